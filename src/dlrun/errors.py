@@ -1,0 +1,21 @@
+"""Errors that are the user's to mend: printed in one short block, without a traceback."""
+
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """What happened (with the value received), what was expected, how to fix it: one line or a few."""
+
+
+class DataError(UserError):
+    """A data set is missing, damaged, or not what its spec says."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, damaged, or another version's."""
+
+
+def nearest(word: str, words: object) -> str:
+    """"; did you mean 'x'?" where a word is close to one of `words`, else nothing."""
+    close = get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

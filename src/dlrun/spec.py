@@ -1,0 +1,67 @@
+"""What data is: frozen facts that the data states and networks are built from. Nothing else states a shape twice."""
+
+from dataclasses import dataclass
+from math import prod
+
+from dlrun.errors import UserError
+
+
+class PairingError(UserError):
+    """This network cannot learn from this data."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """Pictures of one size, each of one class.
+
+    shape: (channels, height, width). classes: labels are 0 .. classes - 1; None where there are no labels.
+    labels: the classes' names, in order, where they have any.
+    """
+
+    shape: tuple[int, int, int]
+    classes: int | None = None
+    labels: tuple[str, ...] = ()
+
+    @property
+    def features(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a classifier gives per sample: one logit for two classes, else one per class."""
+        return 1 if self.classes == 2 else self.classes or 0
+
+    def __str__(self) -> str:
+        return f"Image(shape={'x'.join(map(str, self.shape))}, classes={self.classes})"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of real features, each with a class or with real targets.
+
+    features: columns. classes: labels are 0 .. classes - 1, or None for regression. targets: real numbers to predict per row.
+    names, labels: the columns' and the classes' names, in order, where they have any. unit: of the target, for plots.
+    """
+
+    features: int
+    classes: int | None = None
+    targets: int = 0
+    names: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    unit: str = ""
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (self.features,)
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a network gives per sample: one logit for two classes, one per class, or one per target."""
+        return 1 if self.classes == 2 else self.classes or self.targets
+
+    def __str__(self) -> str:
+        kind = f"classes={self.classes}" if self.classes else f"targets={self.targets}"
+        return f"Table(features={self.features}, {kind})"
+
+
+Spec = Image | Table

@@ -1,0 +1,41 @@
+"""What a hyper-parameter may be: types with ranges, read from signatures before anything heavy is imported.
+
+A builder writes its config keys as keyword-only parameters with these annotations; `build.py` checks the config against
+them. No torch here.
+"""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Annotated, Literal
+
+
+@dataclass(frozen=True)
+class Range:
+    """An interval; `open_low` and `open_high` leave the end itself out."""
+
+    low: float = -inf
+    high: float = inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        if self.high == inf:
+            return f"{'>' if self.open_low else '>='} {self.low:g}"
+        return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+
+
+Count = Annotated[int, Range(1)]
+Index = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(0, open_low=True)]
+NonNegative = Annotated[float, Range(0)]
+Fraction = Annotated[float, Range(0, 1)]
+Rate = Annotated[float, Range(0, 1, open_high=True)]  # a share that must leave something: dropout, momentum, decay
+
+Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "elu"]
+Norm = Literal["none", "batch", "layer", "instance", "group"]
+Init = Literal["torch", "keras", "kaiming", "xavier", "orthogonal"]  # keras: Glorot uniform, zero bias (the book's)
