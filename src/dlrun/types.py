@@ -39,3 +39,15 @@ Rate = Annotated[float, Range(0, 1, open_high=True)]  # a share that must leave 
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "elu"]
 Norm = Literal["none", "batch", "layer", "instance", "group"]
 Init = Literal["torch", "keras", "kaiming", "xavier", "orthogonal"]  # keras: Glorot uniform, zero bias (the book's)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A nested config with a `_target_`: one of the public functions or classes in these modules."""
+
+    within: str  # a module or package, dotted
+    kind: Literal["function", "class"]
+
+
+Reader = Annotated[object, Part("dlrun.data.readers", "function")]
+Augmentation = Annotated[object, Part("dlrun.data.augment", "class")]

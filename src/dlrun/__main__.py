@@ -1,0 +1,5 @@
+"""`python -m dlrun` is `dl-run`."""
+
+from dlrun.cli import main
+
+main()

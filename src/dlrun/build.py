@@ -1,0 +1,165 @@
+"""From config to objects. The whole config is checked first, against signatures, and every error is reported at once.
+
+No torch until `build`: a config error takes milliseconds.
+"""
+
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, get_args, get_origin
+
+import yaml
+
+from dlrun.errors import UserError, nearest
+from dlrun.signatures import accepts, allowed_packages, mismatch, signature, spec_names
+from dlrun.spec import Image, PairingError, Table
+from dlrun.types import Part
+
+PACKAGE = Path(__file__).resolve().parent
+CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent.parent / "configs"
+
+SECTIONS = {
+    "data": Part("dlrun.data", "class"),
+    "model": Part("dlrun.models", "function"),
+    "task": Part("dlrun.tasks", "class"),
+    "optimizer": Part("dlrun.optimizers", "function"),
+    "schedule": Part("dlrun.schedules", "function"),
+    "trainer": Part("dlrun.engine", "class"),
+}
+VALUES = {"seed", "data_dir", "output_dir", "run_dir", "resume", "init"}
+
+
+class ConfigError(UserError):
+    """Everything that is wrong with a config, in one message."""
+
+    def __init__(self, problems: list[str]) -> None:
+        many = f"{len(problems)} errors in the config:\n  " if len(problems) > 1 else ""
+        super().__init__(many + "\n  ".join(problems))
+
+
+def check(config: dict, names: dict[str, str] | None = None) -> None:
+    """Raise ConfigError or PairingError unless every key is one that something reads and every value fits.
+
+    config: plain dicts and lists, interpolations resolved. names: the groups' choices, for messages.
+    """
+    problems = [f"nothing reads {key!r}{nearest(key, SECTIONS.keys() | VALUES)}" for key in config.keys() - SECTIONS.keys() - VALUES]
+    problems += [f"the section {name!r} is missing: choose one, as in {name}=..." for name in SECTIONS if not config.get(name)]
+    seed = config.get("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        problems.append(f"seed={seed!r}: expected an integer >= 0")
+    for key in VALUES - {"seed"}:
+        if not isinstance(config.get(key), str | None):
+            problems.append(f"{key}={config[key]!r}: expected a text")
+    for name, part in SECTIONS.items():
+        if config.get(name):
+            problems += _problems(config[name], part, name)
+    if problems:
+        raise ConfigError(problems)
+    _check_pairing(config, names or {})
+
+
+def _problems(node: object, part: Part, path: str) -> list[str]:
+    """What is wrong with one `_target_` config and those within it."""
+    if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
+        return [f"{path}={node!r}: expected a mapping with a _target_ (choose an option of the group instead)"]
+    target = node["_target_"]
+    if not _is_allowed(target, part):
+        return [
+            f"{path}._target_={target!r} is not allowed here: expected a {part.kind} in {part.within}"
+            + (" or torch.optim" if path == "optimizer" else "")
+            + ", or in a package of your own named in the environment variable DL_RUN_ALLOW"
+        ]
+    try:
+        found = signature(target)
+    except UserError as error:
+        return [f"{path}._target_={error}"]
+    if found.kind != part.kind and not target.startswith("torch."):
+        return [f"{path}._target_={target!r} is a {found.kind}: expected a {part.kind}"]
+    problems = []
+    for key, value in node.items():
+        if key == "_target_":
+            continue
+        if key not in found.keys:
+            problems.append(f"{path}.{key}: {target.rpartition('.')[2]} has no {key!r}{nearest(key, found.keys)}")
+            continue
+        inner = _part(found.keys[key])
+        if inner is not None:
+            wrong = _problems(value, inner, f"{path}.{key}")
+            kinds = spec_names(found.keys[key])
+            if not wrong and inner.within == "dlrun.spec" and value["_target_"].rpartition(".")[2] not in kinds:
+                wrong = [f"{path}.{key}._target_={value['_target_']!r}: expected dlrun.spec.{' or '.join(kinds)}"]
+            problems += wrong
+        elif expected := mismatch(value, found.keys[key]):
+            problems.append(f"{path}.{key}={_short(value)}: expected {expected}")
+    missing = found.required - node.keys()
+    return problems + [f"{path}.{key} is missing: {target.rpartition('.')[2]} needs it" for key in sorted(missing)]
+
+
+def _short(value: object) -> str:
+    return value if isinstance(value, str) and value else repr(value)
+
+
+def _is_allowed(target: str, part: Part) -> bool:
+    parts = target.split(".")
+    if not all(word.isidentifier() and not word.startswith("_") for word in parts):
+        return False
+    within = target.startswith(part.within + ".")
+    torch_optimizer = part.within == "dlrun.optimizers" and target.startswith("torch.optim.") and len(parts) == 3
+    return within or torch_optimizer or parts[0] in allowed_packages()
+
+
+def _part(annotation: object) -> Part | None:
+    """The kind of nested config that a parameter with this annotation takes, or None for a plain value."""
+    if annotation in (Image, Table):
+        return Part("dlrun.spec", "class")
+    if get_origin(annotation) is Annotated:
+        return next((a for a in get_args(annotation) if isinstance(a, Part)), None)
+    return None
+
+
+def _check_pairing(config: dict, names: dict[str, str]) -> None:
+    spec = config["data"].get("spec")
+    takes = signature(config["model"]["_target_"]).given.get("spec")
+    if spec is None or accepts(takes, spec["_target_"].rpartition(".")[2]):
+        return
+    model, data = (names.get(k) or config[k]["_target_"].rpartition(".")[2] for k in ("model", "data"))
+    kind = spec["_target_"].rpartition(".")[2]
+    models = [n for n, node in _options("model") if accepts(signature(node["_target_"]).given.get("spec"), kind)]
+    sets = [n for n, node in _options("data") if accepts(takes, node["spec"]["_target_"].rpartition(".")[2])]
+    width = max(len(model), len(data)) + 12
+    raise PairingError(
+        f"model={model} cannot learn from data={data}\n"
+        f"  {f'{model} takes':{width}} {' or '.join(spec_names(takes))}\n"
+        f"  {f'{data} gives':{width}} {build(spec)}\n"
+        f"  {f'models for {data}:':{width}} {', '.join(models)}\n"
+        f"  {f'data for {model}:':{width}} {', '.join(sets)}"
+    )
+
+
+def _options(group: str) -> list[tuple[str, dict]]:
+    """Every option of a group with its own section, read as plain YAML."""
+    found = []
+    for path in sorted((CONFIGS / group).glob("*.yaml")):
+        node = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found.append((path.stem, node.get(group, node) if group == "model" else node))
+    return found
+
+
+def build(node: object) -> object:
+    """A `_target_` config as an object, or as a partial function where the runner has to hand something over.
+
+    The node must have passed `check`: this is where code named in a config is imported.
+    """
+    if isinstance(node, list):
+        return [build(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    values = {key: build(value) for key, value in node.items() if key != "_target_"}
+    if "_target_" not in node:
+        return values
+    module, _, name = node["_target_"].rpartition(".")
+    made = getattr(import_module(module), name)
+    if module == "dlrun.spec":  # specs are frozen, and so are their sequences
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    found = signature(node["_target_"])
+    return made(**values) if found.kind == "class" and not found.given else partial(made, **values)

@@ -1,0 +1,144 @@
+"""Checkpoints: written atomically, verified when read, never able to run code.
+
+A file is what `torch.save` writes, with the SHA-256 of it in the zip's comment: `torch.load(path, weights_only=True)` reads
+it anywhere, and a single wrong byte is found.
+"""
+
+import hashlib
+import io
+import os
+import struct
+import threading
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+
+import dlrun
+from dlrun.errors import CheckpointError, UserError
+
+FORMAT = 1
+HASH = 64  # hexadecimal digits of a SHA-256
+
+
+def save(path: Path, state: dict) -> None:
+    """Write to a temporary file, sync, rename. `path` is either the old file or the new one, whenever the power goes."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "version": dlrun.__version__, **state}, buffer)
+    content = buffer.getbuffer()
+    content[-2:] = struct.pack("<H", HASH)  # the length of the zip's comment
+    digest = hashlib.sha256(content).hexdigest().encode()
+    temporary = path.with_suffix(".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.write(digest)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write the checkpoint {path}: {error.strerror}\n"
+            f"  expected {len(content) / 2**20:.1f} MB of room in a folder that can be written to\n"
+            f"  the checkpoint before it is whole: make room, then go on with resume={path.parent.parent}"
+        ) from None
+
+
+def load(path: Path) -> dict:
+    """Read and verify. Raises CheckpointError where the file is missing, damaged, or of another format."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from None
+    body, digest = content[:-HASH], content[-HASH:]
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise CheckpointError(f"the checkpoint {path} is damaged: its content is not what its SHA-256 says")
+    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    if state["format"] != FORMAT:
+        raise CheckpointError(
+            f"the checkpoint {path} has format {state['format']}, written by dl-run {state['version']}: "
+            f"this is dl-run {dlrun.__version__} and reads format {FORMAT}"
+        )
+    return state
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder last through a power cut (where the system can)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def snapshot(state: object) -> object:
+    """A copy on the host that later steps do not change."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: snapshot(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(snapshot(value) for value in state)
+    return deepcopy(state)
+
+
+class Checkpoints:
+    """The checkpoints of a run: `last`, `previous` (the one before it) and `best`, written behind the training's back."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.thread: threading.Thread | None = None
+        self.error: BaseException | None = None
+
+    def write(self, last: dict, best: dict | None) -> None:
+        """Start writing snapshots. A new best is on the disk before the `last` that knows of it."""
+        self.wait()
+        self.thread = threading.Thread(target=self._write, args=(last, best), name="checkpoint")
+        self.thread.start()
+
+    def _write(self, last: dict, best: dict | None) -> None:
+        try:
+            self.folder.mkdir(exist_ok=True)
+            if best is not None:
+                save(self.folder / "best.ckpt", best)
+            newest = self.folder / "last.ckpt"
+            incoming = self.folder / "incoming.ckpt"
+            save(incoming, last)
+            if newest.exists():
+                os.replace(newest, self.folder / "previous.ckpt")
+            os.replace(incoming, newest)
+            sync_folder(self.folder)
+        except BaseException as error:  # handed to the training's thread, which raises it
+            self.error = error
+
+    def write_best(self, best: dict) -> None:
+        self.wait()
+        self.folder.mkdir(exist_ok=True)
+        save(self.folder / "best.ckpt", best)
+
+    def wait(self) -> None:
+        """Until what was started is on the disk. Raises what went wrong there."""
+        if self.thread is not None:
+            self.thread.join()
+            self.thread = None
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+
+    def load_last(self) -> tuple[dict, str]:
+        """The newest checkpoint that is whole, and a word on why it is not `last` where it is not."""
+        found = []
+        for name in ("last.ckpt", "incoming.ckpt", "previous.ckpt"):
+            path = self.folder / name
+            if not path.exists():
+                continue
+            try:
+                return load(path), "; ".join(found)
+            except CheckpointError as error:
+                found.append(str(error))
+        if found:
+            raise CheckpointError("no checkpoint of this run can be read:\n  " + "\n  ".join(found))
+        raise CheckpointError(f"{self.folder} holds no checkpoint: the run was stopped before it wrote one; start it again")

@@ -1,0 +1,48 @@
+"""Where a run is. All that changes over time (orders, rates, turns) is a function of it."""
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass
+class Clock:
+    """seed: the run's. epochs, steps_per_epoch, max_steps: what the run will be; the rest: what is done.
+
+    batch: position in the epoch. samples: seen so far (frames, where an environment gives them). seconds: spent training,
+    over all sessions.
+    """
+
+    seed: int
+    epochs: int
+    steps_per_epoch: int
+    max_steps: int | None = None
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+
+    @property
+    def total_steps(self) -> int:
+        planned = self.epochs * self.steps_per_epoch
+        return min(planned, self.max_steps) if self.max_steps else planned
+
+    @property
+    def fraction(self) -> float:
+        """Share of the whole run that is done, in [0, 1]."""
+        return min(1.0, self.step / self.total_steps) if self.total_steps else 1.0
+
+    def tick(self, samples: int) -> None:
+        self.step += 1
+        self.batch += 1
+        self.samples += samples
+
+    def next_epoch(self) -> None:
+        self.epoch += 1
+        self.batch = 0
+
+    def state_dict(self) -> dict:
+        return {k: v for k, v in asdict(self).items() if k in ("seed", "step", "epoch", "batch", "samples", "seconds")}
+
+    def load_state_dict(self, state: dict) -> None:
+        for key, value in state.items():
+            setattr(self, key, value)

@@ -1,0 +1,70 @@
+"""What the person at the terminal sees: a header, a bar within the epoch, a line per epoch, a table at the end."""
+
+import sys
+
+from dlrun.clock import Clock
+
+
+class Bar:
+    """A progress bar within the epoch, on a terminal only, and only for epochs that take a while."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.bar, self.tick = clock, None, _nothing
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def start_epoch(self) -> None:
+        self.close()
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            clock = self.clock
+            label = f"epoch {clock.epoch + 1}/{clock.epochs}"
+            self.bar = tqdm(
+                total=clock.steps_per_epoch, initial=clock.batch, desc=label, unit="batch", leave=False, delay=0.5,
+                dynamic_ncols=True,
+            )
+            self.tick = self.bar.update
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar, self.tick = None, _nothing
+
+
+def _nothing() -> None: ...
+
+
+def header(version: str, facts: dict[str, str]) -> str:
+    width = max(map(len, facts))
+    return "\n".join([f"dl-run {version}", *(f"  {name:{width}}  {text}" for name, text in facts.items())])
+
+
+def number(value: float) -> str:
+    """Short and readable: four digits that matter."""
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}" if abs(value) < 1000 else f"{value:.0f}"
+    return f"{value:.2e}"
+
+
+def epoch_line(row: dict, epochs: int, is_best: bool) -> str:
+    """epoch 3/20  train loss 0.1234 acc 0.9612  val loss 0.1022 acc 0.9701 *  1.2 s"""
+    words = [f"epoch {row['epoch']:{len(str(epochs))}}/{epochs} "]
+    for part in ("train", "val"):
+        values = [(n.removeprefix(part + "/"), v) for n, v in row.items() if n.startswith(part + "/")]
+        if values:
+            words.append(f" {part} " + " ".join(f"{n} {number(v)}" for n, v in values) + " ")
+    seconds = row["time/seconds"]
+    return " ".join(words) + f"{'*' if is_best else ' '} {seconds:.{2 if seconds < 10 else 0}f} s"
+
+
+def table(rows: list[list[str]]) -> str:
+    """Columns aligned: the first to the left, the others to the right; a line under the head."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(f"{c:{w}}" if i == 0 else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+             for row in rows]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

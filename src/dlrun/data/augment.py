@@ -1,0 +1,75 @@
+"""Random changes of pictures that leave the label alone (book section 9.7), for a whole batch at once on its device."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlrun.types import Fraction, Index, NonNegative
+
+
+@dataclass(frozen=True)
+class Augment:
+    """flip: left-right, half of the pictures. crop: pad by so many black pixels and cut out at random. rot90: by 0 .. 3
+    quarter turns. cutout: side of a grey square (DeVries and Taylor 2017). erase: share of pictures that get a rectangle of
+    noise (Zhong et al. 2017). noise: standard deviation of Gaussian noise on the normalised picture.
+    """
+
+    flip: bool
+    crop: Index  # pixels
+    rot90: bool
+    cutout: Index  # pixels
+    erase: Fraction
+    noise: NonNegative
+
+    def on_bytes(self, x: Tensor, random: torch.Generator) -> Tensor:
+        """Changes of place, on the stored bytes: a quarter of the traffic. (B, C, H, W) -> (B, C, H, W)"""
+        if self.rot90:
+            turns = torch.randint(4, (len(x),), generator=random, device=x.device).view(-1, 1, 1, 1)
+            x = torch.where(turns % 2 == 1, x.rot90(1, (2, 3)), x)
+            x = torch.where(turns >= 2, x.rot90(2, (2, 3)), x)
+        if self.flip:
+            coin = torch.rand(len(x), 1, 1, 1, generator=random, device=x.device) < 0.5
+            x = torch.where(coin, x.flip(3), x)
+        return _crop(x, self.crop, random) if self.crop else x
+
+    def on_values(self, x: Tensor, random: torch.Generator) -> Tensor:
+        """Changes of value, in place on the normalised picture. (B, C, H, W) -> (B, C, H, W)"""
+        size = len(x), 2
+        if self.cutout:
+            centre = torch.rand(size, generator=random, device=x.device)
+            sides = torch.full(size, float(self.cutout), device=x.device)
+            x.masked_fill_(_boxes(x, centre, sides), 0.0)  # 0 is the mean of the data
+        if self.erase:
+            draw = torch.rand(len(x), 5, generator=random, device=x.device)
+            area = (0.02 + 0.38 * draw[:, 0]) * x.shape[2] * x.shape[3]
+            ratio = torch.exp((2 * draw[:, 1] - 1) * 1.204)  # height to width, from 0.3 to 1 / 0.3
+            sides = torch.stack(((area * ratio).sqrt(), (area / ratio).sqrt()), 1) * (draw[:, 4:] < self.erase)
+            noise = torch.randn(x.shape, generator=random, device=x.device)
+            x = torch.where(_boxes(x, draw[:, 2:4], sides), noise, x)
+        if self.noise:
+            x.add_(torch.randn(x.shape, generator=random, device=x.device), alpha=self.noise)
+        return x
+
+
+def _crop(x: Tensor, pad: int, random: torch.Generator) -> Tensor:
+    height, width = x.shape[2:]
+    shift = torch.randint(2 * pad + 1, (2, len(x)), generator=random, device=x.device)
+    padded = F.pad(x, (pad, pad, pad, pad))
+    rows = shift[0, :, None] + torch.arange(height, device=x.device)  # (B, H)
+    columns = shift[1, :, None] + torch.arange(width, device=x.device)  # (B, W)
+    sample = torch.arange(len(x), device=x.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _boxes(x: Tensor, centre: Tensor, sides: Tensor) -> Tensor:
+    """A mask (B, 1, H, W) of boxes; centre (B, 2) in [0, 1), sides (B, 2) in pixels; what leaves the picture is cut off."""
+    height, width = x.shape[2:]
+    scale = torch.tensor((height, width), device=x.device)
+    low = (centre * scale - sides / 2).round()[:, :, None]  # (B, 2, 1)
+    high = low + sides.round()[:, :, None]
+    rows, columns = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+    inside_y = (rows >= low[:, 0]) & (rows < high[:, 0])  # (B, H)
+    inside_x = (columns >= low[:, 1]) & (columns < high[:, 1])  # (B, W)
+    return (inside_y[:, :, None] & inside_x[:, None, :])[:, None]

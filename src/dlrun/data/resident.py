@@ -1,0 +1,96 @@
+"""A data set that lives on the device, whole, as it is stored; batches are gathered there.
+
+The order of an epoch is a permutation drawn from (seed, epoch), so a position in it is one integer and resuming in
+mid-epoch is a seek. Batches are gathered several at a time (a chunk): the fixed cost of an operation is paid once for all.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlrun.errors import DataError, UserError
+from dlrun.seeds import generator
+
+CHUNK_VALUES = 2**19  # input values in a chunk: 2 MB as float32, which stays in the cache of a core
+Prepare = Callable[[Tensor, torch.Generator | None], Tensor]
+
+
+class Resident:
+    """Train, val and test parts on one device. The parts are fixed by the data, never by the run's seed.
+
+    prepare(x, generator): stored values to what the network takes; the generator is None outside training.
+    """
+
+    def __init__(self, arrays: object, parts: dict[str, np.ndarray], device: torch.device, prepare: Prepare) -> None:
+        self.x, self.y = {}, {}
+        for pool, (x, y) in {"fit": (arrays.x_train, arrays.y_train), "test": (arrays.x_test, arrays.y_test)}.items():
+            self.x[pool], self.y[pool] = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
+        self.rows = {name: torch.from_numpy(rows).to(device) for name, rows in parts.items()}
+        self.rows["test"] = torch.arange(len(arrays.x_test), device=device)
+        self.device, self.prepare = device, prepare
+
+    def size(self, split: str) -> int:
+        return len(self.rows[split])
+
+    def describe(self) -> str:
+        stored = sum(t.nbytes for t in (*self.x.values(), *self.y.values()))
+        return f"resident on {self.device}, {stored / 2**20:.1f} MB as {str(self.x['fit'].dtype).removeprefix('torch.')}"
+
+    def train(self, batch_size: int, seed: int, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch from the `first` on; the last may be smaller."""
+        rows = self.rows["train"]
+        order = rows[torch.randperm(len(rows), generator=generator("cpu", seed, epoch)).to(self.device)]
+        size = batch_size * self._batches_in_chunk(batch_size)
+        chunk = first * batch_size // size
+        skip = first - chunk * size // batch_size  # batches of the first chunk that were used before
+        for start in range(chunk * size, len(order), size):
+            random = generator(self.device, seed, epoch, 1 + start)
+            x, y = self._gather("fit", order[start : start + size], random)
+            pairs = zip(x.split(batch_size), y.split(batch_size), strict=True)
+            for _ in range(skip):
+                next(pairs, None)
+            skip = 0
+            yield from pairs
+
+    def evaluate(self, split: str, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All of a split, in its own order, without augmentation."""
+        for rows in self.rows[split].split(batch_size):
+            yield self._gather("test" if split == "test" else "fit", rows, None)
+
+    def _gather(self, pool: str, rows: Tensor, random: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        # index_select is 17 times as fast as x[rows] on bytes (CPU, torch 2.13)
+        return self.prepare(self.x[pool].index_select(0, rows), random), self.y[pool].index_select(0, rows)
+
+    def _batches_in_chunk(self, batch_size: int) -> int:
+        values = self.x["fit"][0].numel() * batch_size
+        return max(1, CHUNK_VALUES // values)
+
+
+def split_rows(samples: int, val_fraction: float, folds: int, fold: int) -> dict[str, np.ndarray]:
+    """Which rows train and which validate: a fixed shuffle, so that the split is the data's and not the run's.
+
+    folds > 1 holds out the fold-th of `folds` equal parts; else a `val_fraction` of all is held out.
+    Raises UserError where a part would be empty.
+    """
+    order = np.random.Generator(np.random.PCG64(0)).permutation(samples)
+    if folds == 1 or fold and fold >= folds:
+        raise UserError(f"data.folds={folds} data.fold={fold}: expected folds >= 2 (or 0: none) and fold in 0 .. folds - 1")
+    held = np.array_split(order, folds)[fold] if folds else order[: round(samples * val_fraction)]
+    if not 0 < len(held) < samples:
+        raise UserError(f"data.val_fraction={val_fraction} of {samples} samples leaves a part empty: choose another fraction")
+    train = np.setdiff1d(order, held)
+    return {"train": train, "val": np.sort(held)}
+
+
+def check_arrays(arrays: object, shape: tuple[int, ...], classes: int | None) -> None:
+    """Raise DataError unless the arrays are what the spec says."""
+    for part, x, y in (("train", arrays.x_train, arrays.y_train), ("test", arrays.x_test, arrays.y_test)):
+        if x.shape[1:] != shape or len(x) != len(y) or not len(x):
+            raise DataError(
+                f"the {part} part holds {len(x)} samples of shape {x.shape[1:]} and {len(y)} labels: "
+                f"expected as many labels as samples, each of shape {shape}"
+            )
+        if classes and not (0 <= y.min() and y.max() < classes):
+            raise DataError(f"the {part} labels are in {y.min()} .. {y.max()}: expected 0 .. {classes - 1}")

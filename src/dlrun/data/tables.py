@@ -1,0 +1,61 @@
+"""Rows of numbers, kept on the device."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlrun.data.resident import Resident, check_arrays, split_rows
+from dlrun.spec import Table
+from dlrun.types import Count, Fraction, Index, Reader
+
+
+class Tables:
+    """A data set of rows; nothing is read before `load`.
+
+    standardize: features minus their mean over their standard deviation, both of the train part (n - 1, as pandas has it).
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: Table,
+        source: Reader,
+        batch_size: Count,
+        eval_batch_size: Count,
+        val_fraction: Fraction,
+        folds: Index,
+        fold: Index,
+        standardize: bool,
+    ) -> None:
+        self.spec, self.batch_size, self.eval_batch_size = spec, batch_size, eval_batch_size
+        self.source: Callable[[], object] = source
+        self.split, self.standardize = (val_fraction, folds, fold), standardize
+
+    def load(self, device: torch.device, channels_last: bool = False) -> None:
+        """Read the data and put it on the device. Raises DataError where it is not what the spec says."""
+        arrays = self.source()
+        check_arrays(arrays, self.spec.shape, self.spec.classes)
+        parts = split_rows(len(arrays.x_train), *self.split)
+        if self.standardize:
+            rows = arrays.x_train[parts["train"]].astype(np.float64)
+            mean, std = rows.mean(0), rows.std(0, ddof=1)
+            std[std == 0] = 1  # a column that never changes
+            arrays = arrays._replace(
+                x_train=((arrays.x_train - mean) / std).astype(np.float32),
+                x_test=((arrays.x_test - mean) / std).astype(np.float32),
+            )
+        self.resident = Resident(arrays, parts, device, lambda x, random: x)
+
+    def size(self, split: str) -> int:
+        return self.resident.size(split)
+
+    def describe(self) -> str:
+        return self.resident.describe()
+
+    def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """(x, y): x float (B, features); y int64 (B,) or float (B, targets). Train: in the epoch's order from `first` on."""
+        if split == "train":
+            return self.resident.train(self.batch_size, seed, epoch, first)
+        return self.resident.evaluate(split, self.eval_batch_size)

@@ -1,0 +1,49 @@
+"""A multi-layer perceptron: dense layers of any widths.
+
+Source: the book, sections 3 (784-256-128-10), 6.2 and 6.3 (four layers), 6.8 (Auto MPG), 9.8 (depth, L2 and dropout
+studies on the moons) and 10 (784-256-256-256-10). Two classes give one logit, where the book has one sigmoid output.
+"""
+
+from torch import nn
+
+from dlrun.errors import UserError
+from dlrun.models.layers import activation as activation_layer
+from dlrun.models.layers import initialise
+from dlrun.models.layers import norm as norm_layer
+from dlrun.spec import Image, Table
+from dlrun.types import Activation, Count, Init, Norm, Rate
+
+
+def mlp(
+    spec: Image | Table,
+    *,
+    hidden: list[Count],
+    activation: Activation,
+    dropout: Rate | list[Rate],
+    norm: Norm,
+    init: Init,
+) -> nn.Module:
+    """Hidden layers of dense, norm, activation, dropout, then a dense output: (B, *spec.shape) -> (B, outputs).
+
+    hidden: widths, from the input on; [] is a linear model. dropout: share of units to drop behind every hidden layer,
+    or a list with one rate per hidden layer.
+    """
+    rates = [dropout] * len(hidden) if isinstance(dropout, (int, float)) else list(dropout)
+    if len(rates) != len(hidden):
+        raise UserError(
+            f"model.dropout has {len(rates)} rates {rates} for {len(hidden)} hidden layers {list(hidden)}; "
+            "expected one number for all, or one rate per hidden layer: "
+            f"write {len(hidden)} rates, with 0.0 where nothing is dropped"
+        )
+    layers: list[nn.Module] = [nn.Flatten()]  # (B, features)
+    features = spec.features
+    for width, rate in zip(hidden, rates, strict=True):
+        layers.append(nn.Linear(features, width))  # (B, width)
+        if norm != "none":
+            layers.append(norm_layer(norm, width, ndim=0))
+        layers.append(activation_layer(activation))
+        if rate > 0:
+            layers.append(nn.Dropout(rate))
+        features = width
+    layers.append(nn.Linear(features, spec.outputs))  # (B, outputs)
+    return initialise(nn.Sequential(*layers), init)

@@ -1,0 +1,101 @@
+"""ResNet 18 and 34 of basic blocks for small pictures, in two forms.
+
+cifar: the standard one: a 3x3 stem without pooling, convolutions without bias, a normalised 1x1 shortcut.
+book: a valid 3x3 stem, then a 2x2 max pooling of stride 1, convolutions with bias, a plain 1x1 shortcut, and Keras's
+'same' padding throughout.
+Source: He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition", table 1; the book, section 10.8.
+Deviations: the paper's 7x7 stem of stride 2 and its 3x3 pooling, made for 224x224 pixels, are left out in both forms.
+The book's run left batch normalisation on its initial statistics by an oversight; here it normalises.
+"""
+
+from collections import OrderedDict
+from typing import Literal
+
+from torch import Tensor, nn
+
+from dlrun.errors import UserError
+from dlrun.models.layers import SameConv2d, check_positions, initialise, same_max_pool
+from dlrun.models.layers import norm as norm_layer
+from dlrun.spec import Image
+from dlrun.types import Count, Init, Norm
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # in each of the four stages
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut: (B, C, H, W) -> (B, channels, ceil(H / stride), ceil(W / stride))."""
+
+    def __init__(self, features: int, channels: int, stride: int, *, form: str, norm: str):
+        super().__init__()
+        bias = form == "book" or norm == "none"  # a norm's shift makes the bias idle
+        convolution = SameConv2d if form == "book" else nn.Conv2d
+        padding = 0 if form == "book" else 1  # SameConv2d pads by itself
+        self.conv1 = convolution(features, channels, 3, stride=stride, padding=padding, bias=bias)
+        self.norm1 = norm_layer(norm, channels, ndim=2)
+        self.conv2 = convolution(channels, channels, 3, padding=padding, bias=bias)
+        self.norm2 = norm_layer(norm, channels, ndim=2)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or features != channels:
+            self.shortcut.append(nn.Conv2d(features, channels, 1, stride=stride, bias=bias))
+            if form == "cifar":
+                self.shortcut.append(norm_layer(norm, channels, ndim=2))
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.norm1(self.conv1(x)))  # (B, channels, ceil(H / stride), ceil(W / stride))
+        out = self.norm2(self.conv2(out))
+        return self.relu(out + self.shortcut(x))
+
+
+def resnet(
+    spec: Image,
+    *,
+    depth: Literal[18, 34],
+    form: Literal["cifar", "book"],
+    width: Count,
+    norm: Norm,
+    zero_init_residual: bool,
+    init: Init,
+) -> nn.Module:
+    """(B, C, H, W) -> (B, outputs).
+
+    width: channels of the first stage; each later stage doubles them. zero_init_residual: start the last norm of every
+    block at scale 0, so that the blocks start as their shortcuts (Goyal et al. 2017, section 5.1).
+    """
+    channels, height, columns = spec.shape
+    if form == "book" and min(height, columns) < 3:
+        raise UserError(
+            f"resnet in form=book cannot take images of {height}x{columns}: its first convolution needs at least 3x3; "
+            "choose model.form=cifar, or data with larger images"
+        )
+    if zero_init_residual and norm == "none":
+        raise UserError(
+            "model.zero_init_residual=true starts the last norm of every block at scale 0, and model.norm=none has no "
+            "norms; expected another norm, or false: set model.zero_init_residual=false or model.norm=batch"
+        )
+    cut = 2 if form == "book" else 0  # pixels that the valid stem takes off each side
+    check_positions(norm, -(-(height - cut) // 8), -(-(columns - cut) // 8))
+    net = nn.Sequential(OrderedDict(stem=_stem(channels, width, form, norm)))  # (B, width, H - cut, W - cut)
+    features = width
+    for stage, count in enumerate(BLOCKS[depth]):
+        size = width * 2**stage
+        strides = [1 if stage == 0 else 2] + [1] * (count - 1)
+        blocks = [
+            Block(features if i == 0 else size, size, stride, form=form, norm=norm) for i, stride in enumerate(strides)
+        ]
+        net.add_module(f"stage{stage + 1}", nn.Sequential(*blocks))  # (B, size, H / 2**stage, W / 2**stage), rounded up
+        features = size
+    net.add_module("pool", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))  # (B, features)
+    net.add_module("head", nn.Linear(features, spec.outputs))  # (B, outputs)
+    if zero_init_residual:
+        for block in net.modules():
+            if isinstance(block, Block):
+                nn.init.zeros_(block.norm2.weight)
+    return initialise(net, init)
+
+
+def _stem(channels: int, width: int, form: str, norm: str) -> nn.Module:
+    bias = form == "book" or norm == "none"
+    convolution = nn.Conv2d(channels, width, 3, padding=0 if form == "book" else 1, bias=bias)
+    stem = nn.Sequential(convolution, norm_layer(norm, width, ndim=2), nn.ReLU())
+    return stem.append(same_max_pool()) if form == "book" else stem

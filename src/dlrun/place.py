@@ -1,0 +1,67 @@
+"""Where and in which precision a network runs, and why."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+
+from dlrun.errors import UserError
+
+LARGE = 1_000_000  # parameters from which a convolutional net gains from bf16 on a CPU that has it (measured: docs/LOG.md)
+
+
+@dataclass(frozen=True)
+class Place:
+    """device. precision: fp32, bf16 or fp16. channels_last: memory layout of pictures. why: the precision's reason."""
+
+    device: torch.device
+    precision: str
+    channels_last: bool
+    why: str
+
+    @property
+    def autocast(self) -> Callable[[], AbstractContextManager]:
+        """A fresh context for forward passes; in fp32 one that costs nothing."""
+        if self.precision == "fp32":
+            return nullcontext
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        return partial(torch.autocast, self.device.type, dtype)
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes CUDA, then MPS, then the CPU. Raises UserError where the device asked for is not there."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if cuda else "mps" if mps else "cpu"
+    if name == "cuda" and not cuda or name == "mps" and not mps:
+        reason = "this build of torch has no CUDA" if name == "cuda" and torch.version.cuda is None else f"torch finds no {name} device"
+        raise UserError(f"trainer.device={name}: {reason}\n  expected one of: cpu{', cuda' * cuda}{', mps' * mps}\n  trainer.device=auto takes the best there is")
+    return torch.device(name, 0) if name == "cuda" else torch.device(name)
+
+
+def place(net: nn.Module, device: torch.device, precision: str, compiled: bool) -> Place:
+    """Moves the net to the device, chooses layout and precision, and has it compiled when asked. Changes `net` in place."""
+    convolutional = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in net.modules())
+    channels_last = convolutional and device.type != "mps"
+    net.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
+    chosen, why = (precision, "asked for") if precision != "auto" else _choose_precision(net, device, convolutional)
+    if precision == "fp16" and device.type == "cpu":
+        raise UserError("trainer.precision=fp16 on the CPU: expected fp32 or bf16 there; fp16 needs trainer.device=cuda")
+    if compiled:
+        net.compile()  # in place: the names in checkpoints stay plain
+    return Place(device, chosen, channels_last, why)
+
+
+def _choose_precision(net: nn.Module, device: torch.device, convolutional: bool) -> tuple[str, str]:
+    if device.type == "cuda":
+        return ("bf16", "this GPU has it") if torch.cuda.is_bf16_supported(including_emulation=False) else ("fp32", "this GPU has no bf16")
+    if device.type != "cpu":
+        return "fp32", f"the safe choice on {device.type}"
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    large = convolutional and sum(p.numel() for p in net.parameters()) >= LARGE
+    if large and has_bf16:
+        return "bf16", "a large convolutional net, and this CPU has bf16 instructions"
+    return "fp32", "this CPU has no bf16 instructions" if large else "the net is too small to gain from bf16 on a CPU"

@@ -1,0 +1,107 @@
+"""The folder of a run: its log, metrics, curves, checkpoints and summary."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from dlrun.checkpoint import Checkpoints
+from dlrun.errors import UserError
+from dlrun.folders import write_whole
+
+
+class Run:
+    """Writes what a run leaves behind. rows: the epochs' rows of metrics so far."""
+
+    def __init__(self, folder: Path, facts: dict) -> None:
+        self.folder, self.facts = folder, facts
+        self.checkpoints = Checkpoints(folder / "checkpoints")
+        self.log_file = open(folder / "run.log", "a", encoding="utf-8", buffering=1)
+        self.metrics_path = folder / "metrics.jsonl"
+        self.metrics_file, self.num_rows, self.rows = None, 0, []
+        self.writer, self.purge_step = None, None
+        self.started = time.time()
+
+    def say(self, text: str) -> None:
+        """A line on the terminal (above the bar, if there is one) and in the log."""
+        self.log_file.write(text + "\n")
+        if "tqdm" in sys.modules:
+            sys.modules["tqdm"].tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+        else:
+            sys.stdout.write(text + "\n")
+
+    def go_back(self, num_rows: int, step: int) -> None:
+        """Forget what was logged after a checkpoint: it will be logged again, the same."""
+        lines = self.metrics_path.read_bytes().splitlines(keepends=True)[:num_rows] if self.metrics_path.exists() else []
+        if len(lines) < num_rows or any(not line.endswith(b"\n") for line in lines):
+            raise UserError(
+                f"{self.metrics_path} has {len(lines)} whole lines, expected at least {num_rows}: it was changed after the "
+                "checkpoint was written; restore it, or start a new run with init=" + str(self.checkpoints.folder / "last.ckpt")
+            )
+        write_whole(self.metrics_path, b"".join(lines).decode())
+        self.num_rows, self.purge_step = num_rows, step + 1
+        self.rows = [row for row in map(json.loads, lines) if not any(key.startswith("step/") for key in row)]
+
+    def log(self, row: dict, step: int, pictures: dict | None = None) -> None:
+        """A row of metrics: a line of metrics.jsonl and points of TensorBoard's curves."""
+        if self.metrics_file is None:
+            self.metrics_file = open(self.metrics_path, "a", encoding="utf-8", buffering=1)
+        row = {name: value if math.isfinite(value) else None for name, value in row.items()}  # JSON has no NaN
+        self.metrics_file.write(json.dumps(row) + "\n")
+        self.num_rows += 1
+        if not any(key.startswith("step/") for key in row):
+            self.rows.append(row)
+        board = self.tensorboard()
+        for name, value in row.items():
+            if value is not None and ("/" in name or name == "lr"):
+                board.add_scalar(name, value, step)
+        for name, picture in (pictures or {}).items():
+            board.add_image(name, picture, step)
+
+    def tensorboard(self) -> object:
+        """The writer of TensorBoard's events, made when it is first needed: a third of a second."""
+        if self.writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.purge_step)
+            config = self.folder / ".hydra" / "config.yaml"
+            if self.purge_step is None and config.exists():
+                self.writer.add_text("config", "```yaml\n" + config.read_text(encoding="utf-8") + "```")
+        return self.writer
+
+    def sync(self) -> None:
+        """Everything logged so far is with the system: a checkpoint may be written that counts on it."""
+        if self.metrics_file is not None:
+            os.fsync(self.metrics_file.fileno())
+        if self.writer is not None:
+            self.writer.flush()
+
+    def summarise(self, status: str, **results: object) -> None:
+        """summary.json: what the run is and what came of it."""
+        self.facts.update(results)
+        write_whole(self.folder / "summary.json", json.dumps({"status": status, **self.facts}, indent=2) + "\n")
+
+    def plot(self, name: str, figure: object) -> None:
+        (self.folder / "plots").mkdir(exist_ok=True)
+        figure.savefig(self.folder / "plots" / f"{name}.png")
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+        for file in (self.metrics_file, self.log_file):
+            if file is not None:
+                file.close()
+
+
+def git_commit() -> str | None:
+    """The commit of the working folder, with a plus where something in it is not committed."""
+    try:
+        git = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+        found = subprocess.run(git, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,204 @@
+"""One run from config to summary: build, restore, fit, test, draw."""
+
+import math
+import resource
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy
+import torch
+
+import dlrun
+from dlrun import plots
+from dlrun.build import build
+from dlrun.checkpoint import load
+from dlrun.clock import Clock
+from dlrun.console import header, number, table
+from dlrun.engine import Outcome, Trainer, Training, fit
+from dlrun.errors import CheckpointError, UserError
+from dlrun.folders import write_whole
+from dlrun.place import choose_device, place
+from dlrun.run import Run, git_commit
+from dlrun.seeds import mix
+from dlrun.signatures import signature
+from dlrun.tasks.base import Task
+from dlrun.update import Diverged, Update, skip_compiler_import
+
+
+class Session:
+    """A run that is built and ready. Nothing is written before `start`.
+
+    config: checked, plain. names: the groups' choices. Raises UserError where the parts do not fit or the data is not there.
+    """
+
+    def __init__(self, config: dict, names: dict[str, str]) -> None:
+        self.config, self.names = config, names
+        trainer: Trainer = build(config["trainer"])
+        self.trainer = trainer
+        device = choose_device(trainer.device)
+        if trainer.deterministic:
+            torch.use_deterministic_algorithms(True)
+            torch.backends.cudnn.benchmark = False
+        elif device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+        if not trainer.compile:
+            skip_compiler_import()
+        torch.manual_seed(mix(config["seed"]))
+        self.data = build(config["data"])
+        net = build(config["model"])(self.data.spec)
+        if config["init"]:
+            load_weights(net, config["init"])
+        self.place = place(net, device, trainer.precision, trainer.compile)
+        update = partial(
+            Update,
+            optimizer=build(config["optimizer"]),
+            schedule=build(config["schedule"]),
+            clip=(trainer.clip_value, trainer.clip_norm, trainer.clip_global_norm),
+            ema=trainer.ema,
+            on_nan=trainer.on_nan,
+            precision=self.place.precision,
+        )
+        handed = {"net": net, "spec": self.data.spec, "place": self.place, "update": update}
+        needs = signature(config["task"]["_target_"]).given
+        self.task: Task = build(config["task"])(**{name: handed[name] for name in needs})
+        self.data.load(device, self.place.channels_last)
+
+    def start(self, folder: Path, resumed: bool) -> tuple[Outcome, float | None]:
+        """Train in this folder to the end or to a signal. Gives the outcome and the goal metric, if it came to that."""
+        run = Run(folder, self.facts())
+        clock = Clock(self.config["seed"], self.trainer.epochs, self.task.steps(self.data), self.trainer.max_steps)
+        training = Training(self.task, self.trainer, run, clock)
+        try:
+            if resumed:
+                state, why = run.checkpoints.load_last()
+                training.restore(state)
+                run.say(f"{why}\n  going on from the checkpoint before it" if why else f"resuming {folder}")
+            run.say(self.header(folder, clock))
+            run.summarise("running")
+            outcome = fit(training, self.data)
+            run.checkpoints.wait()
+            if outcome.reason == "signal":
+                run.summarise("interrupted", steps=clock.step, seconds=clock.seconds)
+                run.say(f"stopped in epoch {clock.epoch + 1} at step {clock.step}, saved; go on with: dl-run resume={folder}")
+                return outcome, None
+            return outcome, self.finish(training, outcome)
+        except Diverged:
+            self.leave(run, "diverged")
+            raise
+        except BaseException:
+            self.leave(run, "failed")
+            raise
+        finally:
+            run.close()
+
+    def leave(self, run: Run, status: str) -> None:
+        """What is under way goes to the disk, if it can, and the summary says how the run ended."""
+        try:
+            run.checkpoints.wait()
+            run.summarise(status)
+        except (OSError, UserError) as error:
+            run.say(f"{error}")
+
+    def finish(self, training: Training, outcome: Outcome) -> float | None:
+        """Test the best weights, once; draw; sum up."""
+        task, run, clock, best = self.task, training.run, training.clock, training.best
+        if best and best.score is not None:
+            state = training.best_state or load(run.checkpoints.folder / "best.ckpt")
+            task.evaluated().load_state_dict(state["state_dict"])
+        results = {"stopped_by": outcome.reason, "epochs": clock.epoch, "steps": clock.step, "seconds": round(clock.seconds, 3)}
+        if best and best.score is not None:
+            results["best"] = {"epoch": best.epoch, "metric": f"val/{best.metric}", "value": best.score}
+        test = task.evaluate(self.data, "test")
+        report = task.report(self.data)
+        for name, figure in report.pop("figures", {}).items():
+            run.plot(name, figure)
+        for name in sorted({key.partition("/")[2] for row in run.rows for key in row if key.startswith(("train/", "val/"))}):
+            run.plot(name, plots.curves(run.rows, name, best.epoch if best and best.score is not None else None))
+        speeds = [row["time/samples_per_s"] for row in run.rows]
+        results |= {
+            "test": {f"test/{name}": value for name, value in test.items()} | report,
+            "samples_per_second": round(sorted(speeds)[len(speeds) // 2], 1) if speeds else None,
+            "peak_memory_mb": peak_memory(self.place.device),
+        }
+        if "update" in task.parts and task.parts["update"].skipped:
+            results["skipped_steps"] = task.parts["update"].skipped
+        board = run.tensorboard()
+        for name, value in test.items():
+            board.add_scalar(f"test/{name}", value, clock.step)
+        run.summarise("finished", **results)
+        run.say(self.final_table(training, test, outcome))
+        return best.score if best else None
+
+    def facts(self) -> dict:
+        versions = {"dlrun": dlrun.__version__, "torch": torch.__version__, "numpy": numpy.__version__}
+        return {
+            **{name: self.names.get(name) for name in ("data", "model", "task", "optimizer", "schedule", "experiment")},
+            "seed": self.config["seed"],
+            "device": device_name(self.place.device),
+            "precision": self.place.precision,
+            "parameters": sum(p.numel() for p in self.task.net.parameters()),
+            "versions": {**versions, "python": sys.version.split()[0]},
+            "git": git_commit(),
+        }
+
+    def header(self, folder: Path, clock: Clock) -> str:
+        data, place = self.data, self.place
+        sizes = ", ".join(f"{data.size(split):,} {split}" for split in ("train", "val", "test"))
+        parameters = sum(p.numel() for p in self.task.net.parameters())
+        threads = f" ({torch.get_num_threads()} threads)" if place.device.type == "cpu" else ""
+        return header(
+            dlrun.__version__,
+            {
+                "data": f"{self.names.get('data')}: {sizes}; {data.describe()}",
+                "model": f"{self.names.get('model')}: {parameters:,} parameters",
+                "device": f"{device_name(place.device)}{threads}, {place.precision}: {place.why}",
+                "folder": f"{folder}",
+            },
+        )
+
+    def final_table(self, training: Training, test: dict, outcome: Outcome) -> str:
+        best, run, clock = training.best, training.run, training.clock
+        why = {"finished": "all epochs done", "patience": f"no better epoch for {self.trainer.patience}"}.get(
+            outcome.reason, f"trainer.{outcome.reason} reached"
+        )
+        row = next((row for row in run.rows if best and best.score is not None and row["epoch"] == best.epoch), {})
+        head = ["", *test]
+        val = [f"val (epoch {best.epoch})" if row else "val", *(number(row[f"val/{n}"]) if f"val/{n}" in row else "-" for n in test)]
+        rows = [head, val, ["test", *(number(v) for v in test.values())]]
+        return f"\n{table(rows)}\n\n{why}; {clock.step:,} steps in {clock.seconds:.1f} s; {run.folder}"
+
+
+def device_name(device: torch.device) -> str:
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+def peak_memory(device: torch.device) -> dict:
+    """Of this process, and of the device where it has its own: MB."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    found = {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)}
+    if device.type == "cuda":
+        found["device"] = math.ceil(torch.cuda.max_memory_allocated(device) / 2**20)
+    return found
+
+
+def load_weights(net: torch.nn.Module, source: str) -> None:
+    """Start from the weights of a checkpoint, or of a run's best. Raises CheckpointError where they do not fit."""
+    path = Path(source)
+    if path.is_dir():
+        path = next((p for n in ("best", "last") if (p := path / "checkpoints" / f"{n}.ckpt").exists()), path / "checkpoints" / "best.ckpt")
+    theirs, mine = load(path)["state_dict"], net.state_dict()
+    wrong = [f"{k}: expected {tuple(v.shape)}, found {tuple(theirs[k].shape) if k in theirs else 'nothing'}"
+             for k, v in mine.items() if k not in theirs or theirs[k].shape != v.shape]
+    wrong += [f"{k}: not in this model" for k in theirs.keys() - mine.keys()]
+    if wrong:
+        more = f"\n  and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise CheckpointError(f"init={source}: the weights are another model's\n  " + "\n  ".join(wrong[:5]) + more)
+    net.load_state_dict(theirs)
+
+
+def write_config(folder: Path, files: dict[str, str]) -> None:
+    """The `.hydra` folder: config.yaml, hydra.yaml, overrides.yaml."""
+    (folder / ".hydra").mkdir(exist_ok=True)
+    for name, text in files.items():
+        write_whole(folder / ".hydra" / f"{name}.yaml", text)

@@ -1,0 +1,170 @@
+"""What a `_target_` takes, read from its source without importing it.
+
+Importing a model imports torch, a second that an error message should not cost; and a config must not be able to import
+whatever it names. A builder's keyword-only parameters are its config keys; positional ones are handed over by the runner.
+"""
+
+import ast
+import os
+import typing
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from types import NoneType, UnionType
+
+from dlrun import spec as specs
+from dlrun import types
+from dlrun.errors import UserError, nearest
+
+NAMES = {**vars(typing), **vars(specs), **vars(types)}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """kind: function or class. given: what the runner hands over, by name. keys: config keys; a value None is any type."""
+
+    kind: str
+    given: dict[str, object]
+    keys: dict[str, object]
+    required: frozenset[str]
+
+
+def allowed_packages() -> tuple[str, ...]:
+    """The user's own packages, from DL_RUN_ALLOW: the environment can open the door, a config cannot."""
+    return tuple(name.strip() for name in os.environ.get("DL_RUN_ALLOW", "").split(",") if name.strip())
+
+
+@cache
+def signature(target: str) -> Signature:
+    """The signature of a dotted path. Raises UserError where there is no such function or class."""
+    module, _, name = target.rpartition(".")
+    source = _source(module)
+    if source is None:
+        raise UserError(f"{target!r}: there is no module {module!r}")
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return _of_function(node, "function")
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return _of_class(node)
+        if isinstance(node, ast.ImportFrom) and any((a.asname or a.name) == name for a in node.names):
+            origin = next(a.name for a in node.names if (a.asname or a.name) == name)
+            return signature(f"{node.module if not node.level else f'{module}.{node.module}'}.{origin}")
+    public = [n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name[0] != "_"]
+    raise UserError(f"{target!r}: {module} has no {name!r}{nearest(name, public)}")
+
+
+def _source(module: str) -> Path | None:
+    package, *rest = module.split(".")
+    try:
+        found = find_spec(package)  # finding a top-level package does not import it
+    except ValueError:
+        found = None
+    if not package.isidentifier() or found is None or not found.origin:
+        return None
+    base = Path(found.origin)
+    if found.submodule_search_locations is None:
+        return base if not rest else None
+    base = base.parent.joinpath(*rest)
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+def _of_function(node: ast.FunctionDef, kind: str) -> Signature:
+    args = node.args
+    positional = [*args.posonlyargs, *args.args][1 if kind == "class" else 0 :]
+    if args.kwonlyargs:
+        given = {a.arg: _annotation(a) for a in positional}
+        keys = {a.arg: _annotation(a) for a in args.kwonlyargs}
+        needed = {a.arg for a, default in zip(args.kwonlyargs, args.kw_defaults, strict=True) if default is None}
+    else:  # another library's way: what has a default is a key
+        split = len(positional) - len(args.defaults)
+        given = {a.arg: None for a in positional[:split]}
+        keys = {a.arg: None for a in positional[split:]}
+        needed = set()
+    return Signature(kind, given, keys, frozenset(needed))
+
+
+def _of_class(node: ast.ClassDef) -> Signature:
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+            found = _of_function(item, "class")
+            if item.args.kwonlyargs or item.args.args[1:]:
+                return found
+    fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]  # a dataclass
+    keys = {f.target.id: _evaluate(f.annotation) for f in fields}
+    return Signature("class", {}, keys, frozenset(f.target.id for f in fields if f.value is None))
+
+
+def _annotation(arg: ast.arg) -> object:
+    return _evaluate(arg.annotation) if arg.annotation is not None else None
+
+
+def _evaluate(node: ast.expr) -> object:
+    try:
+        return eval(compile(ast.Expression(node), "<annotation>", "eval"), dict(NAMES))
+    except (NameError, TypeError, AttributeError):
+        return None  # a type that only its own module knows: checked when it is called
+
+
+def accepts(annotation: object, spec_name: str) -> bool:
+    """Whether a builder whose `spec` is annotated so can learn from data of that spec."""
+    return annotation is None or spec_name in spec_names(annotation)
+
+
+def spec_names(annotation: object) -> list[str]:
+    options = typing.get_args(annotation) or (annotation,)
+    return [option.__name__ for option in options if isinstance(option, type)]
+
+
+def mismatch(value: object, annotation: object) -> str | None:
+    """What was expected where `value` is not of that type and range, else None."""
+    if annotation is None or annotation is object or _fits(value, annotation):
+        return None
+    return describe(annotation)
+
+
+def _fits(value: object, annotation: object) -> bool:
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _fits(value, args[0]) and all(value in r for r in args[1:] if isinstance(r, types.Range))
+    if origin in (typing.Union, UnionType):
+        return any(_fits(value, option) for option in args)
+    if origin is typing.Literal:
+        return any(value == option and type(value) is type(option) for option in args)
+    if origin is list or origin is tuple and args[-1:] == (...,):
+        return isinstance(value, list | tuple) and all(_fits(v, args[0]) for v in value)
+    if origin is tuple:
+        return (
+            isinstance(value, list | tuple)
+            and len(value) == len(args)
+            and all(_fits(v, a) for v, a in zip(value, args, strict=True))
+        )
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(v, args[1]) for v in value.values())
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation is None or annotation is NoneType:
+        return value is None
+    return isinstance(value, annotation) if isinstance(annotation, type) else True
+
+
+def describe(annotation: object) -> str:
+    """A type in the words of an error message."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return " ".join([describe(args[0]), *(str(r) for r in args[1:] if isinstance(r, types.Range))])
+    if origin in (typing.Union, UnionType):
+        return " or ".join(describe(option) for option in args)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, args))
+    if origin is tuple and args[-1:] != (...,):
+        return f"a list of {len(args)}: " + ", ".join(describe(a) for a in args)
+    if origin in (list, tuple):
+        return f"a list, each {describe(args[0])}"
+    if origin is dict:
+        return "a mapping"
+    words = {int: "an integer", float: "a number", bool: "true or false", str: "a text", NoneType: "null", None: "null"}
+    return words.get(annotation, getattr(annotation, "__name__", str(annotation)))

@@ -1,0 +1,82 @@
+"""Losses of supervised learning: each takes raw outputs (B, outputs) and targets and gives the mean over the batch.
+
+Which fits is a matter of the spec: labels or real targets, one logit or several. Book section 6.6, notes E05.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlrun.errors import UserError
+from dlrun.spec import Spec
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+LossName = Literal["auto", "cross_entropy", "bce", "mse_one_hot", "hinge", "mse", "mae", "huber"]
+
+
+def make_loss(name: str, spec: Spec, label_smoothing: float) -> tuple[str, Loss]:
+    """The loss of that name; `auto` is cross-entropy, its form for two classes, or the mean squared error.
+
+    Raises UserError where the name does not fit the spec.
+    """
+    binary = spec.classes == 2
+    fitting = {"mse": _mse, "mae": _mae, "huber": _huber}
+    if spec.classes:
+        fitting = {"bce": _bce, "mse_one_hot": _mse_binary, "hinge": _hinge_binary} if binary else {
+            "cross_entropy": F.cross_entropy, "mse_one_hot": _mse_one_hot, "hinge": _hinge
+        }
+    name = next(iter(fitting)) if name == "auto" else name
+    if name not in fitting:
+        what = "two classes" if binary else f"{spec.classes} classes" if spec.classes else "real targets"
+        raise UserError(f"task.loss={name} does not fit data with {what}: expected one of auto, {', '.join(fitting)}")
+    if not label_smoothing:
+        return name, fitting[name]
+    smoothed = {"cross_entropy": _smooth_cross_entropy, "bce": _smooth_bce}
+    if name not in smoothed:
+        raise UserError(f"task.label_smoothing={label_smoothing} with task.loss={name}: expected 0, or cross_entropy or bce")
+    return name, lambda out, y: smoothed[name](out, y, label_smoothing)
+
+
+def _smooth_cross_entropy(out: Tensor, y: Tensor, amount: float) -> Tensor:
+    return F.cross_entropy(out, y, label_smoothing=amount)
+
+
+def _bce(out: Tensor, y: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(out.squeeze(1), y.to(out.dtype))
+
+
+def _smooth_bce(out: Tensor, y: Tensor, amount: float) -> Tensor:
+    return F.binary_cross_entropy_with_logits(out.squeeze(1), y * (1 - amount) + amount / 2)
+
+
+def _mse_one_hot(out: Tensor, y: Tensor) -> Tensor:
+    """Summed over the classes, mean over the samples (book chapter 3; chapter 4's is a tenth of it)."""
+    return F.mse_loss(out, F.one_hot(y, out.shape[1]).to(out.dtype), reduction="sum") / len(y)
+
+
+def _mse_binary(out: Tensor, y: Tensor) -> Tensor:
+    return F.mse_loss(torch.sigmoid(out.squeeze(1)), y.to(out.dtype))
+
+
+def _hinge(out: Tensor, y: Tensor) -> Tensor:
+    return F.multi_margin_loss(out, y)
+
+
+def _hinge_binary(out: Tensor, y: Tensor) -> Tensor:
+    """max(0, 1 - y h(x)) with y in {-1, 1} (notes E05)."""
+    return (1 - (2 * y - 1) * out.squeeze(1)).clamp(min=0).mean()
+
+
+def _mse(out: Tensor, y: Tensor) -> Tensor:
+    return F.mse_loss(out, y)
+
+
+def _mae(out: Tensor, y: Tensor) -> Tensor:
+    return F.l1_loss(out, y)
+
+
+def _huber(out: Tensor, y: Tensor) -> Tensor:
+    return F.huber_loss(out, y)

@@ -1,0 +1,171 @@
+"""Supervised learning: labels or real targets."""
+
+from collections.abc import Callable
+from fnmatch import fnmatch
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dlrun.errors import UserError
+from dlrun.place import Place
+from dlrun.plots import confusion_matrix, decision_boundary, fitted_line, residuals
+from dlrun.spec import Image, Table
+from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.losses import make_loss
+from dlrun.types import Count, NonNegative, Rate
+from dlrun.update import Update
+
+
+class Supervised(Task):
+    """Learns targets from inputs.
+
+    loss: see tasks/losses.py. l1, l2: weight of the sum of |w| or w^2 over the weights (not biases) whose names match
+    `penalise`, added to the loss (book section 9.5; decoupled decay is optimizer=adamw). pieces: a batch is worked in so many
+    pieces: the update of the whole with the memory of a part.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        spec: Image | Table,
+        place: Place,
+        update: Callable[[nn.Module], Update],
+        *,
+        loss: Literal["auto", "cross_entropy", "bce", "mse_one_hot", "hinge", "mse", "mae", "huber"],
+        label_smoothing: Rate,
+        l1: NonNegative,
+        l2: NonNegative,
+        penalise: list[str],
+        pieces: Count,
+    ) -> None:
+        super().__init__(net, place)
+        self.spec, self.pieces = spec, pieces
+        self.loss_name, self.loss = make_loss(loss, spec, label_smoothing)
+        self.l1, self.l2 = l1, l2
+        self.penalised = penalised_weights(net, penalise) if l1 or l2 else []
+        self.update = update(net)
+        self.parts["update"] = self.update
+        self.goal = ("acc", "max") if spec.classes else ("mae", "min")
+
+    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+        if self.pieces == 1:
+            loss, metrics = self._learn(*batch)
+            self.update.step(loss, clock)
+            return metrics
+        return self._step_in_pieces(batch, clock)
+
+    def _learn(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
+        with self.place.autocast():
+            out = self.net(x)
+        if out.dtype != torch.float32:
+            out = out.float()
+        loss = self.loss(out, y)
+        metrics = {"loss": loss.detach(), **self._per_sample(out.detach(), y)}
+        return (loss + self._penalty() if self.penalised else loss), metrics
+
+    def _step_in_pieces(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+        whole = len(batch[0])
+        parts = list(zip(batch[0].chunk(self.pieces), batch[1].chunk(self.pieces), strict=True))
+        done, gathered = torch.zeros((), device=batch[0].device), []
+        for i, (x, y) in enumerate(parts):
+            loss, metrics = self._learn(x, y)
+            loss = loss * (len(x) / whole)  # the mean over the batch, whatever the last piece's size
+            gathered.append({k: v * (len(x) / whole) if v.dim() == 0 else v for k, v in metrics.items()})
+            if i < len(parts) - 1:
+                self.update.backward(loss)
+                done += loss.detach()
+        self.update.step(loss, clock, done)
+        return {
+            k: torch.stack([g[k] for g in gathered]).sum() if gathered[0][k].dim() == 0 else torch.cat([g[k] for g in gathered])
+            for k in gathered[0]
+        }
+
+    def _penalty(self) -> Tensor:
+        penalty = 0.0
+        if self.l1:
+            penalty = self.l1 * torch.stack([w.abs().sum() for w in self.penalised]).sum()
+        if self.l2:
+            penalty = penalty + self.l2 * torch.stack([w.square().sum() for w in self.penalised]).sum()
+        return penalty
+
+    def _per_sample(self, out: Tensor, y: Tensor) -> Metrics:
+        if self.spec.classes:
+            return {"acc": self._labels(out) == y}
+        return {"mae": (out - y).abs().mean(1)}
+
+    def _labels(self, out: Tensor) -> Tensor:
+        if self.spec.classes == 2:  # one logit; the squared error's is the sigmoid's 0.5 as well
+            return (out.squeeze(1) > 0).long()
+        return out.argmax(1)
+
+    @torch.no_grad()
+    def evaluate(self, data: object, split: str) -> dict[str, float]:
+        net = self.evaluated()
+        sums: dict[str, Tensor] = {}
+        for x, y in data.batches(split):
+            with self.place.autocast():
+                out = net(x)
+            out = out.float()
+            values = {"loss": self.loss(out, y) * len(y), **{k: v.sum() for k, v in self._per_sample(out, y).items()}}
+            if self.spec.classes is None:
+                values["mse"] = (out - y).square().mean(1).sum()
+            elif self.spec.classes > 5:
+                values["top5"] = (out.topk(5).indices == y[:, None]).sum()
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0) + value.double() if value.device.type != "mps" else sums.get(name, 0) + value
+        self.net.train()
+        names = list(sums)
+        return dict(zip(names, (torch.stack([sums[n] for n in names]) / data.size(split)).tolist(), strict=True))
+
+    def evaluated(self) -> nn.Module:
+        """The network to judge by: the averaged one where there is one, in evaluation mode."""
+        return self.update.average if self.update.average is not None else self.net.eval()
+
+    @torch.no_grad()
+    def predict(self, batch: Tensor) -> Tensor:
+        """Probabilities (B, classes), or real outputs (B, targets)."""
+        net = self.evaluated()
+        with self.place.autocast():
+            out = net(batch)
+        self.net.train()
+        out = out.float()
+        if self.spec.classes is None:
+            return out
+        if self.spec.classes == 2:
+            p = torch.sigmoid(out)
+            return torch.cat((1 - p, p), 1)
+        return out.softmax(1)
+
+    def report(self, data: object) -> dict[str, object]:
+        parts = [(self.predict(x), y) for x, y in data.batches("test")]
+        out, y = torch.cat([p for p, _ in parts]).cpu(), torch.cat([t for _, t in parts]).cpu()
+        figures = {}
+        if self.spec.classes is None:
+            figures["residuals"] = residuals(y.numpy(), out.numpy(), self.spec)
+            if self.spec.features == 1:
+                figures["fitted_line"] = fitted_line(data, self.predict)
+            return {"figures": figures}
+        k = self.spec.classes
+        matrix = torch.bincount(y * k + out.argmax(1), minlength=k * k).view(k, k)
+        labels = self.spec.labels or tuple(map(str, range(k)))
+        figures["confusion_matrix"] = confusion_matrix(matrix.numpy(), labels)
+        if isinstance(self.spec, Table) and self.spec.features == 2:
+            figures["decision_boundary"] = decision_boundary(data, self.predict, k)
+        correct = (matrix.diag() / matrix.sum(1).clamp(min=1)).tolist()
+        return {
+            "figures": figures,
+            "acc_per_class": dict(zip(labels, correct, strict=True)),
+            "confusion_matrix": matrix.tolist(),
+        }
+
+
+def penalised_weights(net: nn.Module, patterns: list[str]) -> list[Tensor]:
+    """The weights (two dimensions or more) whose names match a pattern. Raises UserError where a pattern matches nothing."""
+    weights = {name: p for name, p in net.named_parameters() if p.dim() > 1}
+    for pattern in patterns:
+        if not any(fnmatch(name, pattern) for name in weights):
+            raise UserError(
+                f"task.penalise has {pattern!r}, which matches no weight: expected a pattern over {', '.join(weights)}"
+            )
+    return [p for name, p in weights.items() if any(fnmatch(name, pattern) for pattern in patterns)]

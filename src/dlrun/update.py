@@ -1,0 +1,169 @@
+"""One optimizer and all that goes with it: gradients, their scaling and clipping, the schedule, the averaged weights."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from math import isfinite
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dlrun.errors import UserError
+
+
+class Diverged(UserError):
+    """The loss is not finite any more; raised before the weights are touched."""
+
+
+class Update:
+    """Takes a loss to a step of the optimizer.
+
+    net: whose parameters learn. optimizer(params), schedule(clock) -> factor on lr. clip: (by value, by norm of each
+    tensor, by global norm), None for no clipping. ema: decay of the averaged weights, 0 for none. on_nan: "stop" raises Diverged,
+    "skip" leaves the step out and counts it. precision: "fp16" scales the loss.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        optimizer: Callable[..., Optimizer],
+        schedule: Callable[[object], float],
+        clip: tuple[float | None, float | None, float | None],
+        ema: float,
+        on_nan: str,
+        precision: str,
+    ) -> None:
+        self.net = net
+        self.params = [p for p in net.parameters() if p.requires_grad]
+        if not self.params:
+            raise UserError("the network has no parameters to train: expected at least one that is not frozen")
+        self.optimizer = optimizer(self.params)
+        self.schedule, self.clip, self.on_nan = schedule, clip, on_nan
+        self.clips = any(limit is not None for limit in clip)
+        self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
+        self.factor, self.skipped, self.last_loss = 1.0, 0, float("nan")
+        self.scaler = torch.amp.GradScaler(self.params[0].device.type) if precision == "fp16" else None
+        self.decay, self.average = ema, deepcopy(net).requires_grad_(False).eval() if ema else None
+        self.watch = LossWatch(self.params[0].device)
+
+    @property
+    def lr(self) -> float:
+        return self.optimizer.param_groups[0]["lr"]
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradients of a loss that is a piece of a step."""
+        (self.scaler.scale(loss) if self.scaler else loss).backward()
+
+    def step(self, loss: Tensor, clock: object, pieces: Tensor | float = 0.0) -> None:
+        """The gradients of `loss`, added to those of earlier pieces (whose summed loss is `pieces`), and one step."""
+        watched = self.watch.start(loss.detach() + pieces if isinstance(pieces, Tensor) else loss.detach())
+        self.backward(loss)
+        value = watched()
+        if isfinite(value):
+            self.last_loss = value
+            self._step(clock)
+        elif self.on_nan == "skip":
+            self.skipped += 1
+        else:
+            raise Diverged(
+                f"the loss is {value} in epoch {clock.epoch + 1}, step {clock.step + 1} (batch {clock.batch + 1} of the epoch); "
+                f"the last finite loss was {self.last_loss:.6g}, the learning rate {self.lr:g}\n"
+                f"  expected a finite loss; the weights were not touched by this step\n"
+                f"  try a lower optimizer.lr, trainer.clip_global_norm=1, or trainer.on_nan=skip to leave such steps out"
+            )
+        self.optimizer.zero_grad()
+
+    def _step(self, clock: object) -> None:
+        factor = self.schedule(clock)
+        if factor != self.factor:
+            self.factor = factor
+            for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
+                group["lr"] = lr * factor
+        if self.scaler:
+            self.scaler.unscale_(self.optimizer)
+        if self.clips:
+            clip_gradients(self.params, *self.clip)
+        if self.scaler:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        if self.average is not None:
+            self._average()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Exponential moving average of the weights (Polyak and Juditsky 1992); buffers are copied."""
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.net.parameters()), 1 - self.decay)
+        for mine, theirs in zip(self.average.buffers(), self.net.buffers(), strict=True):
+            mine.copy_(theirs)
+
+    def state_dict(self) -> dict:
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+            "average": self.average.state_dict() if self.average is not None else None,
+            "factor": self.factor,
+            "skipped": self.skipped,
+            "last_loss": self.last_loss,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None and state["average"] is not None:
+            self.average.load_state_dict(state["average"])
+        self.factor, self.skipped, self.last_loss = state["factor"], state["skipped"], state["last_loss"]
+
+
+class LossWatch:
+    """Reads a loss on the host without making the device wait.
+
+    On CUDA the copy starts before the backward pass and is read after it was queued: the device goes on working.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.cuda = device.type == "cuda"
+        if self.cuda:
+            self.host, self.event = torch.empty((), pin_memory=True), torch.cuda.Event()
+
+    def start(self, loss: Tensor) -> Callable[[], float]:
+        if not self.cuda:
+            return loss.item
+        self.host.copy_(loss, non_blocking=True)
+        self.event.record()
+        return self._read
+
+    def _read(self) -> float:
+        self.event.synchronize()
+        return self.host.item()
+
+
+@torch.no_grad()
+def clip_gradients(params: list[Tensor], value: float | None, norm: float | None, global_norm: float | None) -> None:
+    """In place, in this order: each entry to [-value, value], each tensor to `norm`, all together to `global_norm`.
+
+    Book section 11.4: W * max_norm / max(|W|, max_norm).
+    """
+    grads = [p.grad for p in params if p.grad is not None]
+    if value is not None:
+        torch._foreach_clamp_min_(grads, -value)
+        torch._foreach_clamp_max_(grads, value)
+    if norm is not None:
+        torch._foreach_mul_(grads, [norm / n.clamp(min=norm) for n in torch._foreach_norm(grads)])
+    if global_norm is not None:
+        total = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        torch._foreach_mul_(grads, global_norm / total.clamp(min=global_norm))
+
+
+def skip_compiler_import() -> None:
+    """Keeps optimizers from importing torch's compiler (0.9 s, 80 MB) only to mark three methods as not to be compiled.
+
+    torch imports it the first time an optimizer is made. Not to be called where something is compiled.
+    """
+    for method in (Optimizer.add_param_group, Optimizer.state_dict, Optimizer.load_state_dict):
+        plain = getattr(method, "__wrapped__", None)
+        if plain is not None:
+            plain.__dict__.setdefault("__dynamo_disable", plain)
