@@ -14,6 +14,8 @@ from dlrun.errors import UserError
 class Diverged(UserError):
     """The loss is not finite any more; raised before the weights are touched."""
 
+    exit_code = 1  # a run that failed, not a command that was wrong
+
 
 class Update:
     """Takes a loss to a step of the optimizer.

@@ -1,0 +1,153 @@
+"""`dl-run -m`: every job is a process of its own, with a folder of its own; what happens to one is no other's concern."""
+
+import csv
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import DictConfig, OmegaConf
+
+from dlrun.console import number, table
+from dlrun.folders import new_folder, read_summary, write_whole
+
+EXIT_WORDS = {1: "failed", 2: "refused", 130: "stopped", 143: "stopped", -9: "killed"}
+
+
+@dataclass
+class SweeperConf:
+    _target_: str = "hydra_plugins.dlrun_sweeper.sweeper.JobSweeper"
+    params: dict[str, Any] = field(default_factory=dict)  # overrides of an experiment's own sweep; the command line wins
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="dlrun", node=SweeperConf, provider="dl-run")
+
+
+@dataclass
+class Job:
+    """One point of the grid. code: the exit code of its process, None before it ran."""
+
+    number: int
+    overrides: list[str]
+    folder: Path
+    code: int | None = None
+
+    @property
+    def status(self) -> str:
+        if self.code == 0:
+            return read_summary(self.folder).get("status", "failed")
+        return "not run" if self.code is None else EXIT_WORDS.get(self.code, f"exit {self.code}")
+
+
+class JobSweeper(Sweeper):
+    """Runs the grid of all sweep overrides, job after job."""
+
+    def __init__(self, params: DictConfig | None = None) -> None:
+        self.params = dict(params or {})
+
+    def setup(self, *, hydra_context: object, task_function: object, config: DictConfig) -> None:
+        self.config = config
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Runs all jobs, prints and writes the table; exit code 1 if any job failed, a signal's if one stopped the sweep."""
+        given = {argument.split("=")[0] for argument in arguments}
+        arguments = [*(f"{k}={v}" for k, v in self.params.items() if k not in given), *arguments]
+        parser = OverridesParser.create()
+        points = BasicSweeper.split_arguments(parser.parse_overrides(arguments), max_batch_size=None)[0]
+        folder = new_folder(Path(self.config.output_dir), "sweep")
+        write_whole(folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
+        jobs = [Job(i, list(point), folder / str(i)) for i, point in enumerate(points)]
+        print(f"sweep of {len(jobs)} jobs in {folder}", flush=True)
+        stopped = self._run(jobs)
+        print(f"\n{report(jobs, folder)}\n\n{folder / 'results.csv'}", flush=True)
+        failed = sum(job.code not in (0, None) for job in jobs)
+        if stopped or failed:
+            sys.exit(128 + stopped if stopped else 1)
+
+    def _run(self, jobs: list[Job]) -> int:
+        """Job after job, until a signal comes: its number, else 0."""
+        received: list[int] = []
+        child: list[subprocess.Popen] = []
+
+        def stop(number: int, frame: object) -> None:
+            received.append(number)
+            if child and child[-1].poll() is None:
+                child[-1].send_signal(number)
+
+        before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            for job in jobs:
+                print(f"\n[{job.number + 1}/{len(jobs)}] {' '.join(job.overrides)}", flush=True)
+                # a session of its own: the terminal's Ctrl-C reaches it once, through `stop`
+                child.append(subprocess.Popen(command(job), start_new_session=True))
+                job.code = child[-1].wait()
+                if received:
+                    break
+                if job.code:
+                    print(f"job {job.number} {job.status} (exit code {job.code})", flush=True)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return received[0] if received else 0
+
+
+def command(job: Job) -> list[str]:
+    """The command line of a job: what the sweep was given, at one point of the grid."""
+    flags = get_args_parser().parse_args(sys.argv[1:])
+    passed = [f"--{name.replace('_', '-')}={value}" for name in ("config_name", "config_path", "config_dir")
+              if (value := getattr(flags, name))]
+    return [sys.executable, "-m", "dlrun", *passed, *job.overrides, f"run_dir={job.folder}", "hydra.mode=RUN"]
+
+
+def report(jobs: list[Job], folder: Path) -> str:
+    """The table of all jobs, and where seeds differ of their means; also written as results.csv."""
+    rows = []
+    for job in jobs:
+        summary = read_summary(job.folder)
+        done = summary if job.status == "finished" else {}
+        best = done.get("best", {})
+        values = {best["metric"]: best["value"]} if best else {}
+        values |= {k: v for k, v in done.get("test", {}).items() if isinstance(v, int | float)}
+        rows.append({"job": job.number, "overrides": job.overrides, "status": job.status, "values": values,
+                     "seconds": done.get("seconds")})
+    names = list(dict.fromkeys(name for row in rows for name in row["values"]))
+    with open(folder / "results.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["job", "overrides", "status", *names, "seconds"])
+        for row in rows:
+            writer.writerow([row["job"], " ".join(row["overrides"]), row["status"],
+                             *(row["values"].get(n) for n in names), row["seconds"]])
+    cells = [["job", *names, "seconds", "status"]]
+    for row in rows:
+        cells.append([f"{row['job']}  {' '.join(row['overrides'])}", *(_cell([row["values"].get(n)]) for n in names),
+                      f"{row['seconds']:.1f}" if row["seconds"] is not None else "-", row["status"]])
+    means = over_seeds(rows, names)
+    return table(cells) + ("\n\n" + table([["mean +/- std over seeds", *names, "seeds"], *means]) if means else "")
+
+
+def over_seeds(rows: list[dict], names: list[str]) -> list[list[str]]:
+    """A row for each setting that ran with several seeds."""
+    groups: dict[str, list[dict]] = {}
+    for row in rows:
+        setting = " ".join(o for o in row["overrides"] if not o.startswith("seed="))
+        groups.setdefault(setting, []).append(row)
+    return [
+        [setting or "(all)", *(_cell([row["values"].get(n) for row in group]) for n in names),
+         str(sum(bool(row["values"]) for row in group))]
+        for setting, group in groups.items() if len(group) > 1
+    ]
+
+
+def _cell(values: list[float | None]) -> str:
+    found = [v for v in values if v is not None]
+    if not found:
+        return "-"
+    return number(mean(found)) + (f" +/- {number(stdev(found))}" if len(found) > 1 else "")
