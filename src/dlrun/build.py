@@ -42,20 +42,41 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
 
     config: plain dicts and lists, interpolations resolved. names: the groups' choices, for messages.
     """
-    problems = [f"nothing reads {key!r}{nearest(key, SECTIONS.keys() | VALUES)}" for key in config.keys() - SECTIONS.keys() - VALUES]
-    problems += [f"the section {name!r} is missing: choose one, as in {name}=..." for name in SECTIONS if not config.get(name)]
+    unread = sorted(map(str, config.keys() - SECTIONS.keys() - VALUES))
+    problems = [f"nothing reads {key!r}{nearest(key, SECTIONS.keys() | VALUES)}" for key in unread]
+    missing = [name for name in SECTIONS if not config.get(name)]
+    problems += [f"the section {name!r} is missing: choose one, as in {name}=..." for name in missing]
     seed = config.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-        problems.append(f"seed={seed!r}: expected an integer >= 0")
-    for key in VALUES - {"seed"}:
-        if not isinstance(config.get(key), str | None):
-            problems.append(f"{key}={config[key]!r}: expected a text")
+        problems.append(f"seed={_short(seed)}: expected an integer >= 0")
+    for key in sorted(config.keys() & VALUES - {"seed"}):
+        value, may_be_null = config.get(key), key in ("run_dir", "resume", "init")
+        if not (value is None and may_be_null or isinstance(value, str) and value):
+            or_null = " or null" if may_be_null else ""
+            problems.append(f"{key}={_short(value)}: expected a path{or_null} (a number is written as in ./5)")
     for name, part in SECTIONS.items():
-        if config.get(name):
+        if names and name not in names and config.get(name):
+            problems.append(f"{name}=[...]: several options at once; expected one")
+        elif config.get(name):
             problems += _problems(config[name], part, name)
     if problems:
         raise ConfigError(problems)
     _check_pairing(config, names or {})
+
+
+def check_hydra(hydra: dict) -> None:
+    """Raise ConfigError where Hydra's own section of a config would make objects: a config must not run other code."""
+    problems = []
+    if hydra.get("callbacks"):
+        problems.append(f"hydra.callbacks={_short(hydra['callbacks'])}: a config must not run code; expected none")
+    for key in ("hydra_logging", "job_logging"):
+        made = (hydra.get(key) or {}).keys() & {"handlers", "formatters", "filters", "loggers"}
+        if made:
+            problems.append(
+                f"hydra.{key} makes {', '.join(sorted(made))}: expected hydra/{key}=none (run.log is written)"
+            )
+    if problems:
+        raise ConfigError(problems)
 
 
 def _problems(node: object, part: Part, path: str) -> list[str]:
@@ -73,6 +94,9 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
         found = signature(target)
     except UserError as error:
         return [f"{path}._target_={error}"]
+    if not _is_allowed(found.target, part):
+        where = f"{target!r} is {found.target}, which is not allowed here"
+        return [f"{path}._target_={where}: expected a {part.kind} in {part.within}"]
     if found.kind != part.kind and not target.startswith("torch."):
         return [f"{path}._target_={target!r} is a {found.kind}: expected a {part.kind}"]
     problems = []
@@ -80,7 +104,7 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
         if key == "_target_":
             continue
         if key not in found.keys:
-            problems.append(f"{path}.{key}: {target.rpartition('.')[2]} has no {key!r}{nearest(key, found.keys)}")
+            problems.append(f"{path}.{key}: {target.rpartition('.')[2]} has no {key!r}{nearest(str(key), found.keys)}")
             continue
         inner = _part(found.keys[key])
         if inner is not None:
@@ -96,7 +120,9 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
 
 
 def _short(value: object) -> str:
-    return value if isinstance(value, str) and value else repr(value)
+    text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
+    text = text or (value if isinstance(value, str) and value else repr(value))
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _is_allowed(target: str, part: Part) -> bool:
@@ -104,7 +130,7 @@ def _is_allowed(target: str, part: Part) -> bool:
     if not all(word.isidentifier() and not word.startswith("_") for word in parts):
         return False
     within = target.startswith(part.within + ".")
-    torch_optimizer = part.within == "dlrun.optimizers" and target.startswith("torch.optim.") and len(parts) == 3
+    torch_optimizer = part.within == "dlrun.optimizers" and target.startswith("torch.optim.")
     return within or torch_optimizer or parts[0] in allowed_packages()
 
 
@@ -125,7 +151,8 @@ def _check_pairing(config: dict, names: dict[str, str]) -> None:
     model, data = (names.get(k) or config[k]["_target_"].rpartition(".")[2] for k in ("model", "data"))
     kind = spec["_target_"].rpartition(".")[2]
     models = [n for n, node in _options("model") if accepts(signature(node["_target_"]).given.get("spec"), kind)]
-    sets = [n for n, node in _options("data") if accepts(takes, node["spec"]["_target_"].rpartition(".")[2])]
+    specs = [(n, node["spec"]["_target_"]) for n, node in _options("data") if "spec" in node]
+    sets = [n for n, target in specs if accepts(takes, target.rpartition(".")[2])]
     width = max(len(model), len(data)) + 12
     raise PairingError(
         f"model={model} cannot learn from data={data}\n"
@@ -137,12 +164,12 @@ def _check_pairing(config: dict, names: dict[str, str]) -> None:
 
 
 def _options(group: str) -> list[tuple[str, dict]]:
-    """Every option of a group with its own section, read as plain YAML."""
+    """Every option of a group that names a target, with its own section, read as plain YAML."""
     found = []
     for path in sorted((CONFIGS / group).glob("*.yaml")):
-        node = yaml.safe_load(path.read_text(encoding="utf-8"))
-        found.append((path.stem, node.get(group, node) if group == "model" else node))
-    return found
+        node = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        found.append((path.stem, node.get(group, node)))
+    return [(name, node) for name, node in found if "_target_" in node]
 
 
 def build(node: object) -> object:

@@ -7,8 +7,10 @@ it anywhere, and a single wrong byte is found.
 import hashlib
 import io
 import os
+import pickle
 import struct
 import threading
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 
@@ -38,7 +40,8 @@ def save(path: Path, state: dict) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise UserError(
             f"cannot write the checkpoint {path}: {error.strerror}\n"
             f"  expected {len(content) / 2**20:.1f} MB of room in a folder that can be written to\n"
@@ -54,8 +57,18 @@ def load(path: Path) -> dict:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from None
     body, digest = content[:-HASH], content[-HASH:]
     if hashlib.sha256(body).hexdigest().encode() != digest:
-        raise CheckpointError(f"the checkpoint {path} is damaged: its content is not what its SHA-256 says")
-    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        raise CheckpointError(
+            f"the checkpoint {path} is damaged, or not one of dl-run's: its SHA-256 is not that of its content"
+        )
+    try:
+        if not content.startswith(b"PK"):  # torch also reads bare pickles, which dl-run never writes
+            raise pickle.UnpicklingError("it is not a zip file")
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"the checkpoint {path} was not written by dl-run and is not loaded: {reason}") from None
+    if not isinstance(state, dict) or not {"format", "version"} <= state.keys():
+        raise CheckpointError(f"the checkpoint {path} was not written by dl-run: it does not say its format")
     if state["format"] != FORMAT:
         raise CheckpointError(
             f"the checkpoint {path} has format {state['format']}, written by dl-run {state['version']}: "
@@ -68,10 +81,9 @@ def sync_folder(folder: Path) -> None:
     """Make a rename in this folder last through a power cut (where the system can)."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
-        try:
+        with suppress(OSError):  # not every file system can
             os.fsync(handle)
-        finally:
-            os.close(handle)
+        os.close(handle)
 
 
 def snapshot(state: object) -> object:
@@ -92,6 +104,7 @@ class Checkpoints:
         self.folder = folder
         self.thread: threading.Thread | None = None
         self.error: BaseException | None = None
+        self.last_is_good = True
 
     def write(self, last: dict, best: dict | None) -> None:
         """Start writing snapshots. A new best is on the disk before the `last` that knows of it."""
@@ -107,10 +120,11 @@ class Checkpoints:
             newest = self.folder / "last.ckpt"
             incoming = self.folder / "incoming.ckpt"
             save(incoming, last)
-            if newest.exists():
+            if newest.exists() and self.last_is_good:
                 os.replace(newest, self.folder / "previous.ckpt")
             os.replace(incoming, newest)
             sync_folder(self.folder)
+            self.last_is_good = True
         except BaseException as error:  # handed to the training's thread, which raises it
             self.error = error
 
@@ -129,16 +143,30 @@ class Checkpoints:
             raise error
 
     def load_last(self) -> tuple[dict, str]:
-        """The newest checkpoint that is whole, and a word on why it is not `last` where it is not."""
+        """The newest checkpoint that is whole, and a word on why it is not `last` where it is not.
+
+        `incoming` is one that was whole on the disk when the run was killed, and not yet renamed to `last`.
+        """
         found = []
-        for name in ("last.ckpt", "incoming.ckpt", "previous.ckpt"):
-            path = self.folder / name
+        paths = [self.folder / f"{name}.ckpt" for name in ("last", "incoming", "previous")]
+        for path in paths:
             if not path.exists():
                 continue
             try:
-                return load(path), "; ".join(found)
+                state = load(path)
             except CheckpointError as error:
                 found.append(str(error))
+                continue
+            self.last_is_good = path == paths[0] or not paths[0].exists()
+            if path == paths[2] and not found:
+                found.append(f"the checkpoint {paths[0]} is missing")
+            return state, "; ".join(found)
         if found:
-            raise CheckpointError("no checkpoint of this run can be read:\n  " + "\n  ".join(found))
-        raise CheckpointError(f"{self.folder} holds no checkpoint: the run was stopped before it wrote one; start it again")
+            raise CheckpointError(
+                "no checkpoint of this run can be read:\n  "
+                + "\n  ".join(found)
+                + "\n  expected one that is whole: start the run again"
+            )
+        raise CheckpointError(
+            f"{self.folder} holds no checkpoint: the run was stopped before it wrote one; start it again"
+        )

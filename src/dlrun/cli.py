@@ -1,42 +1,73 @@
-"""The command: parse, check, run. The only place that prints the user's errors. No torch until a config is known to be right."""
+"""The command: parse, check, run. The only place that prints the user's errors. No torch before a config is right."""
 
+import argparse
 import os
 import sys
+import traceback
+from contextlib import nullcontext, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import NoReturn
 
 import hydra
+import hydra._internal.hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from dlrun.build import CONFIGS, check
+import dlrun
+from dlrun.build import CONFIGS, check, check_hydra
 from dlrun.errors import UserError
 from dlrun.explain import explain
 from dlrun.folders import claim_folder, find_run, new_folder, read_summary
+from dlrun.usage import usage
 
-RESUMABLE = ("trainer.epochs", "trainer.device", "trainer.max_steps", "trainer.max_time", "trainer.patience", "trainer.min_delta")
+LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta")
+RESUMABLE = ("trainer.device", *(f"trainer.{name}" for name in LIMITS))
+
+
+class Loader(ConfigLoaderImpl):
+    """Hydra's own section of a config can name code as well (callbacks, logging): checked before any of it runs."""
+
+    def load_configuration(self, *args: object, **kwargs: object) -> DictConfig:
+        config = super().load_configuration(*args, **kwargs)
+        check_hydra(OmegaConf.to_container(config.hydra, resolve=False))
+        return config
 
 
 def main() -> None:
     """Exit codes: 0 done, 1 a run failed, 2 the user's error, 130 and 143 stopped by a signal and saved."""
-    for flag in ("-m", "--multirun"):  # Hydra wants flags before overrides, people do not
-        if flag in sys.argv[2:]:
-            sys.argv.remove(flag)
-            sys.argv.insert(1, flag)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as they are, instead of being printed
+    hydra._internal.hydra.ConfigLoaderImpl = Loader
+    flags, completing = argparse.Namespace(config_dir=None), False
     try:
-        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)()
+        if "--version" in sys.argv[1:]:
+            print(f"dl-run {dlrun.__version__}")
+            return
+        flags = parse_flags()
+        if flags.help:
+            print(usage(flags.config_dir))
+            return
+        completing = flags.shell_completion and any(o.startswith("query=") for o in flags.overrides)
+        with redirect_stderr(StringIO()) if completing else nullcontext():  # the shell is about to show the line again
+            hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)()
         sys.stdout.flush()
-    except (HydraException, OmegaConfBaseException) as error:
-        fail(explain(error, sys.argv[1:]))
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
         fail("stopped before the first step: there is nothing to resume", 130)
     except BrokenPipeError:  # as in dl-run --help | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if is_ours(error):
+            raise
+        if completing:
+            sys.exit(2)
+        fail(explain(error, sys.argv[1:], flags.config_dir))
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
@@ -44,10 +75,35 @@ def fail(message: str, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
+def is_ours(error: Exception) -> bool:
+    """Whether a run or the sweeper failed: a bug. Before, Hydra reads what the user wrote, and may raise anything."""
+    if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
+        return False
+    return any(frame.f_code.co_name in ("job", "sweep") for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def parse_flags() -> argparse.Namespace:
+    """The flags, which may stand anywhere among the overrides; sys.argv is left in the one order that Hydra takes."""
+    parser = get_args_parser()
+    parser.error = _refuse_flags
+    flags = parser.parse_intermixed_args(sys.argv[1:])
+    if flags.experimental_rerun:
+        raise UserError("--experimental-rerun loads a pickle, which can run any code: expected resume=<run folder>")
+    rest = sys.argv[1:]
+    for override in flags.overrides:
+        rest.remove(override)
+    sys.argv[1:] = [*flags.overrides, *rest]
+    return flags
+
+
+def _refuse_flags(message: str) -> NoReturn:
+    raise UserError(f"{message}\n  expected overrides, as in model=lenet, and the flags that dl-run --help lists")
+
+
 def job(composed: DictConfig) -> float | None:
     """One run, new or resumed. Gives the best value of the goal metric, for sweepers."""
     try:
-        return _resume(composed) if composed.resume else _start(composed)
+        return _start(composed) if composed.get("resume") is None else _resume(composed)
     except UserError as error:
         if HydraConfig.get().mode == hydra.types.RunMode.MULTIRUN:  # another sweeper's job, in its process
             raise
@@ -77,51 +133,86 @@ def _start(composed: DictConfig) -> float | None:
 
 
 def _resume(composed: DictConfig) -> float | None:
-    folder = find_run(composed.resume, composed.output_dir)
-    changes = [o for o in HydraConfig.get().overrides.task if o.split("=")[0] not in ("resume", "output_dir")]
-    for change in changes:
-        if change.split("=")[0] not in RESUMABLE:
+    folder = find_run(str(composed.resume), str(composed.output_dir))
+    changes = {}
+    for override in HydraConfig.get().overrides.task:
+        key = override.lstrip("+~").split("=")[0]
+        if key in RESUMABLE:
+            changes[key] = OmegaConf.select(composed, key)
+        elif key not in ("resume", "output_dir"):
             raise UserError(
-                f"{change} cannot change in a run that is resumed: it goes on with its own config\n"
+                f"{override} cannot change in a run that is resumed: it goes on with its own config\n"
                 f"  expected only: {', '.join(RESUMABLE)}\n"
-                f"  for anything else start a new run from its weights: dl-run init={folder} {change}"
+                f"  for anything else start a new run from its weights: dl-run init={folder} {override}"
             )
-    saved = OmegaConf.load(folder / ".hydra" / "config.yaml")
-    for change in changes:
-        key = change.split("=")[0]
-        OmegaConf.update(saved, key, OmegaConf.select(composed, key))
-    choices = OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.runtime.choices
-    names = dict(choices)
+    saved, names = read_config(folder)
+    for key, value in changes.items():
+        OmegaConf.update(saved, key, value, force_add=True)
     config = plain(saved)
-    check(config, names)
-    if read_summary(folder).get("status") == "finished" and not changes:
+    try:
+        check(config, names)
+    except UserError as error:
+        raise UserError(f"resume={folder}: {error}") from None
+    done = read_summary(folder)
+    if done.get("status") == "finished" and not (changes and _goes_on(config["trainer"], done)):
         raise UserError(
-            f"resume={composed.resume}: the run in {folder} is finished\n"
-            f"  expected one that was stopped, or a new limit: dl-run resume={folder} trainer.epochs=<more>"
+            f"resume={composed.resume}: the run in {folder} is finished, with {done['epochs']} epochs\n"
+            f"  expected one that was stopped, or a higher limit: dl-run resume={folder} trainer.epochs=<more>"
         )
     from dlrun.session import Session, write_config
 
     config["init"] = None  # its weights are in its checkpoint
     session = Session(config, names)
-    return _finish(session, folder, resumed=True, on_lock=lambda: write_config(folder, {"config": OmegaConf.to_yaml(saved)}))
+    text = {"config": OmegaConf.to_yaml(saved)}
+    return _finish(session, folder, resumed=True, on_lock=lambda: write_config(folder, text))
+
+
+def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
+    """A run's own config and the groups' choices that it was composed from. Raises UserError where they are damaged."""
+    try:
+        saved = OmegaConf.load(folder / ".hydra" / "config.yaml")
+        choices = OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.runtime.choices
+        if isinstance(saved, DictConfig) and isinstance(choices, DictConfig):
+            return saved, dict(choices)
+        why = "it is not the config of a run"
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException, AttributeError) as error:
+        why = str(error).splitlines()[0]
+    raise UserError(
+        f"resume={folder}: cannot read the run's config in {folder / '.hydra'}: {why}\n"
+        "  expected config.yaml and hydra.yaml as dl-run wrote them; its weights can be had by init=..."
+    )
+
+
+def _goes_on(trainer: dict, done: dict) -> bool:
+    """Whether these limits leave a finished run something to do."""
+    return trainer["epochs"] > done["epochs"] and (trainer["max_steps"] is None or trainer["max_steps"] > done["steps"])
 
 
 def _finish(session: object, folder: Path, resumed: bool, on_lock: object = None) -> float | None:
     """Train, with the folder locked. Leaves with a signal's exit code where one stopped the run."""
     from filelock import FileLock, Timeout
 
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            if on_lock:
-                on_lock()
-            outcome, value = session.start(folder, resumed)
+        lock.acquire()
     except Timeout:
-        raise UserError(f"{folder} is in use: another process is training this run; wait for it, or stop it first") from None
+        raise UserError(f"{folder} is in use: another process trains this run\n  wait for it, or stop it") from None
+    except OSError as error:
+        raise UserError(f"cannot write to the run's folder {folder}: {error.strerror}") from None
+    try:
+        if on_lock:
+            on_lock()
+        outcome, value = session.start(folder, resumed)
+    finally:
+        lock.release()
     if outcome.reason == "signal":
         sys.exit(128 + outcome.number)
     return value
 
 
 def plain(config: DictConfig) -> dict:
-    """Plain dicts and lists, interpolations resolved."""
-    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    """Plain dicts and lists, interpolations resolved. Raises UserError where that cannot be done."""
+    try:
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise UserError(explain(error, sys.argv[1:])) from None

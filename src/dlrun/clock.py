@@ -31,6 +31,10 @@ class Clock:
         """Share of the whole run that is done, in [0, 1]."""
         return min(1.0, self.step / self.total_steps) if self.total_steps else 1.0
 
+    @property
+    def position(self) -> tuple[int, int, int]:
+        return self.step, self.epoch, self.batch
+
     def tick(self, samples: int) -> None:
         self.step += 1
         self.batch += 1

@@ -1,15 +1,17 @@
 """What the person at the terminal sees: a header, a bar within the epoch, a line per epoch, a table at the end."""
 
 import sys
+import time
 
 from dlrun.clock import Clock
 
 
 class Bar:
-    """A progress bar within the epoch, on a terminal only, and only for epochs that take a while."""
+    """A progress bar within the epoch, on a terminal only, and only for epochs that take more than half a second."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock, self.bar, self.tick = clock, None, _nothing
+        self.terminal = sys.stderr.isatty()
 
     def __enter__(self) -> "Bar":
         return self
@@ -18,22 +20,34 @@ class Bar:
         self.close()
 
     def start_epoch(self) -> None:
-        self.close()
-        if sys.stderr.isatty():
-            from tqdm import tqdm
+        if self.terminal:
+            self.started, self.tick = time.monotonic(), self._appear
 
-            clock = self.clock
-            label = f"epoch {clock.epoch + 1}/{clock.epochs}"
-            self.bar = tqdm(
-                total=clock.steps_per_epoch, initial=clock.batch, desc=label, unit="batch", leave=False, delay=0.5,
-                dynamic_ncols=True,
-            )
-            self.tick = self.bar.update
+    def _appear(self) -> None:
+        if time.monotonic() - self.started < 0.5:
+            return
+        from tqdm import tqdm
+
+        clock = self.clock
+        self.bar = tqdm(
+            total=clock.steps_per_epoch,
+            initial=clock.batch,
+            desc=f"epoch {clock.epoch + 1}/{clock.epochs}",
+            unit="batch",
+            leave=False,
+            dynamic_ncols=True,
+        )
+        self.tick = self.bar.update
+
+    def validating(self) -> None:
+        """The epoch's batches are done, its line is not there yet."""
+        if self.bar is not None:
+            self.bar.set_description(f"epoch {self.clock.epoch + 1}/{self.clock.epochs} validating")
 
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
-            self.bar, self.tick = None, _nothing
+        self.bar, self.tick = None, _nothing
 
 
 def _nothing() -> None: ...

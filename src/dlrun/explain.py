@@ -1,70 +1,145 @@
 """Hydra's errors in this project's words: what happened, what was expected, how to fix it."""
 
 import re
+from difflib import get_close_matches
+from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+import yaml
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 
-from dlrun.build import CONFIGS
+from dlrun.build import SECTIONS, VALUES
 from dlrun.errors import nearest
+from dlrun.usage import folders_of, group_names, options, wrap
 
 
-def explain(error: Exception, arguments: list[str]) -> str:
-    """One short message for an error of Hydra or OmegaConf."""
+def explain(error: Exception, arguments: list[str], config_dir: str | None = None) -> str:
+    """One short message for an error of Hydra, OmegaConf or YAML."""
+    text = str(error)
     if isinstance(error, OverrideParseException):
-        return f"cannot read {error.override!r}: {error}".splitlines()[0] + "\n  expected key=value, as in trainer.epochs=5"
+        return _unreadable(error.override)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _missing_option(str(error.missing_cfg_file), list(error.options or ()))
-    found = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", str(error)) or re.search(
-        r"Could not delete from config\. '([^']+)'", str(error)
+        return _missing_option(str(error.missing_cfg_file), list(error.options or ()), config_dir)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        return (
+            f"cannot read {mark.name}, line {mark.line + 1}: {error.problem}\n  expected YAML, as in the other configs"
+        )
+    if isinstance(error, UnicodeDecodeError | yaml.reader.ReaderError):
+        return f"cannot read {_undecodable(config_dir)}: it is not UTF-8 text\n  save it as UTF-8"
+    if "Ambiguous value for argument" in text:
+        given = text.split("'")[1]
+        return (
+            f"{given}: several values for one run\n  expected one, or a sweep: dl-run -m {given}, or a list: key=[a,b]"
+        )
+    if isinstance(error, RecursionError) or "Recursive interpolation" in text:
+        return f"an interpolation refers to itself: {_first_line(error)}"
+    for argument in arguments:
+        if said := _group_argument(argument, text, config_dir):
+            return said
+    found = re.search(r"Could not (?:override|append to config|append|delete|delete from config)\W[^']*'([^']+)'", text)
+    if found and "already at" not in text and "The value of" not in text:
+        return _unknown_key(found[1].split("=")[0], error, arguments, config_dir)
+    if error.__cause__ is not None and text.startswith("Error merging override"):
+        return f"{text.removeprefix('Error merging override ')}: {_first_line(error.__cause__)}"
+    key = getattr(error, "full_key", None)
+    return f"{key}: {_first_line(error)}" if key else _first_line(error)
+
+
+def _group_argument(argument: str, text: str, config_dir: str | None) -> str | None:
+    """What is wrong with an argument that chooses an option, where that is what the error is about."""
+    group, _, value = argument.lstrip("+~").partition("=")
+    listed = wrap(options(group, config_dir), 19)
+    if argument.startswith("="):
+        return _unreadable(argument)
+    twice = f"already at {group!r}" in text or "more than once" in text or "force-add" in text
+    if argument.startswith("+") and twice:
+        return f"{argument}: {group} is there already\n  expected {argument.lstrip('+')}, without the +"
+    if argument.startswith("~") and group in SECTIONS and "interpolation" in text:
+        return f"{argument}: a run needs one option of {group!r}\n  expected one of: {listed}"
+    if group in group_names(config_dir) and (value == "null" or value.startswith("{")) and "Config group" in text:
+        return f"{argument}: that is no option\n  expected one of: {listed}"
+    if "@" in group and group.split("@")[0] in SECTIONS:
+        return f"{argument}: expected {group.split('@')[0]}={value or '...'}, without a package"
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    """Without Hydra's and OmegaConf's hints about their own API."""
+    text = str(error).split("\n    full_key")[0].split("\n\tfull_key")[0]
+    return "\n  ".join(line.strip() for line in text.strip().splitlines()) or type(error).__name__
+
+
+def _unreadable(override: str) -> str:
+    key, equals, _ = override.partition("=")
+    if not equals or not key:
+        return f"cannot read {override!r}\n  expected key=value, as in trainer.epochs=5"
+    return (
+        f"cannot read the value in {override!r}\n"
+        "  expected a number, a word, a list as in 'model.hidden=[64,32]', or a text in quotes: 'init=\"my, run\"'\n"
+        "  (the outer quotes are for the shell)"
     )
-    if found:
-        return _unknown_key(found[1].split("@")[0], arguments)
-    return str(error).split("\n\tfull_key")[0].strip()
 
 
-def _missing_option(name: str, options: list[str]) -> str:
+def _undecodable(config_dir: str | None) -> Path:
+    """The config that is not UTF-8: Hydra's error does not say which."""
+    for path in (path for base in folders_of(config_dir) for path in base.rglob("*.yaml")):
+        try:
+            path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            return path
+    return folders_of(config_dir)[-1]
+
+
+def _missing_option(name: str, listed: list[str], config_dir: str | None) -> str:
     group, _, option = name.rpartition("/")
     if not group:
-        return f"there is no config {name!r}"
-    options = options or sorted(p.stem for p in (CONFIGS / group).glob("*.yaml"))
-    listed = f"\n  expected one of: {', '.join(options)}" if options else ""
-    return f"{group}={option}: there is no such option{nearest(option, options)}{listed}"
+        return f"there is no config {name!r}\n  expected a file {name}.yaml in {folders_of(config_dir)[-1]}"
+    listed = listed or options(group, config_dir)
+    expected = "\n  expected one of: " + wrap(listed, 19) if listed else ""
+    return f"{group}={option}: there is no such option{nearest(option, listed)}{expected}"
 
 
-def _unknown_key(key: str, arguments: list[str]) -> str:
-    given = next((a for a in arguments if a.lstrip("+~").split("=")[0].split("@")[0] == key), key)
-    keys = known_keys(arguments)
-    last = key.rpartition(".")[2]
-    near = nearest(key, keys) or nearest(last, [k for k in keys if k.rpartition(".")[2] == last] or [])
-    if not near:  # the right name in the wrong place
-        same = [k for k in keys if k.rpartition(".")[2] == last]
-        near = f"; did you mean {same[0]!r}?" if same else ""
-    parent = key.rpartition(".")[0]
-    siblings = [k for k in keys if k.rpartition(".")[0] == parent] or sorted(k for k in keys if "." not in k)
-    return f"{given}: there is no key {key!r}{near}\n  expected one of: {', '.join(siblings)}"
+def _unknown_key(key: str, error: Exception, arguments: list[str], config_dir: str | None) -> str:
+    given = next((a for a in arguments if a.lstrip("+~").split("=")[0] == key), key)
+    parent, _, last = key.rpartition(".")
+    keys = _keys_at(error)
+    if not keys and parent:
+        return f"{given}: there is no key {key!r}\n  dl-run --cfg job shows all keys"
+    keys = keys or [*group_names(config_dir), *sorted(VALUES)]
+    siblings = [k for k in keys if k.rpartition(".")[0] == parent]
+    near = _near(last, [k.rpartition(".")[2] for k in siblings], 0.6)
+    if near:
+        near = f"{parent}.{near}" if parent else near
+    elif siblings and parent:  # the right name, or nearly, in the wrong section
+        by_name = {k.rpartition(".")[2]: k for k in reversed(keys) if not k.startswith("hydra")}
+        near = by_name.get(_near(last, list(by_name), 0.75))
+    else:
+        near = _near(key, keys, 0.7)
+    hint = f"; did you mean {near!r}?" if near else ""
+    if siblings and parent:
+        names = [k.rpartition(".")[2] for k in siblings]
+        return f"{given}: {parent} has no {last!r}{hint}\n  {parent} has: {wrap(names, 4)}"
+    top = [k for k in keys if "." not in k and k != "hydra"]
+    return f"{given}: there is no key {key!r}{hint}\n  expected one of: " + wrap(sorted(top), 4)
 
 
-def known_keys(arguments: list[str]) -> list[str]:
-    """Every key and group of the config that these arguments choose, as far as they can be understood."""
-    groups = [a for a in arguments if "." not in a.split("=")[0] and (CONFIGS / a.split("=")[0]).is_dir()]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        try:
-            config = compose("config", groups)
-        except Exception:  # a second error in the arguments: the defaults' keys will do  # noqa: BLE001
-            config = compose("config")
-    keys = []
+def _near(word: str, words: list[str], cutoff: float) -> str | None:
+    return next(iter(get_close_matches(word, words, n=1, cutoff=cutoff)), None)
 
-    def walk(node: object, path: str) -> None:
-        for name, value in node.items():
-            inner = f"{path}.{name}" if path else str(name)
-            if name != "_target_":
-                keys.append(inner)
-            if isinstance(value, dict):
-                walk(value, inner)
 
-    walk(OmegaConf.to_container(config), "")
+def _keys_at(error: Exception) -> list[str]:
+    """Every key of the config that the error arose in, dotted; none where it was not composed yet."""
+    node = getattr(error.__cause__, "parent_node", None)
+    keys: list[str] = []
+
+    def walk(inner: object, path: str) -> None:
+        if isinstance(inner, dict):
+            for name, value in inner.items():
+                if name != "_target_":
+                    keys.append(f"{path}{name}")
+                    walk(value, f"{path}{name}.")
+
+    if node is not None:
+        walk(OmegaConf.to_container(node._get_root(), resolve=False), "")
     return keys

@@ -30,12 +30,16 @@ def new_folder(base: Path, name: str) -> Path:
 
 def claim_folder(folder: Path) -> Path:
     """Make the folder that was asked for by run_dir=. Raises UserError where a run is in it already."""
+    taken = f"run_dir={folder} holds a run already: go on with it by resume={folder}, or choose another folder"
+    if os.path.exists(folder / "metrics.jsonl"):  # unlike Path.exists, false where it cannot be known
+        raise UserError(taken)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".hydra").mkdir()  # of two runs that ask for it at once one gets it
     except OSError as error:
-        raise UserError(f"run_dir={folder}: cannot make it: {error.strerror}") from None
-    if (folder / ".hydra").exists() or (folder / "metrics.jsonl").exists():
-        raise UserError(f"run_dir={folder} holds a run already: go on with it by resume={folder}, or choose another folder")
+        if os.path.exists(folder / ".hydra"):
+            raise UserError(taken) from None
+        raise UserError(f"run_dir={folder}: {error.strerror}\n  expected a folder that can be written to") from None
     return folder
 
 
@@ -43,14 +47,19 @@ def find_run(which: str, output_dir: str) -> Path:
     """The folder of a run; `last` is the one that was started last. Raises UserError where there is none."""
     if which != "last":
         folder = Path(which)
-        if (folder / ".hydra" / "config.yaml").is_file():
+        if which and os.path.isfile(folder / ".hydra" / "config.yaml"):
             return folder
-        missing = "is not the folder of a run (it has no .hydra/config.yaml)" if folder.exists() else "does not exist"
-        raise UserError(f"resume={which}: this folder {missing}\n  expected a run's folder, as dl-run prints it, or resume=last")
-    configs = [p for pattern in ("*/*", "*/*/*") for p in Path(output_dir).glob(f"{pattern}/.hydra/config.yaml")]
-    if not configs:
-        raise UserError(f"resume=last: there is no run under {Path(output_dir).resolve()}\n  expected one; output_dir=... looks elsewhere")
-    return max(configs, key=lambda p: (p.parent / "overrides.yaml").stat().st_mtime).parent.parent
+        why = (
+            "this folder is not a run's (it has no .hydra/config.yaml)"
+            if which and os.path.exists(folder)
+            else "no such folder"
+        )
+        raise UserError(f"resume={which}: {why}\n  expected a run's folder, as dl-run prints it, or resume=last")
+    started = [p for pattern in ("*/*", "*/*/*") for p in Path(output_dir).glob(f"{pattern}/.hydra/overrides.yaml")]
+    if not started:
+        where = Path(output_dir).resolve()
+        raise UserError(f"resume=last: there is no run under {where}\n  expected one; output_dir=... looks elsewhere")
+    return max(started, key=lambda p: p.stat().st_mtime).parent.parent
 
 
 def read_summary(folder: Path) -> dict:

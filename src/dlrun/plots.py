@@ -7,6 +7,8 @@ import torch
 
 from dlrun.spec import Table
 
+SHARES = ("acc", "top5")  # metrics that cannot be above 1
+
 
 def new_figure(width: float = 6.4, height: float = 4.8, columns: int = 1) -> tuple:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # without pyplot: no windows, no global state
@@ -18,58 +20,81 @@ def new_figure(width: float = 6.4, height: float = 4.8, columns: int = 1) -> tup
 
 
 def curves(rows: list[dict], name: str, best: int | None) -> object:
-    """A metric of the train and val parts over the epochs; a line marks the best one."""
+    """A metric of the train and val parts over the epochs; a line marks the best. Logarithmic from two decades on."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = new_figure()
+    drawn = []
     for part, colour in (("train", "tab:blue"), ("val", "tab:orange")):
-        points = [(row["epoch"], row[f"{part}/{name}"]) for row in rows if f"{part}/{name}" in row]
+        points = [(row["epoch"], row[f"{part}/{name}"]) for row in rows if row.get(f"{part}/{name}") is not None]
         if points:
-            axes.plot(*zip(*points, strict=True), label=part, color=colour, marker="." if len(points) < 30 else None)
+            style = {"marker": "."} if len(points) < 30 else {"linewidth": 1}
+            axes.plot(*zip(*points, strict=True), label=part, color=colour, **style)
+            drawn += [value for _, value in points]
     if best is not None:
         axes.axvline(best, color="grey", linestyle=":", linewidth=1, label=f"best (epoch {best})")
+    if drawn and min(drawn) > 0 and max(drawn) >= 100 * min(drawn):
+        axes.set_yscale("log")
+    if name in SHARES:
+        axes.set_ylim(top=min(1.005, axes.get_ylim()[1]))
     axes.set(xlabel="epoch", ylabel=name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.grid(alpha=0.25)
-    axes.legend()
+    if axes.has_data():
+        axes.legend()
     return figure
 
 
 def confusion_matrix(matrix: np.ndarray, labels: tuple[str, ...]) -> object:
     """Rows: the true class; columns: the predicted one; shares of the row, counts as text where there is room."""
     size = len(labels)
-    figure, axes = new_figure(*(max(4.8, 0.55 * size + 1.5),) * 2) if size <= 20 else new_figure(9, 9)
+    side = 9 if size > 20 else max(4.8, 0.55 * size + 1.5)
+    figure, axes = new_figure(side, side)
     shares = matrix / matrix.sum(1, keepdims=True).clip(min=1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
     if size <= 20:
-        axes.set_xticks(range(size), labels, rotation=45, ha="right", rotation_mode="anchor")
+        long = max(map(len, labels)) * size > 40
+        slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if long else {}
+        axes.set_xticks(range(size), labels, **slanted)
         axes.set_yticks(range(size), labels)
         for row, column in np.argwhere(matrix):
             colour = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, matrix[row, column], ha="center", va="center", color=colour, fontsize=8)
+            axes.text(column, row, matrix[row, column], ha="center", va="center", color=colour, fontsize=9)
     axes.set_title(f"test: {matrix.trace() / max(1, matrix.sum()):.2%} right")
     return figure
 
 
-def decision_boundary(data: object, predict: Callable, classes: int) -> object:
-    """The most likely class over the plane of two features, with the train (dots) and test (crosses) samples."""
-    figure, axes = new_figure()
+def decision_boundary(data: object, predict: Callable, labels: tuple[str, ...]) -> object:
+    """The classes over the plane of two features, and the train samples: a colour and a marker each (book section 9.8).
+
+    Two classes: the probability of the second, and the line where it is 0.5. More: the most likely class.
+    """
+    figure, axes = new_figure(7.2)
     x, y = _all(data, "train")
     low, high = x.min(0) - 0.5, x.max(0) + 0.5
-    grid = np.stack(np.meshgrid(*(np.linspace(a, b, 200) for a, b in zip(low, high, strict=True))), -1)
-    device = next(iter(data.batches("val")))[0].device
-    points = torch.from_numpy(grid.reshape(-1, 2).astype(np.float32)).to(device)
-    p = predict(points).cpu().numpy()
+    across, up = np.meshgrid(*(np.linspace(a, b, 300, dtype=np.float32) for a, b in zip(low, high, strict=True)))
+    p = _predict_at(data, predict, np.stack((across, up), -1).reshape(-1, 2))
     extent = (low[0], high[0], low[1], high[1])
-    if classes == 2:
-        surface = p[:, 1].reshape(200, 200)
-        axes.contourf(grid[..., 0], grid[..., 1], surface, 25, cmap="Spectral", alpha=0.5)
-        axes.contour(grid[..., 0], grid[..., 1], surface, [0.5], colors="black", linewidths=1)
+    style = {"origin": "lower", "extent": extent, "aspect": "auto", "alpha": 0.4}
+    if len(labels) == 2:
+        surface = p[:, 1].reshape(across.shape)
+        shade = axes.imshow(surface, cmap="coolwarm", vmin=0, vmax=1, interpolation="bilinear", **style)
+        if surface.min() < 0.5 < surface.max():
+            axes.contour(across, up, surface, [0.5], colors="black", linewidths=1)
+        figure.colorbar(shade, ax=axes, label=f"probability of {labels[1]}")
+        colours = ("tab:blue", "tab:red")
     else:
-        axes.imshow(p.argmax(1).reshape(200, 200), origin="lower", extent=extent, cmap="Spectral", alpha=0.4, aspect="auto")
-    axes.scatter(*x.T, c=y, cmap="Spectral", s=12, edgecolors="none", label="train")
-    x, y = _all(data, "test")
-    axes.scatter(*x.T, c=y, cmap="Spectral", s=16, marker="x", linewidths=0.8, label="test")
-    axes.set(xlabel="x1", ylabel="x2", xlim=extent[:2], ylim=extent[2:])
-    axes.legend(loc="upper right")
+        colours = [f"C{k % 10}" for k in range(len(labels))]
+        axes.imshow(p.argmax(1).reshape(across.shape), cmap=_listed(colours), vmin=0, vmax=len(labels) - 1, **style)
+    for k, label in enumerate(labels):
+        mine = x[y == k]
+        axes.scatter(
+            *mine.T, color=colours[k], marker="os^Dv"[k % 5], s=16, edgecolors="white", linewidths=0.4, label=label
+        )
+    names = data.spec.names if len(data.spec.names) == 2 else ("x1", "x2")
+    axes.set(xlabel=names[0], ylabel=names[1], xlim=extent[:2], ylim=extent[2:])
+    axes.legend(loc="upper right", title="train")
     return figure
 
 
@@ -77,12 +102,17 @@ def fitted_line(data: object, predict: Callable) -> object:
     """Predictions over the one feature, with the train samples."""
     figure, axes = new_figure()
     x, y = _all(data, "train")
-    device = next(iter(data.batches("val")))[0].device
     line = np.linspace(x.min(), x.max(), 200, dtype=np.float32)[:, None]
-    out = predict(torch.from_numpy(line).to(device)).cpu().numpy()
-    axes.scatter(x, y[:, 0], s=10, alpha=0.6, label="train")
-    axes.plot(line, out, color="tab:red", label="fit")
-    axes.set(xlabel="x", ylabel="y")
+    out = _predict_at(data, predict, line)
+    for k in range(y.shape[1]):
+        number = f" {k + 1}" if y.shape[1] > 1 else ""
+        axes.scatter(x[:, 0], y[:, k], s=14, alpha=0.6, color=f"C{2 * k}", label=f"train{number}")
+        axes.plot(
+            line[:, 0], out[:, k], color="tab:red" if k == 0 else f"C{2 * k + 1}", linewidth=1, label=f"fit{number}"
+        )
+    unit = f" [{data.spec.unit}]" if data.spec.unit else ""
+    axes.set(xlabel=data.spec.names[0] if data.spec.names else "x", ylabel=f"y{unit}")
+    axes.grid(alpha=0.25)
     axes.legend()
     return figure
 
@@ -92,12 +122,30 @@ def residuals(y: np.ndarray, out: np.ndarray, spec: Table) -> object:
     figure, (left, right) = new_figure(9.6, 4.4, 2)
     unit = f" [{spec.unit}]" if spec.unit else ""
     ends = [min(y.min(), out.min()), max(y.max(), out.max())]
-    left.plot(ends, ends, color="grey", linewidth=1)
-    left.scatter(y, out, s=12, alpha=0.7)
-    left.set(xlabel=f"true{unit}", ylabel=f"predicted{unit}")
-    right.hist((out - y).ravel(), bins=min(30, max(5, len(y) // 4)))
+    left.plot(ends, ends, color="grey", linewidth=1, label="predicted = true")
+    left.scatter(y, out, s=14, alpha=0.6)
+    left.set(
+        xlabel=f"true{unit}",
+        ylabel=f"predicted{unit}",
+        title=f"test: mean absolute error {np.abs(out - y).mean():.4g}{unit}",
+    )
+    left.grid(alpha=0.25)
+    left.legend()
+    right.hist((out - y).ravel(), bins=min(30, max(5, len(y) // 4)), edgecolor="white", linewidth=0.5)
+    right.axvline(0, color="grey", linewidth=1)
     right.set(xlabel=f"predicted - true{unit}", ylabel="samples")
     return figure
+
+
+def _predict_at(data: object, predict: Callable, points: np.ndarray) -> np.ndarray:
+    device = next(iter(data.batches("val")))[0].device
+    return predict(torch.from_numpy(points).to(device)).cpu().numpy()
+
+
+def _listed(colours: list[str]) -> object:
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap(colours)
 
 
 def _all(data: object, split: str) -> tuple[np.ndarray, np.ndarray]:

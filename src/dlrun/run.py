@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from dlrun.checkpoint import Checkpoints
@@ -22,29 +23,38 @@ class Run:
         self.log_file = open(folder / "run.log", "a", encoding="utf-8", buffering=1)
         self.metrics_path = folder / "metrics.jsonl"
         self.metrics_file, self.num_rows, self.rows = None, 0, []
-        self.writer, self.purge_step = None, None
+        self.writer, self.purge_step, self.purged = None, None, []
         self.started = time.time()
 
     def say(self, text: str) -> None:
         """A line on the terminal (above the bar, if there is one) and in the log."""
-        self.log_file.write(text + "\n")
         if "tqdm" in sys.modules:
             sys.modules["tqdm"].tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
         else:
             sys.stdout.write(text + "\n")
+        self.log_file.write(text + "\n")
 
-    def go_back(self, num_rows: int, step: int) -> None:
-        """Forget what was logged after a checkpoint: it will be logged again, the same."""
-        lines = self.metrics_path.read_bytes().splitlines(keepends=True)[:num_rows] if self.metrics_path.exists() else []
+    def go_back(self, num_rows: int, step: int, is_mid_epoch: bool) -> None:
+        """Forget what was logged after a checkpoint: it will be logged again, the same.
+
+        TensorBoard forgets from a step on. In mid-epoch that is the checkpoint's own (an epoch may have ended there since),
+        whose row of the last steps is then drawn anew.
+        """
+        lines = (
+            self.metrics_path.read_bytes().splitlines(keepends=True)[:num_rows] if self.metrics_path.exists() else []
+        )
         if len(lines) < num_rows or any(not line.endswith(b"\n") for line in lines):
             raise UserError(
                 f"{self.metrics_path} has {len(lines)} whole lines, expected at least {num_rows}: it was changed after the "
-                "checkpoint was written; restore it, or start a new run with init=" + str(self.checkpoints.folder / "last.ckpt")
+                "checkpoint was written; restore it, or start a new run with init="
+                + str(self.checkpoints.folder / "last.ckpt")
             )
         write_whole(self.metrics_path, b"".join(lines).decode())
-        self.num_rows, self.purge_step = num_rows, step + 1
-        self.rows = [row for row in map(json.loads, lines) if not any(key.startswith("step/") for key in row)]
+        rows = [json.loads(line) for line in lines]
+        self.num_rows, self.purge_step = num_rows, step if is_mid_epoch else step + 1
+        self.rows = [row for row in rows if not any(key.startswith("step/") for key in row)]
+        self.purged = [row for row in rows if row["step"] >= self.purge_step]
 
     def log(self, row: dict, step: int, pictures: dict | None = None) -> None:
         """A row of metrics: a line of metrics.jsonl and points of TensorBoard's curves."""
@@ -56,11 +66,14 @@ class Run:
         if not any(key.startswith("step/") for key in row):
             self.rows.append(row)
         board = self.tensorboard()
-        for name, value in row.items():
-            if value is not None and ("/" in name or name == "lr"):
-                board.add_scalar(name, value, step)
+        self._draw(row)
         for name, picture in (pictures or {}).items():
             board.add_image(name, picture, step)
+
+    def _draw(self, row: dict) -> None:
+        for name, value in row.items():
+            if value is not None and ("/" in name or name == "lr"):
+                self.writer.add_scalar(name, value, row["step"])
 
     def tensorboard(self) -> object:
         """The writer of TensorBoard's events, made when it is first needed: a third of a second."""
@@ -71,6 +84,8 @@ class Run:
             config = self.folder / ".hydra" / "config.yaml"
             if self.purge_step is None and config.exists():
                 self.writer.add_text("config", "```yaml\n" + config.read_text(encoding="utf-8") + "```")
+            for row in self.purged:
+                self._draw(row)
         return self.writer
 
     def sync(self) -> None:
@@ -90,11 +105,10 @@ class Run:
         figure.savefig(self.folder / "plots" / f"{name}.png")
 
     def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
-        for file in (self.metrics_file, self.log_file):
-            if file is not None:
-                file.close()
+        with ExitStack() as files:  # each of them, whatever becomes of the others
+            for file in (self.log_file, self.metrics_file, self.writer):
+                if file is not None:
+                    files.callback(file.close)
 
 
 def git_commit() -> str | None:

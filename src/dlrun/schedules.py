@@ -1,4 +1,4 @@
-"""Learning rates as functions of time: each gives the factor on the optimizer's `lr`. Nothing to save, nothing to drift.
+"""Learning rates as functions of time: each gives the factor on the optimizer's `lr`. Nothing to save or to drift.
 
 time: anything with `fraction`, the share of the whole run that is done, in [0, 1].
 """
@@ -26,11 +26,11 @@ def linear(time: Time, *, warmup: Rate, final: Fraction) -> float:
 
 def step(time: Time, *, drops: Count, factor: Positive) -> float:
     """Times `factor` at `drops` moments that divide the run evenly."""
-    return factor ** min(drops, int(time.fraction * (drops + 1)))
+    return factor ** min(drops, int(time.fraction * (drops + 1) + 1e-9))  # 1/49 * 49 is below 1 in floating point
 
 
 def cosine(time: Time, *, warmup: Rate, final: Fraction) -> float:
-    """From 0 up over the share `warmup` of the run, then along half a cosine to `final` (Loshchilov and Hutter 2017)."""
+    """From 0 up over the share `warmup` of the run, then half a cosine to `final` (Loshchilov and Hutter 2017)."""
     if time.fraction < warmup:
         return time.fraction / warmup
     return final + (1 - final) * (1 + cos(pi * (time.fraction - warmup) / (1 - warmup))) / 2

@@ -35,6 +35,6 @@ class Reseeder:
             self.generators.append(torch.mps._get_default_mps_generator())
 
     def __call__(self, seed: int, step: int) -> None:
-        value = mix(seed, step)
+        value = mix(seed, step, 0)  # data sets draw from (seed, epoch) and (seed, epoch, 1 and up)
         for each in self.generators:
             each.manual_seed(value)

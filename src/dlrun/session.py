@@ -1,8 +1,12 @@
 """One run from config to summary: build, restore, fit, test, draw."""
 
+import errno
 import math
+import os
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +19,7 @@ from dlrun.build import build
 from dlrun.checkpoint import load
 from dlrun.clock import Clock
 from dlrun.console import header, number, table
-from dlrun.engine import Outcome, Trainer, Training, fit
+from dlrun.engine import Interrupted, Outcome, Signals, Trainer, Training, fit, make_best
 from dlrun.errors import CheckpointError, UserError
 from dlrun.folders import write_whole
 from dlrun.place import choose_device, place
@@ -38,6 +42,7 @@ class Session:
         self.trainer = trainer
         device = choose_device(trainer.device)
         if trainer.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses to be deterministic without
             torch.use_deterministic_algorithms(True)
             torch.backends.cudnn.benchmark = False
         elif device.type == "cuda":
@@ -62,58 +67,75 @@ class Session:
         handed = {"net": net, "spec": self.data.spec, "place": self.place, "update": update}
         needs = signature(config["task"]["_target_"]).given
         self.task: Task = build(config["task"])(**{name: handed[name] for name in needs})
+        make_best(self.task, trainer)  # refuses a metric that the task does not measure, before anything is written
         self.data.load(device, self.place.channels_last)
 
     def start(self, folder: Path, resumed: bool) -> tuple[Outcome, float | None]:
         """Train in this folder to the end or to a signal. Gives the outcome and the goal metric, if it came to that."""
-        run = Run(folder, self.facts())
+        with writing_to(folder):
+            run = Run(folder, self.facts())
+            try:
+                with Signals() as signals:
+                    outcome, value = self.train(run, resumed, signals)
+                run.close()
+            except BaseException as error:
+                self.leave(run, "diverged" if isinstance(error, Diverged) else "failed")
+                raise
+        return outcome, value
+
+    def train(self, run: Run, resumed: bool, signals: Signals) -> tuple[Outcome, float | None]:
+        """Restore, fit and finish. A signal in `finish` stops that: what was learnt is saved, and it can be done again."""
         clock = Clock(self.config["seed"], self.trainer.epochs, self.task.steps(self.data), self.trainer.max_steps)
         training = Training(self.task, self.trainer, run, clock)
-        try:
-            if resumed:
-                state, why = run.checkpoints.load_last()
-                training.restore(state)
-                run.say(f"{why}\n  going on from the checkpoint before it" if why else f"resuming {folder}")
-            run.say(self.header(folder, clock))
-            run.summarise("running")
-            outcome = fit(training, self.data)
-            run.checkpoints.wait()
-            if outcome.reason == "signal":
-                run.summarise("interrupted", steps=clock.step, seconds=clock.seconds)
-                run.say(f"stopped in epoch {clock.epoch + 1} at step {clock.step}, saved; go on with: dl-run resume={folder}")
-                return outcome, None
-            return outcome, self.finish(training, outcome)
-        except Diverged:
-            self.leave(run, "diverged")
-            raise
-        except BaseException:
-            self.leave(run, "failed")
-            raise
-        finally:
-            run.close()
+        if resumed:
+            state, why = run.checkpoints.load_last()
+            training.restore(state)
+            run.say(f"{why}\n  going on from the checkpoint before it" if why else f"resuming {run.folder}")
+        run.say(self.header(run.folder, clock))
+        run.summarise("running")
+        outcome = fit(training, self.data, signals)
+        run.checkpoints.wait()
+        if outcome.reason != "signal":
+            try:
+                with signals.interrupting():
+                    return outcome, self.finish(training, outcome)
+            except Interrupted:
+                outcome = Outcome("signal", signals.received)
+        run.summarise("interrupted", steps=clock.step, seconds=clock.seconds)
+        epoch = min(clock.epoch + 1, clock.epochs)
+        run.say(f"stopped in epoch {epoch} at step {clock.step}, saved; go on with: dl-run resume={run.folder}")
+        return outcome, None
 
     def leave(self, run: Run, status: str) -> None:
         """What is under way goes to the disk, if it can, and the summary says how the run ended."""
-        try:
-            run.checkpoints.wait()
-            run.summarise(status)
-        except (OSError, UserError) as error:
-            run.say(f"{error}")
+        for last_act in (run.checkpoints.wait, partial(run.summarise, status), run.close):
+            try:
+                last_act()
+            except (OSError, UserError) as error:
+                with suppress(OSError):
+                    run.say(f"{error}")
 
     def finish(self, training: Training, outcome: Outcome) -> float | None:
         """Test the best weights, once; draw; sum up."""
         task, run, clock, best = self.task, training.run, training.clock, training.best
-        if best and best.score is not None:
+        if best and best.score is not None and self.trainer.test == "best":
             state = training.best_state or load(run.checkpoints.folder / "best.ckpt")
             task.evaluated().load_state_dict(state["state_dict"])
-        results = {"stopped_by": outcome.reason, "epochs": clock.epoch, "steps": clock.step, "seconds": round(clock.seconds, 3)}
+        results = {
+            "stopped_by": outcome.reason,
+            "epochs": clock.epoch,
+            "steps": clock.step,
+            "seconds": round(clock.seconds, 3),
+        }
         if best and best.score is not None:
             results["best"] = {"epoch": best.epoch, "metric": f"val/{best.metric}", "value": best.score}
         test = task.evaluate(self.data, "test")
         report = task.report(self.data)
         for name, figure in report.pop("figures", {}).items():
             run.plot(name, figure)
-        for name in sorted({key.partition("/")[2] for row in run.rows for key in row if key.startswith(("train/", "val/"))}):
+        for name in sorted(
+            {key.partition("/")[2] for row in run.rows for key in row if key.startswith(("train/", "val/"))}
+        ):
             run.plot(name, plots.curves(run.rows, name, best.epoch if best and best.score is not None else None))
         speeds = [row["time/samples_per_s"] for row in run.rows]
         results |= {
@@ -164,7 +186,10 @@ class Session:
         )
         row = next((row for row in run.rows if best and best.score is not None and row["epoch"] == best.epoch), {})
         head = ["", *test]
-        val = [f"val (epoch {best.epoch})" if row else "val", *(number(row[f"val/{n}"]) if f"val/{n}" in row else "-" for n in test)]
+        val = [
+            f"val (epoch {best.epoch})" if row else "val",
+            *(number(row[f"val/{n}"]) if f"val/{n}" in row else "-" for n in test),
+        ]
         rows = [head, val, ["test", *(number(v) for v in test.values())]]
         return f"\n{table(rows)}\n\n{why}; {clock.step:,} steps in {clock.seconds:.1f} s; {run.folder}"
 
@@ -186,10 +211,16 @@ def load_weights(net: torch.nn.Module, source: str) -> None:
     """Start from the weights of a checkpoint, or of a run's best. Raises CheckpointError where they do not fit."""
     path = Path(source)
     if path.is_dir():
-        path = next((p for n in ("best", "last") if (p := path / "checkpoints" / f"{n}.ckpt").exists()), path / "checkpoints" / "best.ckpt")
+        path = next(
+            (p for n in ("best", "last") if (p := path / "checkpoints" / f"{n}.ckpt").exists()),
+            path / "checkpoints" / "best.ckpt",
+        )
     theirs, mine = load(path)["state_dict"], net.state_dict()
-    wrong = [f"{k}: expected {tuple(v.shape)}, found {tuple(theirs[k].shape) if k in theirs else 'nothing'}"
-             for k, v in mine.items() if k not in theirs or theirs[k].shape != v.shape]
+    wrong = [
+        f"{k}: expected {tuple(v.shape)}, found {tuple(theirs[k].shape) if k in theirs else 'nothing'}"
+        for k, v in mine.items()
+        if k not in theirs or theirs[k].shape != v.shape
+    ]
     wrong += [f"{k}: not in this model" for k in theirs.keys() - mine.keys()]
     if wrong:
         more = f"\n  and {len(wrong) - 5} more" if len(wrong) > 5 else ""
@@ -197,8 +228,24 @@ def load_weights(net: torch.nn.Module, source: str) -> None:
     net.load_state_dict(theirs)
 
 
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """A disk that is full or cannot be written to is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO):
+            raise
+        raise UserError(
+            f"cannot write to the run's folder {folder}: {error.strerror}\n"
+            f"  expected a disk with room that can be written to\n"
+            f"  what was saved before is whole: make room, then go on with resume={folder}"
+        ) from error
+
+
 def write_config(folder: Path, files: dict[str, str]) -> None:
     """The `.hydra` folder: config.yaml, hydra.yaml, overrides.yaml."""
-    (folder / ".hydra").mkdir(exist_ok=True)
-    for name, text in files.items():
-        write_whole(folder / ".hydra" / f"{name}.yaml", text)
+    with writing_to(folder):
+        (folder / ".hydra").mkdir(exist_ok=True)
+        for name, text in files.items():
+            write_whole(folder / ".hydra" / f"{name}.yaml", text)

@@ -1,11 +1,13 @@
 """What a `_target_` takes, read from its source without importing it.
 
-Importing a model imports torch, a second that an error message should not cost; and a config must not be able to import
-whatever it names. A builder's keyword-only parameters are its config keys; positional ones are handed over by the runner.
+Importing a model imports torch, a second that an error message should not cost; and a config must not be able to
+import whatever it names. A builder's keyword-only parameters are its config keys; positional ones are handed over by
+the runner.
 """
 
 import ast
 import os
+import sys
 import typing
 from dataclasses import dataclass
 from functools import cache
@@ -22,8 +24,12 @@ NAMES = {**vars(typing), **vars(specs), **vars(types)}
 
 @dataclass(frozen=True)
 class Signature:
-    """kind: function or class. given: what the runner hands over, by name. keys: config keys; a value None is any type."""
+    """target: where it is defined. kind: function or class. given: what the runner hands over, by name.
 
+    keys: config keys; a value None is any type.
+    """
+
+    target: str
     kind: str
     given: dict[str, object]
     keys: dict[str, object]
@@ -42,15 +48,18 @@ def signature(target: str) -> Signature:
     source = _source(module)
     if source is None:
         raise UserError(f"{target!r}: there is no module {module!r}")
-    tree = ast.parse(source.read_text(encoding="utf-8"))
+    try:
+        tree = ast.parse(source.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"{target!r}: {source} cannot be read as Python: {error}") from None
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
-            return _of_function(node, "function")
+            return _of_function(node, "function", target)
         if isinstance(node, ast.ClassDef) and node.name == name:
-            return _of_class(node)
+            return _of_class(node, target)
         if isinstance(node, ast.ImportFrom) and any((a.asname or a.name) == name for a in node.names):
             origin = next(a.name for a in node.names if (a.asname or a.name) == name)
-            return signature(f"{node.module if not node.level else f'{module}.{node.module}'}.{origin}")
+            return signature(f"{_imported_from(node, module, source.name == '__init__.py')}.{origin}")
     public = [n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name[0] != "_"]
     raise UserError(f"{target!r}: {module} has no {name!r}{nearest(name, public)}")
 
@@ -61,39 +70,41 @@ def _source(module: str) -> Path | None:
         found = find_spec(package)  # finding a top-level package does not import it
     except ValueError:
         found = None
-    if not package.isidentifier() or found is None or not found.origin:
+    if not package.isidentifier() or found is None:
         return None
-    base = Path(found.origin)
     if found.submodule_search_locations is None:
-        return base if not rest else None
-    base = base.parent.joinpath(*rest)
+        return Path(found.origin) if not rest and (found.origin or "").endswith(".py") else None
+    base = Path(next(iter(found.submodule_search_locations))).joinpath(*rest)
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
-def _of_function(node: ast.FunctionDef, kind: str) -> Signature:
+def _imported_from(node: ast.ImportFrom, module: str, is_package: bool) -> str:
+    """The module that `from ... import` names, dots resolved."""
+    base = module.split(".")
+    base = base[: len(base) - node.level + is_package] if node.level else []
+    return ".".join([*base, *([node.module] if node.module else [])])
+
+
+def _of_function(node: ast.FunctionDef, kind: str, target: str) -> Signature:
     args = node.args
     positional = [*args.posonlyargs, *args.args][1 if kind == "class" else 0 :]
-    if args.kwonlyargs:
-        given = {a.arg: _annotation(a) for a in positional}
-        keys = {a.arg: _annotation(a) for a in args.kwonlyargs}
-        needed = {a.arg for a, default in zip(args.kwonlyargs, args.kw_defaults, strict=True) if default is None}
-    else:  # another library's way: what has a default is a key
-        split = len(positional) - len(args.defaults)
-        given = {a.arg: None for a in positional[:split]}
-        keys = {a.arg: None for a in positional[split:]}
-        needed = set()
-    return Signature(kind, given, keys, frozenset(needed))
+    split = len(positional) - len(args.defaults)
+    given = {a.arg: _annotation(a) for a in positional[:split]}
+    keys = {a.arg: None for a in positional[split:]}  # another library's way: what has a default is a key
+    keys |= {a.arg: _annotation(a) for a in args.kwonlyargs}
+    needed = {a.arg for a, default in zip(args.kwonlyargs, args.kw_defaults, strict=True) if default is None}
+    return Signature(target, kind, given, keys, frozenset(needed))
 
 
-def _of_class(node: ast.ClassDef) -> Signature:
+def _of_class(node: ast.ClassDef, target: str) -> Signature:
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-            found = _of_function(item, "class")
+            found = _of_function(item, "class", target)
             if item.args.kwonlyargs or item.args.args[1:]:
                 return found
     fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]  # a dataclass
     keys = {f.target.id: _evaluate(f.annotation) for f in fields}
-    return Signature("class", {}, keys, frozenset(f.target.id for f in fields if f.value is None))
+    return Signature(target, "class", {}, keys, frozenset(f.target.id for f in fields if f.value is None))
 
 
 def _annotation(arg: ast.arg) -> object:
@@ -101,6 +112,8 @@ def _annotation(arg: ast.arg) -> object:
 
 
 def _evaluate(node: ast.expr) -> object:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return None  # in quotes: for its own module
     try:
         return eval(compile(ast.Expression(node), "<annotation>", "eval"), dict(NAMES))
     except (NameError, TypeError, AttributeError):
@@ -142,10 +155,10 @@ def _fits(value: object, annotation: object) -> bool:
         )
     if origin is dict:
         return isinstance(value, dict) and all(_fits(v, args[1]) for v in value.values())
-    if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    if annotation is float:  # no infinity, no NaN
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
     if annotation is None or annotation is NoneType:
         return value is None
     return isinstance(value, annotation) if isinstance(annotation, type) else True

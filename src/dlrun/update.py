@@ -1,7 +1,9 @@
 """One optimizer and all that goes with it: gradients, their scaling and clipping, the schedule, the averaged weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
+from functools import partial
+from inspect import unwrap
 from math import isfinite
 
 import torch
@@ -22,7 +24,7 @@ class Update:
 
     net: whose parameters learn. optimizer(params), schedule(clock) -> factor on lr. clip: (by value, by norm of each
     tensor, by global norm), None for no clipping. ema: decay of the averaged weights, 0 for none. on_nan: "stop" raises Diverged,
-    "skip" leaves the step out and counts it. precision: "fp16" scales the loss.
+    "skip" leaves the step out (running statistics of norms too) and counts it. precision: "fp16" scales the loss.
     """
 
     def __init__(
@@ -41,6 +43,8 @@ class Update:
         if not self.params:
             raise UserError("the network has no parameters to train: expected at least one that is not frozen")
         self.optimizer = optimizer(self.params)
+        # its own step, without the profiler's hooks around it and the import of torch's compiler (0.9 s) inside them
+        self.take_step = partial(unwrap(type(self.optimizer).step), self.optimizer)
         self.schedule, self.clip, self.on_nan = schedule, clip, on_nan
         self.clips = any(limit is not None for limit in clip)
         self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
@@ -48,6 +52,8 @@ class Update:
         self.scaler = torch.amp.GradScaler(self.params[0].device.type) if precision == "fp16" else None
         self.decay, self.average = ema, deepcopy(net).requires_grad_(False).eval() if ema else None
         self.watch = LossWatch(self.params[0].device)
+        self.buffers = list(net.buffers()) if on_nan == "skip" else []
+        self.good_buffers = [b.clone() for b in self.buffers]
 
     @property
     def lr(self) -> float:
@@ -57,16 +63,22 @@ class Update:
         """Adds the gradients of a loss that is a piece of a step."""
         (self.scaler.scale(loss) if self.scaler else loss).backward()
 
-    def step(self, loss: Tensor, clock: object, pieces: Tensor | float = 0.0) -> None:
-        """The gradients of `loss`, added to those of earlier pieces (whose summed loss is `pieces`), and one step."""
-        watched = self.watch.start(loss.detach() + pieces if isinstance(pieces, Tensor) else loss.detach())
+    def step(self, loss: Tensor, clock: object, pieces: Tensor | None = None) -> bool:
+        """The gradients of `loss`, added to those of earlier pieces (whose summed loss is `pieces`), and one step.
+
+        False where the step was left out because the loss is not finite.
+        """
+        watched = self.watch.start(loss.detach() if pieces is None else loss.detach() + pieces)
         self.backward(loss)
         value = watched()
-        if isfinite(value):
+        is_taken = isfinite(value)
+        if is_taken:
             self.last_loss = value
             self._step(clock)
+            copy_all(self.good_buffers, self.buffers)
         elif self.on_nan == "skip":
             self.skipped += 1
+            copy_all(self.buffers, self.good_buffers)
         else:
             raise Diverged(
                 f"the loss is {value} in epoch {clock.epoch + 1}, step {clock.step + 1} (batch {clock.batch + 1} of the epoch); "
@@ -74,7 +86,9 @@ class Update:
                 f"  expected a finite loss; the weights were not touched by this step\n"
                 f"  try a lower optimizer.lr, trainer.clip_global_norm=1, or trainer.on_nan=skip to leave such steps out"
             )
-        self.optimizer.zero_grad()
+        for param in self.params:  # what zero_grad does, without the profiler's mark around it
+            param.grad = None
+        return is_taken
 
     def _step(self, clock: object) -> None:
         factor = self.schedule(clock)
@@ -90,7 +104,8 @@ class Update:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         else:
-            self.optimizer.step()
+            with torch.no_grad():
+                self.take_step()
         if self.average is not None:
             self._average()
 
@@ -98,8 +113,7 @@ class Update:
     def _average(self) -> None:
         """Exponential moving average of the weights (Polyak and Juditsky 1992); buffers are copied."""
         torch._foreach_lerp_(list(self.average.parameters()), list(self.net.parameters()), 1 - self.decay)
-        for mine, theirs in zip(self.average.buffers(), self.net.buffers(), strict=True):
-            mine.copy_(theirs)
+        copy_all(self.average.buffers(), self.net.buffers())
 
     def state_dict(self) -> dict:
         return {
@@ -118,6 +132,13 @@ class Update:
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
         self.factor, self.skipped, self.last_loss = state["factor"], state["skipped"], state["last_loss"]
+        copy_all(self.good_buffers, self.buffers)  # the net is restored before its update
+
+
+@torch.no_grad()
+def copy_all(to: Iterable[Tensor], source: Iterable[Tensor]) -> None:
+    for mine, theirs in zip(to, source, strict=True):
+        mine.copy_(theirs)
 
 
 class LossWatch:
@@ -161,9 +182,9 @@ def clip_gradients(params: list[Tensor], value: float | None, norm: float | None
 
 
 def skip_compiler_import() -> None:
-    """Keeps optimizers from importing torch's compiler (0.9 s, 80 MB) only to mark three methods as not to be compiled.
+    """Keeps a new optimizer from importing torch's compiler (0.9 s, 80 MB) only to mark three methods as not to be compiled.
 
-    torch imports it the first time an optimizer is made. Not to be called where something is compiled.
+    Not to be called where something is compiled.
     """
     for method in (Optimizer.add_param_group, Optimizer.state_dict, Optimizer.load_state_dict):
         plain = getattr(method, "__wrapped__", None)

@@ -6,14 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlrun.errors import UserError
 from dlrun.types import Fraction, Index, NonNegative
 
 
 @dataclass(frozen=True)
 class Augment:
     """flip: left-right, half of the pictures. crop: pad by so many black pixels and cut out at random. rot90: by 0 .. 3
-    quarter turns. cutout: side of a grey square (DeVries and Taylor 2017). erase: share of pictures that get a rectangle of
-    noise (Zhong et al. 2017). noise: standard deviation of Gaussian noise on the normalised picture.
+    quarter turns. cutout: side of a grey square (DeVries and Taylor 2017). erase: share of pictures that get a box
+    of noise (Zhong et al. 2017). noise: standard deviation of Gaussian noise on the normalised picture.
     """
 
     flip: bool
@@ -22,6 +23,20 @@ class Augment:
     cutout: Index  # pixels
     erase: Fraction
     noise: NonNegative
+
+    def check(self, shape: tuple[int, int, int]) -> None:
+        """Raise UserError where pictures of that shape cannot be changed so."""
+        _, height, width = shape
+        if self.rot90 and height != width:
+            raise UserError(
+                f"data.augment.rot90=true turns pictures of {height}x{width} on their side: expected square ones"
+            )
+        for name, pixels in (("crop", self.crop), ("cutout", self.cutout)):
+            if pixels >= min(height, width):
+                raise UserError(
+                    f"data.augment.{name}={pixels} can leave nothing of a picture of {height}x{width}: "
+                    f"expected fewer pixels than {min(height, width)}"
+                )
 
     def on_bytes(self, x: Tensor, random: torch.Generator) -> Tensor:
         """Changes of place, on the stored bytes: a quarter of the traffic. (B, C, H, W) -> (B, C, H, W)"""
@@ -47,7 +62,7 @@ class Augment:
             ratio = torch.exp((2 * draw[:, 1] - 1) * 1.204)  # height to width, from 0.3 to 1 / 0.3
             sides = torch.stack(((area * ratio).sqrt(), (area / ratio).sqrt()), 1) * (draw[:, 4:] < self.erase)
             noise = torch.randn(x.shape, generator=random, device=x.device)
-            x = torch.where(_boxes(x, draw[:, 2:4], sides), noise, x)
+            x.copy_(torch.where(_boxes(x, draw[:, 2:4], sides), noise, x))  # into x: its memory layout stays
         if self.noise:
             x.add_(torch.randn(x.shape, generator=random, device=x.device), alpha=self.noise)
         return x
@@ -64,7 +79,7 @@ def _crop(x: Tensor, pad: int, random: torch.Generator) -> Tensor:
 
 
 def _boxes(x: Tensor, centre: Tensor, sides: Tensor) -> Tensor:
-    """A mask (B, 1, H, W) of boxes; centre (B, 2) in [0, 1), sides (B, 2) in pixels; what leaves the picture is cut off."""
+    """A mask (B, 1, H, W) of boxes; centre (B, 2) in [0, 1), sides (B, 2) in pixels; cut off at the borders."""
     height, width = x.shape[2:]
     scale = torch.tensor((height, width), device=x.device)
     low = (centre * scale - sides / 2).round()[:, :, None]  # (B, 2, 1)

@@ -35,6 +35,7 @@ class Images:
             raise UserError(
                 f"data.mean={mean} data.std={std}: expected one number each, or one per channel ({spec.shape[0]})"
             )
+        augment.check(spec.shape)
         self.spec, self.batch_size, self.eval_batch_size = spec, batch_size, eval_batch_size
         self.source: Callable[[], object] = source
         self.split, self.augment = (val_fraction, folds, fold), augment
@@ -43,12 +44,14 @@ class Images:
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Read the data and put it on the device. Raises DataError where it is not what the spec says."""
         arrays = self.source()
-        check_arrays(arrays, tuple(self.spec.shape), self.spec.classes)
+        check_arrays(arrays, self.spec)
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         one = len(self.mean) == 1
         scale = [1 / (255 * s) for s in self.std]
         shift = [-m / s for m, s in zip(self.mean, self.std, strict=True)]
-        self.scale, self.shift = (v[0] if one else torch.tensor(v, device=device).view(-1, 1, 1) for v in (scale, shift))
+        self.scale, self.shift = (
+            v[0] if one else torch.tensor(v, device=device).view(-1, 1, 1) for v in (scale, shift)
+        )
         self.resident = Resident(arrays, split_rows(len(arrays.x_train), *self.split), device, self._prepare)
 
     def size(self, split: str) -> int:

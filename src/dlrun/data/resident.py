@@ -1,7 +1,7 @@
 """A data set that lives on the device, whole, as it is stored; batches are gathered there.
 
 The order of an epoch is a permutation drawn from (seed, epoch), so a position in it is one integer and resuming in
-mid-epoch is a seek. Batches are gathered several at a time (a chunk): the fixed cost of an operation is paid once for all.
+mid-epoch is a seek. Batches are gathered several at a time (a chunk): an operation's fixed cost is paid once for all.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dlrun.errors import DataError, UserError
 from dlrun.seeds import generator
+from dlrun.spec import Spec, Table
 
 CHUNK_VALUES = 2**19  # input values in a chunk: 2 MB as float32, which stays in the cache of a core
 Prepare = Callable[[Tensor, torch.Generator | None], Tensor]
@@ -36,7 +37,9 @@ class Resident:
 
     def describe(self) -> str:
         stored = sum(t.nbytes for t in (*self.x.values(), *self.y.values()))
-        return f"resident on {self.device}, {stored / 2**20:.1f} MB as {str(self.x['fit'].dtype).removeprefix('torch.')}"
+        return (
+            f"resident on {self.device}, {stored / 2**20:.1f} MB as {str(self.x['fit'].dtype).removeprefix('torch.')}"
+        )
 
     def train(self, batch_size: int, seed: int, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch from the `first` on; the last may be smaller."""
@@ -76,21 +79,43 @@ def split_rows(samples: int, val_fraction: float, folds: int, fold: int) -> dict
     """
     order = np.random.Generator(np.random.PCG64(0)).permutation(samples)
     if folds == 1 or fold and fold >= folds:
-        raise UserError(f"data.folds={folds} data.fold={fold}: expected folds >= 2 (or 0: none) and fold in 0 .. folds - 1")
+        raise UserError(
+            f"data.folds={folds} data.fold={fold}: expected folds >= 2 (or 0: none) and fold in 0 .. folds - 1"
+        )
+    if folds > samples:
+        raise UserError(
+            f"data.folds={folds} of {samples} samples leaves a part empty: expected at most {samples} folds"
+        )
     held = np.array_split(order, folds)[fold] if folds else order[: round(samples * val_fraction)]
     if not 0 < len(held) < samples:
-        raise UserError(f"data.val_fraction={val_fraction} of {samples} samples leaves a part empty: choose another fraction")
+        raise UserError(
+            f"data.val_fraction={val_fraction} of {samples} samples leaves a part empty: choose another fraction"
+        )
     train = np.setdiff1d(order, held)
     return {"train": train, "val": np.sort(held)}
 
 
-def check_arrays(arrays: object, shape: tuple[int, ...], classes: int | None) -> None:
+def check_arrays(arrays: object, spec: Spec) -> None:
     """Raise DataError unless the arrays are what the spec says."""
+    shape = tuple(spec.shape)
+    stored = np.float32 if isinstance(spec, Table) else np.uint8
     for part, x, y in (("train", arrays.x_train, arrays.y_train), ("test", arrays.x_test, arrays.y_test)):
         if x.shape[1:] != shape or len(x) != len(y) or not len(x):
             raise DataError(
                 f"the {part} part holds {len(x)} samples of shape {x.shape[1:]} and {len(y)} labels: "
                 f"expected as many labels as samples, each of shape {shape}"
             )
-        if classes and not (0 <= y.min() and y.max() < classes):
-            raise DataError(f"the {part} labels are in {y.min()} .. {y.max()}: expected 0 .. {classes - 1}")
+        if x.dtype != stored:
+            raise DataError(f"the {part} part holds samples of type {x.dtype}: expected {np.dtype(stored)}")
+        if spec.classes and (y.ndim != 1 or y.dtype != np.int64):
+            found = f"{y.dtype} targets of shape {y.shape}"
+            raise DataError(
+                f"the {part} part has {found}: expected labels (data.spec.classes is set), int64 of shape {(len(x),)}"
+            )
+        if spec.classes and not (0 <= y.min() and y.max() < spec.classes):
+            raise DataError(f"the {part} labels are in {y.min()} .. {y.max()}: expected 0 .. {spec.classes - 1}")
+        if isinstance(spec, Table) and not spec.classes and (y.shape[1:] != (spec.targets,) or y.dtype != np.float32):
+            found, wanted = f"{y.dtype} targets of shape {y.shape}", f"float32 of shape {(len(x), spec.targets)}"
+            raise DataError(
+                f"the {part} part has {found}: expected real ones (data.spec.targets={spec.targets}), {wanted}"
+            )

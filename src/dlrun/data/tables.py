@@ -14,7 +14,7 @@ from dlrun.types import Count, Fraction, Index, Reader
 class Tables:
     """A data set of rows; nothing is read before `load`.
 
-    standardize: features minus their mean over their standard deviation, both of the train part (n - 1, as pandas has it).
+    standardize: features minus their mean over their standard deviation, both of the train part (n - 1, as in pandas).
     """
 
     def __init__(
@@ -36,12 +36,12 @@ class Tables:
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Read the data and put it on the device. Raises DataError where it is not what the spec says."""
         arrays = self.source()
-        check_arrays(arrays, self.spec.shape, self.spec.classes)
+        check_arrays(arrays, self.spec)
         parts = split_rows(len(arrays.x_train), *self.split)
         if self.standardize:
             rows = arrays.x_train[parts["train"]].astype(np.float64)
             mean, std = rows.mean(0), rows.std(0, ddof=1)
-            std[std == 0] = 1  # a column that never changes
+            std[np.ptp(rows, 0) == 0] = 1  # a column that never changes: its deviation is 0 but for rounding
             arrays = arrays._replace(
                 x_train=((arrays.x_train - mean) / std).astype(np.float32),
                 x_test=((arrays.x_test - mean) / std).astype(np.float32),
@@ -55,7 +55,7 @@ class Tables:
         return self.resident.describe()
 
     def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """(x, y): x float (B, features); y int64 (B,) or float (B, targets). Train: in the epoch's order from `first` on."""
+        """(x, y): x float (B, features); y int64 (B,) or float (B, targets). Train: in epoch order from `first` on."""
         if split == "train":
             return self.resident.train(self.batch_size, seed, epoch, first)
         return self.resident.evaluate(split, self.eval_batch_size)

@@ -13,14 +13,16 @@ Metrics = dict[str, Tensor]
 class Task:
     """parts: everything that changes while it learns, by name, each with state_dict and load_state_dict.
 
-    net: the network that is evaluated, saved as the best, and exported. goal: the metric of the val part to choose by, and
-    "max" or "min"; None where there is nothing to choose. A step must be a pure function of (parts, seed, clock).
+    net: the network that is evaluated, saved as the best, and exported. scores: the metrics that `evaluate` gives,
+    each with which is better, "max" or "min". goal: the one to choose the best epoch by, None where there is nothing to
+    choose. A step must be a pure function of (parts, seed, clock).
     """
 
-    goal: tuple[str, str] | None = None
+    goal: str | None = None
 
     def __init__(self, net: torch.nn.Module, place: Place) -> None:
         self.net, self.place = net, place
+        self.scores: dict[str, str] = {}
         self.parts: dict[str, object] = {"net": net}
 
     def steps(self, data: object) -> int:
@@ -35,11 +37,14 @@ class Task:
         return len(batch[0])
 
     def step(self, batch: tuple, clock: object) -> Metrics:
-        """Learns from one batch. Gives detached tensors on the device: scalars are means over the batch, vectors per sample."""
+        """Learns from one batch. Gives detached tensors on the device: scalars: the batch's means; vectors: per sample.
+
+        Nothing where the step was left out (trainer.on_nan=skip).
+        """
         raise NotImplementedError(f"{type(self).__name__} must say how it learns from a batch")
 
     def evaluate(self, data: object, split: str) -> dict[str, float]:
-        """Metrics over a whole split. The goal is among those of val."""
+        """Metrics over a whole split, as `scores` names them."""
         raise NotImplementedError(f"{type(self).__name__} must say how it is evaluated")
 
     def evaluated(self) -> torch.nn.Module:

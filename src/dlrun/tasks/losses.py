@@ -23,11 +23,12 @@ def make_loss(name: str, spec: Spec, label_smoothing: float) -> tuple[str, Loss]
     Raises UserError where the name does not fit the spec.
     """
     binary = spec.classes == 2
-    fitting = {"mse": _mse, "mae": _mae, "huber": _huber}
-    if spec.classes:
-        fitting = {"bce": _bce, "mse_one_hot": _mse_binary, "hinge": _hinge_binary} if binary else {
-            "cross_entropy": F.cross_entropy, "mse_one_hot": _mse_one_hot, "hinge": _hinge
-        }
+    if binary:
+        fitting = {"bce": _bce, "mse_one_hot": _mse_binary, "hinge": _hinge_binary}
+    elif spec.classes:
+        fitting = {"cross_entropy": F.cross_entropy, "mse_one_hot": _mse_one_hot, "hinge": _hinge}
+    else:
+        fitting = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
     name = next(iter(fitting)) if name == "auto" else name
     if name not in fitting:
         what = "two classes" if binary else f"{spec.classes} classes" if spec.classes else "real targets"
@@ -36,7 +37,7 @@ def make_loss(name: str, spec: Spec, label_smoothing: float) -> tuple[str, Loss]
         return name, fitting[name]
     smoothed = {"cross_entropy": _smooth_cross_entropy, "bce": _smooth_bce}
     if name not in smoothed:
-        raise UserError(f"task.label_smoothing={label_smoothing} with task.loss={name}: expected 0, or cross_entropy or bce")
+        raise UserError(f"task.label_smoothing={label_smoothing} with task.loss={name}: expected 0 for this loss")
     return name, lambda out, y: smoothed[name](out, y, label_smoothing)
 
 
@@ -68,15 +69,3 @@ def _hinge(out: Tensor, y: Tensor) -> Tensor:
 def _hinge_binary(out: Tensor, y: Tensor) -> Tensor:
     """max(0, 1 - y h(x)) with y in {-1, 1} (notes E05)."""
     return (1 - (2 * y - 1) * out.squeeze(1)).clamp(min=0).mean()
-
-
-def _mse(out: Tensor, y: Tensor) -> Tensor:
-    return F.mse_loss(out, y)
-
-
-def _mae(out: Tensor, y: Tensor) -> Tensor:
-    return F.l1_loss(out, y)
-
-
-def _huber(out: Tensor, y: Tensor) -> Tensor:
-    return F.huber_loss(out, y)

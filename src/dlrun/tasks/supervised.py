@@ -1,6 +1,7 @@
 """Supervised learning: labels or real targets."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from fnmatch import fnmatch
 from typing import Literal
 
@@ -21,8 +22,8 @@ class Supervised(Task):
     """Learns targets from inputs.
 
     loss: see tasks/losses.py. l1, l2: weight of the sum of |w| or w^2 over the weights (not biases) whose names match
-    `penalise`, added to the loss (book section 9.5; decoupled decay is optimizer=adamw). pieces: a batch is worked in so many
-    pieces: the update of the whole with the memory of a part.
+    `penalise`, added to the loss (book section 9.5; decoupled decay is optimizer=adamw). pieces: a batch is worked in
+    so many pieces: the update of the whole with the memory of a part (but batch normalisation sees a piece at a time).
     """
 
     def __init__(
@@ -40,19 +41,34 @@ class Supervised(Task):
         pieces: Count,
     ) -> None:
         super().__init__(net, place)
+        check_spec(spec)
         self.spec, self.pieces = spec, pieces
         self.loss_name, self.loss = make_loss(loss, spec, label_smoothing)
         self.l1, self.l2 = l1, l2
         self.penalised = penalised_weights(net, penalise) if l1 or l2 else []
         self.update = update(net)
         self.parts["update"] = self.update
-        self.goal = ("acc", "max") if spec.classes else ("mae", "min")
+        self.scores = {"loss": "min", "acc": "max"} if spec.classes else {"loss": "min", "mae": "min", "mse": "min"}
+        if (spec.classes or 0) > 5:
+            self.scores["top5"] = "max"
+        self.goal = "acc" if spec.classes else "mae"
+
+    def steps(self, data: object) -> int:
+        """Batches in an epoch. Raises UserError where one is a single sample and the net cannot learn from one."""
+        rest = data.size("train") % data.batch_size or data.batch_size
+        smallest = min(_last_piece(size, self.pieces) for size in (min(data.batch_size, data.size("train")), rest))
+        if smallest == 1 and not _learns_from_one(self.net, self.spec):
+            raise UserError(
+                f"data.batch_size={data.batch_size} with task.pieces={self.pieces} leaves one sample alone, of the "
+                f"{data.size('train')} to train on, and batch normalisation has no statistics of one\n"
+                "  expected two samples or more: choose another data.batch_size, or another model.norm"
+            )
+        return super().steps(data)
 
     def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
         if self.pieces == 1:
             loss, metrics = self._learn(*batch)
-            self.update.step(loss, clock)
-            return metrics
+            return metrics if self.update.step(loss, clock) else {}
         return self._step_in_pieces(batch, clock)
 
     def _learn(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
@@ -75,11 +91,10 @@ class Supervised(Task):
             if i < len(parts) - 1:
                 self.update.backward(loss)
                 done += loss.detach()
-        self.update.step(loss, clock, done)
-        return {
-            k: torch.stack([g[k] for g in gathered]).sum() if gathered[0][k].dim() == 0 else torch.cat([g[k] for g in gathered])
-            for k in gathered[0]
-        }
+        if not self.update.step(loss, clock, done):
+            return {}
+        columns = {name: [metrics[name] for metrics in gathered] for name in gathered[0]}
+        return {name: torch.cat(v) if v[0].dim() else torch.stack(v).sum() for name, v in columns.items()}
 
     def _penalty(self) -> Tensor:
         penalty = 0.0
@@ -103,6 +118,7 @@ class Supervised(Task):
     def evaluate(self, data: object, split: str) -> dict[str, float]:
         net = self.evaluated()
         sums: dict[str, Tensor] = {}
+        exact = torch.float64 if self.place.device.type != "mps" else torch.float32
         for x, y in data.batches(split):
             with self.place.autocast():
                 out = net(x)
@@ -110,10 +126,10 @@ class Supervised(Task):
             values = {"loss": self.loss(out, y) * len(y), **{k: v.sum() for k, v in self._per_sample(out, y).items()}}
             if self.spec.classes is None:
                 values["mse"] = (out - y).square().mean(1).sum()
-            elif self.spec.classes > 5:
+            elif "top5" in self.scores:
                 values["top5"] = (out.topk(5).indices == y[:, None]).sum()
             for name, value in values.items():
-                sums[name] = sums.get(name, 0) + value.double() if value.device.type != "mps" else sums.get(name, 0) + value
+                sums[name] = sums.get(name, 0) + value.to(exact)
         self.net.train()
         names = list(sums)
         return dict(zip(names, (torch.stack([sums[n] for n in names]) / data.size(split)).tolist(), strict=True))
@@ -151,7 +167,7 @@ class Supervised(Task):
         labels = self.spec.labels or tuple(map(str, range(k)))
         figures["confusion_matrix"] = confusion_matrix(matrix.numpy(), labels)
         if isinstance(self.spec, Table) and self.spec.features == 2:
-            figures["decision_boundary"] = decision_boundary(data, self.predict, k)
+            figures["decision_boundary"] = decision_boundary(data, self.predict, labels)
         correct = (matrix.diag() / matrix.sum(1).clamp(min=1)).tolist()
         return {
             "figures": figures,
@@ -160,9 +176,38 @@ class Supervised(Task):
         }
 
 
+def check_spec(spec: Image | Table) -> None:
+    """Raise UserError where there is nothing to learn, or the classes' names are not theirs."""
+    if not spec.outputs:
+        raise UserError(
+            f"the data gives {spec}: expected classes or targets to learn; set data.spec.classes or data.spec.targets"
+        )
+    if spec.labels and len(spec.labels) != spec.classes:
+        raise UserError(
+            f"data.spec.labels has {len(spec.labels)} names, data.spec.classes={spec.classes}: expected one each, or []"
+        )
+
+
+def _last_piece(size: int, pieces: int) -> int:
+    """Samples in the last and smallest piece of a batch, as `Tensor.chunk` cuts it."""
+    piece = -(-size // pieces)
+    return size % piece or piece
+
+
+def _learns_from_one(net: nn.Module, spec: Image | Table) -> bool:
+    """Whether a training pass over one sample works: batch normalisation refuses where it sees one value a channel."""
+    try:
+        deepcopy(net).to("meta").train().forward(torch.empty(1, *spec.shape, device="meta"))
+    except ValueError:
+        return False
+    return True
+
+
 def penalised_weights(net: nn.Module, patterns: list[str]) -> list[Tensor]:
-    """The weights (two dimensions or more) whose names match a pattern. Raises UserError where a pattern matches nothing."""
+    """The weights (two dimensions or more) whose names match a pattern. Raises UserError where one matches nothing."""
     weights = {name: p for name, p in net.named_parameters() if p.dim() > 1}
+    if not patterns:
+        raise UserError("task.penalise=[] leaves task.l1 and task.l2 nothing to act on: expected patterns, as in ['*']")
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in weights):
             raise UserError(

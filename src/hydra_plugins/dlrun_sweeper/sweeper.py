@@ -1,4 +1,4 @@
-"""`dl-run -m`: every job is a process of its own, with a folder of its own; what happens to one is no other's concern."""
+"""`dl-run -m`: every job is a process of its own, with its own folder; what happens to one is no other's concern."""
 
 import csv
 import signal
@@ -17,15 +17,20 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 
 from dlrun.console import number, table
+from dlrun.errors import UserError
 from dlrun.folders import new_folder, read_summary, write_whole
 
-EXIT_WORDS = {1: "failed", 2: "refused", 130: "stopped", 143: "stopped", -9: "killed"}
+EXIT_WORDS = {1: "failed", 2: "refused", 130: "stopped", 143: "stopped", -2: "stopped", -15: "stopped", -9: "killed"}
+WHY_NOT = {
+    "resume": "a run is resumed by itself, expected dl-run resume=<folder> without -m",
+    "run_dir": "each job has a folder of its own\n  expected output_dir=..., under which the sweep makes them",
+}
 
 
 @dataclass
 class SweeperConf:
     _target_: str = "hydra_plugins.dlrun_sweeper.sweeper.JobSweeper"
-    params: dict[str, Any] = field(default_factory=dict)  # overrides of an experiment's own sweep; the command line wins
+    params: dict[str, Any] = field(default_factory=dict)  # an experiment's own sweep; the command line wins
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="dlrun", node=SweeperConf, provider="dl-run")
@@ -57,8 +62,10 @@ class JobSweeper(Sweeper):
         self.config = config
 
     def sweep(self, arguments: list[str]) -> None:
-        """Runs all jobs, prints and writes the table; exit code 1 if any job failed, a signal's if one stopped the sweep."""
-        given = {argument.split("=")[0] for argument in arguments}
+        """Run all jobs, print and write the table. Exit code 1 if any failed, a signal's if one stopped the sweep."""
+        given = {argument.lstrip("+~").split("=")[0] for argument in arguments}
+        for key in given & {"resume", "run_dir"}:
+            raise UserError(f"{key}=... in a sweep: {WHY_NOT[key]}")
         arguments = [*(f"{k}={v}" for k, v in self.params.items() if k not in given), *arguments]
         parser = OverridesParser.create()
         points = BasicSweeper.split_arguments(parser.parse_overrides(arguments), max_batch_size=None)[0]
@@ -85,52 +92,60 @@ class JobSweeper(Sweeper):
         before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
         try:
             for job in jobs:
-                print(f"\n[{job.number + 1}/{len(jobs)}] {' '.join(job.overrides)}", flush=True)
-                # a session of its own: the terminal's Ctrl-C reaches it once, through `stop`
-                child.append(subprocess.Popen(command(job), start_new_session=True))
-                job.code = child[-1].wait()
                 if received:
                     break
-                if job.code:
+                print(f"\n[{job.number + 1}/{len(jobs)}] {' '.join(job.overrides)}", flush=True)
+                # a session of its own: the terminal's Ctrl-C reaches it once, through `stop`
+                child.append(subprocess.Popen(self.command(job), start_new_session=True))
+                if received:  # while the process was being made
+                    child[-1].send_signal(received[0])
+                job.code = child[-1].wait()
+                if job.code and not received:
                     print(f"job {job.number} {job.status} (exit code {job.code})", flush=True)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
         return received[0] if received else 0
 
-
-def command(job: Job) -> list[str]:
-    """The command line of a job: what the sweep was given, at one point of the grid."""
-    flags = get_args_parser().parse_args(sys.argv[1:])
-    passed = [f"--{name.replace('_', '-')}={value}" for name in ("config_name", "config_path", "config_dir")
-              if (value := getattr(flags, name))]
-    return [sys.executable, "-m", "dlrun", *passed, *job.overrides, f"run_dir={job.folder}", "hydra.mode=RUN"]
+    def command(self, job: Job) -> list[str]:
+        """The command line of a job: what the sweep was given, at one point of the grid."""
+        flags = get_args_parser().parse_args(sys.argv[1:])
+        passed = [
+            f"--{name.replace('_', '-')}={value}"
+            for name in ("config_name", "config_path", "config_dir")
+            if (value := getattr(flags, name))
+        ]
+        hydras = [o for o in self.config.hydra.overrides.hydra if not o.startswith("hydra.mode=")]
+        own = [f"run_dir={_quoted(job.folder)}", "hydra.mode=RUN"]
+        return [sys.executable, "-m", "dlrun", *job.overrides, *hydras, *own, *passed]
 
 
 def report(jobs: list[Job], folder: Path) -> str:
     """The table of all jobs, and where seeds differ of their means; also written as results.csv."""
-    rows = []
-    for job in jobs:
-        summary = read_summary(job.folder)
-        done = summary if job.status == "finished" else {}
-        best = done.get("best", {})
-        values = {best["metric"]: best["value"]} if best else {}
-        values |= {k: v for k, v in done.get("test", {}).items() if isinstance(v, int | float)}
-        rows.append({"job": job.number, "overrides": job.overrides, "status": job.status, "values": values,
-                     "seconds": done.get("seconds")})
+    rows = [_row(job) for job in jobs]
     names = list(dict.fromkeys(name for row in rows for name in row["values"]))
     with open(folder / "results.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["job", "overrides", "status", *names, "seconds"])
         for row in rows:
-            writer.writerow([row["job"], " ".join(row["overrides"]), row["status"],
-                             *(row["values"].get(n) for n in names), row["seconds"]])
+            values = [row["values"].get(n) for n in names]
+            writer.writerow([row["job"], " ".join(row["overrides"]), row["status"], *values, row["seconds"]])
     cells = [["job", *names, "seconds", "status"]]
     for row in rows:
-        cells.append([f"{row['job']}  {' '.join(row['overrides'])}", *(_cell([row["values"].get(n)]) for n in names),
-                      f"{row['seconds']:.1f}" if row["seconds"] is not None else "-", row["status"]])
+        label = f"{row['job']}  {' '.join(row['overrides'])}"
+        seconds = f"{row['seconds']:.1f}" if row["seconds"] is not None else "-"
+        cells.append([label, *(_cell([row["values"].get(n)]) for n in names), seconds, row["status"]])
     means = over_seeds(rows, names)
     return table(cells) + ("\n\n" + table([["mean +/- std over seeds", *names, "seeds"], *means]) if means else "")
+
+
+def _row(job: Job) -> dict:
+    done = read_summary(job.folder) if job.status == "finished" else {}
+    best = done.get("best", {})
+    values = {best["metric"]: best["value"]} if best else {}
+    values |= {k: v for k, v in done.get("test", {}).items() if isinstance(v, int | float)}
+    facts = {"job": job.number, "overrides": job.overrides, "status": job.status, "seconds": done.get("seconds")}
+    return {**facts, "values": values}
 
 
 def over_seeds(rows: list[dict], names: list[str]) -> list[list[str]]:
@@ -139,11 +154,18 @@ def over_seeds(rows: list[dict], names: list[str]) -> list[list[str]]:
     for row in rows:
         setting = " ".join(o for o in row["overrides"] if not o.startswith("seed="))
         groups.setdefault(setting, []).append(row)
-    return [
-        [setting or "(all)", *(_cell([row["values"].get(n) for row in group]) for n in names),
-         str(sum(bool(row["values"]) for row in group))]
-        for setting, group in groups.items() if len(group) > 1
-    ]
+    means = []
+    for setting, group in groups.items():
+        if len(group) > 1:
+            cells = [_cell([row["values"].get(n) for row in group]) for n in names]
+            means.append([setting or "(all)", *cells, str(sum(bool(row["values"]) for row in group))])
+    return means
+
+
+def _quoted(path: Path) -> str:
+    """As Hydra's grammar reads a text."""
+    text = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
 
 
 def _cell(values: list[float | None]) -> str:

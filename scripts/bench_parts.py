@@ -1,0 +1,222 @@
+"""The parts of scripts/bench: which processes run, what is read off them, and what they must reach.
+
+One process after the other, the contestants in turn (hand, dl-run, ..., hand, dl-run, ...), so that a drift of the
+machine meets all alike. A training's figure is the mean of its epochs but the first (so a checkpoint with every second
+epoch counts half); the table has medians over the repeats. dl-run is a real process with logging, validation and
+checkpoints on; its epochs end where TensorBoard's points of the val part were written.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+HERE = Path(__file__).resolve().parent
+PYTHON = [sys.executable, "-c"]
+LOOPS = [sys.executable, str(HERE / "bench_loops.py")]
+RUN = [sys.executable, "-m", "dlrun"]
+OTHERS = {"lightning": "Lightning", "keras": "Keras"}
+FASTER = {"mlp": 2.0, "lenet": 1.5}  # than those, at least so many times
+WARM = 8  # steps of ResNet18 before the clock starts
+
+
+class Bench:
+    """rows: the table's. figures: every single measurement, by part and contestant."""
+
+    def __init__(self, args: argparse.Namespace, folder: Path) -> None:
+        self.args, self.folder, self.runs = args, folder, 0
+        self.environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
+        self.rows: list[tuple] = []
+        self.figures: dict[str, dict[str, list[float]]] = {}
+
+    def start(self, command: list[str]) -> subprocess.Popen:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, env=self.environment, cwd=HERE.parent, **pipes)
+
+    def end(self, process: subprocess.Popen, codes: tuple[int, ...] = (0,)) -> str:
+        """The output of a process. An exit code that is not expected ends the benchmark."""
+        out, err = process.communicate()
+        if process.returncode not in codes:
+            sys.exit(f"{' '.join(process.args)}\nended with {process.returncode}:\n{err[-3000:]}")
+        return out
+
+    def seconds(self, *command: str, codes: tuple[int, ...] = (0,)) -> float:
+        started = time.perf_counter()
+        self.end(self.start([*command]), codes)
+        return time.perf_counter() - started
+
+    def loop(self, *words: object) -> dict:
+        return json.loads(self.end(self.start([*LOOPS, *map(str, words)])).splitlines()[-1])
+
+    def training(self, *overrides: str) -> tuple[list[str], Path]:
+        """A run's command and folder."""
+        self.runs += 1
+        folder = self.folder / f"run{self.runs}"
+        return [*RUN, "trainer.device=cpu", f"run_dir={folder}", *overrides], folder
+
+    def until(self, rows: int, *overrides: str) -> tuple[float, Path]:
+        """Seconds until a run has written so many rows of metrics, where it is stopped."""
+        command, folder = self.training(*overrides)
+        path, started, process = folder / "metrics.jsonl", time.perf_counter(), self.start(command)
+        while process.poll() is None and not (path.exists() and path.read_bytes().count(b"\n") >= rows):
+            time.sleep(0.002)
+        seconds = time.perf_counter() - started
+        process.terminate()  # it saves, and closes its files
+        self.end(process, (143,))
+        return seconds, folder
+
+    def measure(self, part: str, contestants: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+        """Each contestant's median."""
+        found = self.figures[part] = {name: [] for name in contestants}
+        for turn in range(repeats):
+            for name, one in contestants.items():
+                found[name].append(one())
+                print(f"{part} {turn + 1}/{repeats}: {name} {found[name][-1]:.4g}", file=sys.stderr)
+        return {name: median(values) for name, values in found.items()}
+
+    def judge(self, what: str, mine: float, base: float, sign: str, target: float, unit: str, against: str) -> None:
+        """A row. sign "/": mine / base is at most the target; "*": base / mine at least; "-": mine - base at most."""
+        value = {"/": mine / base, "*": base / mine, "-": mine - base}[sign]
+        good, order = (value >= target, ">=") if sign == "*" else (value <= target, "<=")
+        shown = (
+            [f"{value:.3g} {unit}", f"{order} {target:g} {unit}"]
+            if sign == "-"
+            else [f"{value:.3f}", f"{order} {target:g}"]
+        )
+        self.rows.append((what, f"{against}: {base:.4g} {unit}", f"{mine:.4g} {unit}", *shown, "yes" if good else "NO"))
+
+
+def mnist(bench: Bench, net: str) -> None:
+    """Seconds per epoch: training, validation, logs and checkpoints."""
+    epochs, what = bench.args.epochs, f"MNIST {net}, an epoch"
+
+    def loop(kind: str) -> float:
+        marks = bench.loop(kind, net, epochs)["marks"]
+        return (marks[-1] - marks[1]) / (epochs - 1)
+
+    def ours() -> float:
+        command, folder = bench.training(f"model={net}", "data=mnist", f"trainer.epochs={epochs}")
+        bench.end(bench.start(command))
+        ends = wall_times(folder, "val/loss")
+        return (ends[-1] - ends[0]) / (epochs - 1)
+
+    installed = [name for name in OTHERS if importlib.util.find_spec(name)]
+    loops = {kind: lambda kind=kind: loop(kind) for kind in ("loader", *installed)}
+    found = bench.measure(net, {"hand": lambda: loop("hand"), "dl-run": ours, **loops}, bench.args.repeats)
+    bench.judge(what, found["dl-run"], found["hand"], "/", 1.02, "s", "hand-written")
+    bench.judge(what, found["dl-run"], found["loader"], "/", 1.0, "s", "DataLoader loop")
+    for name, title in OTHERS.items():
+        if name in installed:
+            bench.judge(what, found["dl-run"], found[name], "*", FASTER[net], "s", f"{title} {version(name)}")
+        else:
+            bench.rows.append((what, f"{title}: pip install 'dl-run[bench]'", "", "", "", "skipped"))
+
+
+def wall_times(folder: Path, tag: str) -> list[float]:
+    """When TensorBoard's points of this curve were written."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return [point.wall_time for point in EventAccumulator(str(folder / "tensorboard")).Reload().Scalars(tag)]
+
+
+def resnet18(bench: Bench) -> None:
+    """Seconds per step, between two rows of step/*."""
+    rows = bench.args.steps // WARM
+    choice = ("model=resnet18", "data=cifar10", "trainer.precision=bf16", f"trainer.log_every={WARM}")
+
+    def ours() -> float:
+        times = wall_times(bench.until(1 + rows, *choice)[1], "step/loss")
+        return (times[rows] - times[0]) / (rows * WARM)
+
+    contestants = {"hand": lambda: bench.loop("step", "resnet18", rows * WARM)["seconds"], "dl-run": ours}
+    found = bench.measure("resnet18", contestants, bench.args.repeats)
+    speeds = [f"{128 / found[name]:.0f}" for name in ("dl-run", "hand")]
+    what = f"CIFAR-10 ResNet18 bf16, a step of 128 ({' against '.join(speeds)} images/s)"
+    bench.judge(what, found["dl-run"], found["hand"], "/", 1.02, "s", "hand-written")
+
+
+def startup(bench: Bench) -> None:
+    """Seconds from the start of the process to the end of the first step."""
+    ours = {"dl-run": lambda: bench.until(1, "trainer.log_every=1")[0]}
+    found = bench.measure(
+        "startup", {"torch": lambda: bench.seconds(*PYTHON, "import torch"), **ours}, bench.args.repeats + 2
+    )
+    bench.judge("digits, start to first step", found["dl-run"], found["torch"], "-", 1.0, "s", "import torch")
+
+
+# A child counts its parent's peak as its own: a small process starts the command.
+PEAK = """import os, sys
+_, status, usage = os.wait4(os.spawnv(os.P_NOWAIT, sys.argv[1], sys.argv[1:]), 0)
+print(usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
+sys.exit(os.waitstatus_to_exitcode(status))"""
+
+
+def memory(bench: Bench) -> None:
+    """The peak of resident memory over a whole run, test and plots included."""
+
+    def peak(command: list[str]) -> float:
+        return float(bench.end(bench.start([*PYTHON, PEAK, *command])).splitlines()[-1])
+
+    ours = {"dl-run": lambda: peak(bench.training("model=mlp", "data=mnist", "trainer.epochs=3")[0])}
+    found = bench.measure("memory", {"torch": lambda: peak([*PYTHON, "import torch"]), **ours}, bench.args.repeats)
+    bench.judge("MNIST mlp, peak memory", found["dl-run"], found["torch"], "-", 250, "MB", "import torch")
+
+
+def cli(bench: Bench) -> None:
+    """Seconds that help, the printed config and an error take."""
+    commands = {"--help": ["--help"], "--cfg job": ["--cfg", "job"], "a misspelt key": ["trainer.epoch=1"]}
+    ours = {k: lambda words=words: bench.seconds(*RUN, *words, codes=(0, 2)) for k, words in commands.items()}
+    found = bench.measure(
+        "cli", {"hydra": lambda: bench.seconds(*PYTHON, "import hydra"), **ours}, bench.args.repeats + 2
+    )
+    for name in commands:
+        bench.judge(f"dl-run, {name}", found[name], found["hydra"], "/", 3.0, "s", "import hydra")
+
+
+PARTS: dict[str, Callable[[Bench], None]] = {net: partial(mnist, net=net) for net in FASTER}
+PARTS |= {part.__name__: part for part in (resnet18, startup, memory, cli)}
+
+
+def machine(threads: int) -> str:
+    info = Path("/proc/cpuinfo")
+    lines = (line.partition(": ") for line in info.read_text().splitlines()) if info.exists() else ()
+    facts = {key.strip(): value for key, _, value in lines}
+    name, flags = facts.get("model name", platform.processor()), facts.get("flags", "").split()
+    found = [name, f"{os.cpu_count()} cores", *(flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags)]
+    return ", ".join([*found, f"{threads} threads", f"torch {version('torch')}", f"Python {platform.python_version()}"])
+
+
+def main(about: str) -> None:
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, some of %(default)s")
+    parser.add_argument("--repeats", type=int, default=5, help="of each training (%(default)s); start-up, CLI: 2 more")
+    parser.add_argument("--epochs", type=int, default=8, help="of each training, the first left out (%(default)s)")
+    parser.add_argument("--steps", type=int, default=24, help="timed steps of ResNet18, behind 8 others (%(default)s)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each process (%(default)s)")
+    parser.add_argument("--json", type=Path, help="write every measurement to this file")
+    args = parser.parse_args()
+    parts = args.only.split(",")
+    if not set(parts) <= set(PARTS) or min(args.repeats, args.epochs - 1, args.steps // WARM, args.threads) < 1:
+        parser.error(f"expected --only some of {','.join(PARTS)}; --epochs >= 2, --steps >= {WARM}, others >= 1")
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(args, Path(folder))
+        for part in parts:
+            PARTS[part](bench)
+    titles = ("what", "against", "dl-run", "ratio or difference", "target", "reached")
+    print("\n".join("| " + " | ".join(row) + " |" for row in (titles, ("---",) * len(titles), *bench.rows)))
+    print(f"\n{machine(args.threads)}")
+    if args.json:
+        rows = [dict(zip(titles, row, strict=True)) for row in bench.rows]
+        content = {"machine": machine(args.threads), "rows": rows, "figures": bench.figures}
+        args.json.write_text(json.dumps(content, indent=2) + "\n")
+    sys.exit(any(row[-1] == "NO" for row in bench.rows))

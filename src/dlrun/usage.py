@@ -1,0 +1,62 @@
+"""The text of --help, and the groups and options that it lists: read from the folders, which is quick."""
+
+from pathlib import Path
+from textwrap import fill
+
+from dlrun.build import CONFIGS
+
+USAGE = """dl-run: deep-learning experiments from the command line, composed from YAML and resumed to the bit
+
+  dl-run [group=option ...] [key=value ...]
+
+  dl-run                                                  mlp on digits: a few seconds, nothing to download
+  dl-run model=lenet data=mnist trainer.epochs=10
+  dl-run model=resnet18 data=cifar10 optimizer=sgd optimizer.lr=0.1 schedule=cosine
+  dl-run -m model=mlp,lenet seed=0,1,2                    a sweep: all combinations, and a table of them
+  dl-run resume=last                                      go on with the run that was started last
+
+groups, each with its options (group=option)
+{groups}
+
+keys (key=value)
+  dl-run --cfg job                          all keys and values of the config; nothing is run
+  dl-run model=resnet18 --cfg job -p model  those of one section
+
+flags
+  -m, --multirun        a sweep: values separated by commas, as in optimizer.lr=0.1,0.01
+  -c, --cfg job         show the config instead of running it; --resolve: with its interpolations resolved
+  -p, --package NAME    with --cfg: only this section
+  -cd, --config-dir DIR more options of the groups, from a folder of your own: DIR/model/mine.yaml is model=mine
+  -sc install=SHELL     completion for bash, zsh or fish: eval "$(dl-run -sc install=bash)"
+  -h, --help; --version; --hydra-help for what Hydra can do besides"""
+
+FIRST = ("data", "model", "trainer", "task", "optimizer", "schedule", "experiment")
+
+
+def usage(config_dir: str | None = None) -> str:
+    """The text of --help."""
+    groups = [f"  {name:<11} " + wrap(options(name, config_dir), 14) for name in group_names(config_dir)]
+    return USAGE.replace("{groups}", "\n".join(groups))
+
+
+def wrap(words: list[str], indent: int, width: int = 110) -> str:
+    """A list in lines; the first is taken to start at `indent` already."""
+    margin = " " * indent
+    text = fill(", ".join(words), width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False)
+    return text.lstrip()
+
+
+def folders_of(config_dir: str | None) -> list[Path]:
+    return [CONFIGS, *([Path(config_dir)] if config_dir else [])]
+
+
+def group_names(config_dir: str | None = None) -> list[str]:
+    """The groups, those that users learn first at the front."""
+    folders = [path for base in folders_of(config_dir) if base.is_dir() for path in base.iterdir()]
+    found = {path.name for path in folders if any(path.glob("*.yaml"))} - {"tuned", "hydra"}
+    first = [name for name in FIRST if name in found]
+    return first + sorted(found - set(first))
+
+
+def options(group: str, config_dir: str | None = None) -> list[str]:
+    return sorted({path.stem for base in folders_of(config_dir) for path in (base / group).glob("*.yaml")})

@@ -1,0 +1,146 @@
+"""Runs for the tests: composed as on the command line, on pictures small enough to train on in no time."""
+
+import json
+import os
+import signal
+import sys
+import warnings
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SMALL = [  # a run of 2 epochs of 4 steps, the last of them with a smaller batch
+    "data=mnist", "data.source.download=false", "data.val_fraction=0.2", "data.batch_size=16", "trainer.epochs=2",
+    "trainer.device=cpu", "trainer.log_every=3", "trainer.checkpoint_gap=0", "model.hidden=[16]",
+]  # fmt: skip
+
+
+@cache
+def compose(*overrides: str) -> tuple[dict, dict]:
+    """The config of these overrides, checked and plain, and the groups' choices."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from dlrun.build import check
+
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        composed = compose("config", list(overrides), return_hydra_config=True)
+    names = dict(composed.hydra.runtime.choices)
+    own = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    config = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    check(config, names)
+    return config, names
+
+
+def write_mnist(root: Path, train: int = 72, test: int = 20, side: int = 28) -> Path:
+    """Pictures in MNIST's layout under `root`: noise with a bright row where the class says. Gives `root`."""
+    folder = root / "MNIST" / "raw"
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    for part, count in (("train", train), ("t10k", test)):
+        y = random.integers(0, 10, count, dtype=np.uint8)
+        x = random.integers(0, 128, (count, side, side), dtype=np.uint8)
+        x[np.arange(count), 2 * y] += 100
+        for kind, array in (("images-idx3", x), ("labels-idx1", y)):
+            head = b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">u4").tobytes()
+            (folder / f"{part}-{kind}-ubyte").write_bytes(head + array.tobytes())
+    return root
+
+
+def train(
+    folder: Path, config: tuple[dict, dict], *, resumed: bool = False, signals: dict[int, int] | None = None,
+    nan_at: tuple[int, ...] = (), finish: bool = False,
+) -> object:  # fmt: skip
+    """A run, or the rest of one. signals: by the step that they come in. nan_at: steps whose batch is not a number.
+
+    finish: test and draw at the end too. Gives the outcome.
+    """
+    from dlrun.session import Session
+
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(int.from_bytes(os.urandom(7), "big"))  # no run may depend on what was drawn before
+    session = Session(*config)
+    if not finish:
+        session.finish = lambda training, outcome: None
+    learn = session.task.step
+
+    def step(batch: tuple, clock: object) -> dict:
+        if clock.step in nan_at:
+            batch = batch[0] * float("nan"), batch[1]
+        metrics = learn(batch, clock)
+        if signals and clock.step in signals:
+            signal.raise_signal(signals.pop(clock.step))
+        return metrics
+
+    session.task.step = step
+    return session.start(folder, resumed)[0]
+
+
+def child(folder: Path, config: tuple[dict, dict], **keys: object) -> None:
+    """`train` in a process of its own, which says nothing."""
+    sys.stdout = open(os.devnull, "w")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(folder, config, **keys)
+
+
+def command(arguments: list[str], log: Path, slow: float = 0.0) -> None:
+    """dl-run in a process of its own, its words in `log`. slow: seconds that every evaluation takes longer."""
+    sys.argv, sys.stdout = ["dl-run", *arguments], open(log, "w", buffering=1)
+    sys.stderr = sys.stdout
+    torch.set_num_threads(1)
+    from dlrun.cli import main
+    from dlrun.tasks.supervised import Supervised
+
+    evaluate = Supervised.evaluate
+
+    def slowly(self: Supervised, data: object, split: str) -> dict:
+        if slow:
+            import time
+
+            print(f"evaluating {split}")
+            time.sleep(slow)
+        return evaluate(self, data, split)
+
+    Supervised.evaluate = slowly
+    main()
+
+
+def rows(folder: Path) -> list[dict]:
+    """metrics.jsonl without the times."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if not k.startswith("time/")} for line in lines]
+
+
+def same(a: object, b: object) -> bool:
+    """Equal in structure, types and bits."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num())
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and (a == b or a != a and b != b)
+
+
+def state(folder: Path, name: str = "last") -> dict:
+    """What a checkpoint holds, without the times."""
+    from dlrun.checkpoint import load
+
+    found = load(folder / "checkpoints" / f"{name}.ckpt")
+    found["clock"].pop("seconds")
+    if "metrics" in found:
+        found["metrics"] = {k: v for k, v in found["metrics"].items() if not k.startswith("time/")}
+    return found
+
+
+def assert_same(a: Path, b: Path) -> None:
+    """Two runs ended with the same bits and logged the same numbers."""
+    assert rows(a) == rows(b)
+    last_a, last_b = state(a), state(b)
+    for key in last_a.keys() | last_b.keys():
+        assert same(last_a[key], last_b[key]), f"last.ckpt differs in {key}"
+    assert same(state(a, "best"), state(b, "best")), "best.ckpt differs"

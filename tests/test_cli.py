@@ -1,0 +1,468 @@
+"""What the command says to the user: exit codes and the text of errors. Nothing is left behind where a run is refused."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dlrun import cli
+
+
+@pytest.fixture
+def dl_run(monkeypatch, capsys, tmp_path):
+    """Run the command in this process and in an empty folder: gives (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # main sets it: put back behind the test
+    monkeypatch.delenv("DL_RUN_ALLOW", raising=False)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["dl-run", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as error:
+            code = error.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def refused(dl_run, tmp_path):
+    """Run the command, which must refuse: gives the text of the error."""
+
+    def run(*arguments, left=()):
+        code, _, err = dl_run(*arguments)
+        assert code == 2, err
+        assert err.startswith("dl-run: ") and "Traceback" not in err and "HYDRA" not in err
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(left)
+        return err.removeprefix("dl-run: ")
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished run of one epoch."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    argv, here = sys.argv, os.getcwd()
+    try:
+        os.chdir(folder.parent)
+        sys.argv = ["dl-run", "trainer.epochs=1", f"run_dir={folder}"]
+        cli.main()
+    finally:
+        sys.argv = argv
+        os.chdir(here)
+    return folder
+
+
+# --- the command itself -----------------------------------------------------------------------------------------------
+
+
+def test_help_lists_the_groups_and_examples(dl_run):
+    code, out, err = dl_run("--help")
+    assert (code, err) == (0, "")
+    for text in (
+        "model       lenet, linear, mlp",
+        "data        auto_mpg",
+        "dl-run resume=last",
+        "--cfg job",
+        "-m model=",
+    ):
+        assert text in out
+    assert "{groups}" not in out and all(len(line) <= 120 for line in out.splitlines())
+
+
+def test_help_lists_the_users_options(dl_run, tmp_path):
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "quantum.yaml").touch()
+    assert "quantum" in dl_run("--config-dir", "mine", "-h")[1]
+
+
+def test_version_is_the_runners(dl_run):
+    code, out, _ = dl_run("--version")
+    assert code == 0 and out.startswith("dl-run ") and "ydra" not in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("trainer.epochs=7", "--cfg", "job", "seed=3", "-p", "trainer"),
+        ("--cfg", "job", "-p", "trainer", "trainer.epochs=7"),
+    ],
+)
+def test_flags_may_stand_anywhere(dl_run, arguments):
+    code, out, err = dl_run(*arguments)
+    assert (code, err) == (0, "")
+    assert "epochs: 7" in out and out.startswith("# @package trainer")
+
+
+def test_a_run_ends_with_0_and_shows_its_folder(dl_run, tmp_path):
+    code, out, err = dl_run("trainer.epochs=1", "output_dir=my runs")
+    assert code == 0, err
+    (folder,) = (tmp_path / "my runs").glob("*/*")
+    assert {".hydra", "metrics.jsonl", "summary.json", "checkpoints", "run.log"} <= {p.name for p in folder.iterdir()}
+    assert folder.name in out
+
+
+def test_as_a_process_too(tmp_path):
+    """Once for real: exit code and streams."""
+    command = [sys.executable, "-m", "dlrun", "trainer.epoch=3"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("dl-run: trainer.epoch=3: trainer has no 'epoch'; did you mean 'trainer.epochs'?\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_closed_pipe_is_no_error(tmp_path):
+    command = f"{sys.executable} -m dlrun --help | true"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+# --- flags, groups, options, keys -------------------------------------------------------------------------------------
+
+WRONG = {
+    "-x": "unrecognized arguments: -x\n  expected overrides, as in model=lenet, and the flags that dl-run --help lists",
+    "--cfg nothing": "argument --cfg/-c: invalid choice: 'nothing'",
+    "--resolve": "--resolve flag can only be used in conjunction with --cfg",
+    "--experimental-rerun config.pickle": "--experimental-rerun loads a pickle, which can run any code",
+    "--config-name other": "there is no config 'other'\n  expected a file other.yaml",
+    "--config-dir nowhere": "nowhere' not found",
+    "foo": "cannot read 'foo'\n  expected key=value, as in trainer.epochs=5",
+    "=3": "cannot read '=3'\n  expected key=value",
+    "model.hidden=[1": "cannot read the value in 'model.hidden=[1'\n  expected a number, a word, a list",
+    'init=a"b': "cannot read the value in 'init=a\"b'",
+    "data=": "data=: there is no such option\n  expected one of: auto_mpg, cifar10,",
+    "model=resnet": "model=resnet: there is no such option; did you mean 'resnet",
+    "data=mnits": "data=mnits: there is no such option; did you mean 'mnist'?\n  expected one of: auto_mpg",
+    "optimizer=adamax": "optimizer=adamax: there is no such option; did you mean 'adam",
+    "experiment=nothing_at_all": "experiment=nothing_at_all: there is no such option\n  expected one of: auto_mpg",
+    "modl=mlp": "modl=mlp: there is no key 'modl'; did you mean 'model'?\n  expected one of: data, data_dir, init,",
+    "trainer.epoch=3": "trainer.epoch=3: trainer has no 'epoch'; did you mean 'trainer.epochs'?\n  trainer has: epochs,",
+    "trainer.lr=1": "trainer.lr=1: trainer has no 'lr'; did you mean 'optimizer.lr'?",
+    "trainer.lrr=1": "trainer.lrr=1: trainer has no 'lrr'; did you mean 'optimizer.lr'?",
+    "trianer.epochs=3": "trianer.epochs=3: there is no key 'trianer.epochs'; did you mean 'trainer.epochs'?",
+    "trainer.epochs.foo=3": "trainer.epochs.foo=3: there is no key 'trainer.epochs.foo'",
+    "sed=1": "sed=1: there is no key 'sed'; did you mean 'seed'?",
+    "+foo=1": "nothing reads 'foo'",
+    "++foo=1": "nothing reads 'foo'",
+    "+trainer.epoch=3": "trainer.epoch: Trainer has no 'epoch'; did you mean 'epochs'?",
+    "++optimizer.beta=0.9": "optimizer.beta: adam has no 'beta'; did you mean 'betas'?",
+    "+trainer.epochs=5": "+trainer.epochs=5: trainer.epochs is there already\n  expected trainer.epochs=5, without the +",
+    "+data=digits": "+data=digits: data is there already\n  expected data=digits, without the +",
+    "+data.spec._partial_=true": "data.spec._partial_: Image has no '_partial_'",
+    "~model": "~model: a run needs one option of 'model'\n  expected one of: lenet, linear, mlp",
+    "~trainer": "the section 'trainer' is missing: choose one, as in trainer=...",
+    "~trainer.epochs": "trainer.epochs is missing: Trainer needs it",
+    "~foo": "~foo: there is no key 'foo'",
+    "~trainer.foo": "~trainer.foo: there is no key 'trainer.foo'\n  dl-run --cfg job shows all keys",
+    "trainer=null": "trainer=null: that is no option\n  expected one of: default",
+    "schedule=[cosine,step]": "schedule=[...]: several options at once; expected one",
+    "data@model=digits": "data@model=digits: expected data=digits, without a package",
+    "model=mlp,lenet": "model=mlp,lenet: several values for one run\n  expected one, or a sweep: dl-run -m model=mlp,lenet",
+    "hydra.foo=1": "hydra.foo=1: hydra has no 'foo'",
+    "hydra.mode=x": "hydra.mode=x: Invalid value 'x'",
+    "trainer.epochs=${x}": "trainer.epochs: Interpolation key 'x' not found",
+    "trainer.epochs=${trainer.epochs}": "an interpolation refers to itself",
+    "data_dir=${oc.env:NOT_THERE}": "data_dir: KeyError raised while resolving interpolation",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_what_is_not_known_is_refused_by_name(refused, line):
+    arguments = line.split(" ") if line.startswith("-") else [line]
+    assert WRONG[line] in refused(*arguments)
+
+
+def test_a_long_list_is_wrapped(refused):
+    assert all(len(line) <= 120 for line in refused("trainer.nothing=1").splitlines())
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+VALUES = {
+    "seed=-1": "an integer >= 0",
+    "seed=abc": "an integer >= 0",
+    "seed=null": "an integer >= 0",
+    "seed=1.5": "an integer >= 0",
+    "seed=true": "an integer >= 0",
+    "output_dir=null": "a path (a number is written as in ./5)",
+    "output_dir=5": "a path (a number is written as in ./5)",
+    "run_dir=[a]": "a path or null",
+    "trainer.epochs=-1": "an integer >= 1",
+    "trainer.epochs=0": "an integer >= 1",
+    "trainer.epochs=2.5": "an integer >= 1",
+    "trainer.epochs=many": "an integer >= 1",
+    "trainer.epochs=": "an integer >= 1",
+    "trainer.epochs=true": "an integer >= 1",
+    "trainer.device=gpu": "one of auto, cpu, cuda, mps",
+    "trainer.precision=fp8": "one of auto, fp32, bf16, fp16",
+    "trainer.ema=1": "a number in [0, 1)",
+    "trainer.compile=maybe": "true or false",
+    "trainer.max_time=-1": "a number > 0 or null",
+    "data.batch_size=0": "an integer >= 1",
+    "data.batch_size=99999999999999999999": "an integer >= 1",
+    "data.val_fraction=2": "a number in",
+    "data.augment.crop=-1": "an integer >= 0",
+    "data.mean=[a]": "a list, each a number",
+    "data.spec.shape=[1,8]": "a list of 3: an integer, an integer, an integer",
+    "model.hidden=[0]": "a list, each an integer >= 1",
+    "model.hidden=64": "a list, each an integer >= 1",
+    "model.dropout=1.5": "a number in [0, 1)",
+    "model.activation=swish": "one of relu,",
+    "optimizer.lr=abc": "a number > 0",
+    "optimizer.lr=-0.1": "a number > 0",
+    "optimizer.lr=0": "a number > 0",
+    "optimizer.lr=inf": "a number > 0",
+    "optimizer.lr=nan": "a number > 0",
+    "optimizer.betas=[0.9]": "a list of 2",
+    "task.label_smoothing=1.5": "a number in",
+    "task.loss=crossentropy": "one of auto",
+    "schedule=cosine schedule.warmup=2": "a number in",
+}
+
+
+@pytest.mark.parametrize("line", VALUES)
+def test_values_of_the_wrong_type_or_range(refused, line):
+    *others, last = line.split(" ")
+    text = refused(*others, last)
+    assert text.startswith(f"{last}: expected ") or "=:" in f"{last}:" and text.startswith("trainer.epochs=''")
+    assert VALUES[line] in text
+
+
+def test_all_errors_are_reported_at_once(refused):
+    text = refused("trainer.epochs=-1", "data.batch_size=0", "model.dropout=1.5", "+optimizer.typo=1", "seed=-1")
+    assert text.startswith("5 errors in the config:\n  ")
+    for part in ("seed=-1", "data.batch_size=0", "model.dropout=1.5", "'typo'", "trainer.epochs=-1"):
+        assert part in text
+
+
+# --- code that a config must not run ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("section", "target"),
+    [
+        ("model", "os.system"),
+        ("model", "builtins.eval"),
+        ("model", "dlrun.checkpoint.save"),
+        ("model", "dlrun.models.mlp.__builtins__.eval"),
+        ("model", "dlrun.models.mlp._hidden"),
+        ("model", "dlrun.models..mlp"),
+        ("model", ""),
+        ("optimizer", "torch.load"),
+        ("optimizer", "torch.optim.lr_scheduler.os.system"),
+        ("data", "dlrun.data.sources.unpack"),
+        ("data", "subprocess.run"),
+        ("data.source", "dlrun.data.sources.unpack"),
+        ("data.source", "dlrun.data.readers.fetch"),
+        ("data.source", "dlrun.data.readers.shutil.rmtree"),
+        ("data.spec", "dlrun.spec.UserError"),
+        ("task", "dlrun.engine.Trainer"),
+        ("schedule", "dlrun.cli.main"),
+        ("trainer", "dlrun.run.Run"),
+    ],
+)
+def test_a_target_outside_the_allow_list(refused, section, target):
+    text = refused(f"{section}._target_={target}")
+    assert f"{section}._target_=" in text and (
+        "expected a " in text or "there is no module" in text or "has no" in text
+    )
+
+
+def test_a_target_that_is_there_no_more(refused):
+    text = refused("model._target_=dlrun.models.mlp.mpl")
+    assert "dlrun.models.mlp has no 'mpl'; did you mean 'mlp'?" in text
+
+
+@pytest.mark.parametrize("flags", [(), ("-m",)])
+def test_hydras_own_section_runs_no_code_either(refused, tmp_path, flags):
+    call = "{_target_: pathlib.Path.touch, _args_: [{_target_: pathlib.Path, _args_: [hacked]}]}"
+    assert "hydra.callbacks={'x': " in refused(*flags, f"+hydra.callbacks.x={call}")
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    log = "version: 1, handlers: {h: {class: logging.FileHandler, filename: hacked}}"
+    config = f"# @package _global_\nhydra:\n  job_logging: {{{log}}}\n"
+    (tmp_path / "mine" / "experiment" / "bad.yaml").write_text(config)
+    text = refused(*flags, "--config-dir=mine", "experiment=bad", left=["mine"])
+    assert "hydra.job_logging makes handlers: expected hydra/job_logging=none" in text
+
+
+def test_a_package_of_the_users_own_needs_the_environment(dl_run, monkeypatch, tmp_path):
+    (tmp_path / "mynets").mkdir()
+    (tmp_path / "mynets" / "nets.py").write_text(
+        "from os import system\n"
+        "from .inner import other\n"
+        "from dlrun.spec import Image\n"
+        "def net(spec: Image, *, width: int = 3) -> object: raise RuntimeError('built')\n"
+    )
+    (tmp_path / "mynets" / "inner.py").write_text("def other(spec, *, width: 'int'): ...\n")
+    (tmp_path / "mynets" / "broken.py").write_text("def (:\n")
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "my.yaml").write_text(
+        "# @package _global_\nmodel: {_target_: mynets.nets.net, width: 4}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = ("--config-dir=mine", "model=my")
+    assert "mynets.nets.net' is not allowed here" in dl_run(*mine)[2]
+    monkeypatch.setenv("DL_RUN_ALLOW", "mynets")
+    assert "model.width=x: expected an integer" in dl_run(*mine, "model.width=x")[2]
+    assert "model=my cannot learn from data=moons" in dl_run(*mine, "data=moons")[2]
+    assert "is os.system, which is not allowed here" in dl_run(*mine, "model._target_=mynets.nets.system")[2]
+    assert "broken.py cannot be read as Python" in dl_run(*mine, "model._target_=mynets.broken.net")[2]
+    code, _, err = dl_run(*mine, "model._target_=mynets.nets.other", "data=nothing")
+    assert code == 2 and "data=nothing" in err
+    with pytest.raises(RuntimeError, match="built"):  # a bug in a net keeps its traceback
+        dl_run(*mine)
+
+
+# --- parts that do not fit --------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_cannot_learn_from_the_data(refused):
+    text = refused("model=resnet18", "data=moons", "data_dir=/nowhere")
+    assert text.startswith("model=resnet18 cannot learn from data=moons\n  resnet18 takes       Image")
+    assert "moons gives          Table(features=2, classes=2)\n" in text
+    assert "models for moons:    linear, mlp" in text and "data for resnet18:   cifar10, cifar100, digits," in text
+
+
+@pytest.mark.parametrize("model", ["vgg13", "lenet"])
+def test_a_net_too_deep_for_the_image(refused, model):
+    text = refused(f"model={model}", "data=digits")
+    assert "8x8" in text and "Traceback" not in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
+def test_cuda_where_there_is_none(refused):
+    text = refused("trainer.device=cuda")
+    assert text.startswith("trainer.device=cuda: ") and "expected one of: cpu" in text and "trainer.device=auto" in text
+
+
+def test_data_that_is_not_there_and_not_to_be_downloaded(refused, tmp_path):
+    text = refused("data=mnist", "data_dir=empty", "data.source.download=false")
+    assert "train-images-idx3-ubyte.gz" in text and "MNIST/raw" in text
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_where_the_output_folder_should_be(refused, tmp_path):
+    (tmp_path / "taken").write_text("")
+    assert "output_dir=taken" in refused("output_dir=taken", left=["taken"])
+    text = refused("output_dir=taken/deeper", left=["taken"])
+    assert "taken/deeper" in text and "output_dir=" in text
+    assert "run_dir=taken: " in refused("run_dir=taken", left=["taken"])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_output_folder_that_is_read_only(refused, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    text = refused("output_dir=closed", left=["closed"])
+    assert "Permission denied" in text and "choose another with output_dir=..." in text
+
+
+def test_a_run_dir_that_holds_a_run(refused, finished):
+    text = refused(f"run_dir={finished}")
+    assert text.startswith(f"run_dir={finished} holds a run already: go on with it by resume={finished}")
+
+
+# --- resume= ----------------------------------------------------------------------------------------------------------
+
+
+def test_resume_of_what_is_no_run(refused, tmp_path):
+    assert "resume=nowhere: no such folder\n  expected a run's folder" in refused("resume=nowhere")
+    assert "resume=: no such folder" in refused("resume=", "trainer.epochs=3")
+    assert f"resume={tmp_path}: this folder is not a run's" in refused(f"resume={tmp_path}")
+    assert "resume=last: there is no run under " in refused("resume=last")
+    assert "resume=5: no such folder" in refused("resume=5")
+
+
+@pytest.mark.parametrize("change", ["seed=1", "model=lenet", "trainer.ema=0.5", "+data.x=1", "~experiment", "init=a"])
+def test_resume_with_another_override(refused, finished, change):
+    text = refused(f"resume={finished}", change)
+    assert text.startswith(f"{change} cannot change in a run that is resumed: it goes on with its own config\n")
+    assert "expected only: trainer.device, trainer.epochs" in text and f"init={finished} {change}" in text
+
+
+@pytest.mark.parametrize("changes", [(), ("trainer.device=cpu",), ("trainer.epochs=1",), ("trainer.patience=3",)])
+def test_resume_of_a_finished_run(refused, finished, changes):
+    text = refused(f"resume={finished}", *changes)
+    assert text.startswith(f"resume={finished}: the run in {finished} is finished, with 1 epochs\n")
+    assert f"dl-run resume={finished} trainer.epochs=<more>" in text
+
+
+def test_resume_checks_the_new_limit(refused, finished):
+    assert f"resume={finished}: trainer.epochs=-1: expected an integer >= 1" in refused(
+        f"resume={finished}", "trainer.epochs=-1"
+    )
+
+
+def copy_config(run, folder, old="", new=""):
+    """A run's folder with nothing but its config, changed."""
+    (folder / ".hydra").mkdir(parents=True)
+    for path in (run / ".hydra").iterdir():
+        text = path.read_text()
+        (folder / ".hydra" / path.name).write_text(text.replace(old, new) if path.name == "config.yaml" else text)
+    return folder
+
+
+def test_resume_of_a_folder_that_was_tampered_with(refused, finished, tmp_path):
+    copy_config(finished, tmp_path / "run", "dlrun.models.mlp.mlp", "os.system")
+    text = refused("resume=run", left=["run"])
+    assert text.startswith(
+        "resume=run: model._target_='os.system' is not allowed here: expected a function in dlrun.models"
+    )
+
+
+@pytest.mark.parametrize("damage", ["[", "- 1", "data: \0", None])
+def test_resume_of_a_folder_with_a_damaged_config(refused, finished, tmp_path, damage):
+    copy_config(finished, tmp_path / "run")
+    config = tmp_path / "run" / ".hydra" / ("hydra.yaml" if damage is None else "config.yaml")
+    config.unlink() if damage is None else config.write_text(damage)
+    assert refused("resume=run", left=["run"]).startswith("resume=run: cannot read the run's config in run/.hydra: ")
+
+
+def test_resume_of_a_run_in_use(refused, finished):
+    from filelock import FileLock
+
+    with FileLock(finished / ".lock"):
+        text = refused(f"resume={finished}", "trainer.epochs=2")
+    assert text.startswith(f"{finished} is in use: another process trains this run\n  wait for it, or stop it")
+
+
+def test_resume_last_takes_the_one_that_was_started_last(dl_run, finished, tmp_path):
+    for number, name in enumerate(["b", "a"]):
+        folder = copy_config(finished, tmp_path / "outputs" / "2026-01-01" / name, "dlrun.models.mlp.mlp", f"no.{name}")
+        os.utime(folder / ".hydra" / "overrides.yaml", (number, number))
+    assert "outputs/2026-01-01/a: model._target_='no.a' is not allowed" in dl_run("resume=last")[2]
+
+
+# --- the user's own configs -------------------------------------------------------------------------------------------
+
+
+def test_configs_that_cannot_be_read(refused, tmp_path):
+    models = tmp_path / "mine" / "model"
+    models.mkdir(parents=True)
+    (models / "broken.yaml").write_text("model:\n  depth: [1, 2\nnext: 3\n")
+    (models / "twice.yaml").write_text("depth: 1\ndepth: 2\n")
+    (models / "latin.yaml").write_bytes("# caf\xe9\nmodel: {}\n".encode("latin-1"))
+    (models / "list.yaml").write_text("- 1\n- 2\n")
+    (models / "dangling.yaml").write_text("# @package _global_\ndefaults:\n  - override /task: nothing\n")
+
+    def text(name):
+        return refused("--config-dir", "mine", f"model={name}", left=["mine"])
+
+    assert "broken.yaml, line 3: expected ',' or ']', but got ':'\n  expected YAML" in text("broken")
+    assert "twice.yaml, line 2: found duplicate key depth" in text("twice")
+    assert "latin.yaml: it is not UTF-8 text\n  save it as UTF-8" in text("latin")
+    assert "model=[1, 2]: expected a mapping with a _target_" in text("list")
+    assert "task=nothing: there is no such option" in text("dangling")
+    assert "expected one of: broken, dangling, latin," in text("nothing")
+
+
+def test_the_config_folder_is_the_checkouts():
+    assert (cli.CONFIGS / "config.yaml").is_file() and Path(cli.CONFIGS).is_absolute()

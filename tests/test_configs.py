@@ -1,0 +1,118 @@
+"""Every YAML composes, binds to what it names, states each key once, and says in its header what it is."""
+
+import re
+from itertools import product
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from toys import NAMES, composed, options, read, section
+
+from dlrun.build import CONFIGS, ConfigError, build, check
+from dlrun.signatures import signature
+
+YAMLS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
+GROUPS = sorted({name.partition("/")[0] for name in YAMLS if "/" in name})
+OPTIONS = [(group, option) for group in GROUPS if group not in ("experiment", "tuned") for option in options(group)]
+
+
+def targets(node: object, path: str) -> list[tuple[str, dict]]:
+    """Every mapping with a `_target_` under `node`, with its path."""
+    if not isinstance(node, dict):
+        return []
+    here = [(path, node)] if "_target_" in node else []
+    return here + [found for key, value in node.items() for found in targets(value, f"{path}.{key}")]
+
+
+def sweep(option: str) -> list[list[str]]:
+    """The jobs of an experiment, as overrides: one without any where it is no sweep."""
+    params = read(CONFIGS / "experiment" / f"{option}.yaml").get("hydra", {}).get("sweeper", {}).get("params", {})
+    parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
+    return [
+        list(job) for job in product(*(list_of(override) for override in parsed if override.key_or_group != "seed"))
+    ]
+
+
+def list_of(override: object) -> list[str]:
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [f"{key}={override.get_value_element_as_str()}"]
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+@pytest.mark.parametrize("name", YAMLS)
+def test_header(name):
+    lines = (CONFIGS / name).read_text(encoding="utf-8").splitlines()
+    head = lines[1:] if lines[0].startswith("# @package") else lines
+    assert re.match(r"# \w.{15,}", head[0]), "the first line says what the file is"
+    if name.startswith(("data/", "model/", "experiment/")):
+        comment = [line for line in lines if line.startswith("#")]
+        group, option = name.removesuffix(".yaml").split("/")
+        assert any(f"dl-run {group}={option}" in line for line in comment), "the header has the command"
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=map("/".join, OPTIONS))
+def test_option_composes_and_states_each_key_once(group, option):
+    config = composed(f"{group}={option}")
+    check(config, NAMES | {group: option})
+    found = targets(config[group], group)
+    assert found and found[0][0] == group
+    for path, node in found:
+        takes = signature(node["_target_"])
+        assert node.keys() - {"_target_"} == takes.keys.keys(), path
+        assert takes.keys.keys() == takes.required or path.endswith(".spec"), (
+            f"{path}: a default that is not in the YAML"
+        )
+
+
+def test_trainer_describes_its_keys():
+    lines = (CONFIGS / "trainer" / "default.yaml").read_text(encoding="utf-8").splitlines()
+    keys = [line for line in lines if line and line[0].isalpha()]
+    assert keys and not [line for line in keys if not re.search(r" # \w", line)]
+
+
+@pytest.mark.parametrize("option", options("experiment"))
+def test_experiment_composes_and_builds(option):
+    for job in sweep(option):
+        config = composed(f"experiment={option}", *job)
+        check(config)
+        data = build(config["data"])
+        with torch.device("meta"):
+            net = build(config["model"])(data.spec)
+        assert net.eval()(torch.empty(2, *data.spec.shape, device="meta")).shape == (2, data.spec.outputs)
+
+
+def test_a_sweep_is_a_sweep():
+    """Hydra takes an experiment's own sweep from its file: mode and parameters reach the sweeper."""
+    sweeps = [option for option in options("experiment") if len(sweep(option)) > 1]
+    for option in sweeps:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            config = compose("config", [f"experiment={option}"], return_hydra_config=True)
+        assert config.hydra.mode.name == "MULTIRUN"
+        assert (
+            config.hydra.sweeper.params == read(CONFIGS / "experiment" / f"{option}.yaml")["hydra"]["sweeper"]["params"]
+        )
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"])
+def test_optimizers_of_torch(name):
+    """A user's `_target_` of torch.optim takes torch's keys, positional or not."""
+    config = composed() | {
+        "optimizer": {"_target_": f"torch.optim.{name}", "lr": 0.5, "weight_decay": 0.25, "foreach": False}
+    }
+    check(config)
+    made = build(config["optimizer"])([torch.zeros(1, requires_grad=True)])
+    assert type(made) is getattr(torch.optim, name)
+    assert (made.defaults["lr"], made.defaults["weight_decay"], made.defaults["foreach"]) == (0.5, 0.25, False)
+
+
+def test_optimizer_of_torch_with_a_wrong_key():
+    config = composed() | {"optimizer": {"_target_": "torch.optim.Adam", "lr": 0.5, "beta": [0.9, 0.99]}}
+    with pytest.raises(ConfigError, match="optimizer.beta: Adam has no 'beta'; did you mean 'betas'?"):
+        check(config)
+
+
+def test_keras_rmsprop_differs_in_two_keys():
+    torchs, keras = section("optimizer", "rmsprop"), section("optimizer", "rmsprop_keras")
+    assert {key: value for key, value in keras.items() if value != torchs[key]} == {"alpha": 0.9, "eps": 1e-7}

@@ -1,0 +1,672 @@
+"""The engine's parts against closed forms and the book's numbers: means, best, clipping, averages, schedules, checkpoints."""
+
+import errno
+import json
+import os
+import pickle
+import signal
+from collections import namedtuple
+from functools import partial
+from math import cos, isnan, pi, sqrt
+from types import SimpleNamespace
+
+import pytest
+import runs
+import torch
+from runs import SMALL, compose, rows, same, state, train
+from torch import nn
+
+import dlrun.folders
+from dlrun import checkpoint, schedules
+from dlrun.checkpoint import Checkpoints, load, save, snapshot
+from dlrun.clock import Clock
+from dlrun.engine import Best, Means, Training, all_finite
+from dlrun.errors import CheckpointError, UserError
+from dlrun.run import Run
+from dlrun.seeds import Reseeder, generator, mix
+from dlrun.session import Session
+from dlrun.update import Diverged, LossWatch, Update, clip_gradients
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Composes a small run with these overrides."""
+    data_dir = runs.write_mnist(tmp_path_factory.mktemp("data"))
+    return lambda *overrides: compose(f"data_dir={data_dir}", *SMALL, *overrides)
+
+
+@pytest.fixture
+def session(config):
+    return lambda *overrides: Session(*config(*overrides))
+
+
+def weights(session):
+    return snapshot(session.task.net.state_dict())
+
+
+# Means
+
+
+@pytest.mark.parametrize("fold_every", [0, 1, 3])
+def test_means_are_those_over_all_samples(fold_every):
+    loss, right = torch.rand(10, dtype=torch.float64), torch.rand(10) < 0.5
+    means = Means()
+    for i, (each, hits) in enumerate(zip(loss.split(4), right.split(4), strict=True)):
+        means.add({"loss": each.mean(), "acc": hits}, len(each))
+        if fold_every and (i + 1) % fold_every == 0:
+            means.fold()
+    found = means.result()
+    assert found["loss"] == pytest.approx(loss.mean().item(), rel=1e-6)
+    assert found["acc"] == pytest.approx(right.double().mean().item(), rel=1e-7)
+
+
+def test_a_window_holds_what_came_since_the_last():
+    means = Means()
+    for value in (1.0, 2.0, 6.0):
+        means.add({"loss": torch.tensor(value)}, 2)
+        if value < 6:
+            assert means.fold() == {"loss": value}
+    assert means.fold() == {"loss": 6.0} and means.fold() == {}
+    assert means.result() == {"loss": 3.0}
+
+
+def test_means_do_not_depend_on_when_they_were_saved():
+    torch.manual_seed(0)
+    steps = [({"loss": torch.rand(()), "acc": torch.rand(7)}, 7) for _ in range(20)]
+
+    def over(save_at):
+        means = Means()
+        for i, step in enumerate(steps):
+            if i == save_at:
+                kept, means = snapshot(means.state_dict()), Means()
+                means.load_state_dict(kept)
+            means.add(*step)
+            if i % 6 == 5:
+                means.fold()
+        return means.result()
+
+    assert all(over(i) == over(None) for i in range(20))
+
+
+def test_a_step_that_was_left_out_does_not_count():
+    means = Means()
+    means.add({"loss": torch.tensor(1.0)}, 3)
+    means.add({}, 100)
+    assert means.result() == {"loss": 1.0}
+    assert Means().result() == {}
+
+
+def test_an_epochs_means_are_over_its_samples(session, tmp_path):
+    """Of a net that does not learn: what `evaluate` says of the train part, its last batch smaller than the others."""
+    trained = session("optimizer=sgd", "optimizer.lr=1e-30", "trainer.epochs=1")
+    trained.finish = lambda training, outcome: None
+    trained.start(tmp_path, resumed=False)
+    expected = trained.task.evaluate(trained.data, "train")
+    row = rows(tmp_path)[-1]
+    assert row["train/acc"] == pytest.approx(expected["acc"], abs=1e-7)
+    assert row["train/loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert row["samples"] == trained.data.size("train")
+
+
+# Best
+
+
+def scores(best, values, start=1):
+    return [best.update(v, SimpleNamespace(epoch=i, step=10 * i)) for i, v in enumerate(values, start)]
+
+
+def test_best_is_any_better_score():
+    best = Best("acc", "max", min_delta=0.5)
+    assert scores(best, [0.5, 0.5, 0.6, 0.55]) == [True, False, True, False]
+    assert (best.score, best.epoch, best.step) == (0.6, 3, 30)
+    best = Best("loss", "min", min_delta=0.0)
+    assert scores(best, [2.0, 3.0, 1.0, float("nan"), float("-inf")]) == [True, False, True, False, False]
+    assert (best.score, best.epoch) == (1.0, 3)
+
+
+def test_patience_waits_for_more_than_min_delta():
+    best = Best("acc", "max", min_delta=0.1)
+    waits = []
+    for epoch, score in enumerate([0.5, 0.55, 0.59, 0.61, 0.70, float("nan")], 1):
+        scores(best, [score], epoch)
+        waits.append(best.waited)
+    assert waits == [0, 1, 2, 0, 1, 2]  # small gains count from the anchor, so together they are a gain
+    again = Best("acc", "max", min_delta=0.1)
+    again.load_state_dict(best.state_dict())
+    assert vars(again) == vars(best)
+
+
+def test_patience_counts_from_validated_epoch_to_validated_epoch(config, tmp_path):
+    keys = ["trainer.epochs=30", "trainer.val_every=5", "trainer.patience=3", "trainer.min_delta=9"]
+    assert train(tmp_path, config(*keys)).reason == "patience"
+    assert [row["epoch"] for row in rows(tmp_path) if "val/acc" in row] == [5, 10]
+
+
+@pytest.mark.parametrize(("monitor", "score", "choose"), [("val/loss", "val/loss", min), ("top5", "val/top5", max)])
+def test_monitor_chooses_the_best_epoch(monitor, score, choose, config, tmp_path):
+    train(tmp_path, config(f"trainer.monitor={monitor}", "trainer.epochs=5"))
+    best = state(tmp_path, "best")
+    found = [row[score] for row in rows(tmp_path) if score in row]
+    assert best["best"]["score"] == choose(found) == best["metrics"][score]
+    assert best["clock"]["epoch"] == found.index(choose(found)) + 1
+
+
+def test_a_monitor_that_nothing_measures_is_refused_before_training(session):
+    with pytest.raises(UserError) as error:
+        session("trainer.monitor=val/accc")
+    assert str(error.value) == (
+        "trainer.monitor=val/accc is not measured here; did you mean 'acc'?\n"
+        "  expected one of: val/loss, val/acc, val/top5"
+    )
+
+
+def test_what_a_task_says_it_measures_is_what_it_measures(session):
+    for keys in ([], ["model=linear"]):
+        made = session(*keys) if not keys else Session(*compose("model=linear", "data=moons", "trainer.device=cpu"))
+        assert made.task.evaluate(made.data, "val").keys() == made.task.scores.keys()
+
+
+def test_a_run_that_left_out_every_step_says_so(config, tmp_path):
+    train(tmp_path, config("trainer.on_nan=skip", "trainer.epochs=1"), nan_at=(0, 1, 2, 3))
+    assert state(tmp_path)["parts"]["update"]["skipped"] == 4
+    assert rows(tmp_path)[-1]["train/skipped_steps"] == 4 and "train/loss" not in rows(tmp_path)[-1]
+
+
+# Limits
+
+
+def test_the_last_epoch_is_validated_and_every_nth(config, tmp_path):
+    train(tmp_path, config("trainer.epochs=5", "trainer.val_every=2"))
+    assert [row["epoch"] for row in rows(tmp_path) if "val/acc" in row] == [2, 4, 5]
+
+
+def test_rows_of_steps_and_of_epochs(config, tmp_path):
+    train(tmp_path, config())
+    steps = [(row["step"], row["epoch"]) for row in rows(tmp_path) if "step/loss" in row]
+    assert steps == [(3, 0.75), (6, 1.5)]
+    epochs = [(row["step"], row["epoch"], row["samples"]) for row in rows(tmp_path) if "train/loss" in row]
+    assert epochs == [(4, 1, 58), (8, 2, 116)]
+
+
+def test_max_steps_stops_there_with_a_validation(config, tmp_path):
+    assert train(tmp_path, config("trainer.max_steps=5", "trainer.val_every=9")).reason == "max_steps"
+    row = rows(tmp_path)[-1]
+    assert (row["step"], row["epoch"]) == (5, 2) and "val/acc" in row
+
+
+def test_max_time_stops(config, tmp_path):
+    assert train(tmp_path / "a", config("trainer.max_time=1e-9")).reason == "max_time"
+    assert state(tmp_path / "a")["clock"]["step"] == 0 and not (tmp_path / "a" / "metrics.jsonl").exists()
+    assert train(tmp_path / "b", config("trainer.max_time=0.001", "trainer.epochs=9999")).reason == "max_time"
+    assert 0.06 <= load(tmp_path / "b" / "checkpoints" / "last.ckpt")["clock"]["seconds"] < 5
+    assert "val/acc" in rows(tmp_path / "b")[-1]
+
+
+def test_tiny_epochs_are_not_spent_on_the_disk(config, tmp_path, monkeypatch):
+    written = []
+    write = Checkpoints.write
+    monkeypatch.setattr(
+        Checkpoints, "write", lambda self, last, best: (written.append(last["clock"]["step"]), write(self, last, best))
+    )
+    train(tmp_path / "a", config("trainer.epochs=5", "trainer.checkpoint_gap=60"))
+    assert written == [20]
+    written.clear()
+    train(tmp_path / "b", config("trainer.epochs=5"))
+    assert written == [4, 8, 12, 16, 20]
+
+
+# A step
+
+
+def test_a_step_is_a_pure_function_of_parts_seed_and_clock(session):
+    made = session("model.dropout=0.5", "optimizer=sgd", "data.augment.noise=0.1")
+    task, clock = made.task, Clock(3, 2, 4, step=5, epoch=1, batch=1)
+    reseed, parts = Reseeder(CPU), snapshot({k: p.state_dict() for k, p in made.task.parts.items()})
+    found = []
+    for noise in (1, 999):
+        for name, part in task.parts.items():
+            part.load_state_dict(snapshot(parts[name]))
+        torch.rand(noise), torch.manual_seed(noise)
+        batch = next(iter(task.batches(made.data, clock)))
+        torch.randn(noise)
+        reseed(clock.seed, clock.step)
+        metrics = task.step(batch, clock)
+        found.append(snapshot({"metrics": metrics, **{k: p.state_dict() for k, p in task.parts.items()}}))
+    assert same(*found)
+
+
+def test_the_batches_from_a_position_on_are_those_of_the_whole_epoch(session):
+    data = session("data.augment={flip:true,crop:2,erase:0.5,noise:0.1}").data
+    whole = list(data.batches("train", 1, 2))
+    for first in range(5):
+        assert same(list(data.batches("train", 1, 2, first)), whole[first:])
+    assert not same(list(data.batches("train", 1, 3)), whole)
+
+
+def test_reseeding_is_by_seed_and_step():
+    reseed, drawn = Reseeder(CPU), {}
+    for seed in (0, 1):
+        for step in (0, 1, 2):
+            reseed(seed, step)
+            drawn[seed, step] = torch.randn(5)
+    reseed(0, 1)
+    assert torch.equal(torch.randn(5), drawn[0, 1])
+    assert len({tuple(d.tolist()) for d in drawn.values()}) == 6
+
+
+def test_seeds_of_all_places_differ():
+    places = [(), *((a,) for a in range(50)), *((a, b) for a in range(50) for b in range(50))]
+    found = {mix(seed, *place) for seed in range(4) for place in places}
+    assert len(found) == 4 * len(places) and all(0 <= s < 2**63 for s in found)
+    assert generator("cpu", 0, 3).initial_seed() == mix(0, 3)
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 16, 99])
+def test_pieces_give_the_gradient_of_the_whole(pieces, session):
+    gradients, metrics = [], []
+    for count in (1, pieces):
+        task = session(f"task.pieces={count}", "task.l2=0.01", "task.l1=0.001", "optimizer=sgd").task
+        x, y = torch.rand(16, 1, 28, 28), torch.arange(16) % 10
+        x = torch.linspace(0, 1, x.numel()).reshape(x.shape).sin()
+        task.update.optimizer.step = lambda: None
+        task.update.optimizer.zero_grad = lambda: None
+        metrics.append(task.step((x, y), Clock(0, 1, 1)))
+        gradients.append([p.grad for p in task.net.parameters()])
+    for whole, pieced in zip(*gradients, strict=True):
+        torch.testing.assert_close(pieced, whole, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(metrics[1]["loss"], metrics[0]["loss"])
+    assert torch.equal(metrics[1]["acc"], metrics[0]["acc"])
+
+
+# Update
+
+
+def update_of(net, **keys):
+    made = dict(
+        optimizer=partial(torch.optim.SGD, lr=1.0), schedule=schedules.constant, clip=(None, None, None), ema=0.0,
+        on_nan="stop", precision="fp32",
+    )  # fmt: skip
+    return Update(net, **made | keys)
+
+
+def with_gradients(*values):
+    params = [nn.Parameter(torch.zeros_like(v)) for v in values]
+    for p, v in zip(params, values, strict=True):
+        p.grad = v.clone()
+    return params
+
+
+def test_clip_by_value():
+    (p,) = with_gradients(torch.tensor([-3.0, -0.6, 0.2, 0.6, 3.0]))
+    clip_gradients([p], 0.6, None, None)
+    torch.testing.assert_close(p.grad, torch.tensor([-0.6, -0.6, 0.2, 0.6, 0.6]))
+
+
+def test_clip_by_norm():
+    """Section 11.4: a norm of 5.38 becomes 5, the direction stays; one below 5 stays as it is."""
+    a = torch.arange(1.0, 5.0).reshape(2, 2)
+    a *= 5.38 / a.norm()
+    small, none = torch.tensor([3.0, 3.9]), torch.zeros(3)
+    params = with_gradients(a, small, none)
+    clip_gradients(params, None, 5.0, None)
+    assert params[0].grad.norm().item() == pytest.approx(5.0)
+    torch.testing.assert_close(params[0].grad / params[0].grad.norm(), a / a.norm())
+    assert torch.equal(params[1].grad, small) and torch.equal(params[2].grad, none)
+
+
+def test_clip_by_global_norm():
+    """Section 11.4: a global norm of 4.1547 becomes 2; W * 2 / max(4.1547, 2)."""
+    torch.manual_seed(0)
+    values = [torch.randn(3, 3), torch.randn(4), torch.randn(())]
+    total = sqrt(sum(v.square().sum().item() for v in values))
+    values = [v * 4.1547 / total for v in values]
+    params = with_gradients(*values)
+    clip_gradients(params, None, None, 2.0)
+    assert sqrt(sum(p.grad.square().sum().item() for p in params)) == pytest.approx(2.0)
+    for p, v in zip(params, values, strict=True):
+        torch.testing.assert_close(p.grad, v * 2 / 4.1547)
+    clip_gradients(params, None, None, 25.0)
+    torch.testing.assert_close(params[0].grad, values[0] * 2 / 4.1547)
+
+
+def test_clipping_in_order_and_without_gradients():
+    params = [*with_gradients(torch.tensor([3.0, 4.0])), nn.Parameter(torch.zeros(2))]
+    clip_gradients(params, 3.0, 3.0, 1.0)
+    torch.testing.assert_close(params[0].grad, torch.tensor([1.0, 1.0]) / sqrt(2))
+    assert params[1].grad is None
+
+
+def test_the_average_is_the_closed_form():
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(net.weight, 1.0)
+    update, clock = update_of(net, ema=0.9), Clock(0, 1, 9)
+    for _ in range(3):
+        update.step(net.weight.sum(), clock)  # gradient 1, lr 1: the weight goes 1, 0, -1, -2
+    assert net.weight.item() == -2.0
+    expected = 0.9**3 * 1 + 0.1 * (0.9**2 * 0 + 0.9 * -1 + -2)
+    assert update.average.weight.item() == pytest.approx(expected)
+    assert not update.average.weight.requires_grad and not update.average.training
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched():
+    net = nn.Linear(2, 1)
+    update = update_of(net, optimizer=partial(torch.optim.SGD, lr=0.25, momentum=0.9))
+    clock = Clock(0, 3, 5, step=6, epoch=1, batch=1)
+    update.step(net(torch.ones(1, 2)).sum() * 0 + 0.5, clock)
+    before = snapshot({"net": net.state_dict(), "update": update.state_dict()})
+    with pytest.raises(Diverged) as error:
+        update.step(net(torch.ones(1, 2)).sum() * float("inf"), clock)
+    said = str(error.value)
+    for part in ("in epoch 2, step 7 (batch 2 of the epoch)", "last finite loss was 0.5", "learning rate 0.25",
+                 "not touched", "trainer.on_nan=skip", "optimizer.lr"):  # fmt: skip
+        assert part in said
+    assert same(snapshot({"net": net.state_dict(), "update": update.state_dict()}), before)
+    assert error.value.exit_code == 1
+
+
+def test_skipping_leaves_out_the_step_and_counts_it():
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))
+    update, clock = update_of(net, on_nan="skip", ema=0.5), Clock(0, 1, 9)
+    x = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
+    assert update.step(net(x).sum(), clock)
+    before = snapshot({"net": net.state_dict(), "update": update.state_dict()})
+    for _ in range(2):
+        assert not update.step(net(x * float("nan")).sum(), clock)  # the norm's running statistics saw it
+    assert update.skipped == 2
+    update.skipped = 0
+    assert same(snapshot({"net": net.state_dict(), "update": update.state_dict()}), before)
+    assert update.step(net(x).sum(), clock) and all_finite(net.state_dict())
+
+
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint(config, tmp_path):
+    with pytest.raises(Diverged, match="in epoch 2, step 6 "):
+        train(tmp_path, config(), nan_at=(5,))
+    assert state(tmp_path)["clock"]["step"] == 4 and all_finite(state(tmp_path)["parts"])
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "diverged"
+    with pytest.raises(Diverged):
+        train(tmp_path, config(), resumed=True, nan_at=(5,))
+    train(tmp_path, config(), resumed=True)
+    assert state(tmp_path)["clock"]["step"] == 8
+
+
+def test_weights_that_are_not_finite_are_never_saved(session, tmp_path):
+    made = session()
+    learn = made.task.step
+
+    def step(batch, clock):
+        metrics = learn(batch, clock)
+        if clock.step == 5:
+            with torch.no_grad():
+                next(made.task.net.parameters())[0] = float("inf")
+            made.task.step = lambda batch, clock: {"loss": torch.zeros(())}
+        return metrics
+
+    made.task.step = step
+    with pytest.raises(Diverged, match="the weights are not finite any more in epoch 3, step 8"):
+        made.start(tmp_path, resumed=False)
+    assert state(tmp_path)["clock"]["step"] == 4
+
+
+@pytest.mark.parametrize(("value", "finite"), [(0.5, True), (float("inf"), False), (float("nan"), False)])
+def test_all_finite_looks_everywhere(value, finite):
+    assert (
+        all_finite({"a": [torch.ones(2), (torch.tensor([1, 2]), {"b": torch.tensor([1.0, value])})], "c": None})
+        == finite
+    )
+
+
+def test_the_loss_is_watched_as_it_is():
+    assert LossWatch(CPU).start(torch.tensor(1.5))() == 1.5
+    assert isnan(LossWatch(CPU).start(torch.tensor(float("nan")))())
+
+
+def test_a_network_without_parameters_is_refused():
+    with pytest.raises(UserError, match="no parameters to train"):
+        update_of(nn.Linear(1, 1).requires_grad_(False))
+
+
+# Schedules
+
+At = namedtuple("At", "fraction")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "values"),
+    [
+        (schedules.constant, {0: 1, 0.5: 1, 1: 1}),
+        (partial(schedules.linear, warmup=0.0, final=0.1), {0: 1, 0.5: 0.55, 1: 0.1}),
+        (partial(schedules.linear, warmup=0.2, final=0.0), {0: 0, 0.1: 0.5, 0.2: 1, 0.6: 0.5, 1: 0}),
+        (partial(schedules.cosine, warmup=0.0, final=0.0), {0: 1, 0.25: (1 + cos(pi / 4)) / 2, 0.5: 0.5, 1: 0}),
+        (partial(schedules.cosine, warmup=0.2, final=0.2), {0: 0, 0.1: 0.5, 0.2: 1, 0.6: 0.6, 1: 0.2}),
+        (partial(schedules.step, drops=2, factor=0.1), {0: 1, 0.33: 1, 0.34: 0.1, 0.66: 0.1, 0.67: 0.01, 1: 0.01}),
+        (partial(schedules.one_cycle, peak_at=0.25, start=0.04, final=0.0), {0: 0.04, 0.125: 0.52, 0.25: 1, 0.625: 0.5, 1: 0}),
+        (partial(schedules.one_cycle, peak_at=0.0, start=0.04, final=0.01), {0: 1, 1: 0.01}),
+    ],
+)  # fmt: skip
+def test_schedules_are_the_closed_forms(schedule, values):
+    for fraction, expected in values.items():
+        assert schedule(At(fraction)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_learning_rate_follows_the_clock(config, tmp_path):
+    train(tmp_path, config("schedule=linear", "optimizer.lr=0.008"))
+    assert [row["lr"] for row in rows(tmp_path) if "lr" in row] == pytest.approx(
+        [0.005, 0.001]
+    )  # of steps 3 and 7 of 8
+
+
+def test_the_clock():
+    clock = Clock(0, epochs=3, steps_per_epoch=4)
+    assert (clock.total_steps, clock.fraction, clock.position) == (12, 0.0, (0, 0, 0))
+    for _ in range(3):
+        clock.tick(10)
+    assert (clock.fraction, clock.samples, clock.position) == (0.25, 30, (3, 0, 3))
+    clock.next_epoch()
+    assert clock.position == (3, 1, 0)
+    again = Clock(0, epochs=6, steps_per_epoch=4)
+    again.load_state_dict(clock.state_dict())
+    assert again.epochs == 6 and again.position == clock.position and again.fraction == 0.125
+    assert Clock(0, 3, 4, max_steps=6, step=6).fraction == 1.0 and Clock(0, 3, 4, step=99).fraction == 1.0
+
+
+# Checkpoints
+
+
+@pytest.fixture
+def path(tmp_path):
+    save(tmp_path / "last.ckpt", {"parts": {"net": {"w": torch.arange(300.0)}}, "lr": (0.1, 0.9)})
+    return tmp_path / "last.ckpt"
+
+
+def test_a_checkpoint_comes_back_and_torch_reads_it(path):
+    found = load(path)
+    assert same(found["parts"]["net"]["w"], torch.arange(300.0)) and found["lr"] == (0.1, 0.9)
+    assert same(torch.load(path, weights_only=True), found)
+
+
+def test_one_wrong_bit_anywhere_is_found(path):
+    content = path.read_bytes()
+    for at in range(0, len(content), 7):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1 << at % 8]) + content[at + 1 :])
+        with pytest.raises(CheckpointError, match="last.ckpt is damaged"):
+            load(path)
+
+
+@pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 1000, -65, -64, -1])
+def test_a_truncated_file_is_found(path, length):
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load(path)
+
+
+def test_a_file_that_is_longer_is_found(path):
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load(path)
+
+
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(CheckpointError, match="cannot read the checkpoint .*none.ckpt: No such file"):
+        load(tmp_path / "none.ckpt")
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch pwned",)
+
+
+@pytest.mark.parametrize("protocol", ["torch", "pickle"])
+def test_a_checkpoint_cannot_run_code(protocol, tmp_path, monkeypatch):
+    """Not even one with the right hash."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "evil.ckpt"
+    if protocol == "torch":
+        save(path, {"state_dict": Evil()})
+    else:
+        body = pickle.dumps(Evil())
+        path.write_bytes(body + checkpoint.hashlib.sha256(body).hexdigest().encode())
+    with pytest.raises(CheckpointError, match="was not written by dl-run and is not loaded"):
+        load(path)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_another_format_is_refused(path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    with pytest.raises(
+        CheckpointError, match=r"last.ckpt has format 1, written by dl-run \S+: this is dl-run \S+ and reads format 2"
+    ):
+        load(path)
+
+
+def test_a_file_of_another_program_is_refused(path):
+    torch.save({"w": torch.ones(2)}, path)
+    with pytest.raises(CheckpointError, match="damaged, or not one of dl-run's"):
+        load(path)
+
+
+def full(*arguments, **keys):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_on_a_full_disk_the_old_checkpoint_stays(call, path, monkeypatch):
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, full)
+        with pytest.raises(UserError) as error:
+            save(path, {"parts": {}})
+    said = str(error.value)
+    assert "cannot write the checkpoint" in said and "No space left on device" in said and "make room" in said
+    assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_run_on_a_full_disk_says_so_and_can_go_on(config, tmp_path, monkeypatch):
+    train(tmp_path, config(), signals={4: signal.SIGTERM})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match=f"No space left on device[^$]*resume={tmp_path}"):
+            train(tmp_path, config(), resumed=True)
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "failed"
+    assert not list(tmp_path.rglob("*.tmp"))
+    train(tmp_path, config(), resumed=True)
+    assert state(tmp_path)["clock"]["step"] == 8
+
+
+@pytest.mark.parametrize("what", ["log", "summarise", "say"])
+def test_whatever_of_a_run_finds_the_disk_full_is_told(what, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, what, full)
+    with pytest.raises(
+        UserError, match=f"cannot write to the run's folder {tmp_path}: No space left on device\n  expected"
+    ):
+        train(tmp_path, config())
+
+
+def test_a_disk_that_is_really_full(config, tmp_path):
+    """/dev/full takes nothing: the metrics' file is a link to it."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="cannot write to the run's folder .*No space left on device"):
+        train(tmp_path, config())
+
+
+# Starting from weights
+
+
+def test_init_starts_from_the_weights_of_a_run(config, tmp_path):
+    train(tmp_path / "a", config("seed=3"))
+    best, last = (load(tmp_path / "a" / "checkpoints" / f"{name}.ckpt")["state_dict"] for name in ("best", "last"))
+    assert same(weights(Session(*config(f"init={tmp_path / 'a'}"))), snapshot(best))
+    checkpoint = tmp_path / "a" / "checkpoints" / "last.ckpt"
+    assert same(weights(Session(*config(f"init={checkpoint}"))), snapshot(last))
+    train(tmp_path / "b", config(f"init={checkpoint}"))
+    assert state(tmp_path / "b")["clock"]["step"] == 8
+
+
+def test_init_from_another_model_lists_what_differs(config, tmp_path):
+    train(tmp_path, config("trainer.epochs=1"))
+    with pytest.raises(CheckpointError) as error:
+        Session(*config(f"init={tmp_path}", "model.hidden=[17]", "model.norm=layer"))
+    said = str(error.value)
+    assert f"init={tmp_path}: the weights are another model's" in said
+    assert "expected (17, 784), found (16, 784)" in said
+
+
+def test_init_from_nothing_is_told(config, tmp_path):
+    with pytest.raises(CheckpointError, match="cannot read the checkpoint .*best.ckpt: No such file"):
+        Session(*config(f"init={tmp_path}"))
+
+
+# A run's folder
+
+
+def test_a_finished_run_leaves_all_of_it(config, tmp_path):
+    train(tmp_path, config("trainer.histograms=true"), finish=True)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "finished" and summary["stopped_by"] == "finished" and summary["steps"] == 8
+    assert summary["best"]["metric"] == "val/acc" and summary["samples_per_second"] > 0
+    assert summary["peak_memory_mb"]["host"] > 0 and summary["parameters"] == 784 * 16 + 16 + 16 * 10 + 10
+    assert sum(map(sum, summary["test"]["confusion_matrix"])) == 20
+    assert {p.name for p in (tmp_path / "plots").iterdir()} >= {"loss.png", "acc.png", "confusion_matrix.png"}
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"last.ckpt", "previous.ckpt", "best.ckpt"}
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_the_test_part_is_asked_once_with_the_best_weights(session, tmp_path, monkeypatch):
+    made, asked = session("trainer.epochs=3"), []
+    evaluate = made.task.evaluate
+
+    def asking(data, split):
+        asked.append((split, weights(made)))
+        return evaluate(data, split)
+
+    monkeypatch.setattr(made.task, "evaluate", asking)
+    made.start(tmp_path, resumed=False)
+    assert [split for split, _ in asked] == ["val", "val", "val", "test"]
+    assert same(asked[-1][1], snapshot(load(tmp_path / "checkpoints" / "best.ckpt")["state_dict"]))
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path):
+    run = Run(tmp_path, {})
+    run.log({"step": 1, "train/loss": float("nan"), "val/acc": 0.5}, 1)
+    run.close()
+    assert rows(tmp_path) == [{"step": 1, "train/loss": None, "val/acc": 0.5}]
+
+
+def test_small_files_are_replaced_whole(tmp_path, monkeypatch):
+    dlrun.folders.write_whole(tmp_path / "a.json", "old")
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError):
+        dlrun.folders.write_whole(tmp_path / "a.json", "new")
+    assert (tmp_path / "a.json").read_text() == "old"
+
+
+def test_a_checkpoint_of_other_parts_is_refused(session, tmp_path):
+    made = session()
+    run = Run(tmp_path, {})
+    training = Training(made.task, made.trainer, run, Clock(0, 1, 4))
+    with pytest.raises(CheckpointError, match=r"holds \['critic', 'net'\], expected \['net', 'update'\]"):
+        training.restore({"parts": {"net": {}, "critic": {}}})
+    run.close()

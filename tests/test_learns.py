@@ -1,0 +1,273 @@
+"""The supervised task masters toys in seconds, and what it measures is what a plain computation gives."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from toys import CPU, Batches, learn, make_task, options, section, seeded
+
+from dlrun.build import build
+from dlrun.clock import Clock
+from dlrun.errors import UserError
+from dlrun.models.linear import linear
+from dlrun.models.mlp import mlp
+from dlrun.spec import Image, Table
+
+SMALL = dict(activation="relu", dropout=0.0, norm="none", init="keras")
+NARROW = {"width": 8, "hidden": [32]}  # where a model has that key
+CLASSES, TWO, REAL = Table(features=6, classes=7), Table(features=6, classes=2), Table(features=6, targets=2)
+XOR = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]])
+
+
+def batch(spec: Table | Image, samples: int = 14) -> tuple[torch.Tensor, torch.Tensor]:
+    with seeded(1):
+        x = torch.randn(samples, *spec.shape)
+        return x, torch.randint(spec.classes, (samples,)) if spec.classes else torch.randn(samples, spec.targets)
+
+
+def make_net(spec: Table | Image, hidden: tuple[int, ...] = (48,), **keys) -> nn.Module:
+    with seeded():
+        return mlp(spec, hidden=list(hidden), **SMALL | keys)
+
+
+def measured(task, x, y) -> dict[str, float]:
+    return task.evaluate(Batches(x, y, task.spec, 5), "val")
+
+
+# Memorising
+
+
+@pytest.mark.parametrize(
+    ("spec", "loss"),
+    [
+        (CLASSES, "cross_entropy"), (CLASSES, "mse_one_hot"), (CLASSES, "hinge"),
+        (TWO, "bce"), (TWO, "mse_one_hot"), (TWO, "hinge"),
+        (REAL, "mse"), (REAL, "mae"), (REAL, "huber"),
+    ],
+)  # fmt: skip
+def test_a_batch_is_memorised_with_every_loss(spec, loss):
+    x, y = batch(spec)
+    task = make_task(make_net(spec), spec, lr=0.01, task=dict(loss=loss))
+    losses = learn(task, (x, y), 300)
+    found = measured(task, x, y)
+    assert found["loss"] < 0.05 * losses[0]
+    assert found["acc"] == 1 if spec.classes else found["mae"] < 0.05
+
+
+@pytest.mark.parametrize("optimizer", options("optimizer"))
+def test_every_optimizer_reduces_the_loss(optimizer):
+    losses = learn(make_task(make_net(CLASSES), CLASSES, optimizer), batch(CLASSES), 60)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_every_model_memorises_eight_pictures(model):
+    keys = section("model", model)
+    keys = keys | {key: value for key, value in NARROW.items() if key in keys}
+    spec = Image((1, 16, 16), classes=4)
+    with seeded():
+        net = build(keys)(spec)
+    x, y = batch(spec, 8)
+    task = make_task(net, spec, lr=0.003)
+    losses = learn(task, (x, y), 60)
+    assert losses[-1] < 0.1 * losses[0]
+    assert measured(task, x, y)["acc"] == 1, "in evaluation mode too"
+
+
+def test_linear_finds_the_line():
+    """Book chapter 2: to the configured truth, which the points' noise moves by a tenth of a percent."""
+    data, source = build(section("data", "linear")), section("data", "linear")["source"]
+    data.load(CPU)
+    net = linear(data.spec, init="zeros", bias=True)
+    learn(make_task(net, data.spec, "sgd", lr=0.01), next(data.batches("train")), 300)
+    assert net[1].weight.item() == pytest.approx(source["w"], abs=2e-3)
+    assert net[1].bias.item() == pytest.approx(source["b"], abs=1e-2)
+
+
+def test_xor_takes_a_hidden_layer():
+    """Book section 6.1: one layer cannot, two can."""
+    spec, y = Table(features=2, classes=2), torch.tensor([0, 1, 1, 0])
+    one = make_task(linear(spec, init="zeros", bias=True), spec, lr=0.05)
+    learn(one, (XOR, y), 200)
+    assert measured(one, XOR, y)["acc"] < 1 and measured(one, XOR, y)["loss"] == pytest.approx(0.6931, abs=1e-3)
+    two = make_task(make_net(spec, (8,), activation="tanh"), spec, lr=0.05)
+    learn(two, (XOR, y), 200)
+    assert measured(two, XOR, y) == {"loss": pytest.approx(0, abs=0.05), "acc": 1.0}
+
+
+# The step
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 5, 14, 99])
+@pytest.mark.parametrize("spec", [CLASSES, TWO, REAL], ids=str)
+def test_pieces_give_the_update_of_the_whole(spec, pieces):
+    x, y = batch(spec)
+    nets, shown = [], []
+    for k in (1, pieces):
+        net = make_net(spec)
+        task = make_task(net, spec, "sgd", task=dict(pieces=k, l2=0.01))
+        shown.append(task.step((x, y), Clock(0, 1, 1)))
+        nets.append(net.state_dict())
+    torch.testing.assert_close(nets[1], nets[0], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(shown[1], shown[0], atol=1e-6, rtol=1e-5)
+
+
+def test_averaged_weights_are_the_ones_that_are_judged():
+    x, y = batch(CLASSES)
+    task = make_task(make_net(CLASSES), CLASSES, lr=0.01, ema=0.9)
+    learn(task, (x, y), 5)
+    average = task.update.average
+    assert task.evaluated() is average and not average.training and task.net.training
+    with torch.no_grad():
+        torch.testing.assert_close(task.predict(x), average(x).softmax(1))
+    assert not torch.equal(average[1].weight, task.net[1].weight)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "pieces", "norm", "refused"),
+    [
+        (13, 1, "batch", True),
+        (13, 1, "layer", False),
+        (1, 1, "batch", True),
+        (14, 1, "batch", False),
+        (14, 14, "batch", True),
+        (14, 3, "batch", False),
+        (7, 2, "batch", False),
+        (7, 3, "batch", True),
+        (5, 4, "none", False),
+    ],
+)
+def test_batch_normalisation_of_a_lone_sample(batch_size, pieces, norm, refused):
+    x, y = batch(CLASSES)
+    data = Batches(x, y, CLASSES, batch_size)
+    task = make_task(make_net(CLASSES, norm=norm), CLASSES, task=dict(pieces=pieces))
+    if refused:
+        with pytest.raises(
+            UserError, match=f"data.batch_size={batch_size} with task.pieces={pieces} leaves one sample alone"
+        ):
+            task.steps(data)
+        return
+    assert task.steps(data) == -(-14 // batch_size)
+    for one in data.batches("train"):
+        task.step(one, Clock(0, 1, 1))
+
+
+def test_a_lone_picture_has_statistics():
+    spec = Image((1, 16, 16), classes=4)
+    net = build(section("model", "resnet18") | {"width": 8})(spec)  # 2x2 maps at the end
+    task = make_task(net, spec)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    assert task.steps(Batches(torch.zeros(3, 1, 16, 16), torch.zeros(3).long(), spec, 2)) == 2
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items()), "asking changes nothing"
+
+
+# What is measured
+
+
+@pytest.mark.parametrize("spec", [CLASSES, TWO, REAL, Table(features=6, classes=3)], ids=str)
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_evaluate_is_a_plain_computation(spec, norm):
+    x, y = batch(spec, 23)  # four batches of 5 and one of 3
+    net = make_net(spec, norm=norm)
+    task = make_task(net, spec)
+    learn(task, (x, y), 3)
+    found = measured(task, x, y)
+    assert net.training
+    with torch.no_grad():
+        out = net.eval()(x).double()
+    if spec.classes == 2:
+        p = torch.sigmoid(out[:, 0])
+        expected = {"loss": F.binary_cross_entropy(p, y.double()), "acc": ((p > 0.5) == y).double().mean()}
+    elif spec.classes:
+        p = out.softmax(1)
+        rank = (p > p.gather(1, y[:, None])).sum(1)  # classes that are more likely than the true one
+        expected = {"loss": -p[range(23), y].log().mean(), "acc": (rank == 0).double().mean()}
+        if spec.classes > 5:
+            expected["top5"] = (rank < 5).double().mean()
+    else:
+        error = out - y
+        expected = {"loss": (error**2).mean(), "mae": error.abs().mean(), "mse": (error**2).mean()}
+    assert found == {name: pytest.approx(value.item(), abs=1e-6) for name, value in expected.items()}
+    assert found.keys() == task.scores.keys() and task.goal in found
+
+
+def test_a_steps_metrics_are_the_batchs():
+    x, y = batch(CLASSES)
+    net = make_net(CLASSES)
+    with torch.no_grad():
+        out = net(x)
+    metrics = make_task(net, CLASSES).step((x, y), Clock(0, 1, 1))
+    assert not any(value.requires_grad for value in metrics.values())
+    torch.testing.assert_close(metrics["loss"], F.cross_entropy(out, y))
+    assert torch.equal(metrics["acc"], out.argmax(1) == y)
+
+
+class Fixed(nn.Module):
+    """Gives its input as the output: what the test says is predicted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.one
+
+
+def test_report_by_hand():
+    true, predicted = [0, 0, 0, 1, 1, 2, 2, 2, 2], [0, 0, 1, 1, 1, 0, 2, 1, 1]
+    spec = Table(features=4, classes=4, labels=("ant", "bee", "cat", "dog"))
+    task = make_task(Fixed(), spec)
+    out = 3 * F.one_hot(torch.tensor(predicted), 4).float()
+    report = task.report(Batches(out, torch.tensor(true), spec, 4))
+    assert report["confusion_matrix"] == [[2, 1, 0, 0], [0, 2, 0, 0], [1, 2, 1, 0], [0, 0, 0, 0]]
+    assert report["acc_per_class"] == {"ant": pytest.approx(2 / 3), "bee": 1, "cat": 0.25, "dog": 0}
+    assert list(report["figures"]) == ["confusion_matrix"]
+
+
+def test_report_of_two_classes():
+    spec = Table(features=1, classes=2)
+    task = make_task(Fixed(), spec)
+    report = task.report(
+        Batches(torch.tensor([[2.0], [-1.0], [0.5], [-3.0], [-0.1]]), torch.tensor([1, 1, 0, 0, 0]), spec, 2)
+    )
+    assert report["confusion_matrix"] == [[2, 1], [1, 1]]
+    assert report["acc_per_class"] == {"0": pytest.approx(2 / 3), "1": 0.5}
+
+
+# Figures
+
+
+@pytest.mark.parametrize(
+    ("spec", "figures"),
+    [
+        (Table(features=2, classes=2, names=("left", "right")), ["confusion_matrix", "decision_boundary"]),
+        (Table(features=2, classes=4), ["confusion_matrix", "decision_boundary"]),
+        (Table(features=1, targets=1, unit="m"), ["residuals", "fitted_line"]),
+        (Table(features=1, targets=3), ["residuals", "fitted_line"]),
+        (Table(features=3, targets=2), ["residuals"]),
+        (Image((1, 8, 8), classes=30), ["confusion_matrix"]),
+    ],
+    ids=str,
+)
+def test_figures_can_be_drawn(tmp_path, spec, figures):
+    x, y = batch(spec, 40)
+    report = make_task(make_net(spec), spec).report(Batches(x, y, spec, 16))
+    assert list(report["figures"]) == figures
+    for name, figure in report["figures"].items():
+        figure.savefig(tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 5_000
+
+
+def test_curves_can_be_drawn(tmp_path):
+    from dlrun.plots import curves
+
+    row = {"epoch": 1, "train/loss": 2.0, "val/loss": None}  # not finite: null in metrics.jsonl
+    for rows in ([], [row], [row, {"epoch": 2, "train/loss": 1e-4, "val/loss": 0.5}]):
+        curves(rows, "loss", 1 if rows else None).savefig(tmp_path / "loss.png")
+    axes = curves([{"epoch": k, "val/acc": 1.0} for k in range(1, 501)], "acc", 3).axes[0]
+    assert axes.get_ylim()[1] <= 1.005 and all(np.mod(axes.get_xticks(), 1) == 0)
+    assert (
+        curves([row | {"epoch": k, "train/loss": 10.0**-k} for k in range(4)], "loss", None).axes[0].get_yscale()
+        == "log"
+    )

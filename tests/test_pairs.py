@@ -1,0 +1,61 @@
+"""Every data set with every model: it builds and gives an output per class or target, or is refused by name."""
+
+import pytest
+import torch
+from toys import NAMES, composed, options, section
+
+from dlrun.build import build, check
+from dlrun.errors import UserError
+from dlrun.spec import Image, PairingError, Table
+
+PAIRS = [(data, model) for data in options("data") for model in options("model")]
+ODD = [Image((1, 11, 17), 2), Image((4, 32, 48), 3), Table(features=5, classes=3), Table(features=3, targets=2)]
+
+
+def forward(model: dict, spec: object) -> tuple[int, ...]:
+    with torch.device("meta"):
+        net = build(model)(spec)
+        return tuple(net(torch.empty(3, *spec.shape)).shape)  # as in training
+
+
+@pytest.mark.parametrize(("data", "model"), PAIRS, ids=map("-".join, PAIRS))
+def test_pair(data, model):
+    config = composed() | {"data": section("data", data), "model": section("model", model)}
+    spec = build(config["data"]).spec
+    try:
+        check(config, NAMES | {"data": data, "model": model})
+        shape = forward(config["model"], spec)
+    except PairingError as error:
+        lines = str(error).splitlines()
+        assert lines[0] == f"model={model} cannot learn from data={data}"
+        assert isinstance(spec, Table) and str(spec) in lines[2]
+        fitting = dict(line.strip().split(":", 1) for line in lines[3:])
+        assert "mlp" in fitting[f"models for {data}"] and model not in fitting[f"models for {data}"].split(", ")
+        assert "mnist" in fitting[f"data for {model}"]
+    except UserError as error:
+        assert isinstance(spec, Image)
+        assert model in str(error) and "x".join(map(str, spec.shape[1:])) in str(error)
+    else:
+        assert shape == (3, spec.outputs)
+
+
+def test_few_pairs_are_refused():
+    """All pictures but the smallest go with all nets, and everything goes with the dense ones."""
+    refused = set()
+    for data, model in PAIRS:
+        try:
+            check(composed() | {"data": section("data", data), "model": section("model", model)})
+            forward(section("model", model), build(section("data", data)).spec)
+        except UserError:
+            refused.add((data, model))
+    assert {data for data, _ in refused} <= {"digits", "moons", "linear", "auto_mpg"}
+    assert not any(model in ("mlp", "linear") for _, model in refused)
+    assert ("digits", "lenet") in refused and ("digits", "resnet18") not in refused
+
+
+@pytest.mark.parametrize("model", options("model"))
+@pytest.mark.parametrize("spec", ODD, ids=str)
+def test_odd_specs(model, spec):
+    if isinstance(spec, Table) and model not in ("mlp", "linear"):
+        return
+    assert forward(section("model", model), spec) == (3, spec.outputs)

@@ -1,0 +1,491 @@
+"""Resuming is exact: a run that was stopped, by a signal or by the death of its process, and resumed ends with the same
+bits and the same metrics as one that never was."""
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+import warnings
+
+import pytest
+import runs
+import torch
+import yaml
+from runs import SMALL, assert_same, compose, rows, same, state, train
+
+from dlrun import checkpoint
+from dlrun.checkpoint import Checkpoints, load, save
+from dlrun.engine import Signals
+from dlrun.errors import CheckpointError, UserError
+from dlrun.spec import PairingError
+
+STEPS = 8  # of a SMALL run
+MODELS = sorted(p.stem for p in (runs.CONFIGS / "model").glob("*.yaml"))
+OPTIMIZERS = sorted(p.stem for p in (runs.CONFIGS / "optimizer").glob("*.yaml"))
+AUGMENT = "{flip: true, crop: 2, rot90: true, cutout: 4, erase: 0.5, noise: 0.1}"
+CASES = {
+    "dropout": ["model.dropout=0.5", "model.norm=batch"],
+    "augmentation": [f"data.augment={AUGMENT}".replace(": ", ":").replace(", ", ",")],
+    "average": ["trainer.ema=0.9", "model.norm=batch", "optimizer=sgd", "schedule=cosine"],
+    "penalties": ["task.l1=0.001", "task.l2=0.001", "task.label_smoothing=0.1", "trainer.clip_global_norm=0.5"],
+    "pieces": ["task.pieces=3", "model.dropout=0.2", "trainer.clip_value=0.01", "trainer.clip_norm=0.1"],
+    "bf16": ["trainer.precision=bf16", "model.dropout=0.2", "optimizer=adamw", "schedule=one_cycle"],
+    "rare": ["trainer.val_every=2", "trainer.log_every=0", "schedule=step"],
+    "often": ["trainer.log_every=1", "trainer.checkpoint_every_steps=1", "trainer.monitor=val/loss", "schedule=linear"],
+    "patience": ["trainer.epochs=9", "trainer.patience=2", "trainer.min_delta=9", "optimizer.lr=0.003"],
+    "skip": ["trainer.on_nan=skip", "model.norm=batch", "trainer.ema=0.5"],
+    "limit": ["trainer.max_steps=6"],
+    **{f"optimizer {name}": [f"optimizer={name}", "optimizer.weight_decay=0.01"] for name in OPTIMIZERS},
+}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return runs.write_mnist(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def config(data_dir):
+    """Composes a small run with these overrides."""
+    return lambda *overrides: compose(f"data_dir={data_dir}", *SMALL, *overrides)
+
+
+@pytest.fixture(scope="module")
+def straight(config, tmp_path_factory):
+    """The folder of a run that was never stopped."""
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    train(folder, config("model.dropout=0.2"))
+    return folder
+
+
+def narrow(model, data_dir):
+    """A model on the small pictures, or on points where it does not take pictures; as narrow as it can be."""
+    given = yaml.safe_load((runs.CONFIGS / "model" / f"{model}.yaml").read_text())["model"]
+    small = [o for o in SMALL if not o.startswith("model.")]
+    small += ["model.width=4"] * ("width" in given) + ["model.hidden=[16]"] * ("hidden" in given)
+    try:
+        return compose(f"model={model}", f"data_dir={data_dir}", *small)
+    except PairingError:
+        other = [o for o in small if not o.startswith("data.source")]
+        return compose(f"model={model}", *other, "data=moons", "data.source.samples=96")
+
+
+# Stopped by a signal
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_resumes_to_the_bit(model, data_dir, tmp_path):
+    composed = narrow(model, data_dir)
+    train(tmp_path / "a", composed)
+    assert train(tmp_path / "b", composed, signals={5: signal.SIGTERM}).number == signal.SIGTERM
+    assert state(tmp_path / "b")["clock"]["step"] == 6
+    assert train(tmp_path / "b", composed, resumed=True).reason == "finished"
+    assert_same(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_setting_resumes_to_the_bit_twice(case, config, tmp_path):
+    composed, nan_at = config(*CASES[case]), (2, 4) if case == "skip" else ()
+    end = train(tmp_path / "a", composed, nan_at=nan_at)
+    assert end.reason == {"patience": "patience", "limit": "max_steps"}.get(case, "finished")
+    signals = {1: signal.SIGINT, 4: signal.SIGTERM}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        outcome = train(tmp_path / "b", composed, resumed=number != signal.SIGINT, signals=signals, nan_at=nan_at)
+        assert (outcome.reason, outcome.number) == ("signal", number)
+    assert train(tmp_path / "b", composed, resumed=True, nan_at=nan_at).reason == end.reason
+    assert_same(tmp_path / "a", tmp_path / "b")
+    if case == "skip":
+        assert state(tmp_path / "b")["parts"]["update"]["skipped"] == 2
+        assert rows(tmp_path / "b")[-1]["train/skipped_steps"] == 2
+    if case == "patience":
+        assert rows(tmp_path / "b")[-1]["epoch"] == 3  # 1, and 2 without a better one
+
+
+@pytest.mark.parametrize("step", range(STEPS))
+def test_a_stop_at_any_step_is_exact(step, config, straight, tmp_path):
+    composed = config("model.dropout=0.2")
+    train(tmp_path, composed, signals={step: signal.SIGTERM})
+    train(tmp_path, composed, resumed=True)
+    assert_same(straight, tmp_path)
+
+
+def test_a_stop_in_an_evaluation_is_exact(config, straight, tmp_path, monkeypatch):
+    from dlrun.tasks.supervised import Supervised
+
+    evaluate, calls = Supervised.evaluate, []
+
+    def stopping(self, data, split):
+        found = evaluate(self, data, split)
+        calls.append(split)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("the signal waited")
+        return found
+
+    monkeypatch.setattr(Supervised, "evaluate", stopping)
+    composed = config("model.dropout=0.2")
+    assert train(tmp_path, composed).number == signal.SIGINT
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "interrupted"
+    train(tmp_path, composed, resumed=True)
+    assert_same(straight, tmp_path)
+
+
+def test_a_stop_in_the_final_test_loses_nothing(config, tmp_path, monkeypatch):
+    from dlrun.tasks.supervised import Supervised
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Supervised, "report", lambda self, data: signal.raise_signal(signal.SIGTERM))
+        outcome = train(tmp_path, config(), finish=True)
+    assert (outcome.reason, outcome.number) == ("signal", signal.SIGTERM)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    assert train(tmp_path, config(), resumed=True, finish=True).reason == "finished"
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "finished" and set(summary["test"]) >= {"test/acc", "test/loss"}
+
+
+def test_the_handlers_of_signals_come_back(config, tmp_path):
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    train(tmp_path, config(), signals={2: signal.SIGINT})
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_second_signal_stops_at_once(monkeypatch):
+    killed = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: killed.append((pid, number)))
+    with Signals() as signals:
+        signal.raise_signal(signal.SIGTERM)
+        assert signals.received == signal.SIGTERM and not killed
+        signal.raise_signal(signal.SIGINT)
+        assert killed == [(os.getpid(), signal.SIGINT)] and signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+
+
+# More of it
+
+
+def test_more_epochs_are_as_if_from_the_start(config, tmp_path):
+    short, long = config("model.dropout=0.2"), config("model.dropout=0.2", "trainer.epochs=4")
+    train(tmp_path / "a", long)
+    train(tmp_path / "b", short, finish=True)  # the final test must leave no trace
+    train(tmp_path / "b", long, resumed=True)
+    assert_same(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize("limit", [3, 4, 6])
+def test_a_higher_limit_is_as_if_from_the_start(limit, config, tmp_path):
+    train(tmp_path / "a", config())
+    low = config(f"trainer.max_steps={limit}")
+    assert train(tmp_path / "b", low).reason == "max_steps"
+    ended = rows(tmp_path / "b")
+    assert ended[-1]["step"] == limit and "val/acc" in ended[-1]
+    assert train(tmp_path / "b", low, resumed=True).reason == "max_steps"  # no further than before
+    assert rows(tmp_path / "b") == ended
+    train(tmp_path / "b", config(), resumed=True)
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+    assert same(state(tmp_path / "a")["parts"], state(tmp_path / "b")["parts"])
+
+
+def test_more_patience_goes_on(config, tmp_path):
+    impatient = ["trainer.epochs=5", "trainer.min_delta=9", "trainer.patience=1"]
+    train(tmp_path / "a", config(*impatient[:2]))
+    assert train(tmp_path / "b", config(*impatient)).reason == "patience"
+    assert len(rows(tmp_path / "b")) < len(rows(tmp_path / "a"))
+    train(tmp_path / "b", config(*impatient[:2]), resumed=True)
+    assert_same(tmp_path / "a", tmp_path / "b")
+
+
+def test_weights_only_reads_every_checkpoint(straight):
+    for name in ("last", "previous", "best"):
+        found = torch.load(straight / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        assert found["format"] == checkpoint.FORMAT and found["state_dict"]
+
+
+# TensorBoard
+
+
+def points(folder):
+    """Its scalars, as TensorBoard shows them: (step, value) by name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TensorBoard's own
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        board = EventAccumulator(str(folder / "tensorboard"))
+        board.Reload()
+        return {name: [(e.step, e.value) for e in board.Scalars(name)] for name in board.Tags()["scalars"]}
+
+
+@pytest.mark.parametrize(
+    "every", [2, 4]
+)  # the checkpoint before the kill: in mid-epoch; at an epoch's end, before its row
+def test_tensorboard_shows_one_curve(every, config, tmp_path):
+    composed = config(f"trainer.checkpoint_every_steps={every}", "trainer.log_every=2", "trainer.checkpoint_gap=99")
+    train(tmp_path / "a", composed)
+    with pytest.raises(Killed):
+        die(tmp_path / "b", composed, step=6)
+    time.sleep(1.1)  # TensorBoard orders its files by the second
+    train(tmp_path / "b", composed, resumed=True)
+    assert_same(tmp_path / "a", tmp_path / "b")
+    names = {name for row in rows(tmp_path / "a") for name in row if "/" in name} | {"lr"}
+    found, expected = points(tmp_path / "b"), points(tmp_path / "a")
+    for name in names:
+        assert found[name] == expected[name], name
+    assert [step for step, _ in found["train/loss"]] == [4, 8]
+    assert [step for step, _ in found["step/loss"]] == [2, 4, 6, 8]
+
+
+# Killed
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL where a test has to be quick."""
+
+
+def die(folder, composed, step):
+    """A run that ends at a step without a word."""
+    from dlrun.tasks.supervised import Supervised
+
+    learn = Supervised.step
+
+    def dying(self, batch, clock):
+        if clock.step == step:
+            raise Killed
+        return learn(self, batch, clock)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Supervised, "step", dying)
+        train(folder, composed)
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Processes that start in no time, because one that has imported everything is their parent."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dlrun.session", "torch.utils.tensorboard", "hydra.main", "runs"])
+    return context
+
+
+def test_a_run_that_is_killed_again_and_again_ends_the_same(processes, config, tmp_path):
+    composed = config("trainer.checkpoint_every_steps=3", "trainer.epochs=30", "model.dropout=0.2", "optimizer=sgd")
+    train(tmp_path / "a", composed)
+    chance, folder, kills = random.Random(0), tmp_path / "b", 0
+    for _ in range(60):
+        resumed = any((folder / "checkpoints").glob("*.ckpt"))
+        if not resumed:
+            shutil.rmtree(folder, ignore_errors=True)
+        process = processes.Process(target=runs.child, args=(folder, composed), kwargs={"resumed": resumed})
+        process.start()
+        started = (folder / "checkpoints").stat().st_mtime_ns if resumed else None
+        patience = time.monotonic() + 20
+        while process.is_alive() and time.monotonic() < patience:  # until it writes: a kill in the imports is no test
+            if (folder / "checkpoints").exists() and (folder / "checkpoints").stat().st_mtime_ns != started:
+                break
+            time.sleep(0.001)
+        process.join(chance.random() * 0.1 if kills < 12 else 60)
+        if process.exitcode is not None:
+            break
+        process.kill()
+        process.join()
+        kills += 1
+    assert process.exitcode == 0 and kills >= 3
+    assert_same(tmp_path / "a", folder)
+    assert not list(folder.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("call", range(4))
+def test_a_kill_while_a_checkpoint_is_written_is_exact(call, config, straight, tmp_path, monkeypatch):
+    """The renames of the second epoch's checkpoint: best, incoming, last to previous, incoming to last."""
+    composed, replace, calls = config("model.dropout=0.2"), os.replace, []
+
+    def dying(source, target):
+        if str(target).endswith(".ckpt"):
+            calls.append(target)
+            if len(calls) > 3 + call:
+                raise Killed
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", dying)
+        with pytest.raises(Killed):
+            train(tmp_path, composed)
+    train(tmp_path, composed, resumed=True)
+    assert_same(straight, tmp_path)
+
+
+def test_a_kill_before_the_first_checkpoint_is_told(config, tmp_path):
+    with pytest.raises(Killed):
+        die(tmp_path, config(), step=2)
+    with pytest.raises(CheckpointError, match="holds no checkpoint.*start it again"):
+        train(tmp_path, config(), resumed=True)
+
+
+# Damaged
+
+
+def flip(path, at=1000):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def stopped(config, tmp_path):
+    """A run of the straight one's kind, stopped in its second epoch."""
+    train(tmp_path, config("model.dropout=0.2"), signals={5: signal.SIGTERM})
+    return tmp_path
+
+
+def test_a_damaged_last_falls_back_to_the_one_before(stopped, config, straight, capsys):
+    flip(stopped / "checkpoints" / "last.ckpt")
+    train(stopped, config("model.dropout=0.2"), resumed=True)
+    said = capsys.readouterr().out
+    assert "last.ckpt is damaged" in said and "going on from the checkpoint before it" in said
+    assert_same(straight, stopped)
+    load(stopped / "checkpoints" / "previous.ckpt")  # the damaged one has not taken its place
+
+
+def test_a_missing_last_falls_back_to_the_one_before(stopped, config, straight, capsys):
+    (stopped / "checkpoints" / "last.ckpt").unlink()
+    train(stopped, config("model.dropout=0.2"), resumed=True)
+    assert "last.ckpt is missing" in capsys.readouterr().out
+    assert_same(straight, stopped)
+
+
+def test_a_damaged_last_is_never_moved_over_a_good_previous(stopped, config):
+    for _ in range(3):  # the second time by the first one's only good checkpoint
+        flip(stopped / "checkpoints" / "last.ckpt")
+        train(stopped, config("model.dropout=0.2"), resumed=True, signals={4: signal.SIGTERM})
+        assert state(stopped)["clock"]["step"] == 5
+        assert state(stopped, "previous")["clock"]["step"] == 4
+
+
+def test_a_damaged_best_is_told_and_not_used(stopped, config, capsys):
+    flip(stopped / "checkpoints" / "best.ckpt")
+    train(stopped, config("model.dropout=0.2"), resumed=True, finish=True)
+    assert "the best epoch's weights are lost" in capsys.readouterr().out
+    assert state(stopped, "best")["best"]["epoch"] == 2
+
+
+def test_without_a_good_checkpoint_nothing_goes_on(stopped, config):
+    before = (stopped / "metrics.jsonl").read_bytes()
+    for name in ("last", "previous"):
+        flip(stopped / "checkpoints" / f"{name}.ckpt")
+    with pytest.raises(CheckpointError) as error:
+        train(stopped, config("model.dropout=0.2"), resumed=True)
+    for part in (
+        "no checkpoint of this run can be read",
+        "last.ckpt is damaged",
+        "previous.ckpt is damaged",
+        "expected",
+    ):
+        assert part in str(error.value)
+    assert (stopped / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("tail", [b'{"step": 7, "epo', b'{"step": 6, "epoch": 2}\n{"step"', b"\n"])
+def test_a_torn_line_of_metrics_is_forgotten(tail, stopped, config, straight):
+    with open(stopped / "metrics.jsonl", "ab") as file:
+        file.write(tail)
+    train(stopped, config("model.dropout=0.2"), resumed=True)
+    assert_same(straight, stopped)
+
+
+def test_metrics_that_were_cut_are_refused(stopped, config):
+    (stopped / "metrics.jsonl").write_bytes((stopped / "metrics.jsonl").read_bytes()[:-3])
+    with pytest.raises(UserError, match="has 3 whole lines|whole lines, expected at least"):
+        train(stopped, config("model.dropout=0.2"), resumed=True)
+
+
+def test_another_net_than_the_checkpoints_is_told(stopped, config):
+    with pytest.raises(CheckpointError, match="part 'net' is not what the config"):
+        train(stopped, config("model.dropout=0.2", "model.hidden=[17]"), resumed=True)
+
+
+def test_another_version_of_the_format_is_refused(stopped, config, monkeypatch):
+    for name in ("last", "previous"):
+        path = stopped / "checkpoints" / f"{name}.ckpt"
+        found = torch.load(path, weights_only=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "FORMAT", 99)
+            save(path, {k: v for k, v in found.items() if k not in ("format", "version")})
+    with pytest.raises(CheckpointError, match="has format 99, written by dl-run .* reads format 1"):
+        train(stopped, config("model.dropout=0.2"), resumed=True)
+
+
+def test_checkpoints_keep_the_one_before(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    for step in range(3):
+        checkpoints.write({"step": step}, {"step": -step} if step < 2 else None)
+    checkpoints.wait()
+    found = {p.stem: load(p)["step"] for p in (tmp_path / "checkpoints").iterdir()}
+    assert found == {"last": 2, "previous": 1, "best": -1}
+
+
+# The command
+
+
+def dl_run(processes, log, *arguments, slow=0.0):
+    process = processes.Process(target=runs.command, args=(list(arguments), log, slow))
+    process.start()
+    return process
+
+
+def wait_for(text, log, process, seconds=30):
+    """Until the process has said so."""
+    patience = time.monotonic() + seconds
+    while not (log.exists() and text in log.read_text()):
+        assert process.is_alive() and time.monotonic() < patience, (
+            log.read_text() if log.exists() else "it said nothing"
+        )
+        time.sleep(0.01)
+
+
+def ended(process):
+    process.join(30)
+    return process.exitcode
+
+
+def test_the_command_stops_with_the_signals_codes_and_goes_on(processes, data_dir, tmp_path):
+    """SIGTERM: 143. SIGINT in an evaluation: 130. Then a resumed run is in use: the next one is refused. Twice: at once."""
+    folder, log = tmp_path / "run", tmp_path / "log"
+    small = [f"data_dir={data_dir}", *SMALL, "trainer.epochs=9999", f"run_dir={folder}"]
+    process = dl_run(processes, log, *small)
+    wait_for("epoch    2/9999", log, process)
+    os.kill(process.pid, signal.SIGTERM)
+    assert ended(process) == 143
+    assert f"saved; go on with: dl-run resume={folder}" in log.read_text()
+
+    log.unlink()
+    process = dl_run(processes, log, f"resume={folder}", slow=30.0)
+    wait_for("evaluating val", log, process)
+    second = tmp_path / "second"
+    assert ended(dl_run(processes, second, f"resume={folder}")) == 2
+    assert "is in use: another process is training this run" in second.read_text()
+    os.kill(process.pid, signal.SIGINT)
+    assert ended(process) == 130
+    assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
+
+    log.unlink()
+    process = dl_run(processes, log, f"resume={folder}")
+    wait_for("/9999", log, process)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(process.pid, number)
+    assert ended(process) in (-signal.SIGINT, -signal.SIGTERM, 143)
+    epochs = state(folder)["clock"]["epoch"]
+
+    last = tmp_path / "end"
+    assert ended(dl_run(processes, last, f"resume={folder}", f"trainer.epochs={epochs + 1}")) == 0
+    assert rows(folder)[-1]["epoch"] == epochs + 1
+    train(tmp_path / "straight", compose(f"data_dir={data_dir}", *SMALL, f"trainer.epochs={epochs + 1}"))
+    assert_same(tmp_path / "straight", folder)
+
+
+def test_a_finished_run_is_refused(processes, data_dir, tmp_path):
+    folder, log = tmp_path / "run", tmp_path / "log"
+    assert ended(dl_run(processes, log, f"data_dir={data_dir}", *SMALL, f"run_dir={folder}")) == 0
+    assert ended(dl_run(processes, log, f"resume={folder}")) == 2
+    assert f"the run in {folder} is finished" in log.read_text()
+    assert ended(dl_run(processes, log, f"resume={folder}", "trainer.epochs=3")) == 0
+    assert rows(folder)[-1]["epoch"] == 3

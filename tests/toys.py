@@ -1,0 +1,97 @@
+"""What several tests share: configs composed without the command line, small data, tasks ready to learn."""
+
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from torch import nn
+
+from dlrun.build import CONFIGS, build
+from dlrun.clock import Clock
+from dlrun.place import Place
+from dlrun.seeds import Reseeder
+from dlrun.tasks.supervised import Supervised
+from dlrun.update import Update
+
+CPU = torch.device("cpu")
+NAMES = dict(data="digits", model="mlp", task="supervised", optimizer="adam", schedule="constant", trainer="default")
+PLACE = Place(CPU, "fp32", False, "a test")
+KEYS = dict(loss="auto", label_smoothing=0.0, l1=0.0, l2=0.0, penalise=["*"], pieces=1)
+
+
+def options(group: str) -> list[str]:
+    return sorted(
+        path.relative_to(CONFIGS / group).with_suffix("").as_posix() for path in (CONFIGS / group).rglob("*.yaml")
+    )
+
+
+def read(path: Path) -> dict:
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+
+
+@cache
+def composed(*overrides: str) -> dict:
+    """The config of these overrides, plain; not to be changed."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return OmegaConf.to_container(compose("config", list(overrides)), resolve=True, throw_on_missing=True)
+
+
+def section(group: str, option: str) -> dict:
+    """A group's part of the config when that option is chosen; not to be changed."""
+    return composed(f"{group}={option}")[group]
+
+
+@contextmanager
+def seeded(seed: int = 0):
+    """Weights and noise of its own, so that a test does not depend on those before it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def make_update(
+    net: nn.Module, optimizer: str = "adam", schedule: str = "constant", ema: float = 0.0, **keys
+) -> Update:
+    return Update(
+        net,
+        optimizer=build(section("optimizer", optimizer) | keys),
+        schedule=build(section("schedule", schedule)),
+        clip=(None, None, None),
+        ema=ema,
+        on_nan="stop",
+        precision="fp32",
+    )
+
+
+def make_task(net: nn.Module, spec: object, optimizer: str = "adam", *, task: dict | None = None, **keys) -> Supervised:
+    """A supervised task as the session makes it. task: keys of the task; the others are the optimizer's."""
+    return Supervised(net, spec, PLACE, partial(make_update, optimizer=optimizer, **keys), **KEYS | (task or {}))
+
+
+def learn(task: Supervised, batch: tuple, steps: int) -> list[float]:
+    """The losses of so many steps on one batch."""
+    clock, reseed, losses = Clock(0, 1, steps), Reseeder(CPU), []
+    task.net.train()
+    with torch.random.fork_rng(devices=[]):
+        for _ in range(steps):
+            reseed(0, clock.step)
+            losses.append(task.step(batch, clock)["loss"].item())
+            clock.tick(len(batch[0]))
+    return losses
+
+
+class Batches:
+    """Data as a task sees it, of tensors that are the whole of every part."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor, spec: object, batch_size: int) -> None:
+        self.x, self.y, self.spec, self.batch_size = x, y, spec, batch_size
+
+    def size(self, split: str) -> int:
+        return len(self.x)
+
+    def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0):
+        yield from list(zip(self.x.split(self.batch_size), self.y.split(self.batch_size), strict=True))[first:]
