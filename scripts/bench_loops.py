@@ -61,16 +61,14 @@ def loaders(train: Part, val: Part) -> tuple[DataLoader, DataLoader]:
     return DataLoader(TensorDataset(*train), BATCH, shuffle=True), DataLoader(TensorDataset(*val), EVAL_BATCH)
 
 
-def hand(name: str, train: Part, val: Part, epochs: int) -> dict:
-    return fit(network(name), Memory(train, BATCH, shuffle=True), Memory(val, EVAL_BATCH), epochs)
+def loader(name: str, *parts: Part, epochs: int) -> dict:
+    return hand(name, *parts, epochs=epochs, batches=loaders(*parts))
 
 
-def loader(name: str, train: Part, val: Part, epochs: int) -> dict:
-    return fit(network(name), *loaders(train, val), epochs)
-
-
-def fit(net: nn.Module, train: Memory | DataLoader, val: Memory | DataLoader, epochs: int) -> dict:
-    """The loop that one writes by hand."""
+def hand(name: str, train: Part, val: Part, epochs: int, batches: tuple[DataLoader, DataLoader] | None = None) -> dict:
+    """The loop that one writes by hand, over tensors in memory or what else gives batches."""
+    train, val = batches or (Memory(train, BATCH, shuffle=True), Memory(val, EVAL_BATCH))
+    net = network(name)
     optimizer = torch.optim.Adam(net.parameters(), lr=LR, fused=True)
     marks, acc = [time.time()], 0.0
     for _ in range(epochs):
@@ -93,10 +91,6 @@ def lightning(name: str, train: Part, val: Part, epochs: int) -> dict:
     from lightning.pytorch.loggers import TensorBoardLogger
 
     class Module(L.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = network(name)
-
         def training_step(self, batch: Part, index: int, part: str = "train") -> Tensor:
             out, y = self.net(batch[0]), batch[1]
             loss, hits = F.cross_entropy(out, y), (out.argmax(1) == y).float().mean()
@@ -109,13 +103,14 @@ def lightning(name: str, train: Part, val: Part, epochs: int) -> dict:
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.Adam(self.parameters(), lr=LR, fused=True)
 
-    marks = []
+    module, marks = Module(), []
+    module.net = network(name)
     clock = LambdaCallback(**{f"on_train_{at}": lambda *_: marks.append(time.time()) for at in ("epoch_start", "end")})
     with tempfile.TemporaryDirectory() as folder:
         keep, logs = ModelCheckpoint(monitor="val/acc", mode="max", save_last=True), TensorBoardLogger(folder)
         quiet = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
         trainer = L.Trainer(accelerator="cpu", max_epochs=epochs, logger=logs, callbacks=[keep, clock], **quiet)
-        trainer.fit(Module(), *loaders(train, val))
+        trainer.fit(module, *loaders(train, val))
     return {"marks": marks, "acc": trainer.callback_metrics["val/acc"].item()}
 
 
@@ -130,9 +125,7 @@ def keras(name: str, train: Part, val: Part, epochs: int) -> dict:
     net = Sequential([layers.Input((1, 28, 28)), *(maps if name == "lenet" else ()), *dense])
     net.compile(optimizers.Adam(LR), losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     marks = []
-    clock = callbacks.LambdaCallback(
-        on_epoch_begin=lambda *_: marks.append(time.time()), on_train_end=lambda _: marks.append(time.time())
-    )
+    clock = callbacks.LambdaCallback(**{f"on_{at}": lambda *_: marks.append(time.time()) for at in ("epoch_begin", "train_end")})
     (x, y), judged = ([t.numpy() for t in part] for part in (train, val))
     with tempfile.TemporaryDirectory() as folder:
         keep = [callbacks.CSVLogger(f"{folder}/log.csv"), callbacks.ModelCheckpoint(f"{folder}/last.keras"), clock]
@@ -160,4 +153,4 @@ def step(name: str, steps: int) -> dict:
 
 if __name__ == "__main__":
     what, net, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    print(json.dumps(step(net, count) if what == "step" else globals()[what](net, *load("data=mnist")[1:], count)))
+    print(json.dumps(step(net, count) if what == "step" else globals()[what](net, *load("data=mnist")[1:], epochs=count)))

@@ -105,6 +105,14 @@ def test_augmentation_differs_from_epoch_to_epoch():
     assert not any(torch.equal(epochs[0][label], epochs[1][label]) for label in epochs[0])
 
 
+def test_augmentation_differs_from_chunk_to_chunk(monkeypatch):
+    monkeypatch.setattr(resident, "CHUNK_VALUES", 1)  # a batch each
+    arrays = pictures()
+    arrays = arrays._replace(x_train=np.zeros_like(arrays.x_train))
+    first, *rest = (x for x, _ in images(arrays, augment=dict(noise=0.1)).batches("train"))
+    assert not any(torch.equal(first[0], x[0]) for x in rest)
+
+
 # Splits
 
 
@@ -284,6 +292,8 @@ def test_erase_takes_its_share():
     area = erased.flatten(1).float().mean(1)[hit]
     assert area.max() < 0.45 and area.min() > 0
     assert torch.equal(erased, erased.any(3, keepdim=True) & erased.any(2, keepdim=True)), "boxes"
+    for counts in (erased.sum((0, 1, 2)), erased.sum((0, 1, 3))):
+        assert counts[:8].sum().item() == pytest.approx(counts[8:].sum().item(), rel=0.15), "on either side"
     noise = augmented(zeros, values=True, erase=1.0)
     assert noise[noise != 0].std() == pytest.approx(1, abs=0.01)
 

@@ -113,6 +113,16 @@ def test_pieces_give_the_update_of_the_whole(spec, pieces):
     torch.testing.assert_close(shown[1], shown[0], atol=1e-6, rtol=1e-5)
 
 
+def test_the_average_is_exponential():
+    task = make_task(make_net(CLASSES), CLASSES, lr=0.01, ema=0.75)
+    weights = [task.net[1].weight.detach().clone()]
+    for _ in range(2):
+        learn(task, batch(CLASSES), 1)
+        weights.append(task.net[1].weight.detach().clone())
+    expected = 0.75 * (0.75 * weights[0] + 0.25 * weights[1]) + 0.25 * weights[2]
+    torch.testing.assert_close(task.update.average[1].weight, expected)
+
+
 def test_averaged_weights_are_the_ones_that_are_judged():
     x, y = batch(CLASSES)
     task = make_task(make_net(CLASSES), CLASSES, lr=0.01, ema=0.9)

@@ -1,7 +1,7 @@
 """Checkpoints: written atomically, verified when read, never able to run code.
 
-A file is what `torch.save` writes, with the SHA-256 of it in the zip's comment: `torch.load(path, weights_only=True)` reads
-it anywhere, and a single wrong byte is found.
+A file is what `torch.save` writes, with the SHA-256 of it in the zip's comment: `torch.load(path, weights_only=True)`
+reads it anywhere, and a single wrong byte is found.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ HASH = 64  # hexadecimal digits of a SHA-256
 
 
 def save(path: Path, state: dict) -> None:
-    """Write to a temporary file, sync, rename. `path` is either the old file or the new one, whenever the power goes."""
+    """Write to a temporary file, sync, rename: `path` is the old file or the new one, whenever the power goes."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "version": dlrun.__version__, **state}, buffer)
     content = buffer.getbuffer()
@@ -98,7 +98,7 @@ def snapshot(state: object) -> object:
 
 
 class Checkpoints:
-    """The checkpoints of a run: `last`, `previous` (the one before it) and `best`, written behind the training's back."""
+    """A run's checkpoints: `last`, `previous` (the one before it) and `best`, written behind the training's back."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 class Clock:
     """seed: the run's. epochs, steps_per_epoch, max_steps: what the run will be; the rest: what is done.
 
-    batch: position in the epoch. samples: seen so far (frames, where an environment gives them). seconds: spent training,
-    over all sessions.
+    batch: position in the epoch. samples: seen so far (frames, where an environment gives them). seconds: spent
+    training, over all sessions.
     """
 
     seed: int

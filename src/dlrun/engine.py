@@ -1,11 +1,6 @@
-"""The loop: pulls batches, has the task learn from them, evaluates, logs and saves. It never asks what kind of task it is."""
+"""The loop: pulls batches, has the task learn, evaluates, logs and saves. It never asks what kind of task it is."""
 
-import math
-import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +13,8 @@ from dlrun.console import Bar, epoch_line
 from dlrun.errors import CheckpointError, UserError, nearest
 from dlrun.run import Run
 from dlrun.seeds import Reseeder
+from dlrun.signals import Interrupted, Signals
+from dlrun.tally import Best, Means
 from dlrun.tasks.base import Task
 from dlrun.types import Count, Index, NonNegative, Positive, Rate
 from dlrun.update import Diverged
@@ -51,84 +48,6 @@ class Trainer:
     checkpoint_gap: NonNegative
 
 
-class Means:
-    """Means over an epoch, summed on the device; scalars weigh as many samples as their batch has."""
-
-    def __init__(self) -> None:
-        self.pending: list[tuple[dict[str, Tensor], int]] = []
-        self.sums: dict[str, float] = {}
-        self.samples = 0
-
-    def add(self, metrics: dict[str, Tensor], samples: int) -> None:
-        """Metrics of a step; nothing where the step was left out."""
-        if metrics:
-            self.pending.append((metrics, samples))
-
-    def fold(self) -> dict[str, float]:
-        """The means over what came since the last fold, which is added to the epoch's sums."""
-        if not self.pending:
-            return {}
-        counts = [n for _, n in self.pending]
-        total, names = sum(counts), list(self.pending[0][0])
-        sums = []
-        for name in names:
-            values = [metrics[name] for metrics, _ in self.pending]
-            if values[0].dim():
-                sums.append(torch.cat(values).sum().float())
-            else:
-                weights = torch.tensor(counts, dtype=torch.float32, device=values[0].device)
-                sums.append((torch.stack(values).float() * weights).sum())
-        window = dict(zip(names, torch.stack(sums).tolist(), strict=True))
-        for name, value in window.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.samples += total
-        self.pending.clear()
-        return {name: value / total for name, value in window.items()}
-
-    def result(self) -> dict[str, float]:
-        self.fold()
-        return {name: value / self.samples for name, value in self.sums.items()}
-
-    def state_dict(self) -> dict:
-        return {"pending": [[metrics, n] for metrics, n in self.pending], "sums": self.sums, "samples": self.samples}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.pending = [(metrics, n) for metrics, n in state["pending"]]
-        self.sums, self.samples = state["sums"], state["samples"]
-
-
-class Best:
-    """The best epoch so far by one metric, and how long nothing better came.
-
-    A better score is any better one; patience counts the epochs up to the last validated one since a score that was better
-    by more than min_delta (the anchor). A score that is not finite is never better.
-    """
-
-    def __init__(self, metric: str, mode: str, min_delta: float) -> None:
-        self.metric, self.sign, self.min_delta = metric, 1 if mode == "max" else -1, min_delta
-        self.score, self.epoch, self.step = None, 0, 0
-        self.anchor, self.anchor_epoch, self.waited = None, 0, 0
-
-    def update(self, score: float, clock: Clock) -> bool:
-        """Whether this score is the best one."""
-        if self._is_better(score, self.anchor, self.min_delta):
-            self.anchor, self.anchor_epoch = score, clock.epoch
-        self.waited = clock.epoch - self.anchor_epoch
-        is_best = self._is_better(score, self.score, 0.0)
-        if is_best:
-            self.score, self.epoch, self.step = score, clock.epoch, clock.step
-        return is_best
-
-    def _is_better(self, score: float, than: float | None, by: float) -> bool:
-        return math.isfinite(score) and (than is None or self.sign * (score - than) > by)
-
-    def state_dict(self) -> dict:
-        return {k: getattr(self, k) for k in ("metric", "score", "epoch", "step", "anchor", "anchor_epoch", "waited")}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.__dict__.update(state)
-
-
 def make_best(task: Task, trainer: Trainer) -> Best | None:
     """By the task's goal, or by trainer.monitor. Raises UserError where the task does not measure that."""
     name = trainer.monitor.removeprefix("val/") if trainer.monitor else task.goal
@@ -139,50 +58,9 @@ def make_best(task: Task, trainer: Trainer) -> Best | None:
             )
         return None
     if name not in task.scores:
-        known = ", ".join(f"val/{each}" for each in task.scores)
-        raise UserError(
-            f"trainer.monitor={trainer.monitor} is not measured here{nearest(name, task.scores)}\n  expected one of: {known}"
-        )
+        near, known = nearest(name, task.scores), ", ".join(f"val/{each}" for each in task.scores)
+        raise UserError(f"trainer.monitor={trainer.monitor} is not measured here{near}\n  expected one of: {known}")
     return Best(name, task.scores[name], trainer.min_delta)
-
-
-class Signals:
-    """SIGINT and SIGTERM asked for a stop: the first lets the step end, the second stops at once."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self.at_once = False
-
-    def __enter__(self) -> "Signals":
-        self.before = {n: signal.signal(n, self._note) for n in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: object) -> None:
-        if self.received is not None:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        self.received = number
-        if self.at_once:
-            raise Interrupted
-
-    @contextmanager
-    def interrupting(self) -> Iterator[None]:
-        """Where nothing changes, a signal need not wait: it raises Interrupted."""
-        self.at_once = True
-        try:
-            if self.received is not None:
-                raise Interrupted
-            yield
-        finally:
-            self.at_once = False
-
-
-class Interrupted(BaseException):
-    """A signal came where it may stop the work at once. Not an Exception: no library is to swallow it."""
 
 
 @dataclass
@@ -247,8 +125,9 @@ class Training:
                 part.load_state_dict(state["parts"][name])
             except (RuntimeError, ValueError, KeyError) as error:
                 raise CheckpointError(
-                    f"the checkpoint's part {name!r} is not what the config in {self.run.folder / '.hydra'} makes: {error}\n"
-                    f"  expected the config that the run was started with; for another start anew with init={self.run.folder}"
+                    f"the checkpoint's {name!r} is not what the config in {self.run.folder / '.hydra'} makes: {error}\n"
+                    "  expected the config that the run was started with\n"
+                    f"  for another, start a new run from its weights: init={self.run.folder}"
                 ) from None
         self.clock.load_state_dict(state["clock"])
         self.seconds_before = self.clock.seconds
@@ -291,9 +170,7 @@ class Training:
         """Why no epoch is to be started, or gone on with, if there is a reason."""
         if self.clock.epoch >= self.trainer.epochs:
             return "finished"
-        if (
-            self.clock.batch
-        ):  # in mid-epoch; also of a run that had stopped at a limit, whose last row is to be written again
+        if self.clock.batch:  # in mid-epoch, as runs are that stopped at a limit: their last row is written again
             return None
         if self.best and self.trainer.patience and self.best.waited >= self.trainer.patience:
             return "patience"
@@ -318,7 +195,6 @@ def fit(training: Training, data: object, signals: Signals) -> Outcome:
                 return Outcome("signal", signals.received)
             if limit:  # saved before its row: with a higher limit the epoch goes on from here
                 training.save()
-            bar.close()
             row = epoch_row(training, val, seconds, samples)
             clock.next_epoch()
             bar.close()

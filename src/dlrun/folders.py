@@ -19,10 +19,13 @@ def new_folder(base: Path, name: str) -> Path:
             return folder
         except FileExistsError:
             if not parent.is_dir():
-                raise UserError(f"output_dir={base}: there is a file where the folder {parent} should be") from None
+                raise UserError(
+                    f"output_dir={base}: there is a file where the folder {parent} should be\n"
+                    "  expected a folder that can be written to; choose another with output_dir=..."
+                ) from None
         except OSError as error:
             raise UserError(
-                f"cannot make the run's folder {folder}: {error.strerror}\n"
+                f"output_dir={base}: cannot make {folder}: {error.strerror}\n"
                 "  expected a folder that can be written to; choose another with output_dir=..."
             ) from None
     raise UserError(f"a thousand runs named {name} in one second under {parent}: choose another output_dir")

@@ -38,17 +38,17 @@ class Run:
     def go_back(self, num_rows: int, step: int, is_mid_epoch: bool) -> None:
         """Forget what was logged after a checkpoint: it will be logged again, the same.
 
-        TensorBoard forgets from a step on. In mid-epoch that is the checkpoint's own (an epoch may have ended there since),
-        whose row of the last steps is then drawn anew.
+        TensorBoard forgets from a step on. In mid-epoch that is the checkpoint's own (the epoch may have ended there
+        since), whose row of the last steps is then drawn anew.
         """
         lines = (
             self.metrics_path.read_bytes().splitlines(keepends=True)[:num_rows] if self.metrics_path.exists() else []
         )
         if len(lines) < num_rows or any(not line.endswith(b"\n") for line in lines):
             raise UserError(
-                f"{self.metrics_path} has {len(lines)} whole lines, expected at least {num_rows}: it was changed after the "
-                "checkpoint was written; restore it, or start a new run with init="
-                + str(self.checkpoints.folder / "last.ckpt")
+                f"{self.metrics_path} was changed after the checkpoint: it has {len(lines)} of {num_rows} lines\n"
+                f"  expected all of them, each whole\n"
+                f"  restore it, or start a new run with init={self.checkpoints.folder / 'last.ckpt'}"
             )
         write_whole(self.metrics_path, b"".join(lines).decode())
         rows = [json.loads(line) for line in lines]

@@ -19,12 +19,13 @@ from dlrun.build import build
 from dlrun.checkpoint import load
 from dlrun.clock import Clock
 from dlrun.console import header, number, table
-from dlrun.engine import Interrupted, Outcome, Signals, Trainer, Training, fit, make_best
+from dlrun.engine import Outcome, Trainer, Training, fit, make_best
 from dlrun.errors import CheckpointError, UserError
 from dlrun.folders import write_whole
 from dlrun.place import choose_device, place
 from dlrun.run import Run, git_commit
 from dlrun.seeds import mix
+from dlrun.signals import Interrupted, Signals
 from dlrun.signatures import signature
 from dlrun.tasks.base import Task
 from dlrun.update import Diverged, Update, skip_compiler_import
@@ -33,7 +34,7 @@ from dlrun.update import Diverged, Update, skip_compiler_import
 class Session:
     """A run that is built and ready. Nothing is written before `start`.
 
-    config: checked, plain. names: the groups' choices. Raises UserError where the parts do not fit or the data is not there.
+    config: checked, plain. names: the groups' choices. Raises UserError where the parts do not fit or data is missing.
     """
 
     def __init__(self, config: dict, names: dict[str, str]) -> None:
@@ -84,7 +85,7 @@ class Session:
         return outcome, value
 
     def train(self, run: Run, resumed: bool, signals: Signals) -> tuple[Outcome, float | None]:
-        """Restore, fit and finish. A signal in `finish` stops that: what was learnt is saved, and it can be done again."""
+        """Restore, fit and finish. A signal in `finish` stops that: what was learnt is saved, it can be done again."""
         clock = Clock(self.config["seed"], self.trainer.epochs, self.task.steps(self.data), self.trainer.max_steps)
         training = Training(self.task, self.trainer, run, clock)
         if resumed:
@@ -108,12 +109,14 @@ class Session:
 
     def leave(self, run: Run, status: str) -> None:
         """What is under way goes to the disk, if it can, and the summary says how the run ended."""
-        for last_act in (run.checkpoints.wait, partial(run.summarise, status), run.close):
+        for last_act in (run.checkpoints.wait, partial(run.summarise, status)):
             try:
                 last_act()
             except (OSError, UserError) as error:
                 with suppress(OSError):
                     run.say(f"{error}")
+        with suppress(OSError):
+            run.close()
 
     def finish(self, training: Training, outcome: Outcome) -> float | None:
         """Test the best weights, once; draw; sum up."""

@@ -1,4 +1,4 @@
-"""One optimizer and all that goes with it: gradients, their scaling and clipping, the schedule, the averaged weights."""
+"""One optimizer and what goes with it: gradients, their scaling and clipping, the schedule, the averaged weights."""
 
 from collections.abc import Callable, Iterable
 from copy import deepcopy
@@ -23,8 +23,9 @@ class Update:
     """Takes a loss to a step of the optimizer.
 
     net: whose parameters learn. optimizer(params), schedule(clock) -> factor on lr. clip: (by value, by norm of each
-    tensor, by global norm), None for no clipping. ema: decay of the averaged weights, 0 for none. on_nan: "stop" raises Diverged,
-    "skip" leaves the step out (running statistics of norms too) and counts it. precision: "fp16" scales the loss.
+    tensor, by global norm), None for no clipping. ema: decay of the averaged weights, 0 for none. on_nan: "stop" raises
+    Diverged, "skip" leaves the step out (running statistics of norms too) and counts it. precision: "fp16" scales the
+    loss.
     """
 
     def __init__(
@@ -81,10 +82,10 @@ class Update:
             copy_all(self.buffers, self.good_buffers)
         else:
             raise Diverged(
-                f"the loss is {value} in epoch {clock.epoch + 1}, step {clock.step + 1} (batch {clock.batch + 1} of the epoch); "
-                f"the last finite loss was {self.last_loss:.6g}, the learning rate {self.lr:g}\n"
+                f"the loss is {value} in epoch {clock.epoch + 1}, step {clock.step + 1} (batch {clock.batch + 1} of "
+                f"the epoch); the last finite loss was {self.last_loss:.6g}, the learning rate {self.lr:g}\n"
                 f"  expected a finite loss; the weights were not touched by this step\n"
-                f"  try a lower optimizer.lr, trainer.clip_global_norm=1, or trainer.on_nan=skip to leave such steps out"
+                "  try a lower optimizer.lr, trainer.clip_global_norm=1, or trainer.on_nan=skip to leave such steps out"
             )
         for param in self.params:  # what zero_grad does, without the profiler's mark around it
             param.grad = None
@@ -182,7 +183,7 @@ def clip_gradients(params: list[Tensor], value: float | None, norm: float | None
 
 
 def skip_compiler_import() -> None:
-    """Keeps a new optimizer from importing torch's compiler (0.9 s, 80 MB) only to mark three methods as not to be compiled.
+    """Keeps a new optimizer from importing torch's compiler (0.9 s, 80 MB) only to mark methods as not to be compiled.
 
     Not to be called where something is compiled.
     """

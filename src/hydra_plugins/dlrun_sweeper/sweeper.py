@@ -13,6 +13,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 
@@ -116,7 +117,7 @@ class JobSweeper(Sweeper):
             if (value := getattr(flags, name))
         ]
         hydras = [o for o in self.config.hydra.overrides.hydra if not o.startswith("hydra.mode=")]
-        own = [f"run_dir={_quoted(job.folder)}", "hydra.mode=RUN"]
+        own = [f"run_dir={QuotedString(str(job.folder), Quote.double).with_quotes()}", "hydra.mode=RUN"]
         return [sys.executable, "-m", "dlrun", *job.overrides, *hydras, *own, *passed]
 
 
@@ -160,12 +161,6 @@ def over_seeds(rows: list[dict], names: list[str]) -> list[list[str]]:
             cells = [_cell([row["values"].get(n) for row in group]) for n in names]
             means.append([setting or "(all)", *cells, str(sum(bool(row["values"]) for row in group))])
     return means
-
-
-def _quoted(path: Path) -> str:
-    """As Hydra's grammar reads a text."""
-    text = str(path).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
 
 
 def _cell(values: list[float | None]) -> str:

@@ -1,0 +1,86 @@
+"""What is counted while a run goes on: the means over an epoch, and the best epoch so far."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from dlrun.clock import Clock
+
+
+class Means:
+    """Means over an epoch, summed on the device; scalars weigh as many samples as their batch has."""
+
+    def __init__(self) -> None:
+        self.pending: list[tuple[dict[str, Tensor], int]] = []
+        self.sums: dict[str, float] = {}
+        self.samples = 0
+
+    def add(self, metrics: dict[str, Tensor], samples: int) -> None:
+        """Metrics of a step; nothing where the step was left out."""
+        if metrics:
+            self.pending.append((metrics, samples))
+
+    def fold(self) -> dict[str, float]:
+        """The means over what came since the last fold, which is added to the epoch's sums."""
+        if not self.pending:
+            return {}
+        counts = [n for _, n in self.pending]
+        total, names = sum(counts), list(self.pending[0][0])
+        sums = []
+        for name in names:
+            values = [metrics[name] for metrics, _ in self.pending]
+            if values[0].dim():
+                sums.append(torch.cat(values).sum().float())
+            else:
+                weights = torch.tensor(counts, dtype=torch.float32, device=values[0].device)
+                sums.append((torch.stack(values).float() * weights).sum())
+        window = dict(zip(names, torch.stack(sums).tolist(), strict=True))
+        for name, value in window.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.samples += total
+        self.pending.clear()
+        return {name: value / total for name, value in window.items()}
+
+    def result(self) -> dict[str, float]:
+        self.fold()
+        return {name: value / self.samples for name, value in self.sums.items()}
+
+    def state_dict(self) -> dict:
+        return {"pending": [[metrics, n] for metrics, n in self.pending], "sums": self.sums, "samples": self.samples}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.pending = [(metrics, n) for metrics, n in state["pending"]]
+        self.sums, self.samples = state["sums"], state["samples"]
+
+
+class Best:
+    """The best epoch so far by one metric, and how long nothing better came.
+
+    A better score is any better one; what is waited for is one that is better by more than min_delta than the last such
+    (the anchor), counted in epochs up to the last validated one. A score that is not finite is never better.
+    """
+
+    def __init__(self, metric: str, mode: str, min_delta: float) -> None:
+        self.metric, self.sign, self.min_delta = metric, 1 if mode == "max" else -1, min_delta
+        self.score, self.epoch, self.step = None, 0, 0
+        self.anchor, self.anchor_epoch, self.waited = None, 0, 0
+
+    def update(self, score: float, clock: Clock) -> bool:
+        """Whether this score is the best one."""
+        if self._is_better(score, self.anchor, self.min_delta):
+            self.anchor, self.anchor_epoch = score, clock.epoch
+        self.waited = clock.epoch - self.anchor_epoch
+        is_best = self._is_better(score, self.score, 0.0)
+        if is_best:
+            self.score, self.epoch, self.step = score, clock.epoch, clock.step
+        return is_best
+
+    def _is_better(self, score: float, than: float | None, by: float) -> bool:
+        return math.isfinite(score) and (than is None or self.sign * (score - than) > by)
+
+    def state_dict(self) -> dict:
+        return {k: getattr(self, k) for k in ("metric", "score", "epoch", "step", "anchor", "anchor_epoch", "waited")}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.__dict__.update(state)

@@ -1,0 +1,95 @@
+"""Nothing on the way to --help, completion or a config error imports torch, or what else takes its time."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Runs the command and reports, behind its output, which heavy packages it had imported when it ended.
+PROBE = """
+import atexit, sys
+heavy = {"torch", "numpy", "sklearn", "matplotlib", "tensorboard", "PIL", "pooch", "tqdm", "requests"}
+atexit.register(lambda: print("imported:", *sorted(heavy & sys.modules.keys())))
+from dlrun.cli import main
+main()
+"""
+
+QUICK = {
+    "help": (["--help"], 0),
+    "version": (["--version"], 0),
+    "config": (["--cfg", "job", "model=resnet18", "data=cifar10"], 0),
+    "completion": (["-sc", "query=bash"], 0),
+    "installing the completion": (["-sc", "install=bash"], 0),
+    "flag": (["-x"], 2),
+    "syntax": (["foo"], 2),
+    "option": (["model=resnet"], 2),
+    "key": (["trainer.epoch=3"], 2),
+    "added key": (["+trainer.epoch=3"], 2),
+    "deleted group": (["~model"], 2),
+    "value": (["optimizer.lr=abc"], 2),
+    "target": (["optimizer._target_=torch.load"], 2),
+    "torch's own target": (["optimizer._target_=torch.optim.Adam", "+optimizer.nothing=1"], 2),
+    "pairing": (["model=resnet18", "data=moons"], 2),
+    "interpolation": (["trainer.epochs=${x}"], 2),
+    "resume": (["resume=nowhere"], 2),
+}
+
+
+@pytest.mark.parametrize("case", QUICK)
+def test_no_torch(case, tmp_path):
+    arguments, code = QUICK[case]
+    line = "dl-run model="
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, *arguments],
+        cwd=tmp_path,
+        env={"PATH": "", "HOME": str(tmp_path), "COMP_LINE": line, "COMP_POINT": str(len(line)), **python_path()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stdout.splitlines()[-1].strip() == "imported:", done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def python_path() -> dict[str, str]:
+    return {"PYTHONPATH": str(Path(__file__).parent.parent / "src")}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("dl-run model=", "model=lenet model=linear model=mlp model=resnet18"),
+        ("dl-run trainer.ep", "trainer.epochs="),
+        ("dl-run -m data=digits trainer.epochs=1 model=l", "model=lenet model=linear"),
+        ("dl-run model=resnet18 schedule.war", "schedule.warmup="),
+        ("dl-run --con", ""),
+        ("dl-run foo mod", ""),
+    ],
+)
+def test_completion(line, words, monkeypatch, capsys):
+    """In a shell: eval "$(dl-run -sc install=bash)", which asks `dl-run -sc query=bash`."""
+    from dlrun import cli
+
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    monkeypatch.setattr(sys, "argv", ["dl-run", "-sc", "query=bash"])
+    try:
+        cli.main()
+    except SystemExit:
+        assert not words
+    out, err = capsys.readouterr()
+    assert out.startswith(words) and err == ""
+    assert out.strip() == words or words.endswith("resnet18")
+
+
+def test_the_completion_is_for_dl_run(monkeypatch, capsys):
+    from dlrun import cli
+
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    for shell, line in {"bash": "hydra_bash_completion dl-run", "fish": "complete -c dl-run"}.items():
+        monkeypatch.setattr(sys, "argv", ["/somewhere/bin/dl-run", "-sc", f"install={shell}"])
+        cli.main()
+        assert line in capsys.readouterr().out

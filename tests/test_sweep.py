@@ -1,0 +1,219 @@
+"""`dl-run -m`: the grid, its table, and that what happens to one job is no other's concern."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from dlrun.errors import UserError
+from hydra_plugins.dlrun_sweeper.sweeper import Job, JobSweeper, _quoted, report
+
+COMMAND = [sys.executable, "-m", "dlrun"]
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen:
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*COMMAND, *arguments], cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True)
+
+
+def sweep(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    process = start(folder, *arguments)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def table_of(out: str) -> str:
+    return re.search(r"^job .*", out, re.S | re.M)[0]
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A folder of the user's own configs, with an experiment that sweeps by itself."""
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "grid.yaml").write_text(
+        "# @package _global_\n"
+        "defaults:\n  - override /data: moons\n  - override /model: linear\n"
+        "trainer: {epochs: 1}\n"
+        "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      optimizer.lr: 0.1,0.01\n      seed: 0,1,2\n"
+    )
+    return tmp_path
+
+
+def test_jobs_finish_are_refused_and_fail_each_for_itself(own):
+    """A grid with all three, -m among the overrides, odd values, odd folders, the user's own experiment."""
+    code, out, err = sweep(
+        own,
+        "experiment=grid",
+        "optimizer=sgd",
+        "trainer.epochs=2",
+        "-m",
+        "optimizer.lr=0.01,1e37",
+        "--config-dir=mine",
+        "seed=0,1,-1",
+        'data.spec.labels=["a b","c, \\"d\\" = (1)"]',
+        "data.spec.unit='it''s'" if False else "data.spec.unit=it\\'s",
+        "trainer.monitor=null",
+        "output_dir='my sweeps, (1)'",
+        "hydra.job.name=mine",
+    )
+    assert code == 1, err
+    (folder,) = (own / "my sweeps, (1)").glob("*/*_sweep")
+    assert {path.name for path in folder.iterdir()} == {*"0123456"[:6], "multirun.yaml", "results.csv"} - {"2", "5"}
+    rows = list(csv.DictReader((folder / "results.csv").open()))
+    assert [row["status"] for row in rows] == ["finished", "finished", "refused", "diverged", "diverged", "refused"]
+    assert all(float(row["test/acc"]) > 0.5 for row in rows[:2]) and rows[3]["test/acc"] == ""
+    assert "optimizer.lr=0.01" in rows[0]["overrides"] and "seed=1" in rows[1]["overrides"]
+
+    assert "sweep of 6 jobs in " in out and err.count("dl-run: seed=-1: expected an integer >= 0") == 2
+    assert "job 2 refused (exit code 2)" in out and "job 3 diverged (exit code 1)" in out
+    grid, means = table_of(out).split("\n\n")[:2]
+    assert grid.splitlines()[0].split()[0] == "job" and len(grid.splitlines()) == 8
+    assert means.startswith("mean +/- std over seeds") and "seeds" in means.splitlines()[0]
+    row = next(line for line in means.splitlines() if "lr=0.01" in line)
+    values = [float(r["test/acc"]) for r in rows[:2]]
+    expected = f"{sum(values) / 2:.4f} +/- {abs(values[0] - values[1]) / 2**0.5:.4f}"
+    assert expected in row and row.endswith(" 2")
+    assert next(line for line in means.splitlines() if "lr=1" in line).split()[-2:] == ["-", "0"]
+
+    config = OmegaConf.load(folder / "1" / ".hydra" / "config.yaml")
+    assert list(config.data.spec.labels) == ["a b", 'c, "d" = (1)'] and config.data.spec.unit == "it's"
+    assert config.seed == 1 and config.trainer.monitor is None and config.run_dir.endswith("/1")
+    assert OmegaConf.load(folder / "1" / ".hydra" / "hydra.yaml").hydra.job.name == "mine"
+
+
+def test_an_experiment_can_sweep_by_itself_and_two_at_once(own):
+    """Its params are the grid, the command line beats them; jobs do not sweep again; each sweep has its folder."""
+    both = [start(own, "--config-dir=mine", "experiment=grid", "seed=7", "data.batch_size=0") for _ in range(2)]
+    for process in both:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert "sweep of 2 jobs in " in out and err.count("data.batch_size=0: expected an integer >= 1") == 2
+        assert "optimizer.lr=0.1 experiment=grid seed=7" in table_of(out) and table_of(out).count("refused") == 2
+        assert "Traceback" not in err
+    assert len(list((own / "outputs").glob("*/*_sweep*"))) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_sweep_with_the_current_job_saved(tmp_path, number):
+    process = start(
+        tmp_path,
+        "data=moons",
+        "trainer.epochs=100000",
+        "model=linear",
+        "-m",
+        "seed=0,1",
+        "run_dir=null"[:0] or "trainer.log_every=0",
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("outputs/*/*_sweep/0/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    (folder,) = tmp_path.glob("outputs/*/*_sweep")
+    assert json.loads((folder / "0" / "summary.json").read_text())["status"] == "interrupted"
+    assert (folder / "0" / "checkpoints" / "last.ckpt").exists() and not (folder / "1").exists()
+    lines = table_of(out).splitlines()
+    assert lines[2].endswith("stopped") and lines[3].endswith("not run")
+    assert [row["status"] for row in csv.DictReader((folder / "results.csv").open())] == ["stopped", "not run"]
+    assert f"dl-run resume={folder.relative_to(tmp_path)}/0" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["resume=last"], "resume=... in a sweep: a run is resumed by itself"),
+        (["run_dir=here"], "run_dir=... in a sweep: each job has a folder of its own\n  expected output_dir=..."),
+        (["output_dir=taken"], "output_dir=taken: "),
+        (["trainer.epochs=interval(1,5)"], "does not support sweep type"),
+        (["model.hidden=[1"], "cannot read the value in 'model.hidden=[1'"),
+    ],
+)
+def test_a_sweep_that_cannot_start(arguments, text, tmp_path, monkeypatch, capsys):
+    from dlrun import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    (tmp_path / "taken").touch()
+    monkeypatch.setattr(sys, "argv", ["dl-run", "-m", "seed=0,1", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    err = capsys.readouterr().err
+    assert stopped.value.code == 2 and err.startswith("dl-run: ") and text in err
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def fake_jobs(folder: Path, *results: dict | int | None) -> list[Job]:
+    """Jobs that ended so: with a test accuracy, with an exit code, or not at all."""
+    jobs = []
+    for i, result in enumerate(results):
+        job = Job(i, [f"seed={i}", "model=mlp"], folder / str(i), 0 if isinstance(result, dict) else result)
+        job.folder.mkdir(parents=True)
+        if isinstance(result, dict):
+            best = {"epoch": 1, "metric": "val/acc", "value": 0.5}
+            summary = {
+                "status": "finished",
+                "best": best,
+                "test": {"test/acc": 0.25, "confusion": [[1]]},
+                "seconds": 61.25,
+            }
+            (job.folder / "summary.json").write_text(json.dumps({**summary, **result}))
+        jobs.append(job)
+    return jobs
+
+
+def test_the_table(tmp_path):
+    jobs = fake_jobs(tmp_path, {}, {"test": {"test/acc": 0.75}}, 1, 2, -9, -15, 139, None)
+    assert (
+        report(jobs, tmp_path)
+        == (
+            "job                val/acc  test/acc  seconds    status\n"
+            "-------------------------------------------------------\n"
+            "0  seed=0 model=mlp   0.5000    0.2500     61.2  finished\n"
+        )
+        or report(jobs, tmp_path).splitlines()[2].split() == "0 seed=0 model=mlp 0.5000 0.2500 61.2 finished".split()
+    )
+    text = report(jobs, tmp_path)
+    words = ["finished", "finished", "failed", "refused", "killed", "stopped", "exit 139", "not run"]
+    assert all(line.endswith(word) for line, word in zip(text.splitlines()[2:10], words, strict=True))
+    assert text.splitlines()[-1].split() == "model=mlp 0.5000 +/- 0.0000 0.5000 +/- 0.3536 2".split()
+    rows = list(csv.reader((tmp_path / "results.csv").open()))
+    assert rows[0] == ["job", "overrides", "status", "val/acc", "test/acc", "seconds"]
+    assert rows[1] == ["0", "seed=0 model=mlp", "finished", "0.5", "0.25", "61.25"]
+    assert rows[8] == ["7", "seed=7 model=mlp", "not run", "", "", ""]
+
+
+def test_no_job_finished(tmp_path):
+    assert "mean" in report(fake_jobs(tmp_path, 1, 1), tmp_path)
+
+
+def test_a_job_is_started_with_what_the_sweep_was_given(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["dl-run", "-m", "seed=0,1", "--config-dir", "my configs", "-cn", "other"])
+    sweeper = JobSweeper()
+    hydras = ["hydra.mode=MULTIRUN", "hydra.searchpath=[file://x]"]
+    sweeper.setup(
+        hydra_context=None, task_function=None, config=OmegaConf.create({"hydra": {"overrides": {"hydra": hydras}}})
+    )
+    command = sweeper.command(Job(3, ["seed=1"], Path('a, "b"') / "3"))
+    assert command[1:] == [
+        *("-m", "dlrun", "seed=1", "hydra.searchpath=[file://x]", 'run_dir="a, \\"b\\"/3"', "hydra.mode=RUN"),
+        *("--config-name=other", "--config-dir=my configs"),
+    ]
+    with pytest.raises(UserError, match="resume=... in a sweep"):
+        sweeper.sweep(["++resume=last"])
+
+
+def test_a_path_survives_hydras_grammar():
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for text in ("plain", 'a, "b" (c) = [d]', "it's", "back\\slash", "${x}"[1:], "5", "null", "ü"):
+        assert OverridesParser.create().parse_override(f"run_dir={_quoted(Path(text))}").value() == text
