@@ -22,11 +22,9 @@ from pathlib import Path
 from statistics import median
 
 HERE = Path(__file__).resolve().parent
-PYTHON = [sys.executable, "-c"]
-LOOPS = [sys.executable, str(HERE / "bench_loops.py")]
-RUN = [sys.executable, "-m", "dlrun"]
+CODE, LOOPS, RUN = ([sys.executable, *words] for words in (["-c"], [str(HERE / "bench_loops.py")], ["-m", "dlrun"]))
 OTHERS = {"lightning": "Lightning", "keras": "Keras"}
-FASTER = {"mlp": 2.0, "lenet": 1.5}  # than those, at least so many times
+SHARE = {"mlp": 1 / 2, "lenet": 1 / 1.5}  # of their time that dl-run may take
 WARM = 8  # steps of ResNet18 before the clock starts
 
 
@@ -35,13 +33,12 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         self.args, self.folder, self.runs = args, folder, 0
-        self.environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
-        self.rows: list[tuple] = []
+        self.rows: list[tuple[str, ...]] = []
         self.figures: dict[str, dict[str, list[float]]] = {}
 
     def start(self, command: list[str]) -> subprocess.Popen:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, env=self.environment, cwd=HERE.parent, **pipes)
+        environment, pipe = {**os.environ, "OMP_NUM_THREADS": str(self.args.threads)}, subprocess.PIPE
+        return subprocess.Popen(command, env=environment, cwd=HERE.parent, stdout=pipe, stderr=pipe, text=True)
 
     def end(self, process: subprocess.Popen, codes: tuple[int, ...] = (0,)) -> str:
         """The output of a process. An exit code that is not expected ends the benchmark."""
@@ -50,13 +47,13 @@ class Bench:
             sys.exit(f"{' '.join(process.args)}\nended with {process.returncode}:\n{err[-3000:]}")
         return out
 
+    def last_line(self, *command: object) -> dict | float:
+        return json.loads(self.end(self.start([*map(str, command)])).splitlines()[-1])
+
     def seconds(self, *command: str, codes: tuple[int, ...] = (0,)) -> float:
         started = time.perf_counter()
         self.end(self.start([*command]), codes)
         return time.perf_counter() - started
-
-    def loop(self, *words: object) -> dict:
-        return json.loads(self.end(self.start([*LOOPS, *map(str, words)])).splitlines()[-1])
 
     def training(self, *overrides: str) -> tuple[list[str], Path]:
         """A run's command and folder."""
@@ -65,7 +62,7 @@ class Bench:
         return [*RUN, "trainer.device=cpu", f"run_dir={folder}", *overrides], folder
 
     def until(self, rows: int, *overrides: str) -> tuple[float, Path]:
-        """Seconds until a run has written so many rows of metrics, where it is stopped."""
+        """Seconds until a run has written so many rows of metrics, where it is stopped, and its folder."""
         command, folder = self.training(*overrides)
         path, started, process = folder / "metrics.jsonl", time.perf_counter(), self.start(command)
         while process.poll() is None and not (path.exists() and path.read_bytes().count(b"\n") >= rows):
@@ -84,12 +81,15 @@ class Bench:
                 print(f"{part} {turn + 1}/{repeats}: {name} {found[name][-1]:.4g}", file=sys.stderr)
         return {name: median(values) for name, values in found.items()}
 
-    def judge(self, what: str, mine: float, base: float, target: float, unit: str, against: str) -> None:
-        """A row: mine / base, or mine - base for start-up and memory, must be at most the target."""
-        is_ratio = what not in DIFFERENCES
-        value, unit_of = (mine / base, "") if is_ratio else (mine - base, f" {unit}")
-        shown = f"{value:.3g}{unit_of}", f"<= {target:.3g}{unit_of}", "yes" if value <= target else "NO"
-        self.rows.append((what, f"{against}: {base:.4g} {unit}", f"{mine:.4g} {unit}", *shown))
+    def judge(self, what: str, mine: float, against: str, base: float, most: float, unit: str = "s") -> None:
+        """A row: mine / base is at most so much."""
+        verdict = f"{mine / base:.3f}", f"<= {most:.3g}", "yes" if mine / base <= most else "NO"
+        self.rows.append((what, f"{against} {base:.4g} {unit}", f"{mine:.4g} {unit}", *verdict))
+
+    def judge_more(self, what: str, mine: float, against: str, base: float, most: float, unit: str) -> None:
+        """A row: mine - base is at most so much."""
+        verdict = f"+{mine - base:.3g} {unit}", f"<= +{most:g} {unit}", "yes" if mine - base <= most else "NO"
+        self.rows.append((what, f"{against} {base:.4g} {unit}", f"{mine:.4g} {unit}", *verdict))
 
 
 def mnist(bench: Bench, net: str) -> None:
@@ -97,7 +97,7 @@ def mnist(bench: Bench, net: str) -> None:
     epochs, what = bench.args.epochs, f"MNIST {net}, an epoch"
 
     def loop(kind: str) -> float:
-        marks = bench.loop(kind, net, epochs)["marks"]
+        marks = bench.last_line(*LOOPS, kind, net, epochs)["marks"]
         return (marks[-1] - marks[1]) / (epochs - 1)
 
     def ours() -> float:
@@ -107,13 +107,14 @@ def mnist(bench: Bench, net: str) -> None:
         return (ends[-1] - ends[0]) / (epochs - 1)
 
     installed = [name for name in OTHERS if importlib.util.find_spec(name)]
-    loops = {kind: lambda kind=kind: loop(kind) for kind in ("loader", *installed)}
-    found = bench.measure(net, {"hand": lambda: loop("hand"), "dl-run": ours, **loops}, bench.args.repeats)
-    bench.judge(what, found["dl-run"], found["hand"], "/", 1.02, "s", "hand-written")
-    bench.judge(what, found["dl-run"], found["loader"], "/", 1.0, "s", "DataLoader loop")
+    contestants = {"hand": partial(loop, "hand"), "dl-run": ours}
+    contestants |= {kind: partial(loop, kind) for kind in ("loader", *installed)}
+    found = bench.measure(net, contestants, bench.args.repeats)
+    bench.judge(what, found["dl-run"], "hand-written", found["hand"], 1.02)
+    bench.judge(what, found["dl-run"], "DataLoader loop", found["loader"], 1.0)
     for name, title in OTHERS.items():
         if name in installed:
-            bench.judge(what, found["dl-run"], found[name], "*", FASTER[net], "s", f"{title} {version(name)}")
+            bench.judge(what, found["dl-run"], f"{title} {version(name)}", found[name], SHARE[net])
         else:
             bench.rows.append((what, f"{title}: pip install 'dl-run[bench]'", "", "", "", "skipped"))
 
@@ -128,26 +129,33 @@ def wall_times(folder: Path, tag: str) -> list[float]:
 def resnet18(bench: Bench) -> None:
     """Seconds per step, between two rows of step/*."""
     rows = bench.args.steps // WARM
-    choice = ("model=resnet18", "data=cifar10", "trainer.precision=bf16", f"trainer.log_every={WARM}")
 
     def ours() -> float:
+        choice = "model=resnet18", "data=cifar10", "trainer.precision=bf16", f"trainer.log_every={WARM}"
         times = wall_times(bench.until(1 + rows, *choice)[1], "step/loss")
         return (times[rows] - times[0]) / (rows * WARM)
 
-    contestants = {"hand": lambda: bench.loop("step", "resnet18", rows * WARM)["seconds"], "dl-run": ours}
+    contestants = {"hand": partial(bench.last_line, *LOOPS, "step", "resnet18", rows * WARM), "dl-run": ours}
     found = bench.measure("resnet18", contestants, bench.args.repeats)
-    speeds = [f"{128 / found[name]:.0f}" for name in ("dl-run", "hand")]
-    what = f"CIFAR-10 ResNet18 bf16, a step of 128 ({' against '.join(speeds)} images/s)"
-    bench.judge(what, found["dl-run"], found["hand"], "/", 1.02, "s", "hand-written")
+    what = f"CIFAR-10 ResNet18 bf16, a step of 128 ({128 / found['dl-run']:.0f} images/s)"
+    bench.judge(what, found["dl-run"], "hand-written", found["hand"], 1.02)
 
 
 def startup(bench: Bench) -> None:
     """Seconds from the start of the process to the end of the first step."""
+    base = {"torch": partial(bench.seconds, *CODE, "import torch")}
     ours = {"dl-run": lambda: bench.until(1, "trainer.log_every=1")[0]}
-    found = bench.measure(
-        "startup", {"torch": lambda: bench.seconds(*PYTHON, "import torch"), **ours}, bench.args.repeats + 2
-    )
-    bench.judge("digits, start to first step", found["dl-run"], found["torch"], "-", 1.0, "s", "import torch")
+    found = bench.measure("startup", base | ours, bench.args.repeats + 2)
+    bench.judge_more("digits, start to first step", found["dl-run"], "import torch", found["torch"], 1.0, "s")
+
+
+def memory(bench: Bench) -> None:
+    """The peak of resident memory over a whole run, test and plots included."""
+    base = {"torch": partial(bench.last_line, *CODE, PEAK, *CODE, "import torch")}
+    choice = "model=mlp", "data=mnist", "trainer.epochs=3"
+    ours = {"dl-run": lambda: bench.last_line(*CODE, PEAK, *bench.training(*choice)[0])}
+    found = bench.measure("memory", base | ours, bench.args.repeats)
+    bench.judge_more("MNIST mlp, peak memory", found["dl-run"], "import torch", found["torch"], 250, "MB")
 
 
 # A child counts its parent's peak as its own: a small process starts the command.
@@ -157,39 +165,28 @@ print(usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
 sys.exit(os.waitstatus_to_exitcode(status))"""
 
 
-def memory(bench: Bench) -> None:
-    """The peak of resident memory over a whole run, test and plots included."""
-
-    def peak(command: list[str]) -> float:
-        return float(bench.end(bench.start([*PYTHON, PEAK, *command])).splitlines()[-1])
-
-    ours = {"dl-run": lambda: peak(bench.training("model=mlp", "data=mnist", "trainer.epochs=3")[0])}
-    found = bench.measure("memory", {"torch": lambda: peak([*PYTHON, "import torch"]), **ours}, bench.args.repeats)
-    bench.judge("MNIST mlp, peak memory", found["dl-run"], found["torch"], "-", 250, "MB", "import torch")
-
-
 def cli(bench: Bench) -> None:
     """Seconds that help, the printed config and an error take."""
     commands = {"--help": ["--help"], "--cfg job": ["--cfg", "job"], "a misspelt key": ["trainer.epoch=1"]}
-    ours = {k: lambda words=words: bench.seconds(*RUN, *words, codes=(0, 2)) for k, words in commands.items()}
-    found = bench.measure(
-        "cli", {"hydra": lambda: bench.seconds(*PYTHON, "import hydra"), **ours}, bench.args.repeats + 2
-    )
+    base = {"hydra": partial(bench.seconds, *CODE, "import hydra")}
+    ours = {name: partial(bench.seconds, *RUN, *words, codes=(0, 2)) for name, words in commands.items()}
+    found = bench.measure("cli", base | ours, bench.args.repeats + 2)
     for name in commands:
-        bench.judge(f"dl-run, {name}", found[name], found["hydra"], "/", 3.0, "s", "import hydra")
+        bench.judge(f"dl-run, {name}", found[name], "import hydra", found["hydra"], 3.0)
 
 
-PARTS: dict[str, Callable[[Bench], None]] = {net: partial(mnist, net=net) for net in FASTER}
+PARTS: dict[str, Callable[[Bench], None]] = {net: partial(mnist, net=net) for net in SHARE}
 PARTS |= {part.__name__: part for part in (resnet18, startup, memory, cli)}
 
 
 def machine(threads: int) -> str:
     info = Path("/proc/cpuinfo")
-    lines = (line.partition(": ") for line in info.read_text().splitlines()) if info.exists() else ()
-    facts = {key.strip(): value for key, _, value in lines}
-    name, flags = facts.get("model name", platform.processor()), facts.get("flags", "").split()
-    found = [name, f"{os.cpu_count()} cores", *(flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags)]
-    return ", ".join([*found, f"{threads} threads", f"torch {version('torch')}", f"Python {platform.python_version()}"])
+    facts = (
+        dict(line.split("\t: ") for line in info.read_text().splitlines() if "\t: " in line) if info.exists() else {}
+    )
+    flags = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in facts.get("flags\t", "")]
+    processor = ", ".join([facts.get("model name", platform.processor()), f"{os.cpu_count()} cores", *flags])
+    return f"{processor}, {threads} threads, torch {version('torch')}, Python {platform.python_version()}"
 
 
 def main(about: str) -> None:
@@ -201,12 +198,11 @@ def main(about: str) -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each process (%(default)s)")
     parser.add_argument("--json", type=Path, help="write every measurement to this file")
     args = parser.parse_args()
-    parts = args.only.split(",")
-    if not set(parts) <= set(PARTS) or min(args.repeats, args.epochs - 1, args.steps // WARM, args.threads) < 1:
-        parser.error(f"expected --only some of {','.join(PARTS)}; --epochs >= 2, --steps >= {WARM}, others >= 1")
+    if not set(args.only.split(",")) <= set(PARTS) or min(args.repeats, args.epochs - 1, args.steps // WARM) < 1:
+        parser.error(f"expected --only some of {','.join(PARTS)}; --repeats >= 1, --epochs >= 2, --steps >= {WARM}")
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(args, Path(folder))
-        for part in parts:
+        for part in args.only.split(","):
             PARTS[part](bench)
     titles = ("what", "against", "dl-run", "ratio or difference", "target", "reached")
     print("\n".join("| " + " | ".join(row) + " |" for row in (titles, ("---",) * len(titles), *bench.rows)))
