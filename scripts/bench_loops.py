@@ -11,7 +11,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -45,35 +46,30 @@ def network(name: str) -> nn.Module:
     return nn.Sequential(*maps, nn.Flatten(), *hidden, nn.Linear(84, 10))
 
 
-class Memory:
-    """The batches of tensors in memory; like a DataLoader, each iteration is an epoch."""
-
-    def __init__(self, part: Part, size: int, shuffle: bool = False) -> None:
-        self.x, self.y, self.size, self.shuffle = *part, size, shuffle
-
-    def __iter__(self) -> Iterator[Part]:
-        if not self.shuffle:
-            return zip(self.x.split(self.size), self.y.split(self.size), strict=True)
-        return ((self.x[rows], self.y[rows]) for rows in torch.randperm(len(self.x)).split(self.size))
+def shuffled(x: Tensor, y: Tensor) -> Iterator[Part]:
+    return ((x[rows], y[rows]) for rows in torch.randperm(len(x)).split(BATCH))
 
 
 def loaders(train: Part, val: Part) -> tuple[DataLoader, DataLoader]:
     return DataLoader(TensorDataset(*train), BATCH, shuffle=True), DataLoader(TensorDataset(*val), EVAL_BATCH)
 
 
-def loader(name: str, *parts: Part, epochs: int) -> dict:
-    return hand(name, *parts, epochs=epochs, batches=loaders(*parts))
+def loader(name: str, train: Part, val: Part, epochs: int) -> dict:
+    return fit(network(name), *loaders(train, val), epochs)
 
 
-def hand(name: str, train: Part, val: Part, epochs: int, batches: tuple[DataLoader, DataLoader] | None = None) -> dict:
-    """The loop that one writes by hand, over tensors in memory or what else gives batches."""
-    train, val = batches or (Memory(train, BATCH, shuffle=True), Memory(val, EVAL_BATCH))
-    net = network(name)
+def hand(name: str, train: Part, val: Part, epochs: int) -> dict:
+    batches = list(zip(val[0].split(EVAL_BATCH), val[1].split(EVAL_BATCH), strict=True))
+    return fit(network(name), partial(shuffled, *train), batches, epochs)
+
+
+def fit(net: nn.Module, train: Callable | DataLoader, val: Iterable[Part], epochs: int) -> dict:
+    """The loop that one writes by hand."""
     optimizer = torch.optim.Adam(net.parameters(), lr=LR, fused=True)
     marks, acc = [time.time()], 0.0
     for _ in range(epochs):
         net.train()
-        for x, y in train:
+        for x, y in train() if callable(train) else train:
             loss = F.cross_entropy(net(x), y)
             loss.backward()
             optimizer.step()
@@ -125,9 +121,8 @@ def keras(name: str, train: Part, val: Part, epochs: int) -> dict:
     net = Sequential([layers.Input((1, 28, 28)), *(maps if name == "lenet" else ()), *dense])
     net.compile(optimizers.Adam(LR), losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     marks = []
-    clock = callbacks.LambdaCallback(
-        **{f"on_{at}": lambda *_: marks.append(time.time()) for at in ("epoch_begin", "train_end")}
-    )
+    note = lambda *_: marks.append(time.time())  # noqa: E731
+    clock = callbacks.LambdaCallback(on_epoch_begin=note, on_train_end=note)
     (x, y), judged = ([t.numpy() for t in part] for part in (train, val))
     with tempfile.TemporaryDirectory() as folder:
         keep = [callbacks.CSVLogger(f"{folder}/log.csv"), callbacks.ModelCheckpoint(f"{folder}/last.keras"), clock]
@@ -141,7 +136,7 @@ def step(name: str, steps: int) -> float:
     config, (x, y), _ = load(f"model={name}", "data=cifar10")
     net = build(config["model"])(build(config["data"]["spec"])).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(net.parameters(), lr=LR, fused=True)
-    batches, started = iter(Memory((x.to(memory_format=torch.channels_last), y), BATCH, shuffle=True)), 0.0
+    batches, started = shuffled(x.to(memory_format=torch.channels_last), y), 0.0
     for number in range(WARM + steps):
         started = time.time() if number == WARM else started
         x, y = next(batches)
@@ -155,6 +150,5 @@ def step(name: str, steps: int) -> float:
 
 if __name__ == "__main__":
     what, net, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    print(
-        json.dumps(step(net, count) if what == "step" else globals()[what](net, *load("data=mnist")[1:], epochs=count))
-    )
+    found = step(net, count) if what == "step" else globals()[what](net, *load("data=mnist")[1:], count)
+    print(json.dumps(found))

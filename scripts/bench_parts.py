@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,7 @@ class Bench:
     """rows: the table's. figures: every single measurement, by part and contestant."""
 
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
-        self.args, self.folder, self.runs = args, folder, 0
+        self.args, self.folder = args, folder
         self.rows: list[tuple[str, ...]] = []
         self.figures: dict[str, dict[str, list[float]]] = {}
 
@@ -57,8 +58,7 @@ class Bench:
 
     def training(self, *overrides: str) -> tuple[list[str], Path]:
         """A run's command and folder."""
-        self.runs += 1
-        folder = self.folder / f"run{self.runs}"
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
         return [*RUN, "trainer.device=cpu", f"run_dir={folder}", *overrides], folder
 
     def until(self, rows: int, *overrides: str) -> tuple[float, Path]:
@@ -72,24 +72,27 @@ class Bench:
         self.end(process, (143,))
         return seconds, folder
 
-    def measure(self, part: str, contestants: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+    def measure(self, part: str, contestants: dict[str, Callable[[], float]]) -> dict[str, float]:
         """Each contestant's median."""
         found = self.figures[part] = {name: [] for name in contestants}
-        for turn in range(repeats):
+        for turn in range(self.args.repeats):
             for name, one in contestants.items():
                 found[name].append(one())
-                print(f"{part} {turn + 1}/{repeats}: {name} {found[name][-1]:.4g}", file=sys.stderr)
+                print(f"{part} {turn + 1}/{self.args.repeats}: {name} {found[name][-1]:.4g}", file=sys.stderr)
         return {name: median(values) for name, values in found.items()}
 
-    def judge(self, what: str, mine: float, against: str, base: float, most: float, unit: str = "s") -> None:
-        """A row: mine / base is at most so much."""
-        verdict = f"{mine / base:.3f}", f"<= {most:.3g}", "yes" if mine / base <= most else "NO"
-        self.rows.append((what, f"{against} {base:.4g} {unit}", f"{mine:.4g} {unit}", *verdict))
+    def judge(self, what: str, mine: float, against: str, base: float, most: float, more: str = "") -> None:
+        """A row: mine / base is at most so much; with a unit in `more`, mine - base is."""
+        value, unit = (mine - base, f" {more} more") if more else (mine / base, "")
+        verdict = f"{value:.3f}{unit}", f"<= {most:.3g}{unit}", "yes" if value <= most else "NO"
+        self.rows.append((what, f"{against} {base:.4g} {more or 's'}", f"{mine:.4g} {more or 's'}", *verdict))
 
-    def judge_more(self, what: str, mine: float, against: str, base: float, most: float, unit: str) -> None:
-        """A row: mine - base is at most so much."""
-        verdict = f"+{mine - base:.3g} {unit}", f"<= +{most:g} {unit}", "yes" if mine - base <= most else "NO"
-        self.rows.append((what, f"{against} {base:.4g} {unit}", f"{mine:.4g} {unit}", *verdict))
+    def versus(
+        self, part: str, against: str, base: Callable, ours: dict[str, Callable], most: float, more: str = ""
+    ) -> None:
+        found = self.measure(part, {against: base, **ours})
+        for what in ours:
+            self.judge(what, found[what], against, found[against], most, more)
 
 
 def mnist(bench: Bench, net: str) -> None:
@@ -109,7 +112,7 @@ def mnist(bench: Bench, net: str) -> None:
     installed = [name for name in OTHERS if importlib.util.find_spec(name)]
     contestants = {"hand": partial(loop, "hand"), "dl-run": ours}
     contestants |= {kind: partial(loop, kind) for kind in ("loader", *installed)}
-    found = bench.measure(net, contestants, bench.args.repeats)
+    found = bench.measure(net, contestants)
     bench.judge(what, found["dl-run"], "hand-written", found["hand"], 1.02)
     bench.judge(what, found["dl-run"], "DataLoader loop", found["loader"], 1.0)
     for name, title in OTHERS.items():
@@ -135,27 +138,22 @@ def resnet18(bench: Bench) -> None:
         times = wall_times(bench.until(1 + rows, *choice)[1], "step/loss")
         return (times[rows] - times[0]) / (rows * WARM)
 
-    contestants = {"hand": partial(bench.last_line, *LOOPS, "step", "resnet18", rows * WARM), "dl-run": ours}
-    found = bench.measure("resnet18", contestants, bench.args.repeats)
-    what = f"CIFAR-10 ResNet18 bf16, a step of 128 ({128 / found['dl-run']:.0f} images/s)"
-    bench.judge(what, found["dl-run"], "hand-written", found["hand"], 1.02)
+    hand = partial(bench.last_line, *LOOPS, "step", "resnet18", rows * WARM)
+    bench.versus("resnet18", "hand-written", hand, {"CIFAR-10 ResNet18 bf16, 128 images": ours}, 1.02)
 
 
 def startup(bench: Bench) -> None:
-    """Seconds from the start of the process to the end of the first step."""
-    base = {"torch": partial(bench.seconds, *CODE, "import torch")}
-    ours = {"dl-run": lambda: bench.until(1, "trainer.log_every=1")[0]}
-    found = bench.measure("startup", base | ours, bench.args.repeats + 2)
-    bench.judge_more("digits, start to first step", found["dl-run"], "import torch", found["torch"], 1.0, "s")
+    """Seconds from the start to the end of the first step, and to that of the import: no exit in either."""
+    base = partial(bench.seconds, *CODE, "import os, torch; os._exit(0)")
+    ours = {"digits, start to first step": lambda: bench.until(1, "trainer.log_every=1")[0]}
+    bench.versus("startup", "import torch", base, ours, 1.0, more="s")
 
 
 def memory(bench: Bench) -> None:
     """The peak of resident memory over a whole run, test and plots included."""
-    base = {"torch": partial(bench.last_line, *CODE, PEAK, *CODE, "import torch")}
-    choice = "model=mlp", "data=mnist", "trainer.epochs=3"
-    ours = {"dl-run": lambda: bench.last_line(*CODE, PEAK, *bench.training(*choice)[0])}
-    found = bench.measure("memory", base | ours, bench.args.repeats)
-    bench.judge_more("MNIST mlp, peak memory", found["dl-run"], "import torch", found["torch"], 250, "MB")
+    peak, choice = [*CODE, PEAK], ("model=mlp", "data=mnist", "trainer.epochs=3")
+    ours = {"MNIST mlp, peak memory": lambda: bench.last_line(*peak, *bench.training(*choice)[0])}
+    bench.versus("memory", "import torch", partial(bench.last_line, *peak, *CODE, "import torch"), ours, 250, more="MB")
 
 
 # A child counts its parent's peak as its own: a small process starts the command.
@@ -168,11 +166,8 @@ sys.exit(os.waitstatus_to_exitcode(status))"""
 def cli(bench: Bench) -> None:
     """Seconds that help, the printed config and an error take."""
     commands = {"--help": ["--help"], "--cfg job": ["--cfg", "job"], "a misspelt key": ["trainer.epoch=1"]}
-    base = {"hydra": partial(bench.seconds, *CODE, "import hydra")}
-    ours = {name: partial(bench.seconds, *RUN, *words, codes=(0, 2)) for name, words in commands.items()}
-    found = bench.measure("cli", base | ours, bench.args.repeats + 2)
-    for name in commands:
-        bench.judge(f"dl-run, {name}", found[name], "import hydra", found["hydra"], 3.0)
+    ours = {f"dl-run, {name}": partial(bench.seconds, *RUN, *words, codes=(0, 2)) for name, words in commands.items()}
+    bench.versus("cli", "import hydra", partial(bench.seconds, *CODE, "import hydra"), ours, 3.0)
 
 
 PARTS: dict[str, Callable[[Bench], None]] = {net: partial(mnist, net=net) for net in SHARE}
@@ -180,19 +175,22 @@ PARTS |= {part.__name__: part for part in (resnet18, startup, memory, cli)}
 
 
 def machine(threads: int) -> str:
-    info = Path("/proc/cpuinfo")
-    facts = (
-        dict(line.split("\t: ") for line in info.read_text().splitlines() if "\t: " in line) if info.exists() else {}
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    name = re.search(r"model name\s*: (.*)", info)
+    processor = ", ".join(
+        [
+            name[1] if name else platform.processor(),
+            f"{os.cpu_count()} cores",
+            *re.findall("avx512_bf16|amx_bf16", info)[:1],
+        ]
     )
-    flags = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in facts.get("flags\t", "")]
-    processor = ", ".join([facts.get("model name", platform.processor()), f"{os.cpu_count()} cores", *flags])
     return f"{processor}, {threads} threads, torch {version('torch')}, Python {platform.python_version()}"
 
 
 def main(about: str) -> None:
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(PARTS), help="parts, some of %(default)s")
-    parser.add_argument("--repeats", type=int, default=5, help="of each training (%(default)s); start-up, CLI: 2 more")
+    parser.add_argument("--repeats", type=int, default=5, help="of each measurement (%(default)s)")
     parser.add_argument("--epochs", type=int, default=8, help="of each training, the first left out (%(default)s)")
     parser.add_argument("--steps", type=int, default=24, help="timed steps of ResNet18, behind 8 others (%(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each process (%(default)s)")
@@ -208,7 +206,6 @@ def main(about: str) -> None:
     print("\n".join("| " + " | ".join(row) + " |" for row in (titles, ("---",) * len(titles), *bench.rows)))
     print(f"\n{machine(args.threads)}")
     if args.json:
-        rows = [dict(zip(titles, row, strict=True)) for row in bench.rows]
-        content = {"machine": machine(args.threads), "rows": rows, "figures": bench.figures}
+        content = {"machine": machine(args.threads), "rows": [titles, *bench.rows], "figures": bench.figures}
         args.json.write_text(json.dumps(content, indent=2) + "\n")
     sys.exit(any(row[-1] == "NO" for row in bench.rows))

@@ -14,7 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from dlrun.errors import UserError
-from hydra_plugins.dlrun_sweeper.sweeper import Job, JobSweeper, _quoted, report
+from hydra_plugins.dlrun_sweeper.sweeper import Job, JobSweeper, report
 
 COMMAND = [sys.executable, "-m", "dlrun"]
 
@@ -32,7 +32,7 @@ def sweep(folder: Path, *arguments: str) -> tuple[int, str, str]:
 
 
 def table_of(out: str) -> str:
-    return re.search(r"^job .*", out, re.S | re.M)[0]
+    return re.search(r"^job  .*", out, re.S | re.M)[0]
 
 
 @pytest.fixture
@@ -56,36 +56,37 @@ def test_jobs_finish_are_refused_and_fail_each_for_itself(own):
         "optimizer=sgd",
         "trainer.epochs=2",
         "-m",
-        "optimizer.lr=0.01,1e37",
+        "optimizer.lr=0.01",
+        "task.l2=0,1e38",
         "--config-dir=mine",
         "seed=0,1,-1",
         'data.spec.labels=["a b","c, \\"d\\" = (1)"]',
-        "data.spec.unit='it''s'" if False else "data.spec.unit=it\\'s",
+        '++data.spec.names=["it\'s", y]',
         "trainer.monitor=null",
         "output_dir='my sweeps, (1)'",
         "hydra.job.name=mine",
     )
     assert code == 1, err
     (folder,) = (own / "my sweeps, (1)").glob("*/*_sweep")
-    assert {path.name for path in folder.iterdir()} == {*"0123456"[:6], "multirun.yaml", "results.csv"} - {"2", "5"}
-    rows = list(csv.DictReader((folder / "results.csv").open()))
+    assert {path.name for path in folder.iterdir()} == {"0", "1", "3", "4", "multirun.yaml", "results.csv"}
+    rows = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
     assert [row["status"] for row in rows] == ["finished", "finished", "refused", "diverged", "diverged", "refused"]
     assert all(float(row["test/acc"]) > 0.5 for row in rows[:2]) and rows[3]["test/acc"] == ""
-    assert "optimizer.lr=0.01" in rows[0]["overrides"] and "seed=1" in rows[1]["overrides"]
+    assert "task.l2=0 " in rows[0]["overrides"] and "seed=1" in rows[1]["overrides"]
 
     assert "sweep of 6 jobs in " in out and err.count("dl-run: seed=-1: expected an integer >= 0") == 2
     assert "job 2 refused (exit code 2)" in out and "job 3 diverged (exit code 1)" in out
     grid, means = table_of(out).split("\n\n")[:2]
     assert grid.splitlines()[0].split()[0] == "job" and len(grid.splitlines()) == 8
     assert means.startswith("mean +/- std over seeds") and "seeds" in means.splitlines()[0]
-    row = next(line for line in means.splitlines() if "lr=0.01" in line)
+    row = next(line for line in means.splitlines() if "l2=0 " in line)
     values = [float(r["test/acc"]) for r in rows[:2]]
     expected = f"{sum(values) / 2:.4f} +/- {abs(values[0] - values[1]) / 2**0.5:.4f}"
     assert expected in row and row.endswith(" 2")
-    assert next(line for line in means.splitlines() if "lr=1" in line).split()[-2:] == ["-", "0"]
+    assert next(line for line in means.splitlines() if "l2=1e+38" in line).split()[-2:] == ["-", "0"]
 
     config = OmegaConf.load(folder / "1" / ".hydra" / "config.yaml")
-    assert list(config.data.spec.labels) == ["a b", 'c, "d" = (1)'] and config.data.spec.unit == "it's"
+    assert list(config.data.spec.labels) == ["a b", 'c, "d" = (1)'] and config.data.spec.names[0] == "it's"
     assert config.seed == 1 and config.trainer.monitor is None and config.run_dir.endswith("/1")
     assert OmegaConf.load(folder / "1" / ".hydra" / "hydra.yaml").hydra.job.name == "mine"
 
@@ -104,15 +105,7 @@ def test_an_experiment_can_sweep_by_itself_and_two_at_once(own):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_sweep_with_the_current_job_saved(tmp_path, number):
-    process = start(
-        tmp_path,
-        "data=moons",
-        "trainer.epochs=100000",
-        "model=linear",
-        "-m",
-        "seed=0,1",
-        "run_dir=null"[:0] or "trainer.log_every=0",
-    )
+    process = start(tmp_path, "data=moons", "trainer.epochs=100000", "-m", "model=linear", "seed=0,1")
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("outputs/*/*_sweep/0/metrics.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -124,7 +117,10 @@ def test_a_signal_stops_the_sweep_with_the_current_job_saved(tmp_path, number):
     assert (folder / "0" / "checkpoints" / "last.ckpt").exists() and not (folder / "1").exists()
     lines = table_of(out).splitlines()
     assert lines[2].endswith("stopped") and lines[3].endswith("not run")
-    assert [row["status"] for row in csv.DictReader((folder / "results.csv").open())] == ["stopped", "not run"]
+    assert [row["status"] for row in csv.DictReader((folder / "results.csv").read_text().splitlines())] == [
+        "stopped",
+        "not run",
+    ]
     assert f"dl-run resume={folder.relative_to(tmp_path)}/0" in out
 
 
@@ -173,20 +169,12 @@ def fake_jobs(folder: Path, *results: dict | int | None) -> list[Job]:
 
 def test_the_table(tmp_path):
     jobs = fake_jobs(tmp_path, {}, {"test": {"test/acc": 0.75}}, 1, 2, -9, -15, 139, None)
-    assert (
-        report(jobs, tmp_path)
-        == (
-            "job                val/acc  test/acc  seconds    status\n"
-            "-------------------------------------------------------\n"
-            "0  seed=0 model=mlp   0.5000    0.2500     61.2  finished\n"
-        )
-        or report(jobs, tmp_path).splitlines()[2].split() == "0 seed=0 model=mlp 0.5000 0.2500 61.2 finished".split()
-    )
     text = report(jobs, tmp_path)
+    assert text.splitlines()[2].split() == "0 seed=0 model=mlp 0.5000 0.2500 61.2 finished".split()
     words = ["finished", "finished", "failed", "refused", "killed", "stopped", "exit 139", "not run"]
     assert all(line.endswith(word) for line, word in zip(text.splitlines()[2:10], words, strict=True))
     assert text.splitlines()[-1].split() == "model=mlp 0.5000 +/- 0.0000 0.5000 +/- 0.3536 2".split()
-    rows = list(csv.reader((tmp_path / "results.csv").open()))
+    rows = list(csv.reader((tmp_path / "results.csv").read_text().splitlines()))
     assert rows[0] == ["job", "overrides", "status", "val/acc", "test/acc", "seconds"]
     assert rows[1] == ["0", "seed=0 model=mlp", "finished", "0.5", "0.25", "61.25"]
     assert rows[8] == ["7", "seed=7 model=mlp", "not run", "", "", ""]
@@ -203,17 +191,10 @@ def test_a_job_is_started_with_what_the_sweep_was_given(monkeypatch):
     sweeper.setup(
         hydra_context=None, task_function=None, config=OmegaConf.create({"hydra": {"overrides": {"hydra": hydras}}})
     )
-    command = sweeper.command(Job(3, ["seed=1"], Path('a, "b"') / "3"))
+    command = sweeper.command(Job(3, ["seed=1"], Path('a, "b"\\c') / "3"))
     assert command[1:] == [
-        *("-m", "dlrun", "seed=1", "hydra.searchpath=[file://x]", 'run_dir="a, \\"b\\"/3"', "hydra.mode=RUN"),
+        *("-m", "dlrun", "seed=1", "hydra.searchpath=[file://x]", 'run_dir="a, \\"b\\"\\c/3"', "hydra.mode=RUN"),
         *("--config-name=other", "--config-dir=my configs"),
     ]
     with pytest.raises(UserError, match="resume=... in a sweep"):
         sweeper.sweep(["++resume=last"])
-
-
-def test_a_path_survives_hydras_grammar():
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    for text in ("plain", 'a, "b" (c) = [d]', "it's", "back\\slash", "${x}"[1:], "5", "null", "ü"):
-        assert OverridesParser.create().parse_override(f"run_dir={_quoted(Path(text))}").value() == text

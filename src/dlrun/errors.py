@@ -16,6 +16,6 @@ class CheckpointError(UserError):
 
 
 def nearest(word: str, words: object) -> str:
-    """"; did you mean 'x'?" where a word is close to one of `words`, else nothing."""
+    """ "; did you mean 'x'?" where a word is close to one of `words`, else nothing."""
     close = get_close_matches(word, list(words), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""

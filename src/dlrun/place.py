@@ -10,7 +10,9 @@ from torch import nn
 
 from dlrun.errors import UserError
 
-LARGE = 1_000_000  # parameters from which a convolutional net gains from bf16 on a CPU that has it (measured: docs/LOG.md)
+LARGE = (
+    1_000_000  # parameters from which a convolutional net gains from bf16 on a CPU that has it (measured: docs/LOG.md)
+)
 
 
 @dataclass(frozen=True)
@@ -37,19 +39,27 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"
     if name == "cuda" and not cuda or name == "mps" and not mps:
-        reason = "this build of torch has no CUDA" if name == "cuda" and torch.version.cuda is None else f"torch finds no {name} device"
-        raise UserError(f"trainer.device={name}: {reason}\n  expected one of: cpu{', cuda' * cuda}{', mps' * mps}\n  trainer.device=auto takes the best there is")
+        no_cuda = name == "cuda" and torch.version.cuda is None
+        reason = "this build of torch has no CUDA" if no_cuda else f"torch finds no {name} device"
+        there = ", ".join(["cpu", *["cuda"] * cuda, *["mps"] * mps])
+        raise UserError(
+            f"trainer.device={name}: {reason}\n"
+            f"  expected one of: {there}\n"
+            "  trainer.device=auto takes the best there is"
+        )
     return torch.device(name, 0) if name == "cuda" else torch.device(name)
 
 
 def place(net: nn.Module, device: torch.device, precision: str, compiled: bool) -> Place:
-    """Moves the net to the device, chooses layout and precision, and has it compiled when asked. Changes `net` in place."""
+    """Moves the net to the device, chooses layout and precision, has it compiled when asked. Changes `net` in place."""
     convolutional = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in net.modules())
     channels_last = convolutional and device.type != "mps"
     net.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
     chosen, why = (precision, "asked for") if precision != "auto" else _choose_precision(net, device, convolutional)
     if precision == "fp16" and device.type == "cpu":
-        raise UserError("trainer.precision=fp16 on the CPU: expected fp32 or bf16 there; fp16 needs trainer.device=cuda")
+        raise UserError(
+            "trainer.precision=fp16 on the CPU: expected fp32 or bf16 there; fp16 needs trainer.device=cuda"
+        )
     if compiled:
         net.compile()  # in place: the names in checkpoints stay plain
     return Place(device, chosen, channels_last, why)
@@ -57,7 +67,11 @@ def place(net: nn.Module, device: torch.device, precision: str, compiled: bool) 
 
 def _choose_precision(net: nn.Module, device: torch.device, convolutional: bool) -> tuple[str, str]:
     if device.type == "cuda":
-        return ("bf16", "this GPU has it") if torch.cuda.is_bf16_supported(including_emulation=False) else ("fp32", "this GPU has no bf16")
+        return (
+            ("bf16", "this GPU has it")
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else ("fp32", "this GPU has no bf16")
+        )
     if device.type != "cpu":
         return "fp32", f"the safe choice on {device.type}"
     has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -9,6 +9,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy
+
 from dlrun.checkpoint import Checkpoints
 from dlrun.errors import UserError
 from dlrun.folders import write_whole
@@ -100,9 +102,12 @@ class Run:
         self.facts.update(results)
         write_whole(self.folder / "summary.json", json.dumps({"status": status, **self.facts}, indent=2) + "\n")
 
-    def plot(self, name: str, figure: object) -> None:
+    def plot(self, name: str, figure: object, step: int) -> None:
+        """A figure as plots/<name>.png, and among TensorBoard's pictures."""
         (self.folder / "plots").mkdir(exist_ok=True)
         figure.savefig(self.folder / "plots" / f"{name}.png")
+        pixels = numpy.asarray(figure.canvas.buffer_rgba())[..., :3]
+        self.tensorboard().add_image(f"plots/{name}", pixels, step, dataformats="HWC")
 
     def close(self) -> None:
         with ExitStack() as files:  # each of them, whatever becomes of the others

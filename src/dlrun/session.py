@@ -70,6 +70,7 @@ class Session:
         self.task: Task = build(config["task"])(**{name: handed[name] for name in needs})
         make_best(self.task, trainer)  # refuses a metric that the task does not measure, before anything is written
         self.data.load(device, self.place.channels_last)
+        self.steps_per_epoch = self.task.steps(self.data)  # refuses batches that the net cannot take, too
 
     def start(self, folder: Path, resumed: bool) -> tuple[Outcome, float | None]:
         """Train in this folder to the end or to a signal. Gives the outcome and the goal metric, if it came to that."""
@@ -86,7 +87,7 @@ class Session:
 
     def train(self, run: Run, resumed: bool, signals: Signals) -> tuple[Outcome, float | None]:
         """Restore, fit and finish. A signal in `finish` stops that: what was learnt is saved, it can be done again."""
-        clock = Clock(self.config["seed"], self.trainer.epochs, self.task.steps(self.data), self.trainer.max_steps)
+        clock = Clock(self.config["seed"], self.trainer.epochs, self.steps_per_epoch, self.trainer.max_steps)
         training = Training(self.task, self.trainer, run, clock)
         if resumed:
             state, why = run.checkpoints.load_last()
@@ -135,11 +136,13 @@ class Session:
         test = task.evaluate(self.data, "test")
         report = task.report(self.data)
         for name, figure in report.pop("figures", {}).items():
-            run.plot(name, figure)
+            run.plot(name, figure, clock.step)
         for name in sorted(
             {key.partition("/")[2] for row in run.rows for key in row if key.startswith(("train/", "val/"))}
         ):
-            run.plot(name, plots.curves(run.rows, name, best.epoch if best and best.score is not None else None))
+            run.plot(
+                name, plots.curves(run.rows, name, best.epoch if best and best.score is not None else None), clock.step
+            )
         speeds = [row["time/samples_per_s"] for row in run.rows]
         results |= {
             "test": {f"test/{name}": value for name, value in test.items()} | report,
@@ -193,7 +196,8 @@ class Session:
             f"val (epoch {best.epoch})" if row else "val",
             *(number(row[f"val/{n}"]) if f"val/{n}" in row else "-" for n in test),
         ]
-        rows = [head, val, ["test", *(number(v) for v in test.values())]]
+        tested = "test" if self.trainer.test == "best" else f"test (epoch {clock.epoch})"
+        rows = [head, val, [tested, *(number(v) for v in test.values())]]
         return f"\n{table(rows)}\n\n{why}; {clock.step:,} steps in {clock.seconds:.1f} s; {run.folder}"
 
 

@@ -39,7 +39,7 @@ class Image:
 class Table:
     """Rows of real features, each with a class or with real targets.
 
-    features: columns. classes: labels are 0 .. classes - 1, or None for regression. targets: real numbers to predict per row.
+    features: columns. classes: labels are 0 .. classes - 1, or None for regression. targets: real numbers per row.
     names, labels: the columns' and the classes' names, in order, where they have any. unit: of the target, for plots.
     """
 

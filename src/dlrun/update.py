@@ -43,7 +43,12 @@ class Update:
         self.params = [p for p in net.parameters() if p.requires_grad]
         if not self.params:
             raise UserError("the network has no parameters to train: expected at least one that is not frozen")
-        self.optimizer = optimizer(self.params)
+        try:
+            self.optimizer = optimizer(self.params)
+        except (TypeError, ValueError) as error:  # torch's own classes check their own values
+            raise UserError(
+                f"the optimizer refuses its settings: {error}\n  expected what torch.optim says of it"
+            ) from None
         # its own step, without the profiler's hooks around it and the import of torch's compiler (0.9 s) inside them
         self.take_step = partial(unwrap(type(self.optimizer).step), self.optimizer)
         self.schedule, self.clip, self.on_nan = schedule, clip, on_nan

@@ -77,7 +77,7 @@ def split_rows(samples: int, val_fraction: float, folds: int, fold: int) -> dict
     folds > 1 holds out the fold-th of `folds` equal parts; else a `val_fraction` of all is held out.
     Raises UserError where a part would be empty.
     """
-    order = np.random.Generator(np.random.PCG64(0)).permutation(samples)
+    order = np.random.RandomState(0).permutation(samples)  # its stream is frozen: a later NumPy gives the same split
     if folds == 1 or fold and fold >= folds:
         raise UserError(
             f"data.folds={folds} data.fold={fold}: expected folds >= 2 (or 0: none) and fold in 0 .. folds - 1"

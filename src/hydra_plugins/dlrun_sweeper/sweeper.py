@@ -48,8 +48,9 @@ class Job:
 
     @property
     def status(self) -> str:
-        if self.code == 0:
-            return read_summary(self.folder).get("status", "failed")
+        summary = read_summary(self.folder).get("status", "failed") if self.code in (0, 1) else ""
+        if self.code == 0 or summary == "diverged":
+            return summary
         return "not run" if self.code is None else EXIT_WORDS.get(self.code, f"exit {self.code}")
 
 

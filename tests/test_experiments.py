@@ -1,0 +1,53 @@
+"""Each experiment reaches what its header says: `# Expected: test/acc >= 0.98` or, for sweeps, one setting against another."""
+
+import csv
+import operator
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+from dlrun.build import CONFIGS
+from dlrun.folders import read_summary
+
+EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
+COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+
+
+def expectation(name: str) -> re.Match:
+    """Groups: metric, setting or None, comparison, number or other setting."""
+    text = (CONFIGS / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
+    found = re.search(r"^# Expected: (test/\w+)(?: of (\S+))? (>=|<=|>|<) (\S+)", text, re.MULTILINE)
+    assert found, f"{name}: no line like '# Expected: test/acc >= 0.98'"
+    return found
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_header_says_what_to_expect(name: str) -> None:
+    _, setting, _, right = expectation(name).groups()
+    assert setting or float(right) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_reaches_it(name: str, tmp_path: Path) -> None:
+    metric, setting, sign, right = expectation(name).groups()
+    where = f"output_dir={tmp_path}" if setting else f"run_dir={tmp_path / 'run'}"
+    command = [sys.executable, "-m", "dlrun", f"experiment={name}", where]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
+    if done.returncode == 2 and "was not downloaded" in done.stderr:
+        pytest.skip("its data is not at hand")
+    assert done.returncode == 0, done.stderr
+    if setting:
+        (table,) = tmp_path.glob("*/*/results.csv")
+        with open(table, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        left, other = (mean(float(r[metric]) for r in rows if s in r["overrides"].split()) for s in (setting, right))
+        assert COMPARE[sign](left, other), (left, other)
+    else:
+        value = read_summary(tmp_path / "run")["test"][metric]
+        assert COMPARE[sign](value, float(right)), value
