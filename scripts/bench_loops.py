@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -27,23 +26,13 @@ BATCH, EVAL_BATCH, LR, WARM = 128, 1000, 1e-3, 8
 Part = tuple[Tensor, Tensor]  # (N, C, H, W) float32, normalised; (N,) int64
 
 
-def load(*overrides: str) -> tuple[dict, Part, Part]:
-    """The config, and the train and val parts as dl-run splits and normalises them."""
+def load(*overrides: str) -> tuple[nn.Module, Part, Part]:
+    """dl-run's own network, and the train and val parts as it splits and normalises them."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = plain(compose("config", list(overrides)))
-    data = build(config["data"])
+    data, net = build(config["data"]), build(config["model"])
     data.load(torch.device("cpu"))
-    train, val = (tuple(map(torch.cat, zip(*data.batches(split), strict=True))) for split in ("train", "val"))
-    return config, train, val
-
-
-def network(name: str) -> nn.Module:
-    if name == "mlp":
-        hidden = [nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU()]
-        return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(128, 10))
-    maps = [nn.Conv2d(1, 6, 3), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(6, 16, 3), nn.MaxPool2d(2), nn.ReLU()]
-    hidden = [nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU()]
-    return nn.Sequential(*maps, nn.Flatten(), *hidden, nn.Linear(84, 10))
+    return net(data.spec), *(tuple(map(torch.cat, zip(*data.batches(part), strict=True))) for part in ("train", "val"))
 
 
 def shuffled(x: Tensor, y: Tensor) -> Iterator[Part]:
@@ -54,22 +43,23 @@ def loaders(train: Part, val: Part) -> tuple[DataLoader, DataLoader]:
     return DataLoader(TensorDataset(*train), BATCH, shuffle=True), DataLoader(TensorDataset(*val), EVAL_BATCH)
 
 
-def loader(name: str, train: Part, val: Part, epochs: int) -> dict:
-    return fit(network(name), *loaders(train, val), epochs)
+def loader(net: nn.Module, train: Part, val: Part, epochs: int) -> dict:
+    first, second = loaders(train, val)
+    return fit(net, lambda: first, second, epochs)
 
 
-def hand(name: str, train: Part, val: Part, epochs: int) -> dict:
+def hand(net: nn.Module, train: Part, val: Part, epochs: int) -> dict:
     batches = list(zip(val[0].split(EVAL_BATCH), val[1].split(EVAL_BATCH), strict=True))
-    return fit(network(name), partial(shuffled, *train), batches, epochs)
+    return fit(net, lambda: shuffled(*train), batches, epochs)
 
 
-def fit(net: nn.Module, train: Callable | DataLoader, val: Iterable[Part], epochs: int) -> dict:
+def fit(net: nn.Module, train: Callable[[], Iterable[Part]], val: Iterable[Part], epochs: int) -> dict:
     """The loop that one writes by hand."""
     optimizer = torch.optim.Adam(net.parameters(), lr=LR, fused=True)
     marks, acc = [time.time()], 0.0
     for _ in range(epochs):
         net.train()
-        for x, y in train() if callable(train) else train:
+        for x, y in train():
             loss = F.cross_entropy(net(x), y)
             loss.backward()
             optimizer.step()
@@ -81,7 +71,7 @@ def fit(net: nn.Module, train: Callable | DataLoader, val: Iterable[Part], epoch
     return {"marks": marks, "acc": acc}
 
 
-def lightning(name: str, train: Part, val: Part, epochs: int) -> dict:
+def lightning(net: nn.Module, train: Part, val: Part, epochs: int) -> dict:
     import lightning as L
     from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
     from lightning.pytorch.loggers import TensorBoardLogger
@@ -100,7 +90,7 @@ def lightning(name: str, train: Part, val: Part, epochs: int) -> dict:
             return torch.optim.Adam(self.parameters(), lr=LR, fused=True)
 
     module, marks = Module(), []
-    module.net = network(name)
+    module.net = net
     clock = LambdaCallback(**{f"on_train_{at}": lambda *_: marks.append(time.time()) for at in ("epoch_start", "end")})
     with tempfile.TemporaryDirectory() as folder:
         keep, logs = ModelCheckpoint(monitor="val/acc", mode="max", save_last=True), TensorBoardLogger(folder)
@@ -110,16 +100,16 @@ def lightning(name: str, train: Part, val: Part, epochs: int) -> dict:
     return {"marks": marks, "acc": trainer.callback_metrics["val/acc"].item()}
 
 
-def keras(name: str, train: Part, val: Part, epochs: int) -> dict:
+def keras(net: nn.Module, train: Part, val: Part, epochs: int) -> dict:
     os.environ["KERAS_BACKEND"] = "torch"
     from keras import Sequential, callbacks, config, layers, losses, optimizers
 
     config.set_image_data_format("channels_first")  # torch's own order
-    maps = [m for n in (6, 16) for m in (layers.Conv2D(n, 3), layers.MaxPooling2D(), layers.Activation("relu"))]
-    widths = (256, 128) if name == "mlp" else (120, 84)
-    dense = [layers.Flatten(), *(layers.Dense(width, "relu") for width in widths), layers.Dense(10)]
-    net = Sequential([layers.Input((1, 28, 28)), *(maps if name == "lenet" else ()), *dense])
-    net.compile(optimizers.Adam(LR), losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    maps, widths = ((6, 16), (120, 84)) if isinstance(net[0], nn.Conv2d) else ((), (256, 128))  # LeNet or MLP
+    hidden = [m for n in maps for m in (layers.Conv2D(n, 3), layers.MaxPooling2D(), layers.Activation("relu"))]
+    hidden += [layers.Flatten(), *(layers.Dense(width, "relu") for width in widths)]
+    model = Sequential([layers.Input((1, 28, 28)), *hidden, layers.Dense(10)])
+    model.compile(optimizers.Adam(LR), losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     marks = []
     note = lambda *_: marks.append(time.time())  # noqa: E731
     clock = callbacks.LambdaCallback(on_epoch_begin=note, on_train_end=note)
@@ -127,16 +117,15 @@ def keras(name: str, train: Part, val: Part, epochs: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         keep = [callbacks.CSVLogger(f"{folder}/log.csv"), callbacks.ModelCheckpoint(f"{folder}/last.keras"), clock]
         judge = {"validation_data": judged, "validation_batch_size": EVAL_BATCH}
-        history = net.fit(x, y, BATCH, epochs, verbose=0, callbacks=keep, **judge).history
+        history = model.fit(x, y, BATCH, epochs, verbose=0, callbacks=keep, **judge).history
     return {"marks": marks, "acc": history["val_accuracy"][-1]}
 
 
-def step(name: str, steps: int) -> float:
-    """Seconds per step of a hand-written bf16 channels_last loop, with dl-run's own network."""
-    config, (x, y), _ = load(f"model={name}", "data=cifar10")
-    net = build(config["model"])(build(config["data"]["spec"])).to(memory_format=torch.channels_last)
+def step(net: nn.Module, train: Part, val: Part, steps: int) -> float:
+    """Seconds per step of a hand-written bf16 channels_last loop."""
+    net = net.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(net.parameters(), lr=LR, fused=True)
-    batches, started = shuffled(x.to(memory_format=torch.channels_last), y), 0.0
+    batches, started = shuffled(train[0].to(memory_format=torch.channels_last), train[1]), 0.0
     for number in range(WARM + steps):
         started = time.time() if number == WARM else started
         x, y = next(batches)
@@ -149,6 +138,6 @@ def step(name: str, steps: int) -> float:
 
 
 if __name__ == "__main__":
-    what, net, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    found = step(net, count) if what == "step" else globals()[what](net, *load("data=mnist")[1:], count)
-    print(json.dumps(found))
+    what, model, count = sys.argv[1:]
+    found = load(f"model={model}", "data=cifar10" if what == "step" else "data=mnist")
+    print(json.dumps(globals()[what](*found, int(count))))

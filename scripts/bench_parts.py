@@ -38,8 +38,7 @@ class Bench:
         self.figures: dict[str, dict[str, list[float]]] = {}
 
     def start(self, command: list[str]) -> subprocess.Popen:
-        environment, pipe = {**os.environ, "OMP_NUM_THREADS": str(self.args.threads)}, subprocess.PIPE
-        return subprocess.Popen(command, env=environment, cwd=HERE.parent, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(command, cwd=HERE.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def end(self, process: subprocess.Popen, codes: tuple[int, ...] = (0,)) -> str:
         """The output of a process. An exit code that is not expected ends the benchmark."""
@@ -170,11 +169,10 @@ def cli(bench: Bench) -> None:
     bench.versus("cli", "import hydra", partial(bench.seconds, *CODE, "import hydra"), ours, 3.0)
 
 
-PARTS: dict[str, Callable[[Bench], None]] = {net: partial(mnist, net=net) for net in SHARE}
-PARTS |= {part.__name__: part for part in (resnet18, startup, memory, cli)}
+PARTS = {net: partial(mnist, net=net) for net in SHARE} | {f.__name__: f for f in (resnet18, startup, memory, cli)}
 
 
-def machine(threads: int) -> str:
+def machine() -> str:
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     name = re.search(r"model name\s*: (.*)", info)
     processor = ", ".join(
@@ -184,6 +182,7 @@ def machine(threads: int) -> str:
             *re.findall("avx512_bf16|amx_bf16", info)[:1],
         ]
     )
+    threads = os.environ.get("OMP_NUM_THREADS", os.cpu_count())
     return f"{processor}, {threads} threads, torch {version('torch')}, Python {platform.python_version()}"
 
 
@@ -193,7 +192,6 @@ def main(about: str) -> None:
     parser.add_argument("--repeats", type=int, default=5, help="of each measurement (%(default)s)")
     parser.add_argument("--epochs", type=int, default=8, help="of each training, the first left out (%(default)s)")
     parser.add_argument("--steps", type=int, default=24, help="timed steps of ResNet18, behind 8 others (%(default)s)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each process (%(default)s)")
     parser.add_argument("--json", type=Path, help="write every measurement to this file")
     args = parser.parse_args()
     if not set(args.only.split(",")) <= set(PARTS) or min(args.repeats, args.epochs - 1, args.steps // WARM) < 1:
@@ -204,8 +202,8 @@ def main(about: str) -> None:
             PARTS[part](bench)
     titles = ("what", "against", "dl-run", "ratio or difference", "target", "reached")
     print("\n".join("| " + " | ".join(row) + " |" for row in (titles, ("---",) * len(titles), *bench.rows)))
-    print(f"\n{machine(args.threads)}")
+    print(f"\n{machine()}")
     if args.json:
-        content = {"machine": machine(args.threads), "rows": [titles, *bench.rows], "figures": bench.figures}
+        content = {"machine": machine(), "rows": [titles, *bench.rows], "figures": bench.figures}
         args.json.write_text(json.dumps(content, indent=2) + "\n")
     sys.exit(any(row[-1] == "NO" for row in bench.rows))
