@@ -165,7 +165,12 @@ def over_seeds(rows: list[dict], names: list[str]) -> list[list[str]]:
 
 
 def _cell(values: list[float | None]) -> str:
+    """The mean, with the standard deviation to as many decimals where there are several values."""
     found = [v for v in values if v is not None]
     if not found:
         return "-"
-    return number(mean(found)) + (f" +/- {number(stdev(found))}" if len(found) > 1 else "")
+    text = number(mean(found))
+    if len(found) < 2:
+        return text
+    decimals = len(text.partition(".")[2])
+    return f"{text} +/- " + (number(stdev(found)) if "e" in text else f"{stdev(found):.{decimals}f}")
