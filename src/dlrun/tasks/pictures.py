@@ -30,7 +30,7 @@ def _moved(batches: Iterator[Batch], scale: list[float], shift: list[float]) -> 
     for x, y in batches:
         if a is None:
             a, b = (torch.tensor(v, device=x.device).view(-1, 1, 1) for v in (scale, shift))
-        yield x * a + b, y
+        yield torch.addcmul(b, x, a), y  # in one pass
 
 
 def first_rows(batches: Iterator[Batch], count: int) -> Tensor:
