@@ -142,7 +142,7 @@ WRONG = {
     'init=a"b': "cannot read the value in 'init=a\"b'",
     "data=": "data=: there is no such option\n  expected one of: anime_faces, auto_mpg, cifar10,",
     "model=resnet": "model=resnet: there is no such option; did you mean 'resnet",
-    "data=mnits": "data=mnits: there is no such option; did you mean 'mnist'?\n  expected one of: anime_faces, auto_mpg",
+    "data=mnits": "data=mnits: there is no such option; did you mean 'mnist'?\n  expected one of: anime_faces,",
     "optimizer=adamax": "optimizer=adamax: there is no such option; did you mean 'adam",
     "experiment=nothing_at_all": "experiment=nothing_at_all: there is no such option\n  expected one of: auto_mpg",
     "modl=mlp": "modl=mlp: there is no key 'modl'; did you mean 'model'?\n  expected one of: data, data_dir, init,",
