@@ -69,8 +69,9 @@ def test_help_lists_the_groups_and_examples(dl_run):
     code, out, err = dl_run("--help")
     assert (code, err) == (0, "")
     for text in (
-        "model       lenet, linear, mlp",
-        "data        auto_mpg",
+        "model       autoencoder,",
+        "lenet, linear, mlp",
+        "data        anime_faces, auto_mpg",
         "dl-run resume=last",
         "--cfg job",
         "-m model=",
@@ -139,9 +140,9 @@ WRONG = {
     "=3": "cannot read '=3'\n  expected key=value",
     "model.hidden=[1": "cannot read the value in 'model.hidden=[1'\n  expected a number, a word, a list",
     'init=a"b': "cannot read the value in 'init=a\"b'",
-    "data=": "data=: there is no such option\n  expected one of: auto_mpg, cifar10,",
+    "data=": "data=: there is no such option\n  expected one of: anime_faces, auto_mpg, cifar10,",
     "model=resnet": "model=resnet: there is no such option; did you mean 'resnet",
-    "data=mnits": "data=mnits: there is no such option; did you mean 'mnist'?\n  expected one of: auto_mpg",
+    "data=mnits": "data=mnits: there is no such option; did you mean 'mnist'?\n  expected one of: anime_faces,",
     "optimizer=adamax": "optimizer=adamax: there is no such option; did you mean 'adam",
     "experiment=nothing_at_all": "experiment=nothing_at_all: there is no such option\n  expected one of: auto_mpg",
     "modl=mlp": "modl=mlp: there is no key 'modl'; did you mean 'model'?\n  expected one of: data, data_dir, init,",
@@ -158,7 +159,7 @@ WRONG = {
     "+trainer.epochs=5": "+trainer.epochs=5: trainer.epochs is there already\n  expected trainer.epochs=5,",
     "+data=digits": "+data=digits: data is there already\n  expected data=digits, without the +",
     "+data.spec._partial_=true": "data.spec._partial_: Image has no '_partial_'",
-    "~model": "~model: a run needs one option of 'model'\n  expected one of: lenet, linear, mlp",
+    "~model": "~model: a run needs one option of 'model'\n  expected one of: autoencoder,",
     "~trainer": "the section 'trainer' is missing: choose one, as in trainer=...",
     "~trainer.epochs": "trainer.epochs is missing: Trainer needs it",
     "~foo": "~foo: there is no key 'foo'",
@@ -341,7 +342,7 @@ def test_a_model_that_cannot_learn_from_the_data(refused):
     text = refused("model=resnet18", "data=moons", "data_dir=/nowhere")
     assert text.startswith("model=resnet18 cannot learn from data=moons\n  resnet18 takes       Image")
     assert "moons gives          Table(features=2, classes=2)\n" in text
-    assert "models for moons:    linear, mlp" in text and "data for resnet18:   cifar10, cifar100, digits," in text
+    assert "models for moons:    dcgan, gan, linear, mlp" in text and "cifar10, cifar100, digits," in text
 
 
 def test_a_net_too_deep_for_the_image(refused):
@@ -473,7 +474,7 @@ def test_configs_that_cannot_be_read(refused, tmp_path):
     assert "latin.yaml: it is not UTF-8 text\n  save it as UTF-8" in text("latin")
     assert "model=[1, 2]: expected a mapping with a _target_" in text("list")
     assert "task=nothing: there is no such option" in text("dangling")
-    assert "expected one of: broken, dangling, latin," in text("nothing")
+    assert "expected one of: autoencoder, broken," in text("nothing")
 
 
 def test_the_config_folder_is_the_checkouts():

@@ -40,6 +40,15 @@ def composed(*overrides: str) -> dict:
         return OmegaConf.to_container(compose("config", list(overrides)), resolve=True, throw_on_missing=True)
 
 
+def models(task: str = "supervised") -> list[str]:
+    """The models that name this task as theirs."""
+    return [name for name in options("model") if {"override /task": task} in read_option("model", name)["defaults"]]
+
+
+def read_option(group: str, option: str) -> dict:
+    return read(CONFIGS / group / f"{option}.yaml")
+
+
 def section(group: str, option: str) -> dict:
     """A group's part of the config when that option is chosen; not to be changed."""
     return composed(f"{group}={option}")[group]

@@ -129,7 +129,7 @@ def _is_allowed(target: str, part: Part) -> bool:
     parts = target.split(".")
     if not all(word.isidentifier() and not word.startswith("_") for word in parts):
         return False
-    within = target.startswith(part.within + ".")
+    within = target.startswith((part.within + ".", part.within + "_"))  # readers_points is readers too
     torch_optimizer = part.within == "dlrun.optimizers" and target.startswith("torch.optim.")
     return within or torch_optimizer or parts[0] in allowed_packages()
 

@@ -1,0 +1,109 @@
+"""Autoencoders, plain and variational: pictures to a code of a few numbers and back, dense or convolutional.
+
+Source: the book, sections 12.2 (784-256-128-20 and back, 236,436 + 237,200 parameters) and 12.4 (the VAE's 784-128-20,
+209,464 parameters), notes E41 to E43; Kingma and Welling 2014. The convolutional nets are this project's.
+"""
+
+from torch import Tensor, nn
+
+from dlrun.errors import UserError
+from dlrun.models.layers import activation as activation_layer
+from dlrun.models.layers import initialise
+from dlrun.spec import Image
+from dlrun.types import Activation, Count, Init, Rate
+
+BASE = 7  # convolutions with stride 2 halve the sides until they are this or less
+
+
+class AutoEncoder(nn.Module):
+    """latent: numbers in a code. encoder: (B, C, H, W) -> (B, latent); decoder: (B, latent) -> (B, C, H, W), raw."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, latent: int) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.latent = encoder, decoder, latent
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W), raw: logits, or values."""
+        return self.decoder(self.encoder(x))
+
+
+class VAE(AutoEncoder):
+    """encoder: (B, C, H, W) -> (B, 2 latent), the means and the logarithms of the variances of q(z|x)."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) -> mean (B, latent), log variance (B, latent)."""
+        return self.encoder(x).chunk(2, 1)
+
+
+def autoencoder(
+    spec: Image, *, latent: Count, hidden: list[Count], activation: Activation, dropout: Rate, init: Init
+) -> nn.Module:
+    """hidden: widths from the pictures to the code; the decoder has them in turn. dropout: behind each hidden layer."""
+    encoder, decoder = _dense(spec, latent, latent, hidden, activation, dropout)
+    return initialise(AutoEncoder(encoder, decoder, latent), init)
+
+
+def conv_autoencoder(spec: Image, *, latent: Count, width: Count, activation: Activation, init: Init) -> nn.Module:
+    """width: channels of the first convolution, doubled with each; a dense layer makes the code of the last maps."""
+    encoder, decoder = _convolutional("conv_autoencoder", spec, latent, latent, width, activation)
+    return initialise(AutoEncoder(encoder, decoder, latent), init)
+
+
+def vae(spec: Image, *, latent: Count, hidden: list[Count], activation: Activation, init: Init) -> nn.Module:
+    """As `autoencoder`. The book's layers for the mean and for the log variance are one here, of twice the width."""
+    encoder, decoder = _dense(spec, 2 * latent, latent, hidden, activation, 0.0)
+    return initialise(VAE(encoder, decoder, latent), init)
+
+
+def conv_vae(spec: Image, *, latent: Count, width: Count, activation: Activation, init: Init) -> nn.Module:
+    """As `conv_autoencoder`."""
+    encoder, decoder = _convolutional("conv_vae", spec, 2 * latent, latent, width, activation)
+    return initialise(VAE(encoder, decoder, latent), init)
+
+
+def _dense(
+    spec: Image, code: int, latent: int, hidden: list[int], activation: str, dropout: float
+) -> tuple[nn.Module, nn.Module]:
+    down = _layers([spec.features, *hidden, code], activation, dropout)
+    up = _layers([latent, *reversed(hidden), spec.features], activation, dropout)
+    return nn.Sequential(nn.Flatten(), *down), nn.Sequential(*up, nn.Unflatten(1, tuple(spec.shape)))
+
+
+def _layers(widths: list[int], activation: str, dropout: float) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for a, b in zip(widths, widths[1:], strict=False):
+        layers += [nn.Linear(a, b), activation_layer(activation), *([nn.Dropout(dropout)] if dropout else [])]
+    return layers[: -2 if dropout else -1]  # the last dense layer stands alone
+
+
+def _convolutional(
+    name: str, spec: Image, code: int, latent: int, width: int, activation: str
+) -> tuple[nn.Module, nn.Module]:
+    """4x4 convolutions with stride 2; for 28x28 pixels and width 32: 28 -> 14 -> 7, 32 and 64 channels."""
+    channels, height, width_px = spec.shape
+    times = halvings(height, width_px)
+    if times == 0 or min(height, width_px) >> times > BASE:
+        raise UserError(
+            f"{name} cannot take images of {height}x{width_px}: it halves both sides until one is {BASE} or less; "
+            "expected multiples of 2, 4, 8, ... that come there, such as 8, 28, 32, 64 or 96; "
+            "choose other data, or a dense net (model=autoencoder, model=vae)"
+        )
+    maps = [channels, *(width << i for i in range(times))]
+    down: list[nn.Module] = []
+    for a, b in zip(maps, maps[1:], strict=False):
+        down += [nn.Conv2d(a, b, 4, stride=2, padding=1), activation_layer(activation)]
+    last = (maps[-1], height >> times, width_px >> times)
+    features = last[0] * last[1] * last[2]
+    down += [nn.Flatten(), nn.Linear(features, code)]
+    up: list[nn.Module] = [nn.Linear(latent, features), activation_layer(activation), nn.Unflatten(1, last)]
+    for a, b in zip(maps[:0:-1], maps[-2::-1], strict=True):
+        up += [nn.ConvTranspose2d(a, b, 4, stride=2, padding=1), activation_layer(activation)]
+    return nn.Sequential(*down), nn.Sequential(*up[:-1])
+
+
+def halvings(height: int, width: int) -> int:
+    """How often both sides can be halved until the shorter one is BASE or less; fewer where one becomes odd."""
+    times = 0
+    while min(height, width) > BASE and height % 2 == 0 and width % 2 == 0:
+        height, width, times = height // 2, width // 2, times + 1
+    return times

@@ -1,0 +1,128 @@
+"""Generative adversarial networks: a discriminator tells data from samples, a generator learns to be taken for data.
+
+Source: Goodfellow et al. 2014 (non-saturating form, section 3); the book, sections 13.1 and 13.2, notes E44 and E45;
+Mao et al. 2017 for least squares (targets 1, 0 and 1); Lim and Ye 2017 for the hinge. Every step is a turn of the
+discriminator; each `turns`-th is one of the generator too (the book's k, 13.1).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlrun.place import Place
+from dlrun.spec import Image, Table
+from dlrun.tasks.adversarial import check_pair, draw, figures, held, previews, quality, real_batches, scores
+from dlrun.tasks.base import Metrics, Task
+from dlrun.types import Count
+from dlrun.update import Update
+
+
+class Gan(Task):
+    """loss: nonsaturating, least_squares or hinge. turns: of the discriminator for each of the generator's."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        spec: Image | Table,
+        place: Place,
+        update: Callable[..., Update],
+        *,
+        loss: Literal["nonsaturating", "least_squares", "hinge"],
+        turns: Count,
+    ) -> None:
+        super().__init__(net, place)
+        check_pair(net, spec, "gan")
+        self.turns, self.losses = turns, LOSSES[loss]
+        self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)
+        self.parts |= {"update": self.update, "critic_update": self.critic_update}
+        self.scores, self.goal = scores(spec), "swd"
+
+    def batches(self, data: object, clock: object) -> Iterator:
+        return real_batches(super().batches(data, clock), data)
+
+    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+        generator, critic, x = self.net.generator, self.net.critic, batch[0]
+        critic_loss, generator_loss = self.losses
+
+        z = torch.randn(len(x), self.net.latent, device=x.device)  # (B, latent)
+        with self.place.autocast():
+            with torch.no_grad():
+                fake = generator(z)
+            real_score, fake_score = critic(x).float(), critic(fake).float()  # (B,)
+        loss = critic_loss(real_score, fake_score)
+        if not self.critic_update.step(loss, clock):
+            return {}
+        fooled = fake_score.detach()
+        metrics = {
+            "critic_loss": loss.detach(),
+            "loss": generator_loss(fooled),  # before this turn's update
+            "real_score": real_score.detach().mean(),
+            "fake_score": fooled.mean(),
+        }
+
+        if clock.step % self.turns == self.turns - 1:
+            z = torch.randn_like(z)
+            with held(critic), self.place.autocast():
+                loss = generator_loss(critic(generator(z)).float())
+            if not self.update.step(loss, clock):
+                return {}
+        return metrics
+
+    def evaluate(self, data: object, split: str) -> dict[str, float]:
+        found = quality(self.evaluated(), self.net.latent, data, split, self.place)
+        self.net.train()
+        return found
+
+    def evaluated(self) -> nn.Module:
+        """The generator: the averaged one where there is one, in evaluation mode."""
+        return self.update.average if self.update.average is not None else self.net.generator.eval()
+
+    def predict(self, batch: Tensor) -> Tensor:
+        """Samples (B, *shape) of noise (B, latent); pixels in [-1, 1]."""
+        found = draw(self.evaluated(), batch, self.place)
+        self.net.train()
+        return found
+
+    def preview(self, data: object) -> dict[str, Tensor]:
+        found = previews(self.evaluated(), self.net.latent, data, self.place)
+        self.net.train()
+        return found
+
+    def report(self, data: object) -> dict[str, object]:
+        return {"figures": figures(self.evaluated(), self.net.critic.eval(), self.net.latent, data, self.place)}
+
+
+def nonsaturating_critic(real: Tensor, fake: Tensor) -> Tensor:
+    """-log D(x) - log(1 - D(G(z))); 2 log 2 where D cannot tell."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def nonsaturating_generator(fake: Tensor) -> Tensor:
+    """-log D(G(z)); log 2 where D cannot tell."""
+    return F.softplus(-fake).mean()
+
+
+def least_squares_critic(real: Tensor, fake: Tensor) -> Tensor:
+    return 0.5 * (real - 1).square().mean() + 0.5 * fake.square().mean()
+
+
+def least_squares_generator(fake: Tensor) -> Tensor:
+    return 0.5 * (fake - 1).square().mean()
+
+
+def hinge_critic(real: Tensor, fake: Tensor) -> Tensor:
+    return (1 - real).clamp(min=0).mean() + (1 + fake).clamp(min=0).mean()
+
+
+def hinge_generator(fake: Tensor) -> Tensor:
+    return -fake.mean()
+
+
+LOSSES = {
+    "nonsaturating": (nonsaturating_critic, nonsaturating_generator),
+    "least_squares": (least_squares_critic, least_squares_generator),
+    "hinge": (hinge_critic, hinge_generator),
+}

@@ -1,0 +1,89 @@
+"""Wasserstein GAN with weight clipping: a critic of bounded slope estimates the earth mover's distance.
+
+Source: Arjovsky et al. 2017, algorithm 1; notes E46 (c is not given there; the paper's is 0.01); the book, section
+13.4, has the theory. Every step is a turn of the critic; each `turns`-th is one of the generator too.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from dlrun.place import Place
+from dlrun.spec import Image, Table
+from dlrun.tasks.adversarial import check_pair, draw, figures, held, previews, quality, real_batches, scores
+from dlrun.tasks.base import Metrics, Task
+from dlrun.types import Count, Positive
+from dlrun.update import Update
+
+
+class Wgan(Task):
+    """clip: every weight of the critic is kept in [-clip, clip]. turns: of the critic for each of the generator's."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        spec: Image | Table,
+        place: Place,
+        update: Callable[..., Update],
+        *,
+        clip: Positive,
+        turns: Count,
+    ) -> None:
+        super().__init__(net, place)
+        check_pair(net, spec, "wgan")
+        self.turns, self.clip = turns, clip
+        self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)
+        self.parts |= {"update": self.update, "critic_update": self.critic_update}
+        self.weights = list(net.critic.parameters())
+        self.scores, self.goal = scores(spec), "swd"
+
+    def batches(self, data: object, clock: object) -> Iterator:
+        return real_batches(super().batches(data, clock), data)
+
+    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+        generator, critic, x = self.net.generator, self.net.critic, batch[0]
+
+        z = torch.randn(len(x), self.net.latent, device=x.device)  # (B, latent)
+        with self.place.autocast():
+            with torch.no_grad():
+                fake = generator(z)
+            real_score, fake_score = critic(x).float().mean(), critic(fake).float().mean()
+        loss = fake_score - real_score
+        if not self.critic_update.step(loss, clock):
+            return {}
+        with torch.no_grad():
+            torch._foreach_clamp_min_(self.weights, -self.clip)
+            torch._foreach_clamp_max_(self.weights, self.clip)
+        metrics = {"critic_loss": loss.detach(), "distance": -loss.detach(), "loss": -fake_score.detach()}
+
+        if clock.step % self.turns == self.turns - 1:
+            z = torch.randn_like(z)
+            with held(critic), self.place.autocast():
+                loss = -critic(generator(z)).float().mean()
+            if not self.update.step(loss, clock):
+                return {}
+        return metrics
+
+    def evaluate(self, data: object, split: str) -> dict[str, float]:
+        found = quality(self.evaluated(), self.net.latent, data, split, self.place)
+        self.net.train()
+        return found
+
+    def evaluated(self) -> nn.Module:
+        """The generator: the averaged one where there is one, in evaluation mode."""
+        return self.update.average if self.update.average is not None else self.net.generator.eval()
+
+    def predict(self, batch: Tensor) -> Tensor:
+        """Samples (B, *shape) of noise (B, latent); pixels in [-1, 1]."""
+        found = draw(self.evaluated(), batch, self.place)
+        self.net.train()
+        return found
+
+    def preview(self, data: object) -> dict[str, Tensor]:
+        found = previews(self.evaluated(), self.net.latent, data, self.place)
+        self.net.train()
+        return found
+
+    def report(self, data: object) -> dict[str, object]:
+        return {"figures": figures(self.evaluated(), self.net.critic.eval(), self.net.latent, data, self.place)}

@@ -1,0 +1,511 @@
+"""Generative tasks: closed forms of what they compute, each learns a toy, each resumes to the bit between turns."""
+
+from functools import partial
+from math import log, pi
+from signal import SIGTERM
+
+import numpy as np
+import pytest
+import runs
+import torch
+import torch.nn.functional as F
+from runs import assert_same, compose, train
+from torch import nn
+from toys import PLACE, Batches, learn, make_update, section, seeded
+
+from dlrun.build import build
+from dlrun.clock import Clock
+from dlrun.errors import DataError, UserError
+from dlrun.models.autoencoder import autoencoder, conv_autoencoder, halvings, vae
+from dlrun.models.gan import Pair, gan
+from dlrun.models.mlp import mlp
+from dlrun.spec import Image, Table
+from dlrun.tasks import adversarial
+from dlrun.tasks.autoencoder import Autoencoder
+from dlrun.tasks.gan import LOSSES, Gan
+from dlrun.tasks.pictures import beside, between, first_rows, grid, means, rescaled
+from dlrun.tasks.vae import Vae, kl_to_standard
+from dlrun.tasks.wgan import Wgan
+from dlrun.tasks.wgan_gp import WganGp, gradient_norms
+
+SMALL = Image((1, 8, 8), classes=4)
+BOOK = Image((1, 28, 28))
+DENSE = dict(activation="relu", init="keras")
+
+
+def count(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def pictures(spec: Image, num: int = 16) -> torch.Tensor:
+    with seeded(1):
+        return (torch.rand(num, *spec.shape) > 0.5).float() * 0.8 + 0.1
+
+
+def make(
+    kind: type, net: nn.Module, spec: object, *, lr: float = 0.01, ema: float = 0.0, adam: dict | None = None, **keys
+):
+    """A task with the keys of its YAML, but for those given."""
+    name = {WganGp: "wgan_gp"}.get(kind, kind.__name__.lower())
+    stated = {key: value for key, value in section("task", name).items() if key != "_target_"}
+    return kind(net, spec, PLACE, partial(make_update, lr=lr, ema=ema, **adam or {}), **stated | keys)
+
+
+def make_vae(spec: Image = SMALL, latent: int = 3, lr: float = 0.01, **keys) -> Vae:
+    with seeded():
+        net = vae(spec, latent=latent, hidden=[32], **DENSE)
+    return make(Vae, net, spec, lr=lr, **keys)
+
+
+def data_of(x: torch.Tensor, spec: object, size: int = 8) -> Batches:
+    return Batches(x, torch.zeros(len(x), dtype=torch.int64), spec, size)
+
+
+# Networks
+
+
+def test_nets_have_the_books_parameters():
+    net = autoencoder(BOOK, latent=20, hidden=[256, 128], dropout=0.0, **DENSE)
+    assert (count(net.encoder), count(net.decoder)) == (236_436, 237_200)
+    assert count(vae(BOOK, latent=20, hidden=[128], **DENSE)) == 209_464
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "denoising_autoencoder", "dropout_autoencoder", "conv_autoencoder",
+                                  "vae", "conv_vae"])  # fmt: skip
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64), (1, 8, 8)])
+def test_nets_take_their_sizes_from_the_spec(name, shape):
+    with torch.device("meta"):
+        net = build(section("model", name))(Image(shape))
+        out = net(torch.empty(2, *shape))
+        assert net.decoder(torch.empty(2, 20)).shape == (2, *shape)
+    if "vae" in name:
+        assert [tuple(o.shape) for o in out] == [(2, 20), (2, 20)]
+    else:
+        assert out.shape == (2, *shape)
+
+
+@pytest.mark.parametrize("side", [1, 7, 11, 22])
+def test_sizes_that_cannot_be_halved_are_named(side):
+    with pytest.raises(UserError, match=f"conv_autoencoder cannot take images of {side}x{side}.*such as 8, 28, 32"):
+        conv_autoencoder(Image((1, side, side)), latent=2, width=2, **DENSE)
+
+
+def test_halvings():
+    assert [halvings(side, side) for side in (8, 28, 32, 64, 96, 7, 30)] == [1, 2, 3, 4, 4, 0, 1]
+
+
+def test_tasks_name_the_models_they_need():
+    net = mlp(SMALL, hidden=[4], dropout=0.0, norm="none", **DENSE)
+    for kind, match in ((Autoencoder, "expected model=autoencoder"), (Vae, "expected model=vae or conv_vae")):
+        with pytest.raises(UserError, match=match):
+            make(kind, net, SMALL)
+
+
+# Closed forms
+
+
+def test_kl_of_gaussians():
+    mean, std = torch.tensor([[0.5, -1.0]]), torch.tensor([[0.3, 2.0]])
+    q, p = torch.distributions.Normal(mean, std), torch.distributions.Normal(0.0, 1.0)
+    expected = torch.distributions.kl_divergence(q, p).sum(1)
+    assert torch.allclose(kl_to_standard(mean, 2 * std.log()), expected)
+    assert kl_to_standard(torch.zeros(1, 4), torch.zeros(1, 4)).item() == 0
+
+
+def test_likelihoods():
+    x, out = torch.rand(3, 1, 4, 4), torch.randn(3, 1, 4, 4)
+    bernoulli, gaussian = make_vae(), make_vae(likelihood="gaussian", sigma=0.5)
+    expected = -F.binary_cross_entropy(torch.sigmoid(out), x, reduction="none").sum((1, 2, 3))
+    assert torch.allclose(bernoulli.log_likelihood(x, out), expected, atol=1e-4)
+    density = torch.distributions.Normal(out, 0.5).log_prob(x).sum((1, 2, 3))
+    assert torch.allclose(gaussian.log_likelihood(x, out), density, atol=1e-4)
+
+
+class Linear(nn.Module):
+    """x = z + noise of standard deviation s, z ~ N(0, 1): all is known. q is the posterior, moved by `off`."""
+
+    def __init__(self, s: float, off: float) -> None:
+        super().__init__()
+        self.s, self.off, self.latent, self.decoder = s, off, 1, lambda z: z.view(-1, 1, 1, 1)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        variance = self.s**2 / (1 + self.s**2)
+        return x / (1 + self.s**2) + self.off, torch.full_like(x, log(variance))
+
+
+@pytest.mark.parametrize("off", [0.0, 0.4])
+def test_bounds_of_a_linear_model(off):
+    """With the posterior for q both bounds are log p(x), whatever is drawn; else ELBO <= IWAE bound <= log p(x)."""
+    task, net = make_vae(likelihood="gaussian", sigma=0.7, iwae_samples=64), Linear(0.7, off)
+    x = torch.linspace(-2, 2, 200).view(-1, 1, 1, 1)
+    exact = -0.5 * x.flatten().square() / (1 + 0.49) - 0.5 * log(2 * pi * (1 + 0.49))
+    found = task._bounds(net, x, torch.Generator().manual_seed(0), 64)
+    posterior = 0.49 / 1.49
+    if off == 0:
+        assert torch.allclose(found["iwae"], exact, atol=1e-4)
+        assert found["elbo"].mean().item() == pytest.approx(exact.mean().item(), abs=0.15)  # one code each
+    else:
+        gap = 0.5 * off**2 / posterior  # KL(q || posterior)
+        assert found["elbo"].mean().item() == pytest.approx(exact.mean().item() - gap, abs=0.15)
+        assert found["elbo"].mean() < found["iwae"].mean() < exact.mean() + 0.02
+
+
+def test_kl_weight_follows_the_clock():
+    task, clock = make_vae(beta=4.0, warmup=2.0), Clock(0, 10, 5)
+    weights = []
+    for clock.step in (0, 4, 9, 30):
+        weights.append(task.kl_weight(clock))
+    assert weights == pytest.approx([0.4, 2.0, 4.0, 4.0])
+    assert make_vae(beta=0.5).kl_weight(Clock(0, 1, 1)) == 0.5
+
+
+# Pictures
+
+
+def test_grids():
+    tiles = torch.arange(6).view(6, 1, 1, 1).expand(6, 1, 2, 2) / 10
+    assert grid(tiles, 3)[0, ::2, ::2].mul(10).round().tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert grid(tiles[:4], 3)[0, ::2, ::2].mul(10).round().tolist() == [[0, 1, 2], [3, 0, 0]]
+    sheet = beside(torch.zeros(50, 1, 2, 2), torch.ones(60, 1, 2, 2))
+    assert sheet.shape == (1, 20, 20) and sheet[..., :10].max() == 0 and sheet[..., 10:].min() == 1
+    column = beside(torch.arange(50).view(50, 1, 1, 1) / 100, torch.zeros(50, 1, 1, 1))
+    assert column[0, :3, 0].mul(100).round().tolist() == [0, 1, 2], "column by column, as the book pastes them"
+    assert between(torch.zeros(2, 1), torch.tensor([[1.0], [2.0]]), 3).flatten().tolist() == [0, 0.5, 1, 0, 1, 2]
+
+
+def test_pixels_come_in_the_range_that_the_net_needs():
+    pixels = torch.rand(4, 2, 3, 3)
+    data = data_of((pixels - 0.25) / 0.5, Image((2, 3, 3)))
+    plain = next(iter(rescaled(data.batches("val"), data, 0.0, 1.0)))[0]
+    assert torch.equal(plain, data.x), "a table has no pixels"
+    data.mean, data.std = [0.25, 0.25], [0.5, 0.5]
+    assert torch.allclose(next(iter(rescaled(data.batches("val"), data, 0.0, 1.0)))[0], pixels, atol=1e-6)
+    assert torch.allclose(next(iter(rescaled(data.batches("val"), data, -1.0, 1.0)))[0], 2 * pixels - 1, atol=1e-6)
+
+
+def test_means_weigh_samples():
+    assert means(iter([{"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([6.0])}])) == {"a": 3.0}
+    assert len(first_rows(iter([(torch.zeros(4, 1), None)] * 3), 6)) == 6
+
+
+# Learning
+
+
+@pytest.mark.parametrize("keys", [{}, {"loss": "mse"}, {"noise": 0.05}])
+def test_an_autoencoder_memorises_a_batch(keys):
+    x = pictures(SMALL)
+    with seeded():
+        net = autoencoder(SMALL, latent=8, hidden=[64], dropout=0.0, **DENSE)
+    task = make(Autoencoder, net, SMALL, **keys)
+    before = task.evaluate(data_of(x, SMALL), "val")["mse"]
+    learn(task, (x, None), 300)
+    assert task.evaluate(data_of(x, SMALL), "val")["mse"] < 0.1 * before
+    assert (task.predict(x) - x).square().mean() < 0.1 * before
+    assert task.preview(data_of(x, SMALL))["reconstructions"].shape[0] == 1
+
+
+@pytest.mark.parametrize("keys", [{}, {"likelihood": "gaussian", "sigma": 0.2}, {"beta": 0.5, "warmup": 0.5}])
+def test_a_vae_learns_two_pictures(keys):
+    x = pictures(SMALL, 2).repeat(16, 1, 1, 1)
+    task = make_vae(iwae_samples=20, **keys)
+    data = data_of(x, SMALL, 32)
+    before = task.evaluate(data, "val")["elbo"]
+    learn(task, (x, None), 400)
+    after = task.evaluate(data, "test")
+    assert after["elbo"] > before + 10
+    assert after["elbo"] == pytest.approx(-after["rec"] - after["kl"], rel=1e-4)
+    assert after["elbo"] < after["iwae"] + 0.5
+    assert (task.predict(x) - x).square().mean() < 0.02
+    assert set(task.preview(data)) == {"reconstructions", "samples"}
+
+
+@pytest.mark.parametrize("latent", [2, 3])
+def test_reports_are_figures(latent, tmp_path):
+    task = make_vae(latent=latent)
+    figures = task.report(data_of(pictures(SMALL), SMALL))["figures"]
+    assert ("latent_map" in figures) == ("latent_plane" in figures) == (latent == 2)
+    for name, figure in figures.items():
+        figure.savefig(tmp_path / f"{name}.png")
+
+
+# Adversarial: networks
+
+POINTS = Table(features=2, classes=2)
+NETS = dict(latent=4, hidden=[32, 32], width=4, norm="batch", critic_norm="none", init="torch")
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64), (1, 8, 8), (3, 48, 64)])
+def test_pairs_take_their_sizes_from_the_spec(shape):
+    with torch.device("meta"):
+        net = gan(Image(shape), **NETS)
+        assert net.generator(torch.empty(2, 4)).shape == (2, *shape)
+        assert net.critic(torch.empty(2, *shape)).shape == (2,)
+        points = gan(POINTS, **NETS | dict(hidden=[]))
+        assert points(torch.empty(5, 4)).shape == (5,)
+
+
+def test_a_pair_names_the_sizes_it_makes_and_warns_of_batch_norm():
+    with pytest.raises(UserError, match="gan cannot make images of 11x11.*sides such as 8, 16, 28, 32"):
+        gan(Image((1, 11, 11)), **NETS)
+    with pytest.warns(UserWarning, match="model.critic_norm=batch: a sample's score depends on its whole batch"):
+        make(WganGp, gan(Image((1, 28, 28)), **NETS | dict(critic_norm="batch")), SMALL)
+    net = mlp(SMALL, hidden=[4], dropout=0.0, norm="none", **DENSE)
+    for kind in (Gan, Wgan, WganGp):
+        with pytest.raises(UserError, match="needs a generator and a critic: expected model=gan"):
+            make(kind, net, SMALL)
+
+
+# Adversarial: closed forms
+
+
+def test_losses_where_the_discriminator_cannot_tell():
+    zero = torch.zeros(5)
+    critic, generator = LOSSES["nonsaturating"]
+    assert critic(zero, zero).item() == pytest.approx(2 * log(2))  # book section 13.1: -L = 2 log 2
+    assert generator(zero).item() == pytest.approx(log(2))
+    critic, generator = LOSSES["least_squares"]
+    assert critic(zero + 0.5, zero + 0.5).item() == 0.25 and generator(zero + 1).item() == 0
+    critic, generator = LOSSES["hinge"]
+    assert (
+        critic(zero, zero).item() == 2 and critic(zero + 1, zero - 3).item() == 0 and generator(zero + 2).item() == -2
+    )
+
+
+def test_loss_of_the_best_discriminator_is_the_js_divergence():
+    """D* = p / (p + q), as a logit log p - log q: -loss = 2 JS - 2 log 2 (book section 13.1)."""
+    p, q = torch.tensor([0.5, 0.4, 0.1]), torch.tensor([0.2, 0.2, 0.6])
+    logits, m = (p / q).log(), (p + q) / 2
+    value = -(p * F.softplus(-logits)).sum() - (q * F.softplus(logits)).sum()
+    js = 0.5 * (p * (p / m).log()).sum() + 0.5 * (q * (q / m).log()).sum()
+    assert value.item() == pytest.approx(2 * js.item() - 2 * log(2), abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 4, 4)])
+def test_penalty_of_a_linear_critic(shape):
+    """Its slope is w everywhere, so the penalty is (|w| - 1)^2; and it is the weights' to mend."""
+    with seeded():
+        critic = nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(shape).numel(), 1), nn.Flatten(0))
+        real, fake = torch.randn(6, *shape), torch.randn(6, *shape)
+    norms = gradient_norms(critic, real, fake, torch.rand(6))
+    w = critic[1].weight
+    assert norms.shape == (6,) and torch.allclose(norms, w.norm().expand(6))
+    (norms - 1).square().mean().backward()
+    assert torch.allclose(w.grad, 2 * (w.norm() - 1) * w / w.norm(), atol=1e-6)
+
+
+def test_penalty_is_taken_between_each_pair():
+    """Of a critic x^2 / 2 the slope is the point itself: t real + (1 - t) fake, one t per sample."""
+    real, fake, t = torch.tensor([[1.0], [2.0]]), torch.tensor([[5.0], [4.0]]), torch.tensor([0.25, 1.0])
+    assert gradient_norms(lambda x: x.square().sum(1) / 2, real, fake, t).tolist() == [4.0, 2.0]
+
+
+def test_sliced_wasserstein_of_a_shift():
+    with seeded():
+        x, shift = torch.randn(50, 3), torch.tensor([3.0, 0.0, 4.0])
+    assert adversarial.sliced_wasserstein(x, x[torch.randperm(50)]).item() == pytest.approx(0, abs=1e-6)
+    assert adversarial.sliced_wasserstein(x, x + shift).item() == pytest.approx(5 / 3**0.5, rel=0.1)
+
+
+def test_modes_are_counted():
+    centres, spread = torch.tensor([[0.0, 0], [10, 0], [0, 10]]), torch.tensor([1.0, 1.0, 1.0])
+    samples = torch.tensor([[0.0, 0]] * 6 + [[10, 2.9]] * 3 + [[0, 6.9]] * 3)  # good, good, too far
+    assert adversarial.modes(centres, spread, samples) == {"modes": 2.0, "good": 0.75}
+    assert adversarial.modes(centres, spread, samples[:1].repeat(9, 1)) == {"modes": 1.0, "good": 1.0}
+
+
+# Adversarial: learning
+
+
+def make_pair(kind: type, spec: object = POINTS, **keys) -> object:
+    with seeded():
+        net = gan(spec, **NETS)
+    return make(kind, net, spec, adam=dict(betas=[0.5, 0.9]), **keys)
+
+
+def blobs() -> Batches:
+    with seeded(2):
+        y = torch.arange(256) % 2
+        x = torch.stack((4.0 * y - 2, torch.zeros(256)), 1) + 0.3 * torch.randn(256, 2)
+    return Batches(x, y, POINTS, 256)
+
+
+@pytest.mark.parametrize(("kind", "keys"), [
+    (Gan, dict()), (Gan, dict(loss="least_squares")), (Gan, dict(loss="hinge")), (Wgan, dict(clip=0.1, turns=2)),
+    (WganGp, dict(turns=2, penalty=1.0)),
+])  # fmt: skip
+def test_every_gan_finds_a_blob(kind, keys):
+    task, data = make_pair(kind, lr=0.002, ema=0.9, **keys), blobs()
+    data.x[:, 0] += 5 - 4 * data.y  # one on the other, away from the origin
+    before = task.evaluate(data, "val")
+    learn(task, (data.x, data.y), 400)
+    after = task.evaluate(data, "val")
+    assert after["swd"] < 0.4 * before["swd"]
+    assert set(after) == set(task.scores) and task.net.training
+    assert task.preview(data)["samples"].shape == (3, 96, 96)
+    assert list(task.report(data)["figures"]) == ["samples"]
+
+
+def test_wgan_gp_covers_two_blobs():
+    task, data = make_pair(WganGp, lr=0.005, ema=0.9, turns=3), blobs()
+    learn(task, (data.x, data.y), 600)
+    after = task.evaluate(data, "val")
+    assert after["modes"] == 2 and after["good"] > 0.7
+
+
+def test_turns_follow_the_clock():
+    """The generator learns on steps 2, 5, ... of turns=3 alone, whatever was done before; the critic on every one."""
+    task, clock, x = make_pair(WganGp, turns=3), Clock(0, 1, 9), blobs().x
+    for clock.step in (2, 0, 1, 5, 4, 7, 8):
+        generator, critic = ([p.clone() for p in net.parameters()] for net in (task.net.generator, task.net.critic))
+        assert "gradient_norm" in task.step((x, None), clock)
+        moved = [any(not torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+                 for before, net in ((generator, task.net.generator), (critic, task.net.critic))]  # fmt: skip
+        assert moved == [clock.step % 3 == 2, True]
+        assert all(p.grad is None and p.requires_grad for p in task.net.parameters()), "nothing is left for the next"
+
+
+def test_clipped_weights_stay_clipped():
+    task = make_pair(Wgan, clip=0.02, lr=0.1)
+    learn(task, (blobs().x, None), 3)
+    assert max(p.abs().max() for p in task.net.critic.parameters()) <= 0.02
+
+
+def test_the_averaged_generator_is_the_one_to_judge():
+    task = make_pair(Gan, ema=0.9)
+    assert task.evaluated() is task.update.average and task.critic_update.average is None
+    assert isinstance(task.net, Pair) and task.evaluated() is not task.net.generator
+    z = torch.zeros(2, 4)
+    assert torch.equal(task.predict(z), task.predict(z))
+
+
+def test_pictures_of_a_pair(tmp_path):
+    task = make_pair(Gan, SMALL)
+    data = data_of(2 * pictures(SMALL) - 1, SMALL)
+    assert task.preview(data)["samples"].shape == (1, 80, 80)
+    for name, figure in task.report(data)["figures"].items():
+        figure.savefig(tmp_path / f"{name}.png")
+    assert sorted(p.stem for p in tmp_path.iterdir()) == ["interpolation", "samples"]
+
+
+# Made points
+
+
+def test_gaussians_are_where_they_are_said_to_be():
+    for name, modes in (("gaussians", 8), ("gaussians25", 25)):
+        arrays = build(section("data", name)["source"])()
+        means = [arrays.x_train[arrays.y_train == k].mean(0) for k in range(modes)]
+        assert len(arrays.x_train) == 20_000 and arrays.y_train.max() == modes - 1
+        if modes == 8:
+            assert all(abs((m**2).sum() ** 0.5 - 2) < 0.02 for m in means)
+        else:
+            assert sorted({round(float(m[0])) for m in means}) == [-2, -1, 0, 1, 2]
+    with pytest.raises(DataError, match="data.source.modes=8 with layout=grid: expected a square number"):
+        build(section("data", "gaussians")["source"] | {"layout": "grid"})()
+
+
+def test_the_swiss_roll_grows_with_the_angle():
+    source = section("data", "swiss_roll")["source"] | {"std": 0.0}
+    arrays = build(source)()
+    radius = (arrays.x_train**2).sum(1) ** 0.5
+    assert abs(radius / arrays.y_train[:, 0] - 2 / (4.5 * pi)).max() < 1e-5
+
+
+# Folders of pictures
+
+
+def write_folder(root, count=20, side=12):
+    from PIL import Image as Picture
+
+    rng = np.random.RandomState(0)
+    for k, (mode, suffix) in enumerate([("RGB", "jpg"), ("RGBA", "png"), ("P", "png"), ("L", "webp")]):
+        folder = root / "pictures" / f"class{k}"
+        folder.mkdir(parents=True)
+        for i in range(count // 4):
+            pixels = Picture.fromarray(rng.randint(0, 256, (side + i, side, 3), dtype=np.uint8))
+            pixels.convert(mode).save(folder / f"{i}.{suffix}")
+
+
+def read_folder(root, **keys):
+    from dlrun.data.readers_folder import pictures as reader
+
+    return reader(**dict(data_dir=str(root), folder="pictures", shape=[3, 8, 8], test_fraction=0.2) | keys)
+
+
+def test_a_folder_is_decoded_once(tmp_path):
+    write_folder(tmp_path)
+    arrays = read_folder(tmp_path)
+    assert arrays.x_train.shape == (16, 3, 8, 8) and arrays.x_test.shape == (4, 3, 8, 8)
+    assert arrays.x_train.dtype == np.uint8 and sorted({*arrays.y_train, *arrays.y_test}) == [0, 1, 2, 3]
+    (cache,) = (tmp_path / "cache").glob("*.npy")
+    made = cache.stat().st_mtime_ns
+    again = read_folder(tmp_path)
+    assert np.array_equal(again.x_train, arrays.x_train) and cache.stat().st_mtime_ns == made
+    assert read_folder(tmp_path, shape=[1, 8, 8]).x_train.shape == (16, 1, 8, 8)
+    (tmp_path / "pictures" / "class0" / "0.jpg").unlink()
+    assert len(read_folder(tmp_path).x_train) == 15, "another folder is another cache"
+    assert not list((tmp_path / "cache").glob("*.part")) and len(list((tmp_path / "cache").glob("*.npy"))) == 3
+
+
+def test_broken_pictures_are_left_out_and_named(tmp_path):
+    write_folder(tmp_path)
+    (tmp_path / "pictures" / "class1" / "broken.jpg").write_bytes(b"no picture")
+    whole = (tmp_path / "pictures" / "class0" / "1.jpg").read_bytes()
+    (tmp_path / "pictures" / "class0" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    for _ in range(2):  # decoded, and from the cache
+        with pytest.warns(UserWarning, match="2 of 22 pictures cannot be read and are left out") as warned:
+            arrays = read_folder(tmp_path)
+        assert "class0/cut.jpg" in str(warned[0].message) and "class1/broken.jpg" in str(warned[0].message)
+        assert len(arrays.x_train) + len(arrays.x_test) == 20
+        assert np.bincount(np.concatenate((arrays.y_train, arrays.y_test))).tolist() == [5, 5, 5, 5]
+
+
+def test_transparent_pixels_are_white_and_the_middle_is_kept(tmp_path):
+    from PIL import Image as Picture
+
+    (tmp_path / "pictures").mkdir()
+    clear = Picture.new("RGBA", (8, 8), (9, 9, 9, 0))
+    wide = Picture.new("RGB", (24, 8), "black")
+    wide.paste("red", (8, 0, 16, 8))
+    for i in range(2):
+        clear.save(tmp_path / "pictures" / f"clear{i}.png")
+        wide.save(tmp_path / "pictures" / f"wide{i}.png")
+    arrays = read_folder(tmp_path, test_fraction=0.5)
+    found = {
+        tuple(p.reshape(3, -1).T[0])
+        for p in (*arrays.x_train, *arrays.x_test)
+        if np.ptp(p.reshape(3, -1), 1).max() == 0
+    }
+    assert found == {(255, 255, 255), (255, 0, 0)}
+
+
+def test_bad_folders_are_told(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(DataError, match="has no pictures\n  expected a folder of .bmp, .jpeg"):
+        read_folder(tmp_path)
+    (tmp_path / "pictures" / "a.png").write_bytes(b"")
+    with pytest.raises(DataError, match="none of the 1 pictures can be read, such as .*a.png"):
+        read_folder(tmp_path)
+    write_folder(tmp_path / "other", 4)
+    with pytest.raises(DataError, match="test_fraction=0.0 of 4 pictures leaves nothing"):
+        read_folder(tmp_path / "other", test_fraction=0.0)
+    with pytest.raises(DataError, match=r"data.spec.shape=\[4, 8, 8\]: expected channels"):
+        read_folder(tmp_path / "other", shape=[4, 8, 8])
+
+
+# Resuming
+
+
+@pytest.mark.parametrize("case", ["vae task.warmup=1.5 task.beta=2", "vae task.likelihood=gaussian trainer.ema=0.9",
+                                  "denoising_autoencoder task.loss=mse", "wgan_gp task.turns=3 model.width=4",
+                                  "gan task.loss=hinge task.turns=2 model.width=4 trainer.ema=0"])  # fmt: skip
+def test_settings_resume_to_the_bit(case, tmp_path):
+    model, *keys = case.split()
+    data_dir = runs.write_mnist(tmp_path / "data")
+    small = [key for key in runs.SMALL if not key.startswith("model.")]
+    config = compose(f"model={model}", f"data_dir={data_dir}", *small, *keys)
+    train(tmp_path / "a", config, finish=True)
+    for step in (1, 4, 6):
+        train(tmp_path / "b", config, resumed=step > 1, signals={step: SIGTERM})
+    assert train(tmp_path / "b", config, resumed=True, finish=True).reason == "finished"
+    assert_same(tmp_path / "a", tmp_path / "b")
