@@ -29,9 +29,9 @@ class Penalty:
         self.weight, self.goal = weight, goal
 
     def adapt(self, kl: float) -> None:
-        if self.goal and kl > 1.5 * self.goal:
+        if kl > 1.5 * self.goal:
             self.weight *= 2
-        elif self.goal and kl < self.goal / 1.5:
+        elif kl < self.goal / 1.5:
             self.weight /= 2
 
     def state_dict(self) -> dict:
@@ -128,10 +128,12 @@ class PPO(Task):
                 if not self.update.step(loss, clock):
                     return {}
                 found.append(metrics)
-            if self.max_kl and torch.stack([m["approx_kl"] for m in found[first:]]).mean().item() > self.max_kl:
+            last_kl = torch.stack([m["approx_kl"] for m in found[first:]]).mean()
+            if self.max_kl and last_kl.item() > self.max_kl:
                 break
         means = {name: torch.stack([m[name] for m in found]).mean() for name in found[0]}
-        self.penalty.adapt(found[-1]["approx_kl"].item() if self.penalty.goal else 0.0)
+        if self.penalty.goal:
+            self.penalty.adapt(last_kl.item())
         if hasattr(self.net.norm, "update"):
             self.net.norm.update(batch.obs)  # after learning: the ratios are of the statistics that acted
         facts = {"return": batch.mean_return, "length": batch.mean_length, "explained_variance": explained, "passes": done}

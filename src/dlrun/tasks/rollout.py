@@ -123,6 +123,29 @@ class Player:
         beyond = torch.from_numpy(np.concatenate((self.obs, *ahead))).to(self.device)
         return Rollout(flat, torch.cat(acted), rewards, np.stack(ends[0]), np.stack(ends[1]), beyond, *self.means())
 
+    @torch.no_grad()
+    def episodes(self, net: nn.Module, data: object, clock: object) -> Rollout:
+        """One episode of every environment, from starts by (seed, step). Environments whose episode is over wait, unseen."""
+        self.worlds = self.worlds or data.make(data.num_envs)
+        self.obs = self.worlds.reset(mix(clock.seed, clock.step, 0, 2))
+        num, random = len(self.obs), generator(self.device, clock.seed, clock.step, 0, 1)
+        self.returns, self.lengths, alive = np.zeros(num), np.zeros(num, np.int64), np.ones(num, bool)
+        seen, steps = [], []
+        while alive.any():
+            obs = torch.from_numpy(self.obs).to(self.device)
+            actions = net.act(obs, net.noise(num, generator=random))
+            self.obs, rewards, terminated, truncated, _ = self.worlds.step(to_world(self.spec, actions.cpu().numpy()))
+            seen.append((obs, actions))
+            steps.append((rewards * alive, terminated & alive, truncated & alive, alive))
+            self.returns += rewards * alive
+            self.lengths += alive
+            alive = alive & ~(terminated | truncated)
+        self.recent = [*self.recent, *zip(self.returns.tolist(), self.lengths.tolist(), strict=True)][-RECENT:]
+        rewards, terminated, truncated, lived = map(np.stack, zip(*steps, strict=True))
+        obs, actions = (torch.cat(each) for each in zip(*seen, strict=True))
+        kept = torch.from_numpy(lived.reshape(-1)).to(self.device)
+        return Rollout(obs[kept], actions[kept], rewards, terminated, truncated, lived, *self.means())
+
     def state_dict(self) -> dict:
         state = {"recent": [list(each) for each in self.recent]}
         if self.worlds is None:
