@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from toys import CPU, Batches, learn, make_task, options, section, seeded
+from toys import CPU, Batches, learn, make_task, options, section, seeded, supervised
 
 from dlrun.build import build
 from dlrun.clock import Clock
@@ -61,7 +61,7 @@ def test_every_optimizer_reduces_the_loss(optimizer):
     assert losses[-1] < 0.8 * losses[0]
 
 
-@pytest.mark.parametrize("model", options("model"))
+@pytest.mark.parametrize("model", supervised("model"))
 def test_every_model_memorises_eight_pictures(model):
     keys = section("model", model)
     keys = keys | {key: value for key, value in NARROW.items() if key in keys}

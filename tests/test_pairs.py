@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from toys import NAMES, composed, options, section
+from toys import NAMES, composed, section, supervised
 
 from dlrun.build import build, check
 from dlrun.errors import UserError
 from dlrun.spec import Image, PairingError, Table
 
-PAIRS = [(data, model) for data in options("data") for model in options("model")]
+PAIRS = [(data, model) for data in supervised("data") for model in supervised("model")]
 ODD = [Image((1, 11, 17), 2), Image((4, 32, 48), 3), Table(features=5, classes=3), Table(features=3, targets=2)]
 
 
@@ -53,7 +53,7 @@ def test_few_pairs_are_refused():
     assert ("digits", "lenet") in refused and ("digits", "resnet18") not in refused
 
 
-@pytest.mark.parametrize("model", options("model"))
+@pytest.mark.parametrize("model", supervised("model"))
 @pytest.mark.parametrize("spec", ODD, ids=str)
 def test_odd_specs(model, spec):
     if isinstance(spec, Table) and model not in ("mlp", "linear"):

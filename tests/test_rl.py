@@ -1,4 +1,6 @@
-"""Reinforcement learning: the arithmetic by hand, the environments, and each algorithm on an environment it must master."""
+"""Reinforcement learning: the arithmetic by hand, the environments, and each algorithm on an environment it must
+master.
+"""
 
 import signal
 from dataclasses import replace
@@ -10,14 +12,14 @@ import torch
 from runs import assert_same, compose, state, train
 from toys import PLACE, composed, make_update, seeded
 
-from dlrun.build import build
+from dlrun.build import build, check
 from dlrun.clock import Clock
 from dlrun.data.cartpole import CartPoles
 from dlrun.data.envs import Envs, Worlds, read_spec
 from dlrun.errors import DataError, UserError
 from dlrun.models.policy import Normaliser
 from dlrun.seeds import Reseeder
-from dlrun.spec import Env
+from dlrun.spec import Env, PairingError
 from dlrun.tasks.dqn import targets
 from dlrun.tasks.ppo import kl, surrogate
 from dlrun.tasks.replay import Replay
@@ -133,7 +135,11 @@ def test_explained_variance():
 @pytest.mark.parametrize("clip", [None, 0.2])
 def test_the_gradient_at_ratio_one_is_the_policy_gradient(clip):
     with seeded():
-        logits, advantages, actions = torch.randn(6, 3, requires_grad=True), torch.randn(6), torch.tensor([0, 1, 2, 0, 1, 2])
+        logits, advantages, actions = (
+            torch.randn(6, 3, requires_grad=True),
+            torch.randn(6),
+            torch.tensor([0, 1, 2, 0, 1, 2]),
+        )
     log_prob = logits.log_softmax(1)[range(6), actions]
     mine = torch.autograd.grad(surrogate(log_prob - log_prob.detach(), advantages, clip), logits, retain_graph=True)[0]
     policy_gradient = torch.autograd.grad(-(log_prob * advantages).mean(), logits)[0]
@@ -151,7 +157,9 @@ def test_kl_against_torch():
         old, new, s, t = torch.randn(5, 3), torch.randn(5, 3), torch.randn(3), torch.randn(3)
     from torch.distributions import Categorical, Normal, kl_divergence
 
-    assert torch.allclose(kl(old, new, None, None), kl_divergence(Categorical(logits=old), Categorical(logits=new)), atol=1e-6)
+    assert torch.allclose(
+        kl(old, new, None, None), kl_divergence(Categorical(logits=old), Categorical(logits=new)), atol=1e-6
+    )
     theirs = kl_divergence(Normal(old, s.exp()), Normal(new, t.exp())).sum(1)
     assert torch.allclose(kl(old, new, s, t), theirs, rtol=1e-4)
 
@@ -189,7 +197,11 @@ def test_double_dqn_targets_by_hand():
             return self.values.expand(len(obs), -1)
 
     net, target = Q(1.0, 9.0, 2.0), Q(5.0, 3.0, 4.0)
-    steps = {"rewards": torch.tensor([1.0, 1.0]), "terminated": torch.tensor([False, True]), "next_obs": torch.zeros(2, 1)}
+    steps = {
+        "rewards": torch.tensor([1.0, 1.0]),
+        "terminated": torch.tensor([False, True]),
+        "next_obs": torch.zeros(2, 1),
+    }
     assert targets(target, target, steps, 0.5).tolist() == [1 + 0.5 * 5, 1]
     assert targets(net, target, steps, 0.5).tolist() == [1 + 0.5 * 3, 1]
 
@@ -204,7 +216,9 @@ def test_normaliser_and_reward_scale_against_numpy():
     x, norm = np.random.default_rng(0).normal(3, 2, (100, 2)).astype(np.float32), Normaliser(2)
     for part in np.split(x, [10, 40]):
         norm.update(torch.from_numpy(part))
-    assert norm.mean.numpy() == pytest.approx(x.mean(0), rel=1e-4) and norm.var.numpy() == pytest.approx(x.var(0), rel=1e-4)
+    assert norm.mean.numpy() == pytest.approx(x.mean(0), rel=1e-4) and norm.var.numpy() == pytest.approx(
+        x.var(0), rel=1e-4
+    )
     scale, no = RewardScale(0.5), np.zeros((4, 1), bool)
     rewards = np.array([[1.0], [1.0], [2.0], [0.0]])
     scaled = scale(rewards, no)
@@ -277,7 +291,11 @@ def test_specs_are_read_from_the_spaces():
 
 @pytest.mark.parametrize(
     ("id", "words"),
-    [("CartPol-v1", "did you mean 'CartPole-v1'"), ("FrozenLake-v1", "expected a vector"), ("LunarLander-v3", "package")],
+    [
+        ("CartPol-v1", "did you mean 'CartPole-v1'"),
+        ("FrozenLake-v1", "expected a vector"),
+        ("LunarLander-v3", "package"),
+    ],
 )
 def test_what_cannot_be_played_is_refused(id, words):
     if id == "LunarLander-v3":
@@ -306,9 +324,19 @@ def test_an_environment_that_gives_nan(monkeypatch):
     ],
 )
 def test_settings_that_do_not_fit(overrides, words):
-    data = Envs(**{k: v for k, v in build(composed("data=cartpole"))["data"].__dict__.items() if k != "spec"}, spec=Env())
+    data = Envs(
+        **{k: v for k, v in build(composed("data=cartpole"))["data"].__dict__.items() if k != "spec"}, spec=Env()
+    )
     with pytest.raises(UserError, match=words):
         make_task(overrides[0].removeprefix("model="), data, *overrides[1:]).steps(data)
+
+
+@pytest.mark.parametrize("pair", ["ppo digits", "dqn moons", "mlp cartpole", "resnet18 gym"])
+def test_what_does_not_go_together_is_refused_by_name(pair):
+    model, data = pair.split()
+    with pytest.raises(PairingError, match=f"model={model} cannot learn from data={data}") as error:
+        check(composed(f"model={model}", f"data={data}"), {"model": model, "data": data})
+    assert ("data for ppo:  cartpole, gym" if model == "ppo" else "") in str(error.value)
 
 
 def test_dqn_needs_discrete_actions():
@@ -351,8 +379,12 @@ class Paid(Echo):
 @pytest.mark.parametrize("truncates", [True, False])
 @pytest.mark.parametrize("model", ["ppo", "a2c", "dqn"])
 def test_a_time_limit_is_bootstrapped_and_an_end_is_not(model, truncates):
-    """Pay of 1 forever is worth 1 / (1 - gamma) = 5, though a time limit cuts it after each step; before an end it is worth 1."""
-    more = {"ppo": ["task.length=16", "task.minibatch=32"], "a2c": [], "dqn": ["task.warmup=100", "task.updates=8"]}[model]
+    """Pay of 1 forever is worth 1 / (1 - gamma) = 5, though a time limit cuts it after each step; before an end it is
+    worth 1.
+    """
+    more = {"ppo": ["task.length=16", "task.minibatch=32"], "a2c": [], "dqn": ["task.warmup=100", "task.updates=8"]}[
+        model
+    ]
     with seeded():
         data = Toy(world=Paid, limit=1, truncates=truncates)
         task = make_task(model, data, "task.gamma=0.8", "optimizer.lr=0.01", "schedule=constant", *more)

@@ -68,8 +68,9 @@ class Table:
 class Env:
     """An environment to act in, as its data makes it.
 
-    obs: shape of an observation, real numbers. actions: discrete ones are 0 .. actions - 1; None where they are real vectors
-    between low and high. goal: the return from which it counts as solved, if any. All None or empty: read from the environment.
+    obs: shape of an observation, real numbers. actions: discrete ones are 0 .. actions - 1; None where they are real
+    vectors between low and high. goal: the return from which it counts as solved, if any. All None or empty: read from
+    the environment.
     """
 
     obs: tuple[int, ...] | None = None
@@ -93,7 +94,9 @@ class Env:
 
     def __str__(self) -> str:
         kind = f"actions={self.actions}" if self.actions else f"real actions={len(self.low)}"
-        return f"Env(obs={'x'.join(map(str, self.obs or ()))}, {kind})" if self.obs else "Env(read from the environment)"
+        return (
+            f"Env(obs={'x'.join(map(str, self.obs or ()))}, {kind})" if self.obs else "Env(read from the environment)"
+        )
 
 
 Spec = Image | Table | Env

@@ -1,7 +1,8 @@
 """CartPole-v1 for any number of carts at once, in NumPy.
 
-Source: Barto, Sutton and Anderson 1983; the equations and limits are those of gymnasium's CartPole-v1, whose own vector form
-throws away a step after each end (NEXT_STEP); here the next episode starts in the same step, and the state can be saved.
+Source: Barto, Sutton and Anderson 1983; the equations and limits are those of gymnasium's CartPole-v1, whose own vector
+form throws away a step after each end (NEXT_STEP); here the next episode starts in the same step, and the state can be
+saved.
 """
 
 from math import pi
@@ -30,7 +31,7 @@ class CartPoles:
         return self.random.uniform(-0.05, 0.05, (4, count))
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """actions (N,): 0 left, 1 right. Gives observations, rewards, terminated, truncated, observations before a reset."""
+        """actions (N,): 0 left, 1 right. Gives observations, rewards, terminated, truncated, observations unreset."""
         x, v, angle, spin = self.state
         force = (2 * FORCE) * actions - FORCE
         cos, sin = np.cos(angle), np.sin(angle)

@@ -1,7 +1,7 @@
 """Environments of Gymnasium by id, many at a time. An epoch is an amount of frames; episodes follow each other at once.
 
-The end of an episode (terminated) and a time limit (truncated) stay apart, and the last observation of an episode is kept:
-the value of what would have come is bootstrapped through a limit and not through an end (Pardo et al. 2018).
+The end of an episode (terminated) and a time limit (truncated) stay apart, and the last observation of an episode is
+kept: the value of what would have come is bootstrapped through a limit and not through an end (Pardo et al. 2018).
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ FAST = {"CartPole-v1": CartPoles}
 
 
 class Envs:
-    """An environment as data. num_envs: how many play at once in training. epoch_frames: frames of all of them together."""
+    """An environment as data. num_envs: how many play at once in training. epoch_frames: of all of them together."""
 
     def __init__(self, *, spec: Env, id: str, num_envs: Count, epoch_frames: Count) -> None:
         self.id, self.num_envs, self.epoch_frames = id, num_envs, epoch_frames
@@ -67,7 +67,7 @@ def open_env(id: str) -> object:
 
 
 class Worlds:
-    """Any environment, N of them. Their state is the seed and the actions since the epoch's start: played again, it is there."""
+    """Any environment, N of them. Their state is the seed and the actions since the epoch's start, to be replayed."""
 
     def __init__(self, id: str, num: int) -> None:
         from gymnasium.vector import AutoresetMode, SyncVectorEnv

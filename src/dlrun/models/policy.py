@@ -1,7 +1,7 @@
 """Policies and values over observations that are vectors.
 
-Source: the book, chapter 14 (dense nets with ReLU); orthogonal initialisation with gain sqrt(2), 0.01 for the policy and 1 for
-the value after Schulman et al.'s code (Huang et al. 2022, details 2 and 15). Dueling: Wang et al. 2016, equation 9.
+Source: the book, chapter 14 (dense nets with ReLU); orthogonal initialisation with gain sqrt(2), 0.01 for the policy
+and 1 for the value (Huang et al. 2022, details 2 and 15). Dueling: Wang et al. 2016, equation 9.
 """
 
 from math import log, pi, sqrt
@@ -31,7 +31,9 @@ class Normaliser(nn.Module):
     def update(self, x: Tensor) -> None:
         """Take in (B, features)."""
         total, delta = self.count + len(x), x.mean(0) - self.mean
-        squares = self.var * self.count + x.var(0, unbiased=False) * len(x) + delta.square() * self.count * len(x) / total
+        squares = (
+            self.var * self.count + x.var(0, unbiased=False) * len(x) + delta.square() * self.count * len(x) / total
+        )
         self.mean += delta * len(x) / total
         self.var.copy_(squares / total)
         self.count.copy_(total)
@@ -41,9 +43,11 @@ class Normaliser(nn.Module):
 
 
 class Policy(nn.Module):
-    """(B, features) -> outputs (B, outputs) and values (B,): logits of actions, or means of a Gaussian with learned log_std."""
+    """(B, features) -> (B, outputs), values (B,). Outputs: logits, or means of a Gaussian with learned log_std."""
 
-    def __init__(self, spec: Env, trunk: nn.Module, critic_trunk: nn.Module | None, width: int, norm: nn.Module) -> None:
+    def __init__(
+        self, spec: Env, trunk: nn.Module, critic_trunk: nn.Module | None, width: int, norm: nn.Module
+    ) -> None:
         super().__init__()
         self.norm, self.trunk, self.critic_trunk = norm, trunk, critic_trunk
         self.actor, self.critic = nn.Linear(width, spec.outputs), nn.Linear(width, 1)
@@ -106,7 +110,9 @@ def policy(
     """
     width = hidden[-1] if hidden else spec.features
     trunks = [dense(spec.features, hidden, activation, init) for _ in range(1 if shared else 2)]
-    net = Policy(spec, trunks[0], None if shared else trunks[1], width, Normaliser(spec.features) if normalise else nn.Identity())
+    net = Policy(
+        spec, trunks[0], None if shared else trunks[1], width, Normaliser(spec.features) if normalise else nn.Identity()
+    )
     for head, gain in ((net.actor, 0.01), (net.critic, 1.0)):
         initialise(head, init)
         if init == "orthogonal":

@@ -1,7 +1,7 @@
 """Advantage actor-critic, all environments in step.
 
-Source: Mnih et al. 2016 (A3C; here synchronous); the book, section 14.8: policy loss -log pi(a|s) A, A = r + gamma V(s') - V(s),
-with lam=0; lam=1 is the paper's n-step return. Logged: as in tasks/ppo.py, without what is of the ratio.
+Source: Mnih et al. 2016 (A3C; here synchronous); the book, section 14.8: policy loss -log pi(a|s) A, A = r + gamma
+V(s') - V(s), with lam=0; lam=1 is the paper's n-step return. Logged: as in tasks/ppo.py, without what is of the ratio.
 """
 
 from collections.abc import Callable, Iterator
@@ -80,7 +80,9 @@ class A2C(Task):
             self.net.norm.update(batch.obs)
         explained = explained_variance(v, v + found)
         facts = {"return": batch.mean_return, "length": batch.mean_length, "explained_variance": explained}
-        metrics = {name: torch.tensor(value, dtype=torch.float32) for name, value in facts.items()}
+        metrics = {
+            name: torch.tensor(value, dtype=torch.float32, device=self.place.device) for name, value in facts.items()
+        }
         losses = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
         return metrics | {name: value.detach() for name, value in losses.items()}
 

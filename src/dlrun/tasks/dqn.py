@@ -1,8 +1,9 @@
 """Deep Q-networks, also double ones; dueling is a matter of the net.
 
-Source: Mnih et al. 2015 (replay, target net, Huber loss); van Hasselt et al. 2016 (double); the book, sections 14.6 and 14.7.
-Deviations from the book: epsilon and the target net follow the clock in frames and steps, not the count of episodes; the environment
-is played in rounds of `length` steps with `updates` updates after each. Logged: return, length, loss, q (mean), epsilon.
+Source: Mnih et al. 2015 (replay, target net, Huber loss); van Hasselt et al. 2016 (double); the book, sections 14.6
+and 14.7. Deviations from the book: epsilon and the target net follow the clock in frames and steps, not the count of
+episodes; the environment is played in rounds of `length` steps with `updates` updates after each. Logged: return,
+length, loss, q (mean), epsilon.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,8 +36,10 @@ class Round(NamedTuple):
 
 
 class DQN(Task):
-    """length: steps of each environment per round. updates: of `batch_size` replayed steps each, after a round. warmup: frames
-    before the first update. epsilon: from its start to its end over the share epsilon_until of the run. target_every: rounds."""
+    """length: steps of each environment per round. updates: of `batch_size` replayed steps each, after a round.
+    warmup: frames before the first update. epsilon: from its start to its end over the share epsilon_until of the run.
+    target_every: rounds.
+    """
 
     goal = "return"
 
@@ -62,7 +65,9 @@ class DQN(Task):
     ) -> None:
         super().__init__(net, place)
         if not spec.actions:
-            raise UserError(f"DQN needs discrete actions, the data gives {spec}\n  for real actions: model=ppo, model=a2c")
+            raise UserError(
+                f"DQN needs discrete actions, the data gives {spec}\n  for real actions: model=ppo, model=a2c"
+            )
         self.spec, self.length, self.updates, self.batch_size, self.warmup = spec, length, updates, batch_size, warmup
         self.gamma, self.double, self.target_every, self.eval_episodes = gamma, double, target_every, eval_episodes
         self.epsilons = epsilon_start, epsilon_end, epsilon_until
@@ -75,7 +80,8 @@ class DQN(Task):
         """Rounds in an epoch."""
         if data.num_envs * self.length > self.replay.capacity:
             raise UserError(
-                f"a round of {data.num_envs} x {self.length} frames does not fit into task.capacity={self.replay.capacity}"
+                f"a round of {data.num_envs} x {self.length} frames does not fit into "
+                f"task.capacity={self.replay.capacity}\n  expected room for a round at least"
             )
         return -(-data.epoch_frames // (data.num_envs * self.length))
 
@@ -122,7 +128,9 @@ class DQN(Task):
             losses.append(loss.detach())
             values.append(q.detach().mean())
         facts = {"return": batch.mean_return, "length": batch.mean_length, "epsilon": batch.epsilon}
-        metrics = {name: torch.tensor(value, dtype=torch.float32) for name, value in facts.items()}
+        metrics = {
+            name: torch.tensor(value, dtype=torch.float32, device=self.place.device) for name, value in facts.items()
+        }
         return metrics | {"loss": torch.stack(losses).mean(), "q": torch.stack(values).mean()}
 
     def evaluate(self, data: object, split: str) -> dict[str, float]:
@@ -140,8 +148,9 @@ class DQN(Task):
 
 @torch.no_grad()
 def targets(chooser: nn.Module, target: nn.Module, steps: dict[str, Tensor], gamma: float) -> Tensor:
-    """r + gamma Q_target(s', argmax_a Q_chooser(s', a)), without what follows an end. chooser: the target net itself (DQN), or
-    the net that learns (double: van Hasselt et al. 2016, equation 4)."""
+    """r + gamma Q_target(s', argmax_a Q_chooser(s', a)), without what follows an end. chooser: the target net itself
+    (DQN), or the net that learns (double: van Hasselt et al. 2016, equation 4).
+    """
     behind = target(steps["next_obs"])
     chosen = behind if chooser is target else chooser(steps["next_obs"])
     best = behind.gather(1, chosen.argmax(1, keepdim=True)).squeeze(1).float()

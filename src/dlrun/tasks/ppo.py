@@ -1,10 +1,11 @@
 """Proximal policy optimisation.
 
-Source: Schulman et al. 2017 (clip: equation 7; KL penalty, fixed or adaptive: equation 8); the book, section 14.4. Details after
-Huang et al. 2022: advantages by GAE, normalised in each minibatch; value clipping; entropy bonus; stop of a rollout's passes
-when the approximate KL is above a target. Deviations from the book: GAE in place of returns over the whole buffer, one optimizer.
-Logged: return, length (of the last 100 episodes), policy_loss, value_loss, entropy, approx_kl ((r - 1) - log r: Schulman 2020),
-clip_fraction, explained_variance (of the returns, by the values before learning), passes.
+Source: Schulman et al. 2017 (clip: equation 7; KL penalty, fixed or adaptive: equation 8); the book, section 14.4.
+Details after Huang et al. 2022: advantages by GAE, normalised in each minibatch; value clipping; entropy bonus; stop
+of a rollout's passes when the approximate KL is above a target. Deviations from the book: GAE in place of returns over
+the whole buffer, one optimizer. Logged: return, length (of the last 100 episodes), policy_loss, value_loss, entropy,
+approx_kl ((r - 1) - log r: Schulman 2020), clip_fraction, explained_variance (of the returns, by the values before
+learning), passes.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +24,9 @@ from dlrun.update import Update
 
 
 class Penalty:
-    """The weight of the KL penalty; with a goal it doubles above 1.5 times the goal and halves below its 1.5th (section 4)."""
+    """The weight of the KL penalty; with a goal it doubles above 1.5 times the goal and halves below its 1.5th
+    (section 4).
+    """
 
     def __init__(self, weight: float, goal: float | None) -> None:
         self.weight, self.goal = weight, goal
@@ -42,9 +45,10 @@ class Penalty:
 
 
 class PPO(Task):
-    """length: steps of each environment per rollout. passes: over each rollout, in minibatches. clip: of the ratio, to 1 -+ clip;
-    null: no clipping. value_clip: of the change of a value, or null. max_kl: no more passes above it, or null. kl_weight: of the
-    penalty; kl_goal: it adapts to keep this, or null. anneal: clip goes to 0 with the run."""
+    """length: steps of each environment per rollout. passes: over each rollout, in minibatches. clip: of the ratio, to
+    1 -+ clip; null: no clipping. value_clip: of the change of a value, or null. max_kl: no more passes above it, or
+    null. kl_weight: of the penalty; kl_goal: it adapts to keep this, or null. anneal: clip goes to 0 with the run.
+    """
 
     goal = "return"
 
@@ -92,8 +96,8 @@ class PPO(Task):
         frames = data.num_envs * self.length
         if frames % self.minibatch:
             raise UserError(
-                f"a rollout of data.num_envs={data.num_envs} x task.length={self.length} = {frames} frames is not a whole "
-                f"number of minibatches of task.minibatch={self.minibatch}\n  expected a divisor of {frames}"
+                f"a rollout of data.num_envs={data.num_envs} x task.length={self.length} = {frames} frames is not a "
+                f"whole number of minibatches of task.minibatch={self.minibatch}\n  expected a divisor of {frames}"
             )
         return -(-data.epoch_frames // frames)
 
@@ -136,8 +140,15 @@ class PPO(Task):
             self.penalty.adapt(last_kl.item())
         if hasattr(self.net.norm, "update"):
             self.net.norm.update(batch.obs)  # after learning: the ratios are of the statistics that acted
-        facts = {"return": batch.mean_return, "length": batch.mean_length, "explained_variance": explained, "passes": done}
-        return {name: torch.tensor(value, dtype=torch.float32) for name, value in facts.items()} | means
+        facts = {
+            "return": batch.mean_return,
+            "length": batch.mean_length,
+            "explained_variance": explained,
+            "passes": done,
+        }
+        return {
+            name: torch.tensor(value, dtype=torch.float32, device=self.place.device) for name, value in facts.items()
+        } | means
 
     def _forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         with self.place.autocast():

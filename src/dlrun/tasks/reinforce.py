@@ -1,8 +1,8 @@
 """REINFORCE: whole episodes, each step's log-probability weighed by the rewards that came after it.
 
-Source: Williams 1992; the book, sections 14.1 and 14.3 (causality, baseline: algorithm 2). Deviations: one update from the
-mean over the steps of one episode of every environment, where the book takes an optimizer step for each time step; the
-baseline may be a learned value as well as the book's mean.
+Source: Williams 1992; the book, sections 14.1 and 14.3 (causality, baseline: algorithm 2). Deviations: one update from
+the mean over the steps of one episode of every environment, where the book takes an optimizer step for each time step;
+the baseline may be a learned value as well as the book's mean.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from dlrun.place import Place
 from dlrun.spec import Env
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.returns import rewards_to_go
-from dlrun.tasks.rollout import Player, Rollout, score
+from dlrun.tasks.rollout import Episodes, Player, score
 from dlrun.types import Count, Fraction, NonNegative
 from dlrun.update import Update
 
@@ -53,16 +53,16 @@ class Reinforce(Task):
         self.epoch_frames = data.epoch_frames
         return -(-data.epoch_frames // data.num_envs)
 
-    def batches(self, data: object, clock: object) -> Iterator[Rollout]:
+    def batches(self, data: object, clock: object) -> Iterator[Episodes]:
         """Until the frames of all epochs so far are spent; the last episodes may go beyond."""
         while clock.samples < (clock.epoch + 1) * data.epoch_frames:
             yield self.player.episodes(self.net, data, clock)
 
-    def samples(self, batch: Rollout) -> int:
+    def samples(self, batch: Episodes) -> int:
         return len(batch.obs)
 
-    def step(self, batch: Rollout, clock: object) -> Metrics:
-        returns = rewards_to_go(batch.rewards, batch.terminated | batch.truncated, self.gamma)[batch.ahead]  # in order of obs
+    def step(self, batch: Episodes, clock: object) -> Metrics:
+        returns = rewards_to_go(batch.rewards, batch.done, self.gamma)[batch.lived]  # in the order of obs
         returns = torch.from_numpy(returns).to(self.place.device)
         with self.place.autocast():
             out, values = self.net(batch.obs)
@@ -77,13 +77,16 @@ class Reinforce(Task):
         if self.baseline == "value":
             losses["value_loss"] = 0.5 * (values - returns).square().mean()
             loss = loss + self.value_weight * losses["value_loss"]
-        time = replace(clock, step=clock.samples, steps_per_epoch=self.epoch_frames, max_steps=None)  # fraction by frames
+        # how many steps there will be is not known: the schedule goes by frames
+        time = replace(clock, step=clock.samples, steps_per_epoch=self.epoch_frames, max_steps=None)
         if not self.update.step(loss, time):
             return {}
         if hasattr(self.net.norm, "update"):
             self.net.norm.update(batch.obs)
         facts = {"return": batch.mean_return, "length": batch.mean_length}
-        metrics = {name: torch.tensor(value, dtype=torch.float32) for name, value in facts.items()}
+        metrics = {
+            name: torch.tensor(value, dtype=torch.float32, device=self.place.device) for name, value in facts.items()
+        }
         return metrics | {name: value.detach() for name, value in losses.items()}
 
     def evaluate(self, data: object, split: str) -> dict[str, float]:

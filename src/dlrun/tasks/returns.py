@@ -1,4 +1,6 @@
-"""Returns and advantages over rollouts (T, N), in NumPy: T short steps on the host cost less than T launches on a device."""
+"""Returns and advantages over rollouts (T, N), in NumPy: T short steps on the host cost less than T launches on a
+device.
+"""
 
 import numpy as np
 

@@ -36,6 +36,21 @@ class Rollout(NamedTuple):
         return behind
 
 
+class Episodes(NamedTuple):
+    """One episode of each of N environments, of T steps at most. lived (T, N): what belongs to it.
+
+    obs (B, features), actions: on the device, of the steps lived, in the order of `lived`. rewards, done: (T, N).
+    """
+
+    obs: Tensor
+    actions: Tensor
+    rewards: np.ndarray
+    done: np.ndarray
+    lived: np.ndarray
+    mean_return: float
+    mean_length: float
+
+
 class RewardScale:
     """Rewards over the deviation of the running discounted return (Engstrom et al. 2020, section 2); a part."""
 
@@ -124,8 +139,10 @@ class Player:
         return Rollout(flat, torch.cat(acted), rewards, np.stack(ends[0]), np.stack(ends[1]), beyond, *self.means())
 
     @torch.no_grad()
-    def episodes(self, net: nn.Module, data: object, clock: object) -> Rollout:
-        """One episode of every environment, from starts by (seed, step). Environments whose episode is over wait, unseen."""
+    def episodes(self, net: nn.Module, data: object, clock: object) -> Episodes:
+        """One episode of every environment, from starts by (seed, step). Environments whose episode is over wait,
+        unseen.
+        """
         self.worlds = self.worlds or data.make(data.num_envs)
         self.obs = self.worlds.reset(mix(clock.seed, clock.step, 0, 2))
         num, random = len(self.obs), generator(self.device, clock.seed, clock.step, 0, 1)
@@ -136,15 +153,16 @@ class Player:
             actions = net.act(obs, net.noise(num, generator=random))
             self.obs, rewards, terminated, truncated, _ = self.worlds.step(to_world(self.spec, actions.cpu().numpy()))
             seen.append((obs, actions))
-            steps.append((rewards * alive, terminated & alive, truncated & alive, alive))
+            done = (terminated | truncated) & alive
+            steps.append((rewards * alive, done, alive))
             self.returns += rewards * alive
             self.lengths += alive
-            alive = alive & ~(terminated | truncated)
+            alive = alive & ~done
         self.recent = [*self.recent, *zip(self.returns.tolist(), self.lengths.tolist(), strict=True)][-RECENT:]
-        rewards, terminated, truncated, lived = map(np.stack, zip(*steps, strict=True))
+        rewards, done, lived = map(np.stack, zip(*steps, strict=True))
         obs, actions = (torch.cat(each) for each in zip(*seen, strict=True))
         kept = torch.from_numpy(lived.reshape(-1)).to(self.device)
-        return Rollout(obs[kept], actions[kept], rewards, terminated, truncated, lived, *self.means())
+        return Episodes(obs[kept], actions[kept], rewards, done, lived, *self.means())
 
     def state_dict(self) -> dict:
         state = {"recent": [list(each) for each in self.recent]}
@@ -166,14 +184,18 @@ def to_world(spec: Env, actions: np.ndarray) -> np.ndarray:
     return (low + (high - low) * (actions.clip(-1, 1) + 1) / 2).astype(np.float32)
 
 
-def score(act: Callable[[Tensor], Tensor], data: object, spec: Env, device: torch.device, split: str, episodes: int) -> dict:
+def score(
+    act: Callable[[Tensor], Tensor], data: object, spec: Env, device: torch.device, split: str, episodes: int
+) -> dict:
     """Mean return and length of `play`."""
     returns, lengths = zip(*play(act, data, spec, device, split, episodes), strict=True)
     return {"return": sum(returns) / episodes, "length": sum(lengths) / episodes}
 
 
 @torch.inference_mode()
-def play(act: Callable[[Tensor], Tensor], data: object, spec: Env, device: torch.device, split: str, episodes: int) -> list:
+def play(
+    act: Callable[[Tensor], Tensor], data: object, spec: Env, device: torch.device, split: str, episodes: int
+) -> list:
     """(return, length) of so many episodes, always the same starts: one from each of as many environments."""
     worlds = data.make(episodes)
     obs, alive = worlds.reset(mix(SPLITS[split], episodes, 3)), np.ones(episodes, bool)
