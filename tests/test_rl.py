@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from runs import assert_same, compose, state, train
-from toys import PLACE, composed, make_update, seeded
+from toys import NAMES, PLACE, composed, make_update, seeded
 
 from dlrun.build import build, check
 from dlrun.clock import Clock
@@ -19,7 +19,7 @@ from dlrun.data.envs import Envs, Worlds, read_spec
 from dlrun.errors import DataError, UserError
 from dlrun.models.policy import Normaliser
 from dlrun.seeds import Reseeder
-from dlrun.spec import Env, PairingError
+from dlrun.spec import Env, PairingError, Table
 from dlrun.tasks.dqn import targets
 from dlrun.tasks.ppo import kl, surrogate
 from dlrun.tasks.replay import Replay
@@ -334,15 +334,20 @@ def test_settings_that_do_not_fit(overrides, words):
 @pytest.mark.parametrize("pair", ["ppo digits", "dqn moons", "mlp cartpole", "resnet18 gym"])
 def test_what_does_not_go_together_is_refused_by_name(pair):
     model, data = pair.split()
+    names = NAMES | {"model": model, "data": data}
     with pytest.raises(PairingError, match=f"model={model} cannot learn from data={data}") as error:
-        check(composed(f"model={model}", f"data={data}"), {"model": model, "data": data})
-    assert ("data for ppo:  cartpole, gym" if model == "ppo" else "") in str(error.value)
+        check(composed(f"model={model}", f"data={data}"), names)
+    assert ("cartpole, gym" if model == "ppo" else "") in str(error.value)
 
 
 def test_dqn_needs_discrete_actions():
     from dlrun.tasks.dqn import DQN
 
     keys = {k: v for k, v in composed("model=dqn")["task"].items() if k != "_target_"}
+    with pytest.raises(UserError, match="expected data=cartpole"):
+        DQN(torch.nn.Linear(1, 1), Table(1, 2), PLACE, make_update, **keys)
+    with pytest.raises(UserError, match="expected one of the models dqn"):
+        DQN(build(composed("model=ppo")["model"])(Echo.spec), Echo.spec, PLACE, make_update, **keys)
     with pytest.raises(UserError, match="discrete actions"):
         DQN(torch.nn.Linear(1, 1), Env((3,), None, (-1.0,), (1.0,)), PLACE, make_update, **keys)
 

@@ -62,8 +62,10 @@ def open_env(id: str) -> object:
     except error.DependencyNotInstalled as missing:
         raise UserError(f"data.id={id} needs a package that is not installed\n  {missing}") from None
     except (error.UnregisteredEnv, error.DeprecatedEnv, error.Error) as wrong:
+        if id in gymnasium.registry:
+            raise UserError(f"data.id={id}: {str(wrong).splitlines()[0]}") from None
         known = nearest(id, gymnasium.registry)
-        raise UserError(f"data.id={id}: {str(wrong).splitlines()[0]}{known}\n  expected an id of gymnasium") from None
+        raise UserError(f"data.id={id}: there is no such environment{known}\n  expected an id of gymnasium") from None
 
 
 class Worlds:

@@ -13,7 +13,7 @@ from dlrun.place import Place
 from dlrun.spec import Env
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.returns import explained_variance, gae
-from dlrun.tasks.rollout import Player, Rollout, score
+from dlrun.tasks.rollout import Player, Rollout, check_player, score
 from dlrun.types import Count, Fraction, NonNegative
 from dlrun.update import Update
 
@@ -39,6 +39,7 @@ class A2C(Task):
         eval_episodes: Count,
     ) -> None:
         super().__init__(net, place)
+        check_player(net, spec, "policy")
         self.spec, self.length, self.gamma, self.lam, self.eval_episodes = spec, length, gamma, lam, eval_episodes
         self.value_weight, self.entropy_weight = value_weight, entropy_weight
         self.normalise_advantage = normalise_advantage

@@ -21,7 +21,7 @@ from dlrun.seeds import mix
 from dlrun.spec import Env
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.replay import Replay
-from dlrun.tasks.rollout import Player, score
+from dlrun.tasks.rollout import Player, check_player, score
 from dlrun.types import Count, Fraction, Index
 from dlrun.update import Update
 
@@ -64,6 +64,7 @@ class DQN(Task):
         eval_episodes: Count,
     ) -> None:
         super().__init__(net, place)
+        check_player(net, spec, "q_net")
         if not spec.actions:
             raise UserError(
                 f"DQN needs discrete actions, the data gives {spec}\n  for real actions: model=ppo, model=a2c"

@@ -18,7 +18,7 @@ from dlrun.place import Place
 from dlrun.spec import Env
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.returns import explained_variance, gae
-from dlrun.tasks.rollout import Player, RewardScale, Rollout, score
+from dlrun.tasks.rollout import Player, RewardScale, Rollout, check_player, score
 from dlrun.types import Count, Fraction, NonNegative, Positive
 from dlrun.update import Update
 
@@ -77,6 +77,7 @@ class PPO(Task):
         eval_episodes: Count,
     ) -> None:
         super().__init__(net, place)
+        check_player(net, spec, "policy")
         if kl_goal and not kl_weight:
             raise UserError(f"task.kl_goal={kl_goal} with task.kl_weight=0: expected a weight > 0 to adapt")
         self.spec, self.length, self.passes, self.minibatch = spec, length, passes, minibatch

@@ -16,7 +16,7 @@ from dlrun.place import Place
 from dlrun.spec import Env
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.returns import rewards_to_go
-from dlrun.tasks.rollout import Episodes, Player, score
+from dlrun.tasks.rollout import Episodes, Player, check_player, score
 from dlrun.types import Count, Fraction, NonNegative
 from dlrun.update import Update
 
@@ -41,6 +41,7 @@ class Reinforce(Task):
         eval_episodes: Count,
     ) -> None:
         super().__init__(net, place)
+        check_player(net, spec, "policy")
         self.spec, self.gamma, self.baseline, self.eval_episodes = spec, gamma, baseline, eval_episodes
         self.value_weight, self.entropy_weight, self.scale_returns = value_weight, entropy_weight, scale_returns
         self.update, self.player = update(net), Player(spec, place.device)

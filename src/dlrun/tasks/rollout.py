@@ -7,11 +7,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dlrun.errors import UserError
 from dlrun.seeds import generator, mix
 from dlrun.spec import Env
 
 RECENT = 100  # episodes whose mean return is logged
 SPLITS = {"val": 1, "test": 2}
+
+
+def check_player(net: nn.Module, spec: object, kind: str) -> None:
+    """Raise UserError where there is no environment, or the net is not of this kind: a policy or a q_net."""
+    if not isinstance(spec, Env):
+        raise UserError(f"this task plays an environment, the data gives {spec}\n  expected data=cartpole or data=gym")
+    if hasattr(net, "act") != (kind == "policy"):
+        models = {"policy": "reinforce, reinforce_baseline, a2c, ppo", "q_net": "dqn, double_dqn, dueling_dqn"}[kind]
+        raise UserError(f"this task cannot learn with this net: expected one of the models {models}")
 
 
 class Rollout(NamedTuple):
