@@ -69,7 +69,7 @@ def test_help_lists_the_groups_and_examples(dl_run):
     code, out, err = dl_run("--help")
     assert (code, err) == (0, "")
     for text in (
-        "model       autoencoder,",
+        "model       a2c, autoencoder,",
         "lenet, linear, mlp",
         "data        anime_faces, auto_mpg",
         "dl-run resume=last",
@@ -474,7 +474,7 @@ def test_configs_that_cannot_be_read(refused, tmp_path):
     assert "latin.yaml: it is not UTF-8 text\n  save it as UTF-8" in text("latin")
     assert "model=[1, 2]: expected a mapping with a _target_" in text("list")
     assert "task=nothing: there is no such option" in text("dangling")
-    assert "expected one of: autoencoder, broken," in text("nothing")
+    assert "expected one of: a2c, autoencoder, broken," in text("nothing")
 
 
 def test_the_config_folder_is_the_checkouts():

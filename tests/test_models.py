@@ -3,13 +3,14 @@
 import inspect
 from importlib import import_module
 from math import sqrt
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from torch import nn
+from toys import supervised
 
+from dlrun.build import CONFIGS
 from dlrun.errors import UserError
 from dlrun.models.layers import SameConv2d, activation, initialise, norm, same_max_pool, same_padding
 from dlrun.models.lenet import lenet
@@ -23,7 +24,7 @@ MNIST = Image((1, 28, 28), classes=10)
 CIFAR = Image((3, 32, 32), classes=10)
 MOONS = Table(features=2, classes=2)
 MPG = Table(features=9, targets=1)
-MODELS = sorted((Path(__file__).parents[1] / "configs" / "model").glob("*.yaml"))
+MODELS = [CONFIGS / "model" / f"{name}.yaml" for name in supervised("model")]
 
 MLP = dict(hidden=[256, 128], activation="relu", dropout=0.0, norm="none", init="torch")
 LENET = dict(norm="none", init="torch")

@@ -15,6 +15,7 @@ import runs
 import torch
 import yaml
 from runs import SMALL, assert_same, compose, rows, same, state, train
+from toys import supervised
 
 from dlrun import checkpoint
 from dlrun.checkpoint import Checkpoints, load, save
@@ -23,7 +24,7 @@ from dlrun.signals import Signals
 from dlrun.spec import PairingError
 
 STEPS = 8  # of a SMALL run
-MODELS = sorted(p.stem for p in (runs.CONFIGS / "model").glob("*.yaml"))
+MODELS = supervised("model")
 OPTIMIZERS = sorted(p.stem for p in (runs.CONFIGS / "optimizer").glob("*.yaml"))
 AUGMENT = "{flip: true, crop: 2, rot90: true, cutout: 4, erase: 0.5, noise: 0.1}"
 CASES = {

@@ -14,6 +14,7 @@ from dlrun.build import CONFIGS, build
 from dlrun.clock import Clock
 from dlrun.place import Place
 from dlrun.seeds import Reseeder
+from dlrun.signatures import signature, spec_names
 from dlrun.tasks.supervised import Supervised
 from dlrun.update import Update
 
@@ -27,6 +28,19 @@ def options(group: str) -> list[str]:
     return sorted(
         path.relative_to(CONFIGS / group).with_suffix("").as_posix() for path in (CONFIGS / group).rglob("*.yaml")
     )
+
+
+def supervised(group: str) -> list[str]:
+    """The options of `data` or `model` that are not of reinforcement learning."""
+    return [name for name in options(group) if "dlrun.spec.Env" not in specs(group, name)]
+
+
+def specs(group: str, option: str) -> list[str]:
+    """What this data gives, or what this model takes."""
+    node = read(CONFIGS / group / f"{option}.yaml")
+    if group == "data":
+        return [node["spec"]["_target_"]]
+    return [f"dlrun.spec.{name}" for name in spec_names(signature(node["model"]["_target_"]).given["spec"])]
 
 
 def read(path: Path) -> dict:

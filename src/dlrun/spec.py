@@ -64,4 +64,39 @@ class Table:
         return f"Table(features={self.features}, {kind})"
 
 
-Spec = Image | Table
+@dataclass(frozen=True)
+class Env:
+    """An environment to act in, as its data makes it.
+
+    obs: shape of an observation, real numbers. actions: discrete ones are 0 .. actions - 1; None where they are real
+    vectors between low and high. goal: the return from which it counts as solved, if any. All None or empty: read from
+    the environment.
+    """
+
+    obs: tuple[int, ...] | None = None
+    actions: int | None = None
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    goal: float | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.obs or ()
+
+    @property
+    def features(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a policy gives per observation: one logit per action, or one mean per axis."""
+        return self.actions or len(self.low)
+
+    def __str__(self) -> str:
+        kind = f"actions={self.actions}" if self.actions else f"real actions={len(self.low)}"
+        return (
+            f"Env(obs={'x'.join(map(str, self.obs or ()))}, {kind})" if self.obs else "Env(read from the environment)"
+        )
+
+
+Spec = Image | Table | Env

@@ -1,0 +1,61 @@
+"""CartPole-v1 for any number of carts at once, in NumPy.
+
+Source: Barto, Sutton and Anderson 1983; the equations and limits are those of gymnasium's CartPole-v1, whose own vector
+form throws away a step after each end (NEXT_STEP); here the next episode starts in the same step, and the state can be
+saved.
+"""
+
+from math import pi
+
+import numpy as np
+import torch
+
+GRAVITY, FORCE, TAU = 9.8, 10.0, 0.02  # m/s^2, N, s
+MASS_POLE, MASS, HALF_LENGTH = 0.1, 1.1, 0.5  # kg, kg of both, m
+MAX_X, MAX_ANGLE, TIME_LIMIT = 2.4, 12 * 2 * pi / 360, 500  # m, rad, steps
+
+
+class CartPoles:
+    """state: x, its velocity, angle, its velocity: (4, N) float64. ages: steps since each episode's start."""
+
+    def __init__(self, num: int) -> None:
+        self.num = num
+
+    def reset(self, seed: int) -> np.ndarray:
+        """New episodes everywhere; observations (N, 4)."""
+        self.random = np.random.default_rng(seed)
+        self.state, self.ages = self._start(self.num), np.zeros(self.num, np.int64)
+        return self.state.T.astype(np.float32)
+
+    def _start(self, count: int) -> np.ndarray:
+        return self.random.uniform(-0.05, 0.05, (4, count))
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """actions (N,): 0 left, 1 right. Gives observations, rewards, terminated, truncated, observations unreset."""
+        x, v, angle, spin = self.state
+        force = (2 * FORCE) * actions - FORCE
+        cos, sin = np.cos(angle), np.sin(angle)
+        push = (force + MASS_POLE * HALF_LENGTH * spin * spin * sin) / MASS
+        turn = (GRAVITY * sin - cos * push) / (HALF_LENGTH * (4 / 3 - MASS_POLE * cos * cos / MASS))
+        pull = push - MASS_POLE * HALF_LENGTH * turn * cos / MASS
+        self.state = self.state + TAU * np.stack((v, pull, spin, turn))
+        self.ages += 1
+        terminated = (np.abs(self.state[0]) > MAX_X) | (np.abs(self.state[2]) > MAX_ANGLE)
+        truncated = (self.ages >= TIME_LIMIT) & ~terminated
+        final = obs = self.state.T.astype(np.float32)
+        done = terminated | truncated
+        if done.any():
+            self.state[:, done], self.ages[done] = self._start(done.sum()), 0
+            obs = self.state.T.astype(np.float32)
+        return obs, np.ones(self.num, np.float32), terminated, truncated, final
+
+    def state_dict(self) -> dict:
+        random = self.random.bit_generator.state
+        return {"state": torch.from_numpy(self.state), "ages": torch.from_numpy(self.ages), "random": random}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.state, self.ages = state["state"].numpy().copy(), state["ages"].numpy().copy()
+        self.random = np.random.default_rng()
+        self.random.bit_generator.state = state["random"]
+
+    def close(self) -> None: ...

@@ -1,0 +1,150 @@
+"""Policies and values over observations that are vectors.
+
+Source: the book, chapter 14 (dense nets with ReLU); orthogonal initialisation with gain sqrt(2), 0.01 for the policy
+and 1 for the value (Huang et al. 2022, details 2 and 15). Dueling: Wang et al. 2016, equation 9.
+"""
+
+from math import log, pi, sqrt
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dlrun.models.layers import activation as activation_layer
+from dlrun.models.layers import initialise
+from dlrun.spec import Env
+from dlrun.types import Activation, Count
+
+PolicyInit = Literal["torch", "keras", "kaiming", "xavier", "orthogonal"]
+
+
+class Normaliser(nn.Module):
+    """(x - mean) / std, clipped to [-10, 10]; the statistics are the net's own, updated when told (Welford 1962)."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("var", torch.ones(features))
+        self.register_buffer("count", torch.zeros(()))
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Take in (B, features)."""
+        total, delta = self.count + len(x), x.mean(0) - self.mean
+        squares = (
+            self.var * self.count + x.var(0, unbiased=False) * len(x) + delta.square() * self.count * len(x) / total
+        )
+        self.mean += delta * len(x) / total
+        self.var.copy_(squares / total)
+        self.count.copy_(total)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x - self.mean) * (self.var + 1e-8).rsqrt()).clamp(-10, 10)
+
+
+class Policy(nn.Module):
+    """(B, features) -> (B, outputs), values (B,). Outputs: logits, or means of a Gaussian with learned log_std."""
+
+    def __init__(
+        self, spec: Env, trunk: nn.Module, critic_trunk: nn.Module | None, width: int, norm: nn.Module
+    ) -> None:
+        super().__init__()
+        self.norm, self.trunk, self.critic_trunk = norm, trunk, critic_trunk
+        self.actor, self.critic = nn.Linear(width, spec.outputs), nn.Linear(width, 1)
+        self.log_std = None if spec.actions else nn.Parameter(torch.zeros(spec.outputs))
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.norm(obs)
+        features = self.trunk(x)  # (B, width)
+        behind = features if self.critic_trunk is None else self.critic_trunk(x)
+        return self.actor(features), self.critic(behind).squeeze(1)
+
+    def outputs(self, obs: Tensor) -> Tensor:
+        """Of the policy alone."""
+        return self.actor(self.trunk(self.norm(obs)))
+
+    def values(self, obs: Tensor) -> Tensor:
+        return self.critic((self.critic_trunk or self.trunk)(self.norm(obs))).squeeze(1)
+
+    def noise(self, *shape: int, generator: torch.Generator) -> Tensor:
+        """What `act` is to be given to draw actions (*shape): drawn for a whole rollout at once."""
+        shape = (*shape, self.actor.out_features)
+        if self.log_std is not None:
+            return torch.randn(shape, generator=generator, device=generator.device)
+        return -torch.log(torch.empty(shape, device=generator.device).exponential_(generator=generator))  # Gumbel
+
+    def act(self, obs: Tensor, noise: Tensor | None) -> Tensor:
+        """Actions (B,) or (B, axes): drawn with the noise, or the likeliest."""
+        out = self.outputs(obs)
+        if self.log_std is None:
+            return (out if noise is None else out + noise).argmax(1)
+        return out if noise is None else out + self.log_std.exp() * noise
+
+    def log_prob(self, out: Tensor, actions: Tensor) -> Tensor:
+        """(B,)"""
+        if self.log_std is None:
+            return out.log_softmax(1).gather(1, actions[:, None]).squeeze(1)
+        z = (actions - out) * (-self.log_std).exp()
+        return (-0.5 * z.square() - self.log_std - 0.5 * log(2 * pi)).sum(1)
+
+    def entropy(self, out: Tensor) -> Tensor:
+        """(B,)"""
+        if self.log_std is None:
+            logs = out.log_softmax(1)
+            return -(logs.exp() * logs).sum(1)
+        return (self.log_std + 0.5 * log(2 * pi) + 0.5).sum().expand(len(out))
+
+
+def policy(
+    spec: Env,
+    *,
+    hidden: list[Count],
+    activation: Activation,
+    shared: bool,
+    init: PolicyInit,
+    normalise: bool,
+) -> nn.Module:
+    """A policy and a value, of one trunk (shared) or two: (B, features) -> (B, outputs), (B,).
+
+    hidden: widths of the trunk. normalise: observations, by running statistics.
+    """
+    width = hidden[-1] if hidden else spec.features
+    trunks = [dense(spec.features, hidden, activation, init) for _ in range(1 if shared else 2)]
+    net = Policy(
+        spec, trunks[0], None if shared else trunks[1], width, Normaliser(spec.features) if normalise else nn.Identity()
+    )
+    for head, gain in ((net.actor, 0.01), (net.critic, 1.0)):
+        initialise(head, init)
+        if init == "orthogonal":
+            nn.init.orthogonal_(head.weight, gain)
+    return net
+
+
+class Dueling(nn.Module):
+    """Q = V + A - mean(A): (B, width) -> (B, actions)."""
+
+    def __init__(self, width: int, actions: int) -> None:
+        super().__init__()
+        self.value, self.advantage = nn.Linear(width, 1), nn.Linear(width, actions)
+
+    def forward(self, x: Tensor) -> Tensor:
+        advantage = self.advantage(x)
+        return self.value(x) + advantage - advantage.mean(1, keepdim=True)
+
+
+def q_net(spec: Env, *, hidden: list[Count], activation: Activation, dueling: bool, init: PolicyInit) -> nn.Module:
+    """Values of actions: (B, features) -> (B, actions). dueling: of a value and advantages."""
+    width = hidden[-1] if hidden else spec.features
+    head = Dueling(width, spec.outputs) if dueling else nn.Linear(width, spec.outputs)
+    return nn.Sequential(dense(spec.features, hidden, activation, init), initialise(head, init))
+
+
+def dense(features: int, hidden: list[int], activation: str, init: str) -> nn.Sequential:
+    """Dense layers and activations; orthogonal: with gain sqrt(2)."""
+    layers = []
+    for width in hidden:
+        layers += [initialise(nn.Linear(features, width), init), activation_layer(activation)]
+        if init == "orthogonal":
+            nn.init.orthogonal_(layers[-2].weight, sqrt(2))
+        features = width
+    return nn.Sequential(*layers)

@@ -1,0 +1,158 @@
+"""Deep Q-networks, also double ones; dueling is a matter of the net.
+
+Source: Mnih et al. 2015 (replay, target net, Huber loss); van Hasselt et al. 2016 (double); the book, sections 14.6
+and 14.7. Deviations from the book: epsilon and the target net follow the clock in frames and steps, not the count of
+episodes; the environment is played in rounds of `length` steps with `updates` updates after each. Logged: return,
+length, loss, q (mean), epsilon.
+"""
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlrun.errors import UserError
+from dlrun.place import Place
+from dlrun.seeds import mix
+from dlrun.spec import Env
+from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.replay import Replay
+from dlrun.tasks.rollout import Player, check_player, score
+from dlrun.types import Count, Fraction, Index
+from dlrun.update import Update
+
+
+class Round(NamedTuple):
+    """What was played since the last updates; the steps themselves are in the replay."""
+
+    frames: int
+    epsilon: float
+    mean_return: float
+    mean_length: float
+
+
+class DQN(Task):
+    """length: steps of each environment per round. updates: of `batch_size` replayed steps each, after a round.
+    warmup: frames before the first update. epsilon: from its start to its end over the share epsilon_until of the run.
+    target_every: rounds.
+    """
+
+    goal = "return"
+
+    def __init__(
+        self,
+        net: nn.Module,
+        spec: Env,
+        place: Place,
+        update: Callable[[nn.Module], Update],
+        *,
+        length: Count,
+        updates: Count,
+        batch_size: Count,
+        capacity: Count,
+        warmup: Index,
+        gamma: Fraction,
+        epsilon_start: Fraction,
+        epsilon_end: Fraction,
+        epsilon_until: Fraction,
+        target_every: Count,
+        double: bool,
+        eval_episodes: Count,
+    ) -> None:
+        super().__init__(net, place)
+        check_player(net, spec, "q_net")
+        if not spec.actions:
+            raise UserError(
+                f"DQN needs discrete actions, the data gives {spec}\n  for real actions: model=ppo, model=a2c"
+            )
+        self.spec, self.length, self.updates, self.batch_size, self.warmup = spec, length, updates, batch_size, warmup
+        self.gamma, self.double, self.target_every, self.eval_episodes = gamma, double, target_every, eval_episodes
+        self.epsilons = epsilon_start, epsilon_end, epsilon_until
+        self.update, self.target = update(net), deepcopy(net).requires_grad_(False)
+        self.player, self.replay = Player(spec, place.device), Replay(spec, capacity, place.device)
+        self.parts |= {"update": self.update, "target": self.target, "player": self.player, "replay": self.replay}
+        self.scores = {"return": "max", "length": "max"}
+
+    def steps(self, data: object) -> int:
+        """Rounds in an epoch."""
+        if data.num_envs * self.length > self.replay.capacity:
+            raise UserError(
+                f"a round of {data.num_envs} x {self.length} frames does not fit into "
+                f"task.capacity={self.replay.capacity}\n  expected room for a round at least"
+            )
+        return -(-data.epoch_frames // (data.num_envs * self.length))
+
+    def batches(self, data: object, clock: object) -> Iterator[Round]:
+        self.player.start(data, clock)
+        for _ in range(clock.batch, self.steps(data)):
+            yield self._play(clock)
+
+    @torch.no_grad()
+    def _play(self, clock: object) -> Round:
+        """A round, epsilon-greedy by (seed, step), into the replay."""
+        start, end, until = self.epsilons
+        epsilon = end + (start - end) * max(0.0, 1 - clock.fraction / until) if until else end
+        num, random = len(self.player.obs), np.random.default_rng(mix(clock.seed, clock.step, 0, 1))
+        explores = random.random((self.length, num)) < epsilon
+        chance = random.integers(self.spec.actions, size=(self.length, num))
+        for t in range(self.length):
+            obs, actions = self.player.obs, chance[t]
+            if not explores[t].all():
+                best = self.net(torch.from_numpy(obs).to(self.place.device)).argmax(1).cpu().numpy()
+                actions = np.where(explores[t], actions, best)
+            rewards, terminated, _, after = self.player.step(actions)
+            self.replay.add(obs=obs, actions=actions, rewards=rewards, next_obs=after, terminated=terminated)
+        return Round(num * self.length, epsilon, *self.player.means())
+
+    def samples(self, batch: Round) -> int:
+        return batch.frames
+
+    def step(self, batch: Round, clock: object) -> Metrics:
+        if clock.samples + batch.frames < self.warmup:
+            return {}
+        if clock.step % self.target_every == 0:
+            self.target.load_state_dict(self.net.state_dict())
+        losses, values = [], []
+        for _ in range(self.updates):
+            steps = self.replay.sample(self.batch_size)
+            goals = targets(self.net if self.double else self.target, self.target, steps, self.gamma)
+            with self.place.autocast():
+                q = self.net(steps["obs"])
+            q = q.float().gather(1, steps["actions"][:, None]).squeeze(1)
+            loss = F.smooth_l1_loss(q, goals)
+            if not self.update.step(loss, clock):
+                return {}
+            losses.append(loss.detach())
+            values.append(q.detach().mean())
+        facts = {"return": batch.mean_return, "length": batch.mean_length, "epsilon": batch.epsilon}
+        metrics = {
+            name: torch.tensor(value, dtype=torch.float32, device=self.place.device) for name, value in facts.items()
+        }
+        return metrics | {"loss": torch.stack(losses).mean(), "q": torch.stack(values).mean()}
+
+    def evaluate(self, data: object, split: str) -> dict[str, float]:
+        found = score(self.predict, data, self.spec, self.place.device, split, self.eval_episodes)
+        self.net.train()
+        return found
+
+    def evaluated(self) -> nn.Module:
+        return self.update.average if self.update.average is not None else self.net.eval()
+
+    def predict(self, batch: Tensor) -> Tensor:
+        """The best actions for observations (B, features)."""
+        return self.evaluated()(batch).argmax(1)
+
+
+@torch.no_grad()
+def targets(chooser: nn.Module, target: nn.Module, steps: dict[str, Tensor], gamma: float) -> Tensor:
+    """r + gamma Q_target(s', argmax_a Q_chooser(s', a)), without what follows an end. chooser: the target net itself
+    (DQN), or the net that learns (double: van Hasselt et al. 2016, equation 4).
+    """
+    behind = target(steps["next_obs"])
+    chosen = behind if chooser is target else chooser(steps["next_obs"])
+    best = behind.gather(1, chosen.argmax(1, keepdim=True)).squeeze(1).float()
+    return steps["rewards"] + gamma * best * ~steps["terminated"]

@@ -1,0 +1,481 @@
+"""Reinforcement learning: the arithmetic by hand, the environments, and each algorithm on an environment it must
+master.
+"""
+
+import signal
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from runs import assert_same, compose, state, train
+from toys import NAMES, PLACE, composed, make_update, seeded
+
+from dlrun.build import build, check
+from dlrun.clock import Clock
+from dlrun.data.cartpole import CartPoles
+from dlrun.data.envs import Envs, Worlds, read_spec
+from dlrun.errors import DataError, UserError
+from dlrun.models.policy import Normaliser
+from dlrun.seeds import Reseeder
+from dlrun.spec import Env, PairingError, Table
+from dlrun.tasks.dqn import targets
+from dlrun.tasks.ppo import kl, surrogate
+from dlrun.tasks.replay import Replay
+from dlrun.tasks.returns import explained_variance, gae, rewards_to_go
+from dlrun.tasks.rollout import Player, RewardScale, to_world
+
+MODELS = ["reinforce", "reinforce_baseline", "a2c", "ppo", "dqn", "double_dqn", "dueling_dqn"]
+CPU = torch.device("cpu")
+SMALL = ["data.epoch_frames=256", "data.num_envs=4", "trainer.epochs=2", "trainer.checkpoint_gap=0", "model.hidden=[8]",
+         "task.eval_episodes=3", "trainer.device=cpu", "trainer.log_every=2"]  # fmt: skip
+KEYS = {
+    "ppo": ["task.length=16", "task.minibatch=32", "task.passes=2"],
+    "a2c": ["task.length=8"],
+    **{name: ["task.length=8", "task.updates=4", "task.warmup=64"] for name in ("dqn", "double_dqn", "dueling_dqn")},
+}
+
+
+class Echo:
+    """Says a number, one-hot, and pays 1 for saying it back; `limit` steps an episode, ended by time or for good."""
+
+    spec = Env((4,), 4)
+
+    def __init__(self, num, limit=8, truncates=False):
+        self.num, self.limit, self.truncates = num, limit, truncates
+
+    def reset(self, seed):
+        self.random, self.age = np.random.default_rng(seed), 0
+        return self._say()
+
+    def _say(self):
+        self.word = self.random.integers(4, size=self.num)
+        return np.eye(4, dtype=np.float32)[self.word]
+
+    def step(self, actions):
+        rewards, self.age = (actions == self.word).astype(np.float32), self.age + 1
+        done, no = np.full(self.num, self.age % self.limit == 0), np.zeros(self.num, bool)
+        obs = self._say()
+        return obs, rewards, *((no, done) if self.truncates else (done, no)), obs
+
+    def close(self): ...
+
+
+class Toy:
+    """`Echo`, or worlds like it, as data."""
+
+    def __init__(self, num_envs=8, epoch_frames=2048, world=Echo, **keys):
+        self.spec, self.num_envs, self.epoch_frames = world.spec, num_envs, epoch_frames
+        self.make = partial(world, **keys)
+
+
+def make_task(model, data, *overrides):
+    config = composed(f"model={model}", *overrides)
+    keys = {key: value for key, value in config["optimizer"].items() if key != "_target_"}
+    net = build(config["model"])(data.spec)
+    return build(config["task"])(net, data.spec, PLACE, partial(make_update, **keys))
+
+
+def run(task, data, epochs):
+    """The metrics of every step that learnt."""
+    clock, reseed, found = Clock(0, epochs, task.steps(data)), Reseeder(CPU), []
+    with torch.random.fork_rng(devices=[]):
+        for _ in range(epochs):
+            for batch in task.batches(data, clock):
+                reseed(0, clock.step)
+                found.append(task.step(batch, clock))
+                clock.tick(task.samples(batch))
+            clock.next_epoch()
+    return [metrics for metrics in found if metrics]
+
+
+# The arithmetic
+
+
+def test_rewards_to_go():
+    done = np.array([[False], [True], [False], [True]])
+    assert rewards_to_go(np.array([[1.0], [2.0], [4.0], [8.0]]), done, 0.5).ravel().tolist() == [2, 2, 8, 8]
+
+
+def test_gae_against_its_definition():
+    random = np.random.default_rng(0)
+    rewards, values, behind = random.normal(size=(3, 12, 2))
+    terminated, truncated = random.random((2, 12, 2)) < 0.15
+    truncated &= ~terminated
+    found = gae(rewards, values, behind, terminated, truncated, 0.9, 0.7)
+    for n in range(2):
+        for t in range(12):
+            total, weight = 0.0, 1.0
+            for k in range(t, 12):
+                total += weight * (rewards[k, n] + 0.9 * behind[k, n] * (not terminated[k, n]) - values[k, n])
+                if terminated[k, n] or truncated[k, n]:
+                    break
+                weight *= 0.9 * 0.7
+            assert found[t, n] == pytest.approx(total)
+
+
+def test_gae_of_the_extremes():
+    rewards, values = np.ones((5, 1)), np.full((5, 1), 2.0)
+    ends, behind = np.zeros((5, 1), bool), np.full((5, 1), 2.0)
+    assert gae(rewards, values, behind, ends, ends, 0.9, 0.0).ravel() == pytest.approx(1 + 0.9 * 2 - 2)
+    returns = sum(0.9**k for k in range(5)) + 0.9**5 * 2
+    assert gae(rewards, values, behind, ends, ends, 0.9, 1.0)[0, 0] == pytest.approx(returns - 2)
+    last = np.array([[False]] * 4 + [[True]])
+    assert gae(rewards, values, behind, last, ends, 0.9, 1.0)[0, 0] == pytest.approx(sum(0.9**k for k in range(5)) - 2)
+
+
+def test_explained_variance():
+    returns = np.arange(6.0)
+    assert explained_variance(returns, returns) == 1
+    assert explained_variance(np.zeros(6), returns) == 0
+    assert explained_variance(returns, np.ones(6)) == 0
+
+
+@pytest.mark.parametrize("clip", [None, 0.2])
+def test_the_gradient_at_ratio_one_is_the_policy_gradient(clip):
+    with seeded():
+        logits, advantages, actions = (
+            torch.randn(6, 3, requires_grad=True),
+            torch.randn(6),
+            torch.tensor([0, 1, 2, 0, 1, 2]),
+        )
+    log_prob = logits.log_softmax(1)[range(6), actions]
+    mine = torch.autograd.grad(surrogate(log_prob - log_prob.detach(), advantages, clip), logits, retain_graph=True)[0]
+    policy_gradient = torch.autograd.grad(-(log_prob * advantages).mean(), logits)[0]
+    assert torch.allclose(mine, policy_gradient)
+
+
+def test_the_clip_stops_the_gradient_on_the_far_side_only():
+    log_ratio = torch.tensor([1.3, 0.7, 1.3, 0.7]).log().requires_grad_()
+    surrogate(log_ratio, torch.tensor([1.0, -1.0, -1.0, 1.0]), 0.2).backward()
+    assert (log_ratio.grad != 0).tolist() == [False, False, True, True]
+
+
+def test_kl_against_torch():
+    with seeded():
+        old, new, s, t = torch.randn(5, 3), torch.randn(5, 3), torch.randn(3), torch.randn(3)
+    from torch.distributions import Categorical, Normal, kl_divergence
+
+    assert torch.allclose(
+        kl(old, new, None, None), kl_divergence(Categorical(logits=old), Categorical(logits=new)), atol=1e-6
+    )
+    theirs = kl_divergence(Normal(old, s.exp()), Normal(new, t.exp())).sum(1)
+    assert torch.allclose(kl(old, new, s, t), theirs, rtol=1e-4)
+
+
+@pytest.mark.parametrize("spec", [Env((3,), 4), Env((3,), None, (-1.0, -2.0), (1.0, 2.0))], ids=str)
+def test_policy_against_torch(spec):
+    from torch.distributions import Categorical, Normal
+
+    with seeded():
+        net = build(composed("model=ppo")["model"])(spec)
+        obs, generator = torch.randn(4000, 3), torch.Generator().manual_seed(0)
+        out, values = net(obs)
+        theirs = Categorical(logits=out) if spec.actions else Normal(out, net.log_std.exp())
+        actions = net.act(obs, net.noise(4000, generator=generator))
+        log_prob, entropy = theirs.log_prob(actions), theirs.entropy()
+        if not spec.actions:
+            log_prob, entropy = log_prob.sum(1), entropy.sum(1)
+        assert torch.allclose(net.log_prob(out, actions), log_prob, atol=1e-5)
+        assert torch.allclose(net.entropy(out), entropy, atol=1e-5)
+        assert torch.equal(net.values(obs), values)
+        if spec.actions:  # all but uniform
+            assert torch.bincount(actions, minlength=4).float().div(4000).sub(0.25).abs().max() < 0.03
+        else:
+            assert (actions - out).std(0).sub(1).abs().max() < 0.05
+        assert torch.equal(net.act(obs, None), out.argmax(1) if spec.actions else out)
+
+
+def test_double_dqn_targets_by_hand():
+    class Q(torch.nn.Module):
+        def __init__(self, *values):
+            super().__init__()
+            self.values = torch.tensor(values)
+
+        def forward(self, obs):
+            return self.values.expand(len(obs), -1)
+
+    net, target = Q(1.0, 9.0, 2.0), Q(5.0, 3.0, 4.0)
+    steps = {
+        "rewards": torch.tensor([1.0, 1.0]),
+        "terminated": torch.tensor([False, True]),
+        "next_obs": torch.zeros(2, 1),
+    }
+    assert targets(target, target, steps, 0.5).tolist() == [1 + 0.5 * 5, 1]
+    assert targets(net, target, steps, 0.5).tolist() == [1 + 0.5 * 3, 1]
+
+
+def test_dueling_advantages_have_mean_zero():
+    net = build(composed("model=dueling_dqn")["model"])(Env((4,), 3))
+    features = net[0](torch.randn(5, 4))
+    assert torch.allclose(net[1](features).mean(1), net[1].value(features).squeeze(1), atol=1e-6)
+
+
+def test_normaliser_and_reward_scale_against_numpy():
+    x, norm = np.random.default_rng(0).normal(3, 2, (100, 2)).astype(np.float32), Normaliser(2)
+    for part in np.split(x, [10, 40]):
+        norm.update(torch.from_numpy(part))
+    assert norm.mean.numpy() == pytest.approx(x.mean(0), rel=1e-4) and norm.var.numpy() == pytest.approx(
+        x.var(0), rel=1e-4
+    )
+    scale, no = RewardScale(0.5), np.zeros((4, 1), bool)
+    rewards = np.array([[1.0], [1.0], [2.0], [0.0]])
+    scaled = scale(rewards, no)
+    assert scaled.ravel() == pytest.approx((rewards / np.std([1, 1.5, 2.75, 1.375])).ravel(), rel=1e-6)
+    again = RewardScale(0.5)
+    again.load_state_dict(scale.state_dict())
+    assert (again(rewards, no) == scale(rewards, no)).all()
+
+
+# Environments
+
+
+def test_cartpoles_move_as_gymnasiums():
+    import gymnasium
+
+    worlds, env, random = CartPoles(3), gymnasium.make("CartPole-v1").unwrapped, np.random.default_rng(0)
+    worlds.reset(0)
+    env.reset(seed=0)
+    for _ in range(200):
+        env.state, actions, ages = tuple(worlds.state[:, 1]), random.integers(2, size=3), worlds.ages[1]
+        obs, reward, ended, *_ = env.step(int(actions[1]))
+        env.steps_beyond_terminated = None
+        _, rewards, terminated, truncated, final = worlds.step(actions)
+        assert (final[1] == obs).all() and rewards[1] == reward and terminated[1] == ended
+        assert worlds.ages[1] == (0 if ended else ages + 1) and not truncated.any()
+
+
+def test_a_time_limit_is_no_end():
+    worlds = CartPoles(2)
+    worlds.reset(0)
+    worlds.ages[:], worlds.state[:] = 499, 0
+    worlds.state[0, 1] = 3.0
+    obs, _, terminated, truncated, final = worlds.step(np.array([0, 1]))
+    assert terminated.tolist() == [False, True] and truncated.tolist() == [True, False]
+    assert worlds.ages.tolist() == [0, 0] and (np.abs(obs) <= 0.05).all() and final[1, 0] > 2.4
+
+
+@pytest.mark.parametrize("worlds", [CartPoles(2), Worlds("CartPole-v1", 2)], ids=["numpy", "gymnasium"])
+def test_worlds_go_on_from_their_state(worlds):
+    random = np.random.default_rng(0)
+    worlds.reset(5)
+    for _ in range(60):
+        worlds.step(random.integers(2, size=2))
+    saved = worlds.state_dict()
+    other = CartPoles(2) if isinstance(worlds, CartPoles) else Worlds("CartPole-v1", 2)
+    other.load_state_dict(saved)
+    for _ in range(60):
+        actions = random.integers(2, size=2)
+        for mine, theirs in zip(worlds.step(actions), other.step(actions), strict=True):
+            assert (mine == theirs).all()
+
+
+def test_gymnasiums_final_observation_is_the_one_before_the_reset():
+    worlds = Worlds("CartPole-v1", 1)
+    worlds.reset(0)
+    while True:
+        obs, _, terminated, _, final = worlds.step(np.array([1]))
+        if terminated.any():
+            break
+        assert obs is final
+    assert abs(final[0, 2]) > 0.2 and (np.abs(obs) <= 0.05).all()
+
+
+def test_specs_are_read_from_the_spaces():
+    assert read_spec("Acrobot-v1") == Env((6,), 3)
+    assert read_spec("Pendulum-v1") == Env((3,), None, (-2.0,), (2.0,))
+    assert read_spec("CartPole-v1") == replace(build(composed("data=cartpole")["data"]).spec, goal=None)
+    assert to_world(read_spec("Pendulum-v1"), np.array([[0.0], [0.5], [7.0]])).ravel().tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("id", "words"),
+    [
+        ("CartPol-v1", "did you mean 'CartPole-v1'"),
+        ("FrozenLake-v1", "expected a vector"),
+        ("LunarLander-v3", "package"),
+    ],
+)
+def test_what_cannot_be_played_is_refused(id, words):
+    if id == "LunarLander-v3":
+        pytest.importorskip("gymnasium")
+        if __import__("importlib").util.find_spec("Box2D"):
+            pytest.skip("Box2D is there")
+    with pytest.raises(UserError, match=words):
+        read_spec(id)
+
+
+def test_an_environment_that_gives_nan(monkeypatch):
+    worlds = Worlds("Pendulum-v1", 2)
+    worlds.reset(0)
+    step = worlds.envs.step
+    monkeypatch.setattr(worlds.envs, "step", lambda a: (step(a)[0] * np.nan, *step(a)[1:]))
+    with pytest.raises(DataError, match="not finite in step 1 of the epoch"):
+        worlds.step(np.zeros((2, 1), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model=ppo", "task.minibatch=100"], "16 x task.length=64 = 1024 frames .* task.minibatch=100"),
+        (["model=ppo", "task.kl_goal=0.0001"], "task.kl_weight=0"),
+        (["model=dqn", "task.capacity=100"], "task.capacity=100"),
+    ],
+)
+def test_settings_that_do_not_fit(overrides, words):
+    data = Envs(
+        **{k: v for k, v in build(composed("data=cartpole"))["data"].__dict__.items() if k != "spec"}, spec=Env()
+    )
+    with pytest.raises(UserError, match=words):
+        make_task(overrides[0].removeprefix("model="), data, *overrides[1:]).steps(data)
+
+
+@pytest.mark.parametrize("pair", ["ppo digits", "dqn moons", "mlp cartpole", "resnet18 gym"])
+def test_what_does_not_go_together_is_refused_by_name(pair):
+    model, data = pair.split()
+    names = NAMES | {"model": model, "data": data}
+    with pytest.raises(PairingError, match=f"model={model} cannot learn from data={data}") as error:
+        check(composed(f"model={model}", f"data={data}"), names)
+    assert ("cartpole, gym" if model == "ppo" else "") in str(error.value)
+
+
+def test_dqn_needs_discrete_actions():
+    from dlrun.tasks.dqn import DQN
+
+    keys = {k: v for k, v in composed("model=dqn")["task"].items() if k != "_target_"}
+    with pytest.raises(UserError, match="expected data=cartpole"):
+        DQN(torch.nn.Linear(1, 1), Table(1, 2), PLACE, make_update, **keys)
+    with pytest.raises(UserError, match="expected one of the models dqn"):
+        DQN(build(composed("model=ppo")["model"])(Echo.spec), Echo.spec, PLACE, make_update, **keys)
+    with pytest.raises(UserError, match="discrete actions"):
+        DQN(torch.nn.Linear(1, 1), Env((3,), None, (-1.0,), (1.0,)), PLACE, make_update, **keys)
+
+
+# Learning
+
+
+LEARN = {
+    "ppo": ["task.length=16", "task.minibatch=32", "optimizer.lr=0.003"],
+    "a2c": ["task.length=8", "optimizer.lr=0.01", "task.gamma=0.5"],
+    "reinforce": ["optimizer.lr=0.01", "task.gamma=0.5"],
+    "reinforce_baseline": ["optimizer.lr=0.01", "task.gamma=0.5"],
+    **{n: ["task.updates=8", "task.gamma=0.5", "task.warmup=100"] for n in ("dqn", "double_dqn", "dueling_dqn")},
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_echo_is_learned(model):
+    with seeded():
+        data = Toy()
+        task = make_task(model, data, "task.eval_episodes=20", *LEARN[model])
+        run(task, data, 5)
+        assert task.evaluate(data, "val") == {"return": 8.0, "length": 8.0}
+        assert task.predict(torch.eye(4)).tolist() == [0, 1, 2, 3]
+
+
+class Paid(Echo):
+    """Pays 1 whatever is done."""
+
+    def step(self, actions):
+        return super().step(self.word)
+
+
+@pytest.mark.parametrize("truncates", [True, False])
+@pytest.mark.parametrize("model", ["ppo", "a2c", "dqn"])
+def test_a_time_limit_is_bootstrapped_and_an_end_is_not(model, truncates):
+    """Pay of 1 forever is worth 1 / (1 - gamma) = 5, though a time limit cuts it after each step; before an end it is
+    worth 1.
+    """
+    more = {"ppo": ["task.length=16", "task.minibatch=32"], "a2c": [], "dqn": ["task.warmup=100", "task.updates=8"]}[
+        model
+    ]
+    with seeded():
+        data = Toy(world=Paid, limit=1, truncates=truncates)
+        task = make_task(model, data, "task.gamma=0.8", "optimizer.lr=0.01", "schedule=constant", *more)
+        run(task, data, 6)
+        obs = torch.eye(4)
+        value = (task.net(obs).max(1).values if model == "dqn" else task.net.values(obs)).mean().item()
+    assert value == pytest.approx(5.0 if truncates else 1.0, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["task.clip=null", "task.kl_weight=0.5", "task.kl_goal=0.0001"],
+        ["task.value_clip=0.2", "task.entropy_weight=0.01", "task.max_kl=0.02"],
+        ["model.shared=true", "model.normalise=true", "task.normalise_rewards=true", "model.activation=relu"],
+    ],
+)
+def test_ppos_other_forms_learn(overrides):
+    with seeded():
+        data = Toy()
+        task = make_task("ppo", data, *LEARN["ppo"], *overrides)
+        found = run(task, data, 4)
+        assert task.evaluate(data, "val")["return"] > 7.9
+    assert {"return", "length", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction"} < found[0].keys()
+    if "task.kl_goal=0.0001" in overrides:
+        assert task.penalty.weight != 0.5
+    if "task.max_kl=0.02" in overrides:
+        assert min(m["passes"].item() for m in found) < task.passes
+
+
+def test_replay_forgets_the_oldest_and_comes_back():
+    replay = Replay(Env((1,), 2), 5, CPU)
+
+    def add(*numbers):
+        column = np.array(numbers, np.float32)
+        replay.add(obs=column[:, None], actions=column.astype(np.int64), rewards=column, next_obs=column[:, None] + 1,
+                   terminated=column < 0)  # fmt: skip
+
+    add(0, 1, 2)
+    assert set(replay.sample(100)["actions"].tolist()) == {0, 1, 2}
+    add(3, 4, 5)
+    assert (replay.size, replay.next, sorted(replay.columns["actions"].tolist())) == (5, 1, [1, 2, 3, 4, 5])
+    again = Replay(Env((1,), 2), 5, CPU)
+    again.load_state_dict(replay.state_dict())
+    assert torch.equal(again.columns["obs"], replay.columns["obs"]) and again.next == 1
+
+
+def test_a_rollouts_next_values_are_before_the_reset():
+    with seeded():
+        data = Toy(num_envs=2, limit=3, truncates=True)
+        net, player, clock = build(composed("model=ppo")["model"])(data.spec), Player(data.spec, CPU), Clock(0, 1, 1)
+        player.start(data, clock)
+        rollout = player.collect(net, 4, clock)
+    assert len(rollout.ahead) == 2 + 2 and rollout.truncated[2].all() and not rollout.truncated[[0, 1, 3]].any()
+    values = np.arange(8.0).reshape(4, 2)
+    assert rollout.next_values(values, np.array([10.0, 11, 20, 21])).tolist() == [[2, 3], [4, 5], [20, 21], [10, 11]]
+
+
+# Runs
+
+
+@pytest.mark.parametrize("data", ["cartpole", "gym"])
+@pytest.mark.parametrize("model", MODELS)
+def test_every_algorithm_resumes_to_the_bit(model, data, tmp_path):
+    norm = ["model.normalise=true"] * ("dqn" not in model) + ["task.normalise_rewards=true"] * (model == "ppo")
+    short = [f"data.epoch_frames={600 if data == 'cartpole' else 6000}"] * model.startswith("reinforce")
+    config = compose(f"model={model}", f"data={data}", *SMALL, *KEYS.get(model, []), *norm, *short)
+    train(tmp_path / "a", config)
+    signals = {1: signal.SIGINT, 4: signal.SIGTERM} if data == "cartpole" else {1: signal.SIGTERM}
+    resumed = False
+    while signals:
+        assert train(tmp_path / "b", config, resumed=resumed, signals=signals).reason == "signal"
+        assert state(tmp_path / "b")["clock"]["batch"] > 0
+        resumed = True
+    assert train(tmp_path / "b", config, resumed=True).reason == "finished"
+    assert_same(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_run_is_whole(tmp_path):
+    config = compose("model=ppo", *SMALL, *KEYS["ppo"])
+    assert train(tmp_path, config, finish=True).reason == "finished"
+    assert (tmp_path / "plots" / "return.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["ppo", "a2c", "reinforce_baseline", "dqn", "double_dqn", "dueling_dqn"])
+def test_cartpole_is_solved(model, tmp_path):
+    train(tmp_path, compose(f"model={model}", "trainer.device=cpu"))
+    assert state(tmp_path, "best")["best"]["score"] >= 475
