@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-SMALL = ["trainer.monitor=loss",   # a run of 2 epochs of 4 steps, the last of them with a smaller batch
+SMALL = [  # a run of 2 epochs of 4 steps, the last of them with a smaller batch
     "data=mnist", "data.source.download=false", "data.val_fraction=0.2", "data.batch_size=16", "trainer.epochs=2",
     "trainer.device=cpu", "trainer.log_every=3", "trainer.checkpoint_gap=0", "model.hidden=[16]",
 ]  # fmt: skip

@@ -24,6 +24,7 @@ from dlrun.signals import Signals
 from dlrun.spec import PairingError
 
 STEPS = 8  # of a SMALL run
+STRAIGHT = ("model.dropout=0.2", "trainer.monitor=loss")  # by which the second epoch is the best
 MODELS = supervised("model")
 OPTIMIZERS = sorted(p.stem for p in (runs.CONFIGS / "optimizer").glob("*.yaml"))
 AUGMENT = "{flip: true, crop: 2, rot90: true, cutout: 4, erase: 0.5, noise: 0.1}"
@@ -58,7 +59,7 @@ def config(data_dir):
 def straight(config, tmp_path_factory):
     """The folder of a run that was never stopped."""
     folder = tmp_path_factory.mktemp("straight") / "run"
-    train(folder, config("model.dropout=0.2"))
+    train(folder, config(*STRAIGHT))
     return folder
 
 
@@ -108,7 +109,7 @@ def test_every_setting_resumes_to_the_bit_twice(case, config, tmp_path):
 
 @pytest.mark.parametrize("step", range(STEPS))
 def test_a_stop_at_any_step_is_exact(step, config, straight, tmp_path):
-    composed = config("model.dropout=0.2")
+    composed = config(*STRAIGHT)
     train(tmp_path, composed, signals={step: signal.SIGTERM})
     train(tmp_path, composed, resumed=True)
     assert_same(straight, tmp_path)
@@ -128,7 +129,7 @@ def test_a_stop_in_an_evaluation_is_exact(config, straight, tmp_path, monkeypatc
         return found
 
     monkeypatch.setattr(Supervised, "evaluate", stopping)
-    composed = config("model.dropout=0.2")
+    composed = config(*STRAIGHT)
     assert train(tmp_path, composed).number == signal.SIGINT
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "interrupted"
     train(tmp_path, composed, resumed=True)
@@ -169,7 +170,7 @@ def test_a_second_signal_stops_at_once(monkeypatch):
 
 
 def test_more_epochs_are_as_if_from_the_start(config, tmp_path):
-    short, long = config("model.dropout=0.2"), config("model.dropout=0.2", "trainer.epochs=4")
+    short, long = config(*STRAIGHT), config(*STRAIGHT, "trainer.epochs=4")
     train(tmp_path / "a", long)
     train(tmp_path / "b", short, finish=True)  # the final test must leave no trace
     train(tmp_path / "b", long, resumed=True)
@@ -301,7 +302,7 @@ def test_a_run_that_is_killed_again_and_again_ends_the_same(processes, config, t
 @pytest.mark.parametrize("call", range(4))
 def test_a_kill_while_a_checkpoint_is_written_is_exact(call, config, straight, tmp_path, monkeypatch):
     """The renames of the second epoch's checkpoint: best, incoming, last to previous, incoming to last."""
-    composed, replace, calls = config("model.dropout=0.2"), os.replace, []
+    composed, replace, calls = config(*STRAIGHT), os.replace, []
 
     def dying(source, target):
         if str(target).endswith(".ckpt"):
@@ -337,13 +338,13 @@ def flip(path, at=1000):
 @pytest.fixture
 def stopped(config, tmp_path):
     """A run of the straight one's kind, stopped in its second epoch."""
-    train(tmp_path, config("model.dropout=0.2"), signals={5: signal.SIGTERM})
+    train(tmp_path, config(*STRAIGHT), signals={5: signal.SIGTERM})
     return tmp_path
 
 
 def test_a_damaged_last_falls_back_to_the_one_before(stopped, config, straight, capsys):
     flip(stopped / "checkpoints" / "last.ckpt")
-    train(stopped, config("model.dropout=0.2"), resumed=True)
+    train(stopped, config(*STRAIGHT), resumed=True)
     said = capsys.readouterr().out
     assert "last.ckpt is damaged" in said and "going on from the checkpoint before it" in said
     assert_same(straight, stopped)
@@ -352,7 +353,7 @@ def test_a_damaged_last_falls_back_to_the_one_before(stopped, config, straight, 
 
 def test_a_missing_last_falls_back_to_the_one_before(stopped, config, straight, capsys):
     (stopped / "checkpoints" / "last.ckpt").unlink()
-    train(stopped, config("model.dropout=0.2"), resumed=True)
+    train(stopped, config(*STRAIGHT), resumed=True)
     assert "last.ckpt is missing" in capsys.readouterr().out
     assert_same(straight, stopped)
 
@@ -360,14 +361,14 @@ def test_a_missing_last_falls_back_to_the_one_before(stopped, config, straight, 
 def test_a_damaged_last_is_never_moved_over_a_good_previous(stopped, config):
     for _ in range(3):  # the second time by the first one's only good checkpoint
         flip(stopped / "checkpoints" / "last.ckpt")
-        train(stopped, config("model.dropout=0.2"), resumed=True, signals={4: signal.SIGTERM})
+        train(stopped, config(*STRAIGHT), resumed=True, signals={4: signal.SIGTERM})
         assert state(stopped)["clock"]["step"] == 5
         assert state(stopped, "previous")["clock"]["step"] == 4
 
 
 def test_a_damaged_best_is_told_and_not_used(stopped, config, capsys):
     flip(stopped / "checkpoints" / "best.ckpt")
-    train(stopped, config("model.dropout=0.2"), resumed=True, finish=True)
+    train(stopped, config(*STRAIGHT), resumed=True, finish=True)
     assert "the best epoch's weights are lost" in capsys.readouterr().out
     assert state(stopped, "best")["best"]["epoch"] == 2
 
@@ -377,7 +378,7 @@ def test_without_a_good_checkpoint_nothing_goes_on(stopped, config):
     for name in ("last", "previous"):
         flip(stopped / "checkpoints" / f"{name}.ckpt")
     with pytest.raises(CheckpointError) as error:
-        train(stopped, config("model.dropout=0.2"), resumed=True)
+        train(stopped, config(*STRAIGHT), resumed=True)
     for part in (
         "no checkpoint of this run can be read",
         "last.ckpt is damaged",
@@ -392,19 +393,19 @@ def test_without_a_good_checkpoint_nothing_goes_on(stopped, config):
 def test_a_torn_line_of_metrics_is_forgotten(tail, stopped, config, straight):
     with open(stopped / "metrics.jsonl", "ab") as file:
         file.write(tail)
-    train(stopped, config("model.dropout=0.2"), resumed=True)
+    train(stopped, config(*STRAIGHT), resumed=True)
     assert_same(straight, stopped)
 
 
 def test_metrics_that_were_cut_are_refused(stopped, config):
     (stopped / "metrics.jsonl").write_bytes((stopped / "metrics.jsonl").read_bytes()[:-3])
     with pytest.raises(UserError, match="was changed after the checkpoint: it has 3 of 3 lines"):
-        train(stopped, config("model.dropout=0.2"), resumed=True)
+        train(stopped, config(*STRAIGHT), resumed=True)
 
 
 def test_another_net_than_the_checkpoints_is_told(stopped, config):
     with pytest.raises(CheckpointError, match="checkpoint's 'net' is not what the config"):
-        train(stopped, config("model.dropout=0.2", "model.hidden=[17]"), resumed=True)
+        train(stopped, config(*STRAIGHT, "model.hidden=[17]"), resumed=True)
 
 
 def test_another_version_of_the_format_is_refused(stopped, config, monkeypatch):
@@ -415,7 +416,7 @@ def test_another_version_of_the_format_is_refused(stopped, config, monkeypatch):
             patch.setattr(checkpoint, "FORMAT", 99)
             save(path, {k: v for k, v in found.items() if k not in ("format", "version")})
     with pytest.raises(CheckpointError, match="has format 99, written by dl-run .* reads format 1"):
-        train(stopped, config("model.dropout=0.2"), resumed=True)
+        train(stopped, config(*STRAIGHT), resumed=True)
 
 
 def test_checkpoints_keep_the_one_before(tmp_path):
