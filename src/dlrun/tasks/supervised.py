@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dlrun.errors import UserError
 from dlrun.place import Place
 from dlrun.plots import confusion_matrix, decision_boundary, fitted_line, residuals
-from dlrun.spec import Image, Table
+from dlrun.spec import Spec, Table
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.losses import make_loss
 from dlrun.types import Count, NonNegative, Rate
@@ -29,7 +29,7 @@ class Supervised(Task):
     def __init__(
         self,
         net: nn.Module,
-        spec: Image | Table,
+        spec: Spec,
         place: Place,
         update: Callable[[nn.Module], Update],
         *,
@@ -176,7 +176,7 @@ class Supervised(Task):
         }
 
 
-def check_spec(spec: Image | Table) -> None:
+def check_spec(spec: Spec) -> None:
     """Raise UserError where there is nothing to learn, or the classes' names are not theirs."""
     if not spec.outputs:
         raise UserError(
@@ -194,7 +194,7 @@ def _last_piece(size: int, pieces: int) -> int:
     return size % piece or piece
 
 
-def _learns_from_one(net: nn.Module, spec: Image | Table) -> bool:
+def _learns_from_one(net: nn.Module, spec: Spec) -> bool:
     """Whether a training pass over one sample works: batch normalisation refuses where it sees one value a channel."""
     try:
         deepcopy(net).to("meta").train().forward(torch.empty(1, *spec.shape, device="meta"))
