@@ -14,6 +14,7 @@ import pytest
 import runs
 import torch
 import yaml
+from reviews import write_reviews
 from runs import SMALL, assert_same, compose, rows, same, state, train
 
 from dlrun import checkpoint
@@ -44,7 +45,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    return runs.write_mnist(tmp_path_factory.mktemp("data"))
+    return write_reviews(runs.write_mnist(tmp_path_factory.mktemp("data")))
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +70,13 @@ def narrow(model, data_dir, *overrides):
     try:
         return compose(f"model={model}", f"data_dir={data_dir}", *small)
     except PairingError:
+        pass
+    try:
         other = [o for o in small if not o.startswith("data.source")]
         return compose(f"model={model}", *other, "data=moons", "data.source.samples=96")
+    except PairingError:
+        small += ["model.units=5"] * ("units" in given) + ["model.embedding.size=6"] * ("embedding" in given)
+        return compose(f"model={model}", f"data_dir={data_dir}", *small, "data=imdb", "data.length=9", "data.vocab=30")
 
 
 # Stopped by a signal

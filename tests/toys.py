@@ -14,6 +14,7 @@ from dlrun.build import CONFIGS, build
 from dlrun.clock import Clock
 from dlrun.place import Place
 from dlrun.seeds import Reseeder
+from dlrun.signatures import signature, spec_names
 from dlrun.tasks.supervised import Supervised
 from dlrun.update import Update
 
@@ -38,6 +39,11 @@ def composed(*overrides: str) -> dict:
     """The config of these overrides, plain; not to be changed."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return OmegaConf.to_container(compose("config", list(overrides)), resolve=True, throw_on_missing=True)
+
+
+def takes(model: str) -> list[str]:
+    """The names of the specs that a model can learn from."""
+    return spec_names(signature(section("model", model)["_target_"]).given["spec"])
 
 
 def section(group: str, option: str) -> dict:
