@@ -66,10 +66,14 @@ class Supervised(Task):
         return super().steps(data)
 
     def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
-        if self.pieces == 1:
-            loss, metrics = self._learn(*batch)
-            return metrics if self.update.step(loss, clock) else {}
-        return self._step_in_pieces(batch, clock)
+        metrics = self._step_in_pieces(batch, clock) if self.pieces > 1 else self._step(batch, clock)
+        if metrics and self.update.grad_norm is not None:
+            metrics["grad_norm"] = self.update.grad_norm
+        return metrics
+
+    def _step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+        loss, metrics = self._learn(*batch)
+        return metrics if self.update.step(loss, clock) else {}
 
     def _learn(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
         with self.place.autocast():
