@@ -51,3 +51,10 @@ def test_a_run_whose_loss_is_infinite_ends_with_its_figures(tmp_path):
     runs.train(tmp_path / "run", runs.compose(f"data_dir={tmp_path / 'data'}", *runs.SMALL, *keys), finish=True)
     found = read_summary(tmp_path / "run")
     assert found["status"] == "finished" and found["skipped_steps"] > 0 and 0 <= found["test"]["test/acc"] <= 1
+
+
+def test_a_sweep_with_a_diverged_run_has_its_table():
+    from hydra_plugins.dlrun_sweeper.sweeper import _cell
+
+    assert _cell([float("inf"), float("inf")]) == _cell([float("inf"), 1.0]) == "inf"
+    assert _cell([1.0, None, 1.0]).startswith("1.0")
