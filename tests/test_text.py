@@ -100,6 +100,15 @@ def test_the_batches_are_the_reviews(root):
     assert all(words[i - 4] == "so" for i in x[:, -2].tolist())
 
 
+def test_new_texts_are_read_as_the_data_sets_own(root):
+    data = load(root)
+    x, _ = next(data.batches("test"))
+    files = [p for name in ("neg", "pos") for p in sorted((root / "aclImdb" / "test" / name).iterdir())]
+    assert torch.equal(data.encode([path.read_text() for path in files]), x)
+    good = 4 + data.spec.words().index("good")
+    assert data.encode(["Unheard-of, but GOOD!", ""]).tolist() == [[0, 1, 2, 2, 2, good], [0, 0, 0, 0, 0, 1]]
+
+
 def test_an_epoch_resumes_in_the_middle(root):
     data = load(root, "data.batch_size=16")
     whole = list(data.batches("train", 3, 1))

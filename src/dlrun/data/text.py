@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlrun.data.corpus import Corpus, pad, vocabulary, words_of
+from dlrun.data.corpus import Corpus, Text, encode, pad, vocabulary, words_of
 from dlrun.data.readers import Arrays
 from dlrun.data.resident import Resident, split_rows
 from dlrun.errors import DataError, UserError
@@ -88,6 +88,13 @@ class Texts:
         if split == "train":
             return self.resident.train(self.batch_size, seed, epoch, first)
         return self.resident.evaluate(split, self.eval_batch_size)
+
+    def encode(self, texts: list[str]) -> Tensor:
+        """Texts as the data set has its own, for `Task.predict`: int32 (texts, length), on the data's device."""
+        index = {word: i for i, word in enumerate(self.spec.words(), 4)}
+        corpus = encode(Text(False, 0, text.encode()) for text in texts)
+        ids = np.array([index.get(word, 2) for word in corpus.words], np.int32)
+        return torch.from_numpy(pad(corpus, ids, np.arange(len(texts)), *self.layout)).to(self.resident.device)
 
     def _read(self) -> tuple[Corpus, dict[str, np.ndarray], np.ndarray]:
         if self.read is None:
