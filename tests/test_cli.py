@@ -69,7 +69,7 @@ def test_help_lists_the_groups_and_examples(dl_run):
     code, out, err = dl_run("--help")
     assert (code, err) == (0, "")
     for text in (
-        "model       lenet, linear, mlp",
+        "model       bag_of_words, gru, lenet, linear, lstm, mlp",
         "data        auto_mpg",
         "dl-run resume=last",
         "--cfg job",
@@ -158,7 +158,7 @@ WRONG = {
     "+trainer.epochs=5": "+trainer.epochs=5: trainer.epochs is there already\n  expected trainer.epochs=5,",
     "+data=digits": "+data=digits: data is there already\n  expected data=digits, without the +",
     "+data.spec._partial_=true": "data.spec._partial_: Image has no '_partial_'",
-    "~model": "~model: a run needs one option of 'model'\n  expected one of: lenet, linear, mlp",
+    "~model": "~model: a run needs one option of 'model'\n  expected one of: bag_of_words, gru, lenet, linear, lstm, mlp",
     "~trainer": "the section 'trainer' is missing: choose one, as in trainer=...",
     "~trainer.epochs": "trainer.epochs is missing: Trainer needs it",
     "~foo": "~foo: there is no key 'foo'",
@@ -473,7 +473,7 @@ def test_configs_that_cannot_be_read(refused, tmp_path):
     assert "latin.yaml: it is not UTF-8 text\n  save it as UTF-8" in text("latin")
     assert "model=[1, 2]: expected a mapping with a _target_" in text("list")
     assert "task=nothing: there is no such option" in text("dangling")
-    assert "expected one of: broken, dangling, latin," in text("nothing")
+    assert "expected one of: bag_of_words, broken, dangling," in text("nothing")
 
 
 def test_the_config_folder_is_the_checkouts():

@@ -60,9 +60,9 @@ def python_path() -> dict[str, str]:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("dl-run model=", "model=lenet model=linear model=mlp model=resnet18"),
+        ("dl-run model=", "model=bag_of_words model=gru model=lenet model=linear model=lstm model=mlp model=resnet18"),
         ("dl-run trainer.ep", "trainer.epochs="),
-        ("dl-run -m data=digits trainer.epochs=1 model=l", "model=lenet model=linear"),
+        ("dl-run -m data=digits trainer.epochs=1 model=l", "model=lenet model=linear model=lstm"),
         ("dl-run model=resnet18 schedule.war", "schedule.warmup="),
         ("dl-run --con", ""),
         ("dl-run foo mod", ""),
