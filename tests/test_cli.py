@@ -158,7 +158,7 @@ WRONG = {
     "+trainer.epochs=5": "+trainer.epochs=5: trainer.epochs is there already\n  expected trainer.epochs=5,",
     "+data=digits": "+data=digits: data is there already\n  expected data=digits, without the +",
     "+data.spec._partial_=true": "data.spec._partial_: Image has no '_partial_'",
-    "~model": "~model: a run needs one option of 'model'\n  expected one of: bag_of_words, gru, lenet, linear, lstm, mlp",
+    "~model": "~model: a run needs one option of 'model'\n  expected one of: bag_of_words, gru, lenet, linear",
     "~trainer": "the section 'trainer' is missing: choose one, as in trainer=...",
     "~trainer.epochs": "trainer.epochs is missing: Trainer needs it",
     "~foo": "~foo: there is no key 'foo'",
