@@ -27,7 +27,7 @@ MAY = {
     "dlrun.plots": {"dlrun.spec"},
     "dlrun.signatures": BASICS,
     "dlrun.build": BASICS | {"dlrun.signatures"},
-    "dlrun.models.": BASICS | {"dlrun.models.layers"},
+    "dlrun.models.": BASICS | {"dlrun.models."},
     "dlrun.data.": BASICS | {"dlrun.seeds", "dlrun.data."},
     "dlrun.tasks.": BASICS | {"dlrun.seeds", "dlrun.place", "dlrun.plots", "dlrun.update", "dlrun.tasks."},
 }

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from torch import nn
-from toys import supervised
+from toys import options, takes
 
 from dlrun.build import CONFIGS
 from dlrun.errors import UserError
@@ -24,7 +24,7 @@ MNIST = Image((1, 28, 28), classes=10)
 CIFAR = Image((3, 32, 32), classes=10)
 MOONS = Table(features=2, classes=2)
 MPG = Table(features=9, targets=1)
-MODELS = [CONFIGS / "model" / f"{name}.yaml" for name in supervised("model")]
+MODELS = [CONFIGS / "model" / f"{name}.yaml" for name in options("model") if takes(name) != ["Env"]]
 
 MLP = dict(hidden=[256, 128], activation="relu", dropout=0.0, norm="none", init="torch")
 LENET = dict(norm="none", init="torch")

@@ -2,15 +2,18 @@
 
 import pytest
 import torch
-from toys import NAMES, composed, models, options, section
+from toys import NAMES, composed, models, options, section, takes
 
 from dlrun.build import build, check
 from dlrun.errors import UserError
-from dlrun.spec import Image, PairingError, Table
+from dlrun.spec import Env, Image, PairingError, Table, Tokens
 
-LABELLED = [name for name in options("data") if build(section("data", name)["spec"]).outputs]
+SPECS = {name: build(section("data", name)["spec"]) for name in options("data")}
+LABELLED = [name for name, spec in SPECS.items() if not isinstance(spec, Env) and spec.outputs]
 PAIRS = [(data, model) for data in LABELLED for model in models()]
 ODD = [Image((1, 11, 17), 2), Image((4, 32, 48), 3), Table(features=5, classes=3), Table(features=3, targets=2)]
+ODD += [Tokens(7, 11, 2), Tokens(1, 50, 3)]
+TEXT = [model for model in options("model") if takes(model) == ["Tokens"]]
 
 
 def forward(model: dict, spec: object) -> tuple[int, ...]:
@@ -29,10 +32,12 @@ def test_pair(data, model):
     except PairingError as error:
         lines = str(error).splitlines()
         assert lines[0] == f"model={model} cannot learn from data={data}"
-        assert isinstance(spec, Table) and str(spec) in lines[2]
+        assert isinstance(spec, Table) or isinstance(spec, Tokens) != (model in TEXT)
+        assert str(spec) in lines[2]
         fitting = dict(line.strip().split(":", 1) for line in lines[3:])
-        assert "mlp" in fitting[f"models for {data}"] and model not in fitting[f"models for {data}"].split(", ")
-        assert "mnist" in fitting[f"data for {model}"]
+        assert ("lstm" if isinstance(spec, Tokens) else "mlp") in fitting[f"models for {data}"]
+        assert model not in fitting[f"models for {data}"].split(", ")
+        assert ("imdb" if model in TEXT else "mnist") in fitting[f"data for {model}"]
     except UserError as error:
         assert isinstance(spec, Image)
         assert model in str(error) and "x".join(map(str, spec.shape[1:])) in str(error)
@@ -41,7 +46,7 @@ def test_pair(data, model):
 
 
 def test_few_pairs_are_refused():
-    """All pictures but the smallest go with all nets, and everything goes with the dense ones."""
+    """All pictures but the smallest go with all nets, all but texts goes with the dense ones, and texts with theirs."""
     refused = set()
     for data, model in PAIRS:
         try:
@@ -49,8 +54,11 @@ def test_few_pairs_are_refused():
             forward(section("model", model), build(section("data", data)).spec)
         except UserError:
             refused.add((data, model))
-    tables = {data for data in LABELLED if isinstance(build(section("data", data)["spec"]), Table)}
-    assert {data for data, _ in refused} <= {"digits"} | tables
+    texts = {data for data in LABELLED if "lstm" not in {m for d, m in refused if d == data}}
+    assert texts == {"imdb", "imdb_keras", "text_folder"}
+    assert {pair for pair in PAIRS if (pair[0] in texts) != (pair[1] in TEXT)} <= refused
+    refused = {(data, model) for data, model in refused if data not in texts and model not in TEXT}
+    assert {data for data, _ in refused} <= {"digits", "moons", "linear", "auto_mpg"}
     assert not any(model in ("mlp", "linear") for _, model in refused)
     assert ("digits", "lenet") in refused and ("digits", "resnet18") not in refused
 
@@ -58,6 +66,6 @@ def test_few_pairs_are_refused():
 @pytest.mark.parametrize("model", models())
 @pytest.mark.parametrize("spec", ODD, ids=str)
 def test_odd_specs(model, spec):
-    if isinstance(spec, Table) and model not in ("mlp", "linear"):
+    if type(spec).__name__ not in takes(model):
         return
     assert forward(section("model", model), spec) == (3, spec.outputs)

@@ -30,19 +30,6 @@ def options(group: str) -> list[str]:
     )
 
 
-def supervised(group: str) -> list[str]:
-    """The options of `data` or `model` that are not of reinforcement learning."""
-    return [name for name in options(group) if "dlrun.spec.Env" not in specs(group, name)]
-
-
-def specs(group: str, option: str) -> list[str]:
-    """What this data gives, or what this model takes."""
-    node = read(CONFIGS / group / f"{option}.yaml")
-    if group == "data":
-        return [node["spec"]["_target_"]]
-    return [f"dlrun.spec.{name}" for name in spec_names(signature(node["model"]["_target_"]).given["spec"])]
-
-
 def read(path: Path) -> dict:
     return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
 
@@ -61,6 +48,11 @@ def models(task: str = "supervised") -> list[str]:
 
 def read_option(group: str, option: str) -> dict:
     return read(CONFIGS / group / f"{option}.yaml")
+
+
+def takes(model: str) -> list[str]:
+    """The names of the specs that a model can learn from."""
+    return spec_names(signature(section("model", model)["_target_"]).given["spec"])
 
 
 def section(group: str, option: str) -> dict:

@@ -12,7 +12,7 @@ import yaml
 
 from dlrun.errors import UserError, nearest
 from dlrun.signatures import accepts, allowed_packages, mismatch, signature, spec_names
-from dlrun.spec import Env, Image, PairingError, Table
+from dlrun.spec import PairingError, Spec
 from dlrun.types import Part
 
 PACKAGE = Path(__file__).resolve().parent
@@ -136,7 +136,7 @@ def _is_allowed(target: str, part: Part) -> bool:
 
 def _part(annotation: object) -> Part | None:
     """The kind of nested config that a parameter with this annotation takes, or None for a plain value."""
-    if annotation in (Env, Image, Table):
+    if annotation in get_args(Spec):
         return Part("dlrun.spec", "class")
     if get_origin(annotation) is Annotated:
         return next((a for a in get_args(annotation) if isinstance(a, Part)), None)

@@ -194,7 +194,7 @@ class Session:
         head = ["", *test]
         val = [
             f"val (epoch {best.epoch})" if row else "val",
-            *(number(row[f"val/{n}"]) if f"val/{n}" in row else "-" for n in test),
+            *(number(row[f"val/{n}"]) if row.get(f"val/{n}") is not None else "-" for n in test),
         ]
         tested = "test" if self.trainer.test == "best" else f"test (epoch {clock.epoch})"
         rows = [head, val, [tested, *(number(v) for v in test.values())]]

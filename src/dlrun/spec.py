@@ -99,4 +99,34 @@ class Env:
         )
 
 
-Spec = Image | Table | Env
+@dataclass(frozen=True)
+class Tokens:
+    """Texts as rows of whole numbers, each of one class.
+
+    length: tokens in a row. vocab: ids are 0 .. vocab - 1; 0 pads, 1 starts a text, 2 is any other word, 3 is not used.
+    classes, labels: as of an Image.
+    """
+
+    length: int
+    vocab: int
+    classes: int | None = None
+    labels: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (self.length,)
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a classifier gives per sample: one logit for two classes, else one per class."""
+        return 1 if self.classes == 2 else self.classes or 0
+
+    def words(self) -> tuple[str, ...]:
+        """The vocabulary, in the order of its ids from 4 on, where the data can tell; reads the data."""
+        return ()
+
+    def __str__(self) -> str:
+        return f"Tokens(length={self.length}, vocab={self.vocab}, classes={self.classes})"
+
+
+Spec = Image | Table | Tokens | Env

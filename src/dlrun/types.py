@@ -50,4 +50,6 @@ class Part:
 
 
 Reader = Annotated[object, Part("dlrun.data.readers", "function")]
+TextReader = Annotated[object, Part("dlrun.data.text_readers", "function")]
+Embedding = Annotated[object, Part("dlrun.models.embedding", "class")]
 Augmentation = Annotated[object, Part("dlrun.data.augment", "class")]

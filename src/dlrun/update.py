@@ -52,6 +52,7 @@ class Update:
         # its own step, without the profiler's hooks around it and the import of torch's compiler (0.9 s) inside them
         self.take_step = partial(unwrap(type(self.optimizer).step), self.optimizer)
         self.schedule, self.clip, self.on_nan = schedule, clip, on_nan
+        self.grad_norm: Tensor | None = None  # of all gradients together before they were clipped by it
         self.clips = any(limit is not None for limit in clip)
         self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
         self.factor, self.skipped, self.last_loss = 1.0, 0, float("nan")
@@ -105,7 +106,7 @@ class Update:
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
         if self.clips:
-            clip_gradients(self.params, *self.clip)
+            self.grad_norm = clip_gradients(self.params, *self.clip)
         if self.scaler:
             self.scaler.step(self.optimizer)
             self.scaler.update()
@@ -171,10 +172,12 @@ class LossWatch:
 
 
 @torch.no_grad()
-def clip_gradients(params: list[Tensor], value: float | None, norm: float | None, global_norm: float | None) -> None:
+def clip_gradients(
+    params: list[Tensor], value: float | None, norm: float | None, global_norm: float | None
+) -> Tensor | None:
     """In place, in this order: each entry to [-value, value], each tensor to `norm`, all together to `global_norm`.
 
-    Book section 11.4: W * max_norm / max(|W|, max_norm).
+    Book section 11.4: W * max_norm / max(|W|, max_norm). Gives the global norm found, where there is a limit to it.
     """
     grads = [p.grad for p in params if p.grad is not None]
     if value is not None:
@@ -185,6 +188,8 @@ def clip_gradients(params: list[Tensor], value: float | None, norm: float | None
     if global_norm is not None:
         total = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
         torch._foreach_mul_(grads, global_norm / total.clamp(min=global_norm))
+        return total
+    return None
 
 
 def skip_compiler_import() -> None:

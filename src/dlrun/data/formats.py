@@ -107,7 +107,7 @@ _ALLOWED = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class SafeUnpickler(pickle.Unpickler):
     """A pickle is a program: this one can make containers and arrays, and call nothing else."""
 
     def find_class(self, module: str, name: str) -> object:
@@ -119,7 +119,7 @@ class _Unpickler(pickle.Unpickler):
 def _load(path: Path) -> dict[str, object]:
     try:
         with open(path, "rb") as file:
-            batch = _Unpickler(file, encoding="bytes").load()
+            batch = SafeUnpickler(file, encoding="bytes").load()
         return {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
     except DataError as error:
         raise DataError(

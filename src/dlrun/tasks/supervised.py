@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dlrun.errors import UserError
 from dlrun.place import Place
 from dlrun.plots import confusion_matrix, decision_boundary, fitted_line, residuals
-from dlrun.spec import Image, Table
+from dlrun.spec import Spec, Table
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.losses import make_loss
 from dlrun.types import Count, NonNegative, Rate
@@ -29,7 +29,7 @@ class Supervised(Task):
     def __init__(
         self,
         net: nn.Module,
-        spec: Image | Table,
+        spec: Spec,
         place: Place,
         update: Callable[[nn.Module], Update],
         *,
@@ -66,10 +66,14 @@ class Supervised(Task):
         return super().steps(data)
 
     def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
-        if self.pieces == 1:
-            loss, metrics = self._learn(*batch)
-            return metrics if self.update.step(loss, clock) else {}
-        return self._step_in_pieces(batch, clock)
+        metrics = self._step_in_pieces(batch, clock) if self.pieces > 1 else self._step(batch, clock)
+        if metrics and self.update.grad_norm is not None:
+            metrics["grad_norm"] = self.update.grad_norm
+        return metrics
+
+    def _step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+        loss, metrics = self._learn(*batch)
+        return metrics if self.update.step(loss, clock) else {}
 
     def _learn(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
         with self.place.autocast():
@@ -176,7 +180,7 @@ class Supervised(Task):
         }
 
 
-def check_spec(spec: Image | Table) -> None:
+def check_spec(spec: Spec) -> None:
     """Raise UserError where there is nothing to learn, or the classes' names are not theirs."""
     if not spec.outputs:
         raise UserError(
@@ -194,7 +198,7 @@ def _last_piece(size: int, pieces: int) -> int:
     return size % piece or piece
 
 
-def _learns_from_one(net: nn.Module, spec: Image | Table) -> bool:
+def _learns_from_one(net: nn.Module, spec: Spec) -> bool:
     """Whether a training pass over one sample works: batch normalisation refuses where it sees one value a channel."""
     try:
         deepcopy(net).to("meta").train().forward(torch.empty(1, *spec.shape, device="meta"))

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -170,7 +171,7 @@ def _cell(values: list[float | None]) -> str:
     if not found:
         return "-"
     text = number(mean(found))
-    if len(found) < 2:
+    if len(found) < 2 or not all(map(isfinite, found)):  # a diverged run's loss: infinity has no spread
         return text
     decimals = len(text.partition(".")[2])
     return f"{text} +/- " + (number(stdev(found)) if "e" in text else f"{stdev(found):.{decimals}f}")

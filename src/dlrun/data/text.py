@@ -1,0 +1,139 @@
+"""Texts as rows of whole numbers, kept on the device and gathered there.
+
+Source: book section 11.5 (IMDB: 10,000 words, the last 80 of each review, ids as Keras gives them), notes E38.
+Deviations: the vocabulary counts the train part only, the val part is held out of that, and no batch is dropped.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlrun.data.corpus import Corpus, Text, encode, pad, vocabulary, words_of
+from dlrun.data.readers import Arrays
+from dlrun.data.resident import Resident, split_rows
+from dlrun.errors import DataError, UserError
+from dlrun.spec import Tokens
+from dlrun.types import Count, Fraction, Index, Range, TextReader
+
+
+@dataclass(frozen=True)
+class _Worded(Tokens):
+    """Tokens whose words can be asked for; a plain function, so that copies of a net do not copy the data."""
+
+    ask: Callable[[], tuple[str, ...]] = tuple
+
+    def words(self) -> tuple[str, ...]:
+        return self.ask()
+
+
+class Texts:
+    """A data set of labelled texts; nothing is read before `load`, or before a net asks for the words.
+
+    length: ids in a row; vocab: number of ids. pad: which side is filled up; truncate: which side of a longer text is
+    left out. start: whether id 1 begins each text, as in Keras.
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: Tokens,
+        source: TextReader,
+        length: Count,
+        vocab: Annotated[int, Range(5)],
+        pad: Literal["pre", "post"],
+        truncate: Literal["pre", "post"],
+        start: bool,
+        batch_size: Count,
+        eval_batch_size: Count,
+        val_fraction: Fraction,
+        folds: Index,
+        fold: Index,
+    ) -> None:
+        if (spec.length, spec.vocab) != (length, vocab):
+            raise UserError(
+                f"data.spec.length={spec.length} data.spec.vocab={spec.vocab}: expected data.length={length} and "
+                f"data.vocab={vocab}; set those, and the spec follows"
+            )
+        self.source: Callable[[], Corpus] = source
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.split = (val_fraction, folds, fold)
+        self.layout = (length, pad == "pre", truncate == "pre", start)
+        self.spec = _Worded(length, vocab, spec.classes, spec.labels, self._make_ask())
+        self.read: tuple[Corpus, dict[str, np.ndarray], np.ndarray] | None = None
+
+    def load(self, device: torch.device, channels_last: bool = False) -> None:
+        """Read the data and put it on the device. Raises DataError where it is not what the spec says."""
+        corpus, parts, ids = self._read()
+        fit, test = np.arange(corpus.num_train), np.arange(corpus.num_train, len(corpus.labels))
+        x_train, x_test = (pad(corpus, ids, rows, *self.layout) for rows in (fit, test))
+        labels = np.array(corpus.labels)
+        arrays = Arrays(x_train, labels[: corpus.num_train], x_test, labels[corpus.num_train :])
+        self.resident = Resident(arrays, parts, device, lambda x, random: x)
+        self.odd = _oddities(corpus, int((ids >= 4).sum()), self.spec.vocab)
+        self.unknown = float((x_test == 2).sum() / max(1, (x_test > 1).sum()))
+        self.read = None
+
+    def size(self, split: str) -> int:
+        return self.resident.size(split)
+
+    def describe(self) -> str:
+        return f"{self.resident.describe()}; {self.unknown:.1%} of the test part's words unknown{self.odd}"
+
+    def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """(x, y): x int32 (B, length); y int64 (B,). Train: in the epoch's order from batch `first` on."""
+        if split == "train":
+            return self.resident.train(self.batch_size, seed, epoch, first)
+        return self.resident.evaluate(split, self.eval_batch_size)
+
+    def encode(self, texts: list[str]) -> Tensor:
+        """Texts as the data set has its own, for `Task.predict`: int32 (texts, length), on the data's device."""
+        index = {word: i for i, word in enumerate(self.spec.words(), 4)}
+        corpus = encode(Text(False, 0, text.encode()) for text in texts)
+        ids = np.array([index.get(word, 2) for word in corpus.words], np.int32)
+        return torch.from_numpy(pad(corpus, ids, np.arange(len(texts)), *self.layout)).to(self.resident.device)
+
+    def _read(self) -> tuple[Corpus, dict[str, np.ndarray], np.ndarray]:
+        if self.read is None:
+            corpus = self.source()
+            _check(corpus, self.spec)
+            parts = split_rows(corpus.num_train, *self.split)
+            self.read = corpus, parts, vocabulary(corpus, parts["train"], self.spec.vocab)
+        return self.read
+
+    def _make_ask(self) -> Callable[[], tuple[str, ...]]:
+        kept: list[tuple[str, ...]] = []
+
+        def ask() -> tuple[str, ...]:
+            if not kept:
+                corpus, _, ids = self._read()
+                kept.append(words_of(corpus, ids))
+            return kept[0]
+
+        return ask
+
+
+def _check(corpus: Corpus, spec: Tokens) -> None:
+    classes = np.unique(corpus.labels)
+    if len(classes) != spec.classes or classes[-1] != spec.classes - 1:
+        raise DataError(
+            f"the texts have {len(classes)} classes, data.spec.classes={spec.classes}: "
+            f"expected the same; set data.spec.classes={len(classes)}"
+        )
+    if not len(corpus.tokens):
+        raise DataError(f"all {len(corpus.labels)} texts are empty: expected words")
+
+
+def _oddities(corpus: Corpus, known: int, vocab: int) -> str:
+    """What the user should know, in the run's header."""
+    said = ""
+    if known < vocab - 4:
+        said += f"; data.vocab={vocab}, but the train part has {known:,} words: {vocab - 4 - known:,} ids are not used"
+    if corpus.facts["empty"]:
+        said += f"; texts without a word: {corpus.facts['empty']:,}"
+    if corpus.facts["not_utf8"]:
+        said += f"; texts with bytes that are not UTF-8 (left out): {corpus.facts['not_utf8']:,}"
+    return said

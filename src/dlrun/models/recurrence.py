@@ -1,0 +1,56 @@
+"""Recurrent layers step by step, from their formulas, over the weights of torch's fused layers.
+
+Source: the book, sections 11.2 (h = tanh(W x + U h + b)), 11.6 (LSTM and GRU). Shapes: B batch, T times, H units.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def unroll(layer: nn.RNNBase, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """What `layer(x)[0]` gives: (B, T, C) -> (B, T, H), or (B, T, 2H) where it reads in both directions.
+
+    lengths: (B,); times behind a text's end are not read, and their outputs are zero, as from packed sequences.
+    """
+    step = {"RNN_TANH": rnn_step, "LSTM": lstm_step, "GRU": gru_step}[layer.mode]
+    ends = ("_l0", "_l0_reverse") if layer.bidirectional else ("_l0",)
+    return torch.cat([_direction(layer, step, x, lengths, end) for end in ends], 2)
+
+
+def _direction(layer: nn.RNNBase, step: object, x: Tensor, lengths: Tensor | None, end: str) -> Tensor:
+    w_x, w_h, b_x, b_h = (getattr(layer, name + end) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    from_x = F.linear(x, w_x, b_x)  # (B, T, gates * H)
+    h = c = x.new_zeros(len(x), layer.hidden_size)  # (B, H)
+    outputs = [h] * x.shape[1]
+    times = range(x.shape[1])
+    for t in reversed(times) if end.endswith("reverse") else times:
+        new_h, new_c = step(from_x[:, t], F.linear(h, w_h, b_h), h, c)
+        if lengths is None:
+            h = outputs[t] = new_h
+            c = new_c
+        else:
+            is_text = (t < lengths)[:, None]  # (B, 1)
+            outputs[t] = torch.where(is_text, new_h, 0)
+            h, c = torch.where(is_text, new_h, h), torch.where(is_text, new_c, c)
+    return torch.stack(outputs, 1)
+
+
+def rnn_step(from_x: Tensor, from_h: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """h' = tanh(W x + U h + b)."""
+    return torch.tanh(from_x + from_h), c
+
+
+def lstm_step(from_x: Tensor, from_h: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """c' = f c + i g, h' = o tanh(c'): input, forget and output gates i, f, o, and the candidate g."""
+    i, f, g, o = (from_x + from_h).chunk(4, 1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
+
+
+def gru_step(from_x: Tensor, from_h: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """h' = (1 - z) n + z h, n = tanh(W x + r U h): z is 1 where the old state stays (1 - z in the book)."""
+    r_x, z_x, n_x = from_x.chunk(3, 1)
+    r_h, z_h, n_h = from_h.chunk(3, 1)
+    z, r = (z_x + z_h).sigmoid(), (r_x + r_h).sigmoid()
+    return (1 - z) * (n_x + r * n_h).tanh() + z * h, c

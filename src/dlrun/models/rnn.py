@@ -1,0 +1,124 @@
+"""Recurrent classifiers of texts: simple RNN, LSTM (Hochreiter and Schmidhuber 1997) and GRU (Cho et al. 2014).
+
+Source: the book, sections 11.5 (two layers of 64 units, embedding 100, input dropout 0.5, the last output) and 11.7,
+notes E38 and E40. The GRU is torch's and Keras's: its reset gate acts behind the recurrent product, the book's before.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dlrun.models.embedding import make_embedding
+from dlrun.models.layers import initialise
+from dlrun.models.recurrence import unroll
+from dlrun.spec import Tokens
+from dlrun.types import Count, Embedding, Rate
+
+KINDS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+
+
+class Recurrent(nn.Module):
+    """Embedding, layers of cells, one dense layer: (B, T) whole numbers -> (B, outputs)."""
+
+    def __init__(
+        self, embedding: nn.Module, layers: list[nn.RNNBase], output: nn.Linear, *,
+        dropout: float, input_dropout: float, head: str, mask_padding: bool, is_fused: bool,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.embedding, self.layers, self.output = embedding, nn.ModuleList(layers), output
+        self.between, self.at_inputs = nn.Dropout(dropout), nn.Dropout(input_dropout)
+        self.head, self.mask_padding, self.is_fused = head, mask_padding, is_fused
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        lengths = None
+        if self.mask_padding and not tokens.is_meta:
+            tokens, lengths = align(tokens)
+        x = self.embedding(tokens)  # (B, T, C)
+        for i, layer in enumerate(self.layers):
+            x = self.between(x) if i else x
+            if self.at_inputs.p:
+                x = x * self.at_inputs(torch.ones_like(x[:, :1]))  # one mask for all times
+            x = self._run(layer, x, lengths)  # (B, T, H)
+        return self.output(self._summary(x, lengths))  # (B, outputs)
+
+    def _run(self, layer: nn.RNNBase, x: Tensor, lengths: Tensor | None) -> Tensor:
+        if not self.is_fused:
+            return unroll(layer, x, lengths)
+        if lengths is None:
+            return layer(x)[0]
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        return nn.utils.rnn.pad_packed_sequence(layer(packed)[0], batch_first=True, total_length=x.shape[1])[0]
+
+    def _summary(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """(B, T, H) -> (B, H): the outputs of both directions where each has read all, or their mean or maximum."""
+        if self.head == "last":
+            half = self.layers[-1].hidden_size
+            ends = x[:, -1] if lengths is None else x[torch.arange(len(x), device=x.device), lengths - 1]
+            return torch.cat((ends[:, :half], x[:, 0, half:]), 1) if self.layers[-1].bidirectional else ends
+        if lengths is None:
+            return x.mean(1) if self.head == "mean" else x.amax(1)
+        if self.head == "mean":
+            return x.sum(1) / lengths[:, None]  # outputs behind the end are zero
+        behind = torch.arange(x.shape[1], device=x.device) >= lengths[:, None]  # (B, T)
+        return x.masked_fill(behind[:, :, None], float("-inf")).amax(1)
+
+
+def align(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, T) padded on either side -> padded behind, and the lengths (B,), 1 at least."""
+    is_text = tokens != 0
+    first = is_text.int().argmax(1)
+    place = (torch.arange(tokens.shape[1], device=tokens.device) + first[:, None]) % tokens.shape[1]
+    return tokens.gather(1, place), is_text.sum(1).clamp(min=1)
+
+
+def recurrent(
+    spec: Tokens,
+    *,
+    kind: Literal["rnn", "lstm", "gru"],
+    embedding: Embedding,
+    units: Count,
+    layers: Count,
+    bidirectional: bool,
+    dropout: Rate,
+    input_dropout: Rate,
+    head: Literal["last", "mean", "max"],
+    mask_padding: bool,
+    cell: Literal["fused", "loop"],
+    init: Literal["torch", "keras"],
+) -> nn.Module:
+    """A classifier of texts: (B, length) -> (B, outputs).
+
+    dropout: between layers, drawn for every time. input_dropout: of every layer's inputs, one mask for all times
+    (Keras's `dropout`; Gal and Ghahramani 2016). mask_padding: padding is not read. cell: torch's, or the formulas.
+    """
+    table = make_embedding(spec, embedding, init)
+    width, stack = embedding.size, []
+    for _ in range(layers):
+        layer = KINDS[kind](width, units, batch_first=True, bidirectional=bidirectional)
+        if init == "keras":
+            initialise_keras(layer)
+        stack.append(layer)
+        width = units * (1 + bidirectional)
+    return Recurrent(
+        table, stack, initialise(nn.Linear(width, spec.outputs), init),
+        dropout=dropout, input_dropout=input_dropout, head=head, mask_padding=mask_padding, is_fused=cell == "fused",
+    )  # fmt: skip
+
+
+def initialise_keras(layer: nn.RNNBase) -> None:
+    """Kernels Glorot uniform, recurrent kernels orthogonal, biases 0 but the LSTM's forget bias 1.
+
+    Keras's RNN and LSTM have one bias where torch adds two: the second stays 0 and does not learn. The GRU has both.
+    """
+    for name, weight in layer.named_parameters():
+        if name.startswith("weight_ih"):
+            nn.init.xavier_uniform_(weight)
+        elif name.startswith("weight_hh"):
+            nn.init.orthogonal_(weight)
+        else:
+            nn.init.zeros_(weight)
+            if name.startswith("bias_hh") and layer.mode != "GRU":
+                weight.requires_grad_(False)
+            elif layer.mode == "LSTM":
+                nn.init.ones_(weight[layer.hidden_size : 2 * layer.hidden_size])  # in torch's order i, f, g, o

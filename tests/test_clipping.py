@@ -1,0 +1,60 @@
+"""The norm of all gradients before they were clipped is among the metrics; a run that diverged still ends."""
+
+import pytest
+import runs
+import torch
+from toys import make_task, seeded
+
+from dlrun.clock import Clock
+from dlrun.folders import read_summary
+from dlrun.models.linear import linear
+from dlrun.spec import Table
+from dlrun.update import clip_gradients
+
+SPEC = Table(features=3, classes=4)
+
+
+def test_the_global_norm_is_that_before_clipping():
+    params = [torch.zeros(2, requires_grad=True), torch.zeros(1, requires_grad=True)]
+    params[0].grad, params[1].grad = torch.tensor([1.0, 2.0]), torch.tensor([-2.0])
+    assert clip_gradients(params, None, None, 1.5).item() == pytest.approx(3)
+    assert torch.cat([p.grad for p in params]).tolist() == pytest.approx([0.5, 1.0, -1.0])
+    assert clip_gradients(params, 0.1, 0.1, None) is None
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_the_task_gives_the_norm(pieces):
+    with seeded():
+        net, x, y = linear(SPEC, init="torch", bias=True), torch.randn(6, 3), torch.tensor([0, 1, 2, 3, 0, 1])
+    torch.nn.functional.cross_entropy(net(x), y).backward()
+    expected = torch.cat([p.grad.flatten() for p in net.parameters()]).norm()
+    net.zero_grad()
+    task = make_task(net, SPEC, "sgd", lr=0.0, task=dict(pieces=pieces))
+    assert "grad_norm" not in task.step((x, y), Clock(0, 1, 1))
+    task.update.clip, task.update.clips = (None, None, 0.1), True
+    torch.testing.assert_close(task.step((x, y), Clock(0, 1, 1))["grad_norm"], expected)
+
+
+def test_a_run_logs_it(tmp_path):
+    runs.write_mnist(tmp_path / "data")
+    config = runs.compose(f"data_dir={tmp_path / 'data'}", *runs.SMALL, "trainer.clip_global_norm=0.01")
+    runs.train(tmp_path / "run", config, finish=True)
+    rows = runs.rows(tmp_path / "run")
+    assert all(row[key] > 0.01 for row in rows for key in row if key.endswith("grad_norm"))
+    assert {"step/grad_norm", "train/grad_norm"} <= {key for row in rows for key in row}
+    assert (tmp_path / "run" / "plots" / "grad_norm.png").exists()
+
+
+def test_a_run_whose_loss_is_infinite_ends_with_its_figures(tmp_path):
+    runs.write_mnist(tmp_path / "data")
+    keys = ["optimizer=sgd", "optimizer.lr=1e9", "task.loss=mse_one_hot", "trainer.on_nan=skip", "trainer.test=last"]
+    runs.train(tmp_path / "run", runs.compose(f"data_dir={tmp_path / 'data'}", *runs.SMALL, *keys), finish=True)
+    found = read_summary(tmp_path / "run")
+    assert found["status"] == "finished" and found["skipped_steps"] > 0 and 0 <= found["test"]["test/acc"] <= 1
+
+
+def test_a_sweep_with_a_diverged_run_has_its_table():
+    from hydra_plugins.dlrun_sweeper.sweeper import _cell
+
+    assert _cell([float("inf"), float("inf")]) == _cell([float("inf"), 1.0]) == "inf"
+    assert _cell([1.0, None, 1.0]).startswith("1.0")

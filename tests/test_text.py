@@ -1,0 +1,340 @@
+"""Texts: words as Keras splits them, ids, padding, the cache, all sources, and what is said of bad ones."""
+
+import json
+import tarfile
+from hashlib import md5
+
+import numpy as np
+import pytest
+import torch
+from reviews import write_reviews
+from toys import CPU, composed
+
+from dlrun.build import ConfigError, build, check
+from dlrun.data import corpus, text_readers
+from dlrun.data.corpus import Text, encode, pad, split_words, vocabulary, words_of
+from dlrun.errors import DataError, UserError
+
+
+def texts(*contents: str, tests: int = 0) -> corpus.Corpus:
+    train = len(contents) - tests
+    return encode(Text(i >= train, i % 2, content.encode()) for i, content in enumerate(contents))
+
+
+def load(root, *overrides: str, data: str = "imdb"):
+    config = composed("model=lstm", f"data={data}", f"data_dir={root}", "data.length=6", "data.vocab=40", *overrides)
+    check(config)
+    made = build(config["data"])
+    made.load(CPU)
+    return made
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write_reviews(tmp_path)
+
+
+# Words and ids
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("It's GOOD,good.", ["it's", "good", "good"]),
+        ("a<br /><br />b", ["a", "br", "br", "b"]),
+        ("x-y_z\tw\nv [10/10]", ["x", "y", "z", "w", "v", "10", "10"]),
+        ("caf\u00e9\u2026 a\u0085b", ["caf\u00e9\u2026", "a\u0085b"]),
+        ("  !?  ", []),
+    ],
+)
+def test_words_are_those_of_keras(text, words):
+    assert split_words(text) == words
+
+
+def test_ids_follow_frequency_in_the_train_rows_only():
+    found = texts("b a a", "c c c c", "a b d", "c c c c c c c", tests=1)
+    ids = vocabulary(found, np.array([0, 2]), 100)
+    assert words_of(found, ids) == ("a", "b", "d")  # a 3, b 2, d 1; c is only in the val and test parts
+    assert dict(zip(found.words, ids.tolist(), strict=True)) == {"b": 5, "a": 4, "c": 2, "d": 6}
+    assert words_of(found, vocabulary(found, np.array([0, 2]), 6)) == ("a", "b")
+    assert words_of(found, vocabulary(found, np.arange(3), 5)) == ("c",)
+
+
+@pytest.mark.parametrize(
+    ("before", "end", "start", "rows"),
+    [
+        (True, True, True, [[0, 0, 1, 4], [5, 6, 7, 8], [0, 0, 0, 1]]),
+        (True, False, True, [[0, 0, 1, 4], [1, 4, 5, 6], [0, 0, 0, 1]]),
+        (False, True, True, [[1, 4, 0, 0], [5, 6, 7, 8], [1, 0, 0, 0]]),
+        (False, False, False, [[4, 0, 0, 0], [4, 5, 6, 7], [0, 0, 0, 0]]),
+        (True, True, False, [[0, 0, 0, 4], [5, 6, 7, 8], [0, 0, 0, 0]]),
+    ],
+)
+def test_padding_and_truncation_on_either_side(before, end, start, rows):
+    found = texts("a", "a b c d e", "")
+    ids = np.arange(4, 9, dtype=np.int32)
+    assert pad(found, ids, np.arange(3), 4, before, end, start).tolist() == rows
+
+
+def test_blocks_of_padding_make_no_difference():
+    random = np.random.default_rng(0)
+    found = texts(*(" ".join(random.choice(list("abcdefg"), random.integers(0, 9))) for _ in range(2500)))
+    ids = vocabulary(found, np.arange(2500), 9)
+    whole = pad(found, ids, np.arange(2500), 5, True, True, True)
+    one_by_one = [pad(found, ids, np.array([i]), 5, True, True, True)[0] for i in range(2500)]
+    assert np.array_equal(whole, one_by_one)
+
+
+# The data set
+
+
+def test_the_batches_are_the_reviews(root):
+    data = load(root)
+    assert (data.size("train"), data.size("val"), data.size("test")) == (65, 7, 20)
+    x, y = next(data.batches("test"))
+    assert (x.shape, x.dtype, y.dtype) == ((20, 6), torch.int32, torch.int64)
+    assert y.tolist() == [0] * 10 + [1] * 10
+    words = data.spec.words()
+    last = [words[i - 4] for i in x[:, -1].tolist()]
+    assert set(last[:10]) <= {"bad", "awful", "dull"} and set(last[10:]) <= {"good", "great", "lovely"}
+    assert all(words[i - 4] == "so" for i in x[:, -2].tolist())
+
+
+def test_new_texts_are_read_as_the_data_sets_own(root):
+    data = load(root)
+    x, _ = next(data.batches("test"))
+    files = [p for name in ("neg", "pos") for p in sorted((root / "aclImdb" / "test" / name).iterdir())]
+    assert torch.equal(data.encode([path.read_text() for path in files]), x)
+    good = 4 + data.spec.words().index("good")
+    assert data.encode(["Unheard-of, but GOOD!", ""]).tolist() == [[0, 1, 2, 2, 2, good], [0, 0, 0, 0, 0, 1]]
+
+
+def test_an_epoch_resumes_in_the_middle(root):
+    data = load(root, "data.batch_size=16")
+    whole = list(data.batches("train", 3, 1))
+    for (x, y), (x2, y2) in zip(whole[2:], data.batches("train", 3, 1, 2), strict=True):
+        assert torch.equal(x, x2) and torch.equal(y, y2)
+
+
+def test_the_archive_gives_what_the_folder_gives(root, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    with tarfile.open(other / "aclImdb_v1.tar.gz", "w:gz") as pack:
+        for path in sorted((root / "aclImdb").rglob("*.txt"), reverse=True):
+            pack.add(path, path.relative_to(root))
+        pack.addfile(tarfile.TarInfo("aclImdb/train/unsup/0_0.txt"))
+        link = tarfile.TarInfo("aclImdb/test/pos/link.txt")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        pack.addfile(link)
+    checksum = "md5:" + md5((other / "aclImdb_v1.tar.gz").read_bytes()).hexdigest()
+    a, b = load(root), by_checksum(other, checksum)
+    assert a.spec.words() == b.spec.words()
+    for part in ("train", "val", "test"):
+        for (x, y), (x2, y2) in zip(a.batches(part), b.batches(part), strict=True):
+            assert torch.equal(x, x2) and torch.equal(y, y2)
+    assert not (other / "aclImdb").exists(), "it was read without being unpacked"
+
+
+def by_checksum(root, checksum):
+    config = composed("model=lstm", "data=imdb", f"data_dir={root}", "data.length=6", "data.vocab=40")
+    source = config["data"]["source"] | {"checksums": {"aclImdb_v1.tar.gz": checksum}}
+    made = build(config["data"] | {"source": source})
+    made.load(CPU)
+    return made
+
+
+def test_a_damaged_archive_is_refused(tmp_path):
+    (tmp_path / "aclImdb_v1.tar.gz").write_bytes(b"no archive")
+    with pytest.raises(DataError, match="damaged or not the published file"):
+        load(tmp_path)
+    with pytest.raises(DataError, match="is damaged: .*\n  delete it"):
+        by_checksum(tmp_path, "md5:" + md5(b"no archive").hexdigest())
+    assert not [p for p in (tmp_path / text_readers.CACHE).iterdir() if p.is_dir()], "nothing half-written"
+
+
+def test_without_the_data_the_error_says_what_to_do(tmp_path):
+    with pytest.raises(DataError, match="aclImdb_v1.tar.gz is not there and was not downloaded"):
+        load(tmp_path, "data.source.download=false")
+
+
+# The cache
+
+
+def test_the_cache_is_made_once_and_anew_when_the_texts_change(root, monkeypatch):
+    first = load(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus, "_make", lambda *args: pytest.fail("made twice"))
+        again = load(root, "data.length=9", "data.vocab=20", "data.folds=3")
+    assert len(first.spec.words()) > len(again.spec.words()) == 16
+    (root / "aclImdb" / "train" / "pos" / "0_9.txt").write_text("something else entirely")
+    load(root)
+    assert len(list((root / text_readers.CACHE).iterdir())) == 2
+
+
+def test_a_cache_that_could_not_be_finished_leaves_nothing(root, monkeypatch):
+    def fail(*args, **keys):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus.os, "fsync", fail)
+        with pytest.raises(DataError, match="cannot write the words' cache"):
+            load(root)
+    assert not [p for p in (root / text_readers.CACHE).iterdir() if p.is_dir()]
+    load(root)
+
+
+@pytest.mark.parametrize("file", ["tokens.npy", "words.json", "facts.json"])
+def test_a_damaged_cache_is_named(root, file):
+    load(root)
+    (cache,) = (root / text_readers.CACHE).iterdir()
+    content = (cache / file).read_bytes()
+    (cache / file).write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match="the words' cache .* is damaged"):
+        load(root)
+
+
+# A user's own texts
+
+
+def write_classes(root, *parts: str, classes=("cats", "dogs")):
+    for part in parts or ("",):
+        for name in classes:
+            folder = root / "texts" / part / name
+            folder.mkdir(parents=True)
+            for i in range(10):
+                (folder / f"{i}.txt").write_text(f"{name} number {i}")
+
+
+@pytest.mark.parametrize("parts", [(), ("train", "test")])
+def test_class_folders(tmp_path, parts):
+    write_classes(tmp_path, *parts)
+    data = load(tmp_path, data="text_folder")
+    assert (data.size("train"), data.size("val"), data.size("test")) == ((18, 2, 20) if parts else (14, 2, 4))
+    for part in ("train", "test"):
+        x, y = next(data.batches(part))
+        words = data.spec.words()
+        assert all(words[row[3] - 4] == ("cats", "dogs")[label] for row, label in zip(x.tolist(), y, strict=True))
+    swapped = next(load(tmp_path, "data.spec.labels=[dogs,cats]", data="text_folder").batches("test"))
+    assert torch.equal(swapped[1], 1 - y)
+
+
+@pytest.mark.parametrize("header", ["text,label\n", "label,text\n", ""])
+def test_a_csv_with_two_columns(tmp_path, header):
+    rows = [(f'"cats, and ""more"" {i}"', "c") for i in range(10)] + [(f"dogs {i}", "d") for i in range(10)]
+    turned = header.startswith("label")
+    lines = [",".join(reversed(row) if turned else row) for row in rows]
+    (tmp_path / "own.csv").write_text(header + "\n".join(lines))
+    keys = ["data.source.path=own.csv", f"data.source.header={str(bool(header)).lower()}"]
+    data = load(tmp_path, *keys, data="text_folder")
+    assert data.size("train") + data.size("val") + data.size("test") == 20
+    assert {"cats", "more", "dogs"} <= set(data.spec.words())
+
+
+@pytest.mark.parametrize(
+    ("make", "keys", "message"),
+    [
+        (lambda root: None, [], "data.source.path: there is no .*texts\n  expected a folder"),
+        (lambda root: write_classes(root, classes=("cats",)), [], "has one class, cats: expected two or more"),
+        (lambda root: (root / "texts").mkdir(), [], "has no class: expected two or more"),
+        (
+            lambda root: [write_classes(root), (root / "texts" / "none").mkdir()],
+            [],
+            "none has no texts: expected files",
+        ),
+        (lambda root: write_classes(root, "train"), [], "has train only: expected both train and test, or neither"),
+        (lambda root: write_classes(root, classes="abc"), [], "have 3 classes, data.spec.classes=2: expected the same"),
+        (write_classes, ["data.spec.labels=[cats,cows]"], "has the classes cats, dogs; expected the same, or"),
+        (write_classes, ["data.source.test_fraction=0.0"], "test_fraction=0.0 of 20 texts leaves a part empty"),
+        (
+            lambda root: (root / "texts").write_text("text,label\na,b\nc,d,e\n"),
+            [],
+            "texts, text 2: 3 columns; expected two, a text and its label",
+        ),
+    ],
+)
+def test_bad_texts_are_named(tmp_path, make, keys, message):
+    make(tmp_path)
+    with pytest.raises(DataError, match=message):
+        load(tmp_path, *keys, data="text_folder")
+    assert not list((tmp_path / text_readers.CACHE).glob(".*part")), "nothing half-written"
+
+
+def test_odd_texts_are_counted_and_said(root):
+    folder = root / "aclImdb" / "train" / "pos"
+    (folder / "0_9.txt").write_bytes(b"")
+    (folder / "1_9.txt").write_bytes(b" ... ")
+    (folder / "2_9.txt").write_bytes(b"good\xff film\xc3")
+    said = load(root, "data.vocab=1000").describe()
+    assert "texts without a word: 2" in said
+    assert "texts with bytes that are not UTF-8 (left out): 1" in said
+    assert "data.vocab=1000, but the train part has 31 words: 965 ids are not used" in said
+    assert "text" not in load(write_reviews(root / "clean")).describe()
+
+
+def test_all_empty_is_refused(tmp_path):
+    write_classes(tmp_path)
+    for path in (tmp_path / "texts").rglob("*.txt"):
+        path.write_text("")
+    with pytest.raises(DataError, match="all 20 texts are empty: expected words"):
+        load(tmp_path, data="text_folder")
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("data.length=0", "data.length=0: expected an integer >= 1"),
+        ("data.vocab=4", "data.vocab=4: expected an integer >= 5"),
+        ("data.pad=left", "data.pad=left: expected one of pre, post"),
+    ],
+)
+def test_bad_keys_are_named(key, message):
+    with pytest.raises(ConfigError, match=message):
+        check(composed("model=lstm", key))
+
+
+def test_a_spec_of_its_own_is_refused():
+    with pytest.raises(UserError, match="data.spec.length=5 .*: expected data.length=80 .* the spec follows"):
+        build(composed("model=lstm", "data.spec.length=5")["data"])
+
+
+# Keras's files
+
+
+def write_keras(root, train=None):
+    """As NumPy writes arrays of lists: pickled."""
+    index = {"the": 1, "good": 2, "bad": 3}
+    (root / "imdb_word_index.json").write_text(json.dumps(index))
+    x = np.empty(10, object)
+    x[:] = [[1, 2 + i % 2] for i in range(10)] if train is None else train
+    y = np.arange(10) % 2
+    np.savez(root / "imdb.npz", x_train=x, y_train=y, x_test=x[:4], y_test=y[:4])
+
+
+def test_keras_files_are_read(tmp_path):
+    write_keras(tmp_path)
+    data = load(tmp_path, data="imdb_keras")
+    x, y = next(data.batches("test"))
+    words = data.spec.words()
+    assert [[words[i - 4] for i in row if i > 3] for row in x.tolist()] == [["the", "good"], ["the", "bad"]] * 2
+    assert y.tolist() == [0, 1, 0, 1]
+
+
+class Hostile:
+    def __reduce__(self):
+        return (eval, ("1/0",))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: None, "imdb.npz and imdb_word_index.json not in .*\n  expected both"),
+        (lambda root: write_keras(root, [[9]] * 10), "a review with a word that is not in the index"),
+        (lambda root: write_keras(root, [Hostile()] * 10), "its pickle asks for builtins.eval"),
+        (lambda root: [write_keras(root), (root / "imdb.npz").write_bytes(b"PK cut")], "imdb.npz is damaged"),
+        (lambda root: [write_keras(root), (root / "imdb_word_index.json").write_text("[]")], "index.json is damaged"),
+    ],
+)
+def test_bad_keras_files_are_named(tmp_path, make, message):
+    make(tmp_path)
+    with pytest.raises(DataError, match=message):
+        load(tmp_path, data="imdb_keras")
