@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import pickle
 import signal
@@ -20,6 +21,7 @@ import dlrun.folders
 from dlrun import checkpoint, schedules
 from dlrun.checkpoint import Checkpoints, load, save, snapshot
 from dlrun.clock import Clock
+from dlrun.console import number
 from dlrun.engine import Training, all_finite
 from dlrun.errors import CheckpointError, UserError
 from dlrun.run import Run
@@ -654,6 +656,23 @@ def test_numbers_that_are_not_finite_are_null(tmp_path):
     run.log({"step": 1, "train/loss": float("nan"), "val/acc": 0.5}, 1)
     run.close()
     assert rows(tmp_path) == [{"step": 1, "train/loss": None, "val/acc": 0.5}]
+    assert math.isnan(run.rows[0]["train/loss"])
+    again = Run(tmp_path, {})
+    again.go_back(1, 1, is_mid_epoch=False)
+    again.close()
+    assert math.isnan(again.rows[0]["train/loss"])
+
+
+def test_numbers_are_shown_as_they_are():
+    inf = float("inf")
+    assert [number(v) for v in (None, float("nan"), inf, -inf, 0.5, 0)] == [
+        "nan",
+        "nan",
+        "inf",
+        "-inf",
+        "0.5000",
+        "0.0000",
+    ]
 
 
 def test_small_files_are_replaced_whole(tmp_path, monkeypatch):

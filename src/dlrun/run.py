@@ -53,7 +53,7 @@ class Run:
                 f"  restore it, or start a new run with init={self.checkpoints.folder / 'last.ckpt'}"
             )
         write_whole(self.metrics_path, b"".join(lines).decode())
-        rows = [json.loads(line) for line in lines]
+        rows = [{k: math.nan if v is None else v for k, v in json.loads(line).items()} for line in lines]
         self.num_rows, self.purge_step = num_rows, step if is_mid_epoch else step + 1
         self.rows = [row for row in rows if not any(key.startswith("step/") for key in row)]
         self.purged = [row for row in rows if row["step"] >= self.purge_step]
@@ -62,8 +62,8 @@ class Run:
         """A row of metrics: a line of metrics.jsonl and points of TensorBoard's curves."""
         if self.metrics_file is None:
             self.metrics_file = open(self.metrics_path, "a", encoding="utf-8", buffering=1)
-        row = {name: value if math.isfinite(value) else None for name, value in row.items()}  # JSON has no NaN
-        self.metrics_file.write(json.dumps(row) + "\n")
+        line = {name: value if math.isfinite(value) else None for name, value in row.items()}  # JSON has no NaN
+        self.metrics_file.write(json.dumps(line) + "\n")
         self.num_rows += 1
         if not any(key.startswith("step/") for key in row):
             self.rows.append(row)
@@ -74,7 +74,7 @@ class Run:
 
     def _draw(self, row: dict) -> None:
         for name, value in row.items():
-            if value is not None and ("/" in name or name == "lr"):
+            if math.isfinite(value) and ("/" in name or name == "lr"):
                 self.writer.add_scalar(name, value, row["step"])
 
     def tensorboard(self) -> object:
