@@ -131,6 +131,8 @@ class Session:
             "steps": clock.step,
             "seconds": round(clock.seconds, 3),
         }
+        if best:
+            results["waited"] = best.waited  # epochs, as trainer.patience counts them
         if best and best.score is not None:
             results["best"] = {"epoch": best.epoch, "metric": f"val/{best.metric}", "value": best.score}
         test = task.evaluate(self.data, "test")
@@ -196,7 +198,8 @@ class Session:
             f"val (epoch {best.epoch})" if row else "val",
             *(number(row[f"val/{n}"]) if f"val/{n}" in row else "-" for n in test),
         ]
-        tested = "test" if self.trainer.test == "best" else f"test (epoch {clock.epoch})"
+        is_last = self.trainer.test == "last" or best and best.score is None  # the best was lost, or never was
+        tested = "test" if not is_last else f"test (epoch {clock.epoch})"
         rows = [head, val, [tested, *(number(v) for v in test.values())]]
         return f"\n{table(rows)}\n\n{why}; {clock.step:,} steps in {clock.seconds:.1f} s; {run.folder}"
 
