@@ -41,6 +41,9 @@ class Loader(ConfigLoaderImpl):
 
 def main() -> None:
     """Exit codes: 0 done, 1 a run failed, 2 the user's error, 130 and 143 stopped by a signal and saved."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by >&-
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as they are, instead of being printed
     hydra._internal.hydra.ConfigLoaderImpl = Loader
     flags, completing = argparse.Namespace(config_dir=None), False

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy
@@ -26,16 +26,23 @@ class Run:
         self.metrics_path = folder / "metrics.jsonl"
         self.metrics_file, self.num_rows, self.rows = None, 0, []
         self.writer, self.purge_step, self.purged = None, None, []
-        self.started = time.time()
+        self.started, self.is_heard = time.time(), True
 
     def say(self, text: str) -> None:
-        """A line on the terminal (above the bar, if there is one) and in the log."""
-        if "tqdm" in sys.modules:
-            sys.modules["tqdm"].tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()
-        else:
-            sys.stdout.write(text + "\n")
+        """A line in the log and on the terminal (above the bar, if there is one), as long as somebody listens there."""
         self.log_file.write(text + "\n")
+        if sys.stdout is None or not self.is_heard:
+            return
+        try:
+            if "tqdm" in sys.modules:
+                sys.modules["tqdm"].tqdm.write(text, file=sys.stdout)
+            else:
+                sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+        except (OSError, ValueError):  # a closed pipe, a full disk, a closed file: the run is worth more
+            self.is_heard = False
+            with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())  # for what is left in the buffer
 
     def go_back(self, num_rows: int, step: int, is_mid_epoch: bool) -> None:
         """Forget what was logged after a checkpoint: it will be logged again, the same.
