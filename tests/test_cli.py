@@ -1,7 +1,9 @@
 """What the command says to the user: exit codes and the text of errors. A refused run leaves nothing behind."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from itertools import zip_longest
@@ -152,7 +154,10 @@ WRONG = {
     "trianer.epochs=3": "trianer.epochs=3: there is no key 'trianer.epochs'; did you mean 'trainer.epochs'?",
     "trainer.epochs.foo=3": "trainer.epochs.foo=3: there is no key 'trainer.epochs.foo'",
     "sed=1": "sed=1: there is no key 'sed'; did you mean 'seed'?",
-    "+foo=1": "nothing reads 'foo'",
+    "+foo=1": "nothing reads 'foo'\n    expected one of: data, data_dir, init,",
+    "+model.foo=1": "model.foo: mlp has no 'foo'\n    mlp has: activation, dropout, hidden, ",
+    "++trainer.foo=1": "trainer.foo: Trainer has no 'foo'\n    Trainer has: checkpoint_every_minutes,",
+    "init=nope": "init=nope: cannot read the checkpoint nope: No such file or directory\n  expected a run's folder",
     "++foo=1": "nothing reads 'foo'",
     "+trainer.epoch=3": "trainer.epoch: Trainer has no 'epoch'; did you mean 'epochs'?",
     "++optimizer.beta=0.9": "optimizer.beta: adam has no 'beta'; did you mean 'betas'?",
@@ -383,6 +388,22 @@ def test_a_run_dir_that_holds_a_run(refused, finished):
     assert text.startswith(f"run_dir={finished} holds a run already: go on with it by resume={finished}")
 
 
+def test_a_run_dir_that_holds_files(refused, dl_run, tmp_path):
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "config.yaml").write_text("mine")
+    text = refused("run_dir=papers", left=["papers"])
+    assert text.startswith("run_dir=papers holds files already: config.yaml\n  expected a folder that is empty")
+    assert [p.name for p in (tmp_path / "papers").iterdir()] == ["config.yaml"]
+    (tmp_path / "empty").mkdir()
+    assert dl_run("run_dir=empty", "trainer.epochs=1")[0] == 0
+
+
+def test_a_best_epoch_that_is_not_finite_is_shown(dl_run, tmp_path):
+    code, out, err = dl_run("optimizer.lr=1e30", "trainer.on_nan=skip", "trainer.epochs=2", "run_dir=run")
+    assert code == 0, err
+    assert "nan" in out.splitlines()[-4] + out.splitlines()[-3]
+
+
 # --- resume= ----------------------------------------------------------------------------------------------------------
 
 
@@ -406,6 +427,35 @@ def test_resume_of_a_finished_run(refused, finished, changes):
     text = refused(f"resume={finished}", *changes)
     assert text.startswith(f"resume={finished}: the run in {finished} is finished, with 1 epochs\n")
     assert f"dl-run resume={finished} trainer.epochs=<more>" in text
+
+
+@pytest.mark.parametrize("key, high, higher", [("max_steps", 9, 10), ("max_time", 1e-9, 100), ("patience", 1, 9)])
+def test_resume_needs_the_limit_raised_that_stopped_the_run(key, high, higher, dl_run, refused, tmp_path):
+    argument = f"trainer.{key}="
+    code, _, err = dl_run("run_dir=run", f"{argument}{high}", "trainer.epochs=3", "trainer.min_delta=9")
+    assert code == 0, err
+    for changes in ([], ["trainer.epochs=9"], [f"{argument}{high}"], ["trainer.device=cpu", "trainer.min_delta=8"]):
+        text = refused("resume=run", *changes, left=["run"])
+        assert "is finished, with" in text and f"dl-run resume=run {argument}<more>" in text
+    assert dl_run("resume=run", f"{argument}{higher}", "trainer.epochs=3")[0] == 0
+
+
+def test_resume_after_the_last_steps_needs_more_epochs(dl_run, refused, finished):
+    steps = json.loads((finished / "summary.json").read_text())["steps"]
+    assert dl_run("run_dir=run", "trainer.epochs=1", f"trainer.max_steps={steps}")[0] == 0
+    text = refused("resume=run", "trainer.max_steps=null", left=["run"])
+    assert "dl-run resume=run trainer.epochs=<more>" in text
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "3", '{"status": "finished"}', '{"status": "finished", "epochs": "x", "steps": []}']
+)
+def test_resume_with_a_summary_that_was_edited(text, dl_run, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "summary.json").write_text(text)
+    code, _, err = dl_run("resume=run")
+    assert code in (0, 2) and "Traceback" not in err
+    assert dl_run("resume=run", "trainer.epochs=2")[0] == 0
 
 
 def test_resume_checks_the_new_limit(refused, finished):

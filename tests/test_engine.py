@@ -2,10 +2,13 @@
 
 import errno
 import json
+import math
 import os
 import pickle
+import shutil
 import signal
 from collections import namedtuple
+from contextlib import suppress
 from functools import partial
 from math import cos, isnan, pi, sqrt
 from types import SimpleNamespace
@@ -20,6 +23,7 @@ import dlrun.folders
 from dlrun import checkpoint, schedules
 from dlrun.checkpoint import Checkpoints, load, save, snapshot
 from dlrun.clock import Clock
+from dlrun.console import number
 from dlrun.engine import Training, all_finite
 from dlrun.errors import CheckpointError, UserError
 from dlrun.run import Run
@@ -584,6 +588,78 @@ def test_whatever_of_a_run_finds_the_disk_full_is_told(what, config, tmp_path, m
         train(tmp_path, config())
 
 
+def test_a_disk_that_is_full_before_the_first_checkpoint(config, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", lambda path, state: full())
+        with pytest.raises(UserError) as error:
+            train(tmp_path, config())
+    assert "no checkpoint was written yet: make room, then start the run again" in str(error.value)
+    assert "resume=" not in str(error.value) and "Errno" not in "".join(capsys.readouterr())
+
+
+def test_a_folder_that_is_removed_during_the_run(config, tmp_path, monkeypatch):
+    def step(batch, clock):
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        return learn(batch, clock)
+
+    made = Session(*config())
+    learn, made.task.step = made.task.step, step
+    (tmp_path / "run").mkdir()
+    with pytest.raises(UserError, match="run was removed while the run was going on\n  expected"):
+        made.start(tmp_path / "run", resumed=False)
+
+
+@pytest.mark.parametrize("broken", ["full", "closed", None])
+def test_a_run_goes_on_when_nobody_listens(broken, config, tmp_path, monkeypatch):
+    terminal = open("/dev/full" if broken == "full" and os.path.exists("/dev/full") else os.devnull, "w")
+    if broken == "closed":
+        terminal.close()
+    monkeypatch.setattr("sys.stdout", terminal if broken else None)
+    train(tmp_path, config(), finish=True)
+    assert "all epochs done" in (tmp_path / "run.log").read_text()
+    with suppress(OSError):
+        terminal.close()
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (MemoryError("Unable to allocate 7.28 TiB for an array"), "7.28 TiB more were asked for"),
+        (RuntimeError("can't allocate memory: you tried to allocate 25600000000 bytes."), "23.8 GiB more"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "2.00 GiB more"),
+    ],
+)
+def test_too_little_memory_is_told(error, said, config, tmp_path, monkeypatch):
+    def fails(*arguments):
+        raise error
+
+    made = Session(*config())
+    made.task.step = fails
+    with pytest.raises(UserError, match=f"out of memory: {said}[^$]*make it smaller"):
+        made.start(tmp_path, resumed=False)
+    monkeypatch.setattr("dlrun.session.place", fails)
+    with pytest.raises(UserError, match=f"out of memory: {said}"):
+        Session(*config())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"clock": {"step": 1}}, {"clock": 3}, {"clock": {"step": -1}, "add": True},
+        {"clock": {"step": "4"}, "add": True}, {"clock": {"epochs": 1}, "add": True},
+        {"means": []}, {"means": {"sums": 3}, "add": True}, {"rows": "x"}, {"rows": -1},
+        {"parts": 5}, {"parts": {"net": 3}, "add": True}, {"best": 4}, {"best": {"score": "x"}, "add": True},
+    ],
+)  # fmt: skip
+def test_a_checkpoint_of_other_content_is_refused(change, config, tmp_path):
+    train(tmp_path, config(), signals={4: signal.SIGTERM})
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    state, ((key, value), *add) = load(path), change.items()
+    save(path, {**state, key: {**state[key], **value} if add else value})
+    with pytest.raises(CheckpointError, match="expected"):
+        train(tmp_path, config(), resumed=True)
+
+
 def test_a_disk_that_is_really_full(config, tmp_path):
     """/dev/full takes nothing: the metrics' file is a link to it."""
     if not os.path.exists("/dev/full"):
@@ -654,6 +730,23 @@ def test_numbers_that_are_not_finite_are_null(tmp_path):
     run.log({"step": 1, "train/loss": float("nan"), "val/acc": 0.5}, 1)
     run.close()
     assert rows(tmp_path) == [{"step": 1, "train/loss": None, "val/acc": 0.5}]
+    assert math.isnan(run.rows[0]["train/loss"])
+    again = Run(tmp_path, {})
+    again.go_back(1, 1, is_mid_epoch=False)
+    again.close()
+    assert math.isnan(again.rows[0]["train/loss"])
+
+
+def test_numbers_are_shown_as_they_are():
+    inf = float("inf")
+    assert [number(v) for v in (None, float("nan"), inf, -inf, 0.5, 0)] == [
+        "nan",
+        "nan",
+        "inf",
+        "-inf",
+        "0.5000",
+        "0.0000",
+    ]
 
 
 def test_small_files_are_replaced_whole(tmp_path, monkeypatch):

@@ -379,6 +379,13 @@ def test_a_damaged_best_is_told_and_not_used(stopped, config, capsys):
     assert state(stopped, "best")["best"]["epoch"] == 2
 
 
+def test_last_weights_are_labelled_as_such_where_the_best_are_lost(config, tmp_path, capsys):
+    train(tmp_path, config(*STRAIGHT))
+    (tmp_path / "checkpoints" / "best.ckpt").unlink()
+    train(tmp_path, config(*STRAIGHT), resumed=True, finish=True)  # only the test is left to do
+    assert "\ntest (epoch 2) " in capsys.readouterr().out
+
+
 def test_without_a_good_checkpoint_nothing_goes_on(stopped, config):
     before = (stopped / "metrics.jsonl").read_bytes()
     for name in ("last", "previous"):

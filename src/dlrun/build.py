@@ -6,6 +6,7 @@ No torch until `build`: a config error takes milliseconds.
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated, get_args, get_origin
 
 import yaml
@@ -42,8 +43,9 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
 
     config: plain dicts and lists, interpolations resolved. names: the groups' choices, for messages.
     """
-    unread = sorted(map(str, config.keys() - SECTIONS.keys() - VALUES))
-    problems = [f"nothing reads {key!r}{nearest(key, SECTIONS.keys() | VALUES)}" for key in unread]
+    known = sorted(SECTIONS.keys() | VALUES)
+    unread = sorted(map(str, config.keys() - set(known)))
+    problems = [f"nothing reads {key!r}{nearest(key, known)}\n    expected one of: {_listed(known)}" for key in unread]
     missing = [name for name in SECTIONS if not config.get(name)]
     problems += [f"the section {name!r} is missing: choose one, as in {name}=..." for name in missing]
     seed = config.get("seed", 0)
@@ -104,7 +106,9 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
         if key == "_target_":
             continue
         if key not in found.keys:
-            problems.append(f"{path}.{key}: {target.rpartition('.')[2]} has no {key!r}{nearest(str(key), found.keys)}")
+            name, near = target.rpartition(".")[2], nearest(str(key), found.keys)
+            has = f"\n    {name} has: {_listed(sorted(found.keys))}" if found.keys else f"\n    {name} has no keys"
+            problems.append(f"{path}.{key}: {name} has no {key!r}{near}{has}")
             continue
         inner = _part(found.keys[key])
         if inner is not None:
@@ -117,6 +121,10 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
             problems.append(f"{path}.{key}={_short(value)}: expected {expected}")
     missing = found.required - node.keys()
     return problems + [f"{path}.{key} is missing: {target.rpartition('.')[2]} needs it" for key in sorted(missing)]
+
+
+def _listed(words: list[str]) -> str:
+    return fill(", ".join(words), 90, subsequent_indent=" " * 6, break_on_hyphens=False)
 
 
 def _short(value: object) -> str:

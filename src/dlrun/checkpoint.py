@@ -45,8 +45,15 @@ def save(path: Path, state: dict) -> None:
         raise UserError(
             f"cannot write the checkpoint {path}: {error.strerror}\n"
             f"  expected {len(content) / 2**20:.1f} MB of room in a folder that can be written to\n"
-            f"  the checkpoint before it is whole: make room, then go on with resume={path.parent.parent}"
+            f"  {way_on(path.parent.parent)}"
         ) from None
+
+
+def way_on(folder: Path) -> str:
+    """What can be done in a run's folder when there is room again: a resume needs a checkpoint."""
+    if any(os.path.exists(folder / "checkpoints" / f"{name}.ckpt") for name in ("last", "incoming", "previous")):
+        return f"what was saved before is whole: make room, then go on with resume={folder}"
+    return "no checkpoint was written yet: make room, then start the run again"
 
 
 def load(path: Path) -> dict:

@@ -41,6 +41,9 @@ class Loader(ConfigLoaderImpl):
 
 def main() -> None:
     """Exit codes: 0 done, 1 a run failed, 2 the user's error, 130 and 143 stopped by a signal and saved."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by >&-
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as they are, instead of being printed
     hydra._internal.hydra.ConfigLoaderImpl = Loader
     flags, completing = argparse.Namespace(config_dir=None), False
@@ -146,6 +149,7 @@ def _resume(composed: DictConfig) -> float | None:
                 f"  for anything else start a new run from its weights: dl-run init={folder} {override}"
             )
     saved, names = read_config(folder)
+    before = plain(saved)
     for key, value in changes.items():
         OmegaConf.update(saved, key, value, force_add=True)
     config = plain(saved)
@@ -154,15 +158,15 @@ def _resume(composed: DictConfig) -> float | None:
     except UserError as error:
         raise UserError(f"resume={folder}: {error}") from None
     done = read_summary(folder)
-    if done.get("status") == "finished" and not (changes and _goes_on(config["trainer"], done)):
-        raise UserError(
-            f"resume={composed.resume}: the run in {folder} is finished, with {done['epochs']} epochs\n"
-            f"  expected one that was stopped, or a higher limit: dl-run resume={folder} trainer.epochs=<more>"
-        )
+    is_finished = done.get("status") == "finished"
+    if is_finished and (limit := _reached(config["trainer"], before.get("trainer"), done)):
+        raise _nothing_to_do(folder, done, limit)
     from dlrun.session import Session, write_config
 
     config["init"] = None  # its weights are in its checkpoint
     session = Session(config, names)
+    if is_finished and _number(done, "steps") >= config["trainer"]["epochs"] * session.steps_per_epoch:
+        raise _nothing_to_do(folder, done, "epochs")  # max_steps was the end of the last epoch
     text = {"config": OmegaConf.to_yaml(saved)}
     return _finish(session, folder, resumed=True, on_lock=lambda: write_config(folder, text))
 
@@ -183,9 +187,35 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
     )
 
 
-def _goes_on(trainer: dict, done: dict) -> bool:
-    """Whether these limits leave a finished run something to do."""
-    return trainer["epochs"] > done["epochs"] and (trainer["max_steps"] is None or trainer["max_steps"] > done["steps"])
+def _reached(trainer: dict, before: object, done: dict) -> str | None:
+    """The limit that leaves a finished run nothing to do, if one does: the one that stopped it, as long as that was not
+    raised, comes first. Epochs that a limit cut short go on, so they do not count."""
+    by = done.get("stopped_by")
+    stopper = by if by in ("max_steps", "max_time", "patience") else "epochs"
+    reached = {
+        "epochs": _number(done, "epochs") if stopper == "epochs" else 0,
+        "max_steps": _number(done, "steps"),
+        "max_time": _number(done, "seconds") / 60,
+        "patience": _number(done, "waited"),
+    }
+    if isinstance(before, dict):
+        reached[stopper] = max(reached[stopper], _number(before, stopper))
+    limits = sorted(reached, key=lambda name: name != stopper)
+    return next((name for name in limits if trainer[name] is not None and trainer[name] <= reached[name]), None)
+
+
+def _number(of: dict, key: str) -> float:
+    """0 where it is missing: what is read from a folder may have been edited."""
+    value = of.get(key)
+    return value if isinstance(value, int | float) else 0
+
+
+def _nothing_to_do(folder: Path, done: dict, limit: str) -> UserError:
+    return UserError(
+        f"resume={folder}: the run in {folder} is finished, with {done.get('epochs', '?')} epochs\n"
+        f"  trainer.{limit} is reached\n"
+        f"  expected one that was stopped, or a higher limit: dl-run resume={folder} trainer.{limit}=<more>"
+    )
 
 
 def _finish(session: object, folder: Path, resumed: bool, on_lock: object = None) -> float | None:

@@ -1,6 +1,9 @@
 """Where a run is. All that changes over time (orders, rates, turns) is a function of it."""
 
+import math
 from dataclasses import asdict, dataclass
+
+from dlrun.errors import check_state
 
 
 @dataclass
@@ -48,5 +51,9 @@ class Clock:
         return {k: v for k, v in asdict(self).items() if k in ("seed", "step", "epoch", "batch", "samples", "seconds")}
 
     def load_state_dict(self, state: dict) -> None:
+        """Raises ValueError unless it is what `state_dict` gives: nothing of the plan is overwritten."""
+        check_state(state, dict.fromkeys(("seed", "step", "epoch", "batch", "samples"), int) | {"seconds": float})
+        if not all(0 <= value < math.inf for value in state.values()):
+            raise ValueError(f"expected a clock's numbers to be at least 0, found {state}")
         for key, value in state.items():
             setattr(self, key, value)

@@ -10,7 +10,7 @@ from torch import Tensor
 from dlrun.checkpoint import load, snapshot
 from dlrun.clock import Clock
 from dlrun.console import Bar, epoch_line
-from dlrun.errors import CheckpointError, UserError, nearest
+from dlrun.errors import CheckpointError, UserError, check_state, nearest
 from dlrun.run import Run
 from dlrun.seeds import Reseeder
 from dlrun.signals import Interrupted, Signals
@@ -18,6 +18,8 @@ from dlrun.tally import Best, Means
 from dlrun.tasks.base import Task
 from dlrun.types import Count, Index, NonNegative, Positive, Rate
 from dlrun.update import Diverged
+
+WRONG = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)  # where a state is not one's own
 
 
 @dataclass(frozen=True)
@@ -118,34 +120,53 @@ class Training:
 
     def restore(self, state: dict) -> None:
         """Everything as it was when `state` was saved, what was logged since then forgotten."""
+        if not isinstance(state.get("parts"), dict):
+            raise self._wrong(ValueError("it holds no parts"))
         if state["parts"].keys() != self.task.parts.keys():
             raise CheckpointError(f"the checkpoint holds {sorted(state['parts'])}, expected {sorted(self.task.parts)}")
         for name, part in self.task.parts.items():
             try:
                 part.load_state_dict(state["parts"][name])
-            except (RuntimeError, ValueError, KeyError) as error:
+            except WRONG as error:
                 raise CheckpointError(
                     f"the checkpoint's {name!r} is not what the config in {self.run.folder / '.hydra'} makes: {error}\n"
                     "  expected the config that the run was started with\n"
                     f"  for another, start a new run from its weights: init={self.run.folder}"
                 ) from None
-        self.clock.load_state_dict(state["clock"])
+        try:
+            self.clock.load_state_dict(state["clock"])
+            device = self.task.place.device
+            pending = [[{k: v.to(device) for k, v in metrics.items()}, n] for metrics, n in state["means"]["pending"]]
+            self.means.load_state_dict({**state["means"], "pending": pending})
+            if self.best and state["best"]:
+                self.best.load_state_dict(state["best"])
+            check_state({"rows": state["rows"]}, {"rows": int})
+            if state["rows"] < 0:
+                raise ValueError(f"rows: {state['rows']} is less than 0")
+        except WRONG as error:
+            raise self._wrong(error) from None
         self.seconds_before = self.clock.seconds
-        device = self.task.place.device
-        pending = [[{k: v.to(device) for k, v in metrics.items()}, n] for metrics, n in state["means"]["pending"]]
-        self.means.load_state_dict({**state["means"], "pending": pending})
         if self.best and state["best"]:
-            self.best.load_state_dict(state["best"])
             self._check_best()
         self.run.go_back(state["rows"], self.clock.step, is_mid_epoch=self.clock.batch > 0)
+
+    def _wrong(self, error: Exception) -> CheckpointError:
+        return CheckpointError(
+            f"the checkpoint in {self.run.checkpoints.folder} is whole, but not what a run writes: {error}\n"
+            "  expected one that dl-run wrote and nobody changed: start the run again"
+        )
 
     def _check_best(self) -> None:
         """The best checkpoint may be newer than the last (a kill between the two), or gone."""
         if self.best.score is None and not (self.run.checkpoints.folder / "best.ckpt").exists():
             return
         try:
-            found = load(self.run.checkpoints.folder / "best.ckpt")["best"]
-            self.best.score, self.best.epoch, self.best.step = found["score"], found["epoch"], found["step"]
+            best = Best(self.best.metric, "max", 0.0)
+            try:
+                best.load_state_dict(load(self.run.checkpoints.folder / "best.ckpt").get("best"))
+            except ValueError as error:
+                raise self._wrong(error) from None
+            self.best.score, self.best.epoch, self.best.step = best.score, best.epoch, best.step
         except CheckpointError as error:
             self.run.say(
                 f"{error}\n  the best epoch's weights are lost: the best of the epochs to come is kept instead"

@@ -19,3 +19,13 @@ def nearest(word: str, words: object) -> str:
     """ "; did you mean 'x'?" where a word is close to one of `words`, else nothing."""
     close = get_close_matches(word, list(words), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def check_state(state: object, kinds: dict[str, object]) -> None:
+    """Raise ValueError unless `state` is a dict of exactly these keys, each with a value of its kind."""
+    if not isinstance(state, dict) or state.keys() != kinds.keys():
+        found = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
+        raise ValueError(f"expected {sorted(kinds)}, found {found}")
+    for key, kind in kinds.items():
+        if not isinstance(state[key], kind) or isinstance(state[key], bool):
+            raise ValueError(f"{key}: {type(state[key]).__name__} is not what was saved there")

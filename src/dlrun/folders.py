@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -32,10 +33,21 @@ def new_folder(base: Path, name: str) -> Path:
 
 
 def claim_folder(folder: Path) -> Path:
-    """Make the folder that was asked for by run_dir=. Raises UserError where a run is in it already."""
+    """Make the folder that was asked for by run_dir=. Raises UserError where a run, or anything else, is in it already.
+
+    An empty folder is taken.
+    """
     taken = f"run_dir={folder} holds a run already: go on with it by resume={folder}, or choose another folder"
     if os.path.exists(folder / "metrics.jsonl"):  # unlike Path.exists, false where it cannot be known
         raise UserError(taken)
+    with suppress(OSError):  # what is not there, or cannot be read, is told below
+        held = sorted(os.listdir(folder))
+        if held and ".hydra" not in held:
+            more = f" and {len(held) - 3} more" if len(held) > 3 else ""
+            raise UserError(
+                f"run_dir={folder} holds files already: {', '.join(held[:3])}{more}\n"
+                "  expected a folder that is empty, or not there yet"
+            )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".hydra").mkdir()  # of two runs that ask for it at once one gets it
@@ -66,11 +78,12 @@ def find_run(which: str, output_dir: str) -> Path:
 
 
 def read_summary(folder: Path) -> dict:
-    """summary.json, or nothing where the run did not come to write it."""
+    """summary.json, or nothing where the run did not come to write it, or something else did."""
     try:
-        return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """Pictures of results. Each function gives a matplotlib figure; matplotlib is imported when the first one is drawn."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -26,7 +27,8 @@ def curves(rows: list[dict], name: str, best: int | None) -> object:
     figure, axes = new_figure()
     drawn = []
     for part, colour in (("train", "tab:blue"), ("val", "tab:orange")):
-        points = [(row["epoch"], row[f"{part}/{name}"]) for row in rows if row.get(f"{part}/{name}") is not None]
+        key = f"{part}/{name}"
+        points = [(row["epoch"], row[key]) for row in rows if key in row and math.isfinite(row[key])]
         if points:
             style = {"marker": "."} if len(points) < 30 else {"linewidth": 1}
             axes.plot(*zip(*points, strict=True), label=part, color=colour, **style)

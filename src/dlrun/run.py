@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy
@@ -26,16 +26,23 @@ class Run:
         self.metrics_path = folder / "metrics.jsonl"
         self.metrics_file, self.num_rows, self.rows = None, 0, []
         self.writer, self.purge_step, self.purged = None, None, []
-        self.started = time.time()
+        self.started, self.is_heard = time.time(), True
 
     def say(self, text: str) -> None:
-        """A line on the terminal (above the bar, if there is one) and in the log."""
-        if "tqdm" in sys.modules:
-            sys.modules["tqdm"].tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()
-        else:
-            sys.stdout.write(text + "\n")
+        """A line in the log and on the terminal (above the bar, if there is one), as long as somebody listens there."""
         self.log_file.write(text + "\n")
+        if sys.stdout is None or not self.is_heard:
+            return
+        try:
+            if "tqdm" in sys.modules:
+                sys.modules["tqdm"].tqdm.write(text, file=sys.stdout)
+            else:
+                sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+        except (OSError, ValueError):  # a closed pipe, a full disk, a closed file: the run is worth more
+            self.is_heard = False
+            with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())  # for what is left in the buffer
 
     def go_back(self, num_rows: int, step: int, is_mid_epoch: bool) -> None:
         """Forget what was logged after a checkpoint: it will be logged again, the same.
@@ -53,7 +60,7 @@ class Run:
                 f"  restore it, or start a new run with init={self.checkpoints.folder / 'last.ckpt'}"
             )
         write_whole(self.metrics_path, b"".join(lines).decode())
-        rows = [json.loads(line) for line in lines]
+        rows = [{k: math.nan if v is None else v for k, v in json.loads(line).items()} for line in lines]
         self.num_rows, self.purge_step = num_rows, step if is_mid_epoch else step + 1
         self.rows = [row for row in rows if not any(key.startswith("step/") for key in row)]
         self.purged = [row for row in rows if row["step"] >= self.purge_step]
@@ -62,8 +69,8 @@ class Run:
         """A row of metrics: a line of metrics.jsonl and points of TensorBoard's curves."""
         if self.metrics_file is None:
             self.metrics_file = open(self.metrics_path, "a", encoding="utf-8", buffering=1)
-        row = {name: value if math.isfinite(value) else None for name, value in row.items()}  # JSON has no NaN
-        self.metrics_file.write(json.dumps(row) + "\n")
+        line = {name: value if math.isfinite(value) else None for name, value in row.items()}  # JSON has no NaN
+        self.metrics_file.write(json.dumps(line) + "\n")
         self.num_rows += 1
         if not any(key.startswith("step/") for key in row):
             self.rows.append(row)
@@ -74,7 +81,7 @@ class Run:
 
     def _draw(self, row: dict) -> None:
         for name, value in row.items():
-            if value is not None and ("/" in name or name == "lr"):
+            if math.isfinite(value) and ("/" in name or name == "lr"):
                 self.writer.add_scalar(name, value, row["step"])
 
     def tensorboard(self) -> object:

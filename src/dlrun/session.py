@@ -3,8 +3,10 @@
 import errno
 import math
 import os
+import re
 import resource
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -16,7 +18,7 @@ import torch
 import dlrun
 from dlrun import plots
 from dlrun.build import build
-from dlrun.checkpoint import load
+from dlrun.checkpoint import load, way_on
 from dlrun.clock import Clock
 from dlrun.console import header, number, table
 from dlrun.engine import Outcome, Trainer, Training, fit, make_best
@@ -39,6 +41,10 @@ class Session:
 
     def __init__(self, config: dict, names: dict[str, str]) -> None:
         self.config, self.names = config, names
+        with within_memory():
+            self._make(config)
+
+    def _make(self, config: dict) -> None:
         trainer: Trainer = build(config["trainer"])
         self.trainer = trainer
         device = choose_device(trainer.device)
@@ -74,7 +80,7 @@ class Session:
 
     def start(self, folder: Path, resumed: bool) -> tuple[Outcome, float | None]:
         """Train in this folder to the end or to a signal. Gives the outcome and the goal metric, if it came to that."""
-        with writing_to(folder):
+        with writing_to(folder), within_memory():
             run = Run(folder, self.facts())
             try:
                 with Signals() as signals:
@@ -82,6 +88,11 @@ class Session:
                 run.close()
             except BaseException as error:
                 self.leave(run, "diverged" if isinstance(error, Diverged) else "failed")
+                if isinstance(error, OSError | UserError) and not (folder / "run.log").exists():
+                    raise UserError(
+                        f"the run's folder {folder} was removed while the run was going on\n"
+                        "  expected it to stay until the end: start the run again"
+                    ) from error
                 raise
         return outcome, value
 
@@ -113,9 +124,11 @@ class Session:
         for last_act in (run.checkpoints.wait, partial(run.summarise, status)):
             try:
                 last_act()
-            except (OSError, UserError) as error:
+            except UserError as error:
                 with suppress(OSError):
                     run.say(f"{error}")
+            except OSError:
+                pass  # what it follows from is told
         with suppress(OSError):
             run.close()
 
@@ -124,13 +137,22 @@ class Session:
         task, run, clock, best = self.task, training.run, training.clock, training.best
         if best and best.score is not None and self.trainer.test == "best":
             state = training.best_state or load(run.checkpoints.folder / "best.ckpt")
-            task.evaluated().load_state_dict(state["state_dict"])
+            try:
+                task.evaluated().load_state_dict(state["state_dict"])
+            except (RuntimeError, KeyError, TypeError) as error:
+                path = run.checkpoints.folder / "best.ckpt"
+                raise CheckpointError(
+                    f"the best epoch's weights in {path} are not this model's: {error}\n"
+                    "  expected those that the run wrote: test the last ones by trainer.test=last in a new run"
+                ) from None
         results = {
             "stopped_by": outcome.reason,
             "epochs": clock.epoch,
             "steps": clock.step,
             "seconds": round(clock.seconds, 3),
         }
+        if best:
+            results["waited"] = best.waited  # epochs, as trainer.patience counts them
         if best and best.score is not None:
             results["best"] = {"epoch": best.epoch, "metric": f"val/{best.metric}", "value": best.score}
         test = task.evaluate(self.data, "test")
@@ -196,7 +218,8 @@ class Session:
             f"val (epoch {best.epoch})" if row else "val",
             *(number(row[f"val/{n}"]) if row.get(f"val/{n}") is not None else "-" for n in test),
         ]
-        tested = "test" if self.trainer.test == "best" else f"test (epoch {clock.epoch})"
+        is_last = self.trainer.test == "last" or best and best.score is None  # the best was lost, or never was
+        tested = "test" if not is_last else f"test (epoch {clock.epoch})"
         rows = [head, val, [tested, *(number(v) for v in test.values())]]
         return f"\n{table(rows)}\n\n{why}; {clock.step:,} steps in {clock.seconds:.1f} s; {run.folder}"
 
@@ -222,7 +245,14 @@ def load_weights(net: torch.nn.Module, source: str) -> None:
             (p for n in ("best", "last") if (p := path / "checkpoints" / f"{n}.ckpt").exists()),
             path / "checkpoints" / "best.ckpt",
         )
-    theirs, mine = load(path)["state_dict"], net.state_dict()
+    try:
+        theirs, mine = load(path).get("state_dict"), net.state_dict()
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"init={source}: {error}\n  expected a run's folder, or a checkpoint in it: init=<run folder>"
+        ) from None
+    if not isinstance(theirs, dict) or not all(isinstance(value, torch.Tensor) for value in theirs.values()):
+        raise CheckpointError(f"init={source}: {path} holds no weights\n  expected a checkpoint that a run wrote")
     wrong = [
         f"{k}: expected {tuple(v.shape)}, found {tuple(theirs[k].shape) if k in theirs else 'nothing'}"
         for k, v in mine.items()
@@ -238,6 +268,13 @@ def load_weights(net: torch.nn.Module, source: str) -> None:
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
     """A disk that is full or cannot be written to is the user's to mend."""
+    hook = threading.excepthook
+
+    def quiet(what: object) -> None:
+        if not isinstance(what.exc_value, OSError):  # TensorBoard's writer raises it again in the run's own thread
+            hook(what)
+
+    threading.excepthook = quiet
     try:
         yield
     except OSError as error:
@@ -246,7 +283,29 @@ def writing_to(folder: Path) -> Iterator[None]:
         raise UserError(
             f"cannot write to the run's folder {folder}: {error.strerror}\n"
             f"  expected a disk with room that can be written to\n"
-            f"  what was saved before is whole: make room, then go on with resume={folder}"
+            f"  {way_on(folder)}"
+        ) from error
+    finally:
+        threading.excepthook = hook
+
+
+@contextmanager
+def within_memory() -> Iterator[None]:
+    """Too large a net, data set or batch is the user's to make smaller. torch says it in several ways."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        said = str(error)
+        words = ("can't allocate memory", "not enough memory", "out of memory", "size calculation overflowed")
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(w in said for w in words):
+            raise
+        asked = re.search(r"allocate (\d+) bytes|allocate ([\d.]+ [KMGTPE]?i?B)", said)
+        size = asked and (asked[2] or f"{int(asked[1]) / 2**30:,.1f} GiB")
+        what = f"{size} more were asked for" if size else said.partition("\n")[0] or "an allocation failed"
+        raise UserError(
+            f"out of memory: {what}\n"
+            "  expected what fits into this machine\n"
+            "  make it smaller: the model's sizes, data.batch_size, or the data (data.source.samples, where drawn)"
         ) from error
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dlrun.clock import Clock
+from dlrun.errors import check_state
 
 
 class Means:
@@ -50,6 +51,12 @@ class Means:
         return {"pending": [[metrics, n] for metrics, n in self.pending], "sums": self.sums, "samples": self.samples}
 
     def load_state_dict(self, state: dict) -> None:
+        check_state(state, {"pending": list, "sums": dict, "samples": int})
+        for metrics, n in state["pending"]:
+            if not isinstance(n, int) or not all(isinstance(value, Tensor) for value in metrics.values()):
+                raise ValueError("pending: expected tensors and their number of samples")
+        if not all(isinstance(value, float) for value in state["sums"].values()):
+            raise ValueError("sums: expected floats")
         self.pending = [(metrics, n) for metrics, n in state["pending"]]
         self.sums, self.samples = state["sums"], state["samples"]
 
@@ -83,4 +90,10 @@ class Best:
         return {k: getattr(self, k) for k in ("metric", "score", "epoch", "step", "anchor", "anchor_epoch", "waited")}
 
     def load_state_dict(self, state: dict) -> None:
+        check_state(
+            state,
+            {"metric": str}
+            | dict.fromkeys(("score", "anchor"), float | int | None)
+            | dict.fromkeys(("epoch", "step", "anchor_epoch", "waited"), int),
+        )
         self.__dict__.update(state)
