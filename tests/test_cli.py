@@ -142,7 +142,7 @@ WRONG = {
     "=3": "cannot read '=3'\n  expected key=value",
     "model.hidden=[1": "cannot read the value in 'model.hidden=[1'\n  expected a number, a word, a list",
     'init=a"b': "cannot read the value in 'init=a\"b'",
-    "data=": "data=: there is no such option\n  expected one of: anime_faces, auto_mpg, cifar10,",
+    "data=": "data=: there is no such option\n  expected one of: anime_faces, auto_mpg,",
     "model=resnet": "model=resnet: there is no such option; did you mean 'resnet",
     "data=mnits": "data=mnits: there is no such option; did you mean 'mnist'?\n  expected one of: anime_faces,",
     "optimizer=adamax": "optimizer=adamax: there is no such option; did you mean 'adam",
