@@ -17,7 +17,7 @@ BASICS = {"dlrun.errors", "dlrun.spec", "dlrun.types"}
 MAY = {
     "dlrun.errors": set(),
     "dlrun.types": set(),
-    "dlrun.clock": set(),
+    "dlrun.clock": {"dlrun.errors"},
     "dlrun.seeds": set(),
     "dlrun.spec": {"dlrun.errors"},
     "dlrun.schedules": {"dlrun.types"},

@@ -1,5 +1,6 @@
 """The supervised task masters toys in seconds, and what it measures is what a plain computation gives."""
 
+import math
 import numpy as np
 import pytest
 import torch
@@ -274,7 +275,7 @@ def test_figures_can_be_drawn(tmp_path, spec, figures):
 def test_curves_can_be_drawn(tmp_path):
     from dlrun.plots import curves
 
-    row = {"epoch": 1, "train/loss": 2.0, "val/loss": None}  # not finite: null in metrics.jsonl
+    row = {"epoch": 1, "train/loss": 2.0, "val/loss": math.nan}
     for rows in ([], [row], [row, {"epoch": 2, "train/loss": 1e-4, "val/loss": 0.5}]):
         curves(rows, "loss", 1 if rows else None).savefig(tmp_path / "loss.png")
     axes = curves([{"epoch": k, "val/acc": 1.0} for k in range(1, 501)], "acc", 3).axes[0]
