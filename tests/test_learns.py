@@ -1,6 +1,7 @@
 """The supervised task masters toys in seconds, and what it measures is what a plain computation gives."""
 
 import math
+
 import numpy as np
 import pytest
 import torch
