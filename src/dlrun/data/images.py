@@ -45,14 +45,26 @@ class Images:
         """Read the data and put it on the device. Raises DataError where it is not what the spec says."""
         arrays = self.source()
         check_arrays(arrays, self.spec)
-        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.restore({}, device, channels_last)
+        self.resident = Resident(arrays, split_rows(len(arrays.x_train), *self.split), device, self._prepare)
+
+    def fitted(self) -> dict:
+        """What it learned from the train part: nothing, mean and std are given."""
+        return {}
+
+    def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
+        """Ready to encode, without reading any data."""
+        self.device, self.layout = device, torch.channels_last if channels_last else torch.contiguous_format
         one = len(self.mean) == 1
         scale = [1 / (255 * s) for s in self.std]
         shift = [-m / s for m, s in zip(self.mean, self.std, strict=True)]
         self.scale, self.shift = (
             v[0] if one else torch.tensor(v, device=device).view(-1, 1, 1) for v in (scale, shift)
         )
-        self.resident = Resident(arrays, split_rows(len(arrays.x_train), *self.split), device, self._prepare)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pictures as they are stored, uint8 (B, C, H, W), as the network takes them."""
+        return self._prepare(pixels.to(self.device), None)
 
     def size(self, split: str) -> int:
         return self.resident.size(split)
