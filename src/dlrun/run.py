@@ -122,8 +122,10 @@ class Run:
         self.tensorboard().add_image(f"plots/{name}", pixels, step, dataformats="HWC")
 
     def keep(self, report: dict, step: int) -> dict:
-        """Draws and writes what a report has under "figures" (figures by name), "lines" (numbers by label, by name of the
-        plot) and "files" (texts by file name); gives the rest, which is for the summary."""
+        """Draws and writes what a report has for the folder; gives the rest, which is for the summary.
+
+        figures: by name. lines: lists of numbers by label, by the plot's name. files: texts by file name.
+        """
         lines = {name: plots.lines(drawn) for name, drawn in report.pop("lines", {}).items()}
         for name, figure in (report.pop("figures", {}) | lines).items():
             self.plot(name, figure, step)

@@ -21,8 +21,8 @@ from dlrun.types import Count
 class Embed:
     """size: numbers per word. file: a text file of vectors, or null for random ones. train: whether they learn.
 
-    neighbours: words whose nearest ones are written to neighbours.csv at the end, where the data has them. save: whether all
-    vectors are written to vectors.txt, which `file` reads.
+    neighbours: words whose nearest ones are written to neighbours.csv in the run's folder at the end. save: whether all
+    vectors are written to vectors.txt there, which `file` reads.
     """
 
     size: Count
