@@ -211,8 +211,9 @@ def _number(of: dict, key: str) -> float:
 
 
 def _nothing_to_do(folder: Path, done: dict, limit: str) -> UserError:
+    epochs = done.get("epochs", "?")
     return UserError(
-        f"resume={folder}: the run in {folder} is finished, with {done.get('epochs', '?')} epochs\n"
+        f"resume={folder}: the run in {folder} is finished, with {epochs} epoch{'' if epochs == 1 else 's'}\n"
         f"  trainer.{limit} is reached\n"
         f"  expected one that was stopped, or a higher limit: dl-run resume={folder} trainer.{limit}=<more>"
     )
