@@ -23,7 +23,7 @@ import dlrun
 from dlrun.build import CONFIGS, check, check_hydra
 from dlrun.errors import UserError
 from dlrun.explain import explain
-from dlrun.folders import claim_folder, find_run, new_folder, read_summary
+from dlrun.folders import claim_folder, died_before, find_run, forget_start, new_folder, note_start, read_summary
 from dlrun.usage import usage
 
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta")
@@ -118,21 +118,29 @@ def _start(composed: DictConfig) -> float | None:
     names = dict(context.runtime.choices)
     config = plain(composed)
     check(config, names)
+    config["trainer"]["processes"] = _together(config["trainer"], "expected the same number in both")
     from dlrun.session import Session, write_config
 
     session = Session(config, names)
-    wanted = config["run_dir"] or (context.run.dir if context.run.dir != "." else None)
-    base, name = Path(config["output_dir"]), f"{names['model']}_{names['data']}"
-    folder = claim_folder(Path(wanted), base) if wanted else new_folder(base, name)
-    write_config(
-        folder,
-        {
-            "config": OmegaConf.to_yaml(composed),
-            "hydra": OmegaConf.to_yaml(OmegaConf.create({"hydra": context})),
-            "overrides": OmegaConf.to_yaml(context.overrides.task),
-        },
-    )
-    return _finish(session, folder, resumed=False)
+    base, folder = Path(config["output_dir"]), None
+    if session.world.rank == 0:
+        folder = died_before(base)
+    resumed = folder is not None
+    if session.world.rank == 0 and not resumed:
+        wanted = config["run_dir"] or (context.run.dir if context.run.dir != "." else None)
+        folder = claim_folder(Path(wanted), base) if wanted else new_folder(base, f"{names['model']}_{names['data']}")
+        note_start(base, folder)
+        OmegaConf.update(composed, "trainer.processes", session.world.size)
+        write_config(
+            folder,
+            {
+                "config": OmegaConf.to_yaml(composed),
+                "hydra": OmegaConf.to_yaml(OmegaConf.create({"hydra": context})),
+                "overrides": OmegaConf.to_yaml(context.overrides.task),
+            },
+        )
+    folder, resumed = session.world.tell((folder, resumed))
+    return _finish(session, folder, resumed)
 
 
 def _resume(composed: DictConfig) -> float | None:
@@ -157,6 +165,7 @@ def _resume(composed: DictConfig) -> float | None:
         check(config, names)
     except UserError as error:
         raise UserError(f"resume={folder}: {error}") from None
+    _together(config["trainer"], f"expected as many as it was started with, as in dl-run resume={folder}")
     done = read_summary(folder)
     is_finished = done.get("status") == "finished"
     if is_finished and (limit := _reached(config["trainer"], before.get("trainer"), done)):
@@ -169,6 +178,18 @@ def _resume(composed: DictConfig) -> float | None:
         raise _nothing_to_do(folder, done, "epochs")  # max_steps was the end of the last epoch
     text = {"config": OmegaConf.to_yaml(saved)}
     return _finish(session, folder, resumed=True, on_lock=lambda: write_config(folder, text))
+
+
+def _together(trainer: dict, expected: str) -> int:
+    """How many processes train; where torchrun did not start them, they are started here, and this one only waits."""
+    asked, started = trainer["processes"], os.environ.get("WORLD_SIZE") if "RANK" in os.environ else None
+    if started is None and asked > 1:
+        from dlrun.launch import launch
+
+        sys.exit(launch(sys.argv[1:], asked, trainer["max_restarts"]))
+    if started is not None and asked not in (1, int(started)):
+        raise UserError(f"trainer.processes={asked}, and torchrun started {started}\n  {expected}")
+    return int(started or 1)
 
 
 def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
@@ -223,6 +244,9 @@ def _finish(session: object, folder: Path, resumed: bool, on_lock: object = None
     """Train, with the folder locked. Leaves with a signal's exit code where one stopped the run."""
     from filelock import FileLock, Timeout
 
+    if session.world.rank:  # the first has the lock
+        outcome, value = session.start(folder, resumed)
+        return sys.exit(128 + outcome.number) if outcome.reason == "signal" else value
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         lock.acquire()
@@ -236,6 +260,7 @@ def _finish(session: object, folder: Path, resumed: bool, on_lock: object = None
         outcome, value = session.start(folder, resumed)
     finally:
         lock.release()
+    forget_start(Path(session.config["output_dir"]))
     if outcome.reason == "signal":
         sys.exit(128 + outcome.number)
     return value

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -92,6 +93,33 @@ def find_run(which: str, output_dir: str) -> Path:
         where = Path(output_dir).resolve()
         raise UserError(f"resume=last: there is no run under {where}\n  expected one; output_dir=... looks elsewhere")
     return started[-1]
+
+
+def note_start(base: Path, folder: Path) -> None:
+    """Where torchrun started this process: so that those which it starts in its place find the run."""
+    if "TORCHELASTIC_RESTART_COUNT" in os.environ:
+        write_whole(_note(base), f"{folder.resolve()}")
+
+
+def died_before(base: Path) -> Path | None:
+    """The run that this process is to go on with, because one of those which trained it together died."""
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0:
+        return None
+    with suppress(OSError):
+        folder = Path(_note(base).read_text(encoding="utf-8"))
+        if any((folder / "checkpoints" / f"{name}.ckpt").exists() for name in ("last", "previous", "incoming")):
+            return folder
+    return None
+
+
+def forget_start(base: Path) -> None:
+    """What `note_start` wrote is needed no more."""
+    with suppress(OSError):
+        _note(base).unlink()
+
+
+def _note(base: Path) -> Path:
+    return base / f".torchrun-{socket.gethostname()}-{os.getppid()}"
 
 
 def read_summary(folder: Path) -> dict:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlrun.errors import UserError
+from dlrun.world import ALONE, World
 
 
 class Diverged(UserError):
@@ -25,7 +26,7 @@ class Update:
     net: whose parameters learn. optimizer(params), schedule(clock) -> factor on lr. clip: (by value, by norm of each
     tensor, by global norm), None for no clipping. ema: decay of the averaged weights, 0 for none. on_nan: "stop" raises
     Diverged, "skip" leaves the step out (running statistics of norms too) and counts it. precision: "fp16" scales the
-    loss.
+    loss. world: the processes whose gradients are averaged.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Update:
         ema: float,
         on_nan: str,
         precision: str,
+        world: World = ALONE,
     ) -> None:
         self.net = net
         self.params = [p for p in net.parameters() if p.requires_grad]
@@ -51,7 +53,7 @@ class Update:
             ) from None
         # its own step, without the profiler's hooks around it and the import of torch's compiler (0.9 s) inside them
         self.take_step = partial(unwrap(type(self.optimizer).step), self.optimizer)
-        self.schedule, self.clip, self.on_nan = schedule, clip, on_nan
+        self.schedule, self.clip, self.on_nan, self.world = schedule, clip, on_nan, world
         self.grad_norm: Tensor | None = None  # of all gradients together before they were clipped by it
         self.clips = any(limit is not None for limit in clip)
         self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
@@ -75,7 +77,7 @@ class Update:
 
         False where the step was left out because the loss is not finite.
         """
-        watched = self.watch.start(loss.detach() if pieces is None else loss.detach() + pieces)
+        watched = self.watch.start(self.world.mean(loss.detach() if pieces is None else loss.detach() + pieces))
         self.backward(loss)
         value = watched()
         is_taken = isfinite(value)
@@ -103,6 +105,8 @@ class Update:
             self.factor = factor
             for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
                 group["lr"] = lr * factor
+        if self.world.size > 1:
+            self.world.average_gradients(self.params)
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
         if self.clips:
