@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from dlrun.errors import UserError
 from dlrun.sweep.report import as_csv, report, value_names
 from dlrun.sweep.runner import settle
-from dlrun.sweep.state import Job
+from dlrun.sweep.state import Job, State
 from hydra_plugins.dlrun_sweeper.sweeper import JobSweeper
 
 REPORT = {"results.csv", "results.json", "report.html", "best"}
@@ -199,7 +199,9 @@ def test_a_job_is_started_with_what_the_sweep_was_given(monkeypatch):
     sweeper.setup(
         hydra_context=None, task_function=None, config=OmegaConf.create({"hydra": {"overrides": {"hydra": hydras}}})
     )
-    command = sweeper.command(Job(3, ["seed=1"]), Path('a, "b"\\c') / "3")
+    state = State(Path('a, "b"\\c'), {}, [])
+    assert sweeper.command(state, Job(3, []), True)[3:] == ['resume="a, \\"b\\"\\c/3"', "hydra.mode=RUN"]
+    command = sweeper.command(state, Job(3, ["seed=1"]), False)
     assert command[1:] == [
         *("-m", "dlrun", "seed=1", "hydra.searchpath=[file://x]", 'run_dir="a, \\"b\\"\\c/3"', "hydra.mode=RUN"),
         *("--config-name=other", "--config-dir=my configs"),

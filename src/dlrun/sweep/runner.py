@@ -1,11 +1,9 @@
 """Runs the jobs of a sweep, several at once, each a process of its own; what happens to one is no other's concern."""
 
 import os
-import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -88,7 +86,7 @@ class Running:
 
 
 class Runner:
-    """command: the command line of a new job. timeout: seconds."""
+    """command: the command line of a job, and whether it goes on from its checkpoint. timeout: seconds."""
 
     def __init__(
         self,
@@ -96,7 +94,7 @@ class Runner:
         plan: Plan,
         slots: Slots,
         timeout: float,
-        command: Callable[[Job], list[str]],
+        command: Callable[[Job, bool], list[str]],
         screen: Screen,
     ) -> None:
         self.state, self.plan, self.slots, self.timeout = state, plan, slots, timeout
@@ -152,13 +150,11 @@ class Runner:
         if goes_on:
             with suppress(FileNotFoundError):
                 (folder / "summary.json").unlink()  # how it ended the last time
-            command = [sys.executable, "-m", "dlrun", f"resume={quoted(folder)}", "hydra.mode=RUN"]
         else:
             if folder.exists():  # killed before its first checkpoint: there is nothing to go on from
                 shutil.rmtree(folder)
-            command = self.command(job)
         size = log.stat().st_size if log.exists() else 0
-        child = process.start(command, log, self.slots.env(slot))
+        child = process.start(self.command(job, goes_on), log, self.slots.env(slot))
         self.running.append(Running(job, slot, child, size))
         if self.received:  # while the process was being made
             child.send_signal(self.received[0])
@@ -232,11 +228,6 @@ def summed_up(job: Job) -> str:
     values = [f"{name} {number(value)}" for name, value in job.values.items() if name.startswith("val/")]
     seconds = f" in {job.seconds:.1f} s" if job.seconds is not None else ""
     return seconds + (f": {', '.join(values)}" if values else "")
-
-
-def quoted(folder: Path) -> str:
-    """A path as a value that Hydra reads back: in quotes, quotes and backslashes before them escaped."""
-    return '"' + re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ("\\" + m[2] if m[2] else ""), str(folder)) + '"'
 
 
 def told(lines: list[str]) -> str | None:

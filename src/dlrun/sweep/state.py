@@ -17,7 +17,7 @@ FORMAT = 1
 OPEN = ("waiting", "running", "stopped")  # to be done, or gone on with
 DONE = ("finished", "pruned")  # any other word: it failed
 KINDS = {
-    **dict.fromkeys(("version", "started", "cwd"), str),
+    **dict.fromkeys(("version", "started", "cwd", "study"), str),
     **dict.fromkeys(("command", "flags", "arguments", "goals"), list),
     **{"owner": dict, "total": int},
 }
@@ -59,6 +59,7 @@ class State:
     def new(cls, folder: Path, command: dict[str, list[str]], jobs: list[Job], total: int, goals: list) -> "State":
         now = datetime.now().isoformat(timespec="seconds")
         facts = {"version": dlrun.__version__, "started": now, "cwd": os.getcwd(), "owner": owner()}
+        facts["study"] = f"dl-run {folder.parent.name}/{folder.name} {os.getpid()}@{socket.gethostname()}"
         return cls(folder, {**facts, **command, "goals": goals, "total": total}, jobs)
 
     @property

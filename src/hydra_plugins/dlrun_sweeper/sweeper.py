@@ -3,6 +3,7 @@
 import argparse
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ class JobSweeper(Sweeper):
             plan.open(state)
             screen.say(f"sweep of {state.total} jobs in {state.folder}" + (", going on" if settings.resume else ""))
             timeout = 60 * settings.job_timeout if settings.job_timeout else float("inf")
-            runner = Runner(state, plan, slots, timeout, lambda job: self.command(job, state.run_folder(job)), screen)
+            runner = Runner(state, plan, slots, timeout, partial(self.command, state), screen)
             stopped = runner.run()
         screen.say(closing(state, stopped))
         if stopped or any(job.code not in (0, None) and job.status != "pruned" for job in state.jobs):
@@ -144,10 +145,13 @@ class JobSweeper(Sweeper):
     def _is_group(self, key: str) -> bool:
         return bool(self.loader.get_group_options(key.lstrip("+").split("@")[0]))
 
-    def command(self, job: object, folder: Path) -> list[str]:
-        """The command line of a job: what the sweep was given, at one point of the space."""
+    def command(self, state: object, job: object, goes_on: bool) -> list[str]:
+        """The command line of a job: what the sweep was given, at one point of the space; or its run goes on."""
+        folder = QuotedString(str(state.run_folder(job)), Quote.double).with_quotes()
+        if goes_on:
+            return [sys.executable, "-m", "dlrun", f"resume={folder}", "hydra.mode=RUN"]
         hydras = [o for o in self.config.hydra.overrides.hydra if not o.startswith("hydra.mode=")]
-        own = [f"run_dir={QuotedString(str(folder), Quote.double).with_quotes()}", "hydra.mode=RUN"]
+        own = [f"run_dir={folder}", "hydra.mode=RUN"]
         flags = _passed(get_args_parser().parse_args(sys.argv[1:]))
         return [sys.executable, "-m", "dlrun", *job.overrides, *hydras, *own, *flags]
 
