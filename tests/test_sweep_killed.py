@@ -74,7 +74,7 @@ def rows(run: Path) -> list[dict]:
 
 @pytest.mark.parametrize(("jobs", "search"), [(1, {}), (3, {}), (1, {"sampler": "tpe"})])
 def test_killed_at_random_moments(tmp_path, jobs, search):
-    """Exactly as many finished jobs as there are to be, each once, with the numbers of a sweep that was never killed."""
+    """As many finished jobs as there are to be, each once, with the numbers of a sweep that was never killed."""
     num = 8
     hits = kill_often(tmp_path / "killed", 6, jobs, num, jobs, **search)
     assert hits >= 3
@@ -85,7 +85,33 @@ def test_killed_at_random_moments(tmp_path, jobs, search):
         assert mine == whole
     if search:
         assert len({str(job[1]) for job in mine}) == num, "a point was asked for twice"
-        assert trials(tmp_path / "killed") == {(i, 1, job[3]["val/loss"]) for i, job in enumerate(mine)}
+        assert trials(tmp_path / "killed") == {(i, 1, -job[3]["val/loss"]) for i, job in enumerate(mine)}
+
+
+def test_what_a_job_does_is_its_own_result(tmp_path):
+    """Refused, an exit(), a bug, a crash, a hang: told at once with the log's last lines, and again at the end."""
+    do = {"1": "refuse", "2": "exit", "3": "raise", "4": "abort", "5": "hang", "6": "stubborn"}
+    assert start(tmp_path / "a", 8, 3, do=do, timeout=1.5).wait(timeout=60) == 0
+    words = ["finished", "refused", "failed", "failed", "exit -6", "timeout", "timeout", "finished"]
+    assert [job["status"] for job in state(tmp_path / "a")["jobs"]] == words
+    assert not left_running(tmp_path / "a"), "what a job has started is ended with it"
+    said, folder = (tmp_path / "a.log").read_text(), of(tmp_path / "a")
+    assert "job 1 refused (exit code 2)\n  something before\n  dl-run: x=0: expected another\n    expected this" in said
+    assert "job 5 timeout (exit code 143)\n  hanging\n" in said and "job 6 timeout (exit code -9)\n  hanging\n" in said
+    again = said[said.index("\njob 1 refused: dl-run: x=0: expected another\njob 2 failed: ") :]
+    assert "\njob 3 failed: RuntimeError: a bug\njob 4 exit -6: (it said nothing)\njob 5 timeout: hanging\n" in again
+    assert f"repeat those that failed: dl-run -m sweep.resume={folder} sweep.retry=failed" in again
+    found = json.loads((folder / "results.json").read_text())
+    assert [job["status"] for job in found["jobs"]] == words and found["jobs"][3]["error"] == "RuntimeError: a bug"
+    assert found["best"] == [{"job": 0, "command": "dl-run x=0.0", "values": found["jobs"][0]["values"]}]
+    assert found["jobs"][0]["values"] == {"val/loss": pytest.approx(0.34)}
+    assert os.readlink(folder / "best") == "0"
+
+    assert start(tmp_path / "a", 8, 3).wait(timeout=60) == 0  # without a word they stay as they are
+    assert [job["status"] for job in state(tmp_path / "a")["jobs"]] == words
+    assert start(tmp_path / "a", 8, 3, retry="failed").wait(timeout=60) == 0
+    assert [job[2] for job in results(tmp_path / "a")] == ["finished"] * 8
+    assert os.readlink(folder / "best") == "2" and len((folder / "finished").read_text().splitlines()) == 8
 
 
 def trials(folder: Path) -> set[tuple]:
@@ -94,7 +120,7 @@ def trials(folder: Path) -> set[tuple]:
     journal = optuna.storages.journal
     storage = journal.JournalStorage(journal.JournalFileBackend(str(of(folder) / "optuna.journal")))
     study = optuna.load_study(study_name=state(folder)["study"], storage=storage)
-    return {(t.number, t.state.value, -t.value) for t in study.trials}
+    return {(t.number, t.state.value, t.value) for t in study.trials}
 
 
 def test_a_kill_takes_the_jobs_with_it(tmp_path):
@@ -110,3 +136,86 @@ def test_a_kill_takes_the_jobs_with_it(tmp_path):
         time.sleep(0.02)
     assert not left_running(tmp_path / "a")
     assert [job["status"] for job in state(tmp_path / "a")["jobs"]] == ["running", "running", "waiting", "waiting"]
+
+
+def dl_run(folder: Path, *arguments: str) -> subprocess.Popen:
+    folder.mkdir(exist_ok=True)
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with open(folder / "log", "a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dlrun", *arguments], cwd=folder, env=env, stdout=log, stderr=log
+        )
+
+
+def real_results(folder: Path) -> list[tuple]:
+    """As `results`, and what was tested; the last weights to the bit."""
+    from dlrun.checkpoint import load
+
+    return [
+        (*job, load(of(folder / "outputs") / str(job[0]) / "checkpoints" / "last.ckpt")["parts"]["net"])
+        for job in results(folder / "outputs")
+    ]
+
+
+def same_results(a: Path, b: Path) -> None:
+    from runs import same
+
+    for mine, whole in zip(real_results(a), real_results(b), strict=True):
+        assert mine[2] == "finished" and mine[:-1] == whole[:-1]
+        assert same(dict(mine[-1]), dict(whole[-1])), f"the weights of job {mine[0]}"
+
+
+def real_kills(folder: Path, kills: int, seconds: float, *arguments: str) -> int:
+    """dl-run itself, killed within so many seconds, as `kill_often`."""
+    draw, hits, process = random.Random(0), 0, dl_run(folder, "-m", *arguments)
+    for _ in range(kills):
+        while not (list(folder.glob("outputs/*/*_sweep/multirun.yaml")) or process.poll() is not None):
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, seconds))
+        hits += process.poll() is None
+        process.kill()
+        process.wait()
+        process = dl_run(folder, "-m", "sweep.resume=last")
+    assert process.wait(timeout=7200) == 0, (folder / "log").read_text()
+    return hits
+
+
+SMALL = ["trainer.epochs=30", "trainer.checkpoint_gap=0.1"]
+
+
+def test_real_runs_killed(tmp_path):
+    """In the middle of their epochs, too; two at once."""
+    arguments = ["data=moons", "model=linear", "seed=0,1", "sweep.jobs=2", "trainer.epochs=200", SMALL[1]]
+    process = dl_run(tmp_path / "killed", "-m", *arguments)
+    deadline = time.monotonic() + 100
+    saved = "killed/outputs/*/*_sweep/*/checkpoints/last.ckpt"
+    while not list(tmp_path.glob(saved)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert {"running"} == {job["status"] for job in state(tmp_path / "killed" / "outputs")["jobs"]}
+    assert dl_run(tmp_path / "killed", "-m", "sweep.resume=last").wait(timeout=100) == 0
+    assert " goes on" in (tmp_path / "killed" / "log").read_text()
+    assert dl_run(tmp_path / "whole", "-m", *arguments).wait(timeout=100) == 0
+    same_results(tmp_path / "killed", tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("jobs", "search"), [(1, False), (4, False), (1, True)])
+def test_forty_jobs_killed_twenty_times(tmp_path, jobs, search):
+    """The sweep of the issue: 40 jobs, SIGKILL at 20 random moments."""
+    space = ["sweep=optuna", "sweep.trials=40", "optimizer.lr=tag(log,interval(1e-4,1e-1))"]
+    space = space if search else ["optimizer.lr=0.0001,0.001,0.01,0.1", f"seed={','.join(map(str, range(10)))}"]
+    started = time.monotonic()
+    first = dl_run(tmp_path / "first", "-m", *SMALL, "seed=0")  # how long a job takes here
+    assert first.wait(timeout=7200) == 0
+    seconds = 3 * (time.monotonic() - started)
+    assert real_kills(tmp_path / "killed", 20, seconds, *space, f"sweep.jobs={jobs}", *SMALL) == 20
+    jobs_of = state(tmp_path / "killed" / "outputs")["jobs"]
+    assert [job["status"] for job in jobs_of] == ["finished"] * 40
+    whole = dl_run(tmp_path / "whole", "-m", *space, f"sweep.jobs={1 if search else 4}", *SMALL)
+    assert whole.wait(timeout=7200) == 0, (tmp_path / "whole" / "log").read_text()
+    same_results(tmp_path / "killed", tmp_path / "whole")
+    if search:
+        found = trials(tmp_path / "killed" / "outputs")
+        assert len(found) == 40 and {number for number, _, _ in found} == set(range(40))

@@ -29,7 +29,10 @@ def start(command: list[str], log: Path, env: dict[str, str]) -> subprocess.Pope
 
 
 def _dies_with_parent() -> Callable[[], None] | None:
-    """Linux tells the job when the sweep's process is gone, also by SIGKILL: it saves a checkpoint and ends."""
+    """Linux tells the job when the sweep's process is gone, also by SIGKILL: it saves a checkpoint and ends.
+
+    A session is a scheduling group of its own there, so the sweep's nice value is handed on.
+    """
     if sys.platform != "linux":
         return None
     prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
@@ -38,6 +41,8 @@ def _dies_with_parent() -> Callable[[], None] | None:
         prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:  # it was gone before that
             os._exit(143)
+        with suppress(OSError), open("/proc/self/autogroup", "w") as group:
+            group.write(str(os.nice(0)))
 
     return ask
 
@@ -58,14 +63,15 @@ def born(pid: int) -> str | None:
 def end(pid: int, began: str, grace: float = GRACE) -> None:
     """End a process that a sweep left behind, if it is still that one: asked first, and then by force."""
     deadline = time.monotonic() + grace
+    if born(pid) != began:
+        return
     with suppress(ProcessLookupError):
-        if born(pid) == began:
-            os.kill(pid, signal.SIGTERM)
-        while born(pid) == began:
-            if time.monotonic() > deadline:
-                kill(pid)
-                deadline += grace
-            time.sleep(0.05)
+        os.kill(pid, signal.SIGTERM)
+    while born(pid) == began and time.monotonic() < deadline:
+        time.sleep(0.05)
+    kill(pid)
+    while born(pid) == began:
+        time.sleep(0.05)
 
 
 def kill(pid: int) -> None:

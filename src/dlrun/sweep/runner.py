@@ -169,6 +169,7 @@ class Runner:
         code, now = one.child.poll(), time.monotonic()
         if code is not None:
             self.running.remove(one)
+            process.kill(one.child.pid)  # what it left behind
             self.conclude(one, code)
         elif now > one.deadline:
             process.kill(one.child.pid)

@@ -176,13 +176,15 @@ class Optuna(Plan):
         trial, (name, _) = self._trial(job), wanted[0]
         with self._reaching():
             done = self.study.get_trials(deepcopy=False)[job.trial].intermediate_values if size < 0 else {}
-            new = [row for row in epoch_rows(folder) if row["epoch"] > max([epoch, *done])]
-            for row in new:
-                if isinstance(row.get(name), int | float):
-                    trial.report(self._signed([row[name]])[0], row["epoch"])
-            last = max((row["epoch"] for row in new), default=max([epoch, *done]))
+            last = max([epoch, *done])
+            for row in epoch_rows(folder):
+                if last < row["epoch"] < self.epochs and isinstance(row.get(name), int | float):
+                    last = row["epoch"]
+                    trial.report(self._signed([row[name]])[0], last)
+                    if trial.should_prune():  # asked for each: ASHA puts down what a job was worth at its rungs
+                        return True
             self.seen[job.number] = now, last
-            return last < self.epochs and trial.should_prune()
+        return False
 
     def _trial(self, job: Job) -> object:
         """To report to; of a job that goes on it is made anew."""
