@@ -114,6 +114,18 @@ def test_what_a_job_does_is_its_own_result(tmp_path):
     assert os.readlink(folder / "best") == "2" and len((folder / "finished").read_text().splitlines()) == 8
 
 
+def test_nobody_listens(tmp_path):
+    """As in dl-run -m ... | head: the jobs are worth more."""
+    command = [sys.executable, str(HERE / "sweeps.py"), json.dumps({"args": [str(tmp_path / "a"), 3, 1]})]
+    path = os.pathsep.join([str(HERE.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    env, pipe = {**os.environ, "PYTHONPATH": path}, subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, env=env)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait(timeout=60) == 0
+    process.stderr.close()
+    assert [job["status"] for job in state(tmp_path / "a")["jobs"]] == ["finished"] * 3
+
+
 def trials(folder: Path) -> set[tuple]:
     import optuna
 

@@ -14,7 +14,7 @@ from statistics import mean, stdev
 from dlrun.console import number, table
 from dlrun.errors import UserError, nearest
 from dlrun.folders import write_whole
-from dlrun.sweep.page import page
+from dlrun.sweep.page import finite, page
 from dlrun.sweep.rows import epoch_rows, said
 from dlrun.sweep.state import DONE, OPEN, Job, State
 
@@ -47,7 +47,7 @@ class Report:
             "jobs": [{k: v for k, v in asdict(job).items() if k not in ("pid", "born")} for job in state.jobs],
             "over_seeds": means,
         }
-        write_whole(folder / "results.json", json.dumps(found, indent=1) + "\n")
+        write_whole(folder / "results.json", json.dumps(finite(found), indent=1) + "\n")
         if len(self.goals) == 1 and best:
             self._link(best[0])
         if at_once or time.monotonic() - self.written > PAGE_EVERY:

@@ -115,7 +115,7 @@ class Runner:
                 time.sleep(0.02)
                 for one in list(self.running):
                     self.look_at(one)
-                if self.screen.is_live:
+                if self.screen.is_due:
                     best = best_jobs(self.state.jobs, goals(self.state))
                     self.screen.draw(self.state, self.running, best[0] if best else None, goals(self.state))
         finally:

@@ -13,18 +13,19 @@ EVERY = 0.5  # seconds between two pictures
 
 
 class Screen:
-    """fail, end, say: lines that stay. draw: what runs, waits and is best so far, below them."""
+    """start, say, fail: lines that stay. draw: what runs, waits and is best so far, below them."""
 
     def __init__(self) -> None:
         self.is_live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
         self.drawn, self.lines, self.began = 0.0, 0, time.monotonic()
 
+    @property
+    def is_due(self) -> bool:
+        return self.is_live and time.monotonic() - self.drawn >= EVERY
+
     def start(self, text: str) -> None:
         if not self.is_live:
             self.say(f"\n{text}")
-
-    def end(self, text: str) -> None:
-        self.say(text)
 
     def say(self, text: str) -> None:
         self.clear()
@@ -44,18 +45,23 @@ class Screen:
     def draw(self, state: State, running: list, best: Job | None, goals: list[tuple[str, str]]) -> None:
         """running: the processes at work, each with its job and when it started."""
         now = time.monotonic()
-        if not self.is_live or now - self.drawn < EVERY:
-            return
-        width = os.get_terminal_size(sys.stdout.fileno()).columns if self.is_live else 80
+        try:
+            width = os.get_terminal_size(sys.stdout.fileno()).columns or 80
+        except OSError:  # it went away
+            width = 80
         lines = ["", *picture(state, running, best, goals, now - self.began)]
         self.clear()
         self._write(sys.stdout, "".join(f"{line[: width - 1]}\n" for line in lines))
         self.lines, self.drawn = len(lines), now
 
     def _write(self, stream: object, text: str) -> None:
-        with suppress(OSError, ValueError):  # closed pipe, full disk: the jobs are worth more
+        try:
             stream.write(text)
             stream.flush()
+        except (OSError, ValueError):  # a closed pipe, a full disk, a closed file: the jobs are worth more
+            self.is_live = False
+            with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())  # for what is left in the buffer
 
 
 def picture(state: State, running: list, best: Job | None, goals: list[tuple[str, str]], seconds: float) -> list[str]:

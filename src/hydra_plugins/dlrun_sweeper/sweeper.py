@@ -10,6 +10,7 @@ from typing import Any
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
@@ -91,6 +92,10 @@ class JobSweeper(Sweeper):
         given = {key_of(argument) for argument in arguments if not is_zip(argument)}
         for key in given & {"resume", "run_dir"}:
             raise UserError(f"{key}=... in a sweep: {WHY_NOT[key]}")
+        own = [argument for argument in arguments if key_of(argument).split(".")[0].split("@")[0] == "sweep"]
+        for override in OverridesParser.create().parse_overrides(own):
+            if override.is_sweep_override():
+                raise UserError(f"{override.input_line}: a sweep cannot sweep over itself\n  expected one value")
         try:
             section = OmegaConf.to_container(self.config.sweep, resolve=True, throw_on_missing=True)
         except OmegaConfBaseException as error:
@@ -104,7 +109,6 @@ class JobSweeper(Sweeper):
                 f"sweep.retry={settings.retry} is for a sweep that goes on\n"
                 f"  expected dl-run -m sweep.resume=last sweep.retry={settings.retry}"
             )
-        own = [argument for argument in arguments if key_of(argument).split(".")[0].split("@")[0] == "sweep"]
         space = {**getattr(settings, "space", {}), **self.params}
         params = [f"{key}={value}" for key, value in space.items() if key not in given]
         return settings, [*params, *(argument for argument in arguments if argument not in own)]
