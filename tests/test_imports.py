@@ -31,6 +31,7 @@ MAY = {
     "dlrun.build": BASICS | {"dlrun.signatures"},
     "dlrun.models.": BASICS | {"dlrun.models."},
     "dlrun.data.": BASICS | {"dlrun.seeds", "dlrun.data."},
+    "dlrun.sweep.": BASICS | {"dlrun.console", "dlrun.folders", "dlrun.sweep."},
     "dlrun.tasks.": BASICS | {"dlrun.seeds", "dlrun.place", "dlrun.plots", "dlrun.update", "dlrun.tasks."},
 }
 ENGINE = ("dlrun.engine", "dlrun.checkpoint", "dlrun.run", "dlrun.console", "dlrun.folders")

@@ -14,7 +14,9 @@ import hydra._internal.hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -24,6 +26,7 @@ from dlrun.build import CONFIGS, check, check_hydra
 from dlrun.errors import UserError
 from dlrun.explain import explain
 from dlrun.folders import claim_folder, died_before, find_run, forget_start, new_folder, note_start, read_summary
+from dlrun.sweep.zips import is_zip, key_of
 from dlrun.usage import usage
 
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta")
@@ -31,11 +34,23 @@ RESUMABLE = ("trainer.device", *(f"trainer.{name}" for name in LIMITS))
 
 
 class Loader(ConfigLoaderImpl):
-    """Hydra's own section of a config can name code as well (callbacks, logging): checked before any of it runs."""
+    """Hydra's own section of a config can name code as well (callbacks, logging): checked before any of it runs.
 
-    def load_configuration(self, *args: object, **kwargs: object) -> DictConfig:
-        config = super().load_configuration(*args, **kwargs)
+    A zip(...) is not in Hydra's grammar yet: it is kept for the sweeper.
+    """
+
+    def load_configuration(
+        self, config_name: str | None, overrides: list[str], run_mode: RunMode, **kwargs: object
+    ) -> DictConfig:
+        plain_ones = [override for override in overrides if not is_zip(override)]
+        zips = [override for override in overrides if is_zip(override)]
+        if zips and run_mode == RunMode.RUN:
+            raise UserError(f"{zips[0]}: several values for one run\n  expected a sweep: dl-run -m {zips[0]!r}")
+        config = super().load_configuration(config_name, plain_ones, run_mode, **kwargs)
         check_hydra(OmegaConf.to_container(config.hydra, resolve=False))
+        if zips:
+            task = config.hydra.overrides.task
+            config.hydra.overrides.task = [o for o in overrides if is_zip(o) or o in task]
         return config
 
 
@@ -96,7 +111,24 @@ def parse_flags() -> argparse.Namespace:
     for override in flags.overrides:
         rest.remove(override)
     sys.argv[1:] = [*flags.overrides, *rest]
+    again = next((o for o in flags.overrides if key_of(o) == "sweep.resume"), None)
+    if again and flags.multirun:
+        sys.argv[1:] = reopened(again, flags.overrides)
     return flags
+
+
+def reopened(again: str, overrides: list[str]) -> list[str]:
+    """The command line that a sweep was started with, to go on with it: what differs may be how its jobs are run."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from dlrun.sweep.opening import reopen
+
+    parser = OverridesParser.create()
+    which, *bases = (
+        str(parser.parse_override(o).value()) for o in (again, *(o for o in overrides if key_of(o) == "output_dir"))
+    )
+    folder, command = reopen(which, bases[-1] if bases else "outputs", overrides)
+    return [f"sweep.resume={QuotedString(str(folder), Quote.double).with_quotes()}", *command]
 
 
 def _refuse_flags(message: str) -> NoReturn:
@@ -106,6 +138,9 @@ def _refuse_flags(message: str) -> NoReturn:
 def job(composed: DictConfig) -> float | None:
     """One run, new or resumed. Gives the best value of the goal metric, for sweepers."""
     try:
+        for override in HydraConfig.get().overrides.task:
+            if key_of(override).split(".")[0].split("@")[0] == "sweep":
+                raise UserError(f"{override} is for a sweep, and this is one run\n  expected dl-run -m {override} ...")
         return _start(composed) if composed.get("resume") is None else _resume(composed)
     except UserError as error:
         if HydraConfig.get().mode == hydra.types.RunMode.MULTIRUN:  # another sweeper's job, in its process
@@ -119,6 +154,7 @@ def _start(composed: DictConfig) -> float | None:
     config = plain(composed)
     check(config, names)
     config["trainer"]["processes"] = _together(config["trainer"], "expected the same number in both")
+    composed = OmegaConf.masked_copy(composed, [key for key in composed if key != "sweep"])  # none of a run's
     from dlrun.session import Session, write_config
 
     session = Session(config, names)
@@ -147,7 +183,7 @@ def _resume(composed: DictConfig) -> float | None:
     folder = find_run(str(composed.resume), str(composed.output_dir))
     changes = {}
     for override in HydraConfig.get().overrides.task:
-        key = override.lstrip("+~").split("=")[0]
+        key = key_of(override)
         if key in RESUMABLE:
             changes[key] = OmegaConf.select(composed, key)
         elif key not in ("resume", "output_dir"):

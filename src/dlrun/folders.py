@@ -131,8 +131,26 @@ def read_summary(folder: Path) -> dict:
     return found if isinstance(found, dict) else {}
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace a small file at once: readers see the old text or the new one."""
+def write_whole(path: Path, text: str, durable: bool = False) -> None:
+    """Replace a small file at once: readers see the old text or the new one.
+
+    durable: it is on the disk when this returns, whenever the power goes.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     os.replace(temporary, path)
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder last through a power cut (where the system can)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        with suppress(OSError):  # not every file system can
+            os.fsync(handle)
+        os.close(handle)

@@ -78,7 +78,9 @@ class Session:
         handed = {"net": net, "spec": self.data.spec, "place": self.place, "update": update}
         needs = signature(config["task"]["_target_"]).given
         self.task: Task = build(config["task"])(**{name: handed[name] for name in needs})
-        make_best(self.task, trainer)  # refuses a metric that the task does not measure, before anything is written
+        self.best = make_best(
+            self.task, trainer
+        )  # refuses a metric that the task does not measure, before anything is written
         self.data.load(device, self.place.channels_last)
         self.steps_per_epoch = self.task.steps(self.data)  # refuses batches that the net cannot take, too
 
@@ -201,6 +203,8 @@ class Session:
         return {
             **{name: self.names.get(name) for name in ("data", "model", "task", "optimizer", "schedule", "experiment")},
             "seed": self.config["seed"],
+            "goal": f"val/{self.best.metric}" if self.best else None,
+            "scores": {f"val/{name}": mode for name, mode in self.task.scores.items()},
             "device": device_name(self.place.device),
             "precision": self.place.precision,
             "processes": self.world.size,
