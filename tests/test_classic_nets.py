@@ -1,7 +1,7 @@
 """The classic nets: names, shapes and counts as published, the smallest pictures they take, depthwise convolutions.
 
-The digests are of lines "name HxWx..." of torchvision 0.28.0's state_dicts (`torchvision.models.<net>().state_dict()`, in
-their order); docs/LOG.md says how they were made, and that both give the same outputs to the bit.
+The digests are of lines "name 64x3x11x11" of torchvision 0.28.0, of `torchvision.models.<net>().state_dict()` in its
+order; docs/LOG.md says how they were made, and that both give the same outputs to the bit.
 """
 
 from hashlib import sha256

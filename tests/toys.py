@@ -47,7 +47,7 @@ def models(task: str = "supervised") -> list[str]:
 
 
 def kinds(names: list[str]) -> list[str]:
-    """One of the models for each builder and task, the smallest: what differs in depth alone learns and resumes alike."""
+    """One of the models for each builder and task, the smallest: those that differ in depth learn and resume alike."""
     first: dict[tuple, str] = {}
     for name in sorted(names, key=lambda name: (len(name), name)):
         option = read_option("model", name)

@@ -1,7 +1,7 @@
 """DenseNet with bottlenecks and compression: each layer sees the maps of all before it in its block.
 
-Source: Huang, Liu, van der Maaten and Weinberger 2017, "Densely connected convolutional networks", table 1 (DenseNet-BC);
-notes E31; the book, section 15.3 (DenseNet121). imagenet: as torchvision has it, with the names of its
+Source: Huang, Liu, van der Maaten and Weinberger 2017, "Densely connected convolutional networks", table 1
+(DenseNet-BC); notes E31; the book, section 15.3 (DenseNet121). imagenet: as torchvision has it, with the names of its
 modules (its file of weights has norm.1 where the modules have norm1). cifar: as in kuangliu/pytorch-cifar: a 3x3 stem
 without pooling.
 """

@@ -24,7 +24,7 @@ def mobilenet(
 ) -> nn.Module:
     """(B, C, H, W) -> (B, outputs).
 
-    width: channels of the first convolution; the paper's multiplier 1.0 is 32, 0.5 is 16. dropout: before the dense layer.
+    width: channels of the first convolution: 32 is the paper's multiplier 1.0. dropout: before the dense layer.
     """
     channels, height, columns = spec.shape
     advice = "model.form=cifar" if form == "imagenet" else "model=resnet18"

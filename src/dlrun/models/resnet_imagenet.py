@@ -1,8 +1,8 @@
-"""ResNet as its paper has it for 224x224 pixels, with torchvision's names; for bottlenecks a form for small pictures too.
+"""ResNet as its paper has it for 224x224 pixels, with torchvision's names; of bottlenecks for small pictures too.
 
-Source: He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition", table 1. Deviation, torchvision's: a
-bottleneck's stride is in its 3x3 convolution, where the paper has it in the first 1x1. cifar: as in
-kuangliu/pytorch-cifar, a 3x3 stem without pooling.
+Source: He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition", table 1.
+Deviation, torchvision's: a bottleneck's stride is in its 3x3 convolution, where the paper has it in the first 1x1.
+cifar: as in kuangliu/pytorch-cifar, a 3x3 stem without pooling.
 """
 
 from collections import OrderedDict
