@@ -27,7 +27,8 @@ SECTIONS = {
     "schedule": Part("dlrun.schedules", "function"),
     "trainer": Part("dlrun.engine", "class"),
 }
-VALUES = {"seed", "data_dir", "output_dir", "run_dir", "resume", "init"}
+VALUES = {"mode", "seed", "data_dir", "output_dir", "run_dir", "resume", "init"}
+MODES = ("train", "summary")
 
 
 class ConfigError(UserError):
@@ -51,7 +52,10 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
     seed = config.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         problems.append(f"seed={_short(seed)}: expected an integer >= 0")
-    for key in sorted(config.keys() & VALUES - {"seed"}):
+    mode = config.get("mode", "train")
+    if mode not in MODES:
+        problems.append(f"mode={_short(mode)}: expected {' or '.join(MODES)}{nearest(str(mode), MODES)}")
+    for key in sorted(config.keys() & VALUES - {"seed", "mode"}):
         value, may_be_null = config.get(key), key in ("run_dir", "resume", "init")
         if not (value is None and may_be_null or isinstance(value, str) and value):
             or_null = " or null" if may_be_null else ""

@@ -118,6 +118,11 @@ def _start(composed: DictConfig) -> float | None:
     names = dict(context.runtime.choices)
     config = plain(composed)
     check(config, names)
+    if config["mode"] == "summary":
+        from dlrun.summary import summary
+
+        print(summary(config, names))
+        return None
     from dlrun.session import Session, write_config
 
     session = Session(config, names)

@@ -13,6 +13,7 @@ USAGE = """dl-run: deep-learning experiments from the command line, composed fro
   dl-run model=lenet data=mnist trainer.epochs=10
   dl-run model=resnet18 data=cifar10 optimizer=sgd optimizer.lr=0.1 schedule=cosine
   dl-run -m model=mlp,linear seed=0,1,2                   a sweep: all combinations, and a table of them
+  dl-run mode=summary model=resnet18 data=cifar10         its layers: output shapes, parameters, multiply-adds
   dl-run resume=last                                      go on with the run that was started last
 
 groups, each with its options (group=option)
