@@ -156,23 +156,25 @@ def _part(annotation: object) -> Part | None:
 
 
 def _check_pairing(config: dict, names: dict[str, str]) -> None:
+    """Raise PairingError where the model, or the task, does not take the spec that the data gives."""
     spec = config["data"].get("spec")
-    takes = signature(config["model"]["_target_"]).given.get("spec")
-    if spec is None or accepts(takes, spec["_target_"].rpartition(".")[2]):
-        return
-    model, data = (names.get(k) or config[k]["_target_"].rpartition(".")[2] for k in ("model", "data"))
-    kind = spec["_target_"].rpartition(".")[2]
-    models = [n for n, node in _options("model") if accepts(signature(node["_target_"]).given.get("spec"), kind)]
-    specs = [(n, node["spec"]["_target_"]) for n, node in _options("data") if "spec" in node]
-    sets = [n for n, target in specs if accepts(takes, target.rpartition(".")[2])]
-    width = max(len(model), len(data)) + 12
-    raise PairingError(
-        f"model={model} cannot learn from data={data}\n"
-        f"  {f'{model} takes':{width}} {' or '.join(spec_names(takes))}\n"
-        f"  {f'{data} gives':{width}} {build(spec)}\n"
-        f"  {f'models for {data}:':{width}} {', '.join(models)}\n"
-        f"  {f'data for {model}:':{width}} {', '.join(sets)}"
-    )
+    for section in ("model", "task") if spec else ():
+        takes = signature(config[section]["_target_"]).given.get("spec")
+        kind = spec["_target_"].rpartition(".")[2]
+        if accepts(takes, kind):
+            continue
+        mine, data = (names.get(k) or config[k]["_target_"].rpartition(".")[2] for k in (section, "data"))
+        fitting = [n for n, node in _options(section) if accepts(signature(node["_target_"]).given.get("spec"), kind)]
+        specs = [(n, node["spec"]["_target_"]) for n, node in _options("data") if "spec" in node]
+        sets = [n for n, target in specs if accepts(takes, target.rpartition(".")[2])]
+        width = max(len(mine), len(data)) + 12
+        raise PairingError(
+            f"{section}={mine} cannot learn from data={data}\n"
+            f"  {f'{mine} takes':{width}} {' or '.join(spec_names(takes))}\n"
+            f"  {f'{data} gives':{width}} {build(spec)}\n"
+            f"  {f'{section}s for {data}:':{width}} {', '.join(fitting)}\n"
+            f"  {f'data for {mine}:':{width}} {', '.join(sets)}"
+        )
 
 
 def _options(group: str) -> list[tuple[str, dict]]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dlrun.errors import UserError
 from dlrun.place import Place
 from dlrun.plots import confusion_matrix, decision_boundary, fitted_line, residuals
-from dlrun.spec import Spec, Table
+from dlrun.spec import Image, Spec, Table, Tokens
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.losses import make_loss
 from dlrun.types import Count, NonNegative, Rate
@@ -29,7 +29,7 @@ class Supervised(Task):
     def __init__(
         self,
         net: nn.Module,
-        spec: Spec,
+        spec: Image | Table | Tokens,
         place: Place,
         update: Callable[[nn.Module], Update],
         *,
