@@ -8,10 +8,11 @@ from toys import NAMES, composed, models, options, section, takes
 
 from dlrun.build import build, check
 from dlrun.errors import UserError
-from dlrun.spec import Env, Image, PairingError, Table, Tokens
+from dlrun.spec import Env, Image, Mask, PairingError, Table, Tokens
 
 SPECS = {name: build(section("data", name)["spec"]) for name in options("data")}
-LABELLED = [name for name, spec in SPECS.items() if not isinstance(spec, Env) and spec.outputs]
+LABELLED = [name for name, spec in SPECS.items() if not isinstance(spec, Env | Mask) and spec.outputs]
+MASKED = [name for name, spec in SPECS.items() if isinstance(spec, Mask)]
 PAIRS = [(data, model) for data in LABELLED for model in models()]
 ODD = [Image((1, 19, 31), 2), Image((4, 71, 90), 3), Table(features=5, classes=3), Table(features=3, targets=2)]
 ODD += [Tokens(7, 11, 2), Tokens(1, 50, 3)]
@@ -84,3 +85,10 @@ def test_odd_specs(model, spec):
         assert forward(model, spec) == (3, spec.outputs)
     except UserError as error:
         assert min(spec.shape[1:]) < 63 and f"{model} cannot take images of 19x31: it is too deep" in str(error)
+
+
+@pytest.mark.parametrize("model", [model for model in options("model") if takes(model) == ["Mask"]])
+def test_masks(model):
+    """A class for every pixel, with all data that has masks, and with pictures of odd sizes."""
+    for spec in [*(SPECS[data] for data in MASKED), Mask((4, 71, 90), 21), Mask((1, 31, 19), 2)]:
+        assert forward(model, spec) == (3, spec.classes, *spec.shape[1:])

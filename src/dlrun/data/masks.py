@@ -1,7 +1,8 @@
-"""Pictures with a mask each: a class for every pixel. Kept as bytes on the device; a picture and its mask turn together.
+"""Pictures with a mask each, a class for every pixel; kept as bytes on the device.
 
-The mask lies behind the picture as one more channel, so that what moves pixels moves both. It is stored as (class - ignore)
-mod 256: what a shifted picture leaves empty is 0, and that is what is not counted; or class 0, where no class is ignored.
+The mask lies behind its picture as one more channel, so that what moves pixels moves both. It is stored as
+(class - ignore) mod 256: what a shifted picture leaves empty is 0, which is then not counted; or is class 0, where the
+data ignores nothing.
 """
 
 from collections.abc import Callable, Iterator
@@ -76,7 +77,7 @@ class Masks:
         return f"{self.resident.describe()}, masks among them"
 
     def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """(x, y): x float (B, C, H, W), normalised; y int64 (B, H, W). Train: in the epoch's order from batch `first`."""
+        """(x, y): x float (B, C, H, W), normalised; y int64 (B, H, W). Train: in the epoch's order from `first` on."""
         if split == "train":
             found = self.resident.train(self.batch_size, seed, epoch, first)
         else:
@@ -113,5 +114,5 @@ def check_masks(arrays: Arrays, spec: Mask) -> None:
         if wrong:
             also = "" if spec.ignore is None else f", or {spec.ignore} for what is not counted"
             raise DataError(
-                f"the {part} masks hold {', '.join(map(str, wrong[:5]))}: expected classes 0 .. {spec.classes - 1}{also}"
+                f"the {part} masks hold {', '.join(map(str, wrong[:5]))}: expected 0 .. {spec.classes - 1}{also}"
             )

@@ -165,9 +165,9 @@ def _read(picture: Path, mask: Path, shape: tuple[int, int, int], table: np.ndar
 
     channels, *size = shape
     try:
-        with Image.open(picture) as found:
+        with open(picture, "rb") as file, Image.open(file) as found:
             seen = ImageOps.exif_transpose(found).convert("L" if channels == 1 else "RGB")
-        with Image.open(mask) as found:
+        with open(mask, "rb") as file, Image.open(file) as found:
             drawn = ImageOps.exif_transpose(found)
             drawn.load()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

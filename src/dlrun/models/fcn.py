@@ -1,7 +1,7 @@
 """Fully convolutional networks for a class of every pixel: FCN-32s, FCN-16s and FCN-8s on a VGG backbone.
 
-Source: Long, Shelhamer and Darrell 2015, "Fully convolutional networks for semantic segmentation", sections 3 and 4; notes
-E48. The backbone's names are those of torchvision's VGG (`features`), so its weights can be had.
+Source: Long, Shelhamer and Darrell 2015, "Fully convolutional networks for semantic segmentation", sections 3 and 4;
+notes E48. The backbone's names are those of torchvision's VGG (`features`), so its weights can be had.
 Deviations: convolutions keep the size, where the paper pads the picture by 100 pixels and crops; the scores of all
 strides are trained at once from zero, where the paper trains 32s, then 16s, then 8s; normalisation if wanted.
 """

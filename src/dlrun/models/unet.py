@@ -43,14 +43,18 @@ class UNet(nn.Module):
 def unet(spec: Mask, *, width: Count, depth: Count, norm: Norm, dropout: Rate, init: Init) -> nn.Module:
     """(B, C, H, W) -> (B, classes, H, W).
 
-    width: channels of the finest maps, doubled with each of `depth` poolings. dropout: behind the coarsest maps.
+    width: channels of the finest maps, doubled with each of `depth` poolings. dropout: behind the coarsest maps. Scores
+    start from zero.
     """
     channels, height, columns = spec.shape
     least = 2 ** (depth - 1) + 1
     check_size("unet", height, columns, least, f"a smaller model.depth than {depth}")
     check_positions(norm, -(-height // 2**depth), -(-columns // 2**depth))
     widths = [width * 2**i for i in range(depth + 1)]
-    return initialise(UNet(channels, widths, spec.outputs, norm, dropout), init)
+    net = initialise(UNet(channels, widths, spec.outputs, norm, dropout), init)
+    nn.init.zeros_(net.score.weight)
+    nn.init.zeros_(net.score.bias)
+    return net
 
 
 def _double(features: int, channels: int, norm: str) -> nn.Sequential:

@@ -1,8 +1,8 @@
 """Segmentation: the class of every pixel.
 
 Source: Long, Shelhamer and Darrell 2015, "Fully convolutional networks for semantic segmentation", section 5 (pixel
-accuracy, mean IoU); notes E48 (whose text defines the IoU of boxes). Pixels that the data marks as not to be counted are
-left out of loss and metrics.
+accuracy, mean IoU); notes E48 (whose text defines the IoU of boxes). Pixels that the data marks as not to be counted
+are left out of loss and metrics.
 """
 
 from collections.abc import Callable
