@@ -153,6 +153,11 @@ def _start(composed: DictConfig) -> float | None:
     names = dict(context.runtime.choices)
     config = plain(composed)
     check(config, names)
+    if config["mode"] == "summary":
+        from dlrun.summary import summary
+
+        print(summary(config, names))
+        return None
     config["trainer"]["processes"] = _together(config["trainer"], "expected the same number in both")
     composed = OmegaConf.masked_copy(composed, [key for key in composed if key != "sweep"])  # none of a run's
     from dlrun.session import Session, write_config
