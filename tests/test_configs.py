@@ -7,7 +7,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from toys import NAMES, composed, options, read, read_option, section
+from toys import NAMES, composed, models, options, read, read_option, section
 
 from dlrun.build import CONFIGS, ConfigError, build, check
 from dlrun.signatures import signature
@@ -55,7 +55,10 @@ def test_header(name):
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=map("/".join, OPTIONS))
 def test_option_composes_and_states_each_key_once(group, option):
     spec = read_option("data", option)["spec"]["_target_"].rpartition(".")[2] if group == "data" else ""
-    config = composed(f"{group}={option}", *{"Env": ["model=ppo"], "Tokens": ["model=lstm"]}.get(spec, []))
+    goes_with = {"Env": ["model=ppo"], "Tokens": ["model=lstm"]}.get(spec, [])
+    if group == "task":
+        goes_with = [f"model={model}" for model in models(option)[:1]]
+    config = composed(f"{group}={option}", *goes_with)
     check(config, NAMES | {group: option})
     found = targets(config[group], group)
     assert found and found[0][0] == group

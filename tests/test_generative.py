@@ -378,6 +378,21 @@ def test_the_averaged_generator_is_the_one_to_judge():
     assert torch.equal(task.predict(z), task.predict(z))
 
 
+def test_the_best_state_is_the_whole_pair_with_the_averaged_generator():
+    task = make_pair(Gan, ema=0.9)
+    learn(task, (blobs().x, None), 3)
+    state, own = task.best_state(), task.net.state_dict()
+    assert state.keys() == own.keys()
+    for name, value in task.update.average.state_dict().items():
+        assert torch.equal(state[f"generator.{name}"], value)
+    assert not all(torch.equal(state[name], own[name]) for name in own if name.startswith("generator."))
+    assert all(torch.equal(state[name], own[name]) for name in own if name.startswith("critic."))
+    other = make_pair(Gan, ema=0.9)
+    other.load_best_state(state)
+    z = torch.randn(5, 4)
+    assert torch.equal(other.predict(z), task.predict(z))
+
+
 def test_pictures_of_a_pair(tmp_path):
     task = make_pair(Gan, SMALL)
     data = data_of(2 * pictures(SMALL) - 1, SMALL)

@@ -37,13 +37,14 @@ def write_folder(root: Path, count: int = 40, side: int = 12, classes: tuple[str
     return root
 
 
-def make(data_dir: Path, **keys) -> ImageFolder:
+def make(data_dir: Path, load: bool = True, **keys) -> ImageFolder:
     """The data set `pictures` under `data_dir`, 8x8 in batches of 4."""
     defaults = dict(data_dir=str(data_dir), batch_size=4, eval_batch_size=5, spec=Image((3, 8, 8)))
     given = {key: value for key, value in section("data", "image_folder").items() if key not in ("_target_", "augment")}
     augment = build(section("data", "image_folder")["augment"] | keys.pop("augment", {}))
     data = ImageFolder(**given | defaults | keys, augment=augment)
-    data.load(CPU)
+    if load:
+        data.load(CPU)
     return data
 
 
@@ -299,6 +300,18 @@ def test_a_damaged_cache_is_told(tmp_path):
 
 
 # Batches
+
+
+def test_what_was_found_travels_in_the_checkpoint(tmp_path):
+    """A run whose folder is gone still knows its classes, and encodes pictures as before."""
+    write_folder(tmp_path)
+    data = make(tmp_path, resize=(10, 10))
+    x = next(data.batches("val"))[0]
+    spec, stored = data.spec, torch.from_numpy(np.array(data.cache.pixels[data.parts.rows["val"][:5]]))
+    (tmp_path / "pictures").rename(tmp_path / "gone")
+    other = make(tmp_path, load=False, resize=(10, 10))
+    other.restore(data.fitted(), CPU)
+    assert other.spec == spec and torch.equal(other.encode(stored), x)
 
 
 @pytest.mark.parametrize("chunk", [1, 3 * 4 * 192, 2**19])

@@ -153,11 +153,14 @@ def _part(annotation: object) -> Part | None:
 
 def _check_pairing(config: dict, names: dict[str, str]) -> None:
     spec = config["data"].get("spec")
-    takes = signature(config["model"]["_target_"]).given.get("spec")
-    if spec is None or accepts(takes, spec["_target_"].rpartition(".")[2]):
+    if spec is None:
         return
-    model, data = (names.get(k) or config[k]["_target_"].rpartition(".")[2] for k in ("model", "data"))
     kind = spec["_target_"].rpartition(".")[2]
+    takes = signature(config["model"]["_target_"]).given.get("spec")
+    model, data = (names.get(k) or config[k]["_target_"].rpartition(".")[2] for k in ("model", "data"))
+    if accepts(takes, kind):
+        _check_task(config, names, kind, data)
+        return
     models = [n for n, node in _options("model") if accepts(signature(node["_target_"]).given.get("spec"), kind)]
     specs = [(n, node["spec"]["_target_"]) for n, node in _options("data") if "spec" in node]
     sets = [n for n, target in specs if accepts(takes, target.rpartition(".")[2])]
@@ -168,6 +171,21 @@ def _check_pairing(config: dict, names: dict[str, str]) -> None:
         f"  {f'{data} gives':{width}} {build(spec)}\n"
         f"  {f'models for {data}:':{width}} {', '.join(models)}\n"
         f"  {f'data for {model}:':{width}} {', '.join(sets)}"
+    )
+
+
+def _check_task(config: dict, names: dict[str, str], kind: str, data: str) -> None:
+    takes = signature(config["task"]["_target_"]).given.get("spec")
+    if takes is None or accepts(takes, kind):
+        return
+    task = names.get("task") or config["task"]["_target_"].rpartition(".")[2]
+    found = [n for n, node in _options("task") if accepts(signature(node["_target_"]).given.get("spec"), kind)]
+    width = max(len(task), len(data)) + 12
+    raise PairingError(
+        f"task={task} cannot learn from data={data}\n"
+        f"  {f'{task} takes':{width}} {' or '.join(spec_names(takes))}\n"
+        f"  {f'{data} gives':{width}} {build(config['data']['spec'])}\n"
+        f"  {f'tasks for {data}:':{width}} {', '.join(found)}"
     )
 
 

@@ -122,8 +122,8 @@ def _start(composed: DictConfig) -> float | None:
 
     session = Session(config, names)
     wanted = config["run_dir"] or (context.run.dir if context.run.dir != "." else None)
-    name = f"{names['model']}_{names['data']}"
-    folder = claim_folder(Path(wanted)) if wanted else new_folder(Path(config["output_dir"]), name)
+    base, name = Path(config["output_dir"]), f"{names['model']}_{names['data']}"
+    folder = claim_folder(Path(wanted), base) if wanted else new_folder(base, name)
     write_config(
         folder,
         {

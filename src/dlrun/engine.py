@@ -74,10 +74,13 @@ class Outcome:
 
 
 class Training:
-    """What one call of `fit` works on: the state that a checkpoint holds, and when to write one."""
+    """What one call of `fit` works on: the state that a checkpoint holds, and when to write one.
 
-    def __init__(self, task: Task, trainer: Trainer, run: Run, clock: Clock) -> None:
-        self.task, self.trainer, self.run, self.clock = task, trainer, run, clock
+    fitted: what the data learned from its train part, for those who use the weights later.
+    """
+
+    def __init__(self, task: Task, trainer: Trainer, run: Run, clock: Clock, fitted: dict) -> None:
+        self.task, self.trainer, self.run, self.clock, self.fitted = task, trainer, run, clock, fitted
         self.means, self.best = Means(), make_best(task, trainer)
         self.best_state: dict | None = None
         self.best_is_new = False
@@ -97,6 +100,7 @@ class Training:
                 "means": self.means.state_dict(),
                 "best": self.best.state_dict() if self.best else None,
                 "rows": self.run.num_rows,
+                "data": self.fitted,
             }
         )
         last["state_dict"] = last["parts"].get("net")
@@ -255,19 +259,19 @@ def log_window(training: Training) -> None:
     """A row of the means over the last steps."""
     clock, window = training.clock, training.means.fold()
     if window:
-        row = {"step": clock.step, "epoch": round(clock.epoch + clock.batch / clock.steps_per_epoch, 6)}
+        row = {"step": clock.step, "epoch": round(clock.epochs_done, 6)}
         training.run.log(row | {f"step/{name}": value for name, value in window.items()}, clock.step)
 
 
 def epoch_row(training: Training, val: dict[str, float], seconds: float, samples: int) -> dict:
     """The epoch's means beside the val part's metrics. seconds, samples: of this session's part of the epoch."""
-    clock, update = training.clock, training.task.parts.get("update")
+    clock, updates = training.clock, training.task.named_updates()
     row = {"step": clock.step, "epoch": clock.epoch + 1, "samples": clock.samples}
     row |= {f"train/{name}": value for name, value in training.means.result().items()}
     row |= {f"val/{name}": value for name, value in val.items()}
-    if update:
-        row["lr"] = update.lr
-        row |= {"train/skipped_steps": update.skipped} if update.skipped else {}
+    row |= {name.replace("update", "lr"): update.lr for name, update in updates.items()}  # lr, critic_lr
+    skipped = sum(update.skipped for update in updates.values())
+    row |= {"train/skipped_steps": skipped} if skipped else {}
     return row | {"time/seconds": seconds, "time/samples_per_s": samples / max(seconds, 1e-9)}
 
 
@@ -278,9 +282,14 @@ def end_epoch(training: Training, row: dict, pictures: dict) -> None:
     score = row.get(f"val/{best.metric}") if best else None
     is_best = score is not None and best.update(score, clock)
     if is_best:
-        net = task.evaluated()
         training.best_state = snapshot(
-            {"state_dict": net.state_dict(), "metrics": row, "best": best.state_dict(), "clock": clock.state_dict()}
+            {
+                "state_dict": task.best_state(),
+                "metrics": row,
+                "best": best.state_dict(),
+                "clock": clock.state_dict(),
+                "data": training.fitted,
+            }
         )
         training.best_is_new = True
     run.log(row, clock.step, pictures)

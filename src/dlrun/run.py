@@ -69,8 +69,7 @@ class Run:
         """A row of metrics: a line of metrics.jsonl and points of TensorBoard's curves."""
         if self.metrics_file is None:
             self.metrics_file = open(self.metrics_path, "a", encoding="utf-8", buffering=1)
-        line = {name: value if math.isfinite(value) else None for name, value in row.items()}  # JSON has no NaN
-        self.metrics_file.write(json.dumps(line) + "\n")
+        self.metrics_file.write(json.dumps(finite(row)) + "\n")
         self.num_rows += 1
         if not any(key.startswith("step/") for key in row):
             self.rows.append(row)
@@ -81,7 +80,7 @@ class Run:
 
     def _draw(self, row: dict) -> None:
         for name, value in row.items():
-            if math.isfinite(value) and ("/" in name or name == "lr"):
+            if math.isfinite(value) and ("/" in name or name.endswith("lr")):
                 self.writer.add_scalar(name, value, row["step"])
 
     def tensorboard(self) -> object:
@@ -107,7 +106,8 @@ class Run:
     def summarise(self, status: str, **results: object) -> None:
         """summary.json: what the run is and what came of it."""
         self.facts.update(results)
-        write_whole(self.folder / "summary.json", json.dumps({"status": status, **self.facts}, indent=2) + "\n")
+        text = json.dumps(finite({"status": status, **self.facts}), indent=2, allow_nan=False)
+        write_whole(self.folder / "summary.json", text + "\n")
 
     def plot(self, name: str, figure: object, step: int) -> None:
         """A figure as plots/<name>.png, and among TensorBoard's pictures."""
@@ -121,6 +121,15 @@ class Run:
             for file in (self.log_file, self.metrics_file, self.writer):
                 if file is not None:
                     files.callback(file.close)
+
+
+def finite(value: object) -> object:
+    """As JSON can have it: None in the place of nan and inf."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    return [finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def git_commit() -> str | None:

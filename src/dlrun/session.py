@@ -1,14 +1,8 @@
 """One run from config to summary: build, restore, fit, test, draw."""
 
-import errno
-import math
 import os
-import re
-import resource
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,12 +12,13 @@ import torch
 import dlrun
 from dlrun import plots
 from dlrun.build import build
-from dlrun.checkpoint import load, way_on
+from dlrun.checkpoint import load
 from dlrun.clock import Clock
 from dlrun.console import header, number, table
 from dlrun.engine import Outcome, Trainer, Training, fit, make_best
 from dlrun.errors import CheckpointError, UserError
 from dlrun.folders import write_whole
+from dlrun.machine import device_name, peak_memory, within_memory, writing_to
 from dlrun.place import choose_device, place
 from dlrun.run import Run, git_commit
 from dlrun.seeds import mix
@@ -98,8 +93,11 @@ class Session:
 
     def train(self, run: Run, resumed: bool, signals: Signals) -> tuple[Outcome, float | None]:
         """Restore, fit and finish. A signal in `finish` stops that: what was learnt is saved, it can be done again."""
-        clock = Clock(self.config["seed"], self.trainer.epochs, self.steps_per_epoch, self.trainer.max_steps)
-        training = Training(self.task, self.trainer, run, clock)
+        epoch_samples = self.task.epoch_samples(self.data)
+        clock = Clock(
+            self.config["seed"], self.trainer.epochs, self.steps_per_epoch, self.trainer.max_steps, epoch_samples
+        )
+        training = Training(self.task, self.trainer, run, clock, self.data.fitted())
         if resumed:
             state, why = run.checkpoints.load_last()
             training.restore(state)
@@ -138,7 +136,7 @@ class Session:
         if best and best.score is not None and self.trainer.test == "best":
             state = training.best_state or load(run.checkpoints.folder / "best.ckpt")
             try:
-                task.evaluated().load_state_dict(state["state_dict"])
+                task.load_best_state(state["state_dict"])
             except (RuntimeError, KeyError, TypeError) as error:
                 path = run.checkpoints.folder / "best.ckpt"
                 raise CheckpointError(
@@ -157,6 +155,8 @@ class Session:
             results["best"] = {"epoch": best.epoch, "metric": f"val/{best.metric}", "value": best.score}
         test = task.evaluate(self.data, "test")
         report = task.report(self.data)
+        if hasattr(task.net, "report"):  # what the net itself has to tell
+            report |= task.net.report()
         for name, figure in report.pop("figures", {}).items():
             run.plot(name, figure, clock.step)
         for name in sorted(
@@ -171,8 +171,8 @@ class Session:
             "samples_per_second": round(sorted(speeds)[len(speeds) // 2], 1) if speeds else None,
             "peak_memory_mb": peak_memory(self.place.device),
         }
-        if "update" in task.parts and task.parts["update"].skipped:
-            results["skipped_steps"] = task.parts["update"].skipped
+        if skipped := sum(update.skipped for update in task.named_updates().values()):
+            results["skipped_steps"] = skipped
         board = run.tensorboard()
         for name, value in test.items():
             board.add_scalar(f"test/{name}", value, clock.step)
@@ -201,7 +201,7 @@ class Session:
             dlrun.__version__,
             {
                 "data": f"{self.names.get('data')}: {sizes}; {data.describe()}",
-                "model": f"{self.names.get('model')}: {parameters:,} parameters",
+                "model": f"{self.names.get('model')}: {parameters:,} parameters{getattr(self.task.net, 'about', '')}",
                 "device": f"{device_name(place.device)}{threads}, {place.precision}: {place.why}",
                 "folder": f"{folder}",
             },
@@ -222,19 +222,6 @@ class Session:
         tested = "test" if not is_last else f"test (epoch {clock.epoch})"
         rows = [head, val, [tested, *(number(v) for v in test.values())]]
         return f"\n{table(rows)}\n\n{why}; {clock.step:,} steps in {clock.seconds:.1f} s; {run.folder}"
-
-
-def device_name(device: torch.device) -> str:
-    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
-
-
-def peak_memory(device: torch.device) -> dict:
-    """Of this process, and of the device where it has its own: MB."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    found = {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)}
-    if device.type == "cuda":
-        found["device"] = math.ceil(torch.cuda.max_memory_allocated(device) / 2**20)
-    return found
 
 
 def load_weights(net: torch.nn.Module, source: str) -> None:
@@ -263,50 +250,6 @@ def load_weights(net: torch.nn.Module, source: str) -> None:
         more = f"\n  and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise CheckpointError(f"init={source}: the weights are another model's\n  " + "\n  ".join(wrong[:5]) + more)
     net.load_state_dict(theirs)
-
-
-@contextmanager
-def writing_to(folder: Path) -> Iterator[None]:
-    """A disk that is full or cannot be written to is the user's to mend."""
-    hook = threading.excepthook
-
-    def quiet(what: object) -> None:
-        if not isinstance(what.exc_value, OSError):  # TensorBoard's writer raises it again in the run's own thread
-            hook(what)
-
-    threading.excepthook = quiet
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO):
-            raise
-        raise UserError(
-            f"cannot write to the run's folder {folder}: {error.strerror}\n"
-            f"  expected a disk with room that can be written to\n"
-            f"  {way_on(folder)}"
-        ) from error
-    finally:
-        threading.excepthook = hook
-
-
-@contextmanager
-def within_memory() -> Iterator[None]:
-    """Too large a net, data set or batch is the user's to make smaller. torch says it in several ways."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        said = str(error)
-        words = ("can't allocate memory", "not enough memory", "out of memory", "size calculation overflowed")
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(w in said for w in words):
-            raise
-        asked = re.search(r"allocate (\d+) bytes|allocate ([\d.]+ [KMGTPE]?i?B)", said)
-        size = asked and (asked[2] or f"{int(asked[1]) / 2**30:,.1f} GiB")
-        what = f"{size} more were asked for" if size else said.partition("\n")[0] or "an allocation failed"
-        raise UserError(
-            f"out of memory: {what}\n"
-            "  expected what fits into this machine\n"
-            "  make it smaller: the model's sizes, data.batch_size, or the data (data.source.samples, where drawn)"
-        ) from error
 
 
 def write_config(folder: Path, files: dict[str, str]) -> None:

@@ -26,6 +26,12 @@ class Envs:
 
     def load(self, device: torch.device, channels_last: bool = False) -> None: ...
 
+    def fitted(self) -> dict:
+        """What it learned from the train part: nothing, a net that scales its observations does so itself."""
+        return {}
+
+    def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None: ...
+
     def size(self, split: str) -> int:
         """Frames of an epoch; val and test have none of their own: they are played."""
         return self.epoch_frames if split == "train" else 0

@@ -25,7 +25,7 @@ from dlrun.types import Augmentation, Count, Fraction, Index, Positive
 
 
 class ImageFolder:
-    """A data set of picture files. Nothing is read before `load`, but for the classes' names where the spec has none.
+    """A data set of picture files. Nothing is read before `load`, but the classes' names where a net asks for the spec.
 
     resize: (height, width) of the cached pictures, at least the spec's; None for the spec's. resident: whether they lie
     on the device, whole, or are read ahead from the cache; auto: the first where it takes at most half the free memory.
@@ -54,21 +54,29 @@ class ImageFolder:
         augment: Augmentation,
     ) -> None:
         _check(spec, resize, layout, write_csv)
-        self.spec, self.batch_size, self.eval_batch_size = spec, batch_size, eval_batch_size
+        self.given, self.classes = spec, None
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.pixels, self.mean, self.std = Pixels(spec.shape, mean, std, augment), mean, std
         self.data_dir = Path(data_dir).expanduser()
         self.place, self.layout, self.csv, self.write_csv = root, layout, csv, write_csv
         self.stored, self.fit = (spec.shape[0], *(resize or spec.shape[1:])), fit
         self.split, self.wanted = (split, stratify, folds, fold), resident
-        if spec.classes is None and layout != "flat":
-            classes = self._list()[1].classes
-            self.spec = Image(spec.shape, len(classes) or None, classes)
+
+    @property
+    def spec(self) -> Image:
+        """As given; the classes are looked for in the folder where the config has none."""
+        if self.given.classes is not None or self.layout == "flat":
+            return self.given
+        if self.classes is None:
+            self.classes = self._list()[1].classes
+        return Image(self.given.shape, len(self.classes) or None, self.classes)
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Decode what was not decoded before, and put it on the device or read it ahead. Raises DataError."""
         root, listing = self._list()
         self.cache = cached(root, sorted(listing.names), self.stored, self.fit, self.data_dir)
         self.bad, self.classes = bad_names(self.cache, listing), listing.classes
+        self.restore(self.fitted(), device, channels_last)
         parts = split(listing.labels, *self.split)  # of all, so that a broken picture moves no other one
         parts = {part: rows[[listing.names[row] not in self.bad for row in rows]] for part, rows in parts.items()}
         check_parts(parts, listing)
@@ -76,14 +84,26 @@ class ImageFolder:
         y = np.empty(len(rows), np.int64)
         y[rows] = listing.labels
         parts = {part: rows[some] for part, some in parts.items()}
-        prepare = self.pixels.to(device, channels_last)
         x, free = self.cache.pixels, free_memory(device)
         if self.wanted is True or self.wanted == "auto" and x.nbytes <= free / 2:
             arrays = Arrays(x, y, x[:0], y[:0])
-            self.parts, self.why = Resident(arrays, parts, device, prepare), ""
+            self.parts, self.why = Resident(arrays, parts, device, self.pixels), ""
         else:
-            self.parts = Streamed(x, y, parts, device, prepare)
+            self.parts = Streamed(x, y, parts, device, self.pixels)
             self.why = f" (more than half of the {free / 2**20:,.1f} MB free on {device})" if self.wanted else ""
+
+    def fitted(self) -> dict:
+        """What it learned from the folder: the classes' names."""
+        return {"classes": list(self.classes or ())}
+
+    def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
+        """Ready to encode, without reading any data."""
+        self.classes, self.device = tuple(fitted["classes"]), device
+        self.pixels.to(device, channels_last)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pictures as the cache has them, uint8 (B, C, H, W), as the network takes them."""
+        return self.pixels(pixels.to(self.device), None)
 
     def size(self, split: str) -> int:
         return self.parts.size(split)
@@ -107,7 +127,7 @@ class ImageFolder:
 
     def _list(self) -> tuple[Path, Listing]:
         """The root and what is in it; writes the CSV where it is asked for and not there."""
-        root, classes = find_root(self.place, self.data_dir), self.spec.labels
+        root, classes = find_root(self.place, self.data_dir), self.given.labels
         file = root / Path(self.csv).expanduser()
         if self.layout == "csv" and not file.is_file() and not self.write_csv:
             raise DataError(
@@ -122,15 +142,15 @@ class ImageFolder:
                 if not listing.classes:
                     raise DataError(f"data.write_csv=true: {root} has no class folders to write labels from")
                 write_csv(file, listing)
-        if self.spec.classes is not None and listing.classes and len(listing.classes) != self.spec.classes:
+        if self.given.classes is not None and listing.classes and len(listing.classes) != self.given.classes:
             named = ", ".join(listing.classes[:5]) + (", ..." if len(listing.classes) > 5 else "")
             raise DataError(
-                f"{root} has {len(listing.classes)} classes ({named}), data.spec.classes={self.spec.classes}\n"
+                f"{root} has {len(listing.classes)} classes ({named}), data.spec.classes={self.given.classes}\n"
                 "  expected the same; data.spec.classes=null takes what is there"
             )
-        if self.spec.classes is not None and not listing.classes:
+        if self.given.classes is not None and not listing.classes:
             raise DataError(
-                f"{root} has no class folders and no {self.csv}, data.spec.classes={self.spec.classes}\n"
+                f"{root} has no class folders and no {self.csv}, data.spec.classes={self.given.classes}\n"
                 "  expected one folder per class, or data.spec.classes=null for pictures without labels"
             )
         return root, listing

@@ -41,8 +41,21 @@ class Images:
         """Read the data and put it on the device. Raises DataError where it is not what the spec says."""
         arrays = self.source()
         check_arrays(arrays, self.spec)
-        parts = split_rows(len(arrays.x_train), *self.split)
-        self.resident = Resident(arrays, parts, device, self.pixels.to(device, channels_last))
+        self.restore({}, device, channels_last)
+        self.resident = Resident(arrays, split_rows(len(arrays.x_train), *self.split), device, self.pixels)
+
+    def fitted(self) -> dict:
+        """What it learned from the train part: nothing, mean and std are given."""
+        return {}
+
+    def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
+        """Ready to encode, without reading any data."""
+        self.device = device
+        self.pixels.to(device, channels_last)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pictures as they are stored, uint8 (B, C, H, W), as the network takes them."""
+        return self.pixels(pixels.to(self.device), None)
 
     def size(self, split: str) -> int:
         return self.resident.size(split)

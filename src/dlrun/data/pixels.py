@@ -21,7 +21,7 @@ class Pixels:
         augment.check(shape)
         self.shape, self.mean, self.std, self.augment = shape, mean, std, augment
 
-    def to(self, device: torch.device, channels_last: bool) -> "Pixels":
+    def to(self, device: torch.device, channels_last: bool) -> None:
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         one = len(self.mean) == 1
         scale = [1 / (255 * s) for s in self.std]
@@ -29,7 +29,6 @@ class Pixels:
         self.scale, self.shift = (
             v[0] if one else torch.tensor(v, device=device).view(-1, 1, 1) for v in (scale, shift)
         )
-        return self
 
     def __call__(self, x: Tensor, random: torch.Generator | None) -> Tensor:
         """uint8 (B, C, H', W') -> float (B, C, H, W). random: None outside training."""

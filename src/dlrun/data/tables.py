@@ -38,15 +38,33 @@ class Tables:
         arrays = self.source()
         check_arrays(arrays, self.spec)
         parts = split_rows(len(arrays.x_train), *self.split)
+        fitted = {}
         if self.standardize:
             rows = arrays.x_train[parts["train"]].astype(np.float64)
             mean, std = rows.mean(0), rows.std(0, ddof=1)
             std[np.ptp(rows, 0) == 0] = 1  # a column that never changes: its deviation is 0 but for rounding
-            arrays = arrays._replace(
-                x_train=((arrays.x_train - mean) / std).astype(np.float32),
-                x_test=((arrays.x_test - mean) / std).astype(np.float32),
-            )
+            fitted = {"mean": mean.tolist(), "std": std.tolist()}
+        self.restore(fitted, device)
+        arrays = arrays._replace(x_train=self._scaled(arrays.x_train), x_test=self._scaled(arrays.x_test))
         self.resident = Resident(arrays, parts, device, lambda x, random: x)
+
+    def fitted(self) -> dict:
+        """What it learned from the train part: the features' means and standard deviations, where it needs them."""
+        return self.scaling
+
+    def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
+        """Ready to encode, without reading any data."""
+        self.scaling, self.device = fitted, device
+
+    def _scaled(self, rows: np.ndarray) -> np.ndarray:
+        if not self.scaling:
+            return rows
+        mean, std = np.array(self.scaling["mean"]), np.array(self.scaling["std"])
+        return ((rows - mean) / std).astype(np.float32)
+
+    def encode(self, rows: np.ndarray) -> Tensor:
+        """Rows (B, features) in the data's own units, as the network takes them."""
+        return torch.from_numpy(self._scaled(np.asarray(rows, np.float32))).to(self.device)
 
     def size(self, split: str) -> int:
         return self.resident.size(split)

@@ -5,7 +5,7 @@ Deviations: the vocabulary counts the train part only, the val part is held out 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -75,7 +75,16 @@ class Texts:
         self.resident = Resident(arrays, parts, device, lambda x, random: x)
         self.odd = _oddities(corpus, int((ids >= 4).sum()), self.spec.vocab)
         self.unknown = float((x_test == 2).sum() / max(1, (x_test > 1).sum()))
-        self.read = None
+        self.read, self.device = None, device
+
+    def fitted(self) -> dict:
+        """What it learned from the train part: the vocabulary."""
+        return {"words": list(self.spec.words())}
+
+    def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
+        """Ready to encode, without reading any data."""
+        words = tuple(fitted["words"])
+        self.device, self.spec = device, replace(self.spec, ask=lambda: words)
 
     def size(self, split: str) -> int:
         return self.resident.size(split)
@@ -90,11 +99,11 @@ class Texts:
         return self.resident.evaluate(split, self.eval_batch_size)
 
     def encode(self, texts: list[str]) -> Tensor:
-        """Texts as the data set has its own, for `Task.predict`: int32 (texts, length), on the data's device."""
+        """Texts as the network takes them: int32 (texts, length)."""
         index = {word: i for i, word in enumerate(self.spec.words(), 4)}
         corpus = encode(Text(False, 0, text.encode()) for text in texts)
         ids = np.array([index.get(word, 2) for word in corpus.words], np.int32)
-        return torch.from_numpy(pad(corpus, ids, np.arange(len(texts)), *self.layout)).to(self.resident.device)
+        return torch.from_numpy(pad(corpus, ids, np.arange(len(texts)), *self.layout)).to(self.device)
 
     def _read(self) -> tuple[Corpus, dict[str, np.ndarray], np.ndarray]:
         if self.read is None:

@@ -70,9 +70,7 @@ class Autoencoder(Task):
     @torch.no_grad()
     def evaluate(self, data: object, split: str) -> dict[str, float]:
         net = self.evaluated()
-        found = means(self._measured(net, x, out) for x, out in self._judged(net, data, split))
-        self.net.train()
-        return found
+        return means(self._measured(net, x, out) for x, out in self._judged(net, data, split))
 
     def _measured(self, net: nn.Module, x: Tensor, out: Tensor) -> Metrics:
         picture = torch.sigmoid(out) if self.bce else out
@@ -89,17 +87,12 @@ class Autoencoder(Task):
                 out = net(seen)
             yield x, out.float()
 
-    def evaluated(self) -> nn.Module:
-        """The net to judge by: the averaged one where there is one, in evaluation mode."""
-        return self.update.average if self.update.average is not None else self.net.eval()
-
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:
         """Reconstructions (B, C, H, W) in [0, 1] of pictures in [0, 1]; or of codes (B, latent)."""
         net = self.evaluated()
         with self.place.autocast():
             out = net(batch) if batch.dim() == 4 else net.decoder(batch)
-        self.net.train()
         return (torch.sigmoid(out.float()) if self.bce else out.float()).clamp(0, 1)
 
     @torch.no_grad()

@@ -135,12 +135,7 @@ class DQN(Task):
         return metrics | {"loss": torch.stack(losses).mean(), "q": torch.stack(values).mean()}
 
     def evaluate(self, data: object, split: str) -> dict[str, float]:
-        found = score(self.predict, data, self.spec, self.place.device, split, self.eval_episodes)
-        self.net.train()
-        return found
-
-    def evaluated(self) -> nn.Module:
-        return self.update.average if self.update.average is not None else self.net.eval()
+        return score(self.predict, data, self.spec, self.place.device, split, self.eval_episodes)
 
     def predict(self, batch: Tensor) -> Tensor:
         """The best actions for observations (B, features)."""

@@ -6,7 +6,6 @@ the baseline may be a learned value as well as the book's mean.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -47,12 +46,13 @@ class Reinforce(Task):
         self.update, self.player = update(net), Player(spec, place.device)
         self.parts |= {"update": self.update, "player": self.player}
         self.scores = {"return": "max", "length": "max"}
-        self.epoch_frames = 0
 
     def steps(self, data: object) -> int:
         """At most: how long episodes are is not known."""
-        self.epoch_frames = data.epoch_frames
         return -(-data.epoch_frames // data.num_envs)
+
+    def epoch_samples(self, data: object) -> int:
+        return data.epoch_frames
 
     def batches(self, data: object, clock: object) -> Iterator[Episodes]:
         """Until the frames of all epochs so far are spent; the last episodes may go beyond."""
@@ -78,9 +78,7 @@ class Reinforce(Task):
         if self.baseline == "value":
             losses["value_loss"] = 0.5 * (values - returns).square().mean()
             loss = loss + self.value_weight * losses["value_loss"]
-        # how many steps there will be is not known: the schedule goes by frames
-        time = replace(clock, step=clock.samples, steps_per_epoch=self.epoch_frames, max_steps=None)
-        if not self.update.step(loss, time):
+        if not self.update.step(loss, clock):
             return {}
         if hasattr(self.net.norm, "update"):
             self.net.norm.update(batch.obs)
@@ -91,12 +89,7 @@ class Reinforce(Task):
         return metrics | {name: value.detach() for name, value in losses.items()}
 
     def evaluate(self, data: object, split: str) -> dict[str, float]:
-        found = score(self.predict, data, self.spec, self.place.device, split, self.eval_episodes)
-        self.net.train()
-        return found
-
-    def evaluated(self) -> nn.Module:
-        return self.update.average if self.update.average is not None else self.net.eval()
+        return score(self.predict, data, self.spec, self.place.device, split, self.eval_episodes)
 
     def predict(self, batch: Tensor) -> Tensor:
         """The likeliest actions for observations (B, features)."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dlrun.errors import UserError
 from dlrun.place import Place
 from dlrun.plots import confusion_matrix, decision_boundary, fitted_line, residuals
-from dlrun.spec import Spec, Table
+from dlrun.spec import Image, Spec, Table, Tokens
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.losses import make_loss
 from dlrun.types import Count, NonNegative, Rate
@@ -29,7 +29,7 @@ class Supervised(Task):
     def __init__(
         self,
         net: nn.Module,
-        spec: Spec,
+        spec: Image | Table | Tokens,
         place: Place,
         update: Callable[[nn.Module], Update],
         *,
@@ -134,13 +134,8 @@ class Supervised(Task):
                 values["top5"] = (out.topk(5).indices == y[:, None]).sum()
             for name, value in values.items():
                 sums[name] = sums.get(name, 0) + value.to(exact)
-        self.net.train()
         names = list(sums)
         return dict(zip(names, (torch.stack([sums[n] for n in names]) / data.size(split)).tolist(), strict=True))
-
-    def evaluated(self) -> nn.Module:
-        """The network to judge by: the averaged one where there is one, in evaluation mode."""
-        return self.update.average if self.update.average is not None else self.net.eval()
 
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:
@@ -148,7 +143,6 @@ class Supervised(Task):
         net = self.evaluated()
         with self.place.autocast():
             out = net(batch)
-        self.net.train()
         out = out.float()
         if self.spec.classes is None:
             return out

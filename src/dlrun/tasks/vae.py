@@ -91,9 +91,7 @@ class Vae(Task):
         net = self.evaluated()
         random = generator(self.place.device, 0, 1)
         codes = self.iwae_samples if split == "test" else 0
-        found = means(self._bounds(net, x, random, codes) for x, _ in rescaled(data.batches(split), data, 0.0, 1.0))
-        self.net.train()
-        return found
+        return means(self._bounds(net, x, random, codes) for x, _ in rescaled(data.batches(split), data, 0.0, 1.0))
 
     def _bounds(self, net: nn.Module, x: Tensor, random: torch.Generator, codes: int) -> Metrics:
         with self.place.autocast():
@@ -121,17 +119,12 @@ class Vae(Task):
             log_weights.append(self.log_likelihood(x, out) + (log_prior - log_q).sum(1))
         return torch.logsumexp(torch.stack(log_weights), 0) - log(codes)
 
-    def evaluated(self) -> nn.Module:
-        """The net to judge by: the averaged one where there is one, in evaluation mode."""
-        return self.update.average if self.update.average is not None else self.net.eval()
-
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:
         """Pictures (B, C, H, W) in [0, 1]: of codes (B, latent), or of the codes of pictures in [0, 1]."""
         net = self.evaluated()
         with self.place.autocast():
             out = net.decoder(net(batch)[0] if batch.dim() == 4 else batch).float()
-        self.net.train()
         return (torch.sigmoid(out) if self.bernoulli else out).clamp(0, 1)
 
     @torch.no_grad()

@@ -79,24 +79,14 @@ class WganGp(Task):
         return metrics
 
     def evaluate(self, data: object, split: str) -> dict[str, float]:
-        found = quality(self.evaluated(), self.net.latent, data, split, self.place)
-        self.net.train()
-        return found
-
-    def evaluated(self) -> nn.Module:
-        """The generator: the averaged one where there is one, in evaluation mode."""
-        return self.update.average if self.update.average is not None else self.net.generator.eval()
+        return quality(self.evaluated(), self.net.latent, data, split, self.place)
 
     def predict(self, batch: Tensor) -> Tensor:
         """Samples (B, *shape) of noise (B, latent); pixels in [-1, 1]."""
-        found = draw(self.evaluated(), batch, self.place)
-        self.net.train()
-        return found
+        return draw(self.evaluated(), batch, self.place)
 
     def preview(self, data: object) -> dict[str, Tensor]:
-        found = previews(self.evaluated(), self.net.latent, data, self.place)
-        self.net.train()
-        return found
+        return previews(self.evaluated(), self.net.latent, data, self.place)
 
     def report(self, data: object) -> dict[str, object]:
         return {"figures": figures(self.evaluated(), self.net.critic.eval(), self.net.latent, data, self.place)}
