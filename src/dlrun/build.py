@@ -3,6 +3,7 @@
 No torch until `build`: a config error takes milliseconds.
 """
 
+import re
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +28,7 @@ SECTIONS = {
     "schedule": Part("dlrun.schedules", "function"),
     "trainer": Part("dlrun.engine", "class"),
 }
+OF_RUNNER = {"weights", "published"}  # keys of a model's section that its builder does not see: dlrun.weights
 VALUES = {"seed", "data_dir", "output_dir", "run_dir", "resume", "init"}
 
 
@@ -56,6 +58,8 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
         if not (value is None and may_be_null or isinstance(value, str) and value):
             or_null = " or null" if may_be_null else ""
             problems.append(f"{key}={_short(value)}: expected a path{or_null} (a number is written as in ./5)")
+    if config.get("init") and (config.get("model") or {}).get("weights"):
+        problems.append(f"init={config['init']} and model.weights={config['model']['weights']}: expected one of them")
     for name, part in SECTIONS.items():
         if names and name not in names and config.get(name):
             problems.append(f"{name}=[...]: several options at once; expected one")
@@ -103,7 +107,7 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
         return [f"{path}._target_={target!r} is a {found.kind}: expected a {part.kind}"]
     problems = []
     for key, value in node.items():
-        if key == "_target_":
+        if key == "_target_" or path == "model" and key in OF_RUNNER - found.keys.keys():
             continue
         if key not in found.keys:
             name, near = target.rpartition(".")[2], nearest(str(key), found.keys)
@@ -119,8 +123,22 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
             problems += wrong
         elif expected := mismatch(value, found.keys[key]):
             problems.append(f"{path}.{key}={_short(value)}: expected {expected}")
+    if path == "model":
+        problems += _problems_of_weights(node)
     missing = found.required - node.keys()
     return problems + [f"{path}.{key} is missing: {target.rpartition('.')[2]} needs it" for key in sorted(missing)]
+
+
+def _problems_of_weights(model: dict) -> list[str]:
+    """What is wrong with the keys that name published weights."""
+    weights, file = model.get("weights"), model.get("published")
+    if weights is None:
+        return []
+    if weights != "imagenet":
+        return [f"model.weights={_short(weights)}: expected imagenet or null (weights of your own: init=<path>)"]
+    if not isinstance(file, str) or not re.fullmatch(r"[\w-]+-[0-9a-f]{8,64}\.pth", file):
+        return [f"model.published={_short(file)}: expected the name of torchvision's file, as in resnet18-f37072fd.pth"]
+    return []
 
 
 def _listed(words: list[str]) -> str:
@@ -215,4 +233,5 @@ def build(node: object) -> object:
     if module == "dlrun.spec":  # specs are frozen, and so are their sequences
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     found = signature(node["_target_"])
+    values = {key: value for key, value in values.items() if key not in OF_RUNNER - found.keys.keys()}
     return made(**values) if found.kind == "class" and not found.given else partial(made, **values)

@@ -163,7 +163,7 @@ def _resume(composed: DictConfig) -> float | None:
         raise _nothing_to_do(folder, done, limit)
     from dlrun.session import Session, write_config
 
-    config["init"] = None  # its weights are in its checkpoint
+    config["init"], config["model"]["weights"] = None, None  # its weights are in its checkpoint
     session = Session(config, names)
     if is_finished and _number(done, "steps") >= config["trainer"]["epochs"] * session.steps_per_epoch:
         raise _nothing_to_do(folder, done, "epochs")  # max_steps was the end of the last epoch

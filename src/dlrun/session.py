@@ -26,6 +26,7 @@ from dlrun.signals import Interrupted, Signals
 from dlrun.signatures import signature
 from dlrun.tasks.base import Task
 from dlrun.update import Diverged, Update, skip_compiler_import
+from dlrun.weights import start_from
 
 
 class Session:
@@ -54,8 +55,7 @@ class Session:
         torch.manual_seed(mix(config["seed"]))
         self.data = build(config["data"])
         net = build(config["model"])(self.data.spec)
-        if config["init"]:
-            load_weights(net, config["init"])
+        self.loaded = start_from(net, self.data.spec.outputs, config)
         self.place = place(net, device, trainer.precision, trainer.compile)
         update = partial(
             Update,
@@ -204,7 +204,8 @@ class Session:
                 "model": f"{self.names.get('model')}: {parameters:,} parameters{getattr(self.task.net, 'about', '')}",
                 "device": f"{device_name(place.device)}{threads}, {place.precision}: {place.why}",
                 "folder": f"{folder}",
-            },
+            }
+            | ({"start": self.loaded} if self.loaded else {}),
         )
 
     def final_table(self, training: Training, test: dict, outcome: Outcome) -> str:
@@ -222,34 +223,6 @@ class Session:
         tested = "test" if not is_last else f"test (epoch {clock.epoch})"
         rows = [head, val, [tested, *(number(v) for v in test.values())]]
         return f"\n{table(rows)}\n\n{why}; {clock.step:,} steps in {clock.seconds:.1f} s; {run.folder}"
-
-
-def load_weights(net: torch.nn.Module, source: str) -> None:
-    """Start from the weights of a checkpoint, or of a run's best. Raises CheckpointError where they do not fit."""
-    path = Path(source)
-    if path.is_dir():
-        path = next(
-            (p for n in ("best", "last") if (p := path / "checkpoints" / f"{n}.ckpt").exists()),
-            path / "checkpoints" / "best.ckpt",
-        )
-    try:
-        theirs, mine = load(path).get("state_dict"), net.state_dict()
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"init={source}: {error}\n  expected a run's folder, or a checkpoint in it: init=<run folder>"
-        ) from None
-    if not isinstance(theirs, dict) or not all(isinstance(value, torch.Tensor) for value in theirs.values()):
-        raise CheckpointError(f"init={source}: {path} holds no weights\n  expected a checkpoint that a run wrote")
-    wrong = [
-        f"{k}: expected {tuple(v.shape)}, found {tuple(theirs[k].shape) if k in theirs else 'nothing'}"
-        for k, v in mine.items()
-        if k not in theirs or theirs[k].shape != v.shape
-    ]
-    wrong += [f"{k}: not in this model" for k in theirs.keys() - mine.keys()]
-    if wrong:
-        more = f"\n  and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise CheckpointError(f"init={source}: the weights are another model's\n  " + "\n  ".join(wrong[:5]) + more)
-    net.load_state_dict(theirs)
 
 
 def write_config(folder: Path, files: dict[str, str]) -> None:
