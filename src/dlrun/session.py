@@ -196,12 +196,14 @@ class Session:
         data, place = self.data, self.place
         sizes = ", ".join(f"{data.size(split):,} {split}" for split in ("train", "val", "test"))
         parameters = sum(p.numel() for p in self.task.net.parameters())
+        frozen = sum(p.numel() for p in self.task.net.parameters() if not p.requires_grad)
+        about = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(self.task.net, 'about', '')}"
         threads = f" ({torch.get_num_threads()} threads)" if place.device.type == "cpu" else ""
         return header(
             dlrun.__version__,
             {
                 "data": f"{self.names.get('data')}: {sizes}; {data.describe()}",
-                "model": f"{self.names.get('model')}: {parameters:,} parameters{getattr(self.task.net, 'about', '')}",
+                "model": f"{self.names.get('model')}: {parameters:,} parameters{about}",
                 "device": f"{device_name(place.device)}{threads}, {place.precision}: {place.why}",
                 "folder": f"{folder}",
             }
