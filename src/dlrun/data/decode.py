@@ -13,6 +13,7 @@ from subprocess import PIPE, Popen
 import numpy as np
 
 LOT = 32  # pictures that a process takes at a time
+ORIENTATION = 0x0112  # of the camera: an EXIF tag
 
 Shape = tuple[int, int, int]
 
@@ -41,13 +42,14 @@ def _resized(found: object, shape: Shape, fit: str) -> object:
 
     channels, height, width = shape
     found.draft(None, 2 * (2 * max(height, width),))  # JPEGs can be decoded at a half, a quarter or an eighth
-    picture = ImageOps.exif_transpose(found)
+    picture = ImageOps.exif_transpose(found) if found.getexif().get(ORIENTATION, 1) != 1 else found
     if picture.mode.startswith("I"):
         picture = Image.fromarray((np.asarray(picture).clip(0, 2**16 - 1) >> 8).astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:  # on white
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    picture = picture.convert("L" if channels == 1 else "RGB")
+    mode = "L" if channels == 1 else "RGB"
+    picture = picture if picture.mode == mode else picture.convert(mode)  # it would copy
     if picture.size == (width, height):
         return picture
     if fit == "stretch":
