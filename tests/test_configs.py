@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from toys import NAMES, composed, models, options, read, read_option, section
 
-from dlrun.build import CONFIGS, OF_RUNNER, ConfigError, build, check
+from dlrun.build import CONFIGS, ConfigError, build, check, of_runner
 from dlrun.signatures import signature
 
 YAMLS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
@@ -64,7 +64,7 @@ def test_option_composes_and_states_each_key_once(group, option):
     assert found and found[0][0] == group
     for path, node in found:
         takes = signature(node["_target_"])
-        assert node.keys() - {"_target_"} - (OF_RUNNER if path == "model" else set()) == takes.keys.keys(), path
+        assert node.keys() - {"_target_"} - set(of_runner(node)) == takes.keys.keys(), path
         assert takes.keys.keys() == takes.required or path.endswith(".spec"), (
             f"{path}: a default that is not in the YAML"
         )

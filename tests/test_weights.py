@@ -15,7 +15,7 @@ from dlrun.build import ConfigError, build
 from dlrun.errors import CheckpointError, DataError
 from dlrun.session import Session
 from dlrun.spec import Image
-from dlrun.weights import load_weights, published, read_weights
+from dlrun.weights import copy_weights, load_weights, published, read_weights
 
 
 def net(model: str = "lenet", classes: int = 10, shape: tuple = (1, 28, 28), seed: int = 0, **keys) -> torch.nn.Module:
@@ -24,7 +24,7 @@ def net(model: str = "lenet", classes: int = 10, shape: tuple = (1, 28, 28), see
 
 
 def start(mine: torch.nn.Module, theirs: torch.nn.Module, outputs: int = 10) -> str:
-    return load_weights(mine, outputs, theirs.state_dict(), "init=x")
+    return copy_weights(mine, theirs.state_dict(), outputs, "init=x")
 
 
 # Files
@@ -43,7 +43,7 @@ def test_files_of_weights(kind, tmp_path):
         torch.save(saved, path, _use_new_zipfile_serialization=kind != "legacy")
     assert same(read_weights(str(path)), dict(state))
     mine = net(norm="batch", seed=1)
-    assert load_weights(mine, 10, read_weights(str(path)), "init=x") == f"init=x: {len(state)} tensors loaded"
+    assert load_weights(mine, str(path)) == f"init={path}: {len(state)} tensors loaded"
     assert same(dict(mine.state_dict()), dict(state))
 
 
@@ -96,6 +96,8 @@ def test_the_head_is_replaced_where_the_classes_differ(model, keys):
     loaded, kept = theirs.state_dict(), before.state_dict()
     assert all(torch.equal(mine.state_dict()[name], loaded[name]) for name in body)
     assert all(torch.equal(mine.state_dict()[name], kept[name]) for name in (weight, bias))
+    with pytest.raises(CheckpointError, match="the weights are another model's"):
+        copy_weights(mine, loaded, None, "init=x")
     width = loaded[weight].shape[1]
     assert f"new, since the head is another one: {weight} (10, {width}) -> (5, {width}), {bias} (10,) -> (5,)" in said
 
@@ -110,7 +112,7 @@ def test_a_head_of_another_form_is_replaced_behind_the_same_convolutions():
 
 def test_auxiliary_heads_may_be_left_out():
     theirs = net().state_dict() | {"aux1.fc.weight": torch.ones(3, 3)}
-    assert load_weights(net(seed=1), 10, theirs, "init=x").endswith("; not in this model: aux1.fc.weight")
+    assert copy_weights(net(seed=1), theirs, 10, "init=x").endswith("; not in this model: aux1.fc.weight")
 
 
 @pytest.mark.parametrize(("mine", "theirs"), [

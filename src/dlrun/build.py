@@ -28,7 +28,6 @@ SECTIONS = {
     "schedule": Part("dlrun.schedules", "function"),
     "trainer": Part("dlrun.engine", "class"),
 }
-OF_RUNNER = {"weights", "published"}  # keys of a model's section that its builder does not see: dlrun.weights
 VALUES = {"seed", "data_dir", "output_dir", "run_dir", "resume", "init"}
 
 
@@ -58,13 +57,13 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
         if not (value is None and may_be_null or isinstance(value, str) and value):
             or_null = " or null" if may_be_null else ""
             problems.append(f"{key}={_short(value)}: expected a path{or_null} (a number is written as in ./5)")
-    if config.get("init") and (config.get("model") or {}).get("weights"):
-        problems.append(f"init={config['init']} and model.weights={config['model']['weights']}: expected one of them")
     for name, part in SECTIONS.items():
         if names and name not in names and config.get(name):
             problems.append(f"{name}=[...]: several options at once; expected one")
         elif config.get(name):
             problems += _problems(config[name], part, name)
+    if not problems and config.get("init") and (weights := of_runner(config["model"]).get("weights")):
+        problems.append(f"init={config['init']} and model.weights={weights}: expected one of them")
     if problems:
         raise ConfigError(problems)
     _check_pairing(config, names or {})
@@ -107,7 +106,7 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
         return [f"{path}._target_={target!r} is a {found.kind}: expected a {part.kind}"]
     problems = []
     for key, value in node.items():
-        if key == "_target_" or path == "model" and key in OF_RUNNER - found.keys.keys():
+        if key == "_target_" or path == "model" and key in of_runner(node):
             continue
         if key not in found.keys:
             name, near = target.rpartition(".")[2], nearest(str(key), found.keys)
@@ -124,14 +123,22 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
         elif expected := mismatch(value, found.keys[key]):
             problems.append(f"{path}.{key}={_short(value)}: expected {expected}")
     if path == "model":
-        problems += _problems_of_weights(node)
+        problems += _problems_of_weights(of_runner(node))
     missing = found.required - node.keys()
     return problems + [f"{path}.{key} is missing: {target.rpartition('.')[2]} needs it" for key in sorted(missing)]
 
 
-def _problems_of_weights(model: dict) -> list[str]:
-    """What is wrong with the keys that name published weights."""
-    weights, file = model.get("weights"), model.get("published")
+def of_runner(model: dict) -> dict:
+    """The keys of a model's section that its builder does not see: weights (null, imagenet), their published file."""
+    return {key: model[key] for key in ("weights", "published") if key in model.keys() - _keys(model)}
+
+
+def _keys(node: dict) -> set[str]:
+    return set(signature(node["_target_"]).keys)
+
+
+def _problems_of_weights(keys: dict) -> list[str]:
+    weights, file = keys.get("weights"), keys.get("published")
     if weights is None:
         return []
     if weights != "imagenet":
@@ -233,5 +240,5 @@ def build(node: object) -> object:
     if module == "dlrun.spec":  # specs are frozen, and so are their sequences
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     found = signature(node["_target_"])
-    values = {key: value for key, value in values.items() if key not in OF_RUNNER - found.keys.keys()}
+    values = {key: value for key, value in values.items() if key not in of_runner(node)}
     return made(**values) if found.kind == "class" and not found.given else partial(made, **values)

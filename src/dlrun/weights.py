@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from dlrun.build import of_runner
 from dlrun.checkpoint import load
 from dlrun.data.sources import fetch, verify
 from dlrun.errors import CheckpointError
@@ -24,11 +25,20 @@ Weights = dict[str, Tensor]
 def start_from(net: nn.Module, outputs: int, config: dict) -> str:
     """Loads what `init` or `model.weights` names. Gives what was loaded, what was not and why; "" without either."""
     if config["init"]:
-        return load_weights(net, outputs, read_weights(config["init"]), f"init={config['init']}")
-    if config["model"].get("weights"):
-        path = published(config["model"]["published"], Path(config["data_dir"]).expanduser())
-        return load_weights(net, outputs, read_weights(str(path)), f"model.weights={config['model']['weights']}")
+        return load_weights(net, config["init"], outputs)
+    keys = of_runner(config["model"])
+    if keys.get("weights"):
+        path = published(keys["published"], Path(config["data_dir"]).expanduser())
+        return load_weights(net, str(path), outputs, f"model.weights={keys['weights']}")
     return ""
+
+
+def load_weights(net: nn.Module, source: str, outputs: int | None = None, asked: str | None = None) -> str:
+    """The weights of a run, or of a file, into `net`. outputs: of a head that may be another one; None: all must fit.
+
+    asked: what the user wrote, for messages. Gives what was loaded. Raises CheckpointError where they do not fit.
+    """
+    return copy_weights(net, read_weights(source), outputs, asked or f"init={source}")
 
 
 def read_weights(source: str) -> Weights:
@@ -76,8 +86,8 @@ def _read_torch(path: Path) -> object:
         raise CheckpointError(f"{path} is not loaded as weights: {why}") from None
 
 
-def load_weights(net: nn.Module, outputs: int, theirs: Weights, said: str) -> str:
-    """Copies them into `net` by name. outputs: of the head. Raises CheckpointError where the rest does not fit.
+def copy_weights(net: nn.Module, theirs: Weights, outputs: int | None, asked: str) -> str:
+    """By name, as `load_weights` has it.
 
     A head is what differs in the first dimension only, this run's outputs; what is named aux*; or, behind the same
     convolutions, all that follows the last layer that fits.
@@ -88,23 +98,24 @@ def load_weights(net: nn.Module, outputs: int, theirs: Weights, said: str) -> st
     unused = [name for name in theirs if name not in fits and not name.endswith("num_batches_tracked")]
     body = [name for name in new if not _is_head(name, mine[name], theirs.get(name), outputs)]
     rest = [name for name in unused if not name.startswith("aux") and (name not in mine or name in body)]
-    if (body or rest) and not (_is_tail(mine, fits, body) and _is_tail(theirs, fits, rest)):
-        raise CheckpointError(f"{said}: the weights are another model's\n  " + _differences(mine, theirs, body, rest))
+    is_tail = outputs is not None and _is_tail(mine, fits, body) and _is_tail(theirs, fits, rest)
+    if (body or rest) and not is_tail:
+        raise CheckpointError(f"{asked}: the weights are another model's\n  " + _differences(mine, theirs, body, rest))
     if not fits:
         raise CheckpointError(
-            f"{said}: none of the weights is for this model\n  " + _differences(mine, theirs, new, unused)
+            f"{asked}: none of the weights is for this model\n  " + _differences(mine, theirs, new, unused)
         )
     net.load_state_dict({name: theirs[name] for name in fits}, strict=False)
-    text = f"{said}: {len(fits)} tensors loaded"
+    text = f"{asked}: {len(fits)} tensors loaded"
     if new:
         text += f"; new, since the head is another one: {_some([_sizes(n, mine[n], theirs.get(n)) for n in new])}"
     left = [name for name in unused if name not in new]
     return text + (f"; not in this model: {_some(left)}" if left else "")
 
 
-def _is_head(name: str, mine: Tensor, theirs: Tensor | None, outputs: int) -> bool:
+def _is_head(name: str, mine: Tensor, theirs: Tensor | None, outputs: int | None) -> bool:
     if theirs is None:
-        return name.startswith("aux")
+        return outputs is not None and name.startswith("aux")
     return mine.dim() > 0 and mine.shape[1:] == theirs.shape[1:] and mine.shape[0] == outputs
 
 
