@@ -149,9 +149,9 @@ def state_names(config: dict) -> set[str]:
 
 
 @pytest.mark.parametrize(("keys", "said"), [
-    (dict(freeze=["stm"]), "task.freeze has 'stm', which matches nothing\n  expected .*: body.0.weight"),
+    (dict(freeze=["stm"]), "task.freeze has 'stm', which matches nothing\n  expected .*: stem.0.weight"),
     (dict(freeze=["*", "!haed"]), "task.freeze has '!haed', which matches nothing"),
-    (dict(freeze=["*"]), r"task.freeze=\['\*'\] leaves nothing that learns from the start, of body.0.weight"),
+    (dict(freeze=["*"]), r"task.freeze=\['\*'\] leaves nothing that learns from the start, of stem.0.weight"),
     (dict(freeze=["*"], unfreeze=[["*", 1]]), "leaves nothing that learns from the start"),
     (dict(freeze=["stem"], unfreeze=[["body", 1]]), "task.unfreeze has 'body', which is not frozen\n  expected"),
     (dict(unfreeze=[["tail", 1]]), "task.unfreeze has 'tail', which matches nothing"),
@@ -164,5 +164,5 @@ def test_bad_patterns_are_told(keys, said):
 
 def test_many_names_are_told_by_their_modules():
     names = [f"stage{i}.{j}.conv.weight" for i in range(4) for j in range(10)] + ["head.bias"]
-    assert named(names) == "head.*, stage0.*, stage1.*, stage2.*, stage3.*"
+    assert named(names) == "stage0.*, stage1.*, stage2.*, stage3.*, head.*"
     assert matching(names, "stage1", "") == {name for name in names if name.startswith("stage1.")}

@@ -33,7 +33,8 @@ def read(path: str | Path, shape: Shape, fit: str) -> np.ndarray | str:
             with Image.open(path) as found:
                 pixels = np.asarray(_resized(found, shape, fit), np.uint8)
     except Exception as error:  # a damaged file can fail in any way at all
-        return f"{type(error).__name__}: {error}".partition("\n")[0].removeprefix("UnidentifiedImageError: ")
+        why = f"{type(error).__name__}: {error}".partition("\n")[0].replace(f" {str(path)!r}", "")
+        return why.removeprefix("UnidentifiedImageError: ")
     return pixels[None] if shape[0] == 1 else pixels.transpose(2, 0, 1)
 
 

@@ -38,9 +38,10 @@ class Freezing:
         for pattern, epoch in unfreeze:
             hits = matching(self.params, pattern, f"task.unfreeze has {pattern!r}") & frozen
             if not hits:
+                there = named(name for name in self.params if name in frozen)
                 raise UserError(
                     f"task.unfreeze has {pattern!r}, which is not frozen\n"
-                    f"  expected patterns over what task.freeze={freeze} matches: {named(frozen)}"
+                    f"  expected patterns over what task.freeze={freeze} matches: {there or 'nothing'}"
                 )
             self.start |= {name: min(epoch, self.start[name]) for name in hits}
         rate = dict.fromkeys(self.params, 1.0)
@@ -92,9 +93,9 @@ def matching(names: Iterable[str], pattern: str, said: str) -> set[str]:
 
 def named(names: Iterable[str]) -> str:
     """Names of parameters, or of their modules where they are many."""
-    found = sorted(names)
+    found = whole = list(names)
     for depth in (4, 3, 2, 1):
         if len(found) > 30:
-            parts = [name.split(".") for name in names]
-            found = sorted({".".join(p[:depth]) + (".*" if len(p) > depth else "") for p in parts})
+            parts = [name.split(".") for name in whole]
+            found = list(dict.fromkeys(".".join(p[:depth]) + (".*" if len(p) > depth else "") for p in parts))
     return ", ".join(found[:30]) + (f" and {len(found) - 30} more" if len(found) > 30 else "")
