@@ -3,6 +3,7 @@
 No torch until `build`: a config error takes milliseconds.
 """
 
+import re
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -68,6 +69,8 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
             problems += _problems(config[name], part, name)
     if config.get("sweep"):
         problems += _problems(config["sweep"], SWEEP, "sweep")
+    if not problems and config.get("init") and (weights := of_runner(config["model"]).get("weights")):
+        problems.append(f"init={config['init']} and model.weights={weights}: expected one of them")
     if problems:
         raise ConfigError(problems)
     _check_pairing(config, names or {})
@@ -116,7 +119,7 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
         return [f"{path}._target_={target!r} is a {found.kind}: expected a {part.kind}"]
     problems = []
     for key, value in node.items():
-        if key == "_target_":
+        if key == "_target_" or path == "model" and key in of_runner(node):
             continue
         if key not in found.keys:
             name, near = target.rpartition(".")[2], nearest(str(key), found.keys)
@@ -132,8 +135,30 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
             problems += wrong
         elif expected := mismatch(value, found.keys[key]):
             problems.append(f"{path}.{key}={_short(value)}: expected {expected}")
+    if path == "model":
+        problems += _problems_of_weights(of_runner(node))
     missing = found.required - node.keys()
     return problems + [f"{path}.{key} is missing: {target.rpartition('.')[2]} needs it" for key in sorted(missing)]
+
+
+def of_runner(model: dict) -> dict:
+    """The keys of a model's section that its builder does not see: weights (null, imagenet), their published file."""
+    return {key: model[key] for key in ("weights", "published") if key in model.keys() - _keys(model)}
+
+
+def _keys(node: dict) -> set[str]:
+    return set(signature(node["_target_"]).keys)
+
+
+def _problems_of_weights(keys: dict) -> list[str]:
+    weights, file = keys.get("weights"), keys.get("published")
+    if weights is None:
+        return []
+    if weights != "imagenet":
+        return [f"model.weights={_short(weights)}: expected imagenet or null (weights of your own: init=<path>)"]
+    if not isinstance(file, str) or not re.fullmatch(r"[\w-]+-[0-9a-f]{8,64}\.pth", file):
+        return [f"model.published={_short(file)}: expected the name of torchvision's file, as in resnet18-f37072fd.pth"]
+    return []
 
 
 def _listed(words: list[str]) -> str:
@@ -212,4 +237,5 @@ def build(node: object) -> object:
     if module == "dlrun.spec":  # specs are frozen, and so are their sequences
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     found = signature(node["_target_"])
+    values = {key: value for key, value in values.items() if key not in of_runner(node)}
     return made(**values) if found.kind == "class" and not found.given else partial(made, **values)

@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import dlrun
-from dlrun.build import CONFIGS, check, check_hydra
+from dlrun.build import CONFIGS, check, check_hydra, of_runner
 from dlrun.errors import UserError
 from dlrun.explain import explain
 from dlrun.folders import claim_folder, died_before, find_run, forget_start, new_folder, note_start, read_summary
@@ -214,6 +214,7 @@ def _resume(composed: DictConfig) -> float | None:
     from dlrun.session import Session, write_config
 
     config["init"] = None  # its weights are in its checkpoint
+    config["model"] |= dict.fromkeys(of_runner(config["model"]))
     session = Session(config, names)
     if is_finished and _number(done, "steps") >= config["trainer"]["epochs"] * session.steps_per_epoch:
         raise _nothing_to_do(folder, done, "epochs")  # max_steps was the end of the last epoch

@@ -27,6 +27,7 @@ from dlrun.signatures import signature
 from dlrun.spec import Env, Spec
 from dlrun.tasks.base import Task
 from dlrun.update import Diverged, Update, skip_compiler_import
+from dlrun.weights import start_from
 from dlrun.world import Lost, join
 
 
@@ -60,8 +61,7 @@ class Session:
             check_together(trainer, device, self.data.spec)
             self.data.batch_size *= self.world.size  # each process has its share of a batch
         net = build(config["model"])(self.data.spec)
-        if config["init"]:
-            load_weights(net, config["init"])
+        self.loaded = start_from(net, self.data.spec.outputs, config)
         if trainer.sync_norm and self.world.size > 1:
             net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
         self.place = place(net, device, trainer.precision, trainer.compile, self.world)
@@ -78,9 +78,8 @@ class Session:
         handed = {"net": net, "spec": self.data.spec, "place": self.place, "update": update}
         needs = signature(config["task"]["_target_"]).given
         self.task: Task = build(config["task"])(**{name: handed[name] for name in needs})
-        self.best = make_best(
-            self.task, trainer
-        )  # refuses a metric that the task does not measure, before anything is written
+        # refuses a metric that the task does not measure, before anything is written
+        self.best = make_best(self.task, trainer)
         self.data.load(device, self.place.channels_last)
         self.steps_per_epoch = self.task.steps(self.data)  # refuses batches that the net cannot take, too
 
@@ -217,16 +216,19 @@ class Session:
         data, place = self.data, self.place
         sizes = ", ".join(f"{data.size(split):,} {split}" for split in ("train", "val", "test"))
         parameters = sum(p.numel() for p in self.task.net.parameters())
+        frozen = sum(p.numel() for p in self.task.net.parameters() if not p.requires_grad)
+        about = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(self.task.net, 'about', '')}"
         threads = f" ({torch.get_num_threads()} threads)" if place.device.type == "cpu" else ""
         processes = f"{self.world.size} x " if self.world.size > 1 else ""
         return header(
             dlrun.__version__,
             {
                 "data": f"{self.names.get('data')}: {sizes}; {data.describe()}",
-                "model": f"{self.names.get('model')}: {parameters:,} parameters{getattr(self.task.net, 'about', '')}",
+                "model": f"{self.names.get('model')}: {parameters:,} parameters{about}",
                 "device": f"{processes}{device_name(place.device)}{threads}, {place.precision}: {place.why}",
                 "folder": f"{folder}",
-            },
+            }
+            | ({"start": self.loaded} if self.loaded else {}),
         )
 
     def final_table(self, training: Training, test: dict, outcome: Outcome) -> str:
@@ -258,34 +260,6 @@ def check_together(trainer: Trainer, device: torch.device, spec: Spec) -> None:
             f"trainer.sync_norm=true on {device.type}: torch synchronises batch normalisation on CUDA only\n"
             "  expected trainer.sync_norm=false, or model.norm=group, which needs no other samples"
         )
-
-
-def load_weights(net: torch.nn.Module, source: str) -> None:
-    """Start from the weights of a checkpoint, or of a run's best. Raises CheckpointError where they do not fit."""
-    path = Path(source)
-    if path.is_dir():
-        path = next(
-            (p for n in ("best", "last") if (p := path / "checkpoints" / f"{n}.ckpt").exists()),
-            path / "checkpoints" / "best.ckpt",
-        )
-    try:
-        theirs, mine = load(path).get("state_dict"), net.state_dict()
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"init={source}: {error}\n  expected a run's folder, or a checkpoint in it: init=<run folder>"
-        ) from None
-    if not isinstance(theirs, dict) or not all(isinstance(value, torch.Tensor) for value in theirs.values()):
-        raise CheckpointError(f"init={source}: {path} holds no weights\n  expected a checkpoint that a run wrote")
-    wrong = [
-        f"{k}: expected {tuple(v.shape)}, found {tuple(theirs[k].shape) if k in theirs else 'nothing'}"
-        for k, v in mine.items()
-        if k not in theirs or theirs[k].shape != v.shape
-    ]
-    wrong += [f"{k}: not in this model" for k in theirs.keys() - mine.keys()]
-    if wrong:
-        more = f"\n  and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise CheckpointError(f"init={source}: the weights are another model's\n  " + "\n  ".join(wrong[:5]) + more)
-    net.load_state_dict(theirs)
 
 
 def write_config(folder: Path, files: dict[str, str]) -> None:

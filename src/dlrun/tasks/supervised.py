@@ -14,8 +14,9 @@ from dlrun.place import Place
 from dlrun.plots import confusion_matrix, decision_boundary, fitted_line, residuals
 from dlrun.spec import Image, Spec, Table, Tokens
 from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.losses import make_loss
-from dlrun.types import Count, NonNegative, Rate
+from dlrun.types import Count, NonNegative, Positive, Rate
 from dlrun.update import Update
 
 
@@ -25,6 +26,7 @@ class Supervised(Task):
     loss: see tasks/losses.py. l1, l2: weight of the sum of |w| or w^2 over the weights (not biases) whose names match
     `penalise`, added to the loss (book section 9.5; decoupled decay is optimizer=adamw). pieces: a batch is worked in
     so many pieces: the update of the whole with the memory of a part (but batch normalisation sees a piece at a time).
+    freeze, unfreeze, rates: see tasks/freezing.py.
     """
 
     def __init__(
@@ -32,7 +34,7 @@ class Supervised(Task):
         net: nn.Module,
         spec: Image | Table | Tokens,
         place: Place,
-        update: Callable[[nn.Module], Update],
+        update: Callable[..., Update],
         *,
         loss: Literal["auto", "cross_entropy", "bce", "mse_one_hot", "hinge", "mse", "mae", "huber"],
         label_smoothing: Rate,
@@ -40,6 +42,9 @@ class Supervised(Task):
         l2: NonNegative,
         penalise: list[str],
         pieces: Count,
+        freeze: list[str],
+        unfreeze: list[tuple[str, Positive]],
+        rates: list[tuple[str, Positive]],
     ) -> None:
         super().__init__(net, place)
         check_spec(spec)
@@ -47,7 +52,8 @@ class Supervised(Task):
         self.loss_name, self.loss = make_loss(loss, spec, label_smoothing)
         self.l1, self.l2 = l1, l2
         self.penalised = penalised_weights(net, penalise) if l1 or l2 else []
-        self.update = update(net)
+        self.freezing = Freezing(net, freeze, unfreeze, rates)
+        self.update = update(net, groups=self.freezing.groups)
         self.parts["update"] = self.update
         self.scores = {"loss": "min", "acc": "max"} if spec.classes else {"loss": "min", "mae": "min", "mse": "min"}
         if (spec.classes or 0) > 5:
@@ -69,6 +75,7 @@ class Supervised(Task):
         return super().steps(data)
 
     def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+        self.freezing.at(clock)
         metrics = self._step_in_pieces(batch, clock) if self.pieces > 1 else self._step(batch, clock)
         if metrics and self.update.grad_norm is not None:
             metrics["grad_norm"] = self.update.grad_norm
