@@ -18,9 +18,15 @@ class Task:
     it, and puts it among the parts, with any others that it has. scores: the metrics that `evaluate` gives,
     each with which is better, "max" or "min". goal: the one to choose the best epoch by, None where there is nothing to
     choose. A step must be a pure function of (parts, seed, clock).
+
+    takes: what predictions are made from, the usual first: "inputs" (as the data gives them) and "latent" (codes
+    (B, net.latent)), which `predict` is given; or "episodes", which `play` plays. pixels: the range of the pictures that
+    `predict` takes and gives, None for the data's own.
     """
 
     goal: str | None = None
+    takes: tuple[str, ...] = ("inputs",)
+    pixels: tuple[float, float] | None = None
     update: Update
 
     def __init__(self, net: torch.nn.Module, place: Place) -> None:
@@ -85,5 +91,9 @@ class Task:
         return {}
 
     def predict(self, batch: Tensor) -> Tensor:
-        """Outputs of the evaluated network for inputs as the data gives them."""
+        """Outputs of the evaluated network, for what `takes` says."""
         raise NotImplementedError(f"{type(self).__name__} does not predict")
+
+    def play(self, data: object, episodes: int, seed: int) -> list[tuple[float, int]]:
+        """Return and length of so many episodes, from starts by the seed."""
+        raise NotImplementedError(f"{type(self).__name__} does not play")
