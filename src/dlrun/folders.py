@@ -93,7 +93,8 @@ def find_run(which: str, output_dir: str, key: str = "resume=") -> Path:
     started = all_runs(Path(output_dir))
     if not started:
         where = Path(output_dir).resolve()
-        raise UserError(f"{key}last: there is no run under {where}\n  expected one; output_dir=... looks elsewhere")
+        elsewhere = "output_dir=..." if key else "--output-dir DIR"
+        raise UserError(f"{key}last: there is no run under {where}\n  expected one; {elsewhere} looks elsewhere")
     return started[-1]
 
 

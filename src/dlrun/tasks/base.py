@@ -19,14 +19,12 @@ class Task:
     each with which is better, "max" or "min". goal: the one to choose the best epoch by, None where there is nothing to
     choose. A step must be a pure function of (parts, seed, clock).
 
-    takes: what predictions are made from, the usual first: "inputs" (as the data gives them) and "latent" (codes
-    (B, net.latent)), which `predict` is given; or "episodes", which `play` plays. pixels: the range of the pictures that
-    `predict` takes and gives, None for the data's own.
+    takes: what predictions are made from, the usual first: "inputs" (as the data gives them), "pictures" (in [0, 1]) or
+    "latent" (codes (B, net.latent)), which `predict` is given; or "episodes", which `play` plays.
     """
 
     goal: str | None = None
     takes: tuple[str, ...] = ("inputs",)
-    pixels: tuple[float, float] | None = None
     update: Update
 
     def __init__(self, net: torch.nn.Module, place: Place) -> None:
@@ -91,7 +89,7 @@ class Task:
         return {}
 
     def predict(self, batch: Tensor) -> Tensor:
-        """Outputs of the evaluated network, for what `takes` says."""
+        """Outputs of the evaluated network for what `takes` says; pictures (B, C, H, W) are in [0, 1]."""
         raise NotImplementedError(f"{type(self).__name__} does not predict")
 
     def play(self, data: object, episodes: int, seed: int) -> list[tuple[float, int]]:
