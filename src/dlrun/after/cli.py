@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -26,6 +27,12 @@ shell completion: eval "$(dl-runs completion bash)"; for zsh after: autoload -Uz
 
 
 class Parser(argparse.ArgumentParser):
+    """What starts with a minus and a digit is a row of numbers, not a flag."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self._negative_number_matcher = re.compile(r"-[\d.][\d.,eE+-]*$")
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}\n  expected what {self.prog} --help says")
 
