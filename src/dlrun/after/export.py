@@ -51,14 +51,14 @@ def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
     with within_memory():
         run = Finished(folder, FP32)
         way = run.task.takes[0]
-        graph = Graph(run, "inputs" if way == "episodes" else way).eval()
+        graph = Graph(run, way).eval()
         samples = real_samples(run, way)
         with torch.no_grad():
             wanted = [graph(x) for x in batches(samples)]
         temporary = out.with_name(f".part.{out.name}")
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
-            WRITERS[form](run, graph, samples, temporary)
+            write(form, run, graph, samples, temporary)
             model = READERS[form](folder, way, temporary)
             with torch.no_grad():
                 worst = compare([model(x) for x in batches(samples)], wanted, form)
@@ -74,14 +74,30 @@ def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
     yield f"  checked {len(samples)} real samples in batches of {sizes}: within {worst:.1e}, limit {TOLERANCE:g}"
 
 
+def write(form: str, run: Finished, graph: Graph, samples: Tensor, path: Path) -> None:
+    """Raises UserError where torch cannot make such a file of this model: exporters fail in any way at all."""
+    try:
+        WRITERS[form](run, graph, samples, path)
+    except (OSError, UserError):
+        raise
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"torch cannot export {run.names.get('model')} as {form}: {type(error).__name__}: {said}\n"
+            f"  expected another --format: {', '.join(name for name in WRITERS if name != form)}"
+        ) from error
+
+
 def facts(run: Finished, graph: Graph, samples: Tensor, output: Tensor, form: str) -> dict[str, str]:
     """What goes in and comes out."""
     if form in ("safetensors", "state_dict"):
         count = sum(value.numel() for value in run.task.best_state().values())
         return {"holds": f"{count:,} numbers of the net; what it takes is normalised, as the data is"}
-    kind = str(samples.dtype).removeprefix("torch.")
-    gives = "x".join(["batch", *map(str, output.shape[1:])])
-    return {"takes": f"{kind} {'x'.join(['batch', *map(str, samples.shape[1:])])}", "gives": f"float32 {gives}"}
+    return {"takes": _described(samples), "gives": _described(output)}
+
+
+def _described(x: Tensor) -> str:
+    return f"{str(x.dtype).removeprefix('torch.')} (batch{''.join(f', {size}' for size in x.shape[1:])})"
 
 
 def notes(run: Finished) -> dict[str, object]:
@@ -197,7 +213,7 @@ def _with_weights(folder: Path, way: str, state: dict[str, Tensor]) -> Model:
     for parameter in run.task.net.parameters():
         parameter.data.fill_(float("nan"))
     run.task.load_best_state(state)
-    return Graph(run, "inputs" if way == "episodes" else way).eval()
+    return Graph(run, way).eval()
 
 
 @contextmanager

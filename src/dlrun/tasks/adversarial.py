@@ -55,7 +55,7 @@ def noise(latent: int, count: int, place: Place, seed: int) -> Tensor:
 def draw(net: nn.Module, z: Tensor, place: Place, size: int = 500) -> Tensor:
     """What a generator makes of noise, in pieces that fit the memory: (N, latent) -> (N, *shape)."""
     parts = []
-    for piece in z.split(size) if len(z) > size else [z]:
+    for piece in (z,) if torch.compiler.is_exporting() else z.split(size):  # a graph is for batches of any size
         with place.autocast():
             parts.append(net(piece).float())
     return torch.cat(parts)
