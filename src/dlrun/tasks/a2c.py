@@ -13,7 +13,7 @@ from dlrun.place import Place
 from dlrun.spec import Env
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.returns import explained_variance, gae
-from dlrun.tasks.rollout import Player, Rollout, check_player, score
+from dlrun.tasks.rollout import Player, Rollout, check_player, play, score
 from dlrun.types import Count, Fraction, NonNegative
 from dlrun.update import Update
 
@@ -22,6 +22,7 @@ class A2C(Task):
     """length: steps of each environment per rollout, each the batch of one update."""
 
     goal = "return"
+    takes = ("episodes",)
 
     def __init__(
         self,
@@ -93,3 +94,6 @@ class A2C(Task):
     def predict(self, batch: Tensor) -> Tensor:
         """The likeliest actions for observations (B, features)."""
         return self.evaluated().act(batch, None)
+
+    def play(self, data: object, episodes: int, seed: int) -> list[tuple[float, int]]:
+        return play(self.predict, data, self.spec, self.place.device, episodes, seed)

@@ -55,10 +55,16 @@ def noise(latent: int, count: int, place: Place, seed: int) -> Tensor:
 def draw(net: nn.Module, z: Tensor, place: Place, size: int = 500) -> Tensor:
     """What a generator makes of noise, in pieces that fit the memory: (N, latent) -> (N, *shape)."""
     parts = []
-    for piece in z.split(size):
+    for piece in (z,) if torch.compiler.is_exporting() else z.split(size):  # a graph is for batches of any size
         with place.autocast():
             parts.append(net(piece).float())
     return torch.cat(parts)
+
+
+def predicted(net: nn.Module, z: Tensor, spec: Image | Table, place: Place) -> Tensor:
+    """Samples (N, *shape) of noise (N, latent): pixels in [0, 1], rows as they are."""
+    samples = draw(net, z, place)
+    return ((samples + 1) / 2).clamp(0, 1) if isinstance(spec, Image) else samples
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from dlrun.seeds import mix
 from dlrun.spec import Env
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.replay import Replay
-from dlrun.tasks.rollout import Player, check_player, score
+from dlrun.tasks.rollout import Player, check_player, play, score
 from dlrun.types import Count, Fraction, Index
 from dlrun.update import Update
 
@@ -42,6 +42,7 @@ class DQN(Task):
     """
 
     goal = "return"
+    takes = ("episodes",)
 
     def __init__(
         self,
@@ -140,6 +141,9 @@ class DQN(Task):
     def predict(self, batch: Tensor) -> Tensor:
         """The best actions for observations (B, features)."""
         return self.evaluated()(batch).argmax(1)
+
+    def play(self, data: object, episodes: int, seed: int) -> list[tuple[float, int]]:
+        return play(self.predict, data, self.spec, self.place.device, episodes, seed)
 
 
 @torch.no_grad()

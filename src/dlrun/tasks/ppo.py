@@ -18,7 +18,7 @@ from dlrun.place import Place
 from dlrun.spec import Env
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.returns import explained_variance, gae
-from dlrun.tasks.rollout import Player, RewardScale, Rollout, check_player, score
+from dlrun.tasks.rollout import Player, RewardScale, Rollout, check_player, play, score
 from dlrun.types import Count, Fraction, NonNegative, Positive
 from dlrun.update import Update
 
@@ -51,6 +51,7 @@ class PPO(Task):
     """
 
     goal = "return"
+    takes = ("episodes",)
 
     def __init__(
         self,
@@ -190,6 +191,9 @@ class PPO(Task):
     def predict(self, batch: Tensor) -> Tensor:
         """The likeliest actions for observations (B, features)."""
         return self.evaluated().act(batch, None)
+
+    def play(self, data: object, episodes: int, seed: int) -> list[tuple[float, int]]:
+        return play(self.predict, data, self.spec, self.place.device, episodes, seed)
 
 
 def surrogate(log_ratio: Tensor, advantages: Tensor, clip: float | None) -> Tensor:

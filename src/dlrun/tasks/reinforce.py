@@ -15,7 +15,7 @@ from dlrun.place import Place
 from dlrun.spec import Env
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.returns import rewards_to_go
-from dlrun.tasks.rollout import Episodes, Player, check_player, score
+from dlrun.tasks.rollout import Episodes, Player, check_player, play, score
 from dlrun.types import Count, Fraction, NonNegative
 from dlrun.update import Update
 
@@ -24,6 +24,7 @@ class Reinforce(Task):
     """baseline: none, mean (of the batch's rewards to go) or value (learned). A return is one up to a time limit."""
 
     goal = "return"
+    takes = ("episodes",)
 
     def __init__(
         self,
@@ -94,3 +95,6 @@ class Reinforce(Task):
     def predict(self, batch: Tensor) -> Tensor:
         """The likeliest actions for observations (B, features)."""
         return self.evaluated().act(batch, None)
+
+    def play(self, data: object, episodes: int, seed: int) -> list[tuple[float, int]]:
+        return play(self.predict, data, self.spec, self.place.device, episodes, seed)

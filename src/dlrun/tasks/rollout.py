@@ -197,18 +197,19 @@ def to_world(spec: Env, actions: np.ndarray) -> np.ndarray:
 def score(
     act: Callable[[Tensor], Tensor], data: object, spec: Env, device: torch.device, split: str, episodes: int
 ) -> dict:
-    """Mean return and length of `play`."""
-    returns, lengths = zip(*play(act, data, spec, device, split, episodes), strict=True)
+    """Mean return and length of `play`, always from the same starts."""
+    found = play(act, data, spec, device, episodes, mix(SPLITS[split], episodes, 3))
+    returns, lengths = zip(*found, strict=True)
     return {"return": sum(returns) / episodes, "length": sum(lengths) / episodes}
 
 
 @torch.inference_mode()
 def play(
-    act: Callable[[Tensor], Tensor], data: object, spec: Env, device: torch.device, split: str, episodes: int
-) -> list:
-    """(return, length) of so many episodes, always the same starts: one from each of as many environments."""
+    act: Callable[[Tensor], Tensor], data: object, spec: Env, device: torch.device, episodes: int, seed: int
+) -> list[tuple[float, int]]:
+    """Return and length of so many episodes: one from each of as many starts, drawn by the seed."""
     worlds = data.make(episodes)
-    obs, alive = worlds.reset(mix(SPLITS[split], episodes, 3)), np.ones(episodes, bool)
+    obs, alive = worlds.reset(seed), np.ones(episodes, bool)
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
     while alive.any():
         actions = act(torch.from_numpy(obs).to(device)).cpu().numpy()

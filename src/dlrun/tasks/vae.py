@@ -33,6 +33,8 @@ class Vae(Task):
     importance-weighted bound on the test part, 0 for none.
     """
 
+    takes = ("latent", "pictures")
+
     def __init__(
         self,
         net: nn.Module,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dlrun.place import Place
 from dlrun.spec import Image, Table
-from dlrun.tasks.adversarial import check_pair, draw, figures, held, previews, quality, real_batches, scores
+from dlrun.tasks.adversarial import check_pair, figures, held, predicted, previews, quality, real_batches, scores
 from dlrun.tasks.base import Metrics, Task
 from dlrun.types import Count, Positive
 from dlrun.update import Update
@@ -19,6 +19,8 @@ from dlrun.update import Update
 
 class Wgan(Task):
     """clip: every weight of the critic is kept in [-clip, clip]. turns: of the critic for each of the generator's."""
+
+    takes = ("latent",)
 
     def __init__(
         self,
@@ -31,6 +33,7 @@ class Wgan(Task):
         turns: Count,
     ) -> None:
         super().__init__(net, place)
+        self.spec = spec
         check_pair(net, spec, "wgan")
         self.turns, self.clip = turns, clip
         self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)
@@ -69,8 +72,8 @@ class Wgan(Task):
         return quality(self.evaluated(), self.net.latent, data, split, self.place)
 
     def predict(self, batch: Tensor) -> Tensor:
-        """Samples (B, *shape) of noise (B, latent); pixels in [-1, 1]."""
-        return draw(self.evaluated(), batch, self.place)
+        """Samples (B, *shape) of noise (B, latent); pixels in [0, 1]."""
+        return predicted(self.evaluated(), batch, self.spec, self.place)
 
     def preview(self, data: object) -> dict[str, Tensor]:
         return previews(self.evaluated(), self.net.latent, data, self.place)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dlrun.place import Place
 from dlrun.spec import Image, Table
-from dlrun.tasks.adversarial import check_pair, draw, figures, held, previews, quality, real_batches, scores
+from dlrun.tasks.adversarial import check_pair, figures, held, predicted, previews, quality, real_batches, scores
 from dlrun.tasks.base import Metrics, Task
 from dlrun.types import Count, NonNegative
 from dlrun.update import Update
@@ -22,6 +22,8 @@ from dlrun.update import Update
 
 class WganGp(Task):
     """penalty: its weight, lambda. turns: of the critic for each of the generator's."""
+
+    takes = ("latent",)
 
     def __init__(
         self,
@@ -34,6 +36,7 @@ class WganGp(Task):
         turns: Count,
     ) -> None:
         super().__init__(net, place)
+        self.spec = spec
         check_pair(net, spec, "wgan_gp")
         if any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in net.critic.modules()):
             warnings.warn(
@@ -82,8 +85,8 @@ class WganGp(Task):
         return quality(self.evaluated(), self.net.latent, data, split, self.place)
 
     def predict(self, batch: Tensor) -> Tensor:
-        """Samples (B, *shape) of noise (B, latent); pixels in [-1, 1]."""
-        return draw(self.evaluated(), batch, self.place)
+        """Samples (B, *shape) of noise (B, latent); pixels in [0, 1]."""
+        return predicted(self.evaluated(), batch, self.spec, self.place)
 
     def preview(self, data: object) -> dict[str, Tensor]:
         return previews(self.evaluated(), self.net.latent, data, self.place)
