@@ -11,20 +11,21 @@ from pathlib import Path
 
 import numpy
 
+from dlrun import plots
 from dlrun.checkpoint import Checkpoints
 from dlrun.errors import UserError
 from dlrun.folders import write_whole
 
 
 class Run:
-    """Writes what a run leaves behind. rows: the epochs' rows of metrics so far."""
+    """Writes what a run leaves behind. rows: the epochs' rows of metrics so far; windows: those of the last steps."""
 
     def __init__(self, folder: Path, facts: dict) -> None:
         self.folder, self.facts = folder, facts
         self.checkpoints = Checkpoints(folder / "checkpoints")
         self.log_file = open(folder / "run.log", "a", encoding="utf-8", buffering=1)
         self.metrics_path = folder / "metrics.jsonl"
-        self.metrics_file, self.num_rows, self.rows = None, 0, []
+        self.metrics_file, self.num_rows, self.rows, self.windows = None, 0, [], []
         self.writer, self.purge_step, self.purged = None, None, []
         self.started, self.is_heard = time.time(), True
 
@@ -62,7 +63,9 @@ class Run:
         write_whole(self.metrics_path, b"".join(lines).decode())
         rows = [{k: math.nan if v is None else v for k, v in json.loads(line).items()} for line in lines]
         self.num_rows, self.purge_step = num_rows, step if is_mid_epoch else step + 1
-        self.rows = [row for row in rows if not any(key.startswith("step/") for key in row)]
+        self.rows, self.windows = [], []
+        for row in rows:
+            self._list_of(row).append(row)
         self.purged = [row for row in rows if row["step"] >= self.purge_step]
 
     def log(self, row: dict, step: int, pictures: dict | None = None) -> None:
@@ -71,12 +74,14 @@ class Run:
             self.metrics_file = open(self.metrics_path, "a", encoding="utf-8", buffering=1)
         self.metrics_file.write(json.dumps(finite(row)) + "\n")
         self.num_rows += 1
-        if not any(key.startswith("step/") for key in row):
-            self.rows.append(row)
+        self._list_of(row).append(row)
         board = self.tensorboard()
         self._draw(row)
         for name, picture in (pictures or {}).items():
             board.add_image(name, picture, step)
+
+    def _list_of(self, row: dict) -> list[dict]:
+        return self.windows if any(key.startswith("step/") for key in row) else self.rows
 
     def _draw(self, row: dict) -> None:
         for name, value in row.items():
@@ -115,6 +120,18 @@ class Run:
         figure.savefig(self.folder / "plots" / f"{name}.png")
         pixels = numpy.asarray(figure.canvas.buffer_rgba())[..., :3]
         self.tensorboard().add_image(f"plots/{name}", pixels, step, dataformats="HWC")
+
+    def keep(self, report: dict, step: int) -> dict:
+        """Draws and writes what a report has for the folder; gives the rest, which is for the summary.
+
+        figures: by name. lines: lists of numbers by label, by the plot's name. files: texts by file name.
+        """
+        lines = {name: plots.lines(drawn) for name, drawn in report.pop("lines", {}).items()}
+        for name, figure in (report.pop("figures", {}) | lines).items():
+            self.plot(name, figure, step)
+        for name, text in report.pop("files", {}).items():
+            write_whole(self.folder / name, text)
+        return report
 
     def close(self) -> None:
         with ExitStack() as files:  # each of them, whatever becomes of the others

@@ -130,17 +130,14 @@ class Session:
         test = task.evaluate(self.data, "test")
         if self.world.rank:
             return best.score if best else None
-        report = task.report(self.data)
+        report = run.keep(task.report(self.data), clock.step)
         if hasattr(task.net, "report"):  # what the net itself has to tell
-            report |= task.net.report()
-        for name, figure in report.pop("figures", {}).items():
-            run.plot(name, figure, clock.step)
+            report |= run.keep(task.net.report(), clock.step)
         for name in sorted(
             {key.partition("/")[2] for row in run.rows for key in row if key.startswith(("train/", "val/"))}
         ):
-            run.plot(
-                name, plots.curves(run.rows, name, best.epoch if best and best.score is not None else None), clock.step
-            )
+            marked = best.epoch if best and best.score is not None else None
+            run.plot(name, plots.curves(run.rows, name, marked, run.windows), clock.step)
         speeds = [row["time/samples_per_s"] for row in run.rows]
         results |= {
             "test": {f"test/{name}": value for name, value in test.items()} | report,
