@@ -87,3 +87,10 @@ class Task:
     def predict(self, batch: Tensor) -> Tensor:
         """Outputs of the evaluated network for inputs as the data gives them."""
         raise NotImplementedError(f"{type(self).__name__} does not predict")
+
+    def sample(self, seed: int) -> Tensor:
+        """What a generative task makes of noise that is drawn from a seed, as many as its n_samples says.
+
+        As `predict` gives it for that noise.
+        """
+        raise NotImplementedError(f"{type(self).__name__} makes no samples")
