@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy
 
-from dlrun import plots
+from dlrun import film, plots
 from dlrun.checkpoint import Checkpoints
 from dlrun.errors import UserError
 from dlrun.folders import write_whole
@@ -28,6 +28,7 @@ class Run:
         self.metrics_file, self.num_rows, self.rows, self.windows = None, 0, [], []
         self.writer, self.purge_step, self.purged = None, None, []
         self.started, self.is_heard = time.time(), True
+        self.pictures, self.unsynced = folder / "pictures", []
 
     def say(self, text: str) -> None:
         """A line in the log and on the terminal (above the bar, if there is one), as long as somebody listens there."""
@@ -67,9 +68,13 @@ class Run:
         for row in rows:
             self._list_of(row).append(row)
         self.purged = [row for row in rows if row["step"] >= self.purge_step]
+        epochs = {row["epoch"] for row in self.rows}
+        for picture in film.kept(self.pictures):
+            if film.epoch_of(picture) not in epochs:
+                picture.unlink()
 
     def log(self, row: dict, step: int, pictures: dict | None = None) -> None:
-        """A row of metrics: a line of metrics.jsonl and points of TensorBoard's curves."""
+        """A row of metrics: a line of metrics.jsonl and points of TensorBoard's curves; an epoch's pictures with it."""
         if self.metrics_file is None:
             self.metrics_file = open(self.metrics_path, "a", encoding="utf-8", buffering=1)
         self.metrics_file.write(json.dumps(finite(row)) + "\n")
@@ -79,6 +84,8 @@ class Run:
         self._draw(row)
         for name, picture in (pictures or {}).items():
             board.add_image(name, picture, step)
+            film.keep(path := film.path_of(self.pictures, name, row["epoch"]), picture)
+            self.unsynced.append(path)
 
     def _list_of(self, row: dict) -> list[dict]:
         return self.windows if any(key.startswith("step/") for key in row) else self.rows
@@ -105,6 +112,10 @@ class Run:
         """Everything logged so far is with the system: a checkpoint may be written that counts on it."""
         if self.metrics_file is not None:
             os.fsync(self.metrics_file.fileno())
+        for picture in self.unsynced:
+            with suppress(FileNotFoundError), open(picture, "r+b") as file:  # a picture is the user's to remove
+                os.fsync(file.fileno())
+        self.unsynced.clear()
         if self.writer is not None:
             self.writer.flush()
 
@@ -132,6 +143,10 @@ class Run:
         for name, text in report.pop("files", {}).items():
             write_whole(self.folder / name, text)
         return report
+
+    def assemble_pictures(self) -> None:
+        """The epochs' pictures as a strip and an animation, plots/<name>_strip.png and plots/<name>.gif."""
+        film.assemble(self.pictures, self.folder / "plots")
 
     def close(self) -> None:
         with ExitStack() as files:  # each of them, whatever becomes of the others
