@@ -26,7 +26,7 @@ from dlrun.explain import explain
 from dlrun.folders import claim_folder, find_run, new_folder, read_summary
 from dlrun.usage import usage
 
-LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta")
+LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
 RESUMABLE = ("trainer.device", *(f"trainer.{name}" for name in LIMITS))
 
 
@@ -191,6 +191,8 @@ def _reached(trainer: dict, before: object, done: dict) -> str | None:
     """The limit that leaves a finished run nothing to do, if one does: the one that stopped it, as long as that was not
     raised, comes first. Epochs that a limit cut short go on, so they do not count."""
     by = done.get("stopped_by")
+    if by == "stop_at" and isinstance(before, dict) and trainer["stop_at"] == before.get("stop_at"):
+        return by
     stopper = by if by in ("max_steps", "max_time", "patience") else "epochs"
     reached = {
         "epochs": _number(done, "epochs") if stopper == "epochs" else 0,

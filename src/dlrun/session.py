@@ -76,7 +76,7 @@ class Session:
     def start(self, folder: Path, resumed: bool) -> tuple[Outcome, float | None]:
         """Train in this folder to the end or to a signal. Gives the outcome and the goal metric, if it came to that."""
         with writing_to(folder), within_memory():
-            run = Run(folder, self.facts())
+            run = Run(folder, self.facts(), "samples" if self.task.epoch_samples(self.data) else "step")
             try:
                 with Signals() as signals:
                     outcome, value = self.train(run, resumed, signals)
@@ -158,12 +158,17 @@ class Session:
         if hasattr(task.net, "report"):  # what the net itself has to tell
             report |= task.net.report()
         for name, figure in report.pop("figures", {}).items():
-            run.plot(name, figure, clock.step)
-        for name in sorted(
-            {key.partition("/")[2] for row in run.rows for key in row if key.startswith(("train/", "val/"))}
-        ):
+            run.plot(name, figure, clock.time)
+        for name, film in report.pop("films", {}).items():
+            if isinstance(film, str):
+                run.say(f"no plots/{name}.gif: {film}")
+            else:
+                run.film(name, *film)
+        names = {key.partition("/")[2] for row in run.rows for key in row if key.startswith(("train/", "val/"))}
+        for name in sorted(names - {f"{name}_std" for name in names}):
+            best_epoch = best.epoch if best and best.score is not None else None
             run.plot(
-                name, plots.curves(run.rows, name, best.epoch if best and best.score is not None else None), clock.step
+                name, plots.curves(run.rows, name, best_epoch, "epoch" if run.axis == "step" else run.axis), clock.time
             )
         speeds = [row["time/samples_per_s"] for row in run.rows]
         results |= {
@@ -175,7 +180,7 @@ class Session:
             results["skipped_steps"] = skipped
         board = run.tensorboard()
         for name, value in test.items():
-            board.add_scalar(f"test/{name}", value, clock.step)
+            board.add_scalar(f"test/{name}", value, clock.time)
         run.summarise("finished", **results)
         run.say(self.final_table(training, test, outcome))
         return best.score if best else None
