@@ -30,7 +30,7 @@ from dlrun.saved import plain, read_config
 from dlrun.sweep.zips import is_zip, key_of
 from dlrun.usage import usage
 
-LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta")
+LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
 RESUMABLE = ("trainer.device", *(f"trainer.{name}" for name in LIMITS))
 
 
@@ -239,6 +239,8 @@ def _reached(trainer: dict, before: object, done: dict) -> str | None:
     """The limit that leaves a finished run nothing to do, if one does: the one that stopped it, as long as that was not
     raised, comes first. Epochs that a limit cut short go on, so they do not count."""
     by = done.get("stopped_by")
+    if by == "stop_at" and isinstance(before, dict) and trainer["stop_at"] == before.get("stop_at"):
+        return by
     stopper = by if by in ("max_steps", "max_time", "patience") else "epochs"
     reached = {
         "epochs": _number(done, "epochs") if stopper == "epochs" else 0,

@@ -45,7 +45,8 @@ class Session:
     def start(self, folder: Path, resumed: bool) -> tuple[Outcome, float | None]:
         """Train in this folder to the end or to a signal. Gives the outcome and the goal metric, if it came to that."""
         with writing_to(folder), within_memory():
-            run = Silent(folder) if self.world.rank else Run(folder, self.facts())
+            axis = "samples" if self.task.epoch_samples(self.data) else "step"
+            run = Silent(folder) if self.world.rank else Run(folder, self.facts(), axis)
             try:
                 with Signals(self.world) as signals:
                     outcome, value = self.train(run, resumed, signals)
@@ -130,14 +131,13 @@ class Session:
         test = task.evaluate(self.data, "test")
         if self.world.rank:
             return best.score if best else None
-        report = run.keep(task.report(self.data), clock.step)
+        report = run.keep(task.report(self.data), clock.time)
         if hasattr(task.net, "report"):  # what the net itself has to tell
-            report |= run.keep(task.net.report(), clock.step)
-        for name in sorted(
-            {key.partition("/")[2] for row in run.rows for key in row if key.startswith(("train/", "val/"))}
-        ):
-            marked = best.epoch if best and best.score is not None else None
-            run.plot(name, plots.curves(run.rows, name, marked, run.windows), clock.step)
+            report |= run.keep(task.net.report(), clock.time)
+        names = {key.partition("/")[2] for row in run.rows for key in row if key.startswith(("train/", "val/"))}
+        marked, over = best.epoch if best and best.score is not None else None, run.axis.replace("step", "epoch")
+        for name in sorted(names - {f"{name}_std" for name in names}):
+            run.plot(name, plots.curves(run.rows, name, marked, run.windows, over), clock.time)
         speeds = [row["time/samples_per_s"] for row in run.rows]
         results |= {
             "test": {f"test/{name}": value for name, value in test.items()} | report,
@@ -148,7 +148,7 @@ class Session:
             results["skipped_steps"] = skipped
         board = run.tensorboard()
         for name, value in test.items():
-            board.add_scalar(f"test/{name}", value, clock.step)
+            board.add_scalar(f"test/{name}", value, clock.time)
         run.summarise("finished", **results)
         run.say(self.final_table(training, test, outcome))
         return best.score if best else None
