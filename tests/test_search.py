@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_sweep_killed import of, results, start, state
+from test_sweep_killed import left_running, of, results, start, state
 
 from dlrun.build import CONFIGS
 from dlrun.errors import UserError
@@ -217,6 +217,14 @@ def test_several_goals_in_a_database(tmp_path):
     assert [t.state.name for t in study.trials] == ["COMPLETE"] * 4
     found = {job["trial"]: job["values"] for job in state(tmp_path / "a")["jobs"]}
     assert {t.number: t.values for t in study.trials} == {n: [-v["val/loss"], v["val/acc"]] for n, v in found.items()}
+
+
+def test_a_goal_that_nobody_measures(tmp_path):
+    """Only the first job can say: the sweep ends there, and its job with it."""
+    process = start(tmp_path / "a", 4, 1, goal="val/f1", seconds=1.0, sampler="random")
+    assert process.wait(timeout=60) == 1 and not left_running(tmp_path / "a")
+    said = (tmp_path / "a.log").read_text()
+    assert "sweep.goal=val/f1 is not measured here; did you mean 'val/loss'?\n  expected one of: val/loss\n" in said
 
 
 @pytest.mark.parametrize("pruner", ["median", "percentile", "asha", "hyperband"])

@@ -114,6 +114,21 @@ def test_what_a_job_does_is_its_own_result(tmp_path):
     assert os.readlink(folder / "best") == "2" and len((folder / "finished").read_text().splitlines()) == 8
 
 
+def test_stopped_and_resumed(tmp_path):
+    """Asked to stop, it lets its jobs save and end; they go on from there, and nothing is begun meanwhile."""
+    process = start(tmp_path / "a", 4, 2, epochs=20, seconds=0.05)
+    deadline = time.monotonic() + 30
+    while len(list(tmp_path.glob("a/*/*_sweep/*/checkpoints/last.ckpt"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0 and not left_running(tmp_path / "a")
+    assert [job["status"] for job in state(tmp_path / "a")["jobs"]] == ["stopped", "stopped", "waiting", "waiting"]
+    assert "4 jobs are left; go on with: dl-run -m sweep.resume=" in (tmp_path / "a.log").read_text()
+    assert start(tmp_path / "a", 4, 2, epochs=20, seconds=0.0).wait(timeout=30) == 0
+    assert [(job[2], len(job[4])) for job in results(tmp_path / "a")] == [("finished", 20)] * 4
+    assert (tmp_path / "a.log").read_text().count(" goes on\n") == 2
+
+
 def test_nobody_listens(tmp_path):
     """As in dl-run -m ... | head: the jobs are worth more."""
     command = [sys.executable, str(HERE / "sweeps.py"), json.dumps({"args": [str(tmp_path / "a"), 3, 1]})]
