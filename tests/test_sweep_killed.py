@@ -75,9 +75,8 @@ def rows(run: Path) -> list[dict]:
 @pytest.mark.parametrize(("jobs", "search"), [(1, {}), (3, {}), (1, {"sampler": "tpe"})])
 def test_killed_at_random_moments(tmp_path, jobs, search):
     """As many finished jobs as there are to be, each once, with the numbers of a sweep that was never killed."""
-    num = 8
-    hits = kill_often(tmp_path / "killed", 6, jobs, num, jobs, **search)
-    assert hits >= 3
+    num = 6
+    assert kill_often(tmp_path / "killed", 4, jobs, num, jobs, **search) >= 2
     assert start(tmp_path / "whole", num, 4 if not search else jobs, **search).wait(timeout=100) == 0
     mine, whole = results(tmp_path / "killed"), results(tmp_path / "whole")
     assert [job[2] for job in mine] == ["finished"] * num and [job[0] for job in mine] == list(range(num))
@@ -210,21 +209,23 @@ def real_kills(folder: Path, kills: int, seconds: float, *arguments: str) -> int
 SMALL = ["trainer.epochs=30", "trainer.checkpoint_gap=0.1"]
 
 
-def test_real_runs_killed(tmp_path):
-    """In the middle of their epochs, too; two at once."""
-    arguments = ["data=moons", "model=linear", "seed=0,1", "sweep.jobs=2", "trainer.epochs=200", SMALL[1]]
-    process = dl_run(tmp_path / "killed", "-m", *arguments)
+def test_a_real_run_killed(tmp_path):
+    """In the middle of its epochs: dl-run itself, to the bit."""
+    from runs import assert_same, compose, train
+
+    small = ["data=moons", "model=linear", "trainer.epochs=400", SMALL[1]]
+    process = dl_run(tmp_path / "killed", "-m", *small)
     deadline = time.monotonic() + 100
     saved = "killed/outputs/*/*_sweep/*/checkpoints/last.ckpt"
     while not list(tmp_path.glob(saved)) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
     process.wait()
-    assert {"running"} == {job["status"] for job in state(tmp_path / "killed" / "outputs")["jobs"]}
+    assert [job["status"] for job in state(tmp_path / "killed" / "outputs")["jobs"]] == ["running"]
     assert dl_run(tmp_path / "killed", "-m", "sweep.resume=last").wait(timeout=100) == 0
     assert " goes on" in (tmp_path / "killed" / "log").read_text()
-    assert dl_run(tmp_path / "whole", "-m", *arguments).wait(timeout=100) == 0
-    same_results(tmp_path / "killed", tmp_path / "whole")
+    train(tmp_path / "whole", compose(*small))
+    assert_same(of(tmp_path / "killed" / "outputs") / "0", tmp_path / "whole")
 
 
 @pytest.mark.slow
