@@ -22,14 +22,15 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import dlrun
-from dlrun.build import CONFIGS, check, check_hydra
+from dlrun.build import CONFIGS, check, check_hydra, of_runner
 from dlrun.errors import UserError
 from dlrun.explain import explain
-from dlrun.folders import claim_folder, find_run, new_folder, read_summary
+from dlrun.folders import claim_folder, died_before, find_run, forget_start, new_folder, note_start, read_summary
+from dlrun.saved import plain, read_config
 from dlrun.sweep.zips import is_zip, key_of
 from dlrun.usage import usage
 
-LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta")
+LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
 RESUMABLE = ("trainer.device", *(f"trainer.{name}" for name in LIMITS))
 
 
@@ -153,22 +154,35 @@ def _start(composed: DictConfig) -> float | None:
     names = dict(context.runtime.choices)
     config = plain(composed)
     check(config, names)
+    if config["mode"] == "summary":
+        from dlrun.summary import summary
+
+        print(summary(config, names))
+        return None
+    config["trainer"]["processes"] = _together(config["trainer"], "expected the same number in both")
     composed = OmegaConf.masked_copy(composed, [key for key in composed if key != "sweep"])  # none of a run's
     from dlrun.session import Session, write_config
 
     session = Session(config, names)
-    wanted = config["run_dir"] or (context.run.dir if context.run.dir != "." else None)
-    name = f"{names['model']}_{names['data']}"
-    folder = claim_folder(Path(wanted)) if wanted else new_folder(Path(config["output_dir"]), name)
-    write_config(
-        folder,
-        {
-            "config": OmegaConf.to_yaml(composed),
-            "hydra": OmegaConf.to_yaml(OmegaConf.create({"hydra": context})),
-            "overrides": OmegaConf.to_yaml(context.overrides.task),
-        },
-    )
-    return _finish(session, folder, resumed=False)
+    base, folder = Path(config["output_dir"]), None
+    if session.world.rank == 0:
+        folder = died_before(base)
+    resumed = folder is not None
+    if session.world.rank == 0 and not resumed:
+        wanted = config["run_dir"] or (context.run.dir if context.run.dir != "." else None)
+        folder = claim_folder(Path(wanted), base) if wanted else new_folder(base, f"{names['model']}_{names['data']}")
+        note_start(base, folder)
+        OmegaConf.update(composed, "trainer.processes", session.world.size)
+        write_config(
+            folder,
+            {
+                "config": OmegaConf.to_yaml(composed),
+                "hydra": OmegaConf.to_yaml(OmegaConf.create({"hydra": context})),
+                "overrides": OmegaConf.to_yaml(context.overrides.task),
+            },
+        )
+    folder, resumed = session.world.tell((folder, resumed))
+    return _finish(session, folder, resumed)
 
 
 def _resume(composed: DictConfig) -> float | None:
@@ -193,6 +207,7 @@ def _resume(composed: DictConfig) -> float | None:
         check(config, names)
     except UserError as error:
         raise UserError(f"resume={folder}: {error}") from None
+    _together(config["trainer"], f"expected as many as it was started with, as in dl-run resume={folder}")
     done = read_summary(folder)
     is_finished = done.get("status") == "finished"
     if is_finished and (limit := _reached(config["trainer"], before.get("trainer"), done)):
@@ -200,6 +215,7 @@ def _resume(composed: DictConfig) -> float | None:
     from dlrun.session import Session, write_config
 
     config["init"] = None  # its weights are in its checkpoint
+    config["model"] |= dict.fromkeys(of_runner(config["model"]))
     session = Session(config, names)
     if is_finished and _number(done, "steps") >= config["trainer"]["epochs"] * session.steps_per_epoch:
         raise _nothing_to_do(folder, done, "epochs")  # max_steps was the end of the last epoch
@@ -207,26 +223,26 @@ def _resume(composed: DictConfig) -> float | None:
     return _finish(session, folder, resumed=True, on_lock=lambda: write_config(folder, text))
 
 
-def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
-    """A run's own config and the groups' choices that it was composed from. Raises UserError where they are damaged."""
-    try:
-        saved = OmegaConf.load(folder / ".hydra" / "config.yaml")
-        choices = OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.runtime.choices
-        if isinstance(saved, DictConfig) and isinstance(choices, DictConfig):
-            return saved, dict(choices)
-        why = "it is not the config of a run"
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException, AttributeError) as error:
-        why = str(error).splitlines()[0]
-    raise UserError(
-        f"resume={folder}: cannot read the run's config in {folder / '.hydra'}: {why}\n"
-        "  expected config.yaml and hydra.yaml as dl-run wrote them; its weights can be had by init=..."
-    )
+def _together(trainer: dict, expected: str) -> int:
+    """How many processes train; where torchrun did not start them, they are started here, and this one only waits."""
+    asked, started = trainer["processes"], os.environ.get("WORLD_SIZE") if "RANK" in os.environ else None
+    if started is not None or asked > 1:
+        from dlrun.launch import follow_launcher, launch
+    if started is None and asked > 1:
+        sys.exit(launch(sys.argv[1:], asked, trainer["max_restarts"]))
+    if started is not None and asked not in (1, int(started)):
+        raise UserError(f"trainer.processes={asked}, and torchrun started {started}\n  {expected}")
+    if started is not None:
+        follow_launcher()
+    return int(started or 1)
 
 
 def _reached(trainer: dict, before: object, done: dict) -> str | None:
     """The limit that leaves a finished run nothing to do, if one does: the one that stopped it, as long as that was not
     raised, comes first. Epochs that a limit cut short go on, so they do not count."""
     by = done.get("stopped_by")
+    if by == "stop_at" and isinstance(before, dict) and trainer["stop_at"] == before.get("stop_at"):
+        return by
     stopper = by if by in ("max_steps", "max_time", "patience") else "epochs"
     reached = {
         "epochs": _number(done, "epochs") if stopper == "epochs" else 0,
@@ -247,8 +263,9 @@ def _number(of: dict, key: str) -> float:
 
 
 def _nothing_to_do(folder: Path, done: dict, limit: str) -> UserError:
+    epochs = done.get("epochs", "?")
     return UserError(
-        f"resume={folder}: the run in {folder} is finished, with {done.get('epochs', '?')} epochs\n"
+        f"resume={folder}: the run in {folder} is finished, with {epochs} epoch{'' if epochs == 1 else 's'}\n"
         f"  trainer.{limit} is reached\n"
         f"  expected one that was stopped, or a higher limit: dl-run resume={folder} trainer.{limit}=<more>"
     )
@@ -258,6 +275,9 @@ def _finish(session: object, folder: Path, resumed: bool, on_lock: object = None
     """Train, with the folder locked. Leaves with a signal's exit code where one stopped the run."""
     from filelock import FileLock, Timeout
 
+    if session.world.rank:  # the first has the lock
+        outcome, value = session.start(folder, resumed)
+        return sys.exit(128 + outcome.number) if outcome.reason == "signal" else value
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         lock.acquire()
@@ -271,14 +291,7 @@ def _finish(session: object, folder: Path, resumed: bool, on_lock: object = None
         outcome, value = session.start(folder, resumed)
     finally:
         lock.release()
+    forget_start(Path(session.config["output_dir"]))
     if outcome.reason == "signal":
         sys.exit(128 + outcome.number)
     return value
-
-
-def plain(config: DictConfig) -> dict:
-    """Plain dicts and lists, interpolations resolved. Raises UserError where that cannot be done."""
-    try:
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except (OmegaConfBaseException, RecursionError) as error:
-        raise UserError(explain(error, sys.argv[1:])) from None
