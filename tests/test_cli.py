@@ -343,6 +343,13 @@ def test_a_package_of_the_users_own_needs_the_environment(dl_run, monkeypatch, t
 # --- parts that do not fit --------------------------------------------------------------------------------------------
 
 
+def test_a_task_that_cannot_learn_from_the_data(refused):
+    text = refused("task=vae", "data=moons", "data_dir=/nowhere")
+    assert text.startswith("task=vae cannot learn from data=moons\n  vae takes         Image\n")
+    assert "tasks for moons:  gan, supervised, wgan, wgan_gp" in text
+    assert "task=ppo cannot learn from data=digits" in refused("task=ppo")
+
+
 def test_a_model_that_cannot_learn_from_the_data(refused):
     text = refused("model=resnet18", "data=moons", "data_dir=/nowhere")
     assert text.startswith("model=resnet18 cannot learn from data=moons\n  resnet18 takes       Image")
@@ -425,7 +432,7 @@ def test_resume_with_another_override(refused, finished, change):
 @pytest.mark.parametrize("changes", [(), ("trainer.device=cpu",), ("trainer.epochs=1",), ("trainer.patience=3",)])
 def test_resume_of_a_finished_run(refused, finished, changes):
     text = refused(f"resume={finished}", *changes)
-    assert text.startswith(f"resume={finished}: the run in {finished} is finished, with 1 epochs\n")
+    assert text.startswith(f"resume={finished}: the run in {finished} is finished, with 1 epoch\n")
     assert f"dl-run resume={finished} trainer.epochs=<more>" in text
 
 
@@ -435,7 +442,7 @@ def test_resume_needs_the_limit_raised_that_stopped_the_run(key, high, higher, d
     code, _, err = dl_run("run_dir=run", f"{argument}{high}", "trainer.epochs=3", "trainer.min_delta=9")
     assert code == 0, err
     for changes in ([], ["trainer.epochs=9"], [f"{argument}{high}"], ["trainer.device=cpu", "trainer.min_delta=8"]):
-        text = refused("resume=run", *changes, left=["run"])
+        text = refused("resume=run", *changes, left=["outputs", "run"])
         assert "is finished, with" in text and f"dl-run resume=run {argument}<more>" in text
     assert dl_run("resume=run", f"{argument}{higher}", "trainer.epochs=3")[0] == 0
 
@@ -443,7 +450,7 @@ def test_resume_needs_the_limit_raised_that_stopped_the_run(key, high, higher, d
 def test_resume_after_the_last_steps_needs_more_epochs(dl_run, refused, finished):
     steps = json.loads((finished / "summary.json").read_text())["steps"]
     assert dl_run("run_dir=run", "trainer.epochs=1", f"trainer.max_steps={steps}")[0] == 0
-    text = refused("resume=run", "trainer.max_steps=null", left=["run"])
+    text = refused("resume=run", "trainer.max_steps=null", left=["outputs", "run"])
     assert "dl-run resume=run trainer.epochs=<more>" in text
 
 
@@ -501,6 +508,10 @@ def test_resume_last_takes_the_one_that_was_started_last(dl_run, finished, tmp_p
     for number, name in enumerate(["b", "a"]):
         folder = copy_config(finished, tmp_path / "outputs" / "2026-01-01" / name, "dlrun.models.mlp.mlp", f"no.{name}")
         os.utime(folder / ".hydra" / "overrides.yaml", (number, number))
+    assert "outputs/2026-01-01/a: model._target_='no.a' is not allowed" in dl_run("resume=last")[2]
+    assert dl_run("run_dir=elsewhere", "trainer.epochs=1")[0] == 0  # outside output_dir
+    assert f"resume={tmp_path / 'elsewhere'}: the run in " in dl_run("resume=last")[2]
+    shutil.rmtree(tmp_path / "elsewhere")
     assert "outputs/2026-01-01/a: model._target_='no.a' is not allowed" in dl_run("resume=last")[2]
 
 

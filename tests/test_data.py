@@ -172,6 +172,8 @@ def test_pictures_are_normalised_as_one_would():
         for x, y in data.batches(split):
             assert x.dtype == torch.float32
             torch.testing.assert_close(x, plain[y], atol=1e-6, rtol=0)
+    x, _ = next(data.batches("test"))
+    assert torch.equal(data.encode(torch.from_numpy(arrays.x_test)[: len(x)]), x), "new pictures as the stored ones"
     for x, y in images(arrays, mean=[0.25], std=[0.5]).batches("val"):  # one for all channels
         torch.testing.assert_close(x, torch.from_numpy(pixels / 0.5 - 0.5).float()[y], atol=1e-6, rtol=0)
     for x, y in images(arrays, mean=[0.0], std=[1.0]).batches("val"):
@@ -223,6 +225,7 @@ def test_tables_are_standardised_by_the_training_part():
     (test, targets), *rest = data.batches("test")
     torch.testing.assert_close(test, torch.from_numpy(plain).float(), atol=1e-5, rtol=0)
     assert not rest and torch.equal(targets, torch.from_numpy(y[-4:]))
+    assert torch.equal(data.encode(x[-4:]), test), "new rows are scaled as the train part's"
     raw = tables(x, y, Table(features=3, targets=1), standardize=False)
     assert torch.equal(next(raw.batches("test"))[0], torch.from_numpy(x[-4:]))
 

@@ -103,6 +103,29 @@ def test_a_step_that_was_left_out_does_not_count():
     assert Means().result() == {}
 
 
+def test_a_metric_of_some_steps_is_a_mean_over_those():
+    means = Means()
+    means.add({"loss": torch.tensor(1.0)}, 3)
+    means.add({"loss": torch.tensor(2.0), "return": torch.tensor(7.0)}, 1)
+    assert means.fold() == {"loss": 1.25, "return": 7.0}
+    means.add({"loss": torch.tensor(5.0)}, 4)
+    assert means.fold() == {"loss": 5.0}
+    assert means.result() == {"loss": 25 / 8, "return": 7.0}
+
+
+def test_the_clock_goes_by_samples_where_steps_are_not_known():
+    clock = Clock(0, epochs=2, steps_per_epoch=50, epoch_samples=100)
+    clock.tick(30)
+    assert (clock.fraction, clock.epochs_done) == (0.15, 0.3)
+    clock.tick(90)  # an episode that goes beyond the epoch's end
+    assert (clock.fraction, clock.epochs_done) == (0.6, 1.0)
+    clock.next_epoch()
+    assert clock.epochs_done == 1.2
+    clock.tick(200)
+    assert (clock.fraction, clock.epochs_done) == (1.0, 2.0)
+    assert Clock(0, 2, 50, max_steps=10, epoch_samples=100, step=5).fraction == 0.5
+
+
 def test_an_epochs_means_are_over_its_samples(session, tmp_path):
     """Of a net that does not learn: what `evaluate` says of the train part, its last batch smaller than the others."""
     trained = session("optimizer=sgd", "optimizer.lr=1e-30", "trainer.epochs=1")
@@ -760,7 +783,7 @@ def test_small_files_are_replaced_whole(tmp_path, monkeypatch):
 def test_a_checkpoint_of_other_parts_is_refused(session, tmp_path):
     made = session()
     run = Run(tmp_path, {})
-    training = Training(made.task, made.trainer, run, Clock(0, 1, 4))
+    training = Training(made.task, made.trainer, run, Clock(0, 1, 4), {})
     with pytest.raises(CheckpointError, match=r"holds \['critic', 'net'\], expected \['net', 'update'\]"):
         training.restore({"parts": {"net": {}, "critic": {}}})
     run.close()

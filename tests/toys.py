@@ -21,7 +21,9 @@ from dlrun.update import Update
 CPU = torch.device("cpu")
 NAMES = dict(data="digits", model="mlp", task="supervised", optimizer="adam", schedule="constant", trainer="default")
 PLACE = Place(CPU, "fp32", False, "a test")
-KEYS = dict(loss="auto", label_smoothing=0.0, l1=0.0, l2=0.0, penalise=["*"], pieces=1)
+KEYS = dict(
+    loss="auto", label_smoothing=0.0, l1=0.0, l2=0.0, penalise=["*"], pieces=1, freeze=[], unfreeze=[], rates=[]
+)
 
 
 def options(group: str) -> list[str]:
@@ -80,7 +82,7 @@ def seeded(seed: int = 0):
 
 
 def make_update(
-    net: nn.Module, optimizer: str = "adam", schedule: str = "constant", ema: float = 0.0, **keys
+    net: nn.Module, optimizer: str = "adam", schedule: str = "constant", ema: float = 0.0, groups=None, **keys
 ) -> Update:
     return Update(
         net,
@@ -90,6 +92,7 @@ def make_update(
         ema=ema,
         on_nan="stop",
         precision="fp32",
+        groups=groups,
     )
 
 

@@ -10,6 +10,9 @@ from dlrun.errors import check_state
 class Clock:
     """seed: the run's. epochs, steps_per_epoch, max_steps: what the run will be; the rest: what is done.
 
+    epoch_samples: what ends an epoch, where that is an amount of samples (frames): the run's share done and its curves
+    then go by samples, and steps_per_epoch is only the most that there can be.
+
     batch: position in the epoch. samples: seen so far (frames, where an environment gives them). seconds: spent
     training, over all sessions.
     """
@@ -18,6 +21,7 @@ class Clock:
     epochs: int
     steps_per_epoch: int
     max_steps: int | None = None
+    epoch_samples: int | None = None
     step: int = 0
     epoch: int = 0
     batch: int = 0
@@ -32,7 +36,22 @@ class Clock:
     @property
     def fraction(self) -> float:
         """Share of the whole run that is done, in [0, 1]."""
+        if self.epoch_samples:
+            limited = self.step / self.max_steps if self.max_steps else 0.0
+            return min(1.0, max(limited, self.samples / (self.epochs * self.epoch_samples)))
         return min(1.0, self.step / self.total_steps) if self.total_steps else 1.0
+
+    @property
+    def epochs_done(self) -> float:
+        """Epochs, with the share of the one under way."""
+        if self.epoch_samples:
+            return min(self.epoch + 1.0, max(float(self.epoch), self.samples / self.epoch_samples))
+        return self.epoch + self.batch / self.steps_per_epoch
+
+    @property
+    def time(self) -> int:
+        """What curves are drawn over: frames where an epoch is so many of them, else steps."""
+        return self.samples if self.epoch_samples else self.step
 
     @property
     def position(self) -> tuple[int, int, int]:

@@ -10,12 +10,15 @@ from dlrun.errors import check_state
 
 
 class Means:
-    """Means over an epoch, summed on the device; scalars weigh as many samples as their batch has."""
+    """Means over an epoch, summed on the device; scalars weigh as many samples as their batch has.
+
+    A metric that only some steps give is a mean over those.
+    """
 
     def __init__(self) -> None:
         self.pending: list[tuple[dict[str, Tensor], int]] = []
         self.sums: dict[str, float] = {}
-        self.samples = 0
+        self.samples: dict[str, int] = {}  # that each sum is over
 
     def add(self, metrics: dict[str, Tensor], samples: int) -> None:
         """Metrics of a step; nothing where the step was left out."""
@@ -26,32 +29,33 @@ class Means:
         """The means over what came since the last fold, which is added to the epoch's sums."""
         if not self.pending:
             return {}
-        counts = [n for _, n in self.pending]
-        total, names = sum(counts), list(self.pending[0][0])
-        sums = []
+        names = list(dict.fromkeys(name for metrics, _ in self.pending for name in metrics))
+        sums, totals = [], []
         for name in names:
-            values = [metrics[name] for metrics, _ in self.pending]
+            given = [(metrics[name], n) for metrics, n in self.pending if name in metrics]
+            values, counts = zip(*given, strict=True)
+            totals.append(sum(counts))
             if values[0].dim():
                 sums.append(torch.cat(values).sum().float())
             else:
                 weights = torch.tensor(counts, dtype=torch.float32, device=values[0].device)
                 sums.append((torch.stack(values).float() * weights).sum())
         window = dict(zip(names, torch.stack(sums).tolist(), strict=True))
-        for name, value in window.items():
+        for (name, value), total in zip(window.items(), totals, strict=True):
             self.sums[name] = self.sums.get(name, 0.0) + value
-        self.samples += total
+            self.samples[name] = self.samples.get(name, 0) + total
         self.pending.clear()
-        return {name: value / total for name, value in window.items()}
+        return {name: value / total for (name, value), total in zip(window.items(), totals, strict=True)}
 
     def result(self) -> dict[str, float]:
         self.fold()
-        return {name: value / self.samples for name, value in self.sums.items()}
+        return {name: value / self.samples[name] for name, value in self.sums.items()}
 
     def state_dict(self) -> dict:
         return {"pending": [[metrics, n] for metrics, n in self.pending], "sums": self.sums, "samples": self.samples}
 
     def load_state_dict(self, state: dict) -> None:
-        check_state(state, {"pending": list, "sums": dict, "samples": int})
+        check_state(state, {"pending": list, "sums": dict, "samples": dict})
         for metrics, n in state["pending"]:
             if not isinstance(n, int) or not all(isinstance(value, Tensor) for value in metrics.values()):
                 raise ValueError("pending: expected tensors and their number of samples")
@@ -82,6 +86,10 @@ class Best:
         if is_best:
             self.score, self.epoch, self.step = score, clock.epoch, clock.step
         return is_best
+
+    def reaches(self, score: float | None) -> bool:
+        """Whether the best score is as good as this one, if there is one to be reached."""
+        return score is not None and self.score is not None and not self._is_better(score, self.score, 0.0)
 
     def _is_better(self, score: float, than: float | None, by: float) -> bool:
         return math.isfinite(score) and (than is None or self.sign * (score - than) > by)

@@ -38,15 +38,36 @@ class Tables:
         arrays = self.source()
         check_arrays(arrays, self.spec)
         parts = split_rows(len(arrays.x_train), *self.split)
+        fitted = {}
         if self.standardize:
             rows = arrays.x_train[parts["train"]].astype(np.float64)
             mean, std = rows.mean(0), rows.std(0, ddof=1)
             std[np.ptp(rows, 0) == 0] = 1  # a column that never changes: its deviation is 0 but for rounding
-            arrays = arrays._replace(
-                x_train=((arrays.x_train - mean) / std).astype(np.float32),
-                x_test=((arrays.x_test - mean) / std).astype(np.float32),
-            )
+            fitted = {"mean": mean.tolist(), "std": std.tolist()}
+        self.restore(fitted, device)
+        arrays = arrays._replace(x_train=self._scaled(arrays.x_train), x_test=self._scaled(arrays.x_test))
         self.resident = Resident(arrays, parts, device, lambda x, random: x)
+
+    def fitted(self) -> dict:
+        """What it learned from the train part: the features' means and standard deviations, where it needs them."""
+        return self.scaling
+
+    def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
+        """Ready to encode, without reading any data."""
+        self.scaling, self.device = fitted, device
+        exact = torch.float64 if device.type != "mps" else torch.float32
+        self.statistics = [torch.tensor(fitted[name], dtype=exact, device=device) for name in ("mean", "std") if fitted]
+
+    def _scaled(self, rows: np.ndarray) -> np.ndarray:
+        return self.encode(rows).cpu().numpy()
+
+    def encode(self, rows: np.ndarray | Tensor) -> Tensor:
+        """Rows (B, features) in the data's own units, as the network takes them."""
+        rows = torch.as_tensor(rows, dtype=torch.float32, device=self.device)
+        if not self.scaling:
+            return rows
+        mean, std = self.statistics
+        return ((rows.to(mean.dtype) - mean) / std).to(torch.float32)
 
     def size(self, split: str) -> int:
         return self.resident.size(split)

@@ -6,25 +6,23 @@ the baseline may be a learned value as well as the book's mean.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dlrun.place import Place
 from dlrun.spec import Env
-from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.base import Metrics
+from dlrun.tasks.playing import Playing
 from dlrun.tasks.returns import rewards_to_go
-from dlrun.tasks.rollout import Episodes, Player, check_player, score
+from dlrun.tasks.rollout import Episodes
 from dlrun.types import Count, Fraction, NonNegative
 from dlrun.update import Update
 
 
-class Reinforce(Task):
+class Reinforce(Playing):
     """baseline: none, mean (of the batch's rewards to go) or value (learned). A return is one up to a time limit."""
-
-    goal = "return"
 
     def __init__(
         self,
@@ -39,24 +37,18 @@ class Reinforce(Task):
         entropy_weight: NonNegative,
         scale_returns: bool,
         eval_episodes: Count,
+        greedy: bool,
     ) -> None:
-        super().__init__(net, place)
-        check_player(net, spec, "policy")
-        self.spec, self.gamma, self.baseline, self.eval_episodes = spec, gamma, baseline, eval_episodes
+        super().__init__(net, spec, place, update, "policy", eval_episodes, greedy)
+        self.gamma, self.baseline = gamma, baseline
         self.value_weight, self.entropy_weight, self.scale_returns = value_weight, entropy_weight, scale_returns
-        self.update, self.player = update(net), Player(spec, place.device)
-        self.parts |= {"update": self.update, "player": self.player}
-        self.scores = {"return": "max", "length": "max"}
-        self.epoch_frames = 0
 
     def steps(self, data: object) -> int:
         """At most: how long episodes are is not known."""
-        self.epoch_frames = data.epoch_frames
         return -(-data.epoch_frames // data.num_envs)
 
     def batches(self, data: object, clock: object) -> Iterator[Episodes]:
-        """Until the frames of all epochs so far are spent; the last episodes may go beyond."""
-        while clock.samples < (clock.epoch + 1) * data.epoch_frames:
+        while self.goes_on(data, clock):
             yield self.player.episodes(self.net, data, clock)
 
     def samples(self, batch: Episodes) -> int:
@@ -78,26 +70,7 @@ class Reinforce(Task):
         if self.baseline == "value":
             losses["value_loss"] = 0.5 * (values - returns).square().mean()
             loss = loss + self.value_weight * losses["value_loss"]
-        # how many steps there will be is not known: the schedule goes by frames
-        time = replace(clock, step=clock.samples, steps_per_epoch=self.epoch_frames, max_steps=None)
-        if not self.update.step(loss, time):
+        if not self.update.step(loss, clock):
             return {}
-        if hasattr(self.net.norm, "update"):
-            self.net.norm.update(batch.obs)
-        facts = {"return": batch.mean_return, "length": batch.mean_length}
-        metrics = {
-            name: torch.tensor(value, dtype=torch.float32, device=self.place.device) for name, value in facts.items()
-        }
-        return metrics | {name: value.detach() for name, value in losses.items()}
-
-    def evaluate(self, data: object, split: str) -> dict[str, float]:
-        found = score(self.predict, data, self.spec, self.place.device, split, self.eval_episodes)
-        self.net.train()
-        return found
-
-    def evaluated(self) -> nn.Module:
-        return self.update.average if self.update.average is not None else self.net.eval()
-
-    def predict(self, batch: Tensor) -> Tensor:
-        """The likeliest actions for observations (B, features)."""
-        return self.evaluated().act(batch, None)
+        self.net.observe(batch.obs)
+        return self.scalars(batch) | {name: value.detach() for name, value in losses.items()}

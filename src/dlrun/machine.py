@@ -1,0 +1,73 @@
+"""The machine: what it is, and errors in words where its disk or its memory is at its end."""
+
+import errno
+import math
+import re
+import resource
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from dlrun.checkpoint import way_on
+from dlrun.errors import UserError
+
+
+def device_name(device: torch.device) -> str:
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+def peak_memory(device: torch.device) -> dict:
+    """Of this process, and of the device where it has its own: MB."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    found = {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)}
+    if device.type == "cuda":
+        found["device"] = math.ceil(torch.cuda.max_memory_allocated(device) / 2**20)
+    return found
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """A disk that is full or cannot be written to is the user's to mend."""
+    hook = threading.excepthook
+
+    def quiet(what: object) -> None:
+        if not isinstance(what.exc_value, OSError):  # TensorBoard's writer raises it again in the run's own thread
+            hook(what)
+
+    threading.excepthook = quiet
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO):
+            raise
+        raise UserError(
+            f"cannot write to the run's folder {folder}: {error.strerror}\n"
+            f"  expected a disk with room that can be written to\n"
+            f"  {way_on(folder)}"
+        ) from error
+    finally:
+        threading.excepthook = hook
+
+
+@contextmanager
+def within_memory() -> Iterator[None]:
+    """Too large a net, data set or batch is the user's to make smaller. torch says it in several ways."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        said = str(error)
+        words = ("can't allocate memory", "not enough memory", "out of memory", "size calculation overflowed")
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(w in said for w in words):
+            raise
+        asked = re.search(r"allocate (\d+) bytes|allocate ([\d.]+ [KMGTPE]?i?B)", said)
+        size = asked and (asked[2] or f"{int(asked[1]) / 2**30:,.1f} GiB")
+        what = f"{size} more were asked for" if size else said.partition("\n")[0] or "an allocation failed"
+        raise UserError(
+            f"out of memory: {what}\n"
+            "  expected what fits into this machine\n"
+            "  make it smaller: the model's sizes, data.batch_size, or the data (data.source.samples, where drawn)"
+        ) from error
