@@ -152,6 +152,14 @@ def test_a_batch_is_memorised(builder, keys):
     assert losses[-1] < 0.2 * losses[0] and found["miou"] > 0.8, (losses[0], losses[-1], found)
 
 
+def test_a_sample_alone_is_refused_where_it_has_no_statistics():
+    spec = Mask((3, 3, 4), classes=3)
+    data = masks(drawn(12, spec), spec)  # 9 to train on, 4 at a time
+    assert make(unet(spec, **UNET | dict(depth=1)), spec).steps(data) == 3
+    with pytest.raises(UserError, match="data.batch_size=4 leaves one sample alone, of the 9 to train on"):
+        make(unet(Mask((3, 3, 3), classes=3), **UNET), Mask((3, 3, 3), classes=3)).steps(data)
+
+
 def test_preview_shows_pictures_masks_and_predictions():
     data = masks(drawn(), Mask((3, 20, 24), classes=3, ignore=255))
     sheet = make(Said(), data.spec).preview(data)["masks"]

@@ -17,6 +17,7 @@ from dlrun.place import Place
 from dlrun.spec import Mask
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.pictures import grid, rescaled, shown
+from dlrun.tasks.supervised import learns_from_one
 from dlrun.types import Rate
 from dlrun.update import Update
 
@@ -56,6 +57,17 @@ class Segment(Task):
         self.parts["update"] = self.update
         self.scores = {"loss": "min", "acc": "max", "miou": "max"}
         self.goal = "miou"
+
+    def steps(self, data: object) -> int:
+        """Batches in an epoch. Raises UserError where one is a single sample and the net cannot learn from one."""
+        last = data.size("train") % data.batch_size or min(data.batch_size, data.size("train"))
+        if self.place.world.smallest_part(last) == 1 and not learns_from_one(self.net, self.spec):
+            raise UserError(
+                f"data.batch_size={data.batch_size} leaves one sample alone, of the {data.size('train')} to train on, "
+                "and batch normalisation of maps of one pixel has no statistics of one\n"
+                "  expected two samples or more: choose another data.batch_size, or another model.norm"
+            )
+        return super().steps(data)
 
     def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
         x, y = batch
