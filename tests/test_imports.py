@@ -22,13 +22,16 @@ MAY = {
     "dlrun.spec": {"dlrun.errors"},
     "dlrun.schedules": {"dlrun.types"},
     "dlrun.optimizers": BASICS,
-    "dlrun.update": {"dlrun.errors"},
-    "dlrun.place": {"dlrun.errors"},
+    "dlrun.world": {"dlrun.errors", "dlrun.seeds"},
+    "dlrun.launch": set(),
+    "dlrun.update": {"dlrun.errors", "dlrun.world"},
+    "dlrun.place": {"dlrun.errors", "dlrun.world"},
     "dlrun.plots": {"dlrun.spec"},
     "dlrun.signatures": BASICS,
     "dlrun.build": BASICS | {"dlrun.signatures"},
     "dlrun.models.": BASICS | {"dlrun.models."},
     "dlrun.data.": BASICS | {"dlrun.seeds", "dlrun.data."},
+    "dlrun.sweep.": BASICS | {"dlrun.console", "dlrun.folders", "dlrun.sweep."},
     "dlrun.tasks.": BASICS | {"dlrun.seeds", "dlrun.place", "dlrun.plots", "dlrun.update", "dlrun.tasks."},
 }
 ENGINE = ("dlrun.engine", "dlrun.checkpoint", "dlrun.run", "dlrun.console", "dlrun.folders")

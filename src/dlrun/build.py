@@ -28,6 +28,7 @@ SECTIONS = {
     "schedule": Part("dlrun.schedules", "function"),
     "trainer": Part("dlrun.engine", "class"),
 }
+SWEEP = Part("dlrun.sweep.settings", "class")  # read by the sweeper, not by a run
 VALUES = {"seed", "data_dir", "output_dir", "run_dir", "resume", "init"}
 
 
@@ -44,7 +45,7 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
 
     config: plain dicts and lists, interpolations resolved. names: the groups' choices, for messages.
     """
-    known = sorted(SECTIONS.keys() | VALUES)
+    known = sorted(SECTIONS.keys() | VALUES | {"sweep"})
     unread = sorted(map(str, config.keys() - set(known)))
     problems = [f"nothing reads {key!r}{nearest(key, known)}\n    expected one of: {_listed(known)}" for key in unread]
     missing = [name for name in SECTIONS if not config.get(name)]
@@ -62,11 +63,19 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
             problems.append(f"{name}=[...]: several options at once; expected one")
         elif config.get(name):
             problems += _problems(config[name], part, name)
+    if config.get("sweep"):
+        problems += _problems(config["sweep"], SWEEP, "sweep")
     if not problems and config.get("init") and (weights := of_runner(config["model"]).get("weights")):
         problems.append(f"init={config['init']} and model.weights={weights}: expected one of them")
     if problems:
         raise ConfigError(problems)
     _check_pairing(config, names or {})
+
+
+def check_sweep(settings: object) -> None:
+    """Raise ConfigError unless every key of the section `sweep` is one that is read and has a value that fits."""
+    if problems := _problems(settings, SWEEP, "sweep"):
+        raise ConfigError(problems)
 
 
 def check_hydra(hydra: dict) -> None:

@@ -12,7 +12,7 @@ import torch
 import dlrun
 from dlrun import plots
 from dlrun.build import build
-from dlrun.checkpoint import load
+from dlrun.checkpoint import load, way_on
 from dlrun.clock import Clock
 from dlrun.console import header, number, table
 from dlrun.engine import Outcome, Trainer, Training, fit, make_best
@@ -20,13 +20,15 @@ from dlrun.errors import CheckpointError, UserError
 from dlrun.folders import write_whole
 from dlrun.machine import device_name, peak_memory, within_memory, writing_to
 from dlrun.place import choose_device, place
-from dlrun.run import Run, git_commit
+from dlrun.run import Run, Silent, git_commit
 from dlrun.seeds import mix
 from dlrun.signals import Interrupted, Signals
 from dlrun.signatures import signature
+from dlrun.spec import Env, Spec
 from dlrun.tasks.base import Task
 from dlrun.update import Diverged, Update, skip_compiler_import
 from dlrun.weights import start_from
+from dlrun.world import Lost, join
 
 
 class Session:
@@ -44,6 +46,7 @@ class Session:
         trainer: Trainer = build(config["trainer"])
         self.trainer = trainer
         device = choose_device(trainer.device)
+        self.world = join(device.type == "cuda")
         if trainer.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses to be deterministic without
             torch.use_deterministic_algorithms(True)
@@ -54,9 +57,14 @@ class Session:
             skip_compiler_import()
         torch.manual_seed(mix(config["seed"]))
         self.data = build(config["data"])
+        if self.world.size > 1:
+            check_together(trainer, device, self.data.spec)
+            self.data.batch_size *= self.world.size  # each process has its share of a batch
         net = build(config["model"])(self.data.spec)
         self.loaded = start_from(net, self.data.spec.outputs, config)
-        self.place = place(net, device, trainer.precision, trainer.compile)
+        if trainer.sync_norm and self.world.size > 1:
+            net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        self.place = place(net, device, trainer.precision, trainer.compile, self.world)
         update = partial(
             Update,
             optimizer=build(config["optimizer"]),
@@ -65,24 +73,32 @@ class Session:
             ema=trainer.ema,
             on_nan=trainer.on_nan,
             precision=self.place.precision,
+            world=self.world,
         )
         handed = {"net": net, "spec": self.data.spec, "place": self.place, "update": update}
         needs = signature(config["task"]["_target_"]).given
         self.task: Task = build(config["task"])(**{name: handed[name] for name in needs})
-        make_best(self.task, trainer)  # refuses a metric that the task does not measure, before anything is written
+        self.best = make_best(
+            self.task, trainer
+        )  # refuses a metric that the task does not measure, before anything is written
         self.data.load(device, self.place.channels_last)
         self.steps_per_epoch = self.task.steps(self.data)  # refuses batches that the net cannot take, too
 
     def start(self, folder: Path, resumed: bool) -> tuple[Outcome, float | None]:
         """Train in this folder to the end or to a signal. Gives the outcome and the goal metric, if it came to that."""
         with writing_to(folder), within_memory():
-            run = Run(folder, self.facts())
+            run = Silent(folder) if self.world.rank else Run(folder, self.facts())
             try:
-                with Signals() as signals:
+                with Signals(self.world) as signals:
                     outcome, value = self.train(run, resumed, signals)
                 run.close()
             except BaseException as error:
                 self.leave(run, "diverged" if isinstance(error, Diverged) else "failed")
+                if self.world.lost(error):
+                    raise Lost(
+                        f"another of the {self.world.size} processes that train in {folder} died\n"
+                        f"  expected all of them until the end; {way_on(folder)}"
+                    ) from None
                 if isinstance(error, OSError | UserError) and not (folder / "run.log").exists():
                     raise UserError(
                         f"the run's folder {folder} was removed while the run was going on\n"
@@ -111,7 +127,7 @@ class Session:
                 with signals.interrupting():
                     return outcome, self.finish(training, outcome)
             except Interrupted:
-                outcome = Outcome("signal", signals.received)
+                outcome = Outcome("signal", signals.stop)
         run.summarise("interrupted", steps=clock.step, seconds=clock.seconds)
         epoch = min(clock.epoch + 1, clock.epochs)
         run.say(f"stopped in epoch {epoch} at step {clock.step}, saved; go on with: dl-run resume={run.folder}")
@@ -154,6 +170,8 @@ class Session:
         if best and best.score is not None:
             results["best"] = {"epoch": best.epoch, "metric": f"val/{best.metric}", "value": best.score}
         test = task.evaluate(self.data, "test")
+        if self.world.rank:
+            return best.score if best else None
         report = task.report(self.data)
         if hasattr(task.net, "report"):  # what the net itself has to tell
             report |= task.net.report()
@@ -185,8 +203,12 @@ class Session:
         return {
             **{name: self.names.get(name) for name in ("data", "model", "task", "optimizer", "schedule", "experiment")},
             "seed": self.config["seed"],
+            "goal": f"val/{self.best.metric}" if self.best else None,
+            "scores": {f"val/{name}": mode for name, mode in self.task.scores.items()},
             "device": device_name(self.place.device),
             "precision": self.place.precision,
+            "processes": self.world.size,
+            "start": self.loaded or None,
             "parameters": sum(p.numel() for p in self.task.net.parameters()),
             "versions": {**versions, "python": sys.version.split()[0]},
             "git": git_commit(),
@@ -199,12 +221,13 @@ class Session:
         frozen = sum(p.numel() for p in self.task.net.parameters() if not p.requires_grad)
         about = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(self.task.net, 'about', '')}"
         threads = f" ({torch.get_num_threads()} threads)" if place.device.type == "cpu" else ""
+        processes = f"{self.world.size} x " if self.world.size > 1 else ""
         return header(
             dlrun.__version__,
             {
                 "data": f"{self.names.get('data')}: {sizes}; {data.describe()}",
                 "model": f"{self.names.get('model')}: {parameters:,} parameters{about}",
-                "device": f"{device_name(place.device)}{threads}, {place.precision}: {place.why}",
+                "device": f"{processes}{device_name(place.device)}{threads}, {place.precision}: {place.why}",
                 "folder": f"{folder}",
             }
             | ({"start": self.loaded} if self.loaded else {}),
@@ -225,6 +248,20 @@ class Session:
         tested = "test" if not is_last else f"test (epoch {clock.epoch})"
         rows = [head, val, [tested, *(number(v) for v in test.values())]]
         return f"\n{table(rows)}\n\n{why}; {clock.step:,} steps in {clock.seconds:.1f} s; {run.folder}"
+
+
+def check_together(trainer: Trainer, device: torch.device, spec: Spec) -> None:
+    """Raise UserError where several processes cannot train this together."""
+    if isinstance(spec, Env):
+        raise UserError(
+            "several processes were asked for, and an environment is played by one\n"
+            "  expected trainer.processes=1; data.num_envs=... plays more at once, and model=a3c has workers of its own"
+        )
+    if trainer.sync_norm and device.type != "cuda":
+        raise UserError(
+            f"trainer.sync_norm=true on {device.type}: torch synchronises batch normalisation on CUDA only\n"
+            "  expected trainer.sync_norm=false, or model.norm=group, which needs no other samples"
+        )
 
 
 def write_config(folder: Path, files: dict[str, str]) -> None:

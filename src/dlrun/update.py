@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlrun.errors import UserError
+from dlrun.world import ALONE, World
 
 
 class Diverged(UserError):
@@ -26,7 +27,8 @@ class Update:
     tensor, by global norm), None for no clipping. ema: decay of the averaged weights, 0 for none. on_nan: "stop" raises
     Diverged, "skip" leaves the step out (running statistics of norms too) and counts it. precision: "fp16" scales the
     loss. groups: the parameters that will ever learn, each group with its factor on the learning rate; None for all of
-    the net's. Those that have no gradient yet are left alone, and have no state.
+    the net's. Those that have no gradient yet are left alone, and have no state. world: the processes whose gradients
+    are averaged.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Update:
         on_nan: str,
         precision: str,
         groups: list[tuple[float, list[nn.Parameter]]] | None = None,
+        world: World = ALONE,
     ) -> None:
         self.net = net
         groups = groups or [(1.0, [p for p in net.parameters() if p.requires_grad])]
@@ -54,7 +57,7 @@ class Update:
             ) from None
         # its own step, without the profiler's hooks around it and the import of torch's compiler (0.9 s) inside them
         self.take_step = partial(unwrap(type(self.optimizer).step), self.optimizer)
-        self.schedule, self.clip, self.on_nan = schedule, clip, on_nan
+        self.schedule, self.clip, self.on_nan, self.world = schedule, clip, on_nan, world
         self.grad_norm: Tensor | None = None  # of all gradients together before they were clipped by it
         self.clips = any(limit is not None for limit in clip)
         self.base_lr = [self.optimizer.defaults["lr"] * rate for rate, _ in groups]
@@ -81,7 +84,7 @@ class Update:
 
         False where the step was left out because the loss is not finite.
         """
-        watched = self.watch.start(loss.detach() if pieces is None else loss.detach() + pieces)
+        watched = self.watch.start(self.world.mean(loss.detach() if pieces is None else loss.detach() + pieces))
         self.backward(loss)
         value = watched()
         is_taken = isfinite(value)
@@ -109,6 +112,8 @@ class Update:
             self.factor = factor
             for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
                 group["lr"] = lr * factor
+        if self.world.size > 1:
+            self.world.average_gradients([p for p in self.params if p.requires_grad])  # the others stay without
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
         if self.clips:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from copy import deepcopy
 from fnmatch import fnmatch
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -61,8 +62,10 @@ class Supervised(Task):
 
     def steps(self, data: object) -> int:
         """Batches in an epoch. Raises UserError where one is a single sample and the net cannot learn from one."""
+        world = self.place.world
         rest = data.size("train") % data.batch_size or data.batch_size
-        smallest = min(_last_piece(size, self.pieces) for size in (min(data.batch_size, data.size("train")), rest))
+        sizes = [world.smallest_part(size) for size in (min(data.batch_size, data.size("train")), rest)]
+        smallest = min(_last_piece(size, self.pieces) for size in sizes)
         if smallest == 1 and not _learns_from_one(self.net, self.spec):
             raise UserError(
                 f"data.batch_size={data.batch_size} with task.pieces={self.pieces} leaves one sample alone, of the "
@@ -130,7 +133,8 @@ class Supervised(Task):
         net = self.evaluated()
         sums: dict[str, Tensor] = {}
         exact = torch.float64 if self.place.device.type != "mps" else torch.float32
-        for x, y in data.batches(split):
+        world = self.place.world
+        for x, y in islice(data.batches(split), world.rank, None, world.size):  # each process every size-th batch
             with self.place.autocast():
                 out = net(x)
             out = out.float()
@@ -141,8 +145,9 @@ class Supervised(Task):
                 values["top5"] = (out.topk(5).indices == y[:, None]).sum()
             for name, value in values.items():
                 sums[name] = sums.get(name, 0) + value.to(exact)
-        names = list(sums)
-        return dict(zip(names, (torch.stack([sums[n] for n in names]) / data.size(split)).tolist(), strict=True))
+        zero = torch.zeros((), dtype=exact, device=self.place.device)
+        totals = world.sums(torch.stack([sums.get(name, zero) for name in self.scores]))
+        return dict(zip(self.scores, (totals / data.size(split)).tolist(), strict=True))
 
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:
