@@ -48,6 +48,17 @@ def models(task: str = "supervised") -> list[str]:
     return [name for name in options("model") if {"override /task": task} in read_option("model", name)["defaults"]]
 
 
+def kinds(names: list[str]) -> list[str]:
+    """One of the models for each builder and task, the smallest: those that differ in depth learn and resume alike."""
+    first: dict[tuple, str] = {}
+    for name in sorted(names, key=lambda name: (len(name), name)):
+        option = read_option("model", name)
+        task = next((entry["override /task"] for entry in option["defaults"] if "override /task" in entry), "")
+        net = option["model"]
+        first.setdefault((task, str(option.get("task")), net["_target_"], net.get("kind"), net.get("norm")), name)
+    return sorted(first.values())
+
+
 def read_option(group: str, option: str) -> dict:
     return read(CONFIGS / group / f"{option}.yaml")
 

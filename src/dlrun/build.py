@@ -29,7 +29,8 @@ SECTIONS = {
     "trainer": Part("dlrun.engine", "class"),
 }
 SWEEP = Part("dlrun.sweep.settings", "class")  # read by the sweeper, not by a run
-VALUES = {"seed", "data_dir", "output_dir", "run_dir", "resume", "init"}
+VALUES = {"mode", "seed", "data_dir", "output_dir", "run_dir", "resume", "init"}
+MODES = ("train", "summary")
 
 
 class ConfigError(UserError):
@@ -53,7 +54,10 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
     seed = config.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         problems.append(f"seed={_short(seed)}: expected an integer >= 0")
-    for key in sorted(config.keys() & VALUES - {"seed"}):
+    mode = config.get("mode", "train")
+    if mode not in MODES:
+        problems.append(f"mode={_short(mode)}: expected {' or '.join(MODES)}{nearest(str(mode), MODES)}")
+    for key in sorted(config.keys() & VALUES - {"seed", "mode"}):
         value, may_be_null = config.get(key), key in ("run_dir", "resume", "init")
         if not (value is None and may_be_null or isinstance(value, str) and value):
             or_null = " or null" if may_be_null else ""
@@ -186,41 +190,25 @@ def _part(annotation: object) -> Part | None:
 
 
 def _check_pairing(config: dict, names: dict[str, str]) -> None:
+    """Raise PairingError where the model, or the task, does not take the spec that the data gives."""
     spec = config["data"].get("spec")
-    if spec is None:
-        return
-    kind = spec["_target_"].rpartition(".")[2]
-    takes = signature(config["model"]["_target_"]).given.get("spec")
-    model, data = (names.get(k) or config[k]["_target_"].rpartition(".")[2] for k in ("model", "data"))
-    if accepts(takes, kind):
-        _check_task(config, names, kind, data)
-        return
-    models = [n for n, node in _options("model") if accepts(signature(node["_target_"]).given.get("spec"), kind)]
-    specs = [(n, node["spec"]["_target_"]) for n, node in _options("data") if "spec" in node]
-    sets = [n for n, target in specs if accepts(takes, target.rpartition(".")[2])]
-    width = max(len(model), len(data)) + 12
-    raise PairingError(
-        f"model={model} cannot learn from data={data}\n"
-        f"  {f'{model} takes':{width}} {' or '.join(spec_names(takes))}\n"
-        f"  {f'{data} gives':{width}} {build(spec)}\n"
-        f"  {f'models for {data}:':{width}} {', '.join(models)}\n"
-        f"  {f'data for {model}:':{width}} {', '.join(sets)}"
-    )
-
-
-def _check_task(config: dict, names: dict[str, str], kind: str, data: str) -> None:
-    takes = signature(config["task"]["_target_"]).given.get("spec")
-    if takes is None or accepts(takes, kind):
-        return
-    task = names.get("task") or config["task"]["_target_"].rpartition(".")[2]
-    found = [n for n, node in _options("task") if accepts(signature(node["_target_"]).given.get("spec"), kind)]
-    width = max(len(task), len(data)) + 12
-    raise PairingError(
-        f"task={task} cannot learn from data={data}\n"
-        f"  {f'{task} takes':{width}} {' or '.join(spec_names(takes))}\n"
-        f"  {f'{data} gives':{width}} {build(config['data']['spec'])}\n"
-        f"  {f'tasks for {data}:':{width}} {', '.join(found)}"
-    )
+    for section in ("model", "task") if spec else ():
+        takes = signature(config[section]["_target_"]).given.get("spec")
+        kind = spec["_target_"].rpartition(".")[2]
+        if accepts(takes, kind):
+            continue
+        mine, data = (names.get(k) or config[k]["_target_"].rpartition(".")[2] for k in (section, "data"))
+        fitting = [n for n, node in _options(section) if accepts(signature(node["_target_"]).given.get("spec"), kind)]
+        specs = [(n, node["spec"]["_target_"]) for n, node in _options("data") if "spec" in node]
+        sets = [n for n, target in specs if accepts(takes, target.rpartition(".")[2])]
+        width = max(len(mine), len(data)) + 12
+        raise PairingError(
+            f"{section}={mine} cannot learn from data={data}\n"
+            f"  {f'{mine} takes':{width}} {' or '.join(spec_names(takes))}\n"
+            f"  {f'{data} gives':{width}} {build(spec)}\n"
+            f"  {f'{section}s for {data}:':{width}} {', '.join(fitting)}\n"
+            f"  {f'data for {mine}:':{width}} {', '.join(sets)}"
+        )
 
 
 def _options(group: str) -> list[tuple[str, dict]]:

@@ -26,10 +26,11 @@ from dlrun.build import CONFIGS, check, check_hydra, of_runner
 from dlrun.errors import UserError
 from dlrun.explain import explain
 from dlrun.folders import claim_folder, died_before, find_run, forget_start, new_folder, note_start, read_summary
+from dlrun.saved import plain, read_config
 from dlrun.sweep.zips import is_zip, key_of
 from dlrun.usage import usage
 
-LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta")
+LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
 RESUMABLE = ("trainer.device", *(f"trainer.{name}" for name in LIMITS))
 
 
@@ -153,6 +154,11 @@ def _start(composed: DictConfig) -> float | None:
     names = dict(context.runtime.choices)
     config = plain(composed)
     check(config, names)
+    if config["mode"] == "summary":
+        from dlrun.summary import summary
+
+        print(summary(config, names))
+        return None
     config["trainer"]["processes"] = _together(config["trainer"], "expected the same number in both")
     composed = OmegaConf.masked_copy(composed, [key for key in composed if key != "sweep"])  # none of a run's
     from dlrun.session import Session, write_config
@@ -229,26 +235,12 @@ def _together(trainer: dict, expected: str) -> int:
     return int(started or 1)
 
 
-def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
-    """A run's own config and the groups' choices that it was composed from. Raises UserError where they are damaged."""
-    try:
-        saved = OmegaConf.load(folder / ".hydra" / "config.yaml")
-        choices = OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.runtime.choices
-        if isinstance(saved, DictConfig) and isinstance(choices, DictConfig):
-            return saved, dict(choices)
-        why = "it is not the config of a run"
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException, AttributeError) as error:
-        why = str(error).splitlines()[0]
-    raise UserError(
-        f"resume={folder}: cannot read the run's config in {folder / '.hydra'}: {why}\n"
-        "  expected config.yaml and hydra.yaml as dl-run wrote them; its weights can be had by init=..."
-    )
-
-
 def _reached(trainer: dict, before: object, done: dict) -> str | None:
     """The limit that leaves a finished run nothing to do, if one does: the one that stopped it, as long as that was not
     raised, comes first. Epochs that a limit cut short go on, so they do not count."""
     by = done.get("stopped_by")
+    if by == "stop_at" and isinstance(before, dict) and trainer["stop_at"] == before.get("stop_at"):
+        return by
     stopper = by if by in ("max_steps", "max_time", "patience") else "epochs"
     reached = {
         "epochs": _number(done, "epochs") if stopper == "epochs" else 0,
@@ -301,11 +293,3 @@ def _finish(session: object, folder: Path, resumed: bool, on_lock: object = None
     if outcome.reason == "signal":
         sys.exit(128 + outcome.number)
     return value
-
-
-def plain(config: DictConfig) -> dict:
-    """Plain dicts and lists, interpolations resolved. Raises UserError where that cannot be done."""
-    try:
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except (OmegaConfBaseException, RecursionError) as error:
-        raise UserError(explain(error, sys.argv[1:])) from None

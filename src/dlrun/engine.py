@@ -43,6 +43,7 @@ class Trainer:
     test: Literal["best", "last"]
     patience: Count | None
     min_delta: NonNegative
+    stop_at: float | None
     log_every: Index
     histograms: bool
     checkpoint_every_steps: Count | None
@@ -57,10 +58,9 @@ def make_best(task: Task, trainer: Trainer) -> Best | None:
     """By the task's goal, or by trainer.monitor. Raises UserError where the task does not measure that."""
     name = trainer.monitor.removeprefix("val/") if trainer.monitor else task.goal
     if name is None:
-        if trainer.patience:
-            raise UserError(
-                f"trainer.patience={trainer.patience}: this task has no goal, so name one with trainer.monitor"
-            )
+        for key, value in (("patience", trainer.patience), ("stop_at", trainer.stop_at)):
+            if value is not None:
+                raise UserError(f"trainer.{key}={value}: this task has no goal, so name one with trainer.monitor")
         return None
     if name not in task.scores:
         near, known = nearest(name, task.scores), ", ".join(f"val/{each}" for each in task.scores)
@@ -70,7 +70,7 @@ def make_best(task: Task, trainer: Trainer) -> Best | None:
 
 @dataclass
 class Outcome:
-    """reason: "finished" (all epochs done), "patience", "max_steps", "max_time" or "signal". number: the signal's."""
+    """reason: "finished" (all epochs done), "patience", "stop_at", "max_steps", "max_time" or "signal". number: the signal's."""
 
     reason: str
     number: int | None = None
@@ -158,7 +158,7 @@ class Training:
         self.seconds_before = self.clock.seconds
         if self.best and state["best"]:
             self._check_best()
-        self.run.go_back(state["rows"], self.clock.step, is_mid_epoch=self.clock.batch > 0)
+        self.run.go_back(state["rows"], self.clock.time, is_mid_epoch=self.clock.batch > 0)
 
     def _wrong(self, error: Exception) -> CheckpointError:
         return CheckpointError(
@@ -212,6 +212,8 @@ class Training:
             return None
         if self.best and self.trainer.patience and self.best.waited >= self.trainer.patience:
             return "patience"
+        if self.best and self.best.reaches(self.trainer.stop_at):
+            return "stop_at"
         return self.spent()
 
 
@@ -260,7 +262,7 @@ def train_epoch(training: Training, data: object, signals: Signals, bar: Bar) ->
         samples = world.samples or task.samples(batch)
         add(world.means(task.step(batch, clock)), samples)
         clock.tick(samples)
-        bar.tick()
+        bar.tick(samples)
         if log_every and clock.step % log_every == 0:
             log_window(training)
         limit = training.spent()
@@ -277,8 +279,8 @@ def log_window(training: Training) -> None:
     """A row of the means over the last steps."""
     clock, window = training.clock, training.means.fold()
     if window:
-        row = {"step": clock.step, "epoch": round(clock.epochs_done, 6)}
-        training.run.log(row | {f"step/{name}": value for name, value in window.items()}, clock.step)
+        row = {"step": clock.step, "epoch": round(clock.epochs_done, 6), "samples": clock.samples}
+        training.run.log(row | {f"step/{name}": value for name, value in window.items()}, clock.time)
 
 
 def epoch_row(training: Training, val: dict[str, float], seconds: float, samples: int) -> dict:
@@ -310,10 +312,10 @@ def end_epoch(training: Training, row: dict, pictures: dict) -> None:
             }
         )
         training.best_is_new = True
-    run.log(row, clock.step, pictures)
+    run.log(row, clock.time, pictures)
     if training.trainer.histograms and not training.world.rank:
         for name, weight in task.net.named_parameters():
-            run.tensorboard().add_histogram(name, weight.detach().cpu(), clock.step)
+            run.tensorboard().add_histogram(name, weight.detach().cpu(), clock.time)
     run.say(epoch_line(row, training.trainer.epochs, is_best))
 
 

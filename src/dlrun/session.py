@@ -1,6 +1,5 @@
 """One run from config to summary: build, restore, fit, test, draw."""
 
-import os
 import sys
 from contextlib import suppress
 from functools import partial
@@ -11,24 +10,18 @@ import torch
 
 import dlrun
 from dlrun import plots
-from dlrun.build import build
+from dlrun.assemble import assemble
 from dlrun.checkpoint import load, way_on
 from dlrun.clock import Clock
 from dlrun.console import header, number, table
-from dlrun.engine import Outcome, Trainer, Training, fit, make_best
+from dlrun.engine import Outcome, Training, fit, make_best
 from dlrun.errors import CheckpointError, UserError
 from dlrun.folders import write_whole
 from dlrun.machine import device_name, peak_memory, within_memory, writing_to
-from dlrun.place import choose_device, place
 from dlrun.run import Run, Silent, git_commit
-from dlrun.seeds import mix
 from dlrun.signals import Interrupted, Signals
-from dlrun.signatures import signature
-from dlrun.spec import Env, Spec
-from dlrun.tasks.base import Task
-from dlrun.update import Diverged, Update, skip_compiler_import
-from dlrun.weights import start_from
-from dlrun.world import Lost, join
+from dlrun.update import Diverged
+from dlrun.world import Lost
 
 
 class Session:
@@ -43,51 +36,17 @@ class Session:
             self._make(config)
 
     def _make(self, config: dict) -> None:
-        trainer: Trainer = build(config["trainer"])
-        self.trainer = trainer
-        device = choose_device(trainer.device)
-        self.world = join(device.type == "cuda")
-        if trainer.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses to be deterministic without
-            torch.use_deterministic_algorithms(True)
-            torch.backends.cudnn.benchmark = False
-        elif device.type == "cuda":
-            torch.backends.cudnn.benchmark = True
-        if not trainer.compile:
-            skip_compiler_import()
-        torch.manual_seed(mix(config["seed"]))
-        self.data = build(config["data"])
-        if self.world.size > 1:
-            check_together(trainer, device, self.data.spec)
-            self.data.batch_size *= self.world.size  # each process has its share of a batch
-        net = build(config["model"])(self.data.spec)
-        self.loaded = start_from(net, self.data.spec.outputs, config)
-        if trainer.sync_norm and self.world.size > 1:
-            net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
-        self.place = place(net, device, trainer.precision, trainer.compile, self.world)
-        update = partial(
-            Update,
-            optimizer=build(config["optimizer"]),
-            schedule=build(config["schedule"]),
-            clip=(trainer.clip_value, trainer.clip_norm, trainer.clip_global_norm),
-            ema=trainer.ema,
-            on_nan=trainer.on_nan,
-            precision=self.place.precision,
-            world=self.world,
-        )
-        handed = {"net": net, "spec": self.data.spec, "place": self.place, "update": update}
-        needs = signature(config["task"]["_target_"]).given
-        self.task: Task = build(config["task"])(**{name: handed[name] for name in needs})
-        self.best = make_best(
-            self.task, trainer
-        )  # refuses a metric that the task does not measure, before anything is written
-        self.data.load(device, self.place.channels_last)
+        self.trainer, self.data, self.place, self.task, self.loaded = assemble(config)
+        self.world = self.place.world
+        make_best(self.task, self.trainer)  # refuses a metric that is not measured, before anything is written
+        self.data.load(self.place.device, self.place.channels_last)
         self.steps_per_epoch = self.task.steps(self.data)  # refuses batches that the net cannot take, too
 
     def start(self, folder: Path, resumed: bool) -> tuple[Outcome, float | None]:
         """Train in this folder to the end or to a signal. Gives the outcome and the goal metric, if it came to that."""
         with writing_to(folder), within_memory():
-            run = Silent(folder) if self.world.rank else Run(folder, self.facts())
+            axis = "samples" if self.task.epoch_samples(self.data) else "step"
+            run = Silent(folder) if self.world.rank else Run(folder, self.facts(), axis)
             try:
                 with Signals(self.world) as signals:
                     outcome, value = self.train(run, resumed, signals)
@@ -172,17 +131,13 @@ class Session:
         test = task.evaluate(self.data, "test")
         if self.world.rank:
             return best.score if best else None
-        report = task.report(self.data)
+        report = run.keep(task.report(self.data), clock.time)
         if hasattr(task.net, "report"):  # what the net itself has to tell
-            report |= task.net.report()
-        for name, figure in report.pop("figures", {}).items():
-            run.plot(name, figure, clock.step)
-        for name in sorted(
-            {key.partition("/")[2] for row in run.rows for key in row if key.startswith(("train/", "val/"))}
-        ):
-            run.plot(
-                name, plots.curves(run.rows, name, best.epoch if best and best.score is not None else None), clock.step
-            )
+            report |= run.keep(task.net.report(), clock.time)
+        names = {key.partition("/")[2] for row in run.rows for key in row if key.startswith(("train/", "val/"))}
+        marked, over = best.epoch if best and best.score is not None else None, run.axis.replace("step", "epoch")
+        for name in sorted(names - {f"{name}_std" for name in names}):
+            run.plot(name, plots.curves(run.rows, name, marked, run.windows, over), clock.time)
         speeds = [row["time/samples_per_s"] for row in run.rows]
         results |= {
             "test": {f"test/{name}": value for name, value in test.items()} | report,
@@ -193,7 +148,7 @@ class Session:
             results["skipped_steps"] = skipped
         board = run.tensorboard()
         for name, value in test.items():
-            board.add_scalar(f"test/{name}", value, clock.step)
+            board.add_scalar(f"test/{name}", value, clock.time)
         run.summarise("finished", **results)
         run.say(self.final_table(training, test, outcome))
         return best.score if best else None
@@ -248,20 +203,6 @@ class Session:
         tested = "test" if not is_last else f"test (epoch {clock.epoch})"
         rows = [head, val, [tested, *(number(v) for v in test.values())]]
         return f"\n{table(rows)}\n\n{why}; {clock.step:,} steps in {clock.seconds:.1f} s; {run.folder}"
-
-
-def check_together(trainer: Trainer, device: torch.device, spec: Spec) -> None:
-    """Raise UserError where several processes cannot train this together."""
-    if isinstance(spec, Env):
-        raise UserError(
-            "several processes were asked for, and an environment is played by one\n"
-            "  expected trainer.processes=1; data.num_envs=... plays more at once, and model=a3c has workers of its own"
-        )
-    if trainer.sync_norm and device.type != "cuda":
-        raise UserError(
-            f"trainer.sync_norm=true on {device.type}: torch synchronises batch normalisation on CUDA only\n"
-            "  expected trainer.sync_norm=false, or model.norm=group, which needs no other samples"
-        )
 
 
 def write_config(folder: Path, files: dict[str, str]) -> None:

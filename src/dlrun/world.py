@@ -64,12 +64,15 @@ class World:
 
     @torch.no_grad()
     def average_gradients(self, params: list[Tensor]) -> None:
-        """Each process's gradient is of the mean over its part: in place, to that of the mean over the whole batch."""
-        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in params]
+        """Each process's gradient is of the mean over its part: in place, to that of the mean over the whole batch.
+
+        Those that have none (frozen ones) have none in any process.
+        """
+        grads = [p.grad for p in params if p.grad is not None]
         flat = torch.cat([grad.reshape(-1) for grad in grads]).mul_(self.share)
         dist.all_reduce(flat)
-        for param, grad, piece in zip(params, grads, flat.split([grad.numel() for grad in grads]), strict=True):
-            param.grad = grad.copy_(piece.view_as(grad))
+        for grad, piece in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+            grad.copy_(piece.view_as(grad))
 
     def sums(self, values: Tensor) -> Tensor:
         """Added up over the processes."""

@@ -174,7 +174,7 @@ class Supervised(Task):
             return {"figures": figures}
         k = self.spec.classes
         matrix = torch.bincount(y * k + out.argmax(1), minlength=k * k).view(k, k)
-        labels = self.spec.labels or tuple(map(str, range(k)))
+        labels = data.spec.labels or tuple(map(str, range(k)))  # some are known only once the data is read
         figures["confusion_matrix"] = confusion_matrix(matrix.numpy(), labels)
         if isinstance(self.spec, Table) and self.spec.features == 2:
             figures["decision_boundary"] = decision_boundary(data, self.predict, labels)
