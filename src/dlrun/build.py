@@ -66,6 +66,12 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
     _check_pairing(config, names or {})
 
 
+def check_section(name: str, node: object) -> None:
+    """Raise ConfigError unless one section alone is right."""
+    if problems := _problems(node, SECTIONS[name], name):
+        raise ConfigError(problems)
+
+
 def check_hydra(hydra: dict) -> None:
     """Raise ConfigError where Hydra's own section of a config would make objects: a config must not run other code."""
     problems = []
