@@ -24,6 +24,7 @@ from dlrun.build import CONFIGS, check, check_hydra
 from dlrun.errors import UserError
 from dlrun.explain import explain
 from dlrun.folders import claim_folder, find_run, new_folder, read_summary
+from dlrun.saved import plain, read_config
 from dlrun.usage import usage
 
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta")
@@ -171,22 +172,6 @@ def _resume(composed: DictConfig) -> float | None:
     return _finish(session, folder, resumed=True, on_lock=lambda: write_config(folder, text))
 
 
-def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
-    """A run's own config and the groups' choices that it was composed from. Raises UserError where they are damaged."""
-    try:
-        saved = OmegaConf.load(folder / ".hydra" / "config.yaml")
-        choices = OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.runtime.choices
-        if isinstance(saved, DictConfig) and isinstance(choices, DictConfig):
-            return saved, dict(choices)
-        why = "it is not the config of a run"
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException, AttributeError) as error:
-        why = str(error).splitlines()[0]
-    raise UserError(
-        f"resume={folder}: cannot read the run's config in {folder / '.hydra'}: {why}\n"
-        "  expected config.yaml and hydra.yaml as dl-run wrote them; its weights can be had by init=..."
-    )
-
-
 def _reached(trainer: dict, before: object, done: dict) -> str | None:
     """The limit that leaves a finished run nothing to do, if one does: the one that stopped it, as long as that was not
     raised, comes first. Epochs that a limit cut short go on, so they do not count."""
@@ -211,8 +196,9 @@ def _number(of: dict, key: str) -> float:
 
 
 def _nothing_to_do(folder: Path, done: dict, limit: str) -> UserError:
+    epochs = done.get("epochs", "?")
     return UserError(
-        f"resume={folder}: the run in {folder} is finished, with {done.get('epochs', '?')} epochs\n"
+        f"resume={folder}: the run in {folder} is finished, with {epochs} epoch{'' if epochs == 1 else 's'}\n"
         f"  trainer.{limit} is reached\n"
         f"  expected one that was stopped, or a higher limit: dl-run resume={folder} trainer.{limit}=<more>"
     )
@@ -238,11 +224,3 @@ def _finish(session: object, folder: Path, resumed: bool, on_lock: object = None
     if outcome.reason == "signal":
         sys.exit(128 + outcome.number)
     return value
-
-
-def plain(config: DictConfig) -> dict:
-    """Plain dicts and lists, interpolations resolved. Raises UserError where that cannot be done."""
-    try:
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except (OmegaConfBaseException, RecursionError) as error:
-        raise UserError(explain(error, sys.argv[1:])) from None

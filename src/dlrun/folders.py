@@ -75,8 +75,11 @@ def all_runs(base: Path) -> list[Path]:
     return sorted(found, key=lambda folder: (folder / STARTED).stat().st_mtime)
 
 
-def find_run(which: str, output_dir: str) -> Path:
-    """The folder of a run; `last` is the one that was started last. Raises UserError where there is none."""
+def find_run(which: str, output_dir: str, key: str = "resume=") -> Path:
+    """The folder of a run; `last` is the one that was started last. Raises UserError where there is none.
+
+    key: what `which` was given as, for messages.
+    """
     if which != "last":
         folder = Path(which)
         if which and os.path.isfile(folder / ".hydra" / "config.yaml"):
@@ -86,11 +89,11 @@ def find_run(which: str, output_dir: str) -> Path:
             if which and os.path.exists(folder)
             else "no such folder"
         )
-        raise UserError(f"resume={which}: {why}\n  expected a run's folder, as dl-run prints it, or resume=last")
+        raise UserError(f"{key}{which}: {why}\n  expected a run's folder, as dl-run prints it, or {key}last")
     started = all_runs(Path(output_dir))
     if not started:
         where = Path(output_dir).resolve()
-        raise UserError(f"resume=last: there is no run under {where}\n  expected one; output_dir=... looks elsewhere")
+        raise UserError(f"{key}last: there is no run under {where}\n  expected one; output_dir=... looks elsewhere")
     return started[-1]
 
 

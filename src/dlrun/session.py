@@ -1,6 +1,5 @@
 """One run from config to summary: build, restore, fit, test, draw."""
 
-import os
 import sys
 from contextlib import suppress
 from functools import partial
@@ -11,21 +10,17 @@ import torch
 
 import dlrun
 from dlrun import plots
-from dlrun.build import build
+from dlrun.assemble import assemble
 from dlrun.checkpoint import load
 from dlrun.clock import Clock
 from dlrun.console import header, number, table
-from dlrun.engine import Outcome, Trainer, Training, fit, make_best
+from dlrun.engine import Outcome, Training, fit, make_best
 from dlrun.errors import CheckpointError, UserError
 from dlrun.folders import write_whole
 from dlrun.machine import device_name, peak_memory, within_memory, writing_to
-from dlrun.place import choose_device, place
 from dlrun.run import Run, git_commit
-from dlrun.seeds import mix
 from dlrun.signals import Interrupted, Signals
-from dlrun.signatures import signature
-from dlrun.tasks.base import Task
-from dlrun.update import Diverged, Update, skip_compiler_import
+from dlrun.update import Diverged
 
 
 class Session:
@@ -40,37 +35,9 @@ class Session:
             self._make(config)
 
     def _make(self, config: dict) -> None:
-        trainer: Trainer = build(config["trainer"])
-        self.trainer = trainer
-        device = choose_device(trainer.device)
-        if trainer.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses to be deterministic without
-            torch.use_deterministic_algorithms(True)
-            torch.backends.cudnn.benchmark = False
-        elif device.type == "cuda":
-            torch.backends.cudnn.benchmark = True
-        if not trainer.compile:
-            skip_compiler_import()
-        torch.manual_seed(mix(config["seed"]))
-        self.data = build(config["data"])
-        net = build(config["model"])(self.data.spec)
-        if config["init"]:
-            load_weights(net, config["init"])
-        self.place = place(net, device, trainer.precision, trainer.compile)
-        update = partial(
-            Update,
-            optimizer=build(config["optimizer"]),
-            schedule=build(config["schedule"]),
-            clip=(trainer.clip_value, trainer.clip_norm, trainer.clip_global_norm),
-            ema=trainer.ema,
-            on_nan=trainer.on_nan,
-            precision=self.place.precision,
-        )
-        handed = {"net": net, "spec": self.data.spec, "place": self.place, "update": update}
-        needs = signature(config["task"]["_target_"]).given
-        self.task: Task = build(config["task"])(**{name: handed[name] for name in needs})
-        make_best(self.task, trainer)  # refuses a metric that the task does not measure, before anything is written
-        self.data.load(device, self.place.channels_last)
+        self.trainer, self.data, self.place, self.task = assemble(config)
+        make_best(self.task, self.trainer)  # refuses a metric that is not measured, before anything is written
+        self.data.load(self.place.device, self.place.channels_last)
         self.steps_per_epoch = self.task.steps(self.data)  # refuses batches that the net cannot take, too
 
     def start(self, folder: Path, resumed: bool) -> tuple[Outcome, float | None]:
@@ -159,6 +126,7 @@ class Session:
             report |= task.net.report()
         for name, figure in report.pop("figures", {}).items():
             run.plot(name, figure, clock.step)
+        run.assemble_pictures()
         for name in sorted(
             {key.partition("/")[2] for row in run.rows for key in row if key.startswith(("train/", "val/"))}
         ):
@@ -222,34 +190,6 @@ class Session:
         tested = "test" if not is_last else f"test (epoch {clock.epoch})"
         rows = [head, val, [tested, *(number(v) for v in test.values())]]
         return f"\n{table(rows)}\n\n{why}; {clock.step:,} steps in {clock.seconds:.1f} s; {run.folder}"
-
-
-def load_weights(net: torch.nn.Module, source: str) -> None:
-    """Start from the weights of a checkpoint, or of a run's best. Raises CheckpointError where they do not fit."""
-    path = Path(source)
-    if path.is_dir():
-        path = next(
-            (p for n in ("best", "last") if (p := path / "checkpoints" / f"{n}.ckpt").exists()),
-            path / "checkpoints" / "best.ckpt",
-        )
-    try:
-        theirs, mine = load(path).get("state_dict"), net.state_dict()
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"init={source}: {error}\n  expected a run's folder, or a checkpoint in it: init=<run folder>"
-        ) from None
-    if not isinstance(theirs, dict) or not all(isinstance(value, torch.Tensor) for value in theirs.values()):
-        raise CheckpointError(f"init={source}: {path} holds no weights\n  expected a checkpoint that a run wrote")
-    wrong = [
-        f"{k}: expected {tuple(v.shape)}, found {tuple(theirs[k].shape) if k in theirs else 'nothing'}"
-        for k, v in mine.items()
-        if k not in theirs or theirs[k].shape != v.shape
-    ]
-    wrong += [f"{k}: not in this model" for k in theirs.keys() - mine.keys()]
-    if wrong:
-        more = f"\n  and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise CheckpointError(f"init={source}: the weights are another model's\n  " + "\n  ".join(wrong[:5]) + more)
-    net.load_state_dict(theirs)
 
 
 def write_config(folder: Path, files: dict[str, str]) -> None:

@@ -31,6 +31,8 @@ class Autoencoder(Task):
     noise: standard deviation of the Gaussian noise on what the net sees; it has to give back the clean picture.
     """
 
+    takes = ("pictures", "latent")
+
     def __init__(
         self,
         net: nn.Module,

@@ -13,7 +13,6 @@ from dlrun.place import Place
 from dlrun.spec import Image, Table
 from dlrun.tasks.adversarial import check_pair, figures, held, measured, predicted, previews, real_batches
 from dlrun.tasks.base import Metrics, Task
-from dlrun.tasks.latent import noise
 from dlrun.tasks.quality import Quality, Trained
 from dlrun.types import Count, Positive
 from dlrun.update import Update
@@ -22,9 +21,11 @@ from dlrun.update import Update
 class Wgan(Task):
     """clip: every weight of the critic is kept in [-clip, clip]. turns: of the critic for each of the generator's.
 
-    quality: the run of a classifier whose features measure samples (Frechet distance), None for none. n_samples: how
-    many `sample` makes.
+    quality: the run of a classifier whose features measure samples (Frechet distance), None for none. n_samples:
+    pictures on a sheet of samples.
     """
+
+    takes = ("latent",)
 
     def __init__(
         self,
@@ -82,11 +83,9 @@ class Wgan(Task):
         """Samples (B, *shape) of noise (B, latent); pixels in [0, 1]."""
         return predicted(self.evaluated(), batch, self.spec, self.place)
 
-    def sample(self, seed: int) -> Tensor:
-        return self.predict(noise(self.net.latent, self.n_samples, self.place, seed))
-
     def preview(self, data: object) -> dict[str, Tensor]:
-        return previews(self.evaluated(), self.net.latent, data, self.place)
+        return previews(self.evaluated(), self.net.latent, self.n_samples, data, self.place)
 
     def report(self, data: object) -> dict[str, object]:
-        return {"figures": figures(self.evaluated(), self.net.critic.eval(), self.net.latent, data, self.place)}
+        net, critic = self.evaluated(), self.net.critic.eval()
+        return {"figures": figures(net, critic, self.net.latent, self.n_samples, data, self.place)}

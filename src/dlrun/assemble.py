@@ -1,0 +1,65 @@
+"""From a checked config to what a run consists of: trainer, data, place and task; for new runs and finished ones."""
+
+import os
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+from dlrun.build import build
+from dlrun.engine import Trainer
+from dlrun.place import Place, choose_device, place
+from dlrun.seeds import mix
+from dlrun.signatures import signature
+from dlrun.tasks.base import Task
+from dlrun.trained import classifier
+from dlrun.update import Update, skip_compiler_import
+from dlrun.weights import load_weights
+
+
+class Parts(NamedTuple):
+    trainer: Trainer
+    data: object
+    place: Place
+    task: Task
+
+
+def assemble(config: dict, fitted: dict | None = None) -> Parts:
+    """Builds everything; reads no data. fitted: what the data learned in the run that the weights are from, if any.
+
+    Raises UserError where the parts do not fit.
+    """
+    trainer: Trainer = build(config["trainer"])
+    device = choose_device(trainer.device)
+    if trainer.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses to be deterministic without
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    elif device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+    if not trainer.compile:
+        skip_compiler_import()
+    torch.manual_seed(mix(config["seed"]))
+    data = build(config["data"])
+    if fitted is not None:
+        data.restore(fitted, device)  # a net may ask for the words
+    net = build(config["model"])(data.spec)
+    if config["init"]:
+        load_weights(net, config["init"])
+    here = place(net, device, trainer.precision, trainer.compile)
+    if fitted is not None:
+        data.restore(fitted, device, here.channels_last)
+    update = partial(
+        Update,
+        optimizer=build(config["optimizer"]),
+        schedule=build(config["schedule"]),
+        clip=(trainer.clip_value, trainer.clip_norm, trainer.clip_global_norm),
+        ema=trainer.ema,
+        on_nan=trainer.on_nan,
+        precision=here.precision,
+    )
+    trained = partial(classifier, config=config, device=device)
+    handed = {"net": net, "spec": data.spec, "place": here, "update": update, "trained": trained}
+    needs = signature(config["task"]["_target_"]).given
+    task: Task = build(config["task"])(**{name: handed[name] for name in needs})
+    return Parts(trainer, data, here, task)
