@@ -4,8 +4,7 @@ from pathlib import Path
 
 from dlrun.assemble import assemble
 from dlrun.checkpoint import load
-from dlrun.errors import CheckpointError
-from dlrun.folders import read_summary
+from dlrun.errors import CheckpointError, DataError
 from dlrun.saved import own_config, require_finished
 
 WRONG = (RuntimeError, ValueError, KeyError, TypeError, AttributeError)  # where a state is not this config's
@@ -19,9 +18,8 @@ class Finished:
     """
 
     def __init__(self, folder: Path, changes: dict[str, object] | None = None) -> None:
-        self.folder, self.summary = folder, read_summary(folder)
-        require_finished(folder, self.summary)
-        self.config, self.names = own_config(folder, changes or {})
+        self.folder, self.summary = folder, require_finished(folder)
+        self.config, self.names = own_config(folder, changes)
         self.state, self.weights = _load(folder, self.config, self.summary)
         fitted = self.state.get("data")
         if not isinstance(fitted, dict):
@@ -30,7 +28,7 @@ class Finished:
                 "  expected one of this version: train it again, from its weights if you like: dl-run init=..."
             )
         try:
-            self.trainer, self.data, self.place, self.task = assemble(self.config, fitted)
+            self.trainer, self.data, self.place, self.task, _ = assemble(self.config, fitted)
             self._restore()
         except WRONG as error:
             raise CheckpointError(
@@ -45,6 +43,16 @@ class Finished:
             for name, part in self.task.parts.items():
                 part.load_state_dict(self.state["parts"][name])
         self.task.net.eval()
+
+    def load_data(self) -> object:
+        """Read the run's data: train, val and test parts. Raises DataError where it is gone or not what it was."""
+        self.data.load(self.place.device, self.place.channels_last)
+        if self.data.fitted() != self.state["data"]:
+            raise DataError(
+                f"{self.folder}: the data is not what it was: its train part gives other statistics, words or classes\n"
+                "  expected the data that the run was trained on"
+            )
+        return self.data
 
 
 def _load(folder: Path, config: dict, summary: dict) -> tuple[dict, str]:

@@ -10,6 +10,7 @@ from yaml import YAMLError
 from dlrun.build import check
 from dlrun.errors import UserError
 from dlrun.explain import explain
+from dlrun.folders import read_summary
 
 
 def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
@@ -36,11 +37,12 @@ def plain(config: DictConfig) -> dict:
         raise UserError(explain(error, sys.argv[1:])) from None
 
 
-def require_finished(folder: Path, summary: dict) -> None:
-    """Raise UserError where the run did not come to its end."""
+def require_finished(folder: Path) -> dict:
+    """The summary of a run. Raises UserError where it did not come to its end."""
+    summary = read_summary(folder)
     status = summary.get("status")
     if status == "finished":
-        return
+        return summary
     if status is None:
         raise UserError(
             f"{folder}: the run's summary.json is missing or damaged\n  expected a run that came to its end"
@@ -49,10 +51,10 @@ def require_finished(folder: Path, summary: dict) -> None:
     raise UserError(f"{folder}: the run is not finished, its status is {status!r}\n  expected a finished one: {way}")
 
 
-def own_config(folder: Path, changes: dict[str, object]) -> tuple[dict, dict[str, str]]:
+def own_config(folder: Path, changes: dict[str, object] | None = None) -> tuple[dict, dict[str, str]]:
     """A run's own config, plain and checked, without what only starts its weights; and the groups' choices."""
     saved, names = read_config(folder)
-    for key, value in changes.items():
+    for key, value in (changes or {}).items():
         OmegaConf.update(saved, key, value)
     config = plain(saved)
     config["init"] = None

@@ -22,7 +22,7 @@ def classifier(run: str, config: dict, device: torch.device) -> tuple[nn.Module,
     wanted = f"expected the folder of a classifier's run on the same data, which gives {spec}"
     if not (Path(run) / ".hydra" / "config.yaml").is_file():
         raise UserError(f"{asked}: there is no run in that folder (no .hydra/config.yaml)\n  {wanted}")
-    theirs, names = own_config(Path(run), {})
+    theirs, names = own_config(Path(run))
     given = theirs["data"].get("spec") and build(theirs["data"]["spec"])
     if not theirs["task"]["_target_"].endswith(".Supervised") or not getattr(given, "classes", None):
         raise UserError(f"{asked}: that run trained task={names.get('task')} on {given}, no classes\n  {wanted}")
@@ -30,7 +30,7 @@ def classifier(run: str, config: dict, device: torch.device) -> tuple[nn.Module,
         raise UserError(f"{asked}: that run learned from data={names.get('data')}, {given}\n  {wanted}")
     net = build(theirs["model"])(spec)
     try:
-        load_weights(net, run)
+        load_weights(net, run, None, asked)
     except CheckpointError as error:
         raise UserError(f"{asked}: {error}\n  {wanted} that came to its end") from None
     return net.eval().requires_grad_(False).to(device), theirs["data"]["mean"], theirs["data"]["std"]

@@ -23,7 +23,7 @@ def noise(latent: int, count: int, place: Place, seed: int) -> Tensor:
 def draw(net: Callable[[Tensor], Tensor], z: Tensor, place: Place, size: int = 500) -> Tensor:
     """What a network makes of noise, or of pictures, in pieces that fit the memory: (N, ...) -> (N, ...)."""
     parts = []
-    for piece in z.split(size):
+    for piece in (z,) if torch.compiler.is_exporting() else z.split(size):  # a graph is for batches of any size
         with place.autocast():
             parts.append(net(piece).float())
     return torch.cat(parts)

@@ -35,7 +35,7 @@ class Vae(Task):
     samples (Frechet distance), None for none. n_samples: pictures on a sheet of samples.
     """
 
-    takes = ("pictures", "latent")
+    takes = ("latent", "pictures")
 
     def __init__(
         self,
