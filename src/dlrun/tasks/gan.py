@@ -67,12 +67,10 @@ class Gan(Task):
         loss = critic_loss(real_score, fake_score)
         if not self.critic_update.step(loss, clock):
             return {}
-        fooled = fake_score.detach()
         metrics = {
             "critic_loss": loss.detach(),
-            "loss": generator_loss(fooled),  # before this turn's update
             "real_score": real_score.detach().mean(),
-            "fake_score": fooled.mean(),
+            "fake_score": fake_score.detach().mean(),
         }
 
         if clock.step % self.turns == self.turns - 1:
@@ -81,6 +79,7 @@ class Gan(Task):
                 loss = generator_loss(critic(generator(z)).float())
             if not self.update.step(loss, clock):
                 return {}
+            metrics["loss"] = loss.detach()
         return metrics
 
     def evaluate(self, data: object, split: str) -> dict[str, float]:

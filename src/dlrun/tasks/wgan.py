@@ -14,6 +14,7 @@ from dlrun.spec import Image, Table
 from dlrun.tasks.adversarial import check_pair, figures, held, measured, predicted, previews, real_batches
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.quality import Quality, Trained
+from dlrun.tasks.wgan_gp import gradient_norms
 from dlrun.types import Count, Positive
 from dlrun.update import Update
 
@@ -67,14 +68,17 @@ class Wgan(Task):
         with torch.no_grad():
             torch._foreach_clamp_min_(self.weights, -self.clip)
             torch._foreach_clamp_max_(self.weights, self.clip)
-        metrics = {"critic_loss": loss.detach(), "distance": -loss.detach(), "loss": -fake_score.detach()}
+        metrics = {"critic_loss": loss.detach(), "distance": -loss.detach()}
 
         if clock.step % self.turns == self.turns - 1:
             z = torch.randn_like(z)
-            with held(critic), self.place.autocast():
-                loss = -critic(generator(z)).float().mean()
+            with held(critic):
+                slopes = gradient_norms(critic, x, fake.float(), torch.rand(len(x), device=x.device))  # (B,)
+                with self.place.autocast():
+                    loss = -critic(generator(z)).float().mean()
             if not self.update.step(loss, clock):
                 return {}
+            metrics |= {"loss": loss.detach(), "gradient_norm": slopes.detach().mean()}
         return metrics
 
     def evaluate(self, data: object, split: str) -> dict[str, float]:

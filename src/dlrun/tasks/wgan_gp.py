@@ -77,7 +77,6 @@ class WganGp(Task):
         metrics = {
             "critic_loss": loss.detach(),
             "distance": (real_score - fake_score).detach(),
-            "loss": -fake_score.detach(),  # before this turn's update
             "penalty": penalty.detach(),
             "gradient_norm": slopes.detach().mean(),
         }
@@ -88,6 +87,7 @@ class WganGp(Task):
                 loss = -critic(generator(z)).float().mean()
             if not self.update.step(loss, clock):
                 return {}
+            metrics["loss"] = loss.detach()
         return metrics
 
     def evaluate(self, data: object, split: str) -> dict[str, float]:
