@@ -23,7 +23,8 @@ from pathlib import Path
 from statistics import median
 
 HERE = Path(__file__).resolve().parent
-CODE, LOOPS, RUN = ([sys.executable, *words] for words in (["-c"], [str(HERE / "bench_loops.py")], ["-m", "dlrun"]))
+SCRIPTS = (["-c"], [str(HERE / "bench_loops.py")], [str(HERE / "bench_steps.py")], ["-m", "dlrun"])
+CODE, LOOPS, STEPS, RUN = ([sys.executable, *words] for words in SCRIPTS)
 OTHERS = {"lightning": "Lightning", "keras": "Keras"}
 SHARE = {"mlp": 1 / 2, "lenet": 1 / 1.5, "lstm": 1 / 1.5}  # of their time that dl-run may take
 WARM = 8  # steps of ResNet18 before the clock starts
@@ -144,6 +145,15 @@ def resnet18(bench: Bench) -> None:
     bench.versus("resnet18", "hand-written", hand, {"CIFAR-10 ResNet18 bf16, 128 images": ours}, 1.02)
 
 
+def generative(bench: Bench, model: str) -> None:
+    """Seconds per step; both contestants in one process, in turns."""
+    runs = [bench.last_line(*STEPS, model, 10 * bench.args.steps) for _ in range(bench.args.repeats)]
+    found = bench.figures[model] = {name: [run[name] for run in runs] for name in runs[0]}
+    ratio = median(run["dl-run"] / run["hand"] for run in runs)
+    base = median(found["hand"])
+    bench.judge(f"MNIST {model}, a step", ratio * base, "hand-written", base, 1.03)
+
+
 def startup(bench: Bench) -> None:
     """Seconds from the start to the end of the first step, and to that of the import: no exit in either."""
     base = partial(bench.seconds, *CODE, "import os, torch; os._exit(0)")
@@ -173,6 +183,7 @@ def cli(bench: Bench) -> None:
 
 
 PARTS = {net: partial(training, net=net) for net in SHARE} | {f.__name__: f for f in (resnet18, startup, memory, cli)}
+PARTS |= {model: partial(generative, model=model) for model in ("vae", "wgan_gp")}
 
 
 def machine() -> str:
