@@ -86,7 +86,7 @@ class Envs:
             return f"{self.id} cannot be rendered"
         rate = env.metadata.get("render_fps", 30)
         every = max(1, round(rate / FILM_RATE))
-        obs, frames, done = env.reset(seed=seed % 2**31)[0], [], False
+        obs, frames = env.reset(seed=seed % 2**31)[0], []
         try:
             for t in range(self.film_steps):
                 if t % every == 0:

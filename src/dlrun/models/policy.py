@@ -43,7 +43,10 @@ class Normaliser(nn.Module):
 
 
 class Policy(nn.Module):
-    """kind: what tasks know it by. (B, features) -> (B, outputs), values (B,). Outputs: logits, or means of a Gaussian with learned log_std."""
+    """(B, features) -> (B, outputs), values (B,). Outputs: logits, or means of a Gaussian with learned log_std.
+
+    kind: what tasks know it by.
+    """
 
     kind = "policy"
 

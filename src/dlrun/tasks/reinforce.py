@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dlrun.place import Place
 from dlrun.spec import Env

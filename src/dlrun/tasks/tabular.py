@@ -4,9 +4,9 @@ value_iteration: Q <- E[r + gamma max Q'] everywhere at once, by the moves that 
 monte_carlo: towards the rewards that came (5.4). td0: V towards r + gamma V' (6.2), acting by a look one step ahead.
 sarsa: towards r + gamma Q(s', a') (6.7). q_learning: towards r + gamma max Q' (6.8).
 
-The last four learn from whole episodes, epsilon-greedy with exploring starts (td0 without: its first action would be in
-its values). Deviation: a table changes between batches of episodes, not within, each entry by the optimizer's lr (SGD)
-towards the mean of its targets. Frames of value_iteration are backups. Logged: loss (mean squared error of the targets).
+The last four learn from whole episodes, epsilon-greedy with exploring starts (td0 without: its first action would be
+in its values). Deviation: a table changes between batches of episodes, not within, each entry by the optimizer's lr
+(SGD) towards the mean of its targets. Frames of value_iteration are backups. Logged: loss (mean squared error).
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from dlrun.spec import Env
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.playing import Playing
 from dlrun.tasks.returns import rewards_to_go
-from dlrun.tasks.rollout import EpsilonGreedy, Episodes
+from dlrun.tasks.rollout import Episodes, EpsilonGreedy
 from dlrun.types import Count, Fraction
 from dlrun.update import Update
 
