@@ -71,7 +71,7 @@ def test_help_lists_the_groups_and_examples(dl_run):
     code, out, err = dl_run("--help")
     assert (code, err) == (0, "")
     for text in (
-        "model       a2c, autoencoder,",
+        "model       a2c, alexnet, autoencoder,",
         "lenet,",
         "data        anime_faces, auto_mpg",
         "dl-run resume=last",
@@ -432,7 +432,7 @@ def test_resume_with_another_override(refused, finished, change):
 @pytest.mark.parametrize("changes", [(), ("trainer.device=cpu",), ("trainer.epochs=1",), ("trainer.patience=3",)])
 def test_resume_of_a_finished_run(refused, finished, changes):
     text = refused(f"resume={finished}", *changes)
-    assert text.startswith(f"resume={finished}: the run in {finished} is finished, with 1 epochs\n")
+    assert text.startswith(f"resume={finished}: the run in {finished} is finished, with 1 epoch\n")
     assert f"dl-run resume={finished} trainer.epochs=<more>" in text
 
 

@@ -4,7 +4,6 @@ from functools import partial
 from math import log, pi
 from signal import SIGTERM
 
-import numpy as np
 import pytest
 import runs
 import torch
@@ -424,88 +423,6 @@ def test_the_swiss_roll_grows_with_the_angle():
     arrays = build(source)()
     radius = (arrays.x_train**2).sum(1) ** 0.5
     assert abs(radius / arrays.y_train[:, 0] - 2 / (4.5 * pi)).max() < 1e-5
-
-
-# Folders of pictures
-
-
-def write_folder(root, count=20, side=12):
-    from PIL import Image as Picture
-
-    rng = np.random.RandomState(0)
-    for k, (mode, suffix) in enumerate([("RGB", "jpg"), ("RGBA", "png"), ("P", "png"), ("L", "webp")]):
-        folder = root / "pictures" / f"class{k}"
-        folder.mkdir(parents=True)
-        for i in range(count // 4):
-            pixels = Picture.fromarray(rng.randint(0, 256, (side + i, side, 3), dtype=np.uint8))
-            pixels.convert(mode).save(folder / f"{i}.{suffix}")
-
-
-def read_folder(root, **keys):
-    from dlrun.data.readers_folder import pictures as reader
-
-    return reader(**dict(data_dir=str(root), folder="pictures", shape=[3, 8, 8], test_fraction=0.2) | keys)
-
-
-def test_a_folder_is_decoded_once(tmp_path):
-    write_folder(tmp_path)
-    arrays = read_folder(tmp_path)
-    assert arrays.x_train.shape == (16, 3, 8, 8) and arrays.x_test.shape == (4, 3, 8, 8)
-    assert arrays.x_train.dtype == np.uint8 and sorted({*arrays.y_train, *arrays.y_test}) == [0, 1, 2, 3]
-    (cache,) = (tmp_path / "cache").glob("*.npy")
-    made = cache.stat().st_mtime_ns
-    again = read_folder(tmp_path)
-    assert np.array_equal(again.x_train, arrays.x_train) and cache.stat().st_mtime_ns == made
-    assert read_folder(tmp_path, shape=[1, 8, 8]).x_train.shape == (16, 1, 8, 8)
-    (tmp_path / "pictures" / "class0" / "0.jpg").unlink()
-    assert len(read_folder(tmp_path).x_train) == 15, "another folder is another cache"
-    assert not list((tmp_path / "cache").glob("*.part")) and len(list((tmp_path / "cache").glob("*.npy"))) == 3
-
-
-def test_broken_pictures_are_left_out_and_named(tmp_path):
-    write_folder(tmp_path)
-    (tmp_path / "pictures" / "class1" / "broken.jpg").write_bytes(b"no picture")
-    whole = (tmp_path / "pictures" / "class0" / "1.jpg").read_bytes()
-    (tmp_path / "pictures" / "class0" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    for _ in range(2):  # decoded, and from the cache
-        with pytest.warns(UserWarning, match="2 of 22 pictures cannot be read and are left out") as warned:
-            arrays = read_folder(tmp_path)
-        assert "class0/cut.jpg" in str(warned[0].message) and "class1/broken.jpg" in str(warned[0].message)
-        assert len(arrays.x_train) + len(arrays.x_test) == 20
-        assert np.bincount(np.concatenate((arrays.y_train, arrays.y_test))).tolist() == [5, 5, 5, 5]
-
-
-def test_transparent_pixels_are_white_and_the_middle_is_kept(tmp_path):
-    from PIL import Image as Picture
-
-    (tmp_path / "pictures").mkdir()
-    clear = Picture.new("RGBA", (8, 8), (9, 9, 9, 0))
-    wide = Picture.new("RGB", (24, 8), "black")
-    wide.paste("red", (8, 0, 16, 8))
-    for i in range(2):
-        clear.save(tmp_path / "pictures" / f"clear{i}.png")
-        wide.save(tmp_path / "pictures" / f"wide{i}.png")
-    arrays = read_folder(tmp_path, test_fraction=0.5)
-    found = {
-        tuple(p.reshape(3, -1).T[0])
-        for p in (*arrays.x_train, *arrays.x_test)
-        if np.ptp(p.reshape(3, -1), 1).max() == 0
-    }
-    assert found == {(255, 255, 255), (255, 0, 0)}
-
-
-def test_bad_folders_are_told(tmp_path):
-    (tmp_path / "pictures").mkdir()
-    with pytest.raises(DataError, match="has no pictures\n  expected a folder of .bmp, .jpeg"):
-        read_folder(tmp_path)
-    (tmp_path / "pictures" / "a.png").write_bytes(b"")
-    with pytest.raises(DataError, match="none of the 1 pictures can be read, such as .*a.png"):
-        read_folder(tmp_path)
-    write_folder(tmp_path / "other", 4)
-    with pytest.raises(DataError, match="test_fraction=0.0 of 4 pictures leaves nothing"):
-        read_folder(tmp_path / "other", test_fraction=0.0)
-    with pytest.raises(DataError, match=r"data.spec.shape=\[4, 8, 8\]: expected channels"):
-        read_folder(tmp_path / "other", shape=[4, 8, 8])
 
 
 # Resuming

@@ -81,13 +81,13 @@ def epoch_line(row: dict, epochs: int, is_best: bool) -> str:
     return " ".join(words) + f"{'*' if is_best else ' '} {seconds:.{2 if seconds < 10 else 0}f} s"
 
 
-def table(rows: list[list[str]]) -> str:
-    """Columns aligned: the first to the left, the others to the right; a line under the head."""
+def table(rows: list[list[str]], words: int = 1) -> str:
+    """Columns aligned: the first `words` to the left, the others to the right; a line under the head."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(
-            f"{c:{w}}" if i == 0 else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True))
+            f"{c:{w}}" if i < words else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -75,8 +76,11 @@ def all_runs(base: Path) -> list[Path]:
     return sorted(found, key=lambda folder: (folder / STARTED).stat().st_mtime)
 
 
-def find_run(which: str, output_dir: str) -> Path:
-    """The folder of a run; `last` is the one that was started last. Raises UserError where there is none."""
+def find_run(which: str, output_dir: str, key: str = "resume=") -> Path:
+    """The folder of a run; `last` is the one that was started last. Raises UserError where there is none.
+
+    key: what `which` was given as, for messages.
+    """
     if which != "last":
         folder = Path(which)
         if which and os.path.isfile(folder / ".hydra" / "config.yaml"):
@@ -86,12 +90,40 @@ def find_run(which: str, output_dir: str) -> Path:
             if which and os.path.exists(folder)
             else "no such folder"
         )
-        raise UserError(f"resume={which}: {why}\n  expected a run's folder, as dl-run prints it, or resume=last")
+        raise UserError(f"{key}{which}: {why}\n  expected a run's folder, as dl-run prints it, or {key}last")
     started = all_runs(Path(output_dir))
     if not started:
         where = Path(output_dir).resolve()
-        raise UserError(f"resume=last: there is no run under {where}\n  expected one; output_dir=... looks elsewhere")
+        elsewhere = "output_dir=..." if key else "--output-dir DIR"
+        raise UserError(f"{key}last: there is no run under {where}\n  expected one; {elsewhere} looks elsewhere")
     return started[-1]
+
+
+def note_start(base: Path, folder: Path) -> None:
+    """Where torchrun started this process: so that those which it starts in its place find the run."""
+    if "TORCHELASTIC_RESTART_COUNT" in os.environ:
+        write_whole(_note(base), f"{folder.resolve()}")
+
+
+def died_before(base: Path) -> Path | None:
+    """The run that this process is to go on with, because one of those which trained it together died."""
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0:
+        return None
+    with suppress(OSError):
+        folder = Path(_note(base).read_text(encoding="utf-8"))
+        if any((folder / "checkpoints" / f"{name}.ckpt").exists() for name in ("last", "previous", "incoming")):
+            return folder
+    return None
+
+
+def forget_start(base: Path) -> None:
+    """What `note_start` wrote is needed no more."""
+    with suppress(OSError):
+        _note(base).unlink()
+
+
+def _note(base: Path) -> Path:
+    return base / f".torchrun-{socket.gethostname()}-{os.getppid()}"
 
 
 def read_summary(folder: Path) -> dict:
@@ -103,8 +135,26 @@ def read_summary(folder: Path) -> dict:
     return found if isinstance(found, dict) else {}
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace a small file at once: readers see the old text or the new one."""
+def write_whole(path: Path, text: str, durable: bool = False) -> None:
+    """Replace a small file at once: readers see the old text or the new one.
+
+    durable: it is on the disk when this returns, whenever the power goes.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     os.replace(temporary, path)
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder last through a power cut (where the system can)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        with suppress(OSError):  # not every file system can
+            os.fsync(handle)
+        os.close(handle)

@@ -1,6 +1,5 @@
 """One run from config to summary: build, restore, fit, test, draw."""
 
-import os
 import sys
 from contextlib import suppress
 from functools import partial
@@ -11,21 +10,18 @@ import torch
 
 import dlrun
 from dlrun import plots
-from dlrun.build import build
-from dlrun.checkpoint import load
+from dlrun.assemble import assemble
+from dlrun.checkpoint import load, way_on
 from dlrun.clock import Clock
 from dlrun.console import header, number, table
-from dlrun.engine import Outcome, Trainer, Training, fit, make_best
+from dlrun.engine import Outcome, Training, fit, make_best
 from dlrun.errors import CheckpointError, UserError
 from dlrun.folders import write_whole
 from dlrun.machine import device_name, peak_memory, within_memory, writing_to
-from dlrun.place import choose_device, place
-from dlrun.run import Run, git_commit
-from dlrun.seeds import mix
+from dlrun.run import Run, Silent, git_commit
 from dlrun.signals import Interrupted, Signals
-from dlrun.signatures import signature
-from dlrun.tasks.base import Task
-from dlrun.update import Diverged, Update, skip_compiler_import
+from dlrun.update import Diverged
+from dlrun.world import Lost
 
 
 class Session:
@@ -40,49 +36,28 @@ class Session:
             self._make(config)
 
     def _make(self, config: dict) -> None:
-        trainer: Trainer = build(config["trainer"])
-        self.trainer = trainer
-        device = choose_device(trainer.device)
-        if trainer.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses to be deterministic without
-            torch.use_deterministic_algorithms(True)
-            torch.backends.cudnn.benchmark = False
-        elif device.type == "cuda":
-            torch.backends.cudnn.benchmark = True
-        if not trainer.compile:
-            skip_compiler_import()
-        torch.manual_seed(mix(config["seed"]))
-        self.data = build(config["data"])
-        net = build(config["model"])(self.data.spec)
-        if config["init"]:
-            load_weights(net, config["init"])
-        self.place = place(net, device, trainer.precision, trainer.compile)
-        update = partial(
-            Update,
-            optimizer=build(config["optimizer"]),
-            schedule=build(config["schedule"]),
-            clip=(trainer.clip_value, trainer.clip_norm, trainer.clip_global_norm),
-            ema=trainer.ema,
-            on_nan=trainer.on_nan,
-            precision=self.place.precision,
-        )
-        handed = {"net": net, "spec": self.data.spec, "place": self.place, "update": update}
-        needs = signature(config["task"]["_target_"]).given
-        self.task: Task = build(config["task"])(**{name: handed[name] for name in needs})
-        make_best(self.task, trainer)  # refuses a metric that the task does not measure, before anything is written
-        self.data.load(device, self.place.channels_last)
+        self.trainer, self.data, self.place, self.task, self.loaded = assemble(config)
+        self.world = self.place.world
+        make_best(self.task, self.trainer)  # refuses a metric that is not measured, before anything is written
+        self.data.load(self.place.device, self.place.channels_last)
         self.steps_per_epoch = self.task.steps(self.data)  # refuses batches that the net cannot take, too
 
     def start(self, folder: Path, resumed: bool) -> tuple[Outcome, float | None]:
         """Train in this folder to the end or to a signal. Gives the outcome and the goal metric, if it came to that."""
         with writing_to(folder), within_memory():
-            run = Run(folder, self.facts(), "samples" if self.task.epoch_samples(self.data) else "step")
+            axis = "samples" if self.task.epoch_samples(self.data) else "step"
+            run = Silent(folder) if self.world.rank else Run(folder, self.facts(), axis)
             try:
-                with Signals() as signals:
+                with Signals(self.world) as signals:
                     outcome, value = self.train(run, resumed, signals)
                 run.close()
             except BaseException as error:
                 self.leave(run, "diverged" if isinstance(error, Diverged) else "failed")
+                if self.world.lost(error):
+                    raise Lost(
+                        f"another of the {self.world.size} processes that train in {folder} died\n"
+                        f"  expected all of them until the end; {way_on(folder)}"
+                    ) from None
                 if isinstance(error, OSError | UserError) and not (folder / "run.log").exists():
                     raise UserError(
                         f"the run's folder {folder} was removed while the run was going on\n"
@@ -111,7 +86,7 @@ class Session:
                 with signals.interrupting():
                     return outcome, self.finish(training, outcome)
             except Interrupted:
-                outcome = Outcome("signal", signals.received)
+                outcome = Outcome("signal", signals.stop)
         run.summarise("interrupted", steps=clock.step, seconds=clock.seconds)
         epoch = min(clock.epoch + 1, clock.epochs)
         run.say(f"stopped in epoch {epoch} at step {clock.step}, saved; go on with: dl-run resume={run.folder}")
@@ -154,22 +129,15 @@ class Session:
         if best and best.score is not None:
             results["best"] = {"epoch": best.epoch, "metric": f"val/{best.metric}", "value": best.score}
         test = task.evaluate(self.data, "test")
-        report = task.report(self.data)
+        if self.world.rank:
+            return best.score if best else None
+        report = run.keep(task.report(self.data), clock.time)
         if hasattr(task.net, "report"):  # what the net itself has to tell
-            report |= task.net.report()
-        for name, figure in report.pop("figures", {}).items():
-            run.plot(name, figure, clock.time)
-        for name, film in report.pop("films", {}).items():
-            if isinstance(film, str):
-                run.say(f"no plots/{name}.gif: {film}")
-            else:
-                run.film(name, *film)
+            report |= run.keep(task.net.report(), clock.time)
         names = {key.partition("/")[2] for row in run.rows for key in row if key.startswith(("train/", "val/"))}
+        marked, over = best.epoch if best and best.score is not None else None, run.axis.replace("step", "epoch")
         for name in sorted(names - {f"{name}_std" for name in names}):
-            best_epoch = best.epoch if best and best.score is not None else None
-            run.plot(
-                name, plots.curves(run.rows, name, best_epoch, "epoch" if run.axis == "step" else run.axis), clock.time
-            )
+            run.plot(name, plots.curves(run.rows, name, marked, run.windows, over), clock.time)
         speeds = [row["time/samples_per_s"] for row in run.rows]
         results |= {
             "test": {f"test/{name}": value for name, value in test.items()} | report,
@@ -190,8 +158,11 @@ class Session:
         return {
             **{name: self.names.get(name) for name in ("data", "model", "task", "optimizer", "schedule", "experiment")},
             "seed": self.config["seed"],
+            "goal": f"val/{self.best.metric}" if self.best else None,
+            "scores": {f"val/{name}": mode for name, mode in self.task.scores.items()},
             "device": device_name(self.place.device),
             "precision": self.place.precision,
+            "processes": self.world.size,
             "parameters": sum(p.numel() for p in self.task.net.parameters()),
             "versions": {**versions, "python": sys.version.split()[0]},
             "git": git_commit(),
@@ -201,15 +172,19 @@ class Session:
         data, place = self.data, self.place
         sizes = ", ".join(f"{data.size(split):,} {split}" for split in ("train", "val", "test"))
         parameters = sum(p.numel() for p in self.task.net.parameters())
+        frozen = sum(p.numel() for p in self.task.net.parameters() if not p.requires_grad)
+        about = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(self.task.net, 'about', '')}"
         threads = f" ({torch.get_num_threads()} threads)" if place.device.type == "cpu" else ""
+        processes = f"{self.world.size} x " if self.world.size > 1 else ""
         return header(
             dlrun.__version__,
             {
                 "data": f"{self.names.get('data')}: {sizes}; {data.describe()}",
-                "model": f"{self.names.get('model')}: {parameters:,} parameters{getattr(self.task.net, 'about', '')}",
-                "device": f"{device_name(place.device)}{threads}, {place.precision}: {place.why}",
+                "model": f"{self.names.get('model')}: {parameters:,} parameters{about}",
+                "device": f"{processes}{device_name(place.device)}{threads}, {place.precision}: {place.why}",
                 "folder": f"{folder}",
-            },
+            }
+            | ({"start": self.loaded} if self.loaded else {}),
         )
 
     def final_table(self, training: Training, test: dict, outcome: Outcome) -> str:
@@ -227,34 +202,6 @@ class Session:
         tested = "test" if not is_last else f"test (epoch {clock.epoch})"
         rows = [head, val, [tested, *(number(v) for v in test.values())]]
         return f"\n{table(rows)}\n\n{why}; {clock.step:,} steps in {clock.seconds:.1f} s; {run.folder}"
-
-
-def load_weights(net: torch.nn.Module, source: str) -> None:
-    """Start from the weights of a checkpoint, or of a run's best. Raises CheckpointError where they do not fit."""
-    path = Path(source)
-    if path.is_dir():
-        path = next(
-            (p for n in ("best", "last") if (p := path / "checkpoints" / f"{n}.ckpt").exists()),
-            path / "checkpoints" / "best.ckpt",
-        )
-    try:
-        theirs, mine = load(path).get("state_dict"), net.state_dict()
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"init={source}: {error}\n  expected a run's folder, or a checkpoint in it: init=<run folder>"
-        ) from None
-    if not isinstance(theirs, dict) or not all(isinstance(value, torch.Tensor) for value in theirs.values()):
-        raise CheckpointError(f"init={source}: {path} holds no weights\n  expected a checkpoint that a run wrote")
-    wrong = [
-        f"{k}: expected {tuple(v.shape)}, found {tuple(theirs[k].shape) if k in theirs else 'nothing'}"
-        for k, v in mine.items()
-        if k not in theirs or theirs[k].shape != v.shape
-    ]
-    wrong += [f"{k}: not in this model" for k in theirs.keys() - mine.keys()]
-    if wrong:
-        more = f"\n  and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise CheckpointError(f"init={source}: the weights are another model's\n  " + "\n  ".join(wrong[:5]) + more)
-    net.load_state_dict(theirs)
 
 
 def write_config(folder: Path, files: dict[str, str]) -> None:

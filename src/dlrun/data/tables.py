@@ -55,16 +55,19 @@ class Tables:
     def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
         """Ready to encode, without reading any data."""
         self.scaling, self.device = fitted, device
+        exact = torch.float64 if device.type != "mps" else torch.float32
+        self.statistics = [torch.tensor(fitted[name], dtype=exact, device=device) for name in ("mean", "std") if fitted]
 
     def _scaled(self, rows: np.ndarray) -> np.ndarray:
+        return self.encode(rows).cpu().numpy()
+
+    def encode(self, rows: np.ndarray | Tensor) -> Tensor:
+        """Rows (B, features) in the data's own units, as the network takes them."""
+        rows = torch.as_tensor(rows, dtype=torch.float32, device=self.device)
         if not self.scaling:
             return rows
-        mean, std = np.array(self.scaling["mean"]), np.array(self.scaling["std"])
-        return ((rows - mean) / std).astype(np.float32)
-
-    def encode(self, rows: np.ndarray) -> Tensor:
-        """Rows (B, features) in the data's own units, as the network takes them."""
-        return torch.from_numpy(self._scaled(np.asarray(rows, np.float32))).to(self.device)
+        mean, std = self.statistics
+        return ((rows.to(mean.dtype) - mean) / std).to(torch.float32)
 
     def size(self, split: str) -> int:
         return self.resident.size(split)

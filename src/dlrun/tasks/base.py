@@ -18,9 +18,13 @@ class Task:
     it, and puts it among the parts, with any others that it has. scores: the metrics that `evaluate` gives,
     each with which is better, "max" or "min". goal: the one to choose the best epoch by, None where there is nothing to
     choose. A step must be a pure function of (parts, seed, clock).
+
+    takes: what predictions are made from, the usual first: "inputs" (as the data gives them), "pictures" (in [0, 1]) or
+    "latent" (codes (B, net.latent)), which `predict` is given; or "episodes", which `play` plays.
     """
 
     goal: str | None = None
+    takes: tuple[str, ...] = ("inputs",)
     update: Update
 
     def __init__(self, net: torch.nn.Module, place: Place) -> None:
@@ -38,7 +42,8 @@ class Task:
 
     def batches(self, data: object, clock: object) -> Iterator:
         """The batches of the clock's epoch from the clock's position on."""
-        return data.batches("train", clock.seed, clock.epoch, clock.batch)
+        batches, world = data.batches("train", clock.seed, clock.epoch, clock.batch), self.place.world
+        return batches if world.size == 1 else world.parts(batches)
 
     def samples(self, batch: tuple) -> int:
         return len(batch[0])
@@ -85,5 +90,16 @@ class Task:
         return {}
 
     def predict(self, batch: Tensor) -> Tensor:
-        """Outputs of the evaluated network for inputs as the data gives them."""
+        """Outputs of the evaluated network for what `takes` says; pictures (B, C, H, W) are in [0, 1]."""
         raise NotImplementedError(f"{type(self).__name__} does not predict")
+
+    def play(self, data: object, episodes: int, seed: int) -> list[tuple[float, int]]:
+        """Return and length of so many episodes, from starts by the seed."""
+        raise NotImplementedError(f"{type(self).__name__} does not play")
+
+    def sample(self, seed: int) -> Tensor:
+        """What a generative task makes of noise that is drawn from a seed, as many as its n_samples says.
+
+        As `predict` gives it for that noise.
+        """
+        raise NotImplementedError(f"{type(self).__name__} makes no samples")

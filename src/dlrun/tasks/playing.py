@@ -28,6 +28,7 @@ class Playing(Task):
     """
 
     goal = "return"
+    takes = ("episodes",)
 
     def __init__(
         self,

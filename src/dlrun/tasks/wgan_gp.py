@@ -14,14 +14,22 @@ from torch import Tensor, nn
 
 from dlrun.place import Place
 from dlrun.spec import Image, Table
-from dlrun.tasks.adversarial import check_pair, draw, figures, held, previews, quality, real_batches, scores
+from dlrun.tasks.adversarial import check_pair, figures, held, measured, predicted, previews, real_batches
 from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.latent import noise
+from dlrun.tasks.quality import Quality, Trained
 from dlrun.types import Count, NonNegative
 from dlrun.update import Update
 
 
 class WganGp(Task):
-    """penalty: its weight, lambda. turns: of the critic for each of the generator's."""
+    """penalty: its weight, lambda. turns: of the critic for each of the generator's.
+
+    quality: the run of a classifier whose features measure samples (Frechet distance), None for none. n_samples: how
+    many `sample` makes.
+    """
+
+    takes = ("latent",)
 
     def __init__(
         self,
@@ -29,11 +37,15 @@ class WganGp(Task):
         spec: Image | Table,
         place: Place,
         update: Callable[..., Update],
+        trained: Trained,
         *,
         penalty: NonNegative,
         turns: Count,
+        quality: str | None,
+        n_samples: Count,
     ) -> None:
         super().__init__(net, place)
+        self.spec = spec
         check_pair(net, spec, "wgan_gp")
         if any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in net.critic.modules()):
             warnings.warn(
@@ -44,7 +56,8 @@ class WganGp(Task):
         self.turns, self.weight = turns, penalty
         self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)
         self.parts |= {"update": self.update, "critic_update": self.critic_update}
-        self.scores, self.goal = scores(spec), "swd"
+        self.quality, self.spec, self.n_samples = Quality(spec, trained, quality), spec, n_samples
+        self.scores, self.goal = self.quality.scores, self.quality.goal
 
     def batches(self, data: object, clock: object) -> Iterator:
         return real_batches(super().batches(data, clock), data)
@@ -79,11 +92,14 @@ class WganGp(Task):
         return metrics
 
     def evaluate(self, data: object, split: str) -> dict[str, float]:
-        return quality(self.evaluated(), self.net.latent, data, split, self.place)
+        return measured(self.evaluated(), self.net.latent, self.quality, data, split, self.place)
 
     def predict(self, batch: Tensor) -> Tensor:
-        """Samples (B, *shape) of noise (B, latent); pixels in [-1, 1]."""
-        return draw(self.evaluated(), batch, self.place)
+        """Samples (B, *shape) of noise (B, latent); pixels in [0, 1]."""
+        return predicted(self.evaluated(), batch, self.spec, self.place)
+
+    def sample(self, seed: int) -> Tensor:
+        return self.predict(noise(self.net.latent, self.n_samples, self.place, seed))
 
     def preview(self, data: object) -> dict[str, Tensor]:
         return previews(self.evaluated(), self.net.latent, data, self.place)

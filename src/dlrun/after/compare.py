@@ -1,0 +1,159 @@
+"""Several runs side by side: their curves in one picture, and a table of what differs in their configs."""
+
+import math
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from dlrun.after.listing import facts
+from dlrun.after.show import epoch_rows
+from dlrun.console import number, table
+from dlrun.errors import UserError, nearest
+from dlrun.folders import STARTED
+from dlrun.saved import plain, read_config
+
+PLACES = ("run_dir", "output_dir", "resume", "data_dir")  # differ without making a difference
+PANELS = 4
+WIDE = 6  # runs that fit beside each other in a table
+
+
+def jobs_of(folder: Path) -> list[Path]:
+    """The runs in a sweep's folder, in the order of their numbers; none where it is no sweep."""
+    if not folder.is_dir() or (folder / STARTED).exists():
+        return []
+    found = [path.parent.parent for path in folder.glob(f"*/{STARTED}")]
+    return sorted(found, key=lambda path: (int(path.name) if path.name.isdigit() else math.inf, path.name))
+
+
+def compare(folders: list[Path], metrics: list[str] | None, out: Path) -> list[str]:
+    """Lines to print; the picture is written to `out`. Raises UserError where there are not two runs with curves."""
+    folders = list(dict.fromkeys(folders))
+    if len(folders) < 2:
+        raise UserError(f"{len(folders)} run to compare: expected two or more, or a sweep")
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out {out}: expected a file named *.png")
+    rows = [epoch_rows(folder) for folder in folders]
+    names = common_metrics(folders, rows, metrics)
+    different = differences(folders)
+    figure = curves(rows, names, labels(folders, different))
+    temporary = out.with_name(out.name + ".part")
+    try:
+        figure.savefig(temporary, format="png")
+        os.replace(temporary, out)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}\n  expected a file that can be written") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    numbered = [f"{i}  {folder}" for i, folder in enumerate(folders, 1)]
+    return [*numbered, "", table(cells(folders, different)), "", f"{', '.join(names)}: {out}"]
+
+
+def common_metrics(folders: list[Path], rows: list[list[dict]], wanted: list[str] | None) -> list[str]:
+    """The val metrics that all runs have, or those that are wanted and at least one has."""
+    for folder, found in zip(folders, rows, strict=True):
+        if not found:
+            raise UserError(
+                f"{folder} has no curve: its metrics.jsonl has no epoch\n  expected runs of an epoch or more"
+            )
+    have = [list(dict.fromkeys(key for row in found for key in row if "/" in key)) for found in rows]
+    if wanted:
+        known = list(dict.fromkeys(name for names in have for name in names))
+        for name in wanted:
+            if name not in known:
+                raise UserError(
+                    f"--metric {name}: no run has it{nearest(name, known)}\n  expected one of: {', '.join(known)}"
+                )
+        return wanted
+    common = [name for name in have[0] if name.startswith("val/") and all(name in names for names in have)]
+    if not common:
+        lines = [
+            f"  {folder}: {', '.join(n for n in names if n.startswith('val/'))}"
+            for folder, names in zip(folders, have, strict=True)
+        ]
+        raise UserError(
+            "the runs have no val metric in common\n" + "\n".join(lines) + "\n  expected one: --metric names others"
+        )
+    return common[:PANELS]
+
+
+def differences(folders: list[Path]) -> dict[str, list[str]]:
+    """The config keys whose values are not the same in all the runs, each with its values as text."""
+    flat = []
+    for folder in folders:
+        saved, names = read_config(folder)
+        config = {key: value for key, value in plain(saved).items() if key not in PLACES}
+        choices = {group: names[group] for group in config if isinstance(names.get(group), str)}
+        flat.append(choices | flatten(config))
+    keys = list(dict.fromkeys(key for each in flat for key in each))
+    found = {key: [shown(each[key]) if key in each else "-" for each in flat] for key in keys}
+    return {key: values for key, values in found.items() if len(set(values)) > 1}
+
+
+def flatten(config: dict, prefix: str = "") -> dict[str, object]:
+    """Dotted keys; targets and where data lies are left out: the choices say it."""
+    found = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            found |= flatten(value, f"{prefix}{key}.")
+        elif key not in ("_target_", "data_dir"):
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def shown(value: object) -> str:
+    text = (
+        {None: "null", True: "true", False: "false"}.get(value)
+        if value is None or isinstance(value, bool)
+        else str(value)
+    )
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def labels(folders: list[Path], different: dict[str, list[str]]) -> list[str]:
+    """For the legend: the number, and the first of what differs."""
+    keys = [key for key in different if key not in ("task", "optimizer", "schedule") or len(different) < 4][:3]
+    words = [[f"{key}={different[key][i]}" for key in keys] for i in range(len(folders))]
+    return [f"{i}  {' '.join(each)}"[:70] for i, each in enumerate(words, 1)]
+
+
+def cells(folders: list[Path], different: dict[str, list[str]]) -> list[list[str]]:
+    """The table of differences and results: a column per run, or a row per run where they are many."""
+    found = [facts(folder) for folder in folders]
+    columns = {"": [str(i) for i in range(1, len(folders) + 1)]} | different
+    columns["status"] = [each["status"] for each in found]
+    for name in dict.fromkeys(name for each in found for name in each["metrics"]):
+        values = [each["metrics"].get(name) for each in found]
+        columns[name] = [number(v) if isinstance(v, int | float) else "-" for v in values]
+    columns["seconds"] = [f"{s:.1f}" if isinstance(s := each["seconds"], int | float) else "-" for each in found]
+    rows = [[name, *values] for name, values in columns.items()]
+    return rows if len(folders) <= WIDE else [list(row) for row in zip(*rows, strict=True)]
+
+
+def curves(rows: list[list[dict]], names: list[str], legend: list[str]) -> object:
+    """A panel per metric; a run has the same colour in all of them."""
+    from matplotlib.ticker import MaxNLocator
+
+    from dlrun.plots import new_figure
+
+    figure, panels = new_figure(5.2 * len(names), 4.2 + 0.16 * len(legend), len(names))
+    panels = [panels] if len(names) == 1 else list(panels)
+    for axes, name in zip(panels, names, strict=True):
+        drawn = []
+        for i, found in enumerate(rows):
+            points = [(row["epoch"], row[name]) for row in found if isinstance(row.get(name), int | float)]
+            points = [point for point in points if math.isfinite(point[1])]
+            style = {"marker": "."} if len(points) < 30 else {"linewidth": 1}
+            dash = ("-", "--", ":", "-.")[i // 10 % 4]
+            axes.plot(
+                *(zip(*points, strict=True) if points else ((), ())), dash, color=f"C{i % 10}", label=legend[i], **style
+            )
+            drawn += [value for _, value in points]
+        if drawn and min(drawn) > 0 and max(drawn) >= 100 * min(drawn):
+            axes.set_yscale("log")
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+        axes.grid(alpha=0.25)
+    handles, words = panels[0].get_legend_handles_labels()
+    figure.legend(handles, words, loc="outside lower center", ncols=1 if len(names) == 1 else 2, fontsize=8)
+    return figure

@@ -1,0 +1,46 @@
+"""A config with other data, composed as on dl-run's command line. No torch here."""
+
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dlrun.build import CONFIGS, check
+from dlrun.errors import UserError
+from dlrun.explain import explain
+from dlrun.saved import plain, read_config
+
+
+def compose_data(name: str, overrides: list[str]) -> DictConfig:
+    """A whole config with this data. Raises UserError where there is no such data, or no such key."""
+    given = [f"data={name}", *overrides]
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return compose("config", given)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error, given)) from None
+
+
+def other_config(folder: Path, overrides: list[str]) -> dict:
+    """A run's config with other data, checked: data=NAME composes it anew, keys alone change the run's own."""
+    saved, names = read_config(folder)
+    name = next((o.partition("=")[2] for o in overrides if o.startswith("data=")), None)
+    rest = [o for o in overrides if not o.startswith("data=")]
+    if name:
+        config = plain(saved) | {"data": plain(compose_data(name, rest))["data"]}
+        names = names | {"data": name}
+    else:
+        for override in rest:
+            key, _, value = override.partition("=")
+            if OmegaConf.select(saved, key) is None:
+                raise UserError(
+                    f"{override}: the run's config has no {key!r}\n"
+                    "  expected a key that dl-runs show RUN --config lists, or data=NAME before it"
+                )
+            OmegaConf.update(saved, key, OmegaConf.from_dotlist([f"value={value}"]).value)
+        config = plain(saved)
+    config["init"] = None
+    check(config, names)
+    return config

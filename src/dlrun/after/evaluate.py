@@ -1,0 +1,88 @@
+"""A finished run's metrics: on its own data, or on other data that is prepared as the run's own was."""
+
+import json
+from math import isclose
+from pathlib import Path
+
+from dlrun.build import build
+from dlrun.console import table
+from dlrun.errors import UserError
+from dlrun.saved import require_finished
+
+SPLITS = ("val", "test")
+
+
+def read_overrides(given: list[str]) -> tuple[str, list[str]]:
+    """The split, and what is said of the data. Raises UserError for anything else."""
+    split, overrides = "test", []
+    for text in given:
+        key, equals, value = text.partition("=")
+        if key == "split" and value in SPLITS:
+            split = value
+        elif equals and (key in ("data", "data_dir") or key.startswith("data.")):
+            overrides.append(text)
+        else:
+            raise UserError(f"{text}: expected split=val, split=test, data=NAME, data.KEY=VALUE or data_dir=FOLDER")
+    return split, overrides
+
+
+def evaluate(folder: Path, split: str, overrides: list[str], device: str | None, as_json: bool) -> list[str]:
+    """Lines to print: the metrics with all their digits, beside the run's own where they are of the same samples."""
+    from dlrun.after.data_config import other_config
+    from dlrun.saved import own_config
+
+    require_finished(folder)
+    own_config(folder)  # what is wrong with it is told before torch is imported
+    other = other_config(folder, overrides) if overrides else None
+    from dlrun.finished import Finished
+    from dlrun.machine import within_memory
+
+    with within_memory():
+        run = Finished(folder, {"trainer.device": device} if device else {})
+        data, notes = (run.load_data(), []) if other is None else _other(run, other["data"])
+        found = run.task.evaluate(data, split)
+    if as_json:
+        return [json.dumps({"run": str(folder), "split": split, "data": overrides, "metrics": found})]
+    name = next((o.partition("=")[2] for o in overrides if o.startswith("data=")), run.names.get("data"))
+    samples = f", {size:,} samples" if (size := data.size(split)) else ""
+    lines = [
+        f"{folder}: {run.names.get('model')}, weights: {run.weights}",
+        f"{name}, {split} part{samples}",
+        *notes,
+        "",
+    ]
+    rows = [["", *found], [split, *(repr(value) for value in found.values())]]
+    if split == "val" or other is not None:
+        return [*lines, table(rows)]
+    tested = run.summary.get("test")
+    own = {metric: tested.get(f"test/{metric}") if isinstance(tested, dict) else None for metric in found}
+    rows.append(["summary.json", *(repr(value) for value in own.values())])
+    return [*lines, table(rows), "", _compared(found, own)]
+
+
+def _other(run: object, section: dict) -> tuple[object, list[str]]:
+    """Other data as the run's network takes it, and what the user should know of it."""
+    from dlrun.data.raw import Through
+    from dlrun.spec import Env, Tokens
+
+    other, own = build(section), run.data.spec
+    spec, kind = other.spec, type(own)
+    same_shape = spec.shape == own.shape or isinstance(own, Tokens)
+    if not isinstance(spec, kind) and not isinstance(own, type(spec)) or not same_shape or spec.outputs != own.outputs:
+        raise UserError(f"the run takes {own}, that data gives {spec}\n  expected the same shape, and as many outputs")
+    other.load(run.place.device)
+    if isinstance(own, Env):
+        return other, []
+    mine, theirs = getattr(own, "labels", ()), getattr(spec, "labels", ())
+    notes = []
+    if mine and theirs and mine != theirs:
+        notes.append(f"note: the classes are named {', '.join(theirs[:3])}, ...; the run's {', '.join(mine[:3])}, ...")
+    return Through(run.data, other), notes
+
+
+def _compared(found: dict[str, float], own: dict[str, float | None]) -> str:
+    if all(found[name] == own[name] or found[name] != found[name] and own[name] is None for name in found):
+        return "the run's own, to the last digit"
+    if all(isinstance(own[name], int | float) and isclose(found[name], own[name], rel_tol=1e-3) for name in found):
+        return "near the run's own: another device, number of threads or version of torch rounds otherwise"
+    return "NOT the run's own: the data or the code is not what it was"

@@ -1,0 +1,191 @@
+"""What a user wants predicted, read and checked: pictures, rows, texts; from files, the command line, standard input.
+
+Each reader yields (name, value) one by one, so that any number of them can be worked in batches.
+"""
+
+import csv
+import io
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dlrun.data.readers_folder import SUFFIXES
+from dlrun.data.readers_folder import _read as read_resized
+from dlrun.errors import UserError
+from dlrun.spec import Table
+
+STDIN = "-"
+
+
+def pictures(given: list[str], shape: tuple[int, int, int], fit: bool) -> Iterator[tuple[str, Tensor]]:
+    """uint8 (C, H, W). fit: resized and converted where they are of another size, else those are refused."""
+    for name, source in _picture_files(given):
+        yield name, _picture(name, source, shape, fit)
+
+
+def _picture_files(given: list[str]) -> Iterator[tuple[str, Path | io.BytesIO]]:
+    for text in given:
+        path = Path(text)
+        if text == STDIN:
+            content = sys.stdin.buffer.read()
+            if _is_picture(content):
+                yield "standard input", io.BytesIO(content)
+            else:
+                paths = content.decode("utf-8", errors="replace").splitlines()
+                yield from _picture_files([line for line in paths if line and line != STDIN])
+        elif path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not found:
+                raise UserError(f"{path} has no pictures\n  expected files of {', '.join(sorted(SUFFIXES))}")
+            yield from ((str(p), p) for p in found)
+        elif path.is_file():
+            yield text, path
+        else:
+            raise UserError(
+                f"{text}: there is no such file\n  expected a picture, a folder of them, or - for standard input"
+            )
+
+
+def _is_picture(content: bytes) -> bool:
+    return content.startswith((b"\x89PNG", b"\xff\xd8", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*"))
+
+
+def _picture(name: str, source: Path | io.BytesIO, shape: tuple[int, int, int], fit: bool) -> Tensor:
+    if not fit:
+        _check_size(name, source, shape)
+    pixels = read_resized(source, shape)
+    if isinstance(pixels, str):
+        raise UserError(
+            f"{name} cannot be read as a picture: {pixels.splitlines()[0]}\n  expected a whole PNG, JPEG, WebP or BMP"
+        )
+    return torch.tensor(pixels)
+
+
+def _check_size(name: str, source: Path | io.BytesIO, shape: tuple[int, int, int]) -> None:
+    """Before any pixel is decoded: a small file can claim a terabyte."""
+    from PIL import Image
+
+    try:
+        with Image.open(source) as picture:
+            width, height = picture.size
+            channels = 3 if picture.mode == "P" else len(picture.getbands())
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(
+            f"{name} cannot be read as a picture: {error}\n  expected a whole PNG, JPEG, WebP or BMP"
+        ) from None
+    if isinstance(source, io.BytesIO):
+        source.seek(0)
+    if (channels, height, width) != shape:
+        raise UserError(
+            f"{name} is {width}x{height} with {_channels(channels)}: the run takes {shape[2]}x{shape[1]} with "
+            f"{_channels(shape[0])}\n  expected pictures of that size; --fit resizes them and converts their channels"
+        )
+
+
+def _channels(count: int) -> str:
+    return f"{count} channel{'s' if count > 1 else ''}"
+
+
+def texts(given: list[str]) -> Iterator[tuple[str, str]]:
+    """Texts as they stand; .txt files and folders of them, whole; the lines of standard input."""
+    for text in given:
+        path = Path(text) if len(text) < 1000 and "\n" not in text else None
+        if text == STDIN:
+            for number, line in enumerate(sys.stdin, 1):
+                if line.strip():
+                    yield f"line {number}", line.rstrip("\n")
+        elif path and path.is_dir():
+            found = sorted(path.rglob("*.txt"))
+            if not found:
+                raise UserError(f"{path} has no texts\n  expected files named *.txt")
+            for file in found:
+                yield str(file), _text_file(file)
+        elif path and path.is_file():
+            yield text, _text_file(path)
+        elif text.endswith(".txt"):
+            raise UserError(f"{text}: there is no such file\n  expected a .txt file, a text, or - for standard input")
+        else:
+            yield text, text
+
+
+def _text_file(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}\n  expected a text") from None
+
+
+def rows(given: list[str], spec: Table) -> Iterator[tuple[str, list[float]]]:
+    """Rows of spec.features numbers: 1,2,3 on the command line, .csv files, or CSV on standard input."""
+    for text in given:
+        if text == STDIN:
+            yield from _csv_rows("line", sys.stdin, spec, ":")
+        elif Path(text).is_file():
+            try:
+                with open(text, encoding="utf-8-sig", newline="") as file:
+                    yield from _csv_rows(text, file, spec, ":")
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"{text} cannot be read: {error}\n  expected a CSV file") from None
+        else:
+            cells = text.split(",")
+            if not all(map(_is_number, cells)):
+                raise UserError(
+                    f"{text}: there is no such file, and it is no row\n  expected a .csv file or {_row_of(spec)}"
+                )
+            yield text, _row(text, cells, spec, list(range(len(cells))))
+
+
+def _csv_rows(name: str, file: object, spec: Table, mark: str) -> Iterator[tuple[str, list[float]]]:
+    """A first line that is no numbers names the columns, which may then be in any order, with others among them."""
+    columns = None
+    reader = csv.reader(file)
+    try:
+        for cells in reader:
+            cells = [cell.strip() for cell in cells]
+            where = f"{name}{mark}{reader.line_num}"
+            if not any(cells):
+                continue
+            if columns is None and not any(map(_is_number, cells)):
+                columns = _named(where, cells, spec)
+            else:
+                columns = columns or list(range(len(cells)))
+                yield where, _row(where, cells, spec, columns)
+    except csv.Error as error:
+        raise UserError(f"{name}, line {reader.line_num}: {error}\n  expected CSV") from None
+
+
+def _named(where: str, cells: list[str], spec: Table) -> list[int]:
+    if not spec.names:
+        if len(cells) != spec.features:
+            raise UserError(f"{where}: {len(cells)} columns\n  expected {_row_of(spec)}")
+        return list(range(len(cells)))
+    missing = [name for name in spec.names if name not in cells]
+    if missing:
+        raise UserError(f"{where}: there is no column {', '.join(missing)}\n  expected {', '.join(spec.names)}")
+    return [cells.index(name) for name in spec.names]
+
+
+def _row(where: str, cells: list[str], spec: Table, columns: list[int]) -> list[float]:
+    if len(columns) != spec.features or max(columns) >= len(cells):
+        raise UserError(f"{where}: {len(cells)} numbers\n  expected {_row_of(spec)}")
+    chosen = [cells[i] for i in columns]
+    wrong = next((cell for cell in chosen if not _is_number(cell)), None)
+    if wrong is not None:
+        raise UserError(f"{where}: {wrong!r} is no finite number\n  expected {_row_of(spec)}")
+    return [float(cell) for cell in chosen]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _row_of(spec: Table) -> str:
+    named = f": {', '.join(spec.names)}" if spec.names else ""
+    return f"{spec.features} numbers{named}"

@@ -1,0 +1,148 @@
+"""A table of runs: filtered, sorted, made of their summaries alone. No torch here."""
+
+import json
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from dlrun.console import number, table
+from dlrun.errors import UserError, nearest
+from dlrun.folders import STARTED, all_runs, read_summary
+
+COLUMNS = ("run", "status", "data", "model", "best", "test", "seconds")
+FACTS = ("status", "data", "model", "task", "optimizer", "schedule", "experiment", "seed", "device", "precision")
+
+
+def list_runs(base: Path, filters: list[str], sort: str, reverse: bool, limit: int | None) -> list[dict]:
+    """A row of facts for each run under `base` that passes the filters; by default the newest last.
+
+    filters: KEY=PATTERN, several patterns with commas; KEY is one of FACTS, or a config key that the run's command line
+    set. sort: a column, `started`, or a metric as summary.json has it. Raises UserError where there are no runs.
+    """
+    folders = all_runs(base)
+    if not folders:
+        raise UserError(f"there is no run under {base.resolve()}\n  expected one; --output-dir DIR looks elsewhere")
+    wanted = [_filter(text) for text in filters]
+    rows = [facts(folder) for folder in folders]
+    rows = [row for row in rows if all(_passes(row, key, patterns) for key, patterns in wanted)]
+    if sort != "started":
+        rows = _sorted(rows, sort)
+    if reverse:
+        rows.reverse()
+    return rows[-limit:] if limit else rows
+
+
+def facts(folder: Path) -> dict:
+    """What a row of the table says of a run."""
+    summary = read_summary(folder)
+    best, test = summary.get("best"), summary.get("test")
+    best, test = best if isinstance(best, dict) else {}, test if isinstance(test, dict) else {}
+    metrics = {name: value for name, value in test.items() if isinstance(value, int | float)}
+    metric = str(best.get("metric", ""))
+    tested = metric.replace("val/", "test/", 1)
+    if tested not in metrics:
+        tested = next(iter(metrics), "")
+    return {
+        "run": str(folder),
+        **{name: summary.get(name) for name in FACTS},
+        "status": status(folder, summary),
+        "best": best.get("value"),
+        "test": metrics.get(tested),
+        "seconds": summary.get("seconds"),
+        "metrics": {metric: best.get("value"), **metrics} if metric else metrics,
+        "shown": (metric, tested),
+    }
+
+
+def status(folder: Path, summary: dict) -> str:
+    """As the summary has it; a run whose process is gone was killed."""
+    said = summary.get("status")
+    if said == "running" and not is_locked(folder / ".lock"):
+        return "killed"
+    return said if isinstance(said, str) else "no summary"
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds this lock; true where that cannot be known."""
+    try:
+        import fcntl
+
+        with open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except (ImportError, OSError):
+        return True
+    return False
+
+
+def _filter(text: str) -> tuple[str, list[str]]:
+    key, equals, patterns = text.partition("=")
+    if not equals or not key or not patterns:
+        raise UserError(f"{text}: expected a filter KEY=PATTERN, as in model=lenet, data=mnist,cifar* or seed=0")
+    if key not in FACTS and "." not in key and key != "run":
+        raise UserError(
+            f"{text}: runs have no {key!r}{nearest(key, FACTS)}\n"
+            f"  expected one of: run, {', '.join(FACTS)}; or a config key that was set, as in optimizer.lr=0.1"
+        )
+    return key, patterns.split(",")
+
+
+def _passes(row: dict, key: str, patterns: list[str]) -> bool:
+    if "." in key:
+        found = _overridden(Path(row["run"]), key)
+    else:
+        value = row[key]
+        found = str(value) if value is not None else "null"
+    return found is not None and any(fnmatchcase(found, pattern) for pattern in patterns)
+
+
+def _overridden(folder: Path, key: str) -> str | None:
+    """The value that the command line gave this key, read as plain lines: parsing YAML would take ten times as long."""
+    try:
+        lines = (folder / STARTED).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None
+    words = [line.removeprefix("- ").strip("'\"").lstrip("+") for line in lines]
+    return next((word.partition("=")[2] for word in reversed(words) if word.startswith(key + "=")), None)
+
+
+def _sorted(rows: list[dict], sort: str) -> list[dict]:
+    """Rising; rows without a value first."""
+    known = [*COLUMNS, *FACTS, *dict.fromkeys(name for row in rows for name in row["metrics"])]
+    if sort not in known:
+        names = ", ".join(dict.fromkeys(["started", *known]))
+        raise UserError(f"--sort {sort}: there is no such column{nearest(sort, known)}\n  expected one of: {names}")
+
+    def value(row: dict) -> object:
+        return row[sort] if sort in row else row["metrics"].get(sort)
+
+    empty = [row for row in rows if value(row) is None]
+    numbers = [row for row in rows if isinstance(value(row), int | float)]
+    words = [row for row in rows if isinstance(value(row), str)]
+    return empty + sorted(words, key=value) + sorted(numbers, key=value)
+
+
+def as_table(rows: list[dict], total: int) -> str:
+    """Aligned columns. The metrics' names stand in the head where all runs have the same, else beside the values."""
+    if not rows:
+        return f"none of {total} runs passes the filters"
+    names = [{row["shown"][i] for row in rows if row["shown"][i]} for i in (0, 1)]
+    heads = [
+        next(iter(found)) if len(found) == 1 else column for found, column in zip(names, ("best", "test"), strict=True)
+    ]
+    cells = [["run", "status", "data", "model", *heads, "seconds"]]
+    for row in rows:
+        metrics = []
+        for i, column in enumerate(("best", "test")):
+            text = number(row[column]) if isinstance(row[column], int | float) else "-"
+            is_named = len(names[i]) > 1 and text != "-"
+            metrics.append(f"{row['shown'][i].partition('/')[2]} {text}" if is_named else text)
+        seconds = f"{row['seconds']:.1f}" if isinstance(row["seconds"], int | float) else "-"
+        words = [str(row[name]) if row[name] is not None else "-" for name in ("status", "data", "model")]
+        cells.append([row["run"], *words, *metrics, seconds])
+    return table(cells, words=4)
+
+
+def as_json(rows: list[dict]) -> list[str]:
+    """A line of JSON per run."""
+    return [json.dumps({key: value for key, value in row.items() if key != "shown"}) for row in rows]

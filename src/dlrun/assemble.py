@@ -1,0 +1,87 @@
+"""From a checked config to what a run consists of: trainer, data, place and task; for new runs and finished ones."""
+
+import os
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+from dlrun.build import build
+from dlrun.engine import Trainer
+from dlrun.errors import UserError
+from dlrun.place import Place, choose_device, place
+from dlrun.seeds import mix
+from dlrun.signatures import signature
+from dlrun.spec import Env, Spec
+from dlrun.tasks.base import Task
+from dlrun.update import Update, skip_compiler_import
+from dlrun.weights import start_from
+from dlrun.world import join
+
+
+class Parts(NamedTuple):
+    trainer: Trainer
+    data: object
+    place: Place
+    task: Task
+    started_from: str  # what was loaded of other weights; "" for none
+
+
+def assemble(config: dict, fitted: dict | None = None) -> Parts:
+    """Builds everything; reads no data. fitted: what the data learned in the run that the weights are from, if any.
+
+    Raises UserError where the parts do not fit.
+    """
+    trainer: Trainer = build(config["trainer"])
+    device = choose_device(trainer.device)
+    world = join(device.type == "cuda")
+    if trainer.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses to be deterministic without
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    elif device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+    if not trainer.compile:
+        skip_compiler_import()
+    torch.manual_seed(mix(config["seed"]))
+    data = build(config["data"])
+    if world.size > 1:
+        check_together(trainer, device, data.spec)
+        data.batch_size *= world.size  # each process has its share of a batch
+    if fitted is not None:
+        data.restore(fitted, device)  # a net may ask for the words
+    net = build(config["model"])(data.spec)
+    loaded = start_from(net, data.spec.outputs, config) if fitted is None else ""
+    if trainer.sync_norm and world.size > 1:
+        net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    here = place(net, device, trainer.precision, trainer.compile, world)
+    if fitted is not None:
+        data.restore(fitted, device, here.channels_last)
+    update = partial(
+        Update,
+        optimizer=build(config["optimizer"]),
+        schedule=build(config["schedule"]),
+        clip=(trainer.clip_value, trainer.clip_norm, trainer.clip_global_norm),
+        ema=trainer.ema,
+        on_nan=trainer.on_nan,
+        precision=here.precision,
+        world=world,
+    )
+    handed = {"net": net, "spec": data.spec, "place": here, "update": update}
+    needs = signature(config["task"]["_target_"]).given
+    task: Task = build(config["task"])(**{name: handed[name] for name in needs})
+    return Parts(trainer, data, here, task, loaded)
+
+
+def check_together(trainer: Trainer, device: torch.device, spec: Spec) -> None:
+    """Raise UserError where several processes cannot train this together."""
+    if isinstance(spec, Env):
+        raise UserError(
+            "several processes were asked for, and an environment is played by one\n"
+            "  expected trainer.processes=1; data.num_envs=... plays more at once, and model=a3c has workers of its own"
+        )
+    if trainer.sync_norm and device.type != "cuda":
+        raise UserError(
+            f"trainer.sync_norm=true on {device.type}: torch synchronises batch normalisation on CUDA only\n"
+            "  expected trainer.sync_norm=false, or model.norm=group, which needs no other samples"
+        )
