@@ -139,8 +139,8 @@ def open_env(id: str, render: str | None = None) -> object:
     try:
         made = gymnasium.spec(id).entry_point
         made = gymnasium.envs.registration.load_env_creator(made) if isinstance(made, str) else made
-        can_render = render in getattr(made, "metadata", {}).get("render_modes", ())
-        return gymnasium.make(id, render_mode=render if can_render else None)
+        modes = getattr(made, "metadata", {}).get("render_modes", ())
+        return gymnasium.make(id, render_mode=render) if render in modes else gymnasium.make(id)
     except (error.DependencyNotInstalled, ImportError) as missing:
         raise UserError(f"data.id={id} needs a package that is not installed\n  {missing}") from None
     except error.Error as wrong:
