@@ -38,9 +38,7 @@ class Session:
     def _make(self, config: dict) -> None:
         self.trainer, self.data, self.place, self.task, self.loaded = assemble(config)
         self.world = self.place.world
-        self.best = make_best(
-            self.task, self.trainer
-        )  # refuses a metric that is not measured, before anything is written
+        self.best = make_best(self.task, self.trainer)  # refuses what is not measured, before a file is written
         self.data.load(self.place.device, self.place.channels_last)
         self.steps_per_epoch = self.task.steps(self.data)  # refuses batches that the net cannot take, too
 
