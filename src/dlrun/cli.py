@@ -226,12 +226,14 @@ def _resume(composed: DictConfig) -> float | None:
 def _together(trainer: dict, expected: str) -> int:
     """How many processes train; where torchrun did not start them, they are started here, and this one only waits."""
     asked, started = trainer["processes"], os.environ.get("WORLD_SIZE") if "RANK" in os.environ else None
+    if started is not None or asked > 1:
+        from dlrun.launch import follow_launcher, launch
     if started is None and asked > 1:
-        from dlrun.launch import launch
-
         sys.exit(launch(sys.argv[1:], asked, trainer["max_restarts"]))
     if started is not None and asked not in (1, int(started)):
         raise UserError(f"trainer.processes={asked}, and torchrun started {started}\n  {expected}")
+    if started is not None:
+        follow_launcher()
     return int(started or 1)
 
 

@@ -1,11 +1,14 @@
 """`trainer.processes=N`: the command again, in N processes that train together. torch's own launcher starts them."""
 
+import ctypes
 import logging
 import os
 import signal
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+LAUNCHER = "DL_RUN_LAUNCHER"  # the process that waits for these
 
 
 def launch(arguments: list[str], processes: int, max_restarts: int) -> int:
@@ -19,6 +22,7 @@ def launch(arguments: list[str], processes: int, max_restarts: int) -> int:
 
     logging.disable(logging.ERROR)  # the processes speak for themselves
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
+    os.environ[LAUNCHER] = str(os.getpid())
     with TemporaryDirectory(prefix="dl-run-") as said:
         others = dict.fromkeys(range(1, processes), Std.ALL)
         config = LaunchConfig(
@@ -49,3 +53,12 @@ def tell(folder: Path, rank: int) -> None:
     logs = sorted(folder.glob(f"*/attempt_*/{rank}/stderr.log"))
     if logs:
         sys.stderr.write(logs[-1].read_text(encoding="utf-8", errors="replace")[-4000:])
+
+
+def follow_launcher() -> None:
+    """Linux tells this process when the launcher is gone, also by SIGKILL: it saves a checkpoint and ends."""
+    if sys.platform != "linux" or LAUNCHER not in os.environ:
+        return
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != int(os.environ[LAUNCHER]):  # it was gone before that
+        os.kill(os.getpid(), signal.SIGTERM)
