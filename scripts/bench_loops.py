@@ -38,8 +38,8 @@ def load(*overrides: str) -> tuple[nn.Module, Part, Part]:
     return net(data.spec), *(tuple(map(torch.cat, zip(*data.batches(part), strict=True))) for part in ("train", "val"))
 
 
-def shuffled(x: Tensor, y: Tensor) -> Iterator[Part]:
-    return ((x[rows], y[rows]) for rows in torch.randperm(len(x)).split(BATCH))
+def shuffled(x: Tensor, y: Tensor, size: int = BATCH) -> Iterator[Part]:
+    return ((x[rows], y[rows]) for rows in torch.randperm(len(x)).split(size))
 
 
 def loaders(train: Part, val: Part) -> tuple[DataLoader, DataLoader]:
