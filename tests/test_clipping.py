@@ -55,7 +55,7 @@ def test_a_run_whose_loss_is_infinite_ends_with_its_figures(tmp_path):
 
 
 def test_a_sweep_with_a_diverged_run_has_its_table():
-    from hydra_plugins.dlrun_sweeper.sweeper import _cell
+    from dlrun.sweep.report import _cell
 
     assert _cell([float("inf"), float("inf")]) == _cell([float("inf"), 1.0]) == "inf"
     assert _cell([1.0, None, 1.0]).startswith("1.0")

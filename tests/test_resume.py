@@ -87,7 +87,7 @@ def narrow(model, data_dir, *overrides):
     try:
         shapes = [o for o in small if not o.startswith(("data.source", "data=", "model.head"))]
         shapes += ["data=shapes", "data.source.samples=80", "data.source.test_samples=4", "data.spec.shape=[3,20,20]"]
-        return compose(f"model={model}", *shapes, *["model.head=8"] * ("head" in given))
+        return compose(f"model={model}", *shapes, *["model.head=8"] * isinstance(given.get("head"), int))
     except PairingError:
         small += ["model.units=5"] * ("units" in given) + ["model.embedding.size=6"] * ("embedding" in given)
         return compose(f"model={model}", f"data_dir={data_dir}", *small, "data=imdb", "data.length=9", "data.vocab=30")
