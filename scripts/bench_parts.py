@@ -168,6 +168,43 @@ def memory(bench: Bench) -> None:
     bench.versus("memory", "import torch", partial(bench.last_line, *peak, *CODE, "import torch"), ours, 250, more="MB")
 
 
+def ppo(bench: Bench) -> None:
+    """Seconds of training, judging included, until CartPole is solved, and frames per second; the seed is the turn."""
+    found: dict[str, list[dict]] = {"stable-baselines3": [], "dl-run": []}
+
+    def other() -> float:
+        seed = len(found["stable-baselines3"])
+        found["stable-baselines3"].append(bench.last_line(sys.executable, HERE / "bench_ppo.py", seed))
+        return found["stable-baselines3"][-1]["seconds"]
+
+    def ours() -> float:
+        command, folder = bench.training("model=ppo", "trainer.stop_at=475", f"seed={len(found['dl-run'])}")
+        bench.end(bench.start([*command, "data.film_steps=0"]))
+        summary = json.loads((folder / "summary.json").read_text())
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        solved = summary["stopped_by"] == "stop_at"
+        found["dl-run"].append({"seconds": summary["seconds"], "frames": rows[-1]["samples"], "solved": solved})
+        return summary["seconds"]
+
+    if not importlib.util.find_spec("stable_baselines3"):
+        bench.rows.append(("CartPole by PPO", "pip install 'dl-run[bench]'", "", "", "", "skipped"))
+        return
+    medians = bench.measure("ppo", {"stable-baselines3": other, "dl-run": ours})
+    title = f"Stable-Baselines3 {version('stable-baselines3')}"
+    bench.judge("CartPole by PPO, to solved", medians["dl-run"], title, medians["stable-baselines3"], 1 / 3)
+    speeds = {name: median(one["frames"] / one["seconds"] for one in runs) for name, runs in found.items()}
+    bench.rows.append(
+        (
+            "CartPole by PPO, frames/s",
+            f"{title} {speeds['stable-baselines3']:,.0f}",
+            f"{speeds['dl-run']:,.0f}",
+            f"{speeds['dl-run'] / speeds['stable-baselines3']:.3f}",
+            "",
+            ", ".join(f"{name} {sum(r['solved'] for r in runs)} of {len(runs)} solved" for name, runs in found.items()),
+        )
+    )
+
+
 # A child counts its parent's peak as its own: a small process starts the command.
 PEAK = """import os, sys
 _, status, usage = os.wait4(os.spawnv(os.P_NOWAIT, sys.argv[1], sys.argv[1:]), 0)
@@ -182,7 +219,8 @@ def cli(bench: Bench) -> None:
     bench.versus("cli", "import hydra", partial(bench.seconds, *CODE, "import hydra"), ours, 3.0)
 
 
-PARTS = {net: partial(training, net=net) for net in SHARE} | {f.__name__: f for f in (resnet18, startup, memory, cli)}
+PARTS = {net: partial(training, net=net) for net in SHARE}
+PARTS |= {part.__name__: part for part in (resnet18, startup, memory, cli, ppo)}
 PARTS |= {model: partial(generative, model=model) for model in ("vae", "wgan_gp")}
 
 
