@@ -101,8 +101,7 @@ def _batches(run: object, args: argparse.Namespace) -> Iterator[tuple[list[str],
 
     data, spec = run.data, run.data.spec
     if isinstance(spec, Image):
-        source = (run.config["data"].get("source") or {}).get("_target_", "")
-        fit = args.fit or hasattr(data, "fit") or "readers_folder" in source  # as it prepared its own pictures
+        fit = getattr(data, "fit", "cover" if args.fit else None)  # as it prepared its own pictures
         found, join = inputs.pictures(args.inputs, getattr(data, "stored", spec.shape), fit), torch.stack
     elif isinstance(spec, Tokens):
         found, join = inputs.texts(args.inputs), list
