@@ -90,6 +90,10 @@ def test_experiment_composes_and_builds(option):
         data = build(config["data"])
         with torch.device("meta"):
             net = build(config["model"])(data.spec)
+        if hasattr(net, "latent"):
+            make = getattr(net, "generator", None) or net.decoder
+            assert make.eval()(torch.empty(2, net.latent, device="meta")).shape == (2, *data.spec.shape)
+            continue
         size = data.spec.shape[1:] if isinstance(data.spec, Mask) else ()
         assert net.eval()(torch.empty(2, *data.spec.shape, device="meta")).shape == (2, data.spec.outputs, *size)
 

@@ -30,7 +30,7 @@ def classifier(run: str, config: dict, device: torch.device) -> tuple[nn.Module,
         raise UserError(f"{asked}: that run learned from data={names.get('data')}, {given}\n  {wanted}")
     net = build(theirs["model"])(spec)
     try:
-        load_weights(net, run)
+        load_weights(net, run, None, asked)
     except CheckpointError as error:
         raise UserError(f"{asked}: {error}\n  {wanted} that came to its end") from None
     return net.eval().requires_grad_(False).to(device), theirs["data"]["mean"], theirs["data"]["std"]

@@ -106,12 +106,16 @@ class Update:
             param.grad = None
         return is_taken
 
-    def _step(self, clock: object) -> None:
+    def set_rate(self, clock: object) -> None:
+        """The schedule's learning rates at this time."""
         factor = self.schedule(clock)
         if factor != self.factor:
             self.factor = factor
             for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
                 group["lr"] = lr * factor
+
+    def _step(self, clock: object) -> None:
+        self.set_rate(clock)
         if self.world.size > 1:
             self.world.average_gradients([p for p in self.params if p.requires_grad])  # the others stay without
         if self.scaler:
