@@ -71,7 +71,7 @@ def test_help_lists_the_groups_and_examples(dl_run):
     code, out, err = dl_run("--help")
     assert (code, err) == (0, "")
     for text in (
-        "model       a2c, autoencoder,",
+        "model       a2c, alexnet, autoencoder,",
         "lenet,",
         "data        anime_faces, auto_mpg",
         "dl-run resume=last",

@@ -8,6 +8,7 @@ from toys import make_task, seeded
 from dlrun.clock import Clock
 from dlrun.folders import read_summary
 from dlrun.models.linear import linear
+from dlrun.models.powers import matrix_powers
 from dlrun.spec import Table
 from dlrun.update import clip_gradients
 
@@ -58,3 +59,24 @@ def test_a_sweep_with_a_diverged_run_has_its_table():
 
     assert _cell([float("inf"), float("inf")]) == _cell([float("inf"), 1.0]) == "inf"
     assert _cell([1.0, None, 1.0]).startswith("1.0")
+
+
+@pytest.mark.parametrize(("first", "last"), [(2.0, 2048), (0.8, 0.8**11)])
+def test_the_norms_of_the_books_matrix_explode_or_vanish(first, last):
+    with seeded():
+        net, x = matrix_powers(Table(2, classes=2), eigenvalue=first, times=11), torch.randn(1, 2, requires_grad=True)
+    for norms in net.report()["lines"]["norms"].values():  # nothing was trained: as told, and as measured
+        assert norms == pytest.approx([first**k for k in range(1, 12)]) and norms[-1] == pytest.approx(last)
+    (slope,) = torch.autograd.grad(net(x).sum(), x)
+    assert slope.norm() == pytest.approx(last / 2 * net.output.weight.sum().abs().item() * 2**0.5, rel=1e-4)
+
+
+def test_a_run_draws_what_its_net_has_to_tell_beside_the_tasks_own(tmp_path):
+    keys = ["model=matrix_powers", "data=moons", "trainer.epochs=1", "optimizer.lr=0.1"]
+    runs.train(tmp_path / "run", runs.compose(*keys), finish=True)
+    assert {"norms.png", "confusion_matrix.png"} <= {path.name for path in (tmp_path / "run" / "plots").iterdir()}
+    told = read_summary(tmp_path / "run")["test"]
+    before, after = told["norms"].values()
+    assert before[0] == 2 != after[0] and "confusion_matrix" in told and "lines" not in told
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert "7 parameters; the norm of W^1 is 2, that of W^11 2.05e+03" in log

@@ -7,13 +7,19 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from toys import NAMES, composed, models, options, read, read_option, section
+from toys import NAMES, composed, options, read, read_option, section
 
-from dlrun.build import CONFIGS, ConfigError, build, check
-from dlrun.signatures import signature
+from dlrun.build import CONFIGS, ConfigError, build, check, of_runner
+from dlrun.signatures import signature, spec_names
+from dlrun.spec import Mask
 
 YAMLS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
 GROUPS = sorted({name.partition("/")[0] for name in YAMLS if "/" in name})
+FITTING = {  # what goes with data, or a task, of another kind than pictures
+    "Env": {"data": "cartpole", "model": "ppo"},
+    "Tokens": {"data": "imdb", "model": "lstm"},
+    "Mask": {"data": "shapes", "model": "unet"},
+}
 OPTIONS = [(group, option) for group in GROUPS if group not in ("experiment", "tuned") for option in options(group)]
 
 
@@ -54,17 +60,17 @@ def test_header(name):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=map("/".join, OPTIONS))
 def test_option_composes_and_states_each_key_once(group, option):
-    spec = read_option("data", option)["spec"]["_target_"].rpartition(".")[2] if group == "data" else ""
-    goes_with = {"Env": ["model=ppo"], "Tokens": ["model=lstm"]}.get(spec, [])
+    kind = read_option("data", option)["spec"]["_target_"].rpartition(".")[2] if group == "data" else ""
     if group == "task":
-        goes_with = [f"model={model}" for model in models(option)[:1]]
-    config = composed(f"{group}={option}", *goes_with)
+        kind = spec_names(signature(read_option("task", option)["_target_"]).given["spec"])[0]
+    others = [f"{name}={choice}" for name, choice in FITTING.get(kind, {}).items() if name != group]
+    config = composed(*others, f"{group}={option}")
     check(config, NAMES | {group: option})
     found = targets(config[group], group)
     assert found and found[0][0] == group
     for path, node in found:
         takes = signature(node["_target_"])
-        assert node.keys() - {"_target_"} == takes.keys.keys(), path
+        assert node.keys() - {"_target_"} - set(of_runner(node)) == takes.keys.keys(), path
         assert takes.keys.keys() == takes.required or path.endswith(".spec"), (
             f"{path}: a default that is not in the YAML"
         )
@@ -84,7 +90,12 @@ def test_experiment_composes_and_builds(option):
         data = build(config["data"])
         with torch.device("meta"):
             net = build(config["model"])(data.spec)
-        assert net.eval()(torch.empty(2, *data.spec.shape, device="meta")).shape == (2, data.spec.outputs)
+        if hasattr(net, "latent"):
+            make = getattr(net, "generator", None) or net.decoder
+            assert make.eval()(torch.empty(2, net.latent, device="meta")).shape == (2, *data.spec.shape)
+            continue
+        size = data.spec.shape[1:] if isinstance(data.spec, Mask) else ()
+        assert net.eval()(torch.empty(2, *data.spec.shape, device="meta")).shape == (2, data.spec.outputs, *size)
 
 
 def test_a_sweep_is_a_sweep():

@@ -22,13 +22,17 @@ MAY = {
     "dlrun.spec": {"dlrun.errors"},
     "dlrun.schedules": {"dlrun.types"},
     "dlrun.optimizers": BASICS,
-    "dlrun.update": {"dlrun.errors"},
-    "dlrun.place": {"dlrun.errors"},
+    "dlrun.world": {"dlrun.errors", "dlrun.seeds"},
+    "dlrun.launch": set(),
+    "dlrun.update": {"dlrun.errors", "dlrun.world"},
+    "dlrun.place": {"dlrun.errors", "dlrun.world"},
     "dlrun.plots": {"dlrun.spec"},
     "dlrun.signatures": BASICS,
     "dlrun.build": BASICS | {"dlrun.signatures"},
+    "dlrun.summary": BASICS | {"dlrun.build", "dlrun.console"},
     "dlrun.models.": BASICS | {"dlrun.models."},
     "dlrun.data.": BASICS | {"dlrun.seeds", "dlrun.data."},
+    "dlrun.sweep.": BASICS | {"dlrun.console", "dlrun.folders", "dlrun.sweep."},
     "dlrun.tasks.": BASICS | {"dlrun.seeds", "dlrun.place", "dlrun.plots", "dlrun.update", "dlrun.tasks."},
 }
 DOORS = ("dlrun.cli", "dlrun.explain", "dlrun.saved", "dlrun.after.data_config")
@@ -97,7 +101,8 @@ def test_imports_run_one_way(module):
     if allowed is not None:
         assert not {name for name in ours if not matches(name, allowed)}
     assert "dlrun.cli" not in ours or module == "dlrun.__main__", "nothing imports the command"
-    assert "dlrun.session" not in ours or module == "dlrun.cli", "only the command starts sessions"
+    starts = {"dlrun.session", "dlrun.summary"} & ours
+    assert not starts or module == "dlrun.cli", "only the command starts sessions and summaries"
     assert module.startswith("dlrun.after") or not any(name.startswith("dlrun.after") for name in ours)
     if module in ENGINE:
         concrete = {name for name in ours if matches(name, ["dlrun.data.", "dlrun.models.", "dlrun.tasks."])}

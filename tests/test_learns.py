@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from toys import CPU, Batches, learn, make_task, models, options, section, seeded, takes
+from toys import CPU, Batches, kinds, learn, make_task, models, options, section, seeded, takes
 
 from dlrun.build import build
 from dlrun.clock import Clock
@@ -17,7 +17,7 @@ from dlrun.models.mlp import mlp
 from dlrun.spec import Image, Spec, Table, Tokens
 
 SMALL = dict(activation="relu", dropout=0.0, norm="none", init="keras")
-NARROW = {"width": 8, "hidden": [32]}  # where a model has that key
+NARROW = {"width": 8, "hidden": [32], "head": [32], "growth": 4, "form": "cifar"}  # where a model has that key
 CLASSES, TWO, REAL = Table(features=6, classes=7), Table(features=6, classes=2), Table(features=6, targets=2)
 XOR = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]])
 
@@ -64,14 +64,18 @@ def test_every_optimizer_reduces_the_loss(optimizer):
     assert losses[-1] < 0.8 * losses[0]
 
 
-@pytest.mark.parametrize("model", models())
-def test_every_model_memorises_eight_samples(model):
+@pytest.mark.parametrize("model", kinds(models()))
+def test_every_kind_of_model_memorises_eight_samples(model):
     keys = section("model", model)
     keys = keys | {key: value for key, value in NARROW.items() if key in keys}
+    keys = keys | {key: 0.0 for key in keys if key in ("dropout", "input_dropout")}
     spec = Image((1, 16, 16), classes=4) if "Image" in takes(model) else Tokens(12, vocab=40, classes=4)
-    keys = keys | {key: 0.0 for key in keys if key == "input_dropout"}
     with seeded():
-        net = build(keys)(spec)
+        try:
+            net = build(keys)(spec)
+        except UserError:  # too deep for so small a picture
+            spec = Image((1, 32, 32), classes=4)
+            net = build(keys)(spec)
     x, y = batch(spec, 8)
     task = make_task(net, spec, lr=0.003)
     losses = learn(task, (x, y), 60)

@@ -1,24 +1,28 @@
 """Every data set with every model: it builds and gives an output per class or target, or is refused by name."""
 
+from functools import cache
+
 import pytest
 import torch
 from toys import NAMES, composed, models, options, section, takes
 
 from dlrun.build import build, check
 from dlrun.errors import UserError
-from dlrun.spec import Env, Image, PairingError, Table, Tokens
+from dlrun.spec import Env, Image, Mask, PairingError, Table, Tokens
 
 SPECS = {name: build(section("data", name)["spec"]) for name in options("data")}
-LABELLED = [name for name, spec in SPECS.items() if not isinstance(spec, Env) and spec.outputs]
+LABELLED = [name for name, spec in SPECS.items() if not isinstance(spec, Env | Mask) and spec.outputs]
+MASKED = [name for name, spec in SPECS.items() if isinstance(spec, Mask)]
 PAIRS = [(data, model) for data in LABELLED for model in models()]
-ODD = [Image((1, 11, 17), 2), Image((4, 32, 48), 3), Table(features=5, classes=3), Table(features=3, targets=2)]
+ODD = [Image((1, 19, 31), 2), Image((4, 71, 90), 3), Table(features=5, classes=3), Table(features=3, targets=2)]
 ODD += [Tokens(7, 11, 2), Tokens(1, 50, 3)]
 TEXT = [model for model in options("model") if takes(model) == ["Tokens"]]
 
 
-def forward(model: dict, spec: object) -> tuple[int, ...]:
+@cache
+def forward(model: str, spec: object) -> tuple[int, ...]:
     with torch.device("meta"):
-        net = build(model)(spec)
+        net = build(section("model", model))(spec)
         return tuple(net(torch.empty(3, *spec.shape)).shape)  # as in training
 
 
@@ -28,7 +32,7 @@ def test_pair(data, model):
     spec = build(config["data"]).spec
     try:
         check(config, NAMES | {"data": data, "model": model})
-        shape = forward(config["model"], spec)
+        shape = forward(model, spec)
     except PairingError as error:
         lines = str(error).splitlines()
         assert lines[0] == f"model={model} cannot learn from data={data}"
@@ -51,16 +55,25 @@ def test_few_pairs_are_refused():
     for data, model in PAIRS:
         try:
             check(composed() | {"data": section("data", data), "model": section("model", model)})
-            forward(section("model", model), build(section("data", data)).spec)
+            forward(model, build(section("data", data)).spec)
         except UserError:
             refused.add((data, model))
     texts = {data for data in LABELLED if "lstm" not in {m for d, m in refused if d == data}}
     assert texts == {"imdb", "imdb_keras", "text_folder"}
     assert {pair for pair in PAIRS if (pair[0] in texts) != (pair[1] in TEXT)} <= refused
     refused = {(data, model) for data, model in refused if data not in texts and model not in TEXT}
-    assert {data for data, _ in refused} <= {"digits"} | {d for d in LABELLED if isinstance(SPECS[d], Table)}
     assert not any(model in ("mlp", "linear") for _, model in refused)
-    assert ("digits", "lenet") in refused and ("digits", "resnet18") not in refused
+    too_deep = {(data, model) for data, model in refused if isinstance(SPECS[data], Image)}
+    small = {"alexnet": 63, "vgg16_imagenet": 32, "vgg19_imagenet": 32, "googlenet": 31, "densenet121": 29}
+    small |= {"lenet": 10} | dict.fromkeys(
+        ("vgg11", "vgg13", "vgg16", "vgg19", "resnet50", "resnet101", "mobilenet"), 17
+    )
+    assert too_deep == {
+        (data, model)
+        for data, spec in SPECS.items()
+        for model, least in small.items()
+        if data in LABELLED and isinstance(spec, Image) and min(spec.shape[1:]) < least
+    }
 
 
 @pytest.mark.parametrize("model", models())
@@ -68,4 +81,14 @@ def test_few_pairs_are_refused():
 def test_odd_specs(model, spec):
     if type(spec).__name__ not in takes(model):
         return
-    assert forward(section("model", model), spec) == (3, spec.outputs)
+    try:
+        assert forward(model, spec) == (3, spec.outputs)
+    except UserError as error:
+        assert min(spec.shape[1:]) < 63 and f"{model} cannot take images of 19x31: it is too deep" in str(error)
+
+
+@pytest.mark.parametrize("model", [model for model in options("model") if takes(model) == ["Mask"]])
+def test_masks(model):
+    """A class for every pixel, with all data that has masks, and with pictures of odd sizes."""
+    for spec in [*(SPECS[data] for data in MASKED), Mask((4, 71, 90), 21), Mask((1, 31, 19), 2)]:
+        assert forward(model, spec) == (3, spec.classes, *spec.shape[1:])

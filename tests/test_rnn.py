@@ -6,12 +6,11 @@ import pytest
 import torch
 from reviews import write_reviews
 from runs import train
-from toys import CPU, composed, learn, make_task, seeded
+from toys import composed, learn, make_task, seeded
 
 from dlrun.build import build
-from dlrun.errors import DataError, UserError
 from dlrun.models.bag_of_words import bag_of_words
-from dlrun.models.embedding import Embed, read_vectors
+from dlrun.models.embedding import Embed
 from dlrun.models.recurrence import unroll
 from dlrun.models.rnn import KINDS, align, initialise_keras, recurrent
 from dlrun.spec import Tokens
@@ -22,12 +21,13 @@ KEYS = dict(
     kind="lstm", units=5, layers=2, bidirectional=False, dropout=0.0, input_dropout=0.0, head="last",
     mask_padding=False, cell="fused", init="keras",
 )  # fmt: skip
+VECTORS = dict(size=4, file=None, train=True, neighbours=[], save=False)
 SHORT = torch.tensor([[0, 0, 0, 0, 1, 7, 8, 9, 3], [1, 2, 3, 4, 5, 6, 7, 8, 9], [0, 0, 0, 0, 0, 0, 0, 0, 1]])
 
 
 def make(spec=SPEC, seed=0, embedding=None, **keys):
     with seeded(seed):
-        return recurrent(spec, embedding=embedding or Embed(size=4, file=None, train=True), **KEYS | keys)
+        return recurrent(spec, embedding=embedding or Embed(**VECTORS), **KEYS | keys)
 
 
 # Against the book
@@ -188,72 +188,3 @@ def test_bag_of_words_takes_words_without_their_order_or_number():
     a, b, c = ([0, 0, 1, 5, 6], [5, 6, 6, 1, 1], [1, 5, 5, 5, 5])
     out = net(torch.tensor([a, b, c], dtype=torch.int32))
     assert torch.equal(out[0], out[1]) and not torch.equal(out[0], out[2])
-
-
-# Word vectors
-
-
-def words_spec(words):
-    class Worded(Tokens):
-        def words(self):
-            return words
-
-    return Worded(9, 20, 3)
-
-
-def test_vectors_from_a_file(tmp_path):
-    path = tmp_path / "vectors.txt"
-    path.write_text("the 1 2 3 4\nfilm 0.5 -1e-1 0 2\nnot-wanted 1 1 1 1\nthe 9 9 9 9\nat name 7 7 7 7\n")
-    net = make(words_spec(("film", "zebra", "the")), embedding=Embed(size=4, file=str(path), train=False))
-    table = net.embedding.weight
-    assert table[4:7].tolist() == [[0.5, pytest.approx(-0.1), 0, 2], [0, 0, 0, 0], [1, 2, 3, 4]]
-    assert not table[:4].any() and not table[7:].any() and not table.requires_grad
-    assert net.embedding.covered == pytest.approx(2 / 3) and "66.7% of the words" in repr(net)
-    before = table.clone()
-    learn(make_task(net, SPEC, lr=0.1), (SHORT, torch.tensor([0, 1, 2])), 3)
-    assert torch.equal(net.embedding.weight, before), "frozen"
-    trained = make(words_spec(("film",)), embedding=Embed(size=4, file=str(path), train=True))
-    learn(make_task(trained, SPEC, lr=0.1), (SHORT, torch.tensor([0, 1, 2])), 3)
-    assert not torch.equal(trained.embedding.weight, before)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("the 1 2 3 4\nfilm 1 2 3\n", r"line 2: 3 numbers behind the word\n  expected 4, as model.embedding.size says"),
-        ("the" + " 1" * 50, r"line 1: 50 numbers behind the word"),
-        ("the 1 2 x 4", "line 1: something that is not a number behind the word"),
-        ("the 1 2 nan 4", "line 1: something that is not a number behind the word"),
-        ("zebra 1 2 3 4\n", "has none of the 2 words: expected the same language"),
-        ("", "has none of the 2 words"),
-        (None, "No such file or directory\n  expected a text file with a word and its numbers per line"),
-    ],
-)
-def test_bad_vectors_are_named(tmp_path, text, message):
-    path = tmp_path / "vectors.txt"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(DataError, match=message):
-        read_vectors(path, ("the", "film"), 4)
-
-
-def test_word2vecs_heading_is_passed_over(tmp_path):
-    (tmp_path / "v.txt").write_text("2 3\nthe 1 2 3\n")
-    assert read_vectors(tmp_path / "v.txt", ("the",), 3)[0].tolist() == [[1, 2, 3]]
-
-
-def test_frozen_random_vectors_are_refused():
-    with pytest.raises(UserError, match="leaves random vectors as they are: expected a file of vectors, or"):
-        make(embedding=Embed(size=4, file=None, train=False))
-
-
-def test_a_run_takes_the_vectors_of_its_words(tmp_path):
-    write_reviews(tmp_path)
-    (tmp_path / "v.txt").write_text("good 1 2 3\nbad -1 -2 -3\n")
-    keys = ["model=lstm", "model.embedding.size=3", f"model.embedding.file={tmp_path / 'v.txt'}", "data.vocab=40"]
-    config = composed(f"data_dir={tmp_path}", *keys)
-    data = build(config["data"])
-    net = build(config["model"])(data.spec)
-    data.load(CPU)
-    row = 4 + data.spec.words().index("bad")
-    assert net.embedding.weight[row].tolist() == [-1, -2, -3]

@@ -14,8 +14,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from dlrun.errors import UserError
-from hydra_plugins.dlrun_sweeper.sweeper import Job, JobSweeper, report
+from dlrun.sweep.report import as_csv, report, value_names
+from dlrun.sweep.runner import settle
+from dlrun.sweep.state import Job, State
+from hydra_plugins.dlrun_sweeper.sweeper import JobSweeper
 
+REPORT = {"results.csv", "results.json", "report.html", "best"}
 COMMAND = [sys.executable, "-m", "dlrun"]
 
 
@@ -68,7 +72,8 @@ def test_jobs_finish_are_refused_and_fail_each_for_itself(own):
     )
     assert code == 1, err
     (folder,) = (own / "my sweeps, (1)").glob("*/*_sweep")
-    assert {path.name for path in folder.iterdir()} == {"0", "1", "3", "4", "multirun.yaml", "results.csv"}
+    kept = {"multirun.yaml", "base.json", "sweep.json", "logs", ".lock"}
+    assert {path.name for path in folder.iterdir()} == {"0", "1", "3", "4", *kept, *REPORT}
     rows = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
     assert [row["status"] for row in rows] == ["finished", "finished", "refused", "diverged", "diverged", "refused"]
     assert all(float(row["test/acc"]) > 0.5 for row in rows[:2]) and rows[3]["test/acc"] == ""
@@ -98,7 +103,7 @@ def test_an_experiment_can_sweep_by_itself_and_two_at_once(own):
         out, err = process.communicate(timeout=120)
         assert process.returncode == 1
         assert "sweep of 2 jobs in " in out and err.count("data.batch_size=0: expected an integer >= 1") == 2
-        assert "optimizer.lr=0.1 experiment=grid seed=7" in table_of(out) and table_of(out).count("refused") == 2
+        assert "optimizer.lr=0.1 experiment=grid seed=7" in table_of(out) and table_of(out).count("  refused\n") == 2
         assert "Traceback" not in err
     assert len(list((own / "outputs").glob("*/*_sweep*"))) == 2
 
@@ -121,7 +126,8 @@ def test_a_signal_stops_the_sweep_with_the_current_job_saved(tmp_path, number):
         "stopped",
         "not run",
     ]
-    assert f"dl-run resume={folder.relative_to(tmp_path)}/0" in out
+    assert f"2 jobs are left; go on with: dl-run -m sweep.resume={folder.relative_to(tmp_path)}\n" in out
+    assert f"dl-run resume={folder.relative_to(tmp_path)}/0" in (folder / "logs" / "0.log").read_text()
 
 
 @pytest.mark.parametrize(
@@ -152,8 +158,8 @@ def fake_jobs(folder: Path, *results: dict | int | None) -> list[Job]:
     """Jobs that ended so: with a test accuracy, with an exit code, or not at all."""
     jobs = []
     for i, result in enumerate(results):
-        job = Job(i, [f"seed={i}", "model=mlp"], folder / str(i), 0 if isinstance(result, dict) else result)
-        job.folder.mkdir(parents=True)
+        job = Job(i, [f"seed={i}", "model=mlp"])
+        (folder / str(i)).mkdir(parents=True)
         if isinstance(result, dict):
             best = {"epoch": 1, "metric": "val/acc", "value": 0.5}
             summary = {
@@ -162,26 +168,28 @@ def fake_jobs(folder: Path, *results: dict | int | None) -> list[Job]:
                 "test": {"test/acc": 0.25, "confusion": [[1]]},
                 "seconds": 61.25,
             }
-            (job.folder / "summary.json").write_text(json.dumps({**summary, **result}))
+            (folder / str(i) / "summary.json").write_text(json.dumps({**summary, **result}))
+        if result is not None:
+            settle(job, folder / str(i), 0 if isinstance(result, dict) else result)
         jobs.append(job)
     return jobs
 
 
 def test_the_table(tmp_path):
     jobs = fake_jobs(tmp_path, {}, {"test": {"test/acc": 0.75}}, 1, 2, -9, -15, 139, None)
-    text = report(jobs, tmp_path)
+    text = report(jobs)
     assert text.splitlines()[2].split() == "0 seed=0 model=mlp 0.5000 0.2500 61.2 finished".split()
     words = ["finished", "finished", "failed", "refused", "killed", "stopped", "exit 139", "not run"]
     assert all(line.endswith(word) for line, word in zip(text.splitlines()[2:10], words, strict=True))
     assert text.splitlines()[-1].split() == "model=mlp 0.5000 +/- 0.0000 0.5000 +/- 0.3536 2".split()
-    rows = list(csv.reader((tmp_path / "results.csv").read_text().splitlines()))
+    rows = list(csv.reader(as_csv(jobs, value_names(jobs)).splitlines()))
     assert rows[0] == ["job", "overrides", "status", "val/acc", "test/acc", "seconds"]
     assert rows[1] == ["0", "seed=0 model=mlp", "finished", "0.5", "0.25", "61.25"]
     assert rows[8] == ["7", "seed=7 model=mlp", "not run", "", "", ""]
 
 
 def test_no_job_finished(tmp_path):
-    assert "mean" in report(fake_jobs(tmp_path, 1, 1), tmp_path)
+    assert "mean" in report(fake_jobs(tmp_path, 1, 1))
 
 
 def test_a_job_is_started_with_what_the_sweep_was_given(monkeypatch):
@@ -191,7 +199,9 @@ def test_a_job_is_started_with_what_the_sweep_was_given(monkeypatch):
     sweeper.setup(
         hydra_context=None, task_function=None, config=OmegaConf.create({"hydra": {"overrides": {"hydra": hydras}}})
     )
-    command = sweeper.command(Job(3, ["seed=1"], Path('a, "b"\\c') / "3"))
+    state = State(Path('a, "b"\\c'), {}, [])
+    assert sweeper.command(state, Job(3, []), True)[3:] == ['resume="a, \\"b\\"\\c/3"', "hydra.mode=RUN"]
+    command = sweeper.command(state, Job(3, ["seed=1"]), False)
     assert command[1:] == [
         *("-m", "dlrun", "seed=1", "hydra.searchpath=[file://x]", 'run_dir="a, \\"b\\"\\c/3"', "hydra.mode=RUN"),
         *("--config-name=other", "--config-dir=my configs"),

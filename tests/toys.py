@@ -21,7 +21,9 @@ from dlrun.update import Update
 CPU = torch.device("cpu")
 NAMES = dict(data="digits", model="mlp", task="supervised", optimizer="adam", schedule="constant", trainer="default")
 PLACE = Place(CPU, "fp32", False, "a test")
-KEYS = dict(loss="auto", label_smoothing=0.0, l1=0.0, l2=0.0, penalise=["*"], pieces=1)
+KEYS = dict(
+    loss="auto", label_smoothing=0.0, l1=0.0, l2=0.0, penalise=["*"], pieces=1, freeze=[], unfreeze=[], rates=[]
+)
 
 
 def options(group: str) -> list[str]:
@@ -44,6 +46,17 @@ def composed(*overrides: str) -> dict:
 def models(task: str = "supervised") -> list[str]:
     """The models that name this task as theirs."""
     return [name for name in options("model") if {"override /task": task} in read_option("model", name)["defaults"]]
+
+
+def kinds(names: list[str]) -> list[str]:
+    """One of the models for each builder and task, the smallest: those that differ in depth learn and resume alike."""
+    first: dict[tuple, str] = {}
+    for name in sorted(names, key=lambda name: (len(name), name)):
+        option = read_option("model", name)
+        task = next((entry["override /task"] for entry in option["defaults"] if "override /task" in entry), "")
+        net = option["model"]
+        first.setdefault((task, str(option.get("task")), net["_target_"], net.get("kind"), net.get("norm")), name)
+    return sorted(first.values())
 
 
 def read_option(group: str, option: str) -> dict:
@@ -69,7 +82,7 @@ def seeded(seed: int = 0):
 
 
 def make_update(
-    net: nn.Module, optimizer: str = "adam", schedule: str = "constant", ema: float = 0.0, **keys
+    net: nn.Module, optimizer: str = "adam", schedule: str = "constant", ema: float = 0.0, groups=None, **keys
 ) -> Update:
     return Update(
         net,
@@ -79,6 +92,7 @@ def make_update(
         ema=ema,
         on_nan="stop",
         precision="fp32",
+        groups=groups,
     )
 
 
@@ -94,7 +108,8 @@ def learn(task: Supervised, batch: tuple, steps: int) -> list[float]:
     with torch.random.fork_rng(devices=[]):
         for _ in range(steps):
             reseed(0, clock.step)
-            losses.append(task.step(batch, clock)["loss"].item())
+            metrics = task.step(batch, clock)
+            losses += [metrics["loss"].item()] if "loss" in metrics else []  # some learn in their turns only
             clock.tick(len(batch[0]))
     return losses
 

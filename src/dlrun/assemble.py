@@ -8,12 +8,16 @@ import torch
 
 from dlrun.build import build
 from dlrun.engine import Trainer
+from dlrun.errors import UserError
 from dlrun.place import Place, choose_device, place
 from dlrun.seeds import mix
 from dlrun.signatures import signature
+from dlrun.spec import Env, Spec
 from dlrun.tasks.base import Task
+from dlrun.trained import classifier
 from dlrun.update import Update, skip_compiler_import
-from dlrun.weights import load_weights
+from dlrun.weights import start_from
+from dlrun.world import join
 
 
 class Parts(NamedTuple):
@@ -21,6 +25,7 @@ class Parts(NamedTuple):
     data: object
     place: Place
     task: Task
+    started_from: str  # what was loaded of other weights; "" for none
 
 
 def assemble(config: dict, fitted: dict | None = None) -> Parts:
@@ -30,6 +35,7 @@ def assemble(config: dict, fitted: dict | None = None) -> Parts:
     """
     trainer: Trainer = build(config["trainer"])
     device = choose_device(trainer.device)
+    world = join(device.type == "cuda")
     if trainer.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses to be deterministic without
         torch.use_deterministic_algorithms(True)
@@ -40,12 +46,16 @@ def assemble(config: dict, fitted: dict | None = None) -> Parts:
         skip_compiler_import()
     torch.manual_seed(mix(config["seed"]))
     data = build(config["data"])
+    if world.size > 1:
+        check_together(trainer, device, data.spec)
+        data.batch_size *= world.size  # each process has its share of a batch
     if fitted is not None:
         data.restore(fitted, device)  # a net may ask for the words
     net = build(config["model"])(data.spec)
-    if config["init"]:
-        load_weights(net, config["init"])
-    here = place(net, device, trainer.precision, trainer.compile)
+    loaded = start_from(net, data.spec.outputs, config) if fitted is None else ""
+    if trainer.sync_norm and world.size > 1:
+        net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    here = place(net, device, trainer.precision, trainer.compile, world)
     if fitted is not None:
         data.restore(fitted, device, here.channels_last)
     update = partial(
@@ -56,8 +66,24 @@ def assemble(config: dict, fitted: dict | None = None) -> Parts:
         ema=trainer.ema,
         on_nan=trainer.on_nan,
         precision=here.precision,
+        world=world,
     )
-    handed = {"net": net, "spec": data.spec, "place": here, "update": update}
+    trained = partial(classifier, config=config, device=device)
+    handed = {"net": net, "spec": data.spec, "place": here, "update": update, "trained": trained}
     needs = signature(config["task"]["_target_"]).given
     task: Task = build(config["task"])(**{name: handed[name] for name in needs})
-    return Parts(trainer, data, here, task)
+    return Parts(trainer, data, here, task, loaded)
+
+
+def check_together(trainer: Trainer, device: torch.device, spec: Spec) -> None:
+    """Raise UserError where several processes cannot train this together."""
+    if isinstance(spec, Env):
+        raise UserError(
+            "several processes were asked for, and an environment is played by one\n"
+            "  expected trainer.processes=1; data.num_envs=... plays more at once, and model=a3c has workers of its own"
+        )
+    if trainer.sync_norm and device.type != "cuda":
+        raise UserError(
+            f"trainer.sync_norm=true on {device.type}: torch synchronises batch normalisation on CUDA only\n"
+            "  expected trainer.sync_norm=false, or model.norm=group, which needs no other samples"
+        )

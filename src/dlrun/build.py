@@ -3,6 +3,7 @@
 No torch until `build`: a config error takes milliseconds.
 """
 
+import re
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -27,7 +28,9 @@ SECTIONS = {
     "schedule": Part("dlrun.schedules", "function"),
     "trainer": Part("dlrun.engine", "class"),
 }
-VALUES = {"seed", "data_dir", "output_dir", "run_dir", "resume", "init"}
+SWEEP = Part("dlrun.sweep.settings", "class")  # read by the sweeper, not by a run
+VALUES = {"mode", "seed", "data_dir", "output_dir", "run_dir", "resume", "init"}
+MODES = ("train", "summary")
 
 
 class ConfigError(UserError):
@@ -43,7 +46,7 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
 
     config: plain dicts and lists, interpolations resolved. names: the groups' choices, for messages.
     """
-    known = sorted(SECTIONS.keys() | VALUES)
+    known = sorted(SECTIONS.keys() | VALUES | {"sweep"})
     unread = sorted(map(str, config.keys() - set(known)))
     problems = [f"nothing reads {key!r}{nearest(key, known)}\n    expected one of: {_listed(known)}" for key in unread]
     missing = [name for name in SECTIONS if not config.get(name)]
@@ -51,7 +54,10 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
     seed = config.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         problems.append(f"seed={_short(seed)}: expected an integer >= 0")
-    for key in sorted(config.keys() & VALUES - {"seed"}):
+    mode = config.get("mode", "train")
+    if mode not in MODES:
+        problems.append(f"mode={_short(mode)}: expected {' or '.join(MODES)}{nearest(str(mode), MODES)}")
+    for key in sorted(config.keys() & VALUES - {"seed", "mode"}):
         value, may_be_null = config.get(key), key in ("run_dir", "resume", "init")
         if not (value is None and may_be_null or isinstance(value, str) and value):
             or_null = " or null" if may_be_null else ""
@@ -61,14 +67,18 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
             problems.append(f"{name}=[...]: several options at once; expected one")
         elif config.get(name):
             problems += _problems(config[name], part, name)
+    if config.get("sweep"):
+        problems += _problems(config["sweep"], SWEEP, "sweep")
+    if not problems and config.get("init") and (weights := of_runner(config["model"]).get("weights")):
+        problems.append(f"init={config['init']} and model.weights={weights}: expected one of them")
     if problems:
         raise ConfigError(problems)
     _check_pairing(config, names or {})
 
 
 def check_section(name: str, node: object) -> None:
-    """Raise ConfigError unless one section alone is right."""
-    if problems := _problems(node, SECTIONS[name], name):
+    """Raise ConfigError unless every key of one section is one that is read and has a value that fits."""
+    if problems := _problems(node, SWEEP if name == "sweep" else SECTIONS[name], name):
         raise ConfigError(problems)
 
 
@@ -109,7 +119,7 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
         return [f"{path}._target_={target!r} is a {found.kind}: expected a {part.kind}"]
     problems = []
     for key, value in node.items():
-        if key == "_target_":
+        if key == "_target_" or path == "model" and key in of_runner(node):
             continue
         if key not in found.keys:
             name, near = target.rpartition(".")[2], nearest(str(key), found.keys)
@@ -125,8 +135,30 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
             problems += wrong
         elif expected := mismatch(value, found.keys[key]):
             problems.append(f"{path}.{key}={_short(value)}: expected {expected}")
+    if path == "model":
+        problems += _problems_of_weights(of_runner(node))
     missing = found.required - node.keys()
     return problems + [f"{path}.{key} is missing: {target.rpartition('.')[2]} needs it" for key in sorted(missing)]
+
+
+def of_runner(model: dict) -> dict:
+    """The keys of a model's section that its builder does not see: weights (null, imagenet), their published file."""
+    return {key: model[key] for key in ("weights", "published") if key in model.keys() - _keys(model)}
+
+
+def _keys(node: dict) -> set[str]:
+    return set(signature(node["_target_"]).keys)
+
+
+def _problems_of_weights(keys: dict) -> list[str]:
+    weights, file = keys.get("weights"), keys.get("published")
+    if weights is None:
+        return []
+    if weights != "imagenet":
+        return [f"model.weights={_short(weights)}: expected imagenet or null (weights of your own: init=<path>)"]
+    if not isinstance(file, str) or not re.fullmatch(r"[\w-]+-[0-9a-f]{8,64}\.pth", file):
+        return [f"model.published={_short(file)}: expected the name of torchvision's file, as in resnet18-f37072fd.pth"]
+    return []
 
 
 def _listed(words: list[str]) -> str:
@@ -158,41 +190,25 @@ def _part(annotation: object) -> Part | None:
 
 
 def _check_pairing(config: dict, names: dict[str, str]) -> None:
+    """Raise PairingError where the model, or the task, does not take the spec that the data gives."""
     spec = config["data"].get("spec")
-    if spec is None:
-        return
-    kind = spec["_target_"].rpartition(".")[2]
-    takes = signature(config["model"]["_target_"]).given.get("spec")
-    model, data = (names.get(k) or config[k]["_target_"].rpartition(".")[2] for k in ("model", "data"))
-    if accepts(takes, kind):
-        _check_task(config, names, kind, data)
-        return
-    models = [n for n, node in _options("model") if accepts(signature(node["_target_"]).given.get("spec"), kind)]
-    specs = [(n, node["spec"]["_target_"]) for n, node in _options("data") if "spec" in node]
-    sets = [n for n, target in specs if accepts(takes, target.rpartition(".")[2])]
-    width = max(len(model), len(data)) + 12
-    raise PairingError(
-        f"model={model} cannot learn from data={data}\n"
-        f"  {f'{model} takes':{width}} {' or '.join(spec_names(takes))}\n"
-        f"  {f'{data} gives':{width}} {build(spec)}\n"
-        f"  {f'models for {data}:':{width}} {', '.join(models)}\n"
-        f"  {f'data for {model}:':{width}} {', '.join(sets)}"
-    )
-
-
-def _check_task(config: dict, names: dict[str, str], kind: str, data: str) -> None:
-    takes = signature(config["task"]["_target_"]).given.get("spec")
-    if takes is None or accepts(takes, kind):
-        return
-    task = names.get("task") or config["task"]["_target_"].rpartition(".")[2]
-    found = [n for n, node in _options("task") if accepts(signature(node["_target_"]).given.get("spec"), kind)]
-    width = max(len(task), len(data)) + 12
-    raise PairingError(
-        f"task={task} cannot learn from data={data}\n"
-        f"  {f'{task} takes':{width}} {' or '.join(spec_names(takes))}\n"
-        f"  {f'{data} gives':{width}} {build(config['data']['spec'])}\n"
-        f"  {f'tasks for {data}:':{width}} {', '.join(found)}"
-    )
+    for section in ("model", "task") if spec else ():
+        takes = signature(config[section]["_target_"]).given.get("spec")
+        kind = spec["_target_"].rpartition(".")[2]
+        if accepts(takes, kind):
+            continue
+        mine, data = (names.get(k) or config[k]["_target_"].rpartition(".")[2] for k in (section, "data"))
+        fitting = [n for n, node in _options(section) if accepts(signature(node["_target_"]).given.get("spec"), kind)]
+        specs = [(n, node["spec"]["_target_"]) for n, node in _options("data") if "spec" in node]
+        sets = [n for n, target in specs if accepts(takes, target.rpartition(".")[2])]
+        width = max(len(mine), len(data)) + 12
+        raise PairingError(
+            f"{section}={mine} cannot learn from data={data}\n"
+            f"  {f'{mine} takes':{width}} {' or '.join(spec_names(takes))}\n"
+            f"  {f'{data} gives':{width}} {build(spec)}\n"
+            f"  {f'{section}s for {data}:':{width}} {', '.join(fitting)}\n"
+            f"  {f'data for {mine}:':{width}} {', '.join(sets)}"
+        )
 
 
 def _options(group: str) -> list[tuple[str, dict]]:
@@ -221,4 +237,5 @@ def build(node: object) -> object:
     if module == "dlrun.spec":  # specs are frozen, and so are their sequences
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     found = signature(node["_target_"])
+    values = {key: value for key, value in values.items() if key not in of_runner(node)}
     return made(**values) if found.kind == "class" and not found.given else partial(made, **values)

@@ -18,6 +18,7 @@ import torch
 
 import dlrun
 from dlrun.errors import CheckpointError, UserError
+from dlrun.folders import sync_folder
 
 FORMAT = 1
 HASH = 64  # hexadecimal digits of a SHA-256
@@ -82,15 +83,6 @@ def load(path: Path) -> dict:
             f"this is dl-run {dlrun.__version__} and reads format {FORMAT}"
         )
     return state
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in this folder last through a power cut (where the system can)."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        with suppress(OSError):  # not every file system can
-            os.fsync(handle)
-        os.close(handle)
 
 
 def snapshot(state: object) -> object:

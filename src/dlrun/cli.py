@@ -14,29 +14,44 @@ import hydra._internal.hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import dlrun
-from dlrun.build import CONFIGS, check, check_hydra
+from dlrun.build import CONFIGS, check, check_hydra, of_runner
 from dlrun.errors import UserError
 from dlrun.explain import explain
-from dlrun.folders import claim_folder, find_run, new_folder, read_summary
+from dlrun.folders import claim_folder, died_before, find_run, forget_start, new_folder, note_start, read_summary
 from dlrun.saved import plain, read_config
+from dlrun.sweep.zips import is_zip, key_of
 from dlrun.usage import usage
 
-LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta")
+LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
 RESUMABLE = ("trainer.device", *(f"trainer.{name}" for name in LIMITS))
 
 
 class Loader(ConfigLoaderImpl):
-    """Hydra's own section of a config can name code as well (callbacks, logging): checked before any of it runs."""
+    """Hydra's own section of a config can name code as well (callbacks, logging): checked before any of it runs.
 
-    def load_configuration(self, *args: object, **kwargs: object) -> DictConfig:
-        config = super().load_configuration(*args, **kwargs)
+    A zip(...) is not in Hydra's grammar yet: it is kept for the sweeper.
+    """
+
+    def load_configuration(
+        self, config_name: str | None, overrides: list[str], run_mode: RunMode, **kwargs: object
+    ) -> DictConfig:
+        plain_ones = [override for override in overrides if not is_zip(override)]
+        zips = [override for override in overrides if is_zip(override)]
+        if zips and run_mode == RunMode.RUN:
+            raise UserError(f"{zips[0]}: several values for one run\n  expected a sweep: dl-run -m {zips[0]!r}")
+        config = super().load_configuration(config_name, plain_ones, run_mode, **kwargs)
         check_hydra(OmegaConf.to_container(config.hydra, resolve=False))
+        if zips:
+            task = config.hydra.overrides.task
+            config.hydra.overrides.task = [o for o in overrides if is_zip(o) or o in task]
         return config
 
 
@@ -97,7 +112,24 @@ def parse_flags() -> argparse.Namespace:
     for override in flags.overrides:
         rest.remove(override)
     sys.argv[1:] = [*flags.overrides, *rest]
+    again = next((o for o in flags.overrides if key_of(o) == "sweep.resume"), None)
+    if again and flags.multirun:
+        sys.argv[1:] = reopened(again, flags.overrides)
     return flags
+
+
+def reopened(again: str, overrides: list[str]) -> list[str]:
+    """The command line that a sweep was started with, to go on with it: what differs may be how its jobs are run."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from dlrun.sweep.opening import reopen
+
+    parser = OverridesParser.create()
+    which, *bases = (
+        str(parser.parse_override(o).value()) for o in (again, *(o for o in overrides if key_of(o) == "output_dir"))
+    )
+    folder, command = reopen(which, bases[-1] if bases else "outputs", overrides)
+    return [f"sweep.resume={QuotedString(str(folder), Quote.double).with_quotes()}", *command]
 
 
 def _refuse_flags(message: str) -> NoReturn:
@@ -107,6 +139,9 @@ def _refuse_flags(message: str) -> NoReturn:
 def job(composed: DictConfig) -> float | None:
     """One run, new or resumed. Gives the best value of the goal metric, for sweepers."""
     try:
+        for override in HydraConfig.get().overrides.task:
+            if key_of(override).split(".")[0].split("@")[0] == "sweep":
+                raise UserError(f"{override} is for a sweep, and this is one run\n  expected dl-run -m {override} ...")
         return _start(composed) if composed.get("resume") is None else _resume(composed)
     except UserError as error:
         if HydraConfig.get().mode == hydra.types.RunMode.MULTIRUN:  # another sweeper's job, in its process
@@ -119,28 +154,42 @@ def _start(composed: DictConfig) -> float | None:
     names = dict(context.runtime.choices)
     config = plain(composed)
     check(config, names)
+    if config["mode"] == "summary":
+        from dlrun.summary import summary
+
+        print(summary(config, names))
+        return None
+    config["trainer"]["processes"] = _together(config["trainer"], "expected the same number in both")
+    composed = OmegaConf.masked_copy(composed, [key for key in composed if key != "sweep"])  # none of a run's
     from dlrun.session import Session, write_config
 
     session = Session(config, names)
-    wanted = config["run_dir"] or (context.run.dir if context.run.dir != "." else None)
-    base, name = Path(config["output_dir"]), f"{names['model']}_{names['data']}"
-    folder = claim_folder(Path(wanted), base) if wanted else new_folder(base, name)
-    write_config(
-        folder,
-        {
-            "config": OmegaConf.to_yaml(composed),
-            "hydra": OmegaConf.to_yaml(OmegaConf.create({"hydra": context})),
-            "overrides": OmegaConf.to_yaml(context.overrides.task),
-        },
-    )
-    return _finish(session, folder, resumed=False)
+    base, folder = Path(config["output_dir"]), None
+    if session.world.rank == 0:
+        folder = died_before(base)
+    resumed = folder is not None
+    if session.world.rank == 0 and not resumed:
+        wanted = config["run_dir"] or (context.run.dir if context.run.dir != "." else None)
+        folder = claim_folder(Path(wanted), base) if wanted else new_folder(base, f"{names['model']}_{names['data']}")
+        note_start(base, folder)
+        OmegaConf.update(composed, "trainer.processes", session.world.size)
+        write_config(
+            folder,
+            {
+                "config": OmegaConf.to_yaml(composed),
+                "hydra": OmegaConf.to_yaml(OmegaConf.create({"hydra": context})),
+                "overrides": OmegaConf.to_yaml(context.overrides.task),
+            },
+        )
+    folder, resumed = session.world.tell((folder, resumed))
+    return _finish(session, folder, resumed)
 
 
 def _resume(composed: DictConfig) -> float | None:
     folder = find_run(str(composed.resume), str(composed.output_dir))
     changes = {}
     for override in HydraConfig.get().overrides.task:
-        key = override.lstrip("+~").split("=")[0]
+        key = key_of(override)
         if key in RESUMABLE:
             changes[key] = OmegaConf.select(composed, key)
         elif key not in ("resume", "output_dir"):
@@ -158,6 +207,7 @@ def _resume(composed: DictConfig) -> float | None:
         check(config, names)
     except UserError as error:
         raise UserError(f"resume={folder}: {error}") from None
+    _together(config["trainer"], f"expected as many as it was started with, as in dl-run resume={folder}")
     done = read_summary(folder)
     is_finished = done.get("status") == "finished"
     if is_finished and (limit := _reached(config["trainer"], before.get("trainer"), done)):
@@ -165,6 +215,7 @@ def _resume(composed: DictConfig) -> float | None:
     from dlrun.session import Session, write_config
 
     config["init"] = None  # its weights are in its checkpoint
+    config["model"] |= dict.fromkeys(of_runner(config["model"]))
     session = Session(config, names)
     if is_finished and _number(done, "steps") >= config["trainer"]["epochs"] * session.steps_per_epoch:
         raise _nothing_to_do(folder, done, "epochs")  # max_steps was the end of the last epoch
@@ -172,10 +223,26 @@ def _resume(composed: DictConfig) -> float | None:
     return _finish(session, folder, resumed=True, on_lock=lambda: write_config(folder, text))
 
 
+def _together(trainer: dict, expected: str) -> int:
+    """How many processes train; where torchrun did not start them, they are started here, and this one only waits."""
+    asked, started = trainer["processes"], os.environ.get("WORLD_SIZE") if "RANK" in os.environ else None
+    if started is not None or asked > 1:
+        from dlrun.launch import follow_launcher, launch
+    if started is None and asked > 1:
+        sys.exit(launch(sys.argv[1:], asked, trainer["max_restarts"]))
+    if started is not None and asked not in (1, int(started)):
+        raise UserError(f"trainer.processes={asked}, and torchrun started {started}\n  {expected}")
+    if started is not None:
+        follow_launcher()
+    return int(started or 1)
+
+
 def _reached(trainer: dict, before: object, done: dict) -> str | None:
     """The limit that leaves a finished run nothing to do, if one does: the one that stopped it, as long as that was not
     raised, comes first. Epochs that a limit cut short go on, so they do not count."""
     by = done.get("stopped_by")
+    if by == "stop_at" and isinstance(before, dict) and trainer["stop_at"] == before.get("stop_at"):
+        return by
     stopper = by if by in ("max_steps", "max_time", "patience") else "epochs"
     reached = {
         "epochs": _number(done, "epochs") if stopper == "epochs" else 0,
@@ -208,6 +275,9 @@ def _finish(session: object, folder: Path, resumed: bool, on_lock: object = None
     """Train, with the folder locked. Leaves with a signal's exit code where one stopped the run."""
     from filelock import FileLock, Timeout
 
+    if session.world.rank:  # the first has the lock
+        outcome, value = session.start(folder, resumed)
+        return sys.exit(128 + outcome.number) if outcome.reason == "signal" else value
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         lock.acquire()
@@ -221,6 +291,7 @@ def _finish(session: object, folder: Path, resumed: bool, on_lock: object = None
         outcome, value = session.start(folder, resumed)
     finally:
         lock.release()
+    forget_start(Path(session.config["output_dir"]))
     if outcome.reason == "signal":
         sys.exit(128 + outcome.number)
     return value

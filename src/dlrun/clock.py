@@ -10,7 +10,8 @@ from dlrun.errors import check_state
 class Clock:
     """seed: the run's. epochs, steps_per_epoch, max_steps: what the run will be; the rest: what is done.
 
-    epoch_samples: what ends an epoch where its steps are not known before; the run's share done then goes by samples.
+    epoch_samples: what ends an epoch, where that is an amount of samples (frames): the run's share done and its curves
+    then go by samples, and steps_per_epoch is only the most that there can be.
 
     batch: position in the epoch. samples: seen so far (frames, where an environment gives them). seconds: spent
     training, over all sessions.
@@ -46,6 +47,11 @@ class Clock:
         if self.epoch_samples:
             return min(self.epoch + 1.0, max(float(self.epoch), self.samples / self.epoch_samples))
         return self.epoch + self.batch / self.steps_per_epoch
+
+    @property
+    def time(self) -> int:
+        """What curves are drawn over: frames where an epoch is so many of them, else steps."""
+        return self.samples if self.epoch_samples else self.step
 
     @property
     def position(self) -> tuple[int, int, int]:

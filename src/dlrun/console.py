@@ -23,21 +23,24 @@ class Bar:
         if self.terminal:
             self.started, self.tick = time.monotonic(), self._appear
 
-    def _appear(self) -> None:
+    def _appear(self, samples: int) -> None:
         if time.monotonic() - self.started < 0.5:
             return
         from tqdm import tqdm
 
-        clock = self.clock
+        clock, frames = self.clock, self.clock.epoch_samples
         self.bar = tqdm(
-            total=clock.steps_per_epoch,
-            initial=clock.batch,
+            total=frames or clock.steps_per_epoch,
+            initial=max(0, clock.samples - clock.epoch * frames) if frames else clock.batch,
             desc=f"epoch {clock.epoch + 1}/{clock.epochs}",
-            unit="batch",
+            unit="frame" if frames else "batch",
             leave=False,
             dynamic_ncols=True,
         )
-        self.tick = self.bar.update
+        self.tick = self.bar.update if frames else self._one
+
+    def _one(self, samples: int) -> None:
+        self.bar.update()
 
     def validating(self) -> None:
         """The epoch's batches are done, its line is not there yet."""
@@ -50,7 +53,7 @@ class Bar:
         self.bar, self.tick = None, _nothing
 
 
-def _nothing() -> None: ...
+def _nothing(samples: int) -> None: ...
 
 
 def header(version: str, facts: dict[str, str]) -> str:

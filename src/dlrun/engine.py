@@ -43,21 +43,24 @@ class Trainer:
     test: Literal["best", "last"]
     patience: Count | None
     min_delta: NonNegative
+    stop_at: float | None
     log_every: Index
     histograms: bool
     checkpoint_every_steps: Count | None
     checkpoint_every_minutes: Positive
     checkpoint_gap: NonNegative
+    processes: Count
+    max_restarts: Index
+    sync_norm: bool
 
 
 def make_best(task: Task, trainer: Trainer) -> Best | None:
     """By the task's goal, or by trainer.monitor. Raises UserError where the task does not measure that."""
     name = trainer.monitor.removeprefix("val/") if trainer.monitor else task.goal
     if name is None:
-        if trainer.patience:
-            raise UserError(
-                f"trainer.patience={trainer.patience}: this task has no goal, so name one with trainer.monitor"
-            )
+        for key, value in (("patience", trainer.patience), ("stop_at", trainer.stop_at)):
+            if value is not None:
+                raise UserError(f"trainer.{key}={value}: this task has no goal, so name one with trainer.monitor")
         return None
     if name not in task.scores:
         near, known = nearest(name, task.scores), ", ".join(f"val/{each}" for each in task.scores)
@@ -67,7 +70,10 @@ def make_best(task: Task, trainer: Trainer) -> Best | None:
 
 @dataclass
 class Outcome:
-    """reason: "finished" (all epochs done), "patience", "max_steps", "max_time" or "signal". number: the signal's."""
+    """reason: "finished" (all epochs done), "patience", "stop_at", "max_steps", "max_time" or "signal".
+
+    number: the signal's.
+    """
 
     reason: str
     number: int | None = None
@@ -81,6 +87,7 @@ class Training:
 
     def __init__(self, task: Task, trainer: Trainer, run: Run, clock: Clock, fitted: dict) -> None:
         self.task, self.trainer, self.run, self.clock, self.fitted = task, trainer, run, clock, fitted
+        self.world = task.place.world
         self.means, self.best = Means(), make_best(task, trainer)
         self.best_state: dict | None = None
         self.best_is_new = False
@@ -89,8 +96,10 @@ class Training:
         self.seconds_before = clock.seconds
 
     def save(self) -> None:
-        """Checkpoint what is now. Snapshots are taken here; the disk is written in the background."""
-        if self.saved == self.clock.position:
+        """Checkpoint what is now, which the first process does. Snapshots are taken here; the disk is written in the
+        background.
+        """
+        if self.saved == self.clock.position or self.world.rank:
             return
         self.tick_seconds()
         last = snapshot(
@@ -152,7 +161,7 @@ class Training:
         self.seconds_before = self.clock.seconds
         if self.best and state["best"]:
             self._check_best()
-        self.run.go_back(state["rows"], self.clock.step, is_mid_epoch=self.clock.batch > 0)
+        self.run.go_back(state["rows"], self.clock.time, is_mid_epoch=self.clock.batch > 0)
 
     def _wrong(self, error: Exception) -> CheckpointError:
         return CheckpointError(
@@ -177,6 +186,12 @@ class Training:
             )
             self.best.score = None
 
+    def settle(self) -> None:
+        """Running statistics, which each process took of its own part of the batches, as the first has them."""
+        averages = [update.average for update in self.task.named_updates().values() if update.average is not None]
+        for net in (self.task.net, *averages):
+            self.world.follow_first(net.buffers())
+
     def is_validated(self, limit: str | None) -> bool:
         """Whether the epoch under way is one whose end is validated: every `val_every`th, and the last."""
         epoch = self.clock.epoch + 1
@@ -188,7 +203,8 @@ class Training:
             return "max_steps"
         if self.trainer.max_time:
             self.tick_seconds()
-            return "max_time" if self.clock.seconds >= 60 * self.trainer.max_time else None
+            (is_over,) = self.world.agree(self.clock.seconds >= 60 * self.trainer.max_time)
+            return "max_time" if is_over else None
         return None
 
     def over(self) -> str | None:
@@ -199,6 +215,8 @@ class Training:
             return None
         if self.best and self.trainer.patience and self.best.waited >= self.trainer.patience:
             return "patience"
+        if self.best and self.best.reaches(self.trainer.stop_at):
+            return "stop_at"
         return self.spent()
 
 
@@ -212,12 +230,14 @@ def fit(training: Training, data: object, signals: Signals) -> Outcome:
             limit = train_epoch(training, data, signals, bar)
             seconds, samples = time.perf_counter() - started, clock.samples - seen
             bar.validating()
+            training.settle()
             try:
                 with signals.interrupting():
                     val = task.evaluate(data, "val") if training.is_validated(limit) else {}
+                val = training.world.tell(val)  # one opinion on what is best
             except Interrupted:
                 training.save()
-                return Outcome("signal", signals.received)
+                return Outcome("signal", signals.stop)
             if limit:  # saved before its row: with a higher limit the epoch goes on from here
                 training.save()
             row = epoch_row(training, val, seconds, samples)
@@ -225,7 +245,7 @@ def fit(training: Training, data: object, signals: Signals) -> Outcome:
             bar.close()
             end_epoch(training, row, task.preview(data))
             if limit:
-                if training.best_is_new:
+                if training.best_is_new and not training.world.rank:
                     training.run.checkpoints.write_best(training.best_state)
                 return Outcome(limit)
             if time.monotonic() - training.saved_at >= training.trainer.checkpoint_gap:
@@ -236,19 +256,22 @@ def fit(training: Training, data: object, signals: Signals) -> Outcome:
 
 def train_epoch(training: Training, data: object, signals: Signals, bar: Bar) -> str | None:
     """The rest of an epoch's steps, or fewer where a limit is reached (which is given back) or a signal comes."""
-    task, clock, log_every = training.task, training.clock, training.trainer.log_every
+    task, clock, world, log_every = training.task, training.clock, training.world, training.trainer.log_every
     reseed, add, limit = Reseeder(task.place.device), training.means.add, training.spent()
+    seed = world.seed(clock.seed)
     task.net.train()
     for batch in task.batches(data, clock) if not limit else ():
-        reseed(clock.seed, clock.step)
-        samples = task.samples(batch)
-        add(task.step(batch, clock), samples)
+        reseed(seed, clock.step)
+        samples = world.samples or task.samples(batch)
+        add(world.means(task.step(batch, clock)), samples)
         clock.tick(samples)
-        bar.tick()
+        bar.tick(samples)
         if log_every and clock.step % log_every == 0:
             log_window(training)
         limit = training.spent()
-        if limit or signals.received is not None:
+        if world.size > 1:
+            signals.agree(world)
+        if limit or signals.stop is not None:
             break
         if training.is_due():
             training.save()
@@ -259,8 +282,8 @@ def log_window(training: Training) -> None:
     """A row of the means over the last steps."""
     clock, window = training.clock, training.means.fold()
     if window:
-        row = {"step": clock.step, "epoch": round(clock.epochs_done, 6)}
-        training.run.log(row | {f"step/{name}": value for name, value in window.items()}, clock.step)
+        row = {"step": clock.step, "epoch": round(clock.epochs_done, 6), "samples": clock.samples}
+        training.run.log(row | {f"step/{name}": value for name, value in window.items()}, clock.time)
 
 
 def epoch_row(training: Training, val: dict[str, float], seconds: float, samples: int) -> dict:
@@ -292,10 +315,10 @@ def end_epoch(training: Training, row: dict, pictures: dict) -> None:
             }
         )
         training.best_is_new = True
-    run.log(row, clock.step, pictures)
-    if training.trainer.histograms:
+    run.log(row, clock.time, pictures)
+    if training.trainer.histograms and not training.world.rank:
         for name, weight in task.net.named_parameters():
-            run.tensorboard().add_histogram(name, weight.detach().cpu(), clock.step)
+            run.tensorboard().add_histogram(name, weight.detach().cpu(), clock.time)
     run.say(epoch_line(row, training.trainer.epochs, is_best))
 
 

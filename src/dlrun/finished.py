@@ -29,7 +29,7 @@ class Finished:
                 "  expected one of this version: train it again, from its weights if you like: dl-run init=..."
             )
         try:
-            self.trainer, self.data, self.place, self.task = assemble(self.config, fitted)
+            self.trainer, self.data, self.place, self.task, _ = assemble(self.config, fitted)
             self._restore()
         except WRONG as error:
             raise CheckpointError(

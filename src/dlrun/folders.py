@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -98,6 +99,33 @@ def find_run(which: str, output_dir: str, key: str = "resume=") -> Path:
     return started[-1]
 
 
+def note_start(base: Path, folder: Path) -> None:
+    """Where torchrun started this process: so that those which it starts in its place find the run."""
+    if "TORCHELASTIC_RESTART_COUNT" in os.environ:
+        write_whole(_note(base), f"{folder.resolve()}")
+
+
+def died_before(base: Path) -> Path | None:
+    """The run that this process is to go on with, because one of those which trained it together died."""
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0:
+        return None
+    with suppress(OSError):
+        folder = Path(_note(base).read_text(encoding="utf-8"))
+        if any((folder / "checkpoints" / f"{name}.ckpt").exists() for name in ("last", "previous", "incoming")):
+            return folder
+    return None
+
+
+def forget_start(base: Path) -> None:
+    """What `note_start` wrote is needed no more."""
+    with suppress(OSError):
+        _note(base).unlink()
+
+
+def _note(base: Path) -> Path:
+    return base / f".torchrun-{socket.gethostname()}-{os.getppid()}"
+
+
 def read_summary(folder: Path) -> dict:
     """summary.json, or nothing where the run did not come to write it, or something else did."""
     try:
@@ -107,8 +135,26 @@ def read_summary(folder: Path) -> dict:
     return found if isinstance(found, dict) else {}
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace a small file at once: readers see the old text or the new one."""
+def write_whole(path: Path, text: str, durable: bool = False) -> None:
+    """Replace a small file at once: readers see the old text or the new one.
+
+    durable: it is on the disk when this returns, whenever the power goes.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     os.replace(temporary, path)
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder last through a power cut (where the system can)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        with suppress(OSError):  # not every file system can
+            os.fsync(handle)
+        os.close(handle)

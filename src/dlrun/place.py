@@ -1,5 +1,6 @@
 """Where and in which precision a network runs, and why."""
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from dlrun.errors import UserError
+from dlrun.world import ALONE, World
 
 LARGE = (
     1_000_000  # parameters from which a convolutional net gains from bf16 on a CPU that has it (measured: docs/LOG.md)
@@ -17,12 +19,16 @@ LARGE = (
 
 @dataclass(frozen=True)
 class Place:
-    """device. precision: fp32, bf16 or fp16. channels_last: memory layout of pictures. why: the precision's reason."""
+    """device. precision: fp32, bf16 or fp16. channels_last: memory layout of pictures. why: the precision's reason.
+
+    world: the processes that train together.
+    """
 
     device: torch.device
     precision: str
     channels_last: bool
     why: str
+    world: World = ALONE
 
     @property
     def autocast(self) -> Callable[[], AbstractContextManager]:
@@ -34,7 +40,10 @@ class Place:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes CUDA, then MPS, then the CPU. Raises UserError where the device asked for is not there."""
+    """`auto` takes CUDA, then MPS, then the CPU. Raises UserError where the device asked for is not there.
+
+    Of several processes on a machine each takes a GPU of its own.
+    """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"
@@ -47,10 +56,19 @@ def choose_device(name: str) -> torch.device:
             f"  expected one of: {there}\n"
             "  trainer.device=auto takes the best there is"
         )
-    return torch.device(name, 0) if name == "cuda" else torch.device(name)
+    if name != "cuda":
+        return torch.device(name)
+    index, there = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if index >= there:
+        raise UserError(
+            f"process {index + 1} on this machine needs a GPU of its own, and there {'is' if there == 1 else 'are'} "
+            f"{there}\n  expected trainer.processes={there} at most, or trainer.device=cpu"
+        )
+    torch.cuda.set_device(index)
+    return torch.device(name, index)
 
 
-def place(net: nn.Module, device: torch.device, precision: str, compiled: bool) -> Place:
+def place(net: nn.Module, device: torch.device, precision: str, compiled: bool, world: World = ALONE) -> Place:
     """Moves the net to the device, chooses layout and precision, has it compiled when asked. Changes `net` in place."""
     convolutional = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in net.modules())
     channels_last = convolutional and device.type != "mps"
@@ -62,7 +80,7 @@ def place(net: nn.Module, device: torch.device, precision: str, compiled: bool) 
         )
     if compiled:
         net.compile()  # in place: the names in checkpoints stay plain
-    return Place(device, chosen, channels_last, why)
+    return Place(device, chosen, channels_last, why, world)
 
 
 def _choose_precision(net: nn.Module, device: torch.device, convolutional: bool) -> tuple[str, str]:

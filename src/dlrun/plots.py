@@ -1,7 +1,7 @@
 """Pictures of results. Each function gives a matplotlib figure; matplotlib is imported when the first one is drawn."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -20,27 +20,53 @@ def new_figure(width: float = 6.4, height: float = 4.8, columns: int = 1) -> tup
     return figure, figure.subplots(1, columns)
 
 
-def curves(rows: list[dict], name: str, best: int | None) -> object:
-    """A metric of the train and val parts over the epochs; a line marks the best. Logarithmic from two decades on."""
+def curves(rows: list[dict], name: str, best: int | None, windows: Sequence[dict] = (), over: str = "epoch") -> object:
+    """A metric of the train and val parts over the epochs, or frames (over="samples"), and thinly over the windows of
+    steps within them. A line marks the best epoch, a band reaches one deviation (name_std) up and down where there is
+    one. Logarithmic from two decades on.
+    """
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = new_figure()
     drawn = []
-    for part, colour in (("train", "tab:blue"), ("val", "tab:orange")):
+    parts = (("step", windows, "tab:blue"), ("train", rows, "tab:blue"), ("val", rows, "tab:orange"))
+    for part, source, colour in parts:
         key = f"{part}/{name}"
-        points = [(row["epoch"], row[key]) for row in rows if key in row and math.isfinite(row[key])]
+        points = [(row[over], row[key]) for row in source if key in row and math.isfinite(row[key])]
         if points:
             style = {"marker": "."} if len(points) < 30 else {"linewidth": 1}
+            style = {"linewidth": 0.8, "alpha": 0.4} if part == "step" else style
             axes.plot(*zip(*points, strict=True), label=part, color=colour, **style)
             drawn += [value for _, value in points]
+        band = [(row[over], row[key], row[f"{key}_std"]) for row in rows if f"{key}_std" in row]
+        if band:
+            x, middle, spread = np.array(band).T
+            label = f"{part}, a standard deviation"
+            axes.fill_between(x, middle - spread, middle + spread, color=colour, alpha=0.2, linewidth=0, label=label)
     if best is not None:
-        axes.axvline(best, color="grey", linestyle=":", linewidth=1, label=f"best (epoch {best})")
+        at = next((row[over] for row in rows if row["epoch"] == best), best)
+        axes.axvline(at, color="grey", linestyle=":", linewidth=1, label=f"best (epoch {best})")
     if drawn and min(drawn) > 0 and max(drawn) >= 100 * min(drawn):
         axes.set_yscale("log")
     if name in SHARES:
         axes.set_ylim(top=min(1.005, axes.get_ylim()[1]))
-    axes.set(xlabel="epoch", ylabel=name)
+    axes.set(xlabel="frames" if over == "samples" else over, ylabel=name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    axes.grid(alpha=0.25)
+    if axes.has_data():
+        axes.legend()
+    return figure
+
+
+def lines(series: dict[str, list[float]]) -> object:
+    """Numbers over their places, from 1 on, a line for each label. Logarithmic from two decades on."""
+    figure, axes = new_figure()
+    for label, values in series.items():
+        points = [(place, value) for place, value in enumerate(values, 1) if math.isfinite(value)]
+        axes.plot(*zip(*points, strict=True), marker=".", label=label) if points else None
+    drawn = [value for values in series.values() for value in values if math.isfinite(value)]
+    if drawn and min(drawn) > 0 and max(drawn) >= 100 * min(drawn):
+        axes.set_yscale("log")
     axes.grid(alpha=0.25)
     if axes.has_data():
         axes.legend()

@@ -11,22 +11,27 @@ from pathlib import Path
 
 import numpy
 
+from dlrun import film, plots
 from dlrun.checkpoint import Checkpoints
 from dlrun.errors import UserError
 from dlrun.folders import write_whole
 
 
 class Run:
-    """Writes what a run leaves behind. rows: the epochs' rows of metrics so far."""
+    """Writes what a run leaves behind. rows: the epochs' rows of metrics so far; windows: those of the last steps.
 
-    def __init__(self, folder: Path, facts: dict) -> None:
-        self.folder, self.facts = folder, facts
+    axis: the column of the rows that curves are drawn over, step or samples; a clock's time is of that.
+    """
+
+    def __init__(self, folder: Path, facts: dict, axis: str = "step") -> None:
+        self.folder, self.facts, self.axis = folder, facts, axis
         self.checkpoints = Checkpoints(folder / "checkpoints")
         self.log_file = open(folder / "run.log", "a", encoding="utf-8", buffering=1)
         self.metrics_path = folder / "metrics.jsonl"
-        self.metrics_file, self.num_rows, self.rows = None, 0, []
+        self.metrics_file, self.num_rows, self.rows, self.windows = None, 0, [], []
         self.writer, self.purge_step, self.purged = None, None, []
         self.started, self.is_heard = time.time(), True
+        self.pictures, self.unsynced = folder / "pictures", []
 
     def say(self, text: str) -> None:
         """A line in the log and on the terminal (above the bar, if there is one), as long as somebody listens there."""
@@ -44,10 +49,10 @@ class Run:
             with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), sys.stdout.fileno())  # for what is left in the buffer
 
-    def go_back(self, num_rows: int, step: int, is_mid_epoch: bool) -> None:
+    def go_back(self, num_rows: int, time: int, is_mid_epoch: bool) -> None:
         """Forget what was logged after a checkpoint: it will be logged again, the same.
 
-        TensorBoard forgets from a step on. In mid-epoch that is the checkpoint's own (the epoch may have ended there
+        TensorBoard forgets from a time on. In mid-epoch that is the checkpoint's own (the epoch may have ended there
         since), whose row of the last steps is then drawn anew.
         """
         lines = (
@@ -61,27 +66,37 @@ class Run:
             )
         write_whole(self.metrics_path, b"".join(lines).decode())
         rows = [{k: math.nan if v is None else v for k, v in json.loads(line).items()} for line in lines]
-        self.num_rows, self.purge_step = num_rows, step if is_mid_epoch else step + 1
-        self.rows = [row for row in rows if not any(key.startswith("step/") for key in row)]
-        self.purged = [row for row in rows if row["step"] >= self.purge_step]
+        self.num_rows, self.purge_step = num_rows, time if is_mid_epoch else time + 1
+        self.rows, self.windows = [], []
+        for row in rows:
+            self._list_of(row).append(row)
+        self.purged = [row for row in rows if row[self.axis] >= self.purge_step]
+        epochs = {row["epoch"] for row in self.rows}
+        for picture in film.kept(self.pictures):
+            if film.epoch_of(picture) not in epochs:
+                picture.unlink()
 
-    def log(self, row: dict, step: int, pictures: dict | None = None) -> None:
-        """A row of metrics: a line of metrics.jsonl and points of TensorBoard's curves."""
+    def log(self, row: dict, time: int, pictures: dict | None = None) -> None:
+        """A row of metrics: a line of metrics.jsonl and points of TensorBoard's curves; an epoch's pictures with it."""
         if self.metrics_file is None:
             self.metrics_file = open(self.metrics_path, "a", encoding="utf-8", buffering=1)
         self.metrics_file.write(json.dumps(finite(row)) + "\n")
         self.num_rows += 1
-        if not any(key.startswith("step/") for key in row):
-            self.rows.append(row)
+        self._list_of(row).append(row)
         board = self.tensorboard()
         self._draw(row)
         for name, picture in (pictures or {}).items():
-            board.add_image(name, picture, step)
+            board.add_image(name, picture, time)
+            film.keep(path := film.path_of(self.pictures, name, row["epoch"]), picture)
+            self.unsynced.append(path)
+
+    def _list_of(self, row: dict) -> list[dict]:
+        return self.windows if any(key.startswith("step/") for key in row) else self.rows
 
     def _draw(self, row: dict) -> None:
         for name, value in row.items():
             if math.isfinite(value) and ("/" in name or name.endswith("lr")):
-                self.writer.add_scalar(name, value, row["step"])
+                self.writer.add_scalar(name, value, row[self.axis])
 
     def tensorboard(self) -> object:
         """The writer of TensorBoard's events, made when it is first needed: a third of a second."""
@@ -100,6 +115,10 @@ class Run:
         """Everything logged so far is with the system: a checkpoint may be written that counts on it."""
         if self.metrics_file is not None:
             os.fsync(self.metrics_file.fileno())
+        for picture in self.unsynced:
+            with suppress(FileNotFoundError), open(picture, "r+b") as file:  # a picture is the user's to remove
+                os.fsync(file.fileno())
+        self.unsynced.clear()
         if self.writer is not None:
             self.writer.flush()
 
@@ -109,18 +128,62 @@ class Run:
         text = json.dumps(finite({"status": status, **self.facts}), indent=2, allow_nan=False)
         write_whole(self.folder / "summary.json", text + "\n")
 
-    def plot(self, name: str, figure: object, step: int) -> None:
+    def plot(self, name: str, figure: object, time: int) -> None:
         """A figure as plots/<name>.png, and among TensorBoard's pictures."""
         (self.folder / "plots").mkdir(exist_ok=True)
         figure.savefig(self.folder / "plots" / f"{name}.png")
         pixels = numpy.asarray(figure.canvas.buffer_rgba())[..., :3]
-        self.tensorboard().add_image(f"plots/{name}", pixels, step, dataformats="HWC")
+        self.tensorboard().add_image(f"plots/{name}", pixels, time, dataformats="HWC")
+
+    def animate(self, name: str, frames: list[numpy.ndarray], rate: float) -> None:
+        """Pictures (H, W, 3) of bytes as plots/<name>.gif, so many a second; large ones at half their size."""
+        from PIL import Image
+
+        (self.folder / "plots").mkdir(exist_ok=True)
+        pictures = [Image.fromarray(frame) for frame in frames]
+        first, *others = [picture.reduce(2) if picture.width > 400 else picture for picture in pictures]
+        path = self.folder / "plots" / f"{name}.gif"
+        first.save(path, save_all=True, append_images=others, duration=round(1000 / rate), loop=0)
+
+    def keep(self, report: dict, time: int) -> dict:
+        """Draws and writes what a report has for the folder; gives the rest, which is for the summary.
+
+        figures: by name. lines: lists of numbers by label, by the plot's name. files: texts by file name. films: frames
+        and how many a second, or why there are none, by name.
+        """
+        lines = {name: plots.lines(drawn) for name, drawn in report.pop("lines", {}).items()}
+        for name, figure in (report.pop("figures", {}) | lines).items():
+            self.plot(name, figure, time)
+        for name, text in report.pop("files", {}).items():
+            write_whole(self.folder / name, text)
+        for name, frames in report.pop("films", {}).items():
+            if isinstance(frames, str):
+                self.say(f"no plots/{name}.gif: {frames}")
+            else:
+                self.animate(name, *frames)
+        return report
+
+    def assemble_pictures(self, time: int) -> None:
+        """The epochs' pictures as a strip and an animation, plots/<name>_strip.png and plots/<name>.gif."""
+        for name, strip in film.assemble(self.pictures, self.folder / "plots").items():
+            self.tensorboard().add_image(f"plots/{name}_strip", film.pixels(strip), time, dataformats="HWC")
 
     def close(self) -> None:
         with ExitStack() as files:  # each of them, whatever becomes of the others
             for file in (self.log_file, self.metrics_file, self.writer):
                 if file is not None:
                     files.callback(file.close)
+
+
+class Silent:
+    """In the place of a Run, for a process whose run another one writes down. Checkpoints can be read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.checkpoints, self.rows, self.num_rows = folder, Checkpoints(folder / "checkpoints"), [], 0
+
+    def _nothing(self, *args: object, **keys: object) -> None: ...
+
+    say = go_back = log = sync = summarise = plot = close = _nothing
 
 
 def finite(value: object) -> object:

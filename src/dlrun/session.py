@@ -11,16 +11,17 @@ import torch
 import dlrun
 from dlrun import plots
 from dlrun.assemble import assemble
-from dlrun.checkpoint import load
+from dlrun.checkpoint import load, way_on
 from dlrun.clock import Clock
 from dlrun.console import header, number, table
 from dlrun.engine import Outcome, Training, fit, make_best
 from dlrun.errors import CheckpointError, UserError
 from dlrun.folders import write_whole
 from dlrun.machine import device_name, peak_memory, within_memory, writing_to
-from dlrun.run import Run, git_commit
+from dlrun.run import Run, Silent, git_commit
 from dlrun.signals import Interrupted, Signals
 from dlrun.update import Diverged
+from dlrun.world import Lost
 
 
 class Session:
@@ -35,21 +36,28 @@ class Session:
             self._make(config)
 
     def _make(self, config: dict) -> None:
-        self.trainer, self.data, self.place, self.task = assemble(config)
-        make_best(self.task, self.trainer)  # refuses a metric that is not measured, before anything is written
+        self.trainer, self.data, self.place, self.task, self.loaded = assemble(config)
+        self.world = self.place.world
+        self.best = make_best(self.task, self.trainer)  # refuses what is not measured, before a file is written
         self.data.load(self.place.device, self.place.channels_last)
         self.steps_per_epoch = self.task.steps(self.data)  # refuses batches that the net cannot take, too
 
     def start(self, folder: Path, resumed: bool) -> tuple[Outcome, float | None]:
         """Train in this folder to the end or to a signal. Gives the outcome and the goal metric, if it came to that."""
         with writing_to(folder), within_memory():
-            run = Run(folder, self.facts())
+            axis = "samples" if self.task.epoch_samples(self.data) else "step"
+            run = Silent(folder) if self.world.rank else Run(folder, self.facts(), axis)
             try:
-                with Signals() as signals:
+                with Signals(self.world) as signals:
                     outcome, value = self.train(run, resumed, signals)
                 run.close()
             except BaseException as error:
                 self.leave(run, "diverged" if isinstance(error, Diverged) else "failed")
+                if self.world.lost(error):
+                    raise Lost(
+                        f"another of the {self.world.size} processes that train in {folder} died\n"
+                        f"  expected all of them until the end; {way_on(folder)}"
+                    ) from None
                 if isinstance(error, OSError | UserError) and not (folder / "run.log").exists():
                     raise UserError(
                         f"the run's folder {folder} was removed while the run was going on\n"
@@ -78,7 +86,7 @@ class Session:
                 with signals.interrupting():
                     return outcome, self.finish(training, outcome)
             except Interrupted:
-                outcome = Outcome("signal", signals.received)
+                outcome = Outcome("signal", signals.stop)
         run.summarise("interrupted", steps=clock.step, seconds=clock.seconds)
         epoch = min(clock.epoch + 1, clock.epochs)
         run.say(f"stopped in epoch {epoch} at step {clock.step}, saved; go on with: dl-run resume={run.folder}")
@@ -121,17 +129,16 @@ class Session:
         if best and best.score is not None:
             results["best"] = {"epoch": best.epoch, "metric": f"val/{best.metric}", "value": best.score}
         test = task.evaluate(self.data, "test")
-        report = task.report(self.data)
+        if self.world.rank:
+            return best.score if best else None
+        report = run.keep(task.report(self.data), clock.time)
         if hasattr(task.net, "report"):  # what the net itself has to tell
-            report |= task.net.report()
-        for name, figure in report.pop("figures", {}).items():
-            run.plot(name, figure, clock.step)
-        for name in sorted(
-            {key.partition("/")[2] for row in run.rows for key in row if key.startswith(("train/", "val/"))}
-        ):
-            run.plot(
-                name, plots.curves(run.rows, name, best.epoch if best and best.score is not None else None), clock.step
-            )
+            report |= run.keep(task.net.report(), clock.time)
+        run.assemble_pictures(clock.time)
+        names = {key.partition("/")[2] for row in run.rows for key in row if key.startswith(("train/", "val/"))}
+        marked, over = best.epoch if best and best.score is not None else None, run.axis.replace("step", "epoch")
+        for name in sorted(names - {f"{name}_std" for name in names}):
+            run.plot(name, plots.curves(run.rows, name, marked, run.windows, over), clock.time)
         speeds = [row["time/samples_per_s"] for row in run.rows]
         results |= {
             "test": {f"test/{name}": value for name, value in test.items()} | report,
@@ -142,7 +149,7 @@ class Session:
             results["skipped_steps"] = skipped
         board = run.tensorboard()
         for name, value in test.items():
-            board.add_scalar(f"test/{name}", value, clock.step)
+            board.add_scalar(f"test/{name}", value, clock.time)
         run.summarise("finished", **results)
         run.say(self.final_table(training, test, outcome))
         return best.score if best else None
@@ -152,8 +159,12 @@ class Session:
         return {
             **{name: self.names.get(name) for name in ("data", "model", "task", "optimizer", "schedule", "experiment")},
             "seed": self.config["seed"],
+            "goal": f"val/{self.best.metric}" if self.best else None,
+            "scores": {f"val/{name}": mode for name, mode in self.task.scores.items()},
             "device": device_name(self.place.device),
             "precision": self.place.precision,
+            "processes": self.world.size,
+            "start": self.loaded or None,
             "parameters": sum(p.numel() for p in self.task.net.parameters()),
             "versions": {**versions, "python": sys.version.split()[0]},
             "git": git_commit(),
@@ -163,15 +174,19 @@ class Session:
         data, place = self.data, self.place
         sizes = ", ".join(f"{data.size(split):,} {split}" for split in ("train", "val", "test"))
         parameters = sum(p.numel() for p in self.task.net.parameters())
+        frozen = sum(p.numel() for p in self.task.net.parameters() if not p.requires_grad)
+        about = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(self.task.net, 'about', '')}"
         threads = f" ({torch.get_num_threads()} threads)" if place.device.type == "cpu" else ""
+        processes = f"{self.world.size} x " if self.world.size > 1 else ""
         return header(
             dlrun.__version__,
             {
                 "data": f"{self.names.get('data')}: {sizes}; {data.describe()}",
-                "model": f"{self.names.get('model')}: {parameters:,} parameters{getattr(self.task.net, 'about', '')}",
-                "device": f"{device_name(place.device)}{threads}, {place.precision}: {place.why}",
+                "model": f"{self.names.get('model')}: {parameters:,} parameters{about}",
+                "device": f"{processes}{device_name(place.device)}{threads}, {place.precision}: {place.why}",
                 "folder": f"{folder}",
-            },
+            }
+            | ({"start": self.loaded} if self.loaded else {}),
         )
 
     def final_table(self, training: Training, test: dict, outcome: Outcome) -> str:

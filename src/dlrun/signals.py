@@ -5,17 +5,34 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dlrun.world import ALONE, World
+
 
 class Interrupted(BaseException):
     """A signal came where it may stop the work at once. Not an Exception: no library is to swallow it."""
 
 
 class Signals:
-    """SIGINT and SIGTERM asked for a stop: the first lets the step end, the second stops at once."""
+    """SIGINT and SIGTERM asked for a stop: the first lets the step end, the second stops at once.
 
-    def __init__(self) -> None:
+    world: the processes that stop together. Of several, each goes by what they agreed on after a step.
+    """
+
+    def __init__(self, world: World = ALONE) -> None:
+        self.is_shared = world.size > 1
         self.received: int | None = None
+        self.agreed: int | None = None
         self.at_once = False
+
+    @property
+    def stop(self) -> int | None:
+        """The signal to stop by."""
+        return self.agreed if self.is_shared else self.received
+
+    def agree(self, world: World) -> None:
+        """What one process received, all did. To be called by all at the same time."""
+        (number,) = world.agree(self.received or 0)
+        self.agreed = number or None
 
     def __enter__(self) -> "Signals":
         self.before = {n: signal.signal(n, self._note) for n in (signal.SIGINT, signal.SIGTERM)}
@@ -35,10 +52,10 @@ class Signals:
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
-        """Where nothing changes, a signal need not wait: it raises Interrupted."""
-        self.at_once = True
+        """Where nothing changes, a signal need not wait: it raises Interrupted (but one of several processes waits)."""
+        self.at_once = not self.is_shared
         try:
-            if self.received is not None:
+            if self.stop is not None:
                 raise Interrupted
             yield
         finally:

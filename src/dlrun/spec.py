@@ -129,4 +129,30 @@ class Tokens:
         return f"Tokens(length={self.length}, vocab={self.vocab}, classes={self.classes})"
 
 
-Spec = Image | Table | Tokens | Env
+@dataclass(frozen=True)
+class Mask:
+    """Pictures of one size with a mask each: a class for every pixel.
+
+    shape: (channels, height, width). classes: a pixel's class is in 0 .. classes - 1. ignore: the number in masks that
+    stands for pixels that are not counted; None where there are none. labels: the classes' names, in order, if any.
+    """
+
+    shape: tuple[int, int, int]
+    classes: int
+    ignore: int | None = None
+    labels: tuple[str, ...] = ()
+
+    @property
+    def features(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a network gives per pixel: one logit per class."""
+        return self.classes
+
+    def __str__(self) -> str:
+        return f"Mask(shape={'x'.join(map(str, self.shape))}, classes={self.classes})"
+
+
+Spec = Image | Table | Tokens | Env | Mask

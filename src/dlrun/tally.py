@@ -87,6 +87,10 @@ class Best:
             self.score, self.epoch, self.step = score, clock.epoch, clock.step
         return is_best
 
+    def reaches(self, score: float | None) -> bool:
+        """Whether the best score is as good as this one, if there is one to be reached."""
+        return score is not None and self.score is not None and not self._is_better(score, self.score, 0.0)
+
     def _is_better(self, score: float, than: float | None, by: float) -> bool:
         return math.isfinite(score) and (than is None or self.sign * (score - than) > by)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlrun.errors import UserError
+from dlrun.world import ALONE, World
 
 
 class Diverged(UserError):
@@ -25,7 +26,9 @@ class Update:
     net: whose parameters learn. optimizer(params), schedule(clock) -> factor on lr. clip: (by value, by norm of each
     tensor, by global norm), None for no clipping. ema: decay of the averaged weights, 0 for none. on_nan: "stop" raises
     Diverged, "skip" leaves the step out (running statistics of norms too) and counts it. precision: "fp16" scales the
-    loss.
+    loss. groups: the parameters that will ever learn, each group with its factor on the learning rate; None for all of
+    the net's. Those that have no gradient yet are left alone, and have no state. world: the processes whose gradients
+    are averaged.
     """
 
     def __init__(
@@ -38,23 +41,28 @@ class Update:
         ema: float,
         on_nan: str,
         precision: str,
+        groups: list[tuple[float, list[nn.Parameter]]] | None = None,
+        world: World = ALONE,
     ) -> None:
         self.net = net
-        self.params = [p for p in net.parameters() if p.requires_grad]
+        groups = groups or [(1.0, [p for p in net.parameters() if p.requires_grad])]
+        self.params = [p for _, params in groups for p in params]
         if not self.params:
             raise UserError("the network has no parameters to train: expected at least one that is not frozen")
         try:
-            self.optimizer = optimizer(self.params)
+            self.optimizer = optimizer([{"params": params} for _, params in groups])
         except (TypeError, ValueError) as error:  # torch's own classes check their own values
             raise UserError(
                 f"the optimizer refuses its settings: {error}\n  expected what torch.optim says of it"
             ) from None
         # its own step, without the profiler's hooks around it and the import of torch's compiler (0.9 s) inside them
         self.take_step = partial(unwrap(type(self.optimizer).step), self.optimizer)
-        self.schedule, self.clip, self.on_nan = schedule, clip, on_nan
+        self.schedule, self.clip, self.on_nan, self.world = schedule, clip, on_nan, world
         self.grad_norm: Tensor | None = None  # of all gradients together before they were clipped by it
         self.clips = any(limit is not None for limit in clip)
-        self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
+        self.base_lr = [self.optimizer.defaults["lr"] * rate for rate, _ in groups]
+        for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
+            group["lr"] = lr
         self.factor, self.skipped, self.last_loss = 1.0, 0, float("nan")
         self.scaler = torch.amp.GradScaler(self.params[0].device.type) if precision == "fp16" else None
         self.decay, self.average = ema, deepcopy(net).requires_grad_(False).eval() if ema else None
@@ -64,7 +72,8 @@ class Update:
 
     @property
     def lr(self) -> float:
-        return self.optimizer.param_groups[0]["lr"]
+        """Of weights whose rate has no factor of its own."""
+        return self.optimizer.defaults["lr"] * self.factor
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradients of a loss that is a piece of a step."""
@@ -75,7 +84,7 @@ class Update:
 
         False where the step was left out because the loss is not finite.
         """
-        watched = self.watch.start(loss.detach() if pieces is None else loss.detach() + pieces)
+        watched = self.watch.start(self.world.mean(loss.detach() if pieces is None else loss.detach() + pieces))
         self.backward(loss)
         value = watched()
         is_taken = isfinite(value)
@@ -97,12 +106,18 @@ class Update:
             param.grad = None
         return is_taken
 
-    def _step(self, clock: object) -> None:
+    def set_rate(self, clock: object) -> None:
+        """The schedule's learning rates at this time."""
         factor = self.schedule(clock)
         if factor != self.factor:
             self.factor = factor
             for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
                 group["lr"] = lr * factor
+
+    def _step(self, clock: object) -> None:
+        self.set_rate(clock)
+        if self.world.size > 1:
+            self.world.average_gradients([p for p in self.params if p.requires_grad])  # the others stay without
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
         if self.clips:

@@ -13,7 +13,10 @@ USAGE = """dl-run: deep-learning experiments from the command line, composed fro
   dl-run model=lenet data=mnist trainer.epochs=10
   dl-run model=resnet18 data=cifar10 optimizer=sgd optimizer.lr=0.1 schedule=cosine
   dl-run -m model=mlp,linear seed=0,1,2                   a sweep: all combinations, and a table of them
+  dl-run -m sweep=optuna 'optimizer.lr=tag(log,interval(1e-4,1e-1))'    a search, by Optuna
+  dl-run mode=summary model=resnet18 data=cifar10         its layers: output shapes, parameters, multiply-adds
   dl-run resume=last                                      go on with the run that was started last
+  dl-run -m sweep.resume=last                             go on with the sweep that was started last
 
 groups, each with its options (group=option)
 {groups}

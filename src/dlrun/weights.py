@@ -1,36 +1,158 @@
-"""Weights from elsewhere, for a new run to start from."""
+"""Starting from weights: of a run of this project, of a .safetensors or state_dict file, or published by torchvision.
 
+What is loaded cannot run code. The head is left as it was initialised where it is another one; all else must fit.
+"""
+
+import os
+import re
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
+from dlrun.build import of_runner
 from dlrun.checkpoint import load
+from dlrun.data.sources import fetch, verify
 from dlrun.errors import CheckpointError
 
+PUBLISHED = "https://download.pytorch.org/models/"  # a file's name ends in the first 8 digits of its SHA-256
+# torchvision's DenseNets were published before their modules got the names that they have
+OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var))$")
+SHOWN = 5  # names in a message
+Weights = dict[str, Tensor]
 
-def load_weights(net: torch.nn.Module, source: str) -> None:
-    """Start from the weights of a checkpoint, or of a run's best. Raises CheckpointError where they do not fit."""
-    path = Path(source)
+
+def start_from(net: nn.Module, outputs: int, config: dict) -> str:
+    """Loads what `init` or `model.weights` names. Gives what was loaded, what was not and why; "" without either."""
+    if config["init"]:
+        return load_weights(net, config["init"], outputs)
+    keys = of_runner(config["model"])
+    if keys.get("weights"):
+        path = published(keys["published"], Path(config["data_dir"]).expanduser())
+        return load_weights(net, str(path), outputs, f"model.weights={keys['weights']}")
+    return ""
+
+
+def load_weights(net: nn.Module, source: str, outputs: int | None = None, asked: str | None = None) -> str:
+    """The weights of a run, or of a file, into `net`. outputs: of a head that may be another one; None: all must fit.
+
+    asked: what the user wrote, for messages. Gives what was loaded. Raises CheckpointError where they do not fit.
+    """
+    return copy_weights(net, read_weights(source), outputs, asked or f"init={source}")
+
+
+def read_weights(source: str) -> Weights:
+    """The tensors in a run's folder (the best epoch's), or in a file. Raises CheckpointError where there are none."""
+    path = Path(source).expanduser()
     if path.is_dir():
-        path = next(
-            (p for n in ("best", "last") if (p := path / "checkpoints" / f"{n}.ckpt").exists()),
-            path / "checkpoints" / "best.ckpt",
-        )
+        folder = path / "checkpoints"
+        path = next((p for n in ("best", "last") if (p := folder / f"{n}.ckpt").exists()), folder / "best.ckpt")
+    kinds = "a run's folder, a checkpoint in it, or a .safetensors or state_dict file"
     try:
-        theirs, mine = load(path).get("state_dict"), net.state_dict()
+        if path.suffix == ".ckpt" or not path.exists():
+            found = load(path)
+        elif path.suffix == ".safetensors":
+            found = _read_safetensors(path)
+        else:
+            found = _read_torch(path)
     except CheckpointError as error:
+        raise CheckpointError(f"init={source}: {error}\n  expected {kinds}: init=<run folder>") from None
+    for wrapper in ("state_dict", "model_state_dict", "model"):  # as others save them
+        if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
+            found = found[wrapper]
+    if not isinstance(found, dict) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+        raise CheckpointError(f"init={source}: {path} holds no weights\n  expected {kinds}")
+    for prefix in ("module.", "_orig_mod."):  # DistributedDataParallel's, torch.compile's
+        if all(name.startswith(prefix) for name in found):
+            found = {name.removeprefix(prefix): value for name, value in found.items()}
+    return {OLD_DENSENET.sub(r"\1\2", name): value for name, value in found.items()}
+
+
+def _read_safetensors(path: Path) -> Weights:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged, or no .safetensors file: {error}") from None
+
+
+def _read_torch(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged or hostile bytes can fail in any way at all
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(f"{path} is not loaded as weights: {why}") from None
+
+
+def copy_weights(net: nn.Module, theirs: Weights, outputs: int | None, asked: str) -> str:
+    """By name, as `load_weights` has it.
+
+    A head is what differs in the first dimension only, this run's outputs; what is named aux*; or, behind the same
+    convolutions, all that follows the last layer that fits.
+    """
+    mine = net.state_dict()
+    fits = [name for name, value in mine.items() if name in theirs and theirs[name].shape == value.shape]
+    new = [name for name in mine if name not in fits and not name.endswith("num_batches_tracked")]
+    unused = [name for name in theirs if name not in fits and not name.endswith("num_batches_tracked")]
+    body = [name for name in new if not _is_head(name, mine[name], theirs.get(name), outputs)]
+    rest = [name for name in unused if not name.startswith("aux") and (name not in mine or name in body)]
+    is_tail = outputs is not None and _is_tail(mine, fits, body) and _is_tail(theirs, fits, rest)
+    if (body or rest) and not is_tail:
+        raise CheckpointError(f"{asked}: the weights are another model's\n  " + _differences(mine, theirs, body, rest))
+    if not fits:
         raise CheckpointError(
-            f"init={source}: {error}\n  expected a run's folder, or a checkpoint in it: init=<run folder>"
-        ) from None
-    if not isinstance(theirs, dict) or not all(isinstance(value, torch.Tensor) for value in theirs.values()):
-        raise CheckpointError(f"init={source}: {path} holds no weights\n  expected a checkpoint that a run wrote")
-    wrong = [
-        f"{k}: expected {tuple(v.shape)}, found {tuple(theirs[k].shape) if k in theirs else 'nothing'}"
-        for k, v in mine.items()
-        if k not in theirs or theirs[k].shape != v.shape
+            f"{asked}: none of the weights is for this model\n  " + _differences(mine, theirs, new, unused)
+        )
+    net.load_state_dict({name: theirs[name] for name in fits}, strict=False)
+    text = f"{asked}: {len(fits)} tensors loaded"
+    if new:
+        text += f"; new, since the head is another one: {_some([_sizes(n, mine[n], theirs.get(n)) for n in new])}"
+    left = [name for name in unused if name not in new]
+    return text + (f"; not in this model: {_some(left)}" if left else "")
+
+
+def _is_head(name: str, mine: Tensor, theirs: Tensor | None, outputs: int | None) -> bool:
+    if theirs is None:
+        return outputs is not None and name.startswith("aux")
+    return mine.dim() > 0 and mine.shape[1:] == theirs.shape[1:] and mine.shape[0] == outputs
+
+
+def _is_tail(weights: Weights, fits: list[str], others: list[str]) -> bool:
+    """Whether `others` are dense layers behind all that fits, in a net whose convolutions all do."""
+    names, fitting = list(weights), set(fits)
+    last = max((i for i, name in enumerate(names) if name in fitting), default=-1)
+    behind = all(names.index(name) > last for name in others)
+    kernels = [name for name in names if weights[name].dim() > 2]
+    return behind and bool(kernels) and all(name in fitting for name in kernels)
+
+
+def _differences(mine: Weights, theirs: Weights, body: list[str], rest: list[str]) -> str:
+    lines = [
+        f"{name}: expected {tuple(mine[name].shape)}, found "
+        f"{tuple(theirs[name].shape) if name in theirs else 'nothing'}"
+        for name in body
     ]
-    wrong += [f"{k}: not in this model" for k in theirs.keys() - mine.keys()]
-    if wrong:
-        more = f"\n  and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise CheckpointError(f"init={source}: the weights are another model's\n  " + "\n  ".join(wrong[:5]) + more)
-    net.load_state_dict(theirs)
+    lines += [f"{name}: {tuple(theirs[name].shape)} is not in this model" for name in rest if name not in mine]
+    return "\n  ".join(lines[:SHOWN]) + (f"\n  and {len(lines) - SHOWN} more" if len(lines) > SHOWN else "")
+
+
+def _sizes(name: str, mine: Tensor, theirs: Tensor | None) -> str:
+    shapes = [tuple(t.shape) for t in (theirs, mine) if t is not None]
+    return f"{name} {' -> '.join(map(str, shapes))}"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def published(file: str, data_dir: Path) -> Path:
+    """torchvision's file of that name: in torch's own cache, or in `weights` under the data folder, else fetched."""
+    checksum = "sha256:" + file.rpartition("-")[2].partition(".")[0]
+    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch"
+    kept = Path(home) / "hub" / "checkpoints" / file
+    if kept.is_file():
+        verify(kept, checksum)
+        return kept
+    return fetch([PUBLISHED + file], data_dir / "weights" / file, checksum, instead="init=<a run's folder, or a file>")

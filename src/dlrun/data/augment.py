@@ -1,6 +1,7 @@
 """Random changes of pictures that leave the label alone (book section 9.7), for a whole batch at once on its device."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +13,13 @@ from dlrun.types import Fraction, Index, NonNegative
 
 @dataclass(frozen=True)
 class Augment:
-    """flip: left-right, half of the pictures. crop: pad by so many black pixels and cut out at random. rot90: by 0 .. 3
-    quarter turns. cutout: side of a grey square (DeVries and Taylor 2017). erase: share of pictures that get a box
-    of noise (Zhong et al. 2017). noise: standard deviation of Gaussian noise on the normalised picture.
+    """flip: half of the pictures: true left-right, vertical top-bottom, or both, each by itself. crop: pad by so many
+    black pixels and cut out at random. rot90: by 0 .. 3 quarter turns. cutout: side of a grey square (DeVries and
+    Taylor 2017). erase: share of pictures that get a box of noise (Zhong et al. 2017). noise: standard deviation of
+    Gaussian noise on the normalised picture.
     """
 
-    flip: bool
+    flip: bool | Literal["vertical", "both"]
     crop: Index  # pixels
     rot90: bool
     cutout: Index  # pixels
@@ -44,9 +46,9 @@ class Augment:
             turns = torch.randint(4, (len(x),), generator=random, device=x.device).view(-1, 1, 1, 1)
             x = torch.where(turns % 2 == 1, x.rot90(1, (2, 3)), x)
             x = torch.where(turns >= 2, x.rot90(2, (2, 3)), x)
-        if self.flip:
+        for axis in {False: (), True: (3,), "vertical": (2,), "both": (3, 2)}[self.flip]:
             coin = torch.rand(len(x), 1, 1, 1, generator=random, device=x.device) < 0.5
-            x = torch.where(coin, x.flip(3), x)
+            x = torch.where(coin, x.flip(axis), x)
         return _crop(x, self.crop, random) if self.crop else x
 
     def on_values(self, x: Tensor, random: torch.Generator) -> Tensor:
@@ -69,13 +71,29 @@ class Augment:
 
 
 def _crop(x: Tensor, pad: int, random: torch.Generator) -> Tensor:
-    height, width = x.shape[2:]
     shift = torch.randint(2 * pad + 1, (2, len(x)), generator=random, device=x.device)
-    padded = F.pad(x, (pad, pad, pad, pad))
-    rows = shift[0, :, None] + torch.arange(height, device=x.device)  # (B, H)
-    columns = shift[1, :, None] + torch.arange(width, device=x.device)  # (B, W)
+    return _at(F.pad(x, (pad, pad, pad, pad)), shift[0], shift[1], *x.shape[2:])
+
+
+def cut_out(x: Tensor, height: int, width: int, random: torch.Generator | None) -> Tensor:
+    """A place of each picture, drawn; the middle where random is None. (B, C, H, W) -> (B, C, height, width)"""
+    room = x.shape[2] - height, x.shape[3] - width
+    if random is None:
+        top, left = room[0] // 2, room[1] // 2
+        return x[:, :, top : top + height, left : left + width]
+    top, left = (torch.randint(r + 1, (len(x),), generator=random, device=x.device) for r in room)
+    if x.device.type != "cpu":
+        return _at(x, top, left, height, width)
+    places = zip(x, top.tolist(), left.tolist(), strict=True)  # whole rows are copied: faster than pixel by pixel
+    return torch.stack([picture[:, t : t + height, c : c + width] for picture, t, c in places])
+
+
+def _at(x: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
+    """Of each picture what lies there: (B, C, H, W), twice (B,) -> (B, C, height, width)."""
+    rows = top[:, None] + torch.arange(height, device=x.device)  # (B, height)
+    columns = left[:, None] + torch.arange(width, device=x.device)  # (B, width)
     sample = torch.arange(len(x), device=x.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return x.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _boxes(x: Tensor, centre: Tensor, sides: Tensor) -> Tensor:

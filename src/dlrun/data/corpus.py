@@ -37,7 +37,8 @@ class Text(NamedTuple):
 class Corpus(NamedTuple):
     """tokens int32: places in `words`, text after text; text i is tokens[offsets[i]:offsets[i + 1]]. labels int64.
 
-    num_train: texts of the train part; the others are test. facts: what was odd, counted.
+    num_train: texts of the train part; the others are test. facts: what was odd, counted. names: the classes, in order,
+    where the source knows them.
     """
 
     tokens: np.ndarray
@@ -46,6 +47,7 @@ class Corpus(NamedTuple):
     words: tuple[str, ...]
     num_train: int
     facts: dict[str, int]
+    names: tuple[str, ...] = ()
 
 
 def split_words(text: str) -> list[str]:

@@ -4,24 +4,39 @@ The end of an episode (terminated) and a time limit (truncated) stay apart, and 
 kept: the value of what would have come is bootstrapped through a limit and not through an end (Pardo et al. 2018).
 """
 
+import os
+from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import torch
 
 from dlrun.data.cartpole import CartPoles
 from dlrun.errors import DataError, UserError, nearest
+from dlrun.signatures import allowed_packages
 from dlrun.spec import Env
-from dlrun.types import Count
+from dlrun.types import Count, Index
 
 FAST = {"CartPole-v1": CartPoles}
+OWN = {"Maze-v0": "dlrun.data.maze"}  # modules that register an environment of this project
+SILENT = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}  # of pygame
+FILM_RATE = 25  # pictures a second, at most
+
+
+class WorldError(DataError):
+    """An environment failed while it was played."""
+
+    exit_code = 1  # a run that failed, not a command that was wrong
 
 
 class Envs:
-    """An environment as data. num_envs: how many play at once in training. epoch_frames: of all of them together."""
+    """An environment as data. num_envs: how many play at once in training. epoch_frames: of all of them together.
+    film_steps: of the film of the best policy, at most; 0: none.
+    """
 
-    def __init__(self, *, spec: Env, id: str, num_envs: Count, epoch_frames: Count) -> None:
-        self.id, self.num_envs, self.epoch_frames = id, num_envs, epoch_frames
+    def __init__(self, *, spec: Env, id: str, num_envs: Count, epoch_frames: Count, film_steps: Index) -> None:
+        self.id, self.num_envs, self.epoch_frames, self.film_steps = id, num_envs, epoch_frames, film_steps
         self.spec = spec if spec.obs else replace(read_spec(id), goal=spec.goal)
 
     def load(self, device: torch.device, channels_last: bool = False) -> None: ...
@@ -43,35 +58,103 @@ class Envs:
         """`num` environments with reset(seed), step(actions), state_dict and load_state_dict."""
         return FAST[self.id](num) if self.id in FAST else Worlds(self.id, num)
 
+    def moves(self) -> tuple[list, tuple[int, int] | None]:
+        """What each action does in each state, [state][action] -> [(probability, next state, reward, ends)], and the
+        states' rows and columns where they lie on a grid. Raises UserError where the environment does not tell.
+        """
+        env = open_env(self.id).unwrapped
+        if not hasattr(env, "P"):
+            raise UserError(
+                f"data.id={self.id} does not say what its actions do: it has no table P\n  expected data=maze, or an "
+                "environment of Gymnasium's toy texts (FrozenLake-v1, CliffWalking-v1)"
+            )
+        shape = getattr(env, "shape", None) or (getattr(env, "nrow", 0), getattr(env, "ncol", 0))
+        return [[env.P[s][a] for a in sorted(env.P[s])] for s in sorted(env.P)], shape if all(shape) else None
+
+    def film(self, act: Callable[[np.ndarray], np.ndarray], seed: int) -> tuple[list[np.ndarray], float] | str | None:
+        """An episode as pictures (H, W, 3) of bytes, drawn without a display, and how many a second; a text where that
+        cannot be. act: actions (1, ...) for observations (1, features).
+        """
+        if not self.film_steps:
+            return None
+        from gymnasium.error import DependencyNotInstalled
+
+        for name, value in SILENT.items():
+            os.environ.setdefault(name, value)
+        env = open_env(self.id, "rgb_array")
+        if env.render_mode is None:
+            return f"{self.id} cannot be rendered"
+        rate = env.metadata.get("render_fps", 30)
+        every = max(1, round(rate / FILM_RATE))
+        obs, frames = env.reset(seed=seed % 2**31)[0], []
+        try:
+            for t in range(self.film_steps):
+                if t % every == 0:
+                    frames.append(env.render())
+                obs, _, ended, limited, _ = env.step(act(vectors(env.observation_space, [obs]))[0])
+                if ended or limited:
+                    break
+            frames.append(env.render())
+        except DependencyNotInstalled as missing:
+            return f"{missing}, or dl-run[film]"
+        finally:
+            env.close()
+        return frames, rate / every
+
 
 def read_spec(id: str) -> Env:
     """The spec of an environment, from its spaces. Raises UserError where a policy here cannot play it."""
     env = open_env(id)
     obs, actions = env.observation_space, env.action_space
     env.close()
-    if type(obs).__name__ != "Box" or len(obs.shape) != 1:
-        raise UserError(f"data.id={id} observes {obs}: expected a vector of real numbers, Box(n,)")
-    if type(actions).__name__ == "Discrete":
-        return Env(obs.shape, int(actions.n))
+    if type(obs).__name__ == "Discrete":
+        shape = (int(obs.n),)
+    elif type(obs).__name__ == "Box" and len(obs.shape) == 1:
+        shape = obs.shape
+    else:
+        pictures = "pictures, " if len(getattr(obs, "shape", None) or ()) in (2, 3) else ""
+        raise UserError(
+            f"data.id={id} observes {pictures}{obs}: expected a vector of real numbers, Box(n,), or states, Discrete(n)"
+        )
+    if type(actions).__name__ == "Discrete" and not actions.start:
+        return Env(shape, int(actions.n))
     if type(actions).__name__ != "Box" or len(actions.shape) != 1 or not actions.is_bounded():
         raise UserError(f"data.id={id} takes {actions}: expected Discrete(n), or Box(n,) with bounds")
-    return Env(obs.shape, None, tuple(actions.low.tolist()), tuple(actions.high.tolist()))
+    return Env(shape, None, tuple(actions.low.tolist()), tuple(actions.high.tolist()))
 
 
-def open_env(id: str) -> object:
+def open_env(id: str, render: str | None = None) -> object:
     """One environment. Raises UserError where there is none of that id, or a package for it is missing."""
     import gymnasium
     from gymnasium import error
 
+    module, colon, _ = id.rpartition(":")
+    if colon and module.split(".")[0] not in allowed_packages():
+        raise UserError(
+            f"data.id={id} would import {module!r}, which a config must not\n"
+            "  expected an id without a module, or a package of your own named in the environment variable DL_RUN_ALLOW"
+        )
+    if id in OWN:
+        import_module(OWN[id])
     try:
-        return gymnasium.make(id)
-    except error.DependencyNotInstalled as missing:
+        made = gymnasium.spec(id).entry_point
+        made = gymnasium.envs.registration.load_env_creator(made) if isinstance(made, str) else made
+        modes = getattr(made, "metadata", {}).get("render_modes", ())
+        return gymnasium.make(id, render_mode=render) if render in modes else gymnasium.make(id)
+    except (error.DependencyNotInstalled, ImportError) as missing:
         raise UserError(f"data.id={id} needs a package that is not installed\n  {missing}") from None
-    except (error.UnregisteredEnv, error.DeprecatedEnv, error.Error) as wrong:
+    except error.Error as wrong:
         if id in gymnasium.registry:
             raise UserError(f"data.id={id}: {str(wrong).splitlines()[0]}") from None
         known = nearest(id, gymnasium.registry)
         raise UserError(f"data.id={id}: there is no such environment{known}\n  expected an id of gymnasium") from None
+
+
+def vectors(space: object, obs: object) -> np.ndarray:
+    """Observations (N, features): vectors as they are, states one-hot."""
+    if type(space).__name__ == "Discrete":
+        return np.eye(int(space.n), dtype=np.float32)[np.asarray(obs) - int(space.start)]
+    return np.array(obs, np.float32)
 
 
 class Worlds:
@@ -80,27 +163,37 @@ class Worlds:
     def __init__(self, id: str, num: int) -> None:
         from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-        open_env(id).close()  # errors in words
+        self.space = open_env(id).observation_space  # errors in words
         self.id, self.num = id, num
         self.envs = SyncVectorEnv([lambda: open_env(id)] * num, autoreset_mode=AutoresetMode.SAME_STEP)
         self.seed, self.actions = 0, []
 
     def reset(self, seed: int) -> np.ndarray:
         self.seed, self.actions = seed, []
-        return np.asarray(self.envs.reset(seed=seed % 2**31)[0], np.float32)
+        return vectors(self.space, self.envs.reset(seed=seed % 2**31)[0])
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Gives observations, rewards, terminated, truncated, and the observations before a reset."""
         self.actions.append(actions)
-        obs, rewards, terminated, truncated, info = self.envs.step(actions)
-        obs = final = np.array(obs, np.float32)
+        try:
+            obs, rewards, terminated, truncated, info = self.envs.step(actions)
+        except Exception as error:  # another's code: anything
+            raise self._failed(f"raised {type(error).__name__}: {error}") from error
+        obs = final = vectors(self.space, obs)
         if "final_obs" in info:
             final = obs.copy()
             for i in np.flatnonzero(info["_final_obs"]):
-                final[i] = info["final_obs"][i]
+                final[i] = vectors(self.space, [info["final_obs"][i]])[0]
         if not (np.isfinite(final).all() and np.isfinite(rewards).all()):
-            raise DataError(f"{self.id} gave a number that is not finite in step {len(self.actions)} of the epoch")
+            raise self._failed("gave a number that is not finite")
         return obs, rewards.astype(np.float32), terminated, truncated & ~terminated, final
+
+    def _failed(self, how: str) -> WorldError:
+        return WorldError(
+            f"the environment {self.id} {how}, in step {len(self.actions)} behind its start with seed "
+            f"{self.seed % 2**31}\n  expected finite observations and rewards; the last checkpoint is kept, resume= "
+            "goes on from it"
+        )
 
     def state_dict(self) -> dict:
         played = torch.from_numpy(np.stack(self.actions)) if self.actions else torch.empty(0)

@@ -18,32 +18,42 @@ from dlrun.errors import DataError
 
 TIMEOUT = 20  # seconds to wait for a connection, and between two packets
 CHUNK = 1 << 18  # bytes
+INSTEAD = "data=digits, data=moons, data=linear"
 
 
 class _MirrorError(Exception):
     """Why this mirror gave nothing; the next one is tried."""
 
 
-def fetch(urls: list[str], path: Path, checksum: str, *, download: bool = True, wanted: list[Path] = ()) -> Path:
+def fetch(
+    urls: list[str],
+    path: Path,
+    checksum: str,
+    *,
+    download: bool = True,
+    wanted: list[Path] = (),
+    instead: str = INSTEAD,
+) -> Path:
     """Give `path`, downloaded from the first of `urls` that serves it whole, if it is not there.
 
-    checksum: "md5:..." or "sha256:...". wanted: all files that a hand download must bring, for the error's text.
+    checksum: "md5:..." or "sha256:...", or the first 8 digits or more of it. For the error's text: wanted, all files
+    that a hand download must bring; instead, what works without.
     """
     if path.exists():
         verify(path, checksum)
         return path
     wanted = list(wanted) or [path]
     if not download:
-        raise _missing(wanted, dict.fromkeys(urls, "not tried (download=false)"))
+        raise _missing(wanted, dict.fromkeys(urls, "not tried (download=false)"), instead)
     with lock(path):
         if not path.exists():  # else another process fetched it while this one waited
-            _first_good(urls, path, checksum, wanted)
+            _first_good(urls, path, checksum, wanted, instead)
     return path
 
 
 def verify(path: Path, checksum: str) -> None:
     found = _hash(path, checksum)
-    if found != checksum.lower():
+    if not found.startswith(checksum.lower()):
         raise DataError(
             f"{path} is damaged or not the published file\n"
             f"  checksum   {found}\n  expected   {checksum}\n  delete it, so that it is fetched again"
@@ -71,7 +81,7 @@ def lock(path: Path) -> Iterator[None]:
             beside.unlink()
 
 
-def _first_good(urls: list[str], path: Path, checksum: str, wanted: list[Path]) -> None:
+def _first_good(urls: list[str], path: Path, checksum: str, wanted: list[Path], instead: str) -> None:
     from requests import RequestException
     from urllib3.exceptions import HTTPError
 
@@ -87,16 +97,16 @@ def _first_good(urls: list[str], path: Path, checksum: str, wanted: list[Path]) 
             reasons[url] = _reason(error)
         except OSError as error:  # the disk's, not the mirror's: another mirror would not help
             raise _unwritable(path.parent, error) from None
-    raise _missing(wanted, reasons)
+    raise _missing(wanted, reasons, instead)
 
 
 def _mirror(url: str, part: Path, checksum: str) -> None:
     resumed = _copy(url, part)
-    if resumed and _hash(part, checksum) != checksum.lower():
+    if resumed and not _hash(part, checksum).startswith(checksum.lower()):
         part.unlink()  # what was there from before was no good; once more, from the start
         _copy(url, part)
     found = _hash(part, checksum)
-    if found != checksum.lower():
+    if not found.startswith(checksum.lower()):
         part.unlink()
         raise _MirrorError(f"sent something else: checksum {found}, expected {checksum}")
 
@@ -203,7 +213,7 @@ def _hash(path: Path, checksum: str) -> str:
     import pooch
 
     kind, _, digits = checksum.partition(":")
-    if kind.lower() not in ("md5", "sha256") or not digits:
+    if kind.lower() not in ("md5", "sha256") or len(digits) < 8:
         raise DataError(f"checksum {checksum!r} for {path.name} is not of the form md5:... or sha256:...")
     kind = kind.lower()
     return f"{kind}:{pooch.file_hash(str(path), alg=kind)}"
@@ -225,13 +235,13 @@ def _reason(error: Exception) -> str:
     return str(cause).rsplit("): ", 1)[-1].rsplit(">: ", 1)[-1] or type(error).__name__
 
 
-def _missing(wanted: list[Path], reasons: dict[str, str]) -> DataError:
+def _missing(wanted: list[Path], reasons: dict[str, str], instead: str) -> DataError:
     folders = {path.parent: [other.name for other in wanted if other.parent == path.parent] for path in wanted}
     lines = [f"{wanted[0].name} is not there and was not downloaded"]
     lines += [f"  {url}\n    {reason}" for url, reason in reasons.items()]
     lines += [f"  by hand: put {', '.join(names)} into {folder}" for folder, names in folders.items()]
     lines += ["  where data is looked for: DL_RUN_DATA_DIR in the environment, or data_dir=FOLDER on the command line"]
-    lines += ["  without a download: data=digits, data=moons, data=linear"]
+    lines += [f"  without a download: {instead}"]
     return DataError("\n".join(lines))
 
 

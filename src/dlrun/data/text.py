@@ -62,8 +62,9 @@ class Texts:
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.split = (val_fraction, folds, fold)
         self.layout = (length, pad == "pre", truncate == "pre", start)
-        self.spec = _Worded(length, vocab, spec.classes, spec.labels, self._make_ask())
+        self.spec = _Worded(length, vocab, spec.classes, spec.labels, lambda: self._words())
         self.read: tuple[Corpus, dict[str, np.ndarray], np.ndarray] | None = None
+        self.words: tuple[str, ...] = ()  # of the ids from 4 on, once they are known
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Read the data and put it on the device. Raises DataError where it is not what the spec says."""
@@ -73,18 +74,23 @@ class Texts:
         labels = np.array(corpus.labels)
         arrays = Arrays(x_train, labels[: corpus.num_train], x_test, labels[corpus.num_train :])
         self.resident = Resident(arrays, parts, device, lambda x, random: x)
+        self.words = words_of(corpus, ids)
+        self.spec = replace(self.spec, labels=corpus.names or self.spec.labels, ask=lambda: self._words())
         self.odd = _oddities(corpus, int((ids >= 4).sum()), self.spec.vocab)
         self.unknown = float((x_test == 2).sum() / max(1, (x_test > 1).sum()))
         self.read, self.device = None, device
 
     def fitted(self) -> dict:
-        """What it learned from the train part: the vocabulary."""
-        return {"words": list(self.spec.words())}
+        """What it learned from the train part: the vocabulary, and the classes' names."""
+        return {"words": list(self.words), "labels": list(self.spec.labels)}
 
     def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
-        """Ready to encode, without reading any data."""
-        words = tuple(fitted["words"])
-        self.device, self.spec = device, replace(self.spec, ask=lambda: words)
+        """Ready to encode, without reading any data.
+
+        The spec tells no words then: a net that is built from it reads no file of vectors, its weights are to come.
+        """
+        self.device, self.words = device, tuple(fitted["words"])
+        self.spec = replace(self.spec, labels=tuple(fitted["labels"]), ask=tuple)
 
     def size(self, split: str) -> int:
         return self.resident.size(split)
@@ -100,8 +106,8 @@ class Texts:
 
     def encode(self, texts: list[str]) -> Tensor:
         """Texts as the network takes them: int32 (texts, length)."""
-        index = {word: i for i, word in enumerate(self.spec.words(), 4)}
-        corpus = encode(Text(False, 0, text.encode()) for text in texts)
+        index = {word: i for i, word in enumerate(self.words, 4)}
+        corpus = encode(Text(False, 0, text.encode("utf-8", "replace")) for text in texts)
         ids = np.array([index.get(word, 2) for word in corpus.words], np.int32)
         return torch.from_numpy(pad(corpus, ids, np.arange(len(texts)), *self.layout)).to(self.device)
 
@@ -113,16 +119,11 @@ class Texts:
             self.read = corpus, parts, vocabulary(corpus, parts["train"], self.spec.vocab)
         return self.read
 
-    def _make_ask(self) -> Callable[[], tuple[str, ...]]:
-        kept: list[tuple[str, ...]] = []
-
-        def ask() -> tuple[str, ...]:
-            if not kept:
-                corpus, _, ids = self._read()
-                kept.append(words_of(corpus, ids))
-            return kept[0]
-
-        return ask
+    def _words(self) -> tuple[str, ...]:
+        if not self.words:
+            corpus, _, ids = self._read()
+            self.words = words_of(corpus, ids)
+        return self.words
 
 
 def _check(corpus: Corpus, spec: Tokens) -> None:

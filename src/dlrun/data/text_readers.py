@@ -80,7 +80,8 @@ def text_folder(
                     yield Text(test, order[name], content if isinstance(content, bytes) else content.read_bytes())
 
     made_of += [test_fraction, random_state, list(order)]
-    return cached(Path(data_dir).expanduser() / CACHE, made_of, texts, len(found), safe_name(source.stem))
+    corpus = cached(Path(data_dir).expanduser() / CACHE, made_of, texts, len(found), safe_name(source.stem))
+    return corpus._replace(names=tuple(order))
 
 
 def _text_files(folder: Path) -> list[os.DirEntry]:

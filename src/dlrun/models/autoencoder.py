@@ -1,7 +1,8 @@
 """Autoencoders, plain and variational: pictures to a code of a few numbers and back, dense or convolutional.
 
 Source: the book, sections 12.2 (784-256-128-20 and back, 236,436 + 237,200 parameters) and 12.4 (the VAE's 784-128-20,
-209,464 parameters), notes E41 to E43; Kingma and Welling 2014. The convolutional nets are this project's.
+209,464 parameters), notes E41 to E43; Kingma and Welling 2014; Makhzani et al. 2016 for the adversarial one, with a
+deterministic encoder and the widths of the book's autoencoder. The convolutional nets are this project's.
 """
 
 from torch import Tensor, nn
@@ -35,6 +36,18 @@ class VAE(AutoEncoder):
         return self.encoder(x).chunk(2, 1)
 
 
+class AdversarialAutoEncoder(nn.Module):
+    """autoencoder: as above. critic: (B, latent) -> (B,), raw: whether a code is one of the prior's."""
+
+    def __init__(self, autoencoder: AutoEncoder, critic: nn.Module) -> None:
+        super().__init__()
+        self.autoencoder, self.critic, self.latent = autoencoder, critic, autoencoder.latent
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W), raw."""
+        return self.autoencoder(x)
+
+
 def autoencoder(
     spec: Image, *, latent: Count, hidden: list[Count], activation: Activation, dropout: Rate, init: Init
 ) -> nn.Module:
@@ -53,6 +66,15 @@ def vae(spec: Image, *, latent: Count, hidden: list[Count], activation: Activati
     """As `autoencoder`. The book's layers for the mean and for the log variance are one here, of twice the width."""
     encoder, decoder = _dense(spec, 2 * latent, latent, hidden, activation, 0.0)
     return initialise(VAE(encoder, decoder, latent), init)
+
+
+def adversarial_autoencoder(
+    spec: Image, *, latent: Count, hidden: list[Count], critic_hidden: list[Count], activation: Activation, init: Init
+) -> nn.Module:
+    """As `autoencoder`. critic_hidden: widths of the critic of codes."""
+    encoder, decoder = _dense(spec, latent, latent, hidden, activation, 0.0)
+    critic = nn.Sequential(*_layers([latent, *critic_hidden, 1], activation, 0.0), nn.Flatten(0))
+    return initialise(AdversarialAutoEncoder(AutoEncoder(encoder, decoder, latent), critic), init)
 
 
 def conv_vae(spec: Image, *, latent: Count, width: Count, activation: Activation, init: Init) -> nn.Module:

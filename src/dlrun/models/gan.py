@@ -1,10 +1,16 @@
 """Pairs of networks for adversarial learning: a generator of samples and a critic (or discriminator) of them.
 
-Source: Goodfellow et al. 2014; Radford et al. 2016 (DCGAN); the book, section 13.2, notes E45. Deviations from the
-book: every size comes from the spec, so the first maps are 4x4 to 7x7 and the number of layers follows (28, 32 and 64
-pixels give 2, 3 and 4 doublings); the critic ends in a dense layer over its last maps, where the book averages them;
-noise goes through a dense layer, which is the same as the book's transposed convolution over one pixel.
+For pictures in three forms, every size from the spec:
+paper: 4x4 convolutions with stride 2 between maps of 4x4 to 7x7 and the picture; 28, 32 and 64 pixels give 2, 3 and 4.
+book: the same generator, with a ReLU on the noise; a critic of five convolutions that ends in an average over its maps.
+notes: three layers each, the generator 3 -> 9 -> 21 -> 64, the critic 64 -> 20 -> 6 -> 1.
+Source: Goodfellow et al. 2014; Radford et al. 2016 (DCGAN); the book, section 13.2 (3,576,704 and 6,561,665 parameters
+at 64x64); notes E45. Deviations: noise goes through a dense layer, which is the book's transposed convolution over one
+pixel. What has no padding there gets some where pictures are too small without; the last kernel of the notes' generator
+is as much larger as the size needs.
 """
+
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -16,6 +22,7 @@ from dlrun.types import Count, Init, Norm
 
 BASE = 7  # the sides of the smallest maps are this or less
 SLOPE = 0.2  # of leaky ReLU, as in the papers
+SMALLEST = 28  # sides of pictures that the notes' three layers make
 
 
 class Pair(nn.Module):
@@ -35,6 +42,7 @@ def gan(
     *,
     latent: Count,
     hidden: list[Count],
+    form: Literal["paper", "book", "notes"],
     width: Count,
     norm: Norm,
     critic_norm: Norm,
@@ -42,12 +50,13 @@ def gan(
 ) -> nn.Module:
     """Dense nets for tables, convolutional ones for pictures, whose pixels are in [-1, 1].
 
-    hidden: widths of both nets, for tables. width: channels of the largest maps, for pictures, doubled per halving.
-    norm, critic_norm: for pictures; the critic's first layer has none.
+    hidden: widths of both nets, for tables. width: channels of the largest maps, for pictures, doubled per layer.
+    norm, critic_norm: for pictures; the critic's first layer has none, but in form=book.
     """
     if isinstance(spec, Table):
         return initialise(_dense(spec, latent, hidden), init)
-    return initialise(_convolutional(spec, latent, width, norm, critic_norm), init)
+    make = {"paper": _paper, "book": _book, "notes": _notes}[form]
+    return initialise(make(spec, latent, width, norm, critic_norm), init)
 
 
 def _dense(spec: Table, latent: int, hidden: list[int]) -> Pair:
@@ -62,27 +71,84 @@ def _dense(spec: Table, latent: int, hidden: list[int]) -> Pair:
     return Pair(nn.Sequential(*generator), nn.Sequential(*critic), latent)
 
 
-def _convolutional(spec: Image, latent: int, width: int, norm: str, critic_norm: str) -> Pair:
-    """4x4 convolutions with stride 2; for 64x64 pixels and width 64: 4x4x512, 8x8x256, 16x16x128, 32x32x64, 64x64."""
-    channels, height, width_px = spec.shape
-    times = _doublings(height, width_px)
-    maps = [width << i for i in reversed(range(times))]  # from the smallest to the largest
-    first = (maps[0], height >> times, width_px >> times)
-    features = first[0] * first[1] * first[2]
-    generator: list[nn.Module] = [nn.Linear(latent, features, bias=norm == "none"), nn.Unflatten(1, first)]
-    for a, b in zip(maps, maps[1:], strict=False):
-        generator += [norm_layer(norm, a, ndim=2), nn.ReLU()]
-        generator.append(nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=norm == "none"))
-    generator += [norm_layer(norm, maps[-1], ndim=2), nn.ReLU()]
-    generator += [nn.ConvTranspose2d(maps[-1], channels, 4, stride=2, padding=1), nn.Tanh()]  # (B, C, H, W)
+def _paper(spec: Image, latent: int, width: int, norm: str, critic_norm: str) -> Pair:
+    """For 64x64 pixels and width 64: 4x4x512, 8x8x256, 16x16x128, 32x32x64, 64x64, and back."""
+    generator, maps, features = _doubling_generator(spec, latent, width, norm)
     critic: list[nn.Module] = []
-    for i, (a, b) in enumerate(zip([channels, *maps[:0:-1]], maps[::-1], strict=True)):
-        has_norm = i > 0 and critic_norm != "none"
-        critic.append(nn.Conv2d(a, b, 4, stride=2, padding=1, bias=not has_norm))
-        critic += [norm_layer(critic_norm, b, ndim=2)] if has_norm else []
-        critic.append(nn.LeakyReLU(SLOPE))
+    for i, (a, b) in enumerate(zip([spec.shape[0], *maps[:0:-1]], maps[::-1], strict=True)):
+        critic += _layer(a, b, 4, 2, 1, critic_norm if i else "none")
     critic += [nn.Flatten(), nn.Linear(features, 1), nn.Flatten(0)]  # (B,)
     return Pair(nn.Sequential(*generator), nn.Sequential(*critic), latent)
+
+
+def _book(spec: Image, latent: int, width: int, norm: str, critic_norm: str) -> Pair:
+    """The critic for 64x64 pixels and width 64: 31x31x64, 14x14x128, 6x6x256, 4x4x512, 2x2x1024, their average."""
+    generator = [nn.ReLU(), *_doubling_generator(spec, latent, width, norm, last_bias=False)[0]]
+    kernels, strides = (4, 4, 4, 3, 3), (2, 2, 2, 1, 1)
+    padding = 0 if _fits(spec, kernels, strides) else 1
+    widths = [spec.shape[0], *(width << i for i in range(5))]
+    critic: list[nn.Module] = []
+    for a, b, kernel, stride in zip(widths, widths[1:], kernels, strides, strict=False):
+        critic += _layer(a, b, kernel, stride, padding, critic_norm)
+    critic += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 1), nn.Flatten(0)]  # (B,)
+    return Pair(nn.Sequential(*generator), nn.Sequential(*critic), latent)
+
+
+def _notes(spec: Image, latent: int, width: int, norm: str, critic_norm: str) -> Pair:
+    """For 64x64 pixels and width 64: 3x3x512, 9x9x256, 21x21x128, 64x64, and 20x20x64, 6x6x128, 1x1x256."""
+    channels, *sides = spec.shape
+    if min(sides) < SMALLEST:
+        raise UserError(
+            f"gan in form=notes cannot make images of {sides[0]}x{sides[1]}: its three layers make "
+            f"{SMALLEST}x{SMALLEST} or more; expected such sides, as 28, 32, 64; choose model.form=paper or other data"
+        )
+    first = [(side - 10) // 18 for side in sides]  # three layers make 18 n + 10 of n
+    last = tuple(4 + (side - 10) % 18 for side in sides)
+    generator: list[nn.Module] = [nn.Linear(latent, 8 * width * first[0] * first[1])]
+    generator += [nn.Unflatten(1, (8 * width, *first)), nn.ReLU()]
+    for a, b, kernel, stride in ((8 * width, 4 * width, 3, 3), (4 * width, 2 * width, 5, 2)):
+        generator.append(nn.ConvTranspose2d(a, b, kernel, stride=stride, bias=norm == "none"))
+        generator += [norm_layer(norm, b, ndim=2), nn.ReLU()]
+    generator += [nn.ConvTranspose2d(2 * width, channels, last, stride=3), nn.Tanh()]  # (B, C, H, W)
+    padding = 0 if _fits(spec, (5, 5, 5), (3, 3, 3)) else 2
+    critic: list[nn.Module] = []
+    for i, (a, b) in enumerate(zip([channels, width, 2 * width], [width, 2 * width, 4 * width], strict=True)):
+        critic += _layer(a, b, 5, 3, padding, critic_norm if i else "none")
+        sides = [(side + 2 * padding - 5) // 3 + 1 for side in sides]
+    critic += [nn.Flatten(), nn.Linear(4 * width * sides[0] * sides[1], 1), nn.Flatten(0)]  # (B,)
+    return Pair(nn.Sequential(*generator), nn.Sequential(*critic), latent)
+
+
+def _doubling_generator(
+    spec: Image, latent: int, width: int, norm: str, last_bias: bool = True
+) -> tuple[list[nn.Module], list[int], int]:
+    """The layers, the channels from the smallest maps to the largest, and the values of the smallest maps."""
+    channels, height, width_px = spec.shape
+    times = _doublings(height, width_px)
+    maps = [width << i for i in reversed(range(times))]
+    first = (maps[0], height >> times, width_px >> times)
+    features = first[0] * first[1] * first[2]
+    layers: list[nn.Module] = [nn.Linear(latent, features, bias=norm == "none"), nn.Unflatten(1, first)]
+    for a, b in zip(maps, maps[1:], strict=False):
+        layers += [norm_layer(norm, a, ndim=2), nn.ReLU()]
+        layers.append(nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=norm == "none"))
+    layers += [norm_layer(norm, maps[-1], ndim=2), nn.ReLU()]
+    layers += [nn.ConvTranspose2d(maps[-1], channels, 4, stride=2, padding=1, bias=last_bias), nn.Tanh()]
+    return layers, maps, features
+
+
+def _layer(a: int, b: int, kernel: int, stride: int, padding: int, norm: str) -> list[nn.Module]:
+    """A convolution of the critic, its norm and leaky ReLU."""
+    norms = [norm_layer(norm, b, ndim=2)] if norm != "none" else []
+    return [nn.Conv2d(a, b, kernel, stride, padding, bias=norm == "none"), *norms, nn.LeakyReLU(SLOPE)]
+
+
+def _fits(spec: Image, kernels: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether convolutions without padding leave something of such pictures."""
+    side = min(spec.shape[1:])
+    for kernel, stride in zip(kernels, strides, strict=True):
+        side = (side - kernel) // stride + 1 if side >= kernel else 0
+    return side > 0
 
 
 def _doublings(height: int, width: int) -> int:

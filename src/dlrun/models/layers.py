@@ -1,11 +1,13 @@
 """The small parts that networks share: activations, normalisation, initialisation, Keras's 'same' padding.
 
-Source: the book, sections 6.4 (activations), 10.4 (normalisation) and 10.8 ('same' padding with a stride).
+Source: the book, sections 6.4 (activations), 10.4 (normalisation), 10.8 ('same' padding with a stride) and 10.7
+(separable convolutions).
 Deviations: batch normalisation and leaky ReLU take torch's defaults (momentum 0.1, eps 1e-5; slope 0.01), not Keras's
 (0.99, 1e-3; 0.2).
 """
 
-from math import inf
+from collections import OrderedDict
+from math import inf, sqrt
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -65,11 +67,21 @@ def check_positions(norm: str, height: int, width: int) -> None:
         )
 
 
+def check_size(net: str, height: int, width: int, least: int, advice: str) -> None:
+    """Refuse pictures so small that a net's last halving, or its first window, would have nothing to work on."""
+    if min(height, width) < least:
+        raise UserError(
+            f"{net} cannot take images of {height}x{width}: it is too deep for them, its last halving would have "
+            f"nothing to halve; expected at least {least}x{least}: choose data with larger images, or {advice}"
+        )
+
+
 def initialise(net: nn.Module, init: str) -> nn.Module:
     """Initialise all dense and convolutional layers of `net` in place, and return it. Norms keep 1 and 0.
 
     torch: as torch left them. keras: Glorot uniform. kaiming: normal for ReLU, over the fan out of a convolution and
     the fan in of a dense layer (He et al. 2015). xavier: Glorot normal. orthogonal: gain 1. Biases: 0, but for torch.
+    The groups of a convolution are layers of their own: a depthwise one has a fan of its window, whatever its channels.
     """
     _known("init", init, INITS)
     if init == "torch":
@@ -77,20 +89,64 @@ def initialise(net: nn.Module, init: str) -> nn.Module:
     for layer in net.modules():
         if not isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
             continue
-        if init == "keras":
-            nn.init.xavier_uniform_(layer.weight)
-        elif init == "kaiming":
-            mode = "fan_in" if isinstance(layer, nn.Linear) else "fan_out"
-            nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
-        elif init == "xavier":
-            nn.init.xavier_normal_(layer.weight)
-        elif init == "orthogonal":
-            nn.init.orthogonal_(layer.weight)
-        else:
-            nn.init.zeros_(layer.weight)
+        _draw(layer, init)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
     return net
+
+
+def initialise_scores(layer: nn.Conv2d, init: str) -> None:
+    """A 1x1 convolution that gives the outputs is a dense layer for each pixel, and so kaiming takes its fan in."""
+    if init == "kaiming":
+        nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+
+
+def _draw(layer: nn.Module, init: str) -> None:
+    """The weight's numbers, as torch.nn.init has them but for the fan out of groups, which that does not divide."""
+    weight, groups = layer.weight, getattr(layer, "groups", 1)
+    fan_in, fan_out = weight[0].numel(), weight[:, 0].numel() // groups
+    if init == "keras":
+        bound = sqrt(3.0) * sqrt(2.0 / (fan_in + fan_out))
+        nn.init.uniform_(weight, -bound, bound)
+    elif init == "kaiming":
+        fan = fan_in if isinstance(layer, nn.Linear) else fan_out
+        nn.init.normal_(weight, 0, sqrt(2.0) / sqrt(fan))
+    elif init == "xavier":
+        nn.init.normal_(weight, 0, sqrt(2.0 / (fan_in + fan_out)))
+    elif init == "orthogonal":
+        for group in weight.chunk(groups):
+            nn.init.orthogonal_(group)
+    else:
+        nn.init.zeros_(weight)
+
+
+def separable_conv(
+    features: int, channels: int, kernel: int, *, stride: int = 1, norm: str = "none", act: str | None = None
+) -> nn.Sequential:
+    """A depthwise separable convolution: a window for each channel by itself, then 1x1 over the channels.
+
+    (B, features, H, W) -> (B, channels, ceil(H / stride), ceil(W / stride)) for an odd kernel. norm, act: behind either
+    of the two (Howard et al. 2017); without them it is Keras's SeparableConv2D, with a bias behind the second only.
+    """
+    bias = norm == "none"
+    depthwise = nn.Conv2d(
+        features, features, kernel, stride, kernel // 2, groups=features, bias=bias and act is not None
+    )
+    parts = OrderedDict(depthwise=depthwise)
+    if norm != "none":
+        parts["norm1"] = _norm(norm, features)
+    if act:
+        parts["act1"] = activation(act)
+    parts["pointwise"] = nn.Conv2d(features, channels, 1, bias=bias)
+    if norm != "none":
+        parts["norm2"] = _norm(norm, channels)
+    if act:
+        parts["act2"] = activation(act)
+    return nn.Sequential(parts)
+
+
+def _norm(name: str, channels: int) -> nn.Module:
+    return norm(name, channels, ndim=2)  # where an argument hides the function
 
 
 class SameConv2d(nn.Conv2d):

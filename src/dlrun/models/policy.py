@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dlrun.errors import UserError
 from dlrun.models.layers import activation as activation_layer
 from dlrun.models.layers import initialise
 from dlrun.spec import Env
@@ -43,7 +44,12 @@ class Normaliser(nn.Module):
 
 
 class Policy(nn.Module):
-    """(B, features) -> (B, outputs), values (B,). Outputs: logits, or means of a Gaussian with learned log_std."""
+    """(B, features) -> (B, outputs), values (B,). Outputs: logits, or means of a Gaussian with learned log_std.
+
+    kind: what tasks know it by.
+    """
+
+    kind = "policy"
 
     def __init__(
         self, spec: Env, trunk: nn.Module, critic_trunk: nn.Module | None, width: int, norm: nn.Module
@@ -65,6 +71,11 @@ class Policy(nn.Module):
 
     def values(self, obs: Tensor) -> Tensor:
         return self.critic((self.critic_trunk or self.trunk)(self.norm(obs))).squeeze(1)
+
+    def observe(self, obs: Tensor) -> None:
+        """Take in (B, features) for the statistics, where the net has any."""
+        if isinstance(self.norm, Normaliser):
+            self.norm.update(obs)
 
     def noise(self, *shape: int, generator: torch.Generator) -> Tensor:
         """What `act` is to be given to draw actions (*shape): drawn for a whole rollout at once."""
@@ -132,11 +143,32 @@ class Dueling(nn.Module):
         return self.value(x) + advantage - advantage.mean(1, keepdim=True)
 
 
+class Values(nn.Sequential):
+    """Values of actions; kind: what tasks know it by."""
+
+    kind = "q_net"
+
+
 def q_net(spec: Env, *, hidden: list[Count], activation: Activation, dueling: bool, init: PolicyInit) -> nn.Module:
     """Values of actions: (B, features) -> (B, actions). dueling: of a value and advantages."""
     width = hidden[-1] if hidden else spec.features
     head = Dueling(width, spec.outputs) if dueling else nn.Linear(width, spec.outputs)
-    return nn.Sequential(dense(spec.features, hidden, activation, init), initialise(head, init))
+    return Values(dense(spec.features, hidden, activation, init), initialise(head, init))
+
+
+class Table(nn.Linear):
+    """A number for each state and action, or each state, at first 0; kind: what tasks know it by."""
+
+    kind = "table"
+
+
+def table(spec: Env, *, values: Literal["actions", "states"]) -> nn.Module:
+    """Values of states that are told one-hot: (B, states) -> (B, actions) or (B, 1)."""
+    if not spec.actions:
+        raise UserError(f"a table of values needs discrete actions, the data gives {spec}: expected data=maze")
+    net = Table(spec.features, spec.actions if values == "actions" else 1, bias=False)
+    nn.init.zeros_(net.weight)
+    return net
 
 
 def dense(features: int, hidden: list[int], activation: str, init: str) -> nn.Sequential:

@@ -1,10 +1,11 @@
-"""ResNet 18 and 34 of basic blocks for small pictures, in two forms.
+"""ResNet of basic blocks (18, 34) or bottlenecks (50, 101, 152) in three forms.
 
+imagenet: the paper's, with torchvision's names (resnet_imagenet.py).
 cifar: the standard one: a 3x3 stem without pooling, convolutions without bias, a normalised 1x1 shortcut.
 book: a valid 3x3 stem, then a 2x2 max pooling of stride 1, convolutions with bias, a plain 1x1 shortcut, and Keras's
 'same' padding throughout.
 Source: He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition", table 1; the book, section 10.8.
-Deviations: the paper's 7x7 stem of stride 2 and its 3x3 pooling, made for 224x224 pixels, are left out in both forms.
+Deviations: the paper's 7x7 stem of stride 2 and its 3x3 pooling, made for 224x224 pixels, are left out in these two.
 The book's run left batch normalisation on its initial statistics by an oversight; here it normalises.
 """
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from dlrun.errors import UserError
 from dlrun.models.layers import SameConv2d, check_positions, initialise, same_max_pool
 from dlrun.models.layers import norm as norm_layer
+from dlrun.models.resnet_imagenet import residual_net
 from dlrun.spec import Image
 from dlrun.types import Count, Init, Norm
 
@@ -50,8 +52,8 @@ class Block(nn.Module):
 def resnet(
     spec: Image,
     *,
-    depth: Literal[18, 34],
-    form: Literal["cifar", "book"],
+    depth: Literal[18, 34, 50, 101, 152],
+    form: Literal["cifar", "book", "imagenet"],
     width: Count,
     norm: Norm,
     zero_init_residual: bool,
@@ -72,6 +74,13 @@ def resnet(
         raise UserError(
             "model.zero_init_residual=true starts the last norm of every block at scale 0, and model.norm=none has no "
             "norms; expected another norm, or false: set model.zero_init_residual=false or model.norm=batch"
+        )
+    if form == "imagenet" or depth not in BLOCKS and form == "cifar":
+        return initialise(residual_net(spec, depth, form, width, norm, zero_init_residual), init)
+    if depth not in BLOCKS:
+        raise UserError(
+            f"model.form=book with model.depth={depth}: the book has depths 18 and 34; expected one of these, "
+            "or model.form=cifar or imagenet"
         )
     cut = 2 if form == "book" else 0  # pixels that the valid stem takes off each side
     check_positions(norm, -(-(height - cut) // 8), -(-(columns - cut) // 8))

@@ -29,6 +29,11 @@ class Recurrent(nn.Module):
         self.embedding, self.layers, self.output = embedding, nn.ModuleList(layers), output
         self.between, self.at_inputs = nn.Dropout(dropout), nn.Dropout(input_dropout)
         self.head, self.mask_padding, self.is_fused = head, mask_padding, is_fused
+        self.about = embedding.about
+
+    def report(self) -> dict:
+        """At the end of a run: what its words' vectors have come to."""
+        return self.embedding.report()
 
     def forward(self, tokens: Tensor) -> Tensor:
         lengths = None

@@ -1,23 +1,28 @@
-"""VGG 11, 13, 16 and 19 for small pictures: 3x3 convolutions in five blocks, each halved by max pooling, a short head.
+"""VGG 11, 13, 16 and 19: 3x3 convolutions in five blocks, each halved by max pooling. `vgg` is for small pictures, with
+a short head; `vgg_imagenet` is the paper's, with torchvision's names.
 
 Source: Simonyan and Zisserman 2015, "Very deep convolutional networks for large-scale image recognition", table 1,
 configurations A, B, D and E; the book, section 10.6 (VGG13 on CIFAR-10: head [256, 128], no normalisation).
-Deviations from the paper: global average pooling in place of the flattened 7x7 maps (32x32 pixels end at 1x1, where it
-does nothing), a free head in place of 4096-4096, dropout before the head's first layer too, normalisation if wanted.
-Pooling rounds up, as Keras's 'same' does, so pictures of any size will do.
+Deviations of `vgg` from the paper: global average pooling in place of the flattened 7x7 maps (32x32 pixels end at 1x1,
+where it does nothing), a free head in place of 4096-4096, dropout before the head's first layer too, normalisation if
+wanted. Its pooling rounds up, as Keras's 'same' does, so pictures of any size from 17x17 on will do.
+Deviation of `vgg_imagenet`: where the last maps are not 7x7 they are averaged to that, as torchvision does.
 """
 
+from collections import OrderedDict
 from typing import Literal
 
 from torch import nn
 
-from dlrun.models.layers import check_positions, initialise
+from dlrun.models.layers import check_size, initialise
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image
 from dlrun.types import Count, Init, Norm, Rate
 
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # in each block
 MULTIPLES = (1, 2, 4, 8, 8)  # of the first block's channels
+LEAST = 17  # pixels, where pooling rounds up: 17 -> 9 -> 5 -> 3 -> 2 -> 1; below, the last pooling would do nothing
+LEAST_IMAGENET = 32  # 32 -> 16 -> 8 -> 4 -> 2 -> 1
 
 
 def vgg(
@@ -36,7 +41,47 @@ def vgg(
     many. head: widths of the hidden dense layers; [] is one dense layer. dropout: before every dense layer.
     """
     features, height, columns = spec.shape
-    check_positions(norm, -(-height // 16), -(-columns // 16))  # the last block sees a sixteenth of each side
+    check_size(f"vgg{depth}", height, columns, LEAST, "another model (model=resnet18, model=mlp)")
+    layers = blocks(features, depth, width, norm, ceil_mode=True)
+    features = width * MULTIPLES[-1]
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]  # (B, features)
+    for size in head:
+        layers += [*_dropout(dropout), nn.Linear(features, size), nn.ReLU()]  # (B, size)
+        features = size
+    layers += [*_dropout(dropout), nn.Linear(features, spec.outputs)]  # (B, outputs)
+    return initialise(nn.Sequential(*layers), init)
+
+
+def vgg_imagenet(
+    spec: Image,
+    *,
+    depth: Literal[11, 13, 16, 19],
+    width: Count,
+    head: list[Count],
+    norm: Norm,
+    dropout: Rate,
+    init: Init,
+) -> nn.Module:
+    """(B, C, H, W) -> (B, outputs). The keys are those of `vgg`, but dropout stands behind each hidden dense layer."""
+    channels, height, columns = spec.shape
+    check_size(f"vgg{depth}_imagenet", height, columns, LEAST_IMAGENET, f"model=vgg{depth} for small pictures")
+    features = 49 * width * MULTIPLES[-1]
+    dense: list[nn.Module] = []
+    for size in head:
+        dense += [nn.Linear(features, size), nn.ReLU(), nn.Dropout(dropout)]  # (B, size)
+        features = size
+    dense.append(nn.Linear(features, spec.outputs))
+    parts = OrderedDict(
+        features=nn.Sequential(*blocks(channels, depth, width, norm, ceil_mode=False)),  # (B, 512, 7, 7) for 224x224
+        avgpool=nn.AdaptiveAvgPool2d(7),
+        flatten=nn.Flatten(),
+        classifier=nn.Sequential(*dense),  # (B, outputs)
+    )
+    return initialise(nn.Sequential(parts), init)
+
+
+def blocks(features: int, depth: int, width: int, norm: str, ceil_mode: bool) -> list[nn.Module]:
+    """The five blocks of convolutions, each with its pooling: (B, features, H, W) -> (B, 8 width, H / 32, W / 32)."""
     layers: list[nn.Module] = []
     for count, multiple in zip(CONVOLUTIONS[depth], MULTIPLES, strict=True):
         for _ in range(count):
@@ -45,13 +90,8 @@ def vgg(
                 layers.append(norm_layer(norm, width * multiple, ndim=2))
             layers.append(nn.ReLU())
             features = width * multiple
-        layers.append(nn.MaxPool2d(2, ceil_mode=True))  # (B, features, ceil(H / 2), ceil(W / 2))
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]  # (B, features)
-    for size in head:
-        layers += [*_dropout(dropout), nn.Linear(features, size), nn.ReLU()]  # (B, size)
-        features = size
-    layers += [*_dropout(dropout), nn.Linear(features, spec.outputs)]  # (B, outputs)
-    return initialise(nn.Sequential(*layers), init)
+        layers.append(nn.MaxPool2d(2, ceil_mode=ceil_mode))  # (B, features, H / 2, W / 2)
+    return layers
 
 
 def _dropout(rate: float) -> list[nn.Module]:

@@ -5,24 +5,55 @@ V(s') - V(s), with lam=0; lam=1 is the paper's n-step return. Logged: as in task
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from dlrun.place import Place
 from dlrun.spec import Env
-from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.base import Metrics
+from dlrun.tasks.playing import Playing
 from dlrun.tasks.returns import explained_variance, gae
-from dlrun.tasks.rollout import Player, Rollout, check_player, play, score
+from dlrun.tasks.rollout import Rollout
 from dlrun.types import Count, Fraction, NonNegative
 from dlrun.update import Update
 
 
-class A2C(Task):
-    """length: steps of each environment per rollout, each the batch of one update."""
+@dataclass(frozen=True)
+class Loss:
+    """Of a policy and its values on a rollout (Mnih et al. 2016, section 4). lam: of GAE."""
 
-    goal = "return"
-    takes = ("episodes",)
+    place: Place
+    gamma: float
+    lam: float
+    value_weight: float
+    entropy_weight: float
+    normalise_advantage: bool
+
+    def __call__(self, net: nn.Module, batch: Rollout) -> tuple[Tensor, Metrics, float]:
+        """With its terms, and the share of the returns' variance that the values explain."""
+        with self.place.autocast():
+            out, values = net(batch.obs)
+            with torch.no_grad():
+                ahead = net.values(batch.ahead)
+        out, values = out.float(), values.float()
+        v = values.detach().cpu().numpy().reshape(batch.rewards.shape)
+        behind = batch.next_values(v, ahead.float().cpu().numpy())
+        found = gae(batch.rewards, v, behind, batch.terminated, batch.truncated, self.gamma, self.lam)
+        advantages = torch.from_numpy(found.reshape(-1)).to(self.place.device)
+        returns = values.detach() + advantages
+        if self.normalise_advantage:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        policy_loss = -(net.log_prob(out, batch.actions) * advantages).mean()
+        value_loss, entropy = 0.5 * (values - returns).square().mean(), net.entropy(out).mean()
+        loss = policy_loss + self.value_weight * value_loss - self.entropy_weight * entropy
+        terms = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+        return loss, {name: value.detach() for name, value in terms.items()}, explained_variance(v, v + found)
+
+
+class A2C(Playing):
+    """length: steps of each environment per rollout, each the batch of one update."""
 
     def __init__(
         self,
@@ -38,15 +69,11 @@ class A2C(Task):
         entropy_weight: NonNegative,
         normalise_advantage: bool,
         eval_episodes: Count,
+        greedy: bool,
     ) -> None:
-        super().__init__(net, place)
-        check_player(net, spec, "policy")
-        self.spec, self.length, self.gamma, self.lam, self.eval_episodes = spec, length, gamma, lam, eval_episodes
-        self.value_weight, self.entropy_weight = value_weight, entropy_weight
-        self.normalise_advantage = normalise_advantage
-        self.update, self.player = update(net), Player(spec, place.device)
-        self.parts |= {"update": self.update, "player": self.player}
-        self.scores = {"return": "max", "length": "max"}
+        super().__init__(net, spec, place, update, "policy", eval_episodes, greedy)
+        self.length = length
+        self.loss = Loss(place, gamma, lam, value_weight, entropy_weight, normalise_advantage)
 
     def steps(self, data: object) -> int:
         """Rollouts in an epoch."""
@@ -54,46 +81,15 @@ class A2C(Task):
 
     def batches(self, data: object, clock: object) -> Iterator[Rollout]:
         self.player.start(data, clock)
-        for _ in range(clock.batch, self.steps(data)):
+        while self.goes_on(data, clock):
             yield self.player.collect(self.net, self.length, clock)
 
     def samples(self, batch: Rollout) -> int:
         return batch.rewards.size
 
     def step(self, batch: Rollout, clock: object) -> Metrics:
-        with self.place.autocast():
-            out, values = self.net(batch.obs)
-            with torch.no_grad():
-                ahead = self.net.values(batch.ahead)
-        out, values = out.float(), values.float()
-        v = values.detach().cpu().numpy().reshape(batch.rewards.shape)
-        behind = batch.next_values(v, ahead.float().cpu().numpy())
-        found = gae(batch.rewards, v, behind, batch.terminated, batch.truncated, self.gamma, self.lam)
-        advantages = torch.from_numpy(found.reshape(-1)).to(self.place.device)
-        returns = values.detach() + advantages
-        if self.normalise_advantage:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        policy_loss = -(self.net.log_prob(out, batch.actions) * advantages).mean()
-        value_loss, entropy = 0.5 * (values - returns).square().mean(), self.net.entropy(out).mean()
-        loss = policy_loss + self.value_weight * value_loss - self.entropy_weight * entropy
+        loss, metrics, explained = self.loss(self.net, batch)
         if not self.update.step(loss, clock):
             return {}
-        if hasattr(self.net.norm, "update"):
-            self.net.norm.update(batch.obs)
-        explained = explained_variance(v, v + found)
-        facts = {"return": batch.mean_return, "length": batch.mean_length, "explained_variance": explained}
-        metrics = {
-            name: torch.tensor(value, dtype=torch.float32, device=self.place.device) for name, value in facts.items()
-        }
-        losses = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
-        return metrics | {name: value.detach() for name, value in losses.items()}
-
-    def evaluate(self, data: object, split: str) -> dict[str, float]:
-        return score(self.predict, data, self.spec, self.place.device, split, self.eval_episodes)
-
-    def predict(self, batch: Tensor) -> Tensor:
-        """The likeliest actions for observations (B, features)."""
-        return self.evaluated().act(batch, None)
-
-    def play(self, data: object, episodes: int, seed: int) -> list[tuple[float, int]]:
-        return play(self.predict, data, self.spec, self.place.device, episodes, seed)
+        self.net.observe(batch.obs)
+        return self.scalars(batch, explained_variance=explained) | metrics

@@ -1,8 +1,4 @@
-"""What adversarial tasks share: whose weights are held, fixed noise, and how good the samples are.
-
-Sliced Wasserstein distance: Bonneel et al. 2015; Karras et al. 2018 use it on patches, here it is on whole samples.
-Modes and good samples (within 3 standard deviations of a mode): Srivastava et al. 2017, section 4.1.
-"""
+"""What adversarial tasks share: whose weights are held, samples of fixed noise, figures of them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +9,10 @@ from torch import Tensor, nn
 from dlrun.errors import UserError
 from dlrun.place import Place
 from dlrun.plots import new_figure
-from dlrun.seeds import generator
 from dlrun.spec import Image, Table
+from dlrun.tasks.latent import draw, noise
 from dlrun.tasks.pictures import between, first_rows, grid, rescaled, shown
-
-SAMPLES = 2000  # at most, for numbers: of the data and of the generator
-DIRECTIONS = 256
-COVERED = 0.2  # a mode is covered when it gets this share of what would be its part of all samples
+from dlrun.tasks.quality import SAMPLES, Quality
 
 
 def check_pair(net: nn.Module, spec: Image | Table, name: str) -> None:
@@ -46,77 +39,22 @@ def real_batches(batches: Iterator, data: object) -> Iterator:
     return rescaled(batches, data, -1.0, 1.0)
 
 
-def noise(latent: int, count: int, place: Place, seed: int) -> Tensor:
-    """Noise (count, latent) that is the same in every epoch and every run."""
-    return torch.randn(count, latent, generator=generator(place.device, 0, seed), device=place.device)
-
-
-@torch.no_grad()
-def draw(net: nn.Module, z: Tensor, place: Place, size: int = 500) -> Tensor:
-    """What a generator makes of noise, in pieces that fit the memory: (N, latent) -> (N, *shape)."""
-    parts = []
-    for piece in (z,) if torch.compiler.is_exporting() else z.split(size):  # a graph is for batches of any size
-        with place.autocast():
-            parts.append(net(piece).float())
-    return torch.cat(parts)
-
-
 def predicted(net: nn.Module, z: Tensor, spec: Image | Table, place: Place) -> Tensor:
     """Samples (N, *shape) of noise (N, latent): pixels in [0, 1], rows as they are."""
     samples = draw(net, z, place)
     return ((samples + 1) / 2).clamp(0, 1) if isinstance(spec, Image) else samples
 
 
-@torch.no_grad()
-def quality(net: nn.Module, latent: int, data: object, split: str, place: Place) -> dict[str, float]:
-    """swd: distance to the split. modes, good: of a table with classes, each taken for one mode."""
-    real = first_rows(real_batches(data.batches(split), data), SAMPLES)
-    fake = draw(net, noise(latent, len(real), place, 3), place)
-    found = {"swd": sliced_wasserstein(real, fake).item()}
-    if isinstance(data.spec, Table) and data.spec.classes:
-        found |= modes(*centres(data), draw(net, noise(latent, SAMPLES, place, 4), place))
-    return found
-
-
-def scores(spec: Image | Table) -> dict[str, str]:
-    """What `quality` gives, each with which is better."""
-    return {"swd": "min"} | ({"modes": "max", "good": "max"} if isinstance(spec, Table) and spec.classes else {})
-
-
-def sliced_wasserstein(a: Tensor, b: Tensor) -> Tensor:
-    """Root of the mean squared W2 between projections onto fixed random directions; as many samples on both sides.
-
-    In the samples' unit: a shift by d moves it by |d| / sqrt(dimensions).
-    """
-    a, b = a.flatten(1), b.flatten(1)
-    directions = torch.randn(a.shape[1], DIRECTIONS, generator=generator("cpu", 0, 5)).to(a.device)
-    directions /= directions.norm(dim=0)
-    return ((a @ directions).sort(0).values - (b @ directions).sort(0).values).square().mean().sqrt()
-
-
-def centres(data: object) -> tuple[Tensor, Tensor]:
-    """Mean (classes, features) and standard deviation per feature (classes,) of each class of the train part."""
-    parts = [(x, y) for x, y in data.batches("train")]
-    x, y = torch.cat([p for p, _ in parts]), torch.cat([p for _, p in parts])
-    means = torch.stack([x[y == k].mean(0) for k in range(data.spec.classes)])
-    spread = torch.stack([(x[y == k] - means[k]).square().mean().sqrt() for k in range(data.spec.classes)])
-    return means, spread
-
-
-def modes(means: Tensor, spread: Tensor, samples: Tensor) -> dict[str, float]:
-    """modes: how many are covered. good: share of samples within 3 standard deviations of their nearest mode."""
-    distance, nearest = torch.cdist(samples, means).min(1)
-    good = distance <= 3 * spread[nearest]
-    counts = torch.bincount(nearest[good], minlength=len(means))
-    covered = (counts >= COVERED * len(samples) / len(means)).sum()
-    return {"modes": float(covered), "good": good.float().mean().item()}
+def measured(net: nn.Module, latent: int, quality: Quality, data: object, split: str, place: Place) -> dict[str, float]:
+    """The quality of a generator's samples of fixed noise."""
+    return quality.measure(lambda count, seed: draw(net, noise(latent, count, place, seed), place), data, split)
 
 
 @torch.no_grad()
-def previews(net: nn.Module, latent: int, data: object, place: Place) -> dict[str, Tensor]:
-    """Samples of the same noise every time: 100 pictures, or where points of a plane lie beside the data."""
+def previews(net: nn.Module, latent: int, count: int, data: object, place: Place) -> dict[str, Tensor]:
+    """Samples of the same noise every time: `count` pictures, or where points of a plane lie beside the data."""
     if isinstance(data.spec, Image):
-        return {"samples": grid((draw(net, noise(latent, 100, place, 2), place) + 1) / 2)}
+        return {"samples": grid((draw(net, noise(latent, count, place, 2), place) + 1) / 2)}
     if data.spec.features != 2:
         return {}
     real, fake = first_rows(data.batches("val"), SAMPLES), draw(net, noise(latent, SAMPLES, place, 2), place)
@@ -133,12 +71,14 @@ def _density(points: Tensor, reach: Tensor, side: int = 96) -> Tensor:
 
 
 @torch.no_grad()
-def figures(net: nn.Module, critic: nn.Module, latent: int, data: object, place: Place) -> dict[str, object]:
+def figures(
+    net: nn.Module, critic: nn.Module, latent: int, count: int, data: object, place: Place
+) -> dict[str, object]:
     """Samples and lines through the noise; of a plane: the samples over the data and the critic's levels."""
     if isinstance(data.spec, Image):
         ends = noise(latent, 20, place, 6)
         lines = (draw(net, between(ends[:10], ends[10:], 10), place) + 1) / 2
-        sheets = previews(net, latent, data, place) | {"interpolation": grid(lines, 10)}
+        sheets = previews(net, latent, count, data, place) | {"interpolation": grid(lines, 10)}
         return {name: shown(sheet, name) for name, sheet in sheets.items()}
     return {"samples": _plane(net, critic, latent, data, place)} if data.spec.features == 2 else {}
 

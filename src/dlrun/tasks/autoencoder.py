@@ -17,7 +17,9 @@ from dlrun.place import Place
 from dlrun.seeds import generator
 from dlrun.spec import Image
 from dlrun.tasks.base import Metrics, Task
-from dlrun.tasks.pictures import beside, between, first_rows, grid, means, rescaled, shown
+from dlrun.tasks.latent import draw, latent_figures
+from dlrun.tasks.pca import components, project
+from dlrun.tasks.pictures import beside, first_rows, means, rescaled, shown
 from dlrun.types import NonNegative
 from dlrun.update import Update
 
@@ -80,22 +82,23 @@ class Autoencoder(Task):
 
     def _judged(self, net: nn.Module, data: object, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Clean pictures and what the net gives for them, through noise that is the same in every evaluation."""
-        random = generator(self.place.device, 0, 1)
-        for x, _ in rescaled(data.batches(split), data, 0.0, 1.0):
-            seen = x
-            if self.noise:
-                seen = x + self.noise * torch.randn(x.shape, generator=random, device=x.device)
+        for x, seen in self._seen(data, split):
             with self.place.autocast():
                 out = net(seen)
             yield x, out.float()
+
+    def _seen(self, data: object, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+        random = generator(self.place.device, 0, 1)
+        for x, _ in rescaled(data.batches(split), data, 0.0, 1.0):
+            noise = self.noise * torch.randn(x.shape, generator=random, device=x.device) if self.noise else 0.0
+            yield x, x + noise
 
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:
         """Reconstructions (B, C, H, W) in [0, 1] of pictures in [0, 1]; or of codes (B, latent)."""
         net = self.evaluated()
-        with self.place.autocast():
-            out = net(batch) if batch.dim() == 4 else net.decoder(batch)
-        return (torch.sigmoid(out.float()) if self.bce else out.float()).clamp(0, 1)
+        out = draw(net if batch.dim() == 4 else net.decoder, batch, self.place)
+        return (torch.sigmoid(out) if self.bce else out).clamp(0, 1)
 
     @torch.no_grad()
     def preview(self, data: object, split: str = "val") -> dict[str, Tensor]:
@@ -108,12 +111,17 @@ class Autoencoder(Task):
 
     @torch.no_grad()
     def report(self, data: object) -> dict[str, object]:
-        """Reconstructions of test pictures, and lines between their codes."""
-        pictures = self.preview(data, "test")
-        x = first_rows(rescaled(data.batches("test"), data, 0.0, 1.0), 20)
-        if len(x) > 1:
-            codes = self.evaluated().encoder(x)
-            half = len(codes) // 2
-            pictures["interpolation"] = grid(self.predict(between(codes[:half], codes[half : 2 * half], 10)), 10)
+        """Reconstructions of test pictures and lines between their codes; beside them, those of a linear code.
+
+        pca_mse: of as many principal components of the train part as the code has numbers.
+        """
         titles = {"reconstructions": "test: originals, reconstructions", "denoised": "test: noisy, reconstructions"}
-        return {"figures": {name: shown(picture, titles.get(name, name)) for name, picture in pictures.items()}}
+        figures = {name: shown(picture, titles[name]) for name, picture in self.preview(data, "test").items()}
+        batches = lambda: rescaled(data.batches("test"), data, 0.0, 1.0)  # noqa: E731
+        figures |= latent_figures(self.evaluated().encoder, self.predict, batches, self.spec)
+        linear = components(rescaled(data.batches("train"), data, 0.0, 1.0), self.net.latent)
+        pairs = lambda: ((x, project(seen, *linear)) for x, seen in self._seen(data, "test"))  # noqa: E731
+        found = means({"mse": (copy - x).square().flatten(1).mean(1)} for x, copy in pairs())
+        sheet = beside(*next(pairs()))
+        figures["pca_reconstructions"] = shown(sheet, f"test: originals, {len(linear[1])} principal components")
+        return {"figures": figures, "pca_mse": found["mse"]}

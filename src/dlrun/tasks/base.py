@@ -42,7 +42,8 @@ class Task:
 
     def batches(self, data: object, clock: object) -> Iterator:
         """The batches of the clock's epoch from the clock's position on."""
-        return data.batches("train", clock.seed, clock.epoch, clock.batch)
+        batches, world = data.batches("train", clock.seed, clock.epoch, clock.batch), self.place.world
+        return batches if world.size == 1 else world.parts(batches)
 
     def samples(self, batch: tuple) -> int:
         return len(batch[0])

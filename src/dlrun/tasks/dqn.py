@@ -19,9 +19,10 @@ from dlrun.errors import UserError
 from dlrun.place import Place
 from dlrun.seeds import mix
 from dlrun.spec import Env
-from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.base import Metrics
+from dlrun.tasks.playing import Playing
 from dlrun.tasks.replay import Replay
-from dlrun.tasks.rollout import Player, check_player, play, score
+from dlrun.tasks.rollout import EpsilonGreedy
 from dlrun.types import Count, Fraction, Index
 from dlrun.update import Update
 
@@ -35,14 +36,11 @@ class Round(NamedTuple):
     mean_length: float
 
 
-class DQN(Task):
+class DQN(Playing):
     """length: steps of each environment per round. updates: of `batch_size` replayed steps each, after a round.
     warmup: frames before the first update. epsilon: from its start to its end over the share epsilon_until of the run.
     target_every: rounds.
     """
-
-    goal = "return"
-    takes = ("episodes",)
 
     def __init__(
         self,
@@ -63,20 +61,21 @@ class DQN(Task):
         target_every: Count,
         double: bool,
         eval_episodes: Count,
+        greedy: bool,
     ) -> None:
-        super().__init__(net, place)
-        check_player(net, spec, "q_net")
-        if not spec.actions:
+        if isinstance(spec, Env) and not spec.actions:
             raise UserError(
                 f"DQN needs discrete actions, the data gives {spec}\n  for real actions: model=ppo, model=a2c"
             )
-        self.spec, self.length, self.updates, self.batch_size, self.warmup = spec, length, updates, batch_size, warmup
-        self.gamma, self.double, self.target_every, self.eval_episodes = gamma, double, target_every, eval_episodes
+        super().__init__(net, spec, place, update, "q_net", eval_episodes, greedy)
+        self.length, self.updates, self.batch_size, self.warmup = length, updates, batch_size, warmup
+        self.gamma, self.double, self.target_every = gamma, double, target_every
         self.epsilons = epsilon_start, epsilon_end, epsilon_until
-        self.update, self.target = update(net), deepcopy(net).requires_grad_(False)
-        self.player, self.replay = Player(spec, place.device), Replay(spec, capacity, place.device)
-        self.parts |= {"update": self.update, "target": self.target, "player": self.player, "replay": self.replay}
-        self.scores = {"return": "max", "length": "max"}
+        self.target, self.replay = deepcopy(net).requires_grad_(False), Replay(spec, capacity, place.device)
+        self.parts |= {"target": self.target, "replay": self.replay}
+
+    def actor(self) -> EpsilonGreedy:
+        return EpsilonGreedy(self.evaluated(), self.spec.actions, self.epsilons[1])
 
     def steps(self, data: object) -> int:
         """Rounds in an epoch."""
@@ -89,7 +88,7 @@ class DQN(Task):
 
     def batches(self, data: object, clock: object) -> Iterator[Round]:
         self.player.start(data, clock)
-        for _ in range(clock.batch, self.steps(data)):
+        while self.goes_on(data, clock):
             yield self._play(clock)
 
     @torch.no_grad()
@@ -129,21 +128,8 @@ class DQN(Task):
                 return {}
             losses.append(loss.detach())
             values.append(q.detach().mean())
-        facts = {"return": batch.mean_return, "length": batch.mean_length, "epsilon": batch.epsilon}
-        metrics = {
-            name: torch.tensor(value, dtype=torch.float32, device=self.place.device) for name, value in facts.items()
-        }
+        metrics = self.scalars(batch, epsilon=batch.epsilon)
         return metrics | {"loss": torch.stack(losses).mean(), "q": torch.stack(values).mean()}
-
-    def evaluate(self, data: object, split: str) -> dict[str, float]:
-        return score(self.predict, data, self.spec, self.place.device, split, self.eval_episodes)
-
-    def predict(self, batch: Tensor) -> Tensor:
-        """The best actions for observations (B, features)."""
-        return self.evaluated()(batch).argmax(1)
-
-    def play(self, data: object, episodes: int, seed: int) -> list[tuple[float, int]]:
-        return play(self.predict, data, self.spec, self.place.device, episodes, seed)
 
 
 @torch.no_grad()

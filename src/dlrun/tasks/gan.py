@@ -14,14 +14,19 @@ from torch import Tensor, nn
 
 from dlrun.place import Place
 from dlrun.spec import Image, Table
-from dlrun.tasks.adversarial import check_pair, figures, held, predicted, previews, quality, real_batches, scores
+from dlrun.tasks.adversarial import check_pair, figures, held, measured, predicted, previews, real_batches
 from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.quality import Quality, Trained
 from dlrun.types import Count
 from dlrun.update import Update
 
 
 class Gan(Task):
-    """loss: nonsaturating, least_squares or hinge. turns: of the discriminator for each of the generator's."""
+    """loss: nonsaturating, least_squares or hinge. turns: of the discriminator for each of the generator's.
+
+    quality: the run of a classifier whose features measure samples (Frechet distance), None for none. n_samples:
+    pictures on a sheet of samples.
+    """
 
     takes = ("latent",)
 
@@ -31,9 +36,12 @@ class Gan(Task):
         spec: Image | Table,
         place: Place,
         update: Callable[..., Update],
+        trained: Trained,
         *,
         loss: Literal["nonsaturating", "least_squares", "hinge"],
         turns: Count,
+        quality: str | None,
+        n_samples: Count,
     ) -> None:
         super().__init__(net, place)
         self.spec = spec
@@ -41,7 +49,8 @@ class Gan(Task):
         self.turns, self.losses = turns, LOSSES[loss]
         self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)
         self.parts |= {"update": self.update, "critic_update": self.critic_update}
-        self.scores, self.goal = scores(spec), "swd"
+        self.quality, self.spec, self.n_samples = Quality(spec, trained, quality), spec, n_samples
+        self.scores, self.goal = self.quality.scores, self.quality.goal
 
     def batches(self, data: object, clock: object) -> Iterator:
         return real_batches(super().batches(data, clock), data)
@@ -58,12 +67,10 @@ class Gan(Task):
         loss = critic_loss(real_score, fake_score)
         if not self.critic_update.step(loss, clock):
             return {}
-        fooled = fake_score.detach()
         metrics = {
             "critic_loss": loss.detach(),
-            "loss": generator_loss(fooled),  # before this turn's update
             "real_score": real_score.detach().mean(),
-            "fake_score": fooled.mean(),
+            "fake_score": fake_score.detach().mean(),
         }
 
         if clock.step % self.turns == self.turns - 1:
@@ -72,20 +79,22 @@ class Gan(Task):
                 loss = generator_loss(critic(generator(z)).float())
             if not self.update.step(loss, clock):
                 return {}
+            metrics["loss"] = loss.detach()
         return metrics
 
     def evaluate(self, data: object, split: str) -> dict[str, float]:
-        return quality(self.evaluated(), self.net.latent, data, split, self.place)
+        return measured(self.evaluated(), self.net.latent, self.quality, data, split, self.place)
 
     def predict(self, batch: Tensor) -> Tensor:
         """Samples (B, *shape) of noise (B, latent); pixels in [0, 1]."""
         return predicted(self.evaluated(), batch, self.spec, self.place)
 
     def preview(self, data: object) -> dict[str, Tensor]:
-        return previews(self.evaluated(), self.net.latent, data, self.place)
+        return previews(self.evaluated(), self.net.latent, self.n_samples, data, self.place)
 
     def report(self, data: object) -> dict[str, object]:
-        return {"figures": figures(self.evaluated(), self.net.critic.eval(), self.net.latent, data, self.place)}
+        net, critic = self.evaluated(), self.net.critic.eval()
+        return {"figures": figures(net, critic, self.net.latent, self.n_samples, data, self.place)}
 
 
 def nonsaturating_critic(real: Tensor, fake: Tensor) -> Tensor:

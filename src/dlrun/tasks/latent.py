@@ -1,16 +1,57 @@
-"""A figure of a code of two numbers: where the pictures of each class lie (book section 12.1, Hinton 2006)."""
+"""Noise and codes: drawn, turned into samples, and shown: lines between codes; where they are two numbers, a map."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor
 
+from dlrun.place import Place
 from dlrun.plots import new_figure
+from dlrun.seeds import generator
+from dlrun.spec import Image
+from dlrun.tasks.pictures import between, first_rows, grid, shown
+
+Encode = Callable[[Tensor], Tensor]  # (B, C, H, W) -> (B, latent)
 
 
-def latent_map(task: object, batches: Iterator, spec: object) -> object:
-    """The mean codes of all pictures in `batches`, in the colour of their class."""
-    net = task.evaluated()
-    parts = [(net(x)[0].float().cpu(), y.cpu()) for x, y in batches]
+def noise(latent: int, count: int, place: Place, seed: int) -> Tensor:
+    """Noise (count, latent) that is the same in every epoch and every run."""
+    return torch.randn(count, latent, generator=generator(place.device, 0, seed), device=place.device)
+
+
+@torch.no_grad()
+def draw(net: Callable[[Tensor], Tensor], z: Tensor, place: Place, size: int = 500) -> Tensor:
+    """What a network makes of noise, or of pictures, in pieces that fit the memory: (N, ...) -> (N, ...)."""
+    parts = []
+    for piece in (z,) if torch.compiler.is_exporting() else z.split(size):  # a graph is for batches of any size
+        with place.autocast():
+            parts.append(net(piece).float())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def latent_figures(encode: Encode, decode: Callable, batches: Callable[[], Iterator], spec: Image) -> dict[str, object]:
+    """interpolation: ten lines of ten between pictures of the split, as many as there are pictures for.
+
+    latent_map, latent_plane: where codes lie (book section 12.1, Hinton 2006), and what they give, of two numbers.
+    """
+    figures = {}
+    codes = encode(first_rows(batches(), 20)).float()
+    half = len(codes) // 2
+    if half:
+        lines = decode(between(codes[:half], codes[half : 2 * half], 10))
+        figures["interpolation"] = shown(grid(lines, 10), "test: from code to code")
+    if codes.shape[1] == 2:
+        figures["latent_map"] = latent_map(encode, batches(), spec)
+        steps = torch.linspace(-2.5, 2.5, 20, device=codes.device)
+        plane = torch.stack(torch.meshgrid(steps, -steps, indexing="xy"), -1).view(-1, 2)  # top left: (-2.5, 2.5)
+        figures["latent_plane"] = shown(grid(decode(plane), 20), "z over [-2.5, 2.5] squared")
+    return figures
+
+
+def latent_map(encode: Encode, batches: Iterator, spec: Image) -> object:
+    """The codes of all pictures in `batches`, in the colour of their class."""
+    parts = [(encode(x).float().cpu(), y.cpu()) for x, y in batches]
     z, y = torch.cat([p for p, _ in parts]).numpy(), torch.cat([p for _, p in parts]).numpy()
     figure, axes = new_figure(7.2, 6.0)
     for k in range(spec.classes or 1):
@@ -19,6 +60,6 @@ def latent_map(task: object, batches: Iterator, spec: object) -> object:
         axes.scatter(*mine.T, s=4, color=f"C{k % 10}", label=label, linewidths=0)
     if spec.classes and spec.classes <= 20:
         axes.legend(markerscale=3, loc="upper right")
-    axes.set(xlabel="z1", ylabel="z2", title="test: mean codes")
+    axes.set(xlabel="z1", ylabel="z2", title="test: codes")
     axes.set_aspect("equal", adjustable="datalim")
     return figure

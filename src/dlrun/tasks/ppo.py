@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from dlrun.errors import UserError
 from dlrun.place import Place
 from dlrun.spec import Env
-from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.base import Metrics
+from dlrun.tasks.playing import Playing
 from dlrun.tasks.returns import explained_variance, gae
-from dlrun.tasks.rollout import Player, RewardScale, Rollout, check_player, play, score
+from dlrun.tasks.rollout import RewardScale, Rollout
 from dlrun.types import Count, Fraction, NonNegative, Positive
 from dlrun.update import Update
 
@@ -44,14 +45,11 @@ class Penalty:
         self.weight = state["weight"]
 
 
-class PPO(Task):
+class PPO(Playing):
     """length: steps of each environment per rollout. passes: over each rollout, in minibatches. clip: of the ratio, to
     1 -+ clip; null: no clipping. value_clip: of the change of a value, or null. max_kl: no more passes above it, or
     null. kl_weight: of the penalty; kl_goal: it adapts to keep this, or null. anneal: clip goes to 0 with the run.
     """
-
-    goal = "return"
-    takes = ("episodes",)
 
     def __init__(
         self,
@@ -76,22 +74,20 @@ class PPO(Task):
         kl_weight: NonNegative,
         kl_goal: Positive | None,
         eval_episodes: Count,
+        greedy: bool,
     ) -> None:
-        super().__init__(net, place)
-        check_player(net, spec, "policy")
+        super().__init__(net, spec, place, update, "policy", eval_episodes, greedy)
         if kl_goal and not kl_weight:
             raise UserError(f"task.kl_goal={kl_goal} with task.kl_weight=0: expected a weight > 0 to adapt")
-        self.spec, self.length, self.passes, self.minibatch = spec, length, passes, minibatch
+        self.length, self.passes, self.minibatch = length, passes, minibatch
         self.gamma, self.lam, self.clip, self.anneal, self.value_clip = gamma, lam, clip, anneal, value_clip
         self.value_weight, self.entropy_weight = value_weight, entropy_weight
-        self.normalise_advantage, self.max_kl, self.eval_episodes = normalise_advantage, max_kl, eval_episodes
-        self.update, self.player = update(net), Player(spec, place.device)
+        self.normalise_advantage, self.max_kl = normalise_advantage, max_kl
         self.penalty = Penalty(kl_weight, kl_goal)
         self.reward_scale = RewardScale(gamma) if normalise_rewards else None
-        self.parts |= {"update": self.update, "player": self.player, "penalty": self.penalty}
+        self.parts["penalty"] = self.penalty
         if self.reward_scale:
             self.parts["reward_scale"] = self.reward_scale
-        self.scores = {"return": "max", "length": "max"}
 
     def steps(self, data: object) -> int:
         """Rollouts in an epoch. Raises UserError where a rollout is no whole number of minibatches."""
@@ -105,7 +101,7 @@ class PPO(Task):
 
     def batches(self, data: object, clock: object) -> Iterator[Rollout]:
         self.player.start(data, clock)
-        for _ in range(clock.batch, self.steps(data)):
+        while self.goes_on(data, clock):
             yield self.player.collect(self.net, self.length, clock)
 
     def samples(self, batch: Rollout) -> int:
@@ -140,17 +136,8 @@ class PPO(Task):
         means = {name: torch.stack([m[name] for m in found]).mean() for name in found[0]}
         if self.penalty.goal:
             self.penalty.adapt(last_kl.item())
-        if hasattr(self.net.norm, "update"):
-            self.net.norm.update(batch.obs)  # after learning: the ratios are of the statistics that acted
-        facts = {
-            "return": batch.mean_return,
-            "length": batch.mean_length,
-            "explained_variance": explained,
-            "passes": done,
-        }
-        return {
-            name: torch.tensor(value, dtype=torch.float32, device=self.place.device) for name, value in facts.items()
-        } | means
+        self.net.observe(batch.obs)  # after learning: the ratios are of the statistics that acted
+        return self.scalars(batch, explained_variance=explained, passes=done) | means
 
     def _forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         with self.place.autocast():
@@ -184,16 +171,6 @@ class PPO(Task):
                 "clip_fraction": ((ratio - 1).abs() > (clip or torch.inf)).float().mean(),
             }
         return loss, metrics
-
-    def evaluate(self, data: object, split: str) -> dict[str, float]:
-        return score(self.predict, data, self.spec, self.place.device, split, self.eval_episodes)
-
-    def predict(self, batch: Tensor) -> Tensor:
-        """The likeliest actions for observations (B, features)."""
-        return self.evaluated().act(batch, None)
-
-    def play(self, data: object, episodes: int, seed: int) -> list[tuple[float, int]]:
-        return play(self.predict, data, self.spec, self.place.device, episodes, seed)
 
 
 def surrogate(log_ratio: Tensor, advantages: Tensor, clip: float | None) -> Tensor:

@@ -9,22 +9,20 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dlrun.place import Place
 from dlrun.spec import Env
-from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.base import Metrics
+from dlrun.tasks.playing import Playing
 from dlrun.tasks.returns import rewards_to_go
-from dlrun.tasks.rollout import Episodes, Player, check_player, play, score
+from dlrun.tasks.rollout import Episodes
 from dlrun.types import Count, Fraction, NonNegative
 from dlrun.update import Update
 
 
-class Reinforce(Task):
+class Reinforce(Playing):
     """baseline: none, mean (of the batch's rewards to go) or value (learned). A return is one up to a time limit."""
-
-    goal = "return"
-    takes = ("episodes",)
 
     def __init__(
         self,
@@ -39,25 +37,18 @@ class Reinforce(Task):
         entropy_weight: NonNegative,
         scale_returns: bool,
         eval_episodes: Count,
+        greedy: bool,
     ) -> None:
-        super().__init__(net, place)
-        check_player(net, spec, "policy")
-        self.spec, self.gamma, self.baseline, self.eval_episodes = spec, gamma, baseline, eval_episodes
+        super().__init__(net, spec, place, update, "policy", eval_episodes, greedy)
+        self.gamma, self.baseline = gamma, baseline
         self.value_weight, self.entropy_weight, self.scale_returns = value_weight, entropy_weight, scale_returns
-        self.update, self.player = update(net), Player(spec, place.device)
-        self.parts |= {"update": self.update, "player": self.player}
-        self.scores = {"return": "max", "length": "max"}
 
     def steps(self, data: object) -> int:
         """At most: how long episodes are is not known."""
         return -(-data.epoch_frames // data.num_envs)
 
-    def epoch_samples(self, data: object) -> int:
-        return data.epoch_frames
-
     def batches(self, data: object, clock: object) -> Iterator[Episodes]:
-        """Until the frames of all epochs so far are spent; the last episodes may go beyond."""
-        while clock.samples < (clock.epoch + 1) * data.epoch_frames:
+        while self.goes_on(data, clock):
             yield self.player.episodes(self.net, data, clock)
 
     def samples(self, batch: Episodes) -> int:
@@ -81,20 +72,5 @@ class Reinforce(Task):
             loss = loss + self.value_weight * losses["value_loss"]
         if not self.update.step(loss, clock):
             return {}
-        if hasattr(self.net.norm, "update"):
-            self.net.norm.update(batch.obs)
-        facts = {"return": batch.mean_return, "length": batch.mean_length}
-        metrics = {
-            name: torch.tensor(value, dtype=torch.float32, device=self.place.device) for name, value in facts.items()
-        }
-        return metrics | {name: value.detach() for name, value in losses.items()}
-
-    def evaluate(self, data: object, split: str) -> dict[str, float]:
-        return score(self.predict, data, self.spec, self.place.device, split, self.eval_episodes)
-
-    def predict(self, batch: Tensor) -> Tensor:
-        """The likeliest actions for observations (B, features)."""
-        return self.evaluated().act(batch, None)
-
-    def play(self, data: object, episodes: int, seed: int) -> list[tuple[float, int]]:
-        return play(self.predict, data, self.spec, self.place.device, episodes, seed)
+        self.net.observe(batch.obs)
+        return self.scalars(batch) | {name: value.detach() for name, value in losses.items()}

@@ -1,27 +1,47 @@
-"""Playing: the environments of a training, what they have been through, and the episodes of an evaluation."""
+"""The environments of a training under way, and what they have been through."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dlrun.errors import UserError
 from dlrun.seeds import generator, mix
 from dlrun.spec import Env
 
 RECENT = 100  # episodes whose mean return is logged
-SPLITS = {"val": 1, "test": 2}
 
 
-def check_player(net: nn.Module, spec: object, kind: str) -> None:
-    """Raise UserError where there is no environment, or the net is not of this kind: a policy or a q_net."""
-    if not isinstance(spec, Env):
-        raise UserError(f"this task plays an environment, the data gives {spec}\n  expected data=cartpole or data=gym")
-    if hasattr(net, "act") != (kind == "policy"):
-        models = {"policy": "reinforce, reinforce_baseline, a2c, ppo", "q_net": "dqn, double_dqn, dueling_dqn"}[kind]
-        raise UserError(f"this task cannot learn with this net: expected one of the models {models}")
+class Actor(Protocol):
+    """What chooses actions: a policy, or values with a share of chance."""
+
+    def noise(self, *shape: int, generator: torch.Generator) -> Tensor: ...
+
+    def act(self, obs: Tensor, noise: Tensor | None) -> Tensor: ...
+
+
+class EpsilonGreedy:
+    """An actor of values, (B, features) -> (B, actions): a random action with probability epsilon, else the best.
+
+    starts: the first action after this was made is random everywhere (exploring starts: Sutton and Barto 2018, 5.3).
+    """
+
+    def __init__(self, values: Callable[[Tensor], Tensor], actions: int, epsilon: float, starts: bool = False) -> None:
+        self.values, self.actions, self.epsilon, self.starts = values, actions, epsilon, starts
+
+    def noise(self, *shape: int, generator: torch.Generator) -> Tensor:
+        """(*shape, 2) in [0, 1): whether to explore, and where to."""
+        return torch.rand((*shape, 2), generator=generator, device=generator.device)
+
+    def act(self, obs: Tensor, noise: Tensor | None) -> Tensor:
+        """Actions (B,); the best ones without noise."""
+        best = self.values(obs).argmax(1)
+        if noise is None:
+            return best
+        explores = noise[:, 0] < (1.0 if self.starts else self.epsilon)
+        self.starts = False
+        return torch.where(explores, (noise[:, 1] * self.actions).long(), best)
 
 
 class Rollout(NamedTuple):
@@ -49,12 +69,13 @@ class Rollout(NamedTuple):
 class Episodes(NamedTuple):
     """One episode of each of N environments, of T steps at most. lived (T, N): what belongs to it.
 
-    obs (B, features), actions: on the device, of the steps lived, in the order of `lived`. rewards, done: (T, N).
+    obs (B, features), actions: on the device, of the steps lived, in the order of `lived`. The others: (T, N).
     """
 
     obs: Tensor
     actions: Tensor
     rewards: np.ndarray
+    terminated: np.ndarray
     done: np.ndarray
     lived: np.ndarray
     mean_return: float
@@ -128,7 +149,7 @@ class Player:
         return float(self.returns.mean()), float(self.lengths.mean())
 
     @torch.no_grad()
-    def collect(self, net: nn.Module, length: int, clock: object) -> Rollout:
+    def collect(self, net: Actor, length: int, clock: object) -> Rollout:
         """`length` steps of every environment, actions drawn from the policy by (seed, step)."""
         num, random = len(self.obs), generator(self.device, clock.seed, clock.step, 0, 1)
         noise = net.noise(length, num, generator=random)
@@ -149,7 +170,7 @@ class Player:
         return Rollout(flat, torch.cat(acted), rewards, np.stack(ends[0]), np.stack(ends[1]), beyond, *self.means())
 
     @torch.no_grad()
-    def episodes(self, net: nn.Module, data: object, clock: object) -> Episodes:
+    def episodes(self, net: Actor, data: object, clock: object) -> Episodes:
         """One episode of every environment, from starts by (seed, step). Environments whose episode is over wait,
         unseen.
         """
@@ -164,15 +185,15 @@ class Player:
             self.obs, rewards, terminated, truncated, _ = self.worlds.step(to_world(self.spec, actions.cpu().numpy()))
             seen.append((obs, actions))
             done = (terminated | truncated) & alive
-            steps.append((rewards * alive, done, alive))
+            steps.append((rewards * alive, terminated & alive, done, alive))
             self.returns += rewards * alive
             self.lengths += alive
             alive = alive & ~done
         self.recent = [*self.recent, *zip(self.returns.tolist(), self.lengths.tolist(), strict=True)][-RECENT:]
-        rewards, done, lived = map(np.stack, zip(*steps, strict=True))
+        rewards, terminated, done, lived = map(np.stack, zip(*steps, strict=True))
         obs, actions = (torch.cat(each) for each in zip(*seen, strict=True))
         kept = torch.from_numpy(lived.reshape(-1)).to(self.device)
-        return Episodes(obs[kept], actions[kept], rewards, done, lived, *self.means())
+        return Episodes(obs[kept], actions[kept], rewards, terminated, done, lived, *self.means())
 
     def state_dict(self) -> dict:
         state = {"recent": [list(each) for each in self.recent]}
@@ -192,30 +213,3 @@ def to_world(spec: Env, actions: np.ndarray) -> np.ndarray:
         return actions
     low, high = np.float32(spec.low), np.float32(spec.high)
     return (low + (high - low) * (actions.clip(-1, 1) + 1) / 2).astype(np.float32)
-
-
-def score(
-    act: Callable[[Tensor], Tensor], data: object, spec: Env, device: torch.device, split: str, episodes: int
-) -> dict:
-    """Mean return and length of `play`, always from the same starts."""
-    found = play(act, data, spec, device, episodes, mix(SPLITS[split], episodes, 3))
-    returns, lengths = zip(*found, strict=True)
-    return {"return": sum(returns) / episodes, "length": sum(lengths) / episodes}
-
-
-@torch.inference_mode()
-def play(
-    act: Callable[[Tensor], Tensor], data: object, spec: Env, device: torch.device, episodes: int, seed: int
-) -> list[tuple[float, int]]:
-    """Return and length of so many episodes: one from each of as many starts, drawn by the seed."""
-    worlds = data.make(episodes)
-    obs, alive = worlds.reset(seed), np.ones(episodes, bool)
-    returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
-    while alive.any():
-        actions = act(torch.from_numpy(obs).to(device)).cpu().numpy()
-        obs, rewards, terminated, truncated, _ = worlds.step(to_world(spec, actions))
-        returns += rewards * alive
-        lengths += alive
-        alive &= ~(terminated | truncated)
-    worlds.close()
-    return list(zip(returns.tolist(), lengths.tolist(), strict=True))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from copy import deepcopy
 from fnmatch import fnmatch
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -13,8 +14,9 @@ from dlrun.place import Place
 from dlrun.plots import confusion_matrix, decision_boundary, fitted_line, residuals
 from dlrun.spec import Image, Spec, Table, Tokens
 from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.losses import make_loss
-from dlrun.types import Count, NonNegative, Rate
+from dlrun.types import Count, NonNegative, Positive, Rate
 from dlrun.update import Update
 
 
@@ -24,6 +26,7 @@ class Supervised(Task):
     loss: see tasks/losses.py. l1, l2: weight of the sum of |w| or w^2 over the weights (not biases) whose names match
     `penalise`, added to the loss (book section 9.5; decoupled decay is optimizer=adamw). pieces: a batch is worked in
     so many pieces: the update of the whole with the memory of a part (but batch normalisation sees a piece at a time).
+    freeze, unfreeze, rates: see tasks/freezing.py.
     """
 
     def __init__(
@@ -31,7 +34,7 @@ class Supervised(Task):
         net: nn.Module,
         spec: Image | Table | Tokens,
         place: Place,
-        update: Callable[[nn.Module], Update],
+        update: Callable[..., Update],
         *,
         loss: Literal["auto", "cross_entropy", "bce", "mse_one_hot", "hinge", "mse", "mae", "huber"],
         label_smoothing: Rate,
@@ -39,6 +42,9 @@ class Supervised(Task):
         l2: NonNegative,
         penalise: list[str],
         pieces: Count,
+        freeze: list[str],
+        unfreeze: list[tuple[str, Positive]],
+        rates: list[tuple[str, Positive]],
     ) -> None:
         super().__init__(net, place)
         check_spec(spec)
@@ -46,7 +52,8 @@ class Supervised(Task):
         self.loss_name, self.loss = make_loss(loss, spec, label_smoothing)
         self.l1, self.l2 = l1, l2
         self.penalised = penalised_weights(net, penalise) if l1 or l2 else []
-        self.update = update(net)
+        self.freezing = Freezing(net, freeze, unfreeze, rates)
+        self.update = update(net, groups=self.freezing.groups)
         self.parts["update"] = self.update
         self.scores = {"loss": "min", "acc": "max"} if spec.classes else {"loss": "min", "mae": "min", "mse": "min"}
         if (spec.classes or 0) > 5:
@@ -55,9 +62,11 @@ class Supervised(Task):
 
     def steps(self, data: object) -> int:
         """Batches in an epoch. Raises UserError where one is a single sample and the net cannot learn from one."""
+        world = self.place.world
         rest = data.size("train") % data.batch_size or data.batch_size
-        smallest = min(_last_piece(size, self.pieces) for size in (min(data.batch_size, data.size("train")), rest))
-        if smallest == 1 and not _learns_from_one(self.net, self.spec):
+        sizes = [world.smallest_part(size) for size in (min(data.batch_size, data.size("train")), rest)]
+        smallest = min(_last_piece(size, self.pieces) for size in sizes)
+        if smallest == 1 and not learns_from_one(self.net, self.spec):
             raise UserError(
                 f"data.batch_size={data.batch_size} with task.pieces={self.pieces} leaves one sample alone, of the "
                 f"{data.size('train')} to train on, and batch normalisation has no statistics of one\n"
@@ -66,6 +75,7 @@ class Supervised(Task):
         return super().steps(data)
 
     def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+        self.freezing.at(clock)
         metrics = self._step_in_pieces(batch, clock) if self.pieces > 1 else self._step(batch, clock)
         if metrics and self.update.grad_norm is not None:
             metrics["grad_norm"] = self.update.grad_norm
@@ -123,7 +133,8 @@ class Supervised(Task):
         net = self.evaluated()
         sums: dict[str, Tensor] = {}
         exact = torch.float64 if self.place.device.type != "mps" else torch.float32
-        for x, y in data.batches(split):
+        world = self.place.world
+        for x, y in islice(data.batches(split), world.rank, None, world.size):  # each process every size-th batch
             with self.place.autocast():
                 out = net(x)
             out = out.float()
@@ -134,8 +145,9 @@ class Supervised(Task):
                 values["top5"] = (out.topk(5).indices == y[:, None]).sum()
             for name, value in values.items():
                 sums[name] = sums.get(name, 0) + value.to(exact)
-        names = list(sums)
-        return dict(zip(names, (torch.stack([sums[n] for n in names]) / data.size(split)).tolist(), strict=True))
+        zero = torch.zeros((), dtype=exact, device=self.place.device)
+        totals = world.sums(torch.stack([sums.get(name, zero) for name in self.scores]))
+        return dict(zip(self.scores, (totals / data.size(split)).tolist(), strict=True))
 
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:
@@ -162,7 +174,7 @@ class Supervised(Task):
             return {"figures": figures}
         k = self.spec.classes
         matrix = torch.bincount(y * k + out.argmax(1), minlength=k * k).view(k, k)
-        labels = self.spec.labels or tuple(map(str, range(k)))
+        labels = data.spec.labels or tuple(map(str, range(k)))  # some are known only once the data is read
         figures["confusion_matrix"] = confusion_matrix(matrix.numpy(), labels)
         if isinstance(self.spec, Table) and self.spec.features == 2:
             figures["decision_boundary"] = decision_boundary(data, self.predict, labels)
@@ -192,7 +204,7 @@ def _last_piece(size: int, pieces: int) -> int:
     return size % piece or piece
 
 
-def _learns_from_one(net: nn.Module, spec: Spec) -> bool:
+def learns_from_one(net: nn.Module, spec: Spec) -> bool:
     """Whether a training pass over one sample works: batch normalisation refuses where it sees one value a channel."""
     try:
         deepcopy(net).to("meta").train().forward(torch.empty(1, *spec.shape, device="meta"))

@@ -19,9 +19,10 @@ from dlrun.place import Place
 from dlrun.seeds import generator
 from dlrun.spec import Image
 from dlrun.tasks.base import Metrics, Task
-from dlrun.tasks.latent import latent_map
-from dlrun.tasks.pictures import beside, between, first_rows, grid, means, rescaled, shown
-from dlrun.types import Index, NonNegative, Positive
+from dlrun.tasks.latent import draw, latent_figures, noise
+from dlrun.tasks.pictures import beside, first_rows, grid, means, rescaled, shown
+from dlrun.tasks.quality import Quality, Trained
+from dlrun.types import Count, Index, NonNegative, Positive
 from dlrun.update import Update
 
 
@@ -30,7 +31,8 @@ class Vae(Task):
 
     likelihood: bernoulli (outputs are logits) or gaussian (outputs are means; sigma: their standard deviation).
     beta: weight of the KL; warmup: epochs over which it rises from 0 to beta. iwae_samples: codes per picture of the
-    importance-weighted bound on the test part, 0 for none.
+    importance-weighted bound on the test part, 0 for none. quality: the run of a classifier whose features measure
+    samples (Frechet distance), None for none. n_samples: pictures on a sheet of samples.
     """
 
     takes = ("latent", "pictures")
@@ -41,12 +43,15 @@ class Vae(Task):
         spec: Image,
         place: Place,
         update: Callable[[nn.Module], Update],
+        trained: Trained,
         *,
         likelihood: Literal["bernoulli", "gaussian"],
         sigma: Positive,
         beta: NonNegative,
         warmup: NonNegative,
         iwae_samples: Index,
+        quality: str | None,
+        n_samples: Count,
     ) -> None:
         super().__init__(net, place)
         if type(net).__name__ != "VAE":
@@ -55,7 +60,8 @@ class Vae(Task):
         self.beta, self.warmup, self.iwae_samples = beta, warmup, iwae_samples
         self.update = update(net)
         self.parts["update"] = self.update
-        self.scores = {"elbo": "max", "rec": "min", "kl": "min"}
+        self.quality, self.n_samples = Quality(spec, trained, quality) if quality is not None else None, n_samples
+        self.scores = {"elbo": "max", "rec": "min", "kl": "min"} | (self.quality.scores if self.quality else {})
         self.goal = "elbo"
 
     def batches(self, data: object, clock: object) -> Iterator:
@@ -82,9 +88,8 @@ class Vae(Task):
     def log_likelihood(self, x: Tensor, out: Tensor) -> Tensor:
         """log p(x|z) for outputs of the decoder, summed over the pixels: (..., C, H, W) -> (...)."""
         if self.bernoulli:
-            each = -F.binary_cross_entropy_with_logits(out, x.expand_as(out), reduction="none")
-        else:
-            each = -0.5 * ((x - out) / self.sigma).square() - log(self.sigma) - 0.5 * log(2 * pi)
+            return -F.binary_cross_entropy_with_logits(out, x.expand_as(out), reduction="none").flatten(-3).sum(-1)
+        each = -0.5 * ((x - out) / self.sigma).square() - log(self.sigma) - 0.5 * log(2 * pi)
         return each.flatten(-3).sum(-1)
 
     @torch.no_grad()
@@ -93,7 +98,10 @@ class Vae(Task):
         net = self.evaluated()
         random = generator(self.place.device, 0, 1)
         codes = self.iwae_samples if split == "test" else 0
-        return means(self._bounds(net, x, random, codes) for x, _ in rescaled(data.batches(split), data, 0.0, 1.0))
+        found = means(self._bounds(net, x, random, codes) for x, _ in rescaled(data.batches(split), data, 0.0, 1.0))
+        if self.quality:
+            found |= self.quality.measure(lambda count, seed: 2 * self._made(count, seed) - 1, data, split)
+        return found
 
     def _bounds(self, net: nn.Module, x: Tensor, random: torch.Generator, codes: int) -> Metrics:
         with self.place.autocast():
@@ -113,11 +121,11 @@ class Vae(Task):
         """log of the mean over k codes of p(x, z) / q(z|x), a bound that k makes tighter: (B, C, H, W) -> (B,)."""
         log_weights = []
         for _ in range(codes):
-            noise = torch.randn(mean.shape, generator=random, device=x.device)
-            z = mean + (0.5 * log_var).exp() * noise
+            eps = torch.randn(mean.shape, generator=random, device=x.device)
+            z = mean + (0.5 * log_var).exp() * eps
             with self.place.autocast():
                 out = net.decoder(z).float()
-            log_prior, log_q = -0.5 * z.square(), -0.5 * (noise.square() + log_var)  # log(2 pi) / 2 cancels
+            log_prior, log_q = -0.5 * z.square(), -0.5 * (eps.square() + log_var)  # log(2 pi) / 2 cancels
             log_weights.append(self.log_likelihood(x, out) + (log_prior - log_q).sum(1))
         return torch.logsumexp(torch.stack(log_weights), 0) - log(codes)
 
@@ -125,32 +133,24 @@ class Vae(Task):
     def predict(self, batch: Tensor) -> Tensor:
         """Pictures (B, C, H, W) in [0, 1]: of codes (B, latent), or of the codes of pictures in [0, 1]."""
         net = self.evaluated()
-        with self.place.autocast():
-            out = net.decoder(net(batch)[0] if batch.dim() == 4 else batch).float()
+        out = draw(net.decoder if batch.dim() == 2 else lambda x: net.decoder(net(x)[0]), batch, self.place)
         return (torch.sigmoid(out) if self.bernoulli else out).clamp(0, 1)
+
+    def _made(self, count: int, seed: int) -> Tensor:
+        return self.predict(noise(self.net.latent, count, self.place, seed))
 
     @torch.no_grad()
     def preview(self, data: object, split: str = "val") -> dict[str, Tensor]:
-        """The book's two grids: originals beside reconstructions, and 100 samples, always of the same codes."""
+        """The book's two grids: originals beside reconstructions, and samples, always of the same codes."""
         x = first_rows(rescaled(data.batches(split), data, 0.0, 1.0), 50)
-        z = torch.randn(100, self.net.latent, generator=generator(x.device, 0, 2), device=x.device)
-        return {"reconstructions": beside(x, self.predict(x)), "samples": grid(self.predict(z))}
+        return {"reconstructions": beside(x, self.predict(x)), "samples": grid(self._made(self.n_samples, 2))}
 
     @torch.no_grad()
     def report(self, data: object) -> dict[str, object]:
         """Reconstructions, samples, lines between the codes of test pictures; where z is 2, the map of codes."""
-        pictures = self.preview(data, "test")
-        x = first_rows(rescaled(data.batches("test"), data, 0.0, 1.0), 20)
-        if len(x) > 1:
-            codes, half = self.evaluated()(x)[0].float(), len(x) // 2
-            pictures["interpolation"] = grid(self.predict(between(codes[:half], codes[half : 2 * half], 10)), 10)
-        figures = {name: shown(picture, name) for name, picture in pictures.items()}
-        if self.net.latent == 2:
-            figures["latent_map"] = latent_map(self, rescaled(data.batches("test"), data, 0.0, 1.0), self.spec)
-            steps = torch.linspace(-2.5, 2.5, 20, device=x.device)
-            plane = torch.stack(torch.meshgrid(steps, -steps, indexing="xy"), -1).view(-1, 2)  # top left: (-2.5, 2.5)
-            figures["latent_plane"] = shown(grid(self.predict(plane), 20), "z over [-2.5, 2.5] squared")
-        return {"figures": figures}
+        figures = {name: shown(picture, name) for name, picture in self.preview(data, "test").items()}
+        net, batches = self.evaluated(), lambda: rescaled(data.batches("test"), data, 0.0, 1.0)
+        return {"figures": figures | latent_figures(lambda x: net(x)[0], self.predict, batches, self.spec)}
 
 
 def kl_to_standard(mean: Tensor, log_var: Tensor) -> Tensor:

@@ -11,14 +11,20 @@ from torch import Tensor, nn
 
 from dlrun.place import Place
 from dlrun.spec import Image, Table
-from dlrun.tasks.adversarial import check_pair, figures, held, predicted, previews, quality, real_batches, scores
+from dlrun.tasks.adversarial import check_pair, figures, held, measured, predicted, previews, real_batches
 from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.quality import Quality, Trained
+from dlrun.tasks.wgan_gp import gradient_norms
 from dlrun.types import Count, Positive
 from dlrun.update import Update
 
 
 class Wgan(Task):
-    """clip: every weight of the critic is kept in [-clip, clip]. turns: of the critic for each of the generator's."""
+    """clip: every weight of the critic is kept in [-clip, clip]. turns: of the critic for each of the generator's.
+
+    quality: the run of a classifier whose features measure samples (Frechet distance), None for none. n_samples:
+    pictures on a sheet of samples.
+    """
 
     takes = ("latent",)
 
@@ -28,9 +34,12 @@ class Wgan(Task):
         spec: Image | Table,
         place: Place,
         update: Callable[..., Update],
+        trained: Trained,
         *,
         clip: Positive,
         turns: Count,
+        quality: str | None,
+        n_samples: Count,
     ) -> None:
         super().__init__(net, place)
         self.spec = spec
@@ -39,7 +48,8 @@ class Wgan(Task):
         self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)
         self.parts |= {"update": self.update, "critic_update": self.critic_update}
         self.weights = list(net.critic.parameters())
-        self.scores, self.goal = scores(spec), "swd"
+        self.quality, self.spec, self.n_samples = Quality(spec, trained, quality), spec, n_samples
+        self.scores, self.goal = self.quality.scores, self.quality.goal
 
     def batches(self, data: object, clock: object) -> Iterator:
         return real_batches(super().batches(data, clock), data)
@@ -58,25 +68,29 @@ class Wgan(Task):
         with torch.no_grad():
             torch._foreach_clamp_min_(self.weights, -self.clip)
             torch._foreach_clamp_max_(self.weights, self.clip)
-        metrics = {"critic_loss": loss.detach(), "distance": -loss.detach(), "loss": -fake_score.detach()}
+        metrics = {"critic_loss": loss.detach(), "distance": -loss.detach()}
 
         if clock.step % self.turns == self.turns - 1:
             z = torch.randn_like(z)
-            with held(critic), self.place.autocast():
-                loss = -critic(generator(z)).float().mean()
+            with held(critic):
+                slopes = gradient_norms(critic, x, fake.float(), torch.rand(len(x), device=x.device))  # (B,)
+                with self.place.autocast():
+                    loss = -critic(generator(z)).float().mean()
             if not self.update.step(loss, clock):
                 return {}
+            metrics |= {"loss": loss.detach(), "gradient_norm": slopes.detach().mean()}
         return metrics
 
     def evaluate(self, data: object, split: str) -> dict[str, float]:
-        return quality(self.evaluated(), self.net.latent, data, split, self.place)
+        return measured(self.evaluated(), self.net.latent, self.quality, data, split, self.place)
 
     def predict(self, batch: Tensor) -> Tensor:
         """Samples (B, *shape) of noise (B, latent); pixels in [0, 1]."""
         return predicted(self.evaluated(), batch, self.spec, self.place)
 
     def preview(self, data: object) -> dict[str, Tensor]:
-        return previews(self.evaluated(), self.net.latent, data, self.place)
+        return previews(self.evaluated(), self.net.latent, self.n_samples, data, self.place)
 
     def report(self, data: object) -> dict[str, object]:
-        return {"figures": figures(self.evaluated(), self.net.critic.eval(), self.net.latent, data, self.place)}
+        net, critic = self.evaluated(), self.net.critic.eval()
+        return {"figures": figures(net, critic, self.net.latent, self.n_samples, data, self.place)}

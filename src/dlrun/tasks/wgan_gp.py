@@ -14,14 +14,19 @@ from torch import Tensor, nn
 
 from dlrun.place import Place
 from dlrun.spec import Image, Table
-from dlrun.tasks.adversarial import check_pair, figures, held, predicted, previews, quality, real_batches, scores
+from dlrun.tasks.adversarial import check_pair, figures, held, measured, predicted, previews, real_batches
 from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.quality import Quality, Trained
 from dlrun.types import Count, NonNegative
 from dlrun.update import Update
 
 
 class WganGp(Task):
-    """penalty: its weight, lambda. turns: of the critic for each of the generator's."""
+    """penalty: its weight, lambda. turns: of the critic for each of the generator's.
+
+    quality: the run of a classifier whose features measure samples (Frechet distance), None for none. n_samples:
+    pictures on a sheet of samples.
+    """
 
     takes = ("latent",)
 
@@ -31,9 +36,12 @@ class WganGp(Task):
         spec: Image | Table,
         place: Place,
         update: Callable[..., Update],
+        trained: Trained,
         *,
         penalty: NonNegative,
         turns: Count,
+        quality: str | None,
+        n_samples: Count,
     ) -> None:
         super().__init__(net, place)
         self.spec = spec
@@ -47,7 +55,8 @@ class WganGp(Task):
         self.turns, self.weight = turns, penalty
         self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)
         self.parts |= {"update": self.update, "critic_update": self.critic_update}
-        self.scores, self.goal = scores(spec), "swd"
+        self.quality, self.spec, self.n_samples = Quality(spec, trained, quality), spec, n_samples
+        self.scores, self.goal = self.quality.scores, self.quality.goal
 
     def batches(self, data: object, clock: object) -> Iterator:
         return real_batches(super().batches(data, clock), data)
@@ -68,7 +77,6 @@ class WganGp(Task):
         metrics = {
             "critic_loss": loss.detach(),
             "distance": (real_score - fake_score).detach(),
-            "loss": -fake_score.detach(),  # before this turn's update
             "penalty": penalty.detach(),
             "gradient_norm": slopes.detach().mean(),
         }
@@ -79,20 +87,22 @@ class WganGp(Task):
                 loss = -critic(generator(z)).float().mean()
             if not self.update.step(loss, clock):
                 return {}
+            metrics["loss"] = loss.detach()
         return metrics
 
     def evaluate(self, data: object, split: str) -> dict[str, float]:
-        return quality(self.evaluated(), self.net.latent, data, split, self.place)
+        return measured(self.evaluated(), self.net.latent, self.quality, data, split, self.place)
 
     def predict(self, batch: Tensor) -> Tensor:
         """Samples (B, *shape) of noise (B, latent); pixels in [0, 1]."""
         return predicted(self.evaluated(), batch, self.spec, self.place)
 
     def preview(self, data: object) -> dict[str, Tensor]:
-        return previews(self.evaluated(), self.net.latent, data, self.place)
+        return previews(self.evaluated(), self.net.latent, self.n_samples, data, self.place)
 
     def report(self, data: object) -> dict[str, object]:
-        return {"figures": figures(self.evaluated(), self.net.critic.eval(), self.net.latent, data, self.place)}
+        net, critic = self.evaluated(), self.net.critic.eval()
+        return {"figures": figures(net, critic, self.net.latent, self.n_samples, data, self.place)}
 
 
 def gradient_norms(critic: nn.Module, real: Tensor, fake: Tensor, t: Tensor) -> Tensor:

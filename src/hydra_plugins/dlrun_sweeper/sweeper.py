@@ -1,32 +1,29 @@
-"""`dl-run -m`: every job is a process of its own, with its own folder; what happens to one is no other's concern."""
+"""`dl-run -m`: reads what is swept and hands it to dlrun.sweep, which runs every job as a process of its own."""
 
-import csv
-import signal
-import subprocess
+import argparse
 import sys
 from dataclasses import dataclass, field
-from math import isfinite
+from functools import partial
+from itertools import islice, product
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from dlrun.console import number, table
 from dlrun.errors import UserError
-from dlrun.folders import new_folder, read_summary, write_whole
 
-EXIT_WORDS = {1: "failed", 2: "refused", 130: "stopped", 143: "stopped", -2: "stopped", -15: "stopped", -9: "killed"}
 WHY_NOT = {
-    "resume": "a run is resumed by itself, expected dl-run resume=<folder> without -m",
+    "resume": "a run is resumed by itself, expected dl-run resume=<folder> without -m\n"
+    "  a sweep goes on with dl-run -m sweep.resume=<folder>",
     "run_dir": "each job has a folder of its own\n  expected output_dir=..., under which the sweep makes them",
 }
+COMBINATIONS = 32  # of config groups that are composed at the start, to see that every parameter is read
 
 
 @dataclass
@@ -38,140 +35,132 @@ class SweeperConf:
 ConfigStore.instance().store(group="hydra/sweeper", name="dlrun", node=SweeperConf, provider="dl-run")
 
 
-@dataclass
-class Job:
-    """One point of the grid. code: the exit code of its process, None before it ran."""
-
-    number: int
-    overrides: list[str]
-    folder: Path
-    code: int | None = None
-
-    @property
-    def status(self) -> str:
-        summary = read_summary(self.folder).get("status", "failed") if self.code in (0, 1) else ""
-        if self.code == 0 or summary == "diverged":
-            return summary
-        return "not run" if self.code is None else EXIT_WORDS.get(self.code, f"exit {self.code}")
-
-
 class JobSweeper(Sweeper):
-    """Runs the grid of all sweep overrides, job after job."""
+    """Runs a grid of all sweep overrides, or a search through them."""
 
     def __init__(self, params: DictConfig | None = None) -> None:
         self.params = dict(params or {})
 
     def setup(self, *, hydra_context: object, task_function: object, config: DictConfig) -> None:
         self.config = config
+        self.loader = hydra_context.config_loader if hydra_context else None
 
     def sweep(self, arguments: list[str]) -> None:
         """Run all jobs, print and write the table. Exit code 1 if any failed, a signal's if one stopped the sweep."""
-        given = {argument.lstrip("+~").split("=")[0] for argument in arguments}
-        for key in given & {"resume", "run_dir"}:
-            raise UserError(f"{key}=... in a sweep: {WHY_NOT[key]}")
-        arguments = [*(f"{k}={v}" for k, v in self.params.items() if k not in given), *arguments]
-        parser = OverridesParser.create()
-        points = BasicSweeper.split_arguments(parser.parse_overrides(arguments), max_batch_size=None)[0]
-        folder = new_folder(Path(self.config.output_dir), "sweep")
-        write_whole(folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
-        jobs = [Job(i, list(point), folder / str(i)) for i, point in enumerate(points)]
-        print(f"sweep of {len(jobs)} jobs in {folder}", flush=True)
-        stopped = self._run(jobs)
-        print(f"\n{report(jobs, folder)}\n\n{folder / 'results.csv'}", flush=True)
-        failed = sum(job.code not in (0, None) for job in jobs)
-        if stopped or failed:
+        from dlrun.sweep.axes import grid
+        from dlrun.sweep.opening import begun, compare, reopened
+        from dlrun.sweep.report import closing
+        from dlrun.sweep.runner import Plan, Runner, Slots
+        from dlrun.sweep.screen import Screen
+        from dlrun.sweep.settings import Search
+        from dlrun.sweep.state import Job
+        from hydra_plugins.dlrun_sweeper._space import read_axes
+
+        settings, arguments = self.settle(arguments)
+        axes = read_axes(arguments, self.loader)
+        base = self.compositions(axes, isinstance(settings, Search))
+        slots = Slots.of(settings, str(self.config.trainer.device))
+        if isinstance(settings, Search):
+            from dlrun.sweep.search import Optuna
+
+            plan, jobs = Optuna(settings, axes, self.config.trainer.epochs), []
+        else:
+            plan, jobs = Plan(), [Job(i, point) for i, point in enumerate(grid(axes))]
+        flags = get_args_parser().parse_args(sys.argv[1:])
+        command = {"command": list(flags.overrides), "flags": _passed(flags), "arguments": arguments}
+        if settings.resume:
+            opened = reopened(Path(settings.resume), settings, lambda state: compare(state, arguments, base))
+        else:
+            files = {"multirun.yaml": OmegaConf.to_yaml(self.config), "base": base}
+            opened = begun(Path(self.config.output_dir), settings, command, jobs, files)
+        screen = Screen()
+        with opened as state:
+            plan.open(state)
+            screen.say(f"sweep of {state.total} jobs in {state.folder}" + (", going on" if settings.resume else ""))
+            timeout = 60 * settings.job_timeout if settings.job_timeout else float("inf")
+            runner = Runner(state, plan, slots, timeout, partial(self.command, state), screen)
+            stopped = runner.run()
+        screen.say(closing(state, stopped))
+        if stopped or any(job.code not in (0, None) and job.status != "pruned" for job in state.jobs):
             sys.exit(128 + stopped if stopped else 1)
 
-    def _run(self, jobs: list[Job]) -> int:
-        """Job after job, until a signal comes: its number, else 0."""
-        received: list[int] = []
-        child: list[subprocess.Popen] = []
+    def settle(self, arguments: list[str]) -> tuple[object, list[str]]:
+        """The section `sweep`, checked, and what the jobs are made of: an experiment's parameters and the arguments."""
+        from dlrun.build import build, check_section
+        from dlrun.sweep.zips import is_zip, key_of
 
-        def stop(number: int, frame: object) -> None:
-            received.append(number)
-            if child and child[-1].poll() is None:
-                child[-1].send_signal(number)
-
-        before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+        given = {key_of(argument) for argument in arguments if not is_zip(argument)}
+        for key in given & {"resume", "run_dir"}:
+            raise UserError(f"{key}=... in a sweep: {WHY_NOT[key]}")
+        own = [argument for argument in arguments if key_of(argument).split(".")[0].split("@")[0] == "sweep"]
+        for override in OverridesParser.create().parse_overrides(own):
+            if override.is_sweep_override():
+                raise UserError(f"{override.input_line}: a sweep cannot sweep over itself\n  expected one value")
         try:
-            for job in jobs:
-                if received:
-                    break
-                print(f"\n[{job.number + 1}/{len(jobs)}] {' '.join(job.overrides)}", flush=True)
-                # a session of its own: the terminal's Ctrl-C reaches it once, through `stop`
-                child.append(subprocess.Popen(self.command(job), start_new_session=True))
-                if received:  # while the process was being made
-                    child[-1].send_signal(received[0])
-                job.code = child[-1].wait()
-                if job.code and not received:
-                    print(f"job {job.number} {job.status} (exit code {job.code})", flush=True)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-        return received[0] if received else 0
+            section = OmegaConf.to_container(self.config.sweep, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            raise UserError(f"sweep: {str(error).splitlines()[0]}") from None
+        check_section("sweep", section)
+        settings = build(section)
+        if settings.resume and not Path(settings.resume).is_absolute():
+            raise UserError(f"sweep.resume={settings.resume}: expected dl-run -m sweep.resume={settings.resume}")
+        if settings.retry and not settings.resume:
+            raise UserError(
+                f"sweep.retry={settings.retry} is for a sweep that goes on\n"
+                f"  expected dl-run -m sweep.resume=last sweep.retry={settings.retry}"
+            )
+        space = {**getattr(settings, "space", {}), **self.params}
+        params = [f"{key}={value}" for key, value in space.items() if key not in given]
+        return settings, [*params, *(argument for argument in arguments if argument not in own)]
 
-    def command(self, job: Job) -> list[str]:
-        """The command line of a job: what the sweep was given, at one point of the grid."""
-        flags = get_args_parser().parse_args(sys.argv[1:])
-        passed = [
-            f"--{name.replace('_', '-')}={value}"
-            for name in ("config_name", "config_path", "config_dir")
-            if (value := getattr(flags, name))
-        ]
+    def compositions(self, axes: list, is_search: bool) -> dict[str, object]:
+        """The configs that the jobs start from, one for each combination of config groups, to be known again.
+
+        Raises UserError where none can be composed, as where nothing reads a parameter; for a search also where the
+        ends of its axes are no values that fit.
+        """
+        from dlrun.build import check
+        from dlrun.explain import explain
+
+        choices = [axis for axis in axes if axis.is_swept and axis.rows and any(map(self._is_group, axis.keys))]
+        found, refused = {}, None
+        for rows in islice(product(*(axis.rows for axis in choices)), COMBINATIONS):
+            chosen = dict(zip(map(id, choices), rows, strict=True))
+            for high in (False, True) if is_search else (False,):
+                point = [o for axis in axes for o in (chosen[id(axis)] if id(axis) in chosen else axis.end(high))]
+                try:
+                    config = self.loader.load_sweep_config(self.config, point)
+                    if is_search:
+                        own = OmegaConf.masked_copy(config, [key for key in config if key not in ("hydra", "sweep")])
+                        names = dict(config.hydra.runtime.choices)
+                        check(OmegaConf.to_container(own, resolve=True, throw_on_missing=True), names)
+                except UserError:
+                    raise
+                except Exception as error:  # Hydra and OmegaConf raise anything
+                    refused = refused or explain(error, point)
+                    continue
+                kept = OmegaConf.to_container(config, resolve=False)
+                kept = {key: value for key, value in kept.items() if key not in ("hydra", "sweep")}
+                found.setdefault(" ".join(override for row in rows for override in row), kept)
+        if not found:
+            raise UserError(refused)
+        return found
+
+    def _is_group(self, key: str) -> bool:
+        return bool(self.loader.get_group_options(key.lstrip("+").split("@")[0]))
+
+    def command(self, state: object, job: object, goes_on: bool) -> list[str]:
+        """The command line of a job: what the sweep was given, at one point of the space; or its run goes on."""
+        folder = QuotedString(str(state.run_folder(job)), Quote.double).with_quotes()
+        if goes_on:
+            return [sys.executable, "-m", "dlrun", f"resume={folder}", "hydra.mode=RUN"]
         hydras = [o for o in self.config.hydra.overrides.hydra if not o.startswith("hydra.mode=")]
-        own = [f"run_dir={QuotedString(str(job.folder), Quote.double).with_quotes()}", "hydra.mode=RUN"]
-        return [sys.executable, "-m", "dlrun", *job.overrides, *hydras, *own, *passed]
+        own = [f"run_dir={folder}", "hydra.mode=RUN"]
+        flags = _passed(get_args_parser().parse_args(sys.argv[1:]))
+        return [sys.executable, "-m", "dlrun", *job.overrides, *hydras, *own, *flags]
 
 
-def report(jobs: list[Job], folder: Path) -> str:
-    """The table of all jobs, and where seeds differ of their means; also written as results.csv."""
-    rows = [_row(job) for job in jobs]
-    names = list(dict.fromkeys(name for row in rows for name in row["values"]))
-    with open(folder / "results.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["job", "overrides", "status", *names, "seconds"])
-        for row in rows:
-            values = [row["values"].get(n) for n in names]
-            writer.writerow([row["job"], " ".join(row["overrides"]), row["status"], *values, row["seconds"]])
-    cells = [["job", *names, "seconds", "status"]]
-    for row in rows:
-        label = f"{row['job']}  {' '.join(row['overrides'])}"
-        seconds = f"{row['seconds']:.1f}" if row["seconds"] is not None else "-"
-        cells.append([label, *(_cell([row["values"].get(n)]) for n in names), seconds, row["status"]])
-    means = over_seeds(rows, names)
-    return table(cells) + ("\n\n" + table([["mean +/- std over seeds", *names, "seeds"], *means]) if means else "")
-
-
-def _row(job: Job) -> dict:
-    done = read_summary(job.folder) if job.status == "finished" else {}
-    best = done.get("best", {})
-    values = {best["metric"]: best["value"]} if best else {}
-    values |= {k: v for k, v in done.get("test", {}).items() if isinstance(v, int | float)}
-    facts = {"job": job.number, "overrides": job.overrides, "status": job.status, "seconds": done.get("seconds")}
-    return {**facts, "values": values}
-
-
-def over_seeds(rows: list[dict], names: list[str]) -> list[list[str]]:
-    """A row for each setting that ran with several seeds."""
-    groups: dict[str, list[dict]] = {}
-    for row in rows:
-        setting = " ".join(o for o in row["overrides"] if not o.startswith("seed="))
-        groups.setdefault(setting, []).append(row)
-    means = []
-    for setting, group in groups.items():
-        if len(group) > 1:
-            cells = [_cell([row["values"].get(n) for row in group]) for n in names]
-            means.append([setting or "(all)", *cells, str(sum(bool(row["values"]) for row in group))])
-    return means
-
-
-def _cell(values: list[float | None]) -> str:
-    """The mean, with the standard deviation to as many decimals where there are several values."""
-    found = [v for v in values if v is not None]
-    if not found:
-        return "-"
-    text = number(mean(found))
-    if len(found) < 2 or not all(map(isfinite, found)):  # a diverged run's loss: infinity has no spread
-        return text
-    decimals = len(text.partition(".")[2])
-    return f"{text} +/- " + (number(stdev(found)) if "e" in text else f"{stdev(found):.{decimals}f}")
+def _passed(flags: argparse.Namespace) -> list[str]:
+    """The flags that say where configs are."""
+    names = ("config_name", "config_path", "config_dir")
+    return [f"--{name.replace('_', '-')}={value}" for name in names if (value := getattr(flags, name))]

@@ -1,0 +1,42 @@
+"""From stored bytes to what a net takes: cut out, augmented where it trains, normalised; a few batches at a time."""
+
+import torch
+from torch import Tensor
+
+from dlrun.data.augment import Augment, cut_out
+from dlrun.errors import UserError
+
+
+class Pixels:
+    """shape: of what a net takes. Where what is stored is larger, a place is drawn to train, and the middle taken else.
+
+    mean, std: per channel (or one for all), of pixels in [0, 1].
+    """
+
+    def __init__(self, shape: tuple[int, int, int], mean: list[float], std: list[float], augment: Augment) -> None:
+        if len(mean) not in (1, shape[0]) or len(mean) != len(std):
+            raise UserError(
+                f"data.mean={mean} data.std={std}: expected one number each, or one per channel ({shape[0]})"
+            )
+        augment.check(shape)
+        self.shape, self.mean, self.std, self.augment = shape, mean, std, augment
+
+    def to(self, device: torch.device, channels_last: bool) -> None:
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        one = len(self.mean) == 1
+        scale = [1 / (255 * s) for s in self.std]
+        shift = [-m / s for m, s in zip(self.mean, self.std, strict=True)]
+        self.scale, self.shift = (
+            v[0] if one else torch.tensor(v, device=device).view(-1, 1, 1) for v in (scale, shift)
+        )
+
+    def __call__(self, x: Tensor, random: torch.Generator | None) -> Tensor:
+        """uint8 (B, C, H', W') -> float (B, C, H, W). random: None outside training."""
+        if x.shape[2:] != self.shape[1:]:
+            x = cut_out(x, *self.shape[1:], random)
+        if random is not None:
+            x = self.augment.on_bytes(x, random)
+        x = x.to(torch.float32, memory_format=self.layout).mul_(self.scale)
+        if not (isinstance(self.shift, float) and self.shift == 0):
+            x.add_(self.shift)
+        return x if random is None else self.augment.on_values(x, random)

@@ -1,0 +1,87 @@
+"""Pictures of an epoch, kept as small files in the run's folder, and what they make together: a strip and a film."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+FRAMES = 100  # at most, the first and the last among them
+COLUMNS, WIDTH, CAPTION = 10, 200, 14  # of a strip: frames in a row, their pixels at most, those above each
+
+
+def path_of(folder: Path, name: str, epoch: int) -> Path:
+    return folder / f"{name}_{epoch:05}.png"
+
+
+def epoch_of(path: Path) -> int:
+    return int(path.stem.rpartition("_")[2])
+
+
+def kept(folder: Path) -> list[Path]:
+    """The pictures in a folder, by epoch."""
+    return sorted((p for p in folder.glob("*_*.png") if p.stem.rpartition("_")[2].isdecimal()), key=epoch_of)
+
+
+def keep(path: Path, picture: object) -> None:
+    """A tensor (C, H, W) in [0, 1] as a PNG, replaced at once."""
+    from PIL import Image
+
+    pixels = np.rint(picture.numpy().transpose(1, 2, 0) * 255).astype(np.uint8)  # (H, W, C)
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(temporary, "png", compress_level=1)
+    os.replace(temporary, path)
+
+
+def pixels(path: Path) -> np.ndarray:
+    """A picture as bytes (H, W, 3)."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def assemble(folder: Path, plots: Path) -> dict[str, Path]:
+    """<name>_strip.png and <name>.gif in `plots`, of each picture that `folder` has of two epochs; gives the strips."""
+    strips = {}
+    by_name: dict[str, list[Path]] = {}
+    for path in kept(folder):
+        by_name.setdefault(path.stem.rpartition("_")[0], []).append(path)
+    for name, paths in by_name.items():
+        if len(paths) > 1:
+            chosen = [paths[round(i)] for i in np.linspace(0, len(paths) - 1, min(FRAMES, len(paths)))]
+            plots.mkdir(exist_ok=True)
+            strips[name] = plots / f"{name}_strip.png"
+            _strip(chosen).save(strips[name])
+            _film(chosen, plots / f"{name}.gif")
+    return strips
+
+
+def _strip(paths: list[Path]) -> object:
+    """The frames row by row, the epoch above each."""
+    from PIL import Image, ImageDraw
+
+    with Image.open(paths[0]) as first:
+        scale = min(1.0, WIDTH / first.width)
+        width, height = max(40, round(first.width * scale)), round(first.height * scale)
+    columns = min(COLUMNS, len(paths))
+    step = height + CAPTION
+    sheet = Image.new("RGB", (columns * (width + 4), -(-len(paths) // columns) * step), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, path in enumerate(paths):
+        x, y = i % columns * (width + 4) + 2, i // columns * step
+        pen.text((x, y + 1), f"{epoch_of(path)}", fill="black")
+        with Image.open(path) as frame:
+            sheet.paste(frame.convert("RGB").resize((round(frame.width * scale), height)), (x, y + CAPTION))
+    return sheet
+
+
+def _film(paths: list[Path], to: Path) -> None:
+    from PIL import Image
+
+    frames = []
+    for path in paths:
+        with Image.open(path) as frame:
+            frames.append(frame.convert("RGB").quantize(256, dither=Image.Dither.NONE))
+    shown = [150] * (len(frames) - 1) + [1500]  # milliseconds
+    frames[0].save(to, save_all=True, append_images=frames[1:], duration=shown, loop=0)

@@ -1,0 +1,57 @@
+"""AlexNet: five convolutions and three dense layers.
+
+Source: Krizhevsky, Sutskever and Hinton 2012, "ImageNet classification with deep convolutional neural networks"; the
+book, section 10.5; notes E31. imagenet: the form of Krizhevsky 2014, "One weird trick for parallelizing convolutional
+neural networks", which is the one that torchvision has, with its names: no groups, no local response normalisation, 64
+and 192 channels first.
+cifar: as in bearpaw/pytorch-classification: smaller poolings, one dense layer.
+Deviation: where the last maps are not 6x6 they are averaged to that, as torchvision does.
+"""
+
+from collections import OrderedDict
+from typing import Literal
+
+from torch import nn
+
+from dlrun.models.layers import check_size, initialise
+from dlrun.spec import Image
+from dlrun.types import Count, Init, Rate
+
+MULTIPLES = (1, 3, 6, 4, 4)  # of the first convolution's channels
+LEAST = {"imagenet": 63, "cifar": 29}  # pixels: 63 -> 15 -> 7 -> 3 -> 1; 29 -> 8 -> 4 -> 2 -> 1
+
+
+def alexnet(
+    spec: Image, *, form: Literal["imagenet", "cifar"], width: Count, head: list[Count], dropout: Rate, init: Init
+) -> nn.Module:
+    """(B, C, H, W) -> (B, outputs).
+
+    width: channels of the first convolution. head: widths of the hidden dense layers; dropout: before each of them.
+    """
+    features, height, columns = spec.shape
+    check_size("alexnet", height, columns, LEAST[form], "model.form=cifar" if form == "imagenet" else "model=lenet")
+    window = 3 if form == "imagenet" else 2
+    sizes = [width * multiple for multiple in MULTIPLES]
+    layers: list[nn.Module] = []
+    for i, size in enumerate(sizes):
+        if i == 0:
+            layers.append(nn.Conv2d(features, size, 11, stride=4, padding=2 if form == "imagenet" else 5))
+        else:
+            layers.append(nn.Conv2d(sizes[i - 1], size, 5 if i == 1 else 3, padding=2 if i == 1 else 1))
+        layers.append(nn.ReLU())
+        if i in (0, 1, 4):
+            layers.append(nn.MaxPool2d(window, stride=2))
+    grid = 6 if form == "imagenet" else 1
+    features = sizes[-1] * grid * grid
+    dense: list[nn.Module] = []
+    for size in head:
+        dense += [nn.Dropout(dropout), nn.Linear(features, size), nn.ReLU()]
+        features = size
+    dense.append(nn.Linear(features, spec.outputs))
+    parts = OrderedDict(
+        features=nn.Sequential(*layers),  # (B, 256, 6, 6) for 224x224
+        avgpool=nn.AdaptiveAvgPool2d(grid),
+        flatten=nn.Flatten(),
+        classifier=nn.Sequential(*dense),  # (B, outputs)
+    )
+    return initialise(nn.Sequential(parts), init)

@@ -1,0 +1,205 @@
+"""The report of a sweep, written as it goes: results.csv, results.json, report.html, a link to the best job."""
+
+import csv
+import io
+import json
+import os
+import shlex
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from math import isfinite
+from statistics import mean, stdev
+
+from dlrun.console import number, table
+from dlrun.errors import UserError, nearest
+from dlrun.folders import write_whole
+from dlrun.sweep.page import finite, page
+from dlrun.sweep.rows import epoch_rows, said
+from dlrun.sweep.state import DONE, OPEN, Job, State
+
+PAGE_EVERY = 5.0  # seconds
+
+
+class Report:
+    """goals: what the sweep optimises, each with which is better; known once a job has said it."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.written = time.monotonic()
+        self.curves: dict[int, list[dict]] = {}  # of jobs that have ended
+
+    @property
+    def goals(self) -> list[tuple[str, str]]:
+        return goals(self.state)
+
+    def write(self, at_once: bool = False) -> None:
+        """All files, the page no more often than PAGE_EVERY unless at_once."""
+        state, folder = self.state, self.state.folder
+        names = value_names(state.jobs)
+        write_whole(folder / "results.csv", as_csv(state.jobs, names))
+        best = best_jobs(state.jobs, self.goals)
+        means = over_seeds(state.jobs, names)
+        found = {
+            "sweep": state.facts["arguments"],
+            "goals": [{"metric": name, "better": mode} for name, mode in self.goals],
+            "best": [{"job": job.number, "command": command_line(job), "values": job.values} for job in best],
+            "jobs": [{k: v for k, v in asdict(job).items() if k not in ("pid", "born")} for job in state.jobs],
+            "over_seeds": means,
+        }
+        write_whole(folder / "results.json", json.dumps(finite(found), indent=1) + "\n")
+        if len(self.goals) == 1 and best:
+            self._link(best[0])
+        if at_once or time.monotonic() - self.written > PAGE_EVERY:
+            write_whole(folder / "report.html", page(state, self.goals, self._curves(), means, best))
+            self.written = time.monotonic()
+
+    def _link(self, best: Job) -> None:
+        link, new = self.state.folder / "best", self.state.folder / "best.tmp"
+        with suppress(OSError):  # a system without links
+            if not link.is_symlink() or os.readlink(link) != str(best.number):
+                new.unlink(missing_ok=True)
+                new.symlink_to(str(best.number), target_is_directory=True)
+                os.replace(new, link)
+
+    def _curves(self) -> dict[int, list[dict]]:
+        """The epochs' rows of each job; those that have ended are read once."""
+        found = {}
+        for job in self.state.jobs:
+            if job.number not in self.curves:
+                rows = epoch_rows(self.state.run_folder(job))
+                if job.code is not None:
+                    self.curves[job.number] = rows
+                found[job.number] = rows
+            else:
+                found[job.number] = self.curves[job.number]
+        return found
+
+
+def goals(state: State) -> list[tuple[str, str]]:
+    """The metrics that are optimised, each with "max" or "min": as the sweep was told, else as its first job says."""
+    told = state.facts["goals"]
+    if not told or any(mode is None for _, mode in told):
+        scores, own = next((found for job in state.jobs if (found := said(state.run_folder(job)))), (None, None))
+        if scores is None:
+            return []
+        for pair in told:
+            if pair[1] is None and pair[0] not in scores:
+                raise UserError(
+                    f"sweep.goal={pair[0]} is not measured here{nearest(pair[0], scores)}\n"
+                    f"  expected one of: {', '.join(scores)}\n"
+                    "  or, for another number of the epochs' rows or of the summary, with sweep.direction=min or max"
+                )
+            pair[1] = pair[1] or scores[pair[0]]
+        state.facts["goals"] = told or ([[own, scores[own]]] if own else [])
+    return [(name, mode) for name, mode in state.facts["goals"]]
+
+
+def best_jobs(jobs: list[Job], goals: list[tuple[str, str]]) -> list[Job]:
+    """The best job that finished; with several goals those that no other beats in all (the Pareto front)."""
+
+    def scores(job: Job) -> list[float] | None:
+        values = [job.values.get(name) for name, _ in goals]
+        if job.status != "finished" or any(v is None or not isfinite(v) for v in values):
+            return None
+        return [v if mode == "max" else -v for v, (_, mode) in zip(values, goals, strict=True)]
+
+    scored = [(job, found) for job in jobs if goals and (found := scores(job))]
+    if len(goals) < 2:
+        return [max(scored, key=lambda pair: (pair[1], -pair[0].number))[0]] if scored else []
+    return [
+        job
+        for job, mine in scored
+        if not any(all(o >= m for o, m in zip(s, mine, strict=True)) and s != mine for _, s in scored)
+    ]
+
+
+def command_line(job: Job) -> str:
+    return shlex.join(["dl-run", *job.overrides])
+
+
+def value_names(jobs: list[Job]) -> list[str]:
+    return list(dict.fromkeys(name for job in jobs for name in job.values))
+
+
+def as_csv(jobs: list[Job], names: list[str]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["job", "overrides", "status", *names, "seconds"])
+    for job in jobs:
+        values = [job.values.get(n) for n in names]
+        writer.writerow([job.number, " ".join(job.overrides), word(job), *values, job.seconds])
+    return text.getvalue()
+
+
+def word(job: Job) -> str:
+    return "not run" if job.status == "waiting" else job.status
+
+
+def report(jobs: list[Job]) -> str:
+    """The table of all jobs, and where seeds differ of their means."""
+    names = value_names(jobs)
+    cells = [["job", *names, "seconds", "status"]]
+    for job in jobs:
+        label = f"{job.number}  {' '.join(job.overrides)}"
+        seconds = f"{job.seconds:.1f}" if job.seconds is not None else "-"
+        cells.append([label, *(_cell([job.values.get(n)]) for n in names), seconds, word(job)])
+    means = [
+        [row["setting"] or "(all)", *(_cell(row["values"][n]) for n in names), str(row["seeds"])]
+        for row in over_seeds(jobs, names)
+    ]
+    return table(cells) + ("\n\n" + table([["mean +/- std over seeds", *names, "seeds"], *means]) if means else "")
+
+
+def over_seeds(jobs: list[Job], names: list[str]) -> list[dict]:
+    """For each setting that ran with several seeds: its values by name, and how many seeds have any."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(" ".join(o for o in job.overrides if not o.startswith("seed=")), []).append(job)
+    return [
+        {
+            "setting": setting,
+            "values": {n: [job.values.get(n) for job in group if job.status in DONE] for n in names},
+            "seeds": sum(job.status == "finished" for job in group),
+            "jobs": [job.number for job in group],
+        }
+        for setting, group in groups.items()
+        if len(group) > 1
+    ]
+
+
+def _cell(values: list[float | None]) -> str:
+    """The mean, with the standard deviation to as many decimals where there are several values."""
+    found = [v for v in values if v is not None]
+    if not found:
+        return "-"
+    text = number(mean(found))
+    if len(found) < 2 or not all(map(isfinite, found)):  # a diverged run's loss: infinity has no spread
+        return text
+    decimals = len(text.partition(".")[2])
+    return f"{text} +/- " + (number(stdev(found)) if "e" in text else f"{stdev(found):.{decimals}f}")
+
+
+def failures(jobs: list[Job]) -> str:
+    """The jobs that failed, each with the line that says why."""
+    return "\n".join(
+        f"job {job.number} {job.status}: {job.error or '(it said nothing)'}" for job in jobs if job.has_failed
+    )
+
+
+def closing(state: State, stopped: int) -> str:
+    """What is said at the end: the table, what failed, the best job, and how to go on where there is more to do."""
+    jobs, folder = state.jobs, state.folder
+    parts = [report(jobs)]
+    if text := failures(jobs):
+        parts.append(text)
+    best = best_jobs(jobs, goals(state))
+    for job in best:
+        values = ", ".join(f"{name} {number(job.values[name])}" for name, _ in goals(state))
+        parts.append(f"best: job {job.number}, {values}\n  {command_line(job)}")
+    left = state.total - sum(job.status not in OPEN for job in jobs)
+    if stopped or left:
+        parts.append(f"{left} jobs are left; go on with: dl-run -m sweep.resume={shlex.quote(str(folder))}")
+    elif any(job.has_failed for job in jobs):
+        parts.append(f"repeat those that failed: dl-run -m sweep.resume={shlex.quote(str(folder))} sweep.retry=failed")
+    return "\n" + "\n\n".join([*parts, f"{folder / 'results.csv'}\n{folder / 'report.html'}"])

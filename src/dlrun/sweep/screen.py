@@ -1,0 +1,96 @@
+"""The sweep at the terminal: a live table there, plain lines elsewhere. A terminal that goes away stops nothing."""
+
+import os
+import sys
+import time
+from contextlib import suppress
+
+from dlrun.console import number
+from dlrun.sweep.rows import last_row
+from dlrun.sweep.state import OPEN, Job, State
+
+EVERY = 0.5  # seconds between two pictures
+
+
+class Screen:
+    """start, say, fail: lines that stay. draw: what runs, waits and is best so far, below them."""
+
+    def __init__(self) -> None:
+        self.is_live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self.drawn, self.lines, self.began = 0.0, 0, time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        return self.is_live and time.monotonic() - self.drawn >= EVERY
+
+    def start(self, text: str) -> None:
+        if not self.is_live:
+            self.say(f"\n{text}")
+
+    def say(self, text: str) -> None:
+        self.clear()
+        self._write(sys.stdout, text + "\n")
+
+    def fail(self, text: str, log: list[str]) -> None:
+        """At once, with the last lines of the job's log."""
+        self.say(text)
+        self._write(sys.stderr, "".join(f"  {line}\n" for line in log))
+
+    def clear(self) -> None:
+        """Take the live table away; it is drawn anew below what comes."""
+        if self.lines:
+            self._write(sys.stdout, f"\x1b[{self.lines}A\x1b[J")
+        self.lines, self.drawn = 0, 0.0
+
+    def draw(self, state: State, running: list, best: Job | None, goals: list[tuple[str, str]]) -> None:
+        """running: the processes at work, each with its job and when it started."""
+        now = time.monotonic()
+        try:
+            width = os.get_terminal_size(sys.stdout.fileno()).columns or 80
+        except OSError:  # it went away
+            width = 80
+        lines = ["", *picture(state, running, best, goals, now - self.began)]
+        self.clear()
+        self._write(sys.stdout, "".join(f"{line[: width - 1]}\n" for line in lines))
+        self.lines, self.drawn = len(lines), now
+
+    def _write(self, stream: object, text: str) -> None:
+        try:
+            stream.write(text)
+            stream.flush()
+        except (OSError, ValueError):  # a closed pipe, a full disk, a closed file: the jobs are worth more
+            self.is_live = False
+            with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())  # for what is left in the buffer
+
+
+def picture(state: State, running: list, best: Job | None, goals: list[tuple[str, str]], seconds: float) -> list[str]:
+    """The live table's lines."""
+    jobs = state.jobs
+    ended = sum(job.status not in OPEN for job in jobs)
+    failed = sum(job.has_failed for job in jobs)
+    counts = [
+        f"{ended} of {state.total} done",
+        f"{len(running)} running",
+        f"{state.total - ended - len(running)} waiting",
+    ]
+    counts += [f"{failed} failed"] if failed else []
+    counts += (
+        [f"{sum(job.status == 'pruned' for job in jobs)} pruned"] if any(j.status == "pruned" for j in jobs) else []
+    )
+    lines = [f"sweep  {', '.join(counts)}; {_time(seconds)}"]
+    for one in running:
+        row = last_row(state.run_folder(one.job))
+        epoch = f"epoch {row['epoch']}" if row else "starting"
+        values = "  ".join(f"{name} {number(row.get(name))}" for name, _ in goals if name in row)
+        age = _time(time.monotonic() - one.started)
+        lines.append(f"  {one.job.number:>4}  {epoch:<10} {values:<18} {age:>7}  {' '.join(one.job.overrides)}")
+    if best is not None and goals:
+        name = goals[0][0]
+        lines.append(f"  best  job {best.number}: {name} {number(best.values[name])}  {' '.join(best.overrides)}")
+    return lines
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

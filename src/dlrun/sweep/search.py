@@ -1,0 +1,288 @@
+"""A search by Optuna, asked for points and told what came of them (ask and tell).
+
+With one job at a time a point is a function of the history, sweep.seed and its number: the sampler is seeded anew for
+each, so a search that was killed and resumed asks for the same points as one that was not. Optuna's study is kept in a
+journal in the sweep's folder, or in a database. Where only the jobs can say that less is better, the study maximises
+the negative value.
+"""
+
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from math import isfinite, prod
+from pathlib import Path
+from random import Random
+
+from dlrun.errors import UserError
+from dlrun.sweep.axes import Axis
+from dlrun.sweep.report import goals
+from dlrun.sweep.rows import epoch_rows
+from dlrun.sweep.runner import Plan
+from dlrun.sweep.settings import Search
+from dlrun.sweep.state import OPEN, Job, State
+
+
+def load_optuna() -> object:
+    """The module. Raises UserError where it is not installed."""
+    try:
+        import cmaes  # noqa: F401  what one of its samplers needs
+        import optuna
+    except ImportError as error:
+        raise UserError(
+            f"sweep=optuna needs Optuna, and there is none here: {error}\n  install it: pip install 'dl-run[optuna]'"
+        ) from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    return optuna
+
+
+class Optuna(Plan):
+    """Jobs from a study. epochs: of a whole job. Raises UserError where the space is not one for the sampler."""
+
+    def __init__(self, settings: Search, axes: list[Axis], epochs: int) -> None:
+        self.optuna, self.settings, self.axes, self.epochs = load_optuna(), settings, axes, epochs
+        self.swept = [axis for axis in axes if axis.is_swept]
+        check(settings, self.swept)
+        self.space = {axis.name: self._distribution(axis) for axis in self.swept}
+        self.storage = self._database() if settings.storage else None
+        self.trials: dict[int, object] = {}  # of running jobs, by the job's number
+        self.seen: dict[int, tuple[int, int]] = {}  # their metrics.jsonl: size, and the last epoch reported
+
+    def _distribution(self, axis: Axis) -> object:
+        kinds = self.optuna.distributions
+        if axis.interval:
+            low, high, is_log, is_int = axis.interval
+            return (kinds.IntDistribution if is_int else kinds.FloatDistribution)(low, high, log=is_log)
+        return kinds.CategoricalDistribution(labels(axis))
+
+    def _database(self) -> object:
+        try:
+            return self.optuna.storages.get_storage(self.settings.storage)
+        except Exception as error:  # SQLAlchemy, a driver, a socket: each has its own
+            shown = re.sub(r"://([^:/@]*):[^@]*@", r"://\1:***@", self.settings.storage)
+            raise UserError(
+                f"sweep.storage={shown}: cannot reach it: {str(error).splitlines()[0]}\n"
+                "  expected the URL of a database that runs, as in sqlite:///sweeps.db or postgresql://user:password@host/db"
+                "\n  or nothing: the search is then kept in the sweep's folder"
+            ) from None
+
+    def open(self, state: State) -> None:
+        """Find or make the study, and bring it to what the state knows."""
+        self.state = state
+        with self._reaching():
+            self.study = self.optuna.create_study(
+                study_name=state.facts["study"],
+                storage=self.storage or self._journal(state.folder),
+                directions=["minimize" if mode == "min" else "maximize" for mode in self._told_modes()],
+                pruner=self._pruner(),
+                load_if_exists=True,
+            )
+            found = {trial.number: trial for trial in self.study.get_trials(deepcopy=False)}
+        known = {job.trial for job in state.jobs}
+        if lost := sorted(known - found.keys()):
+            raise UserError(
+                f"the search's history is not the sweep's: trial {lost[0]} is not in study {state.facts['study']!r}\n"
+                f"  expected it in {self.settings.storage or state.folder / 'optuna.journal'}, as it was"
+            )
+        running = self.optuna.trial.TrialState.RUNNING
+        self.orphans = [t for number, t in sorted(found.items()) if number not in known and t.state == running]
+        for job in state.jobs:
+            if found[job.trial].state == running:
+                self.tell(job, state.run_folder(job))
+
+    def _told_modes(self) -> list[str | None]:
+        told, goal = self.settings.direction, self.settings.goal
+        number = len(goal) if isinstance(goal, list) else 1
+        return list(told) if isinstance(told, list) else [told] * number
+
+    def _journal(self, folder: Path) -> object:
+        path = folder.resolve() / "optuna.journal"
+        with suppress(FileNotFoundError):  # of a process that was killed: the sweep's own lock is held now
+            path.with_name(path.name + ".lock").unlink()
+        if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
+            path.write_bytes(text[: text.rfind(b"\n") + 1])  # the power went in the middle of a line
+        try:
+            journal = self.optuna.storages.journal
+            return journal.JournalStorage(journal.JournalFileBackend(str(path)))
+        except (ValueError, KeyError) as error:
+            raise UserError(
+                f"the search's history {path} is damaged: {error}\n  expected the file as Optuna wrote it; restore it"
+            ) from None
+
+    def _sampler(self, number: int) -> object:
+        made, kind = self.optuna.samplers, self.settings.sampler
+        seed = Random(f"{self.settings.seed}/{number}").getrandbits(32)
+        if kind == "tpe":
+            return made.TPESampler(seed=seed)
+        if kind == "cmaes":
+            return made.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+        if kind == "qmc":  # one sequence: its place in it is the number of trials
+            once = made.RandomSampler(seed)
+            return made.QMCSampler(
+                scramble=True, seed=self.settings.seed, independent_sampler=once, warn_independent_sampling=False
+            )
+        if kind == "grid":
+            return made.GridSampler({axis.name: labels(axis) for axis in self.swept}, seed=self.settings.seed)
+        return made.RandomSampler(seed)
+
+    def _pruner(self) -> object:
+        made, s = self.optuna.pruners, self.settings
+        first = max(1, s.pruner_warmup)
+        if s.pruner == "median":
+            return made.MedianPruner(s.pruner_startup, s.pruner_warmup)
+        if s.pruner == "percentile":
+            return made.PercentilePruner(s.percentile, s.pruner_startup, s.pruner_warmup)
+        if s.pruner == "asha":
+            return made.SuccessiveHalvingPruner(min_resource=first, reduction_factor=s.reduction)
+        if s.pruner == "hyperband":
+            return made.HyperbandPruner(first, max(first, self.epochs), s.reduction)
+        return made.NopPruner()
+
+    def more(self, state: State) -> Job | None:
+        """The next point, from a trial that a kill left without its job first."""
+        size = prod(len(axis.rows) for axis in self.swept) if self.settings.sampler == "grid" else state.total
+        number = len(state.jobs)
+        if number >= min(state.total, size):
+            return None
+        with self._reaching():
+            if self.orphans:
+                orphan = self.orphans.pop(0)
+                self.study.sampler = self._sampler(orphan.number)
+                trial = self.optuna.trial.Trial(self.study, orphan._trial_id)
+            else:
+                self.study.sampler = self._sampler(len(self.study.get_trials(deepcopy=False)))
+                trial = self.study.ask()
+            values = {name: suggest(trial, name, kind) for name, kind in self.space.items()}
+            trial.set_user_attr("job", number)
+        self.trials[number] = trial
+        overrides = [o for axis in self.axes for o in chosen(axis, values)]
+        job = Job(number, overrides, trial=trial.number)
+        state.jobs.append(job)
+        return job
+
+    def is_hopeless(self, job: Job, folder: Path) -> bool:
+        """Report the epochs that are new, and ask the pruner: not behind the last epoch, when all is done anyway."""
+        if self.settings.pruner == "none":
+            return False
+        size, epoch = self.seen.get(job.number, (-1, 0))
+        try:
+            now = (folder / "metrics.jsonl").stat().st_size
+        except OSError:
+            return False
+        if now == size or not (wanted := goals(self.state)):
+            return False
+        trial, (name, _) = self._trial(job), wanted[0]
+        with self._reaching():
+            done = self.study.get_trials(deepcopy=False)[job.trial].intermediate_values if size < 0 else {}
+            last = max([epoch, *done])
+            for row in epoch_rows(folder):
+                if last < row["epoch"] < self.epochs and isinstance(row.get(name), int | float):
+                    last = row["epoch"]
+                    trial.report(self._signed([row[name]])[0], last)
+                    if trial.should_prune():  # asked for each: ASHA puts down what a job was worth at its rungs
+                        return True
+            self.seen[job.number] = now, last
+        return False
+
+    def _trial(self, job: Job) -> object:
+        """To report to; of a job that goes on it is made anew."""
+        if job.number not in self.trials:
+            found = self.study.get_trials(deepcopy=False)[job.trial]
+            self.trials[job.number] = self.optuna.trial.Trial(self.study, found._trial_id)
+        return self.trials[job.number]
+
+    def _signed(self, values: list[float]) -> list[float]:
+        """As the study has them: the negative where more is better there and less is better for the task."""
+        pairs = zip(values, self._told_modes(), goals(self.state), strict=True)
+        return [-value if told is None and mode == "min" else value for value, told, (_, mode) in pairs]
+
+    def tell(self, job: Job, folder: Path) -> None:
+        """What came of a job. One that failed before and finished now is a trial of its own: Optuna's are final."""
+        if job.status in OPEN:
+            return
+        states = self.optuna.trial.TrialState
+        values = [job.values.get(name) for name, _ in goals(self.state)]
+        is_complete = job.status == "finished" and values and all(v is not None and isfinite(v) for v in values)
+        state = states.COMPLETE if is_complete else states.PRUNED if job.status == "pruned" else states.FAIL
+        with self._reaching():
+            self.study.sampler = self.optuna.samplers.RandomSampler()  # a grid's would end a loop that is not there
+            before = self.study.get_trials(deepcopy=False)
+            trial = before[job.trial]
+            if trial.state == states.RUNNING:
+                self.study.tell(job.trial, self._signed(values) if is_complete else None, state=state)
+            elif is_complete and trial.state == states.FAIL:
+                same = [t for t in before if t.user_attrs.get("job") == job.number and t.state == states.COMPLETE]
+                if not same:
+                    made = self.optuna.trial.create_trial(
+                        state=state,
+                        values=self._signed(values),
+                        params=trial.params,
+                        distributions=trial.distributions,
+                        user_attrs={"job": job.number},
+                    )
+                    self.study.add_trial(made)
+        self.trials.pop(job.number, None)
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """A database that goes away is the user's to mend; the jobs that run are stopped and go on later."""
+        try:
+            yield
+        except (self.optuna.exceptions.StorageInternalError, OSError) as error:
+            where = "the database that sweep.storage names" if self.settings.storage else "a disk with room"
+            raise UserError(
+                f"the search's history cannot be read or written: {str(error).splitlines()[0]}\n"
+                f"  expected {where}; what was done is kept: go on with dl-run -m sweep.resume=last"
+            ) from error
+
+
+def check(settings: Search, swept: list[Axis]) -> None:
+    """Raise UserError where the settings or the space do not go together."""
+    if not swept:
+        raise UserError(
+            "sweep=optuna: the space is empty\n"
+            "  expected one parameter at least, as in 'optimizer.lr=tag(log,interval(1e-4,1e-1))', or sweep.space"
+        )
+    names = [settings.goal] if isinstance(settings.goal, str) else settings.goal or [""]
+    modes = settings.direction if isinstance(settings.direction, list) else [settings.direction] * len(names)
+    if len(modes) != len(names):
+        raise UserError(f"sweep.direction={json.dumps(modes)}: expected one for each of {len(names)} goals")
+    if tested := [name for name in names if name.startswith("test/")]:
+        raise UserError(
+            f"sweep.goal={tested[0]}: the test part is no one's to choose by\n  expected a metric of the val part"
+        )
+    if len(names) > 1 and (settings.pruner != "none" or settings.sampler == "cmaes"):
+        what = f"sweep.pruner={settings.pruner}" if settings.pruner != "none" else "sweep.sampler=cmaes"
+        raise UserError(f"{what} works with one goal, and there are {len(names)}\n  expected one sweep.goal")
+    kinds = {"cmaes": ("numbers, as in interval(0.1,0.9)", True), "grid": ("values, as in choice(1,2)", False)}
+    if settings.sampler in kinds:
+        words, is_interval = kinds[settings.sampler]
+        for axis in swept:
+            if (axis.interval is not None) != is_interval:
+                raise UserError(f"{axis.argument}: sweep.sampler={settings.sampler} takes {words}")
+    if settings.sampler == "cmaes" and len(swept) < 2:
+        raise UserError(
+            "sweep.sampler=cmaes works with two parameters or more\n  expected another, or sweep.sampler=tpe"
+        )
+
+
+def labels(axis: Axis) -> list[str]:
+    """The values of an axis, as the study has them."""
+    return [row[0].partition("=")[2] if len(row) == 1 else " ".join(row) for row in axis.rows]
+
+
+def chosen(axis: Axis, values: dict[str, object]) -> list[str]:
+    """The overrides of an axis at a point: six digits of a number are enough to search by, and to read."""
+    if axis.interval:
+        value = values[axis.name]
+        return [f"{axis.keys[0]}={value if isinstance(value, int) else format(value, '.6g')}"]
+    return axis.rows[labels(axis).index(values[axis.name]) if axis.is_swept else 0]
+
+
+def suggest(trial: object, name: str, kind: object) -> object:
+    if hasattr(kind, "choices"):
+        return trial.suggest_categorical(name, kind.choices)
+    ask = trial.suggest_int if type(kind).__name__ == "IntDistribution" else trial.suggest_float
+    return ask(name, kind.low, kind.high, log=kind.log)

@@ -1,0 +1,50 @@
+"""What a sweep is told by its section of the config: how its jobs are run, and how their points are chosen.
+
+Every key is in configs/sweep/grid.yaml and configs/sweep/optuna.yaml with its unit.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from dlrun.types import Count, Index, Positive, Range
+
+# What may differ where a sweep is resumed: how the jobs are run, not what they are.
+RESUMABLE = ("jobs", "threads", "gpus", "jobs_per_gpu", "job_timeout", "retry", "trials")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All combinations of the values that are listed."""
+
+    jobs: Count
+    threads: Count | None
+    gpus: Literal["auto"] | list[Index | str]
+    jobs_per_gpu: Count
+    job_timeout: Positive | None
+    resume: str | None
+    retry: Literal["failed"] | None
+
+
+@dataclass(frozen=True)
+class Search:
+    """Points chosen by Optuna, one after the other, from what came of those before."""
+
+    jobs: Count
+    threads: Count | None
+    gpus: Literal["auto"] | list[Index | str]
+    jobs_per_gpu: Count
+    job_timeout: Positive | None
+    resume: str | None
+    retry: Literal["failed"] | None
+    trials: Count
+    sampler: Literal["tpe", "random", "grid", "cmaes", "qmc"]
+    pruner: Literal["none", "median", "percentile", "asha", "hyperband"]
+    pruner_startup: Index
+    pruner_warmup: Index
+    percentile: Annotated[float, Range(0, 100)]
+    reduction: Annotated[int, Range(2)]
+    seed: Index
+    goal: str | list[str] | None
+    direction: Literal["max", "min"] | list[Literal["max", "min"]] | None
+    storage: str | None
+    space: dict[str, object]

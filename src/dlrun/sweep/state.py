@@ -1,0 +1,172 @@
+"""The state of a sweep: sweep.json in its folder, readable, replaced whole, written by one process at a time."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import dlrun
+from dlrun.errors import UserError, check_state
+from dlrun.folders import write_whole
+
+FORMAT = 1
+OPEN = ("waiting", "running", "stopped")  # to be done, or gone on with
+DONE = ("finished", "pruned")  # any other word: it failed
+KINDS = {
+    **dict.fromkeys(("version", "started", "cwd", "study"), str),
+    **dict.fromkeys(("command", "flags", "arguments", "goals"), list),
+    **{"owner": dict, "total": int},
+}
+
+
+@dataclass
+class Job:
+    """One point of the sweep. code: the exit code of its process. values: its goal and what was tested.
+
+    pid, born: its process while it runs, and when that one started. trial: its number in Optuna's study.
+    """
+
+    number: int
+    overrides: list[str]
+    status: str = "waiting"
+    code: int | None = None
+    seconds: float | None = None
+    values: dict[str, float | None] = field(default_factory=dict)
+    error: str | None = None
+    pid: int | None = None
+    born: str | None = None
+    trial: int | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        return self.status not in OPEN + DONE
+
+
+class State:
+    """facts: command, flags and cwd of the start; arguments: what the jobs are made of, with an experiment's own sweep;
+
+    goals: the metrics to optimise with "max" or "min", none as long as no job has said; total: the jobs there will be.
+    """
+
+    def __init__(self, folder: Path, facts: dict, jobs: list[Job]) -> None:
+        self.folder, self.facts, self.jobs = folder, facts, jobs
+
+    @classmethod
+    def new(cls, folder: Path, command: dict[str, list[str]], jobs: list[Job], total: int, goals: list) -> "State":
+        now = datetime.now().isoformat(timespec="seconds")
+        facts = {"version": dlrun.__version__, "started": now, "cwd": os.getcwd(), "owner": owner()}
+        facts["study"] = f"dl-run {folder.parent.name}/{folder.name} {os.getpid()}@{socket.gethostname()}"
+        return cls(folder, {**facts, **command, "goals": goals, "total": total}, jobs)
+
+    @property
+    def total(self) -> int:
+        return max(self.facts["total"], len(self.jobs))
+
+    def run_folder(self, job: Job) -> Path:
+        return self.folder / str(job.number)
+
+    def log(self, job: Job) -> Path:
+        return self.folder / "logs" / f"{job.number}.log"
+
+    def save(self) -> None:
+        """On the disk before this returns. A line for each job."""
+        head = json.dumps({"format": FORMAT, **self.facts, "jobs": []}, indent=1)
+        lines = ",\n  ".join(json.dumps(asdict(job)) for job in self.jobs)
+        write_whole(self.folder / "sweep.json", head[: head.rindex("[]")] + f"[\n  {lines}\n ]\n}}\n", durable=True)
+
+
+def owner() -> dict:
+    return {"pid": os.getpid(), "host": socket.gethostname()}
+
+
+def load_state(folder: Path) -> State:
+    """Read sweep.json. Raises UserError where the folder is no sweep's or the file is damaged."""
+    path = folder / "sweep.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            raise ValueError(f"its format is not {FORMAT}")
+        jobs = [Job(**fields) for fields in found.pop("jobs")]
+        del found["format"]
+        check_state(found, KINDS)
+        for number, job in enumerate(jobs):
+            words = [*job.overrides, job.status]
+            if job.number != number or not all(isinstance(word, str) for word in words):
+                raise ValueError(f"job {number} is not what was saved there")
+    except OSError as error:
+        raise UserError(
+            f"sweep.resume={folder}: this folder is not a sweep's: cannot read sweep.json: {error.strerror}\n"
+            "  expected the folder that dl-run -m printed when it started, or sweep.resume=last"
+        ) from None
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(
+            f"sweep.resume={folder}: {path} is damaged: {str(error).splitlines()[0]}\n"
+            "  expected the file as dl-run wrote it; restore it (the jobs' folders and results.csv are untouched)"
+        ) from None
+    return State(folder, found, jobs)
+
+
+def find_sweep(which: str, output_dir: str) -> Path:
+    """The folder of a sweep; `last` is the one that was started last. Raises UserError where there is none."""
+    if which == "last":
+        started = [path for pattern in ("*", "*/*") for path in Path(output_dir).glob(f"{pattern}/multirun.yaml")]
+        if not started:
+            where = Path(output_dir).resolve()
+            raise UserError(
+                f"sweep.resume=last: there is no sweep under {where}\n  expected one; output_dir=... looks elsewhere"
+            )
+        return max(started, key=lambda path: path.stat().st_mtime).parent
+    folder = Path(which)
+    if not which or not (folder / "sweep.json").is_file():
+        is_run = (folder / ".hydra" / "config.yaml").is_file()
+        why = "no such folder" if not folder.exists() else "it holds no sweep.json"
+        raise UserError(
+            f"sweep.resume={which}: this folder is not a sweep's: {'it is a single run' if is_run else why}\n"
+            "  expected "
+            + (f"dl-run resume={which} for a run" if is_run else "the folder that dl-run -m printed when it started")
+            + ", or sweep.resume=last"
+        )
+    return folder
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The one that works on this sweep. Raises UserError with the name of the other where there is one already."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        who = load_state(folder).facts["owner"]
+        raise UserError(
+            f"the sweep in {folder} is in use: process {who.get('pid')} on host {who.get('host')} runs it\n"
+            "  wait for it, or stop it (Ctrl-C there, or kill): nothing is lost, and it can be resumed"
+        ) from None
+    except OSError as error:
+        raise UserError(f"cannot write to the sweep's folder {folder}: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def differences(before: object, now: object, path: str = "") -> list[str]:
+    """What differs between two plain configs, a line for each key."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = list(dict.fromkeys([*before, *now]))
+        missing = "(not there)"
+        return [
+            line
+            for key in keys
+            for line in differences(before.get(key, missing), now.get(key, missing), f"{path}.{key}" if path else key)
+        ]
+    return [] if before == now else [f"{path}: {_shown(before)} when it was started, now {_shown(now)}"]
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

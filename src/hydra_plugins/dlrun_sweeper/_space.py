@@ -1,0 +1,110 @@
+"""What is swept, read from Hydra's overrides: each parameter's values, or the interval that they lie in."""
+
+import math
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Transformer
+from hydra.errors import OverrideParseException
+
+from dlrun.errors import UserError, nearest
+from dlrun.sweep.axes import Axis
+from dlrun.sweep.zips import is_zip, key_of, members
+
+
+def read_axes(arguments: list[str], loader: ConfigLoader) -> list[Axis]:
+    """An axis for each argument; the last one of a key counts. Raises UserError where one is no space."""
+    parser = OverridesParser.create(config_loader=loader)
+    axes: dict[str, Axis] = {}
+    for argument in arguments:
+        axis = _zipped(argument, parser) if is_zip(argument) else _axis(argument, _parsed(argument, parser))
+        axes[axis.name] = axis
+    owners: dict[str, Axis] = {}
+    for axis in axes.values():
+        for key in axis.keys:
+            if other := owners.get(key.lstrip("+")):
+                raise UserError(
+                    f"{axis.argument}: {key} is in {other.argument} too\n  expected each parameter in one place"
+                )
+            owners[key.lstrip("+")] = axis
+    return list(axes.values())
+
+
+def _parsed(argument: str, parser: OverridesParser) -> Override:
+    try:
+        return parser.parse_overrides([argument])[0]
+    except OverrideParseException as error:
+        if "empty choice" in str(error):
+            raise UserError(f"{argument}: it holds no value\n  expected one at least, as in choice(1,2)") from None
+        raise
+
+
+def _axis(argument: str, override: Override) -> Axis:
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        value = "" if override.is_delete() and override.value() is None else override.get_value_element_as_str()
+        return Axis([key], [[key if override.is_delete() and not value else f"{key}={value}"]], None, argument)
+    tags = getattr(override.value(), "tags", None) or set()
+    if unknown := sorted(tags - {"log"}):
+        raise UserError(
+            f"{argument}: nothing reads the tag {unknown[0]!r}{nearest(unknown[0], ['log'])}\n  expected tag(log,...)"
+        )
+    if isinstance(override.value(), IntervalSweep):
+        return Axis([key], [], _interval(argument, override.value()), argument)
+    if tags:
+        raise UserError(f"{argument}: only an interval has a scale\n  expected tag(log,interval(low,high)), or no tag")
+    return Axis([key], [[f"{key}={value}"] for value in _values(argument, override)], None, argument)
+
+
+def _values(argument: str, override: Override) -> list[str]:
+    found = override.value()
+    if isinstance(found, RangeSweep) and found.step == 0:
+        raise UserError(f"{argument}: its step is 0\n  expected range(start,stop,step)")
+    values = [Transformer.str(value) for value in override.sweep_iterator()]
+    if not values:
+        raise UserError(
+            f"{argument}: it holds no value\n"
+            "  expected one at least; range(start,stop) ends before stop, so stop > start"
+        )
+    return values
+
+
+def _interval(argument: str, found: IntervalSweep) -> tuple[float, float, bool, bool]:
+    low, high, is_log = found.start, found.end, "log" in found.tags
+    if not all(map(math.isfinite, (low, high))):
+        raise UserError(f"{argument}: its bounds are {low} and {high}\n  expected two finite numbers")
+    if low >= high:
+        way = f"the wrong way round: expected interval({high:g},{low:g})" if low > high else "the same"
+        raise UserError(f"{argument}: its bounds are {way}\n  expected the lower one first, as in interval(0.1,0.5)")
+    if is_log and low <= 0:
+        raise UserError(
+            f"{argument}: a logarithmic scale has no {low:g}\n"
+            "  expected bounds > 0, as in tag(log,interval(1e-4,1e-1)), or an interval without the tag"
+        )
+    return low, high, is_log, isinstance(low, int) and isinstance(high, int)
+
+
+def _zipped(argument: str, parser: OverridesParser) -> Axis:
+    columns = []
+    for key, value in members(argument):
+        override = _parsed(f"{key}={value}", parser)
+        held = override.value()
+        if isinstance(held, IntervalSweep) or getattr(held, "shuffle", False):
+            raise UserError(f"{argument}: {value} has no order to go by\n  expected choice(...), range(...) or a list")
+        if override.is_sweep_override():
+            values = _values(argument, override)
+        elif isinstance(held, list) and held:
+            values = [Transformer.str(item) for item in override._value]
+        else:
+            raise UserError(f"{argument}: {key} has one value\n  expected choice(...), range(...) or a list of them")
+        columns.append([f"{override.get_key_element()}={item}" for item in values])
+    lengths = {len(column) for column in columns}
+    if len(lengths) > 1:
+        counts = ", ".join(f"{key_of(column[0])} has {len(column)}" for column in columns)
+        raise UserError(f"{argument}: {counts}\n  expected as many values for each")
+    return Axis(
+        [column[0].partition("=")[0] for column in columns],
+        [list(row) for row in zip(*columns, strict=True)],
+        None,
+        argument,
+    )

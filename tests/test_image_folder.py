@@ -1,0 +1,458 @@
+"""Folders of pictures: what is in them, how it is split, decoded, cached, read ahead; and what is wrong with them."""
+
+import json
+import os
+import struct
+import zlib
+from pathlib import Path
+from signal import SIGTERM
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Picture
+from runs import assert_same, compose, train
+from toys import CPU, section
+
+from dlrun.build import build
+from dlrun.data import decode, picture_cache, resident, streamed
+from dlrun.data.image_folder import ImageFolder
+from dlrun.data.picture_lists import split
+from dlrun.errors import DataError, UserError
+from dlrun.spec import Image
+
+CLASSES = ("ant", "bee", "cat", "dog")
+
+
+def write_folder(root: Path, count: int = 40, side: int = 12, classes: tuple[str, ...] = CLASSES) -> Path:
+    """Noise of several kinds of files, `count` in all; the red of the first pixel names the picture."""
+    rng = np.random.RandomState(0)
+    kinds = [("RGB", "bmp"), ("RGBA", "png"), ("P", "gif"), ("L", "PNG")]
+    for i in range(count):
+        mode, suffix = kinds[i % len(kinds)]
+        folder = root / "pictures" / classes[i % len(classes)]
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = Picture.fromarray(rng.randint(0, 256, (side, side, 3), dtype=np.uint8))
+        picture.convert(mode).save(folder / f"{i:03d}.{suffix}")
+    return root
+
+
+def make(data_dir: Path, load: bool = True, **keys) -> ImageFolder:
+    """The data set `pictures` under `data_dir`, 8x8 in batches of 4."""
+    defaults = dict(data_dir=str(data_dir), batch_size=4, eval_batch_size=5, spec=Image((3, 8, 8)))
+    given = {key: value for key, value in section("data", "image_folder").items() if key not in ("_target_", "augment")}
+    augment = build(section("data", "image_folder")["augment"] | keys.pop("augment", {}))
+    data = ImageFolder(**given | defaults | keys, augment=augment)
+    if load:
+        data.load(CPU)
+    return data
+
+
+def parts(data: ImageFolder) -> dict[str, list[bytes]]:
+    """Every part's pictures and labels, in order."""
+    return {
+        part: [x.numpy().tobytes() + bytes([y]) for xs, ys in data.batches(part) for x, y in zip(xs, ys, strict=True)]
+        for part in ("train", "val", "test")
+    }
+
+
+def caches(root: Path) -> list[Path]:
+    return sorted((root / "cache").glob("*.npy"))
+
+
+# What is there
+
+
+def test_class_folders_are_found_split_and_decoded_once(tmp_path):
+    write_folder(tmp_path)
+    data = make(tmp_path)
+    assert data.spec == Image((3, 8, 8), 4, CLASSES)
+    assert [data.size(part) for part in ("train", "val", "test")] == [24, 8, 8]
+    for part in ("train", "val", "test"):  # stratified
+        y = torch.cat([y for _, y in data.batches(part)])
+        assert torch.bincount(y).tolist() == [data.size(part) // 4] * 4
+    found = parts(data)
+    assert len({*found["train"], *found["val"], *found["test"]}) == 40
+    (cache,) = caches(tmp_path)
+    made = cache.stat().st_mtime_ns
+    assert parts(make(tmp_path)) == found and cache.stat().st_mtime_ns == made
+    assert make(tmp_path, spec=Image((1, 8, 8))).spec == Image((1, 8, 8), 4, CLASSES)
+    assert len(caches(tmp_path)) == 2 and {p.suffix for p in cache.parent.iterdir()} == {".npy", ".json"}
+
+
+def test_labels_are_those_of_the_folders(tmp_path):
+    for k, name in enumerate(CLASSES):
+        (tmp_path / "pictures" / name / "deeper").mkdir(parents=True)
+        for i in range(3):
+            Picture.new("L", (5, 9), 60 * k).save(tmp_path / "pictures" / name / ("deeper" if i else "") / f"{i}.png")
+    (tmp_path / "pictures" / ".hidden").mkdir()
+    Picture.new("L", (5, 9), 255).save(tmp_path / "pictures" / ".hidden" / "x.png")
+    (tmp_path / "pictures" / "ant" / "loop").symlink_to(tmp_path / "pictures")
+    for labels in (CLASSES, CLASSES[::-1]):
+        data = make(tmp_path, spec=Image((1, 8, 8), labels=labels), mean=[0.0], std=[1.0])
+        assert data.spec.labels == labels
+        for x, y in data.batches("train"):
+            assert [60 * CLASSES.index(labels[k]) for k in y] == (x[:, 0, 0, 0] * 255).round().tolist()
+
+
+def test_flat_folders_have_no_classes(tmp_path):
+    write_folder(tmp_path)
+    assert make(tmp_path, layout="flat").spec.classes is None
+    for path in (tmp_path / "pictures").glob("*/*"):
+        path.rename(tmp_path / "pictures" / path.name)
+    for folder in (tmp_path / "pictures").glob("*/"):
+        folder.rmdir()
+    data = make(tmp_path)
+    assert data.spec == Image((3, 8, 8)) and data.size("train") == 24
+
+
+def test_a_csv_gives_the_split_of_the_folders_it_was_written_from(tmp_path):
+    write_folder(tmp_path)
+    (tmp_path / "pictures" / "cat" / "a, b.bmp").write_bytes((tmp_path / "pictures" / "ant" / "000.bmp").read_bytes())
+    for stratify in (False, True):
+        plain = make(tmp_path, stratify=stratify)
+        written = make(tmp_path, stratify=stratify, write_csv=True)
+        rows = (tmp_path / "pictures" / "images.csv").read_text().splitlines()
+        assert len(rows) == 41 and {row.rpartition(",")[2] for row in rows} == set("0123")
+        read = make(tmp_path, stratify=stratify, layout="csv")
+        assert read.spec == plain.spec and parts(read) == parts(plain) == parts(written)
+        (tmp_path / "pictures" / "images.csv").unlink()
+
+
+def test_the_books_csv_is_read(tmp_path):
+    """Paths begin with the root's name, with the separators of Windows; labels are numbers; parts go by the rows."""
+    write_folder(tmp_path, 10, classes=("b", "a"))
+    names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*"))[::-1]
+    rows = [name.replace("/", "\\") + f",{int('/b/' in name)}\n" for name in names]
+    (tmp_path / "pictures" / "images.csv").write_text("".join(rows))
+    data = make(tmp_path, stratify=False)
+    assert data.spec.labels == ("a", "b")
+    assert [[int(y) for _, ys in data.batches(part) for y in ys] for part in ("val", "test")] == [[0, 0], [0, 0]]
+    (tmp_path / "own.csv").write_text(
+        "file,class\n" + "".join(f"{tmp_path / n},{i % 2}x\n" for i, n in enumerate(names))
+    )
+    other = make(tmp_path, csv=str(tmp_path / "own.csv"))
+    assert other.spec.labels == ("0x", "1x") and other.size("train") == 6
+
+
+@pytest.mark.parametrize("stratify", [False, True])
+def test_parts_are_a_partition_and_folds_cover_what_is_not_test(stratify):
+    labels = np.random.RandomState(1).randint(0, 4, 1122)
+    parts = split(labels, (0.6, 0.2, 0.2), stratify, 0, 0)
+    assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(1122))
+    if not stratify:
+        assert [len(rows) for rows in parts.values()] == [673, 224, 225], "the book's"
+        assert parts["test"][0] == 897
+    for k in range(4):
+        share = [(labels[rows] == k).sum() / (labels == k).sum() for rows in parts.values()]
+        assert not stratify or np.allclose(share, (0.6, 0.2, 0.2), atol=0.01)
+    held = [split(labels, (0.6, 0.2, 0.2), stratify, 5, fold) for fold in range(5)]
+    assert all(np.array_equal(found["test"], parts["test"]) for found in held)
+    everything = np.sort(np.concatenate([found["val"] for found in held]))
+    assert np.array_equal(everything, np.sort(np.concatenate([parts["train"], parts["val"]])))
+    assert all(not set(found["train"]) & set(found["val"]) for found in held)
+
+
+# Decoding
+
+
+def test_pictures_of_all_kinds(tmp_path):
+    """Transparent pixels are white; the middle is kept, or both sides are stretched; 16 bits keep the upper 8."""
+    wide = Picture.new("RGB", (24, 8), "black")
+    wide.paste("red", (8, 0, 16, 8))
+    turned = Picture.new("RGB", (8, 24), "blue")
+    turned.paste("black", (0, 0, 8, 12))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # the camera was held upright
+    palette = Picture.new("P", (8, 8), 1)
+    palette.putpalette([0, 0, 0, 10, 200, 30])
+    files = {
+        "clear.png": Picture.new("RGBA", (8, 8), (9, 9, 9, 0)),
+        "wide.png": wide,
+        "deep.png": Picture.fromarray(np.full((8, 8), 0x80FF, np.uint16)),
+        "palette.png": palette,
+        "grey.png": Picture.new("LA", (8, 8), (70, 255)),
+        "cmyk.tif": Picture.new("CMYK", (8, 8), (0, 255, 255, 0)),
+    }
+    for name, picture in files.items():
+        picture.save(tmp_path / name)
+    turned.save(tmp_path / "turned.png", exif=exif)
+    shape = (3, 8, 8)
+    plain = {"clear.png": (255, 255, 255), "wide.png": (255, 0, 0), "deep.png": (128, 128, 128)}
+    plain |= {"palette.png": (10, 200, 30), "grey.png": (70, 70, 70), "cmyk.tif": (255, 0, 0)}
+    for name, colour in plain.items():
+        assert (decode.read(tmp_path / name, shape, "cover") == np.array(colour, np.uint8)[:, None, None]).all(), name
+    found = decode.read(tmp_path / "turned.png", (3, 8, 24), "stretch")
+    assert (found[2, :, :11] == 255).all() and (found[2, :, 13:] == 0).all(), "turned by its EXIF entry"
+    stretched = decode.read(tmp_path / "wide.png", (3, 8, 24), "stretch")
+    assert (stretched[0, :, 8:16] == 255).all() and (stretched[0, :, :8] == 0).all()
+    assert decode.read(tmp_path / "wide.png", (1, 8, 8), "cover").shape == (1, 8, 8)
+
+
+def test_a_large_jpeg_decoded_at_a_fraction_is_the_same_but_for_a_little(tmp_path):
+    ramp = np.linspace(0, 255, 800).astype(np.uint8)
+    Picture.fromarray(np.broadcast_to(ramp, (600, 800)).copy()).save(tmp_path / "a.jpg", quality=95)
+    whole = np.asarray(Picture.open(tmp_path / "a.jpg").resize((16, 12), Picture.Resampling.BICUBIC), int)
+    found = decode.read(tmp_path / "a.jpg", (1, 12, 16), "stretch").astype(int)
+    assert abs(found[0] - whole).max() <= 2
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of a few bytes that claims side x side pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_broken_pictures_and_bombs_are_left_out_and_named(tmp_path, monkeypatch, cores):
+    monkeypatch.setattr(picture_cache, "cores", lambda: cores)
+    monkeypatch.setattr(decode, "LOT", 8)
+    write_folder(tmp_path)
+    before = parts(make(tmp_path, resident=False))
+    folder = tmp_path / "pictures" / "ant"
+    whole = (folder / "000.bmp").read_bytes()
+    victim = next(p for p in sorted(folder.iterdir()) if p.name == "008.bmp")
+    victim.write_bytes(whole[: len(whole) // 2])
+    for name, content in {
+        "zz broken.jpg": b"no picture",
+        "zz bomb.png": bomb(10_000),
+        "zz huge.png": bomb(60_000),
+    }.items():
+        (tmp_path / "pictures" / "bee" / name).write_bytes(content)
+    for _ in range(2):  # decoded, and from the cache
+        data = make(tmp_path)
+        said = data.describe()
+        assert "4 of 43 pictures cannot be read and are left out: " in said
+        assert "ant/008.bmp (OSError: image file is truncated" in said
+        assert "bee/zz bomb.png (DecompressionBombWarning" in said and "bee/zz huge.png (DecompressionBombError" in said
+        assert sum(len(rows) for rows in parts(data).values()) == 39
+    (tmp_path / "pictures" / "bee" / "zz bomb.png").unlink()
+    (tmp_path / "pictures" / "bee" / "zz huge.png").unlink()
+    (tmp_path / "pictures" / "bee" / "zz broken.jpg").unlink()
+    after = parts(make(tmp_path))
+    assert sum(len(set(before[part]) - set(after[part])) for part in after) == 1, "the others stay in their parts"
+
+
+def test_processes_give_the_cache_of_one(tmp_path, monkeypatch):
+    write_folder(tmp_path)
+    found = []
+    for cores in (1, 3):
+        monkeypatch.setattr(picture_cache, "cores", lambda cores=cores: cores)
+        monkeypatch.setattr(decode, "LOT", 7)
+        make(tmp_path)
+        (cache,) = caches(tmp_path)
+        found.append(cache.read_bytes())
+        cache.unlink()
+    assert found[0] == found[1]
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
+    write_folder(tmp_path)
+    monkeypatch.setattr(picture_cache, "cores", lambda: 2)
+    monkeypatch.setattr(decode, "LOT", 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(picture_cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+        with pytest.raises(
+            DataError, match=r"the cache of 40 pictures of 3x8x8 needs 0.0 GB, and .* has 0.0 GB of room"
+        ):
+            make(tmp_path)
+    write = decode.write
+    with monkeypatch.context() as patch:
+        patch.setattr(picture_cache, "write", lambda paths, file, *rest: write(paths, "/dev/full", *rest))
+        if os.path.exists("/dev/full"):
+            with pytest.raises(DataError, match="cannot write the cache of pictures .*: No space left on device"):
+                make(tmp_path)
+    assert {path.suffix for path in (tmp_path / "cache").iterdir()} <= {".lock"}
+    assert make(tmp_path).size("train") == 24
+
+
+def test_a_data_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
+    write_folder(tmp_path / "data")
+    (tmp_path / "data" / "cache").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    data = make(tmp_path / "data")
+    assert data.cache.path.parent == tmp_path / "home" / "dl-run" / "cache"
+    assert f"cannot be written to, so the cache is {data.cache.path}" in data.describe()
+    (tmp_path / "file").write_text("")
+    data.cache.path.unlink()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(DataError, match="cannot write to the data folder .*cache"):
+        make(tmp_path / "data")
+
+
+def test_a_damaged_cache_is_told(tmp_path):
+    write_folder(tmp_path)
+    make(tmp_path)
+    (cache,) = caches(tmp_path)
+    whole = cache.read_bytes()
+    for content in (whole[:500], whole[:20], np.lib.format.magic(1, 0)):
+        cache.write_bytes(content)
+        with pytest.raises(DataError, match=r"the cache of pictures .*npy is damaged: [\s\S]*delete it"):
+            make(tmp_path)
+    cache.write_bytes(whole)
+    cache.with_suffix(".json").write_text(json.dumps([1]))
+    with pytest.raises(DataError, match=r"is damaged"):
+        make(tmp_path)
+
+
+# Batches
+
+
+def test_what_was_found_travels_in_the_checkpoint(tmp_path):
+    """A run whose folder is gone still knows its classes, and encodes pictures as before."""
+    write_folder(tmp_path)
+    data = make(tmp_path, resize=(10, 10))
+    x = next(data.batches("val"))[0]
+    spec, stored = data.spec, torch.from_numpy(np.array(data.cache.pixels[data.parts.rows["val"][:5]]))
+    (tmp_path / "pictures").rename(tmp_path / "gone")
+    other = make(tmp_path, load=False, resize=(10, 10))
+    other.restore(data.fitted(), CPU)
+    assert other.spec == spec and torch.equal(other.encode(stored), x)
+
+
+@pytest.mark.parametrize("chunk", [1, 3 * 4 * 192, 2**19])
+def test_batches_read_ahead_are_those_of_the_device(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(resident, "CHUNK_VALUES", chunk)
+    write_folder(tmp_path)
+    keys = dict(
+        resize=(11, 10), augment=dict(flip="both", crop=2, noise=0.1), mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7]
+    )
+    whole, ahead = (make(tmp_path, resident=resident, **keys) for resident in (True, False))
+    assert whole.describe().startswith("resident on cpu") and ahead.describe().startswith("read ahead from its cache")
+    for part in ("train", "val", "test"):
+        for first in range(7 if part == "train" else 1):
+            a, b = (list(data.batches(part, 3, 5, first)) for data in (whole, ahead))
+            assert len(a) == len(b) == (6 - first if part == "train" else 2)
+            assert all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in zip(a, b, strict=True))
+    batches = ahead.batches("train")
+    next(batches)
+    batches.close()  # in mid-epoch
+
+
+def test_what_does_not_fit_is_read_ahead(tmp_path, monkeypatch):
+    write_folder(tmp_path)
+    stored = 40 * 3 * 8 * 8
+    for free, said in (
+        (2 * stored, "resident on cpu"),
+        (2 * stored - 1, "read ahead from its cache, 0.0 MB as uint8 (more"),
+    ):
+        monkeypatch.setattr("dlrun.data.image_folder.free_memory", lambda device, free=free: free)
+        assert make(tmp_path).describe().startswith(said)
+    assert streamed.free_memory(CPU) > 2**20
+
+
+def test_pictures_larger_than_the_net_takes_are_cut(tmp_path):
+    """At random where it trains, in the middle elsewhere; flips by their axes."""
+    (tmp_path / "pictures").mkdir()
+    grid = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    for i in range(10):
+        Picture.fromarray(grid).save(tmp_path / "pictures" / f"{i}.png")
+    keys = dict(spec=Image((1, 8, 8)), resize=(10, 10), mean=[0.0], std=[1 / 255], split=(0.6, 0.2, 0.2))
+    data = make(tmp_path, **keys)
+    assert all((x == torch.tensor(grid[1:9, 1:9])).all() for part in ("val", "test") for x, _ in data.batches(part))
+    seen = [x[0] for epoch in range(40) for xs, _ in data.batches("train", 0, epoch) for x in xs.round()]
+    corners = {int(x[0, 0]) for x in seen}
+    assert corners == {0, 1, 2, 10, 11, 12, 20, 21, 22}
+    assert all((x - x[0, 0] == torch.tensor(grid[:8, :8])).all() for x in seen)
+    for flip, signs in ((True, {(10, 1), (10, -1)}), ("vertical", {(10, 1), (-10, 1)}),
+                        ("both", {(10, 1), (10, -1), (-10, 1), (-10, -1)})):  # fmt: skip
+        flipped = make(tmp_path, augment=dict(flip=flip), **keys)
+        xs = [x[0] for epoch in range(10) for xs, _ in flipped.batches("train", 0, epoch) for x in xs.round()]
+        assert {(int(x[1, 0] - x[0, 0]), int(x[0, 1] - x[0, 0])) for x in xs} == signs
+
+
+@pytest.mark.parametrize("read", ["true", "false"])
+def test_a_run_on_a_folder_resumes_to_the_bit(tmp_path, read):
+    write_folder(tmp_path)
+    keys = ["data.spec.shape=[3,8,8]", "data.resize=[10,10]", "data.augment.flip=true", "data.batch_size=4"]
+    keys += ["trainer.epochs=2", "trainer.device=cpu", "trainer.checkpoint_gap=0", "model.hidden=[8]"]
+    config = compose("data=image_folder", f"data_dir={tmp_path}", f"data.resident={read}", *keys)
+    train(tmp_path / "a", config, finish=True)
+    for step in (2, 7):
+        train(tmp_path / "b", config, resumed=step > 2, signals={step: SIGTERM})
+    assert train(tmp_path / "b", config, resumed=True, finish=True).reason == "finished"
+    assert_same(tmp_path / "a", tmp_path / "b")
+
+
+# What is wrong
+
+
+def test_bad_folders_are_told(tmp_path):
+    with pytest.raises(DataError, match=r"data.root=pictures: neither .* nor .* is a folder\n  expected pictures"):
+        make(tmp_path)
+    with pytest.raises(DataError, match=r"data.root=/nowhere: /nowhere is no folder"):
+        make(tmp_path, root="/nowhere")
+    (tmp_path / "pictures" / "ant").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"has no pictures\n  expected a folder of .bmp, .gif"):
+        make(tmp_path)
+    for i in range(3):
+        (tmp_path / "pictures" / "ant" / f"{i}.png").write_bytes(b"")
+    with pytest.raises(DataError, match="none of the 3 pictures in .* can be read, such as ant/0.png"):
+        make(tmp_path)
+    write_folder(tmp_path / "b")
+    loose = tmp_path / "b" / "pictures" / "loose.png"
+    loose.write_bytes(b"")
+    with pytest.raises(DataError, match="has 1 pictures beside its folders, such as loose.png"):
+        make(tmp_path / "b")
+    loose.unlink()
+    (tmp_path / "b" / "pictures" / "eel").mkdir()
+    one = tmp_path / "b" / "pictures" / "eel" / "1.png"
+    one.write_bytes(b"")
+    with pytest.raises(DataError, match=r"has classes of fewer than 3 pictures: eel \(1\)\n  expected one to train"):
+        make(tmp_path / "b")
+    one.unlink()
+    for i in range(3):
+        (one.parent / f"{i}.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"the train part has no picture of eel\n  expected all classes"):
+        make(tmp_path / "b")
+    (tmp_path / "b" / "pictures" / "eel").rename(tmp_path / "b" / "pictures" / "Dog ")
+    with pytest.raises(DataError, match="names differ by case or blanks only: 'Dog ', 'dog'"):
+        make(tmp_path / "b")
+
+
+@pytest.mark.parametrize(("keys", "said"), [
+    (dict(spec=Image((4, 8, 8))), r"data.spec.shape=\[4, 8, 8\]: expected channels \(1 or 3\)"),
+    (dict(resize=(8, 7)), r"data.resize=\[8, 7\] is smaller than data.spec.shape=\[3, 8, 8\]"),
+    (dict(spec=Image((3, 8, 8), None, ("ant", "ant"))), "data.spec.labels has 'ant' more than once"),
+    (dict(spec=Image((3, 8, 8), 3, ("ant", "bee"))), "data.spec.labels has 2 names, data.spec.classes=3"),
+    (dict(spec=Image((3, 8, 8), 5)), r"has 4 classes \(ant, bee, cat, dog\), data.spec.classes=5"),
+    (dict(spec=Image((3, 8, 8), None, ("ant", "bee"))), "has the classes ant, bee, cat, dog\n  expected data.spec"),
+    (dict(spec=Image((3, 8, 8), 4), layout="flat"), "data.layout=flat is for pictures without labels"),
+    (dict(layout="csv"), r"data.csv=images.csv: there is no file .*\n  expected rows of path and label"),
+    (dict(split=(0.6, 0.3, 0.2)), r"data.split=\[0.6, 0.3, 0.2\]: expected three shares > 0"),
+    (dict(folds=3, fold=3), "data.folds=3 data.fold=3"),
+    (dict(mean=[0.1, 0.2]), r"data.mean=\[0.1, 0.2\] data.std=\[0.5\]"),
+])  # fmt: skip
+def test_bad_settings_are_told(tmp_path, keys, said):
+    write_folder(tmp_path)
+    with pytest.raises(UserError, match=said):
+        make(tmp_path, **keys)
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("", "names no pictures"),
+    ("ant/000.bmp\n", "line 1: 'ant/000.bmp'\n  expected two columns"),
+    ("ant/000.bmp,0\nant/nothing.jpg,0\nbee/nothing.jpg,1\n",
+     "names 2 pictures that are not there: ant/nothing.jpg, bee/nothing.jpg\n  expected paths relative to"),
+    ("ant/000.bmp,ant\nbee/001.png,bee\npictures/ant/000.bmp,bee\n", "names pictures/ant/000.bmp twice, in lines 1 "),
+    ("ant/000.bmp,ant\nbee/001.png,bee\n", r"has classes of fewer than 3 pictures: ant \(1\), bee \(1\)"),
+    (b"\xff\xfe\x00", "cannot read data.csv=.*expected UTF-8 text"),
+])  # fmt: skip
+def test_bad_csvs_are_told(tmp_path, text, said):
+    write_folder(tmp_path)
+    (tmp_path / "pictures" / "images.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DataError, match="(?s)" + said):
+        make(tmp_path)
+
+
+@pytest.mark.slow
+def test_pokemon():
+    data = build(section("data", "pokemon"))
+    data.load(CPU)
+    assert [data.size(part) for part in ("train", "val", "test")] == [700, 233, 234]
+    x, _ = next(data.batches("train"))
+    assert x.shape == (32, 3, 224, 224)

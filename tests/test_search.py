@@ -1,0 +1,280 @@
+"""Spaces and their refusals; the search: by every sampler, killed at any point, pruned, in a database."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from test_sweep_killed import left_running, of, results, start, state, trials
+
+from dlrun.build import CONFIGS
+from dlrun.errors import UserError
+from dlrun.sweep.axes import Axis, grid
+from dlrun.sweep.opening import begun, reopened
+from dlrun.sweep.search import Optuna
+from dlrun.sweep.settings import Search
+from dlrun.sweep.zips import is_zip
+from hydra_plugins.dlrun_sweeper._space import read_axes
+
+LOG = Axis(["lr"], [], (1e-4, 1e-1, True, False), "lr=tag(log,interval(1e-4,1e-1))")
+LINE = Axis(["p"], [], (0.0, 0.5, False, False), "p=interval(0,0.5)")
+WIDTH = Axis(["n"], [], (1, 64, True, True), "n=tag(log,int(interval(1,64)))")
+CHOICE = Axis(["net"], [["net=a"], ["net=b"], ["net=c"]], None, "net=choice(a,b,c)")
+PAIRS = Axis(["k", "m"], [["k=1", "m=[2]"], ["k=3", "m=[4]"]], None, "zip(k=choice(1,3),m=choice([2],[4]))")
+FIXED = Axis(["epochs"], [["epochs=3"]], None, "epochs=3")
+
+
+def settings(**keys: object) -> Search:
+    found = {}
+    for name in ("grid", "optuna"):
+        found |= yaml.safe_load((CONFIGS / "sweep" / f"{name}.yaml").read_text())
+    return Search(**{k: v for k, v in (found | keys).items() if k not in ("_target_", "defaults")})
+
+
+# --- spaces -----------------------------------------------------------------------------------------------------------
+
+
+def test_axes_are_read_and_multiplied():
+    axes = read_axes(["a=1,2", "+b=choice([1],[2,3])", "c=range(0,3)", "d=x y", "~e", "a=3,4"], None)
+    assert [axis.name for axis in axes] == ["a", "b", "c", "d", "~e"]
+    points = grid(axes)
+    assert len(points) == 12 and points[0] == ["a=3", "+b=[1]", "c=0", "d=x\\ y", "~e"]
+    assert points[-1] == ["a=4", "+b=[2,3]", "c=2", "d=x\\ y", "~e"]
+    (axis,) = read_axes(["n=tag(log,int(interval(1,64)))"], None)
+    assert (axis.keys, axis.interval) == (["n"], (1, 64, True, True))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pair=zip(a.b=choice([1],[2,3]),c=[x,y])",
+        "zip( a.b=choice([1],[2,3]) , c=choice(x,y))",
+        "zip(a.b=[[1],[2,3]],c=x,y)",
+    ],
+)
+def test_zipped_values_go_together(text):
+    if text.endswith("c=x,y)"):  # a comma stands between two parameters
+        with pytest.raises(UserError, match="cannot read 'y'\n  expected zip"):
+            read_axes([text], None)
+        return
+    assert is_zip(text)
+    (pair, seed) = read_axes([text, "seed=0,1"], None)
+    assert pair.rows == [["a.b=[1]", "c=x"], ["a.b=[2,3]", "c=y"]] and pair.name == "a.b,c"
+    assert grid([pair, seed])[1] == ["a.b=[1]", "c=x", "seed=1"] and len(grid([pair, seed])) == 4
+
+
+BAD = {
+    "a=choice()": "a=choice(): it holds no value\n  expected one at least",
+    "a=range(3,3)": "a=range(3,3): it holds no value",
+    "a=range(0,3,0)": "a=range(0,3,0): its step is 0",
+    "a=interval(2,1)": "its bounds are the wrong way round: expected interval(1,2)",
+    "a=interval(1,1)": "its bounds are the same",
+    "a=interval(0,inf)": "its bounds are 0.0 and inf\n  expected two finite numbers",
+    "a=tag(log,interval(0,1))": "a logarithmic scale has no 0\n  expected bounds > 0, as in tag(log,interval(",
+    "a=tag(log,interval(-1,1))": "a logarithmic scale has no -1",
+    "a=tag(lg,interval(1,2))": "nothing reads the tag 'lg'; did you mean 'log'?",
+    "a=tag(log,choice(1,2))": "only an interval has a scale",
+    "zip(a=choice(1,2))": "there is nothing to go with its one key",
+    "zip(a=choice(1,2),a=choice(3,4))": "one key is there twice",
+    "zip(a=choice(1,2),b=choice(3,4,5))": "a has 2, b has 3\n  expected as many values for each",
+    "zip(a=interval(1,2),b=choice(3,4))": "interval(1,2) has no order to go by",
+    "zip(a=shuffle(1,2),b=choice(3,4))": "shuffle(1,2) has no order",
+    "zip(a=1,b=choice(3,4))": "a has one value",
+    "zip(a,b=choice(3,4))": "cannot read 'a'",
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_what_is_no_space(text):
+    with pytest.raises(UserError) as error:
+        read_axes([text], None)
+    assert str(error.value).startswith(f"{text}: ") and BAD[text] in str(error.value)
+
+
+def test_one_parameter_in_two_places():
+    with pytest.raises(UserError, match="a is in a=1,2 too\n  expected each parameter in one place"):
+        read_axes(["a=1,2", "zip(a=[1,2],b=[3,4])"], None)
+
+
+# --- the search -------------------------------------------------------------------------------------------------------
+
+REFUSED = [
+    ({}, [FIXED], "sweep=optuna: the space is empty\n  expected one parameter at least"),
+    ({"sampler": "cmaes"}, [LOG, CHOICE], "net=choice(a,b,c): sweep.sampler=cmaes takes numbers"),
+    ({"sampler": "cmaes"}, [LOG], "sweep.sampler=cmaes works with two parameters or more"),
+    ({"sampler": "grid"}, [LOG], "sweep.sampler=grid takes values"),
+    ({"goal": "test/acc"}, [LOG], "sweep.goal=test/acc: the test part is no one's to choose by"),
+    (
+        {"goal": ["val/acc", "val/loss"], "pruner": "asha"},
+        [LOG],
+        "sweep.pruner=asha works with one goal, and there are 2",
+    ),
+    (
+        {"goal": ["val/acc", "val/loss"], "direction": ["max"]},
+        [LOG],
+        'sweep.direction=["max"]: expected one for each of 2',
+    ),
+    ({"storage": "nodb://me:secret@here/x"}, [LOG], "sweep.storage=nodb://me:***@here/x: cannot reach it: "),
+    (
+        {"storage": "sqlite:////no/such/folder/x.db"},
+        [LOG],
+        "cannot reach it: (sqlite3.OperationalError) unable to open",
+    ),
+]
+
+
+@pytest.mark.parametrize(("keys", "axes", "text"), REFUSED)
+def test_a_search_that_cannot_start(keys, axes, text):
+    with pytest.raises(UserError) as error:
+        Optuna(settings(**keys), axes, 3)
+    assert text in str(error.value)
+
+
+def test_a_search_without_optuna(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(UserError, match=r"needs Optuna, and there is none here: .*\n  install it: pip install 'dl-run"):
+        Optuna(settings(), [LOG], 3)
+
+
+def search(folder: Path, axes: list[Axis], num: int, killed: bool, **keys: object) -> list[list[str]]:
+    """Ask and tell in this process: the points. killed: all but what is on the disk is forgotten, all the time."""
+    chosen, points = settings(trials=num, **keys), []
+    goal = {"status": "finished", "goal": "val/loss", "scores": {"val/loss": "min", "val/acc": "max"}}
+
+    def opened() -> object:
+        there = list(folder.glob("*/*_sweep"))
+        if there:
+            return reopened(there[0], chosen, lambda state: None)
+        return begun(
+            folder, chosen, {"command": [], "flags": [], "arguments": []}, [], {"multirun.yaml": "", "base": {}}
+        )
+
+    while len(points) < num:
+        with opened() as now:
+            plan = Optuna(chosen, axes, 3)
+            plan.open(now)
+            while (job := plan.more(now)) is not None:
+                if killed and job.number == len(points) and job.number % 3 == 1 and not hasattr(search, "died"):
+                    search.died = True  # asked, and not yet in the state
+                    break
+                vars(search).pop("died", None)
+                points.append(job.overrides)
+                run = now.run_folder(job)
+                run.mkdir(exist_ok=True)
+                (run / "summary.json").write_text(json.dumps(goal))
+                job.status, job.values = (
+                    "finished",
+                    {"val/loss": len(str(job.overrides)) + job.number % 5, "val/acc": 0.5},
+                )
+                if killed and job.number % 2:
+                    now.save()
+                    break  # told nobody yet
+                plan.tell(job, run)
+                now.save()
+                if killed:
+                    break
+            else:
+                break
+    with opened() as now:  # what nobody was told
+        plan = Optuna(chosen, axes, 3)
+        plan.open(now)
+        assert plan.more(now) is None
+    return points
+
+
+@pytest.mark.parametrize(
+    ("sampler", "axes"),
+    [
+        ("tpe", [LOG, PAIRS, FIXED, CHOICE, WIDTH]),
+        ("random", [LOG, LINE, CHOICE]),
+        ("grid", [CHOICE, FIXED, PAIRS]),
+        ("cmaes", [LOG, LINE, WIDTH]),
+        ("qmc", [LOG, LINE]),
+    ],
+)
+def test_a_search_that_is_killed_asks_for_the_same_points(tmp_path, sampler, axes):
+    """Killed between ask and state, between end and tell: none lost, none repeated, the same as never killed."""
+    num = 6 if sampler == "grid" else 14
+    whole = search(tmp_path / "whole", axes, num, False, sampler=sampler)
+    assert search(tmp_path / "killed", axes, num, True, sampler=sampler) == whole
+    assert len(set(map(str, whole))) == num
+    for axis in axes:
+        values = [dict(o.partition("=")[::2] for o in point)[axis.keys[0]] for point in whole]
+        if axis.interval:
+            low, high, _, is_int = axis.interval
+            assert all(low <= float(v) <= high for v in values) and (not is_int or all(v.isdigit() for v in values))
+        else:
+            assert {f"{axis.keys[0]}={v}" for v in values} == {row[0] for row in axis.rows}
+
+
+def test_several_goals_in_a_database(tmp_path):
+    import optuna
+
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    search(tmp_path / "a", [LOG], 4, True, sampler="random", goal=["val/loss", "val/acc"], storage=url)
+    study = optuna.load_study(study_name=state(tmp_path / "a")["study"], storage=url)
+    assert [t.state.name for t in study.trials] == ["COMPLETE"] * 4
+    found = {job["trial"]: job["values"] for job in state(tmp_path / "a")["jobs"]}
+    assert {t.number: t.values for t in study.trials} == {n: [-v["val/loss"], v["val/acc"]] for n, v in found.items()}
+
+
+def test_failed_jobs_are_repeated_and_trials_added(tmp_path):
+    """Optuna's trials are final: a job that finishes at the second go is one trial more, once; 5 jobs become 7."""
+    assert start(tmp_path / "a", 5, 2, do={"1": "raise", "3": "exit"}, sampler="random").wait(timeout=60) == 0
+    assert [job[2] for job in results(tmp_path / "a")] == ["finished", "failed", "finished", "failed", "finished"]
+    for _ in range(2):
+        assert start(tmp_path / "a", 7, 2, retry="failed", sampler="random").wait(timeout=60) == 0
+    jobs = state(tmp_path / "a")["jobs"]
+    assert [job["status"] for job in jobs] == ["finished"] * 7
+    found = [(number, value) for number, kind, value in sorted(trials(tmp_path / "a"), key=str) if kind == 1]
+    assert sorted(value for _, value in found) == sorted(-job["values"]["val/loss"] for job in jobs)
+    assert len(trials(tmp_path / "a")) == 9, "7 and the two that failed"
+
+
+def test_a_goal_that_nobody_measures(tmp_path):
+    """Only the first job can say: the sweep ends there, and its job with it."""
+    process = start(tmp_path / "a", 4, 1, goal="val/f1", seconds=1.0, sampler="random")
+    assert process.wait(timeout=60) == 1 and not left_running(tmp_path / "a")
+    said = (tmp_path / "a.log").read_text()
+    assert "sweep.goal=val/f1 is not measured here; did you mean 'val/loss'?\n  expected one of: val/loss\n" in said
+
+
+@pytest.mark.parametrize("pruner", ["median", "percentile", "asha", "hyperband"])
+def test_the_hopeless_are_told_by_their_epochs(tmp_path, pruner):
+    """Ten jobs whose curves never cross: the better ones stay, the worse go, and the best is never among those."""
+    chosen = settings(trials=10, sampler="qmc", pruner=pruner, pruner_startup=2, percentile=40.0, reduction=2)
+    files = {"multirun.yaml": "", "base": {}}
+    with begun(tmp_path, chosen, {"command": [], "flags": [], "arguments": []}, [], files) as now:
+        plan, stopped = Optuna(chosen, [LINE], 16), {}
+        plan.open(now)
+        while (job := plan.more(now)) is not None:
+            run, p = now.run_folder(job), float(job.overrides[0][2:])
+            run.mkdir()
+            (run / "summary.json").write_text('{"goal": "val/loss", "scores": {"val/loss": "min"}}')
+            for epoch in range(1, 17):
+                with open(run / "metrics.jsonl", "a") as file:
+                    file.write(json.dumps({"epoch": epoch, "val/loss": p + 1 / epoch}) + "\n")
+                if plan.is_hopeless(job, run):
+                    stopped[p] = epoch
+                    break
+            assert epoch == 16 or p in stopped
+            job.status, job.values = "pruned" if p in stopped else "finished", {"val/loss": p + 1 / epoch}
+            plan.tell(job, run)
+        points = sorted(float(job.overrides[0][2:]) for job in now.jobs)
+        assert 2 <= len(stopped) <= 9 and points[0] not in stopped and max(stopped.values()) < 16
+        kinds = [trial.state.name for trial in plan.study.get_trials(deepcopy=False)]
+        assert kinds.count("PRUNED") == len(stopped) and kinds.count("COMPLETE") == 10 - len(stopped)
+
+
+def test_hopeless_jobs_are_stopped_with_a_checkpoint(tmp_path):
+    keys = {"epochs": 16, "seconds": 0.06, "sampler": "qmc", "pruner": "asha", "reduction": 2}
+    assert start(tmp_path / "a", 6, 3, **keys).wait(timeout=100) == 0
+    jobs = results(tmp_path / "a")
+    pruned = [job for job in jobs if job[2] == "pruned"]
+    assert pruned and {job[2] for job in jobs} == {"pruned", "finished"}
+    for number, _, _, values, rows in pruned:
+        assert len(rows) < 16 and values == {"val/loss": min(row["val/loss"] for row in rows)}
+        saved = int((of(tmp_path / "a") / str(number) / "checkpoints" / "last.ckpt").read_text())
+        assert saved in (len(rows), len(rows) - 1)
+    assert min((abs(float(job[1][0][2:]) - 0.3), job[2]) for job in jobs)[1] == "finished"

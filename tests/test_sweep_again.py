@@ -1,0 +1,180 @@
+"""Going on with a sweep, what a sweep refuses, room for jobs, and the table at the terminal."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from test_sweep import COMMAND, sweep
+
+from dlrun.errors import UserError
+from dlrun.sweep.state import load_state
+
+
+@pytest.fixture(scope="module")
+def refused_sweep(tmp_path_factory):
+    """A sweep that is over: its two jobs were refused. In a folder with the user's own experiment."""
+    base = tmp_path_factory.mktemp("over")
+    (base / "mine" / "experiment").mkdir(parents=True)
+    (base / "mine" / "experiment" / "own.yaml").write_text("# @package _global_\ntrainer: {epochs: 3}\n")
+    given = ["--config-dir=mine", "-m", "experiment=own", "data=moons", "seed=-1,-2", "sweep.jobs=2"]
+    assert sweep(base, *given)[0] == 1
+    (folder,) = base.glob("outputs/*/*_sweep")
+    return base, folder
+
+
+@pytest.fixture
+def dl_run(monkeypatch, capsys, refused_sweep):
+    """The command in this process: gives its exit code, and what it said to stdout and stderr."""
+    from dlrun import cli
+
+    monkeypatch.chdir(refused_sweep[0])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["dl-run", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return (stopped.value.code, *capsys.readouterr())
+
+    return run
+
+
+def test_a_sweep_that_is_over_does_nothing_more(dl_run, refused_sweep, monkeypatch):
+    """From another folder too, by its name or as the last one, with or without the words that began it."""
+    base, folder = refused_sweep
+    before = {path: path.stat().st_mtime for path in folder.glob("logs/*")}
+    for words in (["data=moons", "sweep.resume=last", "seed=-1,-2", "sweep.jobs=1"],):
+        code, out, err = dl_run("-m", *words)
+        assert code == 1 and f"sweep of 2 jobs in {folder.relative_to(base)}, going on" in out, err
+        assert "job 1 refused: dl-run: seed=-2: expected an integer >= 0" in out
+    monkeypatch.chdir("/")
+    assert dl_run("-m", f"sweep.resume='{folder}'")[0] == 1
+    assert {path: path.stat().st_mtime for path in folder.glob("logs/*")} == before
+
+
+REFUSED = {
+    "sweep.resume=nowhere": "sweep.resume=nowhere: this folder is not a sweep's: no such folder\n  expected the folder",
+    "sweep.resume=mine": "sweep.resume=mine: this folder is not a sweep's: it holds no sweep.json",
+    "sweep.resume=last output_dir=mine": "sweep.resume=last: there is no sweep under ",
+    "sweep.resume=last seed=-1,-3": "seed=-1,-3 is not what the sweep was started with\n  seed=-1,-2, in ",
+    "sweep.resume=last optimizer.lr=1": "optimizer.lr=1 is not what the sweep was started with\n  it had no",
+    "seed=0,1 sweep.retry=failed": "sweep.retry=failed is for a sweep that goes on\n  expected dl-run -m",
+    "seed=0,1 sweep.job=2": "sweep.job=2: sweep has no 'job'; did you mean 'sweep.jobs'?\n  sweep has: jobs, threads,",
+    "seed=0,1 +sweep.foo=2": "sweep.foo: Grid has no 'foo'",
+    "seed=0,1 sweep.jobs=1,2": "sweep.jobs=1,2: a sweep cannot sweep over itself\n  expected one value",
+    "seed=0,1 sweep.job_timeout=0": "sweep.job_timeout=0: expected a number > 0 or null",
+    "seed=0,1 sweep.gpus=[0,1] sweep.jobs=3": "sweep.jobs=3: there is room for 2 with 2 GPUs (0, 1) and "
+    "sweep.jobs_per_gpu=1\n  expected at most sweep.jobs=2, or more on one GPU: sweep.jobs_per_gpu=2",
+    "model.hiden=[1],[2]": "model.hiden=[1]: model has no 'hiden'; did you mean 'model.hidden'?",
+    "sweep=optuna +foo=interval(0,1)": "nothing reads 'foo'",
+    "sweep=optuna model.dropout=interval(0,2)": "model.dropout=2.0: expected a number in [0, 1)",
+    "sweep=optuna": "sweep=optuna: the space is empty",
+    "sweep=optuna sweep.sampler=tpa seed=0,1": "sweep.sampler=tpa: expected one of tpe, random, grid, cmaes, qmc",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_what_a_sweep_refuses(dl_run, refused_sweep, line):
+    before = sorted(refused_sweep[0].rglob("*"))
+    code, _, err = dl_run("-m", *line.split(" "))
+    assert code == 2 and err.startswith("dl-run: ") and REFUSED[line] in err and "Traceback" not in err
+    assert sorted(refused_sweep[0].rglob("*")) == before, "a refused sweep leaves nothing behind"
+
+
+def test_one_run_is_no_sweep(dl_run):
+    assert dl_run("sweep.jobs=2")[2].startswith("dl-run: sweep.jobs=2 is for a sweep, and this is one run\n  expected")
+    assert (
+        "expected a sweep: dl-run -m 'zip(seed=[1,2],data.batch_size=[3,4])'"
+        in dl_run("zip(seed=[1,2],data.batch_size=[3,4])")[2]
+    )
+
+
+def test_a_sweep_whose_configs_changed(dl_run, refused_sweep):
+    path = refused_sweep[0] / "mine" / "experiment" / "own.yaml"
+    before = path.read_text()
+    path.write_text(before.replace("3", "4"))
+    try:
+        code, _, err = dl_run("-m", "sweep.resume=last")
+    finally:
+        path.write_text(before)
+    assert code == 2 and "the sweep is not what it was when it was started\n" in err
+    assert "  trainer.epochs: 3 when it was started, now 4\n  expected the same space and the same configs" in err
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"format": 2}', '{"format": 1, "jobs": [{"number": 1}]}', '{"format": 1, "jobs": 3}']
+)
+def test_a_state_that_is_damaged(tmp_path, text):
+    (tmp_path / "sweep.json").write_text(text)
+    with pytest.raises(UserError) as error:
+        load_state(tmp_path)
+    assert str(error.value).startswith(f"sweep.resume={tmp_path}: {tmp_path / 'sweep.json'} is damaged: ")
+    assert "restore it (the jobs' folders and results.csv are untouched)" in str(error.value)
+
+
+def test_two_resumers_at_once(dl_run, refused_sweep):
+    """The second is refused by the first one's name."""
+    from filelock import FileLock
+
+    path = refused_sweep[1] / "sweep.json"
+    before = path.read_text()
+    path.write_text(re.sub(r'"pid": \d+', '"pid": 4321', re.sub(r'"host": "[^"]*"', '"host": "far"', before)))
+    try:
+        with FileLock(refused_sweep[1] / ".lock"):
+            code, _, err = dl_run("-m", "sweep.resume=last")
+    finally:
+        path.write_text(before)
+    assert code == 2 and "is in use: process 4321 on host far runs it\n  wait for it, or stop it" in err
+
+
+def test_room_for_jobs(monkeypatch):
+    """Each has its share of the CPU, unless the user said how many threads, and a GPU of the pool."""
+    from dlrun.sweep import process
+    from dlrun.sweep.runner import Slots
+    from dlrun.sweep.settings import Grid
+
+    def slots(device: str = "auto", **keys: object) -> Slots:
+        default = {"jobs": 1, "threads": None, "gpus": "auto", "jobs_per_gpu": 1}
+        return Slots.of(Grid(**default | keys, job_timeout=None, resume=None, retry=None), device)
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(process, "cpus", lambda: 8)
+    assert slots() == Slots(1, None, []) and "OMP_NUM_THREADS" not in slots().env(0)
+    assert slots(jobs=3) == Slots(3, 2, []) and slots(jobs=3).env(0)["OMP_NUM_THREADS"] == "2"
+    assert slots(jobs=3, threads=5).threads == 5 and slots(jobs=9).threads == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-7")
+    found = slots(jobs=4, jobs_per_gpu=2)
+    assert [found.env(i)["CUDA_VISIBLE_DEVICES"] for i in range(4)] == ["2", "GPU-7", "2", "GPU-7"]
+    assert slots("cpu", jobs=4).gpus == [] and slots().gpus == [] and slots(gpus=[5]).gpus == ["5"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert slots(jobs=2).env(0)["OMP_NUM_THREADS"] == "3"
+
+
+def test_the_live_table(tmp_path):
+    """On a terminal: what runs, what waits and the best so far; what stays is a line for each job that ended."""
+    import pty
+
+    master, slave = pty.openpty()
+    arguments = [*COMMAND, "-m", "model=linear", "data=moons", "trainer.epochs=20", "seed=0,1"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm"}
+    process = subprocess.Popen(arguments, cwd=tmp_path, env=env, stdout=slave, stderr=slave, close_fds=True)
+    os.close(slave)
+    said = b""
+    while True:
+        try:
+            said += os.read(master, 65536)
+        except OSError:  # the other end is closed
+            break
+    os.close(master)
+    assert process.wait(timeout=60) == 0
+    text = said.decode().replace("\r\n", "\n")
+    assert "sweep  0 of 2 done, 1 running, 1 waiting; 0:0" in text and "starting" in text
+    assert "\n  best  job 0: val/acc 0." in text and "\x1b[" in text and "[1/2]" not in text
+    after = re.sub(r"\x1b\[\d+A\x1b\[J", "\0", text)  # the live table is taken away: what it drew goes with it
+    assert re.search(r"\0job 0 finished in [\d.]+ s: val/acc 0\.\d+\n", after) and after.rstrip().endswith(
+        "report.html"
+    )

@@ -1,0 +1,249 @@
+"""A sweep that is killed at any moment and resumed ends as one that was not: every job once, with the same numbers."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def start(folder: Path, num: int, jobs: int, **keys: object) -> subprocess.Popen:
+    """tests/sweeps.py: jobs that only pretend to learn."""
+    command = [sys.executable, str(HERE / "sweeps.py"), json.dumps({"args": [str(folder), num, jobs], **keys})]
+    path = os.pathsep.join([str(HERE.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    with open(folder.parent / f"{folder.name}.log", "a") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path})
+
+
+def of(folder: Path) -> Path:
+    (found,) = folder.glob("*/*_sweep")
+    return found
+
+
+def state(folder: Path) -> dict:
+    return json.loads((of(folder) / "sweep.json").read_text())
+
+
+def left_running(folder: Path) -> list[int]:
+    """Processes of its jobs."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(folder).encode() in path.read_bytes() and b"-S" in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def kill_often(folder: Path, kills: int, seed: int, *args: int, **keys: object) -> int:
+    """Start, kill -9 at a random moment, resume, ... and then to the end. Gives how many kills came before the end."""
+    draw, hits = random.Random(seed), 0
+    for _ in range(kills):
+        process = start(folder, *args, **keys)
+        while not (list(folder.glob("*/*_sweep/sweep.json")) or process.poll() is not None):
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.5))
+        hits += process.poll() is None
+        process.kill()
+        process.wait()
+    process = start(folder, *args, **keys)
+    assert process.wait(timeout=100) == 0, (folder.parent / f"{folder.name}.log").read_text()
+    return hits
+
+
+def results(folder: Path) -> list[tuple]:
+    """Every job's point, status, values and metrics."""
+    return [
+        (j["number"], j["overrides"], j["status"], j["values"], rows(of(folder) / str(j["number"])))
+        for j in state(folder)["jobs"]
+    ]
+
+
+def rows(run: Path) -> list[dict]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if not k.startswith("time/")} for line in lines]
+
+
+@pytest.mark.parametrize(("jobs", "search"), [(1, {}), (3, {}), (1, {"sampler": "tpe"})])
+def test_killed_at_random_moments(tmp_path, jobs, search):
+    """As many finished jobs as there are to be, each once, with the numbers of a sweep that was never killed."""
+    num = 6
+    assert kill_often(tmp_path / "killed", 4, jobs, num, jobs, **search) >= 2
+    assert start(tmp_path / "whole", num, 4 if not search else jobs, **search).wait(timeout=100) == 0
+    mine, whole = results(tmp_path / "killed"), results(tmp_path / "whole")
+    assert [job[2] for job in mine] == ["finished"] * num and [job[0] for job in mine] == list(range(num))
+    if jobs == 1 or not search:  # in parallel what a search knows when it asks depends on who was first
+        assert mine == whole
+    if search:
+        assert len({str(job[1]) for job in mine}) == num, "a point was asked for twice"
+        assert trials(tmp_path / "killed") == {(i, 1, -job[3]["val/loss"]) for i, job in enumerate(mine)}
+
+
+def test_what_a_job_does_is_its_own_result(tmp_path):
+    """Refused, an exit(), a bug, a crash, a hang: told at once with the log's last lines, and again at the end."""
+    do = {"1": "refuse", "2": "exit", "3": "raise", "4": "abort", "5": "hang", "6": "stubborn"}
+    assert start(tmp_path / "a", 8, 3, do=do, timeout=1.5).wait(timeout=60) == 0
+    words = ["finished", "refused", "failed", "failed", "exit -6", "timeout", "timeout", "finished"]
+    assert [job["status"] for job in state(tmp_path / "a")["jobs"]] == words
+    assert not left_running(tmp_path / "a"), "what a job has started is ended with it"
+    said, folder = (tmp_path / "a.log").read_text(), of(tmp_path / "a")
+    assert "job 1 refused (exit code 2)\n  something before\n  dl-run: x=0: expected another\n    expected this" in said
+    assert "job 5 timeout (exit code 143)\n  hanging\n" in said and "job 6 timeout (exit code -9)\n  hanging\n" in said
+    again = said[said.index("\njob 1 refused: dl-run: x=0: expected another\njob 2 failed: ") :]
+    assert "\njob 3 failed: RuntimeError: a bug\njob 4 exit -6: (it said nothing)\njob 5 timeout: hanging\n" in again
+    assert f"repeat those that failed: dl-run -m sweep.resume={folder} sweep.retry=failed" in again
+    found = json.loads((folder / "results.json").read_text())
+    assert [job["status"] for job in found["jobs"]] == words and found["jobs"][3]["error"] == "RuntimeError: a bug"
+    assert found["best"] == [{"job": 0, "command": "dl-run x=0.0", "values": found["jobs"][0]["values"]}]
+    assert found["jobs"][0]["values"] == {"val/loss": pytest.approx(0.34)}
+    assert os.readlink(folder / "best") == "0"
+
+    assert start(tmp_path / "a", 8, 3).wait(timeout=60) == 0  # without a word they stay as they are
+    assert [job["status"] for job in state(tmp_path / "a")["jobs"]] == words
+    assert start(tmp_path / "a", 8, 3, retry="failed").wait(timeout=60) == 0
+    assert [job[2] for job in results(tmp_path / "a")] == ["finished"] * 8
+    assert os.readlink(folder / "best") == "2" and len((folder / "finished").read_text().splitlines()) == 8
+
+
+def test_stopped_and_resumed(tmp_path):
+    """Asked to stop, it lets its jobs save and end; they go on from there, and nothing is begun meanwhile."""
+    process = start(tmp_path / "a", 4, 2, epochs=20, seconds=0.05)
+    deadline = time.monotonic() + 30
+    while len(list(tmp_path.glob("a/*/*_sweep/*/checkpoints/last.ckpt"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0 and not left_running(tmp_path / "a")
+    assert [job["status"] for job in state(tmp_path / "a")["jobs"]] == ["stopped", "stopped", "waiting", "waiting"]
+    assert "4 jobs are left; go on with: dl-run -m sweep.resume=" in (tmp_path / "a.log").read_text()
+    assert start(tmp_path / "a", 4, 2, epochs=20, seconds=0.0).wait(timeout=30) == 0
+    assert [(job[2], len(job[4])) for job in results(tmp_path / "a")] == [("finished", 20)] * 4
+    assert (tmp_path / "a.log").read_text().count(" goes on\n") == 2
+
+
+def test_nobody_listens(tmp_path):
+    """As in dl-run -m ... | head: the jobs are worth more."""
+    command = [sys.executable, str(HERE / "sweeps.py"), json.dumps({"args": [str(tmp_path / "a"), 3, 1]})]
+    path = os.pathsep.join([str(HERE.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    env, pipe = {**os.environ, "PYTHONPATH": path}, subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, env=env)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait(timeout=60) == 0
+    process.stderr.close()
+    assert [job["status"] for job in state(tmp_path / "a")["jobs"]] == ["finished"] * 3
+
+
+def trials(folder: Path) -> set[tuple]:
+    import optuna
+
+    journal = optuna.storages.journal
+    storage = journal.JournalStorage(journal.JournalFileBackend(str(of(folder) / "optuna.journal")))
+    study = optuna.load_study(study_name=state(folder)["study"], storage=storage)
+    return {(t.number, t.state.value, t.value) for t in study.trials}
+
+
+def test_a_kill_takes_the_jobs_with_it(tmp_path):
+    process = start(tmp_path / "a", 4, 2, seconds=0.2, epochs=50)
+    deadline = time.monotonic() + 30
+    while len(list(tmp_path.glob("a/*/*_sweep/*/metrics.jsonl"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(left_running(tmp_path / "a")) == 2
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 10
+    while left_running(tmp_path / "a") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not left_running(tmp_path / "a")
+    assert [job["status"] for job in state(tmp_path / "a")["jobs"]] == ["running", "running", "waiting", "waiting"]
+
+
+def dl_run(folder: Path, *arguments: str) -> subprocess.Popen:
+    folder.mkdir(exist_ok=True)
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with open(folder / "log", "a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dlrun", *arguments], cwd=folder, env=env, stdout=log, stderr=log
+        )
+
+
+def real_results(folder: Path) -> list[tuple]:
+    """As `results`, and what was tested; the last weights to the bit."""
+    from dlrun.checkpoint import load
+
+    return [
+        (*job, load(of(folder / "outputs") / str(job[0]) / "checkpoints" / "last.ckpt")["parts"]["net"])
+        for job in results(folder / "outputs")
+    ]
+
+
+def same_results(a: Path, b: Path) -> None:
+    from runs import same
+
+    for mine, whole in zip(real_results(a), real_results(b), strict=True):
+        assert mine[2] == "finished" and mine[:-1] == whole[:-1]
+        assert same(dict(mine[-1]), dict(whole[-1])), f"the weights of job {mine[0]}"
+
+
+def real_kills(folder: Path, kills: int, seconds: float, *arguments: str) -> int:
+    """dl-run itself, killed within so many seconds, as `kill_often`."""
+    draw, hits, process = random.Random(0), 0, dl_run(folder, "-m", *arguments)
+    for _ in range(kills):
+        while not (list(folder.glob("outputs/*/*_sweep/multirun.yaml")) or process.poll() is not None):
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, seconds))
+        hits += process.poll() is None
+        process.kill()
+        process.wait()
+        process = dl_run(folder, "-m", "sweep.resume=last")
+    assert process.wait(timeout=7200) == 0, (folder / "log").read_text()
+    return hits
+
+
+SMALL = ["trainer.epochs=30", "trainer.checkpoint_gap=0.1"]
+
+
+def test_a_real_run_killed(tmp_path):
+    """In the middle of its epochs: dl-run itself, to the bit."""
+    from runs import assert_same, compose, train
+
+    small = ["data=moons", "model=linear", "trainer.epochs=400", SMALL[1]]
+    process = dl_run(tmp_path / "killed", "-m", *small)
+    deadline = time.monotonic() + 100
+    saved = "killed/outputs/*/*_sweep/*/checkpoints/last.ckpt"
+    while not list(tmp_path.glob(saved)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert [job["status"] for job in state(tmp_path / "killed" / "outputs")["jobs"]] == ["running"]
+    assert dl_run(tmp_path / "killed", "-m", "sweep.resume=last").wait(timeout=100) == 0
+    assert " goes on" in (tmp_path / "killed" / "log").read_text()
+    train(tmp_path / "whole", compose(*small))
+    assert_same(of(tmp_path / "killed" / "outputs") / "0", tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("jobs", "search"), [(1, False), (4, False), (1, True)])
+def test_forty_jobs_killed_twenty_times(tmp_path, jobs, search):
+    """The sweep of the issue: 40 jobs, SIGKILL at 20 random moments."""
+    space = ["sweep=optuna", "sweep.trials=40", "optimizer.lr=tag(log,interval(1e-4,1e-1))"]
+    space = space if search else ["optimizer.lr=0.0001,0.001,0.01,0.1", f"seed={','.join(map(str, range(10)))}"]
+    started = time.monotonic()
+    first = dl_run(tmp_path / "first", "-m", *SMALL, "seed=0")  # how long a job takes here
+    assert first.wait(timeout=7200) == 0
+    seconds = 3 * (time.monotonic() - started)
+    assert real_kills(tmp_path / "killed", 20, seconds, *space, f"sweep.jobs={jobs}", *SMALL) == 20
+    jobs_of = state(tmp_path / "killed" / "outputs")["jobs"]
+    assert [job["status"] for job in jobs_of] == ["finished"] * 40
+    whole = dl_run(tmp_path / "whole", "-m", *space, f"sweep.jobs={1 if search else 4}", *SMALL)
+    assert whole.wait(timeout=7200) == 0, (tmp_path / "whole" / "log").read_text()
+    same_results(tmp_path / "killed", tmp_path / "whole")
+    if search:
+        found = trials(tmp_path / "killed" / "outputs")
+        assert len(found) == 40 and {number for number, _, _ in found} == set(range(40))

@@ -1,0 +1,120 @@
+"""The report of a sweep: what it says is what the jobs gave, and the page needs nothing but itself."""
+
+import json
+import math
+import random
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from dlrun.sweep.page import curve, importance, parameters
+from dlrun.sweep.report import Report, best_jobs, over_seeds
+from dlrun.sweep.state import Job, State
+
+
+def made(folder: Path, jobs: list[Job]) -> State:
+    state = State.new(
+        folder, {"command": [], "flags": [], "arguments": ["lr=..."]}, jobs, len(jobs), [["val/acc", "max"]]
+    )
+    for job in jobs:
+        state.run_folder(job).mkdir(parents=True)
+        rows = [
+            {"step": e, "epoch": e, "val/acc": 0.1 * e, "val/loss": float("inf") if e > 1 else 1.0} for e in (1, 2, 3)
+        ]
+        text = "".join(json.dumps(row).replace("Infinity", "null") + "\n" for row in rows)
+        (state.run_folder(job) / "metrics.jsonl").write_text(text + '{"step": 4, "ep')
+    return state
+
+
+class Page(HTMLParser):
+    """Tags that load something, and the data."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads, self.opened, self.data = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list) -> None:
+        self.opened.append((tag, dict(attributes)))
+        self.loads += [value for key, value in attributes if key in ("src", "href", "srcset", "action")]
+
+    def handle_data(self, text: str) -> None:
+        if self.opened and self.opened[-1] == ("script", {"id": "data", "type": "application/json"}):
+            self.data += text
+
+
+def test_the_page_holds_everything_and_loads_nothing(tmp_path):
+    odd = "data.labels=[</script><script>alert(1)</script>]"
+    jobs = [
+        Job(0, ["lr=0.1", "seed=0", odd], "finished", 0, 1.5, {"val/acc": 0.5, "test/loss": math.inf}),
+        Job(1, ["lr=0.1", "seed=1", odd], "finished", 0, 1.5, {"val/acc": 0.7, "test/loss": 1.0}),
+        Job(2, ["lr=0.001", "seed=0", odd], "failed", 1, None, {}, "RuntimeError: <b>"),
+        Job(3, ["lr=0.001", "seed=1", odd]),
+    ]
+    state = made(tmp_path / "s", jobs)
+    Report(state).write(at_once=True)
+    text = (tmp_path / "s" / "report.html").read_text()
+    page = Page(text)
+    assert not page.loads and not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(", text)
+    assert [tag for tag, _ in page.opened].count("script") == 2, "what a job is called cannot end the script"
+    data = json.loads(page.data)
+    assert [job["status"] for job in data["jobs"]] == ["finished", "finished", "failed", "waiting"]
+    assert data["jobs"][0]["values"] == {"val/acc": 0.5, "test/loss": None} and data["jobs"][0]["overrides"].endswith(
+        odd
+    )
+    assert data["jobs"][0]["curves"]["val/acc"] == [[1, 0.1], [2, 0.2], [3, pytest.approx(0.3)]]
+    assert data["jobs"][0]["curves"]["val/loss"] == [[1, 1.0]]
+    assert [p["name"] for p in data["parameters"]] == ["lr", "seed"] and data["parameters"][0]["log"]
+    assert data["best"] == [{"job": 1, "command": f"dl-run lr=0.1 seed=1 '{odd}'"}]
+    assert data["means"][0]["setting"] == f"lr=0.1 {odd}" and data["means"][0]["values"]["val/acc"] == [0.5, 0.7]
+    assert (tmp_path / "s" / "best").resolve() == (tmp_path / "s" / "1").resolve()
+    found = json.loads((tmp_path / "s" / "results.json").read_text())
+    assert found["jobs"][0]["values"] == {"val/acc": 0.5, "test/loss": None}, "JSON has no infinity"
+    assert found["goals"] == [{"metric": "val/acc", "better": "max"}] and len(found["jobs"]) == 4
+
+
+def job(number: int, value: float | None, *overrides: str, **values: float) -> Job:
+    return Job(number, list(overrides), "finished", 0, 1.0, {"val/acc": value, **values})
+
+
+def test_importance_is_the_share_of_the_variance():
+    """All of it, none of it, half of it; chance explains nothing."""
+    draw = random.Random(0)
+    jobs = [job(4 * i + j, i + draw.gauss(0, 1e-6), f"a={i}", f"b={j}") for i in range(4) for j in range(4)]
+    found = importance(jobs, parameters(jobs), "val/acc")
+    assert found["a"] > 0.99 and found["b"] == 0
+    jobs = [job(4 * i + j, i + j, f"a={i}", f"b={j}", "c=x") for i in range(4) for j in range(4)]
+    assert "c" not in importance(jobs, parameters(jobs), "val/acc")
+    # between groups 20 with 3 degrees of freedom, within 20 with 12: (20 - 3 * 20 / 12) / (40 + 20 / 12) = 0.36
+    assert importance(jobs, parameters(jobs), "val/acc") == {"a": pytest.approx(0.36), "b": pytest.approx(0.36)}
+    many = [job(i, draw.gauss(0, 1), f"a={draw.random()}") for i in range(400)]
+    assert importance(many, parameters(many), "val/acc")["a"] < 0.02
+    line = [job(i, i / 400, f"a={i / 400}") for i in range(400)]
+    assert importance(line, parameters(line), "val/acc")["a"] == pytest.approx(15 / 16, abs=0.01)  # four bins of a line
+    assert importance(jobs[:1], parameters(jobs), "val/acc") == {"a": None, "b": None}
+
+
+def test_the_best():
+    jobs = [job(0, 0.5, time=3.0), job(1, 0.7, time=2.0), job(2, 0.7, time=4.0), job(3, None), job(4, 0.2, time=1.0)]
+    jobs.append(Job(5, [], "pruned", 143, 1.0, {"val/acc": 0.9}))
+    assert [j.number for j in best_jobs(jobs, [("val/acc", "max")])] == [1]
+    assert [j.number for j in best_jobs(jobs, [("val/acc", "min")])] == [4]
+    assert [j.number for j in best_jobs(jobs, [("val/acc", "max"), ("time", "min")])] == [1, 4]
+    assert best_jobs(jobs, []) == [] and best_jobs(jobs[3:4], [("val/acc", "max")]) == []
+
+
+def test_seeds_are_told_from_settings():
+    jobs = [job(i, float(i), f"lr={i // 2}", f"seed={i % 2}") for i in range(4)]
+    assert [(row["setting"], row["jobs"], row["seeds"]) for row in over_seeds(jobs, ["val/acc"])] == [
+        ("lr=0", [0, 1], 2),
+        ("lr=1", [2, 3], 2),
+    ]
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_end():
+    rows = [{"epoch": e, "val/acc": e / 1000} for e in range(1, 1001)]
+    found = curve(rows, "val/acc")
+    assert len(found) <= 120 and found[-1] == [1000, 1.0] and found == sorted(found)
+    assert curve([], "val/acc") == [] and curve([{"epoch": 1}], "val/acc") == []

@@ -1,0 +1,88 @@
+"""Several processes train one run: each sample once, the same losses as one process, signals and deaths survived."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from runs import assert_same, rows
+
+from dlrun.world import World
+
+TWO = ["data=digits", "trainer.processes=2", "data.batch_size=16", "trainer.checkpoint_gap=0", "trainer.epochs=8"]
+HARD = ["model.dropout=0.2", "model.norm=batch", "trainer.ema=0.9", "trainer.max_restarts=1"]
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "dlrun", *overrides, f"output_dir={folder.parent / 'outputs'}"]
+    with open(folder.with_suffix(".log"), "a") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def wait_for(process: subprocess.Popen, log: Path, text: str) -> None:
+    end = time.monotonic() + 120
+    while text not in (log.read_text() if log.exists() else "") and process.poll() is None:
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.02)
+    assert process.poll() is None, log.read_text()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_every_sample_is_one_processs(size):
+    batches = [(torch.arange(8), torch.arange(8)), (torch.arange(2), torch.arange(2))]
+    worlds = [World(rank, size) for rank in range(size)]
+    (first, last), *others = ([b[0].tolist() for b in world.parts(iter(batches))] for world in worlds)
+    assert sorted(sum((each[0] for each in others), first)) == list(range(8))
+    assert max(len(each[0]) for each in [(first,), *others]) - min(len(each[0]) for each in [(first,), *others]) <= 1
+    if size == 3:  # fewer samples than processes: all have the whole, and weigh the same
+        assert last == others[0][1] == others[1][1] == [0, 1]
+        assert [world.share for world in worlds] == [1 / 3] * 3
+    assert sum(world.share for world in worlds) == pytest.approx(1)
+    assert worlds[0].smallest_part(8) == 8 // size and worlds[0].smallest_part(1) == 1
+
+
+def test_two_processes_learn_as_one_with_twice_the_batch(tmp_path):
+    late = ["task.freeze=['1']", "task.unfreeze=[['1',4]]", "optimizer.weight_decay=0.01"]  # no gradient is none, not 0
+    two, one = start(tmp_path / "two", *TWO, *late, f"run_dir={tmp_path / 'two'}"), tmp_path / "one"
+    assert start(one, "data=digits", "data.batch_size=32", "trainer.epochs=8", *late, f"run_dir={one}").wait() == 0
+    assert two.wait() == 0, (tmp_path / "two.log").read_text()
+    found, wanted = rows(tmp_path / "two"), rows(one)
+    assert [row.keys() for row in found] == [row.keys() for row in wanted]
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert mine["step"] == theirs["step"]
+        for name, value in theirs.items():
+            assert mine[name] == pytest.approx(value, abs=1e-5 if "loss" in name else 1e-3), name
+
+
+def test_what_stops_one_of_them_loses_nothing(tmp_path):
+    a, b = tmp_path / "a", tmp_path / "b"
+    straight = start(a, *TWO, *HARD, f"run_dir={a}")
+    stopped = start(b, *TWO, *HARD, f"run_dir={b}")
+    wait_for(stopped, tmp_path / "b.log", "epoch 2/8")
+    stopped.send_signal(signal.SIGTERM)
+    assert stopped.wait() == 143
+    assert "saved; go on with: dl-run resume=" in (tmp_path / "b.log").read_text()
+    resumed = start(b, f"resume={b}")
+    wait_for(resumed, tmp_path / "b.log", "epoch 4/8")
+    children = subprocess.run(["pgrep", "-P", str(resumed.pid)], capture_output=True, text=True, check=True).stdout
+    os.kill(int(children.split()[-1]), signal.SIGKILL)
+    assert resumed.wait() == 0, (tmp_path / "b.log").read_text()
+    assert "another of the 2 processes that train in" in (tmp_path / "b.log").read_text()
+    assert straight.wait() == 0
+    assert_same(a, b)
+
+
+def test_what_cannot_be_trained_together(tmp_path):
+    for overrides, text in (
+        (["model=ppo"], "an environment is played by one"),
+        (["trainer.sync_norm=true"], "torch synchronises batch normalisation on CUDA only"),
+        (["data=mnist", "data_dir=/nowhere", "data.source.download=false"], "is not there and was not downloaded"),
+    ):
+        log = tmp_path / f"{len(text)}.log"
+        process = start(log.with_suffix(""), *overrides, "trainer.processes=2", f"run_dir={tmp_path / 'run'}")
+        assert process.wait() == 2 and log.read_text().count(text) == 1
+    assert not (tmp_path / "run").exists()
