@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 SCRIPTS = (["-c"], [str(HERE / "bench_loops.py")], [str(HERE / "bench_steps.py")], ["-m", "dlrun"])
 CODE, LOOPS, STEPS, RUN = ([sys.executable, *words] for words in SCRIPTS)
 OTHERS = {"lightning": "Lightning", "keras": "Keras"}
-SHARE = {"mlp": 1 / 2, "lenet": 1 / 1.5}  # of their time that dl-run may take
+SHARE = {"mlp": 1 / 2, "lenet": 1 / 1.5, "lstm": 1 / 1.5}  # of their time that dl-run may take
 WARM = 8  # steps of ResNet18 before the clock starts
 
 
@@ -95,31 +95,34 @@ class Bench:
             self.judge(what, found[what], against, found[against], most, more)
 
 
-def mnist(bench: Bench, net: str) -> None:
-    """Seconds per epoch: training, validation, logs and checkpoints."""
-    epochs, what = bench.args.epochs, f"MNIST {net}, an epoch"
+def training(bench: Bench, net: str) -> None:
+    """Seconds per epoch: training, validation, logs and checkpoints. The LSTM on IMDB against a loop and Keras only."""
+    data, others = ("imdb", ("keras",)) if net == "lstm" else ("mnist", tuple(OTHERS))
+    epochs, what = bench.args.epochs, f"{data.upper()} {net}, an epoch"
 
     def loop(kind: str) -> float:
         marks = bench.last_line(*LOOPS, kind, net, epochs)["marks"]
         return (marks[-1] - marks[1]) / (epochs - 1)
 
     def ours() -> float:
-        command, folder = bench.training(f"model={net}", "data=mnist", f"trainer.epochs={epochs}")
+        command, folder = bench.training(f"model={net}", f"data={data}", f"trainer.epochs={epochs}")
         bench.end(bench.start(command))
         ends = wall_times(folder, "val/loss")
         return (ends[-1] - ends[0]) / (epochs - 1)
 
-    installed = [name for name in OTHERS if importlib.util.find_spec(name)]
+    installed = [name for name in others if importlib.util.find_spec(name)]
+    loader = () if net == "lstm" else ("loader",)
     contestants = {"hand": partial(loop, "hand"), "dl-run": ours}
-    contestants |= {kind: partial(loop, kind) for kind in ("loader", *installed)}
+    contestants |= {kind: partial(loop, kind) for kind in (*loader, *installed)}
     found = bench.measure(net, contestants)
     bench.judge(what, found["dl-run"], "hand-written", found["hand"], 1.02)
-    bench.judge(what, found["dl-run"], "DataLoader loop", found["loader"], 1.0)
-    for name, title in OTHERS.items():
+    for _ in loader:
+        bench.judge(what, found["dl-run"], "DataLoader loop", found["loader"], 1.0)
+    for name in others:
         if name in installed:
-            bench.judge(what, found["dl-run"], f"{title} {version(name)}", found[name], SHARE[net])
+            bench.judge(what, found["dl-run"], f"{OTHERS[name]} {version(name)}", found[name], SHARE[net])
         else:
-            bench.rows.append((what, f"{title}: pip install 'dl-run[bench]'", "", "", "", "skipped"))
+            bench.rows.append((what, f"{OTHERS[name]}: pip install 'dl-run[bench]'", "", "", "", "skipped"))
 
 
 def wall_times(folder: Path, tag: str) -> list[float]:
@@ -165,6 +168,43 @@ def memory(bench: Bench) -> None:
     bench.versus("memory", "import torch", partial(bench.last_line, *peak, *CODE, "import torch"), ours, 250, more="MB")
 
 
+def ppo(bench: Bench) -> None:
+    """Seconds of training, judging included, until CartPole is solved, and frames per second; the seed is the turn."""
+    found: dict[str, list[dict]] = {"stable-baselines3": [], "dl-run": []}
+
+    def other() -> float:
+        seed = len(found["stable-baselines3"])
+        found["stable-baselines3"].append(bench.last_line(sys.executable, HERE / "bench_ppo.py", seed))
+        return found["stable-baselines3"][-1]["seconds"]
+
+    def ours() -> float:
+        command, folder = bench.training("model=ppo", "trainer.stop_at=475", f"seed={len(found['dl-run'])}")
+        bench.end(bench.start([*command, "data.film_steps=0"]))
+        summary = json.loads((folder / "summary.json").read_text())
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        solved = summary["stopped_by"] == "stop_at"
+        found["dl-run"].append({"seconds": summary["seconds"], "frames": rows[-1]["samples"], "solved": solved})
+        return summary["seconds"]
+
+    if not importlib.util.find_spec("stable_baselines3"):
+        bench.rows.append(("CartPole by PPO", "pip install 'dl-run[bench]'", "", "", "", "skipped"))
+        return
+    medians = bench.measure("ppo", {"stable-baselines3": other, "dl-run": ours})
+    title = f"Stable-Baselines3 {version('stable-baselines3')}"
+    bench.judge("CartPole by PPO, to solved", medians["dl-run"], title, medians["stable-baselines3"], 1 / 3)
+    speeds = {name: median(one["frames"] / one["seconds"] for one in runs) for name, runs in found.items()}
+    bench.rows.append(
+        (
+            "CartPole by PPO, frames/s",
+            f"{title} {speeds['stable-baselines3']:,.0f}",
+            f"{speeds['dl-run']:,.0f}",
+            f"{speeds['dl-run'] / speeds['stable-baselines3']:.3f}",
+            "",
+            ", ".join(f"{name} {sum(r['solved'] for r in runs)} of {len(runs)} solved" for name, runs in found.items()),
+        )
+    )
+
+
 # A child counts its parent's peak as its own: a small process starts the command.
 PEAK = """import os, sys
 _, status, usage = os.wait4(os.spawnv(os.P_NOWAIT, sys.argv[1], sys.argv[1:]), 0)
@@ -179,7 +219,8 @@ def cli(bench: Bench) -> None:
     bench.versus("cli", "import hydra", partial(bench.seconds, *CODE, "import hydra"), ours, 3.0)
 
 
-PARTS = {net: partial(mnist, net=net) for net in SHARE} | {f.__name__: f for f in (resnet18, startup, memory, cli)}
+PARTS = {net: partial(training, net=net) for net in SHARE}
+PARTS |= {part.__name__: part for part in (resnet18, startup, memory, cli, ppo)}
 PARTS |= {model: partial(generative, model=model) for model in ("vae", "wgan_gp")}
 
 

@@ -26,7 +26,8 @@ from dlrun.tasks.replay import Replay
 from dlrun.tasks.returns import explained_variance, gae, rewards_to_go
 from dlrun.tasks.rollout import Player, RewardScale, to_world
 
-MODELS = ["reinforce", "reinforce_baseline", "a2c", "ppo", "dqn", "double_dqn", "dueling_dqn"]
+EXACT = ["reinforce", "reinforce_baseline", "a2c", "ppo", "dqn", "double_dqn", "dueling_dqn"]
+MODELS = [*EXACT, "a3c"]  # whose workers are not to be foreseen
 CPU = torch.device("cpu")
 SMALL = ["data.epoch_frames=256", "data.num_envs=4", "trainer.epochs=2", "trainer.checkpoint_gap=0", "model.hidden=[8]",
          "task.eval_episodes=3", "trainer.device=cpu", "trainer.log_every=2"]  # fmt: skip
@@ -79,7 +80,7 @@ def make_task(model, data, *overrides):
 
 def run(task, data, epochs):
     """The metrics of every step that learnt."""
-    clock, reseed, found = Clock(0, epochs, task.steps(data)), Reseeder(CPU), []
+    clock, reseed, found = Clock(0, epochs, task.steps(data), None, data.epoch_frames), Reseeder(CPU), []
     with torch.random.fork_rng(devices=[]):
         for _ in range(epochs):
             for batch in task.batches(data, clock):
@@ -285,6 +286,7 @@ def test_gymnasiums_final_observation_is_the_one_before_the_reset():
 def test_specs_are_read_from_the_spaces():
     assert read_spec("Acrobot-v1") == Env((6,), 3)
     assert read_spec("Pendulum-v1") == Env((3,), None, (-2.0,), (2.0,))
+    assert read_spec("FrozenLake-v1") == Env((16,), 4)
     assert read_spec("CartPole-v1") == replace(build(composed("data=cartpole")["data"]).spec, goal=None)
     assert to_world(read_spec("Pendulum-v1"), np.array([[0.0], [0.5], [7.0]])).ravel().tolist() == [0, 1, 2]
 
@@ -293,8 +295,9 @@ def test_specs_are_read_from_the_spaces():
     ("id", "words"),
     [
         ("CartPol-v1", "did you mean 'CartPole-v1'"),
-        ("FrozenLake-v1", "expected a vector"),
-        ("LunarLander-v3", "package"),
+        ("Blackjack-v1", "expected a vector"),
+        ("os:CartPole-v1", "would import 'os', which a config must not"),
+        ("LunarLander-v3", r"(?s)not installed.*gymnasium\[box2d\]"),
     ],
 )
 def test_what_cannot_be_played_is_refused(id, words):
@@ -311,7 +314,7 @@ def test_an_environment_that_gives_nan(monkeypatch):
     worlds.reset(0)
     step = worlds.envs.step
     monkeypatch.setattr(worlds.envs, "step", lambda a: (step(a)[0] * np.nan, *step(a)[1:]))
-    with pytest.raises(DataError, match="not finite in step 1 of the epoch"):
+    with pytest.raises(DataError, match="Pendulum-v1 gave a number that is not finite, in step 1 behind its start"):
         worlds.step(np.zeros((2, 1), np.float32))
 
 
@@ -337,14 +340,14 @@ def test_what_does_not_go_together_is_refused_by_name(pair):
     names = NAMES | {"model": model, "data": data}
     with pytest.raises(PairingError, match=f"model={model} cannot learn from data={data}") as error:
         check(composed(f"model={model}", f"data={data}"), names)
-    assert ("cartpole, gym" if model == "ppo" else "") in str(error.value)
+    assert ("cartpole, gym, maze" if model == "ppo" else "") in str(error.value)
 
 
 def test_dqn_needs_discrete_actions():
     from dlrun.tasks.dqn import DQN
 
     keys = {k: v for k, v in composed("model=dqn")["task"].items() if k != "_target_"}
-    with pytest.raises(UserError, match="expected data=cartpole"):
+    with pytest.raises(UserError, match="expected data=cartpole, gym or maze"):
         DQN(torch.nn.Linear(1, 1), Table(1, 2), PLACE, make_update, **keys)
     with pytest.raises(UserError, match="expected one of the models dqn"):
         DQN(build(composed("model=ppo")["model"])(Echo.spec), Echo.spec, PLACE, make_update, **keys)
@@ -358,6 +361,7 @@ def test_dqn_needs_discrete_actions():
 LEARN = {
     "ppo": ["task.length=16", "task.minibatch=32", "optimizer.lr=0.003"],
     "a2c": ["task.length=8", "optimizer.lr=0.01", "task.gamma=0.5"],
+    "a3c": ["task.length=8", "optimizer.lr=0.01", "task.gamma=0.5"],
     "reinforce": ["optimizer.lr=0.01", "task.gamma=0.5"],
     "reinforce_baseline": ["optimizer.lr=0.01", "task.gamma=0.5"],
     **{n: ["task.updates=8", "task.gamma=0.5", "task.warmup=100"] for n in ("dqn", "double_dqn", "dueling_dqn")},
@@ -370,7 +374,7 @@ def test_the_echo_is_learned(model):
         data = Toy()
         task = make_task(model, data, "task.eval_episodes=20", *LEARN[model])
         run(task, data, 5)
-        assert task.evaluate(data, "val") == {"return": 8.0, "length": 8.0}
+        assert task.evaluate(data, "val") == {"return": 8.0, "length": 8.0, "return_std": 0.0}
         assert task.predict(torch.eye(4)).tolist() == [0, 1, 2, 3]
 
 
@@ -452,7 +456,7 @@ def test_a_rollouts_next_values_are_before_the_reset():
 
 
 @pytest.mark.parametrize("data", ["cartpole", "gym"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", EXACT)
 def test_every_algorithm_resumes_to_the_bit(model, data, tmp_path):
     norm = ["model.normalise=true"] * ("dqn" not in model) + ["task.normalise_rewards=true"] * (model == "ppo")
     short = [f"data.epoch_frames={600 if data == 'cartpole' else 6000}"] * model.startswith("reinforce")
@@ -466,12 +470,6 @@ def test_every_algorithm_resumes_to_the_bit(model, data, tmp_path):
         resumed = True
     assert train(tmp_path / "b", config, resumed=True).reason == "finished"
     assert_same(tmp_path / "a", tmp_path / "b")
-
-
-def test_a_run_is_whole(tmp_path):
-    config = compose("model=ppo", *SMALL, *KEYS["ppo"])
-    assert train(tmp_path, config, finish=True).reason == "finished"
-    assert (tmp_path / "plots" / "return.png").exists()
 
 
 @pytest.mark.slow

@@ -70,7 +70,10 @@ def make_best(task: Task, trainer: Trainer) -> Best | None:
 
 @dataclass
 class Outcome:
-    """reason: "finished" (all epochs done), "patience", "stop_at", "max_steps", "max_time" or "signal". number: the signal's."""
+    """reason: "finished" (all epochs done), "patience", "stop_at", "max_steps", "max_time" or "signal".
+
+    number: the signal's.
+    """
 
     reason: str
     number: int | None = None

@@ -164,6 +164,7 @@ class Session:
             "device": device_name(self.place.device),
             "precision": self.place.precision,
             "processes": self.world.size,
+            "start": self.loaded or None,
             "parameters": sum(p.numel() for p in self.task.net.parameters()),
             "versions": {**versions, "python": sys.version.split()[0]},
             "git": git_commit(),

@@ -13,6 +13,7 @@ from dlrun.folders import STARTED
 from dlrun.saved import plain, read_config
 
 PLACES = ("run_dir", "output_dir", "resume", "data_dir")  # differ without making a difference
+UNTOLD = ("_target_", "data_dir", "mirrors", "checksums", "download")
 PANELS = 4
 WIDE = 6  # runs that fit beside each other in a table
 
@@ -91,12 +92,14 @@ def differences(folders: list[Path]) -> dict[str, list[str]]:
 
 
 def flatten(config: dict, prefix: str = "") -> dict[str, object]:
-    """Dotted keys; targets and where data lies are left out: the choices say it."""
+    """Dotted keys; targets, which the choices say, and where data comes from are left out."""
     found = {}
     for key, value in config.items():
+        if key in UNTOLD:
+            continue
         if isinstance(value, dict):
             found |= flatten(value, f"{prefix}{key}.")
-        elif key not in ("_target_", "data_dir"):
+        else:
             found[f"{prefix}{key}"] = value
     return found
 

@@ -86,7 +86,7 @@ class Envs:
             return f"{self.id} cannot be rendered"
         rate = env.metadata.get("render_fps", 30)
         every = max(1, round(rate / FILM_RATE))
-        obs, frames, done = env.reset(seed=seed % 2**31)[0], [], False
+        obs, frames = env.reset(seed=seed % 2**31)[0], []
         try:
             for t in range(self.film_steps):
                 if t % every == 0:
@@ -139,8 +139,8 @@ def open_env(id: str, render: str | None = None) -> object:
     try:
         made = gymnasium.spec(id).entry_point
         made = gymnasium.envs.registration.load_env_creator(made) if isinstance(made, str) else made
-        can_render = render in getattr(made, "metadata", {}).get("render_modes", ())
-        return gymnasium.make(id, render_mode=render if can_render else None)
+        modes = getattr(made, "metadata", {}).get("render_modes", ())
+        return gymnasium.make(id, render_mode=render) if render in modes else gymnasium.make(id)
     except (error.DependencyNotInstalled, ImportError) as missing:
         raise UserError(f"data.id={id} needs a package that is not installed\n  {missing}") from None
     except error.Error as wrong:

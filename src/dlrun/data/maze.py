@@ -1,8 +1,9 @@
 """The maze of the book (section 14.5) as an environment of Gymnasium: four columns, three rows, one wall.
 
-Cells are named (column, row) from the lower left, (1, 1); their state is their number from the upper left, row by row.
+Cells are named (column, row) from the lower left, (1, 1); their state is their number from the upper left, by rows.
 Every move costs 1, one against the wall or the border stays where it is. In (4, 3) and (4, 2) any action collects 10
-or -10 and ends the episode: with gamma 0.9 the optimal values are the book's 10 in (4, 3), 8 in (3, 3), 3.122 in (2, 1).
+or -10 and ends the episode. With gamma 0.9 the optimal values are the book's: 10 in (4, 3), 8 in (3, 3), 3.122 in
+(2, 1).
 """
 
 import gymnasium

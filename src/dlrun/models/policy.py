@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dlrun.errors import UserError
 from dlrun.models.layers import activation as activation_layer
 from dlrun.models.layers import initialise
 from dlrun.spec import Env
@@ -43,7 +44,10 @@ class Normaliser(nn.Module):
 
 
 class Policy(nn.Module):
-    """kind: what tasks know it by. (B, features) -> (B, outputs), values (B,). Outputs: logits, or means of a Gaussian with learned log_std."""
+    """(B, features) -> (B, outputs), values (B,). Outputs: logits, or means of a Gaussian with learned log_std.
+
+    kind: what tasks know it by.
+    """
 
     kind = "policy"
 
@@ -160,7 +164,9 @@ class Table(nn.Linear):
 
 def table(spec: Env, *, values: Literal["actions", "states"]) -> nn.Module:
     """Values of states that are told one-hot: (B, states) -> (B, actions) or (B, 1)."""
-    net = Table(spec.features, spec.actions or 0 if values == "actions" else 1, bias=False)
+    if not spec.actions:
+        raise UserError(f"a table of values needs discrete actions, the data gives {spec}: expected data=maze")
+    net = Table(spec.features, spec.actions if values == "actions" else 1, bias=False)
     nn.init.zeros_(net.weight)
     return net
 

@@ -5,6 +5,7 @@ V(s') - V(s), with lam=0; lam=1 is the paper's n-step return. Logged: as in task
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,38 @@ from dlrun.tasks.returns import explained_variance, gae
 from dlrun.tasks.rollout import Rollout
 from dlrun.types import Count, Fraction, NonNegative
 from dlrun.update import Update
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Of a policy and its values on a rollout (Mnih et al. 2016, section 4). lam: of GAE."""
+
+    place: Place
+    gamma: float
+    lam: float
+    value_weight: float
+    entropy_weight: float
+    normalise_advantage: bool
+
+    def __call__(self, net: nn.Module, batch: Rollout) -> tuple[Tensor, Metrics, float]:
+        """With its terms, and the share of the returns' variance that the values explain."""
+        with self.place.autocast():
+            out, values = net(batch.obs)
+            with torch.no_grad():
+                ahead = net.values(batch.ahead)
+        out, values = out.float(), values.float()
+        v = values.detach().cpu().numpy().reshape(batch.rewards.shape)
+        behind = batch.next_values(v, ahead.float().cpu().numpy())
+        found = gae(batch.rewards, v, behind, batch.terminated, batch.truncated, self.gamma, self.lam)
+        advantages = torch.from_numpy(found.reshape(-1)).to(self.place.device)
+        returns = values.detach() + advantages
+        if self.normalise_advantage:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        policy_loss = -(net.log_prob(out, batch.actions) * advantages).mean()
+        value_loss, entropy = 0.5 * (values - returns).square().mean(), net.entropy(out).mean()
+        loss = policy_loss + self.value_weight * value_loss - self.entropy_weight * entropy
+        terms = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+        return loss, {name: value.detach() for name, value in terms.items()}, explained_variance(v, v + found)
 
 
 class A2C(Playing):
@@ -39,9 +72,8 @@ class A2C(Playing):
         greedy: bool,
     ) -> None:
         super().__init__(net, spec, place, update, "policy", eval_episodes, greedy)
-        self.length, self.gamma, self.lam = length, gamma, lam
-        self.value_weight, self.entropy_weight = value_weight, entropy_weight
-        self.normalise_advantage = normalise_advantage
+        self.length = length
+        self.loss = Loss(place, gamma, lam, value_weight, entropy_weight, normalise_advantage)
 
     def steps(self, data: object) -> int:
         """Rollouts in an epoch."""
@@ -61,23 +93,3 @@ class A2C(Playing):
             return {}
         self.net.observe(batch.obs)
         return self.scalars(batch, explained_variance=explained) | metrics
-
-    def loss(self, net: nn.Module, batch: Rollout) -> tuple[Tensor, Metrics, float]:
-        """With its terms, and the share of the returns' variance that the values explain."""
-        with self.place.autocast():
-            out, values = net(batch.obs)
-            with torch.no_grad():
-                ahead = net.values(batch.ahead)
-        out, values = out.float(), values.float()
-        v = values.detach().cpu().numpy().reshape(batch.rewards.shape)
-        behind = batch.next_values(v, ahead.float().cpu().numpy())
-        found = gae(batch.rewards, v, behind, batch.terminated, batch.truncated, self.gamma, self.lam)
-        advantages = torch.from_numpy(found.reshape(-1)).to(self.place.device)
-        returns = values.detach() + advantages
-        if self.normalise_advantage:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        policy_loss = -(net.log_prob(out, batch.actions) * advantages).mean()
-        value_loss, entropy = 0.5 * (values - returns).square().mean(), net.entropy(out).mean()
-        loss = policy_loss + self.value_weight * value_loss - self.entropy_weight * entropy
-        terms = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
-        return loss, {name: value.detach() for name, value in terms.items()}, explained_variance(v, v + found)

@@ -22,7 +22,7 @@ class Actor(Protocol):
 
 
 class EpsilonGreedy:
-    """An actor of values: a random action with probability epsilon, else the best. values: (B, features) -> (B, actions).
+    """An actor of values, (B, features) -> (B, actions): a random action with probability epsilon, else the best.
 
     starts: the first action after this was made is random everywhere (exploring starts: Sutton and Barto 2018, 5.3).
     """

@@ -4,9 +4,9 @@ value_iteration: Q <- E[r + gamma max Q'] everywhere at once, by the moves that 
 monte_carlo: towards the rewards that came (5.4). td0: V towards r + gamma V' (6.2), acting by a look one step ahead.
 sarsa: towards r + gamma Q(s', a') (6.7). q_learning: towards r + gamma max Q' (6.8).
 
-The last four learn from whole episodes, epsilon-greedy with exploring starts (td0 without: its first action would be in
-its values). Deviation: a table changes between batches of episodes, not within, each entry by the optimizer's lr (SGD)
-towards the mean of its targets. Frames of value_iteration are backups. Logged: loss (mean squared error of the targets).
+The last four learn from whole episodes, epsilon-greedy with exploring starts (td0 without: its first action would be
+in its values). Deviation: a table changes between batches of episodes, not within, each entry by the optimizer's lr
+(SGD) towards the mean of its targets. Frames of value_iteration are backups. Logged: loss (mean squared error).
 """
 
 from collections.abc import Callable, Iterator
@@ -62,12 +62,9 @@ class Tabular(Playing):
         greedy: bool,
     ) -> None:
         super().__init__(net, spec, place, update, "table", eval_episodes, greedy)
-        if not spec.actions or (net.out_features == 1) != (method == "td0"):
-            kind = "states" if method == "td0" else "actions"
-            raise UserError(
-                f"task.method={method} with {spec} and a table of {net.out_features} values per state\n"
-                f"  expected discrete actions and model.values={kind}"
-            )
+        kind = "states" if method == "td0" else "actions"
+        if net.out_features != (1 if method == "td0" else spec.actions):
+            raise UserError(f"task.method={method} learns values of {kind}: expected model.values={kind}")
         self.method, self.gamma, self.epsilons = method, gamma, (epsilon_start, epsilon_end, epsilon_until)
         self.known: Moves | None = None
 
@@ -106,6 +103,11 @@ class Tabular(Playing):
     def actor(self) -> EpsilonGreedy:
         self.evaluated()
         return EpsilonGreedy(self.action_values, self.spec.actions, self.epsilons[1])
+
+    def play(self, data: object, episodes: int, seed: int) -> list[tuple[float, int]]:
+        if self.method == "td0":
+            self.moves(data)  # it acts by a look ahead
+        return super().play(data, episodes, seed)
 
     def step(self, batch: Episodes | Moves, clock: object) -> Metrics:
         if isinstance(batch, Moves):

@@ -86,7 +86,7 @@ class JobSweeper(Sweeper):
 
     def settle(self, arguments: list[str]) -> tuple[object, list[str]]:
         """The section `sweep`, checked, and what the jobs are made of: an experiment's parameters and the arguments."""
-        from dlrun.build import build, check_sweep
+        from dlrun.build import build, check_section
         from dlrun.sweep.zips import is_zip, key_of
 
         given = {key_of(argument) for argument in arguments if not is_zip(argument)}
@@ -100,7 +100,7 @@ class JobSweeper(Sweeper):
             section = OmegaConf.to_container(self.config.sweep, resolve=True, throw_on_missing=True)
         except OmegaConfBaseException as error:
             raise UserError(f"sweep: {str(error).splitlines()[0]}") from None
-        check_sweep(section)
+        check_section("sweep", section)
         settings = build(section)
         if settings.resume and not Path(settings.resume).is_absolute():
             raise UserError(f"sweep.resume={settings.resume}: expected dl-run -m sweep.resume={settings.resume}")
