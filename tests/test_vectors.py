@@ -96,7 +96,7 @@ def test_a_run_takes_the_vectors_of_its_words(tmp_path):
 
 
 def test_vectors_come_back_to_the_bit(tmp_path):
-    words = ("it's", "caf\u00e9\u2026", "a\u0085b", "7", "1e5")
+    words = ("it's", "\u00e9t\u00e9\u2026", "a\u0085b", "7", "1e5")
     with seeded():
         vectors = torch.randn(5, 3) * 10.0 ** torch.randint(-30, 30, (5, 3))
     (tmp_path / "v.txt").write_text(write_vectors(words, vectors), encoding="utf-8")
