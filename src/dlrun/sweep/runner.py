@@ -51,9 +51,8 @@ class Slots:
     @classmethod
     def of(cls, settings: object, device: str) -> "Slots":
         """Raises UserError where there are more jobs than GPUs for them."""
-        found = (
-            process.gpus(settings.gpus) if device != "cpu" and (settings.jobs > 1 or settings.gpus != "auto") else []
-        )
+        is_shared = settings.jobs > 1 or settings.gpus != "auto"  # one job may have all there is
+        found = process.gpus(settings.gpus) if device != "cpu" and is_shared else []
         room = len(found) * settings.jobs_per_gpu
         if found and settings.jobs > room:
             raise UserError(
@@ -150,9 +149,8 @@ class Runner:
         if goes_on:
             with suppress(FileNotFoundError):
                 (folder / "summary.json").unlink()  # how it ended the last time
-        else:
-            if folder.exists():  # killed before its first checkpoint: there is nothing to go on from
-                shutil.rmtree(folder)
+        elif folder.exists():  # killed before its first checkpoint: there is nothing to go on from
+            shutil.rmtree(folder)
         size = log.stat().st_size if log.exists() else 0
         child = process.start(self.command(job, goes_on), log, self.slots.env(slot))
         self.running.append(Running(job, slot, child, size))

@@ -25,7 +25,7 @@ WHY_NOT = {
     "  a sweep goes on with dl-run -m sweep.resume=<folder>",
     "run_dir": "each job has a folder of its own\n  expected output_dir=..., under which the sweep makes them",
 }
-COMBINATIONS = 32  # of config groups that are composed at the start, to see that every parameter is read
+COMBINATIONS = 16  # of config groups that are composed at the start, to see that every parameter is read
 
 
 @dataclass
