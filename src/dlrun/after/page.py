@@ -16,7 +16,8 @@ td, th { padding: .2rem .8rem .2rem 0; text-align: right; white-space: nowrap; }
 th { border-bottom: 1px solid #d0d7de; }
 td:first-child, th:first-child { text-align: left; }
 .facts td { text-align: left; white-space: normal; } .facts td:first-child { color: #57606a; white-space: nowrap; }
-.figures { display: flex; flex-wrap: wrap; gap: 1rem; } .figures img { max-width: min(100%, 520px); }
+.figures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
+.figures img { max-width: min(100%, 520px); }
 .samples { display: flex; flex-wrap: wrap; gap: .9rem; } figure { margin: 0; max-width: 260px; }
 .wide img { max-width: 100%; }
 .samples img { width: 112px; image-rendering: pixelated; border: 1px solid #d0d7de; }

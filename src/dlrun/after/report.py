@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 
 from dlrun.after import page
-from dlrun.after.compare import cells, common_metrics, curves, differences, labels
+from dlrun.after.compare import cells, common_metrics, curves, differences, labels, numbers
 from dlrun.after.show import epoch_rows, overrides, show_config
 from dlrun.console import number
 from dlrun.errors import DataError, UserError
@@ -50,7 +50,7 @@ def report_sweep(folder: Path, jobs: list[Path], out: Path | None) -> list[str]:
     png = io.BytesIO()
     figure.savefig(png, format="png")
     sections.append(("Curves", f'<div class="wide">{page.picture(png.getvalue(), "curves")}</div>'))
-    commands = "\n".join(f"{i}  {job}: dl-run {' '.join(overrides(job))}" for i, job in enumerate(jobs, 1))
+    commands = "\n".join(f"{i}  dl-run {' '.join(overrides(job))}" for i, job in zip(numbers(jobs), jobs, strict=True))
     sections.append(("Commands", f"<pre>{page.escape(commands)}</pre>"))
     sections.append(("Environment", page.facts(_environment(jobs[0], read_summary(jobs[0])))))
     sections.append(("Config", page.folded("of the first job", show_config(jobs[0]))))
