@@ -436,7 +436,10 @@ def test_resume_of_a_finished_run(refused, finished, changes):
     assert f"dl-run resume={finished} trainer.epochs=<more>" in text
 
 
-@pytest.mark.parametrize("key, high, higher", [("max_steps", 9, 10), ("max_time", 1e-9, 100), ("patience", 1, 9)])
+LIMITS = [("max_steps", 9, 10), ("max_time", 1e-9, 100), ("patience", 1, 9), ("stop_at", 0.01, 2.0)]
+
+
+@pytest.mark.parametrize("key, high, higher", LIMITS)
 def test_resume_needs_the_limit_raised_that_stopped_the_run(key, high, higher, dl_run, refused, tmp_path):
     argument = f"trainer.{key}="
     code, _, err = dl_run("run_dir=run", f"{argument}{high}", "trainer.epochs=3", "trainer.min_delta=9")

@@ -166,6 +166,14 @@ def test_patience_waits_for_more_than_min_delta():
     assert vars(again) == vars(best)
 
 
+@pytest.mark.parametrize(("mode", "reached"), [("max", [0.5, 0.4]), ("min", [0.5, 0.6])])
+def test_a_score_is_reached_from_its_side(mode, reached):
+    best = Best("acc", mode, 0.0)
+    assert not best.reaches(0.5) and not best.reaches(None)
+    scores(best, [0.5], 1)
+    assert all(map(best.reaches, reached)) and not best.reaches(1 - reached[1])
+
+
 def test_patience_counts_from_validated_epoch_to_validated_epoch(config, tmp_path):
     keys = ["trainer.epochs=30", "trainer.val_every=5", "trainer.patience=3", "trainer.min_delta=9"]
     assert train(tmp_path, config(*keys)).reason == "patience"

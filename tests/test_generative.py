@@ -448,15 +448,18 @@ def test_wgan_gp_covers_two_blobs():
     assert after["modes"] == 2 and after["good"] > 0.7
 
 
-def test_turns_follow_the_clock():
+@pytest.mark.parametrize("kind", [Gan, Wgan, WganGp])
+def test_turns_follow_the_clock(kind):
     """The generator learns on steps 2, 5, ... of turns=3 alone, whatever was done before; the critic on every one."""
-    task, clock, x = make_pair(WganGp, turns=3), Clock(0, 1, 9), blobs().x
+    task, clock, x = make_pair(kind, turns=3), Clock(0, 1, 9), blobs().x
     for clock.step in (2, 0, 1, 5, 4, 7, 8):
         generator, critic = ([p.clone() for p in net.parameters()] for net in (task.net.generator, task.net.critic))
-        assert "gradient_norm" in task.step((x, None), clock)
+        metrics, is_turn = task.step((x, None), clock), clock.step % 3 == 2
+        assert "critic_loss" in metrics and ("loss" in metrics) == is_turn
+        assert ("gradient_norm" in metrics) == (kind is WganGp or kind is Wgan and is_turn)
         moved = [any(not torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
                  for before, net in ((generator, task.net.generator), (critic, task.net.critic))]  # fmt: skip
-        assert moved == [clock.step % 3 == 2, True]
+        assert moved == [is_turn, True]
         assert all(p.grad is None and p.requires_grad for p in task.net.parameters()), "nothing is left for the next"
 
 

@@ -421,6 +421,7 @@ def test_model_config_states_every_key_once(path):
 def test_model_config_builds_the_net_of_its_header(name, spec, params):
     text = next(path for path in MODELS if path.stem == name).read_text(encoding="utf-8")
     keys = yaml.safe_load(text)["model"]
+    keys = {key: value for key, value in keys.items() if key not in of_runner(keys)}
     module, _, builder = keys.pop("_target_").rpartition(".")
     net = on_meta(getattr(import_module(module), builder), spec, **keys)
     assert count(net) == params

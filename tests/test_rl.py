@@ -473,7 +473,7 @@ def test_every_algorithm_resumes_to_the_bit(model, data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["ppo", "a2c", "reinforce_baseline", "dqn", "double_dqn", "dueling_dqn"])
+@pytest.mark.parametrize("model", ["ppo", "a2c", "a3c", "reinforce_baseline", "dqn", "double_dqn", "dueling_dqn"])
 def test_cartpole_is_solved(model, tmp_path):
     train(tmp_path, compose(f"model={model}", "trainer.device=cpu"))
     assert state(tmp_path, "best")["best"]["score"] >= 475

@@ -221,10 +221,10 @@ def test_several_goals_in_a_database(tmp_path):
 
 def test_failed_jobs_are_repeated_and_trials_added(tmp_path):
     """Optuna's trials are final: a job that finishes at the second go is one trial more, once; 5 jobs become 7."""
-    assert start(tmp_path / "a", 5, 2, do={"1": "raise", "3": "exit"}, sampler="random").wait(timeout=60) == 0
+    assert start(tmp_path / "a", 5, 2, do={"1": "raise", "3": "exit"}, sampler="random").wait(timeout=300) == 0
     assert [job[2] for job in results(tmp_path / "a")] == ["finished", "failed", "finished", "failed", "finished"]
     for _ in range(2):
-        assert start(tmp_path / "a", 7, 2, retry="failed", sampler="random").wait(timeout=60) == 0
+        assert start(tmp_path / "a", 7, 2, retry="failed", sampler="random").wait(timeout=300) == 0
     jobs = state(tmp_path / "a")["jobs"]
     assert [job["status"] for job in jobs] == ["finished"] * 7
     found = [(number, value) for number, kind, value in sorted(trials(tmp_path / "a"), key=str) if kind == 1]
@@ -235,7 +235,7 @@ def test_failed_jobs_are_repeated_and_trials_added(tmp_path):
 def test_a_goal_that_nobody_measures(tmp_path):
     """Only the first job can say: the sweep ends there, and its job with it."""
     process = start(tmp_path / "a", 4, 1, goal="val/f1", seconds=1.0, sampler="random")
-    assert process.wait(timeout=60) == 1 and not left_running(tmp_path / "a")
+    assert process.wait(timeout=300) == 1 and not left_running(tmp_path / "a")
     said = (tmp_path / "a.log").read_text()
     assert "sweep.goal=val/f1 is not measured here; did you mean 'val/loss'?\n  expected one of: val/loss\n" in said
 
@@ -268,8 +268,8 @@ def test_the_hopeless_are_told_by_their_epochs(tmp_path, pruner):
 
 
 def test_hopeless_jobs_are_stopped_with_a_checkpoint(tmp_path):
-    keys = {"epochs": 16, "seconds": 0.06, "sampler": "qmc", "pruner": "asha", "reduction": 2}
-    assert start(tmp_path / "a", 6, 3, **keys).wait(timeout=100) == 0
+    keys = {"epochs": 16, "seconds": 0.15, "sampler": "qmc", "pruner": "asha", "reduction": 2}
+    assert start(tmp_path / "a", 6, 3, **keys).wait(timeout=300) == 0
     jobs = results(tmp_path / "a")
     pruned = [job for job in jobs if job[2] == "pruned"]
     assert pruned and {job[2] for job in jobs} == {"pruned", "finished"}

@@ -170,7 +170,7 @@ def test_the_live_table(tmp_path):
         except OSError:  # the other end is closed
             break
     os.close(master)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=300) == 0
     text = said.decode().replace("\r\n", "\n")
     assert "sweep  0 of 2 done, 1 running, 1 waiting; 0:0" in text and "starting" in text
     assert "\n  best  job 0: val/acc 0." in text and "\x1b[" in text and "[1/2]" not in text

@@ -243,14 +243,14 @@ def _reached(trainer: dict, before: object, done: dict) -> str | None:
     by = done.get("stopped_by")
     if by == "stop_at" and isinstance(before, dict) and trainer["stop_at"] == before.get("stop_at"):
         return by
-    stopper = by if by in ("max_steps", "max_time", "patience") else "epochs"
+    stopper = by if by in ("max_steps", "max_time", "patience", "stop_at") else "epochs"
     reached = {
         "epochs": _number(done, "epochs") if stopper == "epochs" else 0,
         "max_steps": _number(done, "steps"),
         "max_time": _number(done, "seconds") / 60,
         "patience": _number(done, "waited"),
     }
-    if isinstance(before, dict):
+    if isinstance(before, dict) and stopper in reached:
         reached[stopper] = max(reached[stopper], _number(before, stopper))
     limits = sorted(reached, key=lambda name: name != stopper)
     return next((name for name in limits if trainer[name] is not None and trainer[name] <= reached[name]), None)

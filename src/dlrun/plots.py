@@ -20,10 +20,17 @@ def new_figure(width: float = 6.4, height: float = 4.8, columns: int = 1) -> tup
     return figure, figure.subplots(1, columns)
 
 
-def curves(rows: list[dict], name: str, best: int | None, windows: Sequence[dict] = (), over: str = "epoch") -> object:
+def curves(
+    rows: list[dict],
+    name: str,
+    best: int | None,
+    windows: Sequence[dict] = (),
+    over: str = "epoch",
+    goal: float | None = None,
+) -> object:
     """A metric of the train and val parts over the epochs, or frames (over="samples"), and thinly over the windows of
-    steps within them. A line marks the best epoch, a band reaches one deviation (name_std) up and down where there is
-    one. Logarithmic from two decades on.
+    steps within them. Lines mark the best epoch and what counts as solved (goal), a band reaches one deviation
+    (name_std) up and down where there is one. Logarithmic from two decades on.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -46,6 +53,8 @@ def curves(rows: list[dict], name: str, best: int | None, windows: Sequence[dict
     if best is not None:
         at = next((row[over] for row in rows if row["epoch"] == best), best)
         axes.axvline(at, color="grey", linestyle=":", linewidth=1, label=f"best (epoch {best})")
+    if goal is not None:
+        axes.axhline(goal, color="tab:green", linestyle="--", linewidth=1, label=f"solved ({goal:g})")
     if drawn and min(drawn) > 0 and max(drawn) >= 100 * min(drawn):
         axes.set_yscale("log")
     if name in SHARES:

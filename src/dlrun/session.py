@@ -138,7 +138,8 @@ class Session:
         names = {key.partition("/")[2] for row in run.rows for key in row if key.startswith(("train/", "val/"))}
         marked, over = best.epoch if best and best.score is not None else None, run.axis.replace("step", "epoch")
         for name in sorted(names - {f"{name}_std" for name in names}):
-            run.plot(name, plots.curves(run.rows, name, marked, run.windows, over), clock.time)
+            goal = getattr(self.data.spec, "goal", None) if name == task.goal else None
+            run.plot(name, plots.curves(run.rows, name, marked, run.windows, over, goal), clock.time)
         speeds = [row["time/samples_per_s"] for row in run.rows]
         results |= {
             "test": {f"test/{name}": value for name, value in test.items()} | report,

@@ -11,6 +11,7 @@ from dlrun.saved import own_config
 from dlrun.weights import load_weights
 
 ELSEWHERE = ("data_dir", "download", "mirrors")  # keys of a source that say where it lies, not what it is
+FOLDER = ("root", "layout", "csv", "resize", "fit", "split", "stratify")  # what decides a folder's pictures and parts
 
 
 def classifier(run: str, config: dict, device: torch.device) -> tuple[nn.Module, list[float], list[float]]:
@@ -37,4 +38,6 @@ def classifier(run: str, config: dict, device: torch.device) -> tuple[nn.Module,
 
 
 def _source(config: dict) -> dict:
-    return {key: value for key, value in config["data"]["source"].items() if key not in ELSEWHERE}
+    data = config["data"]
+    held = data.get("source") or {key: data.get(key) for key in FOLDER}
+    return {key: value for key, value in held.items() if key not in ELSEWHERE}

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dlrun.data.decode import read
+from dlrun.data.decode import read as read_resized
 from dlrun.data.picture_lists import SUFFIXES
 from dlrun.errors import UserError
 from dlrun.spec import Table
@@ -22,7 +22,7 @@ STDIN = "-"
 
 
 def pictures(given: list[str], shape: tuple[int, int, int], fit: str | None) -> Iterator[tuple[str, Tensor]]:
-    """uint8 (C, H, W). fit: how those of another size are resized ("cover", "stretch"); None: they are refused."""
+    """uint8 (C, H, W). fit: how those of another size are resized (as `decode.read` has it); None: they are refused."""
     for name, source in _picture_files(given):
         yield name, _picture(name, source, shape, fit)
 
@@ -38,7 +38,7 @@ def _picture_files(given: list[str]) -> Iterator[tuple[str, Path | io.BytesIO]]:
                 paths = content.decode("utf-8", errors="replace").splitlines()
                 yield from _picture_files([line for line in paths if line and line != STDIN])
         elif path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.name.lower().endswith(SUFFIXES) and p.is_file())
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
             if not found:
                 raise UserError(f"{path} has no pictures\n  expected files of {', '.join(sorted(SUFFIXES))}")
             yield from ((str(p), p) for p in found)
@@ -55,9 +55,9 @@ def _is_picture(content: bytes) -> bool:
 
 
 def _picture(name: str, source: Path | io.BytesIO, shape: tuple[int, int, int], fit: str | None) -> Tensor:
-    if fit is None:
+    if not fit:
         _check_size(name, source, shape)
-    pixels = read(source, shape, fit or "cover")
+    pixels = read_resized(source, shape, fit or "cover")
     if isinstance(pixels, str):
         raise UserError(
             f"{name} cannot be read as a picture: {pixels.splitlines()[0]}\n  expected a whole PNG, JPEG, WebP or BMP"

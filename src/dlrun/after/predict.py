@@ -106,8 +106,7 @@ def _batches(run: object, args: argparse.Namespace) -> Iterator[tuple[list[str],
     data, spec = run.data, run.data.spec
     if isinstance(spec, Image | Mask):
         source = (run.config["data"].get("source") or {}).get("_target_", "")
-        is_fitted = args.fit or hasattr(data, "fit") or "folder" in source  # as it prepared its own pictures
-        fit = getattr(data, "fit", "cover") if is_fitted else None
+        fit = getattr(data, "fit", "cover" if args.fit or "folder" in source else None)  # as it prepared its own
         found, join = inputs.pictures(args.inputs, getattr(data, "stored", spec.shape), fit), torch.stack
     elif isinstance(spec, Tokens):
         found, join = inputs.texts(args.inputs), list
