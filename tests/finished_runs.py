@@ -15,15 +15,18 @@ from dlrun.checkpoint import save
 from dlrun.errors import UserError
 
 CPU = ["trainer.device=cpu", "trainer.epochs=1", "trainer.log_every=0"]
+SHAPES = ["data.source.samples=30", "data.source.test_samples=12"]
 FAMILIES = {  # one small run for each family of tasks; {data} is a folder
     "classes": ["data=digits", "model.hidden=[16]"],
     "two classes": ["data=moons", "model.hidden=[8]"],
     "targets": ["data=swiss_roll", "model=linear", "data.standardize=true", "data.source.samples=200"],
     "texts": ["data=text_folder", "model=gru", "data.source.path={data}/texts.csv", "data.vocab=50", "data.length=6"],
+    "masks": ["model=unet", "data=shapes", "data.spec.shape=[3,16,16]", "model.width=4", "model.depth=2", *SHAPES],
     "autoencoder": ["model=autoencoder", "data=digits"],
     "vae": ["model=vae", "data=digits", "task.iwae_samples=0"],
     "gan": ["model=gan", "data=gaussians"],
     "actor": ["model=ppo", "data=cartpole", "data.epoch_frames=256", "task.length=16", "task.eval_episodes=4"],
+    "table": ["model=q_learning", "data.epoch_frames=200", "task.eval_episodes=4"],
     "values": ["model=dqn", "data=cartpole", "data.epoch_frames=256", "task.capacity=512", "task.eval_episodes=4"],
 }
 
@@ -50,7 +53,7 @@ def trained(folder: Path, overrides: list[str], draws: bool = False) -> Path:
 
 def untrained(folder: Path, overrides: list[str]) -> Path:
     """As if it had been trained: random weights and statistics of norms."""
-    config, names = write_config(folder, [*CPU, *overrides])
+    config, names = write_config(folder, [*CPU, "trainer.test=best", *overrides])
     parts = assemble(config)
     parts.data.load(parts.place.device, parts.place.channels_last)
     for name, buffer in parts.task.net.named_buffers():

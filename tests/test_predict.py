@@ -96,7 +96,7 @@ def test_csv_and_files(predict, runs, tmp_path):
 def test_texts_and_rows(predict, runs, tmp_path):
     lines = predict(runs("texts"), "a great film", "-", stdin=b"awful\n\nfine\n")[1]
     assert [json.loads(line)["input"] for line in lines] == ["a great film", "line 1", "line 3"]
-    assert json.loads(lines[0])["probabilities"].keys() == {"0", "1"}  # that data does not name its classes
+    assert json.loads(lines[0])["probabilities"].keys() == {"bad", "good"}
     (tmp_path / "rows.csv").write_text("7,1.5\n-1,2e0\n")
     lines = predict(runs("targets"), "rows.csv", "-1,2")[1]
     assert [json.loads(line)["input"] for line in lines] == ["rows.csv:1", "rows.csv:2", "-1,2"]

@@ -5,7 +5,7 @@ import torch
 from dlrun.build import build
 from dlrun.console import number, table
 from dlrun.machine import within_memory
-from dlrun.spec import Env
+from dlrun.spec import Env, Mask
 
 
 def describe(name: str, config: dict) -> list[str]:
@@ -16,11 +16,18 @@ def describe(name: str, config: dict) -> list[str]:
         lines = [f"{name}: {data.spec}", data.describe()]
         if isinstance(data.spec, Env):
             return [*lines, "nothing is stored: environments are played"]
-        rows = [["part", "samples", "samples a class" if data.spec.classes else "targets"]]
+        is_mask = isinstance(data.spec, Mask)
+        what = "targets" if not data.spec.classes else "pixels a class" if is_mask else "samples a class"
+        rows = [["part", "samples", what]]
         for part in ("train", "val", "test"):
             y = torch.cat([y.cpu() for _, y in data.batches(part)])
-            rows.append([part, f"{len(y):,}", _spread(y, data.spec.classes)])
+            rows.append([part, f"{len(y):,}", _spread(_counted(y, data.spec) if is_mask else y, data.spec.classes)])
     return [*lines, "", table(rows)]
+
+
+def _counted(y: torch.Tensor, spec: Mask) -> torch.Tensor:
+    """The classes of all pixels that count."""
+    return y.flatten() if spec.ignore is None else y[y != spec.ignore]
 
 
 def _spread(y: torch.Tensor, classes: int | None) -> str:

@@ -100,10 +100,11 @@ def _samples(folder: Path) -> list[tuple[str, str]]:
     """The worst mistakes of the test part, and its first samples. Nothing for tasks without targets."""
     from dlrun.finished import Finished
     from dlrun.machine import within_memory
+    from dlrun.spec import Mask
 
     with within_memory():
         run = Finished(folder)
-        if "inputs" not in run.task.takes:
+        if "inputs" not in run.task.takes or isinstance(run.data.spec, Mask):  # whose masks are among the figures
             return []
         return _judged(run, run.load_data())
 
