@@ -1,8 +1,10 @@
 """What dl-run is measured against: the same training by other means, a process each. Prints its figures as JSON.
 
 bench_loops.py hand|loader|lightning|keras mlp|lenet EPOCHS        bench_loops.py step resnet18 STEPS
+bench_loops.py hand|keras lstm EPOCHS
 
-All read the same 55,000 + 5,000 pictures, normalised before the clock starts, and validate after every epoch. `marks`
+All read the same 55,000 + 5,000 pictures, normalised before the clock starts, or the same 22,500 + 2,500 reviews as
+whole numbers, and validate after every epoch. `marks`
 are the times at which epochs start, and the end of the last. hand and loader keep no train metrics, logs, checkpoints.
 """
 
@@ -23,7 +25,8 @@ from dlrun.build import CONFIGS, build
 from dlrun.cli import plain
 
 BATCH, EVAL_BATCH, LR, WARM = 128, 1000, 1e-3, 8
-Part = tuple[Tensor, Tensor]  # (N, C, H, W) float32, normalised; (N,) int64
+DATA = {"mlp": "mnist", "lenet": "mnist", "resnet18": "cifar10", "lstm": "imdb"}
+Part = tuple[Tensor, Tensor]  # (N, C, H, W) float32, normalised, or (N, T) int32; (N,) int64
 
 
 def load(*overrides: str) -> tuple[nn.Module, Part, Part]:
@@ -35,8 +38,8 @@ def load(*overrides: str) -> tuple[nn.Module, Part, Part]:
     return net(data.spec), *(tuple(map(torch.cat, zip(*data.batches(part), strict=True))) for part in ("train", "val"))
 
 
-def shuffled(x: Tensor, y: Tensor) -> Iterator[Part]:
-    return ((x[rows], y[rows]) for rows in torch.randperm(len(x)).split(BATCH))
+def shuffled(x: Tensor, y: Tensor, size: int = BATCH) -> Iterator[Part]:
+    return ((x[rows], y[rows]) for rows in torch.randperm(len(x)).split(size))
 
 
 def loaders(train: Part, val: Part) -> tuple[DataLoader, DataLoader]:
@@ -60,15 +63,23 @@ def fit(net: nn.Module, train: Callable[[], Iterable[Part]], val: Iterable[Part]
     for _ in range(epochs):
         net.train()
         for x, y in train():
-            loss = F.cross_entropy(net(x), y)
-            loss.backward()
+            loss_of(net(x), y).backward()
             optimizer.step()
             optimizer.zero_grad()
         net.eval()
         with torch.no_grad():
-            acc = torch.cat([net(x).argmax(1) == y for x, y in val]).float().mean().item()
+            acc = torch.cat([classes(net(x)) == y for x, y in val]).float().mean().item()
         marks.append(time.time())
     return {"marks": marks, "acc": acc}
+
+
+def loss_of(out: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of one logit per class, or of the one of two classes."""
+    return F.cross_entropy(out, y) if out.shape[1] > 1 else F.binary_cross_entropy_with_logits(out[:, 0], y.float())
+
+
+def classes(out: Tensor) -> Tensor:
+    return out.argmax(1) if out.shape[1] > 1 else (out[:, 0] > 0).long()
 
 
 def lightning(net: nn.Module, train: Part, val: Part, epochs: int) -> dict:
@@ -102,14 +113,22 @@ def lightning(net: nn.Module, train: Part, val: Part, epochs: int) -> dict:
 
 def keras(net: nn.Module, train: Part, val: Part, epochs: int) -> dict:
     os.environ["KERAS_BACKEND"] = "torch"
-    from keras import Sequential, callbacks, config, layers, losses, optimizers
+    from keras import Sequential, callbacks, config, layers, losses, metrics, optimizers
 
     config.set_image_data_format("channels_first")  # torch's own order
-    maps, widths = ((6, 16), (120, 84)) if isinstance(net[0], nn.Conv2d) else ((), (256, 128))  # LeNet or MLP
-    hidden = [m for n in maps for m in (layers.Conv2D(n, 3), layers.MaxPooling2D(), layers.Activation("relu"))]
-    hidden += [layers.Flatten(), *(layers.Dense(width, "relu") for width in widths)]
-    model = Sequential([layers.Input((1, 28, 28)), *hidden, layers.Dense(10)])
-    model.compile(optimizers.Adam(LR), losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    if hasattr(net, "embedding"):  # the book's LSTM
+        cells = [layers.LSTM(64, dropout=0.5, return_sequences=True), layers.LSTM(64, dropout=0.5)]
+        model = Sequential([layers.Input((80,), dtype="int32"), layers.Embedding(10_000, 100), *cells, layers.Dense(1)])
+        loss, metric = losses.BinaryCrossentropy(from_logits=True), metrics.BinaryAccuracy("accuracy", threshold=0.0)
+    else:
+        maps, widths = ((6, 16), (120, 84)) if isinstance(net[0], nn.Conv2d) else ((), (256, 128))  # LeNet or MLP
+        hidden = [m for n in maps for m in (layers.Conv2D(n, 3), layers.MaxPooling2D(), layers.Activation("relu"))]
+        hidden += [layers.Flatten(), *(layers.Dense(width, "relu") for width in widths)]
+        model = Sequential([layers.Input((1, 28, 28)), *hidden, layers.Dense(10)])
+        loss, metric = losses.SparseCategoricalCrossentropy(from_logits=True), "accuracy"
+    if sum(p.numel() for p in net.parameters() if p.requires_grad) != model.count_params():
+        sys.exit(f"Keras's model has {model.count_params():,} parameters: not the same network")
+    model.compile(optimizers.Adam(LR), loss, metrics=[metric])
     marks = []
     note = lambda *_: marks.append(time.time())  # noqa: E731
     clock = callbacks.LambdaCallback(on_epoch_begin=note, on_train_end=note)
@@ -139,5 +158,5 @@ def step(net: nn.Module, train: Part, val: Part, steps: int) -> float:
 
 if __name__ == "__main__":
     what, model, count = sys.argv[1:]
-    found = load(f"model={model}", "data=cifar10" if what == "step" else "data=mnist")
+    found = load(f"model={model}", f"data={DATA[model]}")
     print(json.dumps(globals()[what](*found, int(count))))

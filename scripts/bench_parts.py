@@ -23,9 +23,10 @@ from pathlib import Path
 from statistics import median
 
 HERE = Path(__file__).resolve().parent
-CODE, LOOPS, RUN = ([sys.executable, *words] for words in (["-c"], [str(HERE / "bench_loops.py")], ["-m", "dlrun"]))
+SCRIPTS = (["-c"], [str(HERE / "bench_loops.py")], [str(HERE / "bench_steps.py")], ["-m", "dlrun"])
+CODE, LOOPS, STEPS, RUN = ([sys.executable, *words] for words in SCRIPTS)
 OTHERS = {"lightning": "Lightning", "keras": "Keras"}
-SHARE = {"mlp": 1 / 2, "lenet": 1 / 1.5}  # of their time that dl-run may take
+SHARE = {"mlp": 1 / 2, "lenet": 1 / 1.5, "lstm": 1 / 1.5}  # of their time that dl-run may take
 WARM = 8  # steps of ResNet18 before the clock starts
 
 
@@ -94,31 +95,34 @@ class Bench:
             self.judge(what, found[what], against, found[against], most, more)
 
 
-def mnist(bench: Bench, net: str) -> None:
-    """Seconds per epoch: training, validation, logs and checkpoints."""
-    epochs, what = bench.args.epochs, f"MNIST {net}, an epoch"
+def training(bench: Bench, net: str) -> None:
+    """Seconds per epoch: training, validation, logs and checkpoints. The LSTM on IMDB against a loop and Keras only."""
+    data, others = ("imdb", ("keras",)) if net == "lstm" else ("mnist", tuple(OTHERS))
+    epochs, what = bench.args.epochs, f"{data.upper()} {net}, an epoch"
 
     def loop(kind: str) -> float:
         marks = bench.last_line(*LOOPS, kind, net, epochs)["marks"]
         return (marks[-1] - marks[1]) / (epochs - 1)
 
     def ours() -> float:
-        command, folder = bench.training(f"model={net}", "data=mnist", f"trainer.epochs={epochs}")
+        command, folder = bench.training(f"model={net}", f"data={data}", f"trainer.epochs={epochs}")
         bench.end(bench.start(command))
         ends = wall_times(folder, "val/loss")
         return (ends[-1] - ends[0]) / (epochs - 1)
 
-    installed = [name for name in OTHERS if importlib.util.find_spec(name)]
+    installed = [name for name in others if importlib.util.find_spec(name)]
+    loader = () if net == "lstm" else ("loader",)
     contestants = {"hand": partial(loop, "hand"), "dl-run": ours}
-    contestants |= {kind: partial(loop, kind) for kind in ("loader", *installed)}
+    contestants |= {kind: partial(loop, kind) for kind in (*loader, *installed)}
     found = bench.measure(net, contestants)
     bench.judge(what, found["dl-run"], "hand-written", found["hand"], 1.02)
-    bench.judge(what, found["dl-run"], "DataLoader loop", found["loader"], 1.0)
-    for name, title in OTHERS.items():
+    for _ in loader:
+        bench.judge(what, found["dl-run"], "DataLoader loop", found["loader"], 1.0)
+    for name in others:
         if name in installed:
-            bench.judge(what, found["dl-run"], f"{title} {version(name)}", found[name], SHARE[net])
+            bench.judge(what, found["dl-run"], f"{OTHERS[name]} {version(name)}", found[name], SHARE[net])
         else:
-            bench.rows.append((what, f"{title}: pip install 'dl-run[bench]'", "", "", "", "skipped"))
+            bench.rows.append((what, f"{OTHERS[name]}: pip install 'dl-run[bench]'", "", "", "", "skipped"))
 
 
 def wall_times(folder: Path, tag: str) -> list[float]:
@@ -139,6 +143,15 @@ def resnet18(bench: Bench) -> None:
 
     hand = partial(bench.last_line, *LOOPS, "step", "resnet18", rows * WARM)
     bench.versus("resnet18", "hand-written", hand, {"CIFAR-10 ResNet18 bf16, 128 images": ours}, 1.02)
+
+
+def generative(bench: Bench, model: str) -> None:
+    """Seconds per step; both contestants in one process, in turns."""
+    runs = [bench.last_line(*STEPS, model, 10 * bench.args.steps) for _ in range(bench.args.repeats)]
+    found = bench.figures[model] = {name: [run[name] for run in runs] for name in runs[0]}
+    ratio = median(run["dl-run"] / run["hand"] for run in runs)
+    base = median(found["hand"])
+    bench.judge(f"MNIST {model}, a step", ratio * base, "hand-written", base, 1.03)
 
 
 def startup(bench: Bench) -> None:
@@ -206,7 +219,9 @@ def cli(bench: Bench) -> None:
     bench.versus("cli", "import hydra", partial(bench.seconds, *CODE, "import hydra"), ours, 3.0)
 
 
-PARTS = {net: partial(mnist, net=net) for net in SHARE} | {f.__name__: f for f in (resnet18, startup, memory, cli, ppo)}
+PARTS = {net: partial(training, net=net) for net in SHARE}
+PARTS |= {part.__name__: part for part in (resnet18, startup, memory, cli, ppo)}
+PARTS |= {model: partial(generative, model=model) for model in ("vae", "wgan_gp")}
 
 
 def machine() -> str:

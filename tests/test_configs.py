@@ -7,7 +7,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from toys import NAMES, composed, options, read, read_option, section
+from toys import NAMES, composed, options, read, read_option, section, takes
 
 from dlrun.build import CONFIGS, ConfigError, build, check, of_runner
 from dlrun.signatures import signature, spec_names
@@ -19,6 +19,7 @@ FITTING = {  # what goes with data, or a task, of another kind than pictures
     "Env": {"data": "cartpole", "model": "ppo"},
     "Tokens": {"data": "imdb", "model": "lstm"},
     "Mask": {"data": "shapes", "model": "unet"},
+    "Table": {"data": "moons", "model": "mlp"},
 }
 OPTIONS = [(group, option) for group in GROUPS if group not in ("experiment", "tuned") for option in options(group)]
 
@@ -63,15 +64,17 @@ def test_option_composes_and_states_each_key_once(group, option):
     kind = read_option("data", option)["spec"]["_target_"].rpartition(".")[2] if group == "data" else ""
     if group == "task":
         kind = spec_names(signature(read_option("task", option)["_target_"]).given["spec"])[0]
+    elif group == "model":
+        kind = takes(option)[0]
     others = [f"{name}={choice}" for name, choice in FITTING.get(kind, {}).items() if name != group]
     config = composed(*others, f"{group}={option}")
     check(config, NAMES | {group: option})
     found = targets(config[group], group)
     assert found and found[0][0] == group
     for path, node in found:
-        takes = signature(node["_target_"])
-        assert node.keys() - {"_target_"} - set(of_runner(node)) == takes.keys.keys(), path
-        assert takes.keys.keys() == takes.required or path.endswith(".spec"), (
+        found = signature(node["_target_"])
+        assert node.keys() - {"_target_"} - set(of_runner(node)) == found.keys.keys(), path
+        assert found.keys.keys() == found.required or path.endswith(".spec"), (
             f"{path}: a default that is not in the YAML"
         )
 
@@ -90,6 +93,10 @@ def test_experiment_composes_and_builds(option):
         data = build(config["data"])
         with torch.device("meta"):
             net = build(config["model"])(data.spec)
+        if hasattr(net, "latent"):
+            make = getattr(net, "generator", None) or net.decoder
+            assert make.eval()(torch.empty(2, net.latent, device="meta")).shape == (2, *data.spec.shape)
+            continue
         size = data.spec.shape[1:] if isinstance(data.spec, Mask) else ()
         found = net.eval()(torch.empty(2, *data.spec.shape, device="meta"))
         found = found[0] if isinstance(data.spec, Env) else found  # a policy, with values beside it

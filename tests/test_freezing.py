@@ -162,6 +162,11 @@ def test_bad_patterns_are_told(keys, said):
         make_task(net(), SPEC, "sgd", task=keys)
 
 
+def test_the_head_is_the_last_layer_where_nothing_has_that_name():
+    assert matching(["0.weight", "0.bias", "3.weight", "3.bias"], "head", "") == {"3.weight", "3.bias"}
+    assert matching(["head.0.weight", "head.0.bias", "fc.weight"], "head", "") == {"head.0.weight", "head.0.bias"}
+
+
 def test_many_names_are_told_by_their_modules():
     names = [f"stage{i}.{j}.conv.weight" for i in range(4) for j in range(10)] + ["head.bias"]
     assert named(names) == "stage0.*, stage1.*, stage2.*, stage3.*, head.*"

@@ -15,14 +15,17 @@ from toys import PLACE, Batches, learn, make_update, section, seeded
 from dlrun.build import build
 from dlrun.clock import Clock
 from dlrun.errors import DataError, UserError
-from dlrun.models.autoencoder import autoencoder, conv_autoencoder, halvings, vae
+from dlrun.models.autoencoder import adversarial_autoencoder, autoencoder, conv_autoencoder, halvings, vae
 from dlrun.models.gan import Pair, gan
 from dlrun.models.mlp import mlp
+from dlrun.signatures import signature
 from dlrun.spec import Image, Table
-from dlrun.tasks import adversarial
+from dlrun.tasks.adversarial_autoencoder import AdversarialAutoencoder
 from dlrun.tasks.autoencoder import Autoencoder
 from dlrun.tasks.gan import LOSSES, Gan
+from dlrun.tasks.pca import components, project
 from dlrun.tasks.pictures import beside, between, first_rows, grid, means, rescaled
+from dlrun.tasks.quality import Features, frechet, modes, moments, sliced_wasserstein
 from dlrun.tasks.vae import Vae, kl_to_standard
 from dlrun.tasks.wgan import Wgan
 from dlrun.tasks.wgan_gp import WganGp, gradient_norms
@@ -42,12 +45,17 @@ def pictures(spec: Image, num: int = 16) -> torch.Tensor:
 
 
 def make(
-    kind: type, net: nn.Module, spec: object, *, lr: float = 0.01, ema: float = 0.0, adam: dict | None = None, **keys
-):
+    kind: type, net: nn.Module, spec: object, *, lr: float = 0.01, ema: float = 0.0, adam: dict | None = None,
+    trained: object = None, **keys
+):  # fmt: skip
     """A task with the keys of its YAML, but for those given."""
-    name = {WganGp: "wgan_gp"}.get(kind, kind.__name__.lower())
+    name = {WganGp: "wgan_gp", AdversarialAutoencoder: "adversarial_autoencoder"}.get(kind, kind.__name__.lower())
     stated = {key: value for key, value in section("task", name).items() if key != "_target_"}
-    return kind(net, spec, PLACE, partial(make_update, lr=lr, ema=ema, **adam or {}), **stated | keys)
+    handed = dict(
+        net=net, spec=spec, place=PLACE, trained=trained, update=partial(make_update, lr=lr, ema=ema, **adam or {})
+    )
+    handed = {name: handed[name] for name in signature(section("task", name)["_target_"]).given}
+    return kind(**handed, **stated | keys)
 
 
 def make_vae(spec: Image = SMALL, latent: int = 3, lr: float = 0.01, **keys) -> Vae:
@@ -67,16 +75,25 @@ def test_nets_have_the_books_parameters():
     net = autoencoder(BOOK, latent=20, hidden=[256, 128], dropout=0.0, **DENSE)
     assert (count(net.encoder), count(net.decoder)) == (236_436, 237_200)
     assert count(vae(BOOK, latent=20, hidden=[128], **DENSE)) == 209_464
+    with torch.device("meta"):
+        dcgan, notes = (
+            build(section("model", "dcgan") | {"form": form})(Image((3, 64, 64))) for form in ("book", "notes")
+        )
+    assert count(dcgan.generator) == 3_574_784 + 1_920 and count(dcgan.critic) == 6_557_697 + 3_968
+    sizes = [tuple(layer.weight.shape) for layer in notes.modules() if hasattr(layer, "kernel_size")]
+    assert sizes[:3] == [(512, 256, 3, 3), (256, 128, 5, 5), (128, 3, 4, 4)]
+    assert sizes[3:] == [(64, 3, 5, 5), (128, 64, 5, 5), (256, 128, 5, 5)] and notes.critic[-2].in_features == 256
 
 
 @pytest.mark.parametrize("name", ["autoencoder", "denoising_autoencoder", "dropout_autoencoder", "conv_autoencoder",
-                                  "vae", "conv_vae"])  # fmt: skip
+                                  "adversarial_autoencoder", "vae", "conv_vae"])  # fmt: skip
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64), (1, 8, 8)])
 def test_nets_take_their_sizes_from_the_spec(name, shape):
     with torch.device("meta"):
         net = build(section("model", name))(Image(shape))
         out = net(torch.empty(2, *shape))
-        assert net.decoder(torch.empty(2, 20)).shape == (2, *shape)
+        inner = getattr(net, "autoencoder", net)
+        assert inner.decoder(torch.empty(2, 20)).shape == (2, *shape)
     if "vae" in name:
         assert [tuple(o.shape) for o in out] == [(2, 20), (2, 20)]
     else:
@@ -95,7 +112,8 @@ def test_halvings():
 
 def test_tasks_name_the_models_they_need():
     net = mlp(SMALL, hidden=[4], dropout=0.0, norm="none", **DENSE)
-    for kind, match in ((Autoencoder, "expected model=autoencoder"), (Vae, "expected model=vae or conv_vae")):
+    for kind, match in ((Autoencoder, "expected model=autoencoder"), (Vae, "expected model=vae or conv_vae"),
+                        (AdversarialAutoencoder, "expected model=adversarial_autoencoder")):  # fmt: skip
         with pytest.raises(UserError, match=match):
             make(kind, net, SMALL)
 
@@ -159,6 +177,28 @@ def test_kl_weight_follows_the_clock():
     assert make_vae(beta=0.5).kl_weight(Clock(0, 1, 1)) == 0.5
 
 
+def test_components_are_the_best_linear_code():
+    """No other code of as many numbers has a smaller squared error (Eckart and Young): that of the singular values."""
+    with seeded():
+        x = 0.5 + 0.03 * torch.randn(40, 1, 4, 4) * torch.arange(1, 17).view(1, 1, 4, 4) ** -0.5
+    batches = lambda: iter([(piece, None) for piece in x.split(16)])  # noqa: E731
+    found = components(batches(), 3)
+    error = (project(x, *found) - x).square().sum().item()
+    assert error == pytest.approx(torch.linalg.svdvals((x - x.mean(0)).flatten(1))[3:].square().sum().item(), rel=1e-3)
+    assert (project(x, *components(batches(), 16)) - x).abs().max() < 1e-5
+
+
+def test_components_of_large_pictures_come_from_the_gram_matrix(monkeypatch):
+    with seeded():
+        x = torch.rand(12, 1, 4, 4)
+    batches = lambda: iter([(piece, None) for piece in x.split(5)])  # noqa: E731
+    small = project(x, *components(batches(), 3))
+    monkeypatch.setattr("dlrun.tasks.pca.LARGE", 12)
+    assert torch.allclose(project(x, *components(batches(), 3)), small, atol=1e-4)
+    assert len(components(batches(), 20)[1]) == 11, "twelve pictures span eleven directions"
+    assert torch.equal(project(x[:1], *components(iter([(x[:1], None)]), 3)), x[:1]), "one picture is its own mean"
+
+
 # Pictures
 
 
@@ -204,6 +244,23 @@ def test_an_autoencoder_memorises_a_batch(keys):
     assert task.preview(data_of(x, SMALL))["reconstructions"].shape[0] == 1
 
 
+@pytest.mark.parametrize("loss", ["bce", "mse"])
+def test_an_adversarial_autoencoder_reconstructs_and_spreads_its_codes(loss):
+    x = pictures(SMALL, 256)
+    with seeded():
+        net = adversarial_autoencoder(SMALL, latent=4, hidden=[64], critic_hidden=[32, 32], **DENSE)
+        net.autoencoder.encoder[-1].bias.data += 5.0  # far from the prior
+    task, data = make(AdversarialAutoencoder, net, SMALL, lr=0.003, ema=0.5, loss=loss), data_of(x, SMALL, 256)
+    before = task.evaluate(data, "val")
+    learn(task, (x, None), 300)
+    after = task.evaluate(data, "val")
+    assert set(after) == set(task.scores) and task.evaluated() is task.update.average
+    assert after["mse"] < 0.7 * before["mse"] and after["code_swd"] < 0.2 * before["code_swd"]
+    assert (task.predict(x) - x).square().mean().item() == pytest.approx(after["mse"], rel=1e-3)
+    assert task.predict(torch.zeros(3, 4)).shape == (3, 1, 8, 8)
+    assert set(task.preview(data)) == {"reconstructions", "samples"}
+
+
 @pytest.mark.parametrize("keys", [{}, {"likelihood": "gaussian", "sigma": 0.2}, {"beta": 0.5, "warmup": 0.5}])
 def test_a_vae_learns_two_pictures(keys):
     x = pictures(SMALL, 2).repeat(16, 1, 1, 1)
@@ -220,24 +277,38 @@ def test_a_vae_learns_two_pictures(keys):
 
 
 @pytest.mark.parametrize("latent", [2, 3])
-def test_reports_are_figures(latent, tmp_path):
-    task = make_vae(latent=latent)
-    figures = task.report(data_of(pictures(SMALL), SMALL))["figures"]
+@pytest.mark.parametrize("kind", [Vae, Autoencoder, AdversarialAutoencoder])
+def test_reports_are_figures(kind, latent, tmp_path):
+    with seeded():
+        more = dict(dropout=0.0) if kind is Autoencoder else dict(critic_hidden=[8]) if kind is not Vae else {}
+        build = {Vae: vae, Autoencoder: autoencoder}.get(kind, adversarial_autoencoder)
+        task = make(kind, build(SMALL, latent=latent, hidden=[8], **more, **DENSE), SMALL)
+    report = task.report(data_of(pictures(SMALL), SMALL))
+    figures = report["figures"]
+    assert {"reconstructions", "interpolation"} <= figures.keys()
     assert ("latent_map" in figures) == ("latent_plane" in figures) == (latent == 2)
+    assert ("pca_mse" in report) == ("pca_reconstructions" in figures) == (kind is Autoencoder)
     for name, figure in figures.items():
         figure.savefig(tmp_path / f"{name}.png")
+    one = task.report(data_of(pictures(SMALL, 1), SMALL))["figures"]
+    assert "interpolation" not in one and "reconstructions" in one, "one picture has nothing between"
 
 
 # Adversarial: networks
 
 POINTS = Table(features=2, classes=2)
-NETS = dict(latent=4, hidden=[32, 32], width=4, norm="batch", critic_norm="none", init="torch")
+NETS = dict(latent=4, hidden=[32, 32], form="paper", width=4, norm="batch", critic_norm="none", init="torch")
 
 
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64), (1, 8, 8), (3, 48, 64)])
-def test_pairs_take_their_sizes_from_the_spec(shape):
+@pytest.mark.parametrize("form", ["paper", "book", "notes"])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 48, 64), (1, 8, 8)])
+def test_pairs_take_their_sizes_from_the_spec(shape, form):
+    if form == "notes" and shape[1] == 8:
+        with pytest.raises(UserError, match="form=notes cannot make images of 8x8.*expected such sides, as 28, 32, 64"):
+            gan(Image(shape), **NETS | dict(form=form))
+        return
     with torch.device("meta"):
-        net = gan(Image(shape), **NETS)
+        net = gan(Image(shape), **NETS | dict(form=form, critic_norm="batch"))
         assert net.generator(torch.empty(2, 4)).shape == (2, *shape)
         assert net.critic(torch.empty(2, *shape)).shape == (2,)
         points = gan(POINTS, **NETS | dict(hidden=[]))
@@ -302,15 +373,40 @@ def test_penalty_is_taken_between_each_pair():
 def test_sliced_wasserstein_of_a_shift():
     with seeded():
         x, shift = torch.randn(50, 3), torch.tensor([3.0, 0.0, 4.0])
-    assert adversarial.sliced_wasserstein(x, x[torch.randperm(50)]).item() == pytest.approx(0, abs=1e-6)
-    assert adversarial.sliced_wasserstein(x, x + shift).item() == pytest.approx(5 / 3**0.5, rel=0.1)
+    assert sliced_wasserstein(x, x[torch.randperm(50)]).item() == pytest.approx(0, abs=1e-6)
+    assert sliced_wasserstein(x, x + shift).item() == pytest.approx(5 / 3**0.5, rel=0.1)
+
+
+def test_frechet_distance_of_gaussians():
+    """With covariances that commute it is |m - n|^2 + sum (s - t)^2 of the standard deviations."""
+    with seeded():
+        x = torch.linalg.qr(torch.randn(4000, 3, dtype=torch.float64) - 0.0)[0]
+        x = (x - x.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky((x - x.mean(0)).T.cov())).T  # white to the bit
+    a, b = moments(x * torch.tensor([1.0, 2.0, 3.0])), moments(x * torch.tensor([2.0, 2.0, 0.5]) + 1)
+    assert frechet(*a, *b) == pytest.approx(3 + 1 + 2.5**2, rel=1e-6)
+    assert frechet(*a, *a) == pytest.approx(0, abs=1e-6)
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
+    rotated = [moments(m @ turn) for m in (x * torch.tensor([1.0, 2.0, 3.0]), x * torch.tensor([2.0, 2.0, 0.5]) + 1)]
+    assert frechet(*rotated[0], *rotated[1]) == pytest.approx(10.25, rel=1e-6)
+    with pytest.raises(UserError, match="expected two pictures or more in val and test"):
+        moments(torch.zeros(1, 3))
+
+
+def test_features_are_what_goes_into_the_last_dense_layer():
+    net = mlp(SMALL, hidden=[6, 5], dropout=0.0, norm="none", **DENSE)
+    x = pictures(SMALL)
+    inner = net[:-1]((x - 0.25) / 0.5)
+    assert torch.allclose(Features(net, [0.25], [0.5], "runs/a")(x), inner, atol=1e-6)
+    assert not net[-1]._forward_pre_hooks
+    with pytest.raises(UserError, match="task.quality=runs/a: that network has no dense layer"):
+        Features(nn.Conv2d(1, 1, 1), [0.0], [1.0], "runs/a")
 
 
 def test_modes_are_counted():
     centres, spread = torch.tensor([[0.0, 0], [10, 0], [0, 10]]), torch.tensor([1.0, 1.0, 1.0])
     samples = torch.tensor([[0.0, 0]] * 6 + [[10, 2.9]] * 3 + [[0, 6.9]] * 3)  # good, good, too far
-    assert adversarial.modes(centres, spread, samples) == {"modes": 2.0, "good": 0.75}
-    assert adversarial.modes(centres, spread, samples[:1].repeat(9, 1)) == {"modes": 1.0, "good": 1.0}
+    assert modes(centres, spread, samples) == {"modes": 2.0, "good": 0.75}
+    assert modes(centres, spread, samples[:1].repeat(9, 1)) == {"modes": 1.0, "good": 1.0}
 
 
 # Adversarial: learning
@@ -352,15 +448,18 @@ def test_wgan_gp_covers_two_blobs():
     assert after["modes"] == 2 and after["good"] > 0.7
 
 
-def test_turns_follow_the_clock():
+@pytest.mark.parametrize("kind", [Gan, Wgan, WganGp])
+def test_turns_follow_the_clock(kind):
     """The generator learns on steps 2, 5, ... of turns=3 alone, whatever was done before; the critic on every one."""
-    task, clock, x = make_pair(WganGp, turns=3), Clock(0, 1, 9), blobs().x
+    task, clock, x = make_pair(kind, turns=3), Clock(0, 1, 9), blobs().x
     for clock.step in (2, 0, 1, 5, 4, 7, 8):
         generator, critic = ([p.clone() for p in net.parameters()] for net in (task.net.generator, task.net.critic))
-        assert "gradient_norm" in task.step((x, None), clock)
+        metrics, is_turn = task.step((x, None), clock), clock.step % 3 == 2
+        assert "critic_loss" in metrics and ("loss" in metrics) == is_turn
+        assert ("gradient_norm" in metrics) == (kind is WganGp or kind is Wgan and is_turn)
         moved = [any(not torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
                  for before, net in ((generator, task.net.generator), (critic, task.net.critic))]  # fmt: skip
-        assert moved == [clock.step % 3 == 2, True]
+        assert moved == [is_turn, True]
         assert all(p.grad is None and p.requires_grad for p in task.net.parameters()), "nothing is left for the next"
 
 
@@ -397,6 +496,7 @@ def test_pictures_of_a_pair(tmp_path):
     task = make_pair(Gan, SMALL)
     data = data_of(2 * pictures(SMALL) - 1, SMALL)
     assert task.preview(data)["samples"].shape == (1, 80, 80)
+    assert task.predict(torch.randn(3, 4)).min() >= 0, "pixels in [0, 1]"
     for name, figure in task.report(data)["figures"].items():
         figure.savefig(tmp_path / f"{name}.png")
     assert sorted(p.stem for p in tmp_path.iterdir()) == ["interpolation", "samples"]
@@ -406,11 +506,11 @@ def test_pictures_of_a_pair(tmp_path):
 
 
 def test_gaussians_are_where_they_are_said_to_be():
-    for name, modes in (("gaussians", 8), ("gaussians25", 25)):
+    for name, number in (("gaussians", 8), ("gaussians25", 25)):
         arrays = build(section("data", name)["source"])()
-        means = [arrays.x_train[arrays.y_train == k].mean(0) for k in range(modes)]
-        assert len(arrays.x_train) == 20_000 and arrays.y_train.max() == modes - 1
-        if modes == 8:
+        means = [arrays.x_train[arrays.y_train == k].mean(0) for k in range(number)]
+        assert len(arrays.x_train) == 20_000 and arrays.y_train.max() == number - 1
+        if number == 8:
             assert all(abs((m**2).sum() ** 0.5 - 2) < 0.02 for m in means)
         else:
             assert sorted({round(float(m[0])) for m in means}) == [-2, -1, 0, 1, 2]

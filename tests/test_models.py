@@ -10,7 +10,7 @@ import yaml
 from torch import nn
 from toys import options, takes
 
-from dlrun.build import CONFIGS
+from dlrun.build import CONFIGS, of_runner
 from dlrun.errors import UserError
 from dlrun.models.layers import SameConv2d, activation, initialise, norm, same_max_pool, same_padding
 from dlrun.models.lenet import lenet
@@ -399,7 +399,8 @@ def test_model_config_states_every_key_once(path):
         module, _, name = node["_target_"].rpartition(".")
         parameters = inspect.signature(getattr(import_module(module), name)).parameters.values()
         keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-        assert {key for key in node if not key.startswith("_")} == {p.name for p in keywords}
+        runners = set(of_runner(node)) if node is config["model"] else set()
+        assert {key for key in node if not key.startswith("_")} - runners == {p.name for p in keywords}
         assert all(p.default is p.empty for p in keywords), "the config states each value, once"
 
 
@@ -420,6 +421,7 @@ def test_model_config_states_every_key_once(path):
 def test_model_config_builds_the_net_of_its_header(name, spec, params):
     text = next(path for path in MODELS if path.stem == name).read_text(encoding="utf-8")
     keys = yaml.safe_load(text)["model"]
+    keys = {key: value for key, value in keys.items() if key not in of_runner(keys)}
     module, _, builder = keys.pop("_target_").rpartition(".")
     net = on_meta(getattr(import_module(module), builder), spec, **keys)
     assert count(net) == params

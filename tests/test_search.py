@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_sweep_killed import of, results, start, state
+from test_sweep_killed import left_running, of, results, start, state, trials
 
 from dlrun.build import CONFIGS
 from dlrun.errors import UserError
@@ -219,18 +219,62 @@ def test_several_goals_in_a_database(tmp_path):
     assert {t.number: t.values for t in study.trials} == {n: [-v["val/loss"], v["val/acc"]] for n, v in found.items()}
 
 
+def test_failed_jobs_are_repeated_and_trials_added(tmp_path):
+    """Optuna's trials are final: a job that finishes at the second go is one trial more, once; 5 jobs become 7."""
+    assert start(tmp_path / "a", 5, 2, do={"1": "raise", "3": "exit"}, sampler="random").wait(timeout=300) == 0
+    assert [job[2] for job in results(tmp_path / "a")] == ["finished", "failed", "finished", "failed", "finished"]
+    for _ in range(2):
+        assert start(tmp_path / "a", 7, 2, retry="failed", sampler="random").wait(timeout=300) == 0
+    jobs = state(tmp_path / "a")["jobs"]
+    assert [job["status"] for job in jobs] == ["finished"] * 7
+    found = [(number, value) for number, kind, value in sorted(trials(tmp_path / "a"), key=str) if kind == 1]
+    assert sorted(value for _, value in found) == sorted(-job["values"]["val/loss"] for job in jobs)
+    assert len(trials(tmp_path / "a")) == 9, "7 and the two that failed"
+
+
+def test_a_goal_that_nobody_measures(tmp_path):
+    """Only the first job can say: the sweep ends there, and its job with it."""
+    process = start(tmp_path / "a", 4, 1, goal="val/f1", seconds=1.0, sampler="random")
+    assert process.wait(timeout=300) == 1 and not left_running(tmp_path / "a")
+    said = (tmp_path / "a.log").read_text()
+    assert "sweep.goal=val/f1 is not measured here; did you mean 'val/loss'?\n  expected one of: val/loss\n" in said
+
+
 @pytest.mark.parametrize("pruner", ["median", "percentile", "asha", "hyperband"])
-def test_hopeless_jobs_are_stopped_with_a_checkpoint(tmp_path, pruner):
-    keys = {"epochs": 16, "seconds": 0.06, "sampler": "qmc", "pruner_startup": 2, "percentile": 40.0, "reduction": 2}
-    assert start(tmp_path / "a", 10, 3, pruner=pruner, **keys).wait(timeout=100) == 0
+def test_the_hopeless_are_told_by_their_epochs(tmp_path, pruner):
+    """Ten jobs whose curves never cross: the better ones stay, the worse go, and the best is never among those."""
+    chosen = settings(trials=10, sampler="qmc", pruner=pruner, pruner_startup=2, percentile=40.0, reduction=2)
+    files = {"multirun.yaml": "", "base": {}}
+    with begun(tmp_path, chosen, {"command": [], "flags": [], "arguments": []}, [], files) as now:
+        plan, stopped = Optuna(chosen, [LINE], 16), {}
+        plan.open(now)
+        while (job := plan.more(now)) is not None:
+            run, p = now.run_folder(job), float(job.overrides[0][2:])
+            run.mkdir()
+            (run / "summary.json").write_text('{"goal": "val/loss", "scores": {"val/loss": "min"}}')
+            for epoch in range(1, 17):
+                with open(run / "metrics.jsonl", "a") as file:
+                    file.write(json.dumps({"epoch": epoch, "val/loss": p + 1 / epoch}) + "\n")
+                if plan.is_hopeless(job, run):
+                    stopped[p] = epoch
+                    break
+            assert epoch == 16 or p in stopped
+            job.status, job.values = "pruned" if p in stopped else "finished", {"val/loss": p + 1 / epoch}
+            plan.tell(job, run)
+        points = sorted(float(job.overrides[0][2:]) for job in now.jobs)
+        assert 2 <= len(stopped) <= 9 and points[0] not in stopped and max(stopped.values()) < 16
+        kinds = [trial.state.name for trial in plan.study.get_trials(deepcopy=False)]
+        assert kinds.count("PRUNED") == len(stopped) and kinds.count("COMPLETE") == 10 - len(stopped)
+
+
+def test_hopeless_jobs_are_stopped_with_a_checkpoint(tmp_path):
+    keys = {"epochs": 16, "seconds": 0.15, "sampler": "qmc", "pruner": "asha", "reduction": 2}
+    assert start(tmp_path / "a", 6, 3, **keys).wait(timeout=300) == 0
     jobs = results(tmp_path / "a")
     pruned = [job for job in jobs if job[2] == "pruned"]
     assert pruned and {job[2] for job in jobs} == {"pruned", "finished"}
     for number, _, _, values, rows in pruned:
         assert len(rows) < 16 and values == {"val/loss": min(row["val/loss"] for row in rows)}
-        assert int((of(tmp_path / "a") / str(number) / "checkpoints" / "last.ckpt").read_text()) in (
-            len(rows),
-            len(rows) - 1,
-        )
-    best = min((abs(float(job[1][0][2:]) - 0.3), job[2]) for job in jobs)
-    assert best[1] == "finished", "the best was not among the hopeless"
+        saved = int((of(tmp_path / "a") / str(number) / "checkpoints" / "last.ckpt").read_text())
+        assert saved in (len(rows), len(rows) - 1)
+    assert min((abs(float(job[1][0][2:]) - 0.3), job[2]) for job in jobs)[1] == "finished"

@@ -11,9 +11,10 @@ PROBE = """
 import atexit, sys
 heavy = {"torch", "numpy", "sklearn", "matplotlib", "tensorboard", "PIL", "pooch", "tqdm", "requests"}
 atexit.register(lambda: print("imported:", *sorted(heavy & sys.modules.keys())))
-from dlrun.cli import main
+from dlrun.COMMAND import main
 main()
 """
+COMMANDS = {"dl-run": "cli", "dl-runs": "after.cli", "dl-data": "after.data_cli"}
 
 QUICK = {
     "help": (["--help"], 0),
@@ -34,14 +35,45 @@ QUICK = {
     "interpolation": (["trainer.epochs=${x}"], 2),
     "resume": (["resume=nowhere"], 2),
 }
+QUICK_AFTER = {
+    "runs help": (["dl-runs", "--help"], 0),
+    "runs evaluate help": (["dl-runs", "evaluate", "--help"], 0),
+    "runs predict help": (["dl-runs", "predict", "--help"], 0),
+    "runs list": (["dl-runs", "list", "--output-dir", "RUNS"], 0),
+    "runs list sorted": (["dl-runs", "list", "model=m*", "--sort", "best", "--json", "--output-dir", "RUNS"], 0),
+    "runs show": (["dl-runs", "show", "last", "--output-dir", "RUNS"], 0),
+    "runs show config": (["dl-runs", "show", "RUNS/day/a", "--config"], 0),
+    "runs completion": (["dl-runs", "completion", "bash", "--words", "show", ""], 0),
+    "runs format": (["dl-runs", "export", "RUNS/day/a", "--format", "tflite"], 2),
+    "runs unfinished": (["dl-runs", "evaluate", "RUNS/day/a"], 2),
+    "data help": (["dl-data", "--help"], 0),
+    "data list": (["dl-data", "list"], 0),
+    "data name": (["dl-data", "check", "mnits"], 2),
+}
 
 
 @pytest.mark.parametrize("case", QUICK)
 def test_no_torch(case, tmp_path):
     arguments, code = QUICK[case]
+    no_torch(arguments, code, tmp_path)
+
+
+@pytest.mark.parametrize("case", QUICK_AFTER)
+def test_no_torch_after(case, tmp_path):
+    runs, here = tmp_path / "runs", tmp_path / "here"
+    (runs / "day" / "a" / ".hydra").mkdir(parents=True)
+    here.mkdir()
+    for name, text in {".hydra/overrides": "[]", ".hydra/config": "seed: 0"}.items():
+        (runs / "day" / "a" / f"{name}.yaml").write_text(text)
+    (runs / "day" / "a" / "summary.json").write_text('{"status": "stopped", "model": "mlp", "best": {"value": 0.5}}')
+    (command, *arguments), code = QUICK_AFTER[case]
+    no_torch([a.replace("RUNS", str(runs)) for a in arguments], code, here, command)
+
+
+def no_torch(arguments, code, tmp_path, command="dl-run"):
     line = "dl-run model="
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, *arguments],
+        [sys.executable, "-c", PROBE.replace("COMMAND", COMMANDS[command]), *arguments],
         cwd=tmp_path,
         env={"PATH": "", "HOME": str(tmp_path), "COMP_LINE": line, "COMP_POINT": str(len(line)), **python_path()},
         capture_output=True,

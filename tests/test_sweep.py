@@ -31,7 +31,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen:
 
 def sweep(folder: Path, *arguments: str) -> tuple[int, str, str]:
     process = start(folder, *arguments)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=400)
     return process.returncode, out, err
 
 
@@ -100,7 +100,7 @@ def test_an_experiment_can_sweep_by_itself_and_two_at_once(own):
     """Its params are the grid, the command line beats them; jobs do not sweep again; each sweep has its folder."""
     both = [start(own, "--config-dir=mine", "experiment=grid", "seed=7", "data.batch_size=0") for _ in range(2)]
     for process in both:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=400)
         assert process.returncode == 1
         assert "sweep of 2 jobs in " in out and err.count("data.batch_size=0: expected an integer >= 1") == 2
         assert "optimizer.lr=0.1 experiment=grid seed=7" in table_of(out) and table_of(out).count("  refused\n") == 2
@@ -134,6 +134,7 @@ def test_a_signal_stops_the_sweep_with_the_current_job_saved(tmp_path, number):
     ("arguments", "text"),
     [
         (["resume=last"], "resume=... in a sweep: a run is resumed by itself"),
+        (["mode=summary"], "mode=summary in a sweep: a summary is of one model, and no run\n  expected it without -m"),
         (["run_dir=here"], "run_dir=... in a sweep: each job has a folder of its own\n  expected output_dir=..."),
         (["output_dir=taken"], "output_dir=taken: "),
         (["trainer.epochs=interval(1,5)"], "does not support sweep type"),

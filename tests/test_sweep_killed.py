@@ -55,7 +55,7 @@ def kill_often(folder: Path, kills: int, seed: int, *args: int, **keys: object) 
         process.kill()
         process.wait()
     process = start(folder, *args, **keys)
-    assert process.wait(timeout=100) == 0, (folder.parent / f"{folder.name}.log").read_text()
+    assert process.wait(timeout=300) == 0, (folder.parent / f"{folder.name}.log").read_text()
     return hits
 
 
@@ -75,10 +75,9 @@ def rows(run: Path) -> list[dict]:
 @pytest.mark.parametrize(("jobs", "search"), [(1, {}), (3, {}), (1, {"sampler": "tpe"})])
 def test_killed_at_random_moments(tmp_path, jobs, search):
     """As many finished jobs as there are to be, each once, with the numbers of a sweep that was never killed."""
-    num = 8
-    hits = kill_often(tmp_path / "killed", 6, jobs, num, jobs, **search)
-    assert hits >= 3
-    assert start(tmp_path / "whole", num, 4 if not search else jobs, **search).wait(timeout=100) == 0
+    num = 6
+    assert kill_often(tmp_path / "killed", 4, jobs, num, jobs, **search) >= 2
+    assert start(tmp_path / "whole", num, 4 if not search else jobs, **search).wait(timeout=300) == 0
     mine, whole = results(tmp_path / "killed"), results(tmp_path / "whole")
     assert [job[2] for job in mine] == ["finished"] * num and [job[0] for job in mine] == list(range(num))
     if jobs == 1 or not search:  # in parallel what a search knows when it asks depends on who was first
@@ -91,7 +90,7 @@ def test_killed_at_random_moments(tmp_path, jobs, search):
 def test_what_a_job_does_is_its_own_result(tmp_path):
     """Refused, an exit(), a bug, a crash, a hang: told at once with the log's last lines, and again at the end."""
     do = {"1": "refuse", "2": "exit", "3": "raise", "4": "abort", "5": "hang", "6": "stubborn"}
-    assert start(tmp_path / "a", 8, 3, do=do, timeout=1.5).wait(timeout=60) == 0
+    assert start(tmp_path / "a", 8, 3, do=do, timeout=4.0).wait(timeout=300) == 0
     words = ["finished", "refused", "failed", "failed", "exit -6", "timeout", "timeout", "finished"]
     assert [job["status"] for job in state(tmp_path / "a")["jobs"]] == words
     assert not left_running(tmp_path / "a"), "what a job has started is ended with it"
@@ -107,11 +106,26 @@ def test_what_a_job_does_is_its_own_result(tmp_path):
     assert found["jobs"][0]["values"] == {"val/loss": pytest.approx(0.34)}
     assert os.readlink(folder / "best") == "0"
 
-    assert start(tmp_path / "a", 8, 3).wait(timeout=60) == 0  # without a word they stay as they are
+    assert start(tmp_path / "a", 8, 3).wait(timeout=300) == 0  # without a word they stay as they are
     assert [job["status"] for job in state(tmp_path / "a")["jobs"]] == words
-    assert start(tmp_path / "a", 8, 3, retry="failed").wait(timeout=60) == 0
+    assert start(tmp_path / "a", 8, 3, retry="failed").wait(timeout=300) == 0
     assert [job[2] for job in results(tmp_path / "a")] == ["finished"] * 8
     assert os.readlink(folder / "best") == "2" and len((folder / "finished").read_text().splitlines()) == 8
+
+
+def test_stopped_and_resumed(tmp_path):
+    """Asked to stop, it lets its jobs save and end; they go on from there, and nothing is begun meanwhile."""
+    process = start(tmp_path / "a", 4, 2, epochs=20, seconds=0.2)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("a/*/*_sweep/*/checkpoints/last.ckpt"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=300) == 0 and not left_running(tmp_path / "a")
+    assert [job["status"] for job in state(tmp_path / "a")["jobs"]] == ["stopped", "stopped", "waiting", "waiting"]
+    assert "4 jobs are left; go on with: dl-run -m sweep.resume=" in (tmp_path / "a.log").read_text()
+    assert start(tmp_path / "a", 4, 2, epochs=20, seconds=0.0).wait(timeout=300) == 0
+    assert [(job[2], len(job[4])) for job in results(tmp_path / "a")] == [("finished", 20)] * 4
+    assert (tmp_path / "a.log").read_text().count(" goes on\n") == 2
 
 
 def test_nobody_listens(tmp_path):
@@ -121,7 +135,7 @@ def test_nobody_listens(tmp_path):
     env, pipe = {**os.environ, "PYTHONPATH": path}, subprocess.PIPE
     process = subprocess.Popen(command, stdout=pipe, stderr=pipe, env=env)
     process.stdout.close()
-    assert process.stderr.read() == b"" and process.wait(timeout=60) == 0
+    assert process.stderr.read() == b"" and process.wait(timeout=300) == 0
     process.stderr.close()
     assert [job["status"] for job in state(tmp_path / "a")["jobs"]] == ["finished"] * 3
 
@@ -137,13 +151,13 @@ def trials(folder: Path) -> set[tuple]:
 
 def test_a_kill_takes_the_jobs_with_it(tmp_path):
     process = start(tmp_path / "a", 4, 2, seconds=0.2, epochs=50)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("a/*/*_sweep/*/metrics.jsonl"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     assert len(left_running(tmp_path / "a")) == 2
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while left_running(tmp_path / "a") and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not left_running(tmp_path / "a")
@@ -195,21 +209,23 @@ def real_kills(folder: Path, kills: int, seconds: float, *arguments: str) -> int
 SMALL = ["trainer.epochs=30", "trainer.checkpoint_gap=0.1"]
 
 
-def test_real_runs_killed(tmp_path):
-    """In the middle of their epochs, too; two at once."""
-    arguments = ["data=moons", "model=linear", "seed=0,1", "sweep.jobs=2", "trainer.epochs=200", SMALL[1]]
-    process = dl_run(tmp_path / "killed", "-m", *arguments)
-    deadline = time.monotonic() + 100
+def test_a_real_run_killed(tmp_path):
+    """In the middle of its epochs: dl-run itself, to the bit."""
+    from runs import assert_same, compose, train
+
+    small = ["data=moons", "model=linear", "trainer.epochs=400", SMALL[1]]
+    process = dl_run(tmp_path / "killed", "-m", *small)
+    deadline = time.monotonic() + 300
     saved = "killed/outputs/*/*_sweep/*/checkpoints/last.ckpt"
     while not list(tmp_path.glob(saved)) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
     process.wait()
-    assert {"running"} == {job["status"] for job in state(tmp_path / "killed" / "outputs")["jobs"]}
-    assert dl_run(tmp_path / "killed", "-m", "sweep.resume=last").wait(timeout=100) == 0
+    assert [job["status"] for job in state(tmp_path / "killed" / "outputs")["jobs"]] == ["running"]
+    assert dl_run(tmp_path / "killed", "-m", "sweep.resume=last").wait(timeout=300) == 0
     assert " goes on" in (tmp_path / "killed" / "log").read_text()
-    assert dl_run(tmp_path / "whole", "-m", *arguments).wait(timeout=100) == 0
-    same_results(tmp_path / "killed", tmp_path / "whole")
+    train(tmp_path / "whole", compose(*small))
+    assert_same(of(tmp_path / "killed" / "outputs") / "0", tmp_path / "whole")
 
 
 @pytest.mark.slow
@@ -221,7 +237,7 @@ def test_forty_jobs_killed_twenty_times(tmp_path, jobs, search):
     started = time.monotonic()
     first = dl_run(tmp_path / "first", "-m", *SMALL, "seed=0")  # how long a job takes here
     assert first.wait(timeout=7200) == 0
-    seconds = 3 * (time.monotonic() - started)
+    seconds = 3 * (time.monotonic() - started) / jobs**0.75
     assert real_kills(tmp_path / "killed", 20, seconds, *space, f"sweep.jobs={jobs}", *SMALL) == 20
     jobs_of = state(tmp_path / "killed" / "outputs")["jobs"]
     assert [job["status"] for job in jobs_of] == ["finished"] * 40

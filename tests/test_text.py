@@ -106,8 +106,8 @@ def test_new_texts_are_read_as_the_data_sets_own(root):
     files = [p for name in ("neg", "pos") for p in sorted((root / "aclImdb" / "test" / name).iterdir())]
     assert torch.equal(data.encode([path.read_text() for path in files]), x)
     good = 4 + data.spec.words().index("good")
-    odd = ["Unheard-of, but GOOD!", ""]
-    assert data.encode(odd).tolist() == [[0, 1, 2, 2, 2, good], [0, 0, 0, 0, 0, 1]]
+    odd = ["Unheard-of, but GOOD!", "", "good\udcff"]
+    assert data.encode(odd).tolist() == [[0, 1, 2, 2, 2, good], [0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 1, good]]
     other = build(composed("model=lstm", "data=imdb", "data_dir=/nowhere", "data.length=6", "data.vocab=40")["data"])
     other.restore(data.fitted(), CPU)
     assert torch.equal(other.encode(odd), data.encode(odd)), "without the data, by what the run kept"

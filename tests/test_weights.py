@@ -3,12 +3,13 @@
 import hashlib
 import io
 import pickle
+import re
 
 import pytest
 import torch
 from runs import SMALL, compose, same, train, write_mnist
 from safetensors.torch import save_file
-from toys import section, seeded
+from toys import options, section, seeded
 
 from dlrun import weights
 from dlrun.build import ConfigError, build
@@ -185,6 +186,24 @@ def test_a_run_starts_from_published_weights_and_says_so(tmp_path, capsys):
     assert "  start   model.weights=imagenet: 8 tensors loaded; new, since the head is another one: " in out
     assert same(Session(*compose(*small, f"init={tmp_path / 'weights' / file}")).task.net.state_dict(),
                 Session(*config).task.net.state_dict())  # fmt: skip
+
+
+PUBLISHED = [name for name in options("model") if "published" in section("model", name)]
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_nets_with_published_weights_name_their_file(model):
+    """Those of torchvision, by its own name for them; their head has 1,000 classes and is the one that is replaced."""
+    keys = section("model", model)
+    assert keys["weights"] is None and re.fullmatch(r"[\w-]+-[0-9a-f]{8}\.pth", keys["published"])
+    assert keys["published"].startswith(model.removesuffix("_imagenet"))
+    form = {"form": "imagenet"} if "form" in keys else {}
+    with torch.device("meta"):
+        theirs, mine = (build(keys | form)(Image((3, 224, 224), classes)) for classes in (1000, 5))
+    state, own = theirs.state_dict(), mine.state_dict()
+    assert [name for name in own if own[name].shape != state[name].shape] == list(own)[-2:]
+    with pytest.raises(ConfigError, match="init=x and model.weights=imagenet: expected one of them"):
+        compose(f"model={model}", "model.weights=imagenet", "init=x", "data=pokemon")
 
 
 def test_bad_settings_are_told():

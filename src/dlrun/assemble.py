@@ -14,6 +14,7 @@ from dlrun.seeds import mix
 from dlrun.signatures import signature
 from dlrun.spec import Env, Spec
 from dlrun.tasks.base import Task
+from dlrun.trained import classifier
 from dlrun.update import Update, skip_compiler_import
 from dlrun.weights import start_from
 from dlrun.world import join
@@ -67,7 +68,8 @@ def assemble(config: dict, fitted: dict | None = None) -> Parts:
         precision=here.precision,
         world=world,
     )
-    handed = {"net": net, "spec": data.spec, "place": here, "update": update}
+    trained = partial(classifier, config=config, device=device)
+    handed = {"net": net, "spec": data.spec, "place": here, "update": update, "trained": trained}
     needs = signature(config["task"]["_target_"]).given
     task: Task = build(config["task"])(**{name: handed[name] for name in needs})
     return Parts(trainer, data, here, task, loaded)

@@ -76,9 +76,9 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
     _check_pairing(config, names or {})
 
 
-def check_sweep(settings: object) -> None:
-    """Raise ConfigError unless every key of the section `sweep` is one that is read and has a value that fits."""
-    if problems := _problems(settings, SWEEP, "sweep"):
+def check_section(name: str, node: object) -> None:
+    """Raise ConfigError unless every key of one section is one that is read and has a value that fits."""
+    if problems := _problems(node, SWEEP if name == "sweep" else SECTIONS[name], name):
         raise ConfigError(problems)
 
 

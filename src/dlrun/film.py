@@ -33,8 +33,17 @@ def keep(path: Path, picture: object) -> None:
     os.replace(temporary, path)
 
 
-def assemble(folder: Path, plots: Path) -> None:
-    """<name>_strip.png and <name>.gif in `plots` of each picture that `folder` has of two epochs or more."""
+def pixels(path: Path) -> np.ndarray:
+    """A picture as bytes (H, W, 3)."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def assemble(folder: Path, plots: Path) -> dict[str, Path]:
+    """<name>_strip.png and <name>.gif in `plots`, of each picture that `folder` has of two epochs; gives the strips."""
+    strips = {}
     by_name: dict[str, list[Path]] = {}
     for path in kept(folder):
         by_name.setdefault(path.stem.rpartition("_")[0], []).append(path)
@@ -42,8 +51,10 @@ def assemble(folder: Path, plots: Path) -> None:
         if len(paths) > 1:
             chosen = [paths[round(i)] for i in np.linspace(0, len(paths) - 1, min(FRAMES, len(paths)))]
             plots.mkdir(exist_ok=True)
-            _strip(chosen).save(plots / f"{name}_strip.png")
+            strips[name] = plots / f"{name}_strip.png"
+            _strip(chosen).save(strips[name])
             _film(chosen, plots / f"{name}.gif")
+    return strips
 
 
 def _strip(paths: list[Path]) -> object:

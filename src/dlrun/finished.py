@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from dlrun.assemble import assemble
+from dlrun.build import build
 from dlrun.checkpoint import load
 from dlrun.errors import CheckpointError, DataError
 from dlrun.saved import own_config, require_finished
@@ -46,6 +47,7 @@ class Finished:
 
     def load_data(self) -> object:
         """Read the run's data: train, val and test parts. Raises DataError where it is gone or not what it was."""
+        self.data = build(self.config["data"])  # one that knows nothing yet: what it learns now is compared
         self.data.load(self.place.device, self.place.channels_last)
         if self.data.fitted() != self.state["data"]:
             raise DataError(

@@ -163,9 +163,10 @@ class Run:
                 self.animate(name, *frames)
         return report
 
-    def assemble_pictures(self) -> None:
+    def assemble_pictures(self, time: int) -> None:
         """The epochs' pictures as a strip and an animation, plots/<name>_strip.png and plots/<name>.gif."""
-        film.assemble(self.pictures, self.folder / "plots")
+        for name, strip in film.assemble(self.pictures, self.folder / "plots").items():
+            self.tensorboard().add_image(f"plots/{name}_strip", film.pixels(strip), time, dataformats="HWC")
 
     def close(self) -> None:
         with ExitStack() as files:  # each of them, whatever becomes of the others

@@ -63,6 +63,9 @@ def own_config(folder: Path, changes: dict[str, object] | None = None) -> tuple[
         model["weights"] = None
     if isinstance(model.get("embedding"), dict) and model["embedding"].get("file"):
         model["embedding"] |= {"file": None, "train": True}  # the file may be gone, and its vectors are in the weights
+    task = config.get("task") or {}
+    if task.get("quality") and not Path(task["quality"]).is_dir():
+        task["quality"] = None  # a classifier that only measured, and is gone
     try:
         check(config, names)
     except UserError as error:

@@ -134,6 +134,7 @@ class Session:
         report = run.keep(task.report(self.data), clock.time)
         if hasattr(task.net, "report"):  # what the net itself has to tell
             report |= run.keep(task.net.report(), clock.time)
+        run.assemble_pictures(clock.time)
         names = {key.partition("/")[2] for row in run.rows for key in row if key.startswith(("train/", "val/"))}
         marked, over = best.epoch if best and best.score is not None else None, run.axis.replace("step", "epoch")
         for name in sorted(names - {f"{name}_std" for name in names}):
@@ -164,6 +165,7 @@ class Session:
             "device": device_name(self.place.device),
             "precision": self.place.precision,
             "processes": self.world.size,
+            "start": self.loaded or None,
             "parameters": sum(p.numel() for p in self.task.net.parameters()),
             "versions": {**versions, "python": sys.version.split()[0]},
             "git": git_commit(),

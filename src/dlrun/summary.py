@@ -100,6 +100,9 @@ def _run(net: nn.Module, spec: Spec) -> None:
     """All parts of a net, on a sample of zeros; an encoder and a decoder each on one of its own."""
     if hasattr(net, "generator") and hasattr(net, "critic"):
         net(torch.zeros(1, net.latent))
+    elif hasattr(net, "autoencoder") and hasattr(net, "critic"):  # which judges codes
+        _run(net.autoencoder, spec)
+        net.critic(torch.zeros(1, net.latent))
     elif hasattr(net, "encoder") and hasattr(net, "decoder"):
         net.encoder(torch.zeros(1, *spec.shape))
         net.decoder(torch.zeros(1, net.latent))

@@ -11,6 +11,7 @@ from dlrun.saved import own_config
 from dlrun.weights import load_weights
 
 ELSEWHERE = ("data_dir", "download", "mirrors")  # keys of a source that say where it lies, not what it is
+FOLDER = ("root", "layout", "csv", "resize", "fit", "split", "stratify")  # what decides a folder's pictures and parts
 
 
 def classifier(run: str, config: dict, device: torch.device) -> tuple[nn.Module, list[float], list[float]]:
@@ -30,11 +31,13 @@ def classifier(run: str, config: dict, device: torch.device) -> tuple[nn.Module,
         raise UserError(f"{asked}: that run learned from data={names.get('data')}, {given}\n  {wanted}")
     net = build(theirs["model"])(spec)
     try:
-        load_weights(net, run)
+        load_weights(net, run, None, asked)
     except CheckpointError as error:
         raise UserError(f"{asked}: {error}\n  {wanted} that came to its end") from None
     return net.eval().requires_grad_(False).to(device), theirs["data"]["mean"], theirs["data"]["std"]
 
 
 def _source(config: dict) -> dict:
-    return {key: value for key, value in config["data"]["source"].items() if key not in ELSEWHERE}
+    data = config["data"]
+    held = data.get("source") or {key: data.get(key) for key in FOLDER}
+    return {key: value for key, value in held.items() if key not in ELSEWHERE}

@@ -26,9 +26,9 @@ class Update:
     net: whose parameters learn. optimizer(params), schedule(clock) -> factor on lr. clip: (by value, by norm of each
     tensor, by global norm), None for no clipping. ema: decay of the averaged weights, 0 for none. on_nan: "stop" raises
     Diverged, "skip" leaves the step out (running statistics of norms too) and counts it. precision: "fp16" scales the
-    loss. world: the processes whose gradients are averaged. groups: the parameters that will ever learn, each group
-    with its factor on the learning rate; None for all of the net's. Those that have no gradient yet are left alone, and
-    have no state.
+    loss. groups: the parameters that will ever learn, each group with its factor on the learning rate; None for all of
+    the net's. Those that have no gradient yet are left alone, and have no state. world: the processes whose gradients
+    are averaged.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class Update:
         ema: float,
         on_nan: str,
         precision: str,
-        world: World = ALONE,
         groups: list[tuple[float, list[nn.Parameter]]] | None = None,
+        world: World = ALONE,
     ) -> None:
         self.net = net
         groups = groups or [(1.0, [p for p in net.parameters() if p.requires_grad])]
@@ -117,7 +117,7 @@ class Update:
     def _step(self, clock: object) -> None:
         self.set_rate(clock)
         if self.world.size > 1:
-            self.world.average_gradients(self.params)
+            self.world.average_gradients([p for p in self.params if p.requires_grad])  # the others stay without
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
         if self.clips:

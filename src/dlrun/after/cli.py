@@ -240,7 +240,7 @@ def _report(args: argparse.Namespace) -> Iterable[str]:
 
 def _completion_arguments(parser: Parser) -> None:
     parser.add_argument("shell", choices=("bash",), help="zsh can take it, too")
-    parser.add_argument("--words", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
 
 def _completion(args: argparse.Namespace) -> Iterable[str]:

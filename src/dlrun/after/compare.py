@@ -13,6 +13,7 @@ from dlrun.folders import STARTED
 from dlrun.saved import plain, read_config
 
 PLACES = ("run_dir", "output_dir", "resume", "data_dir")  # differ without making a difference
+UNTOLD = ("_target_", "data_dir", "mirrors", "checksums", "download")
 PANELS = 4
 WIDE = 6  # runs that fit beside each other in a table
 
@@ -45,7 +46,7 @@ def compare(folders: list[Path], metrics: list[str] | None, out: Path) -> list[s
     finally:
         with suppress(OSError):
             temporary.unlink()
-    numbered = [f"{i}  {folder}" for i, folder in enumerate(folders, 1)]
+    numbered = [f"{i}  {folder}" for i, folder in zip(numbers(folders), folders, strict=True)]
     return [*numbered, "", table(cells(folders, different)), "", f"{', '.join(names)}: {out}"]
 
 
@@ -91,12 +92,14 @@ def differences(folders: list[Path]) -> dict[str, list[str]]:
 
 
 def flatten(config: dict, prefix: str = "") -> dict[str, object]:
-    """Dotted keys; targets and where data lies are left out: the choices say it."""
+    """Dotted keys; targets, which the choices say, and where data comes from are left out."""
     found = {}
     for key, value in config.items():
+        if key in UNTOLD:
+            continue
         if isinstance(value, dict):
             found |= flatten(value, f"{prefix}{key}.")
-        elif key not in ("_target_", "data_dir"):
+        else:
             found[f"{prefix}{key}"] = value
     return found
 
@@ -110,17 +113,23 @@ def shown(value: object) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
+def numbers(folders: list[Path]) -> list[str]:
+    """What runs are called in tables and legends: the jobs of one sweep have numbers of their own."""
+    is_sweep = len({folder.parent for folder in folders}) == 1 and all(folder.name.isdigit() for folder in folders)
+    return [folder.name if is_sweep else str(i) for i, folder in enumerate(folders, 1)]
+
+
 def labels(folders: list[Path], different: dict[str, list[str]]) -> list[str]:
     """For the legend: the number, and the first of what differs."""
     keys = [key for key in different if key not in ("task", "optimizer", "schedule") or len(different) < 4][:3]
     words = [[f"{key}={different[key][i]}" for key in keys] for i in range(len(folders))]
-    return [f"{i}  {' '.join(each)}"[:70] for i, each in enumerate(words, 1)]
+    return [f"{i}  {' '.join(each)}"[:70] for i, each in zip(numbers(folders), words, strict=True)]
 
 
 def cells(folders: list[Path], different: dict[str, list[str]]) -> list[list[str]]:
     """The table of differences and results: a column per run, or a row per run where they are many."""
     found = [facts(folder) for folder in folders]
-    columns = {"": [str(i) for i in range(1, len(folders) + 1)]} | different
+    columns = {"": numbers(folders)} | different
     columns["status"] = [each["status"] for each in found]
     for name in dict.fromkeys(name for each in found for name in each["metrics"]):
         values = [each["metrics"].get(name) for each in found]

@@ -7,7 +7,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dlrun.build import CONFIGS, check
+from dlrun.build import CONFIGS, check, check_section
 from dlrun.errors import UserError
 from dlrun.explain import explain
 from dlrun.saved import plain, read_config
@@ -43,4 +43,11 @@ def other_config(folder: Path, overrides: list[str]) -> dict:
         config = plain(saved)
     config["init"] = None
     check(config, names)
+    return config
+
+
+def data_config(name: str, overrides: list[str]) -> dict:
+    """The data section for a data set, checked, without a model that could learn from it."""
+    config = plain(compose_data(name, overrides))["data"]
+    check_section("data", config)
     return config

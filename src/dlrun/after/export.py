@@ -24,7 +24,7 @@ from dlrun.errors import UserError
 from dlrun.finished import Finished
 from dlrun.machine import within_memory
 from dlrun.seeds import generator
-from dlrun.spec import Image, Tokens
+from dlrun.spec import Image, Mask, Tokens
 
 SAMPLES = 33  # real ones that are compared, at most: in batches of 1, 2 and the rest
 TOLERANCE = 1e-5  # absolute, and relative where numbers are above 1
@@ -107,7 +107,7 @@ def notes(run: Finished) -> dict[str, object]:
     found |= {"task": run.names.get("task"), "weights": run.weights, "spec": str(spec), **run.data.fitted()}
     if getattr(spec, "classes", None):
         found["labels"] = class_names(spec)
-    if isinstance(spec, Image):
+    if isinstance(spec, Image | Mask):
         found |= {"mean": run.data.mean, "std": run.data.std}
     return found
 

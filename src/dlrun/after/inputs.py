@@ -13,16 +13,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dlrun.data.readers_folder import SUFFIXES
-from dlrun.data.readers_folder import _read as read_resized
+from dlrun.data.decode import read as read_resized
+from dlrun.data.picture_lists import SUFFIXES
 from dlrun.errors import UserError
 from dlrun.spec import Table
 
 STDIN = "-"
 
 
-def pictures(given: list[str], shape: tuple[int, int, int], fit: bool) -> Iterator[tuple[str, Tensor]]:
-    """uint8 (C, H, W). fit: resized and converted where they are of another size, else those are refused."""
+def pictures(given: list[str], shape: tuple[int, int, int], fit: str | None) -> Iterator[tuple[str, Tensor]]:
+    """uint8 (C, H, W). fit: how those of another size are resized (as `decode.read` has it); None: they are refused."""
     for name, source in _picture_files(given):
         yield name, _picture(name, source, shape, fit)
 
@@ -54,10 +54,10 @@ def _is_picture(content: bytes) -> bool:
     return content.startswith((b"\x89PNG", b"\xff\xd8", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*"))
 
 
-def _picture(name: str, source: Path | io.BytesIO, shape: tuple[int, int, int], fit: bool) -> Tensor:
+def _picture(name: str, source: Path | io.BytesIO, shape: tuple[int, int, int], fit: str | None) -> Tensor:
     if not fit:
         _check_size(name, source, shape)
-    pixels = read_resized(source, shape)
+    pixels = read_resized(source, shape, fit or "cover")
     if isinstance(pixels, str):
         raise UserError(
             f"{name} cannot be read as a picture: {pixels.splitlines()[0]}\n  expected a whole PNG, JPEG, WebP or BMP"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dlrun.errors import UserError
 from dlrun.saved import own_config, require_finished
+from dlrun.spec import Mask
 
 WAYS = {
     "inputs": "inputs (pictures, texts or rows)",
@@ -37,7 +38,8 @@ def predict(folder: Path, args: argparse.Namespace) -> Iterator[str]:
         run = Finished(folder, {"trainer.device": args.device} if args.device else {})
         way = _way(run, args)
         out = Path(args.out) if args.out else None
-        makes_pictures = way == "pictures" or way == "latent" and len(run.data.spec.shape) == 3
+        is_mask = isinstance(run.data.spec, Mask)
+        makes_pictures = is_mask or way == "pictures" or way == "latent" and len(run.data.spec.shape) == 3
         records = _records(run, way, args, out if makes_pictures else None)
         lines = _as_csv(records) if args.format == "csv" else (json.dumps(record) for record in records)
         if out and not makes_pictures:
@@ -75,6 +77,8 @@ def _records(run: object, way: str, args: argparse.Namespace, out: Path | None) 
     folder, taken = out or run.folder / "predictions", {}
     for names, x, more in batches:
         predicted = run.task.predict(x).cpu()
+        if isinstance(run.data.spec, Mask):  # a grey picture, whose numbers are the classes
+            predicted = predicted.argmax(1, keepdim=True) / 255
         if predicted.dim() == 4:
             yield from _pictures(names, predicted, folder, taken, more or {})
         else:
@@ -100,9 +104,9 @@ def _batches(run: object, args: argparse.Namespace) -> Iterator[tuple[list[str],
     from dlrun.spec import Image, Tokens
 
     data, spec = run.data, run.data.spec
-    if isinstance(spec, Image):
+    if isinstance(spec, Image | Mask):
         source = (run.config["data"].get("source") or {}).get("_target_", "")
-        fit = args.fit or hasattr(data, "fit") or "readers_folder" in source  # as it prepared its own pictures
+        fit = getattr(data, "fit", "cover" if args.fit or "folder" in source else None)  # as it prepared its own
         found, join = inputs.pictures(args.inputs, getattr(data, "stored", spec.shape), fit), torch.stack
     elif isinstance(spec, Tokens):
         found, join = inputs.texts(args.inputs), list

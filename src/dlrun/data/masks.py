@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlrun.data.pixels import Pixels
 from dlrun.data.readers import Arrays
 from dlrun.data.resident import Resident, split_rows
 from dlrun.errors import DataError, UserError
@@ -38,29 +39,22 @@ class Masks:
         std: list[Positive],
         augment: Augmentation,
     ) -> None:
-        if len(mean) not in (1, spec.shape[0]) or len(mean) != len(std):
-            raise UserError(
-                f"data.mean={mean} data.std={std}: expected one number each, or one per channel ({spec.shape[0]})"
-            )
         if spec.ignore is not None and not (spec.classes <= spec.ignore < 256):
             raise UserError(
                 f"data.spec.ignore={spec.ignore}: expected a number from {spec.classes} to 255, which no class has, "
                 "or null where every pixel counts"
             )
-        augment.check(spec.shape)
+        self.pixels = Pixels(spec.shape, mean, std, augment)
         self.spec, self.batch_size, self.eval_batch_size = spec, batch_size, eval_batch_size
         self.source: Callable[[], Arrays] = source
-        self.split, self.augment = (val_fraction, folds, fold), augment
+        self.split = val_fraction, folds, fold
         self.mean, self.std = mean, std
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Read the data and put it on the device. Raises DataError where it is not what the spec says."""
         arrays = self.source()
         check_masks(arrays, self.spec)
-        self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.scale = torch.tensor([1 / (255 * s) for s in self.std], device=device).view(-1, 1, 1)
-        shift = [-m / s for m, s in zip(self.mean, self.std, strict=True)]
-        self.shift = torch.tensor(shift, device=device).view(-1, 1, 1)
+        self.restore({}, device, channels_last)
         x_train, x_test = (self._stacked(x, y) for x, y in (arrays[:2], arrays[2:]))
         rows = np.arange(max(len(x_train), len(x_test)))
         stacks = Arrays(x_train, rows[: len(x_train)], x_test, rows[: len(x_test)])
@@ -69,6 +63,19 @@ class Masks:
     def _stacked(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         stored = y if self.spec.ignore is None else y - np.uint8(self.spec.ignore)  # bytes wrap around
         return np.concatenate((x, stored[:, None]), 1)
+
+    def fitted(self) -> dict:
+        """What it learned from the train part: nothing, mean and std are given."""
+        return {}
+
+    def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
+        """Ready to encode, without reading any data."""
+        self.device = device
+        self.pixels.to(device, channels_last)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pictures as they are stored, uint8 (B, C, H, W), as the network takes them."""
+        return self.pixels(pixels.to(self.device), None)
 
     def size(self, split: str) -> int:
         return self.resident.size(split)
@@ -85,17 +92,17 @@ class Masks:
         for both, _ in found:
             stored = both[:, -1].long()
             y = stored if self.spec.ignore is None else (stored + self.spec.ignore) % 256
-            yield both[:, :-1].contiguous(memory_format=self.layout), y
+            yield both[:, :-1].contiguous(memory_format=self.pixels.layout), y
 
     def _prepare(self, both: Tensor, random: torch.Generator | None) -> Tensor:
         """(B, C + 1, H, W) bytes to floats, the picture's channels normalised and the last as it is."""
+        augment = self.pixels.augment
         if random is not None:
-            both = self.augment.on_bytes(both, random)
-        out = both.to(torch.float32)
-        x = out[:, :-1].mul_(self.scale).add_(self.shift)
+            both = augment.on_bytes(both, random)
+        x = self.pixels(both[:, :-1], None)
         if random is not None:
-            self.augment.on_values(x, random)  # in place
-        return out
+            x = augment.on_values(x, random)
+        return torch.cat((x, both[:, -1:].to(torch.float32)), 1)
 
 
 def check_masks(arrays: Arrays, spec: Mask) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dlrun.data.resident import split_rows
-from dlrun.spec import Image, Tokens
+from dlrun.spec import Image, Mask, Tokens
 
 Raw = Tensor | list[str]
 
@@ -14,7 +14,7 @@ Raw = Tensor | list[str]
 def decode(data: object, x: Tensor) -> Raw:
     """Pictures as uint8 (B, C, H, W), rows (B, features) in the data's own units, or texts; on the host."""
     x = x.cpu()
-    if isinstance(data.spec, Image):
+    if isinstance(data.spec, Image | Mask):
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
         return ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
     if isinstance(data.spec, Tokens):

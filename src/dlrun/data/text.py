@@ -107,7 +107,7 @@ class Texts:
     def encode(self, texts: list[str]) -> Tensor:
         """Texts as the network takes them: int32 (texts, length)."""
         index = {word: i for i, word in enumerate(self.words, 4)}
-        corpus = encode(Text(False, 0, text.encode()) for text in texts)
+        corpus = encode(Text(False, 0, text.encode("utf-8", "replace")) for text in texts)
         ids = np.array([index.get(word, 2) for word in corpus.words], np.int32)
         return torch.from_numpy(pad(corpus, ids, np.arange(len(texts)), *self.layout)).to(self.device)
 

@@ -2,8 +2,9 @@
 
 Source: Long, Shelhamer and Darrell 2015, "Fully convolutional networks for semantic segmentation", sections 3 and 4;
 notes E48. The backbone's names are those of torchvision's VGG (`features`), so its weights can be had.
-Deviations: convolutions keep the size, where the paper pads the picture by 100 pixels and crops; the scores of all
-strides are trained at once from zero, where the paper trains 32s, then 16s, then 8s; normalisation if wanted.
+Deviations: convolutions keep the size, where the paper pads the picture by 100 pixels and crops; all strides learn
+together, where the paper trains 32s, then 16s, then 8s; scores start small, where the paper starts them from zero on a
+trained backbone (on an untrained one all classes then stay alike: docs/LOG.md); normalisation if wanted.
 """
 
 from typing import Literal
@@ -11,7 +12,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlrun.models.layers import check_positions, check_size, initialise
+from dlrun.models.layers import check_positions, check_size, initialise, initialise_scores
 from dlrun.models.vgg import LEAST, MULTIPLES, blocks
 from dlrun.spec import Mask
 from dlrun.types import Count, Init, Norm, Rate
@@ -60,7 +61,7 @@ def fcn(
     init: Init,
 ) -> nn.Module:
     """stride: pixels to a score before the last, bilinear step up. depth, width, norm: of the VGG. head: channels of
-    the two layers behind it. Scores start from zero, the learned steps up (by two) from bilinear interpolation.
+    the two layers behind it. The learned steps up, by two, start as bilinear interpolation.
     """
     channels, height, columns = spec.shape
     check_size(f"fcn{stride}s", height, columns, LEAST, "model=unet")
@@ -68,8 +69,7 @@ def fcn(
     backbone = nn.Sequential(*blocks(channels, depth, width, norm, ceil_mode=True))
     net = initialise(Fcn(backbone, width, head, spec.outputs, stride, dropout), init)
     for layer in (net.score, *net.skips):
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
+        initialise_scores(layer, init)
     for layer in net.ups:
         bilinear_(layer.weight)
     return net

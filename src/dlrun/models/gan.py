@@ -100,7 +100,7 @@ def _notes(spec: Image, latent: int, width: int, norm: str, critic_norm: str) ->
     if min(sides) < SMALLEST:
         raise UserError(
             f"gan in form=notes cannot make images of {sides[0]}x{sides[1]}: its three layers make "
-            f"{SMALLEST}x{SMALLEST} or more; expected such sides, as 28, 32 and 64; choose model.form=paper, or other data"
+            f"{SMALLEST}x{SMALLEST} or more; expected such sides, as 28, 32, 64; choose model.form=paper or other data"
         )
     first = [(side - 10) // 18 for side in sides]  # three layers make 18 n + 10 of n
     last = tuple(4 + (side - 10) % 18 for side in sides)

@@ -95,6 +95,12 @@ def initialise(net: nn.Module, init: str) -> nn.Module:
     return net
 
 
+def initialise_scores(layer: nn.Conv2d, init: str) -> None:
+    """A 1x1 convolution that gives the outputs is a dense layer for each pixel, and so kaiming takes its fan in."""
+    if init == "kaiming":
+        nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+
+
 def _draw(layer: nn.Module, init: str) -> None:
     """The weight's numbers, as torch.nn.init has them but for the fan out of groups, which that does not divide."""
     weight, groups = layer.weight, getattr(layer, "groups", 1)

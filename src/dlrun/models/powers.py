@@ -7,22 +7,22 @@ to 2,048; with 0.4 of it they shrink from 0.8 to 0.086. The gradient at the firs
 import torch
 from torch import Tensor, nn
 
-from dlrun.spec import Table
+from dlrun.spec import Image, Table
 from dlrun.types import Count, Positive
 
 
 class Recurrence(nn.Module):
-    """h <- h W so many times, then one dense layer: (B, features) -> (B, outputs)."""
+    """h <- h W so many times, then one dense layer: (B, *) -> (B, outputs)."""
 
-    def __init__(self, features: int, outputs: int, scale: float, times: int) -> None:
+    def __init__(self, features: int, outputs: int, eigenvalue: float, times: int) -> None:
         super().__init__()
-        self.weight, self.times = nn.Parameter(torch.full((features, features), scale)), times
+        self.weight, self.times = nn.Parameter(torch.full((features, features), eigenvalue / features)), times
         self.output = nn.Linear(features, outputs)
-        self.before = norms_of_powers(torch.full((features, features), scale, device="cpu"), times)
+        self.before = [eigenvalue**k for k in range(1, times + 1)]  # norms of W^k: its other eigenvalues are 0
         self.about = f"; the norm of W^1 is {self.before[0]:.3g}, that of W^{times} {self.before[-1]:.3g}"
 
     def forward(self, x: Tensor) -> Tensor:
-        h = x
+        h = x.flatten(1)  # (B, features)
         for _ in range(self.times):
             h = h @ self.weight  # (B, features)
         return self.output(h)
@@ -41,6 +41,6 @@ def norms_of_powers(matrix: Tensor, times: int) -> list[float]:
     return [power.norm().item() for power in powers]
 
 
-def matrix_powers(spec: Table, *, scale: Positive, times: Count) -> nn.Module:
-    """The recurrence that starts from W = scale * ones: its largest eigenvalue is scale * features."""
-    return Recurrence(spec.features, spec.outputs, scale, times)
+def matrix_powers(spec: Image | Table, *, eigenvalue: Positive, times: Count) -> nn.Module:
+    """The recurrence that starts from a W whose entries are all alike, with this largest eigenvalue."""
+    return Recurrence(spec.features, spec.outputs, eigenvalue, times)

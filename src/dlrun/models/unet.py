@@ -8,7 +8,7 @@ wanted; every pixel weighs the same, where the paper weighs borders between cell
 import torch
 from torch import Tensor, nn
 
-from dlrun.models.layers import check_positions, check_size, initialise
+from dlrun.models.layers import check_positions, check_size, initialise, initialise_scores
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Mask
 from dlrun.types import Count, Init, Norm, Rate
@@ -43,8 +43,7 @@ class UNet(nn.Module):
 def unet(spec: Mask, *, width: Count, depth: Count, norm: Norm, dropout: Rate, init: Init) -> nn.Module:
     """(B, C, H, W) -> (B, classes, H, W).
 
-    width: channels of the finest maps, doubled with each of `depth` poolings. dropout: behind the coarsest maps. Scores
-    start from zero.
+    width: channels of the finest maps, doubled with each of `depth` poolings. dropout: behind the coarsest maps.
     """
     channels, height, columns = spec.shape
     least = 2 ** (depth - 1) + 1
@@ -52,8 +51,7 @@ def unet(spec: Mask, *, width: Count, depth: Count, norm: Norm, dropout: Rate, i
     check_positions(norm, -(-height // 2**depth), -(-columns // 2**depth))
     widths = [width * 2**i for i in range(depth + 1)]
     net = initialise(UNet(channels, widths, spec.outputs, norm, dropout), init)
-    nn.init.zeros_(net.score.weight)
-    nn.init.zeros_(net.score.bias)
+    initialise_scores(net.score, init)
     return net
 
 

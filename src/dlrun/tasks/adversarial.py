@@ -51,10 +51,10 @@ def measured(net: nn.Module, latent: int, quality: Quality, data: object, split:
 
 
 @torch.no_grad()
-def previews(net: nn.Module, latent: int, data: object, place: Place) -> dict[str, Tensor]:
-    """Samples of the same noise every time: 100 pictures, or where points of a plane lie beside the data."""
+def previews(net: nn.Module, latent: int, count: int, data: object, place: Place) -> dict[str, Tensor]:
+    """Samples of the same noise every time: `count` pictures, or where points of a plane lie beside the data."""
     if isinstance(data.spec, Image):
-        return {"samples": grid((draw(net, noise(latent, 100, place, 2), place) + 1) / 2)}
+        return {"samples": grid((draw(net, noise(latent, count, place, 2), place) + 1) / 2)}
     if data.spec.features != 2:
         return {}
     real, fake = first_rows(data.batches("val"), SAMPLES), draw(net, noise(latent, SAMPLES, place, 2), place)
@@ -71,12 +71,14 @@ def _density(points: Tensor, reach: Tensor, side: int = 96) -> Tensor:
 
 
 @torch.no_grad()
-def figures(net: nn.Module, critic: nn.Module, latent: int, data: object, place: Place) -> dict[str, object]:
+def figures(
+    net: nn.Module, critic: nn.Module, latent: int, count: int, data: object, place: Place
+) -> dict[str, object]:
     """Samples and lines through the noise; of a plane: the samples over the data and the critic's levels."""
     if isinstance(data.spec, Image):
         ends = noise(latent, 20, place, 6)
         lines = (draw(net, between(ends[:10], ends[10:], 10), place) + 1) / 2
-        sheets = previews(net, latent, data, place) | {"interpolation": grid(lines, 10)}
+        sheets = previews(net, latent, count, data, place) | {"interpolation": grid(lines, 10)}
         return {name: shown(sheet, name) for name, sheet in sheets.items()}
     return {"samples": _plane(net, critic, latent, data, place)} if data.spec.features == 2 else {}
 

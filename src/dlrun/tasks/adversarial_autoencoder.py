@@ -30,8 +30,10 @@ from dlrun.update import Update
 class AdversarialAutoencoder(Task):
     """Reconstructs pictures, pixels in [0, 1], through codes spread as N(0, 1).
 
-    loss: bce or mse, as task=autoencoder has them. n_samples: how many `sample` makes.
+    loss: bce or mse, as task=autoencoder has them. n_samples: pictures on a sheet of samples.
     """
+
+    takes = ("pictures", "latent")
 
     def __init__(
         self,
@@ -115,14 +117,11 @@ class AdversarialAutoencoder(Task):
         out = draw(net if batch.dim() == 4 else net.decoder, batch, self.place)
         return (torch.sigmoid(out) if self.bce else out).clamp(0, 1)
 
-    def sample(self, seed: int) -> Tensor:
-        return self.predict(noise(self.net.latent, self.n_samples, self.place, seed))
-
     @torch.no_grad()
     def preview(self, data: object, split: str = "val") -> dict[str, Tensor]:
-        """Originals beside reconstructions, and 100 pictures of codes of the prior, always the same."""
+        """Originals beside reconstructions, and pictures of codes of the prior, always the same."""
         x = first_rows(rescaled(data.batches(split), data, 0.0, 1.0), 50)
-        samples = self.predict(noise(self.net.latent, 100, self.place, 2))
+        samples = self.predict(noise(self.net.latent, self.n_samples, self.place, 2))
         return {"reconstructions": beside(x, self.predict(x)), "samples": grid(samples)}
 
     @torch.no_grad()

@@ -96,10 +96,3 @@ class Task:
     def play(self, data: object, episodes: int, seed: int) -> list[tuple[float, int]]:
         """Return and length of so many episodes, from starts by the seed."""
         raise NotImplementedError(f"{type(self).__name__} does not play")
-
-    def sample(self, seed: int) -> Tensor:
-        """What a generative task makes of noise that is drawn from a seed, as many as its n_samples says.
-
-        As `predict` gives it for that noise.
-        """
-        raise NotImplementedError(f"{type(self).__name__} makes no samples")

@@ -18,9 +18,9 @@ Group = tuple[float, list[nn.Parameter]]
 
 
 class Freezing:
-    """freeze: patterns of modules' or parameters' names; !pattern takes some out again. unfreeze: from which epoch on
-    what was frozen learns, by pattern (half an epoch is 0.5; the earliest counts). rates: factors on the learning rate,
-    by pattern (the last that matches counts).
+    """freeze: patterns of modules' or parameters' names; !pattern takes some out again; head is the last layer that has
+    weights, whatever its name. unfreeze: from which epoch on what was frozen learns, by pattern (half an epoch is 0.5;
+    the earliest counts). rates: factors on the learning rate, by pattern (the last that matches counts).
 
     A frozen BatchNorm keeps its statistics: it stays in evaluation mode. Raises UserError where a pattern matches
     nothing, or nothing would learn.
@@ -85,7 +85,10 @@ class Freezing:
 
 def matching(names: Iterable[str], pattern: str, said: str) -> set[str]:
     """The parameters that a pattern names, or whose module it names. Raises UserError where there are none."""
+    names = list(names)
     hits = {name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")}
+    if pattern == "head" and names and not hits:
+        hits = {name for name in names if name.rpartition(".")[0] == names[-1].rpartition(".")[0]}
     if not hits:
         raise UserError(f"{said}, which matches nothing\n  expected patterns over the parameters: {named(names)}")
     return hits

@@ -16,7 +16,6 @@ from dlrun.place import Place
 from dlrun.spec import Image, Table
 from dlrun.tasks.adversarial import check_pair, figures, held, measured, predicted, previews, real_batches
 from dlrun.tasks.base import Metrics, Task
-from dlrun.tasks.latent import noise
 from dlrun.tasks.quality import Quality, Trained
 from dlrun.types import Count
 from dlrun.update import Update
@@ -25,8 +24,8 @@ from dlrun.update import Update
 class Gan(Task):
     """loss: nonsaturating, least_squares or hinge. turns: of the discriminator for each of the generator's.
 
-    quality: the run of a classifier whose features measure samples (Frechet distance), None for none. n_samples: how
-    many `sample` makes.
+    quality: the run of a classifier whose features measure samples (Frechet distance), None for none. n_samples:
+    pictures on a sheet of samples.
     """
 
     takes = ("latent",)
@@ -68,12 +67,10 @@ class Gan(Task):
         loss = critic_loss(real_score, fake_score)
         if not self.critic_update.step(loss, clock):
             return {}
-        fooled = fake_score.detach()
         metrics = {
             "critic_loss": loss.detach(),
-            "loss": generator_loss(fooled),  # before this turn's update
             "real_score": real_score.detach().mean(),
-            "fake_score": fooled.mean(),
+            "fake_score": fake_score.detach().mean(),
         }
 
         if clock.step % self.turns == self.turns - 1:
@@ -82,6 +79,7 @@ class Gan(Task):
                 loss = generator_loss(critic(generator(z)).float())
             if not self.update.step(loss, clock):
                 return {}
+            metrics["loss"] = loss.detach()
         return metrics
 
     def evaluate(self, data: object, split: str) -> dict[str, float]:
@@ -91,14 +89,12 @@ class Gan(Task):
         """Samples (B, *shape) of noise (B, latent); pixels in [0, 1]."""
         return predicted(self.evaluated(), batch, self.spec, self.place)
 
-    def sample(self, seed: int) -> Tensor:
-        return self.predict(noise(self.net.latent, self.n_samples, self.place, seed))
-
     def preview(self, data: object) -> dict[str, Tensor]:
-        return previews(self.evaluated(), self.net.latent, data, self.place)
+        return previews(self.evaluated(), self.net.latent, self.n_samples, data, self.place)
 
     def report(self, data: object) -> dict[str, object]:
-        return {"figures": figures(self.evaluated(), self.net.critic.eval(), self.net.latent, data, self.place)}
+        net, critic = self.evaluated(), self.net.critic.eval()
+        return {"figures": figures(net, critic, self.net.latent, self.n_samples, data, self.place)}
 
 
 def nonsaturating_critic(real: Tensor, fake: Tensor) -> Tensor:

@@ -20,18 +20,19 @@ def components(batches: Iterator, count: int) -> tuple[Tensor, Tensor]:
     first = next(batches)
     if first[0][0].numel() > LARGE:
         rows = first_rows(chain([first], batches), LARGE).flatten(1)
-        mean = rows.mean(0)
-        values, vectors = torch.linalg.eigh(_double((rows - mean) @ (rows - mean).T))
+        mean = _double(rows).mean(0)
+        centred = _double(rows) - mean
+        values, vectors = torch.linalg.eigh(centred @ centred.T)
         kept = values.flip(0)[:count] > 1e-9 * values[-1].clamp(min=1e-12)
-        directions = vectors.flip(1)[:, :count][:, kept].T.to(rows.dtype).to(rows.device) @ (rows - mean)
-        return mean, directions / directions.norm(dim=1, keepdim=True)
+        directions = vectors.flip(1)[:, :count][:, kept].T @ centred
+        return mean.to(rows), (directions / directions.norm(dim=1, keepdim=True)).to(rows)
     total, square, samples = 0.0, 0.0, 0
     for x, _ in chain([first], batches):
         rows = x.flatten(1)
         total, square, samples = total + _double(rows.sum(0)), square + _double(rows.T @ rows), samples + len(rows)
     mean = total / samples
     vectors = torch.linalg.eigh(square / samples - torch.outer(mean, mean))[1]
-    return mean.to(x.dtype).to(x.device), vectors.flip(1)[:, :count].T.to(x.dtype).to(x.device)
+    return mean.to(rows), vectors.flip(1)[:, :count].T.to(rows)
 
 
 def project(x: Tensor, mean: Tensor, directions: Tensor) -> Tensor:

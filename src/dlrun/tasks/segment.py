@@ -5,7 +5,8 @@ accuracy, mean IoU); notes E48 (whose text defines the IoU of boxes). Pixels tha
 are left out of loss and metrics.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from dlrun.place import Place
 from dlrun.spec import Mask
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.pictures import grid, rescaled, shown
+from dlrun.tasks.supervised import learns_from_one
 from dlrun.types import Rate
 from dlrun.update import Update
 
@@ -56,12 +58,24 @@ class Segment(Task):
         self.scores = {"loss": "min", "acc": "max", "miou": "max"}
         self.goal = "miou"
 
+    def steps(self, data: object) -> int:
+        """Batches in an epoch. Raises UserError where one is a single sample and the net cannot learn from one."""
+        last = data.size("train") % data.batch_size or min(data.batch_size, data.size("train"))
+        if self.place.world.smallest_part(last) == 1 and not learns_from_one(self.net, self.spec):
+            raise UserError(
+                f"data.batch_size={data.batch_size} leaves one sample alone, of the {data.size('train')} to train on, "
+                "and batch normalisation of maps of one pixel has no statistics of one\n"
+                "  expected two samples or more: choose another data.batch_size, or another model.norm"
+            )
+        return super().steps(data)
+
     def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
         x, y = batch
         with self.place.autocast():
             out = self.net(x)
         out = out.float()
-        counted = (y != self.ignore).sum().clamp(min=1)
+        world = self.place.world
+        counted = world.sums((y != self.ignore).sum().float()).clamp(min=1) * world.share  # of the whole batch
         loss = self._loss(out, y) / counted
         metrics = {"loss": loss.detach(), "acc": (out.detach().argmax(1) == y).sum() / counted}
         return metrics if self.update.step(loss, clock) else {}
@@ -73,7 +87,9 @@ class Segment(Task):
 
     @torch.no_grad()
     def evaluate(self, data: object, split: str) -> dict[str, float]:
-        matrix, loss = self._confusion(data, split)
+        world = self.place.world
+        sums = self._confusion(islice(data.batches(split), world.rank, None, world.size))  # every size-th batch each
+        matrix, loss = (world.sums(found) for found in sums)
         right, all_pixels = matrix.diag(), matrix.sum().clamp(min=1)
         both = matrix.sum(0) + matrix.sum(1) - right
         seen = both > 0
@@ -81,12 +97,12 @@ class Segment(Task):
         exact = torch.stack((loss / all_pixels, right.sum() / all_pixels, iou.mean() if len(iou) else loss * 0))
         return dict(zip(("loss", "acc", "miou"), exact.tolist(), strict=True))
 
-    def _confusion(self, data: object, split: str) -> tuple[Tensor, Tensor]:
+    def _confusion(self, batches: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Pixels by true class (rows) and predicted class (columns), and the sum of their losses; on the device."""
         net, k, device = self.evaluated(), self.spec.classes, self.place.device
         exact = torch.float64 if device.type != "mps" else torch.float32
         matrix, loss = torch.zeros(k * k, dtype=exact, device=device), torch.zeros((), dtype=exact, device=device)
-        for x, y in data.batches(split):
+        for x, y in batches:
             with self.place.autocast():
                 out = net(x)
             out = out.float()
@@ -95,10 +111,6 @@ class Segment(Task):
             matrix += torch.bincount(places.flatten(), minlength=k * k + 1)[: k * k]
         self.net.train()
         return matrix.view(k, k), loss
-
-    def evaluated(self) -> nn.Module:
-        """The network to judge by: the averaged one where there is one, in evaluation mode."""
-        return self.update.average if self.update.average is not None else self.net.eval()
 
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:
@@ -126,7 +138,7 @@ class Segment(Task):
     @torch.no_grad()
     def report(self, data: object) -> dict[str, object]:
         """Masks of test pictures, and the IoU of each class (None where it is in no mask and no prediction)."""
-        matrix, _ = self._confusion(data, "test")
+        matrix, _ = self._confusion(data.batches("test"))
         both = matrix.sum(0) + matrix.sum(1) - matrix.diag()
         iou = [found if found == found else None for found in (matrix.diag() / both).tolist()]
         labels = self.spec.labels or tuple(map(str, range(self.spec.classes)))

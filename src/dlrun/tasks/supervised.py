@@ -66,7 +66,7 @@ class Supervised(Task):
         rest = data.size("train") % data.batch_size or data.batch_size
         sizes = [world.smallest_part(size) for size in (min(data.batch_size, data.size("train")), rest)]
         smallest = min(_last_piece(size, self.pieces) for size in sizes)
-        if smallest == 1 and not _learns_from_one(self.net, self.spec):
+        if smallest == 1 and not learns_from_one(self.net, self.spec):
             raise UserError(
                 f"data.batch_size={data.batch_size} with task.pieces={self.pieces} leaves one sample alone, of the "
                 f"{data.size('train')} to train on, and batch normalisation has no statistics of one\n"
@@ -204,7 +204,7 @@ def _last_piece(size: int, pieces: int) -> int:
     return size % piece or piece
 
 
-def _learns_from_one(net: nn.Module, spec: Spec) -> bool:
+def learns_from_one(net: nn.Module, spec: Spec) -> bool:
     """Whether a training pass over one sample works: batch normalisation refuses where it sees one value a channel."""
     try:
         deepcopy(net).to("meta").train().forward(torch.empty(1, *spec.shape, device="meta"))

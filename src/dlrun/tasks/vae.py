@@ -32,7 +32,7 @@ class Vae(Task):
     likelihood: bernoulli (outputs are logits) or gaussian (outputs are means; sigma: their standard deviation).
     beta: weight of the KL; warmup: epochs over which it rises from 0 to beta. iwae_samples: codes per picture of the
     importance-weighted bound on the test part, 0 for none. quality: the run of a classifier whose features measure
-    samples (Frechet distance), None for none. n_samples: how many `sample` makes.
+    samples (Frechet distance), None for none. n_samples: pictures on a sheet of samples.
     """
 
     takes = ("latent", "pictures")
@@ -88,9 +88,8 @@ class Vae(Task):
     def log_likelihood(self, x: Tensor, out: Tensor) -> Tensor:
         """log p(x|z) for outputs of the decoder, summed over the pixels: (..., C, H, W) -> (...)."""
         if self.bernoulli:
-            each = -F.binary_cross_entropy_with_logits(out, x.expand_as(out), reduction="none")
-        else:
-            each = -0.5 * ((x - out) / self.sigma).square() - log(self.sigma) - 0.5 * log(2 * pi)
+            return -F.binary_cross_entropy_with_logits(out, x.expand_as(out), reduction="none").flatten(-3).sum(-1)
+        each = -0.5 * ((x - out) / self.sigma).square() - log(self.sigma) - 0.5 * log(2 * pi)
         return each.flatten(-3).sum(-1)
 
     @torch.no_grad()
@@ -137,17 +136,14 @@ class Vae(Task):
         out = draw(net.decoder if batch.dim() == 2 else lambda x: net.decoder(net(x)[0]), batch, self.place)
         return (torch.sigmoid(out) if self.bernoulli else out).clamp(0, 1)
 
-    def sample(self, seed: int) -> Tensor:
-        return self._made(self.n_samples, seed)
-
     def _made(self, count: int, seed: int) -> Tensor:
         return self.predict(noise(self.net.latent, count, self.place, seed))
 
     @torch.no_grad()
     def preview(self, data: object, split: str = "val") -> dict[str, Tensor]:
-        """The book's two grids: originals beside reconstructions, and 100 samples, always of the same codes."""
+        """The book's two grids: originals beside reconstructions, and samples, always of the same codes."""
         x = first_rows(rescaled(data.batches(split), data, 0.0, 1.0), 50)
-        return {"reconstructions": beside(x, self.predict(x)), "samples": grid(self._made(100, 2))}
+        return {"reconstructions": beside(x, self.predict(x)), "samples": grid(self._made(self.n_samples, 2))}
 
     @torch.no_grad()
     def report(self, data: object) -> dict[str, object]:

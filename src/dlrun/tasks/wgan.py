@@ -13,8 +13,8 @@ from dlrun.place import Place
 from dlrun.spec import Image, Table
 from dlrun.tasks.adversarial import check_pair, figures, held, measured, predicted, previews, real_batches
 from dlrun.tasks.base import Metrics, Task
-from dlrun.tasks.latent import noise
 from dlrun.tasks.quality import Quality, Trained
+from dlrun.tasks.wgan_gp import gradient_norms
 from dlrun.types import Count, Positive
 from dlrun.update import Update
 
@@ -22,8 +22,8 @@ from dlrun.update import Update
 class Wgan(Task):
     """clip: every weight of the critic is kept in [-clip, clip]. turns: of the critic for each of the generator's.
 
-    quality: the run of a classifier whose features measure samples (Frechet distance), None for none. n_samples: how
-    many `sample` makes.
+    quality: the run of a classifier whose features measure samples (Frechet distance), None for none. n_samples:
+    pictures on a sheet of samples.
     """
 
     takes = ("latent",)
@@ -68,14 +68,17 @@ class Wgan(Task):
         with torch.no_grad():
             torch._foreach_clamp_min_(self.weights, -self.clip)
             torch._foreach_clamp_max_(self.weights, self.clip)
-        metrics = {"critic_loss": loss.detach(), "distance": -loss.detach(), "loss": -fake_score.detach()}
+        metrics = {"critic_loss": loss.detach(), "distance": -loss.detach()}
 
         if clock.step % self.turns == self.turns - 1:
             z = torch.randn_like(z)
-            with held(critic), self.place.autocast():
-                loss = -critic(generator(z)).float().mean()
+            with held(critic):
+                slopes = gradient_norms(critic, x, fake.float(), torch.rand(len(x), device=x.device))  # (B,)
+                with self.place.autocast():
+                    loss = -critic(generator(z)).float().mean()
             if not self.update.step(loss, clock):
                 return {}
+            metrics |= {"loss": loss.detach(), "gradient_norm": slopes.detach().mean()}
         return metrics
 
     def evaluate(self, data: object, split: str) -> dict[str, float]:
@@ -85,11 +88,9 @@ class Wgan(Task):
         """Samples (B, *shape) of noise (B, latent); pixels in [0, 1]."""
         return predicted(self.evaluated(), batch, self.spec, self.place)
 
-    def sample(self, seed: int) -> Tensor:
-        return self.predict(noise(self.net.latent, self.n_samples, self.place, seed))
-
     def preview(self, data: object) -> dict[str, Tensor]:
-        return previews(self.evaluated(), self.net.latent, data, self.place)
+        return previews(self.evaluated(), self.net.latent, self.n_samples, data, self.place)
 
     def report(self, data: object) -> dict[str, object]:
-        return {"figures": figures(self.evaluated(), self.net.critic.eval(), self.net.latent, data, self.place)}
+        net, critic = self.evaluated(), self.net.critic.eval()
+        return {"figures": figures(net, critic, self.net.latent, self.n_samples, data, self.place)}

@@ -16,7 +16,6 @@ from dlrun.place import Place
 from dlrun.spec import Image, Table
 from dlrun.tasks.adversarial import check_pair, figures, held, measured, predicted, previews, real_batches
 from dlrun.tasks.base import Metrics, Task
-from dlrun.tasks.latent import noise
 from dlrun.tasks.quality import Quality, Trained
 from dlrun.types import Count, NonNegative
 from dlrun.update import Update
@@ -25,8 +24,8 @@ from dlrun.update import Update
 class WganGp(Task):
     """penalty: its weight, lambda. turns: of the critic for each of the generator's.
 
-    quality: the run of a classifier whose features measure samples (Frechet distance), None for none. n_samples: how
-    many `sample` makes.
+    quality: the run of a classifier whose features measure samples (Frechet distance), None for none. n_samples:
+    pictures on a sheet of samples.
     """
 
     takes = ("latent",)
@@ -78,7 +77,6 @@ class WganGp(Task):
         metrics = {
             "critic_loss": loss.detach(),
             "distance": (real_score - fake_score).detach(),
-            "loss": -fake_score.detach(),  # before this turn's update
             "penalty": penalty.detach(),
             "gradient_norm": slopes.detach().mean(),
         }
@@ -89,6 +87,7 @@ class WganGp(Task):
                 loss = -critic(generator(z)).float().mean()
             if not self.update.step(loss, clock):
                 return {}
+            metrics["loss"] = loss.detach()
         return metrics
 
     def evaluate(self, data: object, split: str) -> dict[str, float]:
@@ -98,14 +97,12 @@ class WganGp(Task):
         """Samples (B, *shape) of noise (B, latent); pixels in [0, 1]."""
         return predicted(self.evaluated(), batch, self.spec, self.place)
 
-    def sample(self, seed: int) -> Tensor:
-        return self.predict(noise(self.net.latent, self.n_samples, self.place, seed))
-
     def preview(self, data: object) -> dict[str, Tensor]:
-        return previews(self.evaluated(), self.net.latent, data, self.place)
+        return previews(self.evaluated(), self.net.latent, self.n_samples, data, self.place)
 
     def report(self, data: object) -> dict[str, object]:
-        return {"figures": figures(self.evaluated(), self.net.critic.eval(), self.net.latent, data, self.place)}
+        net, critic = self.evaluated(), self.net.critic.eval()
+        return {"figures": figures(net, critic, self.net.latent, self.n_samples, data, self.place)}
 
 
 def gradient_norms(critic: nn.Module, real: Tensor, fake: Tensor, t: Tensor) -> Tensor:

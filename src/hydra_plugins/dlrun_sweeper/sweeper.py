@@ -19,6 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 from dlrun.errors import UserError
 
 WHY_NOT = {
+    "mode": "a summary is of one model, and no run\n"
+    "  expected it without -m; of an experiment that is a sweep, with hydra.mode=RUN",
     "resume": "a run is resumed by itself, expected dl-run resume=<folder> without -m\n"
     "  a sweep goes on with dl-run -m sweep.resume=<folder>",
     "run_dir": "each job has a folder of its own\n  expected output_dir=..., under which the sweep makes them",
@@ -86,12 +88,14 @@ class JobSweeper(Sweeper):
 
     def settle(self, arguments: list[str]) -> tuple[object, list[str]]:
         """The section `sweep`, checked, and what the jobs are made of: an experiment's parameters and the arguments."""
-        from dlrun.build import build, check_sweep
+        from dlrun.build import build, check_section
         from dlrun.sweep.zips import is_zip, key_of
 
         given = {key_of(argument) for argument in arguments if not is_zip(argument)}
         for key in given & {"resume", "run_dir"}:
             raise UserError(f"{key}=... in a sweep: {WHY_NOT[key]}")
+        if "mode" in given and self.config.mode != "train":
+            raise UserError(f"mode={self.config.mode} in a sweep: {WHY_NOT['mode']}")
         own = [argument for argument in arguments if key_of(argument).split(".")[0].split("@")[0] == "sweep"]
         for override in OverridesParser.create().parse_overrides(own):
             if override.is_sweep_override():
@@ -100,7 +104,7 @@ class JobSweeper(Sweeper):
             section = OmegaConf.to_container(self.config.sweep, resolve=True, throw_on_missing=True)
         except OmegaConfBaseException as error:
             raise UserError(f"sweep: {str(error).splitlines()[0]}") from None
-        check_sweep(section)
+        check_section("sweep", section)
         settings = build(section)
         if settings.resume and not Path(settings.resume).is_absolute():
             raise UserError(f"sweep.resume={settings.resume}: expected dl-run -m sweep.resume={settings.resume}")

@@ -1,0 +1,100 @@
+"""Finished runs for the tests: trained for real on small data, or as if, with weights as they were initialised."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from omegaconf import OmegaConf
+from runs import compose, train, write_mnist
+
+from dlrun.assemble import assemble
+from dlrun.build import build
+from dlrun.checkpoint import save
+from dlrun.errors import UserError
+
+CPU = ["trainer.device=cpu", "trainer.epochs=1", "trainer.log_every=0"]
+FAMILIES = {  # one small run for each family of tasks; {data} is a folder
+    "classes": ["data=digits", "model.hidden=[16]"],
+    "two classes": ["data=moons", "model.hidden=[8]"],
+    "targets": ["data=swiss_roll", "model=linear", "data.standardize=true", "data.source.samples=200"],
+    "texts": ["data=text_folder", "model=gru", "data.source.path={data}/texts.csv", "data.vocab=50", "data.length=6"],
+    "autoencoder": ["model=autoencoder", "data=digits"],
+    "vae": ["model=vae", "data=digits", "task.iwae_samples=0"],
+    "gan": ["model=gan", "data=gaussians"],
+    "actor": ["model=ppo", "data=cartpole", "data.epoch_frames=256", "task.length=16", "task.eval_episodes=4"],
+    "values": ["model=dqn", "data=cartpole", "data.epoch_frames=256", "task.capacity=512", "task.eval_episodes=4"],
+}
+
+
+def write_config(folder: Path, overrides: list[str]) -> tuple[dict, dict]:
+    """The `.hydra` folder as dl-run writes it; gives the config and the groups' choices."""
+    config, names = compose(*overrides)
+    (folder / ".hydra").mkdir(parents=True)
+    files = {"config": config, "hydra": {"hydra": {"runtime": {"choices": names}}}, "overrides": overrides}
+    for name, content in files.items():
+        (folder / ".hydra" / f"{name}.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(content)))
+    return config, names
+
+
+def trained(folder: Path, overrides: list[str], draws: bool = False) -> Path:
+    """A run of an epoch, tested at its end. draws: with its plots, which take most of the time."""
+    with (
+        nullcontext() if draws else patch("dlrun.run.Run.plot"),
+        nullcontext() if draws else patch("dlrun.plots.curves"),
+    ):
+        train(folder, write_config(folder, [*CPU, *overrides]), finish=True)
+    return folder
+
+
+def untrained(folder: Path, overrides: list[str]) -> Path:
+    """As if it had been trained: random weights and statistics of norms."""
+    config, names = write_config(folder, [*CPU, *overrides])
+    parts = assemble(config)
+    parts.data.load(parts.place.device, parts.place.channels_last)
+    for name, buffer in parts.task.net.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(std=0.2)
+        elif name.endswith("running_var"):
+            buffer.uniform_(0.5, 2.0)
+    (folder / "checkpoints").mkdir()
+    best = {"metric": f"val/{parts.task.goal}", "value": 0.5, "epoch": 1}
+    state = {"state_dict": parts.task.best_state(), "data": parts.data.fitted()}
+    save(folder / "checkpoints" / "best.ckpt", state)
+    facts = {"status": "finished", "best": best, "test": {}, "model": names["model"], "data": names["data"]}
+    (folder / "summary.json").write_text(json.dumps(facts))
+    return folder
+
+
+def write_texts(folder: Path) -> Path:
+    """texts.csv: 60 texts of two classes."""
+    words = {"good": "fine great lovely warm", "bad": "dull awful weak cold"}
+    rows = [
+        f'"a film {name} {words[name].split()[i % 4]} and {words[name].split()[i % 3]} it is",{name}'
+        for i in range(30)
+        for name in words
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "texts.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+def small_overrides(model: str, kind: str, folder: Path) -> list[str]:
+    """What a model of this kind of data needs to be small: the smallest pictures that it can take."""
+    if kind == "Tokens":
+        write_texts(folder)
+        return [f"model={model}", *(o.format(data=folder) for o in FAMILIES["texts"] if not o.startswith("model"))]
+    for side in (28, 36, 72):
+        overrides = [f"model={model}", "data=mnist", f"data_dir={folder}", "data.source.download=false"]
+        overrides.append(f"data.spec.shape=[1,{side},{side}]")
+        config, _ = compose(*overrides)
+        try:
+            with torch.device("meta"):
+                spec = build(config["data"]).spec
+                build(config["model"])(spec).eval()(torch.empty(2, *spec.shape))
+        except UserError:
+            continue
+        write_mnist(folder, side=side)
+        return overrides
+    raise AssertionError(f"{model} takes no small pictures")

@@ -1,0 +1,360 @@
+"""dl-runs and dl-data: tables, comparisons, reports, metrics to the last digit; and what they refuse."""
+
+import json
+import os
+import re
+import sys
+from time import perf_counter
+
+import pytest
+import torch
+from finished_runs import FAMILIES, trained, untrained, write_texts
+from runs import write_mnist
+
+from dlrun.after import cli, data_cli
+from dlrun.checkpoint import load, save
+
+
+@pytest.fixture
+def dl_runs(monkeypatch, capsys):
+    """Run the command: gives (exit code, stdout, stderr)."""
+
+    def run(*arguments, main=cli.main):
+        monkeypatch.setattr(sys, "argv", ["dl-runs", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as error:
+            code = error.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """Four runs: an mlp, a linear model, and a sweep of two."""
+    base = tmp_path_factory.mktemp("outputs")
+    trained(base / "day" / "1_mlp", draws=True, overrides=["data=digits", "model.hidden=[16]", "optimizer.lr=0.01"])
+    trained(base / "day" / "2_linear", ["data=digits", "model=linear"])
+    for seed in (0, 1):
+        trained(base / "day" / "3_sweep" / str(seed), ["data=moons", "model.hidden=[8]", f"seed={seed}"])
+    return base
+
+
+def stub(folder, at, **facts):
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_text("[]\n")
+    os.utime(folder / ".hydra" / "overrides.yaml", (at, at))
+    if facts:
+        (folder / "summary.json").write_text(json.dumps(facts))
+
+
+def test_list(dl_runs, outputs):
+    lines = dl_runs("list", "--output-dir", outputs)[1].splitlines()
+    assert lines[0].split() == ["run", "status", "data", "model", "val/acc", "test/acc", "seconds"]
+    assert [line.split()[3] for line in lines[2:]] == ["mlp", "linear", "mlp", "mlp"]
+    assert len({line.index("finished") for line in lines[2:]}) == 1
+    where = ["--output-dir", str(outputs)]
+    assert len(dl_runs("list", "model=m*", "data=digits", *where)[1].splitlines()) == 3
+    assert "1_mlp" in dl_runs("list", "optimizer.lr=0.01", *where)[1].splitlines()[-1]
+    accuracies = [float(line.split()[5]) for line in dl_runs("list", "--sort", "test/acc", *where)[1].splitlines()[2:]]
+    assert accuracies == sorted(accuracies)
+    rows = [json.loads(line) for line in dl_runs("list", "seed=1", "--json", *where)[1].splitlines()]
+    assert len(rows) == 1 and rows[0]["run"].endswith("3_sweep/1") and rows[0]["metrics"]["test/acc"] == rows[0]["test"]
+
+
+def test_list_of_runs_in_any_state(dl_runs, tmp_path):
+    """Killed, damaged and unfinished runs are listed as what they are."""
+    stub(tmp_path / "day" / "a", 1, status="running", data="mnist", model="mlp")
+    stub(tmp_path / "day" / "b", 2)
+    stub(tmp_path / "day" / "c", 3, status="diverged", best={"metric": "val/acc", "value": None}, seconds=None)
+    stub(tmp_path / "day" / "d", 4, status="running")
+    (tmp_path / "day" / "b" / "summary.json").write_text("{ half")
+    import fcntl
+
+    with open(tmp_path / "day" / "d" / ".lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        lines = dl_runs("list", "--output-dir", tmp_path)[1].splitlines()[2:]
+    assert [line.split()[1:] for line in lines] == [
+        ["killed", "mnist", "mlp", "-", "-", "-"],
+        ["no", "summary", "-", "-", "-", "-", "-"],
+        ["diverged", "-", "-", "-", "-", "-"],
+        ["running", "-", "-", "-", "-", "-"],
+    ]
+    code, out, _ = dl_runs("show", tmp_path / "day" / "b")
+    assert code == 2 or "no summary" in out
+
+
+def test_a_thousand_runs_take_less_than_a_second(tmp_path):
+    """Measured beside reading the same files bare, so that a busy machine does not matter."""
+    from dlrun.after.listing import as_table, list_runs
+
+    facts = {"status": "finished", "data": "mnist", "model": "mlp", "seconds": 1.0, "test": {"test/acc": 0.5}}
+    for i in range(1000):
+        folder = tmp_path / f"day{i % 10}" / str(i)
+        stub(folder, i, **facts, best={"metric": "val/acc", "value": i / 1000, "epoch": 1})
+        (folder / "checkpoints").mkdir()
+    started = perf_counter()
+    for i in range(1000):
+        json.loads((tmp_path / f"day{i % 10}" / str(i) / "summary.json").read_text())
+    bare, started = perf_counter() - started, perf_counter()
+    text = as_table(list_runs(tmp_path, ["model=mlp"], "best", False, None), 1000)
+    seconds = perf_counter() - started
+    assert len(text.splitlines()) == 1002 and text.splitlines()[-1].split()[-3] == "0.9990"
+    assert seconds < max(0.8, 15 * bare), (seconds, bare)
+
+
+def test_show(dl_runs, outputs):
+    out = dl_runs("show", outputs / "day" / "1_mlp")[1]
+    summary = json.loads((outputs / "day" / "1_mlp" / "summary.json").read_text())
+    for said in ("status      finished", "optimizer.lr=0.01", "val/acc", f"test/acc {summary['test']['test/acc']!r}"):
+        assert said in out
+    assert json.loads(dl_runs("show", "last", "--json", "--output-dir", outputs)[1])["data"] == "moons"
+    assert "hidden:\n  - 16" in dl_runs("show", "day/1_mlp", "--config", "--output-dir", outputs)[1]
+
+
+QUICK = ("classes", "texts", "vae", "actor")
+
+
+@pytest.mark.parametrize("family", [f if f in QUICK else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES])
+def test_evaluate_is_the_runs_own(family, dl_runs, tmp_path):
+    """The metrics of summary.json, to the last digit, out of the folder alone."""
+    write_texts(tmp_path)
+    folder = trained(tmp_path / "run", [o.format(data=tmp_path) for o in FAMILIES[family]])
+    code, out, err = dl_runs("evaluate", folder)
+    assert code == 0 and out.endswith("the run's own, to the last digit\n"), out + err
+    own = json.loads((folder / "summary.json").read_text())["test"]
+    found = json.loads(dl_runs("evaluate", folder, "--json")[1])["metrics"]
+    assert found and all(own[f"test/{name}"] == value for name, value in found.items())
+    code, out, err = dl_runs("evaluate", folder, "split=val")
+    assert code == 0 and "summary.json" not in out
+
+
+def test_evaluate_of_the_last_weights(dl_runs, tmp_path):
+    """trainer.test=last, with averaged weights: the run was judged by those."""
+    keys = ["data=digits", "model.hidden=[16]", "trainer.test=last", "trainer.ema=0.9", "trainer.epochs=3"]
+    folder = trained(tmp_path / "run", keys)
+    code, out, err = dl_runs("evaluate", folder)
+    assert code == 0 and "weights: last, epoch 3" in out and "to the last digit" in out, out + err
+
+
+def test_evaluate_on_other_data_prepares_it_as_the_runs(dl_runs, tmp_path):
+    """The run's own mean and std, not the other's: the same pictures under another normalisation give the same."""
+    write_mnist(tmp_path)
+    folder = untrained(tmp_path / "run", ["data=mnist", f"data_dir={tmp_path}", "data.source.download=false"])
+    own = json.loads(dl_runs("evaluate", folder, "--json")[1])["metrics"]
+    other = ["data=mnist", f"data_dir={tmp_path}", "data.source.download=false", "data.mean=[0.7]", "data.std=[0.2]"]
+    assert json.loads(dl_runs("evaluate", folder, *other, "--json")[1])["metrics"] == pytest.approx(own, rel=1e-6)
+    half = write_mnist(tmp_path / "half", test=10)
+    found = dl_runs("evaluate", folder, f"data.source.data_dir={half}")[1]
+    assert "10 samples" in found and "summary.json" not in found
+
+
+def test_evaluate_texts_with_the_runs_own_words(dl_runs, tmp_path):
+    write_texts(tmp_path / "a")
+    folder = untrained(tmp_path / "run", [o.format(data=tmp_path / "a") for o in FAMILIES["texts"]])
+    own = json.loads(dl_runs("evaluate", folder, "--json")[1])["metrics"]
+    other = write_texts(tmp_path / "b")
+    keys = ["data=text_folder", f"data.source.path={other}/texts.csv", f"data_dir={tmp_path}", "data.vocab=6"]
+    assert json.loads(dl_runs("evaluate", folder, *keys, "--json")[1])["metrics"] == pytest.approx(own, rel=1e-6)
+
+
+def test_compare(dl_runs, outputs, tmp_path):
+    code, out, err = dl_runs("compare", outputs / "day" / "3_sweep", "--out", tmp_path / "c.png")
+    assert code == 0, err
+    rows = [re.split(r"\s{2,}", line) for line in out.splitlines()]
+    assert ["seed", "0", "1"] in rows and not any(row[0].startswith(("model", "run_dir")) for row in rows)
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+    runs = [outputs / "day" / name for name in ("1_mlp", "2_linear")]
+    out = dl_runs("compare", *runs, "--metric", "train/loss", "--out", tmp_path / "d.png")[1]
+    assert re.search(r"optimizer.lr +0.01 +0.001", out) and re.search(r"model +mlp +linear", out)
+
+
+class Page:
+    """What a page holds, as a browser would read it."""
+
+    def __init__(self, text):
+        from html.parser import HTMLParser
+
+        self.words, self.images, self.links, self.open = "", [], [], []
+        parser = HTMLParser()
+        parser.handle_data = lambda data: setattr(self, "words", self.words + data)
+        parser.handle_starttag = self.start
+        parser.handle_endtag = lambda tag: self.open.remove(tag)
+        parser.feed(text)
+
+    def start(self, tag, attributes):
+        self.images += [value for name, value in attributes if name == "src"]
+        self.links += [value for name, value in attributes if name == "href"]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+
+def test_report(dl_runs, outputs):
+    folder = outputs / "day" / "1_mlp"
+    code, out, err = dl_runs("report", folder)
+    assert code == 0, err
+    page = Page((folder / "report.html").read_text())
+    assert not page.open and not page.links and all(image.startswith("data:image/png;base64,") for image in page.images)
+    summary = json.loads((folder / "summary.json").read_text())
+    wrong = sum(sum(row) - row[i] for i, row in enumerate(summary["test"]["confusion_matrix"]))
+    assert f"The worst of {wrong} mistakes among 359 test samples" in page.words
+    assert len(page.images) == len(list((folder / "plots").glob("*.png"))) + min(12, wrong) + 12
+    for said in ("test/acc", "dl-run trainer.device=cpu", "hidden:", torch.__version__):
+        assert said in page.words
+    worst = re.findall(r"true (\d), said (\d) \((\d\.\d+)\)", page.words)[: min(12, wrong)]
+    assert all(true != said for true, said, _ in worst)
+
+
+@pytest.mark.parametrize("family", ["targets", *(pytest.param(f, marks=pytest.mark.slow) for f in ("vae", "actor"))])
+def test_report_of_other_families(family, dl_runs, tmp_path):
+    write_texts(tmp_path)
+    folder = trained(tmp_path / "run", [o.format(data=tmp_path) for o in FAMILIES[family]])
+    code, _, err = dl_runs("report", folder, "--out", tmp_path / "r.html")
+    assert code == 0, err
+    page = Page((tmp_path / "r.html").read_text())
+    assert not page.open and ("test samples" in page.words) == (family == "targets")
+
+
+def test_report_without_data_and_of_a_sweep(dl_runs, outputs, tmp_path):
+    write_texts(tmp_path)
+    folder = untrained(tmp_path / "run", [o.format(data=tmp_path) for o in FAMILIES["texts"]])
+    text = Page(dl_runs("report", folder)[1] and (folder / "report.html").read_text()).words
+    assert "mistakes among 12 test samples" in text and "it is" in text
+    (tmp_path / "texts.csv").unlink()
+    code, out, _ = dl_runs("report", folder)
+    assert code == 0 and "without sample predictions: " in out and "texts.csv" in out
+    assert "without sample predictions" in (folder / "report.html").read_text()
+    assert dl_runs("report", outputs / "day" / "3_sweep")[0] == 0
+    page = Page((outputs / "day" / "3_sweep" / "report.html").read_text())
+    assert "sweep of 2 jobs" in page.words and "seed" in page.words and len(page.images) == 1
+
+
+def break_checkpoint(folder):
+    path = folder / "checkpoints" / "best.ckpt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def other_weights(folder):
+    state = load(folder / "checkpoints" / "best.ckpt")
+    state["state_dict"] = {name: value[:3] for name, value in state["state_dict"].items()}
+    save(folder / "checkpoints" / "best.ckpt", state)
+
+
+def old_checkpoint(folder):
+    state = load(folder / "checkpoints" / "best.ckpt")
+    del state["data"]
+    save(folder / "checkpoints" / "best.ckpt", state)
+
+
+def edit_config(folder):
+    path = folder / ".hydra" / "config.yaml"
+    path.write_text(path.read_text().replace("hidden:", "hiden:"))
+
+
+def set_status(status):
+    return lambda folder: (folder / "summary.json").write_text(json.dumps({"status": status}))
+
+
+DAMAGED = {
+    "interrupted": (
+        set_status("interrupted"),
+        "the run is not finished, its status is 'interrupted'\n  expected a finished",
+    ),
+    "diverged": (set_status("diverged"), "its status is 'diverged'\n  expected a finished one: its log says why"),
+    "no summary": (lambda f: (f / "summary.json").unlink(), "summary.json is missing or damaged"),
+    "no config": (lambda f: (f / ".hydra" / "hydra.yaml").unlink(), "cannot read the run's config"),
+    "wrong config": (edit_config, "its config is not one of this version of dl-run: "),
+    "no weights": (lambda f: (f / "checkpoints" / "best.ckpt").unlink(), "cannot read the checkpoint"),
+    "broken weights": (break_checkpoint, "best.ckpt is damaged"),
+    "other weights": (other_weights, "are not what the run's config makes"),
+    "older": (old_checkpoint, "the checkpoint does not say what the data learned"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_damaged_runs(damage, dl_runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = untrained(tmp_path / "run", ["data=digits", "model.hidden=[4]"])
+    spoil, said = DAMAGED[damage]
+    spoil(folder)
+    before = sorted(tmp_path.rglob("*"))
+    for arguments in (["evaluate"], ["predict", "x.png"], ["export", "--format", "state_dict"], ["report"]):
+        code, out, err = dl_runs(arguments[0], folder, *arguments[1:])
+        assert code == 2 and not out and said in err and err.startswith("dl-runs: ") and "Traceback" not in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+REFUSED = {
+    "command": (["lst"], "lst: no such command; did you mean 'list'?"),
+    "no runs": (["list"], "there is no run under "),
+    "last of none": (["show", "last"], "--output-dir DIR looks elsewhere"),
+    "no folder": (
+        ["show", "nowhere"],
+        "nowhere: no such folder\n  expected a run's folder, as dl-run prints it, or last",
+    ),
+    "no run": (["show", "empty"], "empty: this folder is not a run's"),
+    "flag": (["list", "--sorted"], "--sorted\n  expected what dl-runs list --help says"),
+    "limit": (["list", "--limit", "0"], "--limit 0: expected an integer >= 1"),
+    "format": (["export", "nowhere", "--format", "tflite"], "--format tflite: there is no such format"),
+    "one run": (["compare", "nowhere"], "nowhere: no such folder"),
+    "split": (["evaluate", "run", "split=all"], "split=all: expected split=val, split=test, data=NAME"),
+    "data": (["evaluate", "run", "data=mnits"], "data=mnits: there is no such option; did you mean 'mnist'?"),
+    "pairing": (["evaluate", "run", "data=imdb"], "cannot learn from data=imdb"),
+    "shape": (["evaluate", "run", "data=mnist"], "the run takes Image(shape=1x8x8, classes=10), that data gives"),
+    "data key": (["evaluate", "run", "data.nothing=3"], "data.nothing=3: the run's config has no 'data.nothing'"),
+    "filter": (["list", "modle=mlp"], "modle=mlp: runs have no 'modle'; did you mean 'model'?"),
+    "sort": (["list", "--sort", "accuracy"], "--sort accuracy: there is no such column"),
+    "self": (["compare", "run", "run"], "1 run to compare: expected two or more"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case, dl_runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    arguments, said = REFUSED[case]
+    if "run" in arguments:
+        untrained(tmp_path / "run", ["data=digits", "model.hidden=[4]"])
+    if case in ("filter", "sort"):
+        stub(tmp_path / "outputs" / "day" / "a", 1, status="finished")
+    code, out, err = dl_runs(*arguments)
+    assert code == 2 and not out and said in err and err.startswith("dl-runs: ")
+
+
+def test_a_missing_package_is_named(dl_runs, monkeypatch):
+    from dlrun.after import formats
+
+    monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "onnxscript" else object())
+    code, _, err = dl_runs("export", "nowhere", "--format", "onnx")
+    assert code == 2 and "--format onnx needs onnxscript, not installed here\n  pip install 'dl-run[export]'" in err
+
+
+def test_completion(dl_runs, outputs, monkeypatch):
+    monkeypatch.chdir(outputs)
+    (outputs / "outputs").symlink_to(outputs)
+    assert "complete -o default -F _dl_runs dl-runs" in dl_runs("completion", "bash")[1]
+    assert "evaluate" in dl_runs("completion", "bash", "--words", "ev")[1].split()
+    assert "onnx" in dl_runs("completion", "bash", "--words", "export", "last", "--format", "")[1].split()
+    assert "outputs/day/3_sweep/1" in dl_runs("completion", "bash", "--words", "show", "")[1].split()
+
+
+def test_dl_data(dl_runs, tmp_path):
+    def dl_data(*arguments):
+        return dl_runs(*arguments, main=data_cli.main)
+
+    lines = dl_data("list")[1].splitlines()
+    assert any(re.match(r"mnist +60,000 \+ 10,000 handwritten digits", line) for line in lines)
+    write_mnist(tmp_path)
+    code, out, err = dl_data("check", "mnist", f"data_dir={tmp_path}", "data.val_fraction=0.25")
+    assert code == 0 and re.search(r"train +54 .*\nval +18 .*\ntest +20 ", out), out + err
+    code, _, err = dl_data("check", "mnist", f"data_dir={tmp_path / 'none'}")
+    assert code == 2 and "not tried (download=false)" in err and not (tmp_path / "none").exists()
+    assert "did you mean 'mnist'" in dl_data("fetch", "mnits")[2]
+    assert "expected data_dir=FOLDER or data.KEY=VALUE" in dl_data("check", "digits", "model=mlp")[2]
+    assert "nothing is stored" in dl_data("fetch", "cartpole")[1]

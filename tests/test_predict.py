@@ -1,0 +1,192 @@
+"""What `dl-runs predict` makes of pictures, texts, rows, codes and episodes; and what it refuses."""
+
+import csv
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from finished_runs import FAMILIES, untrained, write_texts
+from PIL import Image
+
+from dlrun.after.cli import main
+from dlrun.finished import Finished
+
+
+@pytest.fixture
+def predict(monkeypatch, capsys, tmp_path):
+    """Run dl-runs predict: gives (exit code, the lines, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, stdin=None):
+        monkeypatch.setattr(sys, "argv", ["dl-runs", "predict", *map(str, arguments)])
+        if stdin is not None:
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "utf-8"))
+        code = 0
+        try:
+            main()
+        except SystemExit as error:
+            code = error.code
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run of each family, made when it is first asked for."""
+    base, made = tmp_path_factory.mktemp("families"), {}
+    write_texts(base)
+
+    def get(family):
+        if family not in made:
+            made[family] = untrained(base / family.replace(" ", "_"), [o.format(data=base) for o in FAMILIES[family]])
+        return made[family]
+
+    return get
+
+
+def picture(path, shape=(8, 8), seed=0):
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, shape, np.uint8)).save(path)
+    return path
+
+
+def test_pictures_as_the_run_sees_them(predict, runs, tmp_path):
+    """Labels, probabilities that are the task's own, in the order given, from files, folders and standard input."""
+    (tmp_path / "more").mkdir()
+    files = [picture(tmp_path / "a.png"), picture(tmp_path / "more" / "b.png", seed=1)]
+    code, lines, err = predict(runs("classes"), files[0], "more")
+    assert (code, err) == (0, "")
+    run = Finished(runs("classes"))
+    pixels = torch.stack([torch.tensor(np.asarray(Image.open(path)))[None] for path in files])
+    wanted = run.task.predict(run.data.encode(pixels))
+    for line, row, path in zip(lines, wanted, ("a.png", "more/b.png"), strict=True):
+        found = json.loads(line)
+        assert found["input"].endswith(path) and found["label"] == str(row.argmax().item())
+        assert torch.tensor([found["probabilities"][str(k)] for k in range(10)]).equal(row)
+    alone = json.loads(predict(runs("classes"), "a.png")[1][0]) | {"input": "standard input"}
+    assert json.loads(predict(runs("classes"), "-", stdin=files[0].read_bytes())[1][0]) == alone
+    assert predict(runs("classes"), "-", stdin=b"a.png\nmore/b.png\n")[1] == [
+        line.replace(str(tmp_path) + "/", "") for line in lines
+    ]
+
+
+def test_batches_make_no_difference(predict, runs, tmp_path, monkeypatch):
+    for i in range(5):
+        picture(tmp_path / f"{i}.png", seed=i)
+    whole = predict(runs("classes"), tmp_path)[1]
+    one = [line for i in range(5) for line in predict(runs("classes"), tmp_path / f"{i}.png")[1]]
+    labels = [[json.loads(line)["label"] for line in lines] for lines in (whole, one)]
+    assert len(whole) == 5 and labels[0] == labels[1]
+
+
+def test_csv_and_files(predict, runs, tmp_path):
+    picture(tmp_path / "a.png")
+    code, lines, _ = predict(runs("classes"), "a.png", "--format", "csv", "--out", "out.csv")
+    assert code == 0 and lines == ["2 lines in out.csv"]
+    row = next(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    assert row["input"] == "a.png" and abs(sum(float(row[f"p({k})"]) for k in range(10)) - 1) < 1e-5
+    assert predict(runs("classes"), "a.png", "broken.png", "--out", "half.csv")[0] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "out.csv"]
+
+
+def test_texts_and_rows(predict, runs, tmp_path):
+    lines = predict(runs("texts"), "a great film", "-", stdin=b"awful\n\nfine\n")[1]
+    assert [json.loads(line)["input"] for line in lines] == ["a great film", "line 1", "line 3"]
+    assert json.loads(lines[0])["probabilities"].keys() == {"0", "1"}  # that data does not name its classes
+    (tmp_path / "rows.csv").write_text("7,1.5\n-1,2e0\n")
+    lines = predict(runs("targets"), "rows.csv", "-1,2")[1]
+    assert [json.loads(line)["input"] for line in lines] == ["rows.csv:1", "rows.csv:2", "-1,2"]
+    outs = [json.loads(line)["output"] for line in lines]
+    run = Finished(runs("targets"))
+    assert outs[1] == outs[2] == run.task.predict(run.data.encode(np.array([[-1.0, 2.0]]))).item()
+
+
+def test_columns_by_name(predict, tmp_path):
+    """A CSV with a head may have its columns in any order, and others between them."""
+    folder = untrained(tmp_path / "run", ["data=moons", "model.hidden=[4]", "data.spec.names=[a,b]"])
+    (tmp_path / "x.csv").write_text("b,id,a\n2,9,1\n")
+    (tmp_path / "y.csv").write_text("1,2\n")
+    by_name, by_place = (json.loads(predict(folder, name)[1][0]) for name in ("x.csv", "y.csv"))
+    assert by_name["probabilities"] == by_place["probabilities"]
+    (tmp_path / "z.csv").write_text("b,c\n2,1\n")
+    assert "z.csv:1: there is no column a\n  expected a, b" in predict(folder, "z.csv")[2]
+
+
+def test_samples_and_codes_and_reconstructions(predict, runs, tmp_path):
+    code, lines, _ = predict(runs("vae"), "--samples", "3", "--seed", "1", "--out", "made")
+    assert code == 0 and len(list((tmp_path / "made").glob("*.png"))) == 3
+    again = predict(runs("vae"), "--samples", "3", "--seed", "1", "--out", "again")[1]
+    pixels = [[np.asarray(Image.open(json.loads(line)["picture"])) for line in each] for each in (lines, again)]
+    assert np.array_equal(*pixels) and pixels[0][0].shape == (8, 8)
+    (tmp_path / "z.csv").write_text(",".join("0" * 20) + "\n")
+    line = json.loads(predict(runs("vae"), "--latent", "z.csv")[1][0])
+    run = Finished(runs("vae"))
+    wanted = (run.task.predict(torch.zeros(1, 20))[0, 0] * 255).round().byte().numpy()
+    assert np.array_equal(np.asarray(Image.open(line["picture"])), wanted)
+    picture(tmp_path / "a.png")
+    assert np.asarray(Image.open(json.loads(predict(runs("autoencoder"), "a.png")[1][0])["picture"])).shape == (8, 8)
+    rows = [json.loads(line) for line in predict(runs("gan"), "--samples", "2")[1]]
+    assert all({"x1", "x2", "seed"} <= row.keys() for row in rows)
+
+
+def test_episodes(predict, runs):
+    lines = predict(runs("actor"), "--episodes", "3", "--seed", "5")[1]
+    assert [json.loads(line).keys() for line in lines] == [{"episode", "return", "length"}] * 3
+    assert lines == predict(runs("actor"), "--episodes", "3", "--seed", "5")[1]
+    assert len(predict(runs("values"), "--episodes", "1")[1]) == 1
+
+
+REFUSED = {
+    "size": ("classes", ["big.png"], "big.png is 9x8 with 1 channel: the run takes 8x8 with 1 channel\n  expected"),
+    "channels": ("classes", ["rgb.png"], "rgb.png is 8x8 with 3 channels: the run takes 8x8 with 1 channel"),
+    "damaged": ("classes", ["cut.png"], "cut.png cannot be read as a picture"),
+    "no picture": ("classes", ["notes.txt"], "notes.txt cannot be read as a picture"),
+    "no file": ("classes", ["nothing.png"], "nothing.png: there is no such file\n  expected a picture"),
+    "empty folder": ("classes", ["empty"], "empty has no pictures\n  expected files of"),
+    "nothing": ("classes", [], "nothing to predict from\n  this run (mlp) takes inputs"),
+    "wrong way": ("classes", ["--episodes", "3"], "--episodes N: this run (mlp) predicts nothing from that"),
+    "two ways": ("vae", ["a.png", "--samples", "3"], "several things to predict from"),
+    "no samples": ("vae", ["--samples", "0"], "--samples 0: expected an integer >= 1"),
+    "short code": ("vae", ["--latent", "row.csv"], "row.csv:1: 3 numbers\n  expected 20 numbers"),
+    "short row": ("targets", ["1,2,3"], "1,2,3: 3 numbers\n  expected 2 numbers"),
+    "no number": ("targets", ["bad.csv"], "bad.csv:2: 'x' is no finite number\n  expected 2 numbers"),
+    "no row": ("targets", ["nothing.csv"], "nothing.csv: there is no such file, and it is no row"),
+    "no text file": ("texts", ["nothing.txt"], "nothing.txt: there is no such file\n  expected a .txt file"),
+    "format": ("classes", ["a.png", "--format", "xml"], "argument --format: invalid choice: 'xml'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case, predict, runs, tmp_path):
+    family, arguments, said = REFUSED[case]
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "big.png", (8, 9))
+    picture(tmp_path / "rgb.png", (8, 8, 3))
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    (tmp_path / "notes.txt").write_text("words")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "row.csv").write_text("1,2,3\n")
+    (tmp_path / "bad.csv").write_text("1,2\n3,x\n")
+    before = sorted(tmp_path.rglob("*"))
+    code, lines, err = predict(runs(family), *arguments)
+    assert code == 2 and not lines and said in err and "Traceback" not in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_fit_takes_any_picture(predict, runs, tmp_path):
+    picture(tmp_path / "rgb.png", (40, 30, 3))
+    code, lines, _ = predict(runs("classes"), "rgb.png", "--fit")
+    assert code == 0 and len(lines) == 1
+
+
+def test_a_run_predicts_without_its_data(predict, tmp_path):
+    """Words and means come out of the checkpoint: the folder of a run is enough."""
+    write_texts(tmp_path)
+    folder = untrained(tmp_path / "run", [o.format(data=tmp_path) for o in FAMILIES["texts"]])
+    before = predict(folder, "a great film")[1]
+    (tmp_path / "texts.csv").unlink()
+    assert predict(folder, "a great film")[1] == before

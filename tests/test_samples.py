@@ -1,0 +1,208 @@
+"""Generative runs as a whole: samples measured by another run's classifier, pictures of every epoch, bad input."""
+
+from signal import SIGTERM
+
+import pytest
+import runs
+import torch
+import yaml
+from runs import assert_same, compose, train
+from test_generative import blobs, make_pair
+
+from dlrun.build import ConfigError
+from dlrun.errors import DataError, UserError
+from dlrun.session import write_config
+from dlrun.tasks.wgan_gp import WganGp
+from dlrun.update import Diverged
+
+TINY = [o for o in runs.SMALL if not o.startswith("model.")]
+PAIR = ["model=wgan_gp", "model.width=4", "task.turns=2", "task.n_samples=4", *TINY]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return runs.write_mnist(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def classify(data_dir, tmp_path_factory):
+    """Trains a run as the command line does, its config beside it; gives its folder."""
+
+    def run(*overrides):
+        folder, (config, names) = tmp_path_factory.mktemp("run") / "of", compose(f"data_dir={data_dir}", *overrides)
+        train(folder, (config, names))
+        texts = {"config": config, "hydra": {"hydra": {"runtime": {"choices": names}}}, "overrides": []}
+        write_config(folder, {name: yaml.safe_dump(text) for name, text in texts.items()})
+        return folder
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def classifier(classify):
+    return classify(*runs.SMALL, "trainer.epochs=1")
+
+
+# Measured by a classifier
+
+
+@pytest.mark.parametrize("model", ["wgan_gp", "vae"])
+def test_a_classifier_measures_samples(model, classifier, data_dir, tmp_path):
+    keys = PAIR if model == "wgan_gp" else ["model=vae", "model.hidden=[16]", *TINY]
+    train(tmp_path / "a", compose(f"data_dir={data_dir}", *keys, f"task.quality={classifier}"), finish=True)
+    rows = [row for row in runs.rows(tmp_path / "a") if "val/fd" in row]
+    assert len(rows) == 2 and all(row["val/fd"] > 0 and row["val/swd"] > 0 for row in rows)
+    train(tmp_path / "b", compose(f"data_dir={data_dir}", *keys))
+    same = {k: v for k, v in runs.rows(tmp_path / "b")[-1].items() if k.startswith("train/")}
+    assert same.items() <= rows[-1].items(), "to be measured changes nothing"
+
+
+def test_a_classifier_of_other_data_is_refused(classify, classifier, data_dir, tmp_path):
+    def refused(folder, *overrides):
+        with pytest.raises(UserError) as error:
+            train(tmp_path, compose(f"data_dir={data_dir}", *PAIR, f"task.quality={folder}", *overrides))
+        return str(error.value)
+
+    wanted = "expected the folder of a classifier's run on the same data, which gives Image(shape=1x28x28, classes=10)"
+    text = refused(classify("data=digits", "model.hidden=[4]", "trainer.epochs=1"))
+    assert "that run learned from data=digits, Image(shape=1x8x8, classes=10)" in text and wanted in text
+    assert "that run learned from data=mnist" in refused(classifier, "data.source.folder=FashionMNIST/raw")
+    text = refused(classify("model=vae", "model.hidden=[4]", *TINY, "trainer.epochs=1"))
+    assert "that run trained task=vae on Image(shape=1x28x28, classes=10), no classes" in text
+    assert "there is no run in that folder (no .hydra/config.yaml)" in refused(tmp_path / "none")
+    (classifier / "checkpoints" / "best.ckpt").rename(classifier / "kept")
+    (classifier / "checkpoints" / "last.ckpt").rename(classifier / "kept too")
+    text = refused(classifier)
+    (classifier / "kept").rename(classifier / "checkpoints" / "best.ckpt")
+    assert "cannot read the checkpoint" in text and "that came to its end" in text
+    with pytest.raises(UserError, match="a classifier's features are of pictures, and this data gives Table"):
+        train(tmp_path, compose("model=wgan_gp", "data=gaussians", f"task.quality={classifier}"))
+
+
+# Pictures of every epoch
+
+
+def test_pictures_of_every_epoch_survive_a_kill(data_dir, tmp_path):
+    """Those after the checkpoint are forgotten, and made again the same; strip and film are of all epochs."""
+    from PIL import Image
+
+    config = compose(f"data_dir={data_dir}", *PAIR, "trainer.epochs=4", "trainer.ema=0.5")
+    train(tmp_path / "a", config, finish=True)
+    train(tmp_path / "b", config, signals={9: SIGTERM})
+    found = sorted(path.name for path in (tmp_path / "b" / "pictures").iterdir())
+    assert found == ["samples_00001.png", "samples_00002.png"]
+    late = tmp_path / "b" / "pictures" / "samples_00003.png"  # as a run leaves it that is killed before its checkpoint
+    late.write_bytes(b"of another future")
+    train(tmp_path / "b", config, resumed=True, signals={10: SIGTERM})
+    assert not late.exists()
+    train(tmp_path / "b", config, resumed=True, finish=True)
+    assert_same(tmp_path / "a", tmp_path / "b")
+    names = {"samples.gif", "samples_strip.png", *(f"samples_{epoch:05}.png" for epoch in range(1, 5))}
+    made = [{p.name: p.read_bytes() for part in ("pictures", "plots") for p in (tmp_path / run / part).iterdir()
+             if p.name in names} for run in "ab"]  # fmt: skip
+    assert made[0].keys() == names and made[0] == made[1]
+    with Image.open(tmp_path / "a" / "plots" / "samples.gif") as film:
+        assert film.n_frames == 4 and film.size == (56, 56)
+    with Image.open(tmp_path / "a" / "pictures" / "samples_00004.png") as last:
+        assert last.size == (56, 56) and last.mode == "L"
+
+
+def test_a_long_run_has_a_film_of_so_many_frames(tmp_path):
+    from PIL import Image
+
+    from dlrun import film
+
+    for epoch in range(1, 251):
+        film.keep(film.path_of(tmp_path / "pictures", "samples", epoch), torch.full((3, 2, 2), epoch / 250))
+    film.assemble(tmp_path / "pictures", tmp_path)
+    with Image.open(tmp_path / "samples.gif") as found:
+        assert found.n_frames == film.FRAMES
+        shades = []
+        for frame in (0, film.FRAMES - 1):
+            found.seek(frame)
+            shades.append(found.convert("RGB").getpixel((0, 0))[0])
+    assert shades == [1, 255], "the first epoch and the last are in it"
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(("keys", "text"), [
+    (["model=vae", "model.latent=0"], "model.latent=0: expected an integer >= 1"),
+    (["model=dcgan", "model.latent=0"], "model.latent=0: expected an integer >= 1"),
+    (["model=adversarial_autoencoder", "model.latent=0"], "model.latent=0: expected an integer >= 1"),
+    (["model=wgan_gp", "task.turns=0"], "task.turns=0: expected an integer >= 1"),
+    (["model=wgan", "task.turns=0"], "task.turns=0: expected an integer >= 1"),
+    (["model=vae", "task.n_samples=0"], "task.n_samples=0: expected an integer >= 1"),
+    (["model=dcgan", "model.form=mine"], "model.form=mine: expected one of paper, book, notes"),
+])  # fmt: skip
+def test_settings_that_make_no_sense_are_refused(keys, text):
+    with pytest.raises(ConfigError, match=text):
+        compose("data=mnist", *keys)
+
+
+@pytest.mark.parametrize(("model", "side", "text"), [
+    ("wgan_gp", 30, "gan cannot make images of 30x30.*expected sides such as 8, 16, 28, 32, 48, 64 or 96"),
+    ("dcgan model.form=notes", 27, "form=notes cannot make images of 27x27.*28x28 or more"),
+    ("conv_vae", 30, "conv_vae cannot take images of 30x30.*such as 8, 28, 32, 64 or 96"),
+])  # fmt: skip
+def test_sizes_out_of_reach_are_refused_before_anything_is_written(model, side, text, data_dir, tmp_path):
+    shape = f"data.spec.shape=[1,{side},{side}]"
+    with pytest.raises(UserError, match=text):
+        train(tmp_path / "run", compose(f"data_dir={data_dir}", *TINY, shape, *f"model={model}".split()))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_one_picture_is_too_few(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "anime_faces").mkdir()
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "anime_faces" / "one.png")
+    with pytest.raises((DataError, UserError), match=r"(of|holds) 1 picture.*|leaves (nothing|a part empty)"):
+        train(tmp_path / "run", compose(f"data_dir={tmp_path}", "model=wgan_gp", "data=anime_faces", "model.width=4"))
+
+
+@pytest.mark.parametrize("step", [2, 3])  # a turn of the critic alone, and one of both
+def test_a_loss_that_is_not_finite_stops_with_the_step(step, data_dir, tmp_path):
+    config = compose(f"data_dir={data_dir}", *PAIR)
+    with pytest.raises(Diverged, match=f"the loss is nan in epoch 1, step {step + 1}"):
+        train(tmp_path, config, nan_at=(step,))
+
+
+def test_a_penalty_that_is_not_finite_stops_before_the_weights():
+    """The scores are finite, the slope is not: the square root of a score has none at 0."""
+    task = make_pair(WganGp, turns=1)
+    task.net.critic.append(Steep())
+    before = [p.clone() for p in task.net.parameters()]
+    from dlrun.clock import Clock
+
+    with pytest.raises(Diverged, match="the loss is (nan|inf) in epoch 1, step 1"):
+        task.step((blobs().x, None), Clock(0, 1, 1))
+    assert all(torch.equal(a, b) for a, b in zip(before, task.net.parameters(), strict=True))
+
+
+class Steep(torch.nn.Module):
+    def forward(self, score):
+        return (score * 0).abs().sqrt()
+
+
+# Memory
+
+
+@pytest.mark.parametrize("model", ["wgan_gp model.width=4 task.turns=2", "vae model.hidden=[16]"])
+def test_memory_does_not_grow_from_epoch_to_epoch(model, data_dir, tmp_path, monkeypatch):
+    import gc
+
+    from dlrun import engine
+
+    held, end = [], engine.end_epoch
+
+    def counting(*args):
+        end(*args)
+        gc.collect()
+        tensors = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
+        held.append((len(tensors), sum(t.nbytes for t in tensors)))
+
+    monkeypatch.setattr(engine, "end_epoch", counting)
+    train(tmp_path, compose(f"data_dir={data_dir}", *TINY, *f"model={model}".split(), "trainer.epochs=5"))
+    assert held[1] == held[-1], held
