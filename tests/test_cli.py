@@ -146,7 +146,7 @@ WRONG = {
     "model=resnet": "model=resnet: there is no such option; did you mean 'resnet",
     "data=mnits": "data=mnits: there is no such option; did you mean 'mnist'?\n  expected one of: anime_faces,",
     "optimizer=adamax": "optimizer=adamax: there is no such option; did you mean 'adam",
-    "experiment=nothing_at_all": "experiment=nothing_at_all: there is no such option\n  expected one of: auto_mpg",
+    "experiment=nothing_at_all": "experiment=nothing_at_all: there is no such option\n  expected one of: acrobot_ppo",
     "modl=mlp": "modl=mlp: there is no key 'modl'; did you mean 'model'?\n  expected one of: data, data_dir, init,",
     "trainer.epoch=3": "trainer.epoch=3: trainer has no 'epoch'; did you mean 'trainer.epochs'?\n  trainer has:",
     "trainer.lr=1": "trainer.lr=1: trainer has no 'lr'; did you mean 'optimizer.lr'?",
@@ -354,7 +354,9 @@ def test_a_model_that_cannot_learn_from_the_data(refused):
     text = refused("model=resnet18", "data=moons", "data_dir=/nowhere")
     assert text.startswith("model=resnet18 cannot learn from data=moons\n  resnet18 takes       Image")
     assert "moons gives          Table(features=2, classes=2)\n" in text
-    assert "models for moons:    dcgan, gan, linear, matrix_powers, mlp" in text and "cifar10, cifar100, digits," in text
+    assert (
+        "models for moons:    dcgan, gan, linear, matrix_powers, mlp" in text and "cifar10, cifar100, digits," in text
+    )
 
 
 def test_a_net_too_deep_for_the_image(refused):

@@ -668,7 +668,7 @@ def test_too_little_memory_is_told(error, said, config, tmp_path, monkeypatch):
     made.task.step = fails
     with pytest.raises(UserError, match=f"out of memory: {said}[^$]*make it smaller"):
         made.start(tmp_path, resumed=False)
-    monkeypatch.setattr("dlrun.session.place", fails)
+    monkeypatch.setattr("dlrun.assemble.place", fails)
     with pytest.raises(UserError, match=f"out of memory: {said}"):
         Session(*config())
 
@@ -758,9 +758,9 @@ def test_the_test_part_is_asked_once_with_the_best_weights(session, tmp_path, mo
 
 def test_numbers_that_are_not_finite_are_null(tmp_path):
     run = Run(tmp_path, {})
-    run.log({"step": 1, "train/loss": float("nan"), "val/acc": 0.5}, 1)
+    run.log({"step": 1, "epoch": 1, "train/loss": float("nan"), "val/acc": 0.5}, 1)
     run.close()
-    assert rows(tmp_path) == [{"step": 1, "train/loss": None, "val/acc": 0.5}]
+    assert rows(tmp_path) == [{"step": 1, "epoch": 1, "train/loss": None, "val/acc": 0.5}]
     assert math.isnan(run.rows[0]["train/loss"])
     again = Run(tmp_path, {})
     again.go_back(1, 1, is_mid_epoch=False)

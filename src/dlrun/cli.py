@@ -139,7 +139,7 @@ def _refuse_flags(message: str) -> NoReturn:
 def job(composed: DictConfig) -> float | None:
     """One run, new or resumed. Gives the best value of the goal metric, for sweepers."""
     try:
-        for override in HydraConfig.get().overrides.task:
+        for override in OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False):
             if key_of(override).split(".")[0].split("@")[0] == "sweep":
                 raise UserError(f"{override} is for a sweep, and this is one run\n  expected dl-run -m {override} ...")
         return _start(composed) if composed.get("resume") is None else _resume(composed)
@@ -198,7 +198,10 @@ def _resume(composed: DictConfig) -> float | None:
                 f"  expected only: {', '.join(RESUMABLE)}\n"
                 f"  for anything else start a new run from its weights: dl-run init={folder} {override}"
             )
-    saved, names = read_config(folder)
+    try:
+        saved, names = read_config(folder)
+    except UserError as error:
+        raise UserError(f"resume={error}") from None
     before = plain(saved)
     for key, value in changes.items():
         OmegaConf.update(saved, key, value, force_add=True)
