@@ -19,7 +19,7 @@ class MultiHot(nn.Module):
         self.vocab = vocab
 
     def forward(self, tokens: Tensor) -> Tensor:
-        hot = torch.zeros(len(tokens), self.vocab, device=tokens.device)
+        hot = torch.zeros(tokens.shape[0], self.vocab, device=tokens.device)  # len() would fix an exported batch
         hot.scatter_(1, tokens.long(), 1.0)
         hot[:, 0] = 0
         return hot

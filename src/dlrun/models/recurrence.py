@@ -21,7 +21,7 @@ def unroll(layer: nn.RNNBase, x: Tensor, lengths: Tensor | None = None) -> Tenso
 def _direction(layer: nn.RNNBase, step: object, x: Tensor, lengths: Tensor | None, end: str) -> Tensor:
     w_x, w_h, b_x, b_h = (getattr(layer, name + end) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
     from_x = F.linear(x, w_x, b_x)  # (B, T, gates * H)
-    h = c = x.new_zeros(len(x), layer.hidden_size)  # (B, H)
+    h = c = x.new_zeros(x.shape[0], layer.hidden_size)  # (B, H)
     outputs = [h] * x.shape[1]
     times = range(x.shape[1])
     for t in reversed(times) if end.endswith("reverse") else times:

@@ -59,7 +59,7 @@ class Recurrent(nn.Module):
         """(B, T, H) -> (B, H): the outputs of both directions where each has read all, or their mean or maximum."""
         if self.head == "last":
             half = self.layers[-1].hidden_size
-            ends = x[:, -1] if lengths is None else x[torch.arange(len(x), device=x.device), lengths - 1]
+            ends = x[:, -1] if lengths is None else x[torch.arange(x.shape[0], device=x.device), lengths - 1]
             return torch.cat((ends[:, :half], x[:, 0, half:]), 1) if self.layers[-1].bidirectional else ends
         if lengths is None:
             return x.mean(1) if self.head == "mean" else x.amax(1)
