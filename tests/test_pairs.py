@@ -55,8 +55,9 @@ def test_few_pairs_are_refused():
     refused = set()
     for data, model in PAIRS:
         try:
-            check(composed() | {"data": section("data", data), "model": section("model", model)})
-            forward(model, build(section("data", data)).spec)
+            if type(SPECS[data]).__name__ not in takes(model):  # that these are refused is above
+                raise PairingError
+            forward(model, SPECS[data])
         except UserError:
             refused.add((data, model))
     texts = {data for data in LABELLED if "lstm" not in {m for d, m in refused if d == data}}

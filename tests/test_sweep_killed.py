@@ -209,6 +209,7 @@ def real_kills(folder: Path, kills: int, seconds: float, *arguments: str) -> int
 SMALL = ["trainer.epochs=30", "trainer.checkpoint_gap=0.1"]
 
 
+@pytest.mark.slow
 def test_a_real_run_killed(tmp_path):
     """In the middle of its epochs: dl-run itself, to the bit."""
     from runs import assert_same, compose, train

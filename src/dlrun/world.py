@@ -4,6 +4,7 @@ All hold the same weights and take the same steps: each works its share of a bat
 the whole. Only the first writes. The processes are started by torch's own launcher (see dlrun/launch.py, or torchrun).
 """
 
+import atexit
 import os
 from collections.abc import Iterable, Iterator
 
@@ -120,4 +121,5 @@ def join(cuda: bool) -> World:
         store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+        atexit.register(dist.destroy_process_group)  # its threads must not outlive the interpreter, which would abort
     return World(dist.get_rank(), dist.get_world_size())
