@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 import traceback
 from contextlib import nullcontext, redirect_stderr
 from io import StringIO
@@ -91,6 +92,8 @@ def main() -> None:
 
 def fail(message: str, code: int = 2) -> NoReturn:
     print(f"dl-run: {message}", file=sys.stderr)
+    if int(os.environ.get("RANK", 0)):
+        time.sleep(2)  # where all of several processes fail alike, the first is to end first: it is heard
     sys.exit(code)
 
 
