@@ -509,6 +509,10 @@ def test_resume_of_a_run_in_use(refused, finished):
     assert text.startswith(f"{finished} is in use: another process trains this run\n  wait for it, or stop it")
 
 
+def test_letters_that_changed_places_are_the_likeliest_slip(refused):
+    assert "there is no key 'modle'; did you mean 'model'?" in refused("modle=mlp")
+
+
 def test_resume_last_takes_the_one_that_was_started_last(dl_run, finished, tmp_path):
     for number, name in enumerate(["b", "a"]):
         folder = copy_config(finished, tmp_path / "outputs" / "2026-01-01" / name, "dlrun.models.mlp.mlp", f"no.{name}")

@@ -37,7 +37,7 @@ def wait_for(process: subprocess.Popen, log: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_every_sample_is_one_processs(size):
+def test_every_sample_goes_to_one_process(size):
     batches = [(torch.arange(8), torch.arange(8)), (torch.arange(2), torch.arange(2))]
     worlds = [World(rank, size) for rank in range(size)]
     (first, last), *others = ([b[0].tolist() for b in world.parts(iter(batches))] for world in worlds)
@@ -87,6 +87,14 @@ def test_what_cannot_be_trained_together():
         check_together(trainer, CPU, Table(features=2, classes=2))
     with pytest.raises(UserError, match="an environment is played by one\n  expected trainer.processes=1"):
         check_together(trainer, CPU, Env(obs=(4,), actions=2))
+
+
+def test_a_run_goes_on_with_as_many_processes(tmp_path):
+    run = tmp_path / "run"
+    assert start(run, "data=digits", "trainer.epochs=1", f"run_dir={run}").wait() == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "dlrun"]
+    done = subprocess.run([*torchrun, f"resume={run}", "trainer.epochs=2"], capture_output=True, text=True, check=False)
+    assert done.returncode and "torchrun started 2 processes, it had one\n  expected as many" in done.stderr
 
 
 def test_an_error_is_told(tmp_path):

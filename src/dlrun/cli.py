@@ -213,7 +213,11 @@ def _resume(composed: DictConfig) -> float | None:
         check(config, names)
     except UserError as error:
         raise UserError(f"resume={folder}: {error}") from None
-    _together(config["trainer"], f"expected as many as it was started with, as in dl-run resume={folder}")
+    expected = f"expected as many as it was started with, as in dl-run resume={folder}"
+    if _together(config["trainer"], expected) != config["trainer"]["processes"]:
+        raise UserError(
+            f"resume={folder}: torchrun started {os.environ['WORLD_SIZE']} processes, it had one\n  {expected}"
+        )
     done = read_summary(folder)
     is_finished = done.get("status") == "finished"
     if is_finished and (limit := _reached(config["trainer"], before.get("trainer"), done)):

@@ -17,8 +17,15 @@ class CheckpointError(UserError):
 
 def nearest(word: str, words: object) -> str:
     """ "; did you mean 'x'?" where a word is close to one of `words`, else nothing."""
-    close = get_close_matches(word, list(words), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    near = closest(word, words, 0.5)
+    return f"; did you mean {near!r}?" if near else ""
+
+
+def closest(word: str, words: object, cutoff: float) -> str | None:
+    """That of `words` which is most like a word; None where none is alike to the share `cutoff`."""
+    close = get_close_matches(word, list(words), n=3, cutoff=cutoff)
+    close.sort(key=lambda each: sorted(each) != sorted(word))  # letters that changed places are the likeliest slip
+    return close[0] if close else None
 
 
 def check_state(state: object, kinds: dict[str, object]) -> None:

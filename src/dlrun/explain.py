@@ -1,7 +1,6 @@
 """Hydra's errors in this project's words: what happened, what was expected, how to fix it."""
 
 import re
-from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
@@ -9,7 +8,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 
 from dlrun.build import SECTIONS, VALUES
-from dlrun.errors import nearest
+from dlrun.errors import closest, nearest
 from dlrun.usage import folders_of, group_names, options, wrap
 
 
@@ -108,24 +107,20 @@ def _unknown_key(key: str, error: Exception, arguments: list[str], config_dir: s
         return f"{given}: there is no key {key!r}\n  dl-run --cfg job shows all keys"
     keys = keys or [*group_names(config_dir), *sorted(VALUES)]
     siblings = [k for k in keys if k.rpartition(".")[0] == parent]
-    near = _near(last, [k.rpartition(".")[2] for k in siblings], 0.6)
+    near = closest(last, [k.rpartition(".")[2] for k in siblings], 0.6)
     if near:
         near = f"{parent}.{near}" if parent else near
     elif siblings and parent:  # the right name, or nearly, in the wrong section
         by_name = {k.rpartition(".")[2]: k for k in reversed(keys) if not k.startswith("hydra")}
-        near = by_name.get(_near(last, list(by_name), 0.75))
+        near = by_name.get(closest(last, list(by_name), 0.75))
     else:
-        near = _near(key, keys, 0.7)
+        near = closest(key, keys, 0.7)
     hint = f"; did you mean {near!r}?" if near else ""
     if siblings and parent:
         names = [k.rpartition(".")[2] for k in siblings]
         return f"{given}: {parent} has no {last!r}{hint}\n  {parent} has: {wrap(names, 4)}"
     top = [k for k in keys if "." not in k and k != "hydra"]
     return f"{given}: there is no key {key!r}{hint}\n  expected one of: " + wrap(sorted(top), 4)
-
-
-def _near(word: str, words: list[str], cutoff: float) -> str | None:
-    return next(iter(get_close_matches(word, words, n=1, cutoff=cutoff)), None)
 
 
 def _keys_at(error: Exception) -> list[str]:

@@ -73,6 +73,7 @@ def all_runs(base: Path) -> list[Path]:
     with suppress(OSError, ValueError):
         lines = (base / ELSEWHERE).read_text(encoding="utf-8").splitlines()
         found |= {Path(line) for line in lines if os.path.isfile(Path(line) / STARTED)}
+    found = {folder for folder in found if not folder.is_symlink()}  # a sweep's best is one of its jobs
     return sorted(found, key=lambda folder: (folder / STARTED).stat().st_mtime)
 
 

@@ -44,7 +44,6 @@ class Gan(Task):
         n_samples: Count,
     ) -> None:
         super().__init__(net, place)
-        self.spec = spec
         check_pair(net, spec, "gan")
         self.turns, self.losses = turns, LOSSES[loss]
         self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)

@@ -42,7 +42,6 @@ class Wgan(Task):
         n_samples: Count,
     ) -> None:
         super().__init__(net, place)
-        self.spec = spec
         check_pair(net, spec, "wgan")
         self.turns, self.clip = turns, clip
         self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)

@@ -44,7 +44,6 @@ class WganGp(Task):
         n_samples: Count,
     ) -> None:
         super().__init__(net, place)
-        self.spec = spec
         check_pair(net, spec, "wgan_gp")
         if any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in net.critic.modules()):
             warnings.warn(
