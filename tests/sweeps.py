@@ -53,7 +53,7 @@ summary("finished", best=best, test={}, seconds=epochs * seconds)
 
 def sweep(
     folder: str, num: int, jobs: int, *, epochs: int = 4, seconds: float = 0.02, do: dict[str, str] | None = None,
-    timeout: float = 100.0, retry: str | None = None, **search: object,
+    timeout: float = 100.0, retry: str | None = None, join: str | None = None, **search: object,
 ) -> None:  # fmt: skip
     """A sweep of `num` jobs, begun or gone on with, in this process. search: keys of sweep=optuna for a search.
 
@@ -71,7 +71,7 @@ def sweep(
     from dlrun.sweep.settings import Grid, Search
     from dlrun.sweep.state import Job
 
-    keys = yaml.safe_load((CONFIGS / "sweep" / "grid.yaml").read_text()) | {"retry": retry}
+    keys = yaml.safe_load((CONFIGS / "sweep" / "grid.yaml").read_text()) | {"retry": retry, "join": join}
     if search:
         keys |= yaml.safe_load((CONFIGS / "sweep" / "optuna.yaml").read_text()) | {"trials": num} | search
     settings = (Search if search else Grid)(**{k: v for k, v in keys.items() if k[0] != "_" and k != "defaults"})
@@ -80,10 +80,10 @@ def sweep(
         from dlrun.sweep.search import Optuna
 
         plan, points = Optuna(settings, [Axis(["x"], [], (0.0, 1.0, False, False), "x=interval(0,1)")], epochs), []
-    command = {"command": [], "flags": [], "arguments": ["x=..."]}
+    command = {"command": [], "flags": [], "arguments": ["x=..."], "configs": ""}
     there = sorted(Path(folder).glob("*/*_sweep"))
     if there:
-        opened = reopened(there[0], settings, lambda state: compare(state, ["x=..."], {}))
+        opened = reopened(there[0], settings, lambda state, how: compare(state, how, ["x=..."], {}))
     else:
         opened = begun(Path(folder), settings, command, points, {"multirun.yaml": "", "base": {}})
 
@@ -92,9 +92,10 @@ def sweep(
         return [sys.executable, "-S", "-c", JOB, str(state.run_folder(job)), x, str(epochs), str(seconds), what]
 
     with opened as state:
-        plan.open(state)
+        with state.alone():
+            plan.open(state)
         process.GRACE, screen = 0.5, Screen()
-        stopped = Runner(state, plan, Slots(jobs, None, []), timeout, pretend, screen).run()
+        stopped = Runner(state, plan, Slots(jobs, None, []), timeout, pretend, screen, stays=not join).run()
         screen.say(closing(state, stopped))
 
 

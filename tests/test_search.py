@@ -145,9 +145,13 @@ def search(folder: Path, axes: list[Axis], num: int, killed: bool, **keys: objec
     def opened() -> object:
         there = list(folder.glob("*/*_sweep"))
         if there:
-            return reopened(there[0], chosen, lambda state: None)
+            return reopened(there[0], chosen, lambda state, how: None)
         return begun(
-            folder, chosen, {"command": [], "flags": [], "arguments": []}, [], {"multirun.yaml": "", "base": {}}
+            folder,
+            chosen,
+            {"command": [], "flags": [], "arguments": [], "configs": ""},
+            [],
+            {"multirun.yaml": "", "base": {}},
         )
 
     while len(points) < num:
@@ -245,7 +249,7 @@ def test_the_hopeless_are_told_by_their_epochs(tmp_path, pruner):
     """Ten jobs whose curves never cross: the better ones stay, the worse go, and the best is never among those."""
     chosen = settings(trials=10, sampler="qmc", pruner=pruner, pruner_startup=2, percentile=40.0, reduction=2)
     files = {"multirun.yaml": "", "base": {}}
-    with begun(tmp_path, chosen, {"command": [], "flags": [], "arguments": []}, [], files) as now:
+    with begun(tmp_path, chosen, {"command": [], "flags": [], "arguments": [], "configs": ""}, [], files) as now:
         plan, stopped = Optuna(chosen, [LINE], 16), {}
         plan.open(now)
         while (job := plan.more(now)) is not None:

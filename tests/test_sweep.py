@@ -72,7 +72,7 @@ def test_jobs_finish_are_refused_and_fail_each_for_itself(own):
     )
     assert code == 1, err
     (folder,) = (own / "my sweeps, (1)").glob("*/*_sweep")
-    kept = {"multirun.yaml", "base.json", "sweep.json", "logs", ".lock"}
+    kept = {"multirun.yaml", "base.json", "sweep.json", "logs", ".lock", ".changing", ".workers"}
     assert {path.name for path in folder.iterdir()} == {"0", "1", "3", "4", *kept, *REPORT}
     rows = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
     assert [row["status"] for row in rows] == ["finished", "finished", "refused", "diverged", "diverged", "refused"]

@@ -111,7 +111,7 @@ def test_a_state_that_is_damaged(tmp_path, text):
     (tmp_path / "sweep.json").write_text(text)
     with pytest.raises(UserError) as error:
         load_state(tmp_path)
-    assert str(error.value).startswith(f"sweep.resume={tmp_path}: {tmp_path / 'sweep.json'} is damaged: ")
+    assert str(error.value).startswith(f"{tmp_path / 'sweep.json'} is damaged: ")
     assert "restore it (the jobs' folders and results.csv are untouched)" in str(error.value)
 
 
@@ -138,7 +138,7 @@ def test_room_for_jobs(monkeypatch):
 
     def slots(device: str = "auto", **keys: object) -> Slots:
         default = {"jobs": 1, "threads": None, "gpus": "auto", "jobs_per_gpu": 1}
-        return Slots.of(Grid(**default | keys, job_timeout=None, resume=None, retry=None), device)
+        return Slots.of(Grid(**default | keys, job_timeout=None, resume=None, join=None, retry=None), device)
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

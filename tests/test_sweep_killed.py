@@ -128,6 +128,31 @@ def test_stopped_and_resumed(tmp_path):
     assert (tmp_path / "a.log").read_text().count(" goes on\n") == 2
 
 
+@pytest.mark.parametrize("search", [{}, {"sampler": "random"}])
+@pytest.mark.parametrize("dies", [0, 1])
+def test_several_work_together_and_one_dies(tmp_path, dies, search):
+    """Every job once, whoever has it; what one leaves that was killed, the first or another, a living one takes."""
+    folder, keys = tmp_path / "a", {"epochs": 5, "seconds": 0.1, **search}
+    workers = [start(folder, 12, 1, **keys)]
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("*/*_sweep/sweep.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    workers += [start(folder, 12, 1, join="here", **keys) for _ in range(2)]
+    while len({job["worker"] for job in state(folder)["jobs"]} - {None}) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert time.monotonic() < deadline, "they do not work together"
+    workers[dies].kill()
+    assert [worker.wait(timeout=300) for worker in workers] == [-9 if i == dies else 0 for i in range(3)]
+    assert [job[2] for job in results(folder)] == ["finished"] * 12
+    assert len((of(folder) / "finished").read_text().splitlines()) == 12, "each once"
+    assert not list((of(folder) / ".workers").iterdir())
+    if search:
+        assert len({str(job[1]) for job in results(folder)}) == 12 == len(trials(folder))
+    else:
+        assert start(tmp_path / "whole", 12, 4, epochs=5).wait(timeout=300) == 0
+        assert results(folder) == results(tmp_path / "whole")
+
+
 def test_nobody_listens(tmp_path):
     """As in dl-run -m ... | head: the jobs are worth more."""
     command = [sys.executable, str(HERE / "sweeps.py"), json.dumps({"args": [str(tmp_path / "a"), 3, 1]})]

@@ -115,7 +115,7 @@ def parse_flags() -> argparse.Namespace:
     for override in flags.overrides:
         rest.remove(override)
     sys.argv[1:] = [*flags.overrides, *rest]
-    again = next((o for o in flags.overrides if key_of(o) == "sweep.resume"), None)
+    again = next((o for o in flags.overrides if key_of(o) in ("sweep.resume", "sweep.join")), None)
     if again and flags.multirun:
         sys.argv[1:] = reopened(again, flags.overrides)
     return flags
@@ -131,8 +131,9 @@ def reopened(again: str, overrides: list[str]) -> list[str]:
     which, *bases = (
         str(parser.parse_override(o).value()) for o in (again, *(o for o in overrides if key_of(o) == "output_dir"))
     )
-    folder, command = reopen(which, bases[-1] if bases else "outputs", overrides)
-    return [f"sweep.resume={QuotedString(str(folder), Quote.double).with_quotes()}", *command]
+    key = key_of(again)
+    found, command = reopen(key, which, bases[-1] if bases else "outputs", overrides)
+    return [f"{key}={QuotedString(found, Quote.double).with_quotes()}", *command]
 
 
 def _refuse_flags(message: str) -> NoReturn:

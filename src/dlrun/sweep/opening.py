@@ -3,54 +3,68 @@
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from dlrun.errors import UserError
 from dlrun.folders import new_folder, write_whole
 from dlrun.sweep.runner import recover
-from dlrun.sweep.settings import RESUMABLE
+from dlrun.sweep.settings import JOINABLE, RESUMABLE
 from dlrun.sweep.state import Job, State, differences, find_sweep, load_state, locked, owner
+from dlrun.sweep.workers import at_work
 from dlrun.sweep.zips import key_of
 
-CHANGES = tuple(f"sweep.{name}" for name in RESUMABLE)
+CHANGES = {"sweep.resume": RESUMABLE, "sweep.join": JOINABLE}
 
 
-def reopen(which: str, output_dir: str, overrides: list[str]) -> tuple[Path, list[str]]:
-    """The sweep's folder and its own command line with the changes in `overrides`. Changes to where it was started.
+def reopen(key: str, which: str, output_dir: str, overrides: list[str]) -> tuple[str, list[str]]:
+    """To resume or join (key) a sweep: its folder, or the study of a search's database, and its own command line.
 
+    overrides: the command line here, with changes in how jobs are run. Changes to where the sweep was started.
     Raises UserError where there is no such sweep, or where an override is not one of the sweep's and no such change.
     """
-    folder = find_sweep(which, output_dir).resolve()
-    facts = load_state(folder).facts
+    if is_url(which):
+        from dlrun.sweep.search import published
+
+        found, facts = published(which, key)
+        facts["command"] = [*(o for o in facts["command"] if key_of(o) != "sweep.storage"), f"sweep.storage='{which}'"]
+    else:
+        found = str(find_sweep(which, output_dir, key).resolve())
+        facts = load_state(Path(found)).facts
+    may_change = [f"sweep.{name}" for name in CHANGES[key]] + ["output_dir"] * is_url(which)
     before = {key_of(override): override for override in facts["command"]}
     changes = {}
     for override in overrides:
-        key = key_of(override)
-        if key in CHANGES:
-            changes[key] = override
-        elif override != before.get(key) and key not in ("sweep.resume", "output_dir"):
+        name = key_of(override)
+        if name in may_change:
+            changes[name] = override
+        elif override != before.get(name) and name not in (key, "output_dir"):
             raise UserError(
-                f"sweep.resume={which}: {override} is not what the sweep was started with\n"
-                f"  {before[key] if key in before else f'it had no {key}'}, in {folder}\n"
-                f"  expected dl-run -m sweep.resume={which}, where only {', '.join(CHANGES)} may change; "
+                f"{key}={which}: {override} is not what the sweep was started with\n"
+                f"  {before[name] if name in before else f'it had no {name}'}, in {found}\n"
+                f"  expected dl-run -m {key}={which}, where only {', '.join(may_change)} may change; "
                 "anything else is a new sweep"
             )
-    once = ("sweep.resume", "sweep.retry")
-    kept = [override for key, override in before.items() if key not in changes and key not in once]
-    if os.path.isdir(facts["cwd"]):  # paths in its config are seen from there
+    once = ("sweep.resume", "sweep.join", "sweep.retry")
+    kept = [override for name, override in before.items() if name not in changes and name not in once]
+    if os.path.isdir(facts["cwd"]) and not is_url(which):  # paths in its config are seen from there
         os.chdir(facts["cwd"])
-    return folder, [*kept, *changes.values(), *facts["flags"], "--multirun"]
+    return found, [*kept, *changes.values(), *facts["flags"], "--multirun"]
+
+
+def is_url(which: str) -> bool:
+    return "://" in which
 
 
 @contextmanager
 def begun(
-    output_dir: Path, settings: object, command: dict[str, list[str]], jobs: list[Job], files: dict
+    output_dir: Path, settings: object, command: dict[str, object], jobs: list[Job], files: dict
 ) -> Iterator[State]:
-    """A new sweep in a folder of its own, which nobody else works on meanwhile."""
+    """A new sweep in a folder of its own. A search that was joined by its database's URL has its study from there."""
     folder = new_folder(output_dir, "sweep")
-    with locked(folder):
+    with locked(folder), at_work(folder) as worker:
         state = State.new(folder, command, jobs, getattr(settings, "trials", len(jobs)), _goals(settings))
+        state.worker = worker
         state.save()
         write_whole(folder / "base.json", json.dumps(files["base"], indent=1) + "\n", durable=True)
         write_whole(folder / "multirun.yaml", files["multirun.yaml"])
@@ -66,26 +80,32 @@ def _goals(settings: object) -> list[list]:
 
 
 @contextmanager
-def reopened(folder: Path, settings: object, compare: Callable[[State], None]) -> Iterator[State]:
-    """A sweep that was begun, brought to what it was worth when it stopped. `compare` refuses one that has changed."""
+def reopened(folder: Path, settings: object, compare: Callable[[State, str], None]) -> Iterator[State]:
+    """A sweep that was begun: resumed, which one process does at a time, or joined, beside those that are at work.
+
+    What others left is brought to what it was worth. `compare` refuses a sweep that has changed.
+    """
     near = Path(os.path.relpath(folder))
     folder = near if ".." not in near.parts else folder
-    with locked(folder):
+    with nullcontext() if settings.join else locked(folder), at_work(folder) as worker:
         state = load_state(folder)
-        compare(state)
-        before, state.facts["owner"] = state.facts["owner"], owner()
-        state.facts["total"] = getattr(settings, "trials", state.facts["total"])
-        recover(state, before.get("host"), retry=settings.retry == "failed")
+        compare(state, f"sweep.{'join' if settings.join else 'resume'}={folder}")
+        state.worker = worker
+        with state.alone():
+            if not settings.join:
+                state.facts["owner"] = owner()
+                state.facts["total"] = getattr(settings, "trials", state.facts["total"])
+            recover(state, retry=settings.retry == "failed")
         yield state
 
 
-def compare(state: State, arguments: list[str], base: dict) -> None:
+def compare(state: State, how: str, arguments: list[str], base: dict) -> None:
     """Raise UserError with the differences where the space or the configs are not what they were at the start."""
     try:
         base_before = json.loads((state.folder / "base.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"sweep.resume={state.folder}: cannot read base.json, the configs that it was started with: {error}\n"
+            f"{how}: cannot read base.json, the configs that it was started with: {error}\n"
             "  expected the file as dl-run wrote it"
         ) from None
     now = json.loads(json.dumps(base))  # as it would be read
@@ -94,7 +114,7 @@ def compare(state: State, arguments: list[str], base: dict) -> None:
     if lines:
         more = [f"and {len(lines) - 10} more"] if len(lines) > 10 else []
         raise UserError(
-            f"sweep.resume={state.folder}: the sweep is not what it was when it was started\n  "
+            f"{how}: the sweep is not what it was when it was started\n  "
             + "\n  ".join(lines[:10] + more)
             + "\n  expected the same space and the same configs: put them back, or start a new sweep"
         )

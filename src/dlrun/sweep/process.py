@@ -13,11 +13,18 @@ from pathlib import Path
 GRACE = 30.0  # seconds for a job to write its checkpoint when it is asked to stop
 
 
-def start(command: list[str], log: Path, env: dict[str, str]) -> subprocess.Popen:
+class Session(subprocess.Popen):
+    """A process that leads a session of its own: what it has started is killed with it."""
+
+    def kill(self) -> None:
+        kill(self.pid)
+
+
+def start(command: list[str], log: Path, env: dict[str, str]) -> Session:
     """In a session of its own (the terminal's Ctrl-C reaches it once, through the sweep), its words in `log`."""
     log.parent.mkdir(exist_ok=True)
     with open(log, "ab") as words:
-        return subprocess.Popen(
+        return Session(
             command,
             env=env,
             stdin=subprocess.DEVNULL,

@@ -3,9 +3,7 @@
 import os
 import shutil
 import signal
-import subprocess
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +17,9 @@ from dlrun.sweep.report import Report, best_jobs, goals
 from dlrun.sweep.rows import best_so_far, epoch_rows, kept_value
 from dlrun.sweep.screen import Screen
 from dlrun.sweep.state import DONE, OPEN, Job, State
+from dlrun.sweep.workers import is_at_work, is_here
 
+LOOK = 2.0  # seconds between two looks at what others leave to do
 EXIT_WORDS = {1: "failed", 2: "refused", 130: "stopped", 143: "stopped", -2: "stopped", -15: "stopped", -9: "killed"}
 
 
@@ -77,7 +77,7 @@ class Running:
 
     job: Job
     slot: int
-    child: subprocess.Popen
+    child: object  # process.Session or cluster.Submitted
     log_start: int
     started: float = field(default_factory=time.monotonic)
     asked: str | None = None
@@ -85,7 +85,11 @@ class Running:
 
 
 class Runner:
-    """command: the command line of a job, and whether it goes on from its checkpoint. timeout: seconds."""
+    """command: the command line of a job, and whether it goes on from its checkpoint. timeout: seconds.
+
+    stays: until the jobs of others have ended too, to take those of one that dies. launch: starts a job's process, from
+    its command line, log and environment.
+    """
 
     def __init__(
         self,
@@ -95,13 +99,16 @@ class Runner:
         timeout: float,
         command: Callable[[Job, bool], list[str]],
         screen: Screen,
+        stays: bool = True,
+        launch: Callable[[list[str], Path, dict[str, str]], object] = process.start,
     ) -> None:
         self.state, self.plan, self.slots, self.timeout = state, plan, slots, timeout
-        self.command, self.screen = command, screen
+        self.command, self.screen, self.stays, self.launch = command, screen, stays, launch
         self.report = Report(state)
         self.running: list[Running] = []
         self.received: list[int] = []
-        self.queue = deque(job for job in state.jobs if job.status in OPEN)
+        self.had: set[int] = set()  # jobs that this process has started
+        self.next_look = 0.0
 
     def run(self) -> int:
         """Until all jobs are done or a signal stops the sweep: its number, else 0."""
@@ -109,7 +116,7 @@ class Runner:
         try:
             while True:
                 self.fill()
-                if not self.running:
+                if not self.running and (self.received or not (self.stays and self.others())):
                     break
                 time.sleep(0.02)
                 for one in list(self.running):
@@ -123,7 +130,8 @@ class Runner:
             for number, handler in before.items():
                 signal.signal(number, handler)
             self.screen.clear()
-            self.report.write(at_once=True)
+            with self.state.alone():
+                self.report.write(at_once=True)
         return self.received[0] if self.received else 0
 
     def _stop(self, number: int, frame: object) -> None:
@@ -132,16 +140,35 @@ class Runner:
             if one.child.poll() is None:
                 one.child.send_signal(number)
 
+    def others(self) -> list[Job]:
+        """The jobs that other processes run."""
+        return [job for job in self.state.jobs if job.status == "running" and job.worker != self.state.worker]
+
     def fill(self) -> None:
         """Start jobs while there is room for them."""
         taken = {one.slot for one in self.running}
         for slot in range(self.slots.num):
-            if slot in taken or self.received:
+            if slot in taken or self.received or time.monotonic() < self.next_look:
                 continue
-            job = self.queue.popleft() if self.queue else self.plan.more(self.state)
-            if job is None:
-                return
-            self.start(job, slot)
+            with self.state.alone():
+                job = self.next_job()
+                if job is not None:
+                    self.start(job, slot)
+                else:
+                    self.next_look = time.monotonic() + LOOK
+
+    def next_job(self) -> Job | None:
+        """One that waits or was stopped, else a new one, else one of a process that is no more."""
+        job = self.waiting() or self.plan.more(self.state)
+        if job is None and self.others():
+            recover(self.state, patience=0)
+            job = self.waiting()
+        return job
+
+    def waiting(self) -> Job | None:
+        """A job that somebody asked to end is not taken again by the one who had it."""
+        is_open = (job for job in self.state.jobs if job.status in ("waiting", "stopped"))
+        return next((job for job in is_open if job.number not in self.had), None)
 
     def start(self, job: Job, slot: int) -> None:
         folder, log = self.state.run_folder(job), self.state.log(job)
@@ -152,12 +179,13 @@ class Runner:
         elif folder.exists():  # killed before its first checkpoint: there is nothing to go on from
             shutil.rmtree(folder)
         size = log.stat().st_size if log.exists() else 0
-        child = process.start(self.command(job, goes_on), log, self.slots.env(slot))
+        child = self.launch(self.command(job, goes_on), log, self.slots.env(slot))
         self.running.append(Running(job, slot, child, size))
         if self.received:  # while the process was being made
             child.send_signal(self.received[0])
-        job.status, job.pid, job.born = "running", child.pid, process.born(child.pid)
-        self.state.save()
+        job.status, job.worker, job.pid = "running", self.state.worker, child.pid
+        job.born = process.born(child.pid) if child.pid else None
+        self.had.add(job.number)
         on = f" on GPU {self.slots.gpus[slot]}" if self.slots.gpus else ""
         how = " goes on" if goes_on else ""
         self.screen.start(f"[{job.number + 1}/{self.state.total}] {' '.join(job.overrides)}{how}{on}")
@@ -167,10 +195,10 @@ class Runner:
         code, now = one.child.poll(), time.monotonic()
         if code is not None:
             self.running.remove(one)
-            process.kill(one.child.pid)  # what it left behind
+            one.child.kill()  # what it left behind
             self.conclude(one, code)
         elif now > one.deadline:
-            process.kill(one.child.pid)
+            one.child.kill()
         elif one.asked is None and not self.received:
             if now - one.started > self.timeout:
                 one.asked = "timeout"
@@ -183,17 +211,18 @@ class Runner:
     def conclude(self, one: Running, code: int) -> None:
         """Put down what came of a job, and say so where it failed."""
         job, folder = one.job, self.state.run_folder(one.job)
-        settle(job, folder, code, goals(self.state), one.asked)
         lines = process.tail(self.state.log(job), one.log_start)
-        if job.has_failed:
-            job.error = told(lines)
-        self.plan.tell(job, folder)
-        self.state.save()
+        with self.state.alone():
+            settle(job, folder, code, goals(self.state), one.asked)
+            if job.has_failed:
+                job.error = told(lines)
+            self.plan.tell(job, folder)
+            self.report.write()
+        self.next_look = 0.0
         if job.status in DONE:
             self.screen.say(f"job {job.number} {job.status}{summed_up(job)}")
         elif not self.received:
             self.screen.fail(f"job {job.number} {job.status} (exit code {code})", lines)
-        self.report.write()
 
 
 def settle(job: Job, folder: Path, code: int, wanted: list[tuple[str, str]] = (), asked: str | None = None) -> None:
@@ -209,7 +238,7 @@ def settle(job: Job, folder: Path, code: int, wanted: list[tuple[str, str]] = ()
         job.status = said
     else:
         job.status = EXIT_WORDS.get(code, f"exit {code}")
-    job.code, job.pid, job.born, job.error = code, None, None, None
+    job.code, job.worker, job.pid, job.born, job.error = code, None, None, None, None
     job.values, job.seconds = {}, None
     if job.status == "finished":
         best = done.get("best", {})
@@ -238,27 +267,30 @@ def has_checkpoint(folder: Path) -> bool:
     return any((folder / "checkpoints" / f"{name}.ckpt").exists() for name in ("last", "incoming", "previous"))
 
 
-def recover(state: State, host_before: str, retry: bool) -> None:
-    """Bring a state that was left to what it was worth: processes that run on are ended, what they finished is counted.
+def recover(state: State, retry: bool = False, patience: float = process.GRACE) -> None:
+    """Bring what a process left that is no more to what it was worth: its jobs are ended, what they finished counts.
 
-    Raises UserError where a run of the sweep is in use elsewhere.
+    retry: what failed is to be done again. patience: seconds to wait for a run that is in use; at 0 it is left alone.
+    Raises UserError where one is still in use then.
     """
     from filelock import FileLock, Timeout
 
     for job in state.jobs:
-        if job.status in ("running", "stopped", "waiting"):
+        if job.status in OPEN and not (job.worker and is_at_work(state.folder, job.worker)):
             folder = state.run_folder(job)
-            if job.pid and job.born and host_before == state.facts["owner"]["host"]:
+            if job.pid and job.born and job.worker and is_here(job.worker):
                 process.end(job.pid, job.born)
             if (folder / ".lock").exists():
                 try:
-                    FileLock(folder / ".lock", timeout=process.GRACE).acquire().lock.release()
+                    FileLock(folder / ".lock", timeout=patience).acquire().lock.release()
                 except Timeout:
+                    if not patience:
+                        continue
                     raise UserError(
                         f"job {job.number} of the sweep is still being trained, in {folder}\n"
                         "  expected no other process there: wait for it, or stop it"
                     ) from None
-            job.pid = job.born = None
+            job.worker = job.pid = job.born = None
             said = read_summary(folder).get("status")
             if said in ("finished", "failed", "diverged"):
                 settle(job, folder, 0 if said == "finished" else 1, goals(state))
@@ -269,4 +301,3 @@ def recover(state: State, host_before: str, retry: bool) -> None:
             with suppress(FileNotFoundError):
                 (state.run_folder(job) / "summary.json").unlink()  # how it ended the last time
             job.status, job.code, job.error = "waiting", None, None
-    state.save()

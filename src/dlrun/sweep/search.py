@@ -2,15 +2,15 @@
 
 With one job at a time a point is a function of the history, sweep.seed and its number: the sampler is seeded anew for
 each, so a search that was killed and resumed asks for the same points as one that was not. Optuna's study is kept in a
-journal in the sweep's folder, or in a database. Where only the jobs can say that less is better, the study maximises
-the negative value.
+journal in the sweep's folder, or in a database, through which other machines can join in. Where only the jobs can say
+that less is better, the study maximises the negative value.
 """
 
 import json
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from math import isfinite, prod
 from pathlib import Path
 from random import Random
@@ -22,6 +22,7 @@ from dlrun.sweep.rows import epoch_rows
 from dlrun.sweep.runner import Plan
 from dlrun.sweep.settings import Search
 from dlrun.sweep.state import OPEN, Job, State
+from dlrun.sweep.workers import others_at_work
 
 
 def load_optuna() -> object:
@@ -38,6 +39,33 @@ def load_optuna() -> object:
     return optuna
 
 
+PUBLISHED = "dl-run"  # the study's attribute from which others take the command line of the sweep
+
+
+def published(url: str, key: str) -> tuple[str, dict]:
+    """The study of the newest sweep that a database holds, and what it was started with. Raises UserError for none."""
+    optuna = load_optuna()
+    storage = database(optuna, url, key)
+    found = [s for s in optuna.get_all_study_summaries(storage) if PUBLISHED in s.user_attrs]
+    if not found:
+        raise UserError(f"{key}={url}: it holds no sweep\n  expected one that was started with sweep.storage={url}")
+    newest = max(found, key=lambda study: study.user_attrs[PUBLISHED]["started"])
+    return newest.study_name, dict(newest.user_attrs[PUBLISHED])
+
+
+def database(optuna: object, url: str, key: str) -> object:
+    """Raises UserError where it cannot be reached."""
+    try:
+        return optuna.storages.get_storage(url)
+    except Exception as error:  # SQLAlchemy, a driver, a socket: each has its own
+        shown = re.sub(r"://([^:/@]*):[^@]*@", r"://\1:***@", url)
+        raise UserError(
+            f"{key}={shown}: cannot reach it: {str(error).splitlines()[0]}\n"
+            "  expected the URL of a database that runs, as in sqlite:///sweeps.db or postgresql://user:password@host/db"
+            "\n  or nothing: the search is then kept in the sweep's folder"
+        ) from None
+
+
 class Optuna(Plan):
     """Jobs from a study. epochs: of a whole job. Raises UserError where the space is not one for the sampler."""
 
@@ -46,7 +74,7 @@ class Optuna(Plan):
         self.swept = [axis for axis in axes if axis.is_swept]
         check(settings, self.swept)
         self.space = {axis.name: self._distribution(axis) for axis in self.swept}
-        self.storage = self._database() if settings.storage else None
+        self.storage = database(self.optuna, settings.storage, "sweep.storage") if settings.storage else None
         self.trials: dict[int, object] = {}  # of running jobs, by the job's number
         self.seen: dict[int, tuple[int, int]] = {}  # their metrics.jsonl: size, and the last epoch reported
 
@@ -57,50 +85,59 @@ class Optuna(Plan):
             return (kinds.IntDistribution if is_int else kinds.FloatDistribution)(low, high, log=is_log)
         return kinds.CategoricalDistribution(labels(axis))
 
-    def _database(self) -> object:
-        try:
-            return self.optuna.storages.get_storage(self.settings.storage)
-        except Exception as error:  # SQLAlchemy, a driver, a socket: each has its own
-            shown = re.sub(r"://([^:/@]*):[^@]*@", r"://\1:***@", self.settings.storage)
-            raise UserError(
-                f"sweep.storage={shown}: cannot reach it: {str(error).splitlines()[0]}\n"
-                "  expected the URL of a database that runs, as in sqlite:///sweeps.db or postgresql://user:password@host/db"
-                "\n  or nothing: the search is then kept in the sweep's folder"
-            ) from None
-
     def open(self, state: State) -> None:
         """Find or make the study, and bring it to what the state knows."""
         self.state = state
         with self._reaching():
-            self.study = self.optuna.create_study(
+            self.storage = self.storage or self._journal(state)
+            study = self.optuna.create_study(
                 study_name=state.facts["study"],
-                storage=self.storage or self._journal(state.folder),
+                storage=self.storage,
                 directions=["minimize" if mode == "min" else "maximize" for mode in self._told_modes()],
-                pruner=self._pruner(),
                 load_if_exists=True,
             )
-            found = {trial.number: trial for trial in self.study.get_trials(deepcopy=False)}
+            if self.settings.storage:
+                self._publish(study)
+            found = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
         known = {job.trial for job in state.jobs}
         if lost := sorted(known - found.keys()):
             raise UserError(
                 f"the search's history is not the sweep's: trial {lost[0]} is not in study {state.facts['study']!r}\n"
                 f"  expected it in {self.settings.storage or state.folder / 'optuna.journal'}, as it was"
             )
-        running = self.optuna.trial.TrialState.RUNNING
-        self.orphans = [t for number, t in sorted(found.items()) if number not in known and t.state == running]
         for job in state.jobs:
-            if found[job.trial].state == running:
+            if found[job.trial].state == self.optuna.trial.TrialState.RUNNING:
                 self.tell(job, state.run_folder(job))
+
+    def _publish(self, study: object) -> None:
+        """For others to join. Raises UserError where this is one of them, and has other configs."""
+        names = ("started", "cwd", "command", "flags", "arguments", "configs", "total")
+        facts = {name: self.state.facts[name] for name in names}
+        if self.settings.join:
+            theirs = study.user_attrs[PUBLISHED]
+            if facts["configs"] != theirs["configs"] or facts["arguments"] != theirs["arguments"]:
+                raise UserError(
+                    f"sweep.join={self.settings.storage}: the configs here are not those that it was started with\n"
+                    "  expected the same version of dl-run and of your own configs on all machines"
+                )
+            self.state.facts["total"] = theirs["total"]
+        else:
+            study.set_user_attr(PUBLISHED, facts)
+
+    def _study(self) -> object:
+        """The study as it is now: an object of it keeps the history that it has seen."""
+        name = self.state.facts["study"]
+        return self.optuna.load_study(study_name=name, storage=self.storage, pruner=self._pruner())
 
     def _told_modes(self) -> list[str | None]:
         told, goal = self.settings.direction, self.settings.goal
         number = len(goal) if isinstance(goal, list) else 1
         return list(told) if isinstance(told, list) else [told] * number
 
-    def _journal(self, folder: Path) -> object:
-        path = folder.resolve() / "optuna.journal"
-        with suppress(FileNotFoundError):  # of a process that was killed: the sweep's own lock is held now
-            path.with_name(path.name + ".lock").unlink()
+    def _journal(self, state: State) -> object:
+        path = state.folder.resolve() / "optuna.journal"
+        if not others_at_work(state.folder, state.worker):  # what is locked was by a process that was killed
+            path.with_name(path.name + ".lock").unlink(missing_ok=True)
         if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
             path.write_bytes(text[: text.rfind(b"\n") + 1])  # the power went in the middle of a line
         try:
@@ -142,25 +179,40 @@ class Optuna(Plan):
 
     def more(self, state: State) -> Job | None:
         """The next point, from a trial that a kill left without its job first."""
-        size = prod(len(axis.rows) for axis in self.swept) if self.settings.sampler == "grid" else state.total
-        number = len(state.jobs)
-        if number >= min(state.total, size):
-            return None
+        number, mine = len(state.jobs), state.facts["id"]
         with self._reaching():
-            if self.orphans:
-                orphan = self.orphans.pop(0)
-                self.study.sampler = self._sampler(orphan.number)
-                trial = self.optuna.trial.Trial(self.study, orphan._trial_id)
-            else:
-                self.study.sampler = self._sampler(len(self.study.get_trials(deepcopy=False)))
-                trial = self.study.ask()
+            self.study = self._study()
+            trials = self.study.get_trials(deepcopy=False)
+            again = sum("again" in trial.user_attrs for trial in trials)
+            taken = len(trials) - again
+            running, attributes = self.optuna.trial.TrialState.RUNNING, {"sweep": mine, "job": number}
+            left = [t._trial_id for t in trials if t.state == running and t.user_attrs == attributes]
+            state.facts["elsewhere"] = taken - number - len(left)
+            if not left and taken >= self._size():
+                return None
+            trial_id = left[0] if left else self._new_trial(attributes)
+            self.study.sampler = self._sampler(self.storage.get_trial(trial_id).number)
+            trial = self.optuna.trial.Trial(self.study, trial_id)
+            if trial.number - again >= self._size():  # another machine was faster
+                self.study.tell(trial, state=self.optuna.trial.TrialState.FAIL)
+                return None
             values = {name: suggest(trial, name, kind) for name, kind in self.space.items()}
-            trial.set_user_attr("job", number)
         self.trials[number] = trial
         overrides = [o for axis in self.axes for o in chosen(axis, values)]
         job = Job(number, overrides, trial=trial.number)
         state.jobs.append(job)
         return job
+
+    def _size(self) -> int:
+        """How many trials there are to be, on all machines."""
+        all_points = prod(len(axis.rows) for axis in self.swept)
+        total = self.state.facts["total"]
+        return min(total, all_points) if self.settings.sampler == "grid" else total
+
+    def _new_trial(self, attributes: dict[str, object]) -> int:
+        """With the job that it is for, at once: a kill leaves none that is nobody's."""
+        made = self.optuna.trial.create_trial(state=self.optuna.trial.TrialState.RUNNING, user_attrs=attributes)
+        return self.storage.create_new_trial(self.storage.get_study_id_from_name(self.study.study_name), made)
 
     def is_hopeless(self, job: Job, folder: Path) -> bool:
         """Report the epochs that are new, and ask the pruner: not behind the last epoch, when all is done anyway."""
@@ -175,7 +227,7 @@ class Optuna(Plan):
             return False
         trial, (name, _) = self._trial(job), wanted[0]
         with self._reaching():
-            done = self.study.get_trials(deepcopy=False)[job.trial].intermediate_values if size < 0 else {}
+            done = self._study().get_trials(deepcopy=False)[job.trial].intermediate_values if size < 0 else {}
             last = max([epoch, *done])
             for row in epoch_rows(folder):
                 if last < row["epoch"] < self.epochs and isinstance(row.get(name), int | float):
@@ -189,8 +241,9 @@ class Optuna(Plan):
     def _trial(self, job: Job) -> object:
         """To report to; of a job that goes on it is made anew."""
         if job.number not in self.trials:
-            found = self.study.get_trials(deepcopy=False)[job.trial]
-            self.trials[job.number] = self.optuna.trial.Trial(self.study, found._trial_id)
+            study = self._study()
+            found = study.get_trials(deepcopy=False)[job.trial]
+            self.trials[job.number] = self.optuna.trial.Trial(study, found._trial_id)
         return self.trials[job.number]
 
     def _signed(self, values: list[float]) -> list[float]:
@@ -207,22 +260,22 @@ class Optuna(Plan):
         is_complete = job.status == "finished" and values and all(v is not None and isfinite(v) for v in values)
         state = states.COMPLETE if is_complete else states.PRUNED if job.status == "pruned" else states.FAIL
         with self._reaching():
-            self.study.sampler = self.optuna.samplers.RandomSampler()  # a grid's would end a loop that is not there
-            before = self.study.get_trials(deepcopy=False)
+            study = self._study()  # with a sampler of no grid, which would end a loop that is not there
+            before = study.get_trials(deepcopy=False)
             trial = before[job.trial]
             if trial.state == states.RUNNING:
-                self.study.tell(job.trial, self._signed(values) if is_complete else None, state=state)
+                study.tell(job.trial, self._signed(values) if is_complete else None, state=state)
             elif is_complete and trial.state == states.FAIL:
-                same = [t for t in before if t.user_attrs.get("job") == job.number and t.state == states.COMPLETE]
-                if not same:
+                mine = {"sweep": self.state.facts["id"], "job": job.number, "again": True}
+                if not any(t.user_attrs == mine for t in before):
                     made = self.optuna.trial.create_trial(
                         state=state,
                         values=self._signed(values),
                         params=trial.params,
                         distributions=trial.distributions,
-                        user_attrs={"job": job.number},
+                        user_attrs=mine,
                     )
-                    self.study.add_trial(made)
+                    study.add_trial(made)
         self.trials.pop(job.number, None)
 
     @contextmanager

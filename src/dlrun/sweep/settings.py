@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 from dlrun.types import Count, Index, Positive, Range
 
-# What may differ where a sweep is resumed: how the jobs are run, not what they are.
-RESUMABLE = ("jobs", "threads", "gpus", "jobs_per_gpu", "job_timeout", "retry", "trials")
+# What may differ where a sweep is joined or resumed: how the jobs are run, not what they are.
+JOINABLE = ("jobs", "threads", "gpus", "jobs_per_gpu", "job_timeout")
+RESUMABLE = (*JOINABLE, "retry", "trials")
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Grid:
     jobs_per_gpu: Count
     job_timeout: Positive | None
     resume: str | None
+    join: str | None
     retry: Literal["failed"] | None
 
 
@@ -35,6 +37,7 @@ class Search:
     jobs_per_gpu: Count
     job_timeout: Positive | None
     resume: str | None
+    join: str | None
     retry: Literal["failed"] | None
     trials: Count
     sampler: Literal["tpe", "random", "grid", "cmaes", "qmc"]

@@ -1,4 +1,4 @@
-"""The state of a sweep: sweep.json in its folder, readable, replaced whole, written by one process at a time."""
+"""The state of a sweep: sweep.json in its folder, readable, replaced whole, changed by one process at a time."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
+from uuid import uuid4
 
 import dlrun
 from dlrun.errors import UserError, check_state
@@ -17,9 +18,9 @@ FORMAT = 1
 OPEN = ("waiting", "running", "stopped")  # to be done, or gone on with
 DONE = ("finished", "pruned")  # any other word: it failed
 KINDS = {
-    **dict.fromkeys(("version", "started", "cwd", "study"), str),
+    **dict.fromkeys(("version", "started", "cwd", "study", "id", "configs"), str),
     **dict.fromkeys(("command", "flags", "arguments", "goals"), list),
-    **{"owner": dict, "total": int},
+    **{"owner": dict, "total": int, "elsewhere": int},
 }
 
 
@@ -27,7 +28,8 @@ KINDS = {
 class Job:
     """One point of the sweep. code: the exit code of its process. values: its goal and what was tested.
 
-    pid, born: its process while it runs, and when that one started. trial: its number in Optuna's study.
+    worker: who runs it (workers.py); pid, born: its process there, and when that one started. trial: its number in
+    Optuna's study.
     """
 
     number: int
@@ -37,6 +39,7 @@ class Job:
     seconds: float | None = None
     values: dict[str, float | None] = field(default_factory=dict)
     error: str | None = None
+    worker: str | None = None
     pid: int | None = None
     born: str | None = None
     trial: int | None = None
@@ -49,28 +52,49 @@ class Job:
 class State:
     """facts: command, flags and cwd of the start; arguments: what the jobs are made of, with an experiment's own sweep;
 
-    goals: the metrics to optimise with "max" or "min", none as long as no job has said; total: the jobs there will be.
+    goals: the metrics to optimise with "max" or "min", none as long as no job has said; total: the jobs there will be,
+    of which `elsewhere` are in other folders that search with the same database. worker: the name of this process.
     """
 
     def __init__(self, folder: Path, facts: dict, jobs: list[Job]) -> None:
-        self.folder, self.facts, self.jobs = folder, facts, jobs
+        self.folder, self.facts, self.jobs, self.worker = folder, facts, jobs, None
 
     @classmethod
-    def new(cls, folder: Path, command: dict[str, list[str]], jobs: list[Job], total: int, goals: list) -> "State":
+    def new(cls, folder: Path, command: dict[str, object], jobs: list[Job], total: int, goals: list) -> "State":
         now = datetime.now().isoformat(timespec="seconds")
         facts = {"version": dlrun.__version__, "started": now, "cwd": os.getcwd(), "owner": owner()}
+        facts["id"] = uuid4().hex
         facts["study"] = f"dl-run {folder.parent.name}/{folder.name} {os.getpid()}@{socket.gethostname()}"
-        return cls(folder, {**facts, **command, "goals": goals, "total": total}, jobs)
+        return cls(folder, {**facts, **command, "goals": goals, "total": total, "elsewhere": 0}, jobs)
 
     @property
     def total(self) -> int:
-        return max(self.facts["total"], len(self.jobs))
+        return max(self.facts["total"] - self.facts["elsewhere"], len(self.jobs))
 
     def run_folder(self, job: Job) -> Path:
         return self.folder / str(job.number)
 
     def log(self, job: Job) -> Path:
         return self.folder / "logs" / f"{job.number}.log"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else changes the sweep meanwhile: what others did is read before, what was done is saved behind."""
+        from filelock import FileLock
+
+        with FileLock(self.folder / ".changing"):
+            self.read()
+            yield
+            self.save()
+
+    def read(self) -> None:
+        """What is on the disk now; the jobs stay the same objects."""
+        found = load_state(self.folder)
+        self.facts.clear()
+        self.facts.update(found.facts)
+        for job, now in zip(self.jobs, found.jobs, strict=False):
+            vars(job).update(vars(now))
+        self.jobs += found.jobs[len(self.jobs) :]
 
     def save(self) -> None:
         """On the disk before this returns. A line for each job."""
@@ -99,25 +123,25 @@ def load_state(folder: Path) -> State:
                 raise ValueError(f"job {number} is not what was saved there")
     except OSError as error:
         raise UserError(
-            f"sweep.resume={folder}: this folder is not a sweep's: cannot read sweep.json: {error.strerror}\n"
+            f"{folder} is not a sweep's folder: cannot read sweep.json: {error.strerror}\n"
             "  expected the folder that dl-run -m printed when it started, or sweep.resume=last"
         ) from None
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(
-            f"sweep.resume={folder}: {path} is damaged: {str(error).splitlines()[0]}\n"
+            f"{path} is damaged: {str(error).splitlines()[0]}\n"
             "  expected the file as dl-run wrote it; restore it (the jobs' folders and results.csv are untouched)"
         ) from None
     return State(folder, found, jobs)
 
 
-def find_sweep(which: str, output_dir: str) -> Path:
+def find_sweep(which: str, output_dir: str, key: str = "sweep.resume") -> Path:
     """The folder of a sweep; `last` is the one that was started last. Raises UserError where there is none."""
     if which == "last":
         started = [path for pattern in ("*", "*/*") for path in Path(output_dir).glob(f"{pattern}/multirun.yaml")]
         if not started:
             where = Path(output_dir).resolve()
             raise UserError(
-                f"sweep.resume=last: there is no sweep under {where}\n  expected one; output_dir=... looks elsewhere"
+                f"{key}=last: there is no sweep under {where}\n  expected one; output_dir=... looks elsewhere"
             )
         return max(started, key=lambda path: path.stat().st_mtime).parent
     folder = Path(which)
@@ -125,10 +149,10 @@ def find_sweep(which: str, output_dir: str) -> Path:
         is_run = (folder / ".hydra" / "config.yaml").is_file()
         why = "no such folder" if not folder.exists() else "it holds no sweep.json"
         raise UserError(
-            f"sweep.resume={which}: this folder is not a sweep's: {'it is a single run' if is_run else why}\n"
+            f"{key}={which}: this folder is not a sweep's: {'it is a single run' if is_run else why}\n"
             "  expected "
             + (f"dl-run resume={which} for a run" if is_run else "the folder that dl-run -m printed when it started")
-            + ", or sweep.resume=last"
+            + f", or {key}=last"
         )
     return folder
 

@@ -1,6 +1,9 @@
 """`dl-run -m`: reads what is swept and hands it to dlrun.sweep, which runs every job as a process of its own."""
 
 import argparse
+import hashlib
+import json
+import os
 import sys
 from dataclasses import dataclass, field
 from functools import partial
@@ -49,7 +52,9 @@ class JobSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run all jobs, print and write the table. Exit code 1 if any failed, a signal's if one stopped the sweep."""
+        from dlrun.sweep import process
         from dlrun.sweep.axes import grid
+        from dlrun.sweep.cluster import Cluster
         from dlrun.sweep.opening import begun, compare, reopened
         from dlrun.sweep.report import closing
         from dlrun.sweep.runner import Plan, Runner, Slots
@@ -61,7 +66,10 @@ class JobSweeper(Sweeper):
         settings, arguments = self.settle(arguments)
         axes = read_axes(arguments, self.loader)
         base = self.compositions(axes, isinstance(settings, Search))
-        slots = Slots.of(settings, str(self.config.trainer.device))
+        launcher = OmegaConf.to_container(self.config.hydra.launcher, resolve=True)
+        is_here = launcher["_target_"] == "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+        slots = Slots.of(settings, str(self.config.trainer.device)) if is_here else Slots(settings.jobs, None, [])
+        joins_study = settings.join and not os.path.isdir(settings.join)  # what a URL was made into
         if isinstance(settings, Search):
             from dlrun.sweep.search import Optuna
 
@@ -70,17 +78,24 @@ class JobSweeper(Sweeper):
             plan, jobs = Plan(), [Job(i, point) for i, point in enumerate(grid(axes))]
         flags = get_args_parser().parse_args(sys.argv[1:])
         command = {"command": list(flags.overrides), "flags": _passed(flags), "arguments": arguments}
-        if settings.resume:
-            opened = reopened(Path(settings.resume), settings, lambda state: compare(state, arguments, base))
+        command["configs"] = hashlib.sha256(json.dumps(base).encode()).hexdigest()
+        if settings.resume or (settings.join and not joins_study):
+            folder = Path(settings.resume or settings.join)
+            opened = reopened(folder, settings, lambda state, how: compare(state, how, arguments, base))
         else:
+            command |= {"study": settings.join} if joins_study else {}
             files = {"multirun.yaml": OmegaConf.to_yaml(self.config), "base": base}
             opened = begun(Path(self.config.output_dir), settings, command, jobs, files)
         screen = Screen()
         with opened as state:
-            plan.open(state)
-            screen.say(f"sweep of {state.total} jobs in {state.folder}" + (", going on" if settings.resume else ""))
+            with state.alone():
+                plan.open(state)
+            how = ", going on" if settings.resume else ", joined" if settings.join else ""
+            screen.say(f"sweep of {state.total} jobs in {state.folder}{how}")
             timeout = 60 * settings.job_timeout if settings.job_timeout else float("inf")
-            runner = Runner(state, plan, slots, timeout, partial(self.command, state), screen)
+            stays = not settings.join
+            launch = process.start if is_here else Cluster(launcher, state.folder).start
+            runner = Runner(state, plan, slots, timeout, partial(self.command, state), screen, stays, launch)
             stopped = runner.run()
         screen.say(closing(state, stopped))
         if stopped or any(job.code not in (0, None) and job.status != "pruned" for job in state.jobs):
@@ -106,6 +121,8 @@ class JobSweeper(Sweeper):
             raise UserError(f"sweep: {str(error).splitlines()[0]}") from None
         check_section("sweep", section)
         settings = build(section)
+        if settings.resume and settings.join:
+            raise UserError("sweep.resume and sweep.join: expected one of them")
         if settings.resume and not Path(settings.resume).is_absolute():
             raise UserError(f"sweep.resume={settings.resume}: expected dl-run -m sweep.resume={settings.resume}")
         if settings.retry and not settings.resume:

@@ -1,0 +1,99 @@
+"""Sweeps beyond one process: jobs on a cluster by submitit, and a search that others join through its database."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dlrun.errors import UserError
+from dlrun.sweep.cluster import Cluster
+
+CLUSTER = ["hydra/launcher=submitit_local", "data=moons", "model=linear"]
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen:
+    folder.mkdir(exist_ok=True)
+    env, pipe = {**os.environ, "OMP_NUM_THREADS": "1"}, subprocess.PIPE
+    command = [sys.executable, "-m", "dlrun", "-m", *arguments]
+    return subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True)
+
+
+def states(folder: Path) -> dict:
+    (path,) = folder.glob("outputs/*/*_sweep/sweep.json")
+    return json.loads(path.read_text())
+
+
+def statuses(folder: Path) -> list[str]:
+    return [job["status"] for job in states(folder)["jobs"]]
+
+
+def until(found: object, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not found():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.05)
+
+
+def test_a_cluster_stops_and_goes_on(tmp_path):
+    """A signal reaches the jobs on the cluster's machines: each saves a checkpoint, and goes on from it there."""
+    process = start(tmp_path, *CLUSTER, "trainer.epochs=1000000", "trainer.max_time=0.02,-1,0.02", "sweep.jobs=2")
+    until(lambda: list(tmp_path.glob("outputs/*/*_sweep/0/metrics.jsonl")), process)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 143, out + err
+    (folder,) = tmp_path.glob("outputs/*/*_sweep")
+    assert statuses(tmp_path)[0] == "stopped" and (folder / "0" / "checkpoints" / "last.ckpt").exists()
+    process = start(tmp_path, "sweep.resume=last")
+    out, more = process.communicate(timeout=120)
+    err += more
+    assert process.returncode == 1 and statuses(tmp_path) == ["finished", "refused", "finished"], out + err
+    assert "dl-run: trainer.max_time=-1: expected a number" in err
+    assert " goes on\n" in out + more
+
+
+def test_a_search_on_a_cluster(tmp_path):
+    keys = ["sweep=optuna", "sweep.trials=2", "optimizer.lr=interval(0.01,0.1)", "trainer.epochs=2"]
+    process = start(tmp_path, *CLUSTER, *keys)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and statuses(tmp_path) == ["finished"] * 2, out + err
+
+
+def test_other_launchers():
+    with pytest.raises(
+        UserError, match="this one is not for dl-run, whose jobs are processes of their own\n  expected"
+    ):
+        Cluster({"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"}, Path())
+
+
+def test_a_database_is_joined(tmp_path):
+    """Two machines without a common folder: as many trials in all as there are to be, each once."""
+    import optuna
+
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    search = ["sweep=optuna", f"sweep.storage={url}", "sweep.trials=8", "sweep.sampler=random"]
+    first = start(
+        tmp_path / "a", *search, "data=moons", "model=linear", "trainer.epochs=2", "optimizer.lr=interval(0.01,0.1)"
+    )
+    until(lambda: list(tmp_path.glob("a/outputs/*/*_sweep/1")), first)
+    second = start(tmp_path / "b", f"sweep.join={url}")
+    (out, err), (out2, err2) = first.communicate(timeout=200), second.communicate(timeout=200)
+    assert first.returncode == second.returncode == 0, err + err2
+    mine, theirs = states(tmp_path / "a"), states(tmp_path / "b")
+    assert mine["study"] == theirs["study"] and len(mine["jobs"]) >= 2 and len(theirs["jobs"]) >= 1, out + out2
+    study = optuna.load_study(study_name=mine["study"], storage=url)
+    done = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
+    assert len(done) == 8 and len({t.params["optimizer.lr"] for t in done}) == 8
+    assert sorted(job["trial"] for found in (mine, theirs) for job in found["jobs"]) == [t.number for t in done]
+    process = start(tmp_path / "b", f"sweep.join={url}", "seed=3")
+    assert "seed=3 is not what the sweep was started with" in process.communicate(timeout=60)[1]
+
+
+def test_a_database_without_a_sweep(tmp_path):
+    process = start(tmp_path, f"sweep.join=sqlite:///{tmp_path / 'x.db'}")
+    assert "it holds no sweep\n  expected one that was started with sweep.storage=" in process.communicate()[1]
+    assert process.returncode == 2
