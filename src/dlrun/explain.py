@@ -96,6 +96,8 @@ def _missing_option(name: str, listed: list[str], config_dir: str | None) -> str
         return f"there is no config {name!r}\n  expected a file {name}.yaml in {folders_of(config_dir)[-1]}"
     listed = listed or options(group, config_dir)
     expected = "\n  expected one of: " + wrap(listed, 19) if listed else ""
+    if group == "hydra/launcher" and option.startswith("submitit"):
+        expected = "\n  install it: pip install 'dl-run[submitit]'"
     return f"{group}={option}: there is no such option{nearest(option, listed)}{expected}"
 
 

@@ -17,6 +17,7 @@ USAGE = """dl-run: deep-learning experiments from the command line, composed fro
   dl-run mode=summary model=resnet18 data=cifar10         its layers: output shapes, parameters, multiply-adds
   dl-run resume=last                                      go on with the run that was started last
   dl-run -m sweep.resume=last                             go on with the sweep that was started last
+  dl-run -m sweep.join=last                               work on it too, from another machine that has its folder
 
 groups, each with its options (group=option)
 {groups}

@@ -1,6 +1,6 @@
-"""What adversarial tasks share: whose weights are held, samples of fixed noise, figures of them."""
+"""What adversarial tasks share: two updates, whose weights are held, samples of fixed noise, figures of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -10,15 +10,60 @@ from dlrun.errors import UserError
 from dlrun.place import Place
 from dlrun.plots import new_figure
 from dlrun.spec import Image, Table
+from dlrun.tasks.base import Task
 from dlrun.tasks.latent import draw, noise
 from dlrun.tasks.pictures import between, first_rows, grid, rescaled, shown
-from dlrun.tasks.quality import SAMPLES, Quality
+from dlrun.tasks.quality import SAMPLES, Quality, Trained
+from dlrun.update import Update
 
 
-def check_pair(net: nn.Module, spec: Image | Table, name: str) -> None:
-    """Raise UserError where the net is no generator with a critic."""
-    if not all(hasattr(net, child) for child in ("generator", "critic", "latent")):
-        raise UserError(f"task={name} needs a generator and a critic: expected model=gan, dcgan, wgan or wgan_gp")
+class Adversarial(Task):
+    """A generator against a critic. turns: of the critic for each of the generator's.
+
+    quality: the run of a classifier whose features measure samples (Frechet distance), None for none. n_samples:
+    pictures on a sheet of samples. Raises UserError where the net is no generator with a critic.
+    """
+
+    takes = ("latent",)
+
+    def __init__(
+        self,
+        net: nn.Module,
+        spec: Image | Table,
+        place: Place,
+        update: Callable[..., Update],
+        trained: Trained,
+        turns: int,
+        quality: str | None,
+        n_samples: int,
+    ) -> None:
+        super().__init__(net, place)
+        if not all(hasattr(net, child) for child in ("generator", "critic", "latent")):
+            raise UserError("this task needs a generator and a critic: expected model=gan, dcgan, wgan or wgan_gp")
+        self.turns = turns
+        self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)
+        self.parts |= {"update": self.update, "critic_update": self.critic_update}
+        self.quality, self.spec, self.n_samples = Quality(spec, trained, quality), spec, n_samples
+        self.scores, self.goal = self.quality.scores, self.quality.goal
+
+    def batches(self, data: object, clock: object) -> Iterator:
+        """Pixels in [-1, 1], the range of the generator's tanh; tables as they are."""
+        return rescaled(super().batches(data, clock), data, -1.0, 1.0)
+
+    def evaluate(self, data: object, split: str) -> dict[str, float]:
+        return measured(self.evaluated(), self.net.latent, self.quality, data, split, self.place)
+
+    def predict(self, batch: Tensor) -> Tensor:
+        """Samples (B, *shape) of noise (B, latent); pixels in [0, 1]."""
+        samples = draw(self.evaluated(), batch, self.place)
+        return ((samples + 1) / 2).clamp(0, 1) if isinstance(self.spec, Image) else samples
+
+    def preview(self, data: object) -> dict[str, Tensor]:
+        return previews(self.evaluated(), self.net.latent, self.n_samples, data, self.place)
+
+    def report(self, data: object) -> dict[str, object]:
+        net, critic = self.evaluated(), self.net.critic.eval()
+        return {"figures": figures(net, critic, self.net.latent, self.n_samples, data, self.place)}
 
 
 @contextmanager
@@ -32,17 +77,6 @@ def held(net: nn.Module) -> Iterator[None]:
     finally:
         for p in params:
             p.requires_grad_(True)
-
-
-def real_batches(batches: Iterator, data: object) -> Iterator:
-    """Batches with pixels in [-1, 1], the range of the generator's tanh; tables as they are."""
-    return rescaled(batches, data, -1.0, 1.0)
-
-
-def predicted(net: nn.Module, z: Tensor, spec: Image | Table, place: Place) -> Tensor:
-    """Samples (N, *shape) of noise (N, latent): pixels in [0, 1], rows as they are."""
-    samples = draw(net, z, place)
-    return ((samples + 1) / 2).clamp(0, 1) if isinstance(spec, Image) else samples
 
 
 def measured(net: nn.Module, latent: int, quality: Quality, data: object, split: str, place: Place) -> dict[str, float]:

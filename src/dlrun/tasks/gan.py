@@ -5,7 +5,7 @@ Mao et al. 2017 for least squares (targets 1, 0 and 1); Lim and Ye 2017 for the 
 discriminator; each `turns`-th is one of the generator too (the book's k, 13.1).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -14,21 +14,15 @@ from torch import Tensor, nn
 
 from dlrun.place import Place
 from dlrun.spec import Image, Table
-from dlrun.tasks.adversarial import check_pair, figures, held, measured, predicted, previews, real_batches
-from dlrun.tasks.base import Metrics, Task
-from dlrun.tasks.quality import Quality, Trained
+from dlrun.tasks.adversarial import Adversarial, held
+from dlrun.tasks.base import Metrics
+from dlrun.tasks.quality import Trained
 from dlrun.types import Count
 from dlrun.update import Update
 
 
-class Gan(Task):
-    """loss: nonsaturating, least_squares or hinge. turns: of the discriminator for each of the generator's.
-
-    quality: the run of a classifier whose features measure samples (Frechet distance), None for none. n_samples:
-    pictures on a sheet of samples.
-    """
-
-    takes = ("latent",)
+class Gan(Adversarial):
+    """loss: nonsaturating, least_squares or hinge."""
 
     def __init__(
         self,
@@ -43,16 +37,8 @@ class Gan(Task):
         quality: str | None,
         n_samples: Count,
     ) -> None:
-        super().__init__(net, place)
-        check_pair(net, spec, "gan")
-        self.turns, self.losses = turns, LOSSES[loss]
-        self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)
-        self.parts |= {"update": self.update, "critic_update": self.critic_update}
-        self.quality, self.spec, self.n_samples = Quality(spec, trained, quality), spec, n_samples
-        self.scores, self.goal = self.quality.scores, self.quality.goal
-
-    def batches(self, data: object, clock: object) -> Iterator:
-        return real_batches(super().batches(data, clock), data)
+        super().__init__(net, spec, place, update, trained, turns, quality, n_samples)
+        self.losses = LOSSES[loss]
 
     def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
         generator, critic, x = self.net.generator, self.net.critic, batch[0]
@@ -80,20 +66,6 @@ class Gan(Task):
                 return {}
             metrics["loss"] = loss.detach()
         return metrics
-
-    def evaluate(self, data: object, split: str) -> dict[str, float]:
-        return measured(self.evaluated(), self.net.latent, self.quality, data, split, self.place)
-
-    def predict(self, batch: Tensor) -> Tensor:
-        """Samples (B, *shape) of noise (B, latent); pixels in [0, 1]."""
-        return predicted(self.evaluated(), batch, self.spec, self.place)
-
-    def preview(self, data: object) -> dict[str, Tensor]:
-        return previews(self.evaluated(), self.net.latent, self.n_samples, data, self.place)
-
-    def report(self, data: object) -> dict[str, object]:
-        net, critic = self.evaluated(), self.net.critic.eval()
-        return {"figures": figures(net, critic, self.net.latent, self.n_samples, data, self.place)}
 
 
 def nonsaturating_critic(real: Tensor, fake: Tensor) -> Tensor:

@@ -4,29 +4,23 @@ Source: Arjovsky et al. 2017, algorithm 1; notes E46 (c is not given there; the 
 13.4, has the theory. Every step is a turn of the critic; each `turns`-th is one of the generator too.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from dlrun.place import Place
 from dlrun.spec import Image, Table
-from dlrun.tasks.adversarial import check_pair, figures, held, measured, predicted, previews, real_batches
-from dlrun.tasks.base import Metrics, Task
-from dlrun.tasks.quality import Quality, Trained
+from dlrun.tasks.adversarial import Adversarial, held
+from dlrun.tasks.base import Metrics
+from dlrun.tasks.quality import Trained
 from dlrun.tasks.wgan_gp import gradient_norms
 from dlrun.types import Count, Positive
 from dlrun.update import Update
 
 
-class Wgan(Task):
-    """clip: every weight of the critic is kept in [-clip, clip]. turns: of the critic for each of the generator's.
-
-    quality: the run of a classifier whose features measure samples (Frechet distance), None for none. n_samples:
-    pictures on a sheet of samples.
-    """
-
-    takes = ("latent",)
+class Wgan(Adversarial):
+    """clip: every weight of the critic is kept in [-clip, clip]."""
 
     def __init__(
         self,
@@ -41,17 +35,9 @@ class Wgan(Task):
         quality: str | None,
         n_samples: Count,
     ) -> None:
-        super().__init__(net, place)
-        check_pair(net, spec, "wgan")
-        self.turns, self.clip = turns, clip
-        self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)
-        self.parts |= {"update": self.update, "critic_update": self.critic_update}
+        super().__init__(net, spec, place, update, trained, turns, quality, n_samples)
+        self.clip = clip
         self.weights = list(net.critic.parameters())
-        self.quality, self.spec, self.n_samples = Quality(spec, trained, quality), spec, n_samples
-        self.scores, self.goal = self.quality.scores, self.quality.goal
-
-    def batches(self, data: object, clock: object) -> Iterator:
-        return real_batches(super().batches(data, clock), data)
 
     def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
         generator, critic, x = self.net.generator, self.net.critic, batch[0]
@@ -79,17 +65,3 @@ class Wgan(Task):
                 return {}
             metrics |= {"loss": loss.detach(), "gradient_norm": slopes.detach().mean()}
         return metrics
-
-    def evaluate(self, data: object, split: str) -> dict[str, float]:
-        return measured(self.evaluated(), self.net.latent, self.quality, data, split, self.place)
-
-    def predict(self, batch: Tensor) -> Tensor:
-        """Samples (B, *shape) of noise (B, latent); pixels in [0, 1]."""
-        return predicted(self.evaluated(), batch, self.spec, self.place)
-
-    def preview(self, data: object) -> dict[str, Tensor]:
-        return previews(self.evaluated(), self.net.latent, self.n_samples, data, self.place)
-
-    def report(self, data: object) -> dict[str, object]:
-        net, critic = self.evaluated(), self.net.critic.eval()
-        return {"figures": figures(net, critic, self.net.latent, self.n_samples, data, self.place)}

@@ -7,28 +7,22 @@ one of the generator too.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from dlrun.place import Place
 from dlrun.spec import Image, Table
-from dlrun.tasks.adversarial import check_pair, figures, held, measured, predicted, previews, real_batches
-from dlrun.tasks.base import Metrics, Task
-from dlrun.tasks.quality import Quality, Trained
+from dlrun.tasks.adversarial import Adversarial, held
+from dlrun.tasks.base import Metrics
+from dlrun.tasks.quality import Trained
 from dlrun.types import Count, NonNegative
 from dlrun.update import Update
 
 
-class WganGp(Task):
-    """penalty: its weight, lambda. turns: of the critic for each of the generator's.
-
-    quality: the run of a classifier whose features measure samples (Frechet distance), None for none. n_samples:
-    pictures on a sheet of samples.
-    """
-
-    takes = ("latent",)
+class WganGp(Adversarial):
+    """penalty: its weight, lambda."""
 
     def __init__(
         self,
@@ -43,22 +37,14 @@ class WganGp(Task):
         quality: str | None,
         n_samples: Count,
     ) -> None:
-        super().__init__(net, place)
-        check_pair(net, spec, "wgan_gp")
+        super().__init__(net, spec, place, update, trained, turns, quality, n_samples)
         if any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in net.critic.modules()):
             warnings.warn(
                 "model.critic_norm=batch: a sample's score depends on its whole batch, which a penalty per sample does "
                 "not account for; the paper has none or layer there",
                 stacklevel=2,
             )
-        self.turns, self.weight = turns, penalty
-        self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)
-        self.parts |= {"update": self.update, "critic_update": self.critic_update}
-        self.quality, self.spec, self.n_samples = Quality(spec, trained, quality), spec, n_samples
-        self.scores, self.goal = self.quality.scores, self.quality.goal
-
-    def batches(self, data: object, clock: object) -> Iterator:
-        return real_batches(super().batches(data, clock), data)
+        self.weight = penalty
 
     def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
         generator, critic, x = self.net.generator, self.net.critic, batch[0]
@@ -88,20 +74,6 @@ class WganGp(Task):
                 return {}
             metrics["loss"] = loss.detach()
         return metrics
-
-    def evaluate(self, data: object, split: str) -> dict[str, float]:
-        return measured(self.evaluated(), self.net.latent, self.quality, data, split, self.place)
-
-    def predict(self, batch: Tensor) -> Tensor:
-        """Samples (B, *shape) of noise (B, latent); pixels in [0, 1]."""
-        return predicted(self.evaluated(), batch, self.spec, self.place)
-
-    def preview(self, data: object) -> dict[str, Tensor]:
-        return previews(self.evaluated(), self.net.latent, self.n_samples, data, self.place)
-
-    def report(self, data: object) -> dict[str, object]:
-        net, critic = self.evaluated(), self.net.critic.eval()
-        return {"figures": figures(net, critic, self.net.latent, self.n_samples, data, self.place)}
 
 
 def gradient_norms(critic: nn.Module, real: Tensor, fake: Tensor, t: Tensor) -> Tensor:
