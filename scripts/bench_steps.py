@@ -27,10 +27,11 @@ from dlrun.build import CONFIGS
 from dlrun.cli import plain
 from dlrun.clock import Clock
 from dlrun.console import Bar
-from dlrun.engine import Training, train_epoch
+from dlrun.engine import train_epoch
 from dlrun.run import Run
 from dlrun.session import Session
 from dlrun.signals import Signals
+from dlrun.training import Training
 
 BLOCK, WARM = 5, 2  # steps in a block; blocks before the clock counts
 BATCH = {"vae": 128, "wgan_gp": 64}

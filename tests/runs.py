@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+torch.set_num_threads(1)  # in all of its processes alike: sums of other numbers of threads are rounded otherwise
 CONFIGS = Path(__file__).parents[1] / "configs"
 SMALL = [  # a run of 2 epochs of 4 steps, the last of them with a smaller batch
     "data=mnist", "data.source.download=false", "data.val_fraction=0.2", "data.batch_size=16", "trainer.epochs=2",
@@ -91,7 +92,6 @@ def command(arguments: list[str], log: Path, slow: float = 0.0) -> None:
     """dl-run in a process of its own, its words in `log`. slow: seconds that every evaluation takes longer."""
     sys.argv, sys.stdout = ["dl-run", *arguments], open(log, "w", buffering=1)
     sys.stderr = sys.stdout
-    torch.set_num_threads(1)
     from dlrun.cli import main
     from dlrun.tasks.supervised import Supervised
 

@@ -281,7 +281,7 @@ def test_all_errors_are_reported_at_once(refused):
         ("data.source", "dlrun.data.readers.fetch"),
         ("data.source", "dlrun.data.readers.shutil.rmtree"),
         ("data.spec", "dlrun.spec.UserError"),
-        ("task", "dlrun.engine.Trainer"),
+        ("task", "dlrun.trainer.Trainer"),
         ("schedule", "dlrun.cli.main"),
         ("trainer", "dlrun.run.Run"),
     ],

@@ -24,12 +24,12 @@ from dlrun import checkpoint, schedules
 from dlrun.checkpoint import Checkpoints, load, save, snapshot
 from dlrun.clock import Clock
 from dlrun.console import number
-from dlrun.engine import Training, all_finite
 from dlrun.errors import CheckpointError, UserError
 from dlrun.run import Run
 from dlrun.seeds import Reseeder, generator, mix
 from dlrun.session import Session
 from dlrun.tally import Best, Means
+from dlrun.training import Training, all_finite
 from dlrun.update import Diverged, LossWatch, Update, clip_gradients
 
 CPU = torch.device("cpu")
@@ -679,6 +679,7 @@ def test_too_little_memory_is_told(error, said, config, tmp_path, monkeypatch):
         {"clock": {"step": 1}}, {"clock": 3}, {"clock": {"step": -1}, "add": True},
         {"clock": {"step": "4"}, "add": True}, {"clock": {"epochs": 1}, "add": True},
         {"means": []}, {"means": {"sums": 3}, "add": True}, {"rows": "x"}, {"rows": -1},
+        {"threads": 0}, {"threads": "2"},
         {"parts": 5}, {"parts": {"net": 3}, "add": True}, {"best": 4}, {"best": {"score": "x"}, "add": True},
     ],
 )  # fmt: skip

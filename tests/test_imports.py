@@ -36,11 +36,11 @@ MAY = {
     "dlrun.tasks.": BASICS | {"dlrun.seeds", "dlrun.place", "dlrun.plots", "dlrun.update", "dlrun.tasks."},
 }
 DOORS = ("dlrun.cli", "dlrun.explain", "dlrun.saved", "dlrun.after.data_config")
-ENGINE = ("dlrun.engine", "dlrun.checkpoint", "dlrun.run", "dlrun.console", "dlrun.folders")
+ENGINE = ("dlrun.engine", "dlrun.training", "dlrun.checkpoint", "dlrun.run", "dlrun.console", "dlrun.folders")
 LIGHT = [
     "cli", "explain", "build", "signatures", "spec", "types", "errors", "folders", "console", "clock", "schedules",
-    "saved", "after.cli", "after.listing", "after.show", "after.compare", "after.report", "after.page", "after.formats",
-    "after.evaluate", "after.predict", "after.completion", "after.data_cli", "after.data_config",
+    "saved", "limits", "after.cli", "after.listing", "after.show", "after.compare", "after.report", "after.page",
+    "after.formats", "after.evaluate", "after.predict", "after.completion", "after.data_cli", "after.data_config",
 ]  # fmt: skip
 HEAVY = {"torch", "matplotlib", "sklearn", "pandas", "PIL", "tensorboard", "tqdm", "pooch", "requests"}
 

@@ -93,6 +93,26 @@ def narrow(model, data_dir, *overrides):
         return compose(f"model={model}", f"data_dir={data_dir}", *small, "data=imdb", "data.length=9", "data.vocab=30")
 
 
+def test_a_run_keeps_its_number_of_threads(config, tmp_path, monkeypatch, capsys):
+    """Whatever the machine or the sweep it goes on in has: with two, sums are rounded otherwise."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    composed = config("model.hidden=[64]", "data.batch_size=10")
+    train(tmp_path / "a", composed)
+    train(tmp_path / "b", composed, signals={5: signal.SIGTERM})
+    shutil.copytree(tmp_path / "b", tmp_path / "c")
+    try:
+        torch.set_num_threads(2)
+        train(tmp_path / "b", composed, resumed=True)
+        assert torch.get_num_threads() == 1 and "threads: 1 as before, for the same bits" in capsys.readouterr().out
+        torch.set_num_threads(2)
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        train(tmp_path / "c", composed, resumed=True)
+        assert torch.get_num_threads() == 2 and "threads: 1 before, now 2 (OMP_NUM_THREADS)" in capsys.readouterr().out
+    finally:
+        torch.set_num_threads(1)
+    assert_same(tmp_path / "a", tmp_path / "b")
+
+
 # Stopped by a signal
 
 

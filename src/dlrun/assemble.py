@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 
 from dlrun.build import build
-from dlrun.engine import Trainer
 from dlrun.errors import UserError
 from dlrun.place import Place, choose_device, place
 from dlrun.seeds import mix
@@ -15,6 +14,7 @@ from dlrun.signatures import signature
 from dlrun.spec import Env, Spec
 from dlrun.tasks.base import Task
 from dlrun.trained import classifier
+from dlrun.trainer import Trainer
 from dlrun.update import Update, skip_compiler_import
 from dlrun.weights import start_from
 from dlrun.world import join

@@ -26,7 +26,7 @@ SECTIONS = {
     "task": Part("dlrun.tasks", "class"),
     "optimizer": Part("dlrun.optimizers", "function"),
     "schedule": Part("dlrun.schedules", "function"),
-    "trainer": Part("dlrun.engine", "class"),
+    "trainer": Part("dlrun.trainer", "class"),
 }
 SWEEP = Part("dlrun.sweep.settings", "class")  # read by the sweeper, not by a run
 VALUES = {"mode", "seed", "data_dir", "output_dir", "run_dir", "resume", "init"}

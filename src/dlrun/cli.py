@@ -27,6 +27,7 @@ from dlrun.build import CONFIGS, check, check_hydra, of_runner
 from dlrun.errors import UserError
 from dlrun.explain import explain
 from dlrun.folders import claim_folder, died_before, find_run, forget_start, new_folder, note_start, read_summary
+from dlrun.limits import nothing_to_do, number, reached
 from dlrun.saved import plain, read_config
 from dlrun.sweep.zips import is_zip, key_of
 from dlrun.usage import usage
@@ -221,15 +222,15 @@ def _resume(composed: DictConfig) -> float | None:
         )
     done = read_summary(folder)
     is_finished = done.get("status") == "finished"
-    if is_finished and (limit := _reached(config["trainer"], before.get("trainer"), done)):
-        raise _nothing_to_do(folder, done, limit)
+    if is_finished and (limit := reached(config["trainer"], before.get("trainer"), done)):
+        raise nothing_to_do(folder, done, limit)
     from dlrun.session import Session, write_config
 
     config["init"] = None  # its weights are in its checkpoint
     config["model"] |= dict.fromkeys(of_runner(config["model"]))
     session = Session(config, names)
-    if is_finished and _number(done, "steps") >= config["trainer"]["epochs"] * session.steps_per_epoch:
-        raise _nothing_to_do(folder, done, "epochs")  # max_steps was the end of the last epoch
+    if is_finished and number(done, "steps") >= config["trainer"]["epochs"] * session.steps_per_epoch:
+        raise nothing_to_do(folder, done, "epochs")  # max_steps was the end of the last epoch
     text = {"config": OmegaConf.to_yaml(saved)}
     return _finish(session, folder, resumed=True, on_lock=lambda: write_config(folder, text))
 
@@ -246,40 +247,6 @@ def _together(trainer: dict, expected: str) -> int:
     if started is not None:
         follow_launcher()
     return int(started or 1)
-
-
-def _reached(trainer: dict, before: object, done: dict) -> str | None:
-    """The limit that leaves a finished run nothing to do, if one does: the one that stopped it, as long as that was not
-    raised, comes first. Epochs that a limit cut short go on, so they do not count."""
-    by = done.get("stopped_by")
-    if by == "stop_at" and isinstance(before, dict) and trainer["stop_at"] == before.get("stop_at"):
-        return by
-    stopper = by if by in ("max_steps", "max_time", "patience", "stop_at") else "epochs"
-    reached = {
-        "epochs": _number(done, "epochs") if stopper == "epochs" else 0,
-        "max_steps": _number(done, "steps"),
-        "max_time": _number(done, "seconds") / 60,
-        "patience": _number(done, "waited"),
-    }
-    if isinstance(before, dict) and stopper in reached:
-        reached[stopper] = max(reached[stopper], _number(before, stopper))
-    limits = sorted(reached, key=lambda name: name != stopper)
-    return next((name for name in limits if trainer[name] is not None and trainer[name] <= reached[name]), None)
-
-
-def _number(of: dict, key: str) -> float:
-    """0 where it is missing: what is read from a folder may have been edited."""
-    value = of.get(key)
-    return value if isinstance(value, int | float) else 0
-
-
-def _nothing_to_do(folder: Path, done: dict, limit: str) -> UserError:
-    epochs = done.get("epochs", "?")
-    return UserError(
-        f"resume={folder}: the run in {folder} is finished, with {epochs} epoch{'' if epochs == 1 else 's'}\n"
-        f"  trainer.{limit} is reached\n"
-        f"  expected one that was stopped, or a higher limit: dl-run resume={folder} trainer.{limit}=<more>"
-    )
 
 
 def _finish(session: object, folder: Path, resumed: bool, on_lock: object = None) -> float | None:

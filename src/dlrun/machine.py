@@ -2,6 +2,7 @@
 
 import errno
 import math
+import os
 import re
 import resource
 import sys
@@ -18,6 +19,17 @@ from dlrun.errors import UserError
 
 def device_name(device: torch.device) -> str:
     return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+def keep_threads(before: int, device: torch.device) -> str | None:
+    """As many threads of the CPU as before: others would add up in another order. Gives what is to be said of it."""
+    now = torch.get_num_threads()
+    if device.type != "cpu" or now == before:
+        return None
+    if "OMP_NUM_THREADS" in os.environ:
+        return f"threads: {before} before, now {now} (OMP_NUM_THREADS), so the last bits of its numbers may differ"
+    torch.set_num_threads(before)
+    return f"threads: {before} as before, for the same bits (OMP_NUM_THREADS={now} sets others)"
 
 
 def peak_memory(device: torch.device) -> dict:

@@ -14,12 +14,13 @@ from dlrun.assemble import assemble
 from dlrun.checkpoint import load, way_on
 from dlrun.clock import Clock
 from dlrun.console import header, number, table
-from dlrun.engine import Outcome, Training, fit, make_best
+from dlrun.engine import Outcome, fit
 from dlrun.errors import CheckpointError, UserError
 from dlrun.folders import write_whole
-from dlrun.machine import device_name, peak_memory, within_memory, writing_to
+from dlrun.machine import device_name, keep_threads, peak_memory, within_memory, writing_to
 from dlrun.run import Run, Silent, git_commit
 from dlrun.signals import Interrupted, Signals
+from dlrun.training import Training, make_best
 from dlrun.update import Diverged
 from dlrun.world import Lost
 
@@ -77,6 +78,8 @@ class Session:
             state, why = run.checkpoints.load_last()
             training.restore(state)
             run.say(f"{why}\n  going on from the checkpoint before it" if why else f"resuming {run.folder}")
+            if about_threads := keep_threads(state["threads"], self.place.device):
+                run.say(about_threads)
         run.say(self.header(run.folder, clock))
         run.summarise("running")
         outcome = fit(training, self.data, signals)

@@ -65,9 +65,10 @@ class Slots:
         threads = settings.threads or (None if "OMP_NUM_THREADS" in os.environ else share)
         return cls(settings.jobs, threads, [found[i % len(found)] for i in range(settings.jobs)] if found else [])
 
-    def env(self, slot: int) -> dict[str, str]:
+    def env(self, slot: int, goes_on: bool = False) -> dict[str, str]:
+        """goes_on: a run that is resumed keeps its own number of threads."""
         env = dict(os.environ)
-        env |= {"OMP_NUM_THREADS": str(self.threads)} if self.threads else {}
+        env |= {"OMP_NUM_THREADS": str(self.threads)} if self.threads and not goes_on else {}
         return env | ({"CUDA_VISIBLE_DEVICES": self.gpus[slot]} if self.gpus else {})
 
 
@@ -179,7 +180,7 @@ class Runner:
         elif folder.exists():  # killed before its first checkpoint: there is nothing to go on from
             shutil.rmtree(folder)
         size = log.stat().st_size if log.exists() else 0
-        child = self.launch(self.command(job, goes_on), log, self.slots.env(slot))
+        child = self.launch(self.command(job, goes_on), log, self.slots.env(slot, goes_on))
         self.running.append(Running(job, slot, child, size))
         if self.received:  # while the process was being made
             child.send_signal(self.received[0])

@@ -1,0 +1,38 @@
+"""How to train: the keys of configs/trainer/, checked before anything runs."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dlrun.types import Count, Index, NonNegative, Positive, Rate
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """How to train; every key is in configs/trainer/default.yaml with its unit."""
+
+    epochs: Count
+    max_steps: Count | None
+    max_time: Positive | None
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    compile: bool
+    deterministic: bool
+    clip_value: Positive | None
+    clip_norm: Positive | None
+    clip_global_norm: Positive | None
+    ema: Rate
+    on_nan: Literal["stop", "skip"]
+    val_every: Count
+    monitor: str | None
+    test: Literal["best", "last"]
+    patience: Count | None
+    min_delta: NonNegative
+    stop_at: float | None
+    log_every: Index
+    histograms: bool
+    checkpoint_every_steps: Count | None
+    checkpoint_every_minutes: Positive
+    checkpoint_gap: NonNegative
+    processes: Count
+    max_restarts: Index
+    sync_norm: bool

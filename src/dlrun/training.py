@@ -1,0 +1,181 @@
+"""The state of a training that a checkpoint holds: saved, restored, and asked whether it is over."""
+
+import time
+
+import torch
+from torch import Tensor
+
+from dlrun.checkpoint import load, snapshot
+from dlrun.clock import Clock
+from dlrun.errors import CheckpointError, UserError, check_state, nearest
+from dlrun.run import Run
+from dlrun.tally import Best, Means
+from dlrun.tasks.base import Task
+from dlrun.trainer import Trainer
+from dlrun.update import Diverged
+
+WRONG = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)  # where a state is not one's own
+
+
+class Training:
+    """What one call of `fit` (engine.py) works on: the state that a checkpoint holds, and when to write one.
+
+    fitted: what the data learned from its train part, for those who use the weights later.
+    """
+
+    def __init__(self, task: Task, trainer: Trainer, run: Run, clock: Clock, fitted: dict) -> None:
+        self.task, self.trainer, self.run, self.clock, self.fitted = task, trainer, run, clock, fitted
+        self.world = task.place.world
+        self.means, self.best = Means(), make_best(task, trainer)
+        self.best_state: dict | None = None
+        self.best_is_new = False
+        self.saved_at = self.session_start = time.monotonic()
+        self.saved: tuple[int, ...] | None = None  # where the clock stood in the newest checkpoint
+        self.seconds_before = clock.seconds
+
+    def save(self) -> None:
+        """Checkpoint what is now, which the first process does. Snapshots are taken here; the disk is written in the
+        background.
+        """
+        if self.saved == self.clock.position or self.world.rank:
+            return
+        self.tick_seconds()
+        last = snapshot(
+            {
+                "parts": {name: part.state_dict() for name, part in self.task.parts.items()},
+                "clock": self.clock.state_dict(),
+                "means": self.means.state_dict(),
+                "best": self.best.state_dict() if self.best else None,
+                "rows": self.run.num_rows,
+                "data": self.fitted,
+                "threads": torch.get_num_threads(),
+            }
+        )
+        last["state_dict"] = last["parts"].get("net")
+        if not all_finite(last["parts"]):
+            raise Diverged(
+                f"the weights are not finite any more in epoch {self.clock.epoch + 1}, step {self.clock.step}\n"
+                "  expected finite weights; the checkpoint before this one is kept\n"
+                "  try a lower optimizer.lr or trainer.clip_global_norm=1"
+            )
+        self.run.sync()
+        self.run.checkpoints.write(last, self.best_state if self.best_is_new else None)
+        self.best_is_new, self.saved_at, self.saved = False, time.monotonic(), self.clock.position
+
+    def is_due(self) -> bool:
+        every = self.trainer.checkpoint_every_steps
+        old = time.monotonic() - self.saved_at >= 60 * self.trainer.checkpoint_every_minutes
+        return old or bool(every) and self.clock.step % every == 0
+
+    def tick_seconds(self) -> None:
+        self.clock.seconds = self.seconds_before + time.monotonic() - self.session_start
+
+    def restore(self, state: dict) -> None:
+        """Everything as it was when `state` was saved, what was logged since then forgotten."""
+        if not isinstance(state.get("parts"), dict):
+            raise self._wrong(ValueError("it holds no parts"))
+        if state["parts"].keys() != self.task.parts.keys():
+            raise CheckpointError(f"the checkpoint holds {sorted(state['parts'])}, expected {sorted(self.task.parts)}")
+        for name, part in self.task.parts.items():
+            try:
+                part.load_state_dict(state["parts"][name])
+            except WRONG as error:
+                raise CheckpointError(
+                    f"the checkpoint's {name!r} is not what the config in {self.run.folder / '.hydra'} makes: {error}\n"
+                    "  expected the config that the run was started with\n"
+                    f"  for another, start a new run from its weights: init={self.run.folder}"
+                ) from None
+        try:
+            self.clock.load_state_dict(state["clock"])
+            device = self.task.place.device
+            pending = [[{k: v.to(device) for k, v in metrics.items()}, n] for metrics, n in state["means"]["pending"]]
+            self.means.load_state_dict({**state["means"], "pending": pending})
+            if self.best and state["best"]:
+                self.best.load_state_dict(state["best"])
+            counts = {name: state[name] for name in ("rows", "threads")}
+            check_state(counts, dict.fromkeys(counts, int))
+            if state["rows"] < 0 or state["threads"] < 1:
+                raise ValueError(f"rows: {state['rows']}, threads: {state['threads']}: they are counts")
+        except WRONG as error:
+            raise self._wrong(error) from None
+        self.seconds_before = self.clock.seconds
+        if self.best and state["best"]:
+            self._check_best()
+        self.run.go_back(state["rows"], self.clock.time, is_mid_epoch=self.clock.batch > 0)
+
+    def _wrong(self, error: Exception) -> CheckpointError:
+        return CheckpointError(
+            f"the checkpoint in {self.run.checkpoints.folder} is whole, but not what a run writes: {error}\n"
+            "  expected one that dl-run wrote and nobody changed: start the run again"
+        )
+
+    def _check_best(self) -> None:
+        """The best checkpoint may be newer than the last (a kill between the two), or gone."""
+        if self.best.score is None and not (self.run.checkpoints.folder / "best.ckpt").exists():
+            return
+        try:
+            best = Best(self.best.metric, "max", 0.0)
+            try:
+                best.load_state_dict(load(self.run.checkpoints.folder / "best.ckpt").get("best"))
+            except ValueError as error:
+                raise self._wrong(error) from None
+            self.best.score, self.best.epoch, self.best.step = best.score, best.epoch, best.step
+        except CheckpointError as error:
+            self.run.say(
+                f"{error}\n  the best epoch's weights are lost: the best of the epochs to come is kept instead"
+            )
+            self.best.score = None
+
+    def settle(self) -> None:
+        """Running statistics, which each process took of its own part of the batches, as the first has them."""
+        averages = [update.average for update in self.task.named_updates().values() if update.average is not None]
+        for net in (self.task.net, *averages):
+            self.world.follow_first(net.buffers())
+
+    def is_validated(self, limit: str | None) -> bool:
+        """Whether the epoch under way is one whose end is validated: every `val_every`th, and the last."""
+        epoch = self.clock.epoch + 1
+        return bool(limit) or epoch % self.trainer.val_every == 0 or epoch == self.trainer.epochs
+
+    def spent(self) -> str | None:
+        """Which limit the run has reached, if any."""
+        if self.trainer.max_steps and self.clock.step >= self.trainer.max_steps:
+            return "max_steps"
+        if self.trainer.max_time:
+            self.tick_seconds()
+            (is_over,) = self.world.agree(self.clock.seconds >= 60 * self.trainer.max_time)
+            return "max_time" if is_over else None
+        return None
+
+    def over(self) -> str | None:
+        """Why no epoch is to be started, or gone on with, if there is a reason."""
+        if self.clock.epoch >= self.trainer.epochs:
+            return "finished"
+        if self.clock.batch:  # in mid-epoch, as runs are that stopped at a limit: their last row is written again
+            return None
+        if self.best and self.trainer.patience and self.best.waited >= self.trainer.patience:
+            return "patience"
+        if self.best and self.best.reaches(self.trainer.stop_at):
+            return "stop_at"
+        return self.spent()
+
+
+def make_best(task: Task, trainer: Trainer) -> Best | None:
+    """By the task's goal, or by trainer.monitor. Raises UserError where the task does not measure that."""
+    name = trainer.monitor.removeprefix("val/") if trainer.monitor else task.goal
+    if name is None:
+        for key, value in (("patience", trainer.patience), ("stop_at", trainer.stop_at)):
+            if value is not None:
+                raise UserError(f"trainer.{key}={value}: this task has no goal, so name one with trainer.monitor")
+        return None
+    if name not in task.scores:
+        near, known = nearest(name, task.scores), ", ".join(f"val/{each}" for each in task.scores)
+        raise UserError(f"trainer.monitor={trainer.monitor} is not measured here{near}\n  expected one of: {known}")
+    return Best(name, task.scores[name], trainer.min_delta)
+
+
+def all_finite(state: object) -> bool:
+    if isinstance(state, Tensor):
+        return not state.is_floating_point() or bool(torch.isfinite(state).all())
+    values = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return all(all_finite(value) for value in values)
