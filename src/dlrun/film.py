@@ -43,6 +43,8 @@ def pixels(path: Path) -> np.ndarray:
 
 def assemble(folder: Path, plots: Path) -> dict[str, Path]:
     """<name>_strip.png and <name>.gif in `plots`, of each picture that `folder` has of two epochs; gives the strips."""
+    from PIL import Image
+
     strips = {}
     by_name: dict[str, list[Path]] = {}
     for path in kept(folder):
@@ -53,7 +55,8 @@ def assemble(folder: Path, plots: Path) -> dict[str, Path]:
             plots.mkdir(exist_ok=True)
             strips[name] = plots / f"{name}_strip.png"
             _strip(chosen).save(strips[name])
-            _film(chosen, plots / f"{name}.gif")
+            frames = [Image.fromarray(pixels(path)) for path in chosen]
+            write_gif(plots / f"{name}.gif", frames, [150] * (len(frames) - 1) + [1500])
     return strips
 
 
@@ -76,12 +79,9 @@ def _strip(paths: list[Path]) -> object:
     return sheet
 
 
-def _film(paths: list[Path], to: Path) -> None:
+def write_gif(path: Path, frames: list, milliseconds: int | list[int]) -> None:
+    """Pillow's pictures as an animation without end, each shown so long."""
     from PIL import Image
 
-    frames = []
-    for path in paths:
-        with Image.open(path) as frame:
-            frames.append(frame.convert("RGB").quantize(256, dither=Image.Dither.NONE))
-    shown = [150] * (len(frames) - 1) + [1500]  # milliseconds
-    frames[0].save(to, save_all=True, append_images=frames[1:], duration=shown, loop=0)
+    first, *others = [frame.quantize(256, dither=Image.Dither.NONE) for frame in frames]
+    first.save(path, save_all=True, append_images=others, duration=milliseconds, loop=0)

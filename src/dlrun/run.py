@@ -141,9 +141,8 @@ class Run:
 
         (self.folder / "plots").mkdir(exist_ok=True)
         pictures = [Image.fromarray(frame) for frame in frames]
-        first, *others = [picture.reduce(2) if picture.width > 400 else picture for picture in pictures]
-        path = self.folder / "plots" / f"{name}.gif"
-        first.save(path, save_all=True, append_images=others, duration=round(1000 / rate), loop=0)
+        pictures = [picture.reduce(2) if picture.width > 400 else picture for picture in pictures]
+        film.write_gif(self.folder / "plots" / f"{name}.gif", pictures, round(1000 / rate))
 
     def keep(self, report: dict, time: int) -> dict:
         """Draws and writes what a report has for the folder; gives the rest, which is for the summary.
