@@ -509,6 +509,14 @@ def test_resume_of_a_run_in_use(refused, finished):
     assert text.startswith(f"{finished} is in use: another process trains this run\n  wait for it, or stop it")
 
 
+def test_a_run_goes_on_with_as_many_processes(refused, finished, monkeypatch):
+    monkeypatch.setattr("dlrun.launch.follow_launcher", lambda: None)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    text = refused(f"resume={finished}", "trainer.epochs=99")
+    assert "torchrun started 2 processes, it had one\n  expected as many as it was started with" in text
+
+
 def test_letters_that_changed_places_are_the_likeliest_slip(refused):
     assert "there is no key 'modle'; did you mean 'model'?" in refused("modle=mlp")
 

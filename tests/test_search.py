@@ -12,7 +12,7 @@ from dlrun.build import CONFIGS
 from dlrun.errors import UserError
 from dlrun.sweep.axes import Axis, grid
 from dlrun.sweep.opening import begun, reopened
-from dlrun.sweep.search import Optuna
+from dlrun.sweep.search import Optuna, published
 from dlrun.sweep.settings import Search
 from dlrun.sweep.zips import is_zip
 from hydra_plugins.dlrun_sweeper._space import read_axes
@@ -221,6 +221,40 @@ def test_several_goals_in_a_database(tmp_path):
     assert [t.state.name for t in study.trials] == ["COMPLETE"] * 4
     found = {job["trial"]: job["values"] for job in state(tmp_path / "a")["jobs"]}
     assert {t.number: t.values for t in study.trials} == {n: [-v["val/loss"], v["val/acc"]] for n, v in found.items()}
+
+
+def test_two_machines_share_a_database(tmp_path):
+    """As many trials in all as there are to be, each once; one that a kill left goes to its own folder."""
+    import optuna
+
+    url, points = f"sqlite:///{tmp_path / 'x.db'}", []
+    command = {"command": [], "flags": [], "arguments": [], "configs": ""}
+    files = {"multirun.yaml": "", "base": {}}
+    chosen = settings(trials=9, storage=url, sampler="random")
+    with begun(tmp_path / "a", chosen, command, [], files) as a:
+        mine = Optuna(chosen, [LOG], 3)
+        mine.open(a)
+        name, facts = published(url, "sweep.join")
+        assert name == a.facts["study"] and facts["total"] == 9
+        theirs = settings(trials=9, storage=url, sampler="random", join=name)
+        with begun(tmp_path / "b", theirs, {**command, "study": name}, [], files) as b:
+            other = Optuna(theirs, [LOG], 3)
+            other.open(b)
+            for plan, state in [(mine, a), (other, b)] * 2 + [(other, b)]:
+                points.append(plan.more(state).overrides)
+            left = other.more(b)
+            b.jobs.remove(left)  # killed before it was saved
+            for plan, state in [(mine, a), (other, b), (mine, a), (other, b)]:
+                points += [job.overrides] if (job := plan.more(state)) else []
+            assert mine.more(a) is None and other.more(b) is None
+            assert left.overrides in points and len(set(map(str, points))) == len(points) == 9
+            assert (a.total, b.total) == (len(a.jobs), len(b.jobs)) and len(a.jobs) + len(b.jobs) == 9
+            study = optuna.load_study(study_name=name, storage=url)
+            assert sorted(job.trial for job in a.jobs + b.jobs) == [t.number for t in study.trials]
+    command["configs"] = "others"
+    with begun(tmp_path / "c", theirs, {**command, "study": name}, [], files) as c:
+        with pytest.raises(UserError, match="the configs here are not those that it was started with"):
+            Optuna(theirs, [LOG], 3).open(c)
 
 
 def test_failed_jobs_are_repeated_and_trials_added(tmp_path):

@@ -48,7 +48,7 @@ def test_a_sweep_that_is_over_does_nothing_more(dl_run, refused_sweep, monkeypat
     before = {path: path.stat().st_mtime for path in folder.glob("logs/*")}
     for words in (["data=moons", "sweep.resume=last", "seed=-1,-2", "sweep.jobs=1"],):
         code, out, err = dl_run("-m", *words)
-        assert code == 1 and f"sweep of 2 jobs in {folder.relative_to(base)}, going on" in out, err
+        assert code == 1 and f"going on with a sweep of 2 jobs in {folder.relative_to(base)}" in out, err
         assert "job 1 refused: dl-run: seed=-2: expected an integer >= 0" in out
     monkeypatch.chdir("/")
     assert dl_run("-m", f"sweep.resume='{folder}'")[0] == 1

@@ -89,14 +89,6 @@ def test_what_cannot_be_trained_together():
         check_together(trainer, CPU, Env(obs=(4,), actions=2))
 
 
-def test_a_run_goes_on_with_as_many_processes(tmp_path):
-    run = tmp_path / "run"
-    assert start(run, "data=digits", "trainer.epochs=1", f"run_dir={run}").wait() == 0
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "dlrun"]
-    done = subprocess.run([*torchrun, f"resume={run}", "trainer.epochs=2"], capture_output=True, text=True, check=False)
-    assert done.returncode and "torchrun started 2 processes, it had one\n  expected as many" in done.stderr
-
-
 def test_an_error_is_told(tmp_path):
     process = start(tmp_path / "run", *TWO, "data=mnist", "data_dir=/nowhere", "data.source.download=false")
     assert process.wait() == 2

@@ -90,8 +90,8 @@ class JobSweeper(Sweeper):
         with opened as state:
             with state.alone():
                 plan.open(state)
-            how = ", going on" if settings.resume else ", joined" if settings.join else ""
-            screen.say(f"sweep of {state.total} jobs in {state.folder}{how}")
+            how = "going on with a " if settings.resume else "joining a " if settings.join else ""
+            screen.say(f"{how}sweep of {state.facts['total']} jobs in {state.folder}")
             timeout = 60 * settings.job_timeout if settings.job_timeout else float("inf")
             stays = not settings.join
             launch = process.start if is_here else Cluster(launcher, state.folder).start
