@@ -5,13 +5,13 @@ The mask lies behind its picture as one more channel, so that what moves pixels 
 data ignores nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dlrun.data.pixels import Pixels
+from dlrun.data.images import Images
 from dlrun.data.readers import Arrays
 from dlrun.data.resident import Resident, split_rows
 from dlrun.errors import DataError, UserError
@@ -19,7 +19,7 @@ from dlrun.spec import Mask
 from dlrun.types import Augmentation, Count, Fraction, Index, Positive, Reader
 
 
-class Masks:
+class Masks(Images):
     """A data set of pictures and masks; nothing is read before `load`.
 
     mean, std: per channel (or one for all), of pixels in [0, 1].
@@ -44,11 +44,10 @@ class Masks:
                 f"data.spec.ignore={spec.ignore}: expected a number from {spec.classes} to 255, which no class has, "
                 "or null where every pixel counts"
             )
-        self.pixels = Pixels(spec.shape, mean, std, augment)
-        self.spec, self.batch_size, self.eval_batch_size = spec, batch_size, eval_batch_size
-        self.source: Callable[[], Arrays] = source
-        self.split = val_fraction, folds, fold
-        self.mean, self.std = mean, std
+        super().__init__(
+            spec=spec, source=source, batch_size=batch_size, eval_batch_size=eval_batch_size, val_fraction=val_fraction,
+            folds=folds, fold=fold, mean=mean, std=std, augment=augment,
+        )  # fmt: skip
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Read the data and put it on the device. Raises DataError where it is not what the spec says."""
@@ -64,32 +63,12 @@ class Masks:
         stored = y if self.spec.ignore is None else y - np.uint8(self.spec.ignore)  # bytes wrap around
         return np.concatenate((x, stored[:, None]), 1)
 
-    def fitted(self) -> dict:
-        """What it learned from the train part: nothing, mean and std are given."""
-        return {}
-
-    def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
-        """Ready to encode, without reading any data."""
-        self.device = device
-        self.pixels.to(device, channels_last)
-
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Pictures as they are stored, uint8 (B, C, H, W), as the network takes them."""
-        return self.pixels(pixels.to(self.device), None)
-
-    def size(self, split: str) -> int:
-        return self.resident.size(split)
-
     def describe(self) -> str:
         return f"{self.resident.describe()}, masks among them"
 
     def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """(x, y): x float (B, C, H, W), normalised; y int64 (B, H, W). Train: in the epoch's order from `first` on."""
-        if split == "train":
-            found = self.resident.train(self.batch_size, seed, epoch, first)
-        else:
-            found = self.resident.evaluate(split, self.eval_batch_size)
-        for both, _ in found:
+        for both, _ in super().batches(split, seed, epoch, first):
             stored = both[:, -1].long()
             y = stored if self.spec.ignore is None else (stored + self.spec.ignore) % 256
             yield both[:, :-1].contiguous(memory_format=self.pixels.layout), y
