@@ -12,8 +12,9 @@ from dlrun.build import CONFIGS
 from dlrun.errors import UserError
 from dlrun.sweep.axes import Axis, grid
 from dlrun.sweep.opening import begun, reopened
-from dlrun.sweep.search import Optuna, published
+from dlrun.sweep.search import Optuna
 from dlrun.sweep.settings import Search
+from dlrun.sweep.study import published
 from dlrun.sweep.zips import is_zip
 from hydra_plugins.dlrun_sweeper._space import read_axes
 
@@ -270,6 +271,14 @@ def test_failed_jobs_are_repeated_and_trials_added(tmp_path):
     assert len(trials(tmp_path / "a")) == 9, "7 and the two that failed"
 
 
+def test_a_goal_that_only_the_sweep_knows(tmp_path):
+    """With a direction it may be any number of the rows; a job that finished without it says that there is none."""
+    process = start(tmp_path / "a", 4, 1, goal="val/los", direction="min", sampler="random")
+    assert process.wait(timeout=300) == 1 and not left_running(tmp_path / "a")
+    said = (tmp_path / "a.log").read_text()
+    assert "sweep.goal=val/los: job 0 finished without measuring it; did you mean 'val/loss'?\n  expected" in said
+
+
 def test_a_goal_that_nobody_measures(tmp_path):
     """Only the first job can say: the sweep ends there, and its job with it."""
     process = start(tmp_path / "a", 4, 1, goal="val/f1", seconds=1.0, sampler="random")
@@ -283,7 +292,8 @@ def test_the_hopeless_are_told_by_their_epochs(tmp_path, pruner):
     """Ten jobs whose curves never cross: the better ones stay, the worse go, and the best is never among those."""
     chosen = settings(trials=10, sampler="qmc", pruner=pruner, pruner_startup=2, percentile=40.0, reduction=2)
     files = {"multirun.yaml": "", "base": {}}
-    with begun(tmp_path, chosen, {"command": [], "flags": [], "arguments": [], "configs": ""}, [], files) as now:
+    command = {"command": [], "flags": [], "arguments": [], "configs": "", "study": "as hyperband draws by its name"}
+    with begun(tmp_path, chosen, command, [], files) as now:
         plan, stopped = Optuna(chosen, [LINE], 16), {}
         plan.open(now)
         while (job := plan.more(now)) is not None:

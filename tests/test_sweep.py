@@ -138,6 +138,15 @@ def test_a_signal_stops_the_sweep_with_the_current_job_saved(tmp_path, number):
         (["run_dir=here"], "run_dir=... in a sweep: each job has a folder of its own\n  expected output_dir=..."),
         (["output_dir=taken"], "output_dir=taken: "),
         (["trainer.epochs=interval(1,5)"], "does not support sweep type"),
+        (
+            [
+                "sweep=mlp",
+                "p=zip(optimizer.lr=[0.1,0.01],model.dropout=[0.1,0.2])",
+                "sweep.sampler=cmaes",
+                "model.hidden=[8]",
+            ],
+            "p=zip(optimizer.lr=[0.1,0.01],model.dropout=[0.1,0.2]): sweep.sampler=cmaes takes numbers",
+        ),
         (["model.hidden=[1"], "cannot read the value in 'model.hidden=[1'"),
     ],
 )

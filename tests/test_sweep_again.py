@@ -1,15 +1,21 @@
 """Going on with a sweep, what a sweep refuses, room for jobs, and the table at the terminal."""
 
+import errno
+import json
 import os
 import re
 import subprocess
 import sys
+from argparse import Namespace
 
 import pytest
 from test_sweep import COMMAND, sweep
 
 from dlrun.errors import UserError
-from dlrun.sweep.state import load_state
+from dlrun.sweep.report import Report
+from dlrun.sweep.screen import cut, picture
+from dlrun.sweep.state import Job, State, load_state
+from dlrun.sweep.workers import at_work
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +114,66 @@ def test_a_sweep_whose_configs_changed(dl_run, refused_sweep):
     "text", ["", "{", "[]", '{"format": 2}', '{"format": 1, "jobs": [{"number": 1}]}', '{"format": 1, "jobs": 3}']
 )
 def test_a_state_that_is_damaged(tmp_path, text):
+    damaged(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"command": [3]}, {"goals": ["x"]}, {"goals": [["val/acc", "up"]]}, {"total": -1}, {"elsewhere": 9},
+        {"values": None}, {"values": {"val/acc": "x"}}, {"seconds": "x"}, {"overrides": "abc"}, {"trial": []},
+        {"pid": "1"},
+    ],
+)  # fmt: skip
+def test_a_state_of_other_content(tmp_path, change):
+    command = {"command": [], "flags": [], "arguments": [], "configs": ""}
+    State.new(tmp_path, command, [Job(0, ["seed=0"])], 1, []).save()
+    state = json.loads((tmp_path / "sweep.json").read_text())
+    target = state if change.keys() & state.keys() else state["jobs"][0]
+    target |= change
+    damaged(tmp_path, json.dumps(state))
+
+
+def damaged(tmp_path, text):
     (tmp_path / "sweep.json").write_text(text)
     with pytest.raises(UserError) as error:
         load_state(tmp_path)
     assert str(error.value).startswith(f"{tmp_path / 'sweep.json'} is damaged: ")
     assert "restore it (the jobs' folders and results.csv are untouched)" in str(error.value)
+
+
+def test_a_full_disk_is_told_and_a_report_ends_nothing(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    command = {"command": [], "flags": [], "arguments": [], "configs": ""}
+    state = State.new(tmp_path, command, [Job(0, ["seed=0"])], 1, [])
+    state.save()
+    monkeypatch.setattr("dlrun.sweep.state.write_whole", full)
+    with pytest.raises(
+        UserError, match="cannot write to the sweep's folder .*: No space left on device\n  expected a disk"
+    ):
+        with state.alone():
+            state.jobs[0].status = "running"
+    monkeypatch.setattr("dlrun.sweep.report.write_whole", full)
+    report = Report(state)
+    report.write()
+    assert report.problem.startswith("the report could not be written: No space left on device")
+    (tmp_path / ".workers").touch()
+    with pytest.raises(UserError, match="cannot write to the sweep's folder"), at_work(tmp_path):
+        pass
+
+
+def test_the_live_table_fits(tmp_path):
+    """Into a low and narrow terminal: what jobs have in common is left out, and what is cut says so."""
+    command = {"command": [], "flags": [], "arguments": [], "configs": ""}
+    jobs = [Job(i, ["model=linear", f"seed={i}"], "running" if i < 7 else "waiting") for i in range(12)]
+    state = State.new(tmp_path, command, jobs, 12, [])
+    running = [Namespace(job=job, started=0.0) for job in jobs[:5]]
+    lines = picture(state, running, None, [], 3.0, room=3)
+    assert lines[0] == "sweep  0 of 12 done, 7 running (2 elsewhere), 5 waiting; 0:03" and len(lines) == 5
+    assert lines[1].endswith("  seed=0") and "linear" not in lines[1] and lines[4] == "  and 2 more"
+    assert cut("trainer.epochs=3000", 15) == "trainer.epoc..." and cut("seed=1", 15) == "seed=1"
 
 
 def test_two_resumers_at_once(dl_run, refused_sweep):

@@ -98,7 +98,8 @@ def test_what_a_job_does_is_its_own_result(tmp_path):
     assert "job 1 refused (exit code 2)\n  something before\n  dl-run: x=0: expected another\n    expected this" in said
     assert "job 5 timeout (exit code 143)\n  hanging\n" in said and "job 6 timeout (exit code -9)\n  hanging\n" in said
     again = said[said.index("\njob 1 refused: dl-run: x=0: expected another\njob 2 failed: ") :]
-    assert "\njob 3 failed: RuntimeError: a bug\njob 4 exit -6: (it said nothing)\njob 5 timeout: hanging\n" in again
+    assert "\njob 3 failed: RuntimeError: a bug\njob 4 exit -6: (it said nothing)\n" in again
+    assert "\njob 5 timeout: longer than sweep.job_timeout; it said last: hanging\n" in again
     assert f"repeat those that failed: dl-run -m sweep.resume={folder} sweep.retry=failed" in again
     found = json.loads((folder / "results.json").read_text())
     assert [job["status"] for job in found["jobs"]] == words and found["jobs"][3]["error"] == "RuntimeError: a bug"
@@ -126,6 +127,19 @@ def test_stopped_and_resumed(tmp_path):
     assert start(tmp_path / "a", 4, 2, epochs=20, seconds=0.0).wait(timeout=300) == 0
     assert [(job[2], len(job[4])) for job in results(tmp_path / "a")] == [("finished", 20)] * 4
     assert (tmp_path / "a.log").read_text().count(" goes on\n") == 2
+
+
+def test_a_hang_does_not_hold_the_sweep(tmp_path):
+    """Asked to stop, it waits for its jobs, and not for ever."""
+    process = start(tmp_path / "a", 2, 1, do={"0": "stubborn"})
+    deadline = time.monotonic() + 120
+    while "hanging" not in "".join(p.read_text() for p in tmp_path.glob("a/*/*_sweep/logs/0.log")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 0 and not left_running(tmp_path / "a")
+    assert [job["status"] for job in state(tmp_path / "a")["jobs"]] == ["stopped", "waiting"]
+    assert "stopping: what runs is to save and end within" in (tmp_path / "a.log").read_text()
 
 
 @pytest.mark.parametrize("search", [{}, {"sampler": "random"}])

@@ -15,7 +15,6 @@ import hydra._internal.hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -29,7 +28,7 @@ from dlrun.explain import explain
 from dlrun.folders import claim_folder, died_before, find_run, forget_start, new_folder, note_start, read_summary
 from dlrun.limits import nothing_to_do, number, reached
 from dlrun.saved import plain, read_config
-from dlrun.sweep.zips import is_zip, key_of
+from dlrun.sweep.zips import is_zip, key_of, quoted
 from dlrun.usage import usage
 
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
@@ -134,7 +133,7 @@ def reopened(again: str, overrides: list[str]) -> list[str]:
     )
     key = key_of(again)
     found, command = reopen(key, which, bases[-1] if bases else "outputs", overrides)
-    return [f"{key}={QuotedString(found, Quote.double).with_quotes()}", *command]
+    return [f"{key}={quoted(found)}", *command]
 
 
 def _refuse_flags(message: str) -> NoReturn:

@@ -24,19 +24,24 @@ class Command:
 
     words: list[str]
     log: Path
-    stop: Path
+    attempt: str
 
     def __call__(self) -> int:
-        if self.stop.exists():
-            return 128 + signal.SIGTERM
-        child = process.start(self.words, self.log, dict(os.environ))
-        asked = False
-        while (code := child.poll()) is None:
-            if not asked and (asked := self.stop.exists()):
-                child.terminate()
-            time.sleep(EVERY)
-        process.kill(child.pid)  # what it left behind
-        return code
+        runs, stop = running_file(self.log, self.attempt), stop_file(self.log, self.attempt)
+        runs.touch()  # before the look at the other: who asks it to stop looks at this one afterwards
+        try:
+            if stop.exists():
+                return 128 + signal.SIGTERM
+            child = process.start(self.words, self.log, dict(os.environ))
+            asked = False
+            while (code := child.poll()) is None:
+                if not asked and (asked := stop.exists()):
+                    child.terminate()
+                time.sleep(EVERY)
+            child.kill()  # what it left behind
+            return code
+        finally:
+            runs.unlink(missing_ok=True)
 
 
 class Submitted:
@@ -44,8 +49,11 @@ class Submitted:
 
     pid = None
 
-    def __init__(self, job: object, stop: Path) -> None:
-        self.job, self.stop, self.looked, self.code = job, stop, 0.0, None
+    def __init__(self, job: object, log: Path, attempt: str) -> None:
+        self.job, self.log, self.attempt, self.looked, self.code = job, log, attempt, 0.0, None
+
+    def has_begun(self) -> bool:
+        return running_file(self.log, self.attempt).exists()
 
     def poll(self) -> int | None:
         """Its exit code, None while it waits or runs. What the cluster ended counts as stopped: it can go on."""
@@ -64,7 +72,7 @@ class Submitted:
             return 128 + signal.SIGTERM
 
     def send_signal(self, number: int) -> None:
-        self.stop.touch()
+        stop_file(self.log, self.attempt).touch()
         if self.job.state == "PENDING":
             self.kill()
 
@@ -102,7 +110,23 @@ class Cluster:
 
     def start(self, words: list[str], log: Path, env: dict[str, str]) -> Submitted:
         """As process.start, but for env: the cluster has its own."""
-        stop = log.with_suffix(".stop")
-        stop.unlink(missing_ok=True)
         log.parent.mkdir(exist_ok=True)
-        return Submitted(self.executor.submit(Command(words, log.resolve(), stop.resolve())), stop)
+        attempt = f"{log.stem}.{time.time_ns()}"
+        return Submitted(self.executor.submit(Command(words, log.resolve(), attempt)), log, attempt)
+
+
+def stop_file(log: Path, attempt: str) -> Path:
+    return log.with_name(f"{attempt}.stop")
+
+
+def running_file(log: Path, attempt: str) -> Path:
+    return log.with_name(f"{attempt}.running")
+
+
+def end(log: Path, attempt: str, patience: float) -> bool:
+    """Ask a job that a sweep left on the cluster to end, now or when its turn comes; whether it has."""
+    stop_file(log, attempt).touch()
+    deadline = time.monotonic() + patience
+    while running_file(log, attempt).exists() and time.monotonic() < deadline:
+        time.sleep(EVERY)
+    return not running_file(log, attempt).exists()

@@ -24,7 +24,7 @@ def reopen(key: str, which: str, output_dir: str, overrides: list[str]) -> tuple
     Raises UserError where there is no such sweep, or where an override is not one of the sweep's and no such change.
     """
     if is_url(which):
-        from dlrun.sweep.search import published
+        from dlrun.sweep.study import published
 
         found, facts = published(which, key)
         facts["command"] = [*(o for o in facts["command"] if key_of(o) != "sweep.storage"), f"sweep.storage='{which}'"]

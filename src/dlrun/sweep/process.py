@@ -16,6 +16,11 @@ GRACE = 30.0  # seconds for a job to write its checkpoint when it is asked to st
 class Session(subprocess.Popen):
     """A process that leads a session of its own: what it has started is killed with it."""
 
+    attempt = None  # it is no cluster's
+
+    def has_begun(self) -> bool:
+        return True
+
     def kill(self) -> None:
         kill(self.pid)
 

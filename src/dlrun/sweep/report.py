@@ -27,6 +27,7 @@ class Report:
     def __init__(self, state: State) -> None:
         self.state = state
         self.written = time.monotonic()
+        self.problem: str | None = None  # why it could not be written
         self.curves: dict[int, list[dict]] = {}  # of jobs that have ended
 
     @property
@@ -34,7 +35,16 @@ class Report:
         return goals(self.state)
 
     def write(self, at_once: bool = False) -> None:
-        """All files, the page no more often than PAGE_EVERY unless at_once."""
+        """All files, the page no more often than PAGE_EVERY unless at_once. One that cannot be written ends nothing."""
+        self.problem = None
+        try:
+            self._write(at_once)
+        except OSError as error:
+            self.problem = (
+                f"the report could not be written: {error.strerror}; the jobs and their runs are not concerned"
+            )
+
+    def _write(self, at_once: bool) -> None:
         state, folder = self.state, self.state.folder
         names = value_names(state.jobs)
         write_whole(folder / "results.csv", as_csv(state.jobs, names))
@@ -198,8 +208,12 @@ def closing(state: State, stopped: int) -> str:
         values = ", ".join(f"{name} {number(job.values[name])}" for name, _ in goals(state))
         parts.append(f"best: job {job.number}, {values}\n  {command_line(job)}")
     left = state.total - sum(job.status not in OPEN for job in jobs)
-    if stopped or left:
-        parts.append(f"{left} jobs are left; go on with: dl-run -m sweep.resume={shlex.quote(str(folder))}")
+    others = sum(job.status == "running" and job.worker != state.worker for job in jobs)
+    if others and not stopped:
+        parts.append(f"{others} of {left} that are left {'is' if others == 1 else 'are'} under way elsewhere")
+    elif stopped or left:
+        what = f"{left} job{' is' if left == 1 else 's are'} left"
+        parts.append(f"{what}; go on with: dl-run -m sweep.resume={shlex.quote(str(folder))}")
     elif any(job.has_failed for job in jobs):
         parts.append(f"repeat those that failed: dl-run -m sweep.resume={shlex.quote(str(folder))} sweep.retry=failed")
     return "\n" + "\n\n".join([*parts, f"{folder / 'results.csv'}\n{folder / 'report.html'}"])

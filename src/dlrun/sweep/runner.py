@@ -9,18 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dlrun.console import number
 from dlrun.errors import UserError
-from dlrun.folders import read_summary
 from dlrun.sweep import process
+from dlrun.sweep.outcomes import check_goals, has_checkpoint, recover, settle, summed_up, why
 from dlrun.sweep.report import Report, best_jobs, goals
-from dlrun.sweep.rows import best_so_far, epoch_rows, kept_value
 from dlrun.sweep.screen import Screen
-from dlrun.sweep.state import DONE, OPEN, Job, State
-from dlrun.sweep.workers import is_at_work, is_here
+from dlrun.sweep.state import DONE, Job, State
 
 LOOK = 2.0  # seconds between two looks at what others leave to do
-EXIT_WORDS = {1: "failed", 2: "refused", 130: "stopped", 143: "stopped", -2: "stopped", -15: "stopped", -9: "killed"}
 
 
 class Plan:
@@ -80,6 +76,7 @@ class Running:
     slot: int
     child: object  # process.Session or cluster.Submitted
     log_start: int
+    has_begun: bool = False  # a cluster's may wait before that
     started: float = field(default_factory=time.monotonic)
     asked: str | None = None
     deadline: float = float("inf")
@@ -113,13 +110,17 @@ class Runner:
 
     def run(self) -> int:
         """Until all jobs are done or a signal stops the sweep: its number, else 0."""
-        before = {n: signal.signal(n, self._stop) for n in (signal.SIGINT, signal.SIGTERM)}
+        told, before = False, {n: signal.signal(n, self._stop) for n in (signal.SIGINT, signal.SIGTERM)}
         try:
             while True:
                 self.fill()
                 if not self.running and (self.received or not (self.stays and self.others())):
                     break
                 time.sleep(0.02)
+                if self.received and not told:
+                    told = True
+                    within = f"within {process.GRACE:.0f} s; the same signal once more ends them at once"
+                    self.screen.say(f"stopping: what runs is to save and end {within}")
                 for one in list(self.running):
                     self.look_at(one)
                 if self.screen.is_due:
@@ -128,18 +129,22 @@ class Runner:
         finally:
             for one in self.running:  # the sweep itself failed: a bug, or a full disk
                 one.child.terminate()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for which, handler in before.items():
+                signal.signal(which, handler)
             self.screen.clear()
-            with self.state.alone():
-                self.report.write(at_once=True)
+        with self.state.alone():
+            self.report.write(at_once=True)
+        if self.report.problem:
+            self.screen.say(self.report.problem)
         return self.received[0] if self.received else 0
 
     def _stop(self, number: int, frame: object) -> None:
         self.received.append(number)
         for one in self.running:
             if one.child.poll() is None:
-                one.child.send_signal(number)
+                one.asked = one.asked or "stopped"
+                one.deadline = min(one.deadline, time.monotonic() + process.GRACE)
+                one.child.send_signal(number) if len(self.received) == 1 else one.child.kill()
 
     def others(self) -> list[Job]:
         """The jobs that other processes run."""
@@ -184,7 +189,7 @@ class Runner:
         self.running.append(Running(job, slot, child, size))
         if self.received:  # while the process was being made
             child.send_signal(self.received[0])
-        job.status, job.worker, job.pid = "running", self.state.worker, child.pid
+        job.status, job.worker, job.pid, job.attempt = "running", self.state.worker, child.pid, child.attempt
         job.born = process.born(child.pid) if child.pid else None
         self.had.add(job.number)
         on = f" on GPU {self.slots.gpus[slot]}" if self.slots.gpus else ""
@@ -200,6 +205,8 @@ class Runner:
             self.conclude(one, code)
         elif now > one.deadline:
             one.child.kill()
+        elif not one.has_begun:
+            one.has_begun, one.started = one.child.has_begun(), now
         elif one.asked is None and not self.received:
             if now - one.started > self.timeout:
                 one.asked = "timeout"
@@ -215,8 +222,8 @@ class Runner:
         lines = process.tail(self.state.log(job), one.log_start)
         with self.state.alone():
             settle(job, folder, code, goals(self.state), one.asked)
-            if job.has_failed:
-                job.error = told(lines)
+            job.error = why(job, lines)
+            check_goals(job, folder, self.state.facts["goals"])
             self.plan.tell(job, folder)
             self.report.write()
         self.next_look = 0.0
@@ -224,81 +231,3 @@ class Runner:
             self.screen.say(f"job {job.number} {job.status}{summed_up(job)}")
         elif not self.received:
             self.screen.fail(f"job {job.number} {job.status} (exit code {code})", lines)
-
-
-def settle(job: Job, folder: Path, code: int, wanted: list[tuple[str, str]] = (), asked: str | None = None) -> None:
-    """The job's status, values and seconds from its folder and exit code. wanted: the goals' names and modes."""
-    done = read_summary(folder)
-    said = done.get("status")
-    stopped = EXIT_WORDS.get(code) in ("stopped", "killed")
-    if code == 0:
-        job.status = "finished" if said == "finished" else "failed"  # as where something called exit()
-    elif asked and stopped:
-        job.status = asked
-    elif code == 1 and said == "diverged":
-        job.status = said
-    else:
-        job.status = EXIT_WORDS.get(code, f"exit {code}")
-    job.code, job.worker, job.pid, job.born, job.error = code, None, None, None, None
-    job.values, job.seconds = {}, None
-    if job.status == "finished":
-        best = done.get("best", {})
-        job.values = {best["metric"]: best["value"]} if best else {}
-        job.values |= {name: kept_value(folder, name) for name, _ in wanted if name not in job.values}
-        job.values |= {k: v for k, v in done.get("test", {}).items() if isinstance(v, int | float)}
-    elif job.status == "pruned":
-        rows = epoch_rows(folder)
-        job.values = {name: best_so_far(rows, name, mode) for name, mode in wanted}
-    if job.status in DONE:
-        job.seconds = done.get("seconds")
-
-
-def summed_up(job: Job) -> str:
-    values = [f"{name} {number(value)}" for name, value in job.values.items() if name.startswith("val/")]
-    seconds = f" in {job.seconds:.1f} s" if job.seconds is not None else ""
-    return seconds + (f": {', '.join(values)}" if values else "")
-
-
-def told(lines: list[str]) -> str | None:
-    """The line of a job's log that says what was wrong."""
-    return next((line for line in reversed(lines) if line.startswith("dl-run: ")), lines[-1] if lines else None)
-
-
-def has_checkpoint(folder: Path) -> bool:
-    return any((folder / "checkpoints" / f"{name}.ckpt").exists() for name in ("last", "incoming", "previous"))
-
-
-def recover(state: State, retry: bool = False, patience: float = process.GRACE) -> None:
-    """Bring what a process left that is no more to what it was worth: its jobs are ended, what they finished counts.
-
-    retry: what failed is to be done again. patience: seconds to wait for a run that is in use; at 0 it is left alone.
-    Raises UserError where one is still in use then.
-    """
-    from filelock import FileLock, Timeout
-
-    for job in state.jobs:
-        if job.status in OPEN and not (job.worker and is_at_work(state.folder, job.worker)):
-            folder = state.run_folder(job)
-            if job.pid and job.born and job.worker and is_here(job.worker):
-                process.end(job.pid, job.born)
-            if (folder / ".lock").exists():
-                try:
-                    FileLock(folder / ".lock", timeout=patience).acquire().lock.release()
-                except Timeout:
-                    if not patience:
-                        continue
-                    raise UserError(
-                        f"job {job.number} of the sweep is still being trained, in {folder}\n"
-                        "  expected no other process there: wait for it, or stop it"
-                    ) from None
-            job.worker = job.pid = job.born = None
-            said = read_summary(folder).get("status")
-            if said in ("finished", "failed", "diverged"):
-                settle(job, folder, 0 if said == "finished" else 1, goals(state))
-                job.error = told(process.tail(state.log(job))) if job.has_failed else None
-            elif job.status == "running":
-                job.status = "stopped"
-        if retry and job.has_failed:
-            with suppress(FileNotFoundError):
-                (state.run_folder(job) / "summary.json").unlink()  # how it ended the last time
-            job.status, job.code, job.error = "waiting", None, None

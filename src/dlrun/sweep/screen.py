@@ -46,12 +46,13 @@ class Screen:
         """running: the processes at work, each with its job and when it started."""
         now = time.monotonic()
         try:
-            width = os.get_terminal_size(sys.stdout.fileno()).columns or 80
+            size = os.get_terminal_size(sys.stdout.fileno())
+            width, height = size.columns or 80, size.lines or 24
         except OSError:  # it went away
-            width = 80
-        lines = ["", *picture(state, running, best, goals, now - self.began)]
+            width, height = 80, 24
+        lines = ["", *picture(state, running, best, goals, now - self.began, max(1, height - 6))]
         self.clear()
-        self._write(sys.stdout, "".join(f"{line[: width - 1]}\n" for line in lines))
+        self._write(sys.stdout, "".join(f"{cut(line, width - 1)}\n" for line in lines))
         self.lines, self.drawn = len(lines), now
 
     def _write(self, stream: object, text: str) -> None:
@@ -64,31 +65,46 @@ class Screen:
                 os.dup2(nowhere.fileno(), stream.fileno())  # for what is left in the buffer
 
 
-def picture(state: State, running: list, best: Job | None, goals: list[tuple[str, str]], seconds: float) -> list[str]:
-    """The live table's lines."""
+def picture(
+    state: State, running: list, best: Job | None, goals: list[tuple[str, str]], seconds: float, room: int = 20
+) -> list[str]:
+    """The live table's lines. room: for so many jobs that run."""
     jobs = state.jobs
     ended = sum(job.status not in OPEN for job in jobs)
+    at_work = sum(job.status == "running" for job in jobs)
     failed = sum(job.has_failed for job in jobs)
     counts = [
         f"{ended} of {state.total} done",
-        f"{len(running)} running",
-        f"{state.total - ended - len(running)} waiting",
+        f"{at_work} running" + (f" ({at_work - len(running)} elsewhere)" if at_work > len(running) else ""),
+        f"{state.total - ended - at_work} waiting",
     ]
     counts += [f"{failed} failed"] if failed else []
     counts += (
         [f"{sum(job.status == 'pruned' for job in jobs)} pruned"] if any(j.status == "pruned" for j in jobs) else []
     )
     lines = [f"sweep  {', '.join(counts)}; {_time(seconds)}"]
-    for one in running:
+    common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
+    for one in running[:room]:
         row = last_row(state.run_folder(one.job))
         epoch = f"epoch {row['epoch']}" if row else "starting"
         values = "  ".join(f"{name} {number(row.get(name))}" for name, _ in goals if name in row)
         age = _time(time.monotonic() - one.started)
-        lines.append(f"  {one.job.number:>4}  {epoch:<10} {values:<18} {age:>7}  {' '.join(one.job.overrides)}")
+        lines.append(f"  {one.job.number:>4}  {epoch:<10} {values:<18} {age:>7}  {own(one.job, common)}")
+    if len(running) > room:
+        lines.append(f"  and {len(running) - room} more")
     if best is not None and goals:
         name = goals[0][0]
-        lines.append(f"  best  job {best.number}: {name} {number(best.values[name])}  {' '.join(best.overrides)}")
+        lines.append(f"  best  job {best.number}: {name} {number(best.values[name])}  {own(best, common)}")
     return lines
+
+
+def own(job: Job, common: set[str]) -> str:
+    """What a job has that not all have."""
+    return " ".join(override for override in job.overrides if override not in common) or " ".join(job.overrides)
+
+
+def cut(line: str, width: int) -> str:
+    return line if len(line) <= width else line[: width - 3] + "..."
 
 
 def _time(seconds: float) -> str:

@@ -6,9 +6,6 @@ journal in the sweep's folder, or in a database, through which other machines ca
 that less is better, the study maximises the negative value.
 """
 
-import json
-import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isfinite, prod
@@ -17,53 +14,14 @@ from random import Random
 
 from dlrun.errors import UserError
 from dlrun.sweep.axes import Axis
+from dlrun.sweep.points import check, chosen, labels, suggest
 from dlrun.sweep.report import goals
 from dlrun.sweep.rows import epoch_rows
 from dlrun.sweep.runner import Plan
 from dlrun.sweep.settings import Search
 from dlrun.sweep.state import OPEN, Job, State
+from dlrun.sweep.study import PUBLISHED, database, load_optuna
 from dlrun.sweep.workers import others_at_work
-
-
-def load_optuna() -> object:
-    """The module. Raises UserError where it is not installed."""
-    try:
-        import cmaes  # noqa: F401  what one of its samplers needs
-        import optuna
-    except ImportError as error:
-        raise UserError(
-            f"sweep=optuna needs Optuna, and there is none here: {error}\n  install it: pip install 'dl-run[optuna]'"
-        ) from None
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    return optuna
-
-
-PUBLISHED = "dl-run"  # the study's attribute from which others take the command line of the sweep
-
-
-def published(url: str, key: str) -> tuple[str, dict]:
-    """The study of the newest sweep that a database holds, and what it was started with. Raises UserError for none."""
-    optuna = load_optuna()
-    storage = database(optuna, url, key)
-    found = [s for s in optuna.get_all_study_summaries(storage) if PUBLISHED in s.user_attrs]
-    if not found:
-        raise UserError(f"{key}={url}: it holds no sweep\n  expected one that was started with sweep.storage={url}")
-    newest = max(found, key=lambda study: study.user_attrs[PUBLISHED]["started"])
-    return newest.study_name, dict(newest.user_attrs[PUBLISHED])
-
-
-def database(optuna: object, url: str, key: str) -> object:
-    """Raises UserError where it cannot be reached."""
-    try:
-        return optuna.storages.get_storage(url)
-    except Exception as error:  # SQLAlchemy, a driver, a socket: each has its own
-        shown = re.sub(r"://([^:/@]*):[^@]*@", r"://\1:***@", url)
-        raise UserError(
-            f"{key}={shown}: cannot reach it: {str(error).splitlines()[0]}\n"
-            "  expected the URL of a database that runs, as in sqlite:///sweeps.db or postgresql://user:password@host/db"
-            "\n  or nothing: the search is then kept in the sweep's folder"
-        ) from None
 
 
 class Optuna(Plan):
@@ -138,8 +96,8 @@ class Optuna(Plan):
         path = state.folder.resolve() / "optuna.journal"
         if not others_at_work(state.folder, state.worker):  # what is locked was by a process that was killed
             path.with_name(path.name + ".lock").unlink(missing_ok=True)
-        if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
-            path.write_bytes(text[: text.rfind(b"\n") + 1])  # the power went in the middle of a line
+            if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
+                path.write_bytes(text[: text.rfind(b"\n") + 1])  # the power went in the middle of a line
         try:
             journal = self.optuna.storages.journal
             return journal.JournalStorage(journal.JournalFileBackend(str(path)))
@@ -289,53 +247,3 @@ class Optuna(Plan):
                 f"the search's history cannot be read or written: {str(error).splitlines()[0]}\n"
                 f"  expected {where}; what was done is kept: go on with dl-run -m sweep.resume=last"
             ) from error
-
-
-def check(settings: Search, swept: list[Axis]) -> None:
-    """Raise UserError where the settings or the space do not go together."""
-    if not swept:
-        raise UserError(
-            "sweep=optuna: the space is empty\n"
-            "  expected one parameter at least, as in 'optimizer.lr=tag(log,interval(1e-4,1e-1))', or sweep.space"
-        )
-    names = [settings.goal] if isinstance(settings.goal, str) else settings.goal or [""]
-    modes = settings.direction if isinstance(settings.direction, list) else [settings.direction] * len(names)
-    if len(modes) != len(names):
-        raise UserError(f"sweep.direction={json.dumps(modes)}: expected one for each of {len(names)} goals")
-    if tested := [name for name in names if name.startswith("test/")]:
-        raise UserError(
-            f"sweep.goal={tested[0]}: the test part is no one's to choose by\n  expected a metric of the val part"
-        )
-    if len(names) > 1 and (settings.pruner != "none" or settings.sampler == "cmaes"):
-        what = f"sweep.pruner={settings.pruner}" if settings.pruner != "none" else "sweep.sampler=cmaes"
-        raise UserError(f"{what} works with one goal, and there are {len(names)}\n  expected one sweep.goal")
-    kinds = {"cmaes": ("numbers, as in interval(0.1,0.9)", True), "grid": ("values, as in choice(1,2)", False)}
-    if settings.sampler in kinds:
-        words, is_interval = kinds[settings.sampler]
-        for axis in swept:
-            if (axis.interval is not None) != is_interval:
-                raise UserError(f"{axis.argument}: sweep.sampler={settings.sampler} takes {words}")
-    if settings.sampler == "cmaes" and len(swept) < 2:
-        raise UserError(
-            "sweep.sampler=cmaes works with two parameters or more\n  expected another, or sweep.sampler=tpe"
-        )
-
-
-def labels(axis: Axis) -> list[str]:
-    """The values of an axis, as the study has them."""
-    return [row[0].partition("=")[2] if len(row) == 1 else " ".join(row) for row in axis.rows]
-
-
-def chosen(axis: Axis, values: dict[str, object]) -> list[str]:
-    """The overrides of an axis at a point: six digits of a number are enough to search by, and to read."""
-    if axis.interval:
-        value = values[axis.name]
-        return [f"{axis.keys[0]}={value if isinstance(value, int) else format(value, '.6g')}"]
-    return axis.rows[labels(axis).index(values[axis.name]) if axis.is_swept else 0]
-
-
-def suggest(trial: object, name: str, kind: object) -> object:
-    if hasattr(kind, "choices"):
-        return trial.suggest_categorical(name, kind.choices)
-    ask = trial.suggest_int if type(kind).__name__ == "IntDistribution" else trial.suggest_float
-    return ask(name, kind.low, kind.high, log=kind.log)

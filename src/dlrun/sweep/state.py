@@ -6,13 +6,14 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from uuid import uuid4
 
 import dlrun
 from dlrun.errors import UserError, check_state
 from dlrun.folders import write_whole
+from dlrun.sweep.workers import cannot_write
 
 FORMAT = 1
 OPEN = ("waiting", "running", "stopped")  # to be done, or gone on with
@@ -24,12 +25,19 @@ KINDS = {
 }
 
 
+JOB_KINDS = {
+    **{"number": int, "overrides": list, "status": str, "code": int | None, "seconds": int | float | None},
+    **{"values": dict, "trial": int | None, "pid": int | None},
+    **dict.fromkeys(("error", "worker", "born", "attempt"), str | None),
+}
+
+
 @dataclass
 class Job:
     """One point of the sweep. code: the exit code of its process. values: its goal and what was tested.
 
-    worker: who runs it (workers.py); pid, born: its process there, and when that one started. trial: its number in
-    Optuna's study.
+    worker: who runs it (workers.py); pid, born: its process there, and when that one started; attempt: its name on a
+    cluster. trial: its number in Optuna's study.
     """
 
     number: int
@@ -42,6 +50,7 @@ class Job:
     worker: str | None = None
     pid: int | None = None
     born: str | None = None
+    attempt: str | None = None
     trial: int | None = None
 
     @property
@@ -61,7 +70,7 @@ class State:
 
     @classmethod
     def new(cls, folder: Path, command: dict[str, object], jobs: list[Job], total: int, goals: list) -> "State":
-        now = datetime.now().isoformat(timespec="seconds")
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         facts = {"version": dlrun.__version__, "started": now, "cwd": os.getcwd(), "owner": owner()}
         facts["id"] = uuid4().hex
         facts["study"] = f"dl-run {folder.parent.name}/{folder.name} {os.getpid()}@{socket.gethostname()}"
@@ -82,10 +91,17 @@ class State:
         """Nobody else changes the sweep meanwhile: what others did is read before, what was done is saved behind."""
         from filelock import FileLock
 
-        with FileLock(self.folder / ".changing"):
+        lock = FileLock(self.folder / ".changing")
+        try:
+            lock.acquire()
+        except OSError as error:
+            raise cannot_write(self.folder, error) from None
+        try:
             self.read()
             yield
             self.save()
+        finally:
+            lock.release()
 
     def read(self) -> None:
         """What is on the disk now; the jobs stay the same objects."""
@@ -100,7 +116,11 @@ class State:
         """On the disk before this returns. A line for each job."""
         head = json.dumps({"format": FORMAT, **self.facts, "jobs": []}, indent=1)
         lines = ",\n  ".join(json.dumps(asdict(job)) for job in self.jobs)
-        write_whole(self.folder / "sweep.json", head[: head.rindex("[]")] + f"[\n  {lines}\n ]\n}}\n", durable=True)
+        text = head[: head.rindex("[]")] + f"[\n  {lines}\n ]\n}}\n"
+        try:
+            write_whole(self.folder / "sweep.json", text, durable=True)
+        except OSError as error:
+            raise cannot_write(self.folder, error) from None
 
 
 def owner() -> dict:
@@ -118,9 +138,18 @@ def load_state(folder: Path) -> State:
         del found["format"]
         check_state(found, KINDS)
         for number, job in enumerate(jobs):
-            words = [*job.overrides, job.status]
-            if job.number != number or not all(isinstance(word, str) for word in words):
+            check_state(asdict(job), JOB_KINDS)
+            if job.number != number or not all(isinstance(word, str) for word in job.overrides):
                 raise ValueError(f"job {number} is not what was saved there")
+            if not all(isinstance(value, int | float | None) for value in job.values.values()):
+                raise ValueError(f"job {number} has a value that is no number")
+        if not all(isinstance(word, str) for name in ("command", "flags", "arguments") for word in found[name]):
+            raise ValueError("its command line is not what was saved there")
+        for name, mode in found["goals"]:
+            if not isinstance(name, str) or mode not in ("max", "min", None):
+                raise ValueError("its goals are not what was saved there")
+        if not 0 <= found["elsewhere"] <= found["total"]:
+            raise ValueError(f"total: {found['total']}, elsewhere: {found['elsewhere']}: they are counts")
     except OSError as error:
         raise UserError(
             f"{folder} is not a sweep's folder: cannot read sweep.json: {error.strerror}\n"

@@ -1,13 +1,16 @@
 """The processes that work on a sweep, on one machine or several: each holds a lock in its folder while it lives."""
 
 import os
+import shlex
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from dlrun.errors import UserError
 
 
 @contextmanager
@@ -15,12 +18,18 @@ def at_work(folder: Path) -> Iterator[str]:
     """This process among them, under the name that it gives."""
     name = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"  # numbers of processes are used again
     path = _path(folder, name)
-    path.parent.mkdir(exist_ok=True)
+    lock = FileLock(path)
     try:
-        with FileLock(path):
-            yield name
+        path.parent.mkdir(exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise cannot_write(folder, error) from None
+    try:
+        yield name
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)  # while it is locked: nobody waits for one that is gone
+        lock.release()
 
 
 def is_at_work(folder: Path, name: str) -> bool:
@@ -29,10 +38,9 @@ def is_at_work(folder: Path, name: str) -> bool:
         return False
     try:
         with FileLock(path, timeout=0):
-            pass
+            path.unlink(missing_ok=True)
     except Timeout:
         return True
-    path.unlink(missing_ok=True)
     return False
 
 
@@ -44,6 +52,14 @@ def others_at_work(folder: Path, name: str) -> list[str]:
 def is_here(name: str) -> bool:
     """Whether it is, or was, a process of this machine."""
     return name.rsplit("-", 2)[0] == socket.gethostname()
+
+
+def cannot_write(folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot write to the sweep's folder {folder}: {error.strerror}\n"
+        "  expected a disk with room that can be written to; what was done is kept\n"
+        f"  go on with: dl-run -m sweep.resume={shlex.quote(str(folder))}"
+    )
 
 
 def _path(folder: Path, name: str) -> Path:

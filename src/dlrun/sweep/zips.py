@@ -16,6 +16,12 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").split("=")[0]
 
 
+def quoted(path: object) -> str:
+    """A path as an override's value, whatever letters are in it."""
+    text = re.sub(r'(\\+)(?="|$)', r"\1\1", str(path).replace("${", "\\${"))  # no interpolation
+    return '"' + text.replace('"', '\\"') + '"'
+
+
 def is_zip(argument: str) -> bool:
     return ZIP.fullmatch(argument) is not None
 

@@ -14,7 +14,6 @@ from typing import Any
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -104,9 +103,10 @@ class JobSweeper(Sweeper):
     def settle(self, arguments: list[str]) -> tuple[object, list[str]]:
         """The section `sweep`, checked, and what the jobs are made of: an experiment's parameters and the arguments."""
         from dlrun.build import build, check_section
-        from dlrun.sweep.zips import is_zip, key_of
+        from dlrun.sweep.zips import is_zip, key_of, members
 
         given = {key_of(argument) for argument in arguments if not is_zip(argument)}
+        given |= {key.lstrip("+") for argument in arguments if is_zip(argument) for key, _ in members(argument)}
         for key in given & {"resume", "run_dir"}:
             raise UserError(f"{key}=... in a sweep: {WHY_NOT[key]}")
         if "mode" in given and self.config.mode != "train":
@@ -172,7 +172,9 @@ class JobSweeper(Sweeper):
 
     def command(self, state: object, job: object, goes_on: bool) -> list[str]:
         """The command line of a job: what the sweep was given, at one point of the space; or its run goes on."""
-        folder = QuotedString(str(state.run_folder(job)), Quote.double).with_quotes()
+        from dlrun.sweep.zips import quoted
+
+        folder = quoted(state.run_folder(job))
         if goes_on:
             return [sys.executable, "-m", "dlrun", f"resume={folder}", "hydra.mode=RUN"]
         hydras = [o for o in self.config.hydra.overrides.hydra if not o.startswith("hydra.mode=")]
