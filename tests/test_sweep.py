@@ -144,6 +144,7 @@ def test_a_signal_stops_the_sweep_with_the_current_job_saved(tmp_path, number):
                 "p=zip(optimizer.lr=[0.1,0.01],model.dropout=[0.1,0.2])",
                 "sweep.sampler=cmaes",
                 "model.hidden=[8]",
+                "seed=1",
             ],
             "p=zip(optimizer.lr=[0.1,0.01],model.dropout=[0.1,0.2]): sweep.sampler=cmaes takes numbers",
         ),

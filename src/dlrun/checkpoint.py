@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import pickle
+import shutil
 import struct
 import threading
 from contextlib import suppress
@@ -127,10 +128,19 @@ class Checkpoints:
         except BaseException as error:  # handed to the training's thread, which raises it
             self.error = error
 
-    def write_best(self, best: dict) -> None:
+    def write_partial_best(self, best: dict) -> None:
+        """The best weights are those in mid-epoch, where a limit ended the run; those before are kept to go on with."""
         self.wait()
         self.folder.mkdir(exist_ok=True)
-        save(self.folder / "best.ckpt", best)
+        if (self.folder / "best.ckpt").exists():
+            shutil.copyfile(self.folder / "best.ckpt", self.folder / "best_before.tmp")
+            os.replace(self.folder / "best_before.tmp", self.folder / "best_before.ckpt")
+        save(self.folder / "best.ckpt", best | {"is_partial": True})
+
+    def forget_partial_best(self) -> None:
+        """The epoch goes on: best.ckpt is again what it was before the limit."""
+        before, best = self.folder / "best_before.ckpt", self.folder / "best.ckpt"
+        os.replace(before, best) if before.exists() else best.unlink(missing_ok=True)
 
     def wait(self) -> None:
         """Until what was started is on the disk. Raises what went wrong there."""

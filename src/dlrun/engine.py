@@ -47,8 +47,7 @@ def fit(training: Training, data: object, signals: Signals) -> Outcome:
             bar.close()
             end_epoch(training, row, task.preview(data))
             if limit:
-                if training.best_is_new and not training.world.rank:
-                    training.run.checkpoints.write_best(training.best_state)
+                training.keep_partial_best()
                 return Outcome(limit)
             if time.monotonic() - training.saved_at >= training.trainer.checkpoint_gap:
                 training.save()

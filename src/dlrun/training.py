@@ -111,12 +111,18 @@ class Training:
 
     def _check_best(self) -> None:
         """The best checkpoint may be newer than the last (a kill between the two), or gone."""
-        if self.best.score is None and not (self.run.checkpoints.folder / "best.ckpt").exists():
+        path = self.run.checkpoints.folder / "best.ckpt"
+        if self.best.score is None and not path.exists():
             return
         try:
+            found = load(path)
+            if found.get("is_partial"):  # of the epoch that goes on now
+                if not self.world.rank:
+                    self.run.checkpoints.forget_partial_best()
+                return
             best = Best(self.best.metric, "max", 0.0)
             try:
-                best.load_state_dict(load(self.run.checkpoints.folder / "best.ckpt").get("best"))
+                best.load_state_dict(found.get("best"))
             except ValueError as error:
                 raise self._wrong(error) from None
             self.best.score, self.best.epoch, self.best.step = best.score, best.epoch, best.step
@@ -125,6 +131,11 @@ class Training:
                 f"{error}\n  the best epoch's weights are lost: the best of the epochs to come is kept instead"
             )
             self.best.score = None
+
+    def keep_partial_best(self) -> None:
+        """Where a limit ends the run in mid-epoch, and its weights are the best."""
+        if self.best_is_new and not self.world.rank:
+            self.run.checkpoints.write_partial_best(self.best_state)
 
     def settle(self) -> None:
         """Running statistics, which each process took of its own part of the batches, as the first has them."""
