@@ -97,6 +97,10 @@ def test_texts_and_rows(predict, runs, tmp_path):
     lines = predict(runs("texts"), "a great film", "-", stdin=b"awful\n\nfine\n")[1]
     assert [json.loads(line)["input"] for line in lines] == ["a great film", "line 1", "line 3"]
     assert json.loads(lines[0])["probabilities"].keys() == {"bad", "good"}
+    assert len(predict(runs("texts"), "good film " * 40)[1]) == 1, "longer than a file's name may be"
+    (tmp_path / "odd.txt").write_bytes(b"a great\xff film\r\n")
+    assert json.loads(predict(runs("texts"), "odd.txt")[1][0])["probabilities"] == json.loads(lines[0])["probabilities"]
+    assert predict(runs("texts"), "")[0] == 2
     (tmp_path / "rows.csv").write_text("7,1.5\n-1,2e0\n")
     lines = predict(runs("targets"), "rows.csv", "-1,2")[1]
     assert [json.loads(line)["input"] for line in lines] == ["rows.csv:1", "rows.csv:2", "-1,2"]

@@ -1,6 +1,7 @@
 """Texts: words as Keras splits them, ids, padding, the cache, all sources, and what is said of bad ones."""
 
 import json
+import os
 import tarfile
 from hashlib import md5
 
@@ -45,6 +46,7 @@ def root(tmp_path):
         ("x-y_z\tw\nv [10/10]", ["x", "y", "z", "w", "v", "10", "10"]),
         ("caf\u00e9\u2026 a\u0085b", ["caf\u00e9\u2026", "a\u0085b"]),
         ("  !?  ", []),
+        ("a film\r\n\r\nGood\r\n", ["a", "film", "good"]),
     ],
 )
 def test_words_are_those_of_keras(text, words):
@@ -187,14 +189,23 @@ def test_a_cache_that_could_not_be_finished_leaves_nothing(root, monkeypatch):
     load(root)
 
 
-@pytest.mark.parametrize("file", ["tokens.npy", "words.json", "facts.json"])
-def test_a_damaged_cache_is_named(root, file):
+@pytest.mark.parametrize("file", ["tokens.npy", "labels.npy", "words.json", "facts.json"])
+@pytest.mark.parametrize("change", [lambda b: b[: len(b) // 2], lambda b: b[:-1] + bytes([b[-1] ^ 1]), lambda _: b"[]"])
+def test_a_damaged_cache_is_named(root, file, change):
+    """Cut, one bit changed, other content: nothing of it is used."""
     load(root)
-    (cache,) = (root / text_readers.CACHE).iterdir()
-    content = (cache / file).read_bytes()
-    (cache / file).write_bytes(content[: len(content) // 2])
+    (cache,) = (p for p in (root / text_readers.CACHE).iterdir() if p.is_dir())
+    (cache / file).write_bytes(change((cache / file).read_bytes()))
     with pytest.raises(DataError, match="the words' cache .* is damaged"):
         load(root)
+
+
+def test_two_tables_of_one_name_are_two_corpora(tmp_path):
+    for place, word in (("a", "good"), ("b", "evil")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "mail.csv").write_text("text,label\n" + f"{word} film,x\nother film,y\n" * 9)
+        os.utime(tmp_path / place / "mail.csv", (1e9, 1e9))
+        assert word in load(tmp_path, f"data.source.path={place}/mail.csv", data="text_folder").spec.words()
 
 
 # A user's own texts
@@ -246,13 +257,23 @@ def test_a_csv_with_two_columns(tmp_path, header):
             "none has no texts: expected files",
         ),
         (lambda root: write_classes(root, "train"), [], "has train only: expected both train and test, or neither"),
-        (lambda root: write_classes(root, classes="abc"), [], "have 3 classes, data.spec.classes=2: expected the same"),
+        (lambda root: write_classes(root, classes="abc"), [], "have 3 classes, data.spec.classes=2: expected the num"),
         (write_classes, ["data.spec.labels=[cats,cows]"], "has the classes cats, dogs; expected the same, or"),
         (write_classes, ["data.source.test_fraction=0.0"], "test_fraction=0.0 of 20 texts leaves a part empty"),
         (
             lambda root: (root / "texts").write_text("text,label\na,b\nc,d,e\n"),
             [],
             "texts, text 2: 3 columns; expected two, a text and its label",
+        ),
+        (
+            lambda root: (root / "texts").write_text("good film,pos\nbad,neg\n"),
+            [],
+            "names no label: 'good film",
+        ),
+        (
+            lambda root: (root / "texts").write_text("a,Sentiment\ngood,pos\nbad,\n"),
+            [],
+            "texts, text 2: it has no label",
         ),
     ],
 )
@@ -304,13 +325,13 @@ def test_a_spec_of_its_own_is_refused():
 # Keras's files
 
 
-def write_keras(root, train=None):
+def write_keras(root, train=None, labels=(0, 1)):
     """As NumPy writes arrays of lists: pickled."""
     index = {"the": 1, "good": 2, "bad": 3}
     (root / "imdb_word_index.json").write_text(json.dumps(index))
     x = np.empty(10, object)
     x[:] = [[1, 2 + i % 2] for i in range(10)] if train is None else train
-    y = np.arange(10) % 2
+    y = np.array(list(labels) * 5)
     np.savez(root / "imdb.npz", x_train=x, y_train=y, x_test=x[:4], y_test=y[:4])
 
 
@@ -335,6 +356,8 @@ class Hostile:
         (lambda root: write_keras(root, [[9]] * 10), "a review with a word that is not in the index"),
         (lambda root: write_keras(root, [Hostile()] * 10), "its pickle asks for builtins.eval"),
         (lambda root: [write_keras(root), (root / "imdb.npz").write_bytes(b"PK cut")], "imdb.npz is damaged"),
+        (lambda root: write_keras(root, labels=[-1, 1]), "y_train of int64 with other values\n  expected 0 and 1"),
+        (lambda root: write_keras(root, labels=[0.5, 1.5]), "y_train of float64 with other values"),
         (lambda root: [write_keras(root), (root / "imdb_word_index.json").write_text("[]")], "index.json is damaged"),
     ],
 )

@@ -13,10 +13,11 @@ from toys import options, section, seeded
 
 from dlrun import weights
 from dlrun.build import ConfigError, build
+from dlrun.checkpoint import save
 from dlrun.errors import CheckpointError, DataError
 from dlrun.session import Session
 from dlrun.spec import Image
-from dlrun.weights import copy_weights, load_weights, published, read_weights
+from dlrun.weights import copy_weights, load_weights, other_words, published, read_weights
 
 
 def net(model: str = "lenet", classes: int = 10, shape: tuple = (1, 28, 28), seed: int = 0, **keys) -> torch.nn.Module:
@@ -215,3 +216,12 @@ def test_bad_settings_are_told():
     }.items():
         with pytest.raises(ConfigError, match=said):
             compose(*keys)
+
+
+def test_weights_of_other_words_are_told(tmp_path):
+    """Row i of an embedding is another word's vector there."""
+    (tmp_path / "checkpoints").mkdir()
+    save(tmp_path / "checkpoints" / "best.ckpt", {"data": {"words": ["the", "good", "bad"]}})
+    assert other_words(str(tmp_path), {"words": ["the", "good", "bad"]}) == ""
+    assert "2 of 3 words had other numbers there" in other_words(str(tmp_path), {"words": ["the", "bad", "good"]})
+    assert other_words(None, {"words": ["the"]}) == other_words(str(tmp_path), {"mean": [0.0]}) == ""

@@ -22,6 +22,7 @@ from dlrun.run import Run, Silent, git_commit
 from dlrun.signals import Interrupted, Signals
 from dlrun.training import Training, make_best
 from dlrun.update import Diverged
+from dlrun.weights import other_words
 from dlrun.world import Lost
 
 
@@ -41,6 +42,7 @@ class Session:
         self.world = self.place.world
         self.best = make_best(self.task, self.trainer)  # refuses what is not measured, before a file is written
         self.data.load(self.place.device, self.place.channels_last)
+        self.loaded += other_words(config["init"], self.data.fitted())
         self.steps_per_epoch = self.task.steps(self.data)  # refuses batches that the net cannot take, too
 
     def start(self, folder: Path, resumed: bool) -> tuple[Outcome, float | None]:

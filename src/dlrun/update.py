@@ -96,9 +96,12 @@ class Update:
             self.skipped += 1
             copy_all(self.buffers, self.good_buffers)
         else:
+            before = (
+                f"the last finite loss was {self.last_loss:.6g}" if isfinite(self.last_loss) else "no loss was finite"
+            )
             raise Diverged(
                 f"the loss is {value} in epoch {clock.epoch + 1}, step {clock.step + 1} (batch {clock.batch + 1} of "
-                f"the epoch); the last finite loss was {self.last_loss:.6g}, the learning rate {self.lr:g}\n"
+                f"the epoch); {before}, the learning rate {self.lr:g}\n"
                 f"  expected a finite loss; the weights were not touched by this step\n"
                 "  try a lower optimizer.lr, trainer.clip_global_norm=1, or trainer.on_nan=skip to leave such steps out"
             )

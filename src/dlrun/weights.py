@@ -33,6 +33,21 @@ def start_from(net: nn.Module, outputs: int, config: dict) -> str:
     return ""
 
 
+def other_words(init: str | None, fitted: dict) -> str:
+    """What is to be said where the run that weights are from had other words under the numbers of these; else ""."""
+    best = Path(init or "").expanduser() / "checkpoints" / "best.ckpt"
+    if not init or "words" not in fitted or not best.exists():
+        return ""
+    theirs, ours = load(best).get("data", {}).get("words", ()), fitted["words"]
+    same = sum(a == b for a, b in zip(theirs, ours, strict=False))
+    if same == len(ours):
+        return ""
+    return (
+        f"; but {len(ours) - same:,} of {len(ours):,} words had other numbers there: their vectors are others', "
+        "expected the same texts, or that run's vectors by model.embedding.file"
+    )
+
+
 def load_weights(net: nn.Module, source: str, outputs: int | None = None, asked: str | None = None) -> str:
     """The weights of a run, or of a file, into `net`. outputs: of a head that may be another one; None: all must fit.
 

@@ -6,6 +6,7 @@ Each reader yields (name, value) one by one, so that any number of them can be w
 import csv
 import io
 import math
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dlrun.data.corpus import decode
 from dlrun.data.decode import read as read_resized
 from dlrun.data.picture_lists import SUFFIXES
 from dlrun.errors import UserError
@@ -93,19 +95,20 @@ def _channels(count: int) -> str:
 def texts(given: list[str]) -> Iterator[tuple[str, str]]:
     """Texts as they stand; .txt files and folders of them, whole; the lines of standard input."""
     for text in given:
-        path = Path(text) if len(text) < 1000 and "\n" not in text else None
         if text == STDIN:
-            for number, line in enumerate(sys.stdin, 1):
+            for number, line in enumerate(sys.stdin.buffer, 1):
                 if line.strip():
-                    yield f"line {number}", line.rstrip("\n")
-        elif path and path.is_dir():
-            found = sorted(path.rglob("*.txt"))
+                    yield f"line {number}", decode(line)[0].rstrip("\r\n")
+        elif not text.strip():
+            raise UserError("an empty text\n  expected a .txt file, a text, or - for standard input")
+        elif os.path.isdir(text):  # no error where a text is too long for a name
+            found = sorted(Path(text).rglob("*.txt"))
             if not found:
-                raise UserError(f"{path} has no texts\n  expected files named *.txt")
+                raise UserError(f"{text} has no texts\n  expected files named *.txt")
             for file in found:
                 yield str(file), _text_file(file)
-        elif path and path.is_file():
-            yield text, _text_file(path)
+        elif os.path.isfile(text):
+            yield text, _text_file(Path(text))
         elif text.endswith(".txt"):
             raise UserError(f"{text}: there is no such file\n  expected a .txt file, a text, or - for standard input")
         else:
@@ -114,7 +117,7 @@ def texts(given: list[str]) -> Iterator[tuple[str, str]]:
 
 def _text_file(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig", errors="replace")
+        return decode(path.read_bytes())[0]  # as it is read for training
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}\n  expected a text") from None
 

@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dlrun.data.sources import lock
-from dlrun.errors import DataError
+from dlrun.data.sources import lock, sync_folder
+from dlrun.errors import DataError, check_state
 
-VERSION = 1  # of what is stored; another one is made anew
+VERSION = 2  # of what is stored; another one is made anew
 FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'  # Keras's; the apostrophe stays
-_TO_SPACES = str.maketrans(FILTERS, " " * len(FILTERS))
+_TO_SPACES = str.maketrans(FILTERS + "\r", " " * (len(FILTERS) + 1))  # files of Windows give the same words
 _FILES = ("tokens.npy", "offsets.npy", "labels.npy", "words.json", "facts.json")
 
 
@@ -81,11 +81,14 @@ def _make(target: Path, texts: Iterable[Text], total: int | None, name: str) -> 
         for file, values in zip(_FILES[:3], corpus[:3], strict=True):
             np.save(scratch / file, values, allow_pickle=False)
         (scratch / "words.json").write_text(json.dumps(corpus.words))
-        (scratch / "facts.json").write_text(json.dumps({"num_train": corpus.num_train, "facts": corpus.facts}))
+        about = {"num_train": corpus.num_train, "facts": corpus.facts}
+        about["sha256"] = {file: _digest(scratch / file) for file in _FILES[:4]}
+        (scratch / "facts.json").write_text(json.dumps(about))
         for file in _FILES:
             with open(scratch / file, "rb+") as handle:
                 os.fsync(handle.fileno())
         os.rename(scratch, target)
+        sync_folder(target.parent)
     except OSError as error:
         raise DataError(f"cannot write the words' cache {target}: {error}\n  expected room on that disk") from None
     finally:
@@ -119,21 +122,31 @@ def decode(content: bytes) -> tuple[str, bool]:
 
 
 def _read(folder: Path) -> Corpus:
+    """As it was written, to the bit. Raises DataError where it is not."""
     try:
+        about = json.loads((folder / "facts.json").read_text())
+        changed = next((file for file in _FILES[:4] if _digest(folder / file) != about["sha256"][file]), None)
+        if changed:
+            raise ValueError(f"{changed} is not what was written there")
         columns = [np.load(folder / file, mmap_mode="r", allow_pickle=False) for file in _FILES[:3]]
         words = tuple(json.loads((folder / "words.json").read_text()))
-        about = json.loads((folder / "facts.json").read_text())
-        corpus = Corpus(*columns, words, about["num_train"], about["facts"])
-        whole = len(corpus.labels) + 1 == len(corpus.offsets) and corpus.offsets[-1] == len(corpus.tokens)
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise _damaged(folder, f"{error}") from None
-    if not whole:
-        raise _damaged(folder, "its parts do not fit")
-    return corpus
+        check_state(about["facts"], {"empty": int, "not_utf8": int})
+        if not 0 < about["num_train"] <= len(columns[2]):
+            raise ValueError(f"num_train: {about['num_train']}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"the words' cache {folder} is damaged: {error}\n  expected it as it was written\n"
+            "  delete it, so that it is made anew"
+        ) from None
+    return Corpus(*columns, words, about["num_train"], about["facts"])
 
 
-def _damaged(folder: Path, why: str) -> DataError:
-    return DataError(f"the words' cache {folder} is damaged: {why}\n  delete it, so that it is made anew")
+def _digest(path: Path) -> str:
+    found = sha256()
+    with open(path, "rb") as file:
+        while part := file.read(2**20):
+            found.update(part)
+    return found.hexdigest()
 
 
 def vocabulary(corpus: Corpus, rows: np.ndarray, size: int) -> np.ndarray:

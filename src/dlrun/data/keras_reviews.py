@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dlrun.data.corpus import Text
-from dlrun.data.formats import SafeUnpickler, damaged
+from dlrun.data.formats import SafeUnpickler
 from dlrun.errors import DataError
 
 _PARTS = ("x_train", "y_train", "x_test", "y_test")
@@ -21,8 +21,10 @@ def keras_reviews(arrays: Path, index: Path) -> Iterator[Text]:
     columns = _arrays(arrays)
     for part in ("train", "test"):
         x, y = columns[f"x_{part}"], columns[f"y_{part}"]
-        if len(x) != len(y):
-            raise damaged(arrays, f"{len(y):,} labels of {len(x):,} reviews", "as many")
+        if y.ndim != 1 or y.dtype.kind not in "iu" or not np.isin(y, (0, 1)).all():
+            raise damaged(arrays, f"y_{part} of {y.dtype} with other values", "0 and 1, whole numbers, in one row")
+        if x.ndim != 1 or len(x) != len(y):
+            raise damaged(arrays, f"{len(y):,} labels of {x.shape} reviews", "as many")
         for ranks, label in zip(x, y, strict=True):
             try:
                 text = " ".join([words[rank] for rank in ranks])
@@ -31,6 +33,10 @@ def keras_reviews(arrays: Path, index: Path) -> Iterator[Text]:
                     arrays, "a review with a word that is not in the index", f"those of {index.name}"
                 ) from None
             yield Text(part == "test", int(label), text.encode())
+
+
+def damaged(path: Path, found: str, expected: str) -> DataError:
+    return DataError(f"{path} is damaged: {found}\n  expected {expected}\n  fetch Keras's file again")
 
 
 def _words(path: Path) -> dict[int, str]:

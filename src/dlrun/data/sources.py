@@ -91,7 +91,7 @@ def _first_good(urls: list[str], path: Path, checksum: str, wanted: list[Path], 
         try:
             _mirror(url, part, checksum)
             os.replace(part, path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
             return
         except (_MirrorError, RequestException, HTTPError) as error:
             reasons[url] = _reason(error)
@@ -162,7 +162,7 @@ def unpack(archive: Path, target: Path) -> Path:
             _unpack_into(archive, scratch)
             inside = list(scratch.iterdir())
             os.rename(inside[0] if len(inside) == 1 and inside[0].is_dir() else scratch, target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return target
@@ -219,7 +219,7 @@ def _hash(path: Path, checksum: str) -> str:
     return f"{kind}:{pooch.file_hash(str(path), alg=kind)}"
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     if os.name == "posix":  # a rename outlives a power cut only once its folder is written
         handle = os.open(folder, os.O_RDONLY)
         try:

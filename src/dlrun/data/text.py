@@ -131,7 +131,7 @@ def _check(corpus: Corpus, spec: Tokens) -> None:
     if len(classes) != spec.classes or classes[-1] != spec.classes - 1:
         raise DataError(
             f"the texts have {len(classes)} classes, data.spec.classes={spec.classes}: "
-            f"expected the same; set data.spec.classes={len(classes)}"
+            f"expected the numbers 0 to {spec.classes - 1}, each there; set data.spec.classes={len(classes)}"
         )
     if not len(corpus.tokens):
         raise DataError(f"all {len(corpus.labels)} texts are empty: expected words")

@@ -55,9 +55,11 @@ def text_folder(
             "  expected a folder with a folder of .txt files per class, or a .csv"
         )
     if source.is_file():
-        found, made_of = _csv_texts(source, header), ["csv", header, _marks([source])]
+        found, made_of = _csv_texts(source, header), ["csv", header, str(source.resolve()), _marks([source])]
     else:
         found, made_of = _folder_texts(source)
+    if empty := next((i for i, (_, name, _) in enumerate(found, 1) if not name), None):
+        raise DataError(f"{source}, text {empty}: it has no label\n  expected one for every text")
     names = sorted({name for _, name, _ in found})
     if len(names) < 2:
         raise DataError(f"{source} has {'one class, ' if names else 'no class'}{''.join(names)}: expected two or more")
@@ -77,7 +79,7 @@ def text_folder(
         for wanted in (False, True):
             for (_, name, content), test in zip(found, is_test, strict=True):
                 if test == wanted:
-                    yield Text(test, order[name], content if isinstance(content, bytes) else content.read_bytes())
+                    yield Text(test, order[name], content if isinstance(content, bytes) else _content(content))
 
     made_of += [test_fraction, random_state, list(order)]
     corpus = cached(Path(data_dir).expanduser() / CACHE, made_of, texts, len(found), safe_name(source.stem))
@@ -104,8 +106,14 @@ def _marks(files: list) -> list[list]:
 def _from_files(files: dict[tuple, list[os.DirEntry]]) -> Iterator[Text]:
     for (part, label, _), entries in files.items():
         for entry in entries:
-            with open(entry.path, "rb") as file:
-                yield Text(part == "test", label, file.read())
+            yield Text(part == "test", label, _content(Path(entry.path)))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}\n  expected a text") from None
 
 
 def _from_archive(archive: Path) -> Iterator[Text]:
@@ -147,7 +155,8 @@ def _csv_texts(path: Path, header: bool) -> list[tuple[str, str, bytes]]:
         try:
             for row in csv.reader(file):
                 if header:
-                    text, label, header = (1, 0, False) if row[:1] == ["label"] else (0, 1, False)
+                    text, label = _columns(path, row)
+                    header = False
                 elif len(row) == 2:
                     found.append(("", row[label].strip(), row[text].encode("utf-8", "surrogateescape")))
                 elif row:
@@ -156,6 +165,19 @@ def _csv_texts(path: Path, header: bool) -> list[tuple[str, str, bytes]]:
         except csv.Error as error:
             raise DataError(f"{path}, text {len(found) + 1}: {error}; expected a CSV with two columns") from None
     return found
+
+
+def _columns(path: Path, heading: list[str]) -> tuple[int, int]:
+    """Which column is the text, and which the label."""
+    names = [name.strip().lower() for name in heading]
+    label = next((i for i, name in enumerate(names) if name in ("label", "sentiment", "class", "category")), None)
+    if len(names) != 2 or label is None:
+        raise DataError(
+            f"{path}: its first line names no label: {', '.join(heading)[:60]!r}\n"
+            "  expected text,label or label,text (sentiment, class or category for label)\n"
+            "  data.source.header=false where it is a text already"
+        )
+    return 1 - label, label
 
 
 def imdb_keras(*, data_dir: str, folder: str) -> Corpus:
@@ -168,5 +190,5 @@ def imdb_keras(*, data_dir: str, folder: str) -> Corpus:
             f"{' and '.join(missing)} not in {arrays.parent}\n  expected both of Keras's files there; "
             "or take data=imdb, which reads the reviews as published"
         )
-    made_of = ["keras", _marks([arrays, index])]
+    made_of = ["keras", str(arrays.parent.resolve()), _marks([arrays, index])]
     return cached(root / CACHE, made_of, lambda: keras_reviews(arrays, index), None, "imdb_keras")

@@ -6,7 +6,6 @@ Source: Pennington et al. 2014 (nlp.stanford.edu/projects/glove); book section 1
 import csv
 from collections.abc import Iterable
 from io import StringIO
-from math import isfinite
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ NEAREST = 10  # words beside each word of a table
 def read_vectors(path: Path, words: Iterable[str], size: int) -> tuple[Tensor, int]:
     """The vectors of these words (zero where the file has none), and how many it has. The file is streamed.
 
-    Raises DataError for a line that is not a word and `size` numbers, whether its word is wanted or not.
+    Raises DataError for a line that is not a word and `size` columns; what they hold is read where the word is wanted.
     """
     places = {word: i for i, word in enumerate(words)}
     vectors, seen = torch.zeros(len(places), size), set()
@@ -29,7 +28,9 @@ def read_vectors(path: Path, words: Iterable[str], size: int) -> tuple[Tensor, i
         with open(path, "rb") as file:
             for number, line in enumerate(file, 1):
                 columns = line.rstrip(b"\r\n").rstrip(b" ").split(b" ")
-                if number == 1 and len(columns) == 2 and size != 1:
+                if number == 1 and line.startswith(b"\x1f\x8b"):
+                    raise DataError(f"model.embedding.file={path}: it is packed\n  expected a text file: gunzip it")
+                if number == 1 and len(columns) == 2 and all(column.isdigit() for column in columns):
                     continue  # word2vec's heading: how many words, how many numbers
                 if len(columns) != size + 1 and not _has_blanks(columns, size):
                     raise _bad_line(path, number, f"{len(columns) - 1} numbers", size)
@@ -65,9 +66,10 @@ def _numbers(path: Path, number: int, columns: list[bytes]) -> Tensor:
         values = [float(column) for column in columns]
     except ValueError:
         values = [float("nan")]
-    if not all(map(isfinite, values)):
-        raise _bad_line(path, number, "something that is not a number", len(columns))
-    return torch.tensor(values)
+    found = torch.tensor(values)
+    if not found.isfinite().all():
+        raise _bad_line(path, number, "something that is no finite number", len(columns))
+    return found
 
 
 def _bad_line(path: Path, number: int, found: str, size: int) -> DataError:
