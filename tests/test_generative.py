@@ -541,3 +541,23 @@ def test_settings_resume_to_the_bit(case, tmp_path):
         train(tmp_path / "b", config, resumed=step > 1, signals={step: SIGTERM})
     assert train(tmp_path / "b", config, resumed=True, finish=True).reason == "finished"
     assert_same(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize("stop", [2, 3])
+def test_a_step_left_out_is_left_out_after_resuming_too(stop, tmp_path):
+    """The critic's running statistics are moved by the generator's turn as well. Stopped before or at the bad batch."""
+    small = [key for key in runs.SMALL if not key.startswith("model.")] + ["trainer.on_nan=skip", "model.width=2"]
+    config = compose("model=dcgan", "model.form=paper", f"data_dir={runs.write_mnist(tmp_path / 'data')}", *small)
+    train(tmp_path / "a", config, nan_at=(3,))
+    train(tmp_path / "b", config, signals={stop: SIGTERM}, nan_at=(3,))
+    train(tmp_path / "b", config, resumed=True, nan_at=(3,))
+    assert_same(tmp_path / "a", tmp_path / "b")
+    assert all(value.isfinite().all() for value in runs.state(tmp_path / "b")["parts"]["net"].values())
+
+
+def test_modes_without_a_point_are_told(tmp_path):
+    config = compose(
+        "model=gan", "data=gaussians", "data.source.samples=10", "trainer.max_steps=2", "trainer.device=cpu"
+    )
+    with pytest.raises(UserError, match="modes have no point among the 9 of the train part\n  expected some of each"):
+        train(tmp_path / "run", config)

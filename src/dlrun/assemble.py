@@ -15,7 +15,7 @@ from dlrun.spec import Env, Spec
 from dlrun.tasks.base import Task
 from dlrun.trained import classifier
 from dlrun.trainer import Trainer
-from dlrun.update import Update, skip_compiler_import
+from dlrun.update import KeptBuffers, Update, skip_compiler_import
 from dlrun.weights import start_from
 from dlrun.world import join
 
@@ -67,6 +67,7 @@ def assemble(config: dict, fitted: dict | None = None) -> Parts:
         on_nan=trainer.on_nan,
         precision=here.precision,
         world=world,
+        kept=KeptBuffers(net) if trainer.on_nan == "skip" else None,
     )
     trained = partial(classifier, config=config, device=device)
     handed = {"net": net, "spec": data.spec, "place": here, "update": update, "trained": trained}

@@ -26,7 +26,7 @@ def keep(path: Path, picture: object) -> None:
     """A tensor (C, H, W) in [0, 1] as a PNG, replaced at once."""
     from PIL import Image
 
-    pixels = np.rint(picture.numpy().transpose(1, 2, 0) * 255).astype(np.uint8)  # (H, W, C)
+    pixels = np.rint(np.nan_to_num(picture.numpy()).transpose(1, 2, 0) * 255).astype(np.uint8)  # (H, W, C)
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_suffix(".tmp")
     Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(temporary, "png", compress_level=1)

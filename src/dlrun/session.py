@@ -3,6 +3,7 @@
 import sys
 from contextlib import suppress
 from functools import partial
+from math import isfinite
 from pathlib import Path
 
 import numpy
@@ -134,6 +135,11 @@ class Session:
         if best and best.score is not None:
             results["best"] = {"epoch": best.epoch, "metric": f"val/{best.metric}", "value": best.score}
         test = task.evaluate(self.data, "test")
+        if best and self.trainer.on_nan == "stop" and not isfinite(test.get(best.metric, 0.0)):
+            raise Diverged(
+                f"test/{best.metric} is {test[best.metric]}, though the weights of {clock.step} steps are finite\n"
+                "  expected a finite number; try a lower optimizer.lr or trainer.clip_global_norm=1"
+            )
         if self.world.rank:
             return best.score if best else None
         report = run.keep(task.report(self.data), clock.time)

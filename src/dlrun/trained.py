@@ -7,6 +7,7 @@ from torch import nn
 
 from dlrun.build import build
 from dlrun.errors import CheckpointError, UserError
+from dlrun.folders import read_summary
 from dlrun.saved import own_config
 from dlrun.weights import load_weights
 
@@ -19,16 +20,20 @@ def classifier(run: str, config: dict, device: torch.device) -> tuple[nn.Module,
 
     config: of the run that asks. Raises UserError unless the other learned classes from the same data.
     """
+    folder = Path(run).expanduser()
     asked, spec = f"task.quality={run}", build(config["data"]["spec"])
     wanted = f"expected the folder of a classifier's run on the same data, which gives {spec}"
-    if not (Path(run) / ".hydra" / "config.yaml").is_file():
+    if not (folder / ".hydra" / "config.yaml").is_file():
         raise UserError(f"{asked}: there is no run in that folder (no .hydra/config.yaml)\n  {wanted}")
-    theirs, names = own_config(Path(run))
+    theirs, names = own_config(folder)
     given = theirs["data"].get("spec") and build(theirs["data"]["spec"])
     if not theirs["task"]["_target_"].endswith(".Supervised") or not getattr(given, "classes", None):
-        raise UserError(f"{asked}: that run trained task={names.get('task')} on {given}, no classes\n  {wanted}")
+        hint = "\n  say how many classes there are, in both: data.spec.classes=..." if hasattr(given, "classes") else ""
+        raise UserError(f"{asked}: that run trained task={names.get('task')} on {given}, no classes\n  {wanted}{hint}")
     if given != spec or _source(theirs) != _source(config):
         raise UserError(f"{asked}: that run learned from data={names.get('data')}, {given}\n  {wanted}")
+    if read_summary(folder).get("status") != "finished":
+        raise UserError(f"{asked}: that run has not finished\n  {wanted} that came to its end")
     net = build(theirs["model"])(spec)
     try:
         load_weights(net, run, None, asked)

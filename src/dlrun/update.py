@@ -43,6 +43,7 @@ class Update:
         precision: str,
         groups: list[tuple[float, list[nn.Parameter]]] | None = None,
         world: World = ALONE,
+        kept: "KeptBuffers | None" = None,
     ) -> None:
         self.net = net
         groups = groups or [(1.0, [p for p in net.parameters() if p.requires_grad])]
@@ -67,8 +68,7 @@ class Update:
         self.scaler = torch.amp.GradScaler(self.params[0].device.type) if precision == "fp16" else None
         self.decay, self.average = ema, deepcopy(net).requires_grad_(False).eval() if ema else None
         self.watch = LossWatch(self.params[0].device)
-        self.buffers = list(net.buffers()) if on_nan == "skip" else []
-        self.good_buffers = [b.clone() for b in self.buffers]
+        self.kept = (kept or KeptBuffers(net)) if on_nan == "skip" else None
 
     @property
     def lr(self) -> float:
@@ -91,10 +91,11 @@ class Update:
         if is_taken:
             self.last_loss = value
             self._step(clock)
-            copy_all(self.good_buffers, self.buffers)
-        elif self.on_nan == "skip":
+            if self.kept:
+                self.kept.keep()
+        elif self.kept:
             self.skipped += 1
-            copy_all(self.buffers, self.good_buffers)
+            self.kept.put_back()
         else:
             before = (
                 f"the last finite loss was {self.last_loss:.6g}" if isfinite(self.last_loss) else "no loss was finite"
@@ -102,7 +103,7 @@ class Update:
             raise Diverged(
                 f"the loss is {value} in epoch {clock.epoch + 1}, step {clock.step + 1} (batch {clock.batch + 1} of "
                 f"the epoch); {before}, the learning rate {self.lr:g}\n"
-                f"  expected a finite loss; the weights were not touched by this step\n"
+                f"  expected a finite loss; the weights that it is for were not touched by this step\n"
                 "  try a lower optimizer.lr, trainer.clip_global_norm=1, or trainer.on_nan=skip to leave such steps out"
             )
         for param in self.params:  # what zero_grad does, without the profiler's mark around it
@@ -148,6 +149,7 @@ class Update:
             "factor": self.factor,
             "skipped": self.skipped,
             "last_loss": self.last_loss,
+            "buffers": self.kept.good if self.kept else None,
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -157,7 +159,25 @@ class Update:
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
         self.factor, self.skipped, self.last_loss = state["factor"], state["skipped"], state["last_loss"]
-        copy_all(self.good_buffers, self.buffers)  # the net is restored before its update
+        if self.kept:
+            copy_all(self.kept.good, state["buffers"])
+
+
+class KeptBuffers:
+    """A net's running statistics behind the last step that was taken, put back where one is left out.
+
+    One for all updates of a task: an adversary's turn moves the other's statistics too.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        self.buffers = list(net.buffers())
+        self.good = [b.clone() for b in self.buffers]
+
+    def keep(self) -> None:
+        copy_all(self.good, self.buffers)
+
+    def put_back(self) -> None:
+        copy_all(self.buffers, self.good)
 
 
 @torch.no_grad()

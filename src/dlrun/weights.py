@@ -53,10 +53,10 @@ def load_weights(net: nn.Module, source: str, outputs: int | None = None, asked:
 
     asked: what the user wrote, for messages. Gives what was loaded. Raises CheckpointError where they do not fit.
     """
-    return copy_weights(net, read_weights(source), outputs, asked or f"init={source}")
+    return copy_weights(net, read_weights(source, asked), outputs, asked or f"init={source}")
 
 
-def read_weights(source: str) -> Weights:
+def read_weights(source: str, asked: str | None = None) -> Weights:
     """The tensors in a run's folder (the best epoch's), or in a file. Raises CheckpointError where there are none."""
     path = Path(source).expanduser()
     if path.is_dir():
@@ -71,7 +71,7 @@ def read_weights(source: str) -> Weights:
         else:
             found = _read_torch(path)
     except CheckpointError as error:
-        raise CheckpointError(f"init={source}: {error}\n  expected {kinds}: init=<run folder>") from None
+        raise CheckpointError(f"{asked or f'init={source}'}: {error}\n  expected {kinds}") from None
     for wrapper in ("state_dict", "model_state_dict", "model"):  # as others save them
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]

@@ -51,6 +51,8 @@ def predict(folder: Path, args: argparse.Namespace) -> Iterator[str]:
 def _way(run: object, args: argparse.Namespace) -> str:
     """Which of what the run takes is given. Raises UserError unless it is exactly one, of the right kind."""
     given = {"episodes": args.episodes, "latent": args.samples or args.latent, "inputs": args.inputs}
+    if not any(given.values()) and "latent" in run.task.takes:  # as many as the task shows
+        args.samples = given["latent"] = getattr(run.task, "n_samples", None)
     found = [name for name, value in given.items() if value]
     takes = run.task.takes
     expected = " or ".join(WAYS[name] for name in takes)
@@ -131,10 +133,12 @@ def _codes(run: object, args: argparse.Namespace) -> Iterator[tuple[list[str], o
             some = z[first : first + size]
             yield [f"sample_{first + i}_of_seed_{args.seed}" for i in range(len(some))], some, {"seed": args.seed}
         return
-    found = enumerate(inputs.rows([args.latent], Table(latent)))
+    found, named = inputs.rows([args.latent], Table(latent)), 0
     while some := list(islice(found, size)):
-        codes = torch.tensor([row for _, (_, row) in some], device=device)
-        yield [f"code_{i}" for i, _ in some], codes, {}
+        yield [f"code_{named + i}" for i in range(len(some))], torch.tensor([row for _, row in some], device=device), {}
+        named += len(some)
+    if not named:
+        raise UserError(f"--latent {args.latent}: it holds no codes\n  expected rows of {latent} numbers")
 
 
 def outputs(run: object, predicted: object) -> Iterator[dict]:

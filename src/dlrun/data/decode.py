@@ -31,6 +31,8 @@ def read(path: str | Path, shape: Shape, fit: str) -> np.ndarray | str:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as found:
+                if found.size == (1, 1):
+                    return "one pixel is no picture"
                 pixels = np.asarray(_resized(found, shape, fit), np.uint8)
     except Exception as error:  # a damaged file can fail in any way at all
         why = f"{type(error).__name__}: {error}".partition("\n")[0].replace(f" {str(path)!r}", "")

@@ -218,5 +218,8 @@ def split(
     parts = {part: np.sort(np.concatenate(rows)) for part, rows in found.items()}
     for part, rows in parts.items():
         if not len(rows):
-            raise UserError(f"data.split={list(fractions)} of {len(labels)} pictures leaves the {part} part empty")
+            raise UserError(
+                f"data.split={list(fractions)} leaves the {part} part empty: there are {len(labels)} pictures in all\n"
+                "  expected three pictures at least, or other shares"
+            )
     return parts

@@ -93,6 +93,8 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
 
 def frechet(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
     """|m - n|^2 + tr(A + B - 2 (A B)^(1/2)), the squared W2 distance of two Gaussians."""
+    if not cov_a.isfinite().all() or not cov_b.isfinite().all():
+        return float("nan")
     values, vectors = torch.linalg.eigh(cov_a)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     overlap = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
@@ -114,8 +116,14 @@ def centres(data: object) -> tuple[Tensor, Tensor]:
     """Mean (classes, features) and standard deviation per feature (classes,) of each class of the train part."""
     parts = [(x, y) for x, y in data.batches("train")]
     x, y = torch.cat([p for p, _ in parts]), torch.cat([p for _, p in parts])
-    means = torch.stack([x[y == k].mean(0) for k in range(data.spec.classes)])
-    spread = torch.stack([(x[y == k] - means[k]).square().mean().sqrt() for k in range(data.spec.classes)])
+    found = [x[y == k] for k in range(data.spec.classes)]
+    if empty := sum(not len(rows) for rows in found):
+        raise UserError(
+            f"{empty} of {len(found)} modes have no point among the {len(x)} of the train part\n"
+            "  expected some of each: a larger data.source.samples"
+        )
+    means = torch.stack([rows.mean(0) for rows in found])
+    spread = torch.stack([(rows - mean).square().mean().sqrt() for rows, mean in zip(found, means, strict=True)])
     return means, spread
 
 

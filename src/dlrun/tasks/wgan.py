@@ -58,7 +58,8 @@ class Wgan(Adversarial):
         if clock.step % self.turns == self.turns - 1:
             z = torch.randn_like(z)
             with held(critic):
-                slopes = gradient_norms(critic, x, fake.float(), torch.rand(len(x), device=x.device))  # (B,)
+                t = torch.rand(len(x), device=x.device)
+                slopes = gradient_norms(critic, x, fake.float(), t, differentiable=False)  # (B,)
                 with self.place.autocast():
                     loss = -critic(generator(z)).float().mean()
             if not self.update.step(loss, clock):

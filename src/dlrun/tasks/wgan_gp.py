@@ -76,10 +76,10 @@ class WganGp(Adversarial):
         return metrics
 
 
-def gradient_norms(critic: nn.Module, real: Tensor, fake: Tensor, t: Tensor) -> Tensor:
-    """Norms of the critic's gradient at t real + (1 - t) fake: (B, *shape) twice, t (B,) -> (B,), differentiable."""
+def gradient_norms(critic: nn.Module, real: Tensor, fake: Tensor, t: Tensor, differentiable: bool = True) -> Tensor:
+    """Norms of the critic's gradient at t real + (1 - t) fake: (B, *shape) twice, t (B,) -> (B,)."""
     shares = t.view(-1, *[1] * (real.dim() - 1))
     between = (shares * real + (1 - shares) * fake).detach().requires_grad_(True)
     score = critic(between).sum()
-    (slope,) = torch.autograd.grad(score, between, create_graph=True)
+    (slope,) = torch.autograd.grad(score, between, create_graph=differentiable)
     return slope.flatten(1).norm(dim=1)
