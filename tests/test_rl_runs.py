@@ -17,7 +17,7 @@ from toys import PLACE, composed, make_update, seeded
 
 from dlrun.build import build
 from dlrun.clock import Clock
-from dlrun.data.envs import read_spec
+from dlrun.data.envs import Worlds, read_spec
 from dlrun.errors import DataError, UserError
 from dlrun.folders import read_summary
 from dlrun.tasks.a3c import A3C
@@ -137,6 +137,35 @@ def test_pictures_are_refused_by_name():
     with pytest.raises(UserError, match=r"data.id=Camera-v0 observes pictures, Box.*expected a vector"):
         read_spec("Camera-v0")
     del gymnasium.registry["Camera-v0"]
+
+
+def test_an_environment_of_ones_own(tmp_path, monkeypatch):
+    """In a package that DL_RUN_ALLOW names; what it does wrong is told in words."""
+    (tmp_path / "myenvs.py").write_text(
+        "import gymnasium, numpy as np\n"
+        "class Own(gymnasium.Env):\n"
+        "    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (3,)), gymnasium.spaces.Discrete(2)\n"
+        "    def __init__(self, fail=False, nan=False):\n"
+        "        self.nan = nan\n"
+        "        if fail: raise ValueError('no such road')\n"
+        "    def reset(self, seed=None, options=None): return np.full(3, np.nan if self.nan else 0, np.float32), {}\n"
+        "    def step(self, action): return np.zeros(3, np.float32), 1.0, True, False, {}\n"
+        "gymnasium.register('Own-v0', Own, max_episode_steps=9)\n"
+        "gymnasium.register('Fails-v0', Own, kwargs={'fail': True})\n"
+        "gymnasium.register('Nan-v0', Own, kwargs={'nan': True}, disable_env_checker=True)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("DL_RUN_ALLOW", "myenvs")
+    assert read_spec("myenvs:Own-v0").obs == (3,)
+    assert Worlds("myenvs:Own-v0", 2).reset(0).shape == (2, 3)
+    with pytest.raises(UserError, match="Fails-v0 cannot be made: ValueError: no such road"):
+        read_spec("myenvs:Fails-v0")
+    with pytest.raises(UserError, match="Nan-v0 gave a number that is not finite, in step 0"):
+        Worlds("myenvs:Nan-v0", 2).reset(0)
+    with pytest.raises(UserError, match="the package of ALE is missing, or is to be named"):
+        read_spec("ALE/Pong-v5")
+    with pytest.raises(UserError, match=r"Acrobot-v1 is .*, data.spec says .*\n  expected the same, or"):
+        build(compose("model=ppo", "data=cartpole", "data.id=Acrobot-v1")[0]["data"])
 
 
 @pytest.mark.parametrize("gamma", ["1.1", "-0.1"])

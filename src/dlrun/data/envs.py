@@ -37,7 +37,13 @@ class Envs:
 
     def __init__(self, *, spec: Env, id: str, num_envs: Count, epoch_frames: Count, film_steps: Index) -> None:
         self.id, self.num_envs, self.epoch_frames, self.film_steps = id, num_envs, epoch_frames, film_steps
-        self.spec = spec if spec.obs else replace(read_spec(id), goal=spec.goal)
+        self.spec = spec if spec.obs and id in FAST else self._spec(spec)
+
+    def _spec(self, given: Env) -> Env:
+        found = replace(read_spec(self.id), goal=given.goal)
+        if given.obs and found != given:
+            raise UserError(f"data.id={self.id} is {found}, data.spec says {given}\n  expected the same, or data=gym")
+        return found
 
     def load(self, device: torch.device, channels_last: bool = False) -> None: ...
 
@@ -97,6 +103,8 @@ class Envs:
             frames.append(env.render())
         except DependencyNotInstalled as missing:
             return f"{missing}, or dl-run[film]"
+        except Exception as error:  # another's code: what was learned is worth more than the film of it
+            return f"{self.id} cannot be drawn: {type(error).__name__}: {error}"
         finally:
             env.close()
         return frames, rate / every
@@ -128,7 +136,7 @@ def open_env(id: str, render: str | None = None) -> object:
     import gymnasium
     from gymnasium import error
 
-    module, colon, _ = id.rpartition(":")
+    module, colon, name = id.rpartition(":")
     if colon and module.split(".")[0] not in allowed_packages():
         raise UserError(
             f"data.id={id} would import {module!r}, which a config must not\n"
@@ -137,17 +145,25 @@ def open_env(id: str, render: str | None = None) -> object:
     if id in OWN:
         import_module(OWN[id])
     try:
-        made = gymnasium.spec(id).entry_point
+        if colon:
+            import_module(module)
+        made = gymnasium.spec(name).entry_point
         made = gymnasium.envs.registration.load_env_creator(made) if isinstance(made, str) else made
         modes = getattr(made, "metadata", {}).get("render_modes", ())
-        return gymnasium.make(id, render_mode=render) if render in modes else gymnasium.make(id)
+        return gymnasium.make(name, render_mode=render) if render in modes else gymnasium.make(name)
     except (error.DependencyNotInstalled, ImportError) as missing:
         raise UserError(f"data.id={id} needs a package that is not installed\n  {missing}") from None
     except error.Error as wrong:
-        if id in gymnasium.registry:
+        if name in gymnasium.registry:
             raise UserError(f"data.id={id}: {str(wrong).splitlines()[0]}") from None
-        known = nearest(id, gymnasium.registry)
+        known = nearest(name, gymnasium.registry)
+        if "/" in name and not any(each.startswith(name.split("/")[0] + "/") for each in gymnasium.registry):
+            known = f": the package of {name.split('/')[0]} is missing, or is to be named as in data.id=package:{name}"
         raise UserError(f"data.id={id}: there is no such environment{known}\n  expected an id of gymnasium") from None
+    except Exception as error:  # another's code: anything
+        raise UserError(
+            f"data.id={id} cannot be made: {type(error).__name__}: {error}\n  expected an environment that starts"
+        ) from None
 
 
 def vectors(space: object, obs: object) -> np.ndarray:
@@ -170,7 +186,13 @@ class Worlds:
 
     def reset(self, seed: int) -> np.ndarray:
         self.seed, self.actions = seed, []
-        return vectors(self.space, self.envs.reset(seed=seed % 2**31)[0])
+        try:
+            obs = vectors(self.space, self.envs.reset(seed=seed % 2**31)[0])
+        except Exception as error:  # another's code: anything
+            raise self._failed(f"raised {type(error).__name__}: {error}") from error
+        if not np.isfinite(obs).all():
+            raise self._failed("gave a number that is not finite")
+        return obs
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Gives observations, rewards, terminated, truncated, and the observations before a reset."""
@@ -184,7 +206,7 @@ class Worlds:
             final = obs.copy()
             for i in np.flatnonzero(info["_final_obs"]):
                 final[i] = vectors(self.space, [info["final_obs"][i]])[0]
-        if not (np.isfinite(final).all() and np.isfinite(rewards).all()):
+        if not all(np.isfinite(values).all() for values in (obs, final, rewards)):
             raise self._failed("gave a number that is not finite")
         return obs, rewards.astype(np.float32), terminated, truncated & ~terminated, final
 

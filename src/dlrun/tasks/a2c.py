@@ -43,7 +43,7 @@ class Loss:
         found = gae(batch.rewards, v, behind, batch.terminated, batch.truncated, self.gamma, self.lam)
         advantages = torch.from_numpy(found.reshape(-1)).to(self.place.device)
         returns = values.detach() + advantages
-        if self.normalise_advantage:
+        if self.normalise_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         policy_loss = -(net.log_prob(out, batch.actions) * advantages).mean()
         value_loss, entropy = 0.5 * (values - returns).square().mean(), net.entropy(out).mean()

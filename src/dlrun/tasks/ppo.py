@@ -150,7 +150,7 @@ class PPO(Playing):
     ) -> tuple[Tensor, Metrics]:  # fmt: skip
         out, values = self._forward(obs)
         log_ratio = self.net.log_prob(out, actions) - old
-        if self.normalise_advantage:
+        if self.normalise_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         policy_loss = surrogate(log_ratio, advantages, clip)
         value_loss = (values - returns).square()
