@@ -120,7 +120,7 @@ def test_a_state_that_is_damaged(tmp_path, text):
 @pytest.mark.parametrize(
     "change",
     [
-        {"command": [3]}, {"goals": ["x"]}, {"goals": [["val/acc", "up"]]}, {"total": -1}, {"elsewhere": 9},
+        {"command": [3]}, {"goals": ["x"]}, {"goals": [["val/acc", "up"]]}, {"total": -1}, {"elsewhere": -1},
         {"values": None}, {"values": {"val/acc": "x"}}, {"seconds": "x"}, {"overrides": "abc"}, {"trial": []},
         {"pid": "1"},
     ],

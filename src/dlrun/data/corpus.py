@@ -142,6 +142,7 @@ def _read(folder: Path) -> Corpus:
 
 
 def _digest(path: Path) -> str:
+    """hashlib.file_digest, which Python 3.10 does not have."""
     found = sha256()
     with open(path, "rb") as file:
         while part := file.read(2**20):

@@ -98,9 +98,12 @@ def _hand_out(worker: Popen, lots: list[tuple], bad: dict[int, str], tick: Calla
     try:
         while lots:
             lot = lots.pop()  # of all threads one gets it
-            worker.stdin.write(json.dumps(lot) + "\n")
-            worker.stdin.flush()
-            answer = worker.stdout.readline()
+            try:
+                worker.stdin.write(json.dumps(lot) + "\n")
+                worker.stdin.flush()
+                answer = worker.stdout.readline()
+            except BrokenPipeError:  # no error of the disk, which other OSErrors are
+                answer = ""
             if not answer:
                 raise RuntimeError("a process that decodes pictures died")
             found = json.loads(answer)

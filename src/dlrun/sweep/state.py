@@ -148,7 +148,7 @@ def load_state(folder: Path) -> State:
         for name, mode in found["goals"]:
             if not isinstance(name, str) or mode not in ("max", "min", None):
                 raise ValueError("its goals are not what was saved there")
-        if not 0 <= found["elsewhere"] <= found["total"]:
+        if min(found["elsewhere"], found["total"]) < 0:
             raise ValueError(f"total: {found['total']}, elsewhere: {found['elsewhere']}: they are counts")
     except OSError as error:
         raise UserError(
