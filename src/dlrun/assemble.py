@@ -8,6 +8,7 @@ import torch
 
 from dlrun.build import build
 from dlrun.errors import UserError
+from dlrun.machine import keep_memory
 from dlrun.place import Place, choose_device, place
 from dlrun.seeds import mix
 from dlrun.signatures import signature
@@ -34,6 +35,7 @@ def assemble(config: dict, fitted: dict | None = None) -> Parts:
     Raises UserError where the parts do not fit.
     """
     trainer: Trainer = build(config["trainer"])
+    keep_memory()
     device = choose_device(trainer.device)
     world = join(device.type == "cuda")
     if trainer.deterministic:
