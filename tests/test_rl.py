@@ -334,6 +334,37 @@ def test_settings_that_do_not_fit(overrides, words):
         make_task(overrides[0].removeprefix("model="), data, *overrides[1:]).steps(data)
 
 
+@pytest.mark.parametrize("id", ["CartPole-v1", "CliffWalking-v1"])
+def test_an_episode_has_an_end(id):
+    """At the limit that is asked for; where the environment has none of its own and none is asked for, at one."""
+    data = build(composed("data=gym", f"data.id={id}", "data.time_limit=5"))["data"]
+    worlds = data.make(2)
+    worlds.reset(0)
+    for _ in range(5):
+        _, _, terminated, truncated, _ = worlds.step(np.array([0, 1]))
+    assert truncated.all() and not terminated.any()
+    own = build(composed("data=gym", f"data.id={id}"))["data"].make(1)
+    assert id == "CartPole-v1" or own.envs.envs[0].get_wrapper_attr("_max_episode_steps") == 10_000
+
+
+def test_values_of_normalised_observations():
+    """The same net learns, whatever the observations' unit."""
+    net = build(composed("model=dqn", "model.normalise=true"))["model"](Env(obs=(4,), actions=2))
+    obs = torch.randn(1000, 4) * torch.tensor([1e-3, 1.0, 10.0, 1e3]) + 5
+    net.observe(obs[:300])
+    net.observe(obs[300:])
+    seen = net[0](obs)
+    assert seen.mean(0).abs().max() < 1e-3 and (seen.std(0) - 1).abs().max() < 0.01
+    assert net(obs).shape == (1000, 2)
+
+
+def test_a_run_that_ends_before_it_learns_is_refused():
+    data = build(composed("data=cartpole", "data.epoch_frames=1000"))["data"]
+    task = make_task("dqn", data, "task.warmup=2000")
+    with pytest.raises(UserError, match="task.warmup=2000 frames before the first update, and the run has 2000 in all"):
+        next(iter(task.batches(data, Clock(0, 2, 10))))
+
+
 @pytest.mark.parametrize("pair", ["ppo digits", "dqn moons", "mlp cartpole", "resnet18 gym"])
 def test_what_does_not_go_together_is_refused_by_name(pair):
     model, data = pair.split()

@@ -46,15 +46,16 @@ def classifier(classify):
 # Measured by a classifier
 
 
-@pytest.mark.parametrize("model", ["wgan_gp", "vae"])
+@pytest.mark.parametrize("model", ["wgan_gp", "vae", "adversarial_autoencoder"])
 def test_a_classifier_measures_samples(model, classifier, data_dir, tmp_path):
-    keys = PAIR if model == "wgan_gp" else ["model=vae", "model.hidden=[16]", *TINY]
+    keys = PAIR if model == "wgan_gp" else [f"model={model}", "model.hidden=[16]", *TINY]
     train(tmp_path / "a", compose(f"data_dir={data_dir}", *keys, f"task.quality={classifier}"), finish=True)
     rows = [row for row in runs.rows(tmp_path / "a") if "val/fd" in row]
     assert len(rows) == 2 and all(row["val/fd"] > 0 and row["val/swd"] > 0 for row in rows)
     train(tmp_path / "b", compose(f"data_dir={data_dir}", *keys))
     same = {k: v for k, v in runs.rows(tmp_path / "b")[-1].items() if k.startswith("train/")}
     assert same.items() <= rows[-1].items(), "to be measured changes nothing"
+    assert runs.rows(tmp_path / "b")[-1]["val/swd"] == rows[-1]["val/swd"], "without a classifier, too"
 
 
 def test_a_classifier_of_other_data_is_refused(classify, classifier, data_dir, tmp_path):

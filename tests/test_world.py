@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import assert_same, rows
+from runs import assert_same, rows, state
 from toys import CPU
 
 from dlrun.assemble import check_together
 from dlrun.errors import UserError
-from dlrun.spec import Env, Table
 from dlrun.world import World
 
 TWO = ["data=digits", "trainer.processes=2", "data.batch_size=16", "trainer.checkpoint_gap=0", "trainer.epochs=8"]
+LONG = ["data.epoch_frames=8192"]
+slow = pytest.mark.slow
 HARD = ["model.dropout=0.2", "model.norm=batch", "trainer.ema=0.9", "trainer.max_restarts=1"]
 
 
@@ -81,12 +82,39 @@ def test_what_stops_one_of_them_loses_nothing(tmp_path):
     assert_same(a, b)
 
 
+@pytest.mark.parametrize(
+    ("model", "more"),
+    [
+        ("double_dqn", ["model.normalise=true", "task.warmup=100", "data.num_envs=4", "task.updates=4"]),
+        pytest.param(
+            "ppo", ["model.normalise=true", "task.normalise_rewards=true", "data.epoch_frames=8192"], marks=slow
+        ),
+        pytest.param("reinforce_baseline", LONG, marks=slow),
+    ],
+)
+def test_environments_of_two_processes(model, more, tmp_path):
+    """Each plays its own; stopped in mid-epoch and gone on with, all of them are where they were."""
+    choice = [f"model={model}", "data.epoch_frames=2048", "trainer.epochs=3", "trainer.processes=2"]
+    choice += ["trainer.checkpoint_gap=0", "task.eval_episodes=4", "data.film_steps=0", "trainer.log_every=0", *more]
+    a, b = tmp_path / "a", tmp_path / "b"
+    straight = start(a, *choice, f"run_dir={a}")
+    stopped = start(b, *choice, f"run_dir={b}")
+    wait_for(stopped, tmp_path / "b.log", "epoch 1/3")
+    stopped.send_signal(signal.SIGTERM)
+    assert stopped.wait() == 143, (tmp_path / "b.log").read_text()
+    found = state(b)
+    assert found["clock"]["batch"] > 0, "in mid-epoch"
+    mine, other = found["parts"]["player"], found["others"][0]["player"]
+    assert mine["returns"].shape == other["returns"].shape and not torch.equal(mine["obs"], other["obs"])
+    assert start(b, f"resume={b}").wait() == 0, (tmp_path / "b.log").read_text()
+    assert straight.wait() == 0, (tmp_path / "a.log").read_text()
+    assert_same(a, b)
+
+
 def test_what_cannot_be_trained_together():
     trainer = Namespace(sync_norm=True)
     with pytest.raises(UserError, match="torch synchronises batch normalisation on CUDA only\n  expected"):
-        check_together(trainer, CPU, Table(features=2, classes=2))
-    with pytest.raises(UserError, match="an environment is played by one\n  expected trainer.processes=1"):
-        check_together(trainer, CPU, Env(obs=(4,), actions=2))
+        check_together(trainer, CPU)
 
 
 def test_an_error_is_told(tmp_path):

@@ -12,7 +12,7 @@ from dlrun.machine import keep_memory
 from dlrun.place import Place, choose_device, place
 from dlrun.seeds import mix
 from dlrun.signatures import signature
-from dlrun.spec import Env, Spec
+from dlrun.spec import Env
 from dlrun.tasks.base import Task
 from dlrun.trained import classifier
 from dlrun.trainer import Trainer
@@ -49,8 +49,9 @@ def assemble(config: dict, fitted: dict | None = None) -> Parts:
     torch.manual_seed(mix(config["seed"]))
     data = build(config["data"])
     if world.size > 1:
-        check_together(trainer, device, data.spec)
-        data.batch_size *= world.size  # each process has its share of a batch
+        check_together(trainer, device)
+        if not isinstance(data.spec, Env):  # environments are each process's own
+            data.batch_size *= world.size  # each has its share of a batch
     if fitted is not None:
         data.restore(fitted, device)  # a net may ask for the words
     net = build(config["model"])(data.spec)
@@ -78,13 +79,8 @@ def assemble(config: dict, fitted: dict | None = None) -> Parts:
     return Parts(trainer, data, here, task, loaded)
 
 
-def check_together(trainer: Trainer, device: torch.device, spec: Spec) -> None:
+def check_together(trainer: Trainer, device: torch.device) -> None:
     """Raise UserError where several processes cannot train this together."""
-    if isinstance(spec, Env):
-        raise UserError(
-            "several processes were asked for, and an environment is played by one\n"
-            "  expected trainer.processes=1; data.num_envs=... plays more at once, and model=a3c has workers of its own"
-        )
     if trainer.sync_norm and device.type != "cuda":
         raise UserError(
             f"trainer.sync_norm=true on {device.type}: torch synchronises batch normalisation on CUDA only\n"

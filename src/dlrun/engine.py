@@ -49,7 +49,7 @@ def fit(training: Training, data: object, signals: Signals) -> Outcome:
             if limit:
                 training.keep_partial_best()
                 return Outcome(limit)
-            if time.monotonic() - training.saved_at >= training.trainer.checkpoint_gap:
+            if training.is_old(training.trainer.checkpoint_gap):
                 training.save()
         training.save()
     return Outcome(reason)

@@ -35,9 +35,14 @@ class Training:
 
     def save(self) -> None:
         """Checkpoint what is now, which the first process does. Snapshots are taken here; the disk is written in the
-        background.
+        background. To be called by all processes at the same time where each has parts of its own.
         """
-        if self.saved == self.clock.position or self.world.rank:
+        if self.saved == self.clock.position:
+            return
+        self.saved_at, self.saved = time.monotonic(), self.clock.position
+        own = self.task.own if self.world.size > 1 else ()
+        others = self.world.others(snapshot({name: self.task.parts[name].state_dict() for name in own})) if own else []
+        if self.world.rank:
             return
         self.tick_seconds()
         last = snapshot(
@@ -49,6 +54,7 @@ class Training:
                 "rows": self.run.num_rows,
                 "data": self.fitted,
                 "threads": torch.get_num_threads(),
+                "others": others,
             }
         )
         last["state_dict"] = last["parts"].get("net")
@@ -60,12 +66,16 @@ class Training:
             )
         self.run.sync()
         self.run.checkpoints.write(last, self.best_state if self.best_is_new else None)
-        self.best_is_new, self.saved_at, self.saved = False, time.monotonic(), self.clock.position
+        self.best_is_new = False
 
     def is_due(self) -> bool:
         every = self.trainer.checkpoint_every_steps
-        old = time.monotonic() - self.saved_at >= 60 * self.trainer.checkpoint_every_minutes
-        return old or bool(every) and self.clock.step % every == 0
+        return bool(every) and self.clock.step % every == 0 or self.is_old(60 * self.trainer.checkpoint_every_minutes)
+
+    def is_old(self, seconds: float) -> bool:
+        """Whether the newest checkpoint is; for all processes, where all take part in the next."""
+        is_old = time.monotonic() - self.saved_at >= seconds
+        return bool(self.world.agree(is_old)[0]) if self.task.own else is_old
 
     def tick_seconds(self) -> None:
         self.clock.seconds = self.seconds_before + time.monotonic() - self.session_start
@@ -78,7 +88,9 @@ class Training:
             raise CheckpointError(f"the checkpoint holds {sorted(state['parts'])}, expected {sorted(self.task.parts)}")
         for name, part in self.task.parts.items():
             try:
-                part.load_state_dict(state["parts"][name])
+                is_own = self.world.rank and name in self.task.own
+                states = state["others"][self.world.rank - 1] if is_own else state["parts"]
+                part.load_state_dict(states[name])
             except WRONG as error:
                 raise CheckpointError(
                     f"the checkpoint's {name!r} is not what the config in {self.run.folder / '.hydra'} makes: {error}\n"

@@ -27,7 +27,7 @@ class World:
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
-        self.samples, self.share = 0, 1.0
+        self.samples, self.share = 0, 1 / size
 
     def seed(self, seed: int) -> int:
         """What this process draws its noise from: the first as a run of one process does."""
@@ -45,6 +45,12 @@ class World:
             part = tuple(each.tensor_split(self.size)[self.rank] for each in batch) if is_split else batch
             self.share = len(part[0]) / self.samples if is_split else 1 / self.size
             yield part
+
+    def count(self, samples: int) -> None:
+        """The batch under way is one that each process made for itself: this one's has so many samples."""
+        if self.size > 1:
+            self.samples = int(self.sums(torch.tensor(samples)))
+            self.share = samples / self.samples
 
     def means(self, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
         """A step's metrics over the whole batch. Vectors hold a value per sample."""
@@ -99,6 +105,13 @@ class World:
         """Whether this is what is raised where another process is not there any more."""
         words = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
         return self.size > 1 and isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+    def others(self, value: object) -> list:
+        """The other processes' values, by rank, to the first; none to them."""
+        found = [None] * self.size if self.rank == 0 else None
+        if self.size > 1:
+            dist.gather_object(value, found)
+        return found[1:] if found else []
 
     def tell(self, value: object) -> object:
         """The first process's value, to all."""

@@ -16,10 +16,13 @@ MAX_X, MAX_ANGLE, TIME_LIMIT = 2.4, 12 * 2 * pi / 360, 500  # m, rad, steps
 
 
 class CartPoles:
-    """state: x, its velocity, angle, its velocity: (4, N) float64. ages: steps since each episode's start."""
+    """limit: steps of an episode, None for the 500 of the original.
 
-    def __init__(self, num: int) -> None:
-        self.num = num
+    state: x, its velocity, angle, its velocity: (4, N) float64. ages: steps since each episode's start.
+    """
+
+    def __init__(self, num: int, limit: int | None = None) -> None:
+        self.num, self.limit = num, limit or TIME_LIMIT
 
     def reset(self, seed: int) -> np.ndarray:
         """New episodes everywhere; observations (N, 4)."""
@@ -41,7 +44,7 @@ class CartPoles:
         self.state = self.state + TAU * np.stack((v, pull, spin, turn))
         self.ages += 1
         terminated = (np.abs(self.state[0]) > MAX_X) | (np.abs(self.state[2]) > MAX_ANGLE)
-        truncated = (self.ages >= TIME_LIMIT) & ~terminated
+        truncated = (self.ages >= self.limit) & ~terminated
         final = obs = self.state.T.astype(np.float32)
         done = terminated | truncated
         if done.any():

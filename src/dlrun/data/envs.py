@@ -21,6 +21,7 @@ from dlrun.types import Count, Index
 FAST = {"CartPole-v1": CartPoles}
 OWN = {"Maze-v0": "dlrun.data.maze"}  # modules that register an environment of this project
 SILENT = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}  # of pygame
+LONGEST = 10_000  # steps of an episode where the environment knows no end
 FILM_RATE = 25  # pictures a second, at most
 
 
@@ -32,11 +33,15 @@ class WorldError(DataError):
 
 class Envs:
     """An environment as data. num_envs: how many play at once in training. epoch_frames: of all of them together.
-    film_steps: of the film of the best policy, at most; 0: none.
+    time_limit: steps of an episode at most; None: the environment's own, LONGEST where it has none. film_steps: of the
+    film of the best policy, at most; 0: none.
     """
 
-    def __init__(self, *, spec: Env, id: str, num_envs: Count, epoch_frames: Count, film_steps: Index) -> None:
-        self.id, self.num_envs, self.epoch_frames, self.film_steps = id, num_envs, epoch_frames, film_steps
+    def __init__(
+        self, *, spec: Env, id: str, num_envs: Count, epoch_frames: Count, time_limit: Count | None, film_steps: Index
+    ) -> None:
+        self.id, self.num_envs, self.epoch_frames = id, num_envs, epoch_frames
+        self.time_limit, self.film_steps = time_limit, film_steps
         self.spec = spec if spec.obs and id in FAST else self._spec(spec)
 
     def _spec(self, given: Env) -> Env:
@@ -62,7 +67,7 @@ class Envs:
 
     def make(self, num: int) -> "CartPoles | Worlds":
         """`num` environments with reset(seed), step(actions), state_dict and load_state_dict."""
-        return FAST[self.id](num) if self.id in FAST else Worlds(self.id, num)
+        return FAST[self.id](num, self.time_limit) if self.id in FAST else Worlds(self.id, num, self.time_limit)
 
     def moves(self) -> tuple[list, tuple[int, int] | None]:
         """What each action does in each state, [state][action] -> [(probability, next state, reward, ends)], and the
@@ -87,7 +92,7 @@ class Envs:
 
         for name, value in SILENT.items():
             os.environ.setdefault(name, value)
-        env = open_env(self.id, "rgb_array")
+        env = open_env(self.id, self.time_limit, "rgb_array")
         if env.render_mode is None:
             return f"{self.id} cannot be rendered"
         rate = env.metadata.get("render_fps", 30)
@@ -131,8 +136,11 @@ def read_spec(id: str) -> Env:
     return Env(shape, None, tuple(actions.low.tolist()), tuple(actions.high.tolist()))
 
 
-def open_env(id: str, render: str | None = None) -> object:
-    """One environment. Raises UserError where there is none of that id, or a package for it is missing."""
+def open_env(id: str, limit: int | None = None, render: str | None = None) -> object:
+    """One environment. limit: steps of an episode, None for its own.
+
+    Raises UserError where there is none of that id, or a package for it is missing.
+    """
     import gymnasium
     from gymnasium import error
 
@@ -147,10 +155,12 @@ def open_env(id: str, render: str | None = None) -> object:
     try:
         if colon:
             import_module(module)
-        made = gymnasium.spec(name).entry_point
+        spec = gymnasium.spec(name)
+        more = {"max_episode_steps": limit or LONGEST} if limit or spec.max_episode_steps is None else {}
+        made = spec.entry_point
         made = gymnasium.envs.registration.load_env_creator(made) if isinstance(made, str) else made
         modes = getattr(made, "metadata", {}).get("render_modes", ())
-        return gymnasium.make(name, render_mode=render) if render in modes else gymnasium.make(name)
+        return gymnasium.make(name, **more, **({"render_mode": render} if render in modes else {}))
     except (error.DependencyNotInstalled, ImportError) as missing:
         raise UserError(f"data.id={id} needs a package that is not installed\n  {missing}") from None
     except error.Error as wrong:
@@ -176,12 +186,12 @@ def vectors(space: object, obs: object) -> np.ndarray:
 class Worlds:
     """Any environment, N of them. Their state is the seed and the actions since the epoch's start, to be replayed."""
 
-    def __init__(self, id: str, num: int) -> None:
+    def __init__(self, id: str, num: int, limit: int | None = None) -> None:
         from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
         self.space = open_env(id).observation_space  # errors in words
         self.id, self.num = id, num
-        self.envs = SyncVectorEnv([lambda: open_env(id)] * num, autoreset_mode=AutoresetMode.SAME_STEP)
+        self.envs = SyncVectorEnv([lambda: open_env(id, limit)] * num, autoreset_mode=AutoresetMode.SAME_STEP)
         self.seed, self.actions = 0, []
 
     def reset(self, seed: int) -> np.ndarray:

@@ -148,12 +148,22 @@ class Values(nn.Sequential):
 
     kind = "q_net"
 
+    def observe(self, obs: Tensor) -> None:
+        """Take in (B, features) for the statistics, where the net has any."""
+        if isinstance(self[0], Normaliser):
+            self[0].update(obs)
 
-def q_net(spec: Env, *, hidden: list[Count], activation: Activation, dueling: bool, init: PolicyInit) -> nn.Module:
-    """Values of actions: (B, features) -> (B, actions). dueling: of a value and advantages."""
+
+def q_net(
+    spec: Env, *, hidden: list[Count], activation: Activation, dueling: bool, init: PolicyInit, normalise: bool
+) -> nn.Module:
+    """Values of actions: (B, features) -> (B, actions). dueling: of a value and advantages. normalise: observations, by
+    running statistics.
+    """
     width = hidden[-1] if hidden else spec.features
     head = Dueling(width, spec.outputs) if dueling else nn.Linear(width, spec.outputs)
-    return Values(dense(spec.features, hidden, activation, init), initialise(head, init))
+    norm = [Normaliser(spec.features)] if normalise else []
+    return Values(*norm, dense(spec.features, hidden, activation, init), initialise(head, init))
 
 
 class Table(nn.Linear):

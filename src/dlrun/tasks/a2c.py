@@ -4,7 +4,7 @@ Source: Mnih et al. 2016 (A3C; here synchronous); the book, section 14.8: policy
 V(s') - V(s), with lam=0; lam=1 is the paper's n-step return. Logged: as in tasks/ppo.py, without what is of the ratio.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -77,12 +77,11 @@ class A2C(Playing):
 
     def steps(self, data: object) -> int:
         """Rollouts in an epoch."""
-        return -(-data.epoch_frames // (data.num_envs * self.length))
+        return self.rounds(data, self.length)
 
-    def batches(self, data: object, clock: object) -> Iterator[Rollout]:
+    def experience(self, data: object, clock: object) -> Rollout:
         self.player.start(data, clock)
-        while self.goes_on(data, clock):
-            yield self.player.collect(self.net, self.length, clock)
+        return self.player.collect(self.net, self.length, clock)
 
     def samples(self, batch: Rollout) -> int:
         return batch.rewards.size
@@ -91,5 +90,5 @@ class A2C(Playing):
         loss, metrics, explained = self.loss(self.net, batch)
         if not self.update.step(loss, clock):
             return {}
-        self.net.observe(batch.obs)
+        self.observe(batch.obs)
         return self.scalars(batch, explained_variance=explained) | metrics

@@ -76,6 +76,11 @@ class A3C(Playing):
             raise UserError(
                 f"A3C's workers share weights in memory, not on {place.device}: expected trainer.device=cpu"
             )
+        if place.world.size > 1:
+            raise UserError(
+                f"A3C has worker processes of its own, and trainer.processes={place.world.size} asks for others\n"
+                "  expected trainer.processes=1; for gradients averaged over processes: model=a2c"
+            )
         super().__init__(net, spec, place, update, "policy", eval_episodes, greedy)
         if self.update.average is not None:
             raise UserError(f"trainer.ema={self.update.decay} with A3C: expected 0, its workers share plain weights")
@@ -85,7 +90,7 @@ class A3C(Playing):
 
     def steps(self, data: object) -> int:
         """Turns in an epoch, of all workers together."""
-        return -(-data.epoch_frames // (data.num_envs * self.length))
+        return self.rounds(data, self.length)
 
     def batches(self, data: object, clock: object) -> Iterator[Report]:
         """What the workers report, in the order that it comes; when this ends, or is left, they rest."""

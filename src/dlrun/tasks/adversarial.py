@@ -11,7 +11,7 @@ from dlrun.place import Place
 from dlrun.plots import new_figure
 from dlrun.spec import Image, Table
 from dlrun.tasks.base import Task
-from dlrun.tasks.latent import draw, noise
+from dlrun.tasks.latent import draw, latent_plane, noise
 from dlrun.tasks.pictures import between, first_rows, grid, rescaled, shown
 from dlrun.tasks.quality import SAMPLES, Quality, Trained
 from dlrun.update import Update
@@ -108,12 +108,15 @@ def _density(points: Tensor, reach: Tensor, side: int = 96) -> Tensor:
 def figures(
     net: nn.Module, critic: nn.Module, latent: int, count: int, data: object, place: Place
 ) -> dict[str, object]:
-    """Samples and lines through the noise; of a plane: the samples over the data and the critic's levels."""
+    """Samples, lines through the noise, all of it where it is two numbers; of points in the plane: the samples over
+    the data and the critic's levels.
+    """
     if isinstance(data.spec, Image):
-        ends = noise(latent, 20, place, 6)
-        lines = (draw(net, between(ends[:10], ends[10:], 10), place) + 1) / 2
+        ends, decode = noise(latent, 20, place, 6), lambda z: (draw(net, z, place) + 1) / 2
+        lines = decode(between(ends[:10], ends[10:], 10))
         sheets = previews(net, latent, count, data, place) | {"interpolation": grid(lines, 10)}
-        return {name: shown(sheet, name) for name, sheet in sheets.items()}
+        found = {name: shown(sheet, name) for name, sheet in sheets.items()}
+        return found | ({"latent_plane": latent_plane(decode, place.device)} if latent == 2 else {})
     return {"samples": _plane(net, critic, latent, data, place)} if data.spec.features == 2 else {}
 
 

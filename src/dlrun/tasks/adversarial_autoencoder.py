@@ -22,7 +22,7 @@ from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.gan import nonsaturating_critic, nonsaturating_generator
 from dlrun.tasks.latent import draw, latent_figures, noise
 from dlrun.tasks.pictures import beside, first_rows, grid, means, rescaled, shown
-from dlrun.tasks.quality import sliced_wasserstein
+from dlrun.tasks.quality import Quality, Trained, sliced_wasserstein
 from dlrun.types import Count
 from dlrun.update import Update
 
@@ -30,7 +30,8 @@ from dlrun.update import Update
 class AdversarialAutoencoder(Task):
     """Reconstructs pictures, pixels in [0, 1], through codes spread as N(0, 1).
 
-    loss: bce or mse, as task=autoencoder has them. n_samples: pictures on a sheet of samples.
+    loss: bce or mse, as task=autoencoder has them. quality: as task=vae has it. n_samples: pictures on a sheet of
+    samples.
     """
 
     takes = ("pictures", "latent")
@@ -41,8 +42,10 @@ class AdversarialAutoencoder(Task):
         spec: Image,
         place: Place,
         update: Callable[..., Update],
+        trained: Trained,
         *,
         loss: Literal["bce", "mse"],
+        quality: str | None,
         n_samples: Count,
     ) -> None:
         super().__init__(net, place)
@@ -60,7 +63,8 @@ class AdversarialAutoencoder(Task):
             "critic_update": self.critic_update,
             "encoder_update": self.encoder_update,
         }
-        self.scores = {"loss": "min", "mse": "min", "code_swd": "min"}
+        self.quality = Quality(spec, trained, quality)
+        self.scores = {"loss": "min", "mse": "min", "code_swd": "min"} | self.quality.scores
         self.goal = "loss"
 
     def batches(self, data: object, clock: object) -> Iterator:
@@ -95,12 +99,16 @@ class AdversarialAutoencoder(Task):
 
     @torch.no_grad()
     def evaluate(self, data: object, split: str) -> dict[str, float]:
-        """loss, mse: of reconstructions. code_swd: sliced Wasserstein distance of the codes to as many of the prior."""
+        """loss, mse: of reconstructions. code_swd: sliced Wasserstein distance of the codes to as many of the prior.
+
+        swd, fd: of decoded noise to the pictures.
+        """
         net, codes = self.evaluated(), []
         found = means(self._measured(net, x, codes) for x, _ in rescaled(data.batches(split), data, 0.0, 1.0))
         code = torch.cat(codes)
         prior = torch.randn(code.shape, generator=generator(code.device, 0, 3), device=code.device)
-        return found | {"code_swd": sliced_wasserstein(code, prior).item()}
+        found["code_swd"] = sliced_wasserstein(code, prior).item()
+        return found | self.quality.measure(lambda count, seed: 2 * self._made(count, seed) - 1, data, split)
 
     def _measured(self, net: nn.Module, x: Tensor, codes: list[Tensor]) -> Metrics:
         with self.place.autocast():
@@ -117,12 +125,14 @@ class AdversarialAutoencoder(Task):
         out = draw(net if batch.dim() == 4 else net.decoder, batch, self.place)
         return (torch.sigmoid(out) if self.bce else out).clamp(0, 1)
 
+    def _made(self, count: int, seed: int) -> Tensor:
+        return self.predict(noise(self.net.latent, count, self.place, seed))
+
     @torch.no_grad()
     def preview(self, data: object, split: str = "val") -> dict[str, Tensor]:
         """Originals beside reconstructions, and pictures of codes of the prior, always the same."""
         x = first_rows(rescaled(data.batches(split), data, 0.0, 1.0), 50)
-        samples = self.predict(noise(self.net.latent, self.n_samples, self.place, 2))
-        return {"reconstructions": beside(x, self.predict(x)), "samples": grid(samples)}
+        return {"reconstructions": beside(x, self.predict(x)), "samples": grid(self._made(self.n_samples, 2))}
 
     @torch.no_grad()
     def report(self, data: object) -> dict[str, object]:

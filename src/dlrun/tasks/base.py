@@ -15,7 +15,8 @@ class Task:
     """parts: everything that changes while it learns, by name, each with state_dict and load_state_dict.
 
     net: everything that is saved as the best and can be started from. update: of the weights to judge by; a leaf makes
-    it, and puts it among the parts, with any others that it has. scores: the metrics that `evaluate` gives,
+    it, and puts it among the parts, with any others that it has. own: names of the parts that each of several processes
+    has for itself (the others are the same in all). scores: the metrics that `evaluate` gives,
     each with which is better, "max" or "min". goal: the one to choose the best epoch by, None where there is nothing to
     choose. A step must be a pure function of (parts, seed, clock).
 
@@ -25,6 +26,7 @@ class Task:
 
     goal: str | None = None
     takes: tuple[str, ...] = ("inputs",)
+    own: tuple[str, ...] = ()
     update: Update
 
     def __init__(self, net: torch.nn.Module, place: Place) -> None:

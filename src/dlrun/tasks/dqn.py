@@ -6,7 +6,7 @@ episodes; the environment is played in rounds of `length` steps with `updates` u
 length, loss, q (mean), epsilon.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from typing import NamedTuple
 
@@ -28,9 +28,9 @@ from dlrun.update import Update
 
 
 class Round(NamedTuple):
-    """What was played since the last updates; the steps themselves are in the replay."""
+    """What was played since the last updates, which is in the replay. obs (frames, features): seen on the way."""
 
-    frames: int
+    obs: Tensor
     epsilon: float
     mean_return: float
     mean_length: float
@@ -41,6 +41,8 @@ class DQN(Playing):
     warmup: frames before the first update. epsilon: from its start to its end over the share epsilon_until of the run.
     target_every: rounds.
     """
+
+    own = ("player", "replay")
 
     def __init__(
         self,
@@ -84,19 +86,22 @@ class DQN(Playing):
                 f"a round of {data.num_envs} x {self.length} frames does not fit into "
                 f"task.capacity={self.replay.capacity}\n  expected room for a round at least"
             )
-        return -(-data.epoch_frames // (data.num_envs * self.length))
-
-    def batches(self, data: object, clock: object) -> Iterator[Round]:
-        self.player.start(data, clock)
-        while self.goes_on(data, clock):
-            yield self._play(clock)
+        return self.rounds(data, self.length)
 
     @torch.no_grad()
-    def _play(self, clock: object) -> Round:
+    def experience(self, data: object, clock: object) -> Round:
         """A round, epsilon-greedy by (seed, step), into the replay."""
+        if self.warmup >= clock.epochs * data.epoch_frames:
+            raise UserError(
+                f"task.warmup={self.warmup} frames before the first update, and the run has "
+                f"{clock.epochs * data.epoch_frames} in all\n  expected fewer, or a longer run (trainer.epochs)"
+            )
+        self.player.start(data, clock)
         start, end, until = self.epsilons
         epsilon = end + (start - end) * max(0.0, 1 - clock.fraction / until) if until else end
-        num, random = len(self.player.obs), np.random.default_rng(mix(clock.seed, clock.step, 0, 1))
+        seed, num = self.place.world.seed(clock.seed), len(self.player.obs)
+        random = np.random.default_rng(mix(seed, clock.step, 0, 1))
+        seen = np.empty((self.length, num, self.spec.features), np.float32)
         explores = random.random((self.length, num)) < epsilon
         chance = random.integers(self.spec.actions, size=(self.length, num))
         for t in range(self.length):
@@ -104,15 +109,18 @@ class DQN(Playing):
             if not explores[t].all():
                 best = self.net(torch.from_numpy(obs).to(self.place.device)).argmax(1).cpu().numpy()
                 actions = np.where(explores[t], actions, best)
+            seen[t] = obs
             rewards, terminated, _, after = self.player.step(actions)
             self.replay.add(obs=obs, actions=actions, rewards=rewards, next_obs=after, terminated=terminated)
-        return Round(num * self.length, epsilon, *self.player.means())
+        obs = torch.from_numpy(seen.reshape(self.length * num, -1)).to(self.place.device)
+        return Round(obs, epsilon, *self.player.means())
 
     def samples(self, batch: Round) -> int:
-        return batch.frames
+        return len(batch.obs)
 
     def step(self, batch: Round, clock: object) -> Metrics:
-        if clock.samples + batch.frames < self.warmup:
+        self.observe(batch.obs)
+        if clock.samples + (self.place.world.samples or len(batch.obs)) < self.warmup:
             return {}
         if clock.step % self.target_every == 0:
             self.target.load_state_dict(self.net.state_dict())

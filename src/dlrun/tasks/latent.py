@@ -43,10 +43,15 @@ def latent_figures(encode: Encode, decode: Callable, batches: Callable[[], Itera
         figures["interpolation"] = shown(grid(lines, 10), "test: from code to code")
     if codes.shape[1] == 2:
         figures["latent_map"] = latent_map(encode, batches(), spec)
-        steps = torch.linspace(-2.5, 2.5, 20, device=codes.device)
-        plane = torch.stack(torch.meshgrid(steps, -steps, indexing="xy"), -1).view(-1, 2)  # top left: (-2.5, 2.5)
-        figures["latent_plane"] = shown(grid(decode(plane), 20), "z over [-2.5, 2.5] squared")
+        figures["latent_plane"] = latent_plane(decode, codes.device)
     return figures
+
+
+def latent_plane(decode: Callable, device: torch.device) -> object:
+    """What 20 x 20 codes of two numbers give, (-2.5, 2.5) at the top left."""
+    steps = torch.linspace(-2.5, 2.5, 20, device=device)
+    plane = torch.stack(torch.meshgrid(steps, -steps, indexing="xy"), -1).view(-1, 2)
+    return shown(grid(decode(plane), 20), "z over [-2.5, 2.5] squared")
 
 
 def latent_map(encode: Encode, batches: Iterator, spec: Image) -> object:

@@ -1,6 +1,6 @@
 """What tasks that play an environment share: epochs of frames, how they are judged, the film of the best."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -25,10 +25,13 @@ MODELS = {
 class Playing(Task):
     """kind: what the net must be, a key of MODELS. eval_episodes: in environments of their own, always from the same
     starts. greedy: judged by its best actions, or by drawn ones. Logged: return, length: means of the last episodes.
+
+    Of several processes each plays data.num_envs environments of its own; they learn together.
     """
 
     goal = "return"
     takes = ("episodes",)
+    own = ("player",)
 
     def __init__(
         self,
@@ -48,7 +51,7 @@ class Playing(Task):
         if getattr(net, "kind", None) != kind:
             raise UserError(f"this task cannot learn with this net: expected one of the models {MODELS[kind]}")
         self.spec, self.eval_episodes, self.greedy = spec, eval_episodes, greedy
-        self.update, self.player = update(net), Player(spec, place.device)
+        self.update, self.player = update(net), Player(spec, place.device, place.world)
         self.parts |= {"update": self.update, "player": self.player}
         self.scores = {"return": "max", "length": "max", "return_std": "min"}
 
@@ -58,6 +61,25 @@ class Playing(Task):
     def goes_on(self, data: object, clock: object) -> bool:
         """Whether the epoch has frames left; what the last batch took too many, the next epoch has less."""
         return clock.batch == 0 or clock.samples < (clock.epoch + 1) * data.epoch_frames
+
+    def batches(self, data: object, clock: object) -> Iterator:
+        while self.goes_on(data, clock):
+            batch = self.experience(data, clock)
+            self.place.world.count(self.samples(batch))
+            yield batch
+
+    def experience(self, data: object, clock: object) -> object:
+        """What is played for the next step."""
+        raise NotImplementedError(f"{type(self).__name__} must say how it plays")
+
+    def rounds(self, data: object, length: int) -> int:
+        """Of `length` steps of all environments, in an epoch."""
+        return -(-data.epoch_frames // (data.num_envs * length * self.place.world.size))
+
+    def observe(self, obs: Tensor) -> None:
+        """For the statistics of a net that normalises; all processes take those of the first."""
+        self.net.observe(obs)
+        self.place.world.follow_first(self.net.buffers())
 
     def actor(self) -> Actor:
         """Who plays when it is judged."""

@@ -8,7 +8,7 @@ approx_kl ((r - 1) - log r: Schulman 2020), clip_fraction, explained_variance (o
 learning), passes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +88,7 @@ class PPO(Playing):
         self.parts["penalty"] = self.penalty
         if self.reward_scale:
             self.parts["reward_scale"] = self.reward_scale
+            self.own = (*self.own, "reward_scale")
 
     def steps(self, data: object) -> int:
         """Rollouts in an epoch. Raises UserError where a rollout is no whole number of minibatches."""
@@ -97,12 +98,11 @@ class PPO(Playing):
                 f"a rollout of data.num_envs={data.num_envs} x task.length={self.length} = {frames} frames is not a "
                 f"whole number of minibatches of task.minibatch={self.minibatch}\n  expected a divisor of {frames}"
             )
-        return -(-data.epoch_frames // frames)
+        return self.rounds(data, self.length)
 
-    def batches(self, data: object, clock: object) -> Iterator[Rollout]:
+    def experience(self, data: object, clock: object) -> Rollout:
         self.player.start(data, clock)
-        while self.goes_on(data, clock):
-            yield self.player.collect(self.net, self.length, clock)
+        return self.player.collect(self.net, self.length, clock)
 
     def samples(self, batch: Rollout) -> int:
         return batch.rewards.size
@@ -130,13 +130,13 @@ class PPO(Playing):
                 if not self.update.step(loss, clock):
                     return {}
                 found.append(metrics)
-            last_kl = torch.stack([m["approx_kl"] for m in found[first:]]).mean()
+            last_kl = self.place.world.mean(torch.stack([m["approx_kl"] for m in found[first:]]).mean())
             if self.max_kl and last_kl.item() > self.max_kl:
                 break
         means = {name: torch.stack([m[name] for m in found]).mean() for name in found[0]}
         if self.penalty.goal:
             self.penalty.adapt(last_kl.item())
-        self.net.observe(batch.obs)  # after learning: the ratios are of the statistics that acted
+        self.observe(batch.obs)  # after learning: the ratios are of the statistics that acted
         return self.scalars(batch, explained_variance=explained, passes=done) | means
 
     def _forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:

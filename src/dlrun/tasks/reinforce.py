@@ -5,7 +5,7 @@ the mean over the steps of one episode of every environment, where the book take
 the baseline may be a learned value as well as the book's mean.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -45,11 +45,10 @@ class Reinforce(Playing):
 
     def steps(self, data: object) -> int:
         """At most: how long episodes are is not known."""
-        return -(-data.epoch_frames // data.num_envs)
+        return self.rounds(data, 1)
 
-    def batches(self, data: object, clock: object) -> Iterator[Episodes]:
-        while self.goes_on(data, clock):
-            yield self.player.episodes(self.net, data, clock)
+    def experience(self, data: object, clock: object) -> Episodes:
+        return self.player.episodes(self.net, data, clock)
 
     def samples(self, batch: Episodes) -> int:
         return len(batch.obs)
@@ -72,5 +71,5 @@ class Reinforce(Playing):
             loss = loss + self.value_weight * losses["value_loss"]
         if not self.update.step(loss, clock):
             return {}
-        self.net.observe(batch.obs)
+        self.observe(batch.obs)
         return self.scalars(batch) | {name: value.detach() for name, value in losses.items()}

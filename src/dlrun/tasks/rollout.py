@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dlrun.seeds import generator, mix
 from dlrun.spec import Env
+from dlrun.world import ALONE, World
 
 RECENT = 100  # episodes whose mean return is logged
 
@@ -112,10 +113,13 @@ class RewardScale:
 
 
 class Player:
-    """N environments under way; a part, so that a run resumes in mid-episode. They start anew with each epoch."""
+    """N environments under way; a part, so that a run resumes in mid-episode. They start anew with each epoch.
 
-    def __init__(self, spec: Env, device: torch.device) -> None:
-        self.spec, self.device = spec, device
+    world: of several processes each has environments of its own.
+    """
+
+    def __init__(self, spec: Env, device: torch.device, world: World = ALONE) -> None:
+        self.spec, self.device, self.world = spec, device, world
         self.worlds, self.saved = None, None
         self.recent: list[tuple[float, int]] = []  # return and length of the last episodes
 
@@ -123,7 +127,7 @@ class Player:
         """Be where the clock is in its epoch."""
         self.worlds = self.worlds or data.make(data.num_envs)
         if clock.batch == 0:
-            self.obs = self.worlds.reset(mix(clock.seed, clock.epoch, 0, 2))
+            self.obs = self.worlds.reset(mix(self.world.seed(clock.seed), clock.epoch, 0, 2))
             self.returns, self.lengths = np.zeros(data.num_envs), np.zeros(data.num_envs, np.int64)
         elif self.saved:
             self.worlds.load_state_dict(self.saved["worlds"])
@@ -151,7 +155,7 @@ class Player:
     @torch.no_grad()
     def collect(self, net: Actor, length: int, clock: object) -> Rollout:
         """`length` steps of every environment, actions drawn from the policy by (seed, step)."""
-        num, random = len(self.obs), generator(self.device, clock.seed, clock.step, 0, 1)
+        num, random = len(self.obs), generator(self.device, self.world.seed(clock.seed), clock.step, 0, 1)
         noise = net.noise(length, num, generator=random)
         obs = np.empty((length, num, self.spec.features), np.float32)
         rewards, acted, ends = np.empty((length, num), np.float32), [], ([], [])
@@ -175,8 +179,9 @@ class Player:
         unseen.
         """
         self.worlds = self.worlds or data.make(data.num_envs)
-        self.obs = self.worlds.reset(mix(clock.seed, clock.step, 0, 2))
-        num, random = len(self.obs), generator(self.device, clock.seed, clock.step, 0, 1)
+        seed = self.world.seed(clock.seed)
+        self.obs = self.worlds.reset(mix(seed, clock.step, 0, 2))
+        num, random = len(self.obs), generator(self.device, seed, clock.step, 0, 1)
         self.returns, self.lengths, alive = np.zeros(num), np.zeros(num, np.int64), np.ones(num, bool)
         seen, steps = [], []
         while alive.any():

@@ -9,7 +9,7 @@ in its values). Deviation: a table changes between batches of episodes, not with
 (SGD) towards the mean of its targets. Frames of value_iteration are backups. Logged: loss (mean squared error).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -77,17 +77,17 @@ class Tabular(Playing):
         """At most: how long episodes are is not known."""
         if self.method in ("value_iteration", "td0"):
             self.moves(data)  # refuses an environment that does not tell them
-        return -(-data.epoch_frames // (data.num_envs if self.method != "value_iteration" else 1))
+        if self.method == "value_iteration":
+            return data.epoch_frames
+        return self.rounds(data, 1)
 
-    def batches(self, data: object, clock: object) -> Iterator[Episodes | Moves]:
+    def experience(self, data: object, clock: object) -> Episodes | Moves:
+        if self.method == "value_iteration":
+            return self.moves(data)
         start, end, until = self.epsilons
-        while self.goes_on(data, clock):
-            if self.method == "value_iteration":
-                yield self.moves(data)
-            else:
-                epsilon = end + (start - end) * max(0.0, 1 - clock.fraction / until) if until else end
-                player = EpsilonGreedy(self.action_values, self.spec.actions, epsilon, starts=self.method != "td0")
-                yield self.player.episodes(player, data, clock)
+        epsilon = end + (start - end) * max(0.0, 1 - clock.fraction / until) if until else end
+        player = EpsilonGreedy(self.action_values, self.spec.actions, epsilon, starts=self.method != "td0")
+        return self.player.episodes(player, data, clock)
 
     def samples(self, batch: Episodes | Moves) -> int:
         return batch.rewards.numel() if isinstance(batch, Moves) else len(batch.obs)

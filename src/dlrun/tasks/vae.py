@@ -31,8 +31,9 @@ class Vae(Task):
 
     likelihood: bernoulli (outputs are logits) or gaussian (outputs are means; sigma: their standard deviation).
     beta: weight of the KL; warmup: epochs over which it rises from 0 to beta. iwae_samples: codes per picture of the
-    importance-weighted bound on the test part, 0 for none. quality: the run of a classifier whose features measure
-    samples (Frechet distance), None for none. n_samples: pictures on a sheet of samples.
+    importance-weighted bound on the test part, 0 for none. Samples are measured by the sliced Wasserstein distance;
+    quality: the run of a classifier whose features measure them too (Frechet distance), or None. n_samples: pictures
+    on a sheet of samples.
     """
 
     takes = ("latent", "pictures")
@@ -60,8 +61,8 @@ class Vae(Task):
         self.beta, self.warmup, self.iwae_samples = beta, warmup, iwae_samples
         self.update = update(net)
         self.parts["update"] = self.update
-        self.quality, self.n_samples = Quality(spec, trained, quality) if quality is not None else None, n_samples
-        self.scores = {"elbo": "max", "rec": "min", "kl": "min"} | (self.quality.scores if self.quality else {})
+        self.quality, self.n_samples = Quality(spec, trained, quality), n_samples
+        self.scores = {"elbo": "max", "rec": "min", "kl": "min"} | self.quality.scores
         self.goal = "elbo"
 
     def batches(self, data: object, clock: object) -> Iterator:
@@ -99,9 +100,7 @@ class Vae(Task):
         random = generator(self.place.device, 0, 1)
         codes = self.iwae_samples if split == "test" else 0
         found = means(self._bounds(net, x, random, codes) for x, _ in rescaled(data.batches(split), data, 0.0, 1.0))
-        if self.quality:
-            found |= self.quality.measure(lambda count, seed: 2 * self._made(count, seed) - 1, data, split)
-        return found
+        return found | self.quality.measure(lambda count, seed: 2 * self._made(count, seed) - 1, data, split)
 
     def _bounds(self, net: nn.Module, x: Tensor, random: torch.Generator, codes: int) -> Metrics:
         with self.place.autocast():
