@@ -23,8 +23,8 @@ from pathlib import Path
 from statistics import median
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = (["-c"], [str(HERE / "bench_loops.py")], [str(HERE / "bench_steps.py")], ["-m", "dlrun"])
-CODE, LOOPS, STEPS, RUN = ([sys.executable, *words] for words in SCRIPTS)
+SCRIPTS = (["-c"], ["-m", "dlrun"], *([str(HERE / f"bench_{name}.py")] for name in ("loops", "steps", "pictures")))
+CODE, RUN, LOOPS, STEPS, PICTURES = ([sys.executable, *words] for words in SCRIPTS)
 OTHERS = {"lightning": "Lightning", "keras": "Keras"}
 SHARE = {"mlp": 1 / 2, "lenet": 1 / 1.5, "lstm": 1 / 1.5}  # of their time that dl-run may take
 WARM = 8  # steps of ResNet18 before the clock starts
@@ -154,6 +154,15 @@ def generative(bench: Bench, model: str) -> None:
     bench.judge(f"MNIST {model}, a step", ratio * base, "hand-written", base, 1.03)
 
 
+def pictures(bench: Bench) -> None:
+    """Seconds to decode, resize and keep 50,000 small JPEGs, each time anew."""
+    folder = bench.folder / "jpegs"
+    folder.mkdir()
+    bench.last_line(*PICTURES, "make", folder, 50_000)
+    bare, ours = (partial(bench.last_line, *PICTURES, what, folder) for what in ("bare", "dl-run"))
+    bench.versus("pictures", "bare Pillow loop", bare, {"50,000 JPEGs to the cache": ours}, 1.2)
+
+
 def startup(bench: Bench) -> None:
     """Seconds from the start to the end of the first step, and to that of the import: no exit in either."""
     base = partial(bench.seconds, *CODE, "import os, torch; os._exit(0)")
@@ -220,7 +229,7 @@ def cli(bench: Bench) -> None:
 
 
 PARTS = {net: partial(training, net=net) for net in SHARE}
-PARTS |= {part.__name__: part for part in (resnet18, startup, memory, cli, ppo)}
+PARTS |= {part.__name__: part for part in (resnet18, startup, memory, cli, ppo, pictures)}
 PARTS |= {model: partial(generative, model=model) for model in ("vae", "wgan_gp")}
 
 

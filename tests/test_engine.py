@@ -1,10 +1,13 @@
 """The engine's parts against closed forms and the book: means, best, clipping, averages, schedules, checkpoints."""
 
+import ctypes
 import errno
 import json
 import math
 import os
 import pickle
+import platform
+import resource
 import shutil
 import signal
 from collections import namedtuple
@@ -25,6 +28,7 @@ from dlrun.checkpoint import Checkpoints, load, save, snapshot
 from dlrun.clock import Clock
 from dlrun.console import number
 from dlrun.errors import CheckpointError, UserError
+from dlrun.machine import keep_memory
 from dlrun.run import Run
 from dlrun.seeds import Reseeder, generator, mix
 from dlrun.session import Session
@@ -796,3 +800,23 @@ def test_a_checkpoint_of_other_parts_is_refused(session, tmp_path):
     with pytest.raises(CheckpointError, match=r"holds \['critic', 'net'\], expected \['net', 'update'\]"):
         training.restore({"parts": {"net": {}, "critic": {}}})
     run.close()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
+def test_freed_memory_stays_with_the_process(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    keep_memory()
+    c, size = ctypes.CDLL(None), 2**26
+    c.malloc.restype, c.memset.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+    c.free.argtypes = [ctypes.c_void_p]
+
+    def faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        block = c.malloc(size)
+        c.memset(block, 1, size)
+        c.free(block)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults()
+    assert faults() < 1000, "16,384 pages, if the system had to be asked again"

@@ -86,9 +86,7 @@ def test_what_stops_one_of_them_loses_nothing(tmp_path):
     ("model", "more"),
     [
         ("double_dqn", ["model.normalise=true", "task.warmup=100", "data.num_envs=4", "task.updates=4"]),
-        pytest.param(
-            "ppo", ["model.normalise=true", "task.normalise_rewards=true", "data.epoch_frames=8192"], marks=slow
-        ),
+        pytest.param("ppo", ["model.normalise=true", "task.normalise_rewards=true", *LONG], marks=slow),
         pytest.param("reinforce_baseline", LONG, marks=slow),
     ],
 )

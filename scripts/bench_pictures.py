@@ -1,0 +1,58 @@
+"""Pictures to one array of bytes: dl-run's cache against a bare Pillow loop in as many processes. Prints the seconds.
+
+bench_pictures.py make FOLDER COUNT         so many JPEGs, noise over a slope, of 120 to 200 pixels a side
+bench_pictures.py bare|dl-run FOLDER        all of them to 64x64
+"""
+
+import sys
+import time
+from multiprocessing import Pool
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from PIL import Image
+
+from dlrun.data.decode import cores
+from dlrun.data.picture_cache import cached
+
+SIDE = 64
+
+
+def make(folder: Path, count: int) -> None:
+    random = np.random.default_rng(0)
+    for i in range(count):
+        height, width = random.integers(120, 200, 2)
+        slope = np.add.outer(np.linspace(0, 120, height), np.linspace(0, 120, width))[..., None]
+        pixels = (slope + random.integers(0, 16, (height, width, 3))).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:06}.jpg", quality=85)
+
+
+def decode(path: str) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+
+
+def bare(folder: Path) -> None:
+    paths = sorted(map(str, folder.iterdir()))
+    out = np.empty((len(paths), SIDE, SIDE, 3), np.uint8)
+    with Pool(cores()) as pool:
+        for row, pixels in enumerate(pool.imap(decode, paths, chunksize=32)):
+            out[row] = pixels
+    with TemporaryDirectory() as cache:
+        np.save(Path(cache) / "pictures.npy", out)
+
+
+def ours(folder: Path) -> None:
+    with TemporaryDirectory() as cache:
+        cached(folder, sorted(path.name for path in folder.iterdir()), (3, SIDE, SIDE), "stretch", Path(cache))
+
+
+if __name__ == "__main__":
+    what, folder = sys.argv[1], Path(sys.argv[2])
+    started = time.perf_counter()
+    if what == "make":
+        make(folder, int(sys.argv[3]))
+    else:
+        {"bare": bare, "dl-run": ours}[what](folder)
+    print(time.perf_counter() - started)
