@@ -119,6 +119,35 @@ def test_a_csv_gives_the_split_of_the_folders_it_was_written_from(tmp_path):
         (tmp_path / "pictures" / "images.csv").unlink()
 
 
+def test_classes_that_are_numbers_keep_their_names_in_a_csv(tmp_path):
+    write_folder(tmp_path, classes=("1", "2", "10", " 3"))
+    plain = make(tmp_path)
+    assert plain.spec.labels == (" 3", "1", "2", "10")
+    assert not list(tmp_path.rglob("*.csv")), "a spec is asked for before the config is checked"
+    written, read = make(tmp_path, write_csv=True), make(tmp_path, layout="csv")
+    assert written.spec == read.spec == plain.spec and parts(written) == parts(read) == parts(plain)
+
+
+def test_the_first_row_of_a_csv_is_a_picture_whatever_its_suffix(tmp_path):
+    write_folder(tmp_path, 9, classes=("a",))
+    (tmp_path / "pictures" / "a" / "000.bmp").rename(tmp_path / "pictures" / "a" / "000.jfif")
+    names = ["a/000.jfif", *(f"a/{p.name}" for p in sorted((tmp_path / "pictures" / "a").iterdir())[1:])]
+    (tmp_path / "pictures" / "images.csv").write_text("".join(f"{name},x\n" for name in names))
+    assert sum(map(len, parts(make(tmp_path)).values())) == 9
+
+
+def test_folders_that_look_alike_have_a_cache_each(tmp_path):
+    """Names, sizes and times are the same, as archives leave them."""
+    for name, shade in (("one", 10), ("two", 200)):
+        for i in range(3):
+            path = tmp_path / name / "pictures" / "a" / f"{i}.bmp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Picture.new("RGB", (8, 8), (shade,) * 3).save(path)
+            os.utime(path, (0, 0))
+    one, two = (make(tmp_path, root=f"{name}/pictures") for name in ("one", "two"))
+    assert one.cache.pixels.max() == 10 and two.cache.pixels.min() == 200
+
+
 def test_the_books_csv_is_read(tmp_path):
     """Paths begin with the root's name, with the separators of Windows; labels are numbers; parts go by the rows."""
     write_folder(tmp_path, 10, classes=("b", "a"))
@@ -223,16 +252,18 @@ def test_broken_pictures_and_bombs_are_left_out_and_named(tmp_path, monkeypatch,
         "zz huge.png": bomb(60_000),
     }.items():
         (tmp_path / "pictures" / "bee" / name).write_bytes(content)
+    (tmp_path / "pictures" / "bee" / "zz link.png").symlink_to("/nowhere.png")
     for _ in range(2):  # decoded, and from the cache
         data = make(tmp_path)
         said = data.describe()
-        assert "4 of 43 pictures cannot be read and are left out: " in said
+        assert "5 of 44 pictures cannot be read and are left out: " in said
         assert "ant/008.bmp (OSError: image file is truncated" in said
         assert "bee/zz bomb.png (DecompressionBombWarning" in said and "bee/zz huge.png (DecompressionBombError" in said
         assert sum(len(rows) for rows in parts(data).values()) == 39
     (tmp_path / "pictures" / "bee" / "zz bomb.png").unlink()
     (tmp_path / "pictures" / "bee" / "zz huge.png").unlink()
     (tmp_path / "pictures" / "bee" / "zz broken.jpg").unlink()
+    (tmp_path / "pictures" / "bee" / "zz link.png").unlink()
     after = parts(make(tmp_path))
     assert sum(len(set(before[part]) - set(after[part])) for part in after) == 1, "the others stay in their parts"
 
@@ -407,8 +438,14 @@ def test_bad_folders_are_told(tmp_path):
     one.unlink()
     for i in range(3):
         (one.parent / f"{i}.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"the train part has no picture of eel\n  expected all classes"):
+    said = r"of some classes fewer than 3 pictures can be read: eel \(0\)\n  expected one to train"
+    with pytest.raises(DataError, match=said):
         make(tmp_path / "b")
+    for i in range(3):
+        (one.parent / f"{i}.png").write_bytes((tmp_path / "b" / "pictures" / "cat" / "022.gif").read_bytes())
+    assert make(tmp_path / "b").size("train") == 25
+    with pytest.raises(DataError, match=r"the train part has no picture of .*eel\n  expected all classes"):
+        make(tmp_path / "b", stratify=False, split=(0.05, 0.05, 0.9))
     (tmp_path / "b" / "pictures" / "eel").rename(tmp_path / "b" / "pictures" / "Dog ")
     with pytest.raises(DataError, match="names differ by case or blanks only: 'Dog ', 'dog'"):
         make(tmp_path / "b")

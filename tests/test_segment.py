@@ -13,26 +13,29 @@ from torch import nn
 from toys import CPU, PLACE, Batches, learn, make_update, section, seeded
 
 from dlrun.build import build, check
+from dlrun.data import decode
 from dlrun.data.masks import Masks
 from dlrun.data.readers import Arrays
 from dlrun.data.readers_masks import KINDS, mask_folder, shapes
-from dlrun.errors import DataError, UserError
+from dlrun.errors import CheckpointError, DataError, UserError
 from dlrun.models.fcn import bilinear_, fcn
 from dlrun.models.unet import unet
 from dlrun.models.vgg import vgg_imagenet
 from dlrun.spec import Image, Mask, PairingError
 from dlrun.tasks.segment import Segment
+from dlrun.weights import copy_weights
 
 SPEC = Mask((3, 20, 24), classes=3)
 UNET = dict(width=4, depth=2, norm="batch", dropout=0.0, init="kaiming")
 FCN = dict(depth=11, width=4, head=8, norm="batch", dropout=0.0, init="kaiming")
+TASK = dict(label_smoothing=0.0, freeze=[], unfreeze=[], rates=[])
 SHAPES = dict(most=3, noise=5.0, samples=12, test_samples=5, random_state=0)
 FLAT = dict(flip=False, crop=0, cutout=0, rot90=False, noise=0.0, erase=0.0)
 PLAIN = dict(batch_size=4, eval_batch_size=5, val_fraction=0.25, folds=0, fold=0, mean=[0.5], std=[0.5])
 
 
 def make(net: nn.Module, spec: Mask = SPEC, **keys) -> Segment:
-    return Segment(net, spec, PLACE, partial(make_update, lr=0.01), **dict(label_smoothing=0.0) | keys)
+    return Segment(net, spec, PLACE, partial(make_update, lr=0.01), **TASK | keys)
 
 
 class Whole(Batches):
@@ -224,6 +227,40 @@ def test_fcns_backbone_is_vggs():
     assert {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in theirs.items()}
 
 
+def small_fcn(stride: int, classes: int, seed: int) -> nn.Module:
+    with seeded(seed):
+        return fcn(Mask((3, 32, 32), classes=classes), stride=stride, **FCN)
+
+
+def test_an_fcn_starts_from_a_vgg_and_from_another_fcn():
+    with seeded(1):
+        vgg = vgg_imagenet(
+            Image((3, 32, 32), classes=10), depth=11, width=4, head=[8], norm="batch", dropout=0.0, init="torch"
+        )
+    for theirs in (vgg, small_fcn(32, 3, 2), small_fcn(8, 5, 2)):
+        mine, loaded = small_fcn(8, 3, 0), theirs.state_dict()
+        said = copy_weights(mine, loaded, 3, "init=x")
+        state = mine.state_dict()
+        assert all(torch.equal(state[name], loaded[name]) for name in state if name.startswith("features."))
+        assert "new, since the head is another one: " in said and ("classifier.0.weight" in said) == (theirs is vgg)
+    with pytest.raises(CheckpointError, match="the weights are another model's"):
+        copy_weights(small_fcn(8, 3, 0), small_fcn(8, 5, 0).state_dict(), None, "init=x")
+    deeper = fcn(Mask((3, 32, 32), classes=3), stride=8, **FCN | dict(depth=13))
+    with pytest.raises(CheckpointError, match="features"):
+        copy_weights(deeper, loaded, 3, "init=x")
+
+
+def test_the_head_of_an_fcn_is_all_behind_its_backbone():
+    task = make(small_fcn(8, 3, 0), freeze=["*", "!head"])
+    learns = {name for name, p in task.net.named_parameters() if p.requires_grad}
+    assert learns == {name for name, _ in task.net.named_parameters() if not name.startswith("features.")}
+    assert any(name.startswith("score.") for name in learns) and any(name.startswith("ups.") for name in learns)
+    before = {name: p.detach().clone() for name, p in task.net.named_parameters()}
+    learn(task, (torch.rand(4, 3, 32, 32), torch.randint(3, (4, 32, 32))), 2)
+    changed = {name for name, p in task.net.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == learns, "a step moves the head alone"
+
+
 @pytest.mark.parametrize(("builder", "keys"), [(unet, UNET), (fcn, FCN | dict(stride=8))])
 def test_scores_start_small_and_not_alike(builder, keys):
     """Not by the fan out of so few classes, which makes them large; nor from zero, which leaves the classes alike."""
@@ -339,6 +376,24 @@ def test_a_folder_of_pairs(folder):
     assert sum(len(x) for x, _ in data.batches("test")) == 2
 
 
+def test_pictures_are_read_as_they_are_for_predictions(folder):
+    """Transparent pixels, 16 bits, large JPEGs."""
+    rng = np.random.RandomState(0)
+    odd = {
+        "0.png": Picture.fromarray(rng.randint(0, 256, (20, 30, 4), dtype=np.uint8)),
+        "2.png": Picture.fromarray(rng.randint(0, 2**16, (20, 30)).astype(np.uint16)),
+        "4.jpg": Picture.fromarray(rng.randint(0, 256, (200, 300, 3), dtype=np.uint8)),
+    }
+    for name, picture in odd.items():
+        (folder / "images" / f"{name[0]}.bmp").unlink()
+        picture.save(folder / "images" / name)
+    with Picture.open(folder / "masks" / "4.png") as mask:
+        mask.resize((300, 200), Picture.Resampling.NEAREST).save(folder / "masks" / "4.png")
+    found = read(folder)
+    there = {x.tobytes() for x in (*found.x_train, *found.x_test)}
+    assert {decode.read(folder / "images" / name, (3, 20, 30), "cover").tobytes() for name in odd} <= there
+
+
 def test_masks_of_other_numbers(folder):
     for path in (folder / "masks").rglob("*.png"):
         y = np.asarray(Picture.open(path))
@@ -347,6 +402,8 @@ def test_masks_of_other_numbers(folder):
         )
     found = read(folder, classes=2, ignore=None, values=[0, 255])
     assert set(np.unique(found.y_train)) == {0, 1}
+    with pytest.raises(DataError, match=r"holds 255: expected 0, 1\n  set .* or data.source.values"):
+        read(folder, classes=2, ignore=None)
 
 
 def damage(folder, what):

@@ -15,6 +15,11 @@ class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or another version's."""
 
 
+def some(words: list[str], most: int = 5) -> str:
+    """The first of them, and how many more there are."""
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
 def nearest(word: str, words: object) -> str:
     """ "; did you mean 'x'?" where a word is close to one of `words`, else nothing."""
     near = closest(word, words, 0.5)

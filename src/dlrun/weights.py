@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dlrun.build import of_runner
 from dlrun.checkpoint import load
 from dlrun.data.sources import fetch, verify
-from dlrun.errors import CheckpointError
+from dlrun.errors import CheckpointError, some
 
 PUBLISHED = "https://download.pytorch.org/models/"  # a file's name ends in the first 8 digits of its SHA-256
 # torchvision's DenseNets were published before their modules got the names that they have
@@ -104,15 +104,18 @@ def _read_torch(path: Path) -> object:
 def copy_weights(net: nn.Module, theirs: Weights, outputs: int | None, asked: str) -> str:
     """By name, as `load_weights` has it.
 
-    A head is what differs in the first dimension only, this run's outputs; what is named aux*; or, behind the same
-    convolutions, all that follows the last layer that fits.
+    A head is what the net says (what is not of its BACKBONE); else what differs in the first dimension only, this
+    run's outputs; what is named aux*; or, behind the same convolutions, all that follows the last layer that fits.
     """
-    mine = net.state_dict()
+    mine, backbone = net.state_dict(), getattr(net, "BACKBONE", ())
     fits = [name for name, value in mine.items() if name in theirs and theirs[name].shape == value.shape]
     new = [name for name in mine if name not in fits and not name.endswith("num_batches_tracked")]
     unused = [name for name in theirs if name not in fits and not name.endswith("num_batches_tracked")]
-    body = [name for name in new if not _is_head(name, mine[name], theirs.get(name), outputs)]
-    rest = [name for name in unused if not name.startswith("aux") and (name not in mine or name in body)]
+    if backbone and outputs is not None:
+        body, rest = ([name for name in names if name.startswith(backbone)] for names in (new, unused))
+    else:
+        body = [name for name in new if not _is_head(name, mine[name], theirs.get(name), outputs)]
+        rest = [name for name in unused if not name.startswith("aux") and (name not in mine or name in body)]
     is_tail = outputs is not None and _is_tail(mine, fits, body) and _is_tail(theirs, fits, rest)
     if (body or rest) and not is_tail:
         raise CheckpointError(f"{asked}: the weights are another model's\n  " + _differences(mine, theirs, body, rest))
@@ -123,9 +126,9 @@ def copy_weights(net: nn.Module, theirs: Weights, outputs: int | None, asked: st
     net.load_state_dict({name: theirs[name] for name in fits}, strict=False)
     text = f"{asked}: {len(fits)} tensors loaded"
     if new:
-        text += f"; new, since the head is another one: {_some([_sizes(n, mine[n], theirs.get(n)) for n in new])}"
+        text += f"; new, since the head is another one: {some([_sizes(n, mine[n], theirs.get(n)) for n in new])}"
     left = [name for name in unused if name not in new]
-    return text + (f"; not in this model: {_some(left)}" if left else "")
+    return text + (f"; not in this model: {some(left)}" if left else "")
 
 
 def _is_head(name: str, mine: Tensor, theirs: Tensor | None, outputs: int | None) -> bool:
@@ -156,10 +159,6 @@ def _differences(mine: Weights, theirs: Weights, body: list[str], rest: list[str
 def _sizes(name: str, mine: Tensor, theirs: Tensor | None) -> str:
     shapes = [tuple(t.shape) for t in (theirs, mine) if t is not None]
     return f"{name} {' -> '.join(map(str, shapes))}"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def published(file: str, data_dir: Path) -> Path:

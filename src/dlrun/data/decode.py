@@ -40,6 +40,14 @@ def read(path: str | Path, shape: Shape, fit: str) -> np.ndarray | str:
     return pixels[None] if shape[0] == 1 else pixels.transpose(2, 0, 1)
 
 
+def upright_size(path: str | Path) -> tuple[int, int]:
+    """Width and height, as the camera was held."""
+    from PIL import Image
+
+    with Image.open(path) as found:
+        return found.size[::-1] if found.getexif().get(ORIENTATION, 1) >= 5 else found.size
+
+
 def _resized(found: object, shape: Shape, fit: str) -> object:
     from PIL import Image, ImageOps
 

@@ -19,7 +19,7 @@ from dlrun.data.pixels import Pixels
 from dlrun.data.readers import Arrays
 from dlrun.data.resident import Resident
 from dlrun.data.streamed import Streamed, free_memory
-from dlrun.errors import DataError, UserError
+from dlrun.errors import DataError, UserError, some
 from dlrun.spec import Image
 from dlrun.types import Augmentation, Count, Fraction, Index, Positive
 
@@ -74,6 +74,8 @@ class ImageFolder:
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Decode what was not decoded before, and put it on the device or read it ahead. Raises DataError."""
         root, listing = self._list()
+        if self.write_csv and not (file := self._csv(root)).is_file():
+            write_csv(file, listing)
         self.cache = cached(root, sorted(listing.names), self.stored, self.fit, self.data_dir)
         self.bad, self.classes = bad_names(self.cache, listing), listing.classes
         self.restore(self.fitted(), device, channels_last)
@@ -83,7 +85,7 @@ class ImageFolder:
         rows = np.argsort(np.argsort(listing.names))  # in the cache, which does not know the split
         y = np.empty(len(rows), np.int64)
         y[rows] = listing.labels
-        parts = {part: rows[some] for part, some in parts.items()}
+        parts = {part: rows[mine] for part, mine in parts.items()}
         x, free = self.cache.pixels, free_memory(device)
         if self.wanted is True or self.wanted == "auto" and x.nbytes <= free / 2:
             arrays = Arrays(x, y, x[:0], y[:0])
@@ -125,10 +127,13 @@ class ImageFolder:
             return self.parts.train(self.batch_size, seed, epoch, first)
         return self.parts.evaluate(split, self.eval_batch_size)
 
+    def _csv(self, root: Path) -> Path:
+        return root / Path(self.csv).expanduser()
+
     def _list(self) -> tuple[Path, Listing]:
-        """The root and what is in it; writes the CSV where it is asked for and not there."""
+        """The root and what is in it."""
         root, classes = find_root(self.place, self.data_dir), self.given.labels
-        file = root / Path(self.csv).expanduser()
+        file = self._csv(root)
         if self.layout == "csv" and not file.is_file() and not self.write_csv:
             raise DataError(
                 f"data.csv={self.csv}: there is no file {file}\n"
@@ -138,10 +143,8 @@ class ImageFolder:
             listing = by_csv(root, file, classes)
         else:
             listing = by_folders(root, classes, self.layout)
-            if self.write_csv:
-                if not listing.classes:
-                    raise DataError(f"data.write_csv=true: {root} has no class folders to write labels from")
-                write_csv(file, listing)
+            if self.write_csv and not listing.classes:
+                raise DataError(f"data.write_csv=true: {root} has no class folders to write labels from")
         if self.given.classes is not None and listing.classes and len(listing.classes) != self.given.classes:
             named = ", ".join(listing.classes[:5]) + (", ..." if len(listing.classes) > 5 else "")
             raise DataError(
@@ -186,10 +189,18 @@ def bad_names(cache: Cache, listing: Listing) -> dict[str, str]:
 
 
 def check_parts(parts: dict[str, object], listing: Listing) -> None:
-    """Raise DataError where a part is empty, or where there is nothing to learn a class from."""
+    """Raise DataError where a part is empty, or where there is too little to learn a class from and to judge it by."""
     for part, rows in parts.items():
         if not len(rows):
             raise DataError(f"no picture of the {part} part can be read: expected pictures that Pillow opens")
+    readable = np.bincount(listing.labels[np.concatenate(list(parts.values()))], minlength=len(listing.classes))
+    counts = [(name, readable[label]) for label, name in enumerate(listing.classes)]
+    few = [f"{name} ({count})" for name, count in counts if count < len(parts)]
+    if few:
+        raise DataError(
+            f"of some classes fewer than {len(parts)} pictures can be read: {some(few)}\n"
+            "  expected one to train, one to validate and one to test at least: mend the files, or leave the class out"
+        )
     there = set(listing.labels[parts["train"]].tolist())
     missing = [name for label, name in enumerate(listing.classes) if label not in there]
     if missing:

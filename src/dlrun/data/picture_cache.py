@@ -1,7 +1,8 @@
 """Pictures as bytes, decoded once: a NumPy file of all of them, mapped into memory.
 
-It is named by all that made it (names, sizes and times of the pictures, the size asked for), and appears whole or not
-at all. It lies in `cache` under the data folder or, where that cannot be written to, in the user's own cache folder.
+It is named by all that made it (the folder; names, sizes and times of the pictures; the size asked for), and appears
+whole or not at all. It lies in `cache` under the data folder or, where that cannot be written to, in the user's own
+cache folder.
 """
 
 import hashlib
@@ -35,7 +36,7 @@ class Cache(NamedTuple):
 def cached(root: Path, names: list[str], shape: Shape, fit: str, data_dir: Path) -> Cache:
     """These pictures under `root`, from the cache where they were decoded before. Raises DataError where that fails."""
     made_of = [[name, *_stamp(root / name)] for name in names]
-    key = hashlib.sha256(json.dumps([FORM, shape, fit, made_of]).encode()).hexdigest()[:24]
+    key = hashlib.sha256(json.dumps([FORM, str(root.resolve()), shape, fit, made_of]).encode()).hexdigest()[:24]
     file = f"{root.name}-{key}.npy"
     folders = list(_folders(data_dir))
     path = next((folder / file for folder in folders if (folder / file).is_file()), None)
@@ -62,7 +63,11 @@ def _damaged(path: Path, why: str) -> DataError:
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    found = path.stat()
+    """Size and time; nothing where a link leads nowhere, which cannot be read later."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
     return found.st_size, found.st_mtime_ns
 
 

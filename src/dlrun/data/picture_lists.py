@@ -7,12 +7,13 @@ Deviations: its shuffle is a fixed one, so that the split is the same with and w
 import csv
 import os
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 
-from dlrun.errors import DataError, UserError
+from dlrun.errors import DataError, UserError, some
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 PARTS = ("train", "val", "test")
@@ -91,18 +92,18 @@ def by_csv(root: Path, file: Path, classes: tuple[str, ...]) -> Listing:
         raise DataError(
             f"cannot read data.csv={file}: {error}\n  expected UTF-8 text, rows of path and label"
         ) from None
-    if rows and not rows[0][1][0].lower().endswith(SUFFIXES):
+    if rows and not rows[0][1][0].lower().endswith(SUFFIXES) and _place(root, rows[0][1][0]) is None:
         rows = rows[1:]  # names of columns
     for number, row in rows:
         if len(row) != 2 or not all(word.strip() for word in row):
             raise DataError(f"{file}, line {number}: {','.join(row)[:80]!r}\n  expected two columns: path, label")
     if not rows:
         raise DataError(f"{file} names no pictures\n  expected rows of path and label, as in cats/1.jpg,cats")
-    names = [_place(root, row[0].strip()) for _, row in rows]
+    names = [_place(root, row[0]) or _place(root, row[0].strip()) for _, row in rows]
     missing = [row[0] for (_, row), name in zip(rows, names, strict=True) if name is None]
     if missing:
         raise DataError(
-            f"{file} names {len(missing)} pictures that are not there: {_some(missing)}\n"
+            f"{file} names {len(missing)} pictures that are not there: {some(missing)}\n"
             f"  expected paths relative to {root}, or absolute ones"
         )
     first: dict[str, int] = {}
@@ -121,7 +122,7 @@ def _place(root: Path, name: str) -> str | None:
     for path in (name, name.replace("\\", "/")):
         parts = PurePosixPath(path).parts
         for place in (path, str(PurePosixPath(*parts[1:])) if parts[:1] == (root.name,) else path):
-            if (root / place).is_file():
+            if os.path.isfile(root / place):  # a name may be too long for Path.is_file
                 return os.path.normpath(place).replace(os.sep, "/")
     return None
 
@@ -130,7 +131,7 @@ def _labelled(root: Path, names: list[str], labels: list[str], classes: tuple[st
     if all(label.isdigit() for label in labels):  # the book's: numbers of the sorted folders
         labels = _named(names, labels, classes)
     counts = Counter(labels)
-    known = sorted(counts, key=lambda name: (len(name), name) if name.isdigit() else (0, name))
+    known = sorted(counts, key=_rank)
     alike = Counter(name.strip().casefold() for name in known)
     twins = [name for name in known if alike[name.strip().casefold()] > 1]
     if twins:
@@ -141,15 +142,20 @@ def _labelled(root: Path, names: list[str], labels: list[str], classes: tuple[st
     few = [f"{name} ({counts[name]})" for name in known if counts[name] < len(PARTS)]
     if few:
         raise DataError(
-            f"{root} has classes of fewer than {len(PARTS)} pictures: {_some(few)}\n"
+            f"{root} has classes of fewer than {len(PARTS)} pictures: {some(few)}\n"
             "  expected one to train, one to validate and one to test at least: add pictures, or leave the class out"
         )
     if classes and set(classes) != set(known):
         raise DataError(
-            f"{root} has the classes {_some(known, 20)}\n  expected data.spec.labels: {_some(list(classes), 20)}"
+            f"{root} has the classes {some(known, 20)}\n  expected data.spec.labels: {some(list(classes), 20)}"
         )
     order = {name: label for label, name in enumerate(classes or known)}
     return Listing(names, np.array([order[label] for label in labels], np.int64), tuple(order))
+
+
+def _rank(name: str) -> tuple[int, str]:
+    """In the order of the classes: 2 before 10."""
+    return (len(name), name) if name.isdigit() else (0, name)
 
 
 def _named(names: list[str], numbers: list[str], classes: tuple[str, ...]) -> list[str]:
@@ -164,7 +170,7 @@ def _named(names: list[str], numbers: list[str], classes: tuple[str, ...]) -> li
         folders.setdefault(number, set()).add(above.parent.name if above.is_absolute() else above.parts[0])
     single = {number: next(iter(found)) for number, found in folders.items() if len(found) == 1}
     in_order = [single.get(number, "") for number in sorted(folders, key=int)]
-    if "" in in_order or in_order != sorted(set(in_order)):
+    if "" in in_order or in_order not in (sorted(set(in_order)), sorted(set(in_order), key=_rank)):  # the book's, ours
         return numbers
     return [single[number] for number in numbers]
 
@@ -174,22 +180,22 @@ def write_csv(file: Path, listing: Listing) -> None:
     rows = "".join(
         f"{_quoted(name)},{label}\n" for name, label in zip(listing.names, listing.labels.tolist(), strict=True)
     )
+    part = file.with_name(file.name + ".part")
     try:
-        part = file.with_name(file.name + ".part")
         part.write_text(rows, encoding="utf-8")
         os.replace(part, file)
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "a picture's name is no UTF-8"
         raise DataError(
-            f"cannot write data.csv={file}: {error.strerror}\n  choose another place, or set data.write_csv=false"
+            f"cannot write data.csv={file}: {why}\n  choose another place, or set data.write_csv=false"
         ) from None
+    finally:
+        with suppress(OSError):
+            part.unlink()
 
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"' if set(name) & set(',"\n\r') else name
-
-
-def _some(words: list[str], most: int = 5) -> str:
-    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
 def split(
@@ -213,8 +219,8 @@ def split(
         first = min(max(first, 1), second - 1)
         rest, test = rows[:second], rows[second:]
         held = np.array_split(rest, folds)[fold] if folds else rows[first:second]
-        for part, some in zip(PARTS, (np.setdiff1d(rest, held), held, test), strict=True):
-            found[part].append(some)
+        for part, mine in zip(PARTS, (np.setdiff1d(rest, held), held, test), strict=True):
+            found[part].append(mine)
     parts = {part: np.sort(np.concatenate(rows)) for part, rows in found.items()}
     for part, rows in parts.items():
         if not len(rows):

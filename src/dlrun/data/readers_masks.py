@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dlrun.data.decode import read, upright_size
 from dlrun.data.readers import Arrays
-from dlrun.errors import DataError
+from dlrun.errors import DataError, some
 from dlrun.types import Count, Fraction, Index, NonNegative
 
 KINDS = ("disc", "square", "triangle", "ring", "cross")  # classes 1, 2, ...; 0 is the background
@@ -141,9 +142,8 @@ def _pairs(pictures: Path, masks: Path) -> list[tuple[Path, Path]]:
     for mine, others, what in ((0, 1, "mask"), (1, 0, "picture")):
         alone = sorted(found[mine].keys() - found[others].keys())
         if alone:
-            more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
             raise DataError(
-                f"{len(alone)} files have no {what}: {', '.join(str(found[mine][n]) for n in alone[:5])}{more}\n"
+                f"{len(alone)} files have no {what}: {some([str(found[mine][n]) for n in alone])}\n"
                 f"  expected a picture in {pictures} and a mask in {masks} for each name, suffixes apart"
             )
     return [(path, found[1][name]) for name, path in found[0].items()]
@@ -163,23 +163,25 @@ def _read(picture: Path, mask: Path, shape: tuple[int, int, int], table: np.ndar
     """A picture (C, H, W) and the classes of its pixels (H, W). Raises DataError where they are no pair."""
     from PIL import Image, ImageOps
 
-    channels, *size = shape
+    pixels = read(picture, shape, "cover")  # as predictions read them
     try:
-        with open(picture, "rb") as file, Image.open(file) as found:
-            seen = ImageOps.exif_transpose(found).convert("L" if channels == 1 else "RGB")
+        size = upright_size(picture)
         with open(mask, "rb") as file, Image.open(file) as found:
             drawn = ImageOps.exif_transpose(found)
+            drawn = drawn.convert("L") if drawn.mode == "1" else drawn
             drawn.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{picture} with {mask.name}: cannot be read: {error}\n  mend or remove the two") from None
-    if drawn.mode not in ("1", "L", "P"):
+    except Exception as error:  # a damaged file can fail in any way at all
+        pixels = str(error)
+    if isinstance(pixels, str):
+        raise DataError(f"{picture} with {mask.name}: cannot be read: {pixels}\n  mend or remove the two")
+    if drawn.mode not in ("L", "P"):
         raise DataError(
             f"{mask} is a picture of mode {drawn.mode}: expected a palette or grey one, whose numbers are classes"
         )
-    if seen.size != drawn.size:
-        was, has = ("x".join(map(str, reversed(p.size))) for p in (seen, drawn))
+    if size != drawn.size:
+        was, has = ("x".join(map(str, reversed(each))) for each in (size, drawn.size))
         raise DataError(f"{picture} has {was} pixels, its mask {mask} has {has}: expected the same")
-    y = table[np.asarray(drawn.convert("L") if drawn.mode == "1" else drawn)]
+    y = table[np.asarray(drawn)]
     if y.min() < 0:
         wrong = np.unique(np.asarray(drawn)[y < 0]).astype(int)
         lossy = " (JPEG changes numbers: masks want PNG)" if mask.suffix.lower() in LOSSY else ""
@@ -188,10 +190,7 @@ def _read(picture: Path, mask: Path, shape: tuple[int, int, int], table: np.ndar
             f"{mask} holds {', '.join(map(str, wrong[:5]))}{lossy}: expected {known}\n"
             "  set data.spec.classes, data.spec.ignore or data.source.values to what the masks hold"
         )
-    y = Image.fromarray(y.astype(np.uint8))
-    wanted = (size[1], size[0])
-    if seen.size != wanted:
-        seen = ImageOps.fit(seen, wanted, Image.Resampling.BICUBIC)
+    y, wanted = Image.fromarray(y.astype(np.uint8)), (shape[2], shape[1])
+    if size != wanted:
         y = ImageOps.fit(y, wanted, Image.Resampling.NEAREST)
-    pixels = np.asarray(seen, np.uint8)
-    return (pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)), np.asarray(y, np.uint8)
+    return pixels, np.asarray(y, np.uint8)

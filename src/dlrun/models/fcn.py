@@ -1,7 +1,8 @@
 """Fully convolutional networks for a class of every pixel: FCN-32s, FCN-16s and FCN-8s on a VGG backbone.
 
 Source: Long, Shelhamer and Darrell 2015, "Fully convolutional networks for semantic segmentation", sections 3 and 4;
-notes E48. The backbone's names are those of torchvision's VGG (`features`), so its weights can be had.
+notes E48. The backbone's names are those of torchvision's VGG (`features`): init= takes its weights, a
+run's of model=vgg16_imagenet, or another FCN's.
 Deviations: convolutions keep the size, where the paper pads the picture by 100 pixels and crops; all strides learn
 together, where the paper trains 32s, then 16s, then 8s; scores start small, where the paper starts them from zero on a
 trained backbone (on an untrained one all classes then stay alike: docs/LOG.md); normalisation if wanted.
@@ -21,7 +22,9 @@ SKIPS = {32: 0, 16: 1, 8: 2}  # how many finer maps are scored too
 
 
 class Fcn(nn.Module):
-    """(B, C, H, W) -> (B, classes, H, W), for any H and W from 17 on."""
+    """(B, C, H, W) -> (B, classes, H, W), for any H and W from 17 on. BACKBONE: what weights must fit to start from."""
+
+    BACKBONE = ("features.",)
 
     def __init__(self, features: nn.Sequential, width: int, head: int, classes: int, stride: int, dropout: float):
         super().__init__()

@@ -7,6 +7,7 @@ section 3.2. What learns is a function of the clock: there is nothing to save.
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from functools import partial
 from math import inf
 
 from torch import nn
@@ -18,9 +19,10 @@ Group = tuple[float, list[nn.Parameter]]
 
 
 class Freezing:
-    """freeze: patterns of modules' or parameters' names; !pattern takes some out again; head is the last layer that has
-    weights, whatever its name. unfreeze: from which epoch on what was frozen learns, by pattern (half an epoch is 0.5;
-    the earliest counts). rates: factors on the learning rate, by pattern (the last that matches counts).
+    """freeze: patterns of modules' or parameters' names; !pattern takes some out again; head is what is not of the
+    net's BACKBONE or, where it names none, the last layer that has weights, whatever its name. unfreeze: from which
+    epoch on what was frozen learns, by pattern (half an epoch is 0.5; the earliest counts). rates: factors on the
+    learning rate, by pattern (the last that matches counts).
 
     A frozen BatchNorm keeps its statistics: it stays in evaluation mode. Raises UserError where a pattern matches
     nothing, or nothing would learn.
@@ -31,12 +33,13 @@ class Freezing:
     ) -> None:
         self.params = {name: param for name, param in net.named_parameters() if param.requires_grad}
         frozen: set[str] = set()
+        find = partial(matching, self.params, backbone=getattr(net, "BACKBONE", ()))
         for pattern in freeze:
-            hits = matching(self.params, pattern.removeprefix("!"), f"task.freeze has {pattern!r}")
+            hits = find(pattern.removeprefix("!"), f"task.freeze has {pattern!r}")
             frozen = frozen - hits if pattern.startswith("!") else frozen | hits
         self.start = {name: inf if name in frozen else 0.0 for name in self.params}  # epochs
         for pattern, epoch in unfreeze:
-            hits = matching(self.params, pattern, f"task.unfreeze has {pattern!r}") & frozen
+            hits = find(pattern, f"task.unfreeze has {pattern!r}") & frozen
             if not hits:
                 there = named(name for name in self.params if name in frozen)
                 raise UserError(
@@ -46,7 +49,7 @@ class Freezing:
             self.start |= {name: min(epoch, self.start[name]) for name in hits}
         rate = dict.fromkeys(self.params, 1.0)
         for pattern, factor in rates:
-            rate |= dict.fromkeys(matching(self.params, pattern, f"task.rates has {pattern!r}"), factor)
+            rate |= dict.fromkeys(find(pattern, f"task.rates has {pattern!r}"), factor)
         if frozen and not any(start == 0 for start in self.start.values()):
             raise UserError(
                 f"task.freeze={freeze} leaves nothing that learns from the start, of {named(self.params)}\n"
@@ -83,11 +86,13 @@ class Freezing:
         self.passed = passed
 
 
-def matching(names: Iterable[str], pattern: str, said: str) -> set[str]:
+def matching(names: Iterable[str], pattern: str, said: str, backbone: tuple[str, ...] = ()) -> set[str]:
     """The parameters that a pattern names, or whose module it names. Raises UserError where there are none."""
     names = list(names)
     hits = {name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")}
-    if pattern == "head" and names and not hits:
+    if pattern == "head" and backbone:
+        hits = {name for name in names if not name.startswith(backbone)}
+    elif pattern == "head" and names and not hits:
         hits = {name for name in names if name.rpartition(".")[0] == names[-1].rpartition(".")[0]}
     if not hits:
         raise UserError(f"{said}, which matches nothing\n  expected patterns over the parameters: {named(names)}")

@@ -16,9 +16,10 @@ from dlrun.errors import UserError
 from dlrun.place import Place
 from dlrun.spec import Mask
 from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.pictures import grid, rescaled, shown
 from dlrun.tasks.supervised import learns_from_one
-from dlrun.types import Rate
+from dlrun.types import Positive, Rate
 from dlrun.update import Update
 
 NOT_COUNTED = -100  # what the cross-entropy is told to leave out where the data ignores nothing
@@ -33,7 +34,7 @@ class Segment(Task):
     """Learns masks by the mean cross-entropy over a batch's counted pixels.
 
     Metrics: loss and acc (pixel accuracy), over all counted pixels of a part; miou: the mean over the classes that are
-    in the masks or the predictions of intersection over union.
+    in the masks or the predictions of intersection over union. freeze, unfreeze, rates: see tasks/freezing.py.
     """
 
     def __init__(
@@ -41,9 +42,12 @@ class Segment(Task):
         net: nn.Module,
         spec: Mask,
         place: Place,
-        update: Callable[[nn.Module], Update],
+        update: Callable[..., Update],
         *,
         label_smoothing: Rate,
+        freeze: list[str],
+        unfreeze: list[tuple[str, Positive]],
+        rates: list[tuple[str, Positive]],
     ) -> None:
         super().__init__(net, place)
         if spec.labels and len(spec.labels) != spec.classes:
@@ -53,7 +57,8 @@ class Segment(Task):
             )
         self.spec, self.smoothing = spec, label_smoothing
         self.ignore = NOT_COUNTED if spec.ignore is None else spec.ignore
-        self.update = update(net)
+        self.freezing = Freezing(net, freeze, unfreeze, rates)
+        self.update = update(net, groups=self.freezing.groups)
         self.parts["update"] = self.update
         self.scores = {"loss": "min", "acc": "max", "miou": "max"}
         self.goal = "miou"
@@ -70,6 +75,7 @@ class Segment(Task):
         return super().steps(data)
 
     def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+        self.freezing.at(clock)
         x, y = batch
         with self.place.autocast():
             out = self.net(x)
