@@ -58,7 +58,7 @@ def test_what_is_no_weights_is_refused(tmp_path):
     buffer = io.BytesIO()
     torch.save({"a": torch.ones(2)}, buffer)
     files = {
-        "evil.pt": (pickle.dumps({"a": Evil()}), "evil.pt is not loaded as weights"),
+        "evil.pt": (pickle.dumps({"a": Evil()}), "evil.pt is not loaded as weights: it holds more than tensors"),
         "cut.pt": (buffer.getvalue()[:-50], "cut.pt is not loaded as weights"),
         "text.pth": (b"hello", "text.pth is not loaded as weights"),
         "bad.safetensors": (b"\xff" * 99, "is damaged, or no .safetensors file"),
