@@ -6,7 +6,6 @@ What is loaded cannot run code. The head is left as it was initialised where it 
 import os
 import re
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
@@ -99,7 +98,7 @@ def _read_torch(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged or hostile bytes can fail in any way at all
         why = str(error).partition("\n")[0] or type(error).__name__
-        if isinstance(error, UnpicklingError) and "weights_only" in str(error):  # torch's own words say how to run it
+        if "weights_only" in str(error):  # torch's own words say how to run it
             why = "it holds more than tensors, which could run code, or it is damaged"
         raise CheckpointError(f"{path} is not loaded as weights: {why}") from None
 
