@@ -11,8 +11,10 @@ import torch
 from finished_runs import FAMILIES, untrained, write_texts
 from PIL import Image
 
+from dlrun.after import inputs
 from dlrun.after.cli import main
 from dlrun.finished import Finished
+from dlrun.spec import Table
 
 
 @pytest.fixture
@@ -102,6 +104,8 @@ def test_texts_and_rows(predict, runs, tmp_path):
     assert json.loads(predict(runs("texts"), "odd.txt")[1][0])["probabilities"] == json.loads(lines[0])["probabilities"]
     assert predict(runs("texts"), "")[0] == 2
     (tmp_path / "rows.csv").write_text("7,1.5\n-1,2e0\n")
+    row = ",".join(["-1.2345"] * 60)
+    assert list(inputs.rows([row], Table(60))) == [(row, [-1.2345] * 60)], "longer than a file's name may be"
     lines = predict(runs("targets"), "rows.csv", "-1,2")[1]
     assert [json.loads(line)["input"] for line in lines] == ["rows.csv:1", "rows.csv:2", "-1,2"]
     outs = [json.loads(line)["output"] for line in lines]
@@ -137,6 +141,21 @@ def test_samples_and_codes_and_reconstructions(predict, runs, tmp_path):
     assert all({"x1", "x2", "seed"} <= row.keys() for row in rows)
 
 
+def test_a_mask_for_each_picture(predict, runs, tmp_path):
+    """Whatever the pictures are called: of one name in several folders, or of the name that such a one would get."""
+    for i, name in enumerate(("d1/x.png", "d2/x.png", "x_2.png", "d3/X.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture(tmp_path / name, (16, 16, 3), seed=i)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "x.part").write_text("mine")
+    code, lines, err = predict(runs("masks"), "d1/x.png", "d2/x.png", "x_2.png", "d3/X.png", "--out", "made")
+    files = [json.loads(line)["picture"] for line in lines]
+    assert code == 0 and files == [f"made/{name}.png" for name in ("x", "x_2", "x_2_2", "X_3")], err
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == sorted(
+        ["x.part", *(file.removeprefix("made/") for file in files)]
+    )
+
+
 def test_episodes(predict, runs):
     lines = predict(runs("actor"), "--episodes", "3", "--seed", "5")[1]
     assert [json.loads(line).keys() for line in lines] == [{"episode", "return", "length"}] * 3
@@ -150,6 +169,8 @@ REFUSED = {
     "damaged": ("classes", ["cut.png"], "cut.png cannot be read as a picture"),
     "no picture": ("classes", ["notes.txt"], "notes.txt cannot be read as a picture"),
     "no file": ("classes", ["nothing.png"], "nothing.png: there is no such file\n  expected a picture"),
+    "long name": ("classes", ["a" * 300], f"{'a' * 300}: there is no such file\n  expected a picture"),
+    "out is a folder": ("classes", ["a.png", "--out", "."], "cannot write .: it is a folder\n  expected the name of"),
     "empty folder": ("classes", ["empty"], "empty has no pictures\n  expected files of"),
     "nothing": ("classes", [], "nothing to predict from\n  this run (mlp) takes inputs"),
     "wrong way": ("classes", ["--episodes", "3"], "--episodes N: this run (mlp) predicts nothing from that"),

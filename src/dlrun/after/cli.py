@@ -91,11 +91,14 @@ def _run(parser: Parser, device: bool = False) -> None:
         parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
 
 
-def _folder(which: str, args: argparse.Namespace) -> Path:
+def _place(which: str, args: argparse.Namespace) -> Path:
+    """The folder that is meant: seen from here, or from --output-dir."""
     below = Path(args.output_dir) / which
-    if which != "last" and not os.path.exists(which) and os.path.exists(below):
-        return find_run(str(below), args.output_dir, "")
-    return find_run(which, args.output_dir, "")
+    return below if which != "last" and not os.path.exists(which) and os.path.exists(below) else Path(which)
+
+
+def _folder(which: str, args: argparse.Namespace) -> Path:
+    return find_run(which if which == "last" else str(_place(which, args)), args.output_dir, "")
 
 
 def _list_arguments(parser: Parser) -> None:
@@ -217,7 +220,7 @@ def _compare(args: argparse.Namespace) -> Iterable[str]:
 
     folders = []
     for which in args.runs:
-        folders += jobs_of(Path(which)) or [_folder(which, args)]
+        folders += jobs_of(_place(which, args)) or [_folder(which, args)]
     return compare(folders, args.metric, Path(args.out))
 
 
@@ -229,12 +232,11 @@ def _report_arguments(parser: Parser) -> None:
 
 def _report(args: argparse.Namespace) -> Iterable[str]:
     """One HTML file that stands alone: curves, confusion matrix, the worst mistakes, config, environment."""
-    from dlrun.after.compare import jobs_of
     from dlrun.after.report import report, report_sweep
 
-    out = Path(args.out) if args.out else None
-    if jobs := jobs_of(Path(args.run)):
-        return report_sweep(Path(args.run), jobs, out)
+    out, place = Path(args.out) if args.out else None, _place(args.run, args)
+    if os.path.isfile(place / "sweep.json"):
+        return report_sweep(place, out)
     return report(_folder(args.run, args), out)
 
 

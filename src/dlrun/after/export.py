@@ -7,10 +7,9 @@ file too, under "dlrun"; a state_dict has no place for it.
 """
 
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 import dlrun
 from dlrun.after.formats import SUFFIXES
 from dlrun.after.predict import class_names, encode
+from dlrun.after.written import whole
 from dlrun.data.raw import decode
 from dlrun.errors import UserError
 from dlrun.finished import Finished
@@ -55,19 +55,12 @@ def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
         samples = real_samples(run, way)
         with torch.no_grad():
             wanted = [graph(x) for x in batches(samples)]
-        temporary = out.with_name(f".part.{out.name}")
-        try:
+        with whole(out) as temporary:
             out.parent.mkdir(parents=True, exist_ok=True)
             write(form, run, graph, samples, temporary)
             model = READERS[form](folder, way, temporary)
             with torch.no_grad():
                 worst = compare([model(x) for x in batches(samples)], wanted, form)
-            os.replace(temporary, out)
-        except OSError as error:
-            raise UserError(f"cannot write {out}: {error.strerror}\n  expected a file that can be written") from None
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
     yield f"{out}  {out.stat().st_size / 1e6:.1f} MB"
     yield from (f"  {name:7} {value}" for name, value in facts(run, graph, samples, wanted[0], form).items())
     sizes = ", ".join(str(len(piece)) for piece in batches(samples))

@@ -39,12 +39,12 @@ def _picture_files(given: list[str]) -> Iterator[tuple[str, Path | io.BytesIO]]:
             else:
                 paths = content.decode("utf-8", errors="replace").splitlines()
                 yield from _picture_files([line for line in paths if line and line != STDIN])
-        elif path.is_dir():
+        elif os.path.isdir(text):  # unlike Path, it takes what is too long for a name
             found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
             if not found:
                 raise UserError(f"{path} has no pictures\n  expected files of {', '.join(sorted(SUFFIXES))}")
             yield from ((str(p), p) for p in found)
-        elif path.is_file():
+        elif os.path.isfile(text):
             yield text, path
         else:
             raise UserError(
@@ -127,7 +127,7 @@ def rows(given: list[str], spec: Table) -> Iterator[tuple[str, list[float]]]:
     for text in given:
         if text == STDIN:
             yield from _csv_rows("line", sys.stdin, spec, ":")
-        elif Path(text).is_file():
+        elif os.path.isfile(text):  # no error where a row is too long for a name
             try:
                 with open(text, encoding="utf-8-sig", newline="") as file:
                     yield from _csv_rows(text, file, spec, ":")

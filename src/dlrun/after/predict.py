@@ -4,12 +4,11 @@ import argparse
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+from dlrun.after.written import whole
 from dlrun.errors import UserError
 from dlrun.saved import own_config, require_finished
 from dlrun.spec import Mask
@@ -178,18 +177,28 @@ def _pictures(names: list[str], predicted: object, folder: Path, taken: dict[str
     pixels = (predicted.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, picture in zip(names, pixels, strict=True):
-            stem, count = Path(name).stem, taken.get(Path(name).stem, 0) + 1
-            taken[stem] = count  # pictures of the same name in several folders
-            path = folder / (f"{stem}.png" if count == 1 else f"{stem}_{count}.png")
-            temporary = path.with_suffix(".part")
-            Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(temporary, "PNG")
-            os.replace(temporary, path)
-            yield {"input": name, "picture": str(path), **more}
     except OSError as error:
         raise UserError(
             f"cannot write to {folder}: {error.strerror}\n  expected a folder that can be written to"
         ) from None
+    for name, picture in zip(names, pixels, strict=True):
+        path = folder / f"{_free(Path(name).stem, taken)}.png"
+        with whole(path) as temporary:
+            Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(temporary, "PNG")
+        yield {"input": name, "picture": str(path), **more}
+
+
+def _free(stem: str, taken: dict[str, int]) -> str:
+    """A name that no other picture has: those of several folders may be called the same.
+
+    taken: how many each name stands for; in one case, as X.png and x.png are one file on some systems.
+    """
+    name, key = stem, stem.casefold()
+    while name.casefold() in taken:
+        taken[key] += 1
+        name = f"{stem}_{taken[key]}"
+    taken[name.casefold()] = 1
+    return name
 
 
 def _as_csv(records: Iterable[dict]) -> Iterator[str]:
@@ -216,15 +225,8 @@ def _csv_line(cells: list) -> str:
 
 def _write(lines: Iterable[str], path: Path) -> str:
     """All lines to a file, whole or not at all."""
-    temporary, count = path.with_name(path.name + ".part"), 0
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            for count, line in enumerate(lines, 1):  # noqa: B007
-                file.write(line + "\n")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}\n  expected a file that can be written") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    count = 0
+    with whole(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        for count, line in enumerate(lines, 1):  # noqa: B007
+            file.write(line + "\n")
     return f"{count:,} lines in {path}"
