@@ -66,6 +66,9 @@ def stub(folder, at, **facts):
         (folder / "summary.json").write_text(json.dumps(facts))
 
 
+LIMITS = (["--reverse"], ["--reverse", "--limit", "2"], ["--limit", "2"])
+
+
 def test_list(dl_runs, outputs):
     lines = dl_runs("list", "--output-dir", outputs)[1].splitlines()
     assert lines[0].split() == ["run", "status", "data", "model", "val/acc", "test/acc", "seconds"]
@@ -74,6 +77,8 @@ def test_list(dl_runs, outputs):
     where = ["--output-dir", str(outputs)]
     assert len(dl_runs("list", "model=m*", "data=digits", *where)[1].splitlines()) == 3
     assert "1_mlp" in dl_runs("list", "optimizer.lr=0.01", *where)[1].splitlines()[-1]
+    found = [dl_runs("list", "--sort", "seconds", "--json", *more, *where)[1].splitlines() for more in LIMITS]
+    assert found[1] == found[0][:2] and found[2] == found[1][::-1]
     accuracies = [float(line.split()[5]) for line in dl_runs("list", "--sort", "test/acc", *where)[1].splitlines()[2:]]
     assert accuracies == sorted(accuracies)
     rows = [json.loads(line) for line in dl_runs("list", "seed=1", "--json", *where)[1].splitlines()]
@@ -145,6 +150,17 @@ def test_evaluate_is_the_runs_own(family, dl_runs, tmp_path):
     assert found and all(own[f"test/{name}"] == value for name, value in found.items())
     code, out, err = dl_runs("evaluate", folder, "split=val")
     assert code == 0 and "summary.json" not in out
+
+
+def test_evaluate_says_by_its_exit_code_what_is_not_the_runs_own(dl_runs, tmp_path):
+    folder = untrained(tmp_path / "run", ["data=digits", "model.hidden=[4]"])
+    own = json.loads(dl_runs("evaluate", folder, "--json")[1])["metrics"]
+    summary = json.loads((folder / "summary.json").read_text())
+    for change, code, said in ((1.0, 0, "to the last digit"), (1.0001, 0, "near"), (1.1, 1, "NOT the run's own")):
+        summary["test"] = {f"test/{name}": value * change for name, value in own.items()}
+        (folder / "summary.json").write_text(json.dumps(summary))
+        found = dl_runs("evaluate", folder)
+        assert found[0] == code and said in found[1].splitlines()[-1], found
 
 
 def test_evaluate_of_the_last_weights(dl_runs, tmp_path):
@@ -352,7 +368,7 @@ REFUSED = {
     "limit": (["list", "--limit", "0"], "--limit 0: expected an integer >= 1"),
     "format": (["export", "nowhere", "--format", "tflite"], "--format tflite: there is no such format"),
     "one run": (["compare", "nowhere"], "nowhere: no such folder"),
-    "split": (["evaluate", "run", "split=all"], "split=all: expected split=val, split=test, data=NAME"),
+    "split": (["evaluate", "run", "split=train"], "split=train: expected split=val, split=test, data=NAME"),
     "data": (["evaluate", "run", "data=mnits"], "data=mnits: there is no such option; did you mean 'mnist'?"),
     "pairing": (["evaluate", "run", "data=imdb"], "cannot learn from data=imdb"),
     "shape": (["evaluate", "run", "data=mnist"], "the run takes Image(shape=1x8x8, classes=10), that data gives"),

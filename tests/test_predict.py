@@ -166,18 +166,23 @@ def test_episodes(predict, runs):
 REFUSED = {
     "size": ("classes", ["big.png"], "big.png is 9x8 with 1 channel: the run takes 8x8 with 1 channel\n  expected"),
     "channels": ("classes", ["rgb.png"], "rgb.png is 8x8 with 3 channels: the run takes 8x8 with 1 channel"),
-    "damaged": ("classes", ["cut.png"], "cut.png cannot be read as a picture"),
+    "damaged": ("classes", ["cut.png"], "a whole picture: .bmp, .gif, .jpeg, .jpg, .png, .tif, "),
     "no picture": ("classes", ["notes.txt"], "notes.txt cannot be read as a picture"),
     "no file": ("classes", ["nothing.png"], "nothing.png: there is no such file\n  expected a picture"),
     "long name": ("classes", ["a" * 300], f"{'a' * 300}: there is no such file\n  expected a picture"),
     "out is a folder": ("classes", ["a.png", "--out", "."], "cannot write .: it is a folder\n  expected the name of"),
     "empty folder": ("classes", ["empty"], "empty has no pictures\n  expected files of"),
-    "nothing": ("classes", [], "nothing to predict from\n  this run (mlp) takes inputs"),
+    "nothing": ("classes", [], "nothing to predict from\n  this run (mlp) takes pictures"),
     "wrong way": ("classes", ["--episodes", "3"], "--episodes N: this run (mlp) predicts nothing from that"),
     "two ways": ("vae", ["a.png", "--samples", "3"], "several things to predict from"),
     "no samples": ("vae", ["--samples", "0"], "--samples 0: expected an integer >= 1"),
     "short code": ("vae", ["--latent", "row.csv"], "row.csv:1: 3 numbers\n  expected 20 numbers"),
     "short row": ("targets", ["1,2,3"], "1,2,3: 3 numbers\n  expected 2 numbers"),
+    "no rows": (
+        "targets",
+        ["empty.csv", "--out", "out.jsonl"],
+        "empty.csv: nothing came in\n  expected rows of numbers",
+    ),
     "no number": ("targets", ["bad.csv"], "bad.csv:2: 'x' is no finite number\n  expected 2 numbers"),
     "no row": ("targets", ["nothing.csv"], "nothing.csv: there is no such file, and it is no row"),
     "no text file": ("texts", ["nothing.txt"], "nothing.txt: there is no such file\n  expected a .txt file"),
@@ -195,11 +200,17 @@ def test_refused(case, predict, runs, tmp_path):
     (tmp_path / "notes.txt").write_text("words")
     (tmp_path / "empty").mkdir()
     (tmp_path / "row.csv").write_text("1,2,3\n")
+    (tmp_path / "empty.csv").touch()
     (tmp_path / "bad.csv").write_text("1,2\n3,x\n")
     before = sorted(tmp_path.rglob("*"))
     code, lines, err = predict(runs(family), *arguments)
     assert code == 2 and not lines and said in err and "Traceback" not in err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("family", ["classes", "texts", "targets"])
+def test_standard_input_that_is_empty(family, predict, runs):
+    assert predict(runs(family), "-", stdin=b"")[:2] == (2, [])
 
 
 def test_fit_takes_any_picture(predict, runs, tmp_path):

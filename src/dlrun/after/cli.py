@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main() -> None:
-    """Exit codes: 0 done, 2 the user's error, 130 stopped."""
+    """Exit codes: 0 done, 1 metrics that are not the run's own, 2 the user's error, 130 stopped."""
     run_command("dl-runs", USAGE, COMMANDS)
 
 
@@ -107,7 +107,7 @@ def _list_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--sort", default="started", metavar="COLUMN", help="a column, or a metric as test/acc; rising")
     parser.add_argument("--reverse", action="store_true")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the last N rows")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the last N rows; with --reverse the first")
     parser.add_argument("--json", action="store_true", help="a line of JSON per run")
     _where(parser)
 
@@ -148,7 +148,7 @@ def _show(args: argparse.Namespace) -> Iterable[str]:
 def _evaluate_arguments(parser: Parser) -> None:
     _run(parser, device=True)
     parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="split=train|val|test, data=NAME, data.KEY=VALUE"
+        "overrides", nargs="*", metavar="KEY=VALUE", help="split=val|test, data=NAME, data.KEY=VALUE, data_dir=FOLDER"
     )
     parser.add_argument("--json", action="store_true", help="the metrics as JSON")
 
@@ -159,7 +159,10 @@ def _evaluate(args: argparse.Namespace) -> Iterable[str]:
 
     folder = _folder(args.run, args)
     split, overrides = read_overrides(args.overrides)
-    return evaluate(folder, split, overrides, args.device, args.json)
+    lines, is_as_it_was = evaluate(folder, split, overrides, args.device, args.json)
+    yield from lines
+    if not is_as_it_was:
+        sys.exit(1)
 
 
 def _predict_arguments(parser: Parser) -> None:

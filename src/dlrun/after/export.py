@@ -20,7 +20,7 @@ from dlrun.after.formats import SUFFIXES
 from dlrun.after.predict import class_names, encode
 from dlrun.after.written import whole
 from dlrun.data.raw import decode
-from dlrun.errors import UserError
+from dlrun.errors import DataError, UserError
 from dlrun.finished import Finished
 from dlrun.machine import within_memory
 from dlrun.seeds import generator
@@ -115,7 +115,13 @@ def real_samples(run: Finished, way: str) -> Tensor:
             return torch.as_tensor(worlds.reset(0), dtype=torch.float32)
         finally:
             worlds.close()
-    x = next(iter(run.load_data().batches("test")))[0][:SAMPLES].cpu()
+    try:
+        data = run.load_data()
+    except DataError as error:  # what to do about it is said for a run that is started: an export takes no keys
+        raise DataError(
+            f"{str(error).splitlines()[0]}\n  expected the run's data where it was: its samples are compared"
+        ) from error
+    x = next(iter(data.batches("test")))[0][:SAMPLES].cpu()
     return x if isinstance(run.data.spec, Tokens) else decode(run.data, x)
 
 
@@ -165,11 +171,11 @@ def write_onnx(run: Finished, graph: Graph, samples: Tensor, path: Path) -> None
 
 
 def write_safetensors(run: Finished, graph: Graph, samples: Tensor, path: Path) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     # clones: tensors that share memory are refused
     state = {name: value.detach().clone().contiguous() for name, value in run.task.best_state().items()}
-    save_file(state, path, {"dlrun": json.dumps(notes(run))})
+    path.write_bytes(save(state, {"dlrun": json.dumps(notes(run))}))  # save_file's may be read by its owner only
 
 
 def write_state_dict(run: Finished, graph: Graph, samples: Tensor, path: Path) -> None:

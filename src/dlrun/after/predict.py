@@ -11,7 +11,7 @@ from pathlib import Path
 from dlrun.after.written import whole
 from dlrun.errors import UserError
 from dlrun.saved import own_config, require_finished
-from dlrun.spec import Mask
+from dlrun.spec import Image, Mask, Tokens
 
 WAYS = {
     "inputs": "inputs (pictures, texts or rows)",
@@ -54,7 +54,7 @@ def _way(run: object, args: argparse.Namespace) -> str:
         args.samples = given["latent"] = getattr(run.task, "n_samples", None)
     found = [name for name, value in given.items() if value]
     takes = run.task.takes
-    expected = " or ".join(WAYS[name] for name in takes)
+    expected = " or ".join(kind(run.data.spec) if name == "inputs" else WAYS[name] for name in takes)
     if len(found) != 1 or args.samples and args.latent:
         what = "nothing to predict from" if not found else "several things to predict from"
         raise UserError(f"{what}\n  this run ({run.names.get('model')}) takes {expected}")
@@ -64,6 +64,11 @@ def _way(run: object, args: argparse.Namespace) -> str:
             f"{WAYS[way]}: this run ({run.names.get('model')}) predicts nothing from that\n  expected {expected}"
         )
     return way
+
+
+def kind(spec: object) -> str:
+    """What inputs of a run are, in a word."""
+    return "pictures" if isinstance(spec, Image | Mask) else "texts" if isinstance(spec, Tokens) else "rows of numbers"
 
 
 def _records(run: object, way: str, args: argparse.Namespace, out: Path | None) -> Iterator[dict]:
@@ -102,7 +107,6 @@ def _batches(run: object, args: argparse.Namespace) -> Iterator[tuple[list[str],
     import torch
 
     from dlrun.after import inputs
-    from dlrun.spec import Image, Tokens
 
     data, spec = run.data, run.data.spec
     if isinstance(spec, Image | Mask):
@@ -113,8 +117,13 @@ def _batches(run: object, args: argparse.Namespace) -> Iterator[tuple[list[str],
         found, join = inputs.texts(args.inputs), list
     else:
         found, join = inputs.rows(args.inputs, spec), np.array
+    count = 0
     while some := list(islice(found, data.eval_batch_size)):
         yield [name for name, _ in some], join([value for _, value in some])
+        count += len(some)
+    if not count:
+        where = ", ".join("standard input" if text == inputs.STDIN else text for text in args.inputs)
+        raise UserError(f"{where}: nothing came in\n  expected {kind(spec)}")
 
 
 def _codes(run: object, args: argparse.Namespace) -> Iterator[tuple[list[str], object, dict]]:
@@ -172,7 +181,7 @@ def class_names(spec: object) -> list[str]:
 
 def _pictures(names: list[str], predicted: object, folder: Path, taken: dict[str, int], more: dict) -> Iterator[dict]:
     """Pictures (B, C, H, W) in [0, 1] as PNGs, each written whole."""
-    from PIL import Image
+    from PIL.Image import fromarray
 
     pixels = (predicted.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     try:
@@ -184,7 +193,7 @@ def _pictures(names: list[str], predicted: object, folder: Path, taken: dict[str
     for name, picture in zip(names, pixels, strict=True):
         path = folder / f"{_free(Path(name).stem, taken)}.png"
         with whole(path) as temporary:
-            Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(temporary, "PNG")
+            fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(temporary, "PNG")
         yield {"input": name, "picture": str(path), **more}
 
 
