@@ -162,6 +162,7 @@ def _evaluate(args: argparse.Namespace) -> Iterable[str]:
     lines, is_as_it_was = evaluate(folder, split, overrides, args.device, args.json)
     yield from lines
     if not is_as_it_was:
+        sys.stdout.flush()  # here, where a closed pipe is caught
         sys.exit(1)
 
 

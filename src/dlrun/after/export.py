@@ -23,6 +23,7 @@ from dlrun.data.raw import decode
 from dlrun.errors import DataError, UserError
 from dlrun.finished import Finished
 from dlrun.machine import within_memory
+from dlrun.saved import own_config
 from dlrun.seeds import generator
 from dlrun.spec import Image, Mask, Tokens
 
@@ -48,6 +49,7 @@ class Graph(nn.Module):
 def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
     """Lines to print. Raises UserError where the data for the comparison is gone, or the outputs are not the same."""
     out = out or folder / "export" / f"model{SUFFIXES[form]}"
+    own_config(folder)  # what is wrong with it is told before keys of it are changed
     with within_memory():
         run = Finished(folder, FP32)
         way = run.task.takes[0]
