@@ -8,11 +8,15 @@ from time import perf_counter
 
 import pytest
 import torch
-from finished_runs import FAMILIES, trained, untrained, write_texts
+from finished_runs import FAMILIES, trained, untrained, write_config, write_texts
 from runs import write_mnist
 
 from dlrun.after import cli, data_cli
+from dlrun.after.data_config import other_config
 from dlrun.checkpoint import load, save
+from dlrun.errors import UserError
+from dlrun.sweep.outcomes import settle
+from dlrun.sweep.state import Job, State
 
 
 @pytest.fixture
@@ -41,7 +45,17 @@ def outputs(tmp_path_factory):
     trained(base / "day" / "2_linear", ["data=digits", "model=linear"])
     for seed in (0, 1):
         trained(base / "day" / "3_sweep" / str(seed), ["data=moons", "model.hidden=[8]", f"seed={seed}"])
+    (base / "day" / "3_sweep" / "best").symlink_to("1", target_is_directory=True)
+    save_sweep(base / "day" / "3_sweep")
     return base
+
+
+def save_sweep(folder):
+    """sweep.json as one that was killed leaves it: job 0 had ended, job 1 ended unseen, job 2 had only begun."""
+    jobs = [Job(seed, [f"seed={seed}"], "running", worker="host-1-1") for seed in (0, 1, 2)]
+    settle(jobs[0], folder / "0", 0)
+    command = {"command": [], "flags": [], "arguments": ["seed=0,1,2"], "configs": ""}
+    State.new(folder, command, jobs, 3, []).save()
 
 
 def stub(folder, at, **facts):
@@ -52,6 +66,9 @@ def stub(folder, at, **facts):
         (folder / "summary.json").write_text(json.dumps(facts))
 
 
+LIMITS = (["--reverse"], ["--reverse", "--limit", "2"], ["--limit", "2"])
+
+
 def test_list(dl_runs, outputs):
     lines = dl_runs("list", "--output-dir", outputs)[1].splitlines()
     assert lines[0].split() == ["run", "status", "data", "model", "val/acc", "test/acc", "seconds"]
@@ -60,6 +77,8 @@ def test_list(dl_runs, outputs):
     where = ["--output-dir", str(outputs)]
     assert len(dl_runs("list", "model=m*", "data=digits", *where)[1].splitlines()) == 3
     assert "1_mlp" in dl_runs("list", "optimizer.lr=0.01", *where)[1].splitlines()[-1]
+    found = [dl_runs("list", "--sort", "seconds", "--json", *more, *where)[1].splitlines() for more in LIMITS]
+    assert found[1] == found[0][:2] and found[2] == found[1][::-1]
     accuracies = [float(line.split()[5]) for line in dl_runs("list", "--sort", "test/acc", *where)[1].splitlines()[2:]]
     assert accuracies == sorted(accuracies)
     rows = [json.loads(line) for line in dl_runs("list", "seed=1", "--json", *where)[1].splitlines()]
@@ -133,6 +152,17 @@ def test_evaluate_is_the_runs_own(family, dl_runs, tmp_path):
     assert code == 0 and "summary.json" not in out
 
 
+def test_evaluate_says_by_its_exit_code_what_is_not_the_runs_own(dl_runs, tmp_path):
+    folder = untrained(tmp_path / "run", ["data=digits", "model.hidden=[4]"])
+    own = json.loads(dl_runs("evaluate", folder, "--json")[1])["metrics"]
+    summary = json.loads((folder / "summary.json").read_text())
+    for change, code, said in ((1.0, 0, "to the last digit"), (1.0001, 0, "near"), (1.1, 1, "NOT the run's own")):
+        summary["test"] = {f"test/{name}": value * change for name, value in own.items()}
+        (folder / "summary.json").write_text(json.dumps(summary))
+        found = dl_runs("evaluate", folder)
+        assert found[0] == code and said in found[1].splitlines()[-1], found
+
+
 def test_evaluate_of_the_last_weights(dl_runs, tmp_path):
     """trainer.test=last, with averaged weights: the run was judged by those."""
     keys = ["data=digits", "model.hidden=[16]", "trainer.test=last", "trainer.ema=0.9", "trainer.epochs=3"]
@@ -153,6 +183,15 @@ def test_evaluate_on_other_data_prepares_it_as_the_runs(dl_runs, tmp_path):
     assert "10 samples" in found and "summary.json" not in found
 
 
+def test_other_data_by_keys_whose_values_are_null(tmp_path):
+    folder = tmp_path / "run"
+    write_config(folder, ["data=image_folder", "model=lenet", "data.root=x"])
+    assert other_config(folder, ["data.resize=[40,40]"])["data"]["resize"] == [40, 40]
+    for key in ("data.rezise", "data.", "data.["):
+        with pytest.raises(UserError, match="the run's config has no"):
+            other_config(folder, [f"{key}=1"])
+
+
 def test_evaluate_texts_with_the_runs_own_words(dl_runs, tmp_path):
     write_texts(tmp_path / "a")
     folder = untrained(tmp_path / "run", [o.format(data=tmp_path / "a") for o in FAMILIES["texts"]])
@@ -168,6 +207,8 @@ def test_compare(dl_runs, outputs, tmp_path):
     rows = [re.split(r"\s{2,}", line) for line in out.splitlines()]
     assert ["seed", "0", "1"] in rows and not any(row[0].startswith(("model", "run_dir")) for row in rows)
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+    below = dl_runs("compare", "day/3_sweep", "--output-dir", outputs, "--out", tmp_path / "c.png")
+    assert below == (0, out, "")
     runs = [outputs / "day" / name for name in ("1_mlp", "2_linear")]
     out = dl_runs("compare", *runs, "--metric", "train/loss", "--out", tmp_path / "d.png")[1]
     assert re.search(r"optimizer.lr +0.01 +0.001", out) and re.search(r"model +mlp +linear", out)
@@ -219,7 +260,7 @@ def test_report_of_other_families(family, dl_runs, tmp_path):
     assert not page.open and ("test samples" in page.words) == (family == "targets")
 
 
-def test_report_without_data_and_of_a_sweep(dl_runs, outputs, tmp_path):
+def test_report_without_data(dl_runs, tmp_path):
     write_texts(tmp_path)
     folder = untrained(tmp_path / "run", [o.format(data=tmp_path) for o in FAMILIES["texts"]])
     text = Page(dl_runs("report", folder)[1] and (folder / "report.html").read_text()).words
@@ -228,9 +269,22 @@ def test_report_without_data_and_of_a_sweep(dl_runs, outputs, tmp_path):
     code, out, _ = dl_runs("report", folder)
     assert code == 0 and "without sample predictions: " in out and "texts.csv" in out
     assert "without sample predictions" in (folder / "report.html").read_text()
-    assert dl_runs("report", outputs / "day" / "3_sweep")[0] == 0
-    page = Page((outputs / "day" / "3_sweep" / "report.html").read_text())
-    assert "sweep of 2 jobs" in page.words and "seed" in page.words and len(page.images) == 1
+
+
+def test_report_of_a_sweep_is_its_own_page(dl_runs, outputs, tmp_path):
+    """Made anew from its state, whatever state that is in; what the sweep itself left is not changed."""
+    folder = outputs / "day" / "3_sweep"
+    before = (folder / "sweep.json").read_bytes()
+    assert dl_runs("report", "day/3_sweep", "--output-dir", outputs)[0] == 0
+    assert dl_runs("report", folder, "--out", tmp_path / "r.html")[0] == 0
+    text = (folder / "report.html").read_text()
+    assert text == (tmp_path / "r.html").read_text() and (folder / "sweep.json").read_bytes() == before
+    data = json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.S)[1])
+    assert [job["status"] for job in data["jobs"]] == ["finished", "finished", "stopped"]
+    assert [job["number"] for job in data["jobs"] if job["curves"]["val/acc"]] == [0, 1]
+    summary = json.loads((folder / "1" / "summary.json").read_text())
+    assert data["jobs"][1]["values"]["test/acc"] == summary["test"]["test/acc"]
+    assert data["parameters"][0]["name"] == "seed" and data["goals"] == [{"name": "val/acc", "mode": "max"}]
 
 
 def break_checkpoint(folder):
@@ -257,8 +311,12 @@ def edit_config(folder):
     path.write_text(path.read_text().replace("hidden:", "hiden:"))
 
 
-def set_status(status):
-    return lambda folder: (folder / "summary.json").write_text(json.dumps({"status": status}))
+def set_status(status, **more):
+    return lambda folder: (folder / "summary.json").write_text(json.dumps({"status": status, **more}))
+
+
+def set_config(text):
+    return lambda folder: (folder / ".hydra" / "config.yaml").write_text(text)
 
 
 DAMAGED = {
@@ -267,6 +325,13 @@ DAMAGED = {
         "the run is not finished, its status is 'interrupted'\n  expected a finished",
     ),
     "diverged": (set_status("diverged"), "its status is 'diverged'\n  expected a finished one: its log says why"),
+    "status in a list": (set_status(["finished"]), "summary.json is missing or damaged"),
+    "best without value": (
+        set_status("finished", best={"metric": "val/acc", "epoch": 1}),
+        "the run's summary.json is damaged: expected ['epoch', 'metric', 'value'], found ['epoch', 'metric']",
+    ),
+    "no number of steps": (set_status("finished", steps="many"), "summary.json is damaged: steps: str is not what"),
+    "no mapping in the config": (set_config("model: 3\ntask: 3\ntrainer: [3]\n"), "model=3: expected a mapping"),
     "no summary": (lambda f: (f / "summary.json").unlink(), "summary.json is missing or damaged"),
     "no config": (lambda f: (f / ".hydra" / "hydra.yaml").unlink(), "cannot read the run's config"),
     "wrong config": (edit_config, "its config is not one of this version of dl-run: "),
@@ -303,13 +368,17 @@ REFUSED = {
     "limit": (["list", "--limit", "0"], "--limit 0: expected an integer >= 1"),
     "format": (["export", "nowhere", "--format", "tflite"], "--format tflite: there is no such format"),
     "one run": (["compare", "nowhere"], "nowhere: no such folder"),
-    "split": (["evaluate", "run", "split=all"], "split=all: expected split=val, split=test, data=NAME"),
+    "split": (["evaluate", "run", "split=train"], "split=train: expected split=val, split=test, data=NAME"),
     "data": (["evaluate", "run", "data=mnits"], "data=mnits: there is no such option; did you mean 'mnist'?"),
     "pairing": (["evaluate", "run", "data=imdb"], "cannot learn from data=imdb"),
     "shape": (["evaluate", "run", "data=mnist"], "the run takes Image(shape=1x8x8, classes=10), that data gives"),
     "data key": (["evaluate", "run", "data.nothing=3"], "data.nothing=3: the run's config has no 'data.nothing'"),
     "filter": (["list", "modle=mlp"], "modle=mlp: runs have no 'modle'; did you mean 'model'?"),
     "sort": (["list", "--sort", "accuracy"], "--sort accuracy: there is no such column"),
+    "data value": (["evaluate", "run", "data.batch_size=[1"], "data.batch_size=[1: "),
+    "report to a folder": (["report", "run", "--out", "."], "cannot write .: it is a folder\n  expected the name"),
+    "export to a folder": (["export", "run", "--format", "state_dict", "--out", "."], "cannot write .: it is a folder"),
+    "long name": (["report", "a" * 300], "no such folder\n  expected a run's folder"),
     "self": (["compare", "run", "run"], "1 run to compare: expected two or more"),
 }
 

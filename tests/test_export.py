@@ -21,6 +21,7 @@ def check(folder, form):
     assert re.search(r"\d+ real samples in batches of 1, 2, \d+: within", lines[-1]), lines
     files = sorted(path.name for path in (folder / "export").iterdir())
     assert len(files) == 1
+    assert (folder / "export" / files[0]).stat().st_mode == (folder / "summary.json").stat().st_mode
     (folder / "export" / files[0]).unlink()
 
 
@@ -79,7 +80,9 @@ def test_data_that_is_gone(tmp_path):
     write_texts(tmp_path)
     folder = untrained(tmp_path / "run", [o.format(data=tmp_path) for o in FAMILIES["texts"]])
     (tmp_path / "texts.csv").unlink()
-    with pytest.raises(DataError, match="there is no .*texts.csv"):
+    with pytest.raises(
+        DataError, match=r"there is no .*texts.csv\n  expected the run's data where it was: its samples are compared$"
+    ):
         list(export(folder, "pt2", None))
     assert not (folder / "export").exists()
 

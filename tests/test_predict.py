@@ -11,8 +11,10 @@ import torch
 from finished_runs import FAMILIES, untrained, write_texts
 from PIL import Image
 
+from dlrun.after import inputs
 from dlrun.after.cli import main
 from dlrun.finished import Finished
+from dlrun.spec import Table
 
 
 @pytest.fixture
@@ -102,6 +104,8 @@ def test_texts_and_rows(predict, runs, tmp_path):
     assert json.loads(predict(runs("texts"), "odd.txt")[1][0])["probabilities"] == json.loads(lines[0])["probabilities"]
     assert predict(runs("texts"), "")[0] == 2
     (tmp_path / "rows.csv").write_text("7,1.5\n-1,2e0\n")
+    row = ",".join(["-1.2345"] * 60)
+    assert list(inputs.rows([row], Table(60))) == [(row, [-1.2345] * 60)], "longer than a file's name may be"
     lines = predict(runs("targets"), "rows.csv", "-1,2")[1]
     assert [json.loads(line)["input"] for line in lines] == ["rows.csv:1", "rows.csv:2", "-1,2"]
     outs = [json.loads(line)["output"] for line in lines]
@@ -137,6 +141,21 @@ def test_samples_and_codes_and_reconstructions(predict, runs, tmp_path):
     assert all({"x1", "x2", "seed"} <= row.keys() for row in rows)
 
 
+def test_a_mask_for_each_picture(predict, runs, tmp_path):
+    """Whatever the pictures are called: of one name in several folders, or of the name that such a one would get."""
+    for i, name in enumerate(("d1/x.png", "d2/x.png", "x_2.png", "d3/X.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture(tmp_path / name, (16, 16, 3), seed=i)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "x.part").write_text("mine")
+    code, lines, err = predict(runs("masks"), "d1/x.png", "d2/x.png", "x_2.png", "d3/X.png", "--out", "made")
+    files = [json.loads(line)["picture"] for line in lines]
+    assert code == 0 and files == [f"made/{name}.png" for name in ("x", "x_2", "x_2_2", "X_3")], err
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == sorted(
+        ["x.part", *(file.removeprefix("made/") for file in files)]
+    )
+
+
 def test_episodes(predict, runs):
     lines = predict(runs("actor"), "--episodes", "3", "--seed", "5")[1]
     assert [json.loads(line).keys() for line in lines] == [{"episode", "return", "length"}] * 3
@@ -147,16 +166,23 @@ def test_episodes(predict, runs):
 REFUSED = {
     "size": ("classes", ["big.png"], "big.png is 9x8 with 1 channel: the run takes 8x8 with 1 channel\n  expected"),
     "channels": ("classes", ["rgb.png"], "rgb.png is 8x8 with 3 channels: the run takes 8x8 with 1 channel"),
-    "damaged": ("classes", ["cut.png"], "cut.png cannot be read as a picture"),
+    "damaged": ("classes", ["cut.png"], "a whole picture: .bmp, .gif, .jpeg, .jpg, .png, .tif, "),
     "no picture": ("classes", ["notes.txt"], "notes.txt cannot be read as a picture"),
     "no file": ("classes", ["nothing.png"], "nothing.png: there is no such file\n  expected a picture"),
+    "long name": ("classes", ["a" * 300], f"{'a' * 300}: there is no such file\n  expected a picture"),
+    "out is a folder": ("classes", ["a.png", "--out", "."], "cannot write .: it is a folder\n  expected the name of"),
     "empty folder": ("classes", ["empty"], "empty has no pictures\n  expected files of"),
-    "nothing": ("classes", [], "nothing to predict from\n  this run (mlp) takes inputs"),
+    "nothing": ("classes", [], "nothing to predict from\n  this run (mlp) takes pictures"),
     "wrong way": ("classes", ["--episodes", "3"], "--episodes N: this run (mlp) predicts nothing from that"),
     "two ways": ("vae", ["a.png", "--samples", "3"], "several things to predict from"),
     "no samples": ("vae", ["--samples", "0"], "--samples 0: expected an integer >= 1"),
     "short code": ("vae", ["--latent", "row.csv"], "row.csv:1: 3 numbers\n  expected 20 numbers"),
     "short row": ("targets", ["1,2,3"], "1,2,3: 3 numbers\n  expected 2 numbers"),
+    "no rows": (
+        "targets",
+        ["empty.csv", "--out", "out.jsonl"],
+        "empty.csv: nothing came in\n  expected rows of numbers",
+    ),
     "no number": ("targets", ["bad.csv"], "bad.csv:2: 'x' is no finite number\n  expected 2 numbers"),
     "no row": ("targets", ["nothing.csv"], "nothing.csv: there is no such file, and it is no row"),
     "no text file": ("texts", ["nothing.txt"], "nothing.txt: there is no such file\n  expected a .txt file"),
@@ -174,11 +200,17 @@ def test_refused(case, predict, runs, tmp_path):
     (tmp_path / "notes.txt").write_text("words")
     (tmp_path / "empty").mkdir()
     (tmp_path / "row.csv").write_text("1,2,3\n")
+    (tmp_path / "empty.csv").touch()
     (tmp_path / "bad.csv").write_text("1,2\n3,x\n")
     before = sorted(tmp_path.rglob("*"))
     code, lines, err = predict(runs(family), *arguments)
     assert code == 2 and not lines and said in err and "Traceback" not in err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("family", ["classes", "texts", "targets"])
+def test_standard_input_that_is_empty(family, predict, runs):
+    assert predict(runs(family), "-", stdin=b"")[:2] == (2, [])
 
 
 def test_fit_takes_any_picture(predict, runs, tmp_path):

@@ -1,5 +1,6 @@
 """A run's own config, read back from its folder. No torch here."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -8,9 +9,12 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from dlrun.build import check
-from dlrun.errors import UserError
+from dlrun.errors import UserError, check_state
 from dlrun.explain import explain
 from dlrun.folders import read_summary
+
+SUMMARY = {"best": dict, "test": dict, "epochs": int, "steps": int, "seconds": int | float}  # where it has them
+BEST = {"metric": str, "value": int | float | None, "epoch": int}
 
 
 def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
@@ -38,17 +42,30 @@ def plain(config: DictConfig) -> dict:
 
 
 def require_finished(folder: Path) -> dict:
-    """The summary of a run. Raises UserError where it did not come to its end."""
+    """The summary of a run. Raises UserError where it did not come to its end, or the summary is damaged."""
     summary = read_summary(folder)
     status = summary.get("status")
     if status == "finished":
-        return summary
-    if status is None:
+        return _checked(folder, summary)
+    if not isinstance(status, str):
         raise UserError(
             f"{folder}: the run's summary.json is missing or damaged\n  expected a run that came to its end"
         )
     way = {"diverged": "its log says why", "failed": "its log says why"}.get(status, f"dl-run resume={folder}")
     raise UserError(f"{folder}: the run is not finished, its status is {status!r}\n  expected a finished one: {way}")
+
+
+def _checked(folder: Path, summary: dict) -> dict:
+    found = {name: summary[name] for name in SUMMARY if name in summary}
+    try:
+        check_state(found, {name: SUMMARY[name] for name in found})
+        if "best" in found:
+            check_state(found["best"], BEST)
+    except ValueError as error:
+        raise UserError(
+            f"{folder}: the run's summary.json is damaged: {error}\n  expected the file as dl-run wrote it"
+        ) from None
+    return summary
 
 
 def own_config(folder: Path, changes: dict[str, object] | None = None) -> tuple[dict, dict[str, str]]:
@@ -58,13 +75,12 @@ def own_config(folder: Path, changes: dict[str, object] | None = None) -> tuple[
         OmegaConf.update(saved, key, value)
     config = plain(saved)
     config["init"] = None
-    model = config.get("model") or {}
+    model, task = (found if isinstance(found := config.get(name), dict) else {} for name in ("model", "task"))
     if model.get("weights"):
         model["weights"] = None
     if isinstance(model.get("embedding"), dict) and model["embedding"].get("file"):
         model["embedding"] |= {"file": None, "train": True}  # the file may be gone, and its vectors are in the weights
-    task = config.get("task") or {}
-    if task.get("quality") and not Path(task["quality"]).is_dir():
+    if isinstance(task.get("quality"), str) and not os.path.isdir(task["quality"]):
         task["quality"] = None  # a classifier that only measured, and is gone
     try:
         check(config, names)

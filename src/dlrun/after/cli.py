@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main() -> None:
-    """Exit codes: 0 done, 2 the user's error, 130 stopped."""
+    """Exit codes: 0 done, 1 metrics that are not the run's own, 2 the user's error, 130 stopped."""
     run_command("dl-runs", USAGE, COMMANDS)
 
 
@@ -91,11 +91,14 @@ def _run(parser: Parser, device: bool = False) -> None:
         parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
 
 
-def _folder(which: str, args: argparse.Namespace) -> Path:
+def _place(which: str, args: argparse.Namespace) -> Path:
+    """The folder that is meant: seen from here, or from --output-dir."""
     below = Path(args.output_dir) / which
-    if which != "last" and not os.path.exists(which) and os.path.exists(below):
-        return find_run(str(below), args.output_dir, "")
-    return find_run(which, args.output_dir, "")
+    return below if which != "last" and not os.path.exists(which) and os.path.exists(below) else Path(which)
+
+
+def _folder(which: str, args: argparse.Namespace) -> Path:
+    return find_run(which if which == "last" else str(_place(which, args)), args.output_dir, "")
 
 
 def _list_arguments(parser: Parser) -> None:
@@ -104,7 +107,7 @@ def _list_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--sort", default="started", metavar="COLUMN", help="a column, or a metric as test/acc; rising")
     parser.add_argument("--reverse", action="store_true")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the last N rows")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the last N rows; with --reverse the first")
     parser.add_argument("--json", action="store_true", help="a line of JSON per run")
     _where(parser)
 
@@ -145,7 +148,7 @@ def _show(args: argparse.Namespace) -> Iterable[str]:
 def _evaluate_arguments(parser: Parser) -> None:
     _run(parser, device=True)
     parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="split=train|val|test, data=NAME, data.KEY=VALUE"
+        "overrides", nargs="*", metavar="KEY=VALUE", help="split=val|test, data=NAME, data.KEY=VALUE, data_dir=FOLDER"
     )
     parser.add_argument("--json", action="store_true", help="the metrics as JSON")
 
@@ -156,7 +159,11 @@ def _evaluate(args: argparse.Namespace) -> Iterable[str]:
 
     folder = _folder(args.run, args)
     split, overrides = read_overrides(args.overrides)
-    return evaluate(folder, split, overrides, args.device, args.json)
+    lines, is_as_it_was = evaluate(folder, split, overrides, args.device, args.json)
+    yield from lines
+    if not is_as_it_was:
+        sys.stdout.flush()  # here, where a closed pipe is caught
+        sys.exit(1)
 
 
 def _predict_arguments(parser: Parser) -> None:
@@ -217,7 +224,7 @@ def _compare(args: argparse.Namespace) -> Iterable[str]:
 
     folders = []
     for which in args.runs:
-        folders += jobs_of(Path(which)) or [_folder(which, args)]
+        folders += jobs_of(_place(which, args)) or [_folder(which, args)]
     return compare(folders, args.metric, Path(args.out))
 
 
@@ -229,12 +236,11 @@ def _report_arguments(parser: Parser) -> None:
 
 def _report(args: argparse.Namespace) -> Iterable[str]:
     """One HTML file that stands alone: curves, confusion matrix, the worst mistakes, config, environment."""
-    from dlrun.after.compare import jobs_of
     from dlrun.after.report import report, report_sweep
 
-    out = Path(args.out) if args.out else None
-    if jobs := jobs_of(Path(args.run)):
-        return report_sweep(Path(args.run), jobs, out)
+    out, place = Path(args.out) if args.out else None, _place(args.run, args)
+    if os.path.isfile(place / "sweep.json"):
+        return report_sweep(place, out)
     return report(_folder(args.run, args), out)
 
 

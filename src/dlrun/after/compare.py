@@ -2,11 +2,11 @@
 
 import math
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from dlrun.after.listing import facts
 from dlrun.after.show import epoch_rows
+from dlrun.after.written import whole
 from dlrun.console import number, table
 from dlrun.errors import UserError, nearest
 from dlrun.folders import STARTED
@@ -20,9 +20,10 @@ WIDE = 6  # runs that fit beside each other in a table
 
 def jobs_of(folder: Path) -> list[Path]:
     """The runs in a sweep's folder, in the order of their numbers; none where it is no sweep."""
-    if not folder.is_dir() or (folder / STARTED).exists():
+    if not os.path.isdir(folder) or os.path.exists(folder / STARTED):  # unlike Path, they take any name
         return []
     found = [path.parent.parent for path in folder.glob(f"*/{STARTED}")]
+    found = [path for path in found if not path.is_symlink()]  # a sweep's best is one of its jobs
     return sorted(found, key=lambda path: (int(path.name) if path.name.isdigit() else math.inf, path.name))
 
 
@@ -37,15 +38,8 @@ def compare(folders: list[Path], metrics: list[str] | None, out: Path) -> list[s
     names = common_metrics(folders, rows, metrics)
     different = differences(folders)
     figure = curves(rows, names, labels(folders, different))
-    temporary = out.with_name(out.name + ".part")
-    try:
+    with whole(out) as temporary:
         figure.savefig(temporary, format="png")
-        os.replace(temporary, out)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}\n  expected a file that can be written") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
     numbered = [f"{i}  {folder}" for i, folder in zip(numbers(folders), folders, strict=True)]
     return [*numbered, "", table(cells(folders, different)), "", f"{', '.join(names)}: {out}"]
 

@@ -6,6 +6,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from dlrun.build import CONFIGS, check, check_section
 from dlrun.errors import UserError
@@ -34,16 +35,30 @@ def other_config(folder: Path, overrides: list[str]) -> dict:
     else:
         for override in rest:
             key, _, value = override.partition("=")
-            if OmegaConf.select(saved, key) is None:
+            if not _has(saved, key):
                 raise UserError(
                     f"{override}: the run's config has no {key!r}\n"
                     "  expected a key that dl-runs show RUN --config lists, or data=NAME before it"
                 )
-            OmegaConf.update(saved, key, OmegaConf.from_dotlist([f"value={value}"]).value)
+            try:
+                OmegaConf.update(saved, key, OmegaConf.from_dotlist([f"value={value}"]).value)
+            except (OmegaConfBaseException, YAMLError) as error:
+                raise UserError(
+                    f"{override}: {str(error).splitlines()[0]}\n  expected a value as on dl-run's command line"
+                ) from None
         config = plain(saved)
     config["init"] = None
     check(config, names)
     return config
+
+
+def _has(config: DictConfig, key: str) -> bool:
+    """Whether the key is there, be its value null."""
+    nothing = object()
+    try:
+        return OmegaConf.select(config, key, default=nothing) is not nothing
+    except OmegaConfBaseException:  # no key at all, as in data.[
+        return False
 
 
 def data_config(name: str, overrides: list[str]) -> dict:

@@ -26,8 +26,13 @@ def read_overrides(given: list[str]) -> tuple[str, list[str]]:
     return split, overrides
 
 
-def evaluate(folder: Path, split: str, overrides: list[str], device: str | None, as_json: bool) -> list[str]:
-    """Lines to print: the metrics with all their digits, beside the run's own where they are of the same samples."""
+def evaluate(
+    folder: Path, split: str, overrides: list[str], device: str | None, as_json: bool
+) -> tuple[list[str], bool]:
+    """Lines to print: the metrics with all their digits, beside the run's own where they are of the same samples.
+
+    And whether they are near those; true where there is nothing to compare.
+    """
     from dlrun.after.data_config import other_config
     from dlrun.saved import own_config
 
@@ -42,7 +47,7 @@ def evaluate(folder: Path, split: str, overrides: list[str], device: str | None,
         data, notes = (run.load_data(), []) if other is None else _other(run, other["data"])
         found = run.task.evaluate(data, split)
     if as_json:
-        return [json.dumps({"run": str(folder), "split": split, "data": overrides, "metrics": found})]
+        return [json.dumps({"run": str(folder), "split": split, "data": overrides, "metrics": found})], True
     name = next((o.partition("=")[2] for o in overrides if o.startswith("data=")), run.names.get("data"))
     samples = f", {size:,} samples" if (size := data.size(split)) else ""
     lines = [
@@ -53,11 +58,12 @@ def evaluate(folder: Path, split: str, overrides: list[str], device: str | None,
     ]
     rows = [["", *found], [split, *(repr(value) for value in found.values())]]
     if split == "val" or other is not None:
-        return [*lines, table(rows)]
+        return [*lines, table(rows)], True
     tested = run.summary.get("test")
     own = {metric: tested.get(f"test/{metric}") if isinstance(tested, dict) else None for metric in found}
     rows.append(["summary.json", *(repr(value) for value in own.values())])
-    return [*lines, table(rows), "", _compared(found, own)]
+    said = _compared(found, own)
+    return [*lines, table(rows), "", said or "NOT the run's own: the data or the code is not what it was"], bool(said)
 
 
 def _other(run: object, section: dict) -> tuple[object, list[str]]:
@@ -81,8 +87,9 @@ def _other(run: object, section: dict) -> tuple[object, list[str]]:
 
 
 def _compared(found: dict[str, float], own: dict[str, float | None]) -> str:
+    """How near they are; nothing where they are not."""
     if all(found[name] == own[name] or found[name] != found[name] and own[name] is None for name in found):
         return "the run's own, to the last digit"
     if all(isinstance(own[name], int | float) and isclose(found[name], own[name], rel_tol=1e-3) for name in found):
         return "near the run's own: another device, number of threads or version of torch rounds otherwise"
-    return "NOT the run's own: the data or the code is not what it was"
+    return ""

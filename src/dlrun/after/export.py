@@ -7,10 +7,9 @@ file too, under "dlrun"; a state_dict has no place for it.
 """
 
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -19,10 +18,12 @@ from torch import Tensor, nn
 import dlrun
 from dlrun.after.formats import SUFFIXES
 from dlrun.after.predict import class_names, encode
+from dlrun.after.written import whole
 from dlrun.data.raw import decode
-from dlrun.errors import UserError
+from dlrun.errors import DataError, UserError
 from dlrun.finished import Finished
 from dlrun.machine import within_memory
+from dlrun.saved import own_config
 from dlrun.seeds import generator
 from dlrun.spec import Image, Mask, Tokens
 
@@ -48,6 +49,7 @@ class Graph(nn.Module):
 def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
     """Lines to print. Raises UserError where the data for the comparison is gone, or the outputs are not the same."""
     out = out or folder / "export" / f"model{SUFFIXES[form]}"
+    own_config(folder)  # what is wrong with it is told before keys of it are changed
     with within_memory():
         run = Finished(folder, FP32)
         way = run.task.takes[0]
@@ -55,19 +57,12 @@ def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
         samples = real_samples(run, way)
         with torch.no_grad():
             wanted = [graph(x) for x in batches(samples)]
-        temporary = out.with_name(f".part.{out.name}")
-        try:
+        with whole(out) as temporary:
             out.parent.mkdir(parents=True, exist_ok=True)
             write(form, run, graph, samples, temporary)
             model = READERS[form](folder, way, temporary)
             with torch.no_grad():
                 worst = compare([model(x) for x in batches(samples)], wanted, form)
-            os.replace(temporary, out)
-        except OSError as error:
-            raise UserError(f"cannot write {out}: {error.strerror}\n  expected a file that can be written") from None
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
     yield f"{out}  {out.stat().st_size / 1e6:.1f} MB"
     yield from (f"  {name:7} {value}" for name, value in facts(run, graph, samples, wanted[0], form).items())
     sizes = ", ".join(str(len(piece)) for piece in batches(samples))
@@ -122,7 +117,13 @@ def real_samples(run: Finished, way: str) -> Tensor:
             return torch.as_tensor(worlds.reset(0), dtype=torch.float32)
         finally:
             worlds.close()
-    x = next(iter(run.load_data().batches("test")))[0][:SAMPLES].cpu()
+    try:
+        data = run.load_data()
+    except DataError as error:  # what to do about it is said for a run that is started: an export takes no keys
+        raise DataError(
+            f"{str(error).splitlines()[0]}\n  expected the run's data where it was: its samples are compared"
+        ) from error
+    x = next(iter(data.batches("test")))[0][:SAMPLES].cpu()
     return x if isinstance(run.data.spec, Tokens) else decode(run.data, x)
 
 
@@ -172,11 +173,11 @@ def write_onnx(run: Finished, graph: Graph, samples: Tensor, path: Path) -> None
 
 
 def write_safetensors(run: Finished, graph: Graph, samples: Tensor, path: Path) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     # clones: tensors that share memory are refused
     state = {name: value.detach().clone().contiguous() for name, value in run.task.best_state().items()}
-    save_file(state, path, {"dlrun": json.dumps(notes(run))})
+    path.write_bytes(save(state, {"dlrun": json.dumps(notes(run))}))  # save_file's may be read by its owner only
 
 
 def write_state_dict(run: Finished, graph: Graph, samples: Tensor, path: Path) -> None:

@@ -21,6 +21,7 @@ from dlrun.errors import UserError
 from dlrun.spec import Table
 
 STDIN = "-"
+WHOLE = f"a whole picture: {', '.join(SUFFIXES)}"
 
 
 def pictures(given: list[str], shape: tuple[int, int, int], fit: str | None) -> Iterator[tuple[str, Tensor]]:
@@ -39,12 +40,12 @@ def _picture_files(given: list[str]) -> Iterator[tuple[str, Path | io.BytesIO]]:
             else:
                 paths = content.decode("utf-8", errors="replace").splitlines()
                 yield from _picture_files([line for line in paths if line and line != STDIN])
-        elif path.is_dir():
+        elif os.path.isdir(text):  # unlike Path, it takes what is too long for a name
             found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
             if not found:
-                raise UserError(f"{path} has no pictures\n  expected files of {', '.join(sorted(SUFFIXES))}")
+                raise UserError(f"{path} has no pictures\n  expected files of {', '.join(SUFFIXES)}")
             yield from ((str(p), p) for p in found)
-        elif path.is_file():
+        elif os.path.isfile(text):
             yield text, path
         else:
             raise UserError(
@@ -61,9 +62,7 @@ def _picture(name: str, source: Path | io.BytesIO, shape: tuple[int, int, int], 
         _check_size(name, source, shape)
     pixels = read_resized(source, shape, fit or "cover")
     if isinstance(pixels, str):
-        raise UserError(
-            f"{name} cannot be read as a picture: {pixels.splitlines()[0]}\n  expected a whole PNG, JPEG, WebP or BMP"
-        )
+        raise UserError(f"{name} cannot be read as a picture: {pixels.splitlines()[0]}\n  expected {WHOLE}")
     return torch.tensor(pixels)
 
 
@@ -76,9 +75,7 @@ def _check_size(name: str, source: Path | io.BytesIO, shape: tuple[int, int, int
             width, height = picture.size
             channels = 3 if picture.mode == "P" else len(picture.getbands())
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{name} cannot be read as a picture: {error}\n  expected a whole PNG, JPEG, WebP or BMP"
-        ) from None
+        raise UserError(f"{name} cannot be read as a picture: {error}\n  expected {WHOLE}") from None
     if isinstance(source, io.BytesIO):
         source.seek(0)
     if (channels, height, width) != shape:
@@ -127,7 +124,7 @@ def rows(given: list[str], spec: Table) -> Iterator[tuple[str, list[float]]]:
     for text in given:
         if text == STDIN:
             yield from _csv_rows("line", sys.stdin, spec, ":")
-        elif Path(text).is_file():
+        elif os.path.isfile(text):  # no error where a row is too long for a name
             try:
                 with open(text, encoding="utf-8-sig", newline="") as file:
                     yield from _csv_rows(text, file, spec, ":")

@@ -16,7 +16,8 @@ def list_runs(base: Path, filters: list[str], sort: str, reverse: bool, limit: i
     """A row of facts for each run under `base` that passes the filters; by default the newest last.
 
     filters: KEY=PATTERN, several patterns with commas; KEY is one of FACTS, or a config key that the run's command line
-    set. sort: a column, `started`, or a metric as summary.json has it. Raises UserError where there are no runs.
+    set. sort: a column, `started`, or a metric as summary.json has it. limit: the last rows, before
+    they are reversed. Raises UserError where there are no runs.
     """
     folders = all_runs(base)
     if not folders:
@@ -26,9 +27,8 @@ def list_runs(base: Path, filters: list[str], sort: str, reverse: bool, limit: i
     rows = [row for row in rows if all(_passes(row, key, patterns) for key, patterns in wanted)]
     if sort != "started":
         rows = _sorted(rows, sort)
-    if reverse:
-        rows.reverse()
-    return rows[-limit:] if limit else rows
+    rows = rows[-limit:] if limit else rows
+    return rows[::-1] if reverse else rows
 
 
 def facts(folder: Path) -> dict:

@@ -1,25 +1,21 @@
 """A page of HTML that stands alone: pictures and style are inside, there are no scripts. No torch here."""
 
-import os
 from base64 import b64encode
-from contextlib import suppress
 from html import escape
 from pathlib import Path
 
-from dlrun.errors import UserError
+from dlrun.after.written import whole
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid #d0d7de; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto; }
-td, th { padding: .2rem .8rem .2rem 0; text-align: right; white-space: nowrap; }
-th { border-bottom: 1px solid #d0d7de; }
-td:first-child, th:first-child { text-align: left; }
+td { padding: .2rem .8rem .2rem 0; text-align: right; white-space: nowrap; }
+td:first-child { text-align: left; }
 .facts td { text-align: left; white-space: normal; } .facts td:first-child { color: #57606a; white-space: nowrap; }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
 .figures img { max-width: min(100%, 520px); }
 .samples { display: flex; flex-wrap: wrap; gap: .9rem; } figure { margin: 0; max-width: 260px; }
-.wide img { max-width: 100%; }
 .samples img { width: 112px; image-rendering: pixelated; border: 1px solid #d0d7de; }
 figcaption { font-size: 13px; } .wrong { color: #b42318; }
 pre { background: #f6f8fa; padding: .8rem; overflow-x: auto; font-size: 13px; }
@@ -33,16 +29,6 @@ def page(title: str, sections: list[tuple[str, str]]) -> str:
     head = f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
     view = '<meta name="viewport" content="width=device-width">\n'
     return f"{head}{view}<style>{STYLE}</style>\n<h1>{escape(title)}</h1>\n{body}</html>\n"
-
-
-def table(rows: list[list[str]]) -> str:
-    """The first row is the head."""
-    head, *others = ["".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) for tag, row in _tagged(rows)]
-    return f"<table><tr>{head}</tr>\n" + "\n".join(f"<tr>{row}</tr>" for row in others) + "</table>"
-
-
-def _tagged(rows: list[list[str]]) -> list[tuple[str, list[str]]]:
-    return [("td" if i else "th", row) for i, row in enumerate(rows)]
 
 
 def facts(found: dict[str, str]) -> str:
@@ -74,13 +60,6 @@ def folded(summary: str, text: str) -> str:
 
 def write(path: Path, html: str) -> str:
     """The whole page or nothing. Gives a line about it."""
-    temporary = path.with_name(path.name + ".part")
-    try:
+    with whole(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}\n  expected a file that can be written") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
     return f"{path}  {path.stat().st_size / 1e3:,.0f} kB"

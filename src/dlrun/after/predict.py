@@ -4,15 +4,14 @@ import argparse
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+from dlrun.after.written import whole
 from dlrun.errors import UserError
 from dlrun.saved import own_config, require_finished
-from dlrun.spec import Mask
+from dlrun.spec import Image, Mask, Tokens
 
 WAYS = {
     "inputs": "inputs (pictures, texts or rows)",
@@ -55,7 +54,7 @@ def _way(run: object, args: argparse.Namespace) -> str:
         args.samples = given["latent"] = getattr(run.task, "n_samples", None)
     found = [name for name, value in given.items() if value]
     takes = run.task.takes
-    expected = " or ".join(WAYS[name] for name in takes)
+    expected = " or ".join(kind(run.data.spec) if name == "inputs" else WAYS[name] for name in takes)
     if len(found) != 1 or args.samples and args.latent:
         what = "nothing to predict from" if not found else "several things to predict from"
         raise UserError(f"{what}\n  this run ({run.names.get('model')}) takes {expected}")
@@ -65,6 +64,11 @@ def _way(run: object, args: argparse.Namespace) -> str:
             f"{WAYS[way]}: this run ({run.names.get('model')}) predicts nothing from that\n  expected {expected}"
         )
     return way
+
+
+def kind(spec: object) -> str:
+    """What inputs of a run are, in a word."""
+    return "pictures" if isinstance(spec, Image | Mask) else "texts" if isinstance(spec, Tokens) else "rows of numbers"
 
 
 def _records(run: object, way: str, args: argparse.Namespace, out: Path | None) -> Iterator[dict]:
@@ -103,7 +107,6 @@ def _batches(run: object, args: argparse.Namespace) -> Iterator[tuple[list[str],
     import torch
 
     from dlrun.after import inputs
-    from dlrun.spec import Image, Tokens
 
     data, spec = run.data, run.data.spec
     if isinstance(spec, Image | Mask):
@@ -114,8 +117,13 @@ def _batches(run: object, args: argparse.Namespace) -> Iterator[tuple[list[str],
         found, join = inputs.texts(args.inputs), list
     else:
         found, join = inputs.rows(args.inputs, spec), np.array
+    count = 0
     while some := list(islice(found, data.eval_batch_size)):
         yield [name for name, _ in some], join([value for _, value in some])
+        count += len(some)
+    if not count:
+        where = ", ".join("standard input" if text == inputs.STDIN else text for text in args.inputs)
+        raise UserError(f"{where}: nothing came in\n  expected {kind(spec)}")
 
 
 def _codes(run: object, args: argparse.Namespace) -> Iterator[tuple[list[str], object, dict]]:
@@ -173,23 +181,33 @@ def class_names(spec: object) -> list[str]:
 
 def _pictures(names: list[str], predicted: object, folder: Path, taken: dict[str, int], more: dict) -> Iterator[dict]:
     """Pictures (B, C, H, W) in [0, 1] as PNGs, each written whole."""
-    from PIL import Image
+    from PIL.Image import fromarray
 
     pixels = (predicted.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, picture in zip(names, pixels, strict=True):
-            stem, count = Path(name).stem, taken.get(Path(name).stem, 0) + 1
-            taken[stem] = count  # pictures of the same name in several folders
-            path = folder / (f"{stem}.png" if count == 1 else f"{stem}_{count}.png")
-            temporary = path.with_suffix(".part")
-            Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(temporary, "PNG")
-            os.replace(temporary, path)
-            yield {"input": name, "picture": str(path), **more}
     except OSError as error:
         raise UserError(
             f"cannot write to {folder}: {error.strerror}\n  expected a folder that can be written to"
         ) from None
+    for name, picture in zip(names, pixels, strict=True):
+        path = folder / f"{_free(Path(name).stem, taken)}.png"
+        with whole(path) as temporary:
+            fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(temporary, "PNG")
+        yield {"input": name, "picture": str(path), **more}
+
+
+def _free(stem: str, taken: dict[str, int]) -> str:
+    """A name that no other picture has: those of several folders may be called the same.
+
+    taken: how many each name stands for; in one case, as X.png and x.png are one file on some systems.
+    """
+    name, key = stem, stem.casefold()
+    while name.casefold() in taken:
+        taken[key] += 1
+        name = f"{stem}_{taken[key]}"
+    taken[name.casefold()] = 1
+    return name
 
 
 def _as_csv(records: Iterable[dict]) -> Iterator[str]:
@@ -216,15 +234,8 @@ def _csv_line(cells: list) -> str:
 
 def _write(lines: Iterable[str], path: Path) -> str:
     """All lines to a file, whole or not at all."""
-    temporary, count = path.with_name(path.name + ".part"), 0
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            for count, line in enumerate(lines, 1):  # noqa: B007
-                file.write(line + "\n")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}\n  expected a file that can be written") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    count = 0
+    with whole(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        for count, line in enumerate(lines, 1):  # noqa: B007
+            file.write(line + "\n")
     return f"{count:,} lines in {path}"

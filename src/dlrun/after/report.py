@@ -1,14 +1,13 @@
 """A run, or a sweep, as one HTML file: curves, confusion matrix, sample predictions with the worst mistakes, config."""
 
-import csv
 import io
+from contextlib import suppress
 from pathlib import Path
 
 from dlrun.after import page
-from dlrun.after.compare import cells, common_metrics, curves, differences, labels, numbers
-from dlrun.after.show import epoch_rows, overrides, show_config
+from dlrun.after.show import overrides, show_config
 from dlrun.console import number
-from dlrun.errors import DataError, UserError
+from dlrun.errors import DataError
 from dlrun.folders import read_summary
 from dlrun.saved import own_config, require_finished
 
@@ -37,25 +36,32 @@ def report(folder: Path, out: Path | None) -> list[str]:
     return [page.write(out or folder / "report.html", page.page(title, sections)), *notes]
 
 
-def report_sweep(folder: Path, jobs: list[Path], out: Path | None) -> list[str]:
-    """The same for a sweep: its table, curves of all jobs, what differs."""
-    ran = [job for job in jobs if epoch_rows(job)]
-    if not ran:
-        raise UserError(f"{folder}: none of its {len(jobs)} jobs came to the end of an epoch\n  expected one that did")
-    different = differences(jobs)
-    sections = [("Jobs", page.table(cells(jobs, different)) if len(jobs) > 1 else "")]
-    sections.append(("Results as the sweep wrote them", _results(folder / "results.csv")))
-    rows = [epoch_rows(job) for job in ran]
-    figure = curves(rows, common_metrics(ran, rows, None), labels(ran, differences(ran)))
-    png = io.BytesIO()
-    figure.savefig(png, format="png")
-    sections.append(("Curves", f'<div class="wide">{page.picture(png.getvalue(), "curves")}</div>'))
-    commands = "\n".join(f"{i}  dl-run {' '.join(overrides(job))}" for i, job in zip(numbers(jobs), jobs, strict=True))
-    sections.append(("Commands", f"<pre>{page.escape(commands)}</pre>"))
-    sections.append(("Environment", page.facts(_environment(jobs[0], read_summary(jobs[0])))))
-    sections.append(("Config", page.folded("of the first job", show_config(jobs[0]))))
-    out = out or folder / "report.html"
-    return [page.write(out, page.page(f"sweep of {len(jobs)} jobs", sections))]
+def report_sweep(folder: Path, out: Path | None) -> list[str]:
+    """The sweep's own page, as it writes it while it goes, made anew from its state."""
+    from dlrun.sweep.report import Report
+    from dlrun.sweep.state import load_state
+
+    state = load_state(folder)
+    _settle_left(state)
+    return [page.write(out or folder / "report.html", Report(state).html())]
+
+
+def _settle_left(state: object) -> None:
+    """Jobs that were running when their sweep was killed count as what became of them; here only, not on the disk."""
+    from dlrun.sweep.outcomes import settle
+    from dlrun.sweep.report import goals
+    from dlrun.sweep.workers import is_at_work
+
+    for job in state.jobs:
+        if job.status != "running":
+            continue
+        with suppress(OSError):  # where it cannot be known it is left as it is
+            if not (job.worker and is_at_work(state.folder, job.worker)):
+                said = read_summary(state.run_folder(job)).get("status")
+                if said in ("finished", "failed", "diverged"):
+                    settle(job, state.run_folder(job), 0 if said == "finished" else 1, goals(state))
+                else:
+                    job.status = "stopped"
 
 
 def _result(folder: Path, summary: dict) -> str:
@@ -78,22 +84,6 @@ def _environment(folder: Path, summary: dict) -> dict[str, str]:
     if isinstance(summary.get("peak_memory_mb"), dict):
         found["peak memory"] = ", ".join(f"{where} {mb} MB" for where, mb in summary["peak_memory_mb"].items())
     return found | ({"commit": str(summary["git"])} if summary.get("git") else {})
-
-
-def _results(path: Path) -> str:
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return ""
-    return page.table([[_short(cell) for cell in row] for row in rows]) if rows else ""
-
-
-def _short(cell: str) -> str:
-    try:
-        return number(float(cell)) if "." in cell else cell
-    except ValueError:
-        return cell
 
 
 def _samples(folder: Path) -> list[tuple[str, str]]:

@@ -82,7 +82,9 @@ def _results(summary: dict) -> str:
     best, test = summary.get("best"), summary.get("test")
     lines = []
     if isinstance(best, dict):
-        lines.append(f"best {best.get('metric')} {number(best.get('value'))} in epoch {best.get('epoch')}")
+        value = best.get("value")
+        value = number(value) if isinstance(value, int | float) else "-"
+        lines.append(f"best {best.get('metric')} {value} in epoch {best.get('epoch')}")
     if isinstance(test, dict):
         metrics = {name: value for name, value in test.items() if isinstance(value, int | float)}
         lines += [f"{name} {value!r}" for name, value in metrics.items()]

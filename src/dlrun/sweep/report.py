@@ -49,20 +49,25 @@ class Report:
         names = value_names(state.jobs)
         write_whole(folder / "results.csv", as_csv(state.jobs, names))
         best = best_jobs(state.jobs, self.goals)
-        means = over_seeds(state.jobs, names)
         found = {
             "sweep": state.facts["arguments"],
             "goals": [{"metric": name, "better": mode} for name, mode in self.goals],
             "best": [{"job": job.number, "command": command_line(job), "values": job.values} for job in best],
             "jobs": [{k: v for k, v in asdict(job).items() if k not in ("pid", "born")} for job in state.jobs],
-            "over_seeds": means,
+            "over_seeds": over_seeds(state.jobs, names),
         }
         write_whole(folder / "results.json", json.dumps(finite(found), indent=1) + "\n")
         if len(self.goals) == 1 and best:
             self._link(best[0])
         if at_once or time.monotonic() - self.written > PAGE_EVERY:
-            write_whole(folder / "report.html", page(state, self.goals, self._curves(), means, best))
+            write_whole(folder / "report.html", self.html())
             self.written = time.monotonic()
+
+    def html(self) -> str:
+        """The page."""
+        jobs = self.state.jobs
+        means, best = over_seeds(jobs, value_names(jobs)), best_jobs(jobs, self.goals)
+        return page(self.state, self.goals, self._curves(), means, best)
 
     def _link(self, best: Job) -> None:
         link, new = self.state.folder / "best", self.state.folder / "best.tmp"
