@@ -475,7 +475,7 @@ def test_replay_forgets_the_oldest_and_comes_back():
 def test_a_rollouts_next_values_are_before_the_reset():
     with seeded():
         data = Toy(num_envs=2, limit=3, truncates=True)
-        net, player, clock = build(composed("model=ppo")["model"])(data.spec), Player(data.spec, CPU), Clock(0, 1, 1)
+        net, player, clock = build(composed("model=ppo")["model"])(data.spec), Player(data.spec, PLACE), Clock(0, 1, 1)
         player.start(data, clock)
         rollout = player.collect(net, 4, clock)
     assert len(rollout.ahead) == 2 + 2 and rollout.truncated[2].all() and not rollout.truncated[[0, 1, 3]].any()

@@ -196,7 +196,7 @@ def work(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the main process lets the turn end, and closes the pipe
     torch.set_num_threads(1)
-    own, update, player = deepcopy(net), make_update(net), Player(data.spec, torch.device("cpu"))
+    own, update, player = deepcopy(net), make_update(net), Player(data.spec, loss.place)
     for param, state in zip(update.params, states, strict=True):
         update.optimizer.state[param] = state
     for mine, shared in zip(own.parameters(), net.parameters(), strict=True):

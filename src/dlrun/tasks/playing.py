@@ -51,7 +51,7 @@ class Playing(Task):
         if getattr(net, "kind", None) != kind:
             raise UserError(f"this task cannot learn with this net: expected one of the models {MODELS[kind]}")
         self.spec, self.eval_episodes, self.greedy = spec, eval_episodes, greedy
-        self.update, self.player = update(net), Player(spec, place.device, place.world)
+        self.update, self.player = update(net), Player(spec, place)
         self.parts |= {"update": self.update, "player": self.player}
         self.scores = {"return": "max", "length": "max", "return_std": "min"}
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlrun.place import Place
 from dlrun.seeds import generator, mix
 from dlrun.spec import Env
-from dlrun.world import ALONE, World
 
 RECENT = 100  # episodes whose mean return is logged
 
@@ -115,11 +115,11 @@ class RewardScale:
 class Player:
     """N environments under way; a part, so that a run resumes in mid-episode. They start anew with each epoch.
 
-    world: of several processes each has environments of its own.
+    Of several processes each has environments of its own.
     """
 
-    def __init__(self, spec: Env, device: torch.device, world: World = ALONE) -> None:
-        self.spec, self.device, self.world = spec, device, world
+    def __init__(self, spec: Env, place: Place) -> None:
+        self.spec, self.device, self.world = spec, place.device, place.world
         self.worlds, self.saved = None, None
         self.recent: list[tuple[float, int]] = []  # return and length of the last episodes
 
