@@ -161,6 +161,10 @@ def test_evaluate_says_by_its_exit_code_what_is_not_the_runs_own(dl_runs, tmp_pa
         (folder / "summary.json").write_text(json.dumps(summary))
         found = dl_runs("evaluate", folder)
         assert found[0] == code and said in found[1].splitlines()[-1], found
+        assert dl_runs("evaluate", folder, "--json")[0] == code
+    summary["test"] = {"test/acc": own["acc"]}  # of a version that measured less
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert "to the last digit" in dl_runs("evaluate", folder)[1]
 
 
 def test_evaluate_of_the_last_weights(dl_runs, tmp_path):

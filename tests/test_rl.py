@@ -356,12 +356,15 @@ def test_values_of_normalised_observations():
     seen = net[0](obs)
     assert seen.mean(0).abs().max() < 1e-3 and (seen.std(0) - 1).abs().max() < 0.01
     assert net(obs).shape == (1000, 2)
+    task = make_task("dqn", build(composed("data=cartpole"))["data"], "model.normalise=true")
+    task.observe(obs)
+    assert torch.equal(task.target(obs), task.net(obs)) and task.target[0].count == 1000, "before the first copy, too"
 
 
 def test_a_run_that_ends_before_it_learns_is_refused():
     data = build(composed("data=cartpole", "data.epoch_frames=1000"))["data"]
-    task = make_task("dqn", data, "task.warmup=2000")
-    with pytest.raises(UserError, match="task.warmup=2000 frames before the first update, and the run has 2000 in all"):
+    task = make_task("dqn", data, "task.warmup=2001")
+    with pytest.raises(UserError, match="task.warmup=2001 frames before the first update, and the run has 2000 in all"):
         next(iter(task.batches(data, Clock(0, 2, 10))))
 
 

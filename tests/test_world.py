@@ -6,14 +6,16 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from runs import assert_same, rows, state
-from toys import CPU
+from toys import CPU, PLACE, composed, make_update
 
 from dlrun.assemble import check_together
+from dlrun.build import build
 from dlrun.errors import UserError
 from dlrun.world import World
 
@@ -107,6 +109,14 @@ def test_environments_of_two_processes(model, more, tmp_path):
     assert start(b, f"resume={b}").wait() == 0, (tmp_path / "b.log").read_text()
     assert straight.wait() == 0, (tmp_path / "a.log").read_text()
     assert_same(a, b)
+
+
+@pytest.mark.parametrize("model", ["a3c", "q_learning"])
+def test_what_is_no_mean_over_processes_is_refused(model):
+    config = composed(f"model={model}", "data=maze" if model == "q_learning" else "data=cartpole")
+    spec, place = build(config["data"]).spec, replace(PLACE, world=World(0, 2))
+    with pytest.raises(UserError, match="2.*\n  expected trainer.processes=1"):
+        build(config["task"])(build(config["model"])(spec), spec, place, make_update)
 
 
 def test_what_cannot_be_trained_together():

@@ -30,10 +30,12 @@ def keep_memory() -> None:
 
     glibc gives large blocks back to the system and asks for them anew at every step, and the system hands them out in
     pages of 4 KB that it clears one by one: half the time of an epoch of an LSTM on a CPU. Huge pages, too, need no
-    more than to be asked for. What the environment says of them already counts; other C libraries are left alone.
+    more than to be asked for. To be called before the first tensor. What the environment says of them (MALLOC_*,
+    glibc.malloc in GLIBC_TUNABLES, THP_MEM_ALLOC_ENABLE) counts; other C libraries are left alone.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it at its first large block
-    if sys.platform == "linux" and not any(name.startswith("MALLOC_") for name in os.environ):
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it once, at its first block
+    is_told = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or any(n.startswith("MALLOC_") for n in os.environ)
+    if sys.platform == "linux" and not is_told:
         with suppress(AttributeError):
             mallopt = ctypes.CDLL(None).mallopt
             mallopt(M_MMAP_MAX, 0)

@@ -41,7 +41,8 @@ class Training:
             return
         self.saved_at, self.saved = time.monotonic(), self.clock.position
         own = self.task.own if self.world.size > 1 else ()
-        others = self.world.others(snapshot({name: self.task.parts[name].state_dict() for name in own})) if own else []
+        states = {name: self.task.parts[name].state_dict() for name in own}
+        others = self.world.gather_others(snapshot(states)) if own else []
         if self.world.rank:
             return
         self.tick_seconds()

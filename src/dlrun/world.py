@@ -106,8 +106,8 @@ class World:
         words = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
         return self.size > 1 and isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
-    def others(self, value: object) -> list:
-        """The other processes' values, by rank, to the first; none to them."""
+    def gather_others(self, value: object) -> list:
+        """The other processes' values, by rank, to the first; none to them. To be called by all at the same time."""
         found = [None] * self.size if self.rank == 0 else None
         if self.size > 1:
             dist.gather_object(value, found)

@@ -46,8 +46,14 @@ def evaluate(
         run = Finished(folder, {"trainer.device": device} if device else {})
         data, notes = (run.load_data(), []) if other is None else _other(run, other["data"])
         found = run.task.evaluate(data, split)
+    said, own = None, {}
+    if split == "test" and other is None:
+        tested = run.summary["test"] if isinstance(run.summary.get("test"), dict) else {}
+        own = {metric: tested[f"test/{metric}"] for metric in found if f"test/{metric}" in tested}
+        said = _compared(found, own)
     if as_json:
-        return [json.dumps({"run": str(folder), "split": split, "data": overrides, "metrics": found})], True
+        line = {"run": str(folder), "split": split, "data": overrides, "metrics": found}
+        return [json.dumps(line)], said is None or bool(said)
     name = next((o.partition("=")[2] for o in overrides if o.startswith("data=")), run.names.get("data"))
     samples = f", {size:,} samples" if (size := data.size(split)) else ""
     lines = [
@@ -57,12 +63,9 @@ def evaluate(
         "",
     ]
     rows = [["", *found], [split, *(repr(value) for value in found.values())]]
-    if split == "val" or other is not None:
+    if said is None:
         return [*lines, table(rows)], True
-    tested = run.summary.get("test")
-    own = {metric: tested.get(f"test/{metric}") if isinstance(tested, dict) else None for metric in found}
-    rows.append(["summary.json", *(repr(value) for value in own.values())])
-    said = _compared(found, own)
+    rows.append(["summary.json", *(repr(own[name]) if name in own else "" for name in found)])
     return [*lines, table(rows), "", said or "NOT the run's own: the data or the code is not what it was"], bool(said)
 
 
@@ -87,9 +90,11 @@ def _other(run: object, section: dict) -> tuple[object, list[str]]:
 
 
 def _compared(found: dict[str, float], own: dict[str, float | None]) -> str:
-    """How near they are; nothing where they are not."""
-    if all(found[name] == own[name] or found[name] != found[name] and own[name] is None for name in found):
+    """How near they are; nothing where they are not. What the run did not measure yet is not compared."""
+    if not own:
+        return ""
+    if all(found[name] == own[name] or found[name] != found[name] and own[name] is None for name in own):
         return "the run's own, to the last digit"
-    if all(isinstance(own[name], int | float) and isclose(found[name], own[name], rel_tol=1e-3) for name in found):
+    if all(isinstance(own[name], int | float) and isclose(found[name], own[name], rel_tol=1e-3) for name in own):
         return "near the run's own: another device, number of threads or version of torch rounds otherwise"
     return ""

@@ -47,7 +47,7 @@ def report_sweep(folder: Path, out: Path | None) -> list[str]:
 
 
 def _settle_left(state: object) -> None:
-    """Jobs that were running when their sweep was killed count as what became of them; here only, not on the disk."""
+    """Jobs that were running when their sweep was killed count as what became of them; its state is not written."""
     from dlrun.sweep.outcomes import settle
     from dlrun.sweep.report import goals
     from dlrun.sweep.workers import is_at_work

@@ -32,9 +32,9 @@ class WorldError(DataError):
 
 
 class Envs:
-    """An environment as data. num_envs: how many play at once in training. epoch_frames: of all of them together.
-    time_limit: steps of an episode at most; None: the environment's own, LONGEST where it has none. film_steps: of the
-    film of the best policy, at most; 0: none.
+    """An environment as data. num_envs: how many play at once in training, in each process. epoch_frames: of all
+    together. time_limit: steps of an episode at most; None: the environment's own, LONGEST where it has none.
+    film_steps: of the film of the best policy, at most; 0: none.
     """
 
     def __init__(

@@ -115,10 +115,9 @@ class ImageFolder:
         if self.cache.path.parent != self.data_dir / "cache":
             said += f"; {self.data_dir} cannot be written to, so the cache is {self.cache.path}"
         if self.bad:
-            named = "; ".join(f"{name} ({why})" for name, why in list(self.bad.items())[:5])
-            more = f"; and {len(self.bad) - 5} more" if len(self.bad) > 5 else ""
+            named = some([f"{name} ({why})" for name, why in self.bad.items()])
             count = f"{len(self.bad)} of {len(self.cache.pixels):,}"
-            said += f"\n          {count} pictures cannot be read and are left out: {named}{more}"
+            said += f"\n          {count} pictures cannot be read and are left out: {named}"
         return said
 
     def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -205,6 +204,6 @@ def check_parts(parts: dict[str, object], listing: Listing) -> None:
     missing = [name for label, name in enumerate(listing.classes) if label not in there]
     if missing:
         raise DataError(
-            f"the train part has no picture of {', '.join(missing[:5])}\n"
+            f"the train part has no picture of {some(missing)}\n"
             "  expected all classes: data.stratify=true gives each part its share of every class"
         )

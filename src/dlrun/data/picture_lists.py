@@ -180,7 +180,7 @@ def write_csv(file: Path, listing: Listing) -> None:
     rows = "".join(
         f"{_quoted(name)},{label}\n" for name, label in zip(listing.names, listing.labels.tolist(), strict=True)
     )
-    part = file.with_name(file.name + ".part")
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")  # several processes may write it at once, all the same
     try:
         part.write_text(rows, encoding="utf-8")
         os.replace(part, file)

@@ -24,7 +24,7 @@ from dlrun.tasks.playing import Playing
 from dlrun.tasks.replay import Replay
 from dlrun.tasks.rollout import EpsilonGreedy
 from dlrun.types import Count, Fraction, Index
-from dlrun.update import Update
+from dlrun.update import Update, copy_all
 
 
 class Round(NamedTuple):
@@ -79,6 +79,12 @@ class DQN(Playing):
     def actor(self) -> EpsilonGreedy:
         return EpsilonGreedy(self.evaluated(), self.spec.actions, self.epsilons[1])
 
+    @torch.no_grad()
+    def observe(self, obs: Tensor) -> None:
+        """Both nets see observations in the same scale."""
+        super().observe(obs)
+        copy_all(self.target.buffers(), self.net.buffers())
+
     def steps(self, data: object) -> int:
         """Rounds in an epoch."""
         if data.num_envs * self.length > self.replay.capacity:
@@ -91,7 +97,7 @@ class DQN(Playing):
     @torch.no_grad()
     def experience(self, data: object, clock: object) -> Round:
         """A round, epsilon-greedy by (seed, step), into the replay."""
-        if self.warmup >= clock.epochs * data.epoch_frames:
+        if clock.step == 0 and self.warmup > clock.epochs * data.epoch_frames:
             raise UserError(
                 f"task.warmup={self.warmup} frames before the first update, and the run has "
                 f"{clock.epochs * data.epoch_frames} in all\n  expected fewer, or a longer run (trainer.epochs)"

@@ -119,7 +119,7 @@ class Player:
     """
 
     def __init__(self, spec: Env, place: Place) -> None:
-        self.spec, self.device, self.world = spec, place.device, place.world
+        self.spec, self.place, self.device = spec, place, place.device
         self.worlds, self.saved = None, None
         self.recent: list[tuple[float, int]] = []  # return and length of the last episodes
 
@@ -127,7 +127,7 @@ class Player:
         """Be where the clock is in its epoch."""
         self.worlds = self.worlds or data.make(data.num_envs)
         if clock.batch == 0:
-            self.obs = self.worlds.reset(mix(self.world.seed(clock.seed), clock.epoch, 0, 2))
+            self.obs = self.worlds.reset(mix(self.place.world.seed(clock.seed), clock.epoch, 0, 2))
             self.returns, self.lengths = np.zeros(data.num_envs), np.zeros(data.num_envs, np.int64)
         elif self.saved:
             self.worlds.load_state_dict(self.saved["worlds"])
@@ -155,7 +155,7 @@ class Player:
     @torch.no_grad()
     def collect(self, net: Actor, length: int, clock: object) -> Rollout:
         """`length` steps of every environment, actions drawn from the policy by (seed, step)."""
-        num, random = len(self.obs), generator(self.device, self.world.seed(clock.seed), clock.step, 0, 1)
+        num, random = len(self.obs), generator(self.device, self.place.world.seed(clock.seed), clock.step, 0, 1)
         noise = net.noise(length, num, generator=random)
         obs = np.empty((length, num, self.spec.features), np.float32)
         rewards, acted, ends = np.empty((length, num), np.float32), [], ([], [])
@@ -179,7 +179,7 @@ class Player:
         unseen.
         """
         self.worlds = self.worlds or data.make(data.num_envs)
-        seed = self.world.seed(clock.seed)
+        seed = self.place.world.seed(clock.seed)
         self.obs = self.worlds.reset(mix(seed, clock.step, 0, 2))
         num, random = len(self.obs), generator(self.device, seed, clock.step, 0, 1)
         self.returns, self.lengths, alive = np.zeros(num), np.zeros(num, np.int64), np.ones(num, bool)

@@ -61,6 +61,11 @@ class Tabular(Playing):
         eval_episodes: Count,
         greedy: bool,
     ) -> None:
+        if place.world.size > 1:
+            raise UserError(
+                f"a table's entries go towards the mean of their targets, which {place.world.size} processes have not "
+                "together\n  expected trainer.processes=1"
+            )
         super().__init__(net, spec, place, update, "table", eval_episodes, greedy)
         kind = "states" if method == "td0" else "actions"
         if net.out_features != (1 if method == "td0" else spec.actions):
