@@ -94,12 +94,12 @@ def test_what_stops_one_of_them_loses_nothing(tmp_path):
 )
 def test_environments_of_two_processes(model, more, tmp_path):
     """Each plays its own; stopped in mid-epoch and gone on with, all of them are where they were."""
-    choice = [f"model={model}", "data.epoch_frames=2048", "trainer.epochs=3", "trainer.processes=2"]
+    choice = [f"model={model}", "data.epoch_frames=2048", "trainer.epochs=2", "trainer.processes=2"]
     choice += ["trainer.checkpoint_gap=0", "task.eval_episodes=4", "data.film_steps=0", "trainer.log_every=0", *more]
     a, b = tmp_path / "a", tmp_path / "b"
     straight = start(a, *choice, f"run_dir={a}")
     stopped = start(b, *choice, f"run_dir={b}")
-    wait_for(stopped, tmp_path / "b.log", "epoch 1/3")
+    wait_for(stopped, tmp_path / "b.log", "epoch 1/2")
     stopped.send_signal(signal.SIGTERM)
     assert stopped.wait() == 143, (tmp_path / "b.log").read_text()
     found = state(b)
