@@ -31,7 +31,8 @@ PUBLISHED = {  # model, its keys, parameters, entries of the state_dict, digest 
     "vgg11_bn": ("vgg16_imagenet", dict(depth=11, norm="batch"), 132_868_840, 62, "408a42f4d768960d"),
     "vgg16": ("vgg16_imagenet", {}, 138_357_544, 32, "390ecfd46b10e2b3"),
     "vgg19": ("vgg19_imagenet", {}, 143_667_240, 38, "44b0baff14322d40"),
-    "googlenet": ("googlenet", {}, 6_624_904, 344, "131dd183a9447b5f"),
+    "googlenet": ("googlenet", dict(auxiliary=0.0), 6_624_904, 344, "131dd183a9447b5f"),
+    "googlenet with its heads": ("googlenet", {}, 13_004_888, 364, "d8522588c4d43a0b"),
     "resnet18": ("resnet18", PAPER, 11_689_512, 122, "621ab29f1ec64cb2"),
     "resnet34": ("resnet34", PAPER, 21_797_672, 218, "9d355f275ed1e918"),
     "resnet50": ("resnet50", {}, 25_557_032, 320, "f597b4313ecfa833"),
@@ -68,7 +69,28 @@ def test_names_and_shapes_are_torchvisions(name):
     lines = "".join(f"{key} {'x'.join(map(str, shape))}\n" for key, shape in shapes.items())
     assert sha256(lines.encode()).hexdigest()[:16] == digest
     header = (CONFIGS / "model" / f"{model}.yaml").read_text(encoding="utf-8")
+    if name.endswith("its heads"):
+        params -= PUBLISHED["googlenet"][2]  # the header has the heads' by themselves
     assert "depth" in keys or f"{params:,}" in header
+
+
+def test_googlenet_has_the_papers_parameters():
+    """As Caffe's bvlc_googlenet, which was made by the paper; its heads are two more dense nets in training."""
+    paper = dict(form="paper", norm="none")
+    assert count(on_meta("googlenet", IMAGENET, **paper)) == 13_378_280
+    assert count(on_meta("googlenet", IMAGENET, **paper, auxiliary=0.0)) == 6_998_552
+    names = list(dict(on_meta("googlenet", IMAGENET, **paper).named_children()))[:7]
+    assert names == ["conv1", "maxpool1", "norm1", "conv2", "conv3", "norm2", "maxpool2"]
+
+
+def test_googlenet_gives_its_heads_outputs_in_training_only():
+    with seeded():
+        keys = section("model", "googlenet") | dict(width=4)
+        net = build(keys)(Image((3, 64, 64), 5))
+        x = torch.randn(2, 3, 64, 64)
+        assert [tuple(out.shape) for out in net(x)] == [(2, 5)] * 3
+        assert net.eval()(x).shape == (2, 5)
+        assert build(keys | dict(form="cifar"))(Image((3, 64, 64), 5))(x).shape == (2, 5)
 
 
 def test_mobilenet_has_the_published_parameters():
@@ -95,13 +117,15 @@ def test_forms_for_small_pictures_have_the_communitys_parameters(model, keys, pa
 
 KEYS = dict(norm="none", init="torch")
 RESNET = KEYS | dict(width=2, zero_init_residual=False)
+INCEPTION = KEYS | dict(width=8, dropout=0.0, auxiliary=None)
 SMALLEST = [  # builder, keys, least side, what the error names, what it advises
     (alexnet, dict(form="imagenet", width=2, head=[4], dropout=0.0, init="torch"), 63, "alexnet", "model.form=cifar"),
     (alexnet, dict(form="cifar", width=2, head=[], dropout=0.0, init="torch"), 29, "alexnet", "model=lenet"),
     (vgg, KEYS | dict(depth=11, width=2, head=[], dropout=0.0), 17, "vgg11", "another model (model=resnet18"),
     (vgg_imagenet, KEYS | dict(depth=16, width=2, head=[4], dropout=0.0), 32, "vgg16_imagenet", "model=vgg16 "),
-    (googlenet, KEYS | dict(form="imagenet", width=8, dropout=0.0), 31, "googlenet", "model.form=cifar"),
-    (googlenet, KEYS | dict(form="cifar", width=8, dropout=0.0), 3, "googlenet", "model=lenet"),
+    (googlenet, INCEPTION | dict(form="imagenet"), 31, "googlenet", "model.form=cifar"),
+    (googlenet, INCEPTION | dict(form="paper"), 31, "googlenet", "model.form=cifar"),
+    (googlenet, INCEPTION | dict(form="cifar"), 3, "googlenet", "model=lenet"),
     (resnet, RESNET | dict(form="imagenet", depth=18), 17, "resnet18", "model.form=cifar"),
     (resnet, RESNET | dict(form="imagenet", depth=50), 17, "resnet50", "model.form=cifar"),
     (resnet, RESNET | dict(form="cifar", depth=50), 5, "resnet50", "model=lenet"),
@@ -145,8 +169,9 @@ def test_nets_take_larger_and_oblong_pictures_and_learn(builder, keys, least, na
     with seeded():
         net = builder(spec, **keys)
         out = net(torch.randn(2, *spec.shape))
-    assert out.shape == (2, 5)
-    out.square().sum().backward()
+    outs = out if isinstance(out, tuple) else (out,)
+    assert all(out.shape == (2, 5) for out in outs)
+    sum(out.square().sum() for out in outs).backward()
     assert all(p.grad is not None for p in net.parameters())
 
 

@@ -121,6 +121,29 @@ def test_pieces_give_the_update_of_the_whole(spec, pieces):
     torch.testing.assert_close(shown[1], shown[0], atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_heads_that_only_training_has_count_by_their_weight(pieces):
+    """GoogLeNet's: the step is down the gradient of all three losses, the metrics are of its own outputs."""
+    keys = section("model", "googlenet") | dict(
+        form="cifar", width=2, norm="none", dropout=0.0, auxiliary=0.4, init="keras"
+    )
+    spec = Image((1, 8, 8), classes=3)
+    x, y = batch(spec)
+    with seeded():
+        net = build(keys)(spec)
+    for head in (net.aux1, net.aux2):
+        head.dropout.p = 0.0
+    losses = [F.cross_entropy(out, y) for out in net(x)]
+    weights = list(net.parameters())
+    gradients = torch.autograd.grad(losses[0] + 0.4 * (losses[1] + losses[2]), weights)
+    expected = [weight.detach() - 0.01 * gradient for weight, gradient in zip(weights, gradients, strict=True)]
+    task = make_task(net, spec, "sgd", lr=0.01, momentum=0.0, nesterov=False, task=dict(pieces=pieces))
+    shown = task.step((x, y), Clock(0, 1, 1))
+    torch.testing.assert_close(list(net.parameters()), expected, atol=1e-6, rtol=1e-5)
+    assert shown["loss"].item() == pytest.approx(losses[0].item()) and shown["acc"].shape == (len(x),)
+    assert measured(task, x, y)["acc"] == (net(x).argmax(1) == y).float().mean()
+
+
 def test_the_average_is_exponential():
     task = make_task(make_net(CLASSES), CLASSES, lr=0.01, ema=0.75)
     weights = [task.net[1].weight.detach().clone()]

@@ -74,7 +74,7 @@ def narrow(model, data_dir, *overrides):
     given = yaml.safe_load((runs.CONFIGS / "model" / f"{model}.yaml").read_text())["model"]
     small = [o for o in SMALL if not o.startswith("model.")] + list(overrides)
     small += [f"model.{key}={value}" for key, value in NARROW.items() if key in given]
-    small += ["model.form=cifar"] * (given.get("form") == "imagenet")
+    small += ["model.form=cifar"] * (given.get("form") == "imagenet") + ["model.auxiliary=0.3"] * ("auxiliary" in given)
     try:
         return compose(f"model={model}", f"data_dir={data_dir}", *small)
     except PairingError:

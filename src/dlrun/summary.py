@@ -52,6 +52,8 @@ def summary(config: dict, names: dict[str, str]) -> str:
     total = sum(p.numel() for p in parameters)
     learning = sum(p.numel() for p in parameters if p.requires_grad)
     frozen = f"; {learning:,} of them learn" if learning < total else ""
+    idle = sum(layer.parameters for layer in found if not layer.times)
+    frozen += f"; {idle:,} of them in heads that only training runs" if idle else ""
     megabytes = sum(p.numel() * p.element_size() for p in parameters) / 2**20
     return (
         f"model={names.get('model')} data={names.get('data')}: {spec}\n\n{table(rows)}\n\n"

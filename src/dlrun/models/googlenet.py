@@ -1,10 +1,10 @@
-"""GoogLeNet: nine Inception blocks, each four branches side by side.
+"""GoogLeNet: nine Inception blocks, each four branches side by side, and two heads on the way that only training has.
 
-Source: Szegedy et al. 2015, "Going deeper with convolutions", table 1; notes E31. imagenet: the form that torchvision
-has, with its names: batch normalisation in place of local response normalisation, and 3x3 in place of the 5x5
-convolutions (pytorch/vision issue 906); its published weights want pixels in [-1, 1] (data.mean=[0.5] data.std=[0.5]).
-cifar: as in kuangliu/pytorch-cifar: one 3x3 convolution as the stem.
-Deviation: the two auxiliary heads, which the paper trains with and leaves out afterwards, are left out.
+Source: Szegedy et al. 2015, "Going deeper with convolutions", table 1 and sections 5 and 6; notes E31. paper: its 5x5
+convolutions, and with norm=none its local response normalisation too. imagenet: the form that torchvision has, with its
+names: batch normalisation, and 3x3 in place of 5x5 (pytorch/vision issue 906); its published weights want pixels in
+[-1, 1] (data.mean=[0.5] data.std=[0.5]). cifar: as in kuangliu/pytorch-cifar: one 3x3 convolution as the stem, no
+heads. Deviation: the heads pool to 4x4 from any size, by windows of 4 for 14x14 where the paper has 5.
 """
 
 from collections import OrderedDict
@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from dlrun.models.layers import check_positions, check_size, initialise
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image
-from dlrun.types import Count, Init, Norm, Rate
+from dlrun.types import Count, Init, NonNegative, Norm, Rate
 
-LEAST = {"imagenet": 31, "cifar": 3}  # pixels: 31 -> 16 -> 8 -> 4 -> 2 -> 1
+LEAST = {"imagenet": 31, "paper": 31, "cifar": 3}  # pixels: 31 -> 16 -> 8 -> 4 -> 2 -> 1
+AUXILIARY = {"imagenet": 0.3, "paper": 0.3, "cifar": 0.0}  # weight of their loss
 EPS = 1e-3  # of batch normalisation, as torchvision's weights were trained with
-BLOCKS = {  # channels of 1x1; 1x1 and 3x3; 1x1 and "5x5"; 1x1 behind the pooling; a pooling stands before 4a and 5a
+BLOCKS = {  # channels of 1x1; 1x1 and 3x3; 1x1 and 5x5; 1x1 behind the pooling; a pooling stands before 4a and 5a
     "3a": (64, 96, 128, 16, 32, 32),
     "3b": (128, 128, 192, 32, 96, 64),
     "4a": (192, 96, 208, 16, 48, 64),
@@ -31,17 +32,43 @@ BLOCKS = {  # channels of 1x1; 1x1 and 3x3; 1x1 and "5x5"; 1x1 behind the poolin
     "5a": (256, 160, 320, 32, 128, 128),
     "5b": (384, 192, 384, 48, 128, 128),
 }
+BEHIND = {"inception4a": "aux1", "inception4d": "aux2"}  # where the heads stand
+HEAD = (128, 1024, 0.7)  # channels, units and dropout of a head
+
+
+class GoogLeNet(nn.Module):
+    """The parts in their order; in training, the heads too.
+
+    auxiliary: the weight that the heads' losses have beside the loss of the outputs, 0 where there are none.
+    """
+
+    def __init__(self, parts: OrderedDict[str, nn.Module], auxiliary: float):
+        super().__init__()
+        for name, part in parts.items():
+            self.add_module(name, part)
+        self.auxiliary = auxiliary
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """(B, C, H, W) -> outputs (B, K); in training with heads the outputs and those of each head, (B, K) all."""
+        others = []
+        for name, part in self.named_children():
+            if name in BEHIND.values():
+                continue
+            x = part(x)
+            if self.training and self.auxiliary and name in BEHIND:
+                others.append(self.get_submodule(BEHIND[name])(x))
+        return (x, *others) if others else x
 
 
 class Inception(nn.Module):
     """Four branches, joined by their channels: (B, C, H, W) -> (B, channels of all, H, W)."""
 
-    def __init__(self, features: int, channels: list[int], norm: str):
+    def __init__(self, features: int, channels: list[int], norm: str, window: int):
         super().__init__()
         one, before3, three, before5, five, pooled = channels
         self.branch1 = _conv(features, one, 1, norm)
         self.branch2 = nn.Sequential(_conv(features, before3, 1, norm), _conv(before3, three, 3, norm))
-        self.branch3 = nn.Sequential(_conv(features, before5, 1, norm), _conv(before5, five, 3, norm))
+        self.branch3 = nn.Sequential(_conv(features, before5, 1, norm), _conv(before5, five, window, norm))
         self.branch4 = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), _conv(features, pooled, 1, norm))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,36 +76,76 @@ class Inception(nn.Module):
 
 
 def googlenet(
-    spec: Image, *, form: Literal["imagenet", "cifar"], width: Count, norm: Norm, dropout: Rate, init: Init
+    spec: Image,
+    *,
+    form: Literal["imagenet", "paper", "cifar"],
+    width: Count,
+    norm: Norm,
+    dropout: Rate,
+    auxiliary: NonNegative | None,
+    init: Init,
 ) -> nn.Module:
-    """(B, C, H, W) -> (B, outputs). width: channels of the stem; 64 gives table 1, all others follow in proportion."""
+    """(B, C, H, W) -> (B, outputs), and in training the heads' beside them, each (B, outputs).
+
+    width: channels of the stem; 64 gives table 1, all others follow in proportion. auxiliary: weight of the heads'
+    loss; 0: no heads; None: as the form has it.
+    """
     features, height, columns = spec.shape
-    advice = "model.form=cifar" if form == "imagenet" else "model=lenet"
-    check_size("googlenet", height, columns, LEAST[form], advice)
-    halvings = 32 if form == "imagenet" else 4
+    small = form == "cifar"
+    check_size("googlenet", height, columns, LEAST[form], "model=lenet" if small else "model.form=cifar")
+    halvings = 4 if small else 32
     check_positions(norm, -(-height // halvings), -(-columns // halvings))
+    local = form == "paper" and norm == "none"
     parts: OrderedDict[str, nn.Module] = OrderedDict()
-    if form == "imagenet":  # sizes for 224x224
+    if small:
+        parts["conv1"] = _conv(features, 3 * width, 3, norm)  # (B, 192, H, W)
+    else:  # sizes for 224x224
         parts["conv1"] = _conv(features, width, 7, norm, stride=2)  # (B, 64, 112, 112)
         parts["maxpool1"] = nn.MaxPool2d(3, stride=2, ceil_mode=True)  # (B, 64, 56, 56)
+        if local:
+            parts["norm1"] = nn.LocalResponseNorm(5)
         parts["conv2"] = _conv(width, width, 1, norm)
         parts["conv3"] = _conv(width, 3 * width, 3, norm)  # (B, 192, 56, 56)
+        if local:
+            parts["norm2"] = nn.LocalResponseNorm(5)
         parts["maxpool2"] = nn.MaxPool2d(3, stride=2, ceil_mode=True)  # (B, 192, 28, 28)
-    else:
-        parts["conv1"] = _conv(features, 3 * width, 3, norm)  # (B, 192, H, W)
     features = 3 * width
+    widths = {}  # behind each block
     for name, table in BLOCKS.items():
         if name in ("4a", "5a"):
             number = int(name[0]) - 1
-            small = form == "cifar"
             window = 3 if small or number == 3 else 2
             parts[f"maxpool{number}"] = nn.MaxPool2d(window, stride=2, padding=int(small), ceil_mode=not small)
-        channels = [-(-count * width // 64) for count in table]
-        parts[f"inception{name}"] = Inception(features, channels, norm)
-        features = channels[0] + channels[2] + channels[4] + channels[5]
+        channels = [_scaled(count, width) for count in table]
+        block = f"inception{name}"
+        parts[block] = Inception(features, channels, norm, window=5 if form == "paper" else 3)
+        features = widths[block] = channels[0] + channels[2] + channels[4] + channels[5]
+    weight = AUXILIARY[form] if auxiliary is None else auxiliary
+    if weight:
+        for block, head in BEHIND.items():
+            parts[head] = _head(widths[block], width, norm, spec.outputs)
     parts["avgpool"], parts["flatten"] = nn.AdaptiveAvgPool2d(1), nn.Flatten()  # (B, 1024)
     parts["dropout"], parts["fc"] = nn.Dropout(dropout), nn.Linear(features, spec.outputs)  # (B, outputs)
-    return initialise(nn.Sequential(parts), init)
+    return initialise(GoogLeNet(parts, weight), init)
+
+
+def _head(features: int, width: int, norm: str, outputs: int) -> nn.Sequential:
+    channels, units = (_scaled(count, width) for count in HEAD[:2])
+    return nn.Sequential(
+        OrderedDict(
+            avgpool=nn.AdaptiveAvgPool2d(4),  # (B, 512 or 528, 4, 4)
+            conv=_conv(features, channels, 1, norm),
+            flatten=nn.Flatten(),  # (B, 2048)
+            fc1=nn.Linear(16 * channels, units),
+            relu=nn.ReLU(),
+            dropout=nn.Dropout(HEAD[2]),
+            fc2=nn.Linear(units, outputs),
+        )
+    )
+
+
+def _scaled(count: int, width: int) -> int:
+    return -(-count * width // 64)
 
 
 def _conv(features: int, channels: int, kernel: int, norm: str, stride: int = 1) -> nn.Sequential:

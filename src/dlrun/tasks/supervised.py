@@ -27,6 +27,9 @@ class Supervised(Task):
     `penalise`, added to the loss (book section 9.5; decoupled decay is optimizer=adamw). pieces: a batch is worked in
     so many pieces: the update of the whole with the memory of a part (but batch normalisation sees a piece at a time).
     freeze, unfreeze, rates: see tasks/freezing.py.
+
+    A net with heads that only training has gives their outputs behind its own then, and says as `auxiliary` what weight
+    their loss has; metrics are of its own outputs alone.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Supervised(Task):
         self.loss_name, self.loss = make_loss(loss, spec, label_smoothing)
         self.l1, self.l2 = l1, l2
         self.penalised = penalised_weights(net, penalise) if l1 or l2 else []
+        self.auxiliary = getattr(net, "auxiliary", 0.0)
         self.freezing = Freezing(net, freeze, unfreeze, rates)
         self.update = update(net, groups=self.freezing.groups)
         self.parts["update"] = self.update
@@ -88,10 +92,13 @@ class Supervised(Task):
     def _learn(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
         with self.place.autocast():
             out = self.net(x)
+        out, *others = out if self.auxiliary else (out,)
         if out.dtype != torch.float32:
             out = out.float()
         loss = self.loss(out, y)
         metrics = {"loss": loss.detach(), **self._per_sample(out.detach(), y)}
+        for other in others:
+            loss = loss + self.auxiliary * self.loss(other.float(), y)
         return (loss + self._penalty() if self.penalised else loss), metrics
 
     def _step_in_pieces(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
