@@ -30,7 +30,8 @@ MODELS = kinds([name for name in options("model") if takes(name) != ["Env"]])
 MODELS = [
     name for name in MODELS if name not in ("alexnet", "vgg16_imagenet")
 ]  # plain, and 28x28 is too small for them
-DEEP = ("densenet121", "googlenet")  # slow, and with nothing in them that others have not
+DEEP = ("densenet121", "googlenet")  # with nothing in them that others have not
+HALF = ("autoencoder", "gan", "gru", "lenet", "mlp", "resnet18", "unet", "vae")  # of each kind one
 NARROW = {"width": 4, "hidden": "[16]", "growth": 4}  # where a model has that key
 OPTIMIZERS = sorted(p.stem for p in (runs.CONFIGS / "optimizer").glob("*.yaml"))
 AUGMENT = "{flip: true, crop: 2, rot90: true, cutout: 4, erase: 0.5, noise: 0.1}"
@@ -117,7 +118,12 @@ def test_a_run_keeps_its_number_of_threads(config, tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.parametrize(
-    ("model", "precision"), [(m, p) for m in MODELS for p in ("fp32", "bf16") if p == "bf16" or m not in DEEP]
+    ("model", "precision"),
+    [
+        pytest.param(model, precision, marks=[] if model in kept else pytest.mark.slow)
+        for precision, kept in (("fp32", set(MODELS) - set(DEEP)), ("bf16", HALF))
+        for model in MODELS
+    ],
 )
 def test_every_model_resumes_to_the_bit(model, precision, data_dir, tmp_path):
     composed = narrow(model, data_dir, f"trainer.precision={precision}")

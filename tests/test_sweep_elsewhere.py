@@ -60,6 +60,7 @@ def test_a_cluster_stops_and_goes_on(tmp_path):
     assert not list((folder / "logs").glob("*.running"))
 
 
+@pytest.mark.slow
 def test_a_search_on_a_cluster(tmp_path):
     keys = ["sweep=optuna", "sweep.trials=1", "optimizer.lr=interval(0.01,0.1)", "trainer.epochs=2"]
     process = start(tmp_path, *CLUSTER, *keys)

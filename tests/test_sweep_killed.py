@@ -72,7 +72,9 @@ def rows(run: Path) -> list[dict]:
     return [{k: v for k, v in json.loads(line).items() if not k.startswith("time/")} for line in lines]
 
 
-@pytest.mark.parametrize(("jobs", "search"), [(1, {}), (3, {}), (1, {"sampler": "tpe"})])
+@pytest.mark.parametrize(
+    ("jobs", "search"), [(1, {}), pytest.param(3, {}, marks=pytest.mark.slow), (1, {"sampler": "tpe"})]
+)
 def test_killed_at_random_moments(tmp_path, jobs, search):
     """As many finished jobs as there are to be, each once, with the numbers of a sweep that was never killed."""
     num = 6
@@ -142,8 +144,15 @@ def test_a_hang_does_not_hold_the_sweep(tmp_path):
     assert "stopping: what runs is to save and end within" in (tmp_path / "a.log").read_text()
 
 
-@pytest.mark.parametrize("search", [{}, {"sampler": "random"}])
-@pytest.mark.parametrize("dies", [0, 1])
+@pytest.mark.parametrize(
+    ("dies", "search"),
+    [
+        (0, {}),
+        (1, {"sampler": "random"}),
+        pytest.param(0, {"sampler": "random"}, marks=pytest.mark.slow),
+        pytest.param(1, {}, marks=pytest.mark.slow),
+    ],
+)
 def test_several_work_together_and_one_dies(tmp_path, dies, search):
     """Every job once, whoever has it; what one leaves that was killed, the first or another, a living one takes."""
     folder, keys = tmp_path / "a", {"epochs": 5, "seconds": 0.1, **search}

@@ -194,7 +194,7 @@ PUBLISHED = [name for name in options("model") if "published" in section("model"
 
 @pytest.mark.parametrize("model", PUBLISHED)
 def test_nets_with_published_weights_name_their_file(model):
-    """Those of torchvision, by its own name for them; their heads have 1,000 classes and are the ones that are replaced."""
+    """Those of torchvision, by its own name for them; their heads have 1,000 classes and are what is replaced."""
     keys = section("model", model)
     assert keys["weights"] is None and re.fullmatch(r"[\w-]+-[0-9a-f]{8}\.pth", keys["published"])
     assert keys["published"].startswith(model.removesuffix("_imagenet"))
@@ -204,7 +204,9 @@ def test_nets_with_published_weights_name_their_file(model):
     state, own = theirs.state_dict(), mine.state_dict()
     new = [name for name in own if own[name].shape != state[name].shape]
     assert [name for name in new if not name.startswith("aux")] == list(own)[-2:]
-    assert copy_weights(mine, state, 5, "init=x").startswith(f"init=x: {len(own) - len(new)} tensors loaded; new, since")
+    assert copy_weights(mine, state, 5, "init=x").startswith(
+        f"init=x: {len(own) - len(new)} tensors loaded; new, since"
+    )
     with pytest.raises(ConfigError, match="init=x and model.weights=imagenet: expected one of them"):
         compose(f"model={model}", "model.weights=imagenet", "init=x", "data=pokemon")
 
