@@ -69,8 +69,6 @@ def test_names_and_shapes_are_torchvisions(name):
     lines = "".join(f"{key} {'x'.join(map(str, shape))}\n" for key, shape in shapes.items())
     assert sha256(lines.encode()).hexdigest()[:16] == digest
     header = (CONFIGS / "model" / f"{model}.yaml").read_text(encoding="utf-8")
-    if name.endswith("its heads"):
-        params -= PUBLISHED["googlenet"][2]  # the header has the heads' by themselves
     assert "depth" in keys or f"{params:,}" in header
 
 
@@ -79,8 +77,23 @@ def test_googlenet_has_the_papers_parameters():
     paper = dict(form="paper", norm="none")
     assert count(on_meta("googlenet", IMAGENET, **paper)) == 13_378_280
     assert count(on_meta("googlenet", IMAGENET, **paper, auxiliary=0.0)) == 6_998_552
-    names = list(dict(on_meta("googlenet", IMAGENET, **paper).named_children()))[:7]
-    assert names == ["conv1", "maxpool1", "norm1", "conv2", "conv3", "norm2", "maxpool2"]
+    net = on_meta("googlenet", IMAGENET, **paper)
+    assert list(dict(net.named_children()))[:7] == ["conv1", "maxpool1", "norm1", "conv2", "conv3", "norm2", "maxpool2"]
+    halving = [(m.kernel_size, m.stride) for name, m in net.named_children() if name.startswith("maxpool")]
+    assert halving == [(3, 2)] * 4, "table 1"
+    windows = {m.kernel_size for name, m in net.named_modules() if name.endswith("branch3.1.conv")}
+    assert windows == {(5, 5)}
+
+
+def test_googlenets_paper_form_starts_where_it_can_learn():
+    """With the header's init: outputs of a size to learn from, and heads whose gradient reaches the stem."""
+    keys = section("model", "googlenet") | dict(form="paper", norm="none", init="xavier", dropout=0.0)
+    with seeded():
+        net = build(keys)(Image((3, 64, 64), 5))
+        outs = net(torch.randn(4, 3, 64, 64))
+    assert all(1e-4 < out.std() < 10 for out in outs)
+    reach = [torch.autograd.grad(out.sum(), net.conv1.conv.weight, retain_graph=True)[0].norm() for out in outs]
+    assert min(reach) > 0
 
 
 def test_googlenet_gives_its_heads_outputs_in_training_only():

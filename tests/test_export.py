@@ -33,6 +33,15 @@ def test_every_model(model, tmp_path):
         check(folder, form)
 
 
+@pytest.mark.slow
+def test_a_graph_has_no_heads_that_only_training_has(tmp_path):
+    small = ["model=googlenet", "data=digits", "model.form=cifar", "model.width=2"]
+    for heads, weight in enumerate((0, 0.3)):
+        folder = untrained(tmp_path / f"run{heads}", [*small, f"model.auxiliary={weight}"])
+        list(export(folder, "pt2", tmp_path / f"{heads}.pt2"))
+    assert abs((tmp_path / "0.pt2").stat().st_size - (tmp_path / "1.pt2").stat().st_size) < 5_000
+
+
 @pytest.mark.parametrize("family", [f if f == "texts" else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES])
 def test_every_family(family, tmp_path):
     write_texts(tmp_path)

@@ -59,6 +59,11 @@ def statistics(*layers: str) -> set[str]:
     return {f"{layer}.1.{name}" for layer in layers for name in RESTING}
 
 
+def test_heads_that_only_training_has_are_heads():
+    """Else they would stay as they were drawn, and pull at the body."""
+    assert matching(["a.weight", "aux1.fc.bias", "fc.weight"], "head", "") == {"aux1.fc.bias", "fc.weight"}
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
 def test_what_is_frozen_stays_to_the_bit(optimizer):
     """Its statistics too; weight decay does not reach it."""

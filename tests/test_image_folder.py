@@ -95,6 +95,16 @@ def test_labels_are_those_of_the_folders(tmp_path):
             assert [60 * CLASSES.index(labels[k]) for k in y] == (x[:, 0, 0, 0] * 255).round().tolist()
 
 
+def test_a_number_of_classes_keeps_their_names(tmp_path):
+    write_folder(tmp_path)
+    data = make(tmp_path, spec=Image((3, 8, 8), 4))
+    assert data.spec == make(tmp_path).spec and len(set(data.spec.labels)) == 4
+    again = make(tmp_path, spec=Image((3, 8, 8), 4), load=False)
+    assert again.spec == Image((3, 8, 8), 4), "nothing is read before it is asked for"
+    again.restore(data.fitted(), CPU)
+    assert again.spec == data.spec
+
+
 def test_flat_folders_have_no_classes(tmp_path):
     write_folder(tmp_path)
     assert make(tmp_path, layout="flat").spec.classes is None

@@ -117,6 +117,15 @@ def test_auxiliary_heads_may_be_left_out():
     assert copy_weights(net(seed=1), theirs, 10, "init=x").endswith("; not in this model: aux1.fc.weight")
 
 
+def test_auxiliary_heads_may_be_new():
+    """From a run without them, of other classes: what is new and why, the one head that was replaced first."""
+    keys = dict(form="cifar", width=2, shape=(1, 8, 8))
+    mine, theirs = net("googlenet", 5, auxiliary=0.3, **keys), net("googlenet", 10, auxiliary=0, **keys)
+    said = start(mine, theirs, 5)
+    assert "tensors loaded; new, since the head is another one: fc.weight (10, 32) -> (5, 32), fc.bias (10,)" in said
+    assert "; new, since the weights have none: aux1.conv.conv.weight, " in said and "not in this" not in said
+
+
 @pytest.mark.parametrize(("mine", "theirs"), [
     (dict(model="mlp", hidden=[16]), dict(model="mlp", hidden=[17])),
     (dict(model="mlp", hidden=[16, 16]), dict(model="mlp", hidden=[16])),

@@ -51,13 +51,13 @@ def summary(config: dict, names: dict[str, str]) -> str:
     parameters = list(net.parameters())
     total = sum(p.numel() for p in parameters)
     learning = sum(p.numel() for p in parameters if p.requires_grad)
-    frozen = f"; {learning:,} of them learn" if learning < total else ""
-    idle = sum(layer.parameters for layer in found if not layer.times)
-    frozen += f"; {idle:,} of them in heads that only training runs" if idle else ""
+    told = f"; {learning:,} of them learn" if learning < total else ""
+    if idle := sum(layer.parameters for layer in found if not layer.times):
+        told += f"; {idle:,} of them in layers that do not run in evaluation"
     megabytes = sum(p.numel() * p.element_size() for p in parameters) / 2**20
     return (
         f"model={names.get('model')} data={names.get('data')}: {spec}\n\n{table(rows)}\n\n"
-        f"parameters     {total:,} ({megabytes:,.1f} MB){frozen}\n"
+        f"parameters     {total:,} ({megabytes:,.1f} MB){told}\n"
         f"multiply-adds  {readable(sum(layer.multiply_adds for layer in found))} per sample"
     )
 

@@ -127,8 +127,11 @@ def copy_weights(net: nn.Module, theirs: Weights, outputs: int | None, asked: st
         )
     net.load_state_dict({name: theirs[name] for name in fits}, strict=False)
     text = f"{asked}: {len(fits)} tensors loaded"
-    if new:
-        text += f"; new, since the head is another one: {some([_sizes(n, mine[n], theirs.get(n)) for n in new])}"
+    lacking = [name for name in new if name.startswith("aux") and name not in theirs]
+    if other := [_sizes(name, mine[name], theirs.get(name)) for name in new if name not in lacking]:
+        text += f"; new, since the head is another one: {some(other)}"
+    if lacking:
+        text += f"; new, since the weights have none: {some(lacking)}"
     left = [name for name in unused if name not in new]
     return text + (f"; not in this model: {some(left)}" if left else "")
 

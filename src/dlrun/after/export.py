@@ -155,7 +155,9 @@ def write_pt2(run: Finished, graph: Graph, samples: Tensor, path: Path) -> None:
 
 
 def traced(graph: Graph, samples: Tensor) -> torch.export.ExportedProgram:
-    """The graph with a batch of any size."""
+    """The graph with a batch of any size, without heads that only training has."""
+    for name in [name for name, _ in graph.net.named_children() if name.startswith("aux")]:
+        delattr(graph.net, name)
     with torch.no_grad(), quiet():
         return torch.export.export(graph, (samples[1:3],), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
 

@@ -64,8 +64,8 @@ class ImageFolder:
 
     @property
     def spec(self) -> Image:
-        """As given; the classes are looked for in the folder where the config has none."""
-        if self.given.classes is not None or self.layout == "flat":
+        """As given, with the classes' names once they are known; they are looked for where the config has no classes."""
+        if self.layout == "flat" or self.given.classes is not None and self.classes is None:
             return self.given
         if self.classes is None:
             self.classes = self._list()[1].classes

@@ -96,7 +96,10 @@ def by_csv(root: Path, file: Path, classes: tuple[str, ...]) -> Listing:
         rows = rows[1:]  # names of columns
     for number, row in rows:
         if len(row) != 2 or not all(word.strip() for word in row):
-            raise DataError(f"{file}, line {number}: {','.join(row)[:80]!r}\n  expected two columns: path, label")
+            raise DataError(
+                f"{file}, line {number}: {','.join(row)[:80]!r}\n"
+                "  expected two columns with a comma between: path, label"
+            )
     if not rows:
         raise DataError(f"{file} names no pictures\n  expected rows of path and label, as in cats/1.jpg,cats")
     names = [_place(root, row[0]) or _place(root, row[0].strip()) for _, row in rows]

@@ -2,9 +2,9 @@
 
 Source: Szegedy et al. 2015, "Going deeper with convolutions", table 1 and sections 5 and 6; notes E31. paper: its 5x5
 convolutions, and with norm=none its local response normalisation too. imagenet: the form that torchvision has, with its
-names: batch normalisation, and 3x3 in place of 5x5 (pytorch/vision issue 906); its published weights want pixels in
-[-1, 1] (data.mean=[0.5] data.std=[0.5]). cifar: as in kuangliu/pytorch-cifar: one 3x3 convolution as the stem, no
-heads. Deviation: the heads pool to 4x4 from any size, by windows of 4 for 14x14 where the paper has 5.
+names: batch normalisation, 3x3 in place of 5x5 (pytorch/vision issue 906), and 2x2 as the last pooling; its published
+weights want pixels in [-1, 1] (data.mean=[0.5] data.std=[0.5]). cifar: as in kuangliu/pytorch-cifar: one 3x3 convolution
+as the stem, no heads. Deviation: the heads pool to 4x4 from any size, by windows of 4 for 14x14 where the paper has 5.
 """
 
 from collections import OrderedDict
@@ -114,7 +114,7 @@ def googlenet(
     for name, table in BLOCKS.items():
         if name in ("4a", "5a"):
             number = int(name[0]) - 1
-            window = 3 if small or number == 3 else 2
+            window = 2 if form == "imagenet" and number == 4 else 3
             parts[f"maxpool{number}"] = nn.MaxPool2d(window, stride=2, padding=int(small), ceil_mode=not small)
         channels = [_scaled(count, width) for count in table]
         block = f"inception{name}"

@@ -20,9 +20,9 @@ Group = tuple[float, list[nn.Parameter]]
 
 class Freezing:
     """freeze: patterns of modules' or parameters' names; !pattern takes some out again; head is what is not of the
-    net's BACKBONE or, where it names none, the last layer that has weights, whatever its name. unfreeze: from which
-    epoch on what was frozen learns, by pattern (half an epoch is 0.5; the earliest counts). rates: factors on the
-    learning rate, by pattern (the last that matches counts).
+    net's BACKBONE or, where it names none, the last layer that has weights, whatever its name, and the heads aux* that
+    only training has. unfreeze: from which epoch on what was frozen learns, by pattern (half an epoch is 0.5; the
+    earliest counts). rates: factors on the learning rate, by pattern (the last that matches counts).
 
     A frozen BatchNorm keeps its statistics: it stays in evaluation mode. Raises UserError where a pattern matches
     nothing, or nothing would learn.
@@ -93,7 +93,8 @@ def matching(names: Iterable[str], pattern: str, said: str, backbone: tuple[str,
     if pattern == "head" and backbone:
         hits = {name for name in names if not name.startswith(backbone)}
     elif pattern == "head" and names and not hits:
-        hits = {name for name in names if name.rpartition(".")[0] == names[-1].rpartition(".")[0]}
+        last = names[-1].rpartition(".")[0]
+        hits = {name for name in names if name.rpartition(".")[0] == last or name.startswith("aux")}
     if not hits:
         raise UserError(f"{said}, which matches nothing\n  expected patterns over the parameters: {named(names)}")
     return hits

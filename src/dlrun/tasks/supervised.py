@@ -28,8 +28,8 @@ class Supervised(Task):
     so many pieces: the update of the whole with the memory of a part (but batch normalisation sees a piece at a time).
     freeze, unfreeze, rates: see tasks/freezing.py.
 
-    A net with heads that only training has gives their outputs behind its own then, and says as `auxiliary` what weight
-    their loss has; metrics are of its own outputs alone.
+    A net may give several outputs in training: its own, and those of heads that only training has, whose loss weighs
+    `net.auxiliary`. Metrics are of its own outputs alone.
     """
 
     def __init__(
@@ -55,7 +55,6 @@ class Supervised(Task):
         self.loss_name, self.loss = make_loss(loss, spec, label_smoothing)
         self.l1, self.l2 = l1, l2
         self.penalised = penalised_weights(net, penalise) if l1 or l2 else []
-        self.auxiliary = getattr(net, "auxiliary", 0.0)
         self.freezing = Freezing(net, freeze, unfreeze, rates)
         self.update = update(net, groups=self.freezing.groups)
         self.parts["update"] = self.update
@@ -92,13 +91,13 @@ class Supervised(Task):
     def _learn(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
         with self.place.autocast():
             out = self.net(x)
-        out, *others = out if self.auxiliary else (out,)
+        out, *others = out if isinstance(out, tuple) else (out,)
         if out.dtype != torch.float32:
             out = out.float()
         loss = self.loss(out, y)
         metrics = {"loss": loss.detach(), **self._per_sample(out.detach(), y)}
         for other in others:
-            loss = loss + self.auxiliary * self.loss(other.float(), y)
+            loss = loss + self.net.auxiliary * self.loss(other.float(), y)
         return (loss + self._penalty() if self.penalised else loss), metrics
 
     def _step_in_pieces(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
