@@ -64,7 +64,7 @@ class ImageFolder:
 
     @property
     def spec(self) -> Image:
-        """As given, with the classes' names once they are known; they are looked for where the config has no classes."""
+        """As given, with the classes' names once they are known; they are looked for where none are given."""
         if self.layout == "flat" or self.given.classes is not None and self.classes is None:
             return self.given
         if self.classes is None:

@@ -3,7 +3,7 @@
 Source: Szegedy et al. 2015, "Going deeper with convolutions", table 1 and sections 5 and 6; notes E31. paper: its 5x5
 convolutions, and with norm=none its local response normalisation too. imagenet: the form that torchvision has, with its
 names: batch normalisation, 3x3 in place of 5x5 (pytorch/vision issue 906), and 2x2 as the last pooling; its published
-weights want pixels in [-1, 1] (data.mean=[0.5] data.std=[0.5]). cifar: as in kuangliu/pytorch-cifar: one 3x3 convolution
+weights want pixels in [-1, 1] (data.mean=[0.5] data.std=[0.5]). cifar: as in kuangliu/pytorch-cifar: a 3x3 convolution
 as the stem, no heads. Deviation: the heads pool to 4x4 from any size, by windows of 4 for 14x14 where the paper has 5.
 """
 
