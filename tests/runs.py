@@ -1,9 +1,11 @@
 """Runs for the tests: composed as on the command line, on pictures small enough to train on in no time."""
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
+import time
 import warnings
 from functools import cache
 from pathlib import Path
@@ -13,6 +15,9 @@ import torch
 
 torch.set_num_threads(1)  # in all of its processes alike: sums of other numbers of threads are rounded otherwise
 CONFIGS = Path(__file__).parents[1] / "configs"
+# processes that start in no time, because one that has imported everything is their parent
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["dlrun.session", "torch.utils.tensorboard", "hydra.main", "runs"])
 SMALL = [  # a run of 2 epochs of 4 steps, the last of them with a smaller batch
     "data=mnist", "data.source.download=false", "data.val_fraction=0.2", "data.batch_size=16", "trainer.epochs=2",
     "trainer.device=cpu", "trainer.log_every=3", "trainer.checkpoint_gap=0", "model.hidden=[16]",
@@ -88,9 +93,16 @@ def child(folder: Path, config: tuple[dict, dict], **keys: object) -> None:
         train(folder, config, **keys)
 
 
-def command(arguments: list[str], log: Path, slow: float = 0.0) -> None:
+def dl_run(log: Path, *arguments: str, slow: float = 0.0, **env: object) -> multiprocessing.Process:
     """dl-run in a process of its own, its words in `log`. slow: seconds that every evaluation takes longer."""
-    sys.argv, sys.stdout = ["dl-run", *arguments], open(log, "w", buffering=1)
+    process = FORKS.Process(target=_command, args=(arguments, log, slow, env), daemon=True)
+    process.start()
+    return process
+
+
+def _command(arguments: tuple[str, ...], log: Path, slow: float, env: dict) -> None:
+    os.environ.update({key: str(value) for key, value in env.items()})
+    sys.argv, sys.stdout = ["dl-run", *arguments], open(log, "a", buffering=1)
     sys.stderr = sys.stdout
     from dlrun.cli import main
     from dlrun.tasks.supervised import Supervised
@@ -99,14 +111,27 @@ def command(arguments: list[str], log: Path, slow: float = 0.0) -> None:
 
     def slowly(self: Supervised, data: object, split: str) -> dict:
         if slow:
-            import time
-
             print(f"evaluating {split}")
             time.sleep(slow)
         return evaluate(self, data, split)
 
     Supervised.evaluate = slowly
     main()
+
+
+def wait_for(text: str, log: Path, process: multiprocessing.Process, seconds: float = 60) -> None:
+    """Until the process has said so."""
+    patience = time.monotonic() + seconds
+    while not (log.exists() and text in log.read_text()):
+        said = log.read_text() if log.exists() else "it said nothing"
+        assert process.is_alive() and time.monotonic() < patience, said
+        time.sleep(0.01)
+
+
+def ended(process: multiprocessing.Process) -> int | None:
+    """Its exit code; None where it goes on and on."""
+    process.join(60)
+    return process.exitcode
 
 
 def rows(folder: Path) -> list[dict]:

@@ -2,7 +2,6 @@
 bits and the same metrics as one that never was."""
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -15,7 +14,7 @@ import runs
 import torch
 import yaml
 from reviews import write_reviews
-from runs import SMALL, assert_same, compose, rows, state, train
+from runs import SMALL, assert_same, compose, dl_run, ended, rows, state, train, wait_for
 from toys import kinds, options, takes
 
 from dlrun import checkpoint
@@ -310,15 +309,7 @@ def die(folder, composed, step):
         train(folder, composed)
 
 
-@pytest.fixture(scope="module")
-def processes():
-    """Processes that start in no time, because one that has imported everything is their parent."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dlrun.session", "torch.utils.tensorboard", "hydra.main", "runs"])
-    return context
-
-
-def test_a_run_that_is_killed_again_and_again_ends_the_same(processes, config, tmp_path):
+def test_a_run_that_is_killed_again_and_again_ends_the_same(config, tmp_path):
     composed = config("trainer.checkpoint_every_steps=3", "trainer.epochs=30", "model.dropout=0.2", "optimizer=sgd")
     train(tmp_path / "a", composed)
     chance, folder, kills = random.Random(0), tmp_path / "b", 0
@@ -326,7 +317,7 @@ def test_a_run_that_is_killed_again_and_again_ends_the_same(processes, config, t
         resumed = any((folder / "checkpoints").glob("*.ckpt"))
         if not resumed:
             shutil.rmtree(folder, ignore_errors=True)
-        process = processes.Process(
+        process = runs.FORKS.Process(
             target=runs.child, args=(folder, composed), kwargs={"resumed": resumed}, daemon=True
         )
         process.start()
@@ -486,49 +477,28 @@ def test_checkpoints_keep_the_one_before(tmp_path):
 # The command
 
 
-def dl_run(processes, log, *arguments, slow=0.0):
-    process = processes.Process(target=runs.command, args=(list(arguments), log, slow), daemon=True)
-    process.start()
-    return process
-
-
-def wait_for(text, log, process, seconds=30):
-    """Until the process has said so."""
-    patience = time.monotonic() + seconds
-    while not (log.exists() and text in log.read_text()):
-        assert process.is_alive() and time.monotonic() < patience, (
-            log.read_text() if log.exists() else "it said nothing"
-        )
-        time.sleep(0.01)
-
-
-def ended(process):
-    process.join(30)
-    return process.exitcode
-
-
-def test_the_command_stops_with_the_signals_codes_and_goes_on(processes, data_dir, tmp_path):
+def test_the_command_stops_with_the_signals_codes_and_goes_on(data_dir, tmp_path):
     """SIGTERM: 143. SIGINT in an evaluation: 130. Two signals: at once. A second process on the run: refused."""
     folder, log = tmp_path / "run", tmp_path / "log"
     small = [f"data_dir={data_dir}", *SMALL, "trainer.epochs=9999", f"run_dir={folder}"]
-    process = dl_run(processes, log, *small)
+    process = dl_run(log, *small)
     wait_for("epoch    2/9999", log, process)
     os.kill(process.pid, signal.SIGTERM)
     assert ended(process) == 143
     assert f"saved; go on with: dl-run resume={folder}" in log.read_text()
 
     log.unlink()
-    process = dl_run(processes, log, f"resume={folder}", slow=30.0)
+    process = dl_run(log, f"resume={folder}", slow=30.0)
     wait_for("evaluating val", log, process)
     second = tmp_path / "second"
-    assert ended(dl_run(processes, second, f"resume={folder}")) == 2
+    assert ended(dl_run(second, f"resume={folder}")) == 2
     assert f"{folder} is in use" in second.read_text()
     os.kill(process.pid, signal.SIGINT)
     assert ended(process) == 130
     assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
 
     log.unlink()
-    process = dl_run(processes, log, f"resume={folder}")
+    process = dl_run(log, f"resume={folder}")
     wait_for("/9999", log, process)
     for number in (signal.SIGTERM, signal.SIGINT):
         os.kill(process.pid, number)
@@ -536,16 +506,16 @@ def test_the_command_stops_with_the_signals_codes_and_goes_on(processes, data_di
     epochs = state(folder)["clock"]["epoch"]
 
     last = tmp_path / "end"
-    assert ended(dl_run(processes, last, f"resume={folder}", f"trainer.epochs={epochs + 1}")) == 0
+    assert ended(dl_run(last, f"resume={folder}", f"trainer.epochs={epochs + 1}")) == 0
     assert rows(folder)[-1]["epoch"] == epochs + 1
     train(tmp_path / "straight", compose(f"data_dir={data_dir}", *SMALL, f"trainer.epochs={epochs + 1}"))
     assert_same(tmp_path / "straight", folder)
 
 
-def test_a_finished_run_is_refused(processes, data_dir, tmp_path):
+def test_a_finished_run_is_refused(data_dir, tmp_path):
     folder, log = tmp_path / "run", tmp_path / "log"
-    assert ended(dl_run(processes, log, f"data_dir={data_dir}", *SMALL, f"run_dir={folder}")) == 0
-    assert ended(dl_run(processes, log, f"resume={folder}")) == 2
+    assert ended(dl_run(log, f"data_dir={data_dir}", *SMALL, f"run_dir={folder}")) == 0
+    assert ended(dl_run(log, f"resume={folder}")) == 2
     assert f"the run in {folder} is finished" in log.read_text()
-    assert ended(dl_run(processes, log, f"resume={folder}", "trainer.epochs=3")) == 0
+    assert ended(dl_run(log, f"resume={folder}", "trainer.epochs=3")) == 0
     assert rows(folder)[-1]["epoch"] == 3

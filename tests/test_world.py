@@ -1,7 +1,9 @@
 """Several processes train one run: each sample once, the same losses as one process, signals and deaths survived."""
 
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import assert_same, rows, state
+from runs import assert_same, dl_run, ended, rows, state, wait_for
 from toys import CPU, PLACE, composed, make_update
 
 from dlrun.assemble import check_together
@@ -19,7 +21,7 @@ from dlrun.build import build
 from dlrun.errors import UserError
 from dlrun.world import World
 
-TWO = ["data=digits", "trainer.processes=2", "data.batch_size=16", "trainer.checkpoint_gap=0", "trainer.epochs=8"]
+TWO = ["data=digits", "trainer.processes=2", "data.batch_size=16", "trainer.checkpoint_gap=0", "trainer.epochs=6"]
 LONG, SHORT = ["data.epoch_frames=8192"], ["data.epoch_frames=1024", "task.updates=4"]
 slow = pytest.mark.slow
 HARD = ["model.dropout=0.2", "model.norm=batch", "trainer.ema=0.9", "trainer.max_restarts=1"]
@@ -31,12 +33,15 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen:
         return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
-def wait_for(process: subprocess.Popen, log: Path, text: str) -> None:
-    end = time.monotonic() + 120
-    while text not in (log.read_text() if log.exists() else "") and process.poll() is None:
-        assert time.monotonic() < end, log.read_text()
-        time.sleep(0.02)
-    assert process.poll() is None, log.read_text()
+def together(folder: Path, *overrides: str) -> list[multiprocessing.Process]:
+    """The two processes of a run, as a launcher starts them."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    env = {"WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    where = [] if "resume" in overrides[0] else [f"run_dir={folder}", f"output_dir={folder.parent / 'outputs'}"]
+    logs = folder.with_suffix(".log"), folder.with_suffix(".other")
+    return [dl_run(log, *overrides, *where, RANK=rank, LOCAL_RANK=rank, **env) for rank, log in enumerate(logs)]
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -56,9 +61,10 @@ def test_every_sample_goes_to_one_process(size):
 def test_two_processes_learn_as_one_with_twice_the_batch(tmp_path):
     late = ["task.freeze=['1']", "task.unfreeze=[['1',3]]", "optimizer.weight_decay=0.01"]  # no gradient is none, not 0
     late.append("trainer.epochs=4")
-    two, one = start(tmp_path / "two", *TWO, *late, f"run_dir={tmp_path / 'two'}"), tmp_path / "one"
-    assert start(one, "data=digits", "data.batch_size=32", *late, f"run_dir={one}").wait() == 0
-    assert two.wait() == 0, (tmp_path / "two.log").read_text()
+    pair, one = together(tmp_path / "two", *TWO, *late), tmp_path / "one"
+    alone = dl_run(tmp_path / "one.log", "data=digits", "data.batch_size=32", *late, f"run_dir={one}")
+    assert ended(alone) == 0, (tmp_path / "one.log").read_text()
+    assert [ended(process) for process in pair] == [0, 0], (tmp_path / "two.log").read_text()
     found, wanted = rows(tmp_path / "two"), rows(one)
     assert [row.keys() for row in found] == [row.keys() for row in wanted]
     for mine, theirs in zip(found, wanted, strict=True):
@@ -69,14 +75,16 @@ def test_two_processes_learn_as_one_with_twice_the_batch(tmp_path):
 
 def test_the_death_of_one_loses_nothing(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
-    straight = start(a, *TWO, *HARD, f"run_dir={a}")
+    straight = together(a, *TWO, *HARD)
     process = start(b, *TWO, *HARD, f"run_dir={b}")
-    wait_for(process, tmp_path / "b.log", "epoch 2/8")
+    while "epoch 2/6" not in (tmp_path / "b.log").read_text():
+        assert process.poll() is None, (tmp_path / "b.log").read_text()
+        time.sleep(0.02)
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout
     os.kill(int(children.split()[-1]), signal.SIGKILL)
     assert process.wait() == 0, (tmp_path / "b.log").read_text()
     assert (tmp_path / "b.log").read_text().count("resuming ") == 1
-    assert straight.wait() == 0
+    assert [ended(process) for process in straight] == [0, 0], (tmp_path / "a.log").read_text()
     assert_same(a, b)
 
 
@@ -93,18 +101,17 @@ def test_environments_of_two_processes(model, more, tmp_path):
     choice = [f"model={model}", "trainer.epochs=2", "trainer.processes=2"]
     choice += ["trainer.checkpoint_gap=0", "task.eval_episodes=4", "data.film_steps=0", "trainer.log_every=0", *more]
     a, b = tmp_path / "a", tmp_path / "b"
-    straight = start(a, *choice, f"run_dir={a}")
-    stopped = start(b, *choice, f"run_dir={b}")
-    wait_for(stopped, tmp_path / "b.log", "epoch 1/2")
-    stopped.send_signal(signal.SIGTERM)
-    assert stopped.wait() == 143, (tmp_path / "b.log").read_text()
+    straight, stopped = together(a, *choice), together(b, *choice)
+    wait_for("epoch 1/2", tmp_path / "b.log", stopped[0])
+    os.kill(stopped[1].pid, signal.SIGTERM)
+    assert [ended(process) for process in stopped] == [143, 143], (tmp_path / "b.log").read_text()
     assert "saved; go on with: dl-run resume=" in (tmp_path / "b.log").read_text()
     found = state(b)
     assert found["clock"]["batch"] > 0, "in mid-epoch"
     mine, other = found["parts"]["player"], found["others"][0]["player"]
     assert mine["returns"].shape == other["returns"].shape and not torch.equal(mine["obs"], other["obs"])
-    assert start(b, f"resume={b}").wait() == 0, (tmp_path / "b.log").read_text()
-    assert straight.wait() == 0, (tmp_path / "a.log").read_text()
+    for name, pair in (("b", together(b, f"resume={b}")), ("a", straight)):
+        assert [ended(process) for process in pair] == [0, 0], (tmp_path / f"{name}.log").read_text()
     assert_same(a, b)
 
 

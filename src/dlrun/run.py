@@ -129,10 +129,13 @@ class Run:
         write_whole(self.folder / "summary.json", text + "\n")
 
     def plot(self, name: str, figure: object, time: int) -> None:
-        """A figure as plots/<name>.png, and among TensorBoard's pictures."""
+        """A figure as plots/<name>.png, and among TensorBoard's pictures. Drawn once: savefig would twice."""
+        from PIL import Image
+
         (self.folder / "plots").mkdir(exist_ok=True)
-        figure.savefig(self.folder / "plots" / f"{name}.png")
+        figure.canvas.draw()
         pixels = numpy.asarray(figure.canvas.buffer_rgba())[..., :3]
+        Image.fromarray(pixels).save(self.folder / "plots" / f"{name}.png", dpi=(figure.dpi, figure.dpi))
         self.tensorboard().add_image(f"plots/{name}", pixels, time, dataformats="HWC")
 
     def animate(self, name: str, frames: list[numpy.ndarray], rate: float) -> None:

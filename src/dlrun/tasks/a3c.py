@@ -30,7 +30,7 @@ from dlrun.tasks.base import Metrics
 from dlrun.tasks.playing import Playing
 from dlrun.tasks.rollout import RECENT, Player
 from dlrun.types import Count, Fraction, NonNegative
-from dlrun.update import Update
+from dlrun.update import Update, skip_compiler_import
 
 
 class WorkerError(UserError):
@@ -196,6 +196,7 @@ def work(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the main process lets the turn end, and closes the pipe
     torch.set_num_threads(1)
+    skip_compiler_import()  # a compiled form of the net does not come along
     own, update, player = deepcopy(net), make_update(net), Player(data.spec, loss.place)
     for param, state in zip(update.params, states, strict=True):
         update.optimizer.state[param] = state
