@@ -536,7 +536,7 @@ def test_settings_resume_to_the_bit(case, tmp_path):
     data_dir = runs.write_mnist(tmp_path / "data")
     small = [key for key in runs.SMALL if not key.startswith("model.")]
     config = compose(f"model={model}", f"data_dir={data_dir}", *small, *keys)
-    train(tmp_path / "a", config, finish=True)
+    train(tmp_path / "a", config)
     for step in (1, 4, 6):
         train(tmp_path / "b", config, resumed=step > 1, signals={step: SIGTERM})
     assert train(tmp_path / "b", config, resumed=True, finish=True).reason == "finished"

@@ -489,8 +489,9 @@ def test_a_rollouts_next_values_are_before_the_reset():
 # Runs
 
 
-@pytest.mark.parametrize("data", ["cartpole", "gym"])
-@pytest.mark.parametrize("model", EXACT)
+@pytest.mark.parametrize(
+    ("model", "data"), [*((model, "cartpole") for model in EXACT), ("reinforce", "gym"), ("ppo", "gym"), ("dqn", "gym")]
+)
 def test_every_algorithm_resumes_to_the_bit(model, data, tmp_path):
     norm = ["model.normalise=true"] * ("dqn" not in model) + ["task.normalise_rewards=true"] * (model == "ppo")
     short = [f"data.epoch_frames={600 if data == 'cartpole' else 6000}"] * model.startswith("reinforce")

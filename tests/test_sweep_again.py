@@ -9,7 +9,8 @@ import sys
 from argparse import Namespace
 
 import pytest
-from test_sweep import COMMAND, sweep
+import sweeps
+from test_sweep import sweep
 
 from dlrun.errors import UserError
 from dlrun.sweep.report import Report
@@ -220,8 +221,8 @@ def test_the_live_table(tmp_path):
     import pty
 
     master, slave = pty.openpty()
-    arguments = [*COMMAND, "-m", "model=linear", "data=moons", "trainer.epochs=20", "seed=0,1"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm"}
+    pretended = json.dumps({"args": ["outputs", 2, 1], "seconds": 0.3})
+    arguments, env = [sys.executable, sweeps.__file__, pretended], {**os.environ, "TERM": "xterm"}
     process = subprocess.Popen(arguments, cwd=tmp_path, env=env, stdout=slave, stderr=slave, close_fds=True)
     os.close(slave)
     said = b""
@@ -234,8 +235,8 @@ def test_the_live_table(tmp_path):
     assert process.wait(timeout=300) == 0
     text = said.decode().replace("\r\n", "\n")
     assert "sweep  0 of 2 done, 1 running, 1 waiting; 0:0" in text and "starting" in text
-    assert "\n  best  job 0: val/acc 0." in text and "\x1b[" in text and "[1/2]" not in text
+    assert "\n  best  job 0: val/loss 0." in text and "\x1b[" in text and "[1/2]" not in text
     after = re.sub(r"\x1b\[\d+A\x1b\[J", "\0", text)  # the live table is taken away: what it drew goes with it
-    assert re.search(r"\0job 0 finished in [\d.]+ s: val/acc 0\.\d+\n", after) and after.rstrip().endswith(
+    assert re.search(r"\0job 0 finished in [\d.]+ s: val/loss 0\.\d+\n", after) and after.rstrip().endswith(
         "report.html"
     )

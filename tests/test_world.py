@@ -129,6 +129,7 @@ def test_what_cannot_be_trained_together():
         check_together(trainer, CPU)
 
 
+@slow
 def test_an_error_is_told(tmp_path):
     process = start(tmp_path / "run", *TWO, "data=mnist", "data_dir=/nowhere", "data.source.download=false")
     assert process.wait() == 2

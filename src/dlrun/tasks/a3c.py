@@ -132,7 +132,10 @@ class Crew:
     """The worker processes. They end when their pipes close: with this, at the exit, or when the main process ends."""
 
     def __init__(self, workers: int, *args: object) -> None:
-        context = torch.multiprocessing.get_context("spawn")  # a fork would take the threads' locks along
+        # a fork of this process would take its threads' locks along; of one that has only imported, none are held
+        how = "forkserver" if "forkserver" in torch.multiprocessing.get_all_start_methods() else "spawn"
+        context = torch.multiprocessing.get_context(how)
+        context.set_forkserver_preload([__name__])
         self.pipes: list[Connection] = []
         for _ in range(workers):
             mine, theirs = context.Pipe()
