@@ -49,6 +49,23 @@ def refused(dl_run, tmp_path):
     return run
 
 
+@pytest.mark.parametrize("given", [["mode=summary"], ["mode=summary", "experiment=moons_l2", "hydra.mode=RUN"]])
+def test_a_config_is_composed_once(given, dl_run, monkeypatch):
+    """Hydra alone would do so twice, to see whether an experiment is a sweep: what it asks for is what it is given."""
+    composed, compose = [], cli.Loader._load_configuration_impl
+
+    def counting(self, **keys):
+        composed.append(compose(self, **keys))
+        return composed[-1]
+
+    monkeypatch.setattr(cli.Loader, "_load_configuration_impl", counting)
+    code, out, err = dl_run(*given)
+    assert code == 0 and "multiply-adds" in out, err
+    (config,) = composed
+    assert config.hydra.mode.name == "RUN" and list(config.hydra.overrides.hydra) == ["hydra.mode=RUN"]
+    assert list(config.hydra.overrides.task) == [each for each in given if "hydra" not in each]
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The folder of a finished run of one epoch."""

@@ -4,13 +4,13 @@ from functools import cache
 
 import pytest
 import torch
-from toys import NAMES, composed, models, options, section, takes
+from toys import NAMES, composed, models, options, section, spec_of, takes
 
 from dlrun.build import build, check
 from dlrun.errors import UserError
 from dlrun.spec import Env, Image, Mask, PairingError, Table, Tokens
 
-SPECS = {name: build(section("data", name)["spec"]) for name in options("data")}
+SPECS = {name: spec_of(name) for name in options("data")}
 LABELLED = [name for name, spec in SPECS.items() if not isinstance(spec, Env | Mask) and spec.outputs]
 MASKED = [name for name, spec in SPECS.items() if isinstance(spec, Mask)]
 PAIRS = [(data, model) for data in LABELLED for model in models()]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from runs import SMALL, compose, same, train, write_mnist
 from safetensors.torch import save_file
-from toys import options, section, seeded
+from toys import options, read_option, section, seeded
 
 from dlrun import weights
 from dlrun.build import ConfigError, build
@@ -198,7 +198,7 @@ def test_a_run_starts_from_published_weights_and_says_so(tmp_path, capsys):
                 Session(*config).task.net.state_dict())  # fmt: skip
 
 
-PUBLISHED = [name for name in options("model") if "published" in section("model", name)]
+PUBLISHED = [name for name in options("model") if "published" in read_option("model", name)["model"]]
 
 
 @pytest.mark.parametrize("model", PUBLISHED)

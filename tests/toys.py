@@ -32,7 +32,9 @@ def options(group: str) -> list[str]:
     )
 
 
+@cache
 def read(path: Path) -> dict:
+    """A file of the configs; not to be changed."""
     return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
 
 
@@ -65,7 +67,13 @@ def read_option(group: str, option: str) -> dict:
 
 def takes(model: str) -> list[str]:
     """The names of the specs that a model can learn from."""
-    return spec_names(signature(section("model", model)["_target_"]).given["spec"])
+    return spec_names(signature(read_option("model", model)["model"]["_target_"]).given["spec"])
+
+
+def spec_of(data: str) -> object:
+    """What a data set's config says of it."""
+    config = OmegaConf.create({"data": read_option("data", data)})
+    return build(OmegaConf.to_container(config.data.spec, resolve=True))
 
 
 def section(group: str, option: str) -> dict:
