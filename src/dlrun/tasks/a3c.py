@@ -10,6 +10,7 @@ Logged: as in tasks/a2c.py.
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -139,10 +140,13 @@ class Crew:
         self.pipes: list[Connection] = []
         for _ in range(workers):
             mine, theirs = context.Pipe()
-            context.Process(target=work, args=(theirs, *args), daemon=True).start()
+            context.Process(target=work, args=(theirs,), daemon=True).start()
             theirs.close()
             self.pipes.append(mine)
         Finalize(self, close, args=(self.pipes,), exitpriority=10)  # before the exit waits for them
+        for pipe in self.pipes:
+            with suppress(ConnectionError):  # of one that died: it is missed when it should report
+                pipe.send(args)  # a start hands 256 open files over at most, and each tensor is one
 
 
 def close(pipes: list[Connection]) -> None:
@@ -191,31 +195,36 @@ def tensors(update: Update) -> list[Tensor]:
     return [v for state in update.optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
 
 
-def work(
-    pipe: Connection, net: nn.Module, states: list[dict], make_update: Callable[[nn.Module], Update], data: object,
-    loss: Loss, length: int,
-) -> None:  # fmt: skip
-    """A worker process: for each clock that comes a rollout and an update of the shared weights, and a report."""
+def work(pipe: Connection) -> None:
+    """A worker process: takes what `Crew` has for it, and for each clock that comes plays, updates and reports."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the main process lets the turn end, and closes the pipe
     torch.set_num_threads(1)
     skip_compiler_import()  # a compiled form of the net does not come along
+    try:
+        serve(pipe, *pipe.recv())
+    except (EOFError, ConnectionError):
+        pass  # the main process needs no more
+    except UserError as error:
+        pipe.send(error)
+
+
+def serve(
+    pipe: Connection, net: nn.Module, states: list[dict], make_update: Callable[[nn.Module], Update], data: object,
+    loss: Loss, length: int,
+) -> None:  # fmt: skip
+    """For each clock that comes a rollout and an update of the shared weights, and a report."""
     own, update, player = deepcopy(net), make_update(net), Player(data.spec, loss.place)
     for param, state in zip(update.params, states, strict=True):
         update.optimizer.state[param] = state
     for mine, shared in zip(own.parameters(), net.parameters(), strict=True):
         mine.register_post_accumulate_grad_hook(partial(push, shared))
-    try:
-        while True:
-            clock = pipe.recv()
-            own.load_state_dict(net.state_dict())  # pull
-            if player.worlds is None:
-                player.start(data, clock)
-            pipe.send(turn(own, net, update, player, loss, length, clock))
-    except (EOFError, ConnectionError):
-        pass  # the main process needs no more
-    except UserError as error:
-        pipe.send(error)
+    while True:
+        clock = pipe.recv()
+        own.load_state_dict(net.state_dict())  # pull
+        if player.worlds is None:
+            player.start(data, clock)
+        pipe.send(turn(own, net, update, player, loss, length, clock))
 
 
 def push(shared: Tensor, mine: Tensor) -> None:
