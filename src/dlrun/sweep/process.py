@@ -41,10 +41,7 @@ def start(command: list[str], log: Path, env: dict[str, str]) -> Session:
 
 
 def _dies_with_parent() -> Callable[[], None] | None:
-    """Linux tells the job when the sweep's process is gone, also by SIGKILL: it saves a checkpoint and ends.
-
-    A session is a scheduling group of its own there, so the sweep's nice value is handed on.
-    """
+    """Linux tells the job when the sweep's process is gone, also by SIGKILL: it saves a checkpoint and ends."""
     if sys.platform != "linux":
         return None
     prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
@@ -53,10 +50,15 @@ def _dies_with_parent() -> Callable[[], None] | None:
         prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:  # it was gone before that
             os._exit(143)
-        with suppress(OSError), open("/proc/self/autogroup", "w") as group:
-            group.write(str(os.nice(0)))
+        hand_nice_on()
 
     return ask
+
+
+def hand_nice_on() -> None:
+    """A session is a scheduling group of its own on Linux: it gets this process's nice value."""
+    with suppress(OSError), open("/proc/self/autogroup", "w") as group:
+        group.write(str(os.nice(0)))
 
 
 def born(pid: int) -> str | None:

@@ -51,7 +51,7 @@ class JobSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run all jobs, print and write the table. Exit code 1 if any failed, a signal's if one stopped the sweep."""
-        from dlrun.sweep import process
+        from dlrun.sweep import forks
         from dlrun.sweep.axes import grid
         from dlrun.sweep.cluster import Cluster
         from dlrun.sweep.opening import begun, compare, reopened
@@ -67,6 +67,8 @@ class JobSweeper(Sweeper):
         base = self.compositions(axes, isinstance(settings, Search))
         launcher = OmegaConf.to_container(self.config.hydra.launcher, resolve=True)
         is_here = launcher["_target_"] == "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+        if is_here:
+            forks.prepare()
         slots = Slots.of(settings, str(self.config.trainer.device)) if is_here else Slots(settings.jobs, None, [])
         joins_study = settings.join and not os.path.isdir(settings.join)  # what a URL was made into
         if isinstance(settings, Search):
@@ -93,7 +95,7 @@ class JobSweeper(Sweeper):
             screen.say(f"{how}sweep of {state.facts['total']} jobs in {state.folder}")
             timeout = 60 * settings.job_timeout if settings.job_timeout else float("inf")
             stays = not settings.join
-            launch = process.start if is_here else Cluster(launcher, state.folder).start
+            launch = forks.start if is_here else Cluster(launcher, state.folder).start
             runner = Runner(state, plan, slots, timeout, partial(self.command, state), screen, stays, launch)
             stopped = runner.run()
         screen.say(closing(state, stopped))

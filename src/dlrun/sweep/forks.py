@@ -1,0 +1,101 @@
+"""A sweep's jobs as forks of one process that has imported torch: most of a small job's time is imports.
+
+That process is multiprocessing's forkserver. It only imports: no thread of it can hold a lock when it forks, and it has
+not touched a GPU. A job is a process of its own, as in process.py: its own session, environment, log and exit code.
+"""
+
+import atexit
+import multiprocessing.forkserver
+import os
+import runpy
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from dlrun.sweep import process
+
+IMPORTED = [  # by that process: what every job needs
+    "dlrun.sweep.deaf", "dlrun.session", "dlrun.tasks.supervised", "dlrun.cli", "torch.utils.tensorboard",
+    "matplotlib.backends.backend_agg", "matplotlib.figure",
+]  # fmt: skip
+IS_SAFE = sys.platform == "linux"  # macOS has libraries that no fork survives, Windows has no forks
+
+
+def prepare() -> None:
+    """Begin to import, beside whatever this process does until its first job."""
+    if IS_SAFE:
+        multiprocessing.set_forkserver_preload(IMPORTED)
+        multiprocessing.forkserver.ensure_running()
+
+
+class Forked:
+    """A job's process, spoken to as to process.Session. command: as for process.start, `python -m dlrun ...`."""
+
+    attempt = None  # it is no cluster's
+
+    def __init__(self, command: list[str], log: Path, env: dict[str, str]) -> None:
+        context = multiprocessing.get_context("forkserver")
+        self.process = context.Process(target=_job, args=(command[2:], log, env, os.getcwd()))
+        self.process.start()
+        self.pid = self.process.pid
+
+    def has_begun(self) -> bool:
+        return True
+
+    def poll(self) -> int | None:
+        """The exit code, -N after signal N; None while it runs."""
+        return self.process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """With all that it has started."""
+        self.send_signal(signal.SIGKILL)  # in its first moment it does not lead a session yet
+        process.kill(self.pid)
+
+
+def start(command: list[str], log: Path, env: dict[str, str]) -> Forked | process.Session:
+    """As process.start, by a fork where that is safe. To be called after `prepare`."""
+    if not IS_SAFE:
+        return process.start(command, log, env)
+    log.parent.mkdir(exist_ok=True)
+    return Forked(command, log, env)
+
+
+def _job(command: list[str], log: Path, env: dict[str, str], folder: str) -> None:
+    """Makes the fork what `python -m MODULE ARGUMENTS > LOG 2>&1 < /dev/null` is, in a session of its own."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.setsid()
+    process.hand_nice_on()
+    threading.Thread(target=_end_with_the_sweep, daemon=True).start()
+    for descriptor, path, how in ((0, os.devnull, os.O_RDONLY), (1, log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)):
+        opened = os.open(path, how, 0o666)
+        os.dup2(opened, descriptor)
+        os.close(opened)
+    os.dup2(1, 2)
+    multiprocessing.set_start_method(None, force=True)  # the default: what it starts is no concern of the sweep's
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(folder)
+    sys.path.insert(0, folder)
+    sys.argv = list(command)
+    import torch
+
+    if threads := env.get("OMP_NUM_THREADS", "").partition(",")[0]:
+        torch.set_num_threads(int(threads))  # the variable was read when torch was imported
+    try:
+        runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # multiprocessing leaves them out
+
+
+def _end_with_the_sweep() -> None:
+    """The sweep's process is gone, also by SIGKILL: the job saves a checkpoint and ends."""
+    multiprocessing.parent_process().join()
+    os.kill(os.getpid(), signal.SIGTERM)
