@@ -49,6 +49,17 @@ def refused(dl_run, tmp_path):
     return run
 
 
+def test_a_group_that_is_to_be_chosen(dl_run, tmp_path):
+    """Hydra leaves it out where it asks for the mode."""
+    text = (cli.CONFIGS / "config.yaml").read_text()
+    assert "schedule: constant" in text
+    (tmp_path / "mine.yaml").write_text(text.replace("schedule: constant", "schedule: ???"))
+    mine = ["--config-dir", str(tmp_path), "--config-name=mine", "mode=summary"]
+    code, _, err = dl_run(*mine)
+    assert code == 2 and "You must specify 'schedule', e.g, schedule=<OPTION>\n" in err and "cosine" in err
+    assert dl_run(*mine, "schedule=cosine")[0] == 0
+
+
 @pytest.mark.parametrize("given", [["mode=summary"], ["mode=summary", "experiment=moons_l2", "hydra.mode=RUN"]])
 def test_a_config_is_composed_once(given, dl_run, monkeypatch):
     """Hydra alone would do so twice, to see whether an experiment is a sweep: what it asks for is what it is given."""

@@ -14,6 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from dlrun.errors import UserError
+from dlrun.sweep import forks
 from dlrun.sweep.report import as_csv, report, value_names
 from dlrun.sweep.runner import settle
 from dlrun.sweep.state import Job, State
@@ -26,7 +27,9 @@ COMMAND = [sys.executable, "-m", "dlrun"]
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
-    return subprocess.Popen([*COMMAND, *arguments], cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        [*COMMAND, *arguments], cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
 
 
 def sweep(folder: Path, *arguments: str) -> tuple[int, str, str]:
@@ -108,13 +111,47 @@ def test_an_experiment_can_sweep_by_itself_and_two_at_once(own):
     assert len(list((own / "outputs").glob("*/*_sweep*"))) == 2
 
 
+JOB = """
+import json, os, sys, time, torch
+facts = {"arguments": sys.argv[1:], "env": dict(os.environ), "folder": os.getcwd(), "input": sys.stdin.read()}
+print(json.dumps(facts | {"leads": os.getsid(0) == os.getpid(), "threads": torch.get_num_threads()}), flush=True)
+if sys.argv[1] == "exit":
+    sys.exit(3)
+if sys.argv[1] == "raise":
+    raise RuntimeError("a bug")
+time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize(("what", "code"), [("exit", 3), ("raise", 1), ("terminate", -15), ("kill", -9)])
+def test_a_fork_is_a_process_of_its_own(what, code, tmp_path, monkeypatch):
+    """With arguments, environment, threads, folder, log, session and end of its own, as `python -m` would have."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.py").write_text(JOB)
+    log, env = tmp_path / "logs" / "0.log", {"ONLY": "this", "OMP_NUM_THREADS": "2"}
+    forks.prepare()
+    child, deadline = forks.start(["python", "-m", "job", what, "a b"], log, env), time.monotonic() + 60
+    while not (log.exists() and "\n" in log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if what in ("terminate", "kill"):
+        assert child.poll() is None
+        getattr(child, what)()
+    while child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert child.poll() == code
+    said, *more = log.read_text().splitlines()
+    facts = {"arguments": [what, "a b"], "env": env, "folder": str(tmp_path), "input": "", "leads": True, "threads": 2}
+    assert json.loads(said) == facts and more[-1:] == ["RuntimeError: a bug"] * (what == "raise")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_sweep_with_the_current_job_saved(tmp_path, number):
+    """It goes to the whole group, as from a terminal and from schedulers: what the jobs are forks of is not to end."""
     process = start(tmp_path, "data=moons", "trainer.epochs=100000", "-m", "model=linear", "seed=0,1")
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("outputs/*/*_sweep/0/metrics.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number, err
     (folder,) = tmp_path.glob("outputs/*/*_sweep")

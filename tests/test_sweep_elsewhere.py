@@ -41,7 +41,7 @@ def until(found: object, process: subprocess.Popen) -> None:
 
 def test_a_cluster_stops_and_goes_on(tmp_path):
     """A signal reaches the jobs on the cluster's machines: each saves and goes on from there; SIGKILL too."""
-    process = start(tmp_path, *CLUSTER, "trainer.epochs=1000000", "trainer.max_time=0.02,-1", "sweep.jobs=2")
+    process = start(tmp_path, *CLUSTER, "trainer.epochs=1000000", "trainer.max_time=0.05,-1", "sweep.jobs=2")
     until(lambda: list(tmp_path.glob("outputs/*/*_sweep/0/metrics.jsonl")), process)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)

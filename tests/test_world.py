@@ -77,8 +77,9 @@ def test_the_death_of_one_loses_nothing(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
     straight = together(a, *TWO, *HARD)
     process = start(b, *TWO, *HARD, f"run_dir={b}")
+    deadline = time.monotonic() + 120
     while "epoch 2/6" not in (tmp_path / "b.log").read_text():
-        assert process.poll() is None, (tmp_path / "b.log").read_text()
+        assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "b.log").read_text()
         time.sleep(0.02)
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout
     os.kill(int(children.split()[-1]), signal.SIGKILL)

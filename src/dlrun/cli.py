@@ -57,8 +57,8 @@ class Loader(ConfigLoaderImpl):
         zips = [override for override in overrides if is_zip(override)]
         if zips and run_mode == RunMode.RUN:
             raise UserError(f"{zips[0]}: several values for one run\n  expected a sweep: dl-run -m {zips[0]!r}")
-        if (before := self.composed) and overrides in (before[0], [*before[0], f"hydra.mode={run_mode.name}"]):
-            self.composed = None
+        before, self.composed = self.composed, None
+        if before and overrides in (before[0], [*before[0], f"hydra.mode={run_mode.name}"]):
             parsed = OverridesParser.create().parse_overrides(plain_ones)
             self.validate_sweep_overrides_legal(parsed, run_mode, from_shell)
             config = before[1]
@@ -70,8 +70,9 @@ class Loader(ConfigLoaderImpl):
         if zips:
             task = config.hydra.overrides.task
             config.hydra.overrides.task = [o for o in overrides if is_zip(o) or o in task]
-        if not validate_sweep_overrides:  # Hydra asks for the mode
-            self.composed = list(overrides), config
+        if not validate_sweep_overrides:  # Hydra asks for the mode, and leaves out choices that are still to be made
+            is_whole = not OmegaConf.missing_keys(config.hydra.runtime.choices)
+            self.composed = (list(overrides), config) if is_whole else None
         return config
 
 

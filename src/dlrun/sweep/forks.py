@@ -16,7 +16,7 @@ from pathlib import Path
 from dlrun.sweep import process
 
 IMPORTED = [  # by that process: what every job needs
-    "dlrun.sweep.deaf", "dlrun.session", "dlrun.tasks.supervised", "dlrun.cli", "torch.utils.tensorboard",
+    "dlrun.nursery", "dlrun.session", "dlrun.tasks.supervised", "dlrun.cli", "torch.utils.tensorboard",
     "matplotlib.backends.backend_agg", "matplotlib.figure",
 ]  # fmt: skip
 IS_SAFE = sys.platform == "linux"  # macOS has libraries that no fork survives, Windows has no forks

@@ -136,11 +136,14 @@ class Crew:
         # a fork of this process would take its threads' locks along; of one that has only imported, none are held
         how = "forkserver" if "forkserver" in torch.multiprocessing.get_all_start_methods() else "spawn"
         context = torch.multiprocessing.get_context(how)
-        context.set_forkserver_preload([__name__])
+        context.set_forkserver_preload(["dlrun.nursery", __name__])
         self.pipes: list[Connection] = []
         for _ in range(workers):
             mine, theirs = context.Pipe()
-            context.Process(target=work, args=(theirs,), daemon=True).start()
+            try:
+                context.Process(target=work, args=(theirs,), daemon=True).start()
+            except (EOFError, OSError):
+                raise lost() from None
             theirs.close()
             self.pipes.append(mine)
         Finalize(self, close, args=(self.pipes,), exitpriority=10)  # before the exit waits for them
@@ -154,14 +157,18 @@ def close(pipes: list[Connection]) -> None:
         pipe.close()
 
 
+def lost() -> WorkerError:
+    return WorkerError(
+        "a worker process of A3C was killed, or could not start\n"
+        "  expected all task.workers to live until the end; the last checkpoint is kept, resume= goes on from it"
+    )
+
+
 def receive(pipe: Connection) -> Report:
     try:
         found = pipe.recv()
     except (EOFError, ConnectionError):
-        raise WorkerError(
-            "a worker process of A3C was killed, or could not start\n"
-            "  expected all task.workers to live until the end; the last checkpoint is kept, resume= goes on from it"
-        ) from None
+        raise lost() from None
     if isinstance(found, Exception):
         raise found
     return found
