@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 import warnings
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
@@ -27,16 +28,11 @@ SMALL = [  # a run of 2 epochs of 4 steps, the last of them with a smaller batch
 @cache
 def compose(*overrides: str) -> tuple[dict, dict]:
     """The config of these overrides, checked and plain, and the groups' choices."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
+    from toys import composed, names_of
 
     from dlrun.build import check
 
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        composed = compose("config", list(overrides), return_hydra_config=True)
-    names = dict(composed.hydra.runtime.choices)
-    own = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
-    config = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    config, names = deepcopy(composed(*overrides)), names_of(*overrides)
     check(config, names)
     return config, names
 

@@ -74,6 +74,7 @@ def test_other_launchers():
         Cluster({"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"}, Path())
 
 
+@pytest.mark.slow
 def test_a_database_is_joined(tmp_path):
     """By another machine's command, which takes the sweep from there; here there is nothing left to do."""
     url = f"sqlite:///{tmp_path / 'x.db'}"

@@ -1,13 +1,16 @@
 """What several tests share: configs composed without the command line, small data, tasks ready to learn."""
 
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import cache, partial
 from pathlib import Path
 
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from dlrun.build import CONFIGS, build
@@ -38,11 +41,34 @@ def read(path: Path) -> dict:
     return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
 
 
+GROUPS = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+
+
+@cache
+def chosen(*choices: str) -> tuple[DictConfig, dict]:
+    """What Hydra composes of these choices, and the choices of all groups; not to be changed."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        whole = compose("config", list(choices), return_hydra_config=True)
+    return OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"]), dict(whole.hydra.runtime.choices)
+
+
 @cache
 def composed(*overrides: str) -> dict:
-    """The config of these overrides, plain; not to be changed."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return OmegaConf.to_container(compose("config", list(overrides)), resolve=True, throw_on_missing=True)
+    """The config of these overrides, plain; not to be changed.
+
+    Hydra takes 0.08 s for a composition: each combination of options is composed once, its keys are set in a copy.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    choices = [override for override in parsed if override.key_or_group in GROUPS]
+    config = deepcopy(chosen(*(override.input_line for override in choices))[0])
+    OmegaConf.set_struct(config, True)
+    ConfigLoaderImpl._apply_overrides_to_config([each for each in parsed if each not in choices], config)
+    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+def names_of(*overrides: str) -> dict:
+    """The options of all groups that these overrides choose."""
+    return chosen(*(each for each in overrides if each.partition("=")[0] in GROUPS))[1]
 
 
 def models(task: str = "supervised") -> list[str]:
