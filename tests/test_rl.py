@@ -440,8 +440,8 @@ def test_a_time_limit_is_bootstrapped_and_an_end_is_not(model, truncates):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["task.clip=null", "task.kl_weight=0.5", "task.kl_goal=0.0001"],
-        ["task.value_clip=0.2", "task.entropy_weight=0.01", "task.max_kl=0.02"],
+        pytest.param(["task.clip=null", "task.kl_weight=0.5", "task.kl_goal=0.0001"], marks=pytest.mark.slow),
+        pytest.param(["task.value_clip=0.2", "task.entropy_weight=0.01", "task.max_kl=0.02"], marks=pytest.mark.slow),
         ["model.shared=true", "model.normalise=true", "task.normalise_rewards=true", "model.activation=relu"],
     ],
 )
