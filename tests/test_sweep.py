@@ -129,8 +129,8 @@ def test_a_fork_is_a_process_of_its_own(what, code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job.py").write_text(JOB)
     log, env = tmp_path / "logs" / "0.log", {"ONLY": "this", "OMP_NUM_THREADS": "2"}
-    forks.prepare()
-    child, deadline = forks.start(["python", "-m", "job", what, "a b"], log, env), time.monotonic() + 60
+    child, deadline = forks.prepare()(["python", "-m", "job", what, "a b"], log, env), time.monotonic() + 60
+    assert isinstance(child, forks.Forked)
     while not (log.exists() and "\n" in log.read_text()) and time.monotonic() < deadline:
         time.sleep(0.01)
     if what in ("terminate", "kill"):
@@ -142,6 +142,19 @@ def test_a_fork_is_a_process_of_its_own(what, code, tmp_path, monkeypatch):
     said, *more = log.read_text().splitlines()
     facts = {"arguments": [what, "a b"], "env": env, "folder": str(tmp_path), "input": "", "leads": True, "threads": 2}
     assert json.loads(said) == facts and more[-1:] == ["RuntimeError: a bug"] * (what == "raise")
+
+
+def test_jobs_start_where_there_can_be_no_forks(tmp_path, monkeypatch):
+    """For its socket multiprocessing needs room, and a short path: a sweep needs neither."""
+
+    def refuse(*args):
+        raise OSError("AF_UNIX path too long")
+
+    monkeypatch.setattr(forks.multiprocessing.forkserver, "connect_to_new_process", refuse)
+    child = forks.prepare()([sys.executable, "-m", "platform"], tmp_path / "logs" / "0.log", dict(os.environ))
+    assert isinstance(child, forks.process.Session) and child.wait(60) == 0 and (tmp_path / "logs" / "0.log").read_text()
+    monkeypatch.setattr(forks.multiprocessing.forkserver, "ensure_running", refuse)
+    assert forks.prepare() is forks.process.start
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

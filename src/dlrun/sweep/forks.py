@@ -11,6 +11,7 @@ import runpy
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from dlrun.sweep import process
@@ -19,14 +20,18 @@ IMPORTED = [  # by that process: what every job needs
     "dlrun.nursery", "dlrun.session", "dlrun.tasks.supervised", "dlrun.cli", "torch.utils.tensorboard",
     "matplotlib.backends.backend_agg", "matplotlib.figure",
 ]  # fmt: skip
-IS_SAFE = sys.platform == "linux"  # macOS has libraries that no fork survives, Windows has no forks
 
 
-def prepare() -> None:
-    """Begin to import, beside whatever this process does until its first job."""
-    if IS_SAFE:
-        multiprocessing.set_forkserver_preload(IMPORTED)
+def prepare() -> Callable[[list[str], Path, dict[str, str]], object]:
+    """Begin to import, beside whatever this process does until its first job. Gives what starts a job."""
+    if sys.platform != "linux":  # macOS has libraries that no fork survives, Windows has no forks
+        return process.start
+    multiprocessing.set_forkserver_preload(IMPORTED)
+    try:
         multiprocessing.forkserver.ensure_running()
+    except OSError:  # there is no room for its socket, or the path to it (TMPDIR) is too long for one
+        return process.start
+    return start
 
 
 class Forked:
@@ -61,11 +66,12 @@ class Forked:
 
 
 def start(command: list[str], log: Path, env: dict[str, str]) -> Forked | process.Session:
-    """As process.start, by a fork where that is safe. To be called after `prepare`."""
-    if not IS_SAFE:
-        return process.start(command, log, env)
+    """As process.start, by a fork; where that fails, without."""
     log.parent.mkdir(exist_ok=True)
-    return Forked(command, log, env)
+    try:
+        return Forked(command, log, env)
+    except (EOFError, OSError):
+        return process.start(command, log, env)
 
 
 def _job(command: list[str], log: Path, env: dict[str, str], folder: str) -> None:

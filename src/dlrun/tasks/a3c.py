@@ -133,20 +133,28 @@ class Crew:
     """The worker processes. They end when their pipes close: with this, at the exit, or when the main process ends."""
 
     def __init__(self, workers: int, *args: object) -> None:
+        self.pipes: list[Connection] = []
+        Finalize(self, close, args=(self.pipes,), exitpriority=10)  # before the exit waits for them
+        try:
+            self._start(workers, args)
+        except EOFError:
+            raise lost() from None
+        except OSError as error:
+            raise WorkerError(
+                f"A3C's worker processes could not start: {error}\n"
+                "  expected room for temporary files, and a short path to them, as in TMPDIR=/tmp dl-run model=a3c"
+            ) from None
+
+    def _start(self, workers: int, args: tuple) -> None:
         # a fork of this process would take its threads' locks along; of one that has only imported, none are held
         how = "forkserver" if "forkserver" in torch.multiprocessing.get_all_start_methods() else "spawn"
         context = torch.multiprocessing.get_context(how)
         context.set_forkserver_preload(["dlrun.nursery", __name__])
-        self.pipes: list[Connection] = []
         for _ in range(workers):
             mine, theirs = context.Pipe()
-            try:
-                context.Process(target=work, args=(theirs,), daemon=True).start()
-            except (EOFError, OSError):
-                raise lost() from None
-            theirs.close()
             self.pipes.append(mine)
-        Finalize(self, close, args=(self.pipes,), exitpriority=10)  # before the exit waits for them
+            context.Process(target=work, args=(theirs,), daemon=True).start()
+            theirs.close()
         for pipe in self.pipes:
             with suppress(ConnectionError):  # of one that died: it is missed when it should report
                 pipe.send(args)  # a start hands 256 open files over at most, and each tensor is one

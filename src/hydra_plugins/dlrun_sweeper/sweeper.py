@@ -67,8 +67,7 @@ class JobSweeper(Sweeper):
         base = self.compositions(axes, isinstance(settings, Search))
         launcher = OmegaConf.to_container(self.config.hydra.launcher, resolve=True)
         is_here = launcher["_target_"] == "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-        if is_here:
-            forks.prepare()
+        start = forks.prepare() if is_here else None
         slots = Slots.of(settings, str(self.config.trainer.device)) if is_here else Slots(settings.jobs, None, [])
         joins_study = settings.join and not os.path.isdir(settings.join)  # what a URL was made into
         if isinstance(settings, Search):
@@ -95,7 +94,7 @@ class JobSweeper(Sweeper):
             screen.say(f"{how}sweep of {state.facts['total']} jobs in {state.folder}")
             timeout = 60 * settings.job_timeout if settings.job_timeout else float("inf")
             stays = not settings.join
-            launch = forks.start if is_here else Cluster(launcher, state.folder).start
+            launch = start or Cluster(launcher, state.folder).start
             runner = Runner(state, plan, slots, timeout, partial(self.command, state), screen, stays, launch)
             stopped = runner.run()
         screen.say(closing(state, stopped))
