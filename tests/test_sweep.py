@@ -151,8 +151,9 @@ def test_jobs_start_where_there_can_be_no_forks(tmp_path, monkeypatch):
         raise OSError("AF_UNIX path too long")
 
     monkeypatch.setattr(forks.multiprocessing.forkserver, "connect_to_new_process", refuse)
-    child = forks.prepare()([sys.executable, "-m", "platform"], tmp_path / "logs" / "0.log", dict(os.environ))
-    assert isinstance(child, forks.process.Session) and child.wait(60) == 0 and (tmp_path / "logs" / "0.log").read_text()
+    log = tmp_path / "logs" / "0.log"
+    child = forks.prepare()([sys.executable, "-m", "platform"], log, dict(os.environ))
+    assert isinstance(child, forks.process.Session) and child.wait(60) == 0 and log.read_text()
     monkeypatch.setattr(forks.multiprocessing.forkserver, "ensure_running", refuse)
     assert forks.prepare() is forks.process.start
 
