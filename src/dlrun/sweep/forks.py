@@ -93,7 +93,8 @@ def _job(command: list[str], log: Path, env: dict[str, str], folder: str) -> Non
     sys.argv = list(command)
     import torch
 
-    if threads := env.get("OMP_NUM_THREADS", "").partition(",")[0]:
+    threads = env.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if threads.isdecimal() and int(threads):
         torch.set_num_threads(int(threads))  # the variable was read when torch was imported
     try:
         runpy.run_module(command[0], run_name="__main__", alter_sys=True)
