@@ -21,9 +21,11 @@ import runs
 import torch
 from runs import SMALL, compose, rows, same, state, train
 from torch import nn
+from toys import section
 
 import dlrun.folders
 from dlrun import checkpoint, schedules
+from dlrun.build import build
 from dlrun.checkpoint import Checkpoints, load, save, snapshot
 from dlrun.clock import Clock
 from dlrun.console import number
@@ -418,6 +420,24 @@ def test_skipping_leaves_out_the_step_and_counts_it():
     update.skipped = 0
     assert same(snapshot({"net": net.state_dict(), "update": update.state_dict()}), before)
     assert update.step(net(x).sum(), clock) and all_finite(net.state_dict())
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
+def test_in_half_precision_a_step_whose_gradients_overflow_is_as_if_it_had_not_been(name):
+    """The very first one too, as it mostly is: torch's fused SGD then goes on from memory that nobody has written."""
+    ends = []
+    for losses in ([1e36, 1.0, 2.0], [1.0, 2.0]):  # times 65,536 the first is more than a float holds
+        net = nn.Linear(2, 1, bias=False)
+        nn.init.ones_(net.weight)
+        update = update_of(net, optimizer=build(section("optimizer", name)), precision="fp16")
+        try:
+            torch.use_deterministic_algorithms(True)  # unwritten memory is not a number then
+            for factor in losses:
+                update.step(factor * net(torch.tensor([[1.0, 3.0]])).sum(), Clock(0, 1, 9))
+        finally:
+            torch.use_deterministic_algorithms(False)
+        ends.append(net.weight)
+    assert torch.equal(*ends) and torch.isfinite(ends[0]).all() and not torch.equal(ends[0], torch.ones(1, 2))
 
 
 def test_a_run_that_diverges_keeps_its_last_good_checkpoint(config, tmp_path):

@@ -6,13 +6,14 @@ from math import sqrt
 
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from torch import nn
 from toys import options, takes
 
 from dlrun.build import CONFIGS, of_runner
 from dlrun.errors import UserError
-from dlrun.models.layers import SameConv2d, activation, initialise, norm, same_max_pool, same_padding
+from dlrun.models.layers import SameConv2d, activation, initialise, norm, same_max_pool, same_padding, window_means
 from dlrun.models.lenet import lenet
 from dlrun.models.linear import linear
 from dlrun.models.mlp import mlp
@@ -388,6 +389,17 @@ def targets(node):
         yield from [node] if "_target_" in node else []
         for value in node.values():
             yield from targets(value)
+
+
+@pytest.mark.parametrize(("size", "count"), [(14, 4), (7, 7), (5, 6), (1, 3), (12, 4)])
+def test_means_of_windows_are_adaptive_pooling(size, count):
+    """Which a GPU that has to be exact pools with: the same values, the same gradients."""
+    x = torch.randn(2, 3, size, size + 1, dtype=torch.float64, requires_grad=True)
+    pooled = window_means(window_means(x, count, -2), count, -1)
+    expected = F.adaptive_avg_pool2d(x, count)
+    torch.testing.assert_close(pooled, expected)
+    weights = torch.randn_like(pooled)
+    torch.testing.assert_close(*(torch.autograd.grad((out * weights).sum(), x) for out in (pooled, expected)))
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)

@@ -66,6 +66,10 @@ class Update:
             group["lr"] = lr
         self.factor, self.skipped, self.last_loss = 1.0, 0, float("nan")
         self.scaler = torch.amp.GradScaler(self.params[0].device.type) if precision == "fp16" else None
+        if self.scaler and isinstance(self.optimizer, torch.optim.SGD):
+            # torch's fused SGD takes unwritten memory for momentum where the first step overflowed: the scaler leaves
+            # such steps out itself
+            self.optimizer._step_supports_amp_scaling = False
         self.decay, self.average = ema, deepcopy(net).requires_grad_(False).eval() if ema else None
         self.watch = LossWatch(self.params[0].device)
         self.kept = (kept or KeptBuffers(net)) if on_nan == "skip" else None

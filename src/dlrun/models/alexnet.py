@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import nn
 
-from dlrun.models.layers import check_size, initialise
+from dlrun.models.layers import AdaptiveAvgPool2d, check_size, initialise
 from dlrun.spec import Image
 from dlrun.types import Count, Init, Rate
 
@@ -50,7 +50,7 @@ def alexnet(
     dense.append(nn.Linear(features, spec.outputs))
     parts = OrderedDict(
         features=nn.Sequential(*layers),  # (B, 256, 6, 6) for 224x224
-        avgpool=nn.AdaptiveAvgPool2d(grid),
+        avgpool=AdaptiveAvgPool2d(grid),
         flatten=nn.Flatten(),
         classifier=nn.Sequential(*dense),  # (B, outputs)
     )

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dlrun.models.layers import check_positions, check_size, initialise
+from dlrun.models.layers import AdaptiveAvgPool2d, check_positions, check_size, initialise
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image
 from dlrun.types import Count, Init, NonNegative, Norm, Rate
@@ -133,7 +133,7 @@ def _head(features: int, width: int, norm: str, outputs: int) -> nn.Sequential:
     channels, units = (_scaled(count, width) for count in HEAD[:2])
     return nn.Sequential(
         OrderedDict(
-            avgpool=nn.AdaptiveAvgPool2d(4),  # (B, 512 or 528, 4, 4)
+            avgpool=AdaptiveAvgPool2d(4),  # (B, 512 or 528, 4, 4)
             conv=_conv(features, channels, 1, norm),
             flatten=nn.Flatten(),  # (B, 2048)
             fc1=nn.Linear(16 * channels, units),

@@ -9,6 +9,7 @@ Deviations: batch normalisation and leaky ReLU take torch's defaults (momentum 0
 from collections import OrderedDict
 from math import inf, sqrt
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,6 +28,27 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  
 INSTANCE_NORMS = (None, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 NORMS = ("none", "batch", "layer", "instance", "group")
 INITS = ("torch", "keras", "kaiming", "xavier", "orthogonal", "zeros")
+
+
+class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
+    """torch's, with the same gradient every time where that is asked for: torch's own refuses to have one on CUDA.
+
+    (B, C, H, W) -> (B, C, *output_size).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda and torch.are_deterministic_algorithms_enabled():
+            return window_means(window_means(x, self.output_size, -2), self.output_size, -1)
+        return super().forward(x)
+
+
+def window_means(x: Tensor, count: int, axis: int) -> Tensor:
+    """The means of `count` windows that cover an axis, as adaptive pooling lays them: the i-th of n places from
+    floor(i n / count) to ceil((i + 1) n / count).
+    """
+    size = x.shape[axis]
+    windows = [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+    return torch.stack([x.narrow(axis, first, end - first).mean(axis) for first, end in windows], axis)
 
 
 def activation(name: str) -> nn.Module:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from torch import nn
 
-from dlrun.models.layers import check_size, initialise
+from dlrun.models.layers import AdaptiveAvgPool2d, check_size, initialise
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image
 from dlrun.types import Count, Init, Norm, Rate
@@ -73,7 +73,7 @@ def vgg_imagenet(
     dense.append(nn.Linear(features, spec.outputs))
     parts = OrderedDict(
         features=nn.Sequential(*blocks(channels, depth, width, norm, ceil_mode=False)),  # (B, 512, 7, 7) for 224x224
-        avgpool=nn.AdaptiveAvgPool2d(7),
+        avgpool=AdaptiveAvgPool2d(7),
         flatten=nn.Flatten(),
         classifier=nn.Sequential(*dense),  # (B, outputs)
     )

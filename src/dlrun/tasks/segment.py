@@ -87,9 +87,13 @@ class Segment(Task):
         return metrics if self.update.step(loss, clock) else {}
 
     def _loss(self, out: Tensor, y: Tensor) -> Tensor:
-        """Summed over the counted pixels: a mean over none is not a number."""
+        """Summed over the counted pixels: a mean over none is not a number.
+
+        torch's own sum over pixels is a little other each time on CUDA, and refused under trainer.deterministic=true.
+        """
         smoothing = self.smoothing
-        return F.cross_entropy(out, y, ignore_index=self.ignore, label_smoothing=smoothing, reduction="sum")
+        losses = F.cross_entropy(out, y, ignore_index=self.ignore, label_smoothing=smoothing, reduction="none")
+        return losses.sum()
 
     @torch.no_grad()
     def evaluate(self, data: object, split: str) -> dict[str, float]:
