@@ -19,6 +19,7 @@ from dlrun.models.linear import linear
 from dlrun.models.mlp import mlp
 from dlrun.models.resnet import resnet
 from dlrun.models.vgg import CONVOLUTIONS, vgg
+from dlrun.place import place
 from dlrun.spec import Image, Table
 
 MNIST = Image((1, 28, 28), classes=10)
@@ -389,6 +390,17 @@ def targets(node):
         yield from [node] if "_target_" in node else []
         for value in node.values():
             yield from targets(value)
+
+
+@pytest.mark.parametrize(
+    ("width", "form", "channels_last"), [(8, "cifar", False), (16, "cifar", True), (8, "book", False)]
+)
+def test_layers_that_would_write_past_their_memory_on_a_cpu_are_laid_out_otherwise(width, form, channels_last):
+    """Strided 1x1 convolutions of few channels, which 112x112 pictures bring to crash."""
+    net = resnet(CIFAR, **RESNET | dict(width=width))
+    assert place(net, torch.device("cpu"), "fp32", False).channels_last == channels_last
+    first = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
+    assert first.weight.is_contiguous(memory_format=torch.channels_last) == channels_last
 
 
 @pytest.mark.parametrize(("size", "count"), [(14, 4), (7, 7), (5, 6), (1, 3), (12, 4)])
