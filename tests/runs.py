@@ -81,8 +81,14 @@ def train(
     return session.start(folder, resumed)[0]
 
 
+def begin() -> None:
+    """A fork whose parent may have begun as that of others, by A3C, and have blocked the signal."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+
 def child(folder: Path, config: tuple[dict, dict], **keys: object) -> None:
     """`train` in a process of its own, which says nothing."""
+    begin()
     sys.stdout = open(os.devnull, "w")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -97,6 +103,7 @@ def dl_run(log: Path, *arguments: str, slow: float = 0.0, **env: object) -> mult
 
 
 def _command(arguments: tuple[str, ...], log: Path, slow: float, env: dict) -> None:
+    begin()
     os.environ.update({key: str(value) for key, value in env.items()})
     sys.argv, sys.stdout = ["dl-run", *arguments], open(log, "a", buffering=1)
     sys.stderr = sys.stdout

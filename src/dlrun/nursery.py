@@ -1,10 +1,11 @@
 """Only to be imported, and first, by a process that others are forks of: multiprocessing's forkserver.
 
-A signal to a whole group, as schedulers send it, reaches the others by themselves; that process tells how they end.
+A signal to a whole group, as schedulers send it, reaches the others by themselves; that process tells how they end. It
+blocks the signal instead of ignoring it: one that reaches a fork before the fork is ready for it waits there.
 """
 
 import signal
 import sys
 
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 sys.path[:] = [path for path in sys.path if path]  # what it imports is not to be what lies in the user's folder
