@@ -19,9 +19,11 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 # processes that start in no time, because one that has imported everything is their parent
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["dlrun.session", "torch.utils.tensorboard", "hydra.main", "runs"])
+DEVICE = os.environ.get("DL_RUN_TEST_DEVICE", "cpu")  # or cuda, where there is one
 SMALL = [  # a run of 2 epochs of 4 steps, the last of them with a smaller batch
     "data=mnist", "data.source.download=false", "data.val_fraction=0.2", "data.batch_size=16", "trainer.epochs=2",
-    "trainer.device=cpu", "trainer.log_every=3", "trainer.checkpoint_gap=0", "model.hidden=[16]",
+    f"trainer.device={DEVICE}", f"trainer.deterministic={str(DEVICE != 'cpu').lower()}",
+    "trainer.log_every=3", "trainer.checkpoint_gap=0", "model.hidden=[16]",
 ]  # fmt: skip
 
 

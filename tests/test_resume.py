@@ -120,8 +120,9 @@ def test_a_run_keeps_its_number_of_threads(config, tmp_path, monkeypatch, capsys
     ("model", "precision"),
     [
         pytest.param(model, precision, marks=[] if model in kept else pytest.mark.slow)
-        for precision, kept in (("fp32", set(MODELS) - set(DEEP)), ("bf16", HALF))
+        for precision, kept in (("fp32", set(MODELS) - set(DEEP)), ("bf16", HALF), ("fp16", HALF))
         for model in MODELS
+        if precision != "fp16" or runs.DEVICE == "cuda"
     ],
 )
 def test_every_model_resumes_to_the_bit(model, precision, data_dir, tmp_path):

@@ -1,0 +1,24 @@
+"""What is for CUDA only runs on machines without a GPU, too: on a pretended one (pretended_gpu.py)."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this build of torch has CUDA itself")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler is here")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_every_model_trains_on_a_pretended_gpu_and_resumes_to_the_bit(precision):
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "pretended_gpu", "-m", "slow or not slow"]
+    env = {**os.environ, "PYTHONPATH": str(HERE), "DL_RUN_TEST_DEVICE": "cuda"}
+    tests = [str(HERE / "test_resume.py"), "-k", f"every_model and {precision}"]
+    done = subprocess.run([*command, *tests], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
