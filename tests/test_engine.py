@@ -429,14 +429,17 @@ def test_in_half_precision_a_step_whose_gradients_overflow_is_as_if_it_had_not_b
     for losses in ([1e36, 1.0, 2.0], [1.0, 2.0]):  # times 65,536 the first is more than a float holds
         net = nn.Linear(2, 1, bias=False)
         nn.init.ones_(net.weight)
-        update = update_of(net, optimizer=build(section("optimizer", name)), precision="fp16")
+        update = update_of(net, optimizer=build(section("optimizer", name)), precision="fp16", clip=(None, None, 9.0))
+        norms = []
         try:
             torch.use_deterministic_algorithms(True)  # unwritten memory is not a number then
             for factor in losses:
                 update.step(factor * net(torch.tensor([[1.0, 3.0]])).sum(), Clock(0, 1, 9))
+                norms += [update.grad_norm.item()] if update.grad_norm is not None else []
         finally:
             torch.use_deterministic_algorithms(False)
         ends.append(net.weight)
+        assert norms == pytest.approx([sqrt(10), 2 * sqrt(10)])
     assert torch.equal(*ends) and torch.isfinite(ends[0]).all() and not torch.equal(ends[0], torch.ones(1, 2))
 
 

@@ -130,6 +130,8 @@ class Update:
             self.scaler.unscale_(self.optimizer)
         if self.clips:
             self.grad_norm = clip_gradients(self.params, *self.clip)
+            if self.scaler and self.grad_norm is not None and not isfinite(self.grad_norm.item()):
+                self.grad_norm = None  # of a step that the scaler leaves out
         if self.scaler:
             self.scaler.step(self.optimizer)
             self.scaler.update()
