@@ -99,8 +99,8 @@ def _at(x: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor
 def _boxes(x: Tensor, centre: Tensor, sides: Tensor) -> Tensor:
     """A mask (B, 1, H, W) of boxes; centre (B, 2) in [0, 1), sides (B, 2) in pixels; cut off at the borders."""
     height, width = x.shape[2:]
-    scale = torch.tensor((height, width), device=x.device)
-    low = (centre * scale - sides / 2).round()[:, :, None]  # (B, 2, 1)
+    places = torch.stack((centre[:, 0] * height, centre[:, 1] * width), 1)  # a tensor of both would make a GPU wait
+    low = (places - sides / 2).round()[:, :, None]  # (B, 2, 1)
     high = low + sides.round()[:, :, None]
     rows, columns = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
     inside_y = (rows >= low[:, 0]) & (rows < high[:, 0])  # (B, H)
