@@ -84,8 +84,8 @@ def train(
 
 
 def begin() -> None:
-    """A fork whose parent may have begun as that of others, by A3C, and have blocked the signal."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    """A fork whose parent may have begun as that of others, by A3C, and have blocked the signals."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])
 
 
 def child(folder: Path, config: tuple[dict, dict], **keys: object) -> None:

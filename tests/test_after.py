@@ -167,6 +167,15 @@ def test_evaluate_says_by_its_exit_code_what_is_not_the_runs_own(dl_runs, tmp_pa
     assert "to the last digit" in dl_runs("evaluate", folder)[1]
 
 
+def test_a_run_in_fp16_is_evaluated_where_there_is_no_gpu(dl_runs, tmp_path):
+    folder = trained(tmp_path / "run", ["data=digits", "model.hidden=[4]"])
+    config, summary = folder / ".hydra" / "config.yaml", folder / "summary.json"
+    config.write_text(config.read_text().replace("precision: auto", "precision: fp16"))
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | {"precision": "fp16"}))
+    code, out, err = dl_runs("evaluate", folder)
+    assert code == 0 and "in fp32 on cpu, the run was in fp16: it rounds otherwise\n" in out, out + err
+
+
 def test_evaluate_of_the_last_weights(dl_runs, tmp_path):
     """trainer.test=last, with averaged weights: the run was judged by those."""
     keys = ["data=digits", "model.hidden=[16]", "trainer.test=last", "trainer.ema=0.9", "trainer.epochs=3"]

@@ -426,7 +426,7 @@ def test_skipping_leaves_out_the_step_and_counts_it():
 def test_in_half_precision_a_step_whose_gradients_overflow_is_as_if_it_had_not_been(name):
     """The very first one too, as it mostly is: torch's fused SGD then goes on from memory that nobody has written."""
     ends = []
-    for losses in ([1e36, 1.0, 2.0], [1.0, 2.0]):  # times 65,536 the first is more than a float holds
+    for losses in ([1e36, 1.0, 1e36, 2.0], [1.0, 2.0]):  # times 65,536 the first is more than a float holds
         net = nn.Linear(2, 1, bias=False)
         nn.init.ones_(net.weight)
         update = update_of(net, optimizer=build(section("optimizer", name)), precision="fp16", clip=(None, None, 9.0))

@@ -144,16 +144,17 @@ def test_a_fork_is_a_process_of_its_own(what, code, tmp_path, monkeypatch):
     assert json.loads(said) == facts and more[-1:] == ["RuntimeError: a bug"] * (what == "raise")
 
 
-def test_no_signal_is_lost_on_a_job_that_has_only_just_begun(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_no_signal_is_lost_on_a_job_that_has_only_just_begun(tmp_path, number):
     start, deadline = forks.prepare(), time.monotonic() + 60
     jobs = []
     for i in range(8):
         command = ["python", "-m", "timeit", "-n1", "-r1", "import time; time.sleep(99)"]
         jobs.append(start(command, tmp_path / "logs" / f"{i}.log", dict(os.environ)))
-        jobs[i].terminate()
+        jobs[i].send_signal(number)
     while any(job.poll() is None for job in jobs) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert [job.poll() for job in jobs] == [-signal.SIGTERM] * 8
+    assert [job.poll() for job in jobs] == [-number] * 8
 
 
 def test_jobs_start_where_there_can_be_no_forks(tmp_path, monkeypatch):

@@ -58,7 +58,8 @@ def assemble(config: dict, fitted: dict | None = None) -> Parts:
     loaded = start_from(net, data.spec.outputs, config) if fitted is None else ""
     if trainer.sync_norm and world.size > 1:
         net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
-    here = place(net, device, trainer.precision, trainer.compile, world)
+    is_elsewhere = fitted is not None and trainer.precision == "fp16" and device.type == "cpu"  # and does not learn
+    here = place(net, device, "auto" if is_elsewhere else trainer.precision, trainer.compile, world)
     if fitted is not None:
         data.restore(fitted, device, here.channels_last)
     update = partial(

@@ -1,11 +1,12 @@
 """Only to be imported, and first, by a process that others are forks of: multiprocessing's forkserver.
 
-A signal to a whole group, as schedulers send it, reaches the others by themselves; that process tells how they end. It
-blocks the signal instead of ignoring it: one that reaches a fork before the fork is ready for it waits there.
+A signal to a whole group, as schedulers and terminals send it, reaches the others by themselves; that process tells how
+they end. It blocks the signals instead of ignoring them: one that reaches a fork before the fork is ready for it waits
+there, and every fork, of whosever making, has to unblock them.
 """
 
 import signal
 import sys
 
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
 sys.path[:] = [path for path in sys.path if path]  # what it imports is not to be what lies in the user's folder

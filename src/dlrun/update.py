@@ -66,10 +66,6 @@ class Update:
             group["lr"] = lr
         self.factor, self.skipped, self.last_loss = 1.0, 0, float("nan")
         self.scaler = torch.amp.GradScaler(self.params[0].device.type) if precision == "fp16" else None
-        if self.scaler and isinstance(self.optimizer, torch.optim.SGD):
-            # torch's fused SGD takes unwritten memory for momentum where the first step overflowed: the scaler leaves
-            # such steps out itself
-            self.optimizer._step_supports_amp_scaling = False
         self.decay, self.average = ema, deepcopy(net).requires_grad_(False).eval() if ema else None
         self.watch = LossWatch(self.params[0].device)
         self.kept = (kept or KeptBuffers(net)) if on_nan == "skip" else None
@@ -133,6 +129,10 @@ class Update:
             if self.scaler and self.grad_norm is not None and not isfinite(self.grad_norm.item()):
                 self.grad_norm = None  # of a step that the scaler leaves out
         if self.scaler:
+            if isinstance(self.optimizer, torch.optim.SGD):
+                # torch's fused step goes on from unwritten memory where the first one overflowed: until momentum is
+                # there the scaler looks, and waits for the device, before it takes a step
+                self.optimizer._step_supports_amp_scaling = self._has_momentum()
             self.scaler.step(self.optimizer)
             self.scaler.update()
         else:
@@ -140,6 +140,12 @@ class Update:
                 self.take_step()
         if self.average is not None:
             self._average()
+
+    def _has_momentum(self) -> bool:
+        """Whether SGD has it of all weights that learn now, or needs none."""
+        learning = (p for p in self.params if p.grad is not None)
+        state = self.optimizer.state
+        return not self.optimizer.defaults["momentum"] or all("momentum_buffer" in state.get(p, ()) for p in learning)
 
     @torch.no_grad()
     def _average(self) -> None:

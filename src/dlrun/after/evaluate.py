@@ -46,6 +46,8 @@ def evaluate(
         run = Finished(folder, {"trainer.device": device} if device else {})
         data, notes = (run.load_data(), []) if other is None else _other(run, other["data"])
         found = run.task.evaluate(data, split)
+    if (before := run.summary.get("precision", run.place.precision)) != run.place.precision:
+        notes.append(f"in {run.place.precision} on {run.place.device}, the run was in {before}: it rounds otherwise")
     said, own = None, {}
     if split == "test" and other is None:
         tested = run.summary["test"] if isinstance(run.summary.get("test"), dict) else {}

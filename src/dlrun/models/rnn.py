@@ -36,15 +36,16 @@ class Recurrent(nn.Module):
         return self.embedding.report()
 
     def forward(self, tokens: Tensor) -> Tensor:
-        lengths = None
+        lengths = read = None
         if self.mask_padding and not tokens.is_meta:
             tokens, lengths = align(tokens)
+            read = lengths.cpu() if self.is_fused else lengths  # once for all layers: a GPU is waited for
         x = self.embedding(tokens)  # (B, T, C)
         for i, layer in enumerate(self.layers):
             x = self.between(x) if i else x
             if self.at_inputs.p:
                 x = x * self.at_inputs(torch.ones_like(x[:, :1]))  # one mask for all times
-            x = self._run(layer, x, lengths)  # (B, T, H)
+            x = self._run(layer, x, read)  # (B, T, H)
         return self.output(self._summary(x, lengths))  # (B, outputs)
 
     def _run(self, layer: nn.RNNBase, x: Tensor, lengths: Tensor | None) -> Tensor:
@@ -52,7 +53,7 @@ class Recurrent(nn.Module):
             return unroll(layer, x, lengths)
         if lengths is None:
             return layer(x)[0]
-        packed = nn.utils.rnn.pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         return nn.utils.rnn.pad_packed_sequence(layer(packed)[0], batch_first=True, total_length=x.shape[1])[0]
 
     def _summary(self, x: Tensor, lengths: Tensor | None) -> Tensor:

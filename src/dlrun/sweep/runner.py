@@ -142,9 +142,13 @@ class Runner:
         self.received.append(number)
         for one in self.running:
             if one.child.poll() is None:
-                one.asked = one.asked or "stopped"
-                one.deadline = min(one.deadline, time.monotonic() + process.GRACE)
-                one.child.send_signal(number) if len(self.received) == 1 else one.child.kill()
+                self._end(one)
+
+    def _end(self, one: Running) -> None:
+        """It is to save and end; at the second signal, at once."""
+        one.asked = one.asked or "stopped"
+        one.deadline = min(one.deadline, time.monotonic() + process.GRACE)
+        one.child.send_signal(self.received[0]) if len(self.received) == 1 else one.child.kill()
 
     def others(self) -> list[Job]:
         """The jobs that other processes run."""
@@ -188,7 +192,7 @@ class Runner:
         child = self.launch(self.command(job, goes_on), log, self.slots.env(slot, goes_on))
         self.running.append(Running(job, slot, child, size))
         if self.received:  # while the process was being made
-            child.send_signal(self.received[0])
+            self._end(self.running[-1])
         job.status, job.worker, job.pid, job.attempt = "running", self.state.worker, child.pid, child.attempt
         job.born = process.born(child.pid) if child.pid else None
         self.had.add(job.number)
