@@ -72,7 +72,7 @@ def choose_device(name: str) -> torch.device:
 def place(net: nn.Module, device: torch.device, precision: str, compiled: bool, world: World = ALONE) -> Place:
     """Moves the net to the device, chooses layout and precision, has it compiled when asked. Changes `net` in place."""
     convolutional = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in net.modules())
-    channels_last = convolutional and device.type != "mps" and not (device.type == "cpu" and _is_overrun(net))
+    channels_last = convolutional and device.type != "mps" and not (device.type == "cpu" and _would_overrun(net))
     net.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
     chosen, why = (precision, "asked for") if precision != "auto" else _choose_precision(net, device, convolutional)
     if precision == "fp16" and device.type == "cpu":
@@ -84,7 +84,7 @@ def place(net: nn.Module, device: torch.device, precision: str, compiled: bool, 
     return Place(device, chosen, channels_last, why, world)
 
 
-def _is_overrun(net: nn.Module) -> bool:
+def _would_overrun(net: nn.Module) -> bool:
     """Whether oneDNN would write past its memory: it does in the weights' gradient of 1x1 convolutions with a stride,
     channels last, of fewer channels than a vector holds (uxlfoundation/oneDNN issue 6035; torch 2.11 and 2.13).
     """
