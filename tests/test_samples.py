@@ -190,10 +190,8 @@ class Steep(torch.nn.Module):
 # Memory
 
 
-@pytest.mark.parametrize(
-    "model",
-    [pytest.param("wgan_gp model.width=4 task.turns=2", marks=pytest.mark.slow), "vae model.hidden=[16]"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["wgan_gp model.width=4 task.turns=2", "vae model.hidden=[16]"])
 def test_memory_does_not_grow_from_epoch_to_epoch(model, data_dir, tmp_path, monkeypatch):
     import gc
 

@@ -281,7 +281,7 @@ def test_a_goal_that_only_the_sweep_knows(tmp_path):
 
 def test_a_goal_that_nobody_measures(tmp_path):
     """Only the first job can say: the sweep ends there, and its job with it."""
-    process = start(tmp_path / "a", 4, 1, goal="val/f1", seconds=1.0, sampler="random")
+    process = start(tmp_path / "a", 4, 1, goal="val/f1", seconds=0.3, sampler="random")
     assert process.wait(timeout=300) == 1 and not left_running(tmp_path / "a")
     said = (tmp_path / "a.log").read_text()
     assert "sweep.goal=val/f1 is not measured here; did you mean 'val/loss'?\n  expected one of: val/loss\n" in said
@@ -316,7 +316,7 @@ def test_the_hopeless_are_told_by_their_epochs(tmp_path, pruner):
 
 
 def test_hopeless_jobs_are_stopped_with_a_checkpoint(tmp_path):
-    keys = {"epochs": 16, "seconds": 0.15, "sampler": "qmc", "pruner": "asha", "reduction": 2}
+    keys = {"epochs": 16, "seconds": 0.08, "sampler": "qmc", "pruner": "asha", "reduction": 2}
     assert start(tmp_path / "a", 6, 3, **keys).wait(timeout=300) == 0
     jobs = results(tmp_path / "a")
     pruned = [job for job in jobs if job[2] == "pruned"]

@@ -171,7 +171,7 @@ def test_jobs_start_where_there_can_be_no_forks(tmp_path, monkeypatch):
     assert forks.prepare() is forks.process.start
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_stops_the_sweep_with_the_current_job_saved(tmp_path, number):
     """It goes to the whole group, as from a terminal and from schedulers: what the jobs are forks of is not to end."""
     process = start(tmp_path, "data=moons", "trainer.epochs=100000", "-m", "model=linear", "seed=0,1")

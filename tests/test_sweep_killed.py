@@ -72,8 +72,11 @@ def rows(run: Path) -> list[dict]:
     return [{k: v for k, v in json.loads(line).items() if not k.startswith("time/")} for line in lines]
 
 
+slow = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
-    ("jobs", "search"), [(1, {}), pytest.param(3, {}, marks=pytest.mark.slow), (1, {"sampler": "tpe"})]
+    ("jobs", "search"), [(1, {}), pytest.param(3, {}, marks=slow), pytest.param(1, {"sampler": "tpe"}, marks=slow)]
 )
 def test_killed_at_random_moments(tmp_path, jobs, search):
     """As many finished jobs as there are to be, each once, with the numbers of a sweep that was never killed."""
@@ -92,7 +95,7 @@ def test_killed_at_random_moments(tmp_path, jobs, search):
 def test_what_a_job_does_is_its_own_result(tmp_path):
     """Refused, an exit(), a bug, a crash, a hang: told at once with the log's last lines, and again at the end."""
     do = {"1": "refuse", "2": "exit", "3": "raise", "4": "abort", "5": "hang", "6": "stubborn"}
-    assert start(tmp_path / "a", 8, 3, do=do, timeout=4.0).wait(timeout=300) == 0
+    assert start(tmp_path / "a", 8, 3, do=do, timeout=3.0).wait(timeout=300) == 0
     words = ["finished", "refused", "failed", "failed", "exit -6", "timeout", "timeout", "finished"]
     assert [job["status"] for job in state(tmp_path / "a")["jobs"]] == words
     assert not left_running(tmp_path / "a"), "what a job has started is ended with it"
@@ -147,10 +150,8 @@ def test_a_hang_does_not_hold_the_sweep(tmp_path):
 @pytest.mark.parametrize(
     ("dies", "search"),
     [
-        (0, {}),
         (1, {"sampler": "random"}),
-        pytest.param(0, {"sampler": "random"}, marks=pytest.mark.slow),
-        pytest.param(1, {}, marks=pytest.mark.slow),
+        *[pytest.param(*one, marks=slow) for one in [(0, {}), (1, {}), (0, {"sampler": "random"})]],
     ],
 )
 def test_several_work_together_and_one_dies(tmp_path, dies, search):
