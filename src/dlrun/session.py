@@ -188,7 +188,8 @@ class Session:
         parameters = sum(p.numel() for p in self.task.net.parameters())
         frozen = sum(p.numel() for p in self.task.net.parameters() if not p.requires_grad)
         about = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(self.task.net, 'about', '')}"
-        threads = f" ({torch.get_num_threads()} threads)" if place.device.type == "cpu" else ""
+        count = torch.get_num_threads()
+        threads = f" ({count} thread{'s' if count > 1 else ''})" if place.device.type == "cpu" else ""
         processes = f"{self.world.size} x " if self.world.size > 1 else ""
         return header(
             dlrun.__version__,
