@@ -160,7 +160,7 @@ def test_a_closed_pipe_is_no_error(tmp_path):
 # --- flags, groups, options, keys -------------------------------------------------------------------------------------
 
 WRONG = {
-    "-x": "unrecognized arguments: -x\n  expected overrides, as in model=lenet, and the flags that dl-run --help",
+    "-x": "unrecognized arguments: -x\n  expected overrides, as in trainer.epochs=3, and the flags that dl-run --help",
     "--cfg nothing": "argument --cfg/-c: invalid choice: 'nothing'",
     "--resolve": "--resolve flag can only be used in conjunction with --cfg",
     "--experimental-rerun config.pickle": "--experimental-rerun loads a pickle, which can run any code",
@@ -182,6 +182,8 @@ WRONG = {
     "trianer.epochs=3": "trianer.epochs=3: there is no key 'trianer.epochs'; did you mean 'trainer.epochs'?",
     "trainer.epochs.foo=3": "trainer.epochs.foo=3: there is no key 'trainer.epochs.foo'",
     "sed=1": "sed=1: there is no key 'sed'; did you mean 'seed'?",
+    "epochs=3": "epochs=3: there is no key 'epochs'; did you mean 'trainer.epochs'?",
+    "lr=0.1": "lr=0.1: there is no key 'lr'; did you mean 'optimizer.lr'?",
     "+foo=1": "nothing reads 'foo'\n    expected one of: data, data_dir, init,",
     "+model.foo=1": "model.foo: mlp has no 'foo'\n    mlp has: activation, dropout, hidden, ",
     "++trainer.foo=1": "trainer.foo: Trainer has no 'foo'\n    Trainer has: checkpoint_every_minutes,",
@@ -467,17 +469,18 @@ def test_resume_of_a_finished_run(refused, finished, changes):
     assert f"dl-run resume={finished} trainer.epochs=<more>" in text
 
 
-LIMITS = [("max_steps", 9, 10), ("max_time", 1e-9, 100), ("patience", 1, 9), ("stop_at", 0.01, 2.0)]
+LIMITS = [("max_steps", 9, 9, 10), ("max_time", 1e-9, 1e-9, 100), ("patience", 1, 1, 9), ("stop_at", 9.0, 8.0, 1e-9)]
 
 
-@pytest.mark.parametrize("key, high, higher", LIMITS)
-def test_resume_needs_the_limit_raised_that_stopped_the_run(key, high, higher, dl_run, refused, tmp_path):
-    argument = f"trainer.{key}="
-    code, _, err = dl_run("run_dir=run", f"{argument}{high}", "trainer.epochs=3", "trainer.min_delta=9")
+@pytest.mark.parametrize("key, high, reached, higher", LIMITS)
+def test_resume_needs_the_limit_raised_that_stopped_the_run(key, high, reached, higher, dl_run, refused, tmp_path):
+    argument, more = f"trainer.{key}=", "less" if key == "stop_at" else "more"
+    keys = ["trainer.epochs=3", "trainer.min_delta=9", "trainer.monitor=val/loss"]
+    code, _, err = dl_run("run_dir=run", f"{argument}{high}", *keys)
     assert code == 0, err
-    for changes in ([], ["trainer.epochs=9"], [f"{argument}{high}"], ["trainer.device=cpu", "trainer.min_delta=8"]):
+    for changes in ([], ["trainer.epochs=9"], [f"{argument}{reached}"], ["trainer.device=cpu", "trainer.min_delta=8"]):
         text = refused("resume=run", *changes, left=["outputs", "run"])
-        assert "is finished, with" in text and f"dl-run resume=run {argument}<more>" in text
+        assert "is finished, with" in text and f"dl-run resume=run {argument}<{more}>" in text
     assert dl_run("resume=run", f"{argument}{higher}", "trainer.epochs=3")[0] == 0
 
 

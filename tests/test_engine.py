@@ -454,15 +454,16 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(config, tmp_path):
     assert state(tmp_path)["clock"]["step"] == 8
 
 
-def test_weights_that_are_not_finite_are_never_saved(session, tmp_path):
-    made = session()
+@pytest.mark.parametrize("histograms", ["false", "true"])
+def test_weights_that_are_not_finite_are_never_saved(histograms, session, tmp_path):
+    made = session(f"trainer.histograms={histograms}")
     learn = made.task.step
 
     def step(batch, clock):
         metrics = learn(batch, clock)
         if clock.step == 5:
             with torch.no_grad():
-                next(made.task.net.parameters())[0] = float("inf")
+                next(made.task.net.parameters())[:] = float("inf")
             made.task.step = lambda batch, clock: {"loss": torch.zeros(())}
         return metrics
 

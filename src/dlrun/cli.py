@@ -155,7 +155,7 @@ def reopened(again: str, overrides: list[str]) -> list[str]:
 
 
 def _refuse_flags(message: str) -> NoReturn:
-    raise UserError(f"{message}\n  expected overrides, as in model=lenet, and the flags that dl-run --help lists")
+    raise UserError(f"{message}\n  expected overrides, as in trainer.epochs=3, and the flags that dl-run --help lists")
 
 
 def job(composed: DictConfig) -> float | None:

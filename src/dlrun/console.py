@@ -61,10 +61,12 @@ def header(version: str, facts: dict[str, str]) -> str:
     return "\n".join([f"dl-run {version}", *(f"  {name:{width}}  {text}" for name, text in facts.items())])
 
 
-def number(value: float | None) -> str:
+def number(value: float | int | None) -> str:
     """Short and readable: four digits that matter; nan and inf as they are (None is what JSON has for them)."""
     if value is None:
         return "nan"
+    if isinstance(value, int):  # a count
+        return f"{value:,}"
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}" if abs(value) < 1000 else f"{value:.0f}"
     return f"{value:.2e}"

@@ -119,5 +119,6 @@ def end_epoch(training: Training, row: dict, pictures: dict) -> None:
     run.log(row, clock.time, pictures)
     if training.trainer.histograms and not training.world.rank:
         for name, weight in task.net.named_parameters():
-            run.tensorboard().add_histogram(name, weight.detach().cpu(), clock.time)
+            if weight.abs().max() < 1e19:  # TensorBoard's bins end at 1e20; what is not finite is in none
+                run.tensorboard().add_histogram(name, weight.detach().cpu(), clock.time)
     run.say(epoch_line(row, training.trainer.epochs, is_best))

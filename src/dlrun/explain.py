@@ -109,11 +109,10 @@ def _unknown_key(key: str, error: Exception, arguments: list[str], config_dir: s
         return f"{given}: there is no key {key!r}\n  dl-run --cfg job shows all keys"
     keys = keys or [*group_names(config_dir), *sorted(VALUES)]
     siblings = [k for k in keys if k.rpartition(".")[0] == parent]
-    near = closest(last, [k.rpartition(".")[2] for k in siblings], 0.6)
-    if near:
+    by_name = {k.rpartition(".")[2]: k for k in reversed(keys) if not k.startswith("hydra")}
+    if near := closest(last, [k.rpartition(".")[2] for k in siblings], 0.6):
         near = f"{parent}.{near}" if parent else near
-    elif siblings and parent:  # the right name, or nearly, in the wrong section
-        by_name = {k.rpartition(".")[2]: k for k in reversed(keys) if not k.startswith("hydra")}
+    elif siblings:  # the right name, or nearly, in the wrong section or in none
         near = by_name.get(closest(last, list(by_name), 0.75))
     else:
         near = closest(key, keys, 0.7)

@@ -184,10 +184,10 @@ class Supervised(Task):
         figures["confusion_matrix"] = confusion_matrix(matrix.numpy(), labels)
         if isinstance(self.spec, Table) and self.spec.features == 2:
             figures["decision_boundary"] = decision_boundary(data, self.predict, labels)
-        correct = (matrix.diag() / matrix.sum(1).clamp(min=1)).tolist()
+        counts = zip(labels, matrix.diag().tolist(), matrix.sum(1).tolist(), strict=True)
         return {
             "figures": figures,
-            "acc_per_class": dict(zip(labels, correct, strict=True)),
+            "acc_per_class": {label: right / all_ if all_ else None for label, right, all_ in counts},
             "confusion_matrix": matrix.tolist(),
         }
 
