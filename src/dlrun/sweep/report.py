@@ -154,9 +154,9 @@ def word(job: Job) -> str:
 def report(jobs: list[Job]) -> str:
     """The table of all jobs, and where seeds differ of their means."""
     names = value_names(jobs)
-    cells = [["job", *names, "seconds", "status"]]
+    cells, width = [["job", *names, "seconds", "status"]], len(str(jobs[-1].number)) if jobs else 0
     for job in jobs:
-        label = f"{job.number}  {' '.join(job.overrides)}"
+        label = f"{job.number:{width}}  {' '.join(job.overrides)}"
         seconds = f"{job.seconds:.1f}" if job.seconds is not None else "-"
         cells.append([label, *(_cell([job.values.get(n)]) for n in names), seconds, word(job)])
     means = [
