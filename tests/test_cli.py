@@ -183,6 +183,7 @@ WRONG = {
     "trainer.epochs.foo=3": "trainer.epochs.foo=3: there is no key 'trainer.epochs.foo'",
     "sed=1": "sed=1: there is no key 'sed'; did you mean 'seed'?",
     "epochs=3": "epochs=3: there is no key 'epochs'; did you mean 'trainer.epochs'?",
+    "data.pieces=4": "data.pieces=4: data has no 'pieces'; did you mean 'task.pieces'?",
     "lr=0.1": "lr=0.1: there is no key 'lr'; did you mean 'optimizer.lr'?",
     "+foo=1": "nothing reads 'foo'\n    expected one of: data, data_dir, init,",
     "+model.foo=1": "model.foo: mlp has no 'foo'\n    mlp has: activation, dropout, hidden, ",

@@ -110,9 +110,11 @@ def _unknown_key(key: str, error: Exception, arguments: list[str], config_dir: s
     keys = keys or [*group_names(config_dir), *sorted(VALUES)]
     siblings = [k for k in keys if k.rpartition(".")[0] == parent]
     by_name = {k.rpartition(".")[2]: k for k in reversed(keys) if not k.startswith("hydra")}
-    if near := closest(last, [k.rpartition(".")[2] for k in siblings], 0.6):
+    if last in by_name:  # in another section
+        near = by_name[last]
+    elif near := closest(last, [k.rpartition(".")[2] for k in siblings], 0.6):
         near = f"{parent}.{near}" if parent else near
-    elif siblings:  # the right name, or nearly, in the wrong section or in none
+    elif siblings:  # nearly, in another section
         near = by_name.get(closest(last, list(by_name), 0.75))
     else:
         near = closest(key, keys, 0.7)
