@@ -30,7 +30,7 @@ class Bar:
 
         clock, frames = self.clock, self.clock.epoch_samples
         self.bar = tqdm(
-            total=frames or clock.steps_per_epoch,
+            total=frames or min(clock.steps_per_epoch, clock.batch + clock.total_steps - clock.step),
             initial=max(0, clock.samples - clock.epoch * frames) if frames else clock.batch,
             desc=f"epoch {clock.epoch + 1}/{clock.epochs}",
             unit="frame" if frames else "batch",
