@@ -799,13 +799,14 @@ def test_numbers_that_are_not_finite_are_null(tmp_path):
 
 def test_numbers_are_shown_as_they_are():
     inf = float("inf")
-    assert [number(v) for v in (None, float("nan"), inf, -inf, 0.5, 0)] == [
+    assert [number(v) for v in (None, float("nan"), inf, -inf, 0.5, 0.0, 2000)] == [
         "nan",
         "nan",
         "inf",
         "-inf",
         "0.5000",
         "0.0000",
+        "2,000",
     ]
 
 
