@@ -24,7 +24,7 @@ def reached(trainer: dict, before: object, done: dict) -> str | None:
 
 
 def _is_as_good(done: dict, score: float | None) -> bool:
-    """Whether the run's best epoch is as good as this score."""
+    """Whether the run's best epoch is as good as this score: what Best.reaches says, which would import torch."""
     best = done.get("best")
     if score is None or not isinstance(best, dict) or "value" not in best:
         return False
