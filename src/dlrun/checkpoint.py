@@ -29,26 +29,26 @@ def save(path: Path, state: dict) -> None:
     """Write to a temporary file, sync, rename: `path` is the old file or the new one, whenever the power goes."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "version": dlrun.__version__, **state}, buffer)
-    content = buffer.getbuffer()
-    content[-2:] = struct.pack("<H", HASH)  # the length of the zip's comment
-    digest = hashlib.sha256(content).hexdigest().encode()
-    temporary = path.with_suffix(".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.write(digest)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise UserError(
-            f"cannot write the checkpoint {path}: {error.strerror}\n"
-            f"  expected {len(content) / 2**20:.1f} MB of room in a folder that can be written to\n"
-            f"  {way_on(path.parent.parent)}"
-        ) from None
+    with buffer.getbuffer() as content:  # not a copy
+        content[-2:] = struct.pack("<H", HASH)  # the length of the zip's comment
+        digest = hashlib.sha256(content).hexdigest().encode()
+        temporary = path.with_suffix(".tmp")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.write(digest)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink()
+            raise UserError(
+                f"cannot write the checkpoint {path}: {error.strerror}\n"
+                f"  expected {len(content) / 2**20:.1f} MB of room in a folder that can be written to\n"
+                f"  {way_on(path.parent.parent)}"
+            ) from None
 
 
 def way_on(folder: Path) -> str:
