@@ -398,7 +398,7 @@ def targets(node):
 def test_layers_that_would_write_past_their_memory_on_a_cpu_are_laid_out_otherwise(width, channels_last):
     """Strided 1x1 convolutions of few channels, which 112x112 pictures bring to crash."""
     net = resnet(CIFAR, **RESNET | dict(width=width))
-    assert place(net, torch.device("cpu"), "fp32", False).channels_last == channels_last
+    assert place(net, torch.device("cpu"), "fp32").channels_last == channels_last
     first = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
     assert first.weight.is_contiguous(memory_format=torch.channels_last) == channels_last
 

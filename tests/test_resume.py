@@ -134,6 +134,24 @@ def test_every_model_resumes_to_the_bit(model, precision, data_dir, tmp_path):
     assert_same(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler is here")
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler about itself
+@pytest.mark.parametrize("model", ["mlp", "resnet18", "gan", "vae", "adversarial_autoencoder"])
+def test_compiled_nets_resume_to_the_bit(model, data_dir, tmp_path):
+    composed = narrow(model, data_dir, "trainer.compile=true")
+    train(tmp_path / "a", composed)
+    assert torch._dynamo.utils.counters["frames"]["ok"] >= 2  # torch says nothing where it leaves a net as it is
+    torch.compiler.reset()
+    train(tmp_path / "b", composed, signals={2: signal.SIGTERM})  # what is compiled next is for the last, smaller batch
+    torch.compiler.reset()
+    train(tmp_path / "b", composed, resumed=True)
+    assert_same(tmp_path / "a", tmp_path / "b")
+    train(tmp_path / "c", narrow(model, data_dir))
+    compiled, plain = rows(tmp_path / "a")[-1], rows(tmp_path / "c")[-1]
+    assert compiled["train/loss"] == pytest.approx(plain["train/loss"], rel=0.05)  # Adam makes much of rounding
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_every_setting_resumes_to_the_bit_twice(case, config, tmp_path):
     composed, nan_at = config(*CASES[case]), (2, 4) if case == "skip" else ()

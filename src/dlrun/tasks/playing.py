@@ -32,6 +32,7 @@ class Playing(Task):
     goal = "return"
     takes = ("episodes",)
     own = ("player",)
+    compiled = ()  # what is played has any length, and code is made for each
 
     def __init__(
         self,
