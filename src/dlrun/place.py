@@ -113,11 +113,10 @@ def _would_overrun(net: nn.Module) -> bool:
 
 def _choose_precision(net: nn.Module, device: torch.device, convolutional: bool) -> tuple[str, str]:
     if device.type == "cuda":
-        return (
-            ("bf16", "this GPU has it")
-            if torch.cuda.is_bf16_supported(including_emulation=False)
-            else ("fp32", "this GPU has no bf16")
-        )
+        if not convolutional:
+            return "fp32", "without convolutions bf16 costs digits and gains nothing"
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ("bf16", "this GPU has it") if has_bf16 else ("fp32", "this GPU has no bf16")
     if device.type != "cpu":
         return "fp32", f"the safe choice on {device.type}"
     has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
