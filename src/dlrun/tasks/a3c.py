@@ -3,8 +3,8 @@
 Source: Mnih et al. 2016, algorithm S3; the book, sections 14.8 and 14.9: a worker pulls the weights, plays `length`
 steps, and pushes its gradients, which one optimizer with shared statistics applies without locks (Hogwild: Recht et al.
 2011). Whose gradients come first is the machine's matter: two runs of one seed differ, and a resumed run is not to the
-bit the one that never stopped. Nothing learned is lost by it; a checkpoint in mid-epoch is of weights that other workers
-may be writing to, as the copies that they pull are.
+bit the one that never stopped. Nothing learned is lost by it; a checkpoint in mid-epoch is of weights that other
+workers may be writing to, as the copies that they pull are.
 Logged: as in tasks/a2c.py.
 """
 

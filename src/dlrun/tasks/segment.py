@@ -61,7 +61,7 @@ class Segment(Task):
 
     def steps(self, data: object) -> int:
         """Batches in an epoch. Raises UserError where one is a single sample and the net cannot learn from one."""
-        if smallest_part(data, self.place.world) == 1 and not learns_from_one(self.net, self.spec):
+        if smallest_part(data, self.place) == 1 and not learns_from_one(self.net, self.spec):
             raise UserError(
                 f"data.batch_size={data.batch_size} leaves one sample alone, of the {data.size('train')} to train on, "
                 "and batch normalisation of maps of one pixel has no statistics of one\n"

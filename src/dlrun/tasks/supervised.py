@@ -18,7 +18,6 @@ from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.losses import make_loss
 from dlrun.types import Count, NonNegative, Positive, Rate
 from dlrun.update import Update
-from dlrun.world import World
 
 
 class Supervised(Task):
@@ -66,7 +65,7 @@ class Supervised(Task):
 
     def steps(self, data: object) -> int:
         """Batches in an epoch. Raises UserError where one is a single sample and the net cannot learn from one."""
-        if smallest_part(data, self.place.world, self.pieces) == 1 and not learns_from_one(self.net, self.spec):
+        if smallest_part(data, self.place, self.pieces) == 1 and not learns_from_one(self.net, self.spec):
             raise UserError(
                 f"data.batch_size={data.batch_size} with task.pieces={self.pieces} leaves one sample alone, of the "
                 f"{data.size('train')} to train on, and batch normalisation has no statistics of one\n"
@@ -201,11 +200,11 @@ def check_spec(spec: Spec) -> None:
         )
 
 
-def smallest_part(data: object, world: World, pieces: int = 1) -> int:
+def smallest_part(data: object, place: Place, pieces: int = 1) -> int:
     """Samples in the smallest part of an epoch's batches that a net sees at once."""
     whole = min(data.batch_size, data.size("train"))
     sizes = (whole, data.size("train") % whole or whole)
-    return min(_last_piece(world.smallest_part(size), pieces) for size in sizes)
+    return min(_last_piece(place.world.smallest_part(size), pieces) for size in sizes)
 
 
 def _last_piece(size: int, pieces: int) -> int:
