@@ -33,7 +33,8 @@ MAY = {
     "dlrun.models.": BASICS | {"dlrun.models."},
     "dlrun.data.": BASICS | {"dlrun.seeds", "dlrun.signatures", "dlrun.data."},
     "dlrun.sweep.": BASICS | {"dlrun.console", "dlrun.folders", "dlrun.sweep."},
-    "dlrun.tasks.": BASICS | {"dlrun.seeds", "dlrun.place", "dlrun.plots", "dlrun.update", "dlrun.tasks."},
+    "dlrun.tasks.": BASICS
+    | {"dlrun.seeds", "dlrun.place", "dlrun.plots", "dlrun.signals", "dlrun.update", "dlrun.tasks."},
 }
 DOORS = ("dlrun.cli", "dlrun.explain", "dlrun.saved", "dlrun.after.data_config")
 ENGINE = ("dlrun.engine", "dlrun.training", "dlrun.checkpoint", "dlrun.run", "dlrun.console", "dlrun.folders")

@@ -77,7 +77,7 @@ class Loader(ConfigLoaderImpl):
 
 
 def main() -> None:
-    """Exit codes: 0 done, 1 a run failed, 2 the user's error, 130 and 143 stopped by a signal and saved."""
+    """Exit codes: 0 done, 1 a run failed, 2 the user's error, 129, 130 and 143 stopped by a signal and saved."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, as by >&-
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))

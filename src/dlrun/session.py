@@ -76,7 +76,8 @@ class Session:
         clock = Clock(
             self.config["seed"], self.trainer.epochs, self.steps_per_epoch, self.trainer.max_steps, epoch_samples
         )
-        training = Training(self.task, self.trainer, run, clock, self.data.fitted())
+        about = {"data": self.data.fitted(), "digest": self.data.digest()}
+        training = Training(self.task, self.trainer, run, clock, about)
         if resumed:
             state, why = run.checkpoints.load_last()
             training.restore(state)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from dlrun.errors import UserError
 from dlrun.place import Place
 from dlrun.seeds import mix
+from dlrun.signals import ASKING
 from dlrun.spec import Env
 from dlrun.tasks.a2c import Loss
 from dlrun.tasks.base import Metrics
@@ -213,7 +214,7 @@ def tensors(update: Update) -> list[Tensor]:
 
 def work(pipe: Connection) -> None:
     """A worker process: takes what `Crew` has for it, and for each clock that comes plays, updates and reports."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ASKING:
         signal.signal(number, signal.SIG_IGN)  # the main process lets the turn end, and closes the pipe
     torch.set_num_threads(1)
     skip_compiler_import()  # a compiled form of the net does not come along
