@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from dlrun import cli
 
@@ -503,6 +504,43 @@ def test_resume_with_a_summary_that_was_edited(text, dl_run, finished, tmp_path)
     assert dl_run("resume=run", "trainer.epochs=2")[0] == 0
 
 
+def test_a_folder_from_somebody_else_does_not_read_the_environment(refused, finished, tmp_path, monkeypatch):
+    """It could hand what stands there to a mirror of its own."""
+    monkeypatch.setenv("TOKEN", "secret")
+    for call in ("${oc.env:TOKEN}", "${oc.decode:${oc.env:TOKEN}}", "${${seed}:x}", "${oc.env:DL_RUN_DATA_DIR,x}"):
+        folder = copy_config(finished, tmp_path / f"run{len(call)}", "output_dir: outputs", f"output_dir: {call}")
+        text = refused(f"resume={folder}", left=[folder.name])
+        assert f"output_dir={call} in {folder}" in text and "secret" not in text
+        shutil.rmtree(folder)
+
+
+def test_what_the_environment_gave_is_kept(dl_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("SIZE", "0.5")
+    assert dl_run("model.dropout=${oc.env:SIZE}", "trainer.epochs=1", "run_dir=run")[0] == 2  # a text is no rate
+    assert dl_run("output_dir=${oc.env:SIZE}", "trainer.epochs=1", "run_dir=run")[0] == 0
+    text = (tmp_path / "run" / ".hydra" / "config.yaml").read_text()
+    assert "output_dir: '0.5'\n" in text and "\ndata_dir: ${oc.env:DL_RUN_DATA_DIR," in text
+    assert dl_run("resume=run", "trainer.epochs=2")[0] == 0
+
+
+def test_of_two_that_go_on_with_a_run_the_second_starts_from_the_first(refused, finished, tmp_path, monkeypatch):
+    shutil.copytree(finished, tmp_path / "run")
+    acquire = FileLock.acquire
+
+    def late(self, *args, **keys):
+        (tmp_path / "run" / "summary.json").write_text('{"status": "running"}')
+        return acquire(self, *args, **keys)
+
+    monkeypatch.setattr(FileLock, "acquire", late)
+    config = (tmp_path / "run" / ".hydra" / "config.yaml").read_text()
+    assert "another process went on with this run" in refused("resume=run", "trainer.epochs=2", left=["run"])
+    assert (tmp_path / "run" / ".hydra" / "config.yaml").read_text() == config
+
+
+def test_bytes_that_are_no_text_are_refused(refused):
+    assert refused("run_dir='caf\udce9'").startswith("run_dir='caf\\udce9': these bytes are no text")
+
+
 def test_resume_checks_the_new_limit(refused, finished):
     assert f"resume={finished}: trainer.epochs=-1: expected an integer >= 1" in refused(
         f"resume={finished}", "trainer.epochs=-1"
@@ -535,7 +573,6 @@ def test_resume_of_a_folder_with_a_damaged_config(refused, finished, tmp_path, d
 
 
 def test_resume_of_a_run_in_use(refused, finished):
-    from filelock import FileLock
 
     with FileLock(finished / ".lock"):
         text = refused(f"resume={finished}", "trainer.epochs=2")

@@ -26,7 +26,7 @@ class Run:
     def __init__(self, folder: Path, facts: dict, axis: str = "step") -> None:
         self.folder, self.facts, self.axis = folder, facts, axis
         self.checkpoints = Checkpoints(folder / "checkpoints")
-        self.log_file = open(folder / "run.log", "a", encoding="utf-8", buffering=1)
+        self.log_file = open(folder / "run.log", "a", encoding="utf-8", errors="backslashreplace", buffering=1)
         self.metrics_path = folder / "metrics.jsonl"
         self.metrics_file, self.num_rows, self.rows, self.windows = None, 0, [], []
         self.writer, self.purge_step, self.purged = None, None, []

@@ -85,7 +85,7 @@ class JobSweeper(Sweeper):
         else:
             command |= {"study": settings.join} if joins_study else {}
             files = {"multirun.yaml": OmegaConf.to_yaml(self.config), "base": base}
-            opened = begun(Path(self.config.output_dir), settings, command, jobs, files)
+            opened = begun(Path(self.config.output_dir).expanduser(), settings, command, jobs, files)
         screen = Screen()
         with opened as state:
             with state.alone():
