@@ -217,21 +217,23 @@ def _start(composed: DictConfig) -> float | None:
 
 def _resume(composed: DictConfig) -> float | None:
     folder = find_run(*(os.path.expanduser(str(composed[key])) for key in ("resume", "output_dir")))
+    try:
+        saved, names = read_config(folder)
+    except UserError as error:
+        raise UserError(f"resume={error}") from None
     changes = {}
     for override in HydraConfig.get().overrides.task:
         key = key_of(override)
         if key in RESUMABLE:
             changes[key] = OmegaConf.select(composed, key)
         elif key not in ("resume", "output_dir"):
+            kept = {"model": names.get("model"), "data": names.get("data"), "init": folder}
+            anew = " ".join(f"{name}={value}" for name, value in kept.items() if name != key)
             raise UserError(
                 f"{override} cannot change in a run that is resumed: it goes on with its own config\n"
                 f"  expected only: {', '.join(RESUMABLE)}\n"
-                f"  for anything else start a new run from its weights: dl-run init={folder} {override}"
+                f"  for anything else start a new run from its weights: dl-run {anew} {override}"
             )
-    try:
-        saved, names = read_config(folder)
-    except UserError as error:
-        raise UserError(f"resume={error}") from None
     before, as_read = plain(saved), OmegaConf.to_yaml(saved)
     for key, value in changes.items():
         OmegaConf.update(saved, key, value, force_add=True)
