@@ -539,6 +539,13 @@ def test_of_two_that_go_on_with_a_run_the_second_starts_from_the_first(refused, 
     assert (tmp_path / "run" / ".hydra" / "config.yaml").read_text() == config
 
 
+@pytest.mark.parametrize("what", [["model=wgan_gp", "data=moons"], ["model=ppo", "data=cartpole"]])
+def test_compiling_where_it_cannot_help_is_refused(refused, what):
+    assert refused(*what, "trainer.compile=true").startswith(
+        "trainer.compile=true: torch.compile cannot take the steps"
+    )
+
+
 def test_bytes_that_are_no_text_are_refused(refused):
     assert refused("run_dir='caf\udce9'").startswith("run_dir='caf\\udce9': these bytes are no text")
 
