@@ -205,10 +205,7 @@ class Session:
 
     def final_table(self, training: Training, test: dict, outcome: Outcome) -> str:
         best, run, clock = training.best, training.run, training.clock
-        why = {
-            "finished": "all epochs done",
-            "patience": f"no better epoch for trainer.patience={self.trainer.patience}",
-        }.get(outcome.reason, f"trainer.{outcome.reason} reached")
+        why = "all epochs done" if outcome.reason == "finished" else f"trainer.{outcome.reason} reached"
         row = next((row for row in run.rows if best and best.score is not None and row["epoch"] == best.epoch), {})
         head = ["", *test]
         val = [
