@@ -94,7 +94,6 @@ def reopened(folder: Path, settings: object, compare: Callable[[State, str], Non
         with state.alone():
             if not settings.join:
                 state.facts["owner"] = owner()
-                state.facts["total"] = getattr(settings, "trials", state.facts["total"])
             recover(state, retry=settings.retry == "failed")
         yield state
 

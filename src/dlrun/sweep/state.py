@@ -14,6 +14,7 @@ import dlrun
 from dlrun.errors import UserError, check_state
 from dlrun.folders import write_whole
 from dlrun.sweep.workers import cannot_write
+from dlrun.sweep.zips import key_of
 
 FORMAT = 1
 OPEN = ("waiting", "running", "stopped")  # to be done, or gone on with
@@ -79,6 +80,11 @@ class State:
     @property
     def total(self) -> int:
         return max(self.facts["total"] - self.facts["elsewhere"], len(self.jobs))
+
+    def resize(self, trials: int) -> None:
+        """To another number of trials: in the command too, by which the sweep goes on the next time."""
+        command = [override for override in self.facts["command"] if key_of(override) != "sweep.trials"]
+        self.facts |= {"total": trials, "command": [*command, f"sweep.trials={trials}"]}
 
     def run_folder(self, job: Job) -> Path:
         return self.folder / str(job.number)
