@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -257,8 +258,9 @@ VALUES = {
     "optimizer.lr=abc": "a number > 0",
     "optimizer.lr=-0.1": "a number > 0",
     "optimizer.lr=0": "a number > 0",
-    "optimizer.lr=inf": "a number > 0",
-    "optimizer.lr=nan": "a number > 0",
+    "optimizer.lr=inf": "a finite number > 0",
+    "optimizer.lr=nan": "a finite number > 0",
+    "trainer.max_time=-inf": "a finite number > 0 or null",
     "optimizer.betas=[0.9]": "a list of 2",
     "task.label_smoothing=1.5": "a number in",
     "task.loss=crossentropy": "one of auto",
@@ -586,6 +588,20 @@ def test_configs_that_cannot_be_read(refused, tmp_path):
     assert "model=[1, 2]: expected a mapping with a _target_" in text("list")
     assert "task=nothing: there is no such option" in text("dangling")
     assert "expected one of: a2c, " in text("nothing")
+
+
+def test_a_runs_command_says_where_its_configs_are(dl_run, tmp_path):
+    """As it is shown it can be pasted: with the folder of the user's configs, and quotes where the shell needs them."""
+    from dlrun.after.show import command_line
+
+    (tmp_path / "my configs" / "model").mkdir(parents=True)
+    text = (cli.CONFIGS / "model" / "mlp.yaml").read_text()
+    (tmp_path / "my configs" / "model" / "wide.yaml").write_text(text)
+    given = ["model=wide", "model.hidden=[8]", "data=moons", "trainer.epochs=1", "run_dir=here"]
+    assert dl_run("--config-dir", "my configs", *given)[0] == 0
+    command = f"dl-run {' '.join(given)} '--config-dir=my configs'".replace("model.hidden=[8]", "'model.hidden=[8]'")
+    assert command_line(tmp_path / "here") == command
+    assert dl_run(*shlex.split(command.replace("=here", "=there"))[1:])[0] == 0
 
 
 def test_the_config_folder_is_the_checkouts():

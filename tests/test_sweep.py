@@ -82,6 +82,8 @@ def test_jobs_finish_are_refused_and_fail_each_for_itself(own):
     assert all(float(row["test/acc"]) > 0.5 for row in rows[:2]) and rows[3]["test/acc"] == ""
     assert "task.l2=0 " in rows[0]["overrides"] and "seed=1" in rows[1]["overrides"]
 
+    best = next(line for line in out.splitlines() if line.startswith("  dl-run "))
+    assert best.endswith(" --config-dir=mine"), "what it says starts that job"
     assert "sweep of 6 jobs in " in out and err.count("dl-run: seed=-1: expected an integer >= 0") == 2
     assert "job 2 refused (exit code 2)" in out and "job 3 diverged (exit code 1)" in out
     grid, means = table_of(out).split("\n\n")[:2]
