@@ -111,6 +111,24 @@ def test_help_lists_the_groups_and_examples(dl_run):
     assert "{groups}" not in out and all(len(line) <= 120 for line in out.splitlines())
 
 
+@pytest.mark.parametrize("width", [80, 60, 30])
+def test_lists_are_as_wide_as_the_terminal(dl_run, monkeypatch, width):
+    """Of help, keys, options and pairings: no line is longer, unless it is one word, and no word is broken."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    out = dl_run("--help")[1]
+    groups = out[out.index("  data  ") : out.index("keys (")]
+    texts = [out] if width == 80 else [groups]
+    for command in ("modle=mlp", "trainer.epoch=2", "model=mlpp", "optimizer=sgd +optimizer.typo=1"):
+        texts.append(dl_run(*command.split())[2].partition("\n")[2])
+    texts.append(dl_run("model=resnet18", "data=moons")[2].partition("classes=2)\n")[2])
+    for text in texts:
+        assert text and all(len(line) <= width or len(line.split()) < 3 for line in text.splitlines()), text
+    for word in ("adversarial_autoencoder,", "q_learning,", "checkpoint_every_minutes,", "weight_decay", "pokemon"):
+        assert any(word in text.split() for text in texts)
+
+
 def test_help_lists_the_users_options(dl_run, tmp_path):
     (tmp_path / "mine" / "model").mkdir(parents=True)
     (tmp_path / "mine" / "model" / "quantum.yaml").touch()
