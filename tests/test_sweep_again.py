@@ -171,10 +171,29 @@ def test_the_live_table_fits(tmp_path):
     jobs = [Job(i, ["model=linear", f"seed={i}"], "running" if i < 7 else "waiting") for i in range(12)]
     state = State.new(tmp_path, command, jobs, 12, [])
     running = [Namespace(job=job, started=0.0) for job in jobs[:5]]
-    lines = picture(state, running, None, [], 3.0, room=3)
+    lines = picture(state, running, None, [], 3.0, width=80, room=3)
     assert lines[0] == "sweep  0 of 12 done, 7 running (2 elsewhere), 5 waiting; 0:03" and len(lines) == 5
     assert lines[1].endswith("  seed=0") and "linear" not in lines[1] and lines[4] == "  and 2 more"
     assert cut("trainer.epochs=3000", 15) == "trainer.epoc..." and cut("seed=1", 15) == "seed=1"
+
+
+def test_the_live_table_shows_what_differs_in_a_narrow_terminal(tmp_path):
+    """Below the rest, where there is no room beside it; the lines are counted, so that none scrolls away."""
+    command = {"command": [], "flags": [], "arguments": [], "configs": ""}
+    points = [[f"model.hidden=[{64 * i},32]", f"optimizer.lr=0.0018789{i}", "data=moons"] for i in range(8)]
+    jobs = [Job(i, point, "running" if i < 4 else "waiting", values={"val/acc": 0.5}) for i, point in enumerate(points)]
+    state = State.new(tmp_path, command, jobs, 8, [])
+    for job in jobs[:4]:
+        state.run_folder(job).mkdir()
+        (state.run_folder(job) / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "val/acc": 0.5}\n')
+    running = [Namespace(job=job, started=0.0) for job in jobs[:4]]
+    for width in (59, 40):
+        lines = picture(state, running, jobs[3], [("val/acc", "max")], 3.0, width, room=8)
+        text = " ".join(" ".join(lines).split())
+        assert max(map(len, lines)) <= width and len(lines) <= 4 + 8
+        assert all(word in text for word in (*points[0][:2], *points[1][:2], "val/acc 0.5000")) and "moons" not in text
+        assert lines[-1].split()[-1] == "optimizer.lr=0.00187893" and "best job 3: val/acc 0.5000 model" in text
+    assert lines[-4] == "  and 2 more"
 
 
 def test_two_resumers_at_once(dl_run, refused_sweep):

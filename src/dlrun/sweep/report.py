@@ -16,7 +16,7 @@ from dlrun.errors import UserError, nearest
 from dlrun.folders import write_whole
 from dlrun.sweep.page import finite, page
 from dlrun.sweep.rows import epoch_rows, said
-from dlrun.sweep.state import DONE, OPEN, Job, State
+from dlrun.sweep.state import DONE, OPEN, Job, State, own, shared
 
 PAGE_EVERY = 5.0  # seconds
 AS_BEFORE = ("refused", "diverged")  # as a job would end again
@@ -154,18 +154,20 @@ def word(job: Job) -> str:
 
 
 def report(jobs: list[Job]) -> str:
-    """The table of all jobs, and where seeds differ of their means."""
-    names = value_names(jobs)
+    """The table of all jobs, and where seeds differ of their means; above it, once, what all jobs share."""
+    names, common = value_names(jobs), shared(jobs)
+    seeds = [override for job in jobs for override in job.overrides if override.startswith("seed=")]
     cells, width = [["job", *names, "seconds", "status"]], len(str(jobs[-1].number)) if jobs else 0
     for job in jobs:
-        label = f"{job.number:{width}}  {' '.join(job.overrides)}"
+        label = f"{job.number:{width}}  {own(job, common)}".rstrip()
         seconds = f"{job.seconds:.1f}" if job.seconds is not None else "-"
         cells.append([label, *(_cell([job.values.get(n)]) for n in names), seconds, word(job)])
-    means = [
-        [row["setting"] or "(all)", *(_cell(row["values"][n]) for n in names), str(row["seeds"])]
-        for row in over_seeds(jobs, names)
-    ]
-    return table(cells) + ("\n\n" + table([["mean +/- std over seeds", *names, "seeds"], *means]) if means else "")
+    means = [["mean +/- std over seeds", *names, "seeds"]]
+    for row in over_seeds(jobs, names):
+        setting = own(jobs[row["jobs"][0]], common + seeds) or "(all)"
+        means.append([setting, *(_cell(row["values"][n]) for n in names), str(row["seeds"])])
+    above = f"all jobs with {' '.join(common)}\n\n" if common else ""
+    return above + table(cells) + ("\n\n" + table(means) if means[1:] else "")
 
 
 def over_seeds(jobs: list[Job], names: list[str]) -> list[dict]:

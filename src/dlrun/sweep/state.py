@@ -129,6 +129,16 @@ class State:
             raise cannot_write(self.folder, error) from None
 
 
+def shared(jobs: list[Job]) -> list[str]:
+    """The overrides that all jobs have; none of one alone."""
+    return [o for o in jobs[0].overrides if all(o in job.overrides for job in jobs)] if len(jobs) > 1 else []
+
+
+def own(job: Job, common: list[str]) -> str:
+    """What a job has that not all have."""
+    return " ".join(override for override in job.overrides if override not in common)
+
+
 def owner() -> dict:
     return {"pid": os.getpid(), "host": socket.gethostname()}
 
