@@ -429,6 +429,11 @@ def test_completion(dl_runs, outputs, monkeypatch):
     assert "outputs/day/3_sweep/1" in dl_runs("completion", "bash", "--words", "show", "")[1].split()
 
 
+def test_help_fits_into_80_columns():
+    for usage in (cli.USAGE, data_cli.USAGE):
+        assert max(map(len, usage.splitlines())) <= 80
+
+
 def test_dl_data(dl_runs, tmp_path):
     def dl_data(*arguments):
         return dl_runs(*arguments, main=data_cli.main)

@@ -14,7 +14,7 @@ from test_sweep import sweep
 
 from dlrun.errors import UserError
 from dlrun.sweep.report import Report
-from dlrun.sweep.screen import cut, picture
+from dlrun.sweep.screen import Screen, cut, picture
 from dlrun.sweep.state import Job, State, load_state
 from dlrun.sweep.workers import at_work
 
@@ -194,6 +194,20 @@ def test_the_live_table_shows_what_differs_in_a_narrow_terminal(tmp_path):
         assert all(word in text for word in (*points[0][:2], *points[1][:2], "val/acc 0.5000")) and "moons" not in text
         assert lines[-1].split()[-1] == "optimizer.lr=0.00187893" and "best job 3: val/acc 0.5000 model" in text
     assert lines[-4] == "  and 2 more"
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 9), (5, 3), (20, 5), (60, 10)])
+def test_the_live_table_never_scrolls(tmp_path, monkeypatch, capsys, width, height):
+    """However small the terminal is: all that was drawn can be taken away again."""
+    command = {"command": [], "flags": [], "arguments": [], "configs": ""}
+    jobs = [Job(i, [f"optimizer.lr=0.0{i}"], "running", values={"val/acc": 0.5}) for i in range(9)]
+    state = State.new(tmp_path, command, jobs, 9, [])
+    monkeypatch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size((width, height)))
+    monkeypatch.setattr(sys.stdout, "fileno", lambda: 1)
+    screen = Screen()
+    screen.draw(state, [Namespace(job=job, started=0.0) for job in jobs], jobs[0], [("val/acc", "max")])
+    lines = capsys.readouterr().out.splitlines()
+    assert screen.lines == len(lines) <= max(1, height - 1) and max(map(len, lines)) <= max(1, width - 1)
 
 
 def test_two_resumers_at_once(dl_run, refused_sweep):

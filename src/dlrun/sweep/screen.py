@@ -51,9 +51,11 @@ class Screen:
             width, height = size.columns or 80, size.lines or 24
         except OSError:  # it went away
             width, height = 80, 24
-        lines = ["", *picture(state, running, best, goals, now - self.began, width - 1, max(1, height - 6))]
+        width = max(width, 2) - 1
+        lines = ["", *picture(state, running, best, goals, now - self.began, width, max(1, height - 6))]
+        lines = lines[: max(1, height - 1)]  # what has scrolled away cannot be taken away
         self.clear()
-        self._write(sys.stdout, "".join(f"{cut(line, width - 1)}\n" for line in lines))
+        self._write(sys.stdout, "".join(f"{cut(line, width)}\n" for line in lines))
         self.lines, self.drawn = len(lines), now
 
     def _write(self, stream: object, text: str) -> None:
@@ -108,7 +110,7 @@ def folded(line: str, width: int) -> list[str]:
 
 
 def cut(line: str, width: int) -> str:
-    return line if len(line) <= width else line[: width - 3] + "..."
+    return line if len(line) <= width else (line[: max(0, width - 3)] + "...")[:width]
 
 
 def _time(seconds: float) -> str:
