@@ -21,8 +21,8 @@ USAGE = """dl-runs: what to do with runs that are there
   dl-runs evaluate RUN [split=val] [data=NAME data.KEY=VALUE ...]
   dl-runs predict RUN INPUT ...     pictures, texts, rows or a .csv, - for
                                     standard input; --samples, --episodes
-  dl-runs export RUN --format pt2   or onnx, safetensors, state_dict; compared on
-                                    real samples before it is kept
+  dl-runs export RUN --format pt2   or onnx, safetensors, state_dict; compared
+                                    on real samples before it is kept
   dl-runs compare RUN RUN ...       curves in one picture, and what differs in
                                     the configs
   dl-runs report RUN|SWEEP          one HTML file that stands alone

@@ -42,7 +42,7 @@ def reopen(key: str, which: str, output_dir: str, overrides: list[str]) -> tuple
             raise UserError(
                 f"{key}={which}: {override!r} is not what the sweep was started with\n"
                 f"  {repr(before[name]) if name in before else f'it had no {name}'}, in {found}\n"
-                f"  expected dl-run -m {key}={which}, where only {', '.join(may_change)} may change; "
+                f"  expected dl-run -m {key}={which} where only {', '.join(may_change)} may change; "
                 "anything else is a new sweep"
             )
     once = ("sweep.resume", "sweep.join", "sweep.retry")
