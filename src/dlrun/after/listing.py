@@ -134,7 +134,7 @@ def as_table(rows: list[dict], total: int) -> str:
     heads = [
         next(iter(found)) if len(found) == 1 else column for found, column in zip(names, ("best", "test"), strict=True)
     ]
-    common = [name for name in WORDS if len(rows) > 1 and rows[0][name] and len({row[name] for row in rows}) == 1]
+    common = [name for name in WORDS if len(rows) > 1 and rows[0][name] and len({str(row[name]) for row in rows}) == 1]
     words = [name for name in WORDS if name not in common]
     cells = [["run", *words, *heads, "seconds"]]
     for row in rows:
