@@ -60,14 +60,16 @@ def _facts(folder: Path, summary: dict) -> list[str]:
 
 
 def command_line(folder: Path) -> str:
-    """That which started the run; empty where that is not known."""
+    """That which starts such a run, so without the folder of this one; empty where it is not known."""
     import yaml
 
     try:
         found = yaml.safe_load((folder / STARTED).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return ""
-    return shlex.join(["dl-run", *map(str, found)]) if isinstance(found, list) else ""
+    if not isinstance(found, list):
+        return ""
+    return shlex.join(["dl-run", *(str(each) for each in found if not str(each).startswith("run_dir="))])
 
 
 def _epochs(folder: Path, last: int = 5) -> str:
