@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -109,6 +110,24 @@ def test_help_lists_the_groups_and_examples(dl_run):
     ):
         assert text in out
     assert "{groups}" not in out and all(len(line) <= 120 for line in out.splitlines())
+
+
+@pytest.mark.parametrize("width", [80, 60, 30])
+def test_lists_are_as_wide_as_the_terminal(dl_run, monkeypatch, width):
+    """Of help, keys, options and pairings: no line is longer, unless it is one word, and no word is broken."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    out = dl_run("--help")[1]
+    groups = out[out.index("  data  ") : out.index("keys (")]
+    texts = [out] if width == 80 else [groups]
+    for command in ("modle=mlp", "trainer.epoch=2", "model=mlpp", "optimizer=sgd +optimizer.typo=1"):
+        texts.append(dl_run(*command.split())[2].partition("\n")[2])
+    texts.append(dl_run("model=resnet18", "data=moons")[2].partition("classes=2)\n")[2])
+    for text in texts:
+        assert text and all(len(line) <= width or len(line.split()) < 3 for line in text.splitlines()), text
+    for word in ("adversarial_autoencoder,", "q_learning,", "checkpoint_every_minutes,", "weight_decay", "pokemon"):
+        assert any(word in text.split() for text in texts)
 
 
 def test_help_lists_the_users_options(dl_run, tmp_path):
@@ -258,8 +277,9 @@ VALUES = {
     "optimizer.lr=abc": "a number > 0",
     "optimizer.lr=-0.1": "a number > 0",
     "optimizer.lr=0": "a number > 0",
-    "optimizer.lr=inf": "a number > 0",
-    "optimizer.lr=nan": "a number > 0",
+    "optimizer.lr=inf": "a finite number > 0",
+    "optimizer.lr=nan": "a finite number > 0",
+    "trainer.max_time=-inf": "a finite number > 0 or null",
     "optimizer.betas=[0.9]": "a list of 2",
     "task.label_smoothing=1.5": "a number in",
     "task.loss=crossentropy": "one of auto",
@@ -632,6 +652,20 @@ def test_configs_that_cannot_be_read(refused, tmp_path):
     assert "model=[1, 2]: expected a mapping with a _target_" in text("list")
     assert "task=nothing: there is no such option" in text("dangling")
     assert "expected one of: a2c, " in text("nothing")
+
+
+def test_a_runs_command_says_where_its_configs_are(dl_run, tmp_path):
+    """As it is shown it can be pasted: with the folder of the user's configs, and quotes where the shell needs them."""
+    from dlrun.after.show import command_line
+
+    (tmp_path / "my configs" / "model").mkdir(parents=True)
+    text = (cli.CONFIGS / "model" / "mlp.yaml").read_text()
+    (tmp_path / "my configs" / "model" / "wide.yaml").write_text(text)
+    given = ["model=wide", "model.hidden=[8]", "data=moons", "trainer.epochs=1"]
+    assert dl_run("--config-dir", "my configs", *given, "run_dir=here")[0] == 0
+    command = command_line(tmp_path / "here")
+    assert command == "dl-run model=wide 'model.hidden=[8]' data=moons trainer.epochs=1 '--config-dir=my configs'"
+    assert dl_run(*shlex.split(command)[1:])[0] == 0
 
 
 def test_the_config_folder_is_the_checkouts():

@@ -4,15 +4,15 @@ No torch until `build`: a config error takes milliseconds.
 """
 
 import re
+import sys
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from textwrap import fill
 from typing import Annotated, get_args, get_origin
 
 import yaml
 
-from dlrun.errors import UserError, nearest
+from dlrun.errors import UserError, columns, listed, nearest
 from dlrun.signatures import accepts, allowed_packages, mismatch, signature, spec_names
 from dlrun.spec import PairingError, Spec
 from dlrun.types import Part
@@ -48,7 +48,8 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
     """
     known = sorted(SECTIONS.keys() | VALUES | {"sweep"})
     unread = sorted(map(str, config.keys() - set(known)))
-    problems = [f"nothing reads {key!r}{nearest(key, known)}\n    expected one of: {_listed(known)}" for key in unread]
+    expected = listed("    expected one of: ", known, 6)
+    problems = [f"nothing reads {key!r}{nearest(key, known)}\n{expected}" for key in unread]
     missing = [name for name in SECTIONS if not config.get(name)]
     problems += [f"the section {name!r} is missing: choose one, as in {name}=..." for name in missing]
     seed = config.get("seed", 0)
@@ -123,8 +124,8 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
             continue
         if key not in found.keys:
             name, near = target.rpartition(".")[2], nearest(str(key), found.keys)
-            has = f"\n    {name} has: {_listed(sorted(found.keys))}" if found.keys else f"\n    {name} has no keys"
-            problems.append(f"{path}.{key}: {name} has no {key!r}{near}{has}")
+            has = listed(f"    {name} has: ", sorted(found.keys), 6) if found.keys else f"    {name} has no keys"
+            problems.append(f"{path}.{key}: {name} has no {key!r}{near}\n{has}")
             continue
         inner = _part(found.keys[key])
         if inner is not None:
@@ -159,10 +160,6 @@ def _problems_of_weights(keys: dict) -> list[str]:
     if not isinstance(file, str) or not re.fullmatch(r"[\w-]+-[0-9a-f]{8,64}\.pth", file):
         return [f"model.published={_short(file)}: expected the name of torchvision's file, as in resnet18-f37072fd.pth"]
     return []
-
-
-def _listed(words: list[str]) -> str:
-    return fill(", ".join(words), 90, subsequent_indent=" " * 6, break_on_hyphens=False)
 
 
 def _short(value: object) -> str:
@@ -202,12 +199,13 @@ def _check_pairing(config: dict, names: dict[str, str]) -> None:
         specs = [(n, node["spec"]["_target_"]) for n, node in _options("data") if "spec" in node]
         sets = [n for n, target in specs if accepts(takes, target.rpartition(".")[2])]
         width = max(len(mine), len(data)) + 12
+        lists = {f"{section}s for {data}:": fitting, f"data for {mine}:": sets}
+        room = columns(sys.stderr, 10_000)  # a line each where it is no terminal
         raise PairingError(
             f"{section}={mine} cannot learn from data={data}\n"
             f"  {f'{mine} takes':{width}} {' or '.join(spec_names(takes))}\n"
             f"  {f'{data} gives':{width}} {build(spec)}\n"
-            f"  {f'{section}s for {data}:':{width}} {', '.join(fitting)}\n"
-            f"  {f'data for {mine}:':{width}} {', '.join(sets)}"
+            + "\n".join(listed(f"  {lead:{width}} ", found, width + 3, room) for lead, found in lists.items())
         )
 
 

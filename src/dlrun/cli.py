@@ -29,7 +29,7 @@ from dlrun.explain import explain
 from dlrun.folders import claim_folder, died_before, find_run, forget_start, new_folder, note_start, read_summary
 from dlrun.limits import nothing_to_do, number, reached
 from dlrun.saved import plain, read_config, settled
-from dlrun.sweep.zips import is_zip, key_of, quoted
+from dlrun.sweep.zips import is_zip, key_of, passed_on, quoted
 from dlrun.usage import usage
 
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
@@ -196,19 +196,17 @@ def _start(composed: DictConfig) -> float | None:
     resumed = folder is not None
     if session.world.rank == 0 and not resumed:
         wanted = config["run_dir"] or (context.run.dir if context.run.dir != "." else None)
-        folder = (
-            claim_folder(Path(wanted).expanduser(), base)
-            if wanted
-            else new_folder(base, f"{names['model']}_{names['data']}")
-        )
+        name = f"{names['model']}_{names['data']}"
+        folder = claim_folder(Path(wanted).expanduser(), base) if wanted else new_folder(base, name)
         note_start(base, folder)
         OmegaConf.update(composed, "trainer.processes", session.world.size)
+        flags = passed_on(get_args_parser().parse_args(sys.argv[1:]))
         write_config(
             folder,
             {
                 "config": OmegaConf.to_yaml(settled(composed)),
                 "hydra": OmegaConf.to_yaml(OmegaConf.create({"hydra": context})),
-                "overrides": OmegaConf.to_yaml(context.overrides.task),
+                "overrides": OmegaConf.to_yaml([*context.overrides.task, *flags]),
             },
         )
     folder, resumed = session.world.tell((folder, resumed))
