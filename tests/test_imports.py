@@ -32,7 +32,7 @@ MAY = {
     "dlrun.summary": BASICS | {"dlrun.build", "dlrun.console"},
     "dlrun.models.": BASICS | {"dlrun.models."},
     "dlrun.data.": BASICS | {"dlrun.seeds", "dlrun.signatures", "dlrun.data."},
-    "dlrun.sweep.": BASICS | {"dlrun.console", "dlrun.folders", "dlrun.sweep."},
+    "dlrun.sweep.": BASICS | {"dlrun.console", "dlrun.folders", "dlrun.overrides", "dlrun.sweep."},
     "dlrun.tasks.": BASICS
     | {"dlrun.seeds", "dlrun.place", "dlrun.plots", "dlrun.signals", "dlrun.update", "dlrun.tasks."},
 }

@@ -21,6 +21,7 @@ import torch
 import dlrun
 from dlrun.errors import CheckpointError, UserError
 from dlrun.folders import sync_folder
+from dlrun.overrides import option
 
 FORMAT = 1
 HASH = 64  # hexadecimal digits of a SHA-256
@@ -55,7 +56,7 @@ def save(path: Path, state: dict) -> None:
 def way_on(folder: Path) -> str:
     """What can be done in a run's folder when there is room again: a resume needs a checkpoint."""
     if any(os.path.exists(folder / "checkpoints" / f"{name}.ckpt") for name in ("last", "incoming", "previous")):
-        return f"what was saved before is whole: make room, then go on with resume={folder}"
+        return f"what was saved before is whole: make room, then go on with {option('resume', folder)}"
     return "no checkpoint was written yet: make room, then start the run again"
 
 

@@ -28,8 +28,9 @@ from dlrun.errors import UserError
 from dlrun.explain import explain
 from dlrun.folders import claim_folder, died_before, find_run, forget_start, new_folder, note_start, read_summary
 from dlrun.limits import nothing_to_do, number, reached
+from dlrun.overrides import key_of, option, passed_on, quoted
 from dlrun.saved import plain, read_config, settled
-from dlrun.sweep.zips import is_zip, key_of, passed_on, quoted
+from dlrun.sweep.zips import is_zip
 from dlrun.usage import usage
 
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
@@ -226,7 +227,7 @@ def _resume(composed: DictConfig) -> float | None:
             changes[key] = OmegaConf.select(composed, key)
         elif key not in ("resume", "output_dir"):
             kept = {"model": names.get("model"), "data": names.get("data"), "init": folder}
-            anew = " ".join(f"{name}={value}" for name, value in kept.items() if name != key)
+            anew = " ".join(option(name, value) for name, value in kept.items() if name != key)
             raise UserError(
                 f"{override} cannot change in a run that is resumed: it goes on with its own config\n"
                 f"  expected only: {', '.join(RESUMABLE)}\n"
@@ -240,7 +241,7 @@ def _resume(composed: DictConfig) -> float | None:
         check(config, names)
     except UserError as error:
         raise UserError(f"resume={folder}: {error}") from None
-    expected = f"expected as many as it was started with, as in dl-run resume={folder}"
+    expected = f"expected as many as it was started with, as in dl-run {option('resume', folder)}"
     here = f"resume={quoted(folder.resolve())}"  # not another run, should `last` be another one by now
     sys.argv[1:] = [here if key_of(argument) == "resume" else argument for argument in sys.argv[1:]]
     if _together(config["trainer"], expected) != config["trainer"]["processes"]:

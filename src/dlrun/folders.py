@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from dlrun.errors import UserError
+from dlrun.overrides import option
 
 STARTED = ".hydra/overrides.yaml"  # written last when a run starts
 ELSEWHERE = ".elsewhere"  # under output_dir: the folders that run_dir= made, a line each
@@ -41,7 +42,8 @@ def claim_folder(folder: Path, base: Path) -> Path:
 
     An empty folder is taken. base: where runs are looked for; one that lies elsewhere is noted there.
     """
-    taken = f"run_dir={folder} holds a run already: go on with it by resume={folder}, or choose another folder"
+    on = option("resume", folder)
+    taken = f"run_dir={folder} holds a run already: go on with it by {on}, or choose another folder"
     if os.path.exists(folder / "metrics.jsonl"):  # unlike Path.exists, false where it cannot be known
         raise UserError(taken)
     with suppress(OSError):  # what is not there, or cannot be read, is told below

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from dlrun.errors import UserError
+from dlrun.overrides import option
 
 
 def reached(trainer: dict, before: object, done: dict) -> str | None:
@@ -50,5 +51,6 @@ def nothing_to_do(folder: Path, done: dict, limit: str) -> UserError:
     return UserError(
         f"resume={folder}: the run in {folder} is finished, with {epochs} epoch{'' if epochs == 1 else 's'}\n"
         f"  trainer.{limit} is reached\n"
-        f"  expected one that was stopped, or a {kind} limit: dl-run resume={folder} trainer.{limit}=<{more}>"
+        f"  expected one that was stopped, or a {kind} limit:\n"
+        f"  dl-run {option('resume', folder)} trainer.{limit}=<{more}>"
     )

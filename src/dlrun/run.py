@@ -15,6 +15,7 @@ from dlrun import film, plots
 from dlrun.checkpoint import Checkpoints
 from dlrun.errors import UserError
 from dlrun.folders import write_whole
+from dlrun.overrides import option
 
 
 class Run:
@@ -62,7 +63,7 @@ class Run:
             raise UserError(
                 f"{self.metrics_path} was changed after the checkpoint: it has {len(lines)} of {num_rows} lines\n"
                 f"  expected all of them, each whole\n"
-                f"  restore it, or start a new run with init={self.checkpoints.folder / 'last.ckpt'}"
+                f"  restore it, or start a new run with {option('init', self.checkpoints.folder / 'last.ckpt')}"
             )
         try:
             rows = [{k: math.nan if v is None else v for k, v in json.loads(line).items()} for line in lines]
@@ -73,7 +74,7 @@ class Run:
             raise UserError(
                 f"{self.metrics_path} is damaged: not each of its first {num_rows} lines is one of metrics\n"
                 f"  expected what dl-run wrote\n"
-                f"  restore it, or start a new run with init={self.checkpoints.folder / 'last.ckpt'}"
+                f"  restore it, or start a new run with {option('init', self.checkpoints.folder / 'last.ckpt')}"
             )
         write_whole(self.metrics_path, b"".join(lines).decode())
         self.num_rows, self.purge_step = num_rows, time if is_mid_epoch else time + 1

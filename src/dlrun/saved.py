@@ -12,6 +12,7 @@ from dlrun.build import CONFIGS, check
 from dlrun.errors import UserError, check_state
 from dlrun.explain import explain
 from dlrun.folders import read_summary
+from dlrun.overrides import option
 
 SUMMARY = {"best": dict, "test": dict, "epochs": int, "steps": int, "seconds": int | float}  # where it has them
 BEST = {"metric": str, "value": int | float | None, "epoch": int}
@@ -93,7 +94,7 @@ def require_finished(folder: Path) -> dict:
         raise UserError(
             f"{folder}: the run's summary.json is missing or damaged\n  expected a run that came to its end"
         )
-    way = {"diverged": "its log says why", "failed": "its log says why"}.get(status, f"dl-run resume={folder}")
+    way = "its log says why" if status in ("diverged", "failed") else f"dl-run {option('resume', folder)}"
     raise UserError(f"{folder}: the run is not finished, its status is {status!r}\n  expected a finished one: {way}")
 
 

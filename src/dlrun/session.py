@@ -19,6 +19,7 @@ from dlrun.engine import Outcome, fit
 from dlrun.errors import CheckpointError, UserError
 from dlrun.folders import write_whole
 from dlrun.machine import device_name, keep_threads, peak_memory, within_memory, writing_to
+from dlrun.overrides import option
 from dlrun.run import Run, Silent, git_commit
 from dlrun.signals import Interrupted, Signals
 from dlrun.training import Training, make_best
@@ -96,7 +97,8 @@ class Session:
                 outcome = Outcome("signal", signals.stop)
         run.summarise("interrupted", steps=clock.step, seconds=clock.seconds)
         epoch = min(clock.epoch + 1, clock.epochs)
-        run.say(f"stopped in epoch {epoch} at step {clock.step}, saved; go on with: dl-run resume={run.folder}")
+        on = f"dl-run {option('resume', run.folder)}"
+        run.say(f"stopped in epoch {epoch} at step {clock.step}, saved; go on with: {on}")
         return outcome, None
 
     def leave(self, run: Run, status: str) -> None:

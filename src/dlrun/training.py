@@ -9,6 +9,7 @@ from torch import Tensor
 from dlrun.checkpoint import load, snapshot
 from dlrun.clock import Clock
 from dlrun.errors import CheckpointError, DataError, UserError, check_state, nearest
+from dlrun.overrides import option
 from dlrun.run import Run
 from dlrun.tally import Best, Means
 from dlrun.tasks.base import Task
@@ -91,7 +92,7 @@ class Training:
             raise DataError(
                 f"{self.run.folder}: the data is not what it was: its parts have other samples, statistics, words or "
                 "classes\n  expected the data that the run was started with (DL_RUN_DATA_DIR and data_dir say where)\n"
-                f"  for other data, start a new run from its weights: init={self.run.folder}"
+                f"  for other data, start a new run from its weights: {option('init', self.run.folder)}"
             )
         if state["parts"].keys() != self.task.parts.keys():
             raise CheckpointError(f"the checkpoint holds {sorted(state['parts'])}, expected {sorted(self.task.parts)}")
@@ -104,7 +105,7 @@ class Training:
                 raise CheckpointError(
                     f"the checkpoint's {name!r} is not what the config in {self.run.folder / '.hydra'} makes: {error}\n"
                     "  expected the config that the run was started with\n"
-                    f"  for another, start a new run from its weights: init={self.run.folder}"
+                    f"  for another, start a new run from its weights: {option('init', self.run.folder)}"
                 ) from None
         try:
             self.clock.load_state_dict(state["clock"])

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from dlrun.errors import UserError
 from dlrun.folders import new_folder, write_whole
+from dlrun.overrides import key_of
 from dlrun.sweep.runner import recover
 from dlrun.sweep.settings import JOINABLE, RESUMABLE
 from dlrun.sweep.state import Job, State, differences, find_sweep, load_state, locked, owner
 from dlrun.sweep.workers import at_work
-from dlrun.sweep.zips import key_of
 
 CHANGES = {"sweep.resume": RESUMABLE, "sweep.join": JOINABLE}
 

@@ -13,8 +13,8 @@ from uuid import uuid4
 import dlrun
 from dlrun.errors import UserError, check_state
 from dlrun.folders import write_whole
+from dlrun.overrides import key_of
 from dlrun.sweep.workers import cannot_write
-from dlrun.sweep.zips import key_of
 
 FORMAT = 1
 OPEN = ("waiting", "running", "stopped")  # to be done, or gone on with

@@ -3,30 +3,12 @@
 Source: Hydra's own plan, docs/design/zipped_sweeps.md. Hydra 1.3 cannot read it: its own parser sees the values only.
 """
 
-import argparse
 import re
 
 from dlrun.errors import UserError
 
 ZIP = re.compile(r"\s*(?:(?P<name>[\w./]+)=)?zip\((?P<inner>.*)\)\s*", re.S)
 CLOSING = {"(": ")", "[": "]", "{": "}"}
-
-
-def key_of(override: str) -> str:
-    """The key of key=value, without what says to add or delete it."""
-    return override.lstrip("+~").split("=")[0]
-
-
-def passed_on(flags: argparse.Namespace) -> list[str]:
-    """The flags that say where configs are, as they are written."""
-    names = ("config_name", "config_path", "config_dir")
-    return [f"--{name.replace('_', '-')}={value}" for name in names if (value := getattr(flags, name))]
-
-
-def quoted(path: object) -> str:
-    """A path as an override's value, whatever letters are in it."""
-    text = re.sub(r'(\\+)(?="|$)', r"\1\1", str(path).replace("${", "\\${"))  # no interpolation
-    return '"' + text.replace('"', '\\"') + '"'
 
 
 def is_zip(argument: str) -> bool:

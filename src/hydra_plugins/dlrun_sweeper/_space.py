@@ -8,8 +8,9 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import OverrideParseException
 
 from dlrun.errors import UserError, nearest
+from dlrun.overrides import key_of
 from dlrun.sweep.axes import Axis
-from dlrun.sweep.zips import is_zip, key_of, members
+from dlrun.sweep.zips import is_zip, members
 
 
 def read_axes(arguments: list[str], loader: ConfigLoader) -> list[Axis]:

@@ -50,6 +50,7 @@ class JobSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run all jobs, print and write the table. Exit code 1 if any failed, a signal's if one stopped the sweep."""
+        from dlrun.overrides import passed_on
         from dlrun.sweep import forks
         from dlrun.sweep.axes import grid
         from dlrun.sweep.cluster import Cluster
@@ -59,7 +60,6 @@ class JobSweeper(Sweeper):
         from dlrun.sweep.screen import Screen
         from dlrun.sweep.settings import Search
         from dlrun.sweep.state import Job
-        from dlrun.sweep.zips import passed_on
         from hydra_plugins.dlrun_sweeper._space import read_axes
 
         settings, arguments = self.settle(arguments)
@@ -104,7 +104,8 @@ class JobSweeper(Sweeper):
     def settle(self, arguments: list[str]) -> tuple[object, list[str]]:
         """The section `sweep`, checked, and what the jobs are made of: an experiment's parameters and the arguments."""
         from dlrun.build import build, check_section
-        from dlrun.sweep.zips import is_zip, key_of, members
+        from dlrun.overrides import key_of
+        from dlrun.sweep.zips import is_zip, members
 
         given = {key_of(argument) for argument in arguments if not is_zip(argument)}
         given |= {key.lstrip("+") for argument in arguments if is_zip(argument) for key, _ in members(argument)}
@@ -173,7 +174,7 @@ class JobSweeper(Sweeper):
 
     def command(self, state: object, job: object, goes_on: bool) -> list[str]:
         """The command line of a job: what the sweep was given, at one point of the space; or its run goes on."""
-        from dlrun.sweep.zips import passed_on, quoted
+        from dlrun.overrides import passed_on, quoted
 
         folder = quoted(state.run_folder(job))
         if goes_on:
