@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock
 
 from dlrun import cli
+from dlrun.overrides import option, quoted
 
 
 @pytest.fixture
@@ -564,6 +565,15 @@ def test_compiling_where_it_cannot_help_is_refused(refused, what):
     assert refused(*what, "trainer.compile=true").startswith(
         "trainer.compile=true: torch.compile cannot take the steps"
     )
+
+
+@pytest.mark.parametrize("name", ["a b", "a,b", "a=b", "\u00fc", "a(b", 'q"x', "1e3", "$HOME", "l'x", "${seed}", "b\\"])
+def test_what_goes_on_can_be_pasted(name, dl_run):
+    """Through a shell, and Hydra's grammar."""
+    assert dl_run(f"run_dir={quoted(name)}", "trainer.epochs=1")[0] == 0
+    pasted = shlex.split(option("resume", name))
+    assert dl_run(*pasted, "trainer.epochs=2")[0] == 0
+    assert (Path(name) / "checkpoints").is_dir()
 
 
 def test_bytes_that_are_no_text_are_refused(refused):
