@@ -19,7 +19,7 @@ from dlrun.data import decode, picture_cache, resident, streamed
 from dlrun.data.image_folder import ImageFolder
 from dlrun.data.picture_lists import split
 from dlrun.errors import DataError, UserError
-from dlrun.spec import Image
+from dlrun.spec import Image, PairingError
 
 CLASSES = ("ant", "bee", "cat", "dog")
 
@@ -114,6 +114,11 @@ def test_flat_folders_have_no_classes(tmp_path):
         folder.rmdir()
     data = make(tmp_path)
     assert data.spec == Image((3, 8, 8)) and data.size("train") == 24
+    with pytest.raises(
+        PairingError, match=r"gives Image\(shape=3x8x8, classes=None\), and mlp needs labels\n  models th"
+    ):
+        build(section("model", "mlp"))(data.spec)
+    assert build(section("model", "vae"))(data.spec)
 
 
 def test_a_csv_gives_the_split_of_the_folders_it_was_written_from(tmp_path):
