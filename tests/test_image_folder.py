@@ -147,7 +147,7 @@ def test_the_first_row_of_a_csv_is_a_picture_whatever_its_suffix(tmp_path):
     write_folder(tmp_path, 9, classes=("a",))
     (tmp_path / "pictures" / "a" / "000.bmp").rename(tmp_path / "pictures" / "a" / "000.jfif")
     names = ["a/000.jfif", *(f"a/{p.name}" for p in sorted((tmp_path / "pictures" / "a").iterdir())[1:])]
-    (tmp_path / "pictures" / "images.csv").write_text("".join(f"{name},x\n" for name in names))
+    (tmp_path / "pictures" / "images.csv").write_text("".join(f"{n},{'xy'[i % 2]}\n" for i, n in enumerate(names)))
     assert sum(map(len, parts(make(tmp_path)).values())) == 9
 
 
@@ -159,7 +159,7 @@ def test_folders_that_look_alike_have_a_cache_each(tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             Picture.new("RGB", (8, 8), (shade,) * 3).save(path)
             os.utime(path, (0, 0))
-    one, two = (make(tmp_path, root=f"{name}/pictures") for name in ("one", "two"))
+    one, two = (make(tmp_path, root=f"{name}/pictures", layout="flat") for name in ("one", "two"))
     assert one.cache.pixels.max() == 10 and two.cache.pixels.min() == 200
 
 
@@ -435,9 +435,10 @@ def test_bad_folders_are_told(tmp_path):
     (tmp_path / "pictures" / "ant").mkdir(parents=True)
     with pytest.raises(DataError, match=r"has no pictures\n  expected a folder of .bmp, .gif"):
         make(tmp_path)
-    for i in range(3):
-        (tmp_path / "pictures" / "ant" / f"{i}.png").write_bytes(b"")
-    with pytest.raises(DataError, match="none of the 3 pictures in .* can be read, such as ant/0.png"):
+    (tmp_path / "pictures" / "bee").mkdir()
+    for i in range(6):
+        (tmp_path / "pictures" / ("ant" if i < 3 else "bee") / f"{i}.png").write_bytes(b"")
+    with pytest.raises(DataError, match="none of the 6 pictures in .* can be read, such as ant/0.png"):
         make(tmp_path)
     write_folder(tmp_path / "b")
     loose = tmp_path / "b" / "pictures" / "loose.png"
@@ -464,6 +465,24 @@ def test_bad_folders_are_told(tmp_path):
     (tmp_path / "b" / "pictures" / "eel").rename(tmp_path / "b" / "pictures" / "Dog ")
     with pytest.raises(DataError, match="names differ by case or blanks only: 'Dog ', 'dog'"):
         make(tmp_path / "b")
+
+
+def test_one_class_is_refused(tmp_path):
+    """A user one level too high would learn it to 100 %."""
+    write_folder(tmp_path)
+    said = r"has one class, pictures: expected two or more\n  its folders may be the classes \(ant, bee, cat, dog\): "
+    for keys in ({}, {"spec": Image((3, 8, 8), 1)}):
+        with pytest.raises(
+            DataError, match=rf"{tmp_path} {said}data.root={tmp_path}/pictures\n  data.layout=flat takes"
+        ):
+            make(tmp_path, root=str(tmp_path), **keys)
+    assert make(tmp_path, root=str(tmp_path), layout="flat").spec.classes is None
+    write_folder(tmp_path / "b", classes=("ant",))
+    with pytest.raises(DataError, match=r"pictures has one class, ant: expected two or more\n  data.layout=flat takes"):
+        make(tmp_path / "b")
+    (tmp_path / "pictures" / "images.csv").write_text("".join(f"ant/{i:03d}.bmp,x\n" for i in range(0, 40, 4)))
+    with pytest.raises(DataError, match=r"pictures has one class, x: expected two or more\n  data.layout=flat takes"):
+        make(tmp_path)
 
 
 @pytest.mark.parametrize(("keys", "said"), [

@@ -135,6 +135,8 @@ def _labelled(root: Path, names: list[str], labels: list[str], classes: tuple[st
         labels = _named(names, labels, classes)
     counts = Counter(labels)
     known = sorted(counts, key=_rank)
+    if len(known) < 2:
+        raise _one_class(root, known[0], names)
     alike = Counter(name.strip().casefold() for name in known)
     twins = [name for name in known if alike[name.strip().casefold()] > 1]
     if twins:
@@ -154,6 +156,15 @@ def _labelled(root: Path, names: list[str], labels: list[str], classes: tuple[st
         )
     order = {name: label for label, name in enumerate(classes or known)}
     return Listing(names, np.array([order[label] for label in labels], np.int64), tuple(order))
+
+
+def _one_class(root: Path, name: str, pictures: list[str]) -> DataError:
+    """All the pictures are of this class: often the folder is one above that of the classes."""
+    deeper = {PurePosixPath(each).parts[1] for each in pictures if each.startswith(f"{name}/") and each.count("/") > 1}
+    hint = f"\n  its folders may be the classes ({some(sorted(deeper))}): data.root={root / name}" if deeper else ""
+    return DataError(
+        f"{root} has one class, {name}: expected two or more{hint}\n  data.layout=flat takes them all without labels"
+    )
 
 
 def _rank(name: str) -> tuple[int, str]:
