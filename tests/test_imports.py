@@ -31,7 +31,7 @@ MAY = {
     "dlrun.build": BASICS | {"dlrun.signatures"},
     "dlrun.summary": BASICS | {"dlrun.build", "dlrun.console"},
     "dlrun.models.": BASICS | {"dlrun.models."},
-    "dlrun.data.": BASICS | {"dlrun.seeds", "dlrun.signatures", "dlrun.data."},
+    "dlrun.data.": BASICS | {"dlrun.folders", "dlrun.seeds", "dlrun.signatures", "dlrun.data."},
     "dlrun.sweep.": BASICS | {"dlrun.console", "dlrun.folders", "dlrun.sweep."},
     "dlrun.tasks.": BASICS | {"dlrun.seeds", "dlrun.place", "dlrun.plots", "dlrun.update", "dlrun.tasks."},
 }

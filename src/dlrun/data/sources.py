@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from dlrun.errors import DataError
+from dlrun.folders import sync_folder
 
 TIMEOUT = 20  # seconds to wait for a connection, and between two packets
 CHUNK = 1 << 18  # bytes
@@ -217,15 +218,6 @@ def _hash(path: Path, checksum: str) -> str:
         raise DataError(f"checksum {checksum!r} for {path.name} is not of the form md5:... or sha256:...")
     kind = kind.lower()
     return f"{kind}:{pooch.file_hash(str(path), alg=kind)}"
-
-
-def sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # a rename outlives a power cut only once its folder is written
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _reason(error: Exception) -> str:
