@@ -427,6 +427,27 @@ def test_a_run_on_a_folder_resumes_to_the_bit(tmp_path, read):
 # What is wrong
 
 
+def test_a_user_without_a_home(tmp_path, monkeypatch):
+    """A container's: no HOME, and no entry in /etc/passwd."""
+
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(RuntimeError, match="home directory"):
+        Path.home()
+    assert make(write_folder(tmp_path)).size("train") == 24
+    with pytest.raises(DataError, match="data.root=~/pictures: "):
+        make(tmp_path, root="~/pictures")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "cache").write_text("a file, where the folder of the cache should be")
+    with pytest.raises(DataError, match="cannot write to the data folder .*/b/cache"):
+        make(tmp_path / "b", root=f"{tmp_path}/pictures")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "cache", "pictures"]
+
+
 def test_bad_folders_are_told(tmp_path):
     with pytest.raises(DataError, match=r"data.root=pictures: neither .* nor .* is a folder\n  expected pictures"):
         make(tmp_path)

@@ -137,6 +137,13 @@ def test_no_assert_and_no_print(module):
 
 
 @pytest.mark.parametrize("module", FILES)
+def test_nobody_needs_a_home(module):
+    text = FILES[module].read_text(encoding="utf-8")
+    assert "Path.home(" not in text, "it raises where there is none, as in containers"
+    assert text.count("expanduser(") == text.count("os.path.expanduser("), "Path's raises there, too"
+
+
+@pytest.mark.parametrize("module", FILES)
 def test_models_take_only_torch(module):
     if module.startswith("dlrun.models."):
         names = {name.partition(".")[0] for name in imports(module)}

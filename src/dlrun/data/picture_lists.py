@@ -31,7 +31,7 @@ class Listing(NamedTuple):
 
 def find_root(root: str, data_dir: Path) -> Path:
     """The folder of that name: an absolute path, or one under the data folder, or under the folder one is in."""
-    path = Path(root).expanduser()
+    path = Path(os.path.expanduser(root))
     found = next((place for place in (data_dir / path, Path.cwd() / path) if place.is_dir()), None)
     if found is None:
         where = path if path.is_absolute() else f"{data_dir / path} nor {Path.cwd() / path}"

@@ -106,7 +106,7 @@ def mask_folder(
             f"data.source.values={list(values)}: expected {classes} different numbers up to 255, one for each class of "
             "data.spec.classes, or [] where the masks' numbers are the classes"
         )
-    place = Path(data_dir).expanduser() / Path(folder).expanduser()
+    place = Path(os.path.expanduser(data_dir)) / Path(os.path.expanduser(folder))
     pairs = _pairs(place / pictures, place / masks)
     table = _table(classes, ignore, list(values))
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:

@@ -25,7 +25,7 @@ def imdb(*, data_dir: str, download: bool, mirrors: list[str], checksums: dict[s
 
     From the folder aclImdb where it lies unpacked, else out of the published archive, which is not unpacked for it.
     """
-    root = Path(data_dir).expanduser()
+    root = Path(os.path.expanduser(data_dir))
     folder, archive = root / "aclImdb", root / "aclImdb_v1.tar.gz"
     if (folder / "train").is_dir():
         files = {place: _text_files(folder / place[0] / place[2]) for place in _REVIEWS}
@@ -48,7 +48,7 @@ def text_folder(
     CSV's first line is one; it may then name its columns in either order. test_fraction: for where there is no test
     folder.
     """
-    source = Path(data_dir).expanduser() / Path(path).expanduser()
+    source = Path(os.path.expanduser(data_dir)) / Path(os.path.expanduser(path))
     if not source.exists():
         raise DataError(
             f"data.source.path: there is no {source}\n"
@@ -82,7 +82,7 @@ def text_folder(
                     yield Text(test, order[name], content if isinstance(content, bytes) else _content(content))
 
     made_of += [test_fraction, random_state, list(order)]
-    corpus = cached(Path(data_dir).expanduser() / CACHE, made_of, texts, len(found), safe_name(source.stem))
+    corpus = cached(Path(os.path.expanduser(data_dir)) / CACHE, made_of, texts, len(found), safe_name(source.stem))
     return corpus._replace(names=tuple(order))
 
 
@@ -182,8 +182,8 @@ def _columns(path: Path, heading: list[str]) -> tuple[int, int]:
 
 def imdb_keras(*, data_dir: str, folder: str) -> Corpus:
     """The same reviews as Keras has them: imdb.npz and imdb_word_index.json in `folder`, which is under data_dir."""
-    root = Path(data_dir).expanduser()
-    arrays, index = (root / Path(folder).expanduser() / name for name in ("imdb.npz", "imdb_word_index.json"))
+    root = Path(os.path.expanduser(data_dir))
+    arrays, index = (root / Path(os.path.expanduser(folder)) / name for name in ("imdb.npz", "imdb_word_index.json"))
     missing = [path.name for path in (arrays, index) if not path.is_file()]
     if missing:
         raise DataError(
