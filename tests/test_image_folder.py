@@ -449,9 +449,9 @@ def test_a_user_without_a_home(tmp_path, monkeypatch):
 
 
 def test_bad_folders_are_told(tmp_path):
-    with pytest.raises(DataError, match=r"data.root=pictures: neither .* nor .* is a folder\n  expected pictures"):
+    with pytest.raises(DataError, match=r"data.root=pictures: there is no /.* and no /.*\n  expected a folder of pict"):
         make(tmp_path)
-    with pytest.raises(DataError, match=r"data.root=/nowhere: /nowhere is no folder"):
+    with pytest.raises(DataError, match=r"data.root=/nowhere: there is no /nowhere\n  expected a folder"):
         make(tmp_path, root="/nowhere")
     (tmp_path / "pictures" / "ant").mkdir(parents=True)
     with pytest.raises(DataError, match=r"has no pictures\n  expected a folder of .bmp, .gif"):

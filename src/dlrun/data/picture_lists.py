@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dlrun.data.sources import find
 from dlrun.errors import DataError, UserError, some
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -30,18 +31,15 @@ class Listing(NamedTuple):
 
 
 def find_root(root: str, data_dir: Path) -> Path:
-    """The folder of that name: an absolute path, or one under the data folder, or under the folder one is in."""
-    path = Path(os.path.expanduser(root))
-    found = next((place for place in (data_dir / path, Path.cwd() / path) if place.is_dir()), None)
-    if found is None:
-        where = path if path.is_absolute() else f"{data_dir / path} nor {Path.cwd() / path}"
-        neither = "is no folder" if path.is_absolute() else "is a folder"
-        raise DataError(
-            f"data.root={root}: {'neither ' if not path.is_absolute() else ''}{where} {neither}\n"
-            f"  expected pictures ({', '.join(SUFFIXES)}), flat or in one folder per class\n"
-            "  put them there, or name another folder with data.root=..."
-        )
-    return found
+    """The folder of that name. Raises DataError where there is none."""
+    kinds = ", ".join(SUFFIXES)
+    return find(
+        root,
+        data_dir,
+        "data.root",
+        f"a folder of pictures ({kinds}), flat or in one folder per class\n"
+        "  put them there, or name another with data.root=...",
+    )
 
 
 def scan(root: Path) -> list[str]:

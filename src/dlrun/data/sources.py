@@ -26,6 +26,19 @@ class _MirrorError(Exception):
     """Why this mirror gave nothing; the next one is tried."""
 
 
+def find(path: str, data_dir: Path, key: str, expected: str) -> Path:
+    """What lies there: at an absolute path, or under the data folder, or under the folder one is in.
+
+    key, expected: of the config, and what it names, for the error's text.
+    """
+    wanted = os.path.expanduser(path)
+    places = list(dict.fromkeys([data_dir / wanted, Path.cwd() / wanted]))
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        raise DataError(f"{key}={path}: there is no {' and no '.join(map(str, places))}\n  expected {expected}")
+    return found
+
+
 def fetch(
     urls: list[str],
     path: Path,
