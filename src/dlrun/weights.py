@@ -95,6 +95,13 @@ def _read_safetensors(path: Path) -> Weights:
 
 def _read_torch(path: Path) -> object:
     try:
+        with open(path, "rb") as file:
+            start = file.read(2)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    if start != b"PK" and start[:1] != b"\x80":  # neither a zip, as torch writes, nor a pickle, as it wrote
+        raise CheckpointError(f"{path} is not a file of weights")
+    try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged or hostile bytes can fail in any way at all
         why = str(error).partition("\n")[0] or type(error).__name__
