@@ -39,7 +39,8 @@ DRAWS = {
     "rand_like", "randint", "randn", "randn_like", "random_", "randperm", "uniform_",
 }  # fmt: skip
 REFUSED = {  # by CUDA where it is to be deterministic: torch.use_deterministic_algorithms
-    "_adaptive_avg_pool2d_backward", "adaptive_max_pool2d_backward", "grid_sampler_2d_backward", "histc",
+    "_adaptive_avg_pool2d_backward", "adaptive_max_pool2d_backward", "avg_pool3d_backward",
+    "grid_sampler_2d_backward", "histc",
     "max_unpool2d", "put_", "reflection_pad2d_backward", "upsample_bilinear2d_backward",
 }  # fmt: skip
 

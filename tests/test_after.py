@@ -70,16 +70,18 @@ LIMITS = (["--reverse"], ["--reverse", "--limit", "2"], ["--limit", "2"])
 
 
 def test_list(dl_runs, outputs):
-    lines = dl_runs("list", "--output-dir", outputs)[1].splitlines()
-    assert lines[0].split() == ["run", "status", "data", "model", "val/acc", "test/acc", "seconds"]
-    assert [line.split()[3] for line in lines[2:]] == ["mlp", "linear", "mlp", "mlp"]
-    assert len({line.index("finished") for line in lines[2:]}) == 1
+    above, _, *lines = dl_runs("list", "--output-dir", outputs)[1].splitlines()
+    assert above == "all runs with status=finished"
+    assert lines[0].split() == ["run", "data", "model", "val/acc", "test/acc", "seconds"]
+    assert [line.split()[2] for line in lines[2:]] == ["mlp", "linear", "mlp", "mlp"]
+    assert len(set(map(len, lines[2:]))) == 1, "the columns are in line"
     where = ["--output-dir", str(outputs)]
-    assert len(dl_runs("list", "model=m*", "data=digits", *where)[1].splitlines()) == 3
+    one = dl_runs("list", "model=m*", "data=digits", *where)[1].splitlines()
+    assert len(one) == 3 and one[0].split()[:4] == ["run", "status", "data", "model"]
     assert "1_mlp" in dl_runs("list", "optimizer.lr=0.01", *where)[1].splitlines()[-1]
     found = [dl_runs("list", "--sort", "seconds", "--json", *more, *where)[1].splitlines() for more in LIMITS]
     assert found[1] == found[0][:2] and found[2] == found[1][::-1]
-    accuracies = [float(line.split()[5]) for line in dl_runs("list", "--sort", "test/acc", *where)[1].splitlines()[2:]]
+    accuracies = [float(line.split()[4]) for line in dl_runs("list", "--sort", "test/acc", *where)[1].splitlines()[4:]]
     assert accuracies == sorted(accuracies)
     rows = [json.loads(line) for line in dl_runs("list", "seed=1", "--json", *where)[1].splitlines()]
     assert len(rows) == 1 and rows[0]["run"].endswith("3_sweep/1") and rows[0]["metrics"]["test/acc"] == rows[0]["test"]
@@ -103,6 +105,9 @@ def test_list_of_runs_in_any_state(dl_runs, tmp_path):
         ["diverged", "-", "-", "-", "-", "-"],
         ["running", "-", "-", "-", "-", "-"],
     ]
+    for name in "ab":
+        stub(tmp_path / "odd" / "day" / name, 5, status="diverged", data=["no", "name"])
+    assert "all runs with status=diverged data=['no', 'name']\n" in dl_runs("list", "--output-dir", tmp_path / "odd")[1]
     code, out, _ = dl_runs("show", tmp_path / "day" / "b")
     assert code == 2 or "no summary" in out
 
@@ -122,7 +127,8 @@ def test_a_thousand_runs_take_less_than_a_second(tmp_path):
     bare, started = perf_counter() - started, perf_counter()
     text = as_table(list_runs(tmp_path, ["model=mlp"], "best", False, None), 1000)
     seconds = perf_counter() - started
-    assert len(text.splitlines()) == 1002 and text.splitlines()[-1].split()[-3] == "0.9990"
+    assert text.startswith("all runs with status=finished data=mnist model=mlp\n\nrun  ")
+    assert len(text.splitlines()) == 1004 and text.splitlines()[-1].split()[-3] == "0.9990"
     assert seconds < max(0.8, 15 * bare), (seconds, bare)
 
 
@@ -424,6 +430,11 @@ def test_completion(dl_runs, outputs, monkeypatch):
     assert "evaluate" in dl_runs("completion", "bash", "--words", "ev")[1].split()
     assert "onnx" in dl_runs("completion", "bash", "--words", "export", "last", "--format", "")[1].split()
     assert "outputs/day/3_sweep/1" in dl_runs("completion", "bash", "--words", "show", "")[1].split()
+
+
+def test_help_fits_into_80_columns():
+    for usage in (cli.USAGE, data_cli.USAGE):
+        assert max(map(len, usage.splitlines())) <= 80
 
 
 def test_dl_data(dl_runs, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from textwrap import dedent
 
 import pytest
 import torch
+from filelock import FileLock
 
 from dlrun import cli
 
@@ -109,6 +111,24 @@ def test_help_lists_the_groups_and_examples(dl_run):
     ):
         assert text in out
     assert "{groups}" not in out and all(len(line) <= 120 for line in out.splitlines())
+
+
+@pytest.mark.parametrize("width", [80, 60, 30])
+def test_lists_are_as_wide_as_the_terminal(dl_run, monkeypatch, width):
+    """Of help, keys, options and pairings: no line is longer, unless it is one word, and no word is broken."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    out = dl_run("--help")[1]
+    groups = out[out.index("  data  ") : out.index("keys (")]
+    texts = [out] if width == 80 else [groups]
+    for command in ("modle=mlp", "trainer.epoch=2", "model=mlpp", "optimizer=sgd +optimizer.typo=1"):
+        texts.append(dl_run(*command.split())[2].partition("\n")[2])
+    texts.append(dl_run("model=resnet18", "data=moons")[2].partition("classes=2)\n")[2])
+    for text in texts:
+        assert text and all(len(line) <= width or len(line.split()) < 3 for line in text.splitlines()), text
+    for word in ("adversarial_autoencoder,", "q_learning,", "checkpoint_every_minutes,", "weight_decay", "pokemon"):
+        assert any(word in text.split() for text in texts)
 
 
 def test_help_lists_the_users_options(dl_run, tmp_path):
@@ -258,8 +278,9 @@ VALUES = {
     "optimizer.lr=abc": "a number > 0",
     "optimizer.lr=-0.1": "a number > 0",
     "optimizer.lr=0": "a number > 0",
-    "optimizer.lr=inf": "a number > 0",
-    "optimizer.lr=nan": "a number > 0",
+    "optimizer.lr=inf": "a finite number > 0",
+    "optimizer.lr=nan": "a finite number > 0",
+    "trainer.max_time=-inf": "a finite number > 0 or null",
     "optimizer.betas=[0.9]": "a list of 2",
     "task.label_smoothing=1.5": "a number in",
     "task.loss=crossentropy": "one of auto",
@@ -479,7 +500,9 @@ def test_resume_of_what_is_no_run(refused, tmp_path):
 def test_resume_with_another_override(refused, finished, change):
     text = refused(f"resume={finished}", change)
     assert text.startswith(f"{change} cannot change in a run that is resumed: it goes on with its own config\n")
-    assert "expected only: trainer.device, trainer.epochs" in text and f"init={finished} {change}" in text
+    assert "expected only: trainer.device, trainer.epochs" in text
+    anew = "dl-run model=mlp data=digits init=a" if change == "init=a" else f"init={finished} {change}"
+    assert text.endswith(f"{anew}\n")
 
 
 @pytest.mark.parametrize("changes", [(), ("trainer.device=cpu",), ("trainer.epochs=1",), ("trainer.patience=3",)])
@@ -522,6 +545,50 @@ def test_resume_with_a_summary_that_was_edited(text, dl_run, finished, tmp_path)
     assert dl_run("resume=run", "trainer.epochs=2")[0] == 0
 
 
+def test_a_folder_from_somebody_else_does_not_read_the_environment(refused, finished, tmp_path, monkeypatch):
+    """It could hand what stands there to a mirror of its own."""
+    monkeypatch.setenv("TOKEN", "secret")
+    for call in ("${oc.env:TOKEN}", "${oc.decode:${oc.env:TOKEN}}", "${${seed}:x}", "${oc.env:DL_RUN_DATA_DIR,x}"):
+        folder = copy_config(finished, tmp_path / f"run{len(call)}", "output_dir: outputs", f"output_dir: {call}")
+        text = refused(f"resume={folder}", left=[folder.name])
+        assert f"output_dir={call} in {folder}" in text and "secret" not in text
+        shutil.rmtree(folder)
+
+
+def test_what_the_environment_gave_is_kept(dl_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("SIZE", "0.5")
+    assert dl_run("model.dropout=${oc.env:SIZE}", "trainer.epochs=1", "run_dir=run")[0] == 2  # a text is no rate
+    assert dl_run("output_dir=${oc.env:SIZE}", "trainer.epochs=1", "run_dir=run")[0] == 0
+    text = (tmp_path / "run" / ".hydra" / "config.yaml").read_text()
+    assert "output_dir: '0.5'\n" in text and "\ndata_dir: ${oc.env:DL_RUN_DATA_DIR," in text
+    assert dl_run("resume=run", "trainer.epochs=2")[0] == 0
+
+
+def test_of_two_that_go_on_with_a_run_the_second_starts_from_the_first(refused, finished, tmp_path, monkeypatch):
+    shutil.copytree(finished, tmp_path / "run")
+    acquire = FileLock.acquire
+
+    def late(self, *args, **keys):
+        (tmp_path / "run" / "summary.json").write_text('{"status": "running"}')
+        return acquire(self, *args, **keys)
+
+    monkeypatch.setattr(FileLock, "acquire", late)
+    config = (tmp_path / "run" / ".hydra" / "config.yaml").read_text()
+    assert "another process went on with this run" in refused("resume=run", "trainer.epochs=2", left=["run"])
+    assert (tmp_path / "run" / ".hydra" / "config.yaml").read_text() == config
+
+
+@pytest.mark.parametrize("what", [["model=wgan_gp", "data=moons"], ["model=ppo", "data=cartpole"]])
+def test_compiling_where_it_cannot_help_is_refused(refused, what):
+    assert refused(*what, "trainer.compile=true").startswith(
+        "trainer.compile=true: torch.compile cannot take the steps"
+    )
+
+
+def test_bytes_that_are_no_text_are_refused(refused):
+    assert refused("run_dir='caf\udce9'").startswith("run_dir='caf\\udce9': these bytes are no text")
+
+
 def test_resume_checks_the_new_limit(refused, finished):
     assert f"resume={finished}: trainer.epochs=-1: expected an integer >= 1" in refused(
         f"resume={finished}", "trainer.epochs=-1"
@@ -554,7 +621,6 @@ def test_resume_of_a_folder_with_a_damaged_config(refused, finished, tmp_path, d
 
 
 def test_resume_of_a_run_in_use(refused, finished):
-    from filelock import FileLock
 
     with FileLock(finished / ".lock"):
         text = refused(f"resume={finished}", "trainer.epochs=2")
@@ -605,6 +671,20 @@ def test_configs_that_cannot_be_read(refused, tmp_path):
     assert "model=[1, 2]: expected a mapping with a _target_" in text("list")
     assert "task=nothing: there is no such option" in text("dangling")
     assert "expected one of: a2c, " in text("nothing")
+
+
+def test_a_runs_command_says_where_its_configs_are(dl_run, tmp_path):
+    """As it is shown it can be pasted: with the folder of the user's configs, and quotes where the shell needs them."""
+    from dlrun.after.show import command_line
+
+    (tmp_path / "my configs" / "model").mkdir(parents=True)
+    text = (cli.CONFIGS / "model" / "mlp.yaml").read_text()
+    (tmp_path / "my configs" / "model" / "wide.yaml").write_text(text)
+    given = ["model=wide", "model.hidden=[8]", "data=moons", "trainer.epochs=1"]
+    assert dl_run("--config-dir", "my configs", *given, "run_dir=here")[0] == 0
+    command = command_line(tmp_path / "here")
+    assert command == "dl-run model=wide 'model.hidden=[8]' data=moons trainer.epochs=1 '--config-dir=my configs'"
+    assert dl_run(*shlex.split(command)[1:])[0] == 0
 
 
 def test_the_config_folder_is_the_checkouts():

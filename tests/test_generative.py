@@ -473,8 +473,10 @@ def test_the_averaged_generator_is_the_one_to_judge():
     task = make_pair(Gan, ema=0.9)
     assert task.evaluated() is task.update.average and task.critic_update.average is None
     assert isinstance(task.net, Pair) and task.evaluated() is not task.net.generator
-    z = torch.zeros(2, 4)
-    assert torch.equal(task.predict(z), task.predict(z))
+    learn(task, (blobs().x, None), 3)
+    z = torch.randn(5, 4)
+    assert torch.equal(task.predict(z), task.update.average(z))
+    assert not torch.allclose(task.predict(z), task.net.generator(z))
 
 
 def test_the_best_state_is_the_whole_pair_with_the_averaged_generator():

@@ -15,7 +15,16 @@ from toys import options, takes
 
 from dlrun.build import CONFIGS, of_runner
 from dlrun.errors import UserError
-from dlrun.models.layers import SameConv2d, activation, initialise, norm, same_max_pool, same_padding, window_means
+from dlrun.models.layers import (
+    LocalResponseNorm,
+    SameConv2d,
+    activation,
+    initialise,
+    norm,
+    same_max_pool,
+    same_padding,
+    window_means,
+)
 from dlrun.models.lenet import lenet
 from dlrun.models.linear import linear
 from dlrun.models.mlp import mlp
@@ -398,7 +407,7 @@ def targets(node):
 def test_layers_that_would_write_past_their_memory_on_a_cpu_are_laid_out_otherwise(width, channels_last):
     """Strided 1x1 convolutions of few channels, which 112x112 pictures bring to crash."""
     net = resnet(CIFAR, **RESNET | dict(width=width))
-    assert place(net, torch.device("cpu"), "fp32", False).channels_last == channels_last
+    assert place(net, torch.device("cpu"), "fp32").channels_last == channels_last
     first = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
     assert first.weight.is_contiguous(memory_format=torch.channels_last) == channels_last
 
@@ -406,7 +415,17 @@ def test_layers_that_would_write_past_their_memory_on_a_cpu_are_laid_out_otherwi
 def test_no_net_pools_in_a_way_that_cuda_refuses_where_it_is_to_be_exact():
     """The gradient of torch's adaptive average pooling, but to one place."""
     for path in (Path(inspect.getfile(mlp)).parent).glob("*.py"):
-        assert path.stem == "layers" or not re.search(r"nn\.AdaptiveAvgPool2d\((?!1\))", path.read_text()), path
+        refused = r"nn\.AdaptiveAvgPool2d\((?!1\))|nn\.LocalResponseNorm"
+        assert path.stem == "layers" or not re.search(refused, path.read_text()), path
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_normalisation_over_channels_is_torchs(layout):
+    x = torch.randn(2, 7, 3, 5, dtype=torch.float64).mul(50).to(memory_format=layout).requires_grad_()
+    found, expected = LocalResponseNorm()(x), nn.LocalResponseNorm(5)(x)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn_like(found)
+    torch.testing.assert_close(*(torch.autograd.grad((out * weights).sum(), x) for out in (found, expected)))
 
 
 @pytest.mark.parametrize(("size", "count"), [(14, 4), (7, 7), (5, 6), (1, 3), (12, 4)])

@@ -1,6 +1,7 @@
 """Resuming is exact: a run that was stopped, by a signal or by the death of its process, and resumed ends with the same
 bits and the same metrics as one that never was."""
 
+import hashlib
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import shutil
 import signal
 import time
 import warnings
+import zipfile
 
 import pytest
 import runs
@@ -19,7 +21,7 @@ from toys import kinds, options, takes
 
 from dlrun import checkpoint
 from dlrun.checkpoint import Checkpoints, load, save
-from dlrun.errors import CheckpointError, UserError
+from dlrun.errors import CheckpointError, DataError, UserError
 from dlrun.signals import Signals
 from dlrun.spec import PairingError
 
@@ -134,6 +136,24 @@ def test_every_model_resumes_to_the_bit(model, precision, data_dir, tmp_path):
     assert_same(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler is here")
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler about itself
+@pytest.mark.parametrize("model", ["mlp", "resnet18", "gan", "vae", "adversarial_autoencoder"])
+def test_compiled_nets_resume_to_the_bit(model, data_dir, tmp_path):
+    composed = narrow(model, data_dir, "trainer.compile=true")
+    train(tmp_path / "a", composed)
+    assert torch._dynamo.utils.counters["frames"]["ok"] >= 2  # torch says nothing where it leaves a net as it is
+    torch.compiler.reset()
+    train(tmp_path / "b", composed, signals={2: signal.SIGTERM})  # what is compiled next is for the last, smaller batch
+    torch.compiler.reset()
+    train(tmp_path / "b", composed, resumed=True)
+    assert_same(tmp_path / "a", tmp_path / "b")
+    train(tmp_path / "c", narrow(model, data_dir))
+    compiled, plain = rows(tmp_path / "a")[-1], rows(tmp_path / "c")[-1]
+    assert compiled["train/loss"] == pytest.approx(plain["train/loss"], rel=0.05)  # Adam makes much of rounding
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_every_setting_resumes_to_the_bit_twice(case, config, tmp_path):
     composed, nan_at = config(*CASES[case]), (2, 4) if case == "skip" else ()
@@ -209,6 +229,22 @@ def test_a_second_signal_stops_at_once(monkeypatch):
         assert signals.received == signal.SIGTERM and not killed
         signal.raise_signal(signal.SIGINT)
         assert killed == [(os.getpid(), signal.SIGINT)] and signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+
+
+def test_a_terminal_that_is_gone_may_say_so_twice(monkeypatch):
+    """Its shell says it, too. What nohup started is not to hear it."""
+    monkeypatch.setattr(os, "kill", lambda pid, number: pytest.fail("it stopped at once"))
+    with Signals() as signals:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+        assert signals.received == signal.SIGHUP
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals() as signals:
+            signal.raise_signal(signal.SIGHUP)
+            assert signals.received is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 # More of it
@@ -380,6 +416,95 @@ def stopped(config, tmp_path):
     """A run of the straight one's kind, stopped in its second epoch."""
     train(tmp_path, config(*STRAIGHT), signals={5: signal.SIGTERM})
     return tmp_path
+
+
+def change(path, key, value):
+    """In a checkpoint, whose SHA-256 is then right again. key: a path in it."""
+    found = load(path)
+    *outer, last = key.split("/")
+    inner = found
+    for name in outer:
+        inner = inner[int(name) if name.isdecimal() else name]
+    inner[last] = value
+    save(path, {name: part for name, part in found.items() if name not in ("format", "version")})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("parts/update/optimizer/state/0/exp_avg", torch.zeros(1), r"exp_avg is not one of a weight of \(16, 784\)"),
+        ("parts/update/optimizer/state/0/exp_avg", "x", "exp_avg is not one"),
+        ("parts/update/skipped", "x", "skipped: str is not what was saved there"),
+        ("parts/net/1.weight", torch.zeros(16, 784).to_sparse(), "a tensor that is not a plain one"),
+        ("clock/step", 10**30, "expected a clock's numbers"),
+        ("clock/seed", 77, "expected a clock's numbers"),
+        ("best/metric", "acc", "this run goes by 'loss'"),
+        ("means/samples", {"train/loss": "x"}, "expected"),
+        ("threads", 2**40, "they are counts"),
+    ],
+)
+def test_a_whole_checkpoint_that_no_run_wrote_is_refused(key, value, why, stopped, config):
+    """The SHA-256 is of what is in the file, whoever wrote it; kernels would write past what is too small."""
+    for name in ("last", "previous"):
+        change(stopped / "checkpoints" / f"{name}.ckpt", key, value)
+    with pytest.raises(CheckpointError, match=why):
+        train(stopped, config(*STRAIGHT), resumed=True)
+
+
+def test_the_settings_of_an_optimizer_are_the_configs(stopped, config, straight):
+    group = load(stopped / "checkpoints" / "last.ckpt")["parts"]["update"]["optimizer"]["param_groups"][0]
+    changed = [group | {"lr": 9.0, "betas": (0.1, 0.1)}]
+    change(stopped / "checkpoints" / "last.ckpt", "parts/update/optimizer/param_groups", changed)
+    train(stopped, config(*STRAIGHT), resumed=True)
+    assert_same(straight, stopped)
+
+
+def test_compressed_entries_are_refused(stopped, config):
+    """A few bytes could be gigabytes."""
+    path = stopped / "checkpoints" / "last.ckpt"
+    with zipfile.ZipFile(path) as found, zipfile.ZipFile(stopped / "new", "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in found.infolist():
+            new.writestr(entry.filename, found.read(entry))
+    body = bytearray((stopped / "new").read_bytes())
+    body[-2:] = (64).to_bytes(2, "little")
+    path.write_bytes(bytes(body) + hashlib.sha256(body).hexdigest().encode())
+    with pytest.raises(CheckpointError, match="its entries are compressed"):
+        load(path)
+
+
+@pytest.mark.parametrize("what", ["train-labels", "train-images", "t10k-labels"])
+def test_other_data_than_the_runs_is_refused(what, config, tmp_path):
+    runs.write_mnist(tmp_path / "data")
+    composed = config(f"data_dir={tmp_path / 'data'}")
+    train(tmp_path / "run", composed, signals={5: signal.SIGTERM})
+    (path,) = (tmp_path / "data").rglob(f"{what}*")
+    content = bytearray(path.read_bytes())
+    content[-1] = 1 if content[-1] != 1 else 2
+    if what == "train-images":
+        content[16:] = content[16:][::-1]
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="(?s)the data is not what it was.*init="):
+        train(tmp_path / "run", composed, resumed=True)
+
+
+def test_the_same_data_elsewhere_will_do(stopped, config, straight, tmp_path_factory):
+    train(stopped, config(*STRAIGHT, f"data_dir={runs.write_mnist(tmp_path_factory.mktemp('other'))}"), resumed=True)
+    assert_same(straight, stopped)
+
+
+def test_fewer_epochs_than_are_begun_are_refused(stopped, config):
+    with pytest.raises(UserError, match="trainer.epochs=1: the run is in epoch 2 already"):
+        train(stopped, config(*STRAIGHT, "trainer.epochs=1"), resumed=True)
+
+
+@pytest.mark.parametrize("line", [b'{"step": 4, ', b"[1]", b'{"epoch": 1}', b"\xff\xfe"])
+def test_a_damaged_line_of_metrics_is_told(line, stopped, config):
+    path = stopped / "metrics.jsonl"
+    damaged = b"\n".join([line, *path.read_bytes().split(b"\n")[1:]])
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match="metrics.jsonl is damaged"):
+        train(stopped, config(*STRAIGHT), resumed=True)
+    assert path.read_bytes() == damaged
 
 
 def test_a_damaged_last_falls_back_to_the_one_before(stopped, config, straight, capsys):

@@ -25,6 +25,7 @@ from dlrun.tasks.ppo import kl, surrogate
 from dlrun.tasks.replay import Replay
 from dlrun.tasks.returns import explained_variance, gae, rewards_to_go
 from dlrun.tasks.rollout import Player, RewardScale, to_world
+from dlrun.update import KeptBuffers
 
 EXACT = ["reinforce", "reinforce_baseline", "a2c", "ppo", "dqn", "double_dqn", "dueling_dqn"]
 MODELS = [*EXACT, "a3c"]  # whose workers are not to be foreseen
@@ -359,6 +360,20 @@ def test_values_of_normalised_observations():
     task = make_task("dqn", build(composed("data=cartpole"))["data"], "model.normalise=true")
     task.observe(obs)
     assert torch.equal(task.target(obs), task.net(obs)) and task.target[0].count == 1000, "before the first copy, too"
+    task.update.kept = KeptBuffers(task.net)
+    task.observe(obs)
+    task.update.kept.put_back()
+    assert task.net[0].count == 2000, "a step that is left out takes back its own statistics, and no observations"
+
+
+def test_observations_lie_as_a_resumed_runs_do():
+    """Sums over another layout are rounded otherwise."""
+    worlds = build(composed("data=cartpole"))["data"].make(3)
+    obs = [worlds.reset(0)]
+    for _ in range(60):
+        now, _, _, _, final = worlds.step(np.zeros(3, np.int64))
+        obs += [now, final]
+    assert all(found.flags.c_contiguous for found in obs)
 
 
 def test_a_run_that_ends_before_it_learns_is_refused():

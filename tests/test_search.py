@@ -11,7 +11,8 @@ from test_sweep_killed import left_running, of, results, start, state, trials
 from dlrun.build import CONFIGS
 from dlrun.errors import UserError
 from dlrun.sweep.axes import Axis, grid
-from dlrun.sweep.opening import begun, reopened
+from dlrun.sweep.opening import begun, reopen, reopened
+from dlrun.sweep.report import closing
 from dlrun.sweep.search import Optuna
 from dlrun.sweep.settings import Search
 from dlrun.sweep.study import published
@@ -256,6 +257,59 @@ def test_two_machines_share_a_database(tmp_path):
     with begun(tmp_path / "c", theirs, {**command, "study": name}, [], files) as c:
         with pytest.raises(UserError, match="the configs here are not those that it was started with"):
             Optuna(theirs, [LOG], 3).open(c)
+
+
+def test_another_number_of_trials_is_kept(tmp_path):
+    """Raised when the sweep goes on, it is the sweep's own: for whoever goes on then, joins, or reads the hint."""
+    words = ["sweep=optuna", "sweep.trials=2", "sweep.jobs=2"]
+    command = {"command": words, "flags": [], "arguments": [], "configs": ""}
+    with begun(tmp_path, settings(trials=2), command, [], {"multirun.yaml": "", "base": {}}) as state:
+        folder = state.folder
+    for num, text in ((5, "5 jobs are left"), (5, "5 jobs are left"), (1, "1 job is left")):
+        with reopened(folder, settings(trials=num), lambda state, how: None) as state:
+            with state.alone():
+                Optuna(settings(trials=num), [LOG], 3).open(state)
+            assert text in closing(state, stopped=2)
+        for key in ("sweep.resume", "sweep.join"):
+            found = reopen(key, str(folder), "outputs", [])[1]
+            assert found == ["sweep=optuna", "sweep.jobs=2", f"sweep.trials={num}", "--multirun"]
+
+
+def test_a_search_through_a_grid_ends_with_it(tmp_path):
+    """Nothing is left of the trials that it has no points for."""
+    chosen = settings(trials=20, sampler="grid")
+    command = {"command": ["sweep=optuna"], "flags": [], "arguments": [], "configs": ""}
+    with begun(tmp_path, chosen, command, [], {"multirun.yaml": "", "base": {}}) as state, state.alone():
+        Optuna(chosen, [CHOICE, FIXED, PAIRS], 3).open(state)
+        assert state.total == 6 and state.facts["command"] == ["sweep=optuna", "sweep.trials=6"]
+
+
+def test_another_number_of_trials_is_told_to_other_machines(tmp_path):
+    """In a database it is there for those who join then, and for a folder that joined before and goes on."""
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    command = {"command": ["sweep=optuna", "sweep.trials=2"], "flags": [], "arguments": [], "configs": ""}
+
+    def opened(opening: object, name: str, trials: int, **keys: object) -> int:
+        chosen = settings(trials=trials, storage=url, **keys)
+        with opening(chosen) as state, state.alone():
+            Optuna(chosen, [LOG], 3).open(state)
+            folders[name] = state.folder
+            return state.facts["total"]
+
+    def begin(name: str) -> object:
+        study = {"study": published(url, "sweep.join")[0]} if folders else {}
+        return lambda chosen: begun(tmp_path / name, chosen, command | study, [], {"multirun.yaml": "", "base": {}})
+
+    def go_on(name: str) -> object:
+        return lambda chosen: reopened(folders[name], chosen, lambda state, how: None)
+
+    folders: dict[str, Path] = {}
+    assert opened(begin("a"), "a", 2) == 2 and opened(begin("b"), "b", 2, join="the study") == 2
+    assert opened(go_on("a"), "a", 7) == 7 and published(url, "sweep.join")[1]["command"][-1] == "sweep.trials=7"
+    assert opened(go_on("b"), "b", 2) == 7, "as nothing else was said here"
+    assert opened(go_on("b"), "b", 7) == 7, "by the command that was kept"
+    assert opened(begin("c"), "c", 7, join="the study") == 7 and opened(go_on("b"), "b", 9) == 9
+    assert published(url, "sweep.resume")[1]["total"] == 9 and opened(go_on("a"), "a", 7) == 9
 
 
 def test_failed_jobs_are_repeated_and_trials_added(tmp_path):

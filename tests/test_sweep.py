@@ -82,6 +82,8 @@ def test_jobs_finish_are_refused_and_fail_each_for_itself(own):
     assert all(float(row["test/acc"]) > 0.5 for row in rows[:2]) and rows[3]["test/acc"] == ""
     assert "task.l2=0 " in rows[0]["overrides"] and "seed=1" in rows[1]["overrides"]
 
+    best = next(line for line in out.splitlines() if line.startswith("  dl-run "))
+    assert best.endswith(" --config-dir=mine"), "what it says starts that job"
     assert "sweep of 6 jobs in " in out and err.count("dl-run: seed=-1: expected an integer >= 0") == 2
     assert "job 2 refused (exit code 2)" in out and "job 3 diverged (exit code 1)" in out
     grid, means = table_of(out).split("\n\n")[:2]
@@ -106,7 +108,8 @@ def test_an_experiment_can_sweep_by_itself_and_two_at_once(own):
         out, err = process.communicate(timeout=400)
         assert process.returncode == 1
         assert "sweep of 2 jobs in " in out and err.count("data.batch_size=0: expected an integer >= 1") == 2
-        assert "optimizer.lr=0.1 experiment=grid seed=7" in table_of(out) and table_of(out).count("  refused\n") == 2
+        assert "\nall jobs with experiment=grid seed=7 data.batch_size=0\n\njob   " in out
+        assert "\n0  optimizer.lr=0.1   " in table_of(out) and table_of(out).count("  refused\n") == 2
         assert "Traceback" not in err
     assert len(list((own / "outputs").glob("*/*_sweep*"))) == 2
 
@@ -253,14 +256,35 @@ def fake_jobs(folder: Path, *results: dict | int | None) -> list[Job]:
 def test_the_table(tmp_path):
     jobs = fake_jobs(tmp_path, {}, {"test": {"test/acc": 0.75}}, 1, 2, -9, -15, 139, None)
     text = report(jobs)
-    assert text.splitlines()[2].split() == "0 seed=0 model=mlp 0.5000 0.2500 61.2 finished".split()
+    above, _, text = text.partition("\n\n")
+    assert above == "all jobs with model=mlp"
+    assert text.splitlines()[2].split() == "0 seed=0 0.5000 0.2500 61.2 finished".split()
     words = ["finished", "finished", "failed", "refused", "killed", "stopped", "exit 139", "not run"]
     assert all(line.endswith(word) for line, word in zip(text.splitlines()[2:10], words, strict=True))
-    assert text.splitlines()[-1].split() == "model=mlp 0.5000 +/- 0.0000 0.5000 +/- 0.3536 2".split()
+    assert text.splitlines()[-1].split() == "(all) 0.5000 +/- 0.0000 0.5000 +/- 0.3536 2".split()
     rows = list(csv.reader(as_csv(jobs, value_names(jobs)).splitlines()))
     assert rows[0] == ["job", "overrides", "status", "val/acc", "test/acc", "seconds"]
     assert rows[1] == ["0", "seed=0 model=mlp", "finished", "0.5", "0.25", "61.25"]
     assert rows[8] == ["7", "seed=7 model=mlp", "not run", "", "", ""]
+
+
+def test_a_table_says_once_what_all_jobs_share():
+    """Which is nothing where there is one job, and all where jobs differ in nothing."""
+    nets = [["model=mlp", "seed=0", "data=moons"], ["model=linear", "seed=0", "data=moons"]]
+    text = report([Job(i, overrides) for i, overrides in enumerate(nets)])
+    assert text.startswith("all jobs with seed=0 data=moons\n\njob  ")
+    assert [line.split() for line in text.splitlines()[4:]] == [
+        ["0", "model=mlp", "-", "not", "run"],
+        ["1", "model=linear", "-", "not", "run"],
+    ]
+    assert report([Job(0, nets[0])]).splitlines()[2].startswith("0  model=mlp seed=0 data=moons  ")
+    assert report([Job(0, ["seed=0"]), Job(1, ["seed=0"])]).splitlines()[4].split() == ["0", "-", "not", "run"]
+    two = [
+        Job(2 * i + seed, [f"model={net}", f"seed={seed}", "data=moons"])
+        for i, net in enumerate("ab")
+        for seed in (0, 1)
+    ]
+    assert [line.split()[0] for line in report(two).splitlines()[-2:]] == ["model=a", "model=b"]
 
 
 def test_no_job_finished(tmp_path):

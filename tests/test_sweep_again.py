@@ -14,7 +14,7 @@ from test_sweep import sweep
 
 from dlrun.errors import UserError
 from dlrun.sweep.report import Report
-from dlrun.sweep.screen import cut, picture
+from dlrun.sweep.screen import Screen, cut, picture
 from dlrun.sweep.state import Job, State, load_state
 from dlrun.sweep.workers import at_work
 
@@ -66,8 +66,8 @@ REFUSED = {
     "sweep.resume=nowhere": "sweep.resume=nowhere: this folder is not a sweep's: no such folder\n  expected the folder",
     "sweep.resume=mine": "sweep.resume=mine: this folder is not a sweep's: it holds no sweep.json",
     "sweep.resume=last output_dir=mine": "sweep.resume=last: there is no sweep under ",
-    "sweep.resume=last seed=-1,-3": "seed=-1,-3 is not what the sweep was started with\n  seed=-1,-2, in ",
-    "sweep.resume=last optimizer.lr=1": "optimizer.lr=1 is not what the sweep was started with\n  it had no",
+    "sweep.resume=last seed=-1,-3": "'seed=-1,-3' is not what the sweep was started with\n  'seed=-1,-2', in ",
+    "sweep.resume=last optimizer.lr=1": "'optimizer.lr=1' is not what the sweep was started with\n  it had no",
     "seed=0,1 sweep.retry=failed": "sweep.retry=failed is for a sweep that goes on\n  expected dl-run -m",
     "seed=0,1 sweep.job=2": "sweep.job=2: sweep has no 'job'; did you mean 'sweep.jobs'?\n  sweep has: jobs, threads,",
     "seed=0,1 +sweep.foo=2": "sweep.foo: Grid has no 'foo'",
@@ -171,10 +171,43 @@ def test_the_live_table_fits(tmp_path):
     jobs = [Job(i, ["model=linear", f"seed={i}"], "running" if i < 7 else "waiting") for i in range(12)]
     state = State.new(tmp_path, command, jobs, 12, [])
     running = [Namespace(job=job, started=0.0) for job in jobs[:5]]
-    lines = picture(state, running, None, [], 3.0, room=3)
+    lines = picture(state, running, None, [], 3.0, width=80, room=3)
     assert lines[0] == "sweep  0 of 12 done, 7 running (2 elsewhere), 5 waiting; 0:03" and len(lines) == 5
     assert lines[1].endswith("  seed=0") and "linear" not in lines[1] and lines[4] == "  and 2 more"
     assert cut("trainer.epochs=3000", 15) == "trainer.epoc..." and cut("seed=1", 15) == "seed=1"
+
+
+def test_the_live_table_shows_what_differs_in_a_narrow_terminal(tmp_path):
+    """Below the rest, where there is no room beside it; the lines are counted, so that none scrolls away."""
+    command = {"command": [], "flags": [], "arguments": [], "configs": ""}
+    points = [[f"model.hidden=[{64 * i},32]", f"optimizer.lr=0.0018789{i}", "data=moons"] for i in range(8)]
+    jobs = [Job(i, point, "running" if i < 4 else "waiting", values={"val/acc": 0.5}) for i, point in enumerate(points)]
+    state = State.new(tmp_path, command, jobs, 8, [])
+    for job in jobs[:4]:
+        state.run_folder(job).mkdir()
+        (state.run_folder(job) / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "val/acc": 0.5}\n')
+    running = [Namespace(job=job, started=0.0) for job in jobs[:4]]
+    for width in (59, 40):
+        lines = picture(state, running, jobs[3], [("val/acc", "max")], 3.0, width, room=8)
+        text = " ".join(" ".join(lines).split())
+        assert max(map(len, lines)) <= width and len(lines) <= 4 + 8
+        assert all(word in text for word in (*points[0][:2], *points[1][:2], "val/acc 0.5000")) and "moons" not in text
+        assert lines[-1].split()[-1] == "optimizer.lr=0.00187893" and "best job 3: val/acc 0.5000 model" in text
+    assert lines[-4] == "  and 2 more"
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 9), (5, 3), (20, 5), (60, 10)])
+def test_the_live_table_never_scrolls(tmp_path, monkeypatch, capsys, width, height):
+    """However small the terminal is: all that was drawn can be taken away again."""
+    command = {"command": [], "flags": [], "arguments": [], "configs": ""}
+    jobs = [Job(i, [f"optimizer.lr=0.0{i}"], "running", values={"val/acc": 0.5}) for i in range(9)]
+    state = State.new(tmp_path, command, jobs, 9, [])
+    monkeypatch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size((width, height)))
+    monkeypatch.setattr(sys.stdout, "fileno", lambda: 1)
+    screen = Screen()
+    screen.draw(state, [Namespace(job=job, started=0.0) for job in jobs], jobs[0], [("val/acc", "max")])
+    lines = capsys.readouterr().out.splitlines()
+    assert screen.lines == len(lines) <= max(1, height - 1) and max(map(len, lines)) <= max(1, width - 1)
 
 
 def test_two_resumers_at_once(dl_run, refused_sweep):

@@ -88,7 +88,7 @@ def test_a_database_is_joined(tmp_path):
     mine, theirs = states(tmp_path / "a"), states(tmp_path / "b")
     assert mine["study"] == theirs["study"] and theirs["elsewhere"] == 1 and not theirs["jobs"]
     process = start(tmp_path / "b", f"sweep.join={url}", "seed=3")
-    assert "seed=3 is not what the sweep was started with" in process.communicate(timeout=60)[1]
+    assert "'seed=3' is not what the sweep was started with" in process.communicate(timeout=60)[1]
 
 
 def test_a_database_without_a_sweep(tmp_path):

@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 
 from dlrun.sweep.page import curve, importance, parameters
-from dlrun.sweep.report import Report, best_jobs, over_seeds
+from dlrun.sweep.report import Report, best_jobs, closing, over_seeds
 from dlrun.sweep.state import Job, State
 
 
 def made(folder: Path, jobs: list[Job]) -> State:
-    state = State.new(
-        folder, {"command": [], "flags": [], "arguments": ["lr=..."]}, jobs, len(jobs), [["val/acc", "max"]]
-    )
+    command = {"command": [], "flags": ["--config-dir=my configs"], "arguments": ["lr=..."]}
+    state = State.new(folder, command, jobs, len(jobs), [["val/acc", "max"]])
     for job in jobs:
         state.run_folder(job).mkdir(parents=True)
         rows = [
@@ -67,7 +66,7 @@ def test_the_page_holds_everything_and_loads_nothing(tmp_path):
     assert data["jobs"][0]["curves"]["val/acc"] == [[1, 0.1], [2, 0.2], [3, pytest.approx(0.3)]]
     assert data["jobs"][0]["curves"]["val/loss"] == [[1, 1.0]]
     assert [p["name"] for p in data["parameters"]] == ["lr", "seed"] and data["parameters"][0]["log"]
-    assert data["best"] == [{"job": 1, "command": f"dl-run lr=0.1 seed=1 '{odd}'"}]
+    assert data["best"] == [{"job": 1, "command": f"dl-run lr=0.1 seed=1 '{odd}' '--config-dir=my configs'"}]
     assert data["means"][0]["setting"] == f"lr=0.1 {odd}" and data["means"][0]["values"]["val/acc"] == [0.5, 0.7]
     assert (tmp_path / "s" / "best").resolve() == (tmp_path / "s" / "1").resolve()
     found = json.loads((tmp_path / "s" / "results.json").read_text())
@@ -111,6 +110,33 @@ def test_seeds_are_told_from_settings():
         ("lr=0", [0, 1], 2),
         ("lr=1", [2, 3], 2),
     ]
+
+
+def test_a_seed_that_ran_twice_counts_once():
+    """The same run again has no spread; one that failed leaves its place to one that did not."""
+    assert over_seeds([job(i, 0.5, "lr=1", "seed=0") for i in (0, 1)], ["val/acc"]) == []
+    jobs = [job(i, float(i), "lr=1", f"seed={i % 2}") for i in range(3)]
+    jobs[0].status, jobs[0].values = "killed", {}
+    (row,) = over_seeds(jobs, ["val/acc"])
+    assert (row["seeds"], row["jobs"], row["values"]["val/acc"]) == (2, [2, 1], [2.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("statuses", "advised"),
+    [
+        (["finished", "refused", "diverged"], False),
+        (["refused", "killed"], True),
+        (["failed"], True),
+        (["exit 139"], True),
+        (["timeout"], True),
+        (["finished"], False),
+    ],
+)
+def test_jobs_are_to_be_repeated_where_that_can_help(tmp_path, statuses, advised):
+    state = made(tmp_path / "s", [Job(i, ["lr=1"], status, 1) for i, status in enumerate(statuses)])
+    text = closing(state, stopped=0)
+    hint = f"repeat those that failed: dl-run -m sweep.resume={tmp_path / 's'} sweep.retry=failed"
+    assert (hint in text) == advised and ("retry" in text) == advised
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_end():

@@ -9,7 +9,7 @@ import torch
 from dlrun.build import build
 from dlrun.errors import UserError
 from dlrun.machine import keep_memory
-from dlrun.place import Place, choose_device, place
+from dlrun.place import Place, choose_device, compile_parts, place
 from dlrun.seeds import mix
 from dlrun.signatures import signature
 from dlrun.spec import Env
@@ -40,10 +40,9 @@ def assemble(config: dict, fitted: dict | None = None) -> Parts:
     world = join(device.type == "cuda")
     if trainer.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses to be deterministic without
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
-    elif device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
+    if trainer.deterministic != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(trainer.deterministic)  # imports a part of torch's compiler
+    torch.backends.cudnn.benchmark = device.type == "cuda" and not trainer.deterministic
     if not trainer.compile:
         skip_compiler_import()
     torch.manual_seed(mix(config["seed"]))
@@ -59,7 +58,7 @@ def assemble(config: dict, fitted: dict | None = None) -> Parts:
     if trainer.sync_norm and world.size > 1:
         net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
     is_elsewhere = fitted is not None and trainer.precision == "fp16" and device.type == "cpu"  # and does not learn
-    here = place(net, device, "auto" if is_elsewhere else trainer.precision, trainer.compile, world)
+    here = place(net, device, "auto" if is_elsewhere else trainer.precision, world)
     if fitted is not None:
         data.restore(fitted, device, here.channels_last)
     update = partial(
@@ -77,6 +76,8 @@ def assemble(config: dict, fitted: dict | None = None) -> Parts:
     handed = {"net": net, "spec": data.spec, "place": here, "update": update, "trained": trained}
     needs = signature(config["task"]["_target_"]).given
     task: Task = build(config["task"])(**{name: handed[name] for name in needs})
+    if trainer.compile:
+        compile_parts(net, task.compiled)
     return Parts(trainer, data, here, task, loaded)
 
 

@@ -4,16 +4,16 @@ No torch until `build`: a config error takes milliseconds.
 """
 
 import re
+import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from textwrap import fill
 from typing import Annotated, get_args, get_origin
 
 import yaml
 
-from dlrun.errors import UserError, nearest
+from dlrun.errors import UserError, columns, listed, nearest
 from dlrun.signatures import accepts, allowed_packages, mismatch, signature, spec_names
 from dlrun.spec import PairingError, Spec, Unlabelled
 from dlrun.types import Part
@@ -52,7 +52,8 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
     """
     known = sorted(SECTIONS.keys() | VALUES | {"sweep"})
     unread = sorted(map(str, config.keys() - set(known)))
-    problems = [f"nothing reads {key!r}{nearest(key, known)}\n    expected one of: {_listed(known)}" for key in unread]
+    expected = listed("    expected one of: ", known, 6)
+    problems = [f"nothing reads {key!r}{nearest(key, known)}\n{expected}" for key in unread]
     missing = [name for name in SECTIONS if not config.get(name)]
     problems += [f"the section {name!r} is missing: choose one, as in {name}=..." for name in missing]
     seed = config.get("seed", 0)
@@ -127,8 +128,8 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
             continue
         if key not in found.keys:
             name, near = target.rpartition(".")[2], nearest(str(key), found.keys)
-            has = f"\n    {name} has: {_listed(sorted(found.keys))}" if found.keys else f"\n    {name} has no keys"
-            problems.append(f"{path}.{key}: {name} has no {key!r}{near}{has}")
+            has = listed(f"    {name} has: ", sorted(found.keys), 6) if found.keys else f"    {name} has no keys"
+            problems.append(f"{path}.{key}: {name} has no {key!r}{near}\n{has}")
             continue
         inner = _part(found.keys[key])
         if inner is not None:
@@ -163,10 +164,6 @@ def _problems_of_weights(keys: dict) -> list[str]:
     if not isinstance(file, str) or not re.fullmatch(r"[\w-]+-[0-9a-f]{8,64}\.pth", file):
         return [f"model.published={_short(file)}: expected the name of torchvision's file, as in resnet18-f37072fd.pth"]
     return []
-
-
-def _listed(words: list[str]) -> str:
-    return fill(", ".join(words), 90, subsequent_indent=" " * 6, break_on_hyphens=False)
 
 
 def _short(value: object) -> str:
@@ -206,12 +203,14 @@ def _check_pairing(config: dict, names: dict[str, str]) -> None:
         width = max(len(mine), len(its)) + 12
         kinds = " or ".join(name for name in spec_names(takes) if name != Unlabelled.__name__)
         lacks = not _has_labels(data)
+        lists = {f"{section}s for {its}:": fitting or ["none"], f"data for {mine}:": sets}
+        room = columns(sys.stderr, 10_000)  # a line each where it is no terminal
         raise PairingError(
             f"{section}={mine} cannot learn from data={its}\n"
             f"  {f'{mine} takes':{width}} {kinds}{' with labels' if lacks else ''}\n"
             f"  {f'{its} gives':{width}} {build(data['spec'])}\n"
-            f"  {f'{section}s for {its}:':{width}} {', '.join(fitting) or 'none'}\n"
-            f"  {f'data for {mine}:':{width}} {', '.join(sets)}" + (f"\n  {LABELS}" if lacks else "")
+            + "\n".join(listed(f"  {lead:{width}} ", found, width + 3, room) for lead, found in lists.items())
+            + (f"\n  {LABELS}" if lacks else "")
         )
 
 
@@ -270,6 +269,7 @@ def _from_spec(make: Callable, node: dict, spec: Spec) -> object:
         fitting = [name for name, other in _options("model") if accepts(_takes(other), Unlabelled.__name__)]
         raise PairingError(
             f"the data gives {spec}, and {node['_target_'].rpartition('.')[2]} needs labels\n"
-            f"  models that do without: {', '.join(fitting)}\n  {LABELS}"
+            + listed("  models that do without: ", fitting, 26, columns(sys.stderr, 10_000))
+            + f"\n  {LABELS}"
         )
     return make(spec)

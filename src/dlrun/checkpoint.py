@@ -11,6 +11,7 @@ import pickle
 import shutil
 import struct
 import threading
+import zipfile
 from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
@@ -72,18 +73,32 @@ def load(path: Path) -> dict:
     try:
         if not content.startswith(b"PK"):  # torch also reads bare pickles, which dl-run never writes
             raise pickle.UnpicklingError("it is not a zip file")
+        with zipfile.ZipFile(io.BytesIO(content)) as entries:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.infolist()):
+                raise pickle.UnpicklingError("its entries are compressed")  # of a few bytes many could come
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
+        check_tensors(state)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"the checkpoint {path} was not written by dl-run and is not loaded: {reason}") from None
     if not isinstance(state, dict) or not {"format", "version"} <= state.keys():
         raise CheckpointError(f"the checkpoint {path} was not written by dl-run: it does not say its format")
-    if state["format"] != FORMAT:
+    if type(state["format"]) is not int or state["format"] != FORMAT:
         raise CheckpointError(
             f"the checkpoint {path} has format {state['format']}, written by dl-run {state['version']}: "
             f"this is dl-run {dlrun.__version__} and reads format {FORMAT}"
         )
     return state
+
+
+def check_tensors(state: object) -> None:
+    """Raise ValueError where a tensor is of a kind that nothing here has: kernels trust what they are given."""
+    if isinstance(state, torch.Tensor):
+        is_plain = state.layout is torch.strided and state.device.type == "cpu"
+        if not is_plain or state.is_quantized or state.is_complex():
+            raise ValueError(f"it holds a tensor that is not a plain one: {state.dtype}, {state.layout}")
+    for each in state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ():
+        check_tensors(each)
 
 
 def snapshot(state: object) -> object:

@@ -28,8 +28,8 @@ from dlrun.errors import UserError
 from dlrun.explain import explain
 from dlrun.folders import claim_folder, died_before, find_run, forget_start, new_folder, note_start, read_summary
 from dlrun.limits import nothing_to_do, number, reached
-from dlrun.saved import plain, read_config
-from dlrun.sweep.zips import is_zip, key_of, quoted
+from dlrun.saved import plain, read_config, settled
+from dlrun.sweep.zips import is_zip, key_of, passed_on, quoted
 from dlrun.usage import usage
 
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
@@ -77,10 +77,11 @@ class Loader(ConfigLoaderImpl):
 
 
 def main() -> None:
-    """Exit codes: 0 done, 1 a run failed, 2 the user's error, 130 and 143 stopped by a signal and saved."""
+    """Exit codes: 0 done, 1 a run failed, 2 the user's error, 129, 130 and 143 stopped by a signal and saved."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, as by >&-
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        getattr(sys, name).reconfigure(errors="backslashreplace")  # a path may have letters that the terminal has not
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as they are, instead of being printed
     hydra._internal.hydra.ConfigLoaderImpl = Loader
     flags, completing = argparse.Namespace(config_dir=None), False
@@ -126,6 +127,9 @@ def is_ours(error: Exception) -> bool:
 
 def parse_flags() -> argparse.Namespace:
     """The flags, which may stand anywhere among the overrides; sys.argv is left in the one order that Hydra takes."""
+    for argument in sys.argv[1:]:
+        if not argument.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in argument):
+            raise UserError(f"{argument}: these bytes are no text here\n  expected UTF-8, in a UTF-8 locale")
     parser = get_args_parser()
     parser.error = _refuse_flags
     flags = parser.parse_intermixed_args(sys.argv[1:])
@@ -186,21 +190,23 @@ def _start(composed: DictConfig) -> float | None:
     from dlrun.session import Session, write_config
 
     session = Session(config, names)
-    base, folder = Path(config["output_dir"]), None
+    base, folder = Path(config["output_dir"]).expanduser(), None
     if session.world.rank == 0:
         folder = died_before(base)
     resumed = folder is not None
     if session.world.rank == 0 and not resumed:
         wanted = config["run_dir"] or (context.run.dir if context.run.dir != "." else None)
-        folder = claim_folder(Path(wanted), base) if wanted else new_folder(base, f"{names['model']}_{names['data']}")
+        name = f"{names['model']}_{names['data']}"
+        folder = claim_folder(Path(wanted).expanduser(), base) if wanted else new_folder(base, name)
         note_start(base, folder)
         OmegaConf.update(composed, "trainer.processes", session.world.size)
+        flags = passed_on(get_args_parser().parse_args(sys.argv[1:]))
         write_config(
             folder,
             {
-                "config": OmegaConf.to_yaml(composed),
+                "config": OmegaConf.to_yaml(settled(composed)),
                 "hydra": OmegaConf.to_yaml(OmegaConf.create({"hydra": context})),
-                "overrides": OmegaConf.to_yaml(context.overrides.task),
+                "overrides": OmegaConf.to_yaml([*context.overrides.task, *flags]),
             },
         )
     folder, resumed = session.world.tell((folder, resumed))
@@ -208,23 +214,25 @@ def _start(composed: DictConfig) -> float | None:
 
 
 def _resume(composed: DictConfig) -> float | None:
-    folder = find_run(str(composed.resume), str(composed.output_dir))
+    folder = find_run(*(os.path.expanduser(str(composed[key])) for key in ("resume", "output_dir")))
+    try:
+        saved, names = read_config(folder)
+    except UserError as error:
+        raise UserError(f"resume={error}") from None
     changes = {}
     for override in HydraConfig.get().overrides.task:
         key = key_of(override)
         if key in RESUMABLE:
             changes[key] = OmegaConf.select(composed, key)
         elif key not in ("resume", "output_dir"):
+            kept = {"model": names.get("model"), "data": names.get("data"), "init": folder}
+            anew = " ".join(f"{name}={value}" for name, value in kept.items() if name != key)
             raise UserError(
                 f"{override} cannot change in a run that is resumed: it goes on with its own config\n"
                 f"  expected only: {', '.join(RESUMABLE)}\n"
-                f"  for anything else start a new run from its weights: dl-run init={folder} {override}"
+                f"  for anything else start a new run from its weights: dl-run {anew} {override}"
             )
-    try:
-        saved, names = read_config(folder)
-    except UserError as error:
-        raise UserError(f"resume={error}") from None
-    before = plain(saved)
+    before, as_read = plain(saved), OmegaConf.to_yaml(saved)
     for key, value in changes.items():
         OmegaConf.update(saved, key, value, force_add=True)
     config = plain(saved)
@@ -233,6 +241,8 @@ def _resume(composed: DictConfig) -> float | None:
     except UserError as error:
         raise UserError(f"resume={folder}: {error}") from None
     expected = f"expected as many as it was started with, as in dl-run resume={folder}"
+    here = f"resume={quoted(folder.resolve())}"  # not another run, should `last` be another one by now
+    sys.argv[1:] = [here if key_of(argument) == "resume" else argument for argument in sys.argv[1:]]
     if _together(config["trainer"], expected) != config["trainer"]["processes"]:
         raise UserError(
             f"resume={folder}: torchrun started {os.environ['WORLD_SIZE']} processes, it had one\n  {expected}"
@@ -248,8 +258,13 @@ def _resume(composed: DictConfig) -> float | None:
     session = Session(config, names)
     if is_finished and number(done, "steps") >= config["trainer"]["epochs"] * session.steps_per_epoch:
         raise nothing_to_do(folder, done, "epochs")  # max_steps was the end of the last epoch
-    text = {"config": OmegaConf.to_yaml(saved)}
-    return _finish(session, folder, resumed=True, on_lock=lambda: write_config(folder, text))
+
+    def on_lock() -> None:
+        if read_summary(folder) != done or OmegaConf.to_yaml(read_config(folder)[0]) != as_read:
+            raise UserError(f"{folder}: another process went on with this run meanwhile\n  expected one: run it again")
+        write_config(folder, {"config": OmegaConf.to_yaml(saved)})
+
+    return _finish(session, folder, resumed=True, on_lock=on_lock)
 
 
 def _together(trainer: dict, expected: str) -> int:
@@ -286,7 +301,7 @@ def _finish(session: object, folder: Path, resumed: bool, on_lock: object = None
         outcome, value = session.start(folder, resumed)
     finally:
         lock.release()
-    forget_start(Path(session.config["output_dir"]))
+    forget_start(Path(session.config["output_dir"]).expanduser())
     if outcome.reason == "signal":
         sys.exit(128 + outcome.number)
     return value

@@ -1,6 +1,5 @@
 """Where a run is. All that changes over time (orders, rates, turns) is a function of it."""
 
-import math
 from dataclasses import asdict, dataclass
 
 from dlrun.errors import check_state
@@ -72,7 +71,7 @@ class Clock:
     def load_state_dict(self, state: dict) -> None:
         """Raises ValueError unless it is what `state_dict` gives: nothing of the plan is overwritten."""
         check_state(state, dict.fromkeys(("seed", "step", "epoch", "batch", "samples"), int) | {"seconds": float})
-        if not all(0 <= value < math.inf for value in state.values()):
-            raise ValueError(f"expected a clock's numbers to be at least 0, found {state}")
+        if not all(0 <= value < 2**63 for value in state.values()) or state["seed"] != self.seed:
+            raise ValueError(f"expected a clock's numbers to be at least 0, and seed={self.seed}, found {state}")
         for key, value in state.items():
             setattr(self, key, value)

@@ -112,7 +112,7 @@ def end_epoch(training: Training, row: dict, pictures: dict) -> None:
                 "metrics": row,
                 "best": best.state_dict(),
                 "clock": clock.state_dict(),
-                "data": training.fitted,
+                **training.about,
             }
         )
         training.best_is_new = True

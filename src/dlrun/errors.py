@@ -1,6 +1,9 @@
 """Errors that are the user's to mend: printed in one short block, without a traceback."""
 
+import shutil
+import sys
 from difflib import get_close_matches
+from textwrap import fill
 
 
 class UserError(Exception):
@@ -18,6 +21,18 @@ class CheckpointError(UserError):
 def some(words: list[str], most: int = 5) -> str:
     """The first of them, and how many more there are."""
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
+def listed(lead: str, words: list[str], indent: int, width: int = 0) -> str:
+    """All of them behind `lead`, in lines as wide as the terminal that errors go to, if no width is told."""
+    width, margin = width or columns(sys.stderr, 120), " " * indent
+    whole_words = {"break_long_words": False, "break_on_hyphens": False}
+    return fill(lead + ", ".join(words), width, subsequent_indent=margin, **whole_words)
+
+
+def columns(stream: object, most: int) -> int:
+    """How wide the terminal is that a stream goes to, at most; where it goes elsewhere there is room for `most`."""
+    return min(most, shutil.get_terminal_size((80, 24)).columns) if stream.isatty() else most
 
 
 def nearest(word: str, words: object) -> str:

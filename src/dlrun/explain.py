@@ -8,8 +8,8 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 
 from dlrun.build import SECTIONS, VALUES
-from dlrun.errors import closest, nearest
-from dlrun.usage import folders_of, group_names, options, wrap
+from dlrun.errors import closest, listed, nearest
+from dlrun.usage import folders_of, group_names, options
 
 
 def explain(error: Exception, arguments: list[str], config_dir: str | None = None) -> str:
@@ -48,16 +48,16 @@ def explain(error: Exception, arguments: list[str], config_dir: str | None = Non
 def _group_argument(argument: str, text: str, config_dir: str | None) -> str | None:
     """What is wrong with an argument that chooses an option, where that is what the error is about."""
     group, _, value = argument.lstrip("+~").partition("=")
-    listed = wrap(options(group, config_dir), 19)
+    expected = listed("  expected one of: ", options(group, config_dir), 19)
     if argument.startswith("="):
         return _unreadable(argument)
     twice = f"already at {group!r}" in text or "more than once" in text or "force-add" in text
     if argument.startswith("+") and twice:
         return f"{argument}: {group} is there already\n  expected {argument.lstrip('+')}, without the +"
     if argument.startswith("~") and group in SECTIONS and "interpolation" in text:
-        return f"{argument}: a run needs one option of {group!r}\n  expected one of: {listed}"
+        return f"{argument}: a run needs one option of {group!r}\n{expected}"
     if group in group_names(config_dir) and (value == "null" or value.startswith("{")) and "Config group" in text:
-        return f"{argument}: that is no option\n  expected one of: {listed}"
+        return f"{argument}: that is no option\n{expected}"
     if "@" in group and group.split("@")[0] in SECTIONS:
         return f"{argument}: expected {group.split('@')[0]}={value or '...'}, without a package"
     return None
@@ -90,15 +90,15 @@ def _undecodable(config_dir: str | None) -> Path:
     return folders_of(config_dir)[-1]
 
 
-def _missing_option(name: str, listed: list[str], config_dir: str | None) -> str:
+def _missing_option(name: str, known: list[str], config_dir: str | None) -> str:
     group, _, option = name.rpartition("/")
     if not group:
         return f"there is no config {name!r}\n  expected a file {name}.yaml in {folders_of(config_dir)[-1]}"
-    listed = listed or options(group, config_dir)
-    expected = "\n  expected one of: " + wrap(listed, 19) if listed else ""
+    known = known or options(group, config_dir)
+    expected = "\n" + listed("  expected one of: ", known, 19) if known else ""
     if group == "hydra/launcher" and option.startswith("submitit"):
         expected = "\n  install it: pip install 'dl-run[submitit]'"
-    return f"{group}={option}: there is no such option{nearest(option, listed)}{expected}"
+    return f"{group}={option}: there is no such option{nearest(option, known)}{expected}"
 
 
 def _unknown_key(key: str, error: Exception, arguments: list[str], config_dir: str | None) -> str:
@@ -121,9 +121,9 @@ def _unknown_key(key: str, error: Exception, arguments: list[str], config_dir: s
     hint = f"; did you mean {near!r}?" if near else ""
     if siblings and parent:
         names = [k.rpartition(".")[2] for k in siblings]
-        return f"{given}: {parent} has no {last!r}{hint}\n  {parent} has: {wrap(names, 4)}"
+        return f"{given}: {parent} has no {last!r}{hint}\n" + listed(f"  {parent} has: ", names, 4)
     top = [k for k in keys if "." not in k and k != "hydra"]
-    return f"{given}: there is no key {key!r}{hint}\n  expected one of: " + wrap(sorted(top), 4)
+    return f"{given}: there is no key {key!r}{hint}\n" + listed("  expected one of: ", sorted(top), 4)
 
 
 def _keys_at(error: Exception) -> list[str]:

@@ -7,6 +7,7 @@ from dlrun.build import build
 from dlrun.checkpoint import load
 from dlrun.errors import CheckpointError, DataError
 from dlrun.saved import own_config, require_finished
+from dlrun.training import is_same_data
 
 WRONG = (RuntimeError, ValueError, KeyError, TypeError, AttributeError)  # where a state is not this config's
 
@@ -49,9 +50,10 @@ class Finished:
         """Read the run's data: train, val and test parts. Raises DataError where it is gone or not what it was."""
         self.data = build(self.config["data"])  # one that knows nothing yet: what it learns now is compared
         self.data.load(self.place.device, self.place.channels_last)
-        if self.data.fitted() != self.state["data"]:
+        if not is_same_data(self.state, {"data": self.data.fitted(), "digest": self.data.digest()}):
             raise DataError(
-                f"{self.folder}: the data is not what it was: its train part gives other statistics, words or classes\n"
+                f"{self.folder}: the data is not what it was: its parts have other samples, statistics, words or "
+                "classes\n"
                 "  expected the data that the run was trained on"
             )
         return self.data

@@ -62,7 +62,7 @@ def claim_folder(folder: Path, base: Path) -> Path:
     if base.resolve() not in folder.resolve().parents:
         with suppress(OSError):  # it is only for finding it again
             base.mkdir(parents=True, exist_ok=True)
-            with open(base / ELSEWHERE, "a", encoding="utf-8") as file:
+            with open(base / ELSEWHERE, "a", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(f"{folder.resolve()}\n")
     return folder
 
@@ -71,7 +71,7 @@ def all_runs(base: Path) -> list[Path]:
     """The folders of the runs under `base`, its sweeps, and elsewhere by run_dir=; the newest last."""
     found = {path.parent.parent for pattern in ("*/*", "*/*/*") for path in base.glob(f"{pattern}/{STARTED}")}
     with suppress(OSError, ValueError):
-        lines = (base / ELSEWHERE).read_text(encoding="utf-8").splitlines()
+        lines = (base / ELSEWHERE).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         found |= {Path(line) for line in lines if os.path.isfile(Path(line) / STARTED)}
     found = {folder for folder in found if not folder.is_symlink()}  # a sweep's best is one of its jobs
     return sorted(found, key=lambda folder: (folder / STARTED).stat().st_mtime)

@@ -62,6 +62,9 @@ def peak_memory(device: torch.device) -> dict:
     return found
 
 
+UNWRITABLE = {getattr(errno, n) for n in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "EFBIG", "ESTALE")}
+
+
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
     """A disk that is full or cannot be written to is the user's to mend."""
@@ -75,7 +78,7 @@ def writing_to(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO):
+        if error.errno not in UNWRITABLE:
             raise
         raise UserError(
             f"cannot write to the run's folder {folder}: {error.strerror}\n"

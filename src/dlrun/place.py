@@ -69,8 +69,8 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name, index)
 
 
-def place(net: nn.Module, device: torch.device, precision: str, compiled: bool, world: World = ALONE) -> Place:
-    """Moves the net to the device, chooses layout and precision, has it compiled when asked. Changes `net` in place."""
+def place(net: nn.Module, device: torch.device, precision: str, world: World = ALONE) -> Place:
+    """Moves the net to the device, in place, and chooses its layout and precision."""
     convolutional = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in net.modules())
     channels_last = convolutional and device.type != "mps" and not (device.type == "cpu" and _would_overrun(net))
     net.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
@@ -79,9 +79,23 @@ def place(net: nn.Module, device: torch.device, precision: str, compiled: bool, 
         raise UserError(
             "trainer.precision=fp16 on the CPU: expected fp32 or bf16 there; fp16 needs trainer.device=cuda"
         )
-    if compiled:
-        net.compile()  # in place: the names in checkpoints stay plain
     return Place(device, chosen, channels_last, why, world)
+
+
+def compile_parts(net: nn.Module, parts: tuple[str, ...]) -> None:
+    """Has torch compile these parts of a net ("" is all of it), in place: the names in checkpoints stay plain.
+
+    Raises UserError where there are none.
+    """
+    if not parts:
+        raise UserError(
+            "trainer.compile=true: torch.compile cannot take the steps of this task: it has no gradients of gradients "
+            "(wgan_gp), and\n  makes code for each length anew (policies)\n  expected trainer.compile=false"
+        )
+    torch._dynamo.config.wrap_top_frame = True  # it passes over nn.Sequential otherwise, without a word
+    torch._dynamo.config.recompile_limit = 64  # sizes of batches, in training and not, of all parts together
+    for part in parts:
+        net.get_submodule(part).compile(dynamic=False)  # the same code for a batch's size, whatever came before it
 
 
 def _would_overrun(net: nn.Module) -> bool:
@@ -99,11 +113,10 @@ def _would_overrun(net: nn.Module) -> bool:
 
 def _choose_precision(net: nn.Module, device: torch.device, convolutional: bool) -> tuple[str, str]:
     if device.type == "cuda":
-        return (
-            ("bf16", "this GPU has it")
-            if torch.cuda.is_bf16_supported(including_emulation=False)
-            else ("fp32", "this GPU has no bf16")
-        )
+        if not convolutional:
+            return "fp32", "without convolutions bf16 costs digits and gains nothing"
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ("bf16", "this GPU has it") if has_bf16 else ("fp32", "this GPU has no bf16")
     if device.type != "cpu":
         return "fp32", f"the safe choice on {device.type}"
     has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

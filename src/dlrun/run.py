@@ -26,7 +26,7 @@ class Run:
     def __init__(self, folder: Path, facts: dict, axis: str = "step") -> None:
         self.folder, self.facts, self.axis = folder, facts, axis
         self.checkpoints = Checkpoints(folder / "checkpoints")
-        self.log_file = open(folder / "run.log", "a", encoding="utf-8", buffering=1)
+        self.log_file = open(folder / "run.log", "a", encoding="utf-8", errors="backslashreplace", buffering=1)
         self.metrics_path = folder / "metrics.jsonl"
         self.metrics_file, self.num_rows, self.rows, self.windows = None, 0, [], []
         self.writer, self.purge_step, self.purged = None, None, []
@@ -64,8 +64,18 @@ class Run:
                 f"  expected all of them, each whole\n"
                 f"  restore it, or start a new run with init={self.checkpoints.folder / 'last.ckpt'}"
             )
+        try:
+            rows = [{k: math.nan if v is None else v for k, v in json.loads(line).items()} for line in lines]
+            known = all({"epoch", "step", self.axis} <= row.keys() for row in rows)
+        except (ValueError, AttributeError):  # no JSON, no text, no dict
+            known = False
+        if not known:
+            raise UserError(
+                f"{self.metrics_path} is damaged: not each of its first {num_rows} lines is one of metrics\n"
+                f"  expected what dl-run wrote\n"
+                f"  restore it, or start a new run with init={self.checkpoints.folder / 'last.ckpt'}"
+            )
         write_whole(self.metrics_path, b"".join(lines).decode())
-        rows = [{k: math.nan if v is None else v for k, v in json.loads(line).items()} for line in lines]
         self.num_rows, self.purge_step = num_rows, time if is_mid_epoch else time + 1
         self.rows, self.windows = [], []
         for row in rows:

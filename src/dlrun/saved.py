@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from dlrun.build import check
+from dlrun.build import CONFIGS, check
 from dlrun.errors import UserError, check_state
 from dlrun.explain import explain
 from dlrun.folders import read_summary
@@ -23,6 +23,7 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
         saved = OmegaConf.load(folder / ".hydra" / "config.yaml")
         choices = OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.runtime.choices
         if isinstance(saved, DictConfig) and isinstance(choices, DictConfig):
+            _refuse_calls(folder, saved)
             return saved, dict(choices)
         why = "it is not the config of a run"
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException, AttributeError) as error:
@@ -31,6 +32,47 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
         f"{folder}: cannot read the run's config in {folder / '.hydra'}: {why}\n"
         "  expected config.yaml and hydra.yaml as dl-run wrote them; its weights can be had by init=..."
     )
+
+
+def settled(config: DictConfig) -> DictConfig:
+    """A config as it is kept: what ${oc.env:...} and its like gave stands in their place. A data_dir as dl-run finds it
+    is left, each machine has its own; so are references to other keys.
+    """
+    kept = _settled(OmegaConf.to_container(config, resolve=False), OmegaConf.to_container(config, resolve=True))
+    if config._get_node("data_dir")._value() == _default_data_dir():
+        kept["data_dir"] = _default_data_dir()
+    return OmegaConf.create(kept)
+
+
+def _settled(raw: object, resolved: object) -> object:
+    if isinstance(raw, dict):
+        return {key: _settled(value, resolved[key]) for key, value in raw.items()}
+    if isinstance(raw, list):
+        return [_settled(*pair) for pair in zip(raw, resolved, strict=True)]
+    return resolved if _calls(raw) else raw
+
+
+def _calls(value: object) -> bool:
+    """Whether it has OmegaConf call something: ${name:...}, whatever makes the name."""
+    return isinstance(value, str) and ":" in value.partition("${")[2]
+
+
+def _default_data_dir() -> str:
+    return OmegaConf.load(CONFIGS / "config.yaml")._get_node("data_dir")._value()
+
+
+def _refuse_calls(folder: Path, saved: DictConfig) -> None:
+    """A folder from somebody else is not to read this machine's environment: what it says may go to a mirror."""
+    leaves = [("", OmegaConf.to_container(saved, resolve=False))]
+    while leaves:
+        key, value = leaves.pop()
+        pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        leaves += [(f"{key}.{name}".lstrip("."), each) for name, each in pairs]
+        if _calls(value) and (key, value) != ("data_dir", _default_data_dir()):
+            raise UserError(
+                f"{folder}: {key}={value} in {folder / '.hydra' / 'config.yaml'} asks for more than another key\n"
+                "  expected values, as dl-run writes them: write its value there, if you know where it is from"
+            )
 
 
 def plain(config: DictConfig) -> dict:

@@ -76,7 +76,8 @@ class Session:
         clock = Clock(
             self.config["seed"], self.trainer.epochs, self.steps_per_epoch, self.trainer.max_steps, epoch_samples
         )
-        training = Training(self.task, self.trainer, run, clock, self.data.fitted())
+        about = {"data": self.data.fitted(), "digest": self.data.digest()}
+        training = Training(self.task, self.trainer, run, clock, about)
         if resumed:
             state, why = run.checkpoints.load_last()
             training.restore(state)
@@ -206,9 +207,7 @@ class Session:
 
     def final_table(self, training: Training, test: dict, outcome: Outcome) -> str:
         best, run, clock = training.best, training.run, training.clock
-        why = {"finished": "all epochs done", "patience": f"no better epoch for {self.trainer.patience}"}.get(
-            outcome.reason, f"trainer.{outcome.reason} reached"
-        )
+        why = "all epochs done" if outcome.reason == "finished" else f"trainer.{outcome.reason} reached"
         row = next((row for row in run.rows if best and best.score is not None and row["epoch"] == best.epoch), {})
         head = ["", *test]
         val = [
@@ -218,7 +217,8 @@ class Session:
         is_last = self.trainer.test == "last" or best and best.score is None  # the best was lost, or never was
         tested = "test" if not is_last else f"test (epoch {clock.epoch})"
         rows = [head, val, [tested, *(number(v) for v in test.values())]]
-        return f"\n{table(rows)}\n\n{why}; {clock.step:,} steps in {clock.seconds:.1f} s; {run.folder}"
+        steps = "1 step" if clock.step == 1 else f"{clock.step:,} steps"
+        return f"\n{table(rows)}\n\n{why}; {steps} in {clock.seconds:.1f} s; {run.folder}"
 
 
 def write_config(folder: Path, files: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM ask a run to stop."""
+"""SIGINT, SIGTERM and SIGHUP, by which a terminal says that it is gone, ask a run to stop."""
 
 import os
 import signal
@@ -7,13 +7,16 @@ from contextlib import contextmanager
 
 from dlrun.world import ALONE, World
 
+HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
+ASKING = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, HANGUP)))
+
 
 class Interrupted(BaseException):
     """A signal came where it may stop the work at once. Not an Exception: no library is to swallow it."""
 
 
 class Signals:
-    """SIGINT and SIGTERM asked for a stop: the first lets the step end, the second stops at once.
+    """Signals asked for a stop: the first lets the step end, the second stops at once.
 
     world: the processes that stop together. Of several, each goes by what they agreed on after a step.
     """
@@ -35,7 +38,8 @@ class Signals:
         self.agreed = number or None
 
     def __enter__(self) -> "Signals":
-        self.before = {n: signal.signal(n, self._note) for n in (signal.SIGINT, signal.SIGTERM)}
+        heard = [n for n in ASKING if n != HANGUP or signal.getsignal(n) != signal.SIG_IGN]  # which is nohup's
+        self.before = {n: signal.signal(n, self._note) for n in heard}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -43,10 +47,11 @@ class Signals:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: object) -> None:
-        if self.received is not None:
+        if self.received is None:
+            self.received = number
+        elif number != HANGUP:  # the terminal and its shell both say it
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self.received = number
         if self.at_once:
             raise Interrupted
 

@@ -12,6 +12,7 @@ import typing
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 from types import NoneType, UnionType
 
@@ -134,7 +135,8 @@ def mismatch(value: object, annotation: object) -> str | None:
     """What was expected where `value` is not of that type and range, else None."""
     if annotation is None or annotation is object or _fits(value, annotation):
         return None
-    return describe(annotation)
+    is_infinite = isinstance(value, float) and not isfinite(value)
+    return describe(annotation).replace("a number", "a finite number") if is_infinite else describe(annotation)
 
 
 def _fits(value: object, annotation: object) -> bool:

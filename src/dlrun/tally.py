@@ -59,8 +59,11 @@ class Means:
         for metrics, n in state["pending"]:
             if not isinstance(n, int) or not all(isinstance(value, Tensor) for value in metrics.values()):
                 raise ValueError("pending: expected tensors and their number of samples")
+            if any(value.dim() > 1 for value in metrics.values()):
+                raise ValueError("pending: expected numbers, or one for each sample")
         if not all(isinstance(value, float) for value in state["sums"].values()):
             raise ValueError("sums: expected floats")
+        check_state(state["samples"], dict.fromkeys(state["sums"], int))
         self.pending = [(metrics, n) for metrics, n in state["pending"]]
         self.sums, self.samples = state["sums"], state["samples"]
 
@@ -104,4 +107,6 @@ class Best:
             | dict.fromkeys(("score", "anchor"), float | int | None)
             | dict.fromkeys(("epoch", "step", "anchor_epoch", "waited"), int),
         )
+        if state["metric"] != self.metric:
+            raise ValueError(f"it is the best by {state['metric']!r}, and this run goes by {self.metric!r}")
         self.__dict__.update(state)

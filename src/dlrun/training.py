@@ -1,13 +1,14 @@
 """The state of a training that a checkpoint holds: saved, restored, and asked whether it is over."""
 
 import time
+from math import isclose
 
 import torch
 from torch import Tensor
 
 from dlrun.checkpoint import load, snapshot
 from dlrun.clock import Clock
-from dlrun.errors import CheckpointError, UserError, check_state, nearest
+from dlrun.errors import CheckpointError, DataError, UserError, check_state, nearest
 from dlrun.run import Run
 from dlrun.tally import Best, Means
 from dlrun.tasks.base import Task
@@ -20,11 +21,12 @@ WRONG = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexErr
 class Training:
     """What one call of `fit` (engine.py) works on: the state that a checkpoint holds, and when to write one.
 
-    fitted: what the data learned from its train part, for those who use the weights later.
+    about: what checkpoints say of the data: under "data" what it learned from its train part, for those who use the
+    weights later, under "digest" what tells whether it is what it was.
     """
 
-    def __init__(self, task: Task, trainer: Trainer, run: Run, clock: Clock, fitted: dict) -> None:
-        self.task, self.trainer, self.run, self.clock, self.fitted = task, trainer, run, clock, fitted
+    def __init__(self, task: Task, trainer: Trainer, run: Run, clock: Clock, about: dict) -> None:
+        self.task, self.trainer, self.run, self.clock, self.about = task, trainer, run, clock, about
         self.world = task.place.world
         self.means, self.best = Means(), make_best(task, trainer)
         self.best_state: dict | None = None
@@ -53,7 +55,7 @@ class Training:
                 "means": self.means.state_dict(),
                 "best": self.best.state_dict() if self.best else None,
                 "rows": self.run.num_rows,
-                "data": self.fitted,
+                **self.about,
                 "threads": torch.get_num_threads(),
                 "others": others,
             }
@@ -85,6 +87,12 @@ class Training:
         """Everything as it was when `state` was saved, what was logged since then forgotten."""
         if not isinstance(state.get("parts"), dict):
             raise self._wrong(ValueError("it holds no parts"))
+        if not is_same_data(state, self.about):
+            raise DataError(
+                f"{self.run.folder}: the data is not what it was: its parts have other samples, statistics, words or "
+                "classes\n  expected the data that the run was started with (DL_RUN_DATA_DIR and data_dir say where)\n"
+                f"  for other data, start a new run from its weights: init={self.run.folder}"
+            )
         if state["parts"].keys() != self.task.parts.keys():
             raise CheckpointError(f"the checkpoint holds {sorted(state['parts'])}, expected {sorted(self.task.parts)}")
         for name, part in self.task.parts.items():
@@ -107,10 +115,15 @@ class Training:
                 self.best.load_state_dict(state["best"])
             counts = {name: state[name] for name in ("rows", "threads")}
             check_state(counts, dict.fromkeys(counts, int))
-            if state["rows"] < 0 or state["threads"] < 1:
+            if state["rows"] < 0 or not 1 <= state["threads"] <= 1024:
                 raise ValueError(f"rows: {state['rows']}, threads: {state['threads']}: they are counts")
         except WRONG as error:
             raise self._wrong(error) from None
+        if self.clock.batch and self.clock.epoch >= self.trainer.epochs:
+            raise UserError(
+                f"trainer.epochs={self.trainer.epochs}: the run is in epoch {self.clock.epoch + 1} already\n"
+                f"  expected trainer.epochs={self.clock.epoch + 1} or more"
+            )
         self.seconds_before = self.clock.seconds
         if self.best and state["best"]:
             self._check_best()
@@ -182,6 +195,22 @@ class Training:
         if self.best and self.best.reaches(self.trainer.stop_at):
             return "stop_at"
         return self.spent()
+
+
+def is_same_data(state: dict, about: dict) -> bool:
+    """Whether data is that of a checkpoint. One of an older version has no digest."""
+    return all(_alike(state[key], about[key]) for key in about if key in state)
+
+
+def _alike(a: object, b: object) -> bool:
+    """Equal; numbers up to what another machine may round otherwise."""
+    if isinstance(a, float) and isinstance(b, float):
+        return isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_alike(a[key], b[key]) for key in a)
+    return a == b
 
 
 def make_best(task: Task, trainer: Trainer) -> Best | None:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dlrun.errors import UserError
+from dlrun.errors import UserError, check_state
 from dlrun.world import ALONE, World
+
+SCALARS = {"factor": int | float, "last_loss": float, "skipped": int}  # of an update's state
 
 
 class Diverged(UserError):
@@ -165,7 +167,17 @@ class Update:
         }
 
     def load_state_dict(self, state: dict) -> None:
+        """Raises ValueError where it is not this net's: torch's kernels would write past what is too small."""
+        check_state({k: state[k] for k in ("factor", "last_loss", "skipped")}, SCALARS)
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for param, kept in self.optimizer.state.items():
+            for name, value in kept.items():
+                is_one = isinstance(value, Tensor) and value.is_floating_point() and value.shape in ((), param.shape)
+                if value is not None and not is_one:
+                    raise ValueError(f"the optimizer's {name} is not one of a weight of {tuple(param.shape)}")
+        for group, mine, lr in zip(self.optimizer.param_groups, settings, self.base_lr, strict=True):
+            group.update(mine, lr=lr * state["factor"])  # the config's, whatever stands in the file
         if self.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         if self.average is not None and state["average"] is not None:

@@ -1,37 +1,42 @@
 """The text of --help, and the groups and options that it lists: read from the folders, which is quick."""
 
+import sys
 from pathlib import Path
-from textwrap import fill
 
 from dlrun.build import CONFIGS
+from dlrun.errors import columns, listed
 
-USAGE = """dl-run: deep-learning experiments from the command line, composed from YAML and resumed to the bit
+USAGE = """dl-run: deep-learning experiments, composed from YAML and resumed to the bit
 
   dl-run [group=option ...] [key=value ...]
 
-  dl-run                                                  mlp on digits: a few seconds, nothing to download
+  dl-run                                  mlp on digits: seconds, no download
   dl-run model=lenet data=mnist trainer.epochs=10
-  dl-run model=resnet18 data=cifar10 optimizer=sgd optimizer.lr=0.1 schedule=cosine
-  dl-run -m model=mlp,linear seed=0,1,2                   a sweep: all combinations, and a table of them
-  dl-run -m sweep=optuna 'optimizer.lr=tag(log,interval(1e-4,1e-1))'    a search, by Optuna
-  dl-run mode=summary model=resnet18 data=cifar10         its layers: output shapes, parameters, multiply-adds
-  dl-run resume=last                                      go on with the run that was started last
-  dl-run -m sweep.resume=last                             go on with the sweep that was started last
-  dl-run -m sweep.join=last                               work on it too, from another machine that has its folder
+  dl-run model=resnet18 data=cifar10 optimizer=sgd schedule=cosine
+  dl-run -m model=mlp,linear seed=0,1,2   a sweep: all combinations, and a table
+  dl-run -m sweep=optuna 'optimizer.lr=tag(log,interval(1e-4,1e-1))'
+                                          a search, by Optuna
+  dl-run mode=summary model=resnet18 data=cifar10
+                                          its layers: shapes, parameters, costs
+  dl-run resume=last                      go on with the run started last
+  dl-run -m sweep.resume=last             go on with the sweep started last
+  dl-run -m sweep.join=last               work on it too, on another machine
 
 groups, each with its options (group=option)
 {groups}
 
 keys (key=value)
-  dl-run --cfg job                          all keys and values of the config; nothing is run
+  dl-run --cfg job                          all keys and values; nothing is run
   dl-run model=resnet18 --cfg job -p model  those of one section
 
 flags
-  -m, --multirun        a sweep: values separated by commas, as in optimizer.lr=0.1,0.01
-  -c, --cfg job         show the config instead of running it; --resolve: with its interpolations resolved
+  -m, --multirun        a sweep: several values, as in optimizer.lr=0.1,0.01
+  -c, --cfg job         show the config, run nothing; --resolve: resolved
   -p, --package NAME    with --cfg: only this section
-  -cd, --config-dir DIR more options of the groups, from a folder of your own: DIR/model/mine.yaml is model=mine
-  -sc install=SHELL     completion for bash, zsh or fish: eval "$(dl-run -sc install=bash)"
+  -cd, --config-dir DIR more options of the groups, from a folder of your own:
+                        DIR/model/mine.yaml is model=mine
+  -sc install=SHELL     completion for bash, zsh or fish, as in
+                        eval "$(dl-run -sc install=bash)"
   -h, --help; --version; --hydra-help for what Hydra can do besides"""
 
 FIRST = ("data", "model", "trainer", "task", "optimizer", "schedule", "experiment")
@@ -39,15 +44,9 @@ FIRST = ("data", "model", "trainer", "task", "optimizer", "schedule", "experimen
 
 def usage(config_dir: str | None = None) -> str:
     """The text of --help."""
-    groups = [f"  {name:<11} " + wrap(options(name, config_dir), 14) for name in group_names(config_dir)]
+    width, names = columns(sys.stdout, 110), group_names(config_dir)
+    groups = [listed(f"  {name:<11} ", options(name, config_dir), 14, width) for name in names]
     return USAGE.replace("{groups}", "\n".join(groups))
-
-
-def wrap(words: list[str], indent: int, width: int = 110) -> str:
-    """A list in lines; the first is taken to start at `indent` already."""
-    margin = " " * indent
-    text = fill(", ".join(words), width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False)
-    return text.lstrip()
 
 
 def folders_of(config_dir: str | None) -> list[Path]:

@@ -75,7 +75,8 @@ def read_weights(source: str, asked: str | None = None) -> Weights:
     for wrapper in ("state_dict", "model_state_dict", "model"):  # as others save them
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
-    if not isinstance(found, dict) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+    pairs = found.items() if isinstance(found, dict) else ()
+    if not pairs or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in pairs):
         raise CheckpointError(f"init={source}: {path} holds no weights\n  expected {kinds}")
     for prefix in ("module.", "_orig_mod."):  # DistributedDataParallel's, torch.compile's
         if all(name.startswith(prefix) for name in found):

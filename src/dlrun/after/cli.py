@@ -14,16 +14,23 @@ from dlrun.folders import find_run
 
 USAGE = """dl-runs: what to do with runs that are there
 
-  dl-runs list [KEY=PATTERN ...]           a table; --sort COLUMN, --reverse, --limit N, --json
-  dl-runs show RUN                         what a run is and what came of it; --config, --json
+  dl-runs list [KEY=PATTERN ...]    a table; --sort COLUMN, --reverse,
+                                    --limit N, --json
+  dl-runs show RUN                  what a run is and what came of it; --config,
+                                    --json
   dl-runs evaluate RUN [split=val] [data=NAME data.KEY=VALUE ...]
-  dl-runs predict RUN INPUT ...            pictures, texts, rows or a .csv, - for standard input; --samples, --episodes
-  dl-runs export RUN --format pt2          or onnx, safetensors, state_dict; compared on real samples before it is kept
-  dl-runs compare RUN RUN ...              curves in one picture, and what differs in the configs
-  dl-runs report RUN|SWEEP                 one HTML file that stands alone
+  dl-runs predict RUN INPUT ...     pictures, texts, rows or a .csv, - for
+                                    standard input; --samples, --episodes
+  dl-runs export RUN --format pt2   or onnx, safetensors, state_dict; compared
+                                    on real samples before it is kept
+  dl-runs compare RUN RUN ...       curves in one picture, and what differs in
+                                    the configs
+  dl-runs report RUN|SWEEP          one HTML file that stands alone
 
-RUN is a run's folder, or `last`: the one that was started last. dl-runs COMMAND --help says more.
-shell completion: eval "$(dl-runs completion bash)"; for zsh after: autoload -Uz bashcompinit; bashcompinit"""
+RUN is a run's folder, or `last`: the one that was started last.
+dl-runs COMMAND --help says more.
+shell completion: eval "$(dl-runs completion bash)"
+  for zsh after: autoload -Uz bashcompinit; bashcompinit"""
 
 
 class Parser(argparse.ArgumentParser):

@@ -10,11 +10,14 @@ from dlrun.errors import UserError
 
 USAGE = """dl-data: the data sets that dl-run learns from
 
-  dl-data list                      names, and what they are
-  dl-data fetch NAME [KEY=VALUE]    download what is not here, read it, and tell its parts
-  dl-data check NAME [KEY=VALUE]    the same without any download: is it here, whole, and what its config says?
+  dl-data list                     names, and what they are
+  dl-data fetch NAME [KEY=VALUE]   download what is not here, read it, and tell
+                                   its parts
+  dl-data check NAME [KEY=VALUE]   the same without any download: is it here,
+                                   whole, and what its config says?
 
-KEY is data_dir, or a key of the data as in data.source.path=reviews. dl-run data=NAME --cfg job -p data shows them."""
+KEY is data_dir, or a key of the data as in data.source.path=reviews.
+dl-run data=NAME --cfg job -p data shows them."""
 
 
 def main() -> None:

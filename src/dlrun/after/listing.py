@@ -9,6 +9,7 @@ from dlrun.errors import UserError, nearest
 from dlrun.folders import STARTED, all_runs, read_summary
 
 COLUMNS = ("run", "status", "data", "model", "best", "test", "seconds")
+WORDS = ("status", "data", "model")  # of COLUMNS
 FACTS = ("status", "data", "model", "task", "optimizer", "schedule", "experiment", "seed", "device", "precision")
 
 
@@ -123,14 +124,19 @@ def _sorted(rows: list[dict], sort: str) -> list[dict]:
 
 
 def as_table(rows: list[dict], total: int) -> str:
-    """Aligned columns. The metrics' names stand in the head where all runs have the same, else beside the values."""
+    """Aligned columns. What all runs have in common stands above them, once, and in the head the metrics' names.
+
+    Where those differ they stand beside the values.
+    """
     if not rows:
         return f"none of {total} runs passes the filters"
     names = [{row["shown"][i] for row in rows if row["shown"][i]} for i in (0, 1)]
     heads = [
         next(iter(found)) if len(found) == 1 else column for found, column in zip(names, ("best", "test"), strict=True)
     ]
-    cells = [["run", "status", "data", "model", *heads, "seconds"]]
+    common = [name for name in WORDS if len(rows) > 1 and rows[0][name] and len({str(row[name]) for row in rows}) == 1]
+    words = [name for name in WORDS if name not in common]
+    cells = [["run", *words, *heads, "seconds"]]
     for row in rows:
         metrics = []
         for i, column in enumerate(("best", "test")):
@@ -138,9 +144,10 @@ def as_table(rows: list[dict], total: int) -> str:
             is_named = len(names[i]) > 1 and text != "-"
             metrics.append(f"{row['shown'][i].partition('/')[2]} {text}" if is_named else text)
         seconds = f"{row['seconds']:.1f}" if isinstance(row["seconds"], int | float) else "-"
-        words = [str(row[name]) if row[name] is not None else "-" for name in ("status", "data", "model")]
-        cells.append([row["run"], *words, *metrics, seconds])
-    return table(cells, words=4)
+        facts = [str(row[name]) if row[name] is not None else "-" for name in words]
+        cells.append([row["run"], *facts, *metrics, seconds])
+    above = f"all runs with {' '.join(f'{name}={rows[0][name]}' for name in common)}\n\n" if common else ""
+    return above + table(cells, words=1 + len(words))
 
 
 def as_json(rows: list[dict]) -> list[str]:

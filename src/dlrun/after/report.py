@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dlrun.after import page
-from dlrun.after.show import overrides, show_config
+from dlrun.after.show import command_line, show_config
 from dlrun.console import number
 from dlrun.errors import DataError
 from dlrun.folders import read_summary
@@ -76,7 +76,7 @@ def _result(folder: Path, summary: dict) -> str:
 
 
 def _environment(folder: Path, summary: dict) -> dict[str, str]:
-    found = {"folder": str(folder), "command": " ".join(["dl-run", *overrides(folder)])}
+    found = {"folder": str(folder), "command": command_line(folder)}
     names = ("task", "optimizer", "schedule", "experiment", "seed", "device", "precision", "parameters")
     found |= {name: str(summary[name]) for name in names if summary.get(name) is not None}
     versions = summary.get("versions") if isinstance(summary.get("versions"), dict) else {}

@@ -1,6 +1,7 @@
 """What a run is and what came of it, in words: from its folder alone, whatever state it is in. No torch here."""
 
 import json
+import shlex
 from pathlib import Path
 
 from dlrun.after.listing import status
@@ -52,21 +53,23 @@ def _facts(folder: Path, summary: dict) -> list[str]:
         facts["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
     if summary.get("git"):
         facts["commit"] = summary["git"]
-    if said := overrides(folder):
-        facts["command"] = " ".join(["dl-run", *said])
+    if command := command_line(folder):
+        facts["command"] = command
     width = max(map(len, facts))
     return [f"{name:{width}}  {value}" for name, value in facts.items()]
 
 
-def overrides(folder: Path) -> list[str]:
-    """What the command line set."""
+def command_line(folder: Path) -> str:
+    """That which starts such a run, so without the folder of this one; empty where it is not known."""
     import yaml
 
     try:
         found = yaml.safe_load((folder / STARTED).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return []
-    return [str(each) for each in found] if isinstance(found, list) else []
+        return ""
+    if not isinstance(found, list):
+        return ""
+    return shlex.join(["dl-run", *(str(each) for each in found if not str(each).startswith("run_dir="))])
 
 
 def _epochs(folder: Path, last: int = 5) -> str:

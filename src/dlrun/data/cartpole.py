@@ -28,7 +28,7 @@ class CartPoles:
         """New episodes everywhere; observations (N, 4)."""
         self.random = np.random.default_rng(seed)
         self.state, self.ages = self._start(self.num), np.zeros(self.num, np.int64)
-        return self.state.T.astype(np.float32)
+        return self.state.T.astype(np.float32, order="C")  # laid out as a resumed run's are: rounding goes by that
 
     def _start(self, count: int) -> np.ndarray:
         return self.random.uniform(-0.05, 0.05, (4, count))
@@ -45,11 +45,11 @@ class CartPoles:
         self.ages += 1
         terminated = (np.abs(self.state[0]) > MAX_X) | (np.abs(self.state[2]) > MAX_ANGLE)
         truncated = (self.ages >= self.limit) & ~terminated
-        final = obs = self.state.T.astype(np.float32)
+        final = obs = self.state.T.astype(np.float32, order="C")
         done = terminated | truncated
         if done.any():
             self.state[:, done], self.ages[done] = self._start(done.sum()), 0
-            obs = self.state.T.astype(np.float32)
+            obs = self.state.T.astype(np.float32, order="C")
         return obs, np.ones(self.num, np.float32), terminated, truncated, final
 
     def state_dict(self) -> dict:

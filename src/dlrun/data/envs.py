@@ -62,6 +62,10 @@ class Envs:
         """Frames of an epoch; val and test have none of their own: they are played."""
         return self.epoch_frames if split == "train" else 0
 
+    def digest(self) -> str:
+        """The same as long as the data is."""
+        return self.id
+
     def describe(self) -> str:
         return f"{self.id}, {self.num_envs} at once"
 

@@ -111,6 +111,10 @@ class ImageFolder:
     def size(self, split: str) -> int:
         return self.parts.size(split)
 
+    def digest(self) -> str:
+        """The same as long as the data is: its rows, labels, and some of its content."""
+        return self.parts.digest()
+
     def describe(self) -> str:
         said = f"{self.parts.describe()}{self.why}"
         if self.cache.path.parent != self.data_dir / "cache":

@@ -60,6 +60,10 @@ class Images:
     def size(self, split: str) -> int:
         return self.resident.size(split)
 
+    def digest(self) -> str:
+        """The same as long as the data is: its rows, labels, and some of its content."""
+        return self.resident.digest()
+
     def describe(self) -> str:
         return self.resident.describe()
 

@@ -4,7 +4,8 @@ The order of an epoch is a permutation drawn from (seed, epoch), so a position i
 mid-epoch is a seek. Batches are gathered several at a time (a chunk): an operation's fixed cost is paid once for all.
 """
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 import numpy as np
@@ -16,6 +17,7 @@ from dlrun.seeds import generator
 from dlrun.spec import Spec, Table
 
 CHUNK_VALUES = 2**19  # input values in a chunk: 2 MB as float32, which stays in the cache of a core
+SHOWN = 64  # samples of a part whose content tells whether it is what it was
 Prepare = Callable[[Tensor, torch.Generator | None], Tensor]
 
 
@@ -37,6 +39,10 @@ class Resident:
 
     def size(self, split: str) -> int:
         return len(self.rows[split])
+
+    def digest(self) -> str:
+        pools = [(rows, self.x[self.pools[name]], self.y[self.pools[name]]) for name, rows in self.rows.items()]
+        return digest((rows, x[shown(rows)], y[rows]) for rows, x, y in pools)
 
     def describe(self) -> str:
         stored = sum(t.nbytes for t in (*self.x.values(), *self.y.values()))
@@ -61,6 +67,25 @@ class Resident:
     def _gather(self, pool: str, rows: Tensor, random: torch.Generator | None) -> tuple[Tensor, Tensor]:
         # index_select is 17 times as fast as x[rows] on bytes (CPU, torch 2.13)
         return self.prepare(self.x[pool].index_select(0, rows), random), self.y[pool].index_select(0, rows)
+
+
+def shown(rows: Tensor) -> Tensor:
+    """Some of the rows, evenly spaced."""
+    return rows[:: max(1, len(rows) // SHOWN)]
+
+
+def digest(parts: Iterable[tuple[Tensor, ...]]) -> str:
+    """SHA-256 of the rows of each part, their labels, and what is stored in some: whether data is what it was.
+
+    Of real numbers only how many there are: another machine may round them otherwise.
+    """
+    found = hashlib.sha256()
+    for part in parts:
+        for tensor in part:
+            found.update(f"{tuple(tensor.shape)}".encode())
+            if not tensor.is_floating_point():
+                found.update(tensor.cpu().contiguous().numpy())
+    return found.hexdigest()
 
 
 def chunks(order: Tensor, values: int, batch_size: int, first: int) -> Iterator[tuple[int, Tensor, int]]:

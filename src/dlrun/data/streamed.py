@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlrun.data.resident import Prepare, chunks
+from dlrun.data.resident import Prepare, chunks, digest, shown
 from dlrun.seeds import generator
 
 AHEAD = 4  # chunks that are read at once: what a disk needs to be busy
@@ -31,6 +31,11 @@ class Streamed:
 
     def size(self, split: str) -> int:
         return len(self.rows[split])
+
+    def digest(self) -> str:
+        """That of the same data on the device."""
+        pools = self.rows.values()
+        return digest((rows, torch.from_numpy(self.x[shown(rows).numpy()]), self.y[rows]) for rows in pools)
 
     def describe(self) -> str:
         return f"read ahead from its cache, {self.x.nbytes / 2**20:,.1f} MB as {self.x.dtype}"

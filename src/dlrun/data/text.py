@@ -95,6 +95,10 @@ class Texts:
     def size(self, split: str) -> int:
         return self.resident.size(split)
 
+    def digest(self) -> str:
+        """The same as long as the data is: its rows, labels, and some of its content."""
+        return self.resident.digest()
+
     def describe(self) -> str:
         return f"{self.resident.describe()}; {self.unknown:.1%} of the test part's words unknown{self.odd}"
 

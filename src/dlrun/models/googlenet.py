@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dlrun.models.layers import AdaptiveAvgPool2d, check_positions, check_size, initialise
+from dlrun.models.layers import AdaptiveAvgPool2d, LocalResponseNorm, check_positions, check_size, initialise
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image
 from dlrun.types import Count, Init, NonNegative, Norm, Rate
@@ -103,11 +103,11 @@ def googlenet(
         parts["conv1"] = _conv(features, width, 7, norm, stride=2)  # (B, 64, 112, 112)
         parts["maxpool1"] = nn.MaxPool2d(3, stride=2, ceil_mode=True)  # (B, 64, 56, 56)
         if local:
-            parts["norm1"] = nn.LocalResponseNorm(5)
+            parts["norm1"] = LocalResponseNorm()
         parts["conv2"] = _conv(width, width, 1, norm)
         parts["conv3"] = _conv(width, 3 * width, 3, norm)  # (B, 192, 56, 56)
         if local:
-            parts["norm2"] = nn.LocalResponseNorm(5)
+            parts["norm2"] = LocalResponseNorm()
         parts["maxpool2"] = nn.MaxPool2d(3, stride=2, ceil_mode=True)  # (B, 192, 28, 28)
     features = 3 * width
     widths = {}  # behind each block

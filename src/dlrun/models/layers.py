@@ -51,6 +51,18 @@ def window_means(x: Tensor, count: int, axis: int) -> Tensor:
     return torch.stack([x.narrow(axis, first, end - first).mean(axis) for first, end in windows], axis)
 
 
+class LocalResponseNorm(nn.Module):
+    """x / (1 + 1e-4 mean of x^2 over 5 channels)^0.75 (Krizhevsky et al. 2012, section 3.3): (B, C, H, W) -> the same.
+
+    torch's own pools in three dimensions, whose gradient CUDA refuses where it is to be the same every time.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        squares = F.pad(x.square().flatten(2)[:, None], (0, 0, 2, 2))  # (B, 1, 2 + C + 2, H W)
+        means = F.avg_pool2d(squares, (5, 1), stride=1).view_as(x)
+        return x / (1 + 1e-4 * means).pow(0.75)
+
+
 def activation(name: str) -> nn.Module:
     """An elementwise non-linearity with torch's defaults."""
     _known("activation", name, ACTIVATIONS)

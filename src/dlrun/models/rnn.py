@@ -51,6 +51,12 @@ class Recurrent(nn.Module):
     def _run(self, layer: nn.RNNBase, x: Tensor, lengths: Tensor | None) -> Tensor:
         if not self.is_fused:
             return unroll(layer, x, lengths)
+        if x.is_cuda and torch.get_autocast_dtype("cuda") == torch.bfloat16:  # cuDNN's would be in fp16, unscaled
+            with torch.autocast("cuda", enabled=False):
+                return self._fused(layer, x.float(), lengths)
+        return self._fused(layer, x, lengths)
+
+    def _fused(self, layer: nn.RNNBase, x: Tensor, lengths: Tensor | None) -> Tensor:
         if lengths is None:
             return layer(x)[0]
         packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)

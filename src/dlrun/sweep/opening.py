@@ -40,9 +40,9 @@ def reopen(key: str, which: str, output_dir: str, overrides: list[str]) -> tuple
             changes[name] = override
         elif override != before.get(name) and name not in (key, "output_dir"):
             raise UserError(
-                f"{key}={which}: {override} is not what the sweep was started with\n"
-                f"  {before[name] if name in before else f'it had no {name}'}, in {found}\n"
-                f"  expected dl-run -m {key}={which}, where only {', '.join(may_change)} may change; "
+                f"{key}={which}: {override!r} is not what the sweep was started with\n"
+                f"  {repr(before[name]) if name in before else f'it had no {name}'}, in {found}\n"
+                f"  expected dl-run -m {key}={which} where only {', '.join(may_change)} may change; "
                 "anything else is a new sweep"
             )
     once = ("sweep.resume", "sweep.join", "sweep.retry")
@@ -94,7 +94,6 @@ def reopened(folder: Path, settings: object, compare: Callable[[State, str], Non
         with state.alone():
             if not settings.join:
                 state.facts["owner"] = owner()
-                state.facts["total"] = getattr(settings, "trials", state.facts["total"])
             recover(state, retry=settings.retry == "failed")
         yield state
 

@@ -32,7 +32,7 @@ def page(
         "parameters": swept,
         "importance": {name: importance(state.jobs, swept, name) for name, _ in goals},
         "means": means,
-        "best": [{"job": job.number, "command": command_line(job)} for job in best],
+        "best": [{"job": job.number, "command": command_line(state, job)} for job in best],
         "jobs": [
             {
                 "number": job.number,

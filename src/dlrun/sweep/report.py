@@ -16,9 +16,10 @@ from dlrun.errors import UserError, nearest
 from dlrun.folders import write_whole
 from dlrun.sweep.page import finite, page
 from dlrun.sweep.rows import epoch_rows, said
-from dlrun.sweep.state import DONE, OPEN, Job, State
+from dlrun.sweep.state import DONE, OPEN, Job, State, own, shared
 
 PAGE_EVERY = 5.0  # seconds
+AS_BEFORE = ("refused", "diverged")  # as a job would end again
 
 
 class Report:
@@ -52,7 +53,7 @@ class Report:
         found = {
             "sweep": state.facts["arguments"],
             "goals": [{"metric": name, "better": mode} for name, mode in self.goals],
-            "best": [{"job": job.number, "command": command_line(job), "values": job.values} for job in best],
+            "best": [{"job": job.number, "command": command_line(state, job), "values": job.values} for job in best],
             "jobs": [{k: v for k, v in asdict(job).items() if k not in ("pid", "born")} for job in state.jobs],
             "over_seeds": over_seeds(state.jobs, names),
         }
@@ -129,8 +130,9 @@ def best_jobs(jobs: list[Job], goals: list[tuple[str, str]]) -> list[Job]:
     ]
 
 
-def command_line(job: Job) -> str:
-    return shlex.join(["dl-run", *job.overrides])
+def command_line(state: State, job: Job) -> str:
+    """A job by itself, from the folder that the sweep was started in."""
+    return shlex.join(["dl-run", *job.overrides, *state.facts["flags"]])
 
 
 def value_names(jobs: list[Job]) -> list[str]:
@@ -152,31 +154,39 @@ def word(job: Job) -> str:
 
 
 def report(jobs: list[Job]) -> str:
-    """The table of all jobs, and where seeds differ of their means."""
-    names = value_names(jobs)
+    """The table of all jobs, and where seeds differ of their means; above it, once, what all jobs share."""
+    names, common = value_names(jobs), shared(jobs)
+    seeds = [override for job in jobs for override in job.overrides if override.startswith("seed=")]
     cells, width = [["job", *names, "seconds", "status"]], len(str(jobs[-1].number)) if jobs else 0
     for job in jobs:
-        label = f"{job.number:{width}}  {' '.join(job.overrides)}"
+        label = f"{job.number:{width}}  {own(job, common)}".rstrip()
         seconds = f"{job.seconds:.1f}" if job.seconds is not None else "-"
         cells.append([label, *(_cell([job.values.get(n)]) for n in names), seconds, word(job)])
-    means = [
-        [row["setting"] or "(all)", *(_cell(row["values"][n]) for n in names), str(row["seeds"])]
-        for row in over_seeds(jobs, names)
-    ]
-    return table(cells) + ("\n\n" + table([["mean +/- std over seeds", *names, "seeds"], *means]) if means else "")
+    means = [["mean +/- std over seeds", *names, "seeds"]]
+    for row in over_seeds(jobs, names):
+        setting = own(jobs[row["jobs"][0]], common + seeds) or "(all)"
+        means.append([setting, *(_cell(row["values"][n]) for n in names), str(row["seeds"])])
+    above = f"all jobs with {' '.join(common)}\n\n" if common else ""
+    return above + table(cells) + ("\n\n" + table(means) if means[1:] else "")
 
 
 def over_seeds(jobs: list[Job], names: list[str]) -> list[dict]:
-    """For each setting that ran with several seeds: its values by name, and how many seeds have any."""
-    groups: dict[str, list[Job]] = {}
+    """For each setting that ran with several seeds: its values by name, and how many seeds have any.
+
+    A seed counts once: twice the same run is no spread.
+    """
+    groups: dict[str, dict[str, Job]] = {}
     for job in jobs:
-        groups.setdefault(" ".join(o for o in job.overrides if not o.startswith("seed=")), []).append(job)
+        seed = next((o for o in job.overrides if o.startswith("seed=")), "")
+        group = groups.setdefault(" ".join(o for o in job.overrides if o != seed), {})
+        if seed not in group or group[seed].status not in DONE:
+            group[seed] = job
     return [
         {
             "setting": setting,
-            "values": {n: [job.values.get(n) for job in group if job.status in DONE] for n in names},
-            "seeds": sum(job.status == "finished" for job in group),
-            "jobs": [job.number for job in group],
+            "values": {n: [job.values.get(n) for job in group.values() if job.status in DONE] for n in names},
+            "seeds": sum(job.status == "finished" for job in group.values()),
+            "jobs": [job.number for job in group.values()],
         }
         for setting, group in groups.items()
         if len(group) > 1
@@ -211,7 +221,7 @@ def closing(state: State, stopped: int) -> str:
     best = best_jobs(jobs, goals(state))
     for job in best:
         values = ", ".join(f"{name} {number(job.values[name])}" for name, _ in goals(state))
-        parts.append(f"best: job {job.number}, {values}\n  {command_line(job)}")
+        parts.append(f"best: job {job.number}, {values}\n  {command_line(state, job)}")
     left = state.total - sum(job.status not in OPEN for job in jobs)
     others = sum(job.status == "running" and job.worker != state.worker for job in jobs)
     if others and not stopped:
@@ -219,6 +229,6 @@ def closing(state: State, stopped: int) -> str:
     elif stopped or left:
         what = f"{left} job{' is' if left == 1 else 's are'} left"
         parts.append(f"{what}; go on with: dl-run -m sweep.resume={shlex.quote(str(folder))}")
-    elif any(job.has_failed for job in jobs):
+    elif any(job.has_failed and job.status not in AS_BEFORE for job in jobs):
         parts.append(f"repeat those that failed: dl-run -m sweep.resume={shlex.quote(str(folder))} sweep.retry=failed")
     return "\n" + "\n\n".join([*parts, f"{folder / 'results.csv'}\n{folder / 'report.html'}"])

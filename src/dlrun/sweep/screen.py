@@ -4,10 +4,11 @@ import os
 import sys
 import time
 from contextlib import suppress
+from textwrap import wrap
 
 from dlrun.console import number
 from dlrun.sweep.rows import last_row
-from dlrun.sweep.state import OPEN, Job, State
+from dlrun.sweep.state import OPEN, Job, State, own, shared
 
 EVERY = 0.5  # seconds between two pictures
 
@@ -50,9 +51,11 @@ class Screen:
             width, height = size.columns or 80, size.lines or 24
         except OSError:  # it went away
             width, height = 80, 24
-        lines = ["", *picture(state, running, best, goals, now - self.began, max(1, height - 6))]
+        width = max(width, 2) - 1
+        lines = ["", *picture(state, running, best, goals, now - self.began, width, max(1, height - 6))]
+        lines = lines[: max(1, height - 1)]  # what has scrolled away cannot be taken away
         self.clear()
-        self._write(sys.stdout, "".join(f"{cut(line, width - 1)}\n" for line in lines))
+        self._write(sys.stdout, "".join(f"{cut(line, width)}\n" for line in lines))
         self.lines, self.drawn = len(lines), now
 
     def _write(self, stream: object, text: str) -> None:
@@ -66,9 +69,9 @@ class Screen:
 
 
 def picture(
-    state: State, running: list, best: Job | None, goals: list[tuple[str, str]], seconds: float, room: int = 20
+    state: State, running: list, best: Job | None, goals: list[tuple[str, str]], seconds: float, width: int, room: int
 ) -> list[str]:
-    """The live table's lines. room: for so many jobs that run."""
+    """The live table's lines. room: for so many lines of jobs that run."""
     jobs = state.jobs
     ended = sum(job.status not in OPEN for job in jobs)
     at_work = sum(job.status == "running" for job in jobs)
@@ -82,29 +85,32 @@ def picture(
     counts += (
         [f"{sum(job.status == 'pruned' for job in jobs)} pruned"] if any(j.status == "pruned" for j in jobs) else []
     )
-    lines = [f"sweep  {', '.join(counts)}; {_time(seconds)}"]
-    common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
-    for one in running[:room]:
+    lines, common, shown = folded(f"sweep  {', '.join(counts)}; {_time(seconds)}", width), shared(jobs), []
+    for i, one in enumerate(running):
         row = last_row(state.run_folder(one.job))
         epoch = f"epoch {row['epoch']}" if row else "starting"
         values = "  ".join(f"{name} {number(row.get(name))}" for name, _ in goals if name in row)
         age = _time(time.monotonic() - one.started)
-        lines.append(f"  {one.job.number:>4}  {epoch:<10} {values:<18} {age:>7}  {own(one.job, common)}")
-    if len(running) > room:
-        lines.append(f"  and {len(running) - room} more")
+        more = folded(f"  {one.job.number:>4}  {epoch:<10} {values:<18} {age:>7}  {own(one.job, common)}", width)
+        if len(shown) + len(more) > room:
+            shown.append(f"  and {len(running) - i} more")
+            break
+        shown += more
+    lines += shown
     if best is not None and goals:
         name = goals[0][0]
-        lines.append(f"  best  job {best.number}: {name} {number(best.values[name])}  {own(best, common)}")
+        lines += folded(f"  best  job {best.number}: {name} {number(best.values[name])}  {own(best, common)}", width)
     return lines
 
 
-def own(job: Job, common: set[str]) -> str:
-    """What a job has that not all have."""
-    return " ".join(override for override in job.overrides if override not in common) or " ".join(job.overrides)
+def folded(line: str, width: int) -> list[str]:
+    """Where it is too long, in several: nothing of it is lost but the end of a word that is longer than a line."""
+    margin = " " * 8
+    return wrap(line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
 
 
 def cut(line: str, width: int) -> str:
-    return line if len(line) <= width else line[: width - 3] + "..."
+    return line if len(line) <= width else (line[: max(0, width - 3)] + "...")[:width]
 
 
 def _time(seconds: float) -> str:

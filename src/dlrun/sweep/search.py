@@ -8,6 +8,7 @@ that less is better, the study maximises the negative value.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from math import isfinite, prod
 from pathlib import Path
 from random import Random
@@ -28,9 +29,12 @@ class Optuna(Plan):
     """Jobs from a study. epochs: of a whole job. Raises UserError where the space is not one for the sampler."""
 
     def __init__(self, settings: Search, axes: list[Axis], epochs: int) -> None:
-        self.optuna, self.settings, self.axes, self.epochs = load_optuna(), settings, axes, epochs
+        self.optuna, self.axes, self.epochs = load_optuna(), axes, epochs
         self.swept = [axis for axis in axes if axis.is_swept]
         check(settings, self.swept)
+        points = prod(len(axis.rows) for axis in self.swept)
+        is_grid = settings.sampler == "grid"  # which has an end
+        self.settings = replace(settings, trials=min(settings.trials, points)) if is_grid else settings
         self.space = {axis.name: self._distribution(axis) for axis in self.swept}
         self.storage = database(self.optuna, settings.storage, "sweep.storage") if settings.storage else None
         self.trials: dict[int, object] = {}  # of running jobs, by the job's number
@@ -46,6 +50,9 @@ class Optuna(Plan):
     def open(self, state: State) -> None:
         """Find or make the study, and bring it to what the state knows."""
         self.state = state
+        is_resized = not self.settings.join and self.settings.trials != state.facts["total"]
+        if is_resized:
+            state.resize(self.settings.trials)
         with self._reaching():
             self.storage = self.storage or self._journal(state)
             study = self.optuna.create_study(
@@ -55,7 +62,7 @@ class Optuna(Plan):
                 load_if_exists=True,
             )
             if self.settings.storage:
-                self._publish(study)
+                self._publish(study, is_resized)
             found = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
         known = {job.trial for job in state.jobs}
         if lost := sorted(known - found.keys()):
@@ -67,20 +74,24 @@ class Optuna(Plan):
             if found[job.trial].state == self.optuna.trial.TrialState.RUNNING:
                 self.tell(job, state.run_folder(job))
 
-    def _publish(self, study: object) -> None:
-        """For others to join. Raises UserError where this is one of them, and has other configs."""
+    def _publish(self, study: object, is_resized: bool) -> None:
+        """For others to join. Raises UserError where this is one of them, and has other configs.
+
+        How many trials there are to be is what was said last, on whatever machine.
+        """
         names = ("started", "cwd", "command", "flags", "arguments", "configs", "total")
         facts = {name: self.state.facts[name] for name in names}
+        theirs = study.user_attrs.get(PUBLISHED)
         if self.settings.join:
-            theirs = study.user_attrs[PUBLISHED]
             if facts["configs"] != theirs["configs"] or facts["arguments"] != theirs["arguments"]:
                 raise UserError(
                     f"sweep.join={self.settings.storage}: the configs here are not those that it was started with\n"
                     "  expected the same version of dl-run and of your own configs on all machines"
                 )
-            self.state.facts["total"] = theirs["total"]
-        else:
+        if theirs is None or is_resized:
             study.set_user_attr(PUBLISHED, facts)
+        elif theirs["total"] != self.state.facts["total"]:
+            self.state.resize(theirs["total"])
 
     def _study(self) -> object:
         """The study as it is now: an object of it keeps the history that it has seen."""
@@ -146,12 +157,12 @@ class Optuna(Plan):
             running, attributes = self.optuna.trial.TrialState.RUNNING, {"sweep": mine, "job": number}
             left = [t._trial_id for t in trials if t.state == running and t.user_attrs == attributes]
             state.facts["elsewhere"] = taken - number - len(left)
-            if not left and taken >= self._size():
+            if not left and taken >= state.facts["total"]:
                 return None
             trial_id = left[0] if left else self._new_trial(attributes)
             self.study.sampler = self._sampler(self.storage.get_trial(trial_id).number)
             trial = self.optuna.trial.Trial(self.study, trial_id)
-            if trial.number - again >= self._size():  # another machine was faster
+            if trial.number - again >= state.facts["total"]:  # another machine was faster
                 self.study.tell(trial, state=self.optuna.trial.TrialState.FAIL)
                 return None
             values = {name: suggest(trial, name, kind) for name, kind in self.space.items()}
@@ -160,12 +171,6 @@ class Optuna(Plan):
         job = Job(number, overrides, trial=trial.number)
         state.jobs.append(job)
         return job
-
-    def _size(self) -> int:
-        """How many trials there are to be, on all machines."""
-        all_points = prod(len(axis.rows) for axis in self.swept)
-        total = self.state.facts["total"]
-        return min(total, all_points) if self.settings.sampler == "grid" else total
 
     def _new_trial(self, attributes: dict[str, object]) -> int:
         """With the job that it is for, at once: a kill leaves none that is nobody's."""

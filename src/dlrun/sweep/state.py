@@ -14,6 +14,7 @@ import dlrun
 from dlrun.errors import UserError, check_state
 from dlrun.folders import write_whole
 from dlrun.sweep.workers import cannot_write
+from dlrun.sweep.zips import key_of
 
 FORMAT = 1
 OPEN = ("waiting", "running", "stopped")  # to be done, or gone on with
@@ -80,6 +81,11 @@ class State:
     def total(self) -> int:
         return max(self.facts["total"] - self.facts["elsewhere"], len(self.jobs))
 
+    def resize(self, trials: int) -> None:
+        """To another number of trials: in the command too, by which the sweep goes on the next time."""
+        command = [override for override in self.facts["command"] if key_of(override) != "sweep.trials"]
+        self.facts |= {"total": trials, "command": [*command, f"sweep.trials={trials}"]}
+
     def run_folder(self, job: Job) -> Path:
         return self.folder / str(job.number)
 
@@ -121,6 +127,16 @@ class State:
             write_whole(self.folder / "sweep.json", text, durable=True)
         except OSError as error:
             raise cannot_write(self.folder, error) from None
+
+
+def shared(jobs: list[Job]) -> list[str]:
+    """The overrides that all jobs have; none of one alone."""
+    return [o for o in jobs[0].overrides if all(o in job.overrides for job in jobs)] if len(jobs) > 1 else []
+
+
+def own(job: Job, common: list[str]) -> str:
+    """What a job has that not all have."""
+    return " ".join(override for override in job.overrides if override not in common)
 
 
 def owner() -> dict:

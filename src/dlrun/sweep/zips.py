@@ -3,6 +3,7 @@
 Source: Hydra's own plan, docs/design/zipped_sweeps.md. Hydra 1.3 cannot read it: its own parser sees the values only.
 """
 
+import argparse
 import re
 
 from dlrun.errors import UserError
@@ -14,6 +15,12 @@ CLOSING = {"(": ")", "[": "]", "{": "}"}
 def key_of(override: str) -> str:
     """The key of key=value, without what says to add or delete it."""
     return override.lstrip("+~").split("=")[0]
+
+
+def passed_on(flags: argparse.Namespace) -> list[str]:
+    """The flags that say where configs are, as they are written."""
+    names = ("config_name", "config_path", "config_dir")
+    return [f"--{name.replace('_', '-')}={value}" for name in names if (value := getattr(flags, name))]
 
 
 def quoted(path: object) -> str:

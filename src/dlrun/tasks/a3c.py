@@ -3,7 +3,8 @@
 Source: Mnih et al. 2016, algorithm S3; the book, sections 14.8 and 14.9: a worker pulls the weights, plays `length`
 steps, and pushes its gradients, which one optimizer with shared statistics applies without locks (Hogwild: Recht et al.
 2011). Whose gradients come first is the machine's matter: two runs of one seed differ, and a resumed run is not to the
-bit the one that never stopped. Nothing learned is lost by it: weights and optimizer are saved while the workers rest.
+bit the one that never stopped. Nothing learned is lost by it; a checkpoint in mid-epoch is of weights that other
+workers may be writing to, as the copies that they pull are.
 Logged: as in tasks/a2c.py.
 """
 
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from dlrun.errors import UserError
 from dlrun.place import Place
 from dlrun.seeds import mix
+from dlrun.signals import ASKING
 from dlrun.spec import Env
 from dlrun.tasks.a2c import Loss
 from dlrun.tasks.base import Metrics
@@ -212,7 +214,7 @@ def tensors(update: Update) -> list[Tensor]:
 
 def work(pipe: Connection) -> None:
     """A worker process: takes what `Crew` has for it, and for each clock that comes plays, updates and reports."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ASKING:
         signal.signal(number, signal.SIG_IGN)  # the main process lets the turn end, and closes the pipe
     torch.set_num_threads(1)
     skip_compiler_import()  # a compiled form of the net does not come along
@@ -257,5 +259,7 @@ def turn(
     if not update.step(value, clock):
         return Report(batch.rewards.size, episodes, {})
     net.observe(batch.obs)
+    if update.kept:
+        update.kept.keep()
     metrics = {name: term.item() for name, term in terms.items()} | {"explained_variance": explained}
     return Report(batch.rewards.size, episodes, metrics)

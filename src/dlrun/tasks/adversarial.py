@@ -25,6 +25,7 @@ class Adversarial(Task):
     """
 
     takes = ("latent",)
+    compiled = ("generator", "critic")
 
     def __init__(
         self,

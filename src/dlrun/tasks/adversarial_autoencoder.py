@@ -35,6 +35,7 @@ class AdversarialAutoencoder(Task):
     """
 
     takes = ("pictures", "latent")
+    compiled = ("autoencoder", "autoencoder.encoder", "critic")
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ class Task:
     each with which is better, "max" or "min". goal: the one to choose the best epoch by, None where there is nothing to
     choose. A step must be a pure function of (parts, seed, clock).
 
+    compiled: what its steps call of the net, by name ("" is all of it), for torch.compile; () where that cannot help.
     takes: what predictions are made from, the usual first: "inputs" (as the data gives them), "pictures" (in [0, 1]) or
     "latent" (codes (B, net.latent)), which `predict` is given; or "episodes", which `play` plays.
     """
@@ -27,6 +28,7 @@ class Task:
     goal: str | None = None
     takes: tuple[str, ...] = ("inputs",)
     own: tuple[str, ...] = ()
+    compiled: tuple[str, ...] = ("",)
     update: Update
 
     def __init__(self, net: torch.nn.Module, place: Place) -> None:

@@ -107,19 +107,19 @@ class DQN(Playing):
         epsilon = end + (start - end) * max(0.0, 1 - clock.fraction / until) if until else end
         seed, num = self.place.world.seed(clock.seed), len(self.player.obs)
         random = np.random.default_rng(mix(seed, clock.step, 0, 1))
-        seen = np.empty((self.length, num, self.spec.features), np.float32)
         explores = random.random((self.length, num)) < epsilon
         chance = random.integers(self.spec.actions, size=(self.length, num))
+        taken = []
         for t in range(self.length):
             obs, actions = self.player.obs, chance[t]
             if not explores[t].all():
                 best = self.net(torch.from_numpy(obs).to(self.place.device)).argmax(1).cpu().numpy()
                 actions = np.where(explores[t], actions, best)
-            seen[t] = obs
             rewards, terminated, _, after = self.player.step(actions)
-            self.replay.add(obs=obs, actions=actions, rewards=rewards, next_obs=after, terminated=terminated)
-        obs = torch.from_numpy(seen.reshape(self.length * num, -1)).to(self.place.device)
-        return Round(obs, epsilon, *self.player.means())
+            taken.append((obs, actions, rewards, after, terminated))
+        obs, actions, rewards, after, terminated = map(np.concatenate, zip(*taken, strict=True))
+        self.replay.add(obs=obs, actions=actions, rewards=rewards, next_obs=after, terminated=terminated)
+        return Round(torch.from_numpy(obs).to(self.place.device), epsilon, *self.player.means())
 
     def samples(self, batch: Round) -> int:
         return len(batch.obs)

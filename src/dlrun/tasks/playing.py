@@ -32,6 +32,7 @@ class Playing(Task):
     goal = "return"
     takes = ("episodes",)
     own = ("player",)
+    compiled = ()  # what is played has any length, and code is made for each
 
     def __init__(
         self,
@@ -80,6 +81,8 @@ class Playing(Task):
         """For the statistics of a net that normalises; all processes take those of the first."""
         self.net.observe(obs)
         self.place.world.follow_first(self.net.buffers())
+        if self.update.kept:
+            self.update.kept.keep()
 
     def actor(self) -> Actor:
         """Who plays when it is judged."""

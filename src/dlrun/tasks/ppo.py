@@ -120,7 +120,7 @@ class PPO(Playing):
         explained = explained_variance(v, v + advantages)
         advantages = torch.from_numpy(advantages.reshape(-1)).to(self.place.device)
         columns = (batch.obs, batch.actions, old, advantages, values + advantages, values, old_out)
-        clip = self.clip and self.clip * (1 - clock.fraction if self.anneal else 1) or None
+        clip = None if self.clip is None else self.clip * (1 - clock.fraction if self.anneal else 1)
         found, done = [], 0
         for done in range(1, self.passes + 1):  # noqa: B007
             order = torch.randperm(len(batch.obs), device=self.place.device)
@@ -168,7 +168,7 @@ class PPO(Playing):
                 "value_loss": value_loss.detach(),
                 "entropy": entropy.detach(),
                 "approx_kl": (ratio - 1 - log_ratio).mean(),
-                "clip_fraction": ((ratio - 1).abs() > (clip or torch.inf)).float().mean(),
+                "clip_fraction": ((ratio - 1).abs() > (torch.inf if clip is None else clip)).float().mean(),
             }
         return loss, metrics
 

@@ -18,7 +18,7 @@ from dlrun.spec import Mask
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.pictures import grid, rescaled, shown
-from dlrun.tasks.supervised import learns_from_one
+from dlrun.tasks.supervised import check_spec, learns_from_one, smallest_part
 from dlrun.types import Positive, Rate
 from dlrun.update import Update
 
@@ -50,11 +50,7 @@ class Segment(Task):
         rates: list[tuple[str, Positive]],
     ) -> None:
         super().__init__(net, place)
-        if spec.labels and len(spec.labels) != spec.classes:
-            raise UserError(
-                f"data.spec.labels has {len(spec.labels)} names, data.spec.classes={spec.classes}: expected one each, "
-                "or []"
-            )
+        check_spec(spec)
         self.spec, self.smoothing = spec, label_smoothing
         self.ignore = NOT_COUNTED if spec.ignore is None else spec.ignore
         self.freezing = Freezing(net, freeze, unfreeze, rates)
@@ -65,8 +61,7 @@ class Segment(Task):
 
     def steps(self, data: object) -> int:
         """Batches in an epoch. Raises UserError where one is a single sample and the net cannot learn from one."""
-        last = data.size("train") % data.batch_size or min(data.batch_size, data.size("train"))
-        if self.place.world.smallest_part(last) == 1 and not learns_from_one(self.net, self.spec):
+        if smallest_part(data, self.place) == 1 and not learns_from_one(self.net, self.spec):
             raise UserError(
                 f"data.batch_size={data.batch_size} leaves one sample alone, of the {data.size('train')} to train on, "
                 "and batch normalisation of maps of one pixel has no statistics of one\n"
@@ -84,16 +79,17 @@ class Segment(Task):
         counted = world.sums((y != self.ignore).sum().float()).clamp(min=1) * world.share  # of the whole batch
         loss = self._loss(out, y) / counted
         metrics = {"loss": loss.detach(), "acc": (out.detach().argmax(1) == y).sum() / counted}
-        return metrics if self.update.step(loss, clock) else {}
+        if not self.update.step(loss, clock):
+            return {}
+        return metrics if self.update.grad_norm is None else metrics | {"grad_norm": self.update.grad_norm}
 
     def _loss(self, out: Tensor, y: Tensor) -> Tensor:
         """Summed over the counted pixels: a mean over none is not a number.
 
         torch's own sum over pixels is a little other each time on CUDA, and refused under trainer.deterministic=true.
         """
-        smoothing = self.smoothing
-        losses = F.cross_entropy(out, y, ignore_index=self.ignore, label_smoothing=smoothing, reduction="none")
-        return losses.sum()
+        kept = {"ignore_index": self.ignore, "label_smoothing": self.smoothing}
+        return F.cross_entropy(out, y, **kept, reduction="none").sum()
 
     @torch.no_grad()
     def evaluate(self, data: object, split: str) -> dict[str, float]:
@@ -119,7 +115,6 @@ class Segment(Task):
             loss += self._loss(out, y)
             places = torch.where(y == self.ignore, k * k, y * k + out.argmax(1))
             matrix += torch.bincount(places.flatten(), minlength=k * k + 1)[: k * k]
-        self.net.train()
         return matrix.view(k, k), loss
 
     @torch.no_grad()
@@ -128,7 +123,6 @@ class Segment(Task):
         net = self.evaluated()
         with self.place.autocast():
             out = net(batch)
-        self.net.train()
         return out.float().softmax(1)
 
     def preview(self, data: object, split: str = "val") -> dict[str, Tensor]:

@@ -65,11 +65,7 @@ class Supervised(Task):
 
     def steps(self, data: object) -> int:
         """Batches in an epoch. Raises UserError where one is a single sample and the net cannot learn from one."""
-        world = self.place.world
-        rest = data.size("train") % data.batch_size or data.batch_size
-        sizes = [world.smallest_part(size) for size in (min(data.batch_size, data.size("train")), rest)]
-        smallest = min(_last_piece(size, self.pieces) for size in sizes)
-        if smallest == 1 and not learns_from_one(self.net, self.spec):
+        if smallest_part(data, self.place, self.pieces) == 1 and not learns_from_one(self.net, self.spec):
             raise UserError(
                 f"data.batch_size={data.batch_size} with task.pieces={self.pieces} leaves one sample alone, of the "
                 f"{data.size('train')} to train on, and batch normalisation has no statistics of one\n"
@@ -205,6 +201,13 @@ def check_spec(spec: Spec) -> None:
         )
 
 
+def smallest_part(data: object, place: Place, pieces: int = 1) -> int:
+    """Samples in the smallest part of an epoch's batches that a net sees at once."""
+    whole = min(data.batch_size, data.size("train"))
+    sizes = (whole, data.size("train") % whole or whole)
+    return min(_last_piece(place.world.smallest_part(size), pieces) for size in sizes)
+
+
 def _last_piece(size: int, pieces: int) -> int:
     """Samples in the last and smallest piece of a batch, as `Tensor.chunk` cuts it."""
     piece = -(-size // pieces)
@@ -212,7 +215,12 @@ def _last_piece(size: int, pieces: int) -> int:
 
 
 def learns_from_one(net: nn.Module, spec: Spec) -> bool:
-    """Whether a training pass over one sample works: batch normalisation refuses where it sees one value a channel."""
+    """Whether a training pass over one sample works: batch normalisation refuses where it sees one value a channel.
+
+    Synchronised, it sees the samples of the other processes, too.
+    """
+    if any(isinstance(m, nn.SyncBatchNorm) for m in net.modules()):
+        return True
     try:
         deepcopy(net).to("meta").train().forward(torch.empty(1, *spec.shape, device="meta"))
     except ValueError:

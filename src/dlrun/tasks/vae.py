@@ -37,6 +37,7 @@ class Vae(Task):
     """
 
     takes = ("latent", "pictures")
+    compiled = ("", "decoder")
 
     def __init__(
         self,

@@ -24,6 +24,8 @@ from dlrun.update import Update
 class WganGp(Adversarial):
     """penalty: its weight, lambda."""
 
+    compiled = ()  # it has no gradients of gradients
+
     def __init__(
         self,
         net: nn.Module,

@@ -1,6 +1,5 @@
 """`dl-run -m`: reads what is swept and hands it to dlrun.sweep, which runs every job as a process of its own."""
 
-import argparse
 import hashlib
 import json
 import os
@@ -60,6 +59,7 @@ class JobSweeper(Sweeper):
         from dlrun.sweep.screen import Screen
         from dlrun.sweep.settings import Search
         from dlrun.sweep.state import Job
+        from dlrun.sweep.zips import passed_on
         from hydra_plugins.dlrun_sweeper._space import read_axes
 
         settings, arguments = self.settle(arguments)
@@ -77,7 +77,7 @@ class JobSweeper(Sweeper):
         else:
             plan, jobs = Plan(), [Job(i, point) for i, point in enumerate(grid(axes))]
         flags = get_args_parser().parse_args(sys.argv[1:])
-        command = {"command": list(flags.overrides), "flags": _passed(flags), "arguments": arguments}
+        command = {"command": list(flags.overrides), "flags": passed_on(flags), "arguments": arguments}
         command["configs"] = hashlib.sha256(json.dumps(base).encode()).hexdigest()
         if settings.resume or (settings.join and not joins_study):
             folder = Path(settings.resume or settings.join)
@@ -85,7 +85,7 @@ class JobSweeper(Sweeper):
         else:
             command |= {"study": settings.join} if joins_study else {}
             files = {"multirun.yaml": OmegaConf.to_yaml(self.config), "base": base}
-            opened = begun(Path(self.config.output_dir), settings, command, jobs, files)
+            opened = begun(Path(self.config.output_dir).expanduser(), settings, command, jobs, files)
         screen = Screen()
         with opened as state:
             with state.alone():
@@ -173,18 +173,12 @@ class JobSweeper(Sweeper):
 
     def command(self, state: object, job: object, goes_on: bool) -> list[str]:
         """The command line of a job: what the sweep was given, at one point of the space; or its run goes on."""
-        from dlrun.sweep.zips import quoted
+        from dlrun.sweep.zips import passed_on, quoted
 
         folder = quoted(state.run_folder(job))
         if goes_on:
             return [sys.executable, "-m", "dlrun", f"resume={folder}", "hydra.mode=RUN"]
         hydras = [o for o in self.config.hydra.overrides.hydra if not o.startswith("hydra.mode=")]
         own = [f"run_dir={folder}", "hydra.mode=RUN"]
-        flags = _passed(get_args_parser().parse_args(sys.argv[1:]))
+        flags = passed_on(get_args_parser().parse_args(sys.argv[1:]))
         return [sys.executable, "-m", "dlrun", *job.overrides, *hydras, *own, *flags]
-
-
-def _passed(flags: argparse.Namespace) -> list[str]:
-    """The flags that say where configs are."""
-    names = ("config_name", "config_path", "config_dir")
-    return [f"--{name.replace('_', '-')}={value}" for name in names if (value := getattr(flags, name))]
