@@ -9,6 +9,7 @@ import subprocess
 import sys
 from itertools import zip_longest
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import torch
@@ -392,6 +393,24 @@ def test_a_package_of_the_users_own_needs_the_environment(dl_run, monkeypatch, t
     assert code == 2 and "data=nothing" in err
     with pytest.raises(RuntimeError, match="built"):  # a bug in a net keeps its traceback
         dl_run(*mine)
+
+
+def test_the_readmes_model_works_in_a_package_of_ones_own(dl_run, tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    code, option = (dedent(re.search(rf"  ```{kind}\n(.*?)  ```\n", text, re.DOTALL)[1]) for kind in ("python", "yaml"))
+    assert (
+        "_target_: mynets.nets.wide`" in text and "DL_RUN_ALLOW=mynets dl-run model=wide --config-dir my/conf" in text
+    )
+    (tmp_path / "mynets").mkdir()
+    (tmp_path / "mynets" / "nets.py").write_text(code)
+    (tmp_path / "my" / "configs" / "model").mkdir(parents=True)
+    (tmp_path / "my" / "configs" / "model" / "wide.yaml").write_text(option.replace("dlrun.models.wide", "mynets.nets"))
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("mynets", "mynets.nets"):  # of another test
+        sys.modules.pop(name, None)
+    monkeypatch.setenv("DL_RUN_ALLOW", "mynets")
+    found = dl_run("model=wide", "--config-dir", "my/configs", "mode=summary")
+    assert found[0] == 0 and found[1].startswith("model=wide data=digits: Image(shape=1x8x8, classes=10)")
 
 
 # --- parts that do not fit --------------------------------------------------------------------------------------------

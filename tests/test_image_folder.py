@@ -19,7 +19,7 @@ from dlrun.data import decode, picture_cache, resident, streamed
 from dlrun.data.image_folder import ImageFolder
 from dlrun.data.picture_lists import split
 from dlrun.errors import DataError, UserError
-from dlrun.spec import Image
+from dlrun.spec import Image, PairingError
 
 CLASSES = ("ant", "bee", "cat", "dog")
 
@@ -114,6 +114,11 @@ def test_flat_folders_have_no_classes(tmp_path):
         folder.rmdir()
     data = make(tmp_path)
     assert data.spec == Image((3, 8, 8)) and data.size("train") == 24
+    with pytest.raises(
+        PairingError, match=r"gives Image\(shape=3x8x8, classes=None\), and mlp needs labels\n  models th"
+    ):
+        build(section("model", "mlp"))(data.spec)
+    assert build(section("model", "vae"))(data.spec)
 
 
 def test_a_csv_gives_the_split_of_the_folders_it_was_written_from(tmp_path):
@@ -142,7 +147,7 @@ def test_the_first_row_of_a_csv_is_a_picture_whatever_its_suffix(tmp_path):
     write_folder(tmp_path, 9, classes=("a",))
     (tmp_path / "pictures" / "a" / "000.bmp").rename(tmp_path / "pictures" / "a" / "000.jfif")
     names = ["a/000.jfif", *(f"a/{p.name}" for p in sorted((tmp_path / "pictures" / "a").iterdir())[1:])]
-    (tmp_path / "pictures" / "images.csv").write_text("".join(f"{name},x\n" for name in names))
+    (tmp_path / "pictures" / "images.csv").write_text("".join(f"{n},{'xy'[i % 2]}\n" for i, n in enumerate(names)))
     assert sum(map(len, parts(make(tmp_path)).values())) == 9
 
 
@@ -154,7 +159,7 @@ def test_folders_that_look_alike_have_a_cache_each(tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             Picture.new("RGB", (8, 8), (shade,) * 3).save(path)
             os.utime(path, (0, 0))
-    one, two = (make(tmp_path, root=f"{name}/pictures") for name in ("one", "two"))
+    one, two = (make(tmp_path, root=f"{name}/pictures", layout="flat") for name in ("one", "two"))
     assert one.cache.pixels.max() == 10 and two.cache.pixels.min() == 200
 
 
@@ -422,17 +427,39 @@ def test_a_run_on_a_folder_resumes_to_the_bit(tmp_path, read):
 # What is wrong
 
 
+def test_a_user_without_a_home(tmp_path, monkeypatch):
+    """A container's: no HOME, and no entry in /etc/passwd."""
+
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(RuntimeError, match="home directory"):
+        Path.home()
+    assert make(write_folder(tmp_path)).size("train") == 24
+    with pytest.raises(DataError, match="data.root=~/pictures: "):
+        make(tmp_path, root="~/pictures")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "cache").write_text("a file, where the folder of the cache should be")
+    with pytest.raises(DataError, match="cannot write to the data folder .*/b/cache"):
+        make(tmp_path / "b", root=f"{tmp_path}/pictures")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "cache", "pictures"]
+
+
 def test_bad_folders_are_told(tmp_path):
-    with pytest.raises(DataError, match=r"data.root=pictures: neither .* nor .* is a folder\n  expected pictures"):
+    with pytest.raises(DataError, match=r"data.root=pictures: there is no /.* and no /.*\n  expected a folder of pict"):
         make(tmp_path)
-    with pytest.raises(DataError, match=r"data.root=/nowhere: /nowhere is no folder"):
+    with pytest.raises(DataError, match=r"data.root=/nowhere: there is no /nowhere\n  expected a folder"):
         make(tmp_path, root="/nowhere")
     (tmp_path / "pictures" / "ant").mkdir(parents=True)
     with pytest.raises(DataError, match=r"has no pictures\n  expected a folder of .bmp, .gif"):
         make(tmp_path)
-    for i in range(3):
-        (tmp_path / "pictures" / "ant" / f"{i}.png").write_bytes(b"")
-    with pytest.raises(DataError, match="none of the 3 pictures in .* can be read, such as ant/0.png"):
+    (tmp_path / "pictures" / "bee").mkdir()
+    for i in range(6):
+        (tmp_path / "pictures" / ("ant" if i < 3 else "bee") / f"{i}.png").write_bytes(b"")
+    with pytest.raises(DataError, match="none of the 6 pictures in .* can be read, such as ant/0.png"):
         make(tmp_path)
     write_folder(tmp_path / "b")
     loose = tmp_path / "b" / "pictures" / "loose.png"
@@ -459,6 +486,24 @@ def test_bad_folders_are_told(tmp_path):
     (tmp_path / "b" / "pictures" / "eel").rename(tmp_path / "b" / "pictures" / "Dog ")
     with pytest.raises(DataError, match="names differ by case or blanks only: 'Dog ', 'dog'"):
         make(tmp_path / "b")
+
+
+def test_one_class_is_refused(tmp_path):
+    """A user one level too high would learn it to 100 %."""
+    write_folder(tmp_path)
+    said = r"has one class, pictures: expected two or more\n  its folders may be the classes \(ant, bee, cat, dog\): "
+    for keys in ({}, {"spec": Image((3, 8, 8), 1)}):
+        with pytest.raises(
+            DataError, match=rf"{tmp_path} {said}data.root={tmp_path}/pictures\n  data.layout=flat takes"
+        ):
+            make(tmp_path, root=str(tmp_path), **keys)
+    assert make(tmp_path, root=str(tmp_path), layout="flat").spec.classes is None
+    write_folder(tmp_path / "b", classes=("ant",))
+    with pytest.raises(DataError, match=r"pictures has one class, ant: expected two or more\n  data.layout=flat takes"):
+        make(tmp_path / "b")
+    (tmp_path / "pictures" / "images.csv").write_text("".join(f"ant/{i:03d}.bmp,x\n" for i in range(0, 40, 4)))
+    with pytest.raises(DataError, match=r"pictures has one class, x: expected two or more\n  data.layout=flat takes"):
+        make(tmp_path)
 
 
 @pytest.mark.parametrize(("keys", "said"), [

@@ -31,7 +31,7 @@ MAY = {
     "dlrun.build": BASICS | {"dlrun.signatures"},
     "dlrun.summary": BASICS | {"dlrun.build", "dlrun.console"},
     "dlrun.models.": BASICS | {"dlrun.models."},
-    "dlrun.data.": BASICS | {"dlrun.seeds", "dlrun.signatures", "dlrun.data."},
+    "dlrun.data.": BASICS | {"dlrun.folders", "dlrun.seeds", "dlrun.signatures", "dlrun.data."},
     "dlrun.sweep.": BASICS | {"dlrun.console", "dlrun.folders", "dlrun.overrides", "dlrun.sweep."},
     "dlrun.tasks.": BASICS
     | {"dlrun.seeds", "dlrun.place", "dlrun.plots", "dlrun.signals", "dlrun.update", "dlrun.tasks."},
@@ -135,6 +135,13 @@ def test_no_assert_and_no_print(module):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
             talks = ("dlrun.cli", "dlrun.after.cli", "hydra_plugins.dlrun_sweeper.sweeper")
             assert module in talks, f"line {node.lineno}: print"
+
+
+@pytest.mark.parametrize("module", [m for m in FILES if matches(m, ("dlrun.data.", "dlrun.models.", "dlrun.weights"))])
+def test_data_needs_no_home(module):
+    text = FILES[module].read_text(encoding="utf-8")
+    assert "Path.home(" not in text, "it raises where there is none, as in containers"
+    assert text.count("expanduser(") == text.count("os.path.expanduser("), "Path's raises there, too"
 
 
 @pytest.mark.parametrize("module", FILES)

@@ -122,7 +122,7 @@ def test_a_loss_that_does_not_fit(name, spec, text):
 
 def test_data_without_targets_is_refused():
     for spec in (Image((1, 4, 4)), Table(features=3)):
-        with pytest.raises(UserError, match="expected classes or targets to learn"):
+        with pytest.raises(UserError, match="there are no labels to learn\n  expected classes"):
             make_task(nn.Linear(1, 1), spec)
     with pytest.raises(UserError, match="data.spec.labels has 2 names, data.spec.classes=3: expected one each"):
         make_task(nn.Linear(1, 1), Table(features=3, classes=3, labels=("a", "b")))

@@ -4,7 +4,7 @@ from functools import cache
 
 import pytest
 import torch
-from toys import NAMES, composed, models, options, section, spec_of, takes
+from toys import NAMES, composed, models, names_of, options, section, spec_of, takes
 
 from dlrun.build import build, check
 from dlrun.errors import UserError
@@ -62,6 +62,49 @@ def test_few_pairs_are_refused():
     assert {pair for pair in PAIRS if (pair[0] in texts) != (pair[1] in TEXT)} <= refused
     assert not any(model in ("mlp", "linear") for data, model in refused if data not in texts)
     assert not any(model in TEXT for data, model in refused if data in texts)
+
+
+GENERATIVE = {"autoencoder", "denoising_autoencoder", "dropout_autoencoder", "conv_autoencoder", "vae", "conv_vae"}
+GENERATIVE |= {"adversarial_autoencoder", "gan", "dcgan", "wgan", "wgan_gp"}
+
+
+@pytest.mark.parametrize("model", [model for model in options("model") if "Image" in takes(model)])
+def test_pictures_without_labels_are_for_models_that_do_without(model):
+    """Refused by the config where that says it, else by the builder, before there is a net."""
+    config = composed(f"model={model}", "data=anime_faces")
+    if model in GENERATIVE:
+        check(config, NAMES | {"data": "anime_faces", "model": model})
+        with torch.device("meta"):
+            assert build(config["model"])(Image((3, 64, 64)))
+        return
+    with pytest.raises(PairingError) as refused:
+        check(config, NAMES | {"data": "anime_faces", "model": model})
+    first, mine, gives, fitting, sets, how = str(refused.value).splitlines()
+    assert first == f"model={model} cannot learn from data=anime_faces"
+    assert mine.endswith(" with labels") and gives.endswith("Image(shape=3x64x64, classes=None)")
+    assert set(fitting.partition(":")[2].strip().split(", ")) == GENERATIVE
+    assert "anime_faces" not in sets.partition(":")[2] and "image_folder" in sets
+    assert how.startswith("  labels come from class folders or a CSV (data=image_folder)")
+    with pytest.raises(PairingError) as refused:
+        build(config["model"])(Image((3, 64, 64)))
+    name = config["model"]["_target_"].rpartition(".")[2]
+    gives, fitting, how = str(refused.value).splitlines()
+    assert gives == f"the data gives Image(shape=3x64x64, classes=None), and {name} needs labels"
+    assert set(fitting.partition(":")[2].strip().split(", ")) == GENERATIVE and how.startswith("  labels come from")
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        ["data=digits", "data.spec.classes=null"],
+        ["data=linear", "data.spec.targets=0"],
+        ["data=image_folder", "data.layout=flat"],
+        ["data=imdb", "data.spec.classes=null", "model=gru"],
+    ],
+)
+def test_all_data_without_labels_is_refused(choice):
+    with pytest.raises(PairingError, match=r"(?s)cannot learn from data=.* with labels\n.*\n  labels come from "):
+        check(composed(*choice), names_of(*choice))
 
 
 @pytest.mark.parametrize("model", models())

@@ -210,7 +210,9 @@ def test_a_run_is_whole(tmp_path):
     assert train(tmp_path, config, finish=True).reason == "stop_at"
     plots = {p.name for p in (tmp_path / "plots").iterdir()}
     assert plots >= {"return.png", "length.png"} and "return_std.png" not in plots
-    assert "film.gif" in plots or "gymnasium[classic-control]" in (tmp_path / "run.log").read_text()
+    log = (tmp_path / "run.log").read_text()
+    assert "film.gif" in plots or "gymnasium[classic-control]" in log
+    assert f"data    cartpole: {config[0]['data']['epoch_frames']:,} frames an epoch; CartPole-v1, " in log
     assert (
         read_summary(tmp_path)["stopped_by"] == "stop_at" and len([r for r in rows(tmp_path) if "val/return" in r]) == 1
     )

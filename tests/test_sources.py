@@ -1,9 +1,12 @@
 """Files of data sets: fetched whole or not at all, and never written outside the target."""
 
+import errno
 import hashlib
 import http.server
 import io
+import os
 import re
+import stat
 import tarfile
 import threading
 import time
@@ -112,6 +115,19 @@ def test_a_web_page_does_not_cost_what_is_there(get):
     get.part.write_bytes(BODY[:200_000])
     get("html", "good")
     assert get.seen[1] == ("good", "bytes=200000-")
+
+
+def test_a_disk_that_cannot_sync_folders_gets_its_file(get, monkeypatch):
+    """As over some networks: what was downloaded is there, and whole."""
+    sync = os.fsync
+
+    def files_only(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    assert get("good").read_bytes() == BODY
 
 
 def test_two_at_once_download_once(get):

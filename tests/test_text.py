@@ -245,10 +245,28 @@ def test_a_csv_with_two_columns(tmp_path, header):
     assert {"cats", "more", "dogs"} <= set(data.spec.words())
 
 
+def test_a_csv_in_the_folder_one_is_in(tmp_path, monkeypatch):
+    """As data.root is found: under data_dir first."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for folder, word in ((tmp_path / "here", "here"), (tmp_path, "there")):
+        rows = [f"cats {word} {i},c\ndogs {word} {i},d" for i in range(10)]
+        (folder / "mail.csv").write_text("text,label\n" + "\n".join(rows))
+        words = load(tmp_path, "data.source.path=mail.csv", data="text_folder").spec.words()
+        assert {"here", "there"} & set(words) == {word}
+    keys = ("data.source.path=../here/none.csv", f"data_dir={tmp_path}")
+    with pytest.raises(DataError) as error:
+        load(tmp_path, *keys, data="text_folder")
+    assert str(error.value).startswith(
+        f"data.source.path=../here/none.csv: there is no {tmp_path}/../here/none.csv "
+        f"and no {tmp_path}/here/../here/none.csv\n  expected a folder with a folder of .txt files per class, or a .csv"
+    )
+
+
 @pytest.mark.parametrize(
     ("make", "keys", "message"),
     [
-        (lambda root: None, [], "data.source.path: there is no .*texts\n  expected a folder"),
+        (lambda root: None, [], "data.source.path=texts: there is no .*/texts and no .*/texts\n  expected a fold"),
         (lambda root: write_classes(root, classes=("cats",)), [], "has one class, cats: expected two or more"),
         (lambda root: (root / "texts").mkdir(), [], "has no class: expected two or more"),
         (

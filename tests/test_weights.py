@@ -60,7 +60,9 @@ def test_what_is_no_weights_is_refused(tmp_path):
     files = {
         "evil.pt": (pickle.dumps({"a": Evil()}), "evil.pt is not loaded as weights: it holds more than tensors"),
         "cut.pt": (buffer.getvalue()[:-50], "cut.pt is not loaded as weights"),
-        "text.pth": (b"hello", "text.pth is not loaded as weights"),
+        "text.pth": (b"hello", "text.pth is not a file of weights\n"),
+        "empty.pt": (b"", "empty.pt is not a file of weights\n"),
+        "passwd": (b"root:x:0:0:root:/root:/bin/sh\n", "passwd is not a file of weights\n"),
         "bad.safetensors": (b"\xff" * 99, "is damaged, or no .safetensors file"),
         "own.ckpt": (buffer.getvalue(), "is damaged, or not one of dl-run's"),
     }

@@ -5,6 +5,7 @@ No torch until `build`: a config error takes milliseconds.
 
 import re
 import sys
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +15,7 @@ import yaml
 
 from dlrun.errors import UserError, columns, listed, nearest
 from dlrun.signatures import accepts, allowed_packages, mismatch, signature, spec_names
-from dlrun.spec import PairingError, Spec
+from dlrun.spec import PairingError, Spec, Unlabelled
 from dlrun.types import Part
 
 PACKAGE = Path(__file__).resolve().parent
@@ -31,6 +32,9 @@ SECTIONS = {
 SWEEP = Part("dlrun.sweep.settings", "class")  # read by the sweeper, not by a run
 VALUES = {"mode", "seed", "data_dir", "output_dir", "run_dir", "resume", "init"}
 MODES = ("train", "summary")
+LABELS = (
+    "labels come from class folders or a CSV (data=image_folder), data.spec.classes, or a table's data.spec.targets"
+)
 
 
 class ConfigError(UserError):
@@ -188,25 +192,42 @@ def _part(annotation: object) -> Part | None:
 
 def _check_pairing(config: dict, names: dict[str, str]) -> None:
     """Raise PairingError where the model, or the task, does not take the spec that the data gives."""
-    spec = config["data"].get("spec")
-    for section in ("model", "task") if spec else ():
-        takes = signature(config[section]["_target_"]).given.get("spec")
-        kind = spec["_target_"].rpartition(".")[2]
-        if accepts(takes, kind):
+    data = config["data"]
+    for section in ("model", "task") if data.get("spec") else ():
+        takes = _takes(config[section])
+        if _learns(takes, data):
             continue
-        mine, data = (names.get(k) or config[k]["_target_"].rpartition(".")[2] for k in (section, "data"))
-        fitting = [n for n, node in _options(section) if accepts(signature(node["_target_"]).given.get("spec"), kind)]
-        specs = [(n, node["spec"]["_target_"]) for n, node in _options("data") if "spec" in node]
-        sets = [n for n, target in specs if accepts(takes, target.rpartition(".")[2])]
-        width = max(len(mine), len(data)) + 12
-        lists = {f"{section}s for {data}:": fitting, f"data for {mine}:": sets}
+        mine, its = (names.get(k) or config[k]["_target_"].rpartition(".")[2] for k in (section, "data"))
+        fitting = [name for name, node in _options(section) if _learns(_takes(node), data)]
+        sets = [name for name, node in _options("data") if "spec" in node and _learns(takes, node)]
+        width = max(len(mine), len(its)) + 12
+        kinds = " or ".join(name for name in spec_names(takes) if name != Unlabelled.__name__)
+        lacks = not _has_labels(data)
+        lists = {f"{section}s for {its}:": fitting or ["none"], f"data for {mine}:": sets}
         room = columns(sys.stderr, 10_000)  # a line each where it is no terminal
         raise PairingError(
-            f"{section}={mine} cannot learn from data={data}\n"
-            f"  {f'{mine} takes':{width}} {' or '.join(spec_names(takes))}\n"
-            f"  {f'{data} gives':{width}} {build(spec)}\n"
+            f"{section}={mine} cannot learn from data={its}\n"
+            f"  {f'{mine} takes':{width}} {kinds}{' with labels' if lacks else ''}\n"
+            f"  {f'{its} gives':{width}} {build(data['spec'])}\n"
             + "\n".join(listed(f"  {lead:{width}} ", found, width + 3, room) for lead, found in lists.items())
+            + (f"\n  {LABELS}" if lacks else "")
         )
+
+
+def _takes(node: dict) -> object:
+    return signature(node["_target_"]).given.get("spec")
+
+
+def _learns(takes: object, data: dict) -> bool:
+    """Whether a builder whose `spec` is annotated so learns from such data, as far as the data's section tells."""
+    is_enough = _has_labels(data) or accepts(takes, Unlabelled.__name__)
+    return is_enough and accepts(takes, data["spec"]["_target_"].rpartition(".")[2])
+
+
+def _has_labels(data: dict) -> bool:
+    """False where it is certain that there are none; a folder's layout may be one of classes."""
+    spec, layout = data["spec"], data.get("layout", "flat")
+    return "classes" not in spec or bool(spec["classes"] or spec.get("targets")) or layout != "flat"
 
 
 def _options(group: str) -> list[tuple[str, dict]]:
@@ -236,4 +257,19 @@ def build(node: object) -> object:
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     found = signature(node["_target_"])
     values = {key: value for key, value in values.items() if key not in of_runner(node)}
-    return made(**values) if found.kind == "class" and not found.given else partial(made, **values)
+    if found.kind == "class" and not found.given:
+        return made(**values)
+    made = partial(made, **values)
+    return partial(_from_spec, made, node) if found.kind == "function" and "spec" in found.given else made
+
+
+def _from_spec(make: Callable, node: dict, spec: Spec) -> object:
+    """A net from what the data gives. Raises PairingError where it turned out that it has no labels to learn."""
+    if not spec.outputs and not accepts(_takes(node), Unlabelled.__name__):
+        fitting = [name for name, other in _options("model") if accepts(_takes(other), Unlabelled.__name__)]
+        raise PairingError(
+            f"the data gives {spec}, and {node['_target_'].rpartition('.')[2]} needs labels\n"
+            + listed("  models that do without: ", fitting, 26, columns(sys.stderr, 10_000))
+            + f"\n  {LABELS}"
+        )
+    return make(spec)

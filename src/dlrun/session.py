@@ -188,6 +188,8 @@ class Session:
     def header(self, folder: Path, clock: Clock) -> str:
         data, place = self.data, self.place
         sizes = ", ".join(f"{data.size(split):,} {split}" for split in ("train", "val", "test"))
+        if frames := self.task.epoch_samples(data):  # of environments, which are played for val and test, too
+            sizes = f"{frames:,} frames an epoch"
         parameters = sum(p.numel() for p in self.task.net.parameters())
         frozen = sum(p.numel() for p in self.task.net.parameters() if not p.requires_grad)
         about = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(self.task.net, 'about', '')}"

@@ -156,3 +156,7 @@ class Mask:
 
 
 Spec = Image | Table | Tokens | Env | Mask
+
+
+class Unlabelled:
+    """In a builder's annotation, as in Image | Unlabelled: that it learns from data without classes or targets, too."""

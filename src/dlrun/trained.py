@@ -1,5 +1,6 @@
 """A network that another run trained on the same data: a classifier by whose features samples are measured."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ def classifier(run: str, config: dict, device: torch.device) -> tuple[nn.Module,
 
     config: of the run that asks. Raises UserError unless the other learned classes from the same data.
     """
-    folder = Path(run).expanduser()
+    folder = Path(os.path.expanduser(run))
     asked, spec = f"task.quality={run}", build(config["data"]["spec"])
     wanted = f"expected the folder of a classifier's run on the same data, which gives {spec}"
     if not (folder / ".hydra" / "config.yaml").is_file():

@@ -28,14 +28,14 @@ def start_from(net: nn.Module, outputs: int, config: dict) -> str:
         return load_weights(net, config["init"], outputs)
     keys = of_runner(config["model"])
     if keys.get("weights"):
-        path = published(keys["published"], Path(config["data_dir"]).expanduser())
+        path = published(keys["published"], Path(os.path.expanduser(config["data_dir"])))
         return load_weights(net, str(path), outputs, f"model.weights={keys['weights']}")
     return ""
 
 
 def other_words(init: str | None, fitted: dict) -> str:
     """What is to be said where the run that weights are from had other words under the numbers of these; else ""."""
-    best = Path(init or "").expanduser() / "checkpoints" / "best.ckpt"
+    best = Path(os.path.expanduser(init or "")) / "checkpoints" / "best.ckpt"
     if not init or "words" not in fitted or not best.exists():
         return ""
     theirs, ours = load(best).get("data", {}).get("words", ()), fitted["words"]
@@ -58,7 +58,7 @@ def load_weights(net: nn.Module, source: str, outputs: int | None = None, asked:
 
 def read_weights(source: str, asked: str | None = None) -> Weights:
     """The tensors in a run's folder (the best epoch's), or in a file. Raises CheckpointError where there are none."""
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_dir():
         folder = path / "checkpoints"
         path = next((p for n in ("best", "last") if (p := folder / f"{n}.ckpt").exists()), folder / "best.ckpt")
@@ -95,6 +95,13 @@ def _read_safetensors(path: Path) -> Weights:
 
 
 def _read_torch(path: Path) -> object:
+    try:
+        with open(path, "rb") as file:
+            start = file.read(2)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    if start != b"PK" and start[:1] != b"\x80":  # neither a zip, as torch writes, nor a pickle, as it wrote
+        raise CheckpointError(f"{path} is not a file of weights")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged or hostile bytes can fail in any way at all
@@ -170,8 +177,8 @@ def _sizes(name: str, mine: Tensor, theirs: Tensor | None) -> str:
 def published(file: str, data_dir: Path) -> Path:
     """torchvision's file of that name: in torch's own cache, or in `weights` under the data folder, else fetched."""
     checksum = "sha256:" + file.rpartition("-")[2].partition(".")[0]
-    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch"
-    kept = Path(home) / "hub" / "checkpoints" / file
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    kept = Path(os.environ.get("TORCH_HOME") or f"{cache}/torch") / "hub" / "checkpoints" / file
     if kept.is_file():
         verify(kept, checksum)
         return kept

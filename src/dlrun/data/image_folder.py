@@ -4,6 +4,7 @@ Source: book sections 15.1 and 15.2 (images.csv, 60/20/20, resize, random crop a
 Deviations: val and test pictures are not augmented; there the middle is taken.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +58,7 @@ class ImageFolder:
         self.given, self.classes = spec, None
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.pixels, self.mean, self.std = Pixels(spec.shape, mean, std, augment), mean, std
-        self.data_dir = Path(data_dir).expanduser()
+        self.data_dir = Path(os.path.expanduser(data_dir))
         self.place, self.layout, self.csv, self.write_csv = root, layout, csv, write_csv
         self.stored, self.fit = (spec.shape[0], *(resize or spec.shape[1:])), fit
         self.split, self.wanted = (split, stratify, folds, fold), resident
@@ -131,7 +132,7 @@ class ImageFolder:
         return self.parts.evaluate(split, self.eval_batch_size)
 
     def _csv(self, root: Path) -> Path:
-        return root / Path(self.csv).expanduser()
+        return root / Path(os.path.expanduser(self.csv))
 
     def _list(self) -> tuple[Path, Listing]:
         """The root and what is in it."""

@@ -73,8 +73,9 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 def _folders(data_dir: Path) -> Iterator[Path]:
     yield data_dir / "cache"
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    yield Path(home) / "dl-run" / "cache"
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if os.path.isabs(home):  # else a user without a home, as in some containers
+        yield Path(home) / "dl-run" / "cache"
 
 
 def _is_writable(folder: Path) -> bool:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dlrun.data.sources import find
 from dlrun.errors import DataError, UserError, some
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -30,18 +31,15 @@ class Listing(NamedTuple):
 
 
 def find_root(root: str, data_dir: Path) -> Path:
-    """The folder of that name: an absolute path, or one under the data folder, or under the folder one is in."""
-    path = Path(root).expanduser()
-    found = next((place for place in (data_dir / path, Path.cwd() / path) if place.is_dir()), None)
-    if found is None:
-        where = path if path.is_absolute() else f"{data_dir / path} nor {Path.cwd() / path}"
-        neither = "is no folder" if path.is_absolute() else "is a folder"
-        raise DataError(
-            f"data.root={root}: {'neither ' if not path.is_absolute() else ''}{where} {neither}\n"
-            f"  expected pictures ({', '.join(SUFFIXES)}), flat or in one folder per class\n"
-            "  put them there, or name another folder with data.root=..."
-        )
-    return found
+    """The folder of that name. Raises DataError where there is none."""
+    kinds = ", ".join(SUFFIXES)
+    return find(
+        root,
+        data_dir,
+        "data.root",
+        f"a folder of pictures ({kinds}), flat or in one folder per class\n"
+        "  put them there, or name another with data.root=...",
+    )
 
 
 def scan(root: Path) -> list[str]:
@@ -135,6 +133,8 @@ def _labelled(root: Path, names: list[str], labels: list[str], classes: tuple[st
         labels = _named(names, labels, classes)
     counts = Counter(labels)
     known = sorted(counts, key=_rank)
+    if len(known) < 2:
+        raise _one_class(root, known[0], names)
     alike = Counter(name.strip().casefold() for name in known)
     twins = [name for name in known if alike[name.strip().casefold()] > 1]
     if twins:
@@ -154,6 +154,15 @@ def _labelled(root: Path, names: list[str], labels: list[str], classes: tuple[st
         )
     order = {name: label for label, name in enumerate(classes or known)}
     return Listing(names, np.array([order[label] for label in labels], np.int64), tuple(order))
+
+
+def _one_class(root: Path, name: str, pictures: list[str]) -> DataError:
+    """All the pictures are of this class: often the folder is one above that of the classes."""
+    deeper = {PurePosixPath(each).parts[1] for each in pictures if each.startswith(f"{name}/") and each.count("/") > 1}
+    hint = f"\n  its folders may be the classes ({some(sorted(deeper))}): data.root={root / name}" if deeper else ""
+    return DataError(
+        f"{root} has one class, {name}: expected two or more{hint}\n  data.layout=flat takes them all without labels"
+    )
 
 
 def _rank(name: str) -> tuple[int, str]:

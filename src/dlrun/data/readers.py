@@ -4,6 +4,7 @@ Each reader finds its files under `data_dir` in the publisher's layout, or fetch
 from `np.random.RandomState`, whose stream NumPy has frozen: the same rows in every run, under every version.
 """
 
+import os
 from importlib.util import find_spec
 from math import ceil, isfinite, pi
 from pathlib import Path
@@ -28,7 +29,7 @@ class Arrays(NamedTuple):
 
 def idx(*, data_dir: str, download: bool, folder: str, mirrors: list[str], checksums: dict[str, str]) -> Arrays:
     """MNIST's format (yann.lecun.com/exdb/mnist), unpacked or .gz, in `folder` or in one named after the set."""
-    root = Path(data_dir).expanduser()
+    root = Path(os.path.expanduser(data_dir))
     top = Path(folder).parts[0]
     places = [root / folder, root / top, root / top.lower(), root / top.lower() / "raw"]
     places += [root / top.lower().replace("mnist", f"{mark}mnist").lstrip(mark) for mark in "_-"]
@@ -87,7 +88,7 @@ def cifar(
     *, data_dir: str, download: bool, classes: Literal[10, 100], mirrors: list[str], checksums: dict[str, str]
 ) -> Arrays:
     """CIFAR-10 or CIFAR-100 (fine labels), of the binary or the python archive (cs.toronto.edu/~kriz/cifar.html)."""
-    root = Path(data_dir).expanduser()
+    root = Path(os.path.expanduser(data_dir))
     layout = _find_cifar(root, classes, download, mirrors, checksums)
     folder = root / layout.folder
     for name in layout.train + layout.test:
@@ -186,7 +187,7 @@ def auto_mpg(
     random_state: Index,
 ) -> Arrays:
     """The file's 392 whole rows in the order of the book's pandas `sample(frac, random_state)`; the rest is test."""
-    root, name = Path(data_dir).expanduser(), "auto-mpg.data"
+    root, name = Path(os.path.expanduser(data_dir)), "auto-mpg.data"
     path = _first_file([root / "auto_mpg", root], name)
     if not path:
         urls = [mirror.rstrip("/") + "/" + name for mirror in mirrors]

@@ -12,6 +12,7 @@ import numpy as np
 
 from dlrun.data.decode import read, upright_size
 from dlrun.data.readers import Arrays
+from dlrun.data.sources import find
 from dlrun.errors import DataError, some
 from dlrun.types import Count, Fraction, Index, NonNegative
 
@@ -106,7 +107,8 @@ def mask_folder(
             f"data.source.values={list(values)}: expected {classes} different numbers up to 255, one for each class of "
             "data.spec.classes, or [] where the masks' numbers are the classes"
         )
-    place = Path(data_dir).expanduser() / Path(folder).expanduser()
+    root = Path(os.path.expanduser(data_dir))
+    place = find(folder, root, "data.source.folder", f"a folder with the folders {pictures} and {masks}")
     pairs = _pairs(place / pictures, place / masks)
     table = _table(classes, ignore, list(values))
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from dlrun.errors import DataError
+from dlrun.folders import sync_folder
 
 TIMEOUT = 20  # seconds to wait for a connection, and between two packets
 CHUNK = 1 << 18  # bytes
@@ -23,6 +24,19 @@ INSTEAD = "data=digits, data=moons, data=linear"
 
 class _MirrorError(Exception):
     """Why this mirror gave nothing; the next one is tried."""
+
+
+def find(path: str, data_dir: Path, key: str, expected: str) -> Path:
+    """What lies there: at an absolute path, or under the data folder, or under the folder one is in.
+
+    key, expected: of the config, and what it names, for the error's text.
+    """
+    wanted = os.path.expanduser(path)
+    places = list(dict.fromkeys([data_dir / wanted, Path.cwd() / wanted]))
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        raise DataError(f"{key}={path}: there is no {' and no '.join(map(str, places))}\n  expected {expected}")
+    return found
 
 
 def fetch(
@@ -217,15 +231,6 @@ def _hash(path: Path, checksum: str) -> str:
         raise DataError(f"checksum {checksum!r} for {path.name} is not of the form md5:... or sha256:...")
     kind = kind.lower()
     return f"{kind}:{pooch.file_hash(str(path), alg=kind)}"
-
-
-def sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # a rename outlives a power cut only once its folder is written
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _reason(error: Exception) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from dlrun.data.corpus import Corpus, Text, cached, safe_name
 from dlrun.data.keras_reviews import keras_reviews
-from dlrun.data.sources import fetch
+from dlrun.data.sources import fetch, find
 from dlrun.errors import DataError
 from dlrun.types import Fraction, Index
 
@@ -25,7 +25,7 @@ def imdb(*, data_dir: str, download: bool, mirrors: list[str], checksums: dict[s
 
     From the folder aclImdb where it lies unpacked, else out of the published archive, which is not unpacked for it.
     """
-    root = Path(data_dir).expanduser()
+    root = Path(os.path.expanduser(data_dir))
     folder, archive = root / "aclImdb", root / "aclImdb_v1.tar.gz"
     if (folder / "train").is_dir():
         files = {place: _text_files(folder / place[0] / place[2]) for place in _REVIEWS}
@@ -44,16 +44,12 @@ def text_folder(
 ) -> Corpus:
     """Your own texts: PATH/CLASS/*.txt, PATH/{train,test}/CLASS/*.txt, or a CSV with the columns text and label.
 
-    path: absolute, or under data_dir. labels: the classes in order; [] is all that there are, sorted. header: whether a
-    CSV's first line is one; it may then name its columns in either order. test_fraction: for where there is no test
-    folder.
+    path: absolute, or under data_dir, or under the folder one is in. labels: the classes in order; [] is all that there
+    are, sorted. header: whether a CSV's first line is one; it may then name its columns in either order. test_fraction:
+    for where there is no test folder.
     """
-    source = Path(data_dir).expanduser() / Path(path).expanduser()
-    if not source.exists():
-        raise DataError(
-            f"data.source.path: there is no {source}\n"
-            "  expected a folder with a folder of .txt files per class, or a .csv"
-        )
+    root = Path(os.path.expanduser(data_dir))
+    source = find(path, root, "data.source.path", "a folder with a folder of .txt files per class, or a .csv")
     if source.is_file():
         found, made_of = _csv_texts(source, header), ["csv", header, str(source.resolve()), _marks([source])]
     else:
@@ -82,7 +78,7 @@ def text_folder(
                     yield Text(test, order[name], content if isinstance(content, bytes) else _content(content))
 
     made_of += [test_fraction, random_state, list(order)]
-    corpus = cached(Path(data_dir).expanduser() / CACHE, made_of, texts, len(found), safe_name(source.stem))
+    corpus = cached(root / CACHE, made_of, texts, len(found), safe_name(source.stem))
     return corpus._replace(names=tuple(order))
 
 
@@ -182,8 +178,8 @@ def _columns(path: Path, heading: list[str]) -> tuple[int, int]:
 
 def imdb_keras(*, data_dir: str, folder: str) -> Corpus:
     """The same reviews as Keras has them: imdb.npz and imdb_word_index.json in `folder`, which is under data_dir."""
-    root = Path(data_dir).expanduser()
-    arrays, index = (root / Path(folder).expanduser() / name for name in ("imdb.npz", "imdb_word_index.json"))
+    root = Path(os.path.expanduser(data_dir))
+    arrays, index = (root / Path(os.path.expanduser(folder)) / name for name in ("imdb.npz", "imdb_word_index.json"))
     missing = [path.name for path in (arrays, index) if not path.is_file()]
     if missing:
         raise DataError(

@@ -4,6 +4,7 @@ Source: book sections 11.1 and 11.8, notes E37. Words without a vector in the fi
 zero as in the book.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ def make_embedding(spec: Tokens, embed: Embed, init: str) -> Embedding:
             "expected a file of vectors, or model.embedding.train=true"
         )
     if embed.file is not None and (words := spec.words()):  # none: the weights are to come from a checkpoint
-        path = Path(embed.file).expanduser()
+        path = Path(os.path.expanduser(embed.file))
         vectors, found = read_vectors(path, words, embed.size)
         with torch.no_grad():
             table.weight.zero_()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dlrun.errors import UserError
 from dlrun.models.layers import initialise
 from dlrun.models.layers import norm as norm_layer
-from dlrun.spec import Image, Table
+from dlrun.spec import Image, Table, Unlabelled
 from dlrun.types import Count, Init, Norm
 
 BASE = 7  # the sides of the smallest maps are this or less
@@ -38,7 +38,7 @@ class Pair(nn.Module):
 
 
 def gan(
-    spec: Image | Table,
+    spec: Image | Table | Unlabelled,
     *,
     latent: Count,
     hidden: list[Count],

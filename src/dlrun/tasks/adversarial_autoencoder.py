@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dlrun.errors import UserError
 from dlrun.place import Place
 from dlrun.seeds import generator
-from dlrun.spec import Image
+from dlrun.spec import Image, Unlabelled
 from dlrun.tasks.adversarial import held
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.gan import nonsaturating_critic, nonsaturating_generator
@@ -40,7 +40,7 @@ class AdversarialAutoencoder(Task):
     def __init__(
         self,
         net: nn.Module,
-        spec: Image,
+        spec: Image | Unlabelled,
         place: Place,
         update: Callable[..., Update],
         trained: Trained,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dlrun.errors import UserError
 from dlrun.place import Place
 from dlrun.seeds import generator
-from dlrun.spec import Image
+from dlrun.spec import Image, Unlabelled
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.latent import draw, latent_figures
 from dlrun.tasks.pca import components, project
@@ -36,7 +36,7 @@ class Autoencoder(Task):
     def __init__(
         self,
         net: nn.Module,
-        spec: Image,
+        spec: Image | Unlabelled,
         place: Place,
         update: Callable[[nn.Module], Update],
         *,

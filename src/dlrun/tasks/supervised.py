@@ -192,7 +192,8 @@ def check_spec(spec: Spec) -> None:
     """Raise UserError where there is nothing to learn, or the classes' names are not theirs."""
     if not spec.outputs:
         raise UserError(
-            f"the data gives {spec}: expected classes or targets to learn; set data.spec.classes or data.spec.targets"
+            f"the data gives {spec}: there are no labels to learn\n"
+            f"  expected classes{', or targets: data.spec.targets' if isinstance(spec, Table) else ''}"
         )
     if spec.labels and len(spec.labels) != spec.classes:
         raise UserError(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.place import Place
-from dlrun.spec import Image, Table
+from dlrun.spec import Image, Table, Unlabelled
 from dlrun.tasks.adversarial import Adversarial, held
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.quality import Trained
@@ -25,7 +25,7 @@ class Wgan(Adversarial):
     def __init__(
         self,
         net: nn.Module,
-        spec: Image | Table,
+        spec: Image | Table | Unlabelled,
         place: Place,
         update: Callable[..., Update],
         trained: Trained,
