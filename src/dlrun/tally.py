@@ -56,10 +56,13 @@ class Means:
 
     def load_state_dict(self, state: dict) -> None:
         check_state(state, {"pending": list, "sums": dict, "samples": dict})
+        dims = {}
         for metrics, n in state["pending"]:
             if not isinstance(n, int) or not all(isinstance(value, Tensor) for value in metrics.values()):
                 raise ValueError("pending: expected tensors and their number of samples")
-            if any(value.dim() > 1 for value in metrics.values()):
+            if any(
+                dims.setdefault(name, value.dim()) != value.dim() or value.dim() > 1 for name, value in metrics.items()
+            ):
                 raise ValueError("pending: expected numbers, or one for each sample")
         if not all(isinstance(value, float) for value in state["sums"].values()):
             raise ValueError("sums: expected floats")
