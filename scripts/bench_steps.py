@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from dlrun.build import CONFIGS
 from dlrun.cli import plain
 from dlrun.clock import Clock
-from dlrun.console import Bar
 from dlrun.engine import train_epoch
+from dlrun.output.console import Bar
+from dlrun.processes.signals import Signals
 from dlrun.run import Run
 from dlrun.session import Session
-from dlrun.signals import Signals
 from dlrun.training import Training
 
 BLOCK, WARM = 5, 2  # steps in a block; blocks before the clock counts

@@ -18,7 +18,9 @@ torch.set_num_threads(1)  # in all of its processes alike: sums of other numbers
 CONFIGS = Path(__file__).parents[1] / "configs"
 # processes that start in no time, because one that has imported everything is their parent
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["dlrun.nursery", "dlrun.session", "torch.utils.tensorboard", "hydra.main", "runs"])
+FORKS.set_forkserver_preload(
+    ["dlrun.processes.nursery", "dlrun.session", "torch.utils.tensorboard", "hydra.main", "runs"]
+)
 DEVICE = os.environ.get("DL_RUN_TEST_DEVICE", "cpu")  # or cuda, where there is one
 SMALL = [  # a run of 2 epochs of 4 steps, the last of them with a smaller batch
     "data=mnist", "data.source.download=false", "data.val_fraction=0.2", "data.batch_size=16", "trainer.epochs=2",

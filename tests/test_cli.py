@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 
 from dlrun import cli
-from dlrun.overrides import option, quoted
+from dlrun.config.overrides import option, quoted
 
 
 @pytest.fixture
@@ -638,7 +638,7 @@ def test_resume_of_a_run_in_use(refused, finished):
 
 
 def test_a_run_goes_on_with_as_many_processes(refused, finished, monkeypatch):
-    monkeypatch.setattr("dlrun.launch.follow_launcher", lambda: None)
+    monkeypatch.setattr("dlrun.processes.launch.follow_launcher", lambda: None)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     text = refused(f"resume={finished}", "trainer.epochs=99")

@@ -6,9 +6,9 @@ import torch
 from toys import make_task, seeded
 
 from dlrun.clock import Clock
-from dlrun.folders import read_summary
 from dlrun.models.linear import linear
 from dlrun.models.powers import matrix_powers
+from dlrun.output.folders import read_summary
 from dlrun.spec import Table
 from dlrun.update import clip_gradients
 

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from toys import NAMES, composed, options, read, read_option, section, takes
 
 from dlrun.build import CONFIGS, ConfigError, build, check, of_runner
-from dlrun.signatures import signature, spec_names
+from dlrun.config.signatures import signature, spec_names
 from dlrun.spec import Env, Mask
 
 YAMLS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))

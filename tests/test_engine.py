@@ -23,14 +23,14 @@ from runs import SMALL, compose, rows, same, state, train
 from torch import nn
 from toys import section
 
-import dlrun.folders
+import dlrun.output.folders
 from dlrun import checkpoint, schedules
 from dlrun.build import build
 from dlrun.checkpoint import Checkpoints, load, save, snapshot
 from dlrun.clock import Clock
-from dlrun.console import number
 from dlrun.errors import CheckpointError, UserError
-from dlrun.machine import keep_memory
+from dlrun.output.console import number
+from dlrun.processes.machine import keep_memory
 from dlrun.run import Run
 from dlrun.seeds import Reseeder, generator, mix
 from dlrun.session import Session
@@ -809,10 +809,10 @@ def test_numbers_are_shown_as_they_are():
 
 
 def test_small_files_are_replaced_whole(tmp_path, monkeypatch):
-    dlrun.folders.write_whole(tmp_path / "a.json", "old")
+    dlrun.output.folders.write_whole(tmp_path / "a.json", "old")
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError):
-        dlrun.folders.write_whole(tmp_path / "a.json", "new")
+        dlrun.output.folders.write_whole(tmp_path / "a.json", "new")
     assert (tmp_path / "a.json").read_text() == "old"
 
 

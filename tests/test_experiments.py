@@ -13,7 +13,7 @@ from statistics import mean
 import pytest
 
 from dlrun.build import CONFIGS
-from dlrun.folders import read_summary
+from dlrun.output.folders import read_summary
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
 COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}

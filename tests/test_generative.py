@@ -14,11 +14,11 @@ from toys import PLACE, Batches, learn, make_update, section, seeded
 
 from dlrun.build import build
 from dlrun.clock import Clock
+from dlrun.config.signatures import signature
 from dlrun.errors import DataError, UserError
 from dlrun.models.autoencoder import adversarial_autoencoder, autoencoder, conv_autoencoder, halvings, vae
 from dlrun.models.gan import Pair, gan
 from dlrun.models.mlp import mlp
-from dlrun.signatures import signature
 from dlrun.spec import Image, Table
 from dlrun.tasks.adversarial_autoencoder import AdversarialAutoencoder
 from dlrun.tasks.autoencoder import Autoencoder

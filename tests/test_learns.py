@@ -300,7 +300,7 @@ def test_figures_can_be_drawn(tmp_path, spec, figures):
 
 
 def test_curves_can_be_drawn(tmp_path):
-    from dlrun.plots import curves
+    from dlrun.output.plots import curves
 
     row = {"epoch": 1, "train/loss": 2.0, "val/loss": math.nan}
     for rows in ([], [row], [row, {"epoch": 2, "train/loss": 1e-4, "val/loss": 0.5}]):

@@ -22,7 +22,7 @@ from toys import kinds, options, takes
 from dlrun import checkpoint
 from dlrun.checkpoint import Checkpoints, load, save
 from dlrun.errors import CheckpointError, DataError, UserError
-from dlrun.signals import Signals
+from dlrun.processes.signals import Signals
 from dlrun.spec import PairingError
 
 STEPS = 8  # of a SMALL run

@@ -19,7 +19,7 @@ from dlrun.build import build
 from dlrun.clock import Clock
 from dlrun.data.envs import Worlds, read_spec
 from dlrun.errors import DataError, UserError
-from dlrun.folders import read_summary
+from dlrun.output.folders import read_summary
 from dlrun.tasks.a3c import A3C
 from dlrun.tasks.tabular import Tabular
 

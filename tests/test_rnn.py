@@ -172,7 +172,7 @@ def test_a_run_on_reviews_learns_them(tmp_path):
         f"data_dir={tmp_path / 'data'}", *keys, "data.length=12", "data.batch_size=16", "trainer.epochs=6"
     )
     train(tmp_path / "run", (config, {"data": "imdb", "model": "gru"}), finish=True)
-    from dlrun.folders import read_summary
+    from dlrun.output.folders import read_summary
 
     found = read_summary(tmp_path / "run")
     assert found["test"]["test/acc"] > 0.95

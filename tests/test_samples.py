@@ -111,7 +111,7 @@ def test_pictures_of_every_epoch_survive_a_kill(data_dir, tmp_path):
 def test_a_long_run_has_a_film_of_so_many_frames(tmp_path):
     from PIL import Image
 
-    from dlrun import film
+    from dlrun.output import film
 
     for epoch in range(1, 251):
         film.keep(film.path_of(tmp_path / "pictures", "samples", epoch), torch.full((3, 2, 2), epoch / 250))

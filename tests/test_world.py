@@ -19,7 +19,7 @@ from toys import CPU, PLACE, composed, make_update
 from dlrun.assemble import check_together
 from dlrun.build import build
 from dlrun.errors import UserError
-from dlrun.world import World
+from dlrun.processes.world import World
 
 TWO = ["data=digits", "trainer.processes=2", "data.batch_size=16", "trainer.checkpoint_gap=0", "trainer.epochs=6"]
 LONG, SHORT = ["data.epoch_frames=8192"], ["data.epoch_frames=1024", "task.updates=4"]

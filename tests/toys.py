@@ -15,9 +15,9 @@ from torch import nn
 
 from dlrun.build import CONFIGS, build
 from dlrun.clock import Clock
+from dlrun.config.signatures import signature, spec_names
 from dlrun.place import Place
 from dlrun.seeds import Reseeder
-from dlrun.signatures import signature, spec_names
 from dlrun.tasks.supervised import Supervised
 from dlrun.update import Update
 

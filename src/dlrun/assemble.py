@@ -7,18 +7,18 @@ from typing import NamedTuple
 import torch
 
 from dlrun.build import build
+from dlrun.config.signatures import signature
 from dlrun.errors import UserError
-from dlrun.machine import keep_memory
 from dlrun.place import Place, choose_device, compile_parts, place
+from dlrun.processes.machine import keep_memory
+from dlrun.processes.world import join
 from dlrun.seeds import mix
-from dlrun.signatures import signature
 from dlrun.spec import Env
 from dlrun.tasks.base import Task
 from dlrun.trained import classifier
 from dlrun.trainer import Trainer
 from dlrun.update import KeptBuffers, Update, skip_compiler_import
 from dlrun.weights import start_from
-from dlrun.world import join
 
 
 class Parts(NamedTuple):

@@ -13,8 +13,8 @@ from typing import Annotated, get_args, get_origin
 
 import yaml
 
+from dlrun.config.signatures import accepts, allowed_packages, mismatch, signature, spec_names
 from dlrun.errors import UserError, columns, listed, nearest
-from dlrun.signatures import accepts, allowed_packages, mismatch, signature, spec_names
 from dlrun.spec import PairingError, Spec, Unlabelled
 from dlrun.types import Part
 

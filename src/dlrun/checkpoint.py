@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 
 import dlrun
+from dlrun.config.overrides import option
 from dlrun.errors import CheckpointError, UserError
-from dlrun.folders import sync_folder
-from dlrun.overrides import option
+from dlrun.output.folders import sync_folder
 
 FORMAT = 1
 HASH = 64  # hexadecimal digits of a SHA-256

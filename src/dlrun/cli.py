@@ -24,14 +24,14 @@ from yaml import YAMLError
 
 import dlrun
 from dlrun.build import CONFIGS, check, check_hydra, of_runner
+from dlrun.config.explain import explain
+from dlrun.config.limits import nothing_to_do, number, reached
+from dlrun.config.overrides import key_of, option, passed_on, quoted
+from dlrun.config.saved import plain, read_config, settled
+from dlrun.config.usage import usage
 from dlrun.errors import UserError
-from dlrun.explain import explain
-from dlrun.folders import claim_folder, died_before, find_run, forget_start, new_folder, note_start, read_summary
-from dlrun.limits import nothing_to_do, number, reached
-from dlrun.overrides import key_of, option, passed_on, quoted
-from dlrun.saved import plain, read_config, settled
+from dlrun.output.folders import claim_folder, died_before, find_run, forget_start, new_folder, note_start, read_summary
 from dlrun.sweep.zips import is_zip
-from dlrun.usage import usage
 
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
 RESUMABLE = ("trainer.device", *(f"trainer.{name}" for name in LIMITS))
@@ -272,7 +272,7 @@ def _together(trainer: dict, expected: str) -> int:
     """How many processes train; where torchrun did not start them, they are started here, and this one only waits."""
     asked, started = trainer["processes"], os.environ.get("WORLD_SIZE") if "RANK" in os.environ else None
     if started is not None or asked > 1:
-        from dlrun.launch import follow_launcher, launch
+        from dlrun.processes.launch import follow_launcher, launch
     if started is None and asked > 1:
         sys.exit(launch(sys.argv[1:], asked, trainer["max_restarts"]))
     if started is not None and asked not in (1, int(started)):

@@ -4,9 +4,9 @@ import time
 from dataclasses import dataclass
 
 from dlrun.checkpoint import snapshot
-from dlrun.console import Bar, epoch_line
+from dlrun.output.console import Bar, epoch_line
+from dlrun.processes.signals import Interrupted, Signals
 from dlrun.seeds import Reseeder
-from dlrun.signals import Interrupted, Signals
 from dlrun.tally import Means
 from dlrun.training import Training
 

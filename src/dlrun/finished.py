@@ -5,8 +5,8 @@ from pathlib import Path
 from dlrun.assemble import assemble
 from dlrun.build import build
 from dlrun.checkpoint import load
+from dlrun.config.saved import own_config, require_finished
 from dlrun.errors import CheckpointError, DataError
-from dlrun.saved import own_config, require_finished
 from dlrun.training import is_same_data
 
 WRONG = (RuntimeError, ValueError, KeyError, TypeError, AttributeError)  # where a state is not this config's

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dlrun.errors import UserError
-from dlrun.world import ALONE, World
+from dlrun.processes.world import ALONE, World
 
 LARGE = (
     1_000_000  # parameters from which a convolutional net gains from bf16 on a CPU that has it (measured: docs/LOG.md)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy
 
-from dlrun import film, plots
 from dlrun.checkpoint import Checkpoints
+from dlrun.config.overrides import option
 from dlrun.errors import UserError
-from dlrun.folders import write_whole
-from dlrun.overrides import option
+from dlrun.output import film, plots
+from dlrun.output.folders import write_whole
 
 
 class Run:

@@ -10,22 +10,22 @@ import numpy
 import torch
 
 import dlrun
-from dlrun import plots
 from dlrun.assemble import assemble
 from dlrun.checkpoint import load, way_on
 from dlrun.clock import Clock
-from dlrun.console import header, number, table
+from dlrun.config.overrides import option
 from dlrun.engine import Outcome, fit
 from dlrun.errors import CheckpointError, UserError
-from dlrun.folders import write_whole
-from dlrun.machine import device_name, keep_threads, peak_memory, within_memory, writing_to
-from dlrun.overrides import option
+from dlrun.output import plots
+from dlrun.output.console import header, number, table
+from dlrun.output.folders import write_whole
+from dlrun.processes.machine import device_name, keep_threads, peak_memory, within_memory, writing_to
+from dlrun.processes.signals import Interrupted, Signals
+from dlrun.processes.world import Lost
 from dlrun.run import Run, Silent, git_commit
-from dlrun.signals import Interrupted, Signals
 from dlrun.training import Training, make_best
 from dlrun.update import Diverged
 from dlrun.weights import other_words
-from dlrun.world import Lost
 
 
 class Session:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlrun.build import build
-from dlrun.console import table
+from dlrun.output.console import table
 from dlrun.spec import Spec
 
 IDLE = (nn.Identity, nn.Sequential)  # an empty one: they hand on what comes in

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from dlrun.build import build
+from dlrun.config.saved import own_config
 from dlrun.errors import CheckpointError, UserError
-from dlrun.folders import read_summary
-from dlrun.saved import own_config
+from dlrun.output.folders import read_summary
 from dlrun.weights import load_weights
 
 ELSEWHERE = ("data_dir", "download", "mirrors")  # keys of a source that say where it lies, not what it is

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from dlrun.checkpoint import load, snapshot
 from dlrun.clock import Clock
+from dlrun.config.overrides import option
 from dlrun.errors import CheckpointError, DataError, UserError, check_state, nearest
-from dlrun.overrides import option
 from dlrun.run import Run
 from dlrun.tally import Best, Means
 from dlrun.tasks.base import Task

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlrun.errors import UserError, check_state
-from dlrun.world import ALONE, World
+from dlrun.processes.world import ALONE, World
 
 SCALARS = {"factor": int | float, "last_loss": float, "skipped": int}  # of an update's state
 

@@ -1,0 +1,1 @@
+"""What is done with runs that are there: dl-runs, dl-data."""

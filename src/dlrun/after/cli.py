@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import dlrun
 from dlrun.errors import UserError, nearest
-from dlrun.folders import find_run
+from dlrun.output.folders import find_run
 
 USAGE = """dl-runs: what to do with runs that are there
 
@@ -122,7 +122,7 @@ def _list_arguments(parser: Parser) -> None:
 def _list(args: argparse.Namespace) -> Iterable[str]:
     """A table of runs, those of sweeps included; the newest last."""
     from dlrun.after.listing import as_json, as_table, list_runs
-    from dlrun.folders import all_runs
+    from dlrun.output.folders import all_runs
 
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit {args.limit}: expected an integer >= 1")
@@ -146,7 +146,7 @@ def _show(args: argparse.Namespace) -> Iterable[str]:
     if args.json:
         import json
 
-        from dlrun.folders import read_summary
+        from dlrun.output.folders import read_summary
 
         return [json.dumps(read_summary(folder), indent=2)]
     return [show_config(folder) if args.config else show(folder)]

@@ -7,10 +7,10 @@ from pathlib import Path
 from dlrun.after.listing import facts
 from dlrun.after.show import epoch_rows
 from dlrun.after.written import whole
-from dlrun.console import number, table
+from dlrun.config.saved import plain, read_config
 from dlrun.errors import UserError, nearest
-from dlrun.folders import STARTED
-from dlrun.saved import plain, read_config
+from dlrun.output.console import number, table
+from dlrun.output.folders import STARTED
 
 PLACES = ("run_dir", "output_dir", "resume", "data_dir")  # differ without making a difference
 UNTOLD = ("_target_", "data_dir", "mirrors", "checksums", "download")
@@ -137,7 +137,7 @@ def curves(rows: list[list[dict]], names: list[str], legend: list[str]) -> objec
     """A panel per metric; a run has the same colour in all of them."""
     from matplotlib.ticker import MaxNLocator
 
-    from dlrun.plots import new_figure
+    from dlrun.output.plots import new_figure
 
     figure, panels = new_figure(5.2 * len(names), 4.2 + 0.16 * len(legend), len(names))
     panels = [panels] if len(names) == 1 else list(panels)

@@ -15,7 +15,7 @@ complete -o default -F _dl_runs dl-runs"""
 
 def words(line: list[str], commands: list[str]) -> list[str]:
     """What may stand where the last word of the line is being typed."""
-    from dlrun.folders import all_runs
+    from dlrun.output.folders import all_runs
 
     if len(line) <= 1:
         return commands

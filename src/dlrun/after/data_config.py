@@ -9,9 +9,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from dlrun.build import CONFIGS, check, check_section
+from dlrun.config.explain import explain
+from dlrun.config.saved import plain, read_config
 from dlrun.errors import UserError
-from dlrun.explain import explain
-from dlrun.saved import plain, read_config
 
 
 def compose_data(name: str, overrides: list[str]) -> DictConfig:

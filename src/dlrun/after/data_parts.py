@@ -3,8 +3,8 @@
 import torch
 
 from dlrun.build import build
-from dlrun.console import number, table
-from dlrun.machine import within_memory
+from dlrun.output.console import number, table
+from dlrun.processes.machine import within_memory
 from dlrun.spec import Env, Mask
 
 

@@ -5,9 +5,9 @@ from math import isclose
 from pathlib import Path
 
 from dlrun.build import build
-from dlrun.console import table
+from dlrun.config.saved import require_finished
 from dlrun.errors import UserError
-from dlrun.saved import require_finished
+from dlrun.output.console import table
 
 SPLITS = ("val", "test")
 
@@ -34,13 +34,13 @@ def evaluate(
     And whether they are near those; true where there is nothing to compare.
     """
     from dlrun.after.data_config import other_config
-    from dlrun.saved import own_config
+    from dlrun.config.saved import own_config
 
     require_finished(folder)
     own_config(folder)  # what is wrong with it is told before torch is imported
     other = other_config(folder, overrides) if overrides else None
     from dlrun.finished import Finished
-    from dlrun.machine import within_memory
+    from dlrun.processes.machine import within_memory
 
     with within_memory():
         run = Finished(folder, {"trainer.device": device} if device else {})

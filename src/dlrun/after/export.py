@@ -19,11 +19,11 @@ import dlrun
 from dlrun.after.formats import SUFFIXES
 from dlrun.after.predict import class_names, encode
 from dlrun.after.written import whole
+from dlrun.config.saved import own_config
 from dlrun.data.raw import decode
 from dlrun.errors import DataError, UserError
 from dlrun.finished import Finished
-from dlrun.machine import within_memory
-from dlrun.saved import own_config
+from dlrun.processes.machine import within_memory
 from dlrun.seeds import generator
 from dlrun.spec import Image, Mask, Tokens
 

@@ -4,9 +4,9 @@ import json
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from dlrun.console import number, table
 from dlrun.errors import UserError, nearest
-from dlrun.folders import STARTED, all_runs, read_summary
+from dlrun.output.console import number, table
+from dlrun.output.folders import STARTED, all_runs, read_summary
 
 COLUMNS = ("run", "status", "data", "model", "best", "test", "seconds")
 WORDS = ("status", "data", "model")  # of COLUMNS

@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 
 from dlrun.after.written import whole
+from dlrun.config.saved import own_config, require_finished
 from dlrun.errors import UserError
-from dlrun.saved import own_config, require_finished
 from dlrun.spec import Image, Mask, Tokens
 
 WAYS = {
@@ -31,7 +31,7 @@ def predict(folder: Path, args: argparse.Namespace) -> Iterator[str]:
     require_finished(folder)
     own_config(folder)  # what is wrong with it is told before torch is imported
     from dlrun.finished import Finished
-    from dlrun.machine import within_memory
+    from dlrun.processes.machine import within_memory
 
     with within_memory():
         run = Finished(folder, {"trainer.device": args.device} if args.device else {})

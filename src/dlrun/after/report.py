@@ -6,10 +6,10 @@ from pathlib import Path
 
 from dlrun.after import page
 from dlrun.after.show import command_line, show_config
-from dlrun.console import number
+from dlrun.config.saved import own_config, require_finished
 from dlrun.errors import DataError
-from dlrun.folders import read_summary
-from dlrun.saved import own_config, require_finished
+from dlrun.output.console import number
+from dlrun.output.folders import read_summary
 
 SHOWN = 12  # samples of a kind
 WORDS = 60  # of a text, the last ones
@@ -89,7 +89,7 @@ def _environment(folder: Path, summary: dict) -> dict[str, str]:
 def _samples(folder: Path) -> list[tuple[str, str]]:
     """The worst mistakes of the test part, and its first samples. Nothing for tasks without targets."""
     from dlrun.finished import Finished
-    from dlrun.machine import within_memory
+    from dlrun.processes.machine import within_memory
     from dlrun.spec import Mask
 
     with within_memory():

@@ -5,9 +5,9 @@ import shlex
 from pathlib import Path
 
 from dlrun.after.listing import status
-from dlrun.console import number, table
 from dlrun.errors import UserError
-from dlrun.folders import STARTED, read_summary
+from dlrun.output.console import number, table
+from dlrun.output.folders import STARTED, read_summary
 
 GROUPS = ("data", "model", "task", "optimizer", "schedule", "experiment")
 

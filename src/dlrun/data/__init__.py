@@ -1,0 +1,1 @@
+"""Data sets: found, read, kept on the device, given in batches."""

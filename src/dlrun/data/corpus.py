@@ -19,7 +19,7 @@ import numpy as np
 
 from dlrun.data.sources import lock
 from dlrun.errors import DataError, check_state
-from dlrun.folders import sync_folder
+from dlrun.output.folders import sync_folder
 
 VERSION = 2  # of what is stored; another one is made anew
 FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'  # Keras's; the apostrophe stays

@@ -12,9 +12,9 @@ from importlib import import_module
 import numpy as np
 import torch
 
+from dlrun.config.signatures import allowed_packages
 from dlrun.data.cartpole import CartPoles
 from dlrun.errors import DataError, UserError, nearest
-from dlrun.signatures import allowed_packages
 from dlrun.spec import Env
 from dlrun.types import Count, Index
 

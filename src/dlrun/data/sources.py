@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from dlrun.errors import DataError
-from dlrun.folders import sync_folder
+from dlrun.output.folders import sync_folder
 
 TIMEOUT = 20  # seconds to wait for a connection, and between two packets
 CHUNK = 1 << 18  # bytes

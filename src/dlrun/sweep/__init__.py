@@ -1,0 +1,1 @@
+"""Sweeps and searches: what the jobs are, who runs them, what came of them."""

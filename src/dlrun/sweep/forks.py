@@ -17,7 +17,7 @@ from pathlib import Path
 from dlrun.sweep import process
 
 IMPORTED = [  # by that process: what every job needs
-    "dlrun.nursery", "dlrun.session", "dlrun.tasks.supervised", "dlrun.cli", "torch.utils.tensorboard",
+    "dlrun.processes.nursery", "dlrun.session", "dlrun.tasks.supervised", "dlrun.cli", "torch.utils.tensorboard",
     "matplotlib.backends.backend_agg", "matplotlib.figure",
 ]  # fmt: skip
 

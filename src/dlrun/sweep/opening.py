@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from dlrun.config.overrides import key_of
 from dlrun.errors import UserError
-from dlrun.folders import new_folder, write_whole
-from dlrun.overrides import key_of
+from dlrun.output.folders import new_folder, write_whole
 from dlrun.sweep.runner import recover
 from dlrun.sweep.settings import JOINABLE, RESUMABLE
 from dlrun.sweep.state import Job, State, differences, find_sweep, load_state, locked, owner

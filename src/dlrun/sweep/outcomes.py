@@ -3,9 +3,9 @@
 from contextlib import suppress
 from pathlib import Path
 
-from dlrun.console import number
 from dlrun.errors import UserError, nearest
-from dlrun.folders import read_summary
+from dlrun.output.console import number
+from dlrun.output.folders import read_summary
 from dlrun.sweep import cluster, process
 from dlrun.sweep.report import goals
 from dlrun.sweep.rows import best_so_far, epoch_rows, kept_value

@@ -11,9 +11,9 @@ from dataclasses import asdict
 from math import isfinite
 from statistics import mean, stdev
 
-from dlrun.console import number, table
 from dlrun.errors import UserError, nearest
-from dlrun.folders import write_whole
+from dlrun.output.console import number, table
+from dlrun.output.folders import write_whole
 from dlrun.sweep.page import finite, page
 from dlrun.sweep.rows import epoch_rows, said
 from dlrun.sweep.state import DONE, OPEN, Job, State, own, shared

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from dlrun.folders import read_summary
+from dlrun.output.folders import read_summary
 
 
 def epoch_rows(folder: Path) -> list[dict]:

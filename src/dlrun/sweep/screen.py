@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from textwrap import wrap
 
-from dlrun.console import number
+from dlrun.output.console import number
 from dlrun.sweep.rows import last_row
 from dlrun.sweep.state import OPEN, Job, State, own, shared
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import dlrun
+from dlrun.config.overrides import key_of
 from dlrun.errors import UserError, check_state
-from dlrun.folders import write_whole
-from dlrun.overrides import key_of
+from dlrun.output.folders import write_whole
 from dlrun.sweep.workers import cannot_write
 
 FORMAT = 1

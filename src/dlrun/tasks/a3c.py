@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from dlrun.errors import UserError
 from dlrun.place import Place
+from dlrun.processes.signals import ASKING
 from dlrun.seeds import mix
-from dlrun.signals import ASKING
 from dlrun.spec import Env
 from dlrun.tasks.a2c import Loss
 from dlrun.tasks.base import Metrics
@@ -151,7 +151,7 @@ class Crew:
         # a fork of this process would take its threads' locks along; of one that has only imported, none are held
         how = "forkserver" if "forkserver" in torch.multiprocessing.get_all_start_methods() else "spawn"
         context = torch.multiprocessing.get_context(how)
-        context.set_forkserver_preload(["dlrun.nursery", __name__])
+        context.set_forkserver_preload(["dlrun.processes.nursery", __name__])
         for _ in range(workers):
             mine, theirs = context.Pipe()
             self.pipes.append(mine)

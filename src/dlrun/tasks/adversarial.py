@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
+from dlrun.output.plots import new_figure
 from dlrun.place import Place
-from dlrun.plots import new_figure
 from dlrun.spec import Image, Table
 from dlrun.tasks.base import Task
 from dlrun.tasks.latent import draw, latent_plane, noise

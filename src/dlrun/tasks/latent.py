@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from dlrun.output.plots import new_figure
 from dlrun.place import Place
-from dlrun.plots import new_figure
 from dlrun.seeds import generator
 from dlrun.spec import Image
 from dlrun.tasks.pictures import between, first_rows, grid, shown

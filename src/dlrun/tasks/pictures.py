@@ -6,7 +6,7 @@ from math import ceil, sqrt
 import torch
 from torch import Tensor
 
-from dlrun.plots import new_figure
+from dlrun.output.plots import new_figure
 
 Batch = tuple[Tensor, Tensor]
 

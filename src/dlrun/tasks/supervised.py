@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
+from dlrun.output.plots import confusion_matrix, decision_boundary, fitted_line, residuals
 from dlrun.place import Place
-from dlrun.plots import confusion_matrix, decision_boundary, fitted_line, residuals
 from dlrun.spec import Image, Spec, Table, Tokens
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.freezing import Freezing

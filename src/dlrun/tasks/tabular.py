@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
+from dlrun.output.plots import new_figure
 from dlrun.place import Place
-from dlrun.plots import new_figure
 from dlrun.spec import Env
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.playing import Playing

@@ -7,8 +7,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Transformer
 from hydra.errors import OverrideParseException
 
+from dlrun.config.overrides import key_of
 from dlrun.errors import UserError, nearest
-from dlrun.overrides import key_of
 from dlrun.sweep.axes import Axis
 from dlrun.sweep.zips import is_zip, members
 

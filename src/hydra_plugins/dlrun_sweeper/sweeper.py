@@ -50,7 +50,7 @@ class JobSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run all jobs, print and write the table. Exit code 1 if any failed, a signal's if one stopped the sweep."""
-        from dlrun.overrides import passed_on
+        from dlrun.config.overrides import passed_on
         from dlrun.sweep import forks
         from dlrun.sweep.axes import grid
         from dlrun.sweep.cluster import Cluster
@@ -104,7 +104,7 @@ class JobSweeper(Sweeper):
     def settle(self, arguments: list[str]) -> tuple[object, list[str]]:
         """The section `sweep`, checked, and what the jobs are made of: an experiment's parameters and the arguments."""
         from dlrun.build import build, check_section
-        from dlrun.overrides import key_of
+        from dlrun.config.overrides import key_of
         from dlrun.sweep.zips import is_zip, members
 
         given = {key_of(argument) for argument in arguments if not is_zip(argument)}
@@ -143,7 +143,7 @@ class JobSweeper(Sweeper):
         ends of its axes are no values that fit.
         """
         from dlrun.build import check
-        from dlrun.explain import explain
+        from dlrun.config.explain import explain
 
         choices = [axis for axis in axes if axis.is_swept and axis.rows and any(map(self._is_group, axis.keys))]
         found, refused = {}, None
@@ -174,7 +174,7 @@ class JobSweeper(Sweeper):
 
     def command(self, state: object, job: object, goes_on: bool) -> list[str]:
         """The command line of a job: what the sweep was given, at one point of the space; or its run goes on."""
-        from dlrun.overrides import passed_on, quoted
+        from dlrun.config.overrides import passed_on, quoted
 
         folder = quoted(state.run_folder(job))
         if goes_on:

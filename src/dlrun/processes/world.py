@@ -1,7 +1,7 @@
 """The processes that train one run together: which of them one is, and what they have to agree on.
 
 All hold the same weights and take the same steps: each works its share of a batch, gradients and metrics are those of
-the whole. Only the first writes. The processes are started by torch's own launcher (see dlrun/launch.py, or torchrun).
+the whole. Only the first writes. The processes are started by torch's own launcher (see launch.py, or torchrun).
 """
 
 import atexit

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dlrun.world import ALONE, World
+from dlrun.processes.world import ALONE, World
 
 HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
 ASKING = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, HANGUP)))

@@ -8,8 +8,8 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 
 from dlrun.build import SECTIONS, VALUES
+from dlrun.config.usage import folders_of, group_names, options
 from dlrun.errors import closest, listed, nearest
-from dlrun.usage import folders_of, group_names, options
 
 
 def explain(error: Exception, arguments: list[str], config_dir: str | None = None) -> str:

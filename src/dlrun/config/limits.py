@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from dlrun.config.overrides import option
 from dlrun.errors import UserError
-from dlrun.overrides import option
 
 
 def reached(trainer: dict, before: object, done: dict) -> str | None:

@@ -9,10 +9,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from dlrun.build import CONFIGS, check
+from dlrun.config.explain import explain
+from dlrun.config.overrides import option
 from dlrun.errors import UserError, check_state
-from dlrun.explain import explain
-from dlrun.folders import read_summary
-from dlrun.overrides import option
+from dlrun.output.folders import read_summary
 
 SUMMARY = {"best": dict, "test": dict, "epochs": int, "steps": int, "seconds": int | float}  # where it has them
 BEST = {"metric": str, "value": int | float | None, "epoch": int}

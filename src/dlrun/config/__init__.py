@@ -1,0 +1,1 @@
+"""What a command line asks for: read, checked, explained, and read back from a run's folder."""

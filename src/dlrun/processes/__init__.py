@@ -1,0 +1,1 @@
+"""The processes that a run is, what reaches them from outside, and the machine that they are on."""
