@@ -29,7 +29,7 @@ from dlrun.build import build
 from dlrun.checkpoint import Checkpoints, load, save, snapshot
 from dlrun.clock import Clock
 from dlrun.errors import CheckpointError, UserError
-from dlrun.output.console import number
+from dlrun.output.console import epoch_line, number
 from dlrun.processes.machine import keep_memory
 from dlrun.run import Run
 from dlrun.seeds import Reseeder, generator, mix
@@ -318,6 +318,22 @@ def test_pieces_give_the_gradient_of_the_whole(pieces, session):
         torch.testing.assert_close(pieced, whole, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(metrics[1]["loss"], metrics[0]["loss"])
     assert torch.equal(metrics[1]["acc"], metrics[0]["acc"])
+
+
+def test_the_line_of_an_epoch_fits_into_a_terminal():
+    row = {"epoch": 3, "time/seconds": 0.5} | {f"train/{n}": 0.1 for n in ("loss", "acc", "grad_norm")}
+    row |= {f"val/{n}": 0.2 for n in ("loss", "acc", "top5")}
+    whole = epoch_line(row, 20, True)
+    assert whole == (
+        "epoch  3/20   train loss 0.1000 acc 0.1000 grad_norm 0.1000   val loss 0.2000 acc 0.2000 top5 0.2000 * 0.50 s"
+    )
+    assert epoch_line(row, 20, True, 88) == (
+        "epoch  3/20   train loss 0.1000 acc 0.1000   val loss 0.2000 acc 0.2000 * 0.50 s"
+    )
+    for width in range(60, 130):
+        found = epoch_line(row, 20, True, width)
+        assert len(found) < width or found == "epoch  3/20   train loss 0.1000   val loss 0.2000 * 0.50 s"
+        assert (found == whole) == (len(whole) < width)
 
 
 # Update

@@ -253,6 +253,17 @@ def fake_jobs(folder: Path, *results: dict | int | None) -> list[Job]:
     return jobs
 
 
+def test_the_table_fits_into_a_terminal():
+    jobs = [Job(i, ["model=mlp", f"seed={i}"], "finished") for i in range(2)]
+    for job in jobs:
+        job.values = {"val/acc": 0.5, "test/loss": 1.0, "test/acc": 0.25, "test/top5": 0.75}
+    heads = lambda width: report(jobs, width).splitlines()[2].split()  # noqa: E731
+    assert heads(10_000) == ["job", "val/acc", "test/acc", "test/loss", "test/top5", "seconds", "status"]
+    assert heads(80) == ["job", "val/acc", "test/acc", "seconds", "status"], "of the test part the goal stays"
+    assert heads(10) == ["job", "val/acc", "seconds", "status"]
+    assert max(map(len, report(jobs, 80).splitlines())) < 80
+
+
 def test_the_table(tmp_path):
     jobs = fake_jobs(tmp_path, {}, {"test": {"test/acc": 0.75}}, 1, 2, -9, -15, 139, None)
     text = report(jobs)

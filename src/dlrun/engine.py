@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from dlrun.checkpoint import snapshot
 from dlrun.output.console import Bar, epoch_line
@@ -121,4 +122,5 @@ def end_epoch(training: Training, row: dict, pictures: dict) -> None:
         for name, weight in task.net.named_parameters():
             if weight.abs().max() < 1e19:  # TensorBoard's bins end at 1e20; what is not finite is in none
                 run.tensorboard().add_histogram(name, weight.detach().cpu(), clock.time)
-    run.say(epoch_line(row, training.trainer.epochs, is_best))
+    line = partial(epoch_line, row, training.trainer.epochs, is_best)
+    run.say(line(), line)

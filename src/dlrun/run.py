@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy
 
 from dlrun.checkpoint import Checkpoints
 from dlrun.config.overrides import option
-from dlrun.errors import UserError
+from dlrun.errors import UserError, columns
 from dlrun.output import film, plots
 from dlrun.output.folders import write_whole
 
@@ -34,12 +35,16 @@ class Run:
         self.started, self.is_heard = time.time(), True
         self.pictures, self.unsynced = folder / "pictures", []
 
-    def say(self, text: str) -> None:
-        """A line in the log and on the terminal (above the bar, if there is one), as long as somebody listens there."""
+    def say(self, text: str, fit: Callable[[int], str] | None = None) -> None:
+        """A line in the log and on the terminal (above the bar, if there is one), as long as somebody listens there.
+
+        fit: gives it for a terminal of so many columns.
+        """
         self.log_file.write(text + "\n")
         if sys.stdout is None or not self.is_heard:
             return
         try:
+            text = fit(columns(sys.stdout, 10_000)) if fit else text
             if "tqdm" in sys.modules:
                 sys.modules["tqdm"].tqdm.write(text, file=sys.stdout)
             else:

@@ -85,7 +85,8 @@ class Session:
             run.say(f"{why}\n  going on from the checkpoint before it" if why else f"resuming {run.folder}")
             if about_threads := keep_threads(state["threads"], self.place.device):
                 run.say(about_threads)
-        run.say(self.header(run.folder, clock))
+        head = partial(self.header, run.folder, clock)
+        run.say(head(), head)
         run.summarise("running")
         outcome = fit(training, self.data, signals)
         run.checkpoints.wait()
@@ -185,7 +186,7 @@ class Session:
             "git": git_commit(),
         }
 
-    def header(self, folder: Path, clock: Clock) -> str:
+    def header(self, folder: Path, clock: Clock, width: int = 10_000) -> str:
         data, place = self.data, self.place
         sizes = ", ".join(f"{data.size(split):,} {split}" for split in ("train", "val", "test"))
         if frames := self.task.epoch_samples(data):  # of environments, which are played for val and test, too
@@ -205,6 +206,7 @@ class Session:
                 "folder": f"{folder}",
             }
             | ({"start": self.loaded} if self.loaded else {}),
+            width,
         )
 
     def final_table(self, training: Training, test: dict, outcome: Outcome) -> str:

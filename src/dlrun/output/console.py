@@ -2,6 +2,8 @@
 
 import sys
 import time
+from functools import partial
+from textwrap import wrap
 
 from dlrun.clock import Clock
 
@@ -56,9 +58,14 @@ class Bar:
 def _nothing(samples: int) -> None: ...
 
 
-def header(version: str, facts: dict[str, str]) -> str:
-    width = max(map(len, facts))
-    return "\n".join([f"dl-run {version}", *(f"  {name:{width}}  {text}" for name, text in facts.items())])
+def header(version: str, facts: dict[str, str], width: int) -> str:
+    """A line for each fact, folded where the terminal has fewer columns."""
+    lead = max(map(len, facts))
+    fold = partial(
+        wrap, width=width, subsequent_indent=" " * (lead + 4), break_long_words=False, break_on_hyphens=False
+    )
+    lines = [line for name, text in facts.items() for line in fold(f"  {name:{lead}}  {text}")]
+    return "\n".join([f"dl-run {version}", *lines])
 
 
 def number(value: float | int | None) -> str:
@@ -72,15 +79,22 @@ def number(value: float | int | None) -> str:
     return f"{value:.2e}"
 
 
-def epoch_line(row: dict, epochs: int, is_best: bool) -> str:
-    """epoch 3/20  train loss 0.1234 acc 0.9612  val loss 0.1022 acc 0.9701 *  1.2 s"""
-    words = [f"epoch {row['epoch']:{len(str(epochs))}}/{epochs} "]
-    for part in ("train", "val"):
-        values = [(n.removeprefix(part + "/"), v) for n, v in row.items() if n.startswith(part + "/")]
-        if values:
-            words.append(f" {part} " + " ".join(f"{n} {number(v)}" for n, v in values) + " ")
+def epoch_line(row: dict, epochs: int, is_best: bool, width: int = 10_000) -> str:
+    """epoch 3/20   train loss 0.1234 acc 0.9612   val loss 0.1022 acc 0.9701 * 1.2 s
+
+    For a narrow terminal without the last values of the longer part, until it fits: metrics.jsonl has them all.
+    """
+    parts = {name: [f"{n.partition('/')[2]} {number(v)}" for n, v in row.items() if n.startswith(f"{name}/")]
+             for name in ("train", "val")}  # fmt: skip
     seconds = row["time/seconds"]
-    return " ".join(words) + f"{'*' if is_best else ' '} {seconds:.{2 if seconds < 10 else 0}f} s"
+    while True:
+        words = [f"epoch {row['epoch']:{len(str(epochs))}}/{epochs} "]
+        words += [f" {name} {' '.join(values)} " for name, values in parts.items() if values]
+        line = " ".join(words) + f"{'*' if is_best else ' '} {seconds:.{2 if seconds < 10 else 0}f} s"
+        longest = max(parts.values(), key=len)
+        if len(line) < width or len(longest) < 2:
+            return line
+        longest.pop()
 
 
 def table(rows: list[list[str]], words: int = 1) -> str:

@@ -5,13 +5,14 @@ import io
 import json
 import os
 import shlex
+import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict
 from math import isfinite
 from statistics import mean, stdev
 
-from dlrun.errors import UserError, nearest
+from dlrun.errors import UserError, columns, nearest
 from dlrun.output.console import number, table
 from dlrun.output.folders import write_whole
 from dlrun.sweep.page import finite, page
@@ -153,9 +154,23 @@ def word(job: Job) -> str:
     return "not run" if job.status == "waiting" else job.status
 
 
-def report(jobs: list[Job]) -> str:
-    """The table of all jobs, and where seeds differ of their means; above it, once, what all jobs share."""
-    names, common = value_names(jobs), shared(jobs)
+def report(jobs: list[Job], width: int = 10_000) -> str:
+    """The table of all jobs, and where seeds differ of their means; above it, once, what all jobs share.
+
+    Goals and what the test part has of them come first; for a narrow terminal the last columns are left out until it
+    fits: results.csv has them all.
+    """
+    names = value_names(jobs)
+    goals = {name.partition("/")[2] for name in names if name.startswith("val/")}
+    names.sort(key=lambda name: name.partition("/")[2] not in goals)
+    common = shared(jobs)
+    text = _tables(jobs, names, common)
+    while len(names) > 1 and max(map(len, text.splitlines())) >= width:
+        text = _tables(jobs, names := names[:-1], common)
+    return (f"all jobs with {' '.join(common)}\n\n" if common else "") + text
+
+
+def _tables(jobs: list[Job], names: list[str], common: list[str]) -> str:
     seeds = [override for job in jobs for override in job.overrides if override.startswith("seed=")]
     cells, width = [["job", *names, "seconds", "status"]], len(str(jobs[-1].number)) if jobs else 0
     for job in jobs:
@@ -166,8 +181,7 @@ def report(jobs: list[Job]) -> str:
     for row in over_seeds(jobs, names):
         setting = own(jobs[row["jobs"][0]], common + seeds) or "(all)"
         means.append([setting, *(_cell(row["values"][n]) for n in names), str(row["seeds"])])
-    above = f"all jobs with {' '.join(common)}\n\n" if common else ""
-    return above + table(cells) + ("\n\n" + table(means) if means[1:] else "")
+    return table(cells) + ("\n\n" + table(means) if means[1:] else "")
 
 
 def over_seeds(jobs: list[Job], names: list[str]) -> list[dict]:
@@ -215,7 +229,7 @@ def failures(jobs: list[Job]) -> str:
 def closing(state: State, stopped: int) -> str:
     """What is said at the end: the table, what failed, the best job, and how to go on where there is more to do."""
     jobs, folder = state.jobs, state.folder
-    parts = [report(jobs)]
+    parts = [report(jobs, columns(sys.stdout, 10_000))]
     if text := failures(jobs):
         parts.append(text)
     best = best_jobs(jobs, goals(state))
