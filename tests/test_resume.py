@@ -435,7 +435,7 @@ def change(path, key, value):
         ("parts/update/optimizer/state/0/exp_avg", torch.zeros(1), r"exp_avg is not one of a weight of \(16, 784\)"),
         ("parts/update/optimizer/state/0/exp_avg", "x", "exp_avg is not one"),
         ("parts/update/skipped", "x", "skipped: str is not what was saved there"),
-        ("parts/net/1.weight", torch.zeros(16, 784).to_sparse(), "a tensor that is not a plain one"),
+        ("parts/net/1.weight", torch.zeros(16, 784, dtype=torch.cfloat), "a tensor that is not a plain one"),
         ("clock/step", 10**30, "expected a clock's numbers"),
         ("clock/seed", 77, "expected a clock's numbers"),
         ("best/metric", "acc", "this run goes by 'loss'"),
