@@ -570,7 +570,7 @@ def test_of_two_that_go_on_with_a_run_the_second_starts_from_the_first(refused, 
     acquire = FileLock.acquire
 
     def late(self, *args, **keys):
-        (tmp_path / "run" / "summary.json").write_text('{"status": "running"}')
+        (tmp_path / "run" / "summary.json").write_text('{"status": "finished", "epochs": 9}')
         return acquire(self, *args, **keys)
 
     monkeypatch.setattr(FileLock, "acquire", late)

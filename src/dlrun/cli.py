@@ -261,7 +261,9 @@ def _resume(composed: DictConfig) -> float | None:
         raise nothing_to_do(folder, done, "epochs")  # max_steps was the end of the last epoch
 
     def on_lock() -> None:
-        if read_summary(folder) != done or OmegaConf.to_yaml(read_config(folder)[0]) != as_read:
+        now = read_summary(folder)  # one that has only just been stopped can be gone on with
+        is_over = now.get("status") == "finished" and now != done
+        if is_over or OmegaConf.to_yaml(read_config(folder)[0]) != as_read:
             raise UserError(f"{folder}: another process went on with this run meanwhile\n  expected one: run it again")
         write_config(folder, {"config": OmegaConf.to_yaml(saved)})
 

@@ -39,9 +39,10 @@ def settled(config: DictConfig) -> DictConfig:
     """A config as it is kept: what ${oc.env:...} and its like gave stands in their place. A data_dir as dl-run finds it
     is left, each machine has its own; so are references to other keys.
     """
-    kept = _settled(OmegaConf.to_container(config, resolve=False), OmegaConf.to_container(config, resolve=True))
-    if config._get_node("data_dir")._value() == _default_data_dir():
-        kept["data_dir"] = _default_data_dir()
+    raw = OmegaConf.to_container(config, resolve=False)
+    kept = _settled(raw, OmegaConf.to_container(config, resolve=True))
+    if raw["data_dir"] == _default_data_dir():
+        kept["data_dir"] = raw["data_dir"]
     return OmegaConf.create(kept)
 
 
@@ -59,7 +60,7 @@ def _calls(value: object) -> bool:
 
 
 def _default_data_dir() -> str:
-    return OmegaConf.load(CONFIGS / "config.yaml")._get_node("data_dir")._value()
+    return OmegaConf.to_container(OmegaConf.load(CONFIGS / "config.yaml"), resolve=False)["data_dir"]
 
 
 def _refuse_calls(folder: Path, saved: DictConfig) -> None:
