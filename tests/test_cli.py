@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 
 from dlrun import cli
-from dlrun.config.overrides import option, quoted
+from dlrun.config.overrides import pasteable, quoted
 
 
 @pytest.fixture
@@ -590,7 +590,7 @@ def test_compiling_where_it_cannot_help_is_refused(refused, what):
 def test_what_goes_on_can_be_pasted(name, dl_run):
     """Through a shell, and Hydra's grammar."""
     assert dl_run(f"run_dir={quoted(name)}", "trainer.epochs=1")[0] == 0
-    pasted = shlex.split(option("resume", name))
+    pasted = shlex.split(pasteable("resume", name))
     assert dl_run(*pasted, "trainer.epochs=2")[0] == 0
     assert (Path(name) / "checkpoints").is_dir()
 

@@ -36,7 +36,7 @@ MAY = {
     "dlrun.tasks.": BASICS
     | {"dlrun.seeds", "dlrun.place", "dlrun.output.plots", "dlrun.processes.signals", "dlrun.update", "dlrun.tasks."},
 }
-DOORS = ("dlrun.cli", "dlrun.config.explain", "dlrun.config.saved", "dlrun.after.data_config")
+DOORS = ("dlrun.cli", "dlrun.config.explain", "dlrun.config.loader", "dlrun.config.saved", "dlrun.after.data_config")
 ENGINE = ("dlrun.engine", "dlrun.training", "dlrun.checkpoint", "dlrun.run", "dlrun.output.")
 LIGHT = [
     "cli", "build", "spec", "types", "errors", "clock", "schedules", "config.explain", "config.signatures",

@@ -79,7 +79,7 @@ def test_pictures_without_labels_are_for_models_that_do_without(model):
         return
     with pytest.raises(PairingError) as refused:
         check(config, NAMES | {"data": "anime_faces", "model": model})
-    first, mine, gives, fitting, sets, how = str(refused.value).splitlines()
+    first, mine, gives, fitting, sets, how, _ = str(refused.value).splitlines()
     assert first == f"model={model} cannot learn from data=anime_faces"
     assert mine.endswith(" with labels") and gives.endswith("Image(shape=3x64x64, classes=None)")
     assert set(fitting.partition(":")[2].strip().split(", ")) == GENERATIVE
@@ -88,7 +88,7 @@ def test_pictures_without_labels_are_for_models_that_do_without(model):
     with pytest.raises(PairingError) as refused:
         build(config["model"])(Image((3, 64, 64)))
     name = config["model"]["_target_"].rpartition(".")[2]
-    gives, fitting, how = str(refused.value).splitlines()
+    gives, fitting, how, _ = str(refused.value).splitlines()
     assert gives == f"the data gives Image(shape=3x64x64, classes=None), and {name} needs labels"
     assert set(fitting.partition(":")[2].strip().split(", ")) == GENERATIVE and how.startswith("  labels come from")
 

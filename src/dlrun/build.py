@@ -33,7 +33,7 @@ SWEEP = Part("dlrun.sweep.settings", "class")  # read by the sweeper, not by a r
 VALUES = {"mode", "seed", "data_dir", "output_dir", "run_dir", "resume", "init"}
 MODES = ("train", "summary")
 LABELS = (
-    "labels come from class folders or a CSV (data=image_folder), data.spec.classes, or a table's data.spec.targets"
+    "labels come from class folders or a CSV (data=image_folder),\n  data.spec.classes, or a table's data.spec.targets"
 )
 
 

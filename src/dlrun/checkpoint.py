@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 import dlrun
-from dlrun.config.overrides import option
+from dlrun.config.overrides import pasteable
 from dlrun.errors import CheckpointError, UserError
 from dlrun.output.folders import sync_folder
 
@@ -31,7 +31,7 @@ def save(path: Path, state: dict) -> None:
     """Write to a temporary file, sync, rename: `path` is the old file or the new one, whenever the power goes."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "version": dlrun.__version__, **state}, buffer)
-    with buffer.getbuffer() as content:  # not a copy
+    with buffer.getbuffer() as content:  # given back before the buffer goes, or Python 3.13 complains
         content[-2:] = struct.pack("<H", HASH)  # the length of the zip's comment
         digest = hashlib.sha256(content).hexdigest().encode()
         temporary = path.with_suffix(".tmp")
@@ -56,7 +56,7 @@ def save(path: Path, state: dict) -> None:
 def way_on(folder: Path) -> str:
     """What can be done in a run's folder when there is room again: a resume needs a checkpoint."""
     if any(os.path.exists(folder / "checkpoints" / f"{name}.ckpt") for name in ("last", "incoming", "previous")):
-        return f"what was saved before is whole: make room, then go on with {option('resume', folder)}"
+        return f"what was saved before is whole: make room, then go on with {pasteable('resume', folder)}"
     return "no checkpoint was written yet: make room, then start the run again"
 
 

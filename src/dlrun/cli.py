@@ -12,69 +12,27 @@ from typing import NoReturn
 
 import hydra
 import hydra._internal.hydra
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import dlrun
-from dlrun.build import CONFIGS, check, check_hydra, of_runner
+from dlrun.build import CONFIGS, check, of_runner
 from dlrun.config.explain import explain
 from dlrun.config.limits import nothing_to_do, number, reached
-from dlrun.config.overrides import key_of, option, passed_on, quoted
+from dlrun.config.loader import Loader
+from dlrun.config.overrides import key_of, passed_on, pasteable, quoted
 from dlrun.config.saved import plain, read_config, settled
 from dlrun.config.usage import usage
 from dlrun.errors import UserError
 from dlrun.output.folders import claim_folder, died_before, find_run, forget_start, new_folder, note_start, read_summary
-from dlrun.sweep.zips import is_zip
 
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
 RESUMABLE = ("trainer.device", *(f"trainer.{name}" for name in LIMITS))
-
-
-class Loader(ConfigLoaderImpl):
-    """Hydra's own section of a config can name code as well (callbacks, logging): checked before any of it runs.
-
-    A zip(...) is not in Hydra's grammar yet: it is kept for the sweeper. Hydra composes a command's config twice, first
-    to learn its mode, which an experiment may set (0.07 s): here once.
-    """
-
-    composed: tuple[list[str], DictConfig] | None = None
-
-    def load_configuration(
-        self,
-        config_name: str | None,
-        overrides: list[str],
-        run_mode: RunMode,
-        from_shell: bool = True,
-        validate_sweep_overrides: bool = True,
-    ) -> DictConfig:
-        plain_ones = [override for override in overrides if not is_zip(override)]
-        zips = [override for override in overrides if is_zip(override)]
-        if zips and run_mode == RunMode.RUN:
-            raise UserError(f"{zips[0]}: several values for one run\n  expected a sweep: dl-run -m {zips[0]!r}")
-        before, self.composed = self.composed, None
-        if before and overrides in (before[0], [*before[0], f"hydra.mode={run_mode.name}"]):
-            parsed = OverridesParser.create().parse_overrides(plain_ones)
-            self.validate_sweep_overrides_legal(parsed, run_mode, from_shell)
-            config = before[1]
-            config.hydra.mode = run_mode
-            config.hydra.overrides.hydra += overrides[len(before[0]) :]
-            return config
-        config = super().load_configuration(config_name, plain_ones, run_mode, from_shell, validate_sweep_overrides)
-        check_hydra(OmegaConf.to_container(config.hydra, resolve=False))
-        if zips:
-            task = config.hydra.overrides.task
-            config.hydra.overrides.task = [o for o in overrides if is_zip(o) or o in task]
-        if not validate_sweep_overrides:  # Hydra asks for the mode, and leaves out choices that are still to be made
-            is_whole = not OmegaConf.missing_keys(config.hydra.runtime.choices)
-            self.composed = (list(overrides), config) if is_whole else None
-        return config
 
 
 def main() -> None:
@@ -187,7 +145,7 @@ def _start(composed: DictConfig) -> float | None:
         print(summary(config, names))
         return None
     config["trainer"]["processes"] = _together(config["trainer"], "expected the same number in both")
-    composed = OmegaConf.masked_copy(composed, [key for key in composed if key != "sweep"])  # none of a run's
+    composed = OmegaConf.masked_copy(settled(composed), [key for key in composed if key != "sweep"])  # none of a run's
     from dlrun.session import Session, write_config
 
     session = Session(config, names)
@@ -205,7 +163,7 @@ def _start(composed: DictConfig) -> float | None:
         write_config(
             folder,
             {
-                "config": OmegaConf.to_yaml(settled(composed)),
+                "config": OmegaConf.to_yaml(composed),
                 "hydra": OmegaConf.to_yaml(OmegaConf.create({"hydra": context})),
                 "overrides": OmegaConf.to_yaml([*context.overrides.task, *flags]),
             },
@@ -227,7 +185,7 @@ def _resume(composed: DictConfig) -> float | None:
             changes[key] = OmegaConf.select(composed, key)
         elif key not in ("resume", "output_dir"):
             kept = {"model": names.get("model"), "data": names.get("data"), "init": folder}
-            anew = " ".join(option(name, value) for name, value in kept.items() if name != key)
+            anew = " ".join(pasteable(name, value) for name, value in kept.items() if name != key)
             raise UserError(
                 f"{override} cannot change in a run that is resumed: it goes on with its own config\n"
                 f"  expected only: {', '.join(RESUMABLE)}\n"
@@ -241,7 +199,7 @@ def _resume(composed: DictConfig) -> float | None:
         check(config, names)
     except UserError as error:
         raise UserError(f"resume={folder}: {error}") from None
-    expected = f"expected as many as it was started with, as in dl-run {option('resume', folder)}"
+    expected = f"expected as many as it was started with, as in dl-run {pasteable('resume', folder)}"
     here = f"resume={quoted(folder.resolve())}"  # not another run, should `last` be another one by now
     sys.argv[1:] = [here if key_of(argument) == "resume" else argument for argument in sys.argv[1:]]
     if _together(config["trainer"], expected) != config["trainer"]["processes"]:

@@ -7,7 +7,7 @@ from dlrun.build import build
 from dlrun.checkpoint import load
 from dlrun.config.saved import own_config, require_finished
 from dlrun.errors import CheckpointError, DataError
-from dlrun.training import is_same_data
+from dlrun.training import about, is_same_data
 
 WRONG = (RuntimeError, ValueError, KeyError, TypeError, AttributeError)  # where a state is not this config's
 
@@ -50,7 +50,7 @@ class Finished:
         """Read the run's data: train, val and test parts. Raises DataError where it is gone or not what it was."""
         self.data = build(self.config["data"])  # one that knows nothing yet: what it learns now is compared
         self.data.load(self.place.device, self.place.channels_last)
-        if not is_same_data(self.state, {"data": self.data.fitted(), "digest": self.data.digest()}):
+        if not is_same_data(self.state, about(self.data)):
             raise DataError(
                 f"{self.folder}: the data is not what it was: its parts have other samples, statistics, words or "
                 "classes\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy
 
 from dlrun.checkpoint import Checkpoints
-from dlrun.config.overrides import option
+from dlrun.config.overrides import pasteable
 from dlrun.errors import UserError, columns
 from dlrun.output import film, plots
 from dlrun.output.folders import write_whole
@@ -64,22 +64,16 @@ class Run:
         lines = (
             self.metrics_path.read_bytes().splitlines(keepends=True)[:num_rows] if self.metrics_path.exists() else []
         )
-        if len(lines) < num_rows or any(not line.endswith(b"\n") for line in lines):
-            raise UserError(
-                f"{self.metrics_path} was changed after the checkpoint: it has {len(lines)} of {num_rows} lines\n"
-                f"  expected all of them, each whole\n"
-                f"  restore it, or start a new run with {option('init', self.checkpoints.folder / 'last.ckpt')}"
-            )
         try:
             rows = [{k: math.nan if v is None else v for k, v in json.loads(line).items()} for line in lines]
-            known = all({"epoch", "step", self.axis} <= row.keys() for row in rows)
+            is_whole = all({"epoch", "step", self.axis} <= row.keys() for row in rows)
         except (ValueError, AttributeError):  # no JSON, no text, no dict
-            known = False
-        if not known:
+            is_whole = False
+        if not is_whole or len(lines) < num_rows or any(not line.endswith(b"\n") for line in lines):
             raise UserError(
-                f"{self.metrics_path} is damaged: not each of its first {num_rows} lines is one of metrics\n"
-                f"  expected what dl-run wrote\n"
-                f"  restore it, or start a new run with {option('init', self.checkpoints.folder / 'last.ckpt')}"
+                f"{self.metrics_path} is damaged, or was changed after the checkpoint: of its first {num_rows} lines "
+                f"{len(lines)} are there\n  expected all of them, each whole\n"
+                f"  restore it, or start a new run with {pasteable('init', self.checkpoints.folder / 'last.ckpt')}"
             )
         write_whole(self.metrics_path, b"".join(lines).decode())
         self.num_rows, self.purge_step = num_rows, time if is_mid_epoch else time + 1

@@ -13,7 +13,7 @@ import dlrun
 from dlrun.assemble import assemble
 from dlrun.checkpoint import load, way_on
 from dlrun.clock import Clock
-from dlrun.config.overrides import option
+from dlrun.config.overrides import pasteable
 from dlrun.engine import Outcome, fit
 from dlrun.errors import CheckpointError, UserError
 from dlrun.output import plots
@@ -23,7 +23,7 @@ from dlrun.processes.machine import device_name, keep_threads, peak_memory, with
 from dlrun.processes.signals import Interrupted, Signals
 from dlrun.processes.world import Lost
 from dlrun.run import Run, Silent, git_commit
-from dlrun.training import Training, make_best
+from dlrun.training import Training, about, make_best
 from dlrun.update import Diverged
 from dlrun.weights import other_words
 
@@ -77,8 +77,7 @@ class Session:
         clock = Clock(
             self.config["seed"], self.trainer.epochs, self.steps_per_epoch, self.trainer.max_steps, epoch_samples
         )
-        about = {"data": self.data.fitted(), "digest": self.data.digest()}
-        training = Training(self.task, self.trainer, run, clock, about)
+        training = Training(self.task, self.trainer, run, clock, about(self.data))
         if resumed:
             state, why = run.checkpoints.load_last()
             training.restore(state)
@@ -98,7 +97,7 @@ class Session:
                 outcome = Outcome("signal", signals.stop)
         run.summarise("interrupted", steps=clock.step, seconds=clock.seconds)
         epoch = min(clock.epoch + 1, clock.epochs)
-        on = f"dl-run {option('resume', run.folder)}"
+        on = f"dl-run {pasteable('resume', run.folder)}"
         run.say(f"stopped in epoch {epoch} at step {clock.step}, saved; go on with: {on}")
         return outcome, None
 

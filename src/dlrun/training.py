@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlrun.checkpoint import load, snapshot
 from dlrun.clock import Clock
-from dlrun.config.overrides import option
+from dlrun.config.overrides import pasteable
 from dlrun.errors import CheckpointError, DataError, UserError, check_state, nearest
 from dlrun.run import Run
 from dlrun.tally import Best, Means
@@ -22,8 +22,7 @@ WRONG = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexErr
 class Training:
     """What one call of `fit` (engine.py) works on: the state that a checkpoint holds, and when to write one.
 
-    about: what checkpoints say of the data: under "data" what it learned from its train part, for those who use the
-    weights later, under "digest" what tells whether it is what it was.
+    about: what checkpoints say of the data.
     """
 
     def __init__(self, task: Task, trainer: Trainer, run: Run, clock: Clock, about: dict) -> None:
@@ -92,7 +91,7 @@ class Training:
             raise DataError(
                 f"{self.run.folder}: the data is not what it was: its parts have other samples, statistics, words or "
                 "classes\n  expected the data that the run was started with (DL_RUN_DATA_DIR and data_dir say where)\n"
-                f"  for other data, start a new run from its weights: {option('init', self.run.folder)}"
+                f"  for other data, start a new run from its weights: {pasteable('init', self.run.folder)}"
             )
         if state["parts"].keys() != self.task.parts.keys():
             raise CheckpointError(f"the checkpoint holds {sorted(state['parts'])}, expected {sorted(self.task.parts)}")
@@ -105,7 +104,7 @@ class Training:
                 raise CheckpointError(
                     f"the checkpoint's {name!r} is not what the config in {self.run.folder / '.hydra'} makes: {error}\n"
                     "  expected the config that the run was started with\n"
-                    f"  for another, start a new run from its weights: {option('init', self.run.folder)}"
+                    f"  for another, start a new run from its weights: {pasteable('init', self.run.folder)}"
                 ) from None
         try:
             self.clock.load_state_dict(state["clock"])
@@ -196,6 +195,13 @@ class Training:
         if self.best and self.best.reaches(self.trainer.stop_at):
             return "stop_at"
         return self.spent()
+
+
+def about(data: object) -> dict:
+    """What checkpoints say of the data: what it learned from its train part, for those who use the weights later, and
+    what tells whether it is what it was.
+    """
+    return {"data": data.fitted(), "digest": data.digest()}
 
 
 def is_same_data(state: dict, about: dict) -> bool:

@@ -93,8 +93,7 @@ class Update:
         if is_taken:
             self.last_loss = value
             self._step(clock)
-            if self.kept:
-                self.kept.keep()
+            self.keep_buffers()
         elif self.kept:
             self.skipped += 1
             self.kept.put_back()
@@ -111,6 +110,11 @@ class Update:
         for param in self.params:  # what zero_grad does, without the profiler's mark around it
             param.grad = None
         return is_taken
+
+    def keep_buffers(self) -> None:
+        """What a step that is left out goes back to: after steps, and whatever else moves running statistics."""
+        if self.kept:
+            self.kept.keep()
 
     def set_rate(self, clock: object) -> None:
         """The schedule's learning rates at this time."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dlrun.config.overrides import option
+from dlrun.config.overrides import pasteable
 from dlrun.errors import UserError
 
 
@@ -52,5 +52,5 @@ def nothing_to_do(folder: Path, done: dict, limit: str) -> UserError:
         f"resume={folder}: the run in {folder} is finished, with {epochs} epoch{'' if epochs == 1 else 's'}\n"
         f"  trainer.{limit} is reached\n"
         f"  expected one that was stopped, or a {kind} limit:\n"
-        f"  dl-run {option('resume', folder)} trainer.{limit}=<{more}>"
+        f"  dl-run {pasteable('resume', folder)} trainer.{limit}=<{more}>"
     )

@@ -18,7 +18,7 @@ def quoted(path: object) -> str:
     return '"' + text.replace('"', '\\"') + '"'
 
 
-def option(key: str, path: object) -> str:
+def pasteable(key: str, path: object) -> str:
     """key=path as it can be pasted into a shell, whatever letters are in it."""
     return f"{key}={path}" if PLAIN.fullmatch(str(path)) else shlex.quote(f"{key}={quoted(path)}")
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -10,7 +11,7 @@ from yaml import YAMLError
 
 from dlrun.build import CONFIGS, check
 from dlrun.config.explain import explain
-from dlrun.config.overrides import option
+from dlrun.config.overrides import pasteable
 from dlrun.errors import UserError, check_state
 from dlrun.output.folders import read_summary
 
@@ -59,6 +60,7 @@ def _calls(value: object) -> bool:
     return isinstance(value, str) and ":" in value.partition("${")[2]
 
 
+@cache
 def _default_data_dir() -> str:
     return OmegaConf.to_container(OmegaConf.load(CONFIGS / "config.yaml"), resolve=False)["data_dir"]
 
@@ -95,7 +97,7 @@ def require_finished(folder: Path) -> dict:
         raise UserError(
             f"{folder}: the run's summary.json is missing or damaged\n  expected a run that came to its end"
         )
-    way = "its log says why" if status in ("diverged", "failed") else f"dl-run {option('resume', folder)}"
+    way = "its log says why" if status in ("diverged", "failed") else f"dl-run {pasteable('resume', folder)}"
     raise UserError(f"{folder}: the run is not finished, its status is {status!r}\n  expected a finished one: {way}")
 
 

@@ -17,7 +17,7 @@ from dlrun.seeds import generator
 from dlrun.spec import Spec, Table
 
 CHUNK_VALUES = 2**19  # input values in a chunk: 2 MB as float32, which stays in the cache of a core
-SHOWN = 64  # samples of a part whose content tells whether it is what it was
+SAMPLED = 64  # samples of a part whose content tells whether it is what it was
 Prepare = Callable[[Tensor, torch.Generator | None], Tensor]
 
 
@@ -42,7 +42,7 @@ class Resident:
 
     def digest(self) -> str:
         pools = [(rows, self.x[self.pools[name]], self.y[self.pools[name]]) for name, rows in self.rows.items()]
-        return digest((rows, x[shown(rows)], y[rows]) for rows, x, y in pools)
+        return hashed((rows, x[sampled(rows)], y[rows]) for rows, x, y in pools)
 
     def describe(self) -> str:
         stored = sum(t.nbytes for t in (*self.x.values(), *self.y.values()))
@@ -69,12 +69,12 @@ class Resident:
         return self.prepare(self.x[pool].index_select(0, rows), random), self.y[pool].index_select(0, rows)
 
 
-def shown(rows: Tensor) -> Tensor:
+def sampled(rows: Tensor) -> Tensor:
     """Some of the rows, evenly spaced."""
-    return rows[:: max(1, len(rows) // SHOWN)]
+    return rows[:: max(1, len(rows) // SAMPLED)]
 
 
-def digest(parts: Iterable[tuple[Tensor, ...]]) -> str:
+def hashed(parts: Iterable[tuple[Tensor, ...]]) -> str:
     """SHA-256 of the rows of each part, their labels, and what is stored in some: whether data is what it was.
 
     Of real numbers only how many there are: another machine may round them otherwise.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlrun.data.resident import Prepare, chunks, digest, shown
+from dlrun.data.resident import Prepare, chunks, hashed, sampled
 from dlrun.seeds import generator
 
 AHEAD = 4  # chunks that are read at once: what a disk needs to be busy
@@ -35,7 +35,7 @@ class Streamed:
     def digest(self) -> str:
         """That of the same data on the device."""
         pools = self.rows.values()
-        return digest((rows, torch.from_numpy(self.x[shown(rows).numpy()]), self.y[rows]) for rows in pools)
+        return hashed((rows, torch.from_numpy(self.x[sampled(rows).numpy()]), self.y[rows]) for rows in pools)
 
     def describe(self) -> str:
         return f"read ahead from its cache, {self.x.nbytes / 2**20:,.1f} MB as {self.x.dtype}"

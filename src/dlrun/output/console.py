@@ -2,7 +2,6 @@
 
 import sys
 import time
-from functools import partial
 from textwrap import wrap
 
 from dlrun.clock import Clock
@@ -58,13 +57,15 @@ class Bar:
 def _nothing(samples: int) -> None: ...
 
 
+def folded(line: str, width: int, indent: int) -> list[str]:
+    """Where it is too long, in several: a word that is longer than a line is not broken."""
+    return wrap(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+
+
 def header(version: str, facts: dict[str, str], width: int) -> str:
     """A line for each fact, folded where the terminal has fewer columns."""
     lead = max(map(len, facts))
-    fold = partial(
-        wrap, width=width, subsequent_indent=" " * (lead + 4), break_long_words=False, break_on_hyphens=False
-    )
-    lines = [line for name, text in facts.items() for line in fold(f"  {name:{lead}}  {text}")]
+    lines = [line for name, text in facts.items() for line in folded(f"  {name:{lead}}  {text}", width, lead + 4)]
     return "\n".join([f"dl-run {version}", *lines])
 
 

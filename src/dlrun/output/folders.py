@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from dlrun.config.overrides import option
+from dlrun.config.overrides import pasteable
 from dlrun.errors import UserError
 
 STARTED = ".hydra/overrides.yaml"  # written last when a run starts
@@ -42,7 +42,7 @@ def claim_folder(folder: Path, base: Path) -> Path:
 
     An empty folder is taken. base: where runs are looked for; one that lies elsewhere is noted there.
     """
-    on = option("resume", folder)
+    on = pasteable("resume", folder)
     taken = f"run_dir={folder} holds a run already: go on with it by {on}, or choose another folder"
     if os.path.exists(folder / "metrics.jsonl"):  # unlike Path.exists, false where it cannot be known
         raise UserError(taken)

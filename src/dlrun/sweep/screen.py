@@ -4,9 +4,8 @@ import os
 import sys
 import time
 from contextlib import suppress
-from textwrap import wrap
 
-from dlrun.output.console import number
+from dlrun.output.console import folded, number
 from dlrun.sweep.rows import last_row
 from dlrun.sweep.state import OPEN, Job, State, own, shared
 
@@ -85,13 +84,13 @@ def picture(
     counts += (
         [f"{sum(job.status == 'pruned' for job in jobs)} pruned"] if any(j.status == "pruned" for j in jobs) else []
     )
-    lines, common, shown = folded(f"sweep  {', '.join(counts)}; {_time(seconds)}", width), shared(jobs), []
+    lines, common, shown = folded(f"sweep  {', '.join(counts)}; {_time(seconds)}", width, 8), shared(jobs), []
     for i, one in enumerate(running):
         row = last_row(state.run_folder(one.job))
         epoch = f"epoch {row['epoch']}" if row else "starting"
         values = "  ".join(f"{name} {number(row.get(name))}" for name, _ in goals if name in row)
         age = _time(time.monotonic() - one.started)
-        more = folded(f"  {one.job.number:>4}  {epoch:<10} {values:<18} {age:>7}  {own(one.job, common)}", width)
+        more = folded(f"  {one.job.number:>4}  {epoch:<10} {values:<18} {age:>7}  {own(one.job, common)}", width, 8)
         if len(shown) + len(more) > room:
             shown.append(f"  and {len(running) - i} more")
             break
@@ -99,14 +98,8 @@ def picture(
     lines += shown
     if best is not None and goals:
         name = goals[0][0]
-        lines += folded(f"  best  job {best.number}: {name} {number(best.values[name])}  {own(best, common)}", width)
+        lines += folded(f"  best  job {best.number}: {name} {number(best.values[name])}  {own(best, common)}", width, 8)
     return lines
-
-
-def folded(line: str, width: int) -> list[str]:
-    """Where it is too long, in several: nothing of it is lost but the end of a word that is longer than a line."""
-    margin = " " * 8
-    return wrap(line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
 
 
 def cut(line: str, width: int) -> str:

@@ -259,7 +259,6 @@ def turn(
     if not update.step(value, clock):
         return Report(batch.rewards.size, episodes, {})
     net.observe(batch.obs)
-    if update.kept:
-        update.kept.keep()
+    update.keep_buffers()
     metrics = {name: term.item() for name, term in terms.items()} | {"explained_variance": explained}
     return Report(batch.rewards.size, episodes, metrics)

@@ -81,8 +81,7 @@ class Playing(Task):
         """For the statistics of a net that normalises; all processes take those of the first."""
         self.net.observe(obs)
         self.place.world.follow_first(self.net.buffers())
-        if self.update.kept:
-            self.update.kept.keep()
+        self.update.keep_buffers()
 
     def actor(self) -> Actor:
         """Who plays when it is judged."""
