@@ -39,7 +39,7 @@ def load(*overrides: str) -> tuple[nn.Module, Part, Part]:
 
 
 def shuffled(x: Tensor, y: Tensor, size: int = BATCH) -> Iterator[Part]:
-    return ((x[rows], y[rows]) for rows in torch.randperm(len(x)).split(size))
+    return ((x[rows], y[rows]) for rows in torch.randperm(len(x), device=x.device).split(size))
 
 
 def loaders(train: Part, val: Part) -> tuple[DataLoader, DataLoader]:

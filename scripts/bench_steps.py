@@ -1,18 +1,24 @@
-"""Training steps of generative models against hand-written ones, in one process and in turns: a drift meets both alike.
+"""Training steps against hand-written ones, in one process and in turns: a drift of the machine meets both alike.
 
-bench_steps.py vae|wgan_gp STEPS        prints {"hand": seconds a step, "dl-run": ...}, medians over blocks of 5 steps
-                                        (of the processor's time, with OMP_NUM_THREADS=1: a busy machine matters less)
+bench_steps.py mlp|lenet|resnet18|vae|wgan_gp STEPS [cpu|cuda]
 
-Both have the same nets, the same rows of the same 55,000 pictures (batches of 128, or 64), fused Adam, no averaged
-weights. dl-run's steps are those of its own loop: reading batches, reseeding, means, the row every 50 steps.
+Prints JSON: seconds a step of both (medians over blocks), and, on CUDA, dl-run's synchronisations a step and the most
+memory that was used. With OMP_NUM_THREADS=1 the processor's time is measured: a busy machine matters less.
+
+Both use the same nets, the same images, normalised before the clock starts (batches of 128, or 64), fused Adam, no
+averaged weights, the same precision and memory layout. The hand-written loop leaves out what a GPU would wait for.
+dl-run's steps are those of its own loop: reading batches, reseeding, means, a row every 50 steps.
 """
 
 import json
 import sys
 import tempfile
 import time
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -28,35 +34,55 @@ from dlrun.cli import plain
 from dlrun.clock import Clock
 from dlrun.engine import train_epoch
 from dlrun.output.console import Bar
+from dlrun.place import Place
 from dlrun.processes.signals import Signals
 from dlrun.run import Run
 from dlrun.session import Session
 from dlrun.training import Training
 
-BLOCK, WARM = 5, 2  # steps in a block; blocks before the clock counts
-BATCH = {"vae": 128, "wgan_gp": 64}
+BLOCK, WARM = {"cpu": 5, "cuda": 50}, 2  # steps in a block; blocks before the clock counts
+BATCH = {"wgan_gp": 64}  # the others 128
+DATA = {"resnet18": "cifar10"}  # the others MNIST
+Batch = tuple[Tensor, Tensor]
 
 
-def vae(net: nn.Module, batches: Iterator[Tensor], lr: float) -> Callable[[], None]:
+def supervised(net: nn.Module, batches: Iterator[Batch], lr: float, place: Place) -> Callable[[], None]:
+    """A classifier's step, as one writes it by hand."""
+    optimizer = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
+
+    def step() -> None:
+        x, y = next(batches)
+        with place.autocast():
+            out = net(x)
+        F.cross_entropy(out.float(), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def vae(net: nn.Module, batches: Iterator[Batch], lr: float, place: Place) -> Callable[[], None]:
     """The book's VAE, as one writes it by hand."""
     optimizer = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
 
     def step() -> None:
-        x = next(batches)
-        mean, log_var = net.encoder(x).chunk(2, 1)
-        out = net.decoder(mean + (0.5 * log_var).exp() * torch.randn_like(mean))
+        x, _ = next(batches)
+        with place.autocast():
+            mean, log_var = net.encoder(x).float().chunk(2, 1)
+            out = net.decoder(mean + (0.5 * log_var).exp() * torch.randn_like(mean)).float()
         rec = F.binary_cross_entropy_with_logits(out, x, reduction="sum") / len(x)
         kl = 0.5 * (log_var.exp() + mean.square() - 1 - log_var).sum() / len(x)
         loss = rec + kl
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        loss.item()  # a loop prints it
+        if place.device.type == "cpu":
+            loss.item()  # a loop prints it
 
     return step
 
 
-def wgan_gp(net: nn.Module, batches: Iterator[Tensor], lr: float) -> Callable[[], None]:
+def wgan_gp(net: nn.Module, batches: Iterator[Batch], lr: float, place: Place) -> Callable[[], None]:
     """Algorithm 1 of Gulrajani et al. 2017; a turn of the generator at every fifth step."""
     generator, critic = net.generator, net.critic
     adam = {"lr": lr, "betas": (0.5, 0.9), "fused": True}
@@ -66,59 +92,93 @@ def wgan_gp(net: nn.Module, batches: Iterator[Tensor], lr: float) -> Callable[[]
 
     def step() -> None:
         nonlocal number
-        x = 2 * next(batches) - 1
-        with torch.no_grad():
-            fake = generator(torch.randn(len(x), net.latent))
-        t = torch.rand(len(x), 1, 1, 1)
+        x = 2 * next(batches)[0] - 1
+        with torch.no_grad(), place.autocast():
+            fake = generator(torch.randn(len(x), net.latent, device=x.device)).float()
+        t = torch.rand(len(x), 1, 1, 1, device=x.device)
         between = (t * x + (1 - t) * fake).requires_grad_(True)
-        (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-        penalty = (slope.flatten(1).norm(dim=1) - 1).square().mean()
-        loss = critic(fake).mean() - critic(x).mean() + 10 * penalty
+        with place.autocast():
+            (slope,) = torch.autograd.grad(critic(between).float().sum(), between, create_graph=True)
+            penalty = (slope.flatten(1).norm(dim=1) - 1).square().mean()
+            loss = critic(fake).float().mean() - critic(x).float().mean() + 10 * penalty
         loss.backward()
         of_critic.step()
         of_critic.zero_grad()
-        loss.item()
+        if place.device.type == "cpu":
+            loss.item()  # a loop prints it
         number += 1
         if number % 5 == 0:
             critic.requires_grad_(False)
-            loss = -critic(generator(torch.randn(len(x), net.latent))).mean()
+            with place.autocast():
+                z = torch.randn(len(x), net.latent, device=x.device)
+                loss = -critic(generator(z)).float().mean()
             loss.backward()
             critic.requires_grad_(True)
             of_generator.step()
             of_generator.zero_grad()
-            loss.item()
 
     return step
 
 
-def main(model: str, steps: int) -> None:
-    given = [f"model={model}", "data=mnist", f"data.batch_size={BATCH[model]}", "trainer.ema=0", "schedule=constant"]
+def main(model: str, steps: int, device: str = "cpu") -> None:
+    given = [f"model={model}", f"data={DATA.get(model, 'mnist')}", f"data.batch_size={BATCH.get(model, 128)}"]
+    given += ["trainer.ema=0", "schedule=constant", f"trainer.device={device}"]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = plain(compose("config", [*given, "trainer.device=cpu"]))
+        config = plain(compose("config", given))
     session = Session(config, {})
     layout = torch.channels_last if session.place.channels_last else torch.contiguous_format
-    pixels = torch.cat([x for x, _ in session.data.batches("train")]).mul(0.3081).add(0.1307).clamp(0, 1)
-    pixels = pixels.contiguous(memory_format=layout)
-    endless = (x for _ in iter(int, 1) for x, _ in shuffled(pixels, torch.zeros(len(pixels)), BATCH[model]))
-    hand = globals()[model](deepcopy(session.task.net), endless, config["optimizer"]["lr"])
+    x, y = (torch.cat(tensors) for tensors in zip(*session.data.batches("train"), strict=True))
+    if model in ("vae", "wgan_gp"):  # which learn from pixels in [0, 1]
+        x = x.mul(0.3081).add(0.1307).clamp(0, 1)
+    x = x.contiguous(memory_format=layout)
+    endless = (batch for _ in iter(int, 1) for batch in shuffled(x, y, config["data"]["batch_size"]))
+    by_hand = {"vae": vae, "wgan_gp": wgan_gp}.get(model, supervised)
+    hand = by_hand(deepcopy(session.task.net).train(), endless, config["optimizer"]["lr"], session.place)
     with tempfile.TemporaryDirectory() as folder, Signals() as signals:
         run = Run(Path(folder), {})
         training = Training(session.task, session.trainer, run, Clock(0, 1, 10**6), {})
         batches = (b for e in iter(range(10**6).__iter__().__next__, -1) for b in _epoch(session, e))
-        session.task.batches = lambda data, clock: islice(batches, BLOCK)
-        found = {"hand": [], "dl-run": []}
-        clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-        for block in range(WARM + -(-steps // BLOCK)):
-            for name, work in (
-                ("hand", lambda: [hand() for _ in range(BLOCK)]),
-                ("dl-run", lambda: train_epoch(training, session.data, signals, Bar(training.clock))),
-            ):
-                started = clock()
-                work()
-                if block >= WARM:
-                    found[name].append((clock() - started) / BLOCK)
+        size = BLOCK[device]
+        session.task.batches = lambda data, clock: islice(batches, size)
+        ours = partial(train_epoch, training, session.data, signals, Bar(training.clock))
+        found = timed({"hand": lambda: [hand() for _ in range(size)], "dl-run": ours}, WARM + -(-steps // size), device)
+        report = {name: median(seconds) / size for name, seconds in found.items()}
+        if device == "cuda":
+            report["syncs"] = synchronisations(ours) / size
+            report["memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
         run.close()
-    print(json.dumps({name: median(values) for name, values in found.items()}))
+    print(json.dumps(report))
+
+
+def timed(contestants: dict[str, Callable[[], object]], blocks: int, device: str) -> dict[str, list[float]]:
+    """Seconds of each block of each contestant, in turns, without the first few."""
+    found = {name: [] for name in contestants}
+    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    for block in range(blocks):
+        for name, work in contestants.items():
+            wait()
+            started = clock()
+            work()
+            wait()
+            if block >= WARM:
+                found[name].append(clock() - started)
+    return found
+
+
+def synchronisations(work: Callable[[], object]) -> int:
+    """How often torch makes the host wait for the GPU in this work."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            work()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    places = Counter(f"{w.filename}:{w.lineno}" for w in caught if "synchroniz" in str(w.message))
+    for place, count in places.most_common(5):
+        print(f"{count} synchronisations at {place}", file=sys.stderr)
+    return sum(places.values())
 
 
 def _epoch(session: Session, epoch: int) -> Iterator:
@@ -126,4 +186,4 @@ def _epoch(session: Session, epoch: int) -> Iterator:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

@@ -141,9 +141,10 @@ def test_every_model_resumes_to_the_bit(model, precision, data_dir, tmp_path):
 @pytest.mark.filterwarnings("ignore")  # of torch's compiler about itself
 @pytest.mark.parametrize("model", ["mlp", "resnet18", "gan", "vae", "adversarial_autoencoder"])
 def test_compiled_nets_resume_to_the_bit(model, data_dir, tmp_path):
-    composed = narrow(model, data_dir, "trainer.compile=true")
+    composed = narrow(model, data_dir, "trainer.compile=true", "trainer.deterministic=true")
     train(tmp_path / "a", composed)
     assert torch._dynamo.utils.counters["frames"]["ok"] >= 2  # torch says nothing where it leaves a net as it is
+    assert torch._inductor.config.deterministic
     torch.compiler.reset()
     train(tmp_path / "b", composed, signals={2: signal.SIGTERM})  # what is compiled next is for the last, smaller batch
     torch.compiler.reset()

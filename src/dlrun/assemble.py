@@ -77,7 +77,7 @@ def assemble(config: dict, fitted: dict | None = None) -> Parts:
     needs = signature(config["task"]["_target_"]).given
     task: Task = build(config["task"])(**{name: handed[name] for name in needs})
     if trainer.compile:
-        compile_parts(net, task.compiled)
+        compile_parts(net, task.compiled, trainer.deterministic)
     return Parts(trainer, data, here, task, loaded)
 
 

@@ -82,10 +82,10 @@ def place(net: nn.Module, device: torch.device, precision: str, world: World = A
     return Place(device, chosen, channels_last, why, world)
 
 
-def compile_parts(net: nn.Module, parts: tuple[str, ...]) -> None:
-    """Has torch compile these parts of a net ("" is all of it), in place: the names in checkpoints stay plain.
+def compile_parts(net: nn.Module, parts: tuple[str, ...], deterministic: bool) -> None:
+    """Have torch compile these parts of a net ("" is all of it), in place: the names in checkpoints stay plain.
 
-    Raises UserError where there are none.
+    deterministic: kernels are chosen by rule, not by timing them. Raises UserError where there are no parts.
     """
     if not parts:
         raise UserError(
@@ -94,6 +94,9 @@ def compile_parts(net: nn.Module, parts: tuple[str, ...]) -> None:
         )
     torch._dynamo.config.wrap_top_frame = True  # it passes over nn.Sequential otherwise, without a word
     torch._dynamo.config.recompile_limit = 64  # sizes of batches, in training and not, of all parts together
+    from torch._inductor import config  # takes a second, and is needed where something is compiled
+
+    config.deterministic = deterministic  # kernels that are chosen by timing them may sum in another order
     for part in parts:
         net.get_submodule(part).compile(dynamic=False)  # the same code for a batch's size, whatever came before it
 
