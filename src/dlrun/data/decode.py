@@ -12,6 +12,8 @@ from subprocess import PIPE, Popen
 
 import numpy as np
 
+from dlrun.processes.python import SAFE
+
 LOT = 32  # pictures that a process takes at a time
 ORIENTATION = 0x0112  # of the camera: an EXIF tag
 
@@ -87,7 +89,7 @@ def write(
         return bad
     # plain processes: those of multiprocessing would import the caller's main module again, where it has one
     env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, "-c", "from dlrun.data.decode import serve; serve()"]
+    command = [sys.executable, "-c", SAFE + "from dlrun.data.decode import serve; serve()"]
     workers = [Popen(command, stdin=PIPE, stdout=PIPE, env=env, text=True, encoding="utf-8") for _ in range(processes)]
     try:
         with ThreadPoolExecutor(processes) as threads:
