@@ -62,7 +62,7 @@ def database(optuna: object, url: str, key: str) -> object:
         wrong = ", ".join(sorted(options - OPTIONS)) or f"{kind}://"
         raise UserError(
             f"{key}={hidden(url)}: {wrong} could run code\n"
-            f"  expected {', '.join(f'{each}://' for each in DATABASES)}, and only {', '.join(sorted(OPTIONS))} as options"
+            f"  expected one of {', '.join(DATABASES)}, and as options only {', '.join(sorted(OPTIONS))}"
         )
     try:
         return optuna.storages.get_storage(url)
