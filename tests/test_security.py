@@ -17,7 +17,7 @@ from dlrun.processes.python import COMMAND
 from dlrun.run import git_commit
 from dlrun.sweep.opening import begun, reopened
 from dlrun.sweep.search import Optuna
-from dlrun.sweep.state import Job, State
+from dlrun.sweep.state import State
 
 CALL = "{_target_: unittest.main.TestProgram, module: evil, exit: false}"  # imports and runs a module
 
@@ -58,13 +58,13 @@ KEYS = {
     "hydra.searchpath=pkg://evil": "configs would come from pkg://",
     f"+hydra.callbacks.x={CALL}": "expected it left out: a config must not run code",
     "hydra/callbacks=mine": "expected it left out: a config must not run code",
-    f"hydra.launcher={CALL}": "hydra.launcher={'_target_': 'unittest.main.TestProgram'",
+    "hydra.launcher={_target_: evil.Launcher}": "hydra.launcher={'_target_': 'evil.Launcher'}",
     f"hydra.sweeper={CALL}": "expected sweep=grid or sweep=optuna",
     f"+hydra.sweeper.params.seed={CALL}": "expected values as on the command line",
     "hydra.sweeper._target_=evil.Sweeper": "expected sweep=grid or sweep=optuna",
     "+hydra.launcher.setup=[touch ran]": "a config must not run commands",
     "+hydra.launcher.partition='a\nb'": "expected one line of text",
-    "+hydra.launcher.additional_parameters={export: LD_PRELOAD}": "additional_parameters.export: expected one of: begin",
+    "+hydra.launcher.additional_parameters={export: x}": "additional_parameters.export: expected one of: begin",
     "hydra/sweeper=basic": "expected sweep=grid or sweep=optuna",
     "hydra/job_logging=default": "expected hydra/job_logging=none",
     "+hydra.job_logging.handlers.h={class: logging.FileHandler, filename: ran}": "expected hydra/job_logging=none",
@@ -83,7 +83,7 @@ KEYS = {
     "hydra.verbose=true": "run.log has everything",
     "hydra.runtime.cwd=/": "Hydra writes it",
     "+hydra.runtime.choices.data=x": "Hydra writes it",
-    "hydra.overrides.task=[seed=1]": "Hydra writes it",
+    "hydra.overrides.task=[x]": "Hydra writes it",
     "hydra/help=default": "expected dl-run --help",
     "hydra.hydra_help.template=x": "expected dl-run --help",
     "+hydra.anything=1": "hydra has no 'anything'",
@@ -102,10 +102,13 @@ FILES = {
     "job: {env_set: {DL_RUN_ALLOW: unittest}}": ("hydra.job.env_set={'DL_RUN_ALLOW': 'unittest'}", SHELL),
     "job: {env_copy: [HOME]}": ("hydra.job.env_copy=['HOME']", SHELL),
     f"callbacks: {{x: {CALL}}}": ("hydra.callbacks={'x': {'_target_': ", "a config must not run code"),
-    f"launcher: {CALL}": ("hydra.launcher={", "expected one of basic, submitit_local, submitit_slurm"),
+    "launcher: {_target_: evil.Launcher}": (
+        "hydra.launcher={",
+        "expected one of basic, submitit_local, submitit_slurm",
+    ),
     f"sweeper: {{params: {{seed: {CALL}}}}}": ("hydra.sweeper.params={'seed': ", "as on the command line"),
     "sweeper: {_target_: evil.Sweeper}": ("hydra.sweeper={", "expected sweep=grid or sweep=optuna"),
-    "searchpath: ['pkg://evil']": ("pkg://evil", "expected a folder"),
+    "searchpath: ['pkg://evil']": ("hydra.searchpath is only supported from the primary config",),
     "run: {dir: ran}": ("hydra.run.dir=ran", "expected run_dir=FOLDER"),
     "sweep: {dir: ran}": ("hydra.sweep.dir=ran", "expected output_dir=FOLDER"),
     "output_subdir: x": ("hydra.output_subdir=x", "expected run_dir=FOLDER"),
@@ -172,17 +175,16 @@ def test_flags_of_hydras(refused, flags):
 @pytest.mark.parametrize(
     "override",
     [
-        f"+optimizer={{_target_: torch.optim.SGD, lr: {CALL}}}",
-        f"+optimizer={{_target_: torch.optim.SGD, params: [{CALL}]}}",
-        f"+data.spec.names=[{CALL}]",
+        f"++optimizer={{_target_: torch.optim.SGD, lr: {CALL}}}",
+        f"++optimizer={{_target_: torch.optim.SGD, params: [{CALL}]}}",
+        f"++data.spec.names=[{CALL}]",
         f"model.hidden=[{CALL}]",
-        f"+model={CALL}",
+        f"++model={CALL}",
     ],
 )
 def test_nothing_is_made_where_nothing_is_to_be_made(refused, override):
-    group, _, value = override.partition("=")
-    text = refused("++" + group.lstrip("+") + "=" + value)
-    assert "nothing is made here" in text or "is not allowed here" in text or "expected a list" in text
+    text = refused(override)
+    assert "nothing is made here" in text or "is not allowed here" in text or "has no " in text or "a list" in text
 
 
 def test_packages_are_allowed_by_the_environment_of_the_start_alone(refused, monkeypatch):
@@ -241,6 +243,7 @@ def test_the_command_that_a_sweeps_folder_holds(refused, tmp_path, kind, key):
 def test_the_command_that_a_database_holds(refused, tmp_path):
     import optuna
 
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(storage=f"sqlite:///{tmp_path}/x.db", study_name="x")
     facts = {"started": "2", "cwd": "/", "configs": "", "command": [], "flags": [], "arguments": [], "total": 2}
     for name, value, text in (
@@ -297,10 +300,9 @@ def test_a_search_reads_no_pickle_from_its_history(tmp_path):
     journal = state.folder / "optuna.journal"
     lines = journal.read_text().splitlines()
     assert "cma:generation" in journal.read_text() and "cma:optimizer" not in journal.read_text()
-    attrs = [i for i, line in enumerate(lines) if "cma:generation" in line]
-    evil = pickle.dumps(Evil(tmp_path / "ran")).hex()
-    for i in attrs:
-        lines[i] = json.dumps(json.loads(lines[i]) | {"system_attr": {"cma:optimizer:0": evil, "cma:generation": 0}})
+    evil = {"system_attr": {"cma:optimizer:0": pickle.dumps(Evil(tmp_path / "ran")).hex()}}
+    for i in [i for i, line in enumerate(lines) if "cma:generation" in line][::-1]:
+        lines.insert(i, json.dumps(json.loads(lines[i]) | evil))
     journal.write_text("\n".join(lines) + "\n")
     with reopened(state.folder, chosen, lambda state, how: None) as state:
         run(state, 2)
