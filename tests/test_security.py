@@ -206,6 +206,30 @@ def test_the_config_of_a_strangers_run(refused, tmp_path, text):
     assert "asks for more than another key" in (said := refused("resume=run")) or "cannot read the run's config" in said
 
 
+@pytest.mark.parametrize("name", ["run.log", "metrics.jsonl", ".lock", ".hydra"])
+def test_a_strangers_folder_writes_to_no_other_place(refused, tmp_path, name):
+    for folder in ("run", "other"):
+        (tmp_path / folder / ".hydra").mkdir(parents=True)
+    for file in ("hydra.yaml", "config.yaml"):
+        (tmp_path / "run" / ".hydra" / file).write_text("hydra: {runtime: {choices: {}}}\n")
+    if name == ".hydra":
+        (tmp_path / "run" / ".hydra").rename(tmp_path / "other" / ".hydra")
+    (tmp_path / "run" / name).symlink_to(tmp_path / "other" / name)
+    assert f"run/{name} is a link to {tmp_path}/other/{name}" in refused("resume=run")
+    assert {path.name for path in (tmp_path / "other").iterdir()} == {".hydra"}
+
+
+def test_a_picture_is_no_program(tmp_path):
+    """Pillow would hand a PostScript file to Ghostscript, whatever its name."""
+    from PIL import Image
+
+    from dlrun.data.decode import read
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.eps")
+    (tmp_path / "x.eps").rename(tmp_path / "x.png")
+    assert "cannot identify image file" in read(tmp_path / "x.png", (3, 8, 8), "cover")
+
+
 # --- sweeps -----------------------------------------------------------------------------------------------------------
 
 
@@ -326,7 +350,7 @@ def test_a_cluster_reads_no_result_that_was_there_before(tmp_path):
 def trap(tmp_path):
     """A folder with modules that leave a trace when they are imported, named as those that dl-run and Python import."""
     (tmp_path / "trap" / "hydra_plugins").mkdir(parents=True)
-    names = "numpy torch signal multiprocessing logging hydra yaml argparse PIL json runpy sitecustomize usercustomize"
+    names = "numpy torch signal multiprocessing logging hydra yaml argparse PIL json sitecustomize usercustomize"
     for name in ("hydra_plugins/evil", *names.split()):
         (tmp_path / "trap" / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write('{name} ')\n")
     (tmp_path / "trap" / "evil.pth").write_text("import numpy\n")
@@ -343,7 +367,7 @@ def left(trap: Path, command: list[str]) -> str:
 
 @pytest.mark.parametrize("start", [["-m", "dlrun"], COMMAND])
 def test_modules_in_the_working_folder_are_not_imported(trap, start):
-    assert left(trap, [*start, "--cfg", "job"]) in ("", "runpy ")  # what Python itself imports for -m
+    assert left(trap, [*start, "--cfg", "job"]) == ""
 
 
 RUNS = {

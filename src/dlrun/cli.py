@@ -30,7 +30,16 @@ from dlrun.config.overrides import key_of, passed_on, pasteable, quoted
 from dlrun.config.saved import plain, read_config, settled
 from dlrun.config.usage import usage
 from dlrun.errors import UserError
-from dlrun.output.folders import claim_folder, died_before, find_run, forget_start, new_folder, note_start, read_summary
+from dlrun.output.folders import (
+    claim_folder,
+    died_before,
+    find_run,
+    forget_start,
+    new_folder,
+    note_start,
+    read_summary,
+    refuse_links,
+)
 
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
 RESUMABLE = ("trainer.device", *(f"trainer.{name}" for name in LIMITS))
@@ -200,6 +209,7 @@ def _resume(composed: DictConfig) -> float | None:
         saved, names = read_config(folder)
     except UserError as error:
         raise UserError(f"resume={error}") from None
+    refuse_links(folder)
     changes = {}
     for override in HydraConfig.get().overrides.task:
         key = key_of(override)

@@ -16,6 +16,8 @@ from dlrun.processes.python import SAFE
 
 LOT = 32  # pictures that a process takes at a time
 ORIENTATION = 0x0112  # of the camera: an EXIF tag
+# What pictures may be, whatever their names say: Pillow would have Ghostscript run the program that an EPS is.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "ICO", "JPEG2000")
 
 Shape = tuple[int, int, int]
 
@@ -32,7 +34,7 @@ def read(path: str | Path, shape: Shape, fit: str) -> np.ndarray | str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as found:
+            with Image.open(path, formats=FORMATS) as found:
                 if found.size == (1, 1):
                     return "one pixel is no picture"
                 pixels = np.asarray(_resized(found, shape, fit), np.uint8)
@@ -46,7 +48,7 @@ def upright_size(path: str | Path) -> tuple[int, int]:
     """Width and height, as the camera was held."""
     from PIL import Image
 
-    with Image.open(path) as found:
+    with Image.open(path, formats=FORMATS) as found:
         return found.size[::-1] if found.getexif().get(ORIENTATION, 1) >= 5 else found.size
 
 

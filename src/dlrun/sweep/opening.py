@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dlrun.config.overrides import PLACES, key_of
 from dlrun.errors import UserError
-from dlrun.output.folders import new_folder, write_whole
+from dlrun.output.folders import new_folder, refuse_links, write_whole
 from dlrun.sweep.runner import recover
 from dlrun.sweep.settings import JOINABLE, RESUMABLE
 from dlrun.sweep.state import Job, State, differences, find_sweep, load_state, locked, owner
@@ -98,6 +98,7 @@ def reopened(folder: Path, settings: object, compare: Callable[[State, str], Non
     """
     near = Path(os.path.relpath(folder))
     folder = near if ".." not in near.parts else folder
+    refuse_links(folder)
     with nullcontext() if settings.join else locked(folder), at_work(folder) as worker:
         state = load_state(folder)
         compare(state, f"sweep.{'join' if settings.join else 'resume'}={folder}")
