@@ -158,6 +158,7 @@ FLAGS = {
     "--package model": "expected dl-run --cfg job --package model",
     "--resolve": "expected dl-run --cfg job --resolve",
     "--cfg job -m": "Only one of",
+    "-m hydra.mode=RUN": "expected one of them",
     "--shell-completion": "Expecting one subcommand",
     "--config-name=other": "there is no config 'other'",
     "--info=x": "invalid choice",

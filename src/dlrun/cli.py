@@ -135,6 +135,8 @@ def read_flags(arguments: list[str]) -> argparse.Namespace:
         raise UserError("--experimental-rerun loads a pickle, which can run any code: expected resume=<run folder>")
     if flags.hydra_help:
         raise UserError("--hydra-help is of Hydra alone: expected dl-run --help, or --cfg hydra for its section")
+    if flags.multirun and "hydra.mode=RUN" in flags.overrides:
+        raise UserError("-m and hydra.mode=RUN: expected one of them")
     if not flags.cfg and (flags.package or flags.resolve):
         name = f"--package {flags.package}" if flags.package else "--resolve"
         raise UserError(f"{name} is about a config that is shown\n  expected dl-run --cfg job {name} ...")
