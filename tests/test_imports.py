@@ -23,7 +23,8 @@ MAY = {
     "dlrun.schedules": {"dlrun.types"},
     "dlrun.optimizers": BASICS,
     "dlrun.processes.world": {"dlrun.errors", "dlrun.seeds"},
-    "dlrun.processes.launch": set(),
+    "dlrun.processes.python": set(),
+    "dlrun.processes.launch": {"dlrun.processes.python"},
     "dlrun.update": {"dlrun.errors", "dlrun.processes.world"},
     "dlrun.place": {"dlrun.errors", "dlrun.processes.world"},
     "dlrun.output.plots": {"dlrun.spec"},
@@ -31,10 +32,18 @@ MAY = {
     "dlrun.build": BASICS | {"dlrun.config.signatures"},
     "dlrun.summary": BASICS | {"dlrun.build", "dlrun.output.console"},
     "dlrun.models.": BASICS | {"dlrun.models."},
-    "dlrun.data.": BASICS | {"dlrun.output.folders", "dlrun.seeds", "dlrun.config.signatures", "dlrun.data."},
-    "dlrun.sweep.": BASICS | {"dlrun.output.console", "dlrun.output.folders", "dlrun.config.overrides", "dlrun.sweep."},
+    "dlrun.data.": BASICS
+    | {"dlrun.output.folders", "dlrun.seeds", "dlrun.config.signatures", "dlrun.processes.python", "dlrun.data."},
+    "dlrun.sweep.": BASICS
+    | {
+        "dlrun.output.console",
+        "dlrun.output.folders",
+        "dlrun.config.overrides",
+        "dlrun.processes.python",
+        "dlrun.sweep.",
+    },
     "dlrun.tasks.": BASICS
-    | {"dlrun.seeds", "dlrun.place", "dlrun.output.plots", "dlrun.processes.signals", "dlrun.update", "dlrun.tasks."},
+    | {"dlrun.seeds", "dlrun.place", "dlrun.output.plots", "dlrun.processes.", "dlrun.update", "dlrun.tasks."},
 }
 DOORS = ("dlrun.cli", "dlrun.config.explain", "dlrun.config.loader", "dlrun.config.saved", "dlrun.after.data_config")
 ENGINE = ("dlrun.engine", "dlrun.training", "dlrun.checkpoint", "dlrun.run", "dlrun.output.")

@@ -176,6 +176,26 @@ def test_an_evil_pickle_does_not_run(tmp_path, inside):
     assert not trace.exists()
 
 
+RECONSTRUCT = np.empty(0).__reduce__()[0]
+UNWRITTEN = {
+    "called": Evil(np.ndarray, (3, 3072), "u1"),
+    "without values": Evil(RECONSTRUCT, np.ndarray, (3, 3072), b"b"),
+    "of another class": Evil(RECONSTRUCT, np.dtype, (3, 3072), b"b"),
+    "with objects in fields": np.zeros(3, [("a", "O"), ("b", "u1", 3064)]),
+    "of floats": np.zeros((3, 3072)),
+}
+
+
+@pytest.mark.parametrize("kind", UNWRITTEN)
+def test_no_pickle_is_given_memory_as_it_is(tmp_path, kind):
+    """NumPy hands out arrays whose values are yet to come: a batch could be read that nobody wrote."""
+    folder = cifar_files(tmp_path, "py", 10)
+    batch = {b"data": UNWRITTEN[kind], b"labels": [1, 9, 0]}
+    (folder / "data_batch_1").write_bytes(pickle.dumps(batch, protocol=2))
+    with pytest.raises(DataError, match="data_batch_1 is (damaged|refused)"):
+        read("cifar10", tmp_path)
+
+
 @pytest.mark.parametrize("content", [b"", b"\x80\x02]", pickle.dumps([1]), pickle.dumps({"data": [1], "labels": [1]})])
 def test_a_damaged_pickle(tmp_path, content):
     (cifar_files(tmp_path, "py", 10) / "data_batch_1").write_bytes(content)

@@ -17,6 +17,7 @@ from toys import PLACE, composed, make_update, seeded
 
 from dlrun.build import build
 from dlrun.clock import Clock
+from dlrun.config import signatures
 from dlrun.data.envs import Worlds, read_spec
 from dlrun.errors import DataError, UserError
 from dlrun.output.folders import read_summary
@@ -155,7 +156,7 @@ def test_an_environment_of_ones_own(tmp_path, monkeypatch):
         "gymnasium.register('Nan-v0', Own, kwargs={'nan': True}, disable_env_checker=True)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("DL_RUN_ALLOW", "myenvs")
+    monkeypatch.setattr(signatures, "ALLOWED", {"myenvs"})
     assert read_spec("myenvs:Own-v0").obs == (3,)
     assert Worlds("myenvs:Own-v0", 2).reset(0).shape == (2, 3)
     with pytest.raises(UserError, match="Fails-v0 cannot be made: ValueError: no such road"):

@@ -13,7 +13,7 @@ from typing import Annotated, get_args, get_origin
 
 import yaml
 
-from dlrun.config.signatures import accepts, allowed_packages, mismatch, signature, spec_names
+from dlrun.config.signatures import accepts, is_allowed, mismatch, signature, spec_names
 from dlrun.errors import UserError, columns, listed, nearest
 from dlrun.spec import PairingError, Spec, Unlabelled
 from dlrun.types import Part
@@ -87,21 +87,6 @@ def check_section(name: str, node: object) -> None:
         raise ConfigError(problems)
 
 
-def check_hydra(hydra: dict) -> None:
-    """Raise ConfigError where Hydra's own section of a config would make objects: a config must not run other code."""
-    problems = []
-    if hydra.get("callbacks"):
-        problems.append(f"hydra.callbacks={_short(hydra['callbacks'])}: a config must not run code; expected none")
-    for key in ("hydra_logging", "job_logging"):
-        made = (hydra.get(key) or {}).keys() & {"handlers", "formatters", "filters", "loggers"}
-        if made:
-            problems.append(
-                f"hydra.{key} makes {', '.join(sorted(made))}: expected hydra/{key}=none (run.log is written)"
-            )
-    if problems:
-        raise ConfigError(problems)
-
-
 def _problems(node: object, part: Part, path: str) -> list[str]:
     """What is wrong with one `_target_` config and those within it."""
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
@@ -138,12 +123,21 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
             if not wrong and inner.within == "dlrun.spec" and value["_target_"].rpartition(".")[2] not in kinds:
                 wrong = [f"{path}.{key}._target_={value['_target_']!r}: expected dlrun.spec.{' or '.join(kinds)}"]
             problems += wrong
+        elif _names_target(value):
+            problems.append(f"{path}.{key}={_short(value)}: nothing is made here; expected values without _target_")
         elif expected := mismatch(value, found.keys[key]):
             problems.append(f"{path}.{key}={_short(value)}: expected {expected}")
     if path == "model":
         problems += _problems_of_weights(of_runner(node))
     missing = found.required - node.keys()
     return problems + [f"{path}.{key} is missing: {target.rpartition('.')[2]} needs it" for key in sorted(missing)]
+
+
+def _names_target(value: object) -> bool:
+    """Whether `build` would make an object of it, or of a part of it."""
+    if isinstance(value, dict):
+        return "_target_" in value or any(map(_names_target, value.values()))
+    return isinstance(value, list | tuple) and any(map(_names_target, value))
 
 
 def of_runner(model: dict) -> dict:
@@ -178,7 +172,7 @@ def _is_allowed(target: str, part: Part) -> bool:
         return False
     within = target.startswith((part.within + ".", part.within + "_"))  # readers_points is readers too
     torch_optimizer = part.within == "dlrun.optimizers" and target.startswith("torch.optim.")
-    return within or torch_optimizer or parts[0] in allowed_packages()
+    return within or torch_optimizer or is_allowed(parts[0])
 
 
 def _part(annotation: object) -> Part | None:

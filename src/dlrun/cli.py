@@ -23,13 +23,23 @@ from yaml import YAMLError
 import dlrun
 from dlrun.build import CONFIGS, check, of_runner
 from dlrun.config.explain import explain
+from dlrun.config.hydra_section import check_place
 from dlrun.config.limits import nothing_to_do, number, reached
 from dlrun.config.loader import Loader
 from dlrun.config.overrides import key_of, passed_on, pasteable, quoted
 from dlrun.config.saved import plain, read_config, settled
 from dlrun.config.usage import usage
 from dlrun.errors import UserError
-from dlrun.output.folders import claim_folder, died_before, find_run, forget_start, new_folder, note_start, read_summary
+from dlrun.output.folders import (
+    claim_folder,
+    died_before,
+    find_run,
+    forget_start,
+    new_folder,
+    note_start,
+    read_summary,
+    refuse_links,
+)
 
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
 RESUMABLE = ("trainer.device", *(f"trainer.{name}" for name in LIMITS))
@@ -89,11 +99,7 @@ def parse_flags() -> argparse.Namespace:
     for argument in sys.argv[1:]:
         if not argument.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in argument):
             raise UserError(f"{argument}: these bytes are no text here\n  expected UTF-8, in a UTF-8 locale")
-    parser = get_args_parser()
-    parser.error = _refuse_flags
-    flags = parser.parse_intermixed_args(sys.argv[1:])
-    if flags.experimental_rerun:
-        raise UserError("--experimental-rerun loads a pickle, which can run any code: expected resume=<run folder>")
+    flags = read_flags(sys.argv[1:])
     rest = sys.argv[1:]
     for override in flags.overrides:
         rest.remove(override)
@@ -101,6 +107,7 @@ def parse_flags() -> argparse.Namespace:
     again = next((o for o in flags.overrides if key_of(o) in ("sweep.resume", "sweep.join")), None)
     if again and flags.multirun:
         sys.argv[1:] = reopened(again, flags.overrides)
+        read_flags(sys.argv[1:])  # what a folder or a database says is checked as what is typed
     return flags
 
 
@@ -115,6 +122,32 @@ def reopened(again: str, overrides: list[str]) -> list[str]:
     key = key_of(again)
     found, command = reopen(key, which, bases[-1] if bases else "outputs", overrides)
     return [f"{key}={quoted(found)}", *command]
+
+
+def read_flags(arguments: list[str]) -> argparse.Namespace:
+    """Raises UserError for flags that cannot be followed, and those that run code."""
+    parser = get_args_parser()
+    parser.error = _refuse_flags
+    flags = parser.parse_intermixed_args(arguments)
+    if hidden := next((o for o in flags.overrides if o.startswith("-")), None):  # behind --, Hydra reads it as a flag
+        raise UserError(f"{hidden} after --: expected overrides there, as in trainer.epochs=3")
+    if flags.experimental_rerun:
+        raise UserError("--experimental-rerun loads a pickle, which can run any code: expected resume=<run folder>")
+    if flags.hydra_help:
+        raise UserError("--hydra-help is of Hydra alone: expected dl-run --help, or --cfg hydra for its section")
+    if flags.multirun and "hydra.mode=RUN" in flags.overrides:
+        raise UserError("-m and hydra.mode=RUN: expected one of them")
+    if not flags.cfg and (flags.package or flags.resolve):
+        name = f"--package {flags.package}" if flags.package else "--resolve"
+        raise UserError(f"{name} is about a config that is shown\n  expected dl-run --cfg job {name} ...")
+    for name, path in (("--config-path", flags.config_path), ("--config-dir", flags.config_dir)):
+        check_place(path or "")
+        if name == "--config-path" and path and not os.path.isabs(path):  # Hydra would look beside its own code
+            raise UserError(
+                f"--config-path={path}: expected an absolute path, as in --config-path={os.path.abspath(path)}\n"
+                "  to add options of your own to those that there are: --config-dir"
+            )
+    return flags
 
 
 def _refuse_flags(message: str) -> NoReturn:
@@ -154,7 +187,7 @@ def _start(composed: DictConfig) -> float | None:
         folder = died_before(base)
     resumed = folder is not None
     if session.world.rank == 0 and not resumed:
-        wanted = config["run_dir"] or (context.run.dir if context.run.dir != "." else None)
+        wanted = config["run_dir"]
         name = f"{names['model']}_{names['data']}"
         folder = claim_folder(Path(wanted).expanduser(), base) if wanted else new_folder(base, name)
         note_start(base, folder)
@@ -178,6 +211,7 @@ def _resume(composed: DictConfig) -> float | None:
         saved, names = read_config(folder)
     except UserError as error:
         raise UserError(f"resume={error}") from None
+    refuse_links(folder)
     changes = {}
     for override in HydraConfig.get().overrides.task:
         key = key_of(override)

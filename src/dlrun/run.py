@@ -208,10 +208,21 @@ def finite(value: object) -> object:
 
 
 def git_commit() -> str | None:
-    """The commit of the working folder, with a plus where something in it is not committed."""
+    """The commit of the working folder, with a plus where something in it is not committed.
+
+    The folder may be a stranger's, and what its .git names is run by git: none of that. Where files go through programs
+    of its own, there is no plus.
+    """
+    safe = ["git", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
+    kinds = r"^(filter\..*\.(clean|smudge|process)|submodule\..*|core\.worktree)$"
+    runs = _said([*safe, "config", "--local", "--includes", "--name-only", "--get-regexp", kinds])
+    dirty = [] if runs else ["--dirty=+"]
+    return _said([*safe, "describe", "--always", "--abbrev=40", *dirty, "--exclude=*"])
+
+
+def _said(command: list[str]) -> str | None:
     try:
-        git = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
-        found = subprocess.run(git, capture_output=True, text=True, timeout=5, check=False)
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None

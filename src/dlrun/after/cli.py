@@ -11,6 +11,7 @@ from typing import NoReturn
 import dlrun
 from dlrun.errors import UserError, nearest
 from dlrun.output.folders import find_run
+from dlrun.processes.python import protect_children
 
 USAGE = """dl-runs: what to do with runs that are there
 
@@ -54,6 +55,7 @@ Command = tuple[Callable[[Parser], None], Callable[[argparse.Namespace], Iterabl
 
 def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
     """Run the subcommand that sys.argv names and print what it gives, line by line."""
+    protect_children()
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed, as by >&-
             setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))

@@ -10,6 +10,7 @@ from yaml import YAMLError
 
 from dlrun.build import CONFIGS, check, check_section
 from dlrun.config.explain import explain
+from dlrun.config.overrides import key_of
 from dlrun.config.saved import plain, read_config
 from dlrun.errors import UserError
 
@@ -17,6 +18,12 @@ from dlrun.errors import UserError
 def compose_data(name: str, overrides: list[str]) -> DictConfig:
     """A whole config with this data. Raises UserError where there is no such data, or no such key."""
     given = [f"data={name}", *overrides]
+    if own := next(
+        (override for override in overrides if key_of(override).partition("/")[0].startswith("hydra")), None
+    ):
+        raise UserError(
+            f"{own}: Hydra's own section has no data\n  expected keys of the config, as in data.batch_size=8"
+        )
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             return compose("config", given)

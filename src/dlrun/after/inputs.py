@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dlrun.data.corpus import decode
+from dlrun.data.decode import FORMATS
 from dlrun.data.decode import read as read_resized
 from dlrun.data.picture_lists import SUFFIXES
 from dlrun.errors import UserError
@@ -71,7 +72,7 @@ def _check_size(name: str, source: Path | io.BytesIO, shape: tuple[int, int, int
     from PIL import Image
 
     try:
-        with Image.open(source) as picture:
+        with Image.open(source, formats=FORMATS) as picture:
             width, height = picture.size
             channels = 3 if picture.mode == "P" else len(picture.getbands())
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

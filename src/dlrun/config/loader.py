@@ -1,17 +1,20 @@
 """How Hydra composes a command's config here: checked before any of it runs, once, and with zip(...)."""
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
+from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from dlrun.build import check_hydra
+from dlrun.config.hydra_section import check_files, check_overrides, check_place, check_values
 from dlrun.errors import UserError
 from dlrun.sweep.zips import is_zip
 
 
 class Loader(ConfigLoaderImpl):
-    """Hydra's own section of a config can name code as well (callbacks, logging): checked before any of it runs.
+    """Hydra's own section of a config can name code as well (hydra_section.py): checked before any of it runs.
 
     A zip(...) is not in Hydra's grammar yet: it is kept for the sweeper. Hydra composes a command's config twice, first
     to learn its mode, which an experiment may set (0.07 s): here once.
@@ -40,7 +43,7 @@ class Loader(ConfigLoaderImpl):
             config.hydra.overrides.hydra += overrides[len(before[0]) :]
             return config
         config = super().load_configuration(config_name, plain_ones, run_mode, from_shell, validate_sweep_overrides)
-        check_hydra(OmegaConf.to_container(config.hydra, resolve=False))
+        check_values(OmegaConf.to_container(config.hydra, resolve=False))
         if zips:
             task = config.hydra.overrides.task
             config.hydra.overrides.task = [o for o in overrides if is_zip(o) or o in task]
@@ -48,3 +51,27 @@ class Loader(ConfigLoaderImpl):
             is_whole = not OmegaConf.missing_keys(config.hydra.runtime.choices)
             self.composed = (list(overrides), config) if is_whole else None
         return config
+
+    def _process_config_searchpath(
+        self, config_name: str | None, parsed_overrides: list[Override], repo: IConfigRepository
+    ) -> None:
+        """The first that Hydra does: a source of configs that is a package would be imported by it."""
+        own = [override for override in parsed_overrides if override.is_hydra_override()]
+        check_overrides([(each.key_or_group, each.value(), each.input_line) for each in own])
+        given = [path for each in own if each.key_or_group == "hydra.searchpath" for path in _listed(each.value())]
+        primary = repo.load_config(config_path=config_name) if config_name else None
+        if primary is not None and OmegaConf.is_dict(primary.config):
+            given += _listed(OmegaConf.select(primary.config, "hydra.searchpath"))
+        for path in given:
+            check_place(path)
+        super()._process_config_searchpath(config_name, parsed_overrides, repo)
+
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        """What the files say, before Hydra adds what the command line says and what it finds out."""
+        config = super()._compose_config_from_defaults_list(defaults, repo)
+        check_files(OmegaConf.to_container(config.hydra, resolve=False))
+        return config
+
+
+def _listed(paths: object) -> list:
+    return list(paths) if isinstance(paths, list | ListConfig) else [paths] if paths else []

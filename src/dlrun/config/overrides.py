@@ -6,6 +6,8 @@ import shlex
 
 PLAIN = re.compile(r"(?=.*[A-Za-z/])(?![\d.]+e[\d+-]+$)[\w./+%-]+", re.ASCII)  # what needs no quotes, and is no number
 
+PLACES = ("config-name", "config-path", "config-dir")  # flags
+
 
 def key_of(override: str) -> str:
     """The key of key=value, without what says to add or delete it."""
@@ -25,5 +27,4 @@ def pasteable(key: str, path: object) -> str:
 
 def passed_on(flags: argparse.Namespace) -> list[str]:
     """The flags that say where configs are, as they are written."""
-    names = ("config_name", "config_path", "config_dir")
-    return [f"--{name.replace('_', '-')}={value}" for name in names if (value := getattr(flags, name))]
+    return [f"--{name}={value}" for name in PLACES if (value := getattr(flags, name.replace("-", "_")))]

@@ -21,6 +21,8 @@ from dlrun import types
 from dlrun.errors import UserError, nearest
 
 NAMES = {**vars(typing), **vars(specs), **vars(types)}
+# Only the environment that the process was started with can allow them: it is read here, before any config.
+ALLOWED = frozenset(name.strip() for name in os.environ.get("DL_RUN_ALLOW", "").split(",") if name.strip())
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ class Signature:
     required: frozenset[str]
 
 
-def allowed_packages() -> tuple[str, ...]:
-    """The user's own packages, from DL_RUN_ALLOW: the environment can open the door, a config cannot."""
-    return tuple(name.strip() for name in os.environ.get("DL_RUN_ALLOW", "").split(",") if name.strip())
+def is_allowed(package: str) -> bool:
+    """Whether it is one of the user's own packages that a config may name."""
+    return package in ALLOWED
 
 
 @cache

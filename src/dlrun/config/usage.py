@@ -37,7 +37,7 @@ flags
                         DIR/model/mine.yaml is model=mine
   -sc install=SHELL     completion for bash, zsh or fish, as in
                         eval "$(dl-run -sc install=bash)"
-  -h, --help; --version; --hydra-help for what Hydra can do besides"""
+  -h, --help; --version"""
 
 FIRST = ("data", "model", "trainer", "task", "optimizer", "schedule", "experiment")
 

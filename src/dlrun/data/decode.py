@@ -12,8 +12,12 @@ from subprocess import PIPE, Popen
 
 import numpy as np
 
+from dlrun.processes.python import SAFE
+
 LOT = 32  # pictures that a process takes at a time
 ORIENTATION = 0x0112  # of the camera: an EXIF tag
+# What pictures may be, whatever their names say: Pillow would have Ghostscript run the program that an EPS is.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "ICO", "JPEG2000")
 
 Shape = tuple[int, int, int]
 
@@ -30,7 +34,7 @@ def read(path: str | Path, shape: Shape, fit: str) -> np.ndarray | str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as found:
+            with Image.open(path, formats=FORMATS) as found:
                 if found.size == (1, 1):
                     return "one pixel is no picture"
                 pixels = np.asarray(_resized(found, shape, fit), np.uint8)
@@ -44,7 +48,7 @@ def upright_size(path: str | Path) -> tuple[int, int]:
     """Width and height, as the camera was held."""
     from PIL import Image
 
-    with Image.open(path) as found:
+    with Image.open(path, formats=FORMATS) as found:
         return found.size[::-1] if found.getexif().get(ORIENTATION, 1) >= 5 else found.size
 
 
@@ -87,7 +91,7 @@ def write(
         return bad
     # plain processes: those of multiprocessing would import the caller's main module again, where it has one
     env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, "-c", "from dlrun.data.decode import serve; serve()"]
+    command = [sys.executable, "-c", SAFE + "from dlrun.data.decode import serve; serve()"]
     workers = [Popen(command, stdin=PIPE, stdout=PIPE, env=env, text=True, encoding="utf-8") for _ in range(processes)]
     try:
         with ThreadPoolExecutor(processes) as threads:

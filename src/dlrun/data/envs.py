@@ -12,7 +12,7 @@ from importlib import import_module
 import numpy as np
 import torch
 
-from dlrun.config.signatures import allowed_packages
+from dlrun.config.signatures import is_allowed
 from dlrun.data.cartpole import CartPoles
 from dlrun.errors import DataError, UserError, nearest
 from dlrun.spec import Env
@@ -149,7 +149,7 @@ def open_env(id: str, limit: int | None = None, render: str | None = None) -> ob
     from gymnasium import error
 
     module, colon, name = id.rpartition(":")
-    if colon and module.split(".")[0] not in allowed_packages():
+    if colon and not is_allowed(module.split(".")[0]):
         raise UserError(
             f"data.id={id} would import {module!r}, which a config must not\n"
             "  expected an id without a module, or a package of your own named in the environment variable DL_RUN_ALLOW"

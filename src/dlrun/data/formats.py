@@ -2,6 +2,7 @@
 
 import gzip
 import pickle
+import re
 import zlib
 from collections.abc import Iterator
 from math import prod
@@ -97,23 +98,74 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-_RECONSTRUCT = np.empty(0).__reduce__()[0]  # under whichever private name this NumPy has it
+KINDS = re.compile(r"[biu][1248]|O[48]")  # of numbers, and of objects
+
+
+class Kind:
+    """In the place of numpy.dtype: what a pickle may say of one."""
+
+    def __init__(self, name: str | bytes, *flags: object) -> None:
+        self.name, self.order = name.decode() if isinstance(name, bytes) else name, "|"
+        if not KINDS.fullmatch(self.name):
+            raise DataError(f"asks for an array of {self.name}")
+
+    def __setstate__(self, state: tuple) -> None:
+        """(version, byte order, and what only structured arrays have)."""
+        order = state[1].decode() if isinstance(state[1], bytes) else state[1]
+        if order not in ("<", ">", "|", "=") or any(state[2:5]):
+            raise DataError("asks for an array with fields")
+        self.order = order
+
+    def dtype(self) -> np.dtype:
+        return np.dtype(self.order + self.name)
+
+
+class Stored:
+    """In the place of an array: NumPy would take its memory as it is before the values come, if they do."""
+
+    array: np.ndarray | None = None
+
+    def __init__(self, subtype: object, shape: tuple, kind: bytes) -> None:
+        if subtype is not NDARRAY:
+            raise DataError("asks for another kind of array")
+
+    def __setstate__(self, state: tuple) -> None:
+        """(version, shape, Kind, whether columns come first, the values: bytes, or a list of objects)."""
+        _, shape, kind, is_fortran, values = state
+        if not isinstance(kind, Kind):
+            raise DataError("asks for an array of another kind")
+        values = values.encode("latin1") if isinstance(values, str) else values
+        if kind.name[0] == "O":
+            found = np.fromiter(values, object, len(values))
+        else:
+            found = np.frombuffer(values, kind.dtype())
+        self.array = found.reshape(shape, order="F" if is_fortran else "C")
+
+
+NDARRAY = "numpy.ndarray"  # only a name: a pickle can hand it to `Stored`, and not call it
 _ALLOWED = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "_reconstruct"): Stored,
+    ("numpy._core.multiarray", "_reconstruct"): Stored,
+    ("numpy", "ndarray"): NDARRAY,
+    ("numpy", "dtype"): Kind,
     ("_codecs", "encode"): _latin1,
 }
 
 
 class SafeUnpickler(pickle.Unpickler):
-    """A pickle is a program: this one can make containers and arrays, and call nothing else."""
+    """A pickle is a program: this one can make containers and arrays of whole values, and call nothing else."""
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in _ALLOWED:
             raise DataError(f"asks for {module}.{name}")
         return _ALLOWED[module, name]
+
+    def load(self) -> object:
+        """An array, or containers; those in a dict are arrays, too."""
+        found = super().load()
+        if isinstance(found, dict):
+            return {key: value.array if isinstance(value, Stored) else value for key, value in found.items()}
+        return found.array if isinstance(found, Stored) else found
 
 
 def _load(path: Path) -> dict[str, object]:

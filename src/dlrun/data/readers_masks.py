@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dlrun.data.decode import read, upright_size
+from dlrun.data.decode import FORMATS, read, upright_size
 from dlrun.data.readers import Arrays
 from dlrun.data.sources import find
 from dlrun.errors import DataError, some
@@ -168,7 +168,7 @@ def _read(picture: Path, mask: Path, shape: tuple[int, int, int], table: np.ndar
     pixels = read(picture, shape, "cover")  # as predictions read them
     try:
         size = upright_size(picture)
-        with open(mask, "rb") as file, Image.open(file) as found:
+        with open(mask, "rb") as file, Image.open(file, formats=FORMATS) as found:
             drawn = ImageOps.exif_transpose(found)
             drawn = drawn.convert("L") if drawn.mode == "1" else drawn
             drawn.load()

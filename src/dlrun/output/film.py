@@ -37,7 +37,7 @@ def pixels(path: Path) -> np.ndarray:
     """A picture as bytes (H, W, 3)."""
     from PIL import Image
 
-    with Image.open(path) as picture:
+    with Image.open(path, formats=["PNG"]) as picture:
         return np.asarray(picture.convert("RGB"))
 
 
@@ -64,7 +64,7 @@ def _strip(paths: list[Path]) -> object:
     """The frames row by row, the epoch above each."""
     from PIL import Image, ImageDraw
 
-    with Image.open(paths[0]) as first:
+    with Image.open(paths[0], formats=["PNG"]) as first:
         scale = min(1.0, WIDTH / first.width)
         width, height = max(40, round(first.width * scale)), round(first.height * scale)
     columns = min(COLUMNS, len(paths))
@@ -74,7 +74,7 @@ def _strip(paths: list[Path]) -> object:
     for i, path in enumerate(paths):
         x, y = i % columns * (width + 4) + 2, i // columns * step
         pen.text((x, y + 1), f"{epoch_of(path)}", fill="black")
-        with Image.open(path) as frame:
+        with Image.open(path, formats=["PNG"]) as frame:
             sheet.paste(frame.convert("RGB").resize((round(frame.width * scale), height)), (x, y + CAPTION))
     return sheet
 

@@ -79,6 +79,20 @@ def all_runs(base: Path) -> list[Path]:
     return sorted(found, key=lambda folder: (folder / STARTED).stat().st_mtime)
 
 
+def refuse_links(folder: Path) -> None:
+    """Raise UserError where a run or sweep would write through a link in its folder, to a file that may be anybody's.
+
+    Links to folders may stand for those of much data.
+    """
+    large = ("checkpoints", "pictures", "plots", "tensorboard", "best")
+    for path in [*folder.iterdir(), *(folder / "logs").glob("*")]:
+        if path.is_symlink() and path.name not in large:
+            raise UserError(
+                f"{path} is a link to {os.readlink(path)}, which would be written to\n"
+                "  expected a file of this folder's own: put a copy in its place"
+            )
+
+
 def find_run(which: str, output_dir: str, key: str = "resume=") -> Path:
     """The folder of a run; `last` is the one that was started last. Raises UserError where there is none.
 

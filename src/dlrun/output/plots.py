@@ -12,9 +12,11 @@ SHARES = ("acc", "top5")  # metrics that cannot be above 1
 
 
 def new_figure(width: float = 6.4, height: float = 4.8, columns: int = 1) -> tuple:
+    from matplotlib import rcParams
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # without pyplot: no windows, no global state
     from matplotlib.figure import Figure
 
+    rcParams["text.usetex"] = False  # a matplotlibrc in the working folder could have LaTeX started
     figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(1, columns)

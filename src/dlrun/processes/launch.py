@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from dlrun.processes.python import COMMAND
+
 LAUNCHER = "DL_RUN_LAUNCHER"  # the process that waits for these
 
 
@@ -36,7 +38,7 @@ def launch(arguments: list[str], processes: int, max_restarts: int) -> int:
             logs_specs=DefaultLogsSpecs(log_dir=said, redirects=others),
         )
         try:
-            elastic_launch(config, sys.executable)("-m", "dlrun", *arguments)
+            elastic_launch(config, sys.executable)(*COMMAND, *arguments)
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
             first = error.failures.get(0)

@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 from dlrun.errors import UserError
 from dlrun.sweep import process
@@ -104,7 +105,8 @@ class Cluster:
 
         settings.pop("submitit_folder")
         once = {f"{kind}_{key}": settings.pop(key) for key in ("max_num_timeout",) if key in settings}
-        self.executor = AutoExecutor(folder=folder.resolve() / "submitit" / "%j", cluster=kind, **once)
+        # submitit reads a job's result as a pickle: from a folder whose name nobody can know before
+        self.executor = AutoExecutor(folder=folder.resolve() / "submitit" / uuid4().hex / "%j", cluster=kind, **once)
         common = vars(BaseQueueConf())
         self.executor.update_parameters(**{k if k in common else f"{kind}_{k}": v for k, v in settings.items()})
 

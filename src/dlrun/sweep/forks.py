@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from dlrun.processes.python import COMMAND, safe_start
 from dlrun.sweep import process
 
 IMPORTED = [  # by that process: what every job needs
@@ -28,20 +29,21 @@ def prepare() -> Callable[[list[str], Path, dict[str, str]], object]:
         return process.start
     multiprocessing.set_forkserver_preload(IMPORTED)
     try:
-        multiprocessing.forkserver.ensure_running()
+        with safe_start():
+            multiprocessing.forkserver.ensure_running()
     except OSError:  # there is no room for its socket, or the path to it (TMPDIR) is too long for one
         return process.start
     return start
 
 
 class Forked:
-    """A job's process, spoken to as to process.Session. command: as for process.start, `python -m dlrun ...`."""
+    """A job's process, spoken to as to process.Session. command: Python, COMMAND and arguments."""
 
     attempt = None  # it is no cluster's
 
     def __init__(self, command: list[str], log: Path, env: dict[str, str]) -> None:
         context = multiprocessing.get_context("forkserver")
-        self.process = context.Process(target=_job, args=(command[2:], log, env, os.getcwd()))
+        self.process = context.Process(target=_job, args=(command[len(COMMAND) :], log, env, os.getcwd()))
         self.process.start()
         self.pid = self.process.pid
 
@@ -90,7 +92,8 @@ def _job(command: list[str], log: Path, env: dict[str, str], folder: str) -> Non
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)
-    sys.path.insert(0, folder)
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path.insert(0, folder)
     sys.argv = list(command)
     import torch
 

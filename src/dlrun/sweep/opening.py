@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from dlrun.config.overrides import key_of
+from dlrun.config.overrides import PLACES, key_of
 from dlrun.errors import UserError
-from dlrun.output.folders import new_folder, write_whole
+from dlrun.output.folders import new_folder, refuse_links, write_whole
 from dlrun.sweep.runner import recover
 from dlrun.sweep.settings import JOINABLE, RESUMABLE
 from dlrun.sweep.state import Job, State, differences, find_sweep, load_state, locked, owner
@@ -31,6 +31,7 @@ def reopen(key: str, which: str, output_dir: str, overrides: list[str]) -> tuple
     else:
         found = str(find_sweep(which, output_dir, key).resolve())
         facts = load_state(Path(found)).facts
+    _refuse_other_words(key, which, facts)
     may_change = [f"sweep.{name}" for name in CHANGES[key]] + ["output_dir"] * is_url(which)
     before = {key_of(override): override for override in facts["command"]}
     changes = {}
@@ -50,6 +51,16 @@ def reopen(key: str, which: str, output_dir: str, overrides: list[str]) -> tuple
     if os.path.isdir(facts["cwd"]) and not is_url(which):  # paths in its config are seen from there
         os.chdir(facts["cwd"])
     return found, [*kept, *changes.values(), *facts["flags"], "--multirun"]
+
+
+def _refuse_other_words(key: str, which: str, facts: dict) -> None:
+    """A folder or a database may be a stranger's: its command line has overrides, and flags for where configs are."""
+    flags = [word for word in facts["flags"] if not word.startswith(tuple(f"--{name}=" for name in PLACES))]
+    for word in [*(word for word in facts["command"] if word.startswith("-")), *flags]:
+        raise UserError(
+            f"{key}={which}: {word!r} in the command that it was started with is none of dl-run's\n"
+            "  expected the file or the database as dl-run wrote it"
+        )
 
 
 def is_url(which: str) -> bool:
@@ -87,6 +98,7 @@ def reopened(folder: Path, settings: object, compare: Callable[[State, str], Non
     """
     near = Path(os.path.relpath(folder))
     folder = near if ".." not in near.parts else folder
+    refuse_links(folder)
     with nullcontext() if settings.join else locked(folder), at_work(folder) as worker:
         state = load_state(folder)
         compare(state, f"sweep.{'join' if settings.join else 'resume'}={folder}")

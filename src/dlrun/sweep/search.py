@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 
 from dlrun.errors import UserError
+from dlrun.sweep import cma
 from dlrun.sweep.axes import Axis
 from dlrun.sweep.points import check, chosen, labels, suggest
 from dlrun.sweep.report import goals
@@ -123,7 +124,7 @@ class Optuna(Plan):
         if kind == "tpe":
             return made.TPESampler(seed=seed)
         if kind == "cmaes":
-            return made.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+            return cma.make_sampler(self.optuna, seed)
         if kind == "qmc":  # one sequence: its place in it is the number of trials
             once = made.RandomSampler(seed)
             return made.QMCSampler(

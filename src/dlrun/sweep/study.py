@@ -3,8 +3,9 @@
 import re
 import warnings
 from pathlib import Path
+from urllib.parse import parse_qsl
 
-from dlrun.errors import UserError
+from dlrun.errors import UserError, check_state
 
 
 def load_optuna() -> object:
@@ -21,6 +22,13 @@ def load_optuna() -> object:
     return optuna
 
 
+DATABASES = ("sqlite", "postgresql", "mysql")  # Optuna keeps pickles in Redis
+OPTIONS = {"application_name", "charset", "connect_timeout", "ssl_ca", "sslmode", "sslrootcert", "timeout"}
+FACTS = {
+    **dict.fromkeys(("started", "cwd", "configs"), str),
+    **dict.fromkeys(("command", "flags", "arguments"), list),
+    "total": int,
+}
 PUBLISHED = "dl-run"  # the study's attribute from which others take the command line of the sweep
 
 
@@ -36,17 +44,36 @@ def published(url: str, key: str) -> tuple[str, dict]:
     if not found:
         raise UserError(f"{key}={url}: it holds no sweep\n  expected one that was started with sweep.storage={url}")
     newest = max(found, key=lambda study: study.user_attrs[PUBLISHED]["started"])
-    return newest.study_name, dict(newest.user_attrs[PUBLISHED])
+    facts = newest.user_attrs[PUBLISHED]
+    try:
+        check_state(facts, FACTS)
+        if not all(isinstance(word, str) for name in ("command", "flags", "arguments") for word in facts[name]):
+            raise ValueError("its command line is not what was saved there")
+    except ValueError as error:
+        raise UserError(f"{key}={url}: the study there is damaged: {error}\n  expected it as dl-run wrote it") from None
+    return newest.study_name, dict(facts)
 
 
 def database(optuna: object, url: str, key: str) -> object:
-    """Raises UserError where it cannot be reached."""
+    """Raises UserError where it cannot be reached, or where to reach it could run code."""
+    kind, _, rest = url.partition("://")
+    options = {name for name, _ in parse_qsl(rest.partition("?")[2], keep_blank_values=True)}
+    if kind.partition("+")[0] not in DATABASES or options - OPTIONS:
+        wrong = ", ".join(sorted(options - OPTIONS)) or f"{kind}://"
+        raise UserError(
+            f"{key}={hidden(url)}: {wrong} could run code\n"
+            f"  expected one of {', '.join(DATABASES)}, and as options only {', '.join(sorted(OPTIONS))}"
+        )
     try:
         return optuna.storages.get_storage(url)
     except Exception as error:  # SQLAlchemy, a driver, a socket: each has its own
-        shown = re.sub(r"://([^:/@]*):[^@]*@", r"://\1:***@", url)
         raise UserError(
-            f"{key}={shown}: cannot reach it: {str(error).splitlines()[0]}\n"
+            f"{key}={hidden(url)}: cannot reach it: {str(error).splitlines()[0]}\n"
             "  expected the URL of a database that runs, as in sqlite:///sweeps.db or postgresql://user:password@host/db"
             "\n  or nothing: the search is then kept in the sweep's folder"
         ) from None
+
+
+def hidden(url: str) -> str:
+    """Without its password."""
+    return re.sub(r"://([^:/@]*):[^@]*@", r"://\1:***@", url)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from dlrun.errors import UserError
 from dlrun.place import Place
+from dlrun.processes.python import safe_start
 from dlrun.processes.signals import ASKING
 from dlrun.seeds import mix
 from dlrun.spec import Env
@@ -155,7 +156,8 @@ class Crew:
         for _ in range(workers):
             mine, theirs = context.Pipe()
             self.pipes.append(mine)
-            context.Process(target=work, args=(theirs,), daemon=True).start()
+            with safe_start():
+                context.Process(target=work, args=(theirs,), daemon=True).start()
             theirs.close()
         for pipe in self.pipes:
             with suppress(ConnectionError):  # of one that died: it is missed when it should report

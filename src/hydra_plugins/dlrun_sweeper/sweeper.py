@@ -175,11 +175,12 @@ class JobSweeper(Sweeper):
     def command(self, state: object, job: object, goes_on: bool) -> list[str]:
         """The command line of a job: what the sweep was given, at one point of the space; or its run goes on."""
         from dlrun.config.overrides import passed_on, quoted
+        from dlrun.processes.python import COMMAND
 
         folder = quoted(state.run_folder(job))
         if goes_on:
-            return [sys.executable, "-m", "dlrun", f"resume={folder}", "hydra.mode=RUN"]
+            return [sys.executable, *COMMAND, f"resume={folder}", "hydra.mode=RUN"]
         hydras = [o for o in self.config.hydra.overrides.hydra if not o.startswith("hydra.mode=")]
         own = [f"run_dir={folder}", "hydra.mode=RUN"]
         flags = passed_on(get_args_parser().parse_args(sys.argv[1:]))
-        return [sys.executable, "-m", "dlrun", *job.overrides, *hydras, *own, *flags]
+        return [sys.executable, *COMMAND, *job.overrides, *hydras, *own, *flags]

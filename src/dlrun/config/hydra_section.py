@@ -1,0 +1,171 @@
+"""Hydra's own section of a config: what may be set in it. It can name code and variables: all else is refused.
+
+The keys of the command line are checked before a config is composed, then what files make of the section, then the
+values in the end. No Hydra here.
+"""
+
+from dlrun.errors import UserError, nearest
+
+NONE = {"version": 1, "root": None, "disable_existing_loggers": False}
+LAUNCHERS = {
+    "hydra._internal.core_plugins.basic_launcher.BasicLauncher": "basic",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher": "submitit_local",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher": "submitit_slurm",
+}
+SWEEPER = "hydra_plugins.dlrun_sweeper.sweeper.JobSweeper"
+ADDITIONAL = {"begin", "dependency", "exclusive", "hint", "licenses", "mail-type", "mail-user", "nice", "reservation"}
+FREE = ("mode", "searchpath", "launcher", "sweeper.params")  # the keys to set, their values are checked
+GROUPS = {"launcher": LAUNCHERS.values(), "sweeper": ["dlrun"], "hydra_logging": ["none"], "job_logging": ["none"]}
+SECTION = {  # what all else is, where nobody set it
+    "run": {"dir": "."},
+    "sweep": {"dir": "multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}", "subdir": "${hydra.job.num}"},
+    "hydra_logging": NONE,
+    "job_logging": NONE,
+    "env": {},
+    "callbacks": {},
+    "output_subdir": None,
+    "verbose": False,
+    "overrides": {"hydra": [], "task": []},
+    "job": {
+        "chdir": None,
+        **dict.fromkeys(("name", "override_dirname", "id", "num", "config_name"), "???"),
+        "env_set": {},
+        "env_copy": [],
+        "config": {"override_dirname": {"kv_sep": "=", "item_sep": ",", "exclude_keys": []}},
+    },
+    "runtime": {
+        **dict.fromkeys(("version", "version_base", "cwd", "config_sources", "output_dir"), "???"),
+        "choices": {},
+    },
+}
+TEXTS = ("help", "hydra_help")  # of Hydra, which are not printed
+INSTEAD = {
+    "run": "run_dir=FOLDER (in a sweep output_dir=FOLDER)",
+    "sweep": "output_dir=FOLDER: the sweep makes <date>/<time>_sweep/<job> in it",
+    "sweeper": "sweep=grid or sweep=optuna, which choose how jobs are made",
+    "hydra_logging": "hydra/hydra_logging=none (run.log is written)",
+    "job_logging": "hydra/job_logging=none (run.log is written)",
+    "env": "variables that are set in the shell: NAME=value dl-run ...",
+    "job.env_set": "variables that are set in the shell: NAME=value dl-run ...",
+    "job.env_copy": "variables that are set in the shell: NAME=value dl-run ...",
+    "job.chdir": "dl-run started in that folder",
+    "job.name": "run_dir=FOLDER for a run's name, hydra.launcher.name for a cluster's",
+    "job": "it left out: dl-run numbers and names the jobs",
+    "runtime": "it left out: Hydra writes it",
+    "overrides": "it left out: Hydra writes it",
+    "output_subdir": "run_dir=FOLDER: the config is in its .hydra",
+    "callbacks": "it left out: a config must not run code",
+    "verbose": "it left out: run.log has everything",
+    "help": "dl-run --help",
+    "hydra_help": "dl-run --help",
+    "output": "run_dir=FOLDER or output_dir=FOLDER",
+    "launcher": "one of " + ", ".join(LAUNCHERS.values()),
+}
+
+
+def check_overrides(overrides: list[tuple[str, object, str]]) -> None:
+    """Raise UserError where the command line sets what it may not. overrides: key, value and text of Hydra's own."""
+    problems = []
+    for key, value, text in overrides:
+        group, is_group, option = key.partition("@")[0].partition("/")
+        path = option if is_group else group.partition(".")[2]
+        if is_group and value in GROUPS.get(option, ()) and "@" not in key and text[0] not in "~":
+            continue
+        may = not is_group and text[0] != "~" and any(path == name or path.startswith(f"{name}.") for name in FREE)
+        problems += [] if may else [f"{text}: {_instead(path)}"]
+    _raise(problems)
+
+
+def check_files(section: dict) -> None:
+    """Raise UserError where the section, as files make it, has more than what may be set. Interpolations unresolved."""
+    fixed = {key: value for key, value in section.items() if key not in TEXTS and key not in _RULES}
+    _raise(_differences(fixed, SECTION, ""))
+
+
+def check_values(section: dict) -> None:
+    """Raise UserError where what may be set has a value that it may not have, wherever that is from."""
+    _raise([line for key, problems_of in _RULES.items() for line in problems_of(section.get(key))])
+
+
+def check_place(path: object) -> None:
+    """Raise UserError where configs are to come from anything but a folder: pkg://NAME would import NAME."""
+    text = str(path).removeprefix("file://")
+    if "://" in text:
+        raise UserError(
+            f"{path}: configs would come from {text.partition('://')[0]}://, which runs code\n  expected a folder"
+        )
+
+
+def _raise(problems: list[str]) -> None:
+    if problems:
+        many = f"{len(problems)} errors in the config:\n  " if len(problems) > 1 else ""
+        raise UserError(many + "\n  ".join(problems))
+
+
+def _instead(path: str) -> str:
+    """What to use in place of a key of Hydra's."""
+    parts = path.split(".")
+    for end in range(len(parts), 0, -1):
+        if found := INSTEAD.get(".".join(parts[:end])):
+            return f"this key of Hydra's is not for dl-run\n    expected {found}"
+    known = sorted({*SECTION, *FREE, "sweeper"})
+    return f"hydra has no {parts[0]!r}{nearest(parts[0], known)}\n    expected one of: " + ", ".join(
+        f"hydra.{name}" for name in FREE
+    )
+
+
+def _differences(found: object, expected: object, path: str) -> list[str]:
+    if isinstance(found, dict) and isinstance(expected, dict) and (expected or not found):
+        return [
+            line
+            for key in dict.fromkeys([*expected, *found])
+            for line in _differences(found.get(key), expected.get(key), f"{path}.{key}".lstrip("."))
+            if key in found
+        ]
+    return [] if found == expected else [f"hydra.{path}={_short(found)}: {_instead(path)}"]
+
+
+def _short(value: object) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _of_searchpath(paths: object) -> list[str]:
+    for path in paths or []:
+        check_place(path)
+    return []
+
+
+def _of_sweeper(found: object) -> list[str]:
+    found = found if isinstance(found, dict) else {}
+    if found.get("_target_") != SWEEPER or found.keys() - {"_target_", "params"}:
+        return [f"hydra.sweeper={_short(found)}: {_instead('sweeper')}"]
+    params = found.get("params") or {}
+    wrong = params if not isinstance(params, dict) else {k: v for k, v in params.items() if isinstance(v, dict)}
+    return [f"hydra.sweeper.params={_short(wrong)}: expected values as on the command line"] if wrong else []
+
+
+def _of_launcher(found: object) -> list[str]:
+    found = found if isinstance(found, dict) else {}
+    if found.get("_target_") not in LAUNCHERS:
+        return [f"hydra.launcher={_short(found)}: {_instead('launcher')}"]
+    problems = []
+    if found.get("setup"):
+        shown = _short(found["setup"])
+        problems.append(f"hydra.launcher.setup={shown}: a config must not run commands; expected them before dl-run")
+    more = found.get("additional_parameters") or {}
+    if unknown := sorted(map(str, more.keys() - ADDITIONAL)):
+        may = ", ".join(sorted(ADDITIONAL))
+        problems.append(f"hydra.launcher.additional_parameters.{unknown[0]}: expected one of: {may}")
+    for key, value in [*found.items(), *more.items()]:  # each is a line of a shell script
+        if isinstance(value, str) and not value.isprintable():
+            problems.append(f"hydra.launcher.{key}={value!r}: expected one line of text")
+    return problems
+
+
+_RULES = {
+    "searchpath": _of_searchpath,
+    "sweeper": _of_sweeper,
+    "launcher": _of_launcher,
+    "mode": lambda mode: [],  # Hydra's type
+}
