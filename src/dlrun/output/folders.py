@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 from contextlib import suppress
 from datetime import datetime
@@ -12,6 +13,7 @@ from dlrun.errors import UserError
 
 STARTED = ".hydra/overrides.yaml"  # written last when a run starts
 ELSEWHERE = ".elsewhere"  # under output_dir: the folders that run_dir= made, a line each
+NAME = re.compile(r"(?!\.+$)[\w.-]{1,200}", re.ASCII)  # of a file, where a file names it: no path
 
 
 def new_folder(base: Path, name: str) -> Path:
@@ -102,6 +104,19 @@ def find_run(which: str, output_dir: str, key: str = "resume=") -> Path:
     return started[-1]
 
 
+def within(folder: Path, *names: str) -> Path:
+    """The path of names, in a folder that may be a stranger's. Raises UserError where it leads out."""
+    path = folder
+    for name in names:
+        path = path / name
+        if not NAME.fullmatch(name) or os.path.islink(path):
+            raise UserError(
+                f"{str(path)!r} leads out of the folder {folder}\n"
+                "  expected a file or a folder inside it, and no link; it is neither read nor changed"
+            )
+    return path
+
+
 def note_start(base: Path, folder: Path) -> None:
     """Where torchrun started this process: so that those which it starts in its place find the run."""
     if "TORCHELASTIC_RESTART_COUNT" in os.environ:
@@ -144,7 +159,8 @@ def write_whole(path: Path, text: str, durable: bool = False) -> None:
     durable: it is on the disk when this returns, whenever the power goes.
     """
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
+    temporary.unlink(missing_ok=True)
+    with open(temporary, "x", encoding="utf-8") as file:  # "w" would follow a link
         file.write(text)
         if durable:
             file.flush()

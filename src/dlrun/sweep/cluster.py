@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlrun.errors import UserError
+from dlrun.output.folders import within
 from dlrun.sweep import process
 
 EVERY = 0.5  # seconds between two looks at a job, or for its file
@@ -116,11 +117,11 @@ class Cluster:
 
 
 def stop_file(log: Path, attempt: str) -> Path:
-    return log.with_name(f"{attempt}.stop")
+    return within(log.parent, f"{attempt}.stop")
 
 
 def running_file(log: Path, attempt: str) -> Path:
-    return log.with_name(f"{attempt}.running")
+    return within(log.parent, f"{attempt}.running")
 
 
 def end(log: Path, attempt: str, patience: float) -> bool:

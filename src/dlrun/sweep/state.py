@@ -13,7 +13,7 @@ from uuid import uuid4
 import dlrun
 from dlrun.config.overrides import key_of
 from dlrun.errors import UserError, check_state
-from dlrun.output.folders import write_whole
+from dlrun.output.folders import within, write_whole
 from dlrun.sweep.workers import cannot_write
 
 FORMAT = 1
@@ -87,10 +87,10 @@ class State:
         self.facts |= {"total": trials, "command": [*command, f"sweep.trials={trials}"]}
 
     def run_folder(self, job: Job) -> Path:
-        return self.folder / str(job.number)
+        return within(self.folder, str(job.number))
 
     def log(self, job: Job) -> Path:
-        return self.folder / "logs" / f"{job.number}.log"
+        return within(self.folder, "logs", f"{job.number}.log")
 
     @contextmanager
     def alone(self) -> Iterator[None]:
