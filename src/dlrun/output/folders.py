@@ -101,7 +101,14 @@ def find_run(which: str, output_dir: str, key: str = "resume=") -> Path:
         where = Path(output_dir).resolve()
         elsewhere = "output_dir=..." if key else "--output-dir DIR"
         raise UserError(f"{key}last: there is no run under {where}\n  expected one; {elsewhere} looks elsewhere")
-    return started[-1]
+    last = started[-1]
+    if key == "resume=" and (last.parent / "sweep.json").is_file():
+        raise UserError(
+            f"resume=last: the last run is {last}, job {last.name} of a sweep, whose results would not change with it\n"
+            f"  expected the sweep: dl-run -m {pasteable('sweep.resume', last.parent)}\n"
+            f"  or the job alone, by its folder: dl-run {pasteable('resume', last)}"
+        )
+    return last
 
 
 def within(folder: Path, *names: str) -> Path:

@@ -50,6 +50,11 @@ class Optuna(Plan):
     def open(self, state: State) -> None:
         """Find or make the study, and bring it to what the state knows."""
         self.state = state
+        goal, names = self.settings.goal, [name for name, _ in state.facts["goals"]]
+        if len(names) > 1 if goal is None else names != ([goal] if isinstance(goal, str) else goal):
+            raise UserError(
+                f"{state.folder / 'sweep.json'} is damaged: its goals are {names}\n  expected those of sweep.goal"
+            )
         is_resized = not self.settings.join and self.settings.trials != state.facts["total"]
         if is_resized:
             state.resize(self.settings.trials)
