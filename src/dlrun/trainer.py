@@ -1,9 +1,9 @@
 """How to train: the keys of configs/trainer/, checked before anything runs."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
-from dlrun.types import Count, Index, NonNegative, Positive, Range, Rate
+from dlrun.types import Count, Index, NonNegative, Positive, Rate
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,6 @@ class Trainer:
     checkpoint_every_steps: Count | None
     checkpoint_every_minutes: Positive
     checkpoint_gap: NonNegative
-    processes: Annotated[int, Range(1, 1024)]
+    processes: Count
     max_restarts: Index
     sync_norm: bool

@@ -126,6 +126,7 @@ def running_file(log: Path, attempt: str) -> Path:
 
 def end(log: Path, attempt: str, patience: float) -> bool:
     """Ask a job that a sweep left on the cluster to end, now or when its turn comes; whether it has."""
+    log.parent.mkdir(exist_ok=True)
     stop_file(log, attempt).touch()
     deadline = time.monotonic() + patience
     while running_file(log, attempt).exists() and time.monotonic() < deadline:

@@ -6,24 +6,24 @@ from dlrun.errors import check_state
 from dlrun.output.folders import NAME
 from dlrun.sweep.rows import is_number
 
-COMMAND = {"cwd": str, **dict.fromkeys(("command", "flags", "arguments"), list)}
 KINDS = {
-    **COMMAND,
-    **dict.fromkeys(("version", "started", "study", "id", "configs"), str),
-    **{"goals": list, "owner": dict, "total": int, "elsewhere": int},
+    **dict.fromkeys(("version", "started", "cwd", "study", "id", "configs"), str),
+    **dict.fromkeys(("command", "flags", "arguments", "goals"), list),
+    **{"owner": dict, "total": int, "elsewhere": int},
 }
 JOB_KINDS = {
     **{"number": int, "overrides": list, "status": str, "code": int | None, "seconds": int | float | None},
     **{"values": dict, "trial": int | None, "pid": int | None},
     **dict.fromkeys(("error", "worker", "born", "attempt"), str | None),
 }
-PLACES = ("--config-name=", "--config-path=", "--config-dir=")
 
 
 def check_facts(facts: dict) -> None:
     """Raise ValueError where a sweep's facts cannot have been written by one."""
     check_state(facts, KINDS)
-    check_command(facts)
+    words = [*facts["command"], *facts["flags"], *facts["arguments"]]
+    if not all(isinstance(word, str) and "\0" not in word for word in words):
+        raise ValueError("its command line is not what was saved there")
     for name, mode in facts["goals"]:
         if not isinstance(name, str) or mode not in ("max", "min", None):
             raise ValueError("its goals are not what was saved there")
@@ -31,25 +31,13 @@ def check_facts(facts: dict) -> None:
         raise ValueError(f"total: {facts['total']}, elsewhere: {facts['elsewhere']}: they are counts")
 
 
-def check_command(facts: dict) -> None:
-    """Raise ValueError where the command of a sweep is none: overrides, and flags that say where configs are."""
-    for name, kind in COMMAND.items():
-        if not isinstance(facts.get(name), kind):
-            raise ValueError(f"{name} is not what was saved there")
-    words = [*facts["command"], *facts["arguments"], *facts["flags"]]
-    if not all(isinstance(word, str) and "\0" not in word for word in words):
-        raise ValueError("its command line is not what was saved there")
-    if any(word.startswith("-") for word in (*facts["command"], *facts["arguments"])):
-        raise ValueError("its command line has flags where overrides were")
-    if not all(word.startswith(PLACES) for word in facts["flags"]):
-        raise ValueError("its flags are others than those that say where configs are")
-
-
 def check_job(job: object, number: int) -> None:
     """Raise ValueError where a job cannot have been written so."""
     check_state(asdict(job), JOB_KINDS)
     if job.number != number or not all(isinstance(word, str) and "\0" not in word for word in job.overrides):
         raise ValueError(f"job {number} is not what was saved there")
+    if not all(text.isprintable() for text in (job.status, *job.values)):
+        raise ValueError(f"job {number} has a status or a metric that is no word")
     if not all(value is None or is_number(value) for value in (*job.values.values(), job.seconds, job.code)):
         raise ValueError(f"job {number} has a value that is no number")
     for kind in ("worker", "attempt"):

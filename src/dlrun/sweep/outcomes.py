@@ -40,7 +40,9 @@ def settle(job: Job, folder: Path, code: int, wanted: list[tuple[str, str]] = ()
         best, test = best_of(done), done.get("test")
         job.values = {best["metric"]: best["value"]} if best else {}
         job.values |= {name: kept_value(folder, name) for name, _ in wanted if name not in job.values}
-        job.values |= {k: v for k, v in test.items() if is_number(v)} if isinstance(test, dict) else {}
+        job.values |= (
+            {k: v for k, v in test.items() if is_number(v) and k.isprintable()} if isinstance(test, dict) else {}
+        )
     elif job.status == "pruned":
         rows = epoch_rows(folder)
         job.values = {name: best_so_far(rows, name, mode) for name, mode in wanted}

@@ -65,8 +65,8 @@ def kept_value(folder: Path, name: str) -> float | None:
 def best_of(done: dict) -> dict:
     """A summary's best epoch: its metric and value; empty where there is none."""
     best = done.get("best")
-    is_whole = isinstance(best, dict) and isinstance(best.get("metric"), str) and "value" in best
-    return best if is_whole and (best["value"] is None or is_number(best["value"])) else {}
+    is_whole = isinstance(best, dict) and isinstance(best.get("metric"), str) and best["metric"].isprintable()
+    return best if is_whole and "value" in best and (best["value"] is None or is_number(best["value"])) else {}
 
 
 def is_number(value: object) -> bool:

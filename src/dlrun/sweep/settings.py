@@ -17,8 +17,8 @@ RESUMABLE = (*JOINABLE, "retry", "trials")
 class Grid:
     """All combinations of the values that are listed."""
 
-    jobs: Annotated[int, Range(1, 10_000)]
-    threads: Annotated[int, Range(1, 4096)] | None
+    jobs: Count
+    threads: Count | None
     gpus: Literal["auto"] | list[Index | str]
     jobs_per_gpu: Count
     job_timeout: Positive | None
@@ -31,22 +31,22 @@ class Grid:
 class Search:
     """Points chosen by Optuna, one after the other, from what came of those before."""
 
-    jobs: Annotated[int, Range(1, 10_000)]
-    threads: Annotated[int, Range(1, 4096)] | None
+    jobs: Count
+    threads: Count | None
     gpus: Literal["auto"] | list[Index | str]
     jobs_per_gpu: Count
     job_timeout: Positive | None
     resume: str | None
     join: str | None
     retry: Literal["failed"] | None
-    trials: Annotated[int, Range(1, 1_000_000)]
+    trials: Count
     sampler: Literal["tpe", "random", "grid", "cmaes", "qmc"]
     pruner: Literal["none", "median", "percentile", "asha", "hyperband"]
     pruner_startup: Index
     pruner_warmup: Index
     percentile: Annotated[float, Range(0, 100)]
     reduction: Annotated[int, Range(2)]
-    seed: Annotated[int, Range(0, 2**32 - 1)]
+    seed: Index
     goal: str | list[str] | None
     direction: Literal["max", "min"] | list[Literal["max", "min"]] | None
     storage: str | None

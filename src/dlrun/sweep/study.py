@@ -4,9 +4,8 @@ import re
 import warnings
 from pathlib import Path
 
-from dlrun.errors import UserError, printable
+from dlrun.errors import UserError
 from dlrun.output.folders import within
-from dlrun.sweep.damage import check_command
 from dlrun.sweep.rows import is_number
 from dlrun.sweep.state import State
 from dlrun.sweep.workers import others_at_work
@@ -40,16 +39,8 @@ def published(url: str, key: str) -> tuple[str, dict]:
     found = [s for s in optuna.get_all_study_summaries(storage) if PUBLISHED in s.user_attrs]
     if not found:
         raise UserError(f"{key}={url}: it holds no sweep\n  expected one that was started with sweep.storage={url}")
-    try:
-        newest = max(found, key=lambda study: study.user_attrs[PUBLISHED]["started"])
-        facts = dict(newest.user_attrs[PUBLISHED])
-        check_command(facts)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{key}={url}: the sweep that it holds is damaged: {printable(str(error))}\n"
-            "  expected what dl-run wrote there"
-        ) from None
-    return newest.study_name, facts
+    newest = max(found, key=lambda study: study.user_attrs[PUBLISHED]["started"])
+    return newest.study_name, dict(newest.user_attrs[PUBLISHED])
 
 
 def database(optuna: object, url: str, key: str) -> object:
