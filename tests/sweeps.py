@@ -50,6 +50,8 @@ best = {"epoch": epochs, "metric": "val/loss", "value": (x - 0.3) ** 2 + 1 / epo
 summary("finished", best=best, test={}, seconds=epochs * seconds)
 """
 
+INTERVAL = (0.0, 1.0, False, False)
+
 
 def sweep(
     folder: str, num: int, jobs: int, *, epochs: int = 4, seconds: float = 0.02, do: dict[str, str] | None = None,
@@ -79,11 +81,12 @@ def sweep(
     if search:
         from dlrun.sweep.search import Optuna
 
-        plan, points = Optuna(settings, [Axis(["x"], [], (0.0, 1.0, False, False), "x=interval(0,1)")], epochs), []
+        plan, points = Optuna(settings, [Axis(["x"], [], INTERVAL, "x=interval(0,1)")], epochs), []
+    axis = Axis(["x"], [] if search else [job.overrides for job in points], INTERVAL if search else None, "x=...")
     command = {"command": [], "flags": [], "arguments": ["x=..."], "configs": ""}
     there = sorted(Path(folder).glob("*/*_sweep"))
     if there:
-        opened = reopened(there[0], settings, lambda state, how: compare(state, how, ["x=..."], {}))
+        opened = reopened(there[0], settings, lambda state, how: compare(state, how, ["x=..."], {}, [axis]))
     else:
         opened = begun(Path(folder), settings, command, points, {"multirun.yaml": "", "base": {}})
 

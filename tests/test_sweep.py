@@ -146,6 +146,54 @@ def test_a_fork_is_a_process_of_its_own(what, code, tmp_path, monkeypatch):
     assert json.loads(said) == facts and more[-1:] == ["RuntimeError: a bug"] * (what == "raise")
 
 
+def test_the_process_that_forks_is_killed(tmp_path, monkeypatch):
+    """Its jobs live on, and count as what they say of themselves; the next jobs are forks of another."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.py").write_text(JOB)
+    start, deadline = forks.prepare(), time.monotonic() + 60
+    first = start(["python", "-m", "job", "run"], tmp_path / "logs" / "0.log", {})
+    while not (tmp_path / "logs" / "0.log").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(forks.multiprocessing.forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+    time.sleep(0.2)
+    assert first.poll() is None, "it runs on"
+    second = start(["python", "-m", "job", "exit"], tmp_path / "logs" / "1.log", {})
+    first.kill()
+    while None in (first.poll(), second.poll()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert (first.poll(), second.poll()) == (forks.process.LOST, 3)
+
+
+@pytest.mark.parametrize(
+    ("said", "asked", "status"),
+    [
+        ("finished", None, "finished"), ("failed", None, "failed"), ("diverged", None, "diverged"),
+        ("running", None, "lost"), ("interrupted", "stopped", "stopped"), ("running", "timeout", "timeout"),
+        (["x"], None, "lost"),
+    ],
+)  # fmt: skip
+def test_a_job_whose_exit_code_is_lost(tmp_path, said, asked, status):
+    (tmp_path / "summary.json").write_text(json.dumps({"status": said}))
+    job = Job(0, [])
+    settle(job, tmp_path, forks.process.LOST, asked=asked)
+    assert job.status == status
+
+
+def test_no_word_of_a_library_in_a_sweep(tmp_path):
+    """By the script that pip installs, which jobs import anew, and without a home that can be written to."""
+    script = tmp_path / "dl-run"
+    script.write_text("from dlrun.__main__ import main\n\nif __name__ == '__main__':\n    main()\n")
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HOME": "/proc/no home", "TMPDIR": str(tmp_path)}
+    for name in ("MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        env.pop(name, None)
+    line = [sys.executable, str(script), "-m", "data=moons", "model=linear", "trainer.epochs=2", "seed=0,1"]
+    done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0 and done.stderr == "" and "atplotlib" not in done.stdout, done.stdout + done.stderr
+    logs = [path.read_text() for path in tmp_path.glob("outputs/*/*_sweep/logs/*.log")]
+    assert len(logs) == 2 and all(log.startswith("dl-run ") and "arning" not in log for log in logs), logs
+    assert len(list(tmp_path.glob("outputs/*/*_sweep/[01]/plots/loss.png"))) == 2
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_no_signal_is_lost_on_a_job_that_has_only_just_begun(tmp_path, number):
     start, deadline = forks.prepare(), time.monotonic() + 60

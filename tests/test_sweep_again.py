@@ -13,10 +13,13 @@ import sweeps
 from test_sweep import sweep
 
 from dlrun.errors import UserError
+from dlrun.output.folders import find_run, write_whole
+from dlrun.sweep.axes import Axis, outside
+from dlrun.sweep.cluster import stop_file
 from dlrun.sweep.report import Report
 from dlrun.sweep.screen import Screen, cut, picture
 from dlrun.sweep.state import Job, State, load_state
-from dlrun.sweep.workers import at_work
+from dlrun.sweep.workers import at_work, is_at_work
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +82,18 @@ REFUSED = {
     "sweep=optuna +foo=interval(0,1)": "nothing reads 'foo'",
     "sweep=optuna model.dropout=interval(0,2)": "model.dropout=2.0: expected a number in [0, 1)",
     "sweep=optuna": "sweep=optuna: the space is empty",
+    "seed=range(0,1e9)": "seed=range(0,1e9): it holds more than 10,000 values\n  expected fewer",
+    "seed=shuffle(range(1000000000))": "it holds more than 10,000 values",
+    "seed=range(0,inf)": "seed=range(0,inf): it has no end",
+    "p=zip(seed=range(0,1e12),data.batch_size=[1,2])": "it holds more than 10,000 values",
+    "seed=range(0,1000) data.batch_size=range(1,1001) model=mlp,linear": "the sweep has 2,000,000 jobs (seed: 1,000 x "
+    "data.batch_size: 1,000 x model: 2)\n  expected at most 10,000",
+    "sweep=optuna seed=int(interval(0,1e300))": "its bounds are 0 and 1e+300\n  expected numbers between",
+    "sweep=optuna seed=0,1 sweep.goal=[val/acc,val/loss] sweep.direction=max": 'sweep.direction="max": there are 2 '
+    "goals\n  expected one for each, as in sweep.direction=[max,min], or null: as the jobs say",
+    "sweep=optuna seed=0,1 sweep.goal=[val/acc,val/acc]": "expected one metric, or several different ones",
+    "trainer.patience=choice(null,3) sweep.gpus=[0] sweep.jobs=2": "there is room for 1",  # what is swept was read
+    "trainer.patience=shuffle(null,3) sweep.gpus=[0] sweep.jobs=2": "there is room for 1",
     "sweep=optuna sweep.sampler=tpa seed=0,1": "sweep.sampler=tpa: expected one of tpe, random, grid, cmaes, qmc",
 }
 
@@ -123,7 +138,10 @@ def test_a_state_that_is_damaged(tmp_path, text):
     [
         {"command": [3]}, {"goals": ["x"]}, {"goals": [["val/acc", "up"]]}, {"total": -1}, {"elsewhere": -1},
         {"values": None}, {"values": {"val/acc": "x"}}, {"seconds": "x"}, {"overrides": "abc"}, {"trial": []},
-        {"pid": "1"},
+        {"pid": "1"}, {"worker": "/any/path"}, {"worker": "../../x"}, {"worker": ".."}, {"worker": ""},
+        {"attempt": "a/b"}, {"attempt": "a\0b"}, {"attempt": "x" * 300}, {"seconds": 10**400}, {"code": -(10**400)},
+        {"values": {"val/acc": 10**400}}, {"total": 10**30}, {"flags": [None]}, {"overrides": ["seed=\0"]},
+        {"\x1b[31m": 1},
     ],
 )  # fmt: skip
 def test_a_state_of_other_content(tmp_path, change):
@@ -141,6 +159,58 @@ def damaged(tmp_path, text):
         load_state(tmp_path)
     assert str(error.value).startswith(f"{tmp_path / 'sweep.json'} is damaged: ")
     assert "restore it (the jobs' folders and results.csv are untouched)" in str(error.value)
+    assert "\x1b" not in str(error.value)
+
+
+def test_no_path_from_a_file_leads_out(tmp_path):
+    """Neither by its name nor by a link that lies in the folder: nothing is opened, locked or deleted there."""
+    victim, folder = tmp_path / "victim", tmp_path / "sweep"
+    (victim / "0").mkdir(parents=True)
+    (victim / "thesis").write_text("years")
+    for name in ("0", ".workers", "logs"):
+        folder.mkdir(exist_ok=True)
+        (folder / name).symlink_to(victim, target_is_directory=True)
+    state, job = State(folder, {}, []), Job(0, [])
+    for path in (
+        lambda: is_at_work(folder, "thesis"), lambda: is_at_work(tmp_path, "../victim/thesis"),
+        lambda: state.run_folder(job), lambda: state.log(job), lambda: stop_file(tmp_path / "0.log", "../victim/x"),
+        lambda: at_work(folder).__enter__(),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match="leads out of the folder .*\n  expected a file or a folder inside it"):
+            path()
+    (folder / "sweep.json.tmp").symlink_to(victim / "thesis")
+    write_whole(folder / "sweep.json", "{}")
+    assert (victim / "thesis").read_text() == "years" and (folder / "sweep.json").read_text() == "{}"
+
+
+def test_a_job_that_is_no_point_of_the_space():
+    axes = [
+        Axis(["a"], [["a=1"], ["a=2"]], None, "a=1,2"),
+        Axis(["b", "c"], [["b=1", "c=1"], ["b=2", "c=2"]], None, "p=zip(...)"),
+        Axis(["d"], [], (0.0, 1.0, False, False), "d=interval(0,1)"),
+    ]
+    fits = ["a=1", "b=2", "c=2", "d=1.5e-05"]
+    assert outside(axes, [fits, fits]) is None
+    others = [fits[:3], [*fits, "x=1"], ["a=3", *fits[1:]], ["a=1", "b=2", "c=1", "d=0"], [*fits[:3], "d=/x"], []]
+    assert [outside(axes, [fits, other]) for other in others] == [1] * len(others)
+
+
+def test_last_is_no_job_of_a_sweep(tmp_path):
+    """Which would train on while results.csv keeps its row; by its folder it can, and to look at it is no harm."""
+    for name in ("1_sweep/0", "2_run"):
+        (tmp_path / "d" / name / ".hydra").mkdir(parents=True)
+        for file in ("config", "overrides"):
+            (tmp_path / "d" / name / ".hydra" / f"{file}.yaml").touch()
+    (tmp_path / "d" / "1_sweep" / "sweep.json").touch()
+    job, alone = tmp_path / "d" / "1_sweep" / "0", tmp_path / "d" / "2_run"
+    os.utime(job / ".hydra" / "overrides.yaml", (2, 2))
+    assert find_run("last", str(tmp_path)) == alone
+    os.utime(alone / ".hydra" / "overrides.yaml", (1, 1))
+    with pytest.raises(UserError) as error:
+        find_run("last", str(tmp_path))
+    assert f"the last run is {job}, job 0 of a sweep" in str(error.value)
+    assert f"dl-run -m sweep.resume={job.parent}\n" in str(error.value) and f"dl-run resume={job}" in str(error.value)
+    assert find_run("last", str(tmp_path), "") == find_run(str(job), str(tmp_path)) == job
 
 
 def test_a_full_disk_is_told_and_a_report_ends_nothing(tmp_path, monkeypatch):

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from dlrun.errors import UserError
+
 HERE = Path(__file__).parent
 
 
@@ -117,6 +119,59 @@ def test_what_a_job_does_is_its_own_result(tmp_path):
     assert start(tmp_path / "a", 8, 3, retry="failed").wait(timeout=300) == 0
     assert [job[2] for job in results(tmp_path / "a")] == ["finished"] * 8
     assert os.readlink(folder / "best") == "2" and len((folder / "finished").read_text().splitlines()) == 8
+
+
+def test_a_search_with_a_pruner_is_retried(tmp_path):
+    """What failed has a trial of its own then; what the study heard before a kill, and the state did not, too."""
+    keys = {"sampler": "tpe", "pruner": "median", "pruner_startup": 1}
+    assert start(tmp_path / "a", 5, 1, do={"1": "raise", "3": "abort"}, **keys).wait(timeout=300) == 0
+    before = state(tmp_path / "a")
+    assert [job["status"] for job in before["jobs"]][1:4:2] == ["failed", "exit -6"]
+    for job in before["jobs"]:  # as if the sweep had been killed before it saved what came of them
+        if job["status"] in ("failed", "pruned"):
+            job |= {"status": "running", "code": None, "values": {}, "seconds": None}
+    (of(tmp_path / "a") / "sweep.json").write_text(json.dumps(before))
+    assert start(tmp_path / "a", 5, 1, retry="failed", **keys).wait(timeout=300) == 0, (tmp_path / "a.log").read_text()
+    found = state(tmp_path / "a")["jobs"]
+    assert len(found) == 5 and {job["status"] for job in found} <= {"finished", "pruned"}
+    states = {number: kind for number, kind, _ in trials(tmp_path / "a")}
+    assert [states[job["trial"]] for job in found] == [1 if job["status"] == "finished" else 2 for job in found]
+    assert sorted(states) == list(range(7)) and list(states.values()).count(3) == 2, "one more for each that failed"
+
+
+@pytest.mark.parametrize(
+    ("text", "new"),
+    [
+        ('"op_code": 4', '"op_code": 77'), ('"op_code": 4', '"op_code": "x"'), ('"study_id": 0', '"study_id": []'),
+        ('"datetime_start": "', '"datetime_start": "x'), ('"values": [', '"values": ["x", '),
+        ('"state": 1', '"state": 9'), ('"step": 1', '"step": "x"'), ('{"op_code"', "{{"),
+        ('"intermediate_value": ', '"intermediate_value": "x", "x": '), ('"user_attrs": {', '"user_attrs": [], "x": {'),
+        ('"distribution": "', '"distribution": "x'), ('"directions": [', '"directions": [7, '),
+        ('"param_value_internal": ', '"param_value_internal": "x", "x": '),
+    ],
+)  # fmt: skip
+def test_a_history_that_was_edited(tmp_path, text, new):
+    import optuna
+
+    from dlrun.sweep.state import State
+    from dlrun.sweep.study import journal
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sweep = State(tmp_path, {}, [])
+    sweep.worker = "me"
+    study = optuna.create_study(storage=journal(optuna, sweep))
+    study.add_trial(optuna.trial.create_trial(value=1.0, user_attrs={"a": 1}))
+    for _ in range(2):
+        trial = study.ask()
+        trial.report(trial.suggest_float("x", 0, 1), 1)
+        study.tell(trial, 0.5)
+    path = tmp_path / "optuna.journal"
+    assert len(journal(optuna, sweep).get_all_trials(0)) == 3
+    before = path.read_text().replace('":', '": ').replace('":  ', '": ')
+    assert text in before, before
+    path.write_text(before.replace(text, new, 1))
+    with pytest.raises(UserError, match="optuna.journal is damaged: .*\n  expected the file as Optuna wrote it"):
+        journal(optuna, sweep)
 
 
 def test_stopped_and_resumed(tmp_path):

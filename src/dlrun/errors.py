@@ -23,6 +23,11 @@ def some(words: list[str], most: int = 5) -> str:
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
+def printable(text: str) -> str:
+    """Without what a terminal takes for a command, as in a text out of a file; lines stay lines."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)
+
+
 def listed(lead: str, words: list[str], indent: int, width: int = 0) -> str:
     """All of them behind `lead`, in lines as wide as the terminal that errors go to, if no width is told."""
     width, margin = width or columns(sys.stderr, 120), " " * indent

@@ -1,7 +1,10 @@
 """How Hydra composes a command's config here: checked before any of it runs, once, and with zip(...)."""
 
+from typing import Any
+
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.grammar import grammar_functions
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -11,6 +14,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from dlrun.config.hydra_section import check_files, check_overrides, check_place, check_values
 from dlrun.errors import UserError
 from dlrun.sweep.zips import is_zip
+
+for function in (grammar_functions.choice, grammar_functions.shuffle):
+    function.__annotations__["args"] = Any  # null too: Hydra 1.3 checks against a list of types that leaves it out
 
 
 class Loader(ConfigLoaderImpl):

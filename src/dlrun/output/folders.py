@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 from contextlib import suppress
 from datetime import datetime
@@ -12,6 +13,7 @@ from dlrun.errors import UserError
 
 STARTED = ".hydra/overrides.yaml"  # written last when a run starts
 ELSEWHERE = ".elsewhere"  # under output_dir: the folders that run_dir= made, a line each
+NAME = re.compile(r"(?!\.+$)[\w.-]{1,200}", re.ASCII)  # of a file, where a file names it: no path
 
 
 def new_folder(base: Path, name: str) -> Path:
@@ -113,7 +115,27 @@ def find_run(which: str, output_dir: str, key: str = "resume=") -> Path:
         where = Path(output_dir).resolve()
         elsewhere = "output_dir=..." if key else "--output-dir DIR"
         raise UserError(f"{key}last: there is no run under {where}\n  expected one; {elsewhere} looks elsewhere")
-    return started[-1]
+    last = started[-1]
+    if key == "resume=" and (last.parent / "sweep.json").is_file():
+        raise UserError(
+            f"resume=last: the last run is {last}, job {last.name} of a sweep, whose results would not change with it\n"
+            f"  expected the sweep: dl-run -m {pasteable('sweep.resume', last.parent)}\n"
+            f"  or the job alone, by its folder: dl-run {pasteable('resume', last)}"
+        )
+    return last
+
+
+def within(folder: Path, *names: str) -> Path:
+    """The path of names, in a folder that may be a stranger's. Raises UserError where it leads out."""
+    path = folder
+    for name in names:
+        path = path / name
+        if not NAME.fullmatch(name) or os.path.islink(path):
+            raise UserError(
+                f"{str(path)!r} leads out of the folder {folder}\n"
+                "  expected a file or a folder inside it, and no link; it is neither read nor changed"
+            )
+    return path
 
 
 def note_start(base: Path, folder: Path) -> None:
@@ -158,7 +180,8 @@ def write_whole(path: Path, text: str, durable: bool = False) -> None:
     durable: it is on the disk when this returns, whenever the power goes.
     """
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
+    temporary.unlink(missing_ok=True)
+    with open(temporary, "x", encoding="utf-8") as file:  # "w" would follow a link
         file.write(text)
         if durable:
             file.flush()

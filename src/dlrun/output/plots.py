@@ -1,5 +1,6 @@
 """Pictures of results. Each function gives a matplotlib figure; matplotlib is imported when the first one is drawn."""
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 
@@ -7,6 +8,8 @@ import numpy as np
 import torch
 
 from dlrun.spec import Table
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its caches is no user's concern
 
 SHARES = ("acc", "top5")  # metrics that cannot be above 1
 

@@ -8,22 +8,31 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from dlrun.errors import UserError
 from dlrun.processes.python import COMMAND
 
 LAUNCHER = "DL_RUN_LAUNCHER"  # the process that waits for these
+PER_CORE = 8  # processes: each needs some 300 MB
 
 
 def launch(arguments: list[str], processes: int, max_restarts: int) -> int:
     """Start them, wait, and give the exit code. Where one dies, all start again from the last checkpoint.
 
-    What the first says is seen as it comes; what another says only where it was the one that failed.
+    What the first says is seen as it comes; what another says only where it was the one that failed. Raises UserError
+    where they are more than PER_CORE for each core.
     """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if processes > PER_CORE * cores:
+        raise UserError(
+            f"trainer.processes={processes}: this machine has {cores} core{'s' * (cores > 1)}\n"
+            f"  expected at most {PER_CORE * cores} here; on several machines they are started by torchrun"
+        )
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.disable(logging.ERROR)  # the processes speak for themselves
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
     os.environ[LAUNCHER] = str(os.getpid())
     with TemporaryDirectory(prefix="dl-run-") as said:
         others = dict.fromkeys(range(1, processes), Std.ALL)

@@ -6,9 +6,11 @@ there, and every fork, of whosever making, has to unblock them. A shell lets wha
 SIGINT; forkserver would give that back to its forks, and throw away what waits.
 """
 
+import logging
 import signal
 import sys
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its caches are no user's concern
 sys.path[:] = [path for path in sys.path if path]  # what it imports is not to be what lies in the user's folder

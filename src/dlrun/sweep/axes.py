@@ -1,9 +1,13 @@
 """The axes of a sweep's space, and all combinations of their values."""
 
+import re
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 
 from dlrun.errors import UserError
+
+MOST = 10_000  # values of an axis, and jobs of a grid: after each job the state and the tables of all are written
 
 
 @dataclass
@@ -41,4 +45,26 @@ def grid(axes: list[Axis]) -> list[list[str]]:
                 f"{axis.argument}: a grid does not support sweep type INTERVAL: it has no end\n"
                 "  expected values, as in 0.1,0.01, or a search: sweep=optuna"
             )
+    if (jobs := prod(len(axis.rows) for axis in axes)) > MOST:
+        sizes = " x ".join(f"{axis.name}: {len(axis.rows):,}" for axis in axes if axis.is_swept)
+        raise UserError(
+            f"the sweep has {jobs:,} jobs ({sizes})\n"
+            f"  expected at most {MOST:,}: fewer values, several sweeps, or a search: sweep=optuna sweep.trials=100"
+        )
     return [[override for row in point for override in row] for point in product(*(axis.rows for axis in axes))]
+
+
+def outside(axes: list[Axis], points: list[list[str]]) -> int | None:
+    """Which of these overrides are the first that are no point of the space; None where all are."""
+    rows = [{tuple(row) for row in axis.rows} for axis in axes]
+    widths = [len(axis.rows[0]) if axis.rows else 1 for axis in axes]
+    for number, point in enumerate(points):
+        rest = list(point)
+        for axis, known, width in zip(axes, rows, widths, strict=True):
+            part, rest = tuple(rest[:width]), rest[width:]
+            is_drawn = axis.interval and part and re.fullmatch(re.escape(axis.keys[0]) + r"=[-+\d.e]+", part[0])
+            if not is_drawn and part not in known:
+                return number
+        if rest:
+            return number
+    return None

@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from dlrun.errors import UserError
+from dlrun.output.folders import within
 from dlrun.sweep import process
 
 EVERY = 0.5  # seconds between two looks at a job, or for its file
@@ -118,15 +119,16 @@ class Cluster:
 
 
 def stop_file(log: Path, attempt: str) -> Path:
-    return log.with_name(f"{attempt}.stop")
+    return within(log.parent, f"{attempt}.stop")
 
 
 def running_file(log: Path, attempt: str) -> Path:
-    return log.with_name(f"{attempt}.running")
+    return within(log.parent, f"{attempt}.running")
 
 
 def end(log: Path, attempt: str, patience: float) -> bool:
     """Ask a job that a sweep left on the cluster to end, now or when its turn comes; whether it has."""
+    log.parent.mkdir(exist_ok=True)
     stop_file(log, attempt).touch()
     deadline = time.monotonic() + patience
     while running_file(log, attempt).exists() and time.monotonic() < deadline:

@@ -8,10 +8,12 @@ import atexit
 import multiprocessing.forkserver
 import os
 import runpy
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from dlrun.processes.python import COMMAND, safe_start
@@ -43,16 +45,22 @@ class Forked:
 
     def __init__(self, command: list[str], log: Path, env: dict[str, str]) -> None:
         context = multiprocessing.get_context("forkserver")
-        self.process = context.Process(target=_job, args=(command[len(COMMAND) :], log, env, os.getcwd()))
-        self.process.start()
-        self.pid = self.process.pid
+        go, tell = context.Pipe(duplex=False)
+        with go, tell:
+            self.process = context.Process(target=_job, args=(go, command[len(COMMAND) :], log, env, os.getcwd()))
+            self.process.start()
+            self.pid = self.process.pid
+            self.born = process.born(self.pid)
+            tell.send(None)
 
     def has_begun(self) -> bool:
         return True
 
     def poll(self) -> int | None:
-        """The exit code, -N after signal N; None while it runs."""
-        return self.process.exitcode
+        """The exit code, -N after signal N, process.LOST where nobody knows; None while it runs."""
+        code = self.process.exitcode
+        outlives_its_parent = code == process.LOST and process.born(self.pid) == self.born is not None
+        return None if outlives_its_parent else code
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -76,8 +84,16 @@ def start(command: list[str], log: Path, env: dict[str, str]) -> Forked | proces
         return process.start(command, log, env)
 
 
-def _job(command: list[str], log: Path, env: dict[str, str], folder: str) -> None:
-    """Makes the fork what `python -m MODULE ARGUMENTS > LOG 2>&1 < /dev/null` is, in a session of its own."""
+def _job(go: Connection, command: list[str], log: Path, env: dict[str, str], folder: str) -> None:
+    """Makes the fork what `python -m MODULE ARGUMENTS > LOG 2>&1 < /dev/null` is, in a session of its own.
+
+    go: where it hears that the sweep knows its number. If not, the forking process has died: the sweep starts another.
+    """
+    try:
+        go.recv()
+    except EOFError:
+        return
+    go.close()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # multiprocessing would make a failure of it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])
     os.setsid()
@@ -100,6 +116,8 @@ def _job(command: list[str], log: Path, env: dict[str, str], folder: str) -> Non
     threads = env.get("OMP_NUM_THREADS", "").partition(",")[0]
     if threads.isdecimal() and int(threads):
         torch.set_num_threads(int(threads))  # the variable was read when torch was imported
+    sys.modules.pop(f"{command[0]}.__main__", None)  # the sweep's own, imported from its script: runpy would warn
+    atexit.unregister(shutil.rmtree)  # matplotlib's, where there is no home to write to: all jobs share that folder
     try:
         runpy.run_module(command[0], run_name="__main__", alter_sys=True)
     finally:

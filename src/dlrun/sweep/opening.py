@@ -3,12 +3,13 @@
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from dlrun.config.overrides import PLACES, key_of
-from dlrun.errors import UserError
+from dlrun.errors import UserError, printable
 from dlrun.output.folders import new_folder, refuse_links, write_whole
+from dlrun.sweep.axes import Axis, outside
 from dlrun.sweep.runner import recover
 from dlrun.sweep.settings import JOINABLE, RESUMABLE
 from dlrun.sweep.state import Job, State, differences, find_sweep, load_state, locked, owner
@@ -48,8 +49,9 @@ def reopen(key: str, which: str, output_dir: str, overrides: list[str]) -> tuple
             )
     once = ("sweep.resume", "sweep.join", "sweep.retry")
     kept = [override for name, override in before.items() if name not in changes and name not in once]
-    if os.path.isdir(facts["cwd"]) and not is_url(which):  # paths in its config are seen from there
-        os.chdir(facts["cwd"])
+    if not is_url(which):
+        with suppress(OSError, ValueError):  # paths in its config are seen from there, where it is this machine's
+            os.chdir(facts["cwd"])
     return found, [*kept, *changes.values(), *facts["flags"], "--multirun"]
 
 
@@ -76,8 +78,8 @@ def begun(
     with locked(folder), at_work(folder) as worker:
         state = State.new(folder, command, jobs, getattr(settings, "trials", len(jobs)), _goals(settings))
         state.worker = worker
-        state.save()
         write_whole(folder / "base.json", json.dumps(files["base"], indent=1) + "\n", durable=True)
+        state.save()
         write_whole(folder / "multirun.yaml", files["multirun.yaml"])
         yield state
 
@@ -110,8 +112,17 @@ def reopened(folder: Path, settings: object, compare: Callable[[State, str], Non
         yield state
 
 
-def compare(state: State, how: str, arguments: list[str], base: dict) -> None:
-    """Raise UserError with the differences where the space or the configs are not what they were at the start."""
+def compare(state: State, how: str, arguments: list[str], base: dict, axes: list[Axis]) -> None:
+    """Raise UserError with the differences where the space or the configs are not what they were at the start.
+
+    axes: of that space; each job is to be one of its points.
+    """
+    other = outside(axes, [job.overrides for job in state.jobs])
+    if other is not None:
+        raise UserError(
+            f"{how}: job {other}, {printable(' '.join(state.jobs[other].overrides))}, is no point of its space\n"
+            f"  expected {state.folder / 'sweep.json'} as dl-run wrote it"
+        )
     try:
         base_before = json.loads((state.folder / "base.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

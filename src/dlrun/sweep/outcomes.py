@@ -1,5 +1,6 @@
 """What came of a job: its status, its values, the line that says what was wrong, and what a killed process left."""
 
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,18 +9,22 @@ from dlrun.output.console import number
 from dlrun.output.folders import read_summary
 from dlrun.sweep import cluster, process
 from dlrun.sweep.report import goals
-from dlrun.sweep.rows import best_so_far, epoch_rows, kept_value
+from dlrun.sweep.rows import best_of, best_so_far, epoch_rows, is_number, kept_value
 from dlrun.sweep.state import DONE, OPEN, Job, State
 from dlrun.sweep.workers import is_at_work, is_here
 
 EXIT_WORDS = {1: "failed", 2: "refused"} | dict.fromkeys((129, 130, 143, -1, -2, -15), "stopped") | {-9: "killed"}
+EXIT_WORDS[process.LOST] = "lost"
+CODES = {"finished": 0, "failed": 1, "diverged": 1, "interrupted": 143}  # by what the run's summary says
 
 
 def settle(job: Job, folder: Path, code: int, wanted: list[tuple[str, str]] = (), asked: str | None = None) -> None:
     """The job's status, values and seconds from its folder and exit code. wanted: the goals' names and modes."""
     done = read_summary(folder)
     said = done.get("status")
-    stopped = EXIT_WORDS.get(code) in ("stopped", "killed")
+    if code == process.LOST:
+        code = CODES.get(str(said), code)
+    stopped = EXIT_WORDS.get(code) in ("stopped", "killed", "lost")
     if code == 0:
         job.status = "finished" if said == "finished" else "failed"  # as where something called exit()
     elif asked and stopped:
@@ -32,15 +37,17 @@ def settle(job: Job, folder: Path, code: int, wanted: list[tuple[str, str]] = ()
     job.worker = job.pid = job.born = job.attempt = None
     job.values, job.seconds = {}, None
     if job.status == "finished":
-        best = done.get("best", {})
+        best, test = best_of(done), done.get("test")
         job.values = {best["metric"]: best["value"]} if best else {}
         job.values |= {name: kept_value(folder, name) for name, _ in wanted if name not in job.values}
-        job.values |= {k: v for k, v in done.get("test", {}).items() if isinstance(v, int | float)}
+        job.values |= (
+            {k: v for k, v in test.items() if is_number(v) and k.isprintable()} if isinstance(test, dict) else {}
+        )
     elif job.status == "pruned":
         rows = epoch_rows(folder)
         job.values = {name: best_so_far(rows, name, mode) for name, mode in wanted}
     if job.status in DONE:
-        job.seconds = done.get("seconds")
+        job.seconds = done["seconds"] if is_number(done.get("seconds")) else None
 
 
 def summed_up(job: Job) -> str:
@@ -58,6 +65,8 @@ def why(job: Job, lines: list[str]) -> str | None:
         return f"longer than sweep.job_timeout; it said last: {told}"
     if job.status == "killed":
         return f"SIGKILL, as where memory is at its end; it said last: {told}"
+    if job.status == "lost":
+        return f"nobody knows how it ended: the process that it was a fork of was killed; it said last: {told}"
     return told if lines else None
 
 
@@ -99,7 +108,8 @@ def recover(state: State, retry: bool = False, patience: float = process.GRACE) 
             if not is_over and not patience:
                 continue
             if not is_over:
-                still = f"; if it is no more: rm {state.log(job).parent / job.attempt}.running" if job.attempt else ""
+                lock = cluster.running_file(state.log(job), job.attempt) if job.attempt else None
+                still = f"; if it is no more: rm {shlex.quote(str(lock))}" if lock else ""
                 raise UserError(
                     f"job {job.number} of the sweep is still being trained, in {folder}\n"
                     f"  expected no other process there: wait for it, or stop it{still}"

@@ -16,8 +16,15 @@ def check(settings: Search, swept: list[Axis]) -> None:
         )
     names = [settings.goal] if isinstance(settings.goal, str) else settings.goal or [""]
     modes = settings.direction if isinstance(settings.direction, list) else [settings.direction] * len(names)
-    if len(modes) != len(names):
-        raise UserError(f"sweep.direction={json.dumps(modes)}: expected one for each of {len(names)} goals")
+    if settings.goal == [] or len(set(names)) < len(names):
+        raise UserError(f"sweep.goal={json.dumps(names)}: expected one metric, or several different ones")
+    if len(modes) != len(names) or isinstance(settings.direction, str) and len(names) > 1:
+        each = ",".join(["max", *["min"] * (len(names) - 1)])
+        raise UserError(
+            f"sweep.direction={json.dumps(settings.direction)}: there {'are' if len(names) > 1 else 'is'} {len(names)} "
+            f"goal{'s' * (len(names) > 1)}\n  expected one for each, as in sweep.direction=[{each}], or null: as the "
+            "jobs say"
+        )
     if tested := [name for name in names if name.startswith("test/")]:
         raise UserError(
             f"sweep.goal={tested[0]}: the test part is no one's to choose by\n  expected a metric of the val part"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+LOST = 255  # multiprocessing's exit code of a job whose forking process is no more: nobody knows how it ended
 GRACE = 30.0  # seconds for a job to write its checkpoint when it is asked to stop
 
 

@@ -30,7 +30,7 @@ def last_row(folder: Path) -> dict:
 def _epoch_row(line: str) -> dict | None:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     whole = isinstance(row, dict) and isinstance(row.get("epoch"), int)
     return row if whole and not any(key.startswith("step/") for key in row) else None
@@ -40,22 +40,35 @@ def said(folder: Path) -> tuple[dict[str, str], str | None] | None:
     """What a run measures, each with which is better, "max" or "min", and the one that it chooses its best epoch by."""
     done = read_summary(folder)
     goal, scores = done.get("goal"), done.get("scores")
-    return (scores, goal if goal in scores else None) if isinstance(scores, dict) else None
+    scores = {k: v for k, v in scores.items() if v in ("max", "min")} if isinstance(scores, dict) else {}
+    return (scores, goal if isinstance(goal, str) and goal in scores else None) if scores else None
 
 
 def best_so_far(rows: list[dict], name: str, mode: str) -> float | None:
-    values = [row[name] for row in rows if isinstance(row.get(name), int | float)]
+    values = [row[name] for row in rows if is_number(row.get(name))]
     return (max if mode == "max" else min)(values, default=None)
 
 
 def kept_value(folder: Path, name: str) -> float | None:
     """A metric of the epoch whose weights were kept, or a number of the summary, as "parameters"."""
     done = read_summary(folder)
-    best = done.get("best") or {}
+    best = best_of(done)
     if best.get("metric") == name:
         return best["value"]
-    if isinstance(done.get(name), int | float):
+    if is_number(done.get(name)):
         return done[name]
     rows = epoch_rows(folder)
     row = next((row for row in rows if row["epoch"] == best.get("epoch")), rows[-1] if rows else {})
-    return row.get(name)
+    return row[name] if is_number(row.get(name)) else None
+
+
+def best_of(done: dict) -> dict:
+    """A summary's best epoch: its metric and value; empty where there is none."""
+    best = done.get("best")
+    is_whole = isinstance(best, dict) and isinstance(best.get("metric"), str) and best["metric"].isprintable()
+    return best if is_whole and "value" in best and (best["value"] is None or is_number(best["value"])) else {}
+
+
+def is_number(value: object) -> bool:
+    """Of a size that a metric can have: an integer out of a file may have thousands of digits."""
+    return isinstance(value, float) or (type(value) is int and abs(value) < 2**63)

@@ -35,6 +35,9 @@ class Plan:
     def tell(self, job: Job, folder: Path) -> None:
         """What came of a job."""
 
+    def catch_up(self, state: State) -> None:
+        """After jobs of a process that is no more were brought to what they were worth."""
+
 
 @dataclass(frozen=True)
 class Slots:
@@ -158,7 +161,9 @@ class Runner:
         """Start jobs while there is room for them."""
         taken = {one.slot for one in self.running}
         for slot in range(self.slots.num):
-            if slot in taken or self.received or time.monotonic() < self.next_look:
+            if self.received or time.monotonic() < self.next_look:
+                break
+            if slot in taken:
                 continue
             with self.state.alone():
                 job = self.next_job()
@@ -172,6 +177,7 @@ class Runner:
         job = self.waiting() or self.plan.more(self.state)
         if job is None and self.others():
             recover(self.state, patience=0)
+            self.plan.catch_up(self.state)
             job = self.waiting()
         return job
 

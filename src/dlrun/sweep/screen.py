@@ -5,6 +5,7 @@ import sys
 import time
 from contextlib import suppress
 
+from dlrun.errors import printable
 from dlrun.output.console import folded, number
 from dlrun.sweep.rows import last_row
 from dlrun.sweep.state import OPEN, Job, State, own, shared
@@ -29,12 +30,12 @@ class Screen:
 
     def say(self, text: str) -> None:
         self.clear()
-        self._write(sys.stdout, text + "\n")
+        self._write(sys.stdout, printable(text) + "\n")
 
     def fail(self, text: str, log: list[str]) -> None:
         """At once, with the last lines of the job's log."""
         self.say(text)
-        self._write(sys.stderr, "".join(f"  {line}\n" for line in log))
+        self._write(sys.stderr, "".join(f"  {printable(line)}\n" for line in log))
 
     def clear(self) -> None:
         """Take the live table away; it is drawn anew below what comes."""
@@ -54,7 +55,7 @@ class Screen:
         lines = ["", *picture(state, running, best, goals, now - self.began, width, max(1, height - 6))]
         lines = lines[: max(1, height - 1)]  # what has scrolled away cannot be taken away
         self.clear()
-        self._write(sys.stdout, "".join(f"{cut(line, width)}\n" for line in lines))
+        self._write(sys.stdout, "".join(f"{cut(printable(line), width)}\n" for line in lines))
         self.lines, self.drawn = len(lines), now
 
     def _write(self, stream: object, text: str) -> None:

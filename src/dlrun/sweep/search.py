@@ -16,14 +16,14 @@ from random import Random
 from dlrun.errors import UserError
 from dlrun.sweep import cma
 from dlrun.sweep.axes import Axis
+from dlrun.sweep.outcomes import settle
 from dlrun.sweep.points import check, chosen, labels, suggest
 from dlrun.sweep.report import goals
-from dlrun.sweep.rows import epoch_rows
+from dlrun.sweep.rows import epoch_rows, is_number
 from dlrun.sweep.runner import Plan
 from dlrun.sweep.settings import Search
 from dlrun.sweep.state import OPEN, Job, State
-from dlrun.sweep.study import PUBLISHED, database, load_optuna
-from dlrun.sweep.workers import others_at_work
+from dlrun.sweep.study import PUBLISHED, database, journal, load_optuna
 
 
 class Optuna(Plan):
@@ -51,11 +51,16 @@ class Optuna(Plan):
     def open(self, state: State) -> None:
         """Find or make the study, and bring it to what the state knows."""
         self.state = state
+        goal, names = self.settings.goal, [name for name, _ in state.facts["goals"]]
+        if len(names) > 1 if goal is None else names != ([goal] if isinstance(goal, str) else goal):
+            raise UserError(
+                f"{state.folder / 'sweep.json'} is damaged: its goals are {names}\n  expected those of sweep.goal"
+            )
         is_resized = not self.settings.join and self.settings.trials != state.facts["total"]
         if is_resized:
             state.resize(self.settings.trials)
         with self._reaching():
-            self.storage = self.storage or self._journal(state)
+            self.storage = self.storage or journal(self.optuna, state)
             study = self.optuna.create_study(
                 study_name=state.facts["study"],
                 storage=self.storage,
@@ -65,15 +70,31 @@ class Optuna(Plan):
             if self.settings.storage:
                 self._publish(study, is_resized)
             found = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
-        known = {job.trial for job in state.jobs}
-        if lost := sorted(known - found.keys()):
+        if lost := [job.trial for job in state.jobs if job.trial not in found]:
             raise UserError(
                 f"the search's history is not the sweep's: trial {lost[0]} is not in study {state.facts['study']!r}\n"
                 f"  expected it in {self.settings.storage or state.folder / 'optuna.journal'}, as it was"
             )
+        self.catch_up(state)
+
+    def catch_up(self, state: State) -> None:
+        """Tell the study what came of jobs meanwhile, and give each that is to be done again a trial to report to."""
+        states = self.optuna.trial.TrialState
+        with self._reaching():
+            study = self._study()
+            trials = study.get_trials(deepcopy=False)
         for job in state.jobs:
-            if found[job.trial].state == self.optuna.trial.TrialState.RUNNING:
-                self.tell(job, state.run_folder(job))
+            trial, folder = trials[job.trial], state.run_folder(job)
+            if trial.state == states.RUNNING:
+                self.tell(job, folder)
+            elif job.status in ("waiting", "stopped") and trial.state == states.PRUNED:  # killed before it was saved
+                settle(job, folder, 143, goals(state), "pruned")
+            elif job.status in ("waiting", "stopped"):  # what Optuna was told is final
+                with self._reaching():
+                    attributes = {"sweep": state.facts["id"], "job": job.number, "again": trial.number}
+                    left = [t.number for t in trials if t.user_attrs == attributes]  # by a kill
+                    point = {"params": trial.params, "distributions": trial.distributions}
+                    job.trial = left[0] if left else self._new_trial(study, attributes, **point).number
 
     def _publish(self, study: object, is_resized: bool) -> None:
         """For others to join. Raises UserError where this is one of them, and has other configs.
@@ -103,20 +124,6 @@ class Optuna(Plan):
         told, goal = self.settings.direction, self.settings.goal
         number = len(goal) if isinstance(goal, list) else 1
         return list(told) if isinstance(told, list) else [told] * number
-
-    def _journal(self, state: State) -> object:
-        path = state.folder.resolve() / "optuna.journal"
-        if not others_at_work(state.folder, state.worker):  # what is locked was by a process that was killed
-            path.with_name(path.name + ".lock").unlink(missing_ok=True)
-            if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
-                path.write_bytes(text[: text.rfind(b"\n") + 1])  # the power went in the middle of a line
-        try:
-            journal = self.optuna.storages.journal
-            return journal.JournalStorage(journal.JournalFileBackend(str(path)))
-        except (ValueError, KeyError) as error:
-            raise UserError(
-                f"the search's history {path} is damaged: {error}\n  expected the file as Optuna wrote it; restore it"
-            ) from None
 
     def _sampler(self, number: int) -> object:
         made, kind = self.optuna.samplers, self.settings.sampler
@@ -153,17 +160,17 @@ class Optuna(Plan):
         with self._reaching():
             self.study = self._study()
             trials = self.study.get_trials(deepcopy=False)
-            again = sum("again" in trial.user_attrs for trial in trials)
-            taken = len(trials) - again
+            taken = sum("again" not in trial.user_attrs for trial in trials)
             running, attributes = self.optuna.trial.TrialState.RUNNING, {"sweep": mine, "job": number}
-            left = [t._trial_id for t in trials if t.state == running and t.user_attrs == attributes]
+            left = [t for t in trials if t.state == running and t.user_attrs == attributes]
             state.facts["elsewhere"] = taken - number - len(left)
             if not left and taken >= state.facts["total"]:
                 return None
-            trial_id = left[0] if left else self._new_trial(attributes)
-            self.study.sampler = self._sampler(self.storage.get_trial(trial_id).number)
-            trial = self.optuna.trial.Trial(self.study, trial_id)
-            if trial.number - again >= state.facts["total"]:  # another machine was faster
+            found = left[0] if left else self._new_trial(self.study, attributes)
+            self.study.sampler = self._sampler(found.number)
+            trial = self.optuna.trial.Trial(self.study, found._trial_id)
+            before = self.study.get_trials(deepcopy=False)[: trial.number]
+            if sum("again" not in t.user_attrs for t in before) >= state.facts["total"]:  # another machine was faster
                 self.study.tell(trial, state=self.optuna.trial.TrialState.FAIL)
                 return None
             values = {name: suggest(trial, name, kind) for name, kind in self.space.items()}
@@ -173,10 +180,11 @@ class Optuna(Plan):
         state.jobs.append(job)
         return job
 
-    def _new_trial(self, attributes: dict[str, object]) -> int:
-        """With the job that it is for, at once: a kill leaves none that is nobody's."""
-        made = self.optuna.trial.create_trial(state=self.optuna.trial.TrialState.RUNNING, user_attrs=attributes)
-        return self.storage.create_new_trial(self.storage.get_study_id_from_name(self.study.study_name), made)
+    def _new_trial(self, study: object, attributes: dict[str, object], **point: object) -> object:
+        """With the job that it is for, at once: a kill leaves none that is nobody's. point: params, distributions."""
+        running = self.optuna.trial.TrialState.RUNNING
+        made = self.optuna.trial.create_trial(state=running, user_attrs=attributes, **point)
+        return self.storage.get_trial(self.storage.create_new_trial(study._study_id, made))
 
     def is_hopeless(self, job: Job, folder: Path) -> bool:
         """Report the epochs that are new, and ask the pruner: not behind the last epoch, when all is done anyway."""
@@ -194,7 +202,7 @@ class Optuna(Plan):
             done = self._study().get_trials(deepcopy=False)[job.trial].intermediate_values if size < 0 else {}
             last = max([epoch, *done])
             for row in epoch_rows(folder):
-                if last < row["epoch"] < self.epochs and isinstance(row.get(name), int | float):
+                if last < row["epoch"] < self.epochs and is_number(row.get(name)):
                     last = row["epoch"]
                     trial.report(self._signed([row[name]])[0], last)
                     if trial.should_prune():  # asked for each: ASHA puts down what a job was worth at its rungs
@@ -216,7 +224,7 @@ class Optuna(Plan):
         return [-value if told is None and mode == "min" else value for value, told, (_, mode) in pairs]
 
     def tell(self, job: Job, folder: Path) -> None:
-        """What came of a job. One that failed before and finished now is a trial of its own: Optuna's are final."""
+        """What came of a job."""
         if job.status in OPEN:
             return
         states = self.optuna.trial.TrialState
@@ -225,21 +233,7 @@ class Optuna(Plan):
         state = states.COMPLETE if is_complete else states.PRUNED if job.status == "pruned" else states.FAIL
         with self._reaching():
             study = self._study()  # with a sampler of no grid, which would end a loop that is not there
-            before = study.get_trials(deepcopy=False)
-            trial = before[job.trial]
-            if trial.state == states.RUNNING:
-                study.tell(job.trial, self._signed(values) if is_complete else None, state=state)
-            elif is_complete and trial.state == states.FAIL:
-                mine = {"sweep": self.state.facts["id"], "job": job.number, "again": True}
-                if not any(t.user_attrs == mine for t in before):
-                    made = self.optuna.trial.create_trial(
-                        state=state,
-                        values=self._signed(values),
-                        params=trial.params,
-                        distributions=trial.distributions,
-                        user_attrs=mine,
-                    )
-                    study.add_trial(made)
+            study.tell(job.trial, self._signed(values) if is_complete else None, state=state, skip_if_finished=True)
         self.trials.pop(job.number, None)
 
     @contextmanager

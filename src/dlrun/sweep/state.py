@@ -12,25 +12,14 @@ from uuid import uuid4
 
 import dlrun
 from dlrun.config.overrides import key_of
-from dlrun.errors import UserError, check_state
-from dlrun.output.folders import write_whole
+from dlrun.errors import UserError, printable
+from dlrun.output.folders import within, write_whole
+from dlrun.sweep.damage import check_facts, check_job
 from dlrun.sweep.workers import cannot_write
 
 FORMAT = 1
 OPEN = ("waiting", "running", "stopped")  # to be done, or gone on with
 DONE = ("finished", "pruned")  # any other word: it failed
-KINDS = {
-    **dict.fromkeys(("version", "started", "cwd", "study", "id", "configs"), str),
-    **dict.fromkeys(("command", "flags", "arguments", "goals"), list),
-    **{"owner": dict, "total": int, "elsewhere": int},
-}
-
-
-JOB_KINDS = {
-    **{"number": int, "overrides": list, "status": str, "code": int | None, "seconds": int | float | None},
-    **{"values": dict, "trial": int | None, "pid": int | None},
-    **dict.fromkeys(("error", "worker", "born", "attempt"), str | None),
-}
 
 
 @dataclass
@@ -87,10 +76,10 @@ class State:
         self.facts |= {"total": trials, "command": [*command, f"sweep.trials={trials}"]}
 
     def run_folder(self, job: Job) -> Path:
-        return self.folder / str(job.number)
+        return within(self.folder, str(job.number))
 
     def log(self, job: Job) -> Path:
-        return self.folder / "logs" / f"{job.number}.log"
+        return within(self.folder, "logs", f"{job.number}.log")
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -152,20 +141,9 @@ def load_state(folder: Path) -> State:
             raise ValueError(f"its format is not {FORMAT}")
         jobs = [Job(**fields) for fields in found.pop("jobs")]
         del found["format"]
-        check_state(found, KINDS)
+        check_facts(found)
         for number, job in enumerate(jobs):
-            check_state(asdict(job), JOB_KINDS)
-            if job.number != number or not all(isinstance(word, str) for word in job.overrides):
-                raise ValueError(f"job {number} is not what was saved there")
-            if not all(isinstance(value, int | float | None) for value in job.values.values()):
-                raise ValueError(f"job {number} has a value that is no number")
-        if not all(isinstance(word, str) for name in ("command", "flags", "arguments") for word in found[name]):
-            raise ValueError("its command line is not what was saved there")
-        for name, mode in found["goals"]:
-            if not isinstance(name, str) or mode not in ("max", "min", None):
-                raise ValueError("its goals are not what was saved there")
-        if min(found["elsewhere"], found["total"]) < 0:
-            raise ValueError(f"total: {found['total']}, elsewhere: {found['elsewhere']}: they are counts")
+            check_job(job, number)
     except OSError as error:
         raise UserError(
             f"{folder} is not a sweep's folder: cannot read sweep.json: {error.strerror}\n"
@@ -173,7 +151,7 @@ def load_state(folder: Path) -> State:
         ) from None
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(
-            f"{path} is damaged: {str(error).splitlines()[0]}\n"
+            f"{path} is damaged: {printable(str(error)).splitlines()[0]}\n"
             "  expected the file as dl-run wrote it; restore it (the jobs' folders and results.csv are untouched)"
         ) from None
     return State(folder, found, jobs)
@@ -212,8 +190,9 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         who = load_state(folder).facts["owner"]
+        who = printable(f"process {who.get('pid')} on host {who.get('host')}")
         raise UserError(
-            f"the sweep in {folder} is in use: process {who.get('pid')} on host {who.get('host')} runs it\n"
+            f"the sweep in {folder} is in use: {who} runs it\n"
             "  wait for it, or stop it (Ctrl-C there, or kill): nothing is lost, and it can be resumed"
         ) from None
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Optuna itself, where it is installed, and the database that a search is kept in and joined by."""
+"""Optuna itself, where it is installed, and what a search is kept in: its journal, or a database to join it by."""
 
 import re
 import warnings
@@ -6,6 +6,10 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from dlrun.errors import UserError, check_state
+from dlrun.output.folders import within
+from dlrun.sweep.rows import is_number
+from dlrun.sweep.state import State
+from dlrun.sweep.workers import others_at_work
 
 
 def load_optuna() -> object:
@@ -77,3 +81,36 @@ def database(optuna: object, url: str, key: str) -> object:
 def hidden(url: str) -> str:
     """Without its password."""
     return re.sub(r"://([^:/@]*):[^@]*@", r"://\1:***@", url)
+
+
+def journal(optuna: object, state: State) -> object:
+    """The history in the sweep's folder, read and checked. Raises UserError where it is not what Optuna wrote."""
+    path = within(state.folder.resolve(), "optuna.journal")
+    if not others_at_work(state.folder, state.worker):  # what is locked was by a process that was killed
+        path.with_name(path.name + ".lock").unlink(missing_ok=True)
+        if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
+            path.write_bytes(text[: text.rfind(b"\n") + 1])  # the power went in the middle of a line
+    try:
+        kinds = optuna.storages.journal
+        storage = kinds.JournalStorage(kinds.JournalFileBackend(str(path)))
+        for study in storage.get_all_studies():
+            for trial in storage.get_all_trials(study._study_id, deepcopy=False):
+                _check(trial)
+    except OSError:
+        raise
+    except Exception as error:  # of a line that was edited Optuna raises anything
+        raise UserError(
+            f"the search's history {path} is damaged: {(str(error) or repr(error)).splitlines()[0]}\n"
+            "  expected the file as Optuna wrote it; restore it"
+        ) from None
+    return storage
+
+
+def _check(trial: object) -> None:
+    """Raises ValueError, or what Optuna raises, where a trial cannot have been written by it."""
+    trial._validate()
+    steps, values = trial.intermediate_values.keys(), [*trial.intermediate_values.values(), *(trial.values or [])]
+    if not all(type(step) is int for step in steps) or not all(map(is_number, values)):
+        raise ValueError(f"trial {trial.number} has a value that is no number")
+    if not isinstance(trial.user_attrs, dict) or not isinstance(trial.system_attrs, dict):
+        raise ValueError(f"trial {trial.number} has no attributes")

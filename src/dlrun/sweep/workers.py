@@ -1,6 +1,7 @@
 """The processes that work on a sweep, on one machine or several: each holds a lock in its folder while it lives."""
 
 import os
+import re
 import shlex
 import socket
 import time
@@ -11,12 +12,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dlrun.errors import UserError
+from dlrun.output.folders import NAME, within
 
 
 @contextmanager
 def at_work(folder: Path) -> Iterator[str]:
     """This process among them, under the name that it gives."""
-    name = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"  # numbers of processes are used again
+    name = f"{_host()}-{os.getpid()}-{time.time_ns()}"  # numbers of processes are used again
     path = _path(folder, name)
     lock = FileLock(path)
     try:
@@ -45,13 +47,17 @@ def is_at_work(folder: Path, name: str) -> bool:
 
 
 def others_at_work(folder: Path, name: str) -> list[str]:
-    paths = _path(folder, name).parent.glob("*")
-    return [path.name for path in paths if path.name != name and is_at_work(folder, path.name)]
+    names = [path.name for path in _path(folder, name).parent.glob("*") if NAME.fullmatch(path.name)]
+    return [other for other in names if other != name and is_at_work(folder, other)]
 
 
 def is_here(name: str) -> bool:
     """Whether it is, or was, a process of this machine."""
-    return name.rsplit("-", 2)[0] == socket.gethostname()
+    return name.rsplit("-", 2)[0] == _host()
+
+
+def _host() -> str:
+    return re.sub(r"[^\w.-]", "_", socket.gethostname(), flags=re.ASCII)
 
 
 def cannot_write(folder: Path, error: OSError) -> UserError:
@@ -63,4 +69,4 @@ def cannot_write(folder: Path, error: OSError) -> UserError:
 
 
 def _path(folder: Path, name: str) -> Path:
-    return folder / ".workers" / name
+    return within(folder, ".workers", name)

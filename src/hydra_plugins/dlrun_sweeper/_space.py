@@ -1,6 +1,8 @@
 """What is swept, read from Hydra's overrides: each parameter's values, or the interval that they lie in."""
 
 import math
+import sys
+from itertools import islice
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -9,8 +11,10 @@ from hydra.errors import OverrideParseException
 
 from dlrun.config.overrides import key_of
 from dlrun.errors import UserError, nearest
-from dlrun.sweep.axes import Axis
+from dlrun.sweep.axes import MOST, Axis
 from dlrun.sweep.zips import is_zip, members
+
+MOST_OF_AN_INTERVAL = 2**53  # whole numbers are exact up to here
 
 
 def read_axes(arguments: list[str], loader: ConfigLoader) -> list[Axis]:
@@ -59,9 +63,11 @@ def _axis(argument: str, override: Override) -> Axis:
 
 def _values(argument: str, override: Override) -> list[str]:
     found = override.value()
-    if isinstance(found, RangeSweep) and found.step == 0:
-        raise UserError(f"{argument}: its step is 0\n  expected range(start,stop,step)")
-    values = [Transformer.str(value) for value in override.sweep_iterator()]
+    if isinstance(found, RangeSweep):
+        _check_range(argument, found)
+    values = [Transformer.str(value) for value in islice(override.sweep_iterator(), MOST + 1)]
+    if len(values) > MOST:
+        raise _too_many(argument)
     if not values:
         raise UserError(
             f"{argument}: it holds no value\n"
@@ -70,10 +76,31 @@ def _values(argument: str, override: Override) -> list[str]:
     return values
 
 
+def _check_range(argument: str, found: RangeSweep) -> None:
+    if found.step == 0:
+        raise UserError(f"{argument}: its step is 0\n  expected range(start,stop,step)")
+    if not all(abs(number) <= sys.float_info.max for number in (found.start, found.stop, found.step)):
+        raise UserError(f"{argument}: it has no end\n  expected finite numbers, as in range(0,10)")
+    if (found.stop - found.start) / found.step > MOST:
+        raise _too_many(argument)
+
+
+def _too_many(argument: str) -> UserError:
+    return UserError(
+        f"{argument}: it holds more than {MOST:,} values\n"
+        "  expected fewer, or an interval to search: sweep=optuna 'key=int(interval(0,1000000))'"
+    )
+
+
 def _interval(argument: str, found: IntervalSweep) -> tuple[float, float, bool, bool]:
     low, high, is_log = found.start, found.end, "log" in found.tags
     if not all(map(math.isfinite, (low, high))):
         raise UserError(f"{argument}: its bounds are {low} and {high}\n  expected two finite numbers")
+    if max(abs(low), abs(high)) > MOST_OF_AN_INTERVAL:
+        raise UserError(
+            f"{argument}: its bounds are {low:g} and {high:g}\n"
+            f"  expected numbers between {-MOST_OF_AN_INTERVAL:g} and {MOST_OF_AN_INTERVAL:g}"
+        )
     if low >= high:
         way = f"the wrong way round: expected interval({high:g},{low:g})" if low > high else "the same"
         raise UserError(f"{argument}: its bounds are {way}\n  expected the lower one first, as in interval(0.1,0.5)")

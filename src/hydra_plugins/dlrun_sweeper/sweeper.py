@@ -81,7 +81,7 @@ class JobSweeper(Sweeper):
         command["configs"] = hashlib.sha256(json.dumps(base).encode()).hexdigest()
         if settings.resume or (settings.join and not joins_study):
             folder = Path(settings.resume or settings.join)
-            opened = reopened(folder, settings, lambda state, how: compare(state, how, arguments, base))
+            opened = reopened(folder, settings, lambda state, how: compare(state, how, arguments, base, axes))
         else:
             command |= {"study": settings.join} if joins_study else {}
             files = {"multirun.yaml": OmegaConf.to_yaml(self.config), "base": base}
