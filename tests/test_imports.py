@@ -24,7 +24,7 @@ MAY = {
     "dlrun.optimizers": BASICS,
     "dlrun.processes.world": {"dlrun.errors", "dlrun.seeds"},
     "dlrun.processes.python": set(),
-    "dlrun.processes.launch": {"dlrun.processes.python"},
+    "dlrun.processes.launch": {"dlrun.errors", "dlrun.processes.python"},
     "dlrun.update": {"dlrun.errors", "dlrun.processes.world"},
     "dlrun.place": {"dlrun.errors", "dlrun.processes.world"},
     "dlrun.output.plots": {"dlrun.spec"},
