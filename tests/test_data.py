@@ -109,6 +109,7 @@ def test_augmentation_differs_from_chunk_to_chunk(monkeypatch):
     monkeypatch.setattr(resident, "CHUNK_VALUES", 1)  # a batch each
     arrays = pictures()
     arrays = arrays._replace(x_train=np.zeros_like(arrays.x_train))
+    arrays.x_train[-1, 0, 0, 0] = 1  # pictures of one colour are refused
     first, *rest = (x for x, _ in images(arrays, augment=dict(noise=0.1)).batches("train"))
     assert not any(torch.equal(first[0], x[0]) for x in rest)
 

@@ -157,7 +157,9 @@ def test_folders_that_look_alike_have_a_cache_each(tmp_path):
         for i in range(3):
             path = tmp_path / name / "pictures" / "a" / f"{i}.bmp"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Picture.new("RGB", (8, 8), (shade,) * 3).save(path)
+            picture = Picture.new("RGB", (8, 8), (shade,) * 3)
+            picture.putpixel((0, 0), (9 if shade == 10 else 201,) * 3)
+            picture.save(path)
             os.utime(path, (0, 0))
     one, two = (make(tmp_path, root=f"{name}/pictures", layout="flat") for name in ("one", "two"))
     assert one.cache.pixels.max() == 10 and two.cache.pixels.min() == 200
