@@ -75,7 +75,8 @@ def _resized(found: object, shape: Shape, fit: str, levels: Levels | None) -> ob
     if picture.mode[0] in "IF":  # one channel of 16 or 32 bits
         values = np.asarray(picture)
         tags = getattr(found, "tag_v2", {})
-        own = held(values, tags.get(S_MAX_SAMPLE, tags.get(MAX_SAMPLE)))
+        declared = tags.get(S_MAX_SAMPLE, tags.get(MAX_SAMPLE))
+        own = held(values, max(declared) if isinstance(declared, tuple) else declared)
         if levels is not None and own.kind not in levels:
             return own
         picture = Image.fromarray(to_bytes(values, (levels or levels_of([own]))[own.kind]))

@@ -120,7 +120,8 @@ class Texts:
     def describe(self) -> str:
         share = f"{self.unknown:.1%} of the test part's {_WHAT[self.tokens]} unknown"
         if self.unknown > MANY:
-            share += f" (warning: more than {MANY:.0%}; expected a larger data.vocab, or data.tokens=characters)"
+            other = "" if self.tokens == "characters" else ", or data.tokens=characters"
+            share += f" (warning: more than {MANY:.0%}; expected a larger data.vocab{other})"
         return f"{self.resident.describe()}; {share}{self.odd}"
 
     def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
