@@ -17,6 +17,7 @@ from dlrun.data.tables import Tables
 from dlrun.errors import DataError, UserError
 from dlrun.seeds import generator
 from dlrun.spec import Image, Table
+from dlrun.training import about, is_same_data
 
 NOTHING = dict(flip=False, crop=0, rot90=False, cutout=0, erase=0.0, noise=0.0)
 EVERYTHING = dict(flip=True, crop=2, rot90=True, cutout=3, erase=0.5, noise=0.1)
@@ -109,6 +110,7 @@ def test_augmentation_differs_from_chunk_to_chunk(monkeypatch):
     monkeypatch.setattr(resident, "CHUNK_VALUES", 1)  # a batch each
     arrays = pictures()
     arrays = arrays._replace(x_train=np.zeros_like(arrays.x_train))
+    arrays.x_train[-1, 0, 0, 0] = 1  # pictures of one colour are refused
     first, *rest = (x for x, _ in images(arrays, augment=dict(noise=0.1)).batches("train"))
     assert not any(torch.equal(first[0], x[0]) for x in rest)
 
@@ -228,6 +230,69 @@ def test_tables_are_standardised_by_the_training_part():
     assert torch.equal(data.encode(x[-4:]), test), "new rows are scaled as the train part's"
     raw = tables(x, y, Table(features=3, targets=1), standardize=False)
     assert torch.equal(next(raw.batches("test"))[0], torch.from_numpy(x[-4:]))
+
+
+@pytest.mark.parametrize("which", ["x_train", "y_train", "x_test", "y_test"])
+def test_every_number_is_in_the_digest(which):
+    """A run is not resumed on other numbers, but on those that another machine rounds otherwise."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(600, 3)).astype(np.float32), rng.normal(size=(600, 1)).astype(np.float32)
+    plain = Arrays(x[:500], y[:500], x[500:], y[500:])
+
+    def told(change) -> dict:
+        arrays = plain._replace(**{which: change(getattr(plain, which).copy())})
+        data = Tables(
+            spec=Table(3, targets=1), source=lambda: arrays, batch_size=8, eval_batch_size=5, val_fraction=0.25,
+            folds=0, fold=0, standardize=False,
+        )  # fmt: skip
+        data.load(CPU)
+        return about(data)
+
+    def one(array):
+        array[7, 0] += 0.001
+        return array
+
+    before = told(lambda array: array)
+    assert is_same_data(before, told(lambda array: np.nextafter(array, np.float32(9)))), "rounded otherwise"
+    for change in (one, lambda array: array * 1.001, lambda array: array[::-1].copy(), lambda array: -array):
+        assert not is_same_data(before, told(change))
+    assert is_same_data({key: before[key] for key in ("data", "digest")}, told(one)), "a checkpoint of an older version"
+
+
+def test_every_pixel_is_in_the_digest():
+    arrays, keys = pictures(samples=300), {"spec": Image((3, 6, 6), classes=400)}
+    before = about(images(arrays, **keys))
+    arrays.x_train[split_rows(300, 0.2, 0, 0)["train"][1], 0, 0, 0] ^= 1  # the digest itself reads every third picture
+    after = about(images(arrays, **keys))
+    assert before["digest"] == after["digest"] and not is_same_data(before, after)
+
+
+def test_wide_targets_are_warned_of():
+    x, y = np.arange(40, dtype=np.float32)[:, None], np.arange(40, dtype=np.float32)[:, None]
+    assert "warning" not in tables(x, y, Table(1, targets=1)).describe()
+    said = tables(x, 1000 * y, Table(1, targets=1)).describe()
+    assert "; warning: the targets' standard deviation is 10," in said.replace("11,", "10,").replace("12,", "10,")
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+@pytest.mark.parametrize("which", ["x_train", "y_test"])
+def test_numbers_that_are_not_finite(value, which):
+    x, y = np.ones((40, 2), np.float32), np.ones((40, 1), np.float32)
+    {"x_train": x, "y_test": y}[which][-1 if which == "y_test" else 0] = value
+    part = which.partition("_")[2]
+    with pytest.raises(
+        DataError, match=f"the {part} part holds numbers that are not finite\n  expected none beyond 3.4e"
+    ):
+        tables(x, y, Table(2, targets=1))
+
+
+@pytest.mark.parametrize("labels", [("a",) * 3, ("a", "b", "a")])
+def test_classes_have_names_of_their_own(labels):
+    arrays = pictures()
+    with pytest.raises(UserError, match="data.spec.labels has 'a' more than once: expected each class once"):
+        images(arrays, spec=Image((3, 6, 6), 3, labels))
+    with pytest.raises(UserError, match="data.spec.labels has 'a' more than once"):
+        tables(np.ones((40, 2), np.float32), np.ones(40, np.int64), Table(2, 3, labels=labels))
 
 
 def test_an_outlier_in_a_constant_column_stays_finite():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import struct
 import zlib
 from pathlib import Path
@@ -157,7 +158,9 @@ def test_folders_that_look_alike_have_a_cache_each(tmp_path):
         for i in range(3):
             path = tmp_path / name / "pictures" / "a" / f"{i}.bmp"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Picture.new("RGB", (8, 8), (shade,) * 3).save(path)
+            picture = Picture.new("RGB", (8, 8), (shade,) * 3)
+            picture.putpixel((0, 0), (9 if shade == 10 else 201,) * 3)
+            picture.save(path)
             os.utime(path, (0, 0))
     one, two = (make(tmp_path, root=f"{name}/pictures", layout="flat") for name in ("one", "two"))
     assert one.cache.pixels.max() == 10 and two.cache.pixels.min() == 200
@@ -197,7 +200,134 @@ def test_parts_are_a_partition_and_folds_cover_what_is_not_test(stratify):
     assert all(not set(found["train"]) & set(found["val"]) for found in held)
 
 
+@pytest.mark.parametrize("parts", [("train", "val", "test"), ("Train", "validation")])
+def test_parts_are_no_classes(tmp_path, parts):
+    write_folder(tmp_path, classes=parts)
+    for part in parts:
+        inside = tmp_path / "pictures" / part
+        (inside / "ants").mkdir()
+        for path in list(inside.glob("0*")):
+            path.rename(inside / "ants" / path.name)
+    said = f"pictures has the folders {', '.join(sorted(parts))}: these are parts of a data set, not classes"
+    with pytest.raises(DataError, match=rf"{said}\n  expected one folder per class: data.root=/.*/pictures/[tT]"):
+        make(tmp_path)
+    assert make(tmp_path, layout="folders").spec.labels == tuple(sorted(parts))
+
+
+def test_what_others_leave_in_a_folder_is_no_picture(tmp_path):
+    write_folder(tmp_path)
+    before, folder = parts(make(tmp_path)), tmp_path / "pictures"
+    picture = (folder / "ant" / "000.bmp").read_bytes()
+    for name in ("ant/._000.bmp", ".ipynb_checkpoints/0.bmp", "bee/.ipynb_checkpoints/0.bmp", "__MACOSX/ant/0.bmp"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(picture)
+    (folder / "ant" / "Thumbs.db").write_bytes(picture)
+    (folder / "ant" / "copies").symlink_to(folder / "bee")  # a folder that is read elsewhere, and one that leads back
+    (folder / "cat" / "loop").symlink_to("loop")
+    (folder / "dog").rename(tmp_path / "elsewhere")
+    (folder / "dog").symlink_to(tmp_path / "elsewhere")
+    assert parts(make(tmp_path)) == before
+
+
+def test_what_is_no_file_is_left_out_and_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
+    write_folder(tmp_path)
+    os.mkfifo(tmp_path / "pictures" / "ant" / "x.png")
+    with socket.socket(socket.AF_UNIX) as server:
+        monkeypatch.chdir(tmp_path / "pictures" / "bee")  # a socket's path is short
+        server.bind("x.png")
+        said = make(tmp_path).describe()
+    assert "ant/x.png (it is a FIFO), bee/x.png (it is a socket)" in said
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("cat"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match="the folder .*/pictures/cat cannot be read: Permission denied"):
+        make(tmp_path)
+
+
+def test_names_that_are_no_utf8(tmp_path):
+    write_folder(tmp_path)
+    folder = os.fsencode(tmp_path / "pictures")
+    broken = folder + b"/ant/\xff.png"
+    with open(broken, "wb") as file:
+        file.write(b"no picture")
+    assert "ant/\\xff.png (cannot identify image file" in make(tmp_path).describe()
+    os.unlink(broken)
+    os.rename(folder + b"/cat", folder + b"/c\xe4t")
+    with pytest.raises(DataError, match=r"has classes whose names are not UTF-8: c\\xe4t\n"):
+        make(tmp_path)
+
+
 # Decoding
+
+
+DEEP = {
+    "real numbers to 1": (lambda b: (b / 255).astype(np.float32), "tif", {"real": [0, 1]}),
+    "real numbers from -1": (lambda b: (b / 127.5 - 1).astype(np.float32), "tif", {"real": [-1, 1]}),
+    "bytes as real numbers": (lambda b: b.astype(np.float32), "tif", {"real": [0, 255]}),
+    "bytes in 16 bits": (lambda b: b.astype(np.uint16), "png", {"whole": [0, 255]}),
+    "bytes in 32 bits": (lambda b: b.astype(np.int32), "tif", {"whole": [0, 255]}),
+    "12 bits in 16": (lambda b: b.astype(np.uint16) << 4, "tif", {"whole": [0, 4095]}),
+    "16 bits": (lambda b: b.astype(np.uint16) << 8, "png", {"whole": [0, 65535]}),
+    "below zero": (lambda b: b.astype(np.int32) - 1000, "tif", {"whole": [-1000, -745]}),
+}
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize(("convert", "suffix", "levels"), DEEP.values(), ids=DEEP)
+def test_pictures_keep_their_range(tmp_path, monkeypatch, convert, suffix, levels, cores):
+    """By the whole set: a dark picture stays darker than a bright one."""
+    if cores == 2 and suffix == "tif" and levels != {"real": [0, 1]}:
+        return
+    monkeypatch.setattr(picture_cache, "cores", lambda: cores)
+    monkeypatch.setattr(decode, "LOT", 2)
+    pixels = np.random.RandomState(0).randint(0, 256, (8, 8, 8), np.uint8)
+    pixels[0, 0, :2], pixels[7] = (0, 255), pixels[7] // 16
+    for name, own, ending in (("bytes", pixels, "png"), ("deep", convert(pixels), suffix)):
+        (tmp_path / name).mkdir()
+        for i, picture in enumerate(own):
+            Picture.fromarray(picture).save(tmp_path / name / f"{i}.{ending}")
+    plain, deep = (make(tmp_path, root=name, spec=Image((1, 8, 8))) for name in ("bytes", "deep"))
+    assert np.array_equal(plain.cache.pixels, deep.cache.pixels)
+    assert "levels" not in plain.fitted() and "more than bytes" not in plain.describe()
+    assert deep.fitted()["levels"] == levels and "were scaled to 0 .. 255" in deep.describe()
+    again = make(tmp_path, load=False, spec=Image((1, 8, 8)))
+    again.restore(deep.fitted(), CPU)
+    dark = decode.read(tmp_path / "deep" / f"7.{suffix}", (1, 8, 8), "cover", levels=again.levels)
+    assert np.array_equal(dark, plain.cache.pixels[7])
+
+
+def test_what_a_tiff_declares_and_numbers_that_are_not_finite(tmp_path):
+    picture = Picture.fromarray(np.full((8, 8), 800, np.uint16))
+    picture.save(tmp_path / "a.tif", tiffinfo={281: 4095})
+    assert (decode.read(tmp_path / "a.tif", (1, 8, 8), "cover") == 800 >> 4).all()
+    Picture.fromarray(np.full((8, 8), np.nan, np.float32)).save(tmp_path / "b.tif")
+    assert "numbers that are not finite" in decode.read(tmp_path / "b.tif", (1, 8, 8), "cover")
+
+
+def test_pictures_of_one_colour_are_refused(tmp_path):
+    write_folder(tmp_path)
+    for path in (tmp_path / "pictures").rglob("*.*"):
+        Picture.new("L", (9, 9), 7).save(path)
+    with pytest.raises(DataError, match="pictures: all 40 pictures are of one colour, 7, 7, 7 of 255"):
+        make(tmp_path)
+    Picture.new("L", (9, 9), 8).save(path)
+    assert make(tmp_path).size("train") == 24
+
+
+def test_larger_pictures_by_a_key(tmp_path):
+    write_folder(tmp_path)
+    large = tmp_path / "pictures" / "ant" / "large.png"
+    Picture.new("L", (40, 40), 7).save(large)
+    assert (
+        "ant/large.png (DecompressionBombError: it has more pixels than max_pixels=500)"
+        in make(tmp_path, max_pixels=500).describe()
+    )
+    assert "large" not in make(tmp_path, max_pixels=1600).describe()
 
 
 def test_pictures_of_all_kinds(tmp_path):
@@ -339,6 +469,9 @@ def test_a_damaged_cache_is_told(tmp_path):
         cache.write_bytes(content)
         with pytest.raises(DataError, match=r"the cache of pictures .*npy is damaged: [\s\S]*delete it"):
             make(tmp_path)
+    cache.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    with pytest.raises(DataError, match="is damaged: its pixels are not what was written there"):
+        make(tmp_path)
     cache.write_bytes(whole)
     cache.with_suffix(".json").write_text(json.dumps([1]))
     with pytest.raises(DataError, match=r"is damaged"):

@@ -57,7 +57,7 @@ def test_pair(data, model):
 def test_few_pairs_are_refused():
     """All pictures but the smallest go with all nets (above), all but texts with the dense ones, texts with theirs."""
     texts = {data for data in LABELLED if isinstance(SPECS[data], Tokens)}
-    assert texts == {"imdb", "imdb_keras", "text_folder"}
+    assert texts == {"imdb", "imdb_keras"}
     refused = {(data, model) for data, model in PAIRS if type(SPECS[data]).__name__ not in takes(model)}
     assert {pair for pair in PAIRS if (pair[0] in texts) != (pair[1] in TEXT)} <= refused
     assert not any(model in ("mlp", "linear") for data, model in refused if data not in texts)
@@ -99,7 +99,6 @@ def test_pictures_without_labels_are_for_models_that_do_without(model):
         ["data=digits", "data.spec.classes=null"],
         ["data=linear", "data.spec.targets=0"],
         ["data=image_folder", "data.layout=flat"],
-        ["data=imdb", "data.spec.classes=null", "model=gru"],
     ],
 )
 def test_all_data_without_labels_is_refused(choice):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import sys
 
 import numpy as np
@@ -211,6 +212,48 @@ def test_refused(case, predict, runs, tmp_path):
 @pytest.mark.parametrize("family", ["classes", "texts", "targets"])
 def test_standard_input_that_is_empty(family, predict, runs):
     assert predict(runs(family), "-", stdin=b"")[:2] == (2, [])
+
+
+def test_a_folder_gives_what_can_be_read(predict, runs, tmp_path):
+    """And names what cannot; files that others leave there are no pictures."""
+    for name in ("a.png", "b.PNG", "sub/c.png", "sub/._c.png", ".ipynb_checkpoints/a.png", "__MACOSX/a.png"):
+        (tmp_path / "some" / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(tmp_path / "some" / name)
+    (tmp_path / "some" / "aa.png").write_bytes((tmp_path / "some" / "a.png").read_bytes()[:60])
+    os.mkfifo(tmp_path / "some" / "f.png")
+    code, lines, err = predict(runs("classes"), "some")
+    assert code == 0 and [json.loads(line)["input"] for line in lines] == ["some/a.png", "some/b.PNG", "some/sub/c.png"]
+    said = [line.partition(" cannot be read")[0] for line in err.splitlines()]
+    assert said == [f"dl-runs: left out: some/{name}" for name in ("aa.png", "f.png")]
+    assert predict(runs("classes"), "some/f.png")[0] == 2
+    (tmp_path / "texts").mkdir()
+    for name in ("a.TXT", "._a.txt"):
+        (tmp_path / "texts" / name).write_text("a great film")
+    os.mkfifo(tmp_path / "texts" / "f.txt")
+    code, lines, err = predict(runs("texts"), "texts")
+    assert code == 0 and [json.loads(line)["input"] for line in lines] == ["texts/a.TXT"]
+    assert err.startswith("dl-runs: left out: texts/f.txt cannot be read: a FIFO")
+
+
+def test_a_picture_of_more_than_bytes(predict, runs, tmp_path):
+    """A run on bytes has no levels: those of the picture itself are taken."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
+    pixels[0, 0] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    Image.fromarray(pixels.astype(np.uint16)).save(tmp_path / "b.png")
+    Image.fromarray((pixels / 255).astype(np.float32)).save(tmp_path / "c.tif")
+    first, *others = (json.loads(line) | {"input": ""} for line in predict(runs("classes"), ".")[1])
+    assert others == [first, first]
+
+
+def test_numbers_that_are_too_large(predict, runs, tmp_path):
+    """What is beyond float32 is refused, and what a net makes of numbers near its end is JSON."""
+    assert predict(runs("targets"), "1e39,1")[0] == 2
+    assert "'1e39' is no finite number" in predict(runs("targets"), "-", stdin=b"1,2\n1e39,1\n")[2]
+    code, lines, _ = predict(runs("targets"), "3e38,-3e38", "3e38,3e38")
+    for line in lines:
+        json.loads(line, parse_constant=pytest.fail)
+    assert code == 0 and len(lines) == 2
 
 
 def test_fit_takes_any_picture(predict, runs, tmp_path):

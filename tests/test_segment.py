@@ -361,7 +361,7 @@ def read(folder, **keys):
     given = dict(
         data_dir="/nowhere", folder=str(folder), pictures="images", masks="masks", shape=[3, 20, 30], classes=3
     )
-    return mask_folder(**given | dict(ignore=255, values=[], test_fraction=0.2) | keys)
+    return mask_folder(**given | dict(ignore=255, values=[], max_pixels=10**6, test_fraction=0.2) | keys)
 
 
 def test_a_folder_of_pairs(folder):
@@ -443,7 +443,7 @@ def damage(folder, what):
             "jpeg",
             r"masks/0.jpg holds .* \(JPEG changes numbers: masks want PNG\): expected 0, 1, 2, 255\n  set data.spec",
         ),
-        ("empty", r"masks has no pictures\n  expected a folder of .png, "),
+        ("empty", r"masks has no pictures\n  expected a folder of .bmp, "),
     ],
 )
 def test_bad_folders_are_told(folder, what, text):

@@ -13,20 +13,22 @@ from toys import CPU, composed
 
 from dlrun.build import ConfigError, build, check
 from dlrun.data import corpus, text_readers
-from dlrun.data.corpus import Text, encode, pad, split_words, vocabulary, words_of
+from dlrun.data.corpus import Text, encode, pad, vocabulary, words_of
+from dlrun.data.words import join_tokens, split_text
 from dlrun.errors import DataError, UserError
 
 
 def texts(*contents: str, tests: int = 0) -> corpus.Corpus:
     train = len(contents) - tests
-    return encode(Text(i >= train, i % 2, content.encode()) for i, content in enumerate(contents))
+    return encode((Text(i >= train, i % 2, content.encode()) for i, content in enumerate(contents)), "keras")
 
 
-def load(root, *overrides: str, data: str = "imdb"):
+def load(root, *overrides: str, data: str = "imdb", read: bool = True):
     config = composed("model=lstm", f"data={data}", f"data_dir={root}", "data.length=6", "data.vocab=40", *overrides)
     check(config)
     made = build(config["data"])
-    made.load(CPU)
+    if read:
+        made.load(CPU)
     return made
 
 
@@ -50,7 +52,44 @@ def root(tmp_path):
     ],
 )
 def test_words_are_those_of_keras(text, words):
-    assert split_words(text) == words
+    assert split_text(text, "keras") == words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("So good, isn't it?", ["so", "good", "isn't", "it"]),
+        ("no\u00a0break\u3000here\u2026\u00abl\u2019\u00e9t\u00e9\u00bb", ["no", "break", "here", "l'\u00e9t\u00e9"]),
+        ("\u6211\u7231\u5317\u4eac\u3002GPU\u597d", ["\u6211", "\u7231", "\u5317", "\u4eac", "gpu", "\u597d"]),
+        ("\u0e27\u0e31\u0e2a", ["\u0e27\u0e31", "\u0e2a"]),  # a letter with its mark
+        (
+            "\u0939\u093f\u0928\u094d\u0926\u0940 \u092e\u0947\u0902",
+            ["\u0939\u093f\u0928\u094d\u0926\u0940", "\u092e\u0947\u0902"],
+        ),
+        ("nai\u0308ve\u2764\ufe0f\u2764", ["na\u00efve", "\u2764", "\u2764"]),
+        ("a\x0bb\x0cc", ["a", "b", "c"]),
+    ],
+)
+def test_words_of_any_script(text, words):
+    assert split_text(text, "words") == words
+    assert split_text(" ".join(words), "words") == words
+
+
+def test_characters():
+    assert split_text(" A\t b\u0301", "characters") == ["a", " ", "b", "\u0301"]
+    assert join_tokens(split_text("ab c", "characters"), "characters") == "ab c"
+
+
+def test_unknown_words_are_warned_of(tmp_path):
+    rows = [f"{'我爱北京天安门'[i % 7]}{chr(0x4E00 + i)},{'cd'[i % 2]}" for i in range(40)]
+    (tmp_path / "own.csv").write_text("text,label\n" + "\n".join(rows))
+    keys = ["data.source.path=own.csv", "data.vocab=9"]
+    said = load(tmp_path, *keys, data="text_folder").describe()
+    assert "of the test part's words unknown (warning: more than 30%; expected a larger data.vocab, or" in said
+    keys = ["data.source.path=own.csv", "data.tokens=characters"]
+    data = load(tmp_path, *keys, data="text_folder")
+    assert "characters unknown (warning: more than 30%; expected a larger data.vocab)" in data.describe()
+    assert data.encode(["我爱"]).tolist()[0][-2:] == [4 + data.spec.words().index(word) for word in "我爱"]
 
 
 def test_ids_follow_frequency_in_the_train_rows_only():
@@ -245,21 +284,30 @@ def test_a_csv_with_two_columns(tmp_path, header):
     assert {"cats", "more", "dogs"} <= set(data.spec.words())
 
 
-def test_a_csv_in_the_folder_one_is_in(tmp_path, monkeypatch):
-    """As data.root is found: under data_dir first."""
-    (tmp_path / "here").mkdir()
+def test_a_csv_in_the_working_folder(tmp_path, monkeypatch):
+    """A name alone is looked for under data_dir first, a path in the working folder first."""
+    (tmp_path / "here" / "sub").mkdir(parents=True)
+    (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path / "here")
+
+    def words(path: str) -> set[str]:
+        data = load(tmp_path, f"data.source.path={path}", data="text_folder")
+        return {"here", "there"} & set(data.spec.words())
+
     for folder, word in ((tmp_path / "here", "here"), (tmp_path, "there")):
         rows = [f"cats {word} {i},c\ndogs {word} {i},d" for i in range(10)]
-        (folder / "mail.csv").write_text("text,label\n" + "\n".join(rows))
-        words = load(tmp_path, "data.source.path=mail.csv", data="text_folder").spec.words()
-        assert {"here", "there"} & set(words) == {word}
-    keys = ("data.source.path=../here/none.csv", f"data_dir={tmp_path}")
+        for name in ("mail.csv", "sub/mail.csv"):
+            (folder / name).write_text("text,label\n" + "\n".join(rows))
+    assert words("mail.csv") == {"there"}
+    assert words("./mail.csv") == words("sub/mail.csv") == words("../here/mail.csv") == {"here"}
+    assert words("../mail.csv") == {"there"}
+    (tmp_path / "here" / "sub" / "mail.csv").unlink()
+    assert words("sub/mail.csv") == {"there"}
     with pytest.raises(DataError) as error:
-        load(tmp_path, *keys, data="text_folder")
-    assert str(error.value).startswith(
-        f"data.source.path=../here/none.csv: there is no {tmp_path}/../here/none.csv "
-        f"and no {tmp_path}/here/../here/none.csv\n  expected a folder with a folder of .txt files per class, or a .csv"
+        load(tmp_path, "data.source.path=../here/none.csv", data="text_folder")
+    assert str(error.value) == (
+        f"data.source.path=../here/none.csv: there is no {tmp_path}/here/../here/none.csv\n"
+        "  expected a folder with a folder of .txt files per class, or a .csv"
     )
 
 
@@ -275,8 +323,16 @@ def test_a_csv_in_the_folder_one_is_in(tmp_path, monkeypatch):
             "none has no texts: expected files",
         ),
         (lambda root: write_classes(root, "train"), [], "has train only: expected both train and test, or neither"),
-        (lambda root: write_classes(root, classes="abc"), [], "have 3 classes, data.spec.classes=2: expected the num"),
-        (write_classes, ["data.spec.labels=[cats,cows]"], "has the classes cats, dogs; expected the same, or"),
+        (
+            lambda root: write_classes(root, classes="abc"),
+            ["data.spec.classes=2"],
+            r"has 3 classes \(a, b, c\), data.spec.classes=2\n  expected the same; data.spec.classes=null",
+        ),
+        (
+            write_classes,
+            ["data.spec.labels=[cats,cows]"],
+            "has the classes cats, dogs\n  expected data.spec.labels: cats, cows",
+        ),
         (write_classes, ["data.source.test_fraction=0.0"], "test_fraction=0.0 of 20 texts leaves a part empty"),
         (
             lambda root: (root / "texts").write_text("text,label\na,b\nc,d,e\n"),
@@ -300,6 +356,78 @@ def test_bad_texts_are_named(tmp_path, make, keys, message):
     with pytest.raises(DataError, match=message):
         load(tmp_path, *keys, data="text_folder")
     assert not list((tmp_path / text_readers.CACHE).glob(".*part")), "nothing half-written"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda root: write_classes(root, "train", "val", "test"),
+            "has val beside train and test\n  expected these two",
+        ),
+        (lambda root: write_classes(root, "training", "testing"), "has the folders testing, training: these are parts"),
+        (lambda root: write_classes(root, classes=("pos", "Pos")), "names differ by case or blanks only: 'Pos', 'pos'"),
+        (
+            lambda root: (root / "texts").write_text("text,label\n" + "good,pos\nbad,Pos\n" * 5),
+            "names differ by case or blanks only: 'Pos', 'pos'",
+        ),
+        (
+            lambda root: (root / "texts").write_bytes(b"text,label\n" + b"good,caf\xe9\nbad,tea\n" * 5),
+            r"has classes whose names are not UTF-8: caf\\xe9\n",
+        ),
+        (
+            lambda root: [
+                write_classes(root),
+                (root / "texts/cats/0.txt").unlink(),
+                os.mkfifo(root / "texts/cats/0.txt"),
+            ],
+            "cats/0.txt cannot be read: a FIFO\n",
+        ),
+        (lambda root: os.mkfifo(root / "texts"), "data.source.path=texts: .* is a FIFO\n"),
+        (lambda root: (root / "texts").symlink_to(os.devnull), "data.source.path=texts: .* is a device\n"),
+        (
+            lambda root: [write_classes(root), (root / "texts/cats/x.txt").symlink_to(root / "nothing")],
+            "cats/x.txt cannot be read: No such file",
+        ),
+    ],
+)
+def test_what_is_no_set_of_texts_is_refused(tmp_path, make, message):
+    make(tmp_path)
+    with pytest.raises(DataError, match=message):
+        load(tmp_path, data="text_folder")
+
+
+def test_a_csv_that_may_not_be_read(tmp_path, monkeypatch):
+    (tmp_path / "mail.csv").write_text("text,label\na,b\nc,d\n")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(tmp_path), "read_bytes", refuse)  # the tests' user may read everything
+    with pytest.raises(DataError, match="mail.csv cannot be read: Permission denied\n  expected a regular file"):
+        load(tmp_path, "data.source.path=mail.csv", data="text_folder")
+
+
+def test_classes_are_found_and_numbers_are_in_their_order(tmp_path):
+    write_classes(tmp_path, classes=("10", "2", "1", "\u00b2"))
+    data = load(tmp_path, data="text_folder")
+    assert data.spec.labels == ("\u00b2", "1", "2", "10") and data.spec.classes == 4
+    again = load(tmp_path, data="text_folder", read=False)
+    again.restore(data.fitted(), CPU)
+    assert again.spec.labels == data.spec.labels and again.spec.classes == 4
+
+
+def test_what_others_leave_in_a_folder_is_no_text(tmp_path):
+    write_classes(tmp_path)
+    plain = load(tmp_path, data="text_folder")
+    texts = tmp_path / "texts"
+    for name in ("cats/._0.txt", "cats/.DS_Store", "cats/Thumbs.db", ".ipynb_checkpoints/a.txt", "__MACOSX/cats/0.txt"):
+        (texts / name).parent.mkdir(parents=True, exist_ok=True)
+        (texts / name).write_text("noise")
+    (texts / "dogs" / "0.txt").rename(texts / "dogs" / "0.TXT")
+    data = load(tmp_path, data="text_folder")
+    assert sorted(data.spec.words()) == sorted(plain.spec.words())
+    assert [data.size(part) for part in ("train", "val", "test")] == [14, 2, 4]
 
 
 def test_odd_texts_are_counted_and_said(root):

@@ -221,7 +221,8 @@ def _learns(takes: object, data: dict) -> bool:
 def _has_labels(data: dict) -> bool:
     """False where it is certain that there are none; a folder's layout may be one of classes."""
     spec, layout = data["spec"], data.get("layout", "flat")
-    return "classes" not in spec or bool(spec["classes"] or spec.get("targets")) or layout != "flat"
+    is_text = spec["_target_"].endswith(".Tokens")  # each of them has a class
+    return "classes" not in spec or bool(spec["classes"] or spec.get("targets")) or layout != "flat" or is_text
 
 
 def _options(group: str) -> list[tuple[str, dict]]:

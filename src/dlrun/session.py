@@ -180,6 +180,7 @@ class Session:
             "precision": self.place.precision,
             "processes": self.world.size,
             "start": self.loaded or None,
+            "classes": named_classes(self.data.spec) or None,
             "parameters": sum(p.numel() for p in self.task.net.parameters()),
             "versions": {**versions, "python": sys.version.split()[0]},
             "git": git_commit(),
@@ -193,13 +194,14 @@ class Session:
         parameters = sum(p.numel() for p in self.task.net.parameters())
         frozen = sum(p.numel() for p in self.task.net.parameters() if not p.requires_grad)
         about = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(self.task.net, 'about', '')}"
+        classes = f"; classes: {', '.join(names)}" if (names := named_classes(data.spec)) else ""
         count = torch.get_num_threads()
         threads = f" ({count} thread{'s' if count > 1 else ''})" if place.device.type == "cpu" else ""
         processes = f"{self.world.size} x " if self.world.size > 1 else ""
         return header(
             dlrun.__version__,
             {
-                "data": f"{self.names.get('data')}: {sizes}; {data.describe()}",
+                "data": f"{self.names.get('data')}: {sizes}; {data.describe()}{classes}",
                 "model": f"{self.names.get('model')}: {parameters:,} parameters{about}",
                 "device": f"{processes}{device_name(place.device)}{threads}, {place.precision}: {place.why}",
                 "folder": f"{folder}",
@@ -222,6 +224,14 @@ class Session:
         rows = [head, val, [tested, *(number(v) for v in test.values())]]
         steps = "1 step" if clock.step == 1 else f"{clock.step:,} steps"
         return f"\n{table(rows)}\n\n{why}; {steps} in {clock.seconds:.1f} s; {run.folder}"
+
+
+def named_classes(spec: object) -> list[str]:
+    """The first ten classes' names, and "..." for more; none where they are numbers from 0 on."""
+    labels = list(getattr(spec, "labels", ()))
+    if labels == [str(i) for i in range(len(labels))]:
+        return []
+    return labels[:10] + ["..."] * (len(labels) > 10)
 
 
 def write_config(folder: Path, files: dict[str, str]) -> None:

@@ -201,7 +201,8 @@ def about(data: object) -> dict:
     """What checkpoints say of the data: what it learned from its train part, for those who use the weights later, and
     what tells whether it is what it was.
     """
-    return {"data": data.fitted(), "digest": data.digest()}
+    found = {"data": data.fitted(), "digest": data.digest()}
+    return found | ({"sums": data.sums()} if hasattr(data, "sums") else {})  # environments have no arrays
 
 
 def is_same_data(state: dict, about: dict) -> bool:

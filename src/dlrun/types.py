@@ -38,7 +38,16 @@ Rate = Annotated[float, Range(0, 1, open_high=True)]  # a share that must leave 
 
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "elu"]
 Norm = Literal["none", "batch", "layer", "instance", "group"]
+Tokenization = Literal["words", "characters", "keras"]  # see data/words.py
 Init = Literal["torch", "keras", "kaiming", "xavier", "orthogonal"]  # keras: Glorot uniform, zero bias (the book's)
+
+
+@dataclass(frozen=True)
+class Located:
+    """Of a text: a path of the user's data, looked for in the working folder and under the data folder."""
+
+
+DataPath = Annotated[str, Located()]
 
 
 @dataclass(frozen=True)

@@ -5,49 +5,77 @@ Each reader yields (name, value) one by one, so that any number of them can be w
 
 import csv
 import io
-import math
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dlrun.data.corpus import decode
-from dlrun.data.decode import FORMATS
+from dlrun.data.decode import FORMATS, MAX_PIXELS
 from dlrun.data.decode import read as read_resized
-from dlrun.data.picture_lists import SUFFIXES
-from dlrun.errors import UserError
+from dlrun.data.levels import Held, Levels
+from dlrun.data.walk import PICTURES, TEXTS, irregular, printable, read_bytes, walk
+from dlrun.errors import DataError, UserError
 from dlrun.spec import Table
 
 STDIN = "-"
-WHOLE = f"a whole picture: {', '.join(SUFFIXES)}"
+LARGEST = torch.finfo(torch.float32).max  # of a number in a row: what is greater becomes inf
+WHOLE = f"a whole picture: {', '.join(PICTURES)}"
 
 
-def pictures(given: list[str], shape: tuple[int, int, int], fit: str | None) -> Iterator[tuple[str, Tensor]]:
-    """uint8 (C, H, W). fit: how those of another size are resized (as `decode.read` has it); None: they are refused."""
-    for name, source in _picture_files(given):
-        yield name, _picture(name, source, shape, fit)
+class Unreadable(UserError):
+    """A file that is no picture, or a damaged one."""
 
 
-def _picture_files(given: list[str]) -> Iterator[tuple[str, Path | io.BytesIO]]:
+class Decoding(NamedTuple):
+    """Keys of `decode.read`, as the run's own pictures were decoded."""
+
+    max_pixels: int = MAX_PIXELS
+    levels: Levels | None = None
+
+
+def pictures(
+    given: list[str], shape: tuple[int, int, int], fit: str | None, how: Decoding
+) -> Iterator[tuple[str, Tensor]]:
+    """uint8 (C, H, W). fit: how those of another size are resized (as `decode.read` has it); None: they are refused.
+
+    What cannot be read in a folder is left out and named on standard error; else it raises Unreadable.
+    """
+    for name, source, is_found in _picture_files(given):
+        try:
+            yield name, _picture(name, source, shape, fit, how)
+        except Unreadable as error:
+            if not is_found:
+                raise
+            leave_out(str(error))
+
+
+def leave_out(why: str) -> None:
+    print(f"dl-runs: left out: {why.splitlines()[0]}", file=sys.stderr)
+
+
+def _picture_files(given: list[str]) -> Iterator[tuple[str, Path | io.BytesIO, bool]]:
+    """(name, file, whether it was found in a folder)."""
     for text in given:
         path = Path(text)
         if text == STDIN:
             content = sys.stdin.buffer.read()
             if _is_picture(content):
-                yield "standard input", io.BytesIO(content)
+                yield "standard input", io.BytesIO(content), False
             else:
                 paths = content.decode("utf-8", errors="replace").splitlines()
                 yield from _picture_files([line for line in paths if line and line != STDIN])
         elif os.path.isdir(text):  # unlike Path, it takes what is too long for a name
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            found = walk(path, PICTURES)
             if not found:
-                raise UserError(f"{path} has no pictures\n  expected files of {', '.join(SUFFIXES)}")
-            yield from ((str(p), p) for p in found)
-        elif os.path.isfile(text):
-            yield text, path
+                raise UserError(f"{path} has no pictures\n  expected files of {', '.join(PICTURES)}")
+            yield from ((printable(path / name), path / name, True) for name in found)
+        elif os.path.exists(text):
+            yield text, path, False
         else:
             raise UserError(
                 f"{text}: there is no such file\n  expected a picture, a folder of them, or - for standard input"
@@ -58,12 +86,16 @@ def _is_picture(content: bytes) -> bool:
     return content.startswith((b"\x89PNG", b"\xff\xd8", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*"))
 
 
-def _picture(name: str, source: Path | io.BytesIO, shape: tuple[int, int, int], fit: str | None) -> Tensor:
+def _picture(
+    name: str, source: Path | io.BytesIO, shape: tuple[int, int, int], fit: str | None, how: Decoding
+) -> Tensor:
     if not fit:
         _check_size(name, source, shape)
-    pixels = read_resized(source, shape, fit or "cover")
+    pixels = read_resized(source, shape, fit or "cover", *how)
+    if isinstance(pixels, Held):  # of a kind that the training pictures did not have
+        pixels = read_resized(source, shape, fit or "cover", how.max_pixels)
     if isinstance(pixels, str):
-        raise UserError(f"{name} cannot be read as a picture: {pixels.splitlines()[0]}\n  expected {WHOLE}")
+        raise Unreadable(f"{name} cannot be read as a picture: {pixels.splitlines()[0]}\n  expected {WHOLE}")
     return torch.tensor(pixels)
 
 
@@ -72,11 +104,13 @@ def _check_size(name: str, source: Path | io.BytesIO, shape: tuple[int, int, int
     from PIL import Image
 
     try:
+        if not isinstance(source, io.BytesIO) and (why := irregular(source)):
+            raise OSError(f"it is {why}")
         with Image.open(source, formats=FORMATS) as picture:
             width, height = picture.size
             channels = 3 if picture.mode == "P" else len(picture.getbands())
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name} cannot be read as a picture: {error}\n  expected {WHOLE}") from None
+        raise Unreadable(f"{name} cannot be read as a picture: {error}\n  expected {WHOLE}") from None
     if isinstance(source, io.BytesIO):
         source.seek(0)
     if (channels, height, width) != shape:
@@ -100,24 +134,20 @@ def texts(given: list[str]) -> Iterator[tuple[str, str]]:
         elif not text.strip():
             raise UserError("an empty text\n  expected a .txt file, a text, or - for standard input")
         elif os.path.isdir(text):  # no error where a text is too long for a name
-            found = sorted(Path(text).rglob("*.txt"))
+            found = walk(Path(text), TEXTS)
             if not found:
                 raise UserError(f"{text} has no texts\n  expected files named *.txt")
-            for file in found:
-                yield str(file), _text_file(file)
+            for file in (Path(text) / name for name in found):
+                try:
+                    yield printable(file), decode(read_bytes(file))[0]
+                except DataError as error:
+                    leave_out(str(error))
         elif os.path.isfile(text):
-            yield text, _text_file(Path(text))
+            yield text, decode(read_bytes(Path(text)))[0]  # as it is read for training
         elif text.endswith(".txt"):
             raise UserError(f"{text}: there is no such file\n  expected a .txt file, a text, or - for standard input")
         else:
             yield text, text
-
-
-def _text_file(path: Path) -> str:
-    try:
-        return decode(path.read_bytes())[0]  # as it is read for training
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}\n  expected a text") from None
 
 
 def rows(given: list[str], spec: Table) -> Iterator[tuple[str, list[float]]]:
@@ -182,7 +212,7 @@ def _row(where: str, cells: list[str], spec: Table, columns: list[int]) -> list[
 
 def _is_number(text: str) -> bool:
     try:
-        return math.isfinite(float(text))
+        return abs(float(text)) <= LARGEST
     except ValueError:
         return False
 

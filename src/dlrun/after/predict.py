@@ -32,6 +32,7 @@ def predict(folder: Path, args: argparse.Namespace) -> Iterator[str]:
     own_config(folder)  # what is wrong with it is told before torch is imported
     from dlrun.finished import Finished
     from dlrun.processes.machine import within_memory
+    from dlrun.run import finite
 
     with within_memory():
         run = Finished(folder, {"trainer.device": args.device} if args.device else {})
@@ -39,7 +40,7 @@ def predict(folder: Path, args: argparse.Namespace) -> Iterator[str]:
         out = Path(args.out) if args.out else None
         is_mask = isinstance(run.data.spec, Mask)
         makes_pictures = is_mask or way == "pictures" or way == "latent" and len(run.data.spec.shape) == 3
-        records = _records(run, way, args, out if makes_pictures else None)
+        records = map(finite, _records(run, way, args, out if makes_pictures else None))
         lines = _as_csv(records) if args.format == "csv" else (json.dumps(record) for record in records)
         if out and not makes_pictures:
             yield _write(lines, out)
@@ -110,9 +111,13 @@ def _batches(run: object, args: argparse.Namespace) -> Iterator[tuple[list[str],
 
     data, spec = run.data, run.data.spec
     if isinstance(spec, Image | Mask):
-        source = (run.config["data"].get("source") or {}).get("_target_", "")
-        fit = getattr(data, "fit", "cover" if args.fit or "folder" in source else None)  # as it prepared its own
-        found, join = inputs.pictures(args.inputs, getattr(data, "stored", spec.shape), fit), torch.stack
+        config = run.config["data"]
+        source = config.get("source") or {}
+        is_folder = "folder" in source.get("_target_", "")
+        fit = getattr(data, "fit", "cover" if args.fit or is_folder else None)  # as it prepared its own
+        most = config.get("max_pixels") or source.get("max_pixels") or inputs.MAX_PIXELS
+        how = inputs.Decoding(most, getattr(data, "levels", None))
+        found, join = inputs.pictures(args.inputs, getattr(data, "stored", spec.shape), fit, how), torch.stack
     elif isinstance(spec, Tokens):
         found, join = inputs.texts(args.inputs), list
     else:

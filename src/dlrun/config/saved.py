@@ -12,8 +12,11 @@ from yaml import YAMLError
 from dlrun.build import CONFIGS, check
 from dlrun.config.explain import explain
 from dlrun.config.overrides import pasteable
+from dlrun.config.signatures import signature
+from dlrun.data.places import pinned
 from dlrun.errors import UserError, check_state
 from dlrun.output.folders import read_summary
+from dlrun.types import DataPath
 
 SUMMARY = {"best": dict, "test": dict, "epochs": int, "steps": int, "seconds": int | float}  # where it has them
 BEST = {"metric": str, "value": int | float | None, "epoch": int}
@@ -37,14 +40,26 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
 
 
 def settled(config: DictConfig) -> DictConfig:
-    """A config as it is kept: what ${oc.env:...} and its like gave stands in their place. A data_dir as dl-run finds it
-    is left, each machine has its own; so are references to other keys.
+    """A config as it is kept: what ${oc.env:...} and its like gave stands in their place, and paths of data mean the
+    same from any working folder. A data_dir as dl-run finds it is left, each machine has its own; so are references to
+    other keys.
     """
-    raw = OmegaConf.to_container(config, resolve=False)
-    kept = _settled(raw, OmegaConf.to_container(config, resolve=True))
-    if raw["data_dir"] == _default_data_dir():
-        kept["data_dir"] = raw["data_dir"]
+    raw, resolved = (OmegaConf.to_container(config, resolve=resolve) for resolve in (False, True))
+    kept = _settled(raw, resolved)
+    data_dir = Path(os.path.abspath(os.path.expanduser(resolved["data_dir"])))
+    kept["data_dir"] = raw["data_dir"] if raw["data_dir"] == _default_data_dir() else str(data_dir)
+    _pin_paths(kept["data"], resolved["data"], data_dir)
     return OmegaConf.create(kept)
+
+
+def _pin_paths(kept: dict, resolved: dict, data_dir: Path) -> None:
+    """Change the paths of a data section, in place, to those that they mean here."""
+    keys = signature(resolved["_target_"]).keys
+    for key, value in resolved.items():
+        if isinstance(value, dict) and "_target_" in value:
+            _pin_paths(kept[key], value, data_dir)
+        elif keys.get(key) == DataPath:
+            kept[key] = pinned(value, data_dir)
 
 
 def _settled(raw: object, resolved: object) -> object:

@@ -1,8 +1,7 @@
 """Texts as numbers, made once: every word of every text in one memory-mapped array, beside the list of words.
 
-Words are split as Keras's Tokenizer splits them (lower case, its punctuation filter, blanks), so that vocabularies
-compare with the book's (section 11.5). What depends on a run's settings (length, vocabulary, the held-out part) is no
-part of the cache: it is made from it in a second.
+What depends on a run's settings (length, vocabulary, the held-out part) is no part of the cache: it is made from it in
+a second.
 """
 
 import json
@@ -18,12 +17,12 @@ from typing import NamedTuple
 import numpy as np
 
 from dlrun.data.sources import lock
+from dlrun.data.words import FILTERS, split_text
 from dlrun.errors import DataError, check_state
 from dlrun.output.folders import sync_folder
+from dlrun.types import Tokenization
 
 VERSION = 2  # of what is stored; another one is made anew
-FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'  # Keras's; the apostrophe stays
-_TO_SPACES = str.maketrans(FILTERS + "\r", " " * (len(FILTERS) + 1))  # files of Windows give the same words
 _FILES = ("tokens.npy", "offsets.npy", "labels.npy", "words.json", "facts.json")
 
 
@@ -51,30 +50,32 @@ class Corpus(NamedTuple):
     names: tuple[str, ...] = ()
 
 
-def split_words(text: str) -> list[str]:
-    """Words in lower case, without punctuation: Keras's text_to_word_sequence."""
-    return [word for word in text.lower().translate(_TO_SPACES).split(" ") if word]
-
-
-def cached(folder: Path, made_of: object, texts: Callable[[], Iterable[Text]], total: int | None, name: str) -> Corpus:
+def cached(
+    folder: Path,
+    made_of: object,
+    texts: Callable[[], Iterable[Text]],
+    total: int | None,
+    name: str,
+    tokens: Tokenization,
+) -> Corpus:
     """The corpus of these texts, from the cache where it was made before.
 
     made_of: whatever decides the content; a change of it makes another cache. texts: gives them all, train part first.
     """
-    key = sha256(json.dumps([VERSION, FILTERS, made_of]).encode()).hexdigest()[:16]
+    key = sha256(json.dumps([VERSION, FILTERS, made_of, tokens]).encode()).hexdigest()[:16]
     target = folder / f"{name}-{key}"
     if not target.is_dir():
         with lock(target):
             if not target.is_dir():  # else another process made it while this one waited
-                _make(target, texts(), total, name)
+                _make(target, texts(), total, name, tokens)
     return _read(target)
 
 
-def _make(target: Path, texts: Iterable[Text], total: int | None, name: str) -> None:
+def _make(target: Path, texts: Iterable[Text], total: int | None, name: str, tokens: Tokenization) -> None:
     from tqdm import tqdm
 
     bar = tqdm(texts, desc=f"reading {name}", total=total, unit=" texts", disable=None)  # shown on a terminal only
-    corpus = encode(bar)
+    corpus = encode(bar, tokens)
     scratch = target.with_name(f".{target.name}.part")
     shutil.rmtree(scratch, ignore_errors=True)  # what a killed process left
     try:
@@ -96,21 +97,21 @@ def _make(target: Path, texts: Iterable[Text], total: int | None, name: str) -> 
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def encode(texts: Iterable[Text]) -> Corpus:
+def encode(texts: Iterable[Text], tokens: Tokenization) -> Corpus:
     """Words to numbers, in the order in which they first come."""
     index: dict[str, int] = {}
-    tokens, offsets, labels = array("i"), array("q", [0]), array("q")
+    places, offsets, labels = array("i"), array("q", [0]), array("q")
     facts, num_train = {"empty": 0, "not_utf8": 0}, 0
     for text in texts:
         content, is_damaged = decode(text.content)
-        words = split_words(content)
-        tokens.extend([index.setdefault(word, len(index)) for word in words])
-        offsets.append(len(tokens))
+        words = split_text(content, tokens)
+        places.extend([index.setdefault(word, len(index)) for word in words])
+        offsets.append(len(places))
         labels.append(text.label)
         num_train += not text.is_test
         facts["empty"] += not words
         facts["not_utf8"] += is_damaged
-    columns = np.array(tokens, np.int32), np.array(offsets, np.int64), np.array(labels, np.int64)
+    columns = np.array(places, np.int32), np.array(offsets, np.int64), np.array(labels, np.int64)
     return Corpus(*columns, tuple(index), num_train, facts)
 
 

@@ -22,6 +22,10 @@ FAST = {"CartPole-v1": CartPoles}
 OWN = {"Maze-v0": "dlrun.data.maze"}  # modules that register an environment of this project
 SILENT = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}  # of pygame
 LONGEST = 10_000  # steps of an episode where the environment knows no end
+WRAPPED = (
+    "register the environment with that wrapper\n  in a package of yours, and name it: DL_RUN_ALLOW=package dl-run "
+    "data=gym data.id=package:id"
+)
 FILM_RATE = 25  # pictures a second, at most
 
 
@@ -131,12 +135,17 @@ def read_spec(id: str) -> Env:
     else:
         pictures = "pictures, " if len(getattr(obs, "shape", None) or ()) in (2, 3) else ""
         raise UserError(
-            f"data.id={id} observes {pictures}{obs}: expected a vector of real numbers, Box(n,), or states, Discrete(n)"
+            f"data.id={id} observes {pictures}{obs}: expected a vector of real numbers, Box(n,), or states, "
+            "Discrete(n)\n"
+            f"  gymnasium.wrappers.FlattenObservation makes a vector of it: {WRAPPED}"
         )
     if type(actions).__name__ == "Discrete" and not actions.start:
         return Env(shape, int(actions.n))
     if type(actions).__name__ != "Box" or len(actions.shape) != 1 or not actions.is_bounded():
-        raise UserError(f"data.id={id} takes {actions}: expected Discrete(n), or Box(n,) with bounds")
+        raise UserError(
+            f"data.id={id} takes {actions}: expected Discrete(n), or Box(n,) with bounds\n"
+            f"  gymnasium.wrappers.TransformAction makes one of the other: {WRAPPED}"
+        )
     return Env(shape, None, tuple(actions.low.tolist()), tuple(actions.high.tolist()))
 
 

@@ -5,7 +5,6 @@ Deviations: val and test pictures are not augmented; there the middle is taken.
 """
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -14,15 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlrun.data.classes import check_labels
+from dlrun.data.levels import told
 from dlrun.data.picture_cache import Cache, cached
 from dlrun.data.picture_lists import Listing, by_csv, by_folders, find_root, split, write_csv
 from dlrun.data.pixels import Pixels
 from dlrun.data.readers import Arrays
-from dlrun.data.resident import Resident
+from dlrun.data.resident import Resident, check_contrast
 from dlrun.data.streamed import Streamed, free_memory
+from dlrun.data.walk import printable
 from dlrun.errors import DataError, UserError, some
 from dlrun.spec import Image
-from dlrun.types import Augmentation, Count, Fraction, Index, Positive
+from dlrun.types import Augmentation, Count, DataPath, Fraction, Index, Positive
 
 
 class ImageFolder:
@@ -30,6 +32,7 @@ class ImageFolder:
 
     resize: (height, width) of the cached pictures, at least the spec's; None for the spec's. resident: whether they lie
     on the device, whole, or are read ahead from the cache; auto: the first where it takes at most half the free memory.
+    max_pixels: larger pictures are left out.
     """
 
     def __init__(
@@ -37,11 +40,12 @@ class ImageFolder:
         *,
         spec: Image,
         data_dir: str,
-        root: str,
+        root: DataPath,
         layout: Literal["auto", "folders", "flat", "csv"],
         csv: str,
         write_csv: bool,
         resize: tuple[Count, Count] | None,
+        max_pixels: Count,
         fit: Literal["cover", "stretch"],
         split: tuple[Fraction, Fraction, Fraction],
         stratify: bool,
@@ -61,6 +65,7 @@ class ImageFolder:
         self.data_dir = Path(os.path.expanduser(data_dir))
         self.place, self.layout, self.csv, self.write_csv = root, layout, csv, write_csv
         self.stored, self.fit = (spec.shape[0], *(resize or spec.shape[1:])), fit
+        self.max_pixels, self.levels = max_pixels, None
         self.split, self.wanted = (split, stratify, folds, fold), resident
 
     @property
@@ -77,11 +82,15 @@ class ImageFolder:
         root, listing = self._list()
         if self.write_csv and not (file := self._csv(root)).is_file():
             write_csv(file, listing)
-        self.cache = cached(root, sorted(listing.names), self.stored, self.fit, self.data_dir)
+        self.cache = cached(root, sorted(listing.names), (self.stored, self.fit, self.max_pixels), self.data_dir)
         self.bad, self.classes = bad_names(self.cache, listing), listing.classes
+        self.levels = self.cache.levels or None
+        check_contrast(self.cache.pixels, self.cache.bad, str(root))
         self.restore(self.fitted(), device, channels_last)
         parts = split(listing.labels, *self.split)  # of all, so that a broken picture moves no other one
-        parts = {part: rows[[listing.names[row] not in self.bad for row in rows]] for part, rows in parts.items()}
+        parts = {
+            part: rows[[printable(listing.names[row]) not in self.bad for row in rows]] for part, rows in parts.items()
+        }
         check_parts(parts, listing)
         rows = np.argsort(np.argsort(listing.names))  # in the cache, which does not know the split
         y = np.empty(len(rows), np.int64)
@@ -96,12 +105,13 @@ class ImageFolder:
             self.why = f" (more than half of the {free / 2**20:,.1f} MB free on {device})" if self.wanted else ""
 
     def fitted(self) -> dict:
-        """What it learned from the folder: the classes' names."""
-        return {"classes": list(self.classes or ())}
+        """What it learned from the folder: the classes' names, and the levels of pictures that hold more than bytes."""
+        levels = {"levels": {kind: list(ends) for kind, ends in self.levels.items()}} if self.levels else {}
+        return {"classes": list(self.classes or ()), **levels}
 
     def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
         """Ready to encode, without reading any data."""
-        self.classes, self.device = tuple(fitted["classes"]), device
+        self.classes, self.levels, self.device = tuple(fitted["classes"]), fitted.get("levels"), device
         self.pixels.to(device, channels_last)
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -115,8 +125,12 @@ class ImageFolder:
         """The same as long as the data is: its rows, labels, and some of its content."""
         return self.parts.digest()
 
+    def sums(self) -> list[int]:
+        """What tells whether the pictures are what they were, every pixel of them."""
+        return self.cache.sums
+
     def describe(self) -> str:
-        said = f"{self.parts.describe()}{self.why}"
+        said = f"{self.parts.describe()}{self.why}{told(self.levels or {})}"
         if self.cache.path.parent != self.data_dir / "cache":
             said += f"; {self.data_dir} cannot be written to, so the cache is {self.cache.path}"
         if self.bad:
@@ -144,17 +158,11 @@ class ImageFolder:
                 "  expected rows of path and label; data.write_csv=true writes it from the class folders"
             )
         if file.is_file() and self.layout in ("auto", "csv"):
-            listing = by_csv(root, file, classes)
+            listing = by_csv(root, file, classes, self.given.classes)
         else:
-            listing = by_folders(root, classes, self.layout)
+            listing = by_folders(root, classes, self.given.classes, self.layout)
             if self.write_csv and not listing.classes:
                 raise DataError(f"data.write_csv=true: {root} has no class folders to write labels from")
-        if self.given.classes is not None and listing.classes and len(listing.classes) != self.given.classes:
-            named = ", ".join(listing.classes[:5]) + (", ..." if len(listing.classes) > 5 else "")
-            raise DataError(
-                f"{root} has {len(listing.classes)} classes ({named}), data.spec.classes={self.given.classes}\n"
-                "  expected the same; data.spec.classes=null takes what is there"
-            )
         if self.given.classes is not None and not listing.classes:
             raise DataError(
                 f"{root} has no class folders and no {self.csv}, data.spec.classes={self.given.classes}\n"
@@ -172,13 +180,7 @@ def _check(spec: Image, resize: tuple[int, int] | None, layout: str, writes: boo
             f"data.resize={list(resize)} is smaller than data.spec.shape={shape}: expected at least {shape[1:]}, "
             "which are cut out of it, or null"
         )
-    twice = [name for name, count in Counter(spec.labels).items() if count > 1]
-    if twice:
-        raise UserError(f"data.spec.labels has {', '.join(map(repr, twice))} more than once: expected each class once")
-    if spec.labels and spec.classes is not None and len(spec.labels) != spec.classes:
-        raise UserError(
-            f"data.spec.labels has {len(spec.labels)} names, data.spec.classes={spec.classes}: expected one each, or []"
-        )
+    check_labels(spec.labels, spec.classes)
     if layout == "flat" and (spec.classes or spec.labels or writes):
         raise UserError(
             "data.layout=flat is for pictures without labels: expected data.spec.classes=null, data.spec.labels=[] and "
@@ -189,7 +191,7 @@ def _check(spec: Image, resize: tuple[int, int] | None, layout: str, writes: boo
 def bad_names(cache: Cache, listing: Listing) -> dict[str, str]:
     """Why some pictures could not be read, by name."""
     names = sorted(listing.names)
-    return {names[row]: why for row, why in sorted(cache.bad.items())}
+    return {printable(names[row]): why for row, why in sorted(cache.bad.items())}
 
 
 def check_parts(parts: dict[str, object], listing: Listing) -> None:

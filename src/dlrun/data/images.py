@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from dlrun.data.classes import check_labels
 from dlrun.data.pixels import Pixels
-from dlrun.data.resident import Resident, check_arrays, split_rows
+from dlrun.data.resident import Resident, check_arrays, check_contrast, split_rows
 from dlrun.spec import Image
 from dlrun.types import Augmentation, Count, Fraction, Index, Positive, Reader
 
@@ -31,6 +32,7 @@ class Images:
         std: list[Positive],
         augment: Augmentation,
     ) -> None:
+        check_labels(spec.labels, spec.classes)
         self.pixels = Pixels(spec.shape, mean, std, augment)
         self.spec, self.batch_size, self.eval_batch_size = spec, batch_size, eval_batch_size
         self.source: Callable[[], object] = source
@@ -41,6 +43,7 @@ class Images:
         """Read the data and put it on the device. Raises DataError where it is not what the spec says."""
         arrays = self.source()
         check_arrays(arrays, self.spec)
+        check_contrast(arrays.x_train)
         self.restore({}, device, channels_last)
         self.resident = Resident(arrays, split_rows(len(arrays.x_train), *self.split), device, self.pixels)
 
@@ -63,6 +66,10 @@ class Images:
     def digest(self) -> str:
         """The same as long as the data is: its rows, labels, and some of its content."""
         return self.resident.digest()
+
+    def sums(self) -> list[float]:
+        """What tells whether the data is what it was, every number of it."""
+        return self.resident.sums()
 
     def describe(self) -> str:
         return self.resident.describe()

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from dlrun.data.images import Images
+from dlrun.data.levels import told
 from dlrun.data.readers import Arrays
-from dlrun.data.resident import Resident, split_rows
+from dlrun.data.resident import Resident, check_contrast, split_rows
 from dlrun.errors import DataError, UserError
 from dlrun.spec import Mask
 from dlrun.types import Augmentation, Count, Fraction, Index, Positive, Reader
@@ -53,18 +54,28 @@ class Masks(Images):
         """Read the data and put it on the device. Raises DataError where it is not what the spec says."""
         arrays = self.source()
         check_masks(arrays, self.spec)
-        self.restore({}, device, channels_last)
-        x_train, x_test = (self._stacked(x, y) for x, y in (arrays[:2], arrays[2:]))
+        check_contrast(arrays.x_train)
+        self.restore({"levels": getattr(arrays, "levels", None)}, device, channels_last)
+        x_train, x_test = self._stacked(arrays.x_train, arrays.y_train), self._stacked(arrays.x_test, arrays.y_test)
         rows = np.arange(max(len(x_train), len(x_test)))
         stacks = Arrays(x_train, rows[: len(x_train)], x_test, rows[: len(x_test)])
         self.resident = Resident(stacks, split_rows(len(x_train), *self.split), device, self._prepare)
+
+    def fitted(self) -> dict:
+        """What it learned from the pictures: the levels of those that hold more than bytes, where there are any."""
+        return {"levels": {kind: list(ends) for kind, ends in self.levels.items()}} if self.levels else {}
+
+    def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
+        """Ready to encode, without reading any data."""
+        super().restore(fitted, device, channels_last)
+        self.levels = fitted.get("levels")
 
     def _stacked(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         stored = y if self.spec.ignore is None else y - np.uint8(self.spec.ignore)  # bytes wrap around
         return np.concatenate((x, stored[:, None]), 1)
 
     def describe(self) -> str:
-        return f"{self.resident.describe()}, masks among them"
+        return f"{self.resident.describe()}, masks among them{told(self.levels or {})}"
 
     def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """(x, y): x float (B, C, H, W), normalised; y int64 (B, H, W). Train: in the epoch's order from `first` on."""

@@ -11,51 +11,76 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 
 from dlrun.data.decode import Shape, cores, write
+from dlrun.data.levels import Levels, levels_of
 from dlrun.data.sources import lock
-from dlrun.errors import DataError
+from dlrun.data.walk import printable
+from dlrun.errors import DataError, check_state
 
-FORM = 2  # of the cache: changes with what `decode.read` does to pictures
+FORM = 3  # of the cache: changes with what `decode.read` does to pictures
+
+CHUNK = 2**26  # bytes of a checksum
 
 
 class Cache(NamedTuple):
-    """pixels: uint8 (N, C, H, W), mapped; a row per picture. bad: why some of them could not be read, by row."""
+    """pixels: uint8 (N, C, H, W), mapped; a row per picture. bad: why some of them could not be read, by row.
+
+    levels: of pictures that hold more than bytes. sums: CRC-32 of every CHUNK bytes of the pixels.
+    """
 
     path: Path
     pixels: np.ndarray
     bad: dict[int, str]
+    levels: Levels
+    sums: list[int]
 
 
-def cached(root: Path, names: list[str], shape: Shape, fit: str, data_dir: Path) -> Cache:
-    """These pictures under `root`, from the cache where they were decoded before. Raises DataError where that fails."""
+def cached(root: Path, names: list[str], keys: tuple[Shape, str, int], data_dir: Path) -> Cache:
+    """These pictures under `root`, from the cache where they were decoded before. Raises DataError where that fails.
+
+    keys: shape, fit and max_pixels of `decode.read`.
+    """
     made_of = [[name, *_stamp(root / name)] for name in names]
-    key = hashlib.sha256(json.dumps([FORM, str(root.resolve()), shape, fit, made_of]).encode()).hexdigest()[:24]
-    file = f"{root.name}-{key}.npy"
+    key = hashlib.sha256(json.dumps([FORM, str(root.resolve()), keys, made_of]).encode()).hexdigest()[:24]
+    file = f"{printable(root.name)}-{key}.npy"
     folders = list(_folders(data_dir))
     path = next((folder / file for folder in folders if (folder / file).is_file()), None)
     if path is None:
         path = next((folder for folder in folders if _is_writable(folder)), folders[0]) / file
         with lock(path):  # says so where no folder can be written to
             if not path.is_file():  # else another process made it while this one waited
-                _make(root, names, shape, fit, path)
+                _make(root, names, keys, path)
     try:
-        bad = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        check_state(found, {"bad": dict, "levels": dict, "sums": list})
         pixels = np.load(
             path, mmap_mode="c", allow_pickle=False
         )  # a page that something writes to is this process's own
-        bad = {int(row): str(why) for row, why in bad.items()}
-    except (OSError, ValueError, AttributeError) as error:
+        bad = {int(row): str(why) for row, why in found["bad"].items()}
+        levels = {str(kind): (low, high) for kind, (low, high) in found["levels"].items()}
+    except (OSError, ValueError, TypeError) as error:
         raise _damaged(path, str(error)) from None
-    if pixels.shape != (len(names), *shape) or pixels.dtype != np.uint8:
+    if pixels.shape != (len(names), *keys[0]) or pixels.dtype != np.uint8:
         raise _damaged(path, f"it holds {pixels.dtype} of shape {pixels.shape}")
-    return Cache(path, pixels, bad)
+    if checksums(pixels) != found["sums"]:
+        raise _damaged(path, "its pixels are not what was written there")
+    return Cache(path, pixels, bad, levels, found["sums"])
+
+
+def checksums(pixels: np.ndarray) -> list[int]:
+    """CRC-32 of every CHUNK bytes, by all cores: 0.9 GB/s on each, as fast as a good disk reads."""
+    flat = pixels.reshape(-1)
+    with ThreadPoolExecutor(cores()) as pool:
+        return list(pool.map(crc32, (flat[i : i + CHUNK] for i in range(0, len(flat), CHUNK))))
 
 
 def _damaged(path: Path, why: str) -> DataError:
@@ -87,9 +112,10 @@ def _is_writable(folder: Path) -> bool:
         return False
 
 
-def _make(root: Path, names: list[str], shape: Shape, fit: str, path: Path) -> None:
+def _make(root: Path, names: list[str], keys: tuple[Shape, str, int], path: Path) -> None:
     from tqdm import tqdm
 
+    shape = keys[0]
     room, needed = shutil.disk_usage(path.parent).free, len(names) * prod(shape)
     if room < needed:
         raise DataError(
@@ -104,13 +130,19 @@ def _make(root: Path, names: list[str], shape: Shape, fit: str, path: Path) -> N
             np.lib.format.write_array_header_1_0(file, head)
             offset = file.tell()
             file.truncate(offset + needed)
-        paths = [str(root / name) for name in names]
+        paths = {row: str(root / name) for row, name in enumerate(names)}
         with tqdm(desc="decoding pictures", total=len(names), unit=" pictures", leave=False, disable=None) as bar:
-            bad = write(paths, str(part), offset, shape, fit, cores(), bar.update)
+            bad, deep = write(paths, str(part), offset, (*keys, {}), cores(), bar.update)
+        if levels := levels_of(deep.values()):
+            rest = {row: paths[row] for row in sorted(deep)}
+            bad |= write(rest, str(part), offset, (*keys, levels), cores(), lambda count: None).bad
         if len(bad) == len(names):
-            raise DataError(f"none of the {len(names)} pictures in {root} can be read, such as {names[0]}: {bad[0]}")
+            raise DataError(
+                f"none of the {len(names)} pictures in {root} can be read, such as {printable(names[0])}: {bad[0]}"
+            )
         beside = path.with_suffix(".json")
-        beside.with_suffix(".json.part").write_text(json.dumps(bad), encoding="utf-8")
+        about = {"bad": bad, "levels": levels, "sums": checksums(np.load(part, mmap_mode="r", allow_pickle=False))}
+        beside.with_suffix(".json.part").write_text(json.dumps(about), encoding="utf-8")
         os.replace(beside.with_suffix(".json.part"), beside)
         with open(part, "rb+") as file:
             os.fsync(file.fileno())

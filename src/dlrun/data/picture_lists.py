@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dlrun.data.sources import find
+from dlrun.data.classes import is_number, number_classes, rank
+from dlrun.data.places import find
+from dlrun.data.walk import PICTURES, refuse_splits, walk
 from dlrun.errors import DataError, UserError, some
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 PARTS = ("train", "val", "test")
 
 
@@ -32,7 +33,7 @@ class Listing(NamedTuple):
 
 def find_root(root: str, data_dir: Path) -> Path:
     """The folder of that name. Raises DataError where there is none."""
-    kinds = ", ".join(SUFFIXES)
+    kinds = ", ".join(PICTURES)
     return find(
         root,
         data_dir,
@@ -43,29 +44,21 @@ def find_root(root: str, data_dir: Path) -> Path:
 
 
 def scan(root: Path) -> list[str]:
-    """Every picture under `root` by its name there, in alphabetical order; what begins with a dot is left out."""
-    found, seen = [], set()
-    for folder, inside, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back
-            inside[:] = []
-            continue
-        seen.add(real)
-        inside[:] = sorted(name for name in inside if not name.startswith("."))
-        where = Path(folder).relative_to(root)
-        found += [
-            (where / name).as_posix() for name in files if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        ]
+    """Every picture under `root` by its name there, in alphabetical order."""
+    found = walk(root, PICTURES)
     if not found:
         raise DataError(
-            f"{root} has no pictures\n  expected a folder of {', '.join(SUFFIXES)}, flat or with one folder per class\n"
+            f"{root} has no pictures\n  expected a folder of {', '.join(PICTURES)}, flat or with one folder per class\n"
             "  put them there, or name another with data.root=..."
         )
-    return sorted(found)
+    return found
 
 
-def by_folders(root: Path, classes: tuple[str, ...], layout: str) -> Listing:
-    """Labels by the first folder of each name, or none where the layout is flat. classes: their order, () for any."""
+def by_folders(root: Path, classes: tuple[str, ...], count: int | None, layout: str) -> Listing:
+    """Labels by the first folder of each name, or none where the layout is flat.
+
+    classes: their order, () for any. count: how many there are, None for any.
+    """
     names = scan(root)
     names = [names[i] for i in np.random.RandomState(0).permutation(len(names))]  # not that of their making
     if layout == "flat":
@@ -78,11 +71,19 @@ def by_folders(root: Path, classes: tuple[str, ...], layout: str) -> Listing:
             f"{root} has {len(loose)} pictures beside its folders, such as {loose[0]}\n"
             "  expected each in a folder of its class; data.layout=flat takes them all without labels"
         )
-    return _labelled(root, names, [name.partition("/")[0] for name in names], classes)
+    labels = [name.partition("/")[0] for name in names]
+    if layout == "auto":
+        top = sorted(set(labels))
+        way = f"data.root={root / top[0]}, which is split by data.split; or data.layout=folders, where they are classes"
+        refuse_splits(root, top, way)
+    return _labelled(root, names, labels, classes, count)
 
 
-def by_csv(root: Path, file: Path, classes: tuple[str, ...]) -> Listing:
-    """Rows of path and label. Paths are relative to `root`, or begin with its name (the book's), or are absolute."""
+def by_csv(root: Path, file: Path, classes: tuple[str, ...], count: int | None) -> Listing:
+    """Rows of path and label. Paths are relative to `root`, or begin with its name (the book's), or are absolute.
+
+    classes, count: as of by_folders.
+    """
     try:
         with open(file, newline="", encoding="utf-8-sig") as text:
             rows = [(number, row) for number, row in enumerate(csv.reader(text), 1) if any(row)]
@@ -90,7 +91,7 @@ def by_csv(root: Path, file: Path, classes: tuple[str, ...]) -> Listing:
         raise DataError(
             f"cannot read data.csv={file}: {error}\n  expected UTF-8 text, rows of path and label"
         ) from None
-    if rows and not rows[0][1][0].lower().endswith(SUFFIXES) and _place(root, rows[0][1][0]) is None:
+    if rows and not rows[0][1][0].lower().endswith(PICTURES) and _place(root, rows[0][1][0]) is None:
         rows = rows[1:]  # names of columns
     for number, row in rows:
         if len(row) != 2 or not all(word.strip() for word in row):
@@ -115,7 +116,7 @@ def by_csv(root: Path, file: Path, classes: tuple[str, ...]) -> Listing:
                 "  expected each picture once: it could train and test, or be of two classes"
             )
         first[name] = number
-    return _labelled(root, names, [row[1].strip() for _, row in rows], classes)
+    return _labelled(root, names, [row[1].strip() for _, row in rows], classes, count)
 
 
 def _place(root: Path, name: str) -> str | None:
@@ -128,32 +129,20 @@ def _place(root: Path, name: str) -> str | None:
     return None
 
 
-def _labelled(root: Path, names: list[str], labels: list[str], classes: tuple[str, ...]) -> Listing:
-    if all(label.isdigit() for label in labels):  # the book's: numbers of the sorted folders
+def _labelled(root: Path, names: list[str], labels: list[str], classes: tuple[str, ...], count: int | None) -> Listing:
+    if all(map(is_number, labels)):  # the book's: numbers of the sorted folders
         labels = _named(names, labels, classes)
     counts = Counter(labels)
-    known = sorted(counts, key=_rank)
-    if len(known) < 2:
-        raise _one_class(root, known[0], names)
-    alike = Counter(name.strip().casefold() for name in known)
-    twins = [name for name in known if alike[name.strip().casefold()] > 1]
-    if twins:
-        raise DataError(
-            f"{root} has classes whose names differ by case or blanks only: {', '.join(map(repr, twins))}\n"
-            "  expected one name per class: rename one, or join them"
-        )
+    if len(counts) == 1:
+        raise _one_class(root, labels[0], names)
+    numbers, known = number_classes(root, labels, classes, count)
     few = [f"{name} ({counts[name]})" for name in known if counts[name] < len(PARTS)]
     if few:
         raise DataError(
             f"{root} has classes of fewer than {len(PARTS)} pictures: {some(few)}\n"
             "  expected one to train, one to validate and one to test at least: add pictures, or leave the class out"
         )
-    if classes and set(classes) != set(known):
-        raise DataError(
-            f"{root} has the classes {some(known, 20)}\n  expected data.spec.labels: {some(list(classes), 20)}"
-        )
-    order = {name: label for label, name in enumerate(classes or known)}
-    return Listing(names, np.array([order[label] for label in labels], np.int64), tuple(order))
+    return Listing(names, numbers, known)
 
 
 def _one_class(root: Path, name: str, pictures: list[str]) -> DataError:
@@ -163,11 +152,6 @@ def _one_class(root: Path, name: str, pictures: list[str]) -> DataError:
     return DataError(
         f"{root} has one class, {name}: expected two or more{hint}\n  data.layout=flat takes them all without labels"
     )
-
-
-def _rank(name: str) -> tuple[int, str]:
-    """In the order of the classes: 2 before 10."""
-    return (len(name), name) if name.isdigit() else (0, name)
 
 
 def _named(names: list[str], numbers: list[str], classes: tuple[str, ...]) -> list[str]:
@@ -182,7 +166,7 @@ def _named(names: list[str], numbers: list[str], classes: tuple[str, ...]) -> li
         folders.setdefault(number, set()).add(above.parent.name if above.is_absolute() else above.parts[0])
     single = {number: next(iter(found)) for number, found in folders.items() if len(found) == 1}
     in_order = [single.get(number, "") for number in sorted(folders, key=int)]
-    if "" in in_order or in_order not in (sorted(set(in_order)), sorted(set(in_order), key=_rank)):  # the book's, ours
+    if "" in in_order or in_order not in (sorted(set(in_order)), sorted(set(in_order), key=rank)):  # the book's, ours
         return numbers
     return [single[number] for number in numbers]
 

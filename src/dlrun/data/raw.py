@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dlrun.data.resident import split_rows
+from dlrun.data.words import join_tokens
 from dlrun.spec import Image, Mask, Tokens
 
 Raw = Tensor | list[str]
@@ -19,7 +20,7 @@ def decode(data: object, x: Tensor) -> Raw:
         return ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
     if isinstance(data.spec, Tokens):
         words = ("", "", "?", "", *data.spec.words())
-        return [" ".join(words[i] for i in row if words[i]) for row in x.tolist()]
+        return [join_tokens([words[i] for i in row if words[i]], data.tokens) for row in x.tolist()]
     fitted = data.fitted()
     if not fitted:
         return x
@@ -55,6 +56,6 @@ class Through:
         for first in range(0, len(rows), self.own.eval_batch_size):
             some = rows[first : first + self.own.eval_batch_size]
             spans = (corpus.tokens[corpus.offsets[i] : corpus.offsets[i + 1]] for i in some)
-            texts = [" ".join(corpus.words[word] for word in span) for span in spans]
+            texts = [join_tokens([corpus.words[word] for word in span], self.other.tokens) for span in spans]
             y = torch.tensor([int(corpus.labels[i]) for i in some], device=self.own.device)
             yield self.own.encode(texts), y

@@ -6,7 +6,7 @@ from `np.random.RandomState`, whose stream NumPy has frozen: the same rows in ev
 
 import os
 from importlib.util import find_spec
-from math import ceil, isfinite, pi
+from math import ceil, pi
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,6 +16,8 @@ from dlrun.data.formats import damaged, read_cifar, read_idx
 from dlrun.data.sources import fetch, unpack
 from dlrun.errors import DataError
 from dlrun.types import Count, Fraction, Index, NonNegative
+
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class Arrays(NamedTuple):
@@ -211,7 +213,9 @@ def _cars(path: Path) -> list[list[float]]:
         except ValueError:
             values = []
         known = [value for value in values if value is not None]
-        if words and (len(values) != 8 or values[-1] not in (1, 2, 3) or not all(map(isfinite, known))):
+        if words and (
+            len(values) != 8 or values[-1] not in (1, 2, 3) or not all(abs(value) <= LARGEST for value in known)
+        ):
             raise damaged(path, f"line {number}: {line[:60]!r}", "8 numbers or ?, the last one 1, 2 or 3")
         if len(known) == 8:
             cars.append(known)

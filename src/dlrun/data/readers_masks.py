@@ -6,19 +6,32 @@ outline, not its colour, which is drawn for every shape, and some hide behind ot
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from dlrun.data.decode import FORMATS, read, upright_size
+from dlrun.data.levels import Held, Levels, levels_of
+from dlrun.data.places import find
 from dlrun.data.readers import Arrays
-from dlrun.data.sources import find
+from dlrun.data.walk import PICTURES, irregular, printable, refuse_splits, walk
 from dlrun.errors import DataError, some
-from dlrun.types import Count, Fraction, Index, NonNegative
+from dlrun.types import Count, DataPath, Fraction, Index, NonNegative
 
 KINDS = ("disc", "square", "triangle", "ring", "cross")  # classes 1, 2, ...; 0 is the background
-SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 LOSSY = (".jpg", ".jpeg")
+
+
+class Pairs(NamedTuple):
+    """Arrays of uint8, and the levels of pictures whose files hold more than bytes (data/levels.py)."""
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    levels: Levels
 
 
 def shapes(
@@ -86,19 +99,21 @@ def _inside(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def mask_folder(
     *,
     data_dir: str,
-    folder: str,
+    folder: DataPath,
     pictures: str,
     masks: str,
     shape: list[Count],
     classes: Count,
     ignore: Index | None,
     values: list[Index],
+    max_pixels: Count,
     test_fraction: Fraction,
-) -> Arrays:
+) -> Pairs:
     """Pictures and masks of the same names (whatever the suffixes), resized to cover `shape` and cropped in the middle.
 
     pictures, masks: subfolders of `folder`. A mask is a palette or grey picture: its numbers are the classes; or
-    values: the number of each class in turn, such as [0, 255]. Pictures are decoded at every start.
+    values: the number of each class in turn, such as [0, 255]. Pictures are decoded at every start; max_pixels: larger
+    ones are refused.
     """
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise DataError(f"data.spec.shape={list(shape)}: expected channels (1 or 3), height, width")
@@ -112,7 +127,14 @@ def mask_folder(
     pairs = _pairs(place / pictures, place / masks)
     table = _table(classes, ignore, list(values))
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        found = list(pool.map(lambda pair: _read(*pair, tuple(shape), table), pairs))
+        read_as = partial(_picture, shape=tuple(shape), max_pixels=max_pixels)
+        found = list(pool.map(partial(read_as, levels={}), pairs))
+        levels = levels_of(each for each in found if isinstance(each, Held))
+        drawn = pool.map(lambda pair: _mask(*pair, tuple(shape), table), pairs)
+        found = [
+            (read_as(pair, levels=levels) if isinstance(each, Held) else each, mask)
+            for pair, each, mask in zip(pairs, found, drawn, strict=True)
+        ]
     order = np.random.RandomState(0).permutation(len(pairs))  # the names' order is often that of their making
     x, y = np.stack([found[i][0] for i in order]), np.stack([found[i][1] for i in order])
     num_test = round(test_fraction * len(x))
@@ -121,25 +143,29 @@ def mask_folder(
             f"data.source.test_fraction={test_fraction} of {len(x)} pictures leaves nothing to train on or to test on\n"
             "  expected more pictures, or another fraction"
         )
-    return Arrays(x[num_test:], y[num_test:], x[:num_test], y[:num_test])
+    return Pairs(x[num_test:], y[num_test:], x[:num_test], y[:num_test], levels)
 
 
 def _pairs(pictures: Path, masks: Path) -> list[tuple[Path, Path]]:
     """Pictures with their masks, by name. Raises DataError where one has no partner."""
     found = []
     for place in (pictures, masks):
-        files = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        files = [Path(name) for name in walk(place, PICTURES)]
         if not files:
             raise DataError(
-                f"{place} has no pictures\n  expected a folder of {', '.join(SUFFIXES)}\n"
+                f"{place} has no pictures\n  expected a folder of {', '.join(PICTURES)}\n"
                 "  put them there, or name others with data.source.folder, data.source.pictures, data.source.masks"
             )
+        if all(len(path.parts) > 1 for path in files):
+            top = sorted({path.parts[0] for path in files})
+            way = f"name one of them, as in data.source.pictures={place.name}/{top[0]}, and the same for the masks"
+            refuse_splits(place, top, way)
         by_name: dict[str, Path] = {}
         for path in files:
-            name = path.relative_to(place).with_suffix("").as_posix()
+            name = path.with_suffix("").as_posix()
             if name in by_name:
                 raise DataError(f"{by_name[name]} and {path.name} have one name: expected one file for each name")
-            by_name[name] = path
+            by_name[name] = place / path
         found.append(by_name)
     for mine, others, what in ((0, 1, "mask"), (1, 0, "picture")):
         alone = sorted(found[mine].keys() - found[others].keys())
@@ -161,21 +187,35 @@ def _table(classes: int, ignore: int | None, values: list[int]) -> np.ndarray:
     return table
 
 
-def _read(picture: Path, mask: Path, shape: tuple[int, int, int], table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A picture (C, H, W) and the classes of its pixels (H, W). Raises DataError where they are no pair."""
+def _picture(
+    pair: tuple[Path, Path], shape: tuple[int, int, int], max_pixels: int, levels: Levels
+) -> np.ndarray | Held:
+    """The first of the two, as predictions read it. Raises DataError where it cannot be read."""
+    pixels = read(pair[0], shape, "cover", max_pixels, levels)
+    if isinstance(pixels, str):
+        raise _unreadable(*pair, pixels)
+    return pixels
+
+
+def _unreadable(picture: Path, mask: Path, why: str) -> DataError:
+    names = f"{printable(picture)} with {printable(mask.name)}"
+    return DataError(f"{names}: cannot be read: {why}\n  mend or remove the two")
+
+
+def _mask(picture: Path, mask: Path, shape: tuple[int, int, int], table: np.ndarray) -> np.ndarray:
+    """The classes of a picture's pixels (H, W). Raises DataError where the two are no pair."""
     from PIL import Image, ImageOps
 
-    pixels = read(picture, shape, "cover")  # as predictions read them
     try:
         size = upright_size(picture)
+        if why := irregular(mask):
+            raise OSError(f"the mask is {why}")
         with open(mask, "rb") as file, Image.open(file, formats=FORMATS) as found:
             drawn = ImageOps.exif_transpose(found)
             drawn = drawn.convert("L") if drawn.mode == "1" else drawn
             drawn.load()
     except Exception as error:  # a damaged file can fail in any way at all
-        pixels = str(error)
-    if isinstance(pixels, str):
-        raise DataError(f"{picture} with {mask.name}: cannot be read: {pixels}\n  mend or remove the two")
+        raise _unreadable(picture, mask, str(error)) from None
     if drawn.mode not in ("L", "P"):
         raise DataError(
             f"{mask} is a picture of mode {drawn.mode}: expected a palette or grey one, whose numbers are classes"
@@ -195,4 +235,4 @@ def _read(picture: Path, mask: Path, shape: tuple[int, int, int], table: np.ndar
     y, wanted = Image.fromarray(y.astype(np.uint8)), (shape[2], shape[1])
     if size != wanted:
         y = ImageOps.fit(y, wanted, Image.Resampling.NEAREST)
-    return pixels, np.asarray(y, np.uint8)
+    return np.asarray(y, np.uint8)

@@ -5,8 +5,9 @@ mid-epoch is a seek. Batches are gathered several at a time (a chunk): an operat
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from itertools import islice
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from dlrun.seeds import generator
 from dlrun.spec import Spec, Table
 
 CHUNK_VALUES = 2**19  # input values in a chunk: 2 MB as float32, which stays in the cache of a core
+BLOCKS = 256  # of an array of real numbers, each with sums of its own
 SAMPLED = 64  # samples of a part whose content tells whether it is what it was
 Prepare = Callable[[Tensor, torch.Generator | None], Tensor]
 
@@ -43,6 +45,10 @@ class Resident:
     def digest(self) -> str:
         pools = [(rows, self.x[self.pools[name]], self.y[self.pools[name]]) for name, rows in self.rows.items()]
         return hashed((rows, x[sampled(rows)], y[rows]) for rows, x, y in pools)
+
+    def sums(self) -> list[float]:
+        """What tells whether the stored arrays are what they were, every number of them."""
+        return [number for pool in self.x for array in (self.x[pool], self.y[pool]) for number in sums(array)]
 
     def describe(self) -> str:
         stored = sum(t.nbytes for t in (*self.x.values(), *self.y.values()))
@@ -88,6 +94,21 @@ def hashed(parts: Iterable[tuple[Tensor, ...]]) -> str:
     return found.hexdigest()
 
 
+def sums(array: Tensor) -> list[float]:
+    """Of whole numbers the CRC-32. Of real ones, which another machine may round otherwise, sums over up to BLOCKS
+    blocks: of the sizes, and of the numbers with weights that depend on their places, both to be compared to 1e-6.
+    """
+    array = array.cpu().contiguous()
+    if not array.is_floating_point():
+        return [crc32(array.numpy())] if array.numel() else []
+    found = []
+    for block in array.flatten().double().tensor_split(min(BLOCKS, array.numel() or 1)):
+        size = block.abs().sum().item()
+        weights = torch.linspace(0.5, 1, len(block), dtype=torch.float64)
+        found += [size, 2 + (block @ weights).item() / (size or 1)]  # in [1, 3]: no sum near 0 whose digits are noise
+    return found
+
+
 def chunks(order: Tensor, values: int, batch_size: int, first: int) -> Iterator[tuple[int, Tensor, int]]:
     """What is gathered at once, from batch `first` on: (place in the order, rows, batches of it that were used before).
 
@@ -125,6 +146,18 @@ def split_rows(samples: int, val_fraction: float, folds: int, fold: int) -> dict
     return {"train": train, "val": np.sort(held)}
 
 
+def check_contrast(pixels: np.ndarray, left_out: Container[int] = (), where: str = "the data") -> None:
+    """Raise DataError where all pictures (N, C, H, W) are of one colour. left_out: rows that could not be read."""
+    rows = [row for row in range(len(pixels)) if row not in left_out]
+    first = pixels[rows[0]][:, :1, :1]
+    if all((pixels[row] == first).all() for row in rows):  # ends at the first that differs
+        colour = ", ".join(map(str, first.ravel().tolist()))
+        raise DataError(
+            f"{where}: all {len(rows):,} pictures are of one colour, {colour} of 255: there is nothing to learn\n"
+            "  expected pictures that differ: see how they were written, and what range their numbers have"
+        )
+
+
 def check_arrays(arrays: object, spec: Spec) -> None:
     """Raise DataError unless the arrays are what the spec says."""
     shape = tuple(spec.shape)
@@ -142,6 +175,12 @@ def check_arrays(arrays: object, spec: Spec) -> None:
             raise DataError(
                 f"the {part} part has {found}: expected labels (data.spec.classes is set), int64 of shape {(len(x),)}"
             )
+        for array in (x, y):
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise DataError(
+                    f"the {part} part holds numbers that are not finite\n"
+                    "  expected none beyond 3.4e38, the largest float32"
+                )
         if spec.classes and not (0 <= y.min() and y.max() < spec.classes):
             raise DataError(f"the {part} labels are in {y.min()} .. {y.max()}: expected 0 .. {spec.classes - 1}")
         if isinstance(spec, Table) and not spec.classes and (y.shape[1:] != (spec.targets,) or y.dtype != np.float32):

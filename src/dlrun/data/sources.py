@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from dlrun.data.walk import irregular
 from dlrun.errors import DataError
 from dlrun.output.folders import sync_folder
 
@@ -24,19 +25,6 @@ INSTEAD = "data=digits, data=moons, data=linear"
 
 class _MirrorError(Exception):
     """Why this mirror gave nothing; the next one is tried."""
-
-
-def find(path: str, data_dir: Path, key: str, expected: str) -> Path:
-    """What lies there: at an absolute path, or under the data folder, or under the folder one is in.
-
-    key, expected: of the config, and what it names, for the error's text.
-    """
-    wanted = os.path.expanduser(path)
-    places = list(dict.fromkeys([data_dir / wanted, Path.cwd() / wanted]))
-    found = next((place for place in places if place.exists()), None)
-    if found is None:
-        raise DataError(f"{key}={path}: there is no {' and no '.join(map(str, places))}\n  expected {expected}")
-    return found
 
 
 def fetch(
@@ -66,6 +54,8 @@ def fetch(
 
 
 def verify(path: Path, checksum: str) -> None:
+    if why := irregular(path):
+        raise DataError(f"{path} is {why}\n  expected the published file: delete it, so that it is fetched again")
     found = _hash(path, checksum)
     if not found.startswith(checksum.lower()):
         raise DataError(

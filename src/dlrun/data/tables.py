@@ -6,9 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlrun.data.classes import check_labels
 from dlrun.data.resident import Resident, check_arrays, split_rows
 from dlrun.spec import Table
 from dlrun.types import Count, Fraction, Index, Reader
+
+WIDE = 100  # a standard deviation of targets from which the user is warned: losses and rates are made for about 1
 
 
 class Tables:
@@ -29,6 +32,7 @@ class Tables:
         fold: Index,
         standardize: bool,
     ) -> None:
+        check_labels(spec.labels, spec.classes)
         self.spec, self.batch_size, self.eval_batch_size = spec, batch_size, eval_batch_size
         self.source: Callable[[], object] = source
         self.split, self.standardize = (val_fraction, folds, fold), standardize
@@ -45,6 +49,7 @@ class Tables:
             std[np.ptp(rows, 0) == 0] = 1  # a column that never changes: its deviation is 0 but for rounding
             fitted = {"mean": mean.tolist(), "std": std.tolist()}
         self.restore(fitted, device)
+        self.spread = 0.0 if self.spec.classes else float(arrays.y_train[parts["train"]].std(0).max())
         arrays = arrays._replace(x_train=self._scaled(arrays.x_train), x_test=self._scaled(arrays.x_test))
         self.resident = Resident(arrays, parts, device, lambda x, random: x)
 
@@ -76,8 +81,13 @@ class Tables:
         """The same as long as the data is: its rows, labels, and some of its content."""
         return self.resident.digest()
 
+    def sums(self) -> list[float]:
+        """What tells whether the data is what it was, every number of it."""
+        return self.resident.sums()
+
     def describe(self) -> str:
-        return self.resident.describe()
+        wide = f"; warning: the targets' standard deviation is {self.spread:,.0f}, expected about 1: divide them"
+        return self.resident.describe() + (wide if self.spread > WIDE else "")
 
     def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """(x, y): x float (B, features); y int64 (B,) or float (B, targets). Train: in epoch order from `first` on."""

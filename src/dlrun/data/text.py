@@ -5,19 +5,23 @@ Deviations: the vocabulary counts the train part only, the val part is held out 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dlrun.data.classes import check_labels
 from dlrun.data.corpus import Corpus, Text, encode, pad, vocabulary, words_of
 from dlrun.data.readers import Arrays
 from dlrun.data.resident import Resident, split_rows
 from dlrun.errors import DataError, UserError
 from dlrun.spec import Tokens
-from dlrun.types import Count, Fraction, Index, Range, TextReader
+from dlrun.types import Count, Fraction, Index, Range, TextReader, Tokenization
+
+MANY = 0.3  # share of unknown words from which the user is warned
+_WHAT = {"words": "words", "keras": "words", "characters": "characters"}
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ class _Worded(Tokens):
 class Texts:
     """A data set of labelled texts; nothing is read before `load`, or before a net asks for the words.
 
-    length: ids in a row; vocab: number of ids. pad: which side is filled up; truncate: which side of a longer text is
-    left out. start: whether id 1 begins each text, as in Keras.
+    length: ids in a row; vocab: number of ids. tokens: see data/words.py. pad: which side is filled up; truncate: which
+    side of a longer text is left out. start: whether id 1 begins each text, as in Keras.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Texts:
         source: TextReader,
         length: Count,
         vocab: Annotated[int, Range(5)],
+        tokens: Tokenization,
         pad: Literal["pre", "post"],
         truncate: Literal["pre", "post"],
         start: bool,
@@ -58,13 +63,22 @@ class Texts:
                 f"data.spec.length={spec.length} data.spec.vocab={spec.vocab}: expected data.length={length} and "
                 f"data.vocab={vocab}; set those, and the spec follows"
             )
+        check_labels(spec.labels, spec.classes)
         self.source: Callable[[], Corpus] = source
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.split = (val_fraction, folds, fold)
         self.layout = (length, pad == "pre", truncate == "pre", start)
-        self.spec = _Worded(length, vocab, spec.classes, spec.labels, lambda: self._words())
+        self.given, self.classes, self.labels, self.tokens = spec, spec.classes, spec.labels, tokens
+        self.ask: Callable[[], tuple[str, ...]] = lambda: self._words()
         self.read: tuple[Corpus, dict[str, np.ndarray], np.ndarray] | None = None
         self.words: tuple[str, ...] = ()  # of the ids from 4 on, once they are known
+
+    @property
+    def spec(self) -> Tokens:
+        """As given, with the classes once they are known; the texts are read for it where none are given."""
+        if self.classes is None:
+            self._read()
+        return _Worded(self.given.length, self.given.vocab, self.classes, self.labels, self.ask)
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Read the data and put it on the device. Raises DataError where it is not what the spec says."""
@@ -75,8 +89,7 @@ class Texts:
         arrays = Arrays(x_train, labels[: corpus.num_train], x_test, labels[corpus.num_train :])
         self.resident = Resident(arrays, parts, device, lambda x, random: x)
         self.words = words_of(corpus, ids)
-        self.spec = replace(self.spec, labels=corpus.names or self.spec.labels, ask=lambda: self._words())
-        self.odd = _oddities(corpus, int((ids >= 4).sum()), self.spec.vocab)
+        self.odd = _oddities(corpus, int((ids >= 4).sum()), self.given.vocab)
         self.unknown = float((x_test == 2).sum() / max(1, (x_test > 1).sum()))
         self.read, self.device = None, device
 
@@ -90,7 +103,8 @@ class Texts:
         The spec tells no words then: a net that is built from it reads no file of vectors, its weights are to come.
         """
         self.device, self.words = device, tuple(fitted["words"])
-        self.spec = replace(self.spec, labels=tuple(fitted["labels"]), ask=tuple)
+        self.labels, self.ask = tuple(fitted["labels"]), tuple
+        self.classes = self.classes or len(self.labels)
 
     def size(self, split: str) -> int:
         return self.resident.size(split)
@@ -99,8 +113,16 @@ class Texts:
         """The same as long as the data is: its rows, labels, and some of its content."""
         return self.resident.digest()
 
+    def sums(self) -> list[float]:
+        """What tells whether the data is what it was, every number of it."""
+        return self.resident.sums()
+
     def describe(self) -> str:
-        return f"{self.resident.describe()}; {self.unknown:.1%} of the test part's words unknown{self.odd}"
+        share = f"{self.unknown:.1%} of the test part's {_WHAT[self.tokens]} unknown"
+        if self.unknown > MANY:
+            other = "" if self.tokens == "characters" else ", or data.tokens=characters"
+            share += f" (warning: more than {MANY:.0%}; expected a larger data.vocab{other})"
+        return f"{self.resident.describe()}; {share}{self.odd}"
 
     def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """(x, y): x int32 (B, length); y int64 (B,). Train: in the epoch's order from batch `first` on."""
@@ -111,16 +133,17 @@ class Texts:
     def encode(self, texts: list[str]) -> Tensor:
         """Texts as the network takes them: int32 (texts, length)."""
         index = {word: i for i, word in enumerate(self.words, 4)}
-        corpus = encode(Text(False, 0, text.encode("utf-8", "replace")) for text in texts)
+        corpus = encode((Text(False, 0, text.encode("utf-8", "replace")) for text in texts), self.tokens)
         ids = np.array([index.get(word, 2) for word in corpus.words], np.int32)
         return torch.from_numpy(pad(corpus, ids, np.arange(len(texts)), *self.layout)).to(self.device)
 
     def _read(self) -> tuple[Corpus, dict[str, np.ndarray], np.ndarray]:
         if self.read is None:
             corpus = self.source()
-            _check(corpus, self.spec)
+            self.classes = _check(corpus, self.classes)
+            self.labels = corpus.names or self.labels
             parts = split_rows(corpus.num_train, *self.split)
-            self.read = corpus, parts, vocabulary(corpus, parts["train"], self.spec.vocab)
+            self.read = corpus, parts, vocabulary(corpus, parts["train"], self.given.vocab)
         return self.read
 
     def _words(self) -> tuple[str, ...]:
@@ -130,15 +153,18 @@ class Texts:
         return self.words
 
 
-def _check(corpus: Corpus, spec: Tokens) -> None:
+def _check(corpus: Corpus, wanted: int | None) -> int:
+    """How many classes there are. wanted: by the config, None for any. Raises DataError where they differ."""
     classes = np.unique(corpus.labels)
-    if len(classes) != spec.classes or classes[-1] != spec.classes - 1:
+    count = wanted or len(classes)
+    if len(classes) != count or classes[-1] != count - 1:
         raise DataError(
-            f"the texts have {len(classes)} classes, data.spec.classes={spec.classes}: "
-            f"expected the numbers 0 to {spec.classes - 1}, each there; set data.spec.classes={len(classes)}"
+            f"the texts have {len(classes)} classes, data.spec.classes={count}: "
+            f"expected the numbers 0 to {count - 1}, each there; set data.spec.classes={len(classes)}"
         )
     if not len(corpus.tokens):
         raise DataError(f"all {len(corpus.labels)} texts are empty: expected words")
+    return count
 
 
 def _oddities(corpus: Corpus, known: int, vocab: int) -> str:

@@ -5,22 +5,27 @@ import os
 import tarfile
 import zlib
 from collections.abc import Iterator
-from io import TextIOWrapper
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import numpy as np
 
+from dlrun.data.classes import number_classes
 from dlrun.data.corpus import Corpus, Text, cached, safe_name
 from dlrun.data.keras_reviews import keras_reviews
-from dlrun.data.sources import fetch, find
-from dlrun.errors import DataError
-from dlrun.types import Fraction, Index
+from dlrun.data.places import find
+from dlrun.data.sources import fetch
+from dlrun.data.walk import TEXTS, folders, printable, read_bytes, refuse_splits, walk
+from dlrun.errors import DataError, some
+from dlrun.types import Count, DataPath, Fraction, Index, Tokenization
 
 CACHE = "dl-run-words"  # under data_dir
 _REVIEWS = [(part, label, name) for part in ("train", "test") for label, name in enumerate(("neg", "pos"))]
 
 
-def imdb(*, data_dir: str, download: bool, mirrors: list[str], checksums: dict[str, str]) -> Corpus:
+def imdb(
+    *, data_dir: str, download: bool, mirrors: list[str], checksums: dict[str, str], tokens: Tokenization
+) -> Corpus:
     """50,000 film reviews (Maas et al. 2011, ai.stanford.edu/~amaas/data/sentiment): 0 is negative, 1 positive.
 
     From the folder aclImdb where it lies unpacked, else out of the published archive, which is not unpacked for it.
@@ -31,22 +36,30 @@ def imdb(*, data_dir: str, download: bool, mirrors: list[str], checksums: dict[s
         files = {place: _text_files(folder / place[0] / place[2]) for place in _REVIEWS}
         made_of = [[place[0], place[2], _marks(found)] for place, found in files.items()]
         total = sum(map(len, files.values()))
-        return cached(root / CACHE, made_of, lambda: _from_files(files), total, "imdb")
+        return cached(root / CACHE, made_of, lambda: _from_files(files), total, "imdb", tokens)
     if archive.name not in checksums:
         raise DataError(f"data.source.checksums has no {archive.name!r}; it has {', '.join(checksums) or 'nothing'}")
     checksum = checksums[archive.name]
     fetch([m.rstrip("/") + "/" + archive.name for m in mirrors], archive, checksum, download=download)
-    return cached(root / CACHE, [archive.name, checksum.lower()], lambda: _from_archive(archive), None, "imdb")
+    return cached(root / CACHE, [archive.name, checksum.lower()], lambda: _from_archive(archive), None, "imdb", tokens)
 
 
 def text_folder(
-    *, data_dir: str, path: str, test_fraction: Fraction, random_state: Index, labels: list[str], header: bool
+    *,
+    data_dir: str,
+    path: DataPath,
+    test_fraction: Fraction,
+    random_state: Index,
+    labels: list[str],
+    classes: Count | None,
+    header: bool,
+    tokens: Tokenization,
 ) -> Corpus:
     """Your own texts: PATH/CLASS/*.txt, PATH/{train,test}/CLASS/*.txt, or a CSV with the columns text and label.
 
-    path: absolute, or under data_dir, or under the folder one is in. labels: the classes in order; [] is all that there
-    are, sorted. header: whether a CSV's first line is one; it may then name its columns in either order. test_fraction:
-    for where there is no test folder.
+    path: absolute, in the working folder, or under data_dir. labels: the classes in order; [] is all that there are,
+    sorted. classes: how many there are, None for any. header: whether a CSV's first line is one; it may then name its
+    columns in either order. test_fraction: for where there is no test folder.
     """
     root = Path(os.path.expanduser(data_dir))
     source = find(path, root, "data.source.path", "a folder with a folder of .txt files per class, or a .csv")
@@ -56,14 +69,7 @@ def text_folder(
         found, made_of = _folder_texts(source)
     if empty := next((i for i, (_, name, _) in enumerate(found, 1) if not name), None):
         raise DataError(f"{source}, text {empty}: it has no label\n  expected one for every text")
-    names = sorted({name for _, name, _ in found})
-    if len(names) < 2:
-        raise DataError(f"{source} has {'one class, ' if names else 'no class'}{''.join(names)}: expected two or more")
-    if labels and sorted(labels) != names:
-        raise DataError(
-            f"data.spec.labels={labels}: {source} has the classes {', '.join(names)}; expected the same, or []"
-        )
-    order = {name: place for place, name in enumerate(labels or names)}
+    numbers, names = number_classes(source, [name for _, name, _ in found], tuple(labels), classes)
     is_test = [part == "test" for part, _, _ in found]
     if not any(is_test):
         chosen = np.random.RandomState(random_state).permutation(len(found))[: round(len(found) * test_fraction)]
@@ -73,43 +79,35 @@ def text_folder(
 
     def texts() -> Iterator[Text]:
         for wanted in (False, True):
-            for (_, name, content), test in zip(found, is_test, strict=True):
+            for (_, _, content), label, test in zip(found, numbers.tolist(), is_test, strict=True):
                 if test == wanted:
-                    yield Text(test, order[name], content if isinstance(content, bytes) else _content(content))
+                    yield Text(test, label, content if isinstance(content, bytes) else read_bytes(content))
 
-    made_of += [test_fraction, random_state, list(order)]
-    corpus = cached(root / CACHE, made_of, texts, len(found), safe_name(source.stem))
-    return corpus._replace(names=tuple(order))
+    made_of += [test_fraction, random_state, list(names)]
+    corpus = cached(root / CACHE, made_of, texts, len(found), safe_name(source.stem), tokens)
+    return corpus._replace(names=names)
 
 
-def _text_files(folder: Path) -> list[os.DirEntry]:
-    try:
-        with os.scandir(folder) as entries:
-            found = sorted((e for e in entries if e.name.endswith(".txt") and e.is_file()), key=lambda e: e.name)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error.strerror}\n  expected a folder of .txt files") from None
+def _text_files(folder: Path) -> list[Path]:
+    found = walk(folder, TEXTS)
     if not found:
         raise DataError(f"{folder} has no texts: expected files named *.txt")
-    return found
+    return [folder / name for name in found]
 
 
-def _marks(files: list) -> list[list]:
+def _marks(files: list[Path]) -> list[list]:
     """What tells whether a file changed."""
-    stats = [(Path(f).name, f.stat()) for f in files]
+    try:
+        stats = [(path.name, os.stat(path)) for path in files]
+    except OSError as error:
+        raise DataError(f"{printable(error.filename)} cannot be read: {error.strerror}\n  expected a text") from None
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
 
 
-def _from_files(files: dict[tuple, list[os.DirEntry]]) -> Iterator[Text]:
-    for (part, label, _), entries in files.items():
-        for entry in entries:
-            yield Text(part == "test", label, _content(Path(entry.path)))
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}\n  expected a text") from None
+def _from_files(files: dict[tuple, list[Path]]) -> Iterator[Text]:
+    for (part, label, _), paths in files.items():
+        for path in paths:
+            yield Text(part == "test", label, read_bytes(path))
 
 
 def _from_archive(archive: Path) -> Iterator[Text]:
@@ -132,22 +130,34 @@ def _from_archive(archive: Path) -> Iterator[Text]:
 
 
 def _folder_texts(root: Path) -> tuple[list[tuple[str, str, Path]], list]:
-    parts = [p for p in ("train", "test") if (root / p).is_dir()]
-    if len(parts) == 1:
+    there = folders(root)
+    parts = [part for part in ("train", "test") if part in there]
+    if len(parts) == 1 and len(there) == 1:
         raise DataError(f"{root} has {parts[0]} only: expected both train and test, or neither")
+    if len(parts) == 2 and len(there) > 2:
+        others = some([name for name in there if name not in parts])
+        raise DataError(
+            f"{root} has {others} beside train and test\n  expected these two alone: data.val_fraction takes the val "
+            "part out of train, so move other texts into train"
+        )
+    if len(parts) < 2:
+        refuse_splits(
+            root, there, "rename the parts to train and test, where data.val_fraction takes a val part out of train"
+        )
     found, made_of = [], ["folder", str(root)]
-    for part in parts or [""]:
-        for folder in sorted(p for p in (root / part).iterdir() if p.is_dir() and not p.name.startswith(".")):
-            entries = _text_files(folder)
-            found += [(part, folder.name, Path(entry.path)) for entry in entries]
-            made_of.append([part, folder.name, _marks(entries)])
+    for part in parts if len(parts) == 2 else [""]:
+        for name in folders(root / part):
+            files = _text_files(root / part / name)
+            found += [(part, name, path) for path in files]
+            made_of.append([part, name, _marks(files)])
     return found, made_of
 
 
 def _csv_texts(path: Path, header: bool) -> list[tuple[str, str, bytes]]:
     text, label, found = 0, 1, []
     csv.field_size_limit(2**31 - 1)  # a text may be longer than 128 KB
-    with open(path, "rb") as raw, TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="") as file:
+    content = BytesIO(read_bytes(path))
+    with TextIOWrapper(content, "utf-8-sig", errors="surrogateescape", newline="") as file:
         try:
             for row in csv.reader(file):
                 if header:
@@ -176,7 +186,7 @@ def _columns(path: Path, heading: list[str]) -> tuple[int, int]:
     return 1 - label, label
 
 
-def imdb_keras(*, data_dir: str, folder: str) -> Corpus:
+def imdb_keras(*, data_dir: str, folder: str, tokens: Tokenization) -> Corpus:
     """The same reviews as Keras has them: imdb.npz and imdb_word_index.json in `folder`, which is under data_dir."""
     root = Path(os.path.expanduser(data_dir))
     arrays, index = (root / Path(os.path.expanduser(folder)) / name for name in ("imdb.npz", "imdb_word_index.json"))
@@ -187,4 +197,4 @@ def imdb_keras(*, data_dir: str, folder: str) -> Corpus:
             "or take data=imdb, which reads the reviews as published"
         )
     made_of = ["keras", str(arrays.parent.resolve()), _marks([arrays, index])]
-    return cached(root / CACHE, made_of, lambda: keras_reviews(arrays, index), None, "imdb_keras")
+    return cached(root / CACHE, made_of, lambda: keras_reviews(arrays, index), None, "imdb_keras", tokens)

@@ -1,0 +1,75 @@
+"""Classes from the names that data gives them: their order, and what is refused. The same for all readers."""
+
+from collections import Counter
+
+import numpy as np
+
+from dlrun.data.walk import printable
+from dlrun.errors import DataError, UserError, some
+
+
+def number_classes(
+    where: object, labels: list[str], wanted: tuple[str, ...], count: int | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The class of each sample, int64 (N,), and the classes' names in order.
+
+    where: the data, for messages. wanted: the names in the order that the config gives, () for any. count: how many
+    classes the config gives, None for any. Raises DataError where these cannot be classes.
+    """
+    known = sorted(set(labels), key=rank)
+    if odd := [name for name in known if not _is_text(name)]:
+        raise DataError(
+            f"{where} has classes whose names are not UTF-8: {some(list(map(printable, odd)))}\n"
+            "  expected names in UTF-8: rename them"
+        )
+    if len(known) < 2:
+        raise DataError(f"{where} has {'one class, ' if known else 'no class'}{''.join(known)}: expected two or more")
+    alike = Counter(_folded(name) for name in known)
+    if twins := [name for name in known if alike[_folded(name)] > 1]:
+        raise DataError(
+            f"{where} has classes whose names differ by case or blanks only: {', '.join(map(repr, twins))}\n"
+            "  expected one name per class: rename one, or join them"
+        )
+    if wanted and set(wanted) != set(known):
+        raise DataError(
+            f"{where} has the classes {some(known, 20)}\n  expected data.spec.labels: {some(list(wanted), 20)}"
+        )
+    if count is not None and count != len(known):
+        raise DataError(
+            f"{where} has {len(known)} classes ({some(known)}), data.spec.classes={count}\n"
+            "  expected the same; data.spec.classes=null takes what is there"
+        )
+    names = wanted or tuple(known)
+    order = {name: label for label, name in enumerate(names)}
+    return np.array([order[label] for label in labels], np.int64), names
+
+
+def check_labels(labels: tuple[str, ...], classes: int | None) -> None:
+    """Raise UserError unless data.spec.labels has one name for each class, or none at all."""
+    if twice := [name for name, count in Counter(labels).items() if count > 1]:
+        raise UserError(f"data.spec.labels has {some(list(map(repr, twice)))} more than once: expected each class once")
+    if labels and classes is not None and len(labels) != classes:
+        raise UserError(
+            f"data.spec.labels has {len(labels)} names, data.spec.classes={classes}: expected one each, or []"
+        )
+
+
+def rank(name: str) -> tuple[int, str, str]:
+    """Sorts class names: numbers by their value (2 before 10), after all other names."""
+    if not is_number(name):
+        return 0, name, name
+    digits = name.lstrip("0")
+    return 1 + len(digits), digits, name
+
+
+def is_number(name: str) -> bool:
+    """Whether a name is a number that int() takes: str.isdigit() is true of a superscript two, and 5,000 digits."""
+    return name.isascii() and name.isdigit() and len(name) <= 18
+
+
+def _folded(name: str) -> str:
+    return name.strip().casefold()
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)

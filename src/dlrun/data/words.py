@@ -1,0 +1,63 @@
+"""How a text is cut into tokens: words of any script, characters, or words as Keras cuts them.
+
+Source: Keras's text_to_word_sequence (book section 11.5), for `keras`, and for ASCII text in `words`.
+"""
+
+import re
+from unicodedata import category, normalize
+
+from dlrun.types import Tokenization
+
+FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'  # Keras's; the apostrophe stays
+_TO_SPACES = str.maketrans(FILTERS + "\r", " " * (len(FILTERS) + 1))  # files of Windows give the same words
+_UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF))  # Thai, Lao; Burmese; Khmer
+_MARKS = "".join(chr(c) for low, high in _UNSPACED for c in range(low, high + 1) if category(chr(c))[0] == "M")
+_LETTERS = "".join(f"{chr(low)}-{chr(high)}" for low, high in _UNSPACED)
+# kana, Bopomofo and ideographs: a token each; a letter of the other scripts without blanks with its marks
+_ALONE = re.compile(
+    f"[\u3005-\u3007\u3040-\u30ff\u3100-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    f"\U00020000-\U0003ffff]|[{_LETTERS}][{_MARKS}]*"
+)
+
+
+class _Breaks(dict):
+    """What stands for a character where a text is cut: a blank for what is between words."""
+
+    def __missing__(self, code: int) -> str:
+        self[code] = found = self._of(chr(code))
+        return found
+
+    def _of(self, letter: str) -> str:
+        kind = category(letter)
+        if letter == "\u2019":  # the apostrophe, as printed
+            return "'"
+        if letter == "'" or kind[0] in "LN":
+            return letter
+        if kind == "So":  # emoji: a word each
+            return f" {letter} "
+        if kind == "Cf" and letter != "\u200b" or "\ufe00" <= letter <= "\ufe0f":  # joiners, soft hyphens, variants
+            return ""
+        return letter if kind[0] == "M" else " "
+
+
+_BREAKS = _Breaks()
+
+
+def split_text(text: str, tokens: Tokenization) -> list[str]:
+    """The tokens of a text, in lower case.
+
+    words: between blanks and punctuation of any script; in scripts without blanks each letter is one. characters: each
+    one, a blank for any number of them. keras: blanks and punctuation of ASCII only.
+    """
+    if tokens == "characters":
+        return list(" ".join(normalize("NFC", text).lower().split()))
+    if tokens == "keras":
+        return [word for word in text.lower().translate(_TO_SPACES).split(" ") if word]
+    if text.isascii():
+        return text.lower().translate(_BREAKS).split()
+    return _ALONE.sub(r" \g<0> ", normalize("NFKC", text).lower().translate(_BREAKS)).split()
+
+
+def join_tokens(tokens: list[str], kind: Tokenization) -> str:
+    """A text that is cut into these tokens."""
+    return ("" if kind == "characters" else " ").join(tokens)
