@@ -22,7 +22,7 @@ from dlrun.data.resident import Resident
 from dlrun.data.streamed import Streamed, free_memory
 from dlrun.errors import DataError, UserError, some
 from dlrun.spec import Image
-from dlrun.types import Augmentation, Count, Fraction, Index, Positive
+from dlrun.types import Augmentation, Count, Fraction, Index, Positive, Size
 
 
 class ImageFolder:
@@ -41,7 +41,7 @@ class ImageFolder:
         layout: Literal["auto", "folders", "flat", "csv"],
         csv: str,
         write_csv: bool,
-        resize: tuple[Count, Count] | None,
+        resize: tuple[Size, Size] | None,
         fit: Literal["cover", "stretch"],
         split: tuple[Fraction, Fraction, Fraction],
         stratify: bool,

@@ -14,7 +14,7 @@ from dlrun.data.decode import read, upright_size
 from dlrun.data.readers import Arrays
 from dlrun.data.sources import find
 from dlrun.errors import DataError, some
-from dlrun.types import Count, Fraction, Index, NonNegative
+from dlrun.types import Count, Few, Fraction, Index, NonNegative, Seed, Size
 
 KINDS = ("disc", "square", "triangle", "ring", "cross")  # classes 1, 2, ...; 0 is the background
 SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
@@ -23,13 +23,13 @@ LOSSY = (".jpg", ".jpeg")
 
 def shapes(
     *,
-    shape: list[Count],
-    classes: Count,
-    most: Count,
+    shape: list[Size],
+    classes: Size,
+    most: Few,
     noise: NonNegative,
     samples: Count,
     test_samples: Count,
-    random_state: Index,
+    random_state: Seed,
 ) -> Arrays:
     """One to `most` shapes in each picture, the later ones before the others. noise: standard deviation, in bytes."""
     if len(shape) != 3 or min(shape[1:]) < 16 or not 2 <= classes <= 1 + len(KINDS):
@@ -89,8 +89,8 @@ def mask_folder(
     folder: str,
     pictures: str,
     masks: str,
-    shape: list[Count],
-    classes: Count,
+    shape: list[Size],
+    classes: Size,
     ignore: Index | None,
     values: list[Index],
     test_fraction: Fraction,

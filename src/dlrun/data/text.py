@@ -17,7 +17,7 @@ from dlrun.data.readers import Arrays
 from dlrun.data.resident import Resident, split_rows
 from dlrun.errors import DataError, UserError
 from dlrun.spec import Tokens
-from dlrun.types import Count, Fraction, Index, Range, TextReader
+from dlrun.types import Count, Fraction, Index, Range, Size, TextReader
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Texts:
         *,
         spec: Tokens,
         source: TextReader,
-        length: Count,
-        vocab: Annotated[int, Range(5)],
+        length: Size,
+        vocab: Annotated[int, Range(5, 10**7)],
         pad: Literal["pre", "post"],
         truncate: Literal["pre", "post"],
         start: bool,

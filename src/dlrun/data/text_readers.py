@@ -14,7 +14,7 @@ from dlrun.data.corpus import Corpus, Text, cached, safe_name
 from dlrun.data.keras_reviews import keras_reviews
 from dlrun.data.sources import fetch, find
 from dlrun.errors import DataError
-from dlrun.types import Fraction, Index
+from dlrun.types import Fraction, Seed
 
 CACHE = "dl-run-words"  # under data_dir
 _REVIEWS = [(part, label, name) for part in ("train", "test") for label, name in enumerate(("neg", "pos"))]
@@ -40,7 +40,7 @@ def imdb(*, data_dir: str, download: bool, mirrors: list[str], checksums: dict[s
 
 
 def text_folder(
-    *, data_dir: str, path: str, test_fraction: Fraction, random_state: Index, labels: list[str], header: bool
+    *, data_dir: str, path: str, test_fraction: Fraction, random_state: Seed, labels: list[str], header: bool
 ) -> Corpus:
     """Your own texts: PATH/CLASS/*.txt, PATH/{train,test}/CLASS/*.txt, or a CSV with the columns text and label.
 

@@ -14,7 +14,7 @@ from dlrun.errors import UserError
 from dlrun.models.layers import activation as activation_layer
 from dlrun.models.layers import initialise
 from dlrun.spec import Env
-from dlrun.types import Activation, Count
+from dlrun.types import Activation, Size
 
 PolicyInit = Literal["torch", "keras", "kaiming", "xavier", "orthogonal"]
 
@@ -109,7 +109,7 @@ class Policy(nn.Module):
 def policy(
     spec: Env,
     *,
-    hidden: list[Count],
+    hidden: list[Size],
     activation: Activation,
     shared: bool,
     init: PolicyInit,
@@ -155,7 +155,7 @@ class Values(nn.Sequential):
 
 
 def q_net(
-    spec: Env, *, hidden: list[Count], activation: Activation, dueling: bool, init: PolicyInit, normalise: bool
+    spec: Env, *, hidden: list[Size], activation: Activation, dueling: bool, init: PolicyInit, normalise: bool
 ) -> nn.Module:
     """Values of actions: (B, features) -> (B, actions). dueling: of a value and advantages. normalise: observations, by
     running statistics.

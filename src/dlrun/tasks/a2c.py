@@ -16,7 +16,7 @@ from dlrun.tasks.base import Metrics
 from dlrun.tasks.playing import Playing
 from dlrun.tasks.returns import explained_variance, gae
 from dlrun.tasks.rollout import Rollout
-from dlrun.types import Count, Fraction, NonNegative
+from dlrun.types import Fraction, NonNegative, Size
 from dlrun.update import Update
 
 
@@ -62,13 +62,13 @@ class A2C(Playing):
         place: Place,
         update: Callable[[nn.Module], Update],
         *,
-        length: Count,
+        length: Size,
         gamma: Fraction,
         lam: Fraction,
         value_weight: NonNegative,
         entropy_weight: NonNegative,
         normalise_advantage: bool,
-        eval_episodes: Count,
+        eval_episodes: Size,
         greedy: bool,
     ) -> None:
         super().__init__(net, spec, place, update, "policy", eval_episodes, greedy)

@@ -32,7 +32,7 @@ from dlrun.tasks.a2c import Loss
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.playing import Playing
 from dlrun.tasks.rollout import RECENT, Player
-from dlrun.types import Count, Fraction, NonNegative
+from dlrun.types import Few, Fraction, NonNegative, Size
 from dlrun.update import Update, skip_compiler_import
 
 
@@ -65,14 +65,14 @@ class A3C(Playing):
         place: Place,
         update: Callable[[nn.Module], Update],
         *,
-        workers: Count | None,
-        length: Count,
+        workers: Few | None,
+        length: Size,
         gamma: Fraction,
         lam: Fraction,
         value_weight: NonNegative,
         entropy_weight: NonNegative,
         normalise_advantage: bool,
-        eval_episodes: Count,
+        eval_episodes: Size,
         greedy: bool,
     ) -> None:
         if place.device.type != "cpu":

@@ -23,7 +23,7 @@ from dlrun.tasks.gan import nonsaturating_critic, nonsaturating_generator
 from dlrun.tasks.latent import draw, latent_figures, noise
 from dlrun.tasks.pictures import beside, first_rows, grid, means, rescaled, shown
 from dlrun.tasks.quality import Quality, Trained, sliced_wasserstein
-from dlrun.types import Count
+from dlrun.types import Size
 from dlrun.update import Update
 
 
@@ -47,7 +47,7 @@ class AdversarialAutoencoder(Task):
         *,
         loss: Literal["bce", "mse"],
         quality: str | None,
-        n_samples: Count,
+        n_samples: Size,
     ) -> None:
         super().__init__(net, place)
         if not all(hasattr(net, name) for name in ("autoencoder", "critic", "latent")):

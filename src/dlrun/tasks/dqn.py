@@ -23,7 +23,7 @@ from dlrun.tasks.base import Metrics
 from dlrun.tasks.playing import Playing
 from dlrun.tasks.replay import Replay
 from dlrun.tasks.rollout import EpsilonGreedy
-from dlrun.types import Count, Fraction, Index
+from dlrun.types import Count, Few, Fraction, Index, Size
 from dlrun.update import Update, copy_all
 
 
@@ -51,9 +51,9 @@ class DQN(Playing):
         place: Place,
         update: Callable[[nn.Module], Update],
         *,
-        length: Count,
-        updates: Count,
-        batch_size: Count,
+        length: Size,
+        updates: Few,
+        batch_size: Size,
         capacity: Count,
         warmup: Index,
         gamma: Fraction,
@@ -62,7 +62,7 @@ class DQN(Playing):
         epsilon_until: Fraction,
         target_every: Count,
         double: bool,
-        eval_episodes: Count,
+        eval_episodes: Size,
         greedy: bool,
     ) -> None:
         if isinstance(spec, Env) and not spec.actions:

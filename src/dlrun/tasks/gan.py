@@ -17,7 +17,7 @@ from dlrun.spec import Image, Table, Unlabelled
 from dlrun.tasks.adversarial import Adversarial, held
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.quality import Trained
-from dlrun.types import Count
+from dlrun.types import Few, Size
 from dlrun.update import Update
 
 
@@ -33,9 +33,9 @@ class Gan(Adversarial):
         trained: Trained,
         *,
         loss: Literal["nonsaturating", "least_squares", "hinge"],
-        turns: Count,
+        turns: Few,
         quality: str | None,
-        n_samples: Count,
+        n_samples: Size,
     ) -> None:
         super().__init__(net, spec, place, update, trained, turns, quality, n_samples)
         self.losses = LOSSES[loss]

@@ -20,7 +20,7 @@ from dlrun.tasks.base import Metrics
 from dlrun.tasks.playing import Playing
 from dlrun.tasks.returns import explained_variance, gae
 from dlrun.tasks.rollout import RewardScale, Rollout
-from dlrun.types import Count, Fraction, NonNegative, Positive
+from dlrun.types import Few, Fraction, NonNegative, Positive, Size
 from dlrun.update import Update
 
 
@@ -58,9 +58,9 @@ class PPO(Playing):
         place: Place,
         update: Callable[[nn.Module], Update],
         *,
-        length: Count,
-        passes: Count,
-        minibatch: Count,
+        length: Size,
+        passes: Few,
+        minibatch: Size,
         gamma: Fraction,
         lam: Fraction,
         clip: Positive | None,
@@ -73,7 +73,7 @@ class PPO(Playing):
         max_kl: Positive | None,
         kl_weight: NonNegative,
         kl_goal: Positive | None,
-        eval_episodes: Count,
+        eval_episodes: Size,
         greedy: bool,
     ) -> None:
         super().__init__(net, spec, place, update, "policy", eval_episodes, greedy)

@@ -17,7 +17,7 @@ from dlrun.tasks.base import Metrics
 from dlrun.tasks.playing import Playing
 from dlrun.tasks.returns import rewards_to_go
 from dlrun.tasks.rollout import Episodes
-from dlrun.types import Count, Fraction, NonNegative
+from dlrun.types import Fraction, NonNegative, Size
 from dlrun.update import Update
 
 
@@ -36,7 +36,7 @@ class Reinforce(Playing):
         value_weight: NonNegative,
         entropy_weight: NonNegative,
         scale_returns: bool,
-        eval_episodes: Count,
+        eval_episodes: Size,
         greedy: bool,
     ) -> None:
         super().__init__(net, spec, place, update, "policy", eval_episodes, greedy)

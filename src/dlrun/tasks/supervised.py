@@ -16,7 +16,7 @@ from dlrun.spec import Image, Spec, Table, Tokens
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.losses import make_loss
-from dlrun.types import Count, NonNegative, Positive, Rate
+from dlrun.types import NonNegative, Positive, Rate, Size
 from dlrun.update import Update
 
 
@@ -44,7 +44,7 @@ class Supervised(Task):
         l1: NonNegative,
         l2: NonNegative,
         penalise: list[str],
-        pieces: Count,
+        pieces: Size,
         freeze: list[str],
         unfreeze: list[tuple[str, Positive]],
         rates: list[tuple[str, Positive]],

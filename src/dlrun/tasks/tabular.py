@@ -24,7 +24,7 @@ from dlrun.tasks.base import Metrics
 from dlrun.tasks.playing import Playing
 from dlrun.tasks.returns import rewards_to_go
 from dlrun.tasks.rollout import Episodes, EpsilonGreedy
-from dlrun.types import Count, Fraction
+from dlrun.types import Fraction, Size
 from dlrun.update import Update
 
 
@@ -58,7 +58,7 @@ class Tabular(Playing):
         epsilon_start: Fraction,
         epsilon_end: Fraction,
         epsilon_until: Fraction,
-        eval_episodes: Count,
+        eval_episodes: Size,
         greedy: bool,
     ) -> None:
         if place.world.size > 1:

@@ -22,7 +22,7 @@ from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.latent import draw, latent_figures, noise
 from dlrun.tasks.pictures import beside, first_rows, grid, means, rescaled, shown
 from dlrun.tasks.quality import Quality, Trained
-from dlrun.types import Count, Index, NonNegative, Positive
+from dlrun.types import Index, NonNegative, Positive, Size
 from dlrun.update import Update
 
 
@@ -53,7 +53,7 @@ class Vae(Task):
         warmup: NonNegative,
         iwae_samples: Index,
         quality: str | None,
-        n_samples: Count,
+        n_samples: Size,
     ) -> None:
         super().__init__(net, place)
         if type(net).__name__ != "VAE":

@@ -15,7 +15,7 @@ from dlrun.tasks.adversarial import Adversarial, held
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.quality import Trained
 from dlrun.tasks.wgan_gp import gradient_norms
-from dlrun.types import Count, Positive
+from dlrun.types import Few, Positive, Size
 from dlrun.update import Update
 
 
@@ -31,9 +31,9 @@ class Wgan(Adversarial):
         trained: Trained,
         *,
         clip: Positive,
-        turns: Count,
+        turns: Few,
         quality: str | None,
-        n_samples: Count,
+        n_samples: Size,
     ) -> None:
         super().__init__(net, spec, place, update, trained, turns, quality, n_samples)
         self.clip = clip

@@ -17,7 +17,7 @@ from dlrun.spec import Image, Table, Unlabelled
 from dlrun.tasks.adversarial import Adversarial, held
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.quality import Trained
-from dlrun.types import Count, NonNegative
+from dlrun.types import Few, NonNegative, Size
 from dlrun.update import Update
 
 
@@ -35,9 +35,9 @@ class WganGp(Adversarial):
         trained: Trained,
         *,
         penalty: NonNegative,
-        turns: Count,
+        turns: Few,
         quality: str | None,
-        n_samples: Count,
+        n_samples: Size,
     ) -> None:
         super().__init__(net, spec, place, update, trained, turns, quality, n_samples)
         if any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in net.critic.modules()):
