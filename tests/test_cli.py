@@ -423,6 +423,21 @@ def test_a_task_that_cannot_learn_from_the_data(refused):
     assert "task=ppo cannot learn from data=digits" in refused("task=ppo")
 
 
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        (["model=vae", "task=supervised"], ("a plain network", "VAE", "mlp", "vae")),
+        (["task=gan"], ("Pair", "a plain network", "dcgan, gan, wgan, wgan_gp", "segment, supervised")),
+        (["model=conv_vae", "task=autoencoder"], ("AutoEncoder", "VAE", "conv_autoencoder", "vae")),
+        (["model=ppo", "task=dqn", "data=cartpole"], ("Values", "Policy", "double_dqn, dqn", "ppo, reinforce")),
+    ],
+)
+def test_a_task_that_cannot_train_the_model(refused, choice, words):
+    lines = refused(*choice, "data_dir=/nowhere").splitlines()
+    assert lines[0].startswith("task=") and " cannot train model=" in lines[0]
+    assert all(word in line for word, line in zip(words, lines[1:], strict=True))
+
+
 def test_a_model_that_cannot_learn_from_the_data(refused):
     text = refused("model=resnet18", "data=moons", "data_dir=/nowhere")
     assert text.startswith("model=resnet18 cannot learn from data=moons\n  resnet18 takes       Image")

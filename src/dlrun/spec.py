@@ -73,8 +73,8 @@ class Env:
     """An environment to act in, as its data makes it.
 
     obs: shape of an observation, real numbers. actions: discrete ones are 0 .. actions - 1; None where they are real
-    vectors between low and high. goal: the return from which it counts as solved, if any. All None or empty: read from
-    the environment.
+    vectors between low and high. goal: the return from which it counts as solved, if any. states: whether observations
+    are states, one-hot. All None or empty: read from the environment.
     """
 
     obs: tuple[Size] | None = None
@@ -82,6 +82,7 @@ class Env:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     goal: float | None = None
+    states: bool | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -98,9 +99,8 @@ class Env:
 
     def __str__(self) -> str:
         kind = f"actions={self.actions}" if self.actions else f"real actions={len(self.low)}"
-        return (
-            f"Env(obs={'x'.join(map(str, self.obs or ()))}, {kind})" if self.obs else "Env(read from the environment)"
-        )
+        obs = f"states={self.features}" if self.states else f"obs={self.features}"
+        return f"Env({obs}, {kind})" if self.obs else "Env(read from the environment)"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ NAMES = {**vars(typing), **vars(specs), **vars(types)}
 class Signature:
     """target: where it is defined. kind: function or class. given: what the runner hands over, by name.
 
-    keys: config keys; a value None is any type.
+    keys: config keys; a value None is any type. net: the class of network that a model makes, or that a task takes.
     """
 
     target: str
@@ -35,6 +35,7 @@ class Signature:
     given: dict[str, object]
     keys: dict[str, object]
     required: frozenset[str]
+    net: str = "nn.Module"
 
 
 def allowed_packages() -> tuple[str, ...]:
@@ -94,7 +95,8 @@ def _of_function(node: ast.FunctionDef, kind: str, target: str) -> Signature:
     keys = {a.arg: None for a in positional[split:]}  # another library's way: what has a default is a key
     keys |= {a.arg: _annotation(a) for a in args.kwonlyargs}
     needed = {a.arg for a, default in zip(args.kwonlyargs, args.kw_defaults, strict=True) if default is None}
-    return Signature(target, kind, given, keys, frozenset(needed))
+    net = next((a.annotation for a in positional if a.arg == "net"), None) if kind == "class" else node.returns
+    return Signature(target, kind, given, keys, frozenset(needed), ast.unparse(net) if net else "nn.Module")
 
 
 def _of_class(node: ast.ClassDef, target: str) -> Signature:

@@ -46,7 +46,7 @@ class Envs:
 
     def _spec(self, given: Env) -> Env:
         found = replace(read_spec(self.id), goal=given.goal)
-        if given.obs and found != given:
+        if given.obs and found != replace(given, states=found.states):
             raise UserError(f"data.id={self.id} is {found}, data.spec says {given}\n  expected the same, or data=gym")
         return found
 
@@ -124,7 +124,8 @@ def read_spec(id: str) -> Env:
     env = open_env(id)
     obs, actions = env.observation_space, env.action_space
     env.close()
-    if type(obs).__name__ == "Discrete":
+    is_states = type(obs).__name__ == "Discrete"
+    if is_states:
         shape = (int(obs.n),)
     elif type(obs).__name__ == "Box" and len(obs.shape) == 1:
         shape = obs.shape
@@ -134,10 +135,10 @@ def read_spec(id: str) -> Env:
             f"data.id={id} observes {pictures}{obs}: expected a vector of real numbers, Box(n,), or states, Discrete(n)"
         )
     if type(actions).__name__ == "Discrete" and not actions.start:
-        return Env(shape, int(actions.n))
+        return Env(shape, int(actions.n), states=is_states)
     if type(actions).__name__ != "Box" or len(actions.shape) != 1 or not actions.is_bounded():
         raise UserError(f"data.id={id} takes {actions}: expected Discrete(n), or Box(n,) with bounds")
-    return Env(shape, None, tuple(actions.low.tolist()), tuple(actions.high.tolist()))
+    return Env(shape, None, tuple(actions.low.tolist()), tuple(actions.high.tolist()), states=is_states)
 
 
 def open_env(id: str, limit: int | None = None, render: str | None = None) -> object:

@@ -56,7 +56,7 @@ def autoencoder(
     activation: Activation,
     dropout: Rate,
     init: Init,
-) -> nn.Module:
+) -> AutoEncoder:
     """hidden: widths from the pictures to the code; the decoder has them in turn. dropout: behind each hidden layer."""
     encoder, decoder = _dense(spec, latent, latent, hidden, activation, dropout)
     return initialise(AutoEncoder(encoder, decoder, latent), init)
@@ -64,13 +64,13 @@ def autoencoder(
 
 def conv_autoencoder(
     spec: Image | Unlabelled, *, latent: Size, width: Size, activation: Activation, init: Init
-) -> nn.Module:
+) -> AutoEncoder:
     """width: channels of the first convolution, doubled with each; a dense layer makes the code of the last maps."""
     encoder, decoder = _convolutional("conv_autoencoder", spec, latent, latent, width, activation)
     return initialise(AutoEncoder(encoder, decoder, latent), init)
 
 
-def vae(spec: Image | Unlabelled, *, latent: Size, hidden: list[Size], activation: Activation, init: Init) -> nn.Module:
+def vae(spec: Image | Unlabelled, *, latent: Size, hidden: list[Size], activation: Activation, init: Init) -> VAE:
     """As `autoencoder`. The book's layers for the mean and for the log variance are one here, of twice the width."""
     encoder, decoder = _dense(spec, 2 * latent, latent, hidden, activation, 0.0)
     return initialise(VAE(encoder, decoder, latent), init)
@@ -84,14 +84,14 @@ def adversarial_autoencoder(
     critic_hidden: list[Size],
     activation: Activation,
     init: Init,
-) -> nn.Module:
+) -> AdversarialAutoEncoder:
     """As `autoencoder`. critic_hidden: widths of the critic of codes."""
     encoder, decoder = _dense(spec, latent, latent, hidden, activation, 0.0)
     critic = nn.Sequential(*_layers([latent, *critic_hidden, 1], activation, 0.0), nn.Flatten(0))
     return initialise(AdversarialAutoEncoder(AutoEncoder(encoder, decoder, latent), critic), init)
 
 
-def conv_vae(spec: Image | Unlabelled, *, latent: Size, width: Size, activation: Activation, init: Init) -> nn.Module:
+def conv_vae(spec: Image | Unlabelled, *, latent: Size, width: Size, activation: Activation, init: Init) -> VAE:
     """As `conv_autoencoder`."""
     encoder, decoder = _convolutional("conv_vae", spec, 2 * latent, latent, width, activation)
     return initialise(VAE(encoder, decoder, latent), init)

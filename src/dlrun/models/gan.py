@@ -47,7 +47,7 @@ def gan(
     norm: Norm,
     critic_norm: Norm,
     init: Init,
-) -> nn.Module:
+) -> Pair:
     """Dense nets for tables, convolutional ones for pictures, whose pixels are in [-1, 1].
 
     hidden: widths of both nets, for tables. width: channels of the largest maps, for pictures, doubled per layer.

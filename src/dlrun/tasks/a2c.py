@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dlrun.models.policy import Policy
 from dlrun.place import Place
 from dlrun.spec import Env
 from dlrun.tasks.base import Metrics
@@ -57,7 +58,7 @@ class A2C(Playing):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Policy,
         spec: Env,
         place: Place,
         update: Callable[[nn.Module], Update],
@@ -71,7 +72,7 @@ class A2C(Playing):
         eval_episodes: Size,
         greedy: bool,
     ) -> None:
-        super().__init__(net, spec, place, update, "policy", eval_episodes, greedy)
+        super().__init__(net, spec, place, update, eval_episodes, greedy)
         self.length = length
         self.loss = Loss(place, gamma, lam, value_weight, entropy_weight, normalise_advantage)
 

@@ -24,6 +24,7 @@ import torch.multiprocessing
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
+from dlrun.models.policy import Policy
 from dlrun.place import Place
 from dlrun.processes.signals import ASKING
 from dlrun.seeds import mix
@@ -60,7 +61,7 @@ class A3C(Playing):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Policy,
         spec: Env,
         place: Place,
         update: Callable[[nn.Module], Update],
@@ -84,7 +85,7 @@ class A3C(Playing):
                 f"A3C has worker processes of its own, and trainer.processes={place.world.size} asks for others\n"
                 "  expected trainer.processes=1; for gradients averaged over processes: model=a2c"
             )
-        super().__init__(net, spec, place, update, "policy", eval_episodes, greedy)
+        super().__init__(net, spec, place, update, eval_episodes, greedy)
         if self.update.average is not None:
             raise UserError(f"trainer.ema={self.update.decay} with A3C: expected 0, its workers share plain weights")
         self.workers, self.length, self.make_update = workers or os.cpu_count() or 1, length, update

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlrun.errors import UserError
+from dlrun.models.autoencoder import AdversarialAutoEncoder
 from dlrun.place import Place
 from dlrun.seeds import generator
 from dlrun.spec import Image, Unlabelled
@@ -39,7 +39,7 @@ class AdversarialAutoencoder(Task):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: AdversarialAutoEncoder,
         spec: Image | Unlabelled,
         place: Place,
         update: Callable[..., Update],
@@ -50,11 +50,6 @@ class AdversarialAutoencoder(Task):
         n_samples: Size,
     ) -> None:
         super().__init__(net, place)
-        if not all(hasattr(net, name) for name in ("autoencoder", "critic", "latent")):
-            raise UserError(
-                "task=adversarial_autoencoder needs an autoencoder with a critic of codes: "
-                "expected model=adversarial_autoencoder"
-            )
         self.spec, self.bce, self.n_samples = spec, loss == "bce", n_samples
         self.update = update(net.autoencoder)
         self.critic_update = update(net.critic, ema=0.0)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
+from dlrun.models.policy import Values
 from dlrun.place import Place
 from dlrun.seeds import mix
 from dlrun.spec import Env
@@ -46,7 +47,7 @@ class DQN(Playing):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Values,
         spec: Env,
         place: Place,
         update: Callable[[nn.Module], Update],
@@ -69,7 +70,7 @@ class DQN(Playing):
             raise UserError(
                 f"DQN needs discrete actions, the data gives {spec}\n  for real actions: model=ppo, model=a2c"
             )
-        super().__init__(net, spec, place, update, "q_net", eval_episodes, greedy)
+        super().__init__(net, spec, place, update, eval_episodes, greedy)
         self.length, self.updates, self.batch_size, self.warmup = length, updates, batch_size, warmup
         self.gamma, self.double, self.target_every = gamma, double, target_every
         self.epsilons = epsilon_start, epsilon_end, epsilon_until

@@ -10,8 +10,9 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from dlrun.models.gan import Pair
 from dlrun.place import Place
 from dlrun.spec import Image, Table, Unlabelled
 from dlrun.tasks.adversarial import Adversarial, held
@@ -26,7 +27,7 @@ class Gan(Adversarial):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Pair,
         spec: Image | Table | Unlabelled,
         place: Place,
         update: Callable[..., Update],

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
+from dlrun.models.policy import Policy
 from dlrun.place import Place
 from dlrun.spec import Env
 from dlrun.tasks.base import Metrics
@@ -53,7 +54,7 @@ class PPO(Playing):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Policy,
         spec: Env,
         place: Place,
         update: Callable[[nn.Module], Update],
@@ -76,7 +77,7 @@ class PPO(Playing):
         eval_episodes: Size,
         greedy: bool,
     ) -> None:
-        super().__init__(net, spec, place, update, "policy", eval_episodes, greedy)
+        super().__init__(net, spec, place, update, eval_episodes, greedy)
         if kl_goal and not kl_weight:
             raise UserError(f"task.kl_goal={kl_goal} with task.kl_weight=0: expected a weight > 0 to adapt")
         self.length, self.passes, self.minibatch = length, passes, minibatch

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from dlrun.models.policy import Policy
 from dlrun.place import Place
 from dlrun.spec import Env
 from dlrun.tasks.base import Metrics
@@ -26,7 +27,7 @@ class Reinforce(Playing):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Policy,
         spec: Env,
         place: Place,
         update: Callable[[nn.Module], Update],
@@ -39,7 +40,7 @@ class Reinforce(Playing):
         eval_episodes: Size,
         greedy: bool,
     ) -> None:
-        super().__init__(net, spec, place, update, "policy", eval_episodes, greedy)
+        super().__init__(net, spec, place, update, eval_episodes, greedy)
         self.gamma, self.baseline = gamma, baseline
         self.value_weight, self.entropy_weight, self.scale_returns = value_weight, entropy_weight, scale_returns
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
+from dlrun.models.policy import Table
 from dlrun.output.plots import new_figure
 from dlrun.place import Place
 from dlrun.spec import Env
@@ -48,7 +49,7 @@ class Tabular(Playing):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Table,
         spec: Env,
         place: Place,
         update: Callable[[nn.Module], Update],
@@ -66,7 +67,7 @@ class Tabular(Playing):
                 f"a table's entries go towards the mean of their targets, which {place.world.size} processes have not "
                 "together\n  expected trainer.processes=1"
             )
-        super().__init__(net, spec, place, update, "table", eval_episodes, greedy)
+        super().__init__(net, spec, place, update, eval_episodes, greedy)
         kind = "states" if method == "td0" else "actions"
         if net.out_features != (1 if method == "td0" else spec.actions):
             raise UserError(f"task.method={method} learns values of {kind}: expected model.values={kind}")

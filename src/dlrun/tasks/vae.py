@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlrun.errors import UserError
+from dlrun.models.autoencoder import VAE
 from dlrun.place import Place
 from dlrun.seeds import generator
 from dlrun.spec import Image, Unlabelled
@@ -41,7 +41,7 @@ class Vae(Task):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: VAE,
         spec: Image | Unlabelled,
         place: Place,
         update: Callable[[nn.Module], Update],
@@ -56,8 +56,6 @@ class Vae(Task):
         n_samples: Size,
     ) -> None:
         super().__init__(net, place)
-        if type(net).__name__ != "VAE":
-            raise UserError("task=vae needs a model that gives means and variances: expected model=vae or conv_vae")
         self.spec, self.bernoulli, self.sigma = spec, likelihood == "bernoulli", sigma
         self.beta, self.warmup, self.iwae_samples = beta, warmup, iwae_samples
         self.update = update(net)

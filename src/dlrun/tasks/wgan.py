@@ -7,8 +7,9 @@ Source: Arjovsky et al. 2017, algorithm 1; notes E46 (c is not given there; the 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from dlrun.models.gan import Pair
 from dlrun.place import Place
 from dlrun.spec import Image, Table, Unlabelled
 from dlrun.tasks.adversarial import Adversarial, held
@@ -24,7 +25,7 @@ class Wgan(Adversarial):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Pair,
         spec: Image | Table | Unlabelled,
         place: Place,
         update: Callable[..., Update],

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from dlrun.models.gan import Pair
 from dlrun.place import Place
 from dlrun.spec import Image, Table, Unlabelled
 from dlrun.tasks.adversarial import Adversarial, held
@@ -28,7 +29,7 @@ class WganGp(Adversarial):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Pair,
         spec: Image | Table | Unlabelled,
         place: Place,
         update: Callable[..., Update],
