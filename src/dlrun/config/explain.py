@@ -54,7 +54,8 @@ def _group_argument(argument: str, text: str, config_dir: str | None) -> str | N
     twice = f"already at {group!r}" in text or "more than once" in text or "force-add" in text
     if argument.startswith("+") and twice:
         return f"{argument}: {group} is there already\n  expected {argument.lstrip('+')}, without the +"
-    if argument.startswith("~") and group in SECTIONS and "interpolation" in text:
+    is_there = "interpolation" in text or "Could not delete" in text  # and something refers to it, or it is another one
+    if argument.startswith("~") and group in (*SECTIONS, "sweep") and is_there:
         return f"{argument}: a run needs one option of {group!r}\n{expected}"
     if group in group_names(config_dir) and (value == "null" or value.startswith("{")) and "Config group" in text:
         return f"{argument}: that is no option\n{expected}"
@@ -118,6 +119,8 @@ def _unknown_key(key: str, error: Exception, arguments: list[str], config_dir: s
         near = by_name.get(closest(last, list(by_name), 0.75))
     else:
         near = closest(key, keys, 0.7)
+    if near == key:  # to be deleted, with a value that it has not
+        return f"{given}: {key} has another value\n  expected ~{key}, or that value"
     hint = f"; did you mean {near!r}?" if near else ""
     if siblings and parent:
         names = [k.rpartition(".")[2] for k in siblings]

@@ -15,6 +15,7 @@ from dlrun.config.overrides import pasteable
 from dlrun.errors import UserError, check_state
 from dlrun.output.folders import read_summary
 
+PATHS = ("data_dir", "output_dir", "run_dir", "resume", "init")
 SUMMARY = {"best": dict, "test": dict, "epochs": int, "steps": int, "seconds": int | float}  # where it has them
 BEST = {"metric": str, "value": int | float | None, "epoch": int}
 
@@ -37,12 +38,14 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
 
 
 def settled(config: DictConfig) -> DictConfig:
-    """A config as it is kept: what ${oc.env:...} and its like gave stands in their place. A data_dir as dl-run finds it
-    is left, each machine has its own; so are references to other keys.
+    """A config as it is kept: what ${oc.env:...} and its like gave stands in their place, as if it had been written
+    there. A data_dir as dl-run finds it is left, each machine has its own; so are references to other keys.
     """
     raw = OmegaConf.to_container(config, resolve=False)
-    kept = _settled(raw, OmegaConf.to_container(config, resolve=True))
-    if raw["data_dir"] == _default_data_dir():
+    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    kept = _settled(raw, resolved)
+    kept |= {key: resolved[key] for key in PATHS if _calls(raw.get(key))}  # a folder may be named 5
+    if raw.get("data_dir") == _default_data_dir():
         kept["data_dir"] = raw["data_dir"]
     return OmegaConf.create(kept)
 
@@ -52,7 +55,18 @@ def _settled(raw: object, resolved: object) -> object:
         return {key: _settled(value, resolved[key]) for key, value in raw.items()}
     if isinstance(raw, list):
         return [_settled(*pair) for pair in zip(raw, resolved, strict=True)]
-    return resolved if _calls(raw) else raw
+    return _read(resolved) if _calls(raw) else raw
+
+
+def _read(value: object) -> object:
+    """A text from the environment as the command line reads it: '2' is a number, '[64,32]' a list, 'abc' a text."""
+    if not isinstance(value, str) or "${" in value:
+        return value
+    try:
+        found = OmegaConf.create({"text": value, "value": "${oc.decode:${text}}"})
+        return OmegaConf.to_container(found, resolve=True)["value"]
+    except OmegaConfBaseException:  # not in that grammar: a text
+        return value
 
 
 def _calls(value: object) -> bool:
@@ -82,7 +96,7 @@ def _refuse_calls(folder: Path, saved: DictConfig) -> None:
 def plain(config: DictConfig) -> dict:
     """Plain dicts and lists, interpolations resolved. Raises UserError where that cannot be done."""
     try:
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return OmegaConf.to_container(settled(config), resolve=True, throw_on_missing=True)
     except (OmegaConfBaseException, RecursionError) as error:
         raise UserError(explain(error, sys.argv[1:])) from None
 
