@@ -8,6 +8,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 
 from dlrun.build import SECTIONS, VALUES
+from dlrun.config.extras import install
 from dlrun.config.usage import folders_of, group_names, options
 from dlrun.errors import closest, listed, nearest
 
@@ -98,7 +99,7 @@ def _missing_option(name: str, known: list[str], config_dir: str | None) -> str:
     known = known or options(group, config_dir)
     expected = "\n" + listed("  expected one of: ", known, 19) if known else ""
     if group == "hydra/launcher" and option.startswith("submitit"):
-        expected = "\n  install it: pip install 'dl-run[submitit]'"
+        expected = f"\n  install it: {install('submitit')}"
     return f"{group}={option}: there is no such option{nearest(option, known)}{expected}"
 
 

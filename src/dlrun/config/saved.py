@@ -1,6 +1,7 @@
 """A run's own config, read back from its folder. No torch here."""
 
 import os
+import shlex
 import sys
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from yaml import YAMLError
 
 from dlrun.build import CONFIGS, check
 from dlrun.config.explain import explain
-from dlrun.config.overrides import pasteable
+from dlrun.config.overrides import key_of, pasteable
 from dlrun.errors import UserError, check_state
 from dlrun.output.folders import read_summary
 
@@ -35,6 +36,19 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
         f"{folder}: cannot read the run's config in {folder / '.hydra'}: {why}\n"
         "  expected config.yaml and hydra.yaml as dl-run wrote them; its weights can be had by init=..."
     )
+
+
+def anew(folder: Path, change: str) -> str:
+    """The arguments of a new run like the one in `folder`, with a change, from its weights; for a shell."""
+    path, changed = folder / ".hydra" / "overrides.yaml", key_of(change)
+    try:
+        given = [str(override) for override in OmegaConf.to_container(OmegaConf.load(path), resolve=False)]
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException):
+        given = [f"{group}={name}" for group, name in read_config(folder)[1].items() if group in ("model", "data")]
+    own = ("init", "resume", "run_dir", "sweep", "hydra", changed)  # a group's keys go with the group
+    kept = [o for o in given if key_of(o) not in own and not key_of(o).startswith(tuple(f"{key}." for key in own))]
+    init = [] if changed == "init" else [pasteable("init", folder)]
+    return " ".join([*map(shlex.quote, kept), *init, shlex.quote(change)])
 
 
 def settled(config: DictConfig) -> DictConfig:

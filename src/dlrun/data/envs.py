@@ -12,6 +12,7 @@ from importlib import import_module
 import numpy as np
 import torch
 
+from dlrun.config.extras import install
 from dlrun.config.signatures import allowed_packages
 from dlrun.data.cartpole import CartPoles
 from dlrun.errors import DataError, UserError, nearest
@@ -111,7 +112,7 @@ class Envs:
                     break
             frames.append(env.render())
         except DependencyNotInstalled as missing:
-            return f"{missing}, or dl-run[film]"
+            return f"{missing}; all that films need: {install('film')}"
         except Exception as error:  # another's code: what was learned is worth more than the film of it
             return f"{self.id} cannot be drawn: {type(error).__name__}: {error}"
         finally:

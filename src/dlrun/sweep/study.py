@@ -4,6 +4,7 @@ import re
 import warnings
 from pathlib import Path
 
+from dlrun.config.extras import install
 from dlrun.errors import UserError
 
 
@@ -14,7 +15,7 @@ def load_optuna() -> object:
         import optuna
     except ImportError as error:
         raise UserError(
-            f"sweep=optuna needs Optuna, and there is none here: {error}\n  install it: pip install 'dl-run[optuna]'"
+            f"sweep=optuna needs Optuna, and there is none here: {error}\n  install it: {install('optuna')}"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

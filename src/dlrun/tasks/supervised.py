@@ -64,7 +64,11 @@ class Supervised(Task):
         self.goal = "acc" if spec.classes else "mae"
 
     def steps(self, data: object) -> int:
-        """Batches in an epoch. Raises UserError where one is a single sample and the net cannot learn from one."""
+        """Batches in an epoch. Raises UserError where one has fewer samples than pieces, or is a single sample and the
+        net cannot learn from one.
+        """
+        if self.pieces > (most := min(data.batch_size, data.size("train"))):
+            raise UserError(f"task.pieces={self.pieces}: a batch has {most:,} samples\n  expected at most {most}")
         if smallest_part(data, self.place, self.pieces) == 1 and not learns_from_one(self.net, self.spec):
             raise UserError(
                 f"data.batch_size={data.batch_size} with task.pieces={self.pieces} leaves one sample alone, of the "
