@@ -95,9 +95,12 @@ def put(config: dict, path: str, value: object) -> None:
 
 
 def keys_of(node: object, path: str = "") -> list[str]:
+    """Dotted, without those that have a dot themselves: names of files."""
     if not isinstance(node, dict):
         return [path]
-    inner = [found for key, value in node.items() for found in keys_of(value, f"{path}.{key}".lstrip("."))]
+    inner = [
+        found for key, value in node.items() if "." not in key for found in keys_of(value, f"{path}.{key}".lstrip("."))
+    ]
     return [*([path] if path else []), *inner]
 
 

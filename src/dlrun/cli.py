@@ -217,9 +217,7 @@ def _resume(composed: DictConfig) -> float | None:
     except DataError as error:  # keys that a new run takes are not for this one
         lines = [line for line in str(error).splitlines() if "=..." not in line]
         elsewhere = f"dl-run {pasteable('resume', folder)} data_dir=<folder>"
-        raise DataError(
-            "\n".join([*lines, f"  put it there; where it is under another data_dir: {elsewhere}"])
-        ) from None
+        raise DataError("\n".join([*lines, f"  put it there, or say where it is: {elsewhere}"])) from None
     if is_finished and number(done, "steps") >= config["trainer"]["epochs"] * session.steps_per_epoch:
         raise nothing_to_do(folder, done, "epochs")  # max_steps was the end of the last epoch
 
