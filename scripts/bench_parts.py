@@ -122,7 +122,7 @@ def training(bench: Bench, net: str) -> None:
         if name in installed:
             bench.judge(what, found["dl-run"], f"{OTHERS[name]} {version(name)}", found[name], SHARE[net])
         else:
-            bench.rows.append((what, f"{OTHERS[name]}: pip install 'dl-run[bench]'", "", "", "", "skipped"))
+            bench.rows.append((what, f"{OTHERS[name]}: pip install -e '.[bench]'", "", "", "", "skipped"))
 
 
 def wall_times(folder: Path, tag: str) -> list[float]:
@@ -196,7 +196,7 @@ def ppo(bench: Bench) -> None:
         return summary["seconds"]
 
     if not importlib.util.find_spec("stable_baselines3"):
-        bench.rows.append(("CartPole by PPO", "pip install 'dl-run[bench]'", "", "", "", "skipped"))
+        bench.rows.append(("CartPole by PPO", "pip install -e '.[bench]'", "", "", "", "skipped"))
         return
     medians = bench.measure("ppo", {"stable-baselines3": other, "dl-run": ours})
     title = f"Stable-Baselines3 {version('stable-baselines3')}"

@@ -9,6 +9,7 @@ from time import perf_counter
 import pytest
 import torch
 from finished_runs import FAMILIES, trained, untrained, write_config, write_texts
+from PIL import Image
 from runs import write_mnist
 
 from dlrun.after import cli, data_cli
@@ -217,7 +218,23 @@ def test_evaluate_texts_with_the_runs_own_words(dl_runs, tmp_path):
     own = json.loads(dl_runs("evaluate", folder, "--json")[1])["metrics"]
     other = write_texts(tmp_path / "b")
     keys = ["data=text_folder", f"data.source.path={other}/texts.csv", f"data_dir={tmp_path}", "data.vocab=6"]
-    assert json.loads(dl_runs("evaluate", folder, *keys, "--json")[1])["metrics"] == pytest.approx(own, rel=1e-6)
+    found = dl_runs("evaluate", folder, *keys, "split=test", "--json")
+    assert json.loads(found[1])["metrics"] == pytest.approx(own, rel=1e-6)
+    assert "text_folder, all parts, 60 samples" in dl_runs("evaluate", folder, *keys)[1], "what is named is scored"
+
+
+def test_all_of_a_folder_that_is_named_is_scored(dl_runs, tmp_path):
+    for part, count in (("own", 10), ("test", 15)):
+        for name in ("ants", "bees"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(count):
+                Image.new("L", (12, 12), 10 * i).save(tmp_path / part / name / f"{i}.png")
+    small = ["data=image_folder", "data.spec.shape=[1,12,12]", "model.hidden=[4]", f"data_dir={tmp_path}"]
+    folder = untrained(tmp_path / "run", [*small, "data.root=own"])
+    assert "image_folder, all parts, 30 samples" in dl_runs("evaluate", folder, "data.root=test")[1]
+    found = dl_runs("evaluate", folder, "data.root=test", "split=test")[1]
+    assert "test part, 6 samples" in found and "6 of the 30 samples that are there; split=all scores" in found
+    assert "test part, 4 samples" in dl_runs("evaluate", folder)[1], "its own"
 
 
 def test_compare(dl_runs, outputs, tmp_path):
@@ -387,7 +404,7 @@ REFUSED = {
     "limit": (["list", "--limit", "0"], "--limit 0: expected an integer >= 1"),
     "format": (["export", "nowhere", "--format", "tflite"], "--format tflite: there is no such format"),
     "one run": (["compare", "nowhere"], "nowhere: no such folder"),
-    "split": (["evaluate", "run", "split=train"], "split=train: expected split=val, split=test, data=NAME"),
+    "split": (["evaluate", "run", "split=train"], "split=train: expected split=val, split=test, split=all, data=NAME"),
     "data": (["evaluate", "run", "data=mnits"], "data=mnits: there is no such option; did you mean 'mnist'?"),
     "pairing": (["evaluate", "run", "data=imdb"], "cannot learn from data=imdb"),
     "shape": (["evaluate", "run", "data=mnist"], "the run takes Image(shape=1x8x8, classes=10), that data gives"),
@@ -420,7 +437,11 @@ def test_a_missing_package_is_named(dl_runs, monkeypatch):
 
     monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "onnxscript" else object())
     code, _, err = dl_runs("export", "nowhere", "--format", "onnx")
-    assert code == 2 and "--format onnx needs onnxscript, not installed here\n  pip install 'dl-run[export]'" in err
+    assert (
+        code == 2
+        and "--format onnx needs onnxscript, not installed here\n  install all that" in err
+        and "-m pip install 'onnx>=" in err
+    )
 
 
 def test_completion(dl_runs, outputs, monkeypatch):

@@ -14,6 +14,7 @@ from textwrap import dedent
 import pytest
 import torch
 from filelock import FileLock
+from omegaconf import OmegaConf
 
 from dlrun import cli
 from dlrun.config import signatures
@@ -198,6 +199,16 @@ WRONG = {
     "data=mnits": "data=mnits: there is no such option; did you mean 'mnist'?\n  expected one of: anime_faces,",
     "optimizer=adamax": "optimizer=adamax: there is no such option; did you mean 'adam",
     "experiment=nothing_at_all": "experiment=nothing_at_all: there is no such option\n  expected one of: acrobot_ppo",
+    "model=transformer": "model=transformer: there is no such option\n  expected one of: a2c,",
+    "~data=moons": "~data=moons: a run needs one option of 'data'\n  expected one of: anime_faces,",
+    "~experiment=moons": "~experiment=moons: experiment has another value\n  expected ~experiment, or that value",
+    "trainer.monitor=''": "trainer.monitor= is not measured here\n  expected one of: val/loss, val/acc",
+    "trainer.processes=100000000000": "trainer.processes=100000000000: expected an integer in [1, 1000]",
+    "trainer.epochs=9223372036854775808": "=9223372036854775808: expected an integer of at most 1,000,000,000",
+    "model.hidden=[64,2000000]": "model.hidden=[64, 2000000]: expected a list, each an integer of at most 1,000,000",
+    "optimizer.lr=100000000000000000000": "expected a number > 0; a number this large has a point or an exponent, as",
+    "data.spec.classes=-1": "data.spec.classes=-1: expected an integer in [2, 100000] or null",
+    "data.spec.shape=[0,8,8]": "expected a list of 3: an integer >= 1, an integer >= 1, an integer >= 1",
     "modl=mlp": "modl=mlp: there is no key 'modl'; did you mean 'model'?\n  expected one of: data, data_dir, init,",
     "trainer.epoch=3": "trainer.epoch=3: trainer has no 'epoch'; did you mean 'trainer.epochs'?\n  trainer has:",
     "trainer.lr=1": "trainer.lr=1: trainer has no 'lr'; did you mean 'optimizer.lr'?",
@@ -417,11 +428,44 @@ def test_the_readmes_model_works_in_a_package_of_ones_own(dl_run, tmp_path, monk
 # --- parts that do not fit --------------------------------------------------------------------------------------------
 
 
+def test_what_the_environment_gives_is_read_as_if_it_had_been_written(dl_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("N", "1")
+    monkeypatch.setenv("WIDTHS", "[4]")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    given = ["trainer.epochs=${oc.env:N}", "model.hidden=${oc.env:WIDTHS}", "data.folds=3"]
+    code, _, err = dl_run(*given, "data.fold=${oc.env:SLURM_ARRAY_TASK_ID}", "seed=${data.fold}", "run_dir=run")
+    assert code == 0, err
+    kept = OmegaConf.load(tmp_path / "run" / ".hydra" / "config.yaml")
+    assert (kept.trainer.epochs, kept.model.hidden, kept.data.fold, kept.seed) == (1, [4], 2, 2)
+
+
+def test_what_the_environment_gives_is_named(refused, monkeypatch):
+    monkeypatch.setenv("N", "two")
+    assert "trainer.epochs=two: expected an integer" in refused("trainer.epochs=${oc.env:N}")
+    monkeypatch.setenv("N", "2.5")
+    assert "data.fold=2.5: expected an integer" in refused("data.fold=${oc.env:N}")
+
+
 def test_a_task_that_cannot_learn_from_the_data(refused):
     text = refused("task=vae", "data=moons", "data_dir=/nowhere")
     assert text.startswith("task=vae cannot learn from data=moons\n  vae takes         Image\n")
     assert "tasks for moons:  gan, supervised, wgan, wgan_gp" in text
     assert "task=ppo cannot learn from data=digits" in refused("task=ppo")
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        (["model=vae", "task=supervised"], ("a plain network", "VAE", "mlp", "vae")),
+        (["task=gan"], ("Pair", "a plain network", "dcgan, gan, wgan, wgan_gp", "segment, supervised")),
+        (["model=conv_vae", "task=autoencoder"], ("AutoEncoder", "VAE", "conv_autoencoder", "vae")),
+        (["model=ppo", "task=dqn", "data=cartpole"], ("Values", "Policy", "double_dqn, dqn", "ppo, reinforce")),
+    ],
+)
+def test_a_task_that_cannot_train_the_model(refused, choice, words):
+    lines = refused(*choice, "data_dir=/nowhere").splitlines()
+    assert lines[0].startswith("task=") and " cannot train model=" in lines[0]
+    assert all(word in line for word, line in zip(words, lines[1:], strict=True))
 
 
 def test_a_model_that_cannot_learn_from_the_data(refused):
@@ -559,7 +603,6 @@ def test_a_folder_from_somebody_else_does_not_read_the_environment(refused, fini
 
 def test_what_the_environment_gave_is_kept(dl_run, tmp_path, monkeypatch):
     monkeypatch.setenv("SIZE", "0.5")
-    assert dl_run("model.dropout=${oc.env:SIZE}", "trainer.epochs=1", "run_dir=run")[0] == 2  # a text is no rate
     assert dl_run("output_dir=${oc.env:SIZE}", "trainer.epochs=1", "run_dir=run")[0] == 0
     text = (tmp_path / "run" / ".hydra" / "config.yaml").read_text()
     assert "output_dir: '0.5'\n" in text and "\ndata_dir: ${oc.env:DL_RUN_DATA_DIR," in text

@@ -2,7 +2,10 @@
 
 import json
 import re
+import subprocess
+import sys
 
+import onnx
 import pytest
 import torch
 from finished_runs import FAMILIES, small_overrides, trained, untrained, write_texts
@@ -11,6 +14,7 @@ from toys import models, takes
 from dlrun.after import export as exports
 from dlrun.after.export import export
 from dlrun.errors import DataError, UserError
+from dlrun.finished import Finished
 
 FORMATS = ("pt2", "onnx", "safetensors", "state_dict")
 QUICK = ["lenet"]
@@ -85,24 +89,42 @@ def test_a_net_that_torch_cannot_export(tmp_path, monkeypatch):
     assert not list((folder / "export").iterdir())
 
 
-def test_data_that_is_gone(tmp_path):
+@pytest.mark.parametrize("family", ["texts", "targets"])
+def test_data_that_is_gone_or_changed_is_drawn(family, tmp_path, monkeypatch):
+    """What an export needs is in the run's folder; nothing is fetched for it."""
     write_texts(tmp_path)
-    folder = untrained(tmp_path / "run", [o.format(data=tmp_path) for o in FAMILIES["texts"]])
-    (tmp_path / "texts.csv").unlink()
-    with pytest.raises(
-        DataError, match=r"there is no .*texts.csv\n  expected the run's data where it was: its samples are compared$"
-    ):
-        list(export(folder, "pt2", None))
-    assert not (folder / "export").exists()
+    folder = untrained(tmp_path / "run", [o.format(data=tmp_path) for o in FAMILIES[family]])
+    monkeypatch.setattr(Finished, "load_data", gone)
+    lines = list(export(folder, "state_dict", None))
+    assert lines[-1].startswith("  checked 33 drawn samples (the data is gone) in batches of 1, 2, 30: within"), lines
 
 
-def test_data_that_changed(tmp_path):
-    write_texts(tmp_path)
-    folder = untrained(tmp_path / "run", [o.format(data=tmp_path) for o in FAMILIES["texts"]])
-    text = (tmp_path / "texts.csv").read_text()
-    (tmp_path / "texts.csv").write_text(text.replace("film", "play"))
-    with pytest.raises(DataError, match="the data is not what it was"):
-        list(export(folder, "pt2", None))
+def gone(run, download=True):
+    assert not download
+    raise DataError("the data is gone\n  expected it")
+
+
+def test_the_batch_of_an_evaluation_does_not_matter(tmp_path):
+    """Nor how many samples the test part has: a batch of two, and one of one, made the graph one for that size."""
+    for count in (1, 2):
+        few = ["data=linear", "model=linear", f"data.source.test_samples={count}", f"data.eval_batch_size={count}"]
+        folder = untrained(tmp_path / f"run{count}", few)
+        lines = list(export(folder, ("pt2", "onnx")[count - 1], tmp_path / f"named{count}"))  # a name without a suffix
+        assert lines[-1].startswith(f"  checked {count} real sample") and "batches of 1, 2, 30" in lines[-1]
+    graph = onnx.load(tmp_path / "named2").graph
+    assert [v.type.tensor_type.shape.dim[0].dim_param for v in (*graph.input, *graph.output)] == ["batch", "batch"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_the_users_to_mend(tmp_path):
+    folder = untrained(tmp_path / "run", ["data=digits", "model.hidden=[512]"])
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (99_000, 99_000))"
+    code = f"{limited}; sys.argv = ['dl-runs', 'export', {str(folder)!r}, '--format', sys.argv[1]]; "
+    for form in FORMATS:
+        command = [sys.executable, "-c", code + "from dlrun.after.cli import main; main()", form]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 2 and f"cannot write {folder}" in done.stderr, done.stderr
+        assert not list((folder / "export").iterdir())
 
 
 def test_averaged_weights_are_exported(tmp_path):

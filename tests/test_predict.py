@@ -114,6 +114,22 @@ def test_texts_and_rows(predict, runs, tmp_path):
     assert outs[1] == outs[2] == run.task.predict(run.data.encode(np.array([[-1.0, 2.0]]))).item()
 
 
+def test_texts_in_a_table(predict, runs, tmp_path):
+    """Rows, not one text; as training data has them, or a column alone."""
+    (tmp_path / "tickets.csv").write_text('Text,label\n"a great, lovely film",good\nawful,bad\n')
+    (tmp_path / "alone.csv").write_text("a great film\n\nawful\n")
+    (tmp_path / "notes.md").write_text("awful")
+    (tmp_path / "two.csv").write_text("awful,bad\n")
+    lines = [json.loads(line) for line in predict(runs("texts"), "tickets.csv", "alone.csv", "notes.md", "awful")[1]]
+    assert [line["input"] for line in lines] == [
+        "tickets.csv:2", "tickets.csv:3", "alone.csv:1", "alone.csv:3", "notes.md", "awful",
+    ]  # fmt: skip
+    assert lines[1]["probabilities"] == lines[3]["probabilities"] == lines[4]["probabilities"]
+    code, _, err = predict(runs("texts"), "two.csv")
+    assert code == 2 and "two.csv:1: 2 columns, and the first line does not say which is the text" in err
+    assert "gone.csv: there is no such file" in predict(runs("texts"), "gone.csv")[2]
+
+
 def test_columns_by_name(predict, tmp_path):
     """A CSV with a head may have its columns in any order, and others between them."""
     folder = untrained(tmp_path / "run", ["data=moons", "model.hidden=[4]", "data.spec.names=[a,b]"])
@@ -176,6 +192,12 @@ REFUSED = {
     "nothing": ("classes", [], "nothing to predict from\n  this run (mlp) takes pictures"),
     "wrong way": ("classes", ["--episodes", "3"], "--episodes N: this run (mlp) predicts nothing from that"),
     "two ways": ("vae", ["a.png", "--samples", "3"], "several things to predict from"),
+    "many samples": ("vae", ["--samples", "9" * 20], "expected an integer of at most 1,000,000"),
+    "a large seed": (
+        "vae",
+        ["--samples", "1", "--seed", "9" * 20],
+        "9999: expected an integer of at most",
+    ),
     "no samples": ("vae", ["--samples", "0"], "--samples 0: expected an integer >= 1"),
     "short code": ("vae", ["--latent", "row.csv"], "row.csv:1: 3 numbers\n  expected 20 numbers"),
     "short row": ("targets", ["1,2,3"], "1,2,3: 3 numbers\n  expected 2 numbers"),

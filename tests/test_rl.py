@@ -285,10 +285,10 @@ def test_gymnasiums_final_observation_is_the_one_before_the_reset():
 
 
 def test_specs_are_read_from_the_spaces():
-    assert read_spec("Acrobot-v1") == Env((6,), 3)
-    assert read_spec("Pendulum-v1") == Env((3,), None, (-2.0,), (2.0,))
-    assert read_spec("FrozenLake-v1") == Env((16,), 4)
-    assert read_spec("CartPole-v1") == replace(build(composed("data=cartpole")["data"]).spec, goal=None)
+    assert read_spec("Acrobot-v1") == Env((6,), 3, states=False)
+    assert read_spec("Pendulum-v1") == Env((3,), None, (-2.0,), (2.0,), states=False)
+    assert read_spec("FrozenLake-v1") == Env((16,), 4, states=True)
+    assert read_spec("CartPole-v1") == replace(build(composed("data=cartpole")["data"]).spec, goal=None, states=False)
     assert to_world(read_spec("Pendulum-v1"), np.array([[0.0], [0.5], [7.0]])).ravel().tolist() == [0, 1, 2]
 
 

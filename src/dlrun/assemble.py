@@ -54,7 +54,7 @@ def assemble(config: dict, fitted: dict | None = None) -> Parts:
     if fitted is not None:
         data.restore(fitted, device)  # a net may ask for the words
     net = build(config["model"])(data.spec)
-    loaded = start_from(net, data.spec.outputs, config) if fitted is None else ""
+    loaded = start_from(net, data.spec, config) if fitted is None else ""
     if trainer.sync_norm and world.size > 1:
         net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
     is_elsewhere = fitted is not None and trainer.precision == "fp16" and device.type == "cpu"  # and does not learn

@@ -79,6 +79,7 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
     if problems:
         raise ConfigError(problems)
     _check_pairing(config, names or {})
+    _check_net(config, names or {})
 
 
 def check_section(name: str, node: object) -> None:
@@ -206,6 +207,31 @@ def _check_pairing(config: dict, names: dict[str, str]) -> None:
             + "\n".join(listed(f"  {lead:{width}} ", found, width + 3, room) for lead, found in lists.items())
             + (f"\n  {LABELS}" if lacks else "")
         )
+
+
+def _check_net(config: dict, names: dict[str, str]) -> None:
+    """Raise PairingError where the task takes another class of network than the model makes, by their annotations."""
+    model, task = (names.get(k) or config[k]["_target_"].rpartition(".")[2] for k in ("model", "task"))
+    made, taken = (_net(config[k]) for k in ("model", "task"))
+    others = {_net(node) for _, node in _options("task")} if made != taken else set()
+    if made == taken or taken == "nn.Module" and made not in others:  # a class of the user's own is a module
+        return
+    lists = {
+        f"models for {task}:": [name for name, node in _options("model") if _net(node) == taken],
+        f"tasks for {model}:": [name for name, node in _options("task") if _net(node) == made],
+    }
+    width, room = max(map(len, lists)), columns(sys.stderr, 10_000)
+    kinds = {"nn.Module": "a plain network, of inputs to outputs"}
+    raise PairingError(
+        f"task={task} cannot train model={model}\n"
+        f"  {f'{task} takes':{width}} {kinds.get(taken, taken)}\n"
+        f"  {f'{model} makes':{width}} {kinds.get(made, made)}\n"
+        + "\n".join(listed(f"  {lead:{width}} ", found, width + 3, room) for lead, found in lists.items())
+    )
+
+
+def _net(node: dict) -> str:
+    return signature(node["_target_"]).net
 
 
 def _takes(node: dict) -> object:

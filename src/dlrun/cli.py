@@ -27,9 +27,9 @@ from dlrun.config.hydra_section import check_place
 from dlrun.config.limits import nothing_to_do, number, reached
 from dlrun.config.loader import Loader
 from dlrun.config.overrides import key_of, passed_on, pasteable, quoted
-from dlrun.config.saved import plain, read_config, settled
+from dlrun.config.saved import anew, plain, read_config, settled
 from dlrun.config.usage import usage
-from dlrun.errors import UserError
+from dlrun.errors import DataError, UserError
 from dlrun.output.folders import (
     claim_folder,
     died_before,
@@ -42,7 +42,7 @@ from dlrun.output.folders import (
 )
 
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
-RESUMABLE = ("trainer.device", *(f"trainer.{name}" for name in LIMITS))
+RESUMABLE = ("trainer.device", "data_dir", *(f"trainer.{name}" for name in LIMITS))
 
 
 def main() -> None:
@@ -218,12 +218,10 @@ def _resume(composed: DictConfig) -> float | None:
         if key in RESUMABLE:
             changes[key] = OmegaConf.select(composed, key)
         elif key not in ("resume", "output_dir"):
-            kept = {"model": names.get("model"), "data": names.get("data"), "init": folder}
-            anew = " ".join(pasteable(name, value) for name, value in kept.items() if name != key)
             raise UserError(
                 f"{override} cannot change in a run that is resumed: it goes on with its own config\n"
                 f"  expected only: {', '.join(RESUMABLE)}\n"
-                f"  for anything else start a new run from its weights: dl-run {anew} {override}"
+                f"  for anything else start a new run from its weights: dl-run {anew(folder, override)}"
             )
     before, as_read = plain(saved), OmegaConf.to_yaml(saved)
     for key, value in changes.items():
@@ -248,7 +246,12 @@ def _resume(composed: DictConfig) -> float | None:
 
     config["init"] = None  # its weights are in its checkpoint
     config["model"] |= dict.fromkeys(of_runner(config["model"]))
-    session = Session(config, names)
+    try:
+        session = Session(config, names)
+    except DataError as error:  # keys that a new run takes are not for this one
+        lines = [line for line in str(error).splitlines() if "=..." not in line]
+        elsewhere = f"dl-run {pasteable('resume', folder)} data_dir=<folder>"
+        raise DataError("\n".join([*lines, f"  put it there, or say where it is: {elsewhere}"])) from None
     if is_finished and number(done, "steps") >= config["trainer"]["epochs"] * session.steps_per_epoch:
         raise nothing_to_do(folder, done, "epochs")  # max_steps was the end of the last epoch
 

@@ -42,7 +42,7 @@ def columns(stream: object, most: int) -> int:
 
 def nearest(word: str, words: object) -> str:
     """ "; did you mean 'x'?" where a word is close to one of `words`, else nothing."""
-    near = closest(word, words, 0.5)
+    near = closest(word, words, 0.65)
     return f"; did you mean {near!r}?" if near else ""
 
 

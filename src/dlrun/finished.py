@@ -46,16 +46,23 @@ class Finished:
                 part.load_state_dict(self.state["parts"][name])
         self.task.net.eval()
 
-    def load_data(self) -> object:
-        """Read the run's data: train, val and test parts. Raises DataError where it is gone or not what it was."""
-        self.data = build(self.config["data"])  # one that knows nothing yet: what it learns now is compared
-        self.data.load(self.place.device, self.place.channels_last)
-        if not is_same_data(self.state, about(self.data)):
+    def load_data(self, download: bool = True) -> object:
+        """Read the run's data: train, val and test parts. Raises DataError where it is gone or not what it was.
+
+        download: whether what is not here may be fetched, if the run's config says so.
+        """
+        section, source = self.config["data"], self.config["data"].get("source")
+        if not download and isinstance(source, dict) and "download" in source:
+            section = section | {"source": source | {"download": False}}
+        data = build(section)  # one that knows nothing yet: what it learns now is compared
+        data.load(self.place.device, self.place.channels_last)
+        if not is_same_data(self.state, about(data)):
             raise DataError(
                 f"{self.folder}: the data is not what it was: its parts have other samples, statistics, words or "
                 "classes\n"
                 "  expected the data that the run was trained on"
             )
+        self.data = data
         return self.data
 
 

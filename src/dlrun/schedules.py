@@ -6,7 +6,7 @@ time: anything with `fraction`, the share of the whole run that is done, in [0, 
 from math import cos, pi
 from typing import Protocol
 
-from dlrun.types import Count, Fraction, Positive, Rate
+from dlrun.types import Few, Fraction, Positive, Rate
 
 
 class Time(Protocol):
@@ -24,7 +24,7 @@ def linear(time: Time, *, warmup: Rate, final: Fraction) -> float:
     return 1 - (1 - final) * (time.fraction - warmup) / (1 - warmup)
 
 
-def step(time: Time, *, drops: Count, factor: Positive) -> float:
+def step(time: Time, *, drops: Few, factor: Positive) -> float:
     """Times `factor` at `drops` moments that divide the run evenly."""
     return factor ** min(drops, int(time.fraction * (drops + 1) + 1e-9))  # 1/49 * 49 is below 1 in floating point
 

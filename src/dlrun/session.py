@@ -201,7 +201,7 @@ class Session:
         return header(
             dlrun.__version__,
             {
-                "data": f"{self.names.get('data')}: {sizes}; {data.describe()}{classes}",
+                "data": f"{self.names.get('data')}: {sizes}; {data.describe()}{classes}{self.batches()}",
                 "model": f"{self.names.get('model')}: {parameters:,} parameters{about}",
                 "device": f"{processes}{device_name(place.device)}{threads}, {place.precision}: {place.why}",
                 "folder": f"{folder}",
@@ -209,6 +209,13 @@ class Session:
             | ({"start": self.loaded} if self.loaded else {}),
             width,
         )
+
+    def batches(self) -> str:
+        """What is to be known of a batch that is larger than what there is."""
+        size = self.data.size("train")
+        if self.task.epoch_samples(self.data) or self.data.batch_size <= size:
+            return ""
+        return f"; an epoch is one batch: data.batch_size={self.data.batch_size:,} is more than {size:,}"
 
     def final_table(self, training: Training, test: dict, outcome: Outcome) -> str:
         best, run, clock = training.best, training.run, training.clock

@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 from math import prod
+from typing import Annotated
 
 from dlrun.errors import UserError
+from dlrun.types import Range, Size
+
+Classes = Annotated[int, Range(2, 10**5)]
 
 
 class PairingError(UserError):
@@ -18,8 +22,8 @@ class Image:
     labels: the classes' names, in order, where they have any.
     """
 
-    shape: tuple[int, int, int]
-    classes: int | None = None
+    shape: tuple[Size, Size, Size]
+    classes: Classes | None = None
     labels: tuple[str, ...] = ()
 
     @property
@@ -43,9 +47,9 @@ class Table:
     names, labels: the columns' and the classes' names, in order, where they have any. unit: of the target, for plots.
     """
 
-    features: int
-    classes: int | None = None
-    targets: int = 0
+    features: Size
+    classes: Classes | None = None
+    targets: Annotated[int, Range(0, 10**6)] = 0
     names: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     unit: str = ""
@@ -69,15 +73,16 @@ class Env:
     """An environment to act in, as its data makes it.
 
     obs: shape of an observation, real numbers. actions: discrete ones are 0 .. actions - 1; None where they are real
-    vectors between low and high. goal: the return from which it counts as solved, if any. All None or empty: read from
-    the environment.
+    vectors between low and high. goal: the return from which it counts as solved, if any. states: whether observations
+    are states, one-hot. All None or empty: read from the environment.
     """
 
-    obs: tuple[int, ...] | None = None
-    actions: int | None = None
+    obs: tuple[Size] | None = None
+    actions: Size | None = None
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     goal: float | None = None
+    states: bool | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -94,9 +99,8 @@ class Env:
 
     def __str__(self) -> str:
         kind = f"actions={self.actions}" if self.actions else f"real actions={len(self.low)}"
-        return (
-            f"Env(obs={'x'.join(map(str, self.obs or ()))}, {kind})" if self.obs else "Env(read from the environment)"
-        )
+        obs = f"states={self.features}" if self.states else f"obs={self.features}"
+        return f"Env({obs}, {kind})" if self.obs else "Env(read from the environment)"
 
 
 @dataclass(frozen=True)
@@ -107,9 +111,9 @@ class Tokens:
     classes, labels: as of an Image.
     """
 
-    length: int
-    vocab: int
-    classes: int | None = None
+    length: Size
+    vocab: Annotated[int, Range(5, 10**7)]
+    classes: Classes | None = None
     labels: tuple[str, ...] = ()
 
     @property
@@ -137,9 +141,9 @@ class Mask:
     stands for pixels that are not counted; None where there are none. labels: the classes' names, in order, if any.
     """
 
-    shape: tuple[int, int, int]
-    classes: int
-    ignore: int | None = None
+    shape: tuple[Size, Size, Size]
+    classes: Annotated[int, Range(1, 255)]
+    ignore: Annotated[int, Range(0, 255)] | None = None
     labels: tuple[str, ...] = ()
 
     @property

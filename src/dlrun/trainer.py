@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from dlrun.types import Count, Index, NonNegative, Positive, Rate
+from dlrun.types import Count, Few, Index, NonNegative, Positive, Rate
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,6 @@ class Trainer:
     checkpoint_every_steps: Count | None
     checkpoint_every_minutes: Positive
     checkpoint_gap: NonNegative
-    processes: Count
+    processes: Few
     max_restarts: Index
     sync_norm: bool

@@ -23,14 +23,30 @@ class Range:
         below = value < self.high if self.open_high else value <= self.high
         return above and below
 
-    def __str__(self) -> str:
-        if self.high == inf:
-            return f"{'>' if self.open_low else '>='} {self.low:g}"
+    def expected(self, value: object) -> str:
+        """In words, for a message about `value`. A bound of a million or more is named only where it is exceeded."""
+        if self.high >= 10**6:
+            is_above = isinstance(value, int | float) and value > self.high
+            return f"of at most {self.high:,}" if is_above else f"{'>' if self.open_low else '>='} {self.low:g}"
         return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
 
 
-Count = Annotated[int, Range(1)]
-Index = Annotated[int, Range(0)]
+class Filled:
+    """Texts that name something."""
+
+    def __contains__(self, text: str) -> bool:
+        return bool(text.strip()) and "\0" not in text
+
+    def expected(self, value: object) -> str:
+        return "that is not empty"
+
+
+Count = Annotated[int, Range(1, 10**9)]  # of steps, samples, frames
+Size = Annotated[int, Range(1, 10**6)]  # of a layer, a row, a batch: memory that is asked for at once
+Few = Annotated[int, Range(1, 1000)]  # of what is made or done one by one: layers, processes, passes
+Index = Annotated[int, Range(0, 10**9)]
+Seed = Annotated[int, Range(0, 2**32 - 1)]  # as NumPy takes them
+Name = Annotated[str, Filled()]
 Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]

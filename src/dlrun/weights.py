@@ -5,15 +5,19 @@ What is loaded cannot run code. The head is left as it was initialised where it 
 
 import os
 import re
+import warnings
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
 
-from dlrun.build import of_runner
+from dlrun.build import build, of_runner
 from dlrun.checkpoint import load
+from dlrun.config.signatures import signature
 from dlrun.data.sources import fetch, verify
-from dlrun.errors import CheckpointError, some
+from dlrun.errors import CheckpointError, UserError, some
+from dlrun.spec import Spec
 
 PUBLISHED = "https://download.pytorch.org/models/"  # a file's name ends in the first 8 digits of its SHA-256
 # torchvision's DenseNets were published before their modules got the names that they have
@@ -22,15 +26,34 @@ SHOWN = 5  # names in a message
 Weights = dict[str, Tensor]
 
 
-def start_from(net: nn.Module, outputs: int, config: dict) -> str:
+def start_from(net: nn.Module, spec: Spec, config: dict) -> str:
     """Loads what `init` or `model.weights` names. Gives what was loaded, what was not and why; "" without either."""
+    outputs = spec.outputs
     if config["init"]:
-        return load_weights(net, config["init"], outputs)
+        try:
+            return load_weights(net, config["init"], outputs)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}{fitting_key(config, spec)}") from None
     keys = of_runner(config["model"])
     if keys.get("weights"):
         path = published(keys["published"], Path(os.path.expanduser(config["data_dir"])))
         return load_weights(net, str(path), outputs, f"model.weights={keys['weights']}")
     return ""
+
+
+def fitting_key(config: dict, spec: Spec) -> str:
+    """A line that names the value of a key with which the weights of `init` fit, where there is one; else ""."""
+    node, found = config["model"], None
+    for key, annotation in signature(node["_target_"]).keys.items():
+        for value in get_args(annotation) if get_origin(annotation) is Literal else ():
+            try:
+                with torch.device("meta"), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # nothing is copied to where there are no numbers
+                    load_weights(build(node | {key: value})(spec), config["init"], spec.outputs)
+                found = found or f"\n  they fit with model.{key}={value}"
+            except (UserError, NotImplementedError):
+                continue
+    return found or ""
 
 
 def other_words(init: str | None, fitted: dict) -> str:

@@ -19,7 +19,7 @@ USAGE = """dl-runs: what to do with runs that are there
                                     --limit N, --json
   dl-runs show RUN                  what a run is and what came of it; --config,
                                     --json
-  dl-runs evaluate RUN [split=val] [data=NAME data.KEY=VALUE ...]
+  dl-runs evaluate RUN [split=all] [data=NAME data.KEY=VALUE ...]
   dl-runs predict RUN INPUT ...     pictures, texts, rows or a .csv, - for
                                     standard input; --samples, --episodes
   dl-runs export RUN --format pt2   or onnx, safetensors, state_dict; compared
@@ -157,7 +157,10 @@ def _show(args: argparse.Namespace) -> Iterable[str]:
 def _evaluate_arguments(parser: Parser) -> None:
     _run(parser, device=True)
     parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="split=val|test, data=NAME, data.KEY=VALUE, data_dir=FOLDER"
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="split=val|test|all, data=NAME, data.KEY=VALUE, data_dir=DIR",
     )
     parser.add_argument("--json", action="store_true", help="the metrics as JSON")
 
@@ -178,7 +181,7 @@ def _evaluate(args: argparse.Namespace) -> Iterable[str]:
 def _predict_arguments(parser: Parser) -> None:
     _run(parser, device=True)
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="pictures or folders of them, texts or .txt files, "
-                        "rows as 1,2,3 or .csv files; - reads standard input")  # fmt: skip
+                        "rows as 1,2,3, .csv files of rows or texts; - reads standard input")  # fmt: skip
     parser.add_argument(
         "--fit", action="store_true", help="resize pictures and convert their channels to what the run takes"
     )

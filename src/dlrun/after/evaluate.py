@@ -8,13 +8,18 @@ from dlrun.build import build
 from dlrun.config.saved import require_finished
 from dlrun.errors import UserError
 from dlrun.output.console import table
+from dlrun.spec import Env
 
-SPLITS = ("val", "test")
+SPLITS = ("val", "test", "all")
+PLACES = ("data.root=", "data.csv=", "data.source.path=", "data.source.folder=")
 
 
 def read_overrides(given: list[str]) -> tuple[str, list[str]]:
-    """The split, and what is said of the data. Raises UserError for anything else."""
-    split, overrides = "test", []
+    """The split, and what is asked of the data: all of a folder or file that is named, else the test part.
+
+    Raises UserError for anything else.
+    """
+    split, overrides = None, []
     for text in given:
         key, equals, value = text.partition("=")
         if key == "split" and value in SPLITS:
@@ -22,8 +27,11 @@ def read_overrides(given: list[str]) -> tuple[str, list[str]]:
         elif equals and (key in ("data", "data_dir") or key.startswith("data.")):
             overrides.append(text)
         else:
-            raise UserError(f"{text}: expected split=val, split=test, data=NAME, data.KEY=VALUE or data_dir=FOLDER")
-    return split, overrides
+            raise UserError(
+                f"{text}: expected split=val, split=test, split=all, data=NAME, data.KEY=VALUE or data_dir=FOLDER"
+            )
+    is_place = any(text.startswith(PLACES) for text in overrides)  # a folder is given to be scored, not a part of it
+    return split or ("all" if is_place else "test"), overrides
 
 
 def evaluate(
@@ -44,10 +52,14 @@ def evaluate(
 
     with within_memory():
         run = Finished(folder, {"trainer.device": device} if device else {})
+        if split == "all" and isinstance(run.data.spec, Env):
+            raise UserError("split=all: environments are played, there are no samples\n  expected split=val or test")
         data, notes = (run.load_data(), []) if other is None else _other(run, other["data"])
         found = run.task.evaluate(data, split)
     if (before := run.summary.get("precision", run.place.precision)) != run.place.precision:
         notes.append(f"in {run.place.precision} on {run.place.device}, the run was in {before}: it rounds otherwise")
+    if other is not None and split != "all" and 0 < (size := data.size(split)) < data.size("all"):
+        notes.append(f"note: {size:,} of the {data.size('all'):,} samples that are there; split=all scores all of them")
     said, own = None, {}
     if split == "test" and other is None:
         tested = run.summary["test"] if isinstance(run.summary.get("test"), dict) else {}
@@ -60,7 +72,7 @@ def evaluate(
     samples = f", {size:,} samples" if (size := data.size(split)) else ""
     lines = [
         f"{folder}: {run.names.get('model')}, weights: {run.weights}",
-        f"{name}, {split} part{samples}",
+        f"{name}, {'all parts' if split == 'all' else f'{split} part'}{samples}",
         *notes,
         "",
     ]
@@ -74,7 +86,7 @@ def evaluate(
 def _other(run: object, section: dict) -> tuple[object, list[str]]:
     """Other data as the run's network takes it, and what the user should know of it."""
     from dlrun.data.raw import Through
-    from dlrun.spec import Env, Tokens
+    from dlrun.spec import Tokens
 
     other, own = build(section), run.data.spec
     spec, kind = other.spec, type(own)

@@ -1,4 +1,5 @@
-"""A finished run's model as a file for elsewhere. It is read again, and compared on real samples, before it is kept.
+"""A finished run's model as a file for elsewhere. It is read again, and compared on samples, before it is kept: real
+ones where the data is here, else drawn ones.
 
 Graphs (pt2, onnx) take what the data stores (uint8 pictures, rows in their own units, ids of words) and give what
 `dl-runs predict` gives (probabilities, real outputs, pictures in [0, 1]): normalisation is inside. Weights
@@ -6,7 +7,9 @@ Graphs (pt2, onnx) take what the data stores (uint8 pictures, rows in their own 
 file too, under "dlrun"; a state_dict has no place for it.
 """
 
+import io
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +30,7 @@ from dlrun.processes.machine import within_memory
 from dlrun.seeds import generator
 from dlrun.spec import Image, Mask, Tokens
 
-SAMPLES = 33  # real ones that are compared, at most: in batches of 1, 2 and the rest
+SAMPLES = 33  # that are compared: in batches of 1, 2 and the rest
 TOLERANCE = 1e-5  # absolute, and relative where numbers are above 1
 FP32 = {"trainer.device": "cpu", "trainer.precision": "fp32", "trainer.compile": False}
 Model = Callable[[Tensor], Tensor]
@@ -47,17 +50,17 @@ class Graph(nn.Module):
 
 
 def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
-    """Lines to print. Raises UserError where the data for the comparison is gone, or the outputs are not the same."""
+    """Lines to print. Raises UserError where the outputs are not the same."""
     out = out or folder / "export" / f"model{SUFFIXES[form]}"
     own_config(folder)  # what is wrong with it is told before keys of it are changed
     with within_memory():
         run = Finished(folder, FP32)
         way = run.task.takes[0]
         graph = Graph(run, way).eval()
-        samples = real_samples(run, way)
+        samples, what = samples_of(run, way)
         with torch.no_grad():
             wanted = [graph(x) for x in batches(samples)]
-        with whole(out) as temporary:
+        with whole(out, SUFFIXES[form]) as temporary:
             out.parent.mkdir(parents=True, exist_ok=True)
             write(form, run, graph, samples, temporary)
             model = READERS[form](folder, way, temporary)
@@ -66,7 +69,7 @@ def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
     yield f"{out}  {out.stat().st_size / 1e6:.1f} MB"
     yield from (f"  {name:7} {value}" for name, value in facts(run, graph, samples, wanted[0], form).items())
     sizes = ", ".join(str(len(piece)) for piece in batches(samples))
-    yield f"  checked {len(samples)} real samples in batches of {sizes}: within {worst:.1e}, limit {TOLERANCE:g}"
+    yield f"  checked {what} in batches of {sizes}: within {worst:.1e}, limit {TOLERANCE:g}"
 
 
 def write(form: str, run: Finished, graph: Graph, samples: Tensor, path: Path) -> None:
@@ -107,24 +110,42 @@ def notes(run: Finished) -> dict[str, object]:
     return found
 
 
-def real_samples(run: Finished, way: str) -> Tensor:
-    """Of the test part, as the data stores them; codes; observations. Raises DataError where the data is gone."""
+def samples_of(run: Finished, way: str) -> tuple[Tensor, str]:
+    """SAMPLES of what the run takes, as the data stores them, and what they are: of the test part (where it has fewer,
+    again and again); drawn ones where the data is not here, which is not fetched for this; codes; observations.
+    """
     if way == "latent":
-        return torch.randn(SAMPLES, run.task.net.latent, generator=generator("cpu", 0, 0))
+        return torch.randn(SAMPLES, run.task.net.latent, generator=generator("cpu", 0, 0)), f"{SAMPLES} codes"
     if way == "episodes":
         worlds = run.data.make(SAMPLES)
         try:
-            return torch.as_tensor(worlds.reset(0), dtype=torch.float32)
+            return torch.as_tensor(worlds.reset(0), dtype=torch.float32), f"{SAMPLES} observations"
         finally:
             worlds.close()
     try:
-        data = run.load_data()
-    except DataError as error:  # what to do about it is said for a run that is started: an export takes no keys
-        raise DataError(
-            f"{str(error).splitlines()[0]}\n  expected the run's data where it was: its samples are compared"
-        ) from error
-    x = next(iter(data.batches("test")))[0][:SAMPLES].cpu()
-    return x if isinstance(run.data.spec, Tokens) else decode(run.data, x)
+        data = run.load_data(download=False)
+    except DataError as error:
+        return drawn(run), f"{SAMPLES} drawn samples ({str(error).splitlines()[0]})"
+    found, needed = [], SAMPLES
+    for x, _ in data.batches("test"):
+        found.append(x[:needed].cpu())
+        needed -= len(found[-1])
+        if not needed:
+            break
+    x = torch.cat(found)
+    x = x if isinstance(data.spec, Tokens) else decode(data, x)
+    return x[torch.arange(SAMPLES) % len(x)], f"{len(x)} real sample{'s' * (len(x) > 1)}"
+
+
+def drawn(run: Finished) -> Tensor:
+    """SAMPLES such as the data stores, as far as its spec and what the run keeps of it tell."""
+    spec, random = run.data.spec, generator("cpu", 0, 0)
+    shape = (SAMPLES, *getattr(run.data, "stored", spec.shape))
+    if isinstance(spec, Tokens):
+        return torch.randint(spec.vocab, shape, generator=random)
+    if isinstance(spec, Image | Mask):
+        return torch.randint(256, shape, generator=random, dtype=torch.uint8)
+    return decode(run.data, torch.randn(shape, generator=random))
 
 
 def batches(samples: Tensor) -> list[Tensor]:
@@ -149,9 +170,10 @@ def compare(found: list[Tensor], wanted: list[Tensor], form: str) -> float:
 
 
 def write_pt2(run: Finished, graph: Graph, samples: Tensor, path: Path) -> None:
-    program = traced(graph, samples)
+    program, buffer = traced(graph, samples), io.BytesIO()
     with quiet():
-        torch.export.save(program, path, extra_files={"dlrun": json.dumps(notes(run))})
+        torch.export.save(program, buffer, extra_files={"dlrun": json.dumps(notes(run))})
+    path.write_bytes(buffer.getbuffer())  # torch's own writer ends the process where the disk is full
 
 
 def traced(graph: Graph, samples: Tensor) -> torch.export.ExportedProgram:
@@ -170,8 +192,18 @@ def write_onnx(run: Finished, graph: Graph, samples: Tensor, path: Path) -> None
             traced(graph, samples), (), dynamo=True, verbose=False, input_names=["x"], output_names=["y"]
         )
     model = program.model_proto
+    name_batch(model.graph)
     onnx.helper.set_model_props(model, {"dlrun": json.dumps(notes(run))})
     onnx.save(model, path)
+
+
+def name_batch(graph: object) -> None:
+    """The exporter's own name for a batch's size (s77) is no name that a user knows."""
+    found = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:
+                size.dim_param = re.sub(rf"\b{re.escape(found)}\b", "batch", size.dim_param)
 
 
 def write_safetensors(run: Finished, graph: Graph, samples: Tensor, path: Path) -> None:
@@ -183,7 +215,9 @@ def write_safetensors(run: Finished, graph: Graph, samples: Tensor, path: Path) 
 
 
 def write_state_dict(run: Finished, graph: Graph, samples: Tensor, path: Path) -> None:
-    torch.save({name: value.detach().clone() for name, value in run.task.best_state().items()}, path)
+    buffer = io.BytesIO()
+    torch.save({name: value.detach().clone() for name, value in run.task.best_state().items()}, buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def read_pt2(folder: Path, way: str, path: Path) -> Model:

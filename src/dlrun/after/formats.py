@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 
+from dlrun.config.extras import install
 from dlrun.errors import UserError, nearest
 
 FORMATS = {  # the packages that writing and checking it needs
@@ -23,5 +24,5 @@ def check_format(name: str) -> None:
     if missing:
         raise UserError(
             f"--format {name} needs {' and '.join(missing)}, not installed here\n"
-            "  pip install 'dl-run[export]' brings all that exports need"
+            f"  install all that exports need: {install('export')}"
         )

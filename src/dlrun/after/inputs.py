@@ -125,7 +125,7 @@ def _channels(count: int) -> str:
 
 
 def texts(given: list[str]) -> Iterator[tuple[str, str]]:
-    """Texts as they stand; .txt files and folders of them, whole; the lines of standard input."""
+    """Texts as they stand; files and folders of .txt, whole; rows of a .csv; the lines of standard input."""
     for text in given:
         if text == STDIN:
             for number, line in enumerate(sys.stdin.buffer, 1):
@@ -142,12 +142,38 @@ def texts(given: list[str]) -> Iterator[tuple[str, str]]:
                     yield printable(file), decode(read_bytes(file))[0]
                 except DataError as error:
                     leave_out(str(error))
+        elif os.path.isfile(text) and text.lower().endswith((".csv", ".tsv")):
+            yield from _csv_texts(text)
         elif os.path.isfile(text):
             yield text, decode(read_bytes(Path(text)))[0]  # as it is read for training
-        elif text.endswith(".txt"):
-            raise UserError(f"{text}: there is no such file\n  expected a .txt file, a text, or - for standard input")
+        elif text.lower().endswith((".txt", ".csv", ".tsv")):
+            raise UserError(f"{text}: there is no such file\n  expected a file, a text, or - for standard input")
         else:
             yield text, text
+
+
+def _csv_texts(name: str) -> Iterator[tuple[str, str]]:
+    """The texts of a table: its only column, or the one that its first line calls text (as training data has it)."""
+    content = decode(read_bytes(Path(name)))[0]
+    csv.field_size_limit(2**31 - 1)
+    reader, column = csv.reader(io.StringIO(content, newline=""), delimiter="\t" if name[-3] in "tT" else ","), None
+    try:
+        for cells in reader:
+            where, names = f"{name}:{reader.line_num}", [cell.strip().lower() for cell in cells]
+            if column is None and "text" in names:
+                column = names.index("text")
+            elif len(cells) > 1 and column is None:
+                raise UserError(
+                    f"{where}: {len(cells)} columns, and the first line does not say which is the text\n"
+                    "  expected a first line with a column named text, or one column"
+                )
+            elif any(names):
+                column = column or 0
+                if len(cells) <= column:
+                    raise UserError(f"{where}: {len(cells)} columns\n  expected {column + 1} or more")
+                yield where, cells[column]
+    except csv.Error as error:
+        raise UserError(f"{name}, line {reader.line_num}: {error}\n  expected CSV") from None
 
 
 def rows(given: list[str], spec: Table) -> Iterator[tuple[str, list[float]]]:

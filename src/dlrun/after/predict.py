@@ -10,8 +10,10 @@ from pathlib import Path
 
 from dlrun.after.written import whole
 from dlrun.config.saved import own_config, require_finished
+from dlrun.config.signatures import mismatch
 from dlrun.errors import UserError
 from dlrun.spec import Image, Mask, Tokens
+from dlrun.types import Index, Size
 
 WAYS = {
     "inputs": "inputs (pictures, texts or rows)",
@@ -24,10 +26,10 @@ WAYS = {
 def predict(folder: Path, args: argparse.Namespace) -> Iterator[str]:
     """Lines of JSON or CSV, or one line about the file that they went to. Raises UserError for what it cannot take."""
     for name in ("samples", "episodes"):
-        if (count := getattr(args, name)) is not None and count < 1:
-            raise UserError(f"--{name} {count}: expected an integer >= 1")
-    if args.seed < 0:
-        raise UserError(f"--seed {args.seed}: expected an integer >= 0")
+        if (count := getattr(args, name)) is not None and (expected := mismatch(count, Size)):
+            raise UserError(f"--{name} {count}: expected {expected}")
+    if expected := mismatch(args.seed, Index):
+        raise UserError(f"--seed {args.seed}: expected {expected}")
     require_finished(folder)
     own_config(folder)  # what is wrong with it is told before torch is imported
     from dlrun.finished import Finished

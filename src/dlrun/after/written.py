@@ -9,14 +9,17 @@ from dlrun.errors import UserError
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, suffix: str | None = None) -> Iterator[Path]:
     """Gives a name beside `path` to write to; what is written takes the place of `path` at the end of the block.
 
-    Nothing is left where the block raises. Raises UserError where it cannot be written.
+    suffix: of that name, for writers that want a certain one; None: the path's own. Nothing is left where the block
+    raises. Raises UserError where it cannot be written.
     """
     if os.path.isdir(path):
         raise UserError(f"cannot write {path}: it is a folder\n  expected the name of a file")
-    temporary = path.with_name(f".part-{os.getpid()}{path.suffix}")  # short: the name may be as long as names can be
+    temporary = path.with_name(
+        f".part-{os.getpid()}{path.suffix if suffix is None else suffix}"
+    )  # short: the name may be as long as names can be
     try:
         yield temporary
         os.replace(temporary, path)

@@ -8,6 +8,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 
 from dlrun.build import SECTIONS, VALUES
+from dlrun.config.extras import install
 from dlrun.config.usage import folders_of, group_names, options
 from dlrun.errors import closest, listed, nearest
 
@@ -54,7 +55,8 @@ def _group_argument(argument: str, text: str, config_dir: str | None) -> str | N
     twice = f"already at {group!r}" in text or "more than once" in text or "force-add" in text
     if argument.startswith("+") and twice:
         return f"{argument}: {group} is there already\n  expected {argument.lstrip('+')}, without the +"
-    if argument.startswith("~") and group in SECTIONS and "interpolation" in text:
+    is_there = "interpolation" in text or "Could not delete" in text  # and something refers to it, or it is another one
+    if argument.startswith("~") and group in (*SECTIONS, "sweep") and is_there:
         return f"{argument}: a run needs one option of {group!r}\n{expected}"
     if group in group_names(config_dir) and (value == "null" or value.startswith("{")) and "Config group" in text:
         return f"{argument}: that is no option\n{expected}"
@@ -97,7 +99,7 @@ def _missing_option(name: str, known: list[str], config_dir: str | None) -> str:
     known = known or options(group, config_dir)
     expected = "\n" + listed("  expected one of: ", known, 19) if known else ""
     if group == "hydra/launcher" and option.startswith("submitit"):
-        expected = "\n  install it: pip install 'dl-run[submitit]'"
+        expected = f"\n  install it: {install('submitit')}"
     return f"{group}={option}: there is no such option{nearest(option, known)}{expected}"
 
 
@@ -118,6 +120,8 @@ def _unknown_key(key: str, error: Exception, arguments: list[str], config_dir: s
         near = by_name.get(closest(last, list(by_name), 0.75))
     else:
         near = closest(key, keys, 0.7)
+    if near == key:  # to be deleted, with a value that it has not
+        return f"{given}: {key} has another value\n  expected ~{key}, or that value"
     hint = f"; did you mean {near!r}?" if near else ""
     if siblings and parent:
         names = [k.rpartition(".")[2] for k in siblings]

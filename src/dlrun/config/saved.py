@@ -1,6 +1,7 @@
 """A run's own config, read back from its folder. No torch here."""
 
 import os
+import shlex
 import sys
 from functools import cache
 from pathlib import Path
@@ -11,13 +12,14 @@ from yaml import YAMLError
 
 from dlrun.build import CONFIGS, check
 from dlrun.config.explain import explain
-from dlrun.config.overrides import pasteable
+from dlrun.config.overrides import key_of, pasteable
 from dlrun.config.signatures import signature
 from dlrun.data.places import pinned
 from dlrun.errors import UserError, check_state
 from dlrun.output.folders import read_summary
 from dlrun.types import DataPath
 
+PATHS = ("data_dir", "output_dir", "run_dir", "resume", "init")
 SUMMARY = {"best": dict, "test": dict, "epochs": int, "steps": int, "seconds": int | float}  # where it has them
 BEST = {"metric": str, "value": int | float | None, "epoch": int}
 
@@ -39,13 +41,28 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
     )
 
 
+def anew(folder: Path, change: str) -> str:
+    """The arguments of a new run like the one in `folder`, with a change, from its weights; for a shell."""
+    path, changed = folder / ".hydra" / "overrides.yaml", key_of(change)
+    try:
+        given = [str(override) for override in OmegaConf.to_container(OmegaConf.load(path), resolve=False)]
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException):
+        given = [f"{group}={name}" for group, name in read_config(folder)[1].items() if group in ("model", "data")]
+    own = ("init", "resume", "run_dir", "sweep", "hydra", changed)  # a group's keys go with the group
+    kept = [o for o in given if key_of(o) not in own and not key_of(o).startswith(tuple(f"{key}." for key in own))]
+    init = [] if changed == "init" else [pasteable("init", folder)]
+    return " ".join([*map(shlex.quote, kept), *init, shlex.quote(change)])
+
+
 def settled(config: DictConfig) -> DictConfig:
-    """A config as it is kept: what ${oc.env:...} and its like gave stands in their place, and paths of data mean the
-    same from any working folder. A data_dir as dl-run finds it is left, each machine has its own; so are references to
-    other keys.
+    """A config as it is kept: what ${oc.env:...} and its like gave stands in their place, as if it had been written
+    there, and paths of data mean the same from any working folder. A data_dir as dl-run finds it is left, each machine
+    has its own; so are references to other keys.
     """
-    raw, resolved = (OmegaConf.to_container(config, resolve=resolve) for resolve in (False, True))
+    raw = OmegaConf.to_container(config, resolve=False)
+    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     kept = _settled(raw, resolved)
+    kept |= {key: resolved[key] for key in PATHS if _calls(raw.get(key))}  # a folder may be named 5
     data_dir = Path(os.path.abspath(os.path.expanduser(resolved["data_dir"])))
     kept["data_dir"] = raw["data_dir"] if raw["data_dir"] == _default_data_dir() else str(data_dir)
     _pin_paths(kept["data"], resolved["data"], data_dir)
@@ -67,7 +84,18 @@ def _settled(raw: object, resolved: object) -> object:
         return {key: _settled(value, resolved[key]) for key, value in raw.items()}
     if isinstance(raw, list):
         return [_settled(*pair) for pair in zip(raw, resolved, strict=True)]
-    return resolved if _calls(raw) else raw
+    return _read(resolved) if _calls(raw) else raw
+
+
+def _read(value: object) -> object:
+    """A text from the environment as the command line reads it: '2' is a number, '[64,32]' a list, 'abc' a text."""
+    if not isinstance(value, str) or "${" in value:
+        return value
+    try:
+        found = OmegaConf.create({"text": value, "value": "${oc.decode:${text}}"})
+        return OmegaConf.to_container(found, resolve=True)["value"]
+    except OmegaConfBaseException:  # not in that grammar: a text
+        return value
 
 
 def _calls(value: object) -> bool:
@@ -97,7 +125,7 @@ def _refuse_calls(folder: Path, saved: DictConfig) -> None:
 def plain(config: DictConfig) -> dict:
     """Plain dicts and lists, interpolations resolved. Raises UserError where that cannot be done."""
     try:
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return OmegaConf.to_container(settled(config), resolve=True, throw_on_missing=True)
     except (OmegaConfBaseException, RecursionError) as error:
         raise UserError(explain(error, sys.argv[1:])) from None
 

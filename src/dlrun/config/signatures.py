@@ -29,7 +29,7 @@ ALLOWED = frozenset(name.strip() for name in os.environ.get("DL_RUN_ALLOW", "").
 class Signature:
     """target: where it is defined. kind: function or class. given: what the runner hands over, by name.
 
-    keys: config keys; a value None is any type.
+    keys: config keys; a value None is any type. net: the class of network that a model makes, or that a task takes.
     """
 
     target: str
@@ -37,6 +37,7 @@ class Signature:
     given: dict[str, object]
     keys: dict[str, object]
     required: frozenset[str]
+    net: str = "nn.Module"
 
 
 def is_allowed(package: str) -> bool:
@@ -96,7 +97,8 @@ def _of_function(node: ast.FunctionDef, kind: str, target: str) -> Signature:
     keys = {a.arg: None for a in positional[split:]}  # another library's way: what has a default is a key
     keys |= {a.arg: _annotation(a) for a in args.kwonlyargs}
     needed = {a.arg for a, default in zip(args.kwonlyargs, args.kw_defaults, strict=True) if default is None}
-    return Signature(target, kind, given, keys, frozenset(needed))
+    net = next((a.annotation for a in positional if a.arg == "net"), None) if kind == "class" else node.returns
+    return Signature(target, kind, given, keys, frozenset(needed), ast.unparse(net) if net else "nn.Module")
 
 
 def _of_class(node: ast.ClassDef, target: str) -> Signature:
@@ -137,14 +139,26 @@ def mismatch(value: object, annotation: object) -> str | None:
     """What was expected where `value` is not of that type and range, else None."""
     if annotation is None or annotation is object or _fits(value, annotation):
         return None
-    is_infinite = isinstance(value, float) and not isfinite(value)
-    return describe(annotation).replace("a number", "a finite number") if is_infinite else describe(annotation)
+    if isinstance(value, float) and not isfinite(value):
+        return describe(annotation, value).replace("a number", "a finite number")
+    if _is_number(annotation) and isinstance(value, int) and abs(value) >= 2**63:
+        return f"{describe(annotation, value)}; a number this large has a point or an exponent, as in 1e+20"
+    return describe(annotation, value)
+
+
+def _is_number(annotation: object) -> bool:
+    return annotation is float or any(map(_is_number, typing.get_args(annotation)))
+
+
+def _limits(args: tuple) -> list[types.Range | types.Filled]:
+    """Those of an annotation's arguments that say more than the type."""
+    return [each for each in args[1:] if isinstance(each, types.Range | types.Filled)]
 
 
 def _fits(value: object, annotation: object) -> bool:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return _fits(value, args[0]) and all(value in r for r in args[1:] if isinstance(r, types.Range))
+        return _fits(value, args[0]) and all(value in each for each in _limits(args))
     if origin in (typing.Union, UnionType):
         return any(_fits(value, option) for option in args)
     if origin is typing.Literal:
@@ -160,7 +174,8 @@ def _fits(value: object, annotation: object) -> bool:
     if origin is dict:
         return isinstance(value, dict) and all(_fits(v, args[1]) for v in value.values())
     if annotation is float:  # no infinity, no NaN
-        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        most = 2**63 - 1 if isinstance(value, int) else sys.float_info.max  # torch has no larger integers
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= most
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
     if annotation is None or annotation is NoneType:
@@ -168,19 +183,20 @@ def _fits(value: object, annotation: object) -> bool:
     return isinstance(value, annotation) if isinstance(annotation, type) else True
 
 
-def describe(annotation: object) -> str:
-    """A type in the words of an error message."""
+def describe(annotation: object, value: object = None) -> str:
+    """A type in the words of an error message about this value."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return " ".join([describe(args[0]), *(str(r) for r in args[1:] if isinstance(r, types.Range))])
+        return " ".join([describe(args[0]), *(each.expected(value) for each in _limits(args))])
     if origin in (typing.Union, UnionType):
-        return " or ".join(describe(option) for option in args)
+        return " or ".join(describe(option, value) for option in args)
     if origin is typing.Literal:
         return "one of " + ", ".join(map(str, args))
     if origin is tuple and args[-1:] != (...,):
         return f"a list of {len(args)}: " + ", ".join(describe(a) for a in args)
     if origin in (list, tuple):
-        return f"a list, each {describe(args[0])}"
+        wrong = (each for each in value if not _fits(each, args[0])) if isinstance(value, list | tuple) else ()
+        return f"a list, each {describe(args[0], next(iter(wrong), None))}"
     if origin is dict:
         return "a mapping"
     words = {int: "an integer", float: "a number", bool: "true or false", str: "a text", NoneType: "null", None: "null"}

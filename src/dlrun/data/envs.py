@@ -12,11 +12,12 @@ from importlib import import_module
 import numpy as np
 import torch
 
+from dlrun.config.extras import install
 from dlrun.config.signatures import is_allowed
 from dlrun.data.cartpole import CartPoles
 from dlrun.errors import DataError, UserError, nearest
 from dlrun.spec import Env
-from dlrun.types import Count, Index
+from dlrun.types import Count, Index, Size
 
 FAST = {"CartPole-v1": CartPoles}
 OWN = {"Maze-v0": "dlrun.data.maze"}  # modules that register an environment of this project
@@ -42,7 +43,7 @@ class Envs:
     """
 
     def __init__(
-        self, *, spec: Env, id: str, num_envs: Count, epoch_frames: Count, time_limit: Count | None, film_steps: Index
+        self, *, spec: Env, id: str, num_envs: Size, epoch_frames: Count, time_limit: Count | None, film_steps: Index
     ) -> None:
         self.id, self.num_envs, self.epoch_frames = id, num_envs, epoch_frames
         self.time_limit, self.film_steps = time_limit, film_steps
@@ -50,7 +51,7 @@ class Envs:
 
     def _spec(self, given: Env) -> Env:
         found = replace(read_spec(self.id), goal=given.goal)
-        if given.obs and found != given:
+        if given.obs and found != replace(given, states=found.states):
             raise UserError(f"data.id={self.id} is {found}, data.spec says {given}\n  expected the same, or data=gym")
         return found
 
@@ -115,7 +116,7 @@ class Envs:
                     break
             frames.append(env.render())
         except DependencyNotInstalled as missing:
-            return f"{missing}, or dl-run[film]"
+            return f"{missing}; all that films need: {install('film')}"
         except Exception as error:  # another's code: what was learned is worth more than the film of it
             return f"{self.id} cannot be drawn: {type(error).__name__}: {error}"
         finally:
@@ -128,7 +129,8 @@ def read_spec(id: str) -> Env:
     env = open_env(id)
     obs, actions = env.observation_space, env.action_space
     env.close()
-    if type(obs).__name__ == "Discrete":
+    is_states = type(obs).__name__ == "Discrete"
+    if is_states:
         shape = (int(obs.n),)
     elif type(obs).__name__ == "Box" and len(obs.shape) == 1:
         shape = obs.shape
@@ -140,13 +142,13 @@ def read_spec(id: str) -> Env:
             f"  gymnasium.wrappers.FlattenObservation makes a vector of it: {WRAPPED}"
         )
     if type(actions).__name__ == "Discrete" and not actions.start:
-        return Env(shape, int(actions.n))
+        return Env(shape, int(actions.n), states=is_states)
     if type(actions).__name__ != "Box" or len(actions.shape) != 1 or not actions.is_bounded():
         raise UserError(
             f"data.id={id} takes {actions}: expected Discrete(n), or Box(n,) with bounds\n"
             f"  gymnasium.wrappers.TransformAction makes one of the other: {WRAPPED}"
         )
-    return Env(shape, None, tuple(actions.low.tolist()), tuple(actions.high.tolist()))
+    return Env(shape, None, tuple(actions.low.tolist()), tuple(actions.high.tolist()), states=is_states)
 
 
 def open_env(id: str, limit: int | None = None, render: str | None = None) -> object:

@@ -24,7 +24,7 @@ from dlrun.data.streamed import Streamed, free_memory
 from dlrun.data.walk import printable
 from dlrun.errors import DataError, UserError, some
 from dlrun.spec import Image
-from dlrun.types import Augmentation, Count, DataPath, Fraction, Index, Positive
+from dlrun.types import Augmentation, Count, DataPath, Fraction, Index, Positive, Size
 
 
 class ImageFolder:
@@ -44,7 +44,7 @@ class ImageFolder:
         layout: Literal["auto", "folders", "flat", "csv"],
         csv: str,
         write_csv: bool,
-        resize: tuple[Count, Count] | None,
+        resize: tuple[Size, Size] | None,
         max_pixels: Count,
         fit: Literal["cover", "stretch"],
         split: tuple[Fraction, Fraction, Fraction],

@@ -50,8 +50,8 @@ class Through:
     def _texts(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         """From the words as they were read: the other's vocabulary may lack what this one has."""
         corpus = self.other.source()
-        rows = range(corpus.num_train, len(corpus.labels))
-        if split != "test":
+        rows = range(0 if split == "all" else corpus.num_train, len(corpus.labels))
+        if split in ("train", "val"):
             rows = split_rows(corpus.num_train, *self.other.split)[split].tolist()
         for first in range(0, len(rows), self.own.eval_batch_size):
             some = rows[first : first + self.own.eval_batch_size]

@@ -15,7 +15,7 @@ import numpy as np
 from dlrun.data.formats import damaged, read_cifar, read_idx
 from dlrun.data.sources import fetch, unpack
 from dlrun.errors import DataError
-from dlrun.types import Count, Fraction, Index, NonNegative
+from dlrun.types import Count, Fraction, NonNegative, Seed
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -134,7 +134,7 @@ def digits() -> Arrays:
     return Arrays(x[~test], y[~test], x[test], y[test])
 
 
-def moons(*, samples: Count, noise: NonNegative, test_fraction: Fraction, random_state: Index) -> Arrays:
+def moons(*, samples: Count, noise: NonNegative, test_fraction: Fraction, random_state: Seed) -> Arrays:
     """scikit-learn's make_moons and train_test_split(random_state=42), to the bit, without the second that it takes."""
     rng = np.random.RandomState(random_state)
     outer, inner = np.linspace(0, pi, samples // 2), np.linspace(0, pi, samples - samples // 2)
@@ -165,7 +165,7 @@ def linear(
     noise: NonNegative,
     low: float,
     high: float,
-    random_state: Index,
+    random_state: Seed,
 ) -> Arrays:
     """y = w x + b + noise, x uniform on [low, high)."""
     if not low < high:
@@ -186,7 +186,7 @@ def auto_mpg(
     mirrors: list[str],
     checksums: dict[str, str],
     train_fraction: Fraction,
-    random_state: Index,
+    random_state: Seed,
 ) -> Arrays:
     """The file's 392 whole rows in the order of the book's pandas `sample(frac, random_state)`; the rest is test."""
     root, name = Path(os.path.expanduser(data_dir)), "auto-mpg.data"

@@ -18,7 +18,7 @@ from dlrun.data.places import find
 from dlrun.data.readers import Arrays
 from dlrun.data.walk import PICTURES, irregular, printable, refuse_splits, walk
 from dlrun.errors import DataError, some
-from dlrun.types import Count, DataPath, Fraction, Index, NonNegative
+from dlrun.types import Count, DataPath, Few, Fraction, Index, NonNegative, Seed, Size
 
 KINDS = ("disc", "square", "triangle", "ring", "cross")  # classes 1, 2, ...; 0 is the background
 LOSSY = (".jpg", ".jpeg")
@@ -36,13 +36,13 @@ class Pairs(NamedTuple):
 
 def shapes(
     *,
-    shape: list[Count],
-    classes: Count,
-    most: Count,
+    shape: list[Size],
+    classes: Size,
+    most: Few,
     noise: NonNegative,
     samples: Count,
     test_samples: Count,
-    random_state: Index,
+    random_state: Seed,
 ) -> Arrays:
     """One to `most` shapes in each picture, the later ones before the others. noise: standard deviation, in bytes."""
     if len(shape) != 3 or min(shape[1:]) < 16 or not 2 <= classes <= 1 + len(KINDS):
@@ -102,8 +102,8 @@ def mask_folder(
     folder: DataPath,
     pictures: str,
     masks: str,
-    shape: list[Count],
-    classes: Count,
+    shape: list[Size],
+    classes: Size,
     ignore: Index | None,
     values: list[Index],
     max_pixels: Count,

@@ -11,18 +11,18 @@ import numpy as np
 
 from dlrun.data.readers import Arrays
 from dlrun.errors import DataError
-from dlrun.types import Count, Index, NonNegative, Positive
+from dlrun.types import Count, Few, NonNegative, Positive, Seed
 
 
 def gaussians(
     *,
     layout: Literal["ring", "grid"],
-    modes: Count,
+    modes: Few,
     scale: Positive,
     std: NonNegative,
     samples: Count,
     test_samples: Count,
-    random_state: Index,
+    random_state: Seed,
 ) -> Arrays:
     """Modes on a circle of radius `scale`, or on a square grid from -scale to scale; labels are the modes."""
     if layout == "ring":
@@ -44,9 +44,7 @@ def gaussians(
     return Arrays(*parts)
 
 
-def swiss_roll(
-    *, scale: Positive, std: NonNegative, samples: Count, test_samples: Count, random_state: Index
-) -> Arrays:
+def swiss_roll(*, scale: Positive, std: NonNegative, samples: Count, test_samples: Count, random_state: Seed) -> Arrays:
     """A spiral of one and a half turns out to radius `scale`; the target is the angle along it."""
     rng, parts = np.random.RandomState(random_state), []
     for num in (samples, test_samples):

@@ -40,7 +40,7 @@ class Resident:
         self.device, self.prepare = device, prepare
 
     def size(self, split: str) -> int:
-        return len(self.rows[split])
+        return sum(map(len, self.rows.values())) if split == "all" else len(self.rows[split])
 
     def digest(self) -> str:
         pools = [(rows, self.x[self.pools[name]], self.y[self.pools[name]]) for name, rows in self.rows.items()]
@@ -66,7 +66,11 @@ class Resident:
             yield from islice(zip(x.split(batch_size), y.split(batch_size), strict=True), skip, None)
 
     def evaluate(self, split: str, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All of a split, in its own order, without augmentation."""
+        """All of a split, or of all, in its own order, without augmentation."""
+        if split == "all":
+            for part in self.rows:
+                yield from self.evaluate(part, batch_size)
+            return
         for rows in self.rows[split].split(batch_size):
             yield self._gather(self.pools[split], rows, None)
 

@@ -30,7 +30,7 @@ class Streamed:
         self.device, self.prepare = device, prepare
 
     def size(self, split: str) -> int:
-        return len(self.rows[split])
+        return sum(map(len, self.rows.values())) if split == "all" else len(self.rows[split])
 
     def digest(self) -> str:
         """That of the same data on the device."""
@@ -50,7 +50,11 @@ class Streamed:
             yield from islice(zip(x.split(batch_size), y.split(batch_size), strict=True), skip, None)
 
     def evaluate(self, split: str, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All of a split, in its own order, without augmentation."""
+        """All of a split, or of all, in its own order, without augmentation."""
+        if split == "all":
+            for part in self.rows:
+                yield from self.evaluate(part, batch_size)
+            return
         for stored, y in self._read(self.rows[split].split(batch_size)):
             yield self.prepare(stored, None), y
 

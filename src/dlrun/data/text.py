@@ -18,7 +18,7 @@ from dlrun.data.readers import Arrays
 from dlrun.data.resident import Resident, split_rows
 from dlrun.errors import DataError, UserError
 from dlrun.spec import Tokens
-from dlrun.types import Count, Fraction, Index, Range, TextReader, Tokenization
+from dlrun.types import Count, Fraction, Index, Range, Size, TextReader, Tokenization
 
 MANY = 0.3  # share of unknown words from which the user is warned
 _WHAT = {"words": "words", "keras": "words", "characters": "characters"}
@@ -46,8 +46,8 @@ class Texts:
         *,
         spec: Tokens,
         source: TextReader,
-        length: Count,
-        vocab: Annotated[int, Range(5)],
+        length: Size,
+        vocab: Annotated[int, Range(5, 10**7)],
         tokens: Tokenization,
         pad: Literal["pre", "post"],
         truncate: Literal["pre", "post"],

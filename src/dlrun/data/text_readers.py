@@ -17,7 +17,7 @@ from dlrun.data.places import find
 from dlrun.data.sources import fetch
 from dlrun.data.walk import TEXTS, folders, printable, read_bytes, refuse_splits, walk
 from dlrun.errors import DataError, some
-from dlrun.types import Count, DataPath, Fraction, Index, Tokenization
+from dlrun.types import Count, DataPath, Fraction, Seed, Tokenization
 
 CACHE = "dl-run-words"  # under data_dir
 _REVIEWS = [(part, label, name) for part in ("train", "test") for label, name in enumerate(("neg", "pos"))]
@@ -49,7 +49,7 @@ def text_folder(
     data_dir: str,
     path: DataPath,
     test_fraction: Fraction,
-    random_state: Index,
+    random_state: Seed,
     labels: list[str],
     classes: Count | None,
     header: bool,

@@ -15,14 +15,14 @@ from torch import nn
 
 from dlrun.models.layers import AdaptiveAvgPool2d, check_size, initialise
 from dlrun.spec import Image
-from dlrun.types import Count, Init, Rate
+from dlrun.types import Init, Rate, Size
 
 MULTIPLES = (1, 3, 6, 4, 4)  # of the first convolution's channels
 LEAST = {"imagenet": 63, "cifar": 29}  # pixels: 63 -> 15 -> 7 -> 3 -> 1; 29 -> 8 -> 4 -> 2 -> 1
 
 
 def alexnet(
-    spec: Image, *, form: Literal["imagenet", "cifar"], width: Count, head: list[Count], dropout: Rate, init: Init
+    spec: Image, *, form: Literal["imagenet", "cifar"], width: Size, head: list[Size], dropout: Rate, init: Init
 ) -> nn.Module:
     """(B, C, H, W) -> (B, outputs).
 

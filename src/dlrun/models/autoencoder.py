@@ -11,7 +11,7 @@ from dlrun.errors import UserError
 from dlrun.models.layers import activation as activation_layer
 from dlrun.models.layers import initialise
 from dlrun.spec import Image, Unlabelled
-from dlrun.types import Activation, Count, Init, Rate
+from dlrun.types import Activation, Init, Rate, Size
 
 BASE = 7  # convolutions with stride 2 halve the sides until they are this or less
 
@@ -51,28 +51,26 @@ class AdversarialAutoEncoder(nn.Module):
 def autoencoder(
     spec: Image | Unlabelled,
     *,
-    latent: Count,
-    hidden: list[Count],
+    latent: Size,
+    hidden: list[Size],
     activation: Activation,
     dropout: Rate,
     init: Init,
-) -> nn.Module:
+) -> AutoEncoder:
     """hidden: widths from the pictures to the code; the decoder has them in turn. dropout: behind each hidden layer."""
     encoder, decoder = _dense(spec, latent, latent, hidden, activation, dropout)
     return initialise(AutoEncoder(encoder, decoder, latent), init)
 
 
 def conv_autoencoder(
-    spec: Image | Unlabelled, *, latent: Count, width: Count, activation: Activation, init: Init
-) -> nn.Module:
+    spec: Image | Unlabelled, *, latent: Size, width: Size, activation: Activation, init: Init
+) -> AutoEncoder:
     """width: channels of the first convolution, doubled with each; a dense layer makes the code of the last maps."""
     encoder, decoder = _convolutional("conv_autoencoder", spec, latent, latent, width, activation)
     return initialise(AutoEncoder(encoder, decoder, latent), init)
 
 
-def vae(
-    spec: Image | Unlabelled, *, latent: Count, hidden: list[Count], activation: Activation, init: Init
-) -> nn.Module:
+def vae(spec: Image | Unlabelled, *, latent: Size, hidden: list[Size], activation: Activation, init: Init) -> VAE:
     """As `autoencoder`. The book's layers for the mean and for the log variance are one here, of twice the width."""
     encoder, decoder = _dense(spec, 2 * latent, latent, hidden, activation, 0.0)
     return initialise(VAE(encoder, decoder, latent), init)
@@ -81,19 +79,19 @@ def vae(
 def adversarial_autoencoder(
     spec: Image | Unlabelled,
     *,
-    latent: Count,
-    hidden: list[Count],
-    critic_hidden: list[Count],
+    latent: Size,
+    hidden: list[Size],
+    critic_hidden: list[Size],
     activation: Activation,
     init: Init,
-) -> nn.Module:
+) -> AdversarialAutoEncoder:
     """As `autoencoder`. critic_hidden: widths of the critic of codes."""
     encoder, decoder = _dense(spec, latent, latent, hidden, activation, 0.0)
     critic = nn.Sequential(*_layers([latent, *critic_hidden, 1], activation, 0.0), nn.Flatten(0))
     return initialise(AdversarialAutoEncoder(AutoEncoder(encoder, decoder, latent), critic), init)
 
 
-def conv_vae(spec: Image | Unlabelled, *, latent: Count, width: Count, activation: Activation, init: Init) -> nn.Module:
+def conv_vae(spec: Image | Unlabelled, *, latent: Size, width: Size, activation: Activation, init: Init) -> VAE:
     """As `conv_autoencoder`."""
     encoder, decoder = _convolutional("conv_vae", spec, 2 * latent, latent, width, activation)
     return initialise(VAE(encoder, decoder, latent), init)

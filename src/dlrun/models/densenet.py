@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dlrun.models.layers import check_positions, check_size, initialise
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image
-from dlrun.types import Count, Init, Norm, Rate
+from dlrun.types import Init, Norm, Rate, Size
 
 LAYERS = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32)}  # in each of the four blocks
 BOTTLENECK = 4  # channels of a layer's 1x1 convolution, in multiples of the growth
@@ -47,7 +47,7 @@ def densenet(
     *,
     depth: Literal[121, 169, 201],
     form: Literal["imagenet", "cifar"],
-    growth: Count,
+    growth: Size,
     norm: Norm,
     dropout: Rate,
     init: Init,

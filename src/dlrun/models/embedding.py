@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dlrun.errors import UserError
 from dlrun.models.vectors import read_vectors, write_neighbours, write_vectors
 from dlrun.spec import Tokens
-from dlrun.types import Count
+from dlrun.types import Size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Embed:
     vectors are written to vectors.txt there, which `file` reads.
     """
 
-    size: Count
+    size: Size
     file: str | None
     train: bool
     neighbours: list[str]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dlrun.models.layers import check_positions, check_size, initialise, initialise_scores
 from dlrun.models.vgg import LEAST, MULTIPLES, blocks
 from dlrun.spec import Mask
-from dlrun.types import Count, Init, Norm, Rate
+from dlrun.types import Init, Norm, Rate, Size
 
 SKIPS = {32: 0, 16: 1, 8: 2}  # how many finer maps are scored too
 
@@ -57,8 +57,8 @@ def fcn(
     *,
     stride: Literal[32, 16, 8],
     depth: Literal[11, 13, 16, 19],
-    width: Count,
-    head: Count,
+    width: Size,
+    head: Size,
     norm: Norm,
     dropout: Rate,
     init: Init,

@@ -18,7 +18,7 @@ from dlrun.errors import UserError
 from dlrun.models.layers import initialise
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image, Table, Unlabelled
-from dlrun.types import Count, Init, Norm
+from dlrun.types import Init, Norm, Size
 
 BASE = 7  # the sides of the smallest maps are this or less
 SLOPE = 0.2  # of leaky ReLU, as in the papers
@@ -40,14 +40,14 @@ class Pair(nn.Module):
 def gan(
     spec: Image | Table | Unlabelled,
     *,
-    latent: Count,
-    hidden: list[Count],
+    latent: Size,
+    hidden: list[Size],
     form: Literal["paper", "book", "notes"],
-    width: Count,
+    width: Size,
     norm: Norm,
     critic_norm: Norm,
     init: Init,
-) -> nn.Module:
+) -> Pair:
     """Dense nets for tables, convolutional ones for pictures, whose pixels are in [-1, 1].
 
     hidden: widths of both nets, for tables. width: channels of the largest maps, for pictures, doubled per layer.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dlrun.models.layers import AdaptiveAvgPool2d, LocalResponseNorm, check_positions, check_size, initialise
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image
-from dlrun.types import Count, Init, NonNegative, Norm, Rate
+from dlrun.types import Init, NonNegative, Norm, Rate, Size
 
 LEAST = {"imagenet": 31, "paper": 31, "cifar": 3}  # pixels: 31 -> 16 -> 8 -> 4 -> 2 -> 1
 AUXILIARY = {"imagenet": 0.3, "paper": 0.3, "cifar": 0.0}  # weight of their loss
@@ -79,7 +79,7 @@ def googlenet(
     spec: Image,
     *,
     form: Literal["imagenet", "paper", "cifar"],
-    width: Count,
+    width: Size,
     norm: Norm,
     dropout: Rate,
     auxiliary: NonNegative | None,

@@ -11,13 +11,13 @@ from dlrun.models.layers import activation as activation_layer
 from dlrun.models.layers import initialise
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image, Table
-from dlrun.types import Activation, Count, Init, Norm, Rate
+from dlrun.types import Activation, Init, Norm, Rate, Size
 
 
 def mlp(
     spec: Image | Table,
     *,
-    hidden: list[Count],
+    hidden: list[Size],
     activation: Activation,
     dropout: Rate | list[Rate],
     norm: Norm,

@@ -14,7 +14,7 @@ from dlrun.errors import UserError
 from dlrun.models.layers import activation as activation_layer
 from dlrun.models.layers import initialise
 from dlrun.spec import Env
-from dlrun.types import Activation, Count
+from dlrun.types import Activation, Size
 
 PolicyInit = Literal["torch", "keras", "kaiming", "xavier", "orthogonal"]
 
@@ -44,12 +44,7 @@ class Normaliser(nn.Module):
 
 
 class Policy(nn.Module):
-    """(B, features) -> (B, outputs), values (B,). Outputs: logits, or means of a Gaussian with learned log_std.
-
-    kind: what tasks know it by.
-    """
-
-    kind = "policy"
+    """(B, features) -> (B, outputs), values (B,). Outputs: logits, or means of a Gaussian with learned log_std."""
 
     def __init__(
         self, spec: Env, trunk: nn.Module, critic_trunk: nn.Module | None, width: int, norm: nn.Module
@@ -109,12 +104,12 @@ class Policy(nn.Module):
 def policy(
     spec: Env,
     *,
-    hidden: list[Count],
+    hidden: list[Size],
     activation: Activation,
     shared: bool,
     init: PolicyInit,
     normalise: bool,
-) -> nn.Module:
+) -> Policy:
     """A policy and a value, of one trunk (shared) or two: (B, features) -> (B, outputs), (B,).
 
     hidden: widths of the trunk. normalise: observations, by running statistics.
@@ -144,9 +139,7 @@ class Dueling(nn.Module):
 
 
 class Values(nn.Sequential):
-    """Values of actions; kind: what tasks know it by."""
-
-    kind = "q_net"
+    """Values of actions."""
 
     def observe(self, obs: Tensor) -> None:
         """Take in (B, features) for the statistics, where the net has any."""
@@ -155,8 +148,8 @@ class Values(nn.Sequential):
 
 
 def q_net(
-    spec: Env, *, hidden: list[Count], activation: Activation, dueling: bool, init: PolicyInit, normalise: bool
-) -> nn.Module:
+    spec: Env, *, hidden: list[Size], activation: Activation, dueling: bool, init: PolicyInit, normalise: bool
+) -> Values:
     """Values of actions: (B, features) -> (B, actions). dueling: of a value and advantages. normalise: observations, by
     running statistics.
     """
@@ -167,15 +160,17 @@ def q_net(
 
 
 class Table(nn.Linear):
-    """A number for each state and action, or each state, at first 0; kind: what tasks know it by."""
-
-    kind = "table"
+    """A number for each state and action, or each state, at first 0."""
 
 
-def table(spec: Env, *, values: Literal["actions", "states"]) -> nn.Module:
+def table(spec: Env, *, values: Literal["actions", "states"]) -> Table:
     """Values of states that are told one-hot: (B, states) -> (B, actions) or (B, 1)."""
-    if not spec.actions:
-        raise UserError(f"a table of values needs discrete actions, the data gives {spec}: expected data=maze")
+    if not spec.actions or not spec.states:
+        lacks = "states" if spec.actions else "discrete actions"
+        raise UserError(
+            f"a table of values needs {lacks}, the data gives {spec}\n"
+            "  expected data=maze, or data=gym data.id=FrozenLake-v1"
+        )
     net = Table(spec.features, spec.actions if values == "actions" else 1, bias=False)
     nn.init.zeros_(net.weight)
     return net

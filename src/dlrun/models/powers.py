@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.spec import Image, Table
-from dlrun.types import Count, Positive
+from dlrun.types import Few, Positive
 
 
 class Recurrence(nn.Module):
@@ -41,6 +41,6 @@ def norms_of_powers(matrix: Tensor, times: int) -> list[float]:
     return [power.norm().item() for power in powers]
 
 
-def matrix_powers(spec: Image | Table, *, eigenvalue: Positive, times: Count) -> nn.Module:
+def matrix_powers(spec: Image | Table, *, eigenvalue: Positive, times: Few) -> nn.Module:
     """The recurrence that starts from a W whose entries are all alike, with this largest eigenvalue."""
     return Recurrence(spec.features, spec.outputs, eigenvalue, times)

@@ -19,7 +19,7 @@ from dlrun.models.layers import SameConv2d, check_positions, initialise, same_ma
 from dlrun.models.layers import norm as norm_layer
 from dlrun.models.resnet_imagenet import residual_net
 from dlrun.spec import Image
-from dlrun.types import Count, Init, Norm
+from dlrun.types import Init, Norm, Size
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # in each of the four stages
 
@@ -54,7 +54,7 @@ def resnet(
     *,
     depth: Literal[18, 34, 50, 101, 152],
     form: Literal["cifar", "book", "imagenet"],
-    width: Count,
+    width: Size,
     norm: Norm,
     zero_init_residual: bool,
     init: Init,

@@ -13,7 +13,7 @@ from dlrun.models.embedding import make_embedding
 from dlrun.models.layers import initialise
 from dlrun.models.recurrence import unroll
 from dlrun.spec import Tokens
-from dlrun.types import Count, Embedding, Rate
+from dlrun.types import Embedding, Few, Rate, Size
 
 KINDS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -89,8 +89,8 @@ def recurrent(
     *,
     kind: Literal["rnn", "lstm", "gru"],
     embedding: Embedding,
-    units: Count,
-    layers: Count,
+    units: Size,
+    layers: Few,
     bidirectional: bool,
     dropout: Rate,
     input_dropout: Rate,

@@ -5,13 +5,15 @@ notes E48. Deviations: convolutions keep the size, where the paper's cut 184 pix
 wanted; every pixel weighs the same, where the paper weighs borders between cells more.
 """
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
 from dlrun.models.layers import check_positions, check_size, initialise, initialise_scores
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Mask
-from dlrun.types import Count, Init, Norm, Rate
+from dlrun.types import Init, Norm, Range, Rate, Size
 
 
 class UNet(nn.Module):
@@ -40,7 +42,9 @@ class UNet(nn.Module):
         return self.score(x)
 
 
-def unet(spec: Mask, *, width: Count, depth: Count, norm: Norm, dropout: Rate, init: Init) -> nn.Module:
+def unet(
+    spec: Mask, *, width: Size, depth: Annotated[int, Range(1, 16)], norm: Norm, dropout: Rate, init: Init
+) -> nn.Module:
     """(B, C, H, W) -> (B, classes, H, W).
 
     width: channels of the finest maps, doubled with each of `depth` poolings. dropout: behind the coarsest maps.

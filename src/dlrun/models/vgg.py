@@ -17,7 +17,7 @@ from torch import nn
 from dlrun.models.layers import AdaptiveAvgPool2d, check_size, initialise
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image
-from dlrun.types import Count, Init, Norm, Rate
+from dlrun.types import Init, Norm, Rate, Size
 
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # in each block
 MULTIPLES = (1, 2, 4, 8, 8)  # of the first block's channels
@@ -29,8 +29,8 @@ def vgg(
     spec: Image,
     *,
     depth: Literal[11, 13, 16, 19],
-    width: Count,
-    head: list[Count],
+    width: Size,
+    head: list[Size],
     norm: Norm,
     dropout: Rate,
     init: Init,
@@ -56,8 +56,8 @@ def vgg_imagenet(
     spec: Image,
     *,
     depth: Literal[11, 13, 16, 19],
-    width: Count,
-    head: list[Count],
+    width: Size,
+    head: list[Size],
     norm: Norm,
     dropout: Rate,
     init: Init,

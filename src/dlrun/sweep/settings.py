@@ -6,7 +6,7 @@ Every key is in configs/sweep/grid.yaml and configs/sweep/optuna.yaml with its u
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from dlrun.types import Count, Index, Positive, Range
+from dlrun.types import Count, Few, Index, Positive, Range, Seed
 
 # What may differ where a sweep is joined or resumed: how the jobs are run, not what they are.
 JOINABLE = ("jobs", "threads", "gpus", "jobs_per_gpu", "job_timeout")
@@ -17,10 +17,10 @@ RESUMABLE = (*JOINABLE, "retry", "trials")
 class Grid:
     """All combinations of the values that are listed."""
 
-    jobs: Count
-    threads: Count | None
+    jobs: Few
+    threads: Few | None
     gpus: Literal["auto"] | list[Index | str]
-    jobs_per_gpu: Count
+    jobs_per_gpu: Few
     job_timeout: Positive | None
     resume: str | None
     join: str | None
@@ -31,10 +31,10 @@ class Grid:
 class Search:
     """Points chosen by Optuna, one after the other, from what came of those before."""
 
-    jobs: Count
-    threads: Count | None
+    jobs: Few
+    threads: Few | None
     gpus: Literal["auto"] | list[Index | str]
-    jobs_per_gpu: Count
+    jobs_per_gpu: Few
     job_timeout: Positive | None
     resume: str | None
     join: str | None
@@ -45,8 +45,8 @@ class Search:
     pruner_startup: Index
     pruner_warmup: Index
     percentile: Annotated[float, Range(0, 100)]
-    reduction: Annotated[int, Range(2)]
-    seed: Index
+    reduction: Annotated[int, Range(2, 1000)]
+    seed: Seed
     goal: str | list[str] | None
     direction: Literal["max", "min"] | list[Literal["max", "min"]] | None
     storage: str | None

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from dlrun.config.extras import install
 from dlrun.errors import UserError, check_state
 from dlrun.output.folders import within
 from dlrun.sweep.rows import is_number
@@ -19,7 +20,7 @@ def load_optuna() -> object:
         import optuna
     except ImportError as error:
         raise UserError(
-            f"sweep=optuna needs Optuna, and there is none here: {error}\n  install it: pip install 'dl-run[optuna]'"
+            f"sweep=optuna needs Optuna, and there is none here: {error}\n  install it: {install('optuna')}"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dlrun.models.policy import Policy
 from dlrun.place import Place
 from dlrun.spec import Env
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.playing import Playing
 from dlrun.tasks.returns import explained_variance, gae
 from dlrun.tasks.rollout import Rollout
-from dlrun.types import Count, Fraction, NonNegative
+from dlrun.types import Fraction, NonNegative, Size
 from dlrun.update import Update
 
 
@@ -57,21 +58,21 @@ class A2C(Playing):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Policy,
         spec: Env,
         place: Place,
         update: Callable[[nn.Module], Update],
         *,
-        length: Count,
+        length: Size,
         gamma: Fraction,
         lam: Fraction,
         value_weight: NonNegative,
         entropy_weight: NonNegative,
         normalise_advantage: bool,
-        eval_episodes: Count,
+        eval_episodes: Size,
         greedy: bool,
     ) -> None:
-        super().__init__(net, spec, place, update, "policy", eval_episodes, greedy)
+        super().__init__(net, spec, place, update, eval_episodes, greedy)
         self.length = length
         self.loss = Loss(place, gamma, lam, value_weight, entropy_weight, normalise_advantage)
 

@@ -24,6 +24,7 @@ import torch.multiprocessing
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
+from dlrun.models.policy import Policy
 from dlrun.place import Place
 from dlrun.processes.python import safe_start
 from dlrun.processes.signals import ASKING
@@ -33,7 +34,7 @@ from dlrun.tasks.a2c import Loss
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.playing import Playing
 from dlrun.tasks.rollout import RECENT, Player
-from dlrun.types import Count, Fraction, NonNegative
+from dlrun.types import Few, Fraction, NonNegative, Size
 from dlrun.update import Update, skip_compiler_import
 
 
@@ -61,19 +62,19 @@ class A3C(Playing):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Policy,
         spec: Env,
         place: Place,
         update: Callable[[nn.Module], Update],
         *,
-        workers: Count | None,
-        length: Count,
+        workers: Few | None,
+        length: Size,
         gamma: Fraction,
         lam: Fraction,
         value_weight: NonNegative,
         entropy_weight: NonNegative,
         normalise_advantage: bool,
-        eval_episodes: Count,
+        eval_episodes: Size,
         greedy: bool,
     ) -> None:
         if place.device.type != "cpu":
@@ -85,7 +86,7 @@ class A3C(Playing):
                 f"A3C has worker processes of its own, and trainer.processes={place.world.size} asks for others\n"
                 "  expected trainer.processes=1; for gradients averaged over processes: model=a2c"
             )
-        super().__init__(net, spec, place, update, "policy", eval_episodes, greedy)
+        super().__init__(net, spec, place, update, eval_episodes, greedy)
         if self.update.average is not None:
             raise UserError(f"trainer.ema={self.update.decay} with A3C: expected 0, its workers share plain weights")
         self.workers, self.length, self.make_update = workers or os.cpu_count() or 1, length, update

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from dlrun.errors import UserError
+from dlrun.models.gan import Pair
 from dlrun.output.plots import new_figure
 from dlrun.place import Place
 from dlrun.spec import Image, Table
@@ -21,7 +21,7 @@ class Adversarial(Task):
     """A generator against a critic. turns: of the critic for each of the generator's.
 
     quality: the run of a classifier whose features measure samples (Frechet distance), None for none. n_samples:
-    pictures on a sheet of samples. Raises UserError where the net is no generator with a critic.
+    pictures on a sheet of samples.
     """
 
     takes = ("latent",)
@@ -29,7 +29,7 @@ class Adversarial(Task):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Pair,
         spec: Image | Table,
         place: Place,
         update: Callable[..., Update],
@@ -39,8 +39,6 @@ class Adversarial(Task):
         n_samples: int,
     ) -> None:
         super().__init__(net, place)
-        if not all(hasattr(net, child) for child in ("generator", "critic", "latent")):
-            raise UserError("this task needs a generator and a critic: expected model=gan, dcgan, wgan or wgan_gp")
         self.turns = turns
         self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)
         self.parts |= {"update": self.update, "critic_update": self.critic_update}

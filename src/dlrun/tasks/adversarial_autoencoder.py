@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlrun.errors import UserError
+from dlrun.models.autoencoder import AdversarialAutoEncoder
 from dlrun.place import Place
 from dlrun.seeds import generator
 from dlrun.spec import Image, Unlabelled
@@ -23,7 +23,7 @@ from dlrun.tasks.gan import nonsaturating_critic, nonsaturating_generator
 from dlrun.tasks.latent import draw, latent_figures, noise
 from dlrun.tasks.pictures import beside, first_rows, grid, means, rescaled, shown
 from dlrun.tasks.quality import Quality, Trained, sliced_wasserstein
-from dlrun.types import Count
+from dlrun.types import Size
 from dlrun.update import Update
 
 
@@ -39,7 +39,7 @@ class AdversarialAutoencoder(Task):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: AdversarialAutoEncoder,
         spec: Image | Unlabelled,
         place: Place,
         update: Callable[..., Update],
@@ -47,14 +47,9 @@ class AdversarialAutoencoder(Task):
         *,
         loss: Literal["bce", "mse"],
         quality: str | None,
-        n_samples: Count,
+        n_samples: Size,
     ) -> None:
         super().__init__(net, place)
-        if not all(hasattr(net, name) for name in ("autoencoder", "critic", "latent")):
-            raise UserError(
-                "task=adversarial_autoencoder needs an autoencoder with a critic of codes: "
-                "expected model=adversarial_autoencoder"
-            )
         self.spec, self.bce, self.n_samples = spec, loss == "bce", n_samples
         self.update = update(net.autoencoder)
         self.critic_update = update(net.critic, ema=0.0)

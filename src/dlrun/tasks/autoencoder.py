@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlrun.errors import UserError
+from dlrun.models.autoencoder import AutoEncoder
 from dlrun.place import Place
 from dlrun.seeds import generator
 from dlrun.spec import Image, Unlabelled
@@ -35,7 +35,7 @@ class Autoencoder(Task):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: AutoEncoder,
         spec: Image | Unlabelled,
         place: Place,
         update: Callable[[nn.Module], Update],
@@ -44,11 +44,6 @@ class Autoencoder(Task):
         noise: NonNegative,
     ) -> None:
         super().__init__(net, place)
-        if not all(hasattr(net, name) for name in ("encoder", "decoder", "latent")):
-            raise UserError(
-                "task=autoencoder needs a model with an encoder and a decoder: "
-                "expected model=autoencoder, conv_autoencoder, denoising_autoencoder or dropout_autoencoder"
-            )
         self.spec, self.bce, self.noise = spec, loss == "bce", noise
         self.update = update(net)
         self.parts["update"] = self.update

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
+from dlrun.models.policy import Values
 from dlrun.place import Place
 from dlrun.seeds import mix
 from dlrun.spec import Env
@@ -23,7 +24,7 @@ from dlrun.tasks.base import Metrics
 from dlrun.tasks.playing import Playing
 from dlrun.tasks.replay import Replay
 from dlrun.tasks.rollout import EpsilonGreedy
-from dlrun.types import Count, Fraction, Index
+from dlrun.types import Count, Few, Fraction, Index, Size
 from dlrun.update import Update, copy_all
 
 
@@ -46,14 +47,14 @@ class DQN(Playing):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Values,
         spec: Env,
         place: Place,
         update: Callable[[nn.Module], Update],
         *,
-        length: Count,
-        updates: Count,
-        batch_size: Count,
+        length: Size,
+        updates: Few,
+        batch_size: Size,
         capacity: Count,
         warmup: Index,
         gamma: Fraction,
@@ -62,14 +63,14 @@ class DQN(Playing):
         epsilon_until: Fraction,
         target_every: Count,
         double: bool,
-        eval_episodes: Count,
+        eval_episodes: Size,
         greedy: bool,
     ) -> None:
         if isinstance(spec, Env) and not spec.actions:
             raise UserError(
                 f"DQN needs discrete actions, the data gives {spec}\n  for real actions: model=ppo, model=a2c"
             )
-        super().__init__(net, spec, place, update, "q_net", eval_episodes, greedy)
+        super().__init__(net, spec, place, update, eval_episodes, greedy)
         self.length, self.updates, self.batch_size, self.warmup = length, updates, batch_size, warmup
         self.gamma, self.double, self.target_every = gamma, double, target_every
         self.epsilons = epsilon_start, epsilon_end, epsilon_until

@@ -10,14 +10,15 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from dlrun.models.gan import Pair
 from dlrun.place import Place
 from dlrun.spec import Image, Table, Unlabelled
 from dlrun.tasks.adversarial import Adversarial, held
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.quality import Trained
-from dlrun.types import Count
+from dlrun.types import Few, Size
 from dlrun.update import Update
 
 
@@ -26,16 +27,16 @@ class Gan(Adversarial):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Pair,
         spec: Image | Table | Unlabelled,
         place: Place,
         update: Callable[..., Update],
         trained: Trained,
         *,
         loss: Literal["nonsaturating", "least_squares", "hinge"],
-        turns: Count,
+        turns: Few,
         quality: str | None,
-        n_samples: Count,
+        n_samples: Size,
     ) -> None:
         super().__init__(net, spec, place, update, trained, turns, quality, n_samples)
         self.losses = LOSSES[loss]

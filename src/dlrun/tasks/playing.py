@@ -15,16 +15,11 @@ from dlrun.tasks.rollout import Actor, Player, to_world
 from dlrun.update import Update
 
 SPLITS = {"val": 1, "test": 2}  # they differ in their starts
-MODELS = {
-    "policy": "reinforce, reinforce_baseline, a2c, a3c, ppo",
-    "q_net": "dqn, double_dqn, dueling_dqn",
-    "table": "value_iteration, monte_carlo, td0, sarsa, q_learning",
-}
 
 
 class Playing(Task):
-    """kind: what the net must be, a key of MODELS. eval_episodes: in environments of their own, always from the same
-    starts. greedy: judged by its best actions, or by drawn ones. Logged: return, length: means of the last episodes.
+    """eval_episodes: in environments of their own, always from the same starts. greedy: judged by its best actions, or
+    by drawn ones. Logged: return, length: means of the last episodes.
 
     Of several processes each plays data.num_envs environments of its own; they learn together.
     """
@@ -40,7 +35,6 @@ class Playing(Task):
         spec: Env,
         place: Place,
         update: Callable[[nn.Module], Update],
-        kind: str,
         eval_episodes: int,
         greedy: bool,
     ) -> None:
@@ -49,8 +43,6 @@ class Playing(Task):
             raise UserError(
                 f"this task plays an environment, the data gives {spec}\n  expected data=cartpole, gym or maze"
             )
-        if getattr(net, "kind", None) != kind:
-            raise UserError(f"this task cannot learn with this net: expected one of the models {MODELS[kind]}")
         self.spec, self.eval_episodes, self.greedy = spec, eval_episodes, greedy
         self.update, self.player = update(net), Player(spec, place)
         self.parts |= {"update": self.update, "player": self.player}

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
+from dlrun.models.policy import Policy
 from dlrun.place import Place
 from dlrun.spec import Env
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.playing import Playing
 from dlrun.tasks.returns import explained_variance, gae
 from dlrun.tasks.rollout import RewardScale, Rollout
-from dlrun.types import Count, Fraction, NonNegative, Positive
+from dlrun.types import Few, Fraction, NonNegative, Positive, Size
 from dlrun.update import Update
 
 
@@ -53,14 +54,14 @@ class PPO(Playing):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Policy,
         spec: Env,
         place: Place,
         update: Callable[[nn.Module], Update],
         *,
-        length: Count,
-        passes: Count,
-        minibatch: Count,
+        length: Size,
+        passes: Few,
+        minibatch: Size,
         gamma: Fraction,
         lam: Fraction,
         clip: Positive | None,
@@ -73,10 +74,10 @@ class PPO(Playing):
         max_kl: Positive | None,
         kl_weight: NonNegative,
         kl_goal: Positive | None,
-        eval_episodes: Count,
+        eval_episodes: Size,
         greedy: bool,
     ) -> None:
-        super().__init__(net, spec, place, update, "policy", eval_episodes, greedy)
+        super().__init__(net, spec, place, update, eval_episodes, greedy)
         if kl_goal and not kl_weight:
             raise UserError(f"task.kl_goal={kl_goal} with task.kl_weight=0: expected a weight > 0 to adapt")
         self.length, self.passes, self.minibatch = length, passes, minibatch

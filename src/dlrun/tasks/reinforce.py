@@ -11,13 +11,14 @@ from typing import Literal
 import torch
 from torch import nn
 
+from dlrun.models.policy import Policy
 from dlrun.place import Place
 from dlrun.spec import Env
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.playing import Playing
 from dlrun.tasks.returns import rewards_to_go
 from dlrun.tasks.rollout import Episodes
-from dlrun.types import Count, Fraction, NonNegative
+from dlrun.types import Fraction, NonNegative, Size
 from dlrun.update import Update
 
 
@@ -26,7 +27,7 @@ class Reinforce(Playing):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Policy,
         spec: Env,
         place: Place,
         update: Callable[[nn.Module], Update],
@@ -36,10 +37,10 @@ class Reinforce(Playing):
         value_weight: NonNegative,
         entropy_weight: NonNegative,
         scale_returns: bool,
-        eval_episodes: Count,
+        eval_episodes: Size,
         greedy: bool,
     ) -> None:
-        super().__init__(net, spec, place, update, "policy", eval_episodes, greedy)
+        super().__init__(net, spec, place, update, eval_episodes, greedy)
         self.gamma, self.baseline = gamma, baseline
         self.value_weight, self.entropy_weight, self.scale_returns = value_weight, entropy_weight, scale_returns
 

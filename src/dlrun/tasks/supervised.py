@@ -16,7 +16,7 @@ from dlrun.spec import Image, Spec, Table, Tokens
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.losses import make_loss
-from dlrun.types import Count, NonNegative, Positive, Rate
+from dlrun.types import NonNegative, Positive, Rate, Size
 from dlrun.update import Update
 
 
@@ -44,7 +44,7 @@ class Supervised(Task):
         l1: NonNegative,
         l2: NonNegative,
         penalise: list[str],
-        pieces: Count,
+        pieces: Size,
         freeze: list[str],
         unfreeze: list[tuple[str, Positive]],
         rates: list[tuple[str, Positive]],
@@ -64,7 +64,11 @@ class Supervised(Task):
         self.goal = "acc" if spec.classes else "mae"
 
     def steps(self, data: object) -> int:
-        """Batches in an epoch. Raises UserError where one is a single sample and the net cannot learn from one."""
+        """Batches in an epoch. Raises UserError where one has fewer samples than pieces, or is a single sample and the
+        net cannot learn from one.
+        """
+        if self.pieces > (most := min(data.batch_size, data.size("train"))):
+            raise UserError(f"task.pieces={self.pieces}: a batch has {most:,} samples\n  expected at most {most}")
         if smallest_part(data, self.place, self.pieces) == 1 and not learns_from_one(self.net, self.spec):
             raise UserError(
                 f"data.batch_size={data.batch_size} with task.pieces={self.pieces} leaves one sample alone, of the "

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
+from dlrun.models.policy import Table
 from dlrun.output.plots import new_figure
 from dlrun.place import Place
 from dlrun.spec import Env
@@ -24,7 +25,7 @@ from dlrun.tasks.base import Metrics
 from dlrun.tasks.playing import Playing
 from dlrun.tasks.returns import rewards_to_go
 from dlrun.tasks.rollout import Episodes, EpsilonGreedy
-from dlrun.types import Count, Fraction
+from dlrun.types import Fraction, Size
 from dlrun.update import Update
 
 
@@ -48,7 +49,7 @@ class Tabular(Playing):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Table,
         spec: Env,
         place: Place,
         update: Callable[[nn.Module], Update],
@@ -58,7 +59,7 @@ class Tabular(Playing):
         epsilon_start: Fraction,
         epsilon_end: Fraction,
         epsilon_until: Fraction,
-        eval_episodes: Count,
+        eval_episodes: Size,
         greedy: bool,
     ) -> None:
         if place.world.size > 1:
@@ -66,7 +67,7 @@ class Tabular(Playing):
                 f"a table's entries go towards the mean of their targets, which {place.world.size} processes have not "
                 "together\n  expected trainer.processes=1"
             )
-        super().__init__(net, spec, place, update, "table", eval_episodes, greedy)
+        super().__init__(net, spec, place, update, eval_episodes, greedy)
         kind = "states" if method == "td0" else "actions"
         if net.out_features != (1 if method == "td0" else spec.actions):
             raise UserError(f"task.method={method} learns values of {kind}: expected model.values={kind}")

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlrun.errors import UserError
+from dlrun.models.autoencoder import VAE
 from dlrun.place import Place
 from dlrun.seeds import generator
 from dlrun.spec import Image, Unlabelled
@@ -22,7 +22,7 @@ from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.latent import draw, latent_figures, noise
 from dlrun.tasks.pictures import beside, first_rows, grid, means, rescaled, shown
 from dlrun.tasks.quality import Quality, Trained
-from dlrun.types import Count, Index, NonNegative, Positive
+from dlrun.types import Index, NonNegative, Positive, Size
 from dlrun.update import Update
 
 
@@ -41,7 +41,7 @@ class Vae(Task):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: VAE,
         spec: Image | Unlabelled,
         place: Place,
         update: Callable[[nn.Module], Update],
@@ -53,11 +53,9 @@ class Vae(Task):
         warmup: NonNegative,
         iwae_samples: Index,
         quality: str | None,
-        n_samples: Count,
+        n_samples: Size,
     ) -> None:
         super().__init__(net, place)
-        if type(net).__name__ != "VAE":
-            raise UserError("task=vae needs a model that gives means and variances: expected model=vae or conv_vae")
         self.spec, self.bernoulli, self.sigma = spec, likelihood == "bernoulli", sigma
         self.beta, self.warmup, self.iwae_samples = beta, warmup, iwae_samples
         self.update = update(net)

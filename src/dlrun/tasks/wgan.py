@@ -7,15 +7,16 @@ Source: Arjovsky et al. 2017, algorithm 1; notes E46 (c is not given there; the 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from dlrun.models.gan import Pair
 from dlrun.place import Place
 from dlrun.spec import Image, Table, Unlabelled
 from dlrun.tasks.adversarial import Adversarial, held
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.quality import Trained
 from dlrun.tasks.wgan_gp import gradient_norms
-from dlrun.types import Count, Positive
+from dlrun.types import Few, Positive, Size
 from dlrun.update import Update
 
 
@@ -24,16 +25,16 @@ class Wgan(Adversarial):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Pair,
         spec: Image | Table | Unlabelled,
         place: Place,
         update: Callable[..., Update],
         trained: Trained,
         *,
         clip: Positive,
-        turns: Count,
+        turns: Few,
         quality: str | None,
-        n_samples: Count,
+        n_samples: Size,
     ) -> None:
         super().__init__(net, spec, place, update, trained, turns, quality, n_samples)
         self.clip = clip

@@ -12,12 +12,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from dlrun.models.gan import Pair
 from dlrun.place import Place
 from dlrun.spec import Image, Table, Unlabelled
 from dlrun.tasks.adversarial import Adversarial, held
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.quality import Trained
-from dlrun.types import Count, NonNegative
+from dlrun.types import Few, NonNegative, Size
 from dlrun.update import Update
 
 
@@ -28,16 +29,16 @@ class WganGp(Adversarial):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Pair,
         spec: Image | Table | Unlabelled,
         place: Place,
         update: Callable[..., Update],
         trained: Trained,
         *,
         penalty: NonNegative,
-        turns: Count,
+        turns: Few,
         quality: str | None,
-        n_samples: Count,
+        n_samples: Size,
     ) -> None:
         super().__init__(net, spec, place, update, trained, turns, quality, n_samples)
         if any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in net.critic.modules()):

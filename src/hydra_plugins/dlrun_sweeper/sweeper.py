@@ -15,7 +15,6 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from dlrun.errors import UserError
 
@@ -105,6 +104,7 @@ class JobSweeper(Sweeper):
         """The section `sweep`, checked, and what the jobs are made of: an experiment's parameters and the arguments."""
         from dlrun.build import build, check_section
         from dlrun.config.overrides import key_of
+        from dlrun.config.saved import plain
         from dlrun.sweep.zips import is_zip, members
 
         given = {key_of(argument) for argument in arguments if not is_zip(argument)}
@@ -117,10 +117,7 @@ class JobSweeper(Sweeper):
         for override in OverridesParser.create().parse_overrides(own):
             if override.is_sweep_override():
                 raise UserError(f"{override.input_line}: a sweep cannot sweep over itself\n  expected one value")
-        try:
-            section = OmegaConf.to_container(self.config.sweep, resolve=True, throw_on_missing=True)
-        except OmegaConfBaseException as error:
-            raise UserError(f"sweep: {str(error).splitlines()[0]}") from None
+        section = plain(OmegaConf.masked_copy(self.config, [key for key in self.config if key != "hydra"]))["sweep"]
         check_section("sweep", section)
         settings = build(section)
         if settings.resume and settings.join:
@@ -144,6 +141,7 @@ class JobSweeper(Sweeper):
         """
         from dlrun.build import check
         from dlrun.config.explain import explain
+        from dlrun.config.saved import plain
 
         choices = [axis for axis in axes if axis.is_swept and axis.rows and any(map(self._is_group, axis.keys))]
         found, refused = {}, None
@@ -156,7 +154,7 @@ class JobSweeper(Sweeper):
                     if is_search:
                         own = OmegaConf.masked_copy(config, [key for key in config if key not in ("hydra", "sweep")])
                         names = dict(config.hydra.runtime.choices)
-                        check(OmegaConf.to_container(own, resolve=True, throw_on_missing=True), names)
+                        check(plain(own), names)
                 except UserError:
                     raise
                 except Exception as error:  # Hydra and OmegaConf raise anything

@@ -1,0 +1,151 @@
+"""Every command that a message prints is one that works: taken out of the message and run, or at least composed."""
+
+import re
+import shlex
+import shutil
+import sys
+
+import pytest
+import torch
+from finished_runs import trained
+from omegaconf import OmegaConf
+from runs import SMALL, write_mnist
+from toys import composed, options
+
+from dlrun import cli
+from dlrun.build import CONFIGS, check
+from dlrun.config.extras import install
+from dlrun.config.usage import USAGE
+
+OTHER = "data.batch_size=99"
+PLACEHOLDERS = {"<more>": "3", "...": ""}
+
+
+@pytest.fixture
+def dl_run(monkeypatch, capsys, tmp_path):
+    """Run the command in this process: gives (exit code, stdout and stderr together)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["dl-run", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as leave:
+            code = leave.code
+        return code, "".join(capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return trained(
+        tmp_path_factory.mktemp("digits") / "a run", ["data=digits", "model.hidden=[4]", "data.batch_size=99"]
+    )
+
+
+def advised(text: str) -> list[list[str]]:
+    """The arguments of each command in a message, placeholders filled in."""
+    found = []
+    for command in re.findall(r"dl-run ((?:-m )?\S*=.*)", text):
+        for placeholder, value in PLACEHOLDERS.items():
+            command = command.replace(placeholder, value)
+        found.append(shlex.split(command))
+    return found
+
+
+@pytest.mark.parametrize("change", ["optimizer.lr=1e-4", "model=linear", "data.spec.labels=[]", "schedule=cosine"])
+def test_a_change_that_a_resumed_run_cannot_take(dl_run, digits, tmp_path, change):
+    """The new run is like the old one, in all that its own overrides say of it."""
+    code, text = dl_run(f"resume={digits}", change)
+    assert code == 2
+    (command,) = advised(text)
+    code, said = dl_run(*command, "run_dir=new")
+    assert code == 0, said
+    config = OmegaConf.load(tmp_path / "new" / ".hydra" / "config.yaml")
+    assert config.data.batch_size == 99 and config.trainer.epochs == 1
+    assert change == "model=linear" or config.model.hidden == [4]
+    assert change != "optimizer.lr=1e-4" or config.optimizer.lr == 1e-4
+
+
+def test_a_run_that_is_finished(dl_run, digits, tmp_path):
+    shutil.copytree(digits, tmp_path / "it's a run")
+    code, text = dl_run("resume=it's a run")
+    assert code == 2
+    (command,) = advised(text)
+    assert dl_run(*command)[0] == 0
+
+
+def test_data_that_lies_elsewhere_now(dl_run, tmp_path):
+    write_mnist(tmp_path / "data")
+    own = [*SMALL, f"data_dir={tmp_path}/data", "trainer.epochs=1"]
+    assert dl_run(*own, "run_dir=run")[0] == 0
+    (tmp_path / "data").rename(tmp_path / "moved")
+    code, text = dl_run("resume=run", "trainer.epochs=2")
+    assert code == 2 and "data.root=" not in text
+    (command,) = advised(text)
+    assert command == ["resume=run", "data_dir=<folder>"]
+    code, said = dl_run("resume=run", "trainer.epochs=2", f"data_dir={tmp_path}/moved")
+    assert code == 0, said
+
+
+def test_weights_that_fit_with_another_form(dl_run, tmp_path):
+    small = ["model.width=2", "data=digits", "trainer.max_steps=1", "trainer.device=cpu"]
+    assert dl_run("model=resnet18", *small, "model.form=imagenet", "run_dir=run")[0] == 0
+    torch.save(torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"], tmp_path / "tv.pth")
+    code, text = dl_run("model=resnet18", *small, "init=tv.pth")
+    assert code == 2
+    (key,) = re.findall(r"they fit with (\S+)", text)
+    assert key == "model.form=imagenet"
+    assert dl_run("model=resnet18", *small, "init=tv.pth", key, "run_dir=new")[0] == 0
+
+
+@pytest.mark.parametrize("given", [["model=mlp,linear"], ["sweep.jobs=2"], ["seed=0,1", "trainer.epochs=1"]])
+def test_a_sweep_without_its_flag(dl_run, given):
+    code, text = dl_run(*given)
+    commands = advised(text.replace(", or a list", "\n"))
+    assert code == 2 and commands
+    assert dl_run(*commands[0], "--cfg", "job")[0] == 0
+
+
+def test_what_extras_need_is_named_for_pip():
+    for extra in ("optuna", "export", "submitit", "film"):
+        python, *flags, package = shlex.split(install(extra))[:5]
+        assert (
+            python == sys.executable
+            and flags == ["-m", "pip", "install"]
+            and re.match(r"[a-z-]+(\[.*\])?[<>]", package)
+        )
+
+
+EXAMPLES = [line.strip() for line in USAGE.splitlines() if line.startswith("  dl-run") and "[" not in line[:16]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_examples_of_help(dl_run, line):
+    command = shlex.split(re.split(r"\s{3,}", line)[0])[1:]
+    if any("=last" in word for word in command):
+        pytest.skip("needs what was started before")
+    assert dl_run(*command, *([] if "--cfg" in command else ["--cfg", "job"]))[0] == 0
+
+
+HEADERS = {
+    f"{group}/{option}": re.findall(
+        r"^# +dl-run (.*?)(?:  .*)?$", (CONFIGS / group / f"{option}.yaml").read_text(), re.M
+    )
+    for group in ("data", "model", "experiment")
+    for option in options(group)
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HEADERS)
+def test_commands_in_the_headers_of_configs(name):
+    assert HEADERS[name]
+    for command in HEADERS[name]:
+        words = [word for word in shlex.split(command) if word != "-m"]
+        if not any("," in word and "[" not in word for word in words):
+            check(composed(*words))

@@ -1,0 +1,193 @@
+"""Every key with values that do not belong there: refused in words, or it trains; never a traceback, never a hang.
+
+The values of each composition are checked in this process. Those that the check lets through are built, and trained for
+a step or two, in processes that are given SECONDS each: exit code 0, 1 (a training that failed, in words) or 2.
+"""
+
+import os
+import shutil
+import sys
+import traceback
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+
+import pytest
+from runs import FORKS, write_mnist
+from toys import composed, names_of, options, read_option, takes
+
+from dlrun.build import SECTIONS, VALUES, check
+from dlrun.errors import UserError
+
+SECONDS = 20
+MEMORY = 6 * 2**30  # bytes of addresses: what asks for more is refused by the system
+BAD = [
+    None, True, "", "x", "a\0b", "$x^$", "../../x", [], [1], [[]], {}, {"_target_": "os.system"}, -1, 0, 1, 2, 0.5,
+    -0.5,
+    1000, 2**31, 2**32, 2**63 - 1, 2**63, 10**20, -(10**20), 1e-300, 1e39, 1e300, float("nan"), float("inf"), [0], [-1],
+    [0, 8, 8], [10**9], [10**20], ["x"], [None], [["x", 5]], "9" * 5000, "²",
+]  # fmt: skip
+SMALL = {
+    "trainer.epochs": 1, "trainer.max_steps": 2, "trainer.device": "cpu", "trainer.log_every": 0,
+    "data.source.samples": 60, "data.source.test_samples": 20, "data.batch_size": 16, "data.epoch_frames": 64,
+    "data.num_envs": 2, "data.film_steps": 0, "data.time_limit": 20, "task.eval_episodes": 2, "task.length": 8,
+    "task.minibatch": 16, "task.capacity": 64, "task.warmup": 16, "task.batch_size": 8, "task.workers": 1,
+    "task.n_samples": 4, "model.width": 4, "model.units": 4, "data.source.download": False, "data.augment.crop": 0,
+}  # fmt: skip
+FITTING = {  # what goes with an option
+    "Env": {"data": "cartpole", "model": "ppo"}, "Tokens": {"data": "text_folder", "model": "gru"},
+    "Mask": {"data": "shapes", "model": "unet"}, "Table": {"data": "moons", "model": "mlp"},
+}  # fmt: skip
+GROUPS = [group for group in SECTIONS if group != "task"]  # a model brings its task
+
+
+def found_options() -> list[tuple[str, str]]:
+    """One option for each builder, the first by name: those that differ in values only take the same values."""
+    first: dict[tuple, tuple[str, str]] = {}
+    for group in GROUPS:
+        for name in options(group):
+            config = composed(*choices_of(group, name))
+            source = config["data"].get("source") or {}
+            targets = [config[group].get("_target_"), source.get("_target_") if group == "data" else None]
+            targets += [config["data"].get("id") if group == "data" else config["task"]["_target_"]] * (
+                group in ("data", "model")
+            )
+            first.setdefault((group, *targets), (group, name))
+    return sorted(first.values())
+
+
+def choices_of(group: str, name: str) -> tuple[str, ...]:
+    """The choices of a composition with this option in it."""
+    kind = ""
+    if group == "data":
+        kind = read_option("data", name)["spec"]["_target_"].rpartition(".")[2]
+        if name == "anime_faces" or name == "maze":
+            return f"model={'vae' if name == 'anime_faces' else 'q_learning'}", f"data={name}"
+    elif group == "model" and takes(name) in (["Mask"], ["Tokens"]):
+        kind = takes(name)[0]
+    others = [f"{other}={choice}" for other, choice in FITTING.get(kind, {}).items() if other != group]
+    return (*others, f"{group}={name}") if group == "data" else (f"{group}={name}", *others)
+
+
+@cache
+def small(*choices: str) -> dict:
+    """The config of these choices, as short a training as there is."""
+    config = deepcopy(composed(*choices))
+    for key, value in SMALL.items():
+        if value is not None and get(config, key, missing := object()) is not missing:
+            put(config, key, value)
+    return config
+
+
+def get(config: dict, path: str, default: object = None) -> object:
+    for key in path.split("."):
+        if not isinstance(config, dict) or key not in config:
+            return default
+        config = config[key]
+    return config
+
+
+def put(config: dict, path: str, value: object) -> None:
+    *way, last = path.split(".")
+    for key in way:
+        config = config[key]
+    config[last] = value
+
+
+def keys_of(node: object, path: str = "") -> list[str]:
+    """Dotted, without those that have a dot themselves: names of files."""
+    if not isinstance(node, dict):
+        return [path]
+    inner = [
+        found for key, value in node.items() if "." not in key for found in keys_of(value, f"{path}.{key}".lstrip("."))
+    ]
+    return [*([path] if path else []), *inner]
+
+
+def cases(group: str, choices: tuple[str, ...]) -> list[tuple[str, object]]:
+    """Keys with values that the check lets through. Fails where it raises anything but UserError."""
+    sections = (group, "task") if group == "model" else (group, *VALUES) if group == "trainer" else (group,)
+    passed = []
+    for key in [key for key in keys_of(small(*choices)) if key.partition(".")[0] in sections]:
+        for value in BAD:
+            config = deepcopy(small(*choices))
+            put(config, key, value)
+            try:
+                check(config, names_of(*choices))
+            except UserError as error:
+                assert f"did you mean {key!r}" not in str(error)
+            except Exception:
+                pytest.fail(f"{choices} {key}={value!r:.60}: {traceback.format_exc(limit=-3)}")
+            else:
+                passed.append((key, value))
+    return passed
+
+
+def extreme(found: list[tuple[str, object]]) -> list[tuple[str, object]]:
+    """Of the numbers of each key the least and the greatest; all else."""
+    numbers = {}
+    for key, value in found:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            numbers.setdefault(key, []).append(value)
+    ends = {key: (min(values), max(values)) for key, values in numbers.items()}
+    return [(k, v) for k, v in found if isinstance(v, bool) or not isinstance(v, int | float) or v in ends[k]]
+
+
+def train(choices: tuple[str, ...], key: str, value: object, folder: Path) -> None:
+    """A run as the command makes it, from a config that is not written down first; exits as the command does."""
+    import resource
+
+    from dlrun.session import Session
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    sys.stdout = sys.stderr = open(folder / "out", "w", encoding="utf-8", errors="backslashreplace")
+    os.chdir(folder)
+    config = deepcopy(small(*choices))
+    config["data_dir"] = str(folder)
+    put(config, key, value)
+    try:
+        check(config, names_of(*choices))
+        session = Session(config, names_of(*choices))
+        run = folder / "run"
+        run.mkdir()
+        session.start(run, resumed=False)
+    except UserError as error:
+        sys.exit(getattr(error, "exit_code", 2))
+    except Exception:
+        (folder / "traceback").write_text(traceback.format_exc(limit=-6))
+        sys.exit(3)
+
+
+def outcome(choices: tuple[str, ...], key: str, value: object, folder: Path) -> str | None:
+    """What went wrong in a training with this value, if something did."""
+    folder.mkdir()
+    write_mnist(folder)
+    process = FORKS.Process(target=train, args=(choices, key, value, folder))
+    process.start()
+    process.join(SECONDS)
+    case = f"{choices} {key}={value!r:.60}"
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        return f"{case}: still going after {SECONDS} s"
+    if process.exitcode in (0, 1, 2):
+        shutil.rmtree(folder)
+        return None
+    text = folder / "traceback"
+    return f"{case}: {text.read_text() if text.exists() else f'exit code {process.exitcode}'}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("group", "name"), found_options())
+def test_every_key_with_bad_values(group, name, tmp_path):
+    choices = choices_of(group, name)
+    found = extreme(cases(group, choices))
+    assert found
+    wrong = [outcome(choices, *case, tmp_path / f"{i}") for i, case in enumerate(found)]
+    assert not any(wrong), "\n".join(filter(None, wrong))
+
+
+def test_a_few_keys_with_bad_values():
+    """The check alone, of keys of every kind, so that the fast tests have it."""
+    cases("optimizer", choices_of("optimizer", "adam"))
+    cases("data", choices_of("data", "moons"))
