@@ -122,5 +122,5 @@ def end_epoch(training: Training, row: dict, pictures: dict) -> None:
         for name, weight in task.net.named_parameters():
             if weight.abs().max() < 1e19:  # TensorBoard's bins end at 1e20; what is not finite is in none
                 run.tensorboard().add_histogram(name, weight.detach().cpu(), clock.time)
-    line = partial(epoch_line, row, training.trainer.epochs, is_best)
+    line = partial(epoch_line, row, training.trainer.epochs, is_best, first=training.first_metrics())
     run.say(line(), line)

@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy
@@ -15,8 +16,11 @@ import numpy
 from dlrun.checkpoint import Checkpoints
 from dlrun.config.overrides import pasteable
 from dlrun.errors import UserError, columns
-from dlrun.output import film, plots
+from dlrun.output import drawing, film, plots
+from dlrun.output.as_json import as_json, finite
 from dlrun.output.folders import write_whole
+
+IN_SUMMARY = 2500  # numbers of a matrix, at most
 
 
 class Run:
@@ -34,6 +38,7 @@ class Run:
         self.writer, self.purge_step, self.purged = None, None, []
         self.started, self.is_heard = time.time(), True
         self.pictures, self.unsynced = folder / "pictures", []
+        self.figures, self.films = {}, {}
 
     def say(self, text: str, fit: Callable[[int], str] | None = None) -> None:
         """A line in the log and on the terminal (above the bar, if there is one), as long as somebody listens there.
@@ -135,48 +140,79 @@ class Run:
     def summarise(self, status: str, **results: object) -> None:
         """summary.json: what the run is and what came of it."""
         self.facts.update(results)
-        text = json.dumps(finite({"status": status, **self.facts}), indent=2, allow_nan=False)
+        text = as_json(finite({"status": status, **self.facts}), indent=2)
         write_whole(self.folder / "summary.json", text + "\n")
 
-    def plot(self, name: str, figure: object, time: int) -> None:
-        """A figure as plots/<name>.png, and among TensorBoard's pictures. Drawn once: savefig would twice."""
+    def keep(self, report: dict) -> dict:
+        """Takes from a report what is not for the summary, and gives the rest.
+
+        files (texts by file name) and large matrices are written at once, as <name>.npz. What is to be drawn waits for
+        `draw`: figures (functions that give one), lines (lists of numbers by label, by the plot's name) and films
+        (frames and how many a second, or why there are none).
+        """
+        for name, text in report.pop("files", {}).items():
+            write_whole(self.folder / name, text)
+        self.figures |= report.pop("figures", {})
+        self.figures |= {name: partial(plots.lines, drawn) for name, drawn in report.pop("lines", {}).items()}
+        self.films |= report.pop("films", {})
+        return {name: self._listed(name, value) for name, value in report.items()}
+
+    def _listed(self, name: str, value: object) -> object:
+        """A matrix as lists; a large one as the name of the file that it goes to."""
+        if not isinstance(value, numpy.ndarray):
+            return value
+        if value.size <= IN_SUMMARY:
+            return value.tolist()
+        numpy.savez_compressed(self.folder / f"{name}.npz", **{name: value})
+        return f"{name}.npz"
+
+    def draw(self, time: int, labels: Sequence[str] = ()) -> None:
+        """All that waits for it, and the epochs' pictures as a strip and a film. What cannot be drawn ends no run.
+
+        labels: the classes' names; those that no font has are numbers in the plots, and listed beside them.
+        """
+        self._try("classes.txt", partial(self._explain, labels))
+        for name, figure in self.figures.items():
+            self._try(f"{name}.png", partial(self._plot, name, figure, time))
+        for name, frames in self.films.items():
+            if isinstance(frames, str):
+                self.say(f"no plots/{name}.gif: {frames}")
+            else:
+                self._try(f"{name}.gif", partial(self._animate, name, *frames))
+        self._try("strips", partial(self._assemble_pictures, time))
+
+    def _try(self, name: str, draw: Callable[[], None]) -> None:
+        try:
+            (self.folder / "plots").mkdir(exist_ok=True)
+            draw()
+        except Exception as error:  # whatever a drawing library raises: the results are worth more
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            self.say(f"no plots/{name}: {why}")
+
+    def _explain(self, labels: Sequence[str]) -> None:
+        if key := drawing.key(labels):
+            path = self.folder / "plots" / "classes.txt"
+            write_whole(path, key + "\n")
+            self.say(f"no font here has the letters of all classes: the plots have numbers for them, see {path}")
+
+    def _plot(self, name: str, figure: Callable[[], object], time: int) -> None:
+        """plots/<name>.png, and among TensorBoard's pictures. Drawn once: savefig would twice."""
         from PIL import Image
 
-        (self.folder / "plots").mkdir(exist_ok=True)
-        figure.canvas.draw()
-        pixels = numpy.asarray(figure.canvas.buffer_rgba())[..., :3]
-        Image.fromarray(pixels).save(self.folder / "plots" / f"{name}.png", dpi=(figure.dpi, figure.dpi))
+        pixels = drawing.render(figure)
+        Image.fromarray(pixels).save(self.folder / "plots" / f"{name}.png", dpi=(110, 110))
         self.tensorboard().add_image(f"plots/{name}", pixels, time, dataformats="HWC")
 
-    def animate(self, name: str, frames: list[numpy.ndarray], rate: float) -> None:
+    def _animate(self, name: str, frames: list[numpy.ndarray], rate: float) -> None:
         """Pictures (H, W, 3) of bytes as plots/<name>.gif, so many a second; large ones at half their size."""
         from PIL import Image
 
-        (self.folder / "plots").mkdir(exist_ok=True)
         pictures = [Image.fromarray(frame) for frame in frames]
         pictures = [picture.reduce(2) if picture.width > 400 else picture for picture in pictures]
         film.write_gif(self.folder / "plots" / f"{name}.gif", pictures, round(1000 / rate))
 
-    def keep(self, report: dict, time: int) -> dict:
-        """Draws and writes what a report has for the folder; gives the rest, which is for the summary.
-
-        figures: by name. lines: lists of numbers by label, by the plot's name. files: texts by file name. films: frames
-        and how many a second, or why there are none, by name.
-        """
-        lines = {name: plots.lines(drawn) for name, drawn in report.pop("lines", {}).items()}
-        for name, figure in (report.pop("figures", {}) | lines).items():
-            self.plot(name, figure, time)
-        for name, text in report.pop("files", {}).items():
-            write_whole(self.folder / name, text)
-        for name, frames in report.pop("films", {}).items():
-            if isinstance(frames, str):
-                self.say(f"no plots/{name}.gif: {frames}")
-            else:
-                self.animate(name, *frames)
-        return report
-
-    def assemble_pictures(self, time: int) -> None:
-        """The epochs' pictures as a strip and an animation, plots/<name>_strip.png and plots/<name>.gif."""
+    def _assemble_pictures(self, time: int) -> None:
+        """plots/<name>_strip.png and plots/<name>.gif."""
         for name, strip in film.assemble(self.pictures, self.folder / "plots").items():
             self.tensorboard().add_image(f"plots/{name}_strip", film.pixels(strip), time, dataformats="HWC")
 
@@ -195,16 +231,7 @@ class Silent:
 
     def _nothing(self, *args: object, **keys: object) -> None: ...
 
-    say = go_back = log = sync = summarise = plot = close = _nothing
-
-
-def finite(value: object) -> object:
-    """As JSON can have it: None in the place of nan and inf."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: finite(each) for key, each in value.items()}
-    return [finite(each) for each in value] if isinstance(value, list | tuple) else value
+    say = go_back = log = sync = summarise = close = _nothing
 
 
 def git_commit() -> str | None:

@@ -17,7 +17,7 @@ from dlrun.config.overrides import pasteable
 from dlrun.engine import Outcome, fit
 from dlrun.errors import CheckpointError, UserError
 from dlrun.output import plots
-from dlrun.output.console import header, number, table
+from dlrun.output.console import counted, header, number, table
 from dlrun.output.folders import write_whole
 from dlrun.processes.machine import device_name, keep_threads, peak_memory, within_memory, writing_to
 from dlrun.processes.signals import Interrupted, Signals
@@ -145,15 +145,9 @@ class Session:
             )
         if self.world.rank:
             return best.score if best else None
-        report = run.keep(task.report(self.data), clock.time)
+        report = run.keep(task.report(self.data))
         if hasattr(task.net, "report"):  # what the net itself has to tell
-            report |= run.keep(task.net.report(), clock.time)
-        run.assemble_pictures(clock.time)
-        names = {key.partition("/")[2] for row in run.rows for key in row if key.startswith(("train/", "val/"))}
-        marked, over = best.epoch if best and best.score is not None else None, run.axis.replace("step", "epoch")
-        for name in sorted(names - {f"{name}_std" for name in names}):
-            goal = getattr(self.data.spec, "goal", None) if name == task.goal else None
-            run.plot(name, plots.curves(run.rows, name, marked, run.windows, over, goal), clock.time)
+            report |= run.keep(task.net.report())
         speeds = [row["time/samples_per_s"] for row in run.rows]
         results |= {
             "test": {f"test/{name}": value for name, value in test.items()} | report,
@@ -162,12 +156,23 @@ class Session:
         }
         if skipped := sum(update.skipped for update in task.named_updates().values()):
             results["skipped_steps"] = skipped
+        run.summarise("running", **results)  # before anything is drawn
+        self.draw(training)
         board = run.tensorboard()
         for name, value in test.items():
             board.add_scalar(f"test/{name}", value, clock.time)
         run.summarise("finished", **results)
         run.say(self.final_table(training, test, outcome))
         return best.score if best else None
+
+    def draw(self, training: Training) -> None:
+        """The report's figures and the metrics' curves, the goal's first."""
+        run, best, spec = training.run, training.best, self.data.spec
+        marked, over = best.epoch if best and best.score is not None else None, run.axis.replace("step", "epoch")
+        for name in plots.worth_drawing(run.rows, run.windows, training.first_metrics()):
+            goal = getattr(spec, "goal", None) if name == self.task.goal else None
+            run.figures[name] = partial(plots.curves, run.rows, name, marked, run.windows, over, goal)
+        run.draw(training.clock.time, getattr(spec, "labels", ()))
 
     def facts(self) -> dict:
         versions = {"dlrun": dlrun.__version__, "torch": torch.__version__, "numpy": numpy.__version__}
@@ -229,8 +234,7 @@ class Session:
         is_last = self.trainer.test == "last" or best and best.score is None  # the best was lost, or never was
         tested = "test" if not is_last else f"test (epoch {clock.epoch})"
         rows = [head, val, [tested, *(number(v) for v in test.values())]]
-        steps = "1 step" if clock.step == 1 else f"{clock.step:,} steps"
-        return f"\n{table(rows)}\n\n{why}; {steps} in {clock.seconds:.1f} s; {run.folder}"
+        return f"\n{table(rows)}\n\n{why}; {counted(clock.step, 'step')} in {clock.seconds:.1f} s; {run.folder}"
 
 
 def named_classes(spec: object) -> list[str]:

@@ -174,6 +174,10 @@ class Training:
         epoch = self.clock.epoch + 1
         return bool(limit) or epoch % self.trainer.val_every == 0 or epoch == self.trainer.epochs
 
+    def first_metrics(self) -> list[str]:
+        """Names in the order of what they tell: the goal, the loss, what else is measured."""
+        return list(dict.fromkeys([*([self.best.metric] if self.best else []), "loss", *self.task.scores]))
+
     def spent(self) -> str | None:
         """Which limit the run has reached, if any."""
         if self.trainer.max_steps and self.clock.step >= self.trainer.max_steps:

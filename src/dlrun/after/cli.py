@@ -59,6 +59,7 @@ def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed, as by >&-
             setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))
+        getattr(sys, stream).reconfigure(errors="backslashreplace")  # names may have letters that the terminal has not
     arguments = sys.argv[1:]
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
@@ -146,11 +147,10 @@ def _show(args: argparse.Namespace) -> Iterable[str]:
 
     folder = _folder(args.run, args)
     if args.json:
-        import json
-
+        from dlrun.output.as_json import as_json
         from dlrun.output.folders import read_summary
 
-        return [json.dumps(read_summary(folder), indent=2)]
+        return [as_json(read_summary(folder), indent=2)]
     return [show_config(folder) if args.config else show(folder)]
 
 

@@ -15,6 +15,7 @@ from dlrun.output.folders import STARTED
 PLACES = ("run_dir", "output_dir", "resume", "data_dir")  # differ without making a difference
 UNTOLD = ("_target_", "data_dir", "mirrors", "checksums", "download")
 PANELS = 4
+LEGEND = 70  # letters of a run in the legend
 WIDE = 6  # runs that fit beside each other in a table
 
 
@@ -37,9 +38,13 @@ def compare(folders: list[Path], metrics: list[str] | None, out: Path) -> list[s
     rows = [epoch_rows(folder) for folder in folders]
     names = common_metrics(folders, rows, metrics)
     different = differences(folders)
-    figure = curves(rows, names, labels(folders, different))
+    from PIL import Image
+
+    from dlrun.output.drawing import render
+
+    pixels = render(lambda: curves(rows, names, labels(folders, different)))
     with whole(out) as temporary:
-        figure.savefig(temporary, format="png")
+        Image.fromarray(pixels).save(temporary, "png", dpi=(110, 110))
     numbered = [f"{i}  {folder}" for i, folder in zip(numbers(folders), folders, strict=True)]
     return [*numbered, "", table(cells(folders, different)), "", f"{', '.join(names)}: {out}"]
 
@@ -117,7 +122,7 @@ def labels(folders: list[Path], different: dict[str, list[str]]) -> list[str]:
     """For the legend: the number, and the first of what differs."""
     keys = [key for key in different if key not in ("task", "optimizer", "schedule") or len(different) < 4][:3]
     words = [[f"{key}={different[key][i]}" for key in keys] for i in range(len(folders))]
-    return [f"{i}  {' '.join(each)}"[:70] for i, each in zip(numbers(folders), words, strict=True)]
+    return [f"{i}  {' '.join(each)}"[:LEGEND] for i, each in zip(numbers(folders), words, strict=True)]
 
 
 def cells(folders: list[Path], different: dict[str, list[str]]) -> list[list[str]]:
@@ -135,28 +140,23 @@ def cells(folders: list[Path], different: dict[str, list[str]]) -> list[list[str
 
 def curves(rows: list[list[dict]], names: list[str], legend: list[str]) -> object:
     """A panel per metric; a run has the same colour in all of them."""
-    from matplotlib.ticker import MaxNLocator
+    from dlrun.output.drawing import COLOURS, drawable, new_figure, plain_ticks, scaled
 
-    from dlrun.output.plots import new_figure
-
-    figure, panels = new_figure(5.2 * len(names), 4.2 + 0.16 * len(legend), len(names))
-    panels = [panels] if len(names) == 1 else list(panels)
-    for axes, name in zip(panels, names, strict=True):
+    figure, panels = new_figure(5.2 * len(names), 4.0 + 0.22 * -(-len(legend) // min(2, len(names))), len(names))
+    legend = drawable(legend, [word.encode("ascii", "backslashreplace").decode() for word in legend], LEGEND)
+    for axes, name in zip([panels] if len(names) == 1 else panels, names, strict=True):
         drawn = []
         for i, found in enumerate(rows):
             points = [(row["epoch"], row[name]) for row in found if isinstance(row.get(name), int | float)]
             points = [point for point in points if math.isfinite(point[1])]
-            style = {"marker": "."} if len(points) < 30 else {"linewidth": 1}
-            dash = ("-", "--", ":", "-.")[i // 10 % 4]
-            axes.plot(
-                *(zip(*points, strict=True) if points else ((), ())), dash, color=f"C{i % 10}", label=legend[i], **style
-            )
-            drawn += [value for _, value in points]
-        if drawn and min(drawn) > 0 and max(drawn) >= 100 * min(drawn):
-            axes.set_yscale("log")
-        axes.set(xlabel="epoch", ylabel=name)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-        axes.grid(alpha=0.25)
-    handles, words = panels[0].get_legend_handles_labels()
-    figure.legend(handles, words, loc="outside lower center", ncols=1 if len(names) == 1 else 2, fontsize=8)
+            x, y = zip(*points, strict=True) if points else ((), ())
+            dash = "none" if len(points) < 3 else ("-", "--", ":", "-.")[i // len(COLOURS) % 4]
+            dots = {"marker": "o", "markersize": 4} if len(points) < 30 else {}
+            axes.plot(x, y, linestyle=dash, color=COLOURS[i % len(COLOURS)], linewidth=1.5, label=legend[i], **dots)
+            drawn += y
+        scaled(axes, drawn)
+        plain_ticks(axes.xaxis, whole=True)
+        axes.set(xlabel="epoch", title=name)
+        axes.grid()
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(2, len(names)))
     return figure

@@ -1,13 +1,13 @@
 """A finished run's metrics: on its own data, or on other data that is prepared as the run's own was."""
 
-import json
 from math import isclose
 from pathlib import Path
 
 from dlrun.build import build
 from dlrun.config.saved import require_finished
 from dlrun.errors import UserError
-from dlrun.output.console import table
+from dlrun.output.as_json import as_json as json_line
+from dlrun.output.console import counted, table
 from dlrun.spec import Env
 
 SPLITS = ("val", "test", "all")
@@ -67,9 +67,9 @@ def evaluate(
         said = _compared(found, own)
     if as_json:
         line = {"run": str(folder), "split": split, "data": overrides, "metrics": found}
-        return [json.dumps(line)], said is None or bool(said)
+        return [json_line(line)], said is None or bool(said)
     name = next((o.partition("=")[2] for o in overrides if o.startswith("data=")), run.names.get("data"))
-    samples = f", {size:,} samples" if (size := data.size(split)) else ""
+    samples = f", {counted(size, 'sample')}" if (size := data.size(split)) else ""
     lines = [
         f"{folder}: {run.names.get('model')}, weights: {run.weights}",
         f"{name}, {'all parts' if split == 'all' else f'{split} part'}{samples}",

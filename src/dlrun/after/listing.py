@@ -1,11 +1,11 @@
 """A table of runs: filtered, sorted, made of their summaries alone. No torch here."""
 
-import json
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from dlrun.errors import UserError, nearest
-from dlrun.output.console import number, table
+from dlrun.output.as_json import as_json as line
+from dlrun.output.console import counted, number, table
 from dlrun.output.folders import STARTED, all_runs, read_summary
 
 COLUMNS = ("run", "status", "data", "model", "best", "test", "seconds")
@@ -129,7 +129,7 @@ def as_table(rows: list[dict], total: int) -> str:
     Where those differ they stand beside the values.
     """
     if not rows:
-        return f"none of {total} runs passes the filters"
+        return f"none of {counted(total, 'run')} passes the filters"
     names = [{row["shown"][i] for row in rows if row["shown"][i]} for i in (0, 1)]
     heads = [
         next(iter(found)) if len(found) == 1 else column for found, column in zip(names, ("best", "test"), strict=True)
@@ -152,4 +152,4 @@ def as_table(rows: list[dict], total: int) -> str:
 
 def as_json(rows: list[dict]) -> list[str]:
     """A line of JSON per run."""
-    return [json.dumps({key: value for key, value in row.items() if key != "shown"}) for row in rows]
+    return [line({key: value for key, value in row.items() if key != "shown"}) for row in rows]

@@ -3,7 +3,6 @@
 import argparse
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -12,6 +11,8 @@ from dlrun.after.written import whole
 from dlrun.config.saved import own_config, require_finished
 from dlrun.config.signatures import mismatch
 from dlrun.errors import UserError
+from dlrun.output.as_json import as_json, finite
+from dlrun.output.console import counted
 from dlrun.spec import Image, Mask, Tokens
 from dlrun.types import Index, Size
 
@@ -34,7 +35,6 @@ def predict(folder: Path, args: argparse.Namespace) -> Iterator[str]:
     own_config(folder)  # what is wrong with it is told before torch is imported
     from dlrun.finished import Finished
     from dlrun.processes.machine import within_memory
-    from dlrun.run import finite
 
     with within_memory():
         run = Finished(folder, {"trainer.device": args.device} if args.device else {})
@@ -43,9 +43,9 @@ def predict(folder: Path, args: argparse.Namespace) -> Iterator[str]:
         is_mask = isinstance(run.data.spec, Mask)
         makes_pictures = is_mask or way == "pictures" or way == "latent" and len(run.data.spec.shape) == 3
         records = map(finite, _records(run, way, args, out if makes_pictures else None))
-        lines = _as_csv(records) if args.format == "csv" else (json.dumps(record) for record in records)
+        lines = _as_csv(records) if args.format == "csv" else (as_json(record) for record in records)
         if out and not makes_pictures:
-            yield _write(lines, out)
+            yield _write(lines, out, args.format == "csv")
         else:
             yield from lines
 
@@ -239,10 +239,10 @@ def _csv_line(cells: list) -> str:
     return text.getvalue()
 
 
-def _write(lines: Iterable[str], path: Path) -> str:
-    """All lines to a file, whole or not at all."""
-    count = 0
-    with whole(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        for count, line in enumerate(lines, 1):  # noqa: B007
+def _write(lines: Iterable[str], path: Path, has_head: bool) -> str:
+    """All lines to a file, whole or not at all. has_head: the first is no prediction."""
+    count = 0 - has_head
+    with whole(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
+        for count, line in enumerate(lines, 1 - has_head):  # noqa: B007
             file.write(line + "\n")
-    return f"{count:,} lines in {path}"
+    return f"{counted(count, 'prediction')} in {path}"

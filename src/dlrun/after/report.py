@@ -5,11 +5,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from dlrun.after import page
-from dlrun.after.show import command_line, show_config
+from dlrun.after.show import command_line, epoch_rows, show_config
 from dlrun.config.saved import own_config, require_finished
 from dlrun.errors import DataError
-from dlrun.output.console import number
+from dlrun.output.console import column, counted, number
 from dlrun.output.folders import read_summary
+from dlrun.spec import Image, Mask, Tokens
 
 SHOWN = 12  # samples of a kind
 WORDS = 60  # of a text, the last ones
@@ -26,7 +27,7 @@ def report(folder: Path, out: Path | None) -> list[str]:
         notes.append(f"without sample predictions: {str(error).splitlines()[0]}")
     sections = [
         ("Result", _result(folder, summary)),
-        ("Curves and figures", page.figures(folder / "plots")),
+        ("Curves and figures", page.figures(folder / "plots", _curves(folder, summary)) + _key(folder)),
         *samples,
         ("Sample predictions", f"<p>{page.escape(notes[0])}</p>" if notes else ""),
         ("Environment", page.facts(_environment(folder, summary))),
@@ -69,10 +70,28 @@ def _result(folder: Path, summary: dict) -> str:
     test = summary.get("test") if isinstance(summary.get("test"), dict) else {}
     found = {f"best {best['metric']}": f"{number(best['value'])} in epoch {best['epoch']}"} if best else {}
     found |= {name: number(value) for name, value in test.items() if isinstance(value, int | float)}
-    found["steps"] = f"{summary.get('steps', 0):,} in {summary.get('seconds', 0):.1f} s, {summary.get('epochs')} epochs"
+    epochs = counted(summary.get("epochs", 0), "epoch")
+    found["steps"] = f"{summary.get('steps', 0):,} in {summary.get('seconds', 0):.1f} s, {epochs}"
     if summary.get("stopped_by") not in (None, "finished"):
         found["stopped by"] = str(summary["stopped_by"])
     return page.facts(found)
+
+
+def _curves(folder: Path, summary: dict) -> list[str]:
+    """The metrics: the goal, the loss, what else is measured, what is only logged."""
+    scores = summary.get("scores") if isinstance(summary.get("scores"), dict) else {}
+    logged = [name for name in (epoch_rows(folder) or [{}])[-1] if name.startswith(("train/", "val/"))]
+    names = [str(summary.get("goal")), "val/loss", *scores, *sorted(logged)]
+    return list(dict.fromkeys(name.partition("/")[2] for name in names))
+
+
+def _key(folder: Path) -> str:
+    """What the numbers stand for that plots have in the place of names."""
+    try:
+        text = (folder / "plots" / "classes.txt").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return f"<p>In the figures: {page.escape(', '.join(text.splitlines()))}</p>"
 
 
 def _environment(folder: Path, summary: dict) -> dict[str, str]:
@@ -90,7 +109,6 @@ def _samples(folder: Path) -> list[tuple[str, str]]:
     """The worst mistakes of the test part, and its first samples. Nothing for tasks without targets."""
     from dlrun.finished import Finished
     from dlrun.processes.machine import within_memory
-    from dlrun.spec import Mask
 
     with within_memory():
         run = Finished(folder)
@@ -102,56 +120,67 @@ def _samples(folder: Path) -> list[tuple[str, str]]:
 def _judged(run: object, data: object) -> list[tuple[str, str]]:
     import torch
 
-    from dlrun.after.predict import class_names
     from dlrun.data.raw import decode
 
-    spec, found = data.spec, []
+    found = []
     for x, y in data.batches("test"):
         predicted = run.task.predict(x).cpu()
         found.append((x.cpu(), y.cpu(), predicted))
     y, predicted = (torch.cat([batch[i] for batch in found]) for i in (1, 2))
     size = len(found[0][1])
-    if spec.classes:
-        names, best = class_names(spec), predicted.argmax(1)
-        wrong, badness = best != y, 1 - predicted.gather(1, y[:, None]).squeeze(1)
-        pairs = zip(y.tolist(), best.tolist(), predicted.max(1).values.tolist(), strict=True)
-        said = [f"true {names[label]}, said {names[k]} ({p:.3f})" for label, k, p in pairs]
-        ranked = [i for i in badness.argsort(descending=True).tolist() if wrong[i]][:SHOWN]
-        head = f"The worst of {int(wrong.sum()):,} mistakes among {len(y):,} test samples"
+    said, wrong, badness = _said(data.spec, y, predicted)
+    ranked = badness.argsort(descending=True).tolist()
+    if data.spec.classes:
+        ranked = [i for i in ranked if wrong[i]]
+        head = f"The worst of {counted(int(wrong.sum()), 'mistake')} among {counted(len(y), 'test sample')}"
     else:
-        badness = (predicted - y).abs().mean(1)
-        wrong = torch.zeros(len(y), dtype=torch.bool)
-        pairs = zip(y.tolist(), predicted.tolist(), strict=True)
-        said = [f"true {_numbers(target)}, said {_numbers(out)} {spec.unit}".rstrip() for target, out in pairs]
-        ranked = badness.argsort(descending=True).tolist()[:SHOWN]
-        head = f"The largest errors among {len(y):,} test samples"
+        head = f"The largest errors among {counted(len(y), 'test sample')}"
+    names = data.files("test") if hasattr(data, "files") else [""] * len(y)
 
     def drawn(rows: list[int]) -> str:
         raw = [decode(data, found[i // size][0][i % size : i % size + 1])[0] for i in rows]
-        figures = [page.sample(_input(spec, each), said[i], bool(wrong[i])) for i, each in zip(rows, raw, strict=True)]
-        return f'<div class="samples">{"".join(figures)}</div>' if figures else "<p>none</p>"
+        inputs = _inputs(data.spec, raw)
+        made = [page.sample(given, said[i], bool(wrong[i]), names[i]) for i, given in zip(rows, inputs, strict=True)]
+        return page.samples(made, 130 if isinstance(data.spec, Image) else 200)
 
-    return [(head, drawn(ranked)), ("Sample predictions", drawn(list(range(min(SHOWN, len(y))))))]
-
-
-def _numbers(values: list[float]) -> str:
-    return ", ".join(number(value) for value in values)
+    return [(head, drawn(ranked[:SHOWN])), ("Sample predictions", drawn(list(range(min(SHOWN, len(y))))))]
 
 
-def _input(spec: object, raw: object) -> str:
-    """What the network was given, as HTML: a picture, a text, or a row."""
-    from dlrun.spec import Image, Tokens
+def _said(spec: object, y: object, predicted: object) -> tuple[list[list[str]], object, object]:
+    """For each sample: lines about it, whether it is wrong, and how bad it is."""
+    import torch
 
+    from dlrun.after.predict import class_names
+
+    if spec.classes:
+        names, best = class_names(spec), predicted.argmax(1)
+        rows = zip(y.tolist(), best.tolist(), predicted.max(1).values.tolist(), strict=True)
+        lines = [[f"true {names[label]}", f"predicted {names[k]} ({p:.3f})"] for label, k, p in rows]
+        return lines, best != y, 1 - predicted.gather(1, y[:, None]).squeeze(1)
+    columns = [column(torch.cat((y[:, k], predicted[:, k])).tolist()) for k in range(y.shape[1])]
+    texts, unit = [", ".join(row) for row in zip(*columns, strict=True)], f" {spec.unit}".rstrip()
+    lines = [[f"true {texts[i]}{unit}", f"predicted {texts[len(y) + i]}{unit}"] for i in range(len(y))]
+    return lines, torch.zeros(len(y), dtype=torch.bool), (predicted - y).abs().mean(1)
+
+
+def _inputs(spec: object, raw: list) -> list[str]:
+    """What the network was given, as HTML: pictures, texts, or rows, whose columns have one format each."""
     if isinstance(spec, Image):
-        import PIL.Image
-
-        pixels = raw.permute(1, 2, 0).numpy()
-        picture = PIL.Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., :3])
-        png = io.BytesIO()
-        picture.save(png, "PNG")
-        return page.picture(png.getvalue(), "input")
+        return [page.picture(_png(each), "input") for each in raw]
     if isinstance(spec, Tokens):
-        words = raw.split()
-        return f"<p>{'... ' if len(words) > WORDS else ''}{page.escape(' '.join(words[-WORDS:]))}</p>"
+        words = [each.split() for each in raw]
+        texts = [f"{'... ' if len(each) > WORDS else ''}{' '.join(each[-WORDS:])}" for each in words]
+        return [f"<p>{page.escape(text)}</p>" for text in texts]
     names = spec.names or [f"x{i + 1}" for i in range(spec.features)]
-    return page.facts({name: f"{value:g}" for name, value in zip(names, raw.tolist(), strict=True)})
+    columns = [column([each[k].item() for each in raw]) for k in range(spec.features)]
+    return [page.facts({name: columns[k][i] for k, name in enumerate(names)}) for i in range(len(raw))]
+
+
+def _png(raw: object) -> bytes:
+    """A picture (C, H, W) of bytes."""
+    import PIL.Image
+
+    pixels = raw.permute(1, 2, 0).numpy()
+    png = io.BytesIO()
+    PIL.Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., :3]).save(png, "PNG")
+    return png.getvalue()

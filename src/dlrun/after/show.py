@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dlrun.after.listing import status
 from dlrun.errors import UserError
-from dlrun.output.console import number, table
+from dlrun.output.console import counted, number, table
 from dlrun.output.folders import STARTED, read_summary
 
 GROUPS = ("data", "model", "task", "optimizer", "schedule", "experiment")
@@ -93,7 +93,7 @@ def _results(summary: dict) -> str:
         lines += [f"{name} {value!r}" for name, value in metrics.items()]
     if isinstance(summary.get("steps"), int) and isinstance(summary.get("seconds"), int | float):
         why = f", stopped by {summary['stopped_by']}" if summary.get("stopped_by") not in (None, "finished") else ""
-        lines.append(f"{summary['steps']:,} steps in {summary['seconds']:.1f} s{why}")
+        lines.append(f"{counted(summary['steps'], 'step')} in {summary['seconds']:.1f} s{why}")
     return "\n".join(lines)
 
 

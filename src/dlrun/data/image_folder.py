@@ -95,6 +95,7 @@ class ImageFolder:
         rows = np.argsort(np.argsort(listing.names))  # in the cache, which does not know the split
         y = np.empty(len(rows), np.int64)
         y[rows] = listing.labels
+        self.names = {part: [listing.names[row] for row in mine] for part, mine in parts.items()}
         parts = {part: rows[mine] for part, mine in parts.items()}
         x, free = self.cache.pixels, free_memory(device)
         if self.wanted is True or self.wanted == "auto" and x.nbytes <= free / 2:
@@ -120,6 +121,10 @@ class ImageFolder:
 
     def size(self, split: str) -> int:
         return self.parts.size(split)
+
+    def files(self, split: str) -> list[str]:
+        """The samples' files, in the order of `batches` (val and test)."""
+        return self.names[split]
 
     def digest(self) -> str:
         """The same as long as the data is: its rows, labels, and some of its content."""

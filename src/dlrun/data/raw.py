@@ -25,7 +25,8 @@ def decode(data: object, x: Tensor) -> Raw:
     if not fitted:
         return x
     mean, std = (torch.tensor(fitted[name], dtype=torch.float64) for name in ("mean", "std"))
-    return (x * std + mean).float()
+    values = x * std + mean
+    return torch.where(values.abs() > 1e-6 * (mean.abs() + std), values, 0.0).float()  # a zero comes back as one
 
 
 class Through:

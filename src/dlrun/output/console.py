@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Sequence
+from math import floor, isfinite, log10
 from textwrap import wrap
 
 from dlrun.clock import Clock
@@ -69,33 +71,62 @@ def header(version: str, facts: dict[str, str], width: int) -> str:
     return "\n".join([f"dl-run {version}", *lines])
 
 
+def counted(count: int, noun: str) -> str:
+    """1 step, 2,000 steps"""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def number(value: float | int | None) -> str:
     """Short and readable: four digits that matter; nan and inf as they are (None is what JSON has for them)."""
     if value is None:
         return "nan"
     if isinstance(value, int):  # a count
         return f"{value:,}"
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
+    if value == 0 or 1e-3 <= abs(value) < 1e7:
         return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}" if abs(value) < 1000 else f"{value:.0f}"
     return f"{value:.2e}"
 
 
-def epoch_line(row: dict, epochs: int, is_best: bool, width: int = 10_000) -> str:
+def column(values: list[float]) -> list[str]:
+    """Numbers that stand beside each other, in one format: as many decimals as give the largest four digits.
+
+    What is as near to a whole number as 1e-6 of the largest is one: float32 knows no better.
+    """
+    finite = [value for value in values if isfinite(value)]
+    largest = max(map(abs, finite), default=0.0)
+    near = {value: round(value) for value in finite if abs(value - round(value)) <= 1e-6 * largest}
+    if len(near) == len(set(finite)) and largest < 1e7:
+        return [str(near.get(value, value)) for value in values]
+    if not 1e-4 <= largest < 1e7:
+        return [f"{value:.3e}" for value in values]
+    values = [near.get(value, value) for value in values]  # no -0.0
+    decimals = max(0, 3 - floor(log10(largest)))
+    return [f"{value:.{decimals}f}" for value in values]
+
+
+FIGURES = 5  # in the line of an epoch, at most
+
+
+def epoch_line(row: dict, epochs: int, is_best: bool, width: int = 10_000, first: Sequence[str] = ()) -> str:
     """epoch 3/20   train loss 0.1234 acc 0.9612   val loss 0.1022 acc 0.9701 * 1.2 s
 
-    For a narrow terminal without the last values of the longer part, until it fits: metrics.jsonl has them all.
+    first: names of metrics, the goal's first: of many figures those are shown, of a narrow terminal fewer, down to the
+    goal alone. metrics.jsonl has them all.
     """
-    parts = {name: [f"{n.partition('/')[2]} {number(v)}" for n, v in row.items() if n.startswith(f"{name}/")]
-             for name in ("train", "val")}  # fmt: skip
+    keys = [key for key in row if key.startswith(("train/", "val/"))]
+    order = [f"{part}/{name}" for name in first for part in ("val", "train")] or keys
+    ranked = sorted(keys, key=lambda key: order.index(key) if key in order else len(order))[:FIGURES]
     seconds = row["time/seconds"]
     while True:
         words = [f"epoch {row['epoch']:{len(str(epochs))}}/{epochs} "]
-        words += [f" {name} {' '.join(values)} " for name, values in parts.items() if values]
+        for part in ("train", "val"):
+            mine = [key for key in keys if key in ranked and key.startswith(part)]
+            values = [f"{key.partition('/')[2]} {number(row[key])}" for key in mine]
+            words += [f" {part} {' '.join(values)} "] if values else []
         line = " ".join(words) + f"{'*' if is_best else ' '} {seconds:.{2 if seconds < 10 else 0}f} s"
-        longest = max(parts.values(), key=len)
-        if len(line) < width or len(longest) < 2:
+        if len(line) < width or len(ranked) < 2:
             return line
-        longest.pop()
+        ranked.pop()
 
 
 def table(rows: list[list[str]], words: int = 1) -> str:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-FRAMES = 100  # at most, the first and the last among them
-COLUMNS, WIDTH, CAPTION = 10, 200, 14  # of a strip: frames in a row, their pixels at most, those above each
+FRAMES, SHOWN = 100, 24  # of a film, of a strip: at most, the first and the last among them
+COLUMNS, WIDTH, CAPTION, GAP = 6, 200, 20, 10  # of a strip: frames in a row, their pixels, those above and between
 
 
 def path_of(folder: Path, name: str, epoch: int) -> Path:
@@ -51,31 +51,35 @@ def assemble(folder: Path, plots: Path) -> dict[str, Path]:
         by_name.setdefault(path.stem.rpartition("_")[0], []).append(path)
     for name, paths in by_name.items():
         if len(paths) > 1:
-            chosen = [paths[round(i)] for i in np.linspace(0, len(paths) - 1, min(FRAMES, len(paths)))]
+            chosen = _some(paths, FRAMES)
             plots.mkdir(exist_ok=True)
             strips[name] = plots / f"{name}_strip.png"
-            _strip(chosen).save(strips[name])
+            _strip(_some(paths, SHOWN)).save(strips[name])
             frames = [Image.fromarray(pixels(path)) for path in chosen]
             write_gif(plots / f"{name}.gif", frames, [150] * (len(frames) - 1) + [1500])
     return strips
 
 
+def _some(paths: list[Path], most: int) -> list[Path]:
+    return [paths[round(i)] for i in np.linspace(0, len(paths) - 1, min(most, len(paths)))]
+
+
 def _strip(paths: list[Path]) -> object:
-    """The frames row by row, the epoch above each."""
+    """The frames row by row, the epoch above each. Small ones are enlarged, pixel by pixel."""
     from PIL import Image, ImageDraw
 
     with Image.open(paths[0], formats=["PNG"]) as first:
-        scale = min(1.0, WIDTH / first.width)
-        width, height = max(40, round(first.width * scale)), round(first.height * scale)
-    columns = min(COLUMNS, len(paths))
-    step = height + CAPTION
-    sheet = Image.new("RGB", (columns * (width + 4), -(-len(paths) // columns) * step), "white")
+        scale = WIDTH / first.width if first.width > WIDTH else WIDTH // first.width
+        width, height = round(first.width * scale), round(first.height * scale)
+    columns, across, up = min(COLUMNS, len(paths)), width + GAP, height + CAPTION + GAP
+    sheet = Image.new("RGB", (columns * across + GAP, -(-len(paths) // columns) * up), "white")
     pen = ImageDraw.Draw(sheet)
+    how = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
     for i, path in enumerate(paths):
-        x, y = i % columns * (width + 4) + 2, i // columns * step
-        pen.text((x, y + 1), f"{epoch_of(path)}", fill="black")
+        x, y = i % columns * across + GAP, i // columns * up
+        pen.text((x, y + 5), f"epoch {epoch_of(path)}", fill="#24292f")
         with Image.open(path, formats=["PNG"]) as frame:
-            sheet.paste(frame.convert("RGB").resize((round(frame.width * scale), height)), (x, y + CAPTION))
+            sheet.paste(frame.convert("RGB").resize((width, height), how), (x, y + CAPTION))
     return sheet
 
 

@@ -4,12 +4,13 @@ import json
 from html import escape
 from math import isfinite
 from pathlib import Path
-from statistics import mean
 
-from dlrun.sweep.state import DONE, Job, State
+from dlrun.output.as_json import finite
+from dlrun.sweep.importance import importance
+from dlrun.sweep.state import Job, State, own, shared
 
 POINTS = 120  # of a curve, at most
-BINS = 4  # that the values of a continuous parameter are put into, to see what it explains
+FEW = 6  # values of a number: each has its tick
 
 
 def page(
@@ -22,13 +23,18 @@ def page(
     metrics = [name for name, _ in goals]
     measured = {name for rows in curves.values() for row in rows[-1:] for name in row if name.startswith("val/")}
     metrics += sorted(measured - set(metrics))
+    common = shared(state.jobs)
+    seeds = [override for job in state.jobs for override in job.overrides if override.startswith("seed=")]
+    by_number = {job.number: job for job in state.jobs}
+    means = [row | {"own": own(by_number[row["jobs"][0]], common + seeds)} for row in means]
     data = {
         "title": state.folder.name,
         "started": state.facts["started"],
         "total": state.total,
         "goals": [{"name": name, "mode": mode} for name, mode in goals],
         "metrics": metrics,
-        "names": value_names(state.jobs),
+        "names": sorted(value_names(state.jobs), key=lambda name: _rank(name, metrics[: len(goals)])),
+        "common": common,
         "parameters": swept,
         "importance": {name: importance(state.jobs, swept, name) for name, _ in goals},
         "means": means,
@@ -37,6 +43,7 @@ def page(
             {
                 "number": job.number,
                 "overrides": " ".join(job.overrides),
+                "own": own(job, common),
                 "status": job.status,
                 "values": job.values,
                 "seconds": job.seconds,
@@ -52,13 +59,11 @@ def page(
     return template.replace("{title}", escape(state.folder.name)).replace("{data}", text)
 
 
-def finite(value: object) -> object:
-    """JSON has no NaN and no infinity: null."""
-    if isinstance(value, dict):
-        return {k: finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
+def _rank(name: str, goals: list[str]) -> int:
+    """Goals first, then what the test part has of them, then the rest."""
+    if name in goals:
+        return 0
+    return 1 if name.partition("/")[2] in [goal.partition("/")[2] for goal in goals] else 2
 
 
 def curve(rows: list[dict], name: str) -> list[list[float]]:
@@ -74,7 +79,8 @@ def point(job: Job) -> dict[str, str]:
 
 
 def parameters(jobs: list[Job]) -> list[dict]:
-    """The keys whose values differ between jobs. values: of a word's axis in their order; none where it is a number."""
+    """The keys whose values differ between jobs. values: of a word's axis in their order; none where it is a number
+    (few: its values, where there are few)."""
     points = [point(job) for job in jobs]
     found = []
     for key in dict.fromkeys(key for at in points for key in at):
@@ -86,7 +92,9 @@ def parameters(jobs: list[Job]) -> list[dict]:
             found.append({"name": key, "values": texts, "log": False})
         else:
             is_log = min(numbers) > 0 and max(numbers) >= 100 * min(numbers)
-            found.append({"name": key, "values": None, "log": is_log, "low": min(numbers), "high": max(numbers)})
+            few = sorted(set(numbers)) if len(set(numbers)) <= FEW else None
+            ends = {"low": min(numbers), "high": max(numbers)}
+            found.append({"name": key, "values": None, "log": is_log, **ends, "few": few})
     return found
 
 
@@ -96,35 +104,3 @@ def as_number(text: str) -> float | None:
     except ValueError:
         return None
     return value if isfinite(value) else None
-
-
-def importance(jobs: list[Job], swept: list[dict], name: str) -> dict[str, float | None]:
-    """The share of a metric's variance that each parameter explains by itself, 0 to 1; None: too few jobs to say.
-
-    One-way analysis of variance, omega squared: what groups of pure chance would explain is taken off. A number with
-    many values makes BINS groups of as many jobs each.
-    """
-    done = [job for job in jobs if job.status in DONE and job.values.get(name) is not None]
-    done = [job for job in done if isfinite(job.values[name])]
-    return {each["name"]: _explained(done, each, name) for each in swept}
-
-
-def _explained(jobs: list[Job], parameter: dict, name: str) -> float | None:
-    pairs = [(point(job).get(parameter["name"], ""), job.values[name]) for job in jobs]
-    texts = {text for text, _ in pairs}
-    if parameter["values"] is None and len(texts) > 2 * BINS:
-        ordered = sorted(pairs, key=lambda pair: float(pair[0]))
-        pairs = [(str(i * BINS // len(ordered)), value) for i, (_, value) in enumerate(ordered)]
-    groups: dict[str, list[float]] = {}
-    for text, value in pairs:
-        groups.setdefault(text, []).append(value)
-    within_freedom = len(pairs) - len(groups)
-    if len(groups) < 2 or within_freedom < 1:
-        return None
-    centre = mean(value for _, value in pairs)
-    between = sum(len(group) * (mean(group) - centre) ** 2 for group in groups.values())
-    within = sum((value - mean(group)) ** 2 for group in groups.values() for value in group)
-    noise = within / within_freedom
-    if between + within == 0:
-        return 0.0
-    return max(0.0, (between - (len(groups) - 1) * noise) / (between + within + noise))

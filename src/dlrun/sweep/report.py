@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import os
 import shlex
 import sys
@@ -13,9 +12,10 @@ from math import isfinite
 from statistics import mean, stdev
 
 from dlrun.errors import UserError, columns, nearest
+from dlrun.output.as_json import as_json, finite
 from dlrun.output.console import number, table
 from dlrun.output.folders import write_whole
-from dlrun.sweep.page import finite, page
+from dlrun.sweep.page import page
 from dlrun.sweep.rows import epoch_rows, said
 from dlrun.sweep.state import DONE, OPEN, Job, State, own, shared
 
@@ -58,7 +58,7 @@ class Report:
             "jobs": [{k: v for k, v in asdict(job).items() if k not in ("pid", "born")} for job in state.jobs],
             "over_seeds": over_seeds(state.jobs, names),
         }
-        write_whole(folder / "results.json", json.dumps(finite(found), indent=1) + "\n")
+        write_whole(folder / "results.json", as_json(finite(found), indent=1) + "\n")
         if len(self.goals) == 1 and best:
             self._link(best[0])
         if at_once or time.monotonic() - self.written > PAGE_EVERY:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from dlrun.models.gan import Pair
-from dlrun.output.plots import new_figure
+from dlrun.output.drawing import GOOD, VAL, new_figure, plain_ticks
 from dlrun.place import Place
 from dlrun.spec import Image, Table
 from dlrun.tasks.base import Task
@@ -15,6 +16,8 @@ from dlrun.tasks.latent import draw, latent_plane, noise
 from dlrun.tasks.pictures import between, first_rows, grid, rescaled, shown
 from dlrun.tasks.quality import SAMPLES, Quality, Trained
 from dlrun.update import Update
+
+TITLES = {"samples": "samples of noise", "interpolation": "from noise to noise"}
 
 
 class Adversarial(Task):
@@ -114,9 +117,9 @@ def figures(
         ends, decode = noise(latent, 20, place, 6), lambda z: (draw(net, z, place) + 1) / 2
         lines = decode(between(ends[:10], ends[10:], 10))
         sheets = previews(net, latent, count, data, place) | {"interpolation": grid(lines, 10)}
-        found = {name: shown(sheet, name) for name, sheet in sheets.items()}
-        return found | ({"latent_plane": latent_plane(decode, place.device)} if latent == 2 else {})
-    return {"samples": _plane(net, critic, latent, data, place)} if data.spec.features == 2 else {}
+        found = {name: partial(shown, sheet, TITLES[name]) for name, sheet in sheets.items()}
+        return found | ({"latent_plane": partial(latent_plane, decode, place.device)} if latent == 2 else {})
+    return {"samples": partial(_plane, net, critic, latent, data, place)} if data.spec.features == 2 else {}
 
 
 def _plane(net: nn.Module, critic: nn.Module, latent: int, data: object, place: Place) -> object:
@@ -128,8 +131,10 @@ def _plane(net: nn.Module, critic: nn.Module, latent: int, data: object, place: 
     level = draw(critic, points.view(-1, 2), place, 4000).view(120, 120).cpu()
     figure, axes = new_figure(6.4, 6.0)
     axes.contour(line.cpu().numpy(), line.cpu().numpy(), level.numpy(), 16, cmap="viridis", linewidths=0.7, alpha=0.7)
-    axes.scatter(*real.cpu().T.numpy(), s=5, color="tab:orange", label="data", linewidths=0)
-    axes.scatter(*fake.T.numpy(), s=5, color="tab:green", label="samples", linewidths=0, alpha=0.6)
-    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), title="samples over the test data; lines: the critic's levels")
+    axes.scatter(*real.cpu().T.numpy(), s=5, color=VAL, label="data", linewidths=0)
+    axes.scatter(*fake.T.numpy(), s=5, color=GOOD, label="samples", linewidths=0, alpha=0.6)
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), title="samples over test data; lines: the critic's levels")
+    plain_ticks(axes.xaxis)
+    plain_ticks(axes.yaxis)
     axes.legend(loc="upper right", markerscale=3)
     return figure

@@ -7,6 +7,7 @@ momentum.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal
 
 import torch
@@ -21,7 +22,7 @@ from dlrun.tasks.adversarial import held
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.gan import nonsaturating_critic, nonsaturating_generator
 from dlrun.tasks.latent import draw, latent_figures, noise
-from dlrun.tasks.pictures import beside, first_rows, grid, means, rescaled, shown
+from dlrun.tasks.pictures import TITLES, beside, first_rows, grid, means, rescaled, shown
 from dlrun.tasks.quality import Quality, Trained, sliced_wasserstein
 from dlrun.types import Size
 from dlrun.update import Update
@@ -133,6 +134,6 @@ class AdversarialAutoencoder(Task):
     @torch.no_grad()
     def report(self, data: object) -> dict[str, object]:
         """Reconstructions, samples, lines between the codes of test pictures; where codes are 2 numbers, their map."""
-        figures = {name: shown(picture, name) for name, picture in self.preview(data, "test").items()}
+        figures = {name: partial(shown, picture, *TITLES[name]) for name, picture in self.preview(data, "test").items()}
         batches = lambda: rescaled(data.batches("test"), data, 0.0, 1.0)  # noqa: E731
         return {"figures": figures | latent_figures(self.evaluated().encoder, self.predict, batches, self.spec)}

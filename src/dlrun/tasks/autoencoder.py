@@ -6,6 +6,7 @@ The loss is the mean over all pixels, as in the book. Deviation: a denoising aut
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal
 
 import torch
@@ -19,7 +20,7 @@ from dlrun.spec import Image, Unlabelled
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.latent import draw, latent_figures
 from dlrun.tasks.pca import components, project
-from dlrun.tasks.pictures import beside, first_rows, means, rescaled, shown
+from dlrun.tasks.pictures import TITLES, beside, first_rows, means, rescaled, shown
 from dlrun.types import NonNegative
 from dlrun.update import Update
 
@@ -110,13 +111,13 @@ class Autoencoder(Task):
 
         pca_mse: of as many principal components of the train part as the code has numbers.
         """
-        titles = {"reconstructions": "test: originals, reconstructions", "denoised": "test: noisy, reconstructions"}
-        figures = {name: shown(picture, titles[name]) for name, picture in self.preview(data, "test").items()}
+        figures = {name: partial(shown, picture, *TITLES[name]) for name, picture in self.preview(data, "test").items()}
         batches = lambda: rescaled(data.batches("test"), data, 0.0, 1.0)  # noqa: E731
         figures |= latent_figures(self.evaluated().encoder, self.predict, batches, self.spec)
         linear = components(rescaled(data.batches("train"), data, 0.0, 1.0), self.net.latent)
         pairs = lambda: ((x, project(seen, *linear)) for x, seen in self._seen(data, "test"))  # noqa: E731
         found = means({"mse": (copy - x).square().flatten(1).mean(1)} for x, copy in pairs())
         sheet = beside(*next(pairs()))
-        figures["pca_reconstructions"] = shown(sheet, f"test: originals, {len(linear[1])} principal components")
+        heads = ("originals", f"by {len(linear[1])} principal components")
+        figures["pca_reconstructions"] = partial(shown, sheet, "a linear code, test", heads)
         return {"figures": figures, "pca_mse": found["mse"]}

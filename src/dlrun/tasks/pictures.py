@@ -1,14 +1,20 @@
 """What generative tasks share: pixels in the range that a net needs, means over a split, grids of pictures, figures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import ceil, sqrt
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from dlrun.output.plots import new_figure
+from dlrun.output.drawing import new_figure
 
 Batch = tuple[Tensor, Tensor]
+TITLES = {  # of sheets of the test part: with what stands over their halves
+    "reconstructions": ("reconstructions, test", ("originals", "reconstructions")),
+    "denoised": ("denoised, test", ("with noise", "reconstructions")),
+    "samples": ("samples of noise",),
+}
 
 
 def rescaled(batches: Iterator[Batch], data: object, low: float, high: float) -> Iterator[Batch]:
@@ -57,13 +63,19 @@ def means(parts: Iterator[dict[str, Tensor]]) -> dict[str, float]:
 
 
 def grid(pictures: Tensor, columns: int | None = None) -> Tensor:
-    """(N, C, H, W) in [0, 1] -> (C, rows H, columns W), row by row; as square as can be where columns is None."""
+    """(N, C, H, W) in [0, 1] -> (C, height, width): row by row with white gaps; as square as can be without columns."""
     columns = columns or ceil(sqrt(len(pictures)))
-    rows = ceil(len(pictures) / columns)
-    missing = pictures.new_zeros(rows * columns - len(pictures), *pictures.shape[1:])
-    _, c, h, w = pictures.shape
-    tiles = torch.cat((pictures, missing)).clamp(0, 1).view(rows, columns, c, h, w)
-    return tiles.permute(2, 0, 3, 1, 4).reshape(c, rows * h, columns * w).cpu()
+    rows, gap = ceil(len(pictures) / columns), _gap(pictures)
+    missing = pictures.new_ones(rows * columns - len(pictures), *pictures.shape[1:])
+    tiles = F.pad(torch.cat((pictures.clamp(0, 1), missing)), (0, gap, 0, gap), value=1.0)
+    _, c, h, w = tiles.shape
+    sheet = tiles.view(rows, columns, c, h, w).permute(2, 0, 3, 1, 4).reshape(c, rows * h, columns * w)
+    return sheet[:, : rows * h - gap, : columns * w - gap].cpu()
+
+
+def _gap(pictures: Tensor) -> int:
+    """Pixels between pictures: a sixteenth of their width."""
+    return max(1, round(pictures.shape[-1] / 16))
 
 
 def beside(originals: Tensor, copies: Tensor) -> Tensor:
@@ -75,18 +87,27 @@ def beside(originals: Tensor, copies: Tensor) -> Tensor:
     rows = ceil(count / 5)
     sheets = []
     for pictures in (originals[:count], copies[:count]):
-        missing = pictures.new_zeros(5 * rows - count, *pictures.shape[1:])
+        missing = pictures.new_ones(5 * rows - count, *pictures.shape[1:])
         tiles = torch.cat((pictures, missing)).unflatten(0, (5, rows)).transpose(0, 1).flatten(0, 1)  # to row by row
         sheets.append(grid(tiles, 5))
-    return torch.cat(sheets, 2)
+    return torch.cat((sheets[0], sheets[0].new_ones(*sheets[0].shape[:2], 3 * _gap(originals)), sheets[1]), 2)
 
 
-def shown(picture: Tensor, title: str) -> object:
-    """A picture (C, H, W) in [0, 1] as a figure."""
+def shown(picture: Tensor, title: str, heads: Sequence[str] = (), key: dict[str, tuple] | None = None) -> object:
+    """A picture (C, H, W) in [0, 1] as a figure. heads: over parts of it that are as wide. key: what colours mean."""
     height, width = picture.shape[1:]
-    figure, axes = new_figure(max(3.0, 7.0 * min(1.0, width / height)), max(1.5, 7.0 * min(1.0, height / width)))
+    across, up = max(3.0, 6.4 * min(1.0, width / height)), max(1.5, 6.4 * min(1.0, height / width))
+    figure, axes = new_figure(across, up + 0.3 + 0.2 * bool(heads) + 0.3 * bool(key))
     axes.imshow(picture.permute(1, 2, 0).numpy().squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_title(title)
+    axes.set_title(title, pad=20 if heads else 6)
+    for i, head in enumerate(heads):
+        place = ((i + 0.5) / len(heads), 1.01)
+        axes.annotate(head, place, xycoords="axes fraction", ha="center", va="bottom", fontsize=9)
+    if key:
+        from matplotlib.patches import Patch
+
+        patches = [Patch(facecolor=colour, label=name) for name, colour in key.items()]
+        figure.legend(handles=patches, loc="outside lower center", ncols=min(6, len(key)), fontsize=9)
     axes.set_axis_off()
     return figure
 

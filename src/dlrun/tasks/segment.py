@@ -6,6 +6,7 @@ are left out of loss and metrics.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
+from dlrun.output.drawing import drawable
 from dlrun.place import Place
 from dlrun.spec import Mask
 from dlrun.tasks.base import Metrics, Task
@@ -147,8 +149,10 @@ class Segment(Task):
         iou = [found if found == found else None for found in (matrix.diag() / both).tolist()]
         labels = self.spec.labels or tuple(map(str, range(self.spec.classes)))
         picture = self.preview(data, "test")["masks"]
+        heads = ("picture", "true", "predicted") * (2 if data.size("test") > 1 else 1)
+        colours = dict(zip(drawable(labels), COLOURS, strict=False))  # of more classes than colours: the first
         return {
-            "figures": {"masks": shown(picture, "test: pictures, masks, predictions")},
+            "figures": {"masks": partial(shown, picture, "masks, test", heads, colours)},
             "iou_per_class": dict(zip(labels, iou, strict=True)),
         }
 

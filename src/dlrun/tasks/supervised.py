@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from copy import deepcopy
 from fnmatch import fnmatch
+from functools import partial
 from itertools import islice
 from typing import Literal
 
@@ -174,21 +175,21 @@ class Supervised(Task):
         out, y = torch.cat([p for p, _ in parts]).cpu(), torch.cat([t for _, t in parts]).cpu()
         figures = {}
         if self.spec.classes is None:
-            figures["residuals"] = residuals(y.numpy(), out.numpy(), self.spec)
+            figures["residuals"] = partial(residuals, y.numpy(), out.numpy(), self.spec)
             if self.spec.features == 1:
-                figures["fitted_line"] = fitted_line(data, self.predict)
+                figures["fitted_line"] = partial(fitted_line, data, self.predict)
             return {"figures": figures}
         k = self.spec.classes
         matrix = torch.bincount(y * k + out.argmax(1), minlength=k * k).view(k, k)
         labels = data.spec.labels or tuple(map(str, range(k)))  # some are known only once the data is read
-        figures["confusion_matrix"] = confusion_matrix(matrix.numpy(), labels)
+        figures["confusion_matrix"] = partial(confusion_matrix, matrix.numpy(), labels)
         if isinstance(self.spec, Table) and self.spec.features == 2:
-            figures["decision_boundary"] = decision_boundary(data, self.predict, labels)
+            figures["decision_boundary"] = partial(decision_boundary, data, self.predict, labels)
         counts = zip(labels, matrix.diag().tolist(), matrix.sum(1).tolist(), strict=True)
         return {
             "figures": figures,
             "acc_per_class": {label: right / all_ if all_ else None for label, right, all_ in counts},
-            "confusion_matrix": matrix.tolist(),
+            "confusion_matrix": matrix.numpy(),
         }
 
 

@@ -10,6 +10,7 @@ in its values). Deviation: a table changes between batches of episodes, not with
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from dlrun.errors import UserError
 from dlrun.models.policy import Table
-from dlrun.output.plots import new_figure
+from dlrun.output.drawing import ink, new_figure, short
 from dlrun.place import Place
 from dlrun.spec import Env
 from dlrun.tasks.base import Metrics
@@ -158,7 +159,7 @@ class Tabular(Playing):
         with torch.no_grad():
             q = self.action_values(torch.eye(self.spec.features, device=self.place.device))
         if moves.shape:
-            found["figures"] = {"value": draw(q, moves, arrows=False), "policy": draw(q, moves, arrows=True)}
+            found["figures"] = {name: partial(draw, q, moves, name == "policy") for name in ("value", "policy")}
         return found | {"values": [[round(value, 4) for value in row] for row in q.tolist()]}
 
 
@@ -181,21 +182,29 @@ def draw(q: Tensor, moves: Moves, arrows: bool) -> object:
     rows, columns = moves.shape
     best, after = q.max(1).values.cpu(), moves.after.cpu()
     best[~moves.reached] = torch.nan  # walls
-    figure, axes = new_figure(1.2 * columns + 1.6, 1.2 * rows + 0.8)
-    picture = axes.imshow(best.view(rows, columns).numpy(), cmap="RdYlGn")
-    axes.set_facecolor("black")
-    figure.colorbar(picture, ax=axes, label="value of the best action")
+    figure, axes = new_figure(1.1 * columns + 1.8, 1.1 * rows + 0.9)
+    picture = axes.imshow(best.view(rows, columns).numpy(), cmap="YlGnBu")
+    axes.set_facecolor("#57606a")
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(picture, ax=axes, label="value of the best action", format=short)
+    bar.outline.set_visible(False)
     for s in moves.reached.nonzero().squeeze(1).tolist():
         row, column = divmod(s, columns)
         likeliest = after[s, q[s].argmax()]
         there = divmod(int(likeliest.argmax()), columns)
+        colour = ink(picture.to_rgba(best[s].item()))
         if arrows and likeliest.sum() > 0:
             dy, dx = 0.3 * (there[0] - row), 0.3 * (there[1] - column)
-            head = {"arrowstyle": "-|>", "color": "black", "linewidth": 1.5}
+            head = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.8, "mutation_scale": 16}
             axes.annotate("", (column + dx, row + dy), (column - dx, row - dy), arrowprops=head)
         else:
-            axes.text(column, row, "end" if arrows else f"{best[s]:.3g}", ha="center", va="center")
+            text = "end" if arrows else f"{best[s]:.3g}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=11)
     axes.set_xticks(range(columns), range(1, columns + 1))
     axes.set_yticks(range(rows), range(rows, 0, -1))
+    axes.set_xticks([c - 0.5 for c in range(1, columns)], minor=True)
+    axes.set_yticks([r - 0.5 for r in range(1, rows)], minor=True)
+    axes.grid(which="minor", color="white", linewidth=2)
+    axes.tick_params(which="both", length=0)
     axes.set_title("greedy policy" if arrows else "value function")
     return figure

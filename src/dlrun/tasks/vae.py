@@ -7,6 +7,7 @@ likelihood takes grey levels for probabilities: a common measure, but no density
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from math import log, pi
 from typing import Literal
 
@@ -20,7 +21,7 @@ from dlrun.seeds import generator
 from dlrun.spec import Image, Unlabelled
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.latent import draw, latent_figures, noise
-from dlrun.tasks.pictures import beside, first_rows, grid, means, rescaled, shown
+from dlrun.tasks.pictures import TITLES, beside, first_rows, grid, means, rescaled, shown
 from dlrun.tasks.quality import Quality, Trained
 from dlrun.types import Index, NonNegative, Positive, Size
 from dlrun.update import Update
@@ -146,7 +147,7 @@ class Vae(Task):
     @torch.no_grad()
     def report(self, data: object) -> dict[str, object]:
         """Reconstructions, samples, lines between the codes of test pictures; where z is 2, the map of codes."""
-        figures = {name: shown(picture, name) for name, picture in self.preview(data, "test").items()}
+        figures = {name: partial(shown, picture, *TITLES[name]) for name, picture in self.preview(data, "test").items()}
         net, batches = self.evaluated(), lambda: rescaled(data.batches("test"), data, 0.0, 1.0)
         return {"figures": figures | latent_figures(lambda x: net(x)[0], self.predict, batches, self.spec)}
 

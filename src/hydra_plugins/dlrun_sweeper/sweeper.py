@@ -17,6 +17,7 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 
 from dlrun.errors import UserError
+from dlrun.output.console import counted
 
 WHY_NOT = {
     "mode": "a summary is of one model, and no run\n"
@@ -90,7 +91,7 @@ class JobSweeper(Sweeper):
             with state.alone():
                 plan.open(state)
             how = "going on with a " if settings.resume else "joining a " if settings.join else ""
-            screen.say(f"{how}sweep of {state.facts['total']} jobs in {state.folder}")
+            screen.say(f"{how}sweep of {counted(state.facts['total'], 'job')} in {state.folder}")
             timeout = 60 * settings.job_timeout if settings.job_timeout else float("inf")
             stays = not settings.join
             launch = start or Cluster(launcher, state.folder).start

@@ -1,0 +1,170 @@
+"""The one place that draws: matplotlib's style, its fonts, its noise. Imported when the first figure is drawn."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from itertools import islice
+from math import floor, log10
+
+import numpy as np
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its font cache and folders are no concern of the user's
+
+TRAIN, VAL, GOOD, DARK, GREY = "#4c78a8", "#f58518", "#3f9b57", "#24292f", "#8a93a0"
+COLOURS = (TRAIN, VAL, GOOD, "#d64550", "#62aeb3", "#a06cae", "#e48fa3", "#8f6b52", "#d9b62f", "#7f858d")
+STYLE = {
+    "text.parse_math": False,  # a $ in a name is a dollar
+    "font.family": ["DejaVu Sans"],
+    "figure.facecolor": "white",
+    "figure.constrained_layout.h_pad": 0.1,
+    "figure.constrained_layout.w_pad": 0.1,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": DARK,
+    "axes.titlesize": 11,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": False,
+    "text.color": DARK,
+    "xtick.color": "#57606a",
+    "ytick.color": "#57606a",
+    "grid.color": "#e3e7ec",
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.85,
+    "legend.fontsize": 9,
+    "lines.solid_capstyle": "round",
+}
+BASE = "DejaVu Sans"  # matplotlib brings it
+LIKELY = ("cjk", "noto", "emoji", "symbola", "unifont", "unicode", "gothic", "hei", "ming", "song")
+FONTS = 200  # that are looked into, at most
+LONGEST = 28  # characters of a name in a figure
+
+
+def new_figure(width: float = 6.4, height: float = 4.4, columns: int = 1) -> tuple:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # without pyplot: no windows, no global state
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, columns)
+
+
+def render(make: Callable[[], object]) -> np.ndarray:
+    """The pixels (H, W, 3) of the figure that `make` gives, in the style above whatever the user's own settings are."""
+    import matplotlib
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of glyphs and layouts: a user can mend neither
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE | {"axes.prop_cycle": matplotlib.cycler(color=COLOURS)})
+        figure = make()
+        _set_fonts(figure)
+        figure.canvas.draw()
+        return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def _set_fonts(figure: object) -> None:
+    """The fonts that the figure's texts need beside the usual one."""
+    from matplotlib.text import Text
+
+    for axes in figure.axes:
+        axes.get_xticklabels(), axes.get_yticklabels()  # they are made when they are asked for
+    texts = figure.findobj(Text)
+    needed = {font for text in texts for c in text.get_text() if (font := font_with(c)) not in (None, BASE)}
+    if needed:
+        for text in texts:
+            text.set_fontfamily([BASE, *sorted(needed)])
+
+
+def drawable(words: Iterable[str], instead: Sequence[str] | None = None, most: int = LONGEST) -> list[str]:
+    """Words as they can be drawn, cut where they are long. instead: in the place of those that no font here has.
+
+    None: their numbers, #0, #1 ...
+    """
+    found = []
+    for i, word in enumerate(words):
+        if not can_draw(word):
+            word = f"#{i}" if instead is None else instead[i]
+        found.append(word if len(word) <= most else word[: most - 3] + "...")
+    return found
+
+
+def key(labels: Iterable[str]) -> str:
+    """What the numbers mean that `drawable` gives: a line for each; empty where all can be drawn."""
+    lines = [f"#{i}  {label}" for i, label in enumerate(labels) if not can_draw(label)]
+    return "\n".join(line.encode("utf-8", "backslashreplace").decode() for line in lines)
+
+
+def can_draw(word: str) -> bool:
+    return word.isprintable() and all(font_with(character) for character in word)
+
+
+@cache
+def font_with(character: str) -> str | None:
+    """The family of an installed font that has this character: the usual one, if it does; None where none has it."""
+    from matplotlib import font_manager
+
+    if ord(character) in _characters(font_manager.findfont(BASE)):
+        return BASE
+    fonts = {font.name: font.fname for font in font_manager.fontManager.ttflist}
+    ranked = sorted(fonts, key=lambda name: not any(word in name.lower() for word in LIKELY))
+    return next((name for name in islice(ranked, FONTS) if ord(character) in _characters(fonts[name])), None)
+
+
+@cache
+def _characters(path: str) -> frozenset[int]:
+    """What a font can draw; nothing where it has bitmaps instead of outlines, or is the one of boxes for everything."""
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        font = FT2Font(path)
+        font.set_size(10, 100)
+        return (
+            frozenset() if "LastResort" in path or "Last Resort" in font.family_name else frozenset(font.get_charmap())
+        )
+    except (OSError, RuntimeError, ValueError):
+        return frozenset()
+
+
+def ink(colour: Sequence[float]) -> str:
+    """Black or white: what can be read on this colour (red, green, blue in [0, 1])."""
+    return "white" if np.dot(colour[:3], (0.299, 0.587, 0.114)) < 0.55 else DARK
+
+
+def short(value: float, _: object = None) -> str:
+    """A tick: 0.25, 150k, 1.5M."""
+    for least, size, unit in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if abs(value) >= least:
+            return f"{value / size:g}{unit}"
+    return f"{value:.6g}"
+
+
+def plain_ticks(axis: object, whole: bool = False, most: int = 7) -> None:
+    """Round numbers, few enough not to touch. whole: integers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    def text(value: float, _: object) -> str:
+        low, high = sorted(axis.get_view_interval())
+        step = min(np.diff(axis.get_majorticklocs()), default=0)
+        decimals = max(0, -floor(log10(step) + 1e-9)) if step > 0 else 7
+        if decimals > 6 or max(abs(low), abs(high)) >= 1e4:
+            return short(value if abs(value) > 1e-9 * (high - low) else 0.0)
+        return f"{value + 0.0:.{decimals}f}".replace(f"-{0:.{decimals}f}", f"{0:.{decimals}f}")
+
+    axis.set_major_locator(MaxNLocator(most, integer=whole, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(text)
+
+
+def scaled(axes: object, values: Sequence[float]) -> None:
+    """Logarithmic from two decades on; ticks that read as numbers either way."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    if len(values) and min(values) > 0 and max(values) >= 100 * min(values):
+        axes.set_yscale("log")
+        subs = (1, 2, 5) if max(values) < 2000 * min(values) else (1,)
+        axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=9))
+        axes.yaxis.set_major_formatter(short)
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        plain_ticks(axes.yaxis)
