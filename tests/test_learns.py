@@ -150,7 +150,7 @@ def test_the_average_is_exponential():
     for _ in range(2):
         learn(task, batch(CLASSES), 1)
         weights.append(task.net[1].weight.detach().clone())
-    expected = 0.75 * (0.75 * weights[0] + 0.25 * weights[1]) + 0.25 * weights[2]
+    expected = 3 / 12 * (2 / 11 * weights[0] + 9 / 11 * weights[1]) + 9 / 12 * weights[2]  # the decays of the warm-up
     torch.testing.assert_close(task.update.average[1].weight, expected)
 
 

@@ -105,7 +105,7 @@ def end_epoch(training: Training, row: dict, pictures: dict) -> None:
     task, run, clock, best = training.task, training.run, training.clock, training.best
     training.means = Means()
     score = row.get(f"val/{best.metric}") if best else None
-    is_best = score is not None and best.update(score, clock)
+    is_best = score is not None and best.update(score, clock, row.get("val/loss"))
     if is_best:
         training.best_state = snapshot(
             {

@@ -151,12 +151,13 @@ class Training:
                 best.load_state_dict(found.get("best"))
             except ValueError as error:
                 raise self._wrong(error) from None
-            self.best.score, self.best.epoch, self.best.step = best.score, best.epoch, best.step
+            for name in ("score", "loss", "epoch", "step"):
+                setattr(self.best, name, getattr(best, name))
         except CheckpointError as error:
             self.run.say(
                 f"{error}\n  the best epoch's weights are lost: the best of the epochs to come is kept instead"
             )
-            self.best.score = None
+            self.best.score = self.best.loss = None
 
     def keep_partial_best(self) -> None:
         """Where a limit ends the run in mid-epoch, and its weights are the best."""

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from dlrun.errors import UserError, check_state
 from dlrun.processes.world import ALONE, World
 
-SCALARS = {"factor": int | float, "last_loss": float, "skipped": int}  # of an update's state
+SCALARS = {"factor": int | float, "last_loss": float, "skipped": int, "averaged": int}  # of an update's state
 
 
 class Diverged(UserError):
@@ -69,6 +69,7 @@ class Update:
         self.factor, self.skipped, self.last_loss = 1.0, 0, float("nan")
         self.scaler = torch.amp.GradScaler(self.params[0].device.type) if precision == "fp16" else None
         self.decay, self.average = ema, deepcopy(net).requires_grad_(False).eval() if ema else None
+        self.averaged = 0  # steps that are in the average
         self.watch = LossWatch(self.params[0].device)
         self.kept = (kept or KeptBuffers(net)) if on_nan == "skip" else None
 
@@ -155,8 +156,15 @@ class Update:
 
     @torch.no_grad()
     def _average(self) -> None:
-        """Exponential moving average of the weights (Polyak and Juditsky 1992); buffers are copied."""
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.net.parameters()), 1 - self.decay)
+        """Exponential moving average of the weights (Polyak and Juditsky 1992), warmed up; buffers are copied.
+
+        The decay of step t is min(decay, (1 + t) / (10 + t)), as in TensorFlow's ExponentialMovingAverage: the average
+        always reaches back a tenth of the steps at most, so a short run forgets the first weights. A bias correction
+        (Kingma and Ba 2015) leaves out those before the first step alone, and all later ones count alike.
+        """
+        self.averaged += 1
+        decay = min(self.decay, (1 + self.averaged) / (10 + self.averaged))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.net.parameters()), 1 - decay)
         copy_all(self.average.buffers(), self.net.buffers())
 
     def state_dict(self) -> dict:
@@ -167,12 +175,13 @@ class Update:
             "factor": self.factor,
             "skipped": self.skipped,
             "last_loss": self.last_loss,
+            "averaged": self.averaged,
             "buffers": self.kept.good if self.kept else None,
         }
 
     def load_state_dict(self, state: dict) -> None:
         """Raises ValueError where it is not this net's: torch's kernels would write past what is too small."""
-        check_state({k: state[k] for k in ("factor", "last_loss", "skipped")}, SCALARS)
+        check_state({k: state[k] for k in SCALARS}, SCALARS)
         settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
         for param, kept in self.optimizer.state.items():
@@ -186,7 +195,8 @@ class Update:
             self.scaler.load_state_dict(state["scaler"])
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
-        self.factor, self.skipped, self.last_loss = state["factor"], state["skipped"], state["last_loss"]
+        for name in SCALARS:
+            setattr(self, name, state[name])
         if self.kept:
             copy_all(self.kept.good, state["buffers"])
 
