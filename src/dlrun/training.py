@@ -30,7 +30,7 @@ class Training:
         self.world = task.place.world
         self.means, self.best = Means(), make_best(task, trainer)
         self.best_state: dict | None = None
-        self.best_is_new = False
+        self.best_is_new = self.has_exploded = False
         self.saved_at = self.session_start = time.monotonic()
         self.saved: tuple[int, ...] | None = None  # where the clock stood in the newest checkpoint
         self.seconds_before = clock.seconds

@@ -13,7 +13,9 @@ from torch.optim import Optimizer
 from dlrun.errors import UserError, check_state
 from dlrun.processes.world import ALONE, World
 
-SCALARS = {"factor": int | float, "last_loss": float, "skipped": int, "averaged": int}  # of an update's state
+SCALARS = {"factor": int | float} | dict.fromkeys(("last_loss", "first_loss", "peak"), float)  # of an update's state
+SCALARS |= dict.fromkeys(("skipped", "averaged"), int)
+EARLY = 100  # steps in which a loss that explodes is looked for
 
 
 class Diverged(UserError):
@@ -70,6 +72,7 @@ class Update:
         self.scaler = torch.amp.GradScaler(self.params[0].device.type) if precision == "fp16" else None
         self.decay, self.average = ema, deepcopy(net).requires_grad_(False).eval() if ema else None
         self.averaged = 0  # steps that are in the average
+        self.first_loss = self.peak = float("nan")  # the loss of the first step, the highest of the EARLY ones
         self.watch = LossWatch(self.params[0].device)
         self.kept = (kept or KeptBuffers(net)) if on_nan == "skip" else None
 
@@ -93,6 +96,8 @@ class Update:
         is_taken = isfinite(value)
         if is_taken:
             self.last_loss = value
+            if clock.step < EARLY:
+                self._note_early(value)
             self._step(clock)
             self.keep_buffers()
         elif self.kept:
@@ -112,10 +117,22 @@ class Update:
             param.grad = None
         return is_taken
 
+    def _note_early(self, value: float) -> None:
+        if self.first_loss != self.first_loss:
+            self.first_loss = self.peak = value
+        self.peak = max(self.peak, value)
+
     def keep_buffers(self) -> None:
         """What a step that is left out goes back to: after steps, and whatever else moves running statistics."""
         if self.kept:
             self.kept.keep()
+
+    def scale_rate(self, by: float) -> None:
+        """Another learning rate than the config's, before the first step."""
+        self.optimizer.defaults["lr"] *= by
+        self.base_lr = [lr * by for lr in self.base_lr]
+        for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
+            group["lr"] = lr
 
     def set_rate(self, clock: object) -> None:
         """The schedule's learning rates at this time."""
@@ -172,10 +189,7 @@ class Update:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "average": self.average.state_dict() if self.average is not None else None,
-            "factor": self.factor,
-            "skipped": self.skipped,
-            "last_loss": self.last_loss,
-            "averaged": self.averaged,
+            **{name: getattr(self, name) for name in SCALARS},
             "buffers": self.kept.good if self.kept else None,
         }
 
