@@ -35,6 +35,7 @@ from dlrun.run import Run
 from dlrun.seeds import Reseeder, generator, mix
 from dlrun.session import Session
 from dlrun.tally import Best, Means
+from dlrun.tasks.supervised import Supervised
 from dlrun.training import Training, all_finite
 from dlrun.update import Diverged, LossWatch, Update, clip_gradients
 
@@ -160,6 +161,22 @@ def test_best_is_any_better_score():
     assert (best.score, best.epoch) == (1.0, 3)
 
 
+def test_of_equal_scores_the_one_with_the_lower_loss_is_best():
+    """Epochs 2 and 6 with accuracy 1.0: a loss of 0.0243 is better than 0.7255, but nothing that ends the wait."""
+    best = Best("acc", "max", min_delta=0.0)
+    found = [(0.9, 0.8), (1.0, 0.7255), (0.8, 0.01), (1.0, 0.9), (1.0, float("nan")), (1.0, 0.0243), (1.0, None)]
+    kept = [
+        best.update(score, SimpleNamespace(epoch=epoch, step=10 * epoch), loss)
+        for epoch, (score, loss) in enumerate(found, 1)
+    ]
+    assert kept == [True, True, False, False, False, True, False]
+    assert (best.score, best.loss, best.epoch, best.step) == (1.0, 0.0243, 6, 60)
+    assert (best.anchor_epoch, best.waited) == (2, 5)
+    again = Best("acc", "max", min_delta=0.0)
+    again.load_state_dict(best.state_dict())
+    assert vars(again) == vars(best)
+
+
 def test_patience_waits_for_more_than_min_delta():
     best = Best("acc", "max", min_delta=0.1)
     waits = []
@@ -190,9 +207,22 @@ def test_patience_counts_from_validated_epoch_to_validated_epoch(config, tmp_pat
 def test_monitor_chooses_the_best_epoch(monitor, score, choose, config, tmp_path):
     train(tmp_path, config(f"trainer.monitor={monitor}", "trainer.epochs=5"))
     best = state(tmp_path, "best")
-    found = [row[score] for row in rows(tmp_path) if score in row]
-    assert best["best"]["score"] == choose(found) == best["metrics"][score]
-    assert best["clock"]["epoch"] == found.index(choose(found)) + 1
+    found = [row for row in rows(tmp_path) if score in row]
+    highest = choose(row[score] for row in found)
+    assert best["best"]["score"] == highest == best["metrics"][score]
+    of_equals = min((row["val/loss"], row["epoch"]) for row in found if row[score] == highest)
+    assert best["clock"]["epoch"] == of_equals[1]
+
+
+@pytest.mark.parametrize(("monitor", "scores"), [("acc", [0.5, 1.0, 0.9, 1.0]), ("top5", [1.0, 1.0, 1.0, 1.0])])
+def test_the_best_checkpoint_is_of_the_tie_with_the_lower_loss(monitor, scores, config, tmp_path, monkeypatch):
+    losses = iter([0.5, 0.7255, 0.4, 0.0243])
+    given = iter(scores)
+    evaluated = lambda *_: {"loss": next(losses), "acc": 0.5, "top5": 0.5} | {monitor: next(given)}  # noqa: E731
+    monkeypatch.setattr(Supervised, "evaluate", evaluated)
+    train(tmp_path, config(f"trainer.monitor={monitor}", "trainer.epochs=4"))
+    best = state(tmp_path, "best")["best"]
+    assert (best["epoch"], best["loss"]) == (4, 0.0243)
 
 
 def test_a_monitor_that_nothing_measures_is_refused_before_training(session):
@@ -394,16 +424,27 @@ def test_clipping_in_order_and_without_gradients():
     assert params[1].grad is None
 
 
-def test_the_average_is_the_closed_form():
+@pytest.mark.parametrize(("ema", "decays"), [(0.9999, [2 / 11, 3 / 12, 4 / 13]), (0.2, [2 / 11, 0.2, 0.2])])
+def test_the_average_is_the_closed_form(ema, decays):
     net = nn.Linear(1, 1, bias=False)
     nn.init.constant_(net.weight, 1.0)
-    update, clock = update_of(net, ema=0.9), Clock(0, 1, 9)
-    for _ in range(3):
+    update, clock = update_of(net, ema=ema), Clock(0, 1, 9)
+    expected = 1.0
+    for weight, decay in zip([0.0, -1.0, -2.0], decays, strict=True):
         update.step(net.weight.sum(), clock)  # gradient 1, lr 1: the weight goes 1, 0, -1, -2
-    assert net.weight.item() == -2.0
-    expected = 0.9**3 * 1 + 0.1 * (0.9**2 * 0 + 0.9 * -1 + -2)
-    assert update.average.weight.item() == pytest.approx(expected)
+        expected = decay * expected + (1 - decay) * weight
+        assert net.weight.item() == weight and update.average.weight.item() == pytest.approx(expected)
     assert not update.average.weight.requires_grad and not update.average.training
+    again = update_of(nn.Linear(1, 1, bias=False), ema=ema)
+    again.load_state_dict(update.state_dict())
+    assert again.averaged == 3
+
+
+@pytest.mark.parametrize("ema", [0.9999, 0.99999])
+def test_a_short_run_with_a_long_average_forgets_its_first_weights(ema, tmp_path):
+    """Without a warm-up the accuracy was that of the first weights, 0.1."""
+    train(tmp_path, compose("data=digits", f"trainer.ema={ema}", "trainer.epochs=3", "trainer.device=cpu"))
+    assert rows(tmp_path)[-1]["val/acc"] > 0.9
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched():

@@ -14,6 +14,7 @@ from dlrun.clock import Clock
 from dlrun.errors import UserError
 from dlrun.models.linear import linear
 from dlrun.models.mlp import mlp
+from dlrun.output.plots import confusion_matrix
 from dlrun.spec import Image, Spec, Table, Tokens
 
 SMALL = dict(activation="relu", dropout=0.0, norm="none", init="keras")
@@ -150,7 +151,7 @@ def test_the_average_is_exponential():
     for _ in range(2):
         learn(task, batch(CLASSES), 1)
         weights.append(task.net[1].weight.detach().clone())
-    expected = 0.75 * (0.75 * weights[0] + 0.25 * weights[1]) + 0.25 * weights[2]
+    expected = 3 / 12 * (2 / 11 * weights[0] + 9 / 11 * weights[1]) + 9 / 12 * weights[2]  # the decays of the warm-up
     torch.testing.assert_close(task.update.average[1].weight, expected)
 
 
@@ -297,6 +298,17 @@ def test_figures_can_be_drawn(tmp_path, spec, figures):
     for name, figure in report["figures"].items():
         figure.savefig(tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").stat().st_size > 5_000
+
+
+@pytest.mark.parametrize(("classes", "side"), [(500, 500), (1201, 401)])
+def test_a_matrix_of_many_classes_is_drawn_with_the_cells_that_can_be_seen(classes, side):
+    matrix = 2 * np.eye(classes, dtype=int)
+    matrix[0, -1] = 2
+    axes = confusion_matrix(matrix, tuple(map(str, range(classes)))).axes[0]
+    found, right = axes.images[0].get_array(), 2 * -(-classes // side)
+    assert found.shape == (side, side) and np.count_nonzero(found) == side + 1
+    assert (found[0, 0], found[0, -1], found[1, 1]) == pytest.approx((right / (right + 2), 2 / (right + 2), 1.0))
+    assert axes.get_xlim() == (-0.5, classes - 0.5)
 
 
 def test_curves_can_be_drawn(tmp_path):

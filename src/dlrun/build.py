@@ -13,6 +13,7 @@ from typing import Annotated, get_args, get_origin
 
 import yaml
 
+from dlrun.by_data import settle
 from dlrun.config.signatures import accepts, is_allowed, mismatch, signature, spec_names
 from dlrun.errors import UserError, columns, listed, nearest
 from dlrun.spec import PairingError, Spec, Unlabelled
@@ -48,8 +49,10 @@ class ConfigError(UserError):
 def check(config: dict, names: dict[str, str] | None = None) -> None:
     """Raise ConfigError or PairingError unless every key is one that something reads and every value fits.
 
-    config: plain dicts and lists, interpolations resolved. names: the groups' choices, for messages.
+    config: plain dicts and lists, interpolations resolved; what is `auto` gets its value, in place. names: the
+    groups' choices, for messages.
     """
+    settle(config)
     known = sorted(SECTIONS.keys() | VALUES | {"sweep"})
     unread = sorted(map(str, config.keys() - set(known)))
     expected = listed("    expected one of: ", known, 6)
@@ -84,6 +87,7 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
 
 def check_section(name: str, node: object) -> None:
     """Raise ConfigError unless every key of one section is one that is read and has a value that fits."""
+    settle({name: node})
     if problems := _problems(node, SWEEP if name == "sweep" else SECTIONS[name], name):
         raise ConfigError(problems)
 

@@ -22,6 +22,7 @@ from yaml import YAMLError
 
 import dlrun
 from dlrun.build import CONFIGS, check, of_runner
+from dlrun.by_data import left_open, value_of
 from dlrun.config.explain import explain
 from dlrun.config.hydra_section import check_place
 from dlrun.config.limits import nothing_to_do, number, reached
@@ -171,6 +172,7 @@ def _start(composed: DictConfig) -> float | None:
     context = HydraConfig.get()
     names = dict(context.runtime.choices)
     config = plain(composed)
+    chosen = left_open(config)
     check(config, names)
     if config["mode"] == "summary":
         from dlrun.summary import summary
@@ -181,7 +183,7 @@ def _start(composed: DictConfig) -> float | None:
     composed = OmegaConf.masked_copy(settled(composed), [key for key in composed if key != "sweep"])  # none of a run's
     from dlrun.session import Session, write_config
 
-    session = Session(config, names)
+    session = Session(config, names, chosen)
     base, folder = Path(config["output_dir"]).expanduser(), None
     if session.world.rank == 0:
         folder = died_before(base)
@@ -192,6 +194,8 @@ def _start(composed: DictConfig) -> float | None:
         folder = claim_folder(Path(wanted).expanduser(), base) if wanted else new_folder(base, name)
         note_start(base, folder)
         OmegaConf.update(composed, "trainer.processes", session.world.size)
+        for key in chosen:
+            OmegaConf.update(composed, key, value_of(session.config, key))
         flags = passed_on(get_args_parser().parse_args(sys.argv[1:]))
         write_config(
             folder,

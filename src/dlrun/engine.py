@@ -10,6 +10,9 @@ from dlrun.processes.signals import Interrupted, Signals
 from dlrun.seeds import Reseeder
 from dlrun.tally import Means
 from dlrun.training import Training
+from dlrun.update import EARLY
+
+EXPLODED = 100  # times its start: a loss that is reported
 
 
 @dataclass
@@ -105,7 +108,7 @@ def end_epoch(training: Training, row: dict, pictures: dict) -> None:
     task, run, clock, best = training.task, training.run, training.clock, training.best
     training.means = Means()
     score = row.get(f"val/{best.metric}") if best else None
-    is_best = score is not None and best.update(score, clock)
+    is_best = score is not None and best.update(score, clock, row.get("val/loss"))
     if is_best:
         training.best_state = snapshot(
             {
@@ -124,3 +127,24 @@ def end_epoch(training: Training, row: dict, pictures: dict) -> None:
                 run.tensorboard().add_histogram(name, weight.detach().cpu(), clock.time)
     line = partial(epoch_line, row, training.trainer.epochs, is_best, first=training.first_metrics())
     run.say(line(), line)
+    if warning := explosion(training, row.get("val/loss")):
+        training.has_exploded = True
+        run.say(warning)
+
+
+def explosion(training: Training, val_loss: float | None) -> str | None:
+    """What to report where a loss of the first steps is far above its start; once.
+
+    Only of tasks whose val loss is to fall: those of adversaries and policies may rise.
+    """
+    update, clock = training.task.update, training.clock
+    if training.has_exploded or "loss" not in training.task.scores or clock.step > EARLY:
+        return None
+    highest = max(update.peak, val_loss or 0.0)
+    if not highest > EXPLODED * update.first_loss > 0:
+        return None
+    part, lr = "train" if highest == update.peak else "val", update.optimizer.defaults["lr"]
+    return (
+        f"the {part} loss came to {highest:.4g} in the first {clock.step} steps, and began at {update.first_loss:.4g}\n"
+        f"  expected one that falls: try optimizer.lr={lr / 10:.2g} (now {lr:.2g}) or trainer.clip_global_norm=1"
+    )

@@ -1,6 +1,7 @@
 """One run from config to summary: build, restore, fit, test, draw."""
 
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from math import isfinite
@@ -11,6 +12,7 @@ import torch
 
 import dlrun
 from dlrun.assemble import assemble
+from dlrun.by_data import settle_batch, words
 from dlrun.checkpoint import load, way_on
 from dlrun.clock import Clock
 from dlrun.config.overrides import pasteable
@@ -31,11 +33,12 @@ from dlrun.weights import other_words
 class Session:
     """A run that is built and ready. Nothing is written before `start`.
 
-    config: checked, plain. names: the groups' choices. Raises UserError where the parts do not fit or data is missing.
+    config: checked, plain. names: the groups' choices. chosen: the keys whose value goes by the data.
+    Raises UserError where the parts do not fit or data is missing.
     """
 
-    def __init__(self, config: dict, names: dict[str, str]) -> None:
-        self.config, self.names = config, names
+    def __init__(self, config: dict, names: dict[str, str], chosen: Sequence[str] = ()) -> None:
+        self.config, self.names, self.chosen = config, names, chosen
         with within_memory():
             self._make(config)
 
@@ -44,8 +47,18 @@ class Session:
         self.world = self.place.world
         self.best = make_best(self.task, self.trainer)  # refuses what is not measured, before a file is written
         self.data.load(self.place.device, self.place.channels_last)
+        if "data.batch_size" in self.chosen:
+            self._choose_batch(config)
         self.loaded += other_words(config["init"], self.data.fitted())
         self.steps_per_epoch = self.task.steps(self.data)  # refuses batches that the net cannot take, too
+
+    def _choose_batch(self, config: dict) -> None:
+        """The batch for as many samples as there are, each process's share of it, and the rate for it."""
+        rate = config["optimizer"]["lr"]
+        settle_batch(config, self.chosen, self.data.size("train") // self.world.size)
+        self.data.batch_size = config["data"]["batch_size"] * self.world.size
+        for update in self.task.named_updates().values():
+            update.scale_rate(config["optimizer"]["lr"] / rate)
 
     def start(self, folder: Path, resumed: bool) -> tuple[Outcome, float | None]:
         """Train in this folder to the end or to a signal. Gives the outcome and the goal metric, if it came to that."""
@@ -211,7 +224,8 @@ class Session:
                 "device": f"{processes}{device_name(place.device)}{threads}, {place.precision}: {place.why}",
                 "folder": f"{folder}",
             }
-            | ({"start": self.loaded} if self.loaded else {}),
+            | ({"start": self.loaded} if self.loaded else {})
+            | ({"chosen": f"by the data: {words(self.config, self.chosen)}"} if self.chosen else {}),
             width,
         )
 

@@ -74,24 +74,29 @@ class Means:
 class Best:
     """The best epoch so far by one metric, and how long nothing better came.
 
-    A better score is any better one; what is waited for is one that is better by more than min_delta than the last such
-    (the anchor), counted in epochs up to the last validated one. A score that is not finite is never better.
+    A better score is any better one; of equal scores the one with the lower loss is the best. What is waited for is a
+    score that is better by more than min_delta than the last such (the anchor), counted in epochs up to the last
+    validated one: a lower loss alone does not end the wait. A score that is not finite is never better.
     """
 
     def __init__(self, metric: str, mode: str, min_delta: float) -> None:
         self.metric, self.sign, self.min_delta = metric, 1 if mode == "max" else -1, min_delta
-        self.score, self.epoch, self.step = None, 0, 0
+        self.score, self.loss, self.epoch, self.step = None, None, 0, 0
         self.anchor, self.anchor_epoch, self.waited = None, 0, 0
 
-    def update(self, score: float, clock: Clock) -> bool:
-        """Whether this score is the best one."""
+    def update(self, score: float, clock: Clock, loss: float | None = None) -> bool:
+        """Whether this score is the best one. loss: decides between equal scores, where there is one."""
         if self._is_better(score, self.anchor, self.min_delta):
             self.anchor, self.anchor_epoch = score, clock.epoch
         self.waited = clock.epoch - self.anchor_epoch
-        is_best = self._is_better(score, self.score, 0.0)
+        loss = loss if loss is not None and math.isfinite(loss) else None
+        is_best = self._is_better(score, self.score, 0.0) or score == self.score and self._is_lower(loss)
         if is_best:
-            self.score, self.epoch, self.step = score, clock.epoch, clock.step
+            self.score, self.loss, self.epoch, self.step = score, loss, clock.epoch, clock.step
         return is_best
+
+    def _is_lower(self, loss: float | None) -> bool:
+        return loss is not None and (self.loss is None or loss < self.loss)
 
     def reaches(self, score: float | None) -> bool:
         """Whether the best score is as good as this one, if there is one to be reached."""
@@ -101,13 +106,14 @@ class Best:
         return math.isfinite(score) and (than is None or self.sign * (score - than) > by)
 
     def state_dict(self) -> dict:
-        return {k: getattr(self, k) for k in ("metric", "score", "epoch", "step", "anchor", "anchor_epoch", "waited")}
+        names = ("metric", "score", "loss", "epoch", "step", "anchor", "anchor_epoch", "waited")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict) -> None:
         check_state(
             state,
             {"metric": str}
-            | dict.fromkeys(("score", "anchor"), float | int | None)
+            | dict.fromkeys(("score", "loss", "anchor"), float | int | None)
             | dict.fromkeys(("epoch", "step", "anchor_epoch", "waited"), int),
         )
         if state["metric"] != self.metric:

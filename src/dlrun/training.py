@@ -30,7 +30,7 @@ class Training:
         self.world = task.place.world
         self.means, self.best = Means(), make_best(task, trainer)
         self.best_state: dict | None = None
-        self.best_is_new = False
+        self.best_is_new = self.has_exploded = False
         self.saved_at = self.session_start = time.monotonic()
         self.saved: tuple[int, ...] | None = None  # where the clock stood in the newest checkpoint
         self.seconds_before = clock.seconds
@@ -151,12 +151,13 @@ class Training:
                 best.load_state_dict(found.get("best"))
             except ValueError as error:
                 raise self._wrong(error) from None
-            self.best.score, self.best.epoch, self.best.step = best.score, best.epoch, best.step
+            for name in ("score", "loss", "epoch", "step"):
+                setattr(self.best, name, getattr(best, name))
         except CheckpointError as error:
             self.run.say(
                 f"{error}\n  the best epoch's weights are lost: the best of the epochs to come is kept instead"
             )
-            self.best.score = None
+            self.best.score = self.best.loss = None
 
     def keep_partial_best(self) -> None:
         """Where a limit ends the run in mid-epoch, and its weights are the best."""

@@ -13,7 +13,9 @@ from torch.optim import Optimizer
 from dlrun.errors import UserError, check_state
 from dlrun.processes.world import ALONE, World
 
-SCALARS = {"factor": int | float, "last_loss": float, "skipped": int}  # of an update's state
+SCALARS = {"factor": int | float} | dict.fromkeys(("last_loss", "first_loss", "peak"), float)  # of an update's state
+SCALARS |= dict.fromkeys(("skipped", "averaged"), int)
+EARLY = 100  # steps in which a loss that explodes is looked for
 
 
 class Diverged(UserError):
@@ -69,6 +71,8 @@ class Update:
         self.factor, self.skipped, self.last_loss = 1.0, 0, float("nan")
         self.scaler = torch.amp.GradScaler(self.params[0].device.type) if precision == "fp16" else None
         self.decay, self.average = ema, deepcopy(net).requires_grad_(False).eval() if ema else None
+        self.averaged = 0  # steps that are in the average
+        self.first_loss = self.peak = float("nan")  # the loss of the first step, the highest of the EARLY ones
         self.watch = LossWatch(self.params[0].device)
         self.kept = (kept or KeptBuffers(net)) if on_nan == "skip" else None
 
@@ -92,6 +96,8 @@ class Update:
         is_taken = isfinite(value)
         if is_taken:
             self.last_loss = value
+            if clock.step < EARLY:
+                self._note_early(value)
             self._step(clock)
             self.keep_buffers()
         elif self.kept:
@@ -111,10 +117,22 @@ class Update:
             param.grad = None
         return is_taken
 
+    def _note_early(self, value: float) -> None:
+        if self.first_loss != self.first_loss:
+            self.first_loss = self.peak = value
+        self.peak = max(self.peak, value)
+
     def keep_buffers(self) -> None:
         """What a step that is left out goes back to: after steps, and whatever else moves running statistics."""
         if self.kept:
             self.kept.keep()
+
+    def scale_rate(self, by: float) -> None:
+        """Another learning rate than the config's, before the first step."""
+        self.optimizer.defaults["lr"] *= by
+        self.base_lr = [lr * by for lr in self.base_lr]
+        for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
+            group["lr"] = lr
 
     def set_rate(self, clock: object) -> None:
         """The schedule's learning rates at this time."""
@@ -155,8 +173,15 @@ class Update:
 
     @torch.no_grad()
     def _average(self) -> None:
-        """Exponential moving average of the weights (Polyak and Juditsky 1992); buffers are copied."""
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.net.parameters()), 1 - self.decay)
+        """Exponential moving average of the weights (Polyak and Juditsky 1992), warmed up; buffers are copied.
+
+        The decay of step t is min(decay, (1 + t) / (10 + t)), as in TensorFlow's ExponentialMovingAverage: the average
+        always reaches back a tenth of the steps at most, so a short run forgets the first weights. A bias correction
+        (Kingma and Ba 2015) leaves out those before the first step alone, and all later ones count alike.
+        """
+        self.averaged += 1
+        decay = min(self.decay, (1 + self.averaged) / (10 + self.averaged))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.net.parameters()), 1 - decay)
         copy_all(self.average.buffers(), self.net.buffers())
 
     def state_dict(self) -> dict:
@@ -164,15 +189,13 @@ class Update:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "average": self.average.state_dict() if self.average is not None else None,
-            "factor": self.factor,
-            "skipped": self.skipped,
-            "last_loss": self.last_loss,
+            **{name: getattr(self, name) for name in SCALARS},
             "buffers": self.kept.good if self.kept else None,
         }
 
     def load_state_dict(self, state: dict) -> None:
         """Raises ValueError where it is not this net's: torch's kernels would write past what is too small."""
-        check_state({k: state[k] for k in ("factor", "last_loss", "skipped")}, SCALARS)
+        check_state({k: state[k] for k in SCALARS}, SCALARS)
         settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
         for param, kept in self.optimizer.state.items():
@@ -186,7 +209,8 @@ class Update:
             self.scaler.load_state_dict(state["scaler"])
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
-        self.factor, self.skipped, self.last_loss = state["factor"], state["skipped"], state["last_loss"]
+        for name in SCALARS:
+            setattr(self, name, state[name])
         if self.kept:
             copy_all(self.kept.good, state["buffers"])
 

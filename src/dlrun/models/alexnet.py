@@ -13,6 +13,7 @@ from typing import Literal
 
 from torch import nn
 
+from dlrun.by_data import form_for
 from dlrun.models.layers import AdaptiveAvgPool2d, check_size, initialise
 from dlrun.spec import Image
 from dlrun.types import Init, Rate, Size
@@ -22,13 +23,20 @@ LEAST = {"imagenet": 63, "cifar": 29}  # pixels: 63 -> 15 -> 7 -> 3 -> 1; 29 -> 
 
 
 def alexnet(
-    spec: Image, *, form: Literal["imagenet", "cifar"], width: Size, head: list[Size], dropout: Rate, init: Init
+    spec: Image,
+    *,
+    form: Literal["auto", "imagenet", "cifar"],
+    width: Size,
+    head: list[Size],
+    dropout: Rate,
+    init: Init,
 ) -> nn.Module:
     """(B, C, H, W) -> (B, outputs).
 
     width: channels of the first convolution. head: widths of the hidden dense layers; dropout: before each of them.
     """
     features, height, columns = spec.shape
+    form = form_for(spec.shape) if form == "auto" else form
     check_size("alexnet", height, columns, LEAST[form], "model.form=cifar" if form == "imagenet" else "model=lenet")
     window = 3 if form == "imagenet" else 2
     sizes = [width * multiple for multiple in MULTIPLES]

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dlrun.by_data import form_for
 from dlrun.models.layers import check_positions, check_size, initialise
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image
@@ -46,7 +47,7 @@ def densenet(
     spec: Image,
     *,
     depth: Literal[121, 169, 201],
-    form: Literal["imagenet", "cifar"],
+    form: Literal["auto", "imagenet", "cifar"],
     growth: Size,
     norm: Norm,
     dropout: Rate,
@@ -54,6 +55,7 @@ def densenet(
 ) -> nn.Module:
     """(B, C, H, W) -> (B, outputs). growth: maps that each layer adds; the stem has twice as many."""
     channels, height, columns = spec.shape
+    form = form_for(spec.shape) if form == "auto" else form
     advice = "model.form=cifar" if form == "imagenet" else "model=resnet18"
     check_size(f"densenet{depth}", height, columns, LEAST[form], advice)
     halvings = 32 if form == "imagenet" else 8

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dlrun.by_data import form_for
 from dlrun.models.layers import AdaptiveAvgPool2d, LocalResponseNorm, check_positions, check_size, initialise
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image
@@ -78,7 +79,7 @@ class Inception(nn.Module):
 def googlenet(
     spec: Image,
     *,
-    form: Literal["imagenet", "paper", "cifar"],
+    form: Literal["auto", "imagenet", "paper", "cifar"],
     width: Size,
     norm: Norm,
     dropout: Rate,
@@ -91,6 +92,7 @@ def googlenet(
     loss; 0: no heads; None: as the form has it.
     """
     features, height, columns = spec.shape
+    form = form_for(spec.shape) if form == "auto" else form
     small = form == "cifar"
     check_size("googlenet", height, columns, LEAST[form], "model=lenet" if small else "model.form=cifar")
     halvings = 4 if small else 32

@@ -10,6 +10,7 @@ from typing import Literal
 
 from torch import nn
 
+from dlrun.by_data import form_for
 from dlrun.models.layers import check_positions, check_size, initialise, separable_conv
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image
@@ -20,13 +21,14 @@ LEAST = {"imagenet": 17, "cifar": 9}  # pixels: 17 -> 9 -> 5 -> 3 -> 2 -> 1
 
 
 def mobilenet(
-    spec: Image, *, form: Literal["imagenet", "cifar"], width: Size, norm: Norm, dropout: Rate, init: Init
+    spec: Image, *, form: Literal["auto", "imagenet", "cifar"], width: Size, norm: Norm, dropout: Rate, init: Init
 ) -> nn.Module:
     """(B, C, H, W) -> (B, outputs).
 
     width: channels of the first convolution: 32 is the paper's multiplier 1.0. dropout: before the dense layer.
     """
     channels, height, columns = spec.shape
+    form = form_for(spec.shape) if form == "auto" else form
     advice = "model.form=cifar" if form == "imagenet" else "model=resnet18"
     check_size("mobilenet", height, columns, LEAST[form], advice)
     stride = 2 if form == "imagenet" else 1

@@ -14,6 +14,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from dlrun.by_data import form_for
 from dlrun.errors import UserError
 from dlrun.models.layers import SameConv2d, check_positions, initialise, same_max_pool
 from dlrun.models.layers import norm as norm_layer
@@ -53,7 +54,7 @@ def resnet(
     spec: Image,
     *,
     depth: Literal[18, 34, 50, 101, 152],
-    form: Literal["cifar", "book", "imagenet"],
+    form: Literal["auto", "cifar", "book", "imagenet"],
     width: Size,
     norm: Norm,
     zero_init_residual: bool,
@@ -65,6 +66,7 @@ def resnet(
     block at scale 0, so that the blocks start as their shortcuts (Goyal et al. 2017, section 5.1).
     """
     channels, height, columns = spec.shape
+    form = form_for(spec.shape) if form == "auto" else form
     if form == "book" and min(height, columns) < 3:
         raise UserError(
             f"resnet in form=book cannot take images of {height}x{columns}: its first convolution needs at least 3x3; "

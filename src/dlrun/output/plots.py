@@ -10,6 +10,7 @@ from dlrun.output.drawing import COLOURS, DARK, GOOD, GREY, TRAIN, VAL, drawable
 from dlrun.spec import Table
 
 SHARES = ("acc", "top5", "miou")  # metrics that cannot be above 1
+CELLS = 500  # of a drawn matrix, on a side: more than it has pixels costs memory and shows nothing
 
 
 def worth_drawing(rows: list[dict], windows: Sequence[dict], first: Sequence[str]) -> list[str]:
@@ -105,12 +106,16 @@ def lines(series: dict[str, list[float]]) -> object:
 
 
 def confusion_matrix(matrix: np.ndarray, labels: tuple[str, ...]) -> object:
-    """Rows: the true class; columns: the predicted one; shares of the row, counts as text where there is room."""
+    """Rows: the true class; columns: the predicted one; shares of the row, counts as text where there is room.
+
+    Of more than CELLS classes, neighbours share a cell.
+    """
     labels, size = drawable(labels), len(labels)
     side = 9 if size > 20 else max(4.8, 0.55 * size + 1.5)
     figure, axes = new_figure(side, side)
-    shares = matrix / matrix.sum(1, keepdims=True).clip(min=1)
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    cells = _joined(matrix, -(-size // CELLS))
+    shares = (cells / cells.sum(1, keepdims=True).clip(min=1)).astype(np.float32)
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, extent=(-0.5, size - 0.5, size - 0.5, -0.5))
     axes.spines[:].set_visible(True)
     axes.set(xlabel="predicted", ylabel="true")
     if size <= 20:
@@ -123,6 +128,12 @@ def confusion_matrix(matrix: np.ndarray, labels: tuple[str, ...]) -> object:
             axes.text(column, row, matrix[row, column], ha="center", va="center", color=colour, fontsize=9)
     axes.set_title(f"test: {matrix.trace() / max(1, matrix.sum()):.2%} right")
     return figure
+
+
+def _joined(matrix: np.ndarray, count: int) -> np.ndarray:
+    """Sums over squares of `count` rows and columns, the last ones smaller."""
+    starts = np.arange(0, len(matrix), count)
+    return np.add.reduceat(np.add.reduceat(matrix, starts, 0), starts, 1) if count > 1 else matrix
 
 
 def decision_boundary(data: object, predict: Callable, labels: tuple[str, ...]) -> object:

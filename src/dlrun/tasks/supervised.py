@@ -171,16 +171,17 @@ class Supervised(Task):
         return out.softmax(1)
 
     def report(self, data: object) -> dict[str, object]:
-        parts = [(self.predict(x), y) for x, y in data.batches("test")]
-        out, y = torch.cat([p for p, _ in parts]).cpu(), torch.cat([t for _, t in parts]).cpu()
         figures = {}
         if self.spec.classes is None:
+            parts = [(self.predict(x), y) for x, y in data.batches("test")]
+            out, y = torch.cat([p for p, _ in parts]).cpu(), torch.cat([t for _, t in parts]).cpu()
             figures["residuals"] = partial(residuals, y.numpy(), out.numpy(), self.spec)
             if self.spec.features == 1:
                 figures["fitted_line"] = partial(fitted_line, data, self.predict)
             return {"figures": figures}
         k = self.spec.classes
-        matrix = torch.bincount(y * k + out.argmax(1), minlength=k * k).view(k, k)
+        places = torch.cat([y * k + self.predict(x).argmax(1) for x, y in data.batches("test")]).cpu()
+        matrix = torch.bincount(places, minlength=k * k).view(k, k)
         labels = data.spec.labels or tuple(map(str, range(k)))  # some are known only once the data is read
         figures["confusion_matrix"] = partial(confusion_matrix, matrix.numpy(), labels)
         if isinstance(self.spec, Table) and self.spec.features == 2:
