@@ -186,7 +186,7 @@ def test_a_closed_pipe_is_no_error(tmp_path):
 WRONG = {
     "-x": "unrecognized arguments: -x\n  expected overrides, as in trainer.epochs=3, and the flags that dl-run --help",
     "--cfg nothing": "argument --cfg/-c: invalid choice: 'nothing'",
-    "--resolve": "--resolve flag can only be used in conjunction with --cfg",
+    "--resolve": "--resolve is about a config that is shown\n  expected dl-run --cfg job --resolve",
     "--experimental-rerun config.pickle": "--experimental-rerun loads a pickle, which can run any code",
     "--config-name other": "there is no config 'other'\n  expected a file other.yaml",
     "--config-dir nowhere": "nowhere' not found",

@@ -45,10 +45,18 @@ MAY = {
     "dlrun.tasks.": BASICS
     | {"dlrun.seeds", "dlrun.place", "dlrun.output.plots", "dlrun.processes.", "dlrun.update", "dlrun.tasks."},
 }
-DOORS = ("dlrun.cli", "dlrun.config.explain", "dlrun.config.loader", "dlrun.config.saved", "dlrun.after.data_config")
+DOORS = (
+    "dlrun.cli",
+    "dlrun.config.explain",
+    "dlrun.config.flags",
+    "dlrun.config.loader",
+    "dlrun.config.saved",
+    "dlrun.after.data_config",
+)
 ENGINE = ("dlrun.engine", "dlrun.training", "dlrun.checkpoint", "dlrun.run", "dlrun.output.")
 LIGHT = [
-    "cli", "build", "spec", "types", "errors", "clock", "schedules", "config.explain", "config.signatures",
+    "cli", "build", "spec", "types", "errors", "clock", "schedules", "config.explain", "config.flags",
+    "config.hydra_section", "config.signatures",
     "config.saved", "config.limits", "config.overrides", "output.folders", "output.console", "after.cli",
     "after.listing", "after.show", "after.compare", "after.report", "after.page", "after.formats", "after.evaluate",
     "after.predict", "after.completion", "after.data_cli", "after.data_config",

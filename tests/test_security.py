@@ -107,6 +107,8 @@ FILES = {
         "expected one of basic, submitit_local, submitit_slurm",
     ),
     f"sweeper: {{params: {{seed: {CALL}}}}}": ("hydra.sweeper.params={'seed': ", "as on the command line"),
+    "sweeper: {params: {seed: '${optimizer}'}}": ("hydra.sweeper.params={'seed': ", "as on the command line"),
+    "launcher: {_target_: '${seed}'}": ("hydra.launcher={'_target_': '${seed}'}", "expected one of basic"),
     "sweeper: {_target_: evil.Sweeper}": ("hydra.sweeper={", "expected sweep=grid or sweep=optuna"),
     "searchpath: ['pkg://evil']": ("hydra.searchpath is only supported from the primary config",),
     "run: {dir: ran}": ("hydra.run.dir=ran", "expected run_dir=FOLDER"),
@@ -125,6 +127,12 @@ def test_keys_of_hydras_in_a_file(refused, tmp_path, text):
     (tmp_path / "mine" / "experiment" / "bad.yaml").write_text(f"# @package _global_\nhydra: {{{text}}}\n")
     err = refused("--config-dir=mine", "experiment=bad", *(["-m", "seed=0,1"] if "param" in text else []))
     assert all(part in err for part in FILES[text]), err
+
+
+def test_a_line_of_a_clusters_script_is_one_line(refused):
+    """Also where an interpolation brings it from elsewhere."""
+    given = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=${output_dir}", "output_dir='a\nb'"]
+    assert "hydra.launcher.partition='a\\nb': expected one line of text" in refused("-m", "seed=0,1", *given)
 
 
 def test_a_file_reaches_hydras_section_by_no_other_way(refused, tmp_path):

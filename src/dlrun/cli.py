@@ -24,7 +24,7 @@ import dlrun
 from dlrun.build import CONFIGS, check, of_runner
 from dlrun.by_data import left_open, value_of
 from dlrun.config.explain import explain
-from dlrun.config.hydra_section import check_place
+from dlrun.config.flags import read_flags
 from dlrun.config.limits import nothing_to_do, number, reached
 from dlrun.config.loader import Loader
 from dlrun.config.overrides import key_of, passed_on, pasteable, quoted
@@ -123,36 +123,6 @@ def reopened(again: str, overrides: list[str]) -> list[str]:
     key = key_of(again)
     found, command = reopen(key, which, bases[-1] if bases else "outputs", overrides)
     return [f"{key}={quoted(found)}", *command]
-
-
-def read_flags(arguments: list[str]) -> argparse.Namespace:
-    """Raises UserError for flags that cannot be followed, and those that run code."""
-    parser = get_args_parser()
-    parser.error = _refuse_flags
-    flags = parser.parse_intermixed_args(arguments)
-    if hidden := next((o for o in flags.overrides if o.startswith("-")), None):  # behind --, Hydra reads it as a flag
-        raise UserError(f"{hidden} after --: expected overrides there, as in trainer.epochs=3")
-    if flags.experimental_rerun:
-        raise UserError("--experimental-rerun loads a pickle, which can run any code: expected resume=<run folder>")
-    if flags.hydra_help:
-        raise UserError("--hydra-help is of Hydra alone: expected dl-run --help, or --cfg hydra for its section")
-    if flags.multirun and "hydra.mode=RUN" in flags.overrides:
-        raise UserError("-m and hydra.mode=RUN: expected one of them")
-    if not flags.cfg and (flags.package or flags.resolve):
-        name = f"--package {flags.package}" if flags.package else "--resolve"
-        raise UserError(f"{name} is about a config that is shown\n  expected dl-run --cfg job {name} ...")
-    for name, path in (("--config-path", flags.config_path), ("--config-dir", flags.config_dir)):
-        check_place(path or "")
-        if name == "--config-path" and path and not os.path.isabs(path):  # Hydra would look beside its own code
-            raise UserError(
-                f"--config-path={path}: expected an absolute path, as in --config-path={os.path.abspath(path)}\n"
-                "  to add options of your own to those that there are: --config-dir"
-            )
-    return flags
-
-
-def _refuse_flags(message: str) -> NoReturn:
-    raise UserError(f"{message}\n  expected overrides, as in trainer.epochs=3, and the flags that dl-run --help lists")
 
 
 def job(composed: DictConfig) -> float | None:

@@ -141,8 +141,20 @@ def _of_sweeper(found: object) -> list[str]:
     if found.get("_target_") != SWEEPER or found.keys() - {"_target_", "params"}:
         return [f"hydra.sweeper={_short(found)}: {_instead('sweeper')}"]
     params = found.get("params") or {}
-    wrong = params if not isinstance(params, dict) else {k: v for k, v in params.items() if isinstance(v, dict)}
+    # Hydra makes objects of what it finds here, also of what an interpolation finds elsewhere in the config
+    wrong = {k: v for k, v in params.items() if not _is_plain(v)} if isinstance(params, dict) else params
     return [f"hydra.sweeper.params={_short(wrong)}: expected values as on the command line"] if wrong else []
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return not isinstance(value, dict) and "${" not in str(value)
+
+
+def check_launcher(found: dict) -> None:
+    """Raise UserError where the launcher's section, interpolations resolved, has what it may not have."""
+    _raise(_of_launcher(found))
 
 
 def _of_launcher(found: object) -> list[str]:

@@ -50,6 +50,7 @@ class JobSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run all jobs, print and write the table. Exit code 1 if any failed, a signal's if one stopped the sweep."""
+        from dlrun.config.hydra_section import check_launcher
         from dlrun.config.overrides import passed_on
         from dlrun.sweep import forks
         from dlrun.sweep.axes import grid
@@ -66,6 +67,7 @@ class JobSweeper(Sweeper):
         axes = read_axes(arguments, self.loader)
         base = self.compositions(axes, isinstance(settings, Search))
         launcher = OmegaConf.to_container(self.config.hydra.launcher, resolve=True)
+        check_launcher(launcher)
         is_here = launcher["_target_"] == "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
         start = forks.prepare() if is_here else None
         slots = Slots.of(settings, str(self.config.trainer.device)) if is_here else Slots(settings.jobs, None, [])
