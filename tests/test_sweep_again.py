@@ -14,9 +14,12 @@ from test_sweep import sweep
 
 from dlrun.errors import UserError
 from dlrun.output.folders import find_run, write_whole
+from dlrun.sweep import process
 from dlrun.sweep.axes import Axis, outside
 from dlrun.sweep.cluster import stop_file
+from dlrun.sweep.opening import begun
 from dlrun.sweep.report import Report
+from dlrun.sweep.runner import Plan, Runner, Slots
 from dlrun.sweep.screen import Screen, cut, picture
 from dlrun.sweep.state import Job, State, load_state
 from dlrun.sweep.workers import at_work, is_at_work
@@ -226,6 +229,15 @@ def test_a_full_disk_is_told_and_a_report_ends_nothing(tmp_path, monkeypatch):
     ):
         with state.alone():
             state.jobs[0].status = "running"
+    (tmp_path / "logs").write_text("no folder")
+    runner = Runner(state, Plan(), Slots(1, None, []), 1.0, lambda *_: ["true"], Screen(), launch=process.start)
+    with pytest.raises(UserError, match="cannot write to the sweep's folder .*: File exists"):
+        runner.start(state.jobs[0], 0)
+    settings = Namespace(join=None)
+    monkeypatch.setattr("dlrun.sweep.opening.write_whole", full)
+    with pytest.raises(UserError, match="cannot begin a sweep in .*: No space left on device\n  expected a disk"):
+        with begun(tmp_path / "new", settings, command, [], {"base": {}, "multirun.yaml": ""}):
+            pass
     monkeypatch.setattr("dlrun.sweep.report.write_whole", full)
     report = Report(state)
     report.write()

@@ -19,6 +19,7 @@ from toys import CPU, PLACE, composed, make_update
 from dlrun.assemble import check_together
 from dlrun.build import build
 from dlrun.errors import UserError
+from dlrun.processes.launch import launch
 from dlrun.processes.world import World
 
 TWO = ["data=digits", "trainer.processes=2", "data.batch_size=16", "trainer.checkpoint_gap=0", "trainer.epochs=6"]
@@ -128,6 +129,11 @@ def test_what_cannot_be_trained_together():
     trainer = Namespace(sync_norm=True)
     with pytest.raises(UserError, match="torch synchronises batch normalisation on CUDA only\n  expected"):
         check_together(trainer, CPU)
+    for many in (1000, 10**11):
+        with pytest.raises(
+            UserError, match=f"trainer.processes={many}: this machine has .* core.*\n  expected at most"
+        ):
+            launch([], many, 0)
 
 
 @slow

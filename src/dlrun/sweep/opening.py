@@ -78,9 +78,15 @@ def begun(
     with locked(folder), at_work(folder) as worker:
         state = State.new(folder, command, jobs, getattr(settings, "trials", len(jobs)), _goals(settings))
         state.worker = worker
-        write_whole(folder / "base.json", json.dumps(files["base"], indent=1) + "\n", durable=True)
-        state.save()
-        write_whole(folder / "multirun.yaml", files["multirun.yaml"])
+        try:
+            write_whole(folder / "base.json", json.dumps(files["base"], indent=1) + "\n", durable=True)
+            state.write()
+            write_whole(folder / "multirun.yaml", files["multirun.yaml"])
+        except OSError as error:
+            raise UserError(
+                f"cannot begin a sweep in {folder}: {error.strerror}\n"
+                "  expected a disk with room that can be written to; output_dir=... names another"
+            ) from None
         yield state
 
 

@@ -15,6 +15,7 @@ from dlrun.sweep.outcomes import check_goals, has_checkpoint, recover, settle, s
 from dlrun.sweep.report import Report, best_jobs, goals
 from dlrun.sweep.screen import Screen
 from dlrun.sweep.state import DONE, Job, State
+from dlrun.sweep.workers import cannot_write
 
 LOOK = 2.0  # seconds between two looks at what others leave to do
 
@@ -189,13 +190,16 @@ class Runner:
     def start(self, job: Job, slot: int) -> None:
         folder, log = self.state.run_folder(job), self.state.log(job)
         goes_on = has_checkpoint(folder)
-        if goes_on:
-            with suppress(FileNotFoundError):
-                (folder / "summary.json").unlink()  # how it ended the last time
-        elif folder.exists():  # killed before its first checkpoint: there is nothing to go on from
-            shutil.rmtree(folder)
-        size = log.stat().st_size if log.exists() else 0
-        child = self.launch(self.command(job, goes_on), log, self.slots.env(slot, goes_on))
+        try:
+            if goes_on:
+                with suppress(FileNotFoundError):
+                    (folder / "summary.json").unlink()  # how it ended the last time
+            elif folder.exists():  # killed before its first checkpoint: there is nothing to go on from
+                shutil.rmtree(folder)
+            size = log.stat().st_size if log.exists() else 0
+            child = self.launch(self.command(job, goes_on), log, self.slots.env(slot, goes_on))
+        except OSError as error:
+            raise cannot_write(self.state.folder, error) from None
         self.running.append(Running(job, slot, child, size))
         if self.received:  # while the process was being made
             self._end(self.running[-1])

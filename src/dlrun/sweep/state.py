@@ -108,14 +108,18 @@ class State:
         self.jobs += found.jobs[len(self.jobs) :]
 
     def save(self) -> None:
+        """As write. Raises UserError where it cannot."""
+        try:
+            self.write()
+        except OSError as error:
+            raise cannot_write(self.folder, error) from None
+
+    def write(self) -> None:
         """On the disk before this returns. A line for each job."""
         head = json.dumps({"format": FORMAT, **self.facts, "jobs": []}, indent=1)
         lines = ",\n  ".join(json.dumps(asdict(job)) for job in self.jobs)
         text = head[: head.rindex("[]")] + f"[\n  {lines}\n ]\n}}\n"
-        try:
-            write_whole(self.folder / "sweep.json", text, durable=True)
-        except OSError as error:
-            raise cannot_write(self.folder, error) from None
+        write_whole(self.folder / "sweep.json", text, durable=True)
 
 
 def shared(jobs: list[Job]) -> list[str]:

@@ -63,7 +63,7 @@ def _host() -> str:
 def cannot_write(folder: Path, error: OSError) -> UserError:
     return UserError(
         f"cannot write to the sweep's folder {folder}: {error.strerror}\n"
-        "  expected a disk with room that can be written to; what was done is kept\n"
+        "  expected a disk with room that can be written to, and room for a process; what was done is kept\n"
         f"  go on with: dl-run -m sweep.resume={shlex.quote(str(folder))}"
     )
 
