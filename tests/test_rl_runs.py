@@ -140,6 +140,27 @@ def test_pictures_are_refused_by_name():
     del gymnasium.registry["Camera-v0"]
 
 
+def test_other_spaces_are_refused_with_the_wrapper_that_flattens_them():
+    spaces = gymnasium.spaces
+    vector, two = spaces.Box(-1, 1, (3,)), spaces.Discrete(2)
+    for obs, actions, wrapper in (
+        (spaces.Dict(a=vector), two, "FlattenObservation"),
+        (spaces.MultiDiscrete([2, 3]), two, "FlattenObservation"),
+        (vector, spaces.MultiDiscrete([2, 3]), "TransformAction"),
+    ):
+
+        class Odd(gymnasium.Env):
+            observation_space, action_space = obs, actions
+
+        gymnasium.register("Odd-v0", Odd)
+        with pytest.raises(
+            UserError, match=rf"data.id=Odd-v0 (?s:.*)gymnasium.wrappers.{wrapper} .*\n.* DL_RUN_ALLOW="
+        ):
+            read_spec("Odd-v0")
+        assert hasattr(gymnasium.wrappers, wrapper)
+        del gymnasium.registry["Odd-v0"]
+
+
 def test_an_environment_of_ones_own(tmp_path, monkeypatch):
     """In a package that DL_RUN_ALLOW names; what it does wrong is told in words."""
     (tmp_path / "myenvs.py").write_text(

@@ -1,5 +1,6 @@
 """Segmentation: what is measured against closed forms, masks that follow their pictures, nets, folders, resuming."""
 
+import os
 from functools import partial
 from signal import SIGTERM
 
@@ -450,6 +451,48 @@ def test_bad_folders_are_told(folder, what, text):
     damage(folder, what)
     with pytest.raises(DataError, match=text):
         read(folder)
+
+
+@pytest.mark.parametrize("part", ["images", "masks"])
+def test_what_is_no_file_is_refused(folder, part):
+    (path := next((folder / part).glob("0.*"))).unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match=r"images/0.bmp with 0.png: cannot be read: .*is a FIFO\n  mend or remove"):
+        read(folder)
+
+
+def test_what_others_leave_in_a_folder_is_no_pair(folder):
+    before = read(folder)
+    for part, suffix in (("images", "bmp"), ("masks", "png")):
+        content = next((folder / part).glob("0.*")).read_bytes()
+        for name in ("._0", ".ipynb_checkpoints/0-checkpoint", "__MACOSX/0"):
+            (folder / part / name).parent.mkdir(exist_ok=True)
+            (folder / part / f"{name}.{suffix}").write_bytes(content)
+    assert all(np.array_equal(a, b) for a, b in zip(before[:4], read(folder)[:4], strict=True))
+
+
+def test_parts_in_folders_are_refused(folder):
+    for part in ("images", "masks"):
+        (folder / part / "deep").rename(folder / part / "train")
+        (folder / part / "val").mkdir()
+        for path in (folder / part).glob("*.*"):
+            path.rename(folder / part / "val" / path.name)
+    with pytest.raises(DataError, match=r"images has the folders train, val: .*\n.* data.source.pictures=images/t"):
+        read(folder)
+    assert len(read(folder, pictures="images/train", masks="masks/train").x_train) == 4
+
+
+def test_pictures_of_more_than_bytes(folder):
+    """One range for all of the set; predictions take it from the checkpoint."""
+    before = read(folder, shape=[1, 20, 30])
+    for path in list((folder / "images").rglob("*.bmp")):
+        grey = np.asarray(Picture.open(path).convert("L"))
+        Picture.fromarray((grey / 255).astype(np.float32)).save(path.with_suffix(".tif"))
+        path.unlink()
+    found = read(folder, shape=[1, 20, 30])
+    assert np.array_equal(before.x_train, found.x_train) and found.levels == {"real": (0.0, 1.0)} and not before.levels
+    data = masks(found, Mask((1, 20, 30), 3, ignore=255))
+    assert data.fitted() == {"levels": {"real": [0.0, 1.0]}} and "from 0 to 1 were scaled" in data.describe()
 
 
 def test_bad_keys_are_told(folder):

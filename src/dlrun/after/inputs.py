@@ -55,7 +55,7 @@ def pictures(
 
 
 def leave_out(why: str) -> None:
-    print(f"dl-runs: left out: {why.splitlines()[0]}", file=sys.stderr)
+    sys.stderr.write(f"dl-runs: left out: {why.splitlines()[0]}\n")
 
 
 def _picture_files(given: list[str]) -> Iterator[tuple[str, Path | io.BytesIO, bool]]:

@@ -23,10 +23,7 @@ FAST = {"CartPole-v1": CartPoles}
 OWN = {"Maze-v0": "dlrun.data.maze"}  # modules that register an environment of this project
 SILENT = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}  # of pygame
 LONGEST = 10_000  # steps of an episode where the environment knows no end
-WRAPPED = (
-    "register the environment with that wrapper\n  in a package of yours, and name it: DL_RUN_ALLOW=package dl-run "
-    "data=gym data.id=package:id"
-)
+WRAPPED = "register it so in a package of yours:\n  DL_RUN_ALLOW=package dl-run data=gym data.id=package:id"
 FILM_RATE = 25  # pictures a second, at most
 
 

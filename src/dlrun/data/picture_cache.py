@@ -113,8 +113,6 @@ def _is_writable(folder: Path) -> bool:
 
 
 def _make(root: Path, names: list[str], keys: tuple[Shape, str, int], path: Path) -> None:
-    from tqdm import tqdm
-
     shape = keys[0]
     room, needed = shutil.disk_usage(path.parent).free, len(names) * prod(shape)
     if room < needed:
@@ -130,16 +128,7 @@ def _make(root: Path, names: list[str], keys: tuple[Shape, str, int], path: Path
             np.lib.format.write_array_header_1_0(file, head)
             offset = file.tell()
             file.truncate(offset + needed)
-        paths = {row: str(root / name) for row, name in enumerate(names)}
-        with tqdm(desc="decoding pictures", total=len(names), unit=" pictures", leave=False, disable=None) as bar:
-            bad, deep = write(paths, str(part), offset, (*keys, {}), cores(), bar.update)
-        if levels := levels_of(deep.values()):
-            rest = {row: paths[row] for row in sorted(deep)}
-            bad |= write(rest, str(part), offset, (*keys, levels), cores(), lambda count: None).bad
-        if len(bad) == len(names):
-            raise DataError(
-                f"none of the {len(names)} pictures in {root} can be read, such as {printable(names[0])}: {bad[0]}"
-            )
+        bad, levels = _decode(root, names, keys, str(part), offset)
         beside = path.with_suffix(".json")
         about = {"bad": bad, "levels": levels, "sums": checksums(np.load(part, mmap_mode="r", allow_pickle=False))}
         beside.with_suffix(".json.part").write_text(json.dumps(about), encoding="utf-8")
@@ -156,3 +145,22 @@ def _make(root: Path, names: list[str], keys: tuple[Shape, str, int], path: Path
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def _decode(
+    root: Path, names: list[str], keys: tuple[Shape, str, int], file: str, offset: int
+) -> tuple[dict[int, str], Levels]:
+    """The pictures to their rows of `file`: those of bytes first, then others, by what all of them hold."""
+    from tqdm import tqdm
+
+    paths = {row: str(root / name) for row, name in enumerate(names)}
+    with tqdm(desc="decoding pictures", total=len(names), unit=" pictures", leave=False, disable=None) as bar:
+        bad, deep = write(paths, file, offset, (*keys, {}), cores(), bar.update)
+    if levels := levels_of(deep.values()):
+        rest = {row: paths[row] for row in sorted(deep)}
+        bad |= write(rest, file, offset, (*keys, levels), cores(), lambda count: None).bad
+    if len(bad) == len(names):
+        raise DataError(
+            f"none of the {len(names)} pictures in {root} can be read, such as {printable(names[0])}: {bad[0]}"
+        )
+    return bad, levels

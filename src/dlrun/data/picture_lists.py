@@ -74,7 +74,8 @@ def by_folders(root: Path, classes: tuple[str, ...], count: int | None, layout: 
     labels = [name.partition("/")[0] for name in names]
     if layout == "auto":
         top = sorted(set(labels))
-        way = f"data.root={root / top[0]}, which is split by data.split; or data.layout=folders, where they are classes"
+        part = next((name for name in top if name.lower().startswith("train")), top[0])
+        way = f"data.root={root / part}, which is split by data.split; or data.layout=folders, where they are classes"
         refuse_splits(root, top, way)
     return _labelled(root, names, labels, classes, count)
 

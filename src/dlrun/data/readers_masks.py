@@ -126,15 +126,7 @@ def mask_folder(
     place = find(folder, root, "data.source.folder", f"a folder with the folders {pictures} and {masks}")
     pairs = _pairs(place / pictures, place / masks)
     table = _table(classes, ignore, list(values))
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        read_as = partial(_picture, shape=tuple(shape), max_pixels=max_pixels)
-        found = list(pool.map(partial(read_as, levels={}), pairs))
-        levels = levels_of(each for each in found if isinstance(each, Held))
-        drawn = pool.map(lambda pair: _mask(*pair, tuple(shape), table), pairs)
-        found = [
-            (read_as(pair, levels=levels) if isinstance(each, Held) else each, mask)
-            for pair, each, mask in zip(pairs, found, drawn, strict=True)
-        ]
+    found, levels = _read_all(pairs, tuple(shape), max_pixels, table)
     order = np.random.RandomState(0).permutation(len(pairs))  # the names' order is often that of their making
     x, y = np.stack([found[i][0] for i in order]), np.stack([found[i][1] for i in order])
     num_test = round(test_fraction * len(x))
@@ -144,6 +136,22 @@ def mask_folder(
             "  expected more pictures, or another fraction"
         )
     return Pairs(x[num_test:], y[num_test:], x[:num_test], y[:num_test], levels)
+
+
+def _read_all(
+    pairs: list[tuple[Path, Path]], shape: tuple[int, int, int], max_pixels: int, table: np.ndarray
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], Levels]:
+    """Each picture (C, H, W) with its mask (H, W), and the levels of pictures that hold more than bytes."""
+    read_as = partial(_picture, shape=shape, max_pixels=max_pixels)
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        pictures = list(pool.map(partial(read_as, levels={}), pairs))
+        masks = list(pool.map(lambda pair: _mask(*pair, shape, table), pairs))
+    levels = levels_of(each for each in pictures if isinstance(each, Held))
+    pictures = [
+        read_as(pair, levels=levels) if isinstance(each, Held) else each
+        for pair, each in zip(pairs, pictures, strict=True)
+    ]
+    return list(zip(pictures, masks, strict=True)), levels
 
 
 def _pairs(pictures: Path, masks: Path) -> list[tuple[Path, Path]]:

@@ -70,12 +70,7 @@ def text_folder(
     if empty := next((i for i, (_, name, _) in enumerate(found, 1) if not name), None):
         raise DataError(f"{source}, text {empty}: it has no label\n  expected one for every text")
     numbers, names = number_classes(source, [name for _, name, _ in found], tuple(labels), classes)
-    is_test = [part == "test" for part, _, _ in found]
-    if not any(is_test):
-        chosen = np.random.RandomState(random_state).permutation(len(found))[: round(len(found) * test_fraction)]
-        is_test = np.isin(np.arange(len(found)), chosen).tolist()
-    if not 0 < sum(is_test) < len(found):
-        raise DataError(f"data.source.test_fraction={test_fraction} of {len(found)} texts leaves a part empty")
+    is_test = _test_part([part for part, _, _ in found], test_fraction, random_state)
 
     def texts() -> Iterator[Text]:
         for wanted in (False, True):
@@ -86,6 +81,17 @@ def text_folder(
     made_of += [test_fraction, random_state, list(names)]
     corpus = cached(root / CACHE, made_of, texts, len(found), safe_name(source.stem), tokens)
     return corpus._replace(names=names)
+
+
+def _test_part(parts: list[str], test_fraction: float, random_state: int) -> list[bool]:
+    """Which texts are of the test part: those in its folder, or a share of all."""
+    is_test = [part == "test" for part in parts]
+    if not any(is_test):
+        chosen = np.random.RandomState(random_state).permutation(len(parts))[: round(len(parts) * test_fraction)]
+        is_test = np.isin(np.arange(len(parts)), chosen).tolist()
+    if not 0 < sum(is_test) < len(parts):
+        raise DataError(f"data.source.test_fraction={test_fraction} of {len(parts)} texts leaves a part empty")
+    return is_test
 
 
 def _text_files(folder: Path) -> list[Path]:
