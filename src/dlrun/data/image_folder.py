@@ -22,7 +22,7 @@ from dlrun.data.resident import Resident
 from dlrun.data.streamed import Streamed, free_memory
 from dlrun.errors import DataError, UserError, some
 from dlrun.spec import Image
-from dlrun.types import Augmentation, Count, Fraction, Index, Positive, Size
+from dlrun.types import Augmentation, Count, Fraction, Index, Name, Positive, Size
 
 
 class ImageFolder:
@@ -37,9 +37,9 @@ class ImageFolder:
         *,
         spec: Image,
         data_dir: str,
-        root: str,
+        root: Name,
         layout: Literal["auto", "folders", "flat", "csv"],
-        csv: str,
+        csv: Name,
         write_csv: bool,
         resize: tuple[Size, Size] | None,
         fit: Literal["cover", "stretch"],

@@ -14,7 +14,7 @@ from dlrun.data.decode import read, upright_size
 from dlrun.data.readers import Arrays
 from dlrun.data.sources import find
 from dlrun.errors import DataError, some
-from dlrun.types import Count, Few, Fraction, Index, NonNegative, Seed, Size
+from dlrun.types import Count, Few, Fraction, Index, Name, NonNegative, Seed, Size
 
 KINDS = ("disc", "square", "triangle", "ring", "cross")  # classes 1, 2, ...; 0 is the background
 SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
@@ -86,9 +86,9 @@ def _inside(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def mask_folder(
     *,
     data_dir: str,
-    folder: str,
-    pictures: str,
-    masks: str,
+    folder: Name,
+    pictures: Name,
+    masks: Name,
     shape: list[Size],
     classes: Size,
     ignore: Index | None,

@@ -14,7 +14,7 @@ from dlrun.data.corpus import Corpus, Text, cached, safe_name
 from dlrun.data.keras_reviews import keras_reviews
 from dlrun.data.sources import fetch, find
 from dlrun.errors import DataError
-from dlrun.types import Fraction, Seed
+from dlrun.types import Fraction, Name, Seed
 
 CACHE = "dl-run-words"  # under data_dir
 _REVIEWS = [(part, label, name) for part in ("train", "test") for label, name in enumerate(("neg", "pos"))]
@@ -40,7 +40,7 @@ def imdb(*, data_dir: str, download: bool, mirrors: list[str], checksums: dict[s
 
 
 def text_folder(
-    *, data_dir: str, path: str, test_fraction: Fraction, random_state: Seed, labels: list[str], header: bool
+    *, data_dir: str, path: Name, test_fraction: Fraction, random_state: Seed, labels: list[str], header: bool
 ) -> Corpus:
     """Your own texts: PATH/CLASS/*.txt, PATH/{train,test}/CLASS/*.txt, or a CSV with the columns text and label.
 
@@ -176,7 +176,7 @@ def _columns(path: Path, heading: list[str]) -> tuple[int, int]:
     return 1 - label, label
 
 
-def imdb_keras(*, data_dir: str, folder: str) -> Corpus:
+def imdb_keras(*, data_dir: str, folder: Name) -> Corpus:
     """The same reviews as Keras has them: imdb.npz and imdb_word_index.json in `folder`, which is under data_dir."""
     root = Path(os.path.expanduser(data_dir))
     arrays, index = (root / Path(os.path.expanduser(folder)) / name for name in ("imdb.npz", "imdb_word_index.json"))
