@@ -33,7 +33,7 @@ def find(path: str, data_dir: Path, key: str, expected: str) -> Path:
     """
     wanted = os.path.expanduser(path)
     places = list(dict.fromkeys([data_dir / wanted, Path.cwd() / wanted]))
-    found = next((place for place in places if place.exists()), None)
+    found = next((place for place in places if os.path.exists(place)), None)
     if found is None:
         raise DataError(f"{key}={path}: there is no {' and no '.join(map(str, places))}\n  expected {expected}")
     return found
