@@ -1,7 +1,8 @@
 """Every key with values that do not belong there: refused in words, or it trains; never a traceback, never a hang.
 
 The values of each composition are checked in this process. Those that the check lets through are built, and trained for
-a step or two, in processes that are given SECONDS each: exit code 0, 1 (a training that failed, in words) or 2.
+a step or two, in processes that are given SECONDS of a processor each: exit code 0, 1 (a training that failed, in
+words) or 2.
 """
 
 import os
@@ -46,13 +47,11 @@ def found_options() -> list[tuple[str, str]]:
     first: dict[tuple, tuple[str, str]] = {}
     for group in GROUPS:
         for name in options(group):
-            config = composed(*choices_of(group, name))
-            source = config["data"].get("source") or {}
-            targets = [config[group].get("_target_"), source.get("_target_") if group == "data" else None]
-            targets += [config["data"].get("id") if group == "data" else config["task"]["_target_"]] * (
-                group in ("data", "model")
-            )
-            first.setdefault((group, *targets), (group, name))
+            option = read_option(group, name)
+            node = option.get(group, option)
+            task = next((each["override /task"] for each in option.get("defaults", []) if "override /task" in each), "")
+            targets = (group, node.get("_target_"), (node.get("source") or {}).get("_target_"), node.get("id"), task)
+            first.setdefault(targets, (group, name))
     return sorted(first.values())
 
 
@@ -140,6 +139,8 @@ def train(choices: tuple[str, ...], key: str, value: object, folder: Path) -> No
     from dlrun.session import Session
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    spent = int(sum(os.times()[:2]))
+    resource.setrlimit(resource.RLIMIT_CPU, (spent + SECONDS, spent + SECONDS))
     sys.stdout = sys.stderr = open(folder / "out", "w", encoding="utf-8", errors="backslashreplace")
     os.chdir(folder)
     config = deepcopy(small(*choices))
@@ -164,12 +165,12 @@ def outcome(choices: tuple[str, ...], key: str, value: object, folder: Path) -> 
     write_mnist(folder)
     process = FORKS.Process(target=train, args=(choices, key, value, folder))
     process.start()
-    process.join(SECONDS)
+    process.join(10 * SECONDS)  # on a busy machine; of the processor it has SECONDS
     case = f"{choices} {key}={value!r:.60}"
     if process.exitcode is None:
         process.kill()
         process.join()
-        return f"{case}: still going after {SECONDS} s"
+        return f"{case}: still going after {10 * SECONDS} s"
     if process.exitcode in (0, 1, 2):
         shutil.rmtree(folder)
         return None

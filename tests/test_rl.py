@@ -42,7 +42,7 @@ KEYS = {
 class Echo:
     """Says a number, one-hot, and pays 1 for saying it back; `limit` steps an episode, ended by time or for good."""
 
-    spec = Env((4,), 4)
+    spec = Env((4,), 4, states=True)
 
     def __init__(self, num, limit=8, truncates=False):
         self.num, self.limit, self.truncates = num, limit, truncates
@@ -398,8 +398,6 @@ def test_dqn_needs_discrete_actions():
     keys = {k: v for k, v in composed("model=dqn")["task"].items() if k != "_target_"}
     with pytest.raises(UserError, match="expected data=cartpole, gym or maze"):
         DQN(torch.nn.Linear(1, 1), Table(1, 2), PLACE, make_update, **keys)
-    with pytest.raises(UserError, match="expected one of the models dqn"):
-        DQN(build(composed("model=ppo")["model"])(Echo.spec), Echo.spec, PLACE, make_update, **keys)
     with pytest.raises(UserError, match="discrete actions"):
         DQN(torch.nn.Linear(1, 1), Env((3,), None, (-1.0,), (1.0,)), PLACE, make_update, **keys)
 

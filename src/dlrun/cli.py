@@ -195,7 +195,7 @@ def _resume(composed: DictConfig) -> float | None:
             raise UserError(
                 f"{override} cannot change in a run that is resumed: it goes on with its own config\n"
                 f"  expected only: {', '.join(RESUMABLE)}\n"
-                f"  for anything else start a new run from its weights: dl-run {anew(folder, override)}"
+                f"  for anything else start a new run: dl-run {anew(folder, override)}"
             )
     before, as_read = plain(saved), OmegaConf.to_yaml(saved)
     for key, value in changes.items():

@@ -35,7 +35,7 @@ class Filled:
     """Texts that name something."""
 
     def __contains__(self, text: str) -> bool:
-        return bool(text.strip()) and "\0" not in text
+        return bool(text.strip())
 
     def expected(self, value: object) -> str:
         return "that is not empty"
@@ -59,7 +59,7 @@ Init = Literal["torch", "keras", "kaiming", "xavier", "orthogonal"]  # keras: Gl
 
 
 @dataclass(frozen=True)
-class Located:
+class Located(Filled):
     """Of a text: a path of the user's data, looked for in the working folder and under the data folder."""
 
 

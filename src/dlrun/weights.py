@@ -59,7 +59,7 @@ def fitting_key(config: dict, spec: Spec) -> str:
 def other_words(init: str | None, fitted: dict) -> str:
     """What is to be said where the run that weights are from had other words under the numbers of these; else ""."""
     best = Path(os.path.expanduser(init or "")) / "checkpoints" / "best.ckpt"
-    if not init or "words" not in fitted or not best.exists():
+    if not init or "words" not in fitted or not os.path.exists(best):
         return ""
     theirs, ours = load(best).get("data", {}).get("words", ()), fitted["words"]
     same = sum(a == b for a, b in zip(theirs, ours, strict=False))
@@ -82,12 +82,12 @@ def load_weights(net: nn.Module, source: str, outputs: int | None = None, asked:
 def read_weights(source: str, asked: str | None = None) -> Weights:
     """The tensors in a run's folder (the best epoch's), or in a file. Raises CheckpointError where there are none."""
     path = Path(os.path.expanduser(source))
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path, it takes what is too long for a name
         folder = path / "checkpoints"
         path = next((p for n in ("best", "last") if (p := folder / f"{n}.ckpt").exists()), folder / "best.ckpt")
     kinds = "a run's folder, a checkpoint in it, or a .safetensors or state_dict file"
     try:
-        if path.suffix == ".ckpt" or not path.exists():
+        if path.suffix == ".ckpt" or not os.path.exists(path):
             found = load(path)
         elif path.suffix == ".safetensors":
             found = _read_safetensors(path)

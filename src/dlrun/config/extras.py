@@ -2,11 +2,12 @@
 
 import shlex
 import sys
-from importlib.metadata import PackageNotFoundError, requires
 
 
 def install(extra: str) -> str:
     """pip's command line for the packages of an extra, for the Python that runs here."""
+    from importlib.metadata import PackageNotFoundError, requires  # 20 ms that only a message needs
+
     try:
         found = [line.split(";") for line in requires("dl-run") or ()]
     except PackageNotFoundError:  # run from a checkout that is not installed

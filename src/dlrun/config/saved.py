@@ -42,7 +42,7 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
 
 
 def anew(folder: Path, change: str) -> str:
-    """The arguments of a new run like the one in `folder`, with a change, from its weights; for a shell."""
+    """The arguments of a new run like that in `folder`, with a change, for a shell; from its weights, if they fit."""
     path, changed = folder / ".hydra" / "overrides.yaml", key_of(change)
     try:
         given = [str(override) for override in OmegaConf.to_container(OmegaConf.load(path), resolve=False)]
@@ -50,7 +50,7 @@ def anew(folder: Path, change: str) -> str:
         given = [f"{group}={name}" for group, name in read_config(folder)[1].items() if group in ("model", "data")]
     own = ("init", "resume", "run_dir", "sweep", "hydra", changed)  # a group's keys go with the group
     kept = [o for o in given if key_of(o) not in own and not key_of(o).startswith(tuple(f"{key}." for key in own))]
-    init = [] if changed == "init" else [pasteable("init", folder)]
+    init = [] if changed.split(".")[0] in ("init", "model") else [pasteable("init", folder)]
     return " ".join([*map(shlex.quote, kept), *init, shlex.quote(change)])
 
 

@@ -7,12 +7,10 @@ the runner.
 
 import ast
 import os
-import sys
 import typing
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from math import isfinite
 from pathlib import Path
 from types import NoneType, UnionType
 
@@ -20,6 +18,7 @@ from dlrun import spec as specs
 from dlrun import types
 from dlrun.errors import UserError, nearest
 
+LARGEST = 3.4028234663852886e38  # that a tensor of float32 can hold
 NAMES = {**vars(typing), **vars(specs), **vars(types)}
 # Only the environment that the process was started with can allow them: it is read here, before any config.
 ALLOWED = frozenset(name.strip() for name in os.environ.get("DL_RUN_ALLOW", "").split(",") if name.strip())
@@ -139,7 +138,7 @@ def mismatch(value: object, annotation: object) -> str | None:
     """What was expected where `value` is not of that type and range, else None."""
     if annotation is None or annotation is object or _fits(value, annotation):
         return None
-    if isinstance(value, float) and not isfinite(value):
+    if isinstance(value, float) and not abs(value) <= LARGEST:
         return describe(annotation, value).replace("a number", "a finite number")
     if _is_number(annotation) and isinstance(value, int) and abs(value) >= 2**63:
         return f"{describe(annotation, value)}; a number this large has a point or an exponent, as in 1e+20"
@@ -174,12 +173,14 @@ def _fits(value: object, annotation: object) -> bool:
     if origin is dict:
         return isinstance(value, dict) and all(_fits(v, args[1]) for v in value.values())
     if annotation is float:  # no infinity, no NaN
-        most = 2**63 - 1 if isinstance(value, int) else sys.float_info.max  # torch has no larger integers
+        most = 2**63 - 1 if isinstance(value, int) else LARGEST
         return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= most
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
     if annotation is None or annotation is NoneType:
         return value is None
+    if annotation is str:  # no file's name has a zero byte
+        return isinstance(value, str) and "\0" not in value
     return isinstance(value, annotation) if isinstance(annotation, type) else True
 
 

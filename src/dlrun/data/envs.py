@@ -17,7 +17,7 @@ from dlrun.config.signatures import is_allowed
 from dlrun.data.cartpole import CartPoles
 from dlrun.errors import DataError, UserError, nearest
 from dlrun.spec import Env
-from dlrun.types import Count, Index, Size
+from dlrun.types import Count, Index, Name, Size
 
 FAST = {"CartPole-v1": CartPoles}
 OWN = {"Maze-v0": "dlrun.data.maze"}  # modules that register an environment of this project
@@ -40,7 +40,7 @@ class Envs:
     """
 
     def __init__(
-        self, *, spec: Env, id: str, num_envs: Size, epoch_frames: Count, time_limit: Count | None, film_steps: Index
+        self, *, spec: Env, id: Name, num_envs: Size, epoch_frames: Count, time_limit: Count | None, film_steps: Index
     ) -> None:
         self.id, self.num_envs, self.epoch_frames = id, num_envs, epoch_frames
         self.time_limit, self.film_steps = time_limit, film_steps

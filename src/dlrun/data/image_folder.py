@@ -24,7 +24,7 @@ from dlrun.data.streamed import Streamed, free_memory
 from dlrun.data.walk import printable
 from dlrun.errors import DataError, UserError, some
 from dlrun.spec import Image
-from dlrun.types import Augmentation, Count, DataPath, Fraction, Index, Positive, Size
+from dlrun.types import Augmentation, Count, DataPath, Fraction, Index, Name, Positive, Size
 
 
 class ImageFolder:
@@ -42,7 +42,7 @@ class ImageFolder:
         data_dir: str,
         root: DataPath,
         layout: Literal["auto", "folders", "flat", "csv"],
-        csv: str,
+        csv: Name,
         write_csv: bool,
         resize: tuple[Size, Size] | None,
         max_pixels: Count,

@@ -18,7 +18,7 @@ from dlrun.data.places import find
 from dlrun.data.readers import Arrays
 from dlrun.data.walk import PICTURES, irregular, printable, refuse_splits, walk
 from dlrun.errors import DataError, some
-from dlrun.types import Count, DataPath, Few, Fraction, Index, NonNegative, Seed, Size
+from dlrun.types import Count, DataPath, Few, Fraction, Index, Name, NonNegative, Seed, Size
 
 KINDS = ("disc", "square", "triangle", "ring", "cross")  # classes 1, 2, ...; 0 is the background
 LOSSY = (".jpg", ".jpeg")
@@ -100,8 +100,8 @@ def mask_folder(
     *,
     data_dir: str,
     folder: DataPath,
-    pictures: str,
-    masks: str,
+    pictures: Name,
+    masks: Name,
     shape: list[Size],
     classes: Size,
     ignore: Index | None,

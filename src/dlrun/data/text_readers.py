@@ -17,7 +17,7 @@ from dlrun.data.places import find
 from dlrun.data.sources import fetch
 from dlrun.data.walk import TEXTS, folders, printable, read_bytes, refuse_splits, walk
 from dlrun.errors import DataError, some
-from dlrun.types import Count, DataPath, Fraction, Seed, Tokenization
+from dlrun.types import Count, DataPath, Fraction, Name, Seed, Tokenization
 
 CACHE = "dl-run-words"  # under data_dir
 _REVIEWS = [(part, label, name) for part in ("train", "test") for label, name in enumerate(("neg", "pos"))]
@@ -192,7 +192,7 @@ def _columns(path: Path, heading: list[str]) -> tuple[int, int]:
     return 1 - label, label
 
 
-def imdb_keras(*, data_dir: str, folder: str, tokens: Tokenization) -> Corpus:
+def imdb_keras(*, data_dir: str, folder: Name, tokens: Tokenization) -> Corpus:
     """The same reviews as Keras has them: imdb.npz and imdb_word_index.json in `folder`, which is under data_dir."""
     root = Path(os.path.expanduser(data_dir))
     arrays, index = (root / Path(os.path.expanduser(folder)) / name for name in ("imdb.npz", "imdb_word_index.json"))
