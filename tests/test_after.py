@@ -265,7 +265,7 @@ def test_report(dl_runs, outputs):
     assert len(page.images) == len(list((folder / "plots").glob("*.png"))) + min(12, wrong) + 12
     for said in ("test/acc", "dl-run trainer.device=cpu", "hidden:", torch.__version__):
         assert said in page.words
-    worst = re.findall(r"true (\d), said (\d) \((\d\.\d+)\)", page.words)[: min(12, wrong)]
+    worst = re.findall(r"true (\d)predicted (\d) \((\d\.\d+)\)", page.words)[: min(12, wrong)]
     assert all(true != said for true, said, _ in worst)
 
 
