@@ -282,7 +282,7 @@ def test_report(dl_runs, outputs):
     assert len(page.images) == len(list((folder / "plots").glob("*.png"))) + min(12, wrong) + 12
     for said in ("test/acc", "dl-run trainer.device=cpu", "hidden:", torch.__version__):
         assert said in page.words
-    worst = re.findall(r"true (\d), said (\d) \((\d\.\d+)\)", page.words)[: min(12, wrong)]
+    worst = re.findall(r"true (\d)predicted (\d) \((\d\.\d+)\)", page.words)[: min(12, wrong)]
     assert all(true != said for true, said, _ in worst)
 
 
@@ -294,6 +294,33 @@ def test_report_of_other_families(family, dl_runs, tmp_path):
     assert code == 0, err
     page = Page((tmp_path / "r.html").read_text())
     assert not page.open and ("test samples" in page.words) == (family == "targets")
+
+
+def test_samples_in_a_report_have_their_files_and_one_format():
+    """Zeros that were standardised come back as zeros; a column has one format."""
+    from types import SimpleNamespace
+
+    from dlrun.after.report import _inputs, _judged, _said
+    from dlrun.data.raw import decode
+    from dlrun.spec import Image, Table
+
+    spec = Table(features=2, targets=1, names=("Weight", "Japan"), unit="MPG")
+    fitted = {"mean": [2977.58, 0.2], "std": [849.4, 0.4]}
+    x = ((torch.tensor([[2035.0, 0.0], [1985.0, 1.0]]).double() - torch.tensor(fitted["mean"])) / 849.4).float()
+    x[:, 1] = torch.tensor([-0.5, 2.0])
+    raw = decode(SimpleNamespace(spec=spec, fitted=lambda: fitted), x)
+    assert raw[0, 1] == 0 and ">0<" in _inputs(spec, list(raw))[0] and ">2035<" in _inputs(spec, list(raw))[0]
+    y, out = torch.tensor([[1.76e5], [9.0]]), torch.tensor([[98038.4], [9.5]])
+    assert _said(spec, y, out)[0] == [["true 176000 MPG", "predicted 98038 MPG"], ["true 9 MPG", "predicted 10 MPG"]]
+    pictures, y = torch.zeros(2, 1, 2, 2), torch.tensor([0, 1])
+    data = SimpleNamespace(
+        spec=Image((1, 2, 2), 2, ("cat", "dog")), mean=[0.0], std=[1.0], files=lambda split: ["cat/a.png", "dog/b.png"],
+        batches=lambda split: iter([(pictures, y)]),
+    )  # fmt: skip
+    run = SimpleNamespace(task=SimpleNamespace(predict=lambda x: torch.tensor([[0.9, 0.1], [0.8, 0.2]])))
+    (head, worst), _ = _judged(run, data)
+    assert head == "The worst of 1 mistake among 2 test samples"
+    assert "true dog" in worst and "predicted cat (0.800)" in worst and "dog/b.png" in worst and "said" not in worst
 
 
 def test_report_without_data(dl_runs, tmp_path):

@@ -29,7 +29,8 @@ from dlrun.build import build
 from dlrun.checkpoint import Checkpoints, load, save, snapshot
 from dlrun.clock import Clock
 from dlrun.errors import CheckpointError, UserError
-from dlrun.output.console import epoch_line, number
+from dlrun.output.as_json import as_json
+from dlrun.output.console import column, counted, epoch_line, number
 from dlrun.processes.machine import keep_memory
 from dlrun.run import Run
 from dlrun.seeds import Reseeder, generator, mix
@@ -353,17 +354,41 @@ def test_pieces_give_the_gradient_of_the_whole(pieces, session):
 def test_the_line_of_an_epoch_fits_into_a_terminal():
     row = {"epoch": 3, "time/seconds": 0.5} | {f"train/{n}": 0.1 for n in ("loss", "acc", "grad_norm")}
     row |= {f"val/{n}": 0.2 for n in ("loss", "acc", "top5")}
-    whole = epoch_line(row, 20, True)
-    assert whole == (
-        "epoch  3/20   train loss 0.1000 acc 0.1000 grad_norm 0.1000   val loss 0.2000 acc 0.2000 top5 0.2000 * 0.50 s"
+    first = ("acc", "loss", "top5")
+    whole = epoch_line(row, 20, True, first=first)
+    assert whole == ("epoch  3/20   train loss 0.1000 acc 0.1000   val loss 0.2000 acc 0.2000 top5 0.2000 * 0.50 s"), (
+        "the goal and four more"
     )
-    assert epoch_line(row, 20, True, 88) == (
+    assert epoch_line(row, 20, True, 88, first) == (
         "epoch  3/20   train loss 0.1000 acc 0.1000   val loss 0.2000 acc 0.2000 * 0.50 s"
     )
-    for width in range(60, 130):
-        found = epoch_line(row, 20, True, width)
-        assert len(found) < width or found == "epoch  3/20   train loss 0.1000   val loss 0.2000 * 0.50 s"
+    for width in range(40, 130):
+        found = epoch_line(row, 20, True, width, first)
+        assert len(found) < width or found == "epoch  3/20   val acc 0.2000 * 0.50 s"
         assert (found == whole) == (len(whole) < width)
+
+
+def test_the_line_of_an_epoch_has_no_more_than_five_figures():
+    row = {"epoch": 1, "time/seconds": 1.2, "train/return": 39.0, "train/length": 39.0}
+    row |= {f"train/{n}": 0.1 for n in ("passes", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")}
+    row |= {"val/return": 158.6, "val/length": 158.6, "val/return_std": 24.1}
+    assert epoch_line(row, 4, True, first=["return", "loss", "length", "return_std"]) == (
+        "epoch 1/4   train return 39.00 length 39.00   val return 158.60 length 158.60 return_std 24.10 * 1.20 s"
+    )
+
+
+def test_numbers_below_each_other_have_one_format():
+    assert column([1.76e5, 98038.4]) == ["176000", "98038"] and column([29.0, 37.28, 9]) == ["29.00", "37.28", "9.00"]
+    assert column([1.0, -4.1928e-09]) == ["1", "0"] and column([0.25, -4.1928e-09]) == ["0.2500", "0.0000"]
+    assert column([85.0000002, 90.0]) == ["85", "90"] and column([]) == [] and column([0.5, math.nan])[1] == "nan"
+    assert column([1e-5, 2e-6]) == ["1.000e-05", "2.000e-06"] and column([math.inf, 2.0]) == ["inf", "2"]
+    assert [number(v) for v in (1.76e5, 98038.0, 1e8)] == ["176000", "98038", "1.00e+08"]
+    assert [counted(n, "epoch") for n in (0, 1, 2000)] == ["0 epochs", "1 epoch", "2,000 epochs"]
+
+
+def test_json_has_letters_as_they_are():
+    assert as_json({"label": "Élektro 猫"}) == '{"label": "Élektro 猫"}'
+    assert json.loads(as_json(["é\udcff"])) == ["é\udcff"] and as_json(["é\udcff"]).isascii(), "no UTF-8 has that one"
 
 
 # Update
@@ -824,6 +849,22 @@ def test_a_finished_run_leaves_all_of_it(config, tmp_path):
     assert {p.name for p in (tmp_path / "plots").iterdir()} >= {"loss.png", "acc.png", "confusion_matrix.png"}
     assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"last.ckpt", "previous.ckpt", "best.ckpt"}
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_results_are_written_before_anything_is_drawn(config, tmp_path, monkeypatch):
+    """What drawing raises is told in a line; the run ends as it would have."""
+    drawn = []
+
+    def fails(*args: object) -> object:
+        drawn.append(json.loads((tmp_path / "summary.json").read_text()))
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr("dlrun.tasks.supervised.confusion_matrix", fails)
+    train(tmp_path, config(), finish=True)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "finished" and drawn[0] == summary | {"status": "running"}
+    assert "no plots/confusion_matrix.png: no ink" in (tmp_path / "run.log").read_text()
+    assert {"loss.png", "acc.png"} == {path.name for path in (tmp_path / "plots").iterdir()} - {"top5.png"}
 
 
 def test_the_test_part_is_asked_once_with_the_best_weights(session, tmp_path, monkeypatch):

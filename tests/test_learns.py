@@ -14,6 +14,7 @@ from dlrun.clock import Clock
 from dlrun.errors import UserError
 from dlrun.models.linear import linear
 from dlrun.models.mlp import mlp
+from dlrun.output.drawing import render
 from dlrun.output.plots import confusion_matrix
 from dlrun.spec import Image, Spec, Table, Tokens
 
@@ -261,7 +262,7 @@ def test_report_by_hand():
     task = make_task(Fixed(), spec)
     out = 3 * F.one_hot(torch.tensor(predicted), 4).float()
     report = task.report(Batches(out, torch.tensor(true), spec, 4))
-    assert report["confusion_matrix"] == [[2, 1, 0, 0], [0, 2, 0, 0], [1, 2, 1, 0], [0, 0, 0, 0]]
+    assert report["confusion_matrix"].tolist() == [[2, 1, 0, 0], [0, 2, 0, 0], [1, 2, 1, 0], [0, 0, 0, 0]]
     assert report["acc_per_class"] == {"ant": pytest.approx(2 / 3), "bee": 1, "cat": 0.25, "dog": None}
     assert list(report["figures"]) == ["confusion_matrix"]
 
@@ -272,7 +273,7 @@ def test_report_of_two_classes():
     report = task.report(
         Batches(torch.tensor([[2.0], [-1.0], [0.5], [-3.0], [-0.1]]), torch.tensor([1, 1, 0, 0, 0]), spec, 2)
     )
-    assert report["confusion_matrix"] == [[2, 1], [1, 1]]
+    assert report["confusion_matrix"].tolist() == [[2, 1], [1, 1]]
     assert report["acc_per_class"] == {"0": pytest.approx(2 / 3), "1": 0.5}
 
 
@@ -291,13 +292,12 @@ def test_report_of_two_classes():
     ],
     ids=str,
 )
-def test_figures_can_be_drawn(tmp_path, spec, figures):
+def test_figures_can_be_drawn(spec, figures):
     x, y = batch(spec, 40)
     report = make_task(make_net(spec), spec).report(Batches(x, y, spec, 16))
     assert list(report["figures"]) == figures
     for name, figure in report["figures"].items():
-        figure.savefig(tmp_path / f"{name}.png")
-        assert (tmp_path / f"{name}.png").stat().st_size > 5_000
+        assert render(figure).std() > 10, name
 
 
 @pytest.mark.parametrize(("classes", "side"), [(500, 500), (1201, 401)])

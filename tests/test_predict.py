@@ -89,7 +89,7 @@ def test_batches_make_no_difference(predict, runs, tmp_path, monkeypatch):
 def test_csv_and_files(predict, runs, tmp_path):
     picture(tmp_path / "a.png")
     code, lines, _ = predict(runs("classes"), "a.png", "--format", "csv", "--out", "out.csv")
-    assert code == 0 and lines == ["2 lines in out.csv"]
+    assert code == 0 and lines == ["1 prediction in out.csv"]
     row = next(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert row["input"] == "a.png" and abs(sum(float(row[f"p({k})"]) for k in range(10)) - 1) < 1e-5
     assert predict(runs("classes"), "a.png", "broken.png", "--out", "half.csv")[0] == 2

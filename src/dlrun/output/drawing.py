@@ -1,4 +1,4 @@
-"""The one place that draws: matplotlib's style, its fonts, its noise. Imported when the first figure is drawn."""
+"""The one place that draws: style, fonts, ticks, and matplotlib's noise. It imports matplotlib when it first draws."""
 
 import logging
 import warnings

@@ -149,7 +149,7 @@ class Segment(Task):
         iou = [found if found == found else None for found in (matrix.diag() / both).tolist()]
         labels = self.spec.labels or tuple(map(str, range(self.spec.classes)))
         picture = self.preview(data, "test")["masks"]
-        heads = ("picture", "true", "predicted") * (2 if data.size("test") > 1 else 1)
+        heads = ("picture", "true", "predicted") * min(2, picture.shape[2] // (3 * self.spec.shape[2]))
         colours = dict(zip(drawable(labels), COLOURS, strict=False))  # of more classes than colours: the first
         return {
             "figures": {"masks": partial(shown, picture, "masks, test", heads, colours)},
