@@ -223,7 +223,7 @@ def _alike(a: object, b: object) -> bool:
 
 def make_best(task: Task, trainer: Trainer) -> Best | None:
     """By the task's goal, or by trainer.monitor. Raises UserError where the task does not measure that."""
-    name = trainer.monitor.removeprefix("val/") if trainer.monitor else task.goal
+    name = trainer.monitor.removeprefix("val/") if trainer.monitor is not None else task.goal
     if name is None:
         for key, value in (("patience", trainer.patience), ("stop_at", trainer.stop_at)):
             if value is not None:
