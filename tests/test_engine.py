@@ -235,6 +235,11 @@ def test_a_monitor_that_nothing_measures_is_refused_before_training(session):
     )
 
 
+def test_an_empty_monitor_is_refused(session):
+    with pytest.raises(UserError, match="trainer.monitor= is not measured here"):
+        session("trainer.monitor=''")
+
+
 def test_what_a_task_says_it_measures_is_what_it_measures(session):
     for keys in ([], ["model=linear"]):
         made = session(*keys) if not keys else Session(*compose("model=linear", "data=moons", "trainer.device=cpu"))
@@ -500,6 +505,18 @@ def test_skipping_leaves_out_the_step_and_counts_it():
     update.skipped = 0
     assert same(snapshot({"net": net.state_dict(), "update": update.state_dict()}), before)
     assert update.step(net(x).sum(), clock) and all_finite(net.state_dict())
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("loss", [lambda w: w.abs().sqrt().sum(), lambda w: w.pow(0.1).sum()])
+def test_skipping_leaves_out_a_step_whose_gradient_is_not_finite(loss, clip):
+    """The loss is 0, its gradient is not finite: the weight was not a number from then on, and all steps left out."""
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(net.weight)
+    update = update_of(net, on_nan="skip", ema=0.5, clip=(None, None, clip))
+    assert not update.step(loss(net.weight), Clock(0, 1, 9))
+    assert (net.weight.item(), update.skipped, update.averaged) == (0.0, 1, 0)
+    assert update.step(net.weight.sum(), Clock(0, 1, 9)) and net.weight.item() == -1.0
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])

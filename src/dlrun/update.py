@@ -29,7 +29,8 @@ class Update:
 
     net: whose parameters learn. optimizer(params), schedule(clock) -> factor on lr. clip: (by value, by norm of each
     tensor, by global norm), None for no clipping. ema: decay of the averaged weights, 0 for none. on_nan: "stop" raises
-    Diverged, "skip" leaves the step out (running statistics of norms too) and counts it. precision: "fp16" scales the
+    Diverged, "skip" leaves the step out (running statistics of norms too) and counts it, where a gradient is not finite
+    as well. precision: "fp16" scales the
     loss. groups: the parameters that will ever learn, each group with its factor on the learning rate; None for all of
     the net's. Those that have no gradient yet are left alone, and have no state. world: the processes whose gradients
     are averaged.
@@ -88,17 +89,16 @@ class Update:
     def step(self, loss: Tensor, clock: object, pieces: Tensor | None = None) -> bool:
         """The gradients of `loss`, added to those of earlier pieces (whose summed loss is `pieces`), and one step.
 
-        False where the step was left out because the loss is not finite.
+        False where the step was left out because the loss, or a gradient, is not finite.
         """
         watched = self.watch.start(self.world.mean(loss.detach() if pieces is None else loss.detach() + pieces))
         self.backward(loss)
         value = watched()
-        is_taken = isfinite(value)
+        is_taken = isfinite(value) and self._step(clock)
         if is_taken:
             self.last_loss = value
             if clock.step < EARLY:
                 self._note_early(value)
-            self._step(clock)
             self.keep_buffers()
         elif self.kept:
             self.skipped += 1
@@ -142,10 +142,12 @@ class Update:
             for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
                 group["lr"] = lr * factor
 
-    def _step(self, clock: object) -> None:
+    def _step(self, clock: object) -> bool:
         self.set_rate(clock)
         if self.world.size > 1:
             self.world.average_gradients([p for p in self.params if p.requires_grad])  # the others stay without
+        if self.kept and not self.scaler and not self._has_finite_gradients():
+            return False
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
         if self.clips:
@@ -164,6 +166,12 @@ class Update:
                 self.take_step()
         if self.average is not None:
             self._average()
+        return True
+
+    def _has_finite_gradients(self) -> bool:
+        """A loss can be finite where its gradient is not, as that of sqrt(0). Waits for the device."""
+        norms = torch._foreach_norm([p.grad for p in self.params if p.grad is not None])
+        return bool(torch.stack(norms).isfinite().all())
 
     def _has_momentum(self) -> bool:
         """Whether SGD has it of all weights that learn now, or needs none."""
