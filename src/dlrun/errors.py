@@ -18,6 +18,12 @@ class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or another version's."""
 
 
+class PartLost(UserError):
+    """What a run depends on failed: another process, an environment. The session adds how the run can be resumed."""
+
+    exit_code = 1  # a run that failed, not a command that was wrong
+
+
 def some(words: list[str], most: int = 5) -> str:
     """The first of them, and how many more there are."""
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")

@@ -14,6 +14,7 @@ from dlrun.build import of_runner
 from dlrun.checkpoint import load
 from dlrun.data.sources import fetch, verify
 from dlrun.errors import CheckpointError, some
+from dlrun.output.folders import open_plain
 
 PUBLISHED = "https://download.pytorch.org/models/"  # a file's name ends in the first 8 digits of its SHA-256
 # torchvision's DenseNets were published before their modules got the names that they have
@@ -89,6 +90,7 @@ def _read_safetensors(path: Path) -> Weights:
     from safetensors.torch import load_file
 
     try:
+        open_plain(path).close()
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged, or no .safetensors file: {error}") from None
@@ -96,7 +98,7 @@ def _read_safetensors(path: Path) -> Weights:
 
 def _read_torch(path: Path) -> object:
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             start = file.read(2)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None

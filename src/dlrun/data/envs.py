@@ -14,7 +14,7 @@ import torch
 
 from dlrun.config.signatures import allowed_packages
 from dlrun.data.cartpole import CartPoles
-from dlrun.errors import DataError, UserError, nearest
+from dlrun.errors import DataError, PartLost, UserError, nearest
 from dlrun.spec import Env
 from dlrun.types import Count, Index
 
@@ -25,10 +25,8 @@ LONGEST = 10_000  # steps of an episode where the environment knows no end
 FILM_RATE = 25  # pictures a second, at most
 
 
-class WorldError(DataError):
+class WorldError(PartLost, DataError):
     """An environment failed while it was played."""
-
-    exit_code = 1  # a run that failed, not a command that was wrong
 
 
 class Envs:
@@ -227,8 +225,7 @@ class Worlds:
     def _failed(self, how: str) -> WorldError:
         return WorldError(
             f"the environment {self.id} {how}, in step {len(self.actions)} behind its start with seed "
-            f"{self.seed % 2**31}\n  expected finite observations and rewards; the last checkpoint is kept, resume= "
-            "goes on from it"
+            f"{self.seed % 2**31}\n  expected finite observations and rewards"
         )
 
     def state_dict(self) -> dict:

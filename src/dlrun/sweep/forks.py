@@ -77,7 +77,7 @@ def start(command: list[str], log: Path, env: dict[str, str]) -> Forked | proces
 def _job(command: list[str], log: Path, env: dict[str, str], folder: str) -> None:
     """Makes the fork what `python -m MODULE ARGUMENTS > LOG 2>&1 < /dev/null` is, in a session of its own."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # multiprocessing would make a failure of it
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
     os.setsid()
     process.hand_nice_on()
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()

@@ -3,9 +3,9 @@
 import os
 import sys
 import time
-from contextlib import suppress
 
 from dlrun.output.console import folded, number
+from dlrun.output.terminal import printable, silence
 from dlrun.sweep.rows import last_row
 from dlrun.sweep.state import OPEN, Job, State, own, shared
 
@@ -29,12 +29,12 @@ class Screen:
 
     def say(self, text: str) -> None:
         self.clear()
-        self._write(sys.stdout, text + "\n")
+        self._write(sys.stdout, printable(text) + "\n")
 
     def fail(self, text: str, log: list[str]) -> None:
         """At once, with the last lines of the job's log."""
         self.say(text)
-        self._write(sys.stderr, "".join(f"  {line}\n" for line in log))
+        self._write(sys.stderr, "".join(f"  {printable(line)}\n" for line in log))
 
     def clear(self) -> None:
         """Take the live table away; it is drawn anew below what comes."""
@@ -54,7 +54,7 @@ class Screen:
         lines = ["", *picture(state, running, best, goals, now - self.began, width, max(1, height - 6))]
         lines = lines[: max(1, height - 1)]  # what has scrolled away cannot be taken away
         self.clear()
-        self._write(sys.stdout, "".join(f"{cut(line, width)}\n" for line in lines))
+        self._write(sys.stdout, "".join(f"{cut(printable(line), width)}\n" for line in lines))
         self.lines, self.drawn = len(lines), now
 
     def _write(self, stream: object, text: str) -> None:
@@ -63,8 +63,7 @@ class Screen:
             stream.flush()
         except (OSError, ValueError):  # a closed pipe, a full disk, a closed file: the jobs are worth more
             self.is_live = False
-            with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
-                os.dup2(nowhere.fileno(), stream.fileno())  # for what is left in the buffer
+            silence(stream)
 
 
 def picture(
