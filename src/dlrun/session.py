@@ -73,7 +73,7 @@ class Session:
                         f"another of the {self.world.size} processes that train in {folder} died\n"
                         f"  expected all of them until the end; {way_on(folder)}"
                     ) from None
-                if isinstance(error, OSError | UserError) and not (folder / "run.log").exists():
+                if isinstance(error, OSError | UserError) and not folder.exists():
                     raise UserError(
                         f"the run's folder {folder} was removed while the run was going on\n"
                         "  expected it to stay until the end: start the run again"
