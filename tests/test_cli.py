@@ -678,7 +678,7 @@ def another_runs(run):
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )
-CHAIN = "x0: lol\n" + "".join(f"x{i}: '{('${x%d}' % (i - 1)) * 9}'\n" for i in range(1, 9))
+CHAIN = "x0: lol\n" + "".join(f"x{i}: '{reference * 9}'\n" for i in range(1, 9) for reference in [f"${{x{i - 1}}}"])
 REFUSED = {
     "no metrics": (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl is damaged"),
     "half the metrics": (lambda run: (run / "metrics.jsonl").write_bytes(b'{"step": 1'), "metrics.jsonl is damaged"),

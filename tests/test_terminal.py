@@ -61,4 +61,4 @@ def test_a_full_output_is_told(command):
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-m", *command], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2
-    assert "cannot write the output: No space left on device" in done.stderr and "Traceback" not in done.stderr
+    assert "cannot write: No space left on device" in done.stderr and "Traceback" not in done.stderr

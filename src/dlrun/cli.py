@@ -41,7 +41,7 @@ from dlrun.output.folders import (
     restarts,
     status_of,
 )
-from dlrun.output.terminal import complain, complain_of_output, is_full, open_streams, printable, silence
+from dlrun.output.terminal import complain, complain_of_room, is_full, open_streams, printable, silence
 
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
 RESUMABLE = ("trainer.device", *(f"trainer.{name}" for name in LIMITS))
@@ -74,8 +74,8 @@ def main() -> None:
     except BrokenPipeError:  # as in dl-run --help | head
         silence(sys.stdout)
     except Exception as error:
-        if isinstance(error, OSError) and is_full():
-            complain_of_output("dl-run", error)
+        if is_full(error):
+            complain_of_room("dl-run", error)
             sys.exit(2)
         if is_ours(error):
             raise

@@ -11,7 +11,7 @@ from typing import NoReturn
 import dlrun
 from dlrun.errors import UserError, nearest
 from dlrun.output.folders import find_run
-from dlrun.output.terminal import complain, complain_of_output, is_full, open_streams, printable, silence
+from dlrun.output.terminal import complain, complain_of_room, is_full, open_streams, printable, silence
 
 USAGE = """dl-runs: what to do with runs that are there
 
@@ -83,9 +83,9 @@ def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
     except BrokenPipeError:  # as in dl-runs list | head
         silence(sys.stdout)
     except OSError as error:
-        if not is_full():
+        if not is_full(error):
             raise
-        complain_of_output(name, error)
+        complain_of_room(name, error)
         sys.exit(2)
 
 

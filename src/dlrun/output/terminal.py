@@ -1,5 +1,6 @@
 """What the commands print: streams that may be closed or full, and text that may hold what commands a terminal."""
 
+import errno
 import os
 import re
 import sys
@@ -7,6 +8,7 @@ from contextlib import suppress
 from typing import TextIO
 
 # control characters but for tab and newline, and those that turn the direction of writing
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -29,13 +31,9 @@ def silence(stream: TextIO) -> None:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
-def is_full() -> bool:
-    """Whether standard output takes nothing any more, as on a full disk."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return True
-    return False
+def is_full(error: BaseException) -> bool:
+    """Whether something, standard output or a file, takes nothing any more."""
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 def complain(command: str, message: object) -> None:
@@ -46,6 +44,8 @@ def complain(command: str, message: object) -> None:
         silence(sys.stderr)
 
 
-def complain_of_output(command: str, error: OSError) -> None:
-    silence(sys.stdout)
-    complain(command, f"cannot write the output: {error.strerror}\n  expected standard output that can be written to")
+def complain_of_room(command: str, error: OSError) -> None:
+    silence(sys.stdout)  # what is in its buffer would fail once more at the end
+    where = f" {error.filename}" if error.filename else ""
+    room = "expected room on the disk, and a standard output that can be written to"
+    complain(command, f"cannot write{where}: {error.strerror}\n  {room}")
