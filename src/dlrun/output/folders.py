@@ -107,7 +107,7 @@ def find_run(which: str, output_dir: str, key: str = "resume=") -> Path:
 
 def restarts() -> int:
     """How often this process was started in the place of one that died, by `launch` or by torchrun."""
-    return max(int(os.environ.get(name, 0)) for name in ("DL_RUN_RESTART", "TORCHELASTIC_RESTART_COUNT"))
+    return max(int(os.environ.get(name) or 0) for name in ("DL_RUN_RESTART", "TORCHELASTIC_RESTART_COUNT"))
 
 
 def note_start(base: Path, folder: Path) -> None:
