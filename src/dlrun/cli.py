@@ -160,6 +160,7 @@ def _start(composed: DictConfig) -> float | None:
         return None
     config["trainer"]["processes"] = _together(config, "expected the same number in both")
     composed = OmegaConf.masked_copy(settled(composed), [key for key in composed if key != "sweep"])  # none of a run's
+    from dlrun.processes.machine import writing_to
     from dlrun.session import Session, write_config
 
     session = Session(config, names)
@@ -171,7 +172,8 @@ def _start(composed: DictConfig) -> float | None:
         wanted = config["run_dir"] or (context.run.dir if context.run.dir != "." else None)
         name = f"{names['model']}_{names['data']}"
         folder = claim_folder(Path(wanted).expanduser(), base) if wanted else new_folder(base, name)
-        note_start(base, folder)
+        with writing_to(folder):
+            note_start(base, folder)
         OmegaConf.update(composed, "trainer.processes", session.world.size)
         flags = passed_on(get_args_parser().parse_args(sys.argv[1:]))
         write_config(
