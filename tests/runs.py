@@ -87,7 +87,7 @@ def train(
 
 def begin() -> None:
     """A fork of one that blocks the signals, as that of sweeps and of A3C does: a process has one for all."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 
 
 def child(folder: Path, config: tuple[dict, dict], **keys: object) -> None:
@@ -159,11 +159,12 @@ def same(a: object, b: object) -> bool:
 
 
 def state(folder: Path, name: str = "last") -> dict:
-    """What a checkpoint holds, without the times."""
+    """What a checkpoint holds, without the times and the run's id."""
     from dlrun.checkpoint import load
 
     found = load(folder / "checkpoints" / f"{name}.ckpt")
     found["clock"].pop("seconds")
+    found.pop("run")  # its id
     if "metrics" in found:
         found["metrics"] = {k: v for k, v in found["metrics"].items() if not k.startswith("time/")}
     return found

@@ -15,8 +15,10 @@ import pytest
 import torch
 from filelock import FileLock
 from omegaconf import OmegaConf
+from runs import same, state
 
 from dlrun import cli
+from dlrun.checkpoint import load, save
 from dlrun.config import signatures
 from dlrun.config.overrides import pasteable, quoted
 
@@ -673,6 +675,154 @@ def test_resume_of_a_folder_with_a_damaged_config(refused, finished, tmp_path, d
     config = tmp_path / "run" / ".hydra" / ("hydra.yaml" if damage is None else "config.yaml")
     config.unlink() if damage is None else config.write_text(damage)
     assert refused("resume=run", left=["run"]).startswith("resume=run: cannot read the run's config in run/.hydra: ")
+
+
+def content(folder):
+    """Every file of a folder and what is in it."""
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def edit(name, old, new):
+    return lambda run: (run / name).write_text((run / name).read_text().replace(old, new))
+
+
+def flip(*names):
+    def spoil(run):
+        for name in names:
+            path = run / "checkpoints" / f"{name}.ckpt"
+            path.write_bytes(path.read_bytes()[:-1] + b"!")
+
+    return spoil
+
+
+def link(run):
+    (run / "run.log").rename(run.parent / "elsewhere")
+    (run / "run.log").symlink_to(run.parent / "elsewhere")
+
+
+def pipe(name):
+    def make(run):
+        (run / name).unlink(missing_ok=True)
+        os.mkfifo(run / name)
+
+    return make
+
+
+def taken(run):
+    (run / "checkpoints" / "last.ckpt").unlink()
+    (run / "checkpoints" / "last.ckpt").mkdir()
+
+
+def another_runs(run):
+    for name in ("last", "previous"):
+        path = run / "checkpoints" / f"{name}.ckpt"
+        if path.exists():
+            save(path, {k: v for k, v in load(path).items() if k not in ("format", "version")} | {"run": "another"})
+
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+CHAIN = "x0: lol\n" + "".join(f"x{i}: '{reference * 9}'\n" for i in range(1, 9) for reference in [f"${{x{i - 1}}}"])
+REFUSED = {
+    "no metrics": (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl is damaged"),
+    "half the metrics": (lambda run: (run / "metrics.jsonl").write_bytes(b'{"step": 1'), "metrics.jsonl is damaged"),
+    "a text for a step": (edit("metrics.jsonl", '"step": ', '"step": "x", "y": '), "metrics.jsonl is damaged"),
+    "deep metrics": (lambda run: (run / "metrics.jsonl").write_text("[" * 90_000 + "\n"), "metrics.jsonl is damaged"),
+    "damaged checkpoints": (flip("last"), "no checkpoint of this run can be read"),
+    "another run's checkpoints": (another_runs, "is another run's"),
+    "a folder for a checkpoint": (taken, "last.ckpt is a folder"),
+    "another net": (edit(".hydra/config.yaml", "- 256", "- 255"), "is not what the config in"),
+    "a link": (link, "run.log is a link to"),
+    "a pipe for metrics": (pipe("metrics.jsonl"), "metrics.jsonl is a pipe or a device"),
+    "a pipe for a checkpoint": (pipe("checkpoints/last.ckpt"), "last.ckpt is a pipe or a device"),
+    "a pipe for the choices": (pipe(".hydra/hydra.yaml"), "hydra.yaml is a pipe or a device"),
+    "a bomb": (lambda run: (run / ".hydra" / "config.yaml").write_text(BOMB), "*a repeats another value"),
+    "a bomb of references": (
+        lambda run: (run / ".hydra" / "config.yaml").write_text(CHAIN),
+        "more than 100,000 values",
+    ),
+    "deep lists": (
+        lambda run: (run / ".hydra" / "config.yaml").write_text("x: " + "[" * 60 + "]" * 60),
+        "more than 50 lists",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_resume_that_is_refused_changes_nothing(case, refused, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    spoil, said = REFUSED[case]
+    spoil(tmp_path / "run")
+    before = content(tmp_path / "run")
+    left = ["elsewhere", "run"] if case == "a link" else ["run"]
+    assert said in refused("resume=run", "trainer.epochs=2", left=left)
+    assert content(tmp_path / "run") == before
+
+
+def test_a_resume_on_other_data_changes_nothing(refused, finished, tmp_path, monkeypatch):
+    shutil.copytree(finished, tmp_path / "run")
+    before = content(tmp_path / "run")
+    monkeypatch.setattr("dlrun.training.is_same_data", lambda state, about: False)
+    assert "the data is not what it was" in refused("resume=run", "trainer.epochs=2", left=["run"])
+    assert content(tmp_path / "run") == before
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files that a kill leaves open
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_the_results_of_a_finished_run_stay_until_there_are_new_ones(dl_run, finished, tmp_path, monkeypatch, capsys):
+    """Killed at each of its renames, a resumed run keeps what it was tested with, and ends as one that was not."""
+    from dlrun.after.show import show
+    from dlrun.config.saved import require_finished
+    from dlrun.finished import Finished
+
+    shutil.copytree(finished, tmp_path / "straight")
+    assert dl_run("resume=straight", "trainer.epochs=2")[0] == 0
+    want, replace, last = state(tmp_path / "straight", "best"), os.replace, 0
+    test, weights = require_finished(finished)["test"], Finished(finished).state["state_dict"]
+    for at in (1, 2, 3, 4, 6, 8, 99):
+        shutil.copytree(finished, tmp_path / "run")
+        calls = []
+
+        def dying(source, target, at=at, calls=calls):
+            calls.append(target)
+            if len(calls) >= at:
+                raise Killed
+            replace(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", dying)
+            if at == 99:
+                assert dl_run("resume=run", "trainer.epochs=2")[0] == 0
+            else:
+                with pytest.raises(Killed):
+                    dl_run("resume=run", "trainer.epochs=2")
+        last = len(calls)
+        if at != 99:
+            assert require_finished(tmp_path / "run")["test"] == test
+            assert same(Finished(tmp_path / "run").state["state_dict"], weights), f"killed at rename {at}"
+            assert f"test/acc {test['test/acc']!r}" in show(tmp_path / "run")
+            assert dl_run("resume=run", "trainer.epochs=2")[0] == 0
+        assert same(state(tmp_path / "run", "best"), want)
+        assert not list((tmp_path / "run" / "checkpoints").glob("tested_*"))
+        shutil.rmtree(tmp_path / "run")
+    assert last > 8
+
+
+@pytest.mark.parametrize(
+    "arguments, said", [(["resume=run"], "the run is as it was: resume it again"), ([], "nothing")]
+)
+def test_a_stop_in_the_first_second_says_what_can_be_resumed(arguments, said, dl_run, monkeypatch):
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "find_run" if arguments else "check", stopped)
+    code, _, err = dl_run(*arguments)
+    assert code == 130 and said in err
 
 
 def test_resume_of_a_run_in_use(refused, finished):

@@ -905,7 +905,8 @@ def test_numbers_that_are_not_finite_are_null(tmp_path):
     assert rows(tmp_path) == [{"step": 1, "epoch": 1, "train/loss": None, "val/acc": 0.5}]
     assert math.isnan(run.rows[0]["train/loss"])
     again = Run(tmp_path, {})
-    again.go_back(1, 1, is_mid_epoch=False)
+    again.read_back(1)
+    again.go_back(1, is_mid_epoch=False)
     again.close()
     assert math.isnan(again.rows[0]["train/loss"])
 

@@ -222,6 +222,19 @@ def test_the_handlers_of_signals_come_back(config, tmp_path):
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_slurms_warnings_save_and_stop(number, config, straight, tmp_path):
+    """They may come twice, to the run and to the script that started it."""
+    outcome = train(tmp_path, config(*STRAIGHT), signals={5: number})
+    assert (outcome.reason, outcome.number) == ("signal", number)
+    train(tmp_path, config(*STRAIGHT), resumed=True)
+    assert_same(straight, tmp_path)
+    with Signals() as signals:
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+        assert signals.received == number
+
+
 def test_a_second_signal_stops_at_once(monkeypatch):
     killed = []
     monkeypatch.setattr(os, "kill", lambda pid, number: killed.append((pid, number)))
@@ -322,6 +335,32 @@ def test_tensorboard_shows_one_curve(every, config, tmp_path):
         assert found[name] == expected[name], name
     assert [step for step, _ in found["train/loss"]] == [4, 8]
     assert [step for step, _ in found["step/loss"]] == [2, 4, 6, 8]
+
+
+def test_tensorboard_has_the_test_points_when_the_summary_says_finished(config, tmp_path, monkeypatch):
+    def killed(self):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "forget_tested", killed)  # the first thing after the summary
+        with pytest.raises(Killed):
+            train(tmp_path, config(), finish=True)
+        assert {"test/acc", "test/loss"} <= points(tmp_path).keys()
+
+
+def test_a_run_survives_the_removal_of_its_curves(config, tmp_path, capsys):
+    from dlrun.run import Run
+
+    sync = Run.sync
+
+    def removing(self):
+        shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
+        sync(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "sync", removing)
+        assert train(tmp_path, config(), finish=True).reason == "finished"
+    assert "tensorboard/ was removed during the run" in capsys.readouterr().out
 
 
 # Killed
@@ -530,6 +569,18 @@ def test_a_damaged_last_is_never_moved_over_a_good_previous(stopped, config):
         train(stopped, config(*STRAIGHT), resumed=True, signals={4: signal.SIGTERM})
         assert state(stopped)["clock"]["step"] == 5
         assert state(stopped, "previous")["clock"]["step"] == 4
+
+
+def test_another_runs_best_is_not_used(stopped, config, tmp_path_factory, capsys):
+    other = tmp_path_factory.mktemp("other")
+    train(other, config(*STRAIGHT, "seed=5"))
+    shutil.copy(other / "checkpoints" / "best.ckpt", stopped / "checkpoints" / "best.ckpt")
+    train(stopped, config(*STRAIGHT), resumed=True)
+    assert "best.ckpt is another run's" in capsys.readouterr().out
+    shutil.copy(other / "checkpoints" / "last.ckpt", stopped / "checkpoints" / "last.ckpt")
+    (stopped / "checkpoints" / "previous.ckpt").unlink()
+    with pytest.raises(CheckpointError, match="last.ckpt is another run's"):
+        train(stopped, config(*STRAIGHT), resumed=True)
 
 
 def test_a_damaged_best_is_told_and_not_used(stopped, config, capsys):

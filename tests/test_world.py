@@ -1,5 +1,7 @@
 """Several processes train one run: each sample once, the same losses as one process, signals and deaths survived."""
 
+import errno
+import logging
 import multiprocessing
 import os
 import signal
@@ -18,8 +20,10 @@ from toys import CPU, PLACE, composed, make_update
 
 from dlrun.assemble import check_together
 from dlrun.build import build
+from dlrun.checkpoint import save
 from dlrun.errors import UserError
-from dlrun.processes.launch import launch
+from dlrun.output import folders
+from dlrun.processes import launch
 from dlrun.processes.world import World
 
 TWO = ["data=digits", "trainer.processes=2", "data.batch_size=16", "trainer.checkpoint_gap=0", "trainer.epochs=6"]
@@ -90,6 +94,48 @@ def test_the_death_of_one_loses_nothing(tmp_path):
     assert_same(a, b)
 
 
+@pytest.mark.parametrize("ends, tries", [([(2, True)], 1), ([(137, False), (0, True)], 2), ([(1, False)] * 3, 3)])
+def test_what_would_fail_alike_is_not_tried_again(ends, tries, monkeypatch):
+    """A user's error (2) is final, a death is not; where all tries are used up the last one counts."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name in (launch.LAUNCHER, launch.RESTART):
+        monkeypatch.setenv(name, "")
+    started, left = [], iter(ends)
+    monkeypatch.setattr(logging, "disable", lambda level: None)
+    monkeypatch.setattr(launch, "_start_all", lambda *given: started.append(os.environ[launch.RESTART]) or next(left))
+    assert launch.launch(["model=mlp"], 2, 2) == ends[-1][0]
+    assert started == [str(i) for i in range(tries)]
+
+
+def test_no_room_for_the_launchers_files_is_told(monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(logging, "disable", lambda level: None)
+    for name in (launch.LAUNCHER, launch.RESTART):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(launch, "_start_all", full)
+    with pytest.raises(UserError, match="trainer.processes=2: .*No space left on device\n  expected room in .*TMPDIR"):
+        launch.launch([], 2, 0)
+
+
+def test_a_restart_after_the_end_ends_well(tmp_path, monkeypatch):
+    """The note of a run is its launcher's: one that a dead launcher left is removed by the next."""
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    folders.write_whole(folders._note(tmp_path, 2**22 + 1), "/old")
+    folders.note_start(tmp_path, tmp_path / "run")
+    assert [path.name.rpartition("-")[2] for path in tmp_path.glob(".torchrun-*")] == [str(os.getppid())]
+    assert folders.died_before(tmp_path) is None
+    save(folders_made(tmp_path / "run" / "checkpoints") / "last.ckpt", {})
+    monkeypatch.setenv(launch.RESTART, "1")
+    assert folders.died_before(tmp_path) == (tmp_path / "run").resolve()
+
+
+def folders_made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("model", "more"),
     [
@@ -133,7 +179,7 @@ def test_what_cannot_be_trained_together():
         with pytest.raises(
             UserError, match=f"trainer.processes={many}: this machine has .* core.*\n  expected at most"
         ):
-            launch([], many, 0)
+            launch.launch([], many, 0)
 
 
 @slow

@@ -21,9 +21,10 @@ import torch
 import dlrun
 from dlrun.config.overrides import pasteable
 from dlrun.errors import CheckpointError, UserError
-from dlrun.output.folders import sync_folder
+from dlrun.output.folders import read_whole, sync_folder
 
 FORMAT = 1
+MAKE_ROOM = "make room, then "
 HASH = 64  # hexadecimal digits of a SHA-256
 
 
@@ -49,21 +50,21 @@ def save(path: Path, state: dict) -> None:
             raise UserError(
                 f"cannot write the checkpoint {path}: {error.strerror}\n"
                 f"  expected {len(content) / 2**20:.1f} MB of room in a folder that can be written to\n"
-                f"  {way_on(path.parent.parent)}"
+                f"  {way_on(path.parent.parent, MAKE_ROOM)}"
             ) from None
 
 
-def way_on(folder: Path) -> str:
-    """What can be done in a run's folder when there is room again: a resume needs a checkpoint."""
+def way_on(folder: Path, first: str = "") -> str:
+    """What can be done with a run that was cut short, after what is to be done first: a resume needs a checkpoint."""
     if any(os.path.exists(folder / "checkpoints" / f"{name}.ckpt") for name in ("last", "incoming", "previous")):
-        return f"what was saved before is whole: make room, then go on with {pasteable('resume', folder)}"
-    return "no checkpoint was written yet: make room, then start the run again"
+        return f"what was saved before is whole: {first}resume it with dl-run {pasteable('resume', folder)}"
+    return f"no checkpoint was written yet: {first}start the run again"
 
 
 def load(path: Path) -> dict:
     """Read and verify. Raises CheckpointError where the file is missing, damaged, or of another format."""
     try:
-        content = path.read_bytes()
+        content = read_whole(path)
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from None
     body, digest = content[:-HASH], content[-HASH:]
@@ -113,6 +114,23 @@ def snapshot(state: object) -> object:
     return deepcopy(state)
 
 
+def load_own(path: Path, run: object) -> dict:
+    """As `load`, of this run (its id). One of an older version does not say whose it is, nor does a run without one."""
+    state = load(path)
+    if run and state.get("run") and state["run"] != run:
+        raise CheckpointError(f"the checkpoint {path} is another run's: expected the one that this run wrote")
+    return state
+
+
+def tested(folder: Path, summary: dict, test: str) -> tuple[Path, Path]:
+    """Where the weights are that a finished run was tested with: best.ckpt or last.ckpt; and, once the run is resumed,
+    under a name of their own. test: trainer.test.
+    """
+    name = "best" if summary.get("best") and test == "best" else "last"
+    steps = summary.get("steps")
+    return folder / f"{name}.ckpt", folder / f"tested_{steps if isinstance(steps, int) else 0}.ckpt"
+
+
 class Checkpoints:
     """A run's checkpoints: `last`, `previous` (the one before it) and `best`, written behind the training's back."""
 
@@ -158,6 +176,27 @@ class Checkpoints:
         before, best = self.folder / "best_before.ckpt", self.folder / "best.ckpt"
         os.replace(before, best) if before.exists() else best.unlink(missing_ok=True)
 
+    def keep_tested(self, summary: dict, test: str) -> None:
+        """The run is resumed after its end: the weights that it was tested with stay beside those to come."""
+        now, kept = tested(self.folder, summary, test)
+        if kept.exists() or not now.exists():
+            return
+        self.forget_tested()
+        temporary = kept.with_suffix(".tmp")
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(now, temporary)
+        except OSError:  # a file system without links
+            shutil.copyfile(now, temporary)
+        os.replace(temporary, kept)
+
+    def forget_tested(self) -> None:
+        for path in self.folder.glob("tested_*.ckpt"):
+            path.unlink()
+
+    def load(self, name: str, run: object) -> dict:
+        return load_own(self.folder / f"{name}.ckpt", run)
+
     def wait(self) -> None:
         """Until what was started is on the disk. Raises what went wrong there."""
         if self.thread is not None:
@@ -167,8 +206,8 @@ class Checkpoints:
             error, self.error = self.error, None
             raise error
 
-    def load_last(self) -> tuple[dict, str]:
-        """The newest checkpoint that is whole, and a word on why it is not `last` where it is not.
+    def load_last(self, run: object = None) -> tuple[dict, str]:
+        """The newest checkpoint that is whole and this run's, and a word on why it is not `last` where it is not.
 
         `incoming` is one that was whole on the disk when the run was killed, and not yet renamed to `last`.
         """
@@ -178,7 +217,7 @@ class Checkpoints:
             if not path.exists():
                 continue
             try:
-                state = load(path)
+                state = load_own(path, run)
             except CheckpointError as error:
                 found.append(str(error))
                 continue

@@ -30,7 +30,7 @@ from dlrun.config.loader import Loader
 from dlrun.config.overrides import key_of, passed_on, pasteable, quoted
 from dlrun.config.saved import anew, plain, read_config, settled
 from dlrun.config.usage import usage
-from dlrun.errors import DataError, UserError
+from dlrun.errors import DataError, UserError, printable
 from dlrun.output.folders import (
     claim_folder,
     died_before,
@@ -39,19 +39,19 @@ from dlrun.output.folders import (
     new_folder,
     note_start,
     read_summary,
-    refuse_links,
+    require_plain,
+    restarts,
+    status_of,
 )
+from dlrun.output.terminal import complain, complain_of_room, is_full, open_streams, silence
 
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
 RESUMABLE = ("trainer.device", "data_dir", *(f"trainer.{name}" for name in LIMITS))
 
 
 def main() -> None:
-    """Exit codes: 0 done, 1 a run failed, 2 the user's error, 129, 130 and 143 stopped by a signal and saved."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed, as by >&-
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
-        getattr(sys, name).reconfigure(errors="backslashreplace")  # a path may have letters that the terminal has not
+    """Exit codes: 0 done, 1 a run failed, 2 the user's error, 128 + N stopped by signal N and saved."""
+    open_streams()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as they are, instead of being printed
     hydra._internal.hydra.ConfigLoaderImpl = Loader
     flags, completing = argparse.Namespace(config_dir=None), False
@@ -70,10 +70,15 @@ def main() -> None:
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        fail("stopped before the first step: there is nothing to resume", 130)
+        is_resumed = any(key_of(argument) == "resume" for argument in sys.argv[1:])
+        left = "the run is as it was: resume it again" if is_resumed else "there is nothing to resume"
+        fail(f"stopped before the first step: {left}", 130)
     except BrokenPipeError:  # as in dl-run --help | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
     except Exception as error:
+        if is_full(error):
+            complain_of_room("dl-run", error)
+            sys.exit(2)
         if is_ours(error):
             raise
         if completing:
@@ -82,7 +87,7 @@ def main() -> None:
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
-    print(f"dl-run: {message}", file=sys.stderr)
+    complain("dl-run", message)
     if int(os.environ.get("RANK", 0)):
         time.sleep(2)  # where all of several processes fail alike, the first is to end first: it is heard
     sys.exit(code)
@@ -147,10 +152,11 @@ def _start(composed: DictConfig) -> float | None:
     if config["mode"] == "summary":
         from dlrun.summary import summary
 
-        print(summary(config, names))
+        print(printable(summary(config, names)))
         return None
-    config["trainer"]["processes"] = _together(config["trainer"], "expected the same number in both")
+    config["trainer"]["processes"] = _together(config, "expected the same number in both")
     composed = OmegaConf.masked_copy(settled(composed), [key for key in composed if key != "sweep"])  # none of a run's
+    from dlrun.processes.machine import writing_to
     from dlrun.session import Session, write_config
 
     session = Session(config, names, chosen)
@@ -162,7 +168,8 @@ def _start(composed: DictConfig) -> float | None:
         wanted = config["run_dir"]
         name = f"{names['model']}_{names['data']}"
         folder = claim_folder(Path(wanted).expanduser(), base) if wanted else new_folder(base, name)
-        note_start(base, folder)
+        with writing_to(folder):
+            note_start(base, folder)
         OmegaConf.update(composed, "trainer.processes", session.world.size)
         for key in chosen:
             OmegaConf.update(composed, key, value_of(session.config, key))
@@ -176,16 +183,18 @@ def _start(composed: DictConfig) -> float | None:
             },
         )
     folder, resumed = session.world.tell((folder, resumed))
+    if resumed and status_of(read_summary(folder)) == "finished":  # one died after all was done
+        return None
     return _finish(session, folder, resumed)
 
 
 def _resume(composed: DictConfig) -> float | None:
     folder = find_run(*(os.path.expanduser(str(composed[key])) for key in ("resume", "output_dir")))
+    require_plain(folder)
     try:
         saved, names = read_config(folder)
     except UserError as error:
         raise UserError(f"resume={error}") from None
-    refuse_links(folder)
     changes = {}
     for override in HydraConfig.get().overrides.task:
         key = key_of(override)
@@ -208,15 +217,17 @@ def _resume(composed: DictConfig) -> float | None:
     expected = f"expected as many as it was started with, as in dl-run {pasteable('resume', folder)}"
     here = f"resume={quoted(folder.resolve())}"  # not another run, should `last` be another one by now
     sys.argv[1:] = [here if key_of(argument) == "resume" else argument for argument in sys.argv[1:]]
-    if _together(config["trainer"], expected) != config["trainer"]["processes"]:
+    if _together(config, expected) != config["trainer"]["processes"]:
         raise UserError(
             f"resume={folder}: torchrun started {os.environ['WORLD_SIZE']} processes, it had one\n  {expected}"
         )
     done = read_summary(folder)
-    is_finished = done.get("status") == "finished"
+    is_finished = status_of(done) == "finished"
     if is_finished and (limit := reached(config["trainer"], before.get("trainer"), done)):
+        if restarts():  # one of several processes died after all was done
+            return None
         raise nothing_to_do(folder, done, limit)
-    from dlrun.session import Session, write_config
+    from dlrun.session import Session
 
     config["init"] = None  # its weights are in its checkpoint
     config["model"] |= dict.fromkeys(of_runner(config["model"]))
@@ -231,21 +242,24 @@ def _resume(composed: DictConfig) -> float | None:
 
     def on_lock() -> None:
         now = read_summary(folder)  # one that has only just been stopped can be gone on with
-        is_over = now.get("status") == "finished" and now != done
+        is_over = status_of(now) == "finished" and now != done
         if is_over or OmegaConf.to_yaml(read_config(folder)[0]) != as_read:
             raise UserError(f"{folder}: another process went on with this run meanwhile\n  expected one: run it again")
-        write_config(folder, {"config": OmegaConf.to_yaml(saved)})
 
-    return _finish(session, folder, resumed=True, on_lock=on_lock)
+    return _finish(session, folder, resumed=True, on_lock=on_lock, config=OmegaConf.to_yaml(saved))
 
 
-def _together(trainer: dict, expected: str) -> int:
+def _together(config: dict, expected: str) -> int:
     """How many processes train; where torchrun did not start them, they are started here, and this one only waits."""
+    trainer = config["trainer"]
     asked, started = trainer["processes"], os.environ.get("WORLD_SIZE") if "RANK" in os.environ else None
     if started is not None or asked > 1:
         from dlrun.processes.launch import follow_launcher, launch
     if started is None and asked > 1:
-        sys.exit(launch(sys.argv[1:], asked, trainer["max_restarts"]))
+        try:
+            sys.exit(launch(sys.argv[1:], asked, trainer["max_restarts"]))
+        finally:
+            forget_start(Path(config["output_dir"]).expanduser())
     if started is not None and asked not in (1, int(started)):
         raise UserError(f"trainer.processes={asked}, and torchrun started {started}\n  {expected}")
     if started is not None:
@@ -253,7 +267,9 @@ def _together(trainer: dict, expected: str) -> int:
     return int(started or 1)
 
 
-def _finish(session: object, folder: Path, resumed: bool, on_lock: object = None) -> float | None:
+def _finish(
+    session: object, folder: Path, resumed: bool, on_lock: object = None, config: str | None = None
+) -> float | None:
     """Train, with the folder locked. Leaves with a signal's exit code where one stopped the run."""
     from filelock import FileLock, Timeout
 
@@ -270,10 +286,9 @@ def _finish(session: object, folder: Path, resumed: bool, on_lock: object = None
     try:
         if on_lock:
             on_lock()
-        outcome, value = session.start(folder, resumed)
+        outcome, value = session.start(folder, resumed, config)
     finally:
         lock.release()
-    forget_start(Path(session.config["output_dir"]).expanduser())
     if outcome.reason == "signal":
         sys.exit(128 + outcome.number)
     return value

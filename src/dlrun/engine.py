@@ -116,6 +116,7 @@ def end_epoch(training: Training, row: dict, pictures: dict) -> None:
                 "metrics": row,
                 "best": best.state_dict(),
                 "clock": clock.state_dict(),
+                "run": run.id,
                 **training.about,
             }
         )

@@ -1,9 +1,15 @@
 """Errors that are the user's to mend: printed in one short block, without a traceback."""
 
+import os
+import re
 import shutil
 import sys
 from difflib import get_close_matches
 from textwrap import fill
+
+# control characters but for tab and newline, and those that turn the direction of writing
+COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+NO_UTF8 = re.compile("[\udc80-\udcff]")  # bytes of a name, as Python has them in a text
 
 
 class UserError(Exception):
@@ -18,14 +24,24 @@ class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or another version's."""
 
 
+class PartLost(UserError):
+    """What a run depends on failed: another process, an environment. The session adds how the run can be resumed."""
+
+    exit_code = 1  # a run that failed, not a command that was wrong
+
+
 def some(words: list[str], most: int = 5) -> str:
     """The first of them, and how many more there are."""
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
-def printable(text: str) -> str:
-    """Without what a terminal takes for a command, as in a text out of a file; lines stay lines."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)
+def printable(text: str | os.PathLike) -> str:
+    """The text with escape sequences shown instead of obeyed, and with bytes that are not UTF-8 as \\xff.
+
+    Names may come from somebody else's folder.
+    """
+    shown = NO_UTF8.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", os.fspath(text))
+    return COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), shown)
 
 
 def listed(lead: str, words: list[str], indent: int, width: int = 0) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dlrun.assemble import assemble
 from dlrun.build import build
-from dlrun.checkpoint import load
+from dlrun.checkpoint import load_own, tested
 from dlrun.config.saved import own_config, require_finished
 from dlrun.errors import CheckpointError, DataError
 from dlrun.training import about, is_same_data
@@ -68,7 +68,7 @@ class Finished:
 
 def _load(folder: Path, config: dict, summary: dict) -> tuple[dict, str]:
     """The checkpoint that the run was tested with, and which one that is: the best epoch's, where there was one."""
+    now, kept = tested(folder / "checkpoints", summary, config["trainer"]["test"])
     best = summary.get("best")
-    name = "best" if best and config["trainer"]["test"] == "best" else "last"
-    epoch = best.get("epoch") if name == "best" and isinstance(best, dict) else summary.get("epochs")
-    return load(folder / "checkpoints" / f"{name}.ckpt"), f"{name}, epoch {epoch}"
+    epoch = best.get("epoch") if now.stem == "best" and isinstance(best, dict) else summary.get("epochs")
+    return load_own(kept if kept.exists() else now, summary.get("id")), f"{now.stem}, epoch {epoch}"

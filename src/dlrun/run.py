@@ -10,15 +10,18 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
 
 import numpy
 
 from dlrun.checkpoint import Checkpoints
 from dlrun.config.overrides import pasteable
-from dlrun.errors import UserError, columns
+from dlrun.errors import UserError, columns, printable
 from dlrun.output import drawing, film, plots
 from dlrun.output.as_json import as_json, finite
-from dlrun.output.folders import write_whole
+from dlrun.output.folders import read_whole, write_whole
+from dlrun.output.rows import parse_row
+from dlrun.output.terminal import silence
 
 IN_SUMMARY = 2500  # numbers of a matrix, at most
 
@@ -26,15 +29,17 @@ IN_SUMMARY = 2500  # numbers of a matrix, at most
 class Run:
     """Writes what a run leaves behind. rows: the epochs' rows of metrics so far; windows: those of the last steps.
 
-    axis: the column of the rows that curves are drawn over, step or samples; a clock's time is of that.
+    axis: the column of the rows that curves are drawn over, step or samples; a clock's time is of that. before: the
+    summary of a run that is resumed. id: ties the checkpoints to their run. Nothing is written before the first call
+    of `say`, `log` or `resume`.
     """
 
-    def __init__(self, folder: Path, facts: dict, axis: str = "step") -> None:
-        self.folder, self.facts, self.axis = folder, facts, axis
-        self.checkpoints = Checkpoints(folder / "checkpoints")
-        self.log_file = open(folder / "run.log", "a", encoding="utf-8", errors="backslashreplace", buffering=1)
+    def __init__(self, folder: Path, facts: dict, axis: str = "step", before: dict | None = None) -> None:
+        self.folder, self.facts, self.axis, self.id = folder, facts, axis, token_hex(8)
+        self.end = before if before and before.get("status") == "finished" else None
+        self.checkpoints, self.log_file = Checkpoints(folder / "checkpoints"), None
         self.metrics_path = folder / "metrics.jsonl"
-        self.metrics_file, self.num_rows, self.rows, self.windows = None, 0, [], []
+        self.metrics_file, self.num_rows, self.rows, self.windows, self.kept = None, 0, [], [], []
         self.writer, self.purge_step, self.purged = None, None, []
         self.started, self.is_heard = time.time(), True
         self.pictures, self.unsynced = folder / "pictures", []
@@ -45,11 +50,15 @@ class Run:
 
         fit: gives it for a terminal of so many columns.
         """
+        text = printable(text)
+        if self.log_file is None:
+            path = self.folder / "run.log"
+            self.log_file = open(path, "a", encoding="utf-8", errors="backslashreplace", buffering=1)
         self.log_file.write(text + "\n")
         if sys.stdout is None or not self.is_heard:
             return
         try:
-            text = fit(columns(sys.stdout, 10_000)) if fit else text
+            text = printable(fit(columns(sys.stdout, 10_000))) if fit else text
             if "tqdm" in sys.modules:
                 sys.modules["tqdm"].tqdm.write(text, file=sys.stdout)
             else:
@@ -57,22 +66,28 @@ class Run:
             sys.stdout.flush()
         except (OSError, ValueError):  # a closed pipe, a full disk, a closed file: the run is worth more
             self.is_heard = False
-            with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
-                os.dup2(nowhere.fileno(), sys.stdout.fileno())  # for what is left in the buffer
+            silence(sys.stdout)
 
-    def go_back(self, num_rows: int, time: int, is_mid_epoch: bool) -> None:
-        """Forget what was logged after a checkpoint: it will be logged again, the same.
+    def resume(self, config: str | None, test: str) -> None:
+        """The first writes of a resumed run. What a finished run was tested with is kept until it is tested again.
 
-        TensorBoard forgets from a time on. In mid-epoch that is the checkpoint's own (the epoch may have ended there
-        since), whose row of the last steps is then drawn anew.
+        config: the text of config.yaml, where it may have changed. test: trainer.test. The summary comes before the
+        config: a finished run whose config has higher limits would count as one that reached them.
         """
-        lines = (
-            self.metrics_path.read_bytes().splitlines(keepends=True)[:num_rows] if self.metrics_path.exists() else []
-        )
+        if self.end:
+            self.checkpoints.keep_tested(self.end, test)
+        self.summarise("running")
+        if config is not None:
+            write_whole(self.folder / ".hydra" / "config.yaml", config)
+
+    def read_back(self, num_rows: int) -> None:
+        """Take up the rows that a checkpoint counts on. Raises UserError where they are not there; writes nothing."""
+        content = read_whole(self.metrics_path) if self.metrics_path.exists() else b""
+        lines = content.splitlines(keepends=True)[:num_rows]
         try:
-            rows = [{k: math.nan if v is None else v for k, v in json.loads(line).items()} for line in lines]
+            rows = [{k: math.nan if v is None else v for k, v in parse_row(line).items()} for line in lines]
             is_whole = all({"epoch", "step", self.axis} <= row.keys() for row in rows)
-        except (ValueError, AttributeError):  # no JSON, no text, no dict
+        except ValueError:
             is_whole = False
         if not is_whole or len(lines) < num_rows or any(not line.endswith(b"\n") for line in lines):
             raise UserError(
@@ -80,12 +95,19 @@ class Run:
                 f"{len(lines)} are there\n  expected all of them, each whole\n"
                 f"  restore it, or start a new run with {pasteable('init', self.checkpoints.folder / 'last.ckpt')}"
             )
-        write_whole(self.metrics_path, b"".join(lines).decode())
-        self.num_rows, self.purge_step = num_rows, time if is_mid_epoch else time + 1
-        self.rows, self.windows = [], []
+        self.num_rows, self.kept, self.rows, self.windows = num_rows, lines, [], []
         for row in rows:
             self._list_of(row).append(row)
-        self.purged = [row for row in rows if row[self.axis] >= self.purge_step]
+
+    def go_back(self, time: int, is_mid_epoch: bool) -> None:
+        """Forget what was logged after a checkpoint: it will be logged again, the same.
+
+        TensorBoard forgets from a time on. In mid-epoch that is the checkpoint's own (the epoch may have ended there
+        since), whose row of the last steps is then drawn anew.
+        """
+        write_whole(self.metrics_path, b"".join(self.kept).decode())
+        self.purge_step = time if is_mid_epoch else time + 1
+        self.purged = [row for row in self.windows + self.rows if row[self.axis] >= self.purge_step]
         epochs = {row["epoch"] for row in self.rows}
         for picture in film.kept(self.pictures):
             if film.epoch_of(picture) not in epochs:
@@ -115,13 +137,17 @@ class Run:
 
     def tensorboard(self) -> object:
         """The writer of TensorBoard's events, made when it is first needed: a third of a second."""
+        if self.writer is not None and not os.path.isdir(self.folder / "tensorboard"):
+            self._close_board()
+            self.writer = None
+            self.say("tensorboard/ was removed during the run: its curves start again here")
         if self.writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
             self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.purge_step)
             config = self.folder / ".hydra" / "config.yaml"
             if self.purge_step is None and config.exists():
-                self.writer.add_text("config", "```yaml\n" + config.read_text(encoding="utf-8") + "```")
+                self.writer.add_text("config", f"```yaml\n{read_whole(config).decode()}```")
             for row in self.purged:
                 self._draw(row)
         return self.writer
@@ -135,12 +161,18 @@ class Run:
                 os.fsync(file.fileno())
         self.unsynced.clear()
         if self.writer is not None:
-            self.writer.flush()
+            self.tensorboard().flush()
 
     def summarise(self, status: str, **results: object) -> None:
-        """summary.json: what the run is and what came of it."""
+        """summary.json: what the run is and what came of it.
+
+        That of a finished run which is resumed stays, and says so, until the run is finished again.
+        """
         self.facts.update(results)
-        text = as_json(finite({"status": status, **self.facts}), indent=2)
+        summary = {"status": status, "id": self.id, **self.facts}
+        if self.end and status != "finished":
+            summary = self.end | {"resumed": {"status": status, **results}}
+        text = as_json(finite(summary), indent=2)
         write_whole(self.folder / "summary.json", text + "\n")
 
     def keep(self, report: dict) -> dict:
@@ -199,8 +231,11 @@ class Run:
         """plots/<name>.png, and among TensorBoard's pictures. Drawn once: savefig would twice."""
         from PIL import Image
 
+        path = self.folder / "plots" / f"{name}.png"
+        temporary = path.with_suffix(".tmp")  # that of an earlier end stays whole until this one is
         pixels = drawing.render(figure)
-        Image.fromarray(pixels).save(self.folder / "plots" / f"{name}.png", dpi=(110, 110))
+        Image.fromarray(pixels).save(temporary, "png", dpi=(110, 110))
+        os.replace(temporary, path)
         self.tensorboard().add_image(f"plots/{name}", pixels, time, dataformats="HWC")
 
     def _animate(self, name: str, frames: list[numpy.ndarray], rate: float) -> None:
@@ -218,9 +253,15 @@ class Run:
 
     def close(self) -> None:
         with ExitStack() as files:  # each of them, whatever becomes of the others
-            for file in (self.log_file, self.metrics_file, self.writer):
+            for file in (self.log_file, self.metrics_file):
                 if file is not None:
                     files.callback(file.close)
+            self._close_board()
+
+    def _close_board(self) -> None:
+        if self.writer is not None:
+            with suppress(OSError):  # its folder was removed, or the disk is full: `sync` says so where it matters
+                self.writer.close()
 
 
 class Silent:
@@ -228,10 +269,11 @@ class Silent:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.checkpoints, self.rows, self.num_rows = folder, Checkpoints(folder / "checkpoints"), [], 0
+        self.id = ""
 
     def _nothing(self, *args: object, **keys: object) -> None: ...
 
-    say = go_back = log = sync = summarise = close = _nothing
+    say = resume = read_back = go_back = log = sync = summarise = close = _nothing
 
 
 def git_commit() -> str | None:

@@ -13,14 +13,14 @@ import torch
 import dlrun
 from dlrun.assemble import assemble
 from dlrun.by_data import settle_batch, words
-from dlrun.checkpoint import load, way_on
+from dlrun.checkpoint import way_on
 from dlrun.clock import Clock
 from dlrun.config.overrides import pasteable
 from dlrun.engine import Outcome, fit
-from dlrun.errors import CheckpointError, UserError
+from dlrun.errors import CheckpointError, PartLost, UserError
 from dlrun.output import plots
 from dlrun.output.console import counted, header, number, table
-from dlrun.output.folders import write_whole
+from dlrun.output.folders import read_summary, write_whole
 from dlrun.processes.machine import device_name, keep_threads, peak_memory, within_memory, writing_to
 from dlrun.processes.signals import Interrupted, Signals
 from dlrun.processes.world import Lost
@@ -60,23 +60,33 @@ class Session:
         for update in self.task.named_updates().values():
             update.scale_rate(config["optimizer"]["lr"] / rate)
 
-    def start(self, folder: Path, resumed: bool) -> tuple[Outcome, float | None]:
-        """Train in this folder to the end or to a signal. Gives the outcome and the goal metric, if it came to that."""
+    def start(self, folder: Path, resumed: bool, config: str | None = None) -> tuple[Outcome, float | None]:
+        """Train in this folder to the end or to a signal. Gives the outcome and the goal metric, if it came to that.
+
+        config: the text of config.yaml, which is written when all is checked: a resume that is refused writes nothing.
+        """
         with writing_to(folder), within_memory():
-            axis = "samples" if self.task.epoch_samples(self.data) else "step"
-            run = Silent(folder) if self.world.rank else Run(folder, self.facts(), axis)
+            training, notes = self.prepare(folder, resumed)
+            run = training.run
             try:
                 with Signals(self.world) as signals:
-                    outcome, value = self.train(run, resumed, signals)
-                run.close()
+                    if resumed:
+                        run.resume(config, self.trainer.test)
+                        training.go_back()
+                    for note in notes:
+                        run.say(note)
+                    outcome, value = self.train(training, signals)
+                    run.close()
             except BaseException as error:
                 self.leave(run, "diverged" if isinstance(error, Diverged) else "failed")
+                if isinstance(error, PartLost):
+                    raise PartLost(f"{error}\n  {way_on(folder)}") from error
                 if self.world.lost(error):
                     raise Lost(
                         f"another of the {self.world.size} processes that train in {folder} died\n"
                         f"  expected all of them until the end; {way_on(folder)}"
                     ) from None
-                if isinstance(error, OSError | UserError) and not (folder / "run.log").exists():
+                if isinstance(error, OSError | UserError) and not folder.exists():
                     raise UserError(
                         f"the run's folder {folder} was removed while the run was going on\n"
                         "  expected it to stay until the end: start the run again"
@@ -84,19 +94,30 @@ class Session:
                 raise
         return outcome, value
 
-    def train(self, run: Run, resumed: bool, signals: Signals) -> tuple[Outcome, float | None]:
-        """Restore, fit and finish. A signal in `finish` stops that: what was learnt is saved, it can be done again."""
+    def prepare(self, folder: Path, resumed: bool) -> tuple[Training, list[str]]:
+        """The training as it starts, or as its checkpoint has it, and notes for the user. Writes nothing.
+
+        Raises UserError where the run cannot be resumed.
+        """
         epoch_samples = self.task.epoch_samples(self.data)
         clock = Clock(
             self.config["seed"], self.trainer.epochs, self.steps_per_epoch, self.trainer.max_steps, epoch_samples
         )
+        before = read_summary(folder) if resumed else {}
+        facts, axis = self.facts(), "samples" if epoch_samples else "step"
+        run = Silent(folder) if self.world.rank else Run(folder, facts, axis, before)
         training = Training(self.task, self.trainer, run, clock, about(self.data))
-        if resumed:
-            state, why = run.checkpoints.load_last()
-            training.restore(state)
-            run.say(f"{why}\n  going on from the checkpoint before it" if why else f"resuming {run.folder}")
-            if about_threads := keep_threads(state["threads"], self.place.device):
-                run.say(about_threads)
+        if not resumed:
+            return training, []
+        state, why = run.checkpoints.load_last(before.get("id"))
+        lost = training.restore(state)
+        threads = keep_threads(state["threads"], self.place.device)
+        first = f"{why}\n  going on from the checkpoint before it" if why else f"resuming {folder}"
+        return training, [note for note in (first, lost, threads) if note]
+
+    def train(self, training: Training, signals: Signals) -> tuple[Outcome, float | None]:
+        """Fit and finish. A signal in `finish` stops that: what was learnt is saved, it can be done again."""
+        run, clock = training.run, training.clock
         head = partial(self.header, run.folder, clock)
         run.say(head(), head)
         run.summarise("running")
@@ -131,7 +152,7 @@ class Session:
         """Test the best weights, once; draw; sum up."""
         task, run, clock, best = self.task, training.run, training.clock, training.best
         if best and best.score is not None and self.trainer.test == "best":
-            state = training.best_state or load(run.checkpoints.folder / "best.ckpt")
+            state = training.best_state or run.checkpoints.load("best", run.id)
             try:
                 task.load_best_state(state["state_dict"])
             except (RuntimeError, KeyError, TypeError) as error:
@@ -174,7 +195,9 @@ class Session:
         board = run.tensorboard()
         for name, value in test.items():
             board.add_scalar(f"test/{name}", value, clock.time)
+        run.sync()  # whoever reads in the summary that the run is finished finds all of it
         run.summarise("finished", **results)
+        run.checkpoints.forget_tested()
         run.say(self.final_table(training, test, outcome))
         return best.score if best else None
 

@@ -6,7 +6,7 @@ from math import isclose
 import torch
 from torch import Tensor
 
-from dlrun.checkpoint import load, snapshot
+from dlrun.checkpoint import snapshot
 from dlrun.clock import Clock
 from dlrun.config.overrides import pasteable
 from dlrun.errors import CheckpointError, DataError, UserError, check_state, nearest
@@ -30,7 +30,7 @@ class Training:
         self.world = task.place.world
         self.means, self.best = Means(), make_best(task, trainer)
         self.best_state: dict | None = None
-        self.best_is_new = self.has_exploded = False
+        self.best_is_new = self.has_exploded = self.forgets_best = False
         self.saved_at = self.session_start = time.monotonic()
         self.saved: tuple[int, ...] | None = None  # where the clock stood in the newest checkpoint
         self.seconds_before = clock.seconds
@@ -55,6 +55,7 @@ class Training:
                 "means": self.means.state_dict(),
                 "best": self.best.state_dict() if self.best else None,
                 "rows": self.run.num_rows,
+                "run": self.run.id,
                 **self.about,
                 "threads": torch.get_num_threads(),
                 "others": others,
@@ -83,8 +84,8 @@ class Training:
     def tick_seconds(self) -> None:
         self.clock.seconds = self.seconds_before + time.monotonic() - self.session_start
 
-    def restore(self, state: dict) -> None:
-        """Everything as it was when `state` was saved, what was logged since then forgotten."""
+    def restore(self, state: dict) -> str:
+        """Everything as it was when `state` was saved. Gives a note where the best weights are lost. Writes nothing."""
         if not isinstance(state.get("parts"), dict):
             raise self._wrong(ValueError("it holds no parts"))
         if not is_same_data(state, self.about):
@@ -125,9 +126,15 @@ class Training:
                 f"  expected trainer.epochs={self.clock.epoch + 1} or more"
             )
         self.seconds_before = self.clock.seconds
-        if self.best and state["best"]:
-            self._check_best()
-        self.run.go_back(state["rows"], self.clock.time, is_mid_epoch=self.clock.batch > 0)
+        self.run.id = state.get("run") or self.run.id
+        self.run.read_back(state["rows"])
+        return self._check_best() if self.best and state["best"] else ""
+
+    def go_back(self) -> None:
+        """The folder as it was when the restored state was saved: what was written since then is forgotten."""
+        if self.forgets_best and not self.world.rank:
+            self.run.checkpoints.forget_partial_best()
+        self.run.go_back(self.clock.time, is_mid_epoch=self.clock.batch > 0)
 
     def _wrong(self, error: Exception) -> CheckpointError:
         return CheckpointError(
@@ -135,17 +142,15 @@ class Training:
             "  expected one that dl-run wrote and nobody changed: start the run again"
         )
 
-    def _check_best(self) -> None:
-        """The best checkpoint may be newer than the last (a kill between the two), or gone."""
-        path = self.run.checkpoints.folder / "best.ckpt"
-        if self.best.score is None and not path.exists():
-            return
+    def _check_best(self) -> str:
+        """The best checkpoint may be newer than the last (a kill between the two), or gone: gives a note of that."""
+        if self.best.score is None and not (self.run.checkpoints.folder / "best.ckpt").exists():
+            return ""
         try:
-            found = load(path)
-            if found.get("is_partial"):  # of the epoch that goes on now
-                if not self.world.rank:
-                    self.run.checkpoints.forget_partial_best()
-                return
+            found = self.run.checkpoints.load("best", self.run.id)
+            self.forgets_best = bool(found.get("is_partial"))  # of the epoch that is resumed now
+            if self.forgets_best:
+                return ""
             best = Best(self.best.metric, "max", 0.0)
             try:
                 best.load_state_dict(found.get("best"))
@@ -153,11 +158,10 @@ class Training:
                 raise self._wrong(error) from None
             for name in ("score", "loss", "epoch", "step"):
                 setattr(self.best, name, getattr(best, name))
+            return ""
         except CheckpointError as error:
-            self.run.say(
-                f"{error}\n  the best epoch's weights are lost: the best of the epochs to come is kept instead"
-            )
             self.best.score = self.best.loss = None
+            return f"{error}\n  the best epoch's weights are lost: the best of the epochs to come is kept instead"
 
     def keep_partial_best(self) -> None:
         """Where a limit ends the run in mid-epoch, and its weights are the best."""

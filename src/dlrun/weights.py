@@ -17,6 +17,7 @@ from dlrun.checkpoint import load
 from dlrun.config.signatures import signature
 from dlrun.data.sources import fetch, verify
 from dlrun.errors import CheckpointError, UserError, some
+from dlrun.output.folders import open_plain
 from dlrun.spec import Spec
 
 PUBLISHED = "https://download.pytorch.org/models/"  # a file's name ends in the first 8 digits of its SHA-256
@@ -112,6 +113,7 @@ def _read_safetensors(path: Path) -> Weights:
     from safetensors.torch import load_file
 
     try:
+        open_plain(path).close()
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged, or no .safetensors file: {error}") from None
@@ -119,7 +121,7 @@ def _read_safetensors(path: Path) -> Weights:
 
 def _read_torch(path: Path) -> object:
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             start = file.read(2)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None

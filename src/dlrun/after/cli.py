@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import dlrun
-from dlrun.errors import UserError, nearest
+from dlrun.errors import UserError, nearest, printable
 from dlrun.output.folders import find_run
+from dlrun.output.terminal import complain, complain_of_room, is_full, open_streams, silence
 from dlrun.processes.python import protect_children
 
 USAGE = """dl-runs: what to do with runs that are there
@@ -56,10 +57,7 @@ Command = tuple[Callable[[Parser], None], Callable[[argparse.Namespace], Iterabl
 def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
     """Run the subcommand that sys.argv names and print what it gives, line by line."""
     protect_children()
-    for stream in ("stdout", "stderr"):
-        if getattr(sys, stream) is None:  # closed, as by >&-
-            setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))
-        getattr(sys, stream).reconfigure(errors="backslashreplace")  # names may have letters that the terminal has not
+    open_streams()
     arguments = sys.argv[1:]
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
@@ -76,16 +74,21 @@ def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
             parser = Parser(f"{name} {arguments[0]}", description=run.__doc__)
             describe(parser)
             for line in run(parser.parse_intermixed_args(arguments[1:])):
-                print(line)
+                print(printable(line))
         sys.stdout.flush()
     except UserError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        complain(name, error)
         sys.exit(2)
     except KeyboardInterrupt:
-        print(f"{name}: stopped", file=sys.stderr)
+        complain(name, "stopped")
         sys.exit(130)
     except BrokenPipeError:  # as in dl-runs list | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        complain_of_room(name, error)
+        sys.exit(2)
 
 
 def _where(parser: Parser) -> None:

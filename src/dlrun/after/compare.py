@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 
 from dlrun.after.listing import facts
-from dlrun.after.show import epoch_rows
 from dlrun.after.written import whole
 from dlrun.config.saved import plain, read_config
 from dlrun.errors import UserError, nearest
 from dlrun.output.console import number, table
 from dlrun.output.folders import STARTED
+from dlrun.output.rows import epoch_rows
 
 PLACES = ("run_dir", "output_dir", "resume", "data_dir")  # differ without making a difference
 UNTOLD = ("_target_", "data_dir", "mirrors", "checksums", "download")

@@ -18,8 +18,8 @@ from dlrun.data.corpus import decode
 from dlrun.data.decode import FORMATS, MAX_PIXELS
 from dlrun.data.decode import read as read_resized
 from dlrun.data.levels import Held, Levels
-from dlrun.data.walk import PICTURES, TEXTS, irregular, printable, read_bytes, walk
-from dlrun.errors import DataError, UserError
+from dlrun.data.walk import PICTURES, TEXTS, irregular, read_bytes, walk
+from dlrun.errors import DataError, UserError, printable
 from dlrun.spec import Table
 
 STDIN = "-"

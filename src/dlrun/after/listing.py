@@ -6,7 +6,7 @@ from pathlib import Path
 from dlrun.errors import UserError, nearest
 from dlrun.output.as_json import as_json as line
 from dlrun.output.console import counted, number, table
-from dlrun.output.folders import STARTED, all_runs, read_summary
+from dlrun.output.folders import STARTED, all_runs, read_summary, read_whole, status_of
 
 COLUMNS = ("run", "status", "data", "model", "best", "test", "seconds")
 WORDS = ("status", "data", "model")  # of COLUMNS
@@ -56,7 +56,7 @@ def facts(folder: Path) -> dict:
 
 def status(folder: Path, summary: dict) -> str:
     """As the summary has it; a run whose process is gone was killed."""
-    said = summary.get("status")
+    said = status_of(summary)
     if said == "running" and not is_locked(folder / ".lock"):
         return "killed"
     return said if isinstance(said, str) else "no summary"
@@ -100,7 +100,7 @@ def _passes(row: dict, key: str, patterns: list[str]) -> bool:
 def _overridden(folder: Path, key: str) -> str | None:
     """The value that the command line gave this key, read as plain lines: parsing YAML would take ten times as long."""
     try:
-        lines = (folder / STARTED).read_text(encoding="utf-8").splitlines()
+        lines = read_whole(folder / STARTED).decode().splitlines()
     except (OSError, UnicodeDecodeError):
         return None
     words = [line.removeprefix("- ").strip("'\"").lstrip("+") for line in lines]

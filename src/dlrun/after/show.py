@@ -1,13 +1,13 @@
 """What a run is and what came of it, in words: from its folder alone, whatever state it is in. No torch here."""
 
-import json
 import shlex
 from pathlib import Path
 
 from dlrun.after.listing import status
 from dlrun.errors import UserError
 from dlrun.output.console import counted, number, table
-from dlrun.output.folders import STARTED, read_summary
+from dlrun.output.folders import STARTED, read_summary, read_whole
+from dlrun.output.rows import epoch_rows
 
 GROUPS = ("data", "model", "task", "optimizer", "schedule", "experiment")
 
@@ -23,23 +23,9 @@ def show_config(folder: Path) -> str:
     """The run's own config as it is saved."""
     path = folder / ".hydra" / "config.yaml"
     try:
-        return path.read_text(encoding="utf-8").rstrip()
+        return read_whole(path).decode().rstrip()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}\n  expected the config as dl-run wrote it") from None
-
-
-def epoch_rows(folder: Path) -> list[dict]:
-    """The epochs' rows of metrics.jsonl; those before the first line that is damaged."""
-    rows = []
-    try:
-        with open(folder / "metrics.jsonl", encoding="utf-8") as file:
-            for line in file:
-                row = json.loads(line)
-                if isinstance(row.get("epoch"), int) and not any(key.startswith("step/") for key in row):
-                    rows.append(row)
-    except (OSError, ValueError, AttributeError):
-        pass  # the last line may be half written, while the run goes on
-    return rows
 
 
 def _facts(folder: Path, summary: dict) -> list[str]:
@@ -63,9 +49,11 @@ def command_line(folder: Path) -> str:
     """That which starts such a run, so without the folder of this one; empty where it is not known."""
     import yaml
 
+    from dlrun.config.saved import read_yaml
+
     try:
-        found = yaml.safe_load((folder / STARTED).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        found = yaml.safe_load(read_yaml(folder / STARTED))
+    except (OSError, ValueError, yaml.YAMLError):
         return ""
     if not isinstance(found, list):
         return ""

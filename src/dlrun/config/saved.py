@@ -1,14 +1,15 @@
 """A run's own config, read back from its folder. No torch here."""
 
 import os
+import re
 import shlex
 import sys
 from functools import cache
 from pathlib import Path
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from dlrun.build import CONFIGS, check
 from dlrun.config.explain import explain
@@ -16,24 +17,28 @@ from dlrun.config.overrides import key_of, pasteable
 from dlrun.config.signatures import signature
 from dlrun.data.places import pinned
 from dlrun.errors import UserError, check_state
-from dlrun.output.folders import read_summary
+from dlrun.output.folders import read_summary, read_whole
 from dlrun.types import DataPath
 
 PATHS = ("data_dir", "output_dir", "run_dir", "resume", "init")
 SUMMARY = {"best": dict, "test": dict, "epochs": int, "steps": int, "seconds": int | float}  # where it has them
+REFERENCE = re.compile(r"(?<!\\)\$\{([^${}:]+)\}")
+MOST = 100_000  # values that a config may become, references and all
+LOADER, DEPTH = getattr(yaml, "CSafeLoader", yaml.SafeLoader), 50
 BEST = {"metric": str, "value": int | float | None, "epoch": int}
 
 
 def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
     """The config and the groups' choices that it was composed from. Raises UserError where they are damaged."""
     try:
-        saved = OmegaConf.load(folder / ".hydra" / "config.yaml")
-        choices = OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.runtime.choices
+        saved, hydra = (OmegaConf.create(read_yaml(folder / ".hydra" / f"{name}.yaml")) for name in ("config", "hydra"))
+        choices = hydra.hydra.runtime.choices
         if isinstance(saved, DictConfig) and isinstance(choices, DictConfig):
             _refuse_calls(folder, saved)
+            _bound(folder, OmegaConf.to_container(saved, resolve=False))
             return saved, dict(choices)
         why = "it is not the config of a run"
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException, AttributeError) as error:
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, AttributeError) as error:
         why = str(error).splitlines()[0]
     raise UserError(
         f"{folder}: cannot read the run's config in {folder / '.hydra'}: {why}\n"
@@ -45,13 +50,28 @@ def anew(folder: Path, change: str) -> str:
     """The arguments of a new run like that in `folder`, with a change, for a shell; from its weights, if they fit."""
     path, changed = folder / ".hydra" / "overrides.yaml", key_of(change)
     try:
-        given = [str(override) for override in OmegaConf.to_container(OmegaConf.load(path), resolve=False)]
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException):
+        given = [str(override) for override in OmegaConf.to_container(OmegaConf.create(read_yaml(path)), resolve=False)]
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
         given = [f"{group}={name}" for group, name in read_config(folder)[1].items() if group in ("model", "data")]
     own = ("init", "resume", "run_dir", "sweep", "hydra", changed)  # a group's keys go with the group
     kept = [o for o in given if key_of(o) not in own and not key_of(o).startswith(tuple(f"{key}." for key in own))]
     init = [] if changed.split(".")[0] in ("init", "model") else [pasteable("init", folder)]
     return " ".join([*map(shlex.quote, kept), *init, shlex.quote(change)])
+
+
+def read_yaml(path: Path) -> str:
+    """The text of a YAML file in a run's folder. Raises OSError, ValueError or YAMLError where dl-run did not write it:
+    with aliases, and lists in lists, a few bytes fill the memory.
+    """
+    text, depth = read_whole(path).decode(), 0
+    for event in yaml.parse(text, LOADER):
+        where = f"{path.name}, line {event.start_mark.line + 1}"
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"{where}: *{event.anchor} repeats another value")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEPTH:
+            raise ValueError(f"{where}: more than {DEPTH} lists or mappings in each other")
+    return text
 
 
 def settled(config: DictConfig) -> DictConfig:
@@ -115,11 +135,59 @@ def _refuse_calls(folder: Path, saved: DictConfig) -> None:
         key, value = leaves.pop()
         pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         leaves += [(f"{key}.{name}".lstrip("."), each) for name, each in pairs]
-        if _calls(value) and (key, value) != ("data_dir", _default_data_dir()):
+        rest = REFERENCE.sub("", value) if isinstance(value, str) else ""
+        asks = _calls(value) or re.search(r"(?<!\\)\$\{", rest)  # a name that another reference makes
+        if asks and (key, value) != ("data_dir", _default_data_dir()):
             raise UserError(
                 f"{folder}: {key}={value} in {folder / '.hydra' / 'config.yaml'} asks for more than another key\n"
                 "  expected values, as dl-run writes them: write its value there, if you know where it is from"
             )
+
+
+def _bound(folder: Path, config: dict) -> None:
+    """Raise UserError where references to references would make a few bytes fill the memory."""
+    sizes: dict[tuple, int] = {}
+
+    def size(path: tuple[str, ...]) -> int:
+        """How many values the one at `path` becomes."""
+        if path in sizes:  # one that refers to itself is refused where it is resolved
+            return sizes[path]
+        sizes[path] = 0
+        value = _at(config, path)
+        if isinstance(value, dict | list):
+            keys = value if isinstance(value, dict) else range(len(value))
+            found = sum(size((*path, str(key))) for key in keys)
+        else:
+            found = 1 + sum(size(_target(path, each)) for each in REFERENCE.findall(str(value)))
+        if found > MOST:
+            raise UserError(
+                f"{folder}: {'.'.join(path)} in {folder / '.hydra' / 'config.yaml'} becomes more than {MOST:,} values\n"
+                "  expected a config as dl-run writes it"
+            )
+        sizes[path] = found
+        return found
+
+    size(())
+
+
+def _target(path: tuple[str, ...], reference: str) -> tuple[str, ...]:
+    """The absolute path of what a value at `path` refers to: `a.b[0]`, or `..b` from where it stands."""
+    name = reference.strip().lstrip(".")
+    dots = len(reference.strip()) - len(name)
+    base = path[: len(path) - dots] if dots else ()
+    return (*base, *(part for part in re.split(r"[.\[\]]+", name) if part))
+
+
+def _at(config: object, path: tuple[str, ...]) -> object:
+    """None where there is nothing."""
+    for key in path:
+        if isinstance(config, dict):
+            config = next((value for name, value in config.items() if str(name) == key), None)
+        elif isinstance(config, list) and key.isdecimal() and int(key) < len(config):
+            config = config[int(key)]
+        else:
+            return None
+    return config
 
 
 def plain(config: DictConfig) -> dict:

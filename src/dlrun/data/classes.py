@@ -4,8 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from dlrun.data.walk import printable
-from dlrun.errors import DataError, UserError, some
+from dlrun.errors import DataError, UserError, printable, some
 
 
 def number_classes(

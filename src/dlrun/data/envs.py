@@ -15,7 +15,7 @@ import torch
 from dlrun.config.extras import install
 from dlrun.config.signatures import is_allowed
 from dlrun.data.cartpole import CartPoles
-from dlrun.errors import DataError, UserError, nearest
+from dlrun.errors import DataError, PartLost, UserError, nearest
 from dlrun.spec import Env
 from dlrun.types import Count, Index, Name, Size
 
@@ -27,10 +27,8 @@ WRAPPED = "register it so in a package of yours:\n  DL_RUN_ALLOW=package dl-run 
 FILM_RATE = 25  # pictures a second, at most
 
 
-class WorldError(DataError):
+class WorldError(PartLost, DataError):
     """An environment failed while it was played."""
-
-    exit_code = 1  # a run that failed, not a command that was wrong
 
 
 class Envs:
@@ -235,8 +233,7 @@ class Worlds:
     def _failed(self, how: str) -> WorldError:
         return WorldError(
             f"the environment {self.id} {how}, in step {len(self.actions)} behind its start with seed "
-            f"{self.seed % 2**31}\n  expected finite observations and rewards; the last checkpoint is kept, resume= "
-            "goes on from it"
+            f"{self.seed % 2**31}\n  expected finite observations and rewards"
         )
 
     def state_dict(self) -> dict:

@@ -21,8 +21,7 @@ from dlrun.data.pixels import Pixels
 from dlrun.data.readers import Arrays
 from dlrun.data.resident import Resident, check_contrast
 from dlrun.data.streamed import Streamed, free_memory
-from dlrun.data.walk import printable
-from dlrun.errors import DataError, UserError, some
+from dlrun.errors import DataError, UserError, printable, some
 from dlrun.spec import Image
 from dlrun.types import Augmentation, Count, DataPath, Fraction, Index, Name, Positive, Size
 

@@ -23,8 +23,7 @@ import numpy as np
 from dlrun.data.decode import Shape, cores, write
 from dlrun.data.levels import Levels, levels_of
 from dlrun.data.sources import lock
-from dlrun.data.walk import printable
-from dlrun.errors import DataError, check_state
+from dlrun.errors import DataError, check_state, printable
 
 FORM = 3  # of the cache: changes with what `decode.read` does to pictures
 

@@ -16,8 +16,8 @@ from dlrun.data.decode import FORMATS, read, upright_size
 from dlrun.data.levels import Held, Levels, levels_of
 from dlrun.data.places import find
 from dlrun.data.readers import Arrays
-from dlrun.data.walk import PICTURES, irregular, printable, refuse_splits, walk
-from dlrun.errors import DataError, some
+from dlrun.data.walk import PICTURES, irregular, refuse_splits, walk
+from dlrun.errors import DataError, printable, some
 from dlrun.types import Count, DataPath, Few, Fraction, Index, Name, NonNegative, Seed, Size
 
 KINDS = ("disc", "square", "triangle", "ring", "cross")  # classes 1, 2, ...; 0 is the background

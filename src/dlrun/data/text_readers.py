@@ -15,8 +15,8 @@ from dlrun.data.corpus import Corpus, Text, cached, safe_name
 from dlrun.data.keras_reviews import keras_reviews
 from dlrun.data.places import find
 from dlrun.data.sources import fetch
-from dlrun.data.walk import TEXTS, folders, printable, read_bytes, refuse_splits, walk
-from dlrun.errors import DataError, some
+from dlrun.data.walk import TEXTS, folders, read_bytes, refuse_splits, walk
+from dlrun.errors import DataError, printable, some
 from dlrun.types import Count, DataPath, Fraction, Name, Seed, Tokenization
 
 CACHE = "dl-run-words"  # under data_dir

@@ -4,7 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from dlrun.errors import DataError, some
+from dlrun.errors import DataError, printable, some
 
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 TEXTS = (".txt",)
@@ -80,11 +80,6 @@ def read_bytes(path: Path) -> bytes:
     except OSError as error:
         why = error.strerror
     raise DataError(f"{printable(path)} cannot be read: {why}\n  expected a regular file that this user may read")
-
-
-def printable(name: str | os.PathLike) -> str:
-    """A file's name as text, with bytes that are not UTF-8 as \\xff."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def refuse_splits(root: Path, names: list[str], way: str) -> None:

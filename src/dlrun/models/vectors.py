@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlrun.errors import DataError
+from dlrun.output.folders import open_plain
 
 NEAREST = 10  # words beside each word of a table
 
@@ -25,7 +26,7 @@ def read_vectors(path: Path, words: Iterable[str], size: int) -> tuple[Tensor, i
     places = {word: i for i, word in enumerate(words)}
     vectors, seen = torch.zeros(len(places), size), set()
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             for number, line in enumerate(file, 1):
                 columns = line.rstrip(b"\r\n").rstrip(b" ").split(b" ")
                 if number == 1 and line.startswith(b"\x1f\x8b"):

@@ -1,12 +1,15 @@
 """Run folders: made exclusively, found again, read and written whole. No torch here."""
 
+import errno
 import json
 import os
 import re
 import socket
+import stat
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from dlrun.config.overrides import pasteable
 from dlrun.errors import UserError
@@ -75,20 +78,16 @@ def all_runs(base: Path) -> list[Path]:
     """The folders of the runs under `base`, its sweeps, and elsewhere by run_dir=; the newest last."""
     found = {path.parent.parent for pattern in ("*/*", "*/*/*") for path in base.glob(f"{pattern}/{STARTED}")}
     with suppress(OSError, ValueError):
-        lines = (base / ELSEWHERE).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        lines = read_whole(base / ELSEWHERE).decode("utf-8", "surrogateescape").splitlines()
         found |= {Path(line) for line in lines if os.path.isfile(Path(line) / STARTED)}
     found = {folder for folder in found if not folder.is_symlink()}  # a sweep's best is one of its jobs
     return sorted(found, key=lambda folder: (folder / STARTED).stat().st_mtime)
 
 
 def refuse_links(folder: Path) -> None:
-    """Raise UserError where a run or sweep would write through a link in its folder, to a file that may be anybody's.
-
-    Links to folders may stand for those of much data.
-    """
-    large = ("checkpoints", "pictures", "plots", "tensorboard", "best")
+    """Raise UserError where a sweep would write through a link in its folder, to a file that may be anybody's."""
     for path in [*folder.iterdir(), *(folder / "logs").glob("*")]:
-        if path.is_symlink() and path.name not in large:
+        if path.is_symlink() and path.name != "best":
             raise UserError(
                 f"{path} is a link to {os.readlink(path)}, which would be written to\n"
                 "  expected a file of this folder's own: put a copy in its place"
@@ -138,40 +137,97 @@ def within(folder: Path, *names: str) -> Path:
     return path
 
 
+def restarts() -> int:
+    """How often this process was started in the place of one that died, by `launch` or by torchrun."""
+    return max(int(os.environ.get(name) or 0) for name in ("DL_RUN_RESTART", "TORCHELASTIC_RESTART_COUNT"))
+
+
 def note_start(base: Path, folder: Path) -> None:
-    """Where torchrun started this process: so that those which it starts in its place find the run."""
-    if "TORCHELASTIC_RESTART_COUNT" in os.environ:
-        write_whole(_note(base), f"{folder.resolve()}")
+    """Where a launcher started this process: so that those which it starts in its place find the run.
+
+    Notes of launchers that are gone are removed: a launcher may be killed, and torchrun knows of none.
+    """
+    if "TORCHELASTIC_RESTART_COUNT" not in os.environ:
+        return
+    for path in base.glob(f".torchrun-{socket.gethostname()}-*"):
+        pid = path.name.rpartition("-")[2]
+        if os.name == "posix" and pid.isdecimal() and not _is_alive(int(pid)):
+            path.unlink(missing_ok=True)
+    write_whole(_note(base, os.getppid()), f"{folder.resolve()}")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's, or no number of a process
+        pass
+    return True
 
 
 def died_before(base: Path) -> Path | None:
     """The run that this process is to go on with, because one of those which trained it together died."""
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0:
+    if not restarts():
         return None
     with suppress(OSError):
-        folder = Path(_note(base).read_text(encoding="utf-8"))
+        folder = Path(read_whole(_note(base, os.getppid())).decode())
         if any((folder / "checkpoints" / f"{name}.ckpt").exists() for name in ("last", "previous", "incoming")):
             return folder
     return None
 
 
 def forget_start(base: Path) -> None:
-    """What `note_start` wrote is needed no more."""
+    """For the launcher, at its end: what `note_start` wrote is not needed any more."""
     with suppress(OSError):
-        _note(base).unlink()
+        _note(base, os.getpid()).unlink()
 
 
-def _note(base: Path) -> Path:
-    return base / f".torchrun-{socket.gethostname()}-{os.getppid()}"
+def _note(base: Path, launcher: int) -> Path:
+    return base / f".torchrun-{socket.gethostname()}-{launcher}"
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """A file to read. Raises OSError for a pipe or a device, too: who reads one may wait without end."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+    return file
+
+
+def read_whole(path: Path) -> bytes:
+    """What is in a file. Raises OSError as `open_plain` does."""
+    with open_plain(path) as file:
+        return file.read()
 
 
 def read_summary(folder: Path) -> dict:
     """summary.json, or nothing where the run did not come to write it, or something else did."""
     try:
-        found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        found = json.loads(read_whole(folder / "summary.json"))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def status_of(summary: dict) -> object:
+    """What a run does now, or did last: a finished one that was resumed since keeps its results."""
+    resumed = summary.get("resumed")
+    return resumed.get("status") if isinstance(resumed, dict) else summary.get("status")
+
+
+def require_plain(folder: Path) -> None:
+    """Raise UserError where a run's folder holds a link, a pipe or a device: what is written would go elsewhere."""
+    for path in sorted(folder.rglob("*")):
+        is_taken = path.is_dir() and path.suffix in (".ckpt", ".json", ".jsonl", ".log", ".tmp", ".yaml")
+        if path.is_symlink() or is_taken or not (path.is_file() or path.is_dir()):
+            kind = "a folder" if is_taken else "a pipe or a device"
+            raise UserError(
+                f"{path} is {f'a link to {os.readlink(path)}' if path.is_symlink() else kind}\n"
+                "  expected files and folders in a run's folder, as dl-run writes them\n"
+                "  put the file itself there, or remove it if it is not the run's"
+            )
 
 
 def write_whole(path: Path, text: str, durable: bool = False) -> None:
@@ -180,8 +236,7 @@ def write_whole(path: Path, text: str, durable: bool = False) -> None:
     durable: it is on the disk when this returns, whenever the power goes.
     """
     temporary = path.with_name(path.name + ".tmp")
-    temporary.unlink(missing_ok=True)
-    with open(temporary, "x", encoding="utf-8") as file:  # "w" would follow a link
+    with open(temporary, "w", encoding="utf-8", opener=_not_through_links) as file:
         file.write(text)
         if durable:
             file.flush()
@@ -189,6 +244,10 @@ def write_whole(path: Path, text: str, durable: bool = False) -> None:
     os.replace(temporary, path)
     if durable:
         sync_folder(path.parent)
+
+
+def _not_through_links(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def sync_folder(folder: Path) -> None:

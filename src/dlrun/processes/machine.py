@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from dlrun.checkpoint import way_on
+from dlrun.checkpoint import MAKE_ROOM, way_on
 from dlrun.errors import UserError
 
 
@@ -78,12 +78,15 @@ def writing_to(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        name = error.filename if isinstance(error.filename, str | Path) else ""
+        is_inside = Path(folder).absolute() in Path(name).absolute().parents
+        if error.errno not in UNWRITABLE and not is_inside:
             raise
+        where = f" ({error.filename})" if is_inside else ""
         raise UserError(
-            f"cannot write to the run's folder {folder}: {error.strerror}\n"
-            f"  expected a disk with room that can be written to\n"
-            f"  {way_on(folder)}"
+            f"cannot write to the run's folder {folder}: {error.strerror}{where}\n"
+            "  expected a disk with room that can be written to, and no other file or folder in a name's place\n"
+            f"  {way_on(folder, MAKE_ROOM)}"
         ) from error
     finally:
         threading.excepthook = hook

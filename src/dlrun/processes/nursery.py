@@ -11,6 +11,7 @@ import signal
 import sys
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+HELD = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
+signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its caches are no user's concern
 sys.path[:] = [path for path in sys.path if path]  # what it imports is not to be what lies in the user's folder

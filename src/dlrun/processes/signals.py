@@ -1,4 +1,6 @@
-"""SIGINT, SIGTERM and SIGHUP, by which a terminal says that it is gone, ask a run to stop."""
+"""The signals that ask a run to save and stop: SIGINT and SIGTERM, SIGHUP from a terminal that is closed, and SIGUSR1
+and SIGUSR2, by which SLURM warns of a limit or a preemption.
+"""
 
 import os
 import signal
@@ -8,7 +10,8 @@ from contextlib import contextmanager
 from dlrun.processes.world import ALONE, World
 
 HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
-ASKING = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, HANGUP)))
+WARNING = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+ASKING = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, HANGUP, *WARNING)))
 
 
 class Interrupted(BaseException):
@@ -49,7 +52,7 @@ class Signals:
     def _note(self, number: int, frame: object) -> None:
         if self.received is None:
             self.received = number
-        elif number != HANGUP:  # the terminal and its shell both say it
+        elif number not in (HANGUP, *WARNING):  # a terminal and its shell, or SLURM and a script, both say it
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         if self.at_once:

@@ -12,14 +12,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dlrun.errors import UserError
+from dlrun.errors import PartLost
 from dlrun.seeds import mix
 
 
-class Lost(UserError):
+class Lost(PartLost):
     """A process that trained with this one died."""
-
-    exit_code = 1
 
 
 class World:
@@ -117,7 +115,15 @@ class World:
         """The first process's value, to all."""
         found = [value]
         if self.size > 1:
-            dist.broadcast_object_list(found, 0)
+            try:
+                dist.broadcast_object_list(found, 0)
+            except RuntimeError as error:
+                if not self.lost(error):
+                    raise
+                raise Lost(
+                    f"another of the {self.size} processes that train together ended\n"
+                    "  expected all of them until the end"
+                ) from None
         return found[0]
 
 

@@ -95,7 +95,7 @@ def _job(go: Connection, command: list[str], log: Path, env: dict[str, str], fol
         return
     go.close()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # multiprocessing would make a failure of it
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
     os.setsid()
     process.hand_nice_on()
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()

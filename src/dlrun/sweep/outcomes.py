@@ -13,7 +13,8 @@ from dlrun.sweep.rows import best_of, best_so_far, epoch_rows, is_number, kept_v
 from dlrun.sweep.state import DONE, OPEN, Job, State
 from dlrun.sweep.workers import is_at_work, is_here
 
-EXIT_WORDS = {1: "failed", 2: "refused"} | dict.fromkeys((129, 130, 143, -1, -2, -15), "stopped") | {-9: "killed"}
+STOPPED = (129, 130, 138, 140, 143, -1, -2, -10, -12, -15)  # by a signal
+EXIT_WORDS = {1: "failed", 2: "refused"} | dict.fromkeys(STOPPED, "stopped") | {-9: "killed"}
 EXIT_WORDS[process.LOST] = "lost"
 CODES = {"finished": 0, "failed": 1, "diverged": 1, "interrupted": 143}  # by what the run's summary says
 

@@ -1,15 +1,15 @@
 """What a job has said so far: the epochs' rows of its metrics.jsonl, and what it optimises."""
 
-import json
 from pathlib import Path
 
-from dlrun.output.folders import read_summary
+from dlrun.output.folders import open_plain, read_summary, read_whole
+from dlrun.output.rows import is_epoch, parse_row
 
 
 def epoch_rows(folder: Path) -> list[dict]:
     """The rows of whole epochs; a last line that is not yet whole is left for later."""
     try:
-        text = (folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
+        text = read_whole(folder / "metrics.jsonl").decode("utf-8", "replace")
     except OSError:
         return []
     return [row for line in text.splitlines() if (row := _epoch_row(line))]
@@ -18,7 +18,7 @@ def epoch_rows(folder: Path) -> list[dict]:
 def last_row(folder: Path) -> dict:
     """The newest epoch's row, from the end of the file; empty where there is none."""
     try:
-        with open(folder / "metrics.jsonl", "rb") as file:
+        with open_plain(folder / "metrics.jsonl") as file:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - 16_384))
             lines = file.read().decode("utf-8", "replace").splitlines()
@@ -29,11 +29,10 @@ def last_row(folder: Path) -> dict:
 
 def _epoch_row(line: str) -> dict | None:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
+        row = parse_row(line)
+    except ValueError:
         return None
-    whole = isinstance(row, dict) and isinstance(row.get("epoch"), int)
-    return row if whole and not any(key.startswith("step/") for key in row) else None
+    return row if is_epoch(row) else None
 
 
 def said(folder: Path) -> tuple[dict[str, str], str | None] | None:

@@ -3,10 +3,10 @@
 import os
 import sys
 import time
-from contextlib import suppress
 
 from dlrun.errors import printable
 from dlrun.output.console import folded, number
+from dlrun.output.terminal import silence
 from dlrun.sweep.rows import last_row
 from dlrun.sweep.state import OPEN, Job, State, own, shared
 
@@ -64,8 +64,7 @@ class Screen:
             stream.flush()
         except (OSError, ValueError):  # a closed pipe, a full disk, a closed file: the jobs are worth more
             self.is_live = False
-            with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
-                os.dup2(nowhere.fileno(), stream.fileno())  # for what is left in the buffer
+            silence(stream)
 
 
 def picture(

@@ -23,7 +23,7 @@ import torch
 import torch.multiprocessing
 from torch import Tensor, nn
 
-from dlrun.errors import UserError
+from dlrun.errors import PartLost, UserError
 from dlrun.models.policy import Policy
 from dlrun.place import Place
 from dlrun.processes.python import safe_start
@@ -38,10 +38,8 @@ from dlrun.types import Few, Fraction, NonNegative, Size
 from dlrun.update import Update, skip_compiler_import
 
 
-class WorkerError(UserError):
+class WorkerError(PartLost):
     """A worker process ended while the run went on."""
-
-    exit_code = 1  # a run that failed, not a command that was wrong
 
 
 class Report(NamedTuple):
@@ -172,8 +170,7 @@ def close(pipes: list[Connection]) -> None:
 
 def lost() -> WorkerError:
     return WorkerError(
-        "a worker process of A3C was killed, or could not start\n"
-        "  expected all task.workers to live until the end; the last checkpoint is kept, resume= goes on from it"
+        "a worker process of A3C was killed, or could not start\n  expected all task.workers to live until the end"
     )
 
 

@@ -1,0 +1,64 @@
+"""What is printed: no escape sequence from a file is obeyed, and an output that cannot be written is no traceback."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dlrun.after import cli as after_cli
+from dlrun.errors import printable
+from dlrun.run import Run
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("\x1b]0;owned\x07", r"\x1b]0;owned\x07"),
+        ("a\rb\x9bc\x7f", r"a\rb\x9bc\x7f"),
+        ("gpj.\u202egnp", r"gpj.\u202egnp"),
+        ("\u00fc\t\u65e5\u672c \U0001f600\n", "\u00fc\t\u65e5\u672c \U0001f600\n"),
+    ],
+)
+def test_what_commands_a_terminal_is_shown(text, shown):
+    assert printable(text) == shown
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """The folder of a run whose summary, config and metrics hold escape sequences."""
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text("seed: 0  # \x1b[2J\n")
+    (tmp_path / ".hydra" / "overrides.yaml").write_text('- "a=\\e[2J"\n')
+    summary = {"status": "\x1b[31mred", "model": "\x1b]0;m", "test": {"test/\x1b[1macc": 0.5}}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"epoch": 1, "step": 1, "val/\x1b[5mloss": 1.0}) + "\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("arguments", [["show"], ["show", "--config"], ["show", "--json"], ["evaluate"], ["report"]])
+def test_no_folder_commands_the_terminal(arguments, hostile, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["dl-runs", arguments[0], str(hostile), *arguments[1:]])
+    try:
+        after_cli.main()
+    except SystemExit as error:
+        assert error.code == 2
+    out, err = capsys.readouterr()
+    assert out + err and "\x1b" not in out + err
+
+
+def test_a_runs_own_words_do_not_either(tmp_path, capsys):
+    run = Run(tmp_path, {})
+    run.say("class \x1b[2J")
+    run.close()
+    assert "\x1b" not in capsys.readouterr().out + (tmp_path / "run.log").read_text()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize("command", [["dlrun.after.cli", "--help"], ["dlrun", "--cfg", "job"], ["dlrun", "--version"]])
+def test_a_full_output_is_told(command):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", *command], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert "cannot write: No space left on device" in done.stderr and "Traceback" not in done.stderr
