@@ -21,8 +21,9 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from dlrun.build import CONFIGS, build
-from dlrun.cli import plain
+from dlrun.config.build import build
+from dlrun.config.pairing import CONFIGS
+from dlrun.config.saved import plain
 
 BATCH, EVAL_BATCH, LR, WARM = 128, 1000, 1e-3, 8
 DATA = {"mlp": "mnist", "lenet": "mnist", "resnet18": "cifar10", "lstm": "imdb"}

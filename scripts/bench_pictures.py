@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from dlrun.data.decode import cores
-from dlrun.data.picture_cache import cached
+from dlrun.data.image_cache import cached
 
 SIDE = 64
 

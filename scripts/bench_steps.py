@@ -29,16 +29,16 @@ from bench_loops import shuffled
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
-from dlrun.build import CONFIGS
-from dlrun.cli import plain
 from dlrun.clock import Clock
-from dlrun.engine import train_epoch
+from dlrun.config.pairing import CONFIGS
+from dlrun.config.saved import plain
 from dlrun.output.console import Bar
-from dlrun.place import Place
-from dlrun.processes.signals import Signals
-from dlrun.run import Run
-from dlrun.session import Session
-from dlrun.training import Training
+from dlrun.output.run_folder import Run
+from dlrun.system.device import Place
+from dlrun.system.signals import Signals
+from dlrun.train.engine import train_epoch
+from dlrun.train.session import Session
+from dlrun.train.state import Training
 
 BLOCK, WARM = {"cpu": 5, "cuda": 50}, 2  # steps in a block; blocks before the clock counts
 BATCH = {"wgan_gp": 64}  # the others 128

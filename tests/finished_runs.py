@@ -9,10 +9,10 @@ import torch
 from omegaconf import OmegaConf
 from runs import compose, train, write_mnist
 
-from dlrun.assemble import assemble
-from dlrun.build import build
-from dlrun.checkpoint import save
+from dlrun.config.build import build
 from dlrun.errors import UserError
+from dlrun.output.checkpoint import save
+from dlrun.train.assemble import assemble
 
 CPU = ["trainer.device=cpu", "trainer.epochs=1", "trainer.log_every=0"]
 SHAPES = ["data.source.samples=30", "data.source.test_samples=12"]
@@ -44,7 +44,7 @@ def write_config(folder: Path, overrides: list[str]) -> tuple[dict, dict]:
 def trained(folder: Path, overrides: list[str], draws: bool = False) -> Path:
     """A run of an epoch, tested at its end. draws: with its plots, which take most of the time."""
     with (
-        nullcontext() if draws else patch("dlrun.run.Run._plot"),
+        nullcontext() if draws else patch("dlrun.output.run_folder.Run._plot"),
         nullcontext() if draws else patch("dlrun.output.plots.curves"),
     ):
         train(folder, write_config(folder, [*CPU, *overrides]), finish=True)

@@ -19,7 +19,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 # processes that start in no time, because one that has imported everything is their parent
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["dlrun.processes.nursery", "dlrun.session", "torch.utils.tensorboard", "hydra.main", "runs"]
+    ["dlrun.system.nursery", "dlrun.train.session", "torch.utils.tensorboard", "hydra.main", "runs"]
 )
 DEVICE = os.environ.get("DL_RUN_TEST_DEVICE", "cpu")  # or cuda, where there is one
 SMALL = [  # a run of 2 epochs of 4 steps, the last of them with a smaller batch
@@ -34,7 +34,7 @@ def compose(*overrides: str) -> tuple[dict, dict]:
     """The config of these overrides, checked and plain, and the groups' choices."""
     from toys import composed, names_of
 
-    from dlrun.build import check
+    from dlrun.config.check import check
 
     config, names = deepcopy(composed(*overrides)), names_of(*overrides)
     check(config, names)
@@ -64,7 +64,7 @@ def train(
 
     finish: test and draw at the end too. Gives the outcome.
     """
-    from dlrun.session import Session
+    from dlrun.train.session import Session
 
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(int.from_bytes(os.urandom(7), "big"))  # no run may depend on what was drawn before
@@ -160,7 +160,7 @@ def same(a: object, b: object) -> bool:
 
 def state(folder: Path, name: str = "last") -> dict:
     """What a checkpoint holds, without the times and the run's id."""
-    from dlrun.checkpoint import load
+    from dlrun.output.checkpoint import load
 
     found = load(folder / "checkpoints" / f"{name}.ckpt")
     found["clock"].pop("seconds")

@@ -63,7 +63,7 @@ def sweep(
     """
     import yaml
 
-    from dlrun.build import CONFIGS
+    from dlrun.config.pairing import CONFIGS
     from dlrun.sweep import process
     from dlrun.sweep.axes import Axis
     from dlrun.sweep.opening import begun, compare, reopened

@@ -12,13 +12,16 @@ from omegaconf import OmegaConf
 from runs import SMALL, write_mnist
 from toys import composed, options
 
-from dlrun import cli, weights
-from dlrun.build import CONFIGS, build, check
+from dlrun import cli
+from dlrun.config.build import build
+from dlrun.config.check import check
 from dlrun.config.extras import install
-from dlrun.config.overrides import quoted
+from dlrun.config.pairing import CONFIGS
 from dlrun.config.usage import USAGE
 from dlrun.errors import CheckpointError
+from dlrun.overrides import quoted
 from dlrun.spec import Image
+from dlrun.train import weights
 
 OTHER = "data.batch_size=99"
 PLACEHOLDERS = {"<more>": "3", "...": ""}

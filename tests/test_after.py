@@ -12,10 +12,10 @@ from finished_runs import FAMILIES, trained, untrained, write_config, write_text
 from PIL import Image
 from runs import write_mnist
 
-from dlrun.after import cli, data_cli
-from dlrun.after.data_config import other_config
-from dlrun.checkpoint import load, save
 from dlrun.errors import UserError
+from dlrun.output.checkpoint import load, save
+from dlrun.runs import cli, data_cli
+from dlrun.runs.data_config import other_config
 from dlrun.sweep.outcomes import settle
 from dlrun.sweep.state import Job, State
 
@@ -115,7 +115,7 @@ def test_list_of_runs_in_any_state(dl_runs, tmp_path):
 
 def test_a_thousand_runs_take_less_than_a_second(tmp_path):
     """Measured beside reading the same files bare, so that a busy machine does not matter."""
-    from dlrun.after.listing import as_table, list_runs
+    from dlrun.runs.listing import as_table, list_runs
 
     facts = {"status": "finished", "data": "mnist", "model": "mlp", "seconds": 1.0, "test": {"test/acc": 0.5}}
     for i in range(1000):
@@ -300,8 +300,8 @@ def test_samples_in_a_report_have_their_files_and_one_format():
     """Zeros that were standardised come back as zeros; a column has one format."""
     from types import SimpleNamespace
 
-    from dlrun.after.report import _inputs, _judged, _said
     from dlrun.data.raw import decode
+    from dlrun.runs.report import _inputs, _judged, _said
     from dlrun.spec import Image, Table
 
     spec = Table(features=2, targets=1, names=("Weight", "Japan"), unit="MPG")
@@ -460,7 +460,7 @@ def test_refused(case, dl_runs, tmp_path, monkeypatch):
 
 
 def test_a_missing_package_is_named(dl_runs, monkeypatch):
-    from dlrun.after import formats
+    from dlrun.runs import formats
 
     monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "onnxscript" else object())
     code, _, err = dl_runs("export", "nowhere", "--format", "onnx")

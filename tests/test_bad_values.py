@@ -17,7 +17,7 @@ import pytest
 from runs import FORKS, write_mnist
 from toys import composed, names_of, options, read_option, takes
 
-from dlrun.build import SECTIONS, VALUES, check
+from dlrun.config.check import SECTIONS, VALUES, check
 from dlrun.errors import UserError
 
 SECONDS = 20
@@ -136,7 +136,7 @@ def train(choices: tuple[str, ...], key: str, value: object, folder: Path) -> No
     """A run as the command makes it, from a config that is not written down first; exits as the command does."""
     import resource
 
-    from dlrun.session import Session
+    from dlrun.train.session import Session
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     spent = int(sum(os.times()[:2]))

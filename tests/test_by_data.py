@@ -7,11 +7,11 @@ import pytest
 from PIL import Image as Picture
 from runs import compose, rows, train
 
-from dlrun.by_data import settle, settle_batch
 from dlrun.cli import main
+from dlrun.config.auto import settle, settle_batch
 from dlrun.config.saved import read_config
-from dlrun.engine import explosion
-from dlrun.update import EARLY
+from dlrun.optim.update import EARLY
+from dlrun.train.engine import explosion
 
 SMALL = ["trainer.device=cpu", "model.width=2", "trainer.epochs=1"]
 

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from toys import section, seeded
 
-from dlrun.build import CONFIGS, build
+from dlrun.config.build import build
+from dlrun.config.pairing import CONFIGS
 from dlrun.errors import UserError
 from dlrun.models.alexnet import alexnet
 from dlrun.models.densenet import densenet

@@ -18,9 +18,9 @@ from omegaconf import OmegaConf
 from runs import same, state
 
 from dlrun import cli
-from dlrun.checkpoint import load, save
 from dlrun.config import signatures
-from dlrun.config.overrides import pasteable, quoted
+from dlrun.output.checkpoint import load, save
+from dlrun.overrides import pasteable, quoted
 
 
 @pytest.fixture
@@ -336,22 +336,22 @@ def test_all_errors_are_reported_at_once(refused):
     [
         ("model", "os.system"),
         ("model", "builtins.eval"),
-        ("model", "dlrun.checkpoint.save"),
+        ("model", "dlrun.output.checkpoint.save"),
         ("model", "dlrun.models.mlp.__builtins__.eval"),
         ("model", "dlrun.models.mlp._hidden"),
         ("model", "dlrun.models..mlp"),
         ("model", ""),
         ("optimizer", "torch.load"),
         ("optimizer", "torch.optim.lr_scheduler.os.system"),
-        ("data", "dlrun.data.sources.unpack"),
+        ("data", "dlrun.data.sources.unpack.unpack"),
         ("data", "subprocess.run"),
-        ("data.source", "dlrun.data.sources.unpack"),
-        ("data.source", "dlrun.data.readers.fetch"),
-        ("data.source", "dlrun.data.readers.shutil.rmtree"),
+        ("data.source", "dlrun.data.sources.unpack.unpack"),
+        ("data.source", "dlrun.data.readers.images.fetch"),
+        ("data.source", "dlrun.data.readers.images.shutil.rmtree"),
         ("data.spec", "dlrun.spec.UserError"),
-        ("task", "dlrun.trainer.Trainer"),
+        ("task", "dlrun.train.trainer.Trainer"),
         ("schedule", "dlrun.cli.main"),
-        ("trainer", "dlrun.run.Run"),
+        ("trainer", "dlrun.output.run_folder.Run"),
     ],
 )
 def test_a_target_outside_the_allow_list(refused, section, target):
@@ -763,7 +763,7 @@ def test_a_resume_that_is_refused_changes_nothing(case, refused, finished, tmp_p
 def test_a_resume_on_other_data_changes_nothing(refused, finished, tmp_path, monkeypatch):
     shutil.copytree(finished, tmp_path / "run")
     before = content(tmp_path / "run")
-    monkeypatch.setattr("dlrun.training.is_same_data", lambda state, about: False)
+    monkeypatch.setattr("dlrun.train.state.is_same_data", lambda state, about: False)
     assert "the data is not what it was" in refused("resume=run", "trainer.epochs=2", left=["run"])
     assert content(tmp_path / "run") == before
 
@@ -776,9 +776,9 @@ class Killed(BaseException):
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_the_results_of_a_finished_run_stay_until_there_are_new_ones(dl_run, finished, tmp_path, monkeypatch, capsys):
     """Killed at each of its renames, a resumed run keeps what it was tested with, and ends as one that was not."""
-    from dlrun.after.show import show
     from dlrun.config.saved import require_finished
-    from dlrun.finished import Finished
+    from dlrun.runs.show import show
+    from dlrun.train.finished import Finished
 
     shutil.copytree(finished, tmp_path / "straight")
     assert dl_run("resume=straight", "trainer.epochs=2")[0] == 0
@@ -833,7 +833,7 @@ def test_resume_of_a_run_in_use(refused, finished):
 
 
 def test_a_run_goes_on_with_as_many_processes(refused, finished, monkeypatch):
-    monkeypatch.setattr("dlrun.processes.launch.follow_launcher", lambda: None)
+    monkeypatch.setattr("dlrun.system.launch.follow_launcher", lambda: None)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     text = refused(f"resume={finished}", "trainer.epochs=99")
@@ -880,7 +880,7 @@ def test_configs_that_cannot_be_read(refused, tmp_path):
 
 def test_a_runs_command_says_where_its_configs_are(dl_run, tmp_path):
     """As it is shown it can be pasted: with the folder of the user's configs, and quotes where the shell needs them."""
-    from dlrun.after.show import command_line
+    from dlrun.runs.show import command_line
 
     (tmp_path / "my configs" / "model").mkdir(parents=True)
     text = (cli.CONFIGS / "model" / "mlp.yaml").read_text()

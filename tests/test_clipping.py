@@ -8,9 +8,9 @@ from toys import make_task, seeded
 from dlrun.clock import Clock
 from dlrun.models.linear import linear
 from dlrun.models.powers import matrix_powers
+from dlrun.optim.clipping import clip_gradients
 from dlrun.output.folders import read_summary
 from dlrun.spec import Table
-from dlrun.update import clip_gradients
 
 SPEC = Table(features=3, classes=4)
 

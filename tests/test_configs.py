@@ -9,8 +9,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from toys import NAMES, composed, options, read, read_option, section, takes
 
-from dlrun.build import CONFIGS, ConfigError, build, check, of_runner
+from dlrun.config.build import build, of_runner
+from dlrun.config.check import check
+from dlrun.config.pairing import CONFIGS
 from dlrun.config.signatures import signature, spec_names
+from dlrun.errors import ConfigError
 from dlrun.spec import Env, Mask
 
 YAMLS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))

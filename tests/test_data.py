@@ -7,17 +7,17 @@ import pytest
 import torch
 from toys import CPU, read
 
-from dlrun.build import CONFIGS
+from dlrun.config.pairing import CONFIGS
 from dlrun.data import resident
 from dlrun.data.augment import Augment
+from dlrun.data.base import Arrays
 from dlrun.data.images import Images
-from dlrun.data.readers import Arrays
 from dlrun.data.resident import split_rows
 from dlrun.data.tables import Tables
 from dlrun.errors import DataError, UserError
 from dlrun.seeds import generator
 from dlrun.spec import Image, Table
-from dlrun.training import about, is_same_data
+from dlrun.train.state import about, is_same_data
 
 NOTHING = dict(flip=False, crop=0, rot90=False, cutout=0, erase=0.0, noise=0.0)
 EVERYTHING = dict(flip=True, crop=2, rot90=True, cutout=3, erase=0.5, noise=0.1)
@@ -192,7 +192,7 @@ def test_as_many_means_as_channels(keys):
 
 def test_a_data_sets_mean_and_std_are_its_own():
     """Those in the configs are of the training pictures: digits can be checked here."""
-    from dlrun.data.readers import digits
+    from dlrun.data.readers.images import digits
 
     pixels, config = digits().x_train / 255, read(CONFIGS / "data" / "digits.yaml")
     assert [pixels.mean(), pixels.std()] == pytest.approx([config["mean"][0], config["std"][0]], abs=2e-3)

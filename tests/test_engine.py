@@ -24,21 +24,23 @@ from torch import nn
 from toys import section
 
 import dlrun.output.folders
-from dlrun import checkpoint, schedules
-from dlrun.build import build
-from dlrun.checkpoint import Checkpoints, load, save, snapshot
 from dlrun.clock import Clock
-from dlrun.errors import CheckpointError, UserError
+from dlrun.config.build import build
+from dlrun.errors import CheckpointError, Diverged, UserError
+from dlrun.optim import schedules
+from dlrun.optim.clipping import clip_gradients
+from dlrun.optim.update import LossWatch, Update
+from dlrun.output import checkpoint
 from dlrun.output.as_json import as_json
+from dlrun.output.checkpoint import Checkpoints, load, save, snapshot
 from dlrun.output.console import column, counted, epoch_line, number
-from dlrun.processes.machine import keep_memory
-from dlrun.run import Run
+from dlrun.output.run_folder import Run
 from dlrun.seeds import Reseeder, generator, mix
-from dlrun.session import Session
-from dlrun.tally import Best, Means
+from dlrun.system.machine import keep_memory
 from dlrun.tasks.supervised import Supervised
-from dlrun.training import Training, all_finite
-from dlrun.update import Diverged, LossWatch, Update, clip_gradients
+from dlrun.train.meters import Best, Means
+from dlrun.train.session import Session
+from dlrun.train.state import Training, all_finite
 
 CPU = torch.device("cpu")
 
@@ -793,7 +795,7 @@ def test_too_little_memory_is_told(error, said, config, tmp_path, monkeypatch):
     made.task.step = fails
     with pytest.raises(UserError, match=f"out of memory: {said}[^$]*make it smaller"):
         made.start(tmp_path, resumed=False)
-    monkeypatch.setattr("dlrun.assemble.place", fails)
+    monkeypatch.setattr("dlrun.train.assemble.place", fails)
     with pytest.raises(UserError, match=f"out of memory: {said}"):
         Session(*config())
 

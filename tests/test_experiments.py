@@ -12,7 +12,7 @@ from statistics import mean
 
 import pytest
 
-from dlrun.build import CONFIGS
+from dlrun.config.pairing import CONFIGS
 from dlrun.output.folders import read_summary
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))

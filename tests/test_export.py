@@ -11,10 +11,10 @@ import torch
 from finished_runs import FAMILIES, small_overrides, trained, untrained, write_texts
 from toys import models, takes
 
-from dlrun.after import export as exports
-from dlrun.after.export import export
 from dlrun.errors import DataError, UserError
-from dlrun.finished import Finished
+from dlrun.runs import export as exports
+from dlrun.runs.export import export
+from dlrun.train.finished import Finished
 
 FORMATS = ("pt2", "onnx", "safetensors", "state_dict")
 QUICK = ["lenet"]
@@ -121,7 +121,7 @@ def test_a_full_disk_is_the_users_to_mend(tmp_path):
     limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (99_000, 99_000))"
     code = f"{limited}; sys.argv = ['dl-runs', 'export', {str(folder)!r}, '--format', sys.argv[1]]; "
     for form in FORMATS:
-        command = [sys.executable, "-c", code + "from dlrun.after.cli import main; main()", form]
+        command = [sys.executable, "-c", code + "from dlrun.runs.cli import main; main()", form]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 2 and f"cannot write {folder}" in done.stderr, done.stderr
         assert not list((folder / "export").iterdir())

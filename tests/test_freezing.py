@@ -147,7 +147,7 @@ def test_resuming_across_an_unfreezing_is_exact(case, tmp_path):
 
 def state_names(config: dict) -> set[str]:
     """The names of a model's layers that have weights."""
-    from dlrun.build import build
+    from dlrun.config.build import build
 
     names = build(config["model"])(Image((1, 28, 28), 10)).state_dict()
     return {name.rpartition(".")[0] for name in names}

@@ -12,8 +12,8 @@ from runs import assert_same, compose, train
 from torch import nn
 from toys import PLACE, Batches, learn, make_update, section, seeded
 
-from dlrun.build import build
 from dlrun.clock import Clock
+from dlrun.config.build import build
 from dlrun.config.signatures import signature
 from dlrun.errors import DataError, UserError
 from dlrun.models.autoencoder import adversarial_autoencoder, autoencoder, conv_autoencoder, halvings, vae
@@ -21,15 +21,15 @@ from dlrun.models.gan import Pair, gan
 from dlrun.models.mlp import mlp
 from dlrun.output.drawing import render
 from dlrun.spec import Image, Table
-from dlrun.tasks.adversarial_autoencoder import AdversarialAutoencoder
-from dlrun.tasks.autoencoder import Autoencoder
-from dlrun.tasks.gan import LOSSES, Gan
-from dlrun.tasks.pca import components, project
-from dlrun.tasks.pictures import beside, between, first_rows, grid, means, rescaled
-from dlrun.tasks.quality import Features, frechet, modes, moments, sliced_wasserstein
-from dlrun.tasks.vae import Vae, kl_to_standard
-from dlrun.tasks.wgan import Wgan
-from dlrun.tasks.wgan_gp import WganGp, gradient_norms
+from dlrun.tasks.generative.adversarial_autoencoder import AdversarialAutoencoder
+from dlrun.tasks.generative.autoencoder import Autoencoder
+from dlrun.tasks.generative.gan import LOSSES, Gan
+from dlrun.tasks.generative.pca import components, project
+from dlrun.tasks.generative.quality import Features, frechet, modes, moments, sliced_wasserstein
+from dlrun.tasks.generative.vae import Vae, kl_to_standard
+from dlrun.tasks.generative.wgan import Wgan
+from dlrun.tasks.generative.wgan_gp import WganGp, gradient_norms
+from dlrun.tasks.images import beside, between, first_rows, grid, means, rescaled
 
 SMALL = Image((1, 8, 8), classes=4)
 BOOK = Image((1, 28, 28))
@@ -194,7 +194,7 @@ def test_components_of_large_pictures_come_from_the_gram_matrix(monkeypatch):
         x = torch.rand(12, 1, 4, 4)
     batches = lambda: iter([(piece, None) for piece in x.split(5)])  # noqa: E731
     small = project(x, *components(batches(), 3))
-    monkeypatch.setattr("dlrun.tasks.pca.LARGE", 12)
+    monkeypatch.setattr("dlrun.tasks.generative.pca.LARGE", 12)
     assert torch.allclose(project(x, *components(batches(), 3)), small, atol=1e-4)
     assert len(components(batches(), 20)[1]) == 11, "twelve pictures span eleven directions"
     assert torch.equal(project(x[:1], *components(iter([(x[:1], None)]), 3)), x[:1]), "one picture is its own mean"

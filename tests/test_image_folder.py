@@ -15,12 +15,12 @@ from PIL import Image as Picture
 from runs import assert_same, compose, train
 from toys import CPU, section
 
-from dlrun.build import build
-from dlrun.data import decode, picture_cache, resident, streamed
+from dlrun.config.build import build
+from dlrun.data import decode, image_cache, resident, streamed
 from dlrun.data.image_folder import ImageFolder
-from dlrun.data.picture_lists import split
-from dlrun.errors import DataError, UserError
-from dlrun.spec import Image, PairingError
+from dlrun.data.image_lists import split
+from dlrun.errors import DataError, PairingError, UserError
+from dlrun.spec import Image
 
 CLASSES = ("ant", "bee", "cat", "dog")
 
@@ -285,7 +285,7 @@ def test_pictures_keep_their_range(tmp_path, monkeypatch, convert, suffix, level
     """By the whole set: a dark picture stays darker than a bright one."""
     if cores == 2 and suffix == "tif" and levels != {"real": [0, 1]}:
         return
-    monkeypatch.setattr(picture_cache, "cores", lambda: cores)
+    monkeypatch.setattr(image_cache, "cores", lambda: cores)
     monkeypatch.setattr(decode, "LOT", 2)
     pixels = np.random.RandomState(0).randint(0, 256, (8, 8, 8), np.uint8)
     pixels[0, 0, :2], pixels[7] = (0, 255), pixels[7] // 16
@@ -385,7 +385,7 @@ def bomb(side: int) -> bytes:
 
 @pytest.mark.parametrize("cores", [1, 2])
 def test_broken_pictures_and_bombs_are_left_out_and_named(tmp_path, monkeypatch, cores):
-    monkeypatch.setattr(picture_cache, "cores", lambda: cores)
+    monkeypatch.setattr(image_cache, "cores", lambda: cores)
     monkeypatch.setattr(decode, "LOT", 8)
     write_folder(tmp_path)
     before = parts(make(tmp_path, resident=False))
@@ -419,7 +419,7 @@ def test_processes_give_the_cache_of_one(tmp_path, monkeypatch):
     write_folder(tmp_path)
     found = []
     for cores in (1, 3):
-        monkeypatch.setattr(picture_cache, "cores", lambda cores=cores: cores)
+        monkeypatch.setattr(image_cache, "cores", lambda cores=cores: cores)
         monkeypatch.setattr(decode, "LOT", 7)
         make(tmp_path)
         (cache,) = caches(tmp_path)
@@ -430,17 +430,17 @@ def test_processes_give_the_cache_of_one(tmp_path, monkeypatch):
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     write_folder(tmp_path)
-    monkeypatch.setattr(picture_cache, "cores", lambda: 2)
+    monkeypatch.setattr(image_cache, "cores", lambda: 2)
     monkeypatch.setattr(decode, "LOT", 8)
     with monkeypatch.context() as patch:
-        patch.setattr(picture_cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+        patch.setattr(image_cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
         with pytest.raises(
             DataError, match=r"the cache of 40 pictures of 3x8x8 needs 0.0 GB, and .* has 0.0 GB of room"
         ):
             make(tmp_path)
     write = decode.write
     with monkeypatch.context() as patch:
-        patch.setattr(picture_cache, "write", lambda paths, file, *rest: write(paths, "/dev/full", *rest))
+        patch.setattr(image_cache, "write", lambda paths, file, *rest: write(paths, "/dev/full", *rest))
         if os.path.exists("/dev/full"):
             with pytest.raises(DataError, match="cannot write the cache of pictures .*: No space left on device"):
                 make(tmp_path)

@@ -1,67 +1,77 @@
-"""Imports run one way (docs: the design), and what a config error needs is light: read from the syntax trees."""
+"""Imports run one way, floor by floor, and what a config error needs is light: read from the syntax trees.
+
+Every folder of the package, and every module at its root, has a row in MAY that names all that it may import of this
+project. A test reports every offender at once.
+"""
 
 import ast
 import sys
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 SRC = Path(__file__).parents[1] / "src"
 FILES = {
     path.relative_to(SRC).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"): path
     for path in sorted(SRC.rglob("*.py"))
 }
-BASICS = {"dlrun.errors", "dlrun.spec", "dlrun.types"}
-# What the modules of a package, or one module, may import of this project: names of modules, or of packages with a dot.
-MAY = {
-    "dlrun.errors": set(),
-    "dlrun.types": set(),
-    "dlrun.clock": {"dlrun.errors"},
-    "dlrun.seeds": set(),
-    "dlrun.spec": {"dlrun.errors"},
-    "dlrun.schedules": {"dlrun.types"},
-    "dlrun.optimizers": BASICS,
-    "dlrun.processes.world": {"dlrun.errors", "dlrun.seeds"},
-    "dlrun.processes.python": set(),
-    "dlrun.processes.launch": {"dlrun.errors", "dlrun.processes.python"},
-    "dlrun.update": {"dlrun.errors", "dlrun.processes.world"},
-    "dlrun.place": {"dlrun.errors", "dlrun.processes.world"},
-    "dlrun.output.plots": {"dlrun.spec"},
-    "dlrun.config.signatures": BASICS,
-    "dlrun.build": BASICS | {"dlrun.config.signatures"},
-    "dlrun.summary": BASICS | {"dlrun.build", "dlrun.output.console"},
-    "dlrun.models.": BASICS | {"dlrun.models."},
-    "dlrun.data.": BASICS
-    | {"dlrun.output.folders", "dlrun.seeds", "dlrun.config.signatures", "dlrun.processes.python", "dlrun.data."},
-    "dlrun.sweep.": BASICS
-    | {
-        "dlrun.output.console",
-        "dlrun.output.folders",
-        "dlrun.config.overrides",
-        "dlrun.processes.python",
-        "dlrun.sweep.",
-    },
-    "dlrun.tasks.": BASICS
-    | {"dlrun.seeds", "dlrun.place", "dlrun.output.plots", "dlrun.processes.", "dlrun.update", "dlrun.tasks."},
+GROUND = {"errors", "paths", "types", "spec", "clock", "seeds", "overrides"}
+MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imported by all
+    "": set(),
+    "errors": set(),
+    "types": set(),
+    "paths": {"errors"},
+    "seeds": set(),
+    "overrides": set(),
+    "spec": {"errors"},
+    "clock": {"errors"},
+    "output": GROUND,
+    "system": {"errors", "seeds"},
+    "models": {"errors", "spec", "types"},
+    "config": GROUND | {"output"},
+    "optim": GROUND | {"system"},
+    "data.sources": {"errors", "output"},
+    "data": GROUND | {"output", "config", "data.sources"},
+    "data.readers": GROUND | {"data", "data.sources"},
+    "tasks": GROUND | {"output", "system", "optim"},
+    "tasks.generative": GROUND | {"output", "system", "optim", "tasks"},
+    "tasks.rl": GROUND | {"output", "system", "optim", "tasks"},
+    "train": GROUND | {"output", "system", "config", "optim", "data.sources", "tasks"},
+    "sweep": GROUND | {"output"},
+    "runs": GROUND | {"output", "config", "data", "tasks", "train", "sweep"},
+    "cli": GROUND | {"output", "system", "config", "train", "sweep"},
+    "__main__": {"cli"},
+    "hydra_plugins": set(),
+    "hydra_plugins.dlrun_sweeper": GROUND | {"config", "sweep"},
 }
-DOORS = (
-    "dlrun.cli",
-    "dlrun.config.explain",
-    "dlrun.config.flags",
-    "dlrun.config.loader",
-    "dlrun.config.saved",
-    "dlrun.after.data_config",
-)
-ENGINE = ("dlrun.engine", "dlrun.training", "dlrun.checkpoint", "dlrun.run", "dlrun.output.")
-LIGHT = [
-    "cli", "build", "spec", "types", "errors", "clock", "schedules", "config.explain", "config.flags",
-    "config.hydra_section", "config.signatures",
-    "config.saved", "config.limits", "config.overrides", "output.folders", "output.console", "after.cli",
-    "after.listing", "after.show", "after.compare", "after.report", "after.page", "after.formats", "after.evaluate",
-    "after.predict", "after.completion", "after.data_cli", "after.data_config",
-]  # fmt: skip
+# narrower than their folder's row
+MODULES = {
+    "config.signatures": {"errors", "spec", "types"},
+    "config.build": {"errors", "spec", "types", "config.signatures", "config.pairing"},
+    "data.envs": GROUND | {"config.signatures", "data.cartpole"},
+    "system.distributed": {"errors", "seeds"},
+    "system.launch": set(),
+    "system.nursery": set(),
+    "train.summary": GROUND | {"config.build", "output.console"},
+}
+ONLY = {  # what no other module imports
+    "cli": {"__main__"},
+    "train.session": {"cli"},
+    "train.summary": {"cli"},
+}
+KNOWS_NO_TASK = ("train.engine", "train.state", "output")  # the engine knows no task, model or data set by name
+HYDRA = {"cli", "config.explain", "config.loader", "config.saved", "runs.data_config", "hydra_plugins.dlrun_sweeper"}
+PRINT = {"cli", "runs.cli", "hydra_plugins.dlrun_sweeper.sweeper"}
+LIGHT = {  # on the way to --help, to a config error, to a list of runs
+    "cli", "errors", "types", "spec", "paths", "clock", "overrides", "optim.schedules", "config", "output.folders",
+    "output.console", "runs.cli", "runs.listing", "runs.show", "runs.compare", "runs.report", "runs.page",
+    "runs.formats", "runs.evaluate", "runs.predict", "runs.completion", "runs.data_cli", "runs.data_config",
+    "hydra_plugins.dlrun_sweeper",
+}  # fmt: skip
 HEAVY = {"torch", "matplotlib", "sklearn", "pandas", "PIL", "tensorboard", "tqdm", "pooch", "requests"}
+
+
+def short(module: str) -> str:
+    return module.removeprefix("dlrun").removeprefix(".")
 
 
 @cache
@@ -69,16 +79,18 @@ def tree(module: str) -> ast.Module:
     return ast.parse(FILES[module].read_text(encoding="utf-8"))
 
 
-def imports(module: str, top: bool = False) -> set[str]:
-    """Modules that this one imports; top: only those that importing it imports."""
-    found = set()
+@cache
+def imports(module: str, top: bool = False) -> dict[str, int]:
+    """Modules that this one imports, each with a line; top: only those that importing it imports."""
+    found = {}
     for node in outside_functions(tree(module)) if top else ast.walk(tree(module)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            found |= {alias.name: node.lineno for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: a relative import"
-            whole = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= whole & FILES.keys() or {node.module}
+            whole = {f"{node.module}.{alias.name}": node.lineno for alias in node.names}
+            inner = {name: line for name, line in whole.items() if name in FILES}
+            found |= inner if len(inner) == len(whole) else inner | {node.module: node.lineno}
     return found
 
 
@@ -88,8 +100,27 @@ def outside_functions(node: ast.AST) -> list[ast.AST]:
     return children + [found for child in children for found in outside_functions(child)]
 
 
-def matches(module: str, names: object) -> bool:
-    return any(module == name or name.endswith(".") and module.startswith(name) for name in names)
+def ours(module: str, top: bool = False) -> dict[str, int]:
+    """The modules of the package that this one imports, by their short names."""
+    return {short(name): line for name, line in imports(module, top).items() if name.split(".")[0] == "dlrun"}
+
+
+def row_of(module: str) -> str:
+    """The row of MAY that a module, by its short name, belongs to: the module's own, else its folder's."""
+    return module if module in MAY else module.rpartition(".")[0]
+
+
+def within(module: str, names: object) -> bool:
+    """Whether a module, by its short name, is one of these, or in one of these folders."""
+    return any(module == name or module.startswith(f"{name}.") for name in names)
+
+
+def allowed(module: str, target: str) -> bool:
+    names = MODULES.get(module)
+    if names is not None:
+        return target == "" or target in names or row_of(target) in names
+    row = row_of(module)
+    return target == "" or row_of(target) in MAY[row] | {row}
 
 
 @cache
@@ -104,66 +135,117 @@ def loaded(module: str) -> frozenset[str]:
     return frozenset(seen)
 
 
-def test_every_module_is_read():
-    assert {
-        "dlrun.cli",
-        "dlrun.engine",
-        "dlrun.tasks.supervised",
-        "hydra_plugins.dlrun_sweeper.sweeper",
-    } <= FILES.keys()
+def cycle(arrows: dict[str, set[str]]) -> list[str]:
+    """A circle of arrows, or nothing: what is left when those that point at nothing are taken away."""
+    left = {name: set(targets) - {name} for name, targets in arrows.items()}
+    while free := {name for name, targets in left.items() if not targets & left.keys()}:
+        left = {name: targets for name, targets in left.items() if name not in free}
+    if not left:
+        return []
+    path = [next(iter(left))]
+    while path[-1] not in path[:-1]:
+        path.append(next(iter(left[path[-1]] & left.keys())))
+    return path[path.index(path[-1]) :]
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_imports_run_one_way(module):
-    ours = {name for name in imports(module) if name.partition(".")[0] == "dlrun"} - {"dlrun"}
-    allowed = next((names for name, names in MAY.items() if matches(module, [name])), None)
-    if allowed is not None:
-        assert not {name for name in ours if not matches(name, allowed)}
-    assert "dlrun.cli" not in ours or module == "dlrun.__main__", "nothing imports the command"
-    starts = {"dlrun.session", "dlrun.summary"} & ours
-    assert not starts or module == "dlrun.cli", "only the command starts sessions and summaries"
-    assert module.startswith("dlrun.after") or not any(name.startswith("dlrun.after") for name in ours)
-    if matches(module, ENGINE):
-        concrete = {name for name in ours if matches(name, ["dlrun.data.", "dlrun.models.", "dlrun.tasks."])}
-        assert concrete <= {"dlrun.tasks.base"}, "the engine knows no task, model or data set by name"
+def test_every_module_has_a_row_and_every_row_a_module():
+    rows = {row_of(short(module)) for module in FILES}
+    assert not rows - MAY.keys(), "no row says what these may import"
+    assert not MAY.keys() - rows - {"hydra_plugins"}, "rows of what is not there"
+    assert not (MODULES.keys() | ONLY.keys()) - {short(module) for module in FILES}
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_no_two_modules_import_each_other(module):
-    for name in imports(module, top=True) & FILES.keys() - {module}:
-        assert module not in loaded(name), f"{name} imports {module}"
+def test_imports_run_one_way():
+    wrong = [
+        f"{FILES[module]}:{line}: {short(module)} may not import {target or 'dlrun'}"
+        for module in FILES
+        for target, line in ours(module).items()
+        if not allowed(short(module), target)
+    ]
+    assert not wrong, "\n".join(["", *wrong])
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_hydra_stays_at_the_door(module):
-    names = {name.partition(".")[0] for name in imports(module)}
-    if not module.startswith("hydra_plugins") and module not in DOORS:
-        assert not names & {"hydra", "omegaconf"}
+def test_rows_name_no_circle():
+    assert not cycle(MAY), "folders that may import each other"
 
 
-@pytest.mark.parametrize("module", [f"dlrun.{name}" for name in LIGHT] + ["hydra_plugins.dlrun_sweeper.sweeper"])
-def test_light_modules_are_light(module):
-    assert not {name for name in loaded(module) if name.partition(".")[0] in HEAVY}
+def test_no_circle_of_modules_even_by_imports_in_functions():
+    arrows = {short(module): set(ours(module)) for module in FILES}
+    assert not cycle(arrows)
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_no_assert_and_no_print(module):
-    for node in ast.walk(tree(module)):
-        assert not isinstance(node, ast.Assert), f"line {node.lineno}: assert is not for input, and -O drops it"
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
-            talks = ("dlrun.cli", "dlrun.after.cli", "hydra_plugins.dlrun_sweeper.sweeper")
-            assert module in talks, f"line {node.lineno}: print"
+def test_a_circle_is_found():
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) in (["b", "c", "b"], ["c", "b", "c"])
+    assert cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
-@pytest.mark.parametrize("module", [m for m in FILES if matches(m, ("dlrun.data.", "dlrun.models.", "dlrun.weights"))])
-def test_data_needs_no_home(module):
-    text = FILES[module].read_text(encoding="utf-8")
-    assert "Path.home(" not in text, "it raises where there is none, as in containers"
-    assert text.count("expanduser(") == text.count("os.path.expanduser("), "Path's raises there, too"
+def test_some_modules_are_imported_by_one_alone():
+    wrong = [
+        f"{short(module)} imports {target}"
+        for module in FILES
+        for target in ours(module).keys() & ONLY.keys()
+        if short(module) not in ONLY[target]
+    ]
+    assert not wrong
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_models_take_only_torch(module):
-    if module.startswith("dlrun.models."):
-        names = {name.partition(".")[0] for name in imports(module)}
-        assert names <= {"torch", "dlrun"} | set(sys.stdlib_module_names)
+def test_the_engine_knows_no_task_model_or_data_set_by_name():
+    wrong = [
+        f"{short(module)} imports {target}"
+        for module in FILES
+        if within(short(module), KNOWS_NO_TASK)
+        for target in ours(module)
+        if within(target, ("data", "models", "tasks")) and target != "tasks.base"
+    ]
+    assert not wrong
+
+
+def test_hydra_stays_at_the_door():
+    wrong = [
+        module
+        for module in FILES
+        if {name.partition(".")[0] for name in imports(module)} & {"hydra", "omegaconf"}
+        and not within(short(module), HYDRA)
+    ]
+    assert not wrong
+
+
+def test_light_modules_are_light():
+    light = [module for module in FILES if within(short(module), LIGHT)]
+    assert len(light) > len(LIGHT)
+    heavy = {module: {n for n in loaded(module) if n.partition(".")[0] in HEAVY} for module in light}
+    assert not {module: names for module, names in heavy.items() if names}
+
+
+def test_no_assert_and_no_print():
+    wrong = []
+    for module in FILES:
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.Assert):
+                wrong.append(f"{FILES[module]}:{node.lineno}: assert is not for input, and -O drops it")
+            is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+            if is_call and node.func.id == "print" and short(module) not in PRINT:
+                wrong.append(f"{FILES[module]}:{node.lineno}: print")
+    assert not wrong, "\n".join(["", *wrong])
+
+
+def test_data_needs_no_home():
+    """Path.home and Path.expanduser raise where there is none, as in containers."""
+    wrong = []
+    for module in FILES:
+        text = FILES[module].read_text(encoding="utf-8")
+        if within(short(module), ("data", "models", "train.weights")):
+            if "Path.home(" in text or text.count("expanduser(") != text.count("os.path.expanduser("):
+                wrong.append(module)
+    assert not wrong
+
+
+def test_models_take_only_torch():
+    names = {
+        f"{short(module)}: {name}"
+        for module in FILES
+        if within(short(module), ("models",))
+        for name in imports(module)
+        if name.partition(".")[0] not in {"torch", "dlrun", *sys.stdlib_module_names}
+    }
+    assert not names

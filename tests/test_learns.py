@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from toys import CPU, Batches, kinds, learn, make_task, models, options, section, seeded, takes
 
-from dlrun.build import build
 from dlrun.clock import Clock
+from dlrun.config.build import build
 from dlrun.errors import UserError
 from dlrun.models.linear import linear
 from dlrun.models.mlp import mlp

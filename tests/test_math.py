@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from toys import CPU, make_task, section, seeded
 
-from dlrun.build import build
 from dlrun.clock import Clock
+from dlrun.config.build import build
 from dlrun.errors import UserError
-from dlrun.optimizers import sgd
-from dlrun.schedules import cosine, linear, one_cycle, step
+from dlrun.optim.optimizers import sgd
+from dlrun.optim.schedules import cosine, linear, one_cycle, step
 from dlrun.spec import Image, Table
 from dlrun.tasks.losses import make_loss
 from dlrun.tasks.supervised import penalised_weights

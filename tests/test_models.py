@@ -13,7 +13,8 @@ import yaml
 from torch import nn
 from toys import options, takes
 
-from dlrun.build import CONFIGS, of_runner
+from dlrun.config.build import of_runner
+from dlrun.config.pairing import CONFIGS
 from dlrun.errors import UserError
 from dlrun.models.layers import (
     LocalResponseNorm,
@@ -30,8 +31,8 @@ from dlrun.models.linear import linear
 from dlrun.models.mlp import mlp
 from dlrun.models.resnet import resnet
 from dlrun.models.vgg import CONVOLUTIONS, vgg
-from dlrun.place import place
 from dlrun.spec import Image, Table
+from dlrun.system.device import place
 
 MNIST = Image((1, 28, 28), classes=10)
 CIFAR = Image((3, 32, 32), classes=10)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from toys import NAMES, composed, models, names_of, options, section, spec_of, takes
 
-from dlrun.build import build, check
-from dlrun.errors import UserError
-from dlrun.spec import Env, Image, Mask, PairingError, Table, Tokens
+from dlrun.config.build import build
+from dlrun.config.check import check
+from dlrun.errors import PairingError, UserError
+from dlrun.spec import Env, Image, Mask, Table, Tokens
 
 SPECS = {name: spec_of(name) for name in options("data")}
 LABELLED = [name for name, spec in SPECS.items() if not isinstance(spec, Env | Mask) and spec.outputs]

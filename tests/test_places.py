@@ -5,8 +5,8 @@ from omegaconf import OmegaConf
 from toys import composed
 
 from dlrun.config.saved import settled
-from dlrun.data.places import find
 from dlrun.errors import DataError
+from dlrun.paths import find
 
 
 @pytest.fixture

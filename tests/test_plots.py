@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dlrun.after import compare
 from dlrun.output import drawing, plots
 from dlrun.output.drawing import drawable, key, new_figure, render, short
-from dlrun.run import Run
+from dlrun.output.run_folder import Run
+from dlrun.runs import compare
 from dlrun.spec import Table
-from dlrun.tasks.pictures import grid, shown
+from dlrun.tasks.images import grid, shown
 
 NAMES = ("$a$ $b_$", r"x^$\frac$", "Élektro", "猫", "\udcff")
 
@@ -160,10 +160,10 @@ def np_tiles(count: int, side: int) -> object:
 def test_a_strip_says_which_epochs(tmp_path):
     import torch
 
-    from dlrun.output import film
+    from dlrun.output import video
 
     for epoch in (1, 2):
-        film.keep(film.path_of(tmp_path / "pictures", "samples", epoch), torch.zeros(1, 8, 8))
-    strip = film.assemble(tmp_path / "pictures", tmp_path / "plots")["samples"]
+        video.keep(video.path_of(tmp_path / "pictures", "samples", epoch), torch.zeros(1, 8, 8))
+    strip = video.assemble(tmp_path / "pictures", tmp_path / "plots")["samples"]
     with Image.open(strip) as picture:
         assert picture.size == (2 * 210 + 10, 200 + 20 + 10), "small pictures are enlarged, with room between"

@@ -12,10 +12,10 @@ import torch
 from finished_runs import FAMILIES, untrained, write_texts
 from PIL import Image
 
-from dlrun.after import inputs
-from dlrun.after.cli import main
-from dlrun.finished import Finished
+from dlrun.runs import inputs
+from dlrun.runs.cli import main
 from dlrun.spec import Table
+from dlrun.train.finished import Finished
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from dlrun.data import readers
+from dlrun.data.readers import images
 from dlrun.errors import DataError
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "data"
@@ -21,7 +21,7 @@ CONFIGS = Path(__file__).parents[1] / "configs" / "data"
 def read(name, root, **changes):
     """What configs/data/NAME.yaml reads under `root`; nothing is downloaded."""
     source = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{name}.yaml").source, resolve=False)
-    reader = getattr(readers, source.pop("_target_").rpartition(".")[2])
+    reader = getattr(images, source.pop("_target_").rpartition(".")[2])
     asked = {"data_dir": str(root), "download": False} if "data_dir" in source else {}
     return reader(**source | asked | changes)
 

@@ -19,11 +19,10 @@ from reviews import write_reviews
 from runs import SMALL, assert_same, compose, dl_run, ended, rows, state, train, wait_for
 from toys import kinds, options, takes
 
-from dlrun import checkpoint
-from dlrun.checkpoint import Checkpoints, load, save
-from dlrun.errors import CheckpointError, DataError, UserError
-from dlrun.processes.signals import Signals
-from dlrun.spec import PairingError
+from dlrun.errors import CheckpointError, DataError, PairingError, UserError
+from dlrun.output import checkpoint
+from dlrun.output.checkpoint import Checkpoints, load, save
+from dlrun.system.signals import Signals
 
 STEPS = 8  # of a SMALL run
 STRAIGHT = ("model.dropout=0.2", "trainer.monitor=loss")  # by which the second epoch is the best
@@ -349,7 +348,7 @@ def test_tensorboard_has_the_test_points_when_the_summary_says_finished(config, 
 
 
 def test_a_run_survives_the_removal_of_its_curves(config, tmp_path, capsys):
-    from dlrun.run import Run
+    from dlrun.output.run_folder import Run
 
     sync = Run.sync
 

@@ -12,20 +12,21 @@ import torch
 from runs import assert_same, compose, state, train
 from toys import NAMES, PLACE, composed, make_update, seeded
 
-from dlrun.build import build, check
 from dlrun.clock import Clock
+from dlrun.config.build import build
+from dlrun.config.check import check
 from dlrun.data.cartpole import CartPoles
 from dlrun.data.envs import Envs, Worlds, read_spec
-from dlrun.errors import DataError, UserError
+from dlrun.errors import DataError, PairingError, UserError
 from dlrun.models.policy import Normaliser
+from dlrun.optim.update import KeptBuffers
 from dlrun.seeds import Reseeder
-from dlrun.spec import Env, PairingError, Table
-from dlrun.tasks.dqn import targets
-from dlrun.tasks.ppo import kl, surrogate
-from dlrun.tasks.replay import Replay
-from dlrun.tasks.returns import explained_variance, gae, rewards_to_go
-from dlrun.tasks.rollout import Player, RewardScale, to_world
-from dlrun.update import KeptBuffers
+from dlrun.spec import Env, Table
+from dlrun.tasks.rl.collector import Player, RewardScale, to_world
+from dlrun.tasks.rl.dqn import targets
+from dlrun.tasks.rl.ppo import kl, surrogate
+from dlrun.tasks.rl.replay import Replay
+from dlrun.tasks.rl.returns import explained_variance, gae, rewards_to_go
 
 EXACT = ["reinforce", "reinforce_baseline", "a2c", "ppo", "dqn", "double_dqn", "dueling_dqn"]
 MODELS = [*EXACT, "a3c"]  # whose workers are not to be foreseen
@@ -393,7 +394,7 @@ def test_what_does_not_go_together_is_refused_by_name(pair):
 
 
 def test_dqn_needs_discrete_actions():
-    from dlrun.tasks.dqn import DQN
+    from dlrun.tasks.rl.dqn import DQN
 
     keys = {k: v for k, v in composed("model=dqn")["task"].items() if k != "_target_"}
     with pytest.raises(UserError, match="expected data=cartpole, gym or maze"):

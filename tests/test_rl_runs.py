@@ -15,14 +15,14 @@ from runs import assert_same, compose, rows, state, train
 from test_rl import KEYS, SMALL, Echo, Toy, make_task, run
 from toys import PLACE, composed, make_update, seeded
 
-from dlrun.build import build
 from dlrun.clock import Clock
 from dlrun.config import signatures
+from dlrun.config.build import build
 from dlrun.data.envs import Worlds, read_spec
 from dlrun.errors import DataError, UserError
 from dlrun.output.folders import read_summary
-from dlrun.tasks.a3c import A3C
-from dlrun.tasks.tabular import Tabular
+from dlrun.tasks.rl.a3c import A3C
+from dlrun.tasks.rl.tabular import Tabular
 
 SGD = {"optimizer": "sgd", "lr": 1.0, "momentum": 0.0}
 
@@ -83,7 +83,7 @@ def test_value_iteration_on_slippery_ice():
     ],
 )
 def test_tables_that_do_not_fit(overrides, words):
-    from dlrun.session import Session
+    from dlrun.train.session import Session
 
     with pytest.raises(UserError, match=words):
         Session(*compose(*overrides, "trainer.device=cpu"))

@@ -8,7 +8,7 @@ from reviews import write_reviews
 from runs import train
 from toys import composed, learn, make_task, seeded
 
-from dlrun.build import build
+from dlrun.config.build import build
 from dlrun.models.bag_of_words import bag_of_words
 from dlrun.models.embedding import Embed
 from dlrun.models.recurrence import unroll

@@ -9,11 +9,9 @@ import yaml
 from runs import assert_same, compose, train
 from test_generative import blobs, make_pair
 
-from dlrun.build import ConfigError
-from dlrun.errors import DataError, UserError
-from dlrun.session import write_config
-from dlrun.tasks.wgan_gp import WganGp
-from dlrun.update import Diverged
+from dlrun.errors import ConfigError, DataError, Diverged, UserError
+from dlrun.tasks.generative.wgan_gp import WganGp
+from dlrun.train.session import write_config
 
 TINY = [o for o in runs.SMALL if not o.startswith("model.")]
 PAIR = ["model=wgan_gp", "model.width=4", "task.turns=2", "task.n_samples=4", *TINY]
@@ -111,15 +109,15 @@ def test_pictures_of_every_epoch_survive_a_kill(data_dir, tmp_path):
 def test_a_long_run_has_a_film_of_so_many_frames(tmp_path):
     from PIL import Image
 
-    from dlrun.output import film
+    from dlrun.output import video
 
     for epoch in range(1, 251):
-        film.keep(film.path_of(tmp_path / "pictures", "samples", epoch), torch.full((3, 2, 2), epoch / 250))
-    film.assemble(tmp_path / "pictures", tmp_path)
+        video.keep(video.path_of(tmp_path / "pictures", "samples", epoch), torch.full((3, 2, 2), epoch / 250))
+    video.assemble(tmp_path / "pictures", tmp_path)
     with Image.open(tmp_path / "samples.gif") as found:
-        assert found.n_frames == film.FRAMES
+        assert found.n_frames == video.FRAMES
         shades = []
-        for frame in (0, film.FRAMES - 1):
+        for frame in (0, video.FRAMES - 1):
             found.seek(frame)
             shades.append(found.convert("RGB").getpixel((0, 0))[0])
     assert shades == [1, 255], "the first epoch and the last are in it"
@@ -195,7 +193,7 @@ class Steep(torch.nn.Module):
 def test_memory_does_not_grow_from_epoch_to_epoch(model, data_dir, tmp_path, monkeypatch):
     import gc
 
-    from dlrun import engine
+    from dlrun.train import engine
 
     held, end = [], engine.end_epoch
 

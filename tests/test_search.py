@@ -8,7 +8,8 @@ import pytest
 import yaml
 from test_sweep_killed import left_running, of, results, start, state, trials
 
-from dlrun.build import CONFIGS
+from dlrun.config.pairing import CONFIGS
+from dlrun.config.zips import is_zip
 from dlrun.errors import UserError
 from dlrun.sweep.axes import Axis, grid
 from dlrun.sweep.opening import begun, reopen, reopened
@@ -16,7 +17,6 @@ from dlrun.sweep.report import closing
 from dlrun.sweep.search import Optuna
 from dlrun.sweep.settings import Search
 from dlrun.sweep.study import published
-from dlrun.sweep.zips import is_zip
 from hydra_plugins.dlrun_sweeper._space import read_axes
 
 LOG = Axis(["lr"], [], (1e-4, 1e-1, True, False), "lr=tag(log,interval(1e-4,1e-1))")

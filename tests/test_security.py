@@ -13,11 +13,11 @@ from test_search import LINE, LOG, settings
 from dlrun import cli
 from dlrun.config import signatures
 from dlrun.errors import UserError
-from dlrun.processes.python import COMMAND
-from dlrun.run import git_commit
+from dlrun.output.run_folder import git_commit
 from dlrun.sweep.opening import begun, reopened
 from dlrun.sweep.search import Optuna
 from dlrun.sweep.state import State
+from dlrun.system.python import COMMAND
 
 CALL = "{_target_: unittest.main.TestProgram, module: evil, exit: false}"  # imports and runs a module
 

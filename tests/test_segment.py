@@ -13,18 +13,19 @@ from runs import assert_same, compose, train
 from torch import nn
 from toys import CPU, PLACE, Batches, learn, make_update, section, seeded
 
-from dlrun.build import build, check
+from dlrun.config.build import build
+from dlrun.config.check import check
 from dlrun.data import decode
+from dlrun.data.base import Arrays
 from dlrun.data.masks import Masks
-from dlrun.data.readers import Arrays
-from dlrun.data.readers_masks import KINDS, mask_folder, shapes
-from dlrun.errors import CheckpointError, DataError, UserError
+from dlrun.data.readers.masks import KINDS, mask_folder, shapes
+from dlrun.errors import CheckpointError, DataError, PairingError, UserError
 from dlrun.models.fcn import bilinear_, fcn
 from dlrun.models.unet import unet
 from dlrun.models.vgg import vgg_imagenet
-from dlrun.spec import Image, Mask, PairingError
-from dlrun.tasks.segment import Segment
-from dlrun.weights import copy_weights
+from dlrun.spec import Image, Mask
+from dlrun.tasks.segmentation import Segment
+from dlrun.train.weights import copy_weights
 
 SPEC = Mask((3, 20, 24), classes=3)
 UNET = dict(width=4, depth=2, norm="batch", dropout=0.0, init="kaiming")

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dlrun.data import readers
-from dlrun.data.sources import fetch, unpack
+from dlrun.data.readers import images
+from dlrun.data.sources.fetch import fetch
+from dlrun.data.sources.unpack import unpack
 from dlrun.errors import DataError
 
 BODY = bytes(np.random.RandomState(0).bytes(300_000))
@@ -243,7 +244,7 @@ def test_a_reader_fetches_what_is_missing(get, server, tmp_path):
     checksums = {f"{p}-{k}-ubyte.gz": SUM for p in ("train", "t10k") for k in ("images-idx3", "labels-idx1")}
     asked = {"data_dir": str(tmp_path), "download": True, "folder": "MNIST/raw", "mirrors": [f"{server.url}/good/"]}
     with pytest.raises(DataError, match="is damaged"):  # the body is no IDX: what matters is that it came
-        readers.idx(**asked, checksums=checksums)
+        images.idx(**asked, checksums=checksums)
     assert sorted(path.name for path in (tmp_path / "MNIST" / "raw").iterdir()) == sorted(checksums)
     with pytest.raises(DataError, match="checksums has no 'train-images-idx3-ubyte.gz'; it has nothing"):
-        readers.idx(**asked | {"folder": "other"}, checksums={})
+        images.idx(**asked | {"folder": "other"}, checksums={})

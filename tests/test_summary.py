@@ -9,9 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from toys import options, read_option, section, takes
 
 from dlrun import cli
-from dlrun.build import build
+from dlrun.config.build import build
 from dlrun.spec import Image, Table
-from dlrun.summary import layers, readable, summary
+from dlrun.train.summary import layers, readable, summary
 
 IMAGENET = Image((3, 224, 224), classes=1000)
 PUBLISHED = [  # multiply-adds per sample, in G, with half a unit of the last figure published

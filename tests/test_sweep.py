@@ -14,11 +14,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from dlrun.errors import UserError
-from dlrun.processes.python import COMMAND
 from dlrun.sweep import forks
-from dlrun.sweep.report import as_csv, report, value_names
-from dlrun.sweep.runner import settle
+from dlrun.sweep.goals import value_names
+from dlrun.sweep.outcomes import settle
+from dlrun.sweep.report import as_csv, report
 from dlrun.sweep.state import Job, State
+from dlrun.system.python import COMMAND
 from hydra_plugins.dlrun_sweeper.sweeper import JobSweeper
 
 REPORT = {"results.csv", "results.json", "report.html", "best"}

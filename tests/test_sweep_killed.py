@@ -279,7 +279,7 @@ def dl_run(folder: Path, *arguments: str) -> subprocess.Popen:
 
 def real_results(folder: Path) -> list[tuple]:
     """As `results`, and what was tested; the last weights to the bit."""
-    from dlrun.checkpoint import load
+    from dlrun.output.checkpoint import load
 
     return [
         (*job, load(of(folder / "outputs") / str(job[0]) / "checkpoints" / "last.ckpt")["parts"]["net"])

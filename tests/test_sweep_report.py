@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from dlrun.sweep.goals import best_jobs, over_seeds
 from dlrun.sweep.importance import importance
 from dlrun.sweep.page import curve, parameters
-from dlrun.sweep.report import Report, best_jobs, closing, over_seeds
+from dlrun.sweep.report import Report, closing
 from dlrun.sweep.state import Job, State
 
 

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from dlrun.after import cli as after_cli
 from dlrun.errors import printable
-from dlrun.run import Run
+from dlrun.output.run_folder import Run
+from dlrun.runs import cli as after_cli
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_runs_own_words_do_not_either(tmp_path, capsys):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
-@pytest.mark.parametrize("command", [["dlrun.after.cli", "--help"], ["dlrun", "--cfg", "job"], ["dlrun", "--version"]])
+@pytest.mark.parametrize("command", [["dlrun.runs.cli", "--help"], ["dlrun", "--cfg", "job"], ["dlrun", "--version"]])
 def test_a_full_output_is_told(command):
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-m", *command], stdout=full, stderr=subprocess.PIPE, text=True)

@@ -11,11 +11,13 @@ import torch
 from reviews import write_reviews
 from toys import CPU, composed
 
-from dlrun.build import ConfigError, build, check
-from dlrun.data import corpus, text_readers
+from dlrun.config.build import build
+from dlrun.config.check import check
+from dlrun.data import corpus
 from dlrun.data.corpus import Text, encode, pad, vocabulary, words_of
+from dlrun.data.readers import texts as text_readers
 from dlrun.data.words import join_tokens, split_text
-from dlrun.errors import DataError, UserError
+from dlrun.errors import ConfigError, DataError, UserError
 
 
 def texts(*contents: str, tests: int = 0) -> corpus.Corpus:

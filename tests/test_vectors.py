@@ -10,12 +10,12 @@ from runs import train
 from test_rnn import KEYS, SHORT, SPEC, VECTORS
 from toys import CPU, composed, learn, make_task, seeded
 
-from dlrun.build import build
-from dlrun.checkpoint import load
+from dlrun.config.build import build
 from dlrun.errors import DataError, UserError
 from dlrun.models.embedding import Embed
 from dlrun.models.rnn import recurrent
 from dlrun.models.vectors import read_vectors, write_neighbours, write_vectors
+from dlrun.output.checkpoint import load
 from dlrun.output.folders import read_summary
 from dlrun.spec import Tokens
 

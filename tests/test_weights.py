@@ -11,13 +11,13 @@ from runs import SMALL, compose, same, train, write_mnist
 from safetensors.torch import save_file
 from toys import options, read_option, section, seeded
 
-from dlrun import weights
-from dlrun.build import ConfigError, build
-from dlrun.checkpoint import save
-from dlrun.errors import CheckpointError, DataError
-from dlrun.session import Session
+from dlrun.config.build import build
+from dlrun.errors import CheckpointError, ConfigError, DataError
+from dlrun.output.checkpoint import save
 from dlrun.spec import Image
-from dlrun.weights import copy_weights, load_weights, other_words, published, read_weights
+from dlrun.train import weights
+from dlrun.train.session import Session
+from dlrun.train.weights import copy_weights, load_weights, other_words, published, read_weights
 
 
 def net(model: str = "lenet", classes: int = 10, shape: tuple = (1, 28, 28), seed: int = 0, **keys) -> torch.nn.Module:

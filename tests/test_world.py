@@ -18,13 +18,13 @@ import torch
 from runs import assert_same, dl_run, ended, rows, state, wait_for
 from toys import CPU, PLACE, composed, make_update
 
-from dlrun.assemble import check_together
-from dlrun.build import build
-from dlrun.checkpoint import save
+from dlrun.config.build import build
 from dlrun.errors import UserError
 from dlrun.output import folders
-from dlrun.processes import launch
-from dlrun.processes.world import World
+from dlrun.output.checkpoint import save
+from dlrun.system import launch
+from dlrun.system.distributed import World
+from dlrun.train.assemble import check_together
 
 TWO = ["data=digits", "trainer.processes=2", "data.batch_size=16", "trainer.checkpoint_gap=0", "trainer.epochs=6"]
 LONG, SHORT = ["data.epoch_frames=8192"], ["data.epoch_frames=1024", "task.updates=4"]

@@ -13,13 +13,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from dlrun.build import CONFIGS, build
 from dlrun.clock import Clock
+from dlrun.config.build import build
+from dlrun.config.pairing import CONFIGS
 from dlrun.config.signatures import signature, spec_names
-from dlrun.place import Place
+from dlrun.optim.update import Update
 from dlrun.seeds import Reseeder
+from dlrun.system.device import Place
 from dlrun.tasks.supervised import Supervised
-from dlrun.update import Update
 
 CPU = torch.device("cpu")
 NAMES = dict(data="digits", model="mlp", task="supervised", optimizer="adam", schedule="constant", trainer="default")

@@ -14,7 +14,7 @@ def main() -> None:
     if is_usual:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from dlrun import cli
-    from dlrun.processes.python import protect_children
+    from dlrun.system.python import protect_children
 
     if is_usual:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -21,13 +21,14 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import dlrun
-from dlrun.build import CONFIGS, check, of_runner
-from dlrun.by_data import left_open, value_of
+from dlrun.config.auto import left_open, value_of
+from dlrun.config.build import of_runner
+from dlrun.config.check import check
 from dlrun.config.explain import explain
 from dlrun.config.flags import read_flags
 from dlrun.config.limits import nothing_to_do, number, reached
 from dlrun.config.loader import Loader
-from dlrun.config.overrides import key_of, passed_on, pasteable, quoted
+from dlrun.config.pairing import CONFIGS
 from dlrun.config.saved import anew, plain, read_config, settled
 from dlrun.config.usage import usage
 from dlrun.errors import DataError, UserError, printable
@@ -44,6 +45,7 @@ from dlrun.output.folders import (
     status_of,
 )
 from dlrun.output.terminal import complain, complain_of_room, is_full, open_streams, silence
+from dlrun.overrides import key_of, passed_on, pasteable, quoted
 
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
 RESUMABLE = ("trainer.device", "data_dir", *(f"trainer.{name}" for name in LIMITS))
@@ -150,14 +152,14 @@ def _start(composed: DictConfig) -> float | None:
     chosen = left_open(config)
     check(config, names)
     if config["mode"] == "summary":
-        from dlrun.summary import summary
+        from dlrun.train.summary import summary
 
         print(printable(summary(config, names)))
         return None
     config["trainer"]["processes"] = _together(config, "expected the same number in both")
     composed = OmegaConf.masked_copy(settled(composed), [key for key in composed if key != "sweep"])  # none of a run's
-    from dlrun.processes.machine import writing_to
-    from dlrun.session import Session, write_config
+    from dlrun.output.failures import writing_to
+    from dlrun.train.session import Session, write_config
 
     session = Session(config, names, chosen)
     base, folder = Path(config["output_dir"]).expanduser(), None
@@ -227,7 +229,7 @@ def _resume(composed: DictConfig) -> float | None:
         if restarts():  # one of several processes died after all was done
             return None
         raise nothing_to_do(folder, done, limit)
-    from dlrun.session import Session
+    from dlrun.train.session import Session
 
     config["init"] = None  # its weights are in its checkpoint
     config["model"] |= dict.fromkeys(of_runner(config["model"]))
@@ -254,7 +256,7 @@ def _together(config: dict, expected: str) -> int:
     trainer = config["trainer"]
     asked, started = trainer["processes"], os.environ.get("WORLD_SIZE") if "RANK" in os.environ else None
     if started is not None or asked > 1:
-        from dlrun.processes.launch import follow_launcher, launch
+        from dlrun.system.launch import follow_launcher, launch
     if started is None and asked > 1:
         try:
             sys.exit(launch(sys.argv[1:], asked, trainer["max_restarts"]))

@@ -30,6 +30,40 @@ class PartLost(UserError):
     exit_code = 1  # a run that failed, not a command that was wrong
 
 
+class ConfigError(UserError):
+    """Everything that is wrong with a config, in one message."""
+
+    def __init__(self, problems: list[str]) -> None:
+        many = f"{len(problems)} errors in the config:\n  " if len(problems) > 1 else ""
+        super().__init__(many + "\n  ".join(problems))
+
+
+class Diverged(UserError):
+    """The loss is not finite any more; raised before the weights are touched."""
+
+    exit_code = 1  # a run that failed, not a command that was wrong
+
+
+class Lost(PartLost):
+    """A process that trained with this one died."""
+
+
+class PairingError(UserError):
+    """This network cannot learn from this data."""
+
+
+class Unreadable(UserError):
+    """A file that is no picture, or a damaged one."""
+
+
+class WorkerError(PartLost):
+    """A worker process ended while the run went on."""
+
+
+class WorldError(PartLost, DataError):
+    """An environment failed while it was played."""
+
+
 def some(words: list[str], most: int = 5) -> str:
     """The first of them, and how many more there are."""
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")

@@ -1,17 +1,13 @@
 """What data is: frozen facts that the data states and networks are built from. Nothing else states a shape twice."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Annotated
 
-from dlrun.errors import UserError
 from dlrun.types import Range, Size
 
 Classes = Annotated[int, Range(2, 10**5)]
-
-
-class PairingError(UserError):
-    """This network cannot learn from this data."""
 
 
 @dataclass(frozen=True)
@@ -164,3 +160,11 @@ Spec = Image | Table | Tokens | Env | Mask
 
 class Unlabelled:
     """In a builder's annotation, as in Image | Unlabelled: that it learns from data without classes or targets, too."""
+
+
+LARGE = 64  # pixels of the shorter side
+
+
+def form_for(shape: Sequence[int]) -> str:
+    """Of a net for pictures (C, H, W)."""
+    return "imagenet" if len(shape) == 3 and min(shape[1:]) >= LARGE else "cifar"

@@ -1,7 +1,7 @@
 """What a hyper-parameter may be: types with ranges, read from signatures before anything heavy is imported.
 
-A builder writes its config keys as keyword-only parameters with these annotations; `build.py` checks the config against
-them. No torch here.
+A builder writes its config keys as keyword-only parameters with these annotations; `config/check.py` checks the config
+against them. No torch here.
 """
 
 from dataclasses import dataclass
@@ -74,7 +74,9 @@ class Part:
     kind: Literal["function", "class"]
 
 
-Reader = Annotated[object, Part("dlrun.data.readers", "function")]
-TextReader = Annotated[object, Part("dlrun.data.text_readers", "function")]
+ImageReader = Annotated[object, Part("dlrun.data.readers.images", "function")]
+MaskReader = Annotated[object, Part("dlrun.data.readers.masks", "function")]
+TableReader = Annotated[object, Part("dlrun.data.readers.tables", "function")]
+TextReader = Annotated[object, Part("dlrun.data.readers.texts", "function")]
 Embedding = Annotated[object, Part("dlrun.models.embedding", "class")]
 Augmentation = Annotated[object, Part("dlrun.data.augment", "class")]

@@ -7,7 +7,7 @@ import yaml
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 
-from dlrun.build import SECTIONS, VALUES
+from dlrun.config.check import SECTIONS, VALUES
 from dlrun.config.extras import install
 from dlrun.config.usage import folders_of, group_names, options
 from dlrun.errors import closest, listed, nearest

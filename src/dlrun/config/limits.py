@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from dlrun.config.overrides import pasteable
 from dlrun.errors import UserError
+from dlrun.overrides import pasteable
 
 
 def reached(trainer: dict, before: object, done: dict) -> str | None:

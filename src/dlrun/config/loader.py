@@ -12,8 +12,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from dlrun.config.hydra_section import check_files, check_overrides, check_place, check_values
+from dlrun.config.zips import is_zip
 from dlrun.errors import UserError
-from dlrun.sweep.zips import is_zip
 
 for function in (grammar_functions.choice, grammar_functions.shuffle):
     function.__annotations__["args"] = Any  # null too: Hydra 1.3 checks against a list of types that leaves it out

@@ -11,13 +11,14 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dlrun.build import CONFIGS, check
+from dlrun.config.check import check
 from dlrun.config.explain import explain
-from dlrun.config.overrides import key_of, pasteable
+from dlrun.config.pairing import CONFIGS
 from dlrun.config.signatures import signature
-from dlrun.data.places import pinned
 from dlrun.errors import UserError, check_state
 from dlrun.output.folders import read_summary, read_whole
+from dlrun.overrides import key_of, pasteable
+from dlrun.paths import pinned
 from dlrun.types import DataPath
 
 PATHS = ("data_dir", "output_dir", "run_dir", "resume", "init")

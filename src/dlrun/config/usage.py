@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from dlrun.build import CONFIGS
+from dlrun.config.pairing import CONFIGS
 from dlrun.errors import columns, listed
 
 USAGE = """dl-run: deep-learning experiments, composed from YAML and resumed to the bit

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dlrun.data.sources import lock
+from dlrun.data.sources.lock import lock
 from dlrun.data.words import FILTERS, split_text
 from dlrun.errors import DataError, check_state
 from dlrun.output.folders import sync_folder

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dlrun.data.levels import Held, Levels, held, levels_of, to_bytes
-from dlrun.data.walk import irregular
-from dlrun.processes.python import SAFE
+from dlrun.paths import irregular
+from dlrun.system.python import SAFE
 
 LOT = 32  # pictures that a process takes at a time
 ORIENTATION = 0x0112  # of the camera: an EXIF tag

@@ -15,7 +15,7 @@ import torch
 from dlrun.config.extras import install
 from dlrun.config.signatures import is_allowed
 from dlrun.data.cartpole import CartPoles
-from dlrun.errors import DataError, PartLost, UserError, nearest
+from dlrun.errors import UserError, WorldError, nearest
 from dlrun.spec import Env
 from dlrun.types import Count, Index, Name, Size
 
@@ -25,10 +25,6 @@ SILENT = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy", "PYGAME_HIDE_S
 LONGEST = 10_000  # steps of an episode where the environment knows no end
 WRAPPED = "register it so in a package of yours:\n  DL_RUN_ALLOW=package dl-run data=gym data.id=package:id"
 FILM_RATE = 25  # pictures a second, at most
-
-
-class WorldError(PartLost, DataError):
-    """An environment failed while it was played."""
 
 
 class Envs:

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlrun.data.base import Arrays
 from dlrun.data.classes import check_labels
+from dlrun.data.image_cache import Cache, cached
+from dlrun.data.image_lists import Listing, by_csv, by_folders, find_root, split, write_csv
 from dlrun.data.levels import told
-from dlrun.data.picture_cache import Cache, cached
-from dlrun.data.picture_lists import Listing, by_csv, by_folders, find_root, split, write_csv
 from dlrun.data.pixels import Pixels
-from dlrun.data.readers import Arrays
 from dlrun.data.resident import Resident, check_contrast
 from dlrun.data.streamed import Streamed, free_memory
 from dlrun.errors import DataError, UserError, printable, some

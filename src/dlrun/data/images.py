@@ -9,7 +9,7 @@ from dlrun.data.classes import check_labels
 from dlrun.data.pixels import Pixels
 from dlrun.data.resident import Resident, check_arrays, check_contrast, split_rows
 from dlrun.spec import Image
-from dlrun.types import Augmentation, Count, Fraction, Index, Positive, Reader
+from dlrun.types import Augmentation, Count, Fraction, ImageReader, Index, Positive
 
 
 class Images:
@@ -22,7 +22,7 @@ class Images:
         self,
         *,
         spec: Image,
-        source: Reader,
+        source: ImageReader,
         batch_size: Count,
         eval_batch_size: Count,
         val_fraction: Fraction,

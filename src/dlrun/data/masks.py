@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlrun.data.base import Arrays
 from dlrun.data.images import Images
 from dlrun.data.levels import told
-from dlrun.data.readers import Arrays
 from dlrun.data.resident import Resident, check_contrast, split_rows
 from dlrun.errors import DataError, UserError
 from dlrun.spec import Mask
-from dlrun.types import Augmentation, Count, Fraction, Index, Positive, Reader
+from dlrun.types import Augmentation, Count, Fraction, Index, MaskReader, Positive
 
 
 class Masks(Images):
@@ -30,7 +30,7 @@ class Masks(Images):
         self,
         *,
         spec: Mask,
-        source: Reader,
+        source: MaskReader,
         batch_size: Count,
         eval_batch_size: Count,
         val_fraction: Fraction,

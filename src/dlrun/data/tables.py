@@ -9,7 +9,7 @@ from torch import Tensor
 from dlrun.data.classes import check_labels
 from dlrun.data.resident import Resident, check_arrays, split_rows
 from dlrun.spec import Table
-from dlrun.types import Count, Fraction, Index, Reader
+from dlrun.types import Count, Fraction, Index, TableReader
 
 WIDE = 100  # a standard deviation of targets from which the user is warned: losses and rates are made for about 1
 
@@ -24,7 +24,7 @@ class Tables:
         self,
         *,
         spec: Table,
-        source: Reader,
+        source: TableReader,
         batch_size: Count,
         eval_batch_size: Count,
         val_fraction: Fraction,

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlrun.data.base import Arrays
 from dlrun.data.classes import check_labels
 from dlrun.data.corpus import Corpus, Text, encode, pad, vocabulary, words_of
-from dlrun.data.readers import Arrays
 from dlrun.data.resident import Resident, split_rows
 from dlrun.errors import DataError, UserError
 from dlrun.spec import Tokens

@@ -1,16 +1,15 @@
 """Which files a folder of data holds: one walk for pictures, masks and texts, to train on and to predict from."""
 
 import os
-import stat
 from pathlib import Path
 
 from dlrun.errors import DataError, printable, some
+from dlrun.paths import irregular
 
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 TEXTS = (".txt",)
 NOT_DATA = {"__macosx", "@eadir"}  # made by archivers and file servers; what begins with a dot is left out, too
 SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
-KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
 def walk(root: Path, suffixes: tuple[str, ...]) -> list[str]:
@@ -60,15 +59,6 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
-
-
-def irregular(path: str | os.PathLike) -> str | None:
-    """What is there if it is no regular file, such as a FIFO, from which reading would wait forever; None if it is one.
-
-    Raises OSError where there is nothing.
-    """
-    kind = stat.S_IFMT(os.stat(path).st_mode)
-    return None if kind == stat.S_IFREG else KINDS.get(kind, "a folder")
 
 
 def read_bytes(path: Path) -> bytes:

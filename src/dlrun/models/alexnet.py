@@ -13,9 +13,8 @@ from typing import Literal
 
 from torch import nn
 
-from dlrun.by_data import form_for
 from dlrun.models.layers import AdaptiveAvgPool2d, check_size, initialise
-from dlrun.spec import Image
+from dlrun.spec import Image, form_for
 from dlrun.types import Init, Rate, Size
 
 MULTIPLES = (1, 3, 6, 4, 4)  # of the first convolution's channels

@@ -13,10 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dlrun.by_data import form_for
 from dlrun.models.layers import AdaptiveAvgPool2d, LocalResponseNorm, check_positions, check_size, initialise
 from dlrun.models.layers import norm as norm_layer
-from dlrun.spec import Image
+from dlrun.spec import Image, form_for
 from dlrun.types import Init, NonNegative, Norm, Rate, Size
 
 LEAST = {"imagenet": 31, "paper": 31, "cifar": 3}  # pixels: 31 -> 16 -> 8 -> 4 -> 2 -> 1

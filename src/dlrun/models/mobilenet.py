@@ -10,10 +10,9 @@ from typing import Literal
 
 from torch import nn
 
-from dlrun.by_data import form_for
 from dlrun.models.layers import check_positions, check_size, initialise, separable_conv
 from dlrun.models.layers import norm as norm_layer
-from dlrun.spec import Image
+from dlrun.spec import Image, form_for
 from dlrun.types import Init, Norm, Rate, Size
 
 BLOCKS = ((2, 1), (4, 2), (4, 1), (8, 2), (8, 1), (16, 2), *[(16, 1)] * 5, (32, 2), (32, 1))  # channels / width, stride

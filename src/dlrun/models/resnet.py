@@ -14,12 +14,11 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from dlrun.by_data import form_for
 from dlrun.errors import UserError
 from dlrun.models.layers import SameConv2d, check_positions, initialise, same_max_pool
 from dlrun.models.layers import norm as norm_layer
 from dlrun.models.resnet_imagenet import residual_net
-from dlrun.spec import Image
+from dlrun.spec import Image, form_for
 from dlrun.types import Init, Norm, Size
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # in each of the four stages

@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from dlrun.config.overrides import pasteable
 from dlrun.errors import UserError
+from dlrun.overrides import pasteable
 
 STARTED = ".hydra/overrides.yaml"  # written last when a run starts
 ELSEWHERE = ".elsewhere"  # under output_dir: the folders that run_dir= made, a line each

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from dlrun.processes.python import COMMAND, safe_start
 from dlrun.sweep import process
+from dlrun.system.python import COMMAND, safe_start
 
 IMPORTED = [  # by that process: what every job needs
-    "dlrun.processes.nursery", "dlrun.session", "dlrun.tasks.supervised", "dlrun.cli", "torch.utils.tensorboard",
+    "dlrun.system.nursery", "dlrun.train.session", "dlrun.tasks.supervised", "dlrun.cli", "torch.utils.tensorboard",
     "matplotlib.backends.backend_agg", "matplotlib.figure",
 ]  # fmt: skip
 

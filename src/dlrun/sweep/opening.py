@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from dlrun.config.overrides import PLACES, key_of
 from dlrun.errors import UserError, printable
 from dlrun.output.folders import new_folder, refuse_links, write_whole
+from dlrun.overrides import PLACES, key_of
 from dlrun.sweep.axes import Axis, outside
-from dlrun.sweep.runner import recover
+from dlrun.sweep.outcomes import recover
 from dlrun.sweep.settings import JOINABLE, RESUMABLE
 from dlrun.sweep.state import Job, State, differences, find_sweep, load_state, locked, owner
 from dlrun.sweep.workers import at_work

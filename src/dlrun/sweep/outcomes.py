@@ -8,7 +8,7 @@ from dlrun.errors import UserError, nearest
 from dlrun.output.console import number
 from dlrun.output.folders import read_summary
 from dlrun.sweep import cluster, process
-from dlrun.sweep.report import goals
+from dlrun.sweep.goals import goals
 from dlrun.sweep.rows import best_of, best_so_far, epoch_rows, is_number, kept_value
 from dlrun.sweep.state import DONE, OPEN, Job, State
 from dlrun.sweep.workers import is_at_work, is_here

@@ -17,7 +17,7 @@ def page(
     state: State, goals: list[tuple[str, str]], curves: dict[int, list[dict]], means: list, best: list[Job]
 ) -> str:
     """curves: the epochs' rows of each job. means: the rows over seeds."""
-    from dlrun.sweep.report import command_line, value_names
+    from dlrun.sweep.goals import command_line, value_names
 
     swept = parameters(state.jobs)
     metrics = [name for name, _ in goals]

@@ -11,13 +11,14 @@ from dataclasses import asdict
 from math import isfinite
 from statistics import mean, stdev
 
-from dlrun.errors import UserError, columns, nearest
+from dlrun.errors import columns
 from dlrun.output.as_json import as_json, finite
 from dlrun.output.console import number, table
 from dlrun.output.folders import write_whole
+from dlrun.sweep.goals import best_jobs, command_line, goals, over_seeds, value_names
 from dlrun.sweep.page import page
-from dlrun.sweep.rows import epoch_rows, said
-from dlrun.sweep.state import DONE, OPEN, Job, State, own, shared
+from dlrun.sweep.rows import epoch_rows
+from dlrun.sweep.state import OPEN, Job, State, own, shared
 
 PAGE_EVERY = 5.0  # seconds
 AS_BEFORE = ("refused", "diverged")  # as a job would end again
@@ -93,53 +94,6 @@ class Report:
         return found
 
 
-def goals(state: State) -> list[tuple[str, str]]:
-    """The metrics that are optimised, each with "max" or "min": as the sweep was told, else as its first job says."""
-    told = state.facts["goals"]
-    if not told or any(mode is None for _, mode in told):
-        scores, own = next((found for job in state.jobs if (found := said(state.run_folder(job)))), (None, None))
-        if scores is None:
-            return []
-        for pair in told:
-            if pair[1] is None and pair[0] not in scores:
-                raise UserError(
-                    f"sweep.goal={pair[0]} is not measured here{nearest(pair[0], scores)}\n"
-                    f"  expected one of: {', '.join(scores)}\n"
-                    "  or, for another number of the epochs' rows or of the summary, with sweep.direction=min or max"
-                )
-            pair[1] = pair[1] or scores[pair[0]]
-        state.facts["goals"] = told or ([[own, scores[own]]] if own else [])
-    return [(name, mode) for name, mode in state.facts["goals"]]
-
-
-def best_jobs(jobs: list[Job], goals: list[tuple[str, str]]) -> list[Job]:
-    """The best job that finished; with several goals those that no other beats in all (the Pareto front)."""
-
-    def scores(job: Job) -> list[float] | None:
-        values = [job.values.get(name) for name, _ in goals]
-        if job.status != "finished" or any(v is None or not isfinite(v) for v in values):
-            return None
-        return [v if mode == "max" else -v for v, (_, mode) in zip(values, goals, strict=True)]
-
-    scored = [(job, found) for job in jobs if goals and (found := scores(job))]
-    if len(goals) < 2:
-        return [max(scored, key=lambda pair: (pair[1], -pair[0].number))[0]] if scored else []
-    return [
-        job
-        for job, mine in scored
-        if not any(all(o >= m for o, m in zip(s, mine, strict=True)) and s != mine for _, s in scored)
-    ]
-
-
-def command_line(state: State, job: Job) -> str:
-    """A job by itself, from the folder that the sweep was started in."""
-    return shlex.join(["dl-run", *job.overrides, *state.facts["flags"]])
-
-
-def value_names(jobs: list[Job]) -> list[str]:
-    return list(dict.fromkeys(name for job in jobs for name in job.values))
-
-
 def as_csv(jobs: list[Job], names: list[str]) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
@@ -182,29 +136,6 @@ def _tables(jobs: list[Job], names: list[str], common: list[str]) -> str:
         setting = own(jobs[row["jobs"][0]], common + seeds) or "(all)"
         means.append([setting, *(_cell(row["values"][n]) for n in names), str(row["seeds"])])
     return table(cells) + ("\n\n" + table(means) if means[1:] else "")
-
-
-def over_seeds(jobs: list[Job], names: list[str]) -> list[dict]:
-    """For each setting that ran with several seeds: its values by name, and how many seeds have any.
-
-    A seed counts once: twice the same run is no spread.
-    """
-    groups: dict[str, dict[str, Job]] = {}
-    for job in jobs:
-        seed = next((o for o in job.overrides if o.startswith("seed=")), "")
-        group = groups.setdefault(" ".join(o for o in job.overrides if o != seed), {})
-        if seed not in group or group[seed].status not in DONE:
-            group[seed] = job
-    return [
-        {
-            "setting": setting,
-            "values": {n: [job.values.get(n) for job in group.values() if job.status in DONE] for n in names},
-            "seeds": sum(job.status == "finished" for job in group.values()),
-            "jobs": [job.number for job in group.values()],
-        }
-        for setting, group in groups.items()
-        if len(group) > 1
-    ]
 
 
 def _cell(values: list[float | None]) -> str:

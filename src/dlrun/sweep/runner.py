@@ -11,8 +11,9 @@ from pathlib import Path
 
 from dlrun.errors import UserError
 from dlrun.sweep import process
+from dlrun.sweep.goals import best_jobs, goals
 from dlrun.sweep.outcomes import check_goals, has_checkpoint, recover, settle, summed_up, why
-from dlrun.sweep.report import Report, best_jobs, goals
+from dlrun.sweep.report import Report
 from dlrun.sweep.screen import Screen
 from dlrun.sweep.state import DONE, Job, State
 from dlrun.sweep.workers import cannot_write

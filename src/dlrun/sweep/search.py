@@ -16,9 +16,9 @@ from random import Random
 from dlrun.errors import UserError
 from dlrun.sweep import cma
 from dlrun.sweep.axes import Axis
+from dlrun.sweep.goals import goals
 from dlrun.sweep.outcomes import settle
 from dlrun.sweep.points import check, chosen, labels, suggest
-from dlrun.sweep.report import goals
 from dlrun.sweep.rows import epoch_rows, is_number
 from dlrun.sweep.runner import Plan
 from dlrun.sweep.settings import Search

@@ -11,9 +11,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import dlrun
-from dlrun.config.overrides import key_of
 from dlrun.errors import UserError, printable
 from dlrun.output.folders import within, write_whole
+from dlrun.overrides import key_of
 from dlrun.sweep.damage import check_facts, check_job
 from dlrun.sweep.workers import cannot_write
 

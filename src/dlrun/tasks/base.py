@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from dlrun.place import Place
-from dlrun.update import Update
+from dlrun.optim.update import Update
+from dlrun.system.device import Place
 
 Metrics = dict[str, Tensor]
 

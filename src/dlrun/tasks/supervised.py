@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
+from dlrun.optim.update import Update
 from dlrun.output.plots import confusion_matrix, decision_boundary, fitted_line, residuals
-from dlrun.place import Place
 from dlrun.spec import Image, Spec, Table, Tokens
+from dlrun.system.device import Place
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.losses import make_loss
 from dlrun.types import NonNegative, Positive, Rate, Size
-from dlrun.update import Update
 
 
 class Supervised(Task):

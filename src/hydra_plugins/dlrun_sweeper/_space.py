@@ -9,10 +9,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Transformer
 from hydra.errors import OverrideParseException
 
-from dlrun.config.overrides import key_of
+from dlrun.config.zips import is_zip, members
 from dlrun.errors import UserError, nearest
+from dlrun.overrides import key_of
 from dlrun.sweep.axes import MOST, Axis
-from dlrun.sweep.zips import is_zip, members
 
 MOST_OF_AN_INTERVAL = 2**53  # whole numbers are exact up to here
 

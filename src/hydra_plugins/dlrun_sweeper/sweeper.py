@@ -51,7 +51,7 @@ class JobSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Run all jobs, print and write the table. Exit code 1 if any failed, a signal's if one stopped the sweep."""
         from dlrun.config.hydra_section import check_launcher
-        from dlrun.config.overrides import passed_on
+        from dlrun.overrides import passed_on
         from dlrun.sweep import forks
         from dlrun.sweep.axes import grid
         from dlrun.sweep.cluster import Cluster
@@ -105,10 +105,11 @@ class JobSweeper(Sweeper):
 
     def settle(self, arguments: list[str]) -> tuple[object, list[str]]:
         """The section `sweep`, checked, and what the jobs are made of: an experiment's parameters and the arguments."""
-        from dlrun.build import build, check_section
-        from dlrun.config.overrides import key_of
+        from dlrun.config.build import build
+        from dlrun.config.check import check_section
         from dlrun.config.saved import plain
-        from dlrun.sweep.zips import is_zip, members
+        from dlrun.config.zips import is_zip, members
+        from dlrun.overrides import key_of
 
         given = {key_of(argument) for argument in arguments if not is_zip(argument)}
         given |= {key.lstrip("+") for argument in arguments if is_zip(argument) for key, _ in members(argument)}
@@ -142,7 +143,7 @@ class JobSweeper(Sweeper):
         Raises UserError where none can be composed, as where nothing reads a parameter; for a search also where the
         ends of its axes are no values that fit.
         """
-        from dlrun.build import check
+        from dlrun.config.check import check
         from dlrun.config.explain import explain
         from dlrun.config.saved import plain
 
@@ -175,8 +176,8 @@ class JobSweeper(Sweeper):
 
     def command(self, state: object, job: object, goes_on: bool) -> list[str]:
         """The command line of a job: what the sweep was given, at one point of the space; or its run goes on."""
-        from dlrun.config.overrides import passed_on, quoted
-        from dlrun.processes.python import COMMAND
+        from dlrun.overrides import passed_on, quoted
+        from dlrun.system.python import COMMAND
 
         folder = quoted(state.run_folder(job))
         if goes_on:

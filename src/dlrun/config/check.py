@@ -1,0 +1,211 @@
+"""Every key and value of a config, checked against signatures before anything is built; all errors at once.
+
+No torch: a config error takes milliseconds.
+"""
+
+import re
+import sys
+from typing import Annotated, get_args, get_origin
+
+from dlrun.config.auto import settle
+from dlrun.config.build import build, of_runner
+from dlrun.config.pairing import LABELS, group_options, has_labels, learns, takes_spec
+from dlrun.config.signatures import is_allowed, mismatch, signature, spec_names
+from dlrun.errors import ConfigError, PairingError, UserError, columns, listed, nearest
+from dlrun.spec import Spec, Unlabelled
+from dlrun.types import Part
+
+SECTIONS = {
+    "data": Part("dlrun.data", "class"),
+    "model": Part("dlrun.models", "function"),
+    "task": Part("dlrun.tasks", "class"),
+    "optimizer": Part("dlrun.optim.optimizers", "function"),
+    "schedule": Part("dlrun.optim.schedules", "function"),
+    "trainer": Part("dlrun.train.trainer", "class"),
+}
+SWEEP = Part("dlrun.sweep.settings", "class")  # read by the sweeper, not by a run
+VALUES = {"mode", "seed", "data_dir", "output_dir", "run_dir", "resume", "init"}
+MODES = ("train", "summary")
+
+
+def check(config: dict, names: dict[str, str] | None = None) -> None:
+    """Raise ConfigError or PairingError unless every key is one that something reads and every value fits.
+
+    config: plain dicts and lists, interpolations resolved; what is `auto` gets its value, in place. names: the
+    groups' choices, for messages.
+    """
+    settle(config)
+    known = sorted(SECTIONS.keys() | VALUES | {"sweep"})
+    unread = sorted(map(str, config.keys() - set(known)))
+    expected = listed("    expected one of: ", known, 6)
+    problems = [f"nothing reads {key!r}{nearest(key, known)}\n{expected}" for key in unread]
+    missing = [name for name in SECTIONS if not config.get(name)]
+    problems += [f"the section {name!r} is missing: choose one, as in {name}=..." for name in missing]
+    seed = config.get("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        problems.append(f"seed={_short(seed)}: expected an integer >= 0")
+    mode = config.get("mode", "train")
+    if mode not in MODES:
+        problems.append(f"mode={_short(mode)}: expected {' or '.join(MODES)}{nearest(str(mode), MODES)}")
+    for key in sorted(config.keys() & VALUES - {"seed", "mode"}):
+        value, may_be_null = config.get(key), key in ("run_dir", "resume", "init")
+        if not (value is None and may_be_null or isinstance(value, str) and value and "\0" not in value):
+            or_null = " or null" if may_be_null else ""
+            problems.append(f"{key}={_short(value)}: expected a path{or_null} (a number is written as in ./5)")
+    for name, part in SECTIONS.items():
+        if names and name not in names and config.get(name):
+            problems.append(f"{name}=[...]: several options at once; expected one")
+        elif config.get(name):
+            problems += _problems(config[name], part, name)
+    if config.get("sweep"):
+        problems += _problems(config["sweep"], SWEEP, "sweep")
+    if not problems and config.get("init") and (weights := of_runner(config["model"]).get("weights")):
+        problems.append(f"init={config['init']} and model.weights={weights}: expected one of them")
+    if problems:
+        raise ConfigError(problems)
+    _check_pairing(config, names or {})
+    _check_net(config, names or {})
+
+
+def check_section(name: str, node: object) -> None:
+    """Raise ConfigError unless every key of one section is one that is read and has a value that fits."""
+    settle({name: node})
+    if problems := _problems(node, SWEEP if name == "sweep" else SECTIONS[name], name):
+        raise ConfigError(problems)
+
+
+def _problems(node: object, part: Part, path: str) -> list[str]:
+    """What is wrong with one `_target_` config and those within it."""
+    if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
+        return [f"{path}={node!r}: expected a mapping with a _target_ (choose an option of the group instead)"]
+    target = node["_target_"]
+    if not _is_allowed(target, part):
+        return [
+            f"{path}._target_={target!r} is not allowed here: expected a {part.kind} in {part.within}"
+            + (" or torch.optim" if path == "optimizer" else "")
+            + ", or in a package of your own named in the environment variable DL_RUN_ALLOW"
+        ]
+    try:
+        found = signature(target)
+    except UserError as error:
+        return [f"{path}._target_={error}"]
+    if not _is_allowed(found.target, part):
+        where = f"{target!r} is {found.target}, which is not allowed here"
+        return [f"{path}._target_={where}: expected a {part.kind} in {part.within}"]
+    if found.kind != part.kind and not target.startswith("torch."):
+        return [f"{path}._target_={target!r} is a {found.kind}: expected a {part.kind}"]
+    problems = []
+    for key, value in node.items():
+        if key == "_target_" or path == "model" and key in of_runner(node):
+            continue
+        if key not in found.keys:
+            name, near = target.rpartition(".")[2], nearest(str(key), found.keys)
+            has = listed(f"    {name} has: ", sorted(found.keys), 6) if found.keys else f"    {name} has no keys"
+            problems.append(f"{path}.{key}: {name} has no {key!r}{near}\n{has}")
+            continue
+        inner = _part(found.keys[key])
+        if inner is not None:
+            wrong = _problems(value, inner, f"{path}.{key}")
+            kinds = spec_names(found.keys[key])
+            if not wrong and inner.within == "dlrun.spec" and value["_target_"].rpartition(".")[2] not in kinds:
+                wrong = [f"{path}.{key}._target_={value['_target_']!r}: expected dlrun.spec.{' or '.join(kinds)}"]
+            problems += wrong
+        elif _names_target(value):
+            problems.append(f"{path}.{key}={_short(value)}: nothing is made here; expected values without _target_")
+        elif expected := mismatch(value, found.keys[key]):
+            problems.append(f"{path}.{key}={_short(value)}: expected {expected}")
+    if path == "model":
+        problems += _problems_of_weights(of_runner(node))
+    missing = found.required - node.keys()
+    return problems + [f"{path}.{key} is missing: {target.rpartition('.')[2]} needs it" for key in sorted(missing)]
+
+
+def _names_target(value: object) -> bool:
+    """Whether `build` would make an object of it, or of a part of it."""
+    if isinstance(value, dict):
+        return "_target_" in value or any(map(_names_target, value.values()))
+    return isinstance(value, list | tuple) and any(map(_names_target, value))
+
+
+def _problems_of_weights(keys: dict) -> list[str]:
+    weights, file = keys.get("weights"), keys.get("published")
+    if weights is None:
+        return []
+    if weights != "imagenet":
+        return [f"model.weights={_short(weights)}: expected imagenet or null (weights of your own: init=<path>)"]
+    if not isinstance(file, str) or not re.fullmatch(r"[\w-]+-[0-9a-f]{8,64}\.pth", file):
+        return [f"model.published={_short(file)}: expected the name of torchvision's file, as in resnet18-f37072fd.pth"]
+    return []
+
+
+def _short(value: object) -> str:
+    text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
+    text = text or (value if isinstance(value, str) and value else repr(value))
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _is_allowed(target: str, part: Part) -> bool:
+    parts = target.split(".")
+    if not all(word.isidentifier() and not word.startswith("_") for word in parts):
+        return False
+    within = target.startswith(part.within + ".")
+    torch_optimizer = part.within == "dlrun.optim.optimizers" and target.startswith("torch.optim.")
+    return within or torch_optimizer or is_allowed(parts[0])
+
+
+def _part(annotation: object) -> Part | None:
+    """The kind of nested config that a parameter with this annotation takes, or None for a plain value."""
+    if annotation in get_args(Spec):
+        return Part("dlrun.spec", "class")
+    if get_origin(annotation) is Annotated:
+        return next((a for a in get_args(annotation) if isinstance(a, Part)), None)
+    return None
+
+
+def _check_pairing(config: dict, names: dict[str, str]) -> None:
+    """Raise PairingError where the model, or the task, does not take the spec that the data gives."""
+    data = config["data"]
+    for section in ("model", "task") if data.get("spec") else ():
+        takes = takes_spec(config[section])
+        if learns(takes, data):
+            continue
+        mine, its = (names.get(k) or config[k]["_target_"].rpartition(".")[2] for k in (section, "data"))
+        fitting = [name for name, node in group_options(section) if learns(takes_spec(node), data)]
+        sets = [name for name, node in group_options("data") if "spec" in node and learns(takes, node)]
+        width = max(len(mine), len(its)) + 12
+        kinds = " or ".join(name for name in spec_names(takes) if name != Unlabelled.__name__)
+        lacks = not has_labels(data)
+        lists = {f"{section}s for {its}:": fitting or ["none"], f"data for {mine}:": sets}
+        room = columns(sys.stderr, 10_000)  # a line each where it is no terminal
+        raise PairingError(
+            f"{section}={mine} cannot learn from data={its}\n"
+            f"  {f'{mine} takes':{width}} {kinds}{' with labels' if lacks else ''}\n"
+            f"  {f'{its} gives':{width}} {build(data['spec'])}\n"
+            + "\n".join(listed(f"  {lead:{width}} ", found, width + 3, room) for lead, found in lists.items())
+            + (f"\n  {LABELS}" if lacks else "")
+        )
+
+
+def _check_net(config: dict, names: dict[str, str]) -> None:
+    """Raise PairingError where the task takes another class of network than the model makes, by their annotations."""
+    model, task = (names.get(k) or config[k]["_target_"].rpartition(".")[2] for k in ("model", "task"))
+    made, taken = (_net(config[k]) for k in ("model", "task"))
+    others = {_net(node) for _, node in group_options("task")} if made != taken else set()
+    if made == taken or taken == "nn.Module" and made not in others:  # a class of the user's own is a module
+        return
+    lists = {
+        f"models for {task}:": [name for name, node in group_options("model") if _net(node) == taken],
+        f"tasks for {model}:": [name for name, node in group_options("task") if _net(node) == made],
+    }
+    width, room = max(map(len, lists)), columns(sys.stderr, 10_000)
+    kinds = {"nn.Module": "a plain network, of inputs to outputs"}
+    raise PairingError(
+        f"task={task} cannot train model={model}\n"
+        f"  {f'{task} takes':{width}} {kinds.get(taken, taken)}\n"
+        f"  {f'{model} makes':{width}} {kinds.get(made, made)}\n"
+        + "\n".join(listed(f"  {lead:{width}} ", found, width + 3, room) for lead, found in lists.items())
+    )
+
+
+def _net(node: dict) -> str:
+    return signature(node["_target_"]).net

@@ -1,0 +1,1 @@
+"""Published file formats and made data, as NumPy arrays."""

@@ -1,0 +1,111 @@
+"""Readers of image data sets: IDX, CIFAR, scikit-learn's digits.
+
+Each reader finds its files under `data_dir` in the publisher's layout, or fetches them.
+"""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from dlrun.data.base import Arrays
+from dlrun.data.readers.files import checksum_of, first_file
+from dlrun.data.readers.formats import damaged, read_cifar, read_idx
+from dlrun.data.sources.fetch import fetch
+from dlrun.data.sources.unpack import unpack
+from dlrun.errors import DataError
+
+
+def idx(*, data_dir: str, download: bool, folder: str, mirrors: list[str], checksums: dict[str, str]) -> Arrays:
+    """MNIST's format (yann.lecun.com/exdb/mnist), unpacked or .gz, in `folder` or in one named after the set."""
+    root = Path(os.path.expanduser(data_dir))
+    top = Path(folder).parts[0]
+    places = [root / folder, root / top, root / top.lower(), root / top.lower() / "raw"]
+    places += [root / top.lower().replace("mnist", f"{mark}mnist").lstrip(mark) for mark in "_-"]
+    names = [f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+    found = {name: first_file(places, name) for name in names}
+    wanted = [root / folder / name for name in names if not found[name]]
+    for path in wanted:
+        checksum = checksum_of(checksums, path.name)
+        urls = [mirror.rstrip("/") + "/" + path.name for mirror in mirrors]
+        found[path.name] = fetch(urls, path, checksum, download=download, wanted=wanted)
+    parts = []
+    for images, labels in (names[:2], names[2:]):
+        x, y = read_idx(found[images], 3), read_idx(found[labels], 1)
+        if len(x) != len(y):
+            raise damaged(found[labels], f"{len(y):,} labels", f"{len(x):,}, as images in {found[images].name}")
+        parts += [x[:, None], y.astype(np.int64)]  # (N, 1, H, W), (N,)
+    return Arrays(*parts)
+
+
+class _Layout(NamedTuple):
+    """One publication of CIFAR: the archive, the folder in it, its files, and where the label is."""
+
+    archive: str
+    folder: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    label: int | str  # bytes of labels before a picture (the last counts), or the pickle's key
+
+
+_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
+_CIFAR = {
+    10: [
+        _Layout("binary", "cifar-10-batches-bin", tuple(f"{b}.bin" for b in _BATCHES), ("test_batch.bin",), 1),
+        _Layout("python", "cifar-10-batches-py", _BATCHES, ("test_batch",), "labels"),
+    ],
+    100: [
+        _Layout("binary", "cifar-100-binary", ("train.bin",), ("test.bin",), 2),  # coarse, fine
+        _Layout("python", "cifar-100-python", ("train",), ("test",), "fine_labels"),
+    ],
+}
+
+
+def cifar(
+    *, data_dir: str, download: bool, classes: Literal[10, 100], mirrors: list[str], checksums: dict[str, str]
+) -> Arrays:
+    """CIFAR-10 or CIFAR-100 (fine labels), of the binary or the python archive (cs.toronto.edu/~kriz/cifar.html)."""
+    root = Path(os.path.expanduser(data_dir))
+    layout = _find_cifar(root, classes, download, mirrors, checksums)
+    folder = root / layout.folder
+    for name in layout.train + layout.test:
+        if not (folder / name).is_file():
+            raise DataError(f"{folder} has no {name}\n  delete the folder, so that it is fetched again, or complete it")
+    parts = []
+    for names in (layout.train, layout.test):
+        parts += read_cifar([folder / name for name in names], layout.label, classes)
+    return Arrays(*parts)
+
+
+def _find_cifar(root: Path, classes: int, download: bool, mirrors: list[str], checksums: dict[str, str]) -> _Layout:
+    layouts = _CIFAR[classes]
+    for layout in layouts:
+        if (root / layout.folder).is_dir():
+            return layout
+    archives = [root / f"cifar-{classes}-{layout.archive}.tar.gz" for layout in layouts]
+    chosen = next((i for i, path in enumerate(archives) if path.exists()), 0)
+    archive, kept = archives[chosen], archives[chosen].exists()
+    urls = [mirror.rstrip("/") + "/" + archive.name for mirror in mirrors]
+    fetch(urls, archive, checksum_of(checksums, archive.name), download=download)
+    unpack(archive, root / layouts[chosen].folder)
+    if not kept:
+        archive.unlink(missing_ok=True)  # 170 MB that nobody put there by hand
+    return layouts[chosen]
+
+
+def digits() -> Arrays:
+    """The 1,797 pictures in scikit-learn's own file, without the second that importing it takes; a fifth is test."""
+    package = find_spec("sklearn")
+    path = Path(package.submodule_search_locations[0] if package else "sklearn", "datasets", "data", "digits.csv.gz")
+    if not path.is_file():
+        raise DataError(f"{path} is not there\n  expected scikit-learn's digits\n  pip install scikit-learn")
+    rows = np.loadtxt(path, delimiter=",", dtype=np.uint8)  # 64 pixels of 0 .. 16, then the digit
+    x = np.rint(rows[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    y = rows[:, -1].astype(np.int64)
+    rng, test = np.random.RandomState(0), np.zeros(len(y), bool)
+    for digit in range(10):  # the same share of each
+        where = rng.permutation(np.flatnonzero(y == digit))
+        test[where[: round(0.2 * len(where))]] = True
+    return Arrays(x[~test], y[~test], x[test], y[test])

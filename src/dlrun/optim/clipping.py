@@ -1,0 +1,25 @@
+"""Limits on gradients: by value, by tensor, all together."""
+
+import torch
+from torch import Tensor
+
+
+@torch.no_grad()
+def clip_gradients(
+    params: list[Tensor], value: float | None, norm: float | None, global_norm: float | None
+) -> Tensor | None:
+    """In place, in this order: each entry to [-value, value], each tensor to `norm`, all together to `global_norm`.
+
+    Book section 11.4: W * max_norm / max(|W|, max_norm). Gives the global norm found, where there is a limit to it.
+    """
+    grads = [p.grad for p in params if p.grad is not None]
+    if value is not None:
+        torch._foreach_clamp_min_(grads, -value)
+        torch._foreach_clamp_max_(grads, value)
+    if norm is not None:
+        torch._foreach_mul_(grads, [norm / n.clamp(min=norm) for n in torch._foreach_norm(grads)])
+    if global_norm is not None:
+        total = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        torch._foreach_mul_(grads, global_norm / total.clamp(min=global_norm))
+        return total
+    return None

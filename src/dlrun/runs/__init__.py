@@ -1,0 +1,1 @@
+"""Commands on finished runs and on data sets: dl-runs, dl-data."""

@@ -1,0 +1,76 @@
+"""A config with other data, composed as on dl-run's command line. No torch here."""
+
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from dlrun.config.check import check, check_section
+from dlrun.config.explain import explain
+from dlrun.config.pairing import CONFIGS
+from dlrun.config.saved import plain, read_config
+from dlrun.errors import UserError
+from dlrun.overrides import key_of
+
+
+def compose_data(name: str, overrides: list[str]) -> DictConfig:
+    """A whole config with this data. Raises UserError where there is no such data, or no such key."""
+    given = [f"data={name}", *overrides]
+    if own := next(
+        (override for override in overrides if key_of(override).partition("/")[0].startswith("hydra")), None
+    ):
+        raise UserError(
+            f"{own}: Hydra's own section has no data\n  expected keys of the config, as in data.batch_size=8"
+        )
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return compose("config", given)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error, given)) from None
+
+
+def other_config(folder: Path, overrides: list[str]) -> dict:
+    """A run's config with other data, checked: data=NAME composes it anew, keys alone change the run's own."""
+    saved, names = read_config(folder)
+    name = next((o.partition("=")[2] for o in overrides if o.startswith("data=")), None)
+    rest = [o for o in overrides if not o.startswith("data=")]
+    if name:
+        config = plain(saved) | {"data": plain(compose_data(name, rest))["data"]}
+        names = names | {"data": name}
+    else:
+        for override in rest:
+            key, _, value = override.partition("=")
+            if not _has(saved, key):
+                raise UserError(
+                    f"{override}: the run's config has no {key!r}\n"
+                    "  expected a key that dl-runs show RUN --config lists, or data=NAME before it"
+                )
+            try:
+                OmegaConf.update(saved, key, OmegaConf.from_dotlist([f"value={value}"]).value)
+            except (OmegaConfBaseException, YAMLError) as error:
+                raise UserError(
+                    f"{override}: {str(error).splitlines()[0]}\n  expected a value as on dl-run's command line"
+                ) from None
+        config = plain(saved)
+    config["init"] = None
+    check(config, names)
+    return config
+
+
+def _has(config: DictConfig, key: str) -> bool:
+    """Whether the key is there, be its value null."""
+    nothing = object()
+    try:
+        return OmegaConf.select(config, key, default=nothing) is not nothing
+    except OmegaConfBaseException:  # no key at all, as in data.[
+        return False
+
+
+def data_config(name: str, overrides: list[str]) -> dict:
+    """The data section for a data set, checked, without a model that could learn from it."""
+    config = plain(compose_data(name, overrides))["data"]
+    check_section("data", config)
+    return config

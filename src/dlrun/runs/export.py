@@ -1,0 +1,275 @@
+"""A finished run's model as a file for elsewhere. It is read again, and compared on samples, before it is kept: real
+ones where the data is here, else drawn ones.
+
+Graphs (pt2, onnx) take what the data stores (uint8 pictures, rows in their own units, ids of words) and give what
+`dl-runs predict` gives (probabilities, real outputs, pictures in [0, 1]): normalisation is inside. Weights
+(safetensors, state_dict) are the net's alone. What else is needed to use it (labels, words, mean and std) is in the
+file too, under "dlrun"; a state_dict has no place for it.
+"""
+
+import io
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import dlrun
+from dlrun.config.saved import own_config
+from dlrun.data.raw import decode
+from dlrun.errors import DataError, UserError
+from dlrun.output.failures import within_memory
+from dlrun.runs.formats import SUFFIXES
+from dlrun.runs.predict import class_names, encode
+from dlrun.runs.written import whole
+from dlrun.seeds import generator
+from dlrun.spec import Image, Mask, Tokens
+from dlrun.train.finished import Finished
+
+SAMPLES = 33  # that are compared: in batches of 1, 2 and the rest
+TOLERANCE = 1e-5  # absolute, and relative where numbers are above 1
+FP32 = {"trainer.device": "cpu", "trainer.precision": "fp32", "trainer.compile": False}
+Model = Callable[[Tensor], Tensor]
+
+
+class Graph(nn.Module):
+    """The run's prediction as one module, from what the data stores. way: as Task.takes has it."""
+
+    def __init__(self, run: Finished, way: str) -> None:
+        super().__init__()
+        self.net = run.task.evaluated()
+        self.run, self.encodes = run, way in ("inputs", "pictures") and not isinstance(run.data.spec, Tokens)
+        self.way = way
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run.task.predict(encode(self.run, self.way, x) if self.encodes else x)
+
+
+def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
+    """Lines to print. Raises UserError where the outputs are not the same."""
+    out = out or folder / "export" / f"model{SUFFIXES[form]}"
+    own_config(folder)  # what is wrong with it is told before keys of it are changed
+    with within_memory():
+        run = Finished(folder, FP32)
+        way = run.task.takes[0]
+        graph = Graph(run, way).eval()
+        samples, what = samples_of(run, way)
+        with torch.no_grad():
+            wanted = [graph(x) for x in batches(samples)]
+        with whole(out, SUFFIXES[form]) as temporary:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write(form, run, graph, samples, temporary)
+            model = READERS[form](folder, way, temporary)
+            with torch.no_grad():
+                worst = compare([model(x) for x in batches(samples)], wanted, form)
+    yield f"{out}  {out.stat().st_size / 1e6:.1f} MB"
+    yield from (f"  {name:7} {value}" for name, value in facts(run, graph, samples, wanted[0], form).items())
+    sizes = ", ".join(str(len(piece)) for piece in batches(samples))
+    yield f"  checked {what} in batches of {sizes}: within {worst:.1e}, limit {TOLERANCE:g}"
+
+
+def write(form: str, run: Finished, graph: Graph, samples: Tensor, path: Path) -> None:
+    """Raises UserError where torch cannot make such a file of this model: exporters fail in any way at all."""
+    try:
+        WRITERS[form](run, graph, samples, path)
+    except (OSError, UserError):
+        raise
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"torch cannot export {run.names.get('model')} as {form}: {type(error).__name__}: {said}\n"
+            f"  expected another --format: {', '.join(name for name in WRITERS if name != form)}"
+        ) from error
+
+
+def facts(run: Finished, graph: Graph, samples: Tensor, output: Tensor, form: str) -> dict[str, str]:
+    """What goes in and comes out."""
+    if form in ("safetensors", "state_dict"):
+        count = sum(value.numel() for value in run.task.best_state().values())
+        return {"holds": f"{count:,} numbers of the net; what it takes is normalised, as the data is"}
+    return {"takes": _described(samples), "gives": _described(output)}
+
+
+def _described(x: Tensor) -> str:
+    return f"{str(x.dtype).removeprefix('torch.')} (batch{''.join(f', {size}' for size in x.shape[1:])})"
+
+
+def notes(run: Finished) -> dict[str, object]:
+    """What one needs to use the model without the run."""
+    spec = run.data.spec
+    found = {"model": run.names.get("model"), "data": run.names.get("data"), "dlrun": dlrun.__version__}
+    found |= {"task": run.names.get("task"), "weights": run.weights, "spec": str(spec), **run.data.fitted()}
+    if getattr(spec, "classes", None):
+        found["labels"] = class_names(spec)
+    if isinstance(spec, Image | Mask):
+        found |= {"mean": run.data.mean, "std": run.data.std}
+    return found
+
+
+def samples_of(run: Finished, way: str) -> tuple[Tensor, str]:
+    """SAMPLES of what the run takes, as the data stores them, and what they are: of the test part (where it has fewer,
+    again and again); drawn ones where the data is not here, which is not fetched for this; codes; observations.
+    """
+    if way == "latent":
+        return torch.randn(SAMPLES, run.task.net.latent, generator=generator("cpu", 0, 0)), f"{SAMPLES} codes"
+    if way == "episodes":
+        worlds = run.data.make(SAMPLES)
+        try:
+            return torch.as_tensor(worlds.reset(0), dtype=torch.float32), f"{SAMPLES} observations"
+        finally:
+            worlds.close()
+    try:
+        data = run.load_data(download=False)
+    except DataError as error:
+        return drawn(run), f"{SAMPLES} drawn samples ({str(error).splitlines()[0]})"
+    found, needed = [], SAMPLES
+    for x, _ in data.batches("test"):
+        found.append(x[:needed].cpu())
+        needed -= len(found[-1])
+        if not needed:
+            break
+    x = torch.cat(found)
+    x = x if isinstance(data.spec, Tokens) else decode(data, x)
+    return x[torch.arange(SAMPLES) % len(x)], f"{len(x)} real sample{'s' * (len(x) > 1)}"
+
+
+def drawn(run: Finished) -> Tensor:
+    """SAMPLES such as the data stores, as far as its spec and what the run keeps of it tell."""
+    spec, random = run.data.spec, generator("cpu", 0, 0)
+    shape = (SAMPLES, *getattr(run.data, "stored", spec.shape))
+    if isinstance(spec, Tokens):
+        return torch.randint(spec.vocab, shape, generator=random)
+    if isinstance(spec, Image | Mask):
+        return torch.randint(256, shape, generator=random, dtype=torch.uint8)
+    return decode(run.data, torch.randn(shape, generator=random))
+
+
+def batches(samples: Tensor) -> list[Tensor]:
+    """Of several sizes: the exported graph must not have learned one."""
+    return [piece for piece in (samples[:1], samples[1:3], samples[3:]) if len(piece)]
+
+
+def compare(found: list[Tensor], wanted: list[Tensor], form: str) -> float:
+    """The largest difference, relative where numbers are above 1. Raises UserError where it is above the tolerance."""
+    pairs = [(a.detach().double(), b.detach().double()) for a, b in zip(found, wanted, strict=True)]
+    if any(a.shape != b.shape for a, b in pairs):
+        raise UserError(
+            f"the {form} file gives another shape than the run: it was not kept\n  expected the same outputs"
+        )
+    worst = max(((a - b).abs() / b.abs().clamp(min=1)).max().item() for a, b in pairs)
+    if not worst <= TOLERANCE:
+        raise UserError(
+            f"the {form} file gives other outputs than the run, by up to {worst:.1e}: it was not kept\n"
+            f"  expected at most {TOLERANCE:g}; another --format may do"
+        )
+    return worst
+
+
+def write_pt2(run: Finished, graph: Graph, samples: Tensor, path: Path) -> None:
+    program, buffer = traced(graph, samples), io.BytesIO()
+    with quiet():
+        torch.export.save(program, buffer, extra_files={"dlrun": json.dumps(notes(run))})
+    path.write_bytes(buffer.getbuffer())  # torch's own writer ends the process where the disk is full
+
+
+def traced(graph: Graph, samples: Tensor) -> torch.export.ExportedProgram:
+    """The graph with a batch of any size, without heads that only training has."""
+    for name in [name for name, _ in graph.net.named_children() if name.startswith("aux")]:
+        delattr(graph.net, name)
+    with torch.no_grad(), quiet():
+        return torch.export.export(graph, (samples[1:3],), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+
+
+def write_onnx(run: Finished, graph: Graph, samples: Tensor, path: Path) -> None:
+    import onnx
+
+    with torch.no_grad(), quiet():
+        program = torch.onnx.export(
+            traced(graph, samples), (), dynamo=True, verbose=False, input_names=["x"], output_names=["y"]
+        )
+    model = program.model_proto
+    name_batch(model.graph)
+    onnx.helper.set_model_props(model, {"dlrun": json.dumps(notes(run))})
+    onnx.save(model, path)
+
+
+def name_batch(graph: object) -> None:
+    """The exporter's own name for a batch's size (s77) is no name that a user knows."""
+    found = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:
+                size.dim_param = re.sub(rf"\b{re.escape(found)}\b", "batch", size.dim_param)
+
+
+def write_safetensors(run: Finished, graph: Graph, samples: Tensor, path: Path) -> None:
+    from safetensors.torch import save
+
+    # clones: tensors that share memory are refused
+    state = {name: value.detach().clone().contiguous() for name, value in run.task.best_state().items()}
+    path.write_bytes(save(state, {"dlrun": json.dumps(notes(run))}))  # save_file's may be read by its owner only
+
+
+def write_state_dict(run: Finished, graph: Graph, samples: Tensor, path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save({name: value.detach().clone() for name, value in run.task.best_state().items()}, buffer)
+    path.write_bytes(buffer.getbuffer())
+
+
+def read_pt2(folder: Path, way: str, path: Path) -> Model:
+    with quiet():
+        return torch.export.load(path).module()
+
+
+def read_onnx(folder: Path, way: str, path: Path) -> Model:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+
+
+def read_safetensors(folder: Path, way: str, path: Path) -> Model:
+    from safetensors.torch import load_file
+
+    return _with_weights(folder, way, load_file(path))
+
+
+def read_state_dict(folder: Path, way: str, path: Path) -> Model:
+    return _with_weights(folder, way, torch.load(path, weights_only=True))
+
+
+def _with_weights(folder: Path, way: str, state: dict[str, Tensor]) -> Model:
+    """The same net, made anew, with nothing but these weights."""
+    run = Finished(folder, FP32)
+    for parameter in run.task.net.parameters():
+        parameter.data.fill_(float("nan"))
+    run.task.load_best_state(state)
+    return Graph(run, way).eval()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """The exporters warn of their own code."""
+    import logging
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+        before = [logger.level for logger in loggers]
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, before, strict=True):
+                logger.setLevel(level)
+
+
+WRITERS = {"pt2": write_pt2, "onnx": write_onnx, "safetensors": write_safetensors, "state_dict": write_state_dict}
+READERS = {"pt2": read_pt2, "onnx": read_onnx, "safetensors": read_safetensors, "state_dict": read_state_dict}

@@ -1,0 +1,93 @@
+"""A page of HTML that stands alone: pictures and style are inside, there are no scripts. No torch here."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from struct import unpack
+
+from dlrun.runs.written import whole
+
+WIDE = 1.8  # figures that are as many times as wide as high have a row of their own
+STYLE = """
+:root { --ink: #24292f; --soft: #57606a; --line: #d8dde3; --card: #f6f8fa; --wrong: #b42318; }
+* { box-sizing: border-box; }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); max-width: 1120px; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2.4rem 0 .8rem; padding-bottom: .3rem; }
+h2 { border-bottom: 1px solid var(--line); } p { color: var(--soft); }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+td { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top; overflow-wrap: anywhere; }
+td:first-child { color: var(--soft); overflow-wrap: normal; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 1rem; }
+.figures figure { border: 1px solid var(--line); border-radius: 6px; padding: .5rem; display: flex; margin: 0; }
+.figures img { max-width: 100%; max-height: 560px; margin: auto; object-fit: contain; }
+.figures + .figures { margin-top: 1rem; } .figures .wide { grid-column: 1 / -1; }
+.samples { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(var(--cell), 1fr)); }
+.samples figure { margin: 0; border: 1px solid var(--line); border-radius: 6px; padding: .6rem; font-size: 13px; }
+.samples figure { display: flex; flex-direction: column; gap: .5rem; min-width: 0; }
+.samples img { width: 100%; image-rendering: pixelated; border-radius: 3px; }
+.samples td { padding: .05rem .6rem .05rem 0; } .samples td + td { text-align: right; padding-right: 0; }
+.samples table { width: 100%; } .samples p { margin: 0; color: var(--ink); overflow-wrap: anywhere; }
+figcaption { font-variant-numeric: tabular-nums; margin-top: auto; overflow-wrap: anywhere; }
+figcaption span { display: block; } .name { color: var(--soft); } .wrong { color: var(--wrong); }
+pre { background: var(--card); padding: .8rem; overflow-x: auto; font-size: 13px; border-radius: 6px; }
+@media print { details[open] pre { white-space: pre-wrap; } }
+"""
+
+
+def page(title: str, sections: list[tuple[str, str]]) -> str:
+    """sections: headings and their HTML; those without any are left out."""
+    body = "".join(f"<h2>{escape(head)}</h2>\n{html}\n" for head, html in sections if html)
+    head = f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
+    view = '<meta name="viewport" content="width=device-width">\n'
+    return f"{head}{view}<style>{STYLE}</style>\n<h1>{escape(title)}</h1>\n{body}</html>\n"
+
+
+def facts(found: dict[str, str]) -> str:
+    """Names and values, a line each."""
+    rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>\n" for name, value in found.items())
+    return f'<table class="facts">{rows}</table>'
+
+
+def picture(png: bytes, name: str) -> str:
+    return f'<img src="data:image/png;base64,{b64encode(png).decode()}" alt="{escape(name)}">'
+
+
+def figures(folder: Path, curves: Sequence[str]) -> str:
+    """All PNGs of a folder: those named in `curves` in their order, below them the others, the wide ones last."""
+    shown = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.png"))}
+    others = sorted(shown.keys() - set(curves), key=lambda name: (bool(_wide(shown[name])), name))
+    grids = []
+    for names in ([name for name in curves if name in shown], others):
+        boxes = [f"<figure{_wide(shown[name])}>{picture(shown[name], name)}</figure>" for name in names]
+        grids.append(f'<div class="figures">{"".join(boxes)}</div>' if boxes else "")
+    return "".join(grids)
+
+
+def _wide(png: bytes) -> str:
+    width, height = unpack(">II", png[16:24])  # where every PNG has them
+    return ' class="wide"' if width > WIDE * height else ""
+
+
+def samples(found: list[str], cell: int) -> str:
+    """Samples in equal cells, so many pixels wide or a little more."""
+    return f'<div class="samples" style="--cell: {cell}px">{"".join(found)}</div>' if found else "<p>none</p>"
+
+
+def sample(inner: str, lines: list[str], is_wrong: bool, name: str = "") -> str:
+    """inner: HTML of what was given; lines: what was predicted of it. name: of its file, if it has one."""
+    kind = ' class="wrong"' if is_wrong else ""
+    caption = "".join(f"<span{kind}>{escape(line)}</span>" for line in lines)
+    caption += f'<span class="name">{escape(name)}</span>' if name else ""
+    return f"<figure>{inner}<figcaption>{caption}</figcaption></figure>"
+
+
+def folded(summary: str, text: str) -> str:
+    return f"<details><summary>{escape(summary)}</summary><pre>{escape(text)}</pre></details>"
+
+
+def write(path: Path, html: str) -> str:
+    """The whole page or nothing. Gives a line about it."""
+    with whole(path) as temporary:
+        temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
+    return f"{path}  {path.stat().st_size / 1e3:,.0f} kB"

@@ -1,0 +1,187 @@
+"""A run, or a sweep, as one HTML file: curves, confusion matrix, sample predictions with the worst mistakes, config."""
+
+import io
+from contextlib import suppress
+from pathlib import Path
+
+from dlrun.config.saved import own_config, require_finished
+from dlrun.errors import DataError
+from dlrun.output.console import column, counted, number
+from dlrun.output.folders import read_summary
+from dlrun.output.rows import epoch_rows
+from dlrun.runs import page
+from dlrun.runs.show import command_line, show_config
+from dlrun.spec import Image, Mask, Tokens
+
+SHOWN = 12  # samples of a kind
+WORDS = 60  # of a text, the last ones
+
+
+def report(folder: Path, out: Path | None) -> list[str]:
+    """Lines to print; the page is written to `out`, or to report.html in the run's folder."""
+    summary = require_finished(folder)
+    own_config(folder)
+    notes, samples = [], []
+    try:
+        samples = _samples(folder)
+    except DataError as error:
+        notes.append(f"without sample predictions: {str(error).splitlines()[0]}")
+    sections = [
+        ("Result", _result(folder, summary)),
+        ("Curves and figures", page.figures(folder / "plots", _curves(folder, summary)) + _key(folder)),
+        *samples,
+        ("Sample predictions", f"<p>{page.escape(notes[0])}</p>" if notes else ""),
+        ("Environment", page.facts(_environment(folder, summary))),
+        ("Config", page.folded("the run's own config", show_config(folder))),
+    ]
+    title = f"{summary.get('model')} on {summary.get('data')}"
+    return [page.write(out or folder / "report.html", page.page(title, sections)), *notes]
+
+
+def report_sweep(folder: Path, out: Path | None) -> list[str]:
+    """The sweep's own page, as it writes it while it goes, made anew from its state."""
+    from dlrun.sweep.report import Report
+    from dlrun.sweep.state import load_state
+
+    state = load_state(folder)
+    _settle_left(state)
+    return [page.write(out or folder / "report.html", Report(state).html())]
+
+
+def _settle_left(state: object) -> None:
+    """Jobs that were running when their sweep was killed count as what became of them; its state is not written."""
+    from dlrun.sweep.goals import goals
+    from dlrun.sweep.outcomes import settle
+    from dlrun.sweep.workers import is_at_work
+
+    for job in state.jobs:
+        if job.status != "running":
+            continue
+        with suppress(OSError):  # where it cannot be known it is left as it is
+            if not (job.worker and is_at_work(state.folder, job.worker)):
+                said = read_summary(state.run_folder(job)).get("status")
+                if said in ("finished", "failed", "diverged"):
+                    settle(job, state.run_folder(job), 0 if said == "finished" else 1, goals(state))
+                else:
+                    job.status = "stopped"
+
+
+def _result(folder: Path, summary: dict) -> str:
+    best = summary.get("best") if isinstance(summary.get("best"), dict) else {}
+    test = summary.get("test") if isinstance(summary.get("test"), dict) else {}
+    found = {f"best {best['metric']}": f"{number(best['value'])} in epoch {best['epoch']}"} if best else {}
+    found |= {name: number(value) for name, value in test.items() if isinstance(value, int | float)}
+    epochs = counted(summary.get("epochs", 0), "epoch")
+    found["steps"] = f"{summary.get('steps', 0):,} in {summary.get('seconds', 0):.1f} s, {epochs}"
+    if summary.get("stopped_by") not in (None, "finished"):
+        found["stopped by"] = str(summary["stopped_by"])
+    return page.facts(found)
+
+
+def _curves(folder: Path, summary: dict) -> list[str]:
+    """The metrics: the goal, the loss, what else is measured, what is only logged."""
+    scores = summary.get("scores") if isinstance(summary.get("scores"), dict) else {}
+    logged = [name for name in (epoch_rows(folder) or [{}])[-1] if name.startswith(("train/", "val/"))]
+    names = [str(summary.get("goal")), "val/loss", *scores, *sorted(logged)]
+    return list(dict.fromkeys(name.partition("/")[2] for name in names))
+
+
+def _key(folder: Path) -> str:
+    """What the numbers stand for that plots have in the place of names."""
+    try:
+        text = (folder / "plots" / "classes.txt").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return f"<p>In the figures: {page.escape(', '.join(text.splitlines()))}</p>"
+
+
+def _environment(folder: Path, summary: dict) -> dict[str, str]:
+    found = {"folder": str(folder), "command": command_line(folder)}
+    names = ("task", "optimizer", "schedule", "experiment", "seed", "device", "precision", "parameters")
+    found |= {name: str(summary[name]) for name in names if summary.get(name) is not None}
+    versions = summary.get("versions") if isinstance(summary.get("versions"), dict) else {}
+    found |= {name: str(version) for name, version in versions.items()}
+    if isinstance(summary.get("peak_memory_mb"), dict):
+        found["peak memory"] = ", ".join(f"{where} {mb} MB" for where, mb in summary["peak_memory_mb"].items())
+    return found | ({"commit": str(summary["git"])} if summary.get("git") else {})
+
+
+def _samples(folder: Path) -> list[tuple[str, str]]:
+    """The worst mistakes of the test part, and its first samples. Nothing for tasks without targets."""
+    from dlrun.output.failures import within_memory
+    from dlrun.train.finished import Finished
+
+    with within_memory():
+        run = Finished(folder)
+        if "inputs" not in run.task.takes or isinstance(run.data.spec, Mask):  # whose masks are among the figures
+            return []
+        return _judged(run, run.load_data())
+
+
+def _judged(run: object, data: object) -> list[tuple[str, str]]:
+    import torch
+
+    from dlrun.data.raw import decode
+
+    found = []
+    for x, y in data.batches("test"):
+        predicted = run.task.predict(x).cpu()
+        found.append((x.cpu(), y.cpu(), predicted))
+    y, predicted = (torch.cat([batch[i] for batch in found]) for i in (1, 2))
+    size = len(found[0][1])
+    said, wrong, badness = _said(data.spec, y, predicted)
+    ranked = badness.argsort(descending=True).tolist()
+    if data.spec.classes:
+        ranked = [i for i in ranked if wrong[i]]
+        head = f"The worst of {counted(int(wrong.sum()), 'mistake')} among {counted(len(y), 'test sample')}"
+    else:
+        head = f"The largest errors among {counted(len(y), 'test sample')}"
+    names = data.files("test") if hasattr(data, "files") else [""] * len(y)
+
+    def drawn(rows: list[int]) -> str:
+        raw = [decode(data, found[i // size][0][i % size : i % size + 1])[0] for i in rows]
+        inputs = _inputs(data.spec, raw)
+        made = [page.sample(given, said[i], bool(wrong[i]), names[i]) for i, given in zip(rows, inputs, strict=True)]
+        return page.samples(made, 130 if isinstance(data.spec, Image) else 200)
+
+    return [(head, drawn(ranked[:SHOWN])), ("Sample predictions", drawn(list(range(min(SHOWN, len(y))))))]
+
+
+def _said(spec: object, y: object, predicted: object) -> tuple[list[list[str]], object, object]:
+    """For each sample: lines about it, whether it is wrong, and how bad it is."""
+    import torch
+
+    from dlrun.runs.predict import class_names
+
+    if spec.classes:
+        names, best = class_names(spec), predicted.argmax(1)
+        rows = zip(y.tolist(), best.tolist(), predicted.max(1).values.tolist(), strict=True)
+        lines = [[f"true {names[label]}", f"predicted {names[k]} ({p:.3f})"] for label, k, p in rows]
+        return lines, best != y, 1 - predicted.gather(1, y[:, None]).squeeze(1)
+    columns = [column(torch.cat((y[:, k], predicted[:, k])).tolist()) for k in range(y.shape[1])]
+    texts, unit = [", ".join(row) for row in zip(*columns, strict=True)], f" {spec.unit}".rstrip()
+    lines = [[f"true {texts[i]}{unit}", f"predicted {texts[len(y) + i]}{unit}"] for i in range(len(y))]
+    return lines, torch.zeros(len(y), dtype=torch.bool), (predicted - y).abs().mean(1)
+
+
+def _inputs(spec: object, raw: list) -> list[str]:
+    """What the network was given, as HTML: pictures, texts, or rows, whose columns have one format each."""
+    if isinstance(spec, Image):
+        return [page.picture(_png(each), "input") for each in raw]
+    if isinstance(spec, Tokens):
+        words = [each.split() for each in raw]
+        texts = [f"{'... ' if len(each) > WORDS else ''}{' '.join(each[-WORDS:])}" for each in words]
+        return [f"<p>{page.escape(text)}</p>" for text in texts]
+    names = spec.names or [f"x{i + 1}" for i in range(spec.features)]
+    columns = [column([each[k].item() for each in raw]) for k in range(spec.features)]
+    return [page.facts({name: columns[k][i] for k, name in enumerate(names)}) for i in range(len(raw))]
+
+
+def _png(raw: object) -> bytes:
+    """A picture (C, H, W) of bytes."""
+    import PIL.Image
+
+    pixels = raw.permute(1, 2, 0).numpy()
+    png = io.BytesIO()
+    PIL.Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., :3]).save(png, "PNG")
+    return png.getvalue()

@@ -1,0 +1,92 @@
+"""What a run is and what came of it, in words: from its folder alone, whatever state it is in. No torch here."""
+
+import shlex
+from pathlib import Path
+
+from dlrun.errors import UserError
+from dlrun.output.console import counted, number, table
+from dlrun.output.folders import STARTED, read_summary, read_whole
+from dlrun.output.rows import epoch_rows
+from dlrun.runs.listing import status
+
+GROUPS = ("data", "model", "task", "optimizer", "schedule", "experiment")
+
+
+def show(folder: Path) -> str:
+    """Facts, what the command line set, the last epochs, results, files."""
+    summary = read_summary(folder)
+    blocks = ["\n".join(_facts(folder, summary)), _epochs(folder), _results(summary), "\n".join(_files(folder))]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def show_config(folder: Path) -> str:
+    """The run's own config as it is saved."""
+    path = folder / ".hydra" / "config.yaml"
+    try:
+        return read_whole(path).decode().rstrip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}\n  expected the config as dl-run wrote it") from None
+
+
+def _facts(folder: Path, summary: dict) -> list[str]:
+    versions = summary.get("versions") if isinstance(summary.get("versions"), dict) else {}
+    facts = {"run": str(folder), "status": status(folder, summary)}
+    facts |= {name: summary[name] for name in GROUPS if summary.get(name)}
+    facts |= {name: summary[name] for name in ("seed", "device", "precision") if summary.get(name) is not None}
+    if isinstance(summary.get("parameters"), int):
+        facts["parameters"] = f"{summary['parameters']:,}"
+    if versions:
+        facts["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
+    if summary.get("git"):
+        facts["commit"] = summary["git"]
+    if command := command_line(folder):
+        facts["command"] = command
+    width = max(map(len, facts))
+    return [f"{name:{width}}  {value}" for name, value in facts.items()]
+
+
+def command_line(folder: Path) -> str:
+    """That which starts such a run, so without the folder of this one; empty where it is not known."""
+    import yaml
+
+    from dlrun.config.saved import read_yaml
+
+    try:
+        found = yaml.safe_load(read_yaml(folder / STARTED))
+    except (OSError, ValueError, yaml.YAMLError):
+        return ""
+    if not isinstance(found, list):
+        return ""
+    return shlex.join(["dl-run", *(str(each) for each in found if not str(each).startswith("run_dir="))])
+
+
+def _epochs(folder: Path, last: int = 5) -> str:
+    rows = epoch_rows(folder)[-last:]
+    names = list(dict.fromkeys(key for row in rows for key in row if key.startswith(("train/", "val/"))))
+    if not names:
+        return ""
+    values = [[number(row[name]) if name in row else "-" for name in names] for row in rows]
+    return table([["epoch", *names], *([str(row["epoch"]), *v] for row, v in zip(rows, values, strict=True))])
+
+
+def _results(summary: dict) -> str:
+    best, test = summary.get("best"), summary.get("test")
+    lines = []
+    if isinstance(best, dict):
+        value = best.get("value")
+        value = number(value) if isinstance(value, int | float) else "-"
+        lines.append(f"best {best.get('metric')} {value} in epoch {best.get('epoch')}")
+    if isinstance(test, dict):
+        metrics = {name: value for name, value in test.items() if isinstance(value, int | float)}
+        lines += [f"{name} {value!r}" for name, value in metrics.items()]
+    if isinstance(summary.get("steps"), int) and isinstance(summary.get("seconds"), int | float):
+        why = f", stopped by {summary['stopped_by']}" if summary.get("stopped_by") not in (None, "finished") else ""
+        lines.append(f"{counted(summary['steps'], 'step')} in {summary['seconds']:.1f} s{why}")
+    return "\n".join(lines)
+
+
+def _files(folder: Path) -> list[str]:
+    found = sorted(path for part in ("checkpoints", "plots", "export") for path in (folder / part).glob("*.*"))
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in found if path.is_file()}
+    width = max(map(len, sizes), default=0)
+    return [f"{name:{width}}  {size / 1e3:>9,.1f} kB" for name, size in sizes.items()]

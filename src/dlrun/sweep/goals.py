@@ -1,0 +1,78 @@
+"""What a sweep optimises: goals, the best jobs, means over seeds."""
+
+import shlex
+from math import isfinite
+
+from dlrun.errors import UserError, nearest
+from dlrun.sweep.rows import said
+from dlrun.sweep.state import DONE, Job, State
+
+
+def goals(state: State) -> list[tuple[str, str]]:
+    """The metrics that are optimised, each with "max" or "min": as the sweep was told, else as its first job says."""
+    told = state.facts["goals"]
+    if not told or any(mode is None for _, mode in told):
+        scores, own = next((found for job in state.jobs if (found := said(state.run_folder(job)))), (None, None))
+        if scores is None:
+            return []
+        for pair in told:
+            if pair[1] is None and pair[0] not in scores:
+                raise UserError(
+                    f"sweep.goal={pair[0]} is not measured here{nearest(pair[0], scores)}\n"
+                    f"  expected one of: {', '.join(scores)}\n"
+                    "  or, for another number of the epochs' rows or of the summary, with sweep.direction=min or max"
+                )
+            pair[1] = pair[1] or scores[pair[0]]
+        state.facts["goals"] = told or ([[own, scores[own]]] if own else [])
+    return [(name, mode) for name, mode in state.facts["goals"]]
+
+
+def best_jobs(jobs: list[Job], goals: list[tuple[str, str]]) -> list[Job]:
+    """The best job that finished; with several goals those that no other beats in all (the Pareto front)."""
+
+    def scores(job: Job) -> list[float] | None:
+        values = [job.values.get(name) for name, _ in goals]
+        if job.status != "finished" or any(v is None or not isfinite(v) for v in values):
+            return None
+        return [v if mode == "max" else -v for v, (_, mode) in zip(values, goals, strict=True)]
+
+    scored = [(job, found) for job in jobs if goals and (found := scores(job))]
+    if len(goals) < 2:
+        return [max(scored, key=lambda pair: (pair[1], -pair[0].number))[0]] if scored else []
+    return [
+        job
+        for job, mine in scored
+        if not any(all(o >= m for o, m in zip(s, mine, strict=True)) and s != mine for _, s in scored)
+    ]
+
+
+def command_line(state: State, job: Job) -> str:
+    """A job by itself, from the folder that the sweep was started in."""
+    return shlex.join(["dl-run", *job.overrides, *state.facts["flags"]])
+
+
+def value_names(jobs: list[Job]) -> list[str]:
+    return list(dict.fromkeys(name for job in jobs for name in job.values))
+
+
+def over_seeds(jobs: list[Job], names: list[str]) -> list[dict]:
+    """For each setting that ran with several seeds: its values by name, and how many seeds have any.
+
+    A seed counts once: twice the same run is no spread.
+    """
+    groups: dict[str, dict[str, Job]] = {}
+    for job in jobs:
+        seed = next((o for o in job.overrides if o.startswith("seed=")), "")
+        group = groups.setdefault(" ".join(o for o in job.overrides if o != seed), {})
+        if seed not in group or group[seed].status not in DONE:
+            group[seed] = job
+    return [
+        {
+            "setting": setting,
+            "values": {n: [job.values.get(n) for job in group.values() if job.status in DONE] for n in names},
+            "seeds": sum(job.status == "finished" for job in group.values()),
+            "jobs": [job.number for job in group.values()],
+        }
+        for setting, group in groups.items()
+        if len(group) > 1
+    ]

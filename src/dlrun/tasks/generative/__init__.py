@@ -1,0 +1,1 @@
+"""Autoencoders and adversarial networks, and how samples are measured."""

@@ -1,0 +1,139 @@
+"""Adversarial autoencoders: codes that a critic cannot tell from the prior's, so that noise can be decoded.
+
+Source: Makhzani et al. 2016, section 2 (deterministic encoder, normal prior); the book, section 12.3; notes E42. Every
+step has the paper's two phases on the same batch: the encoder and the decoder learn to reconstruct; then the critic
+learns to tell codes from the prior, and the encoder to be taken for it. Deviation: Adam where the paper has SGD with
+momentum.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlrun.models.autoencoder import AdversarialAutoEncoder
+from dlrun.optim.update import Update
+from dlrun.seeds import generator
+from dlrun.spec import Image, Unlabelled
+from dlrun.system.device import Place
+from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.generative.adversarial import held
+from dlrun.tasks.generative.gan import nonsaturating_critic, nonsaturating_generator
+from dlrun.tasks.generative.latent import draw, latent_figures, noise
+from dlrun.tasks.generative.quality import Quality, Trained, sliced_wasserstein
+from dlrun.tasks.images import TITLES, beside, first_rows, grid, means, rescaled, shown
+from dlrun.types import Size
+
+
+class AdversarialAutoencoder(Task):
+    """Reconstructs pictures, pixels in [0, 1], through codes spread as N(0, 1).
+
+    loss: bce or mse, as task=autoencoder has them. quality: as task=vae has it. n_samples: pictures on a sheet of
+    samples.
+    """
+
+    takes = ("pictures", "latent")
+    compiled = ("autoencoder", "autoencoder.encoder", "critic")
+
+    def __init__(
+        self,
+        net: AdversarialAutoEncoder,
+        spec: Image | Unlabelled,
+        place: Place,
+        update: Callable[..., Update],
+        trained: Trained,
+        *,
+        loss: Literal["bce", "mse"],
+        quality: str | None,
+        n_samples: Size,
+    ) -> None:
+        super().__init__(net, place)
+        self.spec, self.bce, self.n_samples = spec, loss == "bce", n_samples
+        self.update = update(net.autoencoder)
+        self.critic_update = update(net.critic, ema=0.0)
+        self.encoder_update = update(net.autoencoder.encoder, ema=0.0)
+        self.parts |= {
+            "update": self.update,
+            "critic_update": self.critic_update,
+            "encoder_update": self.encoder_update,
+        }
+        self.quality = Quality(spec, trained, quality)
+        self.scores = {"loss": "min", "mse": "min", "code_swd": "min"} | self.quality.scores
+        self.goal = "loss"
+
+    def batches(self, data: object, clock: object) -> Iterator:
+        return rescaled(super().batches(data, clock), data, 0.0, 1.0)
+
+    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+        net, critic, x = self.net.autoencoder, self.net.critic, batch[0]
+
+        with self.place.autocast():
+            out = net(x)
+        loss = self._per_pixel(out.float(), x).mean()
+        if not self.update.step(loss, clock):
+            return {}
+
+        with self.place.autocast():
+            code = net.encoder(x)  # (B, latent)
+            prior = torch.randn(code.shape, device=x.device)
+            critic_loss = nonsaturating_critic(critic(prior).float(), critic(code.detach()).float())
+        if not self.critic_update.step(critic_loss, clock):
+            return {}
+
+        with held(critic), self.place.autocast():
+            code_loss = nonsaturating_generator(critic(code).float())
+        if not self.encoder_update.step(code_loss, clock):
+            return {}
+        return {"loss": loss.detach(), "critic_loss": critic_loss.detach(), "code_loss": code_loss.detach()}
+
+    def _per_pixel(self, out: Tensor, x: Tensor) -> Tensor:
+        if self.bce:
+            return F.binary_cross_entropy_with_logits(out, x, reduction="none")
+        return (out - x).square()
+
+    @torch.no_grad()
+    def evaluate(self, data: object, split: str) -> dict[str, float]:
+        """loss, mse: of reconstructions. code_swd: sliced Wasserstein distance of the codes to as many of the prior.
+
+        swd, fd: of decoded noise to the pictures.
+        """
+        net, codes = self.evaluated(), []
+        found = means(self._measured(net, x, codes) for x, _ in rescaled(data.batches(split), data, 0.0, 1.0))
+        code = torch.cat(codes)
+        prior = torch.randn(code.shape, generator=generator(code.device, 0, 3), device=code.device)
+        found["code_swd"] = sliced_wasserstein(code, prior).item()
+        return found | self.quality.measure(lambda count, seed: 2 * self._made(count, seed) - 1, data, split)
+
+    def _measured(self, net: nn.Module, x: Tensor, codes: list[Tensor]) -> Metrics:
+        with self.place.autocast():
+            code = net.encoder(x)
+            out = net.decoder(code).float()
+        codes.append(code.float())
+        picture = torch.sigmoid(out) if self.bce else out
+        return {"loss": self._per_pixel(out, x).flatten(1).mean(1), "mse": (picture - x).square().flatten(1).mean(1)}
+
+    @torch.no_grad()
+    def predict(self, batch: Tensor) -> Tensor:
+        """Reconstructions (B, C, H, W) in [0, 1] of pictures in [0, 1]; or the pictures of codes (B, latent)."""
+        net = self.evaluated()
+        out = draw(net if batch.dim() == 4 else net.decoder, batch, self.place)
+        return (torch.sigmoid(out) if self.bce else out).clamp(0, 1)
+
+    def _made(self, count: int, seed: int) -> Tensor:
+        return self.predict(noise(self.net.latent, count, self.place, seed))
+
+    @torch.no_grad()
+    def preview(self, data: object, split: str = "val") -> dict[str, Tensor]:
+        """Originals beside reconstructions, and pictures of codes of the prior, always the same."""
+        x = first_rows(rescaled(data.batches(split), data, 0.0, 1.0), 50)
+        return {"reconstructions": beside(x, self.predict(x)), "samples": grid(self._made(self.n_samples, 2))}
+
+    @torch.no_grad()
+    def report(self, data: object) -> dict[str, object]:
+        """Reconstructions, samples, lines between the codes of test pictures; where codes are 2 numbers, their map."""
+        figures = {name: partial(shown, picture, *TITLES[name]) for name, picture in self.preview(data, "test").items()}
+        batches = lambda: rescaled(data.batches("test"), data, 0.0, 1.0)  # noqa: E731
+        return {"figures": figures | latent_figures(self.evaluated().encoder, self.predict, batches, self.spec)}

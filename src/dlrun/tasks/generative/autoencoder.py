@@ -1,0 +1,123 @@
+"""Autoencoders: learn to give back what came in, through a code of a few numbers.
+
+Source: the book, sections 12.2 and 12.3 (denoising, dropout), notes E41 and E42; Vincent et al. 2008 for denoising.
+The loss is the mean over all pixels, as in the book. Deviation: a denoising autoencoder is judged on noisy pictures too
+(the same noise every time), where the book says nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlrun.models.autoencoder import AutoEncoder
+from dlrun.optim.update import Update
+from dlrun.seeds import generator
+from dlrun.spec import Image, Unlabelled
+from dlrun.system.device import Place
+from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.generative.latent import draw, latent_figures
+from dlrun.tasks.generative.pca import components, project
+from dlrun.tasks.images import TITLES, beside, first_rows, means, rescaled, shown
+from dlrun.types import NonNegative
+
+
+class Autoencoder(Task):
+    """Reconstructs pictures, pixels in [0, 1].
+
+    loss: bce takes pixels for probabilities and the net's outputs for their logits; mse takes outputs as they are.
+    noise: standard deviation of the Gaussian noise on what the net sees; it has to give back the clean picture.
+    """
+
+    takes = ("pictures", "latent")
+
+    def __init__(
+        self,
+        net: AutoEncoder,
+        spec: Image | Unlabelled,
+        place: Place,
+        update: Callable[[nn.Module], Update],
+        *,
+        loss: Literal["bce", "mse"],
+        noise: NonNegative,
+    ) -> None:
+        super().__init__(net, place)
+        self.spec, self.bce, self.noise = spec, loss == "bce", noise
+        self.update = update(net)
+        self.parts["update"] = self.update
+        self.scores = {"loss": "min", "mse": "min"}
+        self.goal = "loss"
+
+    def batches(self, data: object, clock: object) -> Iterator:
+        return rescaled(super().batches(data, clock), data, 0.0, 1.0)
+
+    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+        x = batch[0]
+        seen = x + self.noise * torch.randn_like(x) if self.noise else x
+        with self.place.autocast():
+            out = self.net(seen)
+        loss = self._per_pixel(out.float(), x).mean()
+        return {"loss": loss.detach()} if self.update.step(loss, clock) else {}
+
+    def _per_pixel(self, out: Tensor, x: Tensor) -> Tensor:
+        if self.bce:
+            return F.binary_cross_entropy_with_logits(out, x, reduction="none")
+        return (out - x).square()
+
+    @torch.no_grad()
+    def evaluate(self, data: object, split: str) -> dict[str, float]:
+        net = self.evaluated()
+        return means(self._measured(net, x, out) for x, out in self._judged(net, data, split))
+
+    def _measured(self, net: nn.Module, x: Tensor, out: Tensor) -> Metrics:
+        picture = torch.sigmoid(out) if self.bce else out
+        return {"loss": self._per_pixel(out, x).flatten(1).mean(1), "mse": (picture - x).square().flatten(1).mean(1)}
+
+    def _judged(self, net: nn.Module, data: object, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Clean pictures and what the net gives for them, through noise that is the same in every evaluation."""
+        for x, seen in self._seen(data, split):
+            with self.place.autocast():
+                out = net(seen)
+            yield x, out.float()
+
+    def _seen(self, data: object, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+        random = generator(self.place.device, 0, 1)
+        for x, _ in rescaled(data.batches(split), data, 0.0, 1.0):
+            noise = self.noise * torch.randn(x.shape, generator=random, device=x.device) if self.noise else 0.0
+            yield x, x + noise
+
+    @torch.no_grad()
+    def predict(self, batch: Tensor) -> Tensor:
+        """Reconstructions (B, C, H, W) in [0, 1] of pictures in [0, 1]; or of codes (B, latent)."""
+        net = self.evaluated()
+        out = draw(net if batch.dim() == 4 else net.decoder, batch, self.place)
+        return (torch.sigmoid(out) if self.bce else out).clamp(0, 1)
+
+    @torch.no_grad()
+    def preview(self, data: object, split: str = "val") -> dict[str, Tensor]:
+        """The first 50 pictures, on the left, and their reconstructions, on the right: the book's grid."""
+        x = first_rows(rescaled(data.batches(split), data, 0.0, 1.0), 50)
+        if not self.noise:
+            return {"reconstructions": beside(x, self.predict(x))}
+        noisy = x + self.noise * torch.randn(x.shape, generator=generator(x.device, 0, 1), device=x.device)
+        return {"reconstructions": beside(x, self.predict(noisy)), "denoised": beside(noisy, self.predict(noisy))}
+
+    @torch.no_grad()
+    def report(self, data: object) -> dict[str, object]:
+        """Reconstructions of test pictures and lines between their codes; beside them, those of a linear code.
+
+        pca_mse: of as many principal components of the train part as the code has numbers.
+        """
+        figures = {name: partial(shown, picture, *TITLES[name]) for name, picture in self.preview(data, "test").items()}
+        batches = lambda: rescaled(data.batches("test"), data, 0.0, 1.0)  # noqa: E731
+        figures |= latent_figures(self.evaluated().encoder, self.predict, batches, self.spec)
+        linear = components(rescaled(data.batches("train"), data, 0.0, 1.0), self.net.latent)
+        pairs = lambda: ((x, project(seen, *linear)) for x, seen in self._seen(data, "test"))  # noqa: E731
+        found = means({"mse": (copy - x).square().flatten(1).mean(1)} for x, copy in pairs())
+        sheet = beside(*next(pairs()))
+        heads = ("originals", f"by {len(linear[1])} principal components")
+        figures["pca_reconstructions"] = partial(shown, sheet, "a linear code, test", heads)
+        return {"figures": figures, "pca_mse": found["mse"]}

@@ -1,0 +1,102 @@
+"""Generative adversarial networks: a discriminator tells data from samples, a generator learns to be taken for data.
+
+Source: Goodfellow et al. 2014 (non-saturating form, section 3); the book, sections 13.1 and 13.2, notes E44 and E45;
+Mao et al. 2017 for least squares (targets 1, 0 and 1); Lim and Ye 2017 for the hinge. Every step is a turn of the
+discriminator; each `turns`-th is one of the generator too (the book's k, 13.1).
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlrun.models.gan import Pair
+from dlrun.optim.update import Update
+from dlrun.spec import Image, Table, Unlabelled
+from dlrun.system.device import Place
+from dlrun.tasks.base import Metrics
+from dlrun.tasks.generative.adversarial import Adversarial, held
+from dlrun.tasks.generative.quality import Trained
+from dlrun.types import Few, Size
+
+
+class Gan(Adversarial):
+    """loss: nonsaturating, least_squares or hinge."""
+
+    def __init__(
+        self,
+        net: Pair,
+        spec: Image | Table | Unlabelled,
+        place: Place,
+        update: Callable[..., Update],
+        trained: Trained,
+        *,
+        loss: Literal["nonsaturating", "least_squares", "hinge"],
+        turns: Few,
+        quality: str | None,
+        n_samples: Size,
+    ) -> None:
+        super().__init__(net, spec, place, update, trained, turns, quality, n_samples)
+        self.losses = LOSSES[loss]
+
+    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+        generator, critic, x = self.net.generator, self.net.critic, batch[0]
+        critic_loss, generator_loss = self.losses
+
+        z = torch.randn(len(x), self.net.latent, device=x.device)  # (B, latent)
+        with self.place.autocast():
+            with torch.no_grad():
+                fake = generator(z)
+            real_score, fake_score = critic(x).float(), critic(fake).float()  # (B,)
+        loss = critic_loss(real_score, fake_score)
+        if not self.critic_update.step(loss, clock):
+            return {}
+        metrics = {
+            "critic_loss": loss.detach(),
+            "real_score": real_score.detach().mean(),
+            "fake_score": fake_score.detach().mean(),
+        }
+
+        if clock.step % self.turns == self.turns - 1:
+            z = torch.randn_like(z)
+            with held(critic), self.place.autocast():
+                loss = generator_loss(critic(generator(z)).float())
+            if not self.update.step(loss, clock):
+                return {}
+            metrics["loss"] = loss.detach()
+        return metrics
+
+
+def nonsaturating_critic(real: Tensor, fake: Tensor) -> Tensor:
+    """-log D(x) - log(1 - D(G(z))); 2 log 2 where D cannot tell."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def nonsaturating_generator(fake: Tensor) -> Tensor:
+    """-log D(G(z)); log 2 where D cannot tell."""
+    return F.softplus(-fake).mean()
+
+
+def least_squares_critic(real: Tensor, fake: Tensor) -> Tensor:
+    return 0.5 * (real - 1).square().mean() + 0.5 * fake.square().mean()
+
+
+def least_squares_generator(fake: Tensor) -> Tensor:
+    return 0.5 * (fake - 1).square().mean()
+
+
+def hinge_critic(real: Tensor, fake: Tensor) -> Tensor:
+    return (1 - real).clamp(min=0).mean() + (1 + fake).clamp(min=0).mean()
+
+
+def hinge_generator(fake: Tensor) -> Tensor:
+    return -fake.mean()
+
+
+LOSSES = {
+    "nonsaturating": (nonsaturating_critic, nonsaturating_generator),
+    "least_squares": (least_squares_critic, least_squares_generator),
+    "hinge": (hinge_critic, hinge_generator),
+}

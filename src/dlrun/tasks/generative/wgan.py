@@ -1,0 +1,69 @@
+"""Wasserstein GAN with weight clipping: a critic of bounded slope estimates the earth mover's distance.
+
+Source: Arjovsky et al. 2017, algorithm 1; notes E46 (c is not given there; the paper's is 0.01); the book, section
+13.4, has the theory. Every step is a turn of the critic; each `turns`-th is one of the generator too.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dlrun.models.gan import Pair
+from dlrun.optim.update import Update
+from dlrun.spec import Image, Table, Unlabelled
+from dlrun.system.device import Place
+from dlrun.tasks.base import Metrics
+from dlrun.tasks.generative.adversarial import Adversarial, held
+from dlrun.tasks.generative.quality import Trained
+from dlrun.tasks.generative.wgan_gp import gradient_norms
+from dlrun.types import Few, Positive, Size
+
+
+class Wgan(Adversarial):
+    """clip: every weight of the critic is kept in [-clip, clip]."""
+
+    def __init__(
+        self,
+        net: Pair,
+        spec: Image | Table | Unlabelled,
+        place: Place,
+        update: Callable[..., Update],
+        trained: Trained,
+        *,
+        clip: Positive,
+        turns: Few,
+        quality: str | None,
+        n_samples: Size,
+    ) -> None:
+        super().__init__(net, spec, place, update, trained, turns, quality, n_samples)
+        self.clip = clip
+        self.weights = list(net.critic.parameters())
+
+    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+        generator, critic, x = self.net.generator, self.net.critic, batch[0]
+
+        z = torch.randn(len(x), self.net.latent, device=x.device)  # (B, latent)
+        with self.place.autocast():
+            with torch.no_grad():
+                fake = generator(z)
+            real_score, fake_score = critic(x).float().mean(), critic(fake).float().mean()
+        loss = fake_score - real_score
+        if not self.critic_update.step(loss, clock):
+            return {}
+        with torch.no_grad():
+            torch._foreach_clamp_min_(self.weights, -self.clip)
+            torch._foreach_clamp_max_(self.weights, self.clip)
+        metrics = {"critic_loss": loss.detach(), "distance": -loss.detach()}
+
+        if clock.step % self.turns == self.turns - 1:
+            z = torch.randn_like(z)
+            with held(critic):
+                t = torch.rand(len(x), device=x.device)
+                slopes = gradient_norms(critic, x, fake.float(), t, differentiable=False)  # (B,)
+                with self.place.autocast():
+                    loss = -critic(generator(z)).float().mean()
+            if not self.update.step(loss, clock):
+                return {}
+            metrics |= {"loss": loss.detach(), "gradient_norm": slopes.detach().mean()}
+        return metrics

@@ -1,0 +1,88 @@
+"""Wasserstein GAN with gradient penalty: the critic's slope is drawn to 1 on the lines between data and samples.
+
+Source: Gulrajani et al. 2017, algorithm 1; the book, section 13.5; notes E47. The penalty is per sample: a point of
+its own on the line, the norm over all of its entries. Deviation from the book: its critic has batch normalisation, here
+it has none (model.critic_norm=batch brings it back, and warns). Every step is a turn of the critic; each `turns`-th is
+one of the generator too.
+"""
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from dlrun.models.gan import Pair
+from dlrun.optim.update import Update
+from dlrun.spec import Image, Table, Unlabelled
+from dlrun.system.device import Place
+from dlrun.tasks.base import Metrics
+from dlrun.tasks.generative.adversarial import Adversarial, held
+from dlrun.tasks.generative.quality import Trained
+from dlrun.types import Few, NonNegative, Size
+
+
+class WganGp(Adversarial):
+    """penalty: its weight, lambda."""
+
+    compiled = ()  # it has no gradients of gradients
+
+    def __init__(
+        self,
+        net: Pair,
+        spec: Image | Table | Unlabelled,
+        place: Place,
+        update: Callable[..., Update],
+        trained: Trained,
+        *,
+        penalty: NonNegative,
+        turns: Few,
+        quality: str | None,
+        n_samples: Size,
+    ) -> None:
+        super().__init__(net, spec, place, update, trained, turns, quality, n_samples)
+        if any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in net.critic.modules()):
+            warnings.warn(
+                "model.critic_norm=batch: a sample's score depends on its whole batch, which a penalty per sample does "
+                "not account for; the paper has none or layer there",
+                stacklevel=2,
+            )
+        self.weight = penalty
+
+    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+        generator, critic, x = self.net.generator, self.net.critic, batch[0]
+
+        z = torch.randn(len(x), self.net.latent, device=x.device)  # (B, latent)
+        with self.place.autocast():
+            with torch.no_grad():
+                fake = generator(z)
+            real_score, fake_score = critic(x).float().mean(), critic(fake).float().mean()
+        slopes = gradient_norms(critic, x, fake.float(), torch.rand(len(x), device=x.device))  # (B,)
+        penalty = (slopes - 1).square().mean()
+        loss = fake_score - real_score + self.weight * penalty
+        if not self.critic_update.step(loss, clock):
+            return {}
+        metrics = {
+            "critic_loss": loss.detach(),
+            "distance": (real_score - fake_score).detach(),
+            "penalty": penalty.detach(),
+            "gradient_norm": slopes.detach().mean(),
+        }
+
+        if clock.step % self.turns == self.turns - 1:
+            z = torch.randn_like(z)
+            with held(critic), self.place.autocast():
+                loss = -critic(generator(z)).float().mean()
+            if not self.update.step(loss, clock):
+                return {}
+            metrics["loss"] = loss.detach()
+        return metrics
+
+
+def gradient_norms(critic: nn.Module, real: Tensor, fake: Tensor, t: Tensor, differentiable: bool = True) -> Tensor:
+    """Norms of the critic's gradient at t real + (1 - t) fake: (B, *shape) twice, t (B,) -> (B,)."""
+    shares = t.view(-1, *[1] * (real.dim() - 1))
+    between = (shares * real + (1 - shares) * fake).detach().requires_grad_(True)
+    score = critic(between).sum()
+    (slope,) = torch.autograd.grad(score, between, create_graph=differentiable)
+    return slope.flatten(1).norm(dim=1)

@@ -1,0 +1,1 @@
+"""Reinforcement learning: tasks, the collector of experience, replay, returns."""

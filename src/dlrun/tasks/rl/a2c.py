@@ -1,0 +1,96 @@
+"""Advantage actor-critic, all environments in step.
+
+Source: Mnih et al. 2016 (A3C; here synchronous); the book, section 14.8: policy loss -log pi(a|s) A, A = r + gamma
+V(s') - V(s), with lam=0; lam=1 is the paper's n-step return. Logged: as in tasks/rl/ppo.py, without what is of the
+ratio.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dlrun.models.policy import Policy
+from dlrun.optim.update import Update
+from dlrun.spec import Env
+from dlrun.system.device import Place
+from dlrun.tasks.base import Metrics
+from dlrun.tasks.rl.base import Playing
+from dlrun.tasks.rl.collector import Rollout
+from dlrun.tasks.rl.returns import explained_variance, gae
+from dlrun.types import Fraction, NonNegative, Size
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Of a policy and its values on a rollout (Mnih et al. 2016, section 4). lam: of GAE."""
+
+    place: Place
+    gamma: float
+    lam: float
+    value_weight: float
+    entropy_weight: float
+    normalise_advantage: bool
+
+    def __call__(self, net: nn.Module, batch: Rollout) -> tuple[Tensor, Metrics, float]:
+        """With its terms, and the share of the returns' variance that the values explain."""
+        with self.place.autocast():
+            out, values = net(batch.obs)
+            with torch.no_grad():
+                ahead = net.values(batch.ahead)
+        out, values = out.float(), values.float()
+        v = values.detach().cpu().numpy().reshape(batch.rewards.shape)
+        behind = batch.next_values(v, ahead.float().cpu().numpy())
+        found = gae(batch.rewards, v, behind, batch.terminated, batch.truncated, self.gamma, self.lam)
+        advantages = torch.from_numpy(found.reshape(-1)).to(self.place.device)
+        returns = values.detach() + advantages
+        if self.normalise_advantage and len(advantages) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        policy_loss = -(net.log_prob(out, batch.actions) * advantages).mean()
+        value_loss, entropy = 0.5 * (values - returns).square().mean(), net.entropy(out).mean()
+        loss = policy_loss + self.value_weight * value_loss - self.entropy_weight * entropy
+        terms = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+        return loss, {name: value.detach() for name, value in terms.items()}, explained_variance(v, v + found)
+
+
+class A2C(Playing):
+    """length: steps of each environment per rollout, each the batch of one update."""
+
+    def __init__(
+        self,
+        net: Policy,
+        spec: Env,
+        place: Place,
+        update: Callable[[nn.Module], Update],
+        *,
+        length: Size,
+        gamma: Fraction,
+        lam: Fraction,
+        value_weight: NonNegative,
+        entropy_weight: NonNegative,
+        normalise_advantage: bool,
+        eval_episodes: Size,
+        greedy: bool,
+    ) -> None:
+        super().__init__(net, spec, place, update, eval_episodes, greedy)
+        self.length = length
+        self.loss = Loss(place, gamma, lam, value_weight, entropy_weight, normalise_advantage)
+
+    def steps(self, data: object) -> int:
+        """Rollouts in an epoch."""
+        return self.rounds(data, self.length)
+
+    def experience(self, data: object, clock: object) -> Rollout:
+        self.player.start(data, clock)
+        return self.player.collect(self.net, self.length, clock)
+
+    def samples(self, batch: Rollout) -> int:
+        return batch.rewards.size
+
+    def step(self, batch: Rollout, clock: object) -> Metrics:
+        loss, metrics, explained = self.loss(self.net, batch)
+        if not self.update.step(loss, clock):
+            return {}
+        self.observe(batch.obs)
+        return self.scalars(batch, explained_variance=explained) | metrics

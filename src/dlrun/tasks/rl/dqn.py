@@ -1,0 +1,158 @@
+"""Deep Q-networks, also double ones; dueling is a matter of the net.
+
+Source: Mnih et al. 2015 (replay, target net, Huber loss); van Hasselt et al. 2016 (double); the book, sections 14.6
+and 14.7. Deviations from the book: epsilon and the target net follow the clock in frames and steps, not the count of
+episodes; the environment is played in rounds of `length` steps with `updates` updates after each. Logged: return,
+length, loss, q (mean), epsilon.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlrun.errors import UserError
+from dlrun.models.policy import Values
+from dlrun.optim.update import Update, copy_all
+from dlrun.seeds import mix
+from dlrun.spec import Env
+from dlrun.system.device import Place
+from dlrun.tasks.base import Metrics
+from dlrun.tasks.rl.base import Playing
+from dlrun.tasks.rl.collector import EpsilonGreedy
+from dlrun.tasks.rl.replay import Replay
+from dlrun.types import Count, Few, Fraction, Index, Size
+
+
+class Round(NamedTuple):
+    """What was played since the last updates, which is in the replay. obs (frames, features): seen on the way."""
+
+    obs: Tensor
+    epsilon: float
+    mean_return: float
+    mean_length: float
+
+
+class DQN(Playing):
+    """length: steps of each environment per round. updates: of `batch_size` replayed steps each, after a round.
+    warmup: frames before the first update. epsilon: from its start to its end over the share epsilon_until of the run.
+    target_every: rounds.
+    """
+
+    own = ("player", "replay")
+
+    def __init__(
+        self,
+        net: Values,
+        spec: Env,
+        place: Place,
+        update: Callable[[nn.Module], Update],
+        *,
+        length: Size,
+        updates: Few,
+        batch_size: Size,
+        capacity: Count,
+        warmup: Index,
+        gamma: Fraction,
+        epsilon_start: Fraction,
+        epsilon_end: Fraction,
+        epsilon_until: Fraction,
+        target_every: Count,
+        double: bool,
+        eval_episodes: Size,
+        greedy: bool,
+    ) -> None:
+        if isinstance(spec, Env) and not spec.actions:
+            raise UserError(
+                f"DQN needs discrete actions, the data gives {spec}\n  for real actions: model=ppo, model=a2c"
+            )
+        super().__init__(net, spec, place, update, eval_episodes, greedy)
+        self.length, self.updates, self.batch_size, self.warmup = length, updates, batch_size, warmup
+        self.gamma, self.double, self.target_every = gamma, double, target_every
+        self.epsilons = epsilon_start, epsilon_end, epsilon_until
+        self.target, self.replay = deepcopy(net).requires_grad_(False), Replay(spec, capacity, place.device)
+        self.parts |= {"target": self.target, "replay": self.replay}
+
+    def actor(self) -> EpsilonGreedy:
+        return EpsilonGreedy(self.evaluated(), self.spec.actions, self.epsilons[1])
+
+    @torch.no_grad()
+    def observe(self, obs: Tensor) -> None:
+        """Both nets see observations in the same scale."""
+        super().observe(obs)
+        copy_all(self.target.buffers(), self.net.buffers())
+
+    def steps(self, data: object) -> int:
+        """Rounds in an epoch."""
+        if data.num_envs * self.length > self.replay.capacity:
+            raise UserError(
+                f"a round of {data.num_envs} x {self.length} frames does not fit into "
+                f"task.capacity={self.replay.capacity}\n  expected room for a round at least"
+            )
+        return self.rounds(data, self.length)
+
+    @torch.no_grad()
+    def experience(self, data: object, clock: object) -> Round:
+        """A round, epsilon-greedy by (seed, step), into the replay."""
+        if clock.step == 0 and self.warmup > clock.epochs * data.epoch_frames:
+            raise UserError(
+                f"task.warmup={self.warmup} frames before the first update, and the run has "
+                f"{clock.epochs * data.epoch_frames} in all\n  expected fewer, or a longer run (trainer.epochs)"
+            )
+        self.player.start(data, clock)
+        start, end, until = self.epsilons
+        epsilon = end + (start - end) * max(0.0, 1 - clock.fraction / until) if until else end
+        seed, num = self.place.world.seed(clock.seed), len(self.player.obs)
+        random = np.random.default_rng(mix(seed, clock.step, 0, 1))
+        explores = random.random((self.length, num)) < epsilon
+        chance = random.integers(self.spec.actions, size=(self.length, num))
+        taken = []
+        for t in range(self.length):
+            obs, actions = self.player.obs, chance[t]
+            if not explores[t].all():
+                best = self.net(torch.from_numpy(obs).to(self.place.device)).argmax(1).cpu().numpy()
+                actions = np.where(explores[t], actions, best)
+            rewards, terminated, _, after = self.player.step(actions)
+            taken.append((obs, actions, rewards, after, terminated))
+        obs, actions, rewards, after, terminated = map(np.concatenate, zip(*taken, strict=True))
+        self.replay.add(obs=obs, actions=actions, rewards=rewards, next_obs=after, terminated=terminated)
+        return Round(torch.from_numpy(obs).to(self.place.device), epsilon, *self.player.means())
+
+    def samples(self, batch: Round) -> int:
+        return len(batch.obs)
+
+    def step(self, batch: Round, clock: object) -> Metrics:
+        self.observe(batch.obs)
+        if clock.samples + (self.place.world.samples or len(batch.obs)) < self.warmup:
+            return {}
+        if clock.step % self.target_every == 0:
+            self.target.load_state_dict(self.net.state_dict())
+        losses, values = [], []
+        for _ in range(self.updates):
+            steps = self.replay.sample(self.batch_size)
+            goals = targets(self.net if self.double else self.target, self.target, steps, self.gamma)
+            with self.place.autocast():
+                q = self.net(steps["obs"])
+            q = q.float().gather(1, steps["actions"][:, None]).squeeze(1)
+            loss = F.smooth_l1_loss(q, goals)
+            if not self.update.step(loss, clock):
+                return {}
+            losses.append(loss.detach())
+            values.append(q.detach().mean())
+        metrics = self.scalars(batch, epsilon=batch.epsilon)
+        return metrics | {"loss": torch.stack(losses).mean(), "q": torch.stack(values).mean()}
+
+
+@torch.no_grad()
+def targets(chooser: nn.Module, target: nn.Module, steps: dict[str, Tensor], gamma: float) -> Tensor:
+    """r + gamma Q_target(s', argmax_a Q_chooser(s', a)), without what follows an end. chooser: the target net itself
+    (DQN), or the net that learns (double: van Hasselt et al. 2016, equation 4).
+    """
+    behind = target(steps["next_obs"])
+    chosen = behind if chooser is target else chooser(steps["next_obs"])
+    best = behind.gather(1, chosen.argmax(1, keepdim=True)).squeeze(1).float()
+    return steps["rewards"] + gamma * best * ~steps["terminated"]

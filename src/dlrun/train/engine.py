@@ -1,0 +1,151 @@
+"""The loop: pulls batches, has the task learn, evaluates, logs and saves. It never asks what kind of task it is."""
+
+import time
+from dataclasses import dataclass
+from functools import partial
+
+from dlrun.optim.update import EARLY
+from dlrun.output.checkpoint import snapshot
+from dlrun.output.console import Bar, epoch_line
+from dlrun.seeds import Reseeder
+from dlrun.system.signals import Interrupted, Signals
+from dlrun.train.meters import Means
+from dlrun.train.state import Training
+
+EXPLODED = 100  # times its start: a loss that is reported
+
+
+@dataclass
+class Outcome:
+    """reason: "finished" (all epochs done), "patience", "stop_at", "max_steps", "max_time" or "signal".
+
+    number: the signal's.
+    """
+
+    reason: str
+    number: int | None = None
+
+
+def fit(training: Training, data: object, signals: Signals) -> Outcome:
+    """Train until the epochs are done, a limit is reached, patience is at its end, or a signal comes."""
+    task, clock = training.task, training.clock
+    with Bar(clock) as bar:
+        while not (reason := training.over()):
+            bar.start_epoch()
+            started, seen = time.perf_counter(), clock.samples
+            limit = train_epoch(training, data, signals, bar)
+            seconds, samples = time.perf_counter() - started, clock.samples - seen
+            bar.validating()
+            training.settle()
+            try:
+                with signals.interrupting():
+                    val = task.evaluate(data, "val") if training.is_validated(limit) else {}
+                val = training.world.tell(val)  # one opinion on what is best
+            except Interrupted:
+                training.save()
+                return Outcome("signal", signals.stop)
+            if limit:  # saved before its row: with a higher limit the epoch goes on from here
+                training.save()
+            row = epoch_row(training, val, seconds, samples)
+            clock.next_epoch()
+            bar.close()
+            end_epoch(training, row, task.preview(data))
+            if limit:
+                training.keep_partial_best()
+                return Outcome(limit)
+            if training.is_old(training.trainer.checkpoint_gap):
+                training.save()
+        training.save()
+    return Outcome(reason)
+
+
+def train_epoch(training: Training, data: object, signals: Signals, bar: Bar) -> str | None:
+    """The rest of an epoch's steps, or fewer where a limit is reached (which is given back) or a signal comes."""
+    task, clock, world, log_every = training.task, training.clock, training.world, training.trainer.log_every
+    reseed, add, limit = Reseeder(task.place.device), training.means.add, training.spent()
+    seed = world.seed(clock.seed)
+    task.net.train()
+    for batch in task.batches(data, clock) if not limit else ():
+        reseed(seed, clock.step)
+        samples = world.samples or task.samples(batch)
+        add(world.means(task.step(batch, clock)), samples)
+        clock.tick(samples)
+        bar.tick(samples)
+        if log_every and clock.step % log_every == 0:
+            log_window(training)
+        limit = training.spent()
+        if world.size > 1:
+            signals.agree(world)
+        if limit or signals.stop is not None:
+            break
+        if training.is_due():
+            training.save()
+    return limit
+
+
+def log_window(training: Training) -> None:
+    """A row of the means over the last steps."""
+    clock, window = training.clock, training.means.fold()
+    if window:
+        row = {"step": clock.step, "epoch": round(clock.epochs_done, 6), "samples": clock.samples}
+        training.run.log(row | {f"step/{name}": value for name, value in window.items()}, clock.time)
+
+
+def epoch_row(training: Training, val: dict[str, float], seconds: float, samples: int) -> dict:
+    """The epoch's means beside the val part's metrics. seconds, samples: of this session's part of the epoch."""
+    clock, updates = training.clock, training.task.named_updates()
+    row = {"step": clock.step, "epoch": clock.epoch + 1, "samples": clock.samples}
+    row |= {f"train/{name}": value for name, value in training.means.result().items()}
+    row |= {f"val/{name}": value for name, value in val.items()}
+    row |= {name.replace("update", "lr"): update.lr for name, update in updates.items()}  # lr, critic_lr
+    skipped = sum(update.skipped for update in updates.values())
+    row |= {"train/skipped_steps": skipped} if skipped else {}
+    return row | {"time/seconds": seconds, "time/samples_per_s": samples / max(seconds, 1e-9)}
+
+
+def end_epoch(training: Training, row: dict, pictures: dict) -> None:
+    """Log the row and keep the weights if they are the best so far."""
+    task, run, clock, best = training.task, training.run, training.clock, training.best
+    training.means = Means()
+    score = row.get(f"val/{best.metric}") if best else None
+    is_best = score is not None and best.update(score, clock, row.get("val/loss"))
+    if is_best:
+        training.best_state = snapshot(
+            {
+                "state_dict": task.best_state(),
+                "metrics": row,
+                "best": best.state_dict(),
+                "clock": clock.state_dict(),
+                "run": run.id,
+                **training.about,
+            }
+        )
+        training.best_is_new = True
+    run.log(row, clock.time, pictures)
+    if training.trainer.histograms and not training.world.rank:
+        for name, weight in task.net.named_parameters():
+            if weight.abs().max() < 1e19:  # TensorBoard's bins end at 1e20; what is not finite is in none
+                run.tensorboard().add_histogram(name, weight.detach().cpu(), clock.time)
+    line = partial(epoch_line, row, training.trainer.epochs, is_best, first=training.first_metrics())
+    run.say(line(), line)
+    if warning := explosion(training, row.get("val/loss")):
+        training.has_exploded = True
+        run.say(warning)
+
+
+def explosion(training: Training, val_loss: float | None) -> str | None:
+    """What to report where a loss of the first steps is far above its start; once.
+
+    Only of tasks whose val loss is to fall: those of adversaries and policies may rise.
+    """
+    update, clock = training.task.update, training.clock
+    if training.has_exploded or "loss" not in training.task.scores or clock.step > EARLY:
+        return None
+    highest = max(update.peak, val_loss or 0.0)
+    if not highest > EXPLODED * update.first_loss > 0:
+        return None
+    part, lr = "train" if highest == update.peak else "val", update.optimizer.defaults["lr"]
+    return (
+        f"the {part} loss came to {highest:.4g} in the first {clock.step} steps, and began at {update.first_loss:.4g}\n"
+        f"  expected one that falls: try optimizer.lr={lr / 10:.2g} (now {lr:.2g}) or trainer.clip_global_norm=1"
+    )
