@@ -34,7 +34,7 @@ from dlrun.config.pairing import CONFIGS
 from dlrun.config.saved import plain
 from dlrun.output.console import Bar
 from dlrun.output.run_folder import Run
-from dlrun.system.device import Place
+from dlrun.system.device import Device
 from dlrun.system.signals import Signals
 from dlrun.train.engine import train_epoch
 from dlrun.train.session import Session
@@ -46,7 +46,7 @@ DATA = {"resnet18": "cifar10"}  # the others MNIST
 Batch = tuple[Tensor, Tensor]
 
 
-def supervised(net: nn.Module, batches: Iterator[Batch], lr: float, place: Place) -> Callable[[], None]:
+def supervised(net: nn.Module, batches: Iterator[Batch], lr: float, place: Device) -> Callable[[], None]:
     """A classifier's step, as one writes it by hand."""
     optimizer = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
 
@@ -61,7 +61,7 @@ def supervised(net: nn.Module, batches: Iterator[Batch], lr: float, place: Place
     return step
 
 
-def vae(net: nn.Module, batches: Iterator[Batch], lr: float, place: Place) -> Callable[[], None]:
+def vae(net: nn.Module, batches: Iterator[Batch], lr: float, place: Device) -> Callable[[], None]:
     """The book's VAE, as one writes it by hand."""
     optimizer = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
 
@@ -82,7 +82,7 @@ def vae(net: nn.Module, batches: Iterator[Batch], lr: float, place: Place) -> Ca
     return step
 
 
-def wgan_gp(net: nn.Module, batches: Iterator[Batch], lr: float, place: Place) -> Callable[[], None]:
+def wgan_gp(net: nn.Module, batches: Iterator[Batch], lr: float, place: Device) -> Callable[[], None]:
     """Algorithm 1 of Gulrajani et al. 2017; a turn of the generator at every fifth step."""
     generator, critic = net.generator, net.critic
     adam = {"lr": lr, "betas": (0.5, 0.9), "fused": True}

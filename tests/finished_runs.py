@@ -1,4 +1,4 @@
-"""Finished runs for the tests: trained for real on small data, or as if, with weights as they were initialised."""
+"""FinishedRun runs for the tests: trained for real on small data, or as if, with weights as they were initialised."""
 
 import json
 from contextlib import nullcontext
@@ -25,9 +25,9 @@ FAMILIES = {  # one small run for each family of tasks; {data} is a folder
     "autoencoder": ["model=autoencoder", "data=digits"],
     "vae": ["model=vae", "data=digits", "task.iwae_samples=0"],
     "gan": ["model=gan", "data=gaussians"],
-    "actor": ["model=ppo", "data=cartpole", "data.epoch_frames=256", "task.length=16", "task.eval_episodes=4"],
+    "actor": ["model=ppo", "data=cartpole", "data.epoch_frames=256", "task.num_steps=16", "task.eval_episodes=4"],
     "table": ["model=q_learning", "data.epoch_frames=200", "task.eval_episodes=4"],
-    "values": ["model=dqn", "data=cartpole", "data.epoch_frames=256", "task.capacity=512", "task.eval_episodes=4"],
+    "values": ["model=dqn", "data=cartpole", "data.epoch_frames=256", "task.buffer_size=512", "task.eval_episodes=4"],
 }
 
 

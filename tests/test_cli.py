@@ -219,7 +219,7 @@ WRONG = {
     "trainer.epochs.foo=3": "trainer.epochs.foo=3: there is no key 'trainer.epochs.foo'",
     "sed=1": "sed=1: there is no key 'sed'; did you mean 'seed'?",
     "epochs=3": "epochs=3: there is no key 'epochs'; did you mean 'trainer.epochs'?",
-    "data.pieces=4": "data.pieces=4: data has no 'pieces'; did you mean 'task.pieces'?",
+    "data.lr_multipliers=4": "data.lr_multipliers=4: data has no 'lr_multipliers'; did you mean 'task.lr_multipliers'?",
     "lr=0.1": "lr=0.1: there is no key 'lr'; did you mean 'optimizer.lr'?",
     "+foo=1": "nothing reads 'foo'\n    expected one of: data, data_dir, init,",
     "+model.foo=1": "model.foo: mlp has no 'foo'\n    mlp has: activation, dropout, hidden, ",
@@ -299,7 +299,7 @@ VALUES = {
     "optimizer.betas=[0.9]": "a list of 2",
     "task.label_smoothing=1.5": "a number in",
     "task.loss=crossentropy": "one of auto",
-    "schedule.warmup=2": "a number in",
+    "schedule.warmup_fraction=2": "a number in",
 }
 
 
@@ -778,12 +778,12 @@ def test_the_results_of_a_finished_run_stay_until_there_are_new_ones(dl_run, fin
     """Killed at each of its renames, a resumed run keeps what it was tested with, and ends as one that was not."""
     from dlrun.config.saved import require_finished
     from dlrun.runs.show import show
-    from dlrun.train.finished import Finished
+    from dlrun.train.finished import FinishedRun
 
     shutil.copytree(finished, tmp_path / "straight")
     assert dl_run("resume=straight", "trainer.epochs=2")[0] == 0
     want, replace, last = state(tmp_path / "straight", "best"), os.replace, 0
-    test, weights = require_finished(finished)["test"], Finished(finished).state["state_dict"]
+    test, weights = require_finished(finished)["test"], FinishedRun(finished).state["state_dict"]
     for at in (1, 2, 3, 4, 6, 8, 99):
         shutil.copytree(finished, tmp_path / "run")
         calls = []
@@ -804,7 +804,7 @@ def test_the_results_of_a_finished_run_stay_until_there_are_new_ones(dl_run, fin
         last = len(calls)
         if at != 99:
             assert require_finished(tmp_path / "run")["test"] == test
-            assert same(Finished(tmp_path / "run").state["state_dict"], weights), f"killed at rename {at}"
+            assert same(FinishedRun(tmp_path / "run").state["state_dict"], weights), f"killed at rename {at}"
             assert f"test/acc {test['test/acc']!r}" in show(tmp_path / "run")
             assert dl_run("resume=run", "trainer.epochs=2")[0] == 0
         assert same(state(tmp_path / "run", "best"), want)

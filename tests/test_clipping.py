@@ -30,7 +30,7 @@ def test_the_task_gives_the_norm(pieces):
     torch.nn.functional.cross_entropy(net(x), y).backward()
     expected = torch.cat([p.grad.flatten() for p in net.parameters()]).norm()
     net.zero_grad()
-    task = make_task(net, SPEC, "sgd", lr=0.0, task=dict(pieces=pieces))
+    task = make_task(net, SPEC, "sgd", lr=0.0, task=dict(grad_accum_steps=pieces))
     assert "grad_norm" not in task.step((x, y), Clock(0, 1, 1))
     task.update.clip, task.update.clips = (None, None, 0.1), True
     torch.testing.assert_close(task.step((x, y), Clock(0, 1, 1))["grad_norm"], expected)

@@ -29,7 +29,7 @@ from dlrun.config.build import build
 from dlrun.errors import CheckpointError, Diverged, UserError
 from dlrun.optim import schedules
 from dlrun.optim.clipping import clip_gradients
-from dlrun.optim.update import LossWatch, Update
+from dlrun.optim.update import AsyncScalar, Update
 from dlrun.output import checkpoint
 from dlrun.output.as_json import as_json
 from dlrun.output.checkpoint import Checkpoints, load, save, snapshot
@@ -71,7 +71,7 @@ def test_means_are_those_over_all_samples(fold_every):
     for i, (each, hits) in enumerate(zip(loss.split(4), right.split(4), strict=True)):
         means.add({"loss": each.mean(), "acc": hits}, len(each))
         if fold_every and (i + 1) % fold_every == 0:
-            means.fold()
+            means.flush()
     found = means.result()
     assert found["loss"] == pytest.approx(loss.mean().item(), rel=1e-6)
     assert found["acc"] == pytest.approx(right.double().mean().item(), rel=1e-7)
@@ -82,8 +82,8 @@ def test_a_window_holds_what_came_since_the_last():
     for value in (1.0, 2.0, 6.0):
         means.add({"loss": torch.tensor(value)}, 2)
         if value < 6:
-            assert means.fold() == {"loss": value}
-    assert means.fold() == {"loss": 6.0} and means.fold() == {}
+            assert means.flush() == {"loss": value}
+    assert means.flush() == {"loss": 6.0} and means.flush() == {}
     assert means.result() == {"loss": 3.0}
 
 
@@ -99,7 +99,7 @@ def test_means_do_not_depend_on_when_they_were_saved():
                 means.load_state_dict(kept)
             means.add(*step)
             if i % 6 == 5:
-                means.fold()
+                means.flush()
         return means.result()
 
     assert all(over(i) == over(None) for i in range(20))
@@ -117,9 +117,9 @@ def test_a_metric_of_some_steps_is_a_mean_over_those():
     means = Means()
     means.add({"loss": torch.tensor(1.0)}, 3)
     means.add({"loss": torch.tensor(2.0), "return": torch.tensor(7.0)}, 1)
-    assert means.fold() == {"loss": 1.25, "return": 7.0}
+    assert means.flush() == {"loss": 1.25, "return": 7.0}
     means.add({"loss": torch.tensor(5.0)}, 4)
-    assert means.fold() == {"loss": 5.0}
+    assert means.flush() == {"loss": 5.0}
     assert means.result() == {"loss": 25 / 8, "return": 7.0}
 
 
@@ -347,7 +347,7 @@ def test_seeds_of_all_places_differ():
 def test_pieces_give_the_gradient_of_the_whole(pieces, session):
     gradients, metrics = [], []
     for count in (1, pieces):
-        task = session(f"task.pieces={count}", "task.l2=0.01", "task.l1=0.001", "optimizer=sgd").task
+        task = session(f"task.grad_accum_steps={count}", "task.l2=0.01", "task.l1=0.001", "optimizer=sgd").task
         x, y = torch.rand(16, 1, 28, 28), torch.arange(16) % 10
         x = torch.linspace(0, 1, x.numel()).reshape(x.shape).sin()
         task.update.take_step = lambda net=task.net: gradients.append([p.grad for p in net.parameters()])
@@ -465,8 +465,8 @@ def test_the_average_is_the_closed_form(ema, decays):
     for weight, decay in zip([0.0, -1.0, -2.0], decays, strict=True):
         update.step(net.weight.sum(), clock)  # gradient 1, lr 1: the weight goes 1, 0, -1, -2
         expected = decay * expected + (1 - decay) * weight
-        assert net.weight.item() == weight and update.average.weight.item() == pytest.approx(expected)
-    assert not update.average.weight.requires_grad and not update.average.training
+        assert net.weight.item() == weight and update.ema.weight.item() == pytest.approx(expected)
+    assert not update.ema.weight.requires_grad and not update.ema.training
     again = update_of(nn.Linear(1, 1, bias=False), ema=ema)
     again.load_state_dict(update.state_dict())
     assert again.averaged == 3
@@ -581,8 +581,8 @@ def test_all_finite_looks_everywhere(value, finite):
 
 
 def test_the_loss_is_watched_as_it_is():
-    assert LossWatch(CPU).start(torch.tensor(1.5))() == 1.5
-    assert isnan(LossWatch(CPU).start(torch.tensor(float("nan")))())
+    assert AsyncScalar(CPU).start(torch.tensor(1.5))() == 1.5
+    assert isnan(AsyncScalar(CPU).start(torch.tensor(float("nan")))())
 
 
 def test_a_network_without_parameters_is_refused():
@@ -599,10 +599,10 @@ At = namedtuple("At", "fraction")
     ("schedule", "values"),
     [
         (schedules.constant, {0: 1, 0.5: 1, 1: 1}),
-        (partial(schedules.linear, warmup=0.0, final=0.1), {0: 1, 0.5: 0.55, 1: 0.1}),
-        (partial(schedules.linear, warmup=0.2, final=0.0), {0: 0, 0.1: 0.5, 0.2: 1, 0.6: 0.5, 1: 0}),
-        (partial(schedules.cosine, warmup=0.0, final=0.0), {0: 1, 0.25: (1 + cos(pi / 4)) / 2, 0.5: 0.5, 1: 0}),
-        (partial(schedules.cosine, warmup=0.2, final=0.2), {0: 0, 0.1: 0.5, 0.2: 1, 0.6: 0.6, 1: 0.2}),
+        (partial(schedules.linear, warmup_fraction=0.0, final=0.1), {0: 1, 0.5: 0.55, 1: 0.1}),
+        (partial(schedules.linear, warmup_fraction=0.2, final=0.0), {0: 0, 0.1: 0.5, 0.2: 1, 0.6: 0.5, 1: 0}),
+        (partial(schedules.cosine, warmup_fraction=0.0, final=0), {0: 1, 0.25: (1 + cos(pi / 4)) / 2, 0.5: 0.5, 1: 0}),
+        (partial(schedules.cosine, warmup_fraction=0.2, final=0.2), {0: 0, 0.1: 0.5, 0.2: 1, 0.6: 0.6, 1: 0.2}),
         (partial(schedules.step, drops=2, factor=0.1), {0: 1, 0.33: 1, 0.34: 0.1, 0.66: 0.1, 0.67: 0.01, 1: 0.01}),
         (partial(schedules.one_cycle, peak_at=0.5, start=0.04, final=0.0), {0: 0.04, 0.25: 0.52, 0.5: 1, 0.75: 0.5}),
         (partial(schedules.one_cycle, peak_at=0.0, start=0.04, final=0.01), {0: 1, 1: 0.01}),
@@ -795,7 +795,7 @@ def test_too_little_memory_is_told(error, said, config, tmp_path, monkeypatch):
     made.task.step = fails
     with pytest.raises(UserError, match=f"out of memory: {said}[^$]*make it smaller"):
         made.start(tmp_path, resumed=False)
-    monkeypatch.setattr("dlrun.train.assemble.place", fails)
+    monkeypatch.setattr("dlrun.train.assemble.prepare_net", fails)
     with pytest.raises(UserError, match=f"out of memory: {said}"):
         Session(*config())
 

@@ -14,7 +14,7 @@ from toys import models, takes
 from dlrun.errors import DataError, UserError
 from dlrun.runs import export as exports
 from dlrun.runs.export import export
-from dlrun.train.finished import Finished
+from dlrun.train.finished import FinishedRun
 
 FORMATS = ("pt2", "onnx", "safetensors", "state_dict")
 QUICK = ["lenet"]
@@ -94,7 +94,7 @@ def test_data_that_is_gone_or_changed_is_drawn(family, tmp_path, monkeypatch):
     """What an export needs is in the run's folder; nothing is fetched for it."""
     write_texts(tmp_path)
     folder = untrained(tmp_path / "run", [o.format(data=tmp_path) for o in FAMILIES[family]])
-    monkeypatch.setattr(Finished, "load_data", gone)
+    monkeypatch.setattr(FinishedRun, "load_data", gone)
     lines = list(export(folder, "state_dict", None))
     assert lines[-1].startswith("  checked 33 drawn samples (the data is gone) in batches of 1, 2, 30: within"), lines
 

@@ -105,7 +105,7 @@ def test_rates_are_factors_on_the_learning_rate():
     plain = dict(momentum=0.0, nesterov=False, lr=0.5)
     moves = []
     for rates in ([], [["*", 0.25], ["body", 0.5], ["head", 1.0]]):
-        before, after = trained(1, 1, task=dict(rates=rates), **plain)
+        before, after = trained(1, 1, task=dict(lr_multipliers=rates), **plain)
         moves.append({name: after[name] - before[name] for name in before})
     for name in BODY + HEAD:
         factor = 0.25 if name.startswith("stem") else 0.5 if name.startswith("body") else 1.0
@@ -113,7 +113,13 @@ def test_rates_are_factors_on_the_learning_rate():
 
 
 def test_the_schedule_moves_all_rates_and_the_log_has_the_base(tmp_path):
-    keys = ["schedule=cosine", "schedule.warmup=0.0", "optimizer=sgd", "task.rates=[['*',0.1]]", "trainer.epochs=2"]
+    keys = [
+        "schedule=cosine",
+        "schedule.warmup_fraction=0.0",
+        "optimizer=sgd",
+        "task.lr_multipliers=[['*',0.1]]",
+        "trainer.epochs=2",
+    ]
     small = [key for key in SMALL if not key.startswith("trainer.epochs")]
     train(tmp_path / "a", compose(f"data_dir={write_mnist(tmp_path)}", *small, *keys))
     (group,) = state(tmp_path / "a")["parts"]["update"]["optimizer"]["param_groups"]
@@ -123,7 +129,7 @@ def test_the_schedule_moves_all_rates_and_the_log_has_the_base(tmp_path):
 CASES = {
     "sgd": ["optimizer=sgd", "schedule=one_cycle"],
     "adam": ["optimizer=adam", "optimizer.weight_decay=0.01", "trainer.ema=0.9"],
-    "pieces": ["optimizer=rmsprop", "task.pieces=2", "trainer.clip_global_norm=0.5", "trainer.on_nan=skip"],
+    "pieces": ["optimizer=rmsprop", "task.grad_accum_steps=2", "trainer.clip_global_norm=0.5", "trainer.on_nan=skip"],
     "bf16": ["optimizer=adamw", "trainer.precision=bf16"],
 }
 
@@ -135,7 +141,7 @@ def test_resuming_across_an_unfreezing_is_exact(case, tmp_path):
     layers = sorted(state_names(compose(*small)[0]))
     first, second = layers[0], layers[2]
     keys = [f"task.freeze=['{first}','{second}']", f"task.unfreeze=[['{second}',0.5],['{first}',1.5]]"]
-    keys += [f"task.rates=[['{first}',0.1]]"]
+    keys += [f"task.lr_multipliers=[['{first}',0.1]]"]
     config = compose(f"data_dir={write_mnist(tmp_path / 'data')}", *small, *keys, *CASES[case])
     train(tmp_path / "a", config)
     for step in (0, 1, 2, 5, 6):
@@ -160,7 +166,7 @@ def state_names(config: dict) -> set[str]:
     (dict(freeze=["*"], unfreeze=[["*", 1]]), "leaves nothing that learns from the start"),
     (dict(freeze=["stem"], unfreeze=[["body", 1]]), "task.unfreeze has 'body', which is not frozen\n  expected"),
     (dict(unfreeze=[["tail", 1]]), "task.unfreeze has 'tail', which matches nothing"),
-    (dict(rates=[["tail", 1.0]]), "task.rates has 'tail', which matches nothing"),
+    (dict(lr_multipliers=[["tail", 1.0]]), "task.lr_multipliers has 'tail', which matches nothing"),
 ])  # fmt: skip
 def test_bad_patterns_are_told(keys, said):
     with pytest.raises(UserError, match=said):

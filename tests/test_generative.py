@@ -170,7 +170,7 @@ def test_bounds_of_a_linear_model(off):
 
 
 def test_kl_weight_follows_the_clock():
-    task, clock = make_vae(beta=4.0, warmup=2.0), Clock(0, 10, 5)
+    task, clock = make_vae(beta=4.0, kl_warmup_epochs=2.0), Clock(0, 10, 5)
     weights = []
     for clock.step in (0, 4, 9, 30):
         weights.append(task.kl_weight(clock))
@@ -256,14 +256,14 @@ def test_an_adversarial_autoencoder_reconstructs_and_spreads_its_codes(loss):
     before = task.evaluate(data, "val")
     learn(task, (x, None), 300)
     after = task.evaluate(data, "val")
-    assert set(after) == set(task.scores) and task.evaluated() is task.update.average
+    assert set(after) == set(task.scores) and task.evaluated() is task.update.ema
     assert after["mse"] < 0.7 * before["mse"] and after["code_swd"] < 0.2 * before["code_swd"]
     assert (task.predict(x) - x).square().mean().item() == pytest.approx(after["mse"], rel=1e-3)
     assert task.predict(torch.zeros(3, 4)).shape == (3, 1, 8, 8)
     assert set(task.preview(data)) == {"reconstructions", "samples"}
 
 
-@pytest.mark.parametrize("keys", [{}, {"likelihood": "gaussian", "sigma": 0.2}, {"beta": 0.5, "warmup": 0.5}])
+@pytest.mark.parametrize("keys", [{}, {"likelihood": "gaussian", "sigma": 0.2}, {"beta": 0.5, "kl_warmup_epochs": 0.5}])
 def test_a_vae_learns_two_pictures(keys):
     x = pictures(SMALL, 2).repeat(16, 1, 1, 1)
     task = make_vae(iwae_samples=20, **keys)
@@ -423,8 +423,8 @@ def blobs() -> Batches:
 
 
 @pytest.mark.parametrize(("kind", "keys"), [
-    (Gan, dict()), (Gan, dict(loss="least_squares")), (Gan, dict(loss="hinge")), (Wgan, dict(clip=0.1, turns=2)),
-    (WganGp, dict(turns=2, penalty=1.0)),
+    (Gan, dict()), (Gan, dict(loss="least_squares")), (Gan, dict(loss="hinge")), (Wgan, dict(clip=0.1, n_critic=2)),
+    (WganGp, dict(n_critic=2, gp_weight=1.0)),
 ])  # fmt: skip
 def test_every_gan_finds_a_blob(kind, keys):
     task, data = make_pair(kind, lr=0.002, ema=0.9, **keys), blobs()
@@ -439,7 +439,7 @@ def test_every_gan_finds_a_blob(kind, keys):
 
 
 def test_wgan_gp_covers_two_blobs():
-    task, data = make_pair(WganGp, lr=0.005, ema=0.9, turns=3), blobs()
+    task, data = make_pair(WganGp, lr=0.005, ema=0.9, n_critic=3), blobs()
     learn(task, (data.x, data.y), 600)
     after = task.evaluate(data, "val")
     assert after["modes"] == 2 and after["good"] > 0.7
@@ -447,8 +447,8 @@ def test_wgan_gp_covers_two_blobs():
 
 @pytest.mark.parametrize("kind", [Gan, Wgan, WganGp])
 def test_turns_follow_the_clock(kind):
-    """The generator learns on steps 2, 5, ... of turns=3 alone, whatever was done before; the critic on every one."""
-    task, clock, x = make_pair(kind, turns=3), Clock(0, 1, 9), blobs().x
+    """The generator learns on steps 2, 5, ... of n_critic=3, whatever was done before; the critic on every one."""
+    task, clock, x = make_pair(kind, n_critic=3), Clock(0, 1, 9), blobs().x
     for clock.step in (2, 0, 1, 5, 4, 7, 8):
         generator, critic = ([p.clone() for p in net.parameters()] for net in (task.net.generator, task.net.critic))
         metrics, is_turn = task.step((x, None), clock), clock.step % 3 == 2
@@ -468,11 +468,11 @@ def test_clipped_weights_stay_clipped():
 
 def test_the_averaged_generator_is_the_one_to_judge():
     task = make_pair(Gan, ema=0.9)
-    assert task.evaluated() is task.update.average and task.critic_update.average is None
+    assert task.evaluated() is task.update.ema and task.critic_update.ema is None
     assert isinstance(task.net, Pair) and task.evaluated() is not task.net.generator
     learn(task, (blobs().x, None), 3)
     z = torch.randn(5, 4)
-    assert torch.equal(task.predict(z), task.update.average(z))
+    assert torch.equal(task.predict(z), task.update.ema(z))
     assert not torch.allclose(task.predict(z), task.net.generator(z))
 
 
@@ -481,7 +481,7 @@ def test_the_best_state_is_the_whole_pair_with_the_averaged_generator():
     learn(task, (blobs().x, None), 3)
     state, own = task.best_state(), task.net.state_dict()
     assert state.keys() == own.keys()
-    for name, value in task.update.average.state_dict().items():
+    for name, value in task.update.ema.state_dict().items():
         assert torch.equal(state[f"generator.{name}"], value)
     assert not all(torch.equal(state[name], own[name]) for name in own if name.startswith("generator."))
     assert all(torch.equal(state[name], own[name]) for name in own if name.startswith("critic."))
@@ -527,9 +527,10 @@ def test_the_swiss_roll_grows_with_the_angle():
 # Resuming
 
 
-@pytest.mark.parametrize("case", ["vae task.warmup=1.5 task.beta=2", "vae task.likelihood=gaussian trainer.ema=0.9",
-                                  "denoising_autoencoder task.loss=mse", "wgan_gp task.turns=3 model.width=4",
-                                  "gan task.loss=hinge task.turns=2 model.width=4 trainer.ema=0"])  # fmt: skip
+@pytest.mark.parametrize("case", ["vae task.kl_warmup_epochs=1.5 task.beta=2",
+                                  "vae task.likelihood=gaussian trainer.ema=0.9",
+                                  "denoising_autoencoder task.loss=mse", "wgan_gp task.n_critic=3 model.width=4",
+                                  "gan task.loss=hinge task.n_critic=2 model.width=4 trainer.ema=0"])  # fmt: skip
 def test_settings_resume_to_the_bit(case, tmp_path):
     model, *keys = case.split()
     data_dir = runs.write_mnist(tmp_path / "data")

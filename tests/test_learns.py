@@ -116,7 +116,7 @@ def test_pieces_give_the_update_of_the_whole(spec, pieces):
     nets, shown = [], []
     for k in (1, pieces):
         net = make_net(spec)
-        task = make_task(net, spec, "sgd", task=dict(pieces=k, l2=0.01))
+        task = make_task(net, spec, "sgd", task=dict(grad_accum_steps=k, l2=0.01))
         shown.append(task.step((x, y), Clock(0, 1, 1)))
         nets.append(net.state_dict())
     torch.testing.assert_close(nets[1], nets[0], atol=1e-6, rtol=1e-5)
@@ -139,7 +139,7 @@ def test_heads_that_only_training_has_count_by_their_weight(pieces):
     weights = list(net.parameters())
     gradients = torch.autograd.grad(losses[0] + 0.4 * (losses[1] + losses[2]), weights)
     expected = [weight.detach() - 0.01 * gradient for weight, gradient in zip(weights, gradients, strict=True)]
-    task = make_task(net, spec, "sgd", lr=0.01, momentum=0.0, nesterov=False, task=dict(pieces=pieces))
+    task = make_task(net, spec, "sgd", lr=0.01, momentum=0.0, nesterov=False, task=dict(grad_accum_steps=pieces))
     shown = task.step((x, y), Clock(0, 1, 1))
     torch.testing.assert_close(list(net.parameters()), expected, atol=1e-6, rtol=1e-5)
     assert shown["loss"].item() == pytest.approx(losses[0].item()) and shown["acc"].shape == (len(x),)
@@ -153,14 +153,14 @@ def test_the_average_is_exponential():
         learn(task, batch(CLASSES), 1)
         weights.append(task.net[1].weight.detach().clone())
     expected = 3 / 12 * (2 / 11 * weights[0] + 9 / 11 * weights[1]) + 9 / 12 * weights[2]  # the decays of the warm-up
-    torch.testing.assert_close(task.update.average[1].weight, expected)
+    torch.testing.assert_close(task.update.ema[1].weight, expected)
 
 
 def test_averaged_weights_are_the_ones_that_are_judged():
     x, y = batch(CLASSES)
     task = make_task(make_net(CLASSES), CLASSES, lr=0.01, ema=0.9)
     learn(task, (x, y), 5)
-    average = task.update.average
+    average = task.update.ema
     assert task.evaluated() is average and not average.training and task.net.training
     with torch.no_grad():
         torch.testing.assert_close(task.predict(x), average(x).softmax(1))
@@ -184,10 +184,10 @@ def test_averaged_weights_are_the_ones_that_are_judged():
 def test_batch_normalisation_of_a_lone_sample(batch_size, pieces, norm, refused):
     x, y = batch(CLASSES)
     data = Batches(x, y, CLASSES, batch_size)
-    task = make_task(make_net(CLASSES, norm=norm), CLASSES, task=dict(pieces=pieces))
+    task = make_task(make_net(CLASSES, norm=norm), CLASSES, task=dict(grad_accum_steps=pieces))
     if refused:
         with pytest.raises(
-            UserError, match=f"data.batch_size={batch_size} with task.pieces={pieces} leaves one sample alone"
+            UserError, match=f"data.batch_size={batch_size} with task.grad_accum_steps={pieces} leaves one sample alone"
         ):
             task.steps(data)
         return

@@ -255,11 +255,11 @@ def at(schedule, fraction: float, **keys) -> float:
 
 def test_schedules_at_their_corners():
     for schedule in (linear, cosine):
-        values = [at(schedule, f, warmup=0.2, final=0.1) for f in (0.0, 0.1, 0.2, 0.6, 1.0)]
+        values = [at(schedule, f, warmup_fraction=0.2, final=0.1) for f in (0.0, 0.1, 0.2, 0.6, 1.0)]
         assert values == pytest.approx([0, 0.5, 1, 0.55, 0.1])  # half-way between 1 and the end, both
-        assert at(schedule, 0.0, warmup=0.0, final=0.0) == 1
-    assert at(cosine, 0.25, warmup=0.0, final=0.0) == pytest.approx((1 + cos(pi / 4)) / 2)
-    assert at(linear, 0.25, warmup=0.0, final=0.0) == pytest.approx(0.75)
+        assert at(schedule, 0.0, warmup_fraction=0.0, final=0.0) == 1
+    assert at(cosine, 0.25, warmup_fraction=0.0, final=0.0) == pytest.approx((1 + cos(pi / 4)) / 2)
+    assert at(linear, 0.25, warmup_fraction=0.0, final=0.0) == pytest.approx(0.75)
     values = [at(one_cycle, f, peak_at=0.4, start=0.04, final=0.0) for f in (0.0, 0.2, 0.4, 0.7, 1.0)]
     assert values == pytest.approx([0.04, 0.52, 1, 0.5, 0])
     assert at(one_cycle, 0.0, peak_at=0.0, start=0.04, final=0.0) == 1

@@ -32,7 +32,7 @@ from dlrun.models.mlp import mlp
 from dlrun.models.resnet import resnet
 from dlrun.models.vgg import CONVOLUTIONS, vgg
 from dlrun.spec import Image, Table
-from dlrun.system.device import place
+from dlrun.system.device import prepare_net
 
 MNIST = Image((1, 28, 28), classes=10)
 CIFAR = Image((3, 32, 32), classes=10)
@@ -408,7 +408,7 @@ def targets(node):
 def test_layers_that_would_write_past_their_memory_on_a_cpu_are_laid_out_otherwise(width, channels_last):
     """Strided 1x1 convolutions of few channels, which 112x112 pictures bring to crash."""
     net = resnet(CIFAR, **RESNET | dict(width=width))
-    assert place(net, torch.device("cpu"), "fp32").channels_last == channels_last
+    assert prepare_net(net, torch.device("cpu"), "fp32").channels_last == channels_last
     first = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
     assert first.weight.is_contiguous(memory_format=torch.channels_last) == channels_last
 

@@ -15,7 +15,7 @@ from PIL import Image
 from dlrun.runs import inputs
 from dlrun.runs.cli import main
 from dlrun.spec import Table
-from dlrun.train.finished import Finished
+from dlrun.train.finished import FinishedRun
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_pictures_as_the_run_sees_them(predict, runs, tmp_path):
     files = [picture(tmp_path / "a.png"), picture(tmp_path / "more" / "b.png", seed=1)]
     code, lines, err = predict(runs("classes"), files[0], "more")
     assert (code, err) == (0, "")
-    run = Finished(runs("classes"))
+    run = FinishedRun(runs("classes"))
     pixels = torch.stack([torch.tensor(np.asarray(Image.open(path)))[None] for path in files])
     wanted = run.task.predict(run.data.encode(pixels))
     for line, row, path in zip(lines, wanted, ("a.png", "more/b.png"), strict=True):
@@ -110,7 +110,7 @@ def test_texts_and_rows(predict, runs, tmp_path):
     lines = predict(runs("targets"), "rows.csv", "-1,2")[1]
     assert [json.loads(line)["input"] for line in lines] == ["rows.csv:1", "rows.csv:2", "-1,2"]
     outs = [json.loads(line)["output"] for line in lines]
-    run = Finished(runs("targets"))
+    run = FinishedRun(runs("targets"))
     assert outs[1] == outs[2] == run.task.predict(run.data.encode(np.array([[-1.0, 2.0]]))).item()
 
 
@@ -149,7 +149,7 @@ def test_samples_and_codes_and_reconstructions(predict, runs, tmp_path):
     assert np.array_equal(*pixels) and pixels[0][0].shape == (8, 8)
     (tmp_path / "z.csv").write_text(",".join("0" * 20) + "\n")
     line = json.loads(predict(runs("vae"), "--latent", "z.csv")[1][0])
-    run = Finished(runs("vae"))
+    run = FinishedRun(runs("vae"))
     wanted = (run.task.predict(torch.zeros(1, 20))[0, 0] * 255).round().byte().numpy()
     assert np.array_equal(np.asarray(Image.open(line["picture"])), wanted)
     picture(tmp_path / "a.png")

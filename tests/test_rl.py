@@ -16,13 +16,13 @@ from dlrun.clock import Clock
 from dlrun.config.build import build
 from dlrun.config.check import check
 from dlrun.data.cartpole import CartPoles
-from dlrun.data.envs import Envs, Worlds, read_spec
+from dlrun.data.envs import Envs, VectorEnvs, read_spec
 from dlrun.errors import DataError, PairingError, UserError
 from dlrun.models.policy import Normaliser
-from dlrun.optim.update import KeptBuffers
+from dlrun.optim.update import BufferSnapshot
 from dlrun.seeds import Reseeder
 from dlrun.spec import Env, Table
-from dlrun.tasks.rl.collector import Player, RewardScale, to_world
+from dlrun.tasks.rl.collector import Collector, RewardScale, scale_actions
 from dlrun.tasks.rl.dqn import targets
 from dlrun.tasks.rl.ppo import kl, surrogate
 from dlrun.tasks.rl.replay import Replay
@@ -34,9 +34,12 @@ CPU = torch.device("cpu")
 SMALL = ["data.epoch_frames=256", "data.num_envs=4", "trainer.epochs=2", "trainer.checkpoint_gap=0", "model.hidden=[8]",
          "task.eval_episodes=3", "trainer.device=cpu", "trainer.log_every=2"]  # fmt: skip
 KEYS = {
-    "ppo": ["task.length=16", "task.minibatch=32", "task.passes=2"],
-    "a2c": ["task.length=8"],
-    **{name: ["task.length=8", "task.updates=4", "task.warmup=64"] for name in ("dqn", "double_dqn", "dueling_dqn")},
+    "ppo": ["task.num_steps=16", "task.minibatch=32", "task.update_epochs=2"],
+    "a2c": ["task.num_steps=8"],
+    **{
+        name: ["task.num_steps=8", "task.gradient_steps=4", "task.learning_starts=64"]
+        for name in ("dqn", "double_dqn", "dueling_dqn")
+    },
 }
 
 
@@ -259,14 +262,14 @@ def test_a_time_limit_is_no_end():
     assert worlds.ages.tolist() == [0, 0] and (np.abs(obs) <= 0.05).all() and final[1, 0] > 2.4
 
 
-@pytest.mark.parametrize("worlds", [CartPoles(2), Worlds("CartPole-v1", 2)], ids=["numpy", "gymnasium"])
+@pytest.mark.parametrize("worlds", [CartPoles(2), VectorEnvs("CartPole-v1", 2)], ids=["numpy", "gymnasium"])
 def test_worlds_go_on_from_their_state(worlds):
     random = np.random.default_rng(0)
     worlds.reset(5)
     for _ in range(60):
         worlds.step(random.integers(2, size=2))
     saved = worlds.state_dict()
-    other = CartPoles(2) if isinstance(worlds, CartPoles) else Worlds("CartPole-v1", 2)
+    other = CartPoles(2) if isinstance(worlds, CartPoles) else VectorEnvs("CartPole-v1", 2)
     other.load_state_dict(saved)
     for _ in range(60):
         actions = random.integers(2, size=2)
@@ -275,7 +278,7 @@ def test_worlds_go_on_from_their_state(worlds):
 
 
 def test_gymnasiums_final_observation_is_the_one_before_the_reset():
-    worlds = Worlds("CartPole-v1", 1)
+    worlds = VectorEnvs("CartPole-v1", 1)
     worlds.reset(0)
     while True:
         obs, _, terminated, _, final = worlds.step(np.array([1]))
@@ -290,7 +293,7 @@ def test_specs_are_read_from_the_spaces():
     assert read_spec("Pendulum-v1") == Env((3,), None, (-2.0,), (2.0,), states=False)
     assert read_spec("FrozenLake-v1") == Env((16,), 4, states=True)
     assert read_spec("CartPole-v1") == replace(build(composed("data=cartpole")["data"]).spec, goal=None, states=False)
-    assert to_world(read_spec("Pendulum-v1"), np.array([[0.0], [0.5], [7.0]])).ravel().tolist() == [0, 1, 2]
+    assert scale_actions(read_spec("Pendulum-v1"), np.array([[0.0], [0.5], [7.0]])).ravel().tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -312,7 +315,7 @@ def test_what_cannot_be_played_is_refused(id, words):
 
 
 def test_an_environment_that_gives_nan(monkeypatch):
-    worlds = Worlds("Pendulum-v1", 2)
+    worlds = VectorEnvs("Pendulum-v1", 2)
     worlds.reset(0)
     step = worlds.envs.step
     monkeypatch.setattr(worlds.envs, "step", lambda a: (step(a)[0] * np.nan, *step(a)[1:]))
@@ -323,9 +326,9 @@ def test_an_environment_that_gives_nan(monkeypatch):
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["model=ppo", "task.minibatch=100"], "16 x task.length=64 = 1024 frames .* task.minibatch=100"),
-        (["model=ppo", "task.kl_goal=0.0001"], "task.kl_weight=0"),
-        (["model=dqn", "task.capacity=100"], "task.capacity=100"),
+        (["model=ppo", "task.minibatch=100"], "16 x task.num_steps=64 = 1024 frames .* task.minibatch=100"),
+        (["model=ppo", "task.kl_target=0.0001"], "task.kl_coef=0"),
+        (["model=dqn", "task.buffer_size=100"], "task.buffer_size=100"),
     ],
 )
 def test_settings_that_do_not_fit(overrides, words):
@@ -361,9 +364,9 @@ def test_values_of_normalised_observations():
     task = make_task("dqn", build(composed("data=cartpole"))["data"], "model.normalise=true")
     task.observe(obs)
     assert torch.equal(task.target(obs), task.net(obs)) and task.target[0].count == 1000, "before the first copy, too"
-    task.update.kept = KeptBuffers(task.net)
+    task.update.kept = BufferSnapshot(task.net)
     task.observe(obs)
-    task.update.kept.put_back()
+    task.update.kept.restore()
     assert task.net[0].count == 2000, "a step that is left out takes back its own statistics, and no observations"
 
 
@@ -379,8 +382,10 @@ def test_observations_lie_as_a_resumed_runs_do():
 
 def test_a_run_that_ends_before_it_learns_is_refused():
     data = build(composed("data=cartpole", "data.epoch_frames=1000"))["data"]
-    task = make_task("dqn", data, "task.warmup=2001")
-    with pytest.raises(UserError, match="task.warmup=2001 frames before the first update, and the run has 2000 in all"):
+    task = make_task("dqn", data, "task.learning_starts=2001")
+    with pytest.raises(
+        UserError, match="task.learning_starts=2001 frames before the first update, and the run has 2000 in all"
+    ):
         next(iter(task.batches(data, Clock(0, 2, 10))))
 
 
@@ -407,12 +412,15 @@ def test_dqn_needs_discrete_actions():
 
 
 LEARN = {
-    "ppo": ["task.length=16", "task.minibatch=32", "optimizer.lr=0.003"],
-    "a2c": ["task.length=8", "optimizer.lr=0.01", "task.gamma=0.5"],
-    "a3c": ["task.length=8", "optimizer.lr=0.01", "task.gamma=0.5"],
+    "ppo": ["task.num_steps=16", "task.minibatch=32", "optimizer.lr=0.003"],
+    "a2c": ["task.num_steps=8", "optimizer.lr=0.01", "task.gamma=0.5"],
+    "a3c": ["task.num_steps=8", "optimizer.lr=0.01", "task.gamma=0.5"],
     "reinforce": ["optimizer.lr=0.01", "task.gamma=0.5"],
     "reinforce_baseline": ["optimizer.lr=0.01", "task.gamma=0.5"],
-    **{n: ["task.updates=8", "task.gamma=0.5", "task.warmup=100"] for n in ("dqn", "double_dqn", "dueling_dqn")},
+    **{
+        n: ["task.gradient_steps=8", "task.gamma=0.5", "task.learning_starts=100"]
+        for n in ("dqn", "double_dqn", "dueling_dqn")
+    },
 }
 
 
@@ -439,9 +447,11 @@ def test_a_time_limit_is_bootstrapped_and_an_end_is_not(model, truncates):
     """Pay of 1 forever is worth 1 / (1 - gamma) = 5, though a time limit cuts it after each step; before an end it is
     worth 1.
     """
-    more = {"ppo": ["task.length=16", "task.minibatch=32"], "a2c": [], "dqn": ["task.warmup=100", "task.updates=8"]}[
-        model
-    ]
+    more = {
+        "ppo": ["task.num_steps=16", "task.minibatch=32"],
+        "a2c": [],
+        "dqn": ["task.learning_starts=100", "task.gradient_steps=8"],
+    }[model]
     with seeded():
         data = Toy(world=Paid, limit=1, truncates=truncates)
         task = make_task(model, data, "task.gamma=0.8", "optimizer.lr=0.01", "schedule=constant", *more)
@@ -454,8 +464,8 @@ def test_a_time_limit_is_bootstrapped_and_an_end_is_not(model, truncates):
 @pytest.mark.parametrize(
     "overrides",
     [
-        pytest.param(["task.clip=null", "task.kl_weight=0.5", "task.kl_goal=0.0001"], marks=pytest.mark.slow),
-        pytest.param(["task.value_clip=0.2", "task.entropy_weight=0.01", "task.max_kl=0.02"], marks=pytest.mark.slow),
+        pytest.param(["task.clip_coef=null", "task.kl_coef=0.5", "task.kl_target=0.0001"], marks=pytest.mark.slow),
+        pytest.param(["task.clip_vloss=0.2", "task.ent_coef=0.01", "task.target_kl=0.02"], marks=pytest.mark.slow),
         ["model.shared=true", "model.normalise=true", "task.normalise_rewards=true", "model.activation=relu"],
     ],
 )
@@ -466,10 +476,10 @@ def test_ppos_other_forms_learn(overrides):
         found = run(task, data, 4)
         assert task.evaluate(data, "val")["return"] > 7.9
     assert {"return", "length", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction"} < found[0].keys()
-    if "task.kl_goal=0.0001" in overrides:
-        assert task.penalty.weight != 0.5
-    if "task.max_kl=0.02" in overrides:
-        assert min(m["passes"].item() for m in found) < task.passes
+    if "task.kl_target=0.0001" in overrides:
+        assert task.gp_weight.weight != 0.5
+    if "task.target_kl=0.02" in overrides:
+        assert min(m["update_epochs"].item() for m in found) < task.update_epochs
 
 
 def test_replay_forgets_the_oldest_and_comes_back():
@@ -492,10 +502,14 @@ def test_replay_forgets_the_oldest_and_comes_back():
 def test_a_rollouts_next_values_are_before_the_reset():
     with seeded():
         data = Toy(num_envs=2, limit=3, truncates=True)
-        net, player, clock = build(composed("model=ppo")["model"])(data.spec), Player(data.spec, PLACE), Clock(0, 1, 1)
+        net, player, clock = (
+            build(composed("model=ppo")["model"])(data.spec),
+            Collector(data.spec, PLACE),
+            Clock(0, 1, 1),
+        )
         player.start(data, clock)
         rollout = player.collect(net, 4, clock)
-    assert len(rollout.ahead) == 2 + 2 and rollout.truncated[2].all() and not rollout.truncated[[0, 1, 3]].any()
+    assert len(rollout.bootstrap_obs) == 2 + 2 and rollout.truncated[2].all() and not rollout.truncated[[0, 1, 3]].any()
     values = np.arange(8.0).reshape(4, 2)
     assert rollout.next_values(values, np.array([10.0, 11, 20, 21])).tolist() == [[2, 3], [4, 5], [20, 21], [10, 11]]
 

@@ -18,7 +18,7 @@ from toys import PLACE, composed, make_update, seeded
 from dlrun.clock import Clock
 from dlrun.config import signatures
 from dlrun.config.build import build
-from dlrun.data.envs import Worlds, read_spec
+from dlrun.data.envs import VectorEnvs, read_spec
 from dlrun.errors import DataError, UserError
 from dlrun.output.folders import read_summary
 from dlrun.tasks.rl.a3c import A3C
@@ -121,7 +121,7 @@ def broken():
 def test_an_environment_that_fails_leaves_the_checkpoint(broken, fail, words, tmp_path):
     broken.fail = fail
     config = compose(
-        "model=ppo", "data=gym", "data.id=Broken-v0", "data.epoch_frames=128", "data.num_envs=4", "task.length=8",
+        "model=ppo", "data=gym", "data.id=Broken-v0", "data.epoch_frames=128", "data.num_envs=4", "task.num_steps=8",
         "task.minibatch=32", "task.eval_episodes=2", "trainer.device=cpu", "trainer.checkpoint_every_steps=1",
     )  # fmt: skip
     with pytest.raises(DataError, match=f"Broken-v0 {fail} {words} step [0-9]+ behind its start") as error:
@@ -179,11 +179,11 @@ def test_an_environment_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(signatures, "ALLOWED", {"myenvs"})
     assert read_spec("myenvs:Own-v0").obs == (3,)
-    assert Worlds("myenvs:Own-v0", 2).reset(0).shape == (2, 3)
+    assert VectorEnvs("myenvs:Own-v0", 2).reset(0).shape == (2, 3)
     with pytest.raises(UserError, match="Fails-v0 cannot be made: ValueError: no such road"):
         read_spec("myenvs:Fails-v0")
     with pytest.raises(UserError, match="Nan-v0 gave a number that is not finite, in step 0"):
-        Worlds("myenvs:Nan-v0", 2).reset(0)
+        VectorEnvs("myenvs:Nan-v0", 2).reset(0)
     with pytest.raises(UserError, match="the package of ALE is missing, or is to be named"):
         read_spec("ALE/Pong-v5")
     with pytest.raises(UserError, match=r"Acrobot-v1 is .*, data.spec says .*\n  expected the same, or"):

@@ -14,7 +14,7 @@ from dlrun.tasks.generative.wgan_gp import WganGp
 from dlrun.train.session import write_config
 
 TINY = [o for o in runs.SMALL if not o.startswith("model.")]
-PAIR = ["model=wgan_gp", "model.width=4", "task.turns=2", "task.n_samples=4", *TINY]
+PAIR = ["model=wgan_gp", "model.width=4", "task.n_critic=2", "task.n_samples=4", *TINY]
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +130,8 @@ def test_a_long_run_has_a_film_of_so_many_frames(tmp_path):
     (["model=vae", "model.latent=0"], "model.latent=0: expected an integer >= 1"),
     (["model=dcgan", "model.latent=0"], "model.latent=0: expected an integer >= 1"),
     (["model=adversarial_autoencoder", "model.latent=0"], "model.latent=0: expected an integer >= 1"),
-    (["model=wgan_gp", "task.turns=0"], "task.turns=0: expected an integer >= 1"),
-    (["model=wgan", "task.turns=0"], "task.turns=0: expected an integer >= 1"),
+    (["model=wgan_gp", "task.n_critic=0"], "task.n_critic=0: expected an integer >= 1"),
+    (["model=wgan", "task.n_critic=0"], "task.n_critic=0: expected an integer >= 1"),
     (["model=vae", "task.n_samples=0"], "task.n_samples=0: expected an integer >= 1"),
     (["model=dcgan", "model.form=mine"], "model.form=mine: expected one of paper, book, notes"),
 ])  # fmt: skip
@@ -170,7 +170,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step(step, data_dir, tmp_path)
 
 def test_a_penalty_that_is_not_finite_stops_before_the_weights():
     """The scores are finite, the slope is not: the square root of a score has none at 0."""
-    task = make_pair(WganGp, turns=1)
+    task = make_pair(WganGp, n_critic=1)
     task.net.critic.append(Steep())
     before = [p.clone() for p in task.net.parameters()]
     from dlrun.clock import Clock
@@ -189,7 +189,7 @@ class Steep(torch.nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["wgan_gp model.width=4 task.turns=2", "vae model.hidden=[16]"])
+@pytest.mark.parametrize("model", ["wgan_gp model.width=4 task.n_critic=2", "vae model.hidden=[16]"])
 def test_memory_does_not_grow_from_epoch_to_epoch(model, data_dir, tmp_path, monkeypatch):
     import gc
 

@@ -95,7 +95,7 @@ def python_path() -> dict[str, str]:
         ("dl-run model=", "model=lenet model=mlp model=resnet18"),
         ("dl-run trainer.ep", "trainer.epochs="),
         ("dl-run -m data=digits trainer.epochs=1 model=l", "model=lenet model=linear model=lstm"),
-        ("dl-run model=resnet18 schedule.war", "schedule.warmup="),
+        ("dl-run model=resnet18 schedule.war", "schedule.warmup_fraction="),
         ("dl-run --con", ""),
         ("dl-run foo mod", ""),
     ],

@@ -21,7 +21,7 @@ SEARCH = ["sweep=optuna", "sweep.trials=6", "optimizer.lr=tag(log,interval(1e-4,
 KINDS = {
     "grid": ["optimizer.lr=0.0001,0.01,0.1", "seed=0,1"],
     "tpe": [*SEARCH, "sweep.sampler=tpe"],
-    "asha": [*SEARCH, "sweep.pruner=asha", "sweep.pruner_warmup=20"],
+    "asha": [*SEARCH, "sweep.pruner=asha", "sweep.pruner_warmup_epochs=20"],
 }
 
 

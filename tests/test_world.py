@@ -23,11 +23,11 @@ from dlrun.errors import UserError
 from dlrun.output import folders
 from dlrun.output.checkpoint import save
 from dlrun.system import launch
-from dlrun.system.distributed import World
+from dlrun.system.distributed import Distributed
 from dlrun.train.assemble import check_together
 
 TWO = ["data=digits", "trainer.processes=2", "data.batch_size=16", "trainer.checkpoint_gap=0", "trainer.epochs=6"]
-LONG, SHORT = ["data.epoch_frames=8192"], ["data.epoch_frames=1024", "task.updates=4"]
+LONG, SHORT = ["data.epoch_frames=8192"], ["data.epoch_frames=1024", "task.gradient_steps=4"]
 slow = pytest.mark.slow
 HARD = ["model.dropout=0.2", "model.norm=batch", "trainer.ema=0.9", "trainer.max_restarts=1"]
 
@@ -52,7 +52,7 @@ def together(folder: Path, *overrides: str) -> list[multiprocessing.Process]:
 @pytest.mark.parametrize("size", [2, 3])
 def test_every_sample_goes_to_one_process(size):
     batches = [(torch.arange(8), torch.arange(8)), (torch.arange(2), torch.arange(2))]
-    worlds = [World(rank, size) for rank in range(size)]
+    worlds = [Distributed(rank, size) for rank in range(size)]
     (first, last), *others = ([b[0].tolist() for b in world.parts(iter(batches))] for world in worlds)
     assert sorted(sum((each[0] for each in others), first)) == list(range(8))
     assert max(len(each[0]) for each in [(first,), *others]) - min(len(each[0]) for each in [(first,), *others]) <= 1
@@ -139,7 +139,7 @@ def folders_made(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("model", "more"),
     [
-        ("double_dqn", ["model.normalise=true", "task.warmup=100", "data.num_envs=4", *SHORT]),
+        ("double_dqn", ["model.normalise=true", "task.learning_starts=100", "data.num_envs=4", *SHORT]),
         pytest.param("ppo", ["model.normalise=true", "task.normalise_rewards=true", *LONG], marks=slow),
         pytest.param("reinforce_baseline", LONG, marks=slow),
     ],
@@ -156,7 +156,7 @@ def test_environments_of_two_processes(model, more, tmp_path):
     assert "saved; go on with: dl-run resume=" in (tmp_path / "b.log").read_text()
     found = state(b)
     assert found["clock"]["batch"] > 0, "in mid-epoch"
-    mine, other = found["parts"]["player"], found["others"][0]["player"]
+    mine, other = found["parts"]["collector"], found["others"][0]["collector"]
     assert mine["returns"].shape == other["returns"].shape and not torch.equal(mine["obs"], other["obs"])
     for name, pair in (("b", together(b, f"resume={b}")), ("a", straight)):
         assert [ended(process) for process in pair] == [0, 0], (tmp_path / f"{name}.log").read_text()
@@ -166,7 +166,7 @@ def test_environments_of_two_processes(model, more, tmp_path):
 @pytest.mark.parametrize("model", ["a3c", "q_learning"])
 def test_what_is_no_mean_over_processes_is_refused(model):
     config = composed(f"model={model}", "data=maze" if model == "q_learning" else "data=cartpole")
-    spec, place = build(config["data"]).spec, replace(PLACE, world=World(0, 2))
+    spec, place = build(config["data"]).spec, replace(PLACE, world=Distributed(0, 2))
     with pytest.raises(UserError, match="2.*\n  expected trainer.processes=1"):
         build(config["task"])(build(config["model"])(spec), spec, place, make_update)
 

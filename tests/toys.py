@@ -19,14 +19,22 @@ from dlrun.config.pairing import CONFIGS
 from dlrun.config.signatures import signature, spec_names
 from dlrun.optim.update import Update
 from dlrun.seeds import Reseeder
-from dlrun.system.device import Place
+from dlrun.system.device import Device
 from dlrun.tasks.supervised import Supervised
 
 CPU = torch.device("cpu")
 NAMES = dict(data="digits", model="mlp", task="supervised", optimizer="adam", schedule="constant", trainer="default")
-PLACE = Place(CPU, "fp32", False, "a test")
+PLACE = Device(CPU, "fp32", False, "a test")
 KEYS = dict(
-    loss="auto", label_smoothing=0.0, l1=0.0, l2=0.0, penalise=["*"], pieces=1, freeze=[], unfreeze=[], rates=[]
+    loss="auto",
+    label_smoothing=0.0,
+    l1=0.0,
+    l2=0.0,
+    penalise=["*"],
+    grad_accum_steps=1,
+    freeze=[],
+    unfreeze=[],
+    lr_multipliers=[],
 )
 
 

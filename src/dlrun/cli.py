@@ -184,7 +184,7 @@ def _start(composed: DictConfig) -> float | None:
                 "overrides": OmegaConf.to_yaml([*context.overrides.task, *flags]),
             },
         )
-    folder, resumed = session.world.tell((folder, resumed))
+    folder, resumed = session.world.broadcast_object((folder, resumed))
     if resumed and status_of(read_summary(folder)) == "finished":  # one died after all was done
         return None
     return _finish(session, folder, resumed)

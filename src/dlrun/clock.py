@@ -48,7 +48,7 @@ class Clock:
         return self.epoch + self.batch / self.steps_per_epoch
 
     @property
-    def time(self) -> int:
+    def global_step(self) -> int:
         """What curves are drawn over: frames where an epoch is so many of them, else steps."""
         return self.samples if self.epoch_samples else self.step
 

@@ -44,7 +44,7 @@ class Diverged(UserError):
     exit_code = 1  # a run that failed, not a command that was wrong
 
 
-class Lost(PartLost):
+class PeerLost(PartLost):
     """A process that trained with this one died."""
 
 
@@ -60,7 +60,7 @@ class WorkerError(PartLost):
     """A worker process ended while the run went on."""
 
 
-class WorldError(PartLost, DataError):
+class EnvError(PartLost, DataError):
     """An environment failed while it was played."""
 
 

@@ -50,7 +50,9 @@ Name = Annotated[str, Filled()]
 Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
-Rate = Annotated[float, Range(0, 1, open_high=True)]  # a share that must leave something: dropout, momentum, decay
+Probability = Annotated[
+    float, Range(0, 1, open_high=True)
+]  # a share that must leave something: dropout, momentum, decay
 
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "elu"]
 Norm = Literal["none", "batch", "layer", "instance", "group"]

@@ -10,6 +10,7 @@ from typing import Annotated, get_args, get_origin
 from dlrun.config.auto import settle
 from dlrun.config.build import build, of_runner
 from dlrun.config.pairing import LABELS, group_options, has_labels, learns, takes_spec
+from dlrun.config.renamed import renamed
 from dlrun.config.signatures import is_allowed, mismatch, signature, spec_names
 from dlrun.errors import ConfigError, PairingError, UserError, columns, listed, nearest
 from dlrun.spec import Spec, Unlabelled
@@ -97,6 +98,9 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
     problems = []
     for key, value in node.items():
         if key == "_target_" or path == "model" and key in of_runner(node):
+            continue
+        if key not in found.keys and (new := renamed(path, str(key), found.keys)):
+            problems.append(f"{path}.{key} was renamed {path}.{new}")
             continue
         if key not in found.keys:
             name, near = target.rpartition(".")[2], nearest(str(key), found.keys)

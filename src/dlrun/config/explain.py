@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from dlrun.config.check import SECTIONS, VALUES
 from dlrun.config.extras import install
+from dlrun.config.renamed import renamed
 from dlrun.config.usage import folders_of, group_names, options
 from dlrun.errors import closest, listed, nearest
 
@@ -111,6 +112,8 @@ def _unknown_key(key: str, error: Exception, arguments: list[str], config_dir: s
         return f"{given}: there is no key {key!r}\n  dl-run --cfg job shows all keys"
     keys = keys or [*group_names(config_dir), *sorted(VALUES)]
     siblings = [k for k in keys if k.rpartition(".")[0] == parent]
+    if new := renamed(parent, last, [k.rpartition(".")[2] for k in siblings]):
+        return f"{given}: {key} was renamed {parent}.{new}"
     by_name = {k.rpartition(".")[2]: k for k in reversed(keys) if not k.startswith("hydra")}
     if last in by_name:  # in another section
         near = by_name[last]

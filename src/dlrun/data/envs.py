@@ -15,7 +15,7 @@ import torch
 from dlrun.config.extras import install
 from dlrun.config.signatures import is_allowed
 from dlrun.data.cartpole import CartPoles
-from dlrun.errors import UserError, WorldError, nearest
+from dlrun.errors import EnvError, UserError, nearest
 from dlrun.spec import Env
 from dlrun.types import Count, Index, Name, Size
 
@@ -65,9 +65,9 @@ class Envs:
     def describe(self) -> str:
         return f"{self.id}, {self.num_envs} at once"
 
-    def make(self, num: int) -> "CartPoles | Worlds":
+    def make(self, num: int) -> "CartPoles | VectorEnvs":
         """`num` environments with reset(seed), step(actions), state_dict and load_state_dict."""
-        return FAST[self.id](num, self.time_limit) if self.id in FAST else Worlds(self.id, num, self.time_limit)
+        return FAST[self.id](num, self.time_limit) if self.id in FAST else VectorEnvs(self.id, num, self.time_limit)
 
     def moves(self) -> tuple[list, tuple[int, int] | None]:
         """What each action does in each state, [state][action] -> [(probability, next state, reward, ends)], and the
@@ -189,7 +189,7 @@ def vectors(space: object, obs: object) -> np.ndarray:
     return np.array(obs, np.float32)
 
 
-class Worlds:
+class VectorEnvs:
     """Any environment, N of them. Their state is the seed and the actions since the epoch's start, to be replayed."""
 
     def __init__(self, id: str, num: int, limit: int | None = None) -> None:
@@ -226,8 +226,8 @@ class Worlds:
             raise self._failed("gave a number that is not finite")
         return obs, rewards.astype(np.float32), terminated, truncated & ~terminated, final
 
-    def _failed(self, how: str) -> WorldError:
-        return WorldError(
+    def _failed(self, how: str) -> EnvError:
+        return EnvError(
             f"the environment {self.id} {how}, in step {len(self.actions)} behind its start with seed "
             f"{self.seed % 2**31}\n  expected finite observations and rewards"
         )

@@ -15,7 +15,7 @@ from torch import nn
 
 from dlrun.models.layers import AdaptiveAvgPool2d, check_size, initialise
 from dlrun.spec import Image, form_for
-from dlrun.types import Init, Rate, Size
+from dlrun.types import Init, Probability, Size
 
 MULTIPLES = (1, 3, 6, 4, 4)  # of the first convolution's channels
 LEAST = {"imagenet": 63, "cifar": 29}  # pixels: 63 -> 15 -> 7 -> 3 -> 1; 29 -> 8 -> 4 -> 2 -> 1
@@ -27,7 +27,7 @@ def alexnet(
     form: Literal["auto", "imagenet", "cifar"],
     width: Size,
     head: list[Size],
-    dropout: Rate,
+    dropout: Probability,
     init: Init,
 ) -> nn.Module:
     """(B, C, H, W) -> (B, outputs).

@@ -11,7 +11,7 @@ from dlrun.errors import UserError
 from dlrun.models.layers import activation as activation_layer
 from dlrun.models.layers import initialise
 from dlrun.spec import Image, Unlabelled
-from dlrun.types import Activation, Init, Rate, Size
+from dlrun.types import Activation, Init, Probability, Size
 
 BASE = 7  # convolutions with stride 2 halve the sides until they are this or less
 
@@ -54,7 +54,7 @@ def autoencoder(
     latent: Size,
     hidden: list[Size],
     activation: Activation,
-    dropout: Rate,
+    dropout: Probability,
     init: Init,
 ) -> AutoEncoder:
     """hidden: widths from the pictures to the code; the decoder has them in turn. dropout: behind each hidden layer."""

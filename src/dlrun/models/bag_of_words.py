@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dlrun.models.layers import initialise
 from dlrun.spec import Tokens
-from dlrun.types import Init, Rate, Size
+from dlrun.types import Init, Probability, Size
 
 
 class MultiHot(nn.Module):
@@ -25,7 +25,7 @@ class MultiHot(nn.Module):
         return hot
 
 
-def bag_of_words(spec: Tokens, *, hidden: list[Size], dropout: Rate, init: Init) -> nn.Module:
+def bag_of_words(spec: Tokens, *, hidden: list[Size], dropout: Probability, init: Init) -> nn.Module:
     """Dense layers with ReLU over the words that a text has: (B, length) -> (B, outputs). hidden: their widths."""
     layers: list[nn.Module] = [MultiHot(spec.vocab)]
     width = spec.vocab

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dlrun.models.layers import check_positions, check_size, initialise
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image, form_for
-from dlrun.types import Init, Norm, Rate, Size
+from dlrun.types import Init, Norm, Probability, Size
 
 LAYERS = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32)}  # in each of the four blocks
 BOTTLENECK = 4  # channels of a layer's 1x1 convolution, in multiples of the growth
@@ -49,7 +49,7 @@ def densenet(
     form: Literal["auto", "imagenet", "cifar"],
     growth: Size,
     norm: Norm,
-    dropout: Rate,
+    dropout: Probability,
     init: Init,
 ) -> nn.Module:
     """(B, C, H, W) -> (B, outputs). growth: maps that each layer adds; the stem has twice as many."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dlrun.models.layers import check_positions, check_size, initialise, initialise_scores
 from dlrun.models.vgg import LEAST, MULTIPLES, blocks
 from dlrun.spec import Mask
-from dlrun.types import Init, Norm, Rate, Size
+from dlrun.types import Init, Norm, Probability, Size
 
 SKIPS = {32: 0, 16: 1, 8: 2}  # how many finer maps are scored too
 
@@ -60,7 +60,7 @@ def fcn(
     width: Size,
     head: Size,
     norm: Norm,
-    dropout: Rate,
+    dropout: Probability,
     init: Init,
 ) -> nn.Module:
     """stride: pixels to a score before the last, bilinear step up. depth, width, norm: of the VGG. head: channels of

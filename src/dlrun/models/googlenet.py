@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dlrun.models.layers import AdaptiveAvgPool2d, LocalResponseNorm, check_positions, check_size, initialise
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image, form_for
-from dlrun.types import Init, NonNegative, Norm, Rate, Size
+from dlrun.types import Init, NonNegative, Norm, Probability, Size
 
 LEAST = {"imagenet": 31, "paper": 31, "cifar": 3}  # pixels: 31 -> 16 -> 8 -> 4 -> 2 -> 1
 AUXILIARY = {"imagenet": 0.3, "paper": 0.3, "cifar": 0.0}  # weight of their loss
@@ -81,7 +81,7 @@ def googlenet(
     form: Literal["auto", "imagenet", "paper", "cifar"],
     width: Size,
     norm: Norm,
-    dropout: Rate,
+    dropout: Probability,
     auxiliary: NonNegative | None,
     init: Init,
 ) -> nn.Module:

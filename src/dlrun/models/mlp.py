@@ -11,7 +11,7 @@ from dlrun.models.layers import activation as activation_layer
 from dlrun.models.layers import initialise
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image, Table
-from dlrun.types import Activation, Init, Norm, Rate, Size
+from dlrun.types import Activation, Init, Norm, Probability, Size
 
 
 def mlp(
@@ -19,7 +19,7 @@ def mlp(
     *,
     hidden: list[Size],
     activation: Activation,
-    dropout: Rate | list[Rate],
+    dropout: Probability | list[Probability],
     norm: Norm,
     init: Init,
 ) -> nn.Module:

@@ -13,14 +13,20 @@ from torch import nn
 from dlrun.models.layers import check_positions, check_size, initialise, separable_conv
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image, form_for
-from dlrun.types import Init, Norm, Rate, Size
+from dlrun.types import Init, Norm, Probability, Size
 
 BLOCKS = ((2, 1), (4, 2), (4, 1), (8, 2), (8, 1), (16, 2), *[(16, 1)] * 5, (32, 2), (32, 1))  # channels / width, stride
 LEAST = {"imagenet": 17, "cifar": 9}  # pixels: 17 -> 9 -> 5 -> 3 -> 2 -> 1
 
 
 def mobilenet(
-    spec: Image, *, form: Literal["auto", "imagenet", "cifar"], width: Size, norm: Norm, dropout: Rate, init: Init
+    spec: Image,
+    *,
+    form: Literal["auto", "imagenet", "cifar"],
+    width: Size,
+    norm: Norm,
+    dropout: Probability,
+    init: Init,
 ) -> nn.Module:
     """(B, C, H, W) -> (B, outputs).
 

@@ -13,7 +13,7 @@ from dlrun.models.embedding import make_embedding
 from dlrun.models.layers import initialise
 from dlrun.models.recurrence import unroll
 from dlrun.spec import Tokens
-from dlrun.types import Embedding, Few, Rate, Size
+from dlrun.types import Embedding, Few, Probability, Size
 
 KINDS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -92,8 +92,8 @@ def recurrent(
     units: Size,
     layers: Few,
     bidirectional: bool,
-    dropout: Rate,
-    input_dropout: Rate,
+    dropout: Probability,
+    input_dropout: Probability,
     head: Literal["last", "mean", "max"],
     mask_padding: bool,
     cell: Literal["fused", "loop"],

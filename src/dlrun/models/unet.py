@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dlrun.models.layers import check_positions, check_size, initialise, initialise_scores
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Mask
-from dlrun.types import Init, Norm, Range, Rate, Size
+from dlrun.types import Init, Norm, Probability, Range, Size
 
 
 class UNet(nn.Module):
@@ -43,7 +43,7 @@ class UNet(nn.Module):
 
 
 def unet(
-    spec: Mask, *, width: Size, depth: Annotated[int, Range(1, 16)], norm: Norm, dropout: Rate, init: Init
+    spec: Mask, *, width: Size, depth: Annotated[int, Range(1, 16)], norm: Norm, dropout: Probability, init: Init
 ) -> nn.Module:
     """(B, C, H, W) -> (B, classes, H, W).
 

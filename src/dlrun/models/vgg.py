@@ -17,7 +17,7 @@ from torch import nn
 from dlrun.models.layers import AdaptiveAvgPool2d, check_size, initialise
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image
-from dlrun.types import Init, Norm, Rate, Size
+from dlrun.types import Init, Norm, Probability, Size
 
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # in each block
 MULTIPLES = (1, 2, 4, 8, 8)  # of the first block's channels
@@ -32,7 +32,7 @@ def vgg(
     width: Size,
     head: list[Size],
     norm: Norm,
-    dropout: Rate,
+    dropout: Probability,
     init: Init,
 ) -> nn.Module:
     """(B, C, H, W) -> (B, outputs).
@@ -59,7 +59,7 @@ def vgg_imagenet(
     width: Size,
     head: list[Size],
     norm: Norm,
-    dropout: Rate,
+    dropout: Probability,
     init: Init,
 ) -> nn.Module:
     """(B, C, H, W) -> (B, outputs). The keys are those of `vgg`, but dropout stands behind each hidden dense layer."""

@@ -10,16 +10,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dlrun.errors import UserError
-from dlrun.types import NonNegative, Positive, Rate
+from dlrun.types import NonNegative, Positive, Probability
 
 
 def sgd(
     params: Iterable[Tensor],
     *,
     lr: Positive,
-    momentum: Rate,
+    momentum: Probability,
     nesterov: bool,
-    dampening: Rate,
+    dampening: Probability,
     weight_decay: NonNegative,
 ) -> Optimizer:
     """Stochastic gradient descent, with momentum as Sutskever et al. 2013 have it. weight_decay: coupled."""
@@ -32,14 +32,24 @@ def sgd(
 
 
 def adam(
-    params: Iterable[Tensor], *, lr: Positive, betas: tuple[Rate, Rate], eps: Positive, weight_decay: NonNegative
+    params: Iterable[Tensor],
+    *,
+    lr: Positive,
+    betas: tuple[Probability, Probability],
+    eps: Positive,
+    weight_decay: NonNegative,
 ) -> Optimizer:
     """Adam (Kingma and Ba 2015). torch has eps 1e-8, Keras 1e-7. weight_decay is coupled."""
     return torch.optim.Adam(params, lr=lr, betas=_floats(betas), eps=eps, weight_decay=weight_decay, fused=True)
 
 
 def adamw(
-    params: Iterable[Tensor], *, lr: Positive, betas: tuple[Rate, Rate], eps: Positive, weight_decay: NonNegative
+    params: Iterable[Tensor],
+    *,
+    lr: Positive,
+    betas: tuple[Probability, Probability],
+    eps: Positive,
+    weight_decay: NonNegative,
 ) -> Optimizer:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
     return torch.optim.AdamW(params, lr=lr, betas=_floats(betas), eps=eps, weight_decay=weight_decay, fused=True)
@@ -49,9 +59,9 @@ def rmsprop(
     params: Iterable[Tensor],
     *,
     lr: Positive,
-    alpha: Rate,
+    alpha: Probability,
     eps: Positive,
-    momentum: Rate,
+    momentum: Probability,
     centered: bool,
     weight_decay: NonNegative,
 ) -> Optimizer:

@@ -6,7 +6,7 @@ time: anything with `fraction`, the share of the whole run that is done, in [0, 
 from math import cos, pi
 from typing import Protocol
 
-from dlrun.types import Few, Fraction, Positive, Rate
+from dlrun.types import Few, Fraction, Positive, Probability
 
 
 class Time(Protocol):
@@ -17,11 +17,11 @@ def constant(time: Time) -> float:
     return 1.0
 
 
-def linear(time: Time, *, warmup: Rate, final: Fraction) -> float:
-    """From 0 up over the share `warmup` of the run, then straight down to `final`."""
-    if time.fraction < warmup:
-        return time.fraction / warmup
-    return 1 - (1 - final) * (time.fraction - warmup) / (1 - warmup)
+def linear(time: Time, *, warmup_fraction: Probability, final: Fraction) -> float:
+    """From 0 up over the share `warmup_fraction` of the run, then straight down to `final`."""
+    if time.fraction < warmup_fraction:
+        return time.fraction / warmup_fraction
+    return 1 - (1 - final) * (time.fraction - warmup_fraction) / (1 - warmup_fraction)
 
 
 def step(time: Time, *, drops: Few, factor: Positive) -> float:
@@ -29,14 +29,14 @@ def step(time: Time, *, drops: Few, factor: Positive) -> float:
     return factor ** min(drops, int(time.fraction * (drops + 1) + 1e-9))  # 1/49 * 49 is below 1 in floating point
 
 
-def cosine(time: Time, *, warmup: Rate, final: Fraction) -> float:
-    """From 0 up over the share `warmup` of the run, then half a cosine to `final` (Loshchilov and Hutter 2017)."""
-    if time.fraction < warmup:
-        return time.fraction / warmup
-    return final + (1 - final) * (1 + cos(pi * (time.fraction - warmup) / (1 - warmup))) / 2
+def cosine(time: Time, *, warmup_fraction: Probability, final: Fraction) -> float:
+    """Rise from 0 over `warmup_fraction` of the run, then half a cosine to `final` (Loshchilov and Hutter 2017)."""
+    if time.fraction < warmup_fraction:
+        return time.fraction / warmup_fraction
+    return final + (1 - final) * (1 + cos(pi * (time.fraction - warmup_fraction) / (1 - warmup_fraction))) / 2
 
 
-def one_cycle(time: Time, *, peak_at: Rate, start: Positive, final: Fraction) -> float:
+def one_cycle(time: Time, *, peak_at: Probability, start: Positive, final: Fraction) -> float:
     """From `start` up to 1 at the share `peak_at` of the run and down to `final`, both along cosines (Smith 2018)."""
     if time.fraction < peak_at:
         return 1 - (1 - start) * (1 + cos(pi * time.fraction / peak_at)) / 2

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from dlrun.errors import Diverged, UserError, check_state
 from dlrun.optim.clipping import clip_gradients
-from dlrun.system.distributed import ALONE, World
+from dlrun.system.distributed import ALONE, Distributed
 
 SCALARS = {"factor": int | float} | dict.fromkeys(("last_loss", "first_loss", "peak"), float)  # of an update's state
 SCALARS |= dict.fromkeys(("skipped", "averaged"), int)
@@ -42,8 +42,8 @@ class Update:
         on_nan: str,
         precision: str,
         groups: list[tuple[float, list[nn.Parameter]]] | None = None,
-        world: World = ALONE,
-        kept: "KeptBuffers | None" = None,
+        world: Distributed = ALONE,
+        kept: "BufferSnapshot | None" = None,
     ) -> None:
         self.net = net
         groups = groups or [(1.0, [p for p in net.parameters() if p.requires_grad])]
@@ -66,11 +66,11 @@ class Update:
             group["lr"] = lr
         self.factor, self.skipped, self.last_loss = 1.0, 0, float("nan")
         self.scaler = torch.amp.GradScaler(self.params[0].device.type) if precision == "fp16" else None
-        self.decay, self.average = ema, deepcopy(net).requires_grad_(False).eval() if ema else None
+        self.decay, self.ema = ema, deepcopy(net).requires_grad_(False).eval() if ema else None
         self.averaged = 0  # steps that are in the average
         self.first_loss = self.peak = float("nan")  # the loss of the first step, the highest of the EARLY ones
-        self.watch = LossWatch(self.params[0].device)
-        self.kept = (kept or KeptBuffers(net)) if on_nan == "skip" else None
+        self.watch = AsyncScalar(self.params[0].device)
+        self.kept = (kept or BufferSnapshot(net)) if on_nan == "skip" else None
 
     @property
     def lr(self) -> float:
@@ -97,7 +97,7 @@ class Update:
             self.keep_buffers()
         elif self.kept:
             self.skipped += 1
-            self.kept.put_back()
+            self.kept.restore()
         else:
             before = (
                 f"the last finite loss was {self.last_loss:.6g}" if isfinite(self.last_loss) else "no loss was finite"
@@ -120,7 +120,7 @@ class Update:
     def keep_buffers(self) -> None:
         """What a step that is left out goes back to: after steps, and whatever else moves running statistics."""
         if self.kept:
-            self.kept.keep()
+            self.kept.save()
 
     def scale_rate(self, by: float) -> None:
         """Another learning rate than the config's, before the first step."""
@@ -159,7 +159,7 @@ class Update:
         else:
             with torch.no_grad():
                 self.take_step()
-        if self.average is not None:
+        if self.ema is not None:
             self._average()
         return True
 
@@ -184,14 +184,14 @@ class Update:
         """
         self.averaged += 1
         decay = min(self.decay, (1 + self.averaged) / (10 + self.averaged))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.net.parameters()), 1 - decay)
-        copy_all(self.average.buffers(), self.net.buffers())
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - decay)
+        copy_all(self.ema.buffers(), self.net.buffers())
 
     def state_dict(self) -> dict:
         return {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler else None,
-            "average": self.average.state_dict() if self.average is not None else None,
+            "average": self.ema.state_dict() if self.ema is not None else None,
             **{name: getattr(self, name) for name in SCALARS},
             "buffers": self.kept.good if self.kept else None,
         }
@@ -210,15 +210,15 @@ class Update:
             group.update(mine, lr=lr * state["factor"])  # the config's, whatever stands in the file
         if self.scaler and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
-        if self.average is not None and state["average"] is not None:
-            self.average.load_state_dict(state["average"])
+        if self.ema is not None and state["average"] is not None:
+            self.ema.load_state_dict(state["average"])
         for name in SCALARS:
             setattr(self, name, state[name])
         if self.kept:
             copy_all(self.kept.good, state["buffers"])
 
 
-class KeptBuffers:
+class BufferSnapshot:
     """A net's running statistics behind the last step that was taken, put back where one is left out.
 
     One for all updates of a task: an adversary's turn moves the other's statistics too.
@@ -228,10 +228,10 @@ class KeptBuffers:
         self.buffers = list(net.buffers())
         self.good = [b.clone() for b in self.buffers]
 
-    def keep(self) -> None:
+    def save(self) -> None:
         copy_all(self.good, self.buffers)
 
-    def put_back(self) -> None:
+    def restore(self) -> None:
         copy_all(self.buffers, self.good)
 
 
@@ -241,7 +241,7 @@ def copy_all(to: Iterable[Tensor], source: Iterable[Tensor]) -> None:
         mine.copy_(theirs)
 
 
-class LossWatch:
+class AsyncScalar:
     """Reads a loss on the host without making the device wait.
 
     On CUDA the copy starts before the backward pass and is read after it was queued: the device goes on working.

@@ -48,10 +48,10 @@ def evaluate(
     own_config(folder)  # what is wrong with it is told before torch is imported
     other = other_config(folder, overrides) if overrides else None
     from dlrun.output.failures import within_memory
-    from dlrun.train.finished import Finished
+    from dlrun.train.finished import FinishedRun
 
     with within_memory():
-        run = Finished(folder, {"trainer.device": device} if device else {})
+        run = FinishedRun(folder, {"trainer.device": device} if device else {})
         if split == "all" and isinstance(run.data.spec, Env):
             raise UserError("split=all: environments are played, there are no samples\n  expected split=val or test")
         data, notes = (run.load_data(), []) if other is None else _other(run, other["data"])

@@ -28,7 +28,7 @@ from dlrun.runs.predict import class_names, encode
 from dlrun.runs.written import whole
 from dlrun.seeds import generator
 from dlrun.spec import Image, Mask, Tokens
-from dlrun.train.finished import Finished
+from dlrun.train.finished import FinishedRun
 
 SAMPLES = 33  # that are compared: in batches of 1, 2 and the rest
 TOLERANCE = 1e-5  # absolute, and relative where numbers are above 1
@@ -39,7 +39,7 @@ Model = Callable[[Tensor], Tensor]
 class Graph(nn.Module):
     """The run's prediction as one module, from what the data stores. way: as Task.takes has it."""
 
-    def __init__(self, run: Finished, way: str) -> None:
+    def __init__(self, run: FinishedRun, way: str) -> None:
         super().__init__()
         self.net = run.task.evaluated()
         self.run, self.encodes = run, way in ("inputs", "pictures") and not isinstance(run.data.spec, Tokens)
@@ -54,7 +54,7 @@ def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
     out = out or folder / "export" / f"model{SUFFIXES[form]}"
     own_config(folder)  # what is wrong with it is told before keys of it are changed
     with within_memory():
-        run = Finished(folder, FP32)
+        run = FinishedRun(folder, FP32)
         way = run.task.takes[0]
         graph = Graph(run, way).eval()
         samples, what = samples_of(run, way)
@@ -72,7 +72,7 @@ def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
     yield f"  checked {what} in batches of {sizes}: within {worst:.1e}, limit {TOLERANCE:g}"
 
 
-def write(form: str, run: Finished, graph: Graph, samples: Tensor, path: Path) -> None:
+def write(form: str, run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> None:
     """Raises UserError where torch cannot make such a file of this model: exporters fail in any way at all."""
     try:
         WRITERS[form](run, graph, samples, path)
@@ -86,7 +86,7 @@ def write(form: str, run: Finished, graph: Graph, samples: Tensor, path: Path) -
         ) from error
 
 
-def facts(run: Finished, graph: Graph, samples: Tensor, output: Tensor, form: str) -> dict[str, str]:
+def facts(run: FinishedRun, graph: Graph, samples: Tensor, output: Tensor, form: str) -> dict[str, str]:
     """What goes in and comes out."""
     if form in ("safetensors", "state_dict"):
         count = sum(value.numel() for value in run.task.best_state().values())
@@ -98,7 +98,7 @@ def _described(x: Tensor) -> str:
     return f"{str(x.dtype).removeprefix('torch.')} (batch{''.join(f', {size}' for size in x.shape[1:])})"
 
 
-def notes(run: Finished) -> dict[str, object]:
+def notes(run: FinishedRun) -> dict[str, object]:
     """What one needs to use the model without the run."""
     spec = run.data.spec
     found = {"model": run.names.get("model"), "data": run.names.get("data"), "dlrun": dlrun.__version__}
@@ -110,7 +110,7 @@ def notes(run: Finished) -> dict[str, object]:
     return found
 
 
-def samples_of(run: Finished, way: str) -> tuple[Tensor, str]:
+def samples_of(run: FinishedRun, way: str) -> tuple[Tensor, str]:
     """SAMPLES of what the run takes, as the data stores them, and what they are: of the test part (where it has fewer,
     again and again); drawn ones where the data is not here, which is not fetched for this; codes; observations.
     """
@@ -137,7 +137,7 @@ def samples_of(run: Finished, way: str) -> tuple[Tensor, str]:
     return x[torch.arange(SAMPLES) % len(x)], f"{len(x)} real sample{'s' * (len(x) > 1)}"
 
 
-def drawn(run: Finished) -> Tensor:
+def drawn(run: FinishedRun) -> Tensor:
     """SAMPLES such as the data stores, as far as its spec and what the run keeps of it tell."""
     spec, random = run.data.spec, generator("cpu", 0, 0)
     shape = (SAMPLES, *getattr(run.data, "stored", spec.shape))
@@ -169,7 +169,7 @@ def compare(found: list[Tensor], wanted: list[Tensor], form: str) -> float:
     return worst
 
 
-def write_pt2(run: Finished, graph: Graph, samples: Tensor, path: Path) -> None:
+def write_pt2(run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> None:
     program, buffer = traced(graph, samples), io.BytesIO()
     with quiet():
         torch.export.save(program, buffer, extra_files={"dlrun": json.dumps(notes(run))})
@@ -184,7 +184,7 @@ def traced(graph: Graph, samples: Tensor) -> torch.export.ExportedProgram:
         return torch.export.export(graph, (samples[1:3],), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
 
 
-def write_onnx(run: Finished, graph: Graph, samples: Tensor, path: Path) -> None:
+def write_onnx(run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> None:
     import onnx
 
     with torch.no_grad(), quiet():
@@ -206,7 +206,7 @@ def name_batch(graph: object) -> None:
                 size.dim_param = re.sub(rf"\b{re.escape(found)}\b", "batch", size.dim_param)
 
 
-def write_safetensors(run: Finished, graph: Graph, samples: Tensor, path: Path) -> None:
+def write_safetensors(run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> None:
     from safetensors.torch import save
 
     # clones: tensors that share memory are refused
@@ -214,7 +214,7 @@ def write_safetensors(run: Finished, graph: Graph, samples: Tensor, path: Path) 
     path.write_bytes(save(state, {"dlrun": json.dumps(notes(run))}))  # save_file's may be read by its owner only
 
 
-def write_state_dict(run: Finished, graph: Graph, samples: Tensor, path: Path) -> None:
+def write_state_dict(run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> None:
     buffer = io.BytesIO()
     torch.save({name: value.detach().clone() for name, value in run.task.best_state().items()}, buffer)
     path.write_bytes(buffer.getbuffer())
@@ -246,7 +246,7 @@ def read_state_dict(folder: Path, way: str, path: Path) -> Model:
 
 def _with_weights(folder: Path, way: str, state: dict[str, Tensor]) -> Model:
     """The same net, made anew, with nothing but these weights."""
-    run = Finished(folder, FP32)
+    run = FinishedRun(folder, FP32)
     for parameter in run.task.net.parameters():
         parameter.data.fill_(float("nan"))
     run.task.load_best_state(state)

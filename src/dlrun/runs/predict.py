@@ -34,10 +34,10 @@ def predict(folder: Path, args: argparse.Namespace) -> Iterator[str]:
     require_finished(folder)
     own_config(folder)  # what is wrong with it is told before torch is imported
     from dlrun.output.failures import within_memory
-    from dlrun.train.finished import Finished
+    from dlrun.train.finished import FinishedRun
 
     with within_memory():
-        run = Finished(folder, {"trainer.device": args.device} if args.device else {})
+        run = FinishedRun(folder, {"trainer.device": args.device} if args.device else {})
         way = _way(run, args)
         out = Path(args.out) if args.out else None
         is_mask = isinstance(run.data.spec, Mask)

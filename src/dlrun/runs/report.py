@@ -109,10 +109,10 @@ def _environment(folder: Path, summary: dict) -> dict[str, str]:
 def _samples(folder: Path) -> list[tuple[str, str]]:
     """The worst mistakes of the test part, and its first samples. Nothing for tasks without targets."""
     from dlrun.output.failures import within_memory
-    from dlrun.train.finished import Finished
+    from dlrun.train.finished import FinishedRun
 
     with within_memory():
-        run = Finished(folder)
+        run = FinishedRun(folder)
         if "inputs" not in run.task.takes or isinstance(run.data.spec, Mask):  # whose masks are among the figures
             return []
         return _judged(run, run.load_data())

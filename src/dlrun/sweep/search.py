@@ -143,11 +143,11 @@ class Optuna(Plan):
 
     def _pruner(self) -> object:
         made, s = self.optuna.pruners, self.settings
-        first = max(1, s.pruner_warmup)
+        first = max(1, s.pruner_warmup_epochs)
         if s.pruner == "median":
-            return made.MedianPruner(s.pruner_startup, s.pruner_warmup)
+            return made.MedianPruner(s.pruner_startup, s.pruner_warmup_epochs)
         if s.pruner == "percentile":
-            return made.PercentilePruner(s.percentile, s.pruner_startup, s.pruner_warmup)
+            return made.PercentilePruner(s.percentile, s.pruner_startup, s.pruner_warmup_epochs)
         if s.pruner == "asha":
             return made.SuccessiveHalvingPruner(min_resource=first, reduction_factor=s.reduction)
         if s.pruner == "hyperband":

@@ -43,7 +43,7 @@ class Search:
     sampler: Literal["tpe", "random", "grid", "cmaes", "qmc"]
     pruner: Literal["none", "median", "percentile", "asha", "hyperband"]
     pruner_startup: Index
-    pruner_warmup: Index
+    pruner_warmup_epochs: Index
     percentile: Annotated[float, Range(0, 100)]
     reduction: Annotated[int, Range(2, 1000)]
     seed: Seed

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dlrun.errors import UserError
-from dlrun.system.distributed import ALONE, World
+from dlrun.system.distributed import ALONE, Distributed
 
 LARGE = (
     1_000_000  # parameters from which a convolutional net gains from bf16 on a CPU that has it (measured: docs/LOG.md)
@@ -19,7 +19,7 @@ VECTOR = 16  # floats in an AVX-512 register
 
 
 @dataclass(frozen=True)
-class Place:
+class Device:
     """device. precision: fp32, bf16 or fp16. channels_last: memory layout of pictures. why: the precision's reason.
 
     world: the processes that train together.
@@ -29,7 +29,7 @@ class Place:
     precision: str
     channels_last: bool
     why: str
-    world: World = ALONE
+    world: Distributed = ALONE
 
     @property
     def autocast(self) -> Callable[[], AbstractContextManager]:
@@ -69,7 +69,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name, index)
 
 
-def place(net: nn.Module, device: torch.device, precision: str, world: World = ALONE) -> Place:
+def prepare_net(net: nn.Module, device: torch.device, precision: str, world: Distributed = ALONE) -> Device:
     """Moves the net to the device, in place, and chooses its layout and precision."""
     convolutional = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in net.modules())
     channels_last = convolutional and device.type != "mps" and not (device.type == "cpu" and _would_overrun(net))
@@ -79,7 +79,7 @@ def place(net: nn.Module, device: torch.device, precision: str, world: World = A
         raise UserError(
             "trainer.precision=fp16 on the CPU: expected fp32 or bf16 there; fp16 needs trainer.device=cuda"
         )
-    return Place(device, chosen, channels_last, why, world)
+    return Device(device, chosen, channels_last, why, world)
 
 
 def compile_parts(net: nn.Module, parts: tuple[str, ...], deterministic: bool) -> None:

@@ -12,11 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dlrun.errors import Lost
+from dlrun.errors import PeerLost
 from dlrun.seeds import mix
 
 
-class World:
+class Distributed:
     """rank: 0 .. size - 1. Of the batch under way: samples, of all processes, and share, this process's part of it."""
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
@@ -43,7 +43,7 @@ class World:
     def count(self, samples: int) -> None:
         """The batch under way is one that each process made for itself: this one's has so many samples."""
         if self.size > 1:
-            self.samples = int(self.sums(torch.tensor(samples)))
+            self.samples = int(self.all_reduce_sum(torch.tensor(samples)))
             self.share = samples / self.samples
 
     def means(self, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -75,13 +75,13 @@ class World:
         for grad, piece in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
             grad.copy_(piece.view_as(grad))
 
-    def sums(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
         """Added up over the processes."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
-    def agree(self, *flags: int) -> tuple[int, ...]:
+    def all_reduce_max(self, *flags: int) -> tuple[int, ...]:
         """The largest of each flag over the processes: what one has to do, all do."""
         if self.size == 1:
             return flags
@@ -89,25 +89,25 @@ class World:
         dist.all_reduce(found, op=dist.ReduceOp.MAX)
         return tuple(found.tolist())
 
-    def follow_first(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
         """In place, what the first process has: running statistics, which each took of its own part."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
-    def lost(self, error: BaseException) -> bool:
+    def is_peer_failure(self, error: BaseException) -> bool:
         """Whether this is what is raised where another process is not there any more."""
         words = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
         return self.size > 1 and isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
-    def gather_others(self, value: object) -> list:
+    def gather_objects(self, value: object) -> list:
         """The other processes' values, by rank, to the first; none to them. To be called by all at the same time."""
         found = [None] * self.size if self.rank == 0 else None
         if self.size > 1:
             dist.gather_object(value, found)
         return found[1:] if found else []
 
-    def tell(self, value: object) -> object:
+    def broadcast_object(self, value: object) -> object:
         """The first process's value, to all."""
         found = [value]
         if self.size > 1:
@@ -116,17 +116,17 @@ class World:
             except RuntimeError as error:
                 if not self.lost(error):
                     raise
-                raise Lost(
+                raise PeerLost(
                     f"another of the {self.size} processes that train together ended\n"
                     "  expected all of them until the end"
                 ) from None
         return found[0]
 
 
-ALONE = World()
+ALONE = Distributed()
 
 
-def join(cuda: bool) -> World:
+def init_distributed(cuda: bool) -> Distributed:
     """The world that torchrun's environment variables speak of; without them, a process alone."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return ALONE
@@ -137,4 +137,4 @@ def join(cuda: bool) -> World:
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         atexit.register(dist.destroy_process_group)  # its threads must not outlive the interpreter, which would abort
-    return World(dist.get_rank(), dist.get_world_size())
+    return Distributed(dist.get_rank(), dist.get_world_size())

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dlrun.system.distributed import ALONE, World
+from dlrun.system.distributed import ALONE, Distributed
 
 HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
 WARNING = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
@@ -24,7 +24,7 @@ class Signals:
     world: the processes that stop together. Of several, each goes by what they agreed on after a step.
     """
 
-    def __init__(self, world: World = ALONE) -> None:
+    def __init__(self, world: Distributed = ALONE) -> None:
         self.is_shared = world.size > 1
         self.received: int | None = None
         self.agreed: int | None = None
@@ -35,9 +35,9 @@ class Signals:
         """The signal to stop by."""
         return self.agreed if self.is_shared else self.received
 
-    def agree(self, world: World) -> None:
+    def agree(self, world: Distributed) -> None:
         """What one process received, all did. To be called by all at the same time."""
-        (number,) = world.agree(self.received or 0)
+        (number,) = world.all_reduce_max(self.received or 0)
         self.agreed = number or None
 
     def __enter__(self) -> "Signals":

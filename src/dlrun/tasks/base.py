@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dlrun.optim.update import Update
-from dlrun.system.device import Place
+from dlrun.system.device import Device
 
 Metrics = dict[str, Tensor]
 
@@ -31,7 +31,7 @@ class Task:
     compiled: tuple[str, ...] = ("",)
     update: Update
 
-    def __init__(self, net: torch.nn.Module, place: Place) -> None:
+    def __init__(self, net: torch.nn.Module, place: Device) -> None:
         self.net, self.place = net, place
         self.scores: dict[str, str] = {}
         self.parts: dict[str, object] = {"net": net}
@@ -65,7 +65,7 @@ class Task:
 
     def evaluated(self) -> torch.nn.Module:
         """The network to judge by, in evaluation mode: the averaged one where there is one."""
-        return self.update.average if self.update.average is not None else self.update.net.eval()
+        return self.update.ema if self.update.ema is not None else self.update.net.eval()
 
     def named_updates(self) -> dict[str, Update]:
         return {name: part for name, part in self.parts.items() if isinstance(part, Update)}
@@ -74,16 +74,16 @@ class Task:
         """The whole net's state, averaged weights in the place of those that they are averages of."""
         state = self.net.state_dict()
         for update in self.named_updates().values():
-            if update.average is not None:
+            if update.ema is not None:
                 name = next(name for name, child in self.net.named_modules() if child is update.net)
-                state |= {f"{name}.{key}" if name else key: v for key, v in update.average.state_dict().items()}
+                state |= {f"{name}.{key}" if name else key: v for key, v in update.ema.state_dict().items()}
         return state
 
     def load_best_state(self, state: dict[str, Tensor]) -> None:
         self.net.load_state_dict(state)
         for update in self.named_updates().values():
-            if update.average is not None:
-                update.average.load_state_dict(update.net.state_dict())
+            if update.ema is not None:
+                update.ema.load_state_dict(update.net.state_dict())
 
     def report(self, data: object) -> dict[str, object]:
         """At the end, on the test part: what does not fit a curve (figures by name under "figures", numbers beside)."""

@@ -49,7 +49,7 @@ class Freezing:
             self.start |= {name: min(epoch, self.start[name]) for name in hits}
         rate = dict.fromkeys(self.params, 1.0)
         for pattern, factor in rates:
-            rate |= dict.fromkeys(find(pattern, f"task.rates has {pattern!r}"), factor)
+            rate |= dict.fromkeys(find(pattern, f"task.lr_multipliers has {pattern!r}"), factor)
         if frozen and not any(start == 0 for start in self.start.values()):
             raise UserError(
                 f"task.freeze={freeze} leaves nothing that learns from the start, of {named(self.params)}\n"

@@ -17,12 +17,12 @@ from dlrun.errors import UserError
 from dlrun.optim.update import Update
 from dlrun.output.drawing import drawable
 from dlrun.spec import Mask
-from dlrun.system.device import Place
+from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.images import grid, rescaled, shown
 from dlrun.tasks.supervised import check_spec, learns_from_one, smallest_part
-from dlrun.types import Positive, Rate
+from dlrun.types import Positive, Probability
 
 NOT_COUNTED = -100  # what the cross-entropy is told to leave out where the data ignores nothing
 SHOWN = 8  # pictures in a preview
@@ -36,26 +36,26 @@ class Segment(Task):
     """Learns masks by the mean cross-entropy over a batch's counted pixels.
 
     Metrics: loss and acc (pixel accuracy), over all counted pixels of a part; miou: the mean over the classes that are
-    in the masks or the predictions of intersection over union. freeze, unfreeze, rates: see tasks/freezing.py.
+    in the masks or the predictions of intersection over union. freeze, unfreeze, lr_multipliers: see tasks/freezing.py.
     """
 
     def __init__(
         self,
         net: nn.Module,
         spec: Mask,
-        place: Place,
+        place: Device,
         update: Callable[..., Update],
         *,
-        label_smoothing: Rate,
+        label_smoothing: Probability,
         freeze: list[str],
         unfreeze: list[tuple[str, Positive]],
-        rates: list[tuple[str, Positive]],
+        lr_multipliers: list[tuple[str, Positive]],
     ) -> None:
         super().__init__(net, place)
         check_spec(spec)
         self.spec, self.smoothing = spec, label_smoothing
         self.ignore = NOT_COUNTED if spec.ignore is None else spec.ignore
-        self.freezing = Freezing(net, freeze, unfreeze, rates)
+        self.freezing = Freezing(net, freeze, unfreeze, lr_multipliers)
         self.update = update(net, groups=self.freezing.groups)
         self.parts["update"] = self.update
         self.scores = {"loss": "min", "acc": "max", "miou": "max"}
@@ -78,7 +78,9 @@ class Segment(Task):
             out = self.net(x)
         out = out.float()
         world = self.place.world
-        counted = world.sums((y != self.ignore).sum().float()).clamp(min=1) * world.share  # of the whole batch
+        counted = (
+            world.all_reduce_sum((y != self.ignore).sum().float()).clamp(min=1) * world.share
+        )  # of the whole batch
         loss = self._loss(out, y) / counted
         metrics = {"loss": loss.detach(), "acc": (out.detach().argmax(1) == y).sum() / counted}
         if not self.update.step(loss, clock):
@@ -97,7 +99,7 @@ class Segment(Task):
     def evaluate(self, data: object, split: str) -> dict[str, float]:
         world = self.place.world
         sums = self._confusion(islice(data.batches(split), world.rank, None, world.size))  # every size-th batch each
-        matrix, loss = (world.sums(found) for found in sums)
+        matrix, loss = (world.all_reduce_sum(found) for found in sums)
         right, all_pixels = matrix.diag(), matrix.sum().clamp(min=1)
         both = matrix.sum(0) + matrix.sum(1) - right
         seen = both > 0

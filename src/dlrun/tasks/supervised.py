@@ -14,20 +14,21 @@ from dlrun.errors import UserError
 from dlrun.optim.update import Update
 from dlrun.output.plots import confusion_matrix, decision_boundary, fitted_line, residuals
 from dlrun.spec import Image, Spec, Table, Tokens
-from dlrun.system.device import Place
+from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.losses import make_loss
-from dlrun.types import NonNegative, Positive, Rate, Size
+from dlrun.types import NonNegative, Positive, Probability, Size
 
 
 class Supervised(Task):
     """Learns targets from inputs.
 
     loss: see tasks/losses.py. l1, l2: weight of the sum of |w| or w^2 over the weights (not biases) whose names match
-    `penalise`, added to the loss (book section 9.5; decoupled decay is optimizer=adamw). pieces: a batch is worked in
-    so many pieces: the update of the whole with the memory of a part (but batch normalisation sees a piece at a time).
-    freeze, unfreeze, rates: see tasks/freezing.py.
+    `penalise`, added to the loss (book section 9.5; decoupled decay is optimizer=adamw). grad_accum_steps: a batch is
+    worked on in this many parts: the update of the whole with the memory of a part (but batch normalisation sees one
+    part at a time).
+    freeze, unfreeze, lr_multipliers: see tasks/freezing.py.
 
     A net may give several outputs in training: its own, and those of heads that only training has, whose loss weighs
     `net.auxiliary`. Metrics are of its own outputs alone.
@@ -37,26 +38,26 @@ class Supervised(Task):
         self,
         net: nn.Module,
         spec: Image | Table | Tokens,
-        place: Place,
+        place: Device,
         update: Callable[..., Update],
         *,
         loss: Literal["auto", "cross_entropy", "bce", "mse_one_hot", "hinge", "mse", "mae", "huber"],
-        label_smoothing: Rate,
+        label_smoothing: Probability,
         l1: NonNegative,
         l2: NonNegative,
         penalise: list[str],
-        pieces: Size,
+        grad_accum_steps: Size,
         freeze: list[str],
         unfreeze: list[tuple[str, Positive]],
-        rates: list[tuple[str, Positive]],
+        lr_multipliers: list[tuple[str, Positive]],
     ) -> None:
         super().__init__(net, place)
         check_spec(spec)
-        self.spec, self.pieces = spec, pieces
+        self.spec, self.grad_accum_steps = spec, grad_accum_steps
         self.loss_name, self.loss = make_loss(loss, spec, label_smoothing)
         self.l1, self.l2 = l1, l2
         self.penalised = penalised_weights(net, penalise) if l1 or l2 else []
-        self.freezing = Freezing(net, freeze, unfreeze, rates)
+        self.freezing = Freezing(net, freeze, unfreeze, lr_multipliers)
         self.update = update(net, groups=self.freezing.groups)
         self.parts["update"] = self.update
         self.scores = {"loss": "min", "acc": "max"} if spec.classes else {"loss": "min", "mae": "min", "mse": "min"}
@@ -68,11 +69,15 @@ class Supervised(Task):
         """Batches in an epoch. Raises UserError where one has fewer samples than pieces, or is a single sample and the
         net cannot learn from one.
         """
-        if self.pieces > (most := min(data.batch_size, data.size("train"))):
-            raise UserError(f"task.pieces={self.pieces}: a batch has {most:,} samples\n  expected at most {most}")
-        if smallest_part(data, self.place, self.pieces) == 1 and not learns_from_one(self.net, self.spec):
+        if self.grad_accum_steps > (most := min(data.batch_size, data.size("train"))):
             raise UserError(
-                f"data.batch_size={data.batch_size} with task.pieces={self.pieces} leaves one sample alone, of the "
+                f"task.grad_accum_steps={self.grad_accum_steps}: a batch has {most:,} samples\n"
+                f"  expected at most {most}"
+            )
+        if smallest_part(data, self.place, self.grad_accum_steps) == 1 and not learns_from_one(self.net, self.spec):
+            raise UserError(
+                f"data.batch_size={data.batch_size} with task.grad_accum_steps={self.grad_accum_steps} leaves one "
+                "sample alone, of the "
                 f"{data.size('train')} to train on, and batch normalisation has no statistics of one\n"
                 "  expected two samples or more: choose another data.batch_size, or another model.norm"
             )
@@ -80,7 +85,7 @@ class Supervised(Task):
 
     def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
         self.freezing.at(clock)
-        metrics = self._step_in_pieces(batch, clock) if self.pieces > 1 else self._step(batch, clock)
+        metrics = self._step_in_pieces(batch, clock) if self.grad_accum_steps > 1 else self._step(batch, clock)
         if metrics and self.update.grad_norm is not None:
             metrics["grad_norm"] = self.update.grad_norm
         return metrics
@@ -103,7 +108,7 @@ class Supervised(Task):
 
     def _step_in_pieces(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
         whole = len(batch[0])
-        parts = list(zip(batch[0].chunk(self.pieces), batch[1].chunk(self.pieces), strict=True))
+        parts = list(zip(batch[0].chunk(self.grad_accum_steps), batch[1].chunk(self.grad_accum_steps), strict=True))
         done, gathered = torch.zeros((), device=batch[0].device), []
         for i, (x, y) in enumerate(parts):
             loss, metrics = self._learn(x, y)
@@ -153,7 +158,7 @@ class Supervised(Task):
             for name, value in values.items():
                 sums[name] = sums.get(name, 0) + value.to(exact)
         zero = torch.zeros((), dtype=exact, device=self.place.device)
-        totals = world.sums(torch.stack([sums.get(name, zero) for name in self.scores]))
+        totals = world.all_reduce_sum(torch.stack([sums.get(name, zero) for name in self.scores]))
         return dict(zip(self.scores, (totals / data.size(split)).tolist(), strict=True))
 
     @torch.no_grad()
@@ -207,7 +212,7 @@ def check_spec(spec: Spec) -> None:
         )
 
 
-def smallest_part(data: object, place: Place, pieces: int = 1) -> int:
+def smallest_part(data: object, place: Device, pieces: int = 1) -> int:
     """Samples in the smallest part of an epoch's batches that a net sees at once."""
     whole = min(data.batch_size, data.size("train"))
     sizes = (whole, data.size("train") % whole or whole)

@@ -9,14 +9,14 @@ import torch
 from dlrun.config.build import build
 from dlrun.config.signatures import signature
 from dlrun.errors import UserError
-from dlrun.optim.update import KeptBuffers, Update, skip_compiler_import
+from dlrun.optim.update import BufferSnapshot, Update, skip_compiler_import
 from dlrun.seeds import mix
 from dlrun.spec import Env
-from dlrun.system.device import Place, choose_device, compile_parts, place
-from dlrun.system.distributed import join
+from dlrun.system.device import Device, choose_device, compile_parts, prepare_net
+from dlrun.system.distributed import init_distributed
 from dlrun.system.machine import keep_memory
 from dlrun.tasks.base import Task
-from dlrun.train.classifier import classifier
+from dlrun.train.classifier import load_classifier
 from dlrun.train.trainer import Trainer
 from dlrun.train.weights import start_from
 
@@ -24,7 +24,7 @@ from dlrun.train.weights import start_from
 class Parts(NamedTuple):
     trainer: Trainer
     data: object
-    place: Place
+    place: Device
     task: Task
     started_from: str  # what was loaded of other weights; "" for none
 
@@ -37,7 +37,7 @@ def assemble(config: dict, fitted: dict | None = None) -> Parts:
     trainer: Trainer = build(config["trainer"])
     keep_memory()
     device = choose_device(trainer.device)
-    world = join(device.type == "cuda")
+    world = init_distributed(device.type == "cuda")
     if trainer.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses to be deterministic without
     if trainer.deterministic != torch.are_deterministic_algorithms_enabled():
@@ -58,7 +58,7 @@ def assemble(config: dict, fitted: dict | None = None) -> Parts:
     if trainer.sync_norm and world.size > 1:
         net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
     is_elsewhere = fitted is not None and trainer.precision == "fp16" and device.type == "cpu"  # and does not learn
-    here = place(net, device, "auto" if is_elsewhere else trainer.precision, world)
+    here = prepare_net(net, device, "auto" if is_elsewhere else trainer.precision, world)
     if fitted is not None:
         data.restore(fitted, device, here.channels_last)
     update = partial(
@@ -70,9 +70,9 @@ def assemble(config: dict, fitted: dict | None = None) -> Parts:
         on_nan=trainer.on_nan,
         precision=here.precision,
         world=world,
-        kept=KeptBuffers(net) if trainer.on_nan == "skip" else None,
+        kept=BufferSnapshot(net) if trainer.on_nan == "skip" else None,
     )
-    trained = partial(classifier, config=config, device=device)
+    trained = partial(load_classifier, config=config, device=device)
     handed = {"net": net, "spec": data.spec, "place": here, "update": update, "trained": trained}
     needs = signature(config["task"]["_target_"]).given
     task: Task = build(config["task"])(**{name: handed[name] for name in needs})

@@ -16,7 +16,7 @@ ELSEWHERE = ("data_dir", "download", "mirrors")  # keys of a source that say whe
 FOLDER = ("root", "layout", "csv", "resize", "fit", "split", "stratify")  # what decides a folder's pictures and parts
 
 
-def classifier(run: str, config: dict, device: torch.device) -> tuple[nn.Module, list[float], list[float]]:
+def load_classifier(run: str, config: dict, device: torch.device) -> tuple[nn.Module, list[float], list[float]]:
     """The network of a run, with its best weights, and the mean and std of pixels in [0, 1] that it takes.
 
     config: of the run that asks. Raises UserError unless the other learned classes from the same data.

@@ -30,17 +30,17 @@ def fit(training: Training, data: object, signals: Signals) -> Outcome:
     """Train until the epochs are done, a limit is reached, patience is at its end, or a signal comes."""
     task, clock = training.task, training.clock
     with Bar(clock) as bar:
-        while not (reason := training.over()):
+        while not (reason := training.stop_reason()):
             bar.start_epoch()
             started, seen = time.perf_counter(), clock.samples
             limit = train_epoch(training, data, signals, bar)
             seconds, samples = time.perf_counter() - started, clock.samples - seen
             bar.validating()
-            training.settle()
+            training.sync_buffers()
             try:
                 with signals.interrupting():
                     val = task.evaluate(data, "val") if training.is_validated(limit) else {}
-                val = training.world.tell(val)  # one opinion on what is best
+                val = training.world.broadcast_object(val)  # one opinion on what is best
             except Interrupted:
                 training.save()
                 return Outcome("signal", signals.stop)
@@ -62,7 +62,7 @@ def fit(training: Training, data: object, signals: Signals) -> Outcome:
 def train_epoch(training: Training, data: object, signals: Signals, bar: Bar) -> str | None:
     """The rest of an epoch's steps, or fewer where a limit is reached (which is given back) or a signal comes."""
     task, clock, world, log_every = training.task, training.clock, training.world, training.trainer.log_every
-    reseed, add, limit = Reseeder(task.place.device), training.means.add, training.spent()
+    reseed, add, limit = Reseeder(task.place.device), training.means.add, training.limit_reached()
     seed = world.seed(clock.seed)
     task.net.train()
     for batch in task.batches(data, clock) if not limit else ():
@@ -73,7 +73,7 @@ def train_epoch(training: Training, data: object, signals: Signals, bar: Bar) ->
         bar.tick(samples)
         if log_every and clock.step % log_every == 0:
             log_window(training)
-        limit = training.spent()
+        limit = training.limit_reached()
         if world.size > 1:
             signals.agree(world)
         if limit or signals.stop is not None:
@@ -85,10 +85,10 @@ def train_epoch(training: Training, data: object, signals: Signals, bar: Bar) ->
 
 def log_window(training: Training) -> None:
     """A row of the means over the last steps."""
-    clock, window = training.clock, training.means.fold()
+    clock, window = training.clock, training.means.flush()
     if window:
         row = {"step": clock.step, "epoch": round(clock.epochs_done, 6), "samples": clock.samples}
-        training.run.log(row | {f"step/{name}": value for name, value in window.items()}, clock.time)
+        training.run.log(row | {f"step/{name}": value for name, value in window.items()}, clock.global_step)
 
 
 def epoch_row(training: Training, val: dict[str, float], seconds: float, samples: int) -> dict:
@@ -121,11 +121,11 @@ def end_epoch(training: Training, row: dict, pictures: dict) -> None:
             }
         )
         training.best_is_new = True
-    run.log(row, clock.time, pictures)
+    run.log(row, clock.global_step, pictures)
     if training.trainer.histograms and not training.world.rank:
         for name, weight in task.net.named_parameters():
             if weight.abs().max() < 1e19:  # TensorBoard's bins end at 1e20; what is not finite is in none
-                run.tensorboard().add_histogram(name, weight.detach().cpu(), clock.time)
+                run.tensorboard().add_histogram(name, weight.detach().cpu(), clock.global_step)
     line = partial(epoch_line, row, training.trainer.epochs, is_best, first=training.first_metrics())
     run.say(line(), line)
     if warning := explosion(training, row.get("val/loss")):

@@ -12,7 +12,7 @@ from dlrun.train.state import about, is_same_data
 WRONG = (RuntimeError, ValueError, KeyError, TypeError, AttributeError)  # where a state is not this config's
 
 
-class Finished:
+class FinishedRun:
     """The trained task with the weights that the run was tested with, ready to predict; `data` can encode.
 
     changes: keys of the config that are to be others, by dotted path (trainer.device, trainer.precision).

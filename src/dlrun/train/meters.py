@@ -25,8 +25,8 @@ class Means:
         if metrics:
             self.pending.append((metrics, samples))
 
-    def fold(self) -> dict[str, float]:
-        """The means over what came since the last fold, which is added to the epoch's sums."""
+    def flush(self) -> dict[str, float]:
+        """The means over what came since the last flush, which is added to the epoch's sums."""
         if not self.pending:
             return {}
         names = list(dict.fromkeys(name for metrics, _ in self.pending for name in metrics))
@@ -48,7 +48,7 @@ class Means:
         return {name: value / total for (name, value), total in zip(window.items(), totals, strict=True)}
 
     def result(self) -> dict[str, float]:
-        self.fold()
+        self.flush()
         return {name: value / self.samples[name] for name, value in self.sums.items()}
 
     def state_dict(self) -> dict:

@@ -13,7 +13,7 @@ import torch
 import dlrun
 from dlrun.clock import Clock
 from dlrun.config.auto import settle_batch, words
-from dlrun.errors import CheckpointError, Diverged, Lost, PartLost, UserError
+from dlrun.errors import CheckpointError, Diverged, PartLost, PeerLost, UserError
 from dlrun.output import plots
 from dlrun.output.checkpoint import way_on
 from dlrun.output.console import counted, header, number, table
@@ -80,8 +80,8 @@ class Session:
                 self.leave(run, "diverged" if isinstance(error, Diverged) else "failed")
                 if isinstance(error, PartLost):
                     raise PartLost(f"{error}\n  {way_on(folder)}") from error
-                if self.world.lost(error):
-                    raise Lost(
+                if self.world.is_peer_failure(error):
+                    raise PeerLost(
                         f"another of the {self.world.size} processes that train in {folder} died\n"
                         f"  expected all of them until the end; {way_on(folder)}"
                     ) from None
@@ -193,7 +193,7 @@ class Session:
         self.draw(training)
         board = run.tensorboard()
         for name, value in test.items():
-            board.add_scalar(f"test/{name}", value, clock.time)
+            board.add_scalar(f"test/{name}", value, clock.global_step)
         run.sync()  # whoever reads in the summary that the run is finished finds all of it
         run.summarise("finished", **results)
         run.checkpoints.forget_tested()
@@ -207,7 +207,7 @@ class Session:
         for name in plots.worth_drawing(run.rows, run.windows, training.first_metrics()):
             goal = getattr(spec, "goal", None) if name == self.task.goal else None
             run.figures[name] = partial(plots.curves, run.rows, name, marked, run.windows, over, goal)
-        run.draw(training.clock.time, getattr(spec, "labels", ()))
+        run.draw(training.clock.global_step, getattr(spec, "labels", ()))
 
     def facts(self) -> dict:
         versions = {"dlrun": dlrun.__version__, "torch": torch.__version__, "numpy": numpy.__version__}

@@ -43,7 +43,7 @@ class Training:
         self.saved_at, self.saved = time.monotonic(), self.clock.position
         own = self.task.own if self.world.size > 1 else ()
         states = {name: self.task.parts[name].state_dict() for name in own}
-        others = self.world.gather_others(snapshot(states)) if own else []
+        others = self.world.gather_objects(snapshot(states)) if own else []
         if self.world.rank:
             return
         self.tick_seconds()
@@ -78,7 +78,7 @@ class Training:
     def is_old(self, seconds: float) -> bool:
         """Whether the newest checkpoint is; for all processes, where all take part in the next."""
         is_old = time.monotonic() - self.saved_at >= seconds
-        return bool(self.world.agree(is_old)[0]) if self.task.own else is_old
+        return bool(self.world.all_reduce_max(is_old)[0]) if self.task.own else is_old
 
     def tick_seconds(self) -> None:
         self.clock.seconds = self.seconds_before + time.monotonic() - self.session_start
@@ -133,7 +133,7 @@ class Training:
         """The folder as it was when the restored state was saved: what was written since then is forgotten."""
         if self.forgets_best and not self.world.rank:
             self.run.checkpoints.forget_partial_best()
-        self.run.go_back(self.clock.time, is_mid_epoch=self.clock.batch > 0)
+        self.run.go_back(self.clock.global_step, is_mid_epoch=self.clock.batch > 0)
 
     def _wrong(self, error: Exception) -> CheckpointError:
         return CheckpointError(
@@ -167,11 +167,11 @@ class Training:
         if self.best_is_new and not self.world.rank:
             self.run.checkpoints.write_partial_best(self.best_state)
 
-    def settle(self) -> None:
+    def sync_buffers(self) -> None:
         """Running statistics, which each process took of its own part of the batches, as the first has them."""
-        averages = [update.average for update in self.task.named_updates().values() if update.average is not None]
+        averages = [update.ema for update in self.task.named_updates().values() if update.ema is not None]
         for net in (self.task.net, *averages):
-            self.world.follow_first(net.buffers())
+            self.world.broadcast_tensors(net.buffers())
 
     def is_validated(self, limit: str | None) -> bool:
         """Whether the epoch under way is one whose end is validated: every `val_every`th, and the last."""
@@ -182,17 +182,17 @@ class Training:
         """Names in the order of what they tell: the goal, the loss, what else is measured."""
         return list(dict.fromkeys([*([self.best.metric] if self.best else []), "loss", *self.task.scores]))
 
-    def spent(self) -> str | None:
+    def limit_reached(self) -> str | None:
         """Which limit the run has reached, if any."""
         if self.trainer.max_steps and self.clock.step >= self.trainer.max_steps:
             return "max_steps"
         if self.trainer.max_time:
             self.tick_seconds()
-            (is_over,) = self.world.agree(self.clock.seconds >= 60 * self.trainer.max_time)
+            (is_over,) = self.world.all_reduce_max(self.clock.seconds >= 60 * self.trainer.max_time)
             return "max_time" if is_over else None
         return None
 
-    def over(self) -> str | None:
+    def stop_reason(self) -> str | None:
         """Why no epoch is to be started, or gone on with, if there is a reason."""
         if self.clock.epoch >= self.trainer.epochs:
             return "finished"
@@ -202,7 +202,7 @@ class Training:
             return "patience"
         if self.best and self.best.reaches(self.trainer.stop_at):
             return "stop_at"
-        return self.spent()
+        return self.limit_reached()
 
 
 def about(data: object) -> dict:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from dlrun.types import Count, Few, Index, NonNegative, Positive, Rate
+from dlrun.types import Count, Few, Index, NonNegative, Positive, Probability
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Trainer:
     clip_value: Positive | None
     clip_norm: Positive | None
     clip_global_norm: Positive | None
-    ema: Rate
+    ema: Probability
     on_nan: Literal["stop", "skip"]
     val_every: Count
     monitor: str | None

@@ -11,7 +11,7 @@ from dlrun.models.gan import Pair
 from dlrun.optim.update import Update
 from dlrun.output.drawing import GOOD, VAL, new_figure, plain_ticks
 from dlrun.spec import Image, Table
-from dlrun.system.device import Place
+from dlrun.system.device import Device
 from dlrun.tasks.base import Task
 from dlrun.tasks.generative.latent import draw, latent_plane, noise
 from dlrun.tasks.generative.quality import SAMPLES, Quality, Trained
@@ -21,7 +21,7 @@ TITLES = {"samples": "samples of noise", "interpolation": "from noise to noise"}
 
 
 class Adversarial(Task):
-    """A generator against a critic. turns: of the critic for each of the generator's.
+    """A generator against a critic. n_critic: of the critic for each of the generator's.
 
     quality: the run of a classifier whose features measure samples (Frechet distance), None for none. n_samples:
     pictures on a sheet of samples.
@@ -34,15 +34,15 @@ class Adversarial(Task):
         self,
         net: Pair,
         spec: Image | Table,
-        place: Place,
+        place: Device,
         update: Callable[..., Update],
         trained: Trained,
-        turns: int,
+        n_critic: int,
         quality: str | None,
         n_samples: int,
     ) -> None:
         super().__init__(net, place)
-        self.turns = turns
+        self.n_critic = n_critic
         self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)
         self.parts |= {"update": self.update, "critic_update": self.critic_update}
         self.quality, self.spec, self.n_samples = Quality(spec, trained, quality), spec, n_samples
@@ -81,13 +81,15 @@ def held(net: nn.Module) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def measured(net: nn.Module, latent: int, quality: Quality, data: object, split: str, place: Place) -> dict[str, float]:
+def measured(
+    net: nn.Module, latent: int, quality: Quality, data: object, split: str, place: Device
+) -> dict[str, float]:
     """The quality of a generator's samples of fixed noise."""
     return quality.measure(lambda count, seed: draw(net, noise(latent, count, place, seed), place), data, split)
 
 
 @torch.no_grad()
-def previews(net: nn.Module, latent: int, count: int, data: object, place: Place) -> dict[str, Tensor]:
+def previews(net: nn.Module, latent: int, count: int, data: object, place: Device) -> dict[str, Tensor]:
     """Samples of the same noise every time: `count` pictures, or where points of a plane lie beside the data."""
     if isinstance(data.spec, Image):
         return {"samples": grid((draw(net, noise(latent, count, place, 2), place) + 1) / 2)}
@@ -108,7 +110,7 @@ def _density(points: Tensor, reach: Tensor, side: int = 96) -> Tensor:
 
 @torch.no_grad()
 def figures(
-    net: nn.Module, critic: nn.Module, latent: int, count: int, data: object, place: Place
+    net: nn.Module, critic: nn.Module, latent: int, count: int, data: object, place: Device
 ) -> dict[str, object]:
     """Samples, lines through the noise, all of it where it is two numbers; of points in the plane: the samples over
     the data and the critic's levels.
@@ -122,7 +124,7 @@ def figures(
     return {"samples": partial(_plane, net, critic, latent, data, place)} if data.spec.features == 2 else {}
 
 
-def _plane(net: nn.Module, critic: nn.Module, latent: int, data: object, place: Place) -> object:
+def _plane(net: nn.Module, critic: nn.Module, latent: int, data: object, place: Device) -> object:
     real = first_rows(data.batches("test"), SAMPLES)
     fake = draw(net, noise(latent, SAMPLES, place, 2), place).cpu()
     reach = 1.3 * real.abs().max().item()

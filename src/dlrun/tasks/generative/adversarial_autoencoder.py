@@ -18,7 +18,7 @@ from dlrun.models.autoencoder import AdversarialAutoEncoder
 from dlrun.optim.update import Update
 from dlrun.seeds import generator
 from dlrun.spec import Image, Unlabelled
-from dlrun.system.device import Place
+from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.generative.adversarial import held
 from dlrun.tasks.generative.gan import nonsaturating_critic, nonsaturating_generator
@@ -42,7 +42,7 @@ class AdversarialAutoencoder(Task):
         self,
         net: AdversarialAutoEncoder,
         spec: Image | Unlabelled,
-        place: Place,
+        place: Device,
         update: Callable[..., Update],
         trained: Trained,
         *,

@@ -17,7 +17,7 @@ from dlrun.models.autoencoder import AutoEncoder
 from dlrun.optim.update import Update
 from dlrun.seeds import generator
 from dlrun.spec import Image, Unlabelled
-from dlrun.system.device import Place
+from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.generative.latent import draw, latent_figures
 from dlrun.tasks.generative.pca import components, project
@@ -38,7 +38,7 @@ class Autoencoder(Task):
         self,
         net: AutoEncoder,
         spec: Image | Unlabelled,
-        place: Place,
+        place: Device,
         update: Callable[[nn.Module], Update],
         *,
         loss: Literal["bce", "mse"],

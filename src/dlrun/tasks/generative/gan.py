@@ -15,7 +15,7 @@ from torch import Tensor
 from dlrun.models.gan import Pair
 from dlrun.optim.update import Update
 from dlrun.spec import Image, Table, Unlabelled
-from dlrun.system.device import Place
+from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.generative.adversarial import Adversarial, held
 from dlrun.tasks.generative.quality import Trained
@@ -29,16 +29,16 @@ class Gan(Adversarial):
         self,
         net: Pair,
         spec: Image | Table | Unlabelled,
-        place: Place,
+        place: Device,
         update: Callable[..., Update],
         trained: Trained,
         *,
         loss: Literal["nonsaturating", "least_squares", "hinge"],
-        turns: Few,
+        n_critic: Few,
         quality: str | None,
         n_samples: Size,
     ) -> None:
-        super().__init__(net, spec, place, update, trained, turns, quality, n_samples)
+        super().__init__(net, spec, place, update, trained, n_critic, quality, n_samples)
         self.losses = LOSSES[loss]
 
     def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
@@ -59,7 +59,7 @@ class Gan(Adversarial):
             "fake_score": fake_score.detach().mean(),
         }
 
-        if clock.step % self.turns == self.turns - 1:
+        if clock.step % self.n_critic == self.n_critic - 1:
             z = torch.randn_like(z)
             with held(critic), self.place.autocast():
                 loss = generator_loss(critic(generator(z)).float())

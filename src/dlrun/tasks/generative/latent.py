@@ -9,19 +9,19 @@ from torch import Tensor
 from dlrun.output.drawing import COLOURS, drawable, new_figure, plain_ticks
 from dlrun.seeds import generator
 from dlrun.spec import Image
-from dlrun.system.device import Place
+from dlrun.system.device import Device
 from dlrun.tasks.images import between, first_rows, grid, shown
 
 Encode = Callable[[Tensor], Tensor]  # (B, C, H, W) -> (B, latent)
 
 
-def noise(latent: int, count: int, place: Place, seed: int) -> Tensor:
+def noise(latent: int, count: int, place: Device, seed: int) -> Tensor:
     """Noise (count, latent) that is the same in every epoch and every run."""
     return torch.randn(count, latent, generator=generator(place.device, 0, seed), device=place.device)
 
 
 @torch.no_grad()
-def draw(net: Callable[[Tensor], Tensor], z: Tensor, place: Place, size: int = 500) -> Tensor:
+def draw(net: Callable[[Tensor], Tensor], z: Tensor, place: Device, size: int = 500) -> Tensor:
     """What a network makes of noise, or of pictures, in pieces that fit the memory: (N, ...) -> (N, ...)."""
     parts = []
     for piece in (z,) if torch.compiler.is_exporting() else z.split(size):  # a graph is for batches of any size

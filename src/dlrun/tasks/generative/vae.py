@@ -19,7 +19,7 @@ from dlrun.models.autoencoder import VAE
 from dlrun.optim.update import Update
 from dlrun.seeds import generator
 from dlrun.spec import Image, Unlabelled
-from dlrun.system.device import Place
+from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.generative.latent import draw, latent_figures, noise
 from dlrun.tasks.generative.quality import Quality, Trained
@@ -31,8 +31,8 @@ class Vae(Task):
     """Learns to draw pictures like the data's, pixels in [0, 1].
 
     likelihood: bernoulli (outputs are logits) or gaussian (outputs are means; sigma: their standard deviation).
-    beta: weight of the KL; warmup: epochs over which it rises from 0 to beta. iwae_samples: codes per picture of the
-    importance-weighted bound on the test part, 0 for none. Samples are measured by the sliced Wasserstein distance;
+    beta: weight of the KL; kl_warmup_epochs: epochs over which it rises from 0 to beta. iwae_samples: codes
+    per image of the importance-weighted bound on the test split, 0 for none. Samples are measured by the sliced Wasserstein distance;
     quality: the run of a classifier whose features measure them too (Frechet distance), or None. n_samples: pictures
     on a sheet of samples.
     """
@@ -44,21 +44,21 @@ class Vae(Task):
         self,
         net: VAE,
         spec: Image | Unlabelled,
-        place: Place,
+        place: Device,
         update: Callable[[nn.Module], Update],
         trained: Trained,
         *,
         likelihood: Literal["bernoulli", "gaussian"],
         sigma: Positive,
         beta: NonNegative,
-        warmup: NonNegative,
+        kl_warmup_epochs: NonNegative,
         iwae_samples: Index,
         quality: str | None,
         n_samples: Size,
     ) -> None:
         super().__init__(net, place)
         self.spec, self.bernoulli, self.sigma = spec, likelihood == "bernoulli", sigma
-        self.beta, self.warmup, self.iwae_samples = beta, warmup, iwae_samples
+        self.beta, self.kl_warmup_epochs, self.iwae_samples = beta, kl_warmup_epochs, iwae_samples
         self.update = update(net)
         self.parts["update"] = self.update
         self.quality, self.n_samples = Quality(spec, trained, quality), n_samples
@@ -83,7 +83,7 @@ class Vae(Task):
 
     def kl_weight(self, clock: object) -> float:
         """beta, reached in equal steps over the first `warmup` epochs."""
-        steps = self.warmup * clock.steps_per_epoch
+        steps = self.kl_warmup_epochs * clock.steps_per_epoch
         return self.beta * min(1.0, (clock.step + 1) / steps) if steps else self.beta
 
     def log_likelihood(self, x: Tensor, out: Tensor) -> Tensor:

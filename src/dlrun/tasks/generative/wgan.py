@@ -12,7 +12,7 @@ from torch import Tensor
 from dlrun.models.gan import Pair
 from dlrun.optim.update import Update
 from dlrun.spec import Image, Table, Unlabelled
-from dlrun.system.device import Place
+from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.generative.adversarial import Adversarial, held
 from dlrun.tasks.generative.quality import Trained
@@ -27,16 +27,16 @@ class Wgan(Adversarial):
         self,
         net: Pair,
         spec: Image | Table | Unlabelled,
-        place: Place,
+        place: Device,
         update: Callable[..., Update],
         trained: Trained,
         *,
         clip: Positive,
-        turns: Few,
+        n_critic: Few,
         quality: str | None,
         n_samples: Size,
     ) -> None:
-        super().__init__(net, spec, place, update, trained, turns, quality, n_samples)
+        super().__init__(net, spec, place, update, trained, n_critic, quality, n_samples)
         self.clip = clip
         self.weights = list(net.critic.parameters())
 
@@ -56,7 +56,7 @@ class Wgan(Adversarial):
             torch._foreach_clamp_max_(self.weights, self.clip)
         metrics = {"critic_loss": loss.detach(), "distance": -loss.detach()}
 
-        if clock.step % self.turns == self.turns - 1:
+        if clock.step % self.n_critic == self.n_critic - 1:
             z = torch.randn_like(z)
             with held(critic):
                 t = torch.rand(len(x), device=x.device)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dlrun.models.gan import Pair
 from dlrun.optim.update import Update
 from dlrun.spec import Image, Table, Unlabelled
-from dlrun.system.device import Place
+from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.generative.adversarial import Adversarial, held
 from dlrun.tasks.generative.quality import Trained
@@ -23,7 +23,7 @@ from dlrun.types import Few, NonNegative, Size
 
 
 class WganGp(Adversarial):
-    """penalty: its weight, lambda."""
+    """gp_weight: its weight, lambda."""
 
     compiled = ()  # it has no gradients of gradients
 
@@ -31,23 +31,23 @@ class WganGp(Adversarial):
         self,
         net: Pair,
         spec: Image | Table | Unlabelled,
-        place: Place,
+        place: Device,
         update: Callable[..., Update],
         trained: Trained,
         *,
-        penalty: NonNegative,
-        turns: Few,
+        gp_weight: NonNegative,
+        n_critic: Few,
         quality: str | None,
         n_samples: Size,
     ) -> None:
-        super().__init__(net, spec, place, update, trained, turns, quality, n_samples)
+        super().__init__(net, spec, place, update, trained, n_critic, quality, n_samples)
         if any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in net.critic.modules()):
             warnings.warn(
                 "model.critic_norm=batch: a sample's score depends on its whole batch, which a penalty per sample does "
                 "not account for; the paper has none or layer there",
                 stacklevel=2,
             )
-        self.weight = penalty
+        self.weight = gp_weight
 
     def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
         generator, critic, x = self.net.generator, self.net.critic, batch[0]
@@ -69,7 +69,7 @@ class WganGp(Adversarial):
             "gradient_norm": slopes.detach().mean(),
         }
 
-        if clock.step % self.turns == self.turns - 1:
+        if clock.step % self.n_critic == self.n_critic - 1:
             z = torch.randn_like(z)
             with held(critic), self.place.autocast():
                 loss = -critic(generator(z)).float().mean()

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from dlrun.models.policy import Policy
 from dlrun.optim.update import Update
 from dlrun.spec import Env
-from dlrun.system.device import Place
+from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
-from dlrun.tasks.rl.base import Playing
+from dlrun.tasks.rl.base import RLTask
 from dlrun.tasks.rl.collector import Rollout
 from dlrun.tasks.rl.returns import explained_variance, gae
 from dlrun.types import Fraction, NonNegative, Size
@@ -24,13 +24,13 @@ from dlrun.types import Fraction, NonNegative, Size
 
 @dataclass(frozen=True)
 class Loss:
-    """Of a policy and its values on a rollout (Mnih et al. 2016, section 4). lam: of GAE."""
+    """Of a policy and its values on a rollout (Mnih et al. 2016, section 4). gae_lambda: of GAE."""
 
-    place: Place
+    place: Device
     gamma: float
-    lam: float
-    value_weight: float
-    entropy_weight: float
+    gae_lambda: float
+    vf_coef: float
+    ent_coef: float
     normalise_advantage: bool
 
     def __call__(self, net: nn.Module, batch: Rollout) -> tuple[Tensor, Metrics, float]:
@@ -38,52 +38,52 @@ class Loss:
         with self.place.autocast():
             out, values = net(batch.obs)
             with torch.no_grad():
-                ahead = net.values(batch.ahead)
+                ahead = net.values(batch.bootstrap_obs)
         out, values = out.float(), values.float()
         v = values.detach().cpu().numpy().reshape(batch.rewards.shape)
         behind = batch.next_values(v, ahead.float().cpu().numpy())
-        found = gae(batch.rewards, v, behind, batch.terminated, batch.truncated, self.gamma, self.lam)
+        found = gae(batch.rewards, v, behind, batch.terminated, batch.truncated, self.gamma, self.gae_lambda)
         advantages = torch.from_numpy(found.reshape(-1)).to(self.place.device)
         returns = values.detach() + advantages
         if self.normalise_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         policy_loss = -(net.log_prob(out, batch.actions) * advantages).mean()
         value_loss, entropy = 0.5 * (values - returns).square().mean(), net.entropy(out).mean()
-        loss = policy_loss + self.value_weight * value_loss - self.entropy_weight * entropy
+        loss = policy_loss + self.vf_coef * value_loss - self.ent_coef * entropy
         terms = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
         return loss, {name: value.detach() for name, value in terms.items()}, explained_variance(v, v + found)
 
 
-class A2C(Playing):
-    """length: steps of each environment per rollout, each the batch of one update."""
+class A2C(RLTask):
+    """num_steps: steps of each environment per rollout, each the batch of one update."""
 
     def __init__(
         self,
         net: Policy,
         spec: Env,
-        place: Place,
+        place: Device,
         update: Callable[[nn.Module], Update],
         *,
-        length: Size,
+        num_steps: Size,
         gamma: Fraction,
-        lam: Fraction,
-        value_weight: NonNegative,
-        entropy_weight: NonNegative,
+        gae_lambda: Fraction,
+        vf_coef: NonNegative,
+        ent_coef: NonNegative,
         normalise_advantage: bool,
         eval_episodes: Size,
         greedy: bool,
     ) -> None:
         super().__init__(net, spec, place, update, eval_episodes, greedy)
-        self.length = length
-        self.loss = Loss(place, gamma, lam, value_weight, entropy_weight, normalise_advantage)
+        self.num_steps = num_steps
+        self.loss = Loss(place, gamma, gae_lambda, vf_coef, ent_coef, normalise_advantage)
 
     def steps(self, data: object) -> int:
         """Rollouts in an epoch."""
-        return self.rounds(data, self.length)
+        return self.rollouts_per_epoch(data, self.num_steps)
 
-    def experience(self, data: object, clock: object) -> Rollout:
-        self.player.start(data, clock)
-        return self.player.collect(self.net, self.length, clock)
+    def collect(self, data: object, clock: object) -> Rollout:
+        self.collector.start(data, clock)
+        return self.collector.collect(self.net, self.num_steps, clock)
 
     def samples(self, batch: Rollout) -> int:
         return batch.rewards.size

@@ -28,13 +28,13 @@ from dlrun.models.policy import Policy
 from dlrun.optim.update import Update, skip_compiler_import
 from dlrun.seeds import mix
 from dlrun.spec import Env
-from dlrun.system.device import Place
+from dlrun.system.device import Device
 from dlrun.system.python import safe_start
 from dlrun.system.signals import ASKING
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.rl.a2c import Loss
-from dlrun.tasks.rl.base import Playing
-from dlrun.tasks.rl.collector import RECENT, Player
+from dlrun.tasks.rl.base import RLTask
+from dlrun.tasks.rl.collector import RECENT, Collector
 from dlrun.types import Few, Fraction, NonNegative, Size
 
 
@@ -49,24 +49,25 @@ class Report(NamedTuple):
     metrics: dict[str, float]
 
 
-class A3C(Playing):
-    """workers: processes, each with data.num_envs environments; null: one per core. length: steps of each environment
-    per turn.
+class A3C(RLTask):
+    """workers: processes, each with data.num_envs environments; null: one per core.
+
+    num_steps: steps of each environment per update.
     """
 
     def __init__(
         self,
         net: Policy,
         spec: Env,
-        place: Place,
+        place: Device,
         update: Callable[[nn.Module], Update],
         *,
         workers: Few | None,
-        length: Size,
+        num_steps: Size,
         gamma: Fraction,
-        lam: Fraction,
-        value_weight: NonNegative,
-        entropy_weight: NonNegative,
+        gae_lambda: Fraction,
+        vf_coef: NonNegative,
+        ent_coef: NonNegative,
         normalise_advantage: bool,
         eval_episodes: Size,
         greedy: bool,
@@ -81,20 +82,22 @@ class A3C(Playing):
                 "  expected trainer.processes=1; for gradients averaged over processes: model=a2c"
             )
         super().__init__(net, spec, place, update, eval_episodes, greedy)
-        if self.update.average is not None:
+        if self.update.ema is not None:
             raise UserError(f"trainer.ema={self.update.decay} with A3C: expected 0, its workers share plain weights")
-        self.workers, self.length, self.make_update = workers or os.cpu_count() or 1, length, update
-        self.loss = Loss(place, gamma, lam, value_weight, entropy_weight, normalise_advantage)
+        self.workers, self.num_steps, self.make_update = workers or os.cpu_count() or 1, num_steps, update
+        self.loss = Loss(place, gamma, gae_lambda, vf_coef, ent_coef, normalise_advantage)
         self.crew: Crew | None = None
 
     def steps(self, data: object) -> int:
         """Turns in an epoch, of all workers together."""
-        return self.rounds(data, self.length)
+        return self.rollouts_per_epoch(data, self.num_steps)
 
     def batches(self, data: object, clock: object) -> Iterator[Report]:
         """What the workers report, in the order that it comes; when this ends, or is left, they rest."""
         if self.crew is None:
-            self.crew = Crew(self.workers, self.net, share(self.update), self.make_update, data, self.loss, self.length)
+            self.crew = Crew(
+                self.workers, self.net, share(self.update), self.make_update, data, self.loss, self.num_steps
+            )
         pipes, busy = self.crew.pipes, set()
         try:
             for pipe in pipes:
@@ -122,8 +125,8 @@ class A3C(Playing):
         """The workers have learned already: counts, and sets the rate that is logged."""
         self.update.set_rate(clock)
         self.update.skipped += not batch.metrics
-        self.player.recent = [*self.player.recent, *batch.episodes][-RECENT:]
-        facts = dict(zip(("return", "length"), self.player.means(), strict=True)) if self.player.recent else {}
+        self.collector.recent = [*self.collector.recent, *batch.episodes][-RECENT:]
+        facts = dict(zip(("return", "length"), self.collector.means(), strict=True)) if self.collector.recent else {}
         return {name: torch.tensor(value) for name, value in (facts | batch.metrics).items()} if batch.metrics else {}
 
 
@@ -227,7 +230,7 @@ def serve(
     loss: Loss, length: int,
 ) -> None:  # fmt: skip
     """For each clock that comes a rollout and an update of the shared weights, and a report."""
-    own, update, player = deepcopy(net), make_update(net), Player(data.spec, loss.place)
+    own, update, player = deepcopy(net), make_update(net), Collector(data.spec, loss.place)
     for param, state in zip(update.params, states, strict=True):
         update.optimizer.state[param] = state
     for mine, shared in zip(own.parameters(), net.parameters(), strict=True):
@@ -235,7 +238,7 @@ def serve(
     while True:
         clock = pipe.recv()
         own.load_state_dict(net.state_dict())  # pull
-        if player.worlds is None:
+        if player.envs is None:
             player.start(data, clock)
         pipe.send(turn(own, net, update, player, loss, length, clock))
 
@@ -246,7 +249,7 @@ def push(shared: Tensor, mine: Tensor) -> None:
 
 
 def turn(
-    own: nn.Module, net: nn.Module, update: Update, player: Player, loss: Loss, length: int, clock: object
+    own: nn.Module, net: nn.Module, update: Update, player: Collector, loss: Loss, length: int, clock: object
 ) -> Report:
     """A rollout by the worker's own copy of the weights, and an update of the shared ones."""
     batch = player.collect(own, length, clock)

@@ -10,14 +10,14 @@ from dlrun.errors import UserError
 from dlrun.optim.update import Update
 from dlrun.seeds import generator, mix
 from dlrun.spec import Env
-from dlrun.system.device import Place
+from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, Task
-from dlrun.tasks.rl.collector import Actor, Player, to_world
+from dlrun.tasks.rl.collector import Actor, Collector, scale_actions
 
 SPLITS = {"val": 1, "test": 2}  # they differ in their starts
 
 
-class Playing(Task):
+class RLTask(Task):
     """eval_episodes: in environments of their own, always from the same starts. greedy: judged by its best actions, or
     by drawn ones. Logged: return, length: means of the last episodes.
 
@@ -26,14 +26,14 @@ class Playing(Task):
 
     goal = "return"
     takes = ("episodes",)
-    own = ("player",)
+    own = ("collector",)
     compiled = ()  # what is played has any length, and code is made for each
 
     def __init__(
         self,
         net: nn.Module,
         spec: Env,
-        place: Place,
+        place: Device,
         update: Callable[[nn.Module], Update],
         eval_episodes: int,
         greedy: bool,
@@ -44,8 +44,8 @@ class Playing(Task):
                 f"this task plays an environment, the data gives {spec}\n  expected data=cartpole, gym or maze"
             )
         self.spec, self.eval_episodes, self.greedy = spec, eval_episodes, greedy
-        self.update, self.player = update(net), Player(spec, place)
-        self.parts |= {"update": self.update, "player": self.player}
+        self.update, self.collector = update(net), Collector(spec, place)
+        self.parts |= {"update": self.update, "collector": self.collector}
         self.scores = {"return": "max", "length": "max", "return_std": "min"}
 
     def epoch_samples(self, data: object) -> int:
@@ -57,22 +57,22 @@ class Playing(Task):
 
     def batches(self, data: object, clock: object) -> Iterator:
         while self.goes_on(data, clock):
-            batch = self.experience(data, clock)
+            batch = self.collect(data, clock)
             self.place.world.count(self.samples(batch))
             yield batch
 
-    def experience(self, data: object, clock: object) -> object:
+    def collect(self, data: object, clock: object) -> object:
         """What is played for the next step."""
         raise NotImplementedError(f"{type(self).__name__} must say how it plays")
 
-    def rounds(self, data: object, length: int) -> int:
+    def rollouts_per_epoch(self, data: object, length: int) -> int:
         """Of `length` steps of all environments, in an epoch."""
         return -(-data.epoch_frames // (data.num_envs * length * self.place.world.size))
 
     def observe(self, obs: Tensor) -> None:
         """For the statistics of a net that normalises; all processes take those of the first."""
         self.net.observe(obs)
-        self.place.world.follow_first(self.net.buffers())
+        self.place.world.broadcast_tensors(self.net.buffers())
         self.update.keep_buffers()
 
     def actor(self) -> Actor:
@@ -99,7 +99,7 @@ class Playing(Task):
         while alive.any():
             noise = None if random is None else actor.noise(episodes, generator=random)
             actions = actor.act(torch.from_numpy(obs).to(device), noise).cpu().numpy()
-            obs, rewards, terminated, truncated, _ = worlds.step(to_world(self.spec, actions))
+            obs, rewards, terminated, truncated, _ = worlds.step(scale_actions(self.spec, actions))
             returns += rewards * alive
             lengths += alive
             alive &= ~(terminated | truncated)
@@ -111,7 +111,7 @@ class Playing(Task):
 
         @torch.inference_mode()
         def act(obs: np.ndarray) -> np.ndarray:
-            return to_world(self.spec, self.predict(torch.from_numpy(obs).to(self.place.device)).cpu().numpy())
+            return scale_actions(self.spec, self.predict(torch.from_numpy(obs).to(self.place.device)).cpu().numpy())
 
         film = data.film(act, mix(SPLITS["test"], 1, 3))
         return {"films": {"film": film}} if film else {}

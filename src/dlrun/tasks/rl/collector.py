@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlrun.seeds import generator, mix
 from dlrun.spec import Env
-from dlrun.system.device import Place
+from dlrun.system.device import Device
 
 RECENT = 100  # episodes whose mean return is logged
 
@@ -48,7 +48,7 @@ class EpsilonGreedy:
 class Rollout(NamedTuple):
     """T steps of N environments. obs (T * N, features) and actions on the device, the others (T, N) on the host.
 
-    ahead: observations behind the last steps (N) and behind each time limit, in the order of `truncated` (K).
+    bootstrap_obs: observations behind the last steps (N) and behind each time limit, in the order of `truncated` (K).
     """
 
     obs: Tensor
@@ -56,7 +56,7 @@ class Rollout(NamedTuple):
     rewards: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
-    ahead: Tensor
+    bootstrap_obs: Tensor
     mean_return: float
     mean_length: float
 
@@ -112,31 +112,31 @@ class RewardScale:
         self.returns = None if state["returns"] is None else state["returns"].numpy().copy()
 
 
-class Player:
+class Collector:
     """N environments under way; a part, so that a run resumes in mid-episode. They start anew with each epoch.
 
     Of several processes each has environments of its own.
     """
 
-    def __init__(self, spec: Env, place: Place) -> None:
+    def __init__(self, spec: Env, place: Device) -> None:
         self.spec, self.place, self.device = spec, place, place.device
-        self.worlds, self.saved = None, None
+        self.envs, self.saved = None, None
         self.recent: list[tuple[float, int]] = []  # return and length of the last episodes
 
     def start(self, data: object, clock: object) -> None:
         """Be where the clock is in its epoch."""
-        self.worlds = self.worlds or data.make(data.num_envs)
+        self.envs = self.envs or data.make(data.num_envs)
         if clock.batch == 0:
-            self.obs = self.worlds.reset(mix(self.place.world.seed(clock.seed), clock.epoch, 0, 2))
+            self.obs = self.envs.reset(mix(self.place.world.seed(clock.seed), clock.epoch, 0, 2))
             self.returns, self.lengths = np.zeros(data.num_envs), np.zeros(data.num_envs, np.int64)
         elif self.saved:
-            self.worlds.load_state_dict(self.saved["worlds"])
+            self.envs.load_state_dict(self.saved["envs"])
             self.obs, self.returns, self.lengths = (self.saved[k].numpy().copy() for k in ("obs", "returns", "lengths"))
         self.saved = None
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Rewards, terminated, truncated and the observations that came, before any reset."""
-        self.obs, rewards, terminated, truncated, final = self.worlds.step(to_world(self.spec, actions))
+        self.obs, rewards, terminated, truncated, final = self.envs.step(scale_actions(self.spec, actions))
         self.returns += rewards
         self.lengths += 1
         done = terminated | truncated
@@ -178,16 +178,18 @@ class Player:
         """One episode of every environment, from starts by (seed, step). Environments whose episode is over wait,
         unseen.
         """
-        self.worlds = self.worlds or data.make(data.num_envs)
+        self.envs = self.envs or data.make(data.num_envs)
         seed = self.place.world.seed(clock.seed)
-        self.obs = self.worlds.reset(mix(seed, clock.step, 0, 2))
+        self.obs = self.envs.reset(mix(seed, clock.step, 0, 2))
         num, random = len(self.obs), generator(self.device, seed, clock.step, 0, 1)
         self.returns, self.lengths, alive = np.zeros(num), np.zeros(num, np.int64), np.ones(num, bool)
         seen, steps = [], []
         while alive.any():
             obs = torch.from_numpy(self.obs).to(self.device)
             actions = net.act(obs, net.noise(num, generator=random))
-            self.obs, rewards, terminated, truncated, _ = self.worlds.step(to_world(self.spec, actions.cpu().numpy()))
+            self.obs, rewards, terminated, truncated, _ = self.envs.step(
+                scale_actions(self.spec, actions.cpu().numpy())
+            )
             seen.append((obs, actions))
             done = (terminated | truncated) & alive
             steps.append((rewards * alive, terminated & alive, done, alive))
@@ -202,17 +204,17 @@ class Player:
 
     def state_dict(self) -> dict:
         state = {"recent": [list(each) for each in self.recent]}
-        if self.worlds is None:
+        if self.envs is None:
             return state | (self.saved or {})
         arrays = {k: torch.from_numpy(getattr(self, k)) for k in ("obs", "returns", "lengths")}
-        return state | {"worlds": self.worlds.state_dict()} | arrays
+        return state | {"envs": self.envs.state_dict()} | arrays
 
     def load_state_dict(self, state: dict) -> None:
         self.recent = [tuple(each) for each in state["recent"]]
-        self.saved, self.worlds = state if "worlds" in state else None, None
+        self.saved, self.envs = state if "envs" in state else None, None
 
 
-def to_world(spec: Env, actions: np.ndarray) -> np.ndarray:
+def scale_actions(spec: Env, actions: np.ndarray) -> np.ndarray:
     """A real action of 0 is the middle of its range, 1 its upper bound."""
     if spec.actions:
         return actions

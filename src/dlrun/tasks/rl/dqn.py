@@ -20,9 +20,9 @@ from dlrun.models.policy import Values
 from dlrun.optim.update import Update, copy_all
 from dlrun.seeds import mix
 from dlrun.spec import Env
-from dlrun.system.device import Place
+from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
-from dlrun.tasks.rl.base import Playing
+from dlrun.tasks.rl.base import RLTask
 from dlrun.tasks.rl.collector import EpsilonGreedy
 from dlrun.tasks.rl.replay import Replay
 from dlrun.types import Count, Few, Fraction, Index, Size
@@ -37,31 +37,33 @@ class Round(NamedTuple):
     mean_length: float
 
 
-class DQN(Playing):
-    """length: steps of each environment per round. updates: of `batch_size` replayed steps each, after a round.
-    warmup: frames before the first update. epsilon: from its start to its end over the share epsilon_until of the run.
-    target_every: rounds.
+class DQN(RLTask):
+    """num_steps: steps of each environment per round. gradient_steps: after a round, of `batch_size` replayed steps each.
+
+    learning_starts: frames before the first update. epsilon: from its start to its end over the share
+    exploration_fraction of the run.
+    target_update_interval: rounds.
     """
 
-    own = ("player", "replay")
+    own = ("collector", "replay")
 
     def __init__(
         self,
         net: Values,
         spec: Env,
-        place: Place,
+        place: Device,
         update: Callable[[nn.Module], Update],
         *,
-        length: Size,
-        updates: Few,
+        num_steps: Size,
+        gradient_steps: Few,
         batch_size: Size,
-        capacity: Count,
-        warmup: Index,
+        buffer_size: Count,
+        learning_starts: Index,
         gamma: Fraction,
         epsilon_start: Fraction,
         epsilon_end: Fraction,
-        epsilon_until: Fraction,
-        target_every: Count,
+        exploration_fraction: Fraction,
+        target_update_interval: Count,
         double: bool,
         eval_episodes: Size,
         greedy: bool,
@@ -71,10 +73,15 @@ class DQN(Playing):
                 f"DQN needs discrete actions, the data gives {spec}\n  for real actions: model=ppo, model=a2c"
             )
         super().__init__(net, spec, place, update, eval_episodes, greedy)
-        self.length, self.updates, self.batch_size, self.warmup = length, updates, batch_size, warmup
-        self.gamma, self.double, self.target_every = gamma, double, target_every
-        self.epsilons = epsilon_start, epsilon_end, epsilon_until
-        self.target, self.replay = deepcopy(net).requires_grad_(False), Replay(spec, capacity, place.device)
+        self.num_steps, self.gradient_steps, self.batch_size, self.learning_starts = (
+            num_steps,
+            gradient_steps,
+            batch_size,
+            learning_starts,
+        )
+        self.gamma, self.double, self.target_update_interval = gamma, double, target_update_interval
+        self.epsilons = epsilon_start, epsilon_end, exploration_fraction
+        self.target, self.replay = deepcopy(net).requires_grad_(False), Replay(spec, buffer_size, place.device)
         self.parts |= {"target": self.target, "replay": self.replay}
 
     def actor(self) -> EpsilonGreedy:
@@ -88,51 +95,51 @@ class DQN(Playing):
 
     def steps(self, data: object) -> int:
         """Rounds in an epoch."""
-        if data.num_envs * self.length > self.replay.capacity:
+        if data.num_envs * self.num_steps > self.replay.capacity:
             raise UserError(
-                f"a round of {data.num_envs} x {self.length} frames does not fit into "
-                f"task.capacity={self.replay.capacity}\n  expected room for a round at least"
+                f"a round of {data.num_envs} x {self.num_steps} frames does not fit into "
+                f"task.buffer_size={self.replay.capacity}\n  expected room for a round at least"
             )
-        return self.rounds(data, self.length)
+        return self.rollouts_per_epoch(data, self.num_steps)
 
     @torch.no_grad()
-    def experience(self, data: object, clock: object) -> Round:
+    def collect(self, data: object, clock: object) -> Round:
         """A round, epsilon-greedy by (seed, step), into the replay."""
-        if clock.step == 0 and self.warmup > clock.epochs * data.epoch_frames:
+        if clock.step == 0 and self.learning_starts > clock.epochs * data.epoch_frames:
             raise UserError(
-                f"task.warmup={self.warmup} frames before the first update, and the run has "
+                f"task.learning_starts={self.learning_starts} frames before the first update, and the run has "
                 f"{clock.epochs * data.epoch_frames} in all\n  expected fewer, or a longer run (trainer.epochs)"
             )
-        self.player.start(data, clock)
+        self.collector.start(data, clock)
         start, end, until = self.epsilons
         epsilon = end + (start - end) * max(0.0, 1 - clock.fraction / until) if until else end
-        seed, num = self.place.world.seed(clock.seed), len(self.player.obs)
+        seed, num = self.place.world.seed(clock.seed), len(self.collector.obs)
         random = np.random.default_rng(mix(seed, clock.step, 0, 1))
-        explores = random.random((self.length, num)) < epsilon
-        chance = random.integers(self.spec.actions, size=(self.length, num))
+        explores = random.random((self.num_steps, num)) < epsilon
+        chance = random.integers(self.spec.actions, size=(self.num_steps, num))
         taken = []
-        for t in range(self.length):
-            obs, actions = self.player.obs, chance[t]
+        for t in range(self.num_steps):
+            obs, actions = self.collector.obs, chance[t]
             if not explores[t].all():
                 best = self.net(torch.from_numpy(obs).to(self.place.device)).argmax(1).cpu().numpy()
                 actions = np.where(explores[t], actions, best)
-            rewards, terminated, _, after = self.player.step(actions)
+            rewards, terminated, _, after = self.collector.step(actions)
             taken.append((obs, actions, rewards, after, terminated))
         obs, actions, rewards, after, terminated = map(np.concatenate, zip(*taken, strict=True))
         self.replay.add(obs=obs, actions=actions, rewards=rewards, next_obs=after, terminated=terminated)
-        return Round(torch.from_numpy(obs).to(self.place.device), epsilon, *self.player.means())
+        return Round(torch.from_numpy(obs).to(self.place.device), epsilon, *self.collector.means())
 
     def samples(self, batch: Round) -> int:
         return len(batch.obs)
 
     def step(self, batch: Round, clock: object) -> Metrics:
         self.observe(batch.obs)
-        if clock.samples + (self.place.world.samples or len(batch.obs)) < self.warmup:
+        if clock.samples + (self.place.world.samples or len(batch.obs)) < self.learning_starts:
             return {}
-        if clock.step % self.target_every == 0:
+        if clock.step % self.target_update_interval == 0:
             self.target.load_state_dict(self.net.state_dict())
         losses, values = [], []
-        for _ in range(self.updates):
+        for _ in range(self.gradient_steps):
             steps = self.replay.sample(self.batch_size)
             goals = targets(self.net if self.double else self.target, self.target, steps, self.gamma)
             with self.place.autocast():

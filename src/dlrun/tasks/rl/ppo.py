@@ -5,7 +5,7 @@ Details after Huang et al. 2022: advantages by GAE, normalised in each minibatch
 of a rollout's passes when the approximate KL is above a target. Deviations from the book: GAE in place of returns over
 the whole buffer, one optimizer. Logged: return, length (of the last 100 episodes), policy_loss, value_loss, entropy,
 approx_kl ((r - 1) - log r: Schulman 2020), clip_fraction, explained_variance (of the returns, by the values before
-learning), passes.
+learning), update_epochs.
 """
 
 from collections.abc import Callable
@@ -17,9 +17,9 @@ from dlrun.errors import UserError
 from dlrun.models.policy import Policy
 from dlrun.optim.update import Update
 from dlrun.spec import Env
-from dlrun.system.device import Place
+from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
-from dlrun.tasks.rl.base import Playing
+from dlrun.tasks.rl.base import RLTask
 from dlrun.tasks.rl.collector import RewardScale, Rollout
 from dlrun.tasks.rl.returns import explained_variance, gae
 from dlrun.types import Few, Fraction, NonNegative, Positive, Size
@@ -46,45 +46,54 @@ class Penalty:
         self.weight = state["weight"]
 
 
-class PPO(Playing):
-    """length: steps of each environment per rollout. passes: over each rollout, in minibatches. clip: of the ratio, to
-    1 -+ clip; null: no clipping. value_clip: of the change of a value, or null. max_kl: no more passes above it, or
-    null. kl_weight: of the penalty; kl_goal: it adapts to keep this, or null. anneal: clip goes to 0 with the run.
+class PPO(RLTask):
+    """Proximal policy optimisation: clipped ratio, several epochs of minibatches over each rollout.
+
+    num_steps: steps of each environment per rollout. update_epochs: passes over each rollout, in minibatches. clip_coef:
+    of the ratio, to 1 -+ clip_coef; null: no clipping. clip_vloss: of the change of a value, or null. target_kl: no
+    further passes above it, or null. kl_coef: of the penalty; kl_target: the penalty adapts to keep this, or null.
+    anneal_clip: clip_coef goes to 0 with the run.
     """
 
     def __init__(
         self,
         net: Policy,
         spec: Env,
-        place: Place,
+        place: Device,
         update: Callable[[nn.Module], Update],
         *,
-        length: Size,
-        passes: Few,
+        num_steps: Size,
+        update_epochs: Few,
         minibatch: Size,
         gamma: Fraction,
-        lam: Fraction,
-        clip: Positive | None,
-        anneal: bool,
-        value_clip: Positive | None,
-        value_weight: NonNegative,
-        entropy_weight: NonNegative,
+        gae_lambda: Fraction,
+        clip_coef: Positive | None,
+        anneal_clip: bool,
+        clip_vloss: Positive | None,
+        vf_coef: NonNegative,
+        ent_coef: NonNegative,
         normalise_advantage: bool,
         normalise_rewards: bool,
-        max_kl: Positive | None,
-        kl_weight: NonNegative,
-        kl_goal: Positive | None,
+        target_kl: Positive | None,
+        kl_coef: NonNegative,
+        kl_target: Positive | None,
         eval_episodes: Size,
         greedy: bool,
     ) -> None:
         super().__init__(net, spec, place, update, eval_episodes, greedy)
-        if kl_goal and not kl_weight:
-            raise UserError(f"task.kl_goal={kl_goal} with task.kl_weight=0: expected a weight > 0 to adapt")
-        self.length, self.passes, self.minibatch = length, passes, minibatch
-        self.gamma, self.lam, self.clip, self.anneal, self.value_clip = gamma, lam, clip, anneal, value_clip
-        self.value_weight, self.entropy_weight = value_weight, entropy_weight
-        self.normalise_advantage, self.max_kl = normalise_advantage, max_kl
-        self.penalty = Penalty(kl_weight, kl_goal)
+        if kl_target and not kl_coef:
+            raise UserError(f"task.kl_target={kl_target} with task.kl_coef=0: expected a weight > 0 to adapt")
+        self.num_steps, self.update_epochs, self.minibatch = num_steps, update_epochs, minibatch
+        self.gamma, self.gae_lambda, self.clip_coef, self.anneal_clip, self.clip_vloss = (
+            gamma,
+            gae_lambda,
+            clip_coef,
+            anneal_clip,
+            clip_vloss,
+        )
+        self.vf_coef, self.ent_coef = vf_coef, ent_coef
+        self.normalise_advantage, self.target_kl = normalise_advantage, target_kl
+        self.penalty = Penalty(kl_coef, kl_target)
         self.reward_scale = RewardScale(gamma) if normalise_rewards else None
         self.parts["penalty"] = self.penalty
         if self.reward_scale:
@@ -93,37 +102,41 @@ class PPO(Playing):
 
     def steps(self, data: object) -> int:
         """Rollouts in an epoch. Raises UserError where a rollout is no whole number of minibatches."""
-        frames = data.num_envs * self.length
+        frames = data.num_envs * self.num_steps
         if frames % self.minibatch:
             raise UserError(
-                f"a rollout of data.num_envs={data.num_envs} x task.length={self.length} = {frames} frames is not a "
-                f"whole number of minibatches of task.minibatch={self.minibatch}\n  expected a divisor of {frames}"
+                f"a rollout of data.num_envs={data.num_envs} x task.num_steps={self.num_steps} = {frames} frames "
+                f"is not a whole number of minibatches of task.minibatch={self.minibatch}\n"
+                f"  expected a divisor of {frames}"
             )
-        return self.rounds(data, self.length)
+        return self.rollouts_per_epoch(data, self.num_steps)
 
-    def experience(self, data: object, clock: object) -> Rollout:
-        self.player.start(data, clock)
-        return self.player.collect(self.net, self.length, clock)
+    def collect(self, data: object, clock: object) -> Rollout:
+        self.collector.start(data, clock)
+        return self.collector.collect(self.net, self.num_steps, clock)
 
     def samples(self, batch: Rollout) -> int:
         return batch.rewards.size
 
     def step(self, batch: Rollout, clock: object) -> Metrics:
         with torch.no_grad():
-            old_out, values = self._forward(torch.cat((batch.obs, batch.ahead)))
-            old_out, (values, ahead) = old_out[: len(batch.obs)], values.split((len(batch.obs), len(batch.ahead)))
+            old_out, values = self._forward(torch.cat((batch.obs, batch.bootstrap_obs)))
+            old_out, (values, ahead) = (
+                old_out[: len(batch.obs)],
+                values.split((len(batch.obs), len(batch.bootstrap_obs))),
+            )
             old = self.net.log_prob(old_out, batch.actions)
             old_log_std = None if self.net.log_std is None else self.net.log_std.detach().clone()
         v = values.cpu().numpy().reshape(batch.rewards.shape)
         ends = batch.terminated, batch.truncated
         rewards = batch.rewards if self.reward_scale is None else self.reward_scale(batch.rewards, ends[0] | ends[1])
-        advantages = gae(rewards, v, batch.next_values(v, ahead.cpu().numpy()), *ends, self.gamma, self.lam)
+        advantages = gae(rewards, v, batch.next_values(v, ahead.cpu().numpy()), *ends, self.gamma, self.gae_lambda)
         explained = explained_variance(v, v + advantages)
         advantages = torch.from_numpy(advantages.reshape(-1)).to(self.place.device)
         columns = (batch.obs, batch.actions, old, advantages, values + advantages, values, old_out)
-        clip = None if self.clip is None else self.clip * (1 - clock.fraction if self.anneal else 1)
+        clip = None if self.clip_coef is None else self.clip_coef * (1 - clock.fraction if self.anneal_clip else 1)
         found, done = [], 0
-        for done in range(1, self.passes + 1):  # noqa: B007
+        for done in range(1, self.update_epochs + 1):  # noqa: B007
             order = torch.randperm(len(batch.obs), device=self.place.device)
             first = len(found)
             for rows in order.split(self.minibatch):
@@ -132,13 +145,13 @@ class PPO(Playing):
                     return {}
                 found.append(metrics)
             last_kl = self.place.world.mean(torch.stack([m["approx_kl"] for m in found[first:]]).mean())
-            if self.max_kl and last_kl.item() > self.max_kl:
+            if self.target_kl and last_kl.item() > self.target_kl:
                 break
         means = {name: torch.stack([m[name] for m in found]).mean() for name in found[0]}
         if self.penalty.goal:
             self.penalty.adapt(last_kl.item())
         self.observe(batch.obs)  # after learning: the ratios are of the statistics that acted
-        return self.scalars(batch, explained_variance=explained, passes=done) | means
+        return self.scalars(batch, explained_variance=explained, update_epochs=done) | means
 
     def _forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         with self.place.autocast():
@@ -155,11 +168,11 @@ class PPO(Playing):
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         policy_loss = surrogate(log_ratio, advantages, clip)
         value_loss = (values - returns).square()
-        if self.value_clip:
-            clipped = old_values + (values - old_values).clamp(-self.value_clip, self.value_clip)
+        if self.clip_vloss:
+            clipped = old_values + (values - old_values).clamp(-self.clip_vloss, self.clip_vloss)
             value_loss = torch.maximum(value_loss, (clipped - returns).square())
         value_loss, entropy = 0.5 * value_loss.mean(), self.net.entropy(out).mean()
-        loss = policy_loss + self.value_weight * value_loss - self.entropy_weight * entropy
+        loss = policy_loss + self.vf_coef * value_loss - self.ent_coef * entropy
         if self.penalty.weight:
             loss = loss + self.penalty.weight * kl(old_out, out, old_log_std, self.net.log_std).mean()
         with torch.no_grad():

@@ -14,42 +14,42 @@ from torch import nn
 from dlrun.models.policy import Policy
 from dlrun.optim.update import Update
 from dlrun.spec import Env
-from dlrun.system.device import Place
+from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
-from dlrun.tasks.rl.base import Playing
+from dlrun.tasks.rl.base import RLTask
 from dlrun.tasks.rl.collector import Episodes
 from dlrun.tasks.rl.returns import rewards_to_go
 from dlrun.types import Fraction, NonNegative, Size
 
 
-class Reinforce(Playing):
+class Reinforce(RLTask):
     """baseline: none, mean (of the batch's rewards to go) or value (learned). A return is one up to a time limit."""
 
     def __init__(
         self,
         net: Policy,
         spec: Env,
-        place: Place,
+        place: Device,
         update: Callable[[nn.Module], Update],
         *,
         gamma: Fraction,
         baseline: Literal["none", "mean", "value"],
-        value_weight: NonNegative,
-        entropy_weight: NonNegative,
+        vf_coef: NonNegative,
+        ent_coef: NonNegative,
         scale_returns: bool,
         eval_episodes: Size,
         greedy: bool,
     ) -> None:
         super().__init__(net, spec, place, update, eval_episodes, greedy)
         self.gamma, self.baseline = gamma, baseline
-        self.value_weight, self.entropy_weight, self.scale_returns = value_weight, entropy_weight, scale_returns
+        self.vf_coef, self.ent_coef, self.scale_returns = vf_coef, ent_coef, scale_returns
 
     def steps(self, data: object) -> int:
         """At most: how long episodes are is not known."""
-        return self.rounds(data, 1)
+        return self.rollouts_per_epoch(data, 1)
 
-    def experience(self, data: object, clock: object) -> Episodes:
-        return self.player.episodes(self.net, data, clock)
+    def collect(self, data: object, clock: object) -> Episodes:
+        return self.collector.episodes(self.net, data, clock)
 
     def samples(self, batch: Episodes) -> int:
         return len(batch.obs)
@@ -65,11 +65,11 @@ class Reinforce(Playing):
             gains = gains / (gains.std() + 1e-8) if len(gains) > 1 else gains
         policy_loss = -(self.net.log_prob(out, batch.actions) * gains).mean()
         entropy = self.net.entropy(out).mean()
-        loss = policy_loss - self.entropy_weight * entropy
+        loss = policy_loss - self.ent_coef * entropy
         losses = {"policy_loss": policy_loss, "entropy": entropy}
         if self.baseline == "value":
             losses["value_loss"] = 0.5 * (values - returns).square().mean()
-            loss = loss + self.value_weight * losses["value_loss"]
+            loss = loss + self.vf_coef * losses["value_loss"]
         if not self.update.step(loss, clock):
             return {}
         self.observe(batch.obs)

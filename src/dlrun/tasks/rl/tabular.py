@@ -22,9 +22,9 @@ from dlrun.models.policy import Table
 from dlrun.optim.update import Update
 from dlrun.output.drawing import ink, new_figure, short
 from dlrun.spec import Env
-from dlrun.system.device import Place
+from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
-from dlrun.tasks.rl.base import Playing
+from dlrun.tasks.rl.base import RLTask
 from dlrun.tasks.rl.collector import Episodes, EpsilonGreedy
 from dlrun.tasks.rl.returns import rewards_to_go
 from dlrun.types import Fraction, Size
@@ -45,21 +45,21 @@ class Moves(NamedTuple):
         return self.rewards + gamma * self.after @ values
 
 
-class Tabular(Playing):
-    """epsilon: from its start to its end over the share epsilon_until of the run."""
+class Tabular(RLTask):
+    """epsilon: from its start to its end over the share exploration_fraction of the run."""
 
     def __init__(
         self,
         net: Table,
         spec: Env,
-        place: Place,
+        place: Device,
         update: Callable[[nn.Module], Update],
         *,
         method: Literal["value_iteration", "monte_carlo", "td0", "sarsa", "q_learning"],
         gamma: Fraction,
         epsilon_start: Fraction,
         epsilon_end: Fraction,
-        epsilon_until: Fraction,
+        exploration_fraction: Fraction,
         eval_episodes: Size,
         greedy: bool,
     ) -> None:
@@ -72,7 +72,7 @@ class Tabular(Playing):
         kind = "states" if method == "td0" else "actions"
         if net.out_features != (1 if method == "td0" else spec.actions):
             raise UserError(f"task.method={method} learns values of {kind}: expected model.values={kind}")
-        self.method, self.gamma, self.epsilons = method, gamma, (epsilon_start, epsilon_end, epsilon_until)
+        self.method, self.gamma, self.epsilons = method, gamma, (epsilon_start, epsilon_end, exploration_fraction)
         self.known: Moves | None = None
 
     def moves(self, data: object) -> Moves:
@@ -86,15 +86,15 @@ class Tabular(Playing):
             self.moves(data)  # refuses an environment that does not tell them
         if self.method == "value_iteration":
             return data.epoch_frames
-        return self.rounds(data, 1)
+        return self.rollouts_per_epoch(data, 1)
 
-    def experience(self, data: object, clock: object) -> Episodes | Moves:
+    def collect(self, data: object, clock: object) -> Episodes | Moves:
         if self.method == "value_iteration":
             return self.moves(data)
         start, end, until = self.epsilons
         epsilon = end + (start - end) * max(0.0, 1 - clock.fraction / until) if until else end
         player = EpsilonGreedy(self.action_values, self.spec.actions, epsilon, starts=self.method != "td0")
-        return self.player.episodes(player, data, clock)
+        return self.collector.episodes(player, data, clock)
 
     def samples(self, batch: Episodes | Moves) -> int:
         return batch.rewards.numel() if isinstance(batch, Moves) else len(batch.obs)
