@@ -281,11 +281,11 @@ VALUES = {
     "trainer.compile=maybe": "true or false",
     "trainer.max_time=-1": "a number > 0 or null",
     "data.batch_size=0": "an integer >= 1",
-    "data.batch_size=99999999999999999999": "an integer >= 1",
+    "data.batch_size=99999999999999999999": "an integer of at most 1,000,000,000",
     "data.val_fraction=2": "a number in",
     "data.augment.crop=-1": "an integer >= 0",
     "data.mean=[a]": "a list, each a number",
-    "data.spec.shape=[1,8]": "a list of 3: an integer, an integer, an integer",
+    "data.spec.shape=[1,8]": "a list of 3: an integer >= 1, an integer >= 1, an integer >= 1",
     "model.hidden=[0]": "a list, each an integer >= 1",
     "model.hidden=64": "a list, each an integer >= 1",
     "model.dropout=1.5": "a number in [0, 1)",
@@ -548,7 +548,7 @@ def test_resume_of_what_is_no_run(refused, tmp_path):
 def test_resume_with_another_override(refused, finished, change):
     text = refused(f"resume={finished}", change)
     assert text.startswith(f"{change} cannot change in a run that is resumed: it goes on with its own config\n")
-    assert "expected only: trainer.device, trainer.epochs" in text
+    assert "expected only: trainer.device, data_dir, trainer.epochs" in text
     new = shlex.split(text.splitlines()[-1].partition(": dl-run ")[2])
     kept = change.startswith(("init", "model"))
     assert new[-1] == change and (f"init={finished}" in new) == (not kept)
@@ -643,7 +643,7 @@ def test_what_goes_on_can_be_pasted(name, dl_run):
 
 
 def test_bytes_that_are_no_text_are_refused(refused):
-    assert refused("run_dir='caf\udce9'").startswith("run_dir='caf\\udce9': these bytes are no text")
+    assert refused("run_dir='caf\udce9'").startswith("run_dir='caf\\xe9': these bytes are no text")
 
 
 def test_resume_checks_the_new_limit(refused, finished):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from toys import NAMES, composed, options, read, read_option, section, takes
+from toys import NAMES, composed, models, options, read, read_option, section, takes
 
 from dlrun.config.build import build, of_runner
 from dlrun.config.check import check
@@ -72,6 +72,8 @@ def test_option_composes_and_states_each_key_once(group, option):
     others = [f"{name}={choice}" for name, choice in FITTING.get(kind, {}).items() if name != group]
     if (group, option) == ("data", "anime_faces"):  # without labels
         others = ["model=vae"]
+    if group == "task" and option not in ("supervised", "segment"):  # others name the class of their network
+        others = [f"model={models(option)[0]}"]
     config = composed(*others, f"{group}={option}")
     check(config, NAMES | {group: option})
     found = targets(config[group], group)

@@ -343,7 +343,7 @@ def test_seeds_of_all_places_differ():
     assert generator("cpu", 0, 3).initial_seed() == mix(0, 3)
 
 
-@pytest.mark.parametrize("pieces", [2, 3, 16, 99])
+@pytest.mark.parametrize("pieces", [2, 3, 16])
 def test_pieces_give_the_gradient_of_the_whole(pieces, session):
     gradients, metrics = [], []
     for count in (1, pieces):

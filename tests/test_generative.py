@@ -111,14 +111,6 @@ def test_halvings():
     assert [halvings(side, side) for side in (8, 28, 32, 64, 96, 7, 30)] == [1, 2, 3, 4, 4, 0, 1]
 
 
-def test_tasks_name_the_models_they_need():
-    net = mlp(SMALL, hidden=[4], dropout=0.0, norm="none", **DENSE)
-    for kind, match in ((Autoencoder, "expected model=autoencoder"), (Vae, "expected model=vae or conv_vae"),
-                        (AdversarialAutoencoder, "expected model=adversarial_autoencoder")):  # fmt: skip
-        with pytest.raises(UserError, match=match):
-            make(kind, net, SMALL)
-
-
 # Closed forms
 
 

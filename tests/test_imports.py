@@ -60,7 +60,7 @@ ONLY = {  # what no other module imports
 }
 KNOWS_NO_TASK = ("train.engine", "train.state", "output")  # the engine knows no task, model or data set by name
 HYDRA = {"cli", "config.explain", "config.loader", "config.saved", "runs.data_config", "hydra_plugins.dlrun_sweeper"}
-PRINT = {"cli", "runs.cli", "hydra_plugins.dlrun_sweeper.sweeper"}
+PRINT = {"cli", "output.terminal", "runs.cli", "hydra_plugins.dlrun_sweeper.sweeper"}
 LIGHT = {  # on the way to --help, to a config error, to a list of runs
     "cli", "errors", "types", "spec", "paths", "clock", "overrides", "optim.schedules", "config", "output.folders",
     "output.console", "runs.cli", "runs.listing", "runs.show", "runs.compare", "runs.report", "runs.page",

@@ -208,7 +208,7 @@ REFUSED = {
     ),
     "no number": ("targets", ["bad.csv"], "bad.csv:2: 'x' is no finite number\n  expected 2 numbers"),
     "no row": ("targets", ["nothing.csv"], "nothing.csv: there is no such file, and it is no row"),
-    "no text file": ("texts", ["nothing.txt"], "nothing.txt: there is no such file\n  expected a .txt file"),
+    "no text file": ("texts", ["nothing.txt"], "nothing.txt: there is no such file\n  expected a file"),
     "format": ("classes", ["a.png", "--format", "xml"], "argument --format: invalid choice: 'xml'"),
 }
 

@@ -19,7 +19,7 @@ from dlrun.clock import Clock
 from dlrun.config import signatures
 from dlrun.config.build import build
 from dlrun.data.envs import VectorEnvs, read_spec
-from dlrun.errors import DataError, UserError
+from dlrun.errors import UserError
 from dlrun.output.folders import read_summary
 from dlrun.tasks.rl.a3c import A3C
 from dlrun.tasks.rl.tabular import Tabular
@@ -124,9 +124,12 @@ def test_an_environment_that_fails_leaves_the_checkpoint(broken, fail, words, tm
         "model=ppo", "data=gym", "data.id=Broken-v0", "data.epoch_frames=128", "data.num_envs=4", "task.num_steps=8",
         "task.minibatch=32", "task.eval_episodes=2", "trainer.device=cpu", "trainer.checkpoint_every_steps=1",
     )  # fmt: skip
-    with pytest.raises(DataError, match=f"Broken-v0 {fail} {words} step [0-9]+ behind its start") as error:
+    with pytest.raises(UserError, match=f"Broken-v0 {fail} {words} step [0-9]+ behind its start") as error:
         train(tmp_path, config)
-    assert "the last checkpoint is kept" in str(error.value) and error.value.exit_code == 1
+    assert (
+        "what was saved before is whole: resume it with dl-run resume=" in str(error.value)
+        and error.value.exit_code == 1
+    )
     assert state(tmp_path)["clock"]["step"] >= 3 and read_summary(tmp_path)["status"] == "failed"
 
 

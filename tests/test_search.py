@@ -115,9 +115,9 @@ REFUSED = [
     (
         {"goal": ["val/acc", "val/loss"], "direction": ["max"]},
         [LOG],
-        'sweep.direction=["max"]: expected one for each of 2',
+        'sweep.direction=["max"]: there are 2 goals\n  expected one for each',
     ),
-    ({"storage": "nodb://me:secret@here/x"}, [LOG], "sweep.storage=nodb://me:***@here/x: cannot reach it: "),
+    ({"storage": "nodb://me:secret@here/x"}, [LOG], "sweep.storage=nodb://me:***@here/x: nodb:// could run code"),
     (
         {"storage": "sqlite:////no/such/folder/x.db"},
         [LOG],
@@ -135,7 +135,7 @@ def test_a_search_that_cannot_start(keys, axes, text):
 
 def test_a_search_without_optuna(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(UserError, match=r"needs Optuna, and there is none here: .*\n  install it: pip install 'dl-run"):
+    with pytest.raises(UserError, match=r"none here: .*\n  install it: .* -m pip install .*optuna<6,>=5"):
         Optuna(settings(), [LOG], 3)
 
 

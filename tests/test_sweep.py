@@ -131,6 +131,7 @@ def test_a_fork_is_a_process_of_its_own(what, code, tmp_path, monkeypatch):
     """With arguments, environment, threads, folder, log, session and end of its own, as `python -m` would have."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job.py").write_text(JOB)
+    monkeypatch.syspath_prepend(tmp_path)
     log, env = tmp_path / "logs" / "0.log", {"ONLY": "this", "OMP_NUM_THREADS": "2"}
     child, deadline = forks.prepare()(["python", *COMMAND[:-1], "job", what, "a b"], log, env), time.monotonic() + 60
     assert isinstance(child, forks.Forked)
@@ -151,14 +152,15 @@ def test_the_process_that_forks_is_killed(tmp_path, monkeypatch):
     """Its jobs live on, and count as what they say of themselves; the next jobs are forks of another."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job.py").write_text(JOB)
+    monkeypatch.syspath_prepend(tmp_path)
     start, deadline = forks.prepare(), time.monotonic() + 60
-    first = start(["python", "-m", "job", "run"], tmp_path / "logs" / "0.log", {})
+    first = start(["python", *COMMAND[:-1], "job", "run"], tmp_path / "logs" / "0.log", {})
     while not (tmp_path / "logs" / "0.log").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(forks.multiprocessing.forkserver._forkserver._forkserver_pid, signal.SIGKILL)
     time.sleep(0.2)
     assert first.poll() is None, "it runs on"
-    second = start(["python", "-m", "job", "exit"], tmp_path / "logs" / "1.log", {})
+    second = start(["python", *COMMAND[:-1], "job", "exit"], tmp_path / "logs" / "1.log", {})
     first.kill()
     while None in (first.poll(), second.poll()) and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -61,12 +61,14 @@ def chosen(*choices: str) -> tuple[DictConfig, dict]:
     return OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"]), dict(whole.hydra.runtime.choices)
 
 
-@cache
 def composed(*overrides: str) -> dict:
-    """The config of these overrides, plain; not to be changed.
+    """The config of these overrides, plain."""
+    return deepcopy(_composed(*overrides))
 
-    Hydra takes 0.08 s for a composition: each combination of options is composed once, its keys are set in a copy.
-    """
+
+@cache
+def _composed(*overrides: str) -> dict:
+    """Hydra takes 0.08 s for a composition: a combination of options is composed once, its keys are set in a copy."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     choices = [override for override in parsed if override.key_or_group in GROUPS]
     config = deepcopy(chosen(*(override.input_line for override in choices))[0])

@@ -29,7 +29,7 @@ from dlrun.config.flags import read_flags
 from dlrun.config.limits import nothing_to_do, number, reached
 from dlrun.config.loader import Loader
 from dlrun.config.pairing import CONFIGS
-from dlrun.config.saved import anew, plain, read_config, settled
+from dlrun.config.saved import anew, plain, portable, read_config
 from dlrun.config.usage import usage
 from dlrun.errors import DataError, UserError, printable
 from dlrun.output.folders import (
@@ -157,7 +157,7 @@ def _start(composed: DictConfig) -> float | None:
         print(printable(summary(config, names)))
         return None
     config["trainer"]["processes"] = _together(config, "expected the same number in both")
-    composed = OmegaConf.masked_copy(settled(composed), [key for key in composed if key != "sweep"])  # none of a run's
+    composed = OmegaConf.masked_copy(portable(composed), [key for key in composed if key != "sweep"])  # none of a run's
     from dlrun.output.failures import writing_to
     from dlrun.train.session import Session, write_config
 

@@ -76,16 +76,26 @@ def read_yaml(path: Path) -> str:
 
 
 def settled(config: DictConfig) -> DictConfig:
-    """A config as it is kept: what ${oc.env:...} and its like gave stands in their place, as if it had been written
-    there, and paths of data mean the same from any working folder. A data_dir as dl-run finds it is left, each machine
-    has its own; so are references to other keys.
+    """The config with what ${oc.env:...} and other calls gave in their place, as if it had been written there.
+
+    A data_dir as dl-run finds it by default stays a call: each machine has its own. So do references to other keys.
     """
     raw = OmegaConf.to_container(config, resolve=False)
     resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     kept = _settled(raw, resolved)
     kept |= {key: resolved[key] for key in PATHS if _calls(raw.get(key))}  # a folder may be named 5
+    if raw.get("data_dir") == _default_data_dir():
+        kept["data_dir"] = raw["data_dir"]
+    return OmegaConf.create(kept)
+
+
+def portable(config: DictConfig) -> DictConfig:
+    """A checked config as a run keeps it: settled, and its data's paths mean the same from any working folder."""
+    kept = OmegaConf.to_container(settled(config), resolve=False)
+    resolved = OmegaConf.to_container(config, resolve=True)
     data_dir = Path(os.path.abspath(os.path.expanduser(resolved["data_dir"])))
-    kept["data_dir"] = raw["data_dir"] if raw["data_dir"] == _default_data_dir() else str(data_dir)
+    if kept["data_dir"] != _default_data_dir():
+        kept["data_dir"] = str(data_dir)
     _pin_paths(kept["data"], resolved["data"], data_dir)
     return OmegaConf.create(kept)
 

@@ -236,7 +236,8 @@ def write_whole(path: Path, text: str, durable: bool = False) -> None:
     durable: it is on the disk when this returns, whenever the power goes.
     """
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8", opener=_not_through_links) as file:
+    temporary.unlink(missing_ok=True)
+    with open(temporary, "x", encoding="utf-8") as file:  # "w" would follow a link
         file.write(text)
         if durable:
             file.flush()
@@ -244,10 +245,6 @@ def write_whole(path: Path, text: str, durable: bool = False) -> None:
     os.replace(temporary, path)
     if durable:
         sync_folder(path.parent)
-
-
-def _not_through_links(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def sync_folder(folder: Path) -> None:

@@ -108,8 +108,6 @@ def _job(go: Connection, command: list[str], log: Path, env: dict[str, str], fol
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)
-    if not getattr(sys.flags, "safe_path", False):
-        sys.path.insert(0, folder)
     sys.argv = list(command)
     import torch
 

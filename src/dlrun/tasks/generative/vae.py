@@ -31,10 +31,10 @@ class Vae(Task):
     """Learns to draw pictures like the data's, pixels in [0, 1].
 
     likelihood: bernoulli (outputs are logits) or gaussian (outputs are means; sigma: their standard deviation).
-    beta: weight of the KL; kl_warmup_epochs: epochs over which it rises from 0 to beta. iwae_samples: codes
-    per image of the importance-weighted bound on the test split, 0 for none. Samples are measured by the sliced Wasserstein distance;
-    quality: the run of a classifier whose features measure them too (Frechet distance), or None. n_samples: pictures
-    on a sheet of samples.
+    beta: weight of the KL; kl_warmup_epochs: epochs over which it rises from 0 to beta. iwae_samples: codes per image
+    of the importance-weighted bound on the test split, 0 for none. Samples are measured by the sliced Wasserstein
+    distance; quality: the run of a classifier whose features measure them too (Frechet distance), or None. n_samples:
+    images on a sheet of samples.
     """
 
     takes = ("latent", "pictures")

@@ -38,7 +38,10 @@ class Round(NamedTuple):
 
 
 class DQN(RLTask):
-    """num_steps: steps of each environment per round. gradient_steps: after a round, of `batch_size` replayed steps each.
+    """Q-learning with a network, a replay buffer and a target network.
+
+    num_steps: steps of each environment per round. gradient_steps: after a round, each on
+    `batch_size` replayed steps.
 
     learning_starts: frames before the first update. epsilon: from its start to its end over the share
     exploration_fraction of the run.

@@ -49,10 +49,10 @@ class Penalty:
 class PPO(RLTask):
     """Proximal policy optimisation: clipped ratio, several epochs of minibatches over each rollout.
 
-    num_steps: steps of each environment per rollout. update_epochs: passes over each rollout, in minibatches. clip_coef:
-    of the ratio, to 1 -+ clip_coef; null: no clipping. clip_vloss: of the change of a value, or null. target_kl: no
-    further passes above it, or null. kl_coef: of the penalty; kl_target: the penalty adapts to keep this, or null.
-    anneal_clip: clip_coef goes to 0 with the run.
+    num_steps: steps of each environment per rollout. update_epochs: passes over each rollout, in minibatches.
+    clip_coef: of the ratio, to 1 -+ clip_coef; null: no clipping. clip_vloss: of the change of a value, or null.
+    target_kl: no further passes above it, or null. kl_coef: of the penalty; kl_target: the penalty adapts to keep this,
+    or null. anneal_clip: clip_coef goes to 0 with the run.
     """
 
     def __init__(
