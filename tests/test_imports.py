@@ -22,34 +22,35 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "paths": {"errors"},
     "seeds": set(),
     "overrides": set(),
-    "spec": {"errors"},
+    "spec": {"errors", "types"},
     "clock": {"errors"},
     "output": GROUND,
     "system": {"errors", "seeds"},
-    "models": {"errors", "spec", "types"},
+    "models": {"errors", "paths", "spec", "types"},
     "config": GROUND | {"output"},
     "optim": GROUND | {"system"},
-    "data.sources": {"errors", "output"},
-    "data": GROUND | {"output", "config", "data.sources"},
-    "data.readers": GROUND | {"data", "data.sources"},
-    "tasks": GROUND | {"output", "system", "optim"},
-    "tasks.generative": GROUND | {"output", "system", "optim", "tasks"},
-    "tasks.rl": GROUND | {"output", "system", "optim", "tasks"},
-    "train": GROUND | {"output", "system", "config", "optim", "data.sources", "tasks"},
-    "sweep": GROUND | {"output"},
-    "runs": GROUND | {"output", "config", "data", "tasks", "train", "sweep"},
+    "data.base": {"spec"},
+    "data.sources": {"errors", "paths", "output"},
+    "data": GROUND | {"output", "config", "system", "data.base", "data.sources"},
+    "data.readers": GROUND | {"data", "data.base", "data.sources"},
+    "tasks": GROUND | {"data.base", "models", "output", "system", "optim"},
+    "tasks.generative": GROUND | {"data.base", "models", "output", "system", "optim", "tasks"},
+    "tasks.rl": GROUND | {"data.base", "models", "output", "system", "optim", "tasks"},
+    "train": GROUND | {"data.base", "output", "system", "config", "optim", "data.sources", "tasks"},
+    "sweep": GROUND | {"output", "system", "config"},
+    "runs": GROUND | {"output", "system", "config", "data", "tasks", "train", "sweep"},
     "cli": GROUND | {"output", "system", "config", "train", "sweep"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "system"},
     "hydra_plugins": set(),
-    "hydra_plugins.dlrun_sweeper": GROUND | {"config", "sweep"},
+    "hydra_plugins.dlrun_sweeper": GROUND | {"output", "system", "config", "sweep"},
 }
 # narrower than their folder's row
 MODULES = {
     "config.signatures": {"errors", "spec", "types"},
     "config.build": {"errors", "spec", "types", "config.signatures", "config.pairing"},
-    "data.envs": GROUND | {"config.signatures", "data.cartpole"},
+    "data.envs": GROUND | {"config.extras", "config.signatures", "data.cartpole"},
     "system.distributed": {"errors", "seeds"},
-    "system.launch": set(),
+    "system.launch": {"errors", "system.python"},
     "system.nursery": set(),
     "train.summary": GROUND | {"config.build", "output.console"},
 }
@@ -59,7 +60,15 @@ ONLY = {  # what no other module imports
     "train.summary": {"cli"},
 }
 KNOWS_NO_TASK = ("train.engine", "train.state", "output")  # the engine knows no task, model or data set by name
-HYDRA = {"cli", "config.explain", "config.loader", "config.saved", "runs.data_config", "hydra_plugins.dlrun_sweeper"}
+HYDRA = {
+    "cli",
+    "config.explain",
+    "config.flags",
+    "config.loader",
+    "config.saved",
+    "runs.data_config",
+    "hydra_plugins.dlrun_sweeper",
+}
 PRINT = {"cli", "output.terminal", "runs.cli", "hydra_plugins.dlrun_sweeper.sweeper"}
 LIGHT = {  # on the way to --help, to a config error, to a list of runs
     "cli", "errors", "types", "spec", "paths", "clock", "overrides", "optim.schedules", "config", "output.folders",

@@ -1,8 +1,10 @@
-"""Where the files are that a config names by a path. No torch."""
+"""Paths that a config names, and files that are read safely: no pipe, no device. No torch."""
 
+import errno
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from dlrun.errors import DataError
 
@@ -57,3 +59,18 @@ def irregular(path: str | os.PathLike) -> str | None:
     """
     kind = stat.S_IFMT(os.stat(path).st_mode)
     return None if kind == stat.S_IFREG else KINDS.get(kind, "a folder")
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """A file to read. Raises OSError for a pipe or a device, too: who reads one may wait without end."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+    return file
+
+
+def read_whole(path: Path) -> bytes:
+    """What is in a file. Raises OSError as `open_plain` does."""
+    with open_plain(path) as file:
+        return file.read()

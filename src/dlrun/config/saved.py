@@ -16,9 +16,9 @@ from dlrun.config.explain import explain
 from dlrun.config.pairing import CONFIGS
 from dlrun.config.signatures import signature
 from dlrun.errors import UserError, check_state
-from dlrun.output.folders import read_summary, read_whole
+from dlrun.output.folders import read_summary
 from dlrun.overrides import key_of, pasteable
-from dlrun.paths import pinned
+from dlrun.paths import pinned, read_whole
 from dlrun.types import DataPath
 
 PATHS = ("data_dir", "output_dir", "run_dir", "resume", "init")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlrun.errors import DataError
-from dlrun.output.folders import open_plain
+from dlrun.paths import open_plain
 
 NEAREST = 10  # words beside each word of a table
 

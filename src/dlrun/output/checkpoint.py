@@ -20,8 +20,9 @@ import torch
 
 import dlrun
 from dlrun.errors import CheckpointError, UserError
-from dlrun.output.folders import read_whole, sync_folder
+from dlrun.output.folders import sync_folder
 from dlrun.overrides import pasteable
+from dlrun.paths import read_whole
 
 FORMAT = 1
 MAKE_ROOM = "make room, then "

@@ -1,18 +1,16 @@
 """Run folders: made exclusively, found again, read and written whole. No torch here."""
 
-import errno
 import json
 import os
 import re
 import socket
-import stat
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
 
 from dlrun.errors import UserError
 from dlrun.overrides import pasteable
+from dlrun.paths import read_whole
 
 STARTED = ".hydra/overrides.yaml"  # written last when a run starts
 ELSEWHERE = ".elsewhere"  # under output_dir: the folders that run_dir= made, a line each
@@ -185,21 +183,6 @@ def forget_start(base: Path) -> None:
 
 def _note(base: Path, launcher: int) -> Path:
     return base / f".torchrun-{socket.gethostname()}-{launcher}"
-
-
-def open_plain(path: Path) -> BinaryIO:
-    """A file to read. Raises OSError for a pipe or a device, too: who reads one may wait without end."""
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
-    return file
-
-
-def read_whole(path: Path) -> bytes:
-    """What is in a file. Raises OSError as `open_plain` does."""
-    with open_plain(path) as file:
-        return file.read()
 
 
 def read_summary(folder: Path) -> dict:

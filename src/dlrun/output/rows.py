@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from dlrun.output.folders import read_whole
+from dlrun.paths import read_whole
 
 
 def parse_row(line: bytes | str) -> dict[str, int | float | None]:

@@ -18,10 +18,11 @@ from dlrun.errors import UserError, columns, printable
 from dlrun.output import drawing, plots, video
 from dlrun.output.as_json import as_json, finite
 from dlrun.output.checkpoint import Checkpoints
-from dlrun.output.folders import read_whole, write_whole
+from dlrun.output.folders import write_whole
 from dlrun.output.rows import parse_row
 from dlrun.output.terminal import silence
 from dlrun.overrides import pasteable
+from dlrun.paths import read_whole
 
 IN_SUMMARY = 2500  # numbers of a matrix, at most
 

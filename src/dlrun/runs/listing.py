@@ -6,7 +6,8 @@ from pathlib import Path
 from dlrun.errors import UserError, nearest
 from dlrun.output.as_json import as_json as line
 from dlrun.output.console import counted, number, table
-from dlrun.output.folders import STARTED, all_runs, read_summary, read_whole, status_of
+from dlrun.output.folders import STARTED, all_runs, read_summary, status_of
+from dlrun.paths import read_whole
 
 COLUMNS = ("run", "status", "data", "model", "best", "test", "seconds")
 WORDS = ("status", "data", "model")  # of COLUMNS

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from dlrun.errors import UserError
 from dlrun.output.console import counted, number, table
-from dlrun.output.folders import STARTED, read_summary, read_whole
+from dlrun.output.folders import STARTED, read_summary
 from dlrun.output.rows import epoch_rows
+from dlrun.paths import read_whole
 from dlrun.runs.listing import status
 
 GROUPS = ("data", "model", "task", "optimizer", "schedule", "experiment")

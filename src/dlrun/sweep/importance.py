@@ -48,10 +48,13 @@ def _ranks(values: list[float]) -> list[float]:
     return [mean(places[value]) - (len(values) - 1) / 2 for value in values]
 
 
+def point(job: Job) -> dict[str, str]:
+    """The overrides by key."""
+    return dict(override.lstrip("+").partition("=")[::2] for override in job.overrides if "=" in override)
+
+
 def _groups(jobs: list[Job], parameter: dict) -> list[int]:
     """The group of each job: its value, or of a number with many values its bin."""
-    from dlrun.sweep.page import point
-
     texts = [point(job).get(parameter["name"], "") for job in jobs]
     known = list(dict.fromkeys(texts))
     if parameter["values"] is not None or len(known) <= max(2, len(jobs) // 2):

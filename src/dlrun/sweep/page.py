@@ -6,7 +6,7 @@ from math import isfinite
 from pathlib import Path
 
 from dlrun.output.as_json import finite
-from dlrun.sweep.importance import importance
+from dlrun.sweep.importance import importance, point
 from dlrun.sweep.state import Job, State, own, shared
 
 POINTS = 120  # of a curve, at most
@@ -71,11 +71,6 @@ def curve(rows: list[dict], name: str) -> list[list[float]]:
     found = [[row["epoch"], row[name]] for row in rows if isinstance(row.get(name), int | float)]
     step = -(-len(found) // POINTS)
     return found[::-1][::step][::-1] if found else []
-
-
-def point(job: Job) -> dict[str, str]:
-    """The overrides by key."""
-    return dict(override.lstrip("+").partition("=")[::2] for override in job.overrides if "=" in override)
 
 
 def parameters(jobs: list[Job]) -> list[dict]:

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from dlrun.output.folders import open_plain, read_summary, read_whole
+from dlrun.output.folders import read_summary
 from dlrun.output.rows import is_epoch, parse_row
+from dlrun.paths import open_plain, read_whole
 
 
 def epoch_rows(folder: Path) -> list[dict]:

@@ -18,7 +18,7 @@ from dlrun.data.sources.fetch import fetch
 from dlrun.data.sources.verify import verify
 from dlrun.errors import CheckpointError, UserError, some
 from dlrun.output.checkpoint import load
-from dlrun.output.folders import open_plain
+from dlrun.paths import open_plain
 from dlrun.spec import Spec
 
 PUBLISHED = "https://download.pytorch.org/models/"  # a file's name ends in the first 8 digits of its SHA-256
