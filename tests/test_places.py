@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 from toys import composed
 
-from dlrun.config.saved import settled
+from dlrun.config.saved import portable
 from dlrun.errors import DataError
 from dlrun.paths import find
 
@@ -41,7 +41,7 @@ def test_a_path_from_here_means_no_other_place(here, path):
 ])  # fmt: skip
 def test_a_config_keeps_the_place(here, path, kept, data, key):
     """A run that is resumed from another folder reads the same data."""
-    config = settled(OmegaConf.create(composed(f"data={data}", f"{key}={path}", "data_dir=../store")))
+    config = portable(OmegaConf.create(composed(f"data={data}", f"{key}={path}", "data_dir=../store")))
     saved = OmegaConf.to_container(config, resolve=False)
     assert saved["data_dir"] == str(here.parent / "store")
     for name in key.split("."):
