@@ -1,4 +1,4 @@
-"""docs/course.md: every command composes to a config that passes all checks; its figures are those of the headers."""
+"""docs/course.md, results.md and README: every command composes to a valid config; figures are those of the headers."""
 
 import re
 import shlex
@@ -12,7 +12,8 @@ from dlrun.runs.cli import COMMANDS as RUNS
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "course.md").read_text(encoding="utf-8")
-COMMANDS = sorted(set(re.findall(r"`dl-run ([^`]+)`", TEXT)))
+PRINTED = TEXT + "".join((ROOT / name).read_text(encoding="utf-8") for name in ("docs/results.md", "README.md"))
+COMMANDS = sorted(set(re.findall(r"`dl-run (\w[^`]*|-m [^`]*)`", PRINTED)))
 
 
 def test_there_is_a_table_for_each_chapter():
