@@ -1,11 +1,11 @@
-"""What dl-run is measured against: the same training by other means, a process each. Prints its figures as JSON.
+"""The same training without dl-run: by hand, with a DataLoader, Lightning or Keras. Print the figures as JSON.
 
 bench_loops.py hand|loader|lightning|keras mlp|lenet EPOCHS        bench_loops.py step resnet18 STEPS
 bench_loops.py hand|keras lstm EPOCHS
 
-All read the same 55,000 + 5,000 pictures, normalised before the clock starts, or the same 22,500 + 2,500 reviews as
-whole numbers, and validate after every epoch. `marks`
-are the times at which epochs start, and the end of the last. hand and loader keep no train metrics, logs, checkpoints.
+All use the same 55,000 + 5,000 images, normalised before the clock starts, or the same 22,500 + 2,500 reviews as token
+ids, and validate after every epoch. `marks` holds the start time of each epoch and the end of the last one. hand and
+loader compute no train metrics and write no logs and no checkpoints.
 """
 
 import json
@@ -27,38 +27,39 @@ from dlrun.config.saved import plain
 
 BATCH, EVAL_BATCH, LR, WARM = 128, 1000, 1e-3, 8
 DATA = {"mlp": "mnist", "lenet": "mnist", "resnet18": "cifar10", "lstm": "imdb"}
-Part = tuple[Tensor, Tensor]  # (N, C, H, W) float32, normalised, or (N, T) int32; (N,) int64
+Split = tuple[Tensor, Tensor]  # (N, C, H, W) float32, normalised, or (N, T) int32; (N,) int64
 
 
-def load(*overrides: str) -> tuple[nn.Module, Part, Part]:
-    """dl-run's own network, and the train and val parts as it splits and normalises them."""
+def load(*overrides: str) -> tuple[nn.Module, Split, Split]:
+    """Return dl-run's network, and the train and val splits as dl-run splits and normalises them."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = plain(compose("config", list(overrides)))
     data, net = build(config["data"]), build(config["model"])
     data.load(torch.device("cpu"))
-    return net(data.spec), *(tuple(map(torch.cat, zip(*data.batches(part), strict=True))) for part in ("train", "val"))
+    train, val = (tuple(map(torch.cat, zip(*data.batches(split), strict=True))) for split in ("train", "val"))
+    return net(data.spec), train, val
 
 
-def shuffled(x: Tensor, y: Tensor, size: int = BATCH) -> Iterator[Part]:
+def shuffled(x: Tensor, y: Tensor, size: int = BATCH) -> Iterator[Split]:
     return ((x[rows], y[rows]) for rows in torch.randperm(len(x), device=x.device).split(size))
 
 
-def loaders(train: Part, val: Part) -> tuple[DataLoader, DataLoader]:
+def loaders(train: Split, val: Split) -> tuple[DataLoader, DataLoader]:
     return DataLoader(TensorDataset(*train), BATCH, shuffle=True), DataLoader(TensorDataset(*val), EVAL_BATCH)
 
 
-def loader(net: nn.Module, train: Part, val: Part, epochs: int) -> dict:
+def loader(net: nn.Module, train: Split, val: Split, epochs: int) -> dict:
     first, second = loaders(train, val)
     return fit(net, lambda: first, second, epochs)
 
 
-def hand(net: nn.Module, train: Part, val: Part, epochs: int) -> dict:
+def hand(net: nn.Module, train: Split, val: Split, epochs: int) -> dict:
     batches = list(zip(val[0].split(EVAL_BATCH), val[1].split(EVAL_BATCH), strict=True))
     return fit(net, lambda: shuffled(*train), batches, epochs)
 
 
-def fit(net: nn.Module, train: Callable[[], Iterable[Part]], val: Iterable[Part], epochs: int) -> dict:
-    """The loop that one writes by hand."""
+def fit(net: nn.Module, train: Callable[[], Iterable[Split]], val: Iterable[Split], epochs: int) -> dict:
+    """A hand-written training loop."""
     optimizer = torch.optim.Adam(net.parameters(), lr=LR, fused=True)
     marks, acc = [time.time()], 0.0
     for _ in range(epochs):
@@ -75,7 +76,7 @@ def fit(net: nn.Module, train: Callable[[], Iterable[Part]], val: Iterable[Part]
 
 
 def loss_of(out: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy of one logit per class, or of the one of two classes."""
+    """Cross-entropy from one logit per class, or binary cross-entropy from a single logit."""
     return F.cross_entropy(out, y) if out.shape[1] > 1 else F.binary_cross_entropy_with_logits(out[:, 0], y.float())
 
 
@@ -83,19 +84,21 @@ def classes(out: Tensor) -> Tensor:
     return out.argmax(1) if out.shape[1] > 1 else (out[:, 0] > 0).long()
 
 
-def lightning(net: nn.Module, train: Part, val: Part, epochs: int) -> dict:
+def lightning(net: nn.Module, train: Split, val: Split, epochs: int) -> dict:
     import lightning as L
     from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
     from lightning.pytorch.loggers import TensorBoardLogger
 
     class Module(L.LightningModule):
-        def training_step(self, batch: Part, index: int, part: str = "train") -> Tensor:
+        def training_step(self, batch: Split, index: int, split: str = "train") -> Tensor:
             out, y = self.net(batch[0]), batch[1]
             loss, hits = F.cross_entropy(out, y), (out.argmax(1) == y).float().mean()
-            self.log_dict({f"{part}/loss": loss, f"{part}/acc": hits}, on_step=False, on_epoch=True, batch_size=len(y))
+            self.log_dict(
+                {f"{split}/loss": loss, f"{split}/acc": hits}, on_step=False, on_epoch=True, batch_size=len(y)
+            )
             return loss
 
-        def validation_step(self, batch: Part, index: int) -> None:
+        def validation_step(self, batch: Split, index: int) -> None:
             self.training_step(batch, index, "val")
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -112,7 +115,7 @@ def lightning(net: nn.Module, train: Part, val: Part, epochs: int) -> dict:
     return {"marks": marks, "acc": trainer.callback_metrics["val/acc"].item()}
 
 
-def keras(net: nn.Module, train: Part, val: Part, epochs: int) -> dict:
+def keras(net: nn.Module, train: Split, val: Split, epochs: int) -> dict:
     os.environ["KERAS_BACKEND"] = "torch"
     from keras import Sequential, callbacks, config, layers, losses, metrics, optimizers
 
@@ -133,7 +136,7 @@ def keras(net: nn.Module, train: Part, val: Part, epochs: int) -> dict:
     marks = []
     note = lambda *_: marks.append(time.time())  # noqa: E731
     clock = callbacks.LambdaCallback(on_epoch_begin=note, on_train_end=note)
-    (x, y), judged = ([t.numpy() for t in part] for part in (train, val))
+    (x, y), judged = ([t.numpy() for t in split] for split in (train, val))
     with tempfile.TemporaryDirectory() as folder:
         keep = [callbacks.CSVLogger(f"{folder}/log.csv"), callbacks.ModelCheckpoint(f"{folder}/last.keras"), clock]
         judge = {"validation_data": judged, "validation_batch_size": EVAL_BATCH}
@@ -141,7 +144,7 @@ def keras(net: nn.Module, train: Part, val: Part, epochs: int) -> dict:
     return {"marks": marks, "acc": history["val_accuracy"][-1]}
 
 
-def step(net: nn.Module, train: Part, val: Part, steps: int) -> float:
+def step(net: nn.Module, train: Split, val: Split, steps: int) -> float:
     """Seconds per step of a hand-written bf16 channels_last loop."""
     net = net.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(net.parameters(), lr=LR, fused=True)

@@ -1,9 +1,9 @@
-"""The parts of scripts/bench: which processes run, what is read off them, and what they must reach.
+"""The parts of scripts/bench: the processes to run, the figures to read, and the targets.
 
-One process after the other, the contestants in turn (hand, dl-run, ..., hand, dl-run, ...), so that a drift of the
-machine meets all alike. A training's figure is the mean of its epochs but the first (so a checkpoint with every second
-epoch counts half); the table has medians over the repeats. dl-run is a real process with logging, validation and
-checkpoints on; its epochs end where TensorBoard's points of the val part were written.
+Processes run one at a time and the contestants take turns (hand, dl-run, ..., hand, dl-run, ...), so that a change in
+the machine's speed affects all of them. The figure of a training is the mean over all epochs but the first; the table
+has medians over the repeats. dl-run runs as a normal process with logging, validation and checkpoints; its epochs end
+when TensorBoard's val points are written.
 """
 
 import argparse
@@ -23,15 +23,15 @@ from pathlib import Path
 from statistics import median
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = (["-c"], ["-m", "dlrun"], *([str(HERE / f"bench_{name}.py")] for name in ("loops", "steps", "pictures")))
-CODE, RUN, LOOPS, STEPS, PICTURES = ([sys.executable, *words] for words in SCRIPTS)
+SCRIPTS = (["-c"], ["-m", "dlrun"], *([str(HERE / f"bench_{name}.py")] for name in ("loops", "steps", "images")))
+CODE, RUN, LOOPS, STEPS, IMAGES = ([sys.executable, *words] for words in SCRIPTS)
 OTHERS = {"lightning": "Lightning", "keras": "Keras"}
-SHARE = {"mlp": 1 / 2, "lenet": 1 / 1.5, "lstm": 1 / 1.5}  # of their time that dl-run may take
-WARM = 8  # steps of ResNet18 before the clock starts
+SHARE = {"mlp": 1 / 2, "lenet": 1 / 1.5, "lstm": 1 / 1.5}  # largest share of their time that dl-run may take
+WARM = 8  # untimed steps of ResNet18
 
 
 class Bench:
-    """rows: the table's. figures: every single measurement, by part and contestant."""
+    """rows: rows of the table. figures: all single measurements, by part and contestant."""
 
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         self.args, self.folder = args, folder
@@ -42,7 +42,7 @@ class Bench:
         return subprocess.Popen(command, cwd=HERE.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def end(self, process: subprocess.Popen, codes: tuple[int, ...] = (0,)) -> str:
-        """The output of a process. An exit code that is not expected ends the benchmark."""
+        """Wait for a process and return its output. An unexpected exit code ends the benchmark."""
         out, err = process.communicate()
         if process.returncode not in codes:
             sys.exit(f"{' '.join(process.args)}\nended with {process.returncode}:\n{err[-3000:]}")
@@ -57,23 +57,23 @@ class Bench:
         return time.perf_counter() - started
 
     def training(self, *overrides: str) -> tuple[list[str], Path]:
-        """A run's command and folder."""
+        """Return the command of a run, and its folder."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         return [*RUN, "trainer.device=cpu", f"run_dir={folder}", *overrides], folder
 
     def until(self, rows: int, *overrides: str) -> tuple[float, Path]:
-        """Seconds until a run has written so many rows of metrics, where it is stopped, and its folder."""
+        """Stop a run after it has written this number of metric rows; return the seconds until then, and its folder."""
         command, folder = self.training(*overrides)
         path, started, process = folder / "metrics.jsonl", time.perf_counter(), self.start(command)
         while process.poll() is None and not (path.exists() and path.read_bytes().count(b"\n") >= rows):
             time.sleep(0.002)
         seconds = time.perf_counter() - started
-        process.terminate()  # it saves, and closes its files
+        process.terminate()  # it saves and closes its files
         self.end(process, (143,))
         return seconds, folder
 
     def measure(self, part: str, contestants: dict[str, Callable[[], float]]) -> dict[str, float]:
-        """Each contestant's median."""
+        """Return the median of each contestant."""
         found = self.figures[part] = {name: [] for name in contestants}
         for turn in range(self.args.repeats):
             for name, one in contestants.items():
@@ -82,7 +82,7 @@ class Bench:
         return {name: median(values) for name, values in found.items()}
 
     def judge(self, what: str, mine: float, against: str, base: float, most: float, more: str = "") -> None:
-        """A row: mine / base is at most so much; with a unit in `more`, mine - base is."""
+        """Add a row with the target mine / base <= most, or mine - base <= most if `more` names a unit."""
         value, unit = (mine - base, f" {more} more") if more else (mine / base, "")
         verdict = f"{value:.3f}{unit}", f"<= {most:.3g}{unit}", "yes" if value <= most else "NO"
         self.rows.append((what, f"{against} {base:.4g} {more or 's'}", f"{mine:.4g} {more or 's'}", *verdict))
@@ -126,14 +126,14 @@ def training(bench: Bench, net: str) -> None:
 
 
 def wall_times(folder: Path, tag: str) -> list[float]:
-    """When TensorBoard's points of this curve were written."""
+    """Return the times at which TensorBoard's points of this curve were written."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     return [point.wall_time for point in EventAccumulator(str(folder / "tensorboard")).Reload().Scalars(tag)]
 
 
 def resnet18(bench: Bench) -> None:
-    """Seconds per step, between two rows of step/*."""
+    """Seconds per step, from the times of two rows of step/*."""
     rows = bench.args.steps // WARM
 
     def ours() -> float:
@@ -154,31 +154,31 @@ def generative(bench: Bench, model: str) -> None:
     bench.judge(f"MNIST {model}, a step", ratio * base, "hand-written", base, 1.03)
 
 
-def pictures(bench: Bench) -> None:
-    """Seconds to decode, resize and keep 50,000 small JPEGs, each time anew."""
+def images(bench: Bench) -> None:
+    """Seconds to decode, resize and store 50,000 small JPEGs, without a cache from before."""
     folder = bench.folder / "jpegs"
     folder.mkdir()
-    bench.last_line(*PICTURES, "make", folder, 50_000)
-    bare, ours = (partial(bench.last_line, *PICTURES, what, folder) for what in ("bare", "dl-run"))
-    bench.versus("pictures", "bare Pillow loop", bare, {"50,000 JPEGs to the cache": ours}, 1.2)
+    bench.last_line(*IMAGES, "make", folder, 50_000)
+    bare, ours = (partial(bench.last_line, *IMAGES, what, folder) for what in ("bare", "dl-run"))
+    bench.versus("images", "bare Pillow loop", bare, {"50,000 JPEGs to the cache": ours}, 1.2)
 
 
 def startup(bench: Bench) -> None:
-    """Seconds from the start to the end of the first step, and to that of the import: no exit in either."""
+    """Seconds from the start of the process to the end of the first step, or of the import; exiting is not included."""
     base = partial(bench.seconds, *CODE, "import os, torch; os._exit(0)")
     ours = {"digits, start to first step": lambda: bench.until(1, "trainer.log_every=1")[0]}
     bench.versus("startup", "import torch", base, ours, 1.0, more="s")
 
 
 def memory(bench: Bench) -> None:
-    """The peak of resident memory over a whole run, test and plots included."""
+    """Peak resident memory of a whole run, including the test and the plots."""
     peak, choice = [*CODE, PEAK], ("model=mlp", "data=mnist", "trainer.epochs=3")
     ours = {"MNIST mlp, peak memory": lambda: bench.last_line(*peak, *bench.training(*choice)[0])}
     bench.versus("memory", "import torch", partial(bench.last_line, *peak, *CODE, "import torch"), ours, 250, more="MB")
 
 
 def ppo(bench: Bench) -> None:
-    """Seconds of training, judging included, until CartPole is solved, and frames per second; the seed is the turn."""
+    """Seconds of training and evaluation until CartPole is solved, and frames per second. The seed is the repeat."""
     found: dict[str, list[dict]] = {"stable-baselines3": [], "dl-run": []}
 
     def other() -> float:
@@ -214,7 +214,7 @@ def ppo(bench: Bench) -> None:
     )
 
 
-# A child counts its parent's peak as its own: a small process starts the command.
+# A forked child inherits its parent's peak, so a small process starts the command.
 PEAK = """import os, sys
 _, status, usage = os.wait4(os.spawnv(os.P_NOWAIT, sys.argv[1], sys.argv[1:]), 0)
 print(usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
@@ -222,14 +222,14 @@ sys.exit(os.waitstatus_to_exitcode(status))"""
 
 
 def cli(bench: Bench) -> None:
-    """Seconds that help, the printed config and an error take."""
+    """Seconds for the help, the printed config and an error."""
     commands = {"--help": ["--help"], "--cfg job": ["--cfg", "job"], "a misspelt key": ["trainer.epoch=1"]}
     ours = {f"dl-run, {name}": partial(bench.seconds, *RUN, *words, codes=(0, 2)) for name, words in commands.items()}
     bench.versus("cli", "import hydra", partial(bench.seconds, *CODE, "import hydra"), ours, 3.0)
 
 
 PARTS = {net: partial(training, net=net) for net in SHARE}
-PARTS |= {part.__name__: part for part in (resnet18, startup, memory, cli, ppo, pictures)}
+PARTS |= {part.__name__: part for part in (resnet18, startup, memory, cli, ppo, images)}
 PARTS |= {model: partial(generative, model=model) for model in ("vae", "wgan_gp")}
 
 
@@ -247,12 +247,16 @@ def machine() -> str:
     return f"{processor}, {threads} threads, torch {version('torch')}, Python {platform.python_version()}"
 
 
-def main(about: str) -> None:
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join(PARTS), help="parts, some of %(default)s")
-    parser.add_argument("--repeats", type=int, default=5, help="of each measurement (%(default)s)")
-    parser.add_argument("--epochs", type=int, default=8, help="of each training, the first left out (%(default)s)")
-    parser.add_argument("--steps", type=int, default=24, help="timed steps of ResNet18, behind 8 others (%(default)s)")
+def main(description: str) -> None:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, from %(default)s")
+    parser.add_argument("--repeats", type=int, default=5, help="repeats of each measurement (%(default)s)")
+    parser.add_argument(
+        "--epochs", type=int, default=8, help="epochs of each training; the first is not timed (%(default)s)"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=24, help="timed steps of ResNet18, after 8 untimed ones (%(default)s)"
+    )
     parser.add_argument("--json", type=Path, help="write every measurement to this file")
     args = parser.parse_args()
     if not set(args.only.split(",")) <= set(PARTS) or min(args.repeats, args.epochs - 1, args.steps // WARM) < 1:

@@ -1,9 +1,9 @@
-"""CartPole by Stable-Baselines3's PPO, its zoo's settings (100,000 frames). Prints seconds, frames, whether solved.
+"""CartPole by Stable-Baselines3's PPO with its zoo's settings (100,000 frames). Print seconds, frames, whether solved.
 
 bench_ppo.py SEED
 
-Judged as dl-run judges: after every 10,240 frames, by 100 greedy episodes that are played all at once; ends at 475. The
-clock runs from the first frame to that, judging included.
+Evaluated as in dl-run: after every 10,240 frames, by 100 greedy episodes played at once; stops at a mean return of 475.
+The time includes evaluation.
 """
 
 import json
@@ -25,7 +25,7 @@ def falling(start: float) -> object:
 
 
 class Judge(BaseCallback):
-    """Stops the training when it is solved."""
+    """Stop the training when the environment is solved."""
 
     solved = False
 
@@ -36,10 +36,10 @@ class Judge(BaseCallback):
 
 
 def greedy_return(model: PPO) -> float:
-    worlds = CartPoles(EPISODES)
-    obs, alive, total = worlds.reset(0), np.ones(EPISODES, bool), np.zeros(EPISODES)
+    envs = CartPoles(EPISODES)
+    obs, alive, total = envs.reset(0), np.ones(EPISODES, bool), np.zeros(EPISODES)
     while alive.any():
-        obs, rewards, terminated, truncated, _ = worlds.step(model.predict(obs, deterministic=True)[0])
+        obs, rewards, terminated, truncated, _ = envs.step(model.predict(obs, deterministic=True)[0])
         total += rewards * alive
         alive &= ~(terminated | truncated)
     return total.mean()

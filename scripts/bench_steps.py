@@ -1,13 +1,13 @@
-"""Training steps against hand-written ones, in one process and in turns: a drift of the machine meets both alike.
+"""Training steps of dl-run and of a hand-written loop, in one process and in turns.
 
 bench_steps.py mlp|lenet|resnet18|vae|wgan_gp STEPS [cpu|cuda]
 
-Prints JSON: seconds a step of both (medians over blocks), and, on CUDA, dl-run's synchronisations a step and the most
-memory that was used. With OMP_NUM_THREADS=1 the processor's time is measured: a busy machine matters less.
+Print JSON: seconds a step of both (medians over blocks) and, on CUDA, dl-run's synchronisations a step and the peak
+memory. With OMP_NUM_THREADS=1 processor time is measured, which depends less on other programs.
 
-Both use the same nets, the same images, normalised before the clock starts (batches of 128, or 64), fused Adam, no
-averaged weights, the same precision and memory layout. The hand-written loop leaves out what a GPU would wait for.
-dl-run's steps are those of its own loop: reading batches, reseeding, means, a row every 50 steps.
+Both use the same networks, the same images, normalised before the clock starts (batches of 128, or 64), fused Adam, no
+averaged weights, and the same precision and memory layout. On a GPU the hand-written loop does nothing that waits for
+it. dl-run's steps are those of its own loop: reading batches, reseeding, means, a row every 50 steps.
 """
 
 import json
@@ -41,18 +41,18 @@ from dlrun.train.session import Session
 from dlrun.train.state import Training
 
 BLOCK, WARM = {"cpu": 5, "cuda": 50}, 2  # steps in a block; blocks before the clock counts
-BATCH = {"wgan_gp": 64}  # the others 128
-DATA = {"resnet18": "cifar10"}  # the others MNIST
+BATCH = {"wgan_gp": 64}  # all others: 128
+DATA = {"resnet18": "cifar10"}  # all others: MNIST
 Batch = tuple[Tensor, Tensor]
 
 
-def supervised(net: nn.Module, batches: Iterator[Batch], lr: float, place: Device) -> Callable[[], None]:
-    """A classifier's step, as one writes it by hand."""
+def supervised(net: nn.Module, batches: Iterator[Batch], lr: float, device: Device) -> Callable[[], None]:
+    """Make a hand-written step of a classifier."""
     optimizer = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
 
     def step() -> None:
         x, y = next(batches)
-        with place.autocast():
+        with device.autocast():
             out = net(x)
         F.cross_entropy(out.float(), y).backward()
         optimizer.step()
@@ -61,13 +61,13 @@ def supervised(net: nn.Module, batches: Iterator[Batch], lr: float, place: Devic
     return step
 
 
-def vae(net: nn.Module, batches: Iterator[Batch], lr: float, place: Device) -> Callable[[], None]:
-    """The book's VAE, as one writes it by hand."""
+def vae(net: nn.Module, batches: Iterator[Batch], lr: float, device: Device) -> Callable[[], None]:
+    """Make a hand-written step of the book's VAE."""
     optimizer = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
 
     def step() -> None:
         x, _ = next(batches)
-        with place.autocast():
+        with device.autocast():
             mean, log_var = net.encoder(x).float().chunk(2, 1)
             out = net.decoder(mean + (0.5 * log_var).exp() * torch.randn_like(mean)).float()
         rec = F.binary_cross_entropy_with_logits(out, x, reduction="sum") / len(x)
@@ -76,14 +76,14 @@ def vae(net: nn.Module, batches: Iterator[Batch], lr: float, place: Device) -> C
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        if place.device.type == "cpu":
-            loss.item()  # a loop prints it
+        if device.device.type == "cpu":
+            loss.item()  # as a loop that prints the loss
 
     return step
 
 
-def wgan_gp(net: nn.Module, batches: Iterator[Batch], lr: float, place: Device) -> Callable[[], None]:
-    """Algorithm 1 of Gulrajani et al. 2017; a turn of the generator at every fifth step."""
+def wgan_gp(net: nn.Module, batches: Iterator[Batch], lr: float, device: Device) -> Callable[[], None]:
+    """Make a step of algorithm 1 of Gulrajani et al. 2017; the generator learns in every fifth."""
     generator, critic = net.generator, net.critic
     adam = {"lr": lr, "betas": (0.5, 0.9), "fused": True}
     of_critic = torch.optim.Adam(critic.parameters(), **adam)
@@ -93,23 +93,23 @@ def wgan_gp(net: nn.Module, batches: Iterator[Batch], lr: float, place: Device) 
     def step() -> None:
         nonlocal number
         x = 2 * next(batches)[0] - 1
-        with torch.no_grad(), place.autocast():
+        with torch.no_grad(), device.autocast():
             fake = generator(torch.randn(len(x), net.latent, device=x.device)).float()
         t = torch.rand(len(x), 1, 1, 1, device=x.device)
         between = (t * x + (1 - t) * fake).requires_grad_(True)
-        with place.autocast():
+        with device.autocast():
             (slope,) = torch.autograd.grad(critic(between).float().sum(), between, create_graph=True)
             penalty = (slope.flatten(1).norm(dim=1) - 1).square().mean()
             loss = critic(fake).float().mean() - critic(x).float().mean() + 10 * penalty
         loss.backward()
         of_critic.step()
         of_critic.zero_grad()
-        if place.device.type == "cpu":
-            loss.item()  # a loop prints it
+        if device.device.type == "cpu":
+            loss.item()  # as a loop that prints the loss
         number += 1
         if number % 5 == 0:
             critic.requires_grad_(False)
-            with place.autocast():
+            with device.autocast():
                 z = torch.randn(len(x), net.latent, device=x.device)
                 loss = -critic(generator(z)).float().mean()
             loss.backward()
@@ -126,14 +126,14 @@ def main(model: str, steps: int, device: str = "cpu") -> None:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = plain(compose("config", given))
     session = Session(config, {})
-    layout = torch.channels_last if session.place.channels_last else torch.contiguous_format
+    layout = torch.channels_last if session.device.channels_last else torch.contiguous_format
     x, y = (torch.cat(tensors) for tensors in zip(*session.data.batches("train"), strict=True))
-    if model in ("vae", "wgan_gp"):  # which learn from pixels in [0, 1]
+    if model in ("vae", "wgan_gp"):  # they take pixels in [0, 1]
         x = x.mul(0.3081).add(0.1307).clamp(0, 1)
     x = x.contiguous(memory_format=layout)
     endless = (batch for _ in iter(int, 1) for batch in shuffled(x, y, config["data"]["batch_size"]))
     by_hand = {"vae": vae, "wgan_gp": wgan_gp}.get(model, supervised)
-    hand = by_hand(deepcopy(session.task.net).train(), endless, config["optimizer"]["lr"], session.place)
+    hand = by_hand(deepcopy(session.task.net).train(), endless, config["optimizer"]["lr"], session.device)
     with tempfile.TemporaryDirectory() as folder, Signals() as signals:
         run = Run(Path(folder), {})
         training = Training(session.task, session.trainer, run, Clock(0, 1, 10**6), {})
@@ -151,7 +151,7 @@ def main(model: str, steps: int, device: str = "cpu") -> None:
 
 
 def timed(contestants: dict[str, Callable[[], object]], blocks: int, device: str) -> dict[str, list[float]]:
-    """Seconds of each block of each contestant, in turns, without the first few."""
+    """Time blocks of each contestant in turns; return their seconds without the first blocks."""
     found = {name: [] for name in contestants}
     clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
@@ -167,7 +167,7 @@ def timed(contestants: dict[str, Callable[[], object]], blocks: int, device: str
 
 
 def synchronisations(work: Callable[[], object]) -> int:
-    """How often torch makes the host wait for the GPU in this work."""
+    """Count how often torch makes the host wait for the GPU."""
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:

@@ -1,7 +1,7 @@
-"""Pictures to one array of bytes: dl-run's cache against a bare Pillow loop in as many processes. Prints the seconds.
+"""Decode images to one array of bytes: dl-run's cache against a Pillow loop in as many processes. Print the seconds.
 
-bench_pictures.py make FOLDER COUNT         so many JPEGs, noise over a slope, of 120 to 200 pixels a side
-bench_pictures.py bare|dl-run FOLDER        all of them to 64x64
+bench_images.py make FOLDER COUNT         create COUNT JPEGs, noise over a slope, 120 to 200 pixels a side
+bench_images.py bare|dl-run FOLDER        decode all of them to 64x64
 """
 
 import sys
@@ -29,8 +29,8 @@ def make(folder: Path, count: int) -> None:
 
 
 def decode(path: str) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
 def bare(folder: Path) -> None:
@@ -40,7 +40,7 @@ def bare(folder: Path) -> None:
         for row, pixels in enumerate(pool.imap(decode, paths, chunksize=32)):
             out[row] = pixels
     with TemporaryDirectory() as cache:
-        np.save(Path(cache) / "pictures.npy", out)
+        np.save(Path(cache) / "images.npy", out)
 
 
 def ours(folder: Path) -> None:
