@@ -53,7 +53,7 @@ def make(
     name = {WganGp: "wgan_gp", AdversarialAutoencoder: "adversarial_autoencoder"}.get(kind, kind.__name__.lower())
     stated = {key: value for key, value in section("task", name).items() if key != "_target_"}
     handed = dict(
-        net=net, spec=spec, place=PLACE, trained=trained, update=partial(make_update, lr=lr, ema=ema, **adam or {})
+        net=net, spec=spec, device=PLACE, trained=trained, update=partial(make_update, lr=lr, ema=ema, **adam or {})
     )
     handed = {name: handed[name] for name in signature(section("task", name)["_target_"]).given}
     return kind(**handed, **stated | keys)

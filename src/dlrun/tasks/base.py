@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.optim.update import Update
 from dlrun.system.device import Device
 
@@ -31,35 +33,35 @@ class Task:
     compiled: tuple[str, ...] = ("",)
     update: Update
 
-    def __init__(self, net: torch.nn.Module, place: Device) -> None:
-        self.net, self.place = net, place
+    def __init__(self, net: torch.nn.Module, device: Device) -> None:
+        self.net, self.device = net, device
         self.scores: dict[str, str] = {}
         self.parts: dict[str, object] = {"net": net}
 
-    def steps(self, data: object) -> int:
+    def steps(self, data: Data) -> int:
         """Batches in an epoch."""
         return -(-data.size("train") // data.batch_size)
 
-    def epoch_samples(self, data: object) -> int | None:
+    def epoch_samples(self, data: Data) -> int | None:
         """Samples (frames) that end an epoch, where `steps` is only the most that there can be."""
         return None
 
-    def batches(self, data: object, clock: object) -> Iterator:
+    def batches(self, data: Data, clock: Clock) -> Iterator:
         """The batches of the clock's epoch from the clock's position on."""
-        batches, world = data.batches("train", clock.seed, clock.epoch, clock.batch), self.place.world
+        batches, world = data.batches("train", clock.seed, clock.epoch, clock.batch), self.device.world
         return batches if world.size == 1 else world.parts(batches)
 
     def samples(self, batch: tuple) -> int:
         return len(batch[0])
 
-    def step(self, batch: tuple, clock: object) -> Metrics:
+    def step(self, batch: tuple, clock: Clock) -> Metrics:
         """Learns from one batch. Gives detached tensors on the device: scalars: the batch's means; vectors: per sample.
 
         Nothing where the step was left out (trainer.on_nan=skip).
         """
         raise NotImplementedError(f"{type(self).__name__} must say how it learns from a batch")
 
-    def evaluate(self, data: object, split: str) -> dict[str, float]:
+    def evaluate(self, data: Data, split: str) -> dict[str, float]:
         """Metrics over a whole split, as `scores` names them."""
         raise NotImplementedError(f"{type(self).__name__} must say how it is evaluated")
 
@@ -85,11 +87,11 @@ class Task:
             if update.ema is not None:
                 update.ema.load_state_dict(update.net.state_dict())
 
-    def report(self, data: object) -> dict[str, object]:
+    def report(self, data: Data) -> dict[str, object]:
         """At the end, on the test part: what does not fit a curve (figures by name under "figures", numbers beside)."""
         return {}
 
-    def preview(self, data: object) -> dict[str, Tensor]:
+    def preview(self, data: Data) -> dict[str, Tensor]:
         """Pictures to look at after an epoch, by name: (C, H, W) in [0, 1]."""
         return {}
 
@@ -97,6 +99,6 @@ class Task:
         """Outputs of the evaluated network for what `takes` says; pictures (B, C, H, W) are in [0, 1]."""
         raise NotImplementedError(f"{type(self).__name__} does not predict")
 
-    def play(self, data: object, episodes: int, seed: int) -> list[tuple[float, int]]:
+    def play(self, data: Data, episodes: int, seed: int) -> list[tuple[float, int]]:
         """Return and length of so many episodes, from starts by the seed."""
         raise NotImplementedError(f"{type(self).__name__} does not play")

@@ -13,6 +13,7 @@ from math import inf
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dlrun.clock import Clock
 from dlrun.errors import UserError
 
 Group = tuple[float, list[nn.Parameter]]
@@ -65,7 +66,7 @@ class Freezing:
         ]
         self._set(0)
 
-    def at(self, clock: object) -> None:
+    def at(self, clock: Clock) -> None:
         """Before a step: what learns at this moment. Costs nothing where nothing is frozen."""
         epoch = clock.epoch + clock.batch / clock.steps_per_epoch + 1e-9
         passed = sum(moment <= epoch for moment in self.moments)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlrun.data.base import Data
 from dlrun.output.drawing import new_figure
 
 Batch = tuple[Tensor, Tensor]
@@ -17,7 +18,7 @@ TITLES = {  # of sheets of the test part: with what stands over their halves
 }
 
 
-def rescaled(batches: Iterator[Batch], data: object, low: float, high: float) -> Iterator[Batch]:
+def rescaled(batches: Iterator[Batch], data: Data, low: float, high: float) -> Iterator[Batch]:
     """Batches with pixels of [0, 1] moved to [low, high], whatever data.mean and data.std are; tables as they are.
 
     Costs nothing where the data gives them so: mean 0, std 1 for [0, 1]; mean 0.5, std 0.5 for [-1, 1].

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.errors import UserError
 from dlrun.optim.update import Update
 from dlrun.output.drawing import drawable
@@ -43,7 +45,7 @@ class Segment(Task):
         self,
         net: nn.Module,
         spec: Mask,
-        place: Device,
+        device: Device,
         update: Callable[..., Update],
         *,
         label_smoothing: Probability,
@@ -51,7 +53,7 @@ class Segment(Task):
         unfreeze: list[tuple[str, Positive]],
         lr_multipliers: list[tuple[str, Positive]],
     ) -> None:
-        super().__init__(net, place)
+        super().__init__(net, device)
         check_spec(spec)
         self.spec, self.smoothing = spec, label_smoothing
         self.ignore = NOT_COUNTED if spec.ignore is None else spec.ignore
@@ -61,9 +63,9 @@ class Segment(Task):
         self.scores = {"loss": "min", "acc": "max", "miou": "max"}
         self.goal = "miou"
 
-    def steps(self, data: object) -> int:
+    def steps(self, data: Data) -> int:
         """Batches in an epoch. Raises UserError where one is a single sample and the net cannot learn from one."""
-        if smallest_part(data, self.place) == 1 and not learns_from_one(self.net, self.spec):
+        if smallest_part(data, self.device) == 1 and not learns_from_one(self.net, self.spec):
             raise UserError(
                 f"data.batch_size={data.batch_size} leaves one sample alone, of the {data.size('train')} to train on, "
                 "and batch normalisation of maps of one pixel has no statistics of one\n"
@@ -71,16 +73,14 @@ class Segment(Task):
             )
         return super().steps(data)
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
         self.freezing.at(clock)
         x, y = batch
-        with self.place.autocast():
+        with self.device.autocast():
             out = self.net(x)
         out = out.float()
-        world = self.place.world
-        counted = (
-            world.all_reduce_sum((y != self.ignore).sum().float()).clamp(min=1) * world.share
-        )  # of the whole batch
+        dist = self.device.world
+        counted = dist.all_reduce_sum((y != self.ignore).sum().float()).clamp(min=1) * dist.share  # of the whole batch
         loss = self._loss(out, y) / counted
         metrics = {"loss": loss.detach(), "acc": (out.detach().argmax(1) == y).sum() / counted}
         if not self.update.step(loss, clock):
@@ -96,10 +96,10 @@ class Segment(Task):
         return F.cross_entropy(out, y, **kept, reduction="none").sum()
 
     @torch.no_grad()
-    def evaluate(self, data: object, split: str) -> dict[str, float]:
-        world = self.place.world
-        sums = self._confusion(islice(data.batches(split), world.rank, None, world.size))  # every size-th batch each
-        matrix, loss = (world.all_reduce_sum(found) for found in sums)
+    def evaluate(self, data: Data, split: str) -> dict[str, float]:
+        dist = self.device.world
+        sums = self._confusion(islice(data.batches(split), dist.rank, None, dist.size))  # every size-th batch each
+        matrix, loss = (dist.all_reduce_sum(found) for found in sums)
         right, all_pixels = matrix.diag(), matrix.sum().clamp(min=1)
         both = matrix.sum(0) + matrix.sum(1) - right
         seen = both > 0
@@ -109,11 +109,11 @@ class Segment(Task):
 
     def _confusion(self, batches: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Pixels by true class (rows) and predicted class (columns), and the sum of their losses; on the device."""
-        net, k, device = self.evaluated(), self.spec.classes, self.place.device
+        net, k, device = self.evaluated(), self.spec.classes, self.device.device
         exact = torch.float64 if device.type != "mps" else torch.float32
         matrix, loss = torch.zeros(k * k, dtype=exact, device=device), torch.zeros((), dtype=exact, device=device)
         for x, y in batches:
-            with self.place.autocast():
+            with self.device.autocast():
                 out = net(x)
             out = out.float()
             loss += self._loss(out, y)
@@ -125,11 +125,11 @@ class Segment(Task):
     def predict(self, batch: Tensor) -> Tensor:
         """Probabilities (B, classes, H, W)."""
         net = self.evaluated()
-        with self.place.autocast():
+        with self.device.autocast():
             out = net(batch)
         return out.float().softmax(1)
 
-    def preview(self, data: object, split: str = "val") -> dict[str, Tensor]:
+    def preview(self, data: Data, split: str = "val") -> dict[str, Tensor]:
         """The first pictures in rows of three: the picture, the true mask, the predicted one."""
         x, y = next(data.batches(split))
         (shown_x, _) = next(rescaled(iter([(x[:SHOWN], y[:SHOWN])]), data, 0.0, 1.0))
@@ -144,7 +144,7 @@ class Segment(Task):
         return torch.where((y == self.ignore)[..., None], 1.0, painted).permute(0, 3, 1, 2)
 
     @torch.no_grad()
-    def report(self, data: object) -> dict[str, object]:
+    def report(self, data: Data) -> dict[str, object]:
         """Masks of test pictures, and the IoU of each class (None where it is in no mask and no prediction)."""
         matrix, _ = self._confusion(data.batches("test"))
         both = matrix.sum(0) + matrix.sum(1) - matrix.diag()

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.errors import UserError
 from dlrun.optim.update import Update
 from dlrun.output.plots import confusion_matrix, decision_boundary, fitted_line, residuals
@@ -38,7 +40,7 @@ class Supervised(Task):
         self,
         net: nn.Module,
         spec: Image | Table | Tokens,
-        place: Device,
+        device: Device,
         update: Callable[..., Update],
         *,
         loss: Literal["auto", "cross_entropy", "bce", "mse_one_hot", "hinge", "mse", "mae", "huber"],
@@ -51,7 +53,7 @@ class Supervised(Task):
         unfreeze: list[tuple[str, Positive]],
         lr_multipliers: list[tuple[str, Positive]],
     ) -> None:
-        super().__init__(net, place)
+        super().__init__(net, device)
         check_spec(spec)
         self.spec, self.grad_accum_steps = spec, grad_accum_steps
         self.loss_name, self.loss = make_loss(loss, spec, label_smoothing)
@@ -65,7 +67,7 @@ class Supervised(Task):
             self.scores["top5"] = "max"
         self.goal = "acc" if spec.classes else "mae"
 
-    def steps(self, data: object) -> int:
+    def steps(self, data: Data) -> int:
         """Batches in an epoch. Raises UserError where one has fewer samples than pieces, or is a single sample and the
         net cannot learn from one.
         """
@@ -74,7 +76,7 @@ class Supervised(Task):
                 f"task.grad_accum_steps={self.grad_accum_steps}: a batch has {most:,} samples\n"
                 f"  expected at most {most}"
             )
-        if smallest_part(data, self.place, self.grad_accum_steps) == 1 and not learns_from_one(self.net, self.spec):
+        if smallest_part(data, self.device, self.grad_accum_steps) == 1 and not learns_from_one(self.net, self.spec):
             raise UserError(
                 f"data.batch_size={data.batch_size} with task.grad_accum_steps={self.grad_accum_steps} leaves one "
                 "sample alone, of the "
@@ -83,19 +85,19 @@ class Supervised(Task):
             )
         return super().steps(data)
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
         self.freezing.at(clock)
         metrics = self._step_in_pieces(batch, clock) if self.grad_accum_steps > 1 else self._step(batch, clock)
         if metrics and self.update.grad_norm is not None:
             metrics["grad_norm"] = self.update.grad_norm
         return metrics
 
-    def _step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+    def _step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
         loss, metrics = self._learn(*batch)
         return metrics if self.update.step(loss, clock) else {}
 
     def _learn(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
-        with self.place.autocast():
+        with self.device.autocast():
             out = self.net(x)
         out, *others = out if isinstance(out, tuple) else (out,)
         if out.dtype != torch.float32:
@@ -106,7 +108,7 @@ class Supervised(Task):
             loss = loss + self.net.auxiliary * self.loss(other.float(), y)
         return (loss + self._penalty() if self.penalised else loss), metrics
 
-    def _step_in_pieces(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+    def _step_in_pieces(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
         whole = len(batch[0])
         parts = list(zip(batch[0].chunk(self.grad_accum_steps), batch[1].chunk(self.grad_accum_steps), strict=True))
         done, gathered = torch.zeros((), device=batch[0].device), []
@@ -141,13 +143,13 @@ class Supervised(Task):
         return out.argmax(1)
 
     @torch.no_grad()
-    def evaluate(self, data: object, split: str) -> dict[str, float]:
+    def evaluate(self, data: Data, split: str) -> dict[str, float]:
         net = self.evaluated()
         sums: dict[str, Tensor] = {}
-        exact = torch.float64 if self.place.device.type != "mps" else torch.float32
-        world = self.place.world
-        for x, y in islice(data.batches(split), world.rank, None, world.size):  # each process every size-th batch
-            with self.place.autocast():
+        exact = torch.float64 if self.device.device.type != "mps" else torch.float32
+        dist = self.device.world
+        for x, y in islice(data.batches(split), dist.rank, None, dist.size):  # each process every size-th batch
+            with self.device.autocast():
                 out = net(x)
             out = out.float()
             values = {"loss": self.loss(out, y) * len(y), **{k: v.sum() for k, v in self._per_sample(out, y).items()}}
@@ -157,15 +159,15 @@ class Supervised(Task):
                 values["top5"] = (out.topk(5).indices == y[:, None]).sum()
             for name, value in values.items():
                 sums[name] = sums.get(name, 0) + value.to(exact)
-        zero = torch.zeros((), dtype=exact, device=self.place.device)
-        totals = world.all_reduce_sum(torch.stack([sums.get(name, zero) for name in self.scores]))
+        zero = torch.zeros((), dtype=exact, device=self.device.device)
+        totals = dist.all_reduce_sum(torch.stack([sums.get(name, zero) for name in self.scores]))
         return dict(zip(self.scores, (totals / data.size(split)).tolist(), strict=True))
 
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:
         """Probabilities (B, classes), or real outputs (B, targets)."""
         net = self.evaluated()
-        with self.place.autocast():
+        with self.device.autocast():
             out = net(batch)
         out = out.float()
         if self.spec.classes is None:
@@ -175,7 +177,7 @@ class Supervised(Task):
             return torch.cat((1 - p, p), 1)
         return out.softmax(1)
 
-    def report(self, data: object) -> dict[str, object]:
+    def report(self, data: Data) -> dict[str, object]:
         figures = {}
         if self.spec.classes is None:
             parts = [(self.predict(x), y) for x, y in data.batches("test")]
@@ -212,11 +214,11 @@ def check_spec(spec: Spec) -> None:
         )
 
 
-def smallest_part(data: object, place: Device, pieces: int = 1) -> int:
+def smallest_part(data: Data, device: Device, pieces: int = 1) -> int:
     """Samples in the smallest part of an epoch's batches that a net sees at once."""
     whole = min(data.batch_size, data.size("train"))
     sizes = (whole, data.size("train") % whole or whole)
-    return min(_last_piece(place.world.smallest_part(size), pieces) for size in sizes)
+    return min(_last_piece(device.world.smallest_part(size), pieces) for size in sizes)
 
 
 def _last_piece(size: int, pieces: int) -> int:

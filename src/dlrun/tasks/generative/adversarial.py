@@ -7,6 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.models.gan import Pair
 from dlrun.optim.update import Update
 from dlrun.output.drawing import GOOD, VAL, new_figure, plain_ticks
@@ -34,38 +36,38 @@ class Adversarial(Task):
         self,
         net: Pair,
         spec: Image | Table,
-        place: Device,
+        device: Device,
         update: Callable[..., Update],
         trained: Trained,
         n_critic: int,
         quality: str | None,
         n_samples: int,
     ) -> None:
-        super().__init__(net, place)
+        super().__init__(net, device)
         self.n_critic = n_critic
         self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)
         self.parts |= {"update": self.update, "critic_update": self.critic_update}
         self.quality, self.spec, self.n_samples = Quality(spec, trained, quality), spec, n_samples
         self.scores, self.goal = self.quality.scores, self.quality.goal
 
-    def batches(self, data: object, clock: object) -> Iterator:
+    def batches(self, data: Data, clock: Clock) -> Iterator:
         """Pixels in [-1, 1], the range of the generator's tanh; tables as they are."""
         return rescaled(super().batches(data, clock), data, -1.0, 1.0)
 
-    def evaluate(self, data: object, split: str) -> dict[str, float]:
-        return measured(self.evaluated(), self.net.latent, self.quality, data, split, self.place)
+    def evaluate(self, data: Data, split: str) -> dict[str, float]:
+        return measured(self.evaluated(), self.net.latent, self.quality, data, split, self.device)
 
     def predict(self, batch: Tensor) -> Tensor:
         """Samples (B, *shape) of noise (B, latent); pixels in [0, 1]."""
-        samples = draw(self.evaluated(), batch, self.place)
+        samples = draw(self.evaluated(), batch, self.device)
         return ((samples + 1) / 2).clamp(0, 1) if isinstance(self.spec, Image) else samples
 
-    def preview(self, data: object) -> dict[str, Tensor]:
-        return previews(self.evaluated(), self.net.latent, self.n_samples, data, self.place)
+    def preview(self, data: Data) -> dict[str, Tensor]:
+        return previews(self.evaluated(), self.net.latent, self.n_samples, data, self.device)
 
-    def report(self, data: object) -> dict[str, object]:
+    def report(self, data: Data) -> dict[str, object]:
         net, critic = self.evaluated(), self.net.critic.eval()
-        return {"figures": figures(net, critic, self.net.latent, self.n_samples, data, self.place)}
+        return {"figures": figures(net, critic, self.net.latent, self.n_samples, data, self.device)}
 
 
 @contextmanager
@@ -81,21 +83,19 @@ def held(net: nn.Module) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def measured(
-    net: nn.Module, latent: int, quality: Quality, data: object, split: str, place: Device
-) -> dict[str, float]:
+def measured(net: nn.Module, latent: int, quality: Quality, data: Data, split: str, device: Device) -> dict[str, float]:
     """The quality of a generator's samples of fixed noise."""
-    return quality.measure(lambda count, seed: draw(net, noise(latent, count, place, seed), place), data, split)
+    return quality.measure(lambda count, seed: draw(net, noise(latent, count, device, seed), device), data, split)
 
 
 @torch.no_grad()
-def previews(net: nn.Module, latent: int, count: int, data: object, place: Device) -> dict[str, Tensor]:
+def previews(net: nn.Module, latent: int, count: int, data: Data, device: Device) -> dict[str, Tensor]:
     """Samples of the same noise every time: `count` pictures, or where points of a plane lie beside the data."""
     if isinstance(data.spec, Image):
-        return {"samples": grid((draw(net, noise(latent, count, place, 2), place) + 1) / 2)}
+        return {"samples": grid((draw(net, noise(latent, count, device, 2), device) + 1) / 2)}
     if data.spec.features != 2:
         return {}
-    real, fake = first_rows(data.batches("val"), SAMPLES), draw(net, noise(latent, SAMPLES, place, 2), place)
+    real, fake = first_rows(data.batches("val"), SAMPLES), draw(net, noise(latent, SAMPLES, device, 2), device)
     reach = 1.2 * real.abs().max()
     return {"samples": torch.stack([_density(fake, reach), _density(real, reach), _density(fake, reach)])}
 
@@ -110,27 +110,27 @@ def _density(points: Tensor, reach: Tensor, side: int = 96) -> Tensor:
 
 @torch.no_grad()
 def figures(
-    net: nn.Module, critic: nn.Module, latent: int, count: int, data: object, place: Device
+    net: nn.Module, critic: nn.Module, latent: int, count: int, data: Data, device: Device
 ) -> dict[str, object]:
     """Samples, lines through the noise, all of it where it is two numbers; of points in the plane: the samples over
     the data and the critic's levels.
     """
     if isinstance(data.spec, Image):
-        ends, decode = noise(latent, 20, place, 6), lambda z: (draw(net, z, place) + 1) / 2
+        ends, decode = noise(latent, 20, device, 6), lambda z: (draw(net, z, device) + 1) / 2
         lines = decode(between(ends[:10], ends[10:], 10))
-        sheets = previews(net, latent, count, data, place) | {"interpolation": grid(lines, 10)}
+        sheets = previews(net, latent, count, data, device) | {"interpolation": grid(lines, 10)}
         found = {name: partial(shown, sheet, TITLES[name]) for name, sheet in sheets.items()}
-        return found | ({"latent_plane": partial(latent_plane, decode, place.device)} if latent == 2 else {})
-    return {"samples": partial(_plane, net, critic, latent, data, place)} if data.spec.features == 2 else {}
+        return found | ({"latent_plane": partial(latent_plane, decode, device.device)} if latent == 2 else {})
+    return {"samples": partial(_plane, net, critic, latent, data, device)} if data.spec.features == 2 else {}
 
 
-def _plane(net: nn.Module, critic: nn.Module, latent: int, data: object, place: Device) -> object:
+def _plane(net: nn.Module, critic: nn.Module, latent: int, data: Data, device: Device) -> object:
     real = first_rows(data.batches("test"), SAMPLES)
-    fake = draw(net, noise(latent, SAMPLES, place, 2), place).cpu()
+    fake = draw(net, noise(latent, SAMPLES, device, 2), device).cpu()
     reach = 1.3 * real.abs().max().item()
     line = torch.linspace(-reach, reach, 120, device=real.device)
     points = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)  # (120, 120, 2)
-    level = draw(critic, points.view(-1, 2), place, 4000).view(120, 120).cpu()
+    level = draw(critic, points.view(-1, 2), device, 4000).view(120, 120).cpu()
     figure, axes = new_figure(6.4, 6.0)
     axes.contour(line.cpu().numpy(), line.cpu().numpy(), level.numpy(), 16, cmap="viridis", linewidths=0.7, alpha=0.7)
     axes.scatter(*real.cpu().T.numpy(), s=5, color=VAL, label="data", linewidths=0)

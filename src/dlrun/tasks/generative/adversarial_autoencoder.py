@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.models.autoencoder import AdversarialAutoEncoder
 from dlrun.optim.update import Update
 from dlrun.seeds import generator
@@ -42,7 +44,7 @@ class AdversarialAutoencoder(Task):
         self,
         net: AdversarialAutoEncoder,
         spec: Image | Unlabelled,
-        place: Device,
+        device: Device,
         update: Callable[..., Update],
         trained: Trained,
         *,
@@ -50,7 +52,7 @@ class AdversarialAutoencoder(Task):
         quality: str | None,
         n_samples: Size,
     ) -> None:
-        super().__init__(net, place)
+        super().__init__(net, device)
         self.spec, self.bce, self.n_samples = spec, loss == "bce", n_samples
         self.update = update(net.autoencoder)
         self.critic_update = update(net.critic, ema=0.0)
@@ -64,26 +66,26 @@ class AdversarialAutoencoder(Task):
         self.scores = {"loss": "min", "mse": "min", "code_swd": "min"} | self.quality.scores
         self.goal = "loss"
 
-    def batches(self, data: object, clock: object) -> Iterator:
+    def batches(self, data: Data, clock: Clock) -> Iterator:
         return rescaled(super().batches(data, clock), data, 0.0, 1.0)
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
         net, critic, x = self.net.autoencoder, self.net.critic, batch[0]
 
-        with self.place.autocast():
+        with self.device.autocast():
             out = net(x)
         loss = self._per_pixel(out.float(), x).mean()
         if not self.update.step(loss, clock):
             return {}
 
-        with self.place.autocast():
+        with self.device.autocast():
             code = net.encoder(x)  # (B, latent)
             prior = torch.randn(code.shape, device=x.device)
             critic_loss = nonsaturating_critic(critic(prior).float(), critic(code.detach()).float())
         if not self.critic_update.step(critic_loss, clock):
             return {}
 
-        with held(critic), self.place.autocast():
+        with held(critic), self.device.autocast():
             code_loss = nonsaturating_generator(critic(code).float())
         if not self.encoder_update.step(code_loss, clock):
             return {}
@@ -95,7 +97,7 @@ class AdversarialAutoencoder(Task):
         return (out - x).square()
 
     @torch.no_grad()
-    def evaluate(self, data: object, split: str) -> dict[str, float]:
+    def evaluate(self, data: Data, split: str) -> dict[str, float]:
         """loss, mse: of reconstructions. code_swd: sliced Wasserstein distance of the codes to as many of the prior.
 
         swd, fd: of decoded noise to the pictures.
@@ -108,7 +110,7 @@ class AdversarialAutoencoder(Task):
         return found | self.quality.measure(lambda count, seed: 2 * self._made(count, seed) - 1, data, split)
 
     def _measured(self, net: nn.Module, x: Tensor, codes: list[Tensor]) -> Metrics:
-        with self.place.autocast():
+        with self.device.autocast():
             code = net.encoder(x)
             out = net.decoder(code).float()
         codes.append(code.float())
@@ -119,20 +121,20 @@ class AdversarialAutoencoder(Task):
     def predict(self, batch: Tensor) -> Tensor:
         """Reconstructions (B, C, H, W) in [0, 1] of pictures in [0, 1]; or the pictures of codes (B, latent)."""
         net = self.evaluated()
-        out = draw(net if batch.dim() == 4 else net.decoder, batch, self.place)
+        out = draw(net if batch.dim() == 4 else net.decoder, batch, self.device)
         return (torch.sigmoid(out) if self.bce else out).clamp(0, 1)
 
     def _made(self, count: int, seed: int) -> Tensor:
-        return self.predict(noise(self.net.latent, count, self.place, seed))
+        return self.predict(noise(self.net.latent, count, self.device, seed))
 
     @torch.no_grad()
-    def preview(self, data: object, split: str = "val") -> dict[str, Tensor]:
+    def preview(self, data: Data, split: str = "val") -> dict[str, Tensor]:
         """Originals beside reconstructions, and pictures of codes of the prior, always the same."""
         x = first_rows(rescaled(data.batches(split), data, 0.0, 1.0), 50)
         return {"reconstructions": beside(x, self.predict(x)), "samples": grid(self._made(self.n_samples, 2))}
 
     @torch.no_grad()
-    def report(self, data: object) -> dict[str, object]:
+    def report(self, data: Data) -> dict[str, object]:
         """Reconstructions, samples, lines between the codes of test pictures; where codes are 2 numbers, their map."""
         figures = {name: partial(shown, picture, *TITLES[name]) for name, picture in self.preview(data, "test").items()}
         batches = lambda: rescaled(data.batches("test"), data, 0.0, 1.0)  # noqa: E731

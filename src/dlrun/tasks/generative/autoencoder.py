@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.models.autoencoder import AutoEncoder
 from dlrun.optim.update import Update
 from dlrun.seeds import generator
@@ -38,26 +40,26 @@ class Autoencoder(Task):
         self,
         net: AutoEncoder,
         spec: Image | Unlabelled,
-        place: Device,
+        device: Device,
         update: Callable[[nn.Module], Update],
         *,
         loss: Literal["bce", "mse"],
         noise: NonNegative,
     ) -> None:
-        super().__init__(net, place)
+        super().__init__(net, device)
         self.spec, self.bce, self.noise = spec, loss == "bce", noise
         self.update = update(net)
         self.parts["update"] = self.update
         self.scores = {"loss": "min", "mse": "min"}
         self.goal = "loss"
 
-    def batches(self, data: object, clock: object) -> Iterator:
+    def batches(self, data: Data, clock: Clock) -> Iterator:
         return rescaled(super().batches(data, clock), data, 0.0, 1.0)
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
         x = batch[0]
         seen = x + self.noise * torch.randn_like(x) if self.noise else x
-        with self.place.autocast():
+        with self.device.autocast():
             out = self.net(seen)
         loss = self._per_pixel(out.float(), x).mean()
         return {"loss": loss.detach()} if self.update.step(loss, clock) else {}
@@ -68,7 +70,7 @@ class Autoencoder(Task):
         return (out - x).square()
 
     @torch.no_grad()
-    def evaluate(self, data: object, split: str) -> dict[str, float]:
+    def evaluate(self, data: Data, split: str) -> dict[str, float]:
         net = self.evaluated()
         return means(self._measured(net, x, out) for x, out in self._judged(net, data, split))
 
@@ -76,15 +78,15 @@ class Autoencoder(Task):
         picture = torch.sigmoid(out) if self.bce else out
         return {"loss": self._per_pixel(out, x).flatten(1).mean(1), "mse": (picture - x).square().flatten(1).mean(1)}
 
-    def _judged(self, net: nn.Module, data: object, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def _judged(self, net: nn.Module, data: Data, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Clean pictures and what the net gives for them, through noise that is the same in every evaluation."""
         for x, seen in self._seen(data, split):
-            with self.place.autocast():
+            with self.device.autocast():
                 out = net(seen)
             yield x, out.float()
 
-    def _seen(self, data: object, split: str) -> Iterator[tuple[Tensor, Tensor]]:
-        random = generator(self.place.device, 0, 1)
+    def _seen(self, data: Data, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+        random = generator(self.device.device, 0, 1)
         for x, _ in rescaled(data.batches(split), data, 0.0, 1.0):
             noise = self.noise * torch.randn(x.shape, generator=random, device=x.device) if self.noise else 0.0
             yield x, x + noise
@@ -93,11 +95,11 @@ class Autoencoder(Task):
     def predict(self, batch: Tensor) -> Tensor:
         """Reconstructions (B, C, H, W) in [0, 1] of pictures in [0, 1]; or of codes (B, latent)."""
         net = self.evaluated()
-        out = draw(net if batch.dim() == 4 else net.decoder, batch, self.place)
+        out = draw(net if batch.dim() == 4 else net.decoder, batch, self.device)
         return (torch.sigmoid(out) if self.bce else out).clamp(0, 1)
 
     @torch.no_grad()
-    def preview(self, data: object, split: str = "val") -> dict[str, Tensor]:
+    def preview(self, data: Data, split: str = "val") -> dict[str, Tensor]:
         """The first 50 pictures, on the left, and their reconstructions, on the right: the book's grid."""
         x = first_rows(rescaled(data.batches(split), data, 0.0, 1.0), 50)
         if not self.noise:
@@ -106,7 +108,7 @@ class Autoencoder(Task):
         return {"reconstructions": beside(x, self.predict(noisy)), "denoised": beside(noisy, self.predict(noisy))}
 
     @torch.no_grad()
-    def report(self, data: object) -> dict[str, object]:
+    def report(self, data: Data) -> dict[str, object]:
         """Reconstructions of test pictures and lines between their codes; beside them, those of a linear code.
 
         pca_mse: of as many principal components of the train part as the code has numbers.

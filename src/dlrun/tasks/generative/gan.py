@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlrun.clock import Clock
 from dlrun.models.gan import Pair
 from dlrun.optim.update import Update
 from dlrun.spec import Image, Table, Unlabelled
@@ -29,7 +30,7 @@ class Gan(Adversarial):
         self,
         net: Pair,
         spec: Image | Table | Unlabelled,
-        place: Device,
+        device: Device,
         update: Callable[..., Update],
         trained: Trained,
         *,
@@ -38,15 +39,15 @@ class Gan(Adversarial):
         quality: str | None,
         n_samples: Size,
     ) -> None:
-        super().__init__(net, spec, place, update, trained, n_critic, quality, n_samples)
+        super().__init__(net, spec, device, update, trained, n_critic, quality, n_samples)
         self.losses = LOSSES[loss]
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
         generator, critic, x = self.net.generator, self.net.critic, batch[0]
         critic_loss, generator_loss = self.losses
 
         z = torch.randn(len(x), self.net.latent, device=x.device)  # (B, latent)
-        with self.place.autocast():
+        with self.device.autocast():
             with torch.no_grad():
                 fake = generator(z)
             real_score, fake_score = critic(x).float(), critic(fake).float()  # (B,)
@@ -61,7 +62,7 @@ class Gan(Adversarial):
 
         if clock.step % self.n_critic == self.n_critic - 1:
             z = torch.randn_like(z)
-            with held(critic), self.place.autocast():
+            with held(critic), self.device.autocast():
                 loss = generator_loss(critic(generator(z)).float())
             if not self.update.step(loss, clock):
                 return {}

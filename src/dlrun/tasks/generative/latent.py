@@ -15,17 +15,17 @@ from dlrun.tasks.images import between, first_rows, grid, shown
 Encode = Callable[[Tensor], Tensor]  # (B, C, H, W) -> (B, latent)
 
 
-def noise(latent: int, count: int, place: Device, seed: int) -> Tensor:
+def noise(latent: int, count: int, device: Device, seed: int) -> Tensor:
     """Noise (count, latent) that is the same in every epoch and every run."""
-    return torch.randn(count, latent, generator=generator(place.device, 0, seed), device=place.device)
+    return torch.randn(count, latent, generator=generator(device.device, 0, seed), device=device.device)
 
 
 @torch.no_grad()
-def draw(net: Callable[[Tensor], Tensor], z: Tensor, place: Device, size: int = 500) -> Tensor:
+def draw(net: Callable[[Tensor], Tensor], z: Tensor, device: Device, size: int = 500) -> Tensor:
     """What a network makes of noise, or of pictures, in pieces that fit the memory: (N, ...) -> (N, ...)."""
     parts = []
     for piece in (z,) if torch.compiler.is_exporting() else z.split(size):  # a graph is for batches of any size
-        with place.autocast():
+        with device.autocast():
             parts.append(net(piece).float())
     return torch.cat(parts)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from dlrun.data.base import Data
 from dlrun.errors import UserError
 from dlrun.seeds import generator
 from dlrun.spec import Image, Table
@@ -44,7 +45,7 @@ class Quality:
         self.seen: dict[str, tuple[Tensor, Tensor]] = {}  # mean and covariance of a split's features
 
     @torch.no_grad()
-    def measure(self, make: Callable[[int, int], Tensor], data: object, split: str) -> dict[str, float]:
+    def measure(self, make: Callable[[int, int], Tensor], data: Data, split: str) -> dict[str, float]:
         """make(count, seed): so many samples. swd, fd: distances; modes, good: of a table's classes, each a mode."""
         real = first_rows(rescaled(data.batches(split), data, -1.0, 1.0), SAMPLES)
         fake = make(len(real), 3)
@@ -112,7 +113,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor) -> Tensor:
     return ((a @ directions).sort(0).values - (b @ directions).sort(0).values).square().mean().sqrt()
 
 
-def centres(data: object) -> tuple[Tensor, Tensor]:
+def centres(data: Data) -> tuple[Tensor, Tensor]:
     """Mean (classes, features) and standard deviation per feature (classes,) of each class of the train part."""
     parts = [(x, y) for x, y in data.batches("train")]
     x, y = torch.cat([p for p, _ in parts]), torch.cat([p for _, p in parts])

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.models.autoencoder import VAE
 from dlrun.optim.update import Update
 from dlrun.seeds import generator
@@ -44,7 +46,7 @@ class Vae(Task):
         self,
         net: VAE,
         spec: Image | Unlabelled,
-        place: Device,
+        device: Device,
         update: Callable[[nn.Module], Update],
         trained: Trained,
         *,
@@ -56,7 +58,7 @@ class Vae(Task):
         quality: str | None,
         n_samples: Size,
     ) -> None:
-        super().__init__(net, place)
+        super().__init__(net, device)
         self.spec, self.bernoulli, self.sigma = spec, likelihood == "bernoulli", sigma
         self.beta, self.kl_warmup_epochs, self.iwae_samples = beta, kl_warmup_epochs, iwae_samples
         self.update = update(net)
@@ -65,12 +67,12 @@ class Vae(Task):
         self.scores = {"elbo": "max", "rec": "min", "kl": "min"} | self.quality.scores
         self.goal = "elbo"
 
-    def batches(self, data: object, clock: object) -> Iterator:
+    def batches(self, data: Data, clock: Clock) -> Iterator:
         return rescaled(super().batches(data, clock), data, 0.0, 1.0)
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
         x = batch[0]
-        with self.place.autocast():
+        with self.device.autocast():
             mean, log_var = (v.float() for v in self.net(x))  # (B, latent) each
             z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)  # (B, latent)
             out = self.net.decoder(z).float()  # (B, C, H, W)
@@ -81,7 +83,7 @@ class Vae(Task):
         rec, kl = rec.detach(), kl.detach()
         return {"loss": loss.detach(), "elbo": -rec - kl, "rec": rec, "kl": kl}
 
-    def kl_weight(self, clock: object) -> float:
+    def kl_weight(self, clock: Clock) -> float:
         """beta, reached in equal steps over the first `warmup` epochs."""
         steps = self.kl_warmup_epochs * clock.steps_per_epoch
         return self.beta * min(1.0, (clock.step + 1) / steps) if steps else self.beta
@@ -94,16 +96,16 @@ class Vae(Task):
         return each.flatten(-3).sum(-1)
 
     @torch.no_grad()
-    def evaluate(self, data: object, split: str) -> dict[str, float]:
+    def evaluate(self, data: Data, split: str) -> dict[str, float]:
         """The ELBO and its parts, with one code per picture, drawn the same way every time; the IWAE bound on test."""
         net = self.evaluated()
-        random = generator(self.place.device, 0, 1)
+        random = generator(self.device.device, 0, 1)
         codes = self.iwae_samples if split == "test" else 0
         found = means(self._bounds(net, x, random, codes) for x, _ in rescaled(data.batches(split), data, 0.0, 1.0))
         return found | self.quality.measure(lambda count, seed: 2 * self._made(count, seed) - 1, data, split)
 
     def _bounds(self, net: nn.Module, x: Tensor, random: torch.Generator, codes: int) -> Metrics:
-        with self.place.autocast():
+        with self.device.autocast():
             mean, log_var = (v.float() for v in net(x))
             z = mean + (0.5 * log_var).exp() * torch.randn(mean.shape, generator=random, device=x.device)
             out = net.decoder(z).float()
@@ -122,7 +124,7 @@ class Vae(Task):
         for _ in range(codes):
             eps = torch.randn(mean.shape, generator=random, device=x.device)
             z = mean + (0.5 * log_var).exp() * eps
-            with self.place.autocast():
+            with self.device.autocast():
                 out = net.decoder(z).float()
             log_prior, log_q = -0.5 * z.square(), -0.5 * (eps.square() + log_var)  # log(2 pi) / 2 cancels
             log_weights.append(self.log_likelihood(x, out) + (log_prior - log_q).sum(1))
@@ -132,20 +134,20 @@ class Vae(Task):
     def predict(self, batch: Tensor) -> Tensor:
         """Pictures (B, C, H, W) in [0, 1]: of codes (B, latent), or of the codes of pictures in [0, 1]."""
         net = self.evaluated()
-        out = draw(net.decoder if batch.dim() == 2 else lambda x: net.decoder(net(x)[0]), batch, self.place)
+        out = draw(net.decoder if batch.dim() == 2 else lambda x: net.decoder(net(x)[0]), batch, self.device)
         return (torch.sigmoid(out) if self.bernoulli else out).clamp(0, 1)
 
     def _made(self, count: int, seed: int) -> Tensor:
-        return self.predict(noise(self.net.latent, count, self.place, seed))
+        return self.predict(noise(self.net.latent, count, self.device, seed))
 
     @torch.no_grad()
-    def preview(self, data: object, split: str = "val") -> dict[str, Tensor]:
+    def preview(self, data: Data, split: str = "val") -> dict[str, Tensor]:
         """The book's two grids: originals beside reconstructions, and samples, always of the same codes."""
         x = first_rows(rescaled(data.batches(split), data, 0.0, 1.0), 50)
         return {"reconstructions": beside(x, self.predict(x)), "samples": grid(self._made(self.n_samples, 2))}
 
     @torch.no_grad()
-    def report(self, data: object) -> dict[str, object]:
+    def report(self, data: Data) -> dict[str, object]:
         """Reconstructions, samples, lines between the codes of test pictures; where z is 2, the map of codes."""
         figures = {name: partial(shown, picture, *TITLES[name]) for name, picture in self.preview(data, "test").items()}
         net, batches = self.evaluated(), lambda: rescaled(data.batches("test"), data, 0.0, 1.0)

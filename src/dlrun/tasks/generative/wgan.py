@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dlrun.clock import Clock
 from dlrun.models.gan import Pair
 from dlrun.optim.update import Update
 from dlrun.spec import Image, Table, Unlabelled
@@ -27,7 +28,7 @@ class Wgan(Adversarial):
         self,
         net: Pair,
         spec: Image | Table | Unlabelled,
-        place: Device,
+        device: Device,
         update: Callable[..., Update],
         trained: Trained,
         *,
@@ -36,15 +37,15 @@ class Wgan(Adversarial):
         quality: str | None,
         n_samples: Size,
     ) -> None:
-        super().__init__(net, spec, place, update, trained, n_critic, quality, n_samples)
+        super().__init__(net, spec, device, update, trained, n_critic, quality, n_samples)
         self.clip = clip
         self.weights = list(net.critic.parameters())
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
         generator, critic, x = self.net.generator, self.net.critic, batch[0]
 
         z = torch.randn(len(x), self.net.latent, device=x.device)  # (B, latent)
-        with self.place.autocast():
+        with self.device.autocast():
             with torch.no_grad():
                 fake = generator(z)
             real_score, fake_score = critic(x).float().mean(), critic(fake).float().mean()
@@ -61,7 +62,7 @@ class Wgan(Adversarial):
             with held(critic):
                 t = torch.rand(len(x), device=x.device)
                 slopes = gradient_norms(critic, x, fake.float(), t, differentiable=False)  # (B,)
-                with self.place.autocast():
+                with self.device.autocast():
                     loss = -critic(generator(z)).float().mean()
             if not self.update.step(loss, clock):
                 return {}

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
 from dlrun.models.gan import Pair
 from dlrun.optim.update import Update
 from dlrun.spec import Image, Table, Unlabelled
@@ -31,7 +32,7 @@ class WganGp(Adversarial):
         self,
         net: Pair,
         spec: Image | Table | Unlabelled,
-        place: Device,
+        device: Device,
         update: Callable[..., Update],
         trained: Trained,
         *,
@@ -40,7 +41,7 @@ class WganGp(Adversarial):
         quality: str | None,
         n_samples: Size,
     ) -> None:
-        super().__init__(net, spec, place, update, trained, n_critic, quality, n_samples)
+        super().__init__(net, spec, device, update, trained, n_critic, quality, n_samples)
         if any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in net.critic.modules()):
             warnings.warn(
                 "model.critic_norm=batch: a sample's score depends on its whole batch, which a penalty per sample does "
@@ -49,11 +50,11 @@ class WganGp(Adversarial):
             )
         self.weight = gp_weight
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
         generator, critic, x = self.net.generator, self.net.critic, batch[0]
 
         z = torch.randn(len(x), self.net.latent, device=x.device)  # (B, latent)
-        with self.place.autocast():
+        with self.device.autocast():
             with torch.no_grad():
                 fake = generator(z)
             real_score, fake_score = critic(x).float().mean(), critic(fake).float().mean()
@@ -71,7 +72,7 @@ class WganGp(Adversarial):
 
         if clock.step % self.n_critic == self.n_critic - 1:
             z = torch.randn_like(z)
-            with held(critic), self.place.autocast():
+            with held(critic), self.device.autocast():
                 loss = -critic(generator(z)).float().mean()
             if not self.update.step(loss, clock):
                 return {}

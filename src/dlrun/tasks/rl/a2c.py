@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.models.policy import Policy
 from dlrun.optim.update import Update
 from dlrun.spec import Env
@@ -26,7 +28,7 @@ from dlrun.types import Fraction, NonNegative, Size
 class Loss:
     """Of a policy and its values on a rollout (Mnih et al. 2016, section 4). gae_lambda: of GAE."""
 
-    place: Device
+    device: Device
     gamma: float
     gae_lambda: float
     vf_coef: float
@@ -35,7 +37,7 @@ class Loss:
 
     def __call__(self, net: nn.Module, batch: Rollout) -> tuple[Tensor, Metrics, float]:
         """With its terms, and the share of the returns' variance that the values explain."""
-        with self.place.autocast():
+        with self.device.autocast():
             out, values = net(batch.obs)
             with torch.no_grad():
                 ahead = net.values(batch.bootstrap_obs)
@@ -43,7 +45,7 @@ class Loss:
         v = values.detach().cpu().numpy().reshape(batch.rewards.shape)
         behind = batch.next_values(v, ahead.float().cpu().numpy())
         found = gae(batch.rewards, v, behind, batch.terminated, batch.truncated, self.gamma, self.gae_lambda)
-        advantages = torch.from_numpy(found.reshape(-1)).to(self.place.device)
+        advantages = torch.from_numpy(found.reshape(-1)).to(self.device.device)
         returns = values.detach() + advantages
         if self.normalise_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
@@ -61,7 +63,7 @@ class A2C(RLTask):
         self,
         net: Policy,
         spec: Env,
-        place: Device,
+        device: Device,
         update: Callable[[nn.Module], Update],
         *,
         num_steps: Size,
@@ -73,22 +75,22 @@ class A2C(RLTask):
         eval_episodes: Size,
         greedy: bool,
     ) -> None:
-        super().__init__(net, spec, place, update, eval_episodes, greedy)
+        super().__init__(net, spec, device, update, eval_episodes, greedy)
         self.num_steps = num_steps
-        self.loss = Loss(place, gamma, gae_lambda, vf_coef, ent_coef, normalise_advantage)
+        self.loss = Loss(device, gamma, gae_lambda, vf_coef, ent_coef, normalise_advantage)
 
-    def steps(self, data: object) -> int:
+    def steps(self, data: Data) -> int:
         """Rollouts in an epoch."""
         return self.rollouts_per_epoch(data, self.num_steps)
 
-    def collect(self, data: object, clock: object) -> Rollout:
+    def collect(self, data: Data, clock: Clock) -> Rollout:
         self.collector.start(data, clock)
         return self.collector.collect(self.net, self.num_steps, clock)
 
     def samples(self, batch: Rollout) -> int:
         return batch.rewards.size
 
-    def step(self, batch: Rollout, clock: object) -> Metrics:
+    def step(self, batch: Rollout, clock: Clock) -> Metrics:
         loss, metrics, explained = self.loss(self.net, batch)
         if not self.update.step(loss, clock):
             return {}

@@ -23,6 +23,8 @@ import torch
 import torch.multiprocessing
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.errors import UserError, WorkerError
 from dlrun.models.policy import Policy
 from dlrun.optim.update import Update, skip_compiler_import
@@ -59,7 +61,7 @@ class A3C(RLTask):
         self,
         net: Policy,
         spec: Env,
-        place: Device,
+        device: Device,
         update: Callable[[nn.Module], Update],
         *,
         workers: Few | None,
@@ -72,27 +74,27 @@ class A3C(RLTask):
         eval_episodes: Size,
         greedy: bool,
     ) -> None:
-        if place.device.type != "cpu":
+        if device.device.type != "cpu":
             raise UserError(
-                f"A3C's workers share weights in memory, not on {place.device}: expected trainer.device=cpu"
+                f"A3C's workers share weights in memory, not on {device.device}: expected trainer.device=cpu"
             )
-        if place.world.size > 1:
+        if device.world.size > 1:
             raise UserError(
-                f"A3C has worker processes of its own, and trainer.processes={place.world.size} asks for others\n"
+                f"A3C has worker processes of its own, and trainer.processes={device.world.size} asks for others\n"
                 "  expected trainer.processes=1; for gradients averaged over processes: model=a2c"
             )
-        super().__init__(net, spec, place, update, eval_episodes, greedy)
+        super().__init__(net, spec, device, update, eval_episodes, greedy)
         if self.update.ema is not None:
             raise UserError(f"trainer.ema={self.update.decay} with A3C: expected 0, its workers share plain weights")
         self.workers, self.num_steps, self.make_update = workers or os.cpu_count() or 1, num_steps, update
-        self.loss = Loss(place, gamma, gae_lambda, vf_coef, ent_coef, normalise_advantage)
+        self.loss = Loss(device, gamma, gae_lambda, vf_coef, ent_coef, normalise_advantage)
         self.crew: Crew | None = None
 
-    def steps(self, data: object) -> int:
+    def steps(self, data: Data) -> int:
         """Turns in an epoch, of all workers together."""
         return self.rollouts_per_epoch(data, self.num_steps)
 
-    def batches(self, data: object, clock: object) -> Iterator[Report]:
+    def batches(self, data: Data, clock: Clock) -> Iterator[Report]:
         """What the workers report, in the order that it comes; when this ends, or is left, they rest."""
         if self.crew is None:
             self.crew = Crew(
@@ -114,14 +116,14 @@ class A3C(RLTask):
             for pipe in busy:
                 receive(pipe)  # what it has learned is in the weights
 
-    def _send(self, pipe: Connection, clock: object) -> None:
+    def _send(self, pipe: Connection, clock: Clock) -> None:
         """A turn, with the clock for the schedule and for noise of its own."""
         pipe.send(replace(clock, seed=mix(clock.seed, self.crew.pipes.index(pipe), 5), batch=0))
 
     def samples(self, batch: Report) -> int:
         return batch.frames
 
-    def step(self, batch: Report, clock: object) -> Metrics:
+    def step(self, batch: Report, clock: Clock) -> Metrics:
         """The workers have learned already: counts, and sets the rate that is logged."""
         self.update.set_rate(clock)
         self.update.skipped += not batch.metrics
@@ -226,11 +228,11 @@ def work(pipe: Connection) -> None:
 
 
 def serve(
-    pipe: Connection, net: nn.Module, states: list[dict], make_update: Callable[[nn.Module], Update], data: object,
+    pipe: Connection, net: nn.Module, states: list[dict], make_update: Callable[[nn.Module], Update], data: Data,
     loss: Loss, length: int,
 ) -> None:  # fmt: skip
     """For each clock that comes a rollout and an update of the shared weights, and a report."""
-    own, update, player = deepcopy(net), make_update(net), Collector(data.spec, loss.place)
+    own, update, player = deepcopy(net), make_update(net), Collector(data.spec, loss.device)
     for param, state in zip(update.params, states, strict=True):
         update.optimizer.state[param] = state
     for mine, shared in zip(own.parameters(), net.parameters(), strict=True):
@@ -249,7 +251,7 @@ def push(shared: Tensor, mine: Tensor) -> None:
 
 
 def turn(
-    own: nn.Module, net: nn.Module, update: Update, player: Collector, loss: Loss, length: int, clock: object
+    own: nn.Module, net: nn.Module, update: Update, player: Collector, loss: Loss, length: int, clock: Clock
 ) -> Report:
     """A rollout by the worker's own copy of the weights, and an update of the shared ones."""
     batch = player.collect(own, length, clock)

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.seeds import generator, mix
 from dlrun.spec import Env
 from dlrun.system.device import Device
@@ -118,16 +120,16 @@ class Collector:
     Of several processes each has environments of its own.
     """
 
-    def __init__(self, spec: Env, place: Device) -> None:
-        self.spec, self.place, self.device = spec, place, place.device
+    def __init__(self, spec: Env, device: Device) -> None:
+        self.spec, self.device = spec, device
         self.envs, self.saved = None, None
         self.recent: list[tuple[float, int]] = []  # return and length of the last episodes
 
-    def start(self, data: object, clock: object) -> None:
+    def start(self, data: Data, clock: Clock) -> None:
         """Be where the clock is in its epoch."""
         self.envs = self.envs or data.make(data.num_envs)
         if clock.batch == 0:
-            self.obs = self.envs.reset(mix(self.place.world.seed(clock.seed), clock.epoch, 0, 2))
+            self.obs = self.envs.reset(mix(self.device.world.seed(clock.seed), clock.epoch, 0, 2))
             self.returns, self.lengths = np.zeros(data.num_envs), np.zeros(data.num_envs, np.int64)
         elif self.saved:
             self.envs.load_state_dict(self.saved["envs"])
@@ -153,39 +155,39 @@ class Collector:
         return float(self.returns.mean()), float(self.lengths.mean())
 
     @torch.no_grad()
-    def collect(self, net: Actor, length: int, clock: object) -> Rollout:
+    def collect(self, net: Actor, length: int, clock: Clock) -> Rollout:
         """`length` steps of every environment, actions drawn from the policy by (seed, step)."""
-        num, random = len(self.obs), generator(self.device, self.place.world.seed(clock.seed), clock.step, 0, 1)
+        num, random = len(self.obs), generator(self.device.device, self.device.world.seed(clock.seed), clock.step, 0, 1)
         noise = net.noise(length, num, generator=random)
         obs = np.empty((length, num, self.spec.features), np.float32)
         rewards, acted, ends = np.empty((length, num), np.float32), [], ([], [])
         ahead = []
         for t in range(length):
             obs[t] = self.obs
-            actions = net.act(torch.from_numpy(obs[t]).to(self.device), noise[t])
+            actions = net.act(torch.from_numpy(obs[t]).to(self.device.device), noise[t])
             acted.append(actions)
             rewards[t], terminated, truncated, final = self.step(actions.cpu().numpy())
             ends[0].append(terminated)
             ends[1].append(truncated)
             if truncated.any():
                 ahead.append(final[truncated])
-        flat = torch.from_numpy(obs.reshape(length * num, -1)).to(self.device)
-        beyond = torch.from_numpy(np.concatenate((self.obs, *ahead))).to(self.device)
+        flat = torch.from_numpy(obs.reshape(length * num, -1)).to(self.device.device)
+        beyond = torch.from_numpy(np.concatenate((self.obs, *ahead))).to(self.device.device)
         return Rollout(flat, torch.cat(acted), rewards, np.stack(ends[0]), np.stack(ends[1]), beyond, *self.means())
 
     @torch.no_grad()
-    def episodes(self, net: Actor, data: object, clock: object) -> Episodes:
+    def episodes(self, net: Actor, data: Data, clock: Clock) -> Episodes:
         """One episode of every environment, from starts by (seed, step). Environments whose episode is over wait,
         unseen.
         """
         self.envs = self.envs or data.make(data.num_envs)
-        seed = self.place.world.seed(clock.seed)
+        seed = self.device.world.seed(clock.seed)
         self.obs = self.envs.reset(mix(seed, clock.step, 0, 2))
-        num, random = len(self.obs), generator(self.device, seed, clock.step, 0, 1)
+        num, random = len(self.obs), generator(self.device.device, seed, clock.step, 0, 1)
         self.returns, self.lengths, alive = np.zeros(num), np.zeros(num, np.int64), np.ones(num, bool)
         seen, steps = [], []
         while alive.any():
-            obs = torch.from_numpy(self.obs).to(self.device)
+            obs = torch.from_numpy(self.obs).to(self.device.device)
             actions = net.act(obs, net.noise(num, generator=random))
             self.obs, rewards, terminated, truncated, _ = self.envs.step(
                 scale_actions(self.spec, actions.cpu().numpy())
@@ -199,7 +201,7 @@ class Collector:
         self.recent = [*self.recent, *zip(self.returns.tolist(), self.lengths.tolist(), strict=True)][-RECENT:]
         rewards, terminated, done, lived = map(np.stack, zip(*steps, strict=True))
         obs, actions = (torch.cat(each) for each in zip(*seen, strict=True))
-        kept = torch.from_numpy(lived.reshape(-1)).to(self.device)
+        kept = torch.from_numpy(lived.reshape(-1)).to(self.device.device)
         return Episodes(obs[kept], actions[kept], rewards, terminated, done, lived, *self.means())
 
     def state_dict(self) -> dict:

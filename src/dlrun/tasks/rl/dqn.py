@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.errors import UserError
 from dlrun.models.policy import Values
 from dlrun.optim.update import Update, copy_all
@@ -54,7 +56,7 @@ class DQN(RLTask):
         self,
         net: Values,
         spec: Env,
-        place: Device,
+        device: Device,
         update: Callable[[nn.Module], Update],
         *,
         num_steps: Size,
@@ -75,7 +77,7 @@ class DQN(RLTask):
             raise UserError(
                 f"DQN needs discrete actions, the data gives {spec}\n  for real actions: model=ppo, model=a2c"
             )
-        super().__init__(net, spec, place, update, eval_episodes, greedy)
+        super().__init__(net, spec, device, update, eval_episodes, greedy)
         self.num_steps, self.gradient_steps, self.batch_size, self.learning_starts = (
             num_steps,
             gradient_steps,
@@ -84,7 +86,7 @@ class DQN(RLTask):
         )
         self.gamma, self.double, self.target_update_interval = gamma, double, target_update_interval
         self.epsilons = epsilon_start, epsilon_end, exploration_fraction
-        self.target, self.replay = deepcopy(net).requires_grad_(False), Replay(spec, buffer_size, place.device)
+        self.target, self.replay = deepcopy(net).requires_grad_(False), Replay(spec, buffer_size, device.device)
         self.parts |= {"target": self.target, "replay": self.replay}
 
     def actor(self) -> EpsilonGreedy:
@@ -96,7 +98,7 @@ class DQN(RLTask):
         super().observe(obs)
         copy_all(self.target.buffers(), self.net.buffers())
 
-    def steps(self, data: object) -> int:
+    def steps(self, data: Data) -> int:
         """Rounds in an epoch."""
         if data.num_envs * self.num_steps > self.replay.capacity:
             raise UserError(
@@ -106,7 +108,7 @@ class DQN(RLTask):
         return self.rollouts_per_epoch(data, self.num_steps)
 
     @torch.no_grad()
-    def collect(self, data: object, clock: object) -> Round:
+    def collect(self, data: Data, clock: Clock) -> Round:
         """A round, epsilon-greedy by (seed, step), into the replay."""
         if clock.step == 0 and self.learning_starts > clock.epochs * data.epoch_frames:
             raise UserError(
@@ -116,7 +118,7 @@ class DQN(RLTask):
         self.collector.start(data, clock)
         start, end, until = self.epsilons
         epsilon = end + (start - end) * max(0.0, 1 - clock.fraction / until) if until else end
-        seed, num = self.place.world.seed(clock.seed), len(self.collector.obs)
+        seed, num = self.device.world.seed(clock.seed), len(self.collector.obs)
         random = np.random.default_rng(mix(seed, clock.step, 0, 1))
         explores = random.random((self.num_steps, num)) < epsilon
         chance = random.integers(self.spec.actions, size=(self.num_steps, num))
@@ -124,20 +126,20 @@ class DQN(RLTask):
         for t in range(self.num_steps):
             obs, actions = self.collector.obs, chance[t]
             if not explores[t].all():
-                best = self.net(torch.from_numpy(obs).to(self.place.device)).argmax(1).cpu().numpy()
+                best = self.net(torch.from_numpy(obs).to(self.device.device)).argmax(1).cpu().numpy()
                 actions = np.where(explores[t], actions, best)
             rewards, terminated, _, after = self.collector.step(actions)
             taken.append((obs, actions, rewards, after, terminated))
         obs, actions, rewards, after, terminated = map(np.concatenate, zip(*taken, strict=True))
         self.replay.add(obs=obs, actions=actions, rewards=rewards, next_obs=after, terminated=terminated)
-        return Round(torch.from_numpy(obs).to(self.place.device), epsilon, *self.collector.means())
+        return Round(torch.from_numpy(obs).to(self.device.device), epsilon, *self.collector.means())
 
     def samples(self, batch: Round) -> int:
         return len(batch.obs)
 
-    def step(self, batch: Round, clock: object) -> Metrics:
+    def step(self, batch: Round, clock: Clock) -> Metrics:
         self.observe(batch.obs)
-        if clock.samples + (self.place.world.samples or len(batch.obs)) < self.learning_starts:
+        if clock.samples + (self.device.world.samples or len(batch.obs)) < self.learning_starts:
             return {}
         if clock.step % self.target_update_interval == 0:
             self.target.load_state_dict(self.net.state_dict())
@@ -145,7 +147,7 @@ class DQN(RLTask):
         for _ in range(self.gradient_steps):
             steps = self.replay.sample(self.batch_size)
             goals = targets(self.net if self.double else self.target, self.target, steps, self.gamma)
-            with self.place.autocast():
+            with self.device.autocast():
                 q = self.net(steps["obs"])
             q = q.float().gather(1, steps["actions"][:, None]).squeeze(1)
             loss = F.smooth_l1_loss(q, goals)

@@ -13,6 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.errors import UserError
 from dlrun.models.policy import Policy
 from dlrun.optim.update import Update
@@ -59,7 +61,7 @@ class PPO(RLTask):
         self,
         net: Policy,
         spec: Env,
-        place: Device,
+        device: Device,
         update: Callable[[nn.Module], Update],
         *,
         num_steps: Size,
@@ -80,7 +82,7 @@ class PPO(RLTask):
         eval_episodes: Size,
         greedy: bool,
     ) -> None:
-        super().__init__(net, spec, place, update, eval_episodes, greedy)
+        super().__init__(net, spec, device, update, eval_episodes, greedy)
         if kl_target and not kl_coef:
             raise UserError(f"task.kl_target={kl_target} with task.kl_coef=0: expected a weight > 0 to adapt")
         self.num_steps, self.update_epochs, self.minibatch = num_steps, update_epochs, minibatch
@@ -100,7 +102,7 @@ class PPO(RLTask):
             self.parts["reward_scale"] = self.reward_scale
             self.own = (*self.own, "reward_scale")
 
-    def steps(self, data: object) -> int:
+    def steps(self, data: Data) -> int:
         """Rollouts in an epoch. Raises UserError where a rollout is no whole number of minibatches."""
         frames = data.num_envs * self.num_steps
         if frames % self.minibatch:
@@ -111,14 +113,14 @@ class PPO(RLTask):
             )
         return self.rollouts_per_epoch(data, self.num_steps)
 
-    def collect(self, data: object, clock: object) -> Rollout:
+    def collect(self, data: Data, clock: Clock) -> Rollout:
         self.collector.start(data, clock)
         return self.collector.collect(self.net, self.num_steps, clock)
 
     def samples(self, batch: Rollout) -> int:
         return batch.rewards.size
 
-    def step(self, batch: Rollout, clock: object) -> Metrics:
+    def step(self, batch: Rollout, clock: Clock) -> Metrics:
         with torch.no_grad():
             old_out, values = self._forward(torch.cat((batch.obs, batch.bootstrap_obs)))
             old_out, (values, ahead) = (
@@ -132,19 +134,19 @@ class PPO(RLTask):
         rewards = batch.rewards if self.reward_scale is None else self.reward_scale(batch.rewards, ends[0] | ends[1])
         advantages = gae(rewards, v, batch.next_values(v, ahead.cpu().numpy()), *ends, self.gamma, self.gae_lambda)
         explained = explained_variance(v, v + advantages)
-        advantages = torch.from_numpy(advantages.reshape(-1)).to(self.place.device)
+        advantages = torch.from_numpy(advantages.reshape(-1)).to(self.device.device)
         columns = (batch.obs, batch.actions, old, advantages, values + advantages, values, old_out)
         clip = None if self.clip_coef is None else self.clip_coef * (1 - clock.fraction if self.anneal_clip else 1)
         found, done = [], 0
         for done in range(1, self.update_epochs + 1):  # noqa: B007
-            order = torch.randperm(len(batch.obs), device=self.place.device)
+            order = torch.randperm(len(batch.obs), device=self.device.device)
             first = len(found)
             for rows in order.split(self.minibatch):
                 loss, metrics = self._loss(*(c[rows] for c in columns), old_log_std, clip)
                 if not self.update.step(loss, clock):
                     return {}
                 found.append(metrics)
-            last_kl = self.place.world.mean(torch.stack([m["approx_kl"] for m in found[first:]]).mean())
+            last_kl = self.device.world.mean(torch.stack([m["approx_kl"] for m in found[first:]]).mean())
             if self.target_kl and last_kl.item() > self.target_kl:
                 break
         means = {name: torch.stack([m[name] for m in found]).mean() for name in found[0]}
@@ -154,7 +156,7 @@ class PPO(RLTask):
         return self.scalars(batch, explained_variance=explained, update_epochs=done) | means
 
     def _forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        with self.place.autocast():
+        with self.device.autocast():
             out, values = self.net(obs)
         return out.float(), values.float()
 

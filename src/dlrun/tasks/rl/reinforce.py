@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.models.policy import Policy
 from dlrun.optim.update import Update
 from dlrun.spec import Env
@@ -29,7 +31,7 @@ class Reinforce(RLTask):
         self,
         net: Policy,
         spec: Env,
-        place: Device,
+        device: Device,
         update: Callable[[nn.Module], Update],
         *,
         gamma: Fraction,
@@ -40,24 +42,24 @@ class Reinforce(RLTask):
         eval_episodes: Size,
         greedy: bool,
     ) -> None:
-        super().__init__(net, spec, place, update, eval_episodes, greedy)
+        super().__init__(net, spec, device, update, eval_episodes, greedy)
         self.gamma, self.baseline = gamma, baseline
         self.vf_coef, self.ent_coef, self.scale_returns = vf_coef, ent_coef, scale_returns
 
-    def steps(self, data: object) -> int:
+    def steps(self, data: Data) -> int:
         """At most: how long episodes are is not known."""
         return self.rollouts_per_epoch(data, 1)
 
-    def collect(self, data: object, clock: object) -> Episodes:
+    def collect(self, data: Data, clock: Clock) -> Episodes:
         return self.collector.episodes(self.net, data, clock)
 
     def samples(self, batch: Episodes) -> int:
         return len(batch.obs)
 
-    def step(self, batch: Episodes, clock: object) -> Metrics:
+    def step(self, batch: Episodes, clock: Clock) -> Metrics:
         returns = rewards_to_go(batch.rewards, batch.done, self.gamma)[batch.lived]  # in the order of obs
-        returns = torch.from_numpy(returns).to(self.place.device)
-        with self.place.autocast():
+        returns = torch.from_numpy(returns).to(self.device.device)
+        with self.device.autocast():
             out, values = self.net(batch.obs)
         out, values = out.float(), values.float()
         gains = {"none": returns, "mean": returns - returns.mean(), "value": returns - values.detach()}[self.baseline]

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.errors import UserError
 from dlrun.models.policy import Table
 from dlrun.optim.update import Update
@@ -52,7 +54,7 @@ class Tabular(RLTask):
         self,
         net: Table,
         spec: Env,
-        place: Device,
+        device: Device,
         update: Callable[[nn.Module], Update],
         *,
         method: Literal["value_iteration", "monte_carlo", "td0", "sarsa", "q_learning"],
@@ -63,24 +65,24 @@ class Tabular(RLTask):
         eval_episodes: Size,
         greedy: bool,
     ) -> None:
-        if place.world.size > 1:
+        if device.world.size > 1:
             raise UserError(
-                f"a table's entries go towards the mean of their targets, which {place.world.size} processes have not "
+                f"a table's entries go towards the mean of their targets, which {device.world.size} processes have not "
                 "together\n  expected trainer.processes=1"
             )
-        super().__init__(net, spec, place, update, eval_episodes, greedy)
+        super().__init__(net, spec, device, update, eval_episodes, greedy)
         kind = "states" if method == "td0" else "actions"
         if net.out_features != (1 if method == "td0" else spec.actions):
             raise UserError(f"task.method={method} learns values of {kind}: expected model.values={kind}")
         self.method, self.gamma, self.epsilons = method, gamma, (epsilon_start, epsilon_end, exploration_fraction)
         self.known: Moves | None = None
 
-    def moves(self, data: object) -> Moves:
+    def moves(self, data: Data) -> Moves:
         if self.known is None:
-            self.known = read_moves(*data.moves(), self.place.device)
+            self.known = read_moves(*data.moves(), self.device.device)
         return self.known
 
-    def steps(self, data: object) -> int:
+    def steps(self, data: Data) -> int:
         """At most: how long episodes are is not known."""
         if self.method in ("value_iteration", "td0"):
             self.moves(data)  # refuses an environment that does not tell them
@@ -88,7 +90,7 @@ class Tabular(RLTask):
             return data.epoch_frames
         return self.rollouts_per_epoch(data, 1)
 
-    def collect(self, data: object, clock: object) -> Episodes | Moves:
+    def collect(self, data: Data, clock: Clock) -> Episodes | Moves:
         if self.method == "value_iteration":
             return self.moves(data)
         start, end, until = self.epsilons
@@ -111,12 +113,12 @@ class Tabular(RLTask):
         self.evaluated()
         return EpsilonGreedy(self.action_values, self.spec.actions, self.epsilons[1])
 
-    def play(self, data: object, episodes: int, seed: int) -> list[tuple[float, int]]:
+    def play(self, data: Data, episodes: int, seed: int) -> list[tuple[float, int]]:
         if self.method == "td0":
             self.moves(data)  # it acts by a look ahead
         return super().play(data, episodes, seed)
 
-    def step(self, batch: Episodes | Moves, clock: object) -> Metrics:
+    def step(self, batch: Episodes | Moves, clock: Clock) -> Metrics:
         if isinstance(batch, Moves):
             q, facts = self.net.weight.T, {}  # (S, A)
             targets = batch.backup(q.detach().max(1).values, self.gamma)
@@ -143,13 +145,13 @@ class Tabular(RLTask):
             behind[:-1][batch.lived] = worth.detach().cpu().numpy()
             targets = batch.rewards + self.gamma * behind[1:] * ~batch.terminated
             kept = batch.lived & ~limited  # what would have come behind a limit was not seen
-        mine = torch.from_numpy(kept[batch.lived]).to(self.place.device)
-        errors = torch.from_numpy(targets[kept]).to(self.place.device) - chosen[mine]
+        mine = torch.from_numpy(kept[batch.lived]).to(self.device.device)
+        errors = torch.from_numpy(targets[kept]).to(self.device.device) - chosen[mine]
         entries = batch.obs[mine].argmax(1) * values.shape[1]
         entries = entries + (batch.actions[mine] if values.shape[1] > 1 else 0)
         return errors, 1 / torch.bincount(entries)[entries]
 
-    def report(self, data: object) -> dict[str, object]:
+    def report(self, data: Data) -> dict[str, object]:
         """The values, and over a grid their picture and the greedy policy's."""
         found = super().report(data)
         try:
@@ -157,7 +159,7 @@ class Tabular(RLTask):
         except UserError:
             return found
         with torch.no_grad():
-            q = self.action_values(torch.eye(self.spec.features, device=self.place.device))
+            q = self.action_values(torch.eye(self.spec.features, device=self.device.device))
         if moves.shape:
             found["figures"] = {name: partial(draw, q, moves, name == "policy") for name in ("value", "policy")}
         return found | {"values": [[round(value, 4) for value in row] for row in q.tolist()]}
