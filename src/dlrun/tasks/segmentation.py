@@ -23,7 +23,7 @@ from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.images import grid, rescaled, shown
-from dlrun.tasks.supervised import check_spec, learns_from_one, smallest_part
+from dlrun.tasks.supervised import check_spec, learns_from_one, smallest_chunk
 from dlrun.types import Positive, Probability
 
 NOT_COUNTED = -100  # what the cross-entropy is told to leave out where the data ignores nothing
@@ -65,7 +65,7 @@ class Segment(Task):
 
     def steps(self, data: Data) -> int:
         """Batches in an epoch. Raises UserError where one is a single sample and the net cannot learn from one."""
-        if smallest_part(data, self.device) == 1 and not learns_from_one(self.net, self.spec):
+        if smallest_chunk(data, self.device) == 1 and not learns_from_one(self.net, self.spec):
             raise UserError(
                 f"data.batch_size={data.batch_size} leaves one sample alone, of the {data.size('train')} to train on, "
                 "and batch normalisation of maps of one pixel has no statistics of one\n"
