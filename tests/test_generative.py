@@ -377,7 +377,7 @@ def test_frechet_distance_of_gaussians():
     turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
     rotated = [moments(m @ turn) for m in (x * torch.tensor([1.0, 2.0, 3.0]), x * torch.tensor([2.0, 2.0, 0.5]) + 1)]
     assert frechet(*rotated[0], *rotated[1]) == pytest.approx(10.25, rel=1e-6)
-    with pytest.raises(UserError, match="expected two pictures or more in val and test"):
+    with pytest.raises(UserError, match="expected two images or more in val and test"):
         moments(torch.zeros(1, 3))
 
 
@@ -551,5 +551,5 @@ def test_modes_without_a_point_are_told(tmp_path):
     config = compose(
         "model=gan", "data=gaussians", "data.source.samples=10", "trainer.max_steps=2", "trainer.device=cpu"
     )
-    with pytest.raises(UserError, match="modes have no point among the 9 of the train part\n  expected some of each"):
+    with pytest.raises(UserError, match="modes have no point among the 9 of the train split\n  expected some of each"):
         train(tmp_path / "run", config)

@@ -78,10 +78,9 @@ class Supervised(Task):
             )
         if smallest_chunk(data, self.device, self.grad_accum_steps) == 1 and not learns_from_one(self.net, self.spec):
             raise UserError(
-                f"data.batch_size={data.batch_size} with task.grad_accum_steps={self.grad_accum_steps} leaves one "
-                "sample alone, of the "
-                f"{data.size('train')} to train on, and batch normalisation has no statistics of one\n"
-                "  expected two samples or more: choose another data.batch_size, or another model.norm"
+                f"data.batch_size={data.batch_size} with task.grad_accum_steps={self.grad_accum_steps} puts one of the "
+                f"{data.size('train')} train samples into a chunk alone, and batch normalisation needs two or more\n"
+                "  expected another data.batch_size, or another model.norm"
             )
         return super().steps(data)
 

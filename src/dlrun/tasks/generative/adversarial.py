@@ -1,4 +1,4 @@
-"""What adversarial tasks share: two updates, whose weights are held, samples of fixed noise, figures of them."""
+"""The base class of adversarial tasks: two updates, samples from fixed noise, and figures of the samples."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,14 +19,14 @@ from dlrun.tasks.generative.latent import draw, latent_plane, noise
 from dlrun.tasks.generative.quality import SAMPLES, Quality, Trained
 from dlrun.tasks.images import between, first_rows, grid, rescaled, shown
 
-TITLES = {"samples": "samples of noise", "interpolation": "from noise to noise"}
+TITLES = {"samples": "samples", "interpolation": "interpolations between noise vectors"}
 
 
 class Adversarial(Task):
-    """A generator against a critic. n_critic: of the critic for each of the generator's.
+    """Base class of tasks that train a generator against a critic.
 
-    quality: the run of a classifier whose features measure samples (Frechet distance), None for none. n_samples:
-    pictures on a sheet of samples.
+    n_critic: number of critic steps per generator step. quality: the folder of a classifier's run, whose features
+    measure samples (Frechet distance), or None. n_samples: number of images on a sheet of samples.
     """
 
     takes = ("latent",)
@@ -51,14 +51,14 @@ class Adversarial(Task):
         self.scores, self.goal = self.quality.scores, self.quality.goal
 
     def batches(self, data: Data, clock: Clock) -> Iterator:
-        """Pixels in [-1, 1], the range of the generator's tanh; tables as they are."""
+        """Iterate over batches with pixels in [-1, 1], the range of the generator's tanh; tables are not rescaled."""
         return rescaled(super().batches(data, clock), data, -1.0, 1.0)
 
     def evaluate(self, data: Data, split: str) -> dict[str, float]:
         return measured(self.evaluated(), self.net.latent, self.quality, data, split, self.device)
 
     def predict(self, batch: Tensor) -> Tensor:
-        """Samples (B, *shape) of noise (B, latent); pixels in [0, 1]."""
+        """Turn noise (B, latent) into samples (B, *shape), with pixels in [0, 1]."""
         samples = draw(self.evaluated(), batch, self.device)
         return ((samples + 1) / 2).clamp(0, 1) if isinstance(self.spec, Image) else samples
 
@@ -71,8 +71,8 @@ class Adversarial(Task):
 
 
 @contextmanager
-def held(net: nn.Module) -> Iterator[None]:
-    """No gradients for these weights: they are another update's."""
+def frozen(net: nn.Module) -> Iterator[None]:
+    """A context in which these weights get no gradients, because another update trains them."""
     params = [p for p in net.parameters() if p.requires_grad]
     for p in params:
         p.requires_grad_(False)
@@ -84,13 +84,13 @@ def held(net: nn.Module) -> Iterator[None]:
 
 
 def measured(net: nn.Module, latent: int, quality: Quality, data: Data, split: str, device: Device) -> dict[str, float]:
-    """The quality of a generator's samples of fixed noise."""
+    """Measure the quality of a generator's samples from fixed noise."""
     return quality.measure(lambda count, seed: draw(net, noise(latent, count, device, seed), device), data, split)
 
 
 @torch.no_grad()
 def previews(net: nn.Module, latent: int, count: int, data: Data, device: Device) -> dict[str, Tensor]:
-    """Samples of the same noise every time: `count` pictures, or where points of a plane lie beside the data."""
+    """Samples from the same noise every time: `count` images, or for points in the plane a density over the data's."""
     if isinstance(data.spec, Image):
         return {"samples": grid((draw(net, noise(latent, count, device, 2), device) + 1) / 2)}
     if data.spec.features != 2:
@@ -101,7 +101,7 @@ def previews(net: nn.Module, latent: int, count: int, data: Data, device: Device
 
 
 def _density(points: Tensor, reach: Tensor, side: int = 96) -> Tensor:
-    """Points of the plane as a picture (side, side); stacked by `previews`: samples magenta, data green."""
+    """The density of points in the plane as a channel (side, side). `previews` shows samples magenta, data green."""
     cells = ((points / reach + 1) / 2 * side).long()
     cells = cells[((cells >= 0) & (cells < side)).all(1)]
     counts = torch.bincount((side - 1 - cells[:, 1]) * side + cells[:, 0], minlength=side * side).view(side, side)
@@ -112,15 +112,16 @@ def _density(points: Tensor, reach: Tensor, side: int = 96) -> Tensor:
 def figures(
     net: nn.Module, critic: nn.Module, latent: int, count: int, data: Data, device: Device
 ) -> dict[str, object]:
-    """Samples, lines through the noise, all of it where it is two numbers; of points in the plane: the samples over
-    the data and the critic's levels.
+    """Figures of samples, of interpolations and, with two latent dimensions, of the latent plane.
+
+    For points in the plane: the samples over the data, with contour lines of the critic.
     """
     if isinstance(data.spec, Image):
         ends, decode = noise(latent, 20, device, 6), lambda z: (draw(net, z, device) + 1) / 2
         lines = decode(between(ends[:10], ends[10:], 10))
         sheets = previews(net, latent, count, data, device) | {"interpolation": grid(lines, 10)}
-        found = {name: partial(shown, sheet, TITLES[name]) for name, sheet in sheets.items()}
-        return found | ({"latent_plane": partial(latent_plane, decode, device.device)} if latent == 2 else {})
+        drawn = {name: partial(shown, sheet, TITLES[name]) for name, sheet in sheets.items()}
+        return drawn | ({"latent_plane": partial(latent_plane, decode, device.device)} if latent == 2 else {})
     return {"samples": partial(_plane, net, critic, latent, data, device)} if data.spec.features == 2 else {}
 
 
@@ -135,7 +136,9 @@ def _plane(net: nn.Module, critic: nn.Module, latent: int, data: Data, device: D
     axes.contour(line.cpu().numpy(), line.cpu().numpy(), level.numpy(), 16, cmap="viridis", linewidths=0.7, alpha=0.7)
     axes.scatter(*real.cpu().T.numpy(), s=5, color=VAL, label="data", linewidths=0)
     axes.scatter(*fake.T.numpy(), s=5, color=GOOD, label="samples", linewidths=0, alpha=0.6)
-    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), title="samples over test data; lines: the critic's levels")
+    axes.set(
+        xlim=(-reach, reach), ylim=(-reach, reach), title="samples over test data, with contour lines of the critic"
+    )
     plain_ticks(axes.xaxis)
     plain_ticks(axes.yaxis)
     axes.legend(loc="upper right", markerscale=3)

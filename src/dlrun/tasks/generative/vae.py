@@ -1,9 +1,9 @@
-"""Variational autoencoders: learn q(z|x) and p(x|z) by the evidence lower bound.
+"""Variational autoencoders: learn q(z|x) and p(x|z) by maximising the evidence lower bound (ELBO).
 
-Source: Kingma and Welling 2014; the book, section 12.4 (equations 12-1 and 12-2, loss and reparameterisation); notes
-E43; Higgins et al. 2017 for beta; Burda et al. 2016, equation 8, for the importance-weighted bound. Reconstruction and
-KL are summed per picture and averaged over the batch, as in the book. All bounds are in nats per picture. The Bernoulli
-likelihood takes grey levels for probabilities: a common measure, but no density of grey pictures.
+Source: Kingma and Welling 2014; the book, section 12.4 (equations 12-1 and 12-2, loss and reparameterisation); Higgins
+et al. 2017 for beta; Burda et al. 2016, equation 8, for the importance-weighted bound. Reconstruction and KL are summed
+over each image and averaged over the batch, as in the book. All bounds are in nats per image. The Bernoulli likelihood
+treats grey levels as probabilities, which is common but is not a density of grey images.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,13 +30,12 @@ from dlrun.types import Index, NonNegative, Positive, Size
 
 
 class Vae(Task):
-    """Learns to draw pictures like the data's, pixels in [0, 1].
+    """Learn to generate images like the data's, pixels in [0, 1].
 
-    likelihood: bernoulli (outputs are logits) or gaussian (outputs are means; sigma: their standard deviation).
+    likelihood: bernoulli (outputs are logits) or gaussian (outputs are means; sigma: the standard deviation).
     beta: weight of the KL; kl_warmup_epochs: epochs over which it rises from 0 to beta. iwae_samples: codes per image
-    of the importance-weighted bound on the test split, 0 for none. Samples are measured by the sliced Wasserstein
-    distance; quality: the run of a classifier whose features measure them too (Frechet distance), or None. n_samples:
-    images on a sheet of samples.
+    for the importance-weighted bound on the test split, 0 for none. quality: the folder of a classifier's run, whose
+    features measure samples (Frechet distance), or None. n_samples: number of images on a sheet of samples.
     """
 
     takes = ("latent", "pictures")
@@ -84,12 +83,12 @@ class Vae(Task):
         return {"loss": loss.detach(), "elbo": -rec - kl, "rec": rec, "kl": kl}
 
     def kl_weight(self, clock: Clock) -> float:
-        """beta, reached in equal steps over the first `warmup` epochs."""
+        """The weight of the KL now: it rises linearly to beta over the first `kl_warmup_epochs` epochs."""
         steps = self.kl_warmup_epochs * clock.steps_per_epoch
         return self.beta * min(1.0, (clock.step + 1) / steps) if steps else self.beta
 
     def log_likelihood(self, x: Tensor, out: Tensor) -> Tensor:
-        """log p(x|z) for outputs of the decoder, summed over the pixels: (..., C, H, W) -> (...)."""
+        """log p(x|z) for the decoder's outputs, summed over the pixels: (..., C, H, W) -> (...)."""
         if self.bernoulli:
             return -F.binary_cross_entropy_with_logits(out, x.expand_as(out), reduction="none").flatten(-3).sum(-1)
         each = -0.5 * ((x - out) / self.sigma).square() - log(self.sigma) - 0.5 * log(2 * pi)
@@ -97,12 +96,12 @@ class Vae(Task):
 
     @torch.no_grad()
     def evaluate(self, data: Data, split: str) -> dict[str, float]:
-        """The ELBO and its parts, with one code per picture, drawn the same way every time; the IWAE bound on test."""
+        """Return the ELBO and its terms from one code per image, with the same noise every time; on test, IWAE too."""
         net = self.evaluated()
         random = generator(self.device.device, 0, 1)
         codes = self.iwae_samples if split == "test" else 0
-        found = means(self._bounds(net, x, random, codes) for x, _ in rescaled(data.batches(split), data, 0.0, 1.0))
-        return found | self.quality.measure(lambda count, seed: 2 * self._made(count, seed) - 1, data, split)
+        metrics = means(self._bounds(net, x, random, codes) for x, _ in rescaled(data.batches(split), data, 0.0, 1.0))
+        return metrics | self.quality.measure(lambda count, seed: 2 * self._samples(count, seed) - 1, data, split)
 
     def _bounds(self, net: nn.Module, x: Tensor, random: torch.Generator, codes: int) -> Metrics:
         with self.device.autocast():
@@ -119,7 +118,10 @@ class Vae(Task):
     def iwae(
         self, net: nn.Module, x: Tensor, mean: Tensor, log_var: Tensor, random: torch.Generator, codes: int
     ) -> Tensor:
-        """log of the mean over k codes of p(x, z) / q(z|x), a bound that k makes tighter: (B, C, H, W) -> (B,)."""
+        """The importance-weighted bound: log of the mean over k codes of p(x, z) / q(z|x): (B, C, H, W) -> (B,).
+
+        More codes make it tighter.
+        """
         log_weights = []
         for _ in range(codes):
             eps = torch.randn(mean.shape, generator=random, device=x.device)
@@ -132,28 +134,28 @@ class Vae(Task):
 
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:
-        """Pictures (B, C, H, W) in [0, 1]: of codes (B, latent), or of the codes of pictures in [0, 1]."""
+        """Reconstruct images (B, C, H, W) in [0, 1] from their mean codes, or decode codes (B, latent) to images."""
         net = self.evaluated()
         out = draw(net.decoder if batch.dim() == 2 else lambda x: net.decoder(net(x)[0]), batch, self.device)
         return (torch.sigmoid(out) if self.bernoulli else out).clamp(0, 1)
 
-    def _made(self, count: int, seed: int) -> Tensor:
+    def _samples(self, count: int, seed: int) -> Tensor:
         return self.predict(noise(self.net.latent, count, self.device, seed))
 
     @torch.no_grad()
     def preview(self, data: Data, split: str = "val") -> dict[str, Tensor]:
-        """The book's two grids: originals beside reconstructions, and samples, always of the same codes."""
+        """The book's two grids: originals with reconstructions, and samples from the same codes every time."""
         x = first_rows(rescaled(data.batches(split), data, 0.0, 1.0), 50)
-        return {"reconstructions": beside(x, self.predict(x)), "samples": grid(self._made(self.n_samples, 2))}
+        return {"reconstructions": beside(x, self.predict(x)), "samples": grid(self._samples(self.n_samples, 2))}
 
     @torch.no_grad()
     def report(self, data: Data) -> dict[str, object]:
-        """Reconstructions, samples, lines between the codes of test pictures; where z is 2, the map of codes."""
-        figures = {name: partial(shown, picture, *TITLES[name]) for name, picture in self.preview(data, "test").items()}
+        """Figures of reconstructions, samples, interpolations and, with two latent dimensions, the map of codes."""
+        figures = {name: partial(shown, image, *TITLES[name]) for name, image in self.preview(data, "test").items()}
         net, batches = self.evaluated(), lambda: rescaled(data.batches("test"), data, 0.0, 1.0)
         return {"figures": figures | latent_figures(lambda x: net(x)[0], self.predict, batches, self.spec)}
 
 
 def kl_to_standard(mean: Tensor, log_var: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_var)) || N(0, 1)), summed over the code: (B, latent) -> (B,). Book equation 12-2."""
+    """KL(N(mean, exp(log_var)) || N(0, 1)), summed over the code: (B, latent) -> (B,). The book, equation 12-2."""
     return 0.5 * (log_var.exp() + mean.square() - 1 - log_var).sum(1)

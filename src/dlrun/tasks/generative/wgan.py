@@ -1,7 +1,7 @@
-"""Wasserstein GAN with weight clipping: a critic of bounded slope estimates the earth mover's distance.
+"""Wasserstein GAN with weight clipping: a critic with a bounded slope estimates the earth mover's distance.
 
-Source: Arjovsky et al. 2017, algorithm 1; notes E46 (c is not given there; the paper's is 0.01); the book, section
-13.4, has the theory. Every step is a turn of the critic; each `turns`-th is one of the generator too.
+Source: Arjovsky et al. 2017, algorithm 1; the book, section 13.7, for the theory. Every step updates the critic; every
+`n_critic`-th step updates the generator too.
 """
 
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from dlrun.optim.update import Update
 from dlrun.spec import Image, Table, Unlabelled
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
-from dlrun.tasks.generative.adversarial import Adversarial, held
+from dlrun.tasks.generative.adversarial import Adversarial, frozen
 from dlrun.tasks.generative.quality import Trained
 from dlrun.tasks.generative.wgan_gp import gradient_norms
 from dlrun.types import Few, Positive, Size
 
 
 class Wgan(Adversarial):
-    """clip: every weight of the critic is kept in [-clip, clip]."""
+    """A generator against a critic. clip: every weight of the critic is kept in [-clip, clip]."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Wgan(Adversarial):
 
         if clock.step % self.n_critic == self.n_critic - 1:
             z = torch.randn_like(z)
-            with held(critic):
+            with frozen(critic):
                 t = torch.rand(len(x), device=x.device)
                 slopes = gradient_norms(critic, x, fake.float(), t, differentiable=False)  # (B,)
                 with self.device.autocast():
