@@ -297,7 +297,7 @@ NETS = dict(latent=4, hidden=[32, 32], form="paper", width=4, norm="batch", crit
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 48, 64), (1, 8, 8)])
 def test_pairs_take_their_sizes_from_the_spec(shape, form):
     if form == "notes" and shape[1] == 8:
-        with pytest.raises(UserError, match="form=notes cannot make images of 8x8.*expected such sides, as 28, 32, 64"):
+        with pytest.raises(UserError, match="form=notes cannot make images of 8x8.*expected sides such as 28, 32, 64"):
             gan(Image(shape), **NETS | dict(form=form))
         return
     with torch.device("meta"):

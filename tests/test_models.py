@@ -172,7 +172,7 @@ def test_net_gives_one_row_of_outputs_per_sample(builder, keys, specs):
 @pytest.mark.parametrize(("builder", "keys", "specs"), NARROW[1:])
 def test_net_takes_every_norm(builder, keys, specs, name):
     if builder is mlp and name == "instance":
-        with pytest.raises(UserError, match="norm=instance takes its statistics over a picture's positions"):
+        with pytest.raises(UserError, match="norm=instance normalises over the positions of an image"):
             builder(MNIST, **keys | dict(norm=name))
         return
     net = builder(CIFAR, **keys | dict(norm=name))
@@ -364,8 +364,8 @@ def test_lenet_refuses_small_images():
 
 def test_mlp_refuses_a_dropout_list_of_the_wrong_length():
     assert refused(mlp, MOONS, **MLP | dict(hidden=[8, 32, 32], dropout=[0.5, 0.5])) == (
-        "model.dropout has 2 rates [0.5, 0.5] for 3 hidden layers [8, 32, 32]; expected one number for all, "
-        "or one rate per hidden layer: write 3 rates, with 0.0 where nothing is dropped"
+        "model.dropout has 2 numbers [0.5, 0.5] for 3 hidden layers [8, 32, 32]; expected one number for all, "
+        "or one per hidden layer: write 3 numbers, with 0.0 for layers without dropout"
     )
 
 
