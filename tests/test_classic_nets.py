@@ -173,7 +173,9 @@ def test_the_smallest_picture(builder, keys, least, name, advice):
         with pytest.raises(UserError) as error:
             builder(Image((1, *shape), 3), **keys)
         said = str(error.value)
-        assert said.startswith(f"{name} cannot take images of {'x'.join(map(str, shape))}: nothing would be left of them before")
+        assert said.startswith(
+            f"{name} cannot take images of {'x'.join(map(str, shape))}: nothing would be left of them before"
+        )
         assert f"expected at least {least}x{least}: choose data with larger images, or {advice}" in said
 
 
