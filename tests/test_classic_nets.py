@@ -229,7 +229,7 @@ def test_separable_convolution_is_two_convolutions():
         "pointwise.weight": (4, 3, 1, 1),
         "pointwise.bias": (4,),
     }
-    assert count(layer) - 4 == 27 + 12  # the book, 10.7
+    assert count(layer) - 4 == 27 + 12  # the book, section 10.11
     x = torch.randn(2, 3, 7, 10)
     by_channel = [
         nn.functional.conv2d(x[:, c : c + 1], layer.depthwise.weight[c : c + 1], None, 2, 1) for c in range(3)

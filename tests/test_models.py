@@ -235,7 +235,7 @@ def test_same_convolution_samples_as_keras_does():
 ])  # fmt: skip
 def test_same_padding(size, kernel, stride, pads):
     assert same_padding(size, kernel, stride) == pads
-    assert (size + sum(pads) - kernel) // stride + 1 == -(-size // stride)  # the book, 10.1
+    assert (size + sum(pads) - kernel) // stride + 1 == -(-size // stride)  # the book, section 10.1
 
 
 def test_convolution_shapes_of_the_book():
@@ -288,7 +288,7 @@ def test_norm_takes_its_statistics_over_its_axes(name, axes):
 
 
 def test_norms_suit_their_channels():
-    assert norm("batch", 3, ndim=2).running_mean.shape == (3,)  # the book, 10.4: one mean per channel
+    assert norm("batch", 3, ndim=2).running_mean.shape == (3,)  # the book, section 10.8: one mean per channel
     assert norm("batch", 3, ndim=0)(torch.randn(5, 3)).shape == (5, 3)
     assert norm("layer", 3, ndim=0).normalized_shape == (3,)
     groups = {channels: norm("group", channels, ndim=2).num_groups for channels in (1, 6, 7, 16, 64, 512)}
