@@ -29,7 +29,7 @@ from dlrun.tasks.generative.quality import Features, frechet, modes, moments, sl
 from dlrun.tasks.generative.vae import Vae, kl_to_standard
 from dlrun.tasks.generative.wgan import Wgan
 from dlrun.tasks.generative.wgan_gp import WganGp, gradient_norms
-from dlrun.tasks.images import beside, between, first_rows, grid, means, rescaled
+from dlrun.tasks.images import first_inputs, grid, interpolate, means, rescaled, side_by_side
 
 SMALL = Image((1, 8, 8), classes=4)
 BOOK = Image((1, 28, 28))
@@ -200,11 +200,11 @@ def test_grids():
     assert grid(tiles, 3)[0, ::3, ::3].mul(10).round().tolist() == [[0, 1, 2], [3, 4, 5]]
     assert grid(tiles[:4], 3)[0, ::3, ::3].mul(10).round().tolist() == [[0, 1, 2], [3, 10, 10]], "the rest is white"
     assert grid(tiles, 3)[0, 2].min() == 1 and grid(tiles, 3).shape == (1, 5, 8), "gaps are white"
-    sheet = beside(torch.zeros(50, 1, 2, 2), torch.ones(60, 1, 2, 2))
+    sheet = side_by_side(torch.zeros(50, 1, 2, 2), torch.ones(60, 1, 2, 2))
     assert sheet.shape == (1, 29, 31) and sheet[0, 0, :14:3].max() == 0 and sheet[..., 14:].min() == 1
-    column = beside(torch.arange(50).view(50, 1, 1, 1) / 100, torch.zeros(50, 1, 1, 1))
+    column = side_by_side(torch.arange(50).view(50, 1, 1, 1) / 100, torch.zeros(50, 1, 1, 1))
     assert column[0, :6:2, 0].mul(100).round().tolist() == [0, 1, 2], "column by column, as the book pastes them"
-    assert between(torch.zeros(2, 1), torch.tensor([[1.0], [2.0]]), 3).flatten().tolist() == [0, 0.5, 1, 0, 1, 2]
+    assert interpolate(torch.zeros(2, 1), torch.tensor([[1.0], [2.0]]), 3).flatten().tolist() == [0, 0.5, 1, 0, 1, 2]
 
 
 def test_pixels_come_in_the_range_that_the_net_needs():
@@ -219,7 +219,7 @@ def test_pixels_come_in_the_range_that_the_net_needs():
 
 def test_means_weigh_samples():
     assert means(iter([{"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([6.0])}])) == {"a": 3.0}
-    assert len(first_rows(iter([(torch.zeros(4, 1), None)] * 3), 6)) == 6
+    assert len(first_inputs(iter([(torch.zeros(4, 1), None)] * 3), 6)) == 6
 
 
 # Learning

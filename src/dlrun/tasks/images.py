@@ -45,7 +45,7 @@ def _moved(batches: Iterator[Batch], scale: list[float], shift: list[float]) -> 
         yield torch.addcmul(b, x, a), y  # one kernel instead of two
 
 
-def first_rows(batches: Iterator[Batch], count: int) -> Tensor:
+def first_inputs(batches: Iterator[Batch], count: int) -> Tensor:
     """The first `count` inputs of an iterator of batches, or all of them if there are fewer."""
     inputs: list[Tensor] = []
     for x, _ in batches:
@@ -87,7 +87,7 @@ def _gap(images: Tensor) -> int:
     return max(1, round(images.shape[-1] / 16))
 
 
-def beside(originals: Tensor, copies: Tensor) -> Tensor:
+def side_by_side(originals: Tensor, copies: Tensor) -> Tensor:
     """The 10x10 grid of the book, section 12.2: five columns of originals on the left, their copies on the right.
 
     Takes (N, C, H, W) twice and shows the first 50 images, column by column.
@@ -102,7 +102,7 @@ def beside(originals: Tensor, copies: Tensor) -> Tensor:
     return torch.cat((sheets[0], sheets[0].new_ones(*sheets[0].shape[:2], 3 * _gap(originals)), sheets[1]), 2)
 
 
-def shown(image: Tensor, title: str, heads: Sequence[str] = (), key: dict[str, tuple] | None = None) -> "Figure":
+def image_figure(image: Tensor, title: str, heads: Sequence[str] = (), key: dict[str, tuple] | None = None) -> "Figure":
     """Draw an image (C, H, W) in [0, 1] as a figure.
 
     heads: headings over equally wide parts of it. key: a legend, names of colours.
@@ -124,7 +124,7 @@ def shown(image: Tensor, title: str, heads: Sequence[str] = (), key: dict[str, t
     return figure
 
 
-def between(starts: Tensor, ends: Tensor, steps: int) -> Tensor:
+def interpolate(starts: Tensor, ends: Tensor, steps: int) -> Tensor:
     """Interpolate linearly between codes: (N, latent) twice -> (N steps, latent), line by line."""
     shares = torch.linspace(0, 1, steps, device=starts.device).view(1, -1, 1)
     return torch.lerp(starts[:, None], ends[:, None], shares).flatten(0, 1)

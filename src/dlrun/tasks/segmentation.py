@@ -22,7 +22,7 @@ from dlrun.spec import Mask
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.freezing import Freezing
-from dlrun.tasks.images import grid, rescaled, shown
+from dlrun.tasks.images import grid, image_figure, rescaled
 from dlrun.tasks.supervised import check_spec, learns_from_one, smallest_chunk
 from dlrun.types import Positive, Probability
 
@@ -157,7 +157,7 @@ class Segment(Task):
         heads = ("image", "true", "predicted") * min(2, sheet.shape[2] // (3 * self.spec.shape[2]))
         colours = dict(zip(drawable(labels), COLOURS, strict=False))  # the first classes if there are too few colours
         return {
-            "figures": {"masks": partial(shown, sheet, "masks, test", heads, colours)},
+            "figures": {"masks": partial(image_figure, sheet, "masks, test", heads, colours)},
             "iou_per_class": dict(zip(labels, iou, strict=True)),
         }
 

@@ -17,7 +17,7 @@ from dlrun.system.device import Device
 from dlrun.tasks.base import Task
 from dlrun.tasks.generative.latent import draw, latent_plane, noise
 from dlrun.tasks.generative.quality import SAMPLES, Quality, Trained
-from dlrun.tasks.images import between, first_rows, grid, rescaled, shown
+from dlrun.tasks.images import first_inputs, grid, image_figure, interpolate, rescaled
 
 TITLES = {"samples": "samples", "interpolation": "interpolations between noise vectors"}
 
@@ -95,7 +95,7 @@ def previews(net: nn.Module, latent: int, count: int, data: Data, device: Device
         return {"samples": grid((draw(net, noise(latent, count, device, 2), device) + 1) / 2)}
     if data.spec.features != 2:
         return {}
-    real, fake = first_rows(data.batches("val"), SAMPLES), draw(net, noise(latent, SAMPLES, device, 2), device)
+    real, fake = first_inputs(data.batches("val"), SAMPLES), draw(net, noise(latent, SAMPLES, device, 2), device)
     reach = 1.2 * real.abs().max()
     return {"samples": torch.stack([_density(fake, reach), _density(real, reach), _density(fake, reach)])}
 
@@ -118,15 +118,15 @@ def figures(
     """
     if isinstance(data.spec, Image):
         ends, decode = noise(latent, 20, device, 6), lambda z: (draw(net, z, device) + 1) / 2
-        lines = decode(between(ends[:10], ends[10:], 10))
+        lines = decode(interpolate(ends[:10], ends[10:], 10))
         sheets = previews(net, latent, count, data, device) | {"interpolation": grid(lines, 10)}
-        drawn = {name: partial(shown, sheet, TITLES[name]) for name, sheet in sheets.items()}
+        drawn = {name: partial(image_figure, sheet, TITLES[name]) for name, sheet in sheets.items()}
         return drawn | ({"latent_plane": partial(latent_plane, decode, device.device)} if latent == 2 else {})
     return {"samples": partial(_plane, net, critic, latent, data, device)} if data.spec.features == 2 else {}
 
 
 def _plane(net: nn.Module, critic: nn.Module, latent: int, data: Data, device: Device) -> object:
-    real = first_rows(data.batches("test"), SAMPLES)
+    real = first_inputs(data.batches("test"), SAMPLES)
     fake = draw(net, noise(latent, SAMPLES, device, 2), device).cpu()
     reach = 1.3 * real.abs().max().item()
     line = torch.linspace(-reach, reach, 120, device=real.device)

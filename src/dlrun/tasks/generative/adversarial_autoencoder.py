@@ -26,7 +26,7 @@ from dlrun.tasks.generative.adversarial import frozen
 from dlrun.tasks.generative.gan import nonsaturating_critic, nonsaturating_generator
 from dlrun.tasks.generative.latent import draw, latent_figures, noise
 from dlrun.tasks.generative.quality import Quality, Trained, sliced_wasserstein
-from dlrun.tasks.images import TITLES, beside, first_rows, grid, means, rescaled, shown
+from dlrun.tasks.images import TITLES, first_inputs, grid, image_figure, means, rescaled, side_by_side
 from dlrun.types import Size
 
 
@@ -131,12 +131,14 @@ class AdversarialAutoencoder(Task):
     @torch.no_grad()
     def preview(self, data: Data, split: str = "val") -> dict[str, Tensor]:
         """Originals with their reconstructions, and images decoded from the same codes of the prior every time."""
-        x = first_rows(rescaled(data.batches(split), data, 0.0, 1.0), 50)
-        return {"reconstructions": beside(x, self.predict(x)), "samples": grid(self._samples(self.n_samples, 2))}
+        x = first_inputs(rescaled(data.batches(split), data, 0.0, 1.0), 50)
+        return {"reconstructions": side_by_side(x, self.predict(x)), "samples": grid(self._samples(self.n_samples, 2))}
 
     @torch.no_grad()
     def report(self, data: Data) -> dict[str, object]:
         """Figures of reconstructions, samples, interpolations and, with two latent dimensions, the map of codes."""
-        figures = {name: partial(shown, image, *TITLES[name]) for name, image in self.preview(data, "test").items()}
+        figures = {
+            name: partial(image_figure, image, *TITLES[name]) for name, image in self.preview(data, "test").items()
+        }
         batches = lambda: rescaled(data.batches("test"), data, 0.0, 1.0)  # noqa: E731
         return {"figures": figures | latent_figures(self.evaluated().encoder, self.predict, batches, self.spec)}

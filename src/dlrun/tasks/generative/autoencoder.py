@@ -23,7 +23,7 @@ from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.generative.latent import draw, latent_figures
 from dlrun.tasks.generative.pca import components, project
-from dlrun.tasks.images import TITLES, beside, first_rows, means, rescaled, shown
+from dlrun.tasks.images import TITLES, first_inputs, image_figure, means, rescaled, side_by_side
 from dlrun.types import NonNegative
 
 
@@ -101,11 +101,14 @@ class Autoencoder(Task):
     @torch.no_grad()
     def preview(self, data: Data, split: str = "val") -> dict[str, Tensor]:
         """The first 50 images on the left and their reconstructions on the right (the grid of the book)."""
-        x = first_rows(rescaled(data.batches(split), data, 0.0, 1.0), 50)
+        x = first_inputs(rescaled(data.batches(split), data, 0.0, 1.0), 50)
         if not self.noise:
-            return {"reconstructions": beside(x, self.predict(x))}
+            return {"reconstructions": side_by_side(x, self.predict(x))}
         noisy = x + self.noise * torch.randn(x.shape, generator=generator(x.device, 0, 1), device=x.device)
-        return {"reconstructions": beside(x, self.predict(noisy)), "denoised": beside(noisy, self.predict(noisy))}
+        return {
+            "reconstructions": side_by_side(x, self.predict(noisy)),
+            "denoised": side_by_side(noisy, self.predict(noisy)),
+        }
 
     @torch.no_grad()
     def report(self, data: Data) -> dict[str, object]:
@@ -113,13 +116,15 @@ class Autoencoder(Task):
 
         pca_mse: the error with as many principal components of the train split as the code has numbers.
         """
-        figures = {name: partial(shown, image, *TITLES[name]) for name, image in self.preview(data, "test").items()}
+        figures = {
+            name: partial(image_figure, image, *TITLES[name]) for name, image in self.preview(data, "test").items()
+        }
         batches = lambda: rescaled(data.batches("test"), data, 0.0, 1.0)  # noqa: E731
         figures |= latent_figures(self.evaluated().encoder, self.predict, batches, self.spec)
         linear = components(rescaled(data.batches("train"), data, 0.0, 1.0), self.net.latent)
         pairs = lambda: ((x, project(noisy, *linear)) for x, noisy in self._noisy(data, "test"))  # noqa: E731
         pca = means({"mse": (copy - x).square().flatten(1).mean(1)} for x, copy in pairs())
-        sheet = beside(*next(pairs()))
+        sheet = side_by_side(*next(pairs()))
         heads = ("originals", f"from {len(linear[1])} principal components")
-        figures["pca_reconstructions"] = partial(shown, sheet, "PCA reconstructions, test", heads)
+        figures["pca_reconstructions"] = partial(image_figure, sheet, "PCA reconstructions, test", heads)
         return {"figures": figures, "pca_mse": pca["mse"]}

@@ -11,7 +11,7 @@ from dlrun.output.drawing import COLOURS, drawable, new_figure, plain_ticks
 from dlrun.seeds import generator
 from dlrun.spec import Image
 from dlrun.system.device import Device
-from dlrun.tasks.images import between, first_rows, grid, shown
+from dlrun.tasks.images import first_inputs, grid, image_figure, interpolate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,11 +43,11 @@ def latent_figures(encode: Encode, decode: Callable, batches: Callable[[], Itera
     images decoded over a grid of codes.
     """
     figures = {}
-    codes = encode(first_rows(batches(), 20)).float()
+    codes = encode(first_inputs(batches(), 20)).float()
     half = len(codes) // 2
     if half:
-        lines = decode(between(codes[:half], codes[half : 2 * half], 10))
-        figures["interpolation"] = partial(shown, grid(lines, 10), "interpolations between codes, test")
+        lines = decode(interpolate(codes[:half], codes[half : 2 * half], 10))
+        figures["interpolation"] = partial(image_figure, grid(lines, 10), "interpolations between codes, test")
     if codes.shape[1] == 2:
         figures["latent_map"] = partial(latent_map, encode, batches(), spec)
         figures["latent_plane"] = partial(latent_plane, decode, codes.device)
@@ -59,7 +59,7 @@ def latent_plane(decode: Callable, device: torch.device) -> "Figure":
     """Draw the images decoded from 20 x 20 two-dimensional codes, (-2.5, 2.5) at the top left."""
     steps = torch.linspace(-2.5, 2.5, 20, device=device)
     plane = torch.stack(torch.meshgrid(steps, -steps, indexing="xy"), -1).view(-1, 2)
-    return shown(grid(decode(plane), 20), "images decoded from z over [-2.5, 2.5] squared")
+    return image_figure(grid(decode(plane), 20), "images decoded from z over [-2.5, 2.5] squared")
 
 
 @torch.no_grad()

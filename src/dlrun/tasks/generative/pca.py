@@ -6,7 +6,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from dlrun.tasks.images import first_rows
+from dlrun.tasks.images import first_inputs
 
 LARGE = 2048  # with more features than this, the components are computed from this number of images only
 
@@ -20,7 +20,7 @@ def components(batches: Iterator, count: int) -> tuple[Tensor, Tensor]:
     """
     first = next(batches)
     if first[0][0].numel() > LARGE:
-        rows = first_rows(chain([first], batches), LARGE).flatten(1)
+        rows = first_inputs(chain([first], batches), LARGE).flatten(1)
         mean = _double(rows).mean(0)
         centred = _double(rows) - mean
         values, vectors = torch.linalg.eigh(centred @ centred.T)

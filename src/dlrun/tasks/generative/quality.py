@@ -15,7 +15,7 @@ from dlrun.data.base import Data
 from dlrun.errors import UserError
 from dlrun.seeds import generator
 from dlrun.spec import Image, Table
-from dlrun.tasks.images import first_rows, rescaled
+from dlrun.tasks.images import first_inputs, rescaled
 
 SAMPLES = 2000  # most samples of the data and of the model that a measure uses
 DIRECTIONS = 256
@@ -50,7 +50,7 @@ class Quality:
 
         swd: sliced Wasserstein distance; fd: Frechet distance; modes and good: see `modes`; each class is a mode.
         """
-        real = first_rows(rescaled(data.batches(split), data, -1.0, 1.0), SAMPLES)
+        real = first_inputs(rescaled(data.batches(split), data, -1.0, 1.0), SAMPLES)
         fake = make(len(real), 3)
         metrics = {"swd": sliced_wasserstein(real, fake).item()}
         if self.features:
