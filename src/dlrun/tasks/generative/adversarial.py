@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,9 @@ from dlrun.tasks.base import Task
 from dlrun.tasks.generative.latent import draw, latent_plane, noise
 from dlrun.tasks.generative.quality import SAMPLES, Quality, Trained
 from dlrun.tasks.images import first_inputs, grid, image_figure, interpolate, rescaled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TITLES = {"samples": "samples", "interpolation": "interpolations between noise vectors"}
 
@@ -125,7 +129,8 @@ def figures(
     return {"samples": partial(_plane, net, critic, latent, data, device)} if data.spec.features == 2 else {}
 
 
-def _plane(net: nn.Module, critic: nn.Module, latent: int, data: Data, device: Device) -> object:
+def _plane(net: nn.Module, critic: nn.Module, latent: int, data: Data, device: Device) -> "Figure":
+    """Draw test data and samples in the plane over contour lines of the critic."""
     real = first_inputs(data.batches("test"), SAMPLES)
     fake = draw(net, noise(latent, SAMPLES, device, 2), device).cpu()
     reach = 1.3 * real.abs().max().item()

@@ -24,8 +24,8 @@ def components(batches: Iterator, count: int) -> tuple[Tensor, Tensor]:
         mean = _double(rows).mean(0)
         centred = _double(rows) - mean
         values, vectors = torch.linalg.eigh(centred @ centred.T)
-        kept = values.flip(0)[:count] > 1e-9 * values[-1].clamp(min=1e-12)
-        directions = vectors.flip(1)[:, :count][:, kept].T @ centred
+        nonzero = values.flip(0)[:count] > 1e-9 * values[-1].clamp(min=1e-12)
+        directions = vectors.flip(1)[:, :count][:, nonzero].T @ centred
         return mean.to(rows), (directions / directions.norm(dim=1, keepdim=True)).to(rows)
     total, square, samples = 0.0, 0.0, 0
     for x, _ in chain([first], batches):

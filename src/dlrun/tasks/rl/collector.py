@@ -250,8 +250,8 @@ class Collector:
         self.recent = [*self.recent, *zip(self.returns.tolist(), self.lengths.tolist(), strict=True)][-RECENT:]
         rewards, terminated, done, valid = map(np.stack, zip(*steps, strict=True))
         obs, actions = (torch.cat(each) for each in zip(*inputs, strict=True))
-        kept = torch.from_numpy(valid.reshape(-1)).to(self.device.device)
-        return Episodes(obs[kept], actions[kept], rewards, terminated, done, valid, *self.means())
+        is_valid = torch.from_numpy(valid.reshape(-1)).to(self.device.device)
+        return Episodes(obs[is_valid], actions[is_valid], rewards, terminated, done, valid, *self.means())
 
     def state_dict(self) -> dict:
         state = {"recent": [list(each) for each in self.recent]}

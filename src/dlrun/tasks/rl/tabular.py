@@ -151,15 +151,15 @@ class Tabular(RLTask):
         chosen = values.gather(1, batch.actions[:, None]).squeeze(1) if values.shape[1] > 1 else values.squeeze(1)
         if self.method == "monte_carlo":
             targets = rewards_to_go(batch.rewards, batch.done, self.gamma)
-            kept = batch.valid & ~limited.any(0)
+            has_target = batch.valid & ~limited.any(0)
         else:
             state_values = np.zeros((len(batch.rewards) + 1, batch.rewards.shape[1]), np.float32)
             best = values.max(1).values if self.method == "q_learning" else chosen
             state_values[:-1][batch.valid] = best.detach().cpu().numpy()
             targets = batch.rewards + self.gamma * state_values[1:] * ~batch.terminated
-            kept = batch.valid & ~limited  # the state after a time limit was not observed
-        rows = torch.from_numpy(kept[batch.valid]).to(self.device.device)
-        errors = torch.from_numpy(targets[kept]).to(self.device.device) - chosen[rows]
+            has_target = batch.valid & ~limited  # the state after a time limit was not observed
+        rows = torch.from_numpy(has_target[batch.valid]).to(self.device.device)
+        errors = torch.from_numpy(targets[has_target]).to(self.device.device) - chosen[rows]
         entries = batch.obs[rows].argmax(1) * values.shape[1]
         entries = entries + (batch.actions[rows] if values.shape[1] > 1 else 0)
         return errors, 1 / torch.bincount(entries)[entries]
