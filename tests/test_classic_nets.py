@@ -173,7 +173,9 @@ def test_the_smallest_picture(builder, keys, least, name, advice):
         with pytest.raises(UserError) as error:
             builder(Image((1, *shape), 3), **keys)
         said = str(error.value)
-        assert said.startswith(f"{name} cannot take images of {'x'.join(map(str, shape))}: it is too deep for them")
+        assert said.startswith(
+            f"{name} cannot take images of {'x'.join(map(str, shape))}: nothing would be left of them before"
+        )
         assert f"expected at least {least}x{least}: choose data with larger images, or {advice}" in said
 
 
@@ -227,7 +229,7 @@ def test_separable_convolution_is_two_convolutions():
         "pointwise.weight": (4, 3, 1, 1),
         "pointwise.bias": (4,),
     }
-    assert count(layer) - 4 == 27 + 12  # the book, 10.7
+    assert count(layer) - 4 == 27 + 12  # the book, section 10.11
     x = torch.randn(2, 3, 7, 10)
     by_channel = [
         nn.functional.conv2d(x[:, c : c + 1], layer.depthwise.weight[c : c + 1], None, 2, 1) for c in range(3)

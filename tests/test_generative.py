@@ -29,7 +29,7 @@ from dlrun.tasks.generative.quality import Features, frechet, modes, moments, sl
 from dlrun.tasks.generative.vae import Vae, kl_to_standard
 from dlrun.tasks.generative.wgan import Wgan
 from dlrun.tasks.generative.wgan_gp import WganGp, gradient_norms
-from dlrun.tasks.images import beside, between, first_rows, grid, means, rescaled
+from dlrun.tasks.images import first_inputs, grid, interpolate, means, rescaled, side_by_side
 
 SMALL = Image((1, 8, 8), classes=4)
 BOOK = Image((1, 28, 28))
@@ -53,7 +53,7 @@ def make(
     name = {WganGp: "wgan_gp", AdversarialAutoencoder: "adversarial_autoencoder"}.get(kind, kind.__name__.lower())
     stated = {key: value for key, value in section("task", name).items() if key != "_target_"}
     handed = dict(
-        net=net, spec=spec, place=PLACE, trained=trained, update=partial(make_update, lr=lr, ema=ema, **adam or {})
+        net=net, spec=spec, device=PLACE, trained=trained, update=partial(make_update, lr=lr, ema=ema, **adam or {})
     )
     handed = {name: handed[name] for name in signature(section("task", name)["_target_"]).given}
     return kind(**handed, **stated | keys)
@@ -200,11 +200,11 @@ def test_grids():
     assert grid(tiles, 3)[0, ::3, ::3].mul(10).round().tolist() == [[0, 1, 2], [3, 4, 5]]
     assert grid(tiles[:4], 3)[0, ::3, ::3].mul(10).round().tolist() == [[0, 1, 2], [3, 10, 10]], "the rest is white"
     assert grid(tiles, 3)[0, 2].min() == 1 and grid(tiles, 3).shape == (1, 5, 8), "gaps are white"
-    sheet = beside(torch.zeros(50, 1, 2, 2), torch.ones(60, 1, 2, 2))
+    sheet = side_by_side(torch.zeros(50, 1, 2, 2), torch.ones(60, 1, 2, 2))
     assert sheet.shape == (1, 29, 31) and sheet[0, 0, :14:3].max() == 0 and sheet[..., 14:].min() == 1
-    column = beside(torch.arange(50).view(50, 1, 1, 1) / 100, torch.zeros(50, 1, 1, 1))
+    column = side_by_side(torch.arange(50).view(50, 1, 1, 1) / 100, torch.zeros(50, 1, 1, 1))
     assert column[0, :6:2, 0].mul(100).round().tolist() == [0, 1, 2], "column by column, as the book pastes them"
-    assert between(torch.zeros(2, 1), torch.tensor([[1.0], [2.0]]), 3).flatten().tolist() == [0, 0.5, 1, 0, 1, 2]
+    assert interpolate(torch.zeros(2, 1), torch.tensor([[1.0], [2.0]]), 3).flatten().tolist() == [0, 0.5, 1, 0, 1, 2]
 
 
 def test_pixels_come_in_the_range_that_the_net_needs():
@@ -219,7 +219,7 @@ def test_pixels_come_in_the_range_that_the_net_needs():
 
 def test_means_weigh_samples():
     assert means(iter([{"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([6.0])}])) == {"a": 3.0}
-    assert len(first_rows(iter([(torch.zeros(4, 1), None)] * 3), 6)) == 6
+    assert len(first_inputs(iter([(torch.zeros(4, 1), None)] * 3), 6)) == 6
 
 
 # Learning
@@ -297,7 +297,7 @@ NETS = dict(latent=4, hidden=[32, 32], form="paper", width=4, norm="batch", crit
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 48, 64), (1, 8, 8)])
 def test_pairs_take_their_sizes_from_the_spec(shape, form):
     if form == "notes" and shape[1] == 8:
-        with pytest.raises(UserError, match="form=notes cannot make images of 8x8.*expected such sides, as 28, 32, 64"):
+        with pytest.raises(UserError, match="form=notes cannot make images of 8x8.*expected sides such as 28, 32, 64"):
             gan(Image(shape), **NETS | dict(form=form))
         return
     with torch.device("meta"):
@@ -377,7 +377,7 @@ def test_frechet_distance_of_gaussians():
     turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
     rotated = [moments(m @ turn) for m in (x * torch.tensor([1.0, 2.0, 3.0]), x * torch.tensor([2.0, 2.0, 0.5]) + 1)]
     assert frechet(*rotated[0], *rotated[1]) == pytest.approx(10.25, rel=1e-6)
-    with pytest.raises(UserError, match="expected two pictures or more in val and test"):
+    with pytest.raises(UserError, match="expected two images or more in val and test"):
         moments(torch.zeros(1, 3))
 
 
@@ -551,5 +551,5 @@ def test_modes_without_a_point_are_told(tmp_path):
     config = compose(
         "model=gan", "data=gaussians", "data.source.samples=10", "trainer.max_steps=2", "trainer.device=cpu"
     )
-    with pytest.raises(UserError, match="modes have no point among the 9 of the train part\n  expected some of each"):
+    with pytest.raises(UserError, match="modes have no point among the 9 of the train split\n  expected some of each"):
         train(tmp_path / "run", config)

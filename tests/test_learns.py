@@ -187,7 +187,7 @@ def test_batch_normalisation_of_a_lone_sample(batch_size, pieces, norm, refused)
     task = make_task(make_net(CLASSES, norm=norm), CLASSES, task=dict(grad_accum_steps=pieces))
     if refused:
         with pytest.raises(
-            UserError, match=f"data.batch_size={batch_size} with task.grad_accum_steps={pieces} leaves one sample alone"
+            UserError, match=f"data.batch_size={batch_size} with task.grad_accum_steps={pieces} puts one of the"
         ):
             task.steps(data)
         return

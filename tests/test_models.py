@@ -172,7 +172,7 @@ def test_net_gives_one_row_of_outputs_per_sample(builder, keys, specs):
 @pytest.mark.parametrize(("builder", "keys", "specs"), NARROW[1:])
 def test_net_takes_every_norm(builder, keys, specs, name):
     if builder is mlp and name == "instance":
-        with pytest.raises(UserError, match="norm=instance takes its statistics over a picture's positions"):
+        with pytest.raises(UserError, match="norm=instance normalises over the positions of an image"):
             builder(MNIST, **keys | dict(norm=name))
         return
     net = builder(CIFAR, **keys | dict(norm=name))
@@ -235,7 +235,7 @@ def test_same_convolution_samples_as_keras_does():
 ])  # fmt: skip
 def test_same_padding(size, kernel, stride, pads):
     assert same_padding(size, kernel, stride) == pads
-    assert (size + sum(pads) - kernel) // stride + 1 == -(-size // stride)  # the book, 10.1
+    assert (size + sum(pads) - kernel) // stride + 1 == -(-size // stride)  # the book, section 10.1
 
 
 def test_convolution_shapes_of_the_book():
@@ -288,7 +288,7 @@ def test_norm_takes_its_statistics_over_its_axes(name, axes):
 
 
 def test_norms_suit_their_channels():
-    assert norm("batch", 3, ndim=2).running_mean.shape == (3,)  # the book, 10.4: one mean per channel
+    assert norm("batch", 3, ndim=2).running_mean.shape == (3,)  # the book, section 10.8: one mean per channel
     assert norm("batch", 3, ndim=0)(torch.randn(5, 3)).shape == (5, 3)
     assert norm("layer", 3, ndim=0).normalized_shape == (3,)
     groups = {channels: norm("group", channels, ndim=2).num_groups for channels in (1, 6, 7, 16, 64, 512)}
@@ -364,8 +364,8 @@ def test_lenet_refuses_small_images():
 
 def test_mlp_refuses_a_dropout_list_of_the_wrong_length():
     assert refused(mlp, MOONS, **MLP | dict(hidden=[8, 32, 32], dropout=[0.5, 0.5])) == (
-        "model.dropout has 2 rates [0.5, 0.5] for 3 hidden layers [8, 32, 32]; expected one number for all, "
-        "or one rate per hidden layer: write 3 rates, with 0.0 where nothing is dropped"
+        "model.dropout has 2 numbers [0.5, 0.5] for 3 hidden layers [8, 32, 32]; expected one number for all, "
+        "or one per hidden layer: write 3 numbers, with 0.0 for layers without dropout"
     )
 
 

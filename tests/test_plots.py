@@ -12,7 +12,7 @@ from dlrun.output.drawing import drawable, key, new_figure, render, short
 from dlrun.output.run_folder import Run
 from dlrun.runs import compare
 from dlrun.spec import Table
-from dlrun.tasks.images import grid, shown
+from dlrun.tasks.images import grid, image_figure
 
 NAMES = ("$a$ $b_$", r"x^$\frac$", "Élektro", "猫", "\udcff")
 
@@ -147,7 +147,7 @@ def test_sheets_have_gaps_and_headings():
     sheet = grid(np_tiles(4, 32), 2)
     assert sheet.shape == (1, 66, 66) and sheet[0, 32:34].min() == 1 == sheet[0, :, 32:34].min()
     assert grid(np_tiles(3, 32), 2)[0, 34:, 34:].min() == 1, "what is missing is paper"
-    figure = shown(sheet, "masks, test", ("picture", "true"), {"cat": (1.0, 0.0, 0.0)})
+    figure = image_figure(sheet, "masks, test", ("picture", "true"), {"cat": (1.0, 0.0, 0.0)})
     assert {"masks, test", "picture", "true", "cat"} <= set(texts(figure))
 
 

@@ -384,7 +384,7 @@ def test_a_run_that_ends_before_it_learns_is_refused():
     data = build(composed("data=cartpole", "data.epoch_frames=1000"))["data"]
     task = make_task("dqn", data, "task.learning_starts=2001")
     with pytest.raises(
-        UserError, match="task.learning_starts=2001 frames before the first update, and the run has 2000 in all"
+        UserError, match="task.learning_starts=2001 frames before the first update, and the run has only 2000"
     ):
         next(iter(task.batches(data, Clock(0, 2, 10))))
 

@@ -78,8 +78,8 @@ def test_value_iteration_on_slippery_ice():
     [
         (["model=td0", "model.values=actions"], "model.values=states"),
         (["model=sarsa", "data=gym", "data.id=Pendulum-v1"], "needs discrete actions"),
-        (["model=value_iteration", "data=cartpole"], r"needs states, the data gives Env\(obs=4, actions=2\)"),
-        (["model=q_learning", "data=gym"], r"needs states, the data gives Env\(obs=6, actions=3\)"),
+        (["model=value_iteration", "data=cartpole"], r"needs states, and the data is Env\(obs=4, actions=2\)"),
+        (["model=q_learning", "data=gym"], r"needs states, and the data is Env\(obs=6, actions=3\)"),
     ],
 )
 def test_tables_that_do_not_fit(overrides, words):

@@ -161,7 +161,7 @@ def test_a_sample_alone_is_refused_where_it_has_no_statistics():
     spec = Mask((3, 3, 4), classes=3)
     data = masks(drawn(12, spec), spec)  # 9 to train on, 4 at a time
     assert make(unet(spec, **UNET | dict(depth=1)), spec).steps(data) == 3
-    with pytest.raises(UserError, match="data.batch_size=4 leaves one sample alone, of the 9 to train on"):
+    with pytest.raises(UserError, match="data.batch_size=4 puts one of the 9 train samples into a batch alone"):
         make(unet(Mask((3, 3, 3), classes=3), **UNET), Mask((3, 3, 3), classes=3)).steps(data)
 
 

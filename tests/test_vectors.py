@@ -52,11 +52,11 @@ def test_vectors_from_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("the 1 2 3 4\nfilm 1 2 3\n", r"line 2: 3 numbers behind the word\n  expected 4, as model.embedding.size says"),
-        ("the" + " 1" * 50, r"line 1: 50 numbers behind the word"),
-        ("film 1 2 3 4\nthe 1 2 3 4 5\n", "line 2: 5 numbers behind the word"),
-        ("the 1 2 x 4", "line 1: something that is no finite number behind the word"),
-        ("the 1 2 nan 4", "line 1: something that is no finite number behind the word"),
+        ("the 1 2 3 4\nfilm 1 2 3\n", r"line 2: 3 numbers after the word\n  expected 4 numbers .model.embedding.size"),
+        ("the" + " 1" * 50, r"line 1: 50 numbers after the word"),
+        ("film 1 2 3 4\nthe 1 2 3 4 5\n", "line 2: 5 numbers after the word"),
+        ("the 1 2 x 4", "line 1: a value that is not a finite number after the word"),
+        ("the 1 2 nan 4", "line 1: a value that is not a finite number after the word"),
         ("zebra 1 2 3 4\n", "has none of the 2 words: expected the same language"),
         ("", "has none of the 2 words"),
         (None, "No such file or directory\n  expected a text file with a word and its numbers per line"),

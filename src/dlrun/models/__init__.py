@@ -1,14 +1,16 @@
-"""Networks. A builder makes one from a spec: `(spec, *, config keys) -> nn.Module`; its return type says what it is.
+"""Networks. A builder makes one from a spec: `(spec, *, config keys) -> nn.Module`. Its return type declares its kind.
 
 A plain `nn.Module` maps inputs (B, ...) to outputs (B, spec.outputs) and is trained by `task=supervised` or `segment`.
-Networks of other shapes are classes, which the tasks that train them name: AutoEncoder, AdversarialAutoEncoder and VAE
-(autoencoder.py), Pair (gan.py: a generator and a critic), Policy, Values and Table (policy.py).
+Other kinds of networks are classes, which the tasks that train them name in their signatures: AutoEncoder,
+AdversarialAutoEncoder and VAE (autoencoder.py), Pair (gan.py: a generator and a critic), Policy, Values and Table
+(policy.py).
 
-A network may offer more; where it does not, the runner does without:
+These members of a network are optional:
 
-- `about: str`: words for the header, after the number of parameters, as in "; 27 of 9,996 words have a vector".
-- `report() -> dict`: what the network itself reports at the end of a run (figures, files, numbers).
-- `auxiliary: float` and outputs as a tuple in training: further heads, whose losses count with this weight.
-- `BACKBONE: str`: the name of the part that other networks share; `init=` loads it whatever comes after it.
-- `observe(obs)`: a policy takes in observations for its running statistics.
+- `about: str`: text for the header, after the number of parameters, such as "; 27 of 9,996 words have a vector".
+- `report() -> dict`: the network's own results at the end of a run (figures, files, numbers).
+- `auxiliary: float`, with a tuple of outputs in training: the weight of the losses of the auxiliary heads.
+- `BACKBONE: tuple[str, ...]`: name prefixes of the layers that other networks share; `init=` loads these whatever
+  head follows them.
+- `observe(obs)`: a policy adds observations to its running statistics.
 """

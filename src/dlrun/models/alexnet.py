@@ -1,11 +1,10 @@
 """AlexNet: five convolutions and three dense layers.
 
 Source: Krizhevsky, Sutskever and Hinton 2012, "ImageNet classification with deep convolutional neural networks"; the
-book, section 10.5; notes E31. imagenet: the form of Krizhevsky 2014, "One weird trick for parallelizing convolutional
-neural networks", which is the one that torchvision has, with its names: no groups, no local response normalisation, 64
-and 192 channels first.
-cifar: as in bearpaw/pytorch-classification: smaller poolings, one dense layer.
-Deviation: where the last maps are not 6x6 they are averaged to that, as torchvision does.
+book, section 10.9. form=imagenet: the net of Krizhevsky 2014, "One weird trick for parallelizing convolutional neural
+networks", which torchvision has, with its names: no groups, no local response normalisation, 64 and 192 channels first.
+form=cifar: as in bearpaw/pytorch-classification: smaller poolings, one dense layer.
+Deviation: last maps of other sizes are averaged to 6x6, as in torchvision.
 """
 
 from collections import OrderedDict
@@ -18,7 +17,7 @@ from dlrun.spec import Image, form_for
 from dlrun.types import Init, Probability, Size
 
 MULTIPLES = (1, 3, 6, 4, 4)  # of the first convolution's channels
-LEAST = {"imagenet": 63, "cifar": 29}  # pixels: 63 -> 15 -> 7 -> 3 -> 1; 29 -> 8 -> 4 -> 2 -> 1
+LEAST = {"imagenet": 63, "cifar": 29}  # smallest sides in pixels: 63 -> 15 -> 7 -> 3 -> 1; 29 -> 8 -> 4 -> 2 -> 1
 
 
 def alexnet(
@@ -30,7 +29,7 @@ def alexnet(
     dropout: Probability,
     init: Init,
 ) -> nn.Module:
-    """(B, C, H, W) -> (B, outputs).
+    """AlexNet: (B, C, H, W) -> (B, outputs).
 
     width: channels of the first convolution. head: widths of the hidden dense layers; dropout: before each of them.
     """

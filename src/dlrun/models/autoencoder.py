@@ -1,8 +1,8 @@
-"""Autoencoders, plain and variational: pictures to a code of a few numbers and back, dense or convolutional.
+"""Autoencoders: images to a code of a few numbers and back; plain, variational or adversarial, dense or convolutional.
 
 Source: the book, sections 12.2 (784-256-128-20 and back, 236,436 + 237,200 parameters) and 12.4 (the VAE's 784-128-20,
-209,464 parameters), notes E41 to E43; Kingma and Welling 2014; Makhzani et al. 2016 for the adversarial one, with a
-deterministic encoder and the widths of the book's autoencoder. The convolutional nets are this project's.
+209,464 parameters); Kingma and Welling 2014; Makhzani et al. 2016 for the adversarial autoencoder, with a deterministic
+encoder and the widths of the book's autoencoder. The convolutional nets are this project's own.
 """
 
 from torch import Tensor, nn
@@ -17,34 +17,34 @@ BASE = 7  # convolutions with stride 2 halve the sides until they are this or le
 
 
 class AutoEncoder(nn.Module):
-    """latent: numbers in a code. encoder: (B, C, H, W) -> (B, latent); decoder: (B, latent) -> (B, C, H, W), raw."""
+    """An encoder (B, C, H, W) -> (B, latent) and a decoder (B, latent) -> (B, C, H, W), without a final activation."""
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, latent: int) -> None:
         super().__init__()
         self.encoder, self.decoder, self.latent = encoder, decoder, latent
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W), raw: logits, or values."""
+        """Reconstruct: (B, C, H, W) -> (B, C, H, W), logits or values."""
         return self.decoder(self.encoder(x))
 
 
 class VAE(AutoEncoder):
-    """encoder: (B, C, H, W) -> (B, 2 latent), the means and the logarithms of the variances of q(z|x)."""
+    """A variational autoencoder. encoder: (B, C, H, W) -> (B, 2 latent), the means and log variances of q(z|x)."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) -> mean (B, latent), log variance (B, latent)."""
+        """Encode: (B, C, H, W) -> mean (B, latent), log variance (B, latent)."""
         return self.encoder(x).chunk(2, 1)
 
 
 class AdversarialAutoEncoder(nn.Module):
-    """autoencoder: as above. critic: (B, latent) -> (B,), raw: whether a code is one of the prior's."""
+    """An autoencoder, and a critic (B, latent) -> (B,): the logit that a code comes from the prior."""
 
     def __init__(self, autoencoder: AutoEncoder, critic: nn.Module) -> None:
         super().__init__()
         self.autoencoder, self.critic, self.latent = autoencoder, critic, autoencoder.latent
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W), raw."""
+        """Reconstruct: (B, C, H, W) -> (B, C, H, W), logits or values."""
         return self.autoencoder(x)
 
 
@@ -57,7 +57,7 @@ def autoencoder(
     dropout: Probability,
     init: Init,
 ) -> AutoEncoder:
-    """hidden: widths from the pictures to the code; the decoder has them in turn. dropout: behind each hidden layer."""
+    """A dense autoencoder. hidden: widths of the encoder, reversed in the decoder. dropout: after each hidden layer."""
     encoder, decoder = _dense(spec, latent, latent, hidden, activation, dropout)
     return initialise(AutoEncoder(encoder, decoder, latent), init)
 
@@ -65,13 +65,13 @@ def autoencoder(
 def conv_autoencoder(
     spec: Image | Unlabelled, *, latent: Size, width: Size, activation: Activation, init: Init
 ) -> AutoEncoder:
-    """width: channels of the first convolution, doubled with each; a dense layer makes the code of the last maps."""
+    """A convolutional autoencoder. width: channels of the first convolution, doubled by each; then a dense layer."""
     encoder, decoder = _convolutional("conv_autoencoder", spec, latent, latent, width, activation)
     return initialise(AutoEncoder(encoder, decoder, latent), init)
 
 
 def vae(spec: Image | Unlabelled, *, latent: Size, hidden: list[Size], activation: Activation, init: Init) -> VAE:
-    """As `autoencoder`. The book's layers for the mean and for the log variance are one here, of twice the width."""
+    """A dense VAE, with the keys of `autoencoder`. One layer of twice the width gives the mean and the log variance."""
     encoder, decoder = _dense(spec, 2 * latent, latent, hidden, activation, 0.0)
     return initialise(VAE(encoder, decoder, latent), init)
 
@@ -85,14 +85,14 @@ def adversarial_autoencoder(
     activation: Activation,
     init: Init,
 ) -> AdversarialAutoEncoder:
-    """As `autoencoder`. critic_hidden: widths of the critic of codes."""
+    """A dense autoencoder and a critic of its codes. critic_hidden: widths of the critic."""
     encoder, decoder = _dense(spec, latent, latent, hidden, activation, 0.0)
     critic = nn.Sequential(*_layers([latent, *critic_hidden, 1], activation, 0.0), nn.Flatten(0))
     return initialise(AdversarialAutoEncoder(AutoEncoder(encoder, decoder, latent), critic), init)
 
 
 def conv_vae(spec: Image | Unlabelled, *, latent: Size, width: Size, activation: Activation, init: Init) -> VAE:
-    """As `conv_autoencoder`."""
+    """A convolutional VAE, with the keys of `conv_autoencoder`."""
     encoder, decoder = _convolutional("conv_vae", spec, 2 * latent, latent, width, activation)
     return initialise(VAE(encoder, decoder, latent), init)
 
@@ -109,7 +109,7 @@ def _layers(widths: list[int], activation: str, dropout: float) -> list[nn.Modul
     layers: list[nn.Module] = []
     for a, b in zip(widths, widths[1:], strict=False):
         layers += [nn.Linear(a, b), activation_layer(activation), *([nn.Dropout(dropout)] if dropout else [])]
-    return layers[: -2 if dropout else -1]  # the last dense layer stands alone
+    return layers[: -2 if dropout else -1]  # no activation and no dropout after the last dense layer
 
 
 def _convolutional(
@@ -121,7 +121,7 @@ def _convolutional(
     if times == 0 or min(height, width_px) >> times > BASE:
         raise UserError(
             f"{name} cannot take images of {height}x{width_px}: it halves both sides until one is {BASE} or less; "
-            "expected multiples of 2, 4, 8, ... that come there, such as 8, 28, 32, 64 or 96; "
+            "expected sides for which that works, such as 8, 28, 32, 64 or 96; "
             "choose other data, or a dense net (model=autoencoder, model=vae)"
         )
     maps = [channels, *(width << i for i in range(times))]
@@ -138,7 +138,7 @@ def _convolutional(
 
 
 def halvings(height: int, width: int) -> int:
-    """How often both sides can be halved until the shorter one is BASE or less; fewer where one becomes odd."""
+    """Number of times that both sides can be halved until the shorter is BASE or less, or one of them is odd."""
     times = 0
     while min(height, width) > BASE and height % 2 == 0 and width % 2 == 0:
         height, width, times = height // 2, width // 2, times + 1

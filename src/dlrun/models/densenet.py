@@ -1,8 +1,8 @@
-"""DenseNet with bottlenecks and compression: each layer sees the maps of all before it in its block.
+"""DenseNet with bottlenecks and compression: each layer's input is the maps of all earlier layers of its block.
 
 Source: Huang, Liu, van der Maaten and Weinberger 2017, "Densely connected convolutional networks", table 1
-(DenseNet-BC); notes E31; the book, section 15.3 (DenseNet121). imagenet: as torchvision has it, with the names of its
-modules (its file of weights has norm.1 where the modules have norm1). cifar: as in kuangliu/pytorch-cifar: a 3x3 stem
+(DenseNet-BC); the book, sections 10.9 and 15.3 (DenseNet121). form=imagenet: torchvision's net, with the names of its
+modules (its weights file has norm.1 where the modules have norm1). form=cifar: as in kuangliu/pytorch-cifar, a 3x3 stem
 without pooling.
 """
 
@@ -19,11 +19,11 @@ from dlrun.types import Init, Norm, Probability, Size
 
 LAYERS = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32)}  # in each of the four blocks
 BOTTLENECK = 4  # channels of a layer's 1x1 convolution, in multiples of the growth
-LEAST = {"imagenet": 29, "cifar": 8}  # pixels: 29 -> 15 -> 8 -> 4 -> 2 -> 1
+LEAST = {"imagenet": 29, "cifar": 8}  # smallest sides in pixels: 29 -> 15 -> 8 -> 4 -> 2 -> 1
 
 
 class DenseLayer(nn.Module):
-    """Norm, ReLU and convolution, twice: (B, C, H, W) -> (B, C + growth, H, W), the input and what is new."""
+    """Norm, ReLU and convolution, twice: (B, C, H, W) -> (B, C + growth, H, W), the input and the new maps."""
 
     def __init__(self, features: int, growth: int, norm: str, dropout: float):
         super().__init__()
@@ -52,7 +52,7 @@ def densenet(
     dropout: Probability,
     init: Init,
 ) -> nn.Module:
-    """(B, C, H, W) -> (B, outputs). growth: maps that each layer adds; the stem has twice as many."""
+    """DenseNet: (B, C, H, W) -> (B, outputs). growth: maps that each layer adds; the stem has twice as many."""
     channels, height, columns = spec.shape
     form = form_for(spec.shape) if form == "auto" else form
     advice = "model.form=cifar" if form == "imagenet" else "model=resnet18"

@@ -1,7 +1,7 @@
-"""The table of words' vectors: random, or from a file; what it learned can be looked at, and start another run.
+"""Word embeddings: random or from a file of vectors. Learned vectors can be written to a file for other runs.
 
-Source: book sections 11.1 and 11.8, notes E37. Words without a vector in the file, and the four special ids, start at
-zero as in the book.
+Source: the book, sections 11.1 and 11.12. As in the book, words without a vector in the file and the four special ids
+start at zero.
 """
 
 import os
@@ -20,10 +20,11 @@ from dlrun.types import Size
 
 @dataclass(frozen=True, kw_only=True)
 class Embed:
-    """size: numbers per word. file: a text file of vectors, or null for random ones. train: whether they learn.
+    """The config of an embedding.
 
-    neighbours: words whose nearest ones are written to neighbours.csv in the run's folder at the end. save: whether all
-    vectors are written to vectors.txt there, which `file` reads.
+    size: numbers per word. file: a text file of vectors, or null for random ones. train: whether the vectors learn.
+    neighbours: words whose nearest words are written to neighbours.csv in the run's folder at the end. save: write all
+    vectors to vectors.txt in the run's folder, a file that `file` can read.
     """
 
     size: Size
@@ -34,19 +35,19 @@ class Embed:
 
 
 class Embedding(nn.Embedding):
-    """(B, T) whole numbers -> (B, T, size). about: what the file had, for the run's header."""
+    """(B, T) integers -> (B, T, size). about: the number of words found in the file, for the run's header."""
 
     about = ""
     embed: Embed
     words: Callable[[], tuple[str, ...]]  # of the ids from 4 on
 
     def forward(self, tokens: Tensor) -> Tensor:
-        # the runner's probes of shapes are of floats
+        # shapes are checked with floats before training
         return super().forward(tokens.long() if tokens.is_floating_point() else tokens)
 
     @torch.no_grad()
     def report(self) -> dict:
-        """Texts for the run's folder, by name."""
+        """The text files for the run's folder, by name."""
         words, files = self.words(), {}
         vectors = self.weight[4 : 4 + len(words)].float().cpu()
         if self.embed.neighbours and words:
@@ -57,7 +58,7 @@ class Embedding(nn.Embedding):
 
 
 def make_embedding(spec: Tokens, embed: Embed, init: str) -> Embedding:
-    """The table of a vocabulary. init: keras is uniform in [-0.05, 0.05), torch is standard normal."""
+    """Make the embedding of a vocabulary. init: keras is uniform in [-0.05, 0.05), torch is standard normal."""
     table = Embedding(spec.vocab, embed.size)
     table.embed, table.words = embed, spec.words
     if init == "keras":
@@ -67,12 +68,12 @@ def make_embedding(spec: Tokens, embed: Embed, init: str) -> Embedding:
             "model.embedding.train=false without model.embedding.file leaves random vectors as they are: "
             "expected a file of vectors, or model.embedding.train=true"
         )
-    if embed.file is not None and (words := spec.words()):  # none: the weights are to come from a checkpoint
+    if embed.file is not None and (words := spec.words()):  # without words, the weights will come from a checkpoint
         path = Path(os.path.expanduser(embed.file))
-        vectors, found = read_vectors(path, words, embed.size)
+        vectors, num_found = read_vectors(path, words, embed.size)
         with torch.no_grad():
             table.weight.zero_()
             table.weight[4 : 4 + len(vectors)] = vectors
-        table.about = f"; {found:,} of {len(words):,} words have a vector in {path.name}"
+        table.about = f"; {num_found:,} of {len(words):,} words have a vector in {path.name}"
     table.weight.requires_grad_(embed.train)
     return table

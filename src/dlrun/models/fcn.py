@@ -1,11 +1,11 @@
-"""Fully convolutional networks for a class of every pixel: FCN-32s, FCN-16s and FCN-8s on a VGG backbone.
+"""Fully convolutional networks for semantic segmentation: FCN-32s, FCN-16s and FCN-8s on a VGG backbone.
 
-Source: Long, Shelhamer and Darrell 2015, "Fully convolutional networks for semantic segmentation", sections 3 and 4;
-notes E48. The backbone's names are those of torchvision's VGG (`features`): init= takes its weights, a
-run's of model=vgg16_imagenet, or another FCN's.
-Deviations: convolutions keep the size, where the paper pads the picture by 100 pixels and crops; all strides learn
-together, where the paper trains 32s, then 16s, then 8s; scores start small, where the paper starts them from zero on a
-trained backbone (on an untrained one all classes then stay alike: docs/LOG.md); normalisation if wanted.
+Source: Long, Shelhamer and Darrell 2015, "Fully convolutional networks for semantic segmentation", sections 3 and 4.
+The backbone has the names of torchvision's VGG (`features`), so that init= accepts torchvision's weights, a run of
+model=vgg16_imagenet, or another FCN.
+Deviations: convolutions keep the size, while the paper pads the image by 100 pixels and crops; all strides learn
+together, while the paper trains 32s, then 16s, then 8s; scores start small, while the paper starts them at zero on a
+trained backbone (on an untrained one all classes would stay equal: docs/LOG.md); optional normalisation.
 """
 
 from typing import Literal
@@ -18,11 +18,11 @@ from dlrun.models.vgg import LEAST, MULTIPLES, blocks
 from dlrun.spec import Mask
 from dlrun.types import Init, Norm, Probability, Size
 
-SKIPS = {32: 0, 16: 1, 8: 2}  # how many finer maps are scored too
+SKIPS = {32: 0, 16: 1, 8: 2}  # number of finer maps that are scored too, by stride
 
 
 class Fcn(nn.Module):
-    """(B, C, H, W) -> (B, classes, H, W), for any H and W from 17 on. BACKBONE: what weights must fit to start from."""
+    """(B, C, H, W) -> (B, classes, H, W), for any H and W from 17 on. BACKBONE: prefixes of the layers of the VGG."""
 
     BACKBONE = ("features.",)
 
@@ -35,9 +35,9 @@ class Fcn(nn.Module):
             *(nn.Conv2d(head, head, 1), nn.ReLU(), nn.Dropout(dropout)),
         )
         self.score = nn.Conv2d(head, classes, 1)
-        behind = [width * MULTIPLES[i] for i in (3, 2)][: SKIPS[stride]]  # pool4, pool3
-        self.skips = nn.ModuleList(nn.Conv2d(channels, classes, 1) for channels in behind)
-        self.ups = nn.ModuleList(nn.ConvTranspose2d(classes, classes, 4, 2, 1, bias=False) for _ in behind)
+        skipped = [width * MULTIPLES[i] for i in (3, 2)][: SKIPS[stride]]  # channels of pool4, pool3
+        self.skips = nn.ModuleList(nn.Conv2d(channels, classes, 1) for channels in skipped)
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(classes, classes, 4, 2, 1, bias=False) for _ in skipped)
 
     def forward(self, x: Tensor) -> Tensor:
         size, pooled = x.shape[2:], []
@@ -63,8 +63,10 @@ def fcn(
     dropout: Probability,
     init: Init,
 ) -> nn.Module:
-    """stride: pixels to a score before the last, bilinear step up. depth, width, norm: of the VGG. head: channels of
-    the two layers behind it. The learned steps up, by two, start as bilinear interpolation.
+    """FCN: (B, C, H, W) -> (B, classes, H, W).
+
+    stride: pixels per score before the last, bilinear upsampling. depth, width, norm: of the VGG. head: channels of the
+    two layers after it. The learned upsampling layers start as bilinear interpolation.
     """
     channels, height, columns = spec.shape
     check_size(f"fcn{stride}s", height, columns, LEAST, "model=unet")
@@ -79,7 +81,7 @@ def fcn(
 
 
 def bilinear_(weight: Tensor) -> Tensor:
-    """Fill the weight (classes, classes, 4, 4) of a transposed convolution of stride 2 with bilinear interpolation."""
+    """Set the weight (classes, classes, 4, 4) of a transposed convolution of stride 2 to bilinear interpolation."""
     line = weight.new_tensor([0.25, 0.75, 0.75, 0.25])
     nn.init.zeros_(weight)
     weight.data[range(len(weight)), range(len(weight))] = line[:, None] * line

@@ -1,13 +1,15 @@
-"""Pairs of networks for adversarial learning: a generator of samples and a critic (or discriminator) of them.
+"""Pairs of networks for adversarial learning: a generator of samples and a critic (or discriminator).
 
-For pictures in three forms, every size from the spec:
-paper: 4x4 convolutions with stride 2 between maps of 4x4 to 7x7 and the picture; 28, 32 and 64 pixels give 2, 3 and 4.
-book: the same generator, with a ReLU on the noise; a critic of five convolutions that ends in an average over its maps.
-notes: three layers each, the generator 3 -> 9 -> 21 -> 64, the critic 64 -> 20 -> 6 -> 1.
-Source: Goodfellow et al. 2014; Radford et al. 2016 (DCGAN); the book, section 13.2 (3,576,704 and 6,561,665 parameters
-at 64x64); notes E45. Deviations: noise goes through a dense layer, which is the book's transposed convolution over one
-pixel. What has no padding there gets some where pictures are too small without; the last kernel of the notes' generator
-is as much larger as the size needs.
+For images there are three forms; all sizes follow from the spec.
+paper: 4x4 convolutions with stride 2 between the smallest maps, of 4x4 to 7x7, and the image: 2, 3 or 4 layers for 28,
+32 or 64 pixels.
+book: the same generator with a ReLU on the noise; a critic of five convolutions and an average over its maps.
+notes: three layers each; the generator's maps have sides 3 -> 9 -> 21 -> 64, the critic's 64 -> 20 -> 6 -> 1.
+
+Source: Goodfellow et al. 2014; Radford et al. 2016 (DCGAN); the book, section 13.3 (3,576,704 and 6,561,665 parameters
+at 64x64). Deviations: a dense layer on the noise, which equals the book's transposed convolution over one pixel.
+Convolutions without padding get some if images are too small without it. The last kernel of the generator in form=notes
+is enlarged to fit the image.
 """
 
 from typing import Literal
@@ -20,20 +22,20 @@ from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image, Table, Unlabelled
 from dlrun.types import Init, Norm, Size
 
-BASE = 7  # the sides of the smallest maps are this or less
+BASE = 7  # the sides of the smallest maps are at most this
 SLOPE = 0.2  # of leaky ReLU, as in the papers
-SMALLEST = 28  # sides of pictures that the notes' three layers make
+SMALLEST = 28  # smallest sides of images in form=notes
 
 
 class Pair(nn.Module):
-    """latent: numbers of noise. generator: (B, latent) -> (B, *shape); critic: (B, *shape) -> (B,), raw."""
+    """A generator (B, latent) -> (B, *shape) and a critic (B, *shape) -> (B,), without a final activation."""
 
     def __init__(self, generator: nn.Module, critic: nn.Module, latent: int) -> None:
         super().__init__()
         self.generator, self.critic, self.latent = generator, critic, latent
 
     def forward(self, z: Tensor) -> Tensor:
-        """(B, latent) -> (B,), the critic's view of what is generated."""
+        """The critic's scores of generated samples: (B, latent) -> (B,)."""
         return self.critic(self.generator(z))
 
 
@@ -48,10 +50,10 @@ def gan(
     critic_norm: Norm,
     init: Init,
 ) -> Pair:
-    """Dense nets for tables, convolutional ones for pictures, whose pixels are in [-1, 1].
+    """Dense nets for tables, convolutional nets for images with pixels in [-1, 1].
 
-    hidden: widths of both nets, for tables. width: channels of the largest maps, for pictures, doubled per layer.
-    norm, critic_norm: for pictures; the critic's first layer has none, but in form=book.
+    hidden: widths of both nets, for tables. width: channels of the largest maps, for images; each layer doubles them.
+    norm, critic_norm: for images; the critic's first layer has none, except in form=book.
     """
     if isinstance(spec, Table):
         return initialise(_dense(spec, latent, hidden), init)
@@ -82,7 +84,7 @@ def _paper(spec: Image, latent: int, width: int, norm: str, critic_norm: str) ->
 
 
 def _book(spec: Image, latent: int, width: int, norm: str, critic_norm: str) -> Pair:
-    """The critic for 64x64 pixels and width 64: 31x31x64, 14x14x128, 6x6x256, 4x4x512, 2x2x1024, their average."""
+    """The critic for 64x64 pixels and width 64: 31x31x64, 14x14x128, 6x6x256, 4x4x512, 2x2x1024, then the average."""
     generator = [nn.ReLU(), *_doubling_generator(spec, latent, width, norm, last_bias=False)[0]]
     kernels, strides = (4, 4, 4, 3, 3), (2, 2, 2, 1, 1)
     padding = 0 if _fits(spec, kernels, strides) else 1
@@ -100,9 +102,9 @@ def _notes(spec: Image, latent: int, width: int, norm: str, critic_norm: str) ->
     if min(sides) < SMALLEST:
         raise UserError(
             f"gan in form=notes cannot make images of {sides[0]}x{sides[1]}: its three layers make "
-            f"{SMALLEST}x{SMALLEST} or more; expected such sides, as 28, 32, 64; choose model.form=paper or other data"
+            f"{SMALLEST}x{SMALLEST} or more; expected sides such as 28, 32, 64; choose model.form=paper or other data"
         )
-    first = [(side - 10) // 18 for side in sides]  # three layers make 18 n + 10 of n
+    first = [(side - 10) // 18 for side in sides]  # three layers turn a side of n into 18 n + 10
     last = tuple(4 + (side - 10) % 18 for side in sides)
     generator: list[nn.Module] = [nn.Linear(latent, 8 * width * first[0] * first[1])]
     generator += [nn.Unflatten(1, (8 * width, *first)), nn.ReLU()]
@@ -122,7 +124,7 @@ def _notes(spec: Image, latent: int, width: int, norm: str, critic_norm: str) ->
 def _doubling_generator(
     spec: Image, latent: int, width: int, norm: str, last_bias: bool = True
 ) -> tuple[list[nn.Module], list[int], int]:
-    """The layers, the channels from the smallest maps to the largest, and the values of the smallest maps."""
+    """The layers, the channels from the smallest maps to the largest, and the number of values in the smallest maps."""
     channels, height, width_px = spec.shape
     times = _doublings(height, width_px)
     maps = [width << i for i in reversed(range(times))]
@@ -138,13 +140,13 @@ def _doubling_generator(
 
 
 def _layer(a: int, b: int, kernel: int, stride: int, padding: int, norm: str) -> list[nn.Module]:
-    """A convolution of the critic, its norm and leaky ReLU."""
+    """A convolution of the critic with its norm and leaky ReLU."""
     norms = [norm_layer(norm, b, ndim=2)] if norm != "none" else []
     return [nn.Conv2d(a, b, kernel, stride, padding, bias=norm == "none"), *norms, nn.LeakyReLU(SLOPE)]
 
 
 def _fits(spec: Image, kernels: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """Whether convolutions without padding leave something of such pictures."""
+    """Whether the maps of these convolutions keep at least one pixel without padding."""
     side = min(spec.shape[1:])
     for kernel, stride in zip(kernels, strides, strict=True):
         side = (side - kernel) // stride + 1 if side >= kernel else 0
@@ -152,13 +154,13 @@ def _fits(spec: Image, kernels: tuple[int, ...], strides: tuple[int, ...]) -> bo
 
 
 def _doublings(height: int, width: int) -> int:
-    """How often both sides double from the smallest maps. Raises UserError where they do not come from such."""
+    """Number of doublings from the smallest maps to the image. Raises UserError if there is no such number."""
     times, h, w = 0, height, width
     while min(h, w) > BASE and h % 2 == 0 and w % 2 == 0:
         h, w, times = h // 2, w // 2, times + 1
     if times == 0 or min(h, w) > BASE:
         raise UserError(
-            f"gan cannot make images of {height}x{width}: its maps start at {BASE}x{BASE} or less and double; "
+            f"gan cannot make images of {height}x{width}: its maps start with sides of {BASE} or less and double; "
             "expected sides such as 8, 16, 28, 32, 48, 64 or 96; choose other data, or another data.spec.shape"
         )
     return times

@@ -1,10 +1,11 @@
-"""GoogLeNet: nine Inception blocks, each four branches side by side, and two heads on the way that only training has.
+"""GoogLeNet: nine Inception blocks of four parallel branches, and two auxiliary heads that are used in training only.
 
-Source: Szegedy et al. 2015, "Going deeper with convolutions", table 1 and sections 5 and 6; notes E31. paper: its 5x5
-convolutions, and with norm=none its local response normalisation too. imagenet: the form that torchvision has, with its
-names: batch normalisation, 3x3 in place of 5x5 (pytorch/vision issue 906), and 2x2 as the last pooling; its published
-weights want pixels in [-1, 1] (data.mean=[0.5] data.std=[0.5]). cifar: as in kuangliu/pytorch-cifar: a 3x3 convolution
-as the stem, no heads. Deviation: the heads pool to 4x4 from any size, by windows of 4 for 14x14 where the paper has 5.
+Source: Szegedy et al. 2015, "Going deeper with convolutions", table 1 and sections 5 and 6; the book, section 10.9.
+form=paper: 5x5 convolutions and, with norm=none, local response normalisation. form=imagenet: torchvision's net with
+its names: batch normalisation, 3x3 instead of 5x5 (pytorch/vision issue 906), 2x2 as the last pooling; its published
+weights need pixels in [-1, 1] (data.mean=[0.5] data.std=[0.5]). form=cifar: as in kuangliu/pytorch-cifar: a 3x3
+convolution as the stem, no auxiliary heads. Deviation: the auxiliary heads pool maps of any size to 4x4, which for
+14x14 means windows of 4 instead of the paper's 5.
 """
 
 from collections import OrderedDict
@@ -18,10 +19,10 @@ from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image, form_for
 from dlrun.types import Init, NonNegative, Norm, Probability, Size
 
-LEAST = {"imagenet": 31, "paper": 31, "cifar": 3}  # pixels: 31 -> 16 -> 8 -> 4 -> 2 -> 1
-AUXILIARY = {"imagenet": 0.3, "paper": 0.3, "cifar": 0.0}  # weight of their loss
-EPS = 1e-3  # of batch normalisation, as torchvision's weights were trained with
-BLOCKS = {  # channels of 1x1; 1x1 and 3x3; 1x1 and 5x5; 1x1 behind the pooling; a pooling stands before 4a and 5a
+LEAST = {"imagenet": 31, "paper": 31, "cifar": 3}  # smallest sides in pixels: 31 -> 16 -> 8 -> 4 -> 2 -> 1
+AUXILIARY = {"imagenet": 0.3, "paper": 0.3, "cifar": 0.0}  # weight of the auxiliary heads' loss
+EPS = 1e-3  # of batch normalisation, with which torchvision's weights were trained
+BLOCKS = {  # channels of 1x1; 1x1 and 3x3; 1x1 and 5x5; 1x1 after the pooling. A pooling precedes 4a and 5a
     "3a": (64, 96, 128, 16, 32, 32),
     "3b": (128, 128, 192, 32, 96, 64),
     "4a": (192, 96, 208, 16, 48, 64),
@@ -32,14 +33,14 @@ BLOCKS = {  # channels of 1x1; 1x1 and 3x3; 1x1 and 5x5; 1x1 behind the pooling;
     "5a": (256, 160, 320, 32, 128, 128),
     "5b": (384, 192, 384, 48, 128, 128),
 }
-BEHIND = {"inception4a": "aux1", "inception4d": "aux2"}  # where the heads stand
-HEAD = (128, 1024, 0.7)  # channels, units and dropout of a head
+HEAD_AFTER = {"inception4a": "aux1", "inception4d": "aux2"}  # the auxiliary heads, by the block that each follows
+HEAD = (128, 1024, 0.7)  # channels, units and dropout of an auxiliary head
 
 
 class GoogLeNet(nn.Module):
-    """The parts in their order; in training, the heads too.
+    """The modules in order; in training, the auxiliary heads too.
 
-    auxiliary: the weight that the heads' losses have beside the loss of the outputs, 0 where there are none.
+    auxiliary: the weight of the auxiliary heads' losses; 0 if there are none.
     """
 
     def __init__(self, parts: OrderedDict[str, nn.Module], auxiliary: float):
@@ -49,19 +50,19 @@ class GoogLeNet(nn.Module):
         self.auxiliary = auxiliary
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """(B, C, H, W) -> outputs (B, K); in training with heads the outputs and those of each head, (B, K) all."""
-        others = []
-        for name, part in self.named_children():
-            if name in BEHIND.values():
+        """(B, C, H, W) -> outputs (B, K); in training, a tuple of the outputs and those of each auxiliary head."""
+        auxiliary = []
+        for name, module in self.named_children():
+            if name in HEAD_AFTER.values():
                 continue
-            x = part(x)
-            if self.training and self.auxiliary and name in BEHIND:
-                others.append(self.get_submodule(BEHIND[name])(x))
-        return (x, *others) if others else x
+            x = module(x)
+            if self.training and self.auxiliary and name in HEAD_AFTER:
+                auxiliary.append(self.get_submodule(HEAD_AFTER[name])(x))
+        return (x, *auxiliary) if auxiliary else x
 
 
 class Inception(nn.Module):
-    """Four branches, joined by their channels: (B, C, H, W) -> (B, channels of all, H, W)."""
+    """Four branches, concatenated by channels: (B, C, H, W) -> (B, sum of their channels, H, W)."""
 
     def __init__(self, features: int, channels: list[int], norm: str, window: int):
         super().__init__()
@@ -85,10 +86,10 @@ def googlenet(
     auxiliary: NonNegative | None,
     init: Init,
 ) -> nn.Module:
-    """(B, C, H, W) -> (B, outputs), and in training the heads' beside them, each (B, outputs).
+    """GoogLeNet: (B, C, H, W) -> (B, outputs); in training, a tuple with the outputs of the auxiliary heads.
 
-    width: channels of the stem; 64 gives table 1, all others follow in proportion. auxiliary: weight of the heads'
-    loss; 0: no heads; None: as the form has it.
+    width: channels of the stem; 64 gives table 1, and all other channels are in proportion. auxiliary: weight of the
+    auxiliary heads' loss; 0: no such heads; None: the default of the form.
     """
     features, height, columns = spec.shape
     form = form_for(spec.shape) if form == "auto" else form
@@ -111,7 +112,7 @@ def googlenet(
             parts["norm2"] = LocalResponseNorm()
         parts["maxpool2"] = nn.MaxPool2d(3, stride=2, ceil_mode=True)  # (B, 192, 28, 28)
     features = 3 * width
-    widths = {}  # behind each block
+    widths = {}  # channels after each block
     for name, table in BLOCKS.items():
         if name in ("4a", "5a"):
             number = int(name[0]) - 1
@@ -123,7 +124,7 @@ def googlenet(
         features = widths[block] = channels[0] + channels[2] + channels[4] + channels[5]
     weight = AUXILIARY[form] if auxiliary is None else auxiliary
     if weight:
-        for block, head in BEHIND.items():
+        for block, head in HEAD_AFTER.items():
             parts[head] = _head(widths[block], width, norm, spec.outputs)
     parts["avgpool"], parts["flatten"] = nn.AdaptiveAvgPool2d(1), nn.Flatten()  # (B, 1024)
     parts["dropout"], parts["fc"] = nn.Dropout(dropout), nn.Linear(features, spec.outputs)  # (B, outputs)
@@ -150,7 +151,7 @@ def _scaled(count: int, width: int) -> int:
 
 
 def _conv(features: int, channels: int, kernel: int, norm: str, stride: int = 1) -> nn.Sequential:
-    """A convolution that keeps the size (divides it by the stride), its norm and ReLU."""
+    """A padded convolution with its norm and ReLU: sides are divided by the stride only."""
     conv = nn.Conv2d(features, channels, kernel, stride, kernel // 2, bias=norm == "none")
     bn = norm_layer(norm, channels, ndim=2)
     if norm == "batch":

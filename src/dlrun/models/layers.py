@@ -1,12 +1,13 @@
-"""The small parts that networks share: activations, normalisation, initialisation, Keras's 'same' padding.
+"""Building blocks of networks: activations, normalisation, initialisation, Keras's 'same' padding.
 
-Source: the book, sections 6.4 (activations), 10.4 (normalisation), 10.8 ('same' padding with a stride) and 10.7
+Source: the book, sections 6.4 (activations), 10.8 (normalisation), 10.14 ('same' padding with a stride) and 10.11
 (separable convolutions).
-Deviations: batch normalisation and leaky ReLU take torch's defaults (momentum 0.1, eps 1e-5; slope 0.01), not Keras's
-(0.99, 1e-3; 0.2).
+Deviations: batch normalisation and leaky ReLU use torch's defaults (momentum 0.1, eps 1e-5; slope 0.01), not Keras's
+(momentum 0.99 in its convention, eps 1e-3; slope 0.2).
 """
 
 from collections import OrderedDict
+from collections.abc import Collection
 from math import inf, sqrt
 
 import torch
@@ -31,7 +32,7 @@ INITS = ("torch", "keras", "kaiming", "xavier", "orthogonal", "zeros")
 
 
 class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
-    """torch's, with the same gradient every time where that is asked for: torch's own refuses to have one on CUDA.
+    """torch's adaptive pooling, also under deterministic algorithms on CUDA, where torch's own gradient is an error.
 
     (B, C, H, W) -> (B, C, *output_size).
     """
@@ -43,8 +44,9 @@ class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
 
 
 def window_means(x: Tensor, count: int, axis: int) -> Tensor:
-    """The means of `count` windows that cover an axis, as adaptive pooling lays them: the i-th of n places from
-    floor(i n / count) to ceil((i + 1) n / count).
+    """The means of `count` windows that cover an axis of length n, with the bounds of adaptive pooling.
+
+    The i-th window is from floor(i n / count) to ceil((i + 1) n / count).
     """
     size = x.shape[axis]
     windows = [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
@@ -54,7 +56,7 @@ def window_means(x: Tensor, count: int, axis: int) -> Tensor:
 class LocalResponseNorm(nn.Module):
     """x / (1 + 1e-4 mean of x^2 over 5 channels)^0.75 (Krizhevsky et al. 2012, section 3.3): (B, C, H, W) -> the same.
 
-    torch's own pools in three dimensions, whose gradient CUDA refuses where it is to be the same every time.
+    torch's own version pools in three dimensions, whose gradient is an error under deterministic algorithms on CUDA.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,17 +66,17 @@ class LocalResponseNorm(nn.Module):
 
 
 def activation(name: str) -> nn.Module:
-    """An elementwise non-linearity with torch's defaults."""
+    """An activation by name, with torch's defaults."""
     _known("activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]()
 
 
 def norm(name: str, channels: int, ndim: int) -> nn.Module:
-    """A normalisation with a learned scale and shift per channel.
+    """A normalisation by name, with a learned scale and shift per channel.
 
-    ndim: axes of position after the channels: 0 behind a dense layer (B, C), 2 behind a convolution (B, C, H, W).
-    'layer' takes its statistics over channels and positions together; 'group' over groups of at least two channels, 32
-    groups where there are channels enough (Wu and He 2018).
+    ndim: number of position axes after the channels: 0 after a dense layer (B, C), 2 after a convolution (B, C, H, W).
+    'layer' normalises over channels and positions together; 'group' over groups of at least two channels, in 32 groups
+    if there are enough channels (Wu and He 2018).
     """
     _known("norm", name, NORMS)
     if name == "batch":
@@ -86,36 +88,36 @@ def norm(name: str, channels: int, ndim: int) -> nn.Module:
         return nn.GroupNorm(groups, channels)
     if name == "instance" and ndim == 0:
         raise UserError(
-            "norm=instance takes its statistics over a picture's positions, and a dense layer has none; "
+            "norm=instance normalises over the positions of an image, and a dense layer has none; "
             "expected a norm over samples or features: choose norm=batch, layer, group or none"
         )
     return INSTANCE_NORMS[ndim](channels, affine=True) if name == "instance" else nn.Identity()
 
 
 def check_positions(norm: str, height: int, width: int) -> None:
-    """Refuse instance normalisation of height x width maps that have but one position: every value would be 0."""
+    """Raise UserError for instance normalisation of 1x1 maps: every value would become 0."""
     if norm == "instance" and height * width == 1:
         raise UserError(
-            "norm=instance: the last feature maps are 1x1 here, and one position has no spread; "
+            "norm=instance: the last feature maps are 1x1 here, and a single position has no variance; "
             "expected maps of two positions or more: choose norm=batch, layer or group, or data with larger images"
         )
 
 
 def check_size(net: str, height: int, width: int, least: int, advice: str) -> None:
-    """Refuse pictures so small that a net's last halving, or its first window, would have nothing to work on."""
+    """Raise UserError for images smaller than `least`, for which a net's last halving would have no input."""
     if min(height, width) < least:
         raise UserError(
-            f"{net} cannot take images of {height}x{width}: it is too deep for them, its last halving would have "
-            f"nothing to halve; expected at least {least}x{least}: choose data with larger images, or {advice}"
+            f"{net} cannot take images of {height}x{width}: nothing would be left of them before its last halving; "
+            f"expected at least {least}x{least}: choose data with larger images, or {advice}"
         )
 
 
 def initialise(net: nn.Module, init: str) -> nn.Module:
     """Initialise all dense and convolutional layers of `net` in place, and return it. Norms keep 1 and 0.
 
-    torch: as torch left them. keras: Glorot uniform. kaiming: normal for ReLU, over the fan out of a convolution and
-    the fan in of a dense layer (He et al. 2015). xavier: Glorot normal. orthogonal: gain 1. Biases: 0, but for torch.
-    The groups of a convolution are layers of their own: a depthwise one has a fan of its window, whatever its channels.
+    torch: torch's defaults. keras: Glorot uniform. kaiming: normal for ReLU, by the fan-out of a convolution and the
+    fan-in of a dense layer (He et al. 2015). xavier: Glorot normal. orthogonal: gain 1. Biases are 0, except for torch.
+    Each group of a convolution counts as a layer of its own: the fan of a depthwise convolution is its window.
     """
     _known("init", init, INITS)
     if init == "torch":
@@ -130,13 +132,13 @@ def initialise(net: nn.Module, init: str) -> nn.Module:
 
 
 def initialise_scores(layer: nn.Conv2d, init: str) -> None:
-    """A 1x1 convolution that gives the outputs is a dense layer for each pixel, and so kaiming takes its fan in."""
+    """Initialise a 1x1 output convolution like a dense layer: it is one for each pixel, so kaiming uses the fan-in."""
     if init == "kaiming":
         nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
 
 
 def _draw(layer: nn.Module, init: str) -> None:
-    """The weight's numbers, as torch.nn.init has them but for the fan out of groups, which that does not divide."""
+    """Draw a weight as torch.nn.init does, except that the fan-out is divided by the number of groups."""
     weight, groups = layer.weight, getattr(layer, "groups", 1)
     fan_in, fan_out = weight[0].numel(), weight[:, 0].numel() // groups
     if init == "keras":
@@ -157,10 +159,10 @@ def _draw(layer: nn.Module, init: str) -> None:
 def separable_conv(
     features: int, channels: int, kernel: int, *, stride: int = 1, norm: str = "none", act: str | None = None
 ) -> nn.Sequential:
-    """A depthwise separable convolution: a window for each channel by itself, then 1x1 over the channels.
+    """A depthwise separable convolution: a depthwise convolution, then a 1x1 convolution over the channels.
 
-    (B, features, H, W) -> (B, channels, ceil(H / stride), ceil(W / stride)) for an odd kernel. norm, act: behind either
-    of the two (Howard et al. 2017); without them it is Keras's SeparableConv2D, with a bias behind the second only.
+    (B, features, H, W) -> (B, channels, ceil(H / stride), ceil(W / stride)) for an odd kernel. norm and act follow each
+    of the two (Howard et al. 2017). Without them it is Keras's SeparableConv2D, which has a bias after the second only.
     """
     bias = norm == "none"
     depthwise = nn.Conv2d(
@@ -180,14 +182,14 @@ def separable_conv(
 
 
 def _norm(name: str, channels: int) -> nn.Module:
-    return norm(name, channels, ndim=2)  # where an argument hides the function
+    return norm(name, channels, ndim=2)  # for functions whose parameter `norm` hides the function
 
 
 class SameConv2d(nn.Conv2d):
     """A convolution with Keras's padding 'same': (B, C, H, W) -> (B, out, ceil(H / stride), ceil(W / stride)).
 
-    An odd pixel of padding goes to the right and the bottom, so that with stride 2 an even size is sampled one pixel
-    away from where torch's symmetric `padding=1` samples it.
+    An odd pixel of padding goes to the right and the bottom. So with stride 2 and an even size, the sampled positions
+    are shifted by one pixel against those of torch's symmetric `padding=1`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -199,7 +201,7 @@ class SameConv2d(nn.Conv2d):
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
-    """Pixels before and after an axis that make a convolution give ceil(size / stride), the odd one after."""
+    """Padding before and after an axis for an output of ceil(size / stride); an odd pixel goes after."""
     reach = dilation * (kernel - 1) + 1
     total = max(((size - 1) // stride) * stride + reach - size, 0)
     return total // 2, total - total // 2
@@ -210,6 +212,6 @@ def same_max_pool() -> nn.Module:
     return nn.Sequential(nn.ConstantPad2d((0, 1, 0, 1), -inf), nn.MaxPool2d(2, stride=1))
 
 
-def _known(what: str, name: str, names: object) -> None:
+def _known(key: str, name: str, names: Collection[str]) -> None:
     if name not in names:
-        raise UserError(f"{what}={name!r} is not known; expected one of {', '.join(names)}{nearest(str(name), names)}")
+        raise UserError(f"{key}={name!r} is not known; expected one of {', '.join(names)}{nearest(str(name), names)}")

@@ -1,7 +1,7 @@
 """LeNet-5 in the book's form: two convolutions and three dense layers, with max pooling.
 
 Source: LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to document recognition"; the book,
-section 10.2, and 10.4 for the variant with batch normalisation.
+section 10.4, and 10.8 for the variant with batch normalisation.
 Deviations from the paper, as in the book: 3x3 convolutions on 28x28 pixels, max pooling before ReLU, a dense output.
 """
 
@@ -13,11 +13,11 @@ from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image
 from dlrun.types import Init, Norm
 
-LEAST = 10  # pixels: 10 -> 8 -> 4 -> 2 -> 1
+LEAST = 10  # smallest sides in pixels: 10 -> 8 -> 4 -> 2 -> 1
 
 
 def lenet(spec: Image, *, norm: Norm, init: Init) -> nn.Module:
-    """(B, C, H, W) -> (B, outputs), for 10x10 pixels or more. norm: behind each convolution, before the pooling."""
+    """LeNet-5: (B, C, H, W) -> (B, outputs), for 10x10 pixels or more. norm: between convolution and pooling."""
     channels, height, width = spec.shape
     if min(height, width) < LEAST:
         raise UserError(

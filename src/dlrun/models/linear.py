@@ -1,6 +1,6 @@
-"""A linear model: every input to every output. Linear regression on a table, softmax regression on pictures.
+"""A linear model: one dense layer. Linear regression on a table, softmax regression on images.
 
-Source: the book, section 2 (linear regression, started from zero).
+Source: the book, chapter 2 (linear regression, started from zero).
 """
 
 from typing import Literal
@@ -13,7 +13,7 @@ from dlrun.types import Init
 
 
 def linear(spec: Image | Table, *, init: Init | Literal["zeros"], bias: bool) -> nn.Module:
-    """One dense layer: (B, *spec.shape) -> (B, outputs). `init: zeros` is right here only: no symmetry to break."""
+    """One dense layer: (B, *spec.shape) -> (B, outputs). init=zeros works here, since there is no symmetry to break."""
     net = nn.Sequential(
         nn.Flatten(),  # (B, features)
         nn.Linear(spec.features, spec.outputs, bias=bias),  # (B, outputs)

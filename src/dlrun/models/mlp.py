@@ -1,7 +1,7 @@
 """A multi-layer perceptron: dense layers of any widths.
 
-Source: the book, sections 3 (784-256-128-10), 6.2 and 6.3 (four layers), 6.8 (Auto MPG), 9.8 (depth, L2 and dropout
-studies on the moons) and 10 (784-256-256-256-10). Two classes give one logit, where the book has one sigmoid output.
+Source: the book, chapter 3 (784-256-128-10), sections 6.2 and 6.3 (four layers), 6.8 (Auto MPG) and 9.8 (depth, L2 and
+dropout on the moons), chapter 10 (784-256-256-256-10). Two classes give one logit; the book has one sigmoid output.
 """
 
 from torch import nn
@@ -25,15 +25,15 @@ def mlp(
 ) -> nn.Module:
     """Hidden layers of dense, norm, activation, dropout, then a dense output: (B, *spec.shape) -> (B, outputs).
 
-    hidden: widths, from the input on; [] is a linear model. dropout: share of units to drop behind every hidden layer,
-    or a list with one rate per hidden layer.
+    hidden: widths, from the input on; [] is a linear model. dropout: probability of dropping a unit after each hidden
+    layer, or a list with one probability per hidden layer.
     """
     rates = [dropout] * len(hidden) if isinstance(dropout, (int, float)) else list(dropout)
     if len(rates) != len(hidden):
         raise UserError(
-            f"model.dropout has {len(rates)} rates {rates} for {len(hidden)} hidden layers {list(hidden)}; "
-            "expected one number for all, or one rate per hidden layer: "
-            f"write {len(hidden)} rates, with 0.0 where nothing is dropped"
+            f"model.dropout has {len(rates)} numbers {rates} for {len(hidden)} hidden layers {list(hidden)}; "
+            "expected one number for all, or one per hidden layer: "
+            f"write {len(hidden)} numbers, with 0.0 for layers without dropout"
         )
     layers: list[nn.Module] = [nn.Flatten()]  # (B, features)
     features = spec.features

@@ -1,8 +1,8 @@
-"""MobileNet (the first): a convolution and thirteen depthwise separable ones.
+"""MobileNet, version 1: a convolution and thirteen depthwise separable convolutions.
 
 Source: Howard et al. 2017, "MobileNets: efficient convolutional neural networks for mobile vision applications", table
-1; the book, section 10.7; notes E33. cifar: as in kuangliu/pytorch-cifar: the first convolution keeps the size.
-torchvision has no such net; names are this project's.
+1; the book, section 10.11, for separable convolutions. form=cifar: as in kuangliu/pytorch-cifar, the first convolution
+keeps the size. torchvision does not have this net; the names of the modules are this project's own.
 """
 
 from collections import OrderedDict
@@ -16,7 +16,7 @@ from dlrun.spec import Image, form_for
 from dlrun.types import Init, Norm, Probability, Size
 
 BLOCKS = ((2, 1), (4, 2), (4, 1), (8, 2), (8, 1), (16, 2), *[(16, 1)] * 5, (32, 2), (32, 1))  # channels / width, stride
-LEAST = {"imagenet": 17, "cifar": 9}  # pixels: 17 -> 9 -> 5 -> 3 -> 2 -> 1
+LEAST = {"imagenet": 17, "cifar": 9}  # smallest sides in pixels: 17 -> 9 -> 5 -> 3 -> 2 -> 1
 
 
 def mobilenet(
@@ -28,9 +28,9 @@ def mobilenet(
     dropout: Probability,
     init: Init,
 ) -> nn.Module:
-    """(B, C, H, W) -> (B, outputs).
+    """MobileNet: (B, C, H, W) -> (B, outputs).
 
-    width: channels of the first convolution: 32 is the paper's multiplier 1.0. dropout: before the dense layer.
+    width: channels of the first convolution; 32 is the paper's multiplier 1.0. dropout: before the dense layer.
     """
     channels, height, columns = spec.shape
     form = form_for(spec.shape) if form == "auto" else form

@@ -1,7 +1,8 @@
-"""Policies and values over observations that are vectors.
+"""Policies, value functions and tables of values, for observations that are vectors.
 
 Source: the book, chapter 14 (dense nets with ReLU); orthogonal initialisation with gain sqrt(2), 0.01 for the policy
-and 1 for the value (Huang et al. 2022, details 2 and 15). Dueling: Wang et al. 2016, equation 9.
+and 1 for the value (Huang et al. 2022, details 2 and 15). Dueling networks: Wang et al. 2016, equation 9, which
+subtracts the mean of the advantages; the book, section 14.4.6, prints Q = V + A.
 """
 
 from math import log, pi, sqrt
@@ -20,7 +21,7 @@ PolicyInit = Literal["torch", "keras", "kaiming", "xavier", "orthogonal"]
 
 
 class Normaliser(nn.Module):
-    """(x - mean) / std, clipped to [-10, 10]; the statistics are the net's own, updated when told (Welford 1962)."""
+    """(x - mean) / std, clipped to [-10, 10], with running statistics that `update` changes (Welford 1962)."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -30,7 +31,7 @@ class Normaliser(nn.Module):
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
-        """Take in (B, features)."""
+        """Add observations (B, features) to the statistics."""
         total, delta = self.count + len(x), x.mean(0) - self.mean
         squares = (
             self.var * self.count + x.var(0, unbiased=False) * len(x) + delta.square() * self.count * len(x) / total
@@ -44,7 +45,10 @@ class Normaliser(nn.Module):
 
 
 class Policy(nn.Module):
-    """(B, features) -> (B, outputs), values (B,). Outputs: logits, or means of a Gaussian with learned log_std."""
+    """An actor and a critic: (B, features) -> outputs (B, outputs), values (B,).
+
+    The outputs are logits of discrete actions, or means of a Gaussian with a learned log_std.
+    """
 
     def __init__(
         self, spec: Env, trunk: nn.Module, critic_trunk: nn.Module | None, width: int, norm: nn.Module
@@ -57,44 +61,45 @@ class Policy(nn.Module):
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         x = self.norm(obs)
         features = self.trunk(x)  # (B, width)
-        behind = features if self.critic_trunk is None else self.critic_trunk(x)
-        return self.actor(features), self.critic(behind).squeeze(1)
+        critic_features = features if self.critic_trunk is None else self.critic_trunk(x)
+        return self.actor(features), self.critic(critic_features).squeeze(1)
 
     def outputs(self, obs: Tensor) -> Tensor:
-        """Of the policy alone."""
+        """The policy's outputs alone: (B, features) -> (B, outputs)."""
         return self.actor(self.trunk(self.norm(obs)))
 
     def values(self, obs: Tensor) -> Tensor:
+        """The critic's values alone: (B, features) -> (B,)."""
         return self.critic((self.critic_trunk or self.trunk)(self.norm(obs))).squeeze(1)
 
     def observe(self, obs: Tensor) -> None:
-        """Take in (B, features) for the statistics, where the net has any."""
+        """Add observations (B, features) to the running statistics, if the net has any."""
         if isinstance(self.norm, Normaliser):
             self.norm.update(obs)
 
     def noise(self, *shape: int, generator: torch.Generator) -> Tensor:
-        """What `act` is to be given to draw actions (*shape): drawn for a whole rollout at once."""
+        """Draw the noise with which `act` samples actions of this shape, for a whole rollout at once."""
         shape = (*shape, self.actor.out_features)
         if self.log_std is not None:
             return torch.randn(shape, generator=generator, device=generator.device)
         return -torch.log(torch.empty(shape, device=generator.device).exponential_(generator=generator))  # Gumbel
 
     def act(self, obs: Tensor, noise: Tensor | None) -> Tensor:
-        """Actions (B,) or (B, axes): drawn with the noise, or the likeliest."""
+        """Return actions (B,) or (B, axes): sampled with the noise, or the most likely ones without it."""
         out = self.outputs(obs)
         if self.log_std is None:
             return (out if noise is None else out + noise).argmax(1)
         return out if noise is None else out + self.log_std.exp() * noise
 
     def log_prob(self, out: Tensor, actions: Tensor) -> Tensor:
-        """(B,)"""
+        """Log-probabilities of actions under outputs (B, outputs): (B,)."""
         if self.log_std is None:
             return out.log_softmax(1).gather(1, actions[:, None]).squeeze(1)
         z = (actions - out) * (-self.log_std).exp()
         return (-0.5 * z.square() - self.log_std - 0.5 * log(2 * pi)).sum(1)
 
     def entropy(self, out: Tensor) -> Tensor:
-        """(B,)"""
+        """Entropies of the distributions with outputs (B, outputs): (B,)."""
         if self.log_std is None:
             logs = out.log_softmax(1)
             return -(logs.exp() * logs).sum(1)
@@ -110,9 +115,10 @@ def policy(
     init: PolicyInit,
     normalise: bool,
 ) -> Policy:
-    """A policy and a value, of one trunk (shared) or two: (B, features) -> (B, outputs), (B,).
+    """A policy and a value function: (B, features) -> (B, outputs), (B,).
 
-    hidden: widths of the trunk. normalise: observations, by running statistics.
+    hidden: widths of the trunk. shared: one trunk for both, or one each. normalise: normalise observations by running
+    statistics.
     """
     width = hidden[-1] if hidden else spec.features
     trunks = [dense(spec.features, hidden, activation, init) for _ in range(1 if shared else 2)]
@@ -127,7 +133,7 @@ def policy(
 
 
 class Dueling(nn.Module):
-    """Q = V + A - mean(A): (B, width) -> (B, actions)."""
+    """A dueling head, Q = V + A - mean(A): (B, width) -> (B, actions)."""
 
     def __init__(self, width: int, actions: int) -> None:
         super().__init__()
@@ -139,10 +145,10 @@ class Dueling(nn.Module):
 
 
 class Values(nn.Sequential):
-    """Values of actions."""
+    """A network of action values: (B, features) -> (B, actions)."""
 
     def observe(self, obs: Tensor) -> None:
-        """Take in (B, features) for the statistics, where the net has any."""
+        """Add observations (B, features) to the running statistics, if the net has any."""
         if isinstance(self[0], Normaliser):
             self[0].update(obs)
 
@@ -150,8 +156,9 @@ class Values(nn.Sequential):
 def q_net(
     spec: Env, *, hidden: list[Size], activation: Activation, dueling: bool, init: PolicyInit, normalise: bool
 ) -> Values:
-    """Values of actions: (B, features) -> (B, actions). dueling: of a value and advantages. normalise: observations, by
-    running statistics.
+    """A network of action values: (B, features) -> (B, actions).
+
+    dueling: compute them from a state value and advantages. normalise: normalise observations by running statistics.
     """
     width = hidden[-1] if hidden else spec.features
     head = Dueling(width, spec.outputs) if dueling else nn.Linear(width, spec.outputs)
@@ -160,15 +167,15 @@ def q_net(
 
 
 class Table(nn.Linear):
-    """A number for each state and action, or each state, at first 0."""
+    """A table with a value for each state and action, or for each state."""
 
 
 def table(spec: Env, *, values: Literal["actions", "states"]) -> Table:
-    """Values of states that are told one-hot: (B, states) -> (B, actions) or (B, 1)."""
+    """A table of zeros, for states that are encoded one-hot: (B, states) -> (B, actions) or (B, 1)."""
     if not spec.actions or not spec.states:
         lacks = "states" if spec.actions else "discrete actions"
         raise UserError(
-            f"a table of values needs {lacks}, the data gives {spec}\n"
+            f"a table of values needs {lacks}, and the data is {spec}\n"
             "  expected data=maze, or data=gym data.id=FrozenLake-v1"
         )
     net = Table(spec.features, spec.actions if values == "actions" else 1, bias=False)
@@ -177,7 +184,7 @@ def table(spec: Env, *, values: Literal["actions", "states"]) -> Table:
 
 
 def dense(features: int, hidden: list[int], activation: str, init: str) -> nn.Sequential:
-    """Dense layers and activations; orthogonal: with gain sqrt(2)."""
+    """Dense layers, each followed by an activation. init=orthogonal uses gain sqrt(2)."""
     layers = []
     for width in hidden:
         layers += [initialise(nn.Linear(features, width), init), activation_layer(activation)]

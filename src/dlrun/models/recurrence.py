@@ -1,24 +1,29 @@
-"""Recurrent layers step by step, from their formulas, over the weights of torch's fused layers.
+"""Recurrent layers computed step by step from their formulas, with the weights of torch's fused layers.
 
-Source: the book, sections 11.2 (h = tanh(W x + U h + b)), 11.6 (LSTM and GRU). Shapes: B batch, T times, H units.
+Source: the book, sections 11.2 (h = tanh(W x + U h + b)), 11.8 (LSTM) and 11.10 (GRU).
+Letters in shapes: B batch, T time steps, C inputs, H units.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Step = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]  # (W x, U h, h, c) -> new h, new c
+
 
 def unroll(layer: nn.RNNBase, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-    """What `layer(x)[0]` gives: (B, T, C) -> (B, T, H), or (B, T, 2H) where it reads in both directions.
+    """Compute `layer(x)[0]`: (B, T, C) -> (B, T, H), or (B, T, 2H) if the layer is bidirectional.
 
-    lengths: (B,); times behind a text's end are not read, and their outputs are zero, as from packed sequences.
+    lengths (B,): steps after a text's end are skipped and their outputs are zero, as with packed sequences.
     """
     step = {"RNN_TANH": rnn_step, "LSTM": lstm_step, "GRU": gru_step}[layer.mode]
     ends = ("_l0", "_l0_reverse") if layer.bidirectional else ("_l0",)
     return torch.cat([_direction(layer, step, x, lengths, end) for end in ends], 2)
 
 
-def _direction(layer: nn.RNNBase, step: object, x: Tensor, lengths: Tensor | None, end: str) -> Tensor:
+def _direction(layer: nn.RNNBase, step: Step, x: Tensor, lengths: Tensor | None, end: str) -> Tensor:
     w_x, w_h, b_x, b_h = (getattr(layer, name + end) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
     from_x = F.linear(x, w_x, b_x)  # (B, T, gates * H)
     h = c = x.new_zeros(x.shape[0], layer.hidden_size)  # (B, H)
@@ -49,7 +54,7 @@ def lstm_step(from_x: Tensor, from_h: Tensor, h: Tensor, c: Tensor) -> tuple[Ten
 
 
 def gru_step(from_x: Tensor, from_h: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """h' = (1 - z) n + z h, n = tanh(W x + r U h): z is 1 where the old state stays (1 - z in the book)."""
+    """h' = (1 - z) n + z h, n = tanh(W x + r U h). Here z = 1 keeps the old state; the book's z is 1 - z."""
     r_x, z_x, n_x = from_x.chunk(3, 1)
     r_h, z_h, n_h = from_h.chunk(3, 1)
     z, r = (z_x + z_h).sigmoid(), (r_x + r_h).sigmoid()

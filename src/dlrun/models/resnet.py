@@ -1,12 +1,13 @@
-"""ResNet of basic blocks (18, 34) or bottlenecks (50, 101, 152) in three forms.
+"""ResNet with basic blocks (18, 34) or bottlenecks (50, 101, 152), in three forms.
 
-imagenet: the paper's, with torchvision's names (resnet_imagenet.py).
-cifar: the standard one: a 3x3 stem without pooling, convolutions without bias, a normalised 1x1 shortcut.
-book: a valid 3x3 stem, then a 2x2 max pooling of stride 1, convolutions with bias, a plain 1x1 shortcut, and Keras's
-'same' padding throughout.
-Source: He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition", table 1; the book, section 10.8.
-Deviations: the paper's 7x7 stem of stride 2 and its 3x3 pooling, made for 224x224 pixels, are left out in these two.
-The book's run left batch normalisation on its initial statistics by an oversight; here it normalises.
+imagenet: the paper's net, with torchvision's names (resnet_imagenet.py).
+cifar: the usual net for CIFAR: a 3x3 stem without pooling, convolutions without bias, a normalised 1x1 shortcut.
+book: an unpadded 3x3 stem, then a 2x2 max pooling of stride 1, convolutions with bias, a 1x1 shortcut without
+normalisation, and Keras's 'same' padding throughout.
+
+Source: He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition", table 1; the book, sections 10.12
+and 10.14. Deviations: cifar and book replace the paper's 7x7 stem of stride 2 and its 3x3 pooling, which are made for
+224x224 pixels. In the book's listing batch normalisation stays in evaluation mode; here it trains.
 """
 
 from collections import OrderedDict
@@ -29,7 +30,7 @@ class Block(nn.Module):
 
     def __init__(self, features: int, channels: int, stride: int, *, form: str, norm: str):
         super().__init__()
-        bias = form == "book" or norm == "none"  # a norm's shift makes the bias idle
+        bias = form == "book" or norm == "none"  # a norm's shift makes a bias redundant
         convolution = SameConv2d if form == "book" else nn.Conv2d
         padding = 0 if form == "book" else 1  # SameConv2d pads by itself
         self.conv1 = convolution(features, channels, 3, stride=stride, padding=padding, bias=bias)
@@ -59,10 +60,10 @@ def resnet(
     zero_init_residual: bool,
     init: Init,
 ) -> nn.Module:
-    """(B, C, H, W) -> (B, outputs).
+    """ResNet: (B, C, H, W) -> (B, outputs).
 
-    width: channels of the first stage; each later stage doubles them. zero_init_residual: start the last norm of every
-    block at scale 0, so that the blocks start as their shortcuts (Goyal et al. 2017, section 5.1).
+    width: channels of the first stage; each later stage doubles them. zero_init_residual: initialise the last norm of
+    every block with scale 0, so that a block starts as its shortcut (Goyal et al. 2017, section 5.1).
     """
     channels, height, columns = spec.shape
     form = form_for(spec.shape) if form == "auto" else form
@@ -83,7 +84,7 @@ def resnet(
             f"model.form=book with model.depth={depth}: the book has depths 18 and 34; expected one of these, "
             "or model.form=cifar or imagenet"
         )
-    cut = 2 if form == "book" else 0  # pixels that the valid stem takes off each side
+    cut = 2 if form == "book" else 0  # pixels by which the unpadded stem shortens the sides
     check_positions(norm, -(-(height - cut) // 8), -(-(columns - cut) // 8))
     net = nn.Sequential(OrderedDict(stem=_stem(channels, width, form, norm)))  # (B, width, H - cut, W - cut)
     features = width

@@ -1,8 +1,8 @@
-"""ResNet as its paper has it for 224x224 pixels, with torchvision's names; of bottlenecks for small pictures too.
+"""The ResNet of the paper for 224x224 pixels, with torchvision's names; with bottlenecks, for small images too.
 
 Source: He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition", table 1.
-Deviation, torchvision's: a bottleneck's stride is in its 3x3 convolution, where the paper has it in the first 1x1.
-cifar: as in kuangliu/pytorch-cifar, a 3x3 stem without pooling.
+Deviation, as in torchvision: a bottleneck's stride is in its 3x3 convolution, in the paper in its first 1x1.
+form=cifar: as in kuangliu/pytorch-cifar, a 3x3 stem without pooling.
 """
 
 from collections import OrderedDict
@@ -14,7 +14,7 @@ from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-LEAST = {"imagenet": 17, "cifar": 5}  # pixels: 17 -> 9 -> 5 -> 3 -> 2 -> 1
+LEAST = {"imagenet": 17, "cifar": 5}  # smallest sides in pixels: 17 -> 9 -> 5 -> 3 -> 2 -> 1
 
 
 class Block(nn.Module):
@@ -53,7 +53,7 @@ class Block(nn.Module):
 
 
 def residual_net(spec: Image, depth: int, form: str, width: int, norm: str, zero_init_residual: bool) -> nn.Sequential:
-    """(B, C, H, W) -> (B, outputs); not initialised but for `zero_init_residual`. The keys are those of `resnet`."""
+    """ResNet, with the keys of `resnet`: (B, C, H, W) -> (B, outputs). Initialises for `zero_init_residual` only."""
     channels, height, columns = spec.shape
     advice = "model.form=cifar" if form == "imagenet" else "model=lenet"
     check_size(f"resnet{depth}", height, columns, LEAST[form], advice)
@@ -75,7 +75,7 @@ def residual_net(spec: Image, depth: int, form: str, width: int, norm: str, zero
         blocks = [
             Block(size if i else features, size, 2 if stage and not i else 1, kernels, norm) for i in range(count)
         ]
-        net.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))  # each but the first halves the sides
+        net.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))  # all but the first halve the sides
         features = size
     net.add_module("pool", nn.Sequential(OrderedDict(avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())))
     net.add_module("fc", nn.Linear(features, spec.outputs))  # (B, outputs)

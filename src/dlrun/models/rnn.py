@@ -1,7 +1,7 @@
 """Recurrent classifiers of texts: simple RNN, LSTM (Hochreiter and Schmidhuber 1997) and GRU (Cho et al. 2014).
 
-Source: the book, sections 11.5 (two layers of 64 units, embedding 100, input dropout 0.5, the last output) and 11.7,
-notes E38 and E40. The GRU is torch's and Keras's: its reset gate acts behind the recurrent product, the book's before.
+Source: the book, sections 11.5 (two layers of 64 units, embedding 100, input dropout 0.5, the last output) and 11.11.
+The GRU is torch's and Keras's: its reset gate is applied after the recurrent product, in the book's formula before.
 """
 
 from typing import Literal
@@ -19,7 +19,7 @@ KINDS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 
 class Recurrent(nn.Module):
-    """Embedding, layers of cells, one dense layer: (B, T) whole numbers -> (B, outputs)."""
+    """An embedding, recurrent layers and a dense layer: (B, T) integers -> (B, outputs)."""
 
     def __init__(
         self, embedding: nn.Module, layers: list[nn.RNNBase], output: nn.Linear, *,
@@ -32,14 +32,14 @@ class Recurrent(nn.Module):
         self.about = embedding.about
 
     def report(self) -> dict:
-        """At the end of a run: what its words' vectors have come to."""
+        """The embedding's files for the run's folder, at the end of a run."""
         return self.embedding.report()
 
     def forward(self, tokens: Tensor) -> Tensor:
         lengths = read = None
         if self.mask_padding and not tokens.is_meta:
             tokens, lengths = align(tokens)
-            read = lengths.cpu() if self.is_fused else lengths  # once for all layers: a GPU is waited for
+            read = lengths.cpu() if self.is_fused else lengths  # once for all layers, since it waits for the GPU
         x = self.embedding(tokens)  # (B, T, C)
         for i, layer in enumerate(self.layers):
             x = self.between(x) if i else x
@@ -51,7 +51,7 @@ class Recurrent(nn.Module):
     def _run(self, layer: nn.RNNBase, x: Tensor, lengths: Tensor | None) -> Tensor:
         if not self.is_fused:
             return unroll(layer, x, lengths)
-        if x.is_cuda and torch.get_autocast_dtype("cuda") == torch.bfloat16:  # cuDNN's would be in fp16, unscaled
+        if x.is_cuda and torch.get_autocast_dtype("cuda") == torch.bfloat16:  # autocast would run cuDNN in fp16
             with torch.autocast("cuda", enabled=False):
                 return self._fused(layer, x.float(), lengths)
         return self._fused(layer, x, lengths)
@@ -63,7 +63,7 @@ class Recurrent(nn.Module):
         return nn.utils.rnn.pad_packed_sequence(layer(packed)[0], batch_first=True, total_length=x.shape[1])[0]
 
     def _summary(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        """(B, T, H) -> (B, H): the outputs of both directions where each has read all, or their mean or maximum."""
+        """(B, T, H) -> (B, H): each direction's output after reading the whole text, or the mean or maximum."""
         if self.head == "last":
             half = self.layers[-1].hidden_size
             ends = x[:, -1] if lengths is None else x[torch.arange(x.shape[0], device=x.device), lengths - 1]
@@ -71,17 +71,17 @@ class Recurrent(nn.Module):
         if lengths is None:
             return x.mean(1) if self.head == "mean" else x.amax(1)
         if self.head == "mean":
-            return x.sum(1) / lengths[:, None]  # outputs behind the end are zero
-        behind = torch.arange(x.shape[1], device=x.device) >= lengths[:, None]  # (B, T)
-        return x.masked_fill(behind[:, :, None], float("-inf")).amax(1)
+            return x.sum(1) / lengths[:, None]  # outputs after the end are zero
+        is_padding = torch.arange(x.shape[1], device=x.device) >= lengths[:, None]  # (B, T)
+        return x.masked_fill(is_padding[:, :, None], float("-inf")).amax(1)
 
 
 def align(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, T) padded on either side -> padded behind, and the lengths (B,), 1 at least."""
+    """Move the padding of tokens (B, T) to the end; give the tokens and the lengths (B,), which are at least 1."""
     is_text = tokens != 0
     first = is_text.int().argmax(1)
-    place = (torch.arange(tokens.shape[1], device=tokens.device) + first[:, None]) % tokens.shape[1]
-    return tokens.gather(1, place), is_text.sum(1).clamp(min=1)
+    positions = (torch.arange(tokens.shape[1], device=tokens.device) + first[:, None]) % tokens.shape[1]
+    return tokens.gather(1, positions), is_text.sum(1).clamp(min=1)
 
 
 def recurrent(
@@ -101,8 +101,9 @@ def recurrent(
 ) -> nn.Module:
     """A classifier of texts: (B, length) -> (B, outputs).
 
-    dropout: between layers, drawn for every time. input_dropout: of every layer's inputs, one mask for all times
-    (Keras's `dropout`; Gal and Ghahramani 2016). mask_padding: padding is not read. cell: torch's, or the formulas.
+    dropout: between layers, drawn anew for every time step. input_dropout: on every layer's inputs, with one mask for
+    all time steps (Keras's `dropout`; Gal and Ghahramani 2016). mask_padding: skip padding. cell: torch's fused layers,
+    or a loop over the formulas.
     """
     table = make_embedding(spec, embedding, init)
     width, stack = embedding.size, []
@@ -119,9 +120,9 @@ def recurrent(
 
 
 def initialise_keras(layer: nn.RNNBase) -> None:
-    """Kernels Glorot uniform, recurrent kernels orthogonal, biases 0 but the LSTM's forget bias 1.
+    """Initialise like Keras: kernels Glorot uniform, recurrent kernels orthogonal, biases 0, the LSTM's forget bias 1.
 
-    Keras's RNN and LSTM have one bias where torch adds two: the second stays 0 and does not learn. The GRU has both.
+    Keras's RNN and LSTM have one bias where torch adds two, so the second is fixed at 0. Keras's GRU has both.
     """
     for name, weight in layer.named_parameters():
         if name.startswith("weight_ih"):

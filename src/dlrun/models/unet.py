@@ -1,8 +1,8 @@
-"""U-Net: down by poolings, up by transposed convolutions, each finer map joined to the one of its size on the way down.
+"""U-Net: poolings on the way down, transposed convolutions on the way up, and maps of equal size are concatenated.
 
-Source: Ronneberger, Fischer and Brox 2015, "U-Net: convolutional networks for biomedical image segmentation", figure 1;
-notes E48. Deviations: convolutions keep the size, where the paper's cut 184 pixels off the picture; normalisation if
-wanted; every pixel weighs the same, where the paper weighs borders between cells more.
+Source: Ronneberger, Fischer and Brox 2015, "U-Net: convolutional networks for biomedical image segmentation", figure 1.
+Deviations: convolutions keep the size, while the paper's crop the image by 184 pixels; optional normalisation; all
+pixels have equal weight, while the paper gives borders between cells more.
 """
 
 from typing import Annotated
@@ -37,7 +37,7 @@ class UNet(nn.Module):
             passed.append(x)
         x = self.dropout(x)
         for up, join, finer in zip(self.up, self.join, passed[-2::-1], strict=True):
-            x = up(x)[:, :, : finer.shape[2], : finer.shape[3]]  # of an odd size there is a row, or a column, too many
+            x = up(x)[:, :, : finer.shape[2], : finer.shape[3]]  # an odd size was rounded up by the pooling
             x = join(torch.cat((finer, x), 1))
         return self.score(x)
 
@@ -45,9 +45,9 @@ class UNet(nn.Module):
 def unet(
     spec: Mask, *, width: Size, depth: Annotated[int, Range(1, 16)], norm: Norm, dropout: Probability, init: Init
 ) -> nn.Module:
-    """(B, C, H, W) -> (B, classes, H, W).
+    """U-Net: (B, C, H, W) -> (B, classes, H, W).
 
-    width: channels of the finest maps, doubled with each of `depth` poolings. dropout: behind the coarsest maps.
+    width: channels of the finest maps, doubled by each of the `depth` poolings. dropout: after the coarsest maps.
     """
     channels, height, columns = spec.shape
     least = 2 ** (depth - 1) + 1

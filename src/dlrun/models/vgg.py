@@ -1,12 +1,13 @@
-"""VGG 11, 13, 16 and 19: 3x3 convolutions in five blocks, each halved by max pooling. `vgg` is for small pictures, with
-a short head; `vgg_imagenet` is the paper's, with torchvision's names.
+"""VGG 11, 13, 16 and 19: 3x3 convolutions in five blocks, each followed by max pooling.
+
+`vgg` is for small images and has a short head; `vgg_imagenet` is the paper's net with torchvision's names.
 
 Source: Simonyan and Zisserman 2015, "Very deep convolutional networks for large-scale image recognition", table 1,
-configurations A, B, D and E; the book, section 10.6 (VGG13 on CIFAR-10: head [256, 128], no normalisation).
-Deviations of `vgg` from the paper: global average pooling in place of the flattened 7x7 maps (32x32 pixels end at 1x1,
-where it does nothing), a free head in place of 4096-4096, dropout before the head's first layer too, normalisation if
-wanted. Its pooling rounds up, as Keras's 'same' does, so pictures of any size from 17x17 on will do.
-Deviation of `vgg_imagenet`: where the last maps are not 7x7 they are averaged to that, as torchvision does.
+configurations A, B, D and E; the book, section 10.10 (VGG13 on CIFAR-10: head [256, 128], no normalisation).
+Deviations of `vgg` from the paper: global average pooling instead of flattened 7x7 maps (for 32x32 pixels the maps are
+1x1 already), a head of any widths instead of 4096-4096, dropout before the head's first layer too, and optional
+normalisation. Its pooling rounds up, like Keras's 'same', so images of any size from 17x17 on fit.
+Deviation of `vgg_imagenet`: last maps of other sizes are averaged to 7x7, as in torchvision.
 """
 
 from collections import OrderedDict
@@ -21,7 +22,7 @@ from dlrun.types import Init, Norm, Probability, Size
 
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # in each block
 MULTIPLES = (1, 2, 4, 8, 8)  # of the first block's channels
-LEAST = 17  # pixels, where pooling rounds up: 17 -> 9 -> 5 -> 3 -> 2 -> 1; below, the last pooling would do nothing
+LEAST = 17  # smallest sides with pooling that rounds up: 17 -> 9 -> 5 -> 3 -> 2 -> 1
 LEAST_IMAGENET = 32  # 32 -> 16 -> 8 -> 4 -> 2 -> 1
 
 
@@ -35,10 +36,11 @@ def vgg(
     dropout: Probability,
     init: Init,
 ) -> nn.Module:
-    """(B, C, H, W) -> (B, outputs).
+    """VGG for small images: (B, C, H, W) -> (B, outputs).
 
-    depth: the paper's name, its three dense layers counted. width: channels of the first block; the last has 8 times as
-    many. head: widths of the hidden dense layers; [] is one dense layer. dropout: before every dense layer.
+    depth: the number in the paper, which counts its three dense layers. width: channels of the first block; the last
+    has 8 times as many. head: widths of the hidden dense layers; [] is one dense layer. dropout: before every dense
+    layer.
     """
     features, height, columns = spec.shape
     check_size(f"vgg{depth}", height, columns, LEAST, "another model (model=resnet18, model=mlp)")
@@ -62,9 +64,9 @@ def vgg_imagenet(
     dropout: Probability,
     init: Init,
 ) -> nn.Module:
-    """(B, C, H, W) -> (B, outputs). The keys are those of `vgg`, but dropout stands behind each hidden dense layer."""
+    """The paper's VGG: (B, C, H, W) -> (B, outputs). The keys are those of `vgg`; dropout follows each hidden layer."""
     channels, height, columns = spec.shape
-    check_size(f"vgg{depth}_imagenet", height, columns, LEAST_IMAGENET, f"model=vgg{depth} for small pictures")
+    check_size(f"vgg{depth}_imagenet", height, columns, LEAST_IMAGENET, f"model=vgg{depth} for small images")
     features = 49 * width * MULTIPLES[-1]
     dense: list[nn.Module] = []
     for size in head:
@@ -81,7 +83,7 @@ def vgg_imagenet(
 
 
 def blocks(features: int, depth: int, width: int, norm: str, ceil_mode: bool) -> list[nn.Module]:
-    """The five blocks of convolutions, each with its pooling: (B, features, H, W) -> (B, 8 width, H / 32, W / 32)."""
+    """Five blocks of convolutions, each with its pooling: (B, features, H, W) -> (B, 8 width, H / 32, W / 32)."""
     layers: list[nn.Module] = []
     for count, multiple in zip(CONVOLUTIONS[depth], MULTIPLES, strict=True):
         for _ in range(count):

@@ -1,1 +1,1 @@
-"""What there is to learn, and how from one batch."""
+"""Tasks: how to learn from one batch, and how to evaluate the result."""

@@ -1,10 +1,12 @@
-"""What a task is: it owns networks and optimizers, learns from one batch, and says where its batches come from."""
+"""The base class of tasks. A task owns networks and optimizers, makes its batches, and learns from one batch."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.optim.update import Update
 from dlrun.system.device import Device
 
@@ -12,17 +14,17 @@ Metrics = dict[str, Tensor]
 
 
 class Task:
-    """parts: everything that changes while it learns, by name, each with state_dict and load_state_dict.
+    """Base class of all tasks. A step must be a pure function of (parts, seed, clock).
 
-    net: everything that is saved as the best and can be started from. update: of the weights to judge by; a leaf makes
-    it, and puts it among the parts, with any others that it has. own: names of the parts that each of several processes
-    has for itself (the others are the same in all). scores: the metrics that `evaluate` gives,
-    each with which is better, "max" or "min". goal: the one to choose the best epoch by, None where there is nothing to
-    choose. A step must be a pure function of (parts, seed, clock).
-
-    compiled: what its steps call of the net, by name ("" is all of it), for torch.compile; () where that cannot help.
-    takes: what predictions are made from, the usual first: "inputs" (as the data gives them), "pictures" (in [0, 1]) or
-    "latent" (codes (B, net.latent)), which `predict` is given; or "episodes", which `play` plays.
+    net: the network that is saved as the best and that other runs can start from.
+    update: the optimizer of the weights that are evaluated. A subclass makes it and adds it to `parts`.
+    parts: the components, by name: everything that changes during training. Each has state_dict and load_state_dict.
+    own: names of the components that differ between processes; all others are the same in all of them.
+    scores: the metrics that `evaluate` returns, each with its direction, "max" or "min".
+    goal: the score by which the best epoch is chosen, or None if there is no choice to make.
+    compiled: names of the submodules that a step calls, for torch.compile ("" is the whole net); () if it cannot help.
+    takes: the inputs that `predict` accepts, the default first: "inputs" (as the data returns them), "pictures"
+    (pixels in [0, 1]) or "latent" (codes (B, net.latent)); or "episodes" for a task that plays (`play`).
     """
 
     goal: str | None = None
@@ -31,47 +33,49 @@ class Task:
     compiled: tuple[str, ...] = ("",)
     update: Update
 
-    def __init__(self, net: torch.nn.Module, place: Device) -> None:
-        self.net, self.place = net, place
+    def __init__(self, net: torch.nn.Module, device: Device) -> None:
+        self.net, self.device = net, device
         self.scores: dict[str, str] = {}
         self.parts: dict[str, object] = {"net": net}
 
-    def steps(self, data: object) -> int:
-        """Batches in an epoch."""
+    def steps(self, data: Data) -> int:
+        """Number of batches in an epoch."""
         return -(-data.size("train") // data.batch_size)
 
-    def epoch_samples(self, data: object) -> int | None:
-        """Samples (frames) that end an epoch, where `steps` is only the most that there can be."""
+    def epoch_samples(self, data: Data) -> int | None:
+        """Number of samples (frames) after which an epoch ends; None if it ends after `steps` batches."""
         return None
 
-    def batches(self, data: object, clock: object) -> Iterator:
-        """The batches of the clock's epoch from the clock's position on."""
-        batches, world = data.batches("train", clock.seed, clock.epoch, clock.batch), self.place.world
-        return batches if world.size == 1 else world.parts(batches)
+    def batches(self, data: Data, clock: Clock) -> Iterator:
+        """Iterate over the batches of the clock's epoch, starting at the clock's position."""
+        batches, dist = data.batches("train", clock.seed, clock.epoch, clock.batch), self.device.world
+        return batches if dist.size == 1 else dist.parts(batches)
 
     def samples(self, batch: tuple) -> int:
+        """Number of samples in a batch."""
         return len(batch[0])
 
-    def step(self, batch: tuple, clock: object) -> Metrics:
-        """Learns from one batch. Gives detached tensors on the device: scalars: the batch's means; vectors: per sample.
+    def step(self, batch: tuple, clock: Clock) -> Metrics:
+        """Learn from one batch. Return metrics as detached tensors: a mean over the batch or a value for each sample.
 
-        Nothing where the step was left out (trainer.on_nan=skip).
+        The result is empty if the step was skipped (trainer.on_nan=skip).
         """
-        raise NotImplementedError(f"{type(self).__name__} must say how it learns from a batch")
+        raise NotImplementedError(f"{type(self).__name__} must define step()")
 
-    def evaluate(self, data: object, split: str) -> dict[str, float]:
-        """Metrics over a whole split, as `scores` names them."""
-        raise NotImplementedError(f"{type(self).__name__} must say how it is evaluated")
+    def evaluate(self, data: Data, split: str) -> dict[str, float]:
+        """Return the metrics that `scores` names, over a whole split."""
+        raise NotImplementedError(f"{type(self).__name__} must define evaluate()")
 
     def evaluated(self) -> torch.nn.Module:
-        """The network to judge by, in evaluation mode: the averaged one where there is one."""
+        """The network that is evaluated, in evaluation mode: the averaged one (trainer.ema) if there is one."""
         return self.update.ema if self.update.ema is not None else self.update.net.eval()
 
     def named_updates(self) -> dict[str, Update]:
+        """The components that are optimizers."""
         return {name: part for name, part in self.parts.items() if isinstance(part, Update)}
 
     def best_state(self) -> dict[str, Tensor]:
-        """The whole net's state, averaged weights in the place of those that they are averages of."""
+        """The state of the whole net, with averaged weights where there are any."""
         state = self.net.state_dict()
         for update in self.named_updates().values():
             if update.ema is not None:
@@ -80,23 +84,24 @@ class Task:
         return state
 
     def load_best_state(self, state: dict[str, Tensor]) -> None:
+        """Load what `best_state` returned into the net and its averaged copies."""
         self.net.load_state_dict(state)
         for update in self.named_updates().values():
             if update.ema is not None:
                 update.ema.load_state_dict(update.net.state_dict())
 
-    def report(self, data: object) -> dict[str, object]:
-        """At the end, on the test part: what does not fit a curve (figures by name under "figures", numbers beside)."""
+    def report(self, data: Data) -> dict[str, object]:
+        """Results on the test split at the end of a run: figures by name under "figures", and numbers."""
         return {}
 
-    def preview(self, data: object) -> dict[str, Tensor]:
-        """Pictures to look at after an epoch, by name: (C, H, W) in [0, 1]."""
+    def preview(self, data: Data) -> dict[str, Tensor]:
+        """Images that are written after each epoch, by name: (C, H, W) in [0, 1]."""
         return {}
 
     def predict(self, batch: Tensor) -> Tensor:
-        """Outputs of the evaluated network for what `takes` says; pictures (B, C, H, W) are in [0, 1]."""
+        """Return the evaluated network's outputs for a batch of one of the kinds in `takes`."""
         raise NotImplementedError(f"{type(self).__name__} does not predict")
 
-    def play(self, data: object, episodes: int, seed: int) -> list[tuple[float, int]]:
-        """Return and length of so many episodes, from starts by the seed."""
+    def play(self, data: Data, episodes: int, seed: int) -> list[tuple[float, int]]:
+        """Play episodes from starts drawn by the seed; give the return and the length of each."""
         raise NotImplementedError(f"{type(self).__name__} does not play")

@@ -1,6 +1,6 @@
-"""Losses of supervised learning: each takes raw outputs (B, outputs) and targets and gives the mean over the batch.
+"""Losses of supervised learning: each maps raw outputs (B, outputs) and targets to the mean over the batch.
 
-Which fits is a matter of the spec: labels or real targets, one logit or several. Book section 6.6, notes E05.
+The spec decides which losses fit: labels or real targets, one logit or several. Source: the book, section 6.6.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,9 @@ LossName = Literal["auto", "cross_entropy", "bce", "mse_one_hot", "hinge", "mse"
 
 
 def make_loss(name: str, spec: Spec, label_smoothing: float) -> tuple[str, Loss]:
-    """The loss of that name; `auto` is cross-entropy, its form for two classes, or the mean squared error.
+    """Return the loss's name and the loss. `auto` is cross-entropy, its binary form, or the mean squared error.
 
-    Raises UserError where the name does not fit the spec.
+    Raises UserError if the loss does not fit the spec.
     """
     binary = spec.classes == 2
     if binary:
@@ -31,8 +31,8 @@ def make_loss(name: str, spec: Spec, label_smoothing: float) -> tuple[str, Loss]
         fitting = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
     name = next(iter(fitting)) if name == "auto" else name
     if name not in fitting:
-        what = "two classes" if binary else f"{spec.classes} classes" if spec.classes else "real targets"
-        raise UserError(f"task.loss={name} does not fit data with {what}: expected one of auto, {', '.join(fitting)}")
+        kind = "two classes" if binary else f"{spec.classes} classes" if spec.classes else "real targets"
+        raise UserError(f"task.loss={name} does not fit data with {kind}: expected one of auto, {', '.join(fitting)}")
     if not label_smoothing:
         return name, fitting[name]
     smoothed = {"cross_entropy": _smooth_cross_entropy, "bce": _smooth_bce}
@@ -54,7 +54,7 @@ def _smooth_bce(out: Tensor, y: Tensor, amount: float) -> Tensor:
 
 
 def _mse_one_hot(out: Tensor, y: Tensor) -> Tensor:
-    """Summed over the classes, mean over the samples (book chapter 3; chapter 4's is a tenth of it)."""
+    """Sum over the classes, mean over the samples (the book, chapter 3; that of chapter 4 is a tenth of it)."""
     return F.mse_loss(out, F.one_hot(y, out.shape[1]).to(out.dtype), reduction="sum") / len(y)
 
 
@@ -67,5 +67,5 @@ def _hinge(out: Tensor, y: Tensor) -> Tensor:
 
 
 def _hinge_binary(out: Tensor, y: Tensor) -> Tensor:
-    """max(0, 1 - y h(x)) with y in {-1, 1} (notes E05)."""
+    """The mean of max(0, 1 - y h(x)) with y in {-1, 1}."""
     return (1 - (2 * y - 1) * out.squeeze(1)).clamp(min=0).mean()

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.errors import UserError
 from dlrun.optim.update import Update
 from dlrun.output.plots import confusion_matrix, decision_boundary, fitted_line, residuals
@@ -22,23 +24,22 @@ from dlrun.types import NonNegative, Positive, Probability, Size
 
 
 class Supervised(Task):
-    """Learns targets from inputs.
+    """Learn targets from inputs.
 
     loss: see tasks/losses.py. l1, l2: weight of the sum of |w| or w^2 over the weights (not biases) whose names match
-    `penalise`, added to the loss (book section 9.5; decoupled decay is optimizer=adamw). grad_accum_steps: a batch is
-    worked on in this many parts: the update of the whole with the memory of a part (but batch normalisation sees one
-    part at a time).
-    freeze, unfreeze, lr_multipliers: see tasks/freezing.py.
+    `penalise`, added to the loss (the book, section 9.5; for decoupled decay use optimizer=adamw).
+    grad_accum_steps: number of chunks in which a batch is processed. The update is that of the whole batch, but batch
+    normalisation sees one chunk at a time. freeze, unfreeze, lr_multipliers: see tasks/freezing.py.
 
-    A net may give several outputs in training: its own, and those of heads that only training has, whose loss weighs
-    `net.auxiliary`. Metrics are of its own outputs alone.
+    In training a net may return a tuple: its outputs, then those of auxiliary heads, whose losses are weighted by
+    `net.auxiliary`. Metrics use the first only.
     """
 
     def __init__(
         self,
         net: nn.Module,
         spec: Image | Table | Tokens,
-        place: Device,
+        device: Device,
         update: Callable[..., Update],
         *,
         loss: Literal["auto", "cross_entropy", "bce", "mse_one_hot", "hinge", "mse", "mae", "huber"],
@@ -51,7 +52,7 @@ class Supervised(Task):
         unfreeze: list[tuple[str, Positive]],
         lr_multipliers: list[tuple[str, Positive]],
     ) -> None:
-        super().__init__(net, place)
+        super().__init__(net, device)
         check_spec(spec)
         self.spec, self.grad_accum_steps = spec, grad_accum_steps
         self.loss_name, self.loss = make_loss(loss, spec, label_smoothing)
@@ -65,59 +66,60 @@ class Supervised(Task):
             self.scores["top5"] = "max"
         self.goal = "acc" if spec.classes else "mae"
 
-    def steps(self, data: object) -> int:
-        """Batches in an epoch. Raises UserError where one has fewer samples than pieces, or is a single sample and the
-        net cannot learn from one.
+    def steps(self, data: Data) -> int:
+        """Number of batches in an epoch.
+
+        Raises UserError if a batch has fewer samples than chunks, or if a chunk has one sample and the net needs more.
         """
         if self.grad_accum_steps > (most := min(data.batch_size, data.size("train"))):
             raise UserError(
                 f"task.grad_accum_steps={self.grad_accum_steps}: a batch has {most:,} samples\n"
                 f"  expected at most {most}"
             )
-        if smallest_part(data, self.place, self.grad_accum_steps) == 1 and not learns_from_one(self.net, self.spec):
+        if smallest_chunk(data, self.device, self.grad_accum_steps) == 1 and not learns_from_one(self.net, self.spec):
             raise UserError(
-                f"data.batch_size={data.batch_size} with task.grad_accum_steps={self.grad_accum_steps} leaves one "
-                "sample alone, of the "
-                f"{data.size('train')} to train on, and batch normalisation has no statistics of one\n"
-                "  expected two samples or more: choose another data.batch_size, or another model.norm"
+                f"data.batch_size={data.batch_size} with task.grad_accum_steps={self.grad_accum_steps} puts one of the "
+                f"{data.size('train')} train samples into a chunk alone, and batch normalisation needs two or more\n"
+                "  expected another data.batch_size, or another model.norm"
             )
         return super().steps(data)
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
         self.freezing.at(clock)
-        metrics = self._step_in_pieces(batch, clock) if self.grad_accum_steps > 1 else self._step(batch, clock)
+        metrics = self._step_in_chunks(batch, clock) if self.grad_accum_steps > 1 else self._step(batch, clock)
         if metrics and self.update.grad_norm is not None:
             metrics["grad_norm"] = self.update.grad_norm
         return metrics
 
-    def _step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+    def _step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
         loss, metrics = self._learn(*batch)
         return metrics if self.update.step(loss, clock) else {}
 
     def _learn(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
-        with self.place.autocast():
+        with self.device.autocast():
             out = self.net(x)
-        out, *others = out if isinstance(out, tuple) else (out,)
+        out, *auxiliary = out if isinstance(out, tuple) else (out,)
         if out.dtype != torch.float32:
             out = out.float()
         loss = self.loss(out, y)
         metrics = {"loss": loss.detach(), **self._per_sample(out.detach(), y)}
-        for other in others:
-            loss = loss + self.net.auxiliary * self.loss(other.float(), y)
+        for head in auxiliary:
+            loss = loss + self.net.auxiliary * self.loss(head.float(), y)
         return (loss + self._penalty() if self.penalised else loss), metrics
 
-    def _step_in_pieces(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
-        whole = len(batch[0])
-        parts = list(zip(batch[0].chunk(self.grad_accum_steps), batch[1].chunk(self.grad_accum_steps), strict=True))
-        done, gathered = torch.zeros((), device=batch[0].device), []
-        for i, (x, y) in enumerate(parts):
+    def _step_in_chunks(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
+        num_samples = len(batch[0])
+        chunks = list(zip(batch[0].chunk(self.grad_accum_steps), batch[1].chunk(self.grad_accum_steps), strict=True))
+        earlier_loss, gathered = torch.zeros((), device=batch[0].device), []
+        for i, (x, y) in enumerate(chunks):
             loss, metrics = self._learn(x, y)
-            loss = loss * (len(x) / whole)  # the mean over the batch, whatever the last piece's size
-            gathered.append({k: v * (len(x) / whole) if v.dim() == 0 else v for k, v in metrics.items()})
-            if i < len(parts) - 1:
+            share = len(x) / num_samples  # chunks count by their size, so that the sum is the mean over the batch
+            loss = loss * share
+            gathered.append({k: v * share if v.dim() == 0 else v for k, v in metrics.items()})
+            if i < len(chunks) - 1:
                 self.update.backward(loss)
-                done += loss.detach()
-        if not self.update.step(loss, clock, done):
+                earlier_loss += loss.detach()
+        if not self.update.step(loss, clock, earlier_loss):
             return {}
         columns = {name: [metrics[name] for metrics in gathered] for name in gathered[0]}
         return {name: torch.cat(v) if v[0].dim() else torch.stack(v).sum() for name, v in columns.items()}
@@ -136,18 +138,18 @@ class Supervised(Task):
         return {"mae": (out - y).abs().mean(1)}
 
     def _labels(self, out: Tensor) -> Tensor:
-        if self.spec.classes == 2:  # one logit; the squared error's is the sigmoid's 0.5 as well
+        if self.spec.classes == 2:  # one logit; for the squared error, too, 0 is where the sigmoid is 0.5
             return (out.squeeze(1) > 0).long()
         return out.argmax(1)
 
     @torch.no_grad()
-    def evaluate(self, data: object, split: str) -> dict[str, float]:
+    def evaluate(self, data: Data, split: str) -> dict[str, float]:
         net = self.evaluated()
         sums: dict[str, Tensor] = {}
-        exact = torch.float64 if self.place.device.type != "mps" else torch.float32
-        world = self.place.world
-        for x, y in islice(data.batches(split), world.rank, None, world.size):  # each process every size-th batch
-            with self.place.autocast():
+        exact = torch.float64 if self.device.device.type != "mps" else torch.float32
+        dist = self.device.world
+        for x, y in islice(data.batches(split), dist.rank, None, dist.size):  # each process every size-th batch
+            with self.device.autocast():
                 out = net(x)
             out = out.float()
             values = {"loss": self.loss(out, y) * len(y), **{k: v.sum() for k, v in self._per_sample(out, y).items()}}
@@ -157,15 +159,15 @@ class Supervised(Task):
                 values["top5"] = (out.topk(5).indices == y[:, None]).sum()
             for name, value in values.items():
                 sums[name] = sums.get(name, 0) + value.to(exact)
-        zero = torch.zeros((), dtype=exact, device=self.place.device)
-        totals = world.all_reduce_sum(torch.stack([sums.get(name, zero) for name in self.scores]))
+        zero = torch.zeros((), dtype=exact, device=self.device.device)
+        totals = dist.all_reduce_sum(torch.stack([sums.get(name, zero) for name in self.scores]))
         return dict(zip(self.scores, (totals / data.size(split)).tolist(), strict=True))
 
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:
         """Probabilities (B, classes), or real outputs (B, targets)."""
         net = self.evaluated()
-        with self.place.autocast():
+        with self.device.autocast():
             out = net(batch)
         out = out.float()
         if self.spec.classes is None:
@@ -175,35 +177,35 @@ class Supervised(Task):
             return torch.cat((1 - p, p), 1)
         return out.softmax(1)
 
-    def report(self, data: object) -> dict[str, object]:
+    def report(self, data: Data) -> dict[str, object]:
         figures = {}
         if self.spec.classes is None:
-            parts = [(self.predict(x), y) for x, y in data.batches("test")]
-            out, y = torch.cat([p for p, _ in parts]).cpu(), torch.cat([t for _, t in parts]).cpu()
+            pairs = [(self.predict(x), y) for x, y in data.batches("test")]
+            out, y = torch.cat([p for p, _ in pairs]).cpu(), torch.cat([t for _, t in pairs]).cpu()
             figures["residuals"] = partial(residuals, y.numpy(), out.numpy(), self.spec)
             if self.spec.features == 1:
                 figures["fitted_line"] = partial(fitted_line, data, self.predict)
             return {"figures": figures}
         k = self.spec.classes
-        places = torch.cat([y * k + self.predict(x).argmax(1) for x, y in data.batches("test")]).cpu()
-        matrix = torch.bincount(places, minlength=k * k).view(k, k)
-        labels = data.spec.labels or tuple(map(str, range(k)))  # some are known only once the data is read
+        cells = torch.cat([y * k + self.predict(x).argmax(1) for x, y in data.batches("test")]).cpu()
+        matrix = torch.bincount(cells, minlength=k * k).view(k, k)
+        labels = data.spec.labels or tuple(map(str, range(k)))  # not self.spec: some data learns its labels in load()
         figures["confusion_matrix"] = partial(confusion_matrix, matrix.numpy(), labels)
         if isinstance(self.spec, Table) and self.spec.features == 2:
             figures["decision_boundary"] = partial(decision_boundary, data, self.predict, labels)
         counts = zip(labels, matrix.diag().tolist(), matrix.sum(1).tolist(), strict=True)
         return {
             "figures": figures,
-            "acc_per_class": {label: right / all_ if all_ else None for label, right, all_ in counts},
+            "acc_per_class": {label: correct / total if total else None for label, correct, total in counts},
             "confusion_matrix": matrix.numpy(),
         }
 
 
 def check_spec(spec: Spec) -> None:
-    """Raise UserError where there is nothing to learn, or the classes' names are not theirs."""
+    """Raise UserError if the data has no labels or targets, or if the number of class names is wrong."""
     if not spec.outputs:
         raise UserError(
-            f"the data gives {spec}: there are no labels to learn\n"
+            f"the data is {spec}: there are no labels to learn\n"
             f"  expected classes{', or targets: data.spec.targets' if isinstance(spec, Table) else ''}"
         )
     if spec.labels and len(spec.labels) != spec.classes:
@@ -212,23 +214,23 @@ def check_spec(spec: Spec) -> None:
         )
 
 
-def smallest_part(data: object, place: Device, pieces: int = 1) -> int:
-    """Samples in the smallest part of an epoch's batches that a net sees at once."""
+def smallest_chunk(data: Data, device: Device, num_chunks: int = 1) -> int:
+    """Number of samples in the smallest chunk of an epoch's batches: the fewest that the net sees at once."""
     whole = min(data.batch_size, data.size("train"))
     sizes = (whole, data.size("train") % whole or whole)
-    return min(_last_piece(place.world.smallest_part(size), pieces) for size in sizes)
+    return min(_last_chunk(device.world.smallest_part(size), num_chunks) for size in sizes)
 
 
-def _last_piece(size: int, pieces: int) -> int:
-    """Samples in the last and smallest piece of a batch, as `Tensor.chunk` cuts it."""
-    piece = -(-size // pieces)
-    return size % piece or piece
+def _last_chunk(size: int, num_chunks: int) -> int:
+    """Number of samples in the last and smallest chunk of a batch, as `Tensor.chunk` divides it."""
+    chunk = -(-size // num_chunks)
+    return size % chunk or chunk
 
 
 def learns_from_one(net: nn.Module, spec: Spec) -> bool:
-    """Whether a training pass over one sample works: batch normalisation refuses where it sees one value a channel.
+    """Whether a training pass over one sample works. Batch normalisation fails if a channel has only one value.
 
-    Synchronised, it sees the samples of the other processes, too.
+    Synchronised batch normalisation also sees the samples of the other processes.
     """
     if any(isinstance(m, nn.SyncBatchNorm) for m in net.modules()):
         return True
@@ -240,10 +242,12 @@ def learns_from_one(net: nn.Module, spec: Spec) -> bool:
 
 
 def penalised_weights(net: nn.Module, patterns: list[str]) -> list[Tensor]:
-    """The weights (two dimensions or more) whose names match a pattern. Raises UserError where one matches nothing."""
+    """The weights (two dimensions or more) whose names match a pattern. Raises UserError if one matches nothing."""
     weights = {name: p for name, p in net.named_parameters() if p.dim() > 1}
     if not patterns:
-        raise UserError("task.penalise=[] leaves task.l1 and task.l2 nothing to act on: expected patterns, as in ['*']")
+        raise UserError(
+            "task.penalise=[] leaves task.l1 and task.l2 nothing to act on: expected patterns, such as ['*']"
+        )
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in weights):
             raise UserError(

@@ -73,7 +73,7 @@ def assemble(config: dict, fitted: dict | None = None) -> Parts:
         kept=BufferSnapshot(net) if trainer.on_nan == "skip" else None,
     )
     trained = partial(load_classifier, config=config, device=device)
-    handed = {"net": net, "spec": data.spec, "place": here, "update": update, "trained": trained}
+    handed = {"net": net, "spec": data.spec, "device": here, "update": update, "trained": trained}
     needs = signature(config["task"]["_target_"]).given
     task: Task = build(config["task"])(**{name: handed[name] for name in needs})
     if trainer.compile:

@@ -62,7 +62,7 @@ def fit(training: Training, data: object, signals: Signals) -> Outcome:
 def train_epoch(training: Training, data: object, signals: Signals, bar: Bar) -> str | None:
     """The rest of an epoch's steps, or fewer where a limit is reached (which is given back) or a signal comes."""
     task, clock, world, log_every = training.task, training.clock, training.world, training.trainer.log_every
-    reseed, add, limit = Reseeder(task.place.device), training.means.add, training.limit_reached()
+    reseed, add, limit = Reseeder(task.device.device), training.means.add, training.limit_reached()
     seed = world.seed(clock.seed)
     task.net.train()
     for batch in task.batches(data, clock) if not limit else ():

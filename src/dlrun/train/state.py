@@ -26,7 +26,7 @@ class Training:
 
     def __init__(self, task: Task, trainer: Trainer, run: Run, clock: Clock, about: dict) -> None:
         self.task, self.trainer, self.run, self.clock, self.about = task, trainer, run, clock, about
-        self.world = task.place.world
+        self.world = task.device.world
         self.means, self.best = Means(), make_best(task, trainer)
         self.best_state: dict | None = None
         self.best_is_new = self.has_exploded = self.forgets_best = False
@@ -108,7 +108,7 @@ class Training:
                 ) from None
         try:
             self.clock.load_state_dict(state["clock"])
-            device = self.task.place.device
+            device = self.task.device.device
             pending = [[{k: v.to(device) for k, v in metrics.items()}, n] for metrics, n in state["means"]["pending"]]
             self.means.load_state_dict({**state["means"], "pending": pending})
             if self.best and state["best"]:

@@ -1,1 +1,1 @@
-"""Autoencoders and adversarial networks, and how samples are measured."""
+"""Autoencoders and adversarial networks, and measures of sample quality."""

@@ -1,12 +1,15 @@
-"""What adversarial tasks share: two updates, whose weights are held, samples of fixed noise, figures of them."""
+"""The base class of adversarial tasks: two updates, samples from fixed noise, and figures of the samples."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.models.gan import Pair
 from dlrun.optim.update import Update
 from dlrun.output.drawing import GOOD, VAL, new_figure, plain_ticks
@@ -15,16 +18,19 @@ from dlrun.system.device import Device
 from dlrun.tasks.base import Task
 from dlrun.tasks.generative.latent import draw, latent_plane, noise
 from dlrun.tasks.generative.quality import SAMPLES, Quality, Trained
-from dlrun.tasks.images import between, first_rows, grid, rescaled, shown
+from dlrun.tasks.images import first_inputs, grid, image_figure, interpolate, rescaled
 
-TITLES = {"samples": "samples of noise", "interpolation": "from noise to noise"}
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TITLES = {"samples": "samples", "interpolation": "interpolations between noise vectors"}
 
 
 class Adversarial(Task):
-    """A generator against a critic. n_critic: of the critic for each of the generator's.
+    """Base class of tasks that train a generator against a critic.
 
-    quality: the run of a classifier whose features measure samples (Frechet distance), None for none. n_samples:
-    pictures on a sheet of samples.
+    n_critic: number of critic steps per generator step. quality: the folder of a classifier's run, whose features
+    measure samples (Frechet distance), or None. n_samples: number of images on a sheet of samples.
     """
 
     takes = ("latent",)
@@ -34,43 +40,43 @@ class Adversarial(Task):
         self,
         net: Pair,
         spec: Image | Table,
-        place: Device,
+        device: Device,
         update: Callable[..., Update],
         trained: Trained,
         n_critic: int,
         quality: str | None,
         n_samples: int,
     ) -> None:
-        super().__init__(net, place)
+        super().__init__(net, device)
         self.n_critic = n_critic
         self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)
         self.parts |= {"update": self.update, "critic_update": self.critic_update}
         self.quality, self.spec, self.n_samples = Quality(spec, trained, quality), spec, n_samples
         self.scores, self.goal = self.quality.scores, self.quality.goal
 
-    def batches(self, data: object, clock: object) -> Iterator:
-        """Pixels in [-1, 1], the range of the generator's tanh; tables as they are."""
+    def batches(self, data: Data, clock: Clock) -> Iterator:
+        """Iterate over batches with pixels in [-1, 1], the range of the generator's tanh; tables are not rescaled."""
         return rescaled(super().batches(data, clock), data, -1.0, 1.0)
 
-    def evaluate(self, data: object, split: str) -> dict[str, float]:
-        return measured(self.evaluated(), self.net.latent, self.quality, data, split, self.place)
+    def evaluate(self, data: Data, split: str) -> dict[str, float]:
+        return measured(self.evaluated(), self.net.latent, self.quality, data, split, self.device)
 
     def predict(self, batch: Tensor) -> Tensor:
-        """Samples (B, *shape) of noise (B, latent); pixels in [0, 1]."""
-        samples = draw(self.evaluated(), batch, self.place)
+        """Turn noise (B, latent) into samples (B, *shape), with pixels in [0, 1]."""
+        samples = draw(self.evaluated(), batch, self.device)
         return ((samples + 1) / 2).clamp(0, 1) if isinstance(self.spec, Image) else samples
 
-    def preview(self, data: object) -> dict[str, Tensor]:
-        return previews(self.evaluated(), self.net.latent, self.n_samples, data, self.place)
+    def preview(self, data: Data) -> dict[str, Tensor]:
+        return previews(self.evaluated(), self.net.latent, self.n_samples, data, self.device)
 
-    def report(self, data: object) -> dict[str, object]:
+    def report(self, data: Data) -> dict[str, object]:
         net, critic = self.evaluated(), self.net.critic.eval()
-        return {"figures": figures(net, critic, self.net.latent, self.n_samples, data, self.place)}
+        return {"figures": figures(net, critic, self.net.latent, self.n_samples, data, self.device)}
 
 
 @contextmanager
-def held(net: nn.Module) -> Iterator[None]:
-    """No gradients for these weights: they are another update's."""
+def frozen(net: nn.Module) -> Iterator[None]:
+    """A context in which these weights get no gradients, because another update trains them."""
     params = [p for p in net.parameters() if p.requires_grad]
     for p in params:
         p.requires_grad_(False)
@@ -81,27 +87,25 @@ def held(net: nn.Module) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def measured(
-    net: nn.Module, latent: int, quality: Quality, data: object, split: str, place: Device
-) -> dict[str, float]:
-    """The quality of a generator's samples of fixed noise."""
-    return quality.measure(lambda count, seed: draw(net, noise(latent, count, place, seed), place), data, split)
+def measured(net: nn.Module, latent: int, quality: Quality, data: Data, split: str, device: Device) -> dict[str, float]:
+    """Measure the quality of a generator's samples from fixed noise."""
+    return quality.measure(lambda count, seed: draw(net, noise(latent, count, device, seed), device), data, split)
 
 
 @torch.no_grad()
-def previews(net: nn.Module, latent: int, count: int, data: object, place: Device) -> dict[str, Tensor]:
-    """Samples of the same noise every time: `count` pictures, or where points of a plane lie beside the data."""
+def previews(net: nn.Module, latent: int, count: int, data: Data, device: Device) -> dict[str, Tensor]:
+    """Samples from the same noise every time: `count` images, or for points in the plane a density over the data's."""
     if isinstance(data.spec, Image):
-        return {"samples": grid((draw(net, noise(latent, count, place, 2), place) + 1) / 2)}
+        return {"samples": grid((draw(net, noise(latent, count, device, 2), device) + 1) / 2)}
     if data.spec.features != 2:
         return {}
-    real, fake = first_rows(data.batches("val"), SAMPLES), draw(net, noise(latent, SAMPLES, place, 2), place)
+    real, fake = first_inputs(data.batches("val"), SAMPLES), draw(net, noise(latent, SAMPLES, device, 2), device)
     reach = 1.2 * real.abs().max()
     return {"samples": torch.stack([_density(fake, reach), _density(real, reach), _density(fake, reach)])}
 
 
 def _density(points: Tensor, reach: Tensor, side: int = 96) -> Tensor:
-    """Points of the plane as a picture (side, side); stacked by `previews`: samples magenta, data green."""
+    """The density of points in the plane as a channel (side, side). `previews` shows samples magenta, data green."""
     cells = ((points / reach + 1) / 2 * side).long()
     cells = cells[((cells >= 0) & (cells < side)).all(1)]
     counts = torch.bincount((side - 1 - cells[:, 1]) * side + cells[:, 0], minlength=side * side).view(side, side)
@@ -110,32 +114,36 @@ def _density(points: Tensor, reach: Tensor, side: int = 96) -> Tensor:
 
 @torch.no_grad()
 def figures(
-    net: nn.Module, critic: nn.Module, latent: int, count: int, data: object, place: Device
+    net: nn.Module, critic: nn.Module, latent: int, count: int, data: Data, device: Device
 ) -> dict[str, object]:
-    """Samples, lines through the noise, all of it where it is two numbers; of points in the plane: the samples over
-    the data and the critic's levels.
+    """Figures of samples, of interpolations and, with two latent dimensions, of the latent plane.
+
+    For points in the plane: the samples over the data, with contour lines of the critic.
     """
     if isinstance(data.spec, Image):
-        ends, decode = noise(latent, 20, place, 6), lambda z: (draw(net, z, place) + 1) / 2
-        lines = decode(between(ends[:10], ends[10:], 10))
-        sheets = previews(net, latent, count, data, place) | {"interpolation": grid(lines, 10)}
-        found = {name: partial(shown, sheet, TITLES[name]) for name, sheet in sheets.items()}
-        return found | ({"latent_plane": partial(latent_plane, decode, place.device)} if latent == 2 else {})
-    return {"samples": partial(_plane, net, critic, latent, data, place)} if data.spec.features == 2 else {}
+        ends, decode = noise(latent, 20, device, 6), lambda z: (draw(net, z, device) + 1) / 2
+        lines = decode(interpolate(ends[:10], ends[10:], 10))
+        sheets = previews(net, latent, count, data, device) | {"interpolation": grid(lines, 10)}
+        drawn = {name: partial(image_figure, sheet, TITLES[name]) for name, sheet in sheets.items()}
+        return drawn | ({"latent_plane": partial(latent_plane, decode, device.device)} if latent == 2 else {})
+    return {"samples": partial(_plane, net, critic, latent, data, device)} if data.spec.features == 2 else {}
 
 
-def _plane(net: nn.Module, critic: nn.Module, latent: int, data: object, place: Device) -> object:
-    real = first_rows(data.batches("test"), SAMPLES)
-    fake = draw(net, noise(latent, SAMPLES, place, 2), place).cpu()
+def _plane(net: nn.Module, critic: nn.Module, latent: int, data: Data, device: Device) -> "Figure":
+    """Draw test data and samples in the plane over contour lines of the critic."""
+    real = first_inputs(data.batches("test"), SAMPLES)
+    fake = draw(net, noise(latent, SAMPLES, device, 2), device).cpu()
     reach = 1.3 * real.abs().max().item()
     line = torch.linspace(-reach, reach, 120, device=real.device)
     points = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)  # (120, 120, 2)
-    level = draw(critic, points.view(-1, 2), place, 4000).view(120, 120).cpu()
+    level = draw(critic, points.view(-1, 2), device, 4000).view(120, 120).cpu()
     figure, axes = new_figure(6.4, 6.0)
     axes.contour(line.cpu().numpy(), line.cpu().numpy(), level.numpy(), 16, cmap="viridis", linewidths=0.7, alpha=0.7)
     axes.scatter(*real.cpu().T.numpy(), s=5, color=VAL, label="data", linewidths=0)
     axes.scatter(*fake.T.numpy(), s=5, color=GOOD, label="samples", linewidths=0, alpha=0.6)
-    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), title="samples over test data; lines: the critic's levels")
+    axes.set(
+        xlim=(-reach, reach), ylim=(-reach, reach), title="samples over test data, with contour lines of the critic"
+    )
     plain_ticks(axes.xaxis)
     plain_ticks(axes.yaxis)
     axes.legend(loc="upper right", markerscale=3)

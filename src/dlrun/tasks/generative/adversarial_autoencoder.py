@@ -1,9 +1,9 @@
-"""Adversarial autoencoders: codes that a critic cannot tell from the prior's, so that noise can be decoded.
+"""Adversarial autoencoders: a critic makes the codes look like the prior, so that noise can be decoded to images.
 
-Source: Makhzani et al. 2016, section 2 (deterministic encoder, normal prior); the book, section 12.3; notes E42. Every
-step has the paper's two phases on the same batch: the encoder and the decoder learn to reconstruct; then the critic
-learns to tell codes from the prior, and the encoder to be taken for it. Deviation: Adam where the paper has SGD with
-momentum.
+Source: Makhzani et al. 2016, section 2 (deterministic encoder, normal prior); the book, section 12.3. Every step has
+the paper's two phases on the same batch. First the encoder and the decoder learn to reconstruct. Then the critic learns
+to tell codes from samples of the prior, and the encoder learns to fool it. Deviation: Adam instead of the paper's SGD
+with momentum.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,25 +14,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.models.autoencoder import AdversarialAutoEncoder
 from dlrun.optim.update import Update
 from dlrun.seeds import generator
 from dlrun.spec import Image, Unlabelled
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, Task
-from dlrun.tasks.generative.adversarial import held
+from dlrun.tasks.generative.adversarial import frozen
 from dlrun.tasks.generative.gan import nonsaturating_critic, nonsaturating_generator
 from dlrun.tasks.generative.latent import draw, latent_figures, noise
 from dlrun.tasks.generative.quality import Quality, Trained, sliced_wasserstein
-from dlrun.tasks.images import TITLES, beside, first_rows, grid, means, rescaled, shown
+from dlrun.tasks.images import TITLES, first_inputs, grid, image_figure, means, rescaled, side_by_side
 from dlrun.types import Size
 
 
 class AdversarialAutoencoder(Task):
-    """Reconstructs pictures, pixels in [0, 1], through codes spread as N(0, 1).
+    """Reconstruct images, pixels in [0, 1], through codes that are distributed as N(0, 1).
 
-    loss: bce or mse, as task=autoencoder has them. quality: as task=vae has it. n_samples: pictures on a sheet of
-    samples.
+    loss: bce treats pixels as probabilities and outputs as their logits; mse uses outputs as they are. quality: the
+    folder of a classifier's run, whose features measure samples (Frechet distance), or None. n_samples: number of
+    images on a sheet of samples.
     """
 
     takes = ("pictures", "latent")
@@ -42,7 +45,7 @@ class AdversarialAutoencoder(Task):
         self,
         net: AdversarialAutoEncoder,
         spec: Image | Unlabelled,
-        place: Device,
+        device: Device,
         update: Callable[..., Update],
         trained: Trained,
         *,
@@ -50,7 +53,7 @@ class AdversarialAutoencoder(Task):
         quality: str | None,
         n_samples: Size,
     ) -> None:
-        super().__init__(net, place)
+        super().__init__(net, device)
         self.spec, self.bce, self.n_samples = spec, loss == "bce", n_samples
         self.update = update(net.autoencoder)
         self.critic_update = update(net.critic, ema=0.0)
@@ -64,26 +67,26 @@ class AdversarialAutoencoder(Task):
         self.scores = {"loss": "min", "mse": "min", "code_swd": "min"} | self.quality.scores
         self.goal = "loss"
 
-    def batches(self, data: object, clock: object) -> Iterator:
+    def batches(self, data: Data, clock: Clock) -> Iterator:
         return rescaled(super().batches(data, clock), data, 0.0, 1.0)
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
         net, critic, x = self.net.autoencoder, self.net.critic, batch[0]
 
-        with self.place.autocast():
+        with self.device.autocast():
             out = net(x)
         loss = self._per_pixel(out.float(), x).mean()
         if not self.update.step(loss, clock):
             return {}
 
-        with self.place.autocast():
+        with self.device.autocast():
             code = net.encoder(x)  # (B, latent)
             prior = torch.randn(code.shape, device=x.device)
             critic_loss = nonsaturating_critic(critic(prior).float(), critic(code.detach()).float())
         if not self.critic_update.step(critic_loss, clock):
             return {}
 
-        with held(critic), self.place.autocast():
+        with frozen(critic), self.device.autocast():
             code_loss = nonsaturating_generator(critic(code).float())
         if not self.encoder_update.step(code_loss, clock):
             return {}
@@ -95,45 +98,47 @@ class AdversarialAutoencoder(Task):
         return (out - x).square()
 
     @torch.no_grad()
-    def evaluate(self, data: object, split: str) -> dict[str, float]:
-        """loss, mse: of reconstructions. code_swd: sliced Wasserstein distance of the codes to as many of the prior.
+    def evaluate(self, data: Data, split: str) -> dict[str, float]:
+        """Return loss and mse of reconstructions, and distances: code_swd of codes to the prior, swd and fd of images.
 
-        swd, fd: of decoded noise to the pictures.
+        code_swd and swd are sliced Wasserstein distances; swd and fd compare decoded noise with the data's images.
         """
         net, codes = self.evaluated(), []
-        found = means(self._measured(net, x, codes) for x, _ in rescaled(data.batches(split), data, 0.0, 1.0))
+        metrics = means(self._measured(net, x, codes) for x, _ in rescaled(data.batches(split), data, 0.0, 1.0))
         code = torch.cat(codes)
         prior = torch.randn(code.shape, generator=generator(code.device, 0, 3), device=code.device)
-        found["code_swd"] = sliced_wasserstein(code, prior).item()
-        return found | self.quality.measure(lambda count, seed: 2 * self._made(count, seed) - 1, data, split)
+        metrics["code_swd"] = sliced_wasserstein(code, prior).item()
+        return metrics | self.quality.measure(lambda count, seed: 2 * self._samples(count, seed) - 1, data, split)
 
     def _measured(self, net: nn.Module, x: Tensor, codes: list[Tensor]) -> Metrics:
-        with self.place.autocast():
+        with self.device.autocast():
             code = net.encoder(x)
             out = net.decoder(code).float()
         codes.append(code.float())
-        picture = torch.sigmoid(out) if self.bce else out
-        return {"loss": self._per_pixel(out, x).flatten(1).mean(1), "mse": (picture - x).square().flatten(1).mean(1)}
+        image = torch.sigmoid(out) if self.bce else out
+        return {"loss": self._per_pixel(out, x).flatten(1).mean(1), "mse": (image - x).square().flatten(1).mean(1)}
 
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:
-        """Reconstructions (B, C, H, W) in [0, 1] of pictures in [0, 1]; or the pictures of codes (B, latent)."""
+        """Reconstruct images (B, C, H, W) in [0, 1], or decode codes (B, latent) to such images."""
         net = self.evaluated()
-        out = draw(net if batch.dim() == 4 else net.decoder, batch, self.place)
+        out = draw(net if batch.dim() == 4 else net.decoder, batch, self.device)
         return (torch.sigmoid(out) if self.bce else out).clamp(0, 1)
 
-    def _made(self, count: int, seed: int) -> Tensor:
-        return self.predict(noise(self.net.latent, count, self.place, seed))
+    def _samples(self, count: int, seed: int) -> Tensor:
+        return self.predict(noise(self.net.latent, count, self.device, seed))
 
     @torch.no_grad()
-    def preview(self, data: object, split: str = "val") -> dict[str, Tensor]:
-        """Originals beside reconstructions, and pictures of codes of the prior, always the same."""
-        x = first_rows(rescaled(data.batches(split), data, 0.0, 1.0), 50)
-        return {"reconstructions": beside(x, self.predict(x)), "samples": grid(self._made(self.n_samples, 2))}
+    def preview(self, data: Data, split: str = "val") -> dict[str, Tensor]:
+        """Originals with their reconstructions, and images decoded from the same codes of the prior every time."""
+        x = first_inputs(rescaled(data.batches(split), data, 0.0, 1.0), 50)
+        return {"reconstructions": side_by_side(x, self.predict(x)), "samples": grid(self._samples(self.n_samples, 2))}
 
     @torch.no_grad()
-    def report(self, data: object) -> dict[str, object]:
-        """Reconstructions, samples, lines between the codes of test pictures; where codes are 2 numbers, their map."""
-        figures = {name: partial(shown, picture, *TITLES[name]) for name, picture in self.preview(data, "test").items()}
+    def report(self, data: Data) -> dict[str, object]:
+        """Figures of reconstructions, samples, interpolations and, with two latent dimensions, the map of codes."""
+        figures = {
+            name: partial(image_figure, image, *TITLES[name]) for name, image in self.preview(data, "test").items()
+        }
         batches = lambda: rescaled(data.batches("test"), data, 0.0, 1.0)  # noqa: E731
         return {"figures": figures | latent_figures(self.evaluated().encoder, self.predict, batches, self.spec)}

@@ -1,8 +1,8 @@
-"""Autoencoders: learn to give back what came in, through a code of a few numbers.
+"""Autoencoders: learn to reproduce the input through a code of a few numbers.
 
-Source: the book, sections 12.2 and 12.3 (denoising, dropout), notes E41 and E42; Vincent et al. 2008 for denoising.
-The loss is the mean over all pixels, as in the book. Deviation: a denoising autoencoder is judged on noisy pictures too
-(the same noise every time), where the book says nothing.
+Source: the book, sections 12.2 and 12.3 (denoising, dropout); Vincent et al. 2008 for denoising. The loss is the mean
+over all pixels, as in the book. A denoising autoencoder is evaluated on noisy images as well, with the same noise every
+time; the book does not describe its evaluation.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.models.autoencoder import AutoEncoder
 from dlrun.optim.update import Update
 from dlrun.seeds import generator
@@ -21,15 +23,15 @@ from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.generative.latent import draw, latent_figures
 from dlrun.tasks.generative.pca import components, project
-from dlrun.tasks.images import TITLES, beside, first_rows, means, rescaled, shown
+from dlrun.tasks.images import TITLES, first_inputs, image_figure, means, rescaled, side_by_side
 from dlrun.types import NonNegative
 
 
 class Autoencoder(Task):
-    """Reconstructs pictures, pixels in [0, 1].
+    """Reconstruct images, pixels in [0, 1].
 
-    loss: bce takes pixels for probabilities and the net's outputs for their logits; mse takes outputs as they are.
-    noise: standard deviation of the Gaussian noise on what the net sees; it has to give back the clean picture.
+    loss: bce treats pixels as probabilities and the net's outputs as their logits; mse uses outputs as they are.
+    noise: standard deviation of the Gaussian noise that is added to the net's inputs; the targets are clean.
     """
 
     takes = ("pictures", "latent")
@@ -38,27 +40,27 @@ class Autoencoder(Task):
         self,
         net: AutoEncoder,
         spec: Image | Unlabelled,
-        place: Device,
+        device: Device,
         update: Callable[[nn.Module], Update],
         *,
         loss: Literal["bce", "mse"],
         noise: NonNegative,
     ) -> None:
-        super().__init__(net, place)
+        super().__init__(net, device)
         self.spec, self.bce, self.noise = spec, loss == "bce", noise
         self.update = update(net)
         self.parts["update"] = self.update
         self.scores = {"loss": "min", "mse": "min"}
         self.goal = "loss"
 
-    def batches(self, data: object, clock: object) -> Iterator:
+    def batches(self, data: Data, clock: Clock) -> Iterator:
         return rescaled(super().batches(data, clock), data, 0.0, 1.0)
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
         x = batch[0]
-        seen = x + self.noise * torch.randn_like(x) if self.noise else x
-        with self.place.autocast():
-            out = self.net(seen)
+        noisy = x + self.noise * torch.randn_like(x) if self.noise else x
+        with self.device.autocast():
+            out = self.net(noisy)
         loss = self._per_pixel(out.float(), x).mean()
         return {"loss": loss.detach()} if self.update.step(loss, clock) else {}
 
@@ -68,56 +70,61 @@ class Autoencoder(Task):
         return (out - x).square()
 
     @torch.no_grad()
-    def evaluate(self, data: object, split: str) -> dict[str, float]:
+    def evaluate(self, data: Data, split: str) -> dict[str, float]:
         net = self.evaluated()
-        return means(self._measured(net, x, out) for x, out in self._judged(net, data, split))
+        return means(self._measured(net, x, out) for x, out in self._outputs(net, data, split))
 
     def _measured(self, net: nn.Module, x: Tensor, out: Tensor) -> Metrics:
-        picture = torch.sigmoid(out) if self.bce else out
-        return {"loss": self._per_pixel(out, x).flatten(1).mean(1), "mse": (picture - x).square().flatten(1).mean(1)}
+        image = torch.sigmoid(out) if self.bce else out
+        return {"loss": self._per_pixel(out, x).flatten(1).mean(1), "mse": (image - x).square().flatten(1).mean(1)}
 
-    def _judged(self, net: nn.Module, data: object, split: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """Clean pictures and what the net gives for them, through noise that is the same in every evaluation."""
-        for x, seen in self._seen(data, split):
-            with self.place.autocast():
-                out = net(seen)
+    def _outputs(self, net: nn.Module, data: Data, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Clean images and the net's outputs for them; the noise is the same in every evaluation."""
+        for x, noisy in self._noisy(data, split):
+            with self.device.autocast():
+                out = net(noisy)
             yield x, out.float()
 
-    def _seen(self, data: object, split: str) -> Iterator[tuple[Tensor, Tensor]]:
-        random = generator(self.place.device, 0, 1)
+    def _noisy(self, data: Data, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+        random = generator(self.device.device, 0, 1)
         for x, _ in rescaled(data.batches(split), data, 0.0, 1.0):
             noise = self.noise * torch.randn(x.shape, generator=random, device=x.device) if self.noise else 0.0
             yield x, x + noise
 
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:
-        """Reconstructions (B, C, H, W) in [0, 1] of pictures in [0, 1]; or of codes (B, latent)."""
+        """Reconstruct images (B, C, H, W) in [0, 1], or decode codes (B, latent) to such images."""
         net = self.evaluated()
-        out = draw(net if batch.dim() == 4 else net.decoder, batch, self.place)
+        out = draw(net if batch.dim() == 4 else net.decoder, batch, self.device)
         return (torch.sigmoid(out) if self.bce else out).clamp(0, 1)
 
     @torch.no_grad()
-    def preview(self, data: object, split: str = "val") -> dict[str, Tensor]:
-        """The first 50 pictures, on the left, and their reconstructions, on the right: the book's grid."""
-        x = first_rows(rescaled(data.batches(split), data, 0.0, 1.0), 50)
+    def preview(self, data: Data, split: str = "val") -> dict[str, Tensor]:
+        """The first 50 images on the left and their reconstructions on the right (the grid of the book)."""
+        x = first_inputs(rescaled(data.batches(split), data, 0.0, 1.0), 50)
         if not self.noise:
-            return {"reconstructions": beside(x, self.predict(x))}
+            return {"reconstructions": side_by_side(x, self.predict(x))}
         noisy = x + self.noise * torch.randn(x.shape, generator=generator(x.device, 0, 1), device=x.device)
-        return {"reconstructions": beside(x, self.predict(noisy)), "denoised": beside(noisy, self.predict(noisy))}
+        return {
+            "reconstructions": side_by_side(x, self.predict(noisy)),
+            "denoised": side_by_side(noisy, self.predict(noisy)),
+        }
 
     @torch.no_grad()
-    def report(self, data: object) -> dict[str, object]:
-        """Reconstructions of test pictures and lines between their codes; beside them, those of a linear code.
+    def report(self, data: Data) -> dict[str, object]:
+        """Figures of reconstructions and interpolations, and the same for a linear code by PCA.
 
-        pca_mse: of as many principal components of the train part as the code has numbers.
+        pca_mse: the error with as many principal components of the train split as the code has numbers.
         """
-        figures = {name: partial(shown, picture, *TITLES[name]) for name, picture in self.preview(data, "test").items()}
+        figures = {
+            name: partial(image_figure, image, *TITLES[name]) for name, image in self.preview(data, "test").items()
+        }
         batches = lambda: rescaled(data.batches("test"), data, 0.0, 1.0)  # noqa: E731
         figures |= latent_figures(self.evaluated().encoder, self.predict, batches, self.spec)
         linear = components(rescaled(data.batches("train"), data, 0.0, 1.0), self.net.latent)
-        pairs = lambda: ((x, project(seen, *linear)) for x, seen in self._seen(data, "test"))  # noqa: E731
-        found = means({"mse": (copy - x).square().flatten(1).mean(1)} for x, copy in pairs())
-        sheet = beside(*next(pairs()))
-        heads = ("originals", f"by {len(linear[1])} principal components")
-        figures["pca_reconstructions"] = partial(shown, sheet, "a linear code, test", heads)
-        return {"figures": figures, "pca_mse": found["mse"]}
+        pairs = lambda: ((x, project(noisy, *linear)) for x, noisy in self._noisy(data, "test"))  # noqa: E731
+        pca = means({"mse": (copy - x).square().flatten(1).mean(1)} for x, copy in pairs())
+        sheet = side_by_side(*next(pairs()))
+        heads = ("originals", f"from {len(linear[1])} principal components")
+        figures["pca_reconstructions"] = partial(image_figure, sheet, "PCA reconstructions, test", heads)
+        return {"figures": figures, "pca_mse": pca["mse"]}

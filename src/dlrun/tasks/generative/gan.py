@@ -1,8 +1,8 @@
-"""Generative adversarial networks: a discriminator tells data from samples, a generator learns to be taken for data.
+"""Generative adversarial networks: a discriminator learns to tell samples from data, and a generator to fool it.
 
-Source: Goodfellow et al. 2014 (non-saturating form, section 3); the book, sections 13.1 and 13.2, notes E44 and E45;
-Mao et al. 2017 for least squares (targets 1, 0 and 1); Lim and Ye 2017 for the hinge. Every step is a turn of the
-discriminator; each `turns`-th is one of the generator too (the book's k, 13.1).
+Source: Goodfellow et al. 2014 (non-saturating form, section 3); the book, sections 13.2 and 13.3; Mao et al. 2017 for
+least squares (targets 1, 0 and 1); Lim and Ye 2017 for the hinge loss. Every step updates the discriminator; every
+`n_critic`-th step updates the generator too (k in the book, section 13.2).
 """
 
 from collections.abc import Callable
@@ -12,24 +12,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlrun.clock import Clock
 from dlrun.models.gan import Pair
 from dlrun.optim.update import Update
 from dlrun.spec import Image, Table, Unlabelled
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
-from dlrun.tasks.generative.adversarial import Adversarial, held
+from dlrun.tasks.generative.adversarial import Adversarial, frozen
 from dlrun.tasks.generative.quality import Trained
 from dlrun.types import Few, Size
 
 
 class Gan(Adversarial):
-    """loss: nonsaturating, least_squares or hinge."""
+    """A generator against a discriminator, by the loss named: nonsaturating, least_squares or hinge."""
 
     def __init__(
         self,
         net: Pair,
         spec: Image | Table | Unlabelled,
-        place: Device,
+        device: Device,
         update: Callable[..., Update],
         trained: Trained,
         *,
@@ -38,15 +39,15 @@ class Gan(Adversarial):
         quality: str | None,
         n_samples: Size,
     ) -> None:
-        super().__init__(net, spec, place, update, trained, n_critic, quality, n_samples)
+        super().__init__(net, spec, device, update, trained, n_critic, quality, n_samples)
         self.losses = LOSSES[loss]
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
         generator, critic, x = self.net.generator, self.net.critic, batch[0]
         critic_loss, generator_loss = self.losses
 
         z = torch.randn(len(x), self.net.latent, device=x.device)  # (B, latent)
-        with self.place.autocast():
+        with self.device.autocast():
             with torch.no_grad():
                 fake = generator(z)
             real_score, fake_score = critic(x).float(), critic(fake).float()  # (B,)
@@ -61,7 +62,7 @@ class Gan(Adversarial):
 
         if clock.step % self.n_critic == self.n_critic - 1:
             z = torch.randn_like(z)
-            with held(critic), self.place.autocast():
+            with frozen(critic), self.device.autocast():
                 loss = generator_loss(critic(generator(z)).float())
             if not self.update.step(loss, clock):
                 return {}
@@ -70,12 +71,12 @@ class Gan(Adversarial):
 
 
 def nonsaturating_critic(real: Tensor, fake: Tensor) -> Tensor:
-    """-log D(x) - log(1 - D(G(z))); 2 log 2 where D cannot tell."""
+    """-log D(x) - log(1 - D(G(z))), which is 2 log 2 if D cannot tell samples from data."""
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
 def nonsaturating_generator(fake: Tensor) -> Tensor:
-    """-log D(G(z)); log 2 where D cannot tell."""
+    """-log D(G(z)), which is log 2 if D cannot tell samples from data."""
     return F.softplus(-fake).mean()
 
 

@@ -1,7 +1,8 @@
-"""Noise and codes: drawn, turned into samples, and shown: lines between codes; where they are two numbers, a map."""
+"""Noise and codes: drawing and decoding them, and figures of interpolations and of two-dimensional latent spaces."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,38 +11,43 @@ from dlrun.output.drawing import COLOURS, drawable, new_figure, plain_ticks
 from dlrun.seeds import generator
 from dlrun.spec import Image
 from dlrun.system.device import Device
-from dlrun.tasks.images import between, first_rows, grid, shown
+from dlrun.tasks.images import first_inputs, grid, image_figure, interpolate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Encode = Callable[[Tensor], Tensor]  # (B, C, H, W) -> (B, latent)
 
 
-def noise(latent: int, count: int, place: Device, seed: int) -> Tensor:
-    """Noise (count, latent) that is the same in every epoch and every run."""
-    return torch.randn(count, latent, generator=generator(place.device, 0, seed), device=place.device)
+def noise(latent: int, count: int, device: Device, seed: int) -> Tensor:
+    """Draw noise (count, latent) that is the same in every epoch and every run."""
+    return torch.randn(count, latent, generator=generator(device.device, 0, seed), device=device.device)
 
 
 @torch.no_grad()
-def draw(net: Callable[[Tensor], Tensor], z: Tensor, place: Device, size: int = 500) -> Tensor:
-    """What a network makes of noise, or of pictures, in pieces that fit the memory: (N, ...) -> (N, ...)."""
-    parts = []
-    for piece in (z,) if torch.compiler.is_exporting() else z.split(size):  # a graph is for batches of any size
-        with place.autocast():
-            parts.append(net(piece).float())
-    return torch.cat(parts)
+def draw(net: Callable[[Tensor], Tensor], z: Tensor, device: Device, size: int = 500) -> Tensor:
+    """Apply a network to noise or images in chunks that fit into memory: (N, ...) -> (N, ...)."""
+    outputs = []
+    for chunk in (z,) if torch.compiler.is_exporting() else z.split(size):  # an exported graph must take any batch size
+        with device.autocast():
+            outputs.append(net(chunk).float())
+    return torch.cat(outputs)
 
 
 @torch.no_grad()
 def latent_figures(encode: Encode, decode: Callable, batches: Callable[[], Iterator], spec: Image) -> dict[str, object]:
-    """interpolation: ten lines of ten between pictures of the split, as many as there are pictures for.
+    """Figures of the latent space.
 
-    latent_map, latent_plane: where codes lie (book section 12.1, Hinton 2006), and what they give, of two numbers.
+    interpolation: up to ten lines of ten images between the codes of two images. latent_map and latent_plane, for two
+    latent dimensions: the codes of all images (the book, section 12.1, after Hinton and Salakhutdinov 2006), and the
+    images decoded over a grid of codes.
     """
     figures = {}
-    codes = encode(first_rows(batches(), 20)).float()
+    codes = encode(first_inputs(batches(), 20)).float()
     half = len(codes) // 2
     if half:
-        lines = decode(between(codes[:half], codes[half : 2 * half], 10))
-        figures["interpolation"] = partial(shown, grid(lines, 10), "from code to code, test")
+        lines = decode(interpolate(codes[:half], codes[half : 2 * half], 10))
+        figures["interpolation"] = partial(image_figure, grid(lines, 10), "interpolations between codes, test")
     if codes.shape[1] == 2:
         figures["latent_map"] = partial(latent_map, encode, batches(), spec)
         figures["latent_plane"] = partial(latent_plane, decode, codes.device)
@@ -49,26 +55,26 @@ def latent_figures(encode: Encode, decode: Callable, batches: Callable[[], Itera
 
 
 @torch.no_grad()
-def latent_plane(decode: Callable, device: torch.device) -> object:
-    """What 20 x 20 codes of two numbers give, (-2.5, 2.5) at the top left."""
+def latent_plane(decode: Callable, device: torch.device) -> "Figure":
+    """Draw the images decoded from 20 x 20 two-dimensional codes, (-2.5, 2.5) at the top left."""
     steps = torch.linspace(-2.5, 2.5, 20, device=device)
     plane = torch.stack(torch.meshgrid(steps, -steps, indexing="xy"), -1).view(-1, 2)
-    return shown(grid(decode(plane), 20), "what z over [-2.5, 2.5] squared gives")
+    return image_figure(grid(decode(plane), 20), "images decoded from z over [-2.5, 2.5] squared")
 
 
 @torch.no_grad()
-def latent_map(encode: Encode, batches: Iterator, spec: Image) -> object:
-    """The codes of all pictures in `batches`, in the colour of their class."""
-    parts = [(encode(x).float().cpu(), y.cpu()) for x, y in batches]
-    z, y = torch.cat([p for p, _ in parts]).numpy(), torch.cat([p for _, p in parts]).numpy()
+def latent_map(encode: Encode, batches: Iterator, spec: Image) -> "Figure":
+    """Draw the two-dimensional codes of all images in `batches`, coloured by class."""
+    pairs = [(encode(x).float().cpu(), y.cpu()) for x, y in batches]
+    z, y = torch.cat([z for z, _ in pairs]).numpy(), torch.cat([y for _, y in pairs]).numpy()
     figure, axes = new_figure(7.2, 6.0)
     names = drawable(spec.labels or map(str, range(spec.classes or 1)))
     for k in range(spec.classes or 1):
-        mine = z[y == k] if spec.classes else z
-        axes.scatter(*mine.T, s=5, color=COLOURS[k % len(COLOURS)], label=names[k], linewidths=0)
+        codes = z[y == k] if spec.classes else z
+        axes.scatter(*codes.T, s=5, color=COLOURS[k % len(COLOURS)], label=names[k], linewidths=0)
     if spec.classes and spec.classes <= 20:
         axes.legend(markerscale=3, loc="center left", bbox_to_anchor=(1, 0.5))
-    axes.set(xlabel="z1", ylabel="z2", title="codes of the test pictures")
+    axes.set(xlabel="z1", ylabel="z2", title="codes of the test images")
     plain_ticks(axes.xaxis)
     plain_ticks(axes.yaxis)
     axes.set_aspect("equal", adjustable="datalim")

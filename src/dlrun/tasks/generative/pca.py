@@ -1,4 +1,4 @@
-"""Principal components: the best linear code in squared error, in closed form (book section 12.1)."""
+"""Principal component analysis: the best linear code in squared error, in closed form (the book, section 12.1)."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -6,25 +6,26 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from dlrun.tasks.images import first_rows
+from dlrun.tasks.images import first_inputs
 
-LARGE = 2048  # features from which the components are those of so many pictures only
+LARGE = 2048  # with more features than this, the components are computed from this number of images only
 
 
 @torch.no_grad()
 def components(batches: Iterator, count: int) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and the first `count` principal directions (count, D), fewer where the pictures span less.
+    """The mean (D,) and the first `count` principal directions (count, D), or fewer if the images span fewer.
 
-    Of all pictures; of more than LARGE features, of the first LARGE pictures, whose Gram matrix is small.
+    All images are used. With more than LARGE features only the first LARGE images are, because their Gram matrix is
+    smaller than the covariance matrix.
     """
     first = next(batches)
     if first[0][0].numel() > LARGE:
-        rows = first_rows(chain([first], batches), LARGE).flatten(1)
+        rows = first_inputs(chain([first], batches), LARGE).flatten(1)
         mean = _double(rows).mean(0)
         centred = _double(rows) - mean
         values, vectors = torch.linalg.eigh(centred @ centred.T)
-        kept = values.flip(0)[:count] > 1e-9 * values[-1].clamp(min=1e-12)
-        directions = vectors.flip(1)[:, :count][:, kept].T @ centred
+        nonzero = values.flip(0)[:count] > 1e-9 * values[-1].clamp(min=1e-12)
+        directions = vectors.flip(1)[:, :count][:, nonzero].T @ centred
         return mean.to(rows), (directions / directions.norm(dim=1, keepdim=True)).to(rows)
     total, square, samples = 0.0, 0.0, 0
     for x, _ in chain([first], batches):
@@ -36,7 +37,7 @@ def components(batches: Iterator, count: int) -> tuple[Tensor, Tensor]:
 
 
 def project(x: Tensor, mean: Tensor, directions: Tensor) -> Tensor:
-    """Pictures as their code in these directions gives them back: (B, C, H, W) -> the same, in [0, 1]."""
+    """Reconstruct images from their codes in these directions: (B, C, H, W) -> the same shape, in [0, 1]."""
     code = (x.flatten(1) - mean) @ directions.T  # (B, count)
     return (code @ directions + mean).clamp(0, 1).view_as(x)
 

@@ -1,9 +1,9 @@
-"""Variational autoencoders: learn q(z|x) and p(x|z) by the evidence lower bound.
+"""Variational autoencoders: learn q(z|x) and p(x|z) by maximising the evidence lower bound (ELBO).
 
-Source: Kingma and Welling 2014; the book, section 12.4 (equations 12-1 and 12-2, loss and reparameterisation); notes
-E43; Higgins et al. 2017 for beta; Burda et al. 2016, equation 8, for the importance-weighted bound. Reconstruction and
-KL are summed per picture and averaged over the batch, as in the book. All bounds are in nats per picture. The Bernoulli
-likelihood takes grey levels for probabilities: a common measure, but no density of grey pictures.
+Source: Kingma and Welling 2014; the book, section 12.4 (equations 12-1 and 12-2, loss and reparameterisation); Higgins
+et al. 2017 for beta; Burda et al. 2016, equation 8, for the importance-weighted bound. Reconstruction and KL are summed
+over each image and averaged over the batch, as in the book. All bounds are in nats per image. The Bernoulli likelihood
+treats grey levels as probabilities, which is common but is not a density of grey images.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.models.autoencoder import VAE
 from dlrun.optim.update import Update
 from dlrun.seeds import generator
@@ -23,18 +25,17 @@ from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.generative.latent import draw, latent_figures, noise
 from dlrun.tasks.generative.quality import Quality, Trained
-from dlrun.tasks.images import TITLES, beside, first_rows, grid, means, rescaled, shown
+from dlrun.tasks.images import TITLES, first_inputs, grid, image_figure, means, rescaled, side_by_side
 from dlrun.types import Index, NonNegative, Positive, Size
 
 
 class Vae(Task):
-    """Learns to draw pictures like the data's, pixels in [0, 1].
+    """Learn to generate images like the data's, pixels in [0, 1].
 
-    likelihood: bernoulli (outputs are logits) or gaussian (outputs are means; sigma: their standard deviation).
+    likelihood: bernoulli (outputs are logits) or gaussian (outputs are means; sigma: the standard deviation).
     beta: weight of the KL; kl_warmup_epochs: epochs over which it rises from 0 to beta. iwae_samples: codes per image
-    of the importance-weighted bound on the test split, 0 for none. Samples are measured by the sliced Wasserstein
-    distance; quality: the run of a classifier whose features measure them too (Frechet distance), or None. n_samples:
-    images on a sheet of samples.
+    for the importance-weighted bound on the test split, 0 for none. quality: the folder of a classifier's run, whose
+    features measure samples (Frechet distance), or None. n_samples: number of images on a sheet of samples.
     """
 
     takes = ("latent", "pictures")
@@ -44,7 +45,7 @@ class Vae(Task):
         self,
         net: VAE,
         spec: Image | Unlabelled,
-        place: Device,
+        device: Device,
         update: Callable[[nn.Module], Update],
         trained: Trained,
         *,
@@ -56,7 +57,7 @@ class Vae(Task):
         quality: str | None,
         n_samples: Size,
     ) -> None:
-        super().__init__(net, place)
+        super().__init__(net, device)
         self.spec, self.bernoulli, self.sigma = spec, likelihood == "bernoulli", sigma
         self.beta, self.kl_warmup_epochs, self.iwae_samples = beta, kl_warmup_epochs, iwae_samples
         self.update = update(net)
@@ -65,12 +66,12 @@ class Vae(Task):
         self.scores = {"elbo": "max", "rec": "min", "kl": "min"} | self.quality.scores
         self.goal = "elbo"
 
-    def batches(self, data: object, clock: object) -> Iterator:
+    def batches(self, data: Data, clock: Clock) -> Iterator:
         return rescaled(super().batches(data, clock), data, 0.0, 1.0)
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
         x = batch[0]
-        with self.place.autocast():
+        with self.device.autocast():
             mean, log_var = (v.float() for v in self.net(x))  # (B, latent) each
             z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)  # (B, latent)
             out = self.net.decoder(z).float()  # (B, C, H, W)
@@ -81,29 +82,29 @@ class Vae(Task):
         rec, kl = rec.detach(), kl.detach()
         return {"loss": loss.detach(), "elbo": -rec - kl, "rec": rec, "kl": kl}
 
-    def kl_weight(self, clock: object) -> float:
-        """beta, reached in equal steps over the first `warmup` epochs."""
+    def kl_weight(self, clock: Clock) -> float:
+        """The weight of the KL now: it rises linearly to beta over the first `kl_warmup_epochs` epochs."""
         steps = self.kl_warmup_epochs * clock.steps_per_epoch
         return self.beta * min(1.0, (clock.step + 1) / steps) if steps else self.beta
 
     def log_likelihood(self, x: Tensor, out: Tensor) -> Tensor:
-        """log p(x|z) for outputs of the decoder, summed over the pixels: (..., C, H, W) -> (...)."""
+        """log p(x|z) for the decoder's outputs, summed over the pixels: (..., C, H, W) -> (...)."""
         if self.bernoulli:
             return -F.binary_cross_entropy_with_logits(out, x.expand_as(out), reduction="none").flatten(-3).sum(-1)
         each = -0.5 * ((x - out) / self.sigma).square() - log(self.sigma) - 0.5 * log(2 * pi)
         return each.flatten(-3).sum(-1)
 
     @torch.no_grad()
-    def evaluate(self, data: object, split: str) -> dict[str, float]:
-        """The ELBO and its parts, with one code per picture, drawn the same way every time; the IWAE bound on test."""
+    def evaluate(self, data: Data, split: str) -> dict[str, float]:
+        """Return the ELBO and its terms from one code per image, with the same noise every time; on test, IWAE too."""
         net = self.evaluated()
-        random = generator(self.place.device, 0, 1)
+        random = generator(self.device.device, 0, 1)
         codes = self.iwae_samples if split == "test" else 0
-        found = means(self._bounds(net, x, random, codes) for x, _ in rescaled(data.batches(split), data, 0.0, 1.0))
-        return found | self.quality.measure(lambda count, seed: 2 * self._made(count, seed) - 1, data, split)
+        metrics = means(self._bounds(net, x, random, codes) for x, _ in rescaled(data.batches(split), data, 0.0, 1.0))
+        return metrics | self.quality.measure(lambda count, seed: 2 * self._samples(count, seed) - 1, data, split)
 
     def _bounds(self, net: nn.Module, x: Tensor, random: torch.Generator, codes: int) -> Metrics:
-        with self.place.autocast():
+        with self.device.autocast():
             mean, log_var = (v.float() for v in net(x))
             z = mean + (0.5 * log_var).exp() * torch.randn(mean.shape, generator=random, device=x.device)
             out = net.decoder(z).float()
@@ -117,12 +118,15 @@ class Vae(Task):
     def iwae(
         self, net: nn.Module, x: Tensor, mean: Tensor, log_var: Tensor, random: torch.Generator, codes: int
     ) -> Tensor:
-        """log of the mean over k codes of p(x, z) / q(z|x), a bound that k makes tighter: (B, C, H, W) -> (B,)."""
+        """The importance-weighted bound: log of the mean over k codes of p(x, z) / q(z|x): (B, C, H, W) -> (B,).
+
+        More codes make it tighter.
+        """
         log_weights = []
         for _ in range(codes):
             eps = torch.randn(mean.shape, generator=random, device=x.device)
             z = mean + (0.5 * log_var).exp() * eps
-            with self.place.autocast():
+            with self.device.autocast():
                 out = net.decoder(z).float()
             log_prior, log_q = -0.5 * z.square(), -0.5 * (eps.square() + log_var)  # log(2 pi) / 2 cancels
             log_weights.append(self.log_likelihood(x, out) + (log_prior - log_q).sum(1))
@@ -130,28 +134,30 @@ class Vae(Task):
 
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:
-        """Pictures (B, C, H, W) in [0, 1]: of codes (B, latent), or of the codes of pictures in [0, 1]."""
+        """Reconstruct images (B, C, H, W) in [0, 1] from their mean codes, or decode codes (B, latent) to images."""
         net = self.evaluated()
-        out = draw(net.decoder if batch.dim() == 2 else lambda x: net.decoder(net(x)[0]), batch, self.place)
+        out = draw(net.decoder if batch.dim() == 2 else lambda x: net.decoder(net(x)[0]), batch, self.device)
         return (torch.sigmoid(out) if self.bernoulli else out).clamp(0, 1)
 
-    def _made(self, count: int, seed: int) -> Tensor:
-        return self.predict(noise(self.net.latent, count, self.place, seed))
+    def _samples(self, count: int, seed: int) -> Tensor:
+        return self.predict(noise(self.net.latent, count, self.device, seed))
 
     @torch.no_grad()
-    def preview(self, data: object, split: str = "val") -> dict[str, Tensor]:
-        """The book's two grids: originals beside reconstructions, and samples, always of the same codes."""
-        x = first_rows(rescaled(data.batches(split), data, 0.0, 1.0), 50)
-        return {"reconstructions": beside(x, self.predict(x)), "samples": grid(self._made(self.n_samples, 2))}
+    def preview(self, data: Data, split: str = "val") -> dict[str, Tensor]:
+        """The book's two grids: originals with reconstructions, and samples from the same codes every time."""
+        x = first_inputs(rescaled(data.batches(split), data, 0.0, 1.0), 50)
+        return {"reconstructions": side_by_side(x, self.predict(x)), "samples": grid(self._samples(self.n_samples, 2))}
 
     @torch.no_grad()
-    def report(self, data: object) -> dict[str, object]:
-        """Reconstructions, samples, lines between the codes of test pictures; where z is 2, the map of codes."""
-        figures = {name: partial(shown, picture, *TITLES[name]) for name, picture in self.preview(data, "test").items()}
+    def report(self, data: Data) -> dict[str, object]:
+        """Figures of reconstructions, samples, interpolations and, with two latent dimensions, the map of codes."""
+        figures = {
+            name: partial(image_figure, image, *TITLES[name]) for name, image in self.preview(data, "test").items()
+        }
         net, batches = self.evaluated(), lambda: rescaled(data.batches("test"), data, 0.0, 1.0)
         return {"figures": figures | latent_figures(lambda x: net(x)[0], self.predict, batches, self.spec)}
 
 
 def kl_to_standard(mean: Tensor, log_var: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_var)) || N(0, 1)), summed over the code: (B, latent) -> (B,). Book equation 12-2."""
+    """KL(N(mean, exp(log_var)) || N(0, 1)), summed over the code: (B, latent) -> (B,). The book, equation 12-2."""
     return 0.5 * (log_var.exp() + mean.square() - 1 - log_var).sum(1)

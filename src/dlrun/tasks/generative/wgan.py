@@ -1,7 +1,7 @@
-"""Wasserstein GAN with weight clipping: a critic of bounded slope estimates the earth mover's distance.
+"""Wasserstein GAN with weight clipping: a critic with a bounded slope estimates the earth mover's distance.
 
-Source: Arjovsky et al. 2017, algorithm 1; notes E46 (c is not given there; the paper's is 0.01); the book, section
-13.4, has the theory. Every step is a turn of the critic; each `turns`-th is one of the generator too.
+Source: Arjovsky et al. 2017, algorithm 1; the book, section 13.7, for the theory. Every step updates the critic; every
+`n_critic`-th step updates the generator too.
 """
 
 from collections.abc import Callable
@@ -9,25 +9,26 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dlrun.clock import Clock
 from dlrun.models.gan import Pair
 from dlrun.optim.update import Update
 from dlrun.spec import Image, Table, Unlabelled
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
-from dlrun.tasks.generative.adversarial import Adversarial, held
+from dlrun.tasks.generative.adversarial import Adversarial, frozen
 from dlrun.tasks.generative.quality import Trained
 from dlrun.tasks.generative.wgan_gp import gradient_norms
 from dlrun.types import Few, Positive, Size
 
 
 class Wgan(Adversarial):
-    """clip: every weight of the critic is kept in [-clip, clip]."""
+    """A generator against a critic. clip: every weight of the critic is kept in [-clip, clip]."""
 
     def __init__(
         self,
         net: Pair,
         spec: Image | Table | Unlabelled,
-        place: Device,
+        device: Device,
         update: Callable[..., Update],
         trained: Trained,
         *,
@@ -36,15 +37,15 @@ class Wgan(Adversarial):
         quality: str | None,
         n_samples: Size,
     ) -> None:
-        super().__init__(net, spec, place, update, trained, n_critic, quality, n_samples)
+        super().__init__(net, spec, device, update, trained, n_critic, quality, n_samples)
         self.clip = clip
         self.weights = list(net.critic.parameters())
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
         generator, critic, x = self.net.generator, self.net.critic, batch[0]
 
         z = torch.randn(len(x), self.net.latent, device=x.device)  # (B, latent)
-        with self.place.autocast():
+        with self.device.autocast():
             with torch.no_grad():
                 fake = generator(z)
             real_score, fake_score = critic(x).float().mean(), critic(fake).float().mean()
@@ -58,10 +59,10 @@ class Wgan(Adversarial):
 
         if clock.step % self.n_critic == self.n_critic - 1:
             z = torch.randn_like(z)
-            with held(critic):
+            with frozen(critic):
                 t = torch.rand(len(x), device=x.device)
                 slopes = gradient_norms(critic, x, fake.float(), t, differentiable=False)  # (B,)
-                with self.place.autocast():
+                with self.device.autocast():
                     loss = -critic(generator(z)).float().mean()
             if not self.update.step(loss, clock):
                 return {}

@@ -1,9 +1,9 @@
-"""Wasserstein GAN with gradient penalty: the critic's slope is drawn to 1 on the lines between data and samples.
+"""Wasserstein GAN with gradient penalty: it pulls the critic's slope to 1 on lines between data and samples.
 
-Source: Gulrajani et al. 2017, algorithm 1; the book, section 13.5; notes E47. The penalty is per sample: a point of
-its own on the line, the norm over all of its entries. Deviation from the book: its critic has batch normalisation, here
-it has none (model.critic_norm=batch brings it back, and warns). Every step is a turn of the critic; each `turns`-th is
-one of the generator too.
+Source: Gulrajani et al. 2017, algorithm 1; the book, sections 13.7.3 and 13.8. The penalty is per sample: each pair has
+its own point on the line, and the norm is over all entries of the gradient. Deviation from the book: the critic has no
+batch normalisation by default (model.critic_norm=batch adds it, with a warning). Every step updates the critic; every
+`n_critic`-th step updates the generator too.
 """
 
 import warnings
@@ -12,26 +12,27 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
 from dlrun.models.gan import Pair
 from dlrun.optim.update import Update
 from dlrun.spec import Image, Table, Unlabelled
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
-from dlrun.tasks.generative.adversarial import Adversarial, held
+from dlrun.tasks.generative.adversarial import Adversarial, frozen
 from dlrun.tasks.generative.quality import Trained
 from dlrun.types import Few, NonNegative, Size
 
 
 class WganGp(Adversarial):
-    """gp_weight: its weight, lambda."""
+    """A generator against a critic. gp_weight: the weight of the gradient penalty, lambda."""
 
-    compiled = ()  # it has no gradients of gradients
+    compiled = ()  # torch.compile does not support second derivatives
 
     def __init__(
         self,
         net: Pair,
         spec: Image | Table | Unlabelled,
-        place: Device,
+        device: Device,
         update: Callable[..., Update],
         trained: Trained,
         *,
@@ -40,20 +41,20 @@ class WganGp(Adversarial):
         quality: str | None,
         n_samples: Size,
     ) -> None:
-        super().__init__(net, spec, place, update, trained, n_critic, quality, n_samples)
+        super().__init__(net, spec, device, update, trained, n_critic, quality, n_samples)
         if any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in net.critic.modules()):
             warnings.warn(
-                "model.critic_norm=batch: a sample's score depends on its whole batch, which a penalty per sample does "
-                "not account for; the paper has none or layer there",
+                "model.critic_norm=batch: a sample's score depends on its whole batch, which the penalty per sample "
+                "ignores; the paper uses none or layer",
                 stacklevel=2,
             )
         self.weight = gp_weight
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: object) -> Metrics:
+    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
         generator, critic, x = self.net.generator, self.net.critic, batch[0]
 
         z = torch.randn(len(x), self.net.latent, device=x.device)  # (B, latent)
-        with self.place.autocast():
+        with self.device.autocast():
             with torch.no_grad():
                 fake = generator(z)
             real_score, fake_score = critic(x).float().mean(), critic(fake).float().mean()
@@ -71,7 +72,7 @@ class WganGp(Adversarial):
 
         if clock.step % self.n_critic == self.n_critic - 1:
             z = torch.randn_like(z)
-            with held(critic), self.place.autocast():
+            with frozen(critic), self.device.autocast():
                 loss = -critic(generator(z)).float().mean()
             if not self.update.step(loss, clock):
                 return {}
@@ -80,7 +81,7 @@ class WganGp(Adversarial):
 
 
 def gradient_norms(critic: nn.Module, real: Tensor, fake: Tensor, t: Tensor, differentiable: bool = True) -> Tensor:
-    """Norms of the critic's gradient at t real + (1 - t) fake: (B, *shape) twice, t (B,) -> (B,)."""
+    """Norms of the critic's gradient at t real + (1 - t) fake; real and fake (B, *shape), t (B,) -> (B,)."""
     shares = t.view(-1, *[1] * (real.dim() - 1))
     between = (shares * real + (1 - shares) * fake).detach().requires_grad_(True)
     score = critic(between).sum()

@@ -1,11 +1,12 @@
-"""Asynchronous advantage actor-critic: worker processes share the weights, and none waits for another.
+"""Asynchronous advantage actor-critic (A3C): worker processes share the weights and do not wait for each other.
 
-Source: Mnih et al. 2016, algorithm S3; the book, sections 14.8 and 14.9: a worker pulls the weights, plays `length`
-steps, and pushes its gradients, which one optimizer with shared statistics applies without locks (Hogwild: Recht et al.
-2011). Whose gradients come first is the machine's matter: two runs of one seed differ, and a resumed run is not to the
-bit the one that never stopped. Nothing learned is lost by it; a checkpoint in mid-epoch is of weights that other
-workers may be writing to, as the copies that they pull are.
-Logged: as in tasks/rl/a2c.py.
+Source: Mnih et al. 2016, algorithm S3; the book, sections 14.5 and 14.5.3. A worker pulls the weights, plays
+`num_steps` steps and pushes its gradients, which an optimizer with shared statistics applies without locks (Hogwild:
+Recht et al. 2011). The order of the updates depends on the machine. So two runs with the same seed differ, and a
+resumed run is not bit-identical to an uninterrupted one. A resume loses no learning, but a checkpoint in mid-epoch may
+be taken while workers write to the weights, as may the copies that they pull.
+Deviation from the book: an episode's last reward is not replaced by -1.
+Logged: return, length, policy_loss, value_loss, entropy, explained_variance.
 """
 
 import os
@@ -23,6 +24,7 @@ import torch
 import torch.multiprocessing
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
 from dlrun.errors import UserError, WorkerError
 from dlrun.models.policy import Policy
 from dlrun.optim.update import Update, skip_compiler_import
@@ -34,14 +36,15 @@ from dlrun.system.signals import ASKING
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.rl.a2c import Loss
 from dlrun.tasks.rl.base import RLTask
-from dlrun.tasks.rl.collector import RECENT, Collector
+from dlrun.tasks.rl.collector import RECENT, Collector, EnvData
 from dlrun.types import Few, Fraction, NonNegative, Size
 
 
 class Report(NamedTuple):
-    """What came of a worker's turn: frames played, return and length of the episodes that ended, terms of the loss.
+    """The result of a worker's turn (one rollout and one update).
 
-    metrics: empty where the update was left out (trainer.on_nan=skip).
+    episodes: return and length of each episode that ended. metrics: terms of the loss, or empty if the update was
+    skipped (trainer.on_nan=skip).
     """
 
     frames: int
@@ -50,8 +53,9 @@ class Report(NamedTuple):
 
 
 class A3C(RLTask):
-    """workers: processes, each with data.num_envs environments; null: one per core.
+    """Asynchronous advantage actor-critic.
 
+    workers: number of processes, each with data.num_envs environments; null: one per core.
     num_steps: steps of each environment per update.
     """
 
@@ -59,7 +63,7 @@ class A3C(RLTask):
         self,
         net: Policy,
         spec: Env,
-        place: Device,
+        device: Device,
         update: Callable[[nn.Module], Update],
         *,
         workers: Few | None,
@@ -72,33 +76,35 @@ class A3C(RLTask):
         eval_episodes: Size,
         greedy: bool,
     ) -> None:
-        if place.device.type != "cpu":
+        if device.device.type != "cpu":
             raise UserError(
-                f"A3C's workers share weights in memory, not on {place.device}: expected trainer.device=cpu"
+                f"A3C's workers share weights in memory, not on {device.device}: expected trainer.device=cpu"
             )
-        if place.world.size > 1:
+        if device.world.size > 1:
             raise UserError(
-                f"A3C has worker processes of its own, and trainer.processes={place.world.size} asks for others\n"
-                "  expected trainer.processes=1; for gradients averaged over processes: model=a2c"
+                f"A3C starts its own worker processes, and trainer.processes={device.world.size}\n"
+                "  expected trainer.processes=1; for gradients averaged over processes use model=a2c"
             )
-        super().__init__(net, spec, place, update, eval_episodes, greedy)
+        super().__init__(net, spec, device, update, eval_episodes, greedy)
         if self.update.ema is not None:
-            raise UserError(f"trainer.ema={self.update.decay} with A3C: expected 0, its workers share plain weights")
+            raise UserError(
+                f"trainer.ema={self.update.decay} with A3C: expected 0, because its workers do not average weights"
+            )
         self.workers, self.num_steps, self.make_update = workers or os.cpu_count() or 1, num_steps, update
-        self.loss = Loss(place, gamma, gae_lambda, vf_coef, ent_coef, normalise_advantage)
-        self.crew: Crew | None = None
+        self.loss = Loss(device, gamma, gae_lambda, vf_coef, ent_coef, normalise_advantage)
+        self.pool: WorkerPool | None = None
 
-    def steps(self, data: object) -> int:
-        """Turns in an epoch, of all workers together."""
+    def steps(self, data: EnvData) -> int:
+        """Number of turns in an epoch, of all workers together."""
         return self.rollouts_per_epoch(data, self.num_steps)
 
-    def batches(self, data: object, clock: object) -> Iterator[Report]:
-        """What the workers report, in the order that it comes; when this ends, or is left, they rest."""
-        if self.crew is None:
-            self.crew = Crew(
+    def batches(self, data: EnvData, clock: Clock) -> Iterator[Report]:
+        """Yield the workers' reports in the order of arrival. When the iteration ends, the workers are idle."""
+        if self.pool is None:
+            self.pool = WorkerPool(
                 self.workers, self.net, share(self.update), self.make_update, data, self.loss, self.num_steps
             )
-        pipes, busy = self.crew.pipes, set()
+        pipes, busy = self.pool.pipes, set()
         try:
             for pipe in pipes:
                 self._send(pipe, clock)
@@ -107,47 +113,47 @@ class A3C(RLTask):
                 for pipe in wait(busy):
                     busy.remove(pipe)
                     yield receive(pipe)
-                    if self.goes_on(data, clock):
+                    if self.has_frames_left(data, clock):
                         self._send(pipe, clock)
                         busy.add(pipe)
         finally:
             for pipe in busy:
-                receive(pipe)  # what it has learned is in the weights
+                receive(pipe)  # the report is dropped; its update is already in the weights
 
-    def _send(self, pipe: Connection, clock: object) -> None:
-        """A turn, with the clock for the schedule and for noise of its own."""
-        pipe.send(replace(clock, seed=mix(clock.seed, self.crew.pipes.index(pipe), 5), batch=0))
+    def _send(self, pipe: Connection, clock: Clock) -> None:
+        """Start a worker's turn: send it the clock, for the schedule, with a seed for this worker alone."""
+        pipe.send(replace(clock, seed=mix(clock.seed, self.pool.pipes.index(pipe), 5), batch=0))
 
     def samples(self, batch: Report) -> int:
         return batch.frames
 
-    def step(self, batch: Report, clock: object) -> Metrics:
-        """The workers have learned already: counts, and sets the rate that is logged."""
+    def step(self, batch: Report, clock: Clock) -> Metrics:
+        """Record a worker's report; the worker has already updated the weights. Sets the learning rate for the log."""
         self.update.set_rate(clock)
         self.update.skipped += not batch.metrics
         self.collector.recent = [*self.collector.recent, *batch.episodes][-RECENT:]
-        facts = dict(zip(("return", "length"), self.collector.means(), strict=True)) if self.collector.recent else {}
-        return {name: torch.tensor(value) for name, value in (facts | batch.metrics).items()} if batch.metrics else {}
+        means = dict(zip(("return", "length"), self.collector.means(), strict=True)) if self.collector.recent else {}
+        return {name: torch.tensor(value) for name, value in (means | batch.metrics).items()} if batch.metrics else {}
 
 
-class Crew:
-    """The worker processes. They end when their pipes close: with this, at the exit, or when the main process ends."""
+class WorkerPool:
+    """The worker processes. They end when their pipes close, which happens at the latest when the main process ends."""
 
     def __init__(self, workers: int, *args: object) -> None:
         self.pipes: list[Connection] = []
-        Finalize(self, close, args=(self.pipes,), exitpriority=10)  # before the exit waits for them
+        Finalize(self, close, args=(self.pipes,), exitpriority=10)  # before multiprocessing joins them at exit
         try:
             self._start(workers, args)
         except EOFError:
-            raise lost() from None
+            raise worker_lost() from None
         except OSError as error:
             raise WorkerError(
                 f"A3C's worker processes could not start: {error}\n"
-                "  expected room for temporary files, and a short path to them, as in TMPDIR=/tmp dl-run model=a3c"
+                "  expected room for temporary files and a short path to them, such as TMPDIR=/tmp dl-run model=a3c"
             ) from None
 
     def _start(self, workers: int, args: tuple) -> None:
-        # a fork of this process would take its threads' locks along; of one that has only imported, none are held
+        # a fork of this process could copy locks that its threads hold; the fork server has no such threads
         how = "forkserver" if "forkserver" in torch.multiprocessing.get_all_start_methods() else "spawn"
         context = torch.multiprocessing.get_context(how)
         context.set_forkserver_preload(["dlrun.system.nursery", __name__])
@@ -158,8 +164,8 @@ class Crew:
                 context.Process(target=work, args=(theirs,), daemon=True).start()
             theirs.close()
         for pipe in self.pipes:
-            with suppress(ConnectionError):  # of one that died: it is missed when it should report
-                pipe.send(args)  # a start hands 256 open files over at most, and each tensor is one
+            with suppress(ConnectionError):  # a dead worker is noticed when its report is due
+                pipe.send(args)  # not with start(), which passes at most 256 open files: each tensor is one
 
 
 def close(pipes: list[Connection]) -> None:
@@ -167,24 +173,28 @@ def close(pipes: list[Connection]) -> None:
         pipe.close()
 
 
-def lost() -> WorkerError:
+def worker_lost() -> WorkerError:
     return WorkerError(
         "a worker process of A3C was killed, or could not start\n  expected all task.workers to live until the end"
     )
 
 
 def receive(pipe: Connection) -> Report:
+    """Wait for a worker's report. Raises the worker's own error, or WorkerError if it died."""
     try:
-        found = pipe.recv()
+        message = pipe.recv()
     except (EOFError, ConnectionError):
-        raise lost() from None
-    if isinstance(found, Exception):
-        raise found
-    return found
+        raise worker_lost() from None
+    if isinstance(message, Exception):
+        raise message
+    return message
 
 
 def share(update: Update) -> list[dict[str, Tensor]]:
-    """Moves the weights and the optimizer's state (by parameter), made where it is not there, to shared memory."""
+    """Move the weights and the optimizer's state to shared memory; return the state of each parameter.
+
+    A new optimizer has no state yet. It is created by a step with zero gradients and a rate of 0.
+    """
     groups = update.optimizer.param_groups
     if not update.optimizer.state:
         rates = [group["lr"] for group in groups]
@@ -207,54 +217,54 @@ def share(update: Update) -> list[dict[str, Tensor]]:
 
 
 def tensors(update: Update) -> list[Tensor]:
-    """The optimizer's state."""
+    """The tensors of the optimizer's state."""
     return [v for state in update.optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
 
 
 def work(pipe: Connection) -> None:
-    """A worker process: takes what `Crew` has for it, and for each clock that comes plays, updates and reports."""
+    """Run a worker process: receive the arguments from the WorkerPool, then serve until the pipe closes."""
     for number in ASKING:
-        signal.signal(number, signal.SIG_IGN)  # the main process lets the turn end, and closes the pipe
+        signal.signal(number, signal.SIG_IGN)  # the main process waits for the turn to end and closes the pipe
     torch.set_num_threads(1)
-    skip_compiler_import()  # a compiled form of the net does not come along
+    skip_compiler_import()  # pickling drops the net's compiled form
     try:
         serve(pipe, *pipe.recv())
     except (EOFError, ConnectionError):
-        pass  # the main process needs no more
+        pass  # the main process has closed the pipe or ended
     except UserError as error:
         pipe.send(error)
 
 
 def serve(
-    pipe: Connection, net: nn.Module, states: list[dict], make_update: Callable[[nn.Module], Update], data: object,
+    pipe: Connection, net: nn.Module, states: list[dict], make_update: Callable[[nn.Module], Update], data: EnvData,
     loss: Loss, length: int,
 ) -> None:  # fmt: skip
-    """For each clock that comes a rollout and an update of the shared weights, and a report."""
-    own, update, player = deepcopy(net), make_update(net), Collector(data.spec, loss.place)
+    """For each clock received, play a rollout, update the shared weights and send a report."""
+    local_net, update, collector = deepcopy(net), make_update(net), Collector(data.spec, loss.device)
     for param, state in zip(update.params, states, strict=True):
         update.optimizer.state[param] = state
-    for mine, shared in zip(own.parameters(), net.parameters(), strict=True):
-        mine.register_post_accumulate_grad_hook(partial(push, shared))
+    for local, shared in zip(local_net.parameters(), net.parameters(), strict=True):
+        local.register_post_accumulate_grad_hook(partial(push, shared))
     while True:
         clock = pipe.recv()
-        own.load_state_dict(net.state_dict())  # pull
-        if player.envs is None:
-            player.start(data, clock)
-        pipe.send(turn(own, net, update, player, loss, length, clock))
+        local_net.load_state_dict(net.state_dict())  # pull
+        if collector.envs is None:
+            collector.start(data, clock)
+        pipe.send(turn(local_net, net, update, collector, loss, length, clock))
 
 
-def push(shared: Tensor, mine: Tensor) -> None:
-    """Hands a gradient over to the shared weight."""
-    shared.grad, mine.grad = mine.grad, None
+def push(shared: Tensor, local: Tensor) -> None:
+    """Move a gradient from the worker's weight to the shared weight."""
+    shared.grad, local.grad = local.grad, None
 
 
 def turn(
-    own: nn.Module, net: nn.Module, update: Update, player: Collector, loss: Loss, length: int, clock: object
+    local_net: nn.Module, net: nn.Module, update: Update, collector: Collector, loss: Loss, length: int, clock: Clock
 ) -> Report:
-    """A rollout by the worker's own copy of the weights, and an update of the shared ones."""
-    batch = player.collect(own, length, clock)
-    episodes, player.recent = player.recent, []
-    value, terms, explained = loss(own, batch)
+    """Play a rollout with the worker's copy of the weights, and update the shared weights."""
+    batch = collector.collect(local_net, length, clock)
+    episodes, collector.recent = collector.recent, []
+    value, terms, explained = loss(local_net, batch)
     if not update.step(value, clock):
         return Report(batch.rewards.size, episodes, {})
     net.observe(batch.obs)

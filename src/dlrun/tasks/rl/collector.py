@@ -1,4 +1,7 @@
-"""The environments of a training under way, and what they have been through."""
+"""Collecting experience: a Collector plays environments and returns rollouts or whole episodes.
+
+Letters in shapes: T steps, N environments, K steps that a time limit ended.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -7,36 +10,75 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.seeds import generator, mix
 from dlrun.spec import Env
 from dlrun.system.device import Device
 
-RECENT = 100  # episodes whose mean return is logged
+RECENT = 100  # number of episodes whose mean return is logged
+
+
+class VectorEnv(Protocol):
+    """N environments that are stepped together; each one is reset by the step after its end."""
+
+    def reset(self, seed: int) -> np.ndarray:
+        """Start all of them, by the seed. Returns observations (N, features)."""
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Returns observations, rewards, terminated, truncated, and the observations before any reset."""
+
+    def close(self) -> None: ...
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+class EnvData(Data, Protocol):
+    """The data of a reinforcement learning task: environments (data/envs.py)."""
+
+    num_envs: int  # played together in training
+    epoch_frames: int  # of all environments together
+
+    def make(self, num: int) -> VectorEnv:
+        """Make `num` environments that are stepped together."""
+
+    def moves(self) -> tuple[list, tuple[int, int] | None]:
+        """Gymnasium's P, [state][action] -> [(probability, next state, reward, ends)], and the grid's rows and columns.
+
+        Raises UserError if the environment does not provide them.
+        """
+
+    def film(self, act: Callable[[np.ndarray], np.ndarray], seed: int) -> tuple[list[np.ndarray], float] | str | None:
+        """Frames (H, W, 3) of an episode and frames per second; a message if it cannot be drawn, None if not wanted."""
 
 
 class Actor(Protocol):
-    """What chooses actions: a policy, or values with a share of chance."""
+    """Chooses actions: a policy, or action values with random exploration."""
 
-    def noise(self, *shape: int, generator: torch.Generator) -> Tensor: ...
+    def noise(self, *shape: int, generator: torch.Generator) -> Tensor:
+        """Draw the random numbers for actions of this shape."""
 
-    def act(self, obs: Tensor, noise: Tensor | None) -> Tensor: ...
+    def act(self, obs: Tensor, noise: Tensor | None) -> Tensor:
+        """Return actions for observations (B, features): drawn with the noise, or the best ones."""
 
 
 class EpsilonGreedy:
-    """An actor of values, (B, features) -> (B, actions): a random action with probability epsilon, else the best.
+    """An actor over action values (B, features) -> (B, actions): random with probability epsilon, else the best.
 
-    starts: the first action after this was made is random everywhere (exploring starts: Sutton and Barto 2018, 5.3).
+    starts: make the very first action random in all environments (exploring starts: Sutton and Barto 2018, 5.3).
     """
 
     def __init__(self, values: Callable[[Tensor], Tensor], actions: int, epsilon: float, starts: bool = False) -> None:
         self.values, self.actions, self.epsilon, self.starts = values, actions, epsilon, starts
 
     def noise(self, *shape: int, generator: torch.Generator) -> Tensor:
-        """(*shape, 2) in [0, 1): whether to explore, and where to."""
+        """Draw (*shape, 2) in [0, 1): one number for whether to explore, one for the action."""
         return torch.rand((*shape, 2), generator=generator, device=generator.device)
 
     def act(self, obs: Tensor, noise: Tensor | None) -> Tensor:
-        """Actions (B,); the best ones without noise."""
+        """Return actions (B,); the best ones without noise."""
         best = self.values(obs).argmax(1)
         if noise is None:
             return best
@@ -46,9 +88,10 @@ class EpsilonGreedy:
 
 
 class Rollout(NamedTuple):
-    """T steps of N environments. obs (T * N, features) and actions on the device, the others (T, N) on the host.
+    """T steps of N environments.
 
-    bootstrap_obs: observations behind the last steps (N) and behind each time limit, in the order of `truncated` (K).
+    obs (T * N, features) and actions are on the device, the (T, N) arrays on the host. bootstrap_obs (N + K, features):
+    the observations after the last steps (N), then those after each time limit (K), in the order of `truncated`.
     """
 
     obs: Tensor
@@ -60,17 +103,21 @@ class Rollout(NamedTuple):
     mean_return: float
     mean_length: float
 
-    def next_values(self, values: np.ndarray, ahead: np.ndarray) -> np.ndarray:
-        """Of the observation after each step, before any reset. values (T, N), ahead (N + K): of this rollout's."""
-        behind = np.concatenate((values[1:], ahead[None, : values.shape[1]]))
-        behind[self.truncated] = ahead[values.shape[1] :]
-        return behind
+    def next_values(self, values: np.ndarray, bootstrap_values: np.ndarray) -> np.ndarray:
+        """Values (T, N) of the observation after each step, before any reset.
+
+        values (T, N) and bootstrap_values (N + K): the values of this rollout's obs and bootstrap_obs.
+        """
+        next_values = np.concatenate((values[1:], bootstrap_values[None, : values.shape[1]]))
+        next_values[self.truncated] = bootstrap_values[values.shape[1] :]
+        return next_values
 
 
 class Episodes(NamedTuple):
-    """One episode of each of N environments, of T steps at most. lived (T, N): what belongs to it.
+    """One episode of each of N environments, of at most T steps.
 
-    obs (B, features), actions: on the device, of the steps lived, in the order of `lived`. The others: (T, N).
+    valid (T, N): which steps belong to an episode; shorter episodes are padded. obs (B, features) and actions are on
+    the device, for the valid steps only, in the order of `valid`. The other arrays are (T, N), on the host.
     """
 
     obs: Tensor
@@ -78,20 +125,23 @@ class Episodes(NamedTuple):
     rewards: np.ndarray
     terminated: np.ndarray
     done: np.ndarray
-    lived: np.ndarray
+    valid: np.ndarray
     mean_return: float
     mean_length: float
 
 
 class RewardScale:
-    """Rewards over the deviation of the running discounted return (Engstrom et al. 2020, section 2); a part."""
+    """Divides rewards by the standard deviation of the running discounted return (Engstrom et al. 2020, section 2).
+
+    A component of the task.
+    """
 
     def __init__(self, gamma: float) -> None:
         self.gamma, self.returns = gamma, None
         self.count, self.mean, self.squares = 0, 0.0, 0.0
 
     def __call__(self, rewards: np.ndarray, done: np.ndarray) -> np.ndarray:
-        """Scaled (T, N), these rewards taken into account."""
+        """Update the statistics with rewards (T, N) and return the scaled rewards."""
         running = np.zeros(rewards.shape[1]) if self.returns is None else self.returns
         for t in range(len(rewards)):
             running = running * self.gamma + rewards[t]
@@ -113,21 +163,21 @@ class RewardScale:
 
 
 class Collector:
-    """N environments under way; a part, so that a run resumes in mid-episode. They start anew with each epoch.
+    """Plays N environments, which are reset at the start of each epoch.
 
-    Of several processes each has environments of its own.
+    A component of the task, so that a run resumes in mid-episode. Each process has its own environments.
     """
 
-    def __init__(self, spec: Env, place: Device) -> None:
-        self.spec, self.place, self.device = spec, place, place.device
+    def __init__(self, spec: Env, device: Device) -> None:
+        self.spec, self.device = spec, device
         self.envs, self.saved = None, None
         self.recent: list[tuple[float, int]] = []  # return and length of the last episodes
 
-    def start(self, data: object, clock: object) -> None:
-        """Be where the clock is in its epoch."""
+    def start(self, data: EnvData, clock: Clock) -> None:
+        """Reset the environments at the start of an epoch; after a resume, restore their saved state."""
         self.envs = self.envs or data.make(data.num_envs)
         if clock.batch == 0:
-            self.obs = self.envs.reset(mix(self.place.world.seed(clock.seed), clock.epoch, 0, 2))
+            self.obs = self.envs.reset(mix(self.device.world.seed(clock.seed), clock.epoch, 0, 2))
             self.returns, self.lengths = np.zeros(data.num_envs), np.zeros(data.num_envs, np.int64)
         elif self.saved:
             self.envs.load_state_dict(self.saved["envs"])
@@ -135,7 +185,7 @@ class Collector:
         self.saved = None
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Rewards, terminated, truncated and the observations that came, before any reset."""
+        """Step all environments. Returns rewards, terminated, truncated and the observations before any reset."""
         self.obs, rewards, terminated, truncated, final = self.envs.step(scale_actions(self.spec, actions))
         self.returns += rewards
         self.lengths += 1
@@ -147,60 +197,61 @@ class Collector:
         return rewards, terminated, truncated, final
 
     def means(self) -> tuple[float, float]:
-        """Return and length of the last episodes; of those under way as long as none has ended."""
+        """Mean return and length of the last episodes; of the unfinished ones until the first has ended."""
         if self.recent:
             return tuple(np.mean(self.recent, 0).tolist())
         return float(self.returns.mean()), float(self.lengths.mean())
 
     @torch.no_grad()
-    def collect(self, net: Actor, length: int, clock: object) -> Rollout:
-        """`length` steps of every environment, actions drawn from the policy by (seed, step)."""
-        num, random = len(self.obs), generator(self.device, self.place.world.seed(clock.seed), clock.step, 0, 1)
+    def collect(self, net: Actor, length: int, clock: Clock) -> Rollout:
+        """Play `length` steps of every environment, with actions drawn from the policy by (seed, step)."""
+        num, random = len(self.obs), generator(self.device.device, self.device.world.seed(clock.seed), clock.step, 0, 1)
         noise = net.noise(length, num, generator=random)
         obs = np.empty((length, num, self.spec.features), np.float32)
-        rewards, acted, ends = np.empty((length, num), np.float32), [], ([], [])
-        ahead = []
+        rewards, taken, ends = np.empty((length, num), np.float32), [], ([], [])
+        limit_obs = []  # observations after time limits
         for t in range(length):
             obs[t] = self.obs
-            actions = net.act(torch.from_numpy(obs[t]).to(self.device), noise[t])
-            acted.append(actions)
+            actions = net.act(torch.from_numpy(obs[t]).to(self.device.device), noise[t])
+            taken.append(actions)
             rewards[t], terminated, truncated, final = self.step(actions.cpu().numpy())
             ends[0].append(terminated)
             ends[1].append(truncated)
             if truncated.any():
-                ahead.append(final[truncated])
-        flat = torch.from_numpy(obs.reshape(length * num, -1)).to(self.device)
-        beyond = torch.from_numpy(np.concatenate((self.obs, *ahead))).to(self.device)
-        return Rollout(flat, torch.cat(acted), rewards, np.stack(ends[0]), np.stack(ends[1]), beyond, *self.means())
+                limit_obs.append(final[truncated])
+        flat = torch.from_numpy(obs.reshape(length * num, -1)).to(self.device.device)
+        after = torch.from_numpy(np.concatenate((self.obs, *limit_obs))).to(self.device.device)
+        return Rollout(flat, torch.cat(taken), rewards, np.stack(ends[0]), np.stack(ends[1]), after, *self.means())
 
     @torch.no_grad()
-    def episodes(self, net: Actor, data: object, clock: object) -> Episodes:
-        """One episode of every environment, from starts by (seed, step). Environments whose episode is over wait,
-        unseen.
+    def episodes(self, net: Actor, data: EnvData, clock: Clock) -> Episodes:
+        """Play one episode of every environment, from starts drawn by (seed, step).
+
+        Environments whose episode has ended are stepped until all have, and these steps are marked as not valid.
         """
         self.envs = self.envs or data.make(data.num_envs)
-        seed = self.place.world.seed(clock.seed)
+        seed = self.device.world.seed(clock.seed)
         self.obs = self.envs.reset(mix(seed, clock.step, 0, 2))
-        num, random = len(self.obs), generator(self.device, seed, clock.step, 0, 1)
+        num, random = len(self.obs), generator(self.device.device, seed, clock.step, 0, 1)
         self.returns, self.lengths, alive = np.zeros(num), np.zeros(num, np.int64), np.ones(num, bool)
-        seen, steps = [], []
+        inputs, steps = [], []
         while alive.any():
-            obs = torch.from_numpy(self.obs).to(self.device)
+            obs = torch.from_numpy(self.obs).to(self.device.device)
             actions = net.act(obs, net.noise(num, generator=random))
             self.obs, rewards, terminated, truncated, _ = self.envs.step(
                 scale_actions(self.spec, actions.cpu().numpy())
             )
-            seen.append((obs, actions))
+            inputs.append((obs, actions))
             done = (terminated | truncated) & alive
             steps.append((rewards * alive, terminated & alive, done, alive))
             self.returns += rewards * alive
             self.lengths += alive
             alive = alive & ~done
         self.recent = [*self.recent, *zip(self.returns.tolist(), self.lengths.tolist(), strict=True)][-RECENT:]
-        rewards, terminated, done, lived = map(np.stack, zip(*steps, strict=True))
-        obs, actions = (torch.cat(each) for each in zip(*seen, strict=True))
-        kept = torch.from_numpy(lived.reshape(-1)).to(self.device)
-        return Episodes(obs[kept], actions[kept], rewards, terminated, done, lived, *self.means())
+        rewards, terminated, done, valid = map(np.stack, zip(*steps, strict=True))
+        obs, actions = (torch.cat(each) for each in zip(*inputs, strict=True))
+        is_valid = torch.from_numpy(valid.reshape(-1)).to(self.device.device)
+        return Episodes(obs[is_valid], actions[is_valid], rewards, terminated, done, valid, *self.means())
 
     def state_dict(self) -> dict:
         state = {"recent": [list(each) for each in self.recent]}
@@ -215,7 +266,7 @@ class Collector:
 
 
 def scale_actions(spec: Env, actions: np.ndarray) -> np.ndarray:
-    """A real action of 0 is the middle of its range, 1 its upper bound."""
+    """Map real actions from [-1, 1] to the environment's range; discrete ones are returned unchanged."""
     if spec.actions:
         return actions
     low, high = np.float32(spec.low), np.float32(spec.high)

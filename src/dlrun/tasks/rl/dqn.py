@@ -1,9 +1,9 @@
-"""Deep Q-networks, also double ones; dueling is a matter of the net.
+"""Deep Q-learning, plain and double. A dueling network is a choice of the model.
 
-Source: Mnih et al. 2015 (replay, target net, Huber loss); van Hasselt et al. 2016 (double); the book, sections 14.6
-and 14.7. Deviations from the book: epsilon and the target net follow the clock in frames and steps, not the count of
-episodes; the environment is played in rounds of `length` steps with `updates` updates after each. Logged: return,
-length, loss, q (mean), epsilon.
+Source: Mnih et al. 2015 (replay, target net, Huber loss); van Hasselt et al. 2016 (double); the book, sections 14.4.6
+and 14.4.7. Deviations from the book: epsilon and the copies to the target net depend on frames and steps, not on the
+number of episodes; the environments are played in rounds of `num_steps` steps, with `gradient_steps` updates after
+each round; rewards are not divided by 100. Logged: return, length, loss, q (mean), epsilon.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
 from dlrun.errors import UserError
 from dlrun.models.policy import Values
 from dlrun.optim.update import Update, copy_all
@@ -23,13 +24,13 @@ from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.rl.base import RLTask
-from dlrun.tasks.rl.collector import EpsilonGreedy
+from dlrun.tasks.rl.collector import EnvData, EpsilonGreedy
 from dlrun.tasks.rl.replay import Replay
 from dlrun.types import Count, Few, Fraction, Index, Size
 
 
 class Round(NamedTuple):
-    """What was played since the last updates, which is in the replay. obs (frames, features): seen on the way."""
+    """The frames played since the last updates, which are in the replay buffer too. obs: (frames, features)."""
 
     obs: Tensor
     epsilon: float
@@ -40,12 +41,7 @@ class Round(NamedTuple):
 class DQN(RLTask):
     """Q-learning with a network, a replay buffer and a target network.
 
-    num_steps: steps of each environment per round. gradient_steps: after a round, each on
-    `batch_size` replayed steps.
-
-    learning_starts: frames before the first update. epsilon: from its start to its end over the share
-    exploration_fraction of the run.
-    target_update_interval: rounds.
+    The keys are described in configs/task/dqn.yaml.
     """
 
     own = ("collector", "replay")
@@ -54,7 +50,7 @@ class DQN(RLTask):
         self,
         net: Values,
         spec: Env,
-        place: Device,
+        device: Device,
         update: Callable[[nn.Module], Update],
         *,
         num_steps: Size,
@@ -73,18 +69,14 @@ class DQN(RLTask):
     ) -> None:
         if isinstance(spec, Env) and not spec.actions:
             raise UserError(
-                f"DQN needs discrete actions, the data gives {spec}\n  for real actions: model=ppo, model=a2c"
+                f"DQN needs discrete actions, and the data is {spec}\n  for real-valued actions: model=ppo, model=a2c"
             )
-        super().__init__(net, spec, place, update, eval_episodes, greedy)
-        self.num_steps, self.gradient_steps, self.batch_size, self.learning_starts = (
-            num_steps,
-            gradient_steps,
-            batch_size,
-            learning_starts,
-        )
+        super().__init__(net, spec, device, update, eval_episodes, greedy)
+        self.num_steps, self.gradient_steps = num_steps, gradient_steps
+        self.batch_size, self.learning_starts = batch_size, learning_starts
         self.gamma, self.double, self.target_update_interval = gamma, double, target_update_interval
         self.epsilons = epsilon_start, epsilon_end, exploration_fraction
-        self.target, self.replay = deepcopy(net).requires_grad_(False), Replay(spec, buffer_size, place.device)
+        self.target, self.replay = deepcopy(net).requires_grad_(False), Replay(spec, buffer_size, device.device)
         self.parts |= {"target": self.target, "replay": self.replay}
 
     def actor(self) -> EpsilonGreedy:
@@ -92,63 +84,63 @@ class DQN(RLTask):
 
     @torch.no_grad()
     def observe(self, obs: Tensor) -> None:
-        """Both nets see observations in the same scale."""
+        """Update the running statistics, and copy them to the target net so that both scale observations alike."""
         super().observe(obs)
         copy_all(self.target.buffers(), self.net.buffers())
 
-    def steps(self, data: object) -> int:
-        """Rounds in an epoch."""
+    def steps(self, data: EnvData) -> int:
+        """Number of rounds in an epoch. Raises UserError if a round does not fit into the replay buffer."""
         if data.num_envs * self.num_steps > self.replay.capacity:
             raise UserError(
                 f"a round of {data.num_envs} x {self.num_steps} frames does not fit into "
-                f"task.buffer_size={self.replay.capacity}\n  expected room for a round at least"
+                f"task.buffer_size={self.replay.capacity}\n  expected room for at least one round"
             )
         return self.rollouts_per_epoch(data, self.num_steps)
 
     @torch.no_grad()
-    def collect(self, data: object, clock: object) -> Round:
-        """A round, epsilon-greedy by (seed, step), into the replay."""
+    def collect(self, data: EnvData, clock: Clock) -> Round:
+        """Play a round into the replay buffer, epsilon-greedy with random numbers by (seed, step)."""
         if clock.step == 0 and self.learning_starts > clock.epochs * data.epoch_frames:
             raise UserError(
-                f"task.learning_starts={self.learning_starts} frames before the first update, and the run has "
-                f"{clock.epochs * data.epoch_frames} in all\n  expected fewer, or a longer run (trainer.epochs)"
+                f"task.learning_starts={self.learning_starts} frames before the first update, and the run has only "
+                f"{clock.epochs * data.epoch_frames}\n  expected fewer, or a longer run (trainer.epochs)"
             )
         self.collector.start(data, clock)
         start, end, until = self.epsilons
         epsilon = end + (start - end) * max(0.0, 1 - clock.fraction / until) if until else end
-        seed, num = self.place.world.seed(clock.seed), len(self.collector.obs)
+        seed, num = self.device.world.seed(clock.seed), len(self.collector.obs)
         random = np.random.default_rng(mix(seed, clock.step, 0, 1))
         explores = random.random((self.num_steps, num)) < epsilon
-        chance = random.integers(self.spec.actions, size=(self.num_steps, num))
+        random_actions = random.integers(self.spec.actions, size=(self.num_steps, num))
         taken = []
         for t in range(self.num_steps):
-            obs, actions = self.collector.obs, chance[t]
+            obs, actions = self.collector.obs, random_actions[t]
             if not explores[t].all():
-                best = self.net(torch.from_numpy(obs).to(self.place.device)).argmax(1).cpu().numpy()
+                best = self.net(torch.from_numpy(obs).to(self.device.device)).argmax(1).cpu().numpy()
                 actions = np.where(explores[t], actions, best)
-            rewards, terminated, _, after = self.collector.step(actions)
-            taken.append((obs, actions, rewards, after, terminated))
-        obs, actions, rewards, after, terminated = map(np.concatenate, zip(*taken, strict=True))
-        self.replay.add(obs=obs, actions=actions, rewards=rewards, next_obs=after, terminated=terminated)
-        return Round(torch.from_numpy(obs).to(self.place.device), epsilon, *self.collector.means())
+            rewards, terminated, _, next_obs = self.collector.step(actions)
+            taken.append((obs, actions, rewards, next_obs, terminated))
+        obs, actions, rewards, next_obs, terminated = map(np.concatenate, zip(*taken, strict=True))
+        self.replay.add(obs=obs, actions=actions, rewards=rewards, next_obs=next_obs, terminated=terminated)
+        return Round(torch.from_numpy(obs).to(self.device.device), epsilon, *self.collector.means())
 
     def samples(self, batch: Round) -> int:
         return len(batch.obs)
 
-    def step(self, batch: Round, clock: object) -> Metrics:
+    def step(self, batch: Round, clock: Clock) -> Metrics:
         self.observe(batch.obs)
-        if clock.samples + (self.place.world.samples or len(batch.obs)) < self.learning_starts:
+        if clock.samples + (self.device.world.samples or len(batch.obs)) < self.learning_starts:
             return {}
         if clock.step % self.target_update_interval == 0:
             self.target.load_state_dict(self.net.state_dict())
         losses, values = [], []
         for _ in range(self.gradient_steps):
             steps = self.replay.sample(self.batch_size)
-            goals = targets(self.net if self.double else self.target, self.target, steps, self.gamma)
-            with self.place.autocast():
+            goal = targets(self.net if self.double else self.target, self.target, steps, self.gamma)
+            with self.device.autocast():
                 q = self.net(steps["obs"])
             q = q.float().gather(1, steps["actions"][:, None]).squeeze(1)
-            loss = F.smooth_l1_loss(q, goals)
+            loss = F.smooth_l1_loss(q, goal)
             if not self.update.step(loss, clock):
                 return {}
             losses.append(loss.detach())
@@ -159,10 +151,11 @@ class DQN(RLTask):
 
 @torch.no_grad()
 def targets(chooser: nn.Module, target: nn.Module, steps: dict[str, Tensor], gamma: float) -> Tensor:
-    """r + gamma Q_target(s', argmax_a Q_chooser(s', a)), without what follows an end. chooser: the target net itself
-    (DQN), or the net that learns (double: van Hasselt et al. 2016, equation 4).
+    """The targets r + gamma Q_target(s', argmax_a Q_chooser(s', a)), or r at the end of an episode: (B,).
+
+    chooser: the target net itself (DQN), or the net that learns (double DQN: van Hasselt et al. 2016, equation 4).
     """
-    behind = target(steps["next_obs"])
-    chosen = behind if chooser is target else chooser(steps["next_obs"])
-    best = behind.gather(1, chosen.argmax(1, keepdim=True)).squeeze(1).float()
+    next_q = target(steps["next_obs"])
+    chosen = next_q if chooser is target else chooser(steps["next_obs"])
+    best = next_q.gather(1, chosen.argmax(1, keepdim=True)).squeeze(1).float()
     return steps["rewards"] + gamma * best * ~steps["terminated"]

@@ -1,11 +1,12 @@
 """Proximal policy optimisation.
 
-Source: Schulman et al. 2017 (clip: equation 7; KL penalty, fixed or adaptive: equation 8); the book, section 14.4.
-Details after Huang et al. 2022: advantages by GAE, normalised in each minibatch; value clipping; entropy bonus; stop
-of a rollout's passes when the approximate KL is above a target. Deviations from the book: GAE in place of returns over
-the whole buffer, one optimizer. Logged: return, length (of the last 100 episodes), policy_loss, value_loss, entropy,
-approx_kl ((r - 1) - log r: Schulman 2020), clip_fraction, explained_variance (of the returns, by the values before
-learning), update_epochs.
+Source: Schulman et al. 2017 (clipping: equation 7; KL penalty, fixed or adaptive: equation 8); the book, sections
+14.3.5 and 14.3.6. Details follow Huang et al. 2022: advantages by GAE, normalised in each minibatch; value clipping;
+an entropy bonus; no more passes over a rollout once the approximate KL exceeds a target. Deviations from the book: GAE
+instead of returns over the whole buffer, and one optimizer for policy and value instead of two.
+Logged: return and length (means over the last 100 episodes), policy_loss, value_loss, entropy, approx_kl
+((r - 1) - log r: Schulman 2020), clip_fraction, explained_variance (share of the returns' variance that the values
+explain, before learning), update_epochs (number of passes made).
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
 from dlrun.errors import UserError
 from dlrun.models.policy import Policy
 from dlrun.optim.update import Update
@@ -20,23 +22,22 @@ from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.rl.base import RLTask
-from dlrun.tasks.rl.collector import RewardScale, Rollout
+from dlrun.tasks.rl.collector import EnvData, RewardScale, Rollout
 from dlrun.tasks.rl.returns import explained_variance, gae
 from dlrun.types import Few, Fraction, NonNegative, Positive, Size
 
 
 class Penalty:
-    """The weight of the KL penalty; with a goal it doubles above 1.5 times the goal and halves below its 1.5th
-    (section 4).
-    """
+    """The weight of the KL penalty. With a target it adapts to the measured KL (Schulman et al. 2017, section 4)."""
 
-    def __init__(self, weight: float, goal: float | None) -> None:
-        self.weight, self.goal = weight, goal
+    def __init__(self, weight: float, target: float | None) -> None:
+        self.weight, self.target = weight, target
 
     def adapt(self, kl: float) -> None:
-        if kl > 1.5 * self.goal:
+        """Double the weight above 1.5 x target, halve it below target / 1.5."""
+        if kl > 1.5 * self.target:
             self.weight *= 2
-        elif kl < self.goal / 1.5:
+        elif kl < self.target / 1.5:
             self.weight /= 2
 
     def state_dict(self) -> dict:
@@ -47,19 +48,16 @@ class Penalty:
 
 
 class PPO(RLTask):
-    """Proximal policy optimisation: clipped ratio, several epochs of minibatches over each rollout.
+    """Proximal policy optimisation: several passes of minibatches over each rollout, with a clipped ratio.
 
-    num_steps: steps of each environment per rollout. update_epochs: passes over each rollout, in minibatches.
-    clip_coef: of the ratio, to 1 -+ clip_coef; null: no clipping. clip_vloss: of the change of a value, or null.
-    target_kl: no further passes above it, or null. kl_coef: of the penalty; kl_target: the penalty adapts to keep this,
-    or null. anneal_clip: clip_coef goes to 0 with the run.
+    The keys are described in configs/task/ppo.yaml.
     """
 
     def __init__(
         self,
         net: Policy,
         spec: Env,
-        place: Device,
+        device: Device,
         update: Callable[[nn.Module], Update],
         *,
         num_steps: Size,
@@ -80,17 +78,12 @@ class PPO(RLTask):
         eval_episodes: Size,
         greedy: bool,
     ) -> None:
-        super().__init__(net, spec, place, update, eval_episodes, greedy)
+        super().__init__(net, spec, device, update, eval_episodes, greedy)
         if kl_target and not kl_coef:
             raise UserError(f"task.kl_target={kl_target} with task.kl_coef=0: expected a weight > 0 to adapt")
         self.num_steps, self.update_epochs, self.minibatch = num_steps, update_epochs, minibatch
-        self.gamma, self.gae_lambda, self.clip_coef, self.anneal_clip, self.clip_vloss = (
-            gamma,
-            gae_lambda,
-            clip_coef,
-            anneal_clip,
-            clip_vloss,
-        )
+        self.gamma, self.gae_lambda = gamma, gae_lambda
+        self.clip_coef, self.anneal_clip, self.clip_vloss = clip_coef, anneal_clip, clip_vloss
         self.vf_coef, self.ent_coef = vf_coef, ent_coef
         self.normalise_advantage, self.target_kl = normalise_advantage, target_kl
         self.penalty = Penalty(kl_coef, kl_target)
@@ -100,8 +93,8 @@ class PPO(RLTask):
             self.parts["reward_scale"] = self.reward_scale
             self.own = (*self.own, "reward_scale")
 
-    def steps(self, data: object) -> int:
-        """Rollouts in an epoch. Raises UserError where a rollout is no whole number of minibatches."""
+    def steps(self, data: EnvData) -> int:
+        """Number of rollouts in an epoch. Raises UserError unless minibatches divide a rollout evenly."""
         frames = data.num_envs * self.num_steps
         if frames % self.minibatch:
             raise UserError(
@@ -111,50 +104,49 @@ class PPO(RLTask):
             )
         return self.rollouts_per_epoch(data, self.num_steps)
 
-    def collect(self, data: object, clock: object) -> Rollout:
+    def collect(self, data: EnvData, clock: Clock) -> Rollout:
         self.collector.start(data, clock)
         return self.collector.collect(self.net, self.num_steps, clock)
 
     def samples(self, batch: Rollout) -> int:
         return batch.rewards.size
 
-    def step(self, batch: Rollout, clock: object) -> Metrics:
+    def step(self, batch: Rollout, clock: Clock) -> Metrics:
         with torch.no_grad():
             old_out, values = self._forward(torch.cat((batch.obs, batch.bootstrap_obs)))
-            old_out, (values, ahead) = (
-                old_out[: len(batch.obs)],
-                values.split((len(batch.obs), len(batch.bootstrap_obs))),
-            )
+            old_out = old_out[: len(batch.obs)]
+            values, bootstrap_values = values.split((len(batch.obs), len(batch.bootstrap_obs)))
             old = self.net.log_prob(old_out, batch.actions)
             old_log_std = None if self.net.log_std is None else self.net.log_std.detach().clone()
         v = values.cpu().numpy().reshape(batch.rewards.shape)
         ends = batch.terminated, batch.truncated
         rewards = batch.rewards if self.reward_scale is None else self.reward_scale(batch.rewards, ends[0] | ends[1])
-        advantages = gae(rewards, v, batch.next_values(v, ahead.cpu().numpy()), *ends, self.gamma, self.gae_lambda)
+        next_values = batch.next_values(v, bootstrap_values.cpu().numpy())
+        advantages = gae(rewards, v, next_values, *ends, self.gamma, self.gae_lambda)
         explained = explained_variance(v, v + advantages)
-        advantages = torch.from_numpy(advantages.reshape(-1)).to(self.place.device)
+        advantages = torch.from_numpy(advantages.reshape(-1)).to(self.device.device)
         columns = (batch.obs, batch.actions, old, advantages, values + advantages, values, old_out)
         clip = None if self.clip_coef is None else self.clip_coef * (1 - clock.fraction if self.anneal_clip else 1)
-        found, done = [], 0
-        for done in range(1, self.update_epochs + 1):  # noqa: B007
-            order = torch.randperm(len(batch.obs), device=self.place.device)
-            first = len(found)
+        rows_of_metrics, num_passes = [], 0
+        for num_passes in range(1, self.update_epochs + 1):  # noqa: B007
+            order = torch.randperm(len(batch.obs), device=self.device.device)
+            first = len(rows_of_metrics)
             for rows in order.split(self.minibatch):
                 loss, metrics = self._loss(*(c[rows] for c in columns), old_log_std, clip)
                 if not self.update.step(loss, clock):
                     return {}
-                found.append(metrics)
-            last_kl = self.place.world.mean(torch.stack([m["approx_kl"] for m in found[first:]]).mean())
+                rows_of_metrics.append(metrics)
+            last_kl = self.device.world.mean(torch.stack([m["approx_kl"] for m in rows_of_metrics[first:]]).mean())
             if self.target_kl and last_kl.item() > self.target_kl:
                 break
-        means = {name: torch.stack([m[name] for m in found]).mean() for name in found[0]}
-        if self.penalty.goal:
+        means = {name: torch.stack([m[name] for m in rows_of_metrics]).mean() for name in rows_of_metrics[0]}
+        if self.penalty.target:
             self.penalty.adapt(last_kl.item())
-        self.observe(batch.obs)  # after learning: the ratios are of the statistics that acted
-        return self.scalars(batch, explained_variance=explained, update_epochs=done) | means
+        self.observe(batch.obs)  # after learning, since the ratios need the statistics that the actor used
+        return self.scalars(batch, explained_variance=explained, update_epochs=num_passes) | means
 
     def _forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        with self.place.autocast():
+        with self.device.autocast():
             out, values = self.net(obs)
         return out.float(), values.float()
 
@@ -188,14 +180,14 @@ class PPO(RLTask):
 
 
 def surrogate(log_ratio: Tensor, advantages: Tensor, clip: float | None) -> Tensor:
-    """What is to be minimised: -min(r A, clip(r) A); its gradient at r = 1 is the policy gradient's."""
+    """The policy loss -min(r A, clip(r) A), averaged; its gradient at r = 1 is the policy gradient."""
     ratio = log_ratio.exp()
     gain = ratio * advantages
     return -(gain if clip is None else torch.minimum(gain, ratio.clamp(1 - clip, 1 + clip) * advantages)).mean()
 
 
 def kl(old: Tensor, new: Tensor, old_log_std: Tensor | None, log_std: Tensor | None) -> Tensor:
-    """KL(old || new) of categorical logits (B, actions), or of Gaussian means (B, axes) with these deviations: (B,)."""
+    """KL(old || new) of categorical logits (B, actions), or of Gaussian means (B, axes) with log_std (axes,): (B,)."""
     if log_std is None:
         logs = old.log_softmax(1)
         return (logs.exp() * (logs - new.log_softmax(1))).sum(1)

@@ -1,4 +1,4 @@
-"""A memory of steps to learn from again, the oldest forgotten first (Lin 1992; the book, section 14.7)."""
+"""A replay buffer of past steps; new steps overwrite the oldest (Lin 1992; the book, section 14.4.7)."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from dlrun.spec import Env
 
 
 class Replay:
-    """A part: columns of `capacity` steps on the device. next_obs is what came before any reset."""
+    """Columns of `capacity` steps on the device. A component of the task. next_obs: observations before any reset."""
 
     def __init__(self, spec: Env, capacity: int, device: torch.device) -> None:
         self.capacity, self.device = capacity, device
@@ -22,7 +22,7 @@ class Replay:
         }
 
     def add(self, **steps: np.ndarray) -> None:
-        """As many steps as the columns are long, at most `capacity`."""
+        """Store steps, given as columns of equal length: at most `capacity`."""
         count = len(steps["actions"])
         rows = (self.next + torch.arange(count, device=self.device)) % self.capacity
         for name, column in self.columns.items():
@@ -30,7 +30,7 @@ class Replay:
         self.next, self.size = (self.next + count) % self.capacity, min(self.size + count, self.capacity)
 
     def sample(self, count: int) -> dict[str, Tensor]:
-        """Steps drawn with replacement by the default generator."""
+        """Draw steps with replacement, by the default generator."""
         rows = torch.randint(self.size, (count,), device=self.device)
         return {name: column[rows] for name, column in self.columns.items()}
 

@@ -1,5 +1,6 @@
-"""Returns and advantages over rollouts (T, N), in NumPy: T short steps on the host cost less than T launches on a
-device.
+"""Returns and advantages over rollouts of T steps of N environments.
+
+They are computed in NumPy, because T short steps on the host cost less than T kernel launches on a device.
 """
 
 import numpy as np
@@ -14,9 +15,10 @@ def gae(
     gamma: float,
     lam: float,
 ) -> np.ndarray:
-    """Generalised advantage estimates (Schulman et al. 2016, equation 16); lam=1: returns less values.
+    """Generalised advantage estimates (Schulman et al. 2016, equation 16); with lam=1, returns minus values: (T, N).
 
-    next_values: of the observation after each step, before any reset. An end has no value behind it; a time limit has.
+    next_values: the value of the observation after each step, before any reset. It counts after a time limit
+    (truncated) but not after the end of an episode (terminated).
     """
     deltas = rewards + gamma * next_values * ~terminated - values
     carry = gamma * lam * ~(terminated | truncated)
@@ -27,7 +29,7 @@ def gae(
 
 
 def rewards_to_go(rewards: np.ndarray, done: np.ndarray, gamma: float) -> np.ndarray:
-    """Discounted rewards from each step on to the episode's end (book section 14.3, causality)."""
+    """Discounted rewards from each step to the end of its episode: (T, N) (the book, section 14.3: causality)."""
     returns, last = np.empty_like(rewards), 0.0
     for t in range(len(rewards) - 1, -1, -1):
         returns[t] = last = rewards[t] + gamma * ~done[t] * last
@@ -35,6 +37,6 @@ def rewards_to_go(rewards: np.ndarray, done: np.ndarray, gamma: float) -> np.nda
 
 
 def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
-    """1: the values are the returns; 0: no better than their mean."""
+    """Share of the returns' variance that the values explain: 1 for perfect values, 0 for their mean."""
     spread = returns.var()
     return float(1 - (returns - values).var() / spread) if spread > 0 else 0.0

@@ -1,22 +1,25 @@
-"""Methods for few states and actions, with a table of values (the book, section 14.5; Sutton and Barto 2018).
+"""Tabular methods, for few states and actions (the book, section 14.4; Sutton and Barto 2018, by equation below).
 
-value_iteration: Q <- E[r + gamma max Q'] everywhere at once, by the moves that the environment tells (equation 4.10).
-monte_carlo: towards the rewards that came (5.4). td0: V towards r + gamma V' (6.2), acting by a look one step ahead.
-sarsa: towards r + gamma Q(s', a') (6.7). q_learning: towards r + gamma max Q' (6.8).
+value_iteration: Q <- E[r + gamma max Q'] for all entries at once, from the environment's known moves (4.10).
+monte_carlo: Q towards the discounted rewards of the episode (section 5.4). td0: V towards r + gamma V' (6.2); actions
+are chosen by one-step lookahead. sarsa: Q towards r + gamma Q(s', a') (6.7). q_learning: Q towards r + gamma max Q'
+(6.8).
 
-The last four learn from whole episodes, epsilon-greedy with exploring starts (td0 without: its first action would be
-in its values). Deviation: a table changes between batches of episodes, not within, each entry by the optimizer's lr
-(SGD) towards the mean of its targets. Frames of value_iteration are backups. Logged: loss (mean squared error).
+The last four learn from whole episodes, epsilon-greedy with exploring starts (td0 without, since a random first action
+would bias its values). Deviation: the table changes after each batch of episodes, not after each step, and each entry
+moves by the optimizer's lr (SGD) towards the mean of its targets. The frames of value_iteration are backups.
+Logged: loss (mean squared error).
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dlrun.clock import Clock
 from dlrun.errors import UserError
 from dlrun.models.policy import Table
 from dlrun.optim.update import Update
@@ -25,14 +28,19 @@ from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.rl.base import RLTask
-from dlrun.tasks.rl.collector import Episodes, EpsilonGreedy
+from dlrun.tasks.rl.collector import EnvData, Episodes, EpsilonGreedy
 from dlrun.tasks.rl.returns import rewards_to_go
 from dlrun.types import Fraction, Size
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 class Moves(NamedTuple):
-    """What an environment tells of itself. rewards (S, A): expected. after (S, A, S): probabilities, 0 behind an end.
-    reached (S,): from another state. shape: rows and columns of the states, if they have any.
+    """The known dynamics of an environment with S states and A actions.
+
+    rewards (S, A): expected reward. after (S, A, S): probability of each next state, 0 if the move ends the episode.
+    reached (S,): whether a state can be reached from another one. shape: rows and columns if the states form a grid.
     """
 
     rewards: Tensor
@@ -41,18 +49,21 @@ class Moves(NamedTuple):
     shape: tuple[int, int] | None
 
     def backup(self, values: Tensor, gamma: float) -> Tensor:
-        """r + gamma V', expected: (S,) -> (S, A)."""
+        """The expected value of r + gamma V': (S,) -> (S, A)."""
         return self.rewards + gamma * self.after @ values
 
 
 class Tabular(RLTask):
-    """epsilon: from its start to its end over the share exploration_fraction of the run."""
+    """Learns a table of values by one of the methods above.
+
+    epsilon falls from epsilon_start to epsilon_end over the first exploration_fraction of the run.
+    """
 
     def __init__(
         self,
         net: Table,
         spec: Env,
-        place: Device,
+        device: Device,
         update: Callable[[nn.Module], Update],
         *,
         method: Literal["value_iteration", "monte_carlo", "td0", "sarsa", "q_learning"],
@@ -63,136 +74,140 @@ class Tabular(RLTask):
         eval_episodes: Size,
         greedy: bool,
     ) -> None:
-        if place.world.size > 1:
+        if device.world.size > 1:
             raise UserError(
-                f"a table's entries go towards the mean of their targets, which {place.world.size} processes have not "
-                "together\n  expected trainer.processes=1"
+                f"tabular methods average targets within one process, and trainer.processes={device.world.size}\n"
+                "  expected trainer.processes=1"
             )
-        super().__init__(net, spec, place, update, eval_episodes, greedy)
+        super().__init__(net, spec, device, update, eval_episodes, greedy)
         kind = "states" if method == "td0" else "actions"
         if net.out_features != (1 if method == "td0" else spec.actions):
             raise UserError(f"task.method={method} learns values of {kind}: expected model.values={kind}")
         self.method, self.gamma, self.epsilons = method, gamma, (epsilon_start, epsilon_end, exploration_fraction)
         self.known: Moves | None = None
 
-    def moves(self, data: object) -> Moves:
+    def moves(self, data: EnvData) -> Moves:
+        """The environment's moves. Raises UserError if it does not provide them."""
         if self.known is None:
-            self.known = read_moves(*data.moves(), self.place.device)
+            self.known = read_moves(*data.moves(), self.device.device)
         return self.known
 
-    def steps(self, data: object) -> int:
-        """At most: how long episodes are is not known."""
+    def steps(self, data: EnvData) -> int:
+        """The largest possible number of batches in an epoch: the lengths of episodes are not known."""
         if self.method in ("value_iteration", "td0"):
-            self.moves(data)  # refuses an environment that does not tell them
+            self.moves(data)  # fails early if the environment does not provide them
         if self.method == "value_iteration":
             return data.epoch_frames
         return self.rollouts_per_epoch(data, 1)
 
-    def collect(self, data: object, clock: object) -> Episodes | Moves:
+    def collect(self, data: EnvData, clock: Clock) -> Episodes | Moves:
         if self.method == "value_iteration":
             return self.moves(data)
         start, end, until = self.epsilons
         epsilon = end + (start - end) * max(0.0, 1 - clock.fraction / until) if until else end
-        player = EpsilonGreedy(self.action_values, self.spec.actions, epsilon, starts=self.method != "td0")
-        return self.collector.episodes(player, data, clock)
+        actor = EpsilonGreedy(self.action_values, self.spec.actions, epsilon, starts=self.method != "td0")
+        return self.collector.episodes(actor, data, clock)
 
     def samples(self, batch: Episodes | Moves) -> int:
         return batch.rewards.numel() if isinstance(batch, Moves) else len(batch.obs)
 
     def action_values(self, obs: Tensor) -> Tensor:
-        """(B, states) -> (B, actions)"""
+        """Values of all actions: (B, states) -> (B, actions)."""
         if self.method != "td0":
             return self.net(obs)
         if self.known is None:
-            raise UserError("td0 has values of states only: it acts where the environment is at hand")
+            raise UserError(
+                "td0 has values of states only, and it needs the environment's moves to choose actions\n"
+                "  expected another method here, such as model=q_learning"
+            )
         return obs @ self.known.backup(self.net.weight[0], self.gamma)
 
     def actor(self) -> EpsilonGreedy:
         self.evaluated()
         return EpsilonGreedy(self.action_values, self.spec.actions, self.epsilons[1])
 
-    def play(self, data: object, episodes: int, seed: int) -> list[tuple[float, int]]:
+    def play(self, data: EnvData, episodes: int, seed: int) -> list[tuple[float, int]]:
         if self.method == "td0":
-            self.moves(data)  # it acts by a look ahead
+            self.moves(data)  # for the one-step lookahead
         return super().play(data, episodes, seed)
 
-    def step(self, batch: Episodes | Moves, clock: object) -> Metrics:
+    def step(self, batch: Episodes | Moves, clock: Clock) -> Metrics:
         if isinstance(batch, Moves):
-            q, facts = self.net.weight.T, {}  # (S, A)
+            q, metrics = self.net.weight.T, {}  # (S, A)
             targets = batch.backup(q.detach().max(1).values, self.gamma)
             errors, shares = targets - q, 1.0
         else:
-            facts = self.scalars(batch)
+            metrics = self.scalars(batch)
             errors, shares = self._errors(batch)
             if not len(errors):
                 return {}
         if not self.update.step(0.5 * (shares * errors.square()).sum(), clock):
             return {}
-        return facts | {"loss": errors.detach().square().mean()}
+        return metrics | {"loss": errors.detach().square().mean()}
 
     def _errors(self, batch: Episodes) -> tuple[Tensor, Tensor]:
-        """Targets less values for the steps that have a target, and the share of each in its entry's targets."""
+        """Target minus value for each step that has a target, and each step's share of the targets of its entry."""
         values, limited = self.net(batch.obs), batch.done & ~batch.terminated
         chosen = values.gather(1, batch.actions[:, None]).squeeze(1) if values.shape[1] > 1 else values.squeeze(1)
         if self.method == "monte_carlo":
             targets = rewards_to_go(batch.rewards, batch.done, self.gamma)
-            kept = batch.lived & ~limited.any(0)
+            has_target = batch.valid & ~limited.any(0)
         else:
-            behind = np.zeros((len(batch.rewards) + 1, batch.rewards.shape[1]), np.float32)
-            worth = values.max(1).values if self.method == "q_learning" else chosen
-            behind[:-1][batch.lived] = worth.detach().cpu().numpy()
-            targets = batch.rewards + self.gamma * behind[1:] * ~batch.terminated
-            kept = batch.lived & ~limited  # what would have come behind a limit was not seen
-        mine = torch.from_numpy(kept[batch.lived]).to(self.place.device)
-        errors = torch.from_numpy(targets[kept]).to(self.place.device) - chosen[mine]
-        entries = batch.obs[mine].argmax(1) * values.shape[1]
-        entries = entries + (batch.actions[mine] if values.shape[1] > 1 else 0)
+            state_values = np.zeros((len(batch.rewards) + 1, batch.rewards.shape[1]), np.float32)
+            best = values.max(1).values if self.method == "q_learning" else chosen
+            state_values[:-1][batch.valid] = best.detach().cpu().numpy()
+            targets = batch.rewards + self.gamma * state_values[1:] * ~batch.terminated
+            has_target = batch.valid & ~limited  # the state after a time limit was not observed
+        rows = torch.from_numpy(has_target[batch.valid]).to(self.device.device)
+        errors = torch.from_numpy(targets[has_target]).to(self.device.device) - chosen[rows]
+        entries = batch.obs[rows].argmax(1) * values.shape[1]
+        entries = entries + (batch.actions[rows] if values.shape[1] > 1 else 0)
         return errors, 1 / torch.bincount(entries)[entries]
 
-    def report(self, data: object) -> dict[str, object]:
-        """The values, and over a grid their picture and the greedy policy's."""
-        found = super().report(data)
+    def report(self, data: EnvData) -> dict[str, object]:
+        """The values and, if the states form a grid, figures of the values and of the greedy policy."""
+        results = super().report(data)
         try:
             moves = self.moves(data)
         except UserError:
-            return found
+            return results
         with torch.no_grad():
-            q = self.action_values(torch.eye(self.spec.features, device=self.place.device))
+            q = self.action_values(torch.eye(self.spec.features, device=self.device.device))
         if moves.shape:
-            found["figures"] = {name: partial(draw, q, moves, name == "policy") for name in ("value", "policy")}
-        return found | {"values": [[round(value, 4) for value in row] for row in q.tolist()]}
+            results["figures"] = {name: partial(draw, q, moves, name == "policy") for name in ("value", "policy")}
+        return results | {"values": [[round(value, 4) for value in row] for row in q.tolist()]}
 
 
 def read_moves(table: list, shape: tuple[int, int] | None, device: torch.device) -> Moves:
-    """From Gymnasium's P: [state][action] -> [(probability, next state, reward, ends)]."""
+    """Convert Gymnasium's P, [state][action] -> [(probability, next state, reward, ends)], to tensors."""
     states, actions = len(table), len(table[0])
     rewards, after = torch.zeros(states, actions), torch.zeros(states, actions, states)
     reached = torch.zeros(states, dtype=torch.bool)
     for s, row in enumerate(table):
         for a, outcomes in enumerate(row):
-            for probability, behind, reward, ends in outcomes:
+            for probability, next_s, reward, ends in outcomes:
                 rewards[s, a] += probability * reward
-                after[s, a, behind] += probability * (not ends)
-                reached[behind] |= behind != s
+                after[s, a, next_s] += probability * (not ends)
+                reached[next_s] |= next_s != s
     return Moves(rewards.to(device), after.to(device), reached, shape)
 
 
-def draw(q: Tensor, moves: Moves, arrows: bool) -> object:
-    """The best values over the grid, as numbers or with the way that the best action goes."""
+def draw(q: Tensor, moves: Moves, arrows: bool) -> "Figure":
+    """Draw the best values over the grid, with their numbers or with arrows for the best actions."""
     rows, columns = moves.shape
     best, after = q.max(1).values.cpu(), moves.after.cpu()
     best[~moves.reached] = torch.nan  # walls
     figure, axes = new_figure(1.1 * columns + 1.8, 1.1 * rows + 0.9)
-    picture = axes.imshow(best.view(rows, columns).numpy(), cmap="YlGnBu")
+    image = axes.imshow(best.view(rows, columns).numpy(), cmap="YlGnBu")
     axes.set_facecolor("#57606a")
     axes.spines[:].set_visible(False)
-    bar = figure.colorbar(picture, ax=axes, label="value of the best action", format=short)
+    bar = figure.colorbar(image, ax=axes, label="value of the best action", format=short)
     bar.outline.set_visible(False)
     for s in moves.reached.nonzero().squeeze(1).tolist():
         row, column = divmod(s, columns)
         likeliest = after[s, q[s].argmax()]
         there = divmod(int(likeliest.argmax()), columns)
-        colour = ink(picture.to_rgba(best[s].item()))
+        colour = ink(image.to_rgba(best[s].item()))
         if arrows and likeliest.sum() > 0:
             dy, dx = 0.3 * (there[0] - row), 0.3 * (there[1] - column)
             head = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.8, "mutation_scale": 16}
