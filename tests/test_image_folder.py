@@ -488,7 +488,7 @@ def test_what_was_found_travels_in_the_checkpoint(tmp_path):
     write_folder(tmp_path)
     data = make(tmp_path, resize=(10, 10))
     x = next(data.batches("val"))[0]
-    spec, stored = data.spec, torch.from_numpy(np.array(data.cache.pixels[data.parts.rows["val"][:5]]))
+    spec, stored = data.spec, torch.from_numpy(np.array(data.cache.pixels[data.storage.rows["val"][:5]]))
     (tmp_path / "pictures").rename(tmp_path / "gone")
     other = make(tmp_path, load=False, resize=(10, 10))
     other.restore(data.fitted(), CPU)

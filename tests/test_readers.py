@@ -237,7 +237,7 @@ def test_linear():
     x, y = arrays.x_train, arrays.y_train
     assert x.shape == y.shape == (100, 1) and x.dtype == y.dtype == np.float32 and len(arrays.x_test) == 100
     assert np.abs(y - (1.477 * x + 0.089)).max() < 0.05 and -10 <= x.min() < -9 < 9 < x.max() < 10
-    with pytest.raises(DataError, match="low=3 is not below"):
+    with pytest.raises(DataError, match="low=3 data.source.high=3: expected low < high"):
         read("linear", None, low=3, high=3)
 
 
