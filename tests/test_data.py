@@ -443,12 +443,12 @@ def test_pictures_against_their_spec(change, spec, text):
         (
             np.zeros(44, np.int64),
             Table(2, targets=1),
-            r"int64 targets of shape \(40,\): expected real ones .*float32 of shape",
+            r"int64 targets of shape \(40,\): expected real targets .*float32 of shape",
         ),
         (
             np.zeros((44, 1), np.float32),
             Table(2, targets=2),
-            r"\(40, 1\): expected real ones \(data.spec.targets=2\), .*\(40, 2\)",
+            r"\(40, 1\): expected real targets \(data.spec.targets=2\), .*\(40, 2\)",
         ),
         (np.zeros((44, 1), np.float32), Table(3, targets=1), r"shape \(2,\) and 40 labels: .* each of shape \(3,\)"),
     ],

@@ -6,6 +6,7 @@ import os
 import pickle
 import struct
 import tarfile
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ CONFIGS = Path(__file__).parents[1] / "configs" / "data"
 def read(name, root, **changes):
     """What configs/data/NAME.yaml reads under `root`; nothing is downloaded."""
     source = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{name}.yaml").source, resolve=False)
-    reader = getattr(images, source.pop("_target_").rpartition(".")[2])
+    module, _, function = source.pop("_target_").rpartition(".")
+    reader = getattr(import_module(module), function)
     asked = {"data_dir": str(root), "download": False} if "data_dir" in source else {}
     return reader(**source | asked | changes)
 
