@@ -434,9 +434,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     monkeypatch.setattr(decode, "LOT", 8)
     with monkeypatch.context() as patch:
         patch.setattr(image_cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
-        with pytest.raises(
-            DataError, match=r"the cache of 40 images of 3x8x8 needs 0.0 GB, and .* has 0.0 GB free"
-        ):
+        with pytest.raises(DataError, match=r"the cache of 40 images of 3x8x8 needs 0.0 GB, and .* has 0.0 GB free"):
             make(tmp_path)
     write = decode.write
     with monkeypatch.context() as patch:
@@ -605,7 +603,7 @@ def test_bad_folders_are_told(tmp_path):
     (tmp_path / "b" / "pictures" / "eel").mkdir()
     one = tmp_path / "b" / "pictures" / "eel" / "1.png"
     one.write_bytes(b"")
-    with pytest.raises(DataError, match=r"has classes of fewer than 3 images: eel \(1\)\n  expected at least one image"):
+    with pytest.raises(DataError, match=r"has classes of fewer than 3 images: eel \(1\)\n  expected at least one"):
         make(tmp_path / "b")
     one.unlink()
     for i in range(3):

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from dlrun.data.readers import images
 from dlrun.errors import DataError
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "data"

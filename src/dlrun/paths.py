@@ -41,13 +41,13 @@ def pinned(path: str, data_dir: Path) -> str:
     """
     wanted = os.path.expanduser(path)
     try:
-        found = find(path, data_dir, "", "")
+        target = find(path, data_dir, "", "")
     except (DataError, OSError, ValueError):
         return path
     is_name = not os.path.isabs(wanted) and not _is_here(wanted)
-    if is_name and found == Path(os.path.abspath(data_dir / wanted)):
+    if is_name and target == Path(os.path.abspath(data_dir / wanted)):
         return path if "/" not in wanted else f"${{data_dir}}/{path}"
-    return str(found)
+    return str(target)
 
 
 KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}

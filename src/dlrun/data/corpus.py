@@ -131,7 +131,7 @@ def _read(folder: Path) -> Corpus:
         header = json.loads((folder / "facts.json").read_text())
         changed = next((file for file in _FILES[:4] if _digest(folder / file) != header["sha256"][file]), None)
         if changed:
-            raise ValueError(f"{changed} is not what was written there")
+            raise ValueError(f"{changed} is not what was written")
         columns = [np.load(folder / file, mmap_mode="r", allow_pickle=False) for file in _FILES[:3]]
         words = tuple(json.loads((folder / "words.json").read_text()))
         check_state(header["facts"], {"empty": int, "not_utf8": int})

@@ -214,8 +214,8 @@ def check_splits(splits: dict[str, np.ndarray], listing: Listing) -> None:
             f"some classes have fewer than {len(splits)} images that can be read: {some(few)}\n"
             "  expected at least one image each for train, val and test: repair the files, or leave the class out"
         )
-    there = set(listing.labels[splits["train"]].tolist())
-    missing = [name for label, name in enumerate(listing.classes) if label not in there]
+    known = set(listing.labels[splits["train"]].tolist())
+    missing = [name for label, name in enumerate(listing.classes) if label not in known]
     if missing:
         raise DataError(
             f"the train split has no image of {some(missing)}\n"

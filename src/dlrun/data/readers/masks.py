@@ -67,7 +67,7 @@ def _draw(
     side = min(height, width)
     rows, columns = np.ogrid[:height, :width]
     ground = rng.uniform(0, 255, (channels, 1, 1))
-    picture = np.broadcast_to(ground, (channels, height, width)).copy()
+    image = np.broadcast_to(ground, (channels, height, width)).copy()
     for _ in range(rng.randint(1, most + 1)):
         kind = rng.randint(1, classes)
         size = rng.uniform(0.14, 0.28) * side  # half the shape's width
@@ -78,9 +78,9 @@ def _draw(
         contrast = rng.uniform(70, 128, channels) * rng.choice((-1, 1), channels)  # to the ground, in every channel
         colour = (ground[:, 0, 0] + contrast) % 256
         mask[inside] = kind
-        picture[:, inside] = colour[:, None]
-    picture += rng.normal(0, noise, picture.shape)
-    return picture.clip(0, 255).round().astype(np.uint8)
+        image[:, inside] = colour[:, None]
+    image += rng.normal(0, noise, image.shape)
+    return image.clip(0, 255).round().astype(np.uint8)
 
 
 def _inside(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -227,8 +227,8 @@ def _mask(image: Path, mask: Path, shape: tuple[int, int, int], table: np.ndarra
             f"{mask} is an image of mode {drawn.mode}: expected a palette or grey image, whose numbers are classes"
         )
     if size != drawn.size:
-        wanted, actual = ("x".join(map(str, reversed(each))) for each in (size, drawn.size))
-        raise DataError(f"{image} has {wanted} pixels, its mask {mask} has {actual}: expected the same size")
+        expected, actual = ("x".join(map(str, reversed(each))) for each in (size, drawn.size))
+        raise DataError(f"{image} has {expected} pixels, its mask {mask} has {actual}: expected the same size")
     y = table[np.asarray(drawn)]
     if y.min() < 0:
         wrong = np.unique(np.asarray(drawn)[y < 0]).astype(int)
