@@ -443,7 +443,7 @@ def damage(folder, what):
         ("twice", r"masks/0.bmp and 0.png have the same name: expected one file for each name"),
         (
             "jpeg",
-            r"masks/0.jpg holds .* \(JPEG changes numbers: masks want PNG\): expected 0, 1, 2, 255\n  set data.spec",
+            r"masks/0.jpg holds .* \(JPEG changes numbers: use PNG for masks\): expected 0, 1, 2, 255\n  set data.spec",
         ),
         ("empty", r"masks has no images\n  expected a folder of .bmp, "),
     ],

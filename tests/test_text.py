@@ -367,7 +367,10 @@ def test_bad_texts_are_named(tmp_path, make, keys, message):
             lambda root: write_classes(root, "train", "val", "test"),
             "has val beside train and test\n  expected these two",
         ),
-        (lambda root: write_classes(root, "training", "testing"), "has the folders testing, training: these are parts"),
+        (
+            lambda root: write_classes(root, "training", "testing"),
+            "has the folders testing, training: these are splits",
+        ),
         (lambda root: write_classes(root, classes=("pos", "Pos")), "names differ by case or blanks only: 'Pos', 'pos'"),
         (
             lambda root: (root / "texts").write_text("text,label\n" + "good,pos\nbad,Pos\n" * 5),
@@ -504,7 +507,7 @@ class Hostile:
         (lambda root: write_keras(root, [[9]] * 10), "a review with a word that is not in the index"),
         (lambda root: write_keras(root, [Hostile()] * 10), "its pickle asks for builtins.eval"),
         (lambda root: [write_keras(root), (root / "imdb.npz").write_bytes(b"PK cut")], "imdb.npz is damaged"),
-        (lambda root: write_keras(root, labels=[-1, 1]), "y_train of int64 with other values\n  expected 0 and 1"),
+        (lambda root: write_keras(root, labels=[-1, 1]), "y_train of int64 with other values\n  expected one row of"),
         (lambda root: write_keras(root, labels=[0.5, 1.5]), "y_train of float64 with other values"),
         (lambda root: [write_keras(root), (root / "imdb_word_index.json").write_text("[]")], "index.json is damaged"),
     ],
