@@ -58,14 +58,14 @@ class Streamed:
         for stored, y in self._read(self.rows[split].split(batch_size)):
             yield self.prepare(stored, None), y
 
-    def _read(self, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the stored samples and labels of each chunk, on the device, while later chunks are read."""
+    def _read(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the stored samples and labels of each chunk of indices, on the device, while later chunks are read."""
         with ThreadPoolExecutor(AHEAD, thread_name_prefix="read ahead") as pool:
             waiting: deque = deque()
             try:
-                for i in range(len(chunks) + AHEAD):
-                    if i < len(chunks):
-                        waiting.append(pool.submit(self._take, chunks[i]))
+                for i in range(len(indices) + AHEAD):
+                    if i < len(indices):
+                        waiting.append(pool.submit(self._take, indices[i]))
                     if i >= AHEAD:
                         yield tuple(t.to(self.device, non_blocking=True) for t in waiting.popleft().result())
             finally:  # if the epoch is left early
