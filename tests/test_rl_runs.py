@@ -187,7 +187,7 @@ def test_an_environment_of_ones_own(tmp_path, monkeypatch):
         read_spec("myenvs:Fails-v0")
     with pytest.raises(UserError, match="Nan-v0 gave a number that is not finite, in step 0"):
         VectorEnvs("myenvs:Nan-v0", 2).reset(0)
-    with pytest.raises(UserError, match="the package of ALE is missing, or is to be named"):
+    with pytest.raises(UserError, match="the package of ALE is missing, or must be named"):
         read_spec("ALE/Pong-v5")
     with pytest.raises(UserError, match=r"Acrobot-v1 is .*, data.spec is .*\n  expected the same, or"):
         build(compose("model=ppo", "data=cartpole", "data.id=Acrobot-v1")[0]["data"])
