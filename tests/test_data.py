@@ -148,10 +148,10 @@ def test_folds_partition_the_training_part():
         ((0.2, 1, 0), r"data.folds=1 data.fold=0: expected folds >= 2 \(or 0: none\) and fold in 0 .. folds - 1"),
         ((0.2, 5, 5), "data.folds=5 data.fold=5: expected folds >= 2"),
         ((0.2, 0, 2), "data.folds=0 data.fold=2: expected folds >= 2"),
-        ((0.2, 11, 0), "data.folds=11 of 10 samples leaves a part empty: expected at most 10 folds"),
-        ((0.0, 0, 0), "data.val_fraction=0.0 of 10 samples leaves a part empty: choose another fraction"),
-        ((0.04, 0, 0), "data.val_fraction=0.04 of 10 samples leaves a part empty"),
-        ((1.0, 0, 0), "data.val_fraction=1.0 of 10 samples leaves a part empty"),
+        ((0.2, 11, 0), "data.folds=11 of 10 samples leaves a split empty: expected at most 10 folds"),
+        ((0.0, 0, 0), "data.val_fraction=0.0 of 10 samples leaves a split empty: choose another fraction"),
+        ((0.04, 0, 0), "data.val_fraction=0.04 of 10 samples leaves a split empty"),
+        ((1.0, 0, 0), "data.val_fraction=1.0 of 10 samples leaves a split empty"),
     ],
 )
 def test_a_split_that_cannot_be(split, text):
@@ -281,7 +281,7 @@ def test_numbers_that_are_not_finite(value, which):
     {"x_train": x, "y_test": y}[which][-1 if which == "y_test" else 0] = value
     part = which.partition("_")[2]
     with pytest.raises(
-        DataError, match=f"the {part} part holds numbers that are not finite\n  expected none beyond 3.4e"
+        DataError, match=f"the {part} split holds numbers that are not finite\n  expected numbers up to 3.4e"
     ):
         tables(x, y, Table(2, targets=1))
 
@@ -385,14 +385,14 @@ def test_nothing_is_augmented_outside_training():
         (
             dict(rot90=True),
             (1, 6, 8),
-            "data.augment.rot90=true turns pictures of 6x8 on their side: expected square ones",
+            "data.augment.rot90=true would swap the sides of images of 6x8: expected square images",
         ),
         (
             dict(crop=6),
             (1, 6, 8),
-            "data.augment.crop=6 can leave nothing of a picture of 6x8: expected fewer pixels than 6",
+            "data.augment.crop=6 can leave nothing of an image of 6x8: expected fewer pixels than 6",
         ),
-        (dict(cutout=9), (1, 8, 8), "data.augment.cutout=9 can leave nothing of a picture of 8x8"),
+        (dict(cutout=9), (1, 8, 8), "data.augment.cutout=9 can leave nothing of an image of 8x8"),
     ],
 )
 def test_an_augmentation_that_cannot_be(keys, shape, text):
@@ -409,21 +409,21 @@ def test_an_augmentation_that_cannot_be(keys, shape, text):
         (
             {},
             Image((3, 6, 5), 104),
-            r"the train part holds 90 samples of shape \(3, 6, 6\) and 90 labels: .* of shape \(3, 6, 5\)",
+            r"the train split holds 90 samples of shape \(3, 6, 6\) and 90 labels: .* of shape \(3, 6, 5\)",
         ),
         (
             {"y_test": np.arange(3)},
             None,
-            "the test part holds 14 samples of shape .* and 3 labels: expected as many labels",
+            "the test split holds 14 samples of shape .* and 3 labels: expected as many labels",
         ),
         (
             {"x_test": np.zeros((0, 3, 6, 6), np.uint8), "y_test": np.zeros(0, int)},
             None,
-            "the test part holds 0 samples",
+            "the test split holds 0 samples",
         ),
         ({}, Image((3, 6, 6), 90), "the test labels are in 90 .. 103: expected 0 .. 89"),
         ({"y_train": np.arange(-1, 89)}, None, r"the train labels are in -1 .. 88: expected 0 .. 103"),
-        ({"x_train": np.zeros((90, 3, 6, 6))}, None, "the train part holds samples of type float64: expected uint8"),
+        ({"x_train": np.zeros((90, 3, 6, 6))}, None, "the train split holds samples of type float64: expected uint8"),
         ({"y_train": np.zeros((90, 1), np.float32)}, None, r"has float32 targets of shape \(90, 1\): expected labels"),
     ],
 )
@@ -443,12 +443,12 @@ def test_pictures_against_their_spec(change, spec, text):
         (
             np.zeros(44, np.int64),
             Table(2, targets=1),
-            r"int64 targets of shape \(40,\): expected real ones .*float32 of shape",
+            r"int64 targets of shape \(40,\): expected real targets .*float32 of shape",
         ),
         (
             np.zeros((44, 1), np.float32),
             Table(2, targets=2),
-            r"\(40, 1\): expected real ones \(data.spec.targets=2\), .*\(40, 2\)",
+            r"\(40, 1\): expected real targets \(data.spec.targets=2\), .*\(40, 2\)",
         ),
         (np.zeros((44, 1), np.float32), Table(3, targets=1), r"shape \(2,\) and 40 labels: .* each of shape \(3,\)"),
     ],

@@ -208,7 +208,7 @@ def test_parts_are_no_classes(tmp_path, parts):
         (inside / "ants").mkdir()
         for path in list(inside.glob("0*")):
             path.rename(inside / "ants" / path.name)
-    said = f"pictures has the folders {', '.join(sorted(parts))}: these are parts of a data set, not classes"
+    said = f"pictures has the folders {', '.join(sorted(parts))}: these are splits of a data set, not classes"
     with pytest.raises(
         DataError, match=rf"{said}\n  expected one folder per class: data.root=/.*/pictures/[tT]rain, which is split by"
     ):
@@ -315,7 +315,7 @@ def test_pictures_of_one_colour_are_refused(tmp_path):
     write_folder(tmp_path)
     for path in (tmp_path / "pictures").rglob("*.*"):
         Picture.new("L", (9, 9), 7).save(path)
-    with pytest.raises(DataError, match="pictures: all 40 pictures are of one colour, 7, 7, 7 of 255"):
+    with pytest.raises(DataError, match="pictures: all 40 images are of one colour, 7, 7, 7 of 255"):
         make(tmp_path)
     Picture.new("L", (9, 9), 8).save(path)
     assert make(tmp_path).size("train") == 24
@@ -403,7 +403,7 @@ def test_broken_pictures_and_bombs_are_left_out_and_named(tmp_path, monkeypatch,
     for _ in range(2):  # decoded, and from the cache
         data = make(tmp_path)
         said = data.describe()
-        assert "5 of 44 pictures cannot be read and are left out: " in said
+        assert "5 of 44 images cannot be read and are left out: " in said
         assert "ant/008.bmp (OSError: image file is truncated" in said
         assert "bee/zz bomb.png (DecompressionBombWarning" in said and "bee/zz huge.png (DecompressionBombError" in said
         assert sum(len(rows) for rows in parts(data).values()) == 39
@@ -434,15 +434,13 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     monkeypatch.setattr(decode, "LOT", 8)
     with monkeypatch.context() as patch:
         patch.setattr(image_cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
-        with pytest.raises(
-            DataError, match=r"the cache of 40 pictures of 3x8x8 needs 0.0 GB, and .* has 0.0 GB of room"
-        ):
+        with pytest.raises(DataError, match=r"the cache of 40 images of 3x8x8 needs 0.0 GB, and .* has 0.0 GB free"):
             make(tmp_path)
     write = decode.write
     with monkeypatch.context() as patch:
         patch.setattr(image_cache, "write", lambda paths, file, *rest: write(paths, "/dev/full", *rest))
         if os.path.exists("/dev/full"):
-            with pytest.raises(DataError, match="cannot write the cache of pictures .*: No space left on device"):
+            with pytest.raises(DataError, match="cannot write the image cache .*: No space left on device"):
                 make(tmp_path)
     assert {path.suffix for path in (tmp_path / "cache").iterdir()} <= {".lock"}
     assert make(tmp_path).size("train") == 24
@@ -469,10 +467,10 @@ def test_a_damaged_cache_is_told(tmp_path):
     whole = cache.read_bytes()
     for content in (whole[:500], whole[:20], np.lib.format.magic(1, 0)):
         cache.write_bytes(content)
-        with pytest.raises(DataError, match=r"the cache of pictures .*npy is damaged: [\s\S]*delete it"):
+        with pytest.raises(DataError, match=r"the image cache .*npy is damaged: [\s\S]*delete it"):
             make(tmp_path)
     cache.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
-    with pytest.raises(DataError, match="is damaged: its pixels are not what was written there"):
+    with pytest.raises(DataError, match="is damaged: its pixels are not those that were written"):
         make(tmp_path)
     cache.write_bytes(whole)
     cache.with_suffix(".json").write_text(json.dumps([1]))
@@ -488,7 +486,7 @@ def test_what_was_found_travels_in_the_checkpoint(tmp_path):
     write_folder(tmp_path)
     data = make(tmp_path, resize=(10, 10))
     x = next(data.batches("val"))[0]
-    spec, stored = data.spec, torch.from_numpy(np.array(data.cache.pixels[data.parts.rows["val"][:5]]))
+    spec, stored = data.spec, torch.from_numpy(np.array(data.cache.pixels[data.storage.rows["val"][:5]]))
     (tmp_path / "pictures").rename(tmp_path / "gone")
     other = make(tmp_path, load=False, resize=(10, 10))
     other.restore(data.fitted(), CPU)
@@ -584,39 +582,39 @@ def test_a_user_without_a_home(tmp_path, monkeypatch):
 
 
 def test_bad_folders_are_told(tmp_path):
-    with pytest.raises(DataError, match=r"data.root=pictures: there is no /.* and no /.*\n  expected a folder of pict"):
+    with pytest.raises(DataError, match=r"data.root=pictures: there is no /.* and no /.*\n  expected a folder of imag"):
         make(tmp_path)
     with pytest.raises(DataError, match=r"data.root=/nowhere: there is no /nowhere\n  expected a folder"):
         make(tmp_path, root="/nowhere")
     (tmp_path / "pictures" / "ant").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"has no pictures\n  expected a folder of .bmp, .gif"):
+    with pytest.raises(DataError, match=r"has no images\n  expected a folder of .bmp, .gif"):
         make(tmp_path)
     (tmp_path / "pictures" / "bee").mkdir()
     for i in range(6):
         (tmp_path / "pictures" / ("ant" if i < 3 else "bee") / f"{i}.png").write_bytes(b"")
-    with pytest.raises(DataError, match="none of the 6 pictures in .* can be read, such as ant/0.png"):
+    with pytest.raises(DataError, match="none of the 6 images in .* can be read, such as ant/0.png"):
         make(tmp_path)
     write_folder(tmp_path / "b")
     loose = tmp_path / "b" / "pictures" / "loose.png"
     loose.write_bytes(b"")
-    with pytest.raises(DataError, match="has 1 pictures beside its folders, such as loose.png"):
+    with pytest.raises(DataError, match="has 1 images beside its folders, such as loose.png"):
         make(tmp_path / "b")
     loose.unlink()
     (tmp_path / "b" / "pictures" / "eel").mkdir()
     one = tmp_path / "b" / "pictures" / "eel" / "1.png"
     one.write_bytes(b"")
-    with pytest.raises(DataError, match=r"has classes of fewer than 3 pictures: eel \(1\)\n  expected one to train"):
+    with pytest.raises(DataError, match=r"has classes of fewer than 3 images: eel \(1\)\n  expected at least one"):
         make(tmp_path / "b")
     one.unlink()
     for i in range(3):
         (one.parent / f"{i}.png").write_bytes(b"")
-    said = r"of some classes fewer than 3 pictures can be read: eel \(0\)\n  expected one to train"
+    said = r"some classes have fewer than 3 images that can be read: eel \(0\)\n  expected at least one image"
     with pytest.raises(DataError, match=said):
         make(tmp_path / "b")
     for i in range(3):
         (one.parent / f"{i}.png").write_bytes((tmp_path / "b" / "pictures" / "cat" / "022.gif").read_bytes())
     assert make(tmp_path / "b").size("train") == 25
-    with pytest.raises(DataError, match=r"the train part has no picture of .*eel\n  expected all classes"):
+    with pytest.raises(DataError, match=r"the train split has no image of .*eel\n  expected all classes"):
         make(tmp_path / "b", stratify=False, split=(0.05, 0.05, 0.9))
     (tmp_path / "b" / "pictures" / "eel").rename(tmp_path / "b" / "pictures" / "Dog ")
     with pytest.raises(DataError, match="names differ by case or blanks only: 'Dog ', 'dog'"):
@@ -648,7 +646,7 @@ def test_one_class_is_refused(tmp_path):
     (dict(spec=Image((3, 8, 8), 3, ("ant", "bee"))), "data.spec.labels has 2 names, data.spec.classes=3"),
     (dict(spec=Image((3, 8, 8), 5)), r"has 4 classes \(ant, bee, cat, dog\), data.spec.classes=5"),
     (dict(spec=Image((3, 8, 8), None, ("ant", "bee"))), "has the classes ant, bee, cat, dog\n  expected data.spec"),
-    (dict(spec=Image((3, 8, 8), 4), layout="flat"), "data.layout=flat is for pictures without labels"),
+    (dict(spec=Image((3, 8, 8), 4), layout="flat"), "data.layout=flat is for images without labels"),
     (dict(layout="csv"), r"data.csv=images.csv: there is no file .*\n  expected rows of path and label"),
     (dict(split=(0.6, 0.3, 0.2)), r"data.split=\[0.6, 0.3, 0.2\]: expected three shares > 0"),
     (dict(folds=3, fold=3), "data.folds=3 data.fold=3"),
@@ -661,12 +659,12 @@ def test_bad_settings_are_told(tmp_path, keys, said):
 
 
 @pytest.mark.parametrize(("text", "said"), [
-    ("", "names no pictures"),
+    ("", "names no images"),
     ("ant/000.bmp\n", "line 1: 'ant/000.bmp'\n  expected two columns"),
     ("ant/000.bmp,0\nant/nothing.jpg,0\nbee/nothing.jpg,1\n",
-     "names 2 pictures that are not there: ant/nothing.jpg, bee/nothing.jpg\n  expected paths relative to"),
+     "names 2 images that do not exist: ant/nothing.jpg, bee/nothing.jpg\n  expected paths relative to"),
     ("ant/000.bmp,ant\nbee/001.png,bee\npictures/ant/000.bmp,bee\n", "names pictures/ant/000.bmp twice, in lines 1 "),
-    ("ant/000.bmp,ant\nbee/001.png,bee\n", r"has classes of fewer than 3 pictures: ant \(1\), bee \(1\)"),
+    ("ant/000.bmp,ant\nbee/001.png,bee\n", r"has classes of fewer than 3 images: ant \(1\), bee \(1\)"),
     (b"\xff\xfe\x00", "cannot read data.csv=.*expected UTF-8 text"),
 ])  # fmt: skip
 def test_bad_csvs_are_told(tmp_path, text, said):

@@ -319,7 +319,7 @@ def test_an_environment_that_gives_nan(monkeypatch):
     worlds.reset(0)
     step = worlds.envs.step
     monkeypatch.setattr(worlds.envs, "step", lambda a: (step(a)[0] * np.nan, *step(a)[1:]))
-    with pytest.raises(DataError, match="Pendulum-v1 gave a number that is not finite, in step 1 behind its start"):
+    with pytest.raises(DataError, match="Pendulum-v1 gave a number that is not finite, in step 1 after its start"):
         worlds.step(np.zeros((2, 1), np.float32))
 
 

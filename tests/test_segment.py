@@ -435,17 +435,17 @@ def damage(folder, what):
 @pytest.mark.parametrize(
     ("what", "text"),
     [
-        ("alone", r"1 files have no mask: \S*/images/0.bmp\n  expected a picture in \S*images and a mask in \S*masks"),
-        ("no picture", r"1 files have no picture: \S*/masks/0.png"),
-        ("colours", r"masks/0.png is a picture of mode RGB: expected a palette or grey one, whose numbers are classes"),
+        ("alone", r"1 files have no mask: \S*/images/0.bmp\n  expected an image in \S*images and a mask in \S*masks"),
+        ("no picture", r"1 files have no image: \S*/masks/0.png"),
+        ("colours", r"masks/0.png is an image of mode RGB: expected a palette or grey image, whose numbers"),
         ("size", r"images/0.bmp has 20x30 pixels, its mask \S*masks/0.png has 20x20: expected the same"),
-        ("broken", r"images/0.bmp with 0.png: cannot be read: .*\n  mend or remove the two"),
-        ("twice", r"masks/0.bmp and 0.png have one name: expected one file for each name"),
+        ("broken", r"images/0.bmp with 0.png: cannot be read: .*\n  repair or remove both"),
+        ("twice", r"masks/0.bmp and 0.png have the same name: expected one file for each name"),
         (
             "jpeg",
-            r"masks/0.jpg holds .* \(JPEG changes numbers: masks want PNG\): expected 0, 1, 2, 255\n  set data.spec",
+            r"masks/0.jpg holds .* \(JPEG changes numbers: use PNG for masks\): expected 0, 1, 2, 255\n  set data.spec",
         ),
-        ("empty", r"masks has no pictures\n  expected a folder of .bmp, "),
+        ("empty", r"masks has no images\n  expected a folder of .bmp, "),
     ],
 )
 def test_bad_folders_are_told(folder, what, text):
@@ -458,7 +458,7 @@ def test_bad_folders_are_told(folder, what, text):
 def test_what_is_no_file_is_refused(folder, part):
     (path := next((folder / part).glob("0.*"))).unlink()
     os.mkfifo(path)
-    with pytest.raises(DataError, match=r"images/0.bmp with 0.png: cannot be read: .*is a FIFO\n  mend or remove"):
+    with pytest.raises(DataError, match=r"images/0.bmp with 0.png: cannot be read: .*is a FIFO\n  repair or remove"):
         read(folder)
 
 
@@ -501,11 +501,11 @@ def test_bad_keys_are_told(folder):
         read(folder, classes=2)
     with pytest.raises(DataError, match=r"data.source.values=\[0, 0, 1\]: expected 3 different numbers up to 255"):
         read(folder, values=[0, 0, 1])
-    with pytest.raises(DataError, match="data.source.test_fraction=1.0 of 10 pictures leaves nothing to train on"):
+    with pytest.raises(DataError, match="data.source.test_fraction=1.0 of 10 images leaves nothing to train on"):
         read(folder, test_fraction=1.0)
-    with pytest.raises(UserError, match="data.spec.ignore=1: expected a number from 3 to 255, which no class has"):
+    with pytest.raises(UserError, match="data.spec.ignore=1: expected a number from 3 to 255, which is no class"):
         masks(drawn(), Mask((3, 20, 24), 3, ignore=1))
-    with pytest.raises(DataError, match="the train masks hold 2: expected 0 .. 1, or 200 for what is not counted"):
+    with pytest.raises(DataError, match="the train masks hold 2: expected 0 .. 1, or 200 for pixels that are not"):
         masks(drawn(), Mask((3, 20, 24), 2, ignore=200))
     with pytest.raises(UserError, match="data.spec.labels has 2 names, data.spec.classes=3: expected one each, or"):
         make(Said(), Mask((3, 20, 24), 3, labels=("a", "b")))

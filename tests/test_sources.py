@@ -149,7 +149,7 @@ def test_the_error_says_all_that_is_needed(get):
 
 
 def test_without_a_network_the_reason_is_short(tmp_path):
-    with pytest.raises(DataError, match=r"is not there(.|\n)*127.0.0.1:9/a.gz\n    .*Connection refused\n"):
+    with pytest.raises(DataError, match=r"does not exist(.|\n)*127.0.0.1:9/a.gz\n    .*Connection refused\n"):
         fetch(["http://127.0.0.1:9/a.gz"], tmp_path / "a.gz", SUM)
 
 

@@ -87,7 +87,7 @@ def test_unknown_words_are_warned_of(tmp_path):
     (tmp_path / "own.csv").write_text("text,label\n" + "\n".join(rows))
     keys = ["data.source.path=own.csv", "data.vocab=9"]
     said = load(tmp_path, *keys, data="text_folder").describe()
-    assert "of the test part's words unknown (warning: more than 30%; expected a larger data.vocab, or" in said
+    assert "of the test split's words unknown (warning: more than 30%; expected a larger data.vocab, or" in said
     keys = ["data.source.path=own.csv", "data.tokens=characters"]
     data = load(tmp_path, *keys, data="text_folder")
     assert "characters unknown (warning: more than 30%; expected a larger data.vocab)" in data.describe()
@@ -200,7 +200,7 @@ def test_a_damaged_archive_is_refused(tmp_path):
 
 
 def test_without_the_data_the_error_says_what_to_do(tmp_path):
-    with pytest.raises(DataError, match="aclImdb_v1.tar.gz is not there and was not downloaded"):
+    with pytest.raises(DataError, match="aclImdb_v1.tar.gz does not exist and was not downloaded"):
         load(tmp_path, "data.source.download=false")
 
 
@@ -328,14 +328,14 @@ def test_a_csv_in_the_working_folder(tmp_path, monkeypatch):
         (
             lambda root: write_classes(root, classes="abc"),
             ["data.spec.classes=2"],
-            r"has 3 classes \(a, b, c\), data.spec.classes=2\n  expected the same; data.spec.classes=null",
+            r"has 3 classes \(a, b, c\), data.spec.classes=2\n  expected the same number; data.spec.classes=null",
         ),
         (
             write_classes,
             ["data.spec.labels=[cats,cows]"],
             "has the classes cats, dogs\n  expected data.spec.labels: cats, cows",
         ),
-        (write_classes, ["data.source.test_fraction=0.0"], "test_fraction=0.0 of 20 texts leaves a part empty"),
+        (write_classes, ["data.source.test_fraction=0.0"], "test_fraction=0.0 of 20 texts leaves a split empty"),
         (
             lambda root: (root / "texts").write_text("text,label\na,b\nc,d,e\n"),
             [],
@@ -367,7 +367,10 @@ def test_bad_texts_are_named(tmp_path, make, keys, message):
             lambda root: write_classes(root, "train", "val", "test"),
             "has val beside train and test\n  expected these two",
         ),
-        (lambda root: write_classes(root, "training", "testing"), "has the folders testing, training: these are parts"),
+        (
+            lambda root: write_classes(root, "training", "testing"),
+            "has the folders testing, training: these are splits",
+        ),
         (lambda root: write_classes(root, classes=("pos", "Pos")), "names differ by case or blanks only: 'Pos', 'pos'"),
         (
             lambda root: (root / "texts").write_text("text,label\n" + "good,pos\nbad,Pos\n" * 5),
@@ -440,7 +443,7 @@ def test_odd_texts_are_counted_and_said(root):
     said = load(root, "data.vocab=1000").describe()
     assert "texts without a word: 2" in said
     assert "texts with bytes that are not UTF-8 (left out): 1" in said
-    assert "data.vocab=1000, but the train part has 31 words: 965 ids are not used" in said
+    assert "data.vocab=1000, but the train split has 31 words: 965 ids are not used" in said
     assert "text" not in load(write_reviews(root / "clean")).describe()
 
 
@@ -504,7 +507,7 @@ class Hostile:
         (lambda root: write_keras(root, [[9]] * 10), "a review with a word that is not in the index"),
         (lambda root: write_keras(root, [Hostile()] * 10), "its pickle asks for builtins.eval"),
         (lambda root: [write_keras(root), (root / "imdb.npz").write_bytes(b"PK cut")], "imdb.npz is damaged"),
-        (lambda root: write_keras(root, labels=[-1, 1]), "y_train of int64 with other values\n  expected 0 and 1"),
+        (lambda root: write_keras(root, labels=[-1, 1]), "y_train of int64 with other values\n  expected one row of"),
         (lambda root: write_keras(root, labels=[0.5, 1.5]), "y_train of float64 with other values"),
         (lambda root: [write_keras(root), (root / "imdb_word_index.json").write_text("[]")], "index.json is damaged"),
     ],

@@ -187,5 +187,5 @@ def test_an_error_is_told(tmp_path):
     process = start(tmp_path / "run", *TWO, "data=mnist", "data_dir=/nowhere", "data.source.download=false")
     assert process.wait() == 2
     said = (tmp_path / "run.log").read_text()
-    assert "is not there and was not downloaded" in said and "Traceback" not in said
+    assert "does not exist and was not downloaded" in said and "Traceback" not in said
     assert not (tmp_path / "outputs").exists()

@@ -1,4 +1,4 @@
-"""Paths that a config names, and files that are read safely: no pipe, no device. No torch."""
+"""Find the paths that a config names, and read regular files only: no pipes, no devices. No torch."""
 
 import errno
 import os
@@ -10,23 +10,24 @@ from dlrun.errors import DataError
 
 
 def find(path: str, data_dir: Path, key: str, expected: str) -> Path:
-    """The file or folder that a config names, as an absolute path.
+    """Return the absolute path of a file or folder that a config names.
 
-    A name alone is looked for under the data folder, then in the working folder. A path of several parts is looked for
-    in the working folder first, and one that begins with . or .. nowhere else. key, expected: of the config, and what
-    it names, for messages. Raises DataError where there is none, or where it is a FIFO, a socket or a device.
+    A bare name is searched for under the data folder, then in the working folder. A path of several parts is searched
+    for in the working folder first; one that begins with . or .. is searched for only there. key: the config key.
+    expected: the text after "expected" in errors. Raises DataError if there is none, or if it is a FIFO, a socket or a
+    device.
     """
     wanted = os.path.expanduser(path)
     here, stored = Path.cwd() / wanted, data_dir / wanted
     is_path = "/" in wanted or os.sep in wanted
-    places = [here] if _is_here(wanted) else [here, stored] if is_path else [stored, here]
-    places = list(dict.fromkeys(places))
-    found = next((place for place in places if place.exists()), None)
-    if found is None:
-        raise DataError(f"{key}={path}: there is no {' and no '.join(map(str, places))}\n  expected {expected}")
-    if not found.is_dir() and (why := irregular(found)):
-        raise DataError(f"{key}={path}: {found} is {why}\n  expected {expected}")
-    return found.resolve() if ".." in found.parts else Path(os.path.abspath(found))
+    candidates = [here] if _is_here(wanted) else [here, stored] if is_path else [stored, here]
+    candidates = list(dict.fromkeys(candidates))
+    result = next((candidate for candidate in candidates if candidate.exists()), None)
+    if result is None:
+        raise DataError(f"{key}={path}: there is no {' and no '.join(map(str, candidates))}\n  expected {expected}")
+    if not result.is_dir() and (why := irregular(result)):
+        raise DataError(f"{key}={path}: {result} is {why}\n  expected {expected}")
+    return result.resolve() if ".." in result.parts else Path(os.path.abspath(result))
 
 
 def _is_here(wanted: str) -> bool:
@@ -34,35 +35,35 @@ def _is_here(wanted: str) -> bool:
 
 
 def pinned(path: str, data_dir: Path) -> str:
-    """A path of a config so that it means the same from every working folder: absolute, or under ${data_dir}.
+    """Rewrite a config's path to mean the same from every working folder: absolute, or under ${data_dir}.
 
-    A name alone that lies under the data folder stays as it is, and so does what does not exist.
+    A bare name that exists under the data folder stays as it is, and so does a path that does not exist.
     """
     wanted = os.path.expanduser(path)
     try:
-        found = find(path, data_dir, "", "")
+        target = find(path, data_dir, "", "")
     except (DataError, OSError, ValueError):
         return path
     is_name = not os.path.isabs(wanted) and not _is_here(wanted)
-    if is_name and found == Path(os.path.abspath(data_dir / wanted)):
+    if is_name and target == Path(os.path.abspath(data_dir / wanted)):
         return path if "/" not in wanted else f"${{data_dir}}/{path}"
-    return str(found)
+    return str(target)
 
 
 KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
 def irregular(path: str | os.PathLike) -> str | None:
-    """What is there if it is no regular file, such as a FIFO, from which reading would wait forever; None if it is one.
+    """Return what a path is if it is not a regular file, such as "a FIFO", whose reader could wait forever; else None.
 
-    Raises OSError where there is nothing.
+    Raises OSError if it does not exist.
     """
     kind = stat.S_IFMT(os.stat(path).st_mode)
     return None if kind == stat.S_IFREG else KINDS.get(kind, "a folder")
 
 
 def open_plain(path: Path) -> BinaryIO:
-    """A file to read. Raises OSError for a pipe or a device, too: who reads one may wait without end."""
+    """Open a regular file to read. Raises OSError for a pipe or a device, too: its reader could wait forever."""
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -71,6 +72,6 @@ def open_plain(path: Path) -> BinaryIO:
 
 
 def read_whole(path: Path) -> bytes:
-    """What is in a file. Raises OSError as `open_plain` does."""
+    """Return the content of a regular file. Raises OSError for other files, too."""
     with open_plain(path) as file:
         return file.read()

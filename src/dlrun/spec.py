@@ -1,4 +1,4 @@
-"""What data is: frozen facts that the data states and networks are built from. Nothing else states a shape twice."""
+"""Specs: frozen descriptions of data, from which networks are built. Only the data states its shape."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ Classes = Annotated[int, Range(2, 10**5)]
 
 @dataclass(frozen=True)
 class Image:
-    """Pictures of one size, each of one class.
+    """Images of one size, each of one class.
 
-    shape: (channels, height, width). classes: labels are 0 .. classes - 1; None where there are no labels.
-    labels: the classes' names, in order, where they have any.
+    shape: (channels, height, width). classes: labels are 0 .. classes - 1; None without labels.
+    labels: the classes' names in order, if any.
     """
 
     shape: tuple[Size, Size, Size]
@@ -28,7 +28,7 @@ class Image:
 
     @property
     def outputs(self) -> int:
-        """Numbers that a classifier gives per sample: one logit for two classes, else one per class."""
+        """Number of a classifier's outputs per sample: one logit for two classes, else one per class."""
         return 1 if self.classes == 2 else self.classes or 0
 
     def __str__(self) -> str:
@@ -39,8 +39,8 @@ class Image:
 class Table:
     """Rows of real features, each with a class or with real targets.
 
-    features: columns. classes: labels are 0 .. classes - 1, or None for regression. targets: real numbers per row.
-    names, labels: the columns' and the classes' names, in order, where they have any. unit: of the target, for plots.
+    features: number of columns. classes: labels are 0 .. classes - 1; None for regression. targets: real numbers per
+    row. names, labels: the columns' and the classes' names in order, if any. unit: of the target, for plots.
     """
 
     features: Size
@@ -56,7 +56,7 @@ class Table:
 
     @property
     def outputs(self) -> int:
-        """Numbers that a network gives per sample: one logit for two classes, one per class, or one per target."""
+        """Number of a network's outputs per sample: one logit for two classes, one per class, or one per target."""
         return 1 if self.classes == 2 else self.classes or self.targets
 
     def __str__(self) -> str:
@@ -66,11 +66,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Env:
-    """An environment to act in, as its data makes it.
+    """An environment to act in.
 
-    obs: shape of an observation, real numbers. actions: discrete ones are 0 .. actions - 1; None where they are real
-    vectors between low and high. goal: the return from which it counts as solved, if any. states: whether observations
-    are states, one-hot. All None or empty: read from the environment.
+    obs: shape of an observation of real numbers. actions: number of discrete actions; None if actions are real vectors
+    between low and high. goal: the return from which the environment counts as solved, if any. states: whether
+    observations are one-hot states. If all are None or empty, they are read from the environment.
     """
 
     obs: tuple[Size] | None = None
@@ -90,7 +90,7 @@ class Env:
 
     @property
     def outputs(self) -> int:
-        """Numbers that a policy gives per observation: one logit per action, or one mean per axis."""
+        """Number of a policy's outputs per observation: one logit per action, or one mean per axis."""
         return self.actions or len(self.low)
 
     def __str__(self) -> str:
@@ -101,10 +101,10 @@ class Env:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Texts as rows of whole numbers, each of one class.
+    """Texts as rows of token ids, each of one class.
 
-    length: tokens in a row. vocab: ids are 0 .. vocab - 1; 0 pads, 1 starts a text, 2 is any other word, 3 is not used.
-    classes, labels: as of an Image.
+    length: tokens in a row. vocab: ids are 0 .. vocab - 1; 0: padding, 1: start of a text, 2: any other word, 3: not
+    used. classes: labels are 0 .. classes - 1; None without labels. labels: the classes' names in order, if any.
     """
 
     length: Size
@@ -118,11 +118,11 @@ class Tokens:
 
     @property
     def outputs(self) -> int:
-        """Numbers that a classifier gives per sample: one logit for two classes, else one per class."""
+        """Number of a classifier's outputs per sample: one logit for two classes, else one per class."""
         return 1 if self.classes == 2 else self.classes or 0
 
     def words(self) -> tuple[str, ...]:
-        """The vocabulary, in the order of its ids from 4 on, where the data can tell; reads the data."""
+        """Return the vocabulary in the order of its ids from 4 on, or () if it is unknown. May read the data."""
         return ()
 
     def __str__(self) -> str:
@@ -131,10 +131,10 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Mask:
-    """Pictures of one size with a mask each: a class for every pixel.
+    """Images of one size, each with a mask: a class for every pixel.
 
-    shape: (channels, height, width). classes: a pixel's class is in 0 .. classes - 1. ignore: the number in masks that
-    stands for pixels that are not counted; None where there are none. labels: the classes' names, in order, if any.
+    shape: (channels, height, width). classes: a pixel's class is in 0 .. classes - 1. ignore: the number in masks for
+    pixels that are not counted, if any. labels: the classes' names in order, if any.
     """
 
     shape: tuple[Size, Size, Size]
@@ -148,7 +148,7 @@ class Mask:
 
     @property
     def outputs(self) -> int:
-        """Numbers that a network gives per pixel: one logit per class."""
+        """Number of a network's outputs per pixel: one logit per class."""
         return self.classes
 
     def __str__(self) -> str:
@@ -159,12 +159,12 @@ Spec = Image | Table | Tokens | Env | Mask
 
 
 class Unlabelled:
-    """In a builder's annotation, as in Image | Unlabelled: that it learns from data without classes or targets, too."""
+    """In a builder's annotation, such as Image | Unlabelled: it also learns from data without classes or targets."""
 
 
 LARGE = 64  # pixels of the shorter side
 
 
 def form_for(shape: Sequence[int]) -> str:
-    """Of a net for pictures (C, H, W)."""
+    """Return the form of a network for images (C, H, W): "imagenet" for large images, else "cifar"."""
     return "imagenet" if len(shape) == 3 and min(shape[1:]) >= LARGE else "cifar"

@@ -1,7 +1,7 @@
-"""What a hyper-parameter may be: types with ranges, read from signatures before anything heavy is imported.
+"""Types of hyper-parameters, with ranges. Configs are checked against them before anything heavy is imported.
 
-A builder writes its config keys as keyword-only parameters with these annotations; `config/check.py` checks the config
-against them. No torch here.
+A builder's config keys are its keyword-only parameters, annotated with these types; `config/check.py` checks the config
+against the annotations. No torch.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 @dataclass(frozen=True)
 class Range:
-    """An interval; `open_low` and `open_high` leave the end itself out."""
+    """An interval. `open_low` and `open_high` exclude the bound itself."""
 
     low: float = -inf
     high: float = inf
@@ -24,7 +24,7 @@ class Range:
         return above and below
 
     def expected(self, value: object) -> str:
-        """In words, for a message about `value`. A bound of a million or more is named only where it is exceeded."""
+        """Describe the range for a message about `value`. A bound of a million or more is named only if exceeded."""
         if self.high >= 10**6:
             is_above = isinstance(value, int | float) and value > self.high
             return f"of at most {self.high:,}" if is_above else f"{'>' if self.open_low else '>='} {self.low:g}"
@@ -32,7 +32,7 @@ class Range:
 
 
 class Filled:
-    """Texts that name something."""
+    """Texts that are not empty or blank."""
 
     def __contains__(self, text: str) -> bool:
         return bool(text.strip())
@@ -42,17 +42,15 @@ class Filled:
 
 
 Count = Annotated[int, Range(1, 10**9)]  # of steps, samples, frames
-Size = Annotated[int, Range(1, 10**6)]  # of a layer, a row, a batch: memory that is asked for at once
-Few = Annotated[int, Range(1, 1000)]  # of what is made or done one by one: layers, processes, passes
+Size = Annotated[int, Range(1, 10**6)]  # of a layer, a row, a batch: memory that is allocated at once
+Few = Annotated[int, Range(1, 1000)]  # of things that are made or done one by one: layers, processes, epochs
 Index = Annotated[int, Range(0, 10**9)]
-Seed = Annotated[int, Range(0, 2**32 - 1)]  # as NumPy takes them
+Seed = Annotated[int, Range(0, 2**32 - 1)]  # NumPy's range
 Name = Annotated[str, Filled()]
 Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
-Probability = Annotated[
-    float, Range(0, 1, open_high=True)
-]  # a share that must leave something: dropout, momentum, decay
+Probability = Annotated[float, Range(0, 1, open_high=True)]  # dropout, momentum, decay: 1 would leave nothing
 
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "elu"]
 Norm = Literal["none", "batch", "layer", "instance", "group"]
@@ -62,7 +60,7 @@ Init = Literal["torch", "keras", "kaiming", "xavier", "orthogonal"]  # keras: Gl
 
 @dataclass(frozen=True)
 class Located(Filled):
-    """Of a text: a path of the user's data, looked for in the working folder and under the data folder."""
+    """A path of the user's data, searched for in the working folder and under the data folder."""
 
 
 DataPath = Annotated[str, Located()]
@@ -70,7 +68,7 @@ DataPath = Annotated[str, Located()]
 
 @dataclass(frozen=True)
 class Part:
-    """A nested config with a `_target_`: one of the public functions or classes in these modules."""
+    """A nested config with a `_target_`: a public function or class of a module or package."""
 
     within: str  # a module or package, dotted
     kind: Literal["function", "class"]

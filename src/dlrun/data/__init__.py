@@ -1,1 +1,1 @@
-"""Data sets: found, read, kept on the device, given in batches."""
+"""Data sets: find, read, store on the device, and deliver batches."""

@@ -1,4 +1,4 @@
-"""Random changes of pictures that leave the label alone (book section 9.7), for a whole batch at once on its device."""
+"""Random augmentations of images that keep the label (the book, section 9.7), for a whole batch on its device."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,10 +13,12 @@ from dlrun.types import Fraction, Index, NonNegative
 
 @dataclass(frozen=True)
 class Augment:
-    """flip: half of the pictures: true left-right, vertical top-bottom, or both, each by itself. crop: pad by so many
-    black pixels and cut out at random. rot90: by 0 .. 3 quarter turns. cutout: side of a grey square (DeVries and
-    Taylor 2017). erase: share of pictures that get a box of noise (Zhong et al. 2017). noise: standard deviation of
-    Gaussian noise on the normalised picture.
+    """The augmentations of the train split; 0 or false turns each of them off.
+
+    flip: flip half of the images; true: left-right, vertical: top-bottom, both: each of the two independently.
+    crop: pad each side by this number of black pixels, then crop at random. rot90: rotate by 0 to 3 quarter turns.
+    cutout: side of a square that is set to the mean (DeVries and Taylor 2017). erase: share of images that get a box
+    of noise (Zhong et al. 2017). noise: standard deviation of Gaussian noise on the normalised image.
     """
 
     flip: bool | Literal["vertical", "both"]
@@ -27,21 +29,21 @@ class Augment:
     noise: NonNegative
 
     def check(self, shape: tuple[int, int, int]) -> None:
-        """Raise UserError where pictures of that shape cannot be changed so."""
+        """Raise UserError if images (C, H, W) of that shape cannot be augmented so."""
         _, height, width = shape
         if self.rot90 and height != width:
             raise UserError(
-                f"data.augment.rot90=true turns pictures of {height}x{width} on their side: expected square ones"
+                f"data.augment.rot90=true would swap the sides of images of {height}x{width}: expected square images"
             )
         for name, pixels in (("crop", self.crop), ("cutout", self.cutout)):
             if pixels >= min(height, width):
                 raise UserError(
-                    f"data.augment.{name}={pixels} can leave nothing of a picture of {height}x{width}: "
+                    f"data.augment.{name}={pixels} can leave nothing of an image of {height}x{width}: "
                     f"expected fewer pixels than {min(height, width)}"
                 )
 
     def on_bytes(self, x: Tensor, random: torch.Generator) -> Tensor:
-        """Changes of place, on the stored bytes: a quarter of the traffic. (B, C, H, W) -> (B, C, H, W)"""
+        """Move pixels: rot90, flip, crop. On stored bytes, a quarter of floats' memory traffic. (B, C, H, W) -> same"""
         if self.rot90:
             turns = torch.randint(4, (len(x),), generator=random, device=x.device).view(-1, 1, 1, 1)
             x = torch.where(turns % 2 == 1, x.rot90(1, (2, 3)), x)
@@ -52,7 +54,7 @@ class Augment:
         return _crop(x, self.crop, random) if self.crop else x
 
     def on_values(self, x: Tensor, random: torch.Generator) -> Tensor:
-        """Changes of value, in place on the normalised picture. (B, C, H, W) -> (B, C, H, W)"""
+        """Change values: cutout, erase, noise. In place, on normalised images. (B, C, H, W) -> (B, C, H, W)"""
         size = len(x), 2
         if self.cutout:
             centre = torch.rand(size, generator=random, device=x.device)
@@ -64,7 +66,7 @@ class Augment:
             ratio = torch.exp((2 * draw[:, 1] - 1) * 1.204)  # height to width, from 0.3 to 1 / 0.3
             sides = torch.stack(((area * ratio).sqrt(), (area / ratio).sqrt()), 1) * (draw[:, 4:] < self.erase)
             noise = torch.randn(x.shape, generator=random, device=x.device)
-            x.copy_(torch.where(_boxes(x, draw[:, 2:4], sides), noise, x))  # into x: its memory layout stays
+            x.copy_(torch.where(_boxes(x, draw[:, 2:4], sides), noise, x))  # into x, to keep its memory format
         if self.noise:
             x.add_(torch.randn(x.shape, generator=random, device=x.device), alpha=self.noise)
         return x
@@ -76,7 +78,7 @@ def _crop(x: Tensor, pad: int, random: torch.Generator) -> Tensor:
 
 
 def cut_out(x: Tensor, height: int, width: int, random: torch.Generator | None) -> Tensor:
-    """A place of each picture, drawn; the middle where random is None. (B, C, H, W) -> (B, C, height, width)"""
+    """Crop each image at random, or in the middle if random is None. (B, C, H, W) -> (B, C, height, width)"""
     room = x.shape[2] - height, x.shape[3] - width
     if random is None:
         top, left = room[0] // 2, room[1] // 2
@@ -84,12 +86,12 @@ def cut_out(x: Tensor, height: int, width: int, random: torch.Generator | None) 
     top, left = (torch.randint(r + 1, (len(x),), generator=random, device=x.device) for r in room)
     if x.device.type != "cpu":
         return _at(x, top, left, height, width)
-    places = zip(x, top.tolist(), left.tolist(), strict=True)  # whole rows are copied: faster than pixel by pixel
-    return torch.stack([picture[:, t : t + height, c : c + width] for picture, t, c in places])
+    corners = zip(x, top.tolist(), left.tolist(), strict=True)  # slices copy whole rows: faster than pixel by pixel
+    return torch.stack([image[:, t : t + height, c : c + width] for image, t, c in corners])
 
 
 def _at(x: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
-    """Of each picture what lies there: (B, C, H, W), twice (B,) -> (B, C, height, width)."""
+    """Crop each image at its own corner: (B, C, H, W), top and left (B,) -> (B, C, height, width)."""
     rows = top[:, None] + torch.arange(height, device=x.device)  # (B, height)
     columns = left[:, None] + torch.arange(width, device=x.device)  # (B, width)
     sample = torch.arange(len(x), device=x.device)[:, None, None]
@@ -97,10 +99,11 @@ def _at(x: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor
 
 
 def _boxes(x: Tensor, centre: Tensor, sides: Tensor) -> Tensor:
-    """A mask (B, 1, H, W) of boxes; centre (B, 2) in [0, 1), sides (B, 2) in pixels; cut off at the borders."""
+    """Return a mask (B, 1, H, W) of boxes, clipped at the borders. centre: (B, 2) in [0, 1). sides: (B, 2), pixels."""
     height, width = x.shape[2:]
-    places = torch.stack((centre[:, 0] * height, centre[:, 1] * width), 1)  # a tensor of both would make a GPU wait
-    low = (places - sides / 2).round()[:, :, None]  # (B, 2, 1)
+    # multiplied one by one, because a tensor made of height and width would make a GPU wait
+    centre = torch.stack((centre[:, 0] * height, centre[:, 1] * width), 1)
+    low = (centre - sides / 2).round()[:, :, None]  # (B, 2, 1)
     high = low + sides.round()[:, :, None]
     rows, columns = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
     inside_y = (rows >= low[:, 0]) & (rows < high[:, 0])  # (B, H)

@@ -1,6 +1,6 @@
-"""What a data set offers: the protocol that tasks, the session and the commands rely on; and what a reader returns.
+"""The protocol of a data set, which tasks, the session and the commands rely on, and the arrays that a reader returns.
 
-A data set of your own is any class with these members. The smallest one:
+A data set of your own is any class with these members. A small one:
 
     class Ramp:
         def __init__(self, *, spec: Table, batch_size: Count) -> None:
@@ -8,15 +8,20 @@ A data set of your own is any class with these members. The smallest one:
 
         def load(self, device, channels_last=False):
             x = torch.linspace(0, 1, 100, device=device)[:, None]
-            self.parts = {"train": (x[:80], 2 * x[:80]), "val": (x[80:90], 2 * x[80:90]), "test": (x[90:], 2 * x[90:])}
+            rows = {"train": slice(0, 80), "val": slice(80, 90), "test": slice(90, 100)}
+            self.splits = {split: (x[where], 2 * x[where]) for split, where in rows.items()}
 
         def batches(self, split, seed=0, epoch=0, first=0):
-            x, y = self.parts[split]
-            order = torch.randperm(len(x), generator=generator("cpu", seed, epoch)) if split == "train" else ...
+            x, y = self.splits[split]
+            order = torch.arange(len(x))
+            if split == "train":
+                order = torch.randperm(len(x), generator=generator("cpu", seed, epoch))[first * self.batch_size :]
+            for rows in order.split(self.batch_size):
+                yield x[rows], y[rows]
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -28,39 +33,43 @@ from dlrun.spec import Spec
 class Data(Protocol):
     """A data set with the splits train, val and test. Nothing is read before `load`.
 
-    spec: what a sample is; networks are built from it. batch_size: samples of a training batch.
+    batch_size: samples of a training batch. eval_batch_size: samples of a batch of val or test.
     """
 
-    spec: Spec
     batch_size: int
+    eval_batch_size: int
+
+    @property
+    def spec(self) -> Spec:
+        """The description of a sample (shape, classes, targets), from which networks are built."""
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
-        """Read the data and put it on the device. Raises DataError if it is not what the spec says."""
+        """Read the data and put it on the device. Raises DataError if it does not match the spec."""
 
     def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """(inputs, targets) of a split. Train: in an order drawn from (seed, epoch), from batch `first` on."""
+        """Yield (inputs, targets) of a split. Train: in an order drawn from (seed, epoch), from batch `first` on."""
 
     def size(self, split: str) -> int:
-        """Number of samples of a split; 0 where there are none, as in environments."""
+        """Return the number of samples of a split; 0 for the val and test splits of environments."""
 
-    def encode(self, stored: Tensor) -> Tensor:
-        """What the network takes, from samples as they are stored or typed: normalised, without augmentation."""
+    def encode(self, stored: Any) -> Tensor:
+        """Turn samples, as they are stored or typed, into the network's input: normalised, without augmentation."""
 
     def fitted(self) -> dict:
-        """What was learned from the train split and new inputs need (words, means); it travels in checkpoints."""
+        """Return the facts learned from the train split that new inputs need (words, means). Checkpoints hold them."""
 
     def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
-        """Get ready to encode from `fitted` alone, without reading any data."""
+        """Prepare `encode` from `fitted` alone, without reading any data."""
 
     def digest(self) -> str:
-        """A hash that stays the same as long as the data does: resuming on other data is refused."""
+        """Return a hash of the data. A run is resumed only if it is unchanged."""
 
     def describe(self) -> str:
-        """Where the data is and how much of it, for the header."""
+        """Describe where the data is stored and how large it is, for the run's header."""
 
 
 class Arrays(NamedTuple):
-    """What a reader returns.
+    """The train and test samples that a reader returns.
 
     Images are uint8 (N, C, H, W), rows float32 (N, features); labels int64 (N,), targets float32 (N, targets).
     """

@@ -1,8 +1,8 @@
 """CartPole-v1 for any number of carts at once, in NumPy.
 
-Source: Barto, Sutton and Anderson 1983; the equations and limits are those of gymnasium's CartPole-v1, whose own vector
-form throws away a step after each end (NEXT_STEP); here the next episode starts in the same step, and the state can be
-saved.
+Source: Barto, Sutton and Anderson 1983, with the equations and limits of Gymnasium's CartPole-v1. Unlike Gymnasium's
+vectorised version, which loses a step after each end (NEXT_STEP), the next episode starts in the same step, and the
+state can be saved.
 """
 
 from math import pi
@@ -11,30 +11,33 @@ import numpy as np
 import torch
 
 GRAVITY, FORCE, TAU = 9.8, 10.0, 0.02  # m/s^2, N, s
-MASS_POLE, MASS, HALF_LENGTH = 0.1, 1.1, 0.5  # kg, kg of both, m
+MASS_POLE, MASS, HALF_LENGTH = 0.1, 1.1, 0.5  # kg, kg of cart and pole, m
 MAX_X, MAX_ANGLE, TIME_LIMIT = 2.4, 12 * 2 * pi / 360, 500  # m, rad, steps
 
 
 class CartPoles:
-    """limit: steps of an episode, None for the 500 of the original.
+    """N carts. limit: steps of an episode, None for the original 500.
 
-    state: x, its velocity, angle, its velocity: (4, N) float64. ages: steps since each episode's start.
+    state: position, velocity, angle, angular velocity: (4, N) float64. ages: steps since the start of each episode.
     """
 
     def __init__(self, num: int, limit: int | None = None) -> None:
         self.num, self.limit = num, limit or TIME_LIMIT
 
     def reset(self, seed: int) -> np.ndarray:
-        """New episodes everywhere; observations (N, 4)."""
+        """Start new episodes; return observations (N, 4)."""
         self.random = np.random.default_rng(seed)
         self.state, self.ages = self._start(self.num), np.zeros(self.num, np.int64)
-        return self.state.T.astype(np.float32, order="C")  # laid out as a resumed run's are: rounding goes by that
+        return self.state.T.astype(np.float32, order="C")  # same layout as after a resume, since rounding depends on it
 
     def _start(self, count: int) -> np.ndarray:
         return self.random.uniform(-0.05, 0.05, (4, count))
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """actions (N,): 0 left, 1 right. Gives observations, rewards, terminated, truncated, observations unreset."""
+        """Apply actions (N,): 0 left, 1 right.
+
+        Returns observations, rewards, terminated, truncated, and the observations before any reset.
+        """
         x, v, angle, spin = self.state
         force = (2 * FORCE) * actions - FORCE
         cos, sin = np.cos(angle), np.sin(angle)

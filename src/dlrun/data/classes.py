@@ -1,6 +1,7 @@
-"""Classes from the names that data gives them: their order, and what is refused. The same for all readers."""
+"""Number classes by their names, with the same order and checks for all readers."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 
@@ -8,12 +9,12 @@ from dlrun.errors import DataError, UserError, printable, some
 
 
 def number_classes(
-    where: object, labels: list[str], wanted: tuple[str, ...], count: int | None = None
+    where: str | Path, labels: list[str], wanted: tuple[str, ...], count: int | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The class of each sample, int64 (N,), and the classes' names in order.
+    """Return the class of each sample, int64 (N,), and the classes' names in order.
 
-    where: the data, for messages. wanted: the names in the order that the config gives, () for any. count: how many
-    classes the config gives, None for any. Raises DataError where these cannot be classes.
+    where: the data, for messages. wanted: the config's names in order, () for any. count: the config's number of
+    classes, None for any. Raises DataError if the labels cannot be classes or differ from the config's.
     """
     known = sorted(set(labels), key=rank)
     if odd := [name for name in known if not _is_text(name)]:
@@ -27,7 +28,7 @@ def number_classes(
     if twins := [name for name in known if alike[_folded(name)] > 1]:
         raise DataError(
             f"{where} has classes whose names differ by case or blanks only: {', '.join(map(repr, twins))}\n"
-            "  expected one name per class: rename one, or join them"
+            "  expected one name per class: rename one, or merge them"
         )
     if wanted and set(wanted) != set(known):
         raise DataError(
@@ -36,7 +37,7 @@ def number_classes(
     if count is not None and count != len(known):
         raise DataError(
             f"{where} has {len(known)} classes ({some(known)}), data.spec.classes={count}\n"
-            "  expected the same; data.spec.classes=null takes what is there"
+            "  expected the same number; data.spec.classes=null takes all that there are"
         )
     names = wanted or tuple(known)
     order = {name: label for label, name in enumerate(names)}
@@ -54,7 +55,7 @@ def check_labels(labels: tuple[str, ...], classes: int | None) -> None:
 
 
 def rank(name: str) -> tuple[int, str, str]:
-    """Sorts class names: numbers by their value (2 before 10), after all other names."""
+    """Sort key of class names: numbers by value (2 before 10), after all other names."""
     if not is_number(name):
         return 0, name, name
     digits = name.lstrip("0")
@@ -62,7 +63,7 @@ def rank(name: str) -> tuple[int, str, str]:
 
 
 def is_number(name: str) -> bool:
-    """Whether a name is a number that int() takes: str.isdigit() is true of a superscript two, and 5,000 digits."""
+    """Whether int() accepts a name. str.isdigit() is also true of a superscript two and of 5,000 digits."""
     return name.isascii() and name.isdigit() and len(name) <= 18
 
 

@@ -1,7 +1,6 @@
-"""Texts as numbers, made once: every word of every text in one memory-mapped array, beside the list of words.
+"""A cache of tokenised texts: every word of every text in one memory-mapped array, and the list of words.
 
-What depends on a run's settings (length, vocabulary, the held-out part) is no part of the cache: it is made from it in
-a second.
+The cache does not depend on a run's settings (length, vocabulary, val split). These are applied to it in a second.
 """
 
 import json
@@ -22,12 +21,12 @@ from dlrun.errors import DataError, check_state
 from dlrun.output.folders import sync_folder
 from dlrun.types import Tokenization
 
-VERSION = 2  # of what is stored; another one is made anew
+VERSION = 2  # of the stored format; caches of other versions are rebuilt
 _FILES = ("tokens.npy", "offsets.npy", "labels.npy", "words.json", "facts.json")
 
 
 class Text(NamedTuple):
-    """One labelled text as it is stored. is_test: of the test part; those of the train part come first."""
+    """One labelled text as it is stored. is_test: whether it is in the test split."""
 
     is_test: bool
     label: int
@@ -35,10 +34,10 @@ class Text(NamedTuple):
 
 
 class Corpus(NamedTuple):
-    """tokens int32: places in `words`, text after text; text i is tokens[offsets[i]:offsets[i + 1]]. labels int64.
+    """Tokenised texts. tokens int32: indices into `words`; text i is tokens[offsets[i]:offsets[i + 1]]. labels int64.
 
-    num_train: texts of the train part; the others are test. facts: what was odd, counted. names: the classes, in order,
-    where the source knows them.
+    num_train: number of training texts; the test texts follow them. facts: number of empty and of damaged texts.
+    names: the classes in order, if the source knows them.
     """
 
     tokens: np.ndarray
@@ -58,15 +57,16 @@ def cached(
     name: str,
     tokens: Tokenization,
 ) -> Corpus:
-    """The corpus of these texts, from the cache where it was made before.
+    """Return the corpus of these texts, from the cache if it exists.
 
-    made_of: whatever decides the content; a change of it makes another cache. texts: gives them all, train part first.
+    made_of: everything that determines the content, JSON values; each value has a cache of its own. texts: yields all
+    texts, the training texts first. total: number of texts, for the progress bar. name: of the cache's folder.
     """
     key = sha256(json.dumps([VERSION, FILTERS, made_of, tokens]).encode()).hexdigest()[:16]
     target = folder / f"{name}-{key}"
     if not target.is_dir():
         with lock(target):
-            if not target.is_dir():  # else another process made it while this one waited
+            if not target.is_dir():  # otherwise another process wrote it while this one waited
                 _make(target, texts(), total, name, tokens)
     return _read(target)
 
@@ -77,46 +77,48 @@ def _make(target: Path, texts: Iterable[Text], total: int | None, name: str, tok
     bar = tqdm(texts, desc=f"reading {name}", total=total, unit=" texts", disable=None)  # shown on a terminal only
     corpus = encode(bar, tokens)
     scratch = target.with_name(f".{target.name}.part")
-    shutil.rmtree(scratch, ignore_errors=True)  # what a killed process left
+    shutil.rmtree(scratch, ignore_errors=True)  # left by a killed process
     try:
         scratch.mkdir()
         for file, values in zip(_FILES[:3], corpus[:3], strict=True):
             np.save(scratch / file, values, allow_pickle=False)
         (scratch / "words.json").write_text(json.dumps(corpus.words))
-        about = {"num_train": corpus.num_train, "facts": corpus.facts}
-        about["sha256"] = {file: _digest(scratch / file) for file in _FILES[:4]}
-        (scratch / "facts.json").write_text(json.dumps(about))
+        header = {"num_train": corpus.num_train, "facts": corpus.facts}
+        header["sha256"] = {file: _digest(scratch / file) for file in _FILES[:4]}
+        (scratch / "facts.json").write_text(json.dumps(header))
         for file in _FILES:
             with open(scratch / file, "rb+") as handle:
                 os.fsync(handle.fileno())
         os.rename(scratch, target)
         sync_folder(target.parent)
     except OSError as error:
-        raise DataError(f"cannot write the words' cache {target}: {error}\n  expected room on that disk") from None
+        raise DataError(
+            f"cannot write the words' cache {target}: {error}\n  expected free space on that disk"
+        ) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def encode(texts: Iterable[Text], tokens: Tokenization) -> Corpus:
-    """Words to numbers, in the order in which they first come."""
+    """Tokenise texts; words are numbered in the order in which they first occur."""
     index: dict[str, int] = {}
-    places, offsets, labels = array("i"), array("q", [0]), array("q")
+    word_ids, offsets, labels = array("i"), array("q", [0]), array("q")
     facts, num_train = {"empty": 0, "not_utf8": 0}, 0
     for text in texts:
         content, is_damaged = decode(text.content)
         words = split_text(content, tokens)
-        places.extend([index.setdefault(word, len(index)) for word in words])
-        offsets.append(len(places))
+        word_ids.extend([index.setdefault(word, len(index)) for word in words])
+        offsets.append(len(word_ids))
         labels.append(text.label)
         num_train += not text.is_test
         facts["empty"] += not words
         facts["not_utf8"] += is_damaged
-    columns = np.array(places, np.int32), np.array(offsets, np.int64), np.array(labels, np.int64)
+    columns = np.array(word_ids, np.int32), np.array(offsets, np.int64), np.array(labels, np.int64)
     return Corpus(*columns, tuple(index), num_train, facts)
 
 
 def decode(content: bytes) -> tuple[str, bool]:
-    """The text, and whether bytes that are not UTF-8 were left out of it."""
+    """Return the text, and whether bytes that are not UTF-8 were left out of it."""
     try:
         return content.decode("utf-8-sig"), False
     except UnicodeDecodeError:
@@ -124,38 +126,39 @@ def decode(content: bytes) -> tuple[str, bool]:
 
 
 def _read(folder: Path) -> Corpus:
-    """As it was written, to the bit. Raises DataError where it is not."""
+    """Read a cached corpus. Raises DataError if it is not what was written, to the bit."""
     try:
-        about = json.loads((folder / "facts.json").read_text())
-        changed = next((file for file in _FILES[:4] if _digest(folder / file) != about["sha256"][file]), None)
+        header = json.loads((folder / "facts.json").read_text())
+        changed = next((file for file in _FILES[:4] if _digest(folder / file) != header["sha256"][file]), None)
         if changed:
-            raise ValueError(f"{changed} is not what was written there")
+            raise ValueError(f"{changed} is not what was written")
         columns = [np.load(folder / file, mmap_mode="r", allow_pickle=False) for file in _FILES[:3]]
         words = tuple(json.loads((folder / "words.json").read_text()))
-        check_state(about["facts"], {"empty": int, "not_utf8": int})
-        if not 0 < about["num_train"] <= len(columns[2]):
-            raise ValueError(f"num_train: {about['num_train']}")
+        check_state(header["facts"], {"empty": int, "not_utf8": int})
+        if not 0 < header["num_train"] <= len(columns[2]):
+            raise ValueError(f"num_train: {header['num_train']}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"the words' cache {folder} is damaged: {error}\n  expected it as it was written\n"
-            "  delete it, so that it is made anew"
+            f"the words' cache {folder} is damaged: {error}\n  expected the files as they were written\n"
+            "  delete it, so that it is rebuilt"
         ) from None
-    return Corpus(*columns, words, about["num_train"], about["facts"])
+    return Corpus(*columns, words, header["num_train"], header["facts"])
 
 
 def _digest(path: Path) -> str:
-    """hashlib.file_digest, which Python 3.10 does not have."""
-    found = sha256()
+    """Return a file's SHA-256 (Python 3.10 does not have hashlib.file_digest)."""
+    digest = sha256()
     with open(path, "rb") as file:
-        while part := file.read(2**20):
-            found.update(part)
-    return found.hexdigest()
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def vocabulary(corpus: Corpus, rows: np.ndarray, size: int) -> np.ndarray:
-    """Ids of the corpus's words, by how often each comes in these texts: 4 is the most frequent, 2 is any other word.
+    """Return the id of each of the corpus's words, by its frequency in the texts `rows`: 4 is the most frequent word.
 
-    Ties go to the word that came first, as in Keras. size: ids are 0 .. size - 1.
+    Words outside the vocabulary have id 2. Of equally frequent words the first to occur comes first, as in Keras.
+    size: ids are 0 .. size - 1.
     """
     wanted = np.zeros(len(corpus.labels), bool)
     wanted[rows] = True
@@ -171,14 +174,17 @@ def vocabulary(corpus: Corpus, rows: np.ndarray, size: int) -> np.ndarray:
 def pad(
     corpus: Corpus, ids: np.ndarray, rows: np.ndarray, length: int, before: bool, end: bool, start: bool
 ) -> np.ndarray:
-    """Rows of `length` ids. before: padded in front. end: a longer text's end is kept. start: id 1 begins each text."""
+    """Return rows of `length` ids, int32 (texts, length).
+
+    before: pad in front. end: keep the end of a longer text. start: begin each text with id 1.
+    """
     out = np.zeros((len(rows), length), np.int32)
-    place = np.arange(length)
+    columns = np.arange(length)
     for first in range(0, len(rows), 1024):
-        some = rows[first : first + 1024]
-        begins, whole = corpus.offsets[some], corpus.offsets[some + 1] - corpus.offsets[some] + start
+        batch = rows[first : first + 1024]
+        begins, whole = corpus.offsets[batch], corpus.offsets[batch + 1] - corpus.offsets[batch] + start
         kept = np.minimum(whole, length)
-        source = place - (length - kept if before else np.zeros_like(kept))[:, None]  # from the first id that is kept
+        source = columns - (length - kept if before else np.zeros_like(kept))[:, None]  # from the first id that is kept
         is_text = (source >= 0) & (source < kept[:, None])
         source = source + (whole - kept if end else np.zeros_like(kept))[:, None] - start  # from the text's first word
         is_word = is_text & (source >= 0)
@@ -189,10 +195,11 @@ def pad(
 
 
 def words_of(corpus: Corpus, ids: np.ndarray) -> tuple[str, ...]:
-    """The words by their ids, from id 4 on."""
+    """Return the words with the ids 4, 5, ..."""
     known = np.flatnonzero(ids >= 4)
     return tuple(corpus.words[i] for i in known[np.argsort(ids[known])])
 
 
 def safe_name(text: str) -> str:
+    """Return the text as part of a file name: letters, digits and underscores."""
     return re.sub(r"[^A-Za-z0-9_]+", "_", text).strip("_") or "texts"

@@ -1,13 +1,15 @@
-"""Environments of Gymnasium by id, many at a time. An epoch is an amount of frames; episodes follow each other at once.
+"""Gymnasium environments by id, stepped many at a time. An epoch is a number of frames.
 
-The end of an episode (terminated) and a time limit (truncated) stay apart, and the last observation of an episode is
-kept: the value of what would have come is bootstrapped through a limit and not through an end (Pardo et al. 2018).
+A new episode starts in the step in which the last one ends. The end of an episode (terminated) and a time limit
+(truncated) are kept apart, and so is the last observation of an episode: returns are bootstrapped at a time limit, but
+not at an end (Pardo et al. 2018).
 """
 
 import os
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,18 +21,24 @@ from dlrun.errors import EnvError, UserError, nearest
 from dlrun.spec import Env
 from dlrun.types import Count, Index, Name, Size
 
+if TYPE_CHECKING:
+    import gymnasium
+    from numpy.typing import ArrayLike
+
 FAST = {"CartPole-v1": CartPoles}
 OWN = {"Maze-v0": "dlrun.data.maze"}  # modules that register an environment of this project
-SILENT = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}  # of pygame
-LONGEST = 10_000  # steps of an episode where the environment knows no end
-WRAPPED = "register it so in a package of yours:\n  DL_RUN_ALLOW=package dl-run data=gym data.id=package:id"
-FILM_RATE = 25  # pictures a second, at most
+SILENT = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}  # for pygame
+LONGEST = 10_000  # steps of an episode if the environment has no time limit
+WRAPPED = "register the wrapped environment in a package:\n  DL_RUN_ALLOW=package dl-run data=gym data.id=package:id"
+FILM_RATE = 25  # frames per second of a video, at most
 
 
 class Envs:
-    """An environment as data. num_envs: how many play at once in training, in each process. epoch_frames: of all
-    together. time_limit: steps of an episode at most; None: the environment's own, LONGEST where it has none.
-    film_steps: of the film of the best policy, at most; 0: none.
+    """An environment as a data set.
+
+    num_envs: environments that are stepped together in training, in each process. epoch_frames: frames of an epoch, of
+    all environments together. time_limit: maximum steps of an episode; None for the environment's own limit, or LONGEST
+    if it has none. film_steps: maximum steps of the video of the best policy; 0 for no video.
     """
 
     def __init__(
@@ -40,51 +48,58 @@ class Envs:
         self.time_limit, self.film_steps = time_limit, film_steps
         self.spec = spec if spec.obs and id in FAST else self._spec(spec)
 
-    def _spec(self, given: Env) -> Env:
-        found = replace(read_spec(self.id), goal=given.goal)
-        if given.obs and found != replace(given, states=found.states):
-            raise UserError(f"data.id={self.id} is {found}, data.spec says {given}\n  expected the same, or data=gym")
-        return found
+    def _spec(self, config_spec: Env) -> Env:
+        """Return the environment's spec. Raises UserError if the config's spec is another one."""
+        spec = replace(read_spec(self.id), goal=config_spec.goal)
+        if config_spec.obs and spec != replace(config_spec, states=spec.states):
+            raise UserError(
+                f"data.id={self.id} is {spec}, data.spec is {config_spec}\n  expected the same, or data=gym"
+            )
+        return spec
 
     def load(self, device: torch.device, channels_last: bool = False) -> None: ...
 
     def fitted(self) -> dict:
-        """What it learned from the train part: nothing, a net that scales its observations does so itself."""
+        """Return nothing: a network that scales its observations learns the scales itself."""
         return {}
 
     def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None: ...
 
     def size(self, split: str) -> int:
-        """Frames of an epoch; val and test have none of their own: they are played."""
+        """Return the number of frames of an epoch; 0 for val and test, which are played."""
         return self.epoch_frames if split == "train" else 0
 
     def digest(self) -> str:
-        """The same as long as the data is."""
+        """Return the environment's id."""
         return self.id
 
     def describe(self) -> str:
         return f"{self.id}, {self.num_envs} at once"
 
     def make(self, num: int) -> "CartPoles | VectorEnvs":
-        """`num` environments with reset(seed), step(actions), state_dict and load_state_dict."""
+        """Make `num` environments with reset(seed), step(actions), state_dict and load_state_dict."""
         return FAST[self.id](num, self.time_limit) if self.id in FAST else VectorEnvs(self.id, num, self.time_limit)
 
     def moves(self) -> tuple[list, tuple[int, int] | None]:
-        """What each action does in each state, [state][action] -> [(probability, next state, reward, ends)], and the
-        states' rows and columns where they lie on a grid. Raises UserError where the environment does not tell.
+        """Return the transition table of the environment, and the (rows, columns) of its grid of states, if any.
+
+        The table is [state][action] -> [(probability, next state, reward, ends)]. Raises UserError if the environment
+        has none.
         """
         env = open_env(self.id).unwrapped
         if not hasattr(env, "P"):
             raise UserError(
-                f"data.id={self.id} does not say what its actions do: it has no table P\n  expected data=maze, or an "
-                "environment of Gymnasium's toy texts (FrozenLake-v1, CliffWalking-v1)"
+                f"data.id={self.id} has no transition table P\n  expected data=maze, or one of Gymnasium's toy-text "
+                "environments (FrozenLake-v1, CliffWalking-v1)"
             )
         shape = getattr(env, "shape", None) or (getattr(env, "nrow", 0), getattr(env, "ncol", 0))
         return [[env.P[s][a] for a in sorted(env.P[s])] for s in sorted(env.P)], shape if all(shape) else None
 
     def film(self, act: Callable[[np.ndarray], np.ndarray], seed: int) -> tuple[list[np.ndarray], float] | str | None:
-        """An episode as pictures (H, W, 3) of bytes, drawn without a display, and how many a second; a text where that
-        cannot be. act: actions (1, ...) for observations (1, features).
+        """Play an episode; return its frames (H, W, 3), uint8, and their number per second. Needs no display.
+
+        act: turns observations (1, features) into actions (1, ...). Returns the reason if the environment cannot be
+        drawn, None if no video is wanted.
         """
         if not self.film_steps:
             return None
@@ -107,8 +122,8 @@ class Envs:
                     break
             frames.append(env.render())
         except DependencyNotInstalled as missing:
-            return f"{missing}; all that films need: {install('film')}"
-        except Exception as error:  # another's code: what was learned is worth more than the film of it
+            return f"{missing}; to install all that videos need: {install('film')}"
+        except Exception as error:  # foreign code may raise anything, and must not cost the trained policy
             return f"{self.id} cannot be drawn: {type(error).__name__}: {error}"
         finally:
             env.close()
@@ -116,7 +131,7 @@ class Envs:
 
 
 def read_spec(id: str) -> Env:
-    """The spec of an environment, from its spaces. Raises UserError where a policy here cannot play it."""
+    """Read the spec of an environment from its spaces. Raises UserError if no policy of this package can play it."""
     env = open_env(id)
     obs, actions = env.observation_space, env.action_space
     env.close()
@@ -126,9 +141,9 @@ def read_spec(id: str) -> Env:
     elif type(obs).__name__ == "Box" and len(obs.shape) == 1:
         shape = obs.shape
     else:
-        pictures = "pictures, " if len(getattr(obs, "shape", None) or ()) in (2, 3) else ""
+        images = "images, " if len(getattr(obs, "shape", None) or ()) in (2, 3) else ""
         raise UserError(
-            f"data.id={id} observes {pictures}{obs}: expected a vector of real numbers, Box(n,), or states, "
+            f"data.id={id} observes {images}{obs}: expected a vector of real numbers, Box(n,), or states, "
             "Discrete(n)\n"
             f"  gymnasium.wrappers.FlattenObservation makes a vector of it: {WRAPPED}"
         )
@@ -137,15 +152,15 @@ def read_spec(id: str) -> Env:
     if type(actions).__name__ != "Box" or len(actions.shape) != 1 or not actions.is_bounded():
         raise UserError(
             f"data.id={id} takes {actions}: expected Discrete(n), or Box(n,) with bounds\n"
-            f"  gymnasium.wrappers.TransformAction makes one of the other: {WRAPPED}"
+            f"  gymnasium.wrappers.TransformAction converts actions: {WRAPPED}"
         )
     return Env(shape, None, tuple(actions.low.tolist()), tuple(actions.high.tolist()), states=is_states)
 
 
-def open_env(id: str, limit: int | None = None, render: str | None = None) -> object:
-    """One environment. limit: steps of an episode, None for its own.
+def open_env(id: str, limit: int | None = None, render: str | None = None) -> "gymnasium.Env":
+    """Make one environment. limit: steps of an episode, None for its own limit. render: a render mode.
 
-    Raises UserError where there is none of that id, or a package for it is missing.
+    Raises UserError if there is none with that id, or if a package for it is missing.
     """
     import gymnasium
     from gymnasium import error
@@ -154,7 +169,7 @@ def open_env(id: str, limit: int | None = None, render: str | None = None) -> ob
     if colon and not is_allowed(module.split(".")[0]):
         raise UserError(
             f"data.id={id} would import {module!r}, which a config must not\n"
-            "  expected an id without a module, or a package of your own named in the environment variable DL_RUN_ALLOW"
+            "  expected an id without a module, or a package that the environment variable DL_RUN_ALLOW names"
         )
     if id in OWN:
         import_module(OWN[id])
@@ -163,9 +178,9 @@ def open_env(id: str, limit: int | None = None, render: str | None = None) -> ob
             import_module(module)
         spec = gymnasium.spec(name)
         more = {"max_episode_steps": limit or LONGEST} if limit or spec.max_episode_steps is None else {}
-        made = spec.entry_point
-        made = gymnasium.envs.registration.load_env_creator(made) if isinstance(made, str) else made
-        modes = getattr(made, "metadata", {}).get("render_modes", ())
+        creator = spec.entry_point
+        creator = gymnasium.envs.registration.load_env_creator(creator) if isinstance(creator, str) else creator
+        modes = getattr(creator, "metadata", {}).get("render_modes", ())
         return gymnasium.make(name, **more, **({"render_mode": render} if render in modes else {}))
     except (error.DependencyNotInstalled, ImportError) as missing:
         raise UserError(f"data.id={id} needs a package that is not installed\n  {missing}") from None
@@ -174,48 +189,49 @@ def open_env(id: str, limit: int | None = None, render: str | None = None) -> ob
             raise UserError(f"data.id={id}: {str(wrong).splitlines()[0]}") from None
         known = nearest(name, gymnasium.registry)
         if "/" in name and not any(each.startswith(name.split("/")[0] + "/") for each in gymnasium.registry):
-            known = f": the package of {name.split('/')[0]} is missing, or is to be named as in data.id=package:{name}"
+            known = f": the package of {name.split('/')[0]} is missing, or must be named: data.id=package:{name}"
         raise UserError(f"data.id={id}: there is no such environment{known}\n  expected an id of gymnasium") from None
-    except Exception as error:  # another's code: anything
+    except Exception as error:  # foreign code may raise anything
         raise UserError(
             f"data.id={id} cannot be made: {type(error).__name__}: {error}\n  expected an environment that starts"
         ) from None
 
 
-def vectors(space: object, obs: object) -> np.ndarray:
-    """Observations (N, features): vectors as they are, states one-hot."""
+def vectors(space: "gymnasium.Space", obs: "ArrayLike") -> np.ndarray:
+    """Return observations as float32 (N, features): vectors as they are, states one-hot."""
     if type(space).__name__ == "Discrete":
         return np.eye(int(space.n), dtype=np.float32)[np.asarray(obs) - int(space.start)]
     return np.array(obs, np.float32)
 
 
 class VectorEnvs:
-    """Any environment, N of them. Their state is the seed and the actions since the epoch's start, to be replayed."""
+    """N environments of any kind. Their state is the seed and the actions since the epoch's start, to be replayed."""
 
     def __init__(self, id: str, num: int, limit: int | None = None) -> None:
         from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-        self.space = open_env(id).observation_space  # errors in words
+        self.space = open_env(id).observation_space  # first, because its errors are explained
         self.id, self.num = id, num
         self.envs = SyncVectorEnv([lambda: open_env(id, limit)] * num, autoreset_mode=AutoresetMode.SAME_STEP)
         self.seed, self.actions = 0, []
 
     def reset(self, seed: int) -> np.ndarray:
+        """Start new episodes; return observations (N, features)."""
         self.seed, self.actions = seed, []
         try:
             obs = vectors(self.space, self.envs.reset(seed=seed % 2**31)[0])
-        except Exception as error:  # another's code: anything
+        except Exception as error:  # foreign code may raise anything
             raise self._failed(f"raised {type(error).__name__}: {error}") from error
         if not np.isfinite(obs).all():
             raise self._failed("gave a number that is not finite")
         return obs
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Gives observations, rewards, terminated, truncated, and the observations before a reset."""
+        """Return observations, rewards, terminated, truncated, and the observations before any reset."""
         self.actions.append(actions)
         try:
             obs, rewards, terminated, truncated, info = self.envs.step(actions)
-        except Exception as error:  # another's code: anything
+        except Exception as error:  # foreign code may raise anything
             raise self._failed(f"raised {type(error).__name__}: {error}") from error
         obs = final = vectors(self.space, obs)
         if "final_obs" in info:
@@ -228,13 +244,13 @@ class VectorEnvs:
 
     def _failed(self, how: str) -> EnvError:
         return EnvError(
-            f"the environment {self.id} {how}, in step {len(self.actions)} behind its start with seed "
+            f"the environment {self.id} {how}, in step {len(self.actions)} after its start with seed "
             f"{self.seed % 2**31}\n  expected finite observations and rewards"
         )
 
     def state_dict(self) -> dict:
-        played = torch.from_numpy(np.stack(self.actions)) if self.actions else torch.empty(0)
-        return {"seed": self.seed, "actions": played}
+        actions = torch.from_numpy(np.stack(self.actions)) if self.actions else torch.empty(0)
+        return {"seed": self.seed, "actions": actions}
 
     def load_state_dict(self, state: dict) -> None:
         self.reset(state["seed"])

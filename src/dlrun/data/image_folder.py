@@ -1,7 +1,7 @@
-"""Folders of pictures: by class, by a CSV, or without labels; decoded once, in parallel, to a memory-mapped cache.
+"""Folders of images: labelled by class folders or a CSV, or without labels. Decoded once, in parallel, to a cache.
 
-Source: book sections 15.1 and 15.2 (images.csv, 60/20/20, resize, random crop and flip, normalisation).
-Deviations: val and test pictures are not augmented; there the middle is taken.
+Source: the book, sections 15.1 and 15.2 (images.csv, 60/20/20, resize, random crop and flip, normalisation).
+Deviations: val and test images are not augmented; they are cropped in the middle.
 """
 
 import os
@@ -17,7 +17,7 @@ from dlrun.data.base import Arrays
 from dlrun.data.classes import check_labels
 from dlrun.data.image_cache import Cache, cached
 from dlrun.data.image_lists import Listing, by_csv, by_folders, find_root, split, write_csv
-from dlrun.data.levels import told
+from dlrun.data.levels import Levels, describe_levels
 from dlrun.data.pixels import Pixels
 from dlrun.data.resident import Resident, check_contrast
 from dlrun.data.streamed import Streamed, free_memory
@@ -27,11 +27,11 @@ from dlrun.types import Augmentation, Count, DataPath, Fraction, Index, Name, Po
 
 
 class ImageFolder:
-    """A data set of picture files. Nothing is read before `load`, but the classes' names where a net asks for the spec.
+    """A data set of image files. Nothing is read before `load`, except the classes' names if the spec is read earlier.
 
-    resize: (height, width) of the cached pictures, at least the spec's; None for the spec's. resident: whether they lie
-    on the device, whole, or are read ahead from the cache; auto: the first where it takes at most half the free memory.
-    max_pixels: larger pictures are left out.
+    resize: (height, width) of the cached images, at least the spec's; None for the spec's. resident: whether all images
+    are stored on the device or read ahead from the cache; auto: on the device if they take at most half the free
+    memory. max_pixels: larger images are left out.
     """
 
     def __init__(
@@ -58,26 +58,28 @@ class ImageFolder:
         augment: Augmentation,
     ) -> None:
         _check(spec, resize, layout, write_csv)
-        self.given, self.classes = spec, None
+        self.config_spec: Image = spec
+        self.classes: tuple[str, ...] | None = None
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.pixels, self.mean, self.std = Pixels(spec.shape, mean, std, augment), mean, std
         self.data_dir = Path(os.path.expanduser(data_dir))
-        self.place, self.layout, self.csv, self.write_csv = root, layout, csv, write_csv
+        self.root, self.layout, self.csv, self.write_csv = root, layout, csv, write_csv
         self.stored, self.fit = (spec.shape[0], *(resize or spec.shape[1:])), fit
-        self.max_pixels, self.levels = max_pixels, None
-        self.split, self.wanted = (split, stratify, folds, fold), resident
+        self.max_pixels: int = max_pixels
+        self.levels: Levels | None = None
+        self.split_config, self.resident = (split, stratify, folds, fold), resident
 
     @property
     def spec(self) -> Image:
-        """As given, with the classes' names once they are known; they are looked for where none are given."""
-        if self.layout == "flat" or self.given.classes is not None and self.classes is None:
-            return self.given
+        """The config's spec with the classes' names, which are read from the folder if the config has none."""
+        if self.layout == "flat" or self.config_spec.classes is not None and self.classes is None:
+            return self.config_spec
         if self.classes is None:
             self.classes = self._list()[1].classes
-        return Image(self.given.shape, len(self.classes) or None, self.classes)
+        return Image(self.config_spec.shape, len(self.classes) or None, self.classes)
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
-        """Decode what was not decoded before, and put it on the device or read it ahead. Raises DataError."""
+        """Decode the images that are not cached yet; put them on the device or prepare to stream. Raises DataError."""
         root, listing = self._list()
         if self.write_csv and not (file := self._csv(root)).is_file():
             write_csv(file, listing)
@@ -86,75 +88,76 @@ class ImageFolder:
         self.levels = self.cache.levels or None
         check_contrast(self.cache.pixels, self.cache.bad, str(root))
         self.restore(self.fitted(), device, channels_last)
-        parts = split(listing.labels, *self.split)  # of all, so that a broken picture moves no other one
-        parts = {
-            part: rows[[printable(listing.names[row]) not in self.bad for row in rows]] for part, rows in parts.items()
+        splits = split(listing.labels, *self.split_config)  # of all images: a broken one must not move any other
+        splits = {
+            name: rows[[printable(listing.names[row]) not in self.bad for row in rows]] for name, rows in splits.items()
         }
-        check_parts(parts, listing)
-        rows = np.argsort(np.argsort(listing.names))  # in the cache, which does not know the split
-        y = np.empty(len(rows), np.int64)
-        y[rows] = listing.labels
-        self.names = {part: [listing.names[row] for row in mine] for part, mine in parts.items()}
-        parts = {part: rows[mine] for part, mine in parts.items()}
+        check_splits(splits, listing)
+        cache_rows = np.argsort(np.argsort(listing.names))  # the cache is in alphabetical order, whatever the split
+        y = np.empty(len(cache_rows), np.int64)
+        y[cache_rows] = listing.labels
+        self.names = {name: [listing.names[row] for row in rows] for name, rows in splits.items()}
+        splits = {name: cache_rows[rows] for name, rows in splits.items()}
         x, free = self.cache.pixels, free_memory(device)
-        if self.wanted is True or self.wanted == "auto" and x.nbytes <= free / 2:
-            arrays = Arrays(x, y, x[:0], y[:0])
-            self.parts, self.why = Resident(arrays, parts, device, self.pixels), ""
+        self.why = ""
+        if self.resident is True or self.resident == "auto" and x.nbytes <= free / 2:
+            self.storage: Resident | Streamed = Resident(Arrays(x, y, x[:0], y[:0]), splits, device, self.pixels)
         else:
-            self.parts = Streamed(x, y, parts, device, self.pixels)
-            self.why = f" (more than half of the {free / 2**20:,.1f} MB free on {device})" if self.wanted else ""
+            self.storage = Streamed(x, y, splits, device, self.pixels)
+            if self.resident:
+                self.why = f" (more than half of the {free / 2**20:,.1f} MB free on {device})"
 
     def fitted(self) -> dict:
-        """What it learned from the folder: the classes' names, and the levels of pictures that hold more than bytes."""
+        """Return the classes' names, and the levels of images with more than 8 bits a value."""
         levels = {"levels": {kind: list(ends) for kind, ends in self.levels.items()}} if self.levels else {}
         return {"classes": list(self.classes or ()), **levels}
 
     def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
-        """Ready to encode, without reading any data."""
+        """Prepare `encode` without reading any data."""
         self.classes, self.levels, self.device = tuple(fitted["classes"]), fitted.get("levels"), device
         self.pixels.to(device, channels_last)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Pictures as the cache has them, uint8 (B, C, H, W), as the network takes them."""
+        """Normalise cached images: uint8 (B, C, H, W) -> float (B, C, H, W)."""
         return self.pixels(pixels.to(self.device), None)
 
     def size(self, split: str) -> int:
-        return self.parts.size(split)
+        return self.storage.size(split)
 
     def files(self, split: str) -> list[str]:
-        """The samples' files, in the order of `batches` (val and test)."""
+        """Return the samples' file names under the root, in the order of `batches` (val and test)."""
         return self.names[split]
 
     def digest(self) -> str:
-        """The same as long as the data is: its rows, labels, and some of its content."""
-        return self.parts.digest()
+        """Return a hash of the rows of the splits, the labels and some of the pixels."""
+        return self.storage.digest()
 
     def sums(self) -> list[int]:
-        """What tells whether the pictures are what they were, every pixel of them."""
+        """Return checksums of all pixels, to detect changed data."""
         return self.cache.sums
 
     def describe(self) -> str:
-        said = f"{self.parts.describe()}{self.why}{told(self.levels or {})}"
+        text = f"{self.storage.describe()}{self.why}{describe_levels(self.levels or {})}"
         if self.cache.path.parent != self.data_dir / "cache":
-            said += f"; {self.data_dir} cannot be written to, so the cache is {self.cache.path}"
+            text += f"; {self.data_dir} cannot be written to, so the cache is {self.cache.path}"
         if self.bad:
-            named = some([f"{name} ({why})" for name, why in self.bad.items()])
+            names = some([f"{name} ({why})" for name, why in self.bad.items()])
             count = f"{len(self.bad)} of {len(self.cache.pixels):,}"
-            said += f"\n          {count} pictures cannot be read and are left out: {named}"
-        return said
+            text += f"\n          {count} images cannot be read and are left out: {names}"
+        return text
 
     def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """(x, y): x float (B, C, H, W), normalised; y int64 (B,). Train: in the epoch's order from batch `first` on."""
+        """Yield (x, y): x float (B, C, H, W), normalised; y int64 (B,). Train: from batch `first` on."""
         if split == "train":
-            return self.parts.train(self.batch_size, seed, epoch, first)
-        return self.parts.evaluate(split, self.eval_batch_size)
+            return self.storage.train(self.batch_size, seed, epoch, first)
+        return self.storage.evaluate(split, self.eval_batch_size)
 
     def _csv(self, root: Path) -> Path:
         return root / Path(os.path.expanduser(self.csv))
 
     def _list(self) -> tuple[Path, Listing]:
-        """The root and what is in it."""
-        root, classes = find_root(self.place, self.data_dir), self.given.labels
+        """Find the root folder and list its images."""
+        root, classes = find_root(self.root, self.data_dir), self.config_spec.labels
         file = self._csv(root)
         if self.layout == "csv" and not file.is_file() and not self.write_csv:
             raise DataError(
@@ -162,15 +165,15 @@ class ImageFolder:
                 "  expected rows of path and label; data.write_csv=true writes it from the class folders"
             )
         if file.is_file() and self.layout in ("auto", "csv"):
-            listing = by_csv(root, file, classes, self.given.classes)
+            listing = by_csv(root, file, classes, self.config_spec.classes)
         else:
-            listing = by_folders(root, classes, self.given.classes, self.layout)
+            listing = by_folders(root, classes, self.config_spec.classes, self.layout)
             if self.write_csv and not listing.classes:
                 raise DataError(f"data.write_csv=true: {root} has no class folders to write labels from")
-        if self.given.classes is not None and not listing.classes:
+        if self.config_spec.classes is not None and not listing.classes:
             raise DataError(
-                f"{root} has no class folders and no {self.csv}, data.spec.classes={self.given.classes}\n"
-                "  expected one folder per class, or data.spec.classes=null for pictures without labels"
+                f"{root} has no class folders and no {self.csv}, data.spec.classes={self.config_spec.classes}\n"
+                "  expected one folder per class, or data.spec.classes=null for images without labels"
             )
         return root, listing
 
@@ -182,39 +185,39 @@ def _check(spec: Image, resize: tuple[int, int] | None, layout: str, writes: boo
     if resize and (resize[0] < shape[1] or resize[1] < shape[2]):
         raise UserError(
             f"data.resize={list(resize)} is smaller than data.spec.shape={shape}: expected at least {shape[1:]}, "
-            "which are cut out of it, or null"
+            "the size of the crop, or null"
         )
     check_labels(spec.labels, spec.classes)
     if layout == "flat" and (spec.classes or spec.labels or writes):
         raise UserError(
-            "data.layout=flat is for pictures without labels: expected data.spec.classes=null, data.spec.labels=[] and "
+            "data.layout=flat is for images without labels: expected data.spec.classes=null, data.spec.labels=[] and "
             "data.write_csv=false"
         )
 
 
 def bad_names(cache: Cache, listing: Listing) -> dict[str, str]:
-    """Why some pictures could not be read, by name."""
+    """Return the names of the images that could not be read, each with the reason."""
     names = sorted(listing.names)
     return {printable(names[row]): why for row, why in sorted(cache.bad.items())}
 
 
-def check_parts(parts: dict[str, object], listing: Listing) -> None:
-    """Raise DataError where a part is empty, or where there is too little to learn a class from and to judge it by."""
-    for part, rows in parts.items():
+def check_splits(splits: dict[str, np.ndarray], listing: Listing) -> None:
+    """Raise DataError if a split is empty, or if a class has too few readable images or none to train on."""
+    for name, rows in splits.items():
         if not len(rows):
-            raise DataError(f"no picture of the {part} part can be read: expected pictures that Pillow opens")
-    readable = np.bincount(listing.labels[np.concatenate(list(parts.values()))], minlength=len(listing.classes))
+            raise DataError(f"no image of the {name} split can be read: expected images that Pillow can open")
+    readable = np.bincount(listing.labels[np.concatenate(list(splits.values()))], minlength=len(listing.classes))
     counts = [(name, readable[label]) for label, name in enumerate(listing.classes)]
-    few = [f"{name} ({count})" for name, count in counts if count < len(parts)]
+    few = [f"{name} ({count})" for name, count in counts if count < len(splits)]
     if few:
         raise DataError(
-            f"of some classes fewer than {len(parts)} pictures can be read: {some(few)}\n"
-            "  expected one to train, one to validate and one to test at least: mend the files, or leave the class out"
+            f"some classes have fewer than {len(splits)} images that can be read: {some(few)}\n"
+            "  expected at least one image each for train, val and test: repair the files, or leave the class out"
         )
-    there = set(listing.labels[parts["train"]].tolist())
-    missing = [name for label, name in enumerate(listing.classes) if label not in there]
+    known = set(listing.labels[splits["train"]].tolist())
+    missing = [name for label, name in enumerate(listing.classes) if label not in known]
     if missing:
         raise DataError(
-            f"the train part has no picture of {some(missing)}\n"
-            "  expected all classes: data.stratify=true gives each part its share of every class"
+            f"the train split has no image of {some(missing)}\n"
+            "  expected all classes: data.stratify=true gives each split its share of every class"
         )

@@ -1,7 +1,7 @@
-"""Which pictures there are, what they show, and which part each is in: by class folders, or by a CSV.
+"""List images with their labels, from class folders or a CSV, and split them into train, val and test.
 
-Source: book section 15.1 (`images.csv`: rows of path and label, no header; parts by the order of its rows).
-Deviations: its shuffle is a fixed one, so that the split is the same with and without a CSV; parts can be stratified.
+Source: the book, section 15.1 (`images.csv`: rows of path and label, no header; split by the order of its rows).
+Deviations: the shuffle is fixed, so that the split is the same with and without a CSV. Splits can be stratified.
 """
 
 import csv
@@ -18,12 +18,14 @@ from dlrun.data.walk import PICTURES, refuse_splits, walk
 from dlrun.errors import DataError, UserError, some
 from dlrun.paths import find
 
-PARTS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 
 
 class Listing(NamedTuple):
-    """names: of the pictures, under the root, in the order of the split. labels: int64 (N,), all 0 where there are no
-    classes. classes: their names, in the labels' order.
+    """Images and their labels.
+
+    names: paths under the root, in the order of the split. labels: int64 (N,), all 0 without classes. classes: the
+    classes' names, in the order of the labels.
     """
 
     names: list[str]
@@ -32,35 +34,35 @@ class Listing(NamedTuple):
 
 
 def find_root(root: str, data_dir: Path) -> Path:
-    """The folder of that name. Raises DataError where there is none."""
+    """Find the root folder. Raises DataError if there is none."""
     kinds = ", ".join(PICTURES)
     return find(
         root,
         data_dir,
         "data.root",
-        f"a folder of pictures ({kinds}), flat or in one folder per class\n"
-        "  put them there, or name another with data.root=...",
+        f"a folder of images ({kinds}), flat or in one folder per class\n"
+        "  put them there, or name another folder with data.root=...",
     )
 
 
 def scan(root: Path) -> list[str]:
-    """Every picture under `root` by its name there, in alphabetical order."""
-    found = walk(root, PICTURES)
-    if not found:
+    """List every image under `root` by its path there, sorted. Raises DataError if there is none."""
+    names = walk(root, PICTURES)
+    if not names:
         raise DataError(
-            f"{root} has no pictures\n  expected a folder of {', '.join(PICTURES)}, flat or with one folder per class\n"
-            "  put them there, or name another with data.root=..."
+            f"{root} has no images\n  expected a folder of {', '.join(PICTURES)}, flat or with one folder per class\n"
+            "  put them there, or name another folder with data.root=..."
         )
-    return found
+    return names
 
 
 def by_folders(root: Path, classes: tuple[str, ...], count: int | None, layout: str) -> Listing:
-    """Labels by the first folder of each name, or none where the layout is flat.
+    """List images with the first folder of each name as its label, or without labels if the layout is flat.
 
-    classes: their order, () for any. count: how many there are, None for any.
+    classes: the config's classes in order, () for any. count: the config's number of classes, None for any.
     """
     names = scan(root)
-    names = [names[i] for i in np.random.RandomState(0).permutation(len(names))]  # not that of their making
+    names = [names[i] for i in np.random.RandomState(0).permutation(len(names))]  # names are often in order of creation
     if layout == "flat":
         return Listing(names, np.zeros(len(names), np.int64), ())
     loose = sorted(name for name in names if "/" not in name)
@@ -68,87 +70,88 @@ def by_folders(root: Path, classes: tuple[str, ...], count: int | None, layout: 
         return Listing(names, np.zeros(len(names), np.int64), ())
     if loose:
         raise DataError(
-            f"{root} has {len(loose)} pictures beside its folders, such as {loose[0]}\n"
+            f"{root} has {len(loose)} images beside its folders, such as {loose[0]}\n"
             "  expected each in a folder of its class; data.layout=flat takes them all without labels"
         )
     labels = [name.partition("/")[0] for name in names]
     if layout == "auto":
         top = sorted(set(labels))
-        part = next((name for name in top if name.lower().startswith("train")), top[0])
-        way = f"data.root={root / part}, which is split by data.split; or data.layout=folders, where they are classes"
+        train = next((name for name in top if name.lower().startswith("train")), top[0])
+        way = f"data.root={root / train}, which is split by data.split; or data.layout=folders, if they are classes"
         refuse_splits(root, top, way)
     return _labelled(root, names, labels, classes, count)
 
 
 def by_csv(root: Path, file: Path, classes: tuple[str, ...], count: int | None) -> Listing:
-    """Rows of path and label. Paths are relative to `root`, or begin with its name (the book's), or are absolute.
+    """List images from a CSV with rows of path and label.
 
-    classes, count: as of by_folders.
+    Paths are relative to `root`, or begin with its name (as in the book), or are absolute. classes: the config's
+    classes in order, () for any. count: the config's number of classes, None for any.
     """
     try:
         with open(file, newline="", encoding="utf-8-sig") as text:
             rows = [(number, row) for number, row in enumerate(csv.reader(text), 1) if any(row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
-            f"cannot read data.csv={file}: {error}\n  expected UTF-8 text, rows of path and label"
+            f"cannot read data.csv={file}: {error}\n  expected UTF-8 text with rows of path and label"
         ) from None
-    if rows and not rows[0][1][0].lower().endswith(PICTURES) and _place(root, rows[0][1][0]) is None:
-        rows = rows[1:]  # names of columns
+    if rows and not rows[0][1][0].lower().endswith(PICTURES) and _resolve(root, rows[0][1][0]) is None:
+        rows = rows[1:]  # a header with the names of the columns
     for number, row in rows:
         if len(row) != 2 or not all(word.strip() for word in row):
             raise DataError(
                 f"{file}, line {number}: {','.join(row)[:80]!r}\n"
-                "  expected two columns with a comma between: path, label"
+                "  expected two columns, separated by a comma: path, label"
             )
     if not rows:
-        raise DataError(f"{file} names no pictures\n  expected rows of path and label, as in cats/1.jpg,cats")
-    names = [_place(root, row[0]) or _place(root, row[0].strip()) for _, row in rows]
+        raise DataError(f"{file} names no images\n  expected rows of path and label, such as cats/1.jpg,cats")
+    names = [_resolve(root, row[0]) or _resolve(root, row[0].strip()) for _, row in rows]
     missing = [row[0] for (_, row), name in zip(rows, names, strict=True) if name is None]
     if missing:
         raise DataError(
-            f"{file} names {len(missing)} pictures that are not there: {some(missing)}\n"
-            f"  expected paths relative to {root}, or absolute ones"
+            f"{file} names {len(missing)} images that do not exist: {some(missing)}\n"
+            f"  expected paths relative to {root}, or absolute paths"
         )
     first: dict[str, int] = {}
     for (number, row), name in zip(rows, names, strict=True):
         if name in first:
             raise DataError(
                 f"{file} names {row[0]} twice, in lines {first[name]} and {number}\n"
-                "  expected each picture once: it could train and test, or be of two classes"
+                "  expected each image once: it could be in two splits, or of two classes"
             )
         first[name] = number
     return _labelled(root, names, [row[1].strip() for _, row in rows], classes, count)
 
 
-def _place(root: Path, name: str) -> str | None:
-    """A CSV's path as a name under `root`, or absolute; None where there is no such file."""
+def _resolve(root: Path, name: str) -> str | None:
+    """Return a CSV's path as a path under `root`, or an absolute one; None if there is no such file."""
     for path in (name, name.replace("\\", "/")):
         parts = PurePosixPath(path).parts
-        for place in (path, str(PurePosixPath(*parts[1:])) if parts[:1] == (root.name,) else path):
-            if os.path.isfile(root / place):  # a name may be too long for Path.is_file
-                return os.path.normpath(place).replace(os.sep, "/")
+        for candidate in (path, str(PurePosixPath(*parts[1:])) if parts[:1] == (root.name,) else path):
+            if os.path.isfile(root / candidate):  # a name may be too long for Path.is_file
+                return os.path.normpath(candidate).replace(os.sep, "/")
     return None
 
 
 def _labelled(root: Path, names: list[str], labels: list[str], classes: tuple[str, ...], count: int | None) -> Listing:
-    if all(map(is_number, labels)):  # the book's: numbers of the sorted folders
+    if all(map(is_number, labels)):  # such as in the book's CSV: numbers of the sorted folders
         labels = _named(names, labels, classes)
     counts = Counter(labels)
     if len(counts) == 1:
         raise _one_class(root, labels[0], names)
     numbers, known = number_classes(root, labels, classes, count)
-    few = [f"{name} ({counts[name]})" for name in known if counts[name] < len(PARTS)]
+    few = [f"{name} ({counts[name]})" for name in known if counts[name] < len(SPLITS)]
     if few:
         raise DataError(
-            f"{root} has classes of fewer than {len(PARTS)} pictures: {some(few)}\n"
-            "  expected one to train, one to validate and one to test at least: add pictures, or leave the class out"
+            f"{root} has classes of fewer than {len(SPLITS)} images: {some(few)}\n"
+            "  expected at least one image each for train, val and test: add images, or leave the class out"
         )
     return Listing(names, numbers, known)
 
 
-def _one_class(root: Path, name: str, pictures: list[str]) -> DataError:
-    """All the pictures are of this class: often the folder is one above that of the classes."""
-    deeper = {PurePosixPath(each).parts[1] for each in pictures if each.startswith(f"{name}/") and each.count("/") > 1}
+def _one_class(root: Path, name: str, names: list[str]) -> DataError:
+    """Return the error if all images are of one class: often the root is one level above the classes."""
+    deeper = {PurePosixPath(each).parts[1] for each in names if each.startswith(f"{name}/") and each.count("/") > 1}
     hint = f"\n  its folders may be the classes ({some(sorted(deeper))}): data.root={root / name}" if deeper else ""
     return DataError(
         f"{root} has one class, {name}: expected two or more{hint}\n  data.layout=flat takes them all without labels"
@@ -156,35 +159,36 @@ def _one_class(root: Path, name: str, pictures: list[str]) -> DataError:
 
 
 def _named(names: list[str], numbers: list[str], classes: tuple[str, ...]) -> list[str]:
-    """Names for classes that are numbers: those of data.spec.labels, or of the folders where each has its own."""
+    """Replace numbers of classes by names: those of data.spec.labels, or of the folders if each class has its own."""
     if classes and not set(numbers) & set(classes):
         if max(map(int, numbers)) < len(classes):
             return [classes[int(number)] for number in numbers]
         return numbers
     folders: dict[str, set[str]] = {}
     for name, number in zip(names, numbers, strict=True):
-        above = PurePosixPath(name)
-        folders.setdefault(number, set()).add(above.parent.name if above.is_absolute() else above.parts[0])
-    single = {number: next(iter(found)) for number, found in folders.items() if len(found) == 1}
+        path = PurePosixPath(name)
+        folders.setdefault(number, set()).add(path.parent.name if path.is_absolute() else path.parts[0])
+    single = {number: next(iter(names)) for number, names in folders.items() if len(names) == 1}
     in_order = [single.get(number, "") for number in sorted(folders, key=int)]
-    if "" in in_order or in_order not in (sorted(set(in_order)), sorted(set(in_order), key=rank)):  # the book's, ours
+    # the book's order, or that of number_classes
+    if "" in in_order or in_order not in (sorted(set(in_order)), sorted(set(in_order), key=rank)):
         return numbers
     return [single[number] for number in numbers]
 
 
 def write_csv(file: Path, listing: Listing) -> None:
-    """The book's images.csv: path and number of the class, in the order of the split."""
+    """Write the book's images.csv: rows of path and class number, in the order of the split."""
     rows = "".join(
         f"{_quoted(name)},{label}\n" for name, label in zip(listing.names, listing.labels.tolist(), strict=True)
     )
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")  # several processes may write it at once, all the same
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")  # several processes may write the same file at once
     try:
         part.write_text(rows, encoding="utf-8")
         os.replace(part, file)
     except (OSError, UnicodeEncodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "a picture's name is no UTF-8"
+        why = error.strerror if isinstance(error, OSError) else "an image's name is not UTF-8"
         raise DataError(
-            f"cannot write data.csv={file}: {why}\n  choose another place, or set data.write_csv=false"
+            f"cannot write data.csv={file}: {why}\n  choose another path, or set data.write_csv=false"
         ) from None
     finally:
         with suppress(OSError):
@@ -198,9 +202,10 @@ def _quoted(name: str) -> str:
 def split(
     labels: np.ndarray, fractions: tuple[float, float, float], stratify: bool, folds: int, fold: int
 ) -> dict[str, np.ndarray]:
-    """Rows of the parts, in order: the first of the samples train. stratify: each class is cut by itself.
+    """Split rows in order: train, then val, then test. stratify: split each class separately.
 
-    folds > 1: of what is not test, the fold-th of so many parts is val. Raises UserError where a part would be empty.
+    folds > 1: the fold-th of `folds` equal parts of all rows that are not test is val. Raises UserError if a split
+    would be empty.
     """
     if abs(sum(fractions) - 1) > 1e-6 or not all(fractions):
         raise UserError(f"data.split={list(fractions)}: expected three shares > 0 (train, val, test) whose sum is 1")
@@ -209,20 +214,20 @@ def split(
             f"data.folds={folds} data.fold={fold}: expected folds >= 2 (or 0: none) and fold in 0 .. folds - 1"
         )
     groups = [np.flatnonzero(labels == k) for k in np.unique(labels)] if stratify else [np.arange(len(labels))]
-    found: dict[str, list[np.ndarray]] = {part: [] for part in PARTS}
+    chosen: dict[str, list[np.ndarray]] = {name: [] for name in SPLITS}
     for rows in groups:
         first, second = (int(len(rows) * share + 1e-9) for share in (fractions[0], fractions[0] + fractions[1]))
-        second = min(max(second, 2), len(rows) - 1)  # of a small group, one for each part at least
+        second = min(max(second, 2), len(rows) - 1)  # at least one row of a small group for each split
         first = min(max(first, 1), second - 1)
         rest, test = rows[:second], rows[second:]
         held = np.array_split(rest, folds)[fold] if folds else rows[first:second]
-        for part, mine in zip(PARTS, (np.setdiff1d(rest, held), held, test), strict=True):
-            found[part].append(mine)
-    parts = {part: np.sort(np.concatenate(rows)) for part, rows in found.items()}
-    for part, rows in parts.items():
+        for name, indices in zip(SPLITS, (np.setdiff1d(rest, held), held, test), strict=True):
+            chosen[name].append(indices)
+    splits = {name: np.sort(np.concatenate(arrays)) for name, arrays in chosen.items()}
+    for name, rows in splits.items():
         if not len(rows):
             raise UserError(
-                f"data.split={list(fractions)} leaves the {part} part empty: there are {len(labels)} pictures in all\n"
-                "  expected three pictures at least, or other shares"
+                f"data.split={list(fractions)} leaves the {name} split empty: there are {len(labels)} images in all\n"
+                "  expected at least three images, or other shares"
             )
-    return parts
+    return splits

@@ -1,6 +1,6 @@
-"""Which numbers of a set's pictures become black and white, where their files hold more than bytes.
+"""Levels: the numbers that become black (0) and white (255) in images whose files hold more than 8 bits a value.
 
-One answer for the whole set: a scale for each picture would make all equally bright. No torch.
+The levels are those of the whole set, because a scale per image would make all images equally bright. No torch.
 """
 
 from collections.abc import Iterable
@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-WIDTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners give, in files of 16 or 32
-Levels = dict[str, tuple[float, float]]  # by the kind of numbers: what becomes 0, and what becomes 255
+WIDTHS = (8, 10, 12, 14, 16)  # bits per value of cameras and scanners, in files of 16 or 32 bits
+Levels = dict[str, tuple[float, float]]  # by kind of numbers: the number that becomes 0, and the one that becomes 255
 
 
 class Held(NamedTuple):
-    """kind: "whole" or "real" numbers. low, high: the least and the greatest of a picture, or as its file declares."""
+    """An image's range. kind: "whole" or "real" numbers. low, high: the least and greatest, or as the file declares."""
 
     kind: str
     low: float
@@ -21,7 +21,10 @@ class Held(NamedTuple):
 
 
 def held(values: np.ndarray, declared: object = None) -> Held:
-    """What a picture holds. declared: the greatest number by its file, if it says. Raises ValueError for NaN, inf."""
+    """Return the range of an image. declared: the greatest number by the file's tags, if any.
+
+    Raises ValueError for NaN and infinity.
+    """
     low, high = values.min().item(), values.max().item()
     if values.dtype.kind == "f" and not np.isfinite([low, high]).all():
         raise ValueError("it holds numbers that are not finite")
@@ -30,26 +33,28 @@ def held(values: np.ndarray, declared: object = None) -> Held:
     return Held("real" if values.dtype.kind == "f" else "whole", low, high)
 
 
-def levels_of(pictures: Iterable[Held]) -> Levels:
-    """The levels of a set. Whole numbers >= 0 are of the fewest bits in WIDTHS that hold them; real ones of [0, 1],
-    [-1, 1] or [0, 255], the first that holds them. Others go from the least to the greatest.
+def levels_of(images: Iterable[Held]) -> Levels:
+    """Return the levels of a set of images.
+
+    Whole numbers >= 0: the range of the fewest bits in WIDTHS that contains them. Real numbers: the first of [0, 1],
+    [-1, 1] and [0, 255] that contains them. Otherwise: from the least to the greatest number.
     """
-    pictures, found = list(pictures), {}
-    for kind in sorted({picture.kind for picture in pictures}):
-        low = min(picture.low for picture in pictures if picture.kind == kind)
-        high = max(picture.high for picture in pictures if picture.kind == kind)
+    images, levels = list(images), {}
+    for kind in sorted({image.kind for image in images}):
+        low = min(image.low for image in images if image.kind == kind)
+        high = max(image.high for image in images if image.kind == kind)
         if kind == "real":
             ranges = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
-            found[kind] = next((r for r in ranges if r[0] <= low and high <= r[1]), (low, high))
+            levels[kind] = next((r for r in ranges if r[0] <= low and high <= r[1]), (low, high))
         elif low < 0:
-            found[kind] = low, high
+            levels[kind] = low, high
         else:
-            found[kind] = 0, 2 ** next((bits for bits in WIDTHS if high < 2**bits), high.bit_length()) - 1
-    return found
+            levels[kind] = 0, 2 ** next((bits for bits in WIDTHS if high < 2**bits), high.bit_length()) - 1
+    return levels
 
 
 def to_bytes(values: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
-    """uint8. Whole numbers of n bits keep their upper 8; what is beyond the levels is cut off."""
+    """Scale numbers to uint8. Whole numbers of n bits keep their upper 8 bits. Values outside are clipped."""
     low, high = levels
     if values.dtype.kind == "f":
         scaled = np.rint((values.astype(np.float64) - low) * (255 / ((high - low) or 1)))
@@ -58,8 +63,8 @@ def to_bytes(values: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
     return scaled.clip(0, 255).astype(np.uint8)
 
 
-def told(levels: Levels) -> str:
-    """What was done, for the run's header; "" where all were bytes."""
+def describe_levels(levels: Levels) -> str:
+    """Describe the scaling for the run's header; "" if all images hold bytes."""
     names = {"whole": "whole numbers", "real": "real numbers"}
-    each = [f"{names[kind]} from {low:g} to {high:g}" for kind, (low, high) in sorted(levels.items())]
-    return f"; of pictures that hold more than bytes, {' and '.join(each)} were scaled to 0 .. 255" if each else ""
+    ranges = [f"{names[kind]} from {low:g} to {high:g}" for kind, (low, high) in sorted(levels.items())]
+    return f"; in images of more than 8 bits, {' and '.join(ranges)} were scaled to 0 .. 255" if ranges else ""

@@ -1,8 +1,7 @@
-"""Pictures with a mask each, a class for every pixel; kept as bytes on the device.
+"""Images with masks (a class for every pixel), stored as bytes on the device.
 
-The mask lies behind its picture as one more channel, so that what moves pixels moves both. It is stored as
-(class - ignore) mod 256: what a shifted picture leaves empty is 0, which is then not counted; or is class 0, where the
-data ignores nothing.
+The mask is stored as one more channel of its image, so that flips and shifts move both. It holds (class - ignore) mod
+256: pixels that a shift leaves empty are 0 and are not counted. Without `ignore` they are of class 0.
 """
 
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from dlrun.data.base import Arrays
 from dlrun.data.images import Images
-from dlrun.data.levels import told
+from dlrun.data.levels import describe_levels
 from dlrun.data.resident import Resident, check_contrast, split_rows
 from dlrun.errors import DataError, UserError
 from dlrun.spec import Mask
@@ -21,9 +20,9 @@ from dlrun.types import Augmentation, Count, Fraction, Index, MaskReader, Positi
 
 
 class Masks(Images):
-    """A data set of pictures and masks; nothing is read before `load`.
+    """A data set of images and masks. Nothing is read before `load`.
 
-    mean, std: per channel (or one for all), of pixels in [0, 1].
+    mean, std: of pixels scaled to [0, 1]; one number for all channels, or one per channel.
     """
 
     def __init__(
@@ -42,8 +41,8 @@ class Masks(Images):
     ) -> None:
         if spec.ignore is not None and not (spec.classes <= spec.ignore < 256):
             raise UserError(
-                f"data.spec.ignore={spec.ignore}: expected a number from {spec.classes} to 255, which no class has, "
-                "or null where every pixel counts"
+                f"data.spec.ignore={spec.ignore}: expected a number from {spec.classes} to 255, which is no class, "
+                "or null if every pixel counts"
             )
         super().__init__(
             spec=spec, source=source, batch_size=batch_size, eval_batch_size=eval_batch_size, val_fraction=val_fraction,
@@ -51,41 +50,41 @@ class Masks(Images):
         )  # fmt: skip
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
-        """Read the data and put it on the device. Raises DataError where it is not what the spec says."""
+        """Read the data and put it on the device. Raises DataError if it does not match the spec."""
         arrays = self.source()
         check_masks(arrays, self.spec)
         check_contrast(arrays.x_train)
         self.restore({"levels": getattr(arrays, "levels", None)}, device, channels_last)
-        x_train, x_test = self._stacked(arrays.x_train, arrays.y_train), self._stacked(arrays.x_test, arrays.y_test)
+        x_train, x_test = self._stack(arrays.x_train, arrays.y_train), self._stack(arrays.x_test, arrays.y_test)
         rows = np.arange(max(len(x_train), len(x_test)))
         stacks = Arrays(x_train, rows[: len(x_train)], x_test, rows[: len(x_test)])
-        self.resident = Resident(stacks, split_rows(len(x_train), *self.split), device, self._prepare)
+        self.resident = Resident(stacks, split_rows(len(x_train), *self.split_config), device, self._prepare)
 
     def fitted(self) -> dict:
-        """What it learned from the pictures: the levels of those that hold more than bytes, where there are any."""
+        """Return the levels of images with more than 8 bits a value; empty without such images."""
         return {"levels": {kind: list(ends) for kind, ends in self.levels.items()}} if self.levels else {}
 
     def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
-        """Ready to encode, without reading any data."""
+        """Prepare `encode` without reading any data."""
         super().restore(fitted, device, channels_last)
         self.levels = fitted.get("levels")
 
-    def _stacked(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def _stack(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         stored = y if self.spec.ignore is None else y - np.uint8(self.spec.ignore)  # bytes wrap around
         return np.concatenate((x, stored[:, None]), 1)
 
     def describe(self) -> str:
-        return f"{self.resident.describe()}, masks among them{told(self.levels or {})}"
+        return f"{self.resident.describe()}, masks among them{describe_levels(self.levels or {})}"
 
     def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """(x, y): x float (B, C, H, W), normalised; y int64 (B, H, W). Train: in the epoch's order from `first` on."""
+        """Yield (x, y): x float (B, C, H, W), normalised; y int64 (B, H, W). Train: from batch `first` on."""
         for both, _ in super().batches(split, seed, epoch, first):
             stored = both[:, -1].long()
             y = stored if self.spec.ignore is None else (stored + self.spec.ignore) % 256
             yield both[:, :-1].contiguous(memory_format=self.pixels.layout), y
 
     def _prepare(self, both: Tensor, random: torch.Generator | None) -> Tensor:
-        """(B, C + 1, H, W) bytes to floats, the picture's channels normalised and the last as it is."""
+        """Bytes (B, C + 1, H, W) to floats: the image's channels are augmented and normalised, the mask is kept."""
         augment = self.pixels.augment
         if random is not None:
             both = augment.on_bytes(both, random)
@@ -96,20 +95,20 @@ class Masks(Images):
 
 
 def check_masks(arrays: Arrays, spec: Mask) -> None:
-    """Raise DataError unless the arrays are what the spec says."""
+    """Raise DataError unless the arrays match the spec."""
     channels, height, width = spec.shape
-    for part, x, y in (("train", arrays.x_train, arrays.y_train), ("test", arrays.x_test, arrays.y_test)):
+    for split, x, y in (("train", arrays.x_train, arrays.y_train), ("test", arrays.x_test, arrays.y_test)):
         if x.shape[1:] != (channels, height, width) or y.shape != (len(x), height, width) or not len(x):
             raise DataError(
-                f"the {part} part holds {len(x)} pictures of shape {x.shape[1:]} and masks of shape {y.shape}: "
-                f"expected pictures of {tuple(spec.shape)}, and a mask of {(height, width)} for each"
+                f"the {split} split holds {len(x)} images of shape {x.shape[1:]} and masks of shape {y.shape}: "
+                f"expected images of {tuple(spec.shape)}, and a mask of {(height, width)} for each"
             )
         if x.dtype != np.uint8 or y.dtype != np.uint8:
-            raise DataError(f"the {part} part holds {x.dtype} pictures and {y.dtype} masks: expected uint8")
-        found = np.flatnonzero(np.bincount(y.ravel(), minlength=256))
-        wrong = [int(c) for c in found if c >= spec.classes and c != spec.ignore]
+            raise DataError(f"the {split} split holds {x.dtype} images and {y.dtype} masks: expected uint8")
+        values = np.flatnonzero(np.bincount(y.ravel(), minlength=256))
+        wrong = [int(c) for c in values if c >= spec.classes and c != spec.ignore]
         if wrong:
-            also = "" if spec.ignore is None else f", or {spec.ignore} for what is not counted"
+            also = "" if spec.ignore is None else f", or {spec.ignore} for pixels that are not counted"
             raise DataError(
-                f"the {part} masks hold {', '.join(map(str, wrong[:5]))}: expected 0 .. {spec.classes - 1}{also}"
+                f"the {split} masks hold {', '.join(map(str, wrong[:5]))}: expected 0 .. {spec.classes - 1}{also}"
             )

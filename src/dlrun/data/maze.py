@@ -1,9 +1,9 @@
-"""The maze of the book (section 14.5) as an environment of Gymnasium: four columns, three rows, one wall.
+"""The maze of the book, section 14.4, as a Gymnasium environment: four columns, three rows, one wall.
 
-Cells are named (column, row) from the lower left, (1, 1); their state is their number from the upper left, by rows.
-Every move costs 1, one against the wall or the border stays where it is. In (4, 3) and (4, 2) any action collects 10
-or -10 and ends the episode. With gamma 0.9 the optimal values are the book's: 10 in (4, 3), 8 in (3, 3), 3.122 in
-(2, 1).
+Cells are named (column, row) from (1, 1) at the lower left. The state is the number of the cell, counted by rows from
+the upper left. Every move costs 1; a move against the wall or the border changes nothing else. In (4, 3) and (4, 2) any
+action collects 10 or -10 and ends the episode. With gamma 0.9 the optimal values are the book's: 10 in (4, 3), 8 in
+(3, 3), 3.122 in (2, 1).
 """
 
 import gymnasium
@@ -17,7 +17,7 @@ CELL = 60  # pixels
 
 
 class Maze(gymnasium.Env):
-    """Episodes start in any of the nine other cells. P: as in Gymnasium's toy texts."""
+    """Episodes start in any of the other nine cells. P: the transition table of Gymnasium's toy texts."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}
     shape = (ROWS, COLUMNS)
@@ -29,7 +29,7 @@ class Maze(gymnasium.Env):
         self.P = {s: {a: [self._move(s, a)] for a in range(len(ACTIONS))} for s in range(ROWS * COLUMNS)}
 
     def _move(self, state: int, action: int) -> tuple[float, int, float, bool]:
-        """Probability, next state, reward, whether that ends."""
+        """Return the probability, the next state, the reward, and whether the episode ends."""
         if state in (GOAL, PIT):
             return 1.0, state, 10.0 if state == GOAL else -10.0, True
         row, column = np.add(divmod(state, COLUMNS), ACTIONS[action])
@@ -47,17 +47,17 @@ class Maze(gymnasium.Env):
         return self.state, reward, ends, False, {}
 
     def render(self) -> np.ndarray:
-        """(180, 240, 3) bytes: the wall black, the goal green, the pit red, the walker blue."""
-        picture = np.full((ROWS * CELL, COLUMNS * CELL, 3), 255, np.uint8)
+        """Draw the maze, uint8 (180, 240, 3): the wall black, the goal green, the pit red, the agent blue."""
+        image = np.full((ROWS * CELL, COLUMNS * CELL, 3), 255, np.uint8)
         for state, colour in ((WALL, (0, 0, 0)), (GOAL, (120, 200, 120)), (PIT, (220, 120, 120))):
-            picture[self._inside(state, 0)] = colour
-        picture[::CELL], picture[:, ::CELL] = 160, 160
-        picture[self._inside(self.state, CELL // 4)] = (60, 90, 200)
-        return picture
+            image[self._inside(state, 0)] = colour
+        image[::CELL], image[:, ::CELL] = 160, 160
+        image[self._inside(self.state, CELL // 4)] = (60, 90, 200)
+        return image
 
     def _inside(self, state: int, margin: int) -> tuple[slice, slice]:
         corner = np.multiply(divmod(state, COLUMNS), CELL)
-        return tuple(slice(at + margin, at + CELL - margin) for at in corner)
+        return tuple(slice(start + margin, start + CELL - margin) for start in corner)
 
 
 gymnasium.register("Maze-v0", Maze, max_episode_steps=100)

@@ -1,4 +1,4 @@
-"""From stored bytes to what a net takes: cut out, augmented where it trains, normalised; a few batches at a time."""
+"""From stored bytes to the network's input: crop, augment (in training) and normalise a few batches at a time."""
 
 import torch
 from torch import Tensor
@@ -8,9 +8,10 @@ from dlrun.errors import UserError
 
 
 class Pixels:
-    """shape: of what a net takes. Where what is stored is larger, a place is drawn to train, and the middle taken else.
+    """Turns stored images into the network's input.
 
-    mean, std: per channel (or one for all), of pixels in [0, 1].
+    shape: (C, H, W) of the input. Larger images are cropped: at random in training, else in the middle.
+    mean, std: of pixels scaled to [0, 1]; one number for all channels, or one per channel.
     """
 
     def __init__(self, shape: tuple[int, int, int], mean: list[float], std: list[float], augment: Augment) -> None:
@@ -22,6 +23,7 @@ class Pixels:
         self.shape, self.mean, self.std, self.augment = shape, mean, std, augment
 
     def to(self, device: torch.device, channels_last: bool) -> None:
+        """Put the constants on the device and choose the memory format of the output."""
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         one = len(self.mean) == 1
         scale = [1 / (255 * s) for s in self.std]

@@ -1,4 +1,4 @@
-"""Rows of numbers, kept on the device."""
+"""Tables of numbers, stored on the device."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,18 +6,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlrun.data.base import Arrays
 from dlrun.data.classes import check_labels
 from dlrun.data.resident import Resident, check_arrays, split_rows
 from dlrun.spec import Table
 from dlrun.types import Count, Fraction, Index, TableReader
 
-WIDE = 100  # a standard deviation of targets from which the user is warned: losses and rates are made for about 1
+WIDE = 100  # warn above this standard deviation of the targets: default learning rates assume about 1
 
 
 class Tables:
-    """A data set of rows; nothing is read before `load`.
+    """A data set of rows. Nothing is read before `load`.
 
-    standardize: features minus their mean over their standard deviation, both of the train part (n - 1, as in pandas).
+    standardize: scale each feature to mean 0 and standard deviation 1 over the train split (divisor n - 1).
     """
 
     def __init__(
@@ -34,31 +35,31 @@ class Tables:
     ) -> None:
         check_labels(spec.labels, spec.classes)
         self.spec, self.batch_size, self.eval_batch_size = spec, batch_size, eval_batch_size
-        self.source: Callable[[], object] = source
-        self.split, self.standardize = (val_fraction, folds, fold), standardize
+        self.source: Callable[[], Arrays] = source
+        self.split_config, self.standardize = (val_fraction, folds, fold), standardize
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
-        """Read the data and put it on the device. Raises DataError where it is not what the spec says."""
+        """Read the data and put it on the device. Raises DataError if it does not match the spec."""
         arrays = self.source()
         check_arrays(arrays, self.spec)
-        parts = split_rows(len(arrays.x_train), *self.split)
+        splits = split_rows(len(arrays.x_train), *self.split_config)
         fitted = {}
         if self.standardize:
-            rows = arrays.x_train[parts["train"]].astype(np.float64)
+            rows = arrays.x_train[splits["train"]].astype(np.float64)
             mean, std = rows.mean(0), rows.std(0, ddof=1)
-            std[np.ptp(rows, 0) == 0] = 1  # a column that never changes: its deviation is 0 but for rounding
+            std[np.ptp(rows, 0) == 0] = 1  # a constant column, whose deviation is 0 up to rounding
             fitted = {"mean": mean.tolist(), "std": std.tolist()}
         self.restore(fitted, device)
-        self.spread = 0.0 if self.spec.classes else float(arrays.y_train[parts["train"]].std(0).max())
+        self.spread = 0.0 if self.spec.classes else float(arrays.y_train[splits["train"]].std(0).max())
         arrays = arrays._replace(x_train=self._scaled(arrays.x_train), x_test=self._scaled(arrays.x_test))
-        self.resident = Resident(arrays, parts, device, lambda x, random: x)
+        self.resident = Resident(arrays, splits, device, lambda x, random: x)
 
     def fitted(self) -> dict:
-        """What it learned from the train part: the features' means and standard deviations, where it needs them."""
+        """Return the features' means and standard deviations over the train split; empty without `standardize`."""
         return self.scaling
 
     def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
-        """Ready to encode, without reading any data."""
+        """Prepare `encode` without reading any data."""
         self.scaling, self.device = fitted, device
         exact = torch.float64 if device.type != "mps" else torch.float32
         self.statistics = [torch.tensor(fitted[name], dtype=exact, device=device) for name in ("mean", "std") if fitted]
@@ -67,7 +68,7 @@ class Tables:
         return self.encode(rows).cpu().numpy()
 
     def encode(self, rows: np.ndarray | Tensor) -> Tensor:
-        """Rows (B, features) in the data's own units, as the network takes them."""
+        """Standardize rows (B, features) that are in the data's original units; float32 (B, features)."""
         rows = torch.as_tensor(rows, dtype=torch.float32, device=self.device)
         if not self.scaling:
             return rows
@@ -78,11 +79,11 @@ class Tables:
         return self.resident.size(split)
 
     def digest(self) -> str:
-        """The same as long as the data is: its rows, labels, and some of its content."""
+        """Return a hash of the rows of the splits and of the labels."""
         return self.resident.digest()
 
     def sums(self) -> list[float]:
-        """What tells whether the data is what it was, every number of it."""
+        """Return checksums of all stored numbers, to detect changed data."""
         return self.resident.sums()
 
     def describe(self) -> str:
@@ -90,7 +91,7 @@ class Tables:
         return self.resident.describe() + (wide if self.spread > WIDE else "")
 
     def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """(x, y): x float (B, features); y int64 (B,) or float (B, targets). Train: in epoch order from `first` on."""
+        """Yield (x, y): x float (B, features); y int64 (B,) or float (B, targets). Train: from batch `first` on."""
         if split == "train":
             return self.resident.train(self.batch_size, seed, epoch, first)
         return self.resident.evaluate(split, self.eval_batch_size)

@@ -1,7 +1,8 @@
-"""Texts as rows of whole numbers, kept on the device and gathered there.
+"""Texts as rows of token ids, stored on the device and gathered there.
 
-Source: book section 11.5 (IMDB: 10,000 words, the last 80 of each review, ids as Keras gives them), notes E38.
-Deviations: the vocabulary counts the train part only, the val part is held out of that, and no batch is dropped.
+Source: the book, section 11.5 (IMDB: 10,000 words, the last 80 of each review, Keras's ids).
+Deviations: the vocabulary is counted on the train split only, val is held out of the training texts, and no batch is
+dropped.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,25 +21,25 @@ from dlrun.errors import DataError, UserError
 from dlrun.spec import Tokens
 from dlrun.types import Count, Fraction, Index, Range, Size, TextReader, Tokenization
 
-MANY = 0.3  # share of unknown words from which the user is warned
-_WHAT = {"words": "words", "keras": "words", "characters": "characters"}
+MANY = 0.3  # warn above this share of unknown words
+_UNITS = {"words": "words", "keras": "words", "characters": "characters"}
 
 
 @dataclass(frozen=True)
-class _Worded(Tokens):
-    """Tokens whose words can be asked for; a plain function, so that copies of a net do not copy the data."""
+class _TokensWithWords(Tokens):
+    """Tokens that can return their vocabulary. A plain function, so that copies of a net do not copy the data."""
 
-    ask: Callable[[], tuple[str, ...]] = tuple
+    get_words: Callable[[], tuple[str, ...]] = tuple
 
     def words(self) -> tuple[str, ...]:
-        return self.ask()
+        return self.get_words()
 
 
 class Texts:
-    """A data set of labelled texts; nothing is read before `load`, or before a net asks for the words.
+    """A data set of labelled texts. Nothing is read before `load`, or before a network reads the words from the spec.
 
-    length: ids in a row; vocab: number of ids. tokens: see data/words.py. pad: which side is filled up; truncate: which
-    side of a longer text is left out. start: whether id 1 begins each text, as in Keras.
+    length: ids in a row; vocab: number of ids. tokens: see data/words.py. pad: the side that is padded; truncate: the
+    side of a longer text that is cut off. start: whether id 1 begins each text, as in Keras.
     """
 
     def __init__(
@@ -66,85 +67,88 @@ class Texts:
         check_labels(spec.labels, spec.classes)
         self.source: Callable[[], Corpus] = source
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.split = (val_fraction, folds, fold)
+        self.split_config = (val_fraction, folds, fold)
         self.layout = (length, pad == "pre", truncate == "pre", start)
-        self.given, self.classes, self.labels, self.tokens = spec, spec.classes, spec.labels, tokens
-        self.ask: Callable[[], tuple[str, ...]] = lambda: self._words()
-        self.read: tuple[Corpus, dict[str, np.ndarray], np.ndarray] | None = None
-        self.words: tuple[str, ...] = ()  # of the ids from 4 on, once they are known
+        self.config_spec, self.classes, self.labels, self.tokens = spec, spec.classes, spec.labels, tokens
+        self.get_words: Callable[[], tuple[str, ...]] = lambda: self._words()
+        self.loaded: tuple[Corpus, dict[str, np.ndarray], np.ndarray] | None = None
+        self.words: tuple[str, ...] = ()  # the words with the ids 4, 5, ...; empty before they are known
 
     @property
     def spec(self) -> Tokens:
-        """As given, with the classes once they are known; the texts are read for it where none are given."""
+        """The config's spec with the classes, which are read from the texts if the config has none."""
         if self.classes is None:
             self._read()
-        return _Worded(self.given.length, self.given.vocab, self.classes, self.labels, self.ask)
+        config_spec = self.config_spec
+        return _TokensWithWords(config_spec.length, config_spec.vocab, self.classes, self.labels, self.get_words)
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
-        """Read the data and put it on the device. Raises DataError where it is not what the spec says."""
-        corpus, parts, ids = self._read()
+        """Read the data and put it on the device. Raises DataError if it does not match the spec."""
+        corpus, splits, ids = self._read()
         fit, test = np.arange(corpus.num_train), np.arange(corpus.num_train, len(corpus.labels))
         x_train, x_test = (pad(corpus, ids, rows, *self.layout) for rows in (fit, test))
         labels = np.array(corpus.labels)
         arrays = Arrays(x_train, labels[: corpus.num_train], x_test, labels[corpus.num_train :])
-        self.resident = Resident(arrays, parts, device, lambda x, random: x)
+        self.resident = Resident(arrays, splits, device, lambda x, random: x)
         self.words = words_of(corpus, ids)
-        self.odd = _oddities(corpus, int((ids >= 4).sum()), self.given.vocab)
-        self.unknown = float((x_test == 2).sum() / max(1, (x_test > 1).sum()))
-        self.read, self.device = None, device
+        self.oddities = _oddities(corpus, int((ids >= 4).sum()), self.config_spec.vocab)
+        self.unknown_share = float((x_test == 2).sum() / max(1, (x_test > 1).sum()))
+        self.loaded, self.device = None, device
 
     def fitted(self) -> dict:
-        """What it learned from the train part: the vocabulary, and the classes' names."""
+        """Return the vocabulary of the train split and the classes' names."""
         return {"words": list(self.words), "labels": list(self.spec.labels)}
 
     def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
-        """Ready to encode, without reading any data.
+        """Prepare `encode` without reading any data.
 
-        The spec tells no words then: a net that is built from it reads no file of vectors, its weights are to come.
+        The spec then has no words: a network that is built from it reads no file of vectors, since its weights will be
+        loaded.
         """
         self.device, self.words = device, tuple(fitted["words"])
-        self.labels, self.ask = tuple(fitted["labels"]), tuple
+        self.labels, self.get_words = tuple(fitted["labels"]), tuple
         self.classes = self.classes or len(self.labels)
 
     def size(self, split: str) -> int:
         return self.resident.size(split)
 
     def digest(self) -> str:
-        """The same as long as the data is: its rows, labels, and some of its content."""
+        """Return a hash of the rows of the splits, the labels and some of the ids."""
         return self.resident.digest()
 
     def sums(self) -> list[float]:
-        """What tells whether the data is what it was, every number of it."""
+        """Return checksums of all stored numbers, to detect changed data."""
         return self.resident.sums()
 
     def describe(self) -> str:
-        share = f"{self.unknown:.1%} of the test part's {_WHAT[self.tokens]} unknown"
-        if self.unknown > MANY:
+        share = f"{self.unknown_share:.1%} of the test split's {_UNITS[self.tokens]} unknown"
+        if self.unknown_share > MANY:
             other = "" if self.tokens == "characters" else ", or data.tokens=characters"
             share += f" (warning: more than {MANY:.0%}; expected a larger data.vocab{other})"
-        return f"{self.resident.describe()}; {share}{self.odd}"
+        return f"{self.resident.describe()}; {share}{self.oddities}"
 
     def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """(x, y): x int32 (B, length); y int64 (B,). Train: in the epoch's order from batch `first` on."""
+        """Yield (x, y): x int32 (B, length); y int64 (B,). Train: in the epoch's order from batch `first` on."""
         if split == "train":
             return self.resident.train(self.batch_size, seed, epoch, first)
         return self.resident.evaluate(split, self.eval_batch_size)
 
     def encode(self, texts: list[str]) -> Tensor:
-        """Texts as the network takes them: int32 (texts, length)."""
+        """Turn texts into rows of ids, int32 (texts, length)."""
         index = {word: i for i, word in enumerate(self.words, 4)}
         corpus = encode((Text(False, 0, text.encode("utf-8", "replace")) for text in texts), self.tokens)
         ids = np.array([index.get(word, 2) for word in corpus.words], np.int32)
         return torch.from_numpy(pad(corpus, ids, np.arange(len(texts)), *self.layout)).to(self.device)
 
     def _read(self) -> tuple[Corpus, dict[str, np.ndarray], np.ndarray]:
-        if self.read is None:
+        """Return the corpus, the rows of train and val, and the id of each of the corpus's words."""
+        if self.loaded is None:
             corpus = self.source()
             self.classes = _check(corpus, self.classes)
             self.labels = corpus.names or self.labels
-            parts = split_rows(corpus.num_train, *self.split)
-            self.read = corpus, parts, vocabulary(corpus, parts["train"], self.given.vocab)
-        return self.read
+            splits = split_rows(corpus.num_train, *self.split_config)
+            self.loaded = corpus, splits, vocabulary(corpus, splits["train"], self.config_spec.vocab)
+        return self.loaded
 
     def _words(self) -> tuple[str, ...]:
         if not self.words:
@@ -154,13 +158,13 @@ class Texts:
 
 
 def _check(corpus: Corpus, wanted: int | None) -> int:
-    """How many classes there are. wanted: by the config, None for any. Raises DataError where they differ."""
+    """Return the number of classes. wanted: the config's number, None for any. Raises DataError if they differ."""
     classes = np.unique(corpus.labels)
     count = wanted or len(classes)
     if len(classes) != count or classes[-1] != count - 1:
         raise DataError(
             f"the texts have {len(classes)} classes, data.spec.classes={count}: "
-            f"expected the numbers 0 to {count - 1}, each there; set data.spec.classes={len(classes)}"
+            f"expected every number from 0 to {count - 1}; set data.spec.classes={len(classes)}"
         )
     if not len(corpus.tokens):
         raise DataError(f"all {len(corpus.labels)} texts are empty: expected words")
@@ -168,12 +172,12 @@ def _check(corpus: Corpus, wanted: int | None) -> int:
 
 
 def _oddities(corpus: Corpus, known: int, vocab: int) -> str:
-    """What the user should know, in the run's header."""
-    said = ""
+    """Describe what is unusual about the texts, for the run's header."""
+    text = ""
     if known < vocab - 4:
-        said += f"; data.vocab={vocab}, but the train part has {known:,} words: {vocab - 4 - known:,} ids are not used"
+        text += f"; data.vocab={vocab}, but the train split has {known:,} words: {vocab - 4 - known:,} ids are not used"
     if corpus.facts["empty"]:
-        said += f"; texts without a word: {corpus.facts['empty']:,}"
+        text += f"; texts without a word: {corpus.facts['empty']:,}"
     if corpus.facts["not_utf8"]:
-        said += f"; texts with bytes that are not UTF-8 (left out): {corpus.facts['not_utf8']:,}"
-    return said
+        text += f"; texts with bytes that are not UTF-8 (left out): {corpus.facts['not_utf8']:,}"
+    return text

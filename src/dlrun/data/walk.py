@@ -1,4 +1,4 @@
-"""Which files a folder of data holds: one walk for pictures, masks and texts, to train on and to predict from."""
+"""List the files in a folder of images, masks or texts, for training and for prediction."""
 
 import os
 from pathlib import Path
@@ -8,18 +8,18 @@ from dlrun.paths import irregular
 
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 TEXTS = (".txt",)
-NOT_DATA = {"__macosx", "@eadir"}  # made by archivers and file servers; what begins with a dot is left out, too
+NOT_DATA = {"__macosx", "@eadir"}  # written by archivers and file servers; names that begin with a dot are skipped, too
 SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 
 
 def walk(root: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Every file under `root` with one of the suffixes, in any case, by its name there; in alphabetical order.
+    """List every file under `root` with one of the suffixes (in any case), by its path under `root`, sorted.
 
-    A linked folder is followed after all others, and no folder is read twice: a link may lead back. Broken links and
-    what is no regular file are listed: whoever reads them has to report them. Raises DataError where a folder cannot
-    be read.
+    Linked folders are followed after all others, and no folder is read twice, since a link may lead back. Broken links
+    and files that are not regular are listed: their reader must report them. Raises DataError if a folder cannot be
+    read.
     """
-    found, seen, folders, links = [], set(), [""], []
+    files, seen, folders, links = [], set(), [""], []
     while folders or links:
         where = folders.pop() if folders else links.pop(0)
         real = os.path.realpath(root / where)
@@ -33,14 +33,14 @@ def walk(root: Path, suffixes: tuple[str, ...]) -> list[str]:
             if _is_folder(entry):
                 (links if entry.is_symlink() else folders).append(name)
             elif entry.name.lower().endswith(suffixes):
-                found.append(name)
-    return sorted(found)
+                files.append(name)
+    return sorted(files)
 
 
 def folders(root: Path) -> list[str]:
-    """The names of the folders in `root`, in alphabetical order."""
-    found = (entry.name for entry in _entries(root) if _is_folder(entry))
-    return [name for name in found if not name.startswith(".") and name.lower() not in NOT_DATA]
+    """List the names of the folders in `root`, sorted."""
+    names = (entry.name for entry in _entries(root) if _is_folder(entry))
+    return [name for name in names if not name.startswith(".") and name.lower() not in NOT_DATA]
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
@@ -62,7 +62,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a regular file. Raises DataError where it cannot be read."""
+    """Read a regular file. Raises DataError if it cannot be read."""
     try:
         why = irregular(path)
         if why is None:
@@ -73,9 +73,9 @@ def read_bytes(path: Path) -> bytes:
 
 
 def refuse_splits(root: Path, names: list[str], way: str) -> None:
-    """Raise DataError where the folders, which are taken as classes, are the parts of a data set: train, val, test."""
+    """Raise DataError if folders that would be classes are named like splits. way: how to fix it."""
     if names and all(name.lower() in SPLITS for name in names):
         raise DataError(
-            f"{root} has the folders {some(names)}: these are parts of a data set, not classes\n"
+            f"{root} has the folders {some(names)}: these are splits of a data set, not classes\n"
             f"  expected one folder per class: {way}"
         )

@@ -1,6 +1,6 @@
-"""How a text is cut into tokens: words of any script, characters, or words as Keras cuts them.
+"""Tokenisation: words of any script, characters, or words as Keras splits them.
 
-Source: Keras's text_to_word_sequence (book section 11.5), for `keras`, and for ASCII text in `words`.
+Source: Keras's text_to_word_sequence (the book, section 11.5), for `keras`, and for ASCII text in `words`.
 """
 
 import re
@@ -8,12 +8,12 @@ from unicodedata import category, normalize
 
 from dlrun.types import Tokenization
 
-FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'  # Keras's; the apostrophe stays
-_TO_SPACES = str.maketrans(FILTERS + "\r", " " * (len(FILTERS) + 1))  # files of Windows give the same words
+FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'  # Keras's filters, without the apostrophe
+_TO_SPACES = str.maketrans(FILTERS + "\r", " " * (len(FILTERS) + 1))  # \r: Windows files give the same words
 _UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF))  # Thai, Lao; Burmese; Khmer
 _MARKS = "".join(chr(c) for low, high in _UNSPACED for c in range(low, high + 1) if category(chr(c))[0] == "M")
 _LETTERS = "".join(f"{chr(low)}-{chr(high)}" for low, high in _UNSPACED)
-# kana, Bopomofo and ideographs: a token each; a letter of the other scripts without blanks with its marks
+# tokens of one character: kana, Bopomofo and ideographs, and each letter of _UNSPACED with its marks
 _ALONE = re.compile(
     f"[\u3005-\u3007\u3040-\u30ff\u3100-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     f"\U00020000-\U0003ffff]|[{_LETTERS}][{_MARKS}]*"
@@ -21,19 +21,19 @@ _ALONE = re.compile(
 
 
 class _Breaks(dict):
-    """What stands for a character where a text is cut: a blank for what is between words."""
+    """A table for str.translate that replaces characters between words by blanks. Entries are made when needed."""
 
     def __missing__(self, code: int) -> str:
-        self[code] = found = self._of(chr(code))
-        return found
+        self[code] = replacement = self._replace(chr(code))
+        return replacement
 
-    def _of(self, letter: str) -> str:
+    def _replace(self, letter: str) -> str:
         kind = category(letter)
-        if letter == "\u2019":  # the apostrophe, as printed
+        if letter == "\u2019":  # the typographic apostrophe
             return "'"
         if letter == "'" or kind[0] in "LN":
             return letter
-        if kind == "So":  # emoji: a word each
+        if kind == "So":  # each emoji is a word
             return f" {letter} "
         if kind == "Cf" and letter != "\u200b" or "\ufe00" <= letter <= "\ufe0f":  # joiners, soft hyphens, variants
             return ""
@@ -44,10 +44,10 @@ _BREAKS = _Breaks()
 
 
 def split_text(text: str, tokens: Tokenization) -> list[str]:
-    """The tokens of a text, in lower case.
+    """Split a text into tokens, in lower case.
 
-    words: between blanks and punctuation of any script; in scripts without blanks each letter is one. characters: each
-    one, a blank for any number of them. keras: blanks and punctuation of ASCII only.
+    words: split at blanks and punctuation of any script; in scripts without blanks each letter is a word. characters:
+    each character is a token, and any number of blanks is one blank. keras: split at ASCII blanks and punctuation only.
     """
     if tokens == "characters":
         return list(" ".join(normalize("NFC", text).lower().split()))
@@ -59,5 +59,5 @@ def split_text(text: str, tokens: Tokenization) -> list[str]:
 
 
 def join_tokens(tokens: list[str], kind: Tokenization) -> str:
-    """A text that is cut into these tokens."""
+    """Join tokens to a text that `split_text` would split into them."""
     return ("" if kind == "characters" else " ").join(tokens)

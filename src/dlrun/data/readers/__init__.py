@@ -1,1 +1,1 @@
-"""Published file formats and made data, as NumPy arrays."""
+"""Readers of published file formats and generators of synthetic data, as NumPy arrays."""

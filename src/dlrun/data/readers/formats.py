@@ -1,4 +1,4 @@
-"""What the files of IDX and CIFAR say, as NumPy arrays. Damage is named, with what was found and what was expected."""
+"""Read IDX and CIFAR files as NumPy arrays. Errors name the damaged file, its content, and the expected content."""
 
 import gzip
 import pickle
@@ -13,15 +13,17 @@ import numpy as np
 
 from dlrun.errors import DataError
 
-CHUNK = 1 << 20  # bytes read at a time into the array that is kept: no second copy of a data set is ever made
-PIXELS = 3 * 32 * 32  # of a CIFAR picture
+CHUNK = 1 << 20  # bytes read at a time into the final array, so that a data set is never copied
+PIXELS = 3 * 32 * 32  # numbers of a CIFAR image
 
 
-def damaged(path: Path, found: str, expected: str) -> DataError:
-    return DataError(f"{path} is damaged: {found}\n  expected {expected}\n  delete it, so that it is fetched again")
+def damaged(path: Path, problem: str, expected: str) -> DataError:
+    """Return the error for a damaged file."""
+    return DataError(f"{path} is damaged: {problem}\n  expected {expected}\n  delete it, so that it is fetched again")
 
 
 def read_idx(path: Path, dims: int) -> np.ndarray:
+    """Read an IDX file of bytes, .gz or not, with `dims` dimensions. Raises DataError if it is damaged."""
     packed = path.suffix == ".gz"
     try:
         with gzip.open(path, "rb") if packed else open(path, "rb") as file:
@@ -32,18 +34,19 @@ def read_idx(path: Path, dims: int) -> np.ndarray:
             if header[0] != 0x800 + dims:  # 0x08: unsigned bytes
                 raise damaged(path, f"magic number {header[0]}", f"{0x800 + dims} (IDX)")
             shape = tuple(int(n) for n in header[1:])
-            # A .gz is at most 1,032 times smaller than what is in it: beyond that the header lies.
-            there = path.stat().st_size * 1032 if packed else path.stat().st_size - header.nbytes
-            if prod(shape) > there:
-                raise damaged(path, f"{there:,} bytes", f"{prod(shape):,} for {'x'.join(map(str, shape))}")
+            # A .gz is at most 1,032 times smaller than its content: a header that claims more is wrong.
+            size = path.stat().st_size * 1032 if packed else path.stat().st_size - header.nbytes
+            if prod(shape) > size:
+                raise damaged(path, f"{size:,} bytes", f"{prod(shape):,} for {'x'.join(map(str, shape))}")
             array = np.empty(shape, np.uint8)
             _fill(path, file, memoryview(array).cast("B") if array.size else memoryview(b""))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise damaged(path, str(error), "a whole .gz file") from None
+        raise damaged(path, str(error), "a complete .gz file") from None
     return array
 
 
 def _fill(path: Path, file: IO[bytes], view: memoryview) -> None:
+    """Fill `view` from the file. Raises DataError if the file is shorter or longer."""
     got = 0
     while got < len(view) and (count := file.readinto(view[got : got + CHUNK])):
         got += count
@@ -53,9 +56,12 @@ def _fill(path: Path, file: IO[bytes], view: memoryview) -> None:
 
 
 def read_cifar(paths: list[Path], label: int | str, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """All of `paths` in one array, with room for the most there can be: only what is written takes memory."""
-    room = sum(path.stat().st_size for path in paths) // PIXELS
-    x, y, n = np.empty((room, 3, 32, 32), np.uint8), np.empty(room, np.int64), 0
+    """Read CIFAR files into one array: images uint8 (N, 3, 32, 32) and labels int64 (N,).
+
+    label: number of label bytes before an image (binary files), or the key of the labels (pickles).
+    """
+    most = sum(path.stat().st_size for path in paths) // PIXELS  # an upper bound: only written pages take memory
+    x, y, n = np.empty((most, 3, 32, 32), np.uint8), np.empty(most, np.int64), 0
     for path in paths:
         for pixels, labels in _records(path, label) if isinstance(label, int) else _pickled(path, label):
             wrong = labels[(labels < 0) | (labels >= classes)]
@@ -64,7 +70,7 @@ def read_cifar(paths: list[Path], label: int | str, classes: int) -> tuple[np.nd
             x[n : n + len(pixels)] = pixels.reshape(-1, 3, 32, 32)
             y[n : n + len(pixels)] = labels
             n += len(pixels)
-            del pixels  # 31 MB of a pickle, before the next one is loaded
+            del pixels  # free the 31 MB of a pickle before the next one is loaded
     return x[:n], y[:n]
 
 
@@ -73,8 +79,8 @@ def _records(path: Path, label_bytes: int) -> Iterator[tuple[np.ndarray, np.ndar
     if path.stat().st_size % size or not path.stat().st_size:
         raise damaged(path, f"{path.stat().st_size:,} bytes", f"a multiple of {size:,}")
     with open(path, "rb") as file:
-        while len(some := np.fromfile(file, np.uint8, 500 * size)):
-            rows = some.reshape(-1, size)
+        while len(chunk := np.fromfile(file, np.uint8, 500 * size)):
+            rows = chunk.reshape(-1, size)
             yield rows[:, label_bytes:], rows[:, label_bytes - 1].astype(np.int64)
 
 
@@ -86,23 +92,23 @@ def _pickled(path: Path, key: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         raise damaged(path, "no usable content", f"a dict with 'data' and {key!r}") from None
     fits = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape == (*labels.shape, PIXELS)
     if not fits:
-        found = f"{getattr(pixels, 'dtype', type(pixels).__name__)} of shape {getattr(pixels, 'shape', '?')}"
-        raise damaged(path, found, f"uint8 of shape ({len(labels)}, {PIXELS})")
+        content = f"{getattr(pixels, 'dtype', type(pixels).__name__)} of shape {getattr(pixels, 'shape', '?')}"
+        raise damaged(path, content, f"uint8 of shape ({len(labels)}, {PIXELS})")
     yield pixels, labels
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """The one use of _codecs.encode in these pickles: Python 3 writes bytes so under protocol 2."""
+    """Stand in for _codecs.encode, with which Python 3 pickles bytes under protocol 2; latin1 only."""
     if encoding != "latin1":
         raise ValueError(f"encoding {encoding!r}")
     return text.encode("latin1")
 
 
-KINDS = re.compile(r"[biu][1248]|O[48]")  # of numbers, and of objects
+KINDS = re.compile(r"[biu][1248]|O[48]")  # the accepted types: whole numbers and objects
 
 
 class Kind:
-    """In the place of numpy.dtype: what a pickle may say of one."""
+    """A stand-in for numpy.dtype in a pickle, which accepts plain types only."""
 
     def __init__(self, name: str | bytes, *flags: object) -> None:
         self.name, self.order = name.decode() if isinstance(name, bytes) else name, "|"
@@ -110,7 +116,7 @@ class Kind:
             raise DataError(f"asks for an array of {self.name}")
 
     def __setstate__(self, state: tuple) -> None:
-        """(version, byte order, and what only structured arrays have)."""
+        """Set the byte order. state: (version, byte order, and three fields that only structured arrays have)."""
         order = state[1].decode() if isinstance(state[1], bytes) else state[1]
         if order not in ("<", ">", "|", "=") or any(state[2:5]):
             raise DataError("asks for an array with fields")
@@ -121,7 +127,7 @@ class Kind:
 
 
 class Stored:
-    """In the place of an array: NumPy would take its memory as it is before the values come, if they do."""
+    """A stand-in for numpy.ndarray in a pickle. NumPy itself would allocate an array before its values are read."""
 
     array: np.ndarray | None = None
 
@@ -130,19 +136,19 @@ class Stored:
             raise DataError("asks for another kind of array")
 
     def __setstate__(self, state: tuple) -> None:
-        """(version, shape, Kind, whether columns come first, the values: bytes, or a list of objects)."""
+        """Set the array. state: (version, shape, Kind, is Fortran order, the values: bytes or a list of objects)."""
         _, shape, kind, is_fortran, values = state
         if not isinstance(kind, Kind):
             raise DataError("asks for an array of another kind")
         values = values.encode("latin1") if isinstance(values, str) else values
         if kind.name[0] == "O":
-            found = np.fromiter(values, object, len(values))
+            flat = np.fromiter(values, object, len(values))
         else:
-            found = np.frombuffer(values, kind.dtype())
-        self.array = found.reshape(shape, order="F" if is_fortran else "C")
+            flat = np.frombuffer(values, kind.dtype())
+        self.array = flat.reshape(shape, order="F" if is_fortran else "C")
 
 
-NDARRAY = "numpy.ndarray"  # only a name: a pickle can hand it to `Stored`, and not call it
+NDARRAY = "numpy.ndarray"  # only a name, which a pickle can pass to `Stored` but not call
 _ALLOWED = {
     ("numpy.core.multiarray", "_reconstruct"): Stored,
     ("numpy._core.multiarray", "_reconstruct"): Stored,
@@ -153,7 +159,7 @@ _ALLOWED = {
 
 
 class SafeUnpickler(pickle.Unpickler):
-    """A pickle is a program: this one can make containers and arrays of whole values, and call nothing else."""
+    """An unpickler that can only make containers and arrays. A pickle is a program, which could run any code."""
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in _ALLOWED:
@@ -161,11 +167,11 @@ class SafeUnpickler(pickle.Unpickler):
         return _ALLOWED[module, name]
 
     def load(self) -> object:
-        """An array, or containers; those in a dict are arrays, too."""
-        found = super().load()
-        if isinstance(found, dict):
-            return {key: value.array if isinstance(value, Stored) else value for key, value in found.items()}
-        return found.array if isinstance(found, Stored) else found
+        """Load an array or containers. Arrays in a dict are returned as arrays, too."""
+        content = super().load()
+        if isinstance(content, dict):
+            return {key: value.array if isinstance(value, Stored) else value for key, value in content.items()}
+        return content.array if isinstance(content, Stored) else content
 
 
 def _load(path: Path) -> dict[str, object]:
@@ -175,9 +181,9 @@ def _load(path: Path) -> dict[str, object]:
         return {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
     except DataError as error:
         raise DataError(
-            f"{path} is refused: its pickle {error}, and loading that could run code\n"
+            f"{path} is refused: its pickle {error}, which could run code\n"
             "  expected NumPy arrays and plain containers only\n"
             "  delete the folder, so that the published files are fetched again"
         ) from None
-    except Exception as error:  # hostile or cut bytes can fail in any way at all
+    except Exception as error:  # hostile or truncated bytes can raise anything
         raise damaged(path, f"{type(error).__name__}: {error}", "a pickled dict") from None

@@ -1,6 +1,6 @@
 """Readers of image data sets: IDX, CIFAR, scikit-learn's digits.
 
-Each reader finds its files under `data_dir` in the publisher's layout, or fetches them.
+Each reader finds its files under `data_dir` in the publisher's layout, or downloads them.
 """
 
 import os
@@ -19,35 +19,37 @@ from dlrun.errors import DataError
 
 
 def idx(*, data_dir: str, download: bool, folder: str, mirrors: list[str], checksums: dict[str, str]) -> Arrays:
-    """MNIST's format (yann.lecun.com/exdb/mnist), unpacked or .gz, in `folder` or in one named after the set."""
+    """Read MNIST's format (yann.lecun.com/exdb/mnist), .gz or not, from `folder` or a folder named after the set."""
     root = Path(os.path.expanduser(data_dir))
     top = Path(folder).parts[0]
-    places = [root / folder, root / top, root / top.lower(), root / top.lower() / "raw"]
-    places += [root / top.lower().replace("mnist", f"{mark}mnist").lstrip(mark) for mark in "_-"]
-    names = [f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
-    found = {name: first_file(places, name) for name in names}
-    wanted = [root / folder / name for name in names if not found[name]]
+    folders = [root / folder, root / top, root / top.lower(), root / top.lower() / "raw"]
+    folders += [root / top.lower().replace("mnist", f"{mark}mnist").lstrip(mark) for mark in "_-"]
+    names = [f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+    files = {name: first_file(folders, name) for name in names}
+    wanted = [root / folder / name for name in names if not files[name]]
     for path in wanted:
         checksum = checksum_of(checksums, path.name)
         urls = [mirror.rstrip("/") + "/" + path.name for mirror in mirrors]
-        found[path.name] = fetch(urls, path, checksum, download=download, wanted=wanted)
-    parts = []
+        files[path.name] = fetch(urls, path, checksum, download=download, wanted=wanted)
+    arrays = []
     for images, labels in (names[:2], names[2:]):
-        x, y = read_idx(found[images], 3), read_idx(found[labels], 1)
+        x, y = read_idx(files[images], 3), read_idx(files[labels], 1)
         if len(x) != len(y):
-            raise damaged(found[labels], f"{len(y):,} labels", f"{len(x):,}, as images in {found[images].name}")
-        parts += [x[:, None], y.astype(np.int64)]  # (N, 1, H, W), (N,)
-    return Arrays(*parts)
+            raise damaged(
+                files[labels], f"{len(y):,} labels", f"{len(x):,}, one for each image in {files[images].name}"
+            )
+        arrays += [x[:, None], y.astype(np.int64)]  # (N, 1, H, W), (N,)
+    return Arrays(*arrays)
 
 
 class _Layout(NamedTuple):
-    """One publication of CIFAR: the archive, the folder in it, its files, and where the label is."""
+    """One published form of CIFAR: the archive, the folder in it, its files, and the position of the label."""
 
     archive: str
     folder: str
     train: tuple[str, ...]
     test: tuple[str, ...]
-    label: int | str  # bytes of labels before a picture (the last counts), or the pickle's key
+    label: int | str  # number of label bytes before an image (the last one is used), or the pickle's key
 
 
 _BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
@@ -66,46 +68,47 @@ _CIFAR = {
 def cifar(
     *, data_dir: str, download: bool, classes: Literal[10, 100], mirrors: list[str], checksums: dict[str, str]
 ) -> Arrays:
-    """CIFAR-10 or CIFAR-100 (fine labels), of the binary or the python archive (cs.toronto.edu/~kriz/cifar.html)."""
+    """Read CIFAR-10 or CIFAR-100 (fine labels), the binary or the python version (cs.toronto.edu/~kriz/cifar.html)."""
     root = Path(os.path.expanduser(data_dir))
     layout = _find_cifar(root, classes, download, mirrors, checksums)
     folder = root / layout.folder
     for name in layout.train + layout.test:
         if not (folder / name).is_file():
             raise DataError(f"{folder} has no {name}\n  delete the folder, so that it is fetched again, or complete it")
-    parts = []
+    arrays = []
     for names in (layout.train, layout.test):
-        parts += read_cifar([folder / name for name in names], layout.label, classes)
-    return Arrays(*parts)
+        arrays += read_cifar([folder / name for name in names], layout.label, classes)
+    return Arrays(*arrays)
 
 
 def _find_cifar(root: Path, classes: int, download: bool, mirrors: list[str], checksums: dict[str, str]) -> _Layout:
+    """Return the layout that is there. Downloads and unpacks an archive if there is none."""
     layouts = _CIFAR[classes]
     for layout in layouts:
         if (root / layout.folder).is_dir():
             return layout
     archives = [root / f"cifar-{classes}-{layout.archive}.tar.gz" for layout in layouts]
     chosen = next((i for i, path in enumerate(archives) if path.exists()), 0)
-    archive, kept = archives[chosen], archives[chosen].exists()
+    archive, is_users = archives[chosen], archives[chosen].exists()
     urls = [mirror.rstrip("/") + "/" + archive.name for mirror in mirrors]
     fetch(urls, archive, checksum_of(checksums, archive.name), download=download)
     unpack(archive, root / layouts[chosen].folder)
-    if not kept:
-        archive.unlink(missing_ok=True)  # 170 MB that nobody put there by hand
+    if not is_users:
+        archive.unlink(missing_ok=True)  # 170 MB that this function has downloaded
     return layouts[chosen]
 
 
 def digits() -> Arrays:
-    """The 1,797 pictures in scikit-learn's own file, without the second that importing it takes; a fifth is test."""
+    """Read scikit-learn's 1,797 digits from its file: importing it takes a second. A fifth is the test split."""
     package = find_spec("sklearn")
     path = Path(package.submodule_search_locations[0] if package else "sklearn", "datasets", "data", "digits.csv.gz")
     if not path.is_file():
-        raise DataError(f"{path} is not there\n  expected scikit-learn's digits\n  pip install scikit-learn")
+        raise DataError(f"{path} does not exist\n  expected scikit-learn's digits\n  pip install scikit-learn")
     rows = np.loadtxt(path, delimiter=",", dtype=np.uint8)  # 64 pixels of 0 .. 16, then the digit
     x = np.rint(rows[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     y = rows[:, -1].astype(np.int64)
     rng, test = np.random.RandomState(0), np.zeros(len(y), bool)
-    for digit in range(10):  # the same share of each
-        where = rng.permutation(np.flatnonzero(y == digit))
-        test[where[: round(0.2 * len(where))]] = True
+    for digit in range(10):  # the same share of each digit
+        indices = rng.permutation(np.flatnonzero(y == digit))
+        test[indices[: round(0.2 * len(indices))]] = True
     return Arrays(x[~test], y[~test], x[test], y[test])

@@ -1,7 +1,7 @@
-"""Pictures with masks: coloured shapes, made; and folders of pictures and masks of one's own, paired by name.
+"""Images with masks: synthetic coloured shapes, and folders of your own images and masks, paired by name.
 
-Source of the task: notes E48, which names no data. The shapes are this project's: what is to be found out is a shape's
-outline, not its colour, which is drawn for every shape, and some hide behind others.
+The shapes are this project's own. A network must find a shape's outline, not its colour, which is random; shapes may
+overlap.
 """
 
 import os
@@ -25,7 +25,7 @@ LOSSY = (".jpg", ".jpeg")
 
 
 class Pairs(NamedTuple):
-    """Arrays of uint8, and the levels of pictures whose files hold more than bytes (data/levels.py)."""
+    """Images and masks, uint8, and the levels of images with more than 8 bits a value (data/levels.py)."""
 
     x_train: np.ndarray
     y_train: np.ndarray
@@ -44,52 +44,52 @@ def shapes(
     test_samples: Count,
     random_state: Seed,
 ) -> Arrays:
-    """One to `most` shapes in each picture, the later ones before the others. noise: standard deviation, in bytes."""
+    """Draw one to `most` shapes in each image, later shapes over earlier ones. noise: standard deviation, in bytes."""
     if len(shape) != 3 or min(shape[1:]) < 16 or not 2 <= classes <= 1 + len(KINDS):
         raise DataError(
             f"data.spec.shape={list(shape)} data.spec.classes={classes}: expected channels, height and width of 16 "
             f"or more, and 2 to {1 + len(KINDS)} classes (the background, {', '.join(KINDS)})"
         )
-    rng, parts = np.random.RandomState(random_state), []
+    rng, arrays = np.random.RandomState(random_state), []
     for num in (samples, test_samples):
         x, y = np.empty((num, *shape), np.uint8), np.zeros((num, *shape[1:]), np.uint8)
         for i in range(num):
             x[i] = _draw(rng, y[i], shape[0], classes, most, noise)
-        parts += [x, y]
-    return Arrays(*parts)
+        arrays += [x, y]
+    return Arrays(*arrays)
 
 
 def _draw(
     rng: np.random.RandomState, mask: np.ndarray, channels: int, classes: int, most: int, noise: float
 ) -> np.ndarray:
-    """A picture (C, H, W); its mask is written to `mask` (H, W)."""
+    """Draw an image (C, H, W) and write its mask to `mask` (H, W)."""
     height, width = mask.shape
     side = min(height, width)
     rows, columns = np.ogrid[:height, :width]
     ground = rng.uniform(0, 255, (channels, 1, 1))
-    picture = np.broadcast_to(ground, (channels, height, width)).copy()
+    image = np.broadcast_to(ground, (channels, height, width)).copy()
     for _ in range(rng.randint(1, most + 1)):
         kind = rng.randint(1, classes)
-        size = rng.uniform(0.14, 0.28) * side  # half of its extent
+        size = rng.uniform(0.14, 0.28) * side  # half the shape's width
         down, right = rows - rng.uniform(0.1, 0.9) * height, columns - rng.uniform(0.1, 0.9) * width
         angle = rng.uniform(0, 2 * np.pi)
         u, v = np.cos(angle) * right + np.sin(angle) * down, np.cos(angle) * down - np.sin(angle) * right
         inside = _inside(KINDS[kind - 1], u / size, v / size)
-        away = rng.uniform(70, 128, channels) * rng.choice((-1, 1), channels)  # from the ground, in every channel
-        colour = (ground[:, 0, 0] + away) % 256
+        contrast = rng.uniform(70, 128, channels) * rng.choice((-1, 1), channels)  # to the ground, in every channel
+        colour = (ground[:, 0, 0] + contrast) % 256
         mask[inside] = kind
-        picture[:, inside] = colour[:, None]
-    picture += rng.normal(0, noise, picture.shape)
-    return picture.clip(0, 255).round().astype(np.uint8)
+        image[:, inside] = colour[:, None]
+    image += rng.normal(0, noise, image.shape)
+    return image.clip(0, 255).round().astype(np.uint8)
 
 
 def _inside(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Which points are in a shape of half extent 1 about the origin, upright."""
+    """Return which points (u, v) lie in an upright shape of half width 1 around the origin."""
     if kind == "disc":
         return u**2 + v**2 <= 1
     if kind == "square":
         return np.maximum(abs(u), abs(v)) <= 0.85
-    if kind == "triangle":  # equal sides, its corners on the unit circle
+    if kind == "triangle":  # equilateral, with its corners on the unit circle
         return np.maximum(-v, np.maximum(v / 2 + u * 3**0.5 / 2, v / 2 - u * 3**0.5 / 2)) <= 0.5
     if kind == "ring":
         return (u**2 + v**2 <= 1) & (u**2 + v**2 >= 0.3)
@@ -109,31 +109,31 @@ def mask_folder(
     max_pixels: Count,
     test_fraction: Fraction,
 ) -> Pairs:
-    """Pictures and masks of the same names (whatever the suffixes), resized to cover `shape` and cropped in the middle.
+    """Read images and masks of the same names (suffixes may differ), resized and cropped to `shape`.
 
-    pictures, masks: subfolders of `folder`. A mask is a palette or grey picture: its numbers are the classes; or
-    values: the number of each class in turn, such as [0, 255]. Pictures are decoded at every start; max_pixels: larger
-    ones are refused.
+    pictures, masks: subfolders of `folder`. A mask is a palette or grey image whose numbers are the classes. values:
+    the number of each class in order, such as [0, 255]; [] for 0, 1, 2, ... max_pixels: larger images are refused.
+    The images are decoded at every start.
     """
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise DataError(f"data.spec.shape={list(shape)}: expected channels (1 or 3), height, width")
     if values and (len(values) != classes or len(set(values)) != classes or max(values) > 255):
         raise DataError(
             f"data.source.values={list(values)}: expected {classes} different numbers up to 255, one for each class of "
-            "data.spec.classes, or [] where the masks' numbers are the classes"
+            "data.spec.classes, or [] if the masks' numbers are the classes"
         )
     root = Path(os.path.expanduser(data_dir))
-    place = find(folder, root, "data.source.folder", f"a folder with the folders {pictures} and {masks}")
-    pairs = _pairs(place / pictures, place / masks)
+    source = find(folder, root, "data.source.folder", f"a folder with the folders {pictures} and {masks}")
+    pairs = _pairs(source / pictures, source / masks)
     table = _table(classes, ignore, list(values))
-    found, levels = _read_all(pairs, tuple(shape), max_pixels, table)
-    order = np.random.RandomState(0).permutation(len(pairs))  # the names' order is often that of their making
-    x, y = np.stack([found[i][0] for i in order]), np.stack([found[i][1] for i in order])
+    arrays, levels = _read_all(pairs, tuple(shape), max_pixels, table)
+    order = np.random.RandomState(0).permutation(len(pairs))  # names are often in order of creation
+    x, y = np.stack([arrays[i][0] for i in order]), np.stack([arrays[i][1] for i in order])
     num_test = round(test_fraction * len(x))
     if not 0 < num_test < len(x):
         raise DataError(
-            f"data.source.test_fraction={test_fraction} of {len(x)} pictures leaves nothing to train on or to test on\n"
-            "  expected more pictures, or another fraction"
+            f"data.source.test_fraction={test_fraction} of {len(x)} images leaves nothing to train on or to test on\n"
+            "  expected more images, or another fraction"
         )
     return Pairs(x[num_test:], y[num_test:], x[:num_test], y[:num_test], levels)
 
@@ -141,52 +141,52 @@ def mask_folder(
 def _read_all(
     pairs: list[tuple[Path, Path]], shape: tuple[int, int, int], max_pixels: int, table: np.ndarray
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], Levels]:
-    """Each picture (C, H, W) with its mask (H, W), and the levels of pictures that hold more than bytes."""
-    read_as = partial(_picture, shape=shape, max_pixels=max_pixels)
+    """Read each image (C, H, W) with its mask (H, W), and the levels of images with more than 8 bits a value."""
+    read_image = partial(_image, shape=shape, max_pixels=max_pixels)
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        pictures = list(pool.map(partial(read_as, levels={}), pairs))
+        images = list(pool.map(partial(read_image, levels={}), pairs))
         masks = list(pool.map(lambda pair: _mask(*pair, shape, table), pairs))
-    levels = levels_of(each for each in pictures if isinstance(each, Held))
-    pictures = [
-        read_as(pair, levels=levels) if isinstance(each, Held) else each
-        for pair, each in zip(pairs, pictures, strict=True)
+    levels = levels_of(each for each in images if isinstance(each, Held))
+    images = [
+        read_image(pair, levels=levels) if isinstance(each, Held) else each
+        for pair, each in zip(pairs, images, strict=True)
     ]
-    return list(zip(pictures, masks, strict=True)), levels
+    return list(zip(images, masks, strict=True)), levels
 
 
-def _pairs(pictures: Path, masks: Path) -> list[tuple[Path, Path]]:
-    """Pictures with their masks, by name. Raises DataError where one has no partner."""
-    found = []
-    for place in (pictures, masks):
-        files = [Path(name) for name in walk(place, PICTURES)]
+def _pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
+    """Pair images with masks by name. Raises DataError if one has no partner."""
+    by_folder = []
+    for folder in (images, masks):
+        files = [Path(name) for name in walk(folder, PICTURES)]
         if not files:
             raise DataError(
-                f"{place} has no pictures\n  expected a folder of {', '.join(PICTURES)}\n"
-                "  put them there, or name others with data.source.folder, data.source.pictures, data.source.masks"
+                f"{folder} has no images\n  expected a folder of {', '.join(PICTURES)}\n"
+                "  put them there, or set data.source.folder, data.source.pictures, data.source.masks"
             )
         if all(len(path.parts) > 1 for path in files):
             top = sorted({path.parts[0] for path in files})
-            way = f"name one of them, as in data.source.pictures={place.name}/{top[0]}, and the same for the masks"
-            refuse_splits(place, top, way)
+            way = f"name one of them, such as data.source.pictures={folder.name}/{top[0]}, and the same for the masks"
+            refuse_splits(folder, top, way)
         by_name: dict[str, Path] = {}
         for path in files:
             name = path.with_suffix("").as_posix()
             if name in by_name:
-                raise DataError(f"{by_name[name]} and {path.name} have one name: expected one file for each name")
-            by_name[name] = place / path
-        found.append(by_name)
-    for mine, others, what in ((0, 1, "mask"), (1, 0, "picture")):
-        alone = sorted(found[mine].keys() - found[others].keys())
+                raise DataError(f"{by_name[name]} and {path.name} have the same name: expected one file for each name")
+            by_name[name] = folder / path
+        by_folder.append(by_name)
+    for this, other, kind in ((0, 1, "mask"), (1, 0, "image")):
+        alone = sorted(by_folder[this].keys() - by_folder[other].keys())
         if alone:
             raise DataError(
-                f"{len(alone)} files have no {what}: {some([str(found[mine][n]) for n in alone])}\n"
-                f"  expected a picture in {pictures} and a mask in {masks} for each name, suffixes apart"
+                f"{len(alone)} files have no {kind}: {some([str(by_folder[this][name]) for name in alone])}\n"
+                f"  expected an image in {images} and a mask in {masks} for each name; suffixes may differ"
             )
-    return [(path, found[1][name]) for name, path in found[0].items()]
+    return [(path, by_folder[1][name]) for name, path in by_folder[0].items()]
 
 
 def _table(classes: int, ignore: int | None, values: list[int]) -> np.ndarray:
-    """The class of each of a mask's numbers; -1 where there is none."""
+    """Return the class of each number in masks, int16 (256,); -1 for numbers that are no class."""
     table = np.full(256, -1, np.int16)
     if ignore is not None:
         table[ignore] = ignore
@@ -195,50 +195,48 @@ def _table(classes: int, ignore: int | None, values: list[int]) -> np.ndarray:
     return table
 
 
-def _picture(
-    pair: tuple[Path, Path], shape: tuple[int, int, int], max_pixels: int, levels: Levels
-) -> np.ndarray | Held:
-    """The first of the two, as predictions read it. Raises DataError where it cannot be read."""
+def _image(pair: tuple[Path, Path], shape: tuple[int, int, int], max_pixels: int, levels: Levels) -> np.ndarray | Held:
+    """Read the image of a pair, in the same way as for predictions. Raises DataError if it cannot be read."""
     pixels = read(pair[0], shape, "cover", max_pixels, levels)
     if isinstance(pixels, str):
         raise _unreadable(*pair, pixels)
     return pixels
 
 
-def _unreadable(picture: Path, mask: Path, why: str) -> DataError:
-    names = f"{printable(picture)} with {printable(mask.name)}"
-    return DataError(f"{names}: cannot be read: {why}\n  mend or remove the two")
+def _unreadable(image: Path, mask: Path, why: str) -> DataError:
+    names = f"{printable(image)} with {printable(mask.name)}"
+    return DataError(f"{names}: cannot be read: {why}\n  repair or remove both")
 
 
-def _mask(picture: Path, mask: Path, shape: tuple[int, int, int], table: np.ndarray) -> np.ndarray:
-    """The classes of a picture's pixels (H, W). Raises DataError where the two are no pair."""
+def _mask(image: Path, mask: Path, shape: tuple[int, int, int], table: np.ndarray) -> np.ndarray:
+    """Read the classes of an image's pixels (H, W). Raises DataError if the mask does not fit the image."""
     from PIL import Image, ImageOps
 
     try:
-        size = upright_size(picture)
+        size = upright_size(image)
         if why := irregular(mask):
             raise OSError(f"the mask is {why}")
-        with open(mask, "rb") as file, Image.open(file, formats=FORMATS) as found:
-            drawn = ImageOps.exif_transpose(found)
+        with open(mask, "rb") as file, Image.open(file, formats=FORMATS) as opened:
+            drawn = ImageOps.exif_transpose(opened)
             drawn = drawn.convert("L") if drawn.mode == "1" else drawn
             drawn.load()
-    except Exception as error:  # a damaged file can fail in any way at all
-        raise _unreadable(picture, mask, str(error)) from None
+    except Exception as error:  # a damaged file can raise anything
+        raise _unreadable(image, mask, str(error)) from None
     if drawn.mode not in ("L", "P"):
         raise DataError(
-            f"{mask} is a picture of mode {drawn.mode}: expected a palette or grey one, whose numbers are classes"
+            f"{mask} is an image of mode {drawn.mode}: expected a palette or grey image, whose numbers are classes"
         )
     if size != drawn.size:
-        was, has = ("x".join(map(str, reversed(each))) for each in (size, drawn.size))
-        raise DataError(f"{picture} has {was} pixels, its mask {mask} has {has}: expected the same")
+        expected, actual = ("x".join(map(str, reversed(each))) for each in (size, drawn.size))
+        raise DataError(f"{image} has {expected} pixels, its mask {mask} has {actual}: expected the same size")
     y = table[np.asarray(drawn)]
     if y.min() < 0:
         wrong = np.unique(np.asarray(drawn)[y < 0]).astype(int)
-        lossy = " (JPEG changes numbers: masks want PNG)" if mask.suffix.lower() in LOSSY else ""
+        lossy = " (JPEG changes numbers: use PNG for masks)" if mask.suffix.lower() in LOSSY else ""
         known = ", ".join(map(str, np.flatnonzero(table >= 0)))
         raise DataError(
             f"{mask} holds {', '.join(map(str, wrong[:5]))}{lossy}: expected {known}\n"
-            "  set data.spec.classes, data.spec.ignore or data.source.values to what the masks hold"
+            "  set data.spec.classes, data.spec.ignore or data.source.values to the masks' numbers"
         )
     y, wanted = Image.fromarray(y.astype(np.uint8)), (shape[2], shape[1])
     if size != wanted:

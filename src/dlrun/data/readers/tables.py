@@ -1,7 +1,7 @@
-"""Readers of rows: moons, a line, Auto MPG, mixtures of Gaussians and the Swiss roll in the plane.
+"""Readers and generators of tables: moons, a line, Auto MPG, mixtures of Gaussians and the Swiss roll in the plane.
 
-Splits and made points come from `np.random.RandomState`, whose stream NumPy has frozen: the same rows in every run.
-Source of the last two: Gulrajani et al. 2017, section 5.1.
+Splits and synthetic points come from `np.random.RandomState`, whose stream NumPy has frozen: every run has the same
+rows. Source of the last two: Gulrajani et al. 2017, section 5.1.
 """
 
 import os
@@ -29,7 +29,7 @@ def gaussians(
     test_samples: Count,
     random_state: Seed,
 ) -> Arrays:
-    """Modes on a circle of radius `scale`, or on a square grid from -scale to scale; labels are the modes."""
+    """Generate Gaussian modes on a circle of radius `scale` or a grid from -scale to scale. Labels are the modes."""
     if layout == "ring":
         angles = 2 * pi * np.arange(modes) / modes
         centres = scale * np.stack([np.cos(angles), np.sin(angles)], 1)
@@ -41,29 +41,32 @@ def gaussians(
             )
         line = np.linspace(-scale, scale, side) if side > 1 else np.zeros(1)
         centres = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
-    rng, parts = np.random.RandomState(random_state), []
+    rng, arrays = np.random.RandomState(random_state), []
     for num in (samples, test_samples):
         y = rng.randint(0, modes, num)
         x = centres[y] + rng.normal(0, std, (num, 2))
-        parts += [x.astype(np.float32), y.astype(np.int64)]
-    return Arrays(*parts)
+        arrays += [x.astype(np.float32), y.astype(np.int64)]
+    return Arrays(*arrays)
 
 
 def swiss_roll(*, scale: Positive, std: NonNegative, samples: Count, test_samples: Count, random_state: Seed) -> Arrays:
-    """A spiral of one and a half turns out to radius `scale`; the target is the angle along it."""
-    rng, parts = np.random.RandomState(random_state), []
+    """Generate a spiral of 1.5 turns, from radius `scale` / 3 out to `scale`. The target is the angle along it."""
+    rng, arrays = np.random.RandomState(random_state), []
     for num in (samples, test_samples):
         angle = 1.5 * pi * (1 + 2 * rng.uniform(size=(num, 1)))
         x = scale * angle / (4.5 * pi) * np.concatenate([np.cos(angle), np.sin(angle)], 1)
-        parts += [(x + rng.normal(0, std, (num, 2))).astype(np.float32), angle.astype(np.float32)]
-    return Arrays(*parts)
+        arrays += [(x + rng.normal(0, std, (num, 2))).astype(np.float32), angle.astype(np.float32)]
+    return Arrays(*arrays)
 
 
 LARGEST = float(np.finfo(np.float32).max)
 
 
 def moons(*, samples: Count, noise: NonNegative, test_fraction: Fraction, random_state: Seed) -> Arrays:
-    """scikit-learn's make_moons and train_test_split(random_state=42), to the bit, without the second that it takes."""
+    """Generate the points of scikit-learn's make_moons and train_test_split(random_state=42), to the bit.
+
+    scikit-learn is not used, because importing it takes a second.
+    """
     rng = np.random.RandomState(random_state)
     outer, inner = np.linspace(0, pi, samples // 2), np.linspace(0, pi, samples - samples // 2)
     upper = np.stack([np.cos(outer), np.sin(outer)], 1)
@@ -95,16 +98,16 @@ def linear(
     high: float,
     random_state: Seed,
 ) -> Arrays:
-    """y = w x + b + noise, x uniform on [low, high)."""
+    """Generate points with y = w x + b + noise, x uniform on [low, high)."""
     if not low < high:
-        raise DataError(f"data.source.low={low} is not below data.source.high={high}")
+        raise DataError(f"data.source.low={low} data.source.high={high}: expected low < high")
     rng = np.random.RandomState(random_state)
-    parts = []
+    arrays = []
     for num in (samples, test_samples):
         x = rng.uniform(low, high, (num, 1))
         y = w * x + b + rng.normal(0, noise, (num, 1))
-        parts += [x.astype(np.float32), y.astype(np.float32)]
-    return Arrays(*parts)
+        arrays += [x.astype(np.float32), y.astype(np.float32)]
+    return Arrays(*arrays)
 
 
 def auto_mpg(
@@ -116,7 +119,7 @@ def auto_mpg(
     train_fraction: Fraction,
     random_state: Seed,
 ) -> Arrays:
-    """The file's 392 whole rows in the order of the book's pandas `sample(frac, random_state)`; the rest is test."""
+    """Read the file's 392 complete rows, split as by the book's pandas `sample(frac, random_state)`."""
     root, name = Path(os.path.expanduser(data_dir)), "auto-mpg.data"
     path = first_file([root / "auto_mpg", root], name)
     if not path:
@@ -132,7 +135,7 @@ def auto_mpg(
 
 
 def _cars(path: Path) -> list[list[float]]:
-    """mpg, cylinders, displacement, horsepower, weight, acceleration, year, origin of each whole row; ? drops a row."""
+    """Read mpg, cylinders, displacement, horsepower, weight, acceleration, year, origin; skip rows with a ?."""
     cars = []
     for number, line in enumerate(path.read_text("latin1").splitlines(), 1):
         words = line.partition("\t")[0].split()
@@ -144,9 +147,9 @@ def _cars(path: Path) -> list[list[float]]:
         if words and (
             len(values) != 8 or values[-1] not in (1, 2, 3) or not all(abs(value) <= LARGEST for value in known)
         ):
-            raise damaged(path, f"line {number}: {line[:60]!r}", "8 numbers or ?, the last one 1, 2 or 3")
+            raise damaged(path, f"line {number}: {line[:60]!r}", "8 numbers or ?, of which the last is 1, 2 or 3")
         if len(known) == 8:
             cars.append(known)
     if not cars:
-        raise damaged(path, "no rows", "8 numbers a line")
+        raise damaged(path, "no rows", "8 numbers per line")
     return cars

@@ -1,4 +1,4 @@
-"""Where texts come from: the IMDB reviews as published, class folders, a table with two columns, Keras's arrays."""
+"""Readers of texts: the IMDB reviews as published or as Keras's arrays, class folders, a CSV with two columns."""
 
 import csv
 import os
@@ -20,21 +20,21 @@ from dlrun.paths import find
 from dlrun.types import Count, DataPath, Fraction, Name, Seed, Tokenization
 
 CACHE = "dl-run-words"  # under data_dir
-_REVIEWS = [(part, label, name) for part in ("train", "test") for label, name in enumerate(("neg", "pos"))]
+_REVIEWS = [(split, label, name) for split in ("train", "test") for label, name in enumerate(("neg", "pos"))]
 
 
 def imdb(
     *, data_dir: str, download: bool, mirrors: list[str], checksums: dict[str, str], tokens: Tokenization
 ) -> Corpus:
-    """50,000 film reviews (Maas et al. 2011, ai.stanford.edu/~amaas/data/sentiment): 0 is negative, 1 positive.
+    """Read 50,000 film reviews (Maas et al. 2011, ai.stanford.edu/~amaas/data/sentiment): 0 is negative, 1 positive.
 
-    From the folder aclImdb where it lies unpacked, else out of the published archive, which is not unpacked for it.
+    They are read from the folder aclImdb if it exists, else from the published archive, which is not unpacked.
     """
     root = Path(os.path.expanduser(data_dir))
     folder, archive = root / "aclImdb", root / "aclImdb_v1.tar.gz"
     if (folder / "train").is_dir():
-        files = {place: _text_files(folder / place[0] / place[2]) for place in _REVIEWS}
-        made_of = [[place[0], place[2], _marks(found)] for place, found in files.items()]
+        files = {review: _text_files(folder / review[0] / review[2]) for review in _REVIEWS}
+        made_of = [[review[0], review[2], _stamps(paths)] for review, paths in files.items()]
         total = sum(map(len, files.values()))
         return cached(root / CACHE, made_of, lambda: _from_files(files), total, "imdb", tokens)
     if archive.name not in checksums:
@@ -55,54 +55,54 @@ def text_folder(
     header: bool,
     tokens: Tokenization,
 ) -> Corpus:
-    """Your own texts: PATH/CLASS/*.txt, PATH/{train,test}/CLASS/*.txt, or a CSV with the columns text and label.
+    """Read your own texts: PATH/CLASS/*.txt, PATH/{train,test}/CLASS/*.txt, or a CSV with the columns text and label.
 
-    path: absolute, in the working folder, or under data_dir. labels: the classes in order; [] is all that there are,
-    sorted. classes: how many there are, None for any. header: whether a CSV's first line is one; it may then name its
-    columns in either order. test_fraction: for where there is no test folder.
+    path: absolute, in the working folder, or under data_dir. labels: the classes in order; [] for all classes, sorted.
+    classes: the number of classes, None for any. header: whether a CSV's first line names its columns, in either order.
+    test_fraction: share of the texts that are test if there is no test folder.
     """
     root = Path(os.path.expanduser(data_dir))
     source = find(path, root, "data.source.path", "a folder with a folder of .txt files per class, or a .csv")
     if source.is_file():
-        found, made_of = _csv_texts(source, header), ["csv", header, str(source.resolve()), _marks([source])]
+        rows, made_of = _csv_texts(source, header), ["csv", header, str(source.resolve()), _stamps([source])]
     else:
-        found, made_of = _folder_texts(source)
-    if empty := next((i for i, (_, name, _) in enumerate(found, 1) if not name), None):
-        raise DataError(f"{source}, text {empty}: it has no label\n  expected one for every text")
-    numbers, names = number_classes(source, [name for _, name, _ in found], tuple(labels), classes)
-    is_test = _test_part([part for part, _, _ in found], test_fraction, random_state)
+        rows, made_of = _folder_texts(source)
+    if empty := next((i for i, (_, name, _) in enumerate(rows, 1) if not name), None):
+        raise DataError(f"{source}, text {empty}: it has no label\n  expected a label for every text")
+    numbers, names = number_classes(source, [name for _, name, _ in rows], tuple(labels), classes)
+    is_test = _is_test([split for split, _, _ in rows], test_fraction, random_state)
 
     def texts() -> Iterator[Text]:
         for wanted in (False, True):
-            for (_, _, content), label, test in zip(found, numbers.tolist(), is_test, strict=True):
+            for (_, _, content), label, test in zip(rows, numbers.tolist(), is_test, strict=True):
                 if test == wanted:
                     yield Text(test, label, content if isinstance(content, bytes) else read_bytes(content))
 
     made_of += [test_fraction, random_state, list(names)]
-    corpus = cached(root / CACHE, made_of, texts, len(found), safe_name(source.stem), tokens)
+    corpus = cached(root / CACHE, made_of, texts, len(rows), safe_name(source.stem), tokens)
     return corpus._replace(names=names)
 
 
-def _test_part(parts: list[str], test_fraction: float, random_state: int) -> list[bool]:
-    """Which texts are of the test part: those in its folder, or a share of all."""
-    is_test = [part == "test" for part in parts]
+def _is_test(splits: list[str], test_fraction: float, random_state: int) -> list[bool]:
+    """Return which texts are in the test split: those of the test folder or, without one, a random share."""
+    is_test = [split == "test" for split in splits]
     if not any(is_test):
-        chosen = np.random.RandomState(random_state).permutation(len(parts))[: round(len(parts) * test_fraction)]
-        is_test = np.isin(np.arange(len(parts)), chosen).tolist()
-    if not 0 < sum(is_test) < len(parts):
-        raise DataError(f"data.source.test_fraction={test_fraction} of {len(parts)} texts leaves a part empty")
+        chosen = np.random.RandomState(random_state).permutation(len(splits))[: round(len(splits) * test_fraction)]
+        is_test = np.isin(np.arange(len(splits)), chosen).tolist()
+    if not 0 < sum(is_test) < len(splits):
+        raise DataError(f"data.source.test_fraction={test_fraction} of {len(splits)} texts leaves a split empty")
     return is_test
 
 
 def _text_files(folder: Path) -> list[Path]:
-    found = walk(folder, TEXTS)
-    if not found:
+    names = walk(folder, TEXTS)
+    if not names:
         raise DataError(f"{folder} has no texts: expected files named *.txt")
-    return [folder / name for name in found]
+    return [folder / name for name in names]
 
 
-def _marks(files: list[Path]) -> list[list]:
-    """What tells whether a file changed."""
+def _stamps(files: list[Path]) -> list[list]:
+    """Return name, size and time of each file, to detect changes."""
     try:
         stats = [(path.name, os.stat(path)) for path in files]
     except OSError as error:
@@ -111,56 +111,56 @@ def _marks(files: list[Path]) -> list[list]:
 
 
 def _from_files(files: dict[tuple, list[Path]]) -> Iterator[Text]:
-    for (part, label, _), paths in files.items():
+    for (split, label, _), paths in files.items():
         for path in paths:
-            yield Text(part == "test", label, read_bytes(path))
+            yield Text(split == "test", label, read_bytes(path))
 
 
 def _from_archive(archive: Path) -> Iterator[Text]:
-    """The reviews in the order that the folders would give them: the archive's own is another."""
-    wanted = {f"aclImdb/{part}/{name}": (part, label) for part, label, name in _REVIEWS}
-    found: dict[str, list[tuple[str, bytes]]] = {folder: [] for folder in wanted}
+    """Yield the archive's reviews in the order of the unpacked folders, which is not the archive's order."""
+    wanted = {f"aclImdb/{split}/{name}": (split, label) for split, label, name in _REVIEWS}
+    reviews: dict[str, list[tuple[str, bytes]]] = {folder: [] for folder in wanted}
     try:
         with tarfile.open(archive, "r|*") as pack:
             for member in pack:
                 folder, _, name = member.name.removeprefix("./").rpartition("/")
                 if folder in wanted and member.isreg() and name.endswith(".txt"):
-                    found[folder].append((name, pack.extractfile(member).read()))
+                    reviews[folder].append((name, pack.extractfile(member).read()))
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise DataError(f"{archive} is damaged: {error}\n  delete it, so that it is fetched again") from None
-    for folder, (part, label) in wanted.items():
-        if not found[folder]:
+    for folder, (split, label) in wanted.items():
+        if not reviews[folder]:
             raise DataError(f"{archive} has no texts in {folder}: expected the reviews as published")
-        for _, content in sorted(found[folder]):
-            yield Text(part == "test", label, content)
+        for _, content in sorted(reviews[folder]):
+            yield Text(split == "test", label, content)
 
 
 def _folder_texts(root: Path) -> tuple[list[tuple[str, str, Path]], list]:
-    there = folders(root)
-    parts = [part for part in ("train", "test") if part in there]
-    if len(parts) == 1 and len(there) == 1:
-        raise DataError(f"{root} has {parts[0]} only: expected both train and test, or neither")
-    if len(parts) == 2 and len(there) > 2:
-        others = some([name for name in there if name not in parts])
+    """List (split, class, file) of each text, and the names, sizes and times of the files."""
+    names = folders(root)
+    splits = [split for split in ("train", "test") if split in names]
+    if len(splits) == 1 and len(names) == 1:
+        raise DataError(f"{root} has {splits[0]} only: expected both train and test, or neither")
+    if len(splits) == 2 and len(names) > 2:
+        others = some([name for name in names if name not in splits])
         raise DataError(
-            f"{root} has {others} beside train and test\n  expected these two alone: data.val_fraction takes the val "
-            "part out of train, so move other texts into train"
+            f"{root} has {others} beside train and test\n  expected these two alone: data.val_fraction takes val out "
+            "of train, so move other texts into train"
         )
-    if len(parts) < 2:
-        refuse_splits(
-            root, there, "rename the parts to train and test, where data.val_fraction takes a val part out of train"
-        )
-    found, made_of = [], ["folder", str(root)]
-    for part in parts if len(parts) == 2 else [""]:
-        for name in folders(root / part):
-            files = _text_files(root / part / name)
-            found += [(part, name, path) for path in files]
-            made_of.append([part, name, _marks(files)])
-    return found, made_of
+    if len(splits) < 2:
+        refuse_splits(root, names, "rename the folders to train and test; data.val_fraction takes val out of train")
+    rows, made_of = [], ["folder", str(root)]
+    for split in splits if len(splits) == 2 else [""]:
+        for name in folders(root / split):
+            files = _text_files(root / split / name)
+            rows += [(split, name, path) for path in files]
+            made_of.append([split, name, _stamps(files)])
+    return rows, made_of
 
 
 def _csv_texts(path: Path, header: bool) -> list[tuple[str, str, bytes]]:
-    text, label, found = 0, 1, []
+    """Read ("", class, content) of each row."""
+    text, label, rows = 0, 1, []
     csv.field_size_limit(2**31 - 1)  # a text may be longer than 128 KB
     content = BytesIO(read_bytes(path))
     with TextIOWrapper(content, "utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -170,37 +170,37 @@ def _csv_texts(path: Path, header: bool) -> list[tuple[str, str, bytes]]:
                     text, label = _columns(path, row)
                     header = False
                 elif len(row) == 2:
-                    found.append(("", row[label].strip(), row[text].encode("utf-8", "surrogateescape")))
+                    rows.append(("", row[label].strip(), row[text].encode("utf-8", "surrogateescape")))
                 elif row:
-                    where = f"{path}, text {len(found) + 1}"
+                    where = f"{path}, text {len(rows) + 1}"
                     raise DataError(f"{where}: {len(row)} columns; expected two, a text and its label")
         except csv.Error as error:
-            raise DataError(f"{path}, text {len(found) + 1}: {error}; expected a CSV with two columns") from None
-    return found
+            raise DataError(f"{path}, text {len(rows) + 1}: {error}; expected a CSV with two columns") from None
+    return rows
 
 
 def _columns(path: Path, heading: list[str]) -> tuple[int, int]:
-    """Which column is the text, and which the label."""
+    """Return the indices of the text's and the label's column. Raises DataError if the heading names no label."""
     names = [name.strip().lower() for name in heading]
     label = next((i for i, name in enumerate(names) if name in ("label", "sentiment", "class", "category")), None)
     if len(names) != 2 or label is None:
         raise DataError(
             f"{path}: its first line names no label: {', '.join(heading)[:60]!r}\n"
             "  expected text,label or label,text (sentiment, class or category for label)\n"
-            "  data.source.header=false where it is a text already"
+            "  data.source.header=false if the first line is a text already"
         )
     return 1 - label, label
 
 
 def imdb_keras(*, data_dir: str, folder: Name, tokens: Tokenization) -> Corpus:
-    """The same reviews as Keras has them: imdb.npz and imdb_word_index.json in `folder`, which is under data_dir."""
+    """Read the IMDB reviews from Keras's imdb.npz and imdb_word_index.json in `folder`, absolute or under data_dir."""
     root = Path(os.path.expanduser(data_dir))
     arrays, index = (root / Path(os.path.expanduser(folder)) / name for name in ("imdb.npz", "imdb_word_index.json"))
     missing = [path.name for path in (arrays, index) if not path.is_file()]
     if missing:
         raise DataError(
             f"{' and '.join(missing)} not in {arrays.parent}\n  expected both of Keras's files there; "
-            "or take data=imdb, which reads the reviews as published"
+            "or use data=imdb, which reads the reviews as published"
         )
-    made_of = ["keras", str(arrays.parent.resolve()), _marks([arrays, index])]
+    made_of = ["keras", str(arrays.parent.resolve()), _stamps([arrays, index])]
     return cached(root / CACHE, made_of, lambda: keras_reviews(arrays, index), None, "imdb_keras", tokens)

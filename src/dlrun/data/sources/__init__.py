@@ -1,1 +1,1 @@
-"""Files of data sets: found, fetched, verified, unpacked."""
+"""Find, download, verify and unpack the files of data sets."""

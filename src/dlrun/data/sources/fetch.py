@@ -1,23 +1,28 @@
-"""Finding, fetching and verifying the files of data sets: resumable, locked, checked, unpacked safely.
+"""Download and verify the files of data sets. Downloads are locked and can be resumed.
 
-A file appears under its own name only when it is whole and its checksum is right; until then it is NAME.part.
+A file gets its name only when it is complete and its checksum is right; until then it is NAME.part.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlrun.data.sources.lock import lock, unwritable
 from dlrun.data.sources.verify import file_hash, verify
 from dlrun.errors import DataError
 from dlrun.output.folders import sync_folder
 
-TIMEOUT = 20  # seconds to wait for a connection, and between two packets
+if TYPE_CHECKING:
+    from requests import Response
+
+TIMEOUT = 20  # seconds to wait for a connection and between two packets
 CHUNK = 1 << 18  # bytes
 INSTEAD = "data=digits, data=moons, data=linear"
 
 
 class _MirrorError(Exception):
-    """Why this mirror gave nothing; the next one is tried."""
+    """The reason why a mirror failed; the next mirror is tried."""
 
 
 def fetch(
@@ -26,13 +31,13 @@ def fetch(
     checksum: str,
     *,
     download: bool = True,
-    wanted: list[Path] = (),
+    wanted: Sequence[Path] = (),
     instead: str = INSTEAD,
 ) -> Path:
-    """Give `path`, downloaded from the first of `urls` that serves it whole, if it is not there.
+    """Return `path`; if it does not exist, download it from the first of `urls` that serves it completely.
 
-    checksum: "md5:..." or "sha256:...", or the first 8 digits or more of it. For the error's text: wanted, all files
-    that a hand download must bring; instead, what works without.
+    checksum: "md5:..." or "sha256:..." with 8 digits or more. wanted, instead: for the error's text, all files to
+    download by hand and options that need no download. Raises DataError if no URL works or the checksum differs.
     """
     if path.exists():
         verify(path, checksum)
@@ -41,7 +46,7 @@ def fetch(
     if not download:
         raise _missing(wanted, dict.fromkeys(urls, "not tried (download=false)"), instead)
     with lock(path):
-        if not path.exists():  # else another process fetched it while this one waited
+        if not path.exists():  # otherwise another process downloaded it while this one waited
             _first_good(urls, path, checksum, wanted, instead)
     return path
 
@@ -60,7 +65,7 @@ def _first_good(urls: list[str], path: Path, checksum: str, wanted: list[Path], 
             return
         except (_MirrorError, RequestException, HTTPError) as error:
             reasons[url] = _reason(error)
-        except OSError as error:  # the disk's, not the mirror's: another mirror would not help
+        except OSError as error:  # a disk error, with which another mirror would not help
             raise unwritable(path.parent, error) from None
     raise _missing(wanted, reasons, instead)
 
@@ -68,34 +73,35 @@ def _first_good(urls: list[str], path: Path, checksum: str, wanted: list[Path], 
 def _mirror(url: str, part: Path, checksum: str) -> None:
     resumed = _copy(url, part)
     if resumed and not file_hash(part, checksum).startswith(checksum.lower()):
-        part.unlink()  # what was there from before was no good; once more, from the start
+        part.unlink()  # the bytes of an earlier download were wrong: start again
         _copy(url, part)
-    found = file_hash(part, checksum)
-    if not found.startswith(checksum.lower()):
+    actual = file_hash(part, checksum)
+    if not actual.startswith(checksum.lower()):
         part.unlink()
-        raise _MirrorError(f"sent something else: checksum {found}, expected {checksum}")
+        raise _MirrorError(f"sent another file: checksum {actual}, expected {checksum}")
 
 
 def _copy(url: str, part: Path) -> bool:
-    """Bring `part` to its end; returns whether it went on from bytes that were there before."""
+    """Download the rest of `part`. Return whether it continued an earlier download."""
     import requests
 
     have = part.stat().st_size if part.exists() else 0
-    # identity: a .gz must arrive as the bytes that it is, since the checksum is of those
+    # identity: a .gz must not be unpacked on the way, because the checksum is that of the packed file
     headers = {"User-Agent": "dl-run", "Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as reply:
-        if reply.status_code == 416 and have:  # nothing beyond what is here: whole already, or not this file
+        if reply.status_code == 416 and have:  # no more bytes: the file is complete, or it is another one
             return True
         if reply.status_code not in (200, 206):
             raise _MirrorError(f"HTTP {reply.status_code} {reply.reason}")
         if "text/html" in reply.headers.get("Content-Type", ""):
-            raise _MirrorError("answered with a web page (text/html), not with the file")
+            raise _MirrorError("sent a web page (text/html) instead of the file")
         resumed = reply.status_code == 206
         _save(reply, part, have if resumed else 0)
     return resumed
 
 
-def _save(reply: object, part: Path, have: int) -> None:
+def _save(reply: "Response", part: Path, have: int) -> None:
+    """Write the reply to `part` from byte `have` on, with a progress bar."""
     from tqdm import tqdm
 
     length = reply.headers.get("Content-Length", "")
@@ -103,7 +109,9 @@ def _save(reply: object, part: Path, have: int) -> None:
     name = part.name.removesuffix(".part")
     with (
         open(part, "r+b" if have else "wb") as out,
-        tqdm(desc=name, total=total, initial=have, unit="B", unit_scale=True, disable=None) as bar,  # a terminal only
+        tqdm(
+            desc=name, total=total, initial=have, unit="B", unit_scale=True, disable=None
+        ) as bar,  # on a terminal only
     ):
         out.seek(have)
         for data in reply.raw.stream(CHUNK, decode_content=False):
@@ -117,7 +125,7 @@ def _save(reply: object, part: Path, have: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The innermost cause, in one line: requests wraps three exceptions around 'Connection refused'."""
+    """Return the innermost cause in one line: requests wraps three exceptions around 'Connection refused'."""
     cause = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
     cause = getattr(cause, "reason", None) or cause
     return str(cause).rsplit("): ", 1)[-1].rsplit(">: ", 1)[-1] or type(error).__name__
@@ -125,9 +133,9 @@ def _reason(error: Exception) -> str:
 
 def _missing(wanted: list[Path], reasons: dict[str, str], instead: str) -> DataError:
     folders = {path.parent: [other.name for other in wanted if other.parent == path.parent] for path in wanted}
-    lines = [f"{wanted[0].name} is not there and was not downloaded"]
+    lines = [f"{wanted[0].name} does not exist and was not downloaded"]
     lines += [f"  {url}\n    {reason}" for url, reason in reasons.items()]
     lines += [f"  by hand: put {', '.join(names)} into {folder}" for folder, names in folders.items()]
-    lines += ["  where data is looked for: DL_RUN_DATA_DIR in the environment, or data_dir=FOLDER on the command line"]
+    lines += ["  to set the data folder: DL_RUN_DATA_DIR in the environment, or data_dir=FOLDER on the command line"]
     lines += [f"  without a download: {instead}"]
     return DataError("\n".join(lines))

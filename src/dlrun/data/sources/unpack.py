@@ -1,4 +1,4 @@
-"""Archives, unpacked safely: no links, no paths outside the target, one rename at the end."""
+"""Unpack archives safely: no links, no paths outside the target folder, one rename at the end."""
 
 import os
 import shutil
@@ -17,16 +17,19 @@ from dlrun.output.folders import sync_folder
 
 
 def unpack(archive: Path, target: Path) -> Path:
-    """Unpack a .tar.* or .zip as the folder `target`, by one rename; the archive's one top folder becomes `target`."""
+    """Unpack a .tar.* or .zip into the folder `target`. If the archive has a single top folder, it becomes `target`.
+
+    Raises DataError if the archive is damaged or unsafe.
+    """
     with lock(target):
         if target.exists():
             return target
         scratch = target.with_name(f".{target.name}.part")
-        shutil.rmtree(scratch, ignore_errors=True)  # what a killed process left
+        shutil.rmtree(scratch, ignore_errors=True)  # left by a killed process
         try:
             _unpack_into(archive, scratch)
-            inside = list(scratch.iterdir())
-            os.rename(inside[0] if len(inside) == 1 and inside[0].is_dir() else scratch, target)
+            top = list(scratch.iterdir())
+            os.rename(top[0] if len(top) == 1 and top[0].is_dir() else scratch, target)
             sync_folder(target.parent)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -46,12 +49,12 @@ def _unpack_into(archive: Path, folder: Path) -> None:
                     os.fsync(out.fileno())
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise DataError(f"{archive} is damaged: {error}\n  delete it, so that it is fetched again") from None
-    except OSError as error:  # gzip.BadGzipFile is one, and so is a full disk
+    except OSError as error:  # such as gzip.BadGzipFile or a full disk
         raise DataError(f"{archive} could not be unpacked into {folder}: {error}") from None
 
 
 def _members(archive: Path) -> Iterator[tuple[str, bool, IO[bytes] | None]]:
-    """(name, is it a folder, its bytes) of each member; nothing but files and folders is let through."""
+    """Yield (name, is it a folder, its bytes) of each member. Raises DataError for anything but files and folders."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as pack:
             for info in pack.infolist():
@@ -74,5 +77,5 @@ def _inside(archive: Path, name: str) -> PurePosixPath:
     return path
 
 
-def _unsafe(archive: Path, name: str, what: str) -> DataError:
-    return DataError(f"{archive} is not safe to unpack: {name!r} is {what}\n  nothing of it was kept; delete it")
+def _unsafe(archive: Path, name: str, problem: str) -> DataError:
+    return DataError(f"{archive} is not safe to unpack: {name!r} is {problem}\n  nothing was unpacked; delete it")

@@ -1,4 +1,4 @@
-"""Checksums of files."""
+"""Verify files by their checksums."""
 
 from pathlib import Path
 
@@ -7,17 +7,19 @@ from dlrun.paths import irregular
 
 
 def verify(path: Path, checksum: str) -> None:
+    """Raise DataError unless the file has the checksum, "md5:..." or "sha256:..." with 8 digits or more."""
     if why := irregular(path):
         raise DataError(f"{path} is {why}\n  expected the published file: delete it, so that it is fetched again")
-    found = file_hash(path, checksum)
-    if not found.startswith(checksum.lower()):
+    actual = file_hash(path, checksum)
+    if not actual.startswith(checksum.lower()):
         raise DataError(
             f"{path} is damaged or not the published file\n"
-            f"  checksum   {found}\n  expected   {checksum}\n  delete it, so that it is fetched again"
+            f"  checksum   {actual}\n  expected   {checksum}\n  delete it, so that it is fetched again"
         )
 
 
 def file_hash(path: Path, checksum: str) -> str:
+    """Return the file's hash in the form of `checksum`: "md5:..." or "sha256:..."."""
     import pooch
 
     kind, _, digits = checksum.partition(":")
