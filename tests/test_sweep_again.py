@@ -82,7 +82,7 @@ REFUSED = {
     "seed=0,1 sweep.gpus=[0,1] sweep.jobs=3": "sweep.jobs=3: there is room for 2 with 2 GPUs (0, 1) and "
     "sweep.jobs_per_gpu=1\n  expected at most sweep.jobs=2, or more on one GPU: sweep.jobs_per_gpu=2",
     "model.hiden=[1],[2]": "model.hiden=[1]: model has no 'hiden'; did you mean 'model.hidden'?",
-    "sweep=optuna +foo=interval(0,1)": "nothing reads 'foo'",
+    "sweep=optuna +foo=interval(0,1)": "there is no key 'foo'",
     "sweep=optuna model.dropout=interval(0,2)": "model.dropout=2.0: expected a number in [0, 1)",
     "sweep=optuna": "sweep=optuna: the space is empty",
     "seed=range(0,1e9)": "seed=range(0,1e9): it holds more than 10,000 values\n  expected fewer",
@@ -110,7 +110,7 @@ def test_what_a_sweep_refuses(dl_run, refused_sweep, line):
 
 
 def test_one_run_is_no_sweep(dl_run):
-    assert dl_run("sweep.jobs=2")[2].startswith("dl-run: sweep.jobs=2 is for a sweep, and this is one run\n  expected")
+    assert dl_run("sweep.jobs=2")[2].startswith("dl-run: sweep.jobs=2 needs a sweep, and this is one run\n  expected")
     assert (
         "expected a sweep: dl-run -m 'zip(seed=[1,2],data.batch_size=[3,4])'"
         in dl_run("zip(seed=[1,2],data.batch_size=[3,4])")[2]
