@@ -180,7 +180,7 @@ def test_a_run_in_fp16_is_evaluated_where_there_is_no_gpu(dl_runs, tmp_path):
     config.write_text(config.read_text().replace("precision: auto", "precision: fp16"))
     summary.write_text(json.dumps(json.loads(summary.read_text()) | {"precision": "fp16"}))
     code, out, err = dl_runs("evaluate", folder)
-    assert code == 0 and "in fp32 on cpu, the run was in fp16: it rounds otherwise\n" in out, out + err
+    assert code == 0 and "evaluated in fp32 on cpu, but trained in fp16, which rounds differently\n" in out, out + err
 
 
 def test_evaluate_of_the_last_weights(dl_runs, tmp_path):
@@ -220,7 +220,7 @@ def test_evaluate_texts_with_the_runs_own_words(dl_runs, tmp_path):
     keys = ["data=text_folder", f"data.source.path={other}/texts.csv", f"data_dir={tmp_path}", "data.vocab=6"]
     found = dl_runs("evaluate", folder, *keys, "split=test", "--json")
     assert json.loads(found[1])["metrics"] == pytest.approx(own, rel=1e-6)
-    assert "text_folder, all parts, 60 samples" in dl_runs("evaluate", folder, *keys)[1], "what is named is scored"
+    assert "text_folder, all splits, 60 samples" in dl_runs("evaluate", folder, *keys)[1], "what is named is scored"
 
 
 def test_all_of_a_folder_that_is_named_is_scored(dl_runs, tmp_path):
@@ -231,10 +231,10 @@ def test_all_of_a_folder_that_is_named_is_scored(dl_runs, tmp_path):
                 Image.new("L", (12, 12), 10 * i).save(tmp_path / part / name / f"{i}.png")
     small = ["data=image_folder", "data.spec.shape=[1,12,12]", "model.hidden=[4]", f"data_dir={tmp_path}"]
     folder = untrained(tmp_path / "run", [*small, "data.root=own"])
-    assert "image_folder, all parts, 30 samples" in dl_runs("evaluate", folder, "data.root=test")[1]
+    assert "image_folder, all splits, 30 samples" in dl_runs("evaluate", folder, "data.root=test")[1]
     found = dl_runs("evaluate", folder, "data.root=test", "split=test")[1]
-    assert "test part, 6 samples" in found and "6 of the 30 samples that are there; split=all scores" in found
-    assert "test part, 4 samples" in dl_runs("evaluate", folder)[1], "its own"
+    assert "test split, 6 samples" in found and "6 of 30 samples; split=all evaluates" in found
+    assert "test split, 4 samples" in dl_runs("evaluate", folder)[1], "its own"
 
 
 def test_compare(dl_runs, outputs, tmp_path):
@@ -387,7 +387,7 @@ DAMAGED = {
         set_status("interrupted"),
         "the run is not finished, its status is 'interrupted'\n  expected a finished",
     ),
-    "diverged": (set_status("diverged"), "its status is 'diverged'\n  expected a finished run: its run.log has the cause"),
+    "diverged": (set_status("diverged"), "its status is 'diverged'\n  expected a finished run: its run.log has the"),
     "status in a list": (set_status(["finished"]), "summary.json is missing or damaged"),
     "best without value": (
         set_status("finished", best={"metric": "val/acc", "epoch": 1}),
@@ -421,25 +421,25 @@ def test_damaged_runs(damage, dl_runs, tmp_path, monkeypatch):
 REFUSED = {
     "command": (["lst"], "lst: no such command; did you mean 'list'?"),
     "no runs": (["list"], "there is no run under "),
-    "last of none": (["show", "last"], "--output-dir DIR looks elsewhere"),
+    "last of none": (["show", "last"], "--output-dir DIR names another folder"),
     "no folder": (
         ["show", "nowhere"],
         "nowhere: no such folder\n  expected a run's folder, as dl-run prints it, or last",
     ),
     "no run": (["show", "empty"], "empty: this folder is not a run's"),
-    "flag": (["list", "--sorted"], "--sorted\n  expected what dl-runs list --help says"),
+    "flag": (["list", "--sorted"], "--sorted\n  dl-runs list --help shows the options"),
     "limit": (["list", "--limit", "0"], "--limit 0: expected an integer >= 1"),
-    "format": (["export", "nowhere", "--format", "tflite"], "--format tflite: there is no such format"),
+    "format": (["export", "nowhere", "--format", "tflite"], "--format tflite: no such format"),
     "one run": (["compare", "nowhere"], "nowhere: no such folder"),
     "split": (["evaluate", "run", "split=train"], "split=train: expected split=val, split=test, split=all, data=NAME"),
     "data": (["evaluate", "run", "data=mnits"], "data=mnits: no such option; did you mean 'mnist'?"),
     "pairing": (["evaluate", "run", "data=imdb"], "cannot learn from data=imdb"),
-    "shape": (["evaluate", "run", "data=mnist"], "the run takes Image(shape=1x8x8, classes=10), that data gives"),
+    "shape": (["evaluate", "run", "data=mnist"], "the run takes Image(shape=1x8x8, classes=10), but that data gives"),
     "data key": (["evaluate", "run", "data.nothing=3"], "data.nothing=3: the run's config has no 'data.nothing'"),
     "filter": (["list", "modle=mlp"], "modle=mlp: runs have no 'modle'; did you mean 'model'?"),
-    "sort": (["list", "--sort", "accuracy"], "--sort accuracy: there is no such column"),
+    "sort": (["list", "--sort", "accuracy"], "--sort accuracy: no such column"),
     "data value": (["evaluate", "run", "data.batch_size=[1"], "data.batch_size=[1: "),
-    "report to a folder": (["report", "run", "--out", "."], "cannot write .: it is a folder\n  expected the name"),
+    "report to a folder": (["report", "run", "--out", "."], "cannot write .: it is a folder\n  expected a file"),
     "export to a folder": (["export", "run", "--format", "state_dict", "--out", "."], "cannot write .: it is a folder"),
     "long name": (["report", "a" * 300], "no such folder\n  expected a run's folder"),
     "self": (["compare", "run", "run"], "1 run to compare: expected two or more"),
@@ -466,7 +466,7 @@ def test_a_missing_package_is_named(dl_runs, monkeypatch):
     code, _, err = dl_runs("export", "nowhere", "--format", "onnx")
     assert (
         code == 2
-        and "--format onnx needs onnxscript, not installed here\n  install all that" in err
+        and "--format onnx needs onnxscript, not installed here\n  install the packages" in err
         and "-m pip install 'onnx>=" in err
     )
 
@@ -498,4 +498,4 @@ def test_dl_data(dl_runs, tmp_path):
     assert code == 2 and "not tried (download=false)" in err and not (tmp_path / "none").exists()
     assert "did you mean 'mnist'" in dl_data("fetch", "mnits")[2]
     assert "expected data_dir=FOLDER or data.KEY=VALUE" in dl_data("check", "digits", "model=mlp")[2]
-    assert "nothing is stored" in dl_data("fetch", "cartpole")[1]
+    assert "no stored samples" in dl_data("fetch", "cartpole")[1]

@@ -208,7 +208,7 @@ WRONG = {
     "trainer.processes=100000000000": "trainer.processes=100000000000: expected an integer in [1, 1000]",
     "trainer.epochs=9223372036854775808": "=9223372036854775808: expected an integer of at most 1,000,000,000",
     "model.hidden=[64,2000000]": "model.hidden=[64, 2000000]: expected a list, each an integer of at most 1,000,000",
-    "optimizer.lr=100000000000000000000": "expected a number > 0; write a number this large with a point or an exponent",
+    "optimizer.lr=100000000000000000000": "expected a number > 0; write a number this large with a point or an",
     "data.spec.classes=-1": "data.spec.classes=-1: expected an integer in [2, 100000] or null",
     "data.spec.shape=[0,8,8]": "expected a list of 3: an integer >= 1, an integer >= 1, an integer >= 1",
     "modl=mlp": "modl=mlp: there is no key 'modl'; did you mean 'model'?\n  expected one of: data, data_dir, init,",

@@ -174,8 +174,8 @@ def _bound(folder: Path, config: dict) -> None:
             found = 1 + sum(size(_target(path, each)) for each in REFERENCE.findall(str(value)))
         if found > MOST:
             raise UserError(
-                f"{folder}: {'.'.join(path)} in {folder / '.hydra' / 'config.yaml'} resolves to more than {MOST:,} values"
-                "\n  expected a config as dl-run writes it"
+                f"{folder}: {'.'.join(path)} in {folder / '.hydra' / 'config.yaml'} becomes more than {MOST:,} values\n"
+                "  expected a config as dl-run writes it"
             )
         sizes[path] = found
         return found
