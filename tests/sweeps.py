@@ -99,7 +99,7 @@ def sweep(
             plan.open(state)
         process.GRACE, screen = 0.5, Screen()
         stopped = Runner(state, plan, Slots(jobs, None, []), timeout, pretend, screen, stays=not join).run()
-        screen.say(closing(state, stopped))
+        screen.show(closing(state, stopped))
 
 
 if __name__ == "__main__":

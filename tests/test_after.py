@@ -163,7 +163,7 @@ def test_evaluate_says_by_its_exit_code_what_is_not_the_runs_own(dl_runs, tmp_pa
     folder = untrained(tmp_path / "run", ["data=digits", "model.hidden=[4]"])
     own = json.loads(dl_runs("evaluate", folder, "--json")[1])["metrics"]
     summary = json.loads((folder / "summary.json").read_text())
-    for change, code, said in ((1.0, 0, "to the last digit"), (1.0001, 0, "near"), (1.1, 1, "NOT the run's own")):
+    for change, code, said in ((1.0, 0, "to the last digit"), (1.0001, 0, "close"), (1.1, 1, "NOT the run's own")):
         summary["test"] = {f"test/{name}": value * change for name, value in own.items()}
         (folder / "summary.json").write_text(json.dumps(summary))
         found = dl_runs("evaluate", folder)
@@ -301,7 +301,7 @@ def test_samples_in_a_report_have_their_files_and_one_format():
     from types import SimpleNamespace
 
     from dlrun.data.raw import decode
-    from dlrun.runs.report import _inputs, _judged, _said
+    from dlrun.runs.report import _captions, _inputs, _judged
     from dlrun.spec import Image, Table
 
     spec = Table(features=2, targets=1, names=("Weight", "Japan"), unit="MPG")
@@ -311,7 +311,10 @@ def test_samples_in_a_report_have_their_files_and_one_format():
     raw = decode(SimpleNamespace(spec=spec, fitted=lambda: fitted), x)
     assert raw[0, 1] == 0 and ">0<" in _inputs(spec, list(raw))[0] and ">2035<" in _inputs(spec, list(raw))[0]
     y, out = torch.tensor([[1.76e5], [9.0]]), torch.tensor([[98038.4], [9.5]])
-    assert _said(spec, y, out)[0] == [["true 176000 MPG", "predicted 98038 MPG"], ["true 9 MPG", "predicted 10 MPG"]]
+    assert _captions(spec, y, out)[0] == [
+        ["true 176000 MPG", "predicted 98038 MPG"],
+        ["true 9 MPG", "predicted 10 MPG"],
+    ]
     pictures, y = torch.zeros(2, 1, 2, 2), torch.tensor([0, 1])
     data = SimpleNamespace(
         spec=Image((1, 2, 2), 2, ("cat", "dog")), mean=[0.0], std=[1.0], files=lambda split: ["cat/a.png", "dog/b.png"],
@@ -421,7 +424,7 @@ def test_damaged_runs(damage, dl_runs, tmp_path, monkeypatch):
 REFUSED = {
     "command": (["lst"], "lst: no such command; did you mean 'list'?"),
     "no runs": (["list"], "there is no run under "),
-    "last of none": (["show", "last"], "--output-dir DIR names another folder"),
+    "last of none": (["show", "last"], "--output-dir DIR "),
     "no folder": (
         ["show", "nowhere"],
         "nowhere: no such folder\n  expected a run's folder, as dl-run prints it, or last",

@@ -643,7 +643,7 @@ def test_what_goes_on_can_be_pasted(name, dl_run):
 
 
 def test_bytes_that_are_no_text_are_refused(refused):
-    assert refused("run_dir='caf\udce9'").startswith("run_dir='caf\\xe9': these bytes are no text")
+    assert refused("run_dir='caf\udce9'").startswith("run_dir='caf\\xe9': these bytes are not valid text")
 
 
 def test_resume_checks_the_new_limit(refused, finished):

@@ -181,8 +181,8 @@ def test_episodes(predict, runs):
 
 
 REFUSED = {
-    "size": ("classes", ["big.png"], "big.png is 9x8 with 1 channel: the run takes 8x8 with 1 channel\n  expected"),
-    "channels": ("classes", ["rgb.png"], "rgb.png is 8x8 with 3 channels: the run takes 8x8 with 1 channel"),
+    "size": ("classes", ["big.png"], "big.png is 9x8 with 1 channel, but the run takes 8x8 with 1 channel\n  expected"),
+    "channels": ("classes", ["rgb.png"], "rgb.png is 8x8 with 3 channels, but the run takes 8x8 with 1 channel"),
     "damaged": ("classes", ["cut.png"], "an intact image: .bmp, .gif, .jpeg, .jpg, .png, .tif, "),
     "no picture": ("classes", ["notes.txt"], "notes.txt cannot be read as an image"),
     "no file": ("classes", ["nothing.png"], "nothing.png: there is no such file\n  expected an image"),

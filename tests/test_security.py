@@ -255,9 +255,9 @@ STORED = {
     "env": ({"command": ["hydra.job.env_set={DL_RUN_ALLOW: unittest}", "seed=0,1"]}, SHELL),
     "searchpath": ({"command": ["hydra.searchpath=[pkg://evil]", "seed=0,1"]}, "configs would come from pkg://"),
     "target": ({"command": [f"+optimizer.lr={CALL}", "seed=0,1"]}, ""),
-    "pickle": ({"flags": ["--experimental-rerun=evil.pkl"]}, "is none of dl-run's"),
-    "flag": ({"command": ["--experimental-rerun=evil.pkl", "seed=0,1"]}, "is none of dl-run's"),
-    "dashes": ({"command": ["--", "--experimental-rerun=evil.pkl"]}, "is none of dl-run's"),
+    "pickle": ({"flags": ["--experimental-rerun=evil.pkl"]}, "is not an argument of dl-run"),
+    "flag": ({"command": ["--experimental-rerun=evil.pkl", "seed=0,1"]}, "is not an argument of dl-run"),
+    "dashes": ({"command": ["--", "--experimental-rerun=evil.pkl"]}, "is not an argument of dl-run"),
     "package": ({"flags": ["--config-path=pkg://evil"]}, "configs would come from pkg://"),
     "redis": (
         {"command": ["sweep=optuna", "sweep.storage='redis://localhost'", "seed=0,1"]},
@@ -281,7 +281,7 @@ def test_the_command_that_a_database_holds(refused, tmp_path):
     study = optuna.create_study(storage=f"sqlite:///{tmp_path}/x.db", study_name="x")
     facts = {"started": "2", "cwd": "/", "configs": "", "command": [], "flags": [], "arguments": [], "total": 2}
     for name, value, text in (
-        ("flags", ["--experimental-rerun=evil.pkl"], "is none of dl-run's"),
+        ("flags", ["--experimental-rerun=evil.pkl"], "is not an argument of dl-run"),
         ("command", ["hydra.job.env_set={A: b}"], SHELL),
         ("command", [1], "the study there is damaged"),
         ("cwd", 3, "the study there is damaged: cwd: int"),

@@ -18,8 +18,8 @@ USAGE = """dl-run: deep-learning experiments, composed from YAML and resumed bit
                                           a search with Optuna
   dl-run mode=summary model=resnet18 data=cifar10
                                           layers: shapes, parameters, costs
-  dl-run resume=last                      resume the most recently started run
-  dl-run -m sweep.resume=last             resume the most recently started sweep
+  dl-run resume=last                      resume the newest run
+  dl-run -m sweep.resume=last             resume the newest sweep
   dl-run -m sweep.join=last               help with it, from another machine
 
 groups and their options (group=option)
