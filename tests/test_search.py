@@ -12,7 +12,7 @@ from dlrun.config.pairing import CONFIGS
 from dlrun.config.zips import is_zip
 from dlrun.errors import UserError
 from dlrun.sweep.axes import Axis, grid
-from dlrun.sweep.opening import begun, reopen, reopened
+from dlrun.sweep.opening import existing_sweep, new_sweep, reopen
 from dlrun.sweep.report import closing
 from dlrun.sweep.search import Optuna
 from dlrun.sweep.settings import Search
@@ -102,7 +102,7 @@ def test_one_parameter_in_two_places():
 # --- the search -------------------------------------------------------------------------------------------------------
 
 REFUSED = [
-    ({}, [FIXED], "sweep=optuna: the space is empty\n  expected one parameter at least"),
+    ({}, [FIXED], "sweep=optuna: the space is empty\n  expected at least one parameter"),
     ({"sampler": "cmaes"}, [LOG, CHOICE], "net=choice(a,b,c): sweep.sampler=cmaes takes numbers"),
     ({"sampler": "cmaes"}, [LOG], "sweep.sampler=cmaes works with two parameters or more"),
     ({"sampler": "grid"}, [LOG], "sweep.sampler=grid takes values"),
@@ -147,8 +147,8 @@ def search(folder: Path, axes: list[Axis], num: int, killed: bool, **keys: objec
     def opened() -> object:
         there = list(folder.glob("*/*_sweep"))
         if there:
-            return reopened(there[0], chosen, lambda state, how: None)
-        return begun(
+            return existing_sweep(there[0], chosen, lambda state, how: None)
+        return new_sweep(
             folder,
             chosen,
             {"command": [], "flags": [], "arguments": [], "configs": ""},
@@ -233,13 +233,13 @@ def test_two_machines_share_a_database(tmp_path):
     command = {"command": [], "flags": [], "arguments": [], "configs": ""}
     files = {"multirun.yaml": "", "base": {}}
     chosen = settings(trials=9, storage=url, sampler="random")
-    with begun(tmp_path / "a", chosen, command, [], files) as a:
+    with new_sweep(tmp_path / "a", chosen, command, [], files) as a:
         mine = Optuna(chosen, [LOG], 3)
         mine.open(a)
         name, facts = published(url, "sweep.join")
         assert name == a.facts["study"] and facts["total"] == 9
         theirs = settings(trials=9, storage=url, sampler="random", join=name)
-        with begun(tmp_path / "b", theirs, {**command, "study": name}, [], files) as b:
+        with new_sweep(tmp_path / "b", theirs, {**command, "study": name}, [], files) as b:
             other = Optuna(theirs, [LOG], 3)
             other.open(b)
             for plan, state in [(mine, a), (other, b)] * 2 + [(other, b)]:
@@ -254,7 +254,7 @@ def test_two_machines_share_a_database(tmp_path):
             study = optuna.load_study(study_name=name, storage=url)
             assert sorted(job.trial for job in a.jobs + b.jobs) == [t.number for t in study.trials]
     command["configs"] = "others"
-    with begun(tmp_path / "c", theirs, {**command, "study": name}, [], files) as c:
+    with new_sweep(tmp_path / "c", theirs, {**command, "study": name}, [], files) as c:
         with pytest.raises(UserError, match="the configs here differ from those of the sweep's start"):
             Optuna(theirs, [LOG], 3).open(c)
 
@@ -263,10 +263,10 @@ def test_another_number_of_trials_is_kept(tmp_path):
     """Raised when the sweep goes on, it is the sweep's own: for whoever goes on then, joins, or reads the hint."""
     words = ["sweep=optuna", "sweep.trials=2", "sweep.jobs=2"]
     command = {"command": words, "flags": [], "arguments": [], "configs": ""}
-    with begun(tmp_path, settings(trials=2), command, [], {"multirun.yaml": "", "base": {}}) as state:
+    with new_sweep(tmp_path, settings(trials=2), command, [], {"multirun.yaml": "", "base": {}}) as state:
         folder = state.folder
     for num, text in ((5, "5 jobs are left"), (5, "5 jobs are left"), (1, "1 job is left")):
-        with reopened(folder, settings(trials=num), lambda state, how: None) as state:
+        with existing_sweep(folder, settings(trials=num), lambda state, how: None) as state:
             with state.alone():
                 Optuna(settings(trials=num), [LOG], 3).open(state)
             assert text in closing(state, stopped=2)
@@ -279,7 +279,7 @@ def test_a_search_through_a_grid_ends_with_it(tmp_path):
     """Nothing is left of the trials that it has no points for."""
     chosen = settings(trials=20, sampler="grid")
     command = {"command": ["sweep=optuna"], "flags": [], "arguments": [], "configs": ""}
-    with begun(tmp_path, chosen, command, [], {"multirun.yaml": "", "base": {}}) as state, state.alone():
+    with new_sweep(tmp_path, chosen, command, [], {"multirun.yaml": "", "base": {}}) as state, state.alone():
         Optuna(chosen, [CHOICE, FIXED, PAIRS], 3).open(state)
         assert state.total == 6 and state.facts["command"] == ["sweep=optuna", "sweep.trials=6"]
 
@@ -298,10 +298,10 @@ def test_another_number_of_trials_is_told_to_other_machines(tmp_path):
 
     def begin(name: str) -> object:
         study = {"study": published(url, "sweep.join")[0]} if folders else {}
-        return lambda chosen: begun(tmp_path / name, chosen, command | study, [], {"multirun.yaml": "", "base": {}})
+        return lambda chosen: new_sweep(tmp_path / name, chosen, command | study, [], {"multirun.yaml": "", "base": {}})
 
     def go_on(name: str) -> object:
-        return lambda chosen: reopened(folders[name], chosen, lambda state, how: None)
+        return lambda chosen: existing_sweep(folders[name], chosen, lambda state, how: None)
 
     folders: dict[str, Path] = {}
     assert opened(begin("a"), "a", 2) == 2 and opened(begin("b"), "b", 2, join="the study") == 2
@@ -347,7 +347,7 @@ def test_the_hopeless_are_told_by_their_epochs(tmp_path, pruner):
     chosen = settings(trials=10, sampler="qmc", pruner=pruner, pruner_startup=2, percentile=40.0, reduction=2)
     files = {"multirun.yaml": "", "base": {}}
     command = {"command": [], "flags": [], "arguments": [], "configs": "", "study": "as hyperband draws by its name"}
-    with begun(tmp_path, chosen, command, [], files) as now:
+    with new_sweep(tmp_path, chosen, command, [], files) as now:
         plan, stopped = Optuna(chosen, [LINE], 16), {}
         plan.open(now)
         while (job := plan.more(now)) is not None:

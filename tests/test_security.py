@@ -14,7 +14,7 @@ from dlrun import cli
 from dlrun.config import signatures
 from dlrun.errors import UserError
 from dlrun.output.run_folder import git_commit
-from dlrun.sweep.opening import begun, reopened
+from dlrun.sweep.opening import existing_sweep, new_sweep
 from dlrun.sweep.search import Optuna
 from dlrun.sweep.state import State
 from dlrun.system.python import COMMAND
@@ -327,7 +327,7 @@ def test_a_search_reads_no_pickle_from_its_history(tmp_path):
             job.status, job.values = "finished", {"x": (points[-1] - 0.4) ** 2}
             plan.tell(job, tmp_path)
 
-    with begun(tmp_path, chosen, command, [], files) as state:
+    with new_sweep(tmp_path, chosen, command, [], files) as state:
         run(state, 14)
         state.save()
     assert abs(sum(points[-6:]) / 6 - 0.4) < abs(sum(points[:6]) / 6 - 0.4), "it has learned"
@@ -338,7 +338,7 @@ def test_a_search_reads_no_pickle_from_its_history(tmp_path):
     for i in [i for i, line in enumerate(lines) if "cma:generation" in line][::-1]:
         lines.insert(i, json.dumps(json.loads(lines[i]) | evil))
     journal.write_text("\n".join(lines) + "\n")
-    with reopened(state.folder, chosen, lambda state, how: None) as state:
+    with existing_sweep(state.folder, chosen, lambda state, how: None) as state:
         run(state, 2)
     assert not (tmp_path / "ran").exists()
 

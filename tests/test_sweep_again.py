@@ -17,7 +17,7 @@ from dlrun.output.folders import find_run, write_whole
 from dlrun.sweep import process
 from dlrun.sweep.axes import Axis, outside
 from dlrun.sweep.cluster import stop_file
-from dlrun.sweep.opening import begun
+from dlrun.sweep.opening import new_sweep
 from dlrun.sweep.report import Report
 from dlrun.sweep.runner import Plan, Runner, Slots
 from dlrun.sweep.screen import Screen, cut, table_lines
@@ -238,7 +238,7 @@ def test_a_full_disk_is_told_and_a_report_ends_nothing(tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match="cannot start a sweep in .*: No space left on device\n  expected a writable disk"
     ):
-        with begun(tmp_path / "new", settings, command, [], {"base": {}, "multirun.yaml": ""}):
+        with new_sweep(tmp_path / "new", settings, command, [], {"base": {}, "multirun.yaml": ""}):
             pass
     monkeypatch.setattr("dlrun.sweep.report.write_whole", full)
     report = Report(state)

@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import dlrun
-from dlrun.config.auto import left_open, value_of
+from dlrun.config.auto import auto_keys, value_of
 from dlrun.config.build import of_runner
 from dlrun.config.check import check
 from dlrun.config.explain import explain
@@ -30,7 +30,7 @@ from dlrun.config.flags import read_flags
 from dlrun.config.limits import nothing_to_do, number, reached
 from dlrun.config.loader import Loader
 from dlrun.config.pairing import CONFIGS
-from dlrun.config.saved import anew, plain, portable, read_config
+from dlrun.config.saved import new_run_arguments, plain, portable, read_config
 from dlrun.config.usage import usage
 from dlrun.errors import DataError, UserError, printable
 from dlrun.output.folders import (
@@ -119,12 +119,12 @@ def parse_flags() -> argparse.Namespace:
     sys.argv[1:] = [*flags.overrides, *rest]
     again = next((o for o in flags.overrides if key_of(o) in ("sweep.resume", "sweep.join")), None)
     if again and flags.multirun:
-        sys.argv[1:] = reopened(again, flags.overrides)
+        sys.argv[1:] = stored_command(again, flags.overrides)
         read_flags(sys.argv[1:])  # arguments stored in a folder or a database are checked like typed ones
     return flags
 
 
-def reopened(again: str, overrides: list[str]) -> list[str]:
+def stored_command(again: str, overrides: list[str]) -> list[str]:
     """Return the command line that resumes or joins a sweep: the stored one, with changes to how jobs are run."""
     from dlrun.sweep.opening import reopen
 
@@ -154,7 +154,7 @@ def _start(composed: DictConfig) -> float | None:
     context = HydraConfig.get()
     names = dict(context.runtime.choices)
     config = plain(composed)
-    chosen = left_open(config)
+    chosen = auto_keys(config)
     check(config, names)
     if config["mode"] == "summary":
         from dlrun.train.summary import summary
@@ -211,7 +211,7 @@ def _resume(composed: DictConfig) -> float | None:
             raise UserError(
                 f"{override} cannot change in a resumed run: it continues with its own config\n"
                 f"  expected only: {', '.join(RESUMABLE)}\n"
-                f"  for any other change start a new run: dl-run {anew(folder, override)}"
+                f"  for any other change start a new run: dl-run {new_run_arguments(folder, override)}"
             )
     before, as_read = plain(saved), OmegaConf.to_yaml(saved)
     for key, value in changes.items():

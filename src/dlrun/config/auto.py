@@ -15,7 +15,7 @@ RATED = {"imagenet": 256, "paper": 256}  # the batch size that the rate belongs 
 MOST, LEAST, STEPS = 64, 8, 16
 
 
-def left_open(config: dict) -> list[str]:
+def auto_keys(config: dict) -> list[str]:
     """List the keys whose value is `auto`."""
     return [key for key in AUTO if value_of(config, key) == "auto"]
 
@@ -28,7 +28,7 @@ def value_of(config: dict, key: str) -> object:
 
 def settle(config: dict) -> None:
     """Replace each `auto` by its value, in place. The batch size is that of a large data set."""
-    keys = left_open(config)
+    keys = auto_keys(config)
     if "data.batch_size" in keys:
         config["data"]["batch_size"] = MOST
     if "model.form" in keys:

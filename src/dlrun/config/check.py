@@ -195,20 +195,22 @@ def _check_pairing(config: dict, names: dict[str, str]) -> None:
 def _check_net(config: dict, names: dict[str, str]) -> None:
     """Raise PairingError if the task takes another class of network than the model returns, by their annotations."""
     model, task = (names.get(k) or config[k]["_target_"].rpartition(".")[2] for k in ("model", "task"))
-    made, taken = (_net(config[k]) for k in ("model", "task"))
-    others = {_net(node) for _, node in group_options("task")} if made != taken else set()
-    if made == taken or taken == "nn.Module" and made not in others:  # a user's own network class is an nn.Module
+    returned, accepted = (_net(config[k]) for k in ("model", "task"))
+    known = {_net(node) for _, node in group_options("task")} if returned != accepted else set()
+    if (
+        returned == accepted or accepted == "nn.Module" and returned not in known
+    ):  # a user's own network class is an nn.Module
         return
     lists = {
-        f"models for {task}:": [name for name, node in group_options("model") if _net(node) == taken],
-        f"tasks for {model}:": [name for name, node in group_options("task") if _net(node) == made],
+        f"models for {task}:": [name for name, node in group_options("model") if _net(node) == accepted],
+        f"tasks for {model}:": [name for name, node in group_options("task") if _net(node) == returned],
     }
     width, room = max(map(len, lists)), columns(sys.stderr, 10_000)
     kinds = {"nn.Module": "a plain network, from inputs to outputs"}
     raise PairingError(
         f"task={task} cannot train model={model}\n"
-        f"  {f'{task} takes':{width}} {kinds.get(taken, taken)}\n"
-        f"  {f'{model} makes':{width}} {kinds.get(made, made)}\n"
+        f"  {f'{task} takes':{width}} {kinds.get(accepted, accepted)}\n"
+        f"  {f'{model} returns':{width}} {kinds.get(returned, returned)}\n"
         + "\n".join(listed(f"  {lead:{width}} ", found, width + 3, room) for lead, found in lists.items())
     )
 

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
-from dlrun.config.hydra_section import check_place
+from dlrun.config.hydra_section import check_source
 from dlrun.errors import UserError
 
 
@@ -27,7 +27,7 @@ def read_flags(arguments: list[str]) -> argparse.Namespace:
         name = f"--package {flags.package}" if flags.package else "--resolve"
         raise UserError(f"{name} needs --cfg\n  expected dl-run --cfg job {name} ...")
     for name, path in (("--config-path", flags.config_path), ("--config-dir", flags.config_dir)):
-        check_place(path or "")
+        check_source(path or "")
         if name == "--config-path" and path and not os.path.isabs(path):  # Hydra resolves it relative to its own code
             raise UserError(
                 f"--config-path={path}: expected an absolute path: --config-path={os.path.abspath(path)}\n"

@@ -87,7 +87,7 @@ def check_values(section: dict) -> None:
     _raise([line for key, problems_of in _RULES.items() for line in problems_of(section.get(key))])
 
 
-def check_place(path: object) -> None:
+def check_source(path: object) -> None:
     """Raise UserError unless the source of configs is a folder: pkg://NAME would import NAME."""
     text = str(path).removeprefix("file://")
     if "://" in text:
@@ -132,7 +132,7 @@ def _short(value: object) -> str:
 
 def _of_searchpath(paths: object) -> list[str]:
     for path in paths or []:
-        check_place(path)
+        check_source(path)
     return []
 
 

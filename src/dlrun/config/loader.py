@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from dlrun.config.hydra_section import check_files, check_overrides, check_place, check_values
+from dlrun.config.hydra_section import check_files, check_overrides, check_source, check_values
 from dlrun.config.zips import is_zip
 from dlrun.errors import UserError
 
@@ -69,7 +69,7 @@ class Loader(ConfigLoaderImpl):
         if primary is not None and OmegaConf.is_dict(primary.config):
             paths += _listed(OmegaConf.select(primary.config, "hydra.searchpath"))
         for path in paths:
-            check_place(path)
+            check_source(path)
         super()._process_config_searchpath(config_name, parsed_overrides, repo)
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:

@@ -47,7 +47,7 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
     )
 
 
-def anew(folder: Path, change: str) -> str:
+def new_run_arguments(folder: Path, change: str) -> str:
     """Return shell arguments for a new run like the one in `folder` with one change, from its weights if they fit."""
     path, changed = folder / ".hydra" / "overrides.yaml", key_of(change)
     try:

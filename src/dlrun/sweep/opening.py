@@ -72,7 +72,7 @@ def is_url(which: str) -> bool:
 
 
 @contextmanager
-def begun(
+def new_sweep(
     output_dir: Path, settings: Grid | Search, command: dict[str, object], jobs: list[Job], files: dict
 ) -> Iterator[State]:
     """Yield the state of a new sweep in a new folder. A search joined by URL takes its study from the database."""
@@ -101,7 +101,7 @@ def _goals(settings: Grid | Search) -> list[list]:
 
 
 @contextmanager
-def reopened(folder: Path, settings: Grid | Search, compare: Callable[[State, str], None]) -> Iterator[State]:
+def existing_sweep(folder: Path, settings: Grid | Search, compare: Callable[[State, str], None]) -> Iterator[State]:
     """Yield the state of an existing sweep, resumed (by one process at a time) or joined (beside running processes).
 
     Jobs that dead processes left are recovered. `compare` raises UserError if the sweep has changed.

@@ -60,7 +60,7 @@ class JobSweeper(Sweeper):
         from dlrun.sweep import forks
         from dlrun.sweep.axes import grid
         from dlrun.sweep.cluster import Cluster
-        from dlrun.sweep.opening import begun, compare, reopened
+        from dlrun.sweep.opening import compare, existing_sweep, new_sweep
         from dlrun.sweep.report import closing
         from dlrun.sweep.runner import Plan, Runner, Slots
         from dlrun.sweep.screen import Screen
@@ -88,11 +88,11 @@ class JobSweeper(Sweeper):
         command["configs"] = hashlib.sha256(json.dumps(base).encode()).hexdigest()
         if settings.resume or (settings.join and not joins_study):
             folder = Path(settings.resume or settings.join)
-            opened = reopened(folder, settings, lambda state, how: compare(state, how, arguments, base, axes))
+            opened = existing_sweep(folder, settings, lambda state, how: compare(state, how, arguments, base, axes))
         else:
             command |= {"study": settings.join} if joins_study else {}
             files = {"multirun.yaml": OmegaConf.to_yaml(self.config), "base": base}
-            opened = begun(Path(self.config.output_dir).expanduser(), settings, command, jobs, files)
+            opened = new_sweep(Path(self.config.output_dir).expanduser(), settings, command, jobs, files)
         screen = Screen()
         with opened as state:
             with state.alone():
