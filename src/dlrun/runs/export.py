@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,9 @@ from dlrun.runs.written import whole
 from dlrun.seeds import generator
 from dlrun.spec import Image, Mask, Tokens
 from dlrun.train.finished import FinishedRun
+
+if TYPE_CHECKING:
+    import onnx
 
 SAMPLES = 33  # samples to compare, in batches of 1, 2 and the rest
 TOLERANCE = 1e-5  # absolute for numbers up to 1, relative for greater ones
@@ -199,7 +203,7 @@ def write_onnx(run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> N
     onnx.save(model, path)
 
 
-def name_batch(graph: object) -> None:
+def name_batch(graph: "onnx.GraphProto") -> None:
     """Name the batch dimension `batch` instead of the exporter's name, such as s77."""
     found = graph.input[0].type.tensor_type.shape.dim[0].dim_param
     for value in (*graph.input, *graph.output, *graph.value_info):

@@ -25,6 +25,7 @@ class Axis:
 
     @property
     def name(self) -> str:
+        """The keys, without a leading +."""
         return ",".join(key.lstrip("+") for key in self.keys)
 
     @property

@@ -10,11 +10,15 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from dlrun.errors import UserError
 from dlrun.output.folders import within
 from dlrun.sweep import process
+
+if TYPE_CHECKING:
+    import submitit
 
 EVERY = 0.5  # seconds between two checks of a job or of its file
 LAUNCHERS = {"LocalLauncher": "local", "SlurmLauncher": "slurm"}
@@ -51,10 +55,11 @@ class Submitted:
 
     pid = None
 
-    def __init__(self, job: object, log: Path, attempt: str) -> None:
+    def __init__(self, job: "submitit.Job", log: Path, attempt: str) -> None:
         self.job, self.log, self.attempt, self.looked, self.code = job, log, attempt, 0.0, None
 
     def has_begun(self) -> bool:
+        """Whether the job has left the queue and runs."""
         return running_file(self.log, self.attempt).exists()
 
     def poll(self) -> int | None:
@@ -74,6 +79,7 @@ class Submitted:
             return 128 + signal.SIGTERM
 
     def send_signal(self, number: int) -> None:
+        """Ask the job to stop. The number is ignored; a job that waits in the queue is cancelled."""
         stop_file(self.log, self.attempt).touch()
         if self.job.state == "PENDING":
             self.kill()
@@ -119,10 +125,12 @@ class Cluster:
 
 
 def stop_file(log: Path, attempt: str) -> Path:
+    """Return the file that asks a job to stop."""
     return within(log.parent, f"{attempt}.stop")
 
 
 def running_file(log: Path, attempt: str) -> Path:
+    """Return the file that exists while a job runs."""
     return within(log.parent, f"{attempt}.running")
 
 

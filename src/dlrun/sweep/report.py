@@ -25,11 +25,7 @@ FINAL = ("refused", "diverged")  # a repeated job would end the same way
 
 
 class Report:
-    """Writes the files of a report.
-
-    goals: the metrics to optimise, each with "max" or "min"; empty until a job has reported them. problem: the reason
-    why the last report could not be written, or None.
-    """
+    """Writes the files of a report. problem: the reason why the last report could not be written, or None."""
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -39,6 +35,7 @@ class Report:
 
     @property
     def goals(self) -> list[tuple[str, str]]:
+        """The metrics to optimise, each with "max" or "min"."""
         return goals(self.state)
 
     def write(self, at_once: bool = False) -> None:

@@ -26,9 +26,11 @@ class Screen:
 
     @property
     def is_due(self) -> bool:
+        """Whether the live table should be drawn again."""
         return self.is_live and time.monotonic() - self.drawn >= EVERY
 
     def start(self, text: str) -> None:
+        """Print that a job starts, unless the live table shows it."""
         if not self.is_live:
             self.show(f"\n{text}")
 

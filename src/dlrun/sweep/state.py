@@ -46,6 +46,7 @@ class Job:
 
     @property
     def has_failed(self) -> bool:
+        """Whether the job ended without a result."""
         return self.status not in OPEN + DONE
 
 
@@ -63,6 +64,7 @@ class State:
 
     @classmethod
     def new(cls, folder: Path, command: dict[str, object], jobs: list[Job], total: int, goals: list) -> "State":
+        """Return the state of a new sweep with a new id and study name."""
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         facts = {"version": dlrun.__version__, "started": now, "cwd": os.getcwd(), "owner": owner()}
         facts["id"] = uuid4().hex
@@ -71,6 +73,7 @@ class State:
 
     @property
     def total(self) -> int:
+        """The number of jobs in this folder, existing and still to come."""
         return max(self.facts["total"] - self.facts["elsewhere"], len(self.jobs))
 
     def resize(self, trials: int) -> None:

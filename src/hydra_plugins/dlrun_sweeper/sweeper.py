@@ -14,6 +14,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from dlrun.errors import UserError
@@ -36,6 +37,8 @@ COMBINATIONS = 16  # the most combinations of config groups that are composed at
 
 @dataclass
 class SweeperConf:
+    """Hydra's config of this sweeper."""
+
     _target_: str = "hydra_plugins.dlrun_sweeper.sweeper.JobSweeper"
     params: dict[str, Any] = field(default_factory=dict)  # the sweep of an experiment; the command line wins
 
@@ -49,7 +52,8 @@ class JobSweeper(Sweeper):
     def __init__(self, params: DictConfig | None = None) -> None:
         self.params = dict(params or {})
 
-    def setup(self, *, hydra_context: object, task_function: object, config: DictConfig) -> None:
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra before `sweep`."""
         self.config = config
         self.loader = hydra_context.config_loader if hydra_context else None
 
