@@ -66,7 +66,7 @@ def sweep(
     from dlrun.config.pairing import CONFIGS
     from dlrun.sweep import process
     from dlrun.sweep.axes import Axis
-    from dlrun.sweep.opening import begun, compare, reopened
+    from dlrun.sweep.opening import compare, existing_sweep, new_sweep
     from dlrun.sweep.report import closing
     from dlrun.sweep.runner import Plan, Runner, Slots
     from dlrun.sweep.screen import Screen
@@ -86,9 +86,9 @@ def sweep(
     command = {"command": [], "flags": [], "arguments": ["x=..."], "configs": ""}
     there = sorted(Path(folder).glob("*/*_sweep"))
     if there:
-        opened = reopened(there[0], settings, lambda state, how: compare(state, how, ["x=..."], {}, [axis]))
+        opened = existing_sweep(there[0], settings, lambda state, how: compare(state, how, ["x=..."], {}, [axis]))
     else:
-        opened = begun(Path(folder), settings, command, points, {"multirun.yaml": "", "base": {}})
+        opened = new_sweep(Path(folder), settings, command, points, {"multirun.yaml": "", "base": {}})
 
     def pretend(job: Job, goes_on: bool) -> list[str]:
         x, what = job.overrides[0].partition("=")[2], (do or {}).get(str(job.number), "")
@@ -99,7 +99,7 @@ def sweep(
             plan.open(state)
         process.GRACE, screen = 0.5, Screen()
         stopped = Runner(state, plan, Slots(jobs, None, []), timeout, pretend, screen, stays=not join).run()
-        screen.say(closing(state, stopped))
+        screen.show(closing(state, stopped))
 
 
 if __name__ == "__main__":

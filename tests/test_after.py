@@ -163,7 +163,7 @@ def test_evaluate_says_by_its_exit_code_what_is_not_the_runs_own(dl_runs, tmp_pa
     folder = untrained(tmp_path / "run", ["data=digits", "model.hidden=[4]"])
     own = json.loads(dl_runs("evaluate", folder, "--json")[1])["metrics"]
     summary = json.loads((folder / "summary.json").read_text())
-    for change, code, said in ((1.0, 0, "to the last digit"), (1.0001, 0, "near"), (1.1, 1, "NOT the run's own")):
+    for change, code, said in ((1.0, 0, "to the last digit"), (1.0001, 0, "close"), (1.1, 1, "NOT the run's own")):
         summary["test"] = {f"test/{name}": value * change for name, value in own.items()}
         (folder / "summary.json").write_text(json.dumps(summary))
         found = dl_runs("evaluate", folder)
@@ -180,7 +180,7 @@ def test_a_run_in_fp16_is_evaluated_where_there_is_no_gpu(dl_runs, tmp_path):
     config.write_text(config.read_text().replace("precision: auto", "precision: fp16"))
     summary.write_text(json.dumps(json.loads(summary.read_text()) | {"precision": "fp16"}))
     code, out, err = dl_runs("evaluate", folder)
-    assert code == 0 and "in fp32 on cpu, the run was in fp16: it rounds otherwise\n" in out, out + err
+    assert code == 0 and "evaluated in fp32 on cpu, but trained in fp16, which rounds differently\n" in out, out + err
 
 
 def test_evaluate_of_the_last_weights(dl_runs, tmp_path):
@@ -220,7 +220,7 @@ def test_evaluate_texts_with_the_runs_own_words(dl_runs, tmp_path):
     keys = ["data=text_folder", f"data.source.path={other}/texts.csv", f"data_dir={tmp_path}", "data.vocab=6"]
     found = dl_runs("evaluate", folder, *keys, "split=test", "--json")
     assert json.loads(found[1])["metrics"] == pytest.approx(own, rel=1e-6)
-    assert "text_folder, all parts, 60 samples" in dl_runs("evaluate", folder, *keys)[1], "what is named is scored"
+    assert "text_folder, all splits, 60 samples" in dl_runs("evaluate", folder, *keys)[1], "what is named is scored"
 
 
 def test_all_of_a_folder_that_is_named_is_scored(dl_runs, tmp_path):
@@ -231,10 +231,10 @@ def test_all_of_a_folder_that_is_named_is_scored(dl_runs, tmp_path):
                 Image.new("L", (12, 12), 10 * i).save(tmp_path / part / name / f"{i}.png")
     small = ["data=image_folder", "data.spec.shape=[1,12,12]", "model.hidden=[4]", f"data_dir={tmp_path}"]
     folder = untrained(tmp_path / "run", [*small, "data.root=own"])
-    assert "image_folder, all parts, 30 samples" in dl_runs("evaluate", folder, "data.root=test")[1]
+    assert "image_folder, all splits, 30 samples" in dl_runs("evaluate", folder, "data.root=test")[1]
     found = dl_runs("evaluate", folder, "data.root=test", "split=test")[1]
-    assert "test part, 6 samples" in found and "6 of the 30 samples that are there; split=all scores" in found
-    assert "test part, 4 samples" in dl_runs("evaluate", folder)[1], "its own"
+    assert "test split, 6 samples" in found and "6 of 30 samples; split=all evaluates" in found
+    assert "test split, 4 samples" in dl_runs("evaluate", folder)[1], "its own"
 
 
 def test_compare(dl_runs, outputs, tmp_path):
@@ -301,7 +301,7 @@ def test_samples_in_a_report_have_their_files_and_one_format():
     from types import SimpleNamespace
 
     from dlrun.data.raw import decode
-    from dlrun.runs.report import _inputs, _judged, _said
+    from dlrun.runs.report import _captions, _inputs, _judged
     from dlrun.spec import Image, Table
 
     spec = Table(features=2, targets=1, names=("Weight", "Japan"), unit="MPG")
@@ -311,7 +311,10 @@ def test_samples_in_a_report_have_their_files_and_one_format():
     raw = decode(SimpleNamespace(spec=spec, fitted=lambda: fitted), x)
     assert raw[0, 1] == 0 and ">0<" in _inputs(spec, list(raw))[0] and ">2035<" in _inputs(spec, list(raw))[0]
     y, out = torch.tensor([[1.76e5], [9.0]]), torch.tensor([[98038.4], [9.5]])
-    assert _said(spec, y, out)[0] == [["true 176000 MPG", "predicted 98038 MPG"], ["true 9 MPG", "predicted 10 MPG"]]
+    assert _captions(spec, y, out)[0] == [
+        ["true 176000 MPG", "predicted 98038 MPG"],
+        ["true 9 MPG", "predicted 10 MPG"],
+    ]
     pictures, y = torch.zeros(2, 1, 2, 2), torch.tensor([0, 1])
     data = SimpleNamespace(
         spec=Image((1, 2, 2), 2, ("cat", "dog")), mean=[0.0], std=[1.0], files=lambda split: ["cat/a.png", "dog/b.png"],
@@ -387,7 +390,7 @@ DAMAGED = {
         set_status("interrupted"),
         "the run is not finished, its status is 'interrupted'\n  expected a finished",
     ),
-    "diverged": (set_status("diverged"), "its status is 'diverged'\n  expected a finished one: its log says why"),
+    "diverged": (set_status("diverged"), "its status is 'diverged'\n  expected a finished run: its run.log has the"),
     "status in a list": (set_status(["finished"]), "summary.json is missing or damaged"),
     "best without value": (
         set_status("finished", best={"metric": "val/acc", "epoch": 1}),
@@ -397,7 +400,7 @@ DAMAGED = {
     "no mapping in the config": (set_config("model: 3\ntask: 3\ntrainer: [3]\n"), "model=3: expected a mapping"),
     "no summary": (lambda f: (f / "summary.json").unlink(), "summary.json is missing or damaged"),
     "no config": (lambda f: (f / ".hydra" / "hydra.yaml").unlink(), "cannot read the run's config"),
-    "wrong config": (edit_config, "its config is not one of this version of dl-run: "),
+    "wrong config": (edit_config, "its config is not valid in this version of dl-run: "),
     "no weights": (lambda f: (f / "checkpoints" / "best.ckpt").unlink(), "cannot read the checkpoint"),
     "broken weights": (break_checkpoint, "best.ckpt is damaged"),
     "other weights": (other_weights, "are not what the run's config makes"),
@@ -421,25 +424,25 @@ def test_damaged_runs(damage, dl_runs, tmp_path, monkeypatch):
 REFUSED = {
     "command": (["lst"], "lst: no such command; did you mean 'list'?"),
     "no runs": (["list"], "there is no run under "),
-    "last of none": (["show", "last"], "--output-dir DIR looks elsewhere"),
+    "last of none": (["show", "last"], "--output-dir DIR "),
     "no folder": (
         ["show", "nowhere"],
         "nowhere: no such folder\n  expected a run's folder, as dl-run prints it, or last",
     ),
     "no run": (["show", "empty"], "empty: this folder is not a run's"),
-    "flag": (["list", "--sorted"], "--sorted\n  expected what dl-runs list --help says"),
+    "flag": (["list", "--sorted"], "--sorted\n  dl-runs list --help shows the options"),
     "limit": (["list", "--limit", "0"], "--limit 0: expected an integer >= 1"),
-    "format": (["export", "nowhere", "--format", "tflite"], "--format tflite: there is no such format"),
+    "format": (["export", "nowhere", "--format", "tflite"], "--format tflite: no such format"),
     "one run": (["compare", "nowhere"], "nowhere: no such folder"),
     "split": (["evaluate", "run", "split=train"], "split=train: expected split=val, split=test, split=all, data=NAME"),
-    "data": (["evaluate", "run", "data=mnits"], "data=mnits: there is no such option; did you mean 'mnist'?"),
+    "data": (["evaluate", "run", "data=mnits"], "data=mnits: no such option; did you mean 'mnist'?"),
     "pairing": (["evaluate", "run", "data=imdb"], "cannot learn from data=imdb"),
-    "shape": (["evaluate", "run", "data=mnist"], "the run takes Image(shape=1x8x8, classes=10), that data gives"),
+    "shape": (["evaluate", "run", "data=mnist"], "the run takes Image(shape=1x8x8, classes=10), but that data gives"),
     "data key": (["evaluate", "run", "data.nothing=3"], "data.nothing=3: the run's config has no 'data.nothing'"),
     "filter": (["list", "modle=mlp"], "modle=mlp: runs have no 'modle'; did you mean 'model'?"),
-    "sort": (["list", "--sort", "accuracy"], "--sort accuracy: there is no such column"),
+    "sort": (["list", "--sort", "accuracy"], "--sort accuracy: no such column"),
     "data value": (["evaluate", "run", "data.batch_size=[1"], "data.batch_size=[1: "),
-    "report to a folder": (["report", "run", "--out", "."], "cannot write .: it is a folder\n  expected the name"),
+    "report to a folder": (["report", "run", "--out", "."], "cannot write .: it is a folder\n  expected a file"),
     "export to a folder": (["export", "run", "--format", "state_dict", "--out", "."], "cannot write .: it is a folder"),
     "long name": (["report", "a" * 300], "no such folder\n  expected a run's folder"),
     "self": (["compare", "run", "run"], "1 run to compare: expected two or more"),
@@ -466,7 +469,7 @@ def test_a_missing_package_is_named(dl_runs, monkeypatch):
     code, _, err = dl_runs("export", "nowhere", "--format", "onnx")
     assert (
         code == 2
-        and "--format onnx needs onnxscript, not installed here\n  install all that" in err
+        and "--format onnx needs onnxscript, not installed here\n  install the packages" in err
         and "-m pip install 'onnx>=" in err
     )
 
@@ -498,4 +501,4 @@ def test_dl_data(dl_runs, tmp_path):
     assert code == 2 and "not tried (download=false)" in err and not (tmp_path / "none").exists()
     assert "did you mean 'mnist'" in dl_data("fetch", "mnits")[2]
     assert "expected data_dir=FOLDER or data.KEY=VALUE" in dl_data("check", "digits", "model=mlp")[2]
-    assert "nothing is stored" in dl_data("fetch", "cartpole")[1]
+    assert "no stored samples" in dl_data("fetch", "cartpole")[1]

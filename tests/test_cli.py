@@ -186,29 +186,29 @@ def test_a_closed_pipe_is_no_error(tmp_path):
 # --- flags, groups, options, keys -------------------------------------------------------------------------------------
 
 WRONG = {
-    "-x": "unrecognized arguments: -x\n  expected overrides, as in trainer.epochs=3, and the flags that dl-run --help",
+    "-x": "unrecognized arguments: -x\n  expected overrides, such as trainer.epochs=3, and the flags that dl-run",
     "--cfg nothing": "argument --cfg/-c: invalid choice: 'nothing'",
-    "--resolve": "--resolve is about a config that is shown\n  expected dl-run --cfg job --resolve",
+    "--resolve": "--resolve needs --cfg\n  expected dl-run --cfg job --resolve",
     "--experimental-rerun config.pickle": "--experimental-rerun loads a pickle, which can run any code",
     "--config-name other": "there is no config 'other'\n  expected a file other.yaml",
     "--config-dir nowhere": "nowhere' not found",
-    "foo": "cannot read 'foo'\n  expected key=value, as in trainer.epochs=5",
+    "foo": "cannot read 'foo'\n  expected key=value, such as trainer.epochs=5",
     "=3": "cannot read '=3'\n  expected key=value",
     "model.hidden=[1": "cannot read the value in 'model.hidden=[1'\n  expected a number, a word, a list",
     'init=a"b': "cannot read the value in 'init=a\"b'",
-    "data=": "data=: there is no such option\n  expected one of: anime_faces, auto_mpg,",
-    "model=resnet": "model=resnet: there is no such option; did you mean 'resnet",
-    "data=mnits": "data=mnits: there is no such option; did you mean 'mnist'?\n  expected one of: anime_faces,",
-    "optimizer=adamax": "optimizer=adamax: there is no such option; did you mean 'adam",
-    "experiment=nothing_at_all": "experiment=nothing_at_all: there is no such option\n  expected one of: acrobot_ppo",
-    "model=transformer": "model=transformer: there is no such option\n  expected one of: a2c,",
+    "data=": "data=: no such option\n  expected one of: anime_faces, auto_mpg,",
+    "model=resnet": "model=resnet: no such option; did you mean 'resnet",
+    "data=mnits": "data=mnits: no such option; did you mean 'mnist'?\n  expected one of: anime_faces,",
+    "optimizer=adamax": "optimizer=adamax: no such option; did you mean 'adam",
+    "experiment=nothing_at_all": "experiment=nothing_at_all: no such option\n  expected one of: acrobot_ppo",
+    "model=transformer": "model=transformer: no such option\n  expected one of: a2c,",
     "~data=moons": "~data=moons: a run needs one option of 'data'\n  expected one of: anime_faces,",
-    "~experiment=moons": "~experiment=moons: experiment has another value\n  expected ~experiment, or that value",
+    "~experiment=moons": "~experiment=moons: experiment has another value\n  expected ~experiment, or its value",
     "trainer.monitor=''": "trainer.monitor= is not measured here\n  expected one of: val/loss, val/acc",
     "trainer.processes=100000000000": "trainer.processes=100000000000: expected an integer in [1, 1000]",
     "trainer.epochs=9223372036854775808": "=9223372036854775808: expected an integer of at most 1,000,000,000",
     "model.hidden=[64,2000000]": "model.hidden=[64, 2000000]: expected a list, each an integer of at most 1,000,000",
-    "optimizer.lr=100000000000000000000": "expected a number > 0; a number this large has a point or an exponent, as",
+    "optimizer.lr=100000000000000000000": "expected a number > 0; write a number this large with a point or an",
     "data.spec.classes=-1": "data.spec.classes=-1: expected an integer in [2, 100000] or null",
     "data.spec.shape=[0,8,8]": "expected a list of 3: an integer >= 1, an integer >= 1, an integer >= 1",
     "modl=mlp": "modl=mlp: there is no key 'modl'; did you mean 'model'?\n  expected one of: data, data_dir, init,",
@@ -221,25 +221,25 @@ WRONG = {
     "epochs=3": "epochs=3: there is no key 'epochs'; did you mean 'trainer.epochs'?",
     "data.lr_multipliers=4": "data.lr_multipliers=4: data has no 'lr_multipliers'; did you mean 'task.lr_multipliers'?",
     "lr=0.1": "lr=0.1: there is no key 'lr'; did you mean 'optimizer.lr'?",
-    "+foo=1": "nothing reads 'foo'\n    expected one of: data, data_dir, init,",
+    "+foo=1": "there is no key 'foo'\n    expected one of: data, data_dir, init,",
     "+model.foo=1": "model.foo: mlp has no 'foo'\n    mlp has: activation, dropout, hidden, ",
     "++trainer.foo=1": "trainer.foo: Trainer has no 'foo'\n    Trainer has: checkpoint_every_minutes,",
     "init=nope": "init=nope: cannot read the checkpoint nope: No such file or directory\n  expected a run's folder",
-    "++foo=1": "nothing reads 'foo'",
+    "++foo=1": "there is no key 'foo'",
     "+trainer.epoch=3": "trainer.epoch: Trainer has no 'epoch'; did you mean 'epochs'?",
     "++optimizer.beta=0.9": "optimizer.beta: adam has no 'beta'; did you mean 'betas'?",
-    "+trainer.epochs=5": "+trainer.epochs=5: trainer.epochs is there already\n  expected trainer.epochs=5,",
-    "+data=digits": "+data=digits: data is there already\n  expected data=digits, without the +",
+    "+trainer.epochs=5": "+trainer.epochs=5: trainer.epochs is already set\n  expected trainer.epochs=5,",
+    "+data=digits": "+data=digits: data is already set\n  expected data=digits, without the +",
     "+data.spec._partial_=true": "data.spec._partial_: Image has no '_partial_'",
     "~model": "~model: a run needs one option of 'model'\n  expected one of: a2c,",
-    "~trainer": "the section 'trainer' is missing: choose one, as in trainer=...",
+    "~trainer": "the section 'trainer' is missing: choose an option with trainer=...",
     "~trainer.epochs": "trainer.epochs is missing: Trainer needs it",
     "~foo": "~foo: there is no key 'foo'",
     "~trainer.foo": "~trainer.foo: there is no key 'trainer.foo'\n  dl-run --cfg job shows all keys",
-    "trainer=null": "trainer=null: that is no option\n  expected one of: default",
+    "trainer=null": "trainer=null: not an option of trainer\n  expected one of: default",
     "schedule=[cosine,step]": "schedule=[...]: several options at once; expected one",
     "data@model=digits": "data@model=digits: expected data=digits, without a package",
-    "model=mlp,lenet": "model=mlp,lenet: several values for one run\n  expected one, or a sweep: dl-run -m model",
+    "model=mlp,lenet": "model=mlp,lenet: several values for one run\n  expected one value, a sweep (dl-run -m model",
     "hydra.foo=1": "hydra.foo=1: hydra has no 'foo'",
     "hydra.mode=x": "hydra.mode=x: Invalid value 'x'",
     "trainer.epochs=${x}": "trainer.epochs: Interpolation key 'x' not found",
@@ -266,8 +266,8 @@ VALUES = {
     "seed=null": "an integer >= 0",
     "seed=1.5": "an integer >= 0",
     "seed=true": "an integer >= 0",
-    "output_dir=null": "a path (a number is written as in ./5)",
-    "output_dir=5": "a path (a number is written as in ./5)",
+    "output_dir=null": "a path (write a number as ./5)",
+    "output_dir=5": "a path (write a number as ./5)",
     "run_dir=[a]": "a path or null",
     "trainer.epochs=-1": "an integer >= 1",
     "trainer.epochs=0": "an integer >= 1",
@@ -547,7 +547,7 @@ def test_resume_of_what_is_no_run(refused, tmp_path):
 @pytest.mark.parametrize("change", ["seed=1", "model=lenet", "trainer.ema=0.5", "+data.x=1", "~experiment", "init=a"])
 def test_resume_with_another_override(refused, finished, change):
     text = refused(f"resume={finished}", change)
-    assert text.startswith(f"{change} cannot change in a run that is resumed: it goes on with its own config\n")
+    assert text.startswith(f"{change} cannot change in a resumed run: it continues with its own config\n")
     assert "expected only: trainer.device, data_dir, trainer.epochs" in text
     new = shlex.split(text.splitlines()[-1].partition(": dl-run ")[2])
     kept = change.startswith(("init", "model"))
@@ -622,7 +622,7 @@ def test_of_two_that_go_on_with_a_run_the_second_starts_from_the_first(refused, 
 
     monkeypatch.setattr(FileLock, "acquire", late)
     config = (tmp_path / "run" / ".hydra" / "config.yaml").read_text()
-    assert "another process went on with this run" in refused("resume=run", "trainer.epochs=2", left=["run"])
+    assert "another process resumed this run" in refused("resume=run", "trainer.epochs=2", left=["run"])
     assert (tmp_path / "run" / ".hydra" / "config.yaml").read_text() == config
 
 
@@ -643,7 +643,7 @@ def test_what_goes_on_can_be_pasted(name, dl_run):
 
 
 def test_bytes_that_are_no_text_are_refused(refused):
-    assert refused("run_dir='caf\udce9'").startswith("run_dir='caf\\xe9': these bytes are no text")
+    assert refused("run_dir='caf\udce9'").startswith("run_dir='caf\\xe9': these bytes are not valid text")
 
 
 def test_resume_checks_the_new_limit(refused, finished):
@@ -814,7 +814,7 @@ def test_the_results_of_a_finished_run_stay_until_there_are_new_ones(dl_run, fin
 
 
 @pytest.mark.parametrize(
-    "arguments, said", [(["resume=run"], "the run is as it was: resume it again"), ([], "nothing")]
+    "arguments, said", [(["resume=run"], "the run is unchanged and can be resumed again"), ([], "nothing")]
 )
 def test_a_stop_in_the_first_second_says_what_can_be_resumed(arguments, said, dl_run, monkeypatch):
     def stopped(*arguments):
@@ -829,7 +829,7 @@ def test_resume_of_a_run_in_use(refused, finished):
 
     with FileLock(finished / ".lock"):
         text = refused(f"resume={finished}", "trainer.epochs=2")
-    assert text.startswith(f"{finished} is in use: another process trains this run\n  wait for it, or stop it")
+    assert text.startswith(f"{finished} is in use: another process is training this run\n  wait for it, or stop it")
 
 
 def test_a_run_goes_on_with_as_many_processes(refused, finished, monkeypatch):
@@ -837,7 +837,7 @@ def test_a_run_goes_on_with_as_many_processes(refused, finished, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     text = refused(f"resume={finished}", "trainer.epochs=99")
-    assert "torchrun started 2 processes, it had one\n  expected as many as it was started with" in text
+    assert "torchrun started 2 processes, but the run had one\n  expected the number that it was started with" in text
 
 
 def test_letters_that_changed_places_are_the_likeliest_slip(refused):
@@ -874,7 +874,7 @@ def test_configs_that_cannot_be_read(refused, tmp_path):
     assert "twice.yaml, line 2: found duplicate key depth" in text("twice")
     assert "latin.yaml: it is not UTF-8 text\n  save it as UTF-8" in text("latin")
     assert "model=[1, 2]: expected a mapping with a _target_" in text("list")
-    assert "task=nothing: there is no such option" in text("dangling")
+    assert "task=nothing: no such option" in text("dangling")
     assert "expected one of: a2c, " in text("nothing")
 
 

@@ -71,7 +71,7 @@ def test_a_wrong_file_is_not_kept(tmp_path, monkeypatch):
     folder = untrained(tmp_path / "run", ["data=digits", "model.hidden=[8]"])
     read = exports.READERS["state_dict"]
     for wrong, said in (
-        (lambda y: y + 2e-5, r"other outputs than the run, by up to 2.0e-05"),
+        (lambda y: y + 2e-5, r"outputs differ from the run's by up to 2.0e-05"),
         (lambda y: y[:, :9], "shape"),
     ):
         monkeypatch.setitem(exports.READERS, "state_dict", lambda *a, wrong=wrong: lambda x: wrong(read(*a)(x)))

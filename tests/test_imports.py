@@ -83,9 +83,16 @@ def short(module: str) -> str:
     return module.removeprefix("dlrun").removeprefix(".")
 
 
+class WithoutTyping(ast.NodeTransformer):
+    """Removes `if TYPE_CHECKING:` blocks, whose imports never run."""
+
+    def visit_If(self, node: ast.If) -> ast.If | None:
+        return None if ast.unparse(node.test) == "TYPE_CHECKING" else node
+
+
 @cache
 def tree(module: str) -> ast.Module:
-    return ast.parse(FILES[module].read_text(encoding="utf-8"))
+    return WithoutTyping().visit(ast.parse(FILES[module].read_text(encoding="utf-8")))
 
 
 @cache

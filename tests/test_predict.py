@@ -126,7 +126,7 @@ def test_texts_in_a_table(predict, runs, tmp_path):
     ]  # fmt: skip
     assert lines[1]["probabilities"] == lines[3]["probabilities"] == lines[4]["probabilities"]
     code, _, err = predict(runs("texts"), "two.csv")
-    assert code == 2 and "two.csv:1: 2 columns, and the first line does not say which is the text" in err
+    assert code == 2 and "two.csv:1: 2 columns, and the first line names none of them text" in err
     assert "gone.csv: there is no such file" in predict(runs("texts"), "gone.csv")[2]
 
 
@@ -181,17 +181,17 @@ def test_episodes(predict, runs):
 
 
 REFUSED = {
-    "size": ("classes", ["big.png"], "big.png is 9x8 with 1 channel: the run takes 8x8 with 1 channel\n  expected"),
-    "channels": ("classes", ["rgb.png"], "rgb.png is 8x8 with 3 channels: the run takes 8x8 with 1 channel"),
-    "damaged": ("classes", ["cut.png"], "a whole picture: .bmp, .gif, .jpeg, .jpg, .png, .tif, "),
-    "no picture": ("classes", ["notes.txt"], "notes.txt cannot be read as a picture"),
-    "no file": ("classes", ["nothing.png"], "nothing.png: there is no such file\n  expected a picture"),
-    "long name": ("classes", ["a" * 300], f"{'a' * 300}: there is no such file\n  expected a picture"),
-    "out is a folder": ("classes", ["a.png", "--out", "."], "cannot write .: it is a folder\n  expected the name of"),
-    "empty folder": ("classes", ["empty"], "empty has no pictures\n  expected files of"),
-    "nothing": ("classes", [], "nothing to predict from\n  this run (mlp) takes pictures"),
-    "wrong way": ("classes", ["--episodes", "3"], "--episodes N: this run (mlp) predicts nothing from that"),
-    "two ways": ("vae", ["a.png", "--samples", "3"], "several things to predict from"),
+    "size": ("classes", ["big.png"], "big.png is 9x8 with 1 channel, but the run takes 8x8 with 1 channel\n  expected"),
+    "channels": ("classes", ["rgb.png"], "rgb.png is 8x8 with 3 channels, but the run takes 8x8 with 1 channel"),
+    "damaged": ("classes", ["cut.png"], "an intact image: .bmp, .gif, .jpeg, .jpg, .png, .tif, "),
+    "no picture": ("classes", ["notes.txt"], "notes.txt cannot be read as an image"),
+    "no file": ("classes", ["nothing.png"], "nothing.png: there is no such file\n  expected an image"),
+    "long name": ("classes", ["a" * 300], f"{'a' * 300}: there is no such file\n  expected an image"),
+    "out is a folder": ("classes", ["a.png", "--out", "."], "cannot write .: it is a folder\n  expected a file name"),
+    "empty folder": ("classes", ["empty"], "empty has no images\n  expected files of"),
+    "nothing": ("classes", [], "no inputs to predict from\n  this run (mlp) takes images"),
+    "wrong way": ("classes", ["--episodes", "3"], "--episodes N: this run (mlp) does not take them"),
+    "two ways": ("vae", ["a.png", "--samples", "3"], "several kinds of inputs"),
     "many samples": ("vae", ["--samples", "9" * 20], "expected an integer of at most 1,000,000"),
     "a large seed": (
         "vae",
@@ -204,10 +204,10 @@ REFUSED = {
     "no rows": (
         "targets",
         ["empty.csv", "--out", "out.jsonl"],
-        "empty.csv: nothing came in\n  expected rows of numbers",
+        "empty.csv: no inputs\n  expected rows of numbers",
     ),
-    "no number": ("targets", ["bad.csv"], "bad.csv:2: 'x' is no finite number\n  expected 2 numbers"),
-    "no row": ("targets", ["nothing.csv"], "nothing.csv: there is no such file, and it is no row"),
+    "no number": ("targets", ["bad.csv"], "bad.csv:2: 'x' is not a finite number\n  expected 2 numbers"),
+    "no row": ("targets", ["nothing.csv"], "nothing.csv: neither a file nor a row of numbers"),
     "no text file": ("texts", ["nothing.txt"], "nothing.txt: there is no such file\n  expected a file"),
     "format": ("classes", ["a.png", "--format", "xml"], "argument --format: invalid choice: 'xml'"),
 }
@@ -246,7 +246,7 @@ def test_a_folder_gives_what_can_be_read(predict, runs, tmp_path):
     code, lines, err = predict(runs("classes"), "some")
     assert code == 0 and [json.loads(line)["input"] for line in lines] == ["some/a.png", "some/b.PNG", "some/sub/c.png"]
     said = [line.partition(" cannot be read")[0] for line in err.splitlines()]
-    assert said == [f"dl-runs: left out: some/{name}" for name in ("aa.png", "f.png")]
+    assert said == [f"dl-runs: skipped: some/{name}" for name in ("aa.png", "f.png")]
     assert predict(runs("classes"), "some/f.png")[0] == 2
     (tmp_path / "texts").mkdir()
     for name in ("a.TXT", "._a.txt"):
@@ -254,7 +254,7 @@ def test_a_folder_gives_what_can_be_read(predict, runs, tmp_path):
     os.mkfifo(tmp_path / "texts" / "f.txt")
     code, lines, err = predict(runs("texts"), "texts")
     assert code == 0 and [json.loads(line)["input"] for line in lines] == ["texts/a.TXT"]
-    assert err.startswith("dl-runs: left out: texts/f.txt cannot be read: a FIFO")
+    assert err.startswith("dl-runs: skipped: texts/f.txt cannot be read: a FIFO")
 
 
 def test_a_picture_of_more_than_bytes(predict, runs, tmp_path):
@@ -271,7 +271,7 @@ def test_a_picture_of_more_than_bytes(predict, runs, tmp_path):
 def test_numbers_that_are_too_large(predict, runs, tmp_path):
     """What is beyond float32 is refused, and what a net makes of numbers near its end is JSON."""
     assert predict(runs("targets"), "1e39,1")[0] == 2
-    assert "'1e39' is no finite number" in predict(runs("targets"), "-", stdin=b"1,2\n1e39,1\n")[2]
+    assert "'1e39' is not a finite number" in predict(runs("targets"), "-", stdin=b"1,2\n1e39,1\n")[2]
     code, lines, _ = predict(runs("targets"), "3e38,-3e38", "3e38,3e38")
     for line in lines:
         json.loads(line, parse_constant=pytest.fail)

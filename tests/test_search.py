@@ -12,7 +12,7 @@ from dlrun.config.pairing import CONFIGS
 from dlrun.config.zips import is_zip
 from dlrun.errors import UserError
 from dlrun.sweep.axes import Axis, grid
-from dlrun.sweep.opening import begun, reopen, reopened
+from dlrun.sweep.opening import existing_sweep, new_sweep, reopen
 from dlrun.sweep.report import closing
 from dlrun.sweep.search import Optuna
 from dlrun.sweep.settings import Search
@@ -67,22 +67,22 @@ def test_zipped_values_go_together(text):
 
 
 BAD = {
-    "a=choice()": "a=choice(): it holds no value\n  expected one at least",
-    "a=range(3,3)": "a=range(3,3): it holds no value",
+    "a=choice()": "a=choice(): it has no values\n  expected at least one",
+    "a=range(3,3)": "a=range(3,3): it has no values",
     "a=range(0,3,0)": "a=range(0,3,0): its step is 0",
-    "a=interval(2,1)": "its bounds are the wrong way round: expected interval(1,2)",
-    "a=interval(1,1)": "its bounds are the same",
+    "a=interval(2,1)": "its bounds are in the wrong order: expected interval(1,2)",
+    "a=interval(1,1)": "its bounds are equal",
     "a=interval(0,inf)": "its bounds are 0.0 and inf\n  expected two finite numbers",
-    "a=tag(log,interval(0,1))": "a logarithmic scale has no 0\n  expected bounds > 0, as in tag(log,interval(",
-    "a=tag(log,interval(-1,1))": "a logarithmic scale has no -1",
-    "a=tag(lg,interval(1,2))": "nothing reads the tag 'lg'; did you mean 'log'?",
-    "a=tag(log,choice(1,2))": "only an interval has a scale",
-    "zip(a=choice(1,2))": "there is nothing to go with its one key",
-    "zip(a=choice(1,2),a=choice(3,4))": "one key is there twice",
-    "zip(a=choice(1,2),b=choice(3,4,5))": "a has 2, b has 3\n  expected as many values for each",
-    "zip(a=interval(1,2),b=choice(3,4))": "interval(1,2) has no order to go by",
-    "zip(a=shuffle(1,2),b=choice(3,4))": "shuffle(1,2) has no order",
-    "zip(a=1,b=choice(3,4))": "a has one value",
+    "a=tag(log,interval(0,1))": "a logarithmic scale does not contain 0\n  expected bounds > 0, such as tag(log,",
+    "a=tag(log,interval(-1,1))": "a logarithmic scale does not contain -1",
+    "a=tag(lg,interval(1,2))": "there is no tag 'lg'; did you mean 'log'?",
+    "a=tag(log,choice(1,2))": "only an interval can have a scale",
+    "zip(a=choice(1,2))": "it has only one key",
+    "zip(a=choice(1,2),a=choice(3,4))": "it has a key twice",
+    "zip(a=choice(1,2),b=choice(3,4,5))": "a has 2, b has 3\n  expected the same number of values",
+    "zip(a=interval(1,2),b=choice(3,4))": "interval(1,2) has no fixed order",
+    "zip(a=shuffle(1,2),b=choice(3,4))": "shuffle(1,2) has no fixed order",
+    "zip(a=1,b=choice(3,4))": "a has only one value",
     "zip(a,b=choice(3,4))": "cannot read 'a'",
 }
 
@@ -95,22 +95,22 @@ def test_what_is_no_space(text):
 
 
 def test_one_parameter_in_two_places():
-    with pytest.raises(UserError, match="a is in a=1,2 too\n  expected each parameter in one place"):
+    with pytest.raises(UserError, match="a is also in a=1,2\n  expected each parameter only once"):
         read_axes(["a=1,2", "zip(a=[1,2],b=[3,4])"], None)
 
 
 # --- the search -------------------------------------------------------------------------------------------------------
 
 REFUSED = [
-    ({}, [FIXED], "sweep=optuna: the space is empty\n  expected one parameter at least"),
+    ({}, [FIXED], "sweep=optuna: the space is empty\n  expected at least one parameter"),
     ({"sampler": "cmaes"}, [LOG, CHOICE], "net=choice(a,b,c): sweep.sampler=cmaes takes numbers"),
     ({"sampler": "cmaes"}, [LOG], "sweep.sampler=cmaes works with two parameters or more"),
     ({"sampler": "grid"}, [LOG], "sweep.sampler=grid takes values"),
-    ({"goal": "test/acc"}, [LOG], "sweep.goal=test/acc: the test part is no one's to choose by"),
+    ({"goal": "test/acc"}, [LOG], "sweep.goal=test/acc: the test split must not be used for selection"),
     (
         {"goal": ["val/acc", "val/loss"], "pruner": "asha"},
         [LOG],
-        "sweep.pruner=asha works with one goal, and there are 2",
+        "sweep.pruner=asha works with one goal, but there are 2",
     ),
     (
         {"goal": ["val/acc", "val/loss"], "direction": ["max"]},
@@ -135,7 +135,7 @@ def test_a_search_that_cannot_start(keys, axes, text):
 
 def test_a_search_without_optuna(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(UserError, match=r"none here: .*\n  install it: .* -m pip install .*optuna<6,>=5"):
+    with pytest.raises(UserError, match=r"not installed here: .*\n  install it: .* -m pip install .*optuna<6,>=5"):
         Optuna(settings(), [LOG], 3)
 
 
@@ -147,8 +147,8 @@ def search(folder: Path, axes: list[Axis], num: int, killed: bool, **keys: objec
     def opened() -> object:
         there = list(folder.glob("*/*_sweep"))
         if there:
-            return reopened(there[0], chosen, lambda state, how: None)
-        return begun(
+            return existing_sweep(there[0], chosen, lambda state, how: None)
+        return new_sweep(
             folder,
             chosen,
             {"command": [], "flags": [], "arguments": [], "configs": ""},
@@ -233,13 +233,13 @@ def test_two_machines_share_a_database(tmp_path):
     command = {"command": [], "flags": [], "arguments": [], "configs": ""}
     files = {"multirun.yaml": "", "base": {}}
     chosen = settings(trials=9, storage=url, sampler="random")
-    with begun(tmp_path / "a", chosen, command, [], files) as a:
+    with new_sweep(tmp_path / "a", chosen, command, [], files) as a:
         mine = Optuna(chosen, [LOG], 3)
         mine.open(a)
         name, facts = published(url, "sweep.join")
         assert name == a.facts["study"] and facts["total"] == 9
         theirs = settings(trials=9, storage=url, sampler="random", join=name)
-        with begun(tmp_path / "b", theirs, {**command, "study": name}, [], files) as b:
+        with new_sweep(tmp_path / "b", theirs, {**command, "study": name}, [], files) as b:
             other = Optuna(theirs, [LOG], 3)
             other.open(b)
             for plan, state in [(mine, a), (other, b)] * 2 + [(other, b)]:
@@ -254,8 +254,8 @@ def test_two_machines_share_a_database(tmp_path):
             study = optuna.load_study(study_name=name, storage=url)
             assert sorted(job.trial for job in a.jobs + b.jobs) == [t.number for t in study.trials]
     command["configs"] = "others"
-    with begun(tmp_path / "c", theirs, {**command, "study": name}, [], files) as c:
-        with pytest.raises(UserError, match="the configs here are not those that it was started with"):
+    with new_sweep(tmp_path / "c", theirs, {**command, "study": name}, [], files) as c:
+        with pytest.raises(UserError, match="the configs here differ from those of the sweep's start"):
             Optuna(theirs, [LOG], 3).open(c)
 
 
@@ -263,10 +263,10 @@ def test_another_number_of_trials_is_kept(tmp_path):
     """Raised when the sweep goes on, it is the sweep's own: for whoever goes on then, joins, or reads the hint."""
     words = ["sweep=optuna", "sweep.trials=2", "sweep.jobs=2"]
     command = {"command": words, "flags": [], "arguments": [], "configs": ""}
-    with begun(tmp_path, settings(trials=2), command, [], {"multirun.yaml": "", "base": {}}) as state:
+    with new_sweep(tmp_path, settings(trials=2), command, [], {"multirun.yaml": "", "base": {}}) as state:
         folder = state.folder
     for num, text in ((5, "5 jobs are left"), (5, "5 jobs are left"), (1, "1 job is left")):
-        with reopened(folder, settings(trials=num), lambda state, how: None) as state:
+        with existing_sweep(folder, settings(trials=num), lambda state, how: None) as state:
             with state.alone():
                 Optuna(settings(trials=num), [LOG], 3).open(state)
             assert text in closing(state, stopped=2)
@@ -279,7 +279,7 @@ def test_a_search_through_a_grid_ends_with_it(tmp_path):
     """Nothing is left of the trials that it has no points for."""
     chosen = settings(trials=20, sampler="grid")
     command = {"command": ["sweep=optuna"], "flags": [], "arguments": [], "configs": ""}
-    with begun(tmp_path, chosen, command, [], {"multirun.yaml": "", "base": {}}) as state, state.alone():
+    with new_sweep(tmp_path, chosen, command, [], {"multirun.yaml": "", "base": {}}) as state, state.alone():
         Optuna(chosen, [CHOICE, FIXED, PAIRS], 3).open(state)
         assert state.total == 6 and state.facts["command"] == ["sweep=optuna", "sweep.trials=6"]
 
@@ -298,10 +298,10 @@ def test_another_number_of_trials_is_told_to_other_machines(tmp_path):
 
     def begin(name: str) -> object:
         study = {"study": published(url, "sweep.join")[0]} if folders else {}
-        return lambda chosen: begun(tmp_path / name, chosen, command | study, [], {"multirun.yaml": "", "base": {}})
+        return lambda chosen: new_sweep(tmp_path / name, chosen, command | study, [], {"multirun.yaml": "", "base": {}})
 
     def go_on(name: str) -> object:
-        return lambda chosen: reopened(folders[name], chosen, lambda state, how: None)
+        return lambda chosen: existing_sweep(folders[name], chosen, lambda state, how: None)
 
     folders: dict[str, Path] = {}
     assert opened(begin("a"), "a", 2) == 2 and opened(begin("b"), "b", 2, join="the study") == 2
@@ -347,7 +347,7 @@ def test_the_hopeless_are_told_by_their_epochs(tmp_path, pruner):
     chosen = settings(trials=10, sampler="qmc", pruner=pruner, pruner_startup=2, percentile=40.0, reduction=2)
     files = {"multirun.yaml": "", "base": {}}
     command = {"command": [], "flags": [], "arguments": [], "configs": "", "study": "as hyperband draws by its name"}
-    with begun(tmp_path, chosen, command, [], files) as now:
+    with new_sweep(tmp_path, chosen, command, [], files) as now:
         plan, stopped = Optuna(chosen, [LINE], 16), {}
         plan.open(now)
         while (job := plan.more(now)) is not None:

@@ -243,7 +243,7 @@ def test_a_signal_stops_the_sweep_with_the_current_job_saved(tmp_path, number):
         "stopped",
         "not run",
     ]
-    assert f"2 jobs are left; go on with: dl-run -m sweep.resume={folder.relative_to(tmp_path)}\n" in out
+    assert f"2 jobs are left; resume with: dl-run -m sweep.resume={folder.relative_to(tmp_path)}\n" in out
     assert f"dl-run resume={folder.relative_to(tmp_path)}/0" in (folder / "logs" / "0.log").read_text()
 
 

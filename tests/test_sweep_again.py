@@ -17,10 +17,10 @@ from dlrun.output.folders import find_run, write_whole
 from dlrun.sweep import process
 from dlrun.sweep.axes import Axis, outside
 from dlrun.sweep.cluster import stop_file
-from dlrun.sweep.opening import begun
+from dlrun.sweep.opening import new_sweep
 from dlrun.sweep.report import Report
 from dlrun.sweep.runner import Plan, Runner, Slots
-from dlrun.sweep.screen import Screen, cut, picture
+from dlrun.sweep.screen import Screen, cut, table_lines
 from dlrun.sweep.state import Job, State, load_state
 from dlrun.sweep.workers import at_work, is_at_work
 
@@ -61,7 +61,7 @@ def test_a_sweep_that_is_over_does_nothing_more(dl_run, refused_sweep, monkeypat
     before = {path: path.stat().st_mtime for path in folder.glob("logs/*")}
     for words in (["data=moons", "sweep.resume=last", "seed=-1,-2", "sweep.jobs=1"],):
         code, out, err = dl_run("-m", *words)
-        assert code == 1 and f"going on with a sweep of 2 jobs in {folder.relative_to(base)}" in out, err
+        assert code == 1 and f"resuming a sweep of 2 jobs in {folder.relative_to(base)}" in out, err
         assert "job 1 refused: dl-run: seed=-2: expected an integer >= 0" in out
     monkeypatch.chdir("/")
     assert dl_run("-m", f"sweep.resume='{folder}'")[0] == 1
@@ -70,11 +70,11 @@ def test_a_sweep_that_is_over_does_nothing_more(dl_run, refused_sweep, monkeypat
 
 REFUSED = {
     "sweep.resume=nowhere": "sweep.resume=nowhere: this folder is not a sweep's: no such folder\n  expected the folder",
-    "sweep.resume=mine": "sweep.resume=mine: this folder is not a sweep's: it holds no sweep.json",
+    "sweep.resume=mine": "sweep.resume=mine: this folder is not a sweep's: it has no sweep.json",
     "sweep.resume=last output_dir=mine": "sweep.resume=last: there is no sweep under ",
-    "sweep.resume=last seed=-1,-3": "'seed=-1,-3' is not what the sweep was started with\n  'seed=-1,-2', in ",
-    "sweep.resume=last optimizer.lr=1": "'optimizer.lr=1' is not what the sweep was started with\n  it had no",
-    "seed=0,1 sweep.retry=failed": "sweep.retry=failed is for a sweep that goes on\n  expected dl-run -m",
+    "sweep.resume=last seed=-1,-3": "the sweep was not started with 'seed=-1,-3'\n  it had 'seed=-1,-2', in ",
+    "sweep.resume=last optimizer.lr=1": "the sweep was not started with 'optimizer.lr=1'\n  it had no",
+    "seed=0,1 sweep.retry=failed": "sweep.retry=failed needs a sweep that is resumed\n  expected dl-run -m",
     "seed=0,1 sweep.job=2": "sweep.job=2: sweep has no 'job'; did you mean 'sweep.jobs'?\n  sweep has: jobs, threads,",
     "seed=0,1 +sweep.foo=2": "sweep.foo: Grid has no 'foo'",
     "seed=0,1 sweep.jobs=1,2": "sweep.jobs=1,2: a sweep cannot sweep over itself\n  expected one value",
@@ -82,18 +82,18 @@ REFUSED = {
     "seed=0,1 sweep.gpus=[0,1] sweep.jobs=3": "sweep.jobs=3: there is room for 2 with 2 GPUs (0, 1) and "
     "sweep.jobs_per_gpu=1\n  expected at most sweep.jobs=2, or more on one GPU: sweep.jobs_per_gpu=2",
     "model.hiden=[1],[2]": "model.hiden=[1]: model has no 'hiden'; did you mean 'model.hidden'?",
-    "sweep=optuna +foo=interval(0,1)": "nothing reads 'foo'",
+    "sweep=optuna +foo=interval(0,1)": "there is no key 'foo'",
     "sweep=optuna model.dropout=interval(0,2)": "model.dropout=2.0: expected a number in [0, 1)",
     "sweep=optuna": "sweep=optuna: the space is empty",
-    "seed=range(0,1e9)": "seed=range(0,1e9): it holds more than 10,000 values\n  expected fewer",
-    "seed=shuffle(range(1000000000))": "it holds more than 10,000 values",
+    "seed=range(0,1e9)": "seed=range(0,1e9): it has more than 10,000 values\n  expected fewer",
+    "seed=shuffle(range(1000000000))": "it has more than 10,000 values",
     "seed=range(0,inf)": "seed=range(0,inf): it has no end",
-    "p=zip(seed=range(0,1e12),data.batch_size=[1,2])": "it holds more than 10,000 values",
+    "p=zip(seed=range(0,1e12),data.batch_size=[1,2])": "it has more than 10,000 values",
     "seed=range(0,1000) data.batch_size=range(1,1001) model=mlp,linear": "the sweep has 2,000,000 jobs (seed: 1,000 x "
     "data.batch_size: 1,000 x model: 2)\n  expected at most 10,000",
     "sweep=optuna seed=int(interval(0,1e300))": "its bounds are 0 and 1e+300\n  expected numbers between",
     "sweep=optuna seed=0,1 sweep.goal=[val/acc,val/loss] sweep.direction=max": 'sweep.direction="max": there are 2 '
-    "goals\n  expected one for each, as in sweep.direction=[max,min], or null: as the jobs say",
+    "goals\n  expected one for each, such as sweep.direction=[max,min], or null to use",
     "sweep=optuna seed=0,1 sweep.goal=[val/acc,val/acc]": "expected one metric, or several different ones",
     "trainer.patience=choice(null,3) sweep.gpus=[0] sweep.jobs=2": "there is room for 1",  # what is swept was read
     "trainer.patience=shuffle(null,3) sweep.gpus=[0] sweep.jobs=2": "there is room for 1",
@@ -110,7 +110,7 @@ def test_what_a_sweep_refuses(dl_run, refused_sweep, line):
 
 
 def test_one_run_is_no_sweep(dl_run):
-    assert dl_run("sweep.jobs=2")[2].startswith("dl-run: sweep.jobs=2 is for a sweep, and this is one run\n  expected")
+    assert dl_run("sweep.jobs=2")[2].startswith("dl-run: sweep.jobs=2 needs a sweep, and this is one run\n  expected")
     assert (
         "expected a sweep: dl-run -m 'zip(seed=[1,2],data.batch_size=[3,4])'"
         in dl_run("zip(seed=[1,2],data.batch_size=[3,4])")[2]
@@ -125,8 +125,8 @@ def test_a_sweep_whose_configs_changed(dl_run, refused_sweep):
         code, _, err = dl_run("-m", "sweep.resume=last")
     finally:
         path.write_text(before)
-    assert code == 2 and "the sweep is not what it was when it was started\n" in err
-    assert "  trainer.epochs: 3 when it was started, now 4\n  expected the same space and the same configs" in err
+    assert code == 2 and "the sweep has changed since it was started\n" in err
+    assert "  trainer.epochs: 3 at its start, now 4\n  expected the same space and configs" in err
 
 
 @pytest.mark.parametrize(
@@ -235,8 +235,10 @@ def test_a_full_disk_is_told_and_a_report_ends_nothing(tmp_path, monkeypatch):
         runner.start(state.jobs[0], 0)
     settings = Namespace(join=None)
     monkeypatch.setattr("dlrun.sweep.opening.write_whole", full)
-    with pytest.raises(UserError, match="cannot begin a sweep in .*: No space left on device\n  expected a disk"):
-        with begun(tmp_path / "new", settings, command, [], {"base": {}, "multirun.yaml": ""}):
+    with pytest.raises(
+        UserError, match="cannot start a sweep in .*: No space left on device\n  expected a writable disk"
+    ):
+        with new_sweep(tmp_path / "new", settings, command, [], {"base": {}, "multirun.yaml": ""}):
             pass
     monkeypatch.setattr("dlrun.sweep.report.write_whole", full)
     report = Report(state)
@@ -253,7 +255,7 @@ def test_the_live_table_fits(tmp_path):
     jobs = [Job(i, ["model=linear", f"seed={i}"], "running" if i < 7 else "waiting") for i in range(12)]
     state = State.new(tmp_path, command, jobs, 12, [])
     running = [Namespace(job=job, started=0.0) for job in jobs[:5]]
-    lines = picture(state, running, None, [], 3.0, width=80, room=3)
+    lines = table_lines(state, running, None, [], 3.0, width=80, room=3)
     assert lines[0] == "sweep  0 of 12 done, 7 running (2 elsewhere), 5 waiting; 0:03" and len(lines) == 5
     assert lines[1].endswith("  seed=0") and "linear" not in lines[1] and lines[4] == "  and 2 more"
     assert cut("trainer.epochs=3000", 15) == "trainer.epoc..." and cut("seed=1", 15) == "seed=1"
@@ -270,7 +272,7 @@ def test_the_live_table_shows_what_differs_in_a_narrow_terminal(tmp_path):
         (state.run_folder(job) / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "val/acc": 0.5}\n')
     running = [Namespace(job=job, started=0.0) for job in jobs[:4]]
     for width in (59, 40):
-        lines = picture(state, running, jobs[3], [("val/acc", "max")], 3.0, width, room=8)
+        lines = table_lines(state, running, jobs[3], [("val/acc", "max")], 3.0, width, room=8)
         text = " ".join(" ".join(lines).split())
         assert max(map(len, lines)) <= width and len(lines) <= 4 + 8
         assert all(word in text for word in (*points[0][:2], *points[1][:2], "val/acc 0.5000")) and "moons" not in text

@@ -69,7 +69,7 @@ def test_a_search_on_a_cluster(tmp_path):
 
 def test_other_launchers():
     with pytest.raises(
-        UserError, match="this one is not for dl-run, whose jobs are processes of their own\n  expected"
+        UserError, match="dl-run does not support this launcher, because its jobs are separate processes\n  expected"
     ):
         Cluster({"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"}, Path())
 
@@ -88,13 +88,10 @@ def test_a_database_is_joined(tmp_path):
     mine, theirs = states(tmp_path / "a"), states(tmp_path / "b")
     assert mine["study"] == theirs["study"] and theirs["elsewhere"] == 1 and not theirs["jobs"]
     process = start(tmp_path / "b", f"sweep.join={url}", "seed=3")
-    assert "'seed=3' is not what the sweep was started with" in process.communicate(timeout=60)[1]
+    assert "the sweep was not started with 'seed=3'" in process.communicate(timeout=60)[1]
 
 
 def test_a_database_without_a_sweep(tmp_path):
     process = start(tmp_path, f"sweep.join=sqlite:///{tmp_path / 'x.db'}")
-    assert (
-        "x.db: there is no such file\n  expected the sweep.storage that a sweep was started with"
-        in process.communicate()[1]
-    )
+    assert "x.db: there is no such file\n  expected the sweep.storage of an existing sweep" in process.communicate()[1]
     assert process.returncode == 2

@@ -105,9 +105,9 @@ def test_what_a_job_does_is_its_own_result(tmp_path):
     assert "job 1 refused (exit code 2)\n  something before\n  dl-run: x=0: expected another\n    expected this" in said
     assert "job 5 timeout (exit code 143)\n  hanging\n" in said and "job 6 timeout (exit code -9)\n  hanging\n" in said
     again = said[said.index("\njob 1 refused: dl-run: x=0: expected another\njob 2 failed: ") :]
-    assert "\njob 3 failed: RuntimeError: a bug\njob 4 exit -6: (it said nothing)\n" in again
-    assert "\njob 5 timeout: longer than sweep.job_timeout; it said last: hanging\n" in again
-    assert f"repeat those that failed: dl-run -m sweep.resume={folder} sweep.retry=failed" in again
+    assert "\njob 3 failed: RuntimeError: a bug\njob 4 exit -6: (its log is empty)\n" in again
+    assert "\njob 5 timeout: it took longer than sweep.job_timeout; last line: hanging\n" in again
+    assert f"repeat the failed jobs with: dl-run -m sweep.resume={folder} sweep.retry=failed" in again
     found = json.loads((folder / "results.json").read_text())
     assert [job["status"] for job in found["jobs"]] == words and found["jobs"][3]["error"] == "RuntimeError: a bug"
     assert found["best"] == [{"job": 0, "command": "dl-run x=0.0", "values": found["jobs"][0]["values"]}]
@@ -183,10 +183,10 @@ def test_stopped_and_resumed(tmp_path):
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=300) == 0 and not left_running(tmp_path / "a")
     assert [job["status"] for job in state(tmp_path / "a")["jobs"]] == ["stopped", "stopped", "waiting", "waiting"]
-    assert "4 jobs are left; go on with: dl-run -m sweep.resume=" in (tmp_path / "a.log").read_text()
+    assert "4 jobs are left; resume with: dl-run -m sweep.resume=" in (tmp_path / "a.log").read_text()
     assert start(tmp_path / "a", 4, 2, epochs=20, seconds=0.0).wait(timeout=300) == 0
     assert [(job[2], len(job[4])) for job in results(tmp_path / "a")] == [("finished", 20)] * 4
-    assert (tmp_path / "a.log").read_text().count(" goes on\n") == 2
+    assert (tmp_path / "a.log").read_text().count(" resumed\n") == 2
 
 
 def test_a_hang_does_not_hold_the_sweep(tmp_path):
@@ -199,7 +199,7 @@ def test_a_hang_does_not_hold_the_sweep(tmp_path):
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 0 and not left_running(tmp_path / "a")
     assert [job["status"] for job in state(tmp_path / "a")["jobs"]] == ["stopped", "waiting"]
-    assert "stopping: what runs is to save and end within" in (tmp_path / "a.log").read_text()
+    assert "stopping: running jobs save a checkpoint and end within" in (tmp_path / "a.log").read_text()
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_a_real_run_killed(tmp_path):
     process.wait()
     assert [job["status"] for job in state(tmp_path / "killed" / "outputs")["jobs"]] == ["running"]
     assert dl_run(tmp_path / "killed", "-m", "sweep.resume=last").wait(timeout=300) == 0
-    assert " goes on" in (tmp_path / "killed" / "log").read_text()
+    assert " resumed" in (tmp_path / "killed" / "log").read_text()
     train(tmp_path / "whole", compose(*small))
     assert_same(of(tmp_path / "killed" / "outputs") / "0", tmp_path / "whole")
 

@@ -158,7 +158,7 @@ def test_a_seed_that_ran_twice_counts_once():
 def test_jobs_are_to_be_repeated_where_that_can_help(tmp_path, statuses, advised):
     state = made(tmp_path / "s", [Job(i, ["lr=1"], status, 1) for i, status in enumerate(statuses)])
     text = closing(state, stopped=0)
-    hint = f"repeat those that failed: dl-run -m sweep.resume={tmp_path / 's'} sweep.retry=failed"
+    hint = f"repeat the failed jobs with: dl-run -m sweep.resume={tmp_path / 's'} sweep.retry=failed"
     assert (hint in text) == advised and ("retry" in text) == advised
 
 

@@ -218,7 +218,7 @@ def test_nets_with_published_weights_name_their_file(model):
     assert copy_weights(mine, state, 5, "init=x").startswith(
         f"init=x: {len(own) - len(new)} tensors loaded; new, since"
     )
-    with pytest.raises(ConfigError, match="init=x and model.weights=imagenet: expected one of them"):
+    with pytest.raises(ConfigError, match="init=x and model.weights=imagenet: expected only one of the two"):
         compose(f"model={model}", "model.weights=imagenet", "init=x", "data=pokemon")
 
 

@@ -1,14 +1,15 @@
-"""The command: parse, check, run. The only place that prints the user's errors. No torch before a config is right."""
+"""The `dl-run` command: parse, check, run. It prints all user errors. torch is imported only for a valid config."""
 
 import argparse
 import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import nullcontext, redirect_stderr
 from io import StringIO
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import hydra
 import hydra._internal.hydra
@@ -21,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import dlrun
-from dlrun.config.auto import left_open, value_of
+from dlrun.config.auto import auto_keys, value_of
 from dlrun.config.build import of_runner
 from dlrun.config.check import check
 from dlrun.config.explain import explain
@@ -29,7 +30,7 @@ from dlrun.config.flags import read_flags
 from dlrun.config.limits import nothing_to_do, number, reached
 from dlrun.config.loader import Loader
 from dlrun.config.pairing import CONFIGS
-from dlrun.config.saved import anew, plain, portable, read_config
+from dlrun.config.saved import new_run_arguments, plain, portable, read_config
 from dlrun.config.usage import usage
 from dlrun.errors import DataError, UserError, printable
 from dlrun.output.folders import (
@@ -47,14 +48,17 @@ from dlrun.output.folders import (
 from dlrun.output.terminal import complain, complain_of_room, is_full, open_streams, silence
 from dlrun.overrides import key_of, passed_on, pasteable, quoted
 
+if TYPE_CHECKING:
+    from dlrun.train.session import Session
+
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
 RESUMABLE = ("trainer.device", "data_dir", *(f"trainer.{name}" for name in LIMITS))
 
 
 def main() -> None:
-    """Exit codes: 0 done, 1 a run failed, 2 the user's error, 128 + N stopped by signal N and saved."""
+    """Run `dl-run`. Exit codes: 0 done, 1 a run failed, 2 user error, 128 + N stopped by signal N after saving."""
     open_streams()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as they are, instead of being printed
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     hydra._internal.hydra.ConfigLoaderImpl = Loader
     flags, completing = argparse.Namespace(config_dir=None), False
     try:
@@ -66,16 +70,16 @@ def main() -> None:
             print(usage(flags.config_dir))
             return
         completing = flags.shell_completion and any(o.startswith("query=") for o in flags.overrides)
-        with redirect_stderr(StringIO()) if completing else nullcontext():  # the shell is about to show the line again
+        with redirect_stderr(StringIO()) if completing else nullcontext():  # the shell reprints the line itself
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)()
         sys.stdout.flush()
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
         is_resumed = any(key_of(argument) == "resume" for argument in sys.argv[1:])
-        left = "the run is as it was: resume it again" if is_resumed else "there is nothing to resume"
-        fail(f"stopped before the first step: {left}", 130)
-    except BrokenPipeError:  # as in dl-run --help | head
+        hint = "the run is unchanged and can be resumed again" if is_resumed else "there is nothing to resume"
+        fail(f"stopped before the first step: {hint}", 130)
+    except BrokenPipeError:  # for example dl-run --help | head
         silence(sys.stdout)
     except Exception as error:
         if is_full(error):
@@ -89,24 +93,25 @@ def main() -> None:
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
+    """Print an error and exit."""
     complain("dl-run", message)
     if int(os.environ.get("RANK", 0)):
-        time.sleep(2)  # where all of several processes fail alike, the first is to end first: it is heard
+        time.sleep(2)  # rank 0 must exit first if all processes fail: the launcher prints the first error
     sys.exit(code)
 
 
 def is_ours(error: Exception) -> bool:
-    """Whether a run or the sweeper failed: a bug. Before, Hydra reads what the user wrote, and may raise anything."""
+    """Whether a run or the sweeper raised this, which is a bug. Anything else comes from Hydra reading user input."""
     if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
         return False
     return any(frame.f_code.co_name in ("job", "sweep") for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def parse_flags() -> argparse.Namespace:
-    """The flags, which may stand anywhere among the overrides; sys.argv is left in the one order that Hydra takes."""
+    """Parse the flags, which may stand between overrides, and reorder sys.argv to overrides, then flags, for Hydra."""
     for argument in sys.argv[1:]:
         if not argument.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in argument):
-            raise UserError(f"{argument}: these bytes are no text here\n  expected UTF-8, in a UTF-8 locale")
+            raise UserError(f"{argument}: these bytes are not valid text\n  expected UTF-8, in a UTF-8 locale")
     flags = read_flags(sys.argv[1:])
     rest = sys.argv[1:]
     for override in flags.overrides:
@@ -114,13 +119,13 @@ def parse_flags() -> argparse.Namespace:
     sys.argv[1:] = [*flags.overrides, *rest]
     again = next((o for o in flags.overrides if key_of(o) in ("sweep.resume", "sweep.join")), None)
     if again and flags.multirun:
-        sys.argv[1:] = reopened(again, flags.overrides)
-        read_flags(sys.argv[1:])  # what a folder or a database says is checked as what is typed
+        sys.argv[1:] = stored_command(again, flags.overrides)
+        read_flags(sys.argv[1:])  # arguments stored in a folder or a database are checked like typed ones
     return flags
 
 
-def reopened(again: str, overrides: list[str]) -> list[str]:
-    """The command line that a sweep was started with, to go on with it: what differs may be how its jobs are run."""
+def stored_command(again: str, overrides: list[str]) -> list[str]:
+    """Return the command line that resumes or joins a sweep: the stored one, with changes to how jobs are run."""
     from dlrun.sweep.opening import reopen
 
     parser = OverridesParser.create()
@@ -128,19 +133,19 @@ def reopened(again: str, overrides: list[str]) -> list[str]:
         str(parser.parse_override(o).value()) for o in (again, *(o for o in overrides if key_of(o) == "output_dir"))
     )
     key = key_of(again)
-    found, command = reopen(key, which, bases[-1] if bases else "outputs", overrides)
-    return [f"{key}={quoted(found)}", *command]
+    folder, command = reopen(key, which, bases[-1] if bases else "outputs", overrides)
+    return [f"{key}={quoted(folder)}", *command]
 
 
 def job(composed: DictConfig) -> float | None:
-    """One run, new or resumed. Gives the best value of the goal metric, for sweepers."""
+    """Train one run, new or resumed. Returns the best value of the goal metric, for sweepers."""
     try:
         for override in OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False):
             if key_of(override).split(".")[0].split("@")[0] == "sweep":
-                raise UserError(f"{override} is for a sweep, and this is one run\n  expected dl-run -m {override} ...")
+                raise UserError(f"{override} needs a sweep, and this is one run\n  expected dl-run -m {override} ...")
         return _start(composed) if composed.get("resume") is None else _resume(composed)
     except UserError as error:
-        if HydraConfig.get().mode == hydra.types.RunMode.MULTIRUN:  # another sweeper's job, in its process
+        if HydraConfig.get().mode == hydra.types.RunMode.MULTIRUN:  # a job in the sweeper's own process
             raise
         fail(str(error), getattr(error, "exit_code", 2))
 
@@ -149,7 +154,7 @@ def _start(composed: DictConfig) -> float | None:
     context = HydraConfig.get()
     names = dict(context.runtime.choices)
     config = plain(composed)
-    chosen = left_open(config)
+    chosen = auto_keys(config)
     check(config, names)
     if config["mode"] == "summary":
         from dlrun.train.summary import summary
@@ -157,7 +162,7 @@ def _start(composed: DictConfig) -> float | None:
         print(printable(summary(config, names)))
         return None
     config["trainer"]["processes"] = _together(config, "expected the same number in both")
-    composed = OmegaConf.masked_copy(portable(composed), [key for key in composed if key != "sweep"])  # none of a run's
+    composed = OmegaConf.masked_copy(portable(composed), [key for key in composed if key != "sweep"])  # not a run's
     from dlrun.output.failures import writing_to
     from dlrun.train.session import Session, write_config
 
@@ -185,7 +190,7 @@ def _start(composed: DictConfig) -> float | None:
             },
         )
     folder, resumed = session.world.broadcast_object((folder, resumed))
-    if resumed and status_of(read_summary(folder)) == "finished":  # one died after all was done
+    if resumed and status_of(read_summary(folder)) == "finished":  # a process died after the run finished
         return None
     return _finish(session, folder, resumed)
 
@@ -204,9 +209,9 @@ def _resume(composed: DictConfig) -> float | None:
             changes[key] = OmegaConf.select(composed, key)
         elif key not in ("resume", "output_dir"):
             raise UserError(
-                f"{override} cannot change in a run that is resumed: it goes on with its own config\n"
+                f"{override} cannot change in a resumed run: it continues with its own config\n"
                 f"  expected only: {', '.join(RESUMABLE)}\n"
-                f"  for anything else start a new run: dl-run {anew(folder, override)}"
+                f"  for any other change start a new run: dl-run {new_run_arguments(folder, override)}"
             )
     before, as_read = plain(saved), OmegaConf.to_yaml(saved)
     for key, value in changes.items():
@@ -216,43 +221,43 @@ def _resume(composed: DictConfig) -> float | None:
         check(config, names)
     except UserError as error:
         raise UserError(f"resume={folder}: {error}") from None
-    expected = f"expected as many as it was started with, as in dl-run {pasteable('resume', folder)}"
-    here = f"resume={quoted(folder.resolve())}"  # not another run, should `last` be another one by now
+    expected = f"expected the number that it was started with: dl-run {pasteable('resume', folder)}"
+    here = f"resume={quoted(folder.resolve())}"  # pins `last`, which may name another run in the child processes
     sys.argv[1:] = [here if key_of(argument) == "resume" else argument for argument in sys.argv[1:]]
     if _together(config, expected) != config["trainer"]["processes"]:
         raise UserError(
-            f"resume={folder}: torchrun started {os.environ['WORLD_SIZE']} processes, it had one\n  {expected}"
+            f"resume={folder}: torchrun started {os.environ['WORLD_SIZE']} processes, but the run had one\n  {expected}"
         )
     done = read_summary(folder)
     is_finished = status_of(done) == "finished"
     if is_finished and (limit := reached(config["trainer"], before.get("trainer"), done)):
-        if restarts():  # one of several processes died after all was done
+        if restarts():  # a process died after the run finished
             return None
         raise nothing_to_do(folder, done, limit)
     from dlrun.train.session import Session
 
-    config["init"] = None  # its weights are in its checkpoint
+    config["init"] = None  # the weights come from the checkpoint
     config["model"] |= dict.fromkeys(of_runner(config["model"]))
     try:
         session = Session(config, names)
-    except DataError as error:  # keys that a new run takes are not for this one
+    except DataError as error:  # drop the lines that suggest keys of new runs
         lines = [line for line in str(error).splitlines() if "=..." not in line]
         elsewhere = f"dl-run {pasteable('resume', folder)} data_dir=<folder>"
-        raise DataError("\n".join([*lines, f"  put it there, or say where it is: {elsewhere}"])) from None
+        raise DataError("\n".join([*lines, f"  put it there, or name its folder: {elsewhere}"])) from None
     if is_finished and number(done, "steps") >= config["trainer"]["epochs"] * session.steps_per_epoch:
         raise nothing_to_do(folder, done, "epochs")  # max_steps was the end of the last epoch
 
     def on_lock() -> None:
-        now = read_summary(folder)  # one that has only just been stopped can be gone on with
+        now = read_summary(folder)  # a run that only just stopped may be resumed
         is_over = status_of(now) == "finished" and now != done
         if is_over or OmegaConf.to_yaml(read_config(folder)[0]) != as_read:
-            raise UserError(f"{folder}: another process went on with this run meanwhile\n  expected one: run it again")
+            raise UserError(f"{folder}: another process resumed this run meanwhile\n  run the command again")
 
     return _finish(session, folder, resumed=True, on_lock=on_lock, config=OmegaConf.to_yaml(saved))
 
 
 def _together(config: dict, expected: str) -> int:
-    """How many processes train; where torchrun did not start them, they are started here, and this one only waits."""
+    """Return the number of training processes. Unless torchrun did, start them here, wait for them and exit."""
     trainer = config["trainer"]
     asked, started = trainer["processes"], os.environ.get("WORLD_SIZE") if "RANK" in os.environ else None
     if started is not None or asked > 1:
@@ -263,26 +268,32 @@ def _together(config: dict, expected: str) -> int:
         finally:
             forget_start(Path(config["output_dir"]).expanduser())
     if started is not None and asked not in (1, int(started)):
-        raise UserError(f"trainer.processes={asked}, and torchrun started {started}\n  {expected}")
+        raise UserError(f"trainer.processes={asked}, but torchrun started {started}\n  {expected}")
     if started is not None:
         follow_launcher()
     return int(started or 1)
 
 
 def _finish(
-    session: object, folder: Path, resumed: bool, on_lock: object = None, config: str | None = None
+    session: "Session",
+    folder: Path,
+    resumed: bool,
+    on_lock: Callable[[], None] | None = None,
+    config: str | None = None,
 ) -> float | None:
-    """Train, with the folder locked. Leaves with a signal's exit code where one stopped the run."""
+    """Train with the folder locked and return the best goal value. Exits with 128 + N after signal N."""
     from filelock import FileLock, Timeout
 
-    if session.world.rank:  # the first has the lock
+    if session.world.rank:  # rank 0 holds the lock
         outcome, value = session.start(folder, resumed)
         return sys.exit(128 + outcome.number) if outcome.reason == "signal" else value
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        raise UserError(f"{folder} is in use: another process trains this run\n  wait for it, or stop it") from None
+        raise UserError(
+            f"{folder} is in use: another process is training this run\n  wait for it, or stop it"
+        ) from None
     except OSError as error:
         raise UserError(f"cannot write to the run's folder {folder}: {error.strerror}") from None
     try:

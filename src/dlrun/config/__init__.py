@@ -1,1 +1,1 @@
-"""What a command line asks for: read, checked, explained, and read back from a run's folder."""
+"""Configs: read and check them, explain their errors, build their objects, read them back from run folders."""

@@ -1,9 +1,9 @@
-"""What a config leaves to the data by `auto`: the form of a net, the learning rate, the batch. No torch here.
+"""Values for config keys set to `auto`: the form of a network, the learning rate, the batch size. No torch here.
 
-model.form: the one made for ImageNet from LARGE pixels on or with its weights, else the one for CIFAR.
-optimizer.lr: of SGD in proportion to the batch (Goyal et al. 2017, section 2.1) from the papers' rates: 0.1, and 0.01
-without normalisation, for 256 samples at ImageNet's sizes and 128 at CIFAR's; of any other optimizer 0.001.
-data.batch_size: MOST, or the largest power of two from LEAST on with which an epoch has STEPS steps.
+model.form: the ImageNet form for images of LARGE pixels or more and for ImageNet weights, else the CIFAR form.
+optimizer.lr: for SGD proportional to the batch size (Goyal et al. 2017, section 2.1), from the rates of the papers:
+0.1 (0.01 without normalisation) per 256 samples at ImageNet's sizes and per 128 at CIFAR's; 0.001 for other optimizers.
+data.batch_size: MOST, or the largest power of two >= LEAST with which an epoch has at least STEPS steps.
 """
 
 from collections.abc import Sequence
@@ -11,23 +11,24 @@ from collections.abc import Sequence
 from dlrun.spec import form_for
 
 AUTO = ("model.form", "optimizer.lr", "data.batch_size")
-RATED = {"imagenet": 256, "paper": 256}  # samples that the rate is for; 128 in other forms
+RATED = {"imagenet": 256, "paper": 256}  # the batch size that the rate belongs to; 128 for other forms
 MOST, LEAST, STEPS = 64, 8, 16
 
 
-def left_open(config: dict) -> list[str]:
-    """The keys that are `auto`."""
+def auto_keys(config: dict) -> list[str]:
+    """List the keys whose value is `auto`."""
     return [key for key in AUTO if value_of(config, key) == "auto"]
 
 
 def value_of(config: dict, key: str) -> object:
+    """Return the value of a key such as `optimizer.lr`, or None if it is missing."""
     section, _, name = key.partition(".")
     return _section(config, section).get(name)
 
 
 def settle(config: dict) -> None:
-    """In place, numbers and names for what is `auto`; the batch is the one of a large data set."""
-    keys = left_open(config)
+    """Replace each `auto` by its value, in place. The batch size is that of a large data set."""
+    keys = auto_keys(config)
     if "data.batch_size" in keys:
         config["data"]["batch_size"] = MOST
     if "model.form" in keys:
@@ -37,11 +38,11 @@ def settle(config: dict) -> None:
 
 
 def settle_batch(config: dict, keys: Sequence[str], samples: int) -> None:
-    """In place, the batch for so many train samples, and the rate for it where that was left open, too."""
+    """Set, in place, the batch size for this number of train samples, and the learning rate if `keys` has it."""
     size = MOST
     while size > LEAST and size * STEPS > samples:
         size //= 2
-    while samples % size == 1 and size > 2:  # batch normalisation has no statistics of one
+    while samples % size == 1 and size > 2:  # avoid a last batch of one sample: batch normalisation needs two
         size -= 1
     config["data"]["batch_size"] = size
     if "optimizer.lr" in keys:
@@ -49,7 +50,7 @@ def settle_batch(config: dict, keys: Sequence[str], samples: int) -> None:
 
 
 def words(config: dict, keys: Sequence[str]) -> str:
-    """The values, as they can be set."""
+    """Format the values of these keys as overrides."""
     return ", ".join(f"{key}={value_of(config, key)}" for key in keys)
 
 

@@ -1,4 +1,4 @@
-"""From a checked config to objects."""
+"""Build objects from a checked config."""
 
 import sys
 from collections.abc import Callable
@@ -12,7 +12,10 @@ from dlrun.spec import Spec, Unlabelled
 
 
 def of_runner(model: dict) -> dict:
-    """The keys of a model's section that its builder does not see: weights (null, imagenet), their published file."""
+    """Return the keys of a model's section that the runner reads: `weights` (null, imagenet) and `published`, its file.
+
+    A key is left out if the builder has a parameter of that name.
+    """
     return {key: model[key] for key in ("weights", "published") if key in model.keys() - _keys(model)}
 
 
@@ -21,9 +24,9 @@ def _keys(node: dict) -> set[str]:
 
 
 def build(node: object) -> object:
-    """A `_target_` config as an object, or as a partial function where the runner has to hand something over.
+    """Build the object of a `_target_` config, or a partial function if the runner has to pass arguments.
 
-    The node must have passed `check`: this is where code named in a config is imported.
+    The node must have passed `check`, because this imports the code that a config names.
     """
     if isinstance(node, list):
         return [build(item) for item in node]
@@ -33,24 +36,24 @@ def build(node: object) -> object:
     if "_target_" not in node:
         return values
     module, _, name = node["_target_"].rpartition(".")
-    made = getattr(import_module(module), name)
-    if module == "dlrun.spec":  # specs are frozen, and so are their sequences
+    make = getattr(import_module(module), name)
+    if module == "dlrun.spec":  # specs are frozen, so their sequences are tuples
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     found = signature(node["_target_"])
     values = {key: value for key, value in values.items() if key not in of_runner(node)}
     if found.kind == "class" and not found.given:
-        return made(**values)
-    made = partial(made, **values)
-    return partial(_from_spec, made, node) if found.kind == "function" and "spec" in found.given else made
+        return make(**values)
+    make = partial(make, **values)
+    return partial(_from_spec, make, node) if found.kind == "function" and "spec" in found.given else make
 
 
 def _from_spec(make: Callable, node: dict, spec: Spec) -> object:
-    """A net from what the data gives. Raises PairingError where it turned out that it has no labels to learn."""
+    """Build a network from the spec of the data. Raises PairingError if it needs labels and the data has none."""
     if not spec.outputs and not accepts(takes_spec(node), Unlabelled.__name__):
         fitting = [name for name, other in group_options("model") if accepts(takes_spec(other), Unlabelled.__name__)]
         raise PairingError(
             f"the data gives {spec}, and {node['_target_'].rpartition('.')[2]} needs labels\n"
-            + listed("  models that do without: ", fitting, 26, columns(sys.stderr, 10_000))
+            + listed("  models without labels: ", fitting, 25, columns(sys.stderr, 10_000))
             + f"\n  {LABELS}"
         )
     return make(spec)

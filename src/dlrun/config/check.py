@@ -1,6 +1,6 @@
-"""Every key and value of a config, checked against signatures before anything is built; all errors at once.
+"""Check every key and value of a config against signatures before anything is built; report all errors at once.
 
-No torch: a config error takes milliseconds.
+No torch, so that a config error takes milliseconds.
 """
 
 import re
@@ -30,18 +30,18 @@ MODES = ("train", "summary")
 
 
 def check(config: dict, names: dict[str, str] | None = None) -> None:
-    """Raise ConfigError or PairingError unless every key is one that something reads and every value fits.
+    """Raise ConfigError or PairingError unless every key is known and every value is valid.
 
-    config: plain dicts and lists, interpolations resolved; what is `auto` gets its value, in place. names: the
-    groups' choices, for messages.
+    config: plain dicts and lists with interpolations resolved. Values of `auto` are replaced in place.
+    names: the chosen option of each group, for messages.
     """
     settle(config)
     known = sorted(SECTIONS.keys() | VALUES | {"sweep"})
     unread = sorted(map(str, config.keys() - set(known)))
     expected = listed("    expected one of: ", known, 6)
-    problems = [f"nothing reads {key!r}{nearest(key, known)}\n{expected}" for key in unread]
+    problems = [f"there is no key {key!r}{nearest(key, known)}\n{expected}" for key in unread]
     missing = [name for name in SECTIONS if not config.get(name)]
-    problems += [f"the section {name!r} is missing: choose one, as in {name}=..." for name in missing]
+    problems += [f"the section {name!r} is missing: choose an option with {name}=..." for name in missing]
     seed = config.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         problems.append(f"seed={_short(seed)}: expected an integer >= 0")
@@ -52,7 +52,7 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
         value, may_be_null = config.get(key), key in ("run_dir", "resume", "init")
         if not (value is None and may_be_null or isinstance(value, str) and value and "\0" not in value):
             or_null = " or null" if may_be_null else ""
-            problems.append(f"{key}={_short(value)}: expected a path{or_null} (a number is written as in ./5)")
+            problems.append(f"{key}={_short(value)}: expected a path{or_null} (write a number as ./5)")
     for name, part in SECTIONS.items():
         if names and name not in names and config.get(name):
             problems.append(f"{name}=[...]: several options at once; expected one")
@@ -61,7 +61,7 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
     if config.get("sweep"):
         problems += _problems(config["sweep"], SWEEP, "sweep")
     if not problems and config.get("init") and (weights := of_runner(config["model"]).get("weights")):
-        problems.append(f"init={config['init']} and model.weights={weights}: expected one of them")
+        problems.append(f"init={config['init']} and model.weights={weights}: expected only one of the two")
     if problems:
         raise ConfigError(problems)
     _check_pairing(config, names or {})
@@ -69,14 +69,14 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
 
 
 def check_section(name: str, node: object) -> None:
-    """Raise ConfigError unless every key of one section is one that is read and has a value that fits."""
+    """Raise ConfigError unless every key of one section is known and every value is valid."""
     settle({name: node})
     if problems := _problems(node, SWEEP if name == "sweep" else SECTIONS[name], name):
         raise ConfigError(problems)
 
 
 def _problems(node: object, part: Part, path: str) -> list[str]:
-    """What is wrong with one `_target_` config and those within it."""
+    """Describe the errors of one `_target_` config and of those nested in it."""
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
         return [f"{path}={node!r}: expected a mapping with a _target_ (choose an option of the group instead)"]
     target = node["_target_"]
@@ -84,7 +84,7 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
         return [
             f"{path}._target_={target!r} is not allowed here: expected a {part.kind} in {part.within}"
             + (" or torch.optim" if path == "optimizer" else "")
-            + ", or in a package of your own named in the environment variable DL_RUN_ALLOW"
+            + ", or in your own package if the environment variable DL_RUN_ALLOW names it"
         ]
     try:
         found = signature(target)
@@ -115,7 +115,7 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
                 wrong = [f"{path}.{key}._target_={value['_target_']!r}: expected dlrun.spec.{' or '.join(kinds)}"]
             problems += wrong
         elif _names_target(value):
-            problems.append(f"{path}.{key}={_short(value)}: nothing is made here; expected values without _target_")
+            problems.append(f"{path}.{key}={_short(value)}: no object is built here; expected values without _target_")
         elif expected := mismatch(value, found.keys[key]):
             problems.append(f"{path}.{key}={_short(value)}: expected {expected}")
     if path == "model":
@@ -125,7 +125,7 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
 
 
 def _names_target(value: object) -> bool:
-    """Whether `build` would make an object of it, or of a part of it."""
+    """Whether `build` would turn the value, or a value nested in it, into an object."""
     if isinstance(value, dict):
         return "_target_" in value or any(map(_names_target, value.values()))
     return isinstance(value, list | tuple) and any(map(_names_target, value))
@@ -136,9 +136,11 @@ def _problems_of_weights(keys: dict) -> list[str]:
     if weights is None:
         return []
     if weights != "imagenet":
-        return [f"model.weights={_short(weights)}: expected imagenet or null (weights of your own: init=<path>)"]
+        return [f"model.weights={_short(weights)}: expected imagenet or null (for your own weights: init=<path>)"]
     if not isinstance(file, str) or not re.fullmatch(r"[\w-]+-[0-9a-f]{8,64}\.pth", file):
-        return [f"model.published={_short(file)}: expected the name of torchvision's file, as in resnet18-f37072fd.pth"]
+        return [
+            f"model.published={_short(file)}: expected the name of torchvision's file, such as resnet18-f37072fd.pth"
+        ]
     return []
 
 
@@ -158,7 +160,7 @@ def _is_allowed(target: str, part: Part) -> bool:
 
 
 def _part(annotation: object) -> Part | None:
-    """The kind of nested config that a parameter with this annotation takes, or None for a plain value."""
+    """Return the kind of nested config that a parameter with this annotation takes, or None for a plain value."""
     if annotation in get_args(Spec):
         return Part("dlrun.spec", "class")
     if get_origin(annotation) is Annotated:
@@ -167,7 +169,7 @@ def _part(annotation: object) -> Part | None:
 
 
 def _check_pairing(config: dict, names: dict[str, str]) -> None:
-    """Raise PairingError where the model, or the task, does not take the spec that the data gives."""
+    """Raise PairingError if the model or the task does not accept the spec of the data."""
     data = config["data"]
     for section in ("model", "task") if data.get("spec") else ():
         takes = takes_spec(config[section])
@@ -180,7 +182,7 @@ def _check_pairing(config: dict, names: dict[str, str]) -> None:
         kinds = " or ".join(name for name in spec_names(takes) if name != Unlabelled.__name__)
         lacks = not has_labels(data)
         lists = {f"{section}s for {its}:": fitting or ["none"], f"data for {mine}:": sets}
-        room = columns(sys.stderr, 10_000)  # a line each where it is no terminal
+        room = columns(sys.stderr, 10_000)  # without a terminal, lists are not wrapped
         raise PairingError(
             f"{section}={mine} cannot learn from data={its}\n"
             f"  {f'{mine} takes':{width}} {kinds}{' with labels' if lacks else ''}\n"
@@ -191,22 +193,24 @@ def _check_pairing(config: dict, names: dict[str, str]) -> None:
 
 
 def _check_net(config: dict, names: dict[str, str]) -> None:
-    """Raise PairingError where the task takes another class of network than the model makes, by their annotations."""
+    """Raise PairingError if the task takes another class of network than the model returns, by their annotations."""
     model, task = (names.get(k) or config[k]["_target_"].rpartition(".")[2] for k in ("model", "task"))
-    made, taken = (_net(config[k]) for k in ("model", "task"))
-    others = {_net(node) for _, node in group_options("task")} if made != taken else set()
-    if made == taken or taken == "nn.Module" and made not in others:  # a class of the user's own is a module
+    returned, accepted = (_net(config[k]) for k in ("model", "task"))
+    known = {_net(node) for _, node in group_options("task")} if returned != accepted else set()
+    if (
+        returned == accepted or accepted == "nn.Module" and returned not in known
+    ):  # a user's own network class is an nn.Module
         return
     lists = {
-        f"models for {task}:": [name for name, node in group_options("model") if _net(node) == taken],
-        f"tasks for {model}:": [name for name, node in group_options("task") if _net(node) == made],
+        f"models for {task}:": [name for name, node in group_options("model") if _net(node) == accepted],
+        f"tasks for {model}:": [name for name, node in group_options("task") if _net(node) == returned],
     }
     width, room = max(map(len, lists)), columns(sys.stderr, 10_000)
-    kinds = {"nn.Module": "a plain network, of inputs to outputs"}
+    kinds = {"nn.Module": "a plain network, from inputs to outputs"}
     raise PairingError(
         f"task={task} cannot train model={model}\n"
-        f"  {f'{task} takes':{width}} {kinds.get(taken, taken)}\n"
-        f"  {f'{model} makes':{width}} {kinds.get(made, made)}\n"
+        f"  {f'{task} takes':{width}} {kinds.get(accepted, accepted)}\n"
+        f"  {f'{model} returns':{width}} {kinds.get(returned, returned)}\n"
         + "\n".join(listed(f"  {lead:{width}} ", found, width + 3, room) for lead, found in lists.items())
     )
 

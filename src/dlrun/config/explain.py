@@ -1,4 +1,4 @@
-"""Hydra's errors in this project's words: what happened, what was expected, how to fix it."""
+"""Rewrite Hydra's errors in this project's form: what happened, what was expected, how to fix it."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ from dlrun.errors import closest, listed, nearest
 
 
 def explain(error: Exception, arguments: list[str], config_dir: str | None = None) -> str:
-    """One short message for an error of Hydra, OmegaConf or YAML."""
+    """Return a short message for an error of Hydra, OmegaConf or YAML."""
     text = str(error)
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override)
@@ -23,21 +23,21 @@ def explain(error: Exception, arguments: list[str], config_dir: str | None = Non
         return _missing_option(str(error.missing_cfg_file), list(error.options or ()), config_dir)
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
-        return (
-            f"cannot read {mark.name}, line {mark.line + 1}: {error.problem}\n  expected YAML, as in the other configs"
-        )
+        where = f"{mark.name}, line {mark.line + 1}"
+        return f"cannot read {where}: {error.problem}\n  expected YAML like that of the other configs"
     if isinstance(error, UnicodeDecodeError | yaml.reader.ReaderError):
         return f"cannot read {_undecodable(config_dir)}: it is not UTF-8 text\n  save it as UTF-8"
     if "Ambiguous value for argument" in text:
-        given = text.split("'")[1]
+        argument = text.split("'")[1]
         return (
-            f"{given}: several values for one run\n  expected one, or a sweep: dl-run -m {given}, or a list: key=[a,b]"
+            f"{argument}: several values for one run\n"
+            f"  expected one value, a sweep (dl-run -m {argument}), or a list (key=[a,b])"
         )
     if isinstance(error, RecursionError) or "Recursive interpolation" in text:
         return f"an interpolation refers to itself: {_first_line(error)}"
     for argument in arguments:
-        if said := _group_argument(argument, text, config_dir):
-            return said
+        if message := _group_argument(argument, text, config_dir):
+            return message
     found = re.search(r"Could not (?:override|append to config|append|delete|delete from config)\W[^']*'([^']+)'", text)
     if found and "already at" not in text and "The value of" not in text:
         return _unknown_key(found[1].split("=")[0], error, arguments, config_dir)
@@ -48,26 +48,26 @@ def explain(error: Exception, arguments: list[str], config_dir: str | None = Non
 
 
 def _group_argument(argument: str, text: str, config_dir: str | None) -> str | None:
-    """What is wrong with an argument that chooses an option, where that is what the error is about."""
+    """Describe the error in an argument that chooses an option, or return None if the error has another cause."""
     group, _, value = argument.lstrip("+~").partition("=")
     expected = listed("  expected one of: ", options(group, config_dir), 19)
     if argument.startswith("="):
         return _unreadable(argument)
     twice = f"already at {group!r}" in text or "more than once" in text or "force-add" in text
     if argument.startswith("+") and twice:
-        return f"{argument}: {group} is there already\n  expected {argument.lstrip('+')}, without the +"
-    is_there = "interpolation" in text or "Could not delete" in text  # and something refers to it, or it is another one
+        return f"{argument}: {group} is already set\n  expected {argument.lstrip('+')}, without the +"
+    is_there = "interpolation" in text or "Could not delete" in text  # other keys refer to it, or its value differs
     if argument.startswith("~") and group in (*SECTIONS, "sweep") and is_there:
         return f"{argument}: a run needs one option of {group!r}\n{expected}"
     if group in group_names(config_dir) and (value == "null" or value.startswith("{")) and "Config group" in text:
-        return f"{argument}: that is no option\n{expected}"
+        return f"{argument}: not an option of {group}\n{expected}"
     if "@" in group and group.split("@")[0] in SECTIONS:
         return f"{argument}: expected {group.split('@')[0]}={value or '...'}, without a package"
     return None
 
 
 def _first_line(error: BaseException) -> str:
-    """Without Hydra's and OmegaConf's hints about their own API."""
+    """Return the error's text without hints about Hydra's and OmegaConf's own API."""
     text = str(error).split("\n    full_key")[0].split("\n\tfull_key")[0]
     return "\n  ".join(line.strip() for line in text.strip().splitlines()) or type(error).__name__
 
@@ -75,16 +75,16 @@ def _first_line(error: BaseException) -> str:
 def _unreadable(override: str) -> str:
     key, equals, _ = override.partition("=")
     if not equals or not key:
-        return f"cannot read {override!r}\n  expected key=value, as in trainer.epochs=5"
+        return f"cannot read {override!r}\n  expected key=value, such as trainer.epochs=5"
     return (
         f"cannot read the value in {override!r}\n"
-        "  expected a number, a word, a list as in 'model.hidden=[64,32]', or a text in quotes: 'init=\"my, run\"'\n"
+        "  expected a number, a word, a list such as 'model.hidden=[64,32]', or quoted text: 'init=\"my, run\"'\n"
         "  (the outer quotes are for the shell)"
     )
 
 
 def _undecodable(config_dir: str | None) -> Path:
-    """The config that is not UTF-8: Hydra's error does not say which."""
+    """Find the config that is not UTF-8, which Hydra's error does not name."""
     for path in (path for base in folders_of(config_dir) for path in base.rglob("*.yaml")):
         try:
             path.read_text(encoding="utf-8")
@@ -101,40 +101,40 @@ def _missing_option(name: str, known: list[str], config_dir: str | None) -> str:
     expected = "\n" + listed("  expected one of: ", known, 19) if known else ""
     if group == "hydra/launcher" and option.startswith("submitit"):
         expected = f"\n  install it: {install('submitit')}"
-    return f"{group}={option}: there is no such option{nearest(option, known)}{expected}"
+    return f"{group}={option}: no such option{nearest(option, known)}{expected}"
 
 
 def _unknown_key(key: str, error: Exception, arguments: list[str], config_dir: str | None) -> str:
-    given = next((a for a in arguments if a.lstrip("+~").split("=")[0] == key), key)
+    argument = next((a for a in arguments if a.lstrip("+~").split("=")[0] == key), key)
     parent, _, last = key.rpartition(".")
     keys = _keys_at(error)
     if not keys and parent:
-        return f"{given}: there is no key {key!r}\n  dl-run --cfg job shows all keys"
+        return f"{argument}: there is no key {key!r}\n  dl-run --cfg job shows all keys"
     keys = keys or [*group_names(config_dir), *sorted(VALUES)]
     siblings = [k for k in keys if k.rpartition(".")[0] == parent]
     if new := renamed(parent, last, [k.rpartition(".")[2] for k in siblings]):
-        return f"{given}: {key} was renamed {parent}.{new}"
+        return f"{argument}: {key} was renamed {parent}.{new}"
     by_name = {k.rpartition(".")[2]: k for k in reversed(keys) if not k.startswith("hydra")}
-    if last in by_name:  # in another section
+    if last in by_name:  # the same name in another section
         near = by_name[last]
     elif near := closest(last, [k.rpartition(".")[2] for k in siblings], 0.6):
         near = f"{parent}.{near}" if parent else near
-    elif siblings:  # nearly, in another section
+    elif siblings:  # a similar name in another section
         near = by_name.get(closest(last, list(by_name), 0.75))
     else:
         near = closest(key, keys, 0.7)
-    if near == key:  # to be deleted, with a value that it has not
-        return f"{given}: {key} has another value\n  expected ~{key}, or that value"
+    if near == key:  # ~key=value with a value that the key does not have
+        return f"{argument}: {key} has another value\n  expected ~{key}, or its value"
     hint = f"; did you mean {near!r}?" if near else ""
     if siblings and parent:
         names = [k.rpartition(".")[2] for k in siblings]
-        return f"{given}: {parent} has no {last!r}{hint}\n" + listed(f"  {parent} has: ", names, 4)
+        return f"{argument}: {parent} has no {last!r}{hint}\n" + listed(f"  {parent} has: ", names, 4)
     top = [k for k in keys if "." not in k and k != "hydra"]
-    return f"{given}: there is no key {key!r}{hint}\n" + listed("  expected one of: ", sorted(top), 4)
+    return f"{argument}: there is no key {key!r}{hint}\n" + listed("  expected one of: ", sorted(top), 4)
 
 
 def _keys_at(error: Exception) -> list[str]:
-    """Every key of the config that the error arose in, dotted; none where it was not composed yet."""
+    """List all dotted keys of the config in which the error arose. Empty if the config was not composed yet."""
     node = getattr(error.__cause__, "parent_node", None)
     keys: list[str] = []
 

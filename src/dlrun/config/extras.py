@@ -1,16 +1,16 @@
-"""The command that installs what an extra of this project brings: one that works in a checkout and without one."""
+"""The command that installs an extra of this project, from a checkout or as an installed package."""
 
 import shlex
 import sys
 
 
 def install(extra: str) -> str:
-    """pip's command line for the packages of an extra, for the Python that runs here."""
-    from importlib.metadata import PackageNotFoundError, requires  # 20 ms that only a message needs
+    """Return the pip command that installs an extra's packages into the running Python."""
+    from importlib.metadata import PackageNotFoundError, requires  # takes 20 ms, needed only for the message
 
     try:
         found = [line.split(";") for line in requires("dl-run") or ()]
-    except PackageNotFoundError:  # run from a checkout that is not installed
+    except PackageNotFoundError:  # running from a checkout that is not installed
         return f"pip install -e '.[{extra}]'"
     wanted = [name.strip() for name, *mark in found if extra in "".join(mark).replace('"', "'").split("'")]
     return f"{shlex.quote(sys.executable)} -m pip install {' '.join(map(shlex.quote, wanted))}"

@@ -1,4 +1,4 @@
-"""The flags of the command line. They are Hydra's: each is followed, or refused with what to use instead."""
+"""Read Hydra's command-line flags. A flag is obeyed or refused with its replacement; none is ignored."""
 
 import argparse
 import os
@@ -6,35 +6,37 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
-from dlrun.config.hydra_section import check_place
+from dlrun.config.hydra_section import check_source
 from dlrun.errors import UserError
 
 
 def read_flags(arguments: list[str]) -> argparse.Namespace:
-    """Raises UserError for flags that cannot be followed, and those that run code."""
+    """Parse the flags. Raises UserError for flags that have no effect here or could run code."""
     parser = get_args_parser()
     parser.error = _refuse_flags
     flags = parser.parse_intermixed_args(arguments)
-    if hidden := next((o for o in flags.overrides if o.startswith("-")), None):  # behind --, Hydra reads it as a flag
-        raise UserError(f"{hidden} after --: expected overrides there, as in trainer.epochs=3")
+    if hidden := next((o for o in flags.overrides if o.startswith("-")), None):  # Hydra would read it as a flag
+        raise UserError(f"{hidden} after --: expected overrides there, such as trainer.epochs=3")
     if flags.experimental_rerun:
         raise UserError("--experimental-rerun loads a pickle, which can run any code: expected resume=<run folder>")
     if flags.hydra_help:
-        raise UserError("--hydra-help is of Hydra alone: expected dl-run --help, or --cfg hydra for its section")
+        raise UserError("--hydra-help describes only Hydra: expected dl-run --help, or --cfg hydra for its section")
     if flags.multirun and "hydra.mode=RUN" in flags.overrides:
-        raise UserError("-m and hydra.mode=RUN: expected one of them")
+        raise UserError("-m and hydra.mode=RUN: expected only one of the two")
     if not flags.cfg and (flags.package or flags.resolve):
         name = f"--package {flags.package}" if flags.package else "--resolve"
-        raise UserError(f"{name} is about a config that is shown\n  expected dl-run --cfg job {name} ...")
+        raise UserError(f"{name} needs --cfg\n  expected dl-run --cfg job {name} ...")
     for name, path in (("--config-path", flags.config_path), ("--config-dir", flags.config_dir)):
-        check_place(path or "")
-        if name == "--config-path" and path and not os.path.isabs(path):  # Hydra would look beside its own code
+        check_source(path or "")
+        if name == "--config-path" and path and not os.path.isabs(path):  # Hydra resolves it relative to its own code
             raise UserError(
-                f"--config-path={path}: expected an absolute path, as in --config-path={os.path.abspath(path)}\n"
-                "  to add options of your own to those that there are: --config-dir"
+                f"--config-path={path}: expected an absolute path: --config-path={os.path.abspath(path)}\n"
+                "  to add your own options to the existing ones use --config-dir"
             )
     return flags
 
 
 def _refuse_flags(message: str) -> NoReturn:
-    raise UserError(f"{message}\n  expected overrides, as in trainer.epochs=3, and the flags that dl-run --help lists")
+    raise UserError(
+        f"{message}\n  expected overrides, such as trainer.epochs=3, and the flags that dl-run --help lists"
+    )

@@ -1,7 +1,7 @@
-"""Hydra's own section of a config: what may be set in it. It can name code and variables: all else is refused.
+"""The allowed keys and values of a config's `hydra` section. All others are refused, since the section can name code.
 
-The keys of the command line are checked before a config is composed, then what files make of the section, then the
-values in the end. No Hydra here.
+Overrides are checked before the config is composed, then the section as the files compose it, then the final values.
+No Hydra here.
 """
 
 from dlrun.errors import UserError, nearest
@@ -14,9 +14,9 @@ LAUNCHERS = {
 }
 SWEEPER = "hydra_plugins.dlrun_sweeper.sweeper.JobSweeper"
 ADDITIONAL = {"begin", "dependency", "exclusive", "hint", "licenses", "mail-type", "mail-user", "nice", "reservation"}
-FREE = ("mode", "searchpath", "launcher", "sweeper.params")  # the keys to set, their values are checked
+FREE = ("mode", "searchpath", "launcher", "sweeper.params")  # may be set; their values are checked
 GROUPS = {"launcher": LAUNCHERS.values(), "sweeper": ["dlrun"], "hydra_logging": ["none"], "job_logging": ["none"]}
-SECTION = {  # what all else is, where nobody set it
+SECTION = {  # the defaults of all other keys
     "run": {"dir": "."},
     "sweep": {"dir": "multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}", "subdir": "${hydra.job.num}"},
     "hydra_logging": NONE,
@@ -38,24 +38,24 @@ SECTION = {  # what all else is, where nobody set it
         "choices": {},
     },
 }
-TEXTS = ("help", "hydra_help")  # of Hydra, which are not printed
+TEXTS = ("help", "hydra_help")  # Hydra's help texts, which are not printed
 INSTEAD = {
     "run": "run_dir=FOLDER (in a sweep output_dir=FOLDER)",
-    "sweep": "output_dir=FOLDER: the sweep makes <date>/<time>_sweep/<job> in it",
-    "sweeper": "sweep=grid or sweep=optuna, which choose how jobs are made",
+    "sweep": "output_dir=FOLDER: the sweep creates <date>/<time>_sweep/<job> in it",
+    "sweeper": "sweep=grid or sweep=optuna, which choose the jobs",
     "hydra_logging": "hydra/hydra_logging=none (run.log is written)",
     "job_logging": "hydra/job_logging=none (run.log is written)",
-    "env": "variables that are set in the shell: NAME=value dl-run ...",
-    "job.env_set": "variables that are set in the shell: NAME=value dl-run ...",
-    "job.env_copy": "variables that are set in the shell: NAME=value dl-run ...",
-    "job.chdir": "dl-run started in that folder",
+    "env": "variables set in the shell: NAME=value dl-run ...",
+    "job.env_set": "variables set in the shell: NAME=value dl-run ...",
+    "job.env_copy": "variables set in the shell: NAME=value dl-run ...",
+    "job.chdir": "dl-run to be started in that folder",
     "job.name": "run_dir=FOLDER for a run's name, hydra.launcher.name for a cluster's",
-    "job": "it left out: dl-run numbers and names the jobs",
-    "runtime": "it left out: Hydra writes it",
-    "overrides": "it left out: Hydra writes it",
+    "job": "no such key: dl-run numbers and names the jobs",
+    "runtime": "no such key: Hydra writes it",
+    "overrides": "no such key: Hydra writes it",
     "output_subdir": "run_dir=FOLDER: the config is in its .hydra",
-    "callbacks": "it left out: a config must not run code",
-    "verbose": "it left out: run.log has everything",
+    "callbacks": "no such key: a config must not run code",
+    "verbose": "no such key: run.log has everything",
     "help": "dl-run --help",
     "hydra_help": "dl-run --help",
     "output": "run_dir=FOLDER or output_dir=FOLDER",
@@ -64,7 +64,7 @@ INSTEAD = {
 
 
 def check_overrides(overrides: list[tuple[str, object, str]]) -> None:
-    """Raise UserError where the command line sets what it may not. overrides: key, value and text of Hydra's own."""
+    """Raise UserError if the command line sets a key of Hydra's that it may not. overrides: (key, value, text)."""
     problems = []
     for key, value, text in overrides:
         group, is_group, option = key.partition("@")[0].partition("/")
@@ -77,18 +77,18 @@ def check_overrides(overrides: list[tuple[str, object, str]]) -> None:
 
 
 def check_files(section: dict) -> None:
-    """Raise UserError where the section, as files make it, has more than what may be set. Interpolations unresolved."""
+    """Raise UserError if config files set other keys than the allowed ones. Interpolations are unresolved."""
     fixed = {key: value for key, value in section.items() if key not in TEXTS and key not in _RULES}
     _raise(_differences(fixed, SECTION, ""))
 
 
 def check_values(section: dict) -> None:
-    """Raise UserError where what may be set has a value that it may not have, wherever that is from."""
+    """Raise UserError if an allowed key has a value that is not allowed, whatever set it."""
     _raise([line for key, problems_of in _RULES.items() for line in problems_of(section.get(key))])
 
 
-def check_place(path: object) -> None:
-    """Raise UserError where configs are to come from anything but a folder: pkg://NAME would import NAME."""
+def check_source(path: object) -> None:
+    """Raise UserError unless the source of configs is a folder: pkg://NAME would import NAME."""
     text = str(path).removeprefix("file://")
     if "://" in text:
         raise UserError(
@@ -103,11 +103,11 @@ def _raise(problems: list[str]) -> None:
 
 
 def _instead(path: str) -> str:
-    """What to use in place of a key of Hydra's."""
+    """Describe the replacement of a key of Hydra's."""
     parts = path.split(".")
     for end in range(len(parts), 0, -1):
         if found := INSTEAD.get(".".join(parts[:end])):
-            return f"this key of Hydra's is not for dl-run\n    expected {found}"
+            return f"dl-run does not support this Hydra key\n    expected {found}"
     known = sorted({*SECTION, *FREE, "sweeper"})
     return f"hydra has no {parts[0]!r}{nearest(parts[0], known)}\n    expected one of: " + ", ".join(
         f"hydra.{name}" for name in FREE
@@ -132,7 +132,7 @@ def _short(value: object) -> str:
 
 def _of_searchpath(paths: object) -> list[str]:
     for path in paths or []:
-        check_place(path)
+        check_source(path)
     return []
 
 
@@ -141,9 +141,9 @@ def _of_sweeper(found: object) -> list[str]:
     if found.get("_target_") != SWEEPER or found.keys() - {"_target_", "params"}:
         return [f"hydra.sweeper={_short(found)}: {_instead('sweeper')}"]
     params = found.get("params") or {}
-    # Hydra makes objects of what it finds here, also of what an interpolation finds elsewhere in the config
+    # Hydra instantiates the objects in here, including those that an interpolation reaches
     wrong = {k: v for k, v in params.items() if not _is_plain(v)} if isinstance(params, dict) else params
-    return [f"hydra.sweeper.params={_short(wrong)}: expected values as on the command line"] if wrong else []
+    return [f"hydra.sweeper.params={_short(wrong)}: expected plain values, as on the command line"] if wrong else []
 
 
 def _is_plain(value: object) -> bool:
@@ -153,7 +153,7 @@ def _is_plain(value: object) -> bool:
 
 
 def check_launcher(found: dict) -> None:
-    """Raise UserError where the launcher's section, interpolations resolved, has what it may not have."""
+    """Raise UserError if the launcher's section, with interpolations resolved, has a value that is not allowed."""
     _raise(_of_launcher(found))
 
 
@@ -164,12 +164,12 @@ def _of_launcher(found: object) -> list[str]:
     problems = []
     if found.get("setup"):
         shown = _short(found["setup"])
-        problems.append(f"hydra.launcher.setup={shown}: a config must not run commands; expected them before dl-run")
+        problems.append(f"hydra.launcher.setup={shown}: a config must not run commands; run them before dl-run")
     more = found.get("additional_parameters") or {}
     if unknown := sorted(map(str, more.keys() - ADDITIONAL)):
-        may = ", ".join(sorted(ADDITIONAL))
-        problems.append(f"hydra.launcher.additional_parameters.{unknown[0]}: expected one of: {may}")
-    for key, value in [*found.items(), *more.items()]:  # each is a line of a shell script
+        known = ", ".join(sorted(ADDITIONAL))
+        problems.append(f"hydra.launcher.additional_parameters.{unknown[0]}: expected one of: {known}")
+    for key, value in [*found.items(), *more.items()]:  # each becomes a line of a shell script
         if isinstance(value, str) and not value.isprintable():
             problems.append(f"hydra.launcher.{key}={value!r}: expected one line of text")
     return problems
@@ -179,5 +179,5 @@ _RULES = {
     "searchpath": _of_searchpath,
     "sweeper": _of_sweeper,
     "launcher": _of_launcher,
-    "mode": lambda mode: [],  # Hydra's type
+    "mode": lambda mode: [],  # Hydra checks its type
 }

@@ -1,4 +1,4 @@
-"""Whether a finished run has anything left to do under the limits that it is resumed with."""
+"""Decide whether a finished run has anything left to do under the limits that it is resumed with."""
 
 from pathlib import Path
 
@@ -7,8 +7,11 @@ from dlrun.overrides import pasteable
 
 
 def reached(trainer: dict, before: object, done: dict) -> str | None:
-    """The limit that leaves a finished run nothing to do, if one does: the one that stopped it, as long as that was not
-    raised, comes first. Epochs that a limit cut short go on, so they do not count."""
+    """Return the limit that leaves a finished run nothing to do, or None.
+
+    The limit that stopped the run is checked first. Epochs count only if they stopped it: an epoch that another limit
+    cut short can continue. before: the limits of the earlier session; done: the run's summary.
+    """
     by = done.get("stopped_by")
     stopper = by if by in ("max_steps", "max_time", "patience", "stop_at") else "epochs"
     reached = {
@@ -25,7 +28,7 @@ def reached(trainer: dict, before: object, done: dict) -> str | None:
 
 
 def _is_as_good(done: dict, score: float | None) -> bool:
-    """Whether the run's best epoch is as good as this score: what Best.reaches says, which would import torch."""
+    """Whether the run's best epoch reaches this score. Same as Best.reaches, which would import torch."""
     best = done.get("best")
     if score is None or not isinstance(best, dict) or "value" not in best:
         return False
@@ -34,23 +37,24 @@ def _is_as_good(done: dict, score: float | None) -> bool:
 
 
 def _is_least(done: dict) -> bool:
-    """Whether less is better in what chooses the run's best epoch."""
+    """Whether lower is better for the metric that chooses the run's best epoch."""
     scores = done.get("scores")
     return isinstance(scores, dict) and scores.get(str(done.get("goal"))) == "min"
 
 
 def number(of: dict, key: str) -> float:
-    """0 where it is missing: what is read from a folder may have been edited."""
+    """Return the value of a key, or 0 if it is no number: files in a folder may have been edited."""
     value = of.get(key)
     return value if isinstance(value, int | float) else 0
 
 
 def nothing_to_do(folder: Path, done: dict, limit: str) -> UserError:
+    """Return the error for a finished run that reached this limit."""
     epochs = done.get("epochs", "?")
     kind, more = ("lower", "less") if limit == "stop_at" and _is_least(done) else ("higher", "more")
     return UserError(
         f"resume={folder}: the run in {folder} is finished, with {epochs} epoch{'' if epochs == 1 else 's'}\n"
-        f"  trainer.{limit} is reached\n"
-        f"  expected one that was stopped, or a {kind} limit:\n"
+        f"  it has reached trainer.{limit}\n"
+        f"  expected a run that was stopped, or a {kind} limit:\n"
         f"  dl-run {pasteable('resume', folder)} trainer.{limit}=<{more}>"
     )

@@ -1,4 +1,4 @@
-"""How Hydra composes a command's config here: checked before any of it runs, once, and with zip(...)."""
+"""Hydra's config loader with three changes: checks before any code runs, one composition instead of two, zip(...)."""
 
 from typing import Any
 
@@ -11,19 +11,19 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from dlrun.config.hydra_section import check_files, check_overrides, check_place, check_values
+from dlrun.config.hydra_section import check_files, check_overrides, check_source, check_values
 from dlrun.config.zips import is_zip
 from dlrun.errors import UserError
 
 for function in (grammar_functions.choice, grammar_functions.shuffle):
-    function.__annotations__["args"] = Any  # null too: Hydra 1.3 checks against a list of types that leaves it out
+    function.__annotations__["args"] = Any  # Hydra 1.3 lists the allowed types and forgot null
 
 
 class Loader(ConfigLoaderImpl):
-    """Hydra's own section of a config can name code as well (hydra_section.py): checked before any of it runs.
+    """Checks the `hydra` section, which can name code (hydra_section.py), before any of it runs.
 
-    A zip(...) is not in Hydra's grammar yet: it is kept for the sweeper. Hydra composes a command's config twice, first
-    to learn its mode, which an experiment may set (0.07 s): here once.
+    zip(...) is not in Hydra's grammar yet and is passed to the sweeper unread. Hydra composes a config twice (0.07 s),
+    first to learn the mode, which an experiment may set. Here the first composition is used again.
     """
 
     composed: tuple[list[str], DictConfig] | None = None
@@ -36,24 +36,24 @@ class Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        plain_ones = [override for override in overrides if not is_zip(override)]
+        unzipped = [override for override in overrides if not is_zip(override)]
         zips = [override for override in overrides if is_zip(override)]
         if zips and run_mode == RunMode.RUN:
             raise UserError(f"{zips[0]}: several values for one run\n  expected a sweep: dl-run -m {zips[0]!r}")
         before, self.composed = self.composed, None
         if before and overrides in (before[0], [*before[0], f"hydra.mode={run_mode.name}"]):
-            parsed = OverridesParser.create().parse_overrides(plain_ones)
+            parsed = OverridesParser.create().parse_overrides(unzipped)
             self.validate_sweep_overrides_legal(parsed, run_mode, from_shell)
             config = before[1]
             config.hydra.mode = run_mode
             config.hydra.overrides.hydra += overrides[len(before[0]) :]
             return config
-        config = super().load_configuration(config_name, plain_ones, run_mode, from_shell, validate_sweep_overrides)
+        config = super().load_configuration(config_name, unzipped, run_mode, from_shell, validate_sweep_overrides)
         check_values(OmegaConf.to_container(config.hydra, resolve=False))
         if zips:
             task = config.hydra.overrides.task
             config.hydra.overrides.task = [o for o in overrides if is_zip(o) or o in task]
-        if not validate_sweep_overrides:  # Hydra asks for the mode, and leaves out choices that are still to be made
+        if not validate_sweep_overrides:  # Hydra's first composition, which lacks choices that are not yet made
             is_whole = not OmegaConf.missing_keys(config.hydra.runtime.choices)
             self.composed = (list(overrides), config) if is_whole else None
         return config
@@ -61,19 +61,19 @@ class Loader(ConfigLoaderImpl):
     def _process_config_searchpath(
         self, config_name: str | None, parsed_overrides: list[Override], repo: IConfigRepository
     ) -> None:
-        """The first that Hydra does: a source of configs that is a package would be imported by it."""
-        own = [override for override in parsed_overrides if override.is_hydra_override()]
-        check_overrides([(each.key_or_group, each.value(), each.input_line) for each in own])
-        given = [path for each in own if each.key_or_group == "hydra.searchpath" for path in _listed(each.value())]
+        """Check overrides and search paths in Hydra's first step, which would import a package named as a path."""
+        hydras = [override for override in parsed_overrides if override.is_hydra_override()]
+        check_overrides([(each.key_or_group, each.value(), each.input_line) for each in hydras])
+        paths = [path for each in hydras if each.key_or_group == "hydra.searchpath" for path in _listed(each.value())]
         primary = repo.load_config(config_path=config_name) if config_name else None
         if primary is not None and OmegaConf.is_dict(primary.config):
-            given += _listed(OmegaConf.select(primary.config, "hydra.searchpath"))
-        for path in given:
-            check_place(path)
+            paths += _listed(OmegaConf.select(primary.config, "hydra.searchpath"))
+        for path in paths:
+            check_source(path)
         super()._process_config_searchpath(config_name, parsed_overrides, repo)
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
-        """What the files say, before Hydra adds what the command line says and what it finds out."""
+        """Check the config as the files compose it, before Hydra adds overrides and runtime values."""
         config = super()._compose_config_from_defaults_list(defaults, repo)
         check_files(OmegaConf.to_container(config.hydra, resolve=False))
         return config

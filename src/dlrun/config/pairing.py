@@ -1,4 +1,4 @@
-"""The options of each config group, and which model learns from which data."""
+"""The options of each config group, and which models can learn from which data."""
 
 from pathlib import Path
 
@@ -15,24 +15,25 @@ LABELS = (
 
 
 def takes_spec(node: dict) -> object:
+    """Return the annotation of a builder's `spec` parameter, or None if it has none."""
     return signature(node["_target_"]).given.get("spec")
 
 
 def learns(takes: object, data: dict) -> bool:
-    """Whether a builder whose `spec` is annotated so learns from such data, as far as the data's section tells."""
+    """Whether a builder whose `spec` has this annotation can learn from data with this config section."""
     is_enough = has_labels(data) or accepts(takes, Unlabelled.__name__)
     return is_enough and accepts(takes, data["spec"]["_target_"].rpartition(".")[2])
 
 
 def has_labels(data: dict) -> bool:
-    """False where it is certain that there are none; a folder's layout may be one of classes."""
+    """Whether the data may have labels. False only if it certainly has none: class folders may give a folder labels."""
     spec, layout = data["spec"], data.get("layout", "flat")
-    is_text = spec["_target_"].endswith(".Tokens")  # each of them has a class
+    is_text = spec["_target_"].endswith(".Tokens")  # every text has a class
     return "classes" not in spec or bool(spec["classes"] or spec.get("targets")) or layout != "flat" or is_text
 
 
 def group_options(group: str) -> list[tuple[str, dict]]:
-    """Every option of a group that names a target, with its own section, read as plain YAML."""
+    """List the options of a group that have a `_target_`, each with its section, read as plain YAML."""
     found = []
     for path in sorted((CONFIGS / group).glob("*.yaml")):
         node = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))

@@ -1,6 +1,6 @@
-"""Config keys under their old names: refused with the new one."""
+"""Old names of config keys, which are refused with their new names."""
 
-# section: old key -> what it is called now; where several classes had the key, the one that the section has counts
+# section: old key -> new names; if several classes had the key, the new name that the section has is the right one
 RENAMED = {
     "task": {
         "anneal": ("anneal_clip",),
@@ -37,5 +37,5 @@ RENAMED = {
 
 
 def renamed(section: str, key: str, keys: object) -> str | None:
-    """The name under which one of `keys`, those that the section has, was known as `key`."""
+    """Return the new name of `key`: the one that is among `keys`, the keys of the section. None if there is none."""
     return next((new for new in RENAMED.get(section, {}).get(key, ()) if new in keys), None)

@@ -1,4 +1,4 @@
-"""A run's own config, read back from its folder. No torch here."""
+"""Save a run's config and read it back from the run's folder. No torch here."""
 
 import os
 import re
@@ -22,15 +22,15 @@ from dlrun.paths import pinned, read_whole
 from dlrun.types import DataPath
 
 PATHS = ("data_dir", "output_dir", "run_dir", "resume", "init")
-SUMMARY = {"best": dict, "test": dict, "epochs": int, "steps": int, "seconds": int | float}  # where it has them
+SUMMARY = {"best": dict, "test": dict, "epochs": int, "steps": int, "seconds": int | float}  # optional keys
 REFERENCE = re.compile(r"(?<!\\)\$\{([^${}:]+)\}")
-MOST = 100_000  # values that a config may become, references and all
+MOST = 100_000  # values of a config after its references are resolved
 LOADER, DEPTH = getattr(yaml, "CSafeLoader", yaml.SafeLoader), 50
 BEST = {"metric": str, "value": int | float | None, "epoch": int}
 
 
 def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
-    """The config and the groups' choices that it was composed from. Raises UserError where they are damaged."""
+    """Return a run's config and the chosen option of each group. Raises UserError if the files are damaged."""
     try:
         saved, hydra = (OmegaConf.create(read_yaml(folder / ".hydra" / f"{name}.yaml")) for name in ("config", "hydra"))
         choices = hydra.hydra.runtime.choices
@@ -43,26 +43,28 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
         why = str(error).splitlines()[0]
     raise UserError(
         f"{folder}: cannot read the run's config in {folder / '.hydra'}: {why}\n"
-        "  expected config.yaml and hydra.yaml as dl-run wrote them; its weights can be had by init=..."
+        "  expected config.yaml and hydra.yaml as dl-run wrote them; init=... starts a new run from its weights"
     )
 
 
-def anew(folder: Path, change: str) -> str:
-    """The arguments of a new run like that in `folder`, with a change, for a shell; from its weights, if they fit."""
+def new_run_arguments(folder: Path, change: str) -> str:
+    """Return shell arguments for a new run like the one in `folder` with one change, from its weights if they fit."""
     path, changed = folder / ".hydra" / "overrides.yaml", key_of(change)
     try:
-        given = [str(override) for override in OmegaConf.to_container(OmegaConf.create(read_yaml(path)), resolve=False)]
+        overrides = [str(each) for each in OmegaConf.to_container(OmegaConf.create(read_yaml(path)), resolve=False)]
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
-        given = [f"{group}={name}" for group, name in read_config(folder)[1].items() if group in ("model", "data")]
-    own = ("init", "resume", "run_dir", "sweep", "hydra", changed)  # a group's keys go with the group
-    kept = [o for o in given if key_of(o) not in own and not key_of(o).startswith(tuple(f"{key}." for key in own))]
+        overrides = [f"{group}={name}" for group, name in read_config(folder)[1].items() if group in ("model", "data")]
+    dropped = ("init", "resume", "run_dir", "sweep", "hydra", changed)  # with all their keys
+    below = tuple(f"{key}." for key in dropped)
+    overrides = [o for o in overrides if key_of(o) not in dropped and not key_of(o).startswith(below)]
     init = [] if changed.split(".")[0] in ("init", "model") else [pasteable("init", folder)]
-    return " ".join([*map(shlex.quote, kept), *init, shlex.quote(change)])
+    return " ".join([*map(shlex.quote, overrides), *init, shlex.quote(change)])
 
 
 def read_yaml(path: Path) -> str:
-    """The text of a YAML file in a run's folder. Raises OSError, ValueError or YAMLError where dl-run did not write it:
-    with aliases, and lists in lists, a few bytes fill the memory.
+    """Read a YAML file of a run's folder. Raises OSError, ValueError or YAMLError if dl-run cannot have written it.
+
+    Aliases and deep nesting are refused, since with them a few bytes could fill the memory.
     """
     text, depth = read_whole(path).decode(), 0
     for event in yaml.parse(text, LOADER):
@@ -71,26 +73,26 @@ def read_yaml(path: Path) -> str:
             raise ValueError(f"{where}: *{event.anchor} repeats another value")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEPTH:
-            raise ValueError(f"{where}: more than {DEPTH} lists or mappings in each other")
+            raise ValueError(f"{where}: lists or mappings nested more than {DEPTH} deep")
     return text
 
 
 def settled(config: DictConfig) -> DictConfig:
-    """The config with what ${oc.env:...} and other calls gave in their place, as if it had been written there.
+    """Replace ${oc.env:...} and other resolver calls in a config by their results.
 
-    A data_dir as dl-run finds it by default stays a call: each machine has its own. So do references to other keys.
+    The default data_dir stays a call, since each machine has its own. References to other keys stay, too.
     """
     raw = OmegaConf.to_container(config, resolve=False)
     resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     kept = _settled(raw, resolved)
-    kept |= {key: resolved[key] for key in PATHS if _calls(raw.get(key))}  # a folder may be named 5
+    kept |= {key: resolved[key] for key in PATHS if _calls(raw.get(key))}  # stay text: a folder may be named 5
     if raw.get("data_dir") == _default_data_dir():
         kept["data_dir"] = raw["data_dir"]
     return OmegaConf.create(kept)
 
 
 def portable(config: DictConfig) -> DictConfig:
-    """A checked config as a run keeps it: settled, and its data's paths mean the same from any working folder."""
+    """Return a checked config as a run saves it: settled, with data paths that hold in any working folder."""
     kept = OmegaConf.to_container(settled(config), resolve=False)
     resolved = OmegaConf.to_container(config, resolve=True)
     data_dir = Path(os.path.abspath(os.path.expanduser(resolved["data_dir"])))
@@ -101,7 +103,7 @@ def portable(config: DictConfig) -> DictConfig:
 
 
 def _pin_paths(kept: dict, resolved: dict, data_dir: Path) -> None:
-    """Change the paths of a data section, in place, to those that they mean here."""
+    """Replace the paths of a data section, in place, by absolute ones or ones relative to data_dir."""
     keys = signature(resolved["_target_"]).keys
     for key, value in resolved.items():
         if isinstance(value, dict) and "_target_" in value:
@@ -119,18 +121,18 @@ def _settled(raw: object, resolved: object) -> object:
 
 
 def _read(value: object) -> object:
-    """A text from the environment as the command line reads it: '2' is a number, '[64,32]' a list, 'abc' a text."""
+    """Parse text from the environment like the command line: '2' is a number, '[64,32]' a list, 'abc' text."""
     if not isinstance(value, str) or "${" in value:
         return value
     try:
         found = OmegaConf.create({"text": value, "value": "${oc.decode:${text}}"})
         return OmegaConf.to_container(found, resolve=True)["value"]
-    except OmegaConfBaseException:  # not in that grammar: a text
+    except OmegaConfBaseException:  # not in that grammar: plain text
         return value
 
 
 def _calls(value: object) -> bool:
-    """Whether it has OmegaConf call something: ${name:...}, whatever makes the name."""
+    """Whether the value has a resolver call, ${name:...}, also where another reference forms the name."""
     return isinstance(value, str) and ":" in value.partition("${")[2]
 
 
@@ -140,28 +142,28 @@ def _default_data_dir() -> str:
 
 
 def _refuse_calls(folder: Path, saved: DictConfig) -> None:
-    """A folder from somebody else is not to read this machine's environment: what it says may go to a mirror."""
+    """Raise UserError for resolver calls: a stranger's folder could send this machine's environment to a server."""
     leaves = [("", OmegaConf.to_container(saved, resolve=False))]
     while leaves:
         key, value = leaves.pop()
         pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         leaves += [(f"{key}.{name}".lstrip("."), each) for name, each in pairs]
         rest = REFERENCE.sub("", value) if isinstance(value, str) else ""
-        asks = _calls(value) or re.search(r"(?<!\\)\$\{", rest)  # a name that another reference makes
+        asks = _calls(value) or re.search(r"(?<!\\)\$\{", rest)  # a name formed by another reference
         if asks and (key, value) != ("data_dir", _default_data_dir()):
             raise UserError(
-                f"{folder}: {key}={value} in {folder / '.hydra' / 'config.yaml'} asks for more than another key\n"
-                "  expected values, as dl-run writes them: write its value there, if you know where it is from"
+                f"{folder}: {key}={value} in {folder / '.hydra' / 'config.yaml'} does more than refer to another key\n"
+                "  expected values, as dl-run writes them: write the value there if you trust the folder"
             )
 
 
 def _bound(folder: Path, config: dict) -> None:
-    """Raise UserError where references to references would make a few bytes fill the memory."""
+    """Raise UserError if nested references would fill the memory."""
     sizes: dict[tuple, int] = {}
 
     def size(path: tuple[str, ...]) -> int:
-        """How many values the one at `path` becomes."""
-        if path in sizes:  # one that refers to itself is refused where it is resolved
+        """Count the values that the node at `path` resolves to."""
+        if path in sizes:  # a reference to itself is refused when it is resolved
             return sizes[path]
         sizes[path] = 0
         value = _at(config, path)
@@ -182,7 +184,7 @@ def _bound(folder: Path, config: dict) -> None:
 
 
 def _target(path: tuple[str, ...], reference: str) -> tuple[str, ...]:
-    """The absolute path of what a value at `path` refers to: `a.b[0]`, or `..b` from where it stands."""
+    """Return the absolute path of a reference in the value at `path`: `a.b[0]` is absolute, `..b` relative."""
     name = reference.strip().lstrip(".")
     dots = len(reference.strip()) - len(name)
     base = path[: len(path) - dots] if dots else ()
@@ -190,7 +192,7 @@ def _target(path: tuple[str, ...], reference: str) -> tuple[str, ...]:
 
 
 def _at(config: object, path: tuple[str, ...]) -> object:
-    """None where there is nothing."""
+    """Return the node at a path, or None if there is none."""
     for key in path:
         if isinstance(config, dict):
             config = next((value for name, value in config.items() if str(name) == key), None)
@@ -202,7 +204,7 @@ def _at(config: object, path: tuple[str, ...]) -> object:
 
 
 def plain(config: DictConfig) -> dict:
-    """Plain dicts and lists, interpolations resolved. Raises UserError where that cannot be done."""
+    """Return plain dicts and lists with interpolations resolved. Raises UserError if one cannot be resolved."""
     try:
         return OmegaConf.to_container(settled(config), resolve=True, throw_on_missing=True)
     except (OmegaConfBaseException, RecursionError) as error:
@@ -210,17 +212,15 @@ def plain(config: DictConfig) -> dict:
 
 
 def require_finished(folder: Path) -> dict:
-    """The summary of a run. Raises UserError where it did not come to its end, or the summary is damaged."""
+    """Return the summary of a finished run. Raises UserError if the run is unfinished or its summary damaged."""
     summary = read_summary(folder)
     status = summary.get("status")
     if status == "finished":
         return _checked(folder, summary)
     if not isinstance(status, str):
-        raise UserError(
-            f"{folder}: the run's summary.json is missing or damaged\n  expected a run that came to its end"
-        )
-    way = "its log says why" if status in ("diverged", "failed") else f"dl-run {pasteable('resume', folder)}"
-    raise UserError(f"{folder}: the run is not finished, its status is {status!r}\n  expected a finished one: {way}")
+        raise UserError(f"{folder}: the run's summary.json is missing or damaged\n  expected a finished run")
+    hint = "its run.log has the cause" if status in ("diverged", "failed") else f"dl-run {pasteable('resume', folder)}"
+    raise UserError(f"{folder}: the run is not finished, its status is {status!r}\n  expected a finished run: {hint}")
 
 
 def _checked(folder: Path, summary: dict) -> dict:
@@ -237,21 +237,24 @@ def _checked(folder: Path, summary: dict) -> dict:
 
 
 def own_config(folder: Path, changes: dict[str, object] | None = None) -> tuple[dict, dict[str, str]]:
-    """A run's own config, plain and checked, without what only starts its weights; and the groups' choices."""
+    """Return a run's config, plain and checked, and the chosen option of each group.
+
+    Keys that only initialise weights (init, weights, embedding file) are cleared: the weights come from the checkpoint.
+    """
     saved, names = read_config(folder)
     for key, value in (changes or {}).items():
         OmegaConf.update(saved, key, value)
     config = plain(saved)
     config["init"] = None
-    model, task = (found if isinstance(found := config.get(name), dict) else {} for name in ("model", "task"))
+    model, task = (node if isinstance(node := config.get(name), dict) else {} for name in ("model", "task"))
     if model.get("weights"):
         model["weights"] = None
     if isinstance(model.get("embedding"), dict) and model["embedding"].get("file"):
-        model["embedding"] |= {"file": None, "train": True}  # the file may be gone, and its vectors are in the weights
+        model["embedding"] |= {"file": None, "train": True}  # the weights hold its vectors
     if isinstance(task.get("quality"), str) and not os.path.isdir(task["quality"]):
-        task["quality"] = None  # a classifier that only measured, and is gone
+        task["quality"] = None  # the classifier is gone, and only measured quality
     try:
         check(config, names)
     except UserError as error:
-        raise UserError(f"{folder}: its config is not one of this version of dl-run: {error}") from None
+        raise UserError(f"{folder}: its config is not valid in this version of dl-run: {error}") from None
     return config, names

@@ -1,8 +1,7 @@
-"""What a `_target_` takes, read from its source without importing it.
+"""Read the signature of a `_target_` from its source, without importing it.
 
-Importing a model imports torch, a second that an error message should not cost; and a config must not be able to
-import whatever it names. A builder's keyword-only parameters are its config keys; positional ones are handed over by
-the runner.
+Importing a model imports torch, which takes a second, and a config must not be able to import any module it names.
+A builder's keyword-only parameters are its config keys; the runner passes the positional ones.
 """
 
 import ast
@@ -18,17 +17,19 @@ from dlrun import spec as specs
 from dlrun import types
 from dlrun.errors import UserError, nearest
 
-LARGEST = 3.4028234663852886e38  # that a tensor of float32 can hold
+LARGEST = 3.4028234663852886e38  # the largest float32
 NAMES = {**vars(typing), **vars(specs), **vars(types)}
-# Only the environment that the process was started with can allow them: it is read here, before any config.
+# Read before any config, so that only the environment of the process can allow a package.
 ALLOWED = frozenset(name.strip() for name in os.environ.get("DL_RUN_ALLOW", "").split(",") if name.strip())
 
 
 @dataclass(frozen=True)
 class Signature:
-    """target: where it is defined. kind: function or class. given: what the runner hands over, by name.
+    """The parameters of a builder.
 
-    keys: config keys; a value None is any type. net: the class of network that a model makes, or that a task takes.
+    target: the path where it is defined. kind: function or class. given: annotations of the positional parameters,
+    which the runner passes. keys: annotations of the config keys; None accepts any type. net: the class of network
+    that a model returns or a task takes.
     """
 
     target: str
@@ -40,13 +41,13 @@ class Signature:
 
 
 def is_allowed(package: str) -> bool:
-    """Whether it is one of the user's own packages that a config may name."""
+    """Whether DL_RUN_ALLOW names this package, so that a config may use it."""
     return package in ALLOWED
 
 
 @cache
 def signature(target: str) -> Signature:
-    """The signature of a dotted path. Raises UserError where there is no such function or class."""
+    """Return the signature of a dotted path. Raises UserError if there is no such function or class."""
     module, _, name = target.rpartition(".")
     source = _source(module)
     if source is None:
@@ -82,7 +83,7 @@ def _source(module: str) -> Path | None:
 
 
 def _imported_from(node: ast.ImportFrom, module: str, is_package: bool) -> str:
-    """The module that `from ... import` names, dots resolved."""
+    """Return the absolute module path of a `from ... import`."""
     base = module.split(".")
     base = base[: len(base) - node.level + is_package] if node.level else []
     return ".".join([*base, *([node.module] if node.module else [])])
@@ -93,7 +94,7 @@ def _of_function(node: ast.FunctionDef, kind: str, target: str) -> Signature:
     positional = [*args.posonlyargs, *args.args][1 if kind == "class" else 0 :]
     split = len(positional) - len(args.defaults)
     given = {a.arg: _annotation(a) for a in positional[:split]}
-    keys = {a.arg: None for a in positional[split:]}  # another library's way: what has a default is a key
+    keys = {a.arg: None for a in positional[split:]}  # in other libraries, parameters with a default are keys
     keys |= {a.arg: _annotation(a) for a in args.kwonlyargs}
     needed = {a.arg for a, default in zip(args.kwonlyargs, args.kw_defaults, strict=True) if default is None}
     net = next((a.annotation for a in positional if a.arg == "net"), None) if kind == "class" else node.returns
@@ -117,31 +118,32 @@ def _annotation(arg: ast.arg) -> object:
 
 def _evaluate(node: ast.expr) -> object:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return None  # in quotes: for its own module
+        return None  # quoted annotations are for type checkers
     try:
         return eval(compile(ast.Expression(node), "<annotation>", "eval"), dict(NAMES))
     except (NameError, TypeError, AttributeError):
-        return None  # a type that only its own module knows: checked when it is called
+        return None  # a type defined in its module: not checked here
 
 
 def accepts(annotation: object, spec_name: str) -> bool:
-    """Whether a builder whose `spec` is annotated so can learn from data of that spec."""
+    """Whether a builder whose `spec` has this annotation can learn from data of that spec."""
     return annotation is None or spec_name in spec_names(annotation)
 
 
 def spec_names(annotation: object) -> list[str]:
+    """List the class names of an annotation, which may be a union."""
     options = typing.get_args(annotation) or (annotation,)
     return [option.__name__ for option in options if isinstance(option, type)]
 
 
 def mismatch(value: object, annotation: object) -> str | None:
-    """What was expected where `value` is not of that type and range, else None."""
+    """Describe the expected type and range if `value` does not match the annotation; return None if it does."""
     if annotation is None or annotation is object or _fits(value, annotation):
         return None
     if isinstance(value, float) and not abs(value) <= LARGEST:
         return describe(annotation, value).replace("a number", "a finite number")
     if _is_number(annotation) and isinstance(value, int) and abs(value) >= 2**63:
-        return f"{describe(annotation, value)}; a number this large has a point or an exponent, as in 1e+20"
+        return f"{describe(annotation, value)}; write a number this large with a point or an exponent: 1e+20"
     return describe(annotation, value)
 
 
@@ -150,7 +152,7 @@ def _is_number(annotation: object) -> bool:
 
 
 def _limits(args: tuple) -> list[types.Range | types.Filled]:
-    """Those of an annotation's arguments that say more than the type."""
+    """Return the range and length limits among the arguments of Annotated."""
     return [each for each in args[1:] if isinstance(each, types.Range | types.Filled)]
 
 
@@ -179,13 +181,13 @@ def _fits(value: object, annotation: object) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
     if annotation is None or annotation is NoneType:
         return value is None
-    if annotation is str:  # no file's name has a zero byte
+    if annotation is str:  # file names cannot contain a zero byte
         return isinstance(value, str) and "\0" not in value
     return isinstance(value, annotation) if isinstance(annotation, type) else True
 
 
 def describe(annotation: object, value: object = None) -> str:
-    """A type in the words of an error message about this value."""
+    """Describe a type in an error message about this value."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return " ".join([describe(args[0]), *(each.expected(value) for each in _limits(args))])
@@ -200,5 +202,5 @@ def describe(annotation: object, value: object = None) -> str:
         return f"a list, each {describe(args[0], next(iter(wrong), None))}"
     if origin is dict:
         return "a mapping"
-    words = {int: "an integer", float: "a number", bool: "true or false", str: "a text", NoneType: "null", None: "null"}
+    words = {int: "an integer", float: "a number", bool: "true or false", str: "text", NoneType: "null", None: "null"}
     return words.get(annotation, getattr(annotation, "__name__", str(annotation)))

@@ -1,4 +1,4 @@
-"""The text of --help, and the groups and options that it lists: read from the folders, which is quick."""
+"""The text of --help, with the groups and options, which are listed quickly from the config folders."""
 
 import sys
 from pathlib import Path
@@ -6,36 +6,36 @@ from pathlib import Path
 from dlrun.config.pairing import CONFIGS
 from dlrun.errors import columns, listed
 
-USAGE = """dl-run: deep-learning experiments, composed from YAML and resumed to the bit
+USAGE = """dl-run: deep-learning experiments, composed from YAML and resumed bit for bit
 
   dl-run [group=option ...] [key=value ...]
 
   dl-run                                  mlp on digits: seconds, no download
   dl-run model=lenet data=mnist trainer.epochs=10
   dl-run model=resnet18 data=cifar10 optimizer=sgd schedule=cosine
-  dl-run -m model=mlp,linear seed=0,1,2   a sweep: all combinations, and a table
+  dl-run -m model=mlp,linear seed=0,1,2   a sweep: all combinations, with a table
   dl-run -m sweep=optuna 'optimizer.lr=tag(log,interval(1e-4,1e-1))'
-                                          a search, by Optuna
+                                          a search with Optuna
   dl-run mode=summary model=resnet18 data=cifar10
-                                          its layers: shapes, parameters, costs
-  dl-run resume=last                      go on with the run started last
-  dl-run -m sweep.resume=last             go on with the sweep started last
-  dl-run -m sweep.join=last               work on it too, on another machine
+                                          layers: shapes, parameters, costs
+  dl-run resume=last                      resume the newest run
+  dl-run -m sweep.resume=last             resume the newest sweep
+  dl-run -m sweep.join=last               help with it, from another machine
 
-groups, each with its options (group=option)
+groups and their options (group=option)
 {groups}
 
 keys (key=value)
-  dl-run --cfg job                          all keys and values; nothing is run
-  dl-run model=resnet18 --cfg job -p model  those of one section
+  dl-run --cfg job                          show all keys and values, run nothing
+  dl-run model=resnet18 --cfg job -p model  show those of one section
 
 flags
-  -m, --multirun        a sweep: several values, as in optimizer.lr=0.1,0.01
-  -c, --cfg job         show the config, run nothing; --resolve: resolved
+  -m, --multirun        a sweep over several values: optimizer.lr=0.1,0.01
+  -c, --cfg job         show the config, run nothing; with --resolve resolved
   -p, --package NAME    with --cfg: only this section
-  -cd, --config-dir DIR more options of the groups, from a folder of your own:
+  -cd, --config-dir DIR more options, from your own folder:
                         DIR/model/mine.yaml is model=mine
-  -sc install=SHELL     completion for bash, zsh or fish, as in
+  -sc install=SHELL     completion for bash, zsh or fish:
                         eval "$(dl-run -sc install=bash)"
   -h, --help; --version"""
 
@@ -43,18 +43,19 @@ FIRST = ("data", "model", "trainer", "task", "optimizer", "schedule", "experimen
 
 
 def usage(config_dir: str | None = None) -> str:
-    """The text of --help."""
+    """Return the text of --help."""
     width, names = columns(sys.stdout, 110), group_names(config_dir)
     groups = [listed(f"  {name:<11} ", options(name, config_dir), 14, width) for name in names]
     return USAGE.replace("{groups}", "\n".join(groups))
 
 
 def folders_of(config_dir: str | None) -> list[Path]:
+    """Return the folders that hold config groups: the project's and the user's."""
     return [CONFIGS, *([Path(config_dir)] if config_dir else [])]
 
 
 def group_names(config_dir: str | None = None) -> list[str]:
-    """The groups, those that users learn first at the front."""
+    """List the groups, with those that users learn first at the front."""
     folders = [path for base in folders_of(config_dir) if base.is_dir() for path in base.iterdir()]
     found = {path.name for path in folders if any(path.glob("*.yaml"))} - {"tuned", "hydra"}
     first = [name for name in FIRST if name in found]
@@ -62,4 +63,5 @@ def group_names(config_dir: str | None = None) -> list[str]:
 
 
 def options(group: str, config_dir: str | None = None) -> list[str]:
+    """List the options of a group."""
     return sorted({path.stem for base in folders_of(config_dir) for path in (base / group).glob("*.yaml")})

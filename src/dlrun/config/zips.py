@@ -1,6 +1,6 @@
-"""zip(a=choice(...),b=choice(...)): values that go together.
+"""Read zip(a=choice(...),b=choice(...)), which sweeps several keys together.
 
-Source: Hydra's own plan, docs/design/zipped_sweeps.md. Hydra 1.3 cannot read it: its own parser sees the values only.
+Source: Hydra's own plan, docs/design/zipped_sweeps.md. Hydra 1.3 cannot read zip(...); its parser reads the values.
 """
 
 import re
@@ -12,29 +12,30 @@ CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
 def is_zip(argument: str) -> bool:
+    """Whether an argument has the form zip(...) or name=zip(...)."""
     return ZIP.fullmatch(argument) is not None
 
 
 def members(argument: str) -> list[tuple[str, str]]:
-    """The keys of a zip with their values as written. Raises UserError where it has not two keys or more."""
+    """Return the keys of a zip, each with its values as text. Raises UserError for fewer than two keys."""
     found = []
     for part in _split(ZIP.fullmatch(argument)["inner"]):
         key, equals, value = part.strip().partition("=")
         if not equals or not key or not value:
             raise UserError(
                 f"{argument}: cannot read {part.strip()!r}\n  expected zip(key=choice(...),key=choice(...)), "
-                "as in 'pair=zip(model.hidden=choice([32],[64]),optimizer.lr=choice(0.1,0.01))'"
+                "such as 'pair=zip(model.hidden=choice([32],[64]),optimizer.lr=choice(0.1,0.01))'"
             )
         found.append((key, value))
     keys = [key.lstrip("+") for key, _ in found]
     if len(set(keys)) < len(keys) or len(keys) < 2:
-        why = "one key is there twice" if len(keys) > 1 else "there is nothing to go with its one key"
-        raise UserError(f"{argument}: {why}\n  expected two different keys or more, each with as many values")
+        why = "it has a key twice" if len(keys) > 1 else "it has only one key"
+        raise UserError(f"{argument}: {why}\n  expected two or more different keys, with the same number of values")
     return found
 
 
 def _split(text: str) -> list[str]:
-    """At the commas that stand in no brackets and no quotes."""
+    """Split at commas outside brackets and quotes."""
     parts, depth, quote, start = [], [], "", 0
     for i, letter in enumerate(text):
         if quote:

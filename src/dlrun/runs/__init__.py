@@ -1,1 +1,1 @@
-"""Commands on finished runs and on data sets: dl-runs, dl-data."""
+"""The commands for finished runs and for data sets: dl-runs and dl-data."""

@@ -1,4 +1,4 @@
-"""The second command, dl-runs: what to do with runs that are there. No torch before it is needed."""
+"""The `dl-runs` command: list, show, evaluate, use, compare and report runs. torch is imported only if needed."""
 
 import argparse
 import os
@@ -14,40 +14,39 @@ from dlrun.output.folders import find_run
 from dlrun.output.terminal import complain, complain_of_room, is_full, open_streams, silence
 from dlrun.system.python import protect_children
 
-USAGE = """dl-runs: what to do with runs that are there
+USAGE = """dl-runs: list, evaluate, use and compare runs
 
   dl-runs list [KEY=PATTERN ...]    a table; --sort COLUMN, --reverse,
                                     --limit N, --json
-  dl-runs show RUN                  what a run is and what came of it; --config,
-                                    --json
+  dl-runs show RUN                  a run's facts and results; --config, --json
   dl-runs evaluate RUN [split=all] [data=NAME data.KEY=VALUE ...]
-  dl-runs predict RUN INPUT ...     pictures, texts, rows or a .csv, - for
+  dl-runs predict RUN INPUT ...     images, texts, rows or a .csv, - for
                                     standard input; --samples, --episodes
-  dl-runs export RUN --format pt2   or onnx, safetensors, state_dict; compared
+  dl-runs export RUN --format pt2   or onnx, safetensors, state_dict; checked
                                     on real samples before it is kept
-  dl-runs compare RUN RUN ...       curves in one picture, and what differs in
-                                    the configs
-  dl-runs report RUN|SWEEP          one HTML file that stands alone
+  dl-runs compare RUN RUN ...       their curves in one image, and the
+                                    differences between their configs
+  dl-runs report RUN|SWEEP          one self-contained HTML file
 
-RUN is a run's folder, or `last`: the one that was started last.
-dl-runs COMMAND --help says more.
+RUN is a run's folder, or `last` for the most recently started run.
+dl-runs COMMAND --help shows the options.
 shell completion: eval "$(dl-runs completion bash)"
-  for zsh after: autoload -Uz bashcompinit; bashcompinit"""
+  in zsh run first: autoload -Uz bashcompinit; bashcompinit"""
 
 
 class Parser(argparse.ArgumentParser):
-    """What starts with a minus and a digit is a row of numbers, not a flag."""
+    """An argument parser that reads a minus and a digit as the start of a row of numbers, not of a flag."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self._negative_number_matcher = re.compile(r"-[\d.][\d.,eE+-]*$")
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}\n  expected what {self.prog} --help says")
+        raise UserError(f"{message}\n  {self.prog} --help shows the options")
 
 
 def main() -> None:
-    """Exit codes: 0 done, 1 metrics that are not the run's own, 2 the user's error, 130 stopped."""
+    """Run `dl-runs`. Exit codes: 0 done, 1 metrics differ from the run's, 2 user error, 130 interrupted."""
     run_command("dl-runs", USAGE, COMMANDS)
 
 
@@ -55,7 +54,7 @@ Command = tuple[Callable[[Parser], None], Callable[[argparse.Namespace], Iterabl
 
 
 def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
-    """Run the subcommand that sys.argv names and print what it gives, line by line."""
+    """Run the subcommand that sys.argv names and print its output line by line."""
     protect_children()
     open_streams()
     arguments = sys.argv[1:]
@@ -82,7 +81,7 @@ def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
     except KeyboardInterrupt:
         complain(name, "stopped")
         sys.exit(130)
-    except BrokenPipeError:  # as in dl-runs list | head
+    except BrokenPipeError:  # for example dl-runs list | head
         silence(sys.stdout)
     except OSError as error:
         if not is_full(error):
@@ -92,41 +91,41 @@ def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
 
 
 def _where(parser: Parser) -> None:
-    parser.add_argument(
-        "--output-dir", default="outputs", metavar="DIR", help="where runs are looked for (%(default)s)"
-    )
+    parser.add_argument("--output-dir", default="outputs", metavar="DIR", help="the folder with the runs (%(default)s)")
 
 
-def _run(parser: Parser, device: bool = False) -> None:
+def _run_arguments(parser: Parser, device: bool = False) -> None:
     parser.add_argument("run", metavar="RUN", help="a run's folder, or `last`")
     _where(parser)
     if device:
         parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
 
 
-def _place(which: str, args: argparse.Namespace) -> Path:
-    """The folder that is meant: seen from here, or from --output-dir."""
+def _locate(which: str, args: argparse.Namespace) -> Path:
+    """Return the named folder, relative to the working folder or, if it is not there, to --output-dir."""
     below = Path(args.output_dir) / which
     return below if which != "last" and not os.path.exists(which) and os.path.exists(below) else Path(which)
 
 
 def _folder(which: str, args: argparse.Namespace) -> Path:
-    return find_run(which if which == "last" else str(_place(which, args)), args.output_dir, "")
+    return find_run(which if which == "last" else str(_locate(which, args)), args.output_dir, "")
 
 
 def _list_arguments(parser: Parser) -> None:
     parser.add_argument(
         "filters", nargs="*", metavar="KEY=PATTERN", help="model=lenet, data=mnist,cifar*, optimizer.lr=0.1"
     )
-    parser.add_argument("--sort", default="started", metavar="COLUMN", help="a column, or a metric as test/acc; rising")
+    parser.add_argument(
+        "--sort", default="started", metavar="COLUMN", help="a column or a metric such as test/acc; ascending"
+    )
     parser.add_argument("--reverse", action="store_true")
     parser.add_argument("--limit", type=int, metavar="N", help="only the last N rows; with --reverse the first")
-    parser.add_argument("--json", action="store_true", help="a line of JSON per run")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON per run")
     _where(parser)
 
 
 def _list(args: argparse.Namespace) -> Iterable[str]:
-    """A table of runs, those of sweeps included; the newest last."""
+    """List runs in a table, including those of sweeps; the newest is last."""
     from dlrun.output.folders import all_runs
     from dlrun.runs.listing import as_json, as_table, list_runs
 
@@ -139,13 +138,13 @@ def _list(args: argparse.Namespace) -> Iterable[str]:
 
 
 def _show_arguments(parser: Parser) -> None:
-    _run(parser)
-    parser.add_argument("--config", action="store_true", help="the run's own config")
-    parser.add_argument("--json", action="store_true", help="summary.json")
+    _run_arguments(parser)
+    parser.add_argument("--config", action="store_true", help="print the run's config")
+    parser.add_argument("--json", action="store_true", help="print summary.json")
 
 
 def _show(args: argparse.Namespace) -> Iterable[str]:
-    """What a run is and what came of it."""
+    """Show a run's facts, last epochs, results and files."""
     from dlrun.runs.show import show, show_config
 
     folder = _folder(args.run, args)
@@ -158,63 +157,63 @@ def _show(args: argparse.Namespace) -> Iterable[str]:
 
 
 def _evaluate_arguments(parser: Parser) -> None:
-    _run(parser, device=True)
+    _run_arguments(parser, device=True)
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="KEY=VALUE",
         help="split=val|test|all, data=NAME, data.KEY=VALUE, data_dir=DIR",
     )
-    parser.add_argument("--json", action="store_true", help="the metrics as JSON")
+    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
 
 
 def _evaluate(args: argparse.Namespace) -> Iterable[str]:
-    """A finished run's metrics, on its own test part or on other data, prepared as the run's data was."""
+    """Compute a finished run's metrics on its test split or on other data, which is encoded like the run's data."""
     from dlrun.runs.evaluate import evaluate, read_overrides
 
     folder = _folder(args.run, args)
     split, overrides = read_overrides(args.overrides)
-    lines, is_as_it_was = evaluate(folder, split, overrides, args.device, args.json)
+    lines, is_reproduced = evaluate(folder, split, overrides, args.device, args.json)
     yield from lines
-    if not is_as_it_was:
-        sys.stdout.flush()  # here, where a closed pipe is caught
+    if not is_reproduced:
+        sys.stdout.flush()  # while a closed pipe is still handled
         sys.exit(1)
 
 
 def _predict_arguments(parser: Parser) -> None:
-    _run(parser, device=True)
-    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="pictures or folders of them, texts or .txt files, "
+    _run_arguments(parser, device=True)
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="images or folders of them, texts or .txt files, "
                         "rows as 1,2,3, .csv files of rows or texts; - reads standard input")  # fmt: skip
     parser.add_argument(
-        "--fit", action="store_true", help="resize pictures and convert their channels to what the run takes"
+        "--fit", action="store_true", help="resize images and convert their channels to those that the run takes"
     )
-    parser.add_argument("--samples", type=int, metavar="N", help="generative runs: so many samples, drawn by --seed")
+    parser.add_argument("--samples", type=int, metavar="N", help="generative runs: the number of samples (see --seed)")
     parser.add_argument(
-        "--latent", metavar="FILE", help="generative runs: of the codes in a .csv, a row each; - is standard input"
+        "--latent", metavar="FILE", help="generative runs: codes in a .csv, one per row; - is standard input"
     )
     parser.add_argument(
-        "--episodes", type=int, metavar="N", help="playing runs: so many episodes, from starts by --seed"
+        "--episodes", type=int, metavar="N", help="policies: the number of episodes; --seed sets their starts"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S")
     parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl")
-    parser.add_argument("--out", metavar="PATH", help="a file for the lines, or a folder for pictures (predictions)")
+    parser.add_argument("--out", metavar="PATH", help="a file for the lines, or a folder for images (predictions)")
 
 
 def _predict(args: argparse.Namespace) -> Iterable[str]:
-    """A finished run's predictions, a line each; pictures that it makes go to a folder."""
+    """Print a finished run's predictions, one line each; images that it generates are written to a folder."""
     from dlrun.runs.predict import predict
 
     return predict(_folder(args.run, args), args)
 
 
 def _export_arguments(parser: Parser) -> None:
-    _run(parser)
+    _run_arguments(parser)
     parser.add_argument("--format", required=True, metavar="FORMAT", help="pt2, onnx, safetensors or state_dict")
     parser.add_argument("--out", metavar="FILE", help="instead of <run>/export/model.<format>")
 
 
 def _export(args: argparse.Namespace) -> Iterable[str]:
-    """A finished run's model as a file for elsewhere, compared on real samples before it is kept."""
+    """Export a finished run's model to a file, which is checked on real samples before it is kept."""
     from dlrun.runs.formats import check_format
 
     check_format(args.format)
@@ -227,19 +226,19 @@ def _export(args: argparse.Namespace) -> Iterable[str]:
 def _compare_arguments(parser: Parser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs or sweeps")
     parser.add_argument(
-        "--metric", action="append", metavar="M", help="as val/loss; default: the val metrics of all the runs"
+        "--metric", action="append", metavar="M", help="such as val/loss; default: the val metrics that all runs have"
     )
-    parser.add_argument("--out", default="compare.png", metavar="FILE", help="the picture (%(default)s)")
+    parser.add_argument("--out", default="compare.png", metavar="FILE", help="the image (%(default)s)")
     _where(parser)
 
 
 def _compare(args: argparse.Namespace) -> Iterable[str]:
-    """Curves of several runs in one picture, and a table of what differs in their configs."""
+    """Draw the curves of several runs in one image and print the differences between their configs."""
     from dlrun.runs.compare import compare, jobs_of
 
     folders = []
     for which in args.runs:
-        folders += jobs_of(_place(which, args)) or [_folder(which, args)]
+        folders += jobs_of(_locate(which, args)) or [_folder(which, args)]
     return compare(folders, args.metric, Path(args.out))
 
 
@@ -250,22 +249,22 @@ def _report_arguments(parser: Parser) -> None:
 
 
 def _report(args: argparse.Namespace) -> Iterable[str]:
-    """One HTML file that stands alone: curves, confusion matrix, the worst mistakes, config, environment."""
+    """Write one self-contained HTML file: curves, confusion matrix, the worst mistakes, config, environment."""
     from dlrun.runs.report import report, report_sweep
 
-    out, place = Path(args.out) if args.out else None, _place(args.run, args)
-    if os.path.isfile(place / "sweep.json"):
-        return report_sweep(place, out)
+    out, folder = Path(args.out) if args.out else None, _locate(args.run, args)
+    if os.path.isfile(folder / "sweep.json"):
+        return report_sweep(folder, out)
     return report(_folder(args.run, args), out)
 
 
 def _completion_arguments(parser: Parser) -> None:
-    parser.add_argument("shell", choices=("bash",), help="zsh can take it, too")
+    parser.add_argument("shell", choices=("bash",), help="works in zsh, too")
     parser.add_argument("--words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
 
 def _completion(args: argparse.Namespace) -> Iterable[str]:
-    """What makes the shell complete commands and runs."""
+    """Print the script that makes the shell complete commands and runs."""
     from dlrun.runs.completion import SCRIPT, words
 
     return [SCRIPT] if args.words is None else words(args.words, list(COMMANDS))

@@ -1,8 +1,9 @@
-"""Several runs side by side: their curves in one picture, and a table of what differs in their configs."""
+"""Compare several runs: their curves in one image, and a table of the differences between their configs."""
 
 import math
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlrun.config.saved import plain, read_config
 from dlrun.errors import UserError, nearest
@@ -12,24 +13,27 @@ from dlrun.output.rows import epoch_rows
 from dlrun.runs.listing import facts
 from dlrun.runs.written import whole
 
-PLACES = ("run_dir", "output_dir", "resume", "data_dir")  # differ without making a difference
-UNTOLD = ("_target_", "data_dir", "mirrors", "checksums", "download")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PATHS = ("run_dir", "output_dir", "resume", "data_dir")  # do not affect the results
+HIDDEN = ("_target_", "data_dir", "mirrors", "checksums", "download")
 PANELS = 4
-LEGEND = 70  # letters of a run in the legend
-WIDE = 6  # runs that fit beside each other in a table
+LEGEND = 70  # characters per run in the legend
+WIDE = 6  # the most runs that get a column each
 
 
 def jobs_of(folder: Path) -> list[Path]:
-    """The runs in a sweep's folder, in the order of their numbers; none where it is no sweep."""
-    if not os.path.isdir(folder) or os.path.exists(folder / STARTED):  # unlike Path, they take any name
+    """List the runs in a sweep's folder by their numbers. Empty if the folder is not a sweep's."""
+    if not os.path.isdir(folder) or os.path.exists(folder / STARTED):  # unlike Path's methods, these accept any name
         return []
     found = [path.parent.parent for path in folder.glob(f"*/{STARTED}")]
-    found = [path for path in found if not path.is_symlink()]  # a sweep's best is one of its jobs
+    found = [path for path in found if not path.is_symlink()]  # `best` links to one of the jobs
     return sorted(found, key=lambda path: (int(path.name) if path.name.isdigit() else math.inf, path.name))
 
 
 def compare(folders: list[Path], metrics: list[str] | None, out: Path) -> list[str]:
-    """Lines to print; the picture is written to `out`. Raises UserError where there are not two runs with curves."""
+    """Write the image to `out` and return lines to print. Raises UserError for fewer than two runs with curves."""
     folders = list(dict.fromkeys(folders))
     if len(folders) < 2:
         raise UserError(f"{len(folders)} run to compare: expected two or more, or a sweep")
@@ -50,11 +54,11 @@ def compare(folders: list[Path], metrics: list[str] | None, out: Path) -> list[s
 
 
 def common_metrics(folders: list[Path], rows: list[list[dict]], wanted: list[str] | None) -> list[str]:
-    """The val metrics that all runs have, or those that are wanted and at least one has."""
+    """Return the val metrics that all runs have, or the wanted ones if each is in at least one run."""
     for folder, found in zip(folders, rows, strict=True):
         if not found:
             raise UserError(
-                f"{folder} has no curve: its metrics.jsonl has no epoch\n  expected runs of an epoch or more"
+                f"{folder} has no curve: its metrics.jsonl has no epoch\n  expected runs of at least one epoch"
             )
     have = [list(dict.fromkeys(key for row in found for key in row if "/" in key)) for found in rows]
     if wanted:
@@ -72,17 +76,17 @@ def common_metrics(folders: list[Path], rows: list[list[dict]], wanted: list[str
             for folder, names in zip(folders, have, strict=True)
         ]
         raise UserError(
-            "the runs have no val metric in common\n" + "\n".join(lines) + "\n  expected one: --metric names others"
+            "the runs have no val metric in common\n" + "\n".join(lines) + "\n  expected one; --metric M chooses any"
         )
     return common[:PANELS]
 
 
 def differences(folders: list[Path]) -> dict[str, list[str]]:
-    """The config keys whose values are not the same in all the runs, each with its values as text."""
+    """Return the config keys whose values differ between the runs, each with its values as text."""
     flat = []
     for folder in folders:
         saved, names = read_config(folder)
-        config = {key: value for key, value in plain(saved).items() if key not in PLACES}
+        config = {key: value for key, value in plain(saved).items() if key not in PATHS}
         choices = {group: names[group] for group in config if isinstance(names.get(group), str)}
         flat.append(choices | flatten(config))
     keys = list(dict.fromkeys(key for each in flat for key in each))
@@ -91,10 +95,10 @@ def differences(folders: list[Path]) -> dict[str, list[str]]:
 
 
 def flatten(config: dict, prefix: str = "") -> dict[str, object]:
-    """Dotted keys; targets, which the choices say, and where data comes from are left out."""
+    """Flatten a config to dotted keys, without targets, which the choices show, and without sources of downloads."""
     found = {}
     for key, value in config.items():
-        if key in UNTOLD:
+        if key in HIDDEN:
             continue
         if isinstance(value, dict):
             found |= flatten(value, f"{prefix}{key}.")
@@ -104,6 +108,7 @@ def flatten(config: dict, prefix: str = "") -> dict[str, object]:
 
 
 def shown(value: object) -> str:
+    """Format a config value in at most 40 characters."""
     text = (
         {None: "null", True: "true", False: "false"}.get(value)
         if value is None or isinstance(value, bool)
@@ -113,20 +118,20 @@ def shown(value: object) -> str:
 
 
 def numbers(folders: list[Path]) -> list[str]:
-    """What runs are called in tables and legends: the jobs of one sweep have numbers of their own."""
+    """Return the runs' names in tables and legends: the job numbers in a sweep, else 1, 2, ..."""
     is_sweep = len({folder.parent for folder in folders}) == 1 and all(folder.name.isdigit() for folder in folders)
     return [folder.name if is_sweep else str(i) for i, folder in enumerate(folders, 1)]
 
 
 def labels(folders: list[Path], different: dict[str, list[str]]) -> list[str]:
-    """For the legend: the number, and the first of what differs."""
+    """Return the legend: each run's number and its first differing keys."""
     keys = [key for key in different if key not in ("task", "optimizer", "schedule") or len(different) < 4][:3]
     words = [[f"{key}={different[key][i]}" for key in keys] for i in range(len(folders))]
     return [f"{i}  {' '.join(each)}"[:LEGEND] for i, each in zip(numbers(folders), words, strict=True)]
 
 
 def cells(folders: list[Path], different: dict[str, list[str]]) -> list[list[str]]:
-    """The table of differences and results: a column per run, or a row per run where they are many."""
+    """Return the table of differences and results, with a column per run, or a row per run for more than WIDE runs."""
     found = [facts(folder) for folder in folders]
     columns = {"": numbers(folders)} | different
     columns["status"] = [each["status"] for each in found]
@@ -138,8 +143,8 @@ def cells(folders: list[Path], different: dict[str, list[str]]) -> list[list[str
     return rows if len(folders) <= WIDE else [list(row) for row in zip(*rows, strict=True)]
 
 
-def curves(rows: list[list[dict]], names: list[str], legend: list[str]) -> object:
-    """A panel per metric; a run has the same colour in all of them."""
+def curves(rows: list[list[dict]], names: list[str], legend: list[str]) -> "Figure":
+    """Draw a panel per metric. A run has the same colour in all panels."""
     from dlrun.output.drawing import COLOURS, drawable, new_figure, plain_ticks, scaled
 
     figure, panels = new_figure(5.2 * len(names), 4.0 + 0.22 * -(-len(legend) // min(2, len(names))), len(names))

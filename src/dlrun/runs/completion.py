@@ -1,4 +1,4 @@
-"""Completion in the shell: commands, folders of runs, formats. No torch here."""
+"""Shell completion of commands, run folders and formats. No torch here."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ complete -o default -F _dl_runs dl-runs"""
 
 
 def words(line: list[str], commands: list[str]) -> list[str]:
-    """What may stand where the last word of the line is being typed."""
+    """List the completions of the last word of a command line."""
     from dlrun.output.folders import all_runs
 
     if len(line) <= 1:

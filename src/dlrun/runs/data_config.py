@@ -1,4 +1,4 @@
-"""A config with other data, composed as on dl-run's command line. No torch here."""
+"""Compose configs with other data, as dl-run's command line would. No torch here."""
 
 from pathlib import Path
 
@@ -17,23 +17,26 @@ from dlrun.overrides import key_of
 
 
 def compose_data(name: str, overrides: list[str]) -> DictConfig:
-    """A whole config with this data. Raises UserError where there is no such data, or no such key."""
-    given = [f"data={name}", *overrides]
-    if own := next(
+    """Compose a whole config with this data set. Raises UserError for an unknown data set or key."""
+    arguments = [f"data={name}", *overrides]
+    if hydras := next(
         (override for override in overrides if key_of(override).partition("/")[0].startswith("hydra")), None
     ):
         raise UserError(
-            f"{own}: Hydra's own section has no data\n  expected keys of the config, as in data.batch_size=8"
+            f"{hydras}: the hydra section cannot be set here\n  expected keys of the data, such as data.batch_size=8"
         )
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return compose("config", given)
+            return compose("config", arguments)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error, given)) from None
+        raise UserError(explain(error, arguments)) from None
 
 
 def other_config(folder: Path, overrides: list[str]) -> dict:
-    """A run's config with other data, checked: data=NAME composes it anew, keys alone change the run's own."""
+    """Return a run's config with other data, checked.
+
+    data=NAME composes a new data section; keys without it change the section of the run.
+    """
     saved, names = read_config(folder)
     name = next((o.partition("=")[2] for o in overrides if o.startswith("data=")), None)
     rest = [o for o in overrides if not o.startswith("data=")]
@@ -52,7 +55,7 @@ def other_config(folder: Path, overrides: list[str]) -> dict:
                 OmegaConf.update(saved, key, OmegaConf.from_dotlist([f"value={value}"]).value)
             except (OmegaConfBaseException, YAMLError) as error:
                 raise UserError(
-                    f"{override}: {str(error).splitlines()[0]}\n  expected a value as on dl-run's command line"
+                    f"{override}: {str(error).splitlines()[0]}\n  expected a value that dl-run's command line accepts"
                 ) from None
         config = plain(saved)
     config["init"] = None
@@ -61,16 +64,16 @@ def other_config(folder: Path, overrides: list[str]) -> dict:
 
 
 def _has(config: DictConfig, key: str) -> bool:
-    """Whether the key is there, be its value null."""
+    """Whether the config has this key, even with the value null."""
     nothing = object()
     try:
         return OmegaConf.select(config, key, default=nothing) is not nothing
-    except OmegaConfBaseException:  # no key at all, as in data.[
+    except OmegaConfBaseException:  # not a key, such as data.[
         return False
 
 
 def data_config(name: str, overrides: list[str]) -> dict:
-    """The data section for a data set, checked, without a model that could learn from it."""
+    """Return the checked data section of a data set, whether or not the default model can learn from it."""
     config = plain(compose_data(name, overrides))["data"]
     check_section("data", config)
     return config

@@ -1,10 +1,10 @@
-"""A finished run's model as a file for elsewhere. It is read again, and compared on samples, before it is kept: real
-ones where the data is here, else drawn ones.
+"""Export a finished run's model to a file. Before the file is kept, it is read back and checked on samples: real ones
+if the data is here, else random ones.
 
-Graphs (pt2, onnx) take what the data stores (uint8 pictures, rows in their own units, ids of words) and give what
-`dl-runs predict` gives (probabilities, real outputs, pictures in [0, 1]): normalisation is inside. Weights
-(safetensors, state_dict) are the net's alone. What else is needed to use it (labels, words, mean and std) is in the
-file too, under "dlrun"; a state_dict has no place for it.
+Graphs (pt2, onnx) take raw data as it is stored (uint8 images, rows in their own units, word ids) and return what
+`dl-runs predict` returns (probabilities, real outputs, images in [0, 1]): normalisation is part of the graph. Weights
+(safetensors, state_dict) are those of the network alone. Labels, words, mean and std are in the file under "dlrun",
+except in a state_dict, which cannot hold them.
 """
 
 import io
@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -30,14 +31,17 @@ from dlrun.seeds import generator
 from dlrun.spec import Image, Mask, Tokens
 from dlrun.train.finished import FinishedRun
 
-SAMPLES = 33  # that are compared: in batches of 1, 2 and the rest
-TOLERANCE = 1e-5  # absolute, and relative where numbers are above 1
+if TYPE_CHECKING:
+    import onnx
+
+SAMPLES = 33  # samples to compare, in batches of 1, 2 and the rest
+TOLERANCE = 1e-5  # absolute for numbers up to 1, relative for greater ones
 FP32 = {"trainer.device": "cpu", "trainer.precision": "fp32", "trainer.compile": False}
 Model = Callable[[Tensor], Tensor]
 
 
 class Graph(nn.Module):
-    """The run's prediction as one module, from what the data stores. way: as Task.takes has it."""
+    """The run's prediction as one module that takes stored data. way: the kind of input, one of Task.takes."""
 
     def __init__(self, run: FinishedRun, way: str) -> None:
         super().__init__()
@@ -50,14 +54,14 @@ class Graph(nn.Module):
 
 
 def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
-    """Lines to print. Raises UserError where the outputs are not the same."""
+    """Write and check the file; yield lines to print. Raises UserError if its outputs differ from the run's."""
     out = out or folder / "export" / f"model{SUFFIXES[form]}"
-    own_config(folder)  # what is wrong with it is told before keys of it are changed
+    own_config(folder)  # report its errors before keys are changed
     with within_memory():
         run = FinishedRun(folder, FP32)
         way = run.task.takes[0]
         graph = Graph(run, way).eval()
-        samples, what = samples_of(run, way)
+        samples, description = samples_of(run, way)
         with torch.no_grad():
             wanted = [graph(x) for x in batches(samples)]
         with whole(out, SUFFIXES[form]) as temporary:
@@ -68,30 +72,30 @@ def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
                 worst = compare([model(x) for x in batches(samples)], wanted, form)
     yield f"{out}  {out.stat().st_size / 1e6:.1f} MB"
     yield from (f"  {name:7} {value}" for name, value in facts(run, graph, samples, wanted[0], form).items())
-    sizes = ", ".join(str(len(piece)) for piece in batches(samples))
-    yield f"  checked {what} in batches of {sizes}: within {worst:.1e}, limit {TOLERANCE:g}"
+    sizes = ", ".join(str(len(batch)) for batch in batches(samples))
+    yield f"  checked {description} in batches of {sizes}: within {worst:.1e}, limit {TOLERANCE:g}"
 
 
 def write(form: str, run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> None:
-    """Raises UserError where torch cannot make such a file of this model: exporters fail in any way at all."""
+    """Write the file. Raises UserError if torch cannot export the model; exporters can raise any exception."""
     try:
         WRITERS[form](run, graph, samples, path)
     except (OSError, UserError):
         raise
     except Exception as error:
-        said = str(error).strip().partition("\n")[0]
+        message = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"torch cannot export {run.names.get('model')} as {form}: {type(error).__name__}: {said}\n"
+            f"torch cannot export {run.names.get('model')} as {form}: {type(error).__name__}: {message}\n"
             f"  expected another --format: {', '.join(name for name in WRITERS if name != form)}"
         ) from error
 
 
 def facts(run: FinishedRun, graph: Graph, samples: Tensor, output: Tensor, form: str) -> dict[str, str]:
-    """What goes in and comes out."""
+    """Describe the model's inputs and outputs."""
     if form in ("safetensors", "state_dict"):
         count = sum(value.numel() for value in run.task.best_state().values())
-        return {"holds": f"{count:,} numbers of the net; what it takes is normalised, as the data is"}
-    return {"takes": _described(samples), "gives": _described(output)}
+        return {"holds": f"{count:,} weights of the network, which takes normalised inputs"}
+    return {"takes": _described(samples), "returns": _described(output)}
 
 
 def _described(x: Tensor) -> str:
@@ -99,7 +103,7 @@ def _described(x: Tensor) -> str:
 
 
 def notes(run: FinishedRun) -> dict[str, object]:
-    """What one needs to use the model without the run."""
+    """Return the facts needed to use the model without the run."""
     spec = run.data.spec
     found = {"model": run.names.get("model"), "data": run.names.get("data"), "dlrun": dlrun.__version__}
     found |= {"task": run.names.get("task"), "weights": run.weights, "spec": str(spec), **run.data.fitted()}
@@ -111,17 +115,19 @@ def notes(run: FinishedRun) -> dict[str, object]:
 
 
 def samples_of(run: FinishedRun, way: str) -> tuple[Tensor, str]:
-    """SAMPLES of what the run takes, as the data stores them, and what they are: of the test part (where it has fewer,
-    again and again); drawn ones where the data is not here, which is not fetched for this; codes; observations.
+    """Return SAMPLES stored inputs and their description.
+
+    They come from the test split (repeated if it is smaller), or are drawn if the data is not here, since data is not
+    downloaded for a check. Generative runs get random codes, policies get observations.
     """
     if way == "latent":
         return torch.randn(SAMPLES, run.task.net.latent, generator=generator("cpu", 0, 0)), f"{SAMPLES} codes"
     if way == "episodes":
-        worlds = run.data.make(SAMPLES)
+        envs = run.data.make(SAMPLES)
         try:
-            return torch.as_tensor(worlds.reset(0), dtype=torch.float32), f"{SAMPLES} observations"
+            return torch.as_tensor(envs.reset(0), dtype=torch.float32), f"{SAMPLES} observations"
         finally:
-            worlds.close()
+            envs.close()
     try:
         data = run.load_data(download=False)
     except DataError as error:
@@ -138,7 +144,7 @@ def samples_of(run: FinishedRun, way: str) -> tuple[Tensor, str]:
 
 
 def drawn(run: FinishedRun) -> Tensor:
-    """SAMPLES such as the data stores, as far as its spec and what the run keeps of it tell."""
+    """Draw SAMPLES inputs that resemble stored ones, from the spec and the fitted statistics of the data."""
     spec, random = run.data.spec, generator("cpu", 0, 0)
     shape = (SAMPLES, *getattr(run.data, "stored", spec.shape))
     if isinstance(spec, Tokens):
@@ -149,22 +155,22 @@ def drawn(run: FinishedRun) -> Tensor:
 
 
 def batches(samples: Tensor) -> list[Tensor]:
-    """Of several sizes: the exported graph must not have learned one."""
-    return [piece for piece in (samples[:1], samples[1:3], samples[3:]) if len(piece)]
+    """Split samples into batches of several sizes: an exported graph must not be fixed to one."""
+    return [batch for batch in (samples[:1], samples[1:3], samples[3:]) if len(batch)]
 
 
 def compare(found: list[Tensor], wanted: list[Tensor], form: str) -> float:
-    """The largest difference, relative where numbers are above 1. Raises UserError where it is above the tolerance."""
+    """Return the largest difference, relative for numbers above 1. Raises UserError if it exceeds TOLERANCE."""
     pairs = [(a.detach().double(), b.detach().double()) for a, b in zip(found, wanted, strict=True)]
     if any(a.shape != b.shape for a, b in pairs):
         raise UserError(
-            f"the {form} file gives another shape than the run: it was not kept\n  expected the same outputs"
+            f"the {form} file returns another shape than the run: it was not kept\n  expected the same outputs"
         )
     worst = max(((a - b).abs() / b.abs().clamp(min=1)).max().item() for a, b in pairs)
     if not worst <= TOLERANCE:
         raise UserError(
-            f"the {form} file gives other outputs than the run, by up to {worst:.1e}: it was not kept\n"
-            f"  expected at most {TOLERANCE:g}; another --format may do"
+            f"the {form} file's outputs differ from the run's by up to {worst:.1e}: it was not kept\n"
+            f"  expected at most {TOLERANCE:g}; another --format may be exact enough"
         )
     return worst
 
@@ -173,11 +179,11 @@ def write_pt2(run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> No
     program, buffer = traced(graph, samples), io.BytesIO()
     with quiet():
         torch.export.save(program, buffer, extra_files={"dlrun": json.dumps(notes(run))})
-    path.write_bytes(buffer.getbuffer())  # torch's own writer ends the process where the disk is full
+    path.write_bytes(buffer.getbuffer())  # torch's own writer ends the process if the disk is full
 
 
 def traced(graph: Graph, samples: Tensor) -> torch.export.ExportedProgram:
-    """The graph with a batch of any size, without heads that only training has."""
+    """Trace the graph with a dynamic batch size, without auxiliary heads, which only training uses."""
     for name in [name for name, _ in graph.net.named_children() if name.startswith("aux")]:
         delattr(graph.net, name)
     with torch.no_grad(), quiet():
@@ -197,8 +203,8 @@ def write_onnx(run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> N
     onnx.save(model, path)
 
 
-def name_batch(graph: object) -> None:
-    """The exporter's own name for a batch's size (s77) is no name that a user knows."""
+def name_batch(graph: "onnx.GraphProto") -> None:
+    """Name the batch dimension `batch` instead of the exporter's name, such as s77."""
     found = graph.input[0].type.tensor_type.shape.dim[0].dim_param
     for value in (*graph.input, *graph.output, *graph.value_info):
         for size in value.type.tensor_type.shape.dim:
@@ -209,9 +215,11 @@ def name_batch(graph: object) -> None:
 def write_safetensors(run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> None:
     from safetensors.torch import save
 
-    # clones: tensors that share memory are refused
+    # cloned, because safetensors refuses tensors that share memory
     state = {name: value.detach().clone().contiguous() for name, value in run.task.best_state().items()}
-    path.write_bytes(save(state, {"dlrun": json.dumps(notes(run))}))  # save_file's may be read by its owner only
+    path.write_bytes(
+        save(state, {"dlrun": json.dumps(notes(run))})
+    )  # save_file would make it readable by its owner only
 
 
 def write_state_dict(run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> None:
@@ -245,7 +253,7 @@ def read_state_dict(folder: Path, way: str, path: Path) -> Model:
 
 
 def _with_weights(folder: Path, way: str, state: dict[str, Tensor]) -> Model:
-    """The same net, made anew, with nothing but these weights."""
+    """Build the network anew and load only these weights; all others are NaN."""
     run = FinishedRun(folder, FP32)
     for parameter in run.task.net.parameters():
         parameter.data.fill_(float("nan"))
@@ -255,7 +263,7 @@ def _with_weights(folder: Path, way: str, state: dict[str, Tensor]) -> Model:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """The exporters warn of their own code."""
+    """Silence the exporters' warnings, which concern their own code."""
     import logging
 
     with warnings.catch_warnings():

@@ -1,11 +1,11 @@
-"""The formats of exported models, and what each needs. No torch here."""
+"""The formats of exported models and the packages that they need. No torch here."""
 
 from importlib.util import find_spec
 
 from dlrun.config.extras import install
 from dlrun.errors import UserError, nearest
 
-FORMATS = {  # the packages that writing and checking it needs
+FORMATS = {  # format: packages needed to write and check it
     "pt2": (),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "safetensors": ("safetensors",),
@@ -15,14 +15,14 @@ SUFFIXES = {"pt2": ".pt2", "onnx": ".onnx", "safetensors": ".safetensors", "stat
 
 
 def check_format(name: str) -> None:
-    """Raise UserError where there is no such format, or a package for it is missing."""
+    """Raise UserError if the format is unknown or one of its packages is missing."""
     if name not in FORMATS:
         raise UserError(
-            f"--format {name}: there is no such format{nearest(name, FORMATS)}\n  expected {', '.join(FORMATS)}"
+            f"--format {name}: no such format{nearest(name, FORMATS)}\n  expected one of: {', '.join(FORMATS)}"
         )
     missing = [package for package in FORMATS[name] if find_spec(package) is None]
     if missing:
         raise UserError(
             f"--format {name} needs {' and '.join(missing)}, not installed here\n"
-            f"  install all that exports need: {install('export')}"
+            f"  install the packages for exports: {install('export')}"
         )

@@ -1,6 +1,6 @@
-"""What a user wants predicted, read and checked: pictures, rows, texts; from files, the command line, standard input.
+"""Read and check inputs to predict: images, rows and texts from files, the command line and standard input.
 
-Each reader yields (name, value) one by one, so that any number of them can be worked in batches.
+Each reader yields (name, value) one by one, so that any number of inputs can be predicted in batches.
 """
 
 import csv
@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import torch
 from torch import Tensor
@@ -24,96 +24,97 @@ from dlrun.paths import irregular
 from dlrun.spec import Table
 
 STDIN = "-"
-LARGEST = torch.finfo(torch.float32).max  # of a number in a row: what is greater becomes inf
-WHOLE = f"a whole picture: {', '.join(PICTURES)}"
+LARGEST = torch.finfo(torch.float32).max  # greater numbers would become inf
+WHOLE = f"an intact image: {', '.join(PICTURES)}"
 
 
 class Decoding(NamedTuple):
-    """Keys of `decode.read`, as the run's own pictures were decoded."""
+    """Arguments of `decode.read` with which the run's images were decoded."""
 
     max_pixels: int = MAX_PIXELS
     levels: Levels | None = None
 
 
-def pictures(
-    given: list[str], shape: tuple[int, int, int], fit: str | None, how: Decoding
+def images(
+    arguments: list[str], shape: tuple[int, int, int], fit: str | None, decoding: Decoding
 ) -> Iterator[tuple[str, Tensor]]:
-    """uint8 (C, H, W). fit: how those of another size are resized (as `decode.read` has it); None: they are refused.
+    """Yield (name, uint8 image (C, H, W)). fit: how to resize images of another size (see `decode.read`); None: refuse.
 
-    What cannot be read in a folder is left out and named on standard error; else it raises Unreadable.
+    Unreadable files in a folder are skipped and named on standard error. A file named by the user raises Unreadable.
     """
-    for name, source, is_found in _picture_files(given):
+    for name, source, is_in_folder in _image_files(arguments):
         try:
-            yield name, _picture(name, source, shape, fit, how)
+            yield name, _image(name, source, shape, fit, decoding)
         except Unreadable as error:
-            if not is_found:
+            if not is_in_folder:
                 raise
             leave_out(str(error))
 
 
-def leave_out(why: str) -> None:
-    sys.stderr.write(f"dl-runs: left out: {why.splitlines()[0]}\n")
+def leave_out(reason: str) -> None:
+    """Name a skipped file on standard error."""
+    sys.stderr.write(f"dl-runs: skipped: {reason.splitlines()[0]}\n")
 
 
-def _picture_files(given: list[str]) -> Iterator[tuple[str, Path | io.BytesIO, bool]]:
-    """(name, file, whether it was found in a folder)."""
-    for text in given:
+def _image_files(arguments: list[str]) -> Iterator[tuple[str, Path | io.BytesIO, bool]]:
+    """Yield (name, file, whether it comes from a folder)."""
+    for text in arguments:
         path = Path(text)
         if text == STDIN:
             content = sys.stdin.buffer.read()
-            if _is_picture(content):
+            if _is_image(content):
                 yield "standard input", io.BytesIO(content), False
             else:
                 paths = content.decode("utf-8", errors="replace").splitlines()
-                yield from _picture_files([line for line in paths if line and line != STDIN])
-        elif os.path.isdir(text):  # unlike Path, it takes what is too long for a name
+                yield from _image_files([line for line in paths if line and line != STDIN])
+        elif os.path.isdir(text):  # unlike Path's method, it accepts a text too long for a name
             found = walk(path, PICTURES)
             if not found:
-                raise UserError(f"{path} has no pictures\n  expected files of {', '.join(PICTURES)}")
+                raise UserError(f"{path} has no images\n  expected files of {', '.join(PICTURES)}")
             yield from ((printable(path / name), path / name, True) for name in found)
         elif os.path.exists(text):
             yield text, path, False
         else:
             raise UserError(
-                f"{text}: there is no such file\n  expected a picture, a folder of them, or - for standard input"
+                f"{text}: there is no such file\n  expected an image, a folder of images, or - for standard input"
             )
 
 
-def _is_picture(content: bytes) -> bool:
+def _is_image(content: bytes) -> bool:
     return content.startswith((b"\x89PNG", b"\xff\xd8", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*"))
 
 
-def _picture(
-    name: str, source: Path | io.BytesIO, shape: tuple[int, int, int], fit: str | None, how: Decoding
+def _image(
+    name: str, source: Path | io.BytesIO, shape: tuple[int, int, int], fit: str | None, decoding: Decoding
 ) -> Tensor:
     if not fit:
         _check_size(name, source, shape)
-    pixels = read_resized(source, shape, fit or "cover", *how)
-    if isinstance(pixels, Held):  # of a kind that the training pictures did not have
-        pixels = read_resized(source, shape, fit or "cover", how.max_pixels)
+    pixels = read_resized(source, shape, fit or "cover", *decoding)
+    if isinstance(pixels, Held):  # of a mode that no training image had
+        pixels = read_resized(source, shape, fit or "cover", decoding.max_pixels)
     if isinstance(pixels, str):
-        raise Unreadable(f"{name} cannot be read as a picture: {pixels.splitlines()[0]}\n  expected {WHOLE}")
+        raise Unreadable(f"{name} cannot be read as an image: {pixels.splitlines()[0]}\n  expected {WHOLE}")
     return torch.tensor(pixels)
 
 
 def _check_size(name: str, source: Path | io.BytesIO, shape: tuple[int, int, int]) -> None:
-    """Before any pixel is decoded: a small file can claim a terabyte."""
+    """Check the size before any pixel is decoded, because a small file can claim a terabyte."""
     from PIL import Image
 
     try:
-        if not isinstance(source, io.BytesIO) and (why := irregular(source)):
-            raise OSError(f"it is {why}")
-        with Image.open(source, formats=FORMATS) as picture:
-            width, height = picture.size
-            channels = 3 if picture.mode == "P" else len(picture.getbands())
+        if not isinstance(source, io.BytesIO) and (kind := irregular(source)):
+            raise OSError(f"it is {kind}")
+        with Image.open(source, formats=FORMATS) as image:
+            width, height = image.size
+            channels = 3 if image.mode == "P" else len(image.getbands())
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise Unreadable(f"{name} cannot be read as a picture: {error}\n  expected {WHOLE}") from None
+        raise Unreadable(f"{name} cannot be read as an image: {error}\n  expected {WHOLE}") from None
     if isinstance(source, io.BytesIO):
         source.seek(0)
     if (channels, height, width) != shape:
         raise UserError(
-            f"{name} is {width}x{height} with {_channels(channels)}: the run takes {shape[2]}x{shape[1]} with "
-            f"{_channels(shape[0])}\n  expected pictures of that size; --fit resizes them and converts their channels"
+            f"{name} is {width}x{height} with {_channels(channels)}, but the run takes {shape[2]}x{shape[1]} with "
+            f"{_channels(shape[0])}\n  expected images of that size; --fit resizes them and converts their channels"
         )
 
 
@@ -121,16 +122,16 @@ def _channels(count: int) -> str:
     return f"{count} channel{'s' if count > 1 else ''}"
 
 
-def texts(given: list[str]) -> Iterator[tuple[str, str]]:
-    """Texts as they stand; files and folders of .txt, whole; rows of a .csv; the lines of standard input."""
-    for text in given:
+def texts(arguments: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield (name, text): typed texts, whole .txt files, also of folders, rows of a .csv, lines of standard input."""
+    for text in arguments:
         if text == STDIN:
             for number, line in enumerate(sys.stdin.buffer, 1):
                 if line.strip():
                     yield f"line {number}", decode(line)[0].rstrip("\r\n")
         elif not text.strip():
             raise UserError("an empty text\n  expected a .txt file, a text, or - for standard input")
-        elif os.path.isdir(text):  # no error where a text is too long for a name
+        elif os.path.isdir(text):  # no error for a text too long for a name
             found = walk(Path(text), TEXTS)
             if not found:
                 raise UserError(f"{text} has no texts\n  expected files named *.txt")
@@ -142,7 +143,7 @@ def texts(given: list[str]) -> Iterator[tuple[str, str]]:
         elif os.path.isfile(text) and text.lower().endswith((".csv", ".tsv")):
             yield from _csv_texts(text)
         elif os.path.isfile(text):
-            yield text, decode(read_bytes(Path(text)))[0]  # as it is read for training
+            yield text, decode(read_bytes(Path(text)))[0]  # decoded as in training
         elif text.lower().endswith((".txt", ".csv", ".tsv")):
             raise UserError(f"{text}: there is no such file\n  expected a file, a text, or - for standard input")
         else:
@@ -150,7 +151,7 @@ def texts(given: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _csv_texts(name: str) -> Iterator[tuple[str, str]]:
-    """The texts of a table: its only column, or the one that its first line calls text (as training data has it)."""
+    """Yield the texts of a table: its only column, or the column named `text`, as in training data."""
     content = decode(read_bytes(Path(name)))[0]
     csv.field_size_limit(2**31 - 1)
     reader, column = csv.reader(io.StringIO(content, newline=""), delimiter="\t" if name[-3] in "tT" else ","), None
@@ -161,7 +162,7 @@ def _csv_texts(name: str) -> Iterator[tuple[str, str]]:
                 column = names.index("text")
             elif len(cells) > 1 and column is None:
                 raise UserError(
-                    f"{where}: {len(cells)} columns, and the first line does not say which is the text\n"
+                    f"{where}: {len(cells)} columns, and the first line names none of them text\n"
                     "  expected a first line with a column named text, or one column"
                 )
             elif any(names):
@@ -173,12 +174,12 @@ def _csv_texts(name: str) -> Iterator[tuple[str, str]]:
         raise UserError(f"{name}, line {reader.line_num}: {error}\n  expected CSV") from None
 
 
-def rows(given: list[str], spec: Table) -> Iterator[tuple[str, list[float]]]:
-    """Rows of spec.features numbers: 1,2,3 on the command line, .csv files, or CSV on standard input."""
-    for text in given:
+def rows(arguments: list[str], spec: Table) -> Iterator[tuple[str, list[float]]]:
+    """Yield (name, row of spec.features numbers): typed as 1,2,3, from .csv files, or as CSV on standard input."""
+    for text in arguments:
         if text == STDIN:
             yield from _csv_rows("line", sys.stdin, spec, ":")
-        elif os.path.isfile(text):  # no error where a row is too long for a name
+        elif os.path.isfile(text):  # no error for a row too long for a name
             try:
                 with open(text, encoding="utf-8-sig", newline="") as file:
                     yield from _csv_rows(text, file, spec, ":")
@@ -188,13 +189,13 @@ def rows(given: list[str], spec: Table) -> Iterator[tuple[str, list[float]]]:
             cells = text.split(",")
             if not all(map(_is_number, cells)):
                 raise UserError(
-                    f"{text}: there is no such file, and it is no row\n  expected a .csv file or {_row_of(spec)}"
+                    f"{text}: neither a file nor a row of numbers\n  expected a .csv file or {_row_of(spec)}"
                 )
             yield text, _row(text, cells, spec, list(range(len(cells))))
 
 
-def _csv_rows(name: str, file: object, spec: Table, mark: str) -> Iterator[tuple[str, list[float]]]:
-    """A first line that is no numbers names the columns, which may then be in any order, with others among them."""
+def _csv_rows(name: str, file: TextIO, spec: Table, mark: str) -> Iterator[tuple[str, list[float]]]:
+    """Yield the rows of a CSV file. A first line without numbers names the columns: any order, extra ones allowed."""
     columns = None
     reader = csv.reader(file)
     try:
@@ -229,7 +230,7 @@ def _row(where: str, cells: list[str], spec: Table, columns: list[int]) -> list[
     chosen = [cells[i] for i in columns]
     wrong = next((cell for cell in chosen if not _is_number(cell)), None)
     if wrong is not None:
-        raise UserError(f"{where}: {wrong!r} is no finite number\n  expected {_row_of(spec)}")
+        raise UserError(f"{where}: {wrong!r} is not a finite number\n  expected {_row_of(spec)}")
     return [float(cell) for cell in chosen]
 
 

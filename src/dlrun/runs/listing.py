@@ -1,4 +1,4 @@
-"""A table of runs: filtered, sorted, made of their summaries alone. No torch here."""
+"""List runs in a table, filtered and sorted, from their summaries alone. No torch here."""
 
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -10,20 +10,22 @@ from dlrun.output.folders import STARTED, all_runs, read_summary, status_of
 from dlrun.paths import read_whole
 
 COLUMNS = ("run", "status", "data", "model", "best", "test", "seconds")
-WORDS = ("status", "data", "model")  # of COLUMNS
+WORDS = ("status", "data", "model")  # the columns with words
 FACTS = ("status", "data", "model", "task", "optimizer", "schedule", "experiment", "seed", "device", "precision")
 
 
 def list_runs(base: Path, filters: list[str], sort: str, reverse: bool, limit: int | None) -> list[dict]:
-    """A row of facts for each run under `base` that passes the filters; by default the newest last.
+    """Return a row of facts for each run under `base` that passes the filters; by default the newest is last.
 
-    filters: KEY=PATTERN, several patterns with commas; KEY is one of FACTS, or a config key that the run's command line
-    set. sort: a column, `started`, or a metric as summary.json has it. limit: the last rows, before
-    they are reversed. Raises UserError where there are no runs.
+    filters: KEY=PATTERN with patterns separated by commas; KEY is one of FACTS, or a config key that the run's command
+    line set. sort: a column, `started`, or a metric of summary.json. limit: the number of last rows, taken before rows
+    are reversed. Raises UserError if there are no runs.
     """
     folders = all_runs(base)
     if not folders:
-        raise UserError(f"there is no run under {base.resolve()}\n  expected one; --output-dir DIR looks elsewhere")
+        raise UserError(
+            f"there is no run under {base.resolve()}\n  expected one; --output-dir DIR names another folder"
+        )
     wanted = [_filter(text) for text in filters]
     rows = [facts(folder) for folder in folders]
     rows = [row for row in rows if all(_passes(row, key, patterns) for key, patterns in wanted)]
@@ -34,7 +36,7 @@ def list_runs(base: Path, filters: list[str], sort: str, reverse: bool, limit: i
 
 
 def facts(folder: Path) -> dict:
-    """What a row of the table says of a run."""
+    """Return the facts of a run that a row of the table shows."""
     summary = read_summary(folder)
     best, test = summary.get("best"), summary.get("test")
     best, test = best if isinstance(best, dict) else {}, test if isinstance(test, dict) else {}
@@ -56,15 +58,15 @@ def facts(folder: Path) -> dict:
 
 
 def status(folder: Path, summary: dict) -> str:
-    """As the summary has it; a run whose process is gone was killed."""
-    said = status_of(summary)
-    if said == "running" and not is_locked(folder / ".lock"):
+    """Return the status of a run: the summary's, or `killed` if it is `running` and its process is gone."""
+    recorded = status_of(summary)
+    if recorded == "running" and not is_locked(folder / ".lock"):
         return "killed"
-    return said if isinstance(said, str) else "no summary"
+    return recorded if isinstance(recorded, str) else "no summary"
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds this lock; true where that cannot be known."""
+    """Whether a process holds this lock. True if the system cannot tell."""
     try:
         import fcntl
 
@@ -80,11 +82,11 @@ def is_locked(path: Path) -> bool:
 def _filter(text: str) -> tuple[str, list[str]]:
     key, equals, patterns = text.partition("=")
     if not equals or not key or not patterns:
-        raise UserError(f"{text}: expected a filter KEY=PATTERN, as in model=lenet, data=mnist,cifar* or seed=0")
+        raise UserError(f"{text}: expected a filter KEY=PATTERN, such as model=lenet, data=mnist,cifar* or seed=0")
     if key not in FACTS and "." not in key and key != "run":
         raise UserError(
             f"{text}: runs have no {key!r}{nearest(key, FACTS)}\n"
-            f"  expected one of: run, {', '.join(FACTS)}; or a config key that was set, as in optimizer.lr=0.1"
+            f"  expected one of: run, {', '.join(FACTS)}; or a config key that was set, such as optimizer.lr=0.1"
         )
     return key, patterns.split(",")
 
@@ -99,7 +101,10 @@ def _passes(row: dict, key: str, patterns: list[str]) -> bool:
 
 
 def _overridden(folder: Path, key: str) -> str | None:
-    """The value that the command line gave this key, read as plain lines: parsing YAML would take ten times as long."""
+    """Return the value that the run's command line set for a key, or None.
+
+    The file is read line by line, since parsing YAML takes ten times as long.
+    """
     try:
         lines = read_whole(folder / STARTED).decode().splitlines()
     except (OSError, UnicodeDecodeError):
@@ -109,11 +114,11 @@ def _overridden(folder: Path, key: str) -> str | None:
 
 
 def _sorted(rows: list[dict], sort: str) -> list[dict]:
-    """Rising; rows without a value first."""
+    """Sort rows in ascending order; rows without a value come first."""
     known = [*COLUMNS, *FACTS, *dict.fromkeys(name for row in rows for name in row["metrics"])]
     if sort not in known:
         names = ", ".join(dict.fromkeys(["started", *known]))
-        raise UserError(f"--sort {sort}: there is no such column{nearest(sort, known)}\n  expected one of: {names}")
+        raise UserError(f"--sort {sort}: no such column{nearest(sort, known)}\n  expected one of: {names}")
 
     def value(row: dict) -> object:
         return row[sort] if sort in row else row["metrics"].get(sort)
@@ -125,9 +130,10 @@ def _sorted(rows: list[dict], sort: str) -> list[dict]:
 
 
 def as_table(rows: list[dict], total: int) -> str:
-    """Aligned columns. What all runs have in common stands above them, once, and in the head the metrics' names.
+    """Format rows as aligned columns.
 
-    Where those differ they stand beside the values.
+    Facts that all runs share are stated once, above the table. The head has the metrics' names; if runs have different
+    metrics, each value has its name.
     """
     if not rows:
         return f"none of {counted(total, 'run')} passes the filters"
@@ -152,5 +158,5 @@ def as_table(rows: list[dict], total: int) -> str:
 
 
 def as_json(rows: list[dict]) -> list[str]:
-    """A line of JSON per run."""
+    """Format each row as a line of JSON."""
     return [line({key: value for key, value in row.items() if key != "shown"}) for row in rows]

@@ -1,4 +1,4 @@
-"""A page of HTML that stands alone: pictures and style are inside, there are no scripts. No torch here."""
+"""Build a self-contained HTML page with embedded images and style and without scripts. No torch here."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from struct import unpack
 
 from dlrun.runs.written import whole
 
-WIDE = 1.8  # figures that are as many times as wide as high have a row of their own
+WIDE = 1.8  # the ratio of width to height above which a figure has its own row
 STYLE = """
 :root { --ink: #24292f; --soft: #57606a; --line: #d8dde3; --card: #f6f8fa; --wrong: #b42318; }
 * { box-sizing: border-box; }
@@ -36,7 +36,7 @@ pre { background: var(--card); padding: .8rem; overflow-x: auto; font-size: 13px
 
 
 def page(title: str, sections: list[tuple[str, str]]) -> str:
-    """sections: headings and their HTML; those without any are left out."""
+    """Return the page. sections: (heading, HTML); sections without HTML are left out."""
     body = "".join(f"<h2>{escape(head)}</h2>\n{html}\n" for head, html in sections if html)
     head = f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
     view = '<meta name="viewport" content="width=device-width">\n'
@@ -44,38 +44,39 @@ def page(title: str, sections: list[tuple[str, str]]) -> str:
 
 
 def facts(found: dict[str, str]) -> str:
-    """Names and values, a line each."""
+    """Return a table of names and values."""
     rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>\n" for name, value in found.items())
     return f'<table class="facts">{rows}</table>'
 
 
-def picture(png: bytes, name: str) -> str:
+def image(png: bytes, name: str) -> str:
+    """Return an embedded PNG with `name` as its alternative text."""
     return f'<img src="data:image/png;base64,{b64encode(png).decode()}" alt="{escape(name)}">'
 
 
 def figures(folder: Path, curves: Sequence[str]) -> str:
-    """All PNGs of a folder: those named in `curves` in their order, below them the others, the wide ones last."""
+    """Return all PNGs of a folder: first those named in `curves`, in that order, then the others, wide ones last."""
     shown = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.png"))}
     others = sorted(shown.keys() - set(curves), key=lambda name: (bool(_wide(shown[name])), name))
     grids = []
     for names in ([name for name in curves if name in shown], others):
-        boxes = [f"<figure{_wide(shown[name])}>{picture(shown[name], name)}</figure>" for name in names]
+        boxes = [f"<figure{_wide(shown[name])}>{image(shown[name], name)}</figure>" for name in names]
         grids.append(f'<div class="figures">{"".join(boxes)}</div>' if boxes else "")
     return "".join(grids)
 
 
 def _wide(png: bytes) -> str:
-    width, height = unpack(">II", png[16:24])  # where every PNG has them
+    width, height = unpack(">II", png[16:24])  # the position of a PNG's width and height
     return ' class="wide"' if width > WIDE * height else ""
 
 
 def samples(found: list[str], cell: int) -> str:
-    """Samples in equal cells, so many pixels wide or a little more."""
+    """Return samples in equal cells that are at least `cell` pixels wide."""
     return f'<div class="samples" style="--cell: {cell}px">{"".join(found)}</div>' if found else "<p>none</p>"
 
 
 def sample(inner: str, lines: list[str], is_wrong: bool, name: str = "") -> str:
-    """inner: HTML of what was given; lines: what was predicted of it. name: of its file, if it has one."""
+    """Return one sample. inner: HTML of the input; lines: target and prediction; name: name of its file, if any."""
     kind = ' class="wrong"' if is_wrong else ""
     caption = "".join(f"<span{kind}>{escape(line)}</span>" for line in lines)
     caption += f'<span class="name">{escape(name)}</span>' if name else ""
@@ -83,11 +84,12 @@ def sample(inner: str, lines: list[str], is_wrong: bool, name: str = "") -> str:
 
 
 def folded(summary: str, text: str) -> str:
+    """Return text that is hidden until the reader opens it."""
     return f"<details><summary>{escape(summary)}</summary><pre>{escape(text)}</pre></details>"
 
 
 def write(path: Path, html: str) -> str:
-    """The whole page or nothing. Gives a line about it."""
+    """Write a page, whole or not at all, and return a line with its path and size."""
     with whole(path) as temporary:
         temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
     return f"{path}  {path.stat().st_size / 1e3:,.0f} kB"

@@ -1,4 +1,4 @@
-"""A finished run's predictions: what it makes of inputs, of codes, or in episodes of its environment."""
+"""Predict with a finished run: outputs for inputs, samples from codes, or episodes in its environment."""
 
 import argparse
 import csv
@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlrun.config.saved import own_config, require_finished
 from dlrun.config.signatures import mismatch
@@ -13,26 +14,31 @@ from dlrun.errors import UserError
 from dlrun.output.as_json import as_json, finite
 from dlrun.output.console import counted
 from dlrun.runs.written import whole
-from dlrun.spec import Image, Mask, Tokens
+from dlrun.spec import Image, Mask, Spec, Tokens
 from dlrun.types import Index, Size
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dlrun.train.finished import FinishedRun
+
 WAYS = {
-    "inputs": "inputs (pictures, texts or rows)",
-    "pictures": "pictures",
+    "inputs": "inputs (images, texts or rows)",
+    "pictures": "images",
     "latent": "--samples N, or --latent FILE with codes",
     "episodes": "--episodes N",
 }
 
 
 def predict(folder: Path, args: argparse.Namespace) -> Iterator[str]:
-    """Lines of JSON or CSV, or one line about the file that they went to. Raises UserError for what it cannot take."""
+    """Yield lines of JSON or CSV, or one line about the file with them. Raises UserError for wrong inputs."""
     for name in ("samples", "episodes"):
         if (count := getattr(args, name)) is not None and (expected := mismatch(count, Size)):
             raise UserError(f"--{name} {count}: expected {expected}")
     if expected := mismatch(args.seed, Index):
         raise UserError(f"--seed {args.seed}: expected {expected}")
     require_finished(folder)
-    own_config(folder)  # what is wrong with it is told before torch is imported
+    own_config(folder)  # report its errors before torch is imported
     from dlrun.output.failures import within_memory
     from dlrun.train.finished import FinishedRun
 
@@ -41,40 +47,39 @@ def predict(folder: Path, args: argparse.Namespace) -> Iterator[str]:
         way = _way(run, args)
         out = Path(args.out) if args.out else None
         is_mask = isinstance(run.data.spec, Mask)
-        makes_pictures = is_mask or way == "pictures" or way == "latent" and len(run.data.spec.shape) == 3
-        records = map(finite, _records(run, way, args, out if makes_pictures else None))
+        makes_images = is_mask or way == "pictures" or way == "latent" and len(run.data.spec.shape) == 3
+        records = map(finite, _records(run, way, args, out if makes_images else None))
         lines = _as_csv(records) if args.format == "csv" else (as_json(record) for record in records)
-        if out and not makes_pictures:
+        if out and not makes_images:
             yield _write(lines, out, args.format == "csv")
         else:
             yield from lines
 
 
-def _way(run: object, args: argparse.Namespace) -> str:
-    """Which of what the run takes is given. Raises UserError unless it is exactly one, of the right kind."""
-    given = {"episodes": args.episodes, "latent": args.samples or args.latent, "inputs": args.inputs}
-    if not any(given.values()) and "latent" in run.task.takes:  # as many as the task shows
-        args.samples = given["latent"] = getattr(run.task, "n_samples", None)
-    found = [name for name, value in given.items() if value]
+def _way(run: "FinishedRun", args: argparse.Namespace) -> str:
+    """Return the kind of input among WAYS that the user gave. Raises UserError unless it is one that the run takes."""
+    sources = {"episodes": args.episodes, "latent": args.samples or args.latent, "inputs": args.inputs}
+    if not any(sources.values()) and "latent" in run.task.takes:  # the number that the task draws for its plots
+        args.samples = sources["latent"] = getattr(run.task, "n_samples", None)
+    found = [name for name, value in sources.items() if value]
     takes = run.task.takes
     expected = " or ".join(kind(run.data.spec) if name == "inputs" else WAYS[name] for name in takes)
     if len(found) != 1 or args.samples and args.latent:
-        what = "nothing to predict from" if not found else "several things to predict from"
-        raise UserError(f"{what}\n  this run ({run.names.get('model')}) takes {expected}")
+        problem = "no inputs to predict from" if not found else "several kinds of inputs"
+        raise UserError(f"{problem}\n  this run ({run.names.get('model')}) takes {expected}")
     way = "pictures" if found == ["inputs"] and "pictures" in takes else found[0]
     if way not in takes:
-        raise UserError(
-            f"{WAYS[way]}: this run ({run.names.get('model')}) predicts nothing from that\n  expected {expected}"
-        )
+        raise UserError(f"{WAYS[way]}: this run ({run.names.get('model')}) does not take them\n  expected {expected}")
     return way
 
 
-def kind(spec: object) -> str:
-    """What inputs of a run are, in a word."""
-    return "pictures" if isinstance(spec, Image | Mask) else "texts" if isinstance(spec, Tokens) else "rows of numbers"
+def kind(spec: Spec) -> str:
+    """Name the kind of a run's inputs."""
+    return "images" if isinstance(spec, Image | Mask) else "texts" if isinstance(spec, Tokens) else "rows of numbers"
 
 
-def _records(run: object, way: str, args: argparse.Namespace, out: Path | None) -> Iterator[dict]:
+def _records(run: "FinishedRun", way: str, args: argparse.Namespace, out: Path | None) -> Iterator[dict]:
+    """Yield a record per prediction. out: the folder for images; None: `predictions` in the run's folder."""
     if way == "episodes":
         for i, (total, length) in enumerate(run.task.play(run.data, args.episodes, args.seed)):
             yield {"episode": i, "return": total, "length": length}
@@ -86,26 +91,26 @@ def _records(run: object, way: str, args: argparse.Namespace, out: Path | None) 
     folder, taken = out or run.folder / "predictions", {}
     for names, x, more in batches:
         predicted = run.task.predict(x).cpu()
-        if isinstance(run.data.spec, Mask):  # a grey picture, whose numbers are the classes
+        if isinstance(run.data.spec, Mask):  # written as a grey image whose values are the classes
             predicted = predicted.argmax(1, keepdim=True) / 255
         if predicted.dim() == 4:
-            yield from _pictures(names, predicted, folder, taken, more or {})
+            yield from _images(names, predicted, folder, taken, more or {})
         else:
             yield from (
                 {"input": name} | each | (more or {}) for name, each in zip(names, outputs(run, predicted), strict=True)
             )
 
 
-def encode(run: object, way: str, raw: object) -> object:
-    """Raw inputs as `predict` takes them. way: "inputs", or "pictures", which are in [0, 1]."""
+def encode(run: "FinishedRun", way: str, raw: object) -> "Tensor":
+    """Encode raw inputs for `predict`. way: "inputs", or "pictures" for images in [0, 1]."""
     from dlrun.tasks.images import rescaled
 
     x = run.data.encode(raw)
     return next(rescaled(iter([(x, None)]), run.data, 0.0, 1.0))[0] if way == "pictures" else x
 
 
-def _batches(run: object, args: argparse.Namespace) -> Iterator[tuple[list[str], object]]:
-    """Names and raw inputs, as many at a time as an evaluation takes."""
+def _batches(run: "FinishedRun", args: argparse.Namespace) -> Iterator[tuple[list[str], object]]:
+    """Yield (names, raw inputs) in batches of the size used for evaluation."""
     import numpy as np
     import torch
 
@@ -116,25 +121,25 @@ def _batches(run: object, args: argparse.Namespace) -> Iterator[tuple[list[str],
         config = run.config["data"]
         source = config.get("source") or {}
         is_folder = "folder" in source.get("_target_", "")
-        fit = getattr(data, "fit", "cover" if args.fit or is_folder else None)  # as it prepared its own
+        fit = getattr(data, "fit", "cover" if args.fit or is_folder else None)  # as in training
         most = config.get("max_pixels") or source.get("max_pixels") or inputs.MAX_PIXELS
-        how = inputs.Decoding(most, getattr(data, "levels", None))
-        found, join = inputs.pictures(args.inputs, getattr(data, "stored", spec.shape), fit, how), torch.stack
+        decoding = inputs.Decoding(most, getattr(data, "levels", None))
+        found, join = inputs.images(args.inputs, getattr(data, "stored", spec.shape), fit, decoding), torch.stack
     elif isinstance(spec, Tokens):
         found, join = inputs.texts(args.inputs), list
     else:
         found, join = inputs.rows(args.inputs, spec), np.array
     count = 0
-    while some := list(islice(found, data.eval_batch_size)):
-        yield [name for name, _ in some], join([value for _, value in some])
-        count += len(some)
+    while batch := list(islice(found, data.eval_batch_size)):
+        yield [name for name, _ in batch], join([value for _, value in batch])
+        count += len(batch)
     if not count:
         where = ", ".join("standard input" if text == inputs.STDIN else text for text in args.inputs)
-        raise UserError(f"{where}: nothing came in\n  expected {kind(spec)}")
+        raise UserError(f"{where}: no inputs\n  expected {kind(spec)}")
 
 
-def _codes(run: object, args: argparse.Namespace) -> Iterator[tuple[list[str], object, dict]]:
-    """Codes (B, latent): drawn by the seed, or read."""
+def _codes(run: "FinishedRun", args: argparse.Namespace) -> Iterator[tuple[list[str], "Tensor", dict]]:
+    """Yield (names, codes (B, latent), extra fields), drawn with the seed or read from a file."""
     import torch
 
     from dlrun.runs import inputs
@@ -145,24 +150,24 @@ def _codes(run: object, args: argparse.Namespace) -> Iterator[tuple[list[str], o
     if args.samples:
         z = torch.randn(args.samples, latent, generator=generator(device, 0, args.seed), device=device)
         for first in range(0, len(z), size):
-            some = z[first : first + size]
-            yield [f"sample_{first + i}_of_seed_{args.seed}" for i in range(len(some))], some, {"seed": args.seed}
+            batch = z[first : first + size]
+            yield [f"sample_{first + i}_of_seed_{args.seed}" for i in range(len(batch))], batch, {"seed": args.seed}
         return
-    found, named = inputs.rows([args.latent], Table(latent)), 0
-    while some := list(islice(found, size)):
-        yield [f"code_{named + i}" for i in range(len(some))], torch.tensor([row for _, row in some], device=device), {}
-        named += len(some)
-    if not named:
-        raise UserError(f"--latent {args.latent}: it holds no codes\n  expected rows of {latent} numbers")
+    found, count = inputs.rows([args.latent], Table(latent)), 0
+    while rows := [row for _, row in islice(found, size)]:
+        yield [f"code_{count + i}" for i in range(len(rows))], torch.tensor(rows, device=device), {}
+        count += len(rows)
+    if not count:
+        raise UserError(f"--latent {args.latent}: it has no codes\n  expected rows of {latent} numbers")
 
 
-def outputs(run: object, predicted: object) -> Iterator[dict]:
-    """What is said of each sample: the likeliest class and all probabilities; real outputs; a row of a table."""
+def outputs(run: "FinishedRun", predicted: "Tensor") -> Iterator[dict]:
+    """Yield a record per sample: the likeliest class with all probabilities, real outputs, or a row of a table."""
     import numpy as np
 
     spec, values = run.data.spec, predicted.numpy()
     if values.dtype == np.float32:
-        shown = [[float(str(value)) for value in row] for row in values]  # the shortest that is the same float32
+        shown = [[float(str(value)) for value in row] for row in values]  # the shortest text of the float32
     else:
         shown = values.tolist()
     if "inputs" not in run.task.takes:
@@ -181,33 +186,31 @@ def outputs(run: object, predicted: object) -> Iterator[dict]:
         yield from ({"output": row[0] if len(row) == 1 else row} | unit for row in shown)
 
 
-def class_names(spec: object) -> list[str]:
-    """The classes' names, or their numbers where they have none."""
+def class_names(spec: Spec) -> list[str]:
+    """Return the classes' names, or their numbers if they have no names."""
     return list(spec.labels) if len(set(spec.labels)) == spec.classes else list(map(str, range(spec.classes)))
 
 
-def _pictures(names: list[str], predicted: object, folder: Path, taken: dict[str, int], more: dict) -> Iterator[dict]:
-    """Pictures (B, C, H, W) in [0, 1] as PNGs, each written whole."""
+def _images(names: list[str], predicted: "Tensor", folder: Path, taken: dict[str, int], more: dict) -> Iterator[dict]:
+    """Write images (B, C, H, W) in [0, 1] as PNGs, each whole or not at all, and yield their records."""
     from PIL.Image import fromarray
 
     pixels = (predicted.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"cannot write to {folder}: {error.strerror}\n  expected a folder that can be written to"
-        ) from None
-    for name, picture in zip(names, pixels, strict=True):
+        raise UserError(f"cannot write to {folder}: {error.strerror}\n  expected a writable folder") from None
+    for name, image in zip(names, pixels, strict=True):
         path = folder / f"{_free(Path(name).stem, taken)}.png"
         with whole(path) as temporary:
-            fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(temporary, "PNG")
+            fromarray(image[..., 0] if image.shape[2] == 1 else image).save(temporary, "PNG")
         yield {"input": name, "picture": str(path), **more}
 
 
 def _free(stem: str, taken: dict[str, int]) -> str:
-    """A name that no other picture has: those of several folders may be called the same.
+    """Return a name that no other image has, since images of several folders may share a name.
 
-    taken: how many each name stands for; in one case, as X.png and x.png are one file on some systems.
+    taken: how often each name was used; case-folded, because X.png and x.png are one file on some systems.
     """
     name, key = stem, stem.casefold()
     while name.casefold() in taken:
@@ -218,7 +221,7 @@ def _free(stem: str, taken: dict[str, int]) -> str:
 
 
 def _as_csv(records: Iterable[dict]) -> Iterator[str]:
-    """With a head; probabilities get a column each."""
+    """Yield CSV lines, first the head. Each probability has its own column."""
     head = None
     for record in records:
         flat = {key: value for key, value in record.items() if not isinstance(value, dict | list)}
@@ -240,7 +243,7 @@ def _csv_line(cells: list) -> str:
 
 
 def _write(lines: Iterable[str], path: Path, has_head: bool) -> str:
-    """All lines to a file, whole or not at all. has_head: the first is no prediction."""
+    """Write all lines to a file, whole or not at all. has_head: the first line is not a prediction."""
     count = 0 - has_head
     with whole(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
         for count, line in enumerate(lines, 1 - has_head):  # noqa: B007

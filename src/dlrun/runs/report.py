@@ -1,8 +1,9 @@
-"""A run, or a sweep, as one HTML file: curves, confusion matrix, sample predictions with the worst mistakes, config."""
+"""Report a run or a sweep as one HTML file: curves, confusion matrix, sample predictions, worst mistakes, config."""
 
 import io
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlrun.config.saved import own_config, require_finished
 from dlrun.errors import DataError
@@ -11,14 +12,21 @@ from dlrun.output.folders import read_summary
 from dlrun.output.rows import epoch_rows
 from dlrun.runs import page
 from dlrun.runs.show import command_line, show_config
-from dlrun.spec import Image, Mask, Tokens
+from dlrun.spec import Image, Mask, Spec, Tokens
 
-SHOWN = 12  # samples of a kind
-WORDS = 60  # of a text, the last ones
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dlrun.data.base import Data
+    from dlrun.sweep.state import State
+    from dlrun.train.finished import FinishedRun
+
+SHOWN = 12  # samples in each section
+WORDS = 60  # the number of last words shown of a text
 
 
 def report(folder: Path, out: Path | None) -> list[str]:
-    """Lines to print; the page is written to `out`, or to report.html in the run's folder."""
+    """Write a run's page to `out`, or to report.html in its folder, and return lines to print."""
     summary = require_finished(folder)
     own_config(folder)
     notes, samples = [], []
@@ -32,14 +40,14 @@ def report(folder: Path, out: Path | None) -> list[str]:
         *samples,
         ("Sample predictions", f"<p>{page.escape(notes[0])}</p>" if notes else ""),
         ("Environment", page.facts(_environment(folder, summary))),
-        ("Config", page.folded("the run's own config", show_config(folder))),
+        ("Config", page.folded("the run's config", show_config(folder))),
     ]
     title = f"{summary.get('model')} on {summary.get('data')}"
     return [page.write(out or folder / "report.html", page.page(title, sections)), *notes]
 
 
 def report_sweep(folder: Path, out: Path | None) -> list[str]:
-    """The sweep's own page, as it writes it while it goes, made anew from its state."""
+    """Write a sweep's page anew from its state and return lines to print."""
     from dlrun.sweep.report import Report
     from dlrun.sweep.state import load_state
 
@@ -48,8 +56,8 @@ def report_sweep(folder: Path, out: Path | None) -> list[str]:
     return [page.write(out or folder / "report.html", Report(state).html())]
 
 
-def _settle_left(state: object) -> None:
-    """Jobs that were running when their sweep was killed count as what became of them; its state is not written."""
+def _settle_left(state: "State") -> None:
+    """Set the status of jobs that ran when their sweep was killed, in memory only: sweep.json is not written."""
     from dlrun.sweep.goals import goals
     from dlrun.sweep.outcomes import settle
     from dlrun.sweep.workers import is_at_work
@@ -57,11 +65,11 @@ def _settle_left(state: object) -> None:
     for job in state.jobs:
         if job.status != "running":
             continue
-        with suppress(OSError):  # where it cannot be known it is left as it is
+        with suppress(OSError):  # unknown: left as it is
             if not (job.worker and is_at_work(state.folder, job.worker)):
-                said = read_summary(state.run_folder(job)).get("status")
-                if said in ("finished", "failed", "diverged"):
-                    settle(job, state.run_folder(job), 0 if said == "finished" else 1, goals(state))
+                status = read_summary(state.run_folder(job)).get("status")
+                if status in ("finished", "failed", "diverged"):
+                    settle(job, state.run_folder(job), 0 if status == "finished" else 1, goals(state))
                 else:
                     job.status = "stopped"
 
@@ -79,7 +87,7 @@ def _result(folder: Path, summary: dict) -> str:
 
 
 def _curves(folder: Path, summary: dict) -> list[str]:
-    """The metrics: the goal, the loss, what else is measured, what is only logged."""
+    """List the metrics to draw: the goal, the loss, other val metrics, then metrics that are only logged."""
     scores = summary.get("scores") if isinstance(summary.get("scores"), dict) else {}
     logged = [name for name in (epoch_rows(folder) or [{}])[-1] if name.startswith(("train/", "val/"))]
     names = [str(summary.get("goal")), "val/loss", *scores, *sorted(logged)]
@@ -87,7 +95,7 @@ def _curves(folder: Path, summary: dict) -> list[str]:
 
 
 def _key(folder: Path) -> str:
-    """What the numbers stand for that plots have in the place of names."""
+    """Return the names of the classes that plots show by number."""
     try:
         text = (folder / "plots" / "classes.txt").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -107,18 +115,18 @@ def _environment(folder: Path, summary: dict) -> dict[str, str]:
 
 
 def _samples(folder: Path) -> list[tuple[str, str]]:
-    """The worst mistakes of the test part, and its first samples. Nothing for tasks without targets."""
+    """Return sections with the worst mistakes and the first samples of the test split. Empty without targets."""
     from dlrun.output.failures import within_memory
     from dlrun.train.finished import FinishedRun
 
     with within_memory():
         run = FinishedRun(folder)
-        if "inputs" not in run.task.takes or isinstance(run.data.spec, Mask):  # whose masks are among the figures
+        if "inputs" not in run.task.takes or isinstance(run.data.spec, Mask):  # masks are among the figures
             return []
         return _judged(run, run.load_data())
 
 
-def _judged(run: object, data: object) -> list[tuple[str, str]]:
+def _judged(run: "FinishedRun", data: "Data") -> list[tuple[str, str]]:
     import torch
 
     from dlrun.data.raw import decode
@@ -129,7 +137,7 @@ def _judged(run: object, data: object) -> list[tuple[str, str]]:
         found.append((x.cpu(), y.cpu(), predicted))
     y, predicted = (torch.cat([batch[i] for batch in found]) for i in (1, 2))
     size = len(found[0][1])
-    said, wrong, badness = _said(data.spec, y, predicted)
+    captions, wrong, badness = _captions(data.spec, y, predicted)
     ranked = badness.argsort(descending=True).tolist()
     if data.spec.classes:
         ranked = [i for i in ranked if wrong[i]]
@@ -141,14 +149,14 @@ def _judged(run: object, data: object) -> list[tuple[str, str]]:
     def drawn(rows: list[int]) -> str:
         raw = [decode(data, found[i // size][0][i % size : i % size + 1])[0] for i in rows]
         inputs = _inputs(data.spec, raw)
-        made = [page.sample(given, said[i], bool(wrong[i]), names[i]) for i, given in zip(rows, inputs, strict=True)]
-        return page.samples(made, 130 if isinstance(data.spec, Image) else 200)
+        cells = [page.sample(html, captions[i], bool(wrong[i]), names[i]) for i, html in zip(rows, inputs, strict=True)]
+        return page.samples(cells, 130 if isinstance(data.spec, Image) else 200)
 
     return [(head, drawn(ranked[:SHOWN])), ("Sample predictions", drawn(list(range(min(SHOWN, len(y))))))]
 
 
-def _said(spec: object, y: object, predicted: object) -> tuple[list[list[str]], object, object]:
-    """For each sample: lines about it, whether it is wrong, and how bad it is."""
+def _captions(spec: Spec, y: "Tensor", predicted: "Tensor") -> tuple[list[list[str]], "Tensor", "Tensor"]:
+    """Return each sample's lines of text, whether its prediction is wrong (N,), and how bad it is (N,)."""
     import torch
 
     from dlrun.runs.predict import class_names
@@ -164,10 +172,10 @@ def _said(spec: object, y: object, predicted: object) -> tuple[list[list[str]], 
     return lines, torch.zeros(len(y), dtype=torch.bool), (predicted - y).abs().mean(1)
 
 
-def _inputs(spec: object, raw: list) -> list[str]:
-    """What the network was given, as HTML: pictures, texts, or rows, whose columns have one format each."""
+def _inputs(spec: Spec, raw: list) -> list[str]:
+    """Return the inputs as HTML: images, texts, or rows, with one number format per column."""
     if isinstance(spec, Image):
-        return [page.picture(_png(each), "input") for each in raw]
+        return [page.image(_png(each), "input") for each in raw]
     if isinstance(spec, Tokens):
         words = [each.split() for each in raw]
         texts = [f"{'... ' if len(each) > WORDS else ''}{' '.join(each[-WORDS:])}" for each in words]
@@ -177,8 +185,8 @@ def _inputs(spec: object, raw: list) -> list[str]:
     return [page.facts({name: columns[k][i] for k, name in enumerate(names)}) for i in range(len(raw))]
 
 
-def _png(raw: object) -> bytes:
-    """A picture (C, H, W) of bytes."""
+def _png(raw: "Tensor") -> bytes:
+    """Encode a uint8 image (C, H, W) as PNG."""
     import PIL.Image
 
     pixels = raw.permute(1, 2, 0).numpy()

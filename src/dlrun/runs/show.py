@@ -1,4 +1,4 @@
-"""What a run is and what came of it, in words: from its folder alone, whatever state it is in. No torch here."""
+"""Show a run's facts and results, from its folder alone and in any state. No torch here."""
 
 import shlex
 from pathlib import Path
@@ -14,14 +14,14 @@ GROUPS = ("data", "model", "task", "optimizer", "schedule", "experiment")
 
 
 def show(folder: Path) -> str:
-    """Facts, what the command line set, the last epochs, results, files."""
+    """Return the text of `dl-runs show`: facts, command line, last epochs, results, files."""
     summary = read_summary(folder)
     blocks = ["\n".join(_facts(folder, summary)), _epochs(folder), _results(summary), "\n".join(_files(folder))]
     return "\n\n".join(block for block in blocks if block)
 
 
 def show_config(folder: Path) -> str:
-    """The run's own config as it is saved."""
+    """Return the run's config as it is saved."""
     path = folder / ".hydra" / "config.yaml"
     try:
         return read_whole(path).decode().rstrip()
@@ -47,7 +47,7 @@ def _facts(folder: Path, summary: dict) -> list[str]:
 
 
 def command_line(folder: Path) -> str:
-    """That which starts such a run, so without the folder of this one; empty where it is not known."""
+    """Return the command that starts such a run, without run_dir. Empty if it is unknown."""
     import yaml
 
     from dlrun.config.saved import read_yaml
@@ -81,13 +81,13 @@ def _results(summary: dict) -> str:
         metrics = {name: value for name, value in test.items() if isinstance(value, int | float)}
         lines += [f"{name} {value!r}" for name, value in metrics.items()]
     if isinstance(summary.get("steps"), int) and isinstance(summary.get("seconds"), int | float):
-        why = f", stopped by {summary['stopped_by']}" if summary.get("stopped_by") not in (None, "finished") else ""
-        lines.append(f"{counted(summary['steps'], 'step')} in {summary['seconds']:.1f} s{why}")
+        stop = f", stopped by {summary['stopped_by']}" if summary.get("stopped_by") not in (None, "finished") else ""
+        lines.append(f"{counted(summary['steps'], 'step')} in {summary['seconds']:.1f} s{stop}")
     return "\n".join(lines)
 
 
 def _files(folder: Path) -> list[str]:
-    found = sorted(path for part in ("checkpoints", "plots", "export") for path in (folder / part).glob("*.*"))
+    found = sorted(path for name in ("checkpoints", "plots", "export") for path in (folder / name).glob("*.*"))
     sizes = {str(path.relative_to(folder)): path.stat().st_size for path in found if path.is_file()}
     width = max(map(len, sizes), default=0)
     return [f"{name:{width}}  {size / 1e3:>9,.1f} kB" for name, size in sizes.items()]

@@ -1,4 +1,4 @@
-"""A file that appears under its own name when it is whole, or not at all. No torch here."""
+"""Write a file whole or not at all. No torch here."""
 
 import os
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from dlrun.errors import UserError
 
 @contextmanager
 def whole(path: Path, suffix: str | None = None) -> Iterator[Path]:
-    """Gives a name beside `path` to write to; what is written takes the place of `path` at the end of the block.
+    """Yield a temporary path beside `path`; at the end of the block the file there replaces `path`.
 
-    suffix: of that name, for writers that want a certain one; None: the path's own. Nothing is left where the block
-    raises. Raises UserError where it cannot be written.
+    suffix: of the temporary path, for writers that need a certain one; None: that of `path`. If the block raises, the
+    temporary file is removed. Raises UserError if the file cannot be written.
     """
     if os.path.isdir(path):
-        raise UserError(f"cannot write {path}: it is a folder\n  expected the name of a file")
+        raise UserError(f"cannot write {path}: it is a folder\n  expected a file name")
     temporary = path.with_name(
         f".part-{os.getpid()}{path.suffix if suffix is None else suffix}"
     )  # short: the name may be as long as names can be
@@ -24,8 +24,8 @@ def whole(path: Path, suffix: str | None = None) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        why = error.strerror or error
-        raise UserError(f"cannot write {path}: {why}\n  expected a file that can be written") from None
+        reason = error.strerror or error
+        raise UserError(f"cannot write {path}: {reason}\n  expected a writable path") from None
     finally:
         with suppress(OSError):
             temporary.unlink()

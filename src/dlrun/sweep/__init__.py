@@ -1,1 +1,1 @@
-"""Sweeps and searches: what the jobs are, who runs them, what came of them."""
+"""Sweeps and searches: their jobs, how the jobs are run, and their results."""

@@ -1,4 +1,4 @@
-"""The axes of a sweep's space, and all combinations of their values."""
+"""The axes of a sweep's space and all combinations of their values."""
 
 import re
 from dataclasses import dataclass
@@ -7,14 +7,15 @@ from math import prod
 
 from dlrun.errors import UserError
 
-MOST = 10_000  # values of an axis, and jobs of a grid: after each job the state and the tables of all are written
+MOST = 10_000  # values of an axis, and jobs of a grid: after each job, the state and the tables of all are written
 
 
 @dataclass
 class Axis:
-    """One parameter, or several that are zipped. rows: the overrides of each of its values; one row: it is fixed.
+    """One parameter, or several zipped ones.
 
-    interval: (low, high, is_log, is_int) instead of rows. argument: as it was written.
+    rows: the overrides of each value; with one row, the axis is fixed. interval: (low, high, is_log, is_int) instead of
+    rows. argument: the text that the user wrote.
     """
 
     keys: list[str]
@@ -24,6 +25,7 @@ class Axis:
 
     @property
     def name(self) -> str:
+        """The keys, without a leading +."""
         return ",".join(key.lstrip("+") for key in self.keys)
 
     @property
@@ -31,19 +33,19 @@ class Axis:
         return self.interval is not None or len(self.rows) > 1
 
     def end(self, high: bool) -> list[str]:
-        """The overrides of its first value, or its last."""
+        """Return the overrides of the first value, or of the last if `high`."""
         if self.interval:
             return [f"{self.keys[0]}={self.interval[1 if high else 0]!r}"]
         return self.rows[-1 if high else 0]
 
 
 def grid(axes: list[Axis]) -> list[list[str]]:
-    """All combinations, the last axis changing fastest. Raises UserError where an axis has no end."""
+    """List all combinations; the last axis changes fastest. Raises UserError for intervals and for too many jobs."""
     for axis in axes:
         if axis.interval:
             raise UserError(
-                f"{axis.argument}: a grid does not support sweep type INTERVAL: it has no end\n"
-                "  expected values, as in 0.1,0.01, or a search: sweep=optuna"
+                f"{axis.argument}: a grid cannot sweep over an interval, which has infinitely many values\n"
+                "  expected values, such as 0.1,0.01, or a search: sweep=optuna"
             )
     if (jobs := prod(len(axis.rows) for axis in axes)) > MOST:
         sizes = " x ".join(f"{axis.name}: {len(axis.rows):,}" for axis in axes if axis.is_swept)
@@ -55,15 +57,15 @@ def grid(axes: list[Axis]) -> list[list[str]]:
 
 
 def outside(axes: list[Axis], points: list[list[str]]) -> int | None:
-    """Which of these overrides are the first that are no point of the space; None where all are."""
+    """Return the number of the first point that is not in the space, or None if all are."""
     rows = [{tuple(row) for row in axis.rows} for axis in axes]
     widths = [len(axis.rows[0]) if axis.rows else 1 for axis in axes]
     for number, point in enumerate(points):
         rest = list(point)
         for axis, known, width in zip(axes, rows, widths, strict=True):
-            part, rest = tuple(rest[:width]), rest[width:]
-            is_drawn = axis.interval and part and re.fullmatch(re.escape(axis.keys[0]) + r"=[-+\d.e]+", part[0])
-            if not is_drawn and part not in known:
+            row, rest = tuple(rest[:width]), rest[width:]
+            is_drawn = axis.interval and row and re.fullmatch(re.escape(axis.keys[0]) + r"=[-+\d.e]+", row[0])
+            if not is_drawn and row not in known:
                 return number
         if rest:
             return number

@@ -1,7 +1,7 @@
-"""The jobs of a sweep on a cluster, through submitit: hydra/launcher=submitit_slurm, or submitit_local to try it here.
+"""Run a sweep's jobs on a cluster through submitit: hydra/launcher=submitit_slurm, or submitit_local for this machine.
 
-The sweep's folder has to be on a disk that the machines share. A job is asked to stop by a file beside its log, which
-works on any cluster; the process that submitit starts there gives it on.
+The machines must share the disk of the sweep's folder. To stop a job, the sweep writes a file beside its log, which
+works on any cluster; the process that submitit starts there forwards the request.
 """
 
 import os
@@ -10,19 +10,23 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from dlrun.errors import UserError
 from dlrun.output.folders import within
 from dlrun.sweep import process
 
-EVERY = 0.5  # seconds between two looks at a job, or for its file
+if TYPE_CHECKING:
+    import submitit
+
+EVERY = 0.5  # seconds between two checks of a job or of its file
 LAUNCHERS = {"LocalLauncher": "local", "SlurmLauncher": "slurm"}
 
 
 @dataclass(frozen=True)
 class Command:
-    """What runs on the cluster's machine: a job's process, watched. Gives its exit code."""
+    """Runs on the cluster's machine: starts a job's process, watches it and returns its exit code."""
 
     words: list[str]
     log: Path
@@ -30,7 +34,7 @@ class Command:
 
     def __call__(self) -> int:
         runs, stop = running_file(self.log, self.attempt), stop_file(self.log, self.attempt)
-        runs.touch()  # before the look at the other: who asks it to stop looks at this one afterwards
+        runs.touch()  # before the check for `stop`, because `end` creates `stop` before it checks for `runs`
         try:
             if stop.exists():
                 return 128 + signal.SIGTERM
@@ -40,25 +44,26 @@ class Command:
                 if not asked and (asked := stop.exists()):
                     child.terminate()
                 time.sleep(EVERY)
-            child.kill()  # what it left behind
+            child.kill()  # ends what the job left running
             return code
         finally:
             runs.unlink(missing_ok=True)
 
 
 class Submitted:
-    """A job of the cluster, spoken to as to a process."""
+    """A job on the cluster, with the interface of a process."""
 
     pid = None
 
-    def __init__(self, job: object, log: Path, attempt: str) -> None:
+    def __init__(self, job: "submitit.Job", log: Path, attempt: str) -> None:
         self.job, self.log, self.attempt, self.looked, self.code = job, log, attempt, 0.0, None
 
     def has_begun(self) -> bool:
+        """Whether the job has left the queue and runs."""
         return running_file(self.log, self.attempt).exists()
 
     def poll(self) -> int | None:
-        """Its exit code, None while it waits or runs. What the cluster ended counts as stopped: it can go on."""
+        """Return the exit code, or None while the job waits or runs. A job ended by the cluster counts as stopped."""
         if self.code is None and time.monotonic() - self.looked > EVERY:
             self.looked = time.monotonic()
             if self.job.done():
@@ -74,6 +79,7 @@ class Submitted:
             return 128 + signal.SIGTERM
 
     def send_signal(self, number: int) -> None:
+        """Ask the job to stop. The number is ignored; a job that waits in the queue is cancelled."""
         stop_file(self.log, self.attempt).touch()
         if self.job.state == "PENDING":
             self.kill()
@@ -88,9 +94,9 @@ class Submitted:
 
 
 class Cluster:
-    """Starts jobs by Hydra's submitit launcher. settings: its section of the config. folder: the sweep's.
+    """Starts jobs with Hydra's submitit launcher. settings: the launcher's section of the config. folder: the sweep's.
 
-    Raises UserError for other launchers, and where it is not installed.
+    Raises UserError for other launchers.
     """
 
     def __init__(self, settings: dict[str, object], folder: Path) -> None:
@@ -98,36 +104,41 @@ class Cluster:
         kind = LAUNCHERS.get(str(settings.pop("_target_")).rpartition(".")[2])
         if kind is None:
             raise UserError(
-                "hydra/launcher: this one is not for dl-run, whose jobs are processes of their own\n"
-                "  expected submitit_slurm or submitit_local, or none and sweep.jobs=4 for several at once here"
+                "hydra/launcher: dl-run does not support this launcher, because its jobs are separate processes\n"
+                "  expected submitit_slurm or submitit_local, or no launcher and sweep.jobs=4 for several jobs here"
             )
         from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
         from submitit import AutoExecutor
 
         settings.pop("submitit_folder")
         once = {f"{kind}_{key}": settings.pop(key) for key in ("max_num_timeout",) if key in settings}
-        # submitit reads a job's result as a pickle: from a folder whose name nobody can know before
+        # submitit reads results as pickles, so they are in a folder whose name nobody can predict
         self.executor = AutoExecutor(folder=folder.resolve() / "submitit" / uuid4().hex / "%j", cluster=kind, **once)
         common = vars(BaseQueueConf())
         self.executor.update_parameters(**{k if k in common else f"{kind}_{k}": v for k, v in settings.items()})
 
     def start(self, words: list[str], log: Path, env: dict[str, str]) -> Submitted:
-        """As process.start, but for env: the cluster has its own."""
+        """Submit a job. Same as process.start, except that env is ignored: the cluster has its own environment."""
         log.parent.mkdir(exist_ok=True)
         attempt = f"{log.stem}.{time.time_ns()}"
         return Submitted(self.executor.submit(Command(words, log.resolve(), attempt)), log, attempt)
 
 
 def stop_file(log: Path, attempt: str) -> Path:
+    """Return the file that asks a job to stop."""
     return within(log.parent, f"{attempt}.stop")
 
 
 def running_file(log: Path, attempt: str) -> Path:
+    """Return the file that exists while a job runs."""
     return within(log.parent, f"{attempt}.running")
 
 
 def end(log: Path, attempt: str, patience: float) -> bool:
-    """Ask a job that a sweep left on the cluster to end, now or when its turn comes; whether it has."""
+    """Ask a job that a sweep left on the cluster to end, now or when it starts. Returns whether it is not running.
+
+    patience: seconds to wait for its end.
+    """
     log.parent.mkdir(exist_ok=True)
     stop_file(log, attempt).touch()
     deadline = time.monotonic() + patience

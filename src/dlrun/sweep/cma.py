@@ -1,11 +1,13 @@
-"""Optuna's CMA-ES without its pickles: it keeps its optimizer in the history as one, and to load it can run any code.
+"""Optuna's CMA-ES without pickles. Optuna pickles its optimizer into the history, and loading a pickle can run code.
 
-Here it is built anew for each point, from the trials that are complete: a function of the history.
+Here the optimizer is rebuilt for each point from the complete trials, so it is a function of the history.
 """
 
+from types import ModuleType
 
-def make_sampler(optuna: object, seed: int) -> object:
-    """Optuna's CmaEsSampler, which neither writes nor reads a pickle."""
+
+def make_sampler(optuna: ModuleType, seed: int) -> object:
+    """Return a CmaEsSampler that neither writes nor reads pickles."""
 
     class Replayed(optuna.samplers.CmaEsSampler):
         def _restore_optimizer(self, completed_trials: list) -> None:
@@ -20,6 +22,6 @@ def make_sampler(optuna: object, seed: int) -> object:
             return optimizer
 
         def _split_optimizer_str(self, optimizer_str: str) -> dict[str, str]:
-            return {}  # nothing to keep
+            return {}  # nothing is stored
 
     return Replayed(seed=seed, warn_independent_sampling=False)

@@ -1,10 +1,14 @@
-"""What sweep.json may hold: checked before any of it is used, for the folder may be damaged, or a stranger's."""
+"""Check the content of sweep.json before any of it is used, since the folder may be damaged or a stranger's."""
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from dlrun.errors import check_state
 from dlrun.output.folders import NAME
 from dlrun.sweep.rows import is_number
+
+if TYPE_CHECKING:
+    from dlrun.sweep.state import Job
 
 KINDS = {
     **dict.fromkeys(("version", "started", "cwd", "study", "id", "configs"), str),
@@ -19,28 +23,28 @@ JOB_KINDS = {
 
 
 def check_facts(facts: dict) -> None:
-    """Raise ValueError where a sweep's facts cannot have been written by one."""
+    """Raise ValueError if no sweep can have written these facts."""
     check_state(facts, KINDS)
     words = [*facts["command"], *facts["flags"], *facts["arguments"]]
     if not all(isinstance(word, str) and "\0" not in word for word in words):
-        raise ValueError("its command line is not what was saved there")
+        raise ValueError("its command line was edited")
     for name, mode in facts["goals"]:
         if not isinstance(name, str) or mode not in ("max", "min", None):
-            raise ValueError("its goals are not what was saved there")
+            raise ValueError("its goals were edited")
     if not 0 <= facts["elsewhere"] < 2**63 or not 0 <= facts["total"] < 2**63:
-        raise ValueError(f"total: {facts['total']}, elsewhere: {facts['elsewhere']}: they are counts")
+        raise ValueError(f"total: {facts['total']}, elsewhere: {facts['elsewhere']}: expected counts")
 
 
-def check_job(job: object, number: int) -> None:
-    """Raise ValueError where a job cannot have been written so."""
+def check_job(job: "Job", number: int) -> None:
+    """Raise ValueError if no sweep can have written this job."""
     check_state(asdict(job), JOB_KINDS)
     if job.number != number or not all(isinstance(word, str) and "\0" not in word for word in job.overrides):
-        raise ValueError(f"job {number} is not what was saved there")
+        raise ValueError(f"job {number} was edited")
     if not all(text.isprintable() for text in (job.status, *job.values)):
-        raise ValueError(f"job {number} has a status or a metric that is no word")
+        raise ValueError(f"job {number} has a status or a metric that is not a word")
     if not all(value is None or is_number(value) for value in (*job.values.values(), job.seconds, job.code)):
-        raise ValueError(f"job {number} has a value that is no number")
+        raise ValueError(f"job {number} has a value that is not a number")
     for kind in ("worker", "attempt"):
         name = getattr(job, kind)
         if name is not None and not NAME.fullmatch(name):
-            raise ValueError(f"job {number}: {kind} {name[:80]!r} is not a name that a sweep gives")
+            raise ValueError(f"job {number}: {kind} {name[:80]!r} is not a name that sweeps use")

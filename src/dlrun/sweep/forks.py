@@ -1,7 +1,7 @@
-"""A sweep's jobs as forks of one process that has imported torch: most of a small job's time is imports.
+"""Start a sweep's jobs as forks of one process that has imported torch, since imports take most of a small job's time.
 
-That process is multiprocessing's forkserver. It only imports: no thread of it can hold a lock when it forks, and it has
-not touched a GPU. A job is a process of its own, as in process.py: its own session, environment, log and exit code.
+That process is multiprocessing's forkserver. It only imports, so no thread holds a lock when it forks, and it has not
+touched a GPU. As in process.py, each job is a process with its own session, environment, log and exit code.
 """
 
 import atexit
@@ -19,45 +19,45 @@ from pathlib import Path
 from dlrun.sweep import process
 from dlrun.system.python import COMMAND, safe_start
 
-IMPORTED = [  # by that process: what every job needs
+IMPORTED = [  # by the forkserver: needed by every job
     "dlrun.system.nursery", "dlrun.train.session", "dlrun.tasks.supervised", "dlrun.cli", "torch.utils.tensorboard",
     "matplotlib.backends.backend_agg", "matplotlib.figure",
 ]  # fmt: skip
 
 
 def prepare() -> Callable[[list[str], Path, dict[str, str]], object]:
-    """Begin to import, beside whatever this process does until its first job. Gives what starts a job."""
-    if sys.platform != "linux":  # macOS has libraries that no fork survives, Windows has no forks
+    """Start the imports, which run in parallel with this process, and return the function that starts a job."""
+    if sys.platform != "linux":  # macOS libraries do not survive forks, and Windows has none
         return process.start
     multiprocessing.set_forkserver_preload(IMPORTED)
     try:
         with safe_start():
             multiprocessing.forkserver.ensure_running()
-    except OSError:  # there is no room for its socket, or the path to it (TMPDIR) is too long for one
+    except OSError:  # no room for the server's socket, or its path (TMPDIR) is too long
         return process.start
     return start
 
 
 class Forked:
-    """A job's process, spoken to as to process.Session. command: Python, COMMAND and arguments."""
+    """A forked job with the interface of process.Session. command: Python, COMMAND and arguments."""
 
-    attempt = None  # it is no cluster's
+    attempt = None  # not on a cluster
 
     def __init__(self, command: list[str], log: Path, env: dict[str, str]) -> None:
         context = multiprocessing.get_context("forkserver")
-        go, tell = context.Pipe(duplex=False)
-        with go, tell:
+        go, start = context.Pipe(duplex=False)
+        with go, start:
             self.process = context.Process(target=_job, args=(go, command[len(COMMAND) :], log, env, os.getcwd()))
             self.process.start()
             self.pid = self.process.pid
             self.born = process.born(self.pid)
-            tell.send(None)
+            start.send(None)
 
     def has_begun(self) -> bool:
         return True
 
     def poll(self) -> int | None:
-        """The exit code, -N after signal N, process.LOST where nobody knows; None while it runs."""
+        """Return the exit code, -N after signal N, process.LOST if it is unknown, or None while the job runs."""
         code = self.process.exitcode
         outlives_its_parent = code == process.LOST and process.born(self.pid) == self.born is not None
         return None if outlives_its_parent else code
@@ -70,13 +70,13 @@ class Forked:
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """With all that it has started."""
-        self.send_signal(signal.SIGKILL)  # in its first moment it does not lead a session yet
+        """Kill the job and all processes that it started."""
+        self.send_signal(signal.SIGKILL)  # a very new job does not lead a session yet
         process.kill(self.pid)
 
 
 def start(command: list[str], log: Path, env: dict[str, str]) -> Forked | process.Session:
-    """As process.start, by a fork; where that fails, without."""
+    """Start a job as process.start does, but by a fork. If forking fails, use process.start."""
     log.parent.mkdir(exist_ok=True)
     try:
         return Forked(command, log, env)
@@ -85,26 +85,27 @@ def start(command: list[str], log: Path, env: dict[str, str]) -> Forked | proces
 
 
 def _job(go: Connection, command: list[str], log: Path, env: dict[str, str], folder: str) -> None:
-    """Makes the fork what `python -m MODULE ARGUMENTS > LOG 2>&1 < /dev/null` is, in a session of its own.
+    """Run `python -m MODULE ARGUMENTS > LOG 2>&1 < /dev/null` in the fork, in a new session.
 
-    go: where it hears that the sweep knows its number. If not, the forking process has died: the sweep starts another.
+    go: receives a message once the sweep knows the process id. If it closes before, the forkserver has died and the
+    sweep starts the job again.
     """
     try:
         go.recv()
     except EOFError:
         return
     go.close()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # multiprocessing would make a failure of it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # multiprocessing would report it as a failure
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
     os.setsid()
-    process.hand_nice_on()
+    process.copy_nice()
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     for descriptor, path, how in ((0, os.devnull, os.O_RDONLY), (1, log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)):
         opened = os.open(path, how, 0o666)
         os.dup2(opened, descriptor)
         os.close(opened)
     os.dup2(1, 2)
-    multiprocessing.set_start_method(None, force=True)  # the default: what it starts is no concern of the sweep's
+    multiprocessing.set_start_method(None, force=True)  # the default, for processes that the job starts
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)
@@ -113,16 +114,16 @@ def _job(go: Connection, command: list[str], log: Path, env: dict[str, str], fol
 
     threads = env.get("OMP_NUM_THREADS", "").partition(",")[0]
     if threads.isdecimal() and int(threads):
-        torch.set_num_threads(int(threads))  # the variable was read when torch was imported
-    sys.modules.pop(f"{command[0]}.__main__", None)  # the sweep's own, imported from its script: runpy would warn
-    atexit.unregister(shutil.rmtree)  # matplotlib's, where there is no home to write to: all jobs share that folder
+        torch.set_num_threads(int(threads))  # torch has read the variable when it was imported
+    sys.modules.pop(f"{command[0]}.__main__", None)  # the sweep's module, about which runpy would warn
+    atexit.unregister(shutil.rmtree)  # matplotlib's temporary folder (without a writable home) is shared by all jobs
     try:
         runpy.run_module(command[0], run_name="__main__", alter_sys=True)
     finally:
-        atexit._run_exitfuncs()  # multiprocessing leaves them out
+        atexit._run_exitfuncs()  # multiprocessing does not run them
 
 
 def _end_with_the_sweep() -> None:
-    """The sweep's process is gone, also by SIGKILL: the job saves a checkpoint and ends."""
+    """Send SIGTERM to this job when the sweep's process ends, even by SIGKILL, so that it saves a checkpoint."""
     multiprocessing.parent_process().join()
     os.kill(os.getpid(), signal.SIGTERM)

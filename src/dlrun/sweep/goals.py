@@ -1,34 +1,37 @@
-"""What a sweep optimises: goals, the best jobs, means over seeds."""
+"""The goals of a sweep, its best jobs, and means over seeds."""
 
 import shlex
 from math import isfinite
 
 from dlrun.errors import UserError, nearest
-from dlrun.sweep.rows import said
+from dlrun.sweep.rows import measured
 from dlrun.sweep.state import DONE, Job, State
 
 
 def goals(state: State) -> list[tuple[str, str]]:
-    """The metrics that are optimised, each with "max" or "min": as the sweep was told, else as its first job says."""
-    told = state.facts["goals"]
-    if not told or any(mode is None for _, mode in told):
-        scores, own = next((found for job in state.jobs if (found := said(state.run_folder(job)))), (None, None))
+    """Return the metrics to optimise, each with "max" or "min": those of the settings, else those of the first job.
+
+    Directions that only the jobs know are added to the state's facts. Empty until a job has reported them.
+    """
+    wanted = state.facts["goals"]
+    if not wanted or any(mode is None for _, mode in wanted):
+        scores, own = next((found for job in state.jobs if (found := measured(state.run_folder(job)))), (None, None))
         if scores is None:
             return []
-        for pair in told:
+        for pair in wanted:
             if pair[1] is None and pair[0] not in scores:
                 raise UserError(
                     f"sweep.goal={pair[0]} is not measured here{nearest(pair[0], scores)}\n"
                     f"  expected one of: {', '.join(scores)}\n"
-                    "  or, for another number of the epochs' rows or of the summary, with sweep.direction=min or max"
+                    "  or another number of the epoch rows or the summary, with sweep.direction=min or max"
                 )
             pair[1] = pair[1] or scores[pair[0]]
-        state.facts["goals"] = told or ([[own, scores[own]]] if own else [])
+        state.facts["goals"] = wanted or ([[own, scores[own]]] if own else [])
     return [(name, mode) for name, mode in state.facts["goals"]]
 
 
 def best_jobs(jobs: list[Job], goals: list[tuple[str, str]]) -> list[Job]:
-    """The best job that finished; with several goals those that no other beats in all (the Pareto front)."""
+    """Return the best finished job; with several goals the Pareto front, the jobs that no other beats in all."""
 
     def scores(job: Job) -> list[float] | None:
         values = [job.values.get(name) for name, _ in goals]
@@ -47,18 +50,19 @@ def best_jobs(jobs: list[Job], goals: list[tuple[str, str]]) -> list[Job]:
 
 
 def command_line(state: State, job: Job) -> str:
-    """A job by itself, from the folder that the sweep was started in."""
+    """Return the command that runs a job by itself, in the folder in which the sweep was started."""
     return shlex.join(["dl-run", *job.overrides, *state.facts["flags"]])
 
 
 def value_names(jobs: list[Job]) -> list[str]:
+    """List the metrics that any job has."""
     return list(dict.fromkeys(name for job in jobs for name in job.values))
 
 
 def over_seeds(jobs: list[Job], names: list[str]) -> list[dict]:
-    """For each setting that ran with several seeds: its values by name, and how many seeds have any.
+    """Return, for each setting that ran with several seeds, its values by name and the number of finished seeds.
 
-    A seed counts once: twice the same run is no spread.
+    A repeated seed counts once, since equal runs have no spread.
     """
     groups: dict[str, dict[str, Job]] = {}
     for job in jobs:

@@ -1,4 +1,4 @@
-"""Beginning a sweep, and going on with one: the command that it was started with, and what may and may not differ."""
+"""Start, resume or join a sweep: its original command, and the differences that are allowed."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from dlrun.output.folders import new_folder, refuse_links, write_whole
 from dlrun.overrides import PLACES, key_of
 from dlrun.sweep.axes import Axis, outside
 from dlrun.sweep.outcomes import recover
-from dlrun.sweep.settings import JOINABLE, RESUMABLE
+from dlrun.sweep.settings import JOINABLE, RESUMABLE, Grid, Search
 from dlrun.sweep.state import Job, State, differences, find_sweep, load_state, locked, owner
 from dlrun.sweep.workers import at_work
 
@@ -19,20 +19,21 @@ CHANGES = {"sweep.resume": RESUMABLE, "sweep.join": JOINABLE}
 
 
 def reopen(key: str, which: str, output_dir: str, overrides: list[str]) -> tuple[str, list[str]]:
-    """To resume or join (key) a sweep: its folder, or the study of a search's database, and its own command line.
+    """Return the folder of a sweep (or the name of a study in a database) and the command line to continue it.
 
-    overrides: the command line here, with changes in how jobs are run. Changes to where the sweep was started.
-    Raises UserError where there is no such sweep, or where an override is not one of the sweep's and no such change.
+    key: sweep.resume or sweep.join. overrides: those typed now, which may change how jobs are run. Changes the working
+    folder to that in which the sweep was started. Raises UserError if there is no such sweep, or if an override is
+    neither one of the sweep's nor an allowed change.
     """
     if is_url(which):
         from dlrun.sweep.study import published
 
-        found, facts = published(which, key)
+        source, facts = published(which, key)
         facts["command"] = [*(o for o in facts["command"] if key_of(o) != "sweep.storage"), f"sweep.storage='{which}'"]
     else:
-        found = str(find_sweep(which, output_dir, key).resolve())
-        facts = load_state(Path(found)).facts
-    _refuse_other_words(key, which, facts)
+        source = str(find_sweep(which, output_dir, key).resolve())
+        facts = load_state(Path(source)).facts
+    _check_command(key, which, facts)
     may_change = [f"sweep.{name}" for name in CHANGES[key]] + ["output_dir"] * is_url(which)
     before = {key_of(override): override for override in facts["command"]}
     changes = {}
@@ -42,38 +43,39 @@ def reopen(key: str, which: str, output_dir: str, overrides: list[str]) -> tuple
             changes[name] = override
         elif override != before.get(name) and name not in (key, "output_dir"):
             raise UserError(
-                f"{key}={which}: {override!r} is not what the sweep was started with\n"
-                f"  {repr(before[name]) if name in before else f'it had no {name}'}, in {found}\n"
-                f"  expected dl-run -m {key}={which} where only {', '.join(may_change)} may change; "
-                "anything else is a new sweep"
+                f"{key}={which}: the sweep was not started with {override!r}\n"
+                f"  it had {repr(before[name]) if name in before else f'no {name}'}, in {source}\n"
+                f"  expected dl-run -m {key}={which} with changes only to {', '.join(may_change)}; "
+                "for any other change start a new sweep"
             )
     once = ("sweep.resume", "sweep.join", "sweep.retry")
     kept = [override for name, override in before.items() if name not in changes and name not in once]
     if not is_url(which):
-        with suppress(OSError, ValueError):  # paths in its config are seen from there, where it is this machine's
+        with suppress(OSError, ValueError):  # its relative paths start there, if it was started on this machine
             os.chdir(facts["cwd"])
-    return found, [*kept, *changes.values(), *facts["flags"], "--multirun"]
+    return source, [*kept, *changes.values(), *facts["flags"], "--multirun"]
 
 
-def _refuse_other_words(key: str, which: str, facts: dict) -> None:
-    """A folder or a database may be a stranger's: its command line has overrides, and flags for where configs are."""
+def _check_command(key: str, which: str, facts: dict) -> None:
+    """Raise UserError unless a stored command, which may be a stranger's, has only overrides and flags with paths."""
     flags = [word for word in facts["flags"] if not word.startswith(tuple(f"--{name}=" for name in PLACES))]
     for word in [*(word for word in facts["command"] if word.startswith("-")), *flags]:
         raise UserError(
-            f"{key}={which}: {word!r} in the command that it was started with is none of dl-run's\n"
+            f"{key}={which}: {word!r} in the sweep's command is not an argument of dl-run\n"
             "  expected the file or the database as dl-run wrote it"
         )
 
 
 def is_url(which: str) -> bool:
+    """Whether a sweep is named by a database's URL."""
     return "://" in which
 
 
 @contextmanager
-def begun(
-    output_dir: Path, settings: object, command: dict[str, object], jobs: list[Job], files: dict
+def new_sweep(
+    output_dir: Path, settings: Grid | Search, command: dict[str, object], jobs: list[Job], files: dict
 ) -> Iterator[State]:
-    """A new sweep in a folder of its own. A search that was joined by its database's URL has its study from there."""
+    """Yield the state of a new sweep in a new folder. A search joined by URL takes its study from the database."""
     folder = new_folder(output_dir, "sweep")
     with locked(folder), at_work(folder) as worker:
         state = State.new(folder, command, jobs, getattr(settings, "trials", len(jobs)), _goals(settings))
@@ -84,14 +86,14 @@ def begun(
             write_whole(folder / "multirun.yaml", files["multirun.yaml"])
         except OSError as error:
             raise UserError(
-                f"cannot begin a sweep in {folder}: {error.strerror}\n"
-                "  expected a disk with room that can be written to; output_dir=... names another"
+                f"cannot start a sweep in {folder}: {error.strerror}\n"
+                "  expected a writable disk with room; output_dir=... names another"
             ) from None
         yield state
 
 
-def _goals(settings: object) -> list[list]:
-    """As the sweep was told: the metrics, and which is better, None where the jobs are to say."""
+def _goals(settings: Grid | Search) -> list[list]:
+    """Return [metric, "max" or "min"] for each goal of the settings; None for a direction that the jobs will report."""
     goal, direction = getattr(settings, "goal", None), getattr(settings, "direction", None)
     names = [goal] if isinstance(goal, str) else goal or []
     modes = [direction] * len(names) if not isinstance(direction, list) else direction
@@ -99,10 +101,10 @@ def _goals(settings: object) -> list[list]:
 
 
 @contextmanager
-def reopened(folder: Path, settings: object, compare: Callable[[State, str], None]) -> Iterator[State]:
-    """A sweep that was begun: resumed, which one process does at a time, or joined, beside those that are at work.
+def existing_sweep(folder: Path, settings: Grid | Search, compare: Callable[[State, str], None]) -> Iterator[State]:
+    """Yield the state of an existing sweep, resumed (by one process at a time) or joined (beside running processes).
 
-    What others left is brought to what it was worth. `compare` refuses a sweep that has changed.
+    Jobs that dead processes left are recovered. `compare` raises UserError if the sweep has changed.
     """
     near = Path(os.path.relpath(folder))
     folder = near if ".." not in near.parts else folder
@@ -119,30 +121,29 @@ def reopened(folder: Path, settings: object, compare: Callable[[State, str], Non
 
 
 def compare(state: State, how: str, arguments: list[str], base: dict, axes: list[Axis]) -> None:
-    """Raise UserError with the differences where the space or the configs are not what they were at the start.
+    """Raise UserError with the differences if the space or the configs have changed since the start.
 
-    axes: of that space; each job is to be one of its points.
+    axes: those of the space; each job must be one of its points.
     """
-    other = outside(axes, [job.overrides for job in state.jobs])
-    if other is not None:
+    wrong = outside(axes, [job.overrides for job in state.jobs])
+    if wrong is not None:
         raise UserError(
-            f"{how}: job {other}, {printable(' '.join(state.jobs[other].overrides))}, is no point of its space\n"
+            f"{how}: job {wrong}, {printable(' '.join(state.jobs[wrong].overrides))}, is not a point of its space\n"
             f"  expected {state.folder / 'sweep.json'} as dl-run wrote it"
         )
     try:
         base_before = json.loads((state.folder / "base.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{how}: cannot read base.json, the configs that it was started with: {error}\n"
-            "  expected the file as dl-run wrote it"
+            f"{how}: cannot read base.json, the configs at its start: {error}\n  expected the file as dl-run wrote it"
         ) from None
-    now = json.loads(json.dumps(base))  # as it would be read
+    now = json.loads(json.dumps(base))  # as JSON would return it
     spaces = ({key_of(a): a for a in found} for found in (state.facts["arguments"], arguments))
     lines = differences(*spaces) + differences(base_before, now)
     if lines:
         more = [f"and {len(lines) - 10} more"] if len(lines) > 10 else []
         raise UserError(
-            f"{how}: the sweep is not what it was when it was started\n  "
+            f"{how}: the sweep has changed since it was started\n  "
             + "\n  ".join(lines[:10] + more)
-            + "\n  expected the same space and the same configs: put them back, or start a new sweep"
+            + "\n  expected the same space and configs: restore them, or start a new sweep"
         )

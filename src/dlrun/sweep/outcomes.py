@@ -1,4 +1,4 @@
-"""What came of a job: its status, its values, the line that says what was wrong, and what a killed process left."""
+"""The outcome of a job: its status, its values and the cause of a failure; and recovery of a dead process's jobs."""
 
 import shlex
 from contextlib import suppress
@@ -13,25 +13,28 @@ from dlrun.sweep.rows import best_of, best_so_far, epoch_rows, is_number, kept_v
 from dlrun.sweep.state import DONE, OPEN, Job, State
 from dlrun.sweep.workers import is_at_work, is_here
 
-STOPPED = (129, 130, 138, 140, 143, -1, -2, -10, -12, -15)  # by a signal
+STOPPED = (129, 130, 138, 140, 143, -1, -2, -10, -12, -15)  # exit codes after a signal
 EXIT_WORDS = {1: "failed", 2: "refused"} | dict.fromkeys(STOPPED, "stopped") | {-9: "killed"}
 EXIT_WORDS[process.LOST] = "lost"
-CODES = {"finished": 0, "failed": 1, "diverged": 1, "interrupted": 143}  # by what the run's summary says
+CODES = {"finished": 0, "failed": 1, "diverged": 1, "interrupted": 143}  # by the status in the run's summary
 
 
 def settle(job: Job, folder: Path, code: int, wanted: list[tuple[str, str]] = (), asked: str | None = None) -> None:
-    """The job's status, values and seconds from its folder and exit code. wanted: the goals' names and modes."""
+    """Set a job's status, values and seconds from its folder and exit code.
+
+    wanted: the goals, each with "max" or "min". asked: the reason for which the sweep asked the job to end, if it did.
+    """
     done = read_summary(folder)
-    said = done.get("status")
+    status = done.get("status")
     if code == process.LOST:
-        code = CODES.get(str(said), code)
+        code = CODES.get(str(status), code)
     stopped = EXIT_WORDS.get(code) in ("stopped", "killed", "lost")
     if code == 0:
-        job.status = "finished" if said == "finished" else "failed"  # as where something called exit()
+        job.status = "finished" if status == "finished" else "failed"  # for example, code of the user called exit()
     elif asked and stopped:
         job.status = asked
-    elif code == 1 and said == "diverged":
-        job.status = said
+    elif code == 1 and status == "diverged":
+        job.status = status
     else:
         job.status = EXIT_WORDS.get(code, f"exit {code}")
     job.code, job.error = code, None
@@ -52,46 +55,48 @@ def settle(job: Job, folder: Path, code: int, wanted: list[tuple[str, str]] = ()
 
 
 def summed_up(job: Job) -> str:
+    """Format a job's seconds and val metrics for a line."""
     values = [f"{name} {number(value)}" for name, value in job.values.items() if name.startswith("val/")]
     seconds = f" in {job.seconds:.1f} s" if job.seconds is not None else ""
     return seconds + (f": {', '.join(values)}" if values else "")
 
 
 def why(job: Job, lines: list[str]) -> str | None:
-    """What was wrong with a job, from the last lines of its log; None where nothing was."""
+    """Return the cause of a job's failure, from the last lines of its log, or None if it did not fail."""
     if not job.has_failed:
         return None
-    told = next((line for line in reversed(lines) if line.startswith("dl-run: ")), lines[-1] if lines else "nothing")
+    last = next((line for line in reversed(lines) if line.startswith("dl-run: ")), lines[-1] if lines else "(none)")
     if job.status == "timeout":
-        return f"longer than sweep.job_timeout; it said last: {told}"
+        return f"it took longer than sweep.job_timeout; last line: {last}"
     if job.status == "killed":
-        return f"SIGKILL, as where memory is at its end; it said last: {told}"
+        return f"SIGKILL, possibly out of memory; last line: {last}"
     if job.status == "lost":
-        return f"nobody knows how it ended: the process that it was a fork of was killed; it said last: {told}"
-    return told if lines else None
+        return f"unknown end, since the process that it was forked from was killed; last line: {last}"
+    return last if lines else None
 
 
 def check_goals(job: Job, folder: Path, wanted: list[list]) -> None:
-    """Raise UserError where a job that finished has not what the sweep was told to optimise."""
+    """Raise UserError if a finished job lacks a metric that the sweep has to optimise."""
     missing = [name for name, _ in wanted if job.status == "finished" and job.values.get(name) is None]
     if missing:
         rows = epoch_rows(folder)
         known = sorted(key for key in (rows[-1] if rows else {}) if key.startswith("val/"))
         raise UserError(
             f"sweep.goal={missing[0]}: job {job.number} finished without measuring it{nearest(missing[0], known)}\n"
-            f"  expected one of: {', '.join(known)}, or another number of the epochs' rows or of the summary"
+            f"  expected one of: {', '.join(known)}, or another number of the epoch rows or the summary"
         )
 
 
 def has_checkpoint(folder: Path) -> bool:
+    """Whether a run's folder has a checkpoint to resume from."""
     return any((folder / "checkpoints" / f"{name}.ckpt").exists() for name in ("last", "incoming", "previous"))
 
 
 def recover(state: State, retry: bool = False, patience: float = process.GRACE) -> None:
-    """Bring what a process left that is no more to what it was worth: its jobs are ended, what they finished counts.
+    """Recover the jobs of a dead process: end those that still run, keep those that finished.
 
-    retry: what failed is to be done again. patience: seconds to wait for a run that is in use; at 0 it is left alone.
-    Raises UserError where one is still in use then.
+    retry: failed jobs wait for another try. patience: seconds to wait for a run that is in use, after which UserError
+    is raised; with 0, such a run is skipped.
     """
     from filelock import FileLock, Timeout
 
@@ -110,19 +115,19 @@ def recover(state: State, retry: bool = False, patience: float = process.GRACE) 
                 continue
             if not is_over:
                 lock = cluster.running_file(state.log(job), job.attempt) if job.attempt else None
-                still = f"; if it is no more: rm {shlex.quote(str(lock))}" if lock else ""
+                hint = f"; if it no longer exists: rm {shlex.quote(str(lock))}" if lock else ""
                 raise UserError(
                     f"job {job.number} of the sweep is still being trained, in {folder}\n"
-                    f"  expected no other process there: wait for it, or stop it{still}"
+                    f"  expected no other process there: wait for it, or stop it{hint}"
                 )
             job.worker = job.pid = job.born = job.attempt = None
-            said = read_summary(folder).get("status")
-            if said in ("finished", "failed", "diverged"):
-                settle(job, folder, 0 if said == "finished" else 1, goals(state))
+            status = read_summary(folder).get("status")
+            if status in ("finished", "failed", "diverged"):
+                settle(job, folder, 0 if status == "finished" else 1, goals(state))
                 job.error = why(job, process.tail(state.log(job)))
             elif job.status == "running":
                 job.status = "stopped"
         if retry and job.has_failed:
             with suppress(FileNotFoundError):
-                (state.run_folder(job) / "summary.json").unlink()  # how it ended the last time
+                (state.run_folder(job) / "summary.json").unlink()  # of the failed try
             job.status, job.code, job.error = "waiting", None, None

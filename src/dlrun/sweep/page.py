@@ -1,4 +1,4 @@
-"""The sweep as one HTML page that needs no network: curves, parallel coordinates, slices, importance, seeds, jobs."""
+"""The sweep's self-contained HTML page: curves, parallel coordinates, slices, importance, seeds, jobs."""
 
 import json
 from html import escape
@@ -7,16 +7,16 @@ from pathlib import Path
 
 from dlrun.output.as_json import finite
 from dlrun.sweep.importance import importance, point
-from dlrun.sweep.state import Job, State, own, shared
+from dlrun.sweep.state import Job, State, own_overrides, shared
 
-POINTS = 120  # of a curve, at most
-FEW = 6  # values of a number: each has its tick
+POINTS = 120  # the most points of a curve
+FEW = 6  # a number with at most this many values has a tick for each
 
 
 def page(
     state: State, goals: list[tuple[str, str]], curves: dict[int, list[dict]], means: list, best: list[Job]
 ) -> str:
-    """curves: the epochs' rows of each job. means: the rows over seeds."""
+    """Return the page. curves: the epoch rows of each job. means: the rows over seeds."""
     from dlrun.sweep.goals import command_line, value_names
 
     swept = parameters(state.jobs)
@@ -26,7 +26,7 @@ def page(
     common = shared(state.jobs)
     seeds = [override for job in state.jobs for override in job.overrides if override.startswith("seed=")]
     by_number = {job.number: job for job in state.jobs}
-    means = [row | {"own": own(by_number[row["jobs"][0]], common + seeds)} for row in means]
+    means = [row | {"own": own_overrides(by_number[row["jobs"][0]], common + seeds)} for row in means]
     data = {
         "title": state.folder.name,
         "started": state.facts["started"],
@@ -43,7 +43,7 @@ def page(
             {
                 "number": job.number,
                 "overrides": " ".join(job.overrides),
-                "own": own(job, common),
+                "own": own_overrides(job, common),
                 "status": job.status,
                 "values": job.values,
                 "seconds": job.seconds,
@@ -55,27 +55,29 @@ def page(
         ],
     }
     template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
-    text = json.dumps(finite(data)).replace("<", "\\u003c")  # nothing in it may end the script
+    text = json.dumps(finite(data)).replace("<", "\\u003c")  # so that no value can end the script
     return template.replace("{title}", escape(state.folder.name)).replace("{data}", text)
 
 
 def _rank(name: str, goals: list[str]) -> int:
-    """Goals first, then what the test part has of them, then the rest."""
+    """Order metrics: goals, the goals on test, then the rest."""
     if name in goals:
         return 0
     return 1 if name.partition("/")[2] in [goal.partition("/")[2] for goal in goals] else 2
 
 
 def curve(rows: list[dict], name: str) -> list[list[float]]:
-    """(epoch, value), no more than POINTS of them, the last one among them."""
+    """Return at most POINTS pairs [epoch, value], including the last one."""
     found = [[row["epoch"], row[name]] for row in rows if isinstance(row.get(name), int | float)]
     step = -(-len(found) // POINTS)
     return found[::-1][::step][::-1] if found else []
 
 
 def parameters(jobs: list[Job]) -> list[dict]:
-    """The keys whose values differ between jobs. values: of a word's axis in their order; none where it is a number
-    (few: its values, where there are few)."""
+    """Return the keys whose values differ between jobs, as axes of the plots.
+
+    values: those of an axis of words, in order; None for numbers, whose `few` has the values if there are few.
+    """
     points = [point(job) for job in jobs]
     found = []
     for key in dict.fromkeys(key for at in points for key in at):
@@ -94,6 +96,7 @@ def parameters(jobs: list[Job]) -> list[dict]:
 
 
 def as_number(text: str) -> float | None:
+    """Parse a finite number, or return None."""
     try:
         value = float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""A job's process: started so that it does not outlive the sweep, recognised again, and ended."""
+"""A job's process: start it so that it does not outlive the sweep, identify it later, and end it."""
 
 import ctypes
 import os
@@ -10,14 +10,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-LOST = 255  # multiprocessing's exit code of a job whose forking process is no more: nobody knows how it ended
-GRACE = 30.0  # seconds for a job to write its checkpoint when it is asked to stop
+LOST = 255  # multiprocessing's exit code of a job whose forkserver is gone, so that its end is unknown
+GRACE = 30.0  # seconds in which a job that is asked to stop can write its checkpoint
 
 
 class Session(subprocess.Popen):
-    """A process that leads a session of its own: what it has started is killed with it."""
+    """A process that leads its own session, so that the processes it started are killed with it."""
 
-    attempt = None  # it is no cluster's
+    attempt = None  # not on a cluster
 
     def has_begun(self) -> bool:
         return True
@@ -27,14 +27,14 @@ class Session(subprocess.Popen):
 
 
 def start(command: list[str], log: Path, env: dict[str, str]) -> Session:
-    """In a session of its own (the terminal's Ctrl-C reaches it once, through the sweep), its words in `log`."""
+    """Start a job in its own session, so that Ctrl-C reaches it only through the sweep. Its output goes to `log`."""
     log.parent.mkdir(exist_ok=True)
-    with open(log, "ab") as words:
+    with open(log, "ab") as output:
         return Session(
             command,
             env=env,
             stdin=subprocess.DEVNULL,
-            stdout=words,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             preexec_fn=_dies_with_parent(),
@@ -42,28 +42,28 @@ def start(command: list[str], log: Path, env: dict[str, str]) -> Session:
 
 
 def _dies_with_parent() -> Callable[[], None] | None:
-    """Linux tells the job when the sweep's process is gone, also by SIGKILL: it saves a checkpoint and ends."""
+    """Make Linux send SIGTERM to the job when the sweep's process ends, even by SIGKILL: it saves a checkpoint."""
     if sys.platform != "linux":
         return None
     prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
 
     def ask() -> None:
         prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it was gone before that
+        if os.getppid() != parent:  # the sweep ended before the request
             os._exit(143)
-        hand_nice_on()
+        copy_nice()
 
     return ask
 
 
-def hand_nice_on() -> None:
-    """A session is a scheduling group of its own on Linux: it gets this process's nice value."""
+def copy_nice() -> None:
+    """Give the new session this process's nice value, since each session is a scheduling group on Linux."""
     with suppress(OSError), open("/proc/self/autogroup", "w") as group:
         group.write(str(os.nice(0)))
 
 
 def born(pid: int) -> str | None:
-    """When the process with this number started, in the system's own words: numbers are used again. None: no such."""
+    """Return the start time of a process as the system writes it, since ids are reused. None if there is none."""
     try:
         if sys.platform == "linux":
             boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -76,7 +76,7 @@ def born(pid: int) -> str | None:
 
 
 def end(pid: int, began: str, grace: float = GRACE) -> None:
-    """End a process that a sweep left behind, if it is still that one: asked first, and then by force."""
+    """End a process that a sweep left running, if its start time matches: SIGTERM, after `grace` seconds SIGKILL."""
     deadline = time.monotonic() + grace
     if born(pid) != began:
         return
@@ -90,13 +90,13 @@ def end(pid: int, began: str, grace: float = GRACE) -> None:
 
 
 def kill(pid: int) -> None:
-    """The whole session that `start` made: what the job started goes with it."""
+    """Kill the whole session that `start` created, including processes that the job started."""
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
 
 
 def tail(log: Path, offset: int = 0, lines: int = 10) -> list[str]:
-    """The last lines that were written behind `offset`."""
+    """Return the last lines after byte `offset`."""
     try:
         with open(log, "rb") as file:
             file.seek(max(offset, log.stat().st_size - 20_000))
@@ -107,7 +107,7 @@ def tail(log: Path, offset: int = 0, lines: int = 10) -> list[str]:
 
 
 def gpus(wanted: str | list) -> list[str]:
-    """The GPUs to share out: those that are named, or that CUDA_VISIBLE_DEVICES or the driver names."""
+    """Return the GPUs for the jobs: the wanted ones, or for "auto" those of CUDA_VISIBLE_DEVICES or the driver."""
     if wanted != "auto":
         return [str(gpu) for gpu in wanted]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -121,5 +121,5 @@ def gpus(wanted: str | list) -> list[str]:
 
 
 def cpus() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

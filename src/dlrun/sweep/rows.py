@@ -1,4 +1,4 @@
-"""What a job has said so far: the epochs' rows of its metrics.jsonl, and what it optimises."""
+"""Read a job's metrics.jsonl and summary.json: epoch rows, metrics and their directions, best values."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from dlrun.paths import open_plain, read_whole
 
 
 def epoch_rows(folder: Path) -> list[dict]:
-    """The rows of whole epochs; a last line that is not yet whole is left for later."""
+    """Return the rows of whole epochs. A last line that is not yet complete is skipped."""
     try:
         text = read_whole(folder / "metrics.jsonl").decode("utf-8", "replace")
     except OSError:
@@ -17,7 +17,7 @@ def epoch_rows(folder: Path) -> list[dict]:
 
 
 def last_row(folder: Path) -> dict:
-    """The newest epoch's row, from the end of the file; empty where there is none."""
+    """Return the newest epoch's row, read from the end of the file, or {}."""
     try:
         with open_plain(folder / "metrics.jsonl") as file:
             file.seek(0, 2)
@@ -36,8 +36,8 @@ def _epoch_row(line: str) -> dict | None:
     return row if is_epoch(row) else None
 
 
-def said(folder: Path) -> tuple[dict[str, str], str | None] | None:
-    """What a run measures, each with which is better, "max" or "min", and the one that it chooses its best epoch by."""
+def measured(folder: Path) -> tuple[dict[str, str], str | None] | None:
+    """Return a run's metrics, each with "max" or "min", and the one that chooses its best epoch. None if unknown."""
     done = read_summary(folder)
     goal, scores = done.get("goal"), done.get("scores")
     scores = {k: v for k, v in scores.items() if v in ("max", "min")} if isinstance(scores, dict) else {}
@@ -45,12 +45,13 @@ def said(folder: Path) -> tuple[dict[str, str], str | None] | None:
 
 
 def best_so_far(rows: list[dict], name: str, mode: str) -> float | None:
+    """Return the best value of a metric over epochs, or None."""
     values = [row[name] for row in rows if is_number(row.get(name))]
     return (max if mode == "max" else min)(values, default=None)
 
 
 def kept_value(folder: Path, name: str) -> float | None:
-    """A metric of the epoch whose weights were kept, or a number of the summary, as "parameters"."""
+    """Return a metric of the epoch whose weights were kept, or a number of the summary such as "parameters"."""
     done = read_summary(folder)
     best = best_of(done)
     if best.get("metric") == name:
@@ -63,12 +64,12 @@ def kept_value(folder: Path, name: str) -> float | None:
 
 
 def best_of(done: dict) -> dict:
-    """A summary's best epoch: its metric and value; empty where there is none."""
+    """Return the metric and value of a summary's best epoch, or {}."""
     best = done.get("best")
     is_whole = isinstance(best, dict) and isinstance(best.get("metric"), str) and best["metric"].isprintable()
     return best if is_whole and "value" in best and (best["value"] is None or is_number(best["value"])) else {}
 
 
 def is_number(value: object) -> bool:
-    """Of a size that a metric can have: an integer out of a file may have thousands of digits."""
+    """Whether a value can be a metric. Excludes huge integers: one in a file may have thousands of digits."""
     return isinstance(value, float) or (type(value) is int and abs(value) < 2**63)

@@ -1,4 +1,4 @@
-"""Runs the jobs of a sweep, several at once, each a process of its own; what happens to one is no other's concern."""
+"""Run the jobs of a sweep, several at once, each in its own process, so that no job can affect another."""
 
 import os
 import shutil
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlrun.errors import UserError
 from dlrun.sweep import process
@@ -15,83 +16,93 @@ from dlrun.sweep.goals import best_jobs, goals
 from dlrun.sweep.outcomes import check_goals, has_checkpoint, recover, settle, summed_up, why
 from dlrun.sweep.report import Report
 from dlrun.sweep.screen import Screen
+from dlrun.sweep.settings import Grid, Search
 from dlrun.sweep.state import DONE, Job, State
 from dlrun.sweep.workers import cannot_write
 
-LOOK = 2.0  # seconds between two looks at what others leave to do
+if TYPE_CHECKING:
+    from dlrun.sweep.cluster import Submitted
+    from dlrun.sweep.forks import Forked
+
+    Child = process.Session | Forked | Submitted
+
+CHECK_EVERY = 2.0  # seconds between two checks for jobs that other processes left
 
 
 class Plan:
-    """Where jobs come from: a grid has them all from the start. A search overrides all of these."""
+    """The source of jobs. A grid has all of them from the start, so these do nothing; a search overrides them."""
 
     def open(self, state: State) -> None:
-        """Before the first job."""
+        """Prepare for the first job."""
 
     def more(self, state: State) -> Job | None:
-        """The next job that is not in the state yet."""
+        """Return the next job that is not in the state yet, or None."""
 
     def is_hopeless(self, job: Job, folder: Path) -> bool:
-        """Whether a job that runs is to be stopped."""
+        """Whether to stop a running job early."""
         return False
 
     def tell(self, job: Job, folder: Path) -> None:
-        """What came of a job."""
+        """Take note of the outcome of a job."""
 
     def catch_up(self, state: State) -> None:
-        """After jobs of a process that is no more were brought to what they were worth."""
+        """Take note of the jobs that were recovered from a dead process."""
 
 
 @dataclass(frozen=True)
 class Slots:
-    """Room for jobs: threads of the CPU for each (None: as the job likes), and the GPU of each where there are any."""
+    """Room for `num` jobs: the CPU threads of each (None: the job decides), and each one's GPU if there are GPUs."""
 
     num: int
     threads: int | None
     gpus: list[str]
 
     @classmethod
-    def of(cls, settings: object, device: str) -> "Slots":
-        """Raises UserError where there are more jobs than GPUs for them."""
-        is_shared = settings.jobs > 1 or settings.gpus != "auto"  # one job may have all there is
-        found = process.gpus(settings.gpus) if device != "cpu" and is_shared else []
-        room = len(found) * settings.jobs_per_gpu
-        if found and settings.jobs > room:
+    def of(cls, settings: Grid | Search, device: str) -> "Slots":
+        """Divide the machine among the jobs. Raises UserError if there are too few GPUs for them."""
+        is_shared = settings.jobs > 1 or settings.gpus != "auto"  # a single job may use all GPUs
+        gpus = process.gpus(settings.gpus) if device != "cpu" and is_shared else []
+        room = len(gpus) * settings.jobs_per_gpu
+        if gpus and settings.jobs > room:
             raise UserError(
-                f"sweep.jobs={settings.jobs}: there is room for {room} with {len(found)} GPUs ({', '.join(found)}) and "
+                f"sweep.jobs={settings.jobs}: there is room for {room} with {len(gpus)} GPUs ({', '.join(gpus)}) and "
                 f"sweep.jobs_per_gpu={settings.jobs_per_gpu}\n"
                 f"  expected at most sweep.jobs={room}, or more on one GPU: "
-                f"sweep.jobs_per_gpu={-(-settings.jobs // len(found))}"
+                f"sweep.jobs_per_gpu={-(-settings.jobs // len(gpus))}"
             )
         share = max(1, process.cpus() // settings.jobs) if settings.jobs > 1 else None
         threads = settings.threads or (None if "OMP_NUM_THREADS" in os.environ else share)
-        return cls(settings.jobs, threads, [found[i % len(found)] for i in range(settings.jobs)] if found else [])
+        return cls(settings.jobs, threads, [gpus[i % len(gpus)] for i in range(settings.jobs)] if gpus else [])
 
-    def env(self, slot: int, goes_on: bool = False) -> dict[str, str]:
-        """goes_on: a run that is resumed keeps its own number of threads."""
+    def env(self, slot: int, is_resumed: bool = False) -> dict[str, str]:
+        """Return the environment of a job. A resumed run keeps its own number of threads."""
         env = dict(os.environ)
-        env |= {"OMP_NUM_THREADS": str(self.threads)} if self.threads and not goes_on else {}
+        env |= {"OMP_NUM_THREADS": str(self.threads)} if self.threads and not is_resumed else {}
         return env | ({"CUDA_VISIBLE_DEVICES": self.gpus[slot]} if self.gpus else {})
 
 
 @dataclass
 class Running:
-    """A job's process. asked: why it was asked to end, "timeout" or "pruned", and when it is to be ended by force."""
+    """A running job. asked: the reason why it was asked to end ("timeout", "pruned", "stopped"). deadline: when to kill
+    it.
+    """
 
     job: Job
     slot: int
-    child: object  # process.Session or cluster.Submitted
+    child: "Child"
     log_start: int
-    has_begun: bool = False  # a cluster's may wait before that
+    has_begun: bool = False  # on a cluster it may wait first
     started: float = field(default_factory=time.monotonic)
     asked: str | None = None
     deadline: float = float("inf")
 
 
 class Runner:
-    """command: the command line of a job, and whether it goes on from its checkpoint. timeout: seconds.
+    """Runs all jobs of a plan.
 
-    stays: until the jobs of others have ended too, to take those of one that dies. launch: starts a job's process, from
-    its command line, log and environment.
+    command: returns a job's command line; its second argument is whether the job resumes from a checkpoint. timeout:
+    seconds per job. stays: wait for the jobs of other processes, to take over those of one that dies. launch: starts a
+    job from its command line, log and environment.
     """
 
     def __init__(
@@ -103,29 +114,29 @@ class Runner:
         command: Callable[[Job, bool], list[str]],
         screen: Screen,
         stays: bool = True,
-        launch: Callable[[list[str], Path, dict[str, str]], object] = process.start,
+        launch: Callable[[list[str], Path, dict[str, str]], "Child"] = process.start,
     ) -> None:
         self.state, self.plan, self.slots, self.timeout = state, plan, slots, timeout
         self.command, self.screen, self.stays, self.launch = command, screen, stays, launch
         self.report = Report(state)
         self.running: list[Running] = []
         self.received: list[int] = []
-        self.had: set[int] = set()  # jobs that this process has started
-        self.next_look = 0.0
+        self.taken: set[int] = set()  # jobs that this process has started
+        self.next_check = 0.0
 
     def run(self) -> int:
-        """Until all jobs are done or a signal stops the sweep: its number, else 0."""
-        told, before = False, {n: signal.signal(n, self._stop) for n in (signal.SIGINT, signal.SIGTERM)}
+        """Run until all jobs are done or a signal stops the sweep. Returns the signal's number, else 0."""
+        is_reported, before = False, {n: signal.signal(n, self._stop) for n in (signal.SIGINT, signal.SIGTERM)}
         try:
             while True:
                 self.fill()
                 if not self.running and (self.received or not (self.stays and self.others())):
                     break
                 time.sleep(0.02)
-                if self.received and not told:
-                    told = True
-                    within = f"within {process.GRACE:.0f} s; the same signal once more ends them at once"
-                    self.screen.say(f"stopping: what runs is to save and end {within}")
+                if self.received and not is_reported:
+                    is_reported = True
+                    within = f"within {process.GRACE:.0f} s; a second signal ends them at once"
+                    self.screen.show(f"stopping: running jobs save a checkpoint and end {within}")
                 for one in list(self.running):
                     self.look_at(one)
                 if self.screen.is_due:
@@ -140,7 +151,7 @@ class Runner:
         with self.state.alone():
             self.report.write(at_once=True)
         if self.report.problem:
-            self.screen.say(self.report.problem)
+            self.screen.show(self.report.problem)
         return self.received[0] if self.received else 0
 
     def _stop(self, number: int, frame: object) -> None:
@@ -150,32 +161,32 @@ class Runner:
                 self._end(one)
 
     def _end(self, one: Running) -> None:
-        """It is to save and end; at the second signal, at once."""
+        """Ask a job to save and end, or kill it at the second signal."""
         one.asked = one.asked or "stopped"
         one.deadline = min(one.deadline, time.monotonic() + process.GRACE)
         one.child.send_signal(self.received[0]) if len(self.received) == 1 else one.child.kill()
 
     def others(self) -> list[Job]:
-        """The jobs that other processes run."""
+        """Return the jobs that other processes run."""
         return [job for job in self.state.jobs if job.status == "running" and job.worker != self.state.worker]
 
     def fill(self) -> None:
         """Start jobs while there is room for them."""
-        taken = {one.slot for one in self.running}
+        used = {one.slot for one in self.running}
         for slot in range(self.slots.num):
-            if self.received or time.monotonic() < self.next_look:
+            if self.received or time.monotonic() < self.next_check:
                 break
-            if slot in taken:
+            if slot in used:
                 continue
             with self.state.alone():
                 job = self.next_job()
                 if job is not None:
                     self.start(job, slot)
                 else:
-                    self.next_look = time.monotonic() + LOOK
+                    self.next_check = time.monotonic() + CHECK_EVERY
 
     def next_job(self) -> Job | None:
-        """One that waits or was stopped, else a new one, else one of a process that is no more."""
+        """Return a job that waits or was stopped, else a new one, else one of a dead process, else None."""
         job = self.waiting() or self.plan.more(self.state)
         if job is None and self.others():
             recover(self.state, patience=0)
@@ -184,39 +195,40 @@ class Runner:
         return job
 
     def waiting(self) -> Job | None:
-        """A job that somebody asked to end is not taken again by the one who had it."""
-        is_open = (job for job in self.state.jobs if job.status in ("waiting", "stopped"))
-        return next((job for job in is_open if job.number not in self.had), None)
+        """Return the next open job. A process does not take a job twice, since a user may have stopped it."""
+        open_jobs = (job for job in self.state.jobs if job.status in ("waiting", "stopped"))
+        return next((job for job in open_jobs if job.number not in self.taken), None)
 
     def start(self, job: Job, slot: int) -> None:
+        """Start a job, or resume it if it has a checkpoint."""
         folder, log = self.state.run_folder(job), self.state.log(job)
-        goes_on = has_checkpoint(folder)
+        is_resumed = has_checkpoint(folder)
         try:
-            if goes_on:
+            if is_resumed:
                 with suppress(FileNotFoundError):
-                    (folder / "summary.json").unlink()  # how it ended the last time
-            elif folder.exists():  # killed before its first checkpoint: there is nothing to go on from
+                    (folder / "summary.json").unlink()  # of its last stop
+            elif folder.exists():  # killed before its first checkpoint: nothing to resume
                 shutil.rmtree(folder)
             size = log.stat().st_size if log.exists() else 0
-            child = self.launch(self.command(job, goes_on), log, self.slots.env(slot, goes_on))
+            child = self.launch(self.command(job, is_resumed), log, self.slots.env(slot, is_resumed))
         except OSError as error:
             raise cannot_write(self.state.folder, error) from None
         self.running.append(Running(job, slot, child, size))
-        if self.received:  # while the process was being made
+        if self.received:  # a signal came while the process was created
             self._end(self.running[-1])
         job.status, job.worker, job.pid, job.attempt = "running", self.state.worker, child.pid, child.attempt
         job.born = process.born(child.pid) if child.pid else None
-        self.had.add(job.number)
+        self.taken.add(job.number)
         on = f" on GPU {self.slots.gpus[slot]}" if self.slots.gpus else ""
-        how = " goes on" if goes_on else ""
+        how = " resumed" if is_resumed else ""
         self.screen.start(f"[{job.number + 1}/{self.state.total}] {' '.join(job.overrides)}{how}{on}")
 
     def look_at(self, one: Running) -> None:
-        """Whether it has ended, takes too long, or is hopeless."""
+        """Check whether a running job has ended, takes too long, or is hopeless."""
         code, now = one.child.poll(), time.monotonic()
         if code is not None:
             self.running.remove(one)
-            one.child.kill()  # what it left behind
+            one.child.kill()  # ends what the job left running
             self.conclude(one, code)
         elif now > one.deadline:
             one.child.kill()
@@ -232,7 +244,7 @@ class Runner:
                 one.child.terminate()
 
     def conclude(self, one: Running, code: int) -> None:
-        """Put down what came of a job, and say so where it failed."""
+        """Record the outcome of a job and print it."""
         job, folder = one.job, self.state.run_folder(one.job)
         lines = process.tail(self.state.log(job), one.log_start)
         with self.state.alone():
@@ -241,8 +253,8 @@ class Runner:
             check_goals(job, folder, self.state.facts["goals"])
             self.plan.tell(job, folder)
             self.report.write()
-        self.next_look = 0.0
+        self.next_check = 0.0
         if job.status in DONE:
-            self.screen.say(f"job {job.number} {job.status}{summed_up(job)}")
+            self.screen.show(f"job {job.number} {job.status}{summed_up(job)}")
         elif not self.received:
             self.screen.fail(f"job {job.number} {job.status} (exit code {code})", lines)

@@ -1,20 +1,24 @@
-"""The sweep at the terminal: a live table there, plain lines elsewhere. A terminal that goes away stops nothing."""
+"""The sweep's terminal output: a live table, or plain lines without a terminal. Losing the terminal stops no job."""
 
 import os
 import sys
 import time
+from typing import TYPE_CHECKING, TextIO
 
 from dlrun.errors import printable
 from dlrun.output.console import folded, number
 from dlrun.output.terminal import silence
 from dlrun.sweep.rows import last_row
-from dlrun.sweep.state import OPEN, Job, State, own, shared
+from dlrun.sweep.state import OPEN, Job, State, own_overrides, shared
 
-EVERY = 0.5  # seconds between two pictures
+if TYPE_CHECKING:
+    from dlrun.sweep.runner import Running
+
+EVERY = 0.5  # seconds between two drawings of the table
 
 
 class Screen:
-    """start, say, fail: lines that stay. draw: what runs, waits and is best so far, below them."""
+    """Prints lines that stay (start, show, fail) and below them a live table of the sweep (draw)."""
 
     def __init__(self) -> None:
         self.is_live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
@@ -22,55 +26,64 @@ class Screen:
 
     @property
     def is_due(self) -> bool:
+        """Whether the live table should be drawn again."""
         return self.is_live and time.monotonic() - self.drawn >= EVERY
 
     def start(self, text: str) -> None:
+        """Print that a job starts, unless the live table shows it."""
         if not self.is_live:
-            self.say(f"\n{text}")
+            self.show(f"\n{text}")
 
-    def say(self, text: str) -> None:
+    def show(self, text: str) -> None:
+        """Print a line that stays."""
         self.clear()
         self._write(sys.stdout, printable(text) + "\n")
 
     def fail(self, text: str, log: list[str]) -> None:
-        """At once, with the last lines of the job's log."""
-        self.say(text)
+        """Print a failure with the last lines of the job's log."""
+        self.show(text)
         self._write(sys.stderr, "".join(f"  {printable(line)}\n" for line in log))
 
     def clear(self) -> None:
-        """Take the live table away; it is drawn anew below what comes."""
+        """Remove the live table, which is drawn again below the next lines."""
         if self.lines:
             self._write(sys.stdout, f"\x1b[{self.lines}A\x1b[J")
         self.lines, self.drawn = 0, 0.0
 
-    def draw(self, state: State, running: list, best: Job | None, goals: list[tuple[str, str]]) -> None:
-        """running: the processes at work, each with its job and when it started."""
+    def draw(self, state: State, running: list["Running"], best: Job | None, goals: list[tuple[str, str]]) -> None:
+        """Draw the live table. running: the jobs that this process runs."""
         now = time.monotonic()
         try:
             size = os.get_terminal_size(sys.stdout.fileno())
             width, height = size.columns or 80, size.lines or 24
-        except OSError:  # it went away
+        except OSError:  # the terminal is gone
             width, height = 80, 24
         width = max(width, 2) - 1
-        lines = ["", *picture(state, running, best, goals, now - self.began, width, max(1, height - 6))]
-        lines = lines[: max(1, height - 1)]  # what has scrolled away cannot be taken away
+        lines = ["", *table_lines(state, running, best, goals, now - self.began, width, max(1, height - 6))]
+        lines = lines[: max(1, height - 1)]  # lines that scroll off the screen cannot be removed
         self.clear()
         self._write(sys.stdout, "".join(f"{cut(printable(line), width)}\n" for line in lines))
         self.lines, self.drawn = len(lines), now
 
-    def _write(self, stream: object, text: str) -> None:
+    def _write(self, stream: TextIO, text: str) -> None:
         try:
             stream.write(text)
             stream.flush()
-        except (OSError, ValueError):  # a closed pipe, a full disk, a closed file: the jobs are worth more
+        except (OSError, ValueError):  # a closed pipe, a full disk, a closed file: the jobs must continue
             self.is_live = False
             silence(stream)
 
 
-def picture(
-    state: State, running: list, best: Job | None, goals: list[tuple[str, str]], seconds: float, width: int, room: int
+def table_lines(
+    state: State,
+    running: list["Running"],
+    best: Job | None,
+    goals: list[tuple[str, str]],
+    seconds: float,
+    width: int,
+    room: int,
 ) -> list[str]:
-    """The live table's lines. room: for so many lines of jobs that run."""
+    """Return the lines of the live table. room: the most lines for running jobs."""
     jobs = state.jobs
     ended = sum(job.status not in OPEN for job in jobs)
     at_work = sum(job.status == "running" for job in jobs)
@@ -90,7 +103,8 @@ def picture(
         epoch = f"epoch {row['epoch']}" if row else "starting"
         values = "  ".join(f"{name} {number(row.get(name))}" for name, _ in goals if name in row)
         age = _time(time.monotonic() - one.started)
-        more = folded(f"  {one.job.number:>4}  {epoch:<10} {values:<18} {age:>7}  {own(one.job, common)}", width, 8)
+        overrides = own_overrides(one.job, common)
+        more = folded(f"  {one.job.number:>4}  {epoch:<10} {values:<18} {age:>7}  {overrides}", width, 8)
         if len(shown) + len(more) > room:
             shown.append(f"  and {len(running) - i} more")
             break
@@ -98,11 +112,14 @@ def picture(
     lines += shown
     if best is not None and goals:
         name = goals[0][0]
-        lines += folded(f"  best  job {best.number}: {name} {number(best.values[name])}  {own(best, common)}", width, 8)
+        lines += folded(
+            f"  best  job {best.number}: {name} {number(best.values[name])}  {own_overrides(best, common)}", width, 8
+        )
     return lines
 
 
 def cut(line: str, width: int) -> str:
+    """Shorten a line to `width` characters."""
     return line if len(line) <= width else (line[: max(0, width - 3)] + "...")[:width]
 
 

@@ -1,9 +1,9 @@
-"""A search by Optuna, asked for points and told what came of them (ask and tell).
+"""A search with Optuna, which chooses points and receives their outcomes (ask and tell).
 
-With one job at a time a point is a function of the history, sweep.seed and its number: the sampler is seeded anew for
-each, so a search that was killed and resumed asks for the same points as one that was not. Optuna's study is kept in a
-journal in the sweep's folder, or in a database, through which other machines can join in. Where only the jobs can say
-that less is better, the study maximises the negative value.
+With one job at a time, a point is a function of the history, sweep.seed and its number: the sampler is seeded anew for
+each point, so a resumed search asks for the same points as an uninterrupted one. Optuna's study is kept in a journal in
+the sweep's folder, or in a database, which other machines can join. If the direction is only known from the jobs and
+lower is better, the study maximises the negated value.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from dataclasses import replace
 from math import isfinite, prod
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 from dlrun.errors import UserError
 from dlrun.sweep import cma
@@ -25,23 +26,26 @@ from dlrun.sweep.settings import Search
 from dlrun.sweep.state import OPEN, Job, State
 from dlrun.sweep.study import PUBLISHED, database, journal, load_optuna
 
+if TYPE_CHECKING:
+    import optuna
+
 
 class Optuna(Plan):
-    """Jobs from a study. epochs: of a whole job. Raises UserError where the space is not one for the sampler."""
+    """Creates jobs from a study. epochs: of a complete job. Raises UserError if the sampler cannot use the space."""
 
     def __init__(self, settings: Search, axes: list[Axis], epochs: int) -> None:
         self.optuna, self.axes, self.epochs = load_optuna(), axes, epochs
         self.swept = [axis for axis in axes if axis.is_swept]
         check(settings, self.swept)
         points = prod(len(axis.rows) for axis in self.swept)
-        is_grid = settings.sampler == "grid"  # which has an end
+        is_grid = settings.sampler == "grid"  # a grid has a finite number of points
         self.settings = replace(settings, trials=min(settings.trials, points)) if is_grid else settings
         self.space = {axis.name: self._distribution(axis) for axis in self.swept}
         self.storage = database(self.optuna, settings.storage, "sweep.storage") if settings.storage else None
-        self.trials: dict[int, object] = {}  # of running jobs, by the job's number
-        self.seen: dict[int, tuple[int, int]] = {}  # their metrics.jsonl: size, and the last epoch reported
+        self.trials: dict[int, optuna.Trial] = {}  # trials of running jobs, by the job's number
+        self.seen: dict[int, tuple[int, int]] = {}  # size of each job's metrics.jsonl, and the last reported epoch
 
-    def _distribution(self, axis: Axis) -> object:
+    def _distribution(self, axis: Axis) -> "optuna.distributions.BaseDistribution":
         kinds = self.optuna.distributions
         if axis.interval:
             low, high, is_log, is_int = axis.interval
@@ -49,7 +53,7 @@ class Optuna(Plan):
         return kinds.CategoricalDistribution(labels(axis))
 
     def open(self, state: State) -> None:
-        """Find or make the study, and bring it to what the state knows."""
+        """Find or create the study and bring it up to date with the state."""
         self.state = state
         goal, names = self.settings.goal, [name for name, _ in state.facts["goals"]]
         if len(names) > 1 if goal is None else names != ([goal] if isinstance(goal, str) else goal):
@@ -64,21 +68,21 @@ class Optuna(Plan):
             study = self.optuna.create_study(
                 study_name=state.facts["study"],
                 storage=self.storage,
-                directions=["minimize" if mode == "min" else "maximize" for mode in self._told_modes()],
+                directions=["minimize" if mode == "min" else "maximize" for mode in self._directions()],
                 load_if_exists=True,
             )
             if self.settings.storage:
                 self._publish(study, is_resized)
-            found = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
-        if lost := [job.trial for job in state.jobs if job.trial not in found]:
+            known = {trial.number for trial in study.get_trials(deepcopy=False)}
+        if lost := [job.trial for job in state.jobs if job.trial not in known]:
             raise UserError(
                 f"the search's history is not the sweep's: trial {lost[0]} is not in study {state.facts['study']!r}\n"
-                f"  expected it in {self.settings.storage or state.folder / 'optuna.journal'}, as it was"
+                f"  expected it in {self.settings.storage or state.folder / 'optuna.journal'}, unchanged"
             )
         self.catch_up(state)
 
     def catch_up(self, state: State) -> None:
-        """Tell the study what came of jobs meanwhile, and give each that is to be done again a trial to report to."""
+        """Tell the study the outcomes of recovered jobs, and give each job that is repeated a new trial."""
         states = self.optuna.trial.TrialState
         with self._reaching():
             study = self._study()
@@ -89,17 +93,18 @@ class Optuna(Plan):
                 self.tell(job, folder)
             elif job.status in ("waiting", "stopped") and trial.state == states.PRUNED:  # killed before it was saved
                 settle(job, folder, 143, goals(state), "pruned")
-            elif job.status in ("waiting", "stopped"):  # what Optuna was told is final
+            elif job.status in ("waiting", "stopped"):  # a trial's outcome in Optuna is final
                 with self._reaching():
                     attributes = {"sweep": state.facts["id"], "job": job.number, "again": trial.number}
-                    left = [t.number for t in trials if t.user_attrs == attributes]  # by a kill
+                    left = [t.number for t in trials if t.user_attrs == attributes]  # left by a kill
                     point = {"params": trial.params, "distributions": trial.distributions}
                     job.trial = left[0] if left else self._new_trial(study, attributes, **point).number
 
-    def _publish(self, study: object, is_resized: bool) -> None:
-        """For others to join. Raises UserError where this is one of them, and has other configs.
+    def _publish(self, study: "optuna.Study", is_resized: bool) -> None:
+        """Store the command in the study, so that others can join. Raises UserError if this process joins with other
+        configs.
 
-        How many trials there are to be is what was said last, on whatever machine.
+        The number of trials is the one that any machine set last.
         """
         names = ("started", "cwd", "command", "flags", "arguments", "configs", "total")
         facts = {name: self.state.facts[name] for name in names}
@@ -107,7 +112,7 @@ class Optuna(Plan):
         if self.settings.join:
             if facts["configs"] != theirs["configs"] or facts["arguments"] != theirs["arguments"]:
                 raise UserError(
-                    f"sweep.join={self.settings.storage}: the configs here are not those that it was started with\n"
+                    f"sweep.join={self.settings.storage}: the configs here differ from those of the sweep's start\n"
                     "  expected the same version of dl-run and of your own configs on all machines"
                 )
         if theirs is None or is_resized:
@@ -115,47 +120,49 @@ class Optuna(Plan):
         elif theirs["total"] != self.state.facts["total"]:
             self.state.resize(theirs["total"])
 
-    def _study(self) -> object:
-        """The study as it is now: an object of it keeps the history that it has seen."""
+    def _study(self) -> "optuna.Study":
+        """Load the study anew, since a Study object keeps the history that it has seen."""
         name = self.state.facts["study"]
         return self.optuna.load_study(study_name=name, storage=self.storage, pruner=self._pruner())
 
-    def _told_modes(self) -> list[str | None]:
-        told, goal = self.settings.direction, self.settings.goal
+    def _directions(self) -> list[str | None]:
+        """Return "max", "min" or None (known only from the jobs) for each goal."""
+        direction, goal = self.settings.direction, self.settings.goal
         number = len(goal) if isinstance(goal, list) else 1
-        return list(told) if isinstance(told, list) else [told] * number
+        return list(direction) if isinstance(direction, list) else [direction] * number
 
-    def _sampler(self, number: int) -> object:
-        made, kind = self.optuna.samplers, self.settings.sampler
+    def _sampler(self, number: int) -> "optuna.samplers.BaseSampler":
+        """Return the sampler for the trial with this number."""
+        samplers, kind = self.optuna.samplers, self.settings.sampler
         seed = Random(f"{self.settings.seed}/{number}").getrandbits(32)
         if kind == "tpe":
-            return made.TPESampler(seed=seed)
+            return samplers.TPESampler(seed=seed)
         if kind == "cmaes":
             return cma.make_sampler(self.optuna, seed)
-        if kind == "qmc":  # one sequence: its place in it is the number of trials
-            once = made.RandomSampler(seed)
-            return made.QMCSampler(
-                scramble=True, seed=self.settings.seed, independent_sampler=once, warn_independent_sampling=False
+        if kind == "qmc":  # one sequence, whose position is the number of trials
+            independent = samplers.RandomSampler(seed)
+            return samplers.QMCSampler(
+                scramble=True, seed=self.settings.seed, independent_sampler=independent, warn_independent_sampling=False
             )
         if kind == "grid":
-            return made.GridSampler({axis.name: labels(axis) for axis in self.swept}, seed=self.settings.seed)
-        return made.RandomSampler(seed)
+            return samplers.GridSampler({axis.name: labels(axis) for axis in self.swept}, seed=self.settings.seed)
+        return samplers.RandomSampler(seed)
 
-    def _pruner(self) -> object:
-        made, s = self.optuna.pruners, self.settings
+    def _pruner(self) -> "optuna.pruners.BasePruner":
+        pruners, s = self.optuna.pruners, self.settings
         first = max(1, s.pruner_warmup_epochs)
         if s.pruner == "median":
-            return made.MedianPruner(s.pruner_startup, s.pruner_warmup_epochs)
+            return pruners.MedianPruner(s.pruner_startup, s.pruner_warmup_epochs)
         if s.pruner == "percentile":
-            return made.PercentilePruner(s.percentile, s.pruner_startup, s.pruner_warmup_epochs)
+            return pruners.PercentilePruner(s.percentile, s.pruner_startup, s.pruner_warmup_epochs)
         if s.pruner == "asha":
-            return made.SuccessiveHalvingPruner(min_resource=first, reduction_factor=s.reduction)
+            return pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=s.reduction)
         if s.pruner == "hyperband":
-            return made.HyperbandPruner(first, max(first, self.epochs), s.reduction)
-        return made.NopPruner()
+            return pruners.HyperbandPruner(first, max(first, self.epochs), s.reduction)
+        return pruners.NopPruner()
 
     def more(self, state: State) -> Job | None:
-        """The next point, from a trial that a kill left without its job first."""
+        """Return the next point. A trial that a kill left without its job comes first."""
         number, mine = len(state.jobs), state.facts["id"]
         with self._reaching():
             self.study = self._study()
@@ -166,9 +173,9 @@ class Optuna(Plan):
             state.facts["elsewhere"] = taken - number - len(left)
             if not left and taken >= state.facts["total"]:
                 return None
-            found = left[0] if left else self._new_trial(self.study, attributes)
-            self.study.sampler = self._sampler(found.number)
-            trial = self.optuna.trial.Trial(self.study, found._trial_id)
+            frozen = left[0] if left else self._new_trial(self.study, attributes)
+            self.study.sampler = self._sampler(frozen.number)
+            trial = self.optuna.trial.Trial(self.study, frozen._trial_id)
             before = self.study.get_trials(deepcopy=False)[: trial.number]
             if sum("again" not in t.user_attrs for t in before) >= state.facts["total"]:  # another machine was faster
                 self.study.tell(trial, state=self.optuna.trial.TrialState.FAIL)
@@ -180,14 +187,19 @@ class Optuna(Plan):
         state.jobs.append(job)
         return job
 
-    def _new_trial(self, study: object, attributes: dict[str, object], **point: object) -> object:
-        """With the job that it is for, at once: a kill leaves none that is nobody's. point: params, distributions."""
+    def _new_trial(
+        self, study: "optuna.Study", attributes: dict[str, object], **point: object
+    ) -> "optuna.trial.FrozenTrial":
+        """Create a trial that names its job from the start, so that a kill leaves none without a job.
+
+        point: `params` and `distributions` of a repeated trial.
+        """
         running = self.optuna.trial.TrialState.RUNNING
-        made = self.optuna.trial.create_trial(state=running, user_attrs=attributes, **point)
-        return self.storage.get_trial(self.storage.create_new_trial(study._study_id, made))
+        template = self.optuna.trial.create_trial(state=running, user_attrs=attributes, **point)
+        return self.storage.get_trial(self.storage.create_new_trial(study._study_id, template))
 
     def is_hopeless(self, job: Job, folder: Path) -> bool:
-        """Report the epochs that are new, and ask the pruner: not behind the last epoch, when all is done anyway."""
+        """Report new epochs and ask the pruner, except after the last epoch, when the job ends anyway."""
         if self.settings.pruner == "none":
             return False
         size, epoch = self.seen.get(job.number, (-1, 0))
@@ -205,26 +217,29 @@ class Optuna(Plan):
                 if last < row["epoch"] < self.epochs and is_number(row.get(name)):
                     last = row["epoch"]
                     trial.report(self._signed([row[name]])[0], last)
-                    if trial.should_prune():  # asked for each: ASHA puts down what a job was worth at its rungs
+                    if trial.should_prune():  # asked every epoch, because ASHA records values at its rungs
                         return True
             self.seen[job.number] = now, last
         return False
 
-    def _trial(self, job: Job) -> object:
-        """To report to; of a job that goes on it is made anew."""
+    def _trial(self, job: Job) -> "optuna.Trial":
+        """Return the trial that a job reports to, created anew for a resumed job."""
         if job.number not in self.trials:
             study = self._study()
-            found = study.get_trials(deepcopy=False)[job.trial]
-            self.trials[job.number] = self.optuna.trial.Trial(study, found._trial_id)
+            frozen = study.get_trials(deepcopy=False)[job.trial]
+            self.trials[job.number] = self.optuna.trial.Trial(study, frozen._trial_id)
         return self.trials[job.number]
 
     def _signed(self, values: list[float]) -> list[float]:
-        """As the study has them: the negative where more is better there and less is better for the task."""
-        pairs = zip(values, self._told_modes(), goals(self.state), strict=True)
-        return [-value if told is None and mode == "min" else value for value, told, (_, mode) in pairs]
+        """Return the values for the study: negated if it maximises and the jobs report that lower is better."""
+        goals_with_directions = zip(values, self._directions(), goals(self.state), strict=True)
+        return [
+            -value if direction is None and mode == "min" else value
+            for value, direction, (_, mode) in goals_with_directions
+        ]
 
     def tell(self, job: Job, folder: Path) -> None:
-        """What came of a job."""
+        """Tell the study the outcome of a job."""
         if job.status in OPEN:
             return
         states = self.optuna.trial.TrialState
@@ -232,18 +247,18 @@ class Optuna(Plan):
         is_complete = job.status == "finished" and values and all(v is not None and isfinite(v) for v in values)
         state = states.COMPLETE if is_complete else states.PRUNED if job.status == "pruned" else states.FAIL
         with self._reaching():
-            study = self._study()  # with a sampler of no grid, which would end a loop that is not there
+            study = self._study()  # without the grid sampler, which would stop an optimize() loop
             study.tell(job.trial, self._signed(values) if is_complete else None, state=state, skip_if_finished=True)
         self.trials.pop(job.number, None)
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
-        """A database that goes away is the user's to mend; the jobs that run are stopped and go on later."""
+        """Turn a failing database or disk into a UserError. Running jobs are stopped and can be resumed."""
         try:
             yield
         except (self.optuna.exceptions.StorageInternalError, OSError) as error:
             where = "the database that sweep.storage names" if self.settings.storage else "a disk with room"
             raise UserError(
                 f"the search's history cannot be read or written: {str(error).splitlines()[0]}\n"
-                f"  expected {where}; what was done is kept: go on with dl-run -m sweep.resume=last"
+                f"  expected {where}; finished work is kept: resume with dl-run -m sweep.resume=last"
             ) from error

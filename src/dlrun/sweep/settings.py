@@ -1,6 +1,6 @@
-"""What a sweep is told by its section of the config: how its jobs are run, and how their points are chosen.
+"""The settings of a sweep, its section of the config: how jobs are run and how their points are chosen.
 
-Every key is in configs/sweep/grid.yaml and configs/sweep/optuna.yaml with its unit.
+configs/sweep/grid.yaml and configs/sweep/optuna.yaml describe every key with its unit.
 """
 
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 
 from dlrun.types import Count, Few, Index, Positive, Range, Seed
 
-# What may differ where a sweep is joined or resumed: how the jobs are run, not what they are.
+# Keys that may change when a sweep is joined or resumed: how the jobs are run, not which jobs.
 JOINABLE = ("jobs", "threads", "gpus", "jobs_per_gpu", "job_timeout")
 RESUMABLE = (*JOINABLE, "retry", "trials")
 
 
 @dataclass(frozen=True)
 class Grid:
-    """All combinations of the values that are listed."""
+    """All combinations of listed values."""
 
     jobs: Few
     threads: Few | None
@@ -29,7 +29,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Search:
-    """Points chosen by Optuna, one after the other, from what came of those before."""
+    """Points that Optuna chooses one after the other from the results of earlier ones."""
 
     jobs: Few
     threads: Few | None

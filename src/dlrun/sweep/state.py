@@ -1,4 +1,4 @@
-"""The state of a sweep: sweep.json in its folder, readable, replaced whole, changed by one process at a time."""
+"""The state of a sweep: sweep.json in its folder, replaced as a whole and changed by one process at a time."""
 
 import json
 import os
@@ -18,16 +18,17 @@ from dlrun.sweep.damage import check_facts, check_job
 from dlrun.sweep.workers import cannot_write
 
 FORMAT = 1
-OPEN = ("waiting", "running", "stopped")  # to be done, or gone on with
-DONE = ("finished", "pruned")  # any other word: it failed
+OPEN = ("waiting", "running", "stopped")  # to be run or resumed
+DONE = ("finished", "pruned")  # any other status is a failure
 
 
 @dataclass
 class Job:
-    """One point of the sweep. code: the exit code of its process. values: its goal and what was tested.
+    """One point of the sweep.
 
-    worker: who runs it (workers.py); pid, born: its process there, and when that one started; attempt: its name on a
-    cluster. trial: its number in Optuna's study.
+    code: the exit code of its process. values: its goals and test metrics. worker: the process that runs it
+    (workers.py). pid, born: the job's process there and its start time. attempt: the job's name on a cluster. trial:
+    its number in Optuna's study.
     """
 
     number: int
@@ -45,14 +46,17 @@ class Job:
 
     @property
     def has_failed(self) -> bool:
+        """Whether the job ended without a result."""
         return self.status not in OPEN + DONE
 
 
 class State:
-    """facts: command, flags and cwd of the start; arguments: what the jobs are made of, with an experiment's own sweep;
+    """The facts and jobs of a sweep.
 
-    goals: the metrics to optimise with "max" or "min", none as long as no job has said; total: the jobs there will be,
-    of which `elsewhere` are in other folders that search with the same database. worker: the name of this process.
+    facts: `command`, `flags` and `cwd` of the start; `arguments`: the overrides that define the space, including those
+    of an experiment; `goals`: the metrics to optimise with "max" or "min", empty until a job has reported them;
+    `total`: the number of jobs, of which `elsewhere` are in other folders that use the same database.
+    worker: the name of this process.
     """
 
     def __init__(self, folder: Path, facts: dict, jobs: list[Job]) -> None:
@@ -60,6 +64,7 @@ class State:
 
     @classmethod
     def new(cls, folder: Path, command: dict[str, object], jobs: list[Job], total: int, goals: list) -> "State":
+        """Return the state of a new sweep with a new id and study name."""
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         facts = {"version": dlrun.__version__, "started": now, "cwd": os.getcwd(), "owner": owner()}
         facts["id"] = uuid4().hex
@@ -68,10 +73,11 @@ class State:
 
     @property
     def total(self) -> int:
+        """The number of jobs in this folder, existing and still to come."""
         return max(self.facts["total"] - self.facts["elsewhere"], len(self.jobs))
 
     def resize(self, trials: int) -> None:
-        """To another number of trials: in the command too, by which the sweep goes on the next time."""
+        """Set another number of trials, also in the command that resumes the sweep."""
         command = [override for override in self.facts["command"] if key_of(override) != "sweep.trials"]
         self.facts |= {"total": trials, "command": [*command, f"sweep.trials={trials}"]}
 
@@ -83,7 +89,7 @@ class State:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Nobody else changes the sweep meanwhile: what others did is read before, what was done is saved behind."""
+        """Lock the sweep: read the changes of other processes first, and save those of the block at its end."""
         from filelock import FileLock
 
         lock = FileLock(self.folder / ".changing")
@@ -99,23 +105,23 @@ class State:
             lock.release()
 
     def read(self) -> None:
-        """What is on the disk now; the jobs stay the same objects."""
-        found = load_state(self.folder)
+        """Read the state from disk; known jobs stay the same objects."""
+        saved = load_state(self.folder)
         self.facts.clear()
-        self.facts.update(found.facts)
-        for job, now in zip(self.jobs, found.jobs, strict=False):
+        self.facts.update(saved.facts)
+        for job, now in zip(self.jobs, saved.jobs, strict=False):
             vars(job).update(vars(now))
-        self.jobs += found.jobs[len(self.jobs) :]
+        self.jobs += saved.jobs[len(self.jobs) :]
 
     def save(self) -> None:
-        """As write. Raises UserError where it cannot."""
+        """Write the state. Raises UserError if that fails."""
         try:
             self.write()
         except OSError as error:
             raise cannot_write(self.folder, error) from None
 
     def write(self) -> None:
-        """On the disk before this returns. A line for each job."""
+        """Write the state with a line per job; it is on disk when this returns."""
         head = json.dumps({"format": FORMAT, **self.facts, "jobs": []}, indent=1)
         lines = ",\n  ".join(json.dumps(asdict(job)) for job in self.jobs)
         text = head[: head.rindex("[]")] + f"[\n  {lines}\n ]\n}}\n"
@@ -123,29 +129,30 @@ class State:
 
 
 def shared(jobs: list[Job]) -> list[str]:
-    """The overrides that all jobs have; none of one alone."""
+    """Return the overrides that all jobs have; none for a single job."""
     return [o for o in jobs[0].overrides if all(o in job.overrides for job in jobs)] if len(jobs) > 1 else []
 
 
-def own(job: Job, common: list[str]) -> str:
-    """What a job has that not all have."""
+def own_overrides(job: Job, common: list[str]) -> str:
+    """Return the overrides of a job that are not common to all."""
     return " ".join(override for override in job.overrides if override not in common)
 
 
 def owner() -> dict:
+    """Return the process id and host of this process."""
     return {"pid": os.getpid(), "host": socket.gethostname()}
 
 
 def load_state(folder: Path) -> State:
-    """Read sweep.json. Raises UserError where the folder is no sweep's or the file is damaged."""
+    """Read sweep.json. Raises UserError if the folder is not a sweep's or the file is damaged."""
     path = folder / "sweep.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(facts, dict) or facts.get("format") != FORMAT:
             raise ValueError(f"its format is not {FORMAT}")
-        jobs = [Job(**fields) for fields in found.pop("jobs")]
-        del found["format"]
-        check_facts(found)
+        jobs = [Job(**fields) for fields in facts.pop("jobs")]
+        del facts["format"]
+        check_facts(facts)
         for number, job in enumerate(jobs):
             check_job(job, number)
     except OSError as error:
@@ -158,25 +165,25 @@ def load_state(folder: Path) -> State:
             f"{path} is damaged: {printable(str(error)).splitlines()[0]}\n"
             "  expected the file as dl-run wrote it; restore it (the jobs' folders and results.csv are untouched)"
         ) from None
-    return State(folder, found, jobs)
+    return State(folder, facts, jobs)
 
 
 def find_sweep(which: str, output_dir: str, key: str = "sweep.resume") -> Path:
-    """The folder of a sweep; `last` is the one that was started last. Raises UserError where there is none."""
+    """Return the folder of a sweep; `last` is the most recently started one. Raises UserError if there is none."""
     if which == "last":
         started = [path for pattern in ("*", "*/*") for path in Path(output_dir).glob(f"{pattern}/multirun.yaml")]
         if not started:
             where = Path(output_dir).resolve()
             raise UserError(
-                f"{key}=last: there is no sweep under {where}\n  expected one; output_dir=... looks elsewhere"
+                f"{key}=last: there is no sweep under {where}\n  expected one; output_dir=... names another folder"
             )
         return max(started, key=lambda path: path.stat().st_mtime).parent
     folder = Path(which)
     if not which or not (folder / "sweep.json").is_file():
         is_run = (folder / ".hydra" / "config.yaml").is_file()
-        why = "no such folder" if not folder.exists() else "it holds no sweep.json"
+        reason = "no such folder" if not folder.exists() else "it has no sweep.json"
         raise UserError(
-            f"{key}={which}: this folder is not a sweep's: {'it is a single run' if is_run else why}\n"
+            f"{key}={which}: this folder is not a sweep's: {'it is a single run' if is_run else reason}\n"
             "  expected "
             + (f"dl-run resume={which} for a run" if is_run else "the folder that dl-run -m printed when it started")
             + f", or {key}=last"
@@ -186,7 +193,7 @@ def find_sweep(which: str, output_dir: str, key: str = "sweep.resume") -> Path:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """The one that works on this sweep. Raises UserError with the name of the other where there is one already."""
+    """Lock a sweep for this process. Raises UserError with the name of the process that already runs it."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / ".lock", timeout=0)
@@ -197,7 +204,7 @@ def locked(folder: Path) -> Iterator[None]:
         who = printable(f"process {who.get('pid')} on host {who.get('host')}")
         raise UserError(
             f"the sweep in {folder} is in use: {who} runs it\n"
-            "  wait for it, or stop it (Ctrl-C there, or kill): nothing is lost, and it can be resumed"
+            "  wait for it, or stop it (Ctrl-C there, or kill): it loses nothing and can be resumed"
         ) from None
     except OSError as error:
         raise UserError(f"cannot write to the sweep's folder {folder}: {error.strerror}") from None
@@ -208,16 +215,16 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def differences(before: object, now: object, path: str = "") -> list[str]:
-    """What differs between two plain configs, a line for each key."""
+    """List the differences between two plain configs, a line per key."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = list(dict.fromkeys([*before, *now]))
-        missing = "(not there)"
+        missing = "(missing)"
         return [
             line
             for key in keys
             for line in differences(before.get(key, missing), now.get(key, missing), f"{path}.{key}" if path else key)
         ]
-    return [] if before == now else [f"{path}: {_shown(before)} when it was started, now {_shown(now)}"]
+    return [] if before == now else [f"{path}: {_shown(before)} at its start, now {_shown(now)}"]
 
 
 def _shown(value: object) -> str:

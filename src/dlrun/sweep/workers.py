@@ -1,4 +1,4 @@
-"""The processes that work on a sweep, on one machine or several: each holds a lock in its folder while it lives."""
+"""The processes that work on a sweep, on one or several machines. Each holds a lock in the sweep's folder."""
 
 import os
 import re
@@ -17,8 +17,8 @@ from dlrun.output.folders import NAME, within
 
 @contextmanager
 def at_work(folder: Path) -> Iterator[str]:
-    """This process among them, under the name that it gives."""
-    name = f"{_host()}-{os.getpid()}-{time.time_ns()}"  # numbers of processes are used again
+    """Register this process while the block runs, and yield its name."""
+    name = f"{_host()}-{os.getpid()}-{time.time_ns()}"  # process ids are reused
     path = _path(folder, name)
     lock = FileLock(path)
     try:
@@ -30,11 +30,12 @@ def at_work(folder: Path) -> Iterator[str]:
         yield name
     finally:
         with suppress(OSError):
-            path.unlink(missing_ok=True)  # while it is locked: nobody waits for one that is gone
+            path.unlink(missing_ok=True)  # while it is locked, so that no process waits for it
         lock.release()
 
 
 def is_at_work(folder: Path, name: str) -> bool:
+    """Whether the process with this name is alive."""
     path = _path(folder, name)
     if not path.exists():
         return False
@@ -47,12 +48,13 @@ def is_at_work(folder: Path, name: str) -> bool:
 
 
 def others_at_work(folder: Path, name: str) -> list[str]:
+    """Return the names of the live processes other than this one."""
     names = [path.name for path in _path(folder, name).parent.glob("*") if NAME.fullmatch(path.name)]
     return [other for other in names if other != name and is_at_work(folder, other)]
 
 
 def is_here(name: str) -> bool:
-    """Whether it is, or was, a process of this machine."""
+    """Whether a name is that of a process on this machine, alive or not."""
     return name.rsplit("-", 2)[0] == _host()
 
 
@@ -61,10 +63,11 @@ def _host() -> str:
 
 
 def cannot_write(folder: Path, error: OSError) -> UserError:
+    """Return the error for a sweep's folder that cannot be written."""
     return UserError(
         f"cannot write to the sweep's folder {folder}: {error.strerror}\n"
-        "  expected a disk with room that can be written to, and room for a process; what was done is kept\n"
-        f"  go on with: dl-run -m sweep.resume={shlex.quote(str(folder))}"
+        "  expected a writable disk with room, and memory for a process; finished work is kept\n"
+        f"  resume with: dl-run -m sweep.resume={shlex.quote(str(folder))}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What is swept, read from Hydra's overrides: each parameter's values, or the interval that they lie in."""
+"""Read a sweep's space from Hydra's overrides: the values of each parameter, or their interval."""
 
 import math
 import sys
@@ -14,11 +14,11 @@ from dlrun.errors import UserError, nearest
 from dlrun.overrides import key_of
 from dlrun.sweep.axes import MOST, Axis
 
-MOST_OF_AN_INTERVAL = 2**53  # whole numbers are exact up to here
+MOST_OF_AN_INTERVAL = 2**53  # integers are exact up to here
 
 
 def read_axes(arguments: list[str], loader: ConfigLoader) -> list[Axis]:
-    """An axis for each argument; the last one of a key counts. Raises UserError where one is no space."""
+    """Return an axis for each argument; the last one of a key counts. Raises UserError for arguments that are wrong."""
     parser = OverridesParser.create(config_loader=loader)
     axes: dict[str, Axis] = {}
     for argument in arguments:
@@ -29,7 +29,7 @@ def read_axes(arguments: list[str], loader: ConfigLoader) -> list[Axis]:
         for key in axis.keys:
             if other := owners.get(key.lstrip("+")):
                 raise UserError(
-                    f"{axis.argument}: {key} is in {other.argument} too\n  expected each parameter in one place"
+                    f"{axis.argument}: {key} is also in {other.argument}\n  expected each parameter only once"
                 )
             owners[key.lstrip("+")] = axis
     return list(axes.values())
@@ -40,7 +40,7 @@ def _parsed(argument: str, parser: OverridesParser) -> Override:
         return parser.parse_overrides([argument])[0]
     except OverrideParseException as error:
         if "empty choice" in str(error):
-            raise UserError(f"{argument}: it holds no value\n  expected one at least, as in choice(1,2)") from None
+            raise UserError(f"{argument}: it has no values\n  expected at least one, such as choice(1,2)") from None
         raise
 
 
@@ -52,12 +52,14 @@ def _axis(argument: str, override: Override) -> Axis:
     tags = getattr(override.value(), "tags", None) or set()
     if unknown := sorted(tags - {"log"}):
         raise UserError(
-            f"{argument}: nothing reads the tag {unknown[0]!r}{nearest(unknown[0], ['log'])}\n  expected tag(log,...)"
+            f"{argument}: there is no tag {unknown[0]!r}{nearest(unknown[0], ['log'])}\n  expected tag(log,...)"
         )
     if isinstance(override.value(), IntervalSweep):
         return Axis([key], [], _interval(argument, override.value()), argument)
     if tags:
-        raise UserError(f"{argument}: only an interval has a scale\n  expected tag(log,interval(low,high)), or no tag")
+        raise UserError(
+            f"{argument}: only an interval can have a scale\n  expected tag(log,interval(low,high)), or no tag"
+        )
     return Axis([key], [[f"{key}={value}"] for value in _values(argument, override)], None, argument)
 
 
@@ -70,8 +72,8 @@ def _values(argument: str, override: Override) -> list[str]:
         raise _too_many(argument)
     if not values:
         raise UserError(
-            f"{argument}: it holds no value\n"
-            "  expected one at least; range(start,stop) ends before stop, so stop > start"
+            f"{argument}: it has no values\n"
+            "  expected at least one; range(start,stop) ends before stop, so stop must be greater than start"
         )
     return values
 
@@ -80,14 +82,14 @@ def _check_range(argument: str, found: RangeSweep) -> None:
     if found.step == 0:
         raise UserError(f"{argument}: its step is 0\n  expected range(start,stop,step)")
     if not all(abs(number) <= sys.float_info.max for number in (found.start, found.stop, found.step)):
-        raise UserError(f"{argument}: it has no end\n  expected finite numbers, as in range(0,10)")
+        raise UserError(f"{argument}: it has no end\n  expected finite numbers, such as range(0,10)")
     if (found.stop - found.start) / found.step > MOST:
         raise _too_many(argument)
 
 
 def _too_many(argument: str) -> UserError:
     return UserError(
-        f"{argument}: it holds more than {MOST:,} values\n"
+        f"{argument}: it has more than {MOST:,} values\n"
         "  expected fewer, or an interval to search: sweep=optuna 'key=int(interval(0,1000000))'"
     )
 
@@ -102,12 +104,12 @@ def _interval(argument: str, found: IntervalSweep) -> tuple[float, float, bool, 
             f"  expected numbers between {-MOST_OF_AN_INTERVAL:g} and {MOST_OF_AN_INTERVAL:g}"
         )
     if low >= high:
-        way = f"the wrong way round: expected interval({high:g},{low:g})" if low > high else "the same"
-        raise UserError(f"{argument}: its bounds are {way}\n  expected the lower one first, as in interval(0.1,0.5)")
+        fault = f"in the wrong order: expected interval({high:g},{low:g})" if low > high else "equal"
+        raise UserError(f"{argument}: its bounds are {fault}\n  expected the lower bound first: interval(0.1,0.5)")
     if is_log and low <= 0:
         raise UserError(
-            f"{argument}: a logarithmic scale has no {low:g}\n"
-            "  expected bounds > 0, as in tag(log,interval(1e-4,1e-1)), or an interval without the tag"
+            f"{argument}: a logarithmic scale does not contain {low:g}\n"
+            "  expected bounds > 0, such as tag(log,interval(1e-4,1e-1)), or an interval without the tag"
         )
     return low, high, is_log, isinstance(low, int) and isinstance(high, int)
 
@@ -116,20 +118,20 @@ def _zipped(argument: str, parser: OverridesParser) -> Axis:
     columns = []
     for key, value in members(argument):
         override = _parsed(f"{key}={value}", parser)
-        held = override.value()
-        if isinstance(held, IntervalSweep) or getattr(held, "shuffle", False):
-            raise UserError(f"{argument}: {value} has no order to go by\n  expected choice(...), range(...) or a list")
+        swept = override.value()
+        if isinstance(swept, IntervalSweep) or getattr(swept, "shuffle", False):
+            raise UserError(f"{argument}: {value} has no fixed order\n  expected choice(...), range(...) or a list")
         if override.is_sweep_override():
             values = _values(argument, override)
-        elif isinstance(held, list) and held:
+        elif isinstance(swept, list) and swept:
             values = [Transformer.str(item) for item in override._value]
         else:
-            raise UserError(f"{argument}: {key} has one value\n  expected choice(...), range(...) or a list of them")
+            raise UserError(f"{argument}: {key} has only one value\n  expected choice(...), range(...) or a list")
         columns.append([f"{override.get_key_element()}={item}" for item in values])
     lengths = {len(column) for column in columns}
     if len(lengths) > 1:
         counts = ", ".join(f"{key_of(column[0])} has {len(column)}" for column in columns)
-        raise UserError(f"{argument}: {counts}\n  expected as many values for each")
+        raise UserError(f"{argument}: {counts}\n  expected the same number of values for each key")
     return Axis(
         [column[0].partition("=")[0] for column in columns],
         [list(row) for row in zip(*columns, strict=True)],

@@ -1,4 +1,4 @@
-"""`dl-run -m`: reads what is swept and hands it to dlrun.sweep, which runs every job as a process of its own."""
+"""`dl-run -m`: read a sweep's space and pass it to dlrun.sweep, which runs each job in its own process."""
 
 import hashlib
 import json
@@ -8,54 +8,63 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice, product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from dlrun.errors import UserError
 from dlrun.output.console import counted
 
+if TYPE_CHECKING:
+    from dlrun.sweep.axes import Axis
+    from dlrun.sweep.settings import Grid, Search
+    from dlrun.sweep.state import Job, State
+
 WHY_NOT = {
-    "mode": "a summary is of one model, and no run\n"
-    "  expected it without -m; of an experiment that is a sweep, with hydra.mode=RUN",
-    "resume": "a run is resumed by itself, expected dl-run resume=<folder> without -m\n"
-    "  a sweep goes on with dl-run -m sweep.resume=<folder>",
-    "run_dir": "each job has a folder of its own\n  expected output_dir=..., under which the sweep makes them",
+    "mode": "a summary describes one model and runs nothing\n"
+    "  expected it without -m; for an experiment that is a sweep, with hydra.mode=RUN",
+    "resume": "a run is resumed by itself: expected dl-run resume=<folder> without -m\n"
+    "  resume a sweep with dl-run -m sweep.resume=<folder>",
+    "run_dir": "each job has its own folder\n  expected output_dir=..., in which the sweep creates them",
 }
-COMBINATIONS = 16  # of config groups that are composed at the start, to see that every parameter is read
+COMBINATIONS = 16  # the most combinations of config groups that are composed at the start to check the parameters
 
 
 @dataclass
 class SweeperConf:
+    """Hydra's config of this sweeper."""
+
     _target_: str = "hydra_plugins.dlrun_sweeper.sweeper.JobSweeper"
-    params: dict[str, Any] = field(default_factory=dict)  # an experiment's own sweep; the command line wins
+    params: dict[str, Any] = field(default_factory=dict)  # the sweep of an experiment; the command line wins
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="dlrun", node=SweeperConf, provider="dl-run")
 
 
 class JobSweeper(Sweeper):
-    """Runs a grid of all sweep overrides, or a search through them."""
+    """Runs a grid of all sweep overrides, or a search over them."""
 
     def __init__(self, params: DictConfig | None = None) -> None:
         self.params = dict(params or {})
 
-    def setup(self, *, hydra_context: object, task_function: object, config: DictConfig) -> None:
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra before `sweep`."""
         self.config = config
         self.loader = hydra_context.config_loader if hydra_context else None
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run all jobs, print and write the table. Exit code 1 if any failed, a signal's if one stopped the sweep."""
+        """Run all jobs and report them. Exits with 1 if a job failed, with 128 + N if signal N stopped the sweep."""
         from dlrun.config.hydra_section import check_launcher
         from dlrun.overrides import passed_on
         from dlrun.sweep import forks
         from dlrun.sweep.axes import grid
         from dlrun.sweep.cluster import Cluster
-        from dlrun.sweep.opening import begun, compare, reopened
+        from dlrun.sweep.opening import compare, existing_sweep, new_sweep
         from dlrun.sweep.report import closing
         from dlrun.sweep.runner import Plan, Runner, Slots
         from dlrun.sweep.screen import Screen
@@ -71,7 +80,7 @@ class JobSweeper(Sweeper):
         is_here = launcher["_target_"] == "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
         start = forks.prepare() if is_here else None
         slots = Slots.of(settings, str(self.config.trainer.device)) if is_here else Slots(settings.jobs, None, [])
-        joins_study = settings.join and not os.path.isdir(settings.join)  # what a URL was made into
+        joins_study = settings.join and not os.path.isdir(settings.join)  # a URL was replaced by a study's name
         if isinstance(settings, Search):
             from dlrun.sweep.search import Optuna
 
@@ -83,65 +92,65 @@ class JobSweeper(Sweeper):
         command["configs"] = hashlib.sha256(json.dumps(base).encode()).hexdigest()
         if settings.resume or (settings.join and not joins_study):
             folder = Path(settings.resume or settings.join)
-            opened = reopened(folder, settings, lambda state, how: compare(state, how, arguments, base, axes))
+            opened = existing_sweep(folder, settings, lambda state, how: compare(state, how, arguments, base, axes))
         else:
             command |= {"study": settings.join} if joins_study else {}
             files = {"multirun.yaml": OmegaConf.to_yaml(self.config), "base": base}
-            opened = begun(Path(self.config.output_dir).expanduser(), settings, command, jobs, files)
+            opened = new_sweep(Path(self.config.output_dir).expanduser(), settings, command, jobs, files)
         screen = Screen()
         with opened as state:
             with state.alone():
                 plan.open(state)
-            how = "going on with a " if settings.resume else "joining a " if settings.join else ""
-            screen.say(f"{how}sweep of {counted(state.facts['total'], 'job')} in {state.folder}")
+            how = "resuming a " if settings.resume else "joining a " if settings.join else ""
+            screen.show(f"{how}sweep of {counted(state.facts['total'], 'job')} in {state.folder}")
             timeout = 60 * settings.job_timeout if settings.job_timeout else float("inf")
             stays = not settings.join
             launch = start or Cluster(launcher, state.folder).start
             runner = Runner(state, plan, slots, timeout, partial(self.command, state), screen, stays, launch)
             stopped = runner.run()
-        screen.say(closing(state, stopped))
+        screen.show(closing(state, stopped))
         if stopped or any(job.code not in (0, None) and job.status != "pruned" for job in state.jobs):
             sys.exit(128 + stopped if stopped else 1)
 
-    def settle(self, arguments: list[str]) -> tuple[object, list[str]]:
-        """The section `sweep`, checked, and what the jobs are made of: an experiment's parameters and the arguments."""
+    def settle(self, arguments: list[str]) -> "tuple[Grid | Search, list[str]]":
+        """Return the checked settings and the overrides that define the space, including those of an experiment."""
         from dlrun.config.build import build
         from dlrun.config.check import check_section
         from dlrun.config.saved import plain
         from dlrun.config.zips import is_zip, members
         from dlrun.overrides import key_of
 
-        given = {key_of(argument) for argument in arguments if not is_zip(argument)}
-        given |= {key.lstrip("+") for argument in arguments if is_zip(argument) for key, _ in members(argument)}
-        for key in given & {"resume", "run_dir"}:
+        keys = {key_of(argument) for argument in arguments if not is_zip(argument)}
+        keys |= {key.lstrip("+") for argument in arguments if is_zip(argument) for key, _ in members(argument)}
+        for key in keys & {"resume", "run_dir"}:
             raise UserError(f"{key}=... in a sweep: {WHY_NOT[key]}")
-        if "mode" in given and self.config.mode != "train":
+        if "mode" in keys and self.config.mode != "train":
             raise UserError(f"mode={self.config.mode} in a sweep: {WHY_NOT['mode']}")
-        own = [argument for argument in arguments if key_of(argument).split(".")[0].split("@")[0] == "sweep"]
-        for override in OverridesParser.create().parse_overrides(own):
+        settings_only = [argument for argument in arguments if key_of(argument).split(".")[0].split("@")[0] == "sweep"]
+        for override in OverridesParser.create().parse_overrides(settings_only):
             if override.is_sweep_override():
                 raise UserError(f"{override.input_line}: a sweep cannot sweep over itself\n  expected one value")
         section = plain(OmegaConf.masked_copy(self.config, [key for key in self.config if key != "hydra"]))["sweep"]
         check_section("sweep", section)
         settings = build(section)
         if settings.resume and settings.join:
-            raise UserError("sweep.resume and sweep.join: expected one of them")
+            raise UserError("sweep.resume and sweep.join: expected only one of the two")
         if settings.resume and not Path(settings.resume).is_absolute():
             raise UserError(f"sweep.resume={settings.resume}: expected dl-run -m sweep.resume={settings.resume}")
         if settings.retry and not settings.resume:
             raise UserError(
-                f"sweep.retry={settings.retry} is for a sweep that goes on\n"
+                f"sweep.retry={settings.retry} needs a sweep that is resumed\n"
                 f"  expected dl-run -m sweep.resume=last sweep.retry={settings.retry}"
             )
         space = {**getattr(settings, "space", {}), **self.params}
-        params = [f"{key}={value}" for key, value in space.items() if key not in given]
-        return settings, [*params, *(argument for argument in arguments if argument not in own)]
+        params = [f"{key}={value}" for key, value in space.items() if key not in keys]
+        return settings, [*params, *(argument for argument in arguments if argument not in settings_only)]
 
-    def compositions(self, axes: list, is_search: bool) -> dict[str, object]:
-        """The configs that the jobs start from, one for each combination of config groups, to be known again.
+    def compositions(self, axes: "list[Axis]", is_search: bool) -> dict[str, object]:
+        """Compose the configs of the jobs, one per combination of config groups, to compare them when a sweep resumes.
 
-        Raises UserError where none can be composed, as where nothing reads a parameter; for a search also where the
-        ends of its axes are no values that fit.
+        Raises UserError if none can be composed, for example because of an unknown key; for a search also if the ends
+        of its axes are not valid values.
         """
         from dlrun.config.check import check
         from dlrun.config.explain import explain
@@ -156,17 +165,16 @@ class JobSweeper(Sweeper):
                 try:
                     config = self.loader.load_sweep_config(self.config, point)
                     if is_search:
-                        own = OmegaConf.masked_copy(config, [key for key in config if key not in ("hydra", "sweep")])
-                        names = dict(config.hydra.runtime.choices)
-                        check(plain(own), names)
+                        keys = [key for key in config if key not in ("hydra", "sweep")]
+                        check(plain(OmegaConf.masked_copy(config, keys)), dict(config.hydra.runtime.choices))
                 except UserError:
                     raise
-                except Exception as error:  # Hydra and OmegaConf raise anything
+                except Exception as error:  # Hydra and OmegaConf can raise any exception
                     refused = refused or explain(error, point)
                     continue
-                kept = OmegaConf.to_container(config, resolve=False)
-                kept = {key: value for key, value in kept.items() if key not in ("hydra", "sweep")}
-                found.setdefault(" ".join(override for row in rows for override in row), kept)
+                base = OmegaConf.to_container(config, resolve=False)
+                base = {key: value for key, value in base.items() if key not in ("hydra", "sweep")}
+                found.setdefault(" ".join(override for row in rows for override in row), base)
         if not found:
             raise UserError(refused)
         return found
@@ -174,15 +182,15 @@ class JobSweeper(Sweeper):
     def _is_group(self, key: str) -> bool:
         return bool(self.loader.get_group_options(key.lstrip("+").split("@")[0]))
 
-    def command(self, state: object, job: object, goes_on: bool) -> list[str]:
-        """The command line of a job: what the sweep was given, at one point of the space; or its run goes on."""
+    def command(self, state: "State", job: "Job", is_resumed: bool) -> list[str]:
+        """Return the command line of a job: the sweep's overrides at one point of the space, or a resume of its run."""
         from dlrun.overrides import passed_on, quoted
         from dlrun.system.python import COMMAND
 
         folder = quoted(state.run_folder(job))
-        if goes_on:
+        if is_resumed:
             return [sys.executable, *COMMAND, f"resume={folder}", "hydra.mode=RUN"]
         hydras = [o for o in self.config.hydra.overrides.hydra if not o.startswith("hydra.mode=")]
-        own = [f"run_dir={folder}", "hydra.mode=RUN"]
+        last = [f"run_dir={folder}", "hydra.mode=RUN"]
         flags = passed_on(get_args_parser().parse_args(sys.argv[1:]))
-        return [sys.executable, *COMMAND, *job.overrides, *hydras, *own, *flags]
+        return [sys.executable, *COMMAND, *job.overrides, *hydras, *last, *flags]

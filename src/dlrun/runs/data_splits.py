@@ -1,4 +1,4 @@
-"""A data set, read and told: its spec, its parts, and how its classes are spread."""
+"""Describe a data set: its spec, its splits, and the distribution of its classes."""
 
 import torch
 
@@ -9,29 +9,29 @@ from dlrun.spec import Env, Mask
 
 
 def describe(name: str, config: dict) -> list[str]:
-    """Lines to print. Raises DataError where the data is not here, damaged, or not what its spec says."""
+    """Return lines to print. Raises DataError if the data is missing, damaged, or differs from its spec."""
     with within_memory():
         data = build(config)
         data.load(torch.device("cpu"))
         lines = [f"{name}: {data.spec}", data.describe()]
         if isinstance(data.spec, Env):
-            return [*lines, "nothing is stored: environments are played"]
+            return [*lines, "no stored samples: episodes are played in the environment"]
         is_mask = isinstance(data.spec, Mask)
-        what = "targets" if not data.spec.classes else "pixels a class" if is_mask else "samples a class"
-        rows = [["part", "samples", what]]
-        for part in ("train", "val", "test"):
-            y = torch.cat([y.cpu() for _, y in data.batches(part)])
-            rows.append([part, f"{len(y):,}", _spread(_counted(y, data.spec) if is_mask else y, data.spec.classes)])
+        unit = "targets" if not data.spec.classes else "pixels per class" if is_mask else "samples per class"
+        rows = [["split", "samples", unit]]
+        for split in ("train", "val", "test"):
+            y = torch.cat([y.cpu() for _, y in data.batches(split)])
+            rows.append([split, f"{len(y):,}", _spread(_counted(y, data.spec) if is_mask else y, data.spec.classes)])
     return [*lines, "", table(rows)]
 
 
 def _counted(y: torch.Tensor, spec: Mask) -> torch.Tensor:
-    """The classes of all pixels that count."""
+    """Return the classes of all counted pixels."""
     return y.flatten() if spec.ignore is None else y[y != spec.ignore]
 
 
 def _spread(y: torch.Tensor, classes: int | None) -> str:
-    """How many samples the smallest and the largest class have; the range of targets."""
+    """Format the sizes of the smallest and the largest class, or the range of real targets."""
     if classes:
         counts = torch.bincount(y, minlength=classes)
         low, high = int(counts.min()), int(counts.max())
