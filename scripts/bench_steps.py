@@ -126,14 +126,14 @@ def main(model: str, steps: int, device: str = "cpu") -> None:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = plain(compose("config", given))
     session = Session(config, {})
-    layout = torch.channels_last if session.place.channels_last else torch.contiguous_format
+    layout = torch.channels_last if session.device.channels_last else torch.contiguous_format
     x, y = (torch.cat(tensors) for tensors in zip(*session.data.batches("train"), strict=True))
     if model in ("vae", "wgan_gp"):  # which learn from pixels in [0, 1]
         x = x.mul(0.3081).add(0.1307).clamp(0, 1)
     x = x.contiguous(memory_format=layout)
     endless = (batch for _ in iter(int, 1) for batch in shuffled(x, y, config["data"]["batch_size"]))
     by_hand = {"vae": vae, "wgan_gp": wgan_gp}.get(model, supervised)
-    hand = by_hand(deepcopy(session.task.net).train(), endless, config["optimizer"]["lr"], session.place)
+    hand = by_hand(deepcopy(session.task.net).train(), endless, config["optimizer"]["lr"], session.device)
     with tempfile.TemporaryDirectory() as folder, Signals() as signals:
         run = Run(Path(folder), {})
         training = Training(session.task, session.trainer, run, Clock(0, 1, 10**6), {})

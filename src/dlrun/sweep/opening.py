@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dlrun.errors import UserError, printable
 from dlrun.output.folders import new_folder, refuse_links, write_whole
-from dlrun.overrides import PLACES, key_of
+from dlrun.overrides import CONFIG_FLAGS, key_of
 from dlrun.sweep.axes import Axis, outside
 from dlrun.sweep.outcomes import recover
 from dlrun.sweep.settings import JOINABLE, RESUMABLE
@@ -57,7 +57,7 @@ def reopen(key: str, which: str, output_dir: str, overrides: list[str]) -> tuple
 
 def _refuse_other_words(key: str, which: str, facts: dict) -> None:
     """A folder or a database may be a stranger's: its command line has overrides, and flags for where configs are."""
-    flags = [word for word in facts["flags"] if not word.startswith(tuple(f"--{name}=" for name in PLACES))]
+    flags = [word for word in facts["flags"] if not word.startswith(tuple(f"--{name}=" for name in CONFIG_FLAGS))]
     for word in [*(word for word in facts["command"] if word.startswith("-")), *flags]:
         raise UserError(
             f"{key}={which}: {word!r} in the command that it was started with is none of dl-run's\n"

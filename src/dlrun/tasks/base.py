@@ -47,7 +47,7 @@ class Task:
     def batches(self, data: object, clock: object) -> Iterator:
         """The batches of the clock's epoch from the clock's position on."""
         batches, world = data.batches("train", clock.seed, clock.epoch, clock.batch), self.place.world
-        return batches if world.size == 1 else world.parts(batches)
+        return batches if world.size == 1 else world.shards(batches)
 
     def samples(self, batch: tuple) -> int:
         return len(batch[0])

@@ -216,7 +216,7 @@ def smallest_part(data: object, place: Device, pieces: int = 1) -> int:
     """Samples in the smallest part of an epoch's batches that a net sees at once."""
     whole = min(data.batch_size, data.size("train"))
     sizes = (whole, data.size("train") % whole or whole)
-    return min(_last_piece(place.world.smallest_part(size), pieces) for size in sizes)
+    return min(_last_piece(place.world.smallest_shard(size), pieces) for size in sizes)
 
 
 def _last_piece(size: int, pieces: int) -> int:

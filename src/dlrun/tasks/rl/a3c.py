@@ -30,7 +30,7 @@ from dlrun.seeds import mix
 from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.system.python import safe_start
-from dlrun.system.signals import ASKING
+from dlrun.system.signals import STOPPING
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.rl.a2c import Loss
 from dlrun.tasks.rl.base import RLTask
@@ -123,7 +123,7 @@ class A3C(RLTask):
 
     def step(self, batch: Report, clock: object) -> Metrics:
         """The workers have learned already: counts, and sets the rate that is logged."""
-        self.update.set_rate(clock)
+        self.update.set_lr(clock)
         self.update.skipped += not batch.metrics
         self.collector.recent = [*self.collector.recent, *batch.episodes][-RECENT:]
         facts = dict(zip(("return", "length"), self.collector.means(), strict=True)) if self.collector.recent else {}
@@ -213,7 +213,7 @@ def tensors(update: Update) -> list[Tensor]:
 
 def work(pipe: Connection) -> None:
     """A worker process: takes what `Crew` has for it, and for each clock that comes plays, updates and reports."""
-    for number in ASKING:
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)  # the main process lets the turn end, and closes the pipe
     torch.set_num_threads(1)
     skip_compiler_import()  # a compiled form of the net does not come along
@@ -258,6 +258,6 @@ def turn(
     if not update.step(value, clock):
         return Report(batch.rewards.size, episodes, {})
     net.observe(batch.obs)
-    update.keep_buffers()
+    update.save_buffers()
     metrics = {name: term.item() for name, term in terms.items()} | {"explained_variance": explained}
     return Report(batch.rewards.size, episodes, metrics)

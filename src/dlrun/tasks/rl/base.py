@@ -73,7 +73,7 @@ class RLTask(Task):
         """For the statistics of a net that normalises; all processes take those of the first."""
         self.net.observe(obs)
         self.place.world.broadcast_tensors(self.net.buffers())
-        self.update.keep_buffers()
+        self.update.save_buffers()
 
     def actor(self) -> Actor:
         """Who plays when it is judged."""
