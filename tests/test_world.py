@@ -130,9 +130,7 @@ def test_no_room_for_the_launchers_files_is_told(monkeypatch):
     for name in (launch.LAUNCHER, launch.RESTART):
         monkeypatch.setenv(name, "")
     monkeypatch.setattr(launch, "_start_all", full)
-    with pytest.raises(
-        UserError, match="processes=2: .*No space left on device\n  expected free space .*TMPDIR"
-    ):
+    with pytest.raises(UserError, match="processes=2: .*No space left on device\n  expected free space .*TMPDIR"):
         launch.launch([], 2, 0)
 
 

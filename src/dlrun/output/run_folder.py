@@ -83,7 +83,7 @@ class Run:
         """
         if self.end:
             self.checkpoints.keep_tested(self.end, test)
-        self.summarise("running")
+        self.write_summary("running")
         if config is not None:
             write_whole(self.folder / ".hydra" / "config.yaml", config)
 
