@@ -403,8 +403,8 @@ DAMAGED = {
     "wrong config": (edit_config, "its config is not valid in this version of dl-run: "),
     "no weights": (lambda f: (f / "checkpoints" / "best.ckpt").unlink(), "cannot read the checkpoint"),
     "broken weights": (break_checkpoint, "best.ckpt is damaged"),
-    "other weights": (other_weights, "are not what the run's config makes"),
-    "older": (old_checkpoint, "the checkpoint does not say what the data learned"),
+    "other weights": (other_weights, "do not fit the run's config"),
+    "older": (old_checkpoint, "lacks what the data learned"),
 }
 
 
@@ -424,7 +424,7 @@ def test_damaged_runs(damage, dl_runs, tmp_path, monkeypatch):
 REFUSED = {
     "command": (["lst"], "lst: no such command; did you mean 'list'?"),
     "no runs": (["list"], "there is no run under "),
-    "last of none": (["show", "last"], "--output-dir DIR "),
+    "last of none": (["show", "last"], "choose another folder with --output-dir DIR"),
     "no folder": (
         ["show", "nowhere"],
         "nowhere: no such folder\n  expected a run's folder, as dl-run prints it, or last",

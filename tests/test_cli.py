@@ -501,7 +501,7 @@ def test_a_file_where_the_output_folder_should_be(refused, tmp_path):
     (tmp_path / "taken").write_text("")
     for base in ("taken", "taken/deeper"):
         text = refused(f"output_dir={base}", left=["taken"])
-        assert text.startswith(f"output_dir={base}: ") and "expected a folder that can be written to" in text
+        assert text.startswith(f"output_dir={base}: ") and "expected a writable folder" in text
     assert "run_dir=taken: " in refused("run_dir=taken", left=["taken"])
 
 
@@ -514,14 +514,14 @@ def test_an_output_folder_that_is_read_only(refused, tmp_path):
 
 def test_a_run_dir_that_holds_a_run(refused, finished):
     text = refused(f"run_dir={finished}")
-    assert text.startswith(f"run_dir={finished} holds a run already: go on with it by resume={finished}")
+    assert text.startswith(f"run_dir={finished} already holds a run: resume it with resume={finished}")
 
 
 def test_a_run_dir_that_holds_files(refused, dl_run, tmp_path):
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers" / "config.yaml").write_text("mine")
     text = refused("run_dir=papers", left=["papers"])
-    assert text.startswith("run_dir=papers holds files already: config.yaml\n  expected a folder that is empty")
+    assert text.startswith("run_dir=papers already holds files: config.yaml\n  expected an empty or new folder")
     assert [p.name for p in (tmp_path / "papers").iterdir()] == ["config.yaml"]
     (tmp_path / "empty").mkdir()
     assert dl_run("run_dir=empty", "trainer.epochs=1")[0] == 0
@@ -629,7 +629,7 @@ def test_of_two_that_go_on_with_a_run_the_second_starts_from_the_first(refused, 
 @pytest.mark.parametrize("what", [["model=wgan_gp", "data=moons"], ["model=ppo", "data=cartpole"]])
 def test_compiling_where_it_cannot_help_is_refused(refused, what):
     assert refused(*what, "trainer.compile=true").startswith(
-        "trainer.compile=true: torch.compile cannot take the steps"
+        "trainer.compile=true: torch.compile does not support this task"
     )
 
 
@@ -730,9 +730,9 @@ REFUSED = {
     "a text for a step": (edit("metrics.jsonl", '"step": ', '"step": "x", "y": '), "metrics.jsonl is damaged"),
     "deep metrics": (lambda run: (run / "metrics.jsonl").write_text("[" * 90_000 + "\n"), "metrics.jsonl is damaged"),
     "damaged checkpoints": (flip("last"), "no checkpoint of this run can be read"),
-    "another run's checkpoints": (another_runs, "is another run's"),
+    "another run's checkpoints": (another_runs, "belongs to another run"),
     "a folder for a checkpoint": (taken, "last.ckpt is a folder"),
-    "another net": (edit(".hydra/config.yaml", "- 256", "- 255"), "is not what the config in"),
+    "another net": (edit(".hydra/config.yaml", "- 256", "- 255"), "does not fit the config in"),
     "a link": (link, "run.log is a link to"),
     "a pipe for metrics": (pipe("metrics.jsonl"), "metrics.jsonl is a pipe or a device"),
     "a pipe for a checkpoint": (pipe("checkpoints/last.ckpt"), "last.ckpt is a pipe or a device"),
@@ -764,7 +764,7 @@ def test_a_resume_on_other_data_changes_nothing(refused, finished, tmp_path, mon
     shutil.copytree(finished, tmp_path / "run")
     before = content(tmp_path / "run")
     monkeypatch.setattr("dlrun.train.state.is_same_data", lambda state, about: False)
-    assert "the data is not what it was" in refused("resume=run", "trainer.epochs=2", left=["run"])
+    assert "the data has changed" in refused("resume=run", "trainer.epochs=2", left=["run"])
     assert content(tmp_path / "run") == before
 
 

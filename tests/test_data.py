@@ -17,7 +17,7 @@ from dlrun.data.tables import Tables
 from dlrun.errors import DataError, UserError
 from dlrun.seeds import generator
 from dlrun.spec import Image, Table
-from dlrun.train.state import about, is_same_data
+from dlrun.train.state import data_state, is_same_data
 
 NOTHING = dict(flip=False, crop=0, rot90=False, cutout=0, erase=0.0, noise=0.0)
 EVERYTHING = dict(flip=True, crop=2, rot90=True, cutout=3, erase=0.5, noise=0.1)
@@ -246,7 +246,7 @@ def test_every_number_is_in_the_digest(which):
             folds=0, fold=0, standardize=False,
         )  # fmt: skip
         data.load(CPU)
-        return about(data)
+        return data_state(data)
 
     def one(array):
         array[7, 0] += 0.001
@@ -261,9 +261,9 @@ def test_every_number_is_in_the_digest(which):
 
 def test_every_pixel_is_in_the_digest():
     arrays, keys = pictures(samples=300), {"spec": Image((3, 6, 6), classes=400)}
-    before = about(images(arrays, **keys))
+    before = data_state(images(arrays, **keys))
     arrays.x_train[split_rows(300, 0.2, 0, 0)["train"][1], 0, 0, 0] ^= 1  # the digest itself reads every third picture
-    after = about(images(arrays, **keys))
+    after = data_state(images(arrays, **keys))
     assert before["digest"] == after["digest"] and not is_same_data(before, after)
 
 

@@ -489,7 +489,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched():
         update.step(net(torch.ones(1, 2)).sum() * float("inf"), clock)
     said = str(error.value)
     for part in ("in epoch 2, step 7 (batch 2 of the epoch)", "last finite loss was 0.5", "learning rate 0.25",
-                 "not touched", "trainer.on_nan=skip", "optimizer.lr"):  # fmt: skip
+                 "did not change the weights", "trainer.on_nan=skip", "optimizer.lr"):  # fmt: skip
         assert part in said
     assert same(snapshot({"net": net.state_dict(), "update": update.state_dict()}), before)
     assert error.value.exit_code == 1
@@ -567,7 +567,7 @@ def test_weights_that_are_not_finite_are_never_saved(histograms, session, tmp_pa
         return metrics
 
     made.task.step = step
-    with pytest.raises(Diverged, match="the weights are not finite any more in epoch 3, step 8"):
+    with pytest.raises(Diverged, match="the weights are no longer finite in epoch 3, step 8"):
         made.start(tmp_path, resumed=False)
     assert state(tmp_path)["clock"]["step"] == 4
 
@@ -705,7 +705,7 @@ def test_another_format_is_refused(path, monkeypatch):
 
 def test_a_file_of_another_program_is_refused(path):
     torch.save({"w": torch.ones(2)}, path)
-    with pytest.raises(CheckpointError, match="damaged, or not one of dl-run's"):
+    with pytest.raises(CheckpointError, match="damaged, or was not written by dl-run"):
         load(path)
 
 
@@ -737,7 +737,7 @@ def test_a_run_on_a_full_disk_says_so_and_can_go_on(config, tmp_path, monkeypatc
     assert state(tmp_path)["clock"]["step"] == 8
 
 
-@pytest.mark.parametrize("what", ["log", "summarise", "say"])
+@pytest.mark.parametrize("what", ["log", "write_summary", "print"])
 def test_whatever_of_a_run_finds_the_disk_full_is_told(what, config, tmp_path, monkeypatch):
     monkeypatch.setattr(Run, what, full)
     with pytest.raises(
@@ -763,7 +763,7 @@ def test_a_folder_that_is_removed_during_the_run(config, tmp_path, monkeypatch):
     made = Session(*config())
     learn, made.task.step = made.task.step, step
     (tmp_path / "run").mkdir()
-    with pytest.raises(UserError, match="run was removed while the run was going on\n  expected"):
+    with pytest.raises(UserError, match="run was removed during the run\n  expected"):
         made.start(tmp_path / "run", resumed=False)
 
 
@@ -782,9 +782,9 @@ def test_a_run_goes_on_when_nobody_listens(broken, config, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     "error, said",
     [
-        (MemoryError("Unable to allocate 7.28 TiB for an array"), "7.28 TiB more were asked for"),
-        (RuntimeError("can't allocate memory: you tried to allocate 25600000000 bytes."), "23.8 GiB more"),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "2.00 GiB more"),
+        (MemoryError("Unable to allocate 7.28 TiB for an array"), "cannot allocate 7.28 TiB more"),
+        (RuntimeError("can't allocate memory: you tried to allocate 25600000000 bytes."), "cannot allocate 23.8 GiB"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "cannot allocate 2.00 GiB more"),
     ],
 )
 def test_too_little_memory_is_told(error, said, config, tmp_path, monkeypatch):
@@ -793,7 +793,7 @@ def test_too_little_memory_is_told(error, said, config, tmp_path, monkeypatch):
 
     made = Session(*config())
     made.task.step = fails
-    with pytest.raises(UserError, match=f"out of memory: {said}[^$]*make it smaller"):
+    with pytest.raises(UserError, match=f"out of memory: {said}[^$]*reduce the model"):
         made.start(tmp_path, resumed=False)
     monkeypatch.setattr("dlrun.train.assemble.prepare_net", fails)
     with pytest.raises(UserError, match=f"out of memory: {said}"):
@@ -908,7 +908,7 @@ def test_numbers_that_are_not_finite_are_null(tmp_path):
     assert math.isnan(run.rows[0]["train/loss"])
     again = Run(tmp_path, {})
     again.read_back(1)
-    again.go_back(1, is_mid_epoch=False)
+    again.rewind(1, is_mid_epoch=False)
     again.close()
     assert math.isnan(again.rows[0]["train/loss"])
 

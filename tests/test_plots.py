@@ -85,8 +85,9 @@ def test_a_plot_that_cannot_be_drawn_ends_nothing(tmp_path, capsys):
         raise ValueError("Expected end of text\nand more")
 
     run = Run(tmp_path, {})
-    assert run.keep({"figures": {"bad": fails}, "lines": {"good": {"a": [1.0, 2.0, 3.0]}}, "mse": 0.5}) == {"mse": 0.5}
-    run.films["film"] = ([np.zeros((2, 2), object)], 30.0)
+    report = {"figures": {"bad": fails}, "lines": {"good": {"a": [1.0, 2.0, 3.0]}}, "mse": 0.5}
+    assert run.write_report(report) == {"mse": 0.5}
+    run.videos["film"] = ([np.zeros((2, 2), object)], 30.0)
     run.draw(1, ("a", "\udcff"))
     run.close()
     said = capsys.readouterr().out
@@ -98,7 +99,7 @@ def test_a_plot_that_cannot_be_drawn_ends_nothing(tmp_path, capsys):
 def test_a_large_matrix_is_a_file_of_its_own(tmp_path):
     run = Run(tmp_path, {})
     large, small = np.arange(3600).reshape(60, 60), np.eye(2, dtype=int)
-    assert run.keep({"confusion_matrix": large, "other": small}) == {
+    assert run.write_report({"confusion_matrix": large, "other": small}) == {
         "confusion_matrix": "confusion_matrix.npz",
         "other": [[1, 0], [0, 1]],
     }
@@ -163,7 +164,7 @@ def test_a_strip_says_which_epochs(tmp_path):
     from dlrun.output import video
 
     for epoch in (1, 2):
-        video.keep(video.path_of(tmp_path / "pictures", "samples", epoch), torch.zeros(1, 8, 8))
+        video.save_frame(video.frame_path(tmp_path / "pictures", "samples", epoch), torch.zeros(1, 8, 8))
     strip = video.assemble(tmp_path / "pictures", tmp_path / "plots")["samples"]
     with Image.open(strip) as picture:
         assert picture.size == (2 * 210 + 10, 200 + 20 + 10), "small pictures are enlarged, with room between"

@@ -104,7 +104,7 @@ def test_a_run_keeps_its_number_of_threads(config, tmp_path, monkeypatch, capsys
     try:
         torch.set_num_threads(2)
         train(tmp_path / "b", composed, resumed=True)
-        assert torch.get_num_threads() == 1 and "threads: 1 as before, for the same bits" in capsys.readouterr().out
+        assert torch.get_num_threads() == 1 and "threads: 1 as before, for bit-exact results" in capsys.readouterr().out
         torch.set_num_threads(2)
         monkeypatch.setenv("OMP_NUM_THREADS", "2")
         train(tmp_path / "c", composed, resumed=True)
@@ -471,15 +471,15 @@ def change(path, key, value):
 @pytest.mark.parametrize(
     ("key", "value", "why"),
     [
-        ("parts/update/optimizer/state/0/exp_avg", torch.zeros(1), r"exp_avg is not one of a weight of \(16, 784\)"),
-        ("parts/update/optimizer/state/0/exp_avg", "x", "exp_avg is not one"),
-        ("parts/update/skipped", "x", "skipped: str is not what was saved there"),
-        ("parts/net/1.weight", torch.zeros(16, 784, dtype=torch.cfloat), "a tensor that is not a plain one"),
+        ("parts/update/optimizer/state/0/exp_avg", torch.zeros(1), r"exp_avg does not fit a weight .* \(16, 784\)"),
+        ("parts/update/optimizer/state/0/exp_avg", "x", "exp_avg does not fit"),
+        ("parts/update/skipped", "x", "skipped: unexpected type str"),
+        ("parts/net/1.weight", torch.zeros(16, 784, dtype=torch.cfloat), "a tensor of an unexpected kind"),
         ("clock/step", 10**30, "expected a clock's numbers"),
         ("clock/seed", 77, "expected a clock's numbers"),
         ("best/metric", "acc", "this run goes by 'loss'"),
         ("means/samples", {"train/loss": "x"}, "expected"),
-        ("threads", 2**40, "they are counts"),
+        ("threads", 2**40, "out of range"),
     ],
 )
 def test_a_whole_checkpoint_that_no_run_wrote_is_refused(key, value, why, stopped, config):
@@ -522,7 +522,7 @@ def test_other_data_than_the_runs_is_refused(what, config, tmp_path):
     if what == "train-images":
         content[16:] = content[16:][::-1]
     path.write_bytes(content)
-    with pytest.raises(DataError, match="(?s)the data is not what it was.*init="):
+    with pytest.raises(DataError, match="(?s)the data has changed.*init="):
         train(tmp_path / "run", composed, resumed=True)
 
 
@@ -532,7 +532,7 @@ def test_the_same_data_elsewhere_will_do(stopped, config, straight, tmp_path_fac
 
 
 def test_fewer_epochs_than_are_begun_are_refused(stopped, config):
-    with pytest.raises(UserError, match="trainer.epochs=1: the run is in epoch 2 already"):
+    with pytest.raises(UserError, match="trainer.epochs=1: the run is already in epoch 2"):
         train(stopped, config(*STRAIGHT, "trainer.epochs=1"), resumed=True)
 
 
@@ -550,7 +550,7 @@ def test_a_damaged_last_falls_back_to_the_one_before(stopped, config, straight, 
     flip(stopped / "checkpoints" / "last.ckpt")
     train(stopped, config(*STRAIGHT), resumed=True)
     said = capsys.readouterr().out
-    assert "last.ckpt is damaged" in said and "going on from the checkpoint before it" in said
+    assert "last.ckpt is damaged" in said and "resuming from the previous checkpoint" in said
     assert_same(straight, stopped)
     load(stopped / "checkpoints" / "previous.ckpt")  # the damaged one has not taken its place
 
@@ -575,10 +575,10 @@ def test_another_runs_best_is_not_used(stopped, config, tmp_path_factory, capsys
     train(other, config(*STRAIGHT, "seed=5"))
     shutil.copy(other / "checkpoints" / "best.ckpt", stopped / "checkpoints" / "best.ckpt")
     train(stopped, config(*STRAIGHT), resumed=True)
-    assert "best.ckpt is another run's" in capsys.readouterr().out
+    assert "best.ckpt belongs to another run" in capsys.readouterr().out
     shutil.copy(other / "checkpoints" / "last.ckpt", stopped / "checkpoints" / "last.ckpt")
     (stopped / "checkpoints" / "previous.ckpt").unlink()
-    with pytest.raises(CheckpointError, match="last.ckpt is another run's"):
+    with pytest.raises(CheckpointError, match="last.ckpt belongs to another run"):
         train(stopped, config(*STRAIGHT), resumed=True)
 
 
@@ -622,12 +622,12 @@ def test_a_torn_line_of_metrics_is_forgotten(tail, stopped, config, straight):
 
 def test_metrics_that_were_cut_are_refused(stopped, config):
     (stopped / "metrics.jsonl").write_bytes((stopped / "metrics.jsonl").read_bytes()[:-3])
-    with pytest.raises(UserError, match="was changed after the checkpoint: of its first 3 lines 3 are there"):
+    with pytest.raises(UserError, match="was changed after the checkpoint: it has 3 of the 3 lines"):
         train(stopped, config(*STRAIGHT), resumed=True)
 
 
 def test_another_net_than_the_checkpoints_is_told(stopped, config):
-    with pytest.raises(CheckpointError, match="checkpoint's 'net' is not what the config"):
+    with pytest.raises(CheckpointError, match="checkpoint's 'net' does not fit the config"):
         train(stopped, config(*STRAIGHT, "model.hidden=[17]"), resumed=True)
 
 
@@ -662,7 +662,7 @@ def test_the_command_stops_with_the_signals_codes_and_goes_on(data_dir, tmp_path
     wait_for("epoch    2/9999", log, process)
     os.kill(process.pid, signal.SIGTERM)
     assert ended(process) == 143
-    assert f"saved; go on with: dl-run resume={folder}" in log.read_text()
+    assert f"checkpoint saved. Resume with: dl-run resume={folder}" in log.read_text()
 
     log.unlink()
     process = dl_run(log, f"resume={folder}", slow=30.0)

@@ -364,9 +364,9 @@ def test_values_of_normalised_observations():
     task = make_task("dqn", build(composed("data=cartpole"))["data"], "model.normalise=true")
     task.observe(obs)
     assert torch.equal(task.target(obs), task.net(obs)) and task.target[0].count == 1000, "before the first copy, too"
-    task.update.kept = BufferSnapshot(task.net)
+    task.update.snapshot = BufferSnapshot(task.net)
     task.observe(obs)
-    task.update.kept.restore()
+    task.update.snapshot.restore()
     assert task.net[0].count == 2000, "a step that is left out takes back its own statistics, and no observations"
 
 

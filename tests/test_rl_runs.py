@@ -127,7 +127,7 @@ def test_an_environment_that_fails_leaves_the_checkpoint(broken, fail, words, tm
     with pytest.raises(UserError, match=f"Broken-v0 {fail} {words} step [0-9]+ after its start") as error:
         train(tmp_path, config)
     assert (
-        "what was saved before is whole: resume it with dl-run resume=" in str(error.value)
+        "the checkpoints saved earlier are whole: resume with dl-run resume=" in str(error.value)
         and error.value.exit_code == 1
     )
     assert state(tmp_path)["clock"]["step"] >= 3 and read_summary(tmp_path)["status"] == "failed"

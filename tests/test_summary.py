@@ -83,7 +83,7 @@ def test_products_are_counted_once():
 def test_a_layer_that_runs_twice_is_one_row():
     net, found = on_meta("resnet18", Image((3, 32, 32), classes=10))
     relu = next(layer for layer in found if layer.name == "stage2.0.relu")
-    assert (relu.times, relu.shape, relu.multiply_adds) == (2, (128, 16, 16), 0)
+    assert (relu.num_calls, relu.shape, relu.multiply_adds) == (2, (128, 16, 16), 0)
 
 
 def test_cells_from_their_formulas_and_packed_texts_have_a_summary():

@@ -50,7 +50,7 @@ def test_no_folder_commands_the_terminal(arguments, hostile, monkeypatch, capsys
 
 def test_a_runs_own_words_do_not_either(tmp_path, capsys):
     run = Run(tmp_path, {})
-    run.say("class \x1b[2J")
+    run.print("class \x1b[2J")
     run.close()
     assert "\x1b" not in capsys.readouterr().out + (tmp_path / "run.log").read_text()
 

@@ -63,8 +63,8 @@ def test_what_is_no_weights_is_refused(tmp_path):
         "text.pth": (b"hello", "text.pth is not a file of weights\n"),
         "empty.pt": (b"", "empty.pt is not a file of weights\n"),
         "passwd": (b"root:x:0:0:root:/root:/bin/sh\n", "passwd is not a file of weights\n"),
-        "bad.safetensors": (b"\xff" * 99, "is damaged, or no .safetensors file"),
-        "own.ckpt": (buffer.getvalue(), "is damaged, or not one of dl-run's"),
+        "bad.safetensors": (b"\xff" * 99, "is damaged, or is not a .safetensors file"),
+        "own.ckpt": (buffer.getvalue(), "is damaged, or was not written by dl-run"),
     }
     for name, (content, said) in files.items():
         (tmp_path / name).write_bytes(content)
@@ -103,13 +103,13 @@ def test_the_head_is_replaced_where_the_classes_differ(model, keys):
     with pytest.raises(CheckpointError, match="the weights are another model's"):
         copy_weights(mine, loaded, None, "init=x")
     width = loaded[weight].shape[1]
-    assert f"new, since the head is another one: {weight} (10, {width}) -> (5, {width}), {bias} (10,) -> (5,)" in said
+    assert f"new, because the head differs: {weight} (10, {width}) -> (5, {width}), {bias} (10,) -> (5,)" in said
 
 
 def test_a_head_of_another_form_is_replaced_behind_the_same_convolutions():
     theirs, mine = net("vgg11", width=4), net("vgg11", 5, width=4, head=[7], seed=1)
     said = start(mine, theirs, 5)
-    assert "; new, since the head is another one: " in said and "(7, 32)" in said
+    assert "; new, because the head differs: " in said and "(7, 32)" in said
     convolutions = [name for name, value in mine.state_dict().items() if value.dim() == 4]
     assert all(torch.equal(mine.state_dict()[name], theirs.state_dict()[name]) for name in convolutions)
 
@@ -124,8 +124,8 @@ def test_auxiliary_heads_may_be_new():
     keys = dict(form="cifar", width=2, shape=(1, 8, 8))
     mine, theirs = net("googlenet", 5, auxiliary=0.3, **keys), net("googlenet", 10, auxiliary=0, **keys)
     said = start(mine, theirs, 5)
-    assert "tensors loaded; new, since the head is another one: fc.weight (10, 32) -> (5, 32), fc.bias (10,)" in said
-    assert "; new, since the weights have none: aux1.conv.conv.weight, " in said and "not in this" not in said
+    assert "tensors loaded; new, because the head differs: fc.weight (10, 32) -> (5, 32), fc.bias (10,)" in said
+    assert "; new, because the weights lack them: aux1.conv.conv.weight, " in said and "not in this" not in said
 
 
 @pytest.mark.parametrize(("mine", "theirs"), [
@@ -195,7 +195,7 @@ def test_a_run_starts_from_published_weights_and_says_so(tmp_path, capsys):
     config = compose(*small, "+model.weights=imagenet", f"+model.published={file}")
     train(tmp_path / "a", config)
     out = capsys.readouterr().out
-    assert "  start   model.weights=imagenet: 8 tensors loaded; new, since the head is another one: " in out
+    assert "  start   model.weights=imagenet: 8 tensors loaded; new, because the head differs: " in out
     assert same(Session(*compose(*small, f"init={tmp_path / 'weights' / file}")).task.net.state_dict(),
                 Session(*config).task.net.state_dict())  # fmt: skip
 
@@ -216,7 +216,7 @@ def test_nets_with_published_weights_name_their_file(model):
     new = [name for name in own if own[name].shape != state[name].shape]
     assert [name for name in new if not name.startswith("aux")] == list(own)[-2:]
     assert copy_weights(mine, state, 5, "init=x").startswith(
-        f"init=x: {len(own) - len(new)} tensors loaded; new, since"
+        f"init=x: {len(own) - len(new)} tensors loaded; new, because"
     )
     with pytest.raises(ConfigError, match="init=x and model.weights=imagenet: expected only one of the two"):
         compose(f"model={model}", "model.weights=imagenet", "init=x", "data=pokemon")

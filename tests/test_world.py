@@ -19,12 +19,12 @@ from runs import assert_same, dl_run, ended, rows, state, wait_for
 from toys import CPU, PLACE, composed, make_update
 
 from dlrun.config.build import build
-from dlrun.errors import UserError
+from dlrun.errors import PeerLost, UserError
 from dlrun.output import folders
 from dlrun.output.checkpoint import save
 from dlrun.system import launch
 from dlrun.system.distributed import Distributed
-from dlrun.train.assemble import check_together
+from dlrun.train.assemble import check_distributed
 
 TWO = ["data=digits", "trainer.processes=2", "data.batch_size=16", "trainer.checkpoint_gap=0", "trainer.epochs=6"]
 LONG, SHORT = ["data.epoch_frames=8192"], ["data.epoch_frames=1024", "task.gradient_steps=4"]
@@ -53,14 +53,29 @@ def together(folder: Path, *overrides: str) -> list[multiprocessing.Process]:
 def test_every_sample_goes_to_one_process(size):
     batches = [(torch.arange(8), torch.arange(8)), (torch.arange(2), torch.arange(2))]
     worlds = [Distributed(rank, size) for rank in range(size)]
-    (first, last), *others = ([b[0].tolist() for b in world.parts(iter(batches))] for world in worlds)
+    (first, last), *others = ([b[0].tolist() for b in world.shards(iter(batches))] for world in worlds)
     assert sorted(sum((each[0] for each in others), first)) == list(range(8))
     assert max(len(each[0]) for each in [(first,), *others]) - min(len(each[0]) for each in [(first,), *others]) <= 1
     if size == 3:  # fewer samples than processes: all have the whole, and weigh the same
         assert last == others[0][1] == others[1][1] == [0, 1]
         assert [world.share for world in worlds] == [1 / 3] * 3
     assert sum(world.share for world in worlds) == pytest.approx(1)
-    assert worlds[0].smallest_part(8) == 8 // size and worlds[0].smallest_part(1) == 1
+    assert worlds[0].smallest_shard(8) == 8 // size and worlds[0].smallest_shard(1) == 1
+
+
+def test_a_dead_peer_is_reported(monkeypatch):
+    def broadcast(error):
+        def failing(values, source):
+            raise RuntimeError(error)
+
+        monkeypatch.setattr(torch.distributed, "broadcast_object_list", failing)
+        return Distributed(0, 2).broadcast_object("x")
+
+    with pytest.raises(PeerLost, match="another of the 2 processes that train together ended\n  expected"):
+        broadcast("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1234")
+    with pytest.raises(RuntimeError, match="any other"):
+        broadcast("any other")
+    assert Distributed().broadcast_object("x") == "x"
 
 
 def test_two_processes_learn_as_one_with_twice_the_batch(tmp_path):
@@ -115,7 +130,7 @@ def test_no_room_for_the_launchers_files_is_told(monkeypatch):
     for name in (launch.LAUNCHER, launch.RESTART):
         monkeypatch.setenv(name, "")
     monkeypatch.setattr(launch, "_start_all", full)
-    with pytest.raises(UserError, match="trainer.processes=2: .*No space left on device\n  expected room in .*TMPDIR"):
+    with pytest.raises(UserError, match="processes=2: .*No space left on device\n  expected free space .*TMPDIR"):
         launch.launch([], 2, 0)
 
 
@@ -153,7 +168,7 @@ def test_environments_of_two_processes(model, more, tmp_path):
     wait_for("epoch 1/2", tmp_path / "b.log", stopped[0])
     os.kill(stopped[1].pid, signal.SIGTERM)
     assert [ended(process) for process in stopped] == [143, 143], (tmp_path / "b.log").read_text()
-    assert "saved; go on with: dl-run resume=" in (tmp_path / "b.log").read_text()
+    assert "checkpoint saved. Resume with: dl-run resume=" in (tmp_path / "b.log").read_text()
     found = state(b)
     assert found["clock"]["batch"] > 0, "in mid-epoch"
     mine, other = found["parts"]["collector"], found["others"][0]["collector"]
@@ -174,7 +189,7 @@ def test_what_is_no_mean_over_processes_is_refused(model):
 def test_what_cannot_be_trained_together():
     trainer = Namespace(sync_norm=True)
     with pytest.raises(UserError, match="torch synchronises batch normalisation on CUDA only\n  expected"):
-        check_together(trainer, CPU)
+        check_distributed(trainer, CPU)
     for many in (1000, 10**11):
         with pytest.raises(
             UserError, match=f"trainer.processes={many}: this machine has .* core.*\n  expected at most"

@@ -1,3 +1,3 @@
-"""dl-run: deep-learning experiments from the command line, composed from YAML and resumed to the bit."""
+"""dl-run: run deep-learning experiments from the command line, composed from YAML, with bit-exact resuming."""
 
 __version__ = "0.1.0"

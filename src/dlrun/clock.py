@@ -1,4 +1,7 @@
-"""Where a run is. All that changes over time (orders, rates, turns) is a function of it."""
+"""The clock: how far a run has come.
+
+Everything that changes over time (sample orders, learning rates, turns in a GAN) is a function of the clock.
+"""
 
 from dataclasses import asdict, dataclass
 
@@ -7,13 +10,14 @@ from dlrun.errors import check_state
 
 @dataclass
 class Clock:
-    """seed: the run's. epochs, steps_per_epoch, max_steps: what the run will be; the rest: what is done.
+    """The plan of a run, and its position in the plan.
 
-    epoch_samples: what ends an epoch, where that is an amount of samples (frames): the run's share done and its curves
-    then go by samples, and steps_per_epoch is only the most that there can be.
+    The plan. seed: the run's. epochs, steps_per_epoch, max_steps: its length. epoch_samples: number of samples (frames)
+    that end an epoch, None if its steps do; progress and curves then follow samples, and steps_per_epoch is an upper
+    bound.
 
-    batch: position in the epoch. samples: seen so far (frames, where an environment gives them). seconds: spent
-    training, over all sessions.
+    The position. step, epoch: how many are done. batch: number of batches done in this epoch. samples: how many were
+    seen (frames of an environment). seconds: time spent training, over all sessions.
     """
 
     seed: int
@@ -29,12 +33,13 @@ class Clock:
 
     @property
     def total_steps(self) -> int:
+        """Steps of the whole run (an upper bound with epoch_samples)."""
         planned = self.epochs * self.steps_per_epoch
         return min(planned, self.max_steps) if self.max_steps else planned
 
     @property
     def fraction(self) -> float:
-        """Share of the whole run that is done, in [0, 1]."""
+        """The share of the whole run that is done, in [0, 1]."""
         if self.epoch_samples:
             limited = self.step / self.max_steps if self.max_steps else 0.0
             return min(1.0, max(limited, self.samples / (self.epochs * self.epoch_samples)))
@@ -42,36 +47,40 @@ class Clock:
 
     @property
     def epochs_done(self) -> float:
-        """Epochs, with the share of the one under way."""
+        """Number of epochs done, including the done share of the present one."""
         if self.epoch_samples:
             return min(self.epoch + 1.0, max(float(self.epoch), self.samples / self.epoch_samples))
         return self.epoch + self.batch / self.steps_per_epoch
 
     @property
     def global_step(self) -> int:
-        """What curves are drawn over: frames where an epoch is so many of them, else steps."""
+        """The x-axis of curves: samples if epochs are amounts of samples (frames), else steps."""
         return self.samples if self.epoch_samples else self.step
 
     @property
     def position(self) -> tuple[int, int, int]:
+        """(step, epoch, batch)"""
         return self.step, self.epoch, self.batch
 
     def tick(self, samples: int) -> None:
+        """Count a step and its samples."""
         self.step += 1
         self.batch += 1
         self.samples += samples
 
     def next_epoch(self) -> None:
+        """Count an epoch."""
         self.epoch += 1
         self.batch = 0
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, int | float]:
+        """The seed and the position; the plan comes from the config."""
         return {k: v for k, v in asdict(self).items() if k in ("seed", "step", "epoch", "batch", "samples", "seconds")}
 
-    def load_state_dict(self, state: dict) -> None:
-        """Raises ValueError unless it is what `state_dict` gives: nothing of the plan is overwritten."""
+    def load_state_dict(self, state: dict[str, int | float]) -> None:
+        """Restore the position. Raises ValueError unless `state` has the form of `state_dict` and the same seed."""
         check_state(state, dict.fromkeys(("seed", "step", "epoch", "batch", "samples"), int) | {"seconds": float})
         if not all(0 <= value < 2**63 for value in state.values()) or state["seed"] != self.seed:
-            raise ValueError(f"expected a clock's numbers to be at least 0, and seed={self.seed}, found {state}")
+            raise ValueError(f"expected numbers of at least 0, and seed={self.seed}, found {state}")
         for key, value in state.items():
             setattr(self, key, value)

@@ -1,19 +1,39 @@
-"""Errors that are the user's to mend: printed in one short block, without a traceback."""
+"""The exceptions of the package, and how their messages are worded.
+
+An error that the user can fix is a `UserError`: the command prints it in one short block, without a traceback, and
+exits with code 2 (1 where `exit_code` says so: the command was right, but the run failed). All others are bugs.
+
+UserError               the request cannot be fulfilled: a wrong value, a missing file, too little memory or disk space
+  + ConfigError         a config has mistakes; the message lists all of them
+  + PairingError        the network cannot learn from this kind of data
+  + DataError           a data set is missing, damaged, or not what its spec says
+  + CheckpointError     a checkpoint or a file of weights is missing, damaged, or does not fit the network
+  + Unreadable          a file is not an image, or a damaged one
+  + Diverged            the loss, a metric or a weight is not finite (exit code 1)
+  + DependencyLost      something that the run depends on ended; the run can be resumed (exit code 1)
+      + PeerLost        another process of a distributed run died
+      + WorkerError     a worker process of A3C died
+      + EnvError        an environment failed while it was played (also a DataError)
+
+Interrupted             (system/signals.py, a BaseException) a signal stops work that may be abandoned at once
+"""
 
 import os
 import re
 import shutil
 import sys
+from collections.abc import Iterable
 from difflib import get_close_matches
 from textwrap import fill
+from typing import TextIO
 
-# control characters but for tab and newline, and those that turn the direction of writing
-COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-NO_UTF8 = re.compile("[\udc80-\udcff]")  # bytes of a name, as Python has them in a text
+# control characters except tab and newline, and the characters that change the direction of writing
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+NO_UTF8 = re.compile("[\udc80-\udcff]")  # how Python represents the bytes of a file name that are not UTF-8
 
 
 class UserError(Exception):
-    """What happened (with the value received), what was expected, how to fix it: one line or a few."""
+    """A message of a few lines: what happened (with the value), what was expected, how to fix it."""
 
 
 class DataError(UserError):
@@ -21,17 +41,17 @@ class DataError(UserError):
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, damaged, or another version's."""
+    """A checkpoint or a file of weights is missing, damaged, of another version, or does not fit the network."""
 
 
-class PartLost(UserError):
-    """What a run depends on failed: another process, an environment. The session adds how the run can be resumed."""
+class DependencyLost(UserError):
+    """Something that a run depends on ended: another process, an environment. The session adds how to resume."""
 
-    exit_code = 1  # a run that failed, not a command that was wrong
+    exit_code = 1  # the run failed; the command was right
 
 
 class ConfigError(UserError):
-    """Everything that is wrong with a config, in one message."""
+    """All mistakes of a config in one message. problems: one text for each."""
 
     def __init__(self, problems: list[str]) -> None:
         many = f"{len(problems)} errors in the config:\n  " if len(problems) > 1 else ""
@@ -39,75 +59,78 @@ class ConfigError(UserError):
 
 
 class Diverged(UserError):
-    """The loss is not finite any more; raised before the weights are touched."""
+    """The loss, a metric or a weight is not finite. Raised before the weights change or a checkpoint is replaced."""
 
-    exit_code = 1  # a run that failed, not a command that was wrong
+    exit_code = 1  # the run failed; the command was right
 
 
-class PeerLost(PartLost):
-    """A process that trained with this one died."""
+class PeerLost(DependencyLost):
+    """Another process of a distributed run died."""
 
 
 class PairingError(UserError):
-    """This network cannot learn from this data."""
+    """The network cannot learn from this kind of data."""
 
 
 class Unreadable(UserError):
-    """A file that is no picture, or a damaged one."""
+    """A file is not an image, or a damaged one."""
 
 
-class WorkerError(PartLost):
-    """A worker process ended while the run went on."""
+class WorkerError(DependencyLost):
+    """A worker process died during the run."""
 
 
-class EnvError(PartLost, DataError):
+class EnvError(DependencyLost, DataError):
     """An environment failed while it was played."""
 
 
 def some(words: list[str], most: int = 5) -> str:
-    """The first of them, and how many more there are."""
+    """The first words, then the number of words left out: "a, b and 3 more"."""
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
-def printable(text: str | os.PathLike) -> str:
-    """The text with escape sequences shown instead of obeyed, and with bytes that are not UTF-8 as \\xff.
+def printable(text: str | os.PathLike[str]) -> str:
+    """The text with control characters escaped, and bytes that are not UTF-8 as \\xff.
 
-    Names may come from somebody else's folder.
+    Names may come from an untrusted folder and must not control the terminal.
     """
-    shown = NO_UTF8.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", os.fspath(text))
-    return COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), shown)
+    text = NO_UTF8.sub(lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", os.fspath(text))
+    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def listed(lead: str, words: list[str], indent: int, width: int = 0) -> str:
-    """All of them behind `lead`, in lines as wide as the terminal that errors go to, if no width is told."""
+    """`lead` and all words, separated by commas, wrapped to `width` columns (0: standard error's terminal)."""
     width, margin = width or columns(sys.stderr, 120), " " * indent
     whole_words = {"break_long_words": False, "break_on_hyphens": False}
     return fill(lead + ", ".join(words), width, subsequent_indent=margin, **whole_words)
 
 
-def columns(stream: object, most: int) -> int:
-    """How wide the terminal is that a stream goes to, at most; where it goes elsewhere there is room for `most`."""
+def columns(stream: TextIO, most: int) -> int:
+    """Width of the terminal that a stream writes to, at most `most`; `most` if it writes elsewhere."""
     return min(most, shutil.get_terminal_size((80, 24)).columns) if stream.isatty() else most
 
 
-def nearest(word: str, words: object) -> str:
-    """ "; did you mean 'x'?" where a word is close to one of `words`, else nothing."""
+def nearest(word: str, words: Iterable[str]) -> str:
+    """ "; did you mean 'x'?" if a word is close to one of `words`, else ""."""
     near = closest(word, words, 0.65)
     return f"; did you mean {near!r}?" if near else ""
 
 
-def closest(word: str, words: object, cutoff: float) -> str | None:
-    """That of `words` which is most like a word; None where none is alike to the share `cutoff`."""
+def closest(word: str, words: Iterable[str], cutoff: float) -> str | None:
+    """The one of `words` most similar to `word`; None if no similarity reaches `cutoff`, in [0, 1]."""
     close = get_close_matches(word, list(words), n=3, cutoff=cutoff)
-    close.sort(key=lambda each: sorted(each) != sorted(word))  # letters that changed places are the likeliest slip
+    close.sort(key=lambda each: sorted(each) != sorted(word))  # swapped letters are the likeliest slip
     return close[0] if close else None
 
 
 def check_state(state: object, kinds: dict[str, object]) -> None:
-    """Raise ValueError unless `state` is a dict of exactly these keys, each with a value of its kind."""
+    """Raise ValueError unless `state` is a dict with exactly the keys of `kinds`, each value of its type.
+
+    kinds: a type or a union of types, as isinstance takes it. A bool does not pass as an int.
+    """
     if not isinstance(state, dict) or state.keys() != kinds.keys():
-        found = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
-        raise ValueError(f"expected {sorted(kinds)}, found {found}")
+        actual = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
+        raise ValueError(f"expected {sorted(kinds)}, found {actual}")
     for key, kind in kinds.items():
         if not isinstance(state[key], kind) or isinstance(state[key], bool):
-            raise ValueError(f"{key}: {type(state[key]).__name__} is not what was saved there")
+            raise ValueError(f"{key}: unexpected type {type(state[key]).__name__}")

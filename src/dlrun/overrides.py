@@ -1,30 +1,31 @@
-"""Overrides, key=value, and flags, as the command line has them."""
+"""Overrides (key=value) and flags of the command line."""
 
 import argparse
+import os
 import re
 import shlex
 
-PLAIN = re.compile(r"(?=.*[A-Za-z/])(?![\d.]+e[\d+-]+$)[\w./+%-]+", re.ASCII)  # what needs no quotes, and is no number
+PLAIN = re.compile(r"(?=.*[A-Za-z/])(?![\d.]+e[\d+-]+$)[\w./+%-]+", re.ASCII)  # needs no quotes and is not a number
 
-PLACES = ("config-name", "config-path", "config-dir")  # flags
+CONFIG_FLAGS = ("config-name", "config-path", "config-dir")  # flags that locate configs
 
 
 def key_of(override: str) -> str:
-    """The key of key=value, without what says to add or delete it."""
+    """The key of key=value, without the + or ~ that adds or deletes it."""
     return override.lstrip("+~").split("=")[0]
 
 
-def quoted(path: object) -> str:
-    """A path as an override's value, whatever letters are in it."""
-    text = re.sub(r'(\\+)(?="|$)', r"\1\1", str(path).replace("${", "\\${"))  # no interpolation
+def quoted(path: str | os.PathLike[str]) -> str:
+    """A path quoted as the value of an override, for any characters in it."""
+    text = re.sub(r'(\\+)(?="|$)', r"\1\1", str(path).replace("${", "\\${"))  # keep OmegaConf from interpolating
     return '"' + text.replace('"', '\\"') + '"'
 
 
-def pasteable(key: str, path: object) -> str:
-    """key=path as it can be pasted into a shell, whatever letters are in it."""
+def pasteable(key: str, path: str | os.PathLike[str]) -> str:
+    """key=path, quoted so that it can be pasted into a shell, for any characters in the path."""
     return f"{key}={path}" if PLAIN.fullmatch(str(path)) else shlex.quote(f"{key}={quoted(path)}")
 
 
 def passed_on(flags: argparse.Namespace) -> list[str]:
-    """The flags that say where configs are, as they are written."""
-    return [f"--{name}={value}" for name in PLACES if (value := getattr(flags, name.replace("-", "_")))]
+    """The CONFIG_FLAGS that are set, as written on the command line."""
+    return [f"--{name}={value}" for name in CONFIG_FLAGS if (value := getattr(flags, name.replace("-", "_")))]

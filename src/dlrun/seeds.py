@@ -1,29 +1,33 @@
-"""Random numbers as functions of (seed, place in the run): nothing to save, nothing to drift."""
+"""Random numbers as pure functions of the seed and a position in the run, so that there is no state to save."""
 
 import torch
 
 MASK = 2**64 - 1
 
 
-def mix(seed: int, *places: int) -> int:
-    """A 63-bit seed from a run's seed and a place in it (splitmix64: Steele et al. 2014, section 4)."""
+def mix(seed: int, *position: int) -> int:
+    """Mix a run's seed and a position in the run, such as (epoch,), into a 63-bit seed.
+
+    splitmix64 (Steele, Lea and Flood 2014, section 4), applied to one number after the other.
+    """
     state = seed & MASK
-    for place in (*places, len(places)):
-        state = (state + 0x9E3779B97F4A7C15 * (place + 1)) & MASK
+    for number in (*position, len(position)):
+        state = (state + 0x9E3779B97F4A7C15 * (number + 1)) & MASK
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & MASK
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & MASK
         state ^= state >> 31
     return state >> 1
 
 
-def generator(device: torch.device | str, seed: int, *places: int) -> torch.Generator:
-    return torch.Generator(device).manual_seed(mix(seed, *places))
+def generator(device: torch.device | str, seed: int, *position: int) -> torch.Generator:
+    """A generator on the device, seeded with `mix(seed, *position)`."""
+    return torch.Generator(device).manual_seed(mix(seed, *position))
 
 
 class Reseeder:
-    """Sets the default generators of the CPU and one device, so that a step draws from (seed, step) alone.
+    """Seeds the default generators of the CPU and one device, so that a step's random numbers depend on (seed, step).
 
-    `torch.manual_seed` walks every backend and costs 65 microseconds; this costs one.
+    `torch.manual_seed` visits every backend and takes 65 microseconds; this takes one.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -35,6 +39,6 @@ class Reseeder:
             self.generators.append(torch.mps._get_default_mps_generator())
 
     def __call__(self, seed: int, step: int) -> None:
-        value = mix(seed, step, 0)  # data sets draw from (seed, epoch) and (seed, epoch, 1 and up)
+        value = mix(seed, step, 0)  # (seed, epoch) and (seed, epoch, k) with k >= 1 belong to the data sets
         for each in self.generators:
             each.manual_seed(value)

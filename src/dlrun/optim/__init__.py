@@ -1,1 +1,1 @@
-"""From a loss to new weights: optimizers, schedules, clipping, averages."""
+"""From a loss to new weights: optimizers, schedules, clipping, averaged weights."""

@@ -1,4 +1,4 @@
-"""Limits on gradients: by value, by tensor, all together."""
+"""Gradient clipping: by value, by the norm of each tensor, by the global norm."""
 
 import torch
 from torch import Tensor
@@ -8,9 +8,10 @@ from torch import Tensor
 def clip_gradients(
     params: list[Tensor], value: float | None, norm: float | None, global_norm: float | None
 ) -> Tensor | None:
-    """In place, in this order: each entry to [-value, value], each tensor to `norm`, all together to `global_norm`.
+    """Clip in place, in this order: each entry to [-value, value], each tensor to L2 `norm`, all to `global_norm`.
 
-    Book section 11.4: W * max_norm / max(|W|, max_norm). Gives the global norm found, where there is a limit to it.
+    The book, section 11.6.1: W * max_norm / max(|W|, max_norm). None for no limit. Returns the global norm before it
+    was clipped, or None if it is not limited.
     """
     grads = [p.grad for p in params if p.grad is not None]
     if value is not None:

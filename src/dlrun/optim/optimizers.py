@@ -1,6 +1,6 @@
-"""Optimizers by name, with fused kernels where torch offers them. Defaults that differ between libraries are stated.
+"""Optimizers by name, with fused kernels if torch has them. Notes state defaults that differ between libraries.
 
-Each takes the parameters and gives a `torch.optim.Optimizer`; the learning rate is the schedule's 1.0.
+Each function takes the parameters and returns a `torch.optim.Optimizer`. Schedules multiply `lr` by a factor.
 """
 
 from collections.abc import Iterable
@@ -22,8 +22,8 @@ def sgd(
     dampening: Probability,
     weight_decay: NonNegative,
 ) -> Optimizer:
-    """Stochastic gradient descent, with momentum as Sutskever et al. 2013 have it. weight_decay: coupled."""
-    nesterov = nesterov and momentum > 0  # without momentum there is nothing to look ahead along
+    """Stochastic gradient descent with Nesterov momentum (Sutskever et al. 2013). weight_decay is coupled."""
+    nesterov = nesterov and momentum > 0  # torch refuses nesterov without momentum, where it would have no effect
     if nesterov and dampening:
         raise UserError(f"optimizer.dampening={dampening:g} with optimizer.nesterov=true: expected dampening 0")
     return torch.optim.SGD(
@@ -39,7 +39,7 @@ def adam(
     eps: Positive,
     weight_decay: NonNegative,
 ) -> Optimizer:
-    """Adam (Kingma and Ba 2015). torch has eps 1e-8, Keras 1e-7. weight_decay is coupled."""
+    """Adam (Kingma and Ba 2015). eps is 1e-8 in torch, 1e-7 in Keras. weight_decay is coupled."""
     return torch.optim.Adam(params, lr=lr, betas=_floats(betas), eps=eps, weight_decay=weight_decay, fused=True)
 
 
@@ -65,7 +65,10 @@ def rmsprop(
     centered: bool,
     weight_decay: NonNegative,
 ) -> Optimizer:
-    """RMSprop (Tieleman and Hinton 2012), not fused: torch has none. Keras: alpha 0.9, eps 1e-7; torch: 0.99, 1e-8."""
+    """RMSprop (Tieleman and Hinton 2012). alpha and eps are 0.99 and 1e-8 in torch, 0.9 and 1e-7 in Keras.
+
+    torch has no fused kernel for it.
+    """
     return torch.optim.RMSprop(
         params,
         lr=lr,
@@ -79,4 +82,4 @@ def rmsprop(
 
 
 def _floats(betas: tuple[float, float]) -> tuple[float, float]:
-    return float(betas[0]), float(betas[1])  # torch refuses the integer that YAML makes of 0
+    return float(betas[0]), float(betas[1])  # torch refuses integers, and YAML reads 0 as one

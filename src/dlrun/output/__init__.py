@@ -1,1 +1,1 @@
-"""What a run shows and leaves behind: words, pictures, folders."""
+"""The output of a run: its folder, checkpoints, terminal lines and plots."""

@@ -1,4 +1,4 @@
-"""JSON as it is written and printed: no NaN, and letters as they are. No torch here."""
+"""Valid JSON with readable letters: no NaN, and no escapes for other alphabets. Imports no torch."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import sys
 
 
 def finite(value: object) -> object:
-    """As JSON can have it: None in the place of nan and inf."""
+    """A copy of nested values with None instead of nan and inf, which JSON lacks."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -15,7 +15,7 @@ def finite(value: object) -> object:
 
 
 def as_json(value: object, indent: int | None = None) -> str:
-    """Letters as they are, escaped where UTF-8 or the terminal does not have them."""
+    """A value as JSON text. Letters are escaped only if UTF-8 or the terminal cannot encode them."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     try:
         for encoding in ("utf-8", getattr(sys.stdout, "encoding", None) or "utf-8"):

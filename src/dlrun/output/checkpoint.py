@@ -1,7 +1,7 @@
-"""Checkpoints: written atomically, verified when read, never able to run code.
+"""Checkpoints: written atomically, verified when read, and unable to run code.
 
-A file is what `torch.save` writes, with the SHA-256 of it in the zip's comment: `torch.load(path, weights_only=True)`
-reads it anywhere, and a single wrong byte is found.
+A file is the zip that `torch.save` writes, with its SHA-256 as the zip's comment. `torch.load(path, weights_only=True)`
+reads it anywhere, and dl-run detects a single wrong byte.
 """
 
 import hashlib
@@ -30,10 +30,13 @@ HASH = 64  # hexadecimal digits of a SHA-256
 
 
 def save(path: Path, state: dict) -> None:
-    """Write to a temporary file, sync, rename: `path` is the old file or the new one, whenever the power goes."""
+    """Write to a temporary file, sync, rename: after a power cut `path` is either the old file or the new one.
+
+    Raises UserError if the file cannot be written.
+    """
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "version": dlrun.__version__, **state}, buffer)
-    with buffer.getbuffer() as content:  # given back before the buffer goes, or Python 3.13 complains
+    with buffer.getbuffer() as content:  # Python 3.13 warns if the buffer is freed before its view is released
         content[-2:] = struct.pack("<H", HASH)  # the length of the zip's comment
         digest = hashlib.sha256(content).hexdigest().encode()
         temporary = path.with_suffix(".tmp")
@@ -50,20 +53,23 @@ def save(path: Path, state: dict) -> None:
                 temporary.unlink()
             raise UserError(
                 f"cannot write the checkpoint {path}: {error.strerror}\n"
-                f"  expected {len(content) / 2**20:.1f} MB of room in a folder that can be written to\n"
-                f"  {way_on(path.parent.parent, MAKE_ROOM)}"
+                f"  expected {len(content) / 2**20:.1f} MB of free space in a writable folder\n"
+                f"  {recovery_hint(path.parent.parent, MAKE_ROOM)}"
             ) from None
 
 
-def way_on(folder: Path, first: str = "") -> str:
-    """What can be done with a run that was cut short, after what is to be done first: a resume needs a checkpoint."""
+def recovery_hint(folder: Path, first: str = "") -> str:
+    """How to continue a run that was cut short: resume it if it has a checkpoint, else start it again.
+
+    first: an instruction to put before that, such as MAKE_ROOM.
+    """
     if any(os.path.exists(folder / "checkpoints" / f"{name}.ckpt") for name in ("last", "incoming", "previous")):
-        return f"what was saved before is whole: {first}resume it with dl-run {pasteable('resume', folder)}"
+        return f"the checkpoints saved earlier are whole: {first}resume with dl-run {pasteable('resume', folder)}"
     return f"no checkpoint was written yet: {first}start the run again"
 
 
 def load(path: Path) -> dict:
-    """Read and verify. Raises CheckpointError where the file is missing, damaged, or of another format."""
+    """Read and verify a checkpoint. Raises CheckpointError if it is missing, damaged, or of another format."""
     try:
         content = read_whole(path)
     except OSError as error:
@@ -71,21 +77,21 @@ def load(path: Path) -> dict:
     body, digest = content[:-HASH], content[-HASH:]
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise CheckpointError(
-            f"the checkpoint {path} is damaged, or not one of dl-run's: its SHA-256 is not that of its content"
+            f"the checkpoint {path} is damaged, or was not written by dl-run: its SHA-256 does not match its content"
         )
     try:
-        if not content.startswith(b"PK"):  # torch also reads bare pickles, which dl-run never writes
+        if not content.startswith(b"PK"):  # torch.load also accepts bare pickles, which dl-run never writes
             raise pickle.UnpicklingError("it is not a zip file")
         with zipfile.ZipFile(io.BytesIO(content)) as entries:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.infolist()):
-                raise pickle.UnpicklingError("its entries are compressed")  # of a few bytes many could come
+                raise pickle.UnpicklingError("its entries are compressed")  # a small file could expand without limit
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         check_tensors(state)
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"the checkpoint {path} was not written by dl-run and is not loaded: {reason}") from None
     if not isinstance(state, dict) or not {"format", "version"} <= state.keys():
-        raise CheckpointError(f"the checkpoint {path} was not written by dl-run: it does not say its format")
+        raise CheckpointError(f"the checkpoint {path} was not written by dl-run: it states no format")
     if type(state["format"]) is not int or state["format"] != FORMAT:
         raise CheckpointError(
             f"the checkpoint {path} has format {state['format']}, written by dl-run {state['version']}: "
@@ -95,17 +101,17 @@ def load(path: Path) -> dict:
 
 
 def check_tensors(state: object) -> None:
-    """Raise ValueError where a tensor is of a kind that nothing here has: kernels trust what they are given."""
+    """Raise ValueError unless every tensor is dense, real and on the CPU: kernels do not check for other kinds."""
     if isinstance(state, torch.Tensor):
         is_plain = state.layout is torch.strided and state.device.type == "cpu"
         if not is_plain or state.is_quantized or state.is_complex():
-            raise ValueError(f"it holds a tensor that is not a plain one: {state.dtype}, {state.layout}")
+            raise ValueError(f"it holds a tensor of an unexpected kind: {state.dtype}, {state.layout}")
     for each in state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ():
         check_tensors(each)
 
 
 def snapshot(state: object) -> object:
-    """A copy on the host that later steps do not change."""
+    """Deep copy with all tensors on the CPU, so that later training steps do not change it."""
     if isinstance(state, torch.Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
@@ -115,17 +121,21 @@ def snapshot(state: object) -> object:
     return deepcopy(state)
 
 
-def load_own(path: Path, run: object) -> dict:
-    """As `load`, of this run (its id). One of an older version does not say whose it is, nor does a run without one."""
+def load_of_run(path: Path, run: str | None) -> dict:
+    """Load a checkpoint and check that it belongs to the run with this id. Raises CheckpointError if it does not.
+
+    Not checked if the id is empty or if the file has none, as in older versions.
+    """
     state = load(path)
     if run and state.get("run") and state["run"] != run:
-        raise CheckpointError(f"the checkpoint {path} is another run's: expected the one that this run wrote")
+        raise CheckpointError(f"the checkpoint {path} belongs to another run: expected one that this run wrote")
     return state
 
 
-def tested(folder: Path, summary: dict, test: str) -> tuple[Path, Path]:
-    """Where the weights are that a finished run was tested with: best.ckpt or last.ckpt; and, once the run is resumed,
-    under a name of their own. test: trainer.test.
+def tested_paths(folder: Path, summary: dict, test: str) -> tuple[Path, Path]:
+    """Paths of the weights that a finished run was tested with: the original, and the copy made if it is resumed.
+
+    folder: the run's checkpoints. test: trainer.test. The original is best.ckpt or last.ckpt.
     """
     name = "best" if summary.get("best") and test == "best" else "last"
     steps = summary.get("steps")
@@ -133,7 +143,7 @@ def tested(folder: Path, summary: dict, test: str) -> tuple[Path, Path]:
 
 
 class Checkpoints:
-    """A run's checkpoints: `last`, `previous` (the one before it) and `best`, written behind the training's back."""
+    """A run's checkpoints, written by a background thread: `last`, `previous` (the one before it) and `best`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -142,7 +152,7 @@ class Checkpoints:
         self.last_is_good = True
 
     def write(self, last: dict, best: dict | None) -> None:
-        """Start writing snapshots. A new best is on the disk before the `last` that knows of it."""
+        """Start writing snapshots. A new best is on the disk before the `last` that refers to it."""
         self.wait()
         self.thread = threading.Thread(target=self._write, args=(last, best), name="checkpoint")
         self.thread.start()
@@ -160,11 +170,14 @@ class Checkpoints:
             os.replace(incoming, newest)
             sync_folder(self.folder)
             self.last_is_good = True
-        except BaseException as error:  # handed to the training's thread, which raises it
+        except BaseException as error:  # `wait` raises it in the training thread
             self.error = error
 
     def write_partial_best(self, best: dict) -> None:
-        """The best weights are those in mid-epoch, where a limit ended the run; those before are kept to go on with."""
+        """Write best weights from the middle of an epoch, where a limit ended the run.
+
+        The previous best is kept as best_before.ckpt: a resumed run continues the epoch and needs it again.
+        """
         self.wait()
         self.folder.mkdir(exist_ok=True)
         if (self.folder / "best.ckpt").exists():
@@ -173,33 +186,35 @@ class Checkpoints:
         save(self.folder / "best.ckpt", best | {"is_partial": True})
 
     def forget_partial_best(self) -> None:
-        """The epoch goes on: best.ckpt is again what it was before the limit."""
+        """Undo `write_partial_best` because the epoch continues."""
         before, best = self.folder / "best_before.ckpt", self.folder / "best.ckpt"
         os.replace(before, best) if before.exists() else best.unlink(missing_ok=True)
 
     def keep_tested(self, summary: dict, test: str) -> None:
-        """The run is resumed after its end: the weights that it was tested with stay beside those to come."""
-        now, kept = tested(self.folder, summary, test)
-        if kept.exists() or not now.exists():
+        """Copy the weights that a finished run was tested with, since resuming it will replace them."""
+        original, copy = tested_paths(self.folder, summary, test)
+        if copy.exists() or not original.exists():
             return
         self.forget_tested()
-        temporary = kept.with_suffix(".tmp")
+        temporary = copy.with_suffix(".tmp")
         temporary.unlink(missing_ok=True)
         try:
-            os.link(now, temporary)
+            os.link(original, temporary)
         except OSError:  # a file system without links
-            shutil.copyfile(now, temporary)
-        os.replace(temporary, kept)
+            shutil.copyfile(original, temporary)
+        os.replace(temporary, copy)
 
     def forget_tested(self) -> None:
+        """Remove the copy that `keep_tested` made: the run was tested again."""
         for path in self.folder.glob("tested_*.ckpt"):
             path.unlink()
 
-    def load(self, name: str, run: object) -> dict:
-        return load_own(self.folder / f"{name}.ckpt", run)
+    def load(self, name: str, run: str | None) -> dict:
+        """Load <name>.ckpt of the run with this id; see `load_of_run`."""
+        return load_of_run(self.folder / f"{name}.ckpt", run)
 
     def wait(self) -> None:
-        """Until what was started is on the disk. Raises what went wrong there."""
+        """Wait until the background thread has written its checkpoint. Raises the thread's error, if any."""
         if self.thread is not None:
             self.thread.join()
             self.thread = None
@@ -207,31 +222,30 @@ class Checkpoints:
             error, self.error = self.error, None
             raise error
 
-    def load_last(self, run: object = None) -> tuple[dict, str]:
-        """The newest checkpoint that is whole and this run's, and a word on why it is not `last` where it is not.
+    def load_last(self, run: str | None = None) -> tuple[dict, str]:
+        """The newest checkpoint that is whole and of this run, and why it is not `last` ("" if it is).
 
-        `incoming` is one that was whole on the disk when the run was killed, and not yet renamed to `last`.
+        `incoming` exists if the run was killed after writing a checkpoint and before renaming it to `last`. Raises
+        CheckpointError if there is none.
         """
-        found = []
+        failures = []
         paths = [self.folder / f"{name}.ckpt" for name in ("last", "incoming", "previous")]
         for path in paths:
             if not path.exists():
                 continue
             try:
-                state = load_own(path, run)
+                state = load_of_run(path, run)
             except CheckpointError as error:
-                found.append(str(error))
+                failures.append(str(error))
                 continue
             self.last_is_good = path == paths[0] or not paths[0].exists()
-            if path == paths[2] and not found:
-                found.append(f"the checkpoint {paths[0]} is missing")
-            return state, "; ".join(found)
-        if found:
+            if path == paths[2] and not failures:
+                failures.append(f"the checkpoint {paths[0]} is missing")
+            return state, "; ".join(failures)
+        if failures:
             raise CheckpointError(
                 "no checkpoint of this run can be read:\n  "
-                + "\n  ".join(found)
-                + "\n  expected one that is whole: start the run again"
+                + "\n  ".join(failures)
+                + "\n  expected a whole one: start the run again"
             )
-        raise CheckpointError(
-            f"{self.folder} holds no checkpoint: the run was stopped before it wrote one; start it again"
-        )
+        raise CheckpointError(f"{self.folder} holds no checkpoint: the run stopped before it wrote one; start it again")

@@ -1,8 +1,8 @@
-"""What the person at the terminal sees: a header, a bar within the epoch, a line per epoch, a table at the end."""
+"""Terminal output of a run: a header, a progress bar within the epoch, a line for each epoch, a table at the end."""
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import floor, isfinite, log10
 from textwrap import wrap
 
@@ -10,11 +10,15 @@ from dlrun.clock import Clock
 
 
 class Bar:
-    """A progress bar within the epoch, on a terminal only, and only for epochs that take more than half a second."""
+    """A progress bar within the epoch, on a terminal only, for epochs that take more than half a second.
+
+    `tick` is called after each step with its number of samples.
+    """
 
     def __init__(self, clock: Clock) -> None:
-        self.clock, self.bar, self.tick = clock, None, _nothing
-        self.terminal = sys.stderr.isatty()
+        self.clock, self.bar = clock, None
+        self.tick: Callable[[int], object] = _nothing
+        self.is_terminal = sys.stderr.isatty()
 
     def __enter__(self) -> "Bar":
         return self
@@ -23,7 +27,8 @@ class Bar:
         self.close()
 
     def start_epoch(self) -> None:
-        if self.terminal:
+        """Start timing the epoch; the bar appears half a second later."""
+        if self.is_terminal:
             self.started, self.tick = time.monotonic(), self._appear
 
     def _appear(self, samples: int) -> None:
@@ -46,11 +51,12 @@ class Bar:
         self.bar.update()
 
     def validating(self) -> None:
-        """The epoch's batches are done, its line is not there yet."""
+        """Show that the epoch's steps are done and it is being validated."""
         if self.bar is not None:
             self.bar.set_description(f"epoch {self.clock.epoch + 1}/{self.clock.epochs} validating")
 
     def close(self) -> None:
+        """Remove the bar."""
         if self.bar is not None:
             self.bar.close()
         self.bar, self.tick = None, _nothing
@@ -60,24 +66,24 @@ def _nothing(samples: int) -> None: ...
 
 
 def folded(line: str, width: int, indent: int) -> list[str]:
-    """Where it is too long, in several: a word that is longer than a line is not broken."""
+    """Wrap a line to `width` columns, the further lines indented. Words longer than a line are not broken."""
     return wrap(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def header(version: str, facts: dict[str, str], width: int) -> str:
-    """A line for each fact, folded where the terminal has fewer columns."""
+    """The version, then a line for each fact, wrapped to the terminal's width."""
     lead = max(map(len, facts))
     lines = [line for name, text in facts.items() for line in folded(f"  {name:{lead}}  {text}", width, lead + 4)]
     return "\n".join([f"dl-run {version}", *lines])
 
 
 def counted(count: int, noun: str) -> str:
-    """1 step, 2,000 steps"""
+    """A count with its noun: "1 step", "2,000 steps"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def number(value: float | int | None) -> str:
-    """Short and readable: four digits that matter; nan and inf as they are (None is what JSON has for them)."""
+    """A number in about four significant digits; nan and inf as such. None, their stand-in in JSON, becomes nan."""
     if value is None:
         return "nan"
     if isinstance(value, int):  # a count
@@ -88,9 +94,9 @@ def number(value: float | int | None) -> str:
 
 
 def column(values: list[float]) -> list[str]:
-    """Numbers that stand beside each other, in one format: as many decimals as give the largest four digits.
+    """Format numbers of one column alike, with as many decimals as give the largest one four digits.
 
-    What is as near to a whole number as 1e-6 of the largest is one: float32 knows no better.
+    Numbers within 1e-6 of the largest of an integer are shown as integers: float32 has no higher precision.
     """
     finite = [value for value in values if isfinite(value)]
     largest = max(map(abs, finite), default=0.0)
@@ -104,25 +110,25 @@ def column(values: list[float]) -> list[str]:
     return [f"{value:.{decimals}f}" for value in values]
 
 
-FIGURES = 5  # in the line of an epoch, at most
+FIGURES = 5  # most metrics in the line of an epoch
 
 
 def epoch_line(row: dict, epochs: int, is_best: bool, width: int = 10_000, first: Sequence[str] = ()) -> str:
-    """epoch 3/20   train loss 0.1234 acc 0.9612   val loss 0.1022 acc 0.9701 * 1.2 s
+    """The line of an epoch: epoch 3/20   train loss 0.1234 acc 0.9612   val loss 0.1022 acc 0.9701 * 1.2 s
 
-    first: names of metrics, the goal's first: of many figures those are shown, of a narrow terminal fewer, down to the
-    goal alone. metrics.jsonl has them all.
+    A * marks the best epoch so far. first: names of metrics by importance. If there are more than FIGURES, or the
+    terminal is narrow, only the first are shown, down to the goal alone. metrics.jsonl has them all.
     """
     keys = [key for key in row if key.startswith(("train/", "val/"))]
-    order = [f"{part}/{name}" for name in first for part in ("val", "train")] or keys
+    order = [f"{split}/{name}" for name in first for split in ("val", "train")] or keys
     ranked = sorted(keys, key=lambda key: order.index(key) if key in order else len(order))[:FIGURES]
     seconds = row["time/seconds"]
     while True:
         words = [f"epoch {row['epoch']:{len(str(epochs))}}/{epochs} "]
-        for part in ("train", "val"):
-            mine = [key for key in keys if key in ranked and key.startswith(part)]
-            values = [f"{key.partition('/')[2]} {number(row[key])}" for key in mine]
-            words += [f" {part} {' '.join(values)} "] if values else []
+        for split in ("train", "val"):
+            shown = [key for key in keys if key in ranked and key.startswith(split)]
+            values = [f"{key.partition('/')[2]} {number(row[key])}" for key in shown]
+            words += [f" {split} {' '.join(values)} "] if values else []
         line = " ".join(words) + f"{'*' if is_best else ' '} {seconds:.{2 if seconds < 10 else 0}f} s"
         if len(line) < width or len(ranked) < 2:
             return line
@@ -130,7 +136,7 @@ def epoch_line(row: dict, epochs: int, is_best: bool, width: int = 10_000, first
 
 
 def table(rows: list[list[str]], words: int = 1) -> str:
-    """Columns aligned: the first `words` to the left, the others to the right; a line under the head."""
+    """Rows as aligned columns, with a line under the first row. The first `words` columns are left-aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(

@@ -1,4 +1,4 @@
-"""The one place that draws: style, fonts, ticks, and matplotlib's noise. It imports matplotlib when it first draws."""
+"""Everything that all figures share: style, fonts, ticks, silencing matplotlib. matplotlib is imported on first use."""
 
 import logging
 import warnings
@@ -6,10 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import islice
 from math import floor, log10
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its font cache and folders are no concern of the user's
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # messages about its font cache do not concern the user
 
 TRAIN, VAL, GOOD, DARK, GREY = "#4c78a8", "#f58518", "#3f9b57", "#24292f", "#8a93a0"
 COLOURS = (TRAIN, VAL, GOOD, "#d64550", "#62aeb3", "#a06cae", "#e48fa3", "#8f6b52", "#d9b62f", "#7f858d")
@@ -35,13 +41,14 @@ STYLE = {
     "legend.fontsize": 9,
     "lines.solid_capstyle": "round",
 }
-BASE = "DejaVu Sans"  # matplotlib brings it
-LIKELY = ("cjk", "noto", "emoji", "symbola", "unifont", "unicode", "gothic", "hei", "ming", "song")
-FONTS = 200  # that are looked into, at most
-LONGEST = 28  # characters of a name in a figure
+BASE = "DejaVu Sans"  # comes with matplotlib
+LIKELY = ("cjk", "noto", "emoji", "symbola", "unifont", "unicode", "gothic", "hei", "ming", "song")  # in fonts' names
+FONTS = 200  # most fonts to search for a character
+LONGEST = 28  # most characters of a name in a figure
 
 
-def new_figure(width: float = 6.4, height: float = 4.4, columns: int = 1) -> tuple:
+def new_figure(width: float = 6.4, height: float = 4.4, columns: int = 1) -> "tuple[Figure, Any]":
+    """A figure (size in inches) and its axes: one Axes, or an array of them for several columns."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # without pyplot: no windows, no global state
     from matplotlib.figure import Figure
 
@@ -50,12 +57,12 @@ def new_figure(width: float = 6.4, height: float = 4.4, columns: int = 1) -> tup
     return figure, figure.subplots(1, columns)
 
 
-def render(make: Callable[[], object]) -> np.ndarray:
-    """The pixels (H, W, 3) of the figure that `make` gives, in the style above whatever the user's own settings are."""
+def render(make: "Callable[[], Figure]") -> np.ndarray:
+    """Make a figure in the style above, whatever the user's settings, and return its pixels: (H, W, 3), uint8."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of glyphs and layouts: a user can mend neither
+        warnings.simplefilter("ignore")  # about glyphs and layouts, which the user cannot fix
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE | {"axes.prop_cycle": matplotlib.cycler(color=COLOURS)})
         figure = make()
@@ -64,12 +71,12 @@ def render(make: Callable[[], object]) -> np.ndarray:
         return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
-def _set_fonts(figure: object) -> None:
-    """The fonts that the figure's texts need beside the usual one."""
+def _set_fonts(figure: "Figure") -> None:
+    """Add the fonts that the figure's texts need beside BASE."""
     from matplotlib.text import Text
 
     for axes in figure.axes:
-        axes.get_xticklabels(), axes.get_yticklabels()  # they are made when they are asked for
+        axes.get_xticklabels(), axes.get_yticklabels()  # tick labels are created when they are requested
     texts = figure.findobj(Text)
     needed = {font for text in texts for c in text.get_text() if (font := font_with(c)) not in (None, BASE)}
     if needed:
@@ -78,31 +85,32 @@ def _set_fonts(figure: object) -> None:
 
 
 def drawable(words: Iterable[str], instead: Sequence[str] | None = None, most: int = LONGEST) -> list[str]:
-    """Words as they can be drawn, cut where they are long. instead: in the place of those that no font here has.
+    """Words that can be drawn: long ones are cut to `most` characters, those that no font can draw are replaced.
 
-    None: their numbers, #0, #1 ...
+    instead: the replacements; None for their numbers: #0, #1 and so on.
     """
-    found = []
+    texts = []
     for i, word in enumerate(words):
         if not can_draw(word):
             word = f"#{i}" if instead is None else instead[i]
-        found.append(word if len(word) <= most else word[: most - 3] + "...")
-    return found
+        texts.append(word if len(word) <= most else word[: most - 3] + "...")
+    return texts
 
 
 def key(labels: Iterable[str]) -> str:
-    """What the numbers mean that `drawable` gives: a line for each; empty where all can be drawn."""
+    """The key to the numbers that `drawable` returns: a line for each; empty if all labels can be drawn."""
     lines = [f"#{i}  {label}" for i, label in enumerate(labels) if not can_draw(label)]
     return "\n".join(line.encode("utf-8", "backslashreplace").decode() for line in lines)
 
 
 def can_draw(word: str) -> bool:
+    """Whether installed fonts have all characters of a word."""
     return word.isprintable() and all(font_with(character) for character in word)
 
 
 @cache
 def font_with(character: str) -> str | None:
-    """The family of an installed font that has this character: the usual one, if it does; None where none has it."""
+    """The family of an installed font that has a character, preferably BASE; None if none has it."""
     from matplotlib import font_manager
 
     if ord(character) in _characters(font_manager.findfont(BASE)):
@@ -114,7 +122,7 @@ def font_with(character: str) -> str | None:
 
 @cache
 def _characters(path: str) -> frozenset[int]:
-    """What a font can draw; nothing where it has bitmaps instead of outlines, or is the one of boxes for everything."""
+    """The characters that a font can draw; none if it has only bitmaps, or is the "last resort" font of boxes."""
     from matplotlib.ft2font import FT2Font
 
     try:
@@ -128,20 +136,20 @@ def _characters(path: str) -> frozenset[int]:
 
 
 def ink(colour: Sequence[float]) -> str:
-    """Black or white: what can be read on this colour (red, green, blue in [0, 1])."""
+    """The text colour, dark or white, that is readable on a colour (red, green, blue in [0, 1])."""
     return "white" if np.dot(colour[:3], (0.299, 0.587, 0.114)) < 0.55 else DARK
 
 
 def short(value: float, _: object = None) -> str:
-    """A tick: 0.25, 150k, 1.5M."""
+    """The text of a tick: 0.25, 150k, 1.5M. The second argument is the tick's position, which matplotlib passes."""
     for least, size, unit in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
         if abs(value) >= least:
             return f"{value / size:g}{unit}"
     return f"{value:.6g}"
 
 
-def plain_ticks(axis: object, whole: bool = False, most: int = 7) -> None:
-    """Round numbers, few enough not to touch. whole: integers only."""
+def plain_ticks(axis: "Axis", whole: bool = False, most: int = 7) -> None:
+    """Set ticks at round numbers, at most `most`, in one format. whole: integers only."""
     from matplotlib.ticker import MaxNLocator
 
     def text(value: float, _: object) -> str:
@@ -156,8 +164,8 @@ def plain_ticks(axis: object, whole: bool = False, most: int = 7) -> None:
     axis.set_major_formatter(text)
 
 
-def scaled(axes: object, values: Sequence[float]) -> None:
-    """Logarithmic from two decades on; ticks that read as numbers either way."""
+def scaled(axes: "Axes", values: Sequence[float]) -> None:
+    """Make the y-axis logarithmic if the values span two decades or more; set plain numbers as ticks."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     if len(values) and min(values) > 0 and max(values) >= 100 * min(values):

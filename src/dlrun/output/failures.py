@@ -1,4 +1,4 @@
-"""A full disk and too little memory, reported in words."""
+"""Report a full or read-only disk and a lack of memory as user errors."""
 
 import errno
 import re
@@ -10,19 +10,19 @@ from pathlib import Path
 import torch
 
 from dlrun.errors import UserError
-from dlrun.output.checkpoint import MAKE_ROOM, way_on
+from dlrun.output.checkpoint import MAKE_ROOM, recovery_hint
 
 UNWRITABLE = {getattr(errno, n) for n in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "EFBIG", "ESTALE")}
 
 
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """A disk that is full or cannot be written to is the user's to mend."""
+    """Turn an OSError while writing to a run's folder into a UserError."""
     hook = threading.excepthook
 
-    def quiet(what: object) -> None:
-        if not isinstance(what.exc_value, OSError):  # TensorBoard's writer raises it again in the run's own thread
-            hook(what)
+    def quiet(args: threading.ExceptHookArgs) -> None:
+        if not isinstance(args.exc_value, OSError):  # TensorBoard's thread: its writer raises the error again in ours
+            hook(args)
 
     threading.excepthook = quiet
     try:
@@ -35,8 +35,8 @@ def writing_to(folder: Path) -> Iterator[None]:
         where = f" ({error.filename})" if is_inside else ""
         raise UserError(
             f"cannot write to the run's folder {folder}: {error.strerror}{where}\n"
-            "  expected a disk with room that can be written to, and no other file or folder in a name's place\n"
-            f"  {way_on(folder, MAKE_ROOM)}"
+            "  expected a writable disk with free space, and no other file or folder of the same name\n"
+            f"  {recovery_hint(folder, MAKE_ROOM)}"
         ) from error
     finally:
         threading.excepthook = hook
@@ -44,19 +44,19 @@ def writing_to(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def within_memory() -> Iterator[None]:
-    """Too large a net, data set or batch is the user's to make smaller. torch says it in several ways."""
+    """Turn an out-of-memory error, which torch raises as several types, into a UserError."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        said = str(error)
+        message = str(error)
         words = ("can't allocate memory", "not enough memory", "out of memory", "size calculation overflowed")
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(w in said for w in words):
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(w in message for w in words):
             raise
-        asked = re.search(r"allocate (\d+) bytes|allocate ([\d.]+ [KMGTPE]?i?B)", said)
-        size = asked and (asked[2] or f"{int(asked[1]) / 2**30:,.1f} GiB")
-        what = f"{size} more were asked for" if size else said.partition("\n")[0] or "an allocation failed"
+        match = re.search(r"allocate (\d+) bytes|allocate ([\d.]+ [KMGTPE]?i?B)", message)
+        size = match and (match[2] or f"{int(match[1]) / 2**30:,.1f} GiB")
+        reason = f"cannot allocate {size} more" if size else message.partition("\n")[0] or "an allocation failed"
         raise UserError(
-            f"out of memory: {what}\n"
-            "  expected what fits into this machine\n"
-            "  make it smaller: the model's sizes, data.batch_size, or the data (data.source.samples, where drawn)"
+            f"out of memory: {reason}\n"
+            "  expected a model, data and batch that fit into this machine's memory\n"
+            "  reduce the model's sizes, data.batch_size, or the data (data.source.samples of generated data)"
         ) from error

@@ -1,4 +1,4 @@
-"""Run folders: made exclusively, found again, read and written whole. No torch here."""
+"""Run folders: create them exclusively, find them again, read and write their small files whole. Imports no torch."""
 
 import json
 import os
@@ -8,17 +8,20 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from dlrun.errors import UserError
+from dlrun.errors import UserError, some
 from dlrun.overrides import pasteable
 from dlrun.paths import read_whole
 
-STARTED = ".hydra/overrides.yaml"  # written last when a run starts
-ELSEWHERE = ".elsewhere"  # under output_dir: the folders that run_dir= made, a line each
-NAME = re.compile(r"(?!\.+$)[\w.-]{1,200}", re.ASCII)  # of a file, where a file names it: no path
+STARTED = ".hydra/overrides.yaml"  # the last file written when a run starts
+ELSEWHERE = ".elsewhere"  # in output_dir: a line for each run folder outside it (run_dir=)
+NAME = re.compile(r"(?!\.+$)[\w.-]{1,200}", re.ASCII)  # a plain file name, without folders
 
 
 def new_folder(base: Path, name: str) -> Path:
-    """A folder of its own under `base`/<date>, made exclusively: two runs in one second get two."""
+    """Create a new folder `base`/<date>/<time>_<name>. Two runs that start in the same second get two folders.
+
+    Raises UserError if it cannot be created.
+    """
     now = datetime.now()
     parent = base / now.strftime("%Y-%m-%d")
     for attempt in range(1, 1000):
@@ -29,43 +32,41 @@ def new_folder(base: Path, name: str) -> Path:
         except FileExistsError:
             if not parent.is_dir():
                 raise UserError(
-                    f"output_dir={base}: there is a file where the folder {parent} should be\n"
-                    "  expected a folder that can be written to; choose another with output_dir=..."
+                    f"output_dir={base}: {parent} is a file, not a folder\n"
+                    "  expected a writable folder; choose another with output_dir=..."
                 ) from None
         except OSError as error:
             raise UserError(
-                f"output_dir={base}: cannot make {folder}: {error.strerror}\n"
-                "  expected a folder that can be written to; choose another with output_dir=..."
+                f"output_dir={base}: cannot create {folder}: {error.strerror}\n"
+                "  expected a writable folder; choose another with output_dir=..."
             ) from None
-    raise UserError(f"a thousand runs named {name} in one second under {parent}: choose another output_dir")
+    raise UserError(f"a thousand runs named {name} started in one second under {parent}: choose another output_dir")
 
 
 def claim_folder(folder: Path, base: Path) -> Path:
-    """Make the folder that was asked for by run_dir=. Raises UserError where a run, or anything else, is in it already.
+    """Create the folder for run_dir=, or take it if it is empty. Raises UserError if anything is in it already.
 
-    An empty folder is taken. base: where runs are looked for; one that lies elsewhere is noted there.
+    base: output_dir, where runs are listed; a folder outside it is noted there.
     """
-    on = pasteable("resume", folder)
-    taken = f"run_dir={folder} holds a run already: go on with it by {on}, or choose another folder"
-    if os.path.exists(folder / "metrics.jsonl"):  # unlike Path.exists, false where it cannot be known
+    resume = pasteable("resume", folder)
+    taken = f"run_dir={folder} already holds a run: resume it with {resume}, or choose another folder"
+    if os.path.exists(folder / "metrics.jsonl"):  # unlike Path.exists, it returns False if access is denied
         raise UserError(taken)
-    with suppress(OSError):  # what is not there, or cannot be read, is told below
-        held = sorted(os.listdir(folder))
-        if held and ".hydra" not in held:
-            more = f" and {len(held) - 3} more" if len(held) > 3 else ""
+    with suppress(OSError):  # mkdir below reports a folder that cannot be read
+        entries = sorted(os.listdir(folder))
+        if entries and ".hydra" not in entries:
             raise UserError(
-                f"run_dir={folder} holds files already: {', '.join(held[:3])}{more}\n"
-                "  expected a folder that is empty, or not there yet"
+                f"run_dir={folder} already holds files: {some(entries, 3)}\n  expected an empty or new folder"
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".hydra").mkdir()  # of two runs that ask for it at once one gets it
+        (folder / ".hydra").mkdir()  # of two runs that claim the folder at the same time, one fails here
     except OSError as error:
         if os.path.exists(folder / ".hydra"):
             raise UserError(taken) from None
-        raise UserError(f"run_dir={folder}: {error.strerror}\n  expected a folder that can be written to") from None
+        raise UserError(f"run_dir={folder}: {error.strerror}\n  expected a writable folder") from None
     if base.resolve() not in folder.resolve().parents:
-        with suppress(OSError):  # it is only for finding it again
+        with suppress(OSError):  # only lists of runs need it
             base.mkdir(parents=True, exist_ok=True)
             with open(base / ELSEWHERE, "a", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(f"{folder.resolve()}\n")
@@ -73,77 +74,77 @@ def claim_folder(folder: Path, base: Path) -> Path:
 
 
 def all_runs(base: Path) -> list[Path]:
-    """The folders of the runs under `base`, its sweeps, and elsewhere by run_dir=; the newest last."""
-    found = {path.parent.parent for pattern in ("*/*", "*/*/*") for path in base.glob(f"{pattern}/{STARTED}")}
+    """The folders of all runs under `base`, with those of sweeps, and of runs elsewhere (run_dir=), newest last."""
+    folders = {path.parent.parent for pattern in ("*/*", "*/*/*") for path in base.glob(f"{pattern}/{STARTED}")}
     with suppress(OSError, ValueError):
         lines = read_whole(base / ELSEWHERE).decode("utf-8", "surrogateescape").splitlines()
-        found |= {Path(line) for line in lines if os.path.isfile(Path(line) / STARTED)}
-    found = {folder for folder in found if not folder.is_symlink()}  # a sweep's best is one of its jobs
-    return sorted(found, key=lambda folder: (folder / STARTED).stat().st_mtime)
+        folders |= {Path(line) for line in lines if os.path.isfile(Path(line) / STARTED)}
+    folders = {folder for folder in folders if not folder.is_symlink()}  # a sweep's "best" links to one of its jobs
+    return sorted(folders, key=lambda folder: (folder / STARTED).stat().st_mtime)
 
 
 def refuse_links(folder: Path) -> None:
-    """Raise UserError where a sweep would write through a link in its folder, to a file that may be anybody's."""
+    """Raise UserError if a sweep's folder holds links: writing through them could change any file of the user's."""
     for path in [*folder.iterdir(), *(folder / "logs").glob("*")]:
         if path.is_symlink() and path.name != "best":
             raise UserError(
-                f"{path} is a link to {os.readlink(path)}, which would be written to\n"
-                "  expected a file of this folder's own: put a copy in its place"
+                f"{path} is a link to {os.readlink(path)}, and writing would change that file\n"
+                "  expected a file in this folder: replace the link with a copy"
             )
 
 
 def find_run(which: str, output_dir: str, key: str = "resume=") -> Path:
-    """The folder of a run; `last` is the one that was started last. Raises UserError where there is none.
+    """The folder of a run. which: a path, or "last" for the run that started last. Raises UserError if there is none.
 
-    key: what `which` was given as, for messages.
+    key: the key that the user typed before `which`, for messages; "" on the command line of dl-runs.
     """
     if which != "last":
         folder = Path(which)
         if which and os.path.isfile(folder / ".hydra" / "config.yaml"):
             return folder
-        why = (
+        reason = (
             "this folder is not a run's (it has no .hydra/config.yaml)"
             if which and os.path.exists(folder)
             else "no such folder"
         )
-        raise UserError(f"{key}{which}: {why}\n  expected a run's folder, as dl-run prints it, or {key}last")
-    started = all_runs(Path(output_dir))
-    if not started:
-        where = Path(output_dir).resolve()
-        elsewhere = "output_dir=..." if key else "--output-dir DIR"
-        raise UserError(f"{key}last: there is no run under {where}\n  expected one; {elsewhere} looks elsewhere")
-    last = started[-1]
+        raise UserError(f"{key}{which}: {reason}\n  expected a run's folder, as dl-run prints it, or {key}last")
+    runs = all_runs(Path(output_dir))
+    if not runs:
+        base = Path(output_dir).resolve()
+        option = "output_dir=..." if key else "--output-dir DIR"
+        raise UserError(f"{key}last: there is no run under {base}\n  expected one; choose another folder with {option}")
+    last = runs[-1]
     if key == "resume=" and (last.parent / "sweep.json").is_file():
         raise UserError(
-            f"resume=last: the last run is {last}, job {last.name} of a sweep, whose results would not change with it\n"
-            f"  expected the sweep: dl-run -m {pasteable('sweep.resume', last.parent)}\n"
-            f"  or the job alone, by its folder: dl-run {pasteable('resume', last)}"
+            f"resume=last: the last run is {last}, job {last.name} of a sweep, whose results would not be updated\n"
+            f"  to resume the sweep: dl-run -m {pasteable('sweep.resume', last.parent)}\n"
+            f"  to resume this job alone: dl-run {pasteable('resume', last)}"
         )
     return last
 
 
 def within(folder: Path, *names: str) -> Path:
-    """The path of names, in a folder that may be a stranger's. Raises UserError where it leads out."""
+    """The path of nested names in an untrusted folder. Raises UserError if it leads out of the folder."""
     path = folder
     for name in names:
         path = path / name
         if not NAME.fullmatch(name) or os.path.islink(path):
             raise UserError(
                 f"{str(path)!r} leads out of the folder {folder}\n"
-                "  expected a file or a folder inside it, and no link; it is neither read nor changed"
+                "  expected a file or folder inside it that is not a link; nothing was read or changed"
             )
     return path
 
 
 def restarts() -> int:
-    """How often this process was started in the place of one that died, by `launch` or by torchrun."""
+    """Number of times that the processes of this run were restarted after one died, by `launch` or by torchrun."""
     return max(int(os.environ.get(name) or 0) for name in ("DL_RUN_RESTART", "TORCHELASTIC_RESTART_COUNT"))
 
 
 def note_start(base: Path, folder: Path) -> None:
-    """Where a launcher started this process: so that those which it starts in its place find the run.
+    """Note the run's folder for processes that torchrun or `launch` starts after a failure (see `died_before`).
 
-    Notes of launchers that are gone are removed: a launcher may be killed, and torchrun knows of none.
+    Removes notes of launchers that no longer exist: one that was killed, or torchrun, leaves its note behind.
     """
     if "TORCHELASTIC_RESTART_COUNT" not in os.environ:
         return
@@ -159,13 +160,13 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):  # another user's, or no number of a process
+    except (OSError, OverflowError):  # another user's process, or not a valid process number
         pass
     return True
 
 
 def died_before(base: Path) -> Path | None:
-    """The run that this process is to go on with, because one of those which trained it together died."""
+    """The run's folder that a restarted process must resume; None for a first start or without a checkpoint."""
     if not restarts():
         return None
     with suppress(OSError):
@@ -176,7 +177,7 @@ def died_before(base: Path) -> Path | None:
 
 
 def forget_start(base: Path) -> None:
-    """For the launcher, at its end: what `note_start` wrote is not needed any more."""
+    """Remove the note that `note_start` wrote; the launcher calls this when it ends."""
     with suppress(OSError):
         _note(base, os.getpid()).unlink()
 
@@ -186,37 +187,37 @@ def _note(base: Path, launcher: int) -> Path:
 
 
 def read_summary(folder: Path) -> dict:
-    """summary.json, or nothing where the run did not come to write it, or something else did."""
+    """The content of summary.json; empty if it is missing or damaged."""
     try:
-        found = json.loads(read_whole(folder / "summary.json"))
+        summary = json.loads(read_whole(folder / "summary.json"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return summary if isinstance(summary, dict) else {}
 
 
 def status_of(summary: dict) -> object:
-    """What a run does now, or did last: a finished one that was resumed since keeps its results."""
+    """The present status of a run. A finished run that was resumed keeps its old results and has another status."""
     resumed = summary.get("resumed")
     return resumed.get("status") if isinstance(resumed, dict) else summary.get("status")
 
 
 def require_plain(folder: Path) -> None:
-    """Raise UserError where a run's folder holds a link, a pipe or a device: what is written would go elsewhere."""
+    """Raise UserError if a run's folder holds a link, a pipe or a device: writing to it would go elsewhere."""
     for path in sorted(folder.rglob("*")):
         is_taken = path.is_dir() and path.suffix in (".ckpt", ".json", ".jsonl", ".log", ".tmp", ".yaml")
         if path.is_symlink() or is_taken or not (path.is_file() or path.is_dir()):
             kind = "a folder" if is_taken else "a pipe or a device"
             raise UserError(
                 f"{path} is {f'a link to {os.readlink(path)}' if path.is_symlink() else kind}\n"
-                "  expected files and folders in a run's folder, as dl-run writes them\n"
-                "  put the file itself there, or remove it if it is not the run's"
+                "  expected only plain files and folders in a run's folder\n"
+                "  replace it with the file itself, or remove it if it is not the run's"
             )
 
 
 def write_whole(path: Path, text: str, durable: bool = False) -> None:
-    """Replace a small file at once: readers see the old text or the new one.
+    """Replace a small file atomically: readers see the old text or the new one.
 
-    durable: it is on the disk when this returns, whenever the power goes.
+    durable: the new text survives a power cut once this returns.
     """
     temporary = path.with_name(path.name + ".tmp")
     temporary.unlink(missing_ok=True)
@@ -231,9 +232,9 @@ def write_whole(path: Path, text: str, durable: bool = False) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in this folder last through a power cut (where the system can)."""
+    """Make a rename in this folder survive a power cut, if the system can."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
-        with suppress(OSError):  # not every file system can
+        with suppress(OSError):  # some file systems cannot
             os.fsync(handle)
         os.close(handle)

@@ -1,28 +1,37 @@
-"""Pictures of results. Each function gives a matplotlib figure; drawing.py makes pixels of them."""
+"""Plots of results. Each function returns a matplotlib figure; drawing.py renders it."""
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from dlrun.data.base import Data
 from dlrun.output.drawing import COLOURS, DARK, GOOD, GREY, TRAIN, VAL, drawable, ink, new_figure, plain_ticks, scaled
 from dlrun.spec import Table
 
-SHARES = ("acc", "top5", "miou")  # metrics that cannot be above 1
-CELLS = 500  # of a drawn matrix, on a side: more than it has pixels costs memory and shows nothing
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
+
+SHARES = ("acc", "top5", "miou")  # metrics that cannot exceed 1
+CELLS = 500  # most cells of a drawn matrix on a side: more cells than pixels cost memory and show nothing
+Predict = Callable[[Tensor], Tensor]
 
 
 def worth_drawing(rows: list[dict], windows: Sequence[dict], first: Sequence[str]) -> list[str]:
-    """Metrics whose curve tells something, those in `first` before the others: two values at least, not all the same.
+    """Names of metrics with at least two values that are not all the same, those in `first` before the others.
 
-    A band's deviation (name_std) is drawn with its metric.
+    rows: of epochs. windows: rows of the steps between them. A deviation (name_std) is drawn as a band of its metric.
     """
     values: dict[str, list[list[float]]] = {}
     for source in (rows, windows):
         for key in dict.fromkeys(key for row in source for key in row):
-            part, _, name = key.partition("/")
-            if name and part in ("train", "val", "step"):
+            prefix, _, name = key.partition("/")
+            if name and prefix in ("train", "val", "step"):
                 line = [row[key] for row in source if key in row and math.isfinite(row[key])]
                 values.setdefault(name, []).append(line)
     names = sorted(name for name in values if not (name.endswith("_std") and name.removesuffix("_std") in values))
@@ -38,24 +47,25 @@ def curves(
     windows: Sequence[dict] = (),
     over: str = "epoch",
     goal: float | None = None,
-) -> object:
-    """A metric of the train and val parts over the epochs, or frames (over="samples"), and thinly over the windows of
-    steps within them. A star marks the best epoch, a line what counts as solved (goal), a band reaches one deviation
-    (name_std) up and down where there is one. Logarithmic from two decades on.
+) -> "Figure":
+    """Curves of a metric on train and val, over epochs or over frames (over="samples").
+
+    A thin curve shows the windows of steps within epochs, a star the best epoch, a dashed line the value that counts as
+    solved (goal), and a band one standard deviation (name_std) if there is one.
     """
     figure, axes = new_figure()
     drawn = []
-    for part, source, colour in (("step", windows, TRAIN), ("train", rows, TRAIN), ("val", rows, VAL)):
-        key = f"{part}/{name}"
+    for prefix, source, colour in (("step", windows, TRAIN), ("train", rows, TRAIN), ("val", rows, VAL)):
+        key = f"{prefix}/{name}"
         points = [(row[over], row[key]) for row in source if key in row and math.isfinite(row[key])]
-        if points and (part != "step" or len(points) > len(rows)):
-            label = "train, within epochs" if part == "step" else part
-            axes.plot(*zip(*points, strict=True), label=label, color=colour, **_style(len(points), part == "step"))
+        if points and (prefix != "step" or len(points) > len(rows)):
+            label = "train, within epochs" if prefix == "step" else prefix
+            axes.plot(*zip(*points, strict=True), label=label, color=colour, **_style(len(points), prefix == "step"))
             drawn += [value for _, value in points]
         band = [(row[over], row[key], row[f"{key}_std"]) for row in rows if f"{key}_std" in row]
         if len(band) > 1:
             x, middle, spread = np.array(band).T
-            label = f"{part} \u00b1 a standard deviation"
+            label = f"{prefix} \u00b1 1 standard deviation"
             axes.fill_between(x, middle - spread, middle + spread, color=colour, alpha=0.15, linewidth=0, label=label)
     _mark_best(axes, rows, name, best, over)
     if goal is not None:
@@ -72,14 +82,14 @@ def curves(
 
 
 def _style(points: int, is_thin: bool = False) -> dict:
-    """Few points are dots, and two have no line between them; many are a line."""
+    """Plot style by the number of points: dots without a line up to two, dots with a line below 30, then a line."""
     line = {"linewidth": 0.8, "alpha": 0.45} if is_thin else {"linewidth": 1.5}
     dots = {"marker": "o", "markersize": 3 if is_thin else 4.5} if points < 30 else {}
     return line | dots | ({"linestyle": "none"} if points < 3 else {})
 
 
-def _mark_best(axes: object, rows: list[dict], name: str, best: int | None, over: str) -> None:
-    """A star on val's curve; where that has no point in the best epoch, a line across."""
+def _mark_best(axes: "Axes", rows: list[dict], name: str, best: int | None, over: str) -> None:
+    """Mark the best epoch by a star on val's curve, or by a vertical line if val has no point there."""
     row = next((row for row in rows if row["epoch"] == best), None)
     if row is None:
         return
@@ -91,11 +101,11 @@ def _mark_best(axes: object, rows: list[dict], name: str, best: int | None, over
         axes.axvline(row[over], color=DARK, linestyle=(0, (1, 3)), linewidth=1.2, label=label)
 
 
-def lines(series: dict[str, list[float]]) -> object:
-    """Numbers over their places, from 1 on, a line for each label. Logarithmic from two decades on."""
+def lines(series: dict[str, list[float]]) -> "Figure":
+    """A line for each label: its numbers over their positions, counted from 1."""
     figure, axes = new_figure()
     for label, values in series.items():
-        points = [(place, value) for place, value in enumerate(values, 1) if math.isfinite(value)]
+        points = [(position, value) for position, value in enumerate(values, 1) if math.isfinite(value)]
         axes.plot(*zip(*points, strict=True), label=label, **_style(len(points))) if points else None
     scaled(axes, [value for values in series.values() for value in values if math.isfinite(value)])
     plain_ticks(axes.xaxis, whole=True)
@@ -105,17 +115,17 @@ def lines(series: dict[str, list[float]]) -> object:
     return figure
 
 
-def confusion_matrix(matrix: np.ndarray, labels: tuple[str, ...]) -> object:
-    """Rows: the true class; columns: the predicted one; shares of the row, counts as text where there is room.
+def confusion_matrix(matrix: np.ndarray, labels: tuple[str, ...]) -> "Figure":
+    """A confusion matrix (C, C) of counts: rows are true classes, columns predicted ones; colours are shares of a row.
 
-    Of more than CELLS classes, neighbours share a cell.
+    Up to 20 classes are labelled and show their counts. With more than CELLS classes, neighbours share a cell.
     """
     labels, size = drawable(labels), len(labels)
     side = 9 if size > 20 else max(4.8, 0.55 * size + 1.5)
     figure, axes = new_figure(side, side)
     cells = _joined(matrix, -(-size // CELLS))
     shares = (cells / cells.sum(1, keepdims=True).clip(min=1)).astype(np.float32)
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, extent=(-0.5, size - 0.5, size - 0.5, -0.5))
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, extent=(-0.5, size - 0.5, size - 0.5, -0.5))
     axes.spines[:].set_visible(True)
     axes.set(xlabel="predicted", ylabel="true")
     if size <= 20:
@@ -124,22 +134,23 @@ def confusion_matrix(matrix: np.ndarray, labels: tuple[str, ...]) -> object:
         axes.set_xticks(range(size), labels, **slanted)
         axes.set_yticks(range(size), labels)
         for row, column in np.argwhere(matrix):
-            colour = ink(picture.cmap(shares[row, column]))
+            colour = ink(image.cmap(shares[row, column]))
             axes.text(column, row, matrix[row, column], ha="center", va="center", color=colour, fontsize=9)
     axes.set_title(f"test: {matrix.trace() / max(1, matrix.sum()):.2%} right")
     return figure
 
 
 def _joined(matrix: np.ndarray, count: int) -> np.ndarray:
-    """Sums over squares of `count` rows and columns, the last ones smaller."""
+    """Sums over blocks of `count` rows and columns; the last ones may be smaller."""
     starts = np.arange(0, len(matrix), count)
     return np.add.reduceat(np.add.reduceat(matrix, starts, 0), starts, 1) if count > 1 else matrix
 
 
-def decision_boundary(data: object, predict: Callable, labels: tuple[str, ...]) -> object:
-    """The classes over the plane of two features, and the train samples: a colour and a marker each (book section 9.8).
+def decision_boundary(data: Data, predict: Predict, labels: tuple[str, ...]) -> "Figure":
+    """Predicted classes over the plane of two features, with the train samples (the book, section 9.8).
 
-    Two classes: the probability of the second, and the line where it is 0.5. More: the most likely class.
+    Two classes: the probability of the second, and the line where it is 0.5. More: the most likely class. predict:
+    points (N, 2) -> probabilities (N, C).
     """
     figure, axes = new_figure(7.2, 5.0)
     x, y = _all(data, "train")
@@ -155,7 +166,7 @@ def decision_boundary(data: object, predict: Callable, labels: tuple[str, ...]) 
         if surface.min() < 0.5 < surface.max():
             axes.contour(across, up, surface, [0.5], colors=DARK, linewidths=1)
         figure.colorbar(shade, ax=axes, label=f"probability of {labels[1]}")
-        colours = ("#3b4cc0", "#b40426")  # the ends of its colours
+        colours = ("#3b4cc0", "#b40426")  # the ends of the colour map
     else:
         colours = [COLOURS[k % len(COLOURS)] for k in range(len(labels))]
         axes.imshow(p.argmax(1).reshape(across.shape), cmap=_listed(colours), vmin=0, vmax=len(labels) - 1, **style)
@@ -172,8 +183,8 @@ def decision_boundary(data: object, predict: Callable, labels: tuple[str, ...]) 
     return figure
 
 
-def fitted_line(data: object, predict: Callable) -> object:
-    """Predictions over the one feature, with the train samples."""
+def fitted_line(data: Data, predict: Predict) -> "Figure":
+    """Predictions over the single feature, with the train samples. predict: (N, 1) -> (N, targets)."""
     figure, axes = new_figure()
     x, y = _all(data, "train")
     line = np.linspace(x.min(), x.max(), 200, dtype=np.float32)[:, None]
@@ -191,8 +202,8 @@ def fitted_line(data: object, predict: Callable) -> object:
     return figure
 
 
-def residuals(y: np.ndarray, out: np.ndarray, spec: Table) -> object:
-    """Predicted against true values, and how the errors are spread, on the test part."""
+def residuals(y: np.ndarray, out: np.ndarray, spec: Table) -> "Figure":
+    """On the test split: predicted over true values, and a histogram of the errors. y, out: (N, targets)."""
     figure, (left, right) = new_figure(9.6, 4.4, 2)
     unit = _unit(spec)
     ends = [min(y.min(), out.min()), max(y.max(), out.max())]
@@ -216,17 +227,18 @@ def _unit(spec: Table) -> str:
     return f" [{unit}]" if unit else ""
 
 
-def _predict_at(data: object, predict: Callable, points: np.ndarray) -> np.ndarray:
+def _predict_at(data: Data, predict: Predict, points: np.ndarray) -> np.ndarray:
     device = next(iter(data.batches("val")))[0].device
     return predict(torch.from_numpy(points).to(device)).cpu().numpy()
 
 
-def _listed(colours: list[str]) -> object:
+def _listed(colours: list[str]) -> "ListedColormap":
     from matplotlib.colors import ListedColormap
 
     return ListedColormap(colours)
 
 
-def _all(data: object, split: str) -> tuple[np.ndarray, np.ndarray]:
-    parts = [(x.cpu().numpy(), y.cpu().numpy()) for x, y in data.batches(split)]
-    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+def _all(data: Data, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """All inputs and targets of a split."""
+    batches = [(x.cpu().numpy(), y.cpu().numpy()) for x, y in data.batches(split)]
+    return np.concatenate([x for x, _ in batches]), np.concatenate([y for _, y in batches])

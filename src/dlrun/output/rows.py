@@ -1,4 +1,4 @@
-"""metrics.jsonl, read back. No torch here."""
+"""Read metrics.jsonl. Imports no torch."""
 
 import json
 from pathlib import Path
@@ -7,11 +7,11 @@ from dlrun.paths import read_whole
 
 
 def parse_row(line: bytes | str) -> dict[str, int | float | None]:
-    """A row of metrics; None where a number was not finite. Raises ValueError for anything else, whatever it is."""
+    """Parse a line of metrics; None stands for a non-finite number. Raises ValueError for any other content."""
     try:
         row = json.loads(line)
     except RecursionError:
-        raise ValueError("lists in lists without end") from None
+        raise ValueError("too many nested lists") from None
     if not isinstance(row, dict):
         raise ValueError(f"expected a row of numbers, found {type(row).__name__}")
     for name, value in row.items():
@@ -22,12 +22,12 @@ def parse_row(line: bytes | str) -> dict[str, int | float | None]:
 
 
 def is_epoch(row: dict) -> bool:
-    """Whether a row is of an epoch, not of the last steps."""
+    """Whether a row belongs to an epoch, not to the steps between two log lines."""
     return type(row.get("epoch")) is int and not any(name.startswith("step/") for name in row)
 
 
 def epoch_rows(folder: Path) -> list[dict]:
-    """The rows of epochs, up to the first line that is damaged: the last may be half written, while the run goes on."""
+    """The epochs' rows up to the first damaged line; the last may be incomplete while the run is going on."""
     rows = []
     try:
         for line in read_whole(folder / "metrics.jsonl").splitlines():

@@ -1,4 +1,4 @@
-"""The folder of a run: its log, metrics, curves, checkpoints and summary."""
+"""The folder of a run: its log, metrics, TensorBoard curves, plots, checkpoints and summary."""
 
 import json
 import math
@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
+from typing import TYPE_CHECKING
 
 import numpy
 
@@ -24,15 +25,20 @@ from dlrun.output.terminal import silence
 from dlrun.overrides import pasteable
 from dlrun.paths import read_whole
 
-IN_SUMMARY = 2500  # numbers of a matrix, at most
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+    from torch.utils.tensorboard import SummaryWriter
+
+IN_SUMMARY = 2500  # a matrix with more entries goes to a file of its own
 
 
 class Run:
-    """Writes what a run leaves behind. rows: the epochs' rows of metrics so far; windows: those of the last steps.
+    """Writes everything that a run leaves in its folder. Nothing is written before `print`, `log` or `resume`.
 
-    axis: the column of the rows that curves are drawn over, step or samples; a clock's time is of that. before: the
-    summary of a run that is resumed. id: ties the checkpoints to their run. Nothing is written before the first call
-    of `say`, `log` or `resume`.
+    axis: the column of the rows that is the x-axis of curves, "step" or "samples" (see Clock.global_step).
+    before: the summary of the run that is resumed. rows: the epochs' rows of metrics; windows: the rows between them
+    (trainer.log_every). id: random, ties the checkpoints to this run.
     """
 
     def __init__(self, folder: Path, facts: dict, axis: str = "step", before: dict | None = None) -> None:
@@ -40,23 +46,23 @@ class Run:
         self.end = before if before and before.get("status") == "finished" else None
         self.checkpoints, self.log_file = Checkpoints(folder / "checkpoints"), None
         self.metrics_path = folder / "metrics.jsonl"
-        self.metrics_file, self.num_rows, self.rows, self.windows, self.kept = None, 0, [], [], []
+        self.metrics_file, self.num_rows, self.rows, self.windows, self.lines = None, 0, [], [], []
         self.writer, self.purge_step, self.purged = None, None, []
-        self.started, self.is_heard = time.time(), True
-        self.pictures, self.unsynced = folder / "pictures", []
-        self.figures, self.films = {}, {}
+        self.started, self.is_stdout_open = time.time(), True
+        self.images, self.unsynced = folder / "pictures", []
+        self.figures, self.videos = {}, {}
 
-    def say(self, text: str, fit: Callable[[int], str] | None = None) -> None:
-        """A line in the log and on the terminal (above the bar, if there is one), as long as somebody listens there.
+    def print(self, text: str, fit: Callable[[int], str] | None = None) -> None:
+        """Write text to the log and to standard output (above the progress bar), unless that is closed.
 
-        fit: gives it for a terminal of so many columns.
+        fit: returns the text laid out for a number of columns, for a terminal.
         """
         text = printable(text)
         if self.log_file is None:
             path = self.folder / "run.log"
             self.log_file = open(path, "a", encoding="utf-8", errors="backslashreplace", buffering=1)
         self.log_file.write(text + "\n")
-        if sys.stdout is None or not self.is_heard:
+        if sys.stdout is None or not self.is_stdout_open:
             return
         try:
             text = printable(fit(columns(sys.stdout, 10_000))) if fit else text
@@ -65,24 +71,27 @@ class Run:
             else:
                 sys.stdout.write(text + "\n")
             sys.stdout.flush()
-        except (OSError, ValueError):  # a closed pipe, a full disk, a closed file: the run is worth more
-            self.is_heard = False
+        except (OSError, ValueError):  # a closed pipe, a full disk or a closed file must not end the run
+            self.is_stdout_open = False
             silence(sys.stdout)
 
     def resume(self, config: str | None, test: str) -> None:
-        """The first writes of a resumed run. What a finished run was tested with is kept until it is tested again.
+        """Write a resumed run's first files. A finished run's tested weights are kept until it is tested again.
 
-        config: the text of config.yaml, where it may have changed. test: trainer.test. The summary comes before the
-        config: a finished run whose config has higher limits would count as one that reached them.
+        config: the new text of config.yaml, if it may have changed. test: trainer.test. The summary is written before
+        the config: a finished run must never stand beside limits that it has not reached.
         """
         if self.end:
             self.checkpoints.keep_tested(self.end, test)
-        self.summarise("running")
+        self.write_summary("running")
         if config is not None:
             write_whole(self.folder / ".hydra" / "config.yaml", config)
 
     def read_back(self, num_rows: int) -> None:
-        """Take up the rows that a checkpoint counts on. Raises UserError where they are not there; writes nothing."""
+        """Read the first `num_rows` rows of metrics.jsonl, which a checkpoint relies on. Writes nothing.
+
+        Raises UserError if they are not all there.
+        """
         content = read_whole(self.metrics_path) if self.metrics_path.exists() else b""
         lines = content.splitlines(keepends=True)[:num_rows]
         try:
@@ -92,56 +101,59 @@ class Run:
             is_whole = False
         if not is_whole or len(lines) < num_rows or any(not line.endswith(b"\n") for line in lines):
             raise UserError(
-                f"{self.metrics_path} is damaged, or was changed after the checkpoint: of its first {num_rows} lines "
-                f"{len(lines)} are there\n  expected all of them, each whole\n"
+                f"{self.metrics_path} is damaged or was changed after the checkpoint: it has {len(lines)} of the "
+                f"{num_rows} lines that the checkpoint relies on\n  expected all of them, each whole\n"
                 f"  restore it, or start a new run with {pasteable('init', self.checkpoints.folder / 'last.ckpt')}"
             )
-        self.num_rows, self.kept, self.rows, self.windows = num_rows, lines, [], []
+        self.num_rows, self.lines, self.rows, self.windows = num_rows, lines, [], []
         for row in rows:
-            self._list_of(row).append(row)
+            self._list_for(row).append(row)
 
-    def go_back(self, time: int, is_mid_epoch: bool) -> None:
-        """Forget what was logged after a checkpoint: it will be logged again, the same.
+    def rewind(self, global_step: int, is_mid_epoch: bool) -> None:
+        """Drop everything logged after a checkpoint; the resumed run will log it again, identically.
 
-        TensorBoard forgets from a time on. In mid-epoch that is the checkpoint's own (the epoch may have ended there
-        since), whose row of the last steps is then drawn anew.
+        TensorBoard purges points from a step on. For a checkpoint in mid-epoch that is the checkpoint's own step, as
+        the epoch's row may have been logged there since; the row of the last steps is then drawn again.
         """
-        write_whole(self.metrics_path, b"".join(self.kept).decode())
-        self.purge_step = time if is_mid_epoch else time + 1
+        write_whole(self.metrics_path, b"".join(self.lines).decode())
+        self.purge_step = global_step if is_mid_epoch else global_step + 1
         self.purged = [row for row in self.windows + self.rows if row[self.axis] >= self.purge_step]
         epochs = {row["epoch"] for row in self.rows}
-        for picture in video.kept(self.pictures):
-            if video.epoch_of(picture) not in epochs:
-                picture.unlink()
+        for image in video.frame_paths(self.images):
+            if video.epoch_of(image) not in epochs:
+                image.unlink()
 
-    def log(self, row: dict, time: int, pictures: dict | None = None) -> None:
-        """A row of metrics: a line of metrics.jsonl and points of TensorBoard's curves; an epoch's pictures with it."""
+    def log(self, row: dict[str, float], global_step: int, images: "dict[str, Tensor] | None" = None) -> None:
+        """Write a row of metrics to metrics.jsonl and TensorBoard.
+
+        images: an epoch's preview images (C, H, W) in [0, 1], by name.
+        """
         if self.metrics_file is None:
             self.metrics_file = open(self.metrics_path, "a", encoding="utf-8", buffering=1)
         self.metrics_file.write(json.dumps(finite(row)) + "\n")
         self.num_rows += 1
-        self._list_of(row).append(row)
+        self._list_for(row).append(row)
         board = self.tensorboard()
-        self._draw(row)
-        for name, picture in (pictures or {}).items():
-            board.add_image(name, picture, time)
-            video.keep(path := video.path_of(self.pictures, name, row["epoch"]), picture)
+        self._add_scalars(row)
+        for name, image in (images or {}).items():
+            board.add_image(name, image, global_step)
+            video.save_frame(path := video.frame_path(self.images, name, row["epoch"]), image)
             self.unsynced.append(path)
 
-    def _list_of(self, row: dict) -> list[dict]:
+    def _list_for(self, row: dict[str, float]) -> list[dict[str, float]]:
         return self.windows if any(key.startswith("step/") for key in row) else self.rows
 
-    def _draw(self, row: dict) -> None:
+    def _add_scalars(self, row: dict[str, float]) -> None:
         for name, value in row.items():
             if math.isfinite(value) and ("/" in name or name.endswith("lr")):
                 self.writer.add_scalar(name, value, row[self.axis])
 
-    def tensorboard(self) -> object:
-        """The writer of TensorBoard's events, made when it is first needed: a third of a second."""
+    def tensorboard(self) -> "SummaryWriter":
+        """TensorBoard's event writer, created on first use because that takes a third of a second."""
         if self.writer is not None and not os.path.isdir(self.folder / "tensorboard"):
             self._close_board()
             self.writer = None
-            self.say("tensorboard/ was removed during the run: its curves start again here")
+            self.print("tensorboard/ was removed during the run: its curves start again here")
         if self.writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -150,24 +162,24 @@ class Run:
             if self.purge_step is None and config.exists():
                 self.writer.add_text("config", f"```yaml\n{read_whole(config).decode()}```")
             for row in self.purged:
-                self._draw(row)
+                self._add_scalars(row)
         return self.writer
 
     def sync(self) -> None:
-        """Everything logged so far is with the system: a checkpoint may be written that counts on it."""
+        """Flush everything logged so far to the disk, so that a checkpoint may rely on it."""
         if self.metrics_file is not None:
             os.fsync(self.metrics_file.fileno())
-        for picture in self.unsynced:
-            with suppress(FileNotFoundError), open(picture, "r+b") as file:  # a picture is the user's to remove
+        for image in self.unsynced:
+            with suppress(FileNotFoundError), open(image, "r+b") as file:  # the user may have removed it
                 os.fsync(file.fileno())
         self.unsynced.clear()
         if self.writer is not None:
             self.tensorboard().flush()
 
-    def summarise(self, status: str, **results: object) -> None:
-        """summary.json: what the run is and what came of it.
+    def write_summary(self, status: str, **results: object) -> None:
+        """Write summary.json: the run's facts, its status and results.
 
-        That of a finished run which is resumed stays, and says so, until the run is finished again.
+        If a finished run is resumed, its summary stays until it finishes again, with the new status under "resumed".
         """
         self.facts.update(results)
         summary = {"status": status, "id": self.id, **self.facts}
@@ -176,22 +188,22 @@ class Run:
         text = as_json(finite(summary), indent=2)
         write_whole(self.folder / "summary.json", text + "\n")
 
-    def keep(self, report: dict) -> dict:
-        """Takes from a report what is not for the summary, and gives the rest.
+    def write_report(self, report: dict[str, object]) -> dict[str, object]:
+        """Write the parts of a report that do not belong in the summary; return the rest.
 
-        files (texts by file name) and large matrices are written at once, as <name>.npz. What is to be drawn waits for
-        `draw`: figures (functions that give one), lines (lists of numbers by label, by the plot's name) and films
-        (frames and how many a second, or why there are none).
+        "files" (texts by file name) are written at once, and large matrices as <name>.npz. For `draw` it keeps
+        "figures" (functions that return a matplotlib figure, by name), "lines" (by plot: lists of numbers by label)
+        and "films" (by name: frames and frames per second, or the reason why there are none).
         """
         for name, text in report.pop("files", {}).items():
             write_whole(self.folder / name, text)
         self.figures |= report.pop("figures", {})
-        self.figures |= {name: partial(plots.lines, drawn) for name, drawn in report.pop("lines", {}).items()}
-        self.films |= report.pop("films", {})
-        return {name: self._listed(name, value) for name, value in report.items()}
+        self.figures |= {name: partial(plots.lines, series) for name, series in report.pop("lines", {}).items()}
+        self.videos |= report.pop("films", {})
+        return {name: self._as_lists(name, value) for name, value in report.items()}
 
-    def _listed(self, name: str, value: object) -> object:
-        """A matrix as lists; a large one as the name of the file that it goes to."""
+    def _as_lists(self, name: str, value: object) -> object:
+        """A matrix as nested lists, or the name of the file that a large one is written to; other values unchanged."""
         if not isinstance(value, numpy.ndarray):
             return value
         if value.size <= IN_SUMMARY:
@@ -199,61 +211,63 @@ class Run:
         numpy.savez_compressed(self.folder / f"{name}.npz", **{name: value})
         return f"{name}.npz"
 
-    def draw(self, time: int, labels: Sequence[str] = ()) -> None:
-        """All that waits for it, and the epochs' pictures as a strip and a film. What cannot be drawn ends no run.
+    def draw(self, global_step: int, labels: Sequence[str] = ()) -> None:
+        """Write plots/: the reports' figures and videos, and the epochs' preview images as a strip and an animation.
 
-        labels: the classes' names; those that no font has are numbers in the plots, and listed beside them.
+        labels: names of the classes. Names that no font can draw become numbers, explained in plots/classes.txt. A
+        plot that fails is reported and skipped.
         """
-        self._try("classes.txt", partial(self._explain, labels))
+        self._try("classes.txt", partial(self._write_key, labels))
         for name, figure in self.figures.items():
-            self._try(f"{name}.png", partial(self._plot, name, figure, time))
-        for name, frames in self.films.items():
+            self._try(f"{name}.png", partial(self._plot, name, figure, global_step))
+        for name, frames in self.videos.items():
             if isinstance(frames, str):
-                self.say(f"no plots/{name}.gif: {frames}")
+                self.print(f"no plots/{name}.gif: {frames}")
             else:
                 self._try(f"{name}.gif", partial(self._animate, name, *frames))
-        self._try("strips", partial(self._assemble_pictures, time))
+        self._try("strips", partial(self._draw_strips, global_step))
 
     def _try(self, name: str, draw: Callable[[], None]) -> None:
         try:
             (self.folder / "plots").mkdir(exist_ok=True)
             draw()
-        except Exception as error:  # whatever a drawing library raises: the results are worth more
-            why = (str(error).splitlines() or [type(error).__name__])[0]
-            self.say(f"no plots/{name}: {why}")
+        except Exception as error:  # drawing libraries raise anything, and must not cost the run its results
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            self.print(f"no plots/{name}: {reason}")
 
-    def _explain(self, labels: Sequence[str]) -> None:
+    def _write_key(self, labels: Sequence[str]) -> None:
         if key := drawing.key(labels):
             path = self.folder / "plots" / "classes.txt"
             write_whole(path, key + "\n")
-            self.say(f"no font here has the letters of all classes: the plots have numbers for them, see {path}")
+            self.print(f"no installed font can draw the names of all classes: the plots show numbers, see {path}")
 
-    def _plot(self, name: str, figure: Callable[[], object], time: int) -> None:
-        """plots/<name>.png, and among TensorBoard's pictures. Drawn once: savefig would twice."""
+    def _plot(self, name: str, figure: "Callable[[], Figure]", global_step: int) -> None:
+        """Write plots/<name>.png and the same pixels to TensorBoard. Rendered once; savefig would render again."""
         from PIL import Image
 
         path = self.folder / "plots" / f"{name}.png"
-        temporary = path.with_suffix(".tmp")  # that of an earlier end stays whole until this one is
+        temporary = path.with_suffix(".tmp")  # the plot of an earlier session stays whole until it is replaced
         pixels = drawing.render(figure)
         Image.fromarray(pixels).save(temporary, "png", dpi=(110, 110))
         os.replace(temporary, path)
-        self.tensorboard().add_image(f"plots/{name}", pixels, time, dataformats="HWC")
+        self.tensorboard().add_image(f"plots/{name}", pixels, global_step, dataformats="HWC")
 
-    def _animate(self, name: str, frames: list[numpy.ndarray], rate: float) -> None:
-        """Pictures (H, W, 3) of bytes as plots/<name>.gif, so many a second; large ones at half their size."""
+    def _animate(self, name: str, frames: list[numpy.ndarray], fps: float) -> None:
+        """Write frames (H, W, 3), uint8, as plots/<name>.gif; frames wider than 400 pixels at half their size."""
         from PIL import Image
 
-        pictures = [Image.fromarray(frame) for frame in frames]
-        pictures = [picture.reduce(2) if picture.width > 400 else picture for picture in pictures]
-        video.write_gif(self.folder / "plots" / f"{name}.gif", pictures, round(1000 / rate))
+        images = [Image.fromarray(frame) for frame in frames]
+        images = [image.reduce(2) if image.width > 400 else image for image in images]
+        video.write_gif(self.folder / "plots" / f"{name}.gif", images, round(1000 / fps))
 
-    def _assemble_pictures(self, time: int) -> None:
-        """plots/<name>_strip.png and plots/<name>.gif."""
-        for name, strip in video.assemble(self.pictures, self.folder / "plots").items():
-            self.tensorboard().add_image(f"plots/{name}_strip", video.pixels(strip), time, dataformats="HWC")
+    def _draw_strips(self, global_step: int) -> None:
+        """Write plots/<name>_strip.png and plots/<name>.gif from the epochs' preview images."""
+        for name, strip in video.assemble(self.images, self.folder / "plots").items():
+            self.tensorboard().add_image(f"plots/{name}_strip", video.pixels(strip), global_step, dataformats="HWC")
 
     def close(self) -> None:
-        with ExitStack() as files:  # each of them, whatever becomes of the others
+        """Close the log, the metrics and TensorBoard's writer."""
+        with ExitStack() as files:  # an error from one must not keep the others open
             for file in (self.log_file, self.metrics_file):
                 if file is not None:
                     files.callback(file.close)
@@ -261,12 +275,12 @@ class Run:
 
     def _close_board(self) -> None:
         if self.writer is not None:
-            with suppress(OSError):  # its folder was removed, or the disk is full: `sync` says so where it matters
+            with suppress(OSError):  # the folder was removed or the disk is full; `sync` reports it if it matters
                 self.writer.close()
 
 
-class Silent:
-    """In the place of a Run, for a process whose run another one writes down. Checkpoints can be read."""
+class NullRun:
+    """The Run of ranks other than 0: it writes nothing, but can read the checkpoints."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.checkpoints, self.rows, self.num_rows = folder, Checkpoints(folder / "checkpoints"), [], 0
@@ -274,25 +288,25 @@ class Silent:
 
     def _nothing(self, *args: object, **keys: object) -> None: ...
 
-    say = resume = read_back = go_back = log = sync = summarise = close = _nothing
+    print = resume = read_back = rewind = log = sync = write_summary = close = _nothing
 
 
 def git_commit() -> str | None:
-    """The commit of the working folder, with a plus where something in it is not committed.
+    """The commit checked out in the working folder, with a "+" if there are uncommitted changes; None without git.
 
-    The folder may be a stranger's, and what its .git names is run by git: none of that. Where files go through programs
-    of its own, there is no plus.
+    The folder may be untrusted and git runs programs that .git/config names, so hooks and fsmonitor are disabled. If
+    it defines filters, submodules or another work tree, the check for changes (which would run them) is left out.
     """
     safe = ["git", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
-    kinds = r"^(filter\..*\.(clean|smudge|process)|submodule\..*|core\.worktree)$"
-    runs = _said([*safe, "config", "--local", "--includes", "--name-only", "--get-regexp", kinds])
-    dirty = [] if runs else ["--dirty=+"]
-    return _said([*safe, "describe", "--always", "--abbrev=40", *dirty, "--exclude=*"])
+    unsafe = r"^(filter\..*\.(clean|smudge|process)|submodule\..*|core\.worktree)$"
+    programs = _stdout_of([*safe, "config", "--local", "--includes", "--name-only", "--get-regexp", unsafe])
+    dirty = [] if programs else ["--dirty=+"]
+    return _stdout_of([*safe, "describe", "--always", "--abbrev=40", *dirty, "--exclude=*"])
 
 
-def _said(command: list[str]) -> str | None:
+def _stdout_of(command: list[str]) -> str | None:
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None
+    return process.stdout.strip() or None

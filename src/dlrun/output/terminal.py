@@ -1,4 +1,4 @@
-"""What the commands print: streams that may be closed or full, and text that may hold what commands a terminal."""
+"""Printing by the commands: streams may be closed or full, and text may contain control characters."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def open_streams() -> None:
-    """Make standard output and error ready to print on: one may be closed, as by >&-, or lack a path's letters."""
+    """Prepare standard output and error for printing: one may be closed (>&-) or unable to encode a path."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
@@ -20,18 +20,18 @@ def open_streams() -> None:
 
 
 def silence(stream: TextIO) -> None:
-    """What is left in the stream's buffer, and whatever comes, goes nowhere."""
-    with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), stream.fileno())
+    """Redirect a stream to the null device, with what is left in its buffer."""
+    with suppress(OSError, ValueError), open(os.devnull, "w") as null:
+        os.dup2(null.fileno(), stream.fileno())
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether something, standard output or a file, takes nothing any more."""
+    """Whether an error means that a disk (of a file or of standard output) is full."""
     return isinstance(error, OSError) and error.errno in FULL
 
 
 def complain(command: str, message: object) -> None:
-    """An error of the command, on standard error, if that can be written to."""
+    """Print a command's error to standard error, if that is writable."""
     try:
         print(printable(f"{command}: {message}"), file=sys.stderr, flush=True)
     except OSError:
@@ -39,7 +39,8 @@ def complain(command: str, message: object) -> None:
 
 
 def complain_of_room(command: str, error: OSError) -> None:
-    silence(sys.stdout)  # what is in its buffer would fail once more at the end
+    """Print that a file or standard output could not be written."""
+    silence(sys.stdout)  # flushing its buffer at exit would fail again
     where = f" {error.filename}" if error.filename else ""
-    room = "expected room on the disk, and a standard output that can be written to"
-    complain(command, f"cannot write{where}: {error.strerror}\n  {room}")
+    expected = "expected free space on the disk and a writable standard output"
+    complain(command, f"cannot write{where}: {error.strerror}\n  {expected}")

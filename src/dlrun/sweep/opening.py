@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dlrun.errors import UserError, printable
 from dlrun.output.folders import new_folder, refuse_links, write_whole
-from dlrun.overrides import PLACES, key_of
+from dlrun.overrides import CONFIG_FLAGS, key_of
 from dlrun.sweep.axes import Axis, outside
 from dlrun.sweep.outcomes import recover
 from dlrun.sweep.settings import JOINABLE, RESUMABLE, Grid, Search
@@ -58,7 +58,7 @@ def reopen(key: str, which: str, output_dir: str, overrides: list[str]) -> tuple
 
 def _check_command(key: str, which: str, facts: dict) -> None:
     """Raise UserError unless a stored command, which may be a stranger's, has only overrides and flags with paths."""
-    flags = [word for word in facts["flags"] if not word.startswith(tuple(f"--{name}=" for name in PLACES))]
+    flags = [word for word in facts["flags"] if not word.startswith(tuple(f"--{name}=" for name in CONFIG_FLAGS))]
     for word in [*(word for word in facts["command"] if word.startswith("-")), *flags]:
         raise UserError(
             f"{key}={which}: {word!r} in the sweep's command is not an argument of dl-run\n"

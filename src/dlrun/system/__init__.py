@@ -1,1 +1,1 @@
-"""What the machine gives: devices, processes, signals, memory."""
+"""The machine: devices, processes, signals, memory."""

@@ -1,4 +1,4 @@
-"""Where and in which precision a network runs, and why."""
+"""Choose the device, precision and memory format of a network."""
 
 import os
 from collections.abc import Callable
@@ -12,17 +12,16 @@ from torch import nn
 from dlrun.errors import UserError
 from dlrun.system.distributed import ALONE, Distributed
 
-LARGE = (
-    1_000_000  # parameters from which a convolutional net gains from bf16 on a CPU that has it (measured: docs/LOG.md)
-)
-VECTOR = 16  # floats in an AVX-512 register
+LARGE = 1_000_000  # parameters; from here on bf16 speeds up a convolutional net on a CPU that has it (docs/LOG.md)
+VECTOR = 16  # float32 numbers in an AVX-512 register
 
 
 @dataclass(frozen=True)
 class Device:
-    """device. precision: fp32, bf16 or fp16. channels_last: memory layout of pictures. why: the precision's reason.
+    """How a network runs: device, precision, memory format.
 
-    world: the processes that train together.
+    precision: "fp32", "bf16" or "fp16". channels_last: memory format of images. why: the reason for the precision, for
+    the header. world: the processes that train together.
     """
 
     device: torch.device
@@ -33,7 +32,7 @@ class Device:
 
     @property
     def autocast(self) -> Callable[[], AbstractContextManager]:
-        """A fresh context for forward passes; in fp32 one that costs nothing."""
+        """Makes a context manager for forward passes; a null context in fp32."""
         if self.precision == "fp32":
             return nullcontext
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
@@ -41,9 +40,10 @@ class Device:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes CUDA, then MPS, then the CPU. Raises UserError where the device asked for is not there.
+    """The torch device for trainer.device; "auto" prefers CUDA, then MPS, then the CPU.
 
-    Of several processes on a machine each takes a GPU of its own.
+    Each of several processes on a machine gets its own GPU. Raises UserError if there is no such device, or if there
+    are more processes than GPUs.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
@@ -51,26 +51,29 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not cuda or name == "mps" and not mps:
         no_cuda = name == "cuda" and torch.version.cuda is None
         reason = "this build of torch has no CUDA" if no_cuda else f"torch finds no {name} device"
-        there = ", ".join(["cpu", *["cuda"] * cuda, *["mps"] * mps])
+        available = ", ".join(["cpu", *["cuda"] * cuda, *["mps"] * mps])
         raise UserError(
             f"trainer.device={name}: {reason}\n"
-            f"  expected one of: {there}\n"
-            "  trainer.device=auto takes the best there is"
+            f"  expected one of: {available}\n"
+            "  trainer.device=auto chooses the best available device"
         )
     if name != "cuda":
         return torch.device(name)
-    index, there = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
-    if index >= there:
+    index, num_gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if index >= num_gpus:
         raise UserError(
-            f"process {index + 1} on this machine needs a GPU of its own, and there {'is' if there == 1 else 'are'} "
-            f"{there}\n  expected trainer.processes={there} at most, or trainer.device=cpu"
+            f"process {index + 1} on this machine needs its own GPU, but there {'is' if num_gpus == 1 else 'are'} only "
+            f"{num_gpus}\n  expected trainer.processes={num_gpus} at most, or trainer.device=cpu"
         )
     torch.cuda.set_device(index)
     return torch.device(name, index)
 
 
-def prepare_net(net: nn.Module, device: torch.device, precision: str, world: Distributed = ALONE) -> Device:
-    """Moves the net to the device, in place, and chooses its layout and precision."""
+def prepare_net(net: nn.Module, device: torch.device, precision: str, dist: Distributed = ALONE) -> Device:
+    """Move the net to the device, in place, and choose its memory format and precision.
+
+    precision: "auto", "fp32", "bf16" or "fp16". Raises UserError for fp16 on a CPU.
+    """
     convolutional = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in net.modules())
     channels_last = convolutional and device.type != "mps" and not (device.type == "cpu" and _would_overrun(net))
     net.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
@@ -79,31 +82,33 @@ def prepare_net(net: nn.Module, device: torch.device, precision: str, world: Dis
         raise UserError(
             "trainer.precision=fp16 on the CPU: expected fp32 or bf16 there; fp16 needs trainer.device=cuda"
         )
-    return Device(device, chosen, channels_last, why, world)
+    return Device(device, chosen, channels_last, why, dist)
 
 
 def compile_parts(net: nn.Module, parts: tuple[str, ...], deterministic: bool) -> None:
-    """Have torch compile these parts of a net ("" is all of it), in place: the names in checkpoints stay plain.
+    """Compile submodules of a net by name ("" is the whole net), in place: parameters keep their names.
 
-    deterministic: kernels are chosen by rule, not by timing them. Raises UserError where there are no parts.
+    deterministic: choose kernels by rule, not by timing them. Raises UserError if there are no names.
     """
     if not parts:
         raise UserError(
-            "trainer.compile=true: torch.compile cannot take the steps of this task: it has no gradients of gradients "
-            "(wgan_gp), and\n  makes code for each length anew (policies)\n  expected trainer.compile=false"
+            "trainer.compile=true: torch.compile does not support this task: it lacks second derivatives (wgan_gp), "
+            "and\n  recompiles for every new length (policies)\n  expected trainer.compile=false"
         )
-    torch._dynamo.config.wrap_top_frame = True  # it passes over nn.Sequential otherwise, without a word
-    torch._dynamo.config.recompile_limit = 64  # sizes of batches, in training and not, of all parts together
-    from torch._inductor import config  # takes a second, and is needed where something is compiled
+    torch._dynamo.config.wrap_top_frame = True  # otherwise it silently skips nn.Sequential
+    torch._dynamo.config.recompile_limit = 64  # one compilation per batch size and mode, over all submodules
+    from torch._inductor import config  # here, because it takes a second to import
 
-    config.deterministic = deterministic  # kernels that are chosen by timing them may sum in another order
+    config.deterministic = deterministic  # kernels that are chosen by timing may sum in another order
     for part in parts:
-        net.get_submodule(part).compile(dynamic=False)  # the same code for a batch's size, whatever came before it
+        net.get_submodule(part).compile(dynamic=False)  # the code for a batch size must not depend on earlier sizes
 
 
 def _would_overrun(net: nn.Module) -> bool:
-    """Whether oneDNN would write past its memory: it does in the weights' gradient of 1x1 convolutions with a stride,
-    channels last, of fewer channels than a vector holds (uxlfoundation/oneDNN issue 6035; torch 2.11 and 2.13).
+    """Whether oneDNN would write beyond its memory in channels_last format.
+
+    It does in the weight gradient of strided 1x1 convolutions with fewer input channels than a vector register holds
+    (uxlfoundation/oneDNN issue 6035; torch 2.11 and 2.13).
     """
     return any(
         isinstance(m, nn.Conv2d)
@@ -115,9 +120,10 @@ def _would_overrun(net: nn.Module) -> bool:
 
 
 def _choose_precision(net: nn.Module, device: torch.device, convolutional: bool) -> tuple[str, str]:
+    """The precision for trainer.precision=auto, and the reason."""
     if device.type == "cuda":
         if not convolutional:
-            return "fp32", "without convolutions bf16 costs digits and gains nothing"
+            return "fp32", "without convolutions bf16 loses accuracy and gains no speed"
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return ("bf16", "this GPU has it") if has_bf16 else ("fp32", "this GPU has no bf16")
     if device.type != "cpu":

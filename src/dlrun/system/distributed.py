@@ -1,12 +1,14 @@
-"""The processes that train one run together: which of them one is, and what they have to agree on.
+"""Data-parallel training: the processes of one run, their shards of a batch, and the reductions between them.
 
-All hold the same weights and take the same steps: each works its share of a batch, gradients and metrics are those of
-the whole. Only the first writes. The processes are started by torch's own launcher (see launch.py, or torchrun).
+All processes hold the same weights and take the same steps. Each works on its shard of a batch; gradients and metrics
+are reduced to those of the whole batch. Only rank 0 writes files. torch's launcher starts the processes (launch.py, or
+torchrun).
 """
 
 import atexit
 import os
 from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,48 +17,54 @@ from torch import Tensor
 from dlrun.errors import PeerLost
 from dlrun.seeds import mix
 
+T = TypeVar("T")
+
 
 class Distributed:
-    """rank: 0 .. size - 1. Of the batch under way: samples, of all processes, and share, this process's part of it."""
+    """One of the processes. A method that communicates must be called by all of them at the same time.
+
+    rank: 0 .. size - 1. samples: of the present batch over all processes; 0 in a run of one process. share: this
+    process's weight in means over the present batch. `shards` or `count` sets both, so call one before the reductions.
+    """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
         self.samples, self.share = 0, 1 / size
 
     def seed(self, seed: int) -> int:
-        """What this process draws its noise from: the first as a run of one process does."""
+        """The seed of this process's random numbers. Rank 0's is the run's own, as in a run of one process."""
         return mix(seed, self.rank) if self.rank else seed
 
-    def smallest_part(self, samples: int) -> int:
-        """Of a batch of so many."""
+    def smallest_shard(self, samples: int) -> int:
+        """Number of samples in the smallest shard of a batch."""
         return samples // self.size or samples
 
-    def parts(self, batches: Iterator[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
-        """This process's part of each batch; of one with fewer samples than processes, all have the whole."""
+    def shards(self, batches: Iterator[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
+        """Yield this process's shard of each batch. A batch of fewer samples than processes goes to all, whole."""
         for batch in batches:
             self.samples = len(batch[0])
             is_split = self.samples >= self.size
-            part = tuple(each.tensor_split(self.size)[self.rank] for each in batch) if is_split else batch
-            self.share = len(part[0]) / self.samples if is_split else 1 / self.size
-            yield part
+            shard = tuple(each.tensor_split(self.size)[self.rank] for each in batch) if is_split else batch
+            self.share = len(shard[0]) / self.samples if is_split else 1 / self.size
+            yield shard
 
     def count(self, samples: int) -> None:
-        """The batch under way is one that each process made for itself: this one's has so many samples."""
+        """Set `samples` and `share` for a batch that the processes collected separately. samples: this process's."""
         if self.size > 1:
             self.samples = int(self.all_reduce_sum(torch.tensor(samples)))
             self.share = samples / self.samples
 
     def means(self, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A step's metrics over the whole batch. Vectors hold a value per sample."""
+        """Reduce a step's metrics to means over the whole batch: scalars, or vectors with a value per sample."""
         if self.size == 1 or not metrics:
             return metrics
-        parts = [(v.float().mean() if v.dim() else v.float()) * self.share for v in metrics.values()]
-        whole = torch.stack(parts)
+        weighted = [(v.float().mean() if v.dim() else v.float()) * self.share for v in metrics.values()]
+        whole = torch.stack(weighted)
         dist.all_reduce(whole)
         return dict(zip(metrics, whole, strict=True))
 
     def mean(self, loss: Tensor) -> Tensor:
-        """A loss over the whole batch."""
+        """Reduce the mean loss of a shard to that of the whole batch."""
         if self.size == 1:
             return loss
         whole = loss.detach() * self.share
@@ -65,9 +73,9 @@ class Distributed:
 
     @torch.no_grad()
     def average_gradients(self, params: list[Tensor]) -> None:
-        """Each process's gradient is of the mean over its part: in place, to that of the mean over the whole batch.
+        """All-reduce in place: per-rank mean gradients become the mean over the whole batch, weighted by shard size.
 
-        Those that have none (frozen ones) have none in any process.
+        Parameters without a gradient (frozen ones) are passed over; they are the same ones in all processes.
         """
         grads = [p.grad for p in params if p.grad is not None]
         flat = torch.cat([grad.reshape(-1) for grad in grads]).mul_(self.share)
@@ -76,65 +84,68 @@ class Distributed:
             grad.copy_(piece.view_as(grad))
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
-        """Added up over the processes."""
+        """Sum over the processes, in place; returns the tensor."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def all_reduce_max(self, *flags: int) -> tuple[int, ...]:
-        """The largest of each flag over the processes: what one has to do, all do."""
+        """The maximum of each flag over the processes: if one process must act, all do."""
         if self.size == 1:
             return flags
-        found = torch.tensor(flags)
-        dist.all_reduce(found, op=dist.ReduceOp.MAX)
-        return tuple(found.tolist())
+        maxima = torch.tensor(flags)
+        dist.all_reduce(maxima, op=dist.ReduceOp.MAX)
+        return tuple(maxima.tolist())
 
     def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
-        """In place, what the first process has: running statistics, which each took of its own part."""
+        """Copy rank 0's tensors to all ranks, in place."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
     def is_peer_failure(self, error: BaseException) -> bool:
-        """Whether this is what is raised where another process is not there any more."""
+        """Whether an error means that another process has died."""
         words = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
         return self.size > 1 and isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
-    def gather_objects(self, value: object) -> list:
-        """The other processes' values, by rank, to the first; none to them. To be called by all at the same time."""
-        found = [None] * self.size if self.rank == 0 else None
+    def gather_objects(self, value: object) -> list[Any]:
+        """On rank 0, the values of ranks 1 and up, in order; on the others an empty list."""
+        values = [None] * self.size if self.rank == 0 else None
         if self.size > 1:
-            dist.gather_object(value, found)
-        return found[1:] if found else []
+            dist.gather_object(value, values)
+        return values[1:] if values else []
 
-    def broadcast_object(self, value: object) -> object:
-        """The first process's value, to all."""
-        found = [value]
+    def broadcast_object(self, value: T) -> T:
+        """Rank 0's value, on all ranks. Raises PeerLost if another process has died."""
+        values = [value]
         if self.size > 1:
             try:
-                dist.broadcast_object_list(found, 0)
+                dist.broadcast_object_list(values, 0)
             except RuntimeError as error:
-                if not self.lost(error):
+                if not self.is_peer_failure(error):
                     raise
                 raise PeerLost(
                     f"another of the {self.size} processes that train together ended\n"
-                    "  expected all of them until the end"
+                    "  expected all of them to run until the end"
                 ) from None
-        return found[0]
+        return values[0]
 
 
-ALONE = Distributed()
+ALONE = Distributed()  # the only process of its run
 
 
 def init_distributed(cuda: bool) -> Distributed:
-    """The world that torchrun's environment variables speak of; without them, a process alone."""
+    """Join the process group that torchrun's environment variables describe; without them return ALONE.
+
+    cuda: whether gradients are on GPUs, so that NCCL reduces them.
+    """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return ALONE
     if not dist.is_initialized():
         store, rank, size = next(dist.rendezvous("env://"))
-        # after a restart torch's store still holds the addresses of those that died
+        # after a restart torch's store still holds the addresses of the processes that died
         store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
-        atexit.register(dist.destroy_process_group)  # its threads must not outlive the interpreter, which would abort
+        atexit.register(dist.destroy_process_group)  # if its threads outlive the interpreter, the process aborts
     return Distributed(dist.get_rank(), dist.get_world_size())

@@ -1,4 +1,4 @@
-"""`trainer.processes=N`: the command again, in N processes that train together. torch's own launcher starts them."""
+"""`trainer.processes=N`: run the same command in N processes that train together, started by torch's launcher."""
 
 import ctypes
 import logging
@@ -11,26 +11,26 @@ from tempfile import TemporaryDirectory, gettempdir
 from dlrun.errors import UserError
 from dlrun.system.python import COMMAND
 
-LAUNCHER = "DL_RUN_LAUNCHER"  # the process that waits for these
-PER_CORE = 8  # processes: each needs some 300 MB
-RESTART = "DL_RUN_RESTART"  # how often they were started again
-SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")  # handed on to them
+LAUNCHER = "DL_RUN_LAUNCHER"  # environment variable: process id of the launcher
+PER_CORE = 8  # most processes for each core; each needs some 300 MB
+RESTART = "DL_RUN_RESTART"  # environment variable: number of restarts so far
+SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")  # passed on to the processes
 
 
 def launch(arguments: list[str], processes: int, max_restarts: int) -> int:
-    """Start them, wait, and give the exit code. Where one dies, all start again from the last checkpoint.
+    """Start the processes, wait, and return their exit code. If one dies, restart all from the last checkpoint.
 
-    A user's error (exit code 2) is not tried again: it would come again. What the first says is seen as it comes; what
-    another says only where it was the one that failed. Raises UserError where they are more than PER_CORE for each
-    core, or there is no room for temporary files.
+    A user error (exit code 2) is not retried, since it would recur. Rank 0 prints directly; the errors of another rank
+    are printed only if it failed. Raises UserError if there are more than PER_CORE processes for each core, or if
+    temporary files cannot be written.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if processes > PER_CORE * cores:
         raise UserError(
             f"trainer.processes={processes}: this machine has {cores} core{'s' * (cores > 1)}\n"
-            f"  expected at most {PER_CORE * cores} here; on several machines they are started by torchrun"
+            f"  expected at most {PER_CORE * cores} here; use torchrun to train on several machines"
         )
-    logging.disable(logging.ERROR)  # the processes speak for themselves
+    logging.disable(logging.ERROR)  # the processes print their own errors
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
     os.environ[LAUNCHER] = str(os.getpid())
     for restart in range(max_restarts + 1):
@@ -41,7 +41,7 @@ def launch(arguments: list[str], processes: int, max_restarts: int) -> int:
         except OSError as error:
             raise UserError(
                 f"trainer.processes={processes}: cannot write the temporary files of the launcher: {error.strerror}\n"
-                f"  expected room in {gettempdir()}: make some, or name another folder with TMPDIR=..."
+                f"  expected free space in {gettempdir()}: make room, or set TMPDIR to another folder"
             ) from None
         if is_final:
             break
@@ -49,7 +49,7 @@ def launch(arguments: list[str], processes: int, max_restarts: int) -> int:
 
 
 def _start_all(arguments: list[str], processes: int, logs: Path) -> tuple[int, bool]:
-    """The exit code, and whether another try would end alike."""
+    """Run the processes once. Returns the exit code, and whether a restart would be useless."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -61,7 +61,7 @@ def _start_all(arguments: list[str], processes: int, logs: Path) -> tuple[int, b
         run_id=f"dl-run-{os.getpid()}-{os.environ[RESTART]}",
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
-        max_restarts=0,  # which cannot tell what failed
+        max_restarts=0,  # torch's own restarts cannot tell user errors from others; `launch` restarts instead
         logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=dict.fromkeys(range(1, processes), Std.ALL)),
         signals_to_handle=",".join(SIGNALS),
     )
@@ -70,8 +70,8 @@ def _start_all(arguments: list[str], processes: int, logs: Path) -> tuple[int, b
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         first = error.failures.get(0)
-        if rank and not (first and first.exitcode == failure.exitcode):  # else it has said the same
-            tell(logs, rank)
+        if rank and not (first and first.exitcode == failure.exitcode):  # else rank 0 has printed the same error
+            print_errors(logs, rank)
         code = failure.exitcode
         return (128 - code, False) if code < 0 else (code, code == 2 or code > 128)
     except SignalException as error:
@@ -79,17 +79,17 @@ def _start_all(arguments: list[str], processes: int, logs: Path) -> tuple[int, b
     return 0, True
 
 
-def tell(folder: Path, rank: int) -> None:
-    """The last words of one that failed."""
+def print_errors(folder: Path, rank: int) -> None:
+    """Copy the end of a failed process's standard error to this one's."""
     logs = sorted(folder.glob(f"*/attempt_*/{rank}/stderr.log"))
     if logs:
         sys.stderr.write(logs[-1].read_text(encoding="utf-8", errors="replace")[-4000:])
 
 
 def follow_launcher() -> None:
-    """Linux tells this process when the launcher is gone, also by SIGKILL: it saves a checkpoint and ends."""
+    """On Linux, have the kernel send SIGTERM if the launcher dies, even by SIGKILL: the run saves and stops."""
     if sys.platform != "linux" or LAUNCHER not in os.environ:
         return
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-    if os.getppid() != int(os.environ[LAUNCHER]):  # it was gone before that
+    if os.getppid() != int(os.environ[LAUNCHER]):  # it died before the call above
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,9 +1,9 @@
-"""Only to be imported, and first, by a process that others are forks of: multiprocessing's forkserver.
+"""Prepare multiprocessing's forkserver to be a parent of job processes. To be imported first, and only there.
 
-A signal to a whole group, as schedulers and terminals send it, reaches the others by themselves; that process tells how
-they end. It blocks the signals instead of ignoring them: one that reaches a fork before the fork is ready for it waits
-there, and every fork, of whosever making, has to unblock them. A shell lets what it starts in the background ignore
-SIGINT; forkserver would give that back to its forks, and throw away what waits.
+Schedulers and terminals signal a whole process group, so that signals reach the forks directly; the forkserver must
+survive to report how they end. It blocks signals instead of ignoring them: a signal that arrives before a fork is ready
+stays pending there, and each fork has to unblock them. SIGINT is set to its default first because shells start
+background processes with SIGINT ignored, and forkserver would restore that in its forks, which drops pending signals.
 """
 
 import logging
@@ -11,7 +11,7 @@ import signal
 import sys
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)
-HELD = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
-signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its caches are no user's concern
-sys.path[:] = [path for path in sys.path if path]  # what it imports is not to be what lies in the user's folder
+BLOCKED = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
+signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # messages about its caches do not concern the user
+sys.path[:] = [path for path in sys.path if path]  # do not import modules from the working folder

@@ -1,5 +1,7 @@
-"""The signals that ask a run to save and stop: SIGINT and SIGTERM, SIGHUP from a terminal that is closed, and SIGUSR1
-and SIGUSR2, by which SLURM warns of a limit or a preemption.
+"""The signals that ask a run to save a checkpoint and stop.
+
+SIGINT and SIGTERM; SIGHUP, sent when a terminal closes; SIGUSR1 and SIGUSR2, with which SLURM announces a time limit or
+a preemption.
 """
 
 import os
@@ -11,48 +13,48 @@ from dlrun.system.distributed import ALONE, Distributed
 
 HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
 WARNING = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
-ASKING = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, HANGUP, *WARNING)))
+STOPPING = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, HANGUP, *WARNING)))
 
 
 class Interrupted(BaseException):
-    """A signal came where it may stop the work at once. Not an Exception: no library is to swallow it."""
+    """A signal arrived during work that may stop at once. A BaseException, so that no library catches it."""
 
 
 class Signals:
-    """Signals asked for a stop: the first lets the step end, the second stops at once.
+    """Handles the signals within its context: the first stops after the current step, the second kills at once.
 
-    world: the processes that stop together. Of several, each goes by what they agreed on after a step.
+    dist: the processes that stop together, after the same step (see `agree`).
     """
 
-    def __init__(self, world: Distributed = ALONE) -> None:
-        self.is_shared = world.size > 1
+    def __init__(self, dist: Distributed = ALONE) -> None:
+        self.is_shared = dist.size > 1
         self.received: int | None = None
         self.agreed: int | None = None
         self.at_once = False
 
     @property
     def stop(self) -> int | None:
-        """The signal to stop by."""
+        """Number of the signal to stop for, or None."""
         return self.agreed if self.is_shared else self.received
 
-    def agree(self, world: Distributed) -> None:
-        """What one process received, all did. To be called by all at the same time."""
-        (number,) = world.all_reduce_max(self.received or 0)
+    def agree(self, dist: Distributed) -> None:
+        """Make a signal that one process received known to all. All processes must call this at the same time."""
+        (number,) = dist.all_reduce_max(self.received or 0)
         self.agreed = number or None
 
     def __enter__(self) -> "Signals":
-        heard = [n for n in ASKING if n != HANGUP or signal.getsignal(n) != signal.SIG_IGN]  # which is nohup's
-        self.before = {n: signal.signal(n, self._note) for n in heard}
+        handled = [n for n in STOPPING if n != HANGUP or signal.getsignal(n) != signal.SIG_IGN]  # nohup ignores SIGHUP
+        self.before = {n: signal.signal(n, self._receive) for n in handled}
         return self
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: object) -> None:
+    def _receive(self, number: int, frame: object) -> None:
         if self.received is None:
             self.received = number
-        elif number not in (HANGUP, *WARNING):  # a terminal and its shell, or SLURM and a script, both say it
+        elif number not in (HANGUP, *WARNING):  # these may come twice: a terminal and its shell, SLURM and a script
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         if self.at_once:
@@ -60,7 +62,10 @@ class Signals:
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
-        """Where nothing changes, a signal need not wait: it raises Interrupted (but one of several processes waits)."""
+        """A context for work that changes no state: a signal raises Interrupted at once.
+
+        With several processes it does not interrupt, since they must stop together.
+        """
         self.at_once = not self.is_shared
         try:
             if self.stop is not None:

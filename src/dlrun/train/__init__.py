@@ -1,1 +1,1 @@
-"""One run: from a checked config to trained weights, a checkpoint and a summary."""
+"""One run: from a checked config to trained weights, checkpoints and a summary. Start with engine.py."""

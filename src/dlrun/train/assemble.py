@@ -1,4 +1,4 @@
-"""From a checked config to what a run consists of: trainer, data, place and task; for new runs and finished ones."""
+"""Build a run's objects (trainer, data, device, task) from a checked config, for new runs and finished ones."""
 
 import os
 from functools import partial
@@ -8,6 +8,7 @@ import torch
 
 from dlrun.config.build import build
 from dlrun.config.signatures import signature
+from dlrun.data.base import Data
 from dlrun.errors import UserError
 from dlrun.optim.update import BufferSnapshot, Update, skip_compiler_import
 from dlrun.seeds import mix
@@ -21,46 +22,50 @@ from dlrun.train.trainer import Trainer
 from dlrun.train.weights import start_from
 
 
-class Parts(NamedTuple):
+class Built(NamedTuple):
+    """The objects of a run. loaded: a text on the initial weights that were loaded; "" if there were none."""
+
     trainer: Trainer
-    data: object
-    place: Device
+    data: Data
+    device: Device
     task: Task
-    started_from: str  # what was loaded of other weights; "" for none
+    loaded: str
 
 
-def assemble(config: dict, fitted: dict | None = None) -> Parts:
-    """Builds everything; reads no data. fitted: what the data learned in the run that the weights are from, if any.
+def assemble(config: dict, fitted: dict | None = None) -> Built:
+    """Build all objects and set torch's global options. Reads no data.
 
-    Raises UserError where the parts do not fit.
+    fitted: what the data learned in a finished run (see Data.fitted); None for a new run, which also loads the initial
+    weights that `init` or `model.weights` name. Raises UserError if the objects do not fit together.
     """
     trainer: Trainer = build(config["trainer"])
     keep_memory()
     device = choose_device(trainer.device)
-    world = init_distributed(device.type == "cuda")
+    dist = init_distributed(device.type == "cuda")
     if trainer.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses to be deterministic without
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is not deterministic without it
     if trainer.deterministic != torch.are_deterministic_algorithms_enabled():
-        torch.use_deterministic_algorithms(trainer.deterministic)  # imports a part of torch's compiler
+        torch.use_deterministic_algorithms(trainer.deterministic)  # only if needed: it imports some of torch's compiler
     torch.backends.cudnn.benchmark = device.type == "cuda" and not trainer.deterministic
     if not trainer.compile:
         skip_compiler_import()
     torch.manual_seed(mix(config["seed"]))
     data = build(config["data"])
-    if world.size > 1:
-        check_together(trainer, device)
-        if not isinstance(data.spec, Env):  # environments are each process's own
-            data.batch_size *= world.size  # each has its share of a batch
+    if dist.size > 1:
+        check_distributed(trainer, device)
+        if not isinstance(data.spec, Env):  # each process plays environments of its own
+            data.batch_size *= dist.size  # batches are split into one shard per process
     if fitted is not None:
-        data.restore(fitted, device)  # a net may ask for the words
+        data.restore(fitted, device)  # before the net is built: it may need the vocabulary
     net = build(config["model"])(data.spec)
     loaded = start_from(net, data.spec, config) if fitted is None else ""
-    if trainer.sync_norm and world.size > 1:
+    if trainer.sync_norm and dist.size > 1:
         net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
-    is_elsewhere = fitted is not None and trainer.precision == "fp16" and device.type == "cpu"  # and does not learn
-    here = prepare_net(net, device, "auto" if is_elsewhere else trainer.precision, world)
+    # a finished fp16 run may predict on a CPU, though fp16 cannot train there
+    is_moved = fitted is not None and trainer.precision == "fp16" and device.type == "cpu"
+    context = prepare_net(net, device, "auto" if is_moved else trainer.precision, dist)
     if fitted is not None:
-        data.restore(fitted, device, here.channels_last)
+        data.restore(fitted, device, context.channels_last)
     update = partial(
         Update,
         optimizer=build(config["optimizer"]),
@@ -68,23 +73,23 @@ def assemble(config: dict, fitted: dict | None = None) -> Parts:
         clip=(trainer.clip_value, trainer.clip_norm, trainer.clip_global_norm),
         ema=trainer.ema,
         on_nan=trainer.on_nan,
-        precision=here.precision,
-        world=world,
-        kept=BufferSnapshot(net) if trainer.on_nan == "skip" else None,
+        precision=context.precision,
+        dist=dist,
+        buffers=BufferSnapshot(net) if trainer.on_nan == "skip" else None,
     )
     trained = partial(load_classifier, config=config, device=device)
-    handed = {"net": net, "spec": data.spec, "device": here, "update": update, "trained": trained}
-    needs = signature(config["task"]["_target_"]).given
-    task: Task = build(config["task"])(**{name: handed[name] for name in needs})
+    arguments = {"net": net, "spec": data.spec, "device": context, "update": update, "trained": trained}
+    needed = signature(config["task"]["_target_"]).given
+    task: Task = build(config["task"])(**{name: arguments[name] for name in needed})
     if trainer.compile:
         compile_parts(net, task.compiled, trainer.deterministic)
-    return Parts(trainer, data, here, task, loaded)
+    return Built(trainer, data, context, task, loaded)
 
 
-def check_together(trainer: Trainer, device: torch.device) -> None:
-    """Raise UserError where several processes cannot train this together."""
+def check_distributed(trainer: Trainer, device: torch.device) -> None:
+    """Raise UserError if several processes cannot train with these settings."""
     if trainer.sync_norm and device.type != "cuda":
         raise UserError(
             f"trainer.sync_norm=true on {device.type}: torch synchronises batch normalisation on CUDA only\n"
-            "  expected trainer.sync_norm=false, or model.norm=group, which needs no other samples"
+            "  expected trainer.sync_norm=false, or model.norm=group, which normalises each sample by itself"
         )

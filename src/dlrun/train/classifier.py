@@ -1,4 +1,4 @@
-"""A network that another run trained on the same data: a classifier by whose features samples are measured."""
+"""Load a classifier that another run trained on the same data; its features measure generated samples."""
 
 import os
 from pathlib import Path
@@ -12,38 +12,42 @@ from dlrun.errors import CheckpointError, UserError
 from dlrun.output.folders import read_summary
 from dlrun.train.weights import load_weights
 
-ELSEWHERE = ("data_dir", "download", "mirrors")  # keys of a source that say where it lies, not what it is
-FOLDER = ("root", "layout", "csv", "resize", "fit", "split", "stratify")  # what decides a folder's pictures and parts
+LOCATION = ("data_dir", "download", "mirrors")  # keys of a source that locate the data and do not change it
+FOLDER = ("root", "layout", "csv", "resize", "fit", "split", "stratify")  # keys that decide images and splits
 
 
 def load_classifier(run: str, config: dict, device: torch.device) -> tuple[nn.Module, list[float], list[float]]:
-    """The network of a run, with its best weights, and the mean and std of pixels in [0, 1] that it takes.
+    """Return a run's network with its best weights, and the mean and std by which it normalises pixels in [0, 1].
 
-    config: of the run that asks. Raises UserError unless the other learned classes from the same data.
+    run: the folder of the classifier's run. config: of the run that generates samples. Raises UserError unless the
+    run is finished and learned classes from the same data.
     """
     folder = Path(os.path.expanduser(run))
     asked, spec = f"task.quality={run}", build(config["data"]["spec"])
-    wanted = f"expected the folder of a classifier's run on the same data, which gives {spec}"
+    expected = f"expected the folder of a finished classifier's run on the same data ({spec})"
     if not (folder / ".hydra" / "config.yaml").is_file():
-        raise UserError(f"{asked}: there is no run in that folder (no .hydra/config.yaml)\n  {wanted}")
+        raise UserError(f"{asked}: there is no run in that folder (no .hydra/config.yaml)\n  {expected}")
     theirs, names = own_config(folder)
-    given = theirs["data"].get("spec") and build(theirs["data"]["spec"])
-    if not theirs["task"]["_target_"].endswith(".Supervised") or not getattr(given, "classes", None):
-        hint = "\n  say how many classes there are, in both: data.spec.classes=..." if hasattr(given, "classes") else ""
-        raise UserError(f"{asked}: that run trained task={names.get('task')} on {given}, no classes\n  {wanted}{hint}")
-    if given != spec or _source(theirs) != _source(config):
-        raise UserError(f"{asked}: that run learned from data={names.get('data')}, {given}\n  {wanted}")
+    their_spec = theirs["data"].get("spec") and build(theirs["data"]["spec"])
+    if not theirs["task"]["_target_"].endswith(".Supervised") or not getattr(their_spec, "classes", None):
+        hint = "\n  set the number of classes in both: data.spec.classes=..." if hasattr(their_spec, "classes") else ""
+        raise UserError(
+            f"{asked}: that run trained task={names.get('task')} on {their_spec}, no classes\n  {expected}{hint}"
+        )
+    if their_spec != spec or _source(theirs) != _source(config):
+        raise UserError(f"{asked}: that run learned from data={names.get('data')}, {their_spec}\n  {expected}")
     if read_summary(folder).get("status") != "finished":
-        raise UserError(f"{asked}: that run has not finished\n  {wanted} that came to its end")
+        raise UserError(f"{asked}: that run has not finished\n  {expected}")
     net = build(theirs["model"])(spec)
     try:
         load_weights(net, run, None, asked)
     except CheckpointError as error:
-        raise UserError(f"{asked}: {error}\n  {wanted} that came to its end") from None
+        raise UserError(f"{asked}: {error}\n  {expected}") from None
     return net.eval().requires_grad_(False).to(device), theirs["data"]["mean"], theirs["data"]["std"]
 
 
 def _source(config: dict) -> dict:
+    """The keys that decide the content of the data, without those that locate it."""
     data = config["data"]
-    held = data.get("source") or {key: data.get(key) for key in FOLDER}
-    return {key: value for key, value in held.items() if key not in ELSEWHERE}
+    source = data.get("source") or {key: data.get(key) for key in FOLDER}
+    return {key: value for key, value in source.items() if key not in LOCATION}

@@ -1,9 +1,16 @@
-"""The loop: pulls batches, has the task learn, evaluates, logs and saves. It never asks what kind of task it is."""
+"""The training loop: pull batches, let the task learn, evaluate, log and save.
+
+The loop never asks what kind of task it runs. `fit` is the whole of it; read it first, then `train_epoch`. The words
+(clock, epoch, session, step) are defined in docs/glossary.md.
+"""
 
 import time
 from dataclasses import dataclass
 from functools import partial
 
+from torch import Tensor
+
+from dlrun.data.base import Data
 from dlrun.optim.update import EARLY
 from dlrun.output.checkpoint import snapshot
 from dlrun.output.console import Bar, epoch_line
@@ -12,39 +19,40 @@ from dlrun.system.signals import Interrupted, Signals
 from dlrun.train.meters import Means
 from dlrun.train.state import Training
 
-EXPLODED = 100  # times its start: a loss that is reported
+EXPLODED = 100  # an early loss this many times the first one is reported
 
 
 @dataclass
 class Outcome:
-    """reason: "finished" (all epochs done), "patience", "stop_at", "max_steps", "max_time" or "signal".
+    """Why training stopped.
 
-    number: the signal's.
+    reason: "finished" (all epochs are done), "patience", "stop_at", "max_steps", "max_time" or "signal".
+    number: the signal's number; None for any other reason.
     """
 
     reason: str
     number: int | None = None
 
 
-def fit(training: Training, data: object, signals: Signals) -> Outcome:
-    """Train until the epochs are done, a limit is reached, patience is at its end, or a signal comes."""
+def fit(training: Training, data: Data, signals: Signals) -> Outcome:
+    """Train until all epochs are done, a limit is reached, patience runs out, or a signal arrives."""
     task, clock = training.task, training.clock
     with Bar(clock) as bar:
         while not (reason := training.stop_reason()):
             bar.start_epoch()
-            started, seen = time.perf_counter(), clock.samples
+            started, samples_before = time.perf_counter(), clock.samples
             limit = train_epoch(training, data, signals, bar)
-            seconds, samples = time.perf_counter() - started, clock.samples - seen
+            seconds, samples = time.perf_counter() - started, clock.samples - samples_before
             bar.validating()
             training.sync_buffers()
             try:
                 with signals.interrupting():
                     val = task.evaluate(data, "val") if training.is_validated(limit) else {}
-                val = training.world.broadcast_object(val)  # one opinion on what is best
+                val = training.dist.broadcast_object(val)  # all ranks must agree on which epoch is the best
             except Interrupted:
                 training.save()
                 return Outcome("signal", signals.stop)
-            if limit:  # saved before its row: with a higher limit the epoch goes on from here
+            if limit:  # save before logging: with a higher limit, the epoch resumes from here
                 training.save()
             row = epoch_row(training, val, seconds, samples)
             clock.next_epoch()
@@ -59,23 +67,23 @@ def fit(training: Training, data: object, signals: Signals) -> Outcome:
     return Outcome(reason)
 
 
-def train_epoch(training: Training, data: object, signals: Signals, bar: Bar) -> str | None:
-    """The rest of an epoch's steps, or fewer where a limit is reached (which is given back) or a signal comes."""
-    task, clock, world, log_every = training.task, training.clock, training.world, training.trainer.log_every
+def train_epoch(training: Training, data: Data, signals: Signals, bar: Bar) -> str | None:
+    """Run the remaining steps of the epoch. Stop early at a limit, whose name is returned, or at a signal."""
+    task, clock, dist, log_every = training.task, training.clock, training.dist, training.trainer.log_every
     reseed, add, limit = Reseeder(task.device.device), training.means.add, training.limit_reached()
-    seed = world.seed(clock.seed)
+    seed = dist.seed(clock.seed)
     task.net.train()
     for batch in task.batches(data, clock) if not limit else ():
         reseed(seed, clock.step)
-        samples = world.samples or task.samples(batch)
-        add(world.means(task.step(batch, clock)), samples)
+        samples = dist.samples or task.samples(batch)
+        add(dist.means(task.step(batch, clock)), samples)
         clock.tick(samples)
         bar.tick(samples)
         if log_every and clock.step % log_every == 0:
             log_window(training)
         limit = training.limit_reached()
-        if world.size > 1:
-            signals.agree(world)
+        if dist.size > 1:
+            signals.agree(dist)
         if limit or signals.stop is not None:
             break
         if training.is_due():
@@ -84,15 +92,18 @@ def train_epoch(training: Training, data: object, signals: Signals, bar: Bar) ->
 
 
 def log_window(training: Training) -> None:
-    """A row of the means over the last steps."""
+    """Log the means over the steps since the last such row."""
     clock, window = training.clock, training.means.flush()
     if window:
         row = {"step": clock.step, "epoch": round(clock.epochs_done, 6), "samples": clock.samples}
         training.run.log(row | {f"step/{name}": value for name, value in window.items()}, clock.global_step)
 
 
-def epoch_row(training: Training, val: dict[str, float], seconds: float, samples: int) -> dict:
-    """The epoch's means beside the val part's metrics. seconds, samples: of this session's part of the epoch."""
+def epoch_row(training: Training, val: dict[str, float], seconds: float, samples: int) -> dict[str, float]:
+    """The epoch's row of metrics: train means, val metrics, learning rates, speed.
+
+    seconds, samples: training time and samples of the epoch in this session (fewer than the whole if it was resumed).
+    """
     clock, updates = training.clock, training.task.named_updates()
     row = {"step": clock.step, "epoch": clock.epoch + 1, "samples": clock.samples}
     row |= {f"train/{name}": value for name, value in training.means.result().items()}
@@ -103,8 +114,8 @@ def epoch_row(training: Training, val: dict[str, float], seconds: float, samples
     return row | {"time/seconds": seconds, "time/samples_per_s": samples / max(seconds, 1e-9)}
 
 
-def end_epoch(training: Training, row: dict, pictures: dict) -> None:
-    """Log the row and keep the weights if they are the best so far."""
+def end_epoch(training: Training, row: dict[str, float], previews: dict[str, Tensor]) -> None:
+    """Log the epoch's row and preview images; keep the weights if they are the best so far."""
     task, run, clock, best = training.task, training.run, training.clock, training.best
     training.means = Means()
     score = row.get(f"val/{best.metric}") if best else None
@@ -117,26 +128,26 @@ def end_epoch(training: Training, row: dict, pictures: dict) -> None:
                 "best": best.state_dict(),
                 "clock": clock.state_dict(),
                 "run": run.id,
-                **training.about,
+                **training.data_state,
             }
         )
         training.best_is_new = True
-    run.log(row, clock.global_step, pictures)
-    if training.trainer.histograms and not training.world.rank:
+    run.log(row, clock.global_step, previews)
+    if training.trainer.histograms and not training.dist.rank:
         for name, weight in task.net.named_parameters():
-            if weight.abs().max() < 1e19:  # TensorBoard's bins end at 1e20; what is not finite is in none
+            if weight.abs().max() < 1e19:  # TensorBoard's bins end at 1e20, and none holds a non-finite number
                 run.tensorboard().add_histogram(name, weight.detach().cpu(), clock.global_step)
-    line = partial(epoch_line, row, training.trainer.epochs, is_best, first=training.first_metrics())
-    run.say(line(), line)
+    line = partial(epoch_line, row, training.trainer.epochs, is_best, first=training.ordered_metrics())
+    run.print(line(), line)
     if warning := explosion(training, row.get("val/loss")):
         training.has_exploded = True
-        run.say(warning)
+        run.print(warning)
 
 
 def explosion(training: Training, val_loss: float | None) -> str | None:
-    """What to report where a loss of the first steps is far above its start; once.
+    """Return a warning, once, if a loss of the first steps rose far above the first one.
 
-    Only of tasks whose val loss is to fall: those of adversaries and policies may rise.
+    Only for tasks that score by their loss: the losses of adversarial tasks and of policies may rise.
     """
     update, clock = training.task.update, training.clock
     if training.has_exploded or "loss" not in training.task.scores or clock.step > EARLY:
@@ -144,8 +155,8 @@ def explosion(training: Training, val_loss: float | None) -> str | None:
     highest = max(update.peak, val_loss or 0.0)
     if not highest > EXPLODED * update.first_loss > 0:
         return None
-    part, lr = "train" if highest == update.peak else "val", update.optimizer.defaults["lr"]
+    split, lr = "train" if highest == update.peak else "val", update.optimizer.defaults["lr"]
     return (
-        f"the {part} loss came to {highest:.4g} in the first {clock.step} steps, and began at {update.first_loss:.4g}\n"
-        f"  expected one that falls: try optimizer.lr={lr / 10:.2g} (now {lr:.2g}) or trainer.clip_global_norm=1"
+        f"the {split} loss rose to {highest:.4g} in the first {clock.step} steps; it began at {update.first_loss:.4g}\n"
+        f"  expected a falling loss: try optimizer.lr={lr / 10:.2g} (now {lr:.2g}) or trainer.clip_global_norm=1"
     )

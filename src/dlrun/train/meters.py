@@ -1,4 +1,4 @@
-"""What is counted while a run goes on: the means over an epoch, and the best epoch so far."""
+"""Running statistics of training: means of metrics over an epoch, and the best epoch so far."""
 
 import math
 
@@ -10,30 +10,30 @@ from dlrun.errors import check_state
 
 
 class Means:
-    """Means over an epoch, summed on the device; scalars weigh as many samples as their batch has.
+    """Means of metrics over an epoch, weighted by samples. They are summed on the device, to avoid waiting for it.
 
-    A metric that only some steps give is a mean over those.
+    A metric that only some steps return is averaged over those steps.
     """
 
     def __init__(self) -> None:
         self.pending: list[tuple[dict[str, Tensor], int]] = []
         self.sums: dict[str, float] = {}
-        self.samples: dict[str, int] = {}  # that each sum is over
+        self.samples: dict[str, int] = {}  # number of samples in each sum
 
     def add(self, metrics: dict[str, Tensor], samples: int) -> None:
-        """Metrics of a step; nothing where the step was left out."""
+        """Add the metrics of a step: scalars (means over its samples) or vectors (N,); empty if it was skipped."""
         if metrics:
             self.pending.append((metrics, samples))
 
     def flush(self) -> dict[str, float]:
-        """The means over what came since the last flush, which is added to the epoch's sums."""
+        """Return the means since the last flush, and add them to the epoch's sums."""
         if not self.pending:
             return {}
         names = list(dict.fromkeys(name for metrics, _ in self.pending for name in metrics))
         sums, totals = [], []
         for name in names:
-            given = [(metrics[name], n) for metrics, n in self.pending if name in metrics]
-            values, counts = zip(*given, strict=True)
+            pairs = [(metrics[name], n) for metrics, n in self.pending if name in metrics]
+            values, counts = zip(*pairs, strict=True)
             totals.append(sum(counts))
             if values[0].dim():
                 sums.append(torch.cat(values).sum().float())
@@ -48,6 +48,7 @@ class Means:
         return {name: value / total for (name, value), total in zip(window.items(), totals, strict=True)}
 
     def result(self) -> dict[str, float]:
+        """The means over the epoch so far."""
         self.flush()
         return {name: value / self.samples[name] for name, value in self.sums.items()}
 
@@ -55,6 +56,7 @@ class Means:
         return {"pending": [[metrics, n] for metrics, n in self.pending], "sums": self.sums, "samples": self.samples}
 
     def load_state_dict(self, state: dict) -> None:
+        """Raises ValueError unless `state` has the form that `state_dict` returns."""
         check_state(state, {"pending": list, "sums": dict, "samples": dict})
         dims = {}
         for metrics, n in state["pending"]:
@@ -63,7 +65,7 @@ class Means:
             if any(
                 dims.setdefault(name, value.dim()) != value.dim() or value.dim() > 1 for name, value in metrics.items()
             ):
-                raise ValueError("pending: expected numbers, or one for each sample")
+                raise ValueError("pending: expected scalars or vectors")
         if not all(isinstance(value, float) for value in state["sums"].values()):
             raise ValueError("sums: expected floats")
         check_state(state["samples"], dict.fromkeys(state["sums"], int))
@@ -72,11 +74,11 @@ class Means:
 
 
 class Best:
-    """The best epoch so far by one metric, and how long nothing better came.
+    """Tracks the best epoch by one metric, and the epochs since the last improvement (trainer.patience).
 
-    A better score is any better one; of equal scores the one with the lower loss is the best. What is waited for is a
-    score that is better by more than min_delta than the last such (the anchor), counted in epochs up to the last
-    validated one: a lower loss alone does not end the wait. A score that is not finite is never better.
+    metric: its name. mode: "max" or "min", the better direction. `score` is the best value so far; of equal scores, the
+    one with the lower loss is best. `waited` counts validated epochs since the last improvement of more than
+    `min_delta` over `anchor`, the score of that improvement. A score that is not finite is never better.
     """
 
     def __init__(self, metric: str, mode: str, min_delta: float) -> None:
@@ -85,7 +87,7 @@ class Best:
         self.anchor, self.anchor_epoch, self.waited = None, 0, 0
 
     def update(self, score: float, clock: Clock, loss: float | None = None) -> bool:
-        """Whether this score is the best one. loss: decides between equal scores, where there is one."""
+        """Record the score of the clock's epoch; return whether it is the best. loss: decides between equal scores."""
         if self._is_better(score, self.anchor, self.min_delta):
             self.anchor, self.anchor_epoch = score, clock.epoch
         self.waited = clock.epoch - self.anchor_epoch
@@ -99,7 +101,7 @@ class Best:
         return loss is not None and (self.loss is None or loss < self.loss)
 
     def reaches(self, score: float | None) -> bool:
-        """Whether the best score is as good as this one, if there is one to be reached."""
+        """Whether the best score is at least as good as this one; False for None."""
         return score is not None and self.score is not None and not self._is_better(score, self.score, 0.0)
 
     def _is_better(self, score: float, than: float | None, by: float) -> bool:
@@ -110,6 +112,7 @@ class Best:
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict) -> None:
+        """Raises ValueError unless `state` is that of the same metric."""
         check_state(
             state,
             {"metric": str}
@@ -117,5 +120,5 @@ class Best:
             | dict.fromkeys(("epoch", "step", "anchor_epoch", "waited"), int),
         )
         if state["metric"] != self.metric:
-            raise ValueError(f"it is the best by {state['metric']!r}, and this run goes by {self.metric!r}")
+            raise ValueError(f"its best epoch is by {state['metric']!r}, this run's by {self.metric!r}")
         self.__dict__.update(state)

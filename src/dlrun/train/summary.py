@@ -1,7 +1,7 @@
-"""A table of a network's layers: output shapes, parameters, multiply-adds. Built from the spec alone; no data is read.
+"""A table of a network's layers: output shapes, parameters, multiply-adds. It needs the data's spec, not the data.
 
-Multiply-adds are those of convolutions and matrix products, for one sample, as papers count them: not those of norms,
-activations and poolings, and a multiplication with its addition is one. The net runs once in evaluation mode.
+Multiply-adds are counted as in papers: for one sample, in convolutions and matrix products only (not in norms,
+activations and pooling), a multiplication with its addition as one. The net runs once, in evaluation mode.
 """
 
 from typing import NamedTuple
@@ -14,71 +14,76 @@ from dlrun.config.build import build
 from dlrun.output.console import table
 from dlrun.spec import Spec
 
-IDLE = (nn.Identity, nn.Sequential)  # an empty one: they hand on what comes in
+IDLE = (nn.Identity, nn.Sequential)  # without children, these return their input and need no row
 UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 class Layer(NamedTuple):
-    """shape: of the output without the batch, None where the layer did not run. times: how often it ran.
+    """A row of the table.
 
-    parameters, multiply_adds: its own, without those of the layers in it; multiply-adds of all its runs, per sample.
+    kind: the class's name. shape: of the output, without the batch; None if the layer did not run. num_calls: how often
+    it ran. parameters, multiply_adds: without those of its child layers; multiply-adds per sample, over all calls.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...] | None
-    times: int
+    num_calls: int
     parameters: int
     multiply_adds: int
 
 
 def summary(config: dict, names: dict[str, str]) -> str:
-    """The table for a config that was checked. Raises UserError where the net cannot be built for the data."""
+    """The table for a checked config. names: the choice of each config group.
+
+    Raises UserError if the net cannot be built for the data.
+    """
     spec = build(config["data"]).spec
     try:
-        with torch.device("meta"):  # shapes without numbers: any size in no time
+        with torch.device("meta"):  # tensors without storage: fast for any size
             net = build(config["model"])(spec)
-            found = layers(net, spec)
-    except NotImplementedError:  # an operation that torch has for numbers only
+            table_layers = layers(net, spec)
+    except NotImplementedError:  # an operation that torch lacks for meta tensors
         net = build(config["model"])(spec)
-        found = layers(net, spec)
+        table_layers = layers(net, spec)
     rows = [["layer", "output", "parameters", "multiply-adds"]]
-    for layer in found:
-        kind = layer.kind + (f", {layer.times} times" if layer.times > 1 else "")
+    for layer in table_layers:
+        kind = layer.kind + (f", {layer.num_calls} times" if layer.num_calls > 1 else "")
         shape = "-" if layer.shape is None else "x".join(map(str, layer.shape)) or "1"
         counts = (f"{count:,}" if count else "-" for count in (layer.parameters, layer.multiply_adds))
         rows.append([f"{layer.name} ({kind})" if layer.name else kind, shape, *counts])
     parameters = list(net.parameters())
     total = sum(p.numel() for p in parameters)
     learning = sum(p.numel() for p in parameters if p.requires_grad)
-    told = f"; {learning:,} of them learn" if learning < total else ""
-    if idle := sum(layer.parameters for layer in found if not layer.times):
-        told += f"; {idle:,} of them in layers that do not run in evaluation"
+    note = f"; {learning:,} of them learn" if learning < total else ""
+    if idle := sum(layer.parameters for layer in table_layers if not layer.num_calls):
+        note += f"; {idle:,} of them in layers that do not run in evaluation"
     megabytes = sum(p.numel() * p.element_size() for p in parameters) / 2**20
     return (
         f"model={names.get('model')} data={names.get('data')}: {spec}\n\n{table(rows)}\n\n"
-        f"parameters     {total:,} ({megabytes:,.1f} MB){told}\n"
-        f"multiply-adds  {readable(sum(layer.multiply_adds for layer in found))} per sample"
+        f"parameters     {total:,} ({megabytes:,.1f} MB){note}\n"
+        f"multiply-adds  {readable(sum(layer.multiply_adds for layer in table_layers))} per sample"
     )
 
 
 def layers(net: nn.Module, spec: Spec) -> list[Layer]:
-    """The layers that have none in them, and those with parameters or products of their own, in the net's order."""
-    shapes: dict[nn.Module, tuple[int, ...]] = {}
-    times: dict[nn.Module, int] = {}
-    own: dict[nn.Module, int] = {}
-    counter, stack = FlopCounterMode(display=False), []
+    """The leaf layers, and all others with parameters or multiply-adds of their own, in the net's order."""
+    shapes: dict[nn.Module, tuple[int, ...] | None] = {}
+    num_calls: dict[nn.Module, int] = {}
+    multiply_adds: dict[nn.Module, int] = {}
+    counter = FlopCounterMode(display=False)
+    stack: list[list[int]] = []  # for each module being run: the count when it was entered, its children's count so far
 
     def enter(module: nn.Module, args: object) -> None:
         stack.append([counter.get_total_flops(), 0])
 
     def leave(module: nn.Module, args: object, out: object) -> None:
-        before, inside = stack.pop()
-        spent = counter.get_total_flops() - before
+        before, in_children = stack.pop()
+        flops = counter.get_total_flops() - before
         if stack:
-            stack[-1][1] += spent
-        own[module] = own.get(module, 0) + (spent - inside) // 2  # a multiplication and an addition are two operations
-        times[module] = times.get(module, 0) + 1
+            stack[-1][1] += flops
+        multiply_adds[module] = multiply_adds.get(module, 0) + (flops - in_children) // 2  # two operations each
+        num_calls[module] = num_calls.get(module, 0) + 1
         shapes[module] = _shape(out)
 
     hooks = [h for m in net.modules() for h in (m.register_forward_pre_hook(enter), m.register_forward_hook(leave))]
@@ -88,21 +93,21 @@ def layers(net: nn.Module, spec: Spec) -> list[Layer]:
     finally:
         for hook in hooks:
             hook.remove()
-    found = []
+    rows = []
     for name, module in net.named_modules():
         parameters = sum(p.numel() for p in module.parameters(recurse=False))
         is_leaf = not any(True for _ in module.children()) and type(module) not in IDLE
-        if parameters or own.get(module) or is_leaf and module in times:
-            kind, count = type(module).__name__, times.get(module, 0)
-            found.append(Layer(name, kind, shapes.get(module), count, parameters, own.get(module, 0)))
-    return found
+        if parameters or multiply_adds.get(module) or is_leaf and module in num_calls:
+            kind, calls = type(module).__name__, num_calls.get(module, 0)
+            rows.append(Layer(name, kind, shapes.get(module), calls, parameters, multiply_adds.get(module, 0)))
+    return rows
 
 
 def _run(net: nn.Module, spec: Spec) -> None:
-    """All parts of a net, on a sample of zeros; an encoder and a decoder each on one of its own."""
+    """Run all components of a net on a sample of zeros; encoder and decoder each on an input of its own shape."""
     if hasattr(net, "generator") and hasattr(net, "critic"):
         net(torch.zeros(1, net.latent))
-    elif hasattr(net, "autoencoder") and hasattr(net, "critic"):  # which judges codes
+    elif hasattr(net, "autoencoder") and hasattr(net, "critic"):  # this critic takes latent codes
         _run(net.autoencoder, spec)
         net.critic(torch.zeros(1, net.latent))
     elif hasattr(net, "encoder") and hasattr(net, "decoder"):
@@ -113,7 +118,7 @@ def _run(net: nn.Module, spec: Spec) -> None:
 
 
 def _shape(out: object) -> tuple[int, ...] | None:
-    """Of the first tensor in what a layer gives, without the batch."""
+    """Shape of the first tensor in a layer's output, without a batch dimension of 1; None if there is no tensor."""
     while isinstance(out, tuple | list) and out:
         out = out[0]
     if not isinstance(out, Tensor):
@@ -123,6 +128,6 @@ def _shape(out: object) -> tuple[int, ...] | None:
 
 
 def readable(count: int) -> str:
-    """118,013,952 -> 118.0 M"""
+    """A large count in short: 118,013,952 -> 118.014 M."""
     size, unit = next(((s, u) for s, u in UNITS if count >= s), (1, ""))
     return f"{count / size:.3f} {unit}" if unit else str(count)

@@ -1,4 +1,4 @@
-"""How to train: the keys of configs/trainer/, checked before anything runs."""
+"""The settings of training: the keys of configs/trainer/, checked before anything runs."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ from dlrun.types import Count, Few, Index, NonNegative, Positive, Probability
 
 @dataclass(frozen=True)
 class Trainer:
-    """How to train; every key is in configs/trainer/default.yaml with its unit."""
+    """The settings of training. configs/trainer/default.yaml explains every key, with its unit."""
 
     epochs: Count
     max_steps: Count | None

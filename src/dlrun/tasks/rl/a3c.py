@@ -32,7 +32,7 @@ from dlrun.seeds import mix
 from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.system.python import safe_start
-from dlrun.system.signals import ASKING
+from dlrun.system.signals import STOPPING
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.rl.a2c import Loss
 from dlrun.tasks.rl.base import RLTask
@@ -129,7 +129,7 @@ class A3C(RLTask):
 
     def step(self, batch: Report, clock: Clock) -> Metrics:
         """Record a worker's report; the worker has already updated the weights. Sets the learning rate for the log."""
-        self.update.set_rate(clock)
+        self.update.set_lr(clock)
         self.update.skipped += not batch.metrics
         self.collector.recent = [*self.collector.recent, *batch.episodes][-RECENT:]
         means = dict(zip(("return", "length"), self.collector.means(), strict=True)) if self.collector.recent else {}
@@ -223,7 +223,7 @@ def tensors(update: Update) -> list[Tensor]:
 
 def work(pipe: Connection) -> None:
     """Run a worker process: receive the arguments from the WorkerPool, then serve until the pipe closes."""
-    for number in ASKING:
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)  # the main process waits for the turn to end and closes the pipe
     torch.set_num_threads(1)
     skip_compiler_import()  # pickling drops the net's compiled form
@@ -268,6 +268,6 @@ def turn(
     if not update.step(value, clock):
         return Report(batch.rewards.size, episodes, {})
     net.observe(batch.obs)
-    update.keep_buffers()
+    update.save_buffers()
     metrics = {name: term.item() for name, term in terms.items()} | {"explained_variance": explained}
     return Report(batch.rewards.size, episodes, metrics)

@@ -83,7 +83,7 @@ class RLTask(Task):
         """Add observations to a normalising net's running statistics. All processes use those of rank 0."""
         self.net.observe(obs)
         self.device.world.broadcast_tensors(self.net.buffers())
-        self.update.keep_buffers()
+        self.update.save_buffers()
 
     def actor(self) -> Actor:
         """The actor that plays in evaluations."""
