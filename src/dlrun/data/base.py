@@ -1,6 +1,6 @@
 """The protocol of a data set, which tasks, the session and the commands rely on, and the arrays that a reader returns.
 
-A data set of your own is any class with these members. A small one:
+A data set of your own is any class with these members. The beginning of a small one:
 
     class Ramp:
         def __init__(self, *, spec: Table, batch_size: Count) -> None:
