@@ -85,7 +85,7 @@ def evaluate(
 
 def _other(run: object, section: dict) -> tuple[object, list[str]]:
     """Other data as the run's network takes it, and what the user should know of it."""
-    from dlrun.data.raw import Reencoded
+    from dlrun.data.raw import Through
     from dlrun.spec import Tokens
 
     other, own = build(section), run.data.spec
@@ -100,7 +100,7 @@ def _other(run: object, section: dict) -> tuple[object, list[str]]:
     notes = []
     if mine and theirs and mine != theirs:
         notes.append(f"note: the classes are named {', '.join(theirs[:3])}, ...; the run's {', '.join(mine[:3])}, ...")
-    return Reencoded(run.data, other), notes
+    return Through(run.data, other), notes
 
 
 def _compared(found: dict[str, float], own: dict[str, float | None]) -> str:
