@@ -1,6 +1,6 @@
 """The protocol of a data set, which tasks, the session and the commands rely on, and the arrays that a reader returns.
 
-A data set of your own is any class with these members. A small one:
+A data set of your own is any class with these members. The beginning of a small one:
 
     class Ramp:
         def __init__(self, *, spec: Table, batch_size: Count) -> None:
@@ -9,7 +9,7 @@ A data set of your own is any class with these members. A small one:
         def load(self, device, channels_last=False):
             x = torch.linspace(0, 1, 100, device=device)[:, None]
             rows = {"train": slice(0, 80), "val": slice(80, 90), "test": slice(90, 100)}
-            self.splits = {split: (x[where], 2 * x[where]) for split, where in rows.items()}
+            self.splits = {split: (x[indices], 2 * x[indices]) for split, indices in rows.items()}
 
         def batches(self, split, seed=0, epoch=0, first=0):
             x, y = self.splits[split]

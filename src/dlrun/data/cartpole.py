@@ -56,6 +56,7 @@ class CartPoles:
         return obs, np.ones(self.num, np.float32), terminated, truncated, final
 
     def state_dict(self) -> dict:
+        """Return the carts' state, the ages of the episodes and the state of the random generator."""
         random = self.random.bit_generator.state
         return {"state": torch.from_numpy(self.state), "ages": torch.from_numpy(self.ages), "random": random}
 

@@ -134,7 +134,7 @@ def _resolve(root: Path, name: str) -> str | None:
 
 
 def _labelled(root: Path, names: list[str], labels: list[str], classes: tuple[str, ...], count: int | None) -> Listing:
-    if all(map(is_number, labels)):  # such as in the book's CSV: numbers of the sorted folders
+    if all(map(is_number, labels)):  # the book's CSV has numbers of the sorted folders
         labels = _named(names, labels, classes)
     counts = Counter(labels)
     if len(counts) == 1:

@@ -74,7 +74,7 @@ class Masks(Images):
         return np.concatenate((x, stored[:, None]), 1)
 
     def describe(self) -> str:
-        return f"{self.resident.describe()}, masks among them{describe_levels(self.levels or {})}"
+        return f"{self.resident.describe()}, including masks{describe_levels(self.levels or {})}"
 
     def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (x, y): x float (B, C, H, W), normalised; y int64 (B, H, W). Train: from batch `first` on."""

@@ -33,11 +33,11 @@ def decode(data: Data, x: Tensor) -> Raw:
     return torch.where(values.abs() > 1e-6 * (mean.abs() + std), values, 0.0).float()  # a zero stays exactly zero
 
 
-class Reencoded:
+class Through:
     """The samples of `other`, encoded as those of `data`, for a network that was trained on `data`."""
 
     def __init__(self, data: Data, other: Data) -> None:
-        self.data, self.other = data, other
+        self.data, self.other = data, other  # every other attribute is that of `data`
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.data, name)
@@ -46,6 +46,7 @@ class Reencoded:
         return self.other.size(split)
 
     def batches(self, split: str, *order: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of `other`, encoded as those of `data`. order: seed, epoch and first batch."""
         if isinstance(self.data.spec, Tokens):
             yield from self._texts(split)
             return

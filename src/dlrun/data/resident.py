@@ -41,9 +41,11 @@ class Resident:
         self.device, self.prepare = device, prepare
 
     def size(self, split: str) -> int:
+        """Return the number of samples of a split, or of all splits for "all"."""
         return sum(map(len, self.rows.values())) if split == "all" else len(self.rows[split])
 
     def digest(self) -> str:
+        """Return a hash of the rows of the splits, the labels and some of the content."""
         pools = [(rows, self.x[self.pools[name]], self.y[self.pools[name]]) for name, rows in self.rows.items()]
         return hashed((rows, x[sampled(rows)], y[rows]) for rows, x, y in pools)
 

@@ -30,6 +30,7 @@ class Streamed:
         self.device, self.prepare = device, prepare
 
     def size(self, split: str) -> int:
+        """Return the number of samples of a split, or of all splits for "all"."""
         return sum(map(len, self.rows.values())) if split == "all" else len(self.rows[split])
 
     def digest(self) -> str:

@@ -123,6 +123,7 @@ class Kind:
         self.order = order
 
     def dtype(self) -> np.dtype:
+        """Return the NumPy type, with its byte order."""
         return np.dtype(self.order + self.name)
 
 
@@ -162,6 +163,7 @@ class SafeUnpickler(pickle.Unpickler):
     """An unpickler that can only make containers and arrays. A pickle is a program, which could run any code."""
 
     def find_class(self, module: str, name: str) -> object:
+        """Return a stand-in for an allowed name. Raises DataError for any other."""
         if (module, name) not in _ALLOWED:
             raise DataError(f"asks for {module}.{name}")
         return _ALLOWED[module, name]
