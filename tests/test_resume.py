@@ -541,7 +541,7 @@ def test_a_damaged_line_of_metrics_is_told(line, stopped, config):
     path = stopped / "metrics.jsonl"
     damaged = b"\n".join([line, *path.read_bytes().split(b"\n")[1:]])
     path.write_bytes(damaged)
-    with pytest.raises(UserError, match="metrics.jsonl is damaged, or"):
+    with pytest.raises(UserError, match="metrics.jsonl is damaged or was changed"):
         train(stopped, config(*STRAIGHT), resumed=True)
     assert path.read_bytes() == damaged
 
