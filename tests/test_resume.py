@@ -475,9 +475,9 @@ def change(path, key, value):
         ("parts/update/optimizer/state/0/exp_avg", "x", "exp_avg does not fit"),
         ("parts/update/skipped", "x", "skipped: unexpected type str"),
         ("parts/net/1.weight", torch.zeros(16, 784, dtype=torch.cfloat), "a tensor of an unexpected kind"),
-        ("clock/step", 10**30, "expected a clock's numbers"),
-        ("clock/seed", 77, "expected a clock's numbers"),
-        ("best/metric", "acc", "this run goes by 'loss'"),
+        ("clock/step", 10**30, "expected numbers of at least 0"),
+        ("clock/seed", 77, "expected numbers of at least 0"),
+        ("best/metric", "acc", "this run's by 'loss'"),
         ("means/samples", {"train/loss": "x"}, "expected"),
         ("threads", 2**40, "out of range"),
     ],
@@ -541,7 +541,7 @@ def test_a_damaged_line_of_metrics_is_told(line, stopped, config):
     path = stopped / "metrics.jsonl"
     damaged = b"\n".join([line, *path.read_bytes().split(b"\n")[1:]])
     path.write_bytes(damaged)
-    with pytest.raises(UserError, match="metrics.jsonl is damaged, or"):
+    with pytest.raises(UserError, match="metrics.jsonl is damaged or was changed"):
         train(stopped, config(*STRAIGHT), resumed=True)
     assert path.read_bytes() == damaged
 

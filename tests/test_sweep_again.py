@@ -179,7 +179,7 @@ def test_no_path_from_a_file_leads_out(tmp_path):
         lambda: state.run_folder(job), lambda: state.log(job), lambda: stop_file(tmp_path / "0.log", "../victim/x"),
         lambda: at_work(folder).__enter__(),
     ):  # fmt: skip
-        with pytest.raises(UserError, match="leads out of the folder .*\n  expected a file or a folder inside it"):
+        with pytest.raises(UserError, match="leads out of the folder .*\n  expected a file or folder inside it"):
             path()
     (folder / "sweep.json.tmp").symlink_to(victim / "thesis")
     write_whole(folder / "sweep.json", "{}")

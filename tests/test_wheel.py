@@ -25,6 +25,7 @@ def test_every_config_is_in_it(names):
 def test_every_module_is_in_it(names):
     modules = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src").rglob("*.py")}
     assert "hydra_plugins/dlrun_sweeper/sweeper.py" in modules and modules <= names
+    assert "dlrun/py.typed" in names, "a type checker reads the annotations of a package only with this file"
     assert "hydra_plugins/__init__.py" not in names  # a namespace that other plugins share
 
 

@@ -22,9 +22,10 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from textwrap import fill
+from types import UnionType
 from typing import TextIO
 
 # control characters except tab and newline, and the characters that change the direction of writing
@@ -123,7 +124,7 @@ def closest(word: str, words: Iterable[str], cutoff: float) -> str | None:
     return close[0] if close else None
 
 
-def check_state(state: object, kinds: dict[str, object]) -> None:
+def check_state(state: object, kinds: Mapping[str, type | UnionType]) -> None:
     """Raise ValueError unless `state` is a dict with exactly the keys of `kinds`, each value of its type.
 
     kinds: a type or a union of types, as isinstance takes it. A bool does not pass as an int.

@@ -33,7 +33,7 @@ def decode(data: Data, x: Tensor) -> Raw:
     return torch.where(values.abs() > 1e-6 * (mean.abs() + std), values, 0.0).float()  # a zero stays exactly zero
 
 
-class Through:
+class Reencoded:
     """The samples of `other`, encoded as those of `data`, for a network that was trained on `data`."""
 
     def __init__(self, data: Data, other: Data) -> None:

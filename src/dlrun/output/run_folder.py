@@ -79,7 +79,7 @@ class Run:
         """Write a resumed run's first files. A finished run's tested weights are kept until it is tested again.
 
         config: the new text of config.yaml, if it may have changed. test: trainer.test. The summary is written before
-        the config: a finished run must never stand beside limits that it has not reached.
+        the config: a kill between the two must not leave a finished run with limits that it has not reached.
         """
         if self.end:
             self.checkpoints.keep_tested(self.end, test)
