@@ -181,7 +181,7 @@ def test_environments_of_two_processes(model, more, tmp_path):
 @pytest.mark.parametrize("model", ["a3c", "q_learning"])
 def test_what_is_no_mean_over_processes_is_refused(model):
     config = composed(f"model={model}", "data=maze" if model == "q_learning" else "data=cartpole")
-    spec, place = build(config["data"]).spec, replace(PLACE, world=Distributed(0, 2))
+    spec, place = build(config["data"]).spec, replace(PLACE, dist=Distributed(0, 2))
     with pytest.raises(UserError, match="2.*\n  expected trainer.processes=1"):
         build(config["task"])(build(config["model"])(spec), spec, place, make_update)
 

@@ -168,16 +168,16 @@ def _start(composed: DictConfig) -> float | None:
 
     session = Session(config, names, chosen)
     base, folder = Path(config["output_dir"]).expanduser(), None
-    if session.world.rank == 0:
+    if session.dist.rank == 0:
         folder = died_before(base)
     resumed = folder is not None
-    if session.world.rank == 0 and not resumed:
+    if session.dist.rank == 0 and not resumed:
         wanted = config["run_dir"]
         name = f"{names['model']}_{names['data']}"
         folder = claim_folder(Path(wanted).expanduser(), base) if wanted else new_folder(base, name)
         with writing_to(folder):
             note_start(base, folder)
-        OmegaConf.update(composed, "trainer.processes", session.world.size)
+        OmegaConf.update(composed, "trainer.processes", session.dist.size)
         for key in chosen:
             OmegaConf.update(composed, key, value_of(session.config, key))
         flags = passed_on(get_args_parser().parse_args(sys.argv[1:]))
@@ -189,7 +189,7 @@ def _start(composed: DictConfig) -> float | None:
                 "overrides": OmegaConf.to_yaml([*context.overrides.task, *flags]),
             },
         )
-    folder, resumed = session.world.broadcast_object((folder, resumed))
+    folder, resumed = session.dist.broadcast_object((folder, resumed))
     if resumed and status_of(read_summary(folder)) == "finished":  # a process died after the run finished
         return None
     return _finish(session, folder, resumed)
@@ -284,7 +284,7 @@ def _finish(
     """Train with the folder locked and return the best goal value. Exits with 128 + N after signal N."""
     from filelock import FileLock, Timeout
 
-    if session.world.rank:  # rank 0 holds the lock
+    if session.dist.rank:  # rank 0 holds the lock
         outcome, value = session.start(folder, resumed)
         return sys.exit(128 + outcome.number) if outcome.reason == "signal" else value
     lock = FileLock(folder / ".lock", timeout=0)

@@ -21,14 +21,14 @@ class Device:
     """How a network runs: device, precision, memory format.
 
     precision: "fp32", "bf16" or "fp16". channels_last: memory format of images. why: the reason for the precision, for
-    the header. world: the processes that train together.
+    the header. dist: the processes that train together.
     """
 
     device: torch.device
     precision: str
     channels_last: bool
     why: str
-    world: Distributed = ALONE
+    dist: Distributed = ALONE
 
     @property
     def autocast(self) -> Callable[[], AbstractContextManager]:

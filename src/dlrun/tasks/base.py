@@ -48,7 +48,7 @@ class Task:
 
     def batches(self, data: Data, clock: Clock) -> Iterator:
         """Iterate over the batches of the clock's epoch, starting at the clock's position."""
-        batches, dist = data.batches("train", clock.seed, clock.epoch, clock.batch), self.device.world
+        batches, dist = data.batches("train", clock.seed, clock.epoch, clock.batch), self.device.dist
         return batches if dist.size == 1 else dist.shards(batches)
 
     def samples(self, batch: tuple) -> int:

@@ -80,7 +80,7 @@ class Segment(Task):
         with self.device.autocast():
             out = self.net(x)
         out = out.float()
-        dist = self.device.world
+        dist = self.device.dist
         counted = dist.all_reduce_sum((y != self.ignore).sum().float()).clamp(min=1) * dist.share  # in the whole batch
         loss = self._loss(out, y) / counted
         metrics = {"loss": loss.detach(), "acc": (out.detach().argmax(1) == y).sum() / counted}
@@ -98,7 +98,7 @@ class Segment(Task):
 
     @torch.no_grad()
     def evaluate(self, data: Data, split: str) -> dict[str, float]:
-        dist = self.device.world
+        dist = self.device.dist
         sums = self._confusion(
             islice(data.batches(split), dist.rank, None, dist.size)
         )  # batches rank, rank + size, ...

@@ -147,7 +147,7 @@ class Supervised(Task):
         net = self.evaluated()
         sums: dict[str, Tensor] = {}
         exact = torch.float64 if self.device.device.type != "mps" else torch.float32
-        dist = self.device.world
+        dist = self.device.dist
         for x, y in islice(data.batches(split), dist.rank, None, dist.size):  # each process every size-th batch
             with self.device.autocast():
                 out = net(x)
@@ -218,7 +218,7 @@ def smallest_chunk(data: Data, device: Device, num_chunks: int = 1) -> int:
     """Number of samples in the smallest chunk of an epoch's batches: the fewest that the net sees at once."""
     whole = min(data.batch_size, data.size("train"))
     sizes = (whole, data.size("train") % whole or whole)
-    return min(_last_chunk(device.world.smallest_shard(size), num_chunks) for size in sizes)
+    return min(_last_chunk(device.dist.smallest_shard(size), num_chunks) for size in sizes)
 
 
 def _last_chunk(size: int, num_chunks: int) -> int:

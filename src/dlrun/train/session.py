@@ -44,7 +44,7 @@ class Session:
 
     def _build(self, config: dict) -> None:
         self.trainer, self.data, self.device, self.task, self.loaded = assemble(config)
-        self.world = self.device.world
+        self.dist = self.device.dist
         self.best = make_best(self.task, self.trainer)  # refuses unknown metrics before any file is written
         self.data.load(self.device.device, self.device.channels_last)
         if "data.batch_size" in self.chosen:
@@ -55,8 +55,8 @@ class Session:
     def _choose_batch(self, config: dict) -> None:
         """Set the batch size for the number of samples, and scale the learning rates to it."""
         lr = config["optimizer"]["lr"]
-        settle_batch(config, self.chosen, self.data.size("train") // self.world.size)
-        self.data.batch_size = config["data"]["batch_size"] * self.world.size
+        settle_batch(config, self.chosen, self.data.size("train") // self.dist.size)
+        self.data.batch_size = config["data"]["batch_size"] * self.dist.size
         for update in self.task.named_updates().values():
             update.scale_lr(config["optimizer"]["lr"] / lr)
 
@@ -70,7 +70,7 @@ class Session:
             training, notes = self.prepare(folder, resumed)
             run = training.run
             try:
-                with Signals(self.world) as signals:
+                with Signals(self.dist) as signals:
                     if resumed:
                         run.resume(config, self.trainer.test)
                         training.rewind()
@@ -82,9 +82,9 @@ class Session:
                 self.leave(run, "diverged" if isinstance(error, Diverged) else "failed")
                 if isinstance(error, DependencyLost):
                     raise DependencyLost(f"{error}\n  {recovery_hint(folder)}") from error
-                if self.world.is_peer_failure(error):
+                if self.dist.is_peer_failure(error):
                     raise PeerLost(
-                        f"another of the {self.world.size} processes that train in {folder} died\n"
+                        f"another of the {self.dist.size} processes that train in {folder} died\n"
                         f"  expected all of them to run until the end; {recovery_hint(folder)}"
                     ) from None
                 if isinstance(error, OSError | UserError) and not folder.exists():
@@ -106,7 +106,7 @@ class Session:
         )
         before = read_summary(folder) if resumed else {}
         facts, axis = self.facts(), "samples" if epoch_samples else "step"
-        run = NullRun(folder) if self.world.rank else Run(folder, facts, axis, before)
+        run = NullRun(folder) if self.dist.rank else Run(folder, facts, axis, before)
         training = Training(self.task, self.trainer, run, clock, data_state(self.data))
         if not resumed:
             return training, []
@@ -179,7 +179,7 @@ class Session:
                 f"test/{best.metric} is {test[best.metric]}, though the weights of {clock.step} steps are finite\n"
                 "  expected a finite number; try a lower optimizer.lr or trainer.clip_global_norm=1"
             )
-        if self.world.rank:
+        if self.dist.rank:
             return best.score if best else None
         report = run.write_report(task.report(self.data))
         if hasattr(task.net, "report"):
@@ -222,7 +222,7 @@ class Session:
             "scores": {f"val/{name}": mode for name, mode in self.task.scores.items()},
             "device": device_name(self.device.device),
             "precision": self.device.precision,
-            "processes": self.world.size,
+            "processes": self.dist.size,
             "start": self.loaded or None,
             "classes": named_classes(self.data.spec) or None,
             "parameters": sum(p.numel() for p in self.task.net.parameters()),
@@ -242,7 +242,7 @@ class Session:
         classes = f"; classes: {', '.join(names)}" if (names := named_classes(data.spec)) else ""
         count = torch.get_num_threads()
         threads = f" ({count} thread{'s' if count > 1 else ''})" if device.device.type == "cpu" else ""
-        processes = f"{self.world.size} x " if self.world.size > 1 else ""
+        processes = f"{self.dist.size} x " if self.dist.size > 1 else ""
         return header(
             dlrun.__version__,
             {

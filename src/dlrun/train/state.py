@@ -28,7 +28,7 @@ class Training:
 
     def __init__(self, task: Task, trainer: Trainer, run: Run | NullRun, clock: Clock, data_state: dict) -> None:
         self.task, self.trainer, self.run, self.clock, self.data_state = task, trainer, run, clock, data_state
-        self.dist = task.device.world
+        self.dist = task.device.dist
         self.means, self.best = Means(), make_best(task, trainer)
         self.best_state: dict | None = None
         self.best_is_new = self.has_exploded = self.forgets_best = False

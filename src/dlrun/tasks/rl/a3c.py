@@ -80,9 +80,9 @@ class A3C(RLTask):
             raise UserError(
                 f"A3C's workers share weights in memory, not on {device.device}: expected trainer.device=cpu"
             )
-        if device.world.size > 1:
+        if device.dist.size > 1:
             raise UserError(
-                f"A3C starts its own worker processes, and trainer.processes={device.world.size}\n"
+                f"A3C starts its own worker processes, and trainer.processes={device.dist.size}\n"
                 "  expected trainer.processes=1; for gradients averaged over processes use model=a2c"
             )
         super().__init__(net, spec, device, update, eval_episodes, greedy)

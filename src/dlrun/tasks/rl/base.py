@@ -68,7 +68,7 @@ class RLTask(Task):
     def batches(self, data: EnvData, clock: Clock) -> Iterator:
         while self.has_frames_left(data, clock):
             batch = self.collect(data, clock)
-            self.device.world.count(self.samples(batch))
+            self.device.dist.count(self.samples(batch))
             yield batch
 
     def collect(self, data: EnvData, clock: Clock) -> Any:
@@ -77,12 +77,12 @@ class RLTask(Task):
 
     def rollouts_per_epoch(self, data: EnvData, length: int) -> int:
         """Number of rollouts in an epoch, each of `length` steps of all environments."""
-        return -(-data.epoch_frames // (data.num_envs * length * self.device.world.size))
+        return -(-data.epoch_frames // (data.num_envs * length * self.device.dist.size))
 
     def observe(self, obs: Tensor) -> None:
         """Add observations to a normalising net's running statistics. All processes use those of rank 0."""
         self.net.observe(obs)
-        self.device.world.broadcast_tensors(self.net.buffers())
+        self.device.dist.broadcast_tensors(self.net.buffers())
         self.update.save_buffers()
 
     def actor(self) -> Actor:

@@ -177,7 +177,7 @@ class Collector:
         """Reset the environments at the start of an epoch; after a resume, restore their saved state."""
         self.envs = self.envs or data.make(data.num_envs)
         if clock.batch == 0:
-            self.obs = self.envs.reset(mix(self.device.world.seed(clock.seed), clock.epoch, 0, 2))
+            self.obs = self.envs.reset(mix(self.device.dist.seed(clock.seed), clock.epoch, 0, 2))
             self.returns, self.lengths = np.zeros(data.num_envs), np.zeros(data.num_envs, np.int64)
         elif self.saved:
             self.envs.load_state_dict(self.saved["envs"])
@@ -205,7 +205,7 @@ class Collector:
     @torch.no_grad()
     def collect(self, net: Actor, length: int, clock: Clock) -> Rollout:
         """Play `length` steps of every environment, with actions drawn from the policy by (seed, step)."""
-        num, random = len(self.obs), generator(self.device.device, self.device.world.seed(clock.seed), clock.step, 0, 1)
+        num, random = len(self.obs), generator(self.device.device, self.device.dist.seed(clock.seed), clock.step, 0, 1)
         noise = net.noise(length, num, generator=random)
         obs = np.empty((length, num, self.spec.features), np.float32)
         rewards, taken, ends = np.empty((length, num), np.float32), [], ([], [])
@@ -230,7 +230,7 @@ class Collector:
         Environments whose episode has ended are stepped until all have, and these steps are marked as not valid.
         """
         self.envs = self.envs or data.make(data.num_envs)
-        seed = self.device.world.seed(clock.seed)
+        seed = self.device.dist.seed(clock.seed)
         self.obs = self.envs.reset(mix(seed, clock.step, 0, 2))
         num, random = len(self.obs), generator(self.device.device, seed, clock.step, 0, 1)
         self.returns, self.lengths, alive = np.zeros(num), np.zeros(num, np.int64), np.ones(num, bool)

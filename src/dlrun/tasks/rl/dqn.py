@@ -108,7 +108,7 @@ class DQN(RLTask):
         self.collector.start(data, clock)
         start, end, until = self.epsilons
         epsilon = end + (start - end) * max(0.0, 1 - clock.fraction / until) if until else end
-        seed, num = self.device.world.seed(clock.seed), len(self.collector.obs)
+        seed, num = self.device.dist.seed(clock.seed), len(self.collector.obs)
         random = np.random.default_rng(mix(seed, clock.step, 0, 1))
         explores = random.random((self.num_steps, num)) < epsilon
         random_actions = random.integers(self.spec.actions, size=(self.num_steps, num))
@@ -129,7 +129,7 @@ class DQN(RLTask):
 
     def step(self, batch: Round, clock: Clock) -> Metrics:
         self.observe(batch.obs)
-        if clock.samples + (self.device.world.samples or len(batch.obs)) < self.learning_starts:
+        if clock.samples + (self.device.dist.samples or len(batch.obs)) < self.learning_starts:
             return {}
         if clock.step % self.target_update_interval == 0:
             self.target.load_state_dict(self.net.state_dict())

@@ -136,7 +136,7 @@ class PPO(RLTask):
                 if not self.update.step(loss, clock):
                     return {}
                 rows_of_metrics.append(metrics)
-            last_kl = self.device.world.mean(torch.stack([m["approx_kl"] for m in rows_of_metrics[first:]]).mean())
+            last_kl = self.device.dist.mean(torch.stack([m["approx_kl"] for m in rows_of_metrics[first:]]).mean())
             if self.target_kl and last_kl.item() > self.target_kl:
                 break
         means = {name: torch.stack([m[name] for m in rows_of_metrics]).mean() for name in rows_of_metrics[0]}

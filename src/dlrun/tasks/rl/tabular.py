@@ -74,9 +74,9 @@ class Tabular(RLTask):
         eval_episodes: Size,
         greedy: bool,
     ) -> None:
-        if device.world.size > 1:
+        if device.dist.size > 1:
             raise UserError(
-                f"tabular methods average targets within one process, and trainer.processes={device.world.size}\n"
+                f"tabular methods average targets within one process, and trainer.processes={device.dist.size}\n"
                 "  expected trainer.processes=1"
             )
         super().__init__(net, spec, device, update, eval_episodes, greedy)
