@@ -75,7 +75,7 @@ KEYS = {
     "hydra.sweep.subdir=x": "expected output_dir=FOLDER",
     "hydra.output_subdir=x": "expected run_dir=FOLDER",
     "hydra/output=mine": "expected run_dir=FOLDER",
-    "hydra.job.chdir=true": "expected dl-run started in that folder",
+    "hydra.job.chdir=true": "expected dl-run to be started in that folder",
     "hydra.job.name=x": "expected run_dir=FOLDER for a run's name",
     "hydra.job.num=3": "dl-run numbers and names the jobs",
     "hydra.job.id=x": "dl-run numbers and names the jobs",

@@ -251,10 +251,13 @@ def test_a_signal_stops_the_sweep_with_the_current_job_saved(tmp_path, number):
     ("arguments", "text"),
     [
         (["resume=last"], "resume=... in a sweep: a run is resumed by itself"),
-        (["mode=summary"], "mode=summary in a sweep: a summary is of one model, and no run\n  expected it without -m"),
-        (["run_dir=here"], "run_dir=... in a sweep: each job has a folder of its own\n  expected output_dir=..."),
+        (
+            ["mode=summary"],
+            "mode=summary in a sweep: a summary describes one model and runs nothing\n  expected it",
+        ),
+        (["run_dir=here"], "run_dir=... in a sweep: each job has its own folder\n  expected output_dir=..."),
         (["output_dir=taken"], "output_dir=taken: "),
-        (["trainer.epochs=interval(1,5)"], "does not support sweep type"),
+        (["trainer.epochs=interval(1,5)"], "cannot sweep over an interval"),
         (
             [
                 "sweep=mlp",

@@ -225,7 +225,7 @@ def test_a_full_disk_is_told_and_a_report_ends_nothing(tmp_path, monkeypatch):
     state.save()
     monkeypatch.setattr("dlrun.sweep.state.write_whole", full)
     with pytest.raises(
-        UserError, match="cannot write to the sweep's folder .*: No space left on device\n  expected a disk"
+        UserError, match="cannot write to the sweep's folder .*: No space left on device\n  expected a writable disk"
     ):
         with state.alone():
             state.jobs[0].status = "running"
