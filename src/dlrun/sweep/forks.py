@@ -18,6 +18,7 @@ from pathlib import Path
 
 from dlrun.sweep import process
 from dlrun.system.python import COMMAND, safe_start
+from dlrun.system.signals import ASKING
 
 IMPORTED = [  # by that process: what every job needs
     "dlrun.system.nursery", "dlrun.train.session", "dlrun.tasks.supervised", "dlrun.cli", "torch.utils.tensorboard",
@@ -95,7 +96,7 @@ def _job(go: Connection, command: list[str], log: Path, env: dict[str, str], fol
         return
     go.close()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # multiprocessing would make a failure of it
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKING)
     os.setsid()
     process.hand_nice_on()
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()

@@ -17,6 +17,7 @@ from dlrun.sweep.report import Report
 from dlrun.sweep.screen import Screen
 from dlrun.sweep.state import DONE, Job, State
 from dlrun.sweep.workers import cannot_write
+from dlrun.system.signals import WARNING, asking
 
 LOOK = 2.0  # seconds between two looks at what others leave to do
 
@@ -115,7 +116,7 @@ class Runner:
 
     def run(self) -> int:
         """Until all jobs are done or a signal stops the sweep: its number, else 0."""
-        told, before = False, {n: signal.signal(n, self._stop) for n in (signal.SIGINT, signal.SIGTERM)}
+        told, before = False, {n: signal.signal(n, self._stop) for n in asking()}
         try:
             while True:
                 self.fill()
@@ -144,6 +145,8 @@ class Runner:
         return self.received[0] if self.received else 0
 
     def _stop(self, number: int, frame: object) -> None:
+        if self.received and number in WARNING:  # sent more than once, and not to end anything at once
+            return
         self.received.append(number)
         for one in self.running:
             if one.child.poll() is None:

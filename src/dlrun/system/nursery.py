@@ -10,8 +10,9 @@ import logging
 import signal
 import sys
 
+from dlrun.system.signals import ASKING
+
 signal.signal(signal.SIGINT, signal.SIG_DFL)
-HELD = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
-signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its caches are no user's concern
 sys.path[:] = [path for path in sys.path if path]  # what it imports is not to be what lies in the user's folder

@@ -7,11 +7,14 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dlrun.system.distributed import ALONE, Distributed
-
 HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
-WARNING = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
-ASKING = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, HANGUP, *WARNING)))
+WARNING = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+ASKING = (signal.SIGINT, signal.SIGTERM, *WARNING)
+
+
+def asking() -> list[int]:
+    """The signals to stop by: without SIGHUP where nohup has it ignored."""
+    return [n for n in ASKING if n != HANGUP or signal.getsignal(n) != signal.SIG_IGN]
 
 
 class Interrupted(BaseException):
@@ -21,11 +24,11 @@ class Interrupted(BaseException):
 class Signals:
     """Signals asked for a stop: the first lets the step end, the second stops at once.
 
-    world: the processes that stop together. Of several, each goes by what they agreed on after a step.
+    world: the processes that stop together (a Distributed). Of several, each goes by what they agreed on after a step.
     """
 
-    def __init__(self, world: Distributed = ALONE) -> None:
-        self.is_shared = world.size > 1
+    def __init__(self, world: object | None = None) -> None:
+        self.is_shared = world is not None and world.size > 1
         self.received: int | None = None
         self.agreed: int | None = None
         self.at_once = False
@@ -35,14 +38,13 @@ class Signals:
         """The signal to stop by."""
         return self.agreed if self.is_shared else self.received
 
-    def agree(self, world: Distributed) -> None:
+    def agree(self, world: object) -> None:
         """What one process received, all did. To be called by all at the same time."""
         (number,) = world.all_reduce_max(self.received or 0)
         self.agreed = number or None
 
     def __enter__(self) -> "Signals":
-        heard = [n for n in ASKING if n != HANGUP or signal.getsignal(n) != signal.SIG_IGN]  # which is nohup's
-        self.before = {n: signal.signal(n, self._note) for n in heard}
+        self.before = {n: signal.signal(n, self._note) for n in asking()}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -52,7 +54,7 @@ class Signals:
     def _note(self, number: int, frame: object) -> None:
         if self.received is None:
             self.received = number
-        elif number not in (HANGUP, *WARNING):  # a terminal and its shell, or SLURM and a script, both say it
+        elif number not in WARNING:  # a terminal and its shell, or SLURM and a script, both say it
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         if self.at_once:
