@@ -495,6 +495,18 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched():
     assert error.value.exit_code == 1
 
 
+@pytest.mark.parametrize("loss", [lambda w: w.abs().sqrt().sum(), lambda w: w.pow(0.1).sum()])
+def test_a_gradient_that_is_not_finite_is_told_apart_from_a_loss(loss):
+    """The loss is 0, the weight is not a number after its step: the next loss is none, and touches nothing."""
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(net.weight)
+    update = update_of(net)
+    assert update.step(loss(net.weight), Clock(0, 1, 9))
+    with pytest.raises(Diverged, match="expected finite gradients; those of an earlier step were not") as error:
+        update.step(loss(net.weight), Clock(0, 1, 9, step=1, batch=1))
+    assert "touched" not in str(error.value) and "trainer.on_nan=skip" in str(error.value)
+
+
 def test_skipping_leaves_out_the_step_and_counts_it():
     net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))
     update, clock = update_of(net, on_nan="skip", ema=0.5), Clock(0, 1, 9)

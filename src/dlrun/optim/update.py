@@ -99,18 +99,23 @@ class Update:
             self.skipped += 1
             self.kept.restore()
         else:
-            before = (
-                f"the last finite loss was {self.last_loss:.6g}" if isfinite(self.last_loss) else "no loss was finite"
-            )
-            raise Diverged(
-                f"the loss is {value} in epoch {clock.epoch + 1}, step {clock.step + 1} (batch {clock.batch + 1} of "
-                f"the epoch); {before}, the learning rate {self.lr:g}\n"
-                f"  expected a finite loss; the weights that it is for were not touched by this step\n"
-                "  try a lower optimizer.lr, trainer.clip_global_norm=1, or trainer.on_nan=skip to leave such steps out"
-            )
+            raise self._diverged(value, clock)
         for param in self.params:  # what zero_grad does, without the profiler's mark around it
             param.grad = None
         return is_taken
+
+    def _diverged(self, value: float, clock: object) -> Diverged:
+        """A gradient that is not finite is not looked for: it shows in the weights, at the loss of the next step."""
+        before = f"the last finite loss was {self.last_loss:.6g}" if isfinite(self.last_loss) else "no loss was finite"
+        if all(bool(param.isfinite().all()) for param in self.params):
+            touched = "expected a finite loss; the weights that it is for were not touched by this step"
+        else:
+            touched = "expected finite gradients; those of an earlier step were not, and the weights are not since then"
+        return Diverged(
+            f"the loss is {value} in epoch {clock.epoch + 1}, step {clock.step + 1} (batch {clock.batch + 1} of the "
+            f"epoch); {before}, the learning rate {self.lr:g}\n  {touched}\n"
+            "  try a lower optimizer.lr, trainer.clip_global_norm=1, or trainer.on_nan=skip to leave such steps out"
+        )
 
     def _note_early(self, value: float) -> None:
         if self.first_loss != self.first_loss:
