@@ -303,6 +303,15 @@ VALUES = {
 }
 
 
+@pytest.mark.parametrize(
+    "given",
+    [["data=image_folder", "data.root={}"], ["data_dir=/{}"], ["init=../{}.pth"], ["--config-name", "{}"]],
+)
+def test_names_that_are_too_long_for_a_file(refused, given):
+    text = refused(*(argument.format("x" * 300) for argument in given))
+    assert "xxx..." in text and ("255 bytes between two slashes" in text or "expected a path" in text)
+
+
 def rounds(lines):
     """The first line of each key, then the second of each, and so on: as many as one command can have at once."""
     by_key = {}

@@ -44,7 +44,7 @@ from dlrun.output.folders import (
     restarts,
     status_of,
 )
-from dlrun.output.terminal import complain, complain_of_room, is_full, open_streams, silence
+from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, open_streams, silence
 from dlrun.overrides import key_of, passed_on, pasteable, quoted
 
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
@@ -78,8 +78,8 @@ def main() -> None:
     except BrokenPipeError:  # as in dl-run --help | head
         silence(sys.stdout)
     except Exception as error:
-        if is_full(error):
-            complain_of_room("dl-run", error)
+        if is_of_disk(error):
+            complain_of_disk("dl-run", error)
             sys.exit(2)
         if is_ours(error):
             raise

@@ -179,8 +179,8 @@ def _fits(value: object, annotation: object) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
     if annotation is None or annotation is NoneType:
         return value is None
-    if annotation is str:  # no file's name has a zero byte
-        return isinstance(value, str) and "\0" not in value
+    if annotation is str:
+        return types.is_text(value)
     return isinstance(value, annotation) if isinstance(annotation, type) else True
 
 
@@ -188,7 +188,7 @@ def describe(annotation: object, value: object = None) -> str:
     """A type in the words of an error message about this value."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return " ".join([describe(args[0]), *(each.expected(value) for each in _limits(args))])
+        return " ".join([describe(args[0], value), *(each.expected(value) for each in _limits(args))])
     if origin in (typing.Union, UnionType):
         return " or ".join(describe(option, value) for option in args)
     if origin is typing.Literal:
@@ -200,5 +200,7 @@ def describe(annotation: object, value: object = None) -> str:
         return f"a list, each {describe(args[0], next(iter(wrong), None))}"
     if origin is dict:
         return "a mapping"
+    if annotation is str and isinstance(value, str) and types.is_too_long(value):
+        return "a text of at most 255 bytes between two slashes"
     words = {int: "an integer", float: "a number", bool: "true or false", str: "a text", NoneType: "null", None: "null"}
     return words.get(annotation, getattr(annotation, "__name__", str(annotation)))

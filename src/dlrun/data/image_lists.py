@@ -15,7 +15,7 @@ import numpy as np
 
 from dlrun.data.classes import is_number, number_classes, rank
 from dlrun.data.walk import PICTURES, refuse_splits, walk
-from dlrun.errors import DataError, UserError, some
+from dlrun.errors import DataError, UserError, counted, some
 from dlrun.paths import find
 
 PARTS = ("train", "val", "test")
@@ -68,7 +68,7 @@ def by_folders(root: Path, classes: tuple[str, ...], count: int | None, layout: 
         return Listing(names, np.zeros(len(names), np.int64), ())
     if loose:
         raise DataError(
-            f"{root} has {len(loose)} pictures beside its folders, such as {loose[0]}\n"
+            f"{root} has {counted(len(loose), 'picture')} beside its folders, such as {loose[0]}\n"
             "  expected each in a folder of its class; data.layout=flat takes them all without labels"
         )
     labels = [name.partition("/")[0] for name in names]
@@ -106,7 +106,7 @@ def by_csv(root: Path, file: Path, classes: tuple[str, ...], count: int | None) 
     missing = [row[0] for (_, row), name in zip(rows, names, strict=True) if name is None]
     if missing:
         raise DataError(
-            f"{file} names {len(missing)} pictures that are not there: {some(missing)}\n"
+            f"{file} names {counted(len(missing), 'picture')} that cannot be found: {some(missing)}\n"
             f"  expected paths relative to {root}, or absolute ones"
         )
     first: dict[str, int] = {}
@@ -222,7 +222,7 @@ def split(
     for part, rows in parts.items():
         if not len(rows):
             raise UserError(
-                f"data.split={list(fractions)} leaves the {part} part empty: there are {len(labels)} pictures in all\n"
+                f"data.split={list(fractions)} of {counted(len(labels), 'picture')} leaves the {part} part empty\n"
                 "  expected three pictures at least, or other shares"
             )
     return parts

@@ -71,11 +71,6 @@ def header(version: str, facts: dict[str, str], width: int) -> str:
     return "\n".join([f"dl-run {version}", *lines])
 
 
-def counted(count: int, noun: str) -> str:
-    """1 step, 2,000 steps"""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def number(value: float | int | None) -> str:
     """Short and readable: four digits that matter; nan and inf as they are (None is what JSON has for them)."""
     if value is None:

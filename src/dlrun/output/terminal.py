@@ -25,9 +25,9 @@ def silence(stream: TextIO) -> None:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
-def is_full(error: BaseException) -> bool:
-    """Whether something, standard output or a file, takes nothing any more."""
-    return isinstance(error, OSError) and error.errno in FULL
+def is_of_disk(error: BaseException) -> bool:
+    """Whether standard output or a file takes nothing any more, or a name is too long for a file."""
+    return isinstance(error, OSError) and error.errno in (*FULL, errno.ENAMETOOLONG)
 
 
 def complain(command: str, message: object) -> None:
@@ -38,7 +38,11 @@ def complain(command: str, message: object) -> None:
         silence(sys.stderr)
 
 
-def complain_of_room(command: str, error: OSError) -> None:
+def complain_of_disk(command: str, error: OSError) -> None:
+    if error.errno == errno.ENAMETOOLONG:
+        expected = "expected at most 255 bytes between two slashes"
+        complain(command, f"{str(error.filename)[:80]}...: too long for the name of a file\n  {expected}")
+        return
     silence(sys.stdout)  # what is in its buffer would fail once more at the end
     where = f" {error.filename}" if error.filename else ""
     room = "expected room on the disk, and a standard output that can be written to"

@@ -16,8 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 
-from dlrun.errors import UserError
-from dlrun.output.console import counted
+from dlrun.errors import UserError, counted
 
 WHY_NOT = {
     "mode": "a summary is of one model, and no run\n"

@@ -16,7 +16,7 @@ from dlrun.data.base import Arrays
 from dlrun.data.decode import FORMATS, read, upright_size
 from dlrun.data.levels import Held, Levels, levels_of
 from dlrun.data.walk import PICTURES, refuse_splits, walk
-from dlrun.errors import DataError, printable, some
+from dlrun.errors import DataError, counted, printable, some
 from dlrun.paths import find, irregular
 from dlrun.types import Count, DataPath, Few, Fraction, Index, Name, NonNegative, Seed, Size
 
@@ -132,7 +132,7 @@ def mask_folder(
     num_test = round(test_fraction * len(x))
     if not 0 < num_test < len(x):
         raise DataError(
-            f"data.source.test_fraction={test_fraction} of {len(x)} pictures leaves nothing to train on or to test on\n"
+            f"data.source.test_fraction={test_fraction} of {counted(len(x), 'picture')} leaves a part empty\n"
             "  expected more pictures, or another fraction"
         )
     return Pairs(x[num_test:], y[num_test:], x[:num_test], y[:num_test], levels)
@@ -179,7 +179,7 @@ def _pairs(pictures: Path, masks: Path) -> list[tuple[Path, Path]]:
         alone = sorted(found[mine].keys() - found[others].keys())
         if alone:
             raise DataError(
-                f"{len(alone)} files have no {what}: {some([str(found[mine][n]) for n in alone])}\n"
+                f"no {what} for {counted(len(alone), 'file')}: {some([str(found[mine][n]) for n in alone])}\n"
                 f"  expected a picture in {pictures} and a mask in {masks} for each name, suffixes apart"
             )
     return [(path, found[1][name]) for name, path in found[0].items()]

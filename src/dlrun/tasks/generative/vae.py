@@ -9,7 +9,7 @@ likelihood takes grey levels for probabilities: a common measure, but no density
 from collections.abc import Callable, Iterator
 from functools import partial
 from math import log, pi
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.generative.latent import draw, latent_figures, noise
 from dlrun.tasks.generative.quality import Quality, Trained
 from dlrun.tasks.images import TITLES, beside, first_rows, grid, means, rescaled, shown
-from dlrun.types import Index, NonNegative, Positive, Size
+from dlrun.types import NonNegative, Positive, Range, Size
 
 
 class Vae(Task):
@@ -52,7 +52,7 @@ class Vae(Task):
         sigma: Positive,
         beta: NonNegative,
         kl_warmup_epochs: NonNegative,
-        iwae_samples: Index,
+        iwae_samples: Annotated[int, Range(0, 10_000)],
         quality: str | None,
         n_samples: Size,
     ) -> None:
