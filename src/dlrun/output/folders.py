@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 from contextlib import suppress
 from datetime import datetime
@@ -43,8 +44,11 @@ def new_folder(base: Path, name: str) -> Path:
 def claim_folder(folder: Path, base: Path) -> Path:
     """Make the folder that was asked for by run_dir=. Raises UserError where a run, or anything else, is in it already.
 
-    An empty folder is taken. base: where runs are looked for; one that lies elsewhere is noted there.
+    An empty folder is taken, and one that this run made before a process of it died without a checkpoint. base: where
+    runs are looked for; one that lies elsewhere is noted there.
     """
+    if restarts() and _noted(base) == folder.resolve():
+        shutil.rmtree(folder, ignore_errors=True)
     on = pasteable("resume", folder)
     taken = f"run_dir={folder} holds a run already: go on with it by {on}, or choose another folder"
     if os.path.exists(folder / "metrics.jsonl"):  # unlike Path.exists, false where it cannot be known
@@ -168,11 +172,19 @@ def died_before(base: Path) -> Path | None:
     """The run that this process is to go on with, because one of those which trained it together died."""
     if not restarts():
         return None
-    with suppress(OSError):
-        folder = Path(read_whole(_note(base, os.getppid())).decode())
-        if any((folder / "checkpoints" / f"{name}.ckpt").exists() for name in ("last", "previous", "incoming")):
-            return folder
+    folder = _noted(base)
+    names = ("last", "previous", "incoming")
+    if folder and any((folder / "checkpoints" / f"{name}.ckpt").exists() for name in names):
+        return folder
     return None
+
+
+def _noted(base: Path) -> Path | None:
+    """The folder of the run that this process's launcher started first."""
+    try:
+        return Path(read_whole(_note(base, os.getppid())).decode())
+    except (OSError, ValueError):
+        return None
 
 
 def forget_start(base: Path) -> None:
