@@ -244,7 +244,9 @@ WRONG = {
     "hydra.mode=x": "hydra.mode=x: Invalid value 'x'",
     "trainer.epochs=${x}": "trainer.epochs: Interpolation key 'x' not found",
     "trainer.epochs=${trainer.epochs}": "an interpolation refers to itself",
-    "data_dir=${oc.env:NOT_THERE}": "data_dir: KeyError raised while resolving interpolation",
+    "data_dir=${oc.env:NOT_THERE}": "data_dir: NOT_THERE is not set in the environment\n  expected NOT_THERE=...",
+    "trainer.epochs=${oc.env:NO}": "trainer.epochs: NO is not set in the environment\n  expected NO=... dl-run ..., or",
+    "seed=${oc.decode:${oc.env:N}}": "around what has one ${...} in another: 'seed=\"${oc.decode:${oc.env:N}}\"'",
 }
 
 
