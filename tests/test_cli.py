@@ -245,6 +245,7 @@ WRONG = {
     "trainer.epochs=${x}": "trainer.epochs: Interpolation key 'x' not found",
     "trainer.epochs=${trainer.epochs}": "an interpolation refers to itself",
     "data_dir=${oc.env:NOT_THERE}": "data_dir: NOT_THERE is not set in the environment\n  expected NOT_THERE=...",
+    "-m trainer.patience=sort(null,3)": "null has no order\n  expected a list in the order of the jobs: trainer.pat",
     "trainer.epochs=${oc.env:NO}": "trainer.epochs: NO is not set in the environment\n  expected NO=... dl-run ..., or",
     "seed=${oc.decode:${oc.env:N}}": "around what has one ${...} in another: 'seed=\"${oc.decode:${oc.env:N}}\"'",
 }

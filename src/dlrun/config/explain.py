@@ -81,6 +81,8 @@ def _unreadable(override: str) -> str:
     key, equals, value = override.partition("=")
     if not equals or not key:
         return f"cannot read {override!r}\n  expected key=value, as in trainer.epochs=5"
+    if re.search(r"\bsort\(.*\bnull\b", value):
+        return f"cannot read {override!r}: null has no order\n  expected a list in the order of the jobs: {key}=null,3"
     if override.count("${") > 1:
         in_quotes = shlex.quote(f'{key}="{value}"')
         return (
