@@ -57,7 +57,20 @@ def anew(folder: Path, change: str) -> str:
     own = ("init", "resume", "run_dir", "sweep", "hydra", changed)  # a group's keys go with the group
     kept = [o for o in given if key_of(o) not in own and not key_of(o).startswith(tuple(f"{key}." for key in own))]
     init = [] if changed.split(".")[0] in ("init", "model") else [pasteable("init", folder)]
-    return " ".join([*map(shlex.quote, kept), *init, shlex.quote(change)])
+    return " ".join([*(_from_anywhere(folder, o) for o in kept), *init, shlex.quote(change)])
+
+
+def _from_anywhere(folder: Path, override: str) -> str:
+    """An override of a run, for a shell; a path that was relative as the run's config has it, which is absolute."""
+    key = key_of(override)
+    try:
+        value = OmegaConf.to_container(read_config(folder)[0], resolve=False)
+        for part in key.split("."):
+            value = value[part]
+    except (UserError, KeyError, TypeError):
+        return shlex.quote(override)
+    is_pinned = isinstance(value, str) and os.path.isabs(value) and key.split(".")[0] in ("data", "data_dir")
+    return pasteable(key, value) if is_pinned else shlex.quote(override)
 
 
 def read_yaml(path: Path) -> str:
