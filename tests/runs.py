@@ -87,7 +87,9 @@ def train(
 
 def begin() -> None:
     """A fork of one that blocks the signals, as that of sweeps and of A3C does: a process has one for all."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+    from dlrun.system.signals import STOPPING
+
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
 def child(folder: Path, config: tuple[dict, dict], **keys: object) -> None:

@@ -424,6 +424,7 @@ def test_damaged_runs(damage, dl_runs, tmp_path, monkeypatch):
 REFUSED = {
     "command": (["lst"], "lst: no such command; did you mean 'list'?"),
     "no runs": (["list"], "there is no run under "),
+    "a name that is too long": (["list", "--output-dir", "x" * 256], "too long for the name of a file"),
     "last of none": (["show", "last"], "choose another folder with --output-dir DIR"),
     "no folder": (
         ["show", "nowhere"],

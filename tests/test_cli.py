@@ -244,7 +244,10 @@ WRONG = {
     "hydra.mode=x": "hydra.mode=x: Invalid value 'x'",
     "trainer.epochs=${x}": "trainer.epochs: Interpolation key 'x' not found",
     "trainer.epochs=${trainer.epochs}": "an interpolation refers to itself",
-    "data_dir=${oc.env:NOT_THERE}": "data_dir: KeyError raised while resolving interpolation",
+    "data_dir=${oc.env:NOT_THERE}": "data_dir: NOT_THERE is not set in the environment\n  expected NOT_THERE=...",
+    "-m trainer.patience=sort(null,3)": "null has no order\n  expected a list in the order of the jobs: trainer.pat",
+    "trainer.epochs=${oc.env:NO}": "trainer.epochs: NO is not set in the environment\n  expected NO=... dl-run ..., or",
+    "seed=${oc.decode:${oc.env:N}}": "around what has one ${...} in another: 'seed=\"${oc.decode:${oc.env:N}}\"'",
 }
 
 
@@ -301,6 +304,15 @@ VALUES = {
     "task.loss=crossentropy": "one of auto",
     "schedule.warmup_fraction=2": "a number in",
 }
+
+
+@pytest.mark.parametrize(
+    "given",
+    [["data=image_folder", "data.root={}"], ["data_dir=/{}"], ["init=../{}.pth"], ["--config-name", "{}"]],
+)
+def test_names_that_are_too_long_for_a_file(refused, given):
+    text = refused(*(argument.format("x" * 300) for argument in given))
+    assert "xxx..." in text and ("255 bytes between two slashes" in text or "expected a path" in text)
 
 
 def rounds(lines):

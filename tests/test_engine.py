@@ -26,14 +26,14 @@ from toys import section
 import dlrun.output.folders
 from dlrun.clock import Clock
 from dlrun.config.build import build
-from dlrun.errors import CheckpointError, Diverged, UserError
+from dlrun.errors import CheckpointError, Diverged, UserError, counted
 from dlrun.optim import schedules
 from dlrun.optim.clipping import clip_gradients
 from dlrun.optim.update import AsyncScalar, Update
 from dlrun.output import checkpoint
 from dlrun.output.as_json import as_json
 from dlrun.output.checkpoint import Checkpoints, load, save, snapshot
-from dlrun.output.console import column, counted, epoch_line, number
+from dlrun.output.console import column, epoch_line, number
 from dlrun.output.run_folder import Run
 from dlrun.seeds import Reseeder, generator, mix
 from dlrun.system.machine import keep_memory
@@ -493,6 +493,18 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched():
         assert part in said
     assert same(snapshot({"net": net.state_dict(), "update": update.state_dict()}), before)
     assert error.value.exit_code == 1
+
+
+@pytest.mark.parametrize("loss", [lambda w: w.abs().sqrt().sum(), lambda w: w.pow(0.1).sum()])
+def test_a_gradient_that_is_not_finite_is_told_apart_from_a_loss(loss):
+    """The loss is 0, the weight is not a number after its step: the next loss is none, and touches nothing."""
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(net.weight)
+    update = update_of(net)
+    assert update.step(loss(net.weight), Clock(0, 1, 9))
+    with pytest.raises(Diverged, match="expected finite gradients; those of an earlier step were not") as error:
+        update.step(loss(net.weight), Clock(0, 1, 9, step=1, batch=1))
+    assert "touched" not in str(error.value) and "trainer.on_nan=skip" in str(error.value)
 
 
 def test_skipping_leaves_out_the_step_and_counts_it():

@@ -597,7 +597,7 @@ def test_bad_folders_are_told(tmp_path):
     write_folder(tmp_path / "b")
     loose = tmp_path / "b" / "pictures" / "loose.png"
     loose.write_bytes(b"")
-    with pytest.raises(DataError, match="has 1 images beside its folders, such as loose.png"):
+    with pytest.raises(DataError, match="has 1 image beside its folders, such as loose.png"):
         make(tmp_path / "b")
     loose.unlink()
     (tmp_path / "b" / "pictures" / "eel").mkdir()
@@ -662,7 +662,7 @@ def test_bad_settings_are_told(tmp_path, keys, said):
     ("", "names no images"),
     ("ant/000.bmp\n", "line 1: 'ant/000.bmp'\n  expected two columns"),
     ("ant/000.bmp,0\nant/nothing.jpg,0\nbee/nothing.jpg,1\n",
-     "names 2 images that do not exist: ant/nothing.jpg, bee/nothing.jpg\n  expected paths relative to"),
+     "names 2 images that cannot be found: ant/nothing.jpg, bee/nothing.jpg\n  expected paths relative to"),
     ("ant/000.bmp,ant\nbee/001.png,bee\npictures/ant/000.bmp,bee\n", "names pictures/ant/000.bmp twice, in lines 1 "),
     ("ant/000.bmp,ant\nbee/001.png,bee\n", r"has classes of fewer than 3 images: ant \(1\), bee \(1\)"),
     (b"\xff\xfe\x00", "cannot read data.csv=.*expected UTF-8 text"),

@@ -51,7 +51,8 @@ MODULES = {
     "data.envs": GROUND | {"config.extras", "config.signatures", "data.cartpole"},
     "system.distributed": {"errors", "seeds"},
     "system.launch": {"errors", "system.python"},
-    "system.nursery": set(),
+    "system.nursery": {"system.signals"},
+    "system.signals": set(),
     "train.summary": GROUND | {"config.build", "output.console"},
 }
 ONLY = {  # what no other module imports

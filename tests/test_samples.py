@@ -157,7 +157,7 @@ def test_one_picture_is_too_few(tmp_path):
 
     (tmp_path / "anime_faces").mkdir()
     Image.radial_gradient("L").resize((64, 64)).save(tmp_path / "anime_faces" / "one.png")
-    with pytest.raises((DataError, UserError), match="leaves the train split empty: there are 1 images"):
+    with pytest.raises((DataError, UserError), match="of 1 image leaves the train split empty"):
         train(tmp_path / "run", compose(f"data_dir={tmp_path}", "model=wgan_gp", "data=anime_faces", "model.width=4"))
 
 

@@ -114,6 +114,8 @@ FILES = {
     "run: {dir: ran}": ("hydra.run.dir=ran", "expected run_dir=FOLDER"),
     "sweep: {dir: ran}": ("hydra.sweep.dir=ran", "expected output_dir=FOLDER"),
     "output_subdir: x": ("hydra.output_subdir=x", "expected run_dir=FOLDER"),
+    "help: {template: x}": ("hydra.help.template=x", "expected dl-run --help"),
+    "hydra_help: {hydra_help: x}": ("hydra.hydra_help.hydra_help=x", "expected dl-run --help"),
     "job: {name: x}": ("hydra.job.name=x", "expected run_dir=FOLDER"),
     "verbose: true": ("hydra.verbose=True", "run.log has everything"),
     "runtime: {output_dir: x}": ("hydra.runtime.output_dir=x", "Hydra writes it"),

@@ -435,8 +435,8 @@ def damage(folder, what):
 @pytest.mark.parametrize(
     ("what", "text"),
     [
-        ("alone", r"1 files have no mask: \S*/images/0.bmp\n  expected an image in \S*images and a mask in \S*masks"),
-        ("no picture", r"1 files have no image: \S*/masks/0.png"),
+        ("alone", r"no mask for 1 file: \S*/images/0.bmp\n  expected an image in \S*images and a mask in \S*masks"),
+        ("no picture", r"no image for 1 file: \S*/masks/0.png"),
         ("colours", r"masks/0.png is an image of mode RGB: expected a palette or grey image, whose numbers"),
         ("size", r"images/0.bmp has 20x30 pixels, its mask \S*masks/0.png has 20x20: expected the same"),
         ("broken", r"images/0.bmp with 0.png: cannot be read: .*\n  repair or remove both"),
@@ -501,7 +501,7 @@ def test_bad_keys_are_told(folder):
         read(folder, classes=2)
     with pytest.raises(DataError, match=r"data.source.values=\[0, 0, 1\]: expected 3 different numbers up to 255"):
         read(folder, values=[0, 0, 1])
-    with pytest.raises(DataError, match="data.source.test_fraction=1.0 of 10 images leaves nothing to train on"):
+    with pytest.raises(DataError, match="data.source.test_fraction=1.0 of 10 images leaves a split empty"):
         read(folder, test_fraction=1.0)
     with pytest.raises(UserError, match="data.spec.ignore=1: expected a number from 3 to 255, which is no class"):
         masks(drawn(), Mask((3, 20, 24), 3, ignore=1))

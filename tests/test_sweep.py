@@ -224,7 +224,10 @@ def test_jobs_start_where_there_can_be_no_forks(tmp_path, monkeypatch):
     assert forks.prepare() is forks.process.start
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+SLOW = [pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, *SLOW])
 def test_a_signal_stops_the_sweep_with_the_current_job_saved(tmp_path, number):
     """It goes to the whole group, as from a terminal and from schedulers: what the jobs are forks of is not to end."""
     process = start(tmp_path, "data=moons", "trainer.epochs=100000", "-m", "model=linear", "seed=0,1")

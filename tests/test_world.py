@@ -146,6 +146,23 @@ def test_a_restart_after_the_end_ends_well(tmp_path, monkeypatch):
     assert folders.died_before(tmp_path) == (tmp_path / "run").resolve()
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_restart_before_the_first_checkpoint_takes_the_runs_folder_again(elsewhere, tmp_path, monkeypatch):
+    """One that the run did not make is refused as ever."""
+    base, run = tmp_path / "outputs", tmp_path / ("run" if elsewhere else "outputs/run")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    folders.note_start(folders_made(base), folders.claim_folder(run, base))
+    (run / "metrics.jsonl").write_text("{}")
+    with pytest.raises(UserError, match="holds a run already"):
+        folders.claim_folder(run, base)
+    monkeypatch.setenv(launch.RESTART, "1")
+    assert folders.died_before(base) is None
+    assert [path.name for path in folders.claim_folder(run, base).iterdir()] == [".hydra"]
+    (folders_made(tmp_path / "other" / ".hydra").parent / "metrics.jsonl").write_text("{}")
+    with pytest.raises(UserError, match="holds a run already"):
+        folders.claim_folder(tmp_path / "other", base)
+
+
 def folders_made(folder: Path) -> Path:
     folder.mkdir(parents=True)
     return folder

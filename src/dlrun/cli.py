@@ -45,7 +45,7 @@ from dlrun.output.folders import (
     restarts,
     status_of,
 )
-from dlrun.output.terminal import complain, complain_of_room, is_full, open_streams, silence
+from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, open_streams, silence
 from dlrun.overrides import key_of, passed_on, pasteable, quoted
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def main() -> None:
     except BrokenPipeError:  # for example dl-run --help | head
         silence(sys.stdout)
     except Exception as error:
-        if is_full(error):
-            complain_of_room("dl-run", error)
+        if is_of_disk(error):
+            complain_of_disk("dl-run", error)
             sys.exit(2)
         if is_ours(error):
             raise

@@ -85,6 +85,11 @@ class EnvError(DependencyLost, DataError):
     """An environment failed while it was played."""
 
 
+def counted(count: int, noun: str) -> str:
+    """1 step, 2,000 steps"""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def some(words: list[str], most: int = 5) -> str:
     """The first words, then the number of words left out: "a, b and 3 more"."""
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")

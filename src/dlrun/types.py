@@ -41,6 +41,17 @@ class Filled:
         return "that is not empty"
 
 
+def is_text(value: object) -> bool:
+    """Whether it is a text that can be a path: no zero byte in it, and no name that is too long for a file."""
+    return isinstance(value, str) and "\0" not in value and not is_too_long(value)
+
+
+def is_too_long(text: str) -> bool:
+    """As a path: 255 bytes are the most between two slashes, 4,095 in all."""
+    raw = text.encode(errors="surrogateescape")
+    return len(raw) > 4095 or max(map(len, raw.split(b"/"))) > 255
+
+
 Count = Annotated[int, Range(1, 10**9)]  # of steps, samples, frames
 Size = Annotated[int, Range(1, 10**6)]  # of a layer, a row, a batch: memory that is allocated at once
 Few = Annotated[int, Range(1, 1000)]  # of things that are made or done one by one: layers, processes, epochs

@@ -14,7 +14,7 @@ from dlrun.config.renamed import renamed
 from dlrun.config.signatures import is_allowed, mismatch, signature, spec_names
 from dlrun.errors import ConfigError, PairingError, UserError, columns, listed, nearest
 from dlrun.spec import Spec, Unlabelled
-from dlrun.types import Part
+from dlrun.types import Part, is_text
 
 SECTIONS = {
     "data": Part("dlrun.data", "class"),
@@ -50,7 +50,7 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
         problems.append(f"mode={_short(mode)}: expected {' or '.join(MODES)}{nearest(str(mode), MODES)}")
     for key in sorted(config.keys() & VALUES - {"seed", "mode"}):
         value, may_be_null = config.get(key), key in ("run_dir", "resume", "init")
-        if not (value is None and may_be_null or isinstance(value, str) and value and "\0" not in value):
+        if not (value is None and may_be_null or value and is_text(value)):
             or_null = " or null" if may_be_null else ""
             problems.append(f"{key}={_short(value)}: expected a path{or_null} (write a number as ./5)")
     for name, part in SECTIONS.items():

@@ -1,6 +1,7 @@
 """Rewrite Hydra's errors in this project's form: what happened, what was expected, how to fix it."""
 
 import re
+import shlex
 from pathlib import Path
 
 import yaml
@@ -44,6 +45,10 @@ def explain(error: Exception, arguments: list[str], config_dir: str | None = Non
     if error.__cause__ is not None and text.startswith("Error merging override"):
         return f"{text.removeprefix('Error merging override ')}: {_first_line(error.__cause__)}"
     key = getattr(error, "full_key", None)
+    if unset := re.search(r"Environment variable '([^']+)' not found", text):
+        name = unset[1]
+        default = f"${{oc.env:{name},5}}"
+        return f"{key}: {name} is not set in the environment\n  expected {name}=... dl-run ..., or a default: {default}"
     return f"{key}: {_first_line(error)}" if key else _first_line(error)
 
 
@@ -73,9 +78,17 @@ def _first_line(error: BaseException) -> str:
 
 
 def _unreadable(override: str) -> str:
-    key, equals, _ = override.partition("=")
+    key, equals, value = override.partition("=")
     if not equals or not key:
         return f"cannot read {override!r}\n  expected key=value, such as trainer.epochs=5"
+    if re.search(r"\bsort\(.*\bnull\b", value):
+        return f"cannot read {override!r}: null has no order\n  expected a list in the order of the jobs: {key}=null,3"
+    if override.count("${") > 1:
+        in_quotes = shlex.quote(f'{key}="{value}"')
+        return (
+            f"cannot read the value in {override!r}\n"
+            f"  expected quotes around a value with one ${{...}} in another: {in_quotes}"
+        )
     return (
         f"cannot read the value in {override!r}\n"
         "  expected a number, a word, a list such as 'model.hidden=[64,32]', or quoted text: 'init=\"my, run\"'\n"

@@ -38,7 +38,6 @@ SECTION = {  # the defaults of all other keys
         "choices": {},
     },
 }
-TEXTS = ("help", "hydra_help")  # Hydra's help texts, which are not printed
 INSTEAD = {
     "run": "run_dir=FOLDER (in a sweep output_dir=FOLDER)",
     "sweep": "output_dir=FOLDER: the sweep creates <date>/<time>_sweep/<job> in it",
@@ -76,10 +75,13 @@ def check_overrides(overrides: list[tuple[str, object, str]]) -> None:
     _raise(problems)
 
 
-def check_files(section: dict) -> None:
-    """Raise UserError if config files set other keys than the allowed ones. Interpolations are unresolved."""
-    fixed = {key: value for key, value in section.items() if key not in TEXTS and key not in _RULES}
-    _raise(_differences(fixed, SECTION, ""))
+def check_files(section: dict, texts: dict) -> None:
+    """Raise UserError if config files set other keys than the allowed ones. Interpolations are unresolved.
+
+    texts: Hydra's own help and hydra_help.
+    """
+    fixed = {key: value for key, value in section.items() if key not in _RULES}
+    _raise(_differences(fixed, SECTION | texts, ""))
 
 
 def check_values(section: dict) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.grammar import grammar_functions
+from hydra.conf import HelpConf, HydraHelpConf
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -49,7 +50,7 @@ class Loader(ConfigLoaderImpl):
             config.hydra.overrides.hydra += overrides[len(before[0]) :]
             return config
         config = super().load_configuration(config_name, unzipped, run_mode, from_shell, validate_sweep_overrides)
-        check_values(OmegaConf.to_container(config.hydra, resolve=False))
+        check_values(_plain(config.hydra))
         if zips:
             task = config.hydra.overrides.task
             config.hydra.overrides.task = [o for o in overrides if is_zip(o) or o in task]
@@ -75,8 +76,16 @@ class Loader(ConfigLoaderImpl):
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
         """Check the config as the files compose it, before Hydra adds overrides and runtime values."""
         config = super()._compose_config_from_defaults_list(defaults, repo)
-        check_files(OmegaConf.to_container(config.hydra, resolve=False))
+        texts = {
+            name: _plain(OmegaConf.merge(schema, repo.load_config(f"hydra/{name}/default").config))
+            for name, schema in (("help", HelpConf), ("hydra_help", HydraHelpConf))
+        }
+        check_files(_plain(config.hydra), texts)
         return config
+
+
+def _plain(section: DictConfig) -> dict:
+    return OmegaConf.to_container(section, resolve=False)
 
 
 def _listed(paths: object) -> list:

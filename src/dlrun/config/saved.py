@@ -58,7 +58,20 @@ def new_run_arguments(folder: Path, change: str) -> str:
     below = tuple(f"{key}." for key in dropped)
     overrides = [o for o in overrides if key_of(o) not in dropped and not key_of(o).startswith(below)]
     init = [] if changed.split(".")[0] in ("init", "model") else [pasteable("init", folder)]
-    return " ".join([*map(shlex.quote, overrides), *init, shlex.quote(change)])
+    return " ".join([*(_from_anywhere(folder, o) for o in overrides), *init, shlex.quote(change)])
+
+
+def _from_anywhere(folder: Path, override: str) -> str:
+    """Quote an override of a run for a shell; a relative path becomes the absolute one of the run's config."""
+    key = key_of(override)
+    try:
+        value = OmegaConf.to_container(read_config(folder)[0], resolve=False)
+        for part in key.split("."):
+            value = value[part]
+    except (UserError, KeyError, TypeError):
+        return shlex.quote(override)
+    is_pinned = isinstance(value, str) and os.path.isabs(value) and key.split(".")[0] in ("data", "data_dir")
+    return pasteable(key, value) if is_pinned else shlex.quote(override)
 
 
 def read_yaml(path: Path) -> str:

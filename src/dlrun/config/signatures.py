@@ -181,8 +181,8 @@ def _fits(value: object, annotation: object) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
     if annotation is None or annotation is NoneType:
         return value is None
-    if annotation is str:  # file names cannot contain a zero byte
-        return isinstance(value, str) and "\0" not in value
+    if annotation is str:
+        return types.is_text(value)
     return isinstance(value, annotation) if isinstance(annotation, type) else True
 
 
@@ -190,7 +190,7 @@ def describe(annotation: object, value: object = None) -> str:
     """Describe a type in an error message about this value."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return " ".join([describe(args[0]), *(each.expected(value) for each in _limits(args))])
+        return " ".join([describe(args[0], value), *(each.expected(value) for each in _limits(args))])
     if origin in (typing.Union, UnionType):
         return " or ".join(describe(option, value) for option in args)
     if origin is typing.Literal:
@@ -202,5 +202,7 @@ def describe(annotation: object, value: object = None) -> str:
         return f"a list, each {describe(args[0], next(iter(wrong), None))}"
     if origin is dict:
         return "a mapping"
+    if annotation is str and isinstance(value, str) and types.is_too_long(value):
+        return "text of at most 255 bytes between two slashes"
     words = {int: "an integer", float: "a number", bool: "true or false", str: "text", NoneType: "null", None: "null"}
     return words.get(annotation, getattr(annotation, "__name__", str(annotation)))

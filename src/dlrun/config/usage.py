@@ -1,5 +1,6 @@
 """The text of --help, with the groups and options, which are listed quickly from the config folders."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def folders_of(config_dir: str | None) -> list[Path]:
 
 def group_names(config_dir: str | None = None) -> list[str]:
     """List the groups, with those that users learn first at the front."""
-    folders = [path for base in folders_of(config_dir) if base.is_dir() for path in base.iterdir()]
+    folders = [path for base in folders_of(config_dir) if os.path.isdir(base) for path in base.iterdir()]
     found = {path.name for path in folders if any(path.glob("*.yaml"))} - {"tuned", "hydra"}
     first = [name for name in FIRST if name in found]
     return first + sorted(found - set(first))
@@ -64,4 +65,6 @@ def group_names(config_dir: str | None = None) -> list[str]:
 
 def options(group: str, config_dir: str | None = None) -> list[str]:
     """List the options of a group."""
-    return sorted({path.stem for base in folders_of(config_dir) for path in (base / group).glob("*.yaml")})
+    folders = [base / group for base in folders_of(config_dir)]
+    found = [path for folder in folders if os.path.isdir(folder) for path in folder.glob("*.yaml")]  # too long is none
+    return sorted({path.stem for path in found})

@@ -15,7 +15,7 @@ import numpy as np
 
 from dlrun.data.classes import is_number, number_classes, rank
 from dlrun.data.walk import PICTURES, refuse_splits, walk
-from dlrun.errors import DataError, UserError, some
+from dlrun.errors import DataError, UserError, counted, some
 from dlrun.paths import find
 
 SPLITS = ("train", "val", "test")
@@ -70,7 +70,7 @@ def by_folders(root: Path, classes: tuple[str, ...], count: int | None, layout: 
         return Listing(names, np.zeros(len(names), np.int64), ())
     if loose:
         raise DataError(
-            f"{root} has {len(loose)} images beside its folders, such as {loose[0]}\n"
+            f"{root} has {counted(len(loose), 'image')} beside its folders, such as {loose[0]}\n"
             "  expected each in a folder of its class; data.layout=flat takes them all without labels"
         )
     labels = [name.partition("/")[0] for name in names]
@@ -109,7 +109,7 @@ def by_csv(root: Path, file: Path, classes: tuple[str, ...], count: int | None) 
     missing = [row[0] for (_, row), name in zip(rows, names, strict=True) if name is None]
     if missing:
         raise DataError(
-            f"{file} names {len(missing)} images that do not exist: {some(missing)}\n"
+            f"{file} names {counted(len(missing), 'image')} that cannot be found: {some(missing)}\n"
             f"  expected paths relative to {root}, or absolute paths"
         )
     first: dict[str, int] = {}
@@ -227,7 +227,7 @@ def split(
     for name, rows in splits.items():
         if not len(rows):
             raise UserError(
-                f"data.split={list(fractions)} leaves the {name} split empty: there are {len(labels)} images in all\n"
+                f"data.split={list(fractions)} of {counted(len(labels), 'image')} leaves the {name} split empty\n"
                 "  expected at least three images, or other shares"
             )
     return splits

@@ -104,18 +104,25 @@ class Update:
             self.skipped += 1
             self.snapshot.restore()
         else:
-            before = (
-                f"the last finite loss was {self.last_loss:.6g}" if isfinite(self.last_loss) else "no loss was finite"
-            )
-            raise Diverged(
-                f"the loss is {value} in epoch {clock.epoch + 1}, step {clock.step + 1} (batch {clock.batch + 1} of "
-                f"the epoch); {before}, the learning rate {self.lr:g}\n"
-                "  expected a finite loss; this step did not change the weights\n"
-                "  try a lower optimizer.lr, trainer.clip_global_norm=1, or trainer.on_nan=skip to skip such steps"
-            )
+            raise self._diverged(value, clock)
         for param in self.params:  # as zero_grad does, without the profiler's record
             param.grad = None
         return is_taken
+
+    def _diverged(self, value: float, clock: Clock) -> Diverged:
+        """The error for a loss that is not finite: this step's, or that of an earlier step's gradients."""
+        before = f"the last finite loss was {self.last_loss:.6g}" if isfinite(self.last_loss) else "no loss was finite"
+        if all(bool(param.isfinite().all()) for param in self.params):
+            cause = "expected a finite loss; this step did not change the weights"
+        else:
+            cause = (
+                "expected finite gradients; those of an earlier step were not finite, nor are the weights since then"
+            )
+        return Diverged(
+            f"the loss is {value} in epoch {clock.epoch + 1}, step {clock.step + 1} (batch {clock.batch + 1} of the "
+            f"epoch); {before}, the learning rate {self.lr:g}\n  {cause}\n"
+            "  try a lower optimizer.lr, trainer.clip_global_norm=1, or trainer.on_nan=skip to skip such steps"
+        )
 
     def _record_early(self, value: float) -> None:
         if self.first_loss != self.first_loss:

@@ -77,11 +77,6 @@ def header(version: str, facts: dict[str, str], width: int) -> str:
     return "\n".join([f"dl-run {version}", *lines])
 
 
-def counted(count: int, noun: str) -> str:
-    """A count with its noun: "1 step", "2,000 steps"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def number(value: float | int | None) -> str:
     """A number in about four significant digits; nan and inf as such. None, their stand-in in JSON, becomes nan."""
     if value is None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 from contextlib import suppress
 from datetime import datetime
@@ -46,8 +47,11 @@ def new_folder(base: Path, name: str) -> Path:
 def claim_folder(folder: Path, base: Path) -> Path:
     """Create the folder for run_dir=, or take it if it is empty. Raises UserError if anything is in it already.
 
+    An empty folder is taken, and one that this run made before one of its processes died without a checkpoint.
     base: output_dir, where runs are listed; a folder outside it is noted there.
     """
+    if restarts() and _noted(base) == folder.resolve():
+        shutil.rmtree(folder, ignore_errors=True)
     resume = pasteable("resume", folder)
     taken = f"run_dir={folder} already holds a run: resume it with {resume}, or choose another folder"
     if os.path.exists(folder / "metrics.jsonl"):  # unlike Path.exists, it returns False if access is denied
@@ -169,11 +173,19 @@ def died_before(base: Path) -> Path | None:
     """The run's folder that a restarted process must resume; None for a first start or without a checkpoint."""
     if not restarts():
         return None
-    with suppress(OSError):
-        folder = Path(read_whole(_note(base, os.getppid())).decode())
-        if any((folder / "checkpoints" / f"{name}.ckpt").exists() for name in ("last", "previous", "incoming")):
-            return folder
+    folder = _noted(base)
+    names = ("last", "previous", "incoming")
+    if folder and any((folder / "checkpoints" / f"{name}.ckpt").exists() for name in names):
+        return folder
     return None
+
+
+def _noted(base: Path) -> Path | None:
+    """The folder of the run that this process's launcher started first."""
+    try:
+        return Path(read_whole(_note(base, os.getppid())).decode())
+    except (OSError, ValueError):
+        return None
 
 
 def forget_start(base: Path) -> None:

@@ -25,9 +25,9 @@ def silence(stream: TextIO) -> None:
         os.dup2(null.fileno(), stream.fileno())
 
 
-def is_full(error: BaseException) -> bool:
-    """Whether an error means that a disk (of a file or of standard output) is full."""
-    return isinstance(error, OSError) and error.errno in FULL
+def is_of_disk(error: BaseException) -> bool:
+    """Whether a disk (of a file or of standard output) is full, or a name is too long for a file."""
+    return isinstance(error, OSError) and error.errno in (*FULL, errno.ENAMETOOLONG)
 
 
 def complain(command: str, message: object) -> None:
@@ -38,8 +38,12 @@ def complain(command: str, message: object) -> None:
         silence(sys.stderr)
 
 
-def complain_of_room(command: str, error: OSError) -> None:
+def complain_of_disk(command: str, error: OSError) -> None:
     """Print that a file or standard output could not be written."""
+    if error.errno == errno.ENAMETOOLONG:
+        expected = "expected at most 255 bytes between two slashes"
+        complain(command, f"{str(error.filename)[:80]}...: too long for the name of a file\n  {expected}")
+        return
     silence(sys.stdout)  # flushing its buffer at exit would fail again
     where = f" {error.filename}" if error.filename else ""
     expected = "expected free space on the disk and a writable standard output"

@@ -11,7 +11,7 @@ from typing import NoReturn
 import dlrun
 from dlrun.errors import UserError, nearest, printable
 from dlrun.output.folders import find_run
-from dlrun.output.terminal import complain, complain_of_room, is_full, open_streams, silence
+from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, open_streams, silence
 from dlrun.system.python import protect_children
 
 USAGE = """dl-runs: list, evaluate, use and compare runs
@@ -84,9 +84,9 @@ def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
     except BrokenPipeError:  # for example dl-runs list | head
         silence(sys.stdout)
     except OSError as error:
-        if not is_full(error):
+        if not is_of_disk(error):
             raise
-        complain_of_room(name, error)
+        complain_of_disk(name, error)
         sys.exit(2)
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from dlrun.config.build import build
 from dlrun.config.saved import require_finished
-from dlrun.errors import UserError
+from dlrun.errors import UserError, counted
 from dlrun.output.as_json import as_json as json_line
-from dlrun.output.console import counted, table
+from dlrun.output.console import table
 from dlrun.spec import Env
 
 if TYPE_CHECKING:

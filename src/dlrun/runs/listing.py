@@ -3,9 +3,9 @@
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from dlrun.errors import UserError, nearest
+from dlrun.errors import UserError, counted, nearest
 from dlrun.output.as_json import as_json as line
-from dlrun.output.console import counted, number, table
+from dlrun.output.console import number, table
 from dlrun.output.folders import STARTED, all_runs, read_summary, status_of
 from dlrun.paths import read_whole
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from dlrun.config.saved import own_config, require_finished
 from dlrun.config.signatures import mismatch
-from dlrun.errors import UserError
+from dlrun.errors import UserError, counted
 from dlrun.output.as_json import as_json, finite
-from dlrun.output.console import counted
 from dlrun.runs.written import whole
 from dlrun.spec import Image, Mask, Spec, Tokens
 from dlrun.types import Index, Size

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlrun.config.saved import own_config, require_finished
-from dlrun.errors import DataError
-from dlrun.output.console import column, counted, number
+from dlrun.errors import DataError, counted
+from dlrun.output.console import column, number
 from dlrun.output.folders import read_summary
 from dlrun.output.rows import epoch_rows
 from dlrun.runs import page

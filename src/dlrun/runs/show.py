@@ -3,8 +3,8 @@
 import shlex
 from pathlib import Path
 
-from dlrun.errors import UserError
-from dlrun.output.console import counted, number, table
+from dlrun.errors import UserError, counted
+from dlrun.output.console import number, table
 from dlrun.output.folders import STARTED, read_summary
 from dlrun.output.rows import epoch_rows
 from dlrun.paths import read_whole

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from dlrun.sweep import process
 from dlrun.system.python import COMMAND, safe_start
+from dlrun.system.signals import STOPPING
 
 IMPORTED = [  # by the forkserver: needed by every job
     "dlrun.system.nursery", "dlrun.train.session", "dlrun.tasks.supervised", "dlrun.cli", "torch.utils.tensorboard",
@@ -96,7 +97,7 @@ def _job(go: Connection, command: list[str], log: Path, env: dict[str, str], fol
         return
     go.close()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # multiprocessing would report it as a failure
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     os.setsid()
     process.copy_nice()
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()

@@ -19,6 +19,7 @@ from dlrun.sweep.screen import Screen
 from dlrun.sweep.settings import Grid, Search
 from dlrun.sweep.state import DONE, Job, State
 from dlrun.sweep.workers import cannot_write
+from dlrun.system.signals import WARNING, stopping
 
 if TYPE_CHECKING:
     from dlrun.sweep.cluster import Submitted
@@ -126,7 +127,7 @@ class Runner:
 
     def run(self) -> int:
         """Run until all jobs are done or a signal stops the sweep. Returns the signal's number, else 0."""
-        is_reported, before = False, {n: signal.signal(n, self._stop) for n in (signal.SIGINT, signal.SIGTERM)}
+        is_reported, before = False, {n: signal.signal(n, self._stop) for n in stopping()}
         try:
             while True:
                 self.fill()
@@ -155,6 +156,8 @@ class Runner:
         return self.received[0] if self.received else 0
 
     def _stop(self, number: int, frame: object) -> None:
+        if self.received and number in WARNING:  # sent more than once, and not to end anything at once
+            return
         self.received.append(number)
         for one in self.running:
             if one.child.poll() is None:

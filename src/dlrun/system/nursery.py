@@ -10,8 +10,9 @@ import logging
 import signal
 import sys
 
+from dlrun.system.signals import STOPPING
+
 signal.signal(signal.SIGINT, signal.SIG_DFL)
-BLOCKED = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
-signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
+signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # messages about its caches do not concern the user
 sys.path[:] = [path for path in sys.path if path]  # do not import modules from the working folder

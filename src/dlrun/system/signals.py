@@ -8,12 +8,19 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from dlrun.system.distributed import ALONE, Distributed
+if TYPE_CHECKING:  # it imports torch, and sweeps use this module without
+    from dlrun.system.distributed import Distributed
 
 HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
-WARNING = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
-STOPPING = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, HANGUP, *WARNING)))
+WARNING = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+STOPPING = (signal.SIGINT, signal.SIGTERM, *WARNING)
+
+
+def stopping() -> list[int]:
+    """The signals that stop a run: without SIGHUP if nohup ignores it."""
+    return [n for n in STOPPING if n != HANGUP or signal.getsignal(n) != signal.SIG_IGN]
 
 
 class Interrupted(BaseException):
@@ -26,8 +33,8 @@ class Signals:
     dist: the processes that stop together, after the same step (see `agree`).
     """
 
-    def __init__(self, dist: Distributed = ALONE) -> None:
-        self.is_shared = dist.size > 1
+    def __init__(self, dist: "Distributed | None" = None) -> None:
+        self.is_shared = dist is not None and dist.size > 1
         self.received: int | None = None
         self.agreed: int | None = None
         self.at_once = False
@@ -37,14 +44,13 @@ class Signals:
         """Number of the signal to stop for, or None."""
         return self.agreed if self.is_shared else self.received
 
-    def agree(self, dist: Distributed) -> None:
+    def agree(self, dist: "Distributed") -> None:
         """Make a signal that one process received known to all. All processes must call this at the same time."""
         (number,) = dist.all_reduce_max(self.received or 0)
         self.agreed = number or None
 
     def __enter__(self) -> "Signals":
-        handled = [n for n in STOPPING if n != HANGUP or signal.getsignal(n) != signal.SIG_IGN]  # nohup ignores SIGHUP
-        self.before = {n: signal.signal(n, self._receive) for n in handled}
+        self.before = {n: signal.signal(n, self._receive) for n in stopping()}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -54,7 +60,7 @@ class Signals:
     def _receive(self, number: int, frame: object) -> None:
         if self.received is None:
             self.received = number
-        elif number not in (HANGUP, *WARNING):  # these may come twice: a terminal and its shell, SLURM and a script
+        elif number not in WARNING:  # these may come twice: a terminal and its shell, SLURM and a script
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         if self.at_once:

@@ -13,10 +13,10 @@ import torch
 import dlrun
 from dlrun.clock import Clock
 from dlrun.config.auto import settle_batch, words
-from dlrun.errors import CheckpointError, DependencyLost, Diverged, PeerLost, UserError
+from dlrun.errors import CheckpointError, DependencyLost, Diverged, PeerLost, UserError, counted
 from dlrun.output import plots
 from dlrun.output.checkpoint import recovery_hint
-from dlrun.output.console import counted, header, number, table
+from dlrun.output.console import header, number, table
 from dlrun.output.failures import within_memory, writing_to
 from dlrun.output.folders import read_summary, write_whole
 from dlrun.output.run_folder import NullRun, Run, git_commit

@@ -17,8 +17,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from dlrun.errors import UserError
-from dlrun.output.console import counted
+from dlrun.errors import UserError, counted
 
 if TYPE_CHECKING:
     from dlrun.sweep.axes import Axis

@@ -16,7 +16,7 @@ from dlrun.data.base import Arrays
 from dlrun.data.decode import FORMATS, read, upright_size
 from dlrun.data.levels import Held, Levels, levels_of
 from dlrun.data.walk import PICTURES, refuse_splits, walk
-from dlrun.errors import DataError, printable, some
+from dlrun.errors import DataError, counted, printable, some
 from dlrun.paths import find, irregular
 from dlrun.types import Count, DataPath, Few, Fraction, Index, Name, NonNegative, Seed, Size
 
@@ -132,7 +132,7 @@ def mask_folder(
     num_test = round(test_fraction * len(x))
     if not 0 < num_test < len(x):
         raise DataError(
-            f"data.source.test_fraction={test_fraction} of {len(x)} images leaves nothing to train on or to test on\n"
+            f"data.source.test_fraction={test_fraction} of {counted(len(x), 'image')} leaves a split empty\n"
             "  expected more images, or another fraction"
         )
     return Pairs(x[num_test:], y[num_test:], x[:num_test], y[:num_test], levels)
@@ -179,7 +179,7 @@ def _pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
         alone = sorted(by_folder[this].keys() - by_folder[other].keys())
         if alone:
             raise DataError(
-                f"{len(alone)} files have no {kind}: {some([str(by_folder[this][name]) for name in alone])}\n"
+                f"no {kind} for {counted(len(alone), 'file')}: {some([str(by_folder[this][name]) for name in alone])}\n"
                 f"  expected an image in {images} and a mask in {masks} for each name; suffixes may differ"
             )
     return [(path, by_folder[1][name]) for name, path in by_folder[0].items()]

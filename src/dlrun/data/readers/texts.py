@@ -15,7 +15,7 @@ from dlrun.data.corpus import Corpus, Text, cached, safe_name
 from dlrun.data.readers.keras_reviews import keras_reviews
 from dlrun.data.sources.fetch import fetch
 from dlrun.data.walk import TEXTS, folders, read_bytes, refuse_splits, walk
-from dlrun.errors import DataError, printable, some
+from dlrun.errors import DataError, counted, printable, some
 from dlrun.paths import find
 from dlrun.types import Count, DataPath, Fraction, Name, Seed, Tokenization
 
@@ -90,7 +90,8 @@ def _is_test(splits: list[str], test_fraction: float, random_state: int) -> list
         chosen = np.random.RandomState(random_state).permutation(len(splits))[: round(len(splits) * test_fraction)]
         is_test = np.isin(np.arange(len(splits)), chosen).tolist()
     if not 0 < sum(is_test) < len(splits):
-        raise DataError(f"data.source.test_fraction={test_fraction} of {len(splits)} texts leaves a split empty")
+        texts = counted(len(splits), "text")
+        raise DataError(f"data.source.test_fraction={test_fraction} of {texts} leaves a split empty")
     return is_test
 
 
@@ -173,7 +174,7 @@ def _csv_texts(path: Path, header: bool) -> list[tuple[str, str, bytes]]:
                     rows.append(("", row[label].strip(), row[text].encode("utf-8", "surrogateescape")))
                 elif row:
                     where = f"{path}, text {len(rows) + 1}"
-                    raise DataError(f"{where}: {len(row)} columns; expected two, a text and its label")
+                    raise DataError(f"{where}: {counted(len(row), 'column')}; expected two, a text and its label")
         except csv.Error as error:
             raise DataError(f"{path}, text {len(rows) + 1}: {error}; expected a CSV with two columns") from None
     return rows

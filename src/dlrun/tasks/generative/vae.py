@@ -9,7 +9,7 @@ treats grey levels as probabilities, which is common but is not a density of gre
 from collections.abc import Callable, Iterator
 from functools import partial
 from math import log, pi
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +25,16 @@ from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.generative.latent import draw, latent_figures, noise
 from dlrun.tasks.generative.quality import Quality, Trained
-from dlrun.tasks.images import TITLES, first_inputs, grid, image_figure, means, rescaled, side_by_side
-from dlrun.types import Index, NonNegative, Positive, Size
+from dlrun.tasks.images import (
+    TITLES,
+    first_inputs,
+    grid,
+    image_figure,
+    means,
+    rescaled,
+    side_by_side,
+)
+from dlrun.types import NonNegative, Positive, Range, Size
 
 
 class Vae(Task):
@@ -53,7 +61,7 @@ class Vae(Task):
         sigma: Positive,
         beta: NonNegative,
         kl_warmup_epochs: NonNegative,
-        iwae_samples: Index,
+        iwae_samples: Annotated[int, Range(0, 10_000)],
         quality: str | None,
         n_samples: Size,
     ) -> None:
