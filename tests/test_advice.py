@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from finished_runs import trained
@@ -156,10 +157,13 @@ def test_examples_of_help(dl_run, line):
     assert dl_run(*command, *([] if "--cfg" in command else ["--cfg", "job"]))[0] == 0
 
 
+def header_commands(path: Path) -> list[str]:
+    """The commands in a config's comments; one may go on in the next line."""
+    return re.findall(r"^# +dl-run (.*?)(?:  .*)?$", re.sub(r" \\\n# +", " ", path.read_text()), re.M)
+
+
 HEADERS = {
-    f"{group}/{option}": re.findall(
-        r"^# +dl-run (.*?)(?:  .*)?$", (CONFIGS / group / f"{option}.yaml").read_text(), re.M
-    )
+    f"{group}/{option}": header_commands(CONFIGS / group / f"{option}.yaml")
     for group in ("data", "model", "experiment")
     for option in options(group)
 }
