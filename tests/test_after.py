@@ -396,7 +396,7 @@ DAMAGED = {
         set_status("finished", best={"metric": "val/acc", "epoch": 1}),
         "the run's summary.json is damaged: expected ['epoch', 'metric', 'value'], found ['epoch', 'metric']",
     ),
-    "no number of steps": (set_status("finished", steps="many"), "summary.json is damaged: steps: str is not what"),
+    "no number of steps": (set_status("finished", steps="many"), "summary.json is damaged: steps: unexpected type str"),
     "no mapping in the config": (set_config("model: 3\ntask: 3\ntrainer: [3]\n"), "model=3: expected a mapping"),
     "no summary": (lambda f: (f / "summary.json").unlink(), "summary.json is missing or damaged"),
     "no config": (lambda f: (f / ".hydra" / "hydra.yaml").unlink(), "cannot read the run's config"),

@@ -247,7 +247,7 @@ WRONG = {
     "data_dir=${oc.env:NOT_THERE}": "data_dir: NOT_THERE is not set in the environment\n  expected NOT_THERE=...",
     "-m trainer.patience=sort(null,3)": "null has no order\n  expected a list in the order of the jobs: trainer.pat",
     "trainer.epochs=${oc.env:NO}": "trainer.epochs: NO is not set in the environment\n  expected NO=... dl-run ..., or",
-    "seed=${oc.decode:${oc.env:N}}": "around what has one ${...} in another: 'seed=\"${oc.decode:${oc.env:N}}\"'",
+    "seed=${oc.decode:${oc.env:N}}": "around a value with one ${...} in another: 'seed=\"${oc.decode:${oc.env:N}}\"'",
 }
 
 
@@ -756,7 +756,7 @@ REFUSED = {
     ),
     "deep lists": (
         lambda run: (run / ".hydra" / "config.yaml").write_text("x: " + "[" * 60 + "]" * 60),
-        "more than 50 lists",
+        "lists or mappings nested more than 50 deep",
     ),
 }
 

@@ -14,7 +14,7 @@ USAGE = """dl-run: deep-learning experiments, composed from YAML and resumed bit
   dl-run                                  mlp on digits: seconds, no download
   dl-run model=lenet data=mnist trainer.epochs=10
   dl-run model=resnet18 data=cifar10 optimizer=sgd schedule=cosine
-  dl-run -m model=mlp,linear seed=0,1,2   a sweep: all combinations, with a table
+  dl-run -m model=mlp,linear seed=0,1,2   sweep: all combinations, with a table
   dl-run -m sweep=optuna 'optimizer.lr=tag(log,interval(1e-4,1e-1))'
                                           a search with Optuna
   dl-run mode=summary model=resnet18 data=cifar10
@@ -27,7 +27,7 @@ groups and their options (group=option)
 {groups}
 
 keys (key=value)
-  dl-run --cfg job                          show all keys and values, run nothing
+  dl-run --cfg job                          print all keys and values
   dl-run model=resnet18 --cfg job -p model  show those of one section
 
 flags
