@@ -74,7 +74,7 @@ def test_a_classifier_of_other_data_is_refused(classify, classifier, data_dir, t
     text = refused(classifier)
     (classifier / "kept").rename(classifier / "checkpoints" / "best.ckpt")
     assert "cannot read the checkpoint" in text and wanted in text
-    with pytest.raises(UserError, match="a classifier's features are of pictures, and this data gives Table"):
+    with pytest.raises(UserError, match="a classifier's features need images, and the data is Table"):
         train(tmp_path, compose("model=wgan_gp", "data=gaussians", f"task.quality={classifier}"))
 
 
@@ -130,8 +130,8 @@ def test_a_long_run_has_a_film_of_so_many_frames(tmp_path):
     (["model=vae", "model.latent=0"], "model.latent=0: expected an integer >= 1"),
     (["model=dcgan", "model.latent=0"], "model.latent=0: expected an integer >= 1"),
     (["model=adversarial_autoencoder", "model.latent=0"], "model.latent=0: expected an integer >= 1"),
-    (["model=wgan_gp", "task.n_critic=0"], "task.n_critic=0: expected an integer >= 1"),
-    (["model=wgan", "task.n_critic=0"], "task.n_critic=0: expected an integer >= 1"),
+    (["model=wgan_gp", "task.n_critic=0"], "task.n_critic=0: expected an integer in \\[1, 1000\\]"),
+    (["model=wgan", "task.n_critic=0"], "task.n_critic=0: expected an integer in \\[1, 1000\\]"),
     (["model=vae", "task.n_samples=0"], "task.n_samples=0: expected an integer >= 1"),
     (["model=dcgan", "model.form=mine"], "model.form=mine: expected one of paper, book, notes"),
 ])  # fmt: skip
