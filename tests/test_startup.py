@@ -14,7 +14,7 @@ atexit.register(lambda: print("imported:", *sorted(heavy & sys.modules.keys())))
 from dlrun.COMMAND import main
 main()
 """
-COMMANDS = {"dl-run": "cli", "dl-runs": "after.cli", "dl-data": "after.data_cli"}
+COMMANDS = {"dl-run": "cli", "dl-runs": "runs.cli", "dl-data": "runs.data_cli"}
 
 QUICK = {
     "help": (["--help"], 0),
@@ -35,7 +35,7 @@ QUICK = {
     "interpolation": (["trainer.epochs=${x}"], 2),
     "resume": (["resume=nowhere"], 2),
 }
-QUICK_AFTER = {
+QUICK_RUNS = {
     "runs help": (["dl-runs", "--help"], 0),
     "runs evaluate help": (["dl-runs", "evaluate", "--help"], 0),
     "runs predict help": (["dl-runs", "predict", "--help"], 0),
@@ -58,7 +58,7 @@ def test_no_torch(case, tmp_path):
     no_torch(arguments, code, tmp_path)
 
 
-@pytest.mark.parametrize("case", QUICK_AFTER)
+@pytest.mark.parametrize("case", QUICK_RUNS)
 def test_no_torch_after(case, tmp_path):
     runs, here = tmp_path / "runs", tmp_path / "here"
     (runs / "day" / "a" / ".hydra").mkdir(parents=True)
@@ -66,7 +66,7 @@ def test_no_torch_after(case, tmp_path):
     for name, text in {".hydra/overrides": "[]", ".hydra/config": "seed: 0"}.items():
         (runs / "day" / "a" / f"{name}.yaml").write_text(text)
     (runs / "day" / "a" / "summary.json").write_text('{"status": "stopped", "model": "mlp", "best": {"value": 0.5}}')
-    (command, *arguments), code = QUICK_AFTER[case]
+    (command, *arguments), code = QUICK_RUNS[case]
     no_torch([a.replace("RUNS", str(runs)) for a in arguments], code, here, command)
 
 
