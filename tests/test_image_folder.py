@@ -116,7 +116,7 @@ def test_flat_folders_have_no_classes(tmp_path):
     data = make(tmp_path)
     assert data.spec == Image((3, 8, 8)) and data.size("train") == 24
     with pytest.raises(
-        PairingError, match=r"gives Image\(shape=3x8x8, classes=None\), and mlp needs labels\n  models th"
+        PairingError, match=r"gives Image\(shape=3x8x8, classes=None\), and mlp needs labels\n  models without labels"
     ):
         build(section("model", "mlp"))(data.spec)
     assert build(section("model", "vae"))(data.spec)

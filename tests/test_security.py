@@ -286,7 +286,7 @@ def test_the_command_that_a_database_holds(refused, tmp_path):
         ("flags", ["--experimental-rerun=evil.pkl"], "is not an argument of dl-run"),
         ("command", ["hydra.job.env_set={A: b}"], SHELL),
         ("command", [1], "the study there is damaged"),
-        ("cwd", 3, "the study there is damaged: cwd: int"),
+        ("cwd", 3, "the study there is damaged: cwd: unexpected type int"),
     ):
         study.set_user_attr("dl-run", facts | {name: value})
         assert text in refused("-m", f"sweep.join=sqlite:///{tmp_path}/x.db")

@@ -153,13 +153,13 @@ def test_a_restart_before_the_first_checkpoint_takes_the_runs_folder_again(elsew
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
     folders.note_start(folders_made(base), folders.claim_folder(run, base))
     (run / "metrics.jsonl").write_text("{}")
-    with pytest.raises(UserError, match="holds a run already"):
+    with pytest.raises(UserError, match="already holds a run: resume it with dl-run resume="):
         folders.claim_folder(run, base)
     monkeypatch.setenv(launch.RESTART, "1")
     assert folders.died_before(base) is None
     assert [path.name for path in folders.claim_folder(run, base).iterdir()] == [".hydra"]
     (folders_made(tmp_path / "other" / ".hydra").parent / "metrics.jsonl").write_text("{}")
-    with pytest.raises(UserError, match="holds a run already"):
+    with pytest.raises(UserError, match="already holds a run: resume it with dl-run resume="):
         folders.claim_folder(tmp_path / "other", base)
 
 

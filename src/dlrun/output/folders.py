@@ -52,7 +52,7 @@ def claim_folder(folder: Path, base: Path) -> Path:
     """
     if restarts() and _noted(base) == folder.resolve():
         shutil.rmtree(folder, ignore_errors=True)
-    resume = pasteable("resume", folder)
+    resume = f"dl-run {pasteable('resume', folder)}"
     taken = f"run_dir={folder} already holds a run: resume it with {resume}, or choose another folder"
     if os.path.exists(folder / "metrics.jsonl"):  # unlike Path.exists, it returns False if access is denied
         raise UserError(taken)
