@@ -526,7 +526,7 @@ def test_an_output_folder_that_is_read_only(refused, tmp_path):
 
 def test_a_run_dir_that_holds_a_run(refused, finished):
     text = refused(f"run_dir={finished}")
-    assert text.startswith(f"run_dir={finished} already holds a run: resume it with resume={finished}")
+    assert text.startswith(f"run_dir={finished} already holds a run: resume it with dl-run resume={finished}")
 
 
 def test_a_run_dir_that_holds_files(refused, dl_run, tmp_path):
