@@ -31,8 +31,12 @@ def dl_run(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["dl-run", *shlex.split(command)])
         cli.main()
 
-    signatures.signature.cache_clear()
+    forget_modules()  # another test's
     yield run
+    forget_modules()
+
+
+def forget_modules():
     signatures.signature.cache_clear()
     for module in [name for name in sys.modules if name.partition(".")[0] == "mynets"]:
         del sys.modules[module]
