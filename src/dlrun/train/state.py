@@ -229,7 +229,7 @@ def data_state(data: Data) -> dict:
 
 def is_same_data(state: dict, data_state: dict) -> bool:
     """Whether a checkpoint's data is the present one. Checkpoints of older versions lack some of the entries."""
-    return all(_is_close(state[key], data_state[key]) for key in data_state if key in state)
+    return all(_is_close(state[key], data_state[key]) for key in data_state if state.get(key))
 
 
 def _is_close(a: object, b: object) -> bool:
