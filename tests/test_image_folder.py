@@ -405,6 +405,7 @@ def test_broken_pictures_and_bombs_are_left_out_and_named(tmp_path, monkeypatch,
         said = data.describe()
         assert "5 of 44 images cannot be read and are left out: " in said
         assert "ant/008.bmp (OSError: image file is truncated" in said
+        assert "bee/zz link.png (No such file or directory)" in said
         assert "bee/zz bomb.png (DecompressionBombWarning" in said and "bee/zz huge.png (DecompressionBombError" in said
         assert sum(len(rows) for rows in parts(data).values()) == 39
     (tmp_path / "pictures" / "bee" / "zz bomb.png").unlink()
