@@ -544,7 +544,7 @@ def test_a_step_left_out_is_left_out_after_resuming_too(stop, tmp_path):
     train(tmp_path / "b", config, signals={stop: SIGTERM}, nan_at=(3,))
     train(tmp_path / "b", config, resumed=True, nan_at=(3,))
     assert_same(tmp_path / "a", tmp_path / "b")
-    assert all(value.isfinite().all() for value in runs.state(tmp_path / "b")["parts"]["net"].values())
+    assert all(value.isfinite().all() for value in runs.state(tmp_path / "b")["components"]["net"].values())
 
 
 def test_modes_without_a_point_are_told(tmp_path):

@@ -270,7 +270,7 @@ def test_workers_learn_rest_and_end(tmp_path):
     assert train(tmp_path, config, signals={4: signal.SIGTERM}).reason == "signal"
     saved = state(tmp_path)
     assert saved["clock"]["step"] == 5
-    assert saved["parts"]["update"]["optimizer"]["state"][0]["step"] >= 5  # and what was under way
+    assert saved["components"]["update"]["optimizer"]["state"][0]["step"] >= 5  # and what was under way
     assert train(tmp_path, compose("model=a3c", *SMALL, deep, "task.workers=1"), resumed=True).reason == "finished"
     assert state(tmp_path)["clock"]["samples"] >= 512
     assert wait_for_the_end_of(multiprocessing.active_children())

@@ -188,7 +188,7 @@ def test_environments_of_two_processes(model, more, tmp_path):
     assert "checkpoint saved. Resume with: dl-run resume=" in (tmp_path / "b.log").read_text()
     found = state(b)
     assert found["clock"]["batch"] > 0, "in mid-epoch"
-    mine, other = found["parts"]["collector"], found["others"][0]["collector"]
+    mine, other = found["components"]["collector"], found["other_ranks"][0]["collector"]
     assert mine["returns"].shape == other["returns"].shape and not torch.equal(mine["obs"], other["obs"])
     for name, pair in (("b", together(b, f"resume={b}")), ("a", straight)):
         assert [ended(process) for process in pair] == [0, 0], (tmp_path / f"{name}.log").read_text()

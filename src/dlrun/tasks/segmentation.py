@@ -60,7 +60,7 @@ class Segment(Task):
         self.ignore = NOT_COUNTED if spec.ignore is None else spec.ignore
         self.freezing = Freezing(net, freeze, unfreeze, lr_multipliers)
         self.update = update(net, groups=self.freezing.groups)
-        self.parts["update"] = self.update
+        self.components["update"] = self.update
         self.scores = {"loss": "min", "acc": "max", "miou": "max"}
         self.goal = "miou"
 

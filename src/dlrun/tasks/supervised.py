@@ -60,7 +60,7 @@ class Supervised(Task):
         self.penalised = penalised_weights(net, penalise) if l1 or l2 else []
         self.freezing = Freezing(net, freeze, unfreeze, lr_multipliers)
         self.update = update(net, groups=self.freezing.groups)
-        self.parts["update"] = self.update
+        self.components["update"] = self.update
         self.scores = {"loss": "min", "acc": "max"} if spec.classes else {"loss": "min", "mae": "min", "mse": "min"}
         if (spec.classes or 0) > 5:
             self.scores["top5"] = "max"

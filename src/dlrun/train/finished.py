@@ -43,8 +43,8 @@ class FinishedRun:
         if self.weights.startswith("best"):
             self.task.load_best_state(self.state["state_dict"])
         else:
-            for name, part in self.task.parts.items():
-                part.load_state_dict(self.state["parts"][name])
+            for name, component in self.task.components.items():
+                component.load_state_dict(self.state["components"][name])
         self.task.net.eval()
 
     def load_data(self, download: bool = True) -> Data:

@@ -50,7 +50,7 @@ class Adversarial(Task):
         super().__init__(net, device)
         self.n_critic = n_critic
         self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)
-        self.parts |= {"update": self.update, "critic_update": self.critic_update}
+        self.components |= {"update": self.update, "critic_update": self.critic_update}
         self.quality, self.spec, self.n_samples = Quality(spec, trained, quality), spec, n_samples
         self.scores, self.goal = self.quality.scores, self.quality.goal
 

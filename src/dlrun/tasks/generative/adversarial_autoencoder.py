@@ -58,7 +58,7 @@ class AdversarialAutoencoder(Task):
         self.update = update(net.autoencoder)
         self.critic_update = update(net.critic, ema=0.0)
         self.encoder_update = update(net.autoencoder.encoder, ema=0.0)
-        self.parts |= {
+        self.components |= {
             "update": self.update,
             "critic_update": self.critic_update,
             "encoder_update": self.encoder_update,

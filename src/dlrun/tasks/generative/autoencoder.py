@@ -49,7 +49,7 @@ class Autoencoder(Task):
         super().__init__(net, device)
         self.spec, self.bce, self.noise = spec, loss == "bce", noise
         self.update = update(net)
-        self.parts["update"] = self.update
+        self.components["update"] = self.update
         self.scores = {"loss": "min", "mse": "min"}
         self.goal = "loss"
 

@@ -69,7 +69,7 @@ class Vae(Task):
         self.spec, self.bernoulli, self.sigma = spec, likelihood == "bernoulli", sigma
         self.beta, self.kl_warmup_epochs, self.iwae_samples = beta, kl_warmup_epochs, iwae_samples
         self.update = update(net)
-        self.parts["update"] = self.update
+        self.components["update"] = self.update
         self.quality, self.n_samples = Quality(spec, trained, quality), n_samples
         self.scores = {"elbo": "max", "rec": "min", "kl": "min"} | self.quality.scores
         self.goal = "elbo"

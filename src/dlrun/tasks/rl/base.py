@@ -36,7 +36,7 @@ class RLTask(Task):
 
     goal = "return"
     takes = ("episodes",)
-    own = ("collector",)
+    per_rank = ("collector",)
     compiled = ()  # batches differ in length, and torch.compile would compile each length anew
 
     def __init__(
@@ -55,7 +55,7 @@ class RLTask(Task):
             )
         self.spec, self.eval_episodes, self.greedy = spec, eval_episodes, greedy
         self.update, self.collector = update(net), Collector(spec, device)
-        self.parts |= {"update": self.update, "collector": self.collector}
+        self.components |= {"update": self.update, "collector": self.collector}
         self.scores = {"return": "max", "length": "max", "return_std": "min"}
 
     def epoch_samples(self, data: EnvData) -> int:

@@ -44,7 +44,7 @@ class DQN(RLTask):
     The keys are described in configs/task/dqn.yaml.
     """
 
-    own = ("collector", "replay")
+    per_rank = ("collector", "replay")
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class DQN(RLTask):
         self.gamma, self.double, self.target_update_interval = gamma, double, target_update_interval
         self.epsilons = epsilon_start, epsilon_end, exploration_fraction
         self.target, self.replay = deepcopy(net).requires_grad_(False), Replay(spec, buffer_size, device.device)
-        self.parts |= {"target": self.target, "replay": self.replay}
+        self.components |= {"target": self.target, "replay": self.replay}
 
     def actor(self) -> EpsilonGreedy:
         return EpsilonGreedy(self.evaluated(), self.spec.actions, self.epsilons[1])

@@ -88,10 +88,10 @@ class PPO(RLTask):
         self.normalise_advantage, self.target_kl = normalise_advantage, target_kl
         self.penalty = Penalty(kl_coef, kl_target)
         self.reward_scale = RewardScale(gamma) if normalise_rewards else None
-        self.parts["penalty"] = self.penalty
+        self.components["penalty"] = self.penalty
         if self.reward_scale:
-            self.parts["reward_scale"] = self.reward_scale
-            self.own = (*self.own, "reward_scale")
+            self.components["reward_scale"] = self.reward_scale
+            self.per_rank = (*self.per_rank, "reward_scale")
 
     def steps(self, data: EnvData) -> int:
         """Number of rollouts in an epoch. Raises UserError unless minibatches divide a rollout evenly."""
