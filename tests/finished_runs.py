@@ -55,7 +55,7 @@ def untrained(folder: Path, overrides: list[str]) -> Path:
     """As if it had been trained: random weights and statistics of norms."""
     config, names = write_config(folder, [*CPU, "trainer.test=best", *overrides])
     parts = assemble(config)
-    parts.data.load(parts.device.device, parts.device.channels_last)
+    parts.data.load(parts.device.torch_device, parts.device.channels_last)
     for name, buffer in parts.task.net.named_buffers():
         if name.endswith("running_mean"):
             buffer.normal_(std=0.2)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from runs import assert_same, compose, train
 from torch import nn
-from toys import PLACE, Batches, learn, make_update, section, seeded
+from toys import DEVICE, Batches, learn, make_update, section, seeded
 
 from dlrun.clock import Clock
 from dlrun.config.build import build
@@ -53,7 +53,7 @@ def make(
     name = {WganGp: "wgan_gp", AdversarialAutoencoder: "adversarial_autoencoder"}.get(kind, kind.__name__.lower())
     stated = {key: value for key, value in section("task", name).items() if key != "_target_"}
     handed = dict(
-        net=net, spec=spec, device=PLACE, trained=trained, update=partial(make_update, lr=lr, ema=ema, **adam or {})
+        net=net, spec=spec, device=DEVICE, trained=trained, update=partial(make_update, lr=lr, ema=ema, **adam or {})
     )
     handed = {name: handed[name] for name in signature(section("task", name)["_target_"]).given}
     return kind(**handed, **stated | keys)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from runs import assert_same, compose, rows, state, train
 from test_rl import KEYS, SMALL, Echo, Toy, make_task, run
-from toys import PLACE, composed, make_update, seeded
+from toys import DEVICE, composed, make_update, seeded
 
 from dlrun.clock import Clock
 from dlrun.config import signatures
@@ -62,7 +62,7 @@ def test_value_iteration_on_slippery_ice():
     data = build(composed("data=gym", "data.id=FrozenLake-v1")["data"])
     keys = {k: v for k, v in composed("model=value_iteration")["task"].items() if k != "_target_"}
     net, update = build(composed("model=value_iteration")["model"])(data.spec), partial(make_update, **SGD)
-    task = Tabular(net, data.spec, PLACE, update, **keys)
+    task = Tabular(net, data.spec, DEVICE, update, **keys)
     with seeded():
         run(task, data, 1)
     table, values = data.moves()[0], np.zeros(16)
@@ -296,6 +296,6 @@ def test_workers_want_the_cpu_and_plain_weights():
     net = build(composed("model=a3c")["model"])(Echo.spec)
     keys = {k: v for k, v in composed("model=a3c")["task"].items() if k != "_target_"}
     with pytest.raises(UserError, match="expected trainer.device=cpu"):
-        A3C(net, Echo.spec, replace(PLACE, device=torch.device("meta")), make_update, **keys)
+        A3C(net, Echo.spec, replace(DEVICE, torch_device=torch.device("meta")), make_update, **keys)
     with pytest.raises(UserError, match="trainer.ema=0.5 with A3C"):
-        A3C(net, Echo.spec, PLACE, partial(make_update, ema=0.5), **keys)
+        A3C(net, Echo.spec, DEVICE, partial(make_update, ema=0.5), **keys)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image as Picture
 from runs import assert_same, compose, train
 from torch import nn
-from toys import CPU, PLACE, Batches, learn, make_update, section, seeded
+from toys import CPU, DEVICE, Batches, learn, make_update, section, seeded
 
 from dlrun.config.build import build
 from dlrun.config.check import check
@@ -37,7 +37,7 @@ PLAIN = dict(batch_size=4, eval_batch_size=5, val_fraction=0.25, folds=0, fold=0
 
 
 def make(net: nn.Module, spec: Mask = SPEC, **keys) -> Segment:
-    return Segment(net, spec, PLACE, partial(make_update, lr=0.01), **TASK | keys)
+    return Segment(net, spec, DEVICE, partial(make_update, lr=0.01), **TASK | keys)
 
 
 class Whole(Batches):

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from runs import assert_same, dl_run, ended, rows, state, wait_for
-from toys import CPU, PLACE, composed, make_update
+from toys import CPU, DEVICE, composed, make_update
 
 from dlrun.config.build import build
 from dlrun.errors import PeerLost, UserError
@@ -198,9 +198,9 @@ def test_environments_of_two_processes(model, more, tmp_path):
 @pytest.mark.parametrize("model", ["a3c", "q_learning"])
 def test_what_is_no_mean_over_processes_is_refused(model):
     config = composed(f"model={model}", "data=maze" if model == "q_learning" else "data=cartpole")
-    spec, place = build(config["data"]).spec, replace(PLACE, dist=Distributed(0, 2))
+    spec, device = build(config["data"]).spec, replace(DEVICE, dist=Distributed(0, 2))
     with pytest.raises(UserError, match="2.*\n  expected trainer.processes=1"):
-        build(config["task"])(build(config["model"])(spec), spec, place, make_update)
+        build(config["task"])(build(config["model"])(spec), spec, device, make_update)
 
 
 def test_what_cannot_be_trained_together():

@@ -63,7 +63,7 @@ def evaluate(
         data, notes = (run.load_data(), []) if other is None else _other(run, other["data"])
         found = run.task.evaluate(data, split)
     if (before := run.summary.get("precision", run.device.precision)) != run.device.precision:
-        precision, device = run.device.precision, run.device.device
+        precision, device = run.device.precision, run.device.torch_device
         notes.append(f"evaluated in {precision} on {device}, but trained in {before}, which rounds differently")
     if other is not None and split != "all" and 0 < (size := data.size(split)) < data.size("all"):
         notes.append(f"note: {size:,} of {data.size('all'):,} samples; split=all evaluates all of them")
@@ -105,7 +105,7 @@ def _other(run: "FinishedRun", section: dict) -> tuple["Data", list[str]]:
         raise UserError(
             f"the run takes {own}, but that data gives {spec}\n  expected the same shape and number of outputs"
         )
-    other.load(run.device.device)
+    other.load(run.device.torch_device)
     if isinstance(own, Env):
         return other, []
     mine, theirs = getattr(own, "labels", ()), getattr(spec, "labels", ())

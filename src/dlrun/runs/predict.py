@@ -145,7 +145,7 @@ def _codes(run: "FinishedRun", args: argparse.Namespace) -> Iterator[tuple[list[
     from dlrun.seeds import generator
     from dlrun.spec import Table
 
-    device, latent, size = run.device.device, run.task.net.latent, run.data.eval_batch_size
+    device, latent, size = run.device.torch_device, run.task.net.latent, run.data.eval_batch_size
     if args.samples:
         z = torch.randn(args.samples, latent, generator=generator(device, 0, args.seed), device=device)
         for first in range(0, len(z), size):

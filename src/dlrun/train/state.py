@@ -120,7 +120,7 @@ class Training:
                 ) from None
         try:
             self.clock.load_state_dict(state["clock"])
-            device = self.task.device.device
+            device = self.task.device.torch_device
             pending = [[{k: v.to(device) for k, v in metrics.items()}, n] for metrics, n in state["means"]["pending"]]
             self.means.load_state_dict({**state["means"], "pending": pending})
             if self.best and state["best"]:

@@ -125,7 +125,7 @@ def figures(
         lines = decode(interpolate(ends[:10], ends[10:], 10))
         sheets = previews(net, latent, count, data, device) | {"interpolation": grid(lines, 10)}
         drawn = {name: partial(image_figure, sheet, TITLES[name]) for name, sheet in sheets.items()}
-        return drawn | ({"latent_plane": partial(latent_plane, decode, device.device)} if latent == 2 else {})
+        return drawn | ({"latent_plane": partial(latent_plane, decode, device.torch_device)} if latent == 2 else {})
     return {"samples": partial(_plane, net, critic, latent, data, device)} if data.spec.features == 2 else {}
 
 

@@ -86,7 +86,7 @@ class Autoencoder(Task):
             yield x, out.float()
 
     def _noisy(self, data: Data, split: str) -> Iterator[tuple[Tensor, Tensor]]:
-        random = generator(self.device.device, 0, 1)
+        random = generator(self.device.torch_device, 0, 1)
         for x, _ in rescaled(data.batches(split), data, 0.0, 1.0):
             noise = self.noise * torch.randn(x.shape, generator=random, device=x.device) if self.noise else 0.0
             yield x, x + noise

@@ -106,7 +106,7 @@ class Vae(Task):
     def evaluate(self, data: Data, split: str) -> dict[str, float]:
         """Return the ELBO and its terms from one code per image, with the same noise every time; on test, IWAE too."""
         net = self.evaluated()
-        random = generator(self.device.device, 0, 1)
+        random = generator(self.device.torch_device, 0, 1)
         codes = self.iwae_samples if split == "test" else 0
         metrics = means(self._bounds(net, x, random, codes) for x, _ in rescaled(data.batches(split), data, 0.0, 1.0))
         return metrics | self.quality.measure(lambda count, seed: 2 * self._samples(count, seed) - 1, data, split)

@@ -102,7 +102,7 @@ class RLTask(Task):
     @torch.inference_mode()
     def play(self, data: EnvData, episodes: int, seed: int) -> list[tuple[float, int]]:
         """Play episodes side by side from starts drawn by the seed; give the return and the length of each."""
-        envs, actor, device = data.make(episodes), self.actor(), self.device.device
+        envs, actor, device = data.make(episodes), self.actor(), self.device.torch_device
         random = None if self.greedy else generator(device, seed, 0)
         obs, alive = envs.reset(seed), np.ones(episodes, bool)
         returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
@@ -121,7 +121,9 @@ class RLTask(Task):
 
         @torch.inference_mode()
         def act(obs: np.ndarray) -> np.ndarray:
-            return scale_actions(self.spec, self.predict(torch.from_numpy(obs).to(self.device.device)).cpu().numpy())
+            return scale_actions(
+                self.spec, self.predict(torch.from_numpy(obs).to(self.device.torch_device)).cpu().numpy()
+            )
 
         video = data.film(act, mix(SPLITS["test"], 1, 3))
         return {"films": {"film": video}} if video else {}
@@ -130,5 +132,6 @@ class RLTask(Task):
         """Numbers on the host as metrics, with the batch's mean return and length."""
         values = {"return": batch.mean_return, "length": batch.mean_length, **values}
         return {
-            name: torch.tensor(value, dtype=torch.float32, device=self.device.device) for name, value in values.items()
+            name: torch.tensor(value, dtype=torch.float32, device=self.device.torch_device)
+            for name, value in values.items()
         }

@@ -124,12 +124,12 @@ class PPO(RLTask):
         next_values = batch.next_values(v, bootstrap_values.cpu().numpy())
         advantages = gae(rewards, v, next_values, *ends, self.gamma, self.gae_lambda)
         explained = explained_variance(v, v + advantages)
-        advantages = torch.from_numpy(advantages.reshape(-1)).to(self.device.device)
+        advantages = torch.from_numpy(advantages.reshape(-1)).to(self.device.torch_device)
         columns = (batch.obs, batch.actions, old, advantages, values + advantages, values, old_out)
         clip = None if self.clip_coef is None else self.clip_coef * (1 - clock.fraction if self.anneal_clip else 1)
         rows_of_metrics, num_passes = [], 0
         for num_passes in range(1, self.update_epochs + 1):  # noqa: B007
-            order = torch.randperm(len(batch.obs), device=self.device.device)
+            order = torch.randperm(len(batch.obs), device=self.device.torch_device)
             first = len(rows_of_metrics)
             for rows in order.split(self.minibatch):
                 loss, metrics = self._loss(*(c[rows] for c in columns), old_log_std, clip)

@@ -89,7 +89,7 @@ class Tabular(RLTask):
     def moves(self, data: EnvData) -> Moves:
         """The environment's moves. Raises UserError if it does not provide them."""
         if self.known is None:
-            self.known = read_moves(*data.moves(), self.device.device)
+            self.known = read_moves(*data.moves(), self.device.torch_device)
         return self.known
 
     def steps(self, data: EnvData) -> int:
@@ -158,8 +158,8 @@ class Tabular(RLTask):
             state_values[:-1][batch.valid] = best.detach().cpu().numpy()
             targets = batch.rewards + self.gamma * state_values[1:] * ~batch.terminated
             has_target = batch.valid & ~limited  # the state after a time limit was not observed
-        rows = torch.from_numpy(has_target[batch.valid]).to(self.device.device)
-        errors = torch.from_numpy(targets[has_target]).to(self.device.device) - chosen[rows]
+        rows = torch.from_numpy(has_target[batch.valid]).to(self.device.torch_device)
+        errors = torch.from_numpy(targets[has_target]).to(self.device.torch_device) - chosen[rows]
         entries = batch.obs[rows].argmax(1) * values.shape[1]
         entries = entries + (batch.actions[rows] if values.shape[1] > 1 else 0)
         return errors, 1 / torch.bincount(entries)[entries]
@@ -172,7 +172,7 @@ class Tabular(RLTask):
         except UserError:
             return results
         with torch.no_grad():
-            q = self.action_values(torch.eye(self.spec.features, device=self.device.device))
+            q = self.action_values(torch.eye(self.spec.features, device=self.device.torch_device))
         if moves.shape:
             results["figures"] = {name: partial(draw, q, moves, name == "policy") for name in ("value", "policy")}
         return results | {"values": [[round(value, 4) for value in row] for row in q.tolist()]}
