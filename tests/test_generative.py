@@ -55,7 +55,7 @@ def make(
     handed = dict(
         net=net, spec=spec, device=DEVICE, trained=trained, update=partial(make_update, lr=lr, ema=ema, **adam or {})
     )
-    handed = {name: handed[name] for name in signature(section("task", name)["_target_"]).given}
+    handed = {name: handed[name] for name in signature(section("task", name)["_target_"]).positional}
     return kind(**handed, **stated | keys)
 
 

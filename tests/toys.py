@@ -104,7 +104,7 @@ def read_option(group: str, option: str) -> dict:
 
 def takes(model: str) -> list[str]:
     """The names of the specs that a model can learn from."""
-    return spec_names(signature(read_option("model", model)["model"]["_target_"]).given["spec"])
+    return spec_names(signature(read_option("model", model)["model"]["_target_"]).positional["spec"])
 
 
 def spec_of(data: str) -> object:

@@ -79,7 +79,7 @@ def assemble(config: dict, fitted: dict | None = None) -> Built:
     )
     trained = partial(load_classifier, config=config, device=device)
     arguments = {"net": net, "spec": data.spec, "device": context, "update": update, "trained": trained}
-    needed = signature(config["task"]["_target_"]).given
+    needed = signature(config["task"]["_target_"]).positional
     task: Task = build(config["task"])(**{name: arguments[name] for name in needed})
     if trainer.compile:
         compile_parts(net, task.compiled, trainer.deterministic)

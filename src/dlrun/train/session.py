@@ -238,7 +238,7 @@ class Session:
             sizes = f"{frames:,} frames an epoch"
         parameters = sum(p.numel() for p in self.task.net.parameters())
         frozen = sum(p.numel() for p in self.task.net.parameters() if not p.requires_grad)
-        details = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(self.task.net, 'about', '')}"
+        details = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(self.task.net, 'description', '')}"
         classes = f"; classes: {', '.join(names)}" if (names := named_classes(data.spec)) else ""
         count = torch.get_num_threads()
         threads = f" ({count} thread{'s' if count > 1 else ''})" if device.torch_device.type == "cpu" else ""

@@ -121,9 +121,8 @@ class RLTask(Task):
 
         @torch.inference_mode()
         def act(obs: np.ndarray) -> np.ndarray:
-            return scale_actions(
-                self.spec, self.predict(torch.from_numpy(obs).to(self.device.torch_device)).cpu().numpy()
-            )
+            actions = self.predict(torch.from_numpy(obs).to(self.device.torch_device))
+            return scale_actions(self.spec, actions.cpu().numpy())
 
         video = data.film(act, mix(SPLITS["test"], 1, 3))
         return {"films": {"film": video}} if video else {}
@@ -131,7 +130,5 @@ class RLTask(Task):
     def scalars(self, batch: Played, **values: float) -> Metrics:
         """Numbers on the host as metrics, with the batch's mean return and length."""
         values = {"return": batch.mean_return, "length": batch.mean_length, **values}
-        return {
-            name: torch.tensor(value, dtype=torch.float32, device=self.device.torch_device)
-            for name, value in values.items()
-        }
+        device = self.device.torch_device
+        return {name: torch.tensor(value, dtype=torch.float32, device=device) for name, value in values.items()}

@@ -205,10 +205,8 @@ class Collector:
     @torch.no_grad()
     def collect(self, net: Actor, length: int, clock: Clock) -> Rollout:
         """Play `length` steps of every environment, with actions drawn from the policy by (seed, step)."""
-        num, random = (
-            len(self.obs),
-            generator(self.device.torch_device, self.device.dist.seed(clock.seed), clock.step, 0, 1),
-        )
+        num, seed = len(self.obs), self.device.dist.seed(clock.seed)
+        random = generator(self.device.torch_device, seed, clock.step, 0, 1)
         noise = net.noise(length, num, generator=random)
         obs = np.empty((length, num, self.spec.features), np.float32)
         rewards, taken, ends = np.empty((length, num), np.float32), [], ([], [])
