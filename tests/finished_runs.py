@@ -84,7 +84,7 @@ def write_texts(folder: Path) -> Path:
 
 
 def small_overrides(model: str, kind: str, folder: Path) -> list[str]:
-    """What a model of this kind of data needs to be small: the smallest pictures that it can take."""
+    """What a model of this kind of data needs to be small: the smallest images that it can take."""
     if kind == "Tokens":
         write_texts(folder)
         return [f"model={model}", *(o.format(data=folder) for o in FAMILIES["texts"] if not o.startswith("model"))]
@@ -100,4 +100,4 @@ def small_overrides(model: str, kind: str, folder: Path) -> list[str]:
             continue
         write_mnist(folder, side=side)
         return overrides
-    raise AssertionError(f"{model} takes no small pictures")
+    raise AssertionError(f"{model} takes no small images")

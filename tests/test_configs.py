@@ -18,7 +18,7 @@ from dlrun.spec import Env, Mask
 
 YAMLS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
 GROUPS = sorted({name.partition("/")[0] for name in YAMLS if "/" in name})
-FITTING = {  # what goes with data, or a task, of another kind than pictures
+FITTING = {  # what goes with data, or a task, of another kind than images
     "Env": {"data": "cartpole", "model": "ppo"},
     "Tokens": {"data": "imdb", "model": "lstm"},
     "Mask": {"data": "shapes", "model": "unet"},

@@ -71,7 +71,7 @@ def straight(config, tmp_path_factory):
 
 
 def narrow(model, data_dir, *overrides):
-    """A model on the small pictures, or on points where it does not take pictures; as narrow as it can be."""
+    """A model on the small images, or on points where it does not take images; as narrow as it can be."""
     given = yaml.safe_load((runs.CONFIGS / "model" / f"{model}.yaml").read_text())["model"]
     small = [o for o in SMALL if not o.startswith("model.")] + list(overrides)
     small += [f"model.{key}={value}" for key, value in NARROW.items() if key in given]

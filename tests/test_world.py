@@ -179,7 +179,7 @@ def folders_made(folder: Path) -> Path:
 def test_environments_of_two_processes(model, more, tmp_path):
     """Each plays its own; stopped in mid-epoch and gone on with, all of them are where they were."""
     choice = [f"model={model}", "trainer.epochs=2", "trainer.processes=2"]
-    choice += ["trainer.checkpoint_gap=0", "task.eval_episodes=4", "data.film_steps=0", "trainer.log_every=0", *more]
+    choice += ["trainer.checkpoint_gap=0", "task.eval_episodes=4", "data.video_steps=0", "trainer.log_every=0", *more]
     a, b = tmp_path / "a", tmp_path / "b"
     straight, stopped = together(a, *choice), together(b, *choice)
     wait_for("epoch 1/2", tmp_path / "b.log", stopped[0])

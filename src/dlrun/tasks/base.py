@@ -23,7 +23,7 @@ class Task:
     scores: the metrics that `evaluate` returns, each with its direction, "max" or "min".
     goal: the score by which the best epoch is chosen, or None if there is no choice to make.
     compiled: names of the submodules that a step calls, for torch.compile ("" is the whole net); () if it cannot help.
-    takes: the inputs that `predict` accepts, the default first: "inputs" (as the data returns them), "pictures"
+    takes: the inputs that `predict` accepts, the default first: "inputs" (as the data returns them), "images"
     (pixels in [0, 1]) or "latent" (codes (B, net.latent)); or "episodes" for a task that plays (`play`).
     """
 

@@ -77,8 +77,8 @@ def assemble(config: dict, fitted: dict | None = None) -> Built:
         dist=dist,
         buffers=BufferSnapshot(net) if trainer.on_nan == "skip" else None,
     )
-    trained = partial(load_classifier, config=config, device=device)
-    arguments = {"net": net, "spec": data.spec, "device": context, "update": update, "trained": trained}
+    loader = partial(load_classifier, config=config, device=device)
+    arguments = {"net": net, "spec": data.spec, "device": context, "update": update, "load_classifier": loader}
     needed = signature(config["task"]["_target_"]).positional
     task: Task = build(config["task"])(**{name: arguments[name] for name in needed})
     if trainer.compile:

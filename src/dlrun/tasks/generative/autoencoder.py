@@ -34,7 +34,7 @@ class Autoencoder(Task):
     noise: standard deviation of the Gaussian noise that is added to the net's inputs; the targets are clean.
     """
 
-    takes = ("pictures", "latent")
+    takes = ("images", "latent")
 
     def __init__(
         self,

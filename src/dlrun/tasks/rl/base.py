@@ -124,8 +124,8 @@ class RLTask(Task):
             actions = self.predict(torch.from_numpy(obs).to(self.device.torch_device))
             return scale_actions(self.spec, actions.cpu().numpy())
 
-        video = data.film(act, mix(SPLITS["test"], 1, 3))
-        return {"films": {"film": video}} if video else {}
+        video = data.record_video(act, mix(SPLITS["test"], 1, 3))
+        return {"videos": {"video": video}} if video else {}
 
     def scalars(self, batch: Played, **values: float) -> Metrics:
         """Numbers on the host as metrics, with the batch's mean return and length."""

@@ -44,13 +44,15 @@ class EnvData(Data, Protocol):
     def make(self, num: int) -> VectorEnv:
         """Make `num` environments that are stepped together."""
 
-    def moves(self) -> tuple[list, tuple[int, int] | None]:
+    def transitions(self) -> tuple[list, tuple[int, int] | None]:
         """Gymnasium's P, [state][action] -> [(probability, next state, reward, ends)], and the grid's rows and columns.
 
         Raises UserError if the environment does not provide them.
         """
 
-    def film(self, act: Callable[[np.ndarray], np.ndarray], seed: int) -> tuple[list[np.ndarray], float] | str | None:
+    def record_video(
+        self, act: Callable[[np.ndarray], np.ndarray], seed: int
+    ) -> tuple[list[np.ndarray], float] | str | None:
         """Frames (H, W, 3) of an episode and frames per second; a message if it cannot be drawn, None if not wanted."""
 
 
