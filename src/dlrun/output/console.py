@@ -65,7 +65,7 @@ class Bar:
 def _nothing(samples: int) -> None: ...
 
 
-def folded(line: str, width: int, indent: int) -> list[str]:
+def wrapped(line: str, width: int, indent: int) -> list[str]:
     """Wrap a line to `width` columns, the further lines indented. Words longer than a line are not broken."""
     return wrap(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
@@ -76,7 +76,7 @@ def header(version: str, facts: dict[str, str], width: int) -> str:
     for name, text in facts.items():
         first, *others = text.split("\n")
         for line in (f"  {name:{lead}}  {first}", *(" " * (lead + 4) + other for other in others)):
-            lines += folded(line, width, lead + 4)
+            lines += wrapped(line, width, lead + 4)
     return "\n".join(lines)
 
 
