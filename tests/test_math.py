@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from toys import CPU, make_task, section, seeded
+from toys import CPU, make_task, options, section, seeded
 
 from dlrun.clock import Clock
 from dlrun.config.build import build
 from dlrun.errors import UserError
 from dlrun.optim.optimizers import sgd
-from dlrun.optim.schedules import cosine, linear, one_cycle, step
+from dlrun.optim.schedules import cosine, inverse_square_root, linear, one_cycle, polynomial, stable, step, triangle
 from dlrun.spec import Image, Table
 from dlrun.tasks.losses import make_loss
 from dlrun.tasks.supervised import penalised_weights
@@ -273,7 +273,23 @@ def test_step_divides_the_run_evenly():
         assert factors == [2.0**k for k in range(drops + 1)]  # also where k / n * n is not k
 
 
-@pytest.mark.parametrize("option", ["constant", "linear", "step", "cosine", "one_cycle"])
+def test_triangle_stable_polynomial_and_inverse_square_root():
+    moments = (0.0, 0.1, 0.2, 0.6, 1.0)
+    assert [at(triangle, f, peak_at=0.2, start=0.4, final=0.1) for f in moments] == pytest.approx(
+        [0.4, 0.7, 1, 0.55, 0.1]
+    )
+    assert at(triangle, 0.0, peak_at=0.0, start=0.4, final=0.0) == 1
+    values = [at(stable, f, warmup_fraction=0.2, decay_fraction=0.5, final=0.1) for f in (*moments[:3], 0.5, 0.75, 1.0)]
+    assert values == pytest.approx([0, 0.5, 1, 1, 0.55, 0.1])
+    assert at(stable, 1.0, warmup_fraction=0.2, decay_fraction=0.0, final=0.0) == 1
+    assert at(stable, 0.2, warmup_fraction=0.2, decay_fraction=1.0, final=0.0) == 1
+    values = [at(polynomial, f, warmup_fraction=0.2, power=2.0, final=0.1) for f in moments]
+    assert values == pytest.approx([0, 0.5, 1, 0.1 + 0.9 * 0.25, 0.1])
+    values = [at(inverse_square_root, f, warmup_fraction=0.2) for f in (*moments[:3], 0.8, 1.0)]
+    assert values == pytest.approx([0, 0.5, 1, 0.5, sqrt(0.2)])
+
+
+@pytest.mark.parametrize("option", [name for name in options("schedule") if name != "inverse_square_root"])
 def test_schedules_over_a_run(option):
     """Each is a function of the clock, between 0 and the optimizer's own rate, and continuous but for `step`."""
     schedule, clock = build(section("schedule", option)), Clock(0, 10, 100)
@@ -282,7 +298,7 @@ def test_schedules_over_a_run(option):
         values.append(schedule(clock))
     assert all(0 <= v <= 1 for v in values) and max(values) == pytest.approx(1, abs=1e-3)
     if option != "step":
-        assert max(abs(a - b) for a, b in zip(values, values[1:], strict=False)) < 0.03
+        assert max(abs(a - b) for a, b in zip(values, values[1:], strict=False)) < 0.06
     assert values[-1] == pytest.approx({"constant": 1, "step": 0.01}.get(option, 0))
 
 

@@ -47,6 +47,7 @@ CASES = {
     "patience": ["trainer.epochs=9", "trainer.patience=2", "trainer.min_delta=9", "optimizer.lr=0.003"],
     "skip": ["trainer.on_nan=skip", "model.norm=batch", "trainer.ema=0.5"],
     "limit": ["trainer.max_steps=6"],
+    "kinds": ["optimizer=sgd", "optimizer.groups={biases:{lr:0.5},head:{weight_decay:0.01}}", "model.norm=batch"],
     **{f"optimizer {name}": [f"optimizer={name}", "optimizer.weight_decay=0.01"] for name in OPTIMIZERS},
 }
 

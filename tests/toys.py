@@ -127,7 +127,13 @@ def seeded(seed: int = 0):
 
 
 def make_update(
-    net: nn.Module, optimizer: str = "adam", schedule: str = "constant", ema: float = 0.0, groups=None, **keys
+    net: nn.Module,
+    optimizer: str = "adam",
+    schedule: str = "constant",
+    ema: float = 0.0,
+    groups=None,
+    kinds=None,
+    **keys,
 ) -> Update:
     return Update(
         net,
@@ -138,6 +144,7 @@ def make_update(
         on_nan="stop",
         precision="fp32",
         groups=groups,
+        kinds=kinds,
     )
 
 

@@ -4,13 +4,15 @@ Each function takes the parameters and returns a `torch.optim.Optimizer`. Schedu
 """
 
 from collections.abc import Iterable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from dlrun.errors import UserError
-from dlrun.types import NonNegative, Positive, Probability
+from dlrun.optim.muon import Muon
+from dlrun.types import Few, NonNegative, Positive, Probability
 
 
 def sgd(
@@ -78,6 +80,41 @@ def rmsprop(
         centered=centered,
         weight_decay=weight_decay,
         foreach=True,
+    )
+
+
+def muon(
+    kinds: Iterable[dict[str, Any]],
+    *,
+    lr: Positive,
+    momentum: Probability,
+    nesterov: bool,
+    weight_decay: NonNegative,
+    iterations: Few,
+    fixed_norm: bool,
+    rest: Literal["adamw", "sgd"],
+    rest_lr: Positive,
+    rest_momentum: Probability,
+    rest_betas: tuple[Probability, Probability],
+) -> Optimizer:
+    """Muon (optim/muon.py) for filters and matrices; AdamW or SGD, with `rest_lr`, for all other parameters.
+
+    kinds: groups of parameters of one kind each (optim/kinds.py). fixed_norm: before each step scale every weight that
+    Muon moves to a norm of sqrt(outputs); without it a step is scaled by sqrt(max(1, rows / columns)), and decay is
+    decoupled.
+    """
+    return Muon(
+        kinds,
+        lr=lr,
+        momentum=momentum,
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+        iterations=iterations,
+        fixed_norm=fixed_norm,
+        rest=rest,
+        rest_lr=rest_lr,
+        rest_momentum=rest_momentum,
+        rest_betas=_floats(rest_betas),
     )
 
 

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from dlrun.clock import Clock
 from dlrun.errors import Diverged, UserError, check_state
 from dlrun.optim.clipping import clip_gradients
+from dlrun.optim.kinds import split_by_kind
 from dlrun.system.distributed import ALONE, Distributed
 
 SCALARS = {"factor": int | float} | dict.fromkeys(("last_loss", "first_loss", "peak"), float)  # attributes to save
@@ -31,7 +32,8 @@ class Update:
     averaged weights; 0 for none. on_nan: what to do if a loss is not finite: "stop" raises Diverged; "skip" undoes and
     counts the step, also if a gradient is not finite. precision: "fp16" scales the loss. groups: (factor on lr,
     parameters) for all parameters that may ever learn; None for all of the net's. Parameters without a gradient are not
-    changed and have no optimizer state. dist: the processes to average gradients over. buffers: a snapshot that several
+    changed and have no optimizer state. kinds: settings of the optimizer for kinds of parameters (optim/kinds.py); None
+    if the optimizer treats all alike. dist: the processes to average gradients over. buffers: a snapshot that several
     updates of one task share.
     """
 
@@ -46,6 +48,7 @@ class Update:
         on_nan: str,
         precision: str,
         groups: list[tuple[float, list[nn.Parameter]]] | None = None,
+        kinds: dict[str, dict[str, float]] | None = None,
         dist: Distributed = ALONE,
         buffers: "BufferSnapshot | None" = None,
     ) -> None:
@@ -55,7 +58,7 @@ class Update:
         if not self.params:
             raise UserError("the network has no parameters to train: expected at least one that is not frozen")
         try:
-            self.optimizer = optimizer([{"params": params} for _, params in groups])
+            self.optimizer, factors = make_optimizer(optimizer, net, groups, kinds)
         except (TypeError, ValueError) as error:  # torch.optim's classes check their own arguments
             raise UserError(
                 f"the optimizer refuses its settings: {error}\n  expected values that torch.optim documents"
@@ -65,7 +68,8 @@ class Update:
         self.schedule, self.clip, self.on_nan, self.dist = schedule, clip, on_nan, dist
         self.grad_norm: Tensor | None = None  # global norm of the last step's gradients before clipping
         self.clips = any(limit is not None for limit in clip)
-        self.base_lr = [self.optimizer.defaults["lr"] * multiplier for multiplier, _ in groups]
+        pairs = zip(self.optimizer.param_groups, factors, strict=True)
+        self.base_lr = [group["lr"] * factor for group, factor in pairs]
         for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
             group["lr"] = lr
         self.factor, self.skipped, self.last_loss = 1.0, 0, float("nan")
@@ -229,6 +233,29 @@ class Update:
             setattr(self, name, state[name])
         if self.snapshot:
             copy_all(self.snapshot.copies, state["buffers"])
+
+
+def make_optimizer(
+    make: Callable[..., Optimizer],
+    net: nn.Module,
+    groups: list[tuple[float, list[nn.Parameter]]],
+    kinds: dict[str, dict[str, float]] | None,
+) -> tuple[Optimizer, list[float]]:
+    """Make an optimizer from groups of (factor on lr, parameters), and return it with the factor of each of its groups.
+
+    kinds: see Update. Raises UserError if the optimizer lacks a setting.
+    """
+    if kinds is None:
+        return make([{"params": params} for _, params in groups]), [factor for factor, _ in groups]
+    split = split_by_kind(net, groups)
+    settings = [{"params": params, "kind": kind, **kinds.get(kind, {})} for kind, _, params in split]
+    optimizer = make(settings)
+    if unknown := {key for each in kinds.values() for key in each} - optimizer.defaults.keys():
+        raise UserError(
+            f"optimizer.groups sets {', '.join(sorted(unknown))}, which {type(optimizer).__name__} does not have\n"
+            f"  expected lr{' or weight_decay' if 'weight_decay' in optimizer.defaults else ''}"
+        )
+    return optimizer, [factor for _, factor, _ in split]
 
 
 class BufferSnapshot:

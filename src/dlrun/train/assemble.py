@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from dlrun.config.build import build
+from dlrun.config.build import build, of_runner
 from dlrun.config.signatures import signature
 from dlrun.data.base import Data
 from dlrun.errors import UserError
@@ -74,6 +74,7 @@ def assemble(config: dict, fitted: dict | None = None) -> Built:
         ema=trainer.ema,
         on_nan=trainer.on_nan,
         precision=context.precision,
+        kinds=settings_by_kind(config["optimizer"]),
         dist=dist,
         buffers=BufferSnapshot(net) if trainer.on_nan == "skip" else None,
     )
@@ -84,6 +85,12 @@ def assemble(config: dict, fitted: dict | None = None) -> Built:
     if trainer.compile:
         compile_parts(net, task.compiled, trainer.deterministic)
     return Built(trainer, data, context, task, loaded)
+
+
+def settings_by_kind(optimizer: dict) -> dict[str, dict[str, float]] | None:
+    """optimizer.groups, or None if the optimizer treats all kinds of parameters alike."""
+    groups = of_runner(optimizer).get("groups")
+    return groups or ({} if "kinds" in signature(optimizer["_target_"]).given else None)
 
 
 def check_distributed(trainer: Trainer, device: torch.device) -> None:

@@ -1,0 +1,45 @@
+"""The kinds of a net's parameters, for optimizers that treat them differently and for optimizer.groups.
+
+filters: weights of convolutions. matrices: weights of two dimensions. embeddings: tables of embeddings. head: the
+weight of the last layer. norms: scales and shifts of normalisations. biases: all other biases. others: the rest.
+"""
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from dlrun.types import KINDS, Kind
+
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.RMSNorm)
+
+
+def kinds_of(net: nn.Module) -> dict[nn.Parameter, Kind]:
+    """The kind of every parameter of a net."""
+    found: dict[nn.Parameter, Kind] = {}
+    weights: list[nn.Parameter] = []
+    for module in net.modules():
+        for name, param in module.named_parameters(recurse=False):
+            if isinstance(module, NORMS):
+                kind: Kind = "norms"
+            elif isinstance(module, nn.Embedding | nn.EmbeddingBag):
+                kind = "embeddings"
+            elif param.dim() >= 2:
+                kind = "matrices" if param.dim() == 2 else "filters"
+                weights.append(param)
+            else:
+                kind = "biases" if "bias" in name else "others"
+            found.setdefault(param, kind)
+    if weights:
+        found[weights[-1]] = "head"
+    return found
+
+
+def split_by_kind(
+    net: nn.Module, groups: Iterable[tuple[float, list[nn.Parameter]]]
+) -> list[tuple[Kind, float, list[nn.Parameter]]]:
+    """Split groups of (factor on lr, parameters) so that each holds one kind: (kind, factor, parameters)."""
+    kinds = kinds_of(net)
+    split = []
+    for factor, params in groups:
+        split += [(kind, factor, [param for param in params if kinds[param] == kind]) for kind in KINDS]
+    return [group for group in split if group[2]]
