@@ -34,7 +34,12 @@ KEYS = dict(
     grad_accum_steps=1,
     freeze=[],
     unfreeze=[],
+    freeze_from=[],
     lr_multipliers=[],
+    mixup=0.0,
+    cutmix=0.0,
+    test_flip=False,
+    test_shift=0,
 )
 
 

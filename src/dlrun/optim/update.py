@@ -134,7 +134,7 @@ class Update:
         self.peak = max(self.peak, value)
 
     def save_buffers(self) -> None:
-        """Save the running statistics that a skipped step restores: after steps, and after other changes to them."""
+        """Save the buffers that a skipped step restores: after steps, and after other changes to them."""
         if self.snapshot:
             self.snapshot.save()
 

@@ -38,7 +38,7 @@ class Segment(Task):
     """Learn masks by the mean cross-entropy over a batch's counted pixels.
 
     Metrics over all counted pixels of a split: loss; acc, the pixel accuracy; miou, intersection over union averaged
-    over the classes that occur in the masks or the predictions. freeze, unfreeze, lr_multipliers: see
+    over the classes that occur in the masks or the predictions. freeze, unfreeze, freeze_from, lr_multipliers: see
     tasks/freezing.py.
     """
 
@@ -52,13 +52,14 @@ class Segment(Task):
         label_smoothing: Probability,
         freeze: list[str],
         unfreeze: list[tuple[str, Positive]],
+        freeze_from: list[tuple[str, Positive]],
         lr_multipliers: list[tuple[str, Positive]],
     ) -> None:
         super().__init__(net, device)
         check_spec(spec)
         self.spec, self.smoothing = spec, label_smoothing
         self.ignore = NOT_COUNTED if spec.ignore is None else spec.ignore
-        self.freezing = Freezing(net, freeze, unfreeze, lr_multipliers)
+        self.freezing = Freezing(net, freeze, unfreeze, freeze_from, lr_multipliers)
         self.update = update(net, groups=self.freezing.groups)
         self.parts["update"] = self.update
         self.scores = {"loss": "min", "acc": "max", "miou": "max"}

@@ -20,7 +20,9 @@ from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.losses import make_loss
-from dlrun.types import NonNegative, Positive, Probability, Size
+from dlrun.tasks.mixing import Mixing
+from dlrun.tasks.views import Views
+from dlrun.types import Index, NonNegative, Positive, Probability, Size
 
 
 class Supervised(Task):
@@ -29,7 +31,8 @@ class Supervised(Task):
     loss: see tasks/losses.py. l1, l2: weight of the sum of |w| or w^2 over the weights (not biases) whose names match
     `penalise`, added to the loss (the book, section 9.5; for decoupled decay use optimizer=adamw).
     grad_accum_steps: number of chunks in which a batch is processed. The update is that of the whole batch, but batch
-    normalisation sees one chunk at a time. freeze, unfreeze, lr_multipliers: see tasks/freezing.py.
+    normalisation sees one chunk at a time. freeze, unfreeze, freeze_from, lr_multipliers: see tasks/freezing.py. mixup,
+    cutmix: see tasks/mixing.py. test_flip, test_shift: views of val and test images (tasks/views.py).
 
     In training a net may return a tuple: its outputs, then those of auxiliary heads, whose losses are weighted by
     `net.auxiliary`. Metrics use the first only.
@@ -50,7 +53,12 @@ class Supervised(Task):
         grad_accum_steps: Size,
         freeze: list[str],
         unfreeze: list[tuple[str, Positive]],
+        freeze_from: list[tuple[str, Positive]],
         lr_multipliers: list[tuple[str, Positive]],
+        mixup: NonNegative,
+        cutmix: NonNegative,
+        test_flip: bool,
+        test_shift: Index,
     ) -> None:
         super().__init__(net, device)
         check_spec(spec)
@@ -58,7 +66,8 @@ class Supervised(Task):
         self.loss_name, self.loss = make_loss(loss, spec, label_smoothing)
         self.l1, self.l2 = l1, l2
         self.penalised = penalised_weights(net, penalise) if l1 or l2 else []
-        self.freezing = Freezing(net, freeze, unfreeze, lr_multipliers)
+        self.freezing = Freezing(net, freeze, unfreeze, freeze_from, lr_multipliers)
+        self.mixing, self.views = Mixing(spec, mixup, cutmix), Views(test_flip, test_shift).check(spec)
         self.update = update(net, groups=self.freezing.groups)
         self.parts["update"] = self.update
         self.scores = {"loss": "min", "acc": "max"} if spec.classes else {"loss": "min", "mae": "min", "mse": "min"}
@@ -96,15 +105,19 @@ class Supervised(Task):
         return metrics if self.update.step(loss, clock) else {}
 
     def _learn(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
+        criterion = self.loss
+        if self.mixing:
+            x, other, share = self.mixing(x, y)
+            criterion = lambda out, y: share * self.loss(out, y) + (1 - share) * self.loss(out, other)  # noqa: E731
         with self.device.autocast():
             out = self.net(x)
         out, *auxiliary = out if isinstance(out, tuple) else (out,)
         if out.dtype != torch.float32:
             out = out.float()
-        loss = self.loss(out, y)
+        loss = criterion(out, y)
         metrics = {"loss": loss.detach(), **self._per_sample(out.detach(), y)}
         for head in auxiliary:
-            loss = loss + self.net.auxiliary * self.loss(head.float(), y)
+            loss = loss + self.net.auxiliary * criterion(head.float(), y)
         return (loss + self._penalty() if self.penalised else loss), metrics
 
     def _step_in_chunks(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
@@ -150,8 +163,7 @@ class Supervised(Task):
         dist = self.device.dist
         for x, y in islice(data.batches(split), dist.rank, None, dist.size):  # each process every size-th batch
             with self.device.autocast():
-                out = net(x)
-            out = out.float()
+                out = self.views.mean(net, x)
             values = {"loss": self.loss(out, y) * len(y), **{k: v.sum() for k, v in self._per_sample(out, y).items()}}
             if self.spec.classes is None:
                 values["mse"] = (out - y).square().mean(1).sum()
@@ -168,8 +180,7 @@ class Supervised(Task):
         """Probabilities (B, classes), or real outputs (B, targets)."""
         net = self.evaluated()
         with self.device.autocast():
-            out = net(batch)
-        out = out.float()
+            out = self.views.mean(net, batch)
         if self.spec.classes is None:
             return out
         if self.spec.classes == 2:
