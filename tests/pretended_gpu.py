@@ -35,6 +35,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only  # noqa: E402
 GPU = torch.device("cuda", 0)
 COPIES = {"copy_", "_to_copy"}  # from device to device
 DRAWS = {
+    "_sample_dirichlet",
     "bernoulli", "bernoulli_", "exponential_", "multinomial", "native_dropout", "normal", "normal_", "rand",
     "rand_like", "randint", "randn", "randn_like", "random_", "randperm", "uniform_",
 }  # fmt: skip

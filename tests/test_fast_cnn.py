@@ -88,7 +88,7 @@ def test_a_run_keeps_the_filters_of_its_train_split(tmp_path):
     small = [o for o in runs.SMALL if not o.startswith("model.")] + ["model=fast_cnn", "model.widths=[4,4,4]"]
     config = runs.compose(f"data_dir={tmp_path}", *small)
     runs.train(tmp_path / "run", config)
-    weights = load(tmp_path / "run" / "checkpoints" / "last.ckpt")["parts"]["net"]["stem.weight"]
+    weights = load(tmp_path / "run" / "checkpoints" / "last.ckpt")["components"]["net"]["stem.weight"]
     whiten = Whiten(1)
     assert not torch.equal(weights, whiten.weight)
     data = Session(*config).data
@@ -96,5 +96,5 @@ def test_a_run_keeps_the_filters_of_its_train_split(tmp_path):
     torch.testing.assert_close(weights, whiten.weight.to(weights))
     other = runs.compose(f"data_dir={tmp_path}", *small, f"init={tmp_path / 'run'}", "data.augment.noise=2.0")
     runs.train(tmp_path / "other", other)
-    kept = load(tmp_path / "other" / "checkpoints" / "last.ckpt")["parts"]["net"]["stem.weight"]
+    kept = load(tmp_path / "other" / "checkpoints" / "last.ckpt")["components"]["net"]["stem.weight"]
     assert torch.equal(kept, weights)

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from dlrun.system.torch_internals import BatchNorm
 from dlrun.types import KINDS, Kind
 
-NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.RMSNorm)
+NORMS = (BatchNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def kinds_of(net: nn.Module) -> dict[nn.Parameter, Kind]:

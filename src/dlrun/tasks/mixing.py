@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributions import Beta
 
 from dlrun.data.boxes import boxes
 from dlrun.errors import UserError
@@ -58,5 +59,5 @@ class Mixing:
 
 def _beta(alpha: float, device: torch.device) -> Tensor:
     """A draw from Beta(alpha, alpha), as a tensor without dimensions."""
-    pair = torch._standard_gamma(torch.full((2,), float(alpha), device=device)) + 1e-30  # two tiny ones give 0.5
-    return pair[0] / pair.sum()
+    concentration = torch.tensor(float(alpha), device=device)
+    return Beta(concentration, concentration, validate_args=False).sample()
