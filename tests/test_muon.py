@@ -9,9 +9,8 @@ from dlrun.clock import Clock
 from dlrun.config.build import build
 from dlrun.config.check import check
 from dlrun.errors import ConfigError, UserError
-from dlrun.optim.kinds import kinds_of
+from dlrun.optim.kinds import kinds_of, make_optimizer
 from dlrun.optim.muon import COEFFICIENTS, orthogonalised
-from dlrun.optim.update import make_optimizer
 from dlrun.types import KINDS
 
 GROUPS = {"biases": {"lr": 0.5, "weight_decay": 0.25}, "norms": {"weight_decay": 0.0}}

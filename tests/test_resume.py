@@ -49,6 +49,7 @@ CASES = {
     "mixing": ["task.mixup=0.4", "task.cutmix=1.0", "task.test_flip=true", "task.test_shift=1"],
     "ending": ["task.freeze_from=[['2',1]]", "optimizer=muon", "model.norm=batch"],
     "limit": ["trainer.max_steps=6"],
+    **({"graphs": ["trainer.cuda_graph=true", "model.dropout=0.2"]} if runs.DEVICE == "cuda" else {}),
     "kinds": ["optimizer=sgd", "optimizer.groups={biases:{lr:0.5},head:{weight_decay:0.01}}", "model.norm=batch"],
     **{f"optimizer {name}": [f"optimizer={name}", "optimizer.weight_decay=0.01"] for name in OPTIMIZERS},
 }

@@ -36,6 +36,7 @@ KEYS = dict(
     unfreeze=[],
     freeze_from=[],
     lr_multipliers=[],
+    resize=[],
     mixup=0.0,
     cutmix=0.0,
     test_flip=False,

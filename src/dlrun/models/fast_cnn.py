@@ -85,6 +85,13 @@ class Group(nn.Module):
         return self.act(x + start if len(self.convs) > 2 else x)
 
 
+class Maximum(nn.Module):
+    """The maximum over all positions: (B, C, H, W) -> (B, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, x.shape[2:]).flatten(1)
+
+
 class Scaled(nn.Linear):
     """A dense layer without bias whose outputs are multiplied by a number: (B, features) -> (B, outputs)."""
 
@@ -136,8 +143,7 @@ def fast_cnn(
     for i, size in enumerate(widths, 1):
         net.add_module(f"group{i}", Group(features, size, **keys))
         features = size
-    sides = (height - 1) // 8, (width - 1) // 8  # a patch shortens a side by 1, and three groups halve it
-    net.add_module("pool", nn.Sequential(nn.MaxPool2d(sides), nn.Flatten()))  # (B, features)
+    net.add_module("pool", Maximum())
     net.add_module("head", Scaled(features, spec.outputs, logit_scale))
     return net
 

@@ -4,10 +4,12 @@ filters: weights of convolutions. matrices: weights of two dimensions. embedding
 weight of the last layer. norms: scales and shifts of normalisations. biases: all other biases. others: the rest.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from torch import nn
+from torch.optim import Optimizer
 
+from dlrun.errors import UserError
 from dlrun.system.torch_internals import BatchNorm
 from dlrun.types import KINDS, Kind
 
@@ -44,3 +46,26 @@ def split_by_kind(
     for factor, params in groups:
         split += [(kind, factor, [param for param in params if kinds[param] == kind]) for kind in KINDS]
     return [group for group in split if group[2]]
+
+
+def make_optimizer(
+    make: Callable[..., Optimizer],
+    net: nn.Module,
+    groups: list[tuple[float, list[nn.Parameter]]],
+    kinds: dict[str, dict[str, float]] | None,
+) -> tuple[Optimizer, list[float]]:
+    """Make an optimizer from groups of (factor on lr, parameters), and return it with the factor of each of its groups.
+
+    kinds: see Update. Raises UserError if the optimizer lacks a setting.
+    """
+    if kinds is None:
+        return make([{"params": params} for _, params in groups]), [factor for factor, _ in groups]
+    split = split_by_kind(net, groups)
+    settings = [{"params": params, "kind": kind, **kinds.get(kind, {})} for kind, _, params in split]
+    optimizer = make(settings)
+    if unknown := {key for each in kinds.values() for key in each} - optimizer.defaults.keys():
+        raise UserError(
+            f"optimizer.groups sets {', '.join(sorted(unknown))}, which {type(optimizer).__name__} does not have\n"
+            f"  expected lr{' or weight_decay' if 'weight_decay' in optimizer.defaults else ''}"
+        )
+    return optimizer, [factor for _, factor, _ in split]

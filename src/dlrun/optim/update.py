@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from dlrun.clock import Clock
 from dlrun.errors import Diverged, UserError, check_state
 from dlrun.optim.clipping import clip_gradients
-from dlrun.optim.kinds import split_by_kind
+from dlrun.optim.kinds import make_optimizer
 from dlrun.system.distributed import ALONE, Distributed
 from dlrun.system.torch_internals import check_overflow_first, plain_step
 
@@ -87,14 +87,21 @@ class Update:
         """Accumulate the gradients of one part of a step's loss."""
         (self.scaler.scale(loss) if self.scaler else loss).backward()
 
-    def step(self, loss: Tensor, clock: Clock, pieces: Tensor | None = None) -> bool:
+    def step(
+        self,
+        loss: Tensor,
+        clock: Clock,
+        pieces: Tensor | None = None,
+        backward: Callable[[Tensor], None] | None = None,
+    ) -> bool:
         """Backpropagate `loss` and take one step with all accumulated gradients.
 
-        pieces: sum of the losses that were passed to `backward` for this step; None if there were none. Returns False
-        if the step was skipped because the loss or a gradient is not finite. Raises Diverged with on_nan="stop".
+        pieces: sum of the losses that were passed to `backward` for this step; None if there were none. backward: runs
+        in place of this object's own (system/graphs.py). Returns False if the step was skipped because the loss or a
+        gradient is not finite. Raises Diverged with on_nan="stop".
         """
         read_loss = self.scalar.start(self.dist.mean(loss.detach() if pieces is None else loss.detach() + pieces))
-        self.backward(loss)
+        (backward or self.backward)(loss)
         value = read_loss()
         is_taken = isfinite(value) and self._step(clock)
         if is_taken:
@@ -229,29 +236,6 @@ class Update:
             setattr(self, name, state[name])
         if self.snapshot:
             copy_all(self.snapshot.copies, state["buffers"])
-
-
-def make_optimizer(
-    make: Callable[..., Optimizer],
-    net: nn.Module,
-    groups: list[tuple[float, list[nn.Parameter]]],
-    kinds: dict[str, dict[str, float]] | None,
-) -> tuple[Optimizer, list[float]]:
-    """Make an optimizer from groups of (factor on lr, parameters), and return it with the factor of each of its groups.
-
-    kinds: see Update. Raises UserError if the optimizer lacks a setting.
-    """
-    if kinds is None:
-        return make([{"params": params} for _, params in groups]), [factor for factor, _ in groups]
-    split = split_by_kind(net, groups)
-    settings = [{"params": params, "kind": kind, **kinds.get(kind, {})} for kind, _, params in split]
-    optimizer = make(settings)
-    if unknown := {key for each in kinds.values() for key in each} - optimizer.defaults.keys():
-        raise UserError(
-            f"optimizer.groups sets {', '.join(sorted(unknown))}, which {type(optimizer).__name__} does not have\n"
-            f"  expected lr{' or weight_decay' if 'weight_decay' in optimizer.defaults else ''}"
-        )
-    return optimizer, [factor for _, factor, _ in split]
 
 
 class BufferSnapshot:

@@ -39,6 +39,10 @@ class Task:
         self.scores: dict[str, str] = {}
         self.components: dict[str, object] = {"net": net}
 
+    def record_steps(self) -> bool:
+        """Run steps as CUDA graphs from now on. Returns False if this task's steps cannot be."""
+        return False
+
     def fit(self, data: Data) -> None:
         """Let a new net compute from the train split what does not learn, such as whitened filters (`net.fit`).
 

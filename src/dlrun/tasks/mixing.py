@@ -59,5 +59,5 @@ class Mixing:
 
 def _beta(alpha: float, device: torch.device) -> Tensor:
     """A draw from Beta(alpha, alpha), as a tensor without dimensions."""
-    concentration = torch.tensor(float(alpha), device=device)
+    concentration = torch.full((), float(alpha), device=device)  # a tensor from the host could not be recorded
     return Beta(concentration, concentration, validate_args=False).sample()

@@ -21,9 +21,10 @@ from dlrun.output.drawing import drawable
 from dlrun.spec import Mask
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.chunks import learns_from_one, smallest_chunk
 from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.images import grid, image_figure, rescaled
-from dlrun.tasks.supervised import check_spec, learns_from_one, smallest_chunk
+from dlrun.tasks.supervised import check_spec
 from dlrun.types import Positive, Probability
 
 NOT_COUNTED = -100  # ignore_index of the cross-entropy if the data ignores nothing: no class has this number

@@ -15,6 +15,7 @@ from dlrun.seeds import mix
 from dlrun.spec import Env
 from dlrun.system.device import Device, choose_device, compile_parts, prepare_net
 from dlrun.system.distributed import init_distributed
+from dlrun.system.graphs import why_not
 from dlrun.system.machine import keep_memory
 from dlrun.system.torch_internals import skip_compiler_import
 from dlrun.tasks.base import Task
@@ -85,6 +86,12 @@ def assemble(config: dict, fitted: dict | None = None) -> Built:
     task: Task = build(config["task"])(**{name: arguments[name] for name in needed})
     if trainer.compile:
         compile_parts(net, task.compiled, trainer.deterministic)
+    if trainer.cuda_graph and fitted is None:
+        reason = why_not(device, trainer.compile, dist.size)
+        if not reason and not task.record_steps():
+            reason = "this task does not record its steps, or task.grad_accum_steps is not 1"
+        if reason and trainer.cuda_graph is True:
+            raise UserError(f"trainer.cuda_graph=true: {reason}\n  expected trainer.cuda_graph=auto or false")
     return Built(trainer, data, context, task, loaded)
 
 
