@@ -19,8 +19,32 @@ from dlrun.seeds import generator
 from dlrun.spec import Image, Table
 from dlrun.train.state import data_state, is_same_data
 
-NOTHING = dict(flip=False, crop=0, pad="black", rot90=False, cutout=0, erase=0.0, noise=0.0)
-EVERYTHING = dict(flip=True, crop=2, pad="reflect", rot90=True, cutout=3, erase=0.5, noise=0.1)
+NOTHING = dict(
+    flip=False,
+    crop=0,
+    pad="black",
+    rot90=False,
+    cutout=0,
+    erase=0.0,
+    noise=0.0,
+    jitter=0.0,
+    policy="none",
+    policy_ops=2,
+    policy_level=0.3,
+)
+EVERYTHING = dict(
+    flip=True,
+    crop=2,
+    pad="reflect",
+    rot90=True,
+    cutout=3,
+    erase=0.5,
+    noise=0.1,
+    jitter=0.2,
+    policy="rand",
+    policy_ops=3,
+    policy_level=0.4,
+)
 SAMPLES, TESTS = 90, 14
 
 
@@ -306,8 +330,8 @@ def test_an_outlier_in_a_constant_column_stays_finite():
 
 def augmented(x: torch.Tensor, seed: int = 0, values: bool = False, **keys) -> torch.Tensor:
     augment = Augment(**NOTHING | keys)
-    random = generator(CPU, seed)
-    return augment.on_values(x, random) if values else augment.on_bytes(x, Draw(random, seed, 0, torch.arange(len(x))))
+    draw = Draw(generator(CPU, seed), seed, 0, torch.arange(len(x)))
+    return augment.on_values(x, draw) if values else augment.on_bytes(x, draw)
 
 
 BYTES = torch.from_numpy(random_images(2, 200).x_train)
@@ -402,12 +426,26 @@ def test_noise_has_its_deviation():
     assert out.mean() == pytest.approx(2, abs=0.01) and out.std() == pytest.approx(0.3, abs=0.01)
 
 
+def test_jitter_shifts_and_scales_an_image():
+    x = torch.linspace(-1, 1, 36).view(1, 1, 6, 6).expand(500, 2, 6, 6).clone()
+    out = augmented(x.clone(), values=True, jitter=0.25)
+    scale = (out[:, 0, 5, 5] - out[:, 0, 0, 0]) / 2
+    shift = (out[:, 0, 5, 5] + out[:, 0, 0, 0]) / 2 / scale
+    assert 0.75 <= scale.min() < 0.77 and 1.23 < scale.max() <= 1.25 and abs(shift).max() <= 0.25 + 1e-6
+    torch.testing.assert_close(out, scale.view(-1, 1, 1, 1) * (x + shift.view(-1, 1, 1, 1)))
+
+
 def test_nothing_is_augmented_outside_training():
     plain, data = images(), images(augment=EVERYTHING)
     for split in ("val", "test"):
         assert same(plain.batches(split), data.batches(split))
     assert not same(plain.batches("train"), data.batches("train"))
-    assert same(images(augment=dict(erase=0.0, noise=0.0)).batches("train"), plain.batches("train"))
+    assert same(
+        images(augment=dict(erase=0.0, noise=0.0, jitter=0.0, policy="none", policy_ops=2, policy_level=0.3)).batches(
+            "train"
+        ),
+        plain.batches("train"),
+    )
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ DEEP = ("densenet121", "googlenet")  # with nothing in them that others have not
 HALF = ("autoencoder", "gan", "gru", "lenet", "mlp", "resnet18", "unet", "vae")  # of each kind one
 NARROW = {"widths": "[4,4,4]", "width": 4, "hidden": "[16]", "growth": 4}  # where a model has that key
 OPTIMIZERS = sorted(p.stem for p in (runs.CONFIGS / "optimizer").glob("*.yaml"))
-AUGMENT = "{flip: alternate, crop: 2, pad: reflect, rot90: true, cutout: 4, erase: 0.5, noise: 0.1}"
+AUGMENT = "{flip: alternate, crop: 2, pad: reflect, rot90: true, cutout: 4, erase: 0.5, noise: 0.1, jitter: 0.2, "
+AUGMENT += "policy: trivial}"
 CASES = {
     "dropout": ["model.dropout=0.5", "model.norm=batch"],
     "augmentation": [f"data.augment={AUGMENT}".replace(": ", ":").replace(", ", ",")],

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from dlrun.data.base import Draw
 from dlrun.data.boxes import boxes
+from dlrun.data.policies import apply_policy
 from dlrun.errors import UserError
-from dlrun.types import Fraction, Index, NonNegative
+from dlrun.types import Few, Fraction, Index, NonNegative
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class Augment:
     crop: pad each side by this number of pixels, then crop at random. pad: black pixels or a reflection.
     rot90: rotate by 0 to 3 quarter turns. cutout: side of a square that is set to the mean (DeVries and Taylor 2017).
     erase: share of images that get a box of noise (Zhong et al. 2017).
-    noise: standard deviation of Gaussian noise on the normalised image.
+    noise: standard deviation of Gaussian noise on the normalised image. jitter: largest change of brightness (added to
+    the normalised image) and of contrast (a factor around 1). policy: random operations (data/policies.py): trivial, or
+    rand with `policy_ops` operations of strength `policy_level`.
     """
 
     flip: bool | Literal["vertical", "both", "alternate"]
@@ -32,6 +35,10 @@ class Augment:
     cutout: Index  # pixels
     erase: Fraction
     noise: NonNegative
+    jitter: Fraction
+    policy: Literal["none", "trivial", "rand"]
+    policy_ops: Few
+    policy_level: Fraction
 
     def check(self, shape: tuple[int, int, int]) -> None:
         """Raise UserError if images (C, H, W) of that shape cannot be augmented so."""
@@ -48,7 +55,10 @@ class Augment:
                 )
 
     def on_bytes(self, x: Tensor, draw: Draw) -> Tensor:
-        """Move pixels: rot90, flip, crop. On stored bytes, a quarter of floats' memory traffic. (B, C, H, W) -> same"""
+        """Move pixels: rot90, flip, crop; then the policy. (B, C, H, W) -> same
+
+        On stored bytes, which are a quarter of floats' memory traffic.
+        """
         random = draw.random
         if self.rot90:
             turns = torch.randint(4, (len(x),), generator=random, device=x.device).view(-1, 1, 1, 1)
@@ -59,11 +69,17 @@ class Augment:
         for axis in {True: (3,), "vertical": (2,), "both": (3, 2)}.get(self.flip, ()):
             coin = torch.rand(len(x), 1, 1, 1, generator=random, device=x.device) < 0.5
             x = torch.where(coin, x.flip(axis), x)
-        return _crop(x, self.crop, random, self.pad == "reflect") if self.crop else x
+        x = _crop(x, self.crop, random, self.pad == "reflect") if self.crop else x
+        if self.policy != "none":
+            x = apply_policy(x, self.policy, self.policy_ops, self.policy_level, random)
+        return x
 
-    def on_values(self, x: Tensor, random: torch.Generator) -> Tensor:
-        """Change values: cutout, erase, noise. In place, on normalised images. (B, C, H, W) -> (B, C, H, W)"""
-        size = len(x), 2
+    def on_values(self, x: Tensor, draw: Draw) -> Tensor:
+        """Change values: jitter, cutout, erase, noise. In place, on normalised images. (B, C, H, W) -> (B, C, H, W)"""
+        random, size = draw.random, (len(x), 2)
+        if self.jitter:
+            change = self.jitter * (2 * torch.rand(2, len(x), 1, 1, 1, generator=random, device=x.device) - 1)
+            x.add_(change[0]).mul_(1 + change[1])
         if self.cutout:
             centre = torch.rand(size, generator=random, device=x.device)
             sides = torch.full(size, float(self.cutout), device=x.device)

@@ -44,6 +44,11 @@ class Masks(Images):
                 f"data.spec.ignore={spec.ignore}: expected a number from {spec.classes} to 255, which is no class, "
                 "or null if every pixel counts"
             )
+        if (policy := getattr(augment, "policy", "none")) != "none":
+            raise UserError(
+                f"data.augment.policy={policy} changes colours, and masks have none: expected none; flip, crop "
+                "and rot90 move images and masks together"
+            )
         super().__init__(
             spec=spec, source=source, batch_size=batch_size, eval_batch_size=eval_batch_size, val_fraction=val_fraction,
             folds=folds, fold=fold, mean=mean, std=std, augment=augment,
@@ -90,7 +95,7 @@ class Masks(Images):
             both = augment.on_bytes(both, draw)
         x = self.pixels(both[:, :-1], None)
         if draw is not None:
-            x = augment.on_values(x, draw.random)
+            x = augment.on_values(x, draw)
         return torch.cat((x, both[:, -1:].to(torch.float32)), 1)
 
 

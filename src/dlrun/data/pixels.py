@@ -42,4 +42,4 @@ class Pixels:
         x = x.to(torch.float32, memory_format=self.layout).mul_(self.scale)
         if not (isinstance(self.shift, float) and self.shift == 0):
             x.add_(self.shift)
-        return x if draw is None else self.augment.on_values(x, draw.random)
+        return x if draw is None else self.augment.on_values(x, draw)
