@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from dlrun.optim.steps import adamw_step, momentum, sgd_step
+
 ORTHOGONAL = ("filters", "matrices")  # kinds of parameters (optim/kinds.py)
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -27,18 +29,19 @@ class Muon(Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             params = [param for param in group["params"] if param.grad is not None]
+            grads, states = [param.grad for param in params], [self.state[param] for param in params]
+            lr, decay = group["lr"], group["weight_decay"]
             if not params:
                 continue
-            grads = [param.grad for param in params]
             if _is_orthogonal(group):
-                self._orthogonal(group, params, grads)
+                self._orthogonal(group, params, momentum(grads, states, group["momentum"], group["nesterov"]))
             elif self.rest == "sgd":
-                self._sgd(group, params, grads)
+                factor, nesterov = group["rest_momentum"], group["nesterov"]
+                sgd_step(params, grads, states, lr=lr, factor=factor, nesterov=nesterov, decay=decay)
             else:
-                self._adamw(group, params, grads)
+                adamw_step(params, grads, states, lr=lr, betas=group["rest_betas"], decay=decay)
 
-    def _orthogonal(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
-        moved = self._momentum(params, grads, group["momentum"], group["nesterov"])
+    def _orthogonal(self, group: dict[str, Any], params: list[Tensor], moved: list[Tensor]) -> None:
         if group["fixed_norm"]:
             norms = torch._foreach_norm(params)
             torch._foreach_mul_(params, [len(p) ** 0.5 / norm for p, norm in zip(params, norms, strict=True)])
@@ -50,44 +53,6 @@ class Muon(Optimizer):
             scale = 1.0 if group["fixed_norm"] else max(1.0, matrices.shape[1] / matrices.shape[2]) ** 0.5
             for row, update in zip(rows, updates, strict=True):
                 params[row].add_(update.view_as(params[row]), alpha=-group["lr"] * scale)
-
-    def _momentum(self, params: list[Tensor], grads: list[Tensor], momentum: float, nesterov: bool) -> list[Tensor]:
-        """Return the gradients with momentum: g + m b with Nesterov's, else b, where b becomes m b + g."""
-        for param in params:
-            if "momentum" not in self.state[param]:
-                self.state[param]["momentum"] = torch.zeros_like(param)
-        buffers = [self.state[param]["momentum"] for param in params]
-        torch._foreach_mul_(buffers, momentum)
-        torch._foreach_add_(buffers, grads)
-        return list(torch._foreach_add(grads, buffers, alpha=momentum)) if nesterov else buffers
-
-    def _sgd(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
-        if group["weight_decay"]:
-            grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
-        moved = self._momentum(params, grads, group["rest_momentum"], group["nesterov"])
-        torch._foreach_add_(params, moved, alpha=-group["lr"])
-
-    def _adamw(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
-        for param in params:
-            if "step" not in self.state[param]:
-                self.state[param]["step"] = torch.zeros((), device=param.device)
-                self.state[param]["mean"], self.state[param]["square"] = (
-                    torch.zeros_like(param),
-                    torch.zeros_like(param),
-                )
-        states = [self.state[param] for param in params]
-        steps, means, squares = ([state[name] for state in states] for name in ("step", "mean", "square"))
-        first, second = group["rest_betas"]
-        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(steps, 1)
-        torch._foreach_lerp_(means, grads, 1 - first)
-        torch._foreach_mul_(squares, second)
-        torch._foreach_addcmul_(squares, grads, grads, 1 - second)
-        roots = torch._foreach_sqrt(squares)
-        torch._foreach_div_(roots, [(1 - second**step).sqrt() for step in steps])
-        torch._foreach_add_(roots, 1e-8)
-        torch._foreach_mul_(roots, [1 - first**step for step in steps])
-        torch._foreach_addcdiv_(params, means, roots, -group["lr"])
 
 
 def orthogonalised(matrices: Tensor, iterations: int) -> Tensor:

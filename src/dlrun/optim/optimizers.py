@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 
 from dlrun.errors import UserError
 from dlrun.optim.muon import Muon
-from dlrun.types import Few, NonNegative, Positive, Probability
+from dlrun.optim.others import Lamb, Lion, Lookahead, ScheduleFree
+from dlrun.types import Few, NonNegative, Positive, Probability, Share
 
 
 def sgd(
@@ -81,6 +82,77 @@ def rmsprop(
         weight_decay=weight_decay,
         foreach=True,
     )
+
+
+def nadam(
+    params: Iterable[Tensor],
+    *,
+    lr: Positive,
+    betas: tuple[Probability, Probability],
+    eps: Positive,
+    weight_decay: NonNegative,
+    momentum_decay: NonNegative,
+    decoupled_weight_decay: bool,
+) -> Optimizer:
+    """Adam with Nesterov's momentum (Dozat 2016). torch has no fused kernel for it."""
+    return torch.optim.NAdam(
+        params,
+        lr=lr,
+        betas=_floats(betas),
+        eps=eps,
+        weight_decay=weight_decay,
+        momentum_decay=momentum_decay,
+        decoupled_weight_decay=decoupled_weight_decay,
+        foreach=True,
+    )
+
+
+def adafactor(
+    params: Iterable[Tensor], *, lr: Positive, beta2_decay: float, clip: Positive, weight_decay: NonNegative
+) -> Optimizer:
+    """Adam without momentum; second moments of matrices are products of rows and columns (Shazeer and Stern 2018)."""
+    return torch.optim.Adafactor(params, lr=lr, beta2_decay=beta2_decay, d=clip, weight_decay=weight_decay)
+
+
+def lion(
+    params: Iterable[Tensor], *, lr: Positive, betas: tuple[Probability, Probability], weight_decay: NonNegative
+) -> Optimizer:
+    """The sign of momentum (optim/others.py). weight_decay is decoupled."""
+    return Lion(params, dict(lr=lr, betas=_floats(betas), weight_decay=weight_decay))
+
+
+def lamb(
+    params: Iterable[Tensor], *, lr: Positive, betas: tuple[Probability, Probability], weight_decay: NonNegative
+) -> Optimizer:
+    """Adam for large batches (optim/others.py). weight_decay is part of the step that is scaled."""
+    return Lamb(params, dict(lr=lr, betas=_floats(betas), weight_decay=weight_decay))
+
+
+def lookahead(
+    params: Iterable[Tensor],
+    *,
+    base: Literal["sgd", "adamw"],
+    lr: Positive,
+    momentum: Probability,
+    betas: tuple[Probability, Probability],
+    weight_decay: NonNegative,
+    every: Few,
+    share: Share,
+) -> Optimizer:
+    """SGD (Nesterov) or AdamW with slow weights, which follow after `every` steps by `share` (optim/others.py)."""
+    defaults = dict(base=base, lr=lr, momentum=momentum, betas=_floats(betas), weight_decay=weight_decay)
+    return Lookahead(params, defaults | dict(every=every, share=share))
+
+
+def schedule_free(
+    params: Iterable[Tensor],
+    *,
+    lr: Positive,
+    betas: tuple[Share, Probability],
+    weight_decay: NonNegative,
+) -> Optimizer:
+    """AdamW that is evaluated with an average of its weights (optim/others.py); for schedule=constant or a warm-up."""
+    return ScheduleFree(params, dict(lr=lr, betas=_floats(betas), weight_decay=weight_decay))
 
 
 def muon(

@@ -72,7 +72,13 @@ class Update:
             group["lr"] = lr
         self.factor, self.skipped, self.last_loss = 1.0, 0, float("nan")
         self.scaler = torch.amp.GradScaler(self.params[0].device.type) if precision == "fp16" else None
-        self.decay, self.ema = ema, deepcopy(net).requires_grad_(False).eval() if ema else None
+        self.averages_itself = hasattr(self.optimizer, "averaged")
+        if ema and self.averages_itself:
+            raise UserError(
+                f"trainer.ema={ema:g}: this optimizer averages the weights itself\n  expected trainer.ema=0"
+            )
+        has_average = ema or self.averages_itself
+        self.decay, self.ema = ema, deepcopy(net).requires_grad_(False).eval() if has_average else None
         self.averaged = 0  # number of steps in the average
         self.first_loss = self.peak = float("nan")  # the first step's loss, the highest loss of the first EARLY steps
         self.scalar = AsyncScalar(self.params[0].device)
@@ -203,9 +209,12 @@ class Update:
         correction of Adam (Kingma and Ba 2015) would only remove the weights from before the first step.
         """
         self.averaged += 1
+        copy_all(self.ema.buffers(), self.net.buffers())
+        if self.averages_itself:
+            copy_all(self.ema.parameters(), map(self.optimizer.averaged, self.net.parameters()))
+            return
         decay = min(self.decay, (1 + self.averaged) / (10 + self.averaged))
         torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - decay)
-        copy_all(self.ema.buffers(), self.net.buffers())
 
     def state_dict(self) -> dict:
         return {
@@ -223,7 +232,8 @@ class Update:
         self.optimizer.load_state_dict(state["optimizer"])
         for param, values in self.optimizer.state.items():
             for name, value in values.items():
-                fits = isinstance(value, Tensor) and value.is_floating_point() and value.shape in ((), param.shape)
+                shapes = ((), param.shape, *partial_shapes(name, param))
+                fits = isinstance(value, Tensor) and value.is_floating_point() and value.shape in shapes
                 if value is not None and not fits:
                     raise ValueError(f"the optimizer's {name} does not fit a weight of shape {tuple(param.shape)}")
         for group, mine, lr in zip(self.optimizer.param_groups, settings, self.base_lr, strict=True):
@@ -236,6 +246,12 @@ class Update:
             setattr(self, name, state[name])
         if self.snapshot:
             copy_all(self.snapshot.copies, state["buffers"])
+
+
+def partial_shapes(name: str, param: Tensor) -> list[tuple[int, ...]]:
+    """The shapes of Adafactor's moments of rows and columns."""
+    whole = tuple(param.shape)
+    return {"row_var": [(*whole[:-1], 1)], "col_var": [(*whole[:-2], 1, *whole[-1:])]}.get(name, [])
 
 
 class BufferSnapshot:
