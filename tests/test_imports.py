@@ -73,9 +73,9 @@ HYDRA = {
 PRINT = {"cli", "output.terminal", "runs.cli", "hydra_plugins.dlrun_sweeper.sweeper"}
 LIGHT = {  # on the way to --help, to a config error, to a list of runs
     "cli", "errors", "types", "spec", "paths", "clock", "overrides", "optim.schedules", "config", "output.folders",
-    "output.console", "runs.cli", "runs.listing", "runs.show", "runs.compare", "runs.report", "runs.page",
-    "runs.formats", "runs.evaluate", "runs.predict", "runs.completion", "runs.data_cli", "runs.data_config",
-    "hydra_plugins.dlrun_sweeper",
+    "output.console", "output.text_chart", "system.load", "runs.cli", "runs.listing", "runs.show", "runs.compare",
+    "runs.live", "runs.watch", "runs.report", "runs.page", "runs.formats", "runs.evaluate", "runs.predict",
+    "runs.completion", "runs.data_cli", "runs.data_config", "hydra_plugins.dlrun_sweeper",
 }  # fmt: skip
 HEAVY = {"torch", "matplotlib", "sklearn", "pandas", "PIL", "tensorboard", "tqdm", "pooch", "requests"}
 

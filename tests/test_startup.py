@@ -43,6 +43,7 @@ QUICK_RUNS = {
     "runs list sorted": (["dl-runs", "list", "model=m*", "--sort", "best", "--json", "--output-dir", "RUNS"], 0),
     "runs show": (["dl-runs", "show", "last", "--output-dir", "RUNS"], 0),
     "runs show config": (["dl-runs", "show", "RUNS/day/a", "--config"], 0),
+    "runs watch": (["dl-runs", "watch", "--output-dir", "RUNS"], 0),
     "runs completion": (["dl-runs", "completion", "bash", "--words", "show", ""], 0),
     "runs format": (["dl-runs", "export", "RUNS/day/a", "--format", "tflite"], 2),
     "runs unfinished": (["dl-runs", "evaluate", "RUNS/day/a"], 2),

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import socket
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -79,12 +80,26 @@ def claim_folder(folder: Path, base: Path) -> Path:
 
 def all_runs(base: Path) -> list[Path]:
     """The folders of all runs under `base`, with those of sweeps, and of runs elsewhere (run_dir=), newest last."""
-    folders = {path.parent.parent for pattern in ("*/*", "*/*/*") for path in base.glob(f"{pattern}/{STARTED}")}
+    started = dict(_runs_below(base, levels=3))
     with suppress(OSError, ValueError):
-        lines = read_whole(base / ELSEWHERE).decode("utf-8", "surrogateescape").splitlines()
-        folders |= {Path(line) for line in lines if os.path.isfile(Path(line) / STARTED)}
-    folders = {folder for folder in folders if not folder.is_symlink()}  # a sweep's "best" links to one of its jobs
-    return sorted(folders, key=lambda folder: (folder / STARTED).stat().st_mtime)
+        for line in read_whole(base / ELSEWHERE).decode("utf-8", "surrogateescape").splitlines():
+            with suppress(OSError):
+                started[Path(line)] = os.stat(Path(line) / STARTED).st_mtime
+    return sorted(started, key=started.__getitem__)
+
+
+def _runs_below(folder: Path, levels: int) -> Iterator[tuple[Path, float]]:
+    """Yield the runs at most `levels` below, each with its start time; a sweep's `best` links to one of its jobs."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                started = os.stat(f"{entry.path}/{STARTED}").st_mtime
+            except OSError:
+                if levels > 1 and entry.is_dir():
+                    yield from _runs_below(Path(entry.path), levels - 1)
+                continue
+            if not entry.is_symlink():
+                yield Path(entry.path), started
 
 
 def refuse_links(folder: Path) -> None:

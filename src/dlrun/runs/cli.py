@@ -27,6 +27,7 @@ USAGE = """dl-runs: list, evaluate, use and compare runs
   dl-runs compare RUN RUN ...       their curves in one image, and the
                                     differences between their configs
   dl-runs report RUN|SWEEP          one self-contained HTML file
+  dl-runs watch [RUN|SWEEP]         a live view in the terminal
 
 RUN is a run's folder, or `last` for the most recently started run.
 dl-runs COMMAND --help shows the options.
@@ -258,6 +259,22 @@ def _report(args: argparse.Namespace) -> Iterable[str]:
     return report(_folder(args.run, args), out)
 
 
+def _watch_arguments(parser: Parser) -> None:
+    parser.add_argument("run", nargs="?", metavar="RUN|SWEEP", help="a folder, or `last`; default: all runs")
+    _where(parser)
+
+
+def _watch(args: argparse.Namespace) -> Iterable[str]:
+    """Watch runs while they run: a table, curves, the machine's load. Without a terminal, print that once."""
+    from dlrun.runs.watch import watch, watched
+
+    base = Path(args.output_dir)
+    if args.run is None:
+        return watch(*watched(None, base))
+    folder = _locate(args.run, args)
+    return watch(*watched(folder if os.path.isfile(folder / "sweep.json") else _folder(args.run, args), base))
+
+
 def _completion_arguments(parser: Parser) -> None:
     parser.add_argument("shell", choices=("bash",), help="works in zsh, too")
     parser.add_argument("--words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -278,6 +295,7 @@ COMMANDS: dict[str, Command] = {
     "export": (_export_arguments, _export),
     "compare": (_compare_arguments, _compare),
     "report": (_report_arguments, _report),
+    "watch": (_watch_arguments, _watch),
     "completion": (_completion_arguments, _completion),
 }
 
