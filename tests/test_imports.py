@@ -39,6 +39,7 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "train": GROUND | {"data.base", "output", "system", "config", "optim", "data.sources", "tasks"},
     "sweep": GROUND | {"output", "system", "config"},
     "runs": GROUND | {"output", "system", "config", "data", "tasks", "train", "sweep"},
+    "runs.ui": GROUND | {"output", "config", "sweep", "runs"},
     "cli": GROUND | {"output", "system", "config", "train", "sweep"},
     "__main__": {"cli", "system"},
     "hydra_plugins": set(),

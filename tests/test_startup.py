@@ -44,6 +44,7 @@ QUICK_RUNS = {
     "runs show": (["dl-runs", "show", "last", "--output-dir", "RUNS"], 0),
     "runs show config": (["dl-runs", "show", "RUNS/day/a", "--config"], 0),
     "runs watch": (["dl-runs", "watch", "--output-dir", "RUNS"], 0),
+    "runs ui": (["dl-runs", "ui", "--output-dir", "nowhere"], 2),
     "runs completion": (["dl-runs", "completion", "bash", "--words", "show", ""], 0),
     "runs format": (["dl-runs", "export", "RUNS/day/a", "--format", "tflite"], 2),
     "runs unfinished": (["dl-runs", "evaluate", "RUNS/day/a"], 2),

@@ -28,6 +28,7 @@ USAGE = """dl-runs: list, evaluate, use and compare runs
                                     differences between their configs
   dl-runs report RUN|SWEEP          one self-contained HTML file
   dl-runs watch [RUN|SWEEP]         a live view in the terminal
+  dl-runs ui                        a live view in the browser; --port N
 
 RUN is a run's folder, or `last` for the most recently started run.
 dl-runs COMMAND --help shows the options.
@@ -74,7 +75,7 @@ def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
             parser = Parser(f"{name} {arguments[0]}", description=run.__doc__)
             describe(parser)
             for line in run(parser.parse_intermixed_args(arguments[1:])):
-                print(printable(line))
+                print(printable(line), flush=True)  # a command may take its time between two lines
         sys.stdout.flush()
     except UserError as error:
         complain(name, error)
@@ -275,6 +276,18 @@ def _watch(args: argparse.Namespace) -> Iterable[str]:
     return watch(*watched(folder if os.path.isfile(folder / "sweep.json") else _folder(args.run, args), base))
 
 
+def _ui_arguments(parser: Parser) -> None:
+    parser.add_argument("--port", type=int, metavar="N", help="the port on 127.0.0.1; 0 chooses a free one")
+    _where(parser)
+
+
+def _ui(args: argparse.Namespace) -> Iterable[str]:
+    """Serve a page about all runs to this machine's browser, until Ctrl-C: table, curves, configs, images, sweeps."""
+    from dlrun.runs.ui.server import serve
+
+    return serve(Path(args.output_dir), args.port)
+
+
 def _completion_arguments(parser: Parser) -> None:
     parser.add_argument("shell", choices=("bash",), help="works in zsh, too")
     parser.add_argument("--words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -296,6 +309,7 @@ COMMANDS: dict[str, Command] = {
     "compare": (_compare_arguments, _compare),
     "report": (_report_arguments, _report),
     "watch": (_watch_arguments, _watch),
+    "ui": (_ui_arguments, _ui),
     "completion": (_completion_arguments, _completion),
 }
 

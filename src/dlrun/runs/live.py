@@ -17,7 +17,7 @@ from dlrun.runs.listing import facts, status
 EPOCHS = re.compile(r"^trainer:\n(?: .*\n)*?  epochs: (\d+)$", re.MULTILINE)
 RECENT = 5  # epochs that an estimate of the time left averages over
 
-SHARE = 0.01  # most of the time that is spent on listing folders
+SHARE, LATEST = 0.01, 10.0  # the share of time spent on listing folders; seconds after which they are listed anyway
 
 Stamp = tuple[int, int, int]
 
@@ -32,7 +32,7 @@ def stamp(path: Path) -> Stamp | None:
 
 
 class Folders:
-    """Lists folders again as often as SHARE allows: thousands of runs take a while."""
+    """Lists folders again as often as SHARE allows, at least every LATEST seconds: thousands of runs take a while."""
 
     def __init__(self, find: Callable[[], list[Path]]) -> None:
         self.find, self.found, self.due = find, list[Path](), 0.0
@@ -40,7 +40,7 @@ class Folders:
     def __call__(self) -> list[Path]:
         if (started := time.monotonic()) >= self.due:
             self.found = self.find()
-            self.due = started + (time.monotonic() - started) / SHARE
+            self.due = started + min((time.monotonic() - started) / SHARE, LATEST)
         return self.found
 
 
