@@ -38,8 +38,14 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "tasks.rl": GROUND | {"data.base", "models", "output", "system", "optim", "tasks"},
     "train": GROUND | {"data.base", "output", "system", "config", "optim", "data.sources", "tasks"},
     "sweep": GROUND | {"output", "system", "config"},
-    "runs": GROUND | {"output", "system", "config", "data", "tasks", "train", "sweep"},
-    "runs.ui": GROUND | {"output", "config", "sweep", "runs"},
+    "runs.listing": GROUND | {"output"},
+    "runs.written": GROUND,
+    "runs.live": GROUND | {"output", "runs.listing"},
+    "runs.compare": GROUND | {"output", "config", "runs.listing", "runs.written"},
+    "runs.ui": GROUND | {"output", "config", "sweep", "runs.listing", "runs.live", "runs.compare"},
+    "runs": GROUND
+    | {"output", "system", "config", "data", "tasks", "train", "sweep"}
+    | {"runs.listing", "runs.written", "runs.live", "runs.compare", "runs.ui"},
     "cli": GROUND | {"output", "system", "config", "train", "sweep"},
     "__main__": {"cli", "system"},
     "hydra_plugins": set(),
