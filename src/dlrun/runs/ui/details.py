@@ -12,7 +12,7 @@ from dlrun.runs.compare import differences, flatten, shown
 from dlrun.runs.live import LiveRun
 
 IMAGES = {".png": "image/png", ".gif": "image/gif"}
-FOLDERS = ("plots", "pictures")
+FOLDERS = ("plots", "images")
 MOST = 200  # images of a run, the newest
 TAIL = 64 * 1024  # bytes of a log
 
