@@ -90,7 +90,7 @@ def all_runs(base: Path) -> list[Path]:
 
 def _runs_below(folder: Path, levels: int) -> Iterator[tuple[Path, float]]:
     """Yield the runs at most `levels` below, each with its start time; a sweep's `best` links to one of its jobs."""
-    with suppress(OSError), os.scandir(folder) as entries:
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError), os.scandir(folder) as entries:
         for entry in entries:
             try:
                 started = os.stat(f"{entry.path}/{STARTED}").st_mtime
@@ -241,15 +241,15 @@ def require_plain(folder: Path) -> None:
             )
 
 
-def write_whole(path: Path, text: str, durable: bool = False) -> None:
-    """Replace a small file atomically: readers see the old text or the new one.
+def write_whole(path: Path, content: str | bytes, durable: bool = False) -> None:
+    """Replace a small file atomically: readers see the old content or the new one. A text is written as UTF-8.
 
-    durable: the new text survives a power cut once this returns.
+    durable: the new content survives a power cut once this returns.
     """
     temporary = path.with_name(path.name + ".tmp")
     temporary.unlink(missing_ok=True)
-    with open(temporary, "x", encoding="utf-8") as file:  # "w" would follow a link
-        file.write(text)
+    with open(temporary, "xb") as file:  # "w" would follow a link
+        file.write(content.encode() if isinstance(content, str) else content)
         if durable:
             file.flush()
             os.fsync(file.fileno())
