@@ -22,6 +22,8 @@ QUICK = {
     "config": (["--cfg", "job", "model=resnet18", "data=cifar10"], 0),
     "completion": (["-sc", "query=bash"], 0),
     "installing the completion": (["-sc", "install=bash"], 0),
+    "schema's flag": (["schema", "-x"], 2),
+    "schema of no folder": (["schema", "--config-dir", "nowhere"], 2),
     "flag": (["-x"], 2),
     "syntax": (["foo"], 2),
     "option": (["model=resnet"], 2),

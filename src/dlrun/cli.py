@@ -65,6 +65,11 @@ def main() -> None:
         if "--version" in sys.argv[1:]:
             print(f"dl-run {dlrun.__version__}")
             return
+        if sys.argv[1:2] == ["schema"]:
+            from dlrun.config.editor import schema_command
+
+            print(schema_command(sys.argv[2:]))
+            return
         flags = parse_flags()
         if flags.help:
             print(usage(flags.config_dir))

@@ -22,6 +22,7 @@ USAGE = """dl-run: deep-learning experiments, composed from YAML and resumed bit
   dl-run resume=last                      resume the newest run
   dl-run -m sweep.resume=last             resume the newest sweep
   dl-run -m sweep.join=last               help with it, from another machine
+  dl-run schema --vscode                  let the editor complete and check YAML
 
 groups and their options (group=option)
 {groups}
