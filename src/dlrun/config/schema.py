@@ -92,7 +92,7 @@ class _Schema:
             "title": "dl-run config",
             "description": "A config of dl-run: an option of a group, or an experiment.",
             "type": ["object", "null"],
-            "if": {"anyOf": [{"required": ["_target_"]}, extends]},
+            "if": {"type": "object", "anyOf": [{"required": ["_target_"]}, extends]},
             "then": {"anyOf": of_group},
             "else": {"$ref": "#/$defs/config"},
             "$defs": self.definitions,
