@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from dlrun import cli
 from dlrun.config import schema as module
-from dlrun.config.check import SECTIONS, nested
+from dlrun.config.check import SECTIONS, nested_kind
 from dlrun.config.editor import write_vscode
 from dlrun.config.pairing import CONFIGS
 from dlrun.config.schema import schema, typed
@@ -112,7 +112,7 @@ def annotations():
     for name in SECTIONS:
         for target in module._Schema(None).targets[name]:
             for key, annotation in signature(target).keys.items():
-                if nested(annotation) is None:
+                if nested_kind(annotation) is None:
                     found.setdefault(str(annotation), (f"{target}.{key}", annotation))
     return list(found.values())
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 
 from dlrun.config.auto import AUTO
-from dlrun.config.check import MODES, SECTIONS, SWEEP, VALUES, nested
+from dlrun.config.check import MODES, SECTIONS, SWEEP, VALUES, nested_kind
 from dlrun.config.signatures import Signature, is_allowed, public_names, ranges, signature, spec_names
 from dlrun.config.usage import folders_of, group_names, options
 from dlrun.config.yaml_notes import Notes, read_notes
@@ -178,7 +178,7 @@ class _Schema:
 
     def _value(self, annotation: object, section: str, key: str) -> Schema:
         """Return the schema of a value: of a nested section, or of a plain type."""
-        inner = nested(annotation)
+        inner = nested_kind(annotation)
         if inner is None:
             return typed(annotation)
         names = spec_names(annotation) if inner.within == "dlrun.spec" else public_names(inner.within, inner.kind)

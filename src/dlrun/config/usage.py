@@ -37,6 +37,8 @@ flags
   -p, --package NAME    with --cfg: only this section
   -cd, --config-dir DIR more options, from your own folder:
                         DIR/model/mine.yaml is model=mine
+  --json                print one line of JSON at the end: folder, status,
+                        exit code, metrics; all else on standard error
   -sc install=SHELL     completion for bash, zsh or fish:
                         eval "$(dl-run -sc install=bash)"
   -h, --help; --version"""

@@ -51,7 +51,7 @@ def claim_folder(folder: Path, base: Path) -> Path:
     An empty folder is taken, and one that this run made before one of its processes died without a checkpoint.
     base: output_dir, where runs are listed; a folder outside it is noted there.
     """
-    if restarts() and _noted(base) == folder.resolve():
+    if restarts() and noted(base, os.getppid()) == folder.resolve():
         shutil.rmtree(folder, ignore_errors=True)
     resume = f"dl-run {pasteable('resume', folder)}"
     taken = f"run_dir={folder} already holds a run: resume it with {resume}, or choose another folder"
@@ -188,17 +188,17 @@ def died_before(base: Path) -> Path | None:
     """The run's folder that a restarted process must resume; None for a first start or without a checkpoint."""
     if not restarts():
         return None
-    folder = _noted(base)
+    folder = noted(base, os.getppid())
     names = ("last", "previous", "incoming")
     if folder and any((folder / "checkpoints" / f"{name}.ckpt").exists() for name in names):
         return folder
     return None
 
 
-def _noted(base: Path) -> Path | None:
-    """The folder of the run that this process's launcher started first."""
+def noted(base: Path, launcher: int) -> Path | None:
+    """The folder of the run that a launcher started first. launcher: its process id."""
     try:
-        return Path(read_whole(_note(base, os.getppid())).decode())
+        return Path(read_whole(_note(base, launcher)).decode())
     except (OSError, ValueError):
         return None
 

@@ -231,6 +231,7 @@ def _compare_arguments(parser: Parser) -> None:
         "--metric", action="append", metavar="M", help="such as val/loss; default: the val metrics that all runs have"
     )
     parser.add_argument("--out", default="compare.png", metavar="FILE", help="the image (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON: runs, differences, the image")
     _where(parser)
 
 
@@ -241,7 +242,7 @@ def _compare(args: argparse.Namespace) -> Iterable[str]:
     folders = []
     for which in args.runs:
         folders += jobs_of(_locate(which, args)) or [_folder(which, args)]
-    return compare(folders, args.metric, Path(args.out))
+    return compare(folders, args.metric, Path(args.out), args.json)
 
 
 def _report_arguments(parser: Parser) -> None:
