@@ -33,9 +33,10 @@ MODELS = [
 ]  # plain, and 28x28 is too small for them
 DEEP = ("densenet121", "googlenet")  # with nothing in them that others have not
 HALF = ("autoencoder", "gan", "gru", "lenet", "mlp", "resnet18", "unet", "vae")  # of each kind one
-NARROW = {"width": 4, "hidden": "[16]", "growth": 4}  # where a model has that key
+NARROW = {"widths": "[4,4,4]", "width": 4, "hidden": "[16]", "growth": 4}  # where a model has that key
 OPTIMIZERS = sorted(p.stem for p in (runs.CONFIGS / "optimizer").glob("*.yaml"))
-AUGMENT = "{flip: true, crop: 2, rot90: true, cutout: 4, erase: 0.5, noise: 0.1}"
+AUGMENT = "{flip: alternate, crop: 2, pad: reflect, rot90: true, cutout: 4, erase: 0.5, noise: 0.1, jitter: 0.2, "
+AUGMENT += "policy: trivial}"
 CASES = {
     "dropout": ["model.dropout=0.5", "model.norm=batch"],
     "augmentation": [f"data.augment={AUGMENT}".replace(": ", ":").replace(", ", ",")],
@@ -47,7 +48,11 @@ CASES = {
     "often": ["trainer.log_every=1", "trainer.checkpoint_every_steps=1", "trainer.monitor=val/loss", "schedule=linear"],
     "patience": ["trainer.epochs=9", "trainer.patience=2", "trainer.min_delta=9", "optimizer.lr=0.003"],
     "skip": ["trainer.on_nan=skip", "model.norm=batch", "trainer.ema=0.5"],
+    "mixing": ["task.mixup=0.4", "task.cutmix=1.0", "task.test_flip=true", "task.test_shift=1"],
+    "ending": ["task.freeze_from=[['2',1]]", "optimizer=muon", "model.norm=batch"],
     "limit": ["trainer.max_steps=6"],
+    **({"graphs": ["trainer.cuda_graph=true", "model.dropout=0.2"]} if runs.DEVICE == "cuda" else {}),
+    "kinds": ["optimizer=sgd", "optimizer.groups={biases:{lr:0.5},head:{weight_decay:0.01}}", "model.norm=batch"],
     **{f"optimizer {name}": [f"optimizer={name}", "optimizer.weight_decay=0.01"] for name in OPTIMIZERS},
 }
 
