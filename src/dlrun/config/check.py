@@ -108,7 +108,7 @@ def _problems(node: object, nested: Nested, path: str) -> list[str]:
             has = listed(f"    {name} has: ", sorted(found.keys), 6) if found.keys else f"    {name} has no keys"
             problems.append(f"{path}.{key}: {name} has no {key!r}{near}\n{has}")
             continue
-        inner = _nested(found.keys[key])
+        inner = nested_kind(found.keys[key])
         if inner is not None:
             wrong = _problems(value, inner, f"{path}.{key}")
             kinds = spec_names(found.keys[key])
@@ -181,7 +181,7 @@ def _is_allowed(target: str, nested: Nested) -> bool:
     return within or torch_optimizer or is_allowed(parts[0])
 
 
-def _nested(annotation: object) -> Nested | None:
+def nested_kind(annotation: object) -> Nested | None:
     """Return the kind of nested config that a parameter with this annotation takes, or None for a plain value."""
     if annotation in get_args(Spec):
         return Nested("dlrun.spec", "class")
