@@ -112,6 +112,8 @@ class Session:
         run = NullRun(folder) if self.dist.rank else Run(folder, facts, axis, before)
         training = Training(self.task, self.trainer, run, clock, data_state(self.data))
         if not resumed:
+            if not self.config["init"]:
+                self.task.fit(self.data)
             return training, []
         state, failure = run.checkpoints.load_last(before.get("id"))
         lost_best = training.restore(state)
