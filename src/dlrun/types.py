@@ -86,6 +86,7 @@ class Part:
 
 
 ImageReader = Annotated[object, Part("dlrun.data.readers.images", "function")]
+FunctionReader = Annotated[object, Part("dlrun.data.readers.functions", "function")]
 MaskReader = Annotated[object, Part("dlrun.data.readers.masks", "function")]
 TableReader = Annotated[object, Part("dlrun.data.readers.tables", "function")]
 TextReader = Annotated[object, Part("dlrun.data.readers.texts", "function")]

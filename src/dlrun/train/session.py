@@ -234,6 +234,8 @@ class Session:
         """The lines printed before training: data, model, device, folder, start and chosen values."""
         data, device = self.data, self.device
         sizes = ", ".join(f"{data.size(split):,} {split}" for split in ("train", "val", "test"))
+        if not data.size("test"):
+            sizes = f"{counted(data.size('train'), 'step')} an epoch"
         if frames := self.task.epoch_samples(data):  # environments have no splits: val and test play episodes
             sizes = f"{frames:,} frames an epoch"
         parameters = sum(p.numel() for p in self.task.net.parameters())
