@@ -133,3 +133,18 @@ def descent(values: np.ndarray, starts: np.ndarray) -> "Figure":
     axes.grid()
     axes.legend()
     return figure
+
+
+def weights(name: str, matrix: np.ndarray) -> "Figure":
+    """The entries of a weight matrix as heights over its rows and columns (the book, section 9.8.4)."""
+    figure, axes = new_figure(6.4, 5.4, projection="3d")
+    rows, columns = (np.arange(size) for size in matrix.shape)
+    x, y = np.meshgrid(columns, rows)
+    most = np.abs(matrix).max() or 1.0
+    axes.plot_surface(x, y, matrix, cmap="coolwarm", vmin=-most, vmax=most, rcount=128, ccount=128, linewidth=0)
+    axes.set(xlabel="input", ylabel="output", title=f"{name}: {matrix.min():.4g} to {matrix.max():.4g}")
+    axes.set_zlim(-most, most)
+    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
+        plain_ticks(axis, most=6)
+        axis.pane.set_facecolor("white")
+    return figure

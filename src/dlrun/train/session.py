@@ -209,7 +209,8 @@ class Session:
         best_epoch, axis = best.epoch if best and best.score is not None else None, run.axis.replace("step", "epoch")
         for name in plots.worth_drawing(run.rows, run.windows, training.ordered_metrics()):
             goal = getattr(spec, "goal", None) if name == self.task.goal else None
-            run.figures[name] = partial(plots.curves, run.rows, name, best_epoch, run.windows, axis, goal)
+            stopped = run.facts.get("stopped_by") == "patience"
+            run.figures[name] = partial(plots.curves, run.rows, name, best_epoch, run.windows, axis, goal, stopped)
         run.draw(training.clock.global_step, getattr(spec, "labels", ()))
 
     def facts(self) -> dict[str, object]:
