@@ -14,7 +14,7 @@ from dlrun.config.check import check
 from dlrun.config.pairing import CONFIGS
 from dlrun.config.signatures import signature, spec_names
 from dlrun.errors import ConfigError
-from dlrun.spec import Env, Mask
+from dlrun.spec import Env, Function, Mask
 
 YAMLS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
 GROUPS = sorted({name.partition("/")[0] for name in YAMLS if "/" in name})
@@ -23,6 +23,7 @@ FITTING = {  # what goes with data, or a task, of another kind than pictures
     "Tokens": {"data": "imdb", "model": "lstm"},
     "Mask": {"data": "shapes", "model": "unet"},
     "Table": {"data": "moons", "model": "mlp"},
+    "Function": {"data": "function", "model": "point"},
 }
 OPTIONS = [(group, option) for group in GROUPS if group not in ("experiment", "tuned") for option in options(group)]
 
@@ -107,7 +108,8 @@ def test_experiment_composes_and_builds(option):
         size = data.spec.shape[1:] if isinstance(data.spec, Mask) else ()
         found = net.eval()(torch.empty(2, *data.spec.shape, device="meta"))
         found = found[0] if isinstance(data.spec, Env) else found  # a policy, with values beside it
-        assert found.shape == (2, data.spec.outputs, *size)
+        outputs = len(net.position) if isinstance(data.spec, Function) else data.spec.outputs
+        assert found.shape == (2, outputs, *size)
 
 
 def test_a_sweep_is_a_sweep():

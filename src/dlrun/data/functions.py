@@ -31,6 +31,10 @@ class Functions:
                     f"data.spec.{key} has {len(given)} entries {list(given)}, and the function is one of "
                     f"{', '.join(own.names)}\n  expected {own.features}, or [] for the function's own"
                 )
+        if len({"f", *spec.names}) <= len(spec.names):
+            raise UserError(
+                f"data.spec.names={list(spec.names)}: expected different names, and none that is f, the value's name"
+            )
         changes = {key: getattr(spec, key) for key in ("names", "low", "high") if getattr(spec, key)}
         self.spec: Function = replace(own, **changes)
         if not all(low < high for low, high in zip(self.spec.low, self.spec.high, strict=True)):

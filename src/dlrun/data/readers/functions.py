@@ -21,7 +21,7 @@ from dlrun.types import Count, NonNegative, Seed
 Name = Literal[
     "himmelblau", "bowl", "saddle", "sinc", "cosines", "square_sine", "parabola", "chain", "step", "sigmoid", "relu",
     "leaky_relu", "tanh", "squared_error", "sigmoid_squared_error", "cross_entropy", "hinge", "entropy", "binary_entropy",
-    "forward_kl", "reverse_kl"
+    "forward_kl", "reverse_kl", "two_points"
 ]  # fmt: skip
 
 
@@ -71,6 +71,11 @@ def kl(p: Tensor | float, q: Tensor | float) -> Tensor:
     return torch.xlogy(p, p / q) + torch.xlogy(1 - p, (1 - p) / (1 - q))
 
 
+def two_points(w: Tensor, b: Tensor) -> Tensor:
+    """The mean squared error of y = w x + b at (1, 1.567) and (2, 3.043) (the book, section 2.1)."""
+    return ((w + b - 1.567).square() + (2 * w + b - 3.043).square()) / 2
+
+
 FOUND = ((3.0, 2.0), (-2.805118, 3.131313), (-3.779310, -3.283186), (3.584428, -1.848127))
 PLANE, UNITS, LOGITS = (("x", "y"), 6.0), (("x",), 6.0), (("z",), 6.0)  # the variables, which go from -6 to 6
 FORMULAS: dict[str, tuple] = {  # variables, their ends (one: from -end to end), formula, minima
@@ -79,6 +84,7 @@ FORMULAS: dict[str, tuple] = {  # variables, their ends (one: from -end to end),
     "saddle": (("x", "y"), 5.0, lambda x, y: y.square() - x.square()),
     "sinc": (("x", "y"), 8.0, sinc),
     "cosines": (("x", "y"), 2.0, cosines, ((0.0, 0.0),)),
+    "two_points": (("w", "b"), 3.0, two_points, ((1.476, 0.091),)),
     "square_sine": (("x",), 10.0, lambda x: x.square() * x.sin()),
     "parabola": (("w",), 6.0, lambda w: w.square() + 2 * w + 3, ((-1.0,),)),  # section 1.5.3: a, b, c = 1, 2, 3
     "chain": (("w",), 4.0, lambda w: 2 * (w + 1) + 1),  # section 7.5: y2 = y1 w2 + b2 with y1 = x w + b1
