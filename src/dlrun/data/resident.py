@@ -132,8 +132,8 @@ def chunks(order: Tensor, values: int, batch_size: int, first: int) -> Iterator[
 def split_rows(samples: int, val_fraction: float, folds: int, fold: int) -> dict[str, np.ndarray]:
     """Split rows into train and val by a fixed shuffle, which does not depend on the run's seed.
 
-    folds > 1 holds out the fold-th of `folds` equal parts as val; otherwise a `val_fraction` of all rows is held out. With
-    0 none are: val is then the train split. Raises UserError if a split would be empty.
+    folds > 1 holds out the fold-th of `folds` equal parts as val; otherwise a `val_fraction` of all rows is held out.
+    With 0 none are: val is then the train split. Raises UserError if a split would be empty.
     """
     if not val_fraction and not folds and not fold:
         return dict.fromkeys(("train", "val"), np.arange(samples))
@@ -146,13 +146,13 @@ def split_rows(samples: int, val_fraction: float, folds: int, fold: int) -> dict
         raise UserError(
             f"data.folds={folds} of {samples} samples leaves a split empty: expected at most {samples} folds"
         )
-    held = np.array_split(order, folds)[fold] if folds else order[: round(samples * val_fraction)]
-    if not 0 < len(held) < samples:
+    val = np.array_split(order, folds)[fold] if folds else order[: round(samples * val_fraction)]
+    if not 0 < len(val) < samples:
         raise UserError(
             f"data.val_fraction={val_fraction} of {samples} samples leaves a split empty: choose another fraction"
         )
-    train = np.setdiff1d(order, held)
-    return {"train": train, "val": np.sort(held)}
+    train = np.setdiff1d(order, val)
+    return {"train": train, "val": np.sort(val)}
 
 
 def distinct(rows: dict[str, Tensor]) -> list[str]:

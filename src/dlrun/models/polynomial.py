@@ -20,7 +20,7 @@ class Polynomial(nn.Module):
         self.output = nn.Linear(spec.features * degree, spec.outputs, bias=bias)
 
     def terms(self, x: Tensor) -> Tensor:
-        """T_k(x / scale) - T_k(0) for k = 1 .. degree, so that all are 0 at 0: (B, features) -> (B, features * degree)."""
+        """T_k(x / scale) - T_k(0), k = 1 .. degree, which are 0 at 0: (B, features) -> (B, features * degree)."""
         x = x / self.scale
         terms = [torch.ones_like(x), x]
         for _ in range(self.degree - 1):

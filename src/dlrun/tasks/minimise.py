@@ -87,7 +87,7 @@ class Minimise(Task):
         return {"f": self.spec.at(position).mean(), **coordinates}
 
     def _loss(self, zero: Tensor) -> Tensor:
-        """The sum over the points of f, or of its tangent plane by central differences, whose gradient autograd takes."""
+        """The sum over the points of f, or of its tangent plane by central differences; autograd takes its gradient."""
         if self.method == "gradient":
             return self.net(zero).sum()
         position = self.net.position

@@ -20,8 +20,8 @@ from dlrun.types import Count, NonNegative, Seed
 
 Name = Literal[
     "himmelblau", "bowl", "saddle", "sinc", "cosines", "square_sine", "parabola", "chain", "step", "sigmoid", "relu",
-    "leaky_relu", "tanh", "squared_error", "sigmoid_squared_error", "cross_entropy", "hinge", "entropy", "binary_entropy",
-    "forward_kl", "reverse_kl", "two_points"
+    "leaky_relu", "tanh", "squared_error", "sigmoid_squared_error", "cross_entropy", "hinge", "entropy",
+    "binary_entropy", "forward_kl", "reverse_kl", "two_points"
 ]  # fmt: skip
 
 

@@ -132,7 +132,7 @@ def sine(
 
 
 def gates(*, gate: Literal["and", "or", "xor"], samples: Count, noise: NonNegative, random_state: Seed) -> Arrays:
-    """Generate points around (0, 0), (0, 1), (1, 0), (1, 1) with the gate's output as class; test: these four points."""
+    """Generate points around (0, 0), (0, 1), (1, 0), (1, 1), with the gate's output as class; test: these four."""
     corners = np.array([(0, 0), (0, 1), (1, 0), (1, 1)])
     outputs = {"and": [0, 0, 0, 1], "or": [0, 1, 1, 1], "xor": [0, 1, 1, 0]}
     y = np.array(outputs[gate], np.int64)
