@@ -161,7 +161,7 @@ def test_what_cannot_be_is_refused(wrong, text, tmp_path):
     if "processes" in wrong:
         from dataclasses import replace
 
-        from toys import PLACE, make_update
+        from toys import DEVICE, make_update
 
         class Two:
             size = 2
@@ -169,7 +169,7 @@ def test_what_cannot_be_is_refused(wrong, text, tmp_path):
         data = build(config["data"])
         net = build(config["model"])(data.spec)
         with pytest.raises(UserError, match=text):
-            build(config["task"])(net=net, spec=data.spec, device=replace(PLACE, dist=Two()), update=make_update)
+            build(config["task"])(net=net, spec=data.spec, device=replace(DEVICE, dist=Two()), update=make_update)
         return
     with pytest.raises(UserError, match=text):
         Session(config, names)

@@ -65,7 +65,7 @@ class Minimise(Task):
         self.spec, self.method = spec, method
         self.update = update(net)
         self.path = Path(net.position)
-        self.parts |= {"update": self.update, "path": self.path}
+        self.components |= {"update": self.update, "path": self.path}
         self.scores = {"f": "min"}
         self.goal = "f"
 
