@@ -148,3 +148,15 @@ def weights(name: str, matrix: np.ndarray) -> "Figure":
         plain_ticks(axis, most=6)
         axis.pane.set_facecolor("white")
     return figure
+
+
+def race(names: list[str], rows: list[list[float]]) -> "Figure":
+    """Milliseconds over size, both in decades: a row for each size, with the size and a time for each name."""
+    figure, axes = new_figure()
+    for k, name in enumerate(names):
+        points = [(row[0], row[1 + k]) for row in rows]
+        axes.plot(*zip(*points, strict=True), marker="s^"[k % 2], color=COLOURS[k], label=name.removesuffix("_ms"))
+    axes.set(xscale="log", yscale="log", xlabel="n", ylabel="ms", title="[1, n] times [n, 1]")
+    axes.grid()
+    axes.legend()
+    return figure

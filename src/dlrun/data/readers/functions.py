@@ -21,7 +21,7 @@ from dlrun.types import Count, NonNegative, Seed
 Name = Literal[
     "himmelblau", "bowl", "saddle", "sinc", "cosines", "square_sine", "parabola", "chain", "step", "sigmoid", "relu",
     "leaky_relu", "tanh", "squared_error", "sigmoid_squared_error", "cross_entropy", "hinge", "entropy",
-    "binary_entropy", "forward_kl", "reverse_kl", "two_points"
+    "binary_entropy", "forward_kl", "reverse_kl", "two_points", "multiplications"
 ]  # fmt: skip
 
 
@@ -85,6 +85,7 @@ FORMULAS: dict[str, tuple] = {  # variables, their ends (one: from -end to end),
     "sinc": (("x", "y"), 8.0, sinc),
     "cosines": (("x", "y"), 2.0, cosines, ((0.0, 0.0),)),
     "two_points": (("w", "b"), 3.0, two_points, ((1.476, 0.091),)),
+    "multiplications": (("n",), (1.0, 1e7), lambda n: 1 * n),  # of a row of n numbers with a column (section 1.5.3)
     "square_sine": (("x",), 10.0, lambda x: x.square() * x.sin()),
     "parabola": (("w",), 6.0, lambda w: w.square() + 2 * w + 3, ((-1.0,),)),  # section 1.5.3: a, b, c = 1, 2, 3
     "chain": (("w",), 4.0, lambda w: 2 * (w + 1) + 1),  # section 7.5: y2 = y1 w2 + b2 with y1 = x w + b1
