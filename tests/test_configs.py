@@ -14,7 +14,9 @@ from dlrun.config.check import check
 from dlrun.config.pairing import CONFIGS
 from dlrun.config.signatures import signature, spec_names
 from dlrun.errors import ConfigError
-from dlrun.spec import Env, Function, Mask
+from dlrun.models.handwritten import HandWritten
+from dlrun.models.point import Point
+from dlrun.spec import Env, Mask
 
 YAMLS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
 GROUPS = sorted({name.partition("/")[0] for name in YAMLS if "/" in name})
@@ -108,7 +110,8 @@ def test_experiment_composes_and_builds(option):
         size = data.spec.shape[1:] if isinstance(data.spec, Mask) else ()
         found = net.eval()(torch.empty(2, *data.spec.shape, device="meta"))
         found = found[0] if isinstance(data.spec, Env) else found  # a policy, with values beside it
-        outputs = len(net.position) if isinstance(data.spec, Function) else data.spec.outputs
+        outputs = len(net.position) if isinstance(net, Point) else data.spec.outputs
+        outputs = data.spec.classes if isinstance(net, HandWritten) else outputs  # one for each of the two
         assert found.shape == (2, outputs, *size)
 
 

@@ -1,4 +1,4 @@
-"""The product of a row with a column, without weights: what the race of the processors runs (the book, section 1.5.3)."""
+"""The product of a row with a column, without weights, which the race of processors runs (the book, section 1.5.3)."""
 
 from torch import Tensor, nn
 

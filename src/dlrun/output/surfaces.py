@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from dlrun.output.drawing import COLOURS, DARK, GREY, TRAIN, VAL, new_figure, plain_ticks, scaled
+from dlrun.output.drawing import COLOURS, DARK, GREY, TRAIN, VAL, new_figure, plain_ticks, scaled, short
 from dlrun.spec import Function
 
 if TYPE_CHECKING:
@@ -152,11 +152,16 @@ def weights(name: str, matrix: np.ndarray) -> "Figure":
 
 def race(names: list[str], rows: list[list[float]]) -> "Figure":
     """Milliseconds over size, both in decades: a row for each size, with the size and a time for each name."""
+    from matplotlib.ticker import NullFormatter
+
     figure, axes = new_figure()
     for k, name in enumerate(names):
         points = [(row[0], row[1 + k]) for row in rows]
         axes.plot(*zip(*points, strict=True), marker="s^"[k % 2], color=COLOURS[k], label=name.removesuffix("_ms"))
     axes.set(xscale="log", yscale="log", xlabel="n", ylabel="ms", title="[1, n] times [n, 1]")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(short)
+        axis.set_minor_formatter(NullFormatter())
     axes.grid()
     axes.legend()
     return figure

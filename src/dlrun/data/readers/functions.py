@@ -100,8 +100,8 @@ FORMULAS: dict[str, tuple] = {  # variables, their ends (one: from -end to end),
     "hinge": (("h",), 3.0, lambda h: F.relu(1 - h)),
     "entropy": (("p1", "p2", "p3", "p4"), (0.0, 1.0), entropy),
     "binary_entropy": (("p",), (0.0, 1.0), binary_entropy),
-    "forward_kl": (("q",), (0.001, 0.999), lambda q: kl(0.2, q), ((0.2,),)),
-    "reverse_kl": (("q",), (0.001, 0.999), lambda q: kl(q, 0.2), ((0.2,),)),
+    "forward_kl": (("q",), (0.02, 0.98), lambda q: kl(0.2, q), ((0.2,),)),
+    "reverse_kl": (("q",), (0.02, 0.98), lambda q: kl(q, 0.2), ((0.2,),)),
 }
 
 
