@@ -34,6 +34,8 @@ def curve(spec: Function, paths: np.ndarray) -> "Figure":
         axes.plot(line[:, 0], numbers.reshape(-1), color=TRAIN if not kind else VAL, linewidth=1.8)
         axes.axhline(0, color=GREY, linewidth=0.6)
         axes.set(xlabel=spec.names[0], title=f"f{kind}({spec.names[0]})", xlim=(spec.low[0], spec.high[0]))
+        if np.ptp(numbers) < 1e-9:
+            axes.set_ylim(numbers.min() - 1, numbers.max() + 1)
         plain_ticks(axes.xaxis)
         plain_ticks(axes.yaxis)
         axes.grid()
@@ -55,7 +57,7 @@ def contours(spec: Function, paths: np.ndarray) -> "Figure":
     axes.contour(x, y, z, levels=filled.levels, colors="white", linewidths=0.4, alpha=0.7)
     ticks = filled.levels[:: max(1, len(filled.levels) // 6)]
     bar = figure.colorbar(filled, ax=axes, label="f", ticks=ticks)
-    bar.ax.set_yticklabels([f"{tick:.3g}" for tick in ticks])
+    bar.ax.set_yticklabels([short(float(f"{tick:.3g}")) for tick in ticks])
     every = slice(5, None, 10)
     down = -slopes[every, every] / np.maximum(np.linalg.norm(slopes[every, every], axis=-1, keepdims=True), 1e-9)
     arrows = {"color": GREY, "alpha": 0.55, "width": 0.0022, "scale": 38, "pivot": "mid"}
