@@ -156,9 +156,10 @@ def explosion(training: Training, val_loss: float | None) -> str | None:
 
     Only for tasks that score by their loss: the losses of adversarial tasks and of policies may rise.
     """
-    update, clock = training.task.update, training.clock
+    clock = training.clock
     if training.has_exploded or "loss" not in training.task.scores or clock.step > EARLY:
         return None
+    update = training.task.update
     highest = max(update.peak, val_loss or 0.0)
     if not highest > EXPLODED * update.first_loss > 0:
         return None
