@@ -173,7 +173,6 @@ def test_folds_partition_the_training_part():
         ((0.2, 5, 5), "data.folds=5 data.fold=5: expected folds >= 2"),
         ((0.2, 0, 2), "data.folds=0 data.fold=2: expected folds >= 2"),
         ((0.2, 11, 0), "data.folds=11 of 10 samples leaves a split empty: expected at most 10 folds"),
-        ((0.0, 0, 0), "data.val_fraction=0.0 of 10 samples leaves a split empty: choose another fraction"),
         ((0.04, 0, 0), "data.val_fraction=0.04 of 10 samples leaves a split empty"),
         ((1.0, 0, 0), "data.val_fraction=1.0 of 10 samples leaves a split empty"),
     ],

@@ -93,6 +93,7 @@ class Nested:
 
 
 ImageReader = Annotated[object, Nested("dlrun.data.readers.images", "function")]
+FunctionReader = Annotated[object, Nested("dlrun.data.readers.functions", "function")]
 MaskReader = Annotated[object, Nested("dlrun.data.readers.masks", "function")]
 TableReader = Annotated[object, Nested("dlrun.data.readers.tables", "function")]
 TextReader = Annotated[object, Nested("dlrun.data.readers.texts", "function")]

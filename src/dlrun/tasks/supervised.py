@@ -14,6 +14,7 @@ from dlrun.data.base import Data
 from dlrun.errors import UserError
 from dlrun.optim.update import Update
 from dlrun.output.plots import confusion_matrix, decision_boundary, fitted_line, residuals
+from dlrun.output.surfaces import weights
 from dlrun.spec import Image, Spec, Table, Tokens
 from dlrun.system.device import Device
 from dlrun.system.graphs import StepGraphs
@@ -47,7 +48,7 @@ class Supervised(Task):
         device: Device,
         update: Callable[..., Update],
         *,
-        loss: Literal["auto", "cross_entropy", "bce", "mse_one_hot", "hinge", "mse", "mae", "huber"],
+        loss: Literal["auto", "cross_entropy", "bce", "mse_one_hot", "hinge", "perceptron", "mse", "mae", "huber"],
         label_smoothing: Probability,
         l1: NonNegative,
         l2: NonNegative,
@@ -204,14 +205,14 @@ class Supervised(Task):
         return out.softmax(1)
 
     def report(self, data: Data) -> dict[str, object]:
-        figures = {}
+        figures, ranges = self._report_weights()
         if self.spec.classes is None:
             pairs = [(self.predict(x), y) for x, y in data.batches("test")]
             out, y = torch.cat([p for p, _ in pairs]).cpu(), torch.cat([t for _, t in pairs]).cpu()
             figures["residuals"] = partial(residuals, y.numpy(), out.numpy(), self.spec)
             if self.spec.features == 1:
                 figures["fitted_line"] = partial(fitted_line, data, self.predict)
-            return {"figures": figures}
+            return {"figures": figures} | ranges
         k = self.spec.classes
         cells = torch.cat([y * k + self.predict(x).argmax(1) for x, y in data.batches("test")]).cpu()
         matrix = torch.bincount(cells, minlength=k * k).view(k, k)
@@ -224,7 +225,24 @@ class Supervised(Task):
             "figures": figures,
             "acc_per_class": {label: correct / total if total else None for label, correct, total in counts},
             "confusion_matrix": matrix.numpy(),
+        } | ranges
+
+    def _report_weights(self) -> tuple[dict[str, object], dict[str, object]]:
+        """With a penalty: the largest penalised matrix as a figure, and the least, greatest and mean entry of each."""
+        net = self.evaluated()
+        names = {id(weight): name for name, weight in self.net.named_parameters()}
+        matrices = {
+            name: net.get_parameter(name).detach().flatten(1).cpu().numpy()
+            for name in (names[id(weight)] for weight in self.penalised)
         }
+        if not matrices:
+            return {}, {}
+        name = max(matrices, key=lambda name: matrices[name].size)
+        ranges = {
+            name: {"least": float(w.min()), "greatest": float(w.max()), "mean": float(w.mean())}
+            for name, w in matrices.items()
+        }
+        return {"weights": partial(weights, name, matrices[name])}, {"penalised_weights": ranges}
 
 
 def check_spec(spec: Spec) -> None:
