@@ -39,12 +39,12 @@ def build(node: object) -> object:
     make = getattr(import_module(module), name)
     if module == "dlrun.spec":  # specs are frozen, so their sequences are tuples
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    found = signature(node["_target_"])
+    builder = signature(node["_target_"])
     values = {key: value for key, value in values.items() if key not in of_runner(node)}
-    if found.kind == "class" and not found.positional:
+    if builder.kind == "class" and not builder.positional:
         return make(**values)
     make = partial(make, **values)
-    return partial(_from_spec, make, node) if found.kind == "function" and "spec" in found.positional else make
+    return partial(_from_spec, make, node) if builder.kind == "function" and "spec" in builder.positional else make
 
 
 def _from_spec(make: Callable, node: dict, spec: Spec) -> object:

@@ -85,13 +85,13 @@ class Update:
         """Accumulate the gradients of one part of a step's loss."""
         (self.scaler.scale(loss) if self.scaler else loss).backward()
 
-    def step(self, loss: Tensor, clock: Clock, pieces: Tensor | None = None) -> bool:
+    def step(self, loss: Tensor, clock: Clock, chunks: Tensor | None = None) -> bool:
         """Backpropagate `loss` and take one step with all accumulated gradients.
 
-        pieces: sum of the losses that were passed to `backward` for this step; None if there were none. Returns False
+        chunks: sum of the losses that were passed to `backward` for this step; None if there were none. Returns False
         if the step was skipped because the loss or a gradient is not finite. Raises Diverged with on_nan="stop".
         """
-        read_loss = self.scalar.start(self.dist.mean(loss.detach() if pieces is None else loss.detach() + pieces))
+        read_loss = self.scalar.start(self.dist.mean(loss.detach() if chunks is None else loss.detach() + chunks))
         self.backward(loss)
         value = read_loss()
         is_taken = isfinite(value) and self._step(clock)
