@@ -23,6 +23,7 @@ from dlrun.errors import PeerLost, UserError
 from dlrun.output import folders
 from dlrun.output.checkpoint import save
 from dlrun.system import launch
+from dlrun.system.cpus import cpus
 from dlrun.system.distributed import Distributed
 from dlrun.train.assemble import check_distributed
 
@@ -221,3 +222,13 @@ def test_an_error_is_told(tmp_path):
     said = (tmp_path / "run.log").read_text()
     assert "does not exist and was not downloaded" in said and "Traceback" not in said
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("cores, expected", [(3, 3), (None, 1)])
+def test_cores_are_counted_where_the_system_has_no_affinity(monkeypatch, cores, expected):
+    """As on macOS. Python returns None if it cannot tell the number."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert cpus() == expected
+    with pytest.raises(UserError, match=f"this machine has {expected} core.*\n  expected at most {8 * expected}"):
+        launch.launch([], 1000, 0)

@@ -199,8 +199,3 @@ def _write_lot(rows: list[tuple[int, str]], file: str, offset: int, keys: tuple)
                 out.seek(offset + row * size)
                 out.write(pixels.tobytes())
     return Written(bad, deep)
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

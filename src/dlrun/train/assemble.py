@@ -10,12 +10,13 @@ from dlrun.config.build import build
 from dlrun.config.signatures import signature
 from dlrun.data.base import Data
 from dlrun.errors import UserError
-from dlrun.optim.update import BufferSnapshot, Update, skip_compiler_import
+from dlrun.optim.update import BufferSnapshot, Update
 from dlrun.seeds import mix
 from dlrun.spec import Env
 from dlrun.system.device import Device, choose_device, compile_parts, prepare_net
 from dlrun.system.distributed import init_distributed
 from dlrun.system.machine import keep_memory
+from dlrun.system.torch_internals import skip_compiler_import
 from dlrun.tasks.base import Task
 from dlrun.train.classifier import load_classifier
 from dlrun.train.trainer import Trainer

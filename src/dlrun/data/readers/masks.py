@@ -18,6 +18,7 @@ from dlrun.data.levels import Levels, ValueRange, levels_of
 from dlrun.data.walk import IMAGE_SUFFIXES, refuse_splits, walk
 from dlrun.errors import DataError, counted, printable, some
 from dlrun.paths import find, irregular
+from dlrun.system.cpus import cpus
 from dlrun.types import Count, DataPath, Few, Fraction, Index, Name, NonNegative, Seed, Size
 
 KINDS = ("disc", "square", "triangle", "ring", "cross")  # classes 1, 2, ...; 0 is the background
@@ -143,7 +144,7 @@ def _read_all(
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], Levels]:
     """Read each image (C, H, W) with its mask (H, W), and the levels of images with more than 8 bits a value."""
     read_image = partial(_image, shape=shape, max_pixels=max_pixels)
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(16, cpus())) as pool:
         images = list(pool.map(partial(read_image, levels={}), pairs))
         masks = list(pool.map(lambda pair: _mask(*pair, shape, table), pairs))
     levels = levels_of(each for each in images if isinstance(each, ValueRange))
