@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 from dlrun.types import Range, Size
 
@@ -155,16 +155,21 @@ class Mask:
         return f"Mask(shape={'x'.join(map(str, self.shape))}, classes={self.classes})"
 
 
-Spec = Image | Table | Tokens | Env | Mask
+SampleSpec = Image | Table | Tokens | Mask
+Spec = SampleSpec | Env
 
 
-class Unlabelled:
-    """In a builder's annotation, such as Image | Unlabelled: it also learns from data without classes or targets."""
+if TYPE_CHECKING:
+    Unlabelled = NoReturn  # it has no values: for a type checker, Image | Unlabelled is Image
+else:
+
+    class Unlabelled:
+        """In a builder's annotation (Image | Unlabelled): it also learns from data without classes or targets."""
 
 
 LARGE = 64  # pixels of the shorter side
 
 
-def form_for(shape: Sequence[int]) -> str:
+def form_for(shape: Sequence[int]) -> Literal["imagenet", "cifar"]:
     """Return the form of a network for images (C, H, W): "imagenet" for large images, else "cifar"."""
     return "imagenet" if len(shape) == 3 and min(shape[1:]) >= LARGE else "cifar"

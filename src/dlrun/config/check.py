@@ -9,11 +9,11 @@ from typing import Annotated, get_args, get_origin
 
 from dlrun.config.auto import settle
 from dlrun.config.build import build, of_runner
-from dlrun.config.pairing import LABELS, group_options, has_labels, learns, takes_spec
+from dlrun.config.pairing import LABELS, UNLABELLED, group_options, has_labels, learns, takes_spec
 from dlrun.config.renamed import renamed
 from dlrun.config.signatures import is_allowed, mismatch, signature, spec_names
 from dlrun.errors import ConfigError, PairingError, UserError, columns, listed, nearest
-from dlrun.spec import Spec, Unlabelled
+from dlrun.spec import Spec
 from dlrun.types import Nested, is_text
 
 SECTIONS = {
@@ -179,7 +179,7 @@ def _check_pairing(config: dict, names: dict[str, str]) -> None:
         fitting = [name for name, node in group_options(section) if learns(takes_spec(node), data)]
         sets = [name for name, node in group_options("data") if "spec" in node and learns(takes, node)]
         width = max(len(mine), len(its)) + 12
-        kinds = " or ".join(name for name in spec_names(takes) if name != Unlabelled.__name__)
+        kinds = " or ".join(name for name in spec_names(takes) if name != UNLABELLED)
         lacks = not has_labels(data)
         lists = {f"{section}s for {its}:": fitting or ["none"], f"data for {mine}:": sets}
         room = columns(sys.stderr, 10_000)  # without a terminal, lists are not wrapped

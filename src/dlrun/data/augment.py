@@ -81,8 +81,8 @@ def cut_out(x: Tensor, height: int, width: int, random: torch.Generator | None) 
     """Crop each image at random, or in the middle if random is None. (B, C, H, W) -> (B, C, height, width)"""
     room = x.shape[2] - height, x.shape[3] - width
     if random is None:
-        top, left = room[0] // 2, room[1] // 2
-        return x[:, :, top : top + height, left : left + width]
+        above, before = room[0] // 2, room[1] // 2
+        return x[:, :, above : above + height, before : before + width]
     top, left = (torch.randint(r + 1, (len(x),), generator=random, device=x.device) for r in room)
     if x.device.type != "cpu":
         return _at(x, top, left, height, width)

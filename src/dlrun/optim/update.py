@@ -169,7 +169,7 @@ class Update:
             with torch.no_grad():
                 self.take_step()
         if self.ema is not None:
-            self._average()
+            self._average(self.ema)
         return True
 
     def _has_finite_gradients(self) -> bool:
@@ -184,7 +184,7 @@ class Update:
         return not self.optimizer.defaults["momentum"] or all("momentum_buffer" in state.get(p, ()) for p in learning)
 
     @torch.no_grad()
-    def _average(self) -> None:
+    def _average(self, ema: nn.Module) -> None:
         """Update the exponential moving average of the weights (Polyak and Juditsky 1992); copy the buffers.
 
         The decay of step t is min(decay, (1 + t) / (10 + t)), as in TensorFlow's ExponentialMovingAverage: the average
@@ -193,8 +193,8 @@ class Update:
         """
         self.averaged += 1
         decay = min(self.decay, (1 + self.averaged) / (10 + self.averaged))
-        torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - decay)
-        copy_all(self.ema.buffers(), self.net.buffers())
+        torch._foreach_lerp_(list(ema.parameters()), list(self.net.parameters()), 1 - decay)
+        copy_all(ema.buffers(), self.net.buffers())
 
     def state_dict(self) -> dict:
         return {

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.clock import Clock
-from dlrun.data.base import Data
+from dlrun.data.base import Batch, SampleData
 from dlrun.errors import UserError
 from dlrun.optim.update import Update
 from dlrun.output.plots import confusion_matrix, decision_boundary, fitted_line, residuals
-from dlrun.spec import Image, Spec, Table, Tokens
+from dlrun.spec import Image, SampleSpec, Spec, Table, Tokens
 from dlrun.system.device import Device
-from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.losses import make_loss
 from dlrun.types import NonNegative, Positive, Probability, Size
 
 
-class Supervised(Task):
+class Supervised(SampleTask):
     """Learn targets from inputs.
 
     loss: see tasks/losses.py. l1, l2: weight of the sum of |w| or w^2 over the weights (not biases) whose names match
@@ -55,6 +55,7 @@ class Supervised(Task):
         super().__init__(net, device)
         check_spec(spec)
         self.spec, self.grad_accum_steps = spec, grad_accum_steps
+        self.auxiliary: float = getattr(net, "auxiliary", 0.0)
         self.loss_name, self.loss = make_loss(loss, spec, label_smoothing)
         self.l1, self.l2 = l1, l2
         self.penalised = penalised_weights(net, penalise) if l1 or l2 else []
@@ -66,7 +67,7 @@ class Supervised(Task):
             self.scores["top5"] = "max"
         self.goal = "acc" if spec.classes else "mae"
 
-    def steps(self, data: Data) -> int:
+    def steps(self, data: SampleData) -> int:
         """Number of batches in an epoch.
 
         Raises UserError if a batch has fewer samples than chunks, or if a chunk has one sample and the net needs more.
@@ -84,14 +85,14 @@ class Supervised(Task):
             )
         return super().steps(data)
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
+    def step(self, batch: Batch, clock: Clock) -> Metrics:
         self.freezing.at(clock)
         metrics = self._step_in_chunks(batch, clock) if self.grad_accum_steps > 1 else self._step(batch, clock)
         if metrics and self.update.grad_norm is not None:
             metrics["grad_norm"] = self.update.grad_norm
         return metrics
 
-    def _step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
+    def _step(self, batch: Batch, clock: Clock) -> Metrics:
         loss, metrics = self._learn(*batch)
         return metrics if self.update.step(loss, clock) else {}
 
@@ -104,10 +105,10 @@ class Supervised(Task):
         loss = self.loss(out, y)
         metrics = {"loss": loss.detach(), **self._per_sample(out.detach(), y)}
         for head in auxiliary:
-            loss = loss + self.net.auxiliary * self.loss(head.float(), y)
+            loss = loss + self.auxiliary * self.loss(head.float(), y)
         return (loss + self._penalty() if self.penalised else loss), metrics
 
-    def _step_in_chunks(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
+    def _step_in_chunks(self, batch: Batch, clock: Clock) -> Metrics:
         num_samples = len(batch[0])
         chunks = list(zip(batch[0].chunk(self.grad_accum_steps), batch[1].chunk(self.grad_accum_steps), strict=True))
         earlier_loss, gathered = torch.zeros((), device=batch[0].device), []
@@ -125,12 +126,12 @@ class Supervised(Task):
         return {name: torch.cat(v) if v[0].dim() else torch.stack(v).sum() for name, v in columns.items()}
 
     def _penalty(self) -> Tensor:
-        penalty = 0.0
+        terms = []
         if self.l1:
-            penalty = self.l1 * torch.stack([w.abs().sum() for w in self.penalised]).sum()
+            terms.append(self.l1 * torch.stack([w.abs().sum() for w in self.penalised]).sum())
         if self.l2:
-            penalty = penalty + self.l2 * torch.stack([w.square().sum() for w in self.penalised]).sum()
-        return penalty
+            terms.append(self.l2 * torch.stack([w.square().sum() for w in self.penalised]).sum())
+        return sum(terms[1:], terms[0])
 
     def _per_sample(self, out: Tensor, y: Tensor) -> Metrics:
         if self.spec.classes:
@@ -143,7 +144,7 @@ class Supervised(Task):
         return out.argmax(1)
 
     @torch.no_grad()
-    def evaluate(self, data: Data, split: str) -> dict[str, float]:
+    def evaluate(self, data: SampleData, split: str) -> dict[str, float]:
         net = self.evaluated()
         sums: dict[str, Tensor] = {}
         exact = torch.float64 if self.device.torch_device.type != "mps" else torch.float32
@@ -177,16 +178,16 @@ class Supervised(Task):
             return torch.cat((1 - p, p), 1)
         return out.softmax(1)
 
-    def report(self, data: Data) -> dict[str, object]:
-        figures = {}
-        if self.spec.classes is None:
+    def report(self, data: SampleData) -> dict[str, object]:
+        figures: dict[str, object] = {}
+        if isinstance(self.spec, Table) and self.spec.classes is None:
             pairs = [(self.predict(x), y) for x, y in data.batches("test")]
             out, y = torch.cat([p for p, _ in pairs]).cpu(), torch.cat([t for _, t in pairs]).cpu()
             figures["residuals"] = partial(residuals, y.numpy(), out.numpy(), self.spec)
             if self.spec.features == 1:
                 figures["fitted_line"] = partial(fitted_line, data, self.predict)
             return {"figures": figures}
-        k = self.spec.classes
+        k = self.spec.classes or 0
         cells = torch.cat([y * k + self.predict(x).argmax(1) for x, y in data.batches("test")]).cpu()
         matrix = torch.bincount(cells, minlength=k * k).view(k, k)
         labels = data.spec.labels or tuple(map(str, range(k)))  # not self.spec: some data learns its labels in load()
@@ -201,7 +202,7 @@ class Supervised(Task):
         }
 
 
-def check_spec(spec: Spec) -> None:
+def check_spec(spec: SampleSpec) -> None:
     """Raise UserError if the data has no labels or targets, or if the number of class names is wrong."""
     if not spec.outputs:
         raise UserError(
@@ -214,7 +215,7 @@ def check_spec(spec: Spec) -> None:
         )
 
 
-def smallest_chunk(data: Data, device: Device, num_chunks: int = 1) -> int:
+def smallest_chunk(data: SampleData, device: Device, num_chunks: int = 1) -> int:
     """Number of samples in the smallest chunk of an epoch's batches: the fewest that the net sees at once."""
     whole = min(data.batch_size, data.size("train"))
     sizes = (whole, data.size("train") % whole or whole)
