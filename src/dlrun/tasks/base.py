@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterator
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from dlrun.clock import Clock
 from dlrun.data.base import Batch, Data, SampleData
 from dlrun.optim.update import Update
 from dlrun.system.device import Device
+from dlrun.tasks.images import first_inputs
 
 Metrics = dict[str, Tensor]
 DataT = TypeVar("DataT", bound=Data)
@@ -53,6 +54,16 @@ class Task(Generic[DataT, BatchT]):
         self.net, self.device = net, device
         self.scores: dict[str, str] = {}
         self.components: dict[str, Component] = {"net": net}
+
+    def record_steps(self) -> bool:
+        """Run steps as CUDA graphs from now on. Returns False if this task's steps cannot be."""
+        return False
+
+    def fit(self, data: DataT) -> None:
+        """Let a new net compute from the train split what does not learn, such as whitened filters (`net.fit`).
+
+        It gets the first `net.num_fitted` inputs of an epoch whose order does not depend on the run's seed.
+        """
 
     def steps(self, data: DataT) -> int:
         """Number of batches in an epoch."""
@@ -124,6 +135,12 @@ class Task(Generic[DataT, BatchT]):
 
 class SampleTask(Task[SampleData, Batch]):
     """Base class of tasks that learn from a data set of samples: an epoch is all train samples once."""
+
+    def fit(self, data: SampleData) -> None:
+        if count := getattr(self.net, "num_fitted", 0):
+            cast(Any, self.net).fit(first_inputs(data.batches("train"), count))
+            for update in self.named_updates().values():
+                update.save_buffers()
 
     def steps(self, data: SampleData) -> int:
         return -(-data.size("train") // data.batch_size)
