@@ -26,6 +26,7 @@ from dlrun.config.auto import auto_keys, value_of
 from dlrun.config.build import of_runner
 from dlrun.config.check import check
 from dlrun.config.explain import explain
+from dlrun.config.extras import install
 from dlrun.config.flags import read_flags
 from dlrun.config.limits import nothing_to_do, number, reached
 from dlrun.config.loader import Loader
@@ -48,13 +49,14 @@ from dlrun.output.folders import (
 )
 from dlrun.output.json_line import ENDING, FLAG, one_json_line
 from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, open_streams, silence
+from dlrun.output.tracking import require_installed
 from dlrun.overrides import key_of, passed_on, pasteable, quoted
 
 if TYPE_CHECKING:
     from dlrun.train.session import Session
 
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
-RESUMABLE = ("trainer.device", "data_dir", *(f"trainer.{name}" for name in LIMITS))
+RESUMABLE = ("trainer.device", "data_dir", "tracker", *(f"trainer.{name}" for name in LIMITS))
 
 
 def main() -> None:
@@ -173,6 +175,7 @@ def _start(composed: DictConfig) -> float | None:
     config = plain(composed)
     chosen = auto_keys(config)
     check(config, names)
+    require_installed(config.get("tracker") or (), install)
     if config["mode"] == "summary":
         from dlrun.train.summary import summary
 
@@ -240,6 +243,7 @@ def _resume(composed: DictConfig) -> float | None:
         check(config, names)
     except UserError as error:
         raise UserError(f"resume={folder}: {error}") from None
+    require_installed(config.get("tracker") or (), install)
     expected = f"expected the number that it was started with: dl-run {pasteable('resume', folder)}"
     here = f"resume={quoted(folder.resolve())}"  # pins `last`, which may name another run in the child processes
     sys.argv[1:] = [here if key_of(argument) == "resume" else argument for argument in sys.argv[1:]]
