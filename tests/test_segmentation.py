@@ -38,6 +38,9 @@ FLAT = dict(
     pad="black",
     cutout=0,
     rot90=False,
+    rotate=0.0,
+    zoom=0.0,
+    shear=0.0,
     noise=0.0,
     erase=0.0,
     jitter=0.0,
@@ -517,6 +520,8 @@ def test_bad_keys_are_reported(folder):
         UserError, match="data.augment.policy=trivial changes colours, and masks have none: expected none"
     ):
         masks(drawn(), SPEC, augment=dict(policy="trivial"))
+    with pytest.raises(UserError, match="data.augment.zoom=0.2 blends neighbouring pixels, and the classes of masks"):
+        masks(drawn(), SPEC, augment=dict(zoom=0.2))
     with pytest.raises(UserError, match="data.spec.ignore=1: expected a number from 3 to 255, which is no class"):
         masks(drawn(), Mask((3, 20, 24), 3, ignore=1))
     with pytest.raises(DataError, match="the train masks hold 2: expected 0 .. 1, or 200 for pixels that are not"):

@@ -51,6 +51,12 @@ class Masks(Images):
                 f"data.augment.policy={policy} changes colours, and masks have none: expected none; flip, crop "
                 "and rot90 move images and masks together"
             )
+        for name in ("rotate", "zoom", "shear"):
+            if amount := getattr(augment, name, 0):
+                raise UserError(
+                    f"data.augment.{name}={amount} blends neighbouring pixels, and the classes of masks cannot be "
+                    "blended: expected 0; flip, crop and rot90 move images and masks together"
+                )
         super().__init__(
             spec=spec,  # type: ignore[arg-type]  # as above
             source=source, batch_size=batch_size, eval_batch_size=eval_batch_size, val_fraction=val_fraction,

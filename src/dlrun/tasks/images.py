@@ -124,6 +124,20 @@ def image_figure(image: Tensor, title: str, heads: Sequence[str] = (), key: dict
     return figure
 
 
+def before_and_after(data: SampleData) -> Tensor | None:
+    """Eight images of val above three draws of their augmentation: (C, height, width). None if it does nothing."""
+    pixels = getattr(data, "pixels", None)
+    if pixels is None:
+        return None
+    x = first_inputs(data.batches("val"), 8)
+    before = torch.cat([x] * 3)
+    after = pixels.augmented(before)
+    if torch.allclose(after, before, atol=1e-2):
+        return None
+    tiles, _ = next(rescaled(iter([(torch.cat((x, after)), x)]), data, 0.0, 1.0))
+    return grid(tiles, len(x))
+
+
 def interpolate(starts: Tensor, ends: Tensor, steps: int) -> Tensor:
     """Interpolate linearly between codes: (N, latent) twice -> (N steps, latent), line by line."""
     shares = torch.linspace(0, 1, steps, device=starts.device).view(1, -1, 1)

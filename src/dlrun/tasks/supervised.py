@@ -21,6 +21,7 @@ from dlrun.system.graphs import StepGraphs
 from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.chunks import learns_from_one, smallest_chunk
 from dlrun.tasks.freezing import Freezing
+from dlrun.tasks.images import before_and_after, image_figure
 from dlrun.tasks.losses import make_loss
 from dlrun.tasks.mixing import Mixing
 from dlrun.tasks.resizing import Resizing
@@ -221,6 +222,8 @@ class Supervised(SampleTask):
             map(str, range(k))
         )  # not self.spec: some data learns its labels in load()
         figures["confusion_matrix"] = partial(confusion_matrix, matrix.numpy(), labels)
+        if isinstance(self.spec, Image) and (sheet := before_and_after(data)) is not None:
+            figures["augmented"] = partial(image_figure, sheet, "images, and three times what training may see")
         if isinstance(self.spec, Table) and self.spec.features == 2:
             figures["decision_boundary"] = partial(decision_boundary, data, self.predict, labels)
         counts = zip(labels, matrix.diag().tolist(), matrix.sum(1).tolist(), strict=True)
