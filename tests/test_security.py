@@ -13,7 +13,7 @@ from test_search import LINE, LOG, settings
 from dlrun import cli
 from dlrun.config import signatures
 from dlrun.errors import UserError
-from dlrun.output.run_folder import git_commit
+from dlrun.output.git import git_commit
 from dlrun.sweep.opening import existing_sweep, new_sweep
 from dlrun.sweep.search import Optuna
 from dlrun.sweep.state import State

@@ -6,7 +6,7 @@ from itertools import takewhile
 from textwrap import shorten
 
 from dlrun.errors import UserError
-from dlrun.runs.cli import Command, Parser, run_command
+from dlrun.runs.command import Command, Parser, run_command
 
 USAGE = """dl-data: the data sets that dl-run learns from
 

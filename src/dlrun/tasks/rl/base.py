@@ -63,7 +63,7 @@ class RLTask(Task):
 
     def has_frames_left(self, data: EnvData, clock: Clock) -> bool:
         """Whether the epoch has frames left. Frames by which a batch overruns an epoch are taken off the next one."""
-        return clock.batch == 0 or clock.samples < (clock.epoch + 1) * data.epoch_frames
+        return not clock.is_epoch_done
 
     def batches(self, data: EnvData, clock: Clock) -> Iterator:
         while self.has_frames_left(data, clock):
