@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from runs import assert_same, dl_run, ended, rows, state, wait_for
-from toys import CPU, PLACE, composed, make_update
+from toys import CPU, DEVICE, composed, make_update
 
 from dlrun.config.build import build
 from dlrun.errors import PeerLost, UserError
@@ -180,7 +180,7 @@ def folders_made(folder: Path) -> Path:
 def test_environments_of_two_processes(model, more, tmp_path):
     """Each plays its own; stopped in mid-epoch and gone on with, all of them are where they were."""
     choice = [f"model={model}", "trainer.epochs=2", "trainer.processes=2"]
-    choice += ["trainer.checkpoint_gap=0", "task.eval_episodes=4", "data.film_steps=0", "trainer.log_every=0", *more]
+    choice += ["trainer.checkpoint_gap=0", "task.eval_episodes=4", "data.video_steps=0", "trainer.log_every=0", *more]
     a, b = tmp_path / "a", tmp_path / "b"
     straight, stopped = together(a, *choice), together(b, *choice)
     wait_for("epoch 1/2", tmp_path / "b.log", stopped[0])
@@ -189,7 +189,7 @@ def test_environments_of_two_processes(model, more, tmp_path):
     assert "checkpoint saved. Resume with: dl-run resume=" in (tmp_path / "b.log").read_text()
     found = state(b)
     assert found["clock"]["batch"] > 0, "in mid-epoch"
-    mine, other = found["parts"]["collector"], found["others"][0]["collector"]
+    mine, other = found["components"]["collector"], found["other_ranks"][0]["collector"]
     assert mine["returns"].shape == other["returns"].shape and not torch.equal(mine["obs"], other["obs"])
     for name, pair in (("b", together(b, f"resume={b}")), ("a", straight)):
         assert [ended(process) for process in pair] == [0, 0], (tmp_path / f"{name}.log").read_text()
@@ -199,9 +199,9 @@ def test_environments_of_two_processes(model, more, tmp_path):
 @pytest.mark.parametrize("model", ["a3c", "q_learning"])
 def test_what_is_no_mean_over_processes_is_refused(model):
     config = composed(f"model={model}", "data=maze" if model == "q_learning" else "data=cartpole")
-    spec, place = build(config["data"]).spec, replace(PLACE, dist=Distributed(0, 2))
+    spec, device = build(config["data"]).spec, replace(DEVICE, dist=Distributed(0, 2))
     with pytest.raises(UserError, match="2.*\n  expected trainer.processes=1"):
-        build(config["task"])(build(config["model"])(spec), spec, place, make_update)
+        build(config["task"])(build(config["model"])(spec), spec, device, make_update)
 
 
 def test_what_cannot_be_trained_together():

@@ -49,8 +49,8 @@ def cached(root: Path, names: list[str], keys: tuple[Shape, str, int], data_dir:
 
     keys: shape, fit and max_pixels of `decode.read`.
     """
-    made_of = [[name, *_stamp(root / name)] for name in names]
-    key = hashlib.sha256(json.dumps([FORM, str(root.resolve()), keys, made_of]).encode()).hexdigest()[:24]
+    contents = [[name, *_stamp(root / name)] for name in names]
+    key = hashlib.sha256(json.dumps([FORM, str(root.resolve()), keys, contents]).encode()).hexdigest()[:24]
     file = f"{printable(root.name)}-{key}.npy"
     folders = list(_folders(data_dir))
     path = next((folder / file for folder in folders if (folder / file).is_file()), None)

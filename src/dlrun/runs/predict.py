@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 WAYS = {
     "inputs": "inputs (images, texts or rows)",
-    "pictures": "images",
+    "images": "images",
     "latent": "--samples N, or --latent FILE with codes",
     "episodes": "--episodes N",
 }
@@ -64,7 +64,7 @@ def predict(folder: Path, given: Inputs, device: str | None, out: Path | None, c
             given = replace(given, samples=getattr(run.task, "n_samples", None))  # as many as the task draws
         way = _way(run, given)
         spec = run.data.spec
-        makes_images = isinstance(spec, Mask) or way == "pictures" or way == "latent" and len(spec.shape) == 3
+        makes_images = isinstance(spec, Mask) or way == "images" or way == "latent" and len(spec.shape) == 3
         records = map(finite, _records(run, way, given, out if makes_images else None))
         lines = as_csv(records) if csv else (as_json(record) for record in records)
         if out and not makes_images:
@@ -82,7 +82,7 @@ def _way(run: "FinishedRun", given: Inputs) -> str:
     if len(found) != 1 or given.samples and given.latent:
         problem = "no inputs to predict from" if not found else "several kinds of inputs"
         raise UserError(f"{problem}\n  this run ({run.names.get('model')}) takes {expected}")
-    way = "pictures" if found == ["inputs"] and "pictures" in takes else found[0]
+    way = "images" if found == ["inputs"] and "images" in takes else found[0]
     if way not in takes:
         raise UserError(f"{WAYS[way]}: this run ({run.names.get('model')}) does not take them\n  expected {expected}")
     return way
@@ -117,11 +117,11 @@ def _records(run: "FinishedRun", way: str, given: Inputs, out: Path | None) -> I
 
 
 def encode(run: "FinishedRun", way: str, raw: object) -> "Tensor":
-    """Encode raw inputs for `predict`. way: "inputs", or "pictures" for images in [0, 1]."""
+    """Encode raw inputs for `predict`. way: "inputs", or "images" for images in [0, 1]."""
     from dlrun.tasks.images import rescaled
 
     x = run.data.encode(raw)
-    return next(rescaled(iter([(x, None)]), run.data, 0.0, 1.0))[0] if way == "pictures" else x
+    return next(rescaled(iter([(x, None)]), run.data, 0.0, 1.0))[0] if way == "images" else x
 
 
 def _batches(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], object]]:
@@ -161,7 +161,7 @@ def _codes(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], "Tens
     from dlrun.seeds import generator
     from dlrun.spec import Table
 
-    device, latent, size = run.device.device, run.task.net.latent, run.data.eval_batch_size
+    device, latent, size = run.device.torch_device, run.task.net.latent, run.data.eval_batch_size
     if given.samples:
         z = torch.randn(given.samples, latent, generator=generator(device, 0, given.seed), device=device)
         for first in range(0, len(z), size):

@@ -28,7 +28,7 @@ def write_images(
         path = folder / f"{_free(Path(name).stem, taken)}.png"
         with whole(path) as temporary:
             fromarray(image[..., 0] if image.shape[2] == 1 else image).save(temporary, "PNG")
-        yield {"input": name, "picture": str(path), **more}
+        yield {"input": name, "image": str(path), **more}
 
 
 def _free(stem: str, taken: dict[str, int]) -> str:

@@ -25,7 +25,7 @@ class Device:
     the header. dist: the processes that train together.
     """
 
-    device: torch.device
+    torch_device: torch.device
     precision: str
     channels_last: bool
     why: str
@@ -37,7 +37,7 @@ class Device:
         if self.precision == "fp32":
             return nullcontext
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
-        return partial(torch.autocast, self.device.type, dtype)
+        return partial(torch.autocast, self.torch_device.type, dtype)
 
 
 def choose_device(name: str) -> torch.device:

@@ -63,9 +63,9 @@ def assemble(config: dict, fitted: dict | None = None) -> Built:
     if fitted is not None:
         data.restore(fitted, device, context.channels_last)
     update = update_maker(config, trainer, net, context)
-    trained = partial(load_classifier, config=config, device=device)
-    arguments = {"net": net, "spec": data.spec, "device": context, "update": update, "trained": trained}
-    needed = signature(config["task"]["_target_"]).given
+    loader = partial(load_classifier, config=config, device=device)
+    arguments = {"net": net, "spec": data.spec, "device": context, "update": update, "load_classifier": loader}
+    needed = signature(config["task"]["_target_"]).positional
     task: Task = build(config["task"])(**{name: arguments[name] for name in needed})
     if trainer.compile:
         compile_parts(net, task.compiled, trainer.deterministic)

@@ -42,7 +42,7 @@ class Session:
         self.trainer, self.data, self.device, self.task, self.loaded = assemble(config)
         self.dist = self.device.dist
         self.best = make_best(self.task, self.trainer)  # refuses unknown metrics before any file is written
-        self.data.load(self.device.device, self.device.channels_last)
+        self.data.load(self.device.torch_device, self.device.channels_last)
         if "data.batch_size" in self.chosen:
             self._choose_batch(config)
         self.loaded += other_words(config["init"], self.data.fitted())
@@ -108,7 +108,7 @@ class Session:
             return training, []
         state, failure = run.checkpoints.load_last(before.get("id"))
         lost_best = training.restore(state)
-        threads = keep_threads(state["threads"], self.device.device)
+        threads = keep_threads(state["threads"], self.device.torch_device)
         first = f"{failure}\n  resuming from the previous checkpoint" if failure else f"resuming {folder}"
         return training, [note for note in (first, lost_best, threads) if note]
 
@@ -212,7 +212,7 @@ class Session:
         results |= {
             "test": {f"test/{name}": value for name, value in test.items()} | report,
             "samples_per_second": round(sorted(speeds)[len(speeds) // 2], 1) if speeds else None,
-            "peak_memory_mb": peak_memory(self.device.device),
+            "peak_memory_mb": peak_memory(self.device.torch_device),
         }
         if skipped := sum(update.skipped for update in task.named_updates().values()):
             results["skipped_steps"] = skipped

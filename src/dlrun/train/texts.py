@@ -34,7 +34,7 @@ def facts(session: "Session") -> dict[str, object]:
         "seed": session.config["seed"],
         "goal": f"val/{best.metric}" if best else None,
         "scores": {f"val/{name}": mode for name, mode in task.scores.items()},
-        "device": device_name(device.device),
+        "device": device_name(device.torch_device),
         "precision": device.precision,
         "processes": device.dist.size,
         "start": session.loaded or None,
@@ -52,17 +52,17 @@ def header(session: "Session", folder: Path, clock: Clock, width: int = 10_000) 
     sizes, note = (f"{frames:,} frames an epoch", "") if frames else (sizes_of(data), one_batch(data))
     parameters = sum(p.numel() for p in net.parameters())
     frozen = sum(p.numel() for p in net.parameters() if not p.requires_grad)
-    details = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(net, 'about', '')}"
+    details = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(net, 'description', '')}"
     classes = f"; classes: {', '.join(names)}" if (names := named_classes(data.spec)) else ""
     count = torch.get_num_threads()
-    threads = f" ({count} thread{'s' if count > 1 else ''})" if device.device.type == "cpu" else ""
+    threads = f" ({count} thread{'s' if count > 1 else ''})" if device.torch_device.type == "cpu" else ""
     processes = f"{device.dist.size} x " if device.dist.size > 1 else ""
     return console.header(
         dlrun.__version__,
         {
             "data": f"{session.names.get('data')}: {sizes}; {data.describe()}{classes}{note}",
             "model": f"{session.names.get('model')}: {parameters:,} parameters{details}",
-            "device": f"{processes}{device_name(device.device)}{threads}, {device.precision}: {device.why}",
+            "device": f"{processes}{device_name(device.torch_device)}{threads}, {device.precision}: {device.why}",
             "folder": f"{folder}",
         }
         | ({"start": session.loaded} if session.loaded else {})

@@ -77,9 +77,9 @@ class A3C(RLTask):
         eval_episodes: Size,
         greedy: bool,
     ) -> None:
-        if device.device.type != "cpu":
+        if device.torch_device.type != "cpu":
             raise UserError(
-                f"A3C's workers share weights in memory, not on {device.device}: expected trainer.device=cpu"
+                f"A3C's workers share weights in memory, not on {device.torch_device}: expected trainer.device=cpu"
             )
         if device.dist.size > 1:
             raise UserError(
