@@ -25,6 +25,7 @@ from dlrun.config.loader import Loader
 from dlrun.config.pairing import CONFIGS
 from dlrun.config.usage import usage
 from dlrun.errors import UserError
+from dlrun.output.json_line import ENDING, FLAG, one_json_line
 from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, open_streams, silence
 from dlrun.overrides import key_of, quoted
 
@@ -32,12 +33,26 @@ from dlrun.overrides import key_of, quoted
 def main() -> None:
     """Run `dl-run`. Exit codes: 0 done, 1 a run failed, 2 user error, 128 + N stopped by signal N after saving."""
     open_streams()
+    is_json = FLAG in sys.argv[1:]
+    while FLAG in sys.argv[1:]:
+        sys.argv.remove(FLAG)
+    with one_json_line() if is_json else nullcontext():
+        run_command()
+
+
+def run_command() -> None:
+    """Do what sys.argv says."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     hydra._internal.hydra.ConfigLoaderImpl = Loader
     flags, completing = argparse.Namespace(config_dir=None), False
     try:
         if "--version" in sys.argv[1:]:
             print(f"dl-run {dlrun.__version__}")
+            return
+        if sys.argv[1:2] == ["schema"]:
+            from dlrun.config.editor import schema_command
+
+            print(schema_command(sys.argv[2:]))
             return
         flags = parse_flags()
         if flags.help:
@@ -68,6 +83,7 @@ def main() -> None:
 
 def fail(message: str, code: int = 2) -> NoReturn:
     """Print an error and exit."""
+    ENDING.error = message
     complain("dl-run", message)
     if int(os.environ.get("RANK", 0)):
         time.sleep(2)  # rank 0 must exit first if all processes fail: the launcher prints the first error

@@ -8,13 +8,13 @@ import sys
 from typing import Annotated, get_args, get_origin
 
 from dlrun.config.auto import settle
-from dlrun.config.build import build, of_runner
+from dlrun.config.build import OF_RUNNER, build, of_runner
 from dlrun.config.pairing import LABELS, group_options, has_labels, learns, takes_spec
 from dlrun.config.renamed import renamed
 from dlrun.config.signatures import Signature, is_allowed, mismatch, signature, spec_names
 from dlrun.errors import ConfigError, PairingError, UserError, columns, listed, nearest
 from dlrun.spec import Spec, Unlabelled
-from dlrun.types import Nested, is_text
+from dlrun.types import KINDS, Nested, NonNegative, Positive, is_text
 
 SECTIONS = {
     "data": Nested("dlrun.data", "class"),
@@ -27,6 +27,7 @@ SECTIONS = {
 SWEEP = Nested("dlrun.sweep.settings", "class")  # read by the sweeper, not by a run
 VALUES = {"mode", "seed", "data_dir", "output_dir", "run_dir", "resume", "init"}
 MODES = ("train", "summary")
+SETTINGS = {"lr": Positive, "weight_decay": NonNegative}  # of optimizer.groups
 
 
 def check(config: dict, names: dict[str, str] | None = None) -> None:
@@ -81,12 +82,15 @@ def _problems(node: object, nested: Nested, path: str) -> list[str]:
         return [f"{path}={node!r}: expected a mapping with a _target_ (choose an option of the group instead)"]
     if problem := _problem_of_target(node["_target_"], nested, path):
         return [problem]
-    found, of_model = signature(node["_target_"]), of_runner(node) if path == "model" else {}
+    found, for_runner = signature(node["_target_"]), of_runner(node) if path in OF_RUNNER else {}
     problems = []
     for key, value in node.items():
-        if key != "_target_" and key not in of_model:
+        if key != "_target_" and not (key in for_runner and key in OF_RUNNER[path]):
             problems += _problems_of_key(found, key, value, path)
-    problems += _problems_of_weights(of_model)
+    if path == "model":
+        problems += _problems_of_weights(for_runner)
+    if path == "optimizer":
+        problems += _problems_of_groups(for_runner.get("groups") or {})
     name = node["_target_"].rpartition(".")[2]
     return problems + [f"{path}.{key} is missing: {name} needs it" for key in sorted(found.required - node.keys())]
 
@@ -120,7 +124,7 @@ def _problems_of_key(found: Signature, key: object, value: object, path: str) ->
         has = listed(f"    {name} has: ", sorted(found.keys), 6) if found.keys else f"    {name} has no keys"
         return [f"{path}.{key}: {name} has no {key!r}{near}\n{has}"]
     annotation = found.keys[key]
-    if inner := _nested(annotation):
+    if inner := nested_kind(annotation):
         wrong, kinds = _problems(value, inner, f"{path}.{key}"), spec_names(annotation)
         if not wrong and inner.within == "dlrun.spec" and value["_target_"].rpartition(".")[2] not in kinds:
             return [f"{path}.{key}._target_={value['_target_']!r}: expected dlrun.spec.{' or '.join(kinds)}"]
@@ -151,6 +155,25 @@ def _problems_of_weights(keys: dict) -> list[str]:
     return []
 
 
+def _problems_of_groups(groups: object) -> list[str]:
+    if not isinstance(groups, dict):
+        return [f"optimizer.groups={_short(groups)}: expected a mapping, such as {{biases: {{weight_decay: 0}}}}"]
+    problems = []
+    for kind, settings in groups.items():
+        path = f"optimizer.groups.{kind}"
+        if kind not in KINDS:
+            problems.append(f"{path}: no kind of parameter; expected {', '.join(KINDS)}{nearest(str(kind), KINDS)}")
+        elif not isinstance(settings, dict):
+            problems.append(f"{path}={_short(settings)}: expected a mapping with lr or weight_decay")
+        else:
+            for key, value in settings.items():
+                if key not in SETTINGS:
+                    problems.append(f"{path}.{key}: expected lr or weight_decay{nearest(str(key), SETTINGS)}")
+                elif expected := mismatch(value, SETTINGS[key]):
+                    problems.append(f"{path}.{key}={_short(value)}: expected {expected}")
+    return problems
+
+
 def _short(value: object) -> str:
     text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
     text = text or (value if isinstance(value, str) and value else repr(value))
@@ -166,7 +189,7 @@ def _is_allowed(target: str, nested: Nested) -> bool:
     return within or torch_optimizer or is_allowed(parts[0])
 
 
-def _nested(annotation: object) -> Nested | None:
+def nested_kind(annotation: object) -> Nested | None:
     """Return the kind of nested config that a parameter with this annotation takes, or None for a plain value."""
     if annotation in get_args(Spec):
         return Nested("dlrun.spec", "class")

@@ -20,6 +20,7 @@ from dlrun.output.as_json import as_json, finite
 from dlrun.output.board import Board
 from dlrun.output.checkpoint import Checkpoints
 from dlrun.output.folders import write_whole
+from dlrun.output.provenance import SECONDS, ChangesWriter, write_environment
 from dlrun.output.rows import parse_row
 from dlrun.output.terminal import silence
 from dlrun.overrides import pasteable
@@ -51,6 +52,7 @@ class Run:
         self.started, self.is_stdout_open = time.time(), True
         self.images, self.unsynced = folder / "images", []
         self.figures, self.videos = {}, {}
+        self.changes: ChangesWriter | None = None
 
     def print(self, text: str, fit: Callable[[int], str] | None = None) -> None:
         """Write text to the log and to standard output (above the progress bar), unless that is closed.
@@ -168,6 +170,13 @@ class Run:
         text = as_json(finite(summary), indent=2)
         write_whole(self.folder / "summary.json", text + "\n")
 
+    def write_provenance(self) -> None:
+        """Write which packages a new run uses, and what the checkout differs in from its commit."""
+        write_environment(self.folder)
+        if str(self.facts.get("git", "")).endswith("+"):
+            self.changes = ChangesWriter(self.folder)
+            self.changes.start()
+
     def write_report(self, report: dict[str, object]) -> dict[str, object]:
         """Write the parts of a report that do not belong in the summary; return the rest.
 
@@ -239,6 +248,8 @@ class Run:
 
     def close(self) -> None:
         """Close the log, the metrics and TensorBoard's writer."""
+        if self.changes is not None:
+            self.changes.join(SECONDS)
         with ExitStack() as files:  # an error from one must not keep the others open
             for file in (self.log_file, self.metrics_file):
                 if file is not None:
@@ -255,4 +266,4 @@ class NullRun:
 
     def _nothing(self, *args: object, **keys: object) -> None: ...
 
-    print = resume = read_back = rewind = log = sync = write_summary = close = _nothing
+    print = resume = read_back = rewind = log = sync = write_summary = write_provenance = close = _nothing

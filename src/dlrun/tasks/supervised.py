@@ -1,7 +1,6 @@
 """Supervised learning: labels or real targets."""
 
 from collections.abc import Callable
-from copy import deepcopy
 from fnmatch import fnmatch
 from functools import partial
 from itertools import islice
@@ -15,12 +14,18 @@ from dlrun.data.base import Data
 from dlrun.errors import UserError
 from dlrun.optim.update import Update
 from dlrun.output.plots import confusion_matrix, decision_boundary, fitted_line, residuals
+from dlrun.output.surfaces import weights
 from dlrun.spec import Image, Spec, Table, Tokens
 from dlrun.system.device import Device
+from dlrun.system.graphs import StepGraphs
 from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.chunks import learns_from_one, smallest_chunk
 from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.losses import make_loss
-from dlrun.types import NonNegative, Positive, Probability, Size
+from dlrun.tasks.mixing import Mixing
+from dlrun.tasks.resizing import Resizing
+from dlrun.tasks.views import Views
+from dlrun.types import Index, NonNegative, Positive, Probability, Share, Size
 
 
 class Supervised(Task):
@@ -29,7 +34,8 @@ class Supervised(Task):
     loss: see tasks/losses.py. l1, l2: weight of the sum of |w| or w^2 over the weights (not biases) whose names match
     `penalise`, added to the loss (the book, section 9.5; for decoupled decay use optimizer=adamw).
     grad_accum_steps: number of chunks in which a batch is processed. The update is that of the whole batch, but batch
-    normalisation sees one chunk at a time. freeze, unfreeze, lr_multipliers: see tasks/freezing.py.
+    normalisation sees one chunk at a time. freeze, unfreeze, freeze_from, lr_multipliers: see tasks/freezing.py.
+    resize: see tasks/resizing.py. mixup, cutmix: see tasks/mixing.py. test_flip, test_shift: see tasks/views.py.
 
     In training a net may return a tuple: its outputs, then those of auxiliary heads, whose losses are weighted by
     `net.auxiliary`. Metrics use the first only.
@@ -42,7 +48,7 @@ class Supervised(Task):
         device: Device,
         update: Callable[..., Update],
         *,
-        loss: Literal["auto", "cross_entropy", "bce", "mse_one_hot", "hinge", "mse", "mae", "huber"],
+        loss: Literal["auto", "cross_entropy", "bce", "mse_one_hot", "hinge", "perceptron", "mse", "mae", "huber"],
         label_smoothing: Probability,
         l1: NonNegative,
         l2: NonNegative,
@@ -50,7 +56,13 @@ class Supervised(Task):
         grad_accum_steps: Size,
         freeze: list[str],
         unfreeze: list[tuple[str, Positive]],
+        freeze_from: list[tuple[str, Positive]],
         lr_multipliers: list[tuple[str, Positive]],
+        resize: list[tuple[Share, NonNegative]],
+        mixup: NonNegative,
+        cutmix: NonNegative,
+        test_flip: bool,
+        test_shift: Index,
     ) -> None:
         super().__init__(net, device)
         check_spec(spec)
@@ -58,8 +70,11 @@ class Supervised(Task):
         self.loss_name, self.loss = make_loss(loss, spec, label_smoothing)
         self.l1, self.l2 = l1, l2
         self.penalised = penalised_weights(net, penalise) if l1 or l2 else []
-        self.freezing = Freezing(net, freeze, unfreeze, lr_multipliers)
+        self.freezing = Freezing(net, freeze, unfreeze, freeze_from, lr_multipliers)
+        self.resizing = Resizing(net, spec, resize)
+        self.mixing, self.views = Mixing(spec, mixup, cutmix), Views(test_flip, test_shift).check(spec)
         self.update = update(net, groups=self.freezing.groups)
+        self.graphs: StepGraphs | None = None
         self.components["update"] = self.update
         self.scores = {"loss": "min", "acc": "max"} if spec.classes else {"loss": "min", "mae": "min", "mse": "min"}
         if (spec.classes or 0) > 5:
@@ -86,25 +101,39 @@ class Supervised(Task):
 
     def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
         self.freezing.at(clock)
+        if self.resizing.moments:
+            batch = self.resizing(batch[0], clock), batch[1]
         metrics = self._step_in_chunks(batch, clock) if self.grad_accum_steps > 1 else self._step(batch, clock)
         if metrics and self.update.grad_norm is not None:
             metrics["grad_norm"] = self.update.grad_norm
         return metrics
 
     def _step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
-        loss, metrics = self._learn(*batch)
-        return metrics if self.update.step(loss, clock) else {}
+        if self.graphs is None:
+            loss, metrics = self._learn(*batch)
+            return metrics if self.update.step(loss, clock) else {}
+        loss, metrics = self.graphs.forward(self.freezing.passed, *batch)
+        return metrics if self.update.step(loss, clock, backward=self.graphs.backward) else {}
+
+    def record_steps(self) -> bool:
+        if self.grad_accum_steps == 1:
+            self.graphs = StepGraphs(self._learn, self.update.backward, self.update.params)
+        return self.graphs is not None
 
     def _learn(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
+        criterion = self.loss
+        if self.mixing:
+            x, other, share = self.mixing(x, y)
+            criterion = lambda out, y: share * self.loss(out, y) + (1 - share) * self.loss(out, other)  # noqa: E731
         with self.device.autocast():
             out = self.net(x)
         out, *auxiliary = out if isinstance(out, tuple) else (out,)
         if out.dtype != torch.float32:
             out = out.float()
-        loss = self.loss(out, y)
+        loss = criterion(out, y)
         metrics = {"loss": loss.detach(), **self._per_sample(out.detach(), y)}
         for head in auxiliary:
-            loss = loss + self.net.auxiliary * self.loss(head.float(), y)
+            loss = loss + self.net.auxiliary * criterion(head.float(), y)
         return (loss + self._penalty() if self.penalised else loss), metrics
 
     def _step_in_chunks(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
@@ -150,8 +179,7 @@ class Supervised(Task):
         dist = self.device.dist
         for x, y in islice(data.batches(split), dist.rank, None, dist.size):  # each process every size-th batch
             with self.device.autocast():
-                out = net(x)
-            out = out.float()
+                out = self.views.mean(net, x)
             values = {"loss": self.loss(out, y) * len(y), **{k: v.sum() for k, v in self._per_sample(out, y).items()}}
             if self.spec.classes is None:
                 values["mse"] = (out - y).square().mean(1).sum()
@@ -168,8 +196,7 @@ class Supervised(Task):
         """Probabilities (B, classes), or real outputs (B, targets)."""
         net = self.evaluated()
         with self.device.autocast():
-            out = net(batch)
-        out = out.float()
+            out = self.views.mean(net, batch)
         if self.spec.classes is None:
             return out
         if self.spec.classes == 2:
@@ -178,14 +205,14 @@ class Supervised(Task):
         return out.softmax(1)
 
     def report(self, data: Data) -> dict[str, object]:
-        figures = {}
+        figures, ranges = self._report_weights()
         if self.spec.classes is None:
             pairs = [(self.predict(x), y) for x, y in data.batches("test")]
             out, y = torch.cat([p for p, _ in pairs]).cpu(), torch.cat([t for _, t in pairs]).cpu()
             figures["residuals"] = partial(residuals, y.numpy(), out.numpy(), self.spec)
             if self.spec.features == 1:
                 figures["fitted_line"] = partial(fitted_line, data, self.predict)
-            return {"figures": figures}
+            return {"figures": figures} | ranges
         k = self.spec.classes
         cells = torch.cat([y * k + self.predict(x).argmax(1) for x, y in data.batches("test")]).cpu()
         matrix = torch.bincount(cells, minlength=k * k).view(k, k)
@@ -198,7 +225,24 @@ class Supervised(Task):
             "figures": figures,
             "acc_per_class": {label: correct / total if total else None for label, correct, total in counts},
             "confusion_matrix": matrix.numpy(),
+        } | ranges
+
+    def _report_weights(self) -> tuple[dict[str, object], dict[str, object]]:
+        """With a penalty: the largest penalised matrix as a figure, and the least, greatest and mean entry of each."""
+        net = self.evaluated()
+        names = {id(weight): name for name, weight in self.net.named_parameters()}
+        matrices = {
+            name: net.get_parameter(name).detach().flatten(1).cpu().numpy()
+            for name in (names[id(weight)] for weight in self.penalised)
         }
+        if not matrices:
+            return {}, {}
+        name = max(matrices, key=lambda name: matrices[name].size)
+        ranges = {
+            name: {"least": float(w.min()), "greatest": float(w.max()), "mean": float(w.mean())}
+            for name, w in matrices.items()
+        }
+        return {"weights": partial(weights, name, matrices[name])}, {"penalised_weights": ranges}
 
 
 def check_spec(spec: Spec) -> None:
@@ -212,33 +256,6 @@ def check_spec(spec: Spec) -> None:
         raise UserError(
             f"data.spec.labels has {len(spec.labels)} names, data.spec.classes={spec.classes}: expected one each, or []"
         )
-
-
-def smallest_chunk(data: Data, device: Device, num_chunks: int = 1) -> int:
-    """Number of samples in the smallest chunk of an epoch's batches: the fewest that the net sees at once."""
-    whole = min(data.batch_size, data.size("train"))
-    sizes = (whole, data.size("train") % whole or whole)
-    return min(_last_chunk(device.dist.smallest_shard(size), num_chunks) for size in sizes)
-
-
-def _last_chunk(size: int, num_chunks: int) -> int:
-    """Number of samples in the last and smallest chunk of a batch, as `Tensor.chunk` divides it."""
-    chunk = -(-size // num_chunks)
-    return size % chunk or chunk
-
-
-def learns_from_one(net: nn.Module, spec: Spec) -> bool:
-    """Whether a training pass over one sample works. Batch normalisation fails if a channel has only one value.
-
-    Synchronised batch normalisation also sees the samples of the other processes.
-    """
-    if any(isinstance(m, nn.SyncBatchNorm) for m in net.modules()):
-        return True
-    try:
-        deepcopy(net).to("meta").train().forward(torch.empty(1, *spec.shape, device="meta"))
-    except ValueError:
-        return False
-    return True
 
 
 def penalised_weights(net: nn.Module, patterns: list[str]) -> list[Tensor]:

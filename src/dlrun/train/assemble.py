@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from dlrun.config.build import build
+from dlrun.config.build import build, of_runner
 from dlrun.config.signatures import signature
 from dlrun.data.base import Data
 from dlrun.errors import UserError
@@ -17,6 +17,7 @@ from dlrun.seeds import mix
 from dlrun.spec import Env
 from dlrun.system.device import Device, choose_device, compile_parts, prepare_net
 from dlrun.system.distributed import init_distributed
+from dlrun.system.graphs import why_not
 from dlrun.system.machine import keep_memory
 from dlrun.system.torch_internals import skip_compiler_import
 from dlrun.tasks.base import Task
@@ -69,6 +70,12 @@ def assemble(config: dict, fitted: dict | None = None) -> Built:
     task: Task = build(config["task"])(**{name: arguments[name] for name in needed})
     if trainer.compile:
         compile_parts(net, task.compiled, trainer.deterministic)
+    if trainer.cuda_graph and fitted is None:
+        reason = why_not(device, trainer.compile, dist.size)
+        if not reason and not task.record_steps():
+            reason = "this task does not record its steps, or task.grad_accum_steps is not 1"
+        if reason and trainer.cuda_graph is True:
+            raise UserError(f"trainer.cuda_graph=true: {reason}\n  expected trainer.cuda_graph=auto or false")
     return Built(trainer, data, context, task, loaded)
 
 
@@ -94,9 +101,16 @@ def update_maker(config: dict, trainer: Trainer, net: nn.Module, device: Device)
         ema=trainer.ema,
         on_nan=trainer.on_nan,
         precision=device.precision,
+        kinds=settings_by_kind(config["optimizer"]),
         dist=device.dist,
         buffers=BufferSnapshot(net) if trainer.on_nan == "skip" else None,
     )
+
+
+def settings_by_kind(optimizer: dict) -> dict[str, dict[str, float]] | None:
+    """optimizer.groups, or None if the optimizer treats all kinds of parameters alike."""
+    groups = of_runner(optimizer).get("groups")
+    return groups or ({} if "kinds" in signature(optimizer["_target_"]).positional else None)
 
 
 def check_distributed(trainer: Trainer, device: torch.device) -> None:

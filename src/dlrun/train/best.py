@@ -76,6 +76,9 @@ def make_best(task: "Task", trainer: Trainer) -> Best | None:
                 )
         return None
     if name not in task.scores:
-        near, known = nearest(name, task.scores), ", ".join(f"val/{each}" for each in task.scores)
-        raise UserError(f"trainer.monitor={trainer.monitor} is not measured here{near}\n  expected one of: {known}")
+        known = [f"val/{each}" for each in task.scores]
+        near = nearest(f"val/{name}", known)
+        raise UserError(
+            f"trainer.monitor={trainer.monitor} is not measured here{near}\n  expected one of: {', '.join(known)}"
+        )
     return Best(name, task.scores[name], trainer.min_delta)

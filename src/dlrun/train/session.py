@@ -70,6 +70,8 @@ class Session:
                     if resumed:
                         run.resume(config, self.trainer.test)
                         training.rewind()
+                    else:
+                        run.write_provenance()
                     for note in notes:
                         run.print(note)
                     outcome, value = self.train(training, signals)
@@ -105,6 +107,8 @@ class Session:
         run = NullRun(folder) if self.dist.rank else Run(folder, facts(self), axis, before)
         training = Training(self.task, self.trainer, run, clock, data_state(self.data))
         if not resumed:
+            if not self.config["init"]:
+                self.task.fit(self.data)
             return training, []
         state, failure = run.checkpoints.load_last(before.get("id"))
         lost_best = training.restore(state)
@@ -224,5 +228,6 @@ class Session:
         best_epoch, axis = best.epoch if best and best.score is not None else None, run.axis.replace("step", "epoch")
         for name in plots.worth_drawing(run.rows, run.windows, training.ordered_metrics()):
             goal = getattr(spec, "goal", None) if name == self.task.goal else None
-            run.figures[name] = partial(plots.curves, run.rows, name, best_epoch, run.windows, axis, goal)
+            stopped = run.facts.get("stopped_by") == "patience"
+            run.figures[name] = partial(plots.curves, run.rows, name, best_epoch, run.windows, axis, goal, stopped)
         run.draw(training.clock.global_step, getattr(spec, "labels", ()))

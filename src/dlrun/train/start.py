@@ -23,12 +23,14 @@ from dlrun.output.folders import (
     forget_start,
     new_folder,
     note_start,
+    noted,
     read_summary,
     require_plain,
     restarts,
     status_of,
     write_whole,
 )
+from dlrun.output.json_line import ENDING
 from dlrun.overrides import key_of, pasteable, quoted
 from dlrun.train.limits import refuse_finished
 
@@ -74,6 +76,7 @@ def _open_folder(session: "Session", composed: DictConfig) -> tuple[Path, bool]:
     wanted, context = session.config["run_dir"], HydraConfig.get()
     name = f"{session.names['model']}_{session.names['data']}"
     folder = claim_folder(Path(wanted).expanduser(), base) if wanted else new_folder(base, name)
+    ENDING.folder = folder
     OmegaConf.update(composed, "trainer.processes", session.dist.size)
     for key in session.chosen:
         OmegaConf.update(composed, key, value_of(session.config, key))
@@ -96,6 +99,7 @@ def resume(composed: DictConfig) -> float | None:
     The folder is locked before its config and summary are read: no other process changes them meanwhile.
     """
     folder = find_run(*(os.path.expanduser(str(composed[key])) for key in ("resume", "output_dir")))
+    ENDING.folder = folder
     require_plain(folder)
     with locked(folder) as release:
         run, done = read_resumed(folder, composed), read_summary(folder)
@@ -167,10 +171,12 @@ def join_processes(config: dict, expected: str, before_launch: Callable[[], obje
         from dlrun.system.launch import follow_launcher, launch
     if started is None and asked > 1:
         before_launch()
+        base = Path(config["output_dir"]).expanduser()
         try:
             sys.exit(launch(sys.argv[1:], asked, trainer["max_restarts"]))
         finally:
-            forget_start(Path(config["output_dir"]).expanduser())
+            ENDING.folder = ENDING.folder or noted(base, os.getpid())
+            forget_start(base)
     if started is not None and asked not in (1, int(started)):
         raise UserError(f"trainer.processes={asked}, but torchrun started {started}\n  {expected}")
     if started is not None:

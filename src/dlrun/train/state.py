@@ -10,6 +10,7 @@ from dlrun.clock import Clock
 from dlrun.data.base import Data
 from dlrun.errors import CheckpointError, DataError, Diverged, UserError, check_state
 from dlrun.output.checkpoint import snapshot
+from dlrun.output.console import number
 from dlrun.output.run_folder import NullRun, Run
 from dlrun.overrides import pasteable
 from dlrun.tasks.base import Task
@@ -199,6 +200,11 @@ class Training:
         """Names of metrics, the most informative first: the goal, the loss, the task's other scores."""
         return list(dict.fromkeys([*([self.best.metric] if self.best else []), "loss", *self.task.scores]))
 
+    def running_loss(self) -> str:
+        """The loss over the last steps, for the progress bar; empty if it is not known."""
+        loss = self.means.running()
+        return f"{loss[0]} {number(loss[1])}" if loss else ""
+
     def limit_reached(self, epochs: int | None = None) -> str | None:
         """Name of the limit that the run has reached, or None. Ranks agree on the time.
 
@@ -230,7 +236,7 @@ def data_state(data: Data) -> dict:
 
 def is_same_data(state: dict, data_state: dict) -> bool:
     """Whether a checkpoint's data is the present one. Checkpoints of older versions lack some of the entries."""
-    return all(_is_close(state[key], data_state[key]) for key in data_state if key in state)
+    return all(_is_close(state[key], data_state[key]) for key in data_state if state.get(key))
 
 
 def _is_close(a: object, b: object) -> bool:

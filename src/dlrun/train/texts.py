@@ -14,7 +14,7 @@ from dlrun.data.base import Data
 from dlrun.errors import counted
 from dlrun.output import console
 from dlrun.output.console import number, table
-from dlrun.output.git import git_commit
+from dlrun.output.provenance import git_commit
 from dlrun.spec import Spec
 from dlrun.system.machine import device_name
 from dlrun.train.state import Training
@@ -73,6 +73,8 @@ def header(session: "Session", folder: Path, clock: Clock, width: int = 10_000) 
 
 def sizes_of(data: Data) -> str:
     """ "800 train, 200 val, 100 test" """
+    if not data.size("test"):
+        return f"{counted(data.size('train'), 'step')} an epoch"
     return ", ".join(f"{data.size(split):,} {split}" for split in ("train", "val", "test"))
 
 

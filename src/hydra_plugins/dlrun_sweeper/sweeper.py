@@ -60,6 +60,7 @@ class JobSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Run all jobs and report them. Exits with 1 if a job failed, with 128 + N if signal N stopped the sweep."""
         from dlrun.config.hydra_section import check_launcher
+        from dlrun.output.json_line import ENDING
         from dlrun.sweep import forks
         from dlrun.sweep.axes import grid
         from dlrun.sweep.cluster import Cluster
@@ -86,6 +87,7 @@ class JobSweeper(Sweeper):
             plan, jobs = Plan(), [Job(i, point) for i, point in enumerate(grid(axes))]
         screen = Screen()
         with self.opened(settings, arguments, axes, base, jobs) as state:
+            ENDING.folder = state.folder
             with state.alone():
                 plan.open(state)
             how = "resuming a " if settings.resume else "joining a " if settings.join else ""
