@@ -3,7 +3,7 @@
 Letters in shapes: T steps, N environments, K steps that a time limit ended.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -228,28 +228,19 @@ class Collector:
 
     @torch.no_grad()
     def episodes(self, net: Actor, data: EnvData, clock: Clock) -> Episodes:
-        """Play one episode of every environment, from starts drawn by (seed, step).
-
-        Environments whose episode has ended are stepped until all have, and these steps are marked as not valid.
-        """
+        """Play one episode of every environment, from starts drawn by (seed, step)."""
         self.envs = self.envs or data.make(data.num_envs)
         seed = self.device.dist.seed(clock.seed)
         self.obs = self.envs.reset(mix(seed, clock.step, 0, 2))
-        num, random = len(self.obs), generator(self.device.torch_device, seed, clock.step, 0, 1)
-        self.returns, self.lengths, alive = np.zeros(num), np.zeros(num, np.int64), np.ones(num, bool)
+        random = generator(self.device.torch_device, seed, clock.step, 0, 1)
+        self.returns, self.lengths = np.zeros(len(self.obs)), np.zeros(len(self.obs), np.int64)
         inputs, steps = [], []
-        while alive.any():
-            obs = torch.from_numpy(self.obs).to(self.device.torch_device)
-            actions = net.act(obs, net.noise(num, generator=random))
-            self.obs, rewards, terminated, truncated, _ = self.envs.step(
-                scale_actions(self.spec, actions.cpu().numpy())
-            )
-            inputs.append((obs, actions))
-            done = (terminated | truncated) & alive
-            steps.append((rewards * alive, terminated & alive, done, alive))
-            self.returns += rewards * alive
-            self.lengths += alive
-            alive = alive & ~done
+        for turn in play_once(self.envs, self.obs, net, random, self.spec, self.device):
+            self.obs = turn.next_obs
+            inputs.append((turn.obs, turn.actions))
+            steps.append((turn.rewards, turn.terminated, turn.done, turn.valid))
+            self.returns += turn.rewards
+            self.lengths += turn.valid
         self.recent = [*self.recent, *zip(self.returns.tolist(), self.lengths.tolist(), strict=True)][-RECENT:]
         rewards, terminated, done, valid = map(np.stack, zip(*steps, strict=True))
         obs, actions = (torch.cat(each) for each in zip(*inputs, strict=True))
@@ -266,6 +257,40 @@ class Collector:
     def load_state_dict(self, state: dict) -> None:
         self.recent = [tuple(each) for each in state["recent"]]
         self.saved, self.envs = state if "envs" in state else None, None
+
+
+class Turn(NamedTuple):
+    """A step of N environments, each of which plays one episode.
+
+    obs (N, features) and actions are on the device. valid (N,): whose episode has not ended before; the rewards of the
+    others are 0, and they are neither terminated nor done.
+    """
+
+    obs: Tensor
+    actions: Tensor
+    rewards: np.ndarray
+    terminated: np.ndarray
+    done: np.ndarray
+    valid: np.ndarray
+    next_obs: np.ndarray
+
+
+def play_once(
+    envs: VectorEnv, obs: np.ndarray, actor: Actor, random: torch.Generator | None, spec: Env, device: Device
+) -> Iterator[Turn]:
+    """Step environments from their first observations until each has ended an episode.
+
+    random: draws the actions; None for the best ones.
+    """
+    valid = np.ones(len(obs), bool)
+    while valid.any():
+        inputs = torch.from_numpy(obs).to(device.torch_device)
+        noise = None if random is None else actor.noise(len(obs), generator=random)
+        actions = actor.act(inputs, noise)
+        obs, rewards, terminated, truncated, _ = envs.step(scale_actions(spec, actions.cpu().numpy()))
+        done = (terminated | truncated) & valid
+        yield Turn(inputs, actions, rewards * valid, terminated & valid, done, valid, obs)
+        valid = valid & ~done
 
 
 def scale_actions(spec: Env, actions: np.ndarray) -> np.ndarray:
