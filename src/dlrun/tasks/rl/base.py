@@ -14,7 +14,8 @@ from dlrun.seeds import generator, mix
 from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, Task
-from dlrun.tasks.rl.collector import Actor, Collector, EnvData, play_once, scale_actions
+from dlrun.tasks.rl.actors import Actor
+from dlrun.tasks.rl.collector import Collector, EnvData, play_once, scale_actions
 
 SPLITS = {"val": 1, "test": 2}  # seeds of the starting states, the only difference between the splits
 

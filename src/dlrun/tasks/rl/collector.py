@@ -15,6 +15,7 @@ from dlrun.data.base import Data
 from dlrun.seeds import generator, mix
 from dlrun.spec import Env
 from dlrun.system.device import Device
+from dlrun.tasks.rl.actors import Actor
 
 RECENT = 100  # number of episodes whose mean return is logged
 
@@ -54,39 +55,6 @@ class EnvData(Data, Protocol):
         self, act: Callable[[np.ndarray], np.ndarray], seed: int
     ) -> tuple[list[np.ndarray], float] | str | None:
         """Frames (H, W, 3) of an episode and frames per second; a message if it cannot be drawn, None if not wanted."""
-
-
-class Actor(Protocol):
-    """Chooses actions: a policy, or action values with random exploration."""
-
-    def noise(self, *shape: int, generator: torch.Generator) -> Tensor:
-        """Draw the random numbers for actions of this shape."""
-
-    def act(self, obs: Tensor, noise: Tensor | None) -> Tensor:
-        """Return actions for observations (B, features): drawn with the noise, or the best ones."""
-
-
-class EpsilonGreedy:
-    """An actor over action values (B, features) -> (B, actions): random with probability epsilon, else the best.
-
-    starts: make the very first action random in all environments (exploring starts: Sutton and Barto 2018, 5.3).
-    """
-
-    def __init__(self, values: Callable[[Tensor], Tensor], actions: int, epsilon: float, starts: bool = False) -> None:
-        self.values, self.actions, self.epsilon, self.starts = values, actions, epsilon, starts
-
-    def noise(self, *shape: int, generator: torch.Generator) -> Tensor:
-        """Draw (*shape, 2) in [0, 1): one number for whether to explore, one for the action."""
-        return torch.rand((*shape, 2), generator=generator, device=generator.device)
-
-    def act(self, obs: Tensor, noise: Tensor | None) -> Tensor:
-        """Return actions (B,); the best ones without noise."""
-        best = self.values(obs).argmax(1)
-        if noise is None:
-            return best
-        explores = noise[:, 0] < (1.0 if self.starts else self.epsilon)
-        self.starts = False
-        return torch.where(explores, (noise[:, 1] * self.actions).long(), best)
 
 
 class Rollout(NamedTuple):
@@ -130,38 +98,6 @@ class Episodes(NamedTuple):
     valid: np.ndarray
     mean_return: float
     mean_length: float
-
-
-class RewardScale:
-    """Divides rewards by the standard deviation of the running discounted return (Engstrom et al. 2020, section 2).
-
-    A component of the task.
-    """
-
-    def __init__(self, gamma: float) -> None:
-        self.gamma, self.returns = gamma, None
-        self.count, self.mean, self.squares = 0, 0.0, 0.0
-
-    def __call__(self, rewards: np.ndarray, done: np.ndarray) -> np.ndarray:
-        """Update the statistics with rewards (T, N) and return the scaled rewards."""
-        running = np.zeros(rewards.shape[1]) if self.returns is None else self.returns
-        for t in range(len(rewards)):
-            running = running * self.gamma + rewards[t]
-            delta = running.mean() - self.mean
-            total = self.count + len(running)
-            self.squares += running.var() * len(running) + delta**2 * self.count * len(running) / total
-            self.mean, self.count = self.mean + delta * len(running) / total, total
-            running = running * ~done[t]
-        self.returns = running
-        return (rewards / np.sqrt(self.squares / self.count + 1e-8)).clip(-10, 10).astype(np.float32)
-
-    def state_dict(self) -> dict:
-        returns = None if self.returns is None else torch.from_numpy(self.returns)
-        return {"count": self.count, "mean": float(self.mean), "squares": float(self.squares), "returns": returns}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.count, self.mean, self.squares = state["count"], state["mean"], state["squares"]
-        self.returns = None if state["returns"] is None else state["returns"].numpy().copy()
 
 
 class Collector:
