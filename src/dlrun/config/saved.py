@@ -152,11 +152,11 @@ def require_finished(folder: Path) -> dict:
 
 
 def _checked(folder: Path, summary: dict) -> dict:
-    found = {name: summary[name] for name in SUMMARY if name in summary}
+    known = {name: summary[name] for name in SUMMARY if name in summary}
     try:
-        check_state(found, {name: SUMMARY[name] for name in found})
-        if "best" in found:
-            check_state(found["best"], BEST)
+        check_state(known, {name: SUMMARY[name] for name in known})
+        if "best" in known:
+            check_state(known["best"], BEST)
     except ValueError as error:
         raise UserError(
             f"{folder}: the run's summary.json is damaged: {error}\n  expected the file as dl-run wrote it"

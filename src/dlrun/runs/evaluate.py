@@ -135,15 +135,15 @@ def _other(run: "FinishedRun", section: dict) -> tuple["Data", list[str]]:
     return Reencoded(run.data, other), notes
 
 
-def _compared(found: dict[str, float], recorded: dict[str, float | None]) -> str:
+def _compared(metrics: dict[str, float], recorded: dict[str, float | None]) -> str:
     """Describe how close the metrics are to the run's own; return "" if they differ.
 
     Metrics that the run did not measure are not compared.
     """
     if not recorded:
         return ""
-    if all(found[name] == recorded[name] or found[name] != found[name] and recorded[name] is None for name in recorded):
+    if all(metrics[name] == x or metrics[name] != metrics[name] and x is None for name, x in recorded.items()):
         return "the run's own, to the last digit"
-    if all(isinstance(x, int | float) and isclose(found[name], x, rel_tol=1e-3) for name, x in recorded.items()):
+    if all(isinstance(x, int | float) and isclose(metrics[name], x, rel_tol=1e-3) for name, x in recorded.items()):
         return "close to the run's own: another device, number of threads or version of torch rounds differently"
     return ""

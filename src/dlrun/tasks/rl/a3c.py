@@ -12,20 +12,19 @@ Logged: return, length, policy_loss, value_loss, entropy, explained_variance.
 import signal
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.multiprocessing
 from torch import Tensor, nn
 
 from dlrun.clock import Clock
+from dlrun.data.base import EnvData
 from dlrun.errors import UserError
 from dlrun.models.policy import Policy
 from dlrun.optim.update import Update
-from dlrun.seeds import mix
 from dlrun.spec import Env
 from dlrun.system.cpus import cpus
 from dlrun.system.device import Device
@@ -34,7 +33,7 @@ from dlrun.system.torch_internals import skip_compiler_import
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.rl.a2c import Loss
 from dlrun.tasks.rl.base import RLTask
-from dlrun.tasks.rl.collector import RECENT, Collector, EnvData
+from dlrun.tasks.rl.collector import RECENT, Collector
 from dlrun.tasks.rl.workers import WorkerPool, receive
 from dlrun.types import Few, Fraction, NonNegative, Size
 
@@ -51,12 +50,14 @@ class Report(NamedTuple):
     metrics: dict[str, float]
 
 
-class A3C(RLTask):
+class A3C(RLTask[Report]):
     """Asynchronous advantage actor-critic.
 
     workers: number of processes, each with data.num_envs environments; null: one per core.
     num_steps: steps of each environment per update.
     """
+
+    net: Policy
 
     def __init__(
         self,
@@ -102,25 +103,22 @@ class A3C(RLTask):
         if self.pool is None:
             args = self.net, share(self.update), self.make_update, data, self.loss, self.num_steps
             self.pool = WorkerPool(work, self.workers, *args)
-        pipes, busy = self.pool.pipes, set()
+        pool = self.pool
+        busy: set[Connection] = set()
         try:
-            for pipe in pipes:
-                self._send(pipe, clock)
+            for pipe in pool.pipes:
+                pool.send(pipe, clock)
                 busy.add(pipe)
             while busy:
-                for pipe in wait(busy):
+                for pipe in cast("list[Connection]", wait(busy)):
                     busy.remove(pipe)
                     yield receive(pipe)
                     if self.has_frames_left(data, clock):
-                        self._send(pipe, clock)
+                        pool.send(pipe, clock)
                         busy.add(pipe)
         finally:
             for pipe in busy:
                 receive(pipe)  # the report is dropped; its update is already in the weights
-
-    def _send(self, pipe: Connection, clock: Clock) -> None:
-        """Start a worker's turn: send it the clock, for the schedule, with a seed for this worker alone."""
-        pipe.send(replace(clock, seed=mix(clock.seed, self.pool.pipes.index(pipe), 5), batch=0))
 
     def samples(self, batch: Report) -> int:
         return batch.frames
@@ -180,7 +178,7 @@ def work(pipe: Connection) -> None:
 
 
 def serve(
-    pipe: Connection, net: nn.Module, states: list[dict], make_update: Callable[[nn.Module], Update], data: EnvData,
+    pipe: Connection, net: Policy, states: list[dict], make_update: Callable[[nn.Module], Update], data: EnvData,
     loss: Loss, length: int,
 ) -> None:  # fmt: skip
     """For each clock received, play a rollout, update the shared weights and send a report."""
@@ -203,7 +201,7 @@ def push(shared: Tensor, local: Tensor) -> None:
 
 
 def turn(
-    local_net: nn.Module, net: nn.Module, update: Update, collector: Collector, loss: Loss, length: int, clock: Clock
+    local_net: Policy, net: Policy, update: Update, collector: Collector, loss: Loss, length: int, clock: Clock
 ) -> Report:
     """Play a rollout with the worker's copy of the weights, and update the shared weights."""
     batch = collector.collect(local_net, length, clock)

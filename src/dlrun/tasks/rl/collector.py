@@ -3,58 +3,21 @@
 Letters in shapes: T steps, N environments, K steps that a time limit ended.
 """
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dlrun.clock import Clock
-from dlrun.data.base import Data
+from dlrun.data.base import EnvData, VectorEnv
 from dlrun.seeds import generator, mix
 from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.rl.actors import Actor
 
 RECENT = 100  # number of episodes whose mean return is logged
-
-
-class VectorEnv(Protocol):
-    """N environments that are stepped together; each one is reset by the step after its end."""
-
-    def reset(self, seed: int) -> np.ndarray:
-        """Start all of them, by the seed. Returns observations (N, features)."""
-
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Returns observations, rewards, terminated, truncated, and the observations before any reset."""
-
-    def close(self) -> None: ...
-
-    def state_dict(self) -> dict: ...
-
-    def load_state_dict(self, state: dict) -> None: ...
-
-
-class EnvData(Data, Protocol):
-    """The data of a reinforcement learning task: environments (data/envs.py)."""
-
-    num_envs: int  # played together in training
-    epoch_frames: int  # of all environments together
-
-    def make(self, num: int) -> VectorEnv:
-        """Make `num` environments that are stepped together."""
-
-    def transitions(self) -> tuple[list, tuple[int, int] | None]:
-        """Gymnasium's P, [state][action] -> [(probability, next state, reward, ends)], and the grid's rows and columns.
-
-        Raises UserError if the environment does not provide them.
-        """
-
-    def record_video(
-        self, act: Callable[[np.ndarray], np.ndarray], seed: int
-    ) -> tuple[list[np.ndarray], float] | str | None:
-        """Frames (H, W, 3) of an episode and frames per second; a message if it cannot be drawn, None if not wanted."""
 
 
 class Rollout(NamedTuple):
@@ -108,22 +71,25 @@ class Collector:
 
     def __init__(self, spec: Env, device: Device) -> None:
         self.spec, self.device = spec, device
-        self.envs, self.saved = None, None
+        self.envs: VectorEnv | None = None
+        self.saved: dict | None = None  # the state after a resume, until the next start
         self.recent: list[tuple[float, int]] = []  # return and length of the last episodes
 
     def start(self, data: EnvData, clock: Clock) -> None:
         """Reset the environments at the start of an epoch; after a resume, restore their saved state."""
-        self.envs = self.envs or data.make(data.num_envs)
+        envs = self.envs = self.envs or data.make(data.num_envs)
         if clock.batch == 0:
-            self.obs = self.envs.reset(mix(self.device.dist.seed(clock.seed), clock.epoch, 0, 2))
+            self.obs = envs.reset(mix(self.device.dist.seed(clock.seed), clock.epoch, 0, 2))
             self.returns, self.lengths = np.zeros(data.num_envs), np.zeros(data.num_envs, np.int64)
         elif self.saved:
-            self.envs.load_state_dict(self.saved["envs"])
+            envs.load_state_dict(self.saved["envs"])
             self.obs, self.returns, self.lengths = (self.saved[k].numpy().copy() for k in ("obs", "returns", "lengths"))
         self.saved = None
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Step all environments. Returns rewards, terminated, truncated and the observations before any reset."""
+        if self.envs is None:
+            raise RuntimeError("the environments are made by start()")
         self.obs, rewards, terminated, truncated, final = self.envs.step(scale_actions(self.spec, actions))
         self.returns += rewards
         self.lengths += 1
@@ -147,7 +113,8 @@ class Collector:
         random = generator(self.device.torch_device, seed, clock.step, 0, 1)
         noise = net.noise(length, num, generator=random)
         obs = np.empty((length, num, self.spec.features), np.float32)
-        rewards, taken, ends = np.empty((length, num), np.float32), [], ([], [])
+        rewards, taken = np.empty((length, num), np.float32), []
+        ends: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         limit_obs = []  # observations after time limits
         for t in range(length):
             obs[t] = self.obs
@@ -165,13 +132,13 @@ class Collector:
     @torch.no_grad()
     def episodes(self, net: Actor, data: EnvData, clock: Clock) -> Episodes:
         """Play one episode of every environment, from starts drawn by (seed, step)."""
-        self.envs = self.envs or data.make(data.num_envs)
+        envs = self.envs = self.envs or data.make(data.num_envs)
         seed = self.device.dist.seed(clock.seed)
-        self.obs = self.envs.reset(mix(seed, clock.step, 0, 2))
+        self.obs = envs.reset(mix(seed, clock.step, 0, 2))
         random = generator(self.device.torch_device, seed, clock.step, 0, 1)
         self.returns, self.lengths = np.zeros(len(self.obs)), np.zeros(len(self.obs), np.int64)
         inputs, steps = [], []
-        for turn in play_once(self.envs, self.obs, net, random, self.spec, self.device):
+        for turn in play_once(envs, self.obs, net, random, self.spec, self.device):
             self.obs = turn.next_obs
             inputs.append((turn.obs, turn.actions))
             steps.append((turn.rewards, turn.terminated, turn.done, turn.valid))
@@ -192,7 +159,8 @@ class Collector:
 
     def load_state_dict(self, state: dict) -> None:
         self.recent = [tuple(each) for each in state["recent"]]
-        self.saved, self.envs = state if "envs" in state else None, None
+        self.saved = state if "envs" in state else None
+        self.envs = None
 
 
 class Turn(NamedTuple):
@@ -233,5 +201,5 @@ def scale_actions(spec: Env, actions: np.ndarray) -> np.ndarray:
     """Map real actions from [-1, 1] to the environment's range; discrete ones are returned unchanged."""
     if spec.actions:
         return actions
-    low, high = np.float32(spec.low), np.float32(spec.high)
+    low, high = np.asarray(spec.low, np.float32), np.asarray(spec.high, np.float32)
     return (low + (high - low) * (actions.clip(-1, 1) + 1) / 2).astype(np.float32)

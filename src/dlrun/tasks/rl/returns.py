@@ -50,7 +50,8 @@ class RewardScale:
     """
 
     def __init__(self, gamma: float) -> None:
-        self.gamma, self.returns = gamma, None
+        self.gamma = gamma
+        self.returns: np.ndarray | None = None
         self.count, self.mean, self.squares = 0, 0.0, 0.0
 
     def __call__(self, rewards: np.ndarray, done: np.ndarray) -> np.ndarray:

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
 from typing import Any
 
 import torch.multiprocessing
 
+from dlrun.clock import Clock
 from dlrun.errors import WorkerError
+from dlrun.seeds import mix
 from dlrun.system.python import safe_start
 
 
@@ -31,10 +34,15 @@ class WorkerPool:
                 "  expected room for temporary files and a short path to them, such as TMPDIR=/tmp dl-run model=a3c"
             ) from None
 
+    def send(self, pipe: Connection, clock: Clock) -> None:
+        """Start a worker's turn: send it the clock, for the schedule, with a seed for this worker alone."""
+        pipe.send(replace(clock, seed=mix(clock.seed, self.pipes.index(pipe), 5), batch=0))
+
     def _start(self, work: Callable[[Connection], None], workers: int, args: tuple) -> None:
         # a fork of this process could copy locks that its threads hold; the fork server has no such threads
-        how = "forkserver" if "forkserver" in torch.multiprocessing.get_all_start_methods() else "spawn"
-        context = torch.multiprocessing.get_context(how)
+        has_forkserver = "forkserver" in torch.multiprocessing.get_all_start_methods()
+        get_context = torch.multiprocessing.get_context
+        context = get_context("forkserver") if has_forkserver else get_context("spawn")
         context.set_forkserver_preload(["dlrun.system.nursery", work.__module__])
         for _ in range(workers):
             mine, theirs = context.Pipe()
