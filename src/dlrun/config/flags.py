@@ -8,6 +8,7 @@ from hydra._internal.utils import get_args_parser
 
 from dlrun.config.hydra_section import check_source
 from dlrun.errors import UserError
+from dlrun.overrides import CONFIG_FLAGS
 
 
 def read_flags(arguments: list[str]) -> argparse.Namespace:
@@ -34,6 +35,12 @@ def read_flags(arguments: list[str]) -> argparse.Namespace:
                 "  to add your own options to the existing ones use --config-dir"
             )
     return flags
+
+
+def config_flags(arguments: list[str]) -> list[str]:
+    """The flags of a command line that locate configs, to be passed on to other processes."""
+    flags = vars(get_args_parser().parse_args(arguments))
+    return [f"--{name}={value}" for name in CONFIG_FLAGS if (value := flags[name.replace("-", "_")])]
 
 
 def _refuse_flags(message: str) -> NoReturn:

@@ -1,7 +1,6 @@
 """Save a run's config and read it back from the run's folder. No torch here."""
 
 import os
-import re
 import shlex
 import sys
 from functools import cache
@@ -15,17 +14,15 @@ from dlrun.config.check import check
 from dlrun.config.explain import explain
 from dlrun.config.pairing import CONFIGS
 from dlrun.config.signatures import signature
+from dlrun.config.untrusted import is_call, read_yaml, refuse_calls, refuse_growth
 from dlrun.errors import UserError, check_state
 from dlrun.output.folders import read_summary
 from dlrun.overrides import key_of, pasteable
-from dlrun.paths import pinned, read_whole
+from dlrun.paths import pinned
 from dlrun.types import DataPath
 
 PATHS = ("data_dir", "output_dir", "run_dir", "resume", "init")
 SUMMARY = {"best": dict, "test": dict, "epochs": int, "steps": int, "seconds": int | float}  # optional keys
-REFERENCE = re.compile(r"(?<!\\)\$\{([^${}:]+)\}")
-MOST = 100_000  # values of a config after its references are resolved
-LOADER, DEPTH = getattr(yaml, "CSafeLoader", yaml.SafeLoader), 50
 BEST = {"metric": str, "value": int | float | None, "epoch": int}
 
 
@@ -35,8 +32,9 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
         saved, hydra = (OmegaConf.create(read_yaml(folder / ".hydra" / f"{name}.yaml")) for name in ("config", "hydra"))
         choices = hydra.hydra.runtime.choices
         if isinstance(saved, DictConfig) and isinstance(choices, DictConfig):
-            _refuse_calls(folder, saved)
-            _bound(folder, OmegaConf.to_container(saved, resolve=False))
+            raw = OmegaConf.to_container(saved, resolve=False)
+            refuse_calls(folder, raw, _default_data_dir())
+            refuse_growth(folder, raw)
             return saved, dict(choices)
         why = "it is not the config of a run"
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, AttributeError) as error:
@@ -74,22 +72,6 @@ def _from_anywhere(folder: Path, override: str) -> str:
     return pasteable(key, value) if is_pinned else shlex.quote(override)
 
 
-def read_yaml(path: Path) -> str:
-    """Read a YAML file of a run's folder. Raises OSError, ValueError or YAMLError if dl-run cannot have written it.
-
-    Aliases and deep nesting are refused, since with them a few bytes could fill the memory.
-    """
-    text, depth = read_whole(path).decode(), 0
-    for event in yaml.parse(text, LOADER):
-        where = f"{path.name}, line {event.start_mark.line + 1}"
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"{where}: *{event.anchor} repeats another value")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEPTH:
-            raise ValueError(f"{where}: lists or mappings nested more than {DEPTH} deep")
-    return text
-
-
 def settled(config: DictConfig) -> DictConfig:
     """Replace ${oc.env:...} and other resolver calls in a config by their results.
 
@@ -98,7 +80,7 @@ def settled(config: DictConfig) -> DictConfig:
     raw = OmegaConf.to_container(config, resolve=False)
     resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     saved = _settled(raw, resolved)
-    saved |= {key: resolved[key] for key in PATHS if _calls(raw.get(key))}  # stay text: a folder may be named 5
+    saved |= {key: resolved[key] for key in PATHS if is_call(raw.get(key))}  # stay text: a folder may be named 5
     if raw.get("data_dir") == _default_data_dir():
         saved["data_dir"] = raw["data_dir"]
     return OmegaConf.create(saved)
@@ -130,7 +112,7 @@ def _settled(raw: object, resolved: object) -> object:
         return {key: _settled(value, resolved[key]) for key, value in raw.items()}
     if isinstance(raw, list):
         return [_settled(*pair) for pair in zip(raw, resolved, strict=True)]
-    return _read(resolved) if _calls(raw) else raw
+    return _read(resolved) if is_call(raw) else raw
 
 
 def _read(value: object) -> object:
@@ -144,76 +126,9 @@ def _read(value: object) -> object:
         return value
 
 
-def _calls(value: object) -> bool:
-    """Whether the value has a resolver call, ${name:...}, also where another reference forms the name."""
-    return isinstance(value, str) and ":" in value.partition("${")[2]
-
-
 @cache
 def _default_data_dir() -> str:
     return OmegaConf.to_container(OmegaConf.load(CONFIGS / "config.yaml"), resolve=False)["data_dir"]
-
-
-def _refuse_calls(folder: Path, saved: DictConfig) -> None:
-    """Raise UserError for resolver calls: a stranger's folder could send this machine's environment to a server."""
-    leaves = [("", OmegaConf.to_container(saved, resolve=False))]
-    while leaves:
-        key, value = leaves.pop()
-        pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-        leaves += [(f"{key}.{name}".lstrip("."), each) for name, each in pairs]
-        rest = REFERENCE.sub("", value) if isinstance(value, str) else ""
-        asks = _calls(value) or re.search(r"(?<!\\)\$\{", rest)  # a name formed by another reference
-        if asks and (key, value) != ("data_dir", _default_data_dir()):
-            raise UserError(
-                f"{folder}: {key}={value} in {folder / '.hydra' / 'config.yaml'} does more than refer to another key\n"
-                "  expected values, as dl-run writes them: write the value there if you trust the folder"
-            )
-
-
-def _bound(folder: Path, config: dict) -> None:
-    """Raise UserError if nested references would fill the memory."""
-    sizes: dict[tuple, int] = {}
-
-    def size(path: tuple[str, ...]) -> int:
-        """Count the values that the node at `path` resolves to."""
-        if path in sizes:  # a reference to itself is refused when it is resolved
-            return sizes[path]
-        sizes[path] = 0
-        value = _at(config, path)
-        if isinstance(value, dict | list):
-            keys = value if isinstance(value, dict) else range(len(value))
-            count = sum(size((*path, str(key))) for key in keys)
-        else:
-            count = 1 + sum(size(_target(path, each)) for each in REFERENCE.findall(str(value)))
-        if count > MOST:
-            raise UserError(
-                f"{folder}: {'.'.join(path)} in {folder / '.hydra' / 'config.yaml'} becomes more than {MOST:,} values\n"
-                "  expected a config as dl-run writes it"
-            )
-        sizes[path] = count
-        return count
-
-    size(())
-
-
-def _target(path: tuple[str, ...], reference: str) -> tuple[str, ...]:
-    """Return the absolute path of a reference in the value at `path`: `a.b[0]` is absolute, `..b` relative."""
-    name = reference.strip().lstrip(".")
-    dots = len(reference.strip()) - len(name)
-    base = path[: len(path) - dots] if dots else ()
-    return (*base, *(part for part in re.split(r"[.\[\]]+", name) if part))
-
-
-def _at(config: object, path: tuple[str, ...]) -> object:
-    """Return the node at a path, or None if there is none."""
-    for key in path:
-        if isinstance(config, dict):
-            config = next((value for name, value in config.items() if str(name) == key), None)
-        elif isinstance(config, list) and key.isdecimal() and int(key) < len(config):
-            config = config[int(key)]
-        else:
-            return None
-    return config
 
 
 def plain(config: DictConfig) -> dict:

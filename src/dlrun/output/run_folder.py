@@ -17,6 +17,7 @@ import numpy
 from dlrun.errors import UserError, columns, printable
 from dlrun.output import drawing, plots, video
 from dlrun.output.as_json import as_json, finite
+from dlrun.output.board import Board
 from dlrun.output.checkpoint import Checkpoints
 from dlrun.output.folders import write_whole
 from dlrun.output.provenance import SECONDS, ChangesWriter, write_environment
@@ -48,7 +49,7 @@ class Run:
         self.checkpoints, self.log_file = Checkpoints(folder / "checkpoints"), None
         self.metrics_path = folder / "metrics.jsonl"
         self.metrics_file, self.num_rows, self.rows, self.windows, self.lines = None, 0, [], [], []
-        self.writer, self.purge_step, self.purged = None, None, []
+        self.board = Board(folder, axis, self.print)
         self.started, self.is_stdout_open = time.time(), True
         self.images, self.unsynced = folder / "images", []
         self.figures, self.videos = {}, {}
@@ -119,8 +120,7 @@ class Run:
         the epoch's row may have been logged there since; the row of the last steps is then drawn again.
         """
         write_whole(self.metrics_path, b"".join(self.lines).decode())
-        self.purge_step = global_step if is_mid_epoch else global_step + 1
-        self.purged = [row for row in self.windows + self.rows if row[self.axis] >= self.purge_step]
+        self.board.rewind(global_step if is_mid_epoch else global_step + 1, self.windows + self.rows)
         epochs = {row["epoch"] for row in self.rows}
         for image in video.frame_paths(self.images):
             if video.epoch_of(image) not in epochs:
@@ -137,7 +137,7 @@ class Run:
         self.num_rows += 1
         self._list_for(row).append(row)
         board = self.tensorboard()
-        self._add_scalars(row)
+        self.board.add_scalars(row)
         for name, image in (images or {}).items():
             board.add_image(name, image, global_step)
             video.save_frame(path := video.frame_path(self.images, name, row["epoch"]), image)
@@ -146,27 +146,9 @@ class Run:
     def _list_for(self, row: dict[str, float]) -> list[dict[str, float]]:
         return self.windows if any(key.startswith("step/") for key in row) else self.rows
 
-    def _add_scalars(self, row: dict[str, float]) -> None:
-        for name, value in row.items():
-            if math.isfinite(value) and ("/" in name or name.endswith("lr")):
-                self.writer.add_scalar(name, value, row[self.axis])
-
     def tensorboard(self) -> "SummaryWriter":
-        """TensorBoard's event writer, created on first use because that takes a third of a second."""
-        if self.writer is not None and not os.path.isdir(self.folder / "tensorboard"):
-            self._close_board()
-            self.writer = None
-            self.print("tensorboard/ was removed during the run: its curves start again here")
-        if self.writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.purge_step)
-            config = self.folder / ".hydra" / "config.yaml"
-            if self.purge_step is None and config.exists():
-                self.writer.add_text("config", f"```yaml\n{read_whole(config).decode()}```")
-            for row in self.purged:
-                self._add_scalars(row)
-        return self.writer
+        """TensorBoard's event writer."""
+        return self.board.writer()
 
     def sync(self) -> None:
         """Flush everything logged so far to the disk, so that a checkpoint may rely on it."""
@@ -176,8 +158,7 @@ class Run:
             with suppress(FileNotFoundError), open(image, "r+b") as file:  # the user may have removed it
                 os.fsync(file.fileno())
         self.unsynced.clear()
-        if self.writer is not None:
-            self.tensorboard().flush()
+        self.board.flush()
 
     def write_summary(self, status: str, **results: object) -> None:
         """Write summary.json: the run's facts, its status and results.
@@ -238,7 +219,7 @@ class Run:
             if isinstance(frames, str):
                 self.print(f"no plots/{name}.gif: {frames}")
             else:
-                self._try(f"{name}.gif", partial(self._animate, name, *frames))
+                self._try(f"{name}.gif", partial(video.animate, self.folder / "plots" / f"{name}.gif", *frames))
         self._try("strips", partial(self._draw_strips, global_step))
 
     def _try(self, name: str, draw: Callable[[], None]) -> None:
@@ -266,14 +247,6 @@ class Run:
         os.replace(temporary, path)
         self.tensorboard().add_image(f"plots/{name}", pixels, global_step, dataformats="HWC")
 
-    def _animate(self, name: str, frames: list[numpy.ndarray], fps: float) -> None:
-        """Write frames (H, W, 3), uint8, as plots/<name>.gif; frames wider than 400 pixels at half their size."""
-        from PIL import Image
-
-        images = [Image.fromarray(frame) for frame in frames]
-        images = [image.reduce(2) if image.width > 400 else image for image in images]
-        video.write_gif(self.folder / "plots" / f"{name}.gif", images, round(1000 / fps))
-
     def _draw_strips(self, global_step: int) -> None:
         """Write plots/<name>_strip.png and plots/<name>.gif from the epochs' preview images."""
         for name, strip in video.assemble(self.images, self.folder / "plots").items():
@@ -289,12 +262,7 @@ class Run:
             for file in (self.log_file, self.metrics_file):
                 if file is not None:
                     files.callback(file.close)
-            self._close_board()
-
-    def _close_board(self) -> None:
-        if self.writer is not None:
-            with suppress(OSError):  # the folder was removed or the disk is full; `sync` reports it if it matters
-                self.writer.close()
+            self.board.close()
 
 
 class NullRun:
@@ -306,6 +274,5 @@ class NullRun:
 
     def _nothing(self, *args: object, **keys: object) -> None: ...
 
-    print = resume = read_back = rewind = log = sync = write_summary = write_provenance = start_trackers = close = (
-        _nothing
-    )
+    print = resume = read_back = rewind = log = sync = write_summary = close = _nothing
+    write_provenance = start_trackers = _nothing

@@ -124,7 +124,7 @@ def image_figure(image: Tensor, title: str, heads: Sequence[str] = (), key: dict
     return figure
 
 
-def before_and_after(data: Data) -> Tensor | None:
+def before_and_after(data: SampleData) -> Tensor | None:
     """Eight images of val above three draws of their augmentation: (C, height, width). None if it does nothing."""
     pixels = getattr(data, "pixels", None)
     if pixels is None:

@@ -49,20 +49,20 @@ def fit(training: Training, data: Data, signals: Signals) -> Outcome:
             began = time.perf_counter()
             try:
                 with signals.interrupting():
-                    val = task.evaluate(data, "val") if training.is_validated(limit) else {}
+                    val = task.evaluate(data, "val") if limit or training.is_validated() else {}
                 val = training.dist.broadcast_object(val)  # all ranks must agree on which epoch is the best
             except Interrupted:
                 training.save()
                 return Outcome("signal", signals.stop)
-            if limit:  # save before logging: with a higher limit, the epoch resumes from here
+            is_cut = training.is_cut(limit)
+            if is_cut:  # save before logging: with a higher limit, the epoch resumes from here
                 training.save()
             row = epoch_row(training, val, seconds, samples)
             row |= {"time/val_seconds": time.perf_counter() - began} if val else {}
             clock.next_epoch()
             bar.close()
             end_epoch(training, row, task.preview(data), bar.seconds_left())
-            if limit:
-                training.keep_partial_best()
+            if is_cut:
                 return Outcome(limit)
             if training.is_old(training.trainer.checkpoint_gap):
                 training.save()
