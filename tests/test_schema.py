@@ -81,6 +81,10 @@ WRONG = [
     {"_target_": "dlrun.optim.optimizers.adam", "momentum": 0.9},
     {"defaults": ["adam", "_self_"], "momentun": 0.9},
     {"modle": {"hidden": [64]}},
+    {"optimizer": {"groups": {"bias": {"lr": 0.1}}}},
+    {"optimizer": {"groups": {"biases": {"lr": 0}}}},
+    {"tracker": {"wandb": {"mode": "ofline"}}},
+    {"wandb": {"_target_": "dlrun.runs.trackers.Wandb", "projekt": "x"}},
 ]
 
 
@@ -96,6 +100,7 @@ def test_mistakes_fail(content):
         {"defaults": [{"override /model": "resnet18"}, {"override /data": "cifar10"}, "_self_"]},
         {"data": {"augment": {"flip": True}, "batch_size": "auto"}},
         {"model": {"weights": "imagenet", "form": "auto"}, "optimizer": {"lr": "auto"}},
+        {"optimizer": {"groups": {"biases": {"weight_decay": 0}}}, "tracker": {"wandb": {"mode": "online"}}},
         {"optimizer": {"_target_": "torch.optim.NAdam", "lr": 0.1, "momentum_decay": 0.004}},
         {"hydra": {"sweeper": {"params": {"seed": "0,1,2"}}}},
         None,
