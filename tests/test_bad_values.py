@@ -14,9 +14,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from runs import FORKS, write_mnist
+from layouts import write_data
+from runs import FORKS
 from toys import composed, names_of, options, read_option, takes
 
+from dlrun.config.auto import auto_keys
 from dlrun.config.check import SECTIONS, VALUES, check
 from dlrun.errors import UserError
 
@@ -33,11 +35,13 @@ SMALL = {
     "data.source.samples": 60, "data.source.test_samples": 20, "data.batch_size": 16, "data.epoch_frames": 64,
     "data.num_envs": 2, "data.film_steps": 0, "data.time_limit": 20, "task.eval_episodes": 2, "task.num_steps": 8,
     "task.minibatch": 16, "task.buffer_size": 64, "task.learning_starts": 16, "task.batch_size": 8, "task.workers": 1,
-    "task.n_samples": 4, "model.width": 4, "model.units": 4, "data.source.download": False, "data.augment.crop": 0,
+    "task.n_samples": 4, "model.width": 4, "model.units": 4, "model.growth": 4, "model.hidden": 16,
+    "model.head": 16, "data.source.download": False, "data.augment.crop": 0,
 }  # fmt: skip
 FITTING = {  # what goes with an option
     "Env": {"data": "cartpole", "model": "ppo"}, "Tokens": {"data": "text_folder", "model": "gru"},
     "Mask": {"data": "shapes", "model": "unet"}, "Table": {"data": "moons", "model": "mlp"},
+    "Image": {"data": "cifar10", "model": "mlp"},
 }  # fmt: skip
 GROUPS = [group for group in SECTIONS if group != "task"]  # a model brings its task
 
@@ -62,19 +66,29 @@ def choices_of(group: str, name: str) -> tuple[str, ...]:
         kind = read_option("data", name)["spec"]["_target_"].rpartition(".")[2]
         if name == "anime_faces" or name == "maze":
             return f"model={'vae' if name == 'anime_faces' else 'q_learning'}", f"data={name}"
-    elif group == "model" and takes(name) in (["Mask"], ["Tokens"]):
+    elif group == "model" and takes(name) in (["Mask"], ["Tokens"], ["Image"]):
         kind = takes(name)[0]
     others = [f"{other}={choice}" for other, choice in FITTING.get(kind, {}).items() if other != group]
     return (*others, f"{group}={name}") if group == "data" else (f"{group}={name}", *others)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def data_dir(tmp_path_factory):
+    """A data folder in which every data set is there, and small."""
+    root = write_data(tmp_path_factory.mktemp("data"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DL_RUN_DATA_DIR", str(root))
+        yield root
+
+
 @cache
 def small(*choices: str) -> dict:
     """The config of these choices, as short a training as there is."""
-    config = deepcopy(composed(*choices))
+    config = composed(*choices, f"data_dir={os.environ['DL_RUN_DATA_DIR']}")
     for key, value in SMALL.items():
-        if value is not None and get(config, key, missing := object()) is not missing:
-            put(config, key, value)
+        old = get(config, key)
+        if old is not None and (old == "auto" or isinstance(old, str) == isinstance(value, str)):
+            put(config, key, [value] * len(old) if isinstance(old, list) else value)
     return config
 
 
@@ -132,7 +146,7 @@ def extreme(found: list[tuple[str, object]]) -> list[tuple[str, object]]:
     return [(k, v) for k, v in found if isinstance(v, bool) or not isinstance(v, int | float) or v in ends[k]]
 
 
-def train(choices: tuple[str, ...], key: str, value: object, folder: Path) -> None:
+def train(config: dict, names: dict[str, str], folder: Path) -> None:
     """A run as the command makes it, from a config that is not written down first; exits as the command does."""
     import resource
 
@@ -143,27 +157,29 @@ def train(choices: tuple[str, ...], key: str, value: object, folder: Path) -> No
     resource.setrlimit(resource.RLIMIT_CPU, (spent + SECONDS, spent + SECONDS))
     sys.stdout = sys.stderr = open(folder / "out", "w", encoding="utf-8", errors="backslashreplace")
     os.chdir(folder)
-    config = deepcopy(small(*choices))
-    config["data_dir"] = str(folder)
-    put(config, key, value)
     try:
-        check(config, names_of(*choices))
-        session = Session(config, names_of(*choices))
+        chosen = auto_keys(config)
+        check(config, names)
+        session = Session(config, names, chosen)
         run = folder / "run"
         run.mkdir()
         session.start(run, resumed=False)
     except UserError as error:
+        print(error)
         sys.exit(getattr(error, "exit_code", 2))
     except Exception:
         (folder / "traceback").write_text(traceback.format_exc(limit=-6))
         sys.exit(3)
 
 
-def outcome(choices: tuple[str, ...], key: str, value: object, folder: Path) -> str | None:
-    """What went wrong in a training with this value, if something did."""
+def outcome(
+    choices: tuple[str, ...], key: str, value: object, folder: Path, expected: tuple[int, ...] = (0, 1, 2)
+) -> str | None:
+    """What went wrong in a training with this value, if something did. expected: exit codes."""
     folder.mkdir()
-    write_mnist(folder)
-    process = FORKS.Process(target=train, args=(choices, key, value, folder))
+    config = deepcopy(small(*choices))
+    put(config, key, value)
+    process = FORKS.Process(target=train, args=(config, names_of(*choices), folder))
     process.start()
     process.join(10 * SECONDS)  # on a busy machine; of the processor it has SECONDS
     case = f"{choices} {key}={value!r:.60}"
@@ -171,17 +187,19 @@ def outcome(choices: tuple[str, ...], key: str, value: object, folder: Path) -> 
         process.kill()
         process.join()
         return f"{case}: still going after {10 * SECONDS} s"
-    if process.exitcode in (0, 1, 2):
+    if process.exitcode in expected:
         shutil.rmtree(folder)
         return None
-    text = folder / "traceback"
-    return f"{case}: {text.read_text() if text.exists() else f'exit code {process.exitcode}'}"
+    said = "".join(path.read_text() for path in (folder / "out", folder / "traceback") if path.exists())
+    return f"{case}: exit code {process.exitcode}\n{said}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("group", "name"), found_options())
 def test_every_key_with_bad_values(group, name, tmp_path):
     choices = choices_of(group, name)
+    wrong = outcome(choices, "seed", 0, tmp_path / "right", expected=(0,))
+    assert not wrong, wrong
     found = extreme(cases(group, choices))
     assert found
     wrong = [outcome(choices, *case, tmp_path / f"{i}") for i, case in enumerate(found)]
