@@ -45,7 +45,7 @@ from dlrun.output.folders import (
     restarts,
     status_of,
 )
-from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, open_streams, silence
+from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, lost, open_streams, silence
 from dlrun.overrides import key_of, passed_on, pasteable, quoted
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ RESUMABLE = ("trainer.device", "data_dir", *(f"trainer.{name}" for name in LIMIT
 
 
 def main() -> None:
-    """Run `dl-run`. Exit codes: 0 done, 1 a run failed, 2 user error, 128 + N stopped by signal N after saving."""
+    """Run `dl-run`. Exit codes: 0 done, 1 failed or could not print, 2 user error, 128 + N stopped by signal N after saving."""
     open_streams()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     hydra._internal.hydra.ConfigLoaderImpl = Loader
@@ -73,6 +73,8 @@ def main() -> None:
         with redirect_stderr(StringIO()) if completing else nullcontext():  # the shell reprints the line itself
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)()
         sys.stdout.flush()
+        if lost:
+            sys.exit(1)
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
