@@ -56,7 +56,7 @@ RESUMABLE = ("trainer.device", "data_dir", *(f"trainer.{name}" for name in LIMIT
 
 
 def main() -> None:
-    """Run `dl-run`. Exit codes: 0 done, 1 failed or could not print, 2 user error, 128 + N stopped by signal N after saving."""
+    """Run `dl-run`. Exit codes: 0 done, 1 failed or output lost, 2 user error, 128 + N stopped by signal N, saved."""
     open_streams()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     hydra._internal.hydra.ConfigLoaderImpl = Loader

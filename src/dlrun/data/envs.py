@@ -46,14 +46,17 @@ class Envs:
     ) -> None:
         self.id, self.num_envs, self.epoch_frames = id, num_envs, epoch_frames
         self.time_limit, self.film_steps = time_limit, film_steps
-        self.spec = spec if spec.obs and id in FAST else self._spec(spec)
+        self.spec = self._spec(spec)
 
     def _spec(self, config_spec: Env) -> Env:
-        """Return the environment's spec. Raises UserError if the config's spec is another one."""
-        spec = replace(read_spec(self.id), goal=config_spec.goal)
-        if config_spec.obs and spec != replace(config_spec, states=spec.states):
+        """Return the environment's spec. Raises UserError if the config's spec states something else."""
+        spec = FAST[self.id].spec if self.id in FAST else read_spec(self.id)
+        spec = replace(spec, goal=config_spec.goal)
+        stated = {key: value for key, value in vars(config_spec).items() if value not in (None, ())}
+        if spec != (wanted := replace(spec, **stated)):
             raise UserError(
-                f"data.id={self.id} is {spec}, data.spec is {config_spec}\n  expected the same, or data=gym"
+                f"data.id={self.id} is {spec}, data.spec is {wanted}\n"
+                "  expected the same, or data=gym, which reads it from the environment"
             )
         return spec
 
