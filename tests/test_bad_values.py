@@ -210,6 +210,13 @@ def test_every_key_with_bad_values(group, name, tmp_path):
     assert not any(wrong), "\n".join(filter(None, wrong))
 
 
+@pytest.mark.parametrize("key", SMALL)
+def test_what_makes_trainings_short_is_a_key(key):
+    group, _, rest = key.partition(".")
+    found = [read_option(group, name) for name in options(group)]
+    assert any(get(option.get(group, option), rest, missing := object()) is not missing for option in found)
+
+
 def test_a_few_keys_with_bad_values():
     """The check alone, of keys of every kind, so that the fast tests have it."""
     cases("optimizer", choices_of("optimizer", "adam"))
