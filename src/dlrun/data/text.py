@@ -17,7 +17,7 @@ from dlrun.data.base import Arrays
 from dlrun.data.classes import check_labels
 from dlrun.data.corpus import Corpus, Text, encode, pad, vocabulary, words_of
 from dlrun.data.resident import Resident, split_rows
-from dlrun.errors import DataError, UserError
+from dlrun.errors import DataError, UserError, counted
 from dlrun.spec import Tokens
 from dlrun.types import Count, Fraction, Index, Range, Size, TextReader, Tokenization
 
@@ -163,7 +163,7 @@ def _check(corpus: Corpus, wanted: int | None) -> int:
     count = wanted or len(classes)
     if len(classes) != count or classes[-1] != count - 1:
         raise DataError(
-            f"the texts have {len(classes)} classes, data.spec.classes={count}: "
+            f"the texts have {counted(len(classes), 'class')}, data.spec.classes={count}: "
             f"expected every number from 0 to {count - 1}; set data.spec.classes={len(classes)}"
         )
     if not len(corpus.tokens):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy
 
-from dlrun.errors import UserError, columns, printable
+from dlrun.errors import UserError, columns, counted, printable
 from dlrun.output import drawing, plots, video
 from dlrun.output.as_json import as_json, finite
 from dlrun.output.checkpoint import Checkpoints
@@ -95,8 +95,8 @@ class Run:
             is_whole = False
         if not is_whole or len(lines) < num_rows or any(not line.endswith(b"\n") for line in lines):
             raise UserError(
-                f"{self.metrics_path} is damaged or was changed after the checkpoint: it has {len(lines)} of the "
-                f"{num_rows} lines that the checkpoint relies on\n  expected all of them, each whole\n"
+                f"{self.metrics_path} is damaged or was changed after the checkpoint: it has {len(lines)} of "
+                f"{counted(num_rows, 'line')} that the checkpoint relies on\n  expected all of them, each whole\n"
                 f"  restore it, or start a new run with {pasteable('init', self.checkpoints.folder / 'last.ckpt')}"
             )
         self.num_rows, self.lines, self.rows, self.windows = num_rows, lines, [], []

@@ -19,7 +19,7 @@ from dlrun.data.decode import FORMATS, MAX_PIXELS
 from dlrun.data.decode import read as read_resized
 from dlrun.data.levels import Levels, ValueRange
 from dlrun.data.walk import IMAGE_SUFFIXES, TEXT_SUFFIXES, read_bytes, walk
-from dlrun.errors import DataError, UnreadableImage, UserError, printable
+from dlrun.errors import DataError, UnreadableImage, UserError, counted, printable
 from dlrun.paths import irregular
 from dlrun.spec import Table
 
@@ -163,13 +163,13 @@ def _csv_texts(name: str) -> Iterator[tuple[str, str]]:
                 column = names.index("text")
             elif len(cells) > 1 and column is None:
                 raise UserError(
-                    f"{where}: {len(cells)} columns, and the first line names none of them text\n"
+                    f"{where}: {counted(len(cells), 'column')}, and the first line names none of them text\n"
                     "  expected a first line with a column named text, or one column"
                 )
             elif any(names):
                 column = column or 0
                 if len(cells) <= column:
-                    raise UserError(f"{where}: {len(cells)} columns\n  expected {column + 1} or more")
+                    raise UserError(f"{where}: {counted(len(cells), 'column')}\n  expected {column + 1} or more")
                 yield where, cells[column]
     except csv.Error as error:
         raise UserError(f"{name}, line {reader.line_num}: {error}\n  expected CSV") from None
@@ -217,7 +217,7 @@ def _csv_rows(name: str, file: TextIO, spec: Table, mark: str) -> Iterator[tuple
 def _named(where: str, cells: list[str], spec: Table) -> list[int]:
     if not spec.names:
         if len(cells) != spec.features:
-            raise UserError(f"{where}: {len(cells)} columns\n  expected {_row_of(spec)}")
+            raise UserError(f"{where}: {counted(len(cells), 'column')}\n  expected {_row_of(spec)}")
         return list(range(len(cells)))
     missing = [name for name in spec.names if name not in cells]
     if missing:
@@ -227,7 +227,7 @@ def _named(where: str, cells: list[str], spec: Table) -> list[int]:
 
 def _row(where: str, cells: list[str], spec: Table, columns: list[int]) -> list[float]:
     if len(columns) != spec.features or max(columns) >= len(cells):
-        raise UserError(f"{where}: {len(cells)} numbers\n  expected {_row_of(spec)}")
+        raise UserError(f"{where}: {counted(len(cells), 'number')}\n  expected {_row_of(spec)}")
     chosen = [cells[i] for i in columns]
     wrong = next((cell for cell in chosen if not _is_number(cell)), None)
     if wrong is not None:
@@ -244,4 +244,4 @@ def _is_number(text: str) -> bool:
 
 def _row_of(spec: Table) -> str:
     named = f": {', '.join(spec.names)}" if spec.names else ""
-    return f"{spec.features} numbers{named}"
+    return f"{counted(spec.features, 'number')}{named}"

@@ -235,19 +235,19 @@ class Session:
         data, device = self.data, self.device
         sizes = ", ".join(f"{data.size(split):,} {split}" for split in ("train", "val", "test"))
         if frames := self.task.epoch_samples(data):  # environments have no splits: val and test play episodes
-            sizes = f"{frames:,} frames an epoch"
+            sizes = f"{counted(frames, 'frame')} an epoch"
         parameters = sum(p.numel() for p in self.task.net.parameters())
         frozen = sum(p.numel() for p in self.task.net.parameters() if not p.requires_grad)
         details = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(self.task.net, 'description', '')}"
         classes = f"; classes: {', '.join(names)}" if (names := named_classes(data.spec)) else ""
         count = torch.get_num_threads()
-        threads = f" ({count} thread{'s' if count > 1 else ''})" if device.torch_device.type == "cpu" else ""
+        threads = f" ({counted(count, 'thread')})" if device.torch_device.type == "cpu" else ""
         processes = f"{self.dist.size} x " if self.dist.size > 1 else ""
         return header(
             dlrun.__version__,
             {
                 "data": f"{self.names.get('data')}: {sizes}; {data.describe()}{classes}{self.batches()}",
-                "model": f"{self.names.get('model')}: {parameters:,} parameters{details}",
+                "model": f"{self.names.get('model')}: {counted(parameters, 'parameter')}{details}",
                 "device": f"{processes}{device_name(device.torch_device)}{threads}, {device.precision}: {device.why}",
                 "folder": f"{folder}",
             }
