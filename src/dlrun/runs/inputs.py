@@ -24,6 +24,20 @@ from dlrun.paths import irregular
 from dlrun.spec import Table
 
 STDIN = "-"
+NO_TEXTS = (
+    ".json",
+    ".jsonl",
+    ".html",
+    ".htm",
+    ".xml",
+    ".pdf",
+    ".doc",
+    ".docx",
+    ".rtf",
+    ".parquet",
+    ".zip",
+    ".gz",
+)
 LARGEST = torch.finfo(torch.float32).max  # greater numbers would become inf
 WHOLE = f"an intact image: {', '.join(IMAGE_SUFFIXES)}"
 
@@ -144,11 +158,22 @@ def texts(arguments: list[str]) -> Iterator[tuple[str, str]]:
         elif os.path.isfile(text) and text.lower().endswith((".csv", ".tsv")):
             yield from _csv_texts(text)
         elif os.path.isfile(text):
-            yield text, decode(read_bytes(Path(text)))[0]  # decoded as in training
-        elif text.lower().endswith((".txt", ".csv", ".tsv")):
+            yield text, decode(_text_file(Path(text)))[0]  # decoded as in training
+        elif text.lower().endswith((".txt", ".csv", ".tsv", *NO_TEXTS)):
             raise UserError(f"{text}: there is no such file\n  expected a file, a text, or - for standard input")
         else:
             yield text, text
+
+
+def _text_file(path: Path) -> bytes:
+    """Read a file whose content is one text. Raises UserError if it holds markup, records or bytes."""
+    content = read_bytes(path)
+    if path.suffix.lower() in NO_TEXTS or b"\0" in content:
+        raise UserError(
+            f"{path} is no plain text\n  expected a .txt file with one text, a .csv or .tsv with a column named text, "
+            "or - for standard input, a text per line"
+        )
+    return content
 
 
 def _csv_texts(name: str) -> Iterator[tuple[str, str]]:
