@@ -40,7 +40,7 @@ SMALL = {
 FITTING = {  # what goes with an option
     "Env": {"data": "cartpole", "model": "ppo"}, "Tokens": {"data": "text_folder", "model": "gru"},
     "Mask": {"data": "shapes", "model": "unet"}, "Table": {"data": "moons", "model": "mlp"},
-    "Image": {"data": "cifar10", "model": "mlp"},
+    "Image": {"data": "cifar10", "model": "mlp"}, "Function": {"data": "function", "model": "point"},
 }  # fmt: skip
 GROUPS = [group for group in SECTIONS if group != "task"]  # a model brings its task
 
@@ -65,7 +65,7 @@ def choices_of(group: str, name: str) -> tuple[str, ...]:
         kind = read_option("data", name)["spec"]["_target_"].rpartition(".")[2]
         if name == "anime_faces" or name == "maze":
             return f"model={'vae' if name == 'anime_faces' else 'q_learning'}", f"data={name}"
-    elif group == "model" and takes(name) in (["Mask"], ["Tokens"], ["Image"]):
+    elif group == "model" and takes(name) in (["Mask"], ["Tokens"], ["Image"], ["Function"]):
         kind = takes(name)[0]
     others = [f"{other}={choice}" for other, choice in FITTING.get(kind, {}).items() if other != group]
     return (*others, f"{group}={name}") if group == "data" else (f"{group}={name}", *others)
@@ -85,8 +85,8 @@ def small(*choices: str) -> dict:
     """The config of these choices, as short a training as there is."""
     config = composed(*choices, f"data_dir={os.environ['DL_RUN_DATA_DIR']}")
     for key, value in SMALL.items():
-        old = get(config, key)
-        if old is not None and (old == "auto" or isinstance(old, str) == isinstance(value, str)):
+        old = get(config, key, missing := object())
+        if old is not missing and (old in (None, "auto") or isinstance(old, str) == isinstance(value, str)):
             put(config, key, [value] * len(old) if isinstance(old, list) else value)
     return config
 

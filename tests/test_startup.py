@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-# Runs the command and reports, behind its output, which heavy packages it had imported when it ended.
+# Runs the command and reports, after its output, which heavy packages it had imported when it ended.
 PROBE = """
 import atexit, sys
 heavy = {"torch", "numpy", "sklearn", "matplotlib", "tensorboard", "PIL", "pooch", "tqdm", "requests"}
@@ -22,6 +22,8 @@ QUICK = {
     "config": (["--cfg", "job", "model=resnet18", "data=cifar10"], 0),
     "completion": (["-sc", "query=bash"], 0),
     "installing the completion": (["-sc", "install=bash"], 0),
+    "schema's flag": (["schema", "-x"], 2),
+    "schema of no folder": (["schema", "--config-dir", "nowhere"], 2),
     "flag": (["-x"], 2),
     "syntax": (["foo"], 2),
     "option": (["model=resnet"], 2),
@@ -43,6 +45,8 @@ QUICK_RUNS = {
     "runs list sorted": (["dl-runs", "list", "model=m*", "--sort", "best", "--json", "--output-dir", "RUNS"], 0),
     "runs show": (["dl-runs", "show", "last", "--output-dir", "RUNS"], 0),
     "runs show config": (["dl-runs", "show", "RUNS/day/a", "--config"], 0),
+    "runs watch": (["dl-runs", "watch", "--output-dir", "RUNS"], 0),
+    "runs ui": (["dl-runs", "ui", "--output-dir", "nowhere"], 2),
     "runs completion": (["dl-runs", "completion", "bash", "--words", "show", ""], 0),
     "runs format": (["dl-runs", "export", "RUNS/day/a", "--format", "tflite"], 2),
     "runs unfinished": (["dl-runs", "evaluate", "RUNS/day/a"], 2),

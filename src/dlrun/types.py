@@ -6,7 +6,15 @@ against the annotations. No torch.
 
 from dataclasses import dataclass
 from math import inf
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dlrun.data.augment import Augment
+    from dlrun.data.base import Arrays
+    from dlrun.data.corpus import Corpus
+    from dlrun.models.embedding import Embed
 
 
 @dataclass(frozen=True)
@@ -60,13 +68,20 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]  # NumPy's range
 Name = Annotated[str, Filled()]
 Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1, open_low=True)]  # more than nothing
 Fraction = Annotated[float, Range(0, 1)]
 Probability = Annotated[float, Range(0, 1, open_high=True)]  # dropout, momentum, decay: 1 would leave nothing
 
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "elu"]
 Norm = Literal["none", "batch", "layer", "instance", "group"]
 Tokenization = Literal["words", "characters", "keras"]  # see data/words.py
+Kind = Literal[
+    "filters", "matrices", "embeddings", "head", "norms", "biases", "others"
+]  # of parameters: optim/kinds.py
 Init = Literal["torch", "keras", "kaiming", "xavier", "orthogonal"]  # keras: Glorot uniform, zero bias (the book's)
+
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
@@ -85,9 +100,11 @@ class Nested:
     kind: Literal["function", "class"]
 
 
-ImageReader = Annotated[object, Nested("dlrun.data.readers.images", "function")]
-MaskReader = Annotated[object, Nested("dlrun.data.readers.masks", "function")]
-TableReader = Annotated[object, Nested("dlrun.data.readers.tables", "function")]
-TextReader = Annotated[object, Nested("dlrun.data.readers.texts", "function")]
-Embedding = Annotated[object, Nested("dlrun.models.embedding", "class")]
-Augmentation = Annotated[object, Nested("dlrun.data.augment", "class")]
+# in quotes, because their modules import torch
+ImageReader = Annotated["Callable[[], Arrays]", Nested("dlrun.data.readers.images", "function")]
+FunctionReader = Annotated[Any, Nested("dlrun.data.readers.functions", "function")]
+MaskReader = Annotated["Callable[[], Arrays]", Nested("dlrun.data.readers.masks", "function")]
+TableReader = Annotated["Callable[[], Arrays]", Nested("dlrun.data.readers.tables", "function")]
+TextReader = Annotated["Callable[[], Corpus]", Nested("dlrun.data.readers.texts", "function")]
+Embedding = Annotated["Embed", Nested("dlrun.models.embedding", "class")]
+Augmentation = Annotated["Augment", Nested("dlrun.data.augment", "class")]

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from subprocess import PIPE, Popen
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
@@ -57,9 +57,11 @@ def read(
                 if isinstance(resized, ValueRange):
                     return resized
                 pixels = np.asarray(resized, np.uint8)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        return f"{type(error).__name__}: it has more pixels than max_pixels={max_pixels}"
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return f"it has more pixels than data.max_pixels={max_pixels}"
     except Exception as error:  # a damaged file can fail in any way at all
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
         why = f"{type(error).__name__}: {error}".partition("\n")[0].replace(f" {str(path)!r}", "")
         return why.removeprefix("UnidentifiedImageError: ")
     return pixels[None] if shape[0] == 1 else pixels.transpose(2, 0, 1)
@@ -150,13 +152,14 @@ def _add(done: Written, lot: tuple[dict, dict]) -> None:
 
 def _hand_out(worker: Popen, lots: list[tuple], done: Written, tick: Callable[[int], object]) -> None:
     """Give a worker process lot after lot, until none is left."""
+    to_worker, from_worker = cast("IO[str]", worker.stdin), cast("IO[str]", worker.stdout)  # both are pipes
     try:
         while lots:
             lot = lots.pop()  # atomic: each lot goes to one thread
             try:
-                worker.stdin.write(json.dumps(lot) + "\n")
-                worker.stdin.flush()
-                answer = worker.stdout.readline()
+                to_worker.write(json.dumps(lot) + "\n")
+                to_worker.flush()
+                answer = from_worker.readline()
             except BrokenPipeError:  # the process died; any other OSError is the disk's
                 answer = ""
             if not answer:
@@ -177,6 +180,7 @@ def serve() -> None:
     """Run a worker process of `write`: it reads lots as lines of JSON, and writes `Written` or an error number."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process decides when to stop
     for line in sys.stdin:
+        result: Written | int | None
         try:
             result = _write_lot(*json.loads(line))
         except OSError as error:

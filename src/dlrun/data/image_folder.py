@@ -143,7 +143,7 @@ class ImageFolder:
         if self.bad:
             names = some([f"{name} ({why})" for name, why in self.bad.items()])
             count = f"{len(self.bad)} of {counted(len(self.cache.pixels), 'image')}"
-            text += f"\n          {count} cannot be read and are left out: {names}"
+            text += f"\n{count} cannot be read and are left out: {names}"
         return text
 
     def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:

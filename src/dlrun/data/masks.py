@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlrun.data.base import Arrays
+from dlrun.data.base import Arrays, Draw
 from dlrun.data.images import Images
 from dlrun.data.levels import describe_levels
 from dlrun.data.resident import Resident, check_contrast, split_rows
@@ -24,6 +24,8 @@ class Masks(Images):
 
     mean, std: of pixels scaled to [0, 1]; one number for all channels, or one per channel.
     """
+
+    spec: Mask  # type: ignore[assignment]  # a Mask has what Images uses of an Image
 
     def __init__(
         self,
@@ -44,8 +46,20 @@ class Masks(Images):
                 f"data.spec.ignore={spec.ignore}: expected a number from {spec.classes} to 255, which is no class, "
                 "or null if every pixel counts"
             )
+        if (policy := getattr(augment, "policy", "none")) != "none":
+            raise UserError(
+                f"data.augment.policy={policy} changes colours, and masks have none: expected none; flip, crop "
+                "and rot90 move images and masks together"
+            )
+        for name in ("rotate", "zoom", "shear"):
+            if amount := getattr(augment, name, 0):
+                raise UserError(
+                    f"data.augment.{name}={amount} blends neighbouring pixels, and the classes of masks cannot be "
+                    "blended: expected 0; flip, crop and rot90 move images and masks together"
+                )
         super().__init__(
-            spec=spec, source=source, batch_size=batch_size, eval_batch_size=eval_batch_size, val_fraction=val_fraction,
+            spec=spec,  # type: ignore[arg-type]  # as above
+            source=source, batch_size=batch_size, eval_batch_size=eval_batch_size, val_fraction=val_fraction,
             folds=folds, fold=fold, mean=mean, std=std, augment=augment,
         )  # fmt: skip
 
@@ -83,14 +97,14 @@ class Masks(Images):
             y = stored if self.spec.ignore is None else (stored + self.spec.ignore) % 256
             yield both[:, :-1].contiguous(memory_format=self.pixels.layout), y
 
-    def _prepare(self, both: Tensor, random: torch.Generator | None) -> Tensor:
+    def _prepare(self, both: Tensor, draw: Draw | None) -> Tensor:
         """Bytes (B, C + 1, H, W) to floats: the image's channels are augmented and normalised, the mask is kept."""
         augment = self.pixels.augment
-        if random is not None:
-            both = augment.on_bytes(both, random)
+        if draw is not None:
+            both = augment.on_bytes(both, draw)
         x = self.pixels(both[:, :-1], None)
-        if random is not None:
-            x = augment.on_values(x, random)
+        if draw is not None:
+            x = augment.on_values(x, draw)
         return torch.cat((x, both[:, -1:].to(torch.float32)), 1)
 
 

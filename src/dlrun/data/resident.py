@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlrun.data.base import Arrays
+from dlrun.data.base import Arrays, Draw
 from dlrun.errors import DataError, UserError, counted
 from dlrun.seeds import generator
 from dlrun.spec import Image, Table
@@ -21,14 +21,14 @@ from dlrun.spec import Image, Table
 CHUNK_VALUES = 2**19  # input values in a chunk: 2 MB as float32, which fits the cache of a core
 BLOCKS = 256  # blocks of an array of real numbers that are summed separately
 SAMPLED = 64  # samples of a split whose content enters the digest
-Prepare = Callable[[Tensor, torch.Generator | None], Tensor]
+Prepare = Callable[[Tensor, Draw | None], Tensor]
 
 
 class Resident:
     """Train, val and test splits on one device. The splits are fixed by the data, never by the run's seed.
 
     splits: indices into the train arrays, by split. Without an entry "test", all of the test arrays are the test split.
-    prepare(x, generator): turns stored values into the network's input; the generator is None outside training.
+    prepare(x, draw): turns stored values into the network's input; draw is None outside training.
     """
 
     def __init__(self, arrays: Arrays, splits: dict[str, np.ndarray], device: torch.device, prepare: Prepare) -> None:
@@ -42,7 +42,7 @@ class Resident:
 
     def size(self, split: str) -> int:
         """Return the number of samples of a split, or of all splits for "all"."""
-        return sum(map(len, self.rows.values())) if split == "all" else len(self.rows[split])
+        return sum(len(self.rows[each]) for each in distinct(self.rows)) if split == "all" else len(self.rows[split])
 
     def digest(self) -> str:
         """Return a hash of the rows of the splits, the labels and some of the content."""
@@ -64,22 +64,22 @@ class Resident:
         rows = self.rows["train"]
         order = rows[torch.randperm(len(rows), generator=generator("cpu", seed, epoch)).to(self.device)]
         for start, chunk, skip in chunks(order, self.x["fit"][0].numel(), batch_size, first):
-            random = generator(self.device, seed, epoch, 1 + start)
-            x, y = self._gather("fit", chunk, random)
+            draw = Draw(generator(self.device, seed, epoch, 1 + start), seed, epoch, chunk)
+            x, y = self._gather("fit", chunk, draw)
             yield from islice(zip(x.split(batch_size), y.split(batch_size), strict=True), skip, None)
 
     def evaluate(self, split: str, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of a split in stored order, without augmentation. "all": those of every split."""
         if split == "all":
-            for each in self.rows:
+            for each in distinct(self.rows):
                 yield from self.evaluate(each, batch_size)
             return
         for rows in self.rows[split].split(batch_size):
             yield self._gather(self.pools[split], rows, None)
 
-    def _gather(self, pool: str, rows: Tensor, random: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def _gather(self, pool: str, rows: Tensor, draw: Draw | None) -> tuple[Tensor, Tensor]:
         # index_select is 17 times as fast as x[rows] on bytes (CPU, torch 2.13)
-        return self.prepare(self.x[pool].index_select(0, rows), random), self.y[pool].index_select(0, rows)
+        return self.prepare(self.x[pool].index_select(0, rows), draw), self.y[pool].index_select(0, rows)
 
 
 def sampled(rows: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ def hashed(splits: Iterable[tuple[Tensor, ...]]) -> str:
         for tensor in split:
             digest.update(f"{tuple(tensor.shape)}".encode())
             if not tensor.is_floating_point():
-                digest.update(tensor.cpu().contiguous().numpy())
+                digest.update(tensor.cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 
@@ -107,7 +107,7 @@ def sums(array: Tensor) -> list[float]:
     """
     array = array.cpu().contiguous()
     if not array.is_floating_point():
-        return [crc32(array.numpy())] if array.numel() else []
+        return [crc32(array.numpy().data)] if array.numel() else []
     checks = []
     for block in array.flatten().double().tensor_split(min(BLOCKS, array.numel() or 1)):
         size = block.abs().sum().item()
@@ -133,8 +133,10 @@ def split_rows(samples: int, val_fraction: float, folds: int, fold: int) -> dict
     """Split rows into train and val by a fixed shuffle, which does not depend on the run's seed.
 
     folds > 1 holds out the fold-th of `folds` equal parts as val; otherwise a `val_fraction` of all rows is held out.
-    Raises UserError if a split would be empty.
+    With 0 none are: val is then the train split. Raises UserError if a split would be empty.
     """
+    if not val_fraction and not folds and not fold:
+        return dict.fromkeys(("train", "val"), np.arange(samples))
     order = np.random.RandomState(0).permutation(samples)  # NumPy has frozen this stream: every version splits alike
     if folds == 1 or fold and fold >= folds:
         raise UserError(
@@ -152,6 +154,11 @@ def split_rows(samples: int, val_fraction: float, folds: int, fold: int) -> dict
         )
     train = np.setdiff1d(order, val)
     return {"train": train, "val": np.sort(val)}
+
+
+def distinct(rows: dict[str, Tensor]) -> list[str]:
+    """The splits that have samples of their own: val has none if data.val_fraction=0."""
+    return [name for name in rows if name != "val" or not torch.equal(rows["val"], rows["train"])]
 
 
 def check_contrast(pixels: np.ndarray, left_out: Container[int] = (), where: str = "the data") -> None:

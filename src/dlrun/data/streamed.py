@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlrun.data.resident import Prepare, chunks, hashed, sampled
+from dlrun.data.base import Draw
+from dlrun.data.resident import Prepare, chunks, distinct, hashed, sampled
 from dlrun.seeds import generator
 
 AHEAD = 4  # chunks that are read concurrently, to keep a disk busy
@@ -31,7 +32,7 @@ class Streamed:
 
     def size(self, split: str) -> int:
         """Return the number of samples of a split, or of all splits for "all"."""
-        return sum(map(len, self.rows.values())) if split == "all" else len(self.rows[split])
+        return sum(len(self.rows[each]) for each in distinct(self.rows)) if split == "all" else len(self.rows[split])
 
     def digest(self) -> str:
         """Return the digest that the same data has on the device."""
@@ -46,14 +47,15 @@ class Streamed:
         rows = self.rows["train"]
         order = rows[torch.randperm(len(rows), generator=generator("cpu", seed, epoch))]
         plan = list(chunks(order, self.x[0].size, batch_size, first))
-        for (start, _, skip), (stored, y) in zip(plan, self._read([chunk for _, chunk, _ in plan]), strict=True):
-            x = self.prepare(stored, generator(self.device, seed, epoch, 1 + start))
+        for (start, chunk, skip), (stored, y) in zip(plan, self._read([chunk for _, chunk, _ in plan]), strict=True):
+            draw = Draw(generator(self.device, seed, epoch, 1 + start), seed, epoch, chunk.to(self.device))
+            x = self.prepare(stored, draw)
             yield from islice(zip(x.split(batch_size), y.split(batch_size), strict=True), skip, None)
 
     def evaluate(self, split: str, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of a split in stored order, without augmentation. "all": those of every split."""
         if split == "all":
-            for each in self.rows:
+            for each in distinct(self.rows):
                 yield from self.evaluate(each, batch_size)
             return
         for stored, y in self._read(self.rows[split].split(batch_size)):

@@ -12,6 +12,7 @@ import dlrun
 from dlrun.errors import UserError, nearest, printable
 from dlrun.output.folders import find_run
 from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, open_streams, silence
+from dlrun.runs.completion import completion_arguments
 from dlrun.system.python import protect_children
 
 USAGE = """dl-runs: list, evaluate, use and compare runs
@@ -27,11 +28,13 @@ USAGE = """dl-runs: list, evaluate, use and compare runs
   dl-runs compare RUN RUN ...       their curves in one image, and the
                                     differences between their configs
   dl-runs report RUN|SWEEP          one self-contained HTML file
+  dl-runs watch [RUN|SWEEP]         a live view in the terminal
+  dl-runs ui                        a live view in the browser; --port N
 
 RUN is a run's folder, or `last` for the most recently started run.
 dl-runs COMMAND --help shows the options.
-shell completion: eval "$(dl-runs completion bash)"
-  in zsh run first: autoload -Uz bashcompinit; bashcompinit"""
+completion of dl-run, dl-runs and dl-data: eval "$(dl-runs completion bash)",
+  the same with zsh; dl-runs completion fish | source"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -73,7 +76,7 @@ def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
             parser = Parser(f"{name} {arguments[0]}", description=run.__doc__)
             describe(parser)
             for line in run(parser.parse_intermixed_args(arguments[1:])):
-                print(printable(line))
+                print(printable(line), flush=True)  # a command may take its time between two lines
         sys.stdout.flush()
     except UserError as error:
         complain(name, error)
@@ -229,6 +232,7 @@ def _compare_arguments(parser: Parser) -> None:
         "--metric", action="append", metavar="M", help="such as val/loss; default: the val metrics that all runs have"
     )
     parser.add_argument("--out", default="compare.png", metavar="FILE", help="the image (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON: runs, differences, the image")
     _where(parser)
 
 
@@ -239,7 +243,7 @@ def _compare(args: argparse.Namespace) -> Iterable[str]:
     folders = []
     for which in args.runs:
         folders += jobs_of(_locate(which, args)) or [_folder(which, args)]
-    return compare(folders, args.metric, Path(args.out))
+    return compare(folders, args.metric, Path(args.out), args.json)
 
 
 def _report_arguments(parser: Parser) -> None:
@@ -258,16 +262,53 @@ def _report(args: argparse.Namespace) -> Iterable[str]:
     return report(_folder(args.run, args), out)
 
 
-def _completion_arguments(parser: Parser) -> None:
-    parser.add_argument("shell", choices=("bash",), help="works in zsh, too")
-    parser.add_argument("--words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+def _watch_arguments(parser: Parser) -> None:
+    parser.add_argument("run", nargs="?", metavar="RUN|SWEEP", help="a folder, or `last`; default: all runs")
+    _where(parser)
+
+
+def _watch(args: argparse.Namespace) -> Iterable[str]:
+    """Watch runs while they run: a table, curves, the machine's load. Without a terminal, print that once."""
+    from dlrun.runs.watch import watch, watched
+
+    base = Path(args.output_dir)
+    if args.run is None:
+        return watch(*watched(None, base))
+    folder = _locate(args.run, args)
+    return watch(*watched(folder if os.path.isfile(folder / "sweep.json") else _folder(args.run, args), base))
+
+
+def _ui_arguments(parser: Parser) -> None:
+    parser.add_argument("--port", type=int, metavar="N", help="the port on 127.0.0.1; 0 chooses a free one")
+    _where(parser)
+
+
+def _ui(args: argparse.Namespace) -> Iterable[str]:
+    """Serve a page about all runs to this machine's browser, until Ctrl-C: table, curves, configs, images, sweeps."""
+    from dlrun.runs.ui.server import serve
+
+    return serve(Path(args.output_dir), args.port)
 
 
 def _completion(args: argparse.Namespace) -> Iterable[str]:
-    """Print the script that makes the shell complete commands and runs."""
-    from dlrun.runs.completion import SCRIPT, words
+    """Print the script that makes a shell complete dl-run, dl-runs and dl-data."""
+    from dlrun.runs.completion import SCRIPTS, words
 
-    return [SCRIPT] if args.words is None else words(args.words, list(COMMANDS))
+    return [SCRIPTS[args.shell]] if args.words is None else words(args.words, options_in(COMMANDS), list(COMMANDS))
+
+
+def options_in(commands: dict[str, Command]) -> Callable[[str], list[str]]:
+    """Return a function that lists the flags of a command."""
+
+    def options(command: str) -> list[str]:
+        parser = Parser(command)
+        if command in commands:
+            commands[command][0](parser)
+        return [
+            flag for action in parser._actions for flag in action.option_strings if action.help != argparse.SUPPRESS
+        ]
+
+    return options
 
 
 COMMANDS: dict[str, Command] = {
@@ -278,7 +319,9 @@ COMMANDS: dict[str, Command] = {
     "export": (_export_arguments, _export),
     "compare": (_compare_arguments, _compare),
     "report": (_report_arguments, _report),
-    "completion": (_completion_arguments, _completion),
+    "watch": (_watch_arguments, _watch),
+    "ui": (_ui_arguments, _ui),
+    "completion": (completion_arguments, _completion),
 }
 
 if __name__ == "__main__":

@@ -14,16 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlrun.clock import Clock
-from dlrun.data.base import Data
+from dlrun.data.base import Batch, SampleData
 from dlrun.errors import UserError
 from dlrun.optim.update import Update
 from dlrun.output.drawing import drawable
 from dlrun.spec import Mask
 from dlrun.system.device import Device
-from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.base import Metrics, SampleTask
+from dlrun.tasks.chunks import learns_from_one, smallest_chunk
 from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.images import grid, image_figure, rescaled
-from dlrun.tasks.supervised import check_spec, learns_from_one, smallest_chunk
+from dlrun.tasks.supervised import check_spec
 from dlrun.types import Positive, Probability
 
 NOT_COUNTED = -100  # ignore_index of the cross-entropy if the data ignores nothing: no class has this number
@@ -34,11 +35,11 @@ COLOURS = (  # of classes, repeated after the last; colour-blind safe (Okabe and
 )  # fmt: skip
 
 
-class Segment(Task):
+class Segment(SampleTask):
     """Learn masks by the mean cross-entropy over a batch's counted pixels.
 
     Metrics over all counted pixels of a split: loss; acc, the pixel accuracy; miou, intersection over union averaged
-    over the classes that occur in the masks or the predictions. freeze, unfreeze, lr_multipliers: see
+    over the classes that occur in the masks or the predictions. freeze, unfreeze, freeze_from, lr_multipliers: see
     tasks/freezing.py.
     """
 
@@ -52,19 +53,20 @@ class Segment(Task):
         label_smoothing: Probability,
         freeze: list[str],
         unfreeze: list[tuple[str, Positive]],
+        freeze_from: list[tuple[str, Positive]],
         lr_multipliers: list[tuple[str, Positive]],
     ) -> None:
         super().__init__(net, device)
         check_spec(spec)
         self.spec, self.smoothing = spec, label_smoothing
         self.ignore = NOT_COUNTED if spec.ignore is None else spec.ignore
-        self.freezing = Freezing(net, freeze, unfreeze, lr_multipliers)
+        self.freezing = Freezing(net, freeze, unfreeze, freeze_from, lr_multipliers)
         self.update = update(net, groups=self.freezing.groups)
         self.components["update"] = self.update
         self.scores = {"loss": "min", "acc": "max", "miou": "max"}
         self.goal = "miou"
 
-    def steps(self, data: Data) -> int:
+    def steps(self, data: SampleData) -> int:
         """Number of batches in an epoch. Raises UserError if one is a single sample and the net needs more."""
         if smallest_chunk(data, self.device) == 1 and not learns_from_one(self.net, self.spec):
             raise UserError(
@@ -74,7 +76,7 @@ class Segment(Task):
             )
         return super().steps(data)
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
+    def step(self, batch: Batch, clock: Clock) -> Metrics:
         self.freezing.at(clock)
         x, y = batch
         with self.device.autocast():
@@ -93,11 +95,11 @@ class Segment(Task):
 
         torch's reduction="sum" is not deterministic on CUDA, and an error under trainer.deterministic=true.
         """
-        options = {"ignore_index": self.ignore, "label_smoothing": self.smoothing}
-        return F.cross_entropy(out, y, **options, reduction="none").sum()
+        losses = F.cross_entropy(out, y, ignore_index=self.ignore, label_smoothing=self.smoothing, reduction="none")
+        return losses.sum()
 
     @torch.no_grad()
-    def evaluate(self, data: Data, split: str) -> dict[str, float]:
+    def evaluate(self, data: SampleData, split: str) -> dict[str, float]:
         dist = self.device.dist
         sums = self._confusion(
             islice(data.batches(split), dist.rank, None, dist.size)
@@ -132,7 +134,7 @@ class Segment(Task):
             out = net(batch)
         return out.float().softmax(1)
 
-    def preview(self, data: Data, split: str = "val") -> dict[str, Tensor]:
+    def preview(self, data: SampleData, split: str = "val") -> dict[str, Tensor]:
         """The first images, each with its true mask and its predicted mask."""
         x, y = next(data.batches(split))
         (shown_x, _) = next(rescaled(iter([(x[:SHOWN], y[:SHOWN])]), data, 0.0, 1.0))
@@ -147,7 +149,7 @@ class Segment(Task):
         return torch.where((y == self.ignore)[..., None], 1.0, painted).permute(0, 3, 1, 2)
 
     @torch.no_grad()
-    def report(self, data: Data) -> dict[str, object]:
+    def report(self, data: SampleData) -> dict[str, object]:
         """Masks of test images, and the IoU of each class (None if it is in no mask and no prediction)."""
         matrix, _ = self._confusion(data.batches("test"))
         union = matrix.sum(0) + matrix.sum(1) - matrix.diag()

@@ -1,7 +1,6 @@
 """Supervised learning: labels or real targets."""
 
 from collections.abc import Callable
-from copy import deepcopy
 from fnmatch import fnmatch
 from functools import partial
 from itertools import islice
@@ -11,25 +10,33 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.clock import Clock
-from dlrun.data.base import Data
+from dlrun.data.base import Batch, SampleData
 from dlrun.errors import UserError, counted
 from dlrun.optim.update import Update
 from dlrun.output.plots import confusion_matrix, decision_boundary, fitted_line, residuals
-from dlrun.spec import Image, Spec, Table, Tokens
+from dlrun.output.surfaces import weights
+from dlrun.spec import Image, Mask, Table, Tokens
 from dlrun.system.device import Device
-from dlrun.tasks.base import Metrics, Task
+from dlrun.system.graphs import StepGraphs
+from dlrun.tasks.base import Metrics, SampleTask
+from dlrun.tasks.chunks import learns_from_one, smallest_chunk
 from dlrun.tasks.freezing import Freezing
+from dlrun.tasks.images import before_and_after, image_figure
 from dlrun.tasks.losses import make_loss
-from dlrun.types import NonNegative, Positive, Probability, Size
+from dlrun.tasks.mixing import Mixing
+from dlrun.tasks.resizing import Resizing
+from dlrun.tasks.views import Views
+from dlrun.types import Index, NonNegative, Positive, Probability, Share, Size
 
 
-class Supervised(Task):
+class Supervised(SampleTask):
     """Learn targets from inputs.
 
     loss: see tasks/losses.py. l1, l2: weight of the sum of |w| or w^2 over the weights (not biases) whose names match
     `penalise`, added to the loss (the book, section 9.5; for decoupled decay use optimizer=adamw).
     grad_accum_steps: number of chunks in which a batch is processed. The update is that of the whole batch, but batch
-    normalisation sees one chunk at a time. freeze, unfreeze, lr_multipliers: see tasks/freezing.py.
+    normalisation sees one chunk at a time. freeze, unfreeze, freeze_from, lr_multipliers: see tasks/freezing.py.
+    resize: see tasks/resizing.py. mixup, cutmix: see tasks/mixing.py. test_flip, test_shift: see tasks/views.py.
 
     In training a net may return a tuple: its outputs, then those of auxiliary heads, whose losses are weighted by
     `net.auxiliary`. Metrics use the first only.
@@ -42,7 +49,7 @@ class Supervised(Task):
         device: Device,
         update: Callable[..., Update],
         *,
-        loss: Literal["auto", "cross_entropy", "bce", "mse_one_hot", "hinge", "mse", "mae", "huber"],
+        loss: Literal["auto", "cross_entropy", "bce", "mse_one_hot", "hinge", "perceptron", "mse", "mae", "huber"],
         label_smoothing: Probability,
         l1: NonNegative,
         l2: NonNegative,
@@ -50,23 +57,33 @@ class Supervised(Task):
         grad_accum_steps: Size,
         freeze: list[str],
         unfreeze: list[tuple[str, Positive]],
+        freeze_from: list[tuple[str, Positive]],
         lr_multipliers: list[tuple[str, Positive]],
+        resize: list[tuple[Share, NonNegative]],
+        mixup: NonNegative,
+        cutmix: NonNegative,
+        test_flip: bool,
+        test_shift: Index,
     ) -> None:
         super().__init__(net, device)
         check_spec(spec)
         self.spec, self.grad_accum_steps = spec, grad_accum_steps
+        self.auxiliary: float = getattr(net, "auxiliary", 0.0)
         self.loss_name, self.loss = make_loss(loss, spec, label_smoothing)
         self.l1, self.l2 = l1, l2
         self.penalised = penalised_weights(net, penalise) if l1 or l2 else []
-        self.freezing = Freezing(net, freeze, unfreeze, lr_multipliers)
+        self.freezing = Freezing(net, freeze, unfreeze, freeze_from, lr_multipliers)
+        self.resizing = Resizing(net, spec, resize)
+        self.mixing, self.views = Mixing(spec, mixup, cutmix), Views(test_flip, test_shift).check(spec)
         self.update = update(net, groups=self.freezing.groups)
+        self.graphs: StepGraphs | None = None
         self.components["update"] = self.update
         self.scores = {"loss": "min", "acc": "max"} if spec.classes else {"loss": "min", "mae": "min", "mse": "min"}
         if (spec.classes or 0) > 5:
             self.scores["top5"] = "max"
         self.goal = "acc" if spec.classes else "mae"
 
-    def steps(self, data: Data) -> int:
+    def steps(self, data: SampleData) -> int:
         """Number of batches in an epoch.
 
         Raises UserError if a batch has fewer samples than chunks, or if a chunk has one sample and the net needs more.
@@ -84,30 +101,44 @@ class Supervised(Task):
             )
         return super().steps(data)
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
+    def step(self, batch: Batch, clock: Clock) -> Metrics:
         self.freezing.at(clock)
+        if self.resizing.moments:
+            batch = self.resizing(batch[0], clock), batch[1]
         metrics = self._step_in_chunks(batch, clock) if self.grad_accum_steps > 1 else self._step(batch, clock)
         if metrics and self.update.grad_norm is not None:
             metrics["grad_norm"] = self.update.grad_norm
         return metrics
 
-    def _step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
-        loss, metrics = self._learn(*batch)
-        return metrics if self.update.step(loss, clock) else {}
+    def _step(self, batch: Batch, clock: Clock) -> Metrics:
+        if self.graphs is None:
+            loss, metrics = self._learn(*batch)
+            return metrics if self.update.step(loss, clock) else {}
+        loss, metrics = self.graphs.forward(self.freezing.passed, *batch)
+        return metrics if self.update.step(loss, clock, backward=self.graphs.backward) else {}
+
+    def record_steps(self) -> bool:
+        if self.grad_accum_steps == 1:
+            self.graphs = StepGraphs(self._learn, self.update.backward, self.update.params)
+        return self.graphs is not None
 
     def _learn(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
+        criterion = self.loss
+        if self.mixing:
+            x, other, share = self.mixing(x, y)
+            criterion = lambda out, y: share * self.loss(out, y) + (1 - share) * self.loss(out, other)  # noqa: E731
         with self.device.autocast():
             out = self.net(x)
         out, *auxiliary = out if isinstance(out, tuple) else (out,)
         if out.dtype != torch.float32:
             out = out.float()
-        loss = self.loss(out, y)
+        loss = criterion(out, y)
         metrics = {"loss": loss.detach(), **self._per_sample(out.detach(), y)}
         for head in auxiliary:
-            loss = loss + self.net.auxiliary * self.loss(head.float(), y)
+            loss = loss + self.auxiliary * criterion(head.float(), y)
         return (loss + self._penalty() if self.penalised else loss), metrics
 
-    def _step_in_chunks(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
+    def _step_in_chunks(self, batch: Batch, clock: Clock) -> Metrics:
         num_samples = len(batch[0])
         chunks = list(zip(batch[0].chunk(self.grad_accum_steps), batch[1].chunk(self.grad_accum_steps), strict=True))
         earlier_loss, gathered = torch.zeros((), device=batch[0].device), []
@@ -125,12 +156,12 @@ class Supervised(Task):
         return {name: torch.cat(v) if v[0].dim() else torch.stack(v).sum() for name, v in columns.items()}
 
     def _penalty(self) -> Tensor:
-        penalty = 0.0
+        terms = []
         if self.l1:
-            penalty = self.l1 * torch.stack([w.abs().sum() for w in self.penalised]).sum()
+            terms.append(self.l1 * torch.stack([w.abs().sum() for w in self.penalised]).sum())
         if self.l2:
-            penalty = penalty + self.l2 * torch.stack([w.square().sum() for w in self.penalised]).sum()
-        return penalty
+            terms.append(self.l2 * torch.stack([w.square().sum() for w in self.penalised]).sum())
+        return sum(terms[1:], terms[0])
 
     def _per_sample(self, out: Tensor, y: Tensor) -> Metrics:
         if self.spec.classes:
@@ -143,15 +174,14 @@ class Supervised(Task):
         return out.argmax(1)
 
     @torch.no_grad()
-    def evaluate(self, data: Data, split: str) -> dict[str, float]:
+    def evaluate(self, data: SampleData, split: str) -> dict[str, float]:
         net = self.evaluated()
         sums: dict[str, Tensor] = {}
         exact = torch.float64 if self.device.torch_device.type != "mps" else torch.float32
         dist = self.device.dist
         for x, y in islice(data.batches(split), dist.rank, None, dist.size):  # each process every size-th batch
             with self.device.autocast():
-                out = net(x)
-            out = out.float()
+                out = self.views.mean(net, x)
             values = {"loss": self.loss(out, y) * len(y), **{k: v.sum() for k, v in self._per_sample(out, y).items()}}
             if self.spec.classes is None:
                 values["mse"] = (out - y).square().mean(1).sum()
@@ -168,8 +198,7 @@ class Supervised(Task):
         """Probabilities (B, classes), or real outputs (B, targets)."""
         net = self.evaluated()
         with self.device.autocast():
-            out = net(batch)
-        out = out.float()
+            out = self.views.mean(net, batch)
         if self.spec.classes is None:
             return out
         if self.spec.classes == 2:
@@ -177,20 +206,24 @@ class Supervised(Task):
             return torch.cat((1 - p, p), 1)
         return out.softmax(1)
 
-    def report(self, data: Data) -> dict[str, object]:
-        figures = {}
-        if self.spec.classes is None:
+    def report(self, data: SampleData) -> dict[str, object]:
+        figures, ranges = self._report_weights()
+        if isinstance(self.spec, Table) and self.spec.classes is None:
             pairs = [(self.predict(x), y) for x, y in data.batches("test")]
             out, y = torch.cat([p for p, _ in pairs]).cpu(), torch.cat([t for _, t in pairs]).cpu()
             figures["residuals"] = partial(residuals, y.numpy(), out.numpy(), self.spec)
             if self.spec.features == 1:
                 figures["fitted_line"] = partial(fitted_line, data, self.predict)
-            return {"figures": figures}
-        k = self.spec.classes
+            return {"figures": figures} | ranges
+        k = self.spec.classes or 0
         cells = torch.cat([y * k + self.predict(x).argmax(1) for x, y in data.batches("test")]).cpu()
         matrix = torch.bincount(cells, minlength=k * k).view(k, k)
-        labels = data.spec.labels or tuple(map(str, range(k)))  # not self.spec: some data learns its labels in load()
+        labels = getattr(data.spec, "labels", ()) or tuple(
+            map(str, range(k))
+        )  # not self.spec: some data learns its labels in load()
         figures["confusion_matrix"] = partial(confusion_matrix, matrix.numpy(), labels)
+        if isinstance(self.spec, Image) and (sheet := before_and_after(data)) is not None:
+            figures["augmented"] = partial(image_figure, sheet, "images, and three times what training may see")
         if isinstance(self.spec, Table) and self.spec.features == 2:
             figures["decision_boundary"] = partial(decision_boundary, data, self.predict, labels)
         counts = zip(labels, matrix.diag().tolist(), matrix.sum(1).tolist(), strict=True)
@@ -198,10 +231,27 @@ class Supervised(Task):
             "figures": figures,
             "acc_per_class": {label: correct / total if total else None for label, correct, total in counts},
             "confusion_matrix": matrix.numpy(),
+        } | ranges
+
+    def _report_weights(self) -> tuple[dict[str, object], dict[str, object]]:
+        """With a penalty: the largest penalised matrix as a figure, and the least, greatest and mean entry of each."""
+        net = self.evaluated()
+        names = {id(weight): name for name, weight in self.net.named_parameters()}
+        matrices = {
+            name: net.get_parameter(name).detach().flatten(1).cpu().numpy()
+            for name in (names[id(weight)] for weight in self.penalised)
         }
+        if not matrices:
+            return {}, {}
+        name = max(matrices, key=lambda name: matrices[name].size)
+        ranges = {
+            name: {"least": float(w.min()), "greatest": float(w.max()), "mean": float(w.mean())}
+            for name, w in matrices.items()
+        }
+        return {"weights": partial(weights, name, matrices[name])}, {"penalised_weights": ranges}
 
 
-def check_spec(spec: Spec) -> None:
+def check_spec(spec: Image | Table | Tokens | Mask) -> None:
     """Raise UserError if the data has no labels or targets, or if the number of class names is wrong."""
     if not spec.outputs:
         raise UserError(
@@ -213,33 +263,6 @@ def check_spec(spec: Spec) -> None:
             f"data.spec.labels has {counted(len(spec.labels), 'name')}, data.spec.classes={spec.classes}: "
             "expected one each, or []"
         )
-
-
-def smallest_chunk(data: Data, device: Device, num_chunks: int = 1) -> int:
-    """Number of samples in the smallest chunk of an epoch's batches: the fewest that the net sees at once."""
-    whole = min(data.batch_size, data.size("train"))
-    sizes = (whole, data.size("train") % whole or whole)
-    return min(_last_chunk(device.dist.smallest_shard(size), num_chunks) for size in sizes)
-
-
-def _last_chunk(size: int, num_chunks: int) -> int:
-    """Number of samples in the last and smallest chunk of a batch, as `Tensor.chunk` divides it."""
-    chunk = -(-size // num_chunks)
-    return size % chunk or chunk
-
-
-def learns_from_one(net: nn.Module, spec: Spec) -> bool:
-    """Whether a training pass over one sample works. Batch normalisation fails if a channel has only one value.
-
-    Synchronised batch normalisation also sees the samples of the other processes.
-    """
-    if any(isinstance(m, nn.SyncBatchNorm) for m in net.modules()):
-        return True
-    try:
-        deepcopy(net).to("meta").train().forward(torch.empty(1, *spec.shape, device="meta"))
-    except ValueError:
-        return False
-    return True
 
 
 def penalised_weights(net: nn.Module, patterns: list[str]) -> list[Tensor]:

@@ -10,6 +10,7 @@ from dlrun.clock import Clock
 from dlrun.data.base import Data
 from dlrun.errors import CheckpointError, DataError, Diverged, UserError, check_state, nearest
 from dlrun.output.checkpoint import snapshot
+from dlrun.output.console import number
 from dlrun.output.run_folder import NullRun, Run
 from dlrun.overrides import pasteable
 from dlrun.tasks.base import Task
@@ -197,6 +198,11 @@ class Training:
         """Names of metrics, the most informative first: the goal, the loss, the task's other scores."""
         return list(dict.fromkeys([*([self.best.metric] if self.best else []), "loss", *self.task.scores]))
 
+    def running_loss(self) -> str:
+        """The loss over the last steps, for the progress bar; empty if it is not known."""
+        found = self.means.running()
+        return f"{found[0]} {number(found[1])}" if found else ""
+
     def limit_reached(self) -> str | None:
         """Name of the limit that the run has reached (max_steps or max_time), or None. Ranks agree on the time."""
         if self.trainer.max_steps and self.clock.step >= self.trainer.max_steps:
@@ -231,7 +237,7 @@ def data_state(data: Data) -> dict:
 
 def is_same_data(state: dict, data_state: dict) -> bool:
     """Whether a checkpoint's data is the present one. Checkpoints of older versions lack some of the entries."""
-    return all(_is_close(state[key], data_state[key]) for key in data_state if key in state)
+    return all(_is_close(state[key], data_state[key]) for key in data_state if state.get(key))
 
 
 def _is_close(a: object, b: object) -> bool:
@@ -259,8 +265,11 @@ def make_best(task: Task, trainer: Trainer) -> Best | None:
                 )
         return None
     if name not in task.scores:
-        near, known = nearest(name, task.scores), ", ".join(f"val/{each}" for each in task.scores)
-        raise UserError(f"trainer.monitor={trainer.monitor} is not measured here{near}\n  expected one of: {known}")
+        known = [f"val/{each}" for each in task.scores]
+        near = nearest(f"val/{name}", known)
+        raise UserError(
+            f"trainer.monitor={trainer.monitor} is not measured here{near}\n  expected one of: {', '.join(known)}"
+        )
     return Best(name, task.scores[name], trainer.min_delta)
 
 

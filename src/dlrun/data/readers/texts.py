@@ -21,6 +21,7 @@ from dlrun.types import Count, DataPath, Fraction, Name, Seed, Tokenization
 
 CACHE = "dl-run-words"  # under data_dir
 _REVIEWS = [(split, label, name) for split in ("train", "test") for label, name in enumerate(("neg", "pos"))]
+Row = tuple[str, str, Path | bytes]  # the split or "", the class, the text or its file
 
 
 def imdb(
@@ -78,16 +79,19 @@ def text_folder(
     def texts() -> Iterator[Text]:
         for i in order:
             content = rows[i][2]
-            yield Text(is_test[i], int(numbers[i]), content if isinstance(content, bytes) else read_bytes(content))
+            yield Text(is_test[i], int(numbers[i]), read_bytes(content) if isinstance(content, Path) else content)
 
     contents += [test_fraction, random_state, list(names)]
     corpus = cached(root / CACHE, contents, texts, len(rows), safe_name(source.stem), tokens)
-    files = tuple(f"{source.name}, text {i + 1}" if source.is_file() else _below(rows[i][2], source) for i in order)
-    return corpus._replace(names=names, files=files)
+    return corpus._replace(names=names, files=tuple(_origin(source, i + 1, rows[i][2]) for i in order))
+
+
+def _origin(source: Path, number: int, content: Path | str | bytes) -> str:
+    """Where a text comes from: the file's path below the folder `source`, or the text's number in the table `source`."""
+    return _below(content, source) if isinstance(content, Path) else f"{source.name}, text {number}"
 
 
 def _below(path: Path, folder: Path) -> str:
-    """The path of a file from a folder on."""
     return str(path)[len(str(folder)) + 1 :]
 
 
@@ -133,8 +137,9 @@ def _from_archive(archive: Path) -> Iterator[Text]:
         with tarfile.open(archive, "r|*") as pack:
             for member in pack:
                 folder, _, name = member.name.removeprefix("./").rpartition("/")
-                if folder in wanted and member.isreg() and name.endswith(".txt"):
-                    reviews[folder].append((name, pack.extractfile(member).read()))
+                is_review = folder in wanted and member.isreg() and name.endswith(".txt")
+                if is_review and (file := pack.extractfile(member)):
+                    reviews[folder].append((name, file.read()))
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise DataError(f"{archive} is damaged: {error}\n  delete it, so that it is fetched again") from None
     for folder, (split, label) in wanted.items():
@@ -144,7 +149,7 @@ def _from_archive(archive: Path) -> Iterator[Text]:
             yield Text(split == "test", label, content)
 
 
-def _folder_texts(root: Path) -> tuple[list[tuple[str, str, Path]], list]:
+def _folder_texts(root: Path) -> tuple[list[Row], list[object]]:
     """List (split, class, file) of each text, and the names, sizes and times of the files."""
     names = folders(root)
     splits = [split for split in ("train", "test") if split in names]
@@ -158,7 +163,8 @@ def _folder_texts(root: Path) -> tuple[list[tuple[str, str, Path]], list]:
         )
     if len(splits) < 2:
         refuse_splits(root, names, "rename the folders to train and test; data.val_fraction takes val out of train")
-    rows, contents = [], ["folder", str(root)]
+    rows: list[Row] = []
+    contents: list[object] = ["folder", str(root)]
     for split in splits if len(splits) == 2 else [""]:
         for name in folders(root / split):
             files = _text_files(root / split / name)
@@ -167,9 +173,10 @@ def _folder_texts(root: Path) -> tuple[list[tuple[str, str, Path]], list]:
     return rows, contents
 
 
-def _csv_texts(path: Path, header: bool) -> list[tuple[str, str, bytes]]:
+def _csv_texts(path: Path, header: bool) -> list[Row]:
     """Read ("", class, content) of each row."""
-    text, label, rows = 0, 1, []
+    text, label = 0, 1
+    rows: list[Row] = []
     csv.field_size_limit(2**31 - 1)  # a text may be longer than 128 KB
     content = BytesIO(read_bytes(path))
     with TextIOWrapper(content, "utf-8-sig", errors="surrogateescape", newline="") as file:
