@@ -87,7 +87,7 @@ def text_folder(
 
 
 def _origin(source: Path, number: int, content: Path | str | bytes) -> str:
-    """Where a text comes from: the file's path below the folder `source`, or the text's number in the table `source`."""
+    """Where a text comes from: its file below the folder `source`, or its number in the table `source`."""
     return _below(content, source) if isinstance(content, Path) else f"{source.name}, text {number}"
 
 
