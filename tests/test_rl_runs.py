@@ -199,7 +199,7 @@ def test_an_environment_of_ones_own(tmp_path, monkeypatch):
 )
 def test_a_spec_that_is_not_the_environments_is_refused(data, key):
     with pytest.raises(UserError, match=r"data.id=.* is .*, data.spec is .*\n  expected the same, or data=gym"):
-        build(compose("model=ppo", f"data={data}", f"data.spec.{key}")[0]["data"])
+        _ = build(compose("model=ppo", f"data={data}", f"data.spec.{key}")[0]["data"]).spec
 
 
 @pytest.mark.parametrize("gamma", ["1.1", "-0.1"])
