@@ -26,12 +26,12 @@ from dlrun.config.pairing import CONFIGS
 from dlrun.config.usage import usage
 from dlrun.errors import UserError
 from dlrun.output.json_line import ENDING, FLAG, one_json_line
-from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, open_streams, silence
+from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, lost, open_streams, silence
 from dlrun.overrides import key_of, quoted
 
 
 def main() -> None:
-    """Run `dl-run`. Exit codes: 0 done, 1 a run failed, 2 user error, 128 + N stopped by signal N after saving."""
+    """Run `dl-run`. Exit codes: 0 done, 1 failed or output lost, 2 user error, 128 + N stopped by signal N, saved."""
     open_streams()
     is_json = FLAG in sys.argv[1:]
     while FLAG in sys.argv[1:]:
@@ -62,6 +62,8 @@ def run_command() -> None:
         with redirect_stderr(StringIO()) if completing else nullcontext():  # the shell reprints the line itself
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)()
         sys.stdout.flush()
+        if lost:
+            sys.exit(1)
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy
 
-from dlrun.errors import UserError, columns, printable
+from dlrun.errors import UserError, columns, counted, printable
 from dlrun.output import drawing, plots, video
 from dlrun.output.as_json import as_json, finite
 from dlrun.output.board import Board
@@ -22,7 +22,7 @@ from dlrun.output.checkpoint import Checkpoints
 from dlrun.output.folders import write_whole
 from dlrun.output.provenance import SECONDS, ChangesWriter, write_environment
 from dlrun.output.rows import parse_row
-from dlrun.output.terminal import silence
+from dlrun.output.terminal import write
 from dlrun.overrides import pasteable
 from dlrun.paths import read_whole
 
@@ -64,18 +64,12 @@ class Run:
             path = self.folder / "run.log"
             self.log_file = open(path, "a", encoding="utf-8", errors="backslashreplace", buffering=1)
         self.log_file.write(text + "\n")
-        if sys.stdout is None or not self.is_stdout_open:
+        if sys.stdout is None or sys.stdout.closed or not self.is_stdout_open:
             return
-        try:
-            text = printable(fit(columns(sys.stdout, 10_000))) if fit else text
-            if "tqdm" in sys.modules:
-                sys.modules["tqdm"].tqdm.write(text, file=sys.stdout)
-            else:
-                sys.stdout.write(text + "\n")
-            sys.stdout.flush()
-        except (OSError, ValueError):  # a closed pipe, a full disk or a closed file must not end the run
-            self.is_stdout_open = False
-            silence(sys.stdout)
+        text = printable(fit(columns(sys.stdout, 10_000))) if fit else text
+        bars = sys.modules["tqdm"].tqdm.external_write_mode(sys.stdout) if "tqdm" in sys.modules else nullcontext()
+        with bars:
+            self.is_stdout_open = write(sys.stdout, text + "\n")
 
     def resume(self, config: str | None, test: str) -> None:
         """Write a resumed run's first files. A finished run's tested weights are kept until it is tested again.
@@ -103,8 +97,8 @@ class Run:
             is_whole = False
         if not is_whole or len(lines) < num_rows or any(not line.endswith(b"\n") for line in lines):
             raise UserError(
-                f"{self.metrics_path} is damaged or was changed after the checkpoint: it has {len(lines)} of the "
-                f"{num_rows} lines that the checkpoint relies on\n  expected all of them, each whole\n"
+                f"{self.metrics_path} is damaged or was changed after the checkpoint: it has {len(lines)} of "
+                f"{counted(num_rows, 'line')} that the checkpoint relies on\n  expected all of them, each whole\n"
                 f"  restore it, or start a new run with {pasteable('init', self.checkpoints.folder / 'last.ckpt')}"
             )
         self.num_rows, self.lines, self.rows, self.windows = num_rows, lines, [], []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from dlrun.errors import printable
 from dlrun.output.console import duration, number, wrapped
-from dlrun.output.terminal import silence
+from dlrun.output.terminal import write
 from dlrun.sweep.rows import last_row
 from dlrun.sweep.state import OPEN, Job, State, own_overrides, shared
 
@@ -66,12 +66,7 @@ class Screen:
         self.lines, self.drawn = len(lines), now
 
     def _write(self, stream: TextIO, text: str) -> None:
-        try:
-            stream.write(text)
-            stream.flush()
-        except (OSError, ValueError):  # a closed pipe, a full disk, a closed file: the jobs must continue
-            self.is_live = False
-            silence(stream)
+        self.is_live &= write(stream, text)  # a closed pipe or a full disk: the jobs continue
 
 
 def table_lines(

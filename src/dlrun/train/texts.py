@@ -49,19 +49,19 @@ def header(session: "Session", folder: Path, clock: Clock, width: int = 10_000) 
     """The lines printed before training: data, model, device, folder, start and chosen values."""
     data, device, net = session.data, session.device, session.task.net
     frames = clock.epoch_samples  # environments have no splits: val and test play episodes
-    sizes, note = (f"{frames:,} frames an epoch", "") if frames else (sizes_of(data), one_batch(data))
+    sizes, note = (f"{counted(frames, 'frame')} an epoch", "") if frames else (sizes_of(data), one_batch(data))
     parameters = sum(p.numel() for p in net.parameters())
     frozen = sum(p.numel() for p in net.parameters() if not p.requires_grad)
     details = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(net, 'description', '')}"
     classes = f"; classes: {', '.join(names)}" if (names := named_classes(data.spec)) else ""
     count = torch.get_num_threads()
-    threads = f" ({count} thread{'s' if count > 1 else ''})" if device.torch_device.type == "cpu" else ""
+    threads = f" ({counted(count, 'thread')})" if device.torch_device.type == "cpu" else ""
     processes = f"{device.dist.size} x " if device.dist.size > 1 else ""
     return console.header(
         dlrun.__version__,
         {
             "data": f"{session.names.get('data')}: {sizes}; {data.describe()}{classes}{note}",
-            "model": f"{session.names.get('model')}: {parameters:,} parameters{details}",
+            "model": f"{session.names.get('model')}: {counted(parameters, 'parameter')}{details}",
             "device": f"{processes}{device_name(device.torch_device)}{threads}, {device.precision}: {device.why}",
             "folder": f"{folder}",
         }
