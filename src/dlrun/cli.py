@@ -7,7 +7,7 @@ import time
 import traceback
 from contextlib import nullcontext, redirect_stderr
 from io import StringIO
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import hydra
 import hydra._internal.hydra
@@ -43,7 +43,7 @@ def main() -> None:
 def run_command() -> None:
     """Do what sys.argv says."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
-    hydra._internal.hydra.ConfigLoaderImpl = Loader
+    hydra._internal.hydra.ConfigLoaderImpl = Loader  # type: ignore[misc]  # Hydra has no setting for it
     flags, completing = argparse.Namespace(config_dir=None), False
     try:
         if "--version" in sys.argv[1:]:
@@ -134,7 +134,7 @@ def job(composed: DictConfig) -> float | None:
     from dlrun.train.start import resume, start  # --help does without
 
     try:
-        for override in OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False):
+        for override in cast("list[str]", OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)):
             if key_of(override).split(".")[0].split("@")[0] == "sweep":
                 raise UserError(f"{override} needs a sweep, and this is one run\n  expected dl-run -m {override} ...")
         return start(composed) if composed.get("resume") is None else resume(composed)

@@ -10,7 +10,7 @@ from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.tensorboard import SummaryWriter
 
+    from dlrun.data.base import Video
+
 IN_SUMMARY = 2500  # a matrix with more entries goes to a file of its own
 
 
@@ -45,13 +47,20 @@ class Run:
     def __init__(self, folder: Path, facts: dict, axis: str = "step", before: dict | None = None) -> None:
         self.folder, self.facts, self.axis, self.id = folder, facts, axis, token_hex(8)
         self.end = before if before and before.get("status") == "finished" else None
-        self.checkpoints, self.log_file = Checkpoints(folder / "checkpoints"), None
+        self.checkpoints = Checkpoints(folder / "checkpoints")
+        self.log_file: TextIO | None = None
         self.metrics_path = folder / "metrics.jsonl"
-        self.metrics_file, self.num_rows, self.rows, self.windows, self.lines = None, 0, [], [], []
+        self.metrics_file: TextIO | None = None
+        self.num_rows = 0
+        self.rows: list[dict[str, float]] = []
+        self.windows: list[dict[str, float]] = []
+        self.lines: list[bytes] = []
         self.board = Board(folder, axis, self.print)
         self.started, self.is_stdout_open = time.time(), True
-        self.images, self.unsynced = folder / "images", []
-        self.figures, self.videos = {}, {}
+        self.images = folder / "images"
+        self.unsynced: list[Path] = []
+        self.figures: dict[str, Callable[[], Figure]] = {}
+        self.videos: dict[str, Video | str] = {}
         self.changes: ChangesWriter | None = None
 
     def print(self, text: str, fit: Callable[[int], str] | None = None) -> None:
@@ -132,7 +141,7 @@ class Run:
         self.board.add_scalars(row)
         for name, image in (images or {}).items():
             board.add_image(name, image, global_step)
-            video.save_frame(path := video.frame_path(self.images, name, row["epoch"]), image)
+            video.save_frame(path := video.frame_path(self.images, name, int(row["epoch"])), image)
             self.unsynced.append(path)
 
     def _list_for(self, row: dict[str, float]) -> list[dict[str, float]]:
@@ -171,7 +180,7 @@ class Run:
             self.changes = ChangesWriter(self.folder)
             self.changes.start()
 
-    def write_report(self, report: dict[str, object]) -> dict[str, object]:
+    def write_report(self, report: dict[str, Any]) -> dict[str, object]:
         """Write the parts of a report that do not belong in the summary; return the rest.
 
         "files" (texts by file name) are written at once, and large matrices as <name>.npz. For `draw` it keeps
@@ -191,7 +200,8 @@ class Run:
             return value
         if value.size <= IN_SUMMARY:
             return value.tolist()
-        numpy.savez_compressed(self.folder / f"{name}.npz", **{name: value})
+        arrays: dict[str, Any] = {name: value}
+        numpy.savez_compressed(self.folder / f"{name}.npz", **arrays)
         return f"{name}.npz"
 
     def draw(self, global_step: int, labels: Sequence[str] = ()) -> None:
@@ -251,13 +261,13 @@ class Run:
             self.board.close()
 
 
-class NullRun:
+class NullRun(Run):
     """The Run of ranks other than 0: it writes nothing, but can read the checkpoints."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.checkpoints, self.rows, self.num_rows = folder, Checkpoints(folder / "checkpoints"), [], 0
         self.id = ""
 
-    def _nothing(self, *args: object, **keys: object) -> None: ...
+    def _nothing(self, *args: Any, **keys: Any) -> Any: ...
 
     print = resume = read_back = rewind = log = sync = write_summary = write_provenance = close = _nothing

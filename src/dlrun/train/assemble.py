@@ -10,11 +10,10 @@ from torch import nn
 
 from dlrun.config.build import build, of_runner
 from dlrun.config.signatures import signature
-from dlrun.data.base import Data
+from dlrun.data.base import Data, has_samples
 from dlrun.errors import UserError
 from dlrun.optim.update import BufferSnapshot, Update
 from dlrun.seeds import mix
-from dlrun.spec import Env
 from dlrun.system.device import Device, choose_device, compile_parts, prepare_net
 from dlrun.system.distributed import init_distributed
 from dlrun.system.graphs import why_not
@@ -47,14 +46,14 @@ def assemble(config: dict, fitted: dict | None = None) -> Built:
     device = choose_device(trainer.device)
     dist = init_distributed(device.type == "cuda")
     set_torch_options(trainer, device, config["seed"])
-    data = build(config["data"])
+    data: Data = build(config["data"])
     if dist.size > 1:
         check_distributed(trainer, device)
-        if not isinstance(data.spec, Env):  # each process plays environments of its own
+        if has_samples(data):  # an environment is played by each process for itself
             data.batch_size *= dist.size  # batches are split into one shard per process
     if fitted is not None:
         data.restore(fitted, device)  # before the net is built: it may need the vocabulary
-    net = build(config["model"])(data.spec)
+    net: nn.Module = build(config["model"])(data.spec)
     loaded = start_from(net, data.spec, config) if fitted is None else ""
     if trainer.sync_norm and dist.size > 1:
         net = nn.SyncBatchNorm.convert_sync_batchnorm(net)

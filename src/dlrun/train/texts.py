@@ -10,7 +10,7 @@ import torch
 import dlrun
 from dlrun.clock import Clock
 from dlrun.config.auto import words
-from dlrun.data.base import Data
+from dlrun.data.base import Data, has_samples
 from dlrun.errors import counted
 from dlrun.output import console
 from dlrun.output.console import number, table
@@ -80,6 +80,8 @@ def sizes_of(data: Data) -> str:
 
 def one_batch(data: Data) -> str:
     """A note if a batch is larger than the train split; else ""."""
+    if not has_samples(data):
+        return ""
     size, limit = data.batch_size, data.size("train")
     return f"; an epoch is one batch: data.batch_size={size:,} is more than {limit:,}" if size > limit else ""
 
@@ -96,10 +98,11 @@ def final_table(training: Training, test: dict[str, float], reason: str) -> str:
     """The table printed at the end: val metrics of the best epoch above those of the test split."""
     best, run, clock = training.best, training.run, training.clock
     why = "all epochs done" if reason == "finished" else f"trainer.{reason} reached"
-    row = next((row for row in run.rows if best and best.score is not None and row["epoch"] == best.epoch), {})
+    epoch = best.epoch if best and best.score is not None else None
+    row: dict[str, float] = next((row for row in run.rows if row["epoch"] == epoch), {})
     head = ["", *test]
     val = [
-        f"val (epoch {best.epoch})" if row else "val",
+        f"val (epoch {epoch})" if row else "val",
         *(number(row[f"val/{n}"]) if row.get(f"val/{n}") is not None else "-" for n in test),
     ]
     is_last = training.trainer.test == "last" or best and best.score is None  # no best epoch, or its weights are lost

@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +94,7 @@ def read_weights(source: str, asked: str | None = None) -> Weights:
     kinds = "a run's folder, a checkpoint in it, or a .safetensors or state_dict file"
     try:
         if path.suffix == ".ckpt" or not os.path.exists(path):
-            content = load(path)
+            content: Any = load(path)
         elif path.suffix == ".safetensors":
             content = _read_safetensors(path)
         else:
