@@ -38,7 +38,8 @@ from dlrun.output.run_folder import Run
 from dlrun.seeds import Reseeder, generator, mix
 from dlrun.system.machine import keep_memory
 from dlrun.tasks.supervised import Supervised
-from dlrun.train.meters import Best, Means
+from dlrun.train.best import Best
+from dlrun.train.meters import Means
 from dlrun.train.session import Session
 from dlrun.train.state import Training, all_finite
 

@@ -61,8 +61,9 @@ def _section(config: dict, name: str) -> dict:
 
 def _form(config: dict) -> str:
     shape = _section(_section(config, "data"), "spec").get("shape")
-    is_shape = isinstance(shape, list) and all(isinstance(side, int) for side in shape)
-    return form_for(shape if is_shape else [])
+    if isinstance(shape, list) and all(isinstance(side, int) for side in shape):
+        return form_for(shape)
+    return form_for([])
 
 
 def _rate(config: dict) -> float:

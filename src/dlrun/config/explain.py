@@ -158,12 +158,13 @@ def _unknown_key(key: str, error: Exception, arguments: list[str], config_dir: s
     if new := renamed(parent, last, [k.rpartition(".")[2] for k in siblings]):
         return f"{argument}: {key} was renamed {parent}.{new}"
     by_name = {k.rpartition(".")[2]: k for k in reversed(keys) if not k.startswith("hydra")}
+    near: str | None
     if last in by_name:  # the same name in another section
         near = by_name[last]
     elif near := closest(last, [k.rpartition(".")[2] for k in siblings], 0.6):
         near = f"{parent}.{near}" if parent else near
     elif siblings:  # a similar name in another section
-        near = by_name.get(closest(last, list(by_name), 0.75))
+        near = by_name.get(closest(last, list(by_name), 0.75) or "")
     else:
         near = closest(key, keys, 0.7)
     if near == key:  # ~key=value with a value that the key does not have

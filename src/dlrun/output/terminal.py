@@ -4,7 +4,7 @@ import errno
 import os
 import sys
 from contextlib import suppress
-from typing import TextIO
+from typing import TextIO, TypeGuard
 
 from dlrun.errors import printable
 
@@ -46,7 +46,7 @@ def write(stream: TextIO, text: str) -> bool:
         return False
 
 
-def is_of_disk(error: BaseException) -> bool:
+def is_of_disk(error: BaseException) -> TypeGuard[OSError]:
     """Whether a disk (of a file or of standard output) is full, or a name is too long for a file."""
     return isinstance(error, OSError) and error.errno in (*FULL, errno.ENAMETOOLONG)
 
