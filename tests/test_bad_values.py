@@ -65,6 +65,8 @@ def choices_of(group: str, name: str) -> tuple[str, ...]:
         kind = read_option("data", name)["spec"]["_target_"].rpartition(".")[2]
         if name == "anime_faces" or name == "maze":
             return f"model={'vae' if name == 'anime_faces' else 'q_learning'}", f"data={name}"
+    elif any("override /data" in entry for entry in read_option(group, name).get("defaults", [])):
+        return (f"{group}={name}",)  # it brings its data
     elif group == "model" and takes(name) in (["Mask"], ["Tokens"], ["Image"], ["Function"]):
         kind = takes(name)[0]
     others = [f"{other}={choice}" for other, choice in FITTING.get(kind, {}).items() if other != group]
