@@ -85,12 +85,12 @@ class Augment:
             sides = torch.full(size, float(self.cutout), device=x.device)
             x.masked_fill_(boxes(x, centre, sides), 0.0)  # 0 is the mean of the data
         if self.erase:
-            draw = torch.rand(len(x), 5, generator=random, device=x.device)
-            area = (0.02 + 0.38 * draw[:, 0]) * x.shape[2] * x.shape[3]
-            ratio = torch.exp((2 * draw[:, 1] - 1) * 1.204)  # height to width, from 0.3 to 1 / 0.3
-            sides = torch.stack(((area * ratio).sqrt(), (area / ratio).sqrt()), 1) * (draw[:, 4:] < self.erase)
+            drawn = torch.rand(len(x), 5, generator=random, device=x.device)
+            area = (0.02 + 0.38 * drawn[:, 0]) * x.shape[2] * x.shape[3]
+            ratio = torch.exp((2 * drawn[:, 1] - 1) * 1.204)  # height to width, from 0.3 to 1 / 0.3
+            sides = torch.stack(((area * ratio).sqrt(), (area / ratio).sqrt()), 1) * (drawn[:, 4:] < self.erase)
             noise = torch.randn(x.shape, generator=random, device=x.device)
-            x.copy_(torch.where(boxes(x, draw[:, 2:4], sides), noise, x))  # into x, to keep its memory format
+            x.copy_(torch.where(boxes(x, drawn[:, 2:4], sides), noise, x))  # into x, to keep its memory format
         if self.noise:
             x.add_(torch.randn(x.shape, generator=random, device=x.device), alpha=self.noise)
         return x

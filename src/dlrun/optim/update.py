@@ -15,6 +15,7 @@ from dlrun.clock import Clock
 from dlrun.errors import Diverged, UserError, check_state
 from dlrun.optim.clipping import clip_gradients
 from dlrun.optim.kinds import make_optimizer
+from dlrun.optim.others import ScheduleFree
 from dlrun.system.distributed import ALONE, Distributed
 from dlrun.system.torch_internals import check_overflow_first, plain_step
 
@@ -72,12 +73,12 @@ class Update:
             group["lr"] = lr
         self.factor, self.skipped, self.last_loss = 1.0, 0, float("nan")
         self.scaler = torch.amp.GradScaler(self.params[0].device.type) if precision == "fp16" else None
-        self.averages_itself = hasattr(self.optimizer, "averaged")
-        if ema and self.averages_itself:
+        averages_itself = isinstance(self.optimizer, ScheduleFree)
+        if ema and averages_itself:
             raise UserError(
                 f"trainer.ema={ema:g}: this optimizer averages the weights itself\n  expected trainer.ema=0"
             )
-        has_average = ema or self.averages_itself
+        has_average = ema or averages_itself
         self.decay, self.ema = ema, deepcopy(net).requires_grad_(False).eval() if has_average else None
         self.averaged = 0  # number of steps in the average
         self.first_loss = self.peak = float("nan")  # the first step's loss, the highest loss of the first EARLY steps
@@ -210,7 +211,7 @@ class Update:
         """
         self.averaged += 1
         copy_all(self.ema.buffers(), self.net.buffers())
-        if self.averages_itself:
+        if isinstance(self.optimizer, ScheduleFree):
             copy_all(self.ema.parameters(), map(self.optimizer.averaged, self.net.parameters()))
             return
         decay = min(self.decay, (1 + self.averaged) / (10 + self.averaged))
