@@ -11,6 +11,7 @@ from functools import partial
 from torch import Tensor
 
 from dlrun.data.base import Data
+from dlrun.errors import counted
 from dlrun.optim.update import EARLY
 from dlrun.output.checkpoint import snapshot
 from dlrun.output.console import Bar, epoch_line
@@ -165,6 +166,7 @@ def explosion(training: Training, val_loss: float | None) -> str | None:
         return None
     split, lr = "train" if highest == update.peak else "val", update.optimizer.defaults["lr"]
     return (
-        f"the {split} loss rose to {highest:.4g} in the first {clock.step} steps; it began at {update.first_loss:.4g}\n"
+        f"the {split} loss rose to {highest:.4g} within {counted(clock.step, 'step')}; it began at "
+        f"{update.first_loss:.4g}\n"
         f"  expected a falling loss: try optimizer.lr={lr / 10:.2g} (now {lr:.2g}) or trainer.clip_global_norm=1"
     )
