@@ -23,6 +23,7 @@ from dlrun.output.provenance import git_commit
 from dlrun.output.run_folder import NullRun, Run
 from dlrun.overrides import pasteable
 from dlrun.spec import Spec
+from dlrun.system.convolutions import ProductConv2d
 from dlrun.system.machine import device_name, keep_threads, peak_memory
 from dlrun.system.signals import Interrupted, Signals
 from dlrun.train.assemble import assemble
@@ -251,12 +252,15 @@ class Session:
         count = torch.get_num_threads()
         threads = f" ({count} thread{'s' if count > 1 else ''})" if device.torch_device.type == "cpu" else ""
         processes = f"{self.dist.size} x " if self.dist.size > 1 else ""
+        wide = sum(isinstance(module, ProductConv2d) for module in self.task.net.modules())
+        products = f"; weight gradients of {counted(wide, 'convolution')} as products" if wide else ""
         return header(
             dlrun.__version__,
             {
                 "data": f"{self.names.get('data')}: {sizes}; {data.describe()}{classes}{self.batches()}",
                 "model": f"{self.names.get('model')}: {parameters:,} parameters{details}",
-                "device": f"{processes}{device_name(device.torch_device)}{threads}, {device.precision}: {device.why}",
+                "device": f"{processes}{device_name(device.torch_device)}{threads}, {device.precision}: {device.why}"
+                + products,
                 "folder": f"{folder}",
             }
             | ({"start": self.loaded} if self.loaded else {})
