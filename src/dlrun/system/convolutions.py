@@ -1,7 +1,7 @@
 """Weight gradients of wide convolutions as matrix products, for CPUs.
 
-On a CPU with AVX2, in fp32, the weight gradient of oneDNN (torch 2.13) reaches half the speed of its forward pass for 256
-channels on 7x7 positions, and a product with the rows of the input three quarters of it (docs/benchmarks.md).
+On a CPU with AVX2, in fp32, the weight gradient of oneDNN (torch 2.13) reaches half the speed of its forward pass for
+256 channels on 7x7 positions, and a product with the rows of the input three quarters of it (docs/benchmarks.md).
 """
 
 import torch

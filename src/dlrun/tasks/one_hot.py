@@ -36,7 +36,13 @@ class OneHot(Supervised):
             grad_accum_steps=grad_accum_steps,
             freeze=[],
             unfreeze=[],
+            freeze_from=[],
             lr_multipliers=[],
+            resize=[],
+            mixup=0.0,
+            cutmix=0.0,
+            test_flip=False,
+            test_shift=0,
         )
         self.loss = self._squared_error
 
