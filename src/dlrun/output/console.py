@@ -5,10 +5,14 @@ import time
 from collections.abc import Callable, Sequence
 from math import floor, isfinite, log10
 from textwrap import wrap
+from typing import TYPE_CHECKING
 
 from dlrun.clock import Clock
 
 REFRESH = 1.0  # seconds between two readings of the loss, for which a GPU has to be waited for
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 class Bar:
@@ -19,7 +23,8 @@ class Bar:
     """
 
     def __init__(self, clock: Clock, running: Callable[[], str] = str) -> None:
-        self.clock, self.running, self.bar = clock, running, None
+        self.clock, self.running = clock, running
+        self.bar: tqdm | None = None
         self.tick: Callable[[int], object] = _nothing
         self.is_terminal = sys.stderr.isatty()
         self.began, self.epochs_before, self.due = time.monotonic(), clock.epochs_done, 0.0

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlrun.errors import counted
+
 WIDE = 128  # input channels from which products are faster
 
 
@@ -62,6 +64,12 @@ def use_products(net: nn.Module) -> int:
     for module in wide:
         module.__class__ = ProductConv2d
     return len(wide)
+
+
+def describe_products(net: nn.Module) -> str:
+    """A note for the run's header; "" without such convolutions."""
+    count = sum(isinstance(module, ProductConv2d) for module in net.modules())
+    return f"; weight gradients of {counted(count, 'convolution')} as products" if count else ""
 
 
 def _is_wide(module: nn.Module) -> bool:
