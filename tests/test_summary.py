@@ -99,7 +99,7 @@ def test_cells_from_their_formulas_and_packed_texts_have_a_summary():
     assert packed.splitlines()[-2] == fused.splitlines()[-2]
 
 
-def test_frozen_parameters_are_told():
+def test_frozen_parameters_are_reported():
     config, names = compose("model=lstm", "data=imdb", "data_dir=/nowhere")
     assert "parameters     1,075,841 (4.1 MB); 1,075,329 of them learn" in summary(config, names)
 

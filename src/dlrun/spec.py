@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 from dlrun.types import Range, Size
 
@@ -196,16 +196,21 @@ class Function:
         return f"Function({', '.join(self.names) or 'named by the data'})"
 
 
-Spec = Image | Table | Tokens | Env | Mask | Function
+SampleSpec = Image | Table | Tokens | Mask | Function
+Spec = SampleSpec | Env
 
 
-class Unlabelled:
-    """In a builder's annotation, such as Image | Unlabelled: it also learns from data without classes or targets."""
+if TYPE_CHECKING:
+    Unlabelled = NoReturn  # it has no values: for a type checker, Image | Unlabelled is Image
+else:
+
+    class Unlabelled:
+        """In a builder's annotation (Image | Unlabelled): it also learns from data without classes or targets."""
 
 
 LARGE = 64  # pixels of the shorter side
 
 
-def form_for(shape: Sequence[int]) -> str:
+def form_for(shape: Sequence[int]) -> Literal["imagenet", "cifar"]:
     """Return the form of a network for images (C, H, W): "imagenet" for large images, else "cifar"."""
     return "imagenet" if len(shape) == 3 and min(shape[1:]) >= LARGE else "cifar"

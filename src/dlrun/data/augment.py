@@ -92,12 +92,12 @@ class Augment:
             sides = torch.full(size, float(self.cutout), device=x.device)
             x.masked_fill_(boxes(x, centre, sides), 0.0)  # 0 is the mean of the data
         if self.erase:
-            draw = torch.rand(len(x), 5, generator=random, device=x.device)
-            area = (0.02 + 0.38 * draw[:, 0]) * x.shape[2] * x.shape[3]
-            ratio = torch.exp((2 * draw[:, 1] - 1) * 1.204)  # height to width, from 0.3 to 1 / 0.3
-            sides = torch.stack(((area * ratio).sqrt(), (area / ratio).sqrt()), 1) * (draw[:, 4:] < self.erase)
+            numbers = torch.rand(len(x), 5, generator=random, device=x.device)
+            area = (0.02 + 0.38 * numbers[:, 0]) * x.shape[2] * x.shape[3]
+            ratio = torch.exp((2 * numbers[:, 1] - 1) * 1.204)  # height to width, from 0.3 to 1 / 0.3
+            sides = torch.stack(((area * ratio).sqrt(), (area / ratio).sqrt()), 1) * (numbers[:, 4:] < self.erase)
             noise = torch.randn(x.shape, generator=random, device=x.device)
-            x.copy_(torch.where(boxes(x, draw[:, 2:4], sides), noise, x))  # into x, to keep its memory format
+            x.copy_(torch.where(boxes(x, numbers[:, 2:4], sides), noise, x))  # into x, to keep its memory format
         if self.noise:
             x.add_(torch.randn(x.shape, generator=random, device=x.device), alpha=self.noise)
         return x
@@ -114,8 +114,8 @@ def cut_out(x: Tensor, height: int, width: int, random: torch.Generator | None) 
     """Crop each image at random, or in the middle if random is None. (B, C, H, W) -> (B, C, height, width)"""
     room = x.shape[2] - height, x.shape[3] - width
     if random is None:
-        top, left = room[0] // 2, room[1] // 2
-        return x[:, :, top : top + height, left : left + width]
+        above, before = room[0] // 2, room[1] // 2
+        return x[:, :, above : above + height, before : before + width]
     top, left = (torch.randint(r + 1, (len(x),), generator=random, device=x.device) for r in room)
     if x.device.type != "cpu":
         return _at(x, top, left, height, width)

@@ -25,6 +25,8 @@ class Masks(Images):
     mean, std: of pixels scaled to [0, 1]; one number for all channels, or one per channel.
     """
 
+    spec: Mask  # type: ignore[assignment]  # a Mask has what Images uses of an Image
+
     def __init__(
         self,
         *,
@@ -56,7 +58,8 @@ class Masks(Images):
                     "blended: expected 0; flip, crop and rot90 move images and masks together"
                 )
         super().__init__(
-            spec=spec, source=source, batch_size=batch_size, eval_batch_size=eval_batch_size, val_fraction=val_fraction,
+            spec=spec,  # type: ignore[arg-type]  # as above
+            source=source, batch_size=batch_size, eval_batch_size=eval_batch_size, val_fraction=val_fraction,
             folds=folds, fold=fold, mean=mean, std=std, augment=augment,
         )  # fmt: skip
 

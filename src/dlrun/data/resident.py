@@ -97,7 +97,7 @@ def hashed(splits: Iterable[tuple[Tensor, ...]]) -> str:
         for tensor in split:
             digest.update(f"{tuple(tensor.shape)}".encode())
             if not tensor.is_floating_point():
-                digest.update(tensor.cpu().contiguous().numpy())
+                digest.update(tensor.cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 
@@ -107,7 +107,7 @@ def sums(array: Tensor) -> list[float]:
     """
     array = array.cpu().contiguous()
     if not array.is_floating_point():
-        return [crc32(array.numpy())] if array.numel() else []
+        return [crc32(array.numpy().data)] if array.numel() else []
     checks = []
     for block in array.flatten().double().tensor_split(min(BLOCKS, array.numel() or 1)):
         size = block.abs().sum().item()

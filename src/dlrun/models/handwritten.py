@@ -30,7 +30,7 @@ class Layers(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, error: Tensor) -> tuple[Tensor | None, ...]:
         """error: the loss's gradient by the outputs (B, classes) -> the gradients by the arguments of `forward`."""
-        saved = ctx.saved_tensors
+        saved: tuple[Tensor, ...] = ctx.saved_tensors  # type: ignore[attr-defined]  # torch's stubs leave it out
         num = len(saved) // 2
         weights, outputs = saved[:num], saved[num:]
         gradients: list[Tensor] = []

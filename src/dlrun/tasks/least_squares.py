@@ -6,10 +6,9 @@ Source: the book, section 2.1 (the closed form), chapter 9 (polynomials).
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from dlrun.clock import Clock
-from dlrun.data.base import Data
+from dlrun.data.base import Batch, SampleData
 from dlrun.errors import UserError
 from dlrun.models.polynomial import Polynomial
 from dlrun.optim.update import Update
@@ -27,7 +26,7 @@ class LeastSquares(Supervised):
         super().__init__(net, spec, device, update, loss="mse", grad_accum_steps=1, **PLAIN)
         self.net: Polynomial = net
 
-    def steps(self, data: Data) -> int:
+    def steps(self, data: SampleData) -> int:
         """One. Raises UserError unless all train samples are in one batch."""
         if data.batch_size < (size := data.size("train")):
             raise UserError(
@@ -37,7 +36,7 @@ class LeastSquares(Supervised):
         return super().steps(data)
 
     @torch.no_grad()
-    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
+    def step(self, batch: Batch, clock: Clock) -> Metrics:
         x, y = batch[0].cpu().double(), batch[1].cpu().double()
         terms, layer = self.net.terms(x), self.net.output
         if layer.bias is not None:

@@ -11,17 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlrun.errors import UserError
-from dlrun.spec import Spec
+from dlrun.spec import Image, Table, Tokens
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 LossName = Literal["auto", "cross_entropy", "bce", "mse_one_hot", "hinge", "perceptron", "mse", "mae", "huber"]
 
 
-def make_loss(name: str, spec: Spec, label_smoothing: float) -> tuple[str, Loss]:
+def make_loss(name: str, spec: Image | Table | Tokens, label_smoothing: float) -> tuple[str, Loss]:
     """Return the loss's name and the loss. `auto` is cross-entropy, its binary form, or the mean squared error.
 
     Raises UserError if the loss does not fit the spec.
     """
+    fitting: dict[str, Loss]
     binary = spec.classes == 2
     if binary:
         fitting = {"bce": _bce, "mse_one_hot": _mse_binary, "hinge": _hinge_binary, "perceptron": _perceptron}

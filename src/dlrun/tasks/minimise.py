@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from dlrun.clock import Clock
-from dlrun.data.base import Data
+from dlrun.data.base import SampleData
 from dlrun.errors import UserError
 from dlrun.models.point import Point
 from dlrun.optim.update import Update
 from dlrun.output.surfaces import contours, curve, descent, surface
 from dlrun.spec import Function
 from dlrun.system.device import Device
-from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.base import Metrics, SampleTask
 
 STEP = 1e-5  # of central differences, times max(1, |x|): about the cube root of the rounding of float64
 Method = Literal["gradient", "numeric", "random", "none"]
@@ -42,7 +42,7 @@ class Path:
         self.positions = list(state["positions"])
 
 
-class Minimise(Task):
+class Minimise(SampleTask):
     """Moves points towards lower values of a function.
 
     method: "gradient": the optimizer steps along the gradient by autograd. "numeric": along central differences.
@@ -103,7 +103,7 @@ class Minimise(Task):
         is_lower = self.spec.at(drawn) < self.spec.at(position)
         position.copy_(torch.where(is_lower[:, None], drawn, position))
 
-    def evaluate(self, data: Data, split: str) -> dict[str, float]:
+    def evaluate(self, data: SampleData, split: str) -> dict[str, float]:
         """The mean value over the points; of a single point also the coordinates, which have no better direction."""
         return {name: value.item() for name, value in self.measured().items()}
 
@@ -112,7 +112,7 @@ class Minimise(Task):
         """The function's values at points (B, variables): (B, 1)."""
         return self.spec.at(batch)[:, None]
 
-    def report(self, data: Data) -> dict[str, object]:
+    def report(self, data: SampleData) -> dict[str, object]:
         """Each point's end with its value and gradient, a file with all positions, and drawings."""
         paths = torch.stack(self.path.positions).numpy()  # (steps + 1, points, variables)
         values = self.spec.at(torch.from_numpy(paths)).numpy()

@@ -23,13 +23,13 @@ class Penalty:
     def __bool__(self) -> bool:
         return bool(self.weights)
 
-    def __call__(self) -> Tensor | float:
-        penalty: Tensor | float = 0.0
+    def __call__(self) -> Tensor:
+        terms = []
         if self.l1:
-            penalty = self.l1 * torch.stack([w.abs().sum() for w in self.weights.values()]).sum()
+            terms.append(self.l1 * torch.stack([w.abs().sum() for w in self.weights.values()]).sum())
         if self.l2:
-            penalty = penalty + self.l2 * torch.stack([w.square().sum() for w in self.weights.values()]).sum()
-        return penalty
+            terms.append(self.l2 * torch.stack([w.square().sum() for w in self.weights.values()]).sum())
+        return sum(terms[1:], terms[0])
 
     def report(self, net: nn.Module) -> tuple[dict[str, object], dict[str, object]]:
         """A figure of the largest penalised matrix, and the least, greatest and mean entry of each, in this network."""

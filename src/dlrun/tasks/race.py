@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from dlrun.clock import Clock
-from dlrun.data.base import Data
+from dlrun.data.base import SampleData
 from dlrun.errors import UserError
 from dlrun.models.product import Product
 from dlrun.output.surfaces import race
 from dlrun.spec import Function
 from dlrun.system.device import Device
-from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.base import Metrics, SampleTask
 
 CALLS = 10
 
@@ -35,7 +35,7 @@ class Times:
         self.rows = [list(row) for row in state["rows"]]
 
 
-class Race(Task):
+class Race(SampleTask):
     """Measures a size in each step. Nothing learns.
 
     The sizes go in equal factors from the range's low to its high end. The processor always runs; the run's device
@@ -64,11 +64,11 @@ class Race(Task):
         self.times.rows.append([n, *times])
         return {name: torch.tensor(value) for name, value in zip(self.scores, times, strict=True)}
 
-    def evaluate(self, data: Data, split: str) -> dict[str, float]:
+    def evaluate(self, data: SampleData, split: str) -> dict[str, float]:
         """The times at the last size."""
         return dict(zip(self.scores, self.times.rows[-1][1:], strict=True))
 
-    def report(self, data: Data) -> dict[str, object]:
+    def report(self, data: SampleData) -> dict[str, object]:
         names = ["n", *self.scores]
         rows = self.times.rows
         return {

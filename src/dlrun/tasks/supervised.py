@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.clock import Clock
-from dlrun.data.base import Data
+from dlrun.data.base import Batch, SampleData
 from dlrun.errors import UserError
 from dlrun.optim.update import Update
 from dlrun.output.plots import confusion_matrix
 from dlrun.output.predictions import decision_boundary, fitted_line, residuals
-from dlrun.spec import Image, Spec, Table, Tokens
+from dlrun.spec import Image, Mask, Table, Tokens
 from dlrun.system.device import Device
 from dlrun.system.graphs import StepGraphs
-from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.chunks import learns_from_one, smallest_chunk
 from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.images import before_and_after, image_figure
@@ -29,7 +29,7 @@ from dlrun.tasks.views import Views
 from dlrun.types import Index, NonNegative, Positive, Probability, Share, Size
 
 
-class Supervised(Task):
+class Supervised(SampleTask):
     """Learn targets from inputs.
 
     loss: see tasks/losses.py. l1, l2: weight of the sum of |w| or w^2 over the weights (not biases) whose names match
@@ -68,6 +68,7 @@ class Supervised(Task):
         super().__init__(net, device)
         check_spec(spec)
         self.spec, self.grad_accum_steps = spec, grad_accum_steps
+        self.auxiliary: float = getattr(net, "auxiliary", 0.0)
         self.loss_name, self.loss = make_loss(loss, spec, label_smoothing)
         self.penalty = Penalty(net, l1, l2, penalise)
         self.freezing = Freezing(net, freeze, unfreeze, freeze_from, lr_multipliers)
@@ -81,7 +82,7 @@ class Supervised(Task):
             self.scores["top5"] = "max"
         self.goal = "acc" if spec.classes else "mae"
 
-    def steps(self, data: Data) -> int:
+    def steps(self, data: SampleData) -> int:
         """Number of batches in an epoch.
 
         Raises UserError if a batch has fewer samples than chunks, or if a chunk has one sample and the net needs more.
@@ -99,7 +100,7 @@ class Supervised(Task):
             )
         return super().steps(data)
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
+    def step(self, batch: Batch, clock: Clock) -> Metrics:
         self.freezing.at(clock)
         if self.resizing.moments:
             batch = self.resizing(batch[0], clock), batch[1]
@@ -108,7 +109,7 @@ class Supervised(Task):
             metrics["grad_norm"] = self.update.grad_norm
         return metrics
 
-    def _step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
+    def _step(self, batch: Batch, clock: Clock) -> Metrics:
         if self.graphs is None:
             loss, metrics = self._learn(*batch)
             return metrics if self.update.step(loss, clock) else {}
@@ -133,10 +134,10 @@ class Supervised(Task):
         loss = criterion(out, y)
         metrics = {"loss": loss.detach(), **self._per_sample(out.detach(), y)}
         for head in auxiliary:
-            loss = loss + self.net.auxiliary * criterion(head.float(), y)
+            loss = loss + self.auxiliary * criterion(head.float(), y)
         return (loss + self.penalty() if self.penalty else loss), metrics
 
-    def _step_in_chunks(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
+    def _step_in_chunks(self, batch: Batch, clock: Clock) -> Metrics:
         num_samples = len(batch[0])
         chunks = list(zip(batch[0].chunk(self.grad_accum_steps), batch[1].chunk(self.grad_accum_steps), strict=True))
         earlier_loss, gathered = torch.zeros((), device=batch[0].device), []
@@ -164,7 +165,7 @@ class Supervised(Task):
         return out.argmax(1)
 
     @torch.no_grad()
-    def evaluate(self, data: Data, split: str) -> dict[str, float]:
+    def evaluate(self, data: SampleData, split: str) -> dict[str, float]:
         net = self.evaluated()
         sums: dict[str, Tensor] = {}
         exact = torch.float64 if self.device.torch_device.type != "mps" else torch.float32
@@ -196,19 +197,21 @@ class Supervised(Task):
             return torch.cat((1 - p, p), 1)
         return out.softmax(1)
 
-    def report(self, data: Data) -> dict[str, object]:
+    def report(self, data: SampleData) -> dict[str, object]:
         figures, ranges = self.penalty.report(self.evaluated())
-        if self.spec.classes is None:
+        if isinstance(self.spec, Table) and self.spec.classes is None:
             pairs = [(self.predict(x), y) for x, y in data.batches("test")]
             out, y = torch.cat([p for p, _ in pairs]).cpu(), torch.cat([t for _, t in pairs]).cpu()
             figures["residuals"] = partial(residuals, y.numpy(), out.numpy(), self.spec)
             if self.spec.features == 1:
                 figures["fitted_line"] = partial(fitted_line, data, self.predict)
             return {"figures": figures} | ranges
-        k = self.spec.classes
+        k = self.spec.classes or 0
         cells = torch.cat([y * k + self.predict(x).argmax(1) for x, y in data.batches("test")]).cpu()
         matrix = torch.bincount(cells, minlength=k * k).view(k, k)
-        labels = data.spec.labels or tuple(map(str, range(k)))  # not self.spec: some data learns its labels in load()
+        labels = getattr(data.spec, "labels", ()) or tuple(
+            map(str, range(k))
+        )  # not self.spec: some data learns its labels in load()
         figures["confusion_matrix"] = partial(confusion_matrix, matrix.numpy(), labels)
         if isinstance(self.spec, Image) and (sheet := before_and_after(data)) is not None:
             figures["augmented"] = partial(image_figure, sheet, "images, and three times what training may see")
@@ -222,7 +225,7 @@ class Supervised(Task):
         } | ranges
 
 
-def check_spec(spec: Spec) -> None:
+def check_spec(spec: Image | Table | Tokens | Mask) -> None:
     """Raise UserError if the data has no labels or targets, or if the number of class names is wrong."""
     if not spec.outputs:
         raise UserError(

@@ -119,8 +119,10 @@ def line(
 
     The book, sections 2.1 to 2.3. The minimum is that of least squares. Keys: see `readers.tables.linear`.
     """
-    keys = {"w": w, "b": b, "noise": noise, "low": low, "high": high, "random_state": random_state}
-    x, y, *_ = map(torch.from_numpy, linear(samples=samples, test_samples=1, **keys))
+    points = linear(
+        samples=samples, test_samples=1, w=w, b=b, noise=noise, low=low, high=high, random_state=random_state
+    )
+    x, y = torch.from_numpy(points.x_train), torch.from_numpy(points.y_train)
     if samples < 2:
         raise DataError(f"data.source.samples={samples}: many lines go through one point\n  expected 2 or more")
     exact = torch.cat([x, torch.ones_like(x)], 1).double()

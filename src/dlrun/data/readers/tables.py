@@ -41,7 +41,8 @@ def gaussians(
             )
         line = np.linspace(-scale, scale, side) if side > 1 else np.zeros(1)
         centres = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
-    rng, arrays = np.random.RandomState(random_state), []
+    rng = np.random.RandomState(random_state)
+    arrays: list[np.ndarray] = []
     for num in (samples, test_samples):
         y = rng.randint(0, modes, num)
         x = centres[y] + rng.normal(0, std, (num, 2))
