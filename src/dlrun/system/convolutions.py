@@ -4,9 +4,12 @@ On a CPU with AVX2, in fp32, the weight gradient of oneDNN (torch 2.13) reaches 
 256 channels on 7x7 positions, and a product with the rows of the input three quarters of it (docs/benchmarks.md).
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
 from dlrun.errors import counted
 
@@ -30,16 +33,16 @@ class ProductConv2d(nn.Conv2d):
 
 class _SameConvolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         return F.conv2d(x, weight, padding=weight.shape[2] // 2)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight = ctx.needs_input_grad
-        of_x = torch.nn.grad.conv2d_input(x.shape, weight, grad, padding=weight.shape[2] // 2) if needs_x else None
+        of_x = conv2d_input(x.shape, weight, grad, padding=weight.shape[2] // 2) if needs_x else None
         return of_x, weight_gradient(x, grad, weight.shape[2]) if needs_weight else None
 
 
