@@ -1,5 +1,6 @@
 """Compare several runs: their curves in one image, and a table of the differences between their configs."""
 
+import json
 import math
 import os
 from pathlib import Path
@@ -103,7 +104,7 @@ def differences(folders: list[Path]) -> dict[str, list[str]]:
 
 def flatten(config: dict, prefix: str = "") -> dict[str, object]:
     """Flatten a config to dotted keys, without targets, which the choices show, and without sources of downloads."""
-    found = {}
+    found: dict[str, object] = {}
     for key, value in config.items():
         if key in HIDDEN:
             continue
@@ -116,11 +117,7 @@ def flatten(config: dict, prefix: str = "") -> dict[str, object]:
 
 def shown(value: object) -> str:
     """Format a config value in at most 40 characters."""
-    text = (
-        {None: "null", True: "true", False: "false"}.get(value)
-        if value is None or isinstance(value, bool)
-        else str(value)
-    )
+    text = json.dumps(value) if value is None or isinstance(value, bool) else str(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
 
@@ -157,14 +154,14 @@ def curves(rows: list[list[dict]], names: list[str], legend: list[str]) -> "Figu
     figure, panels = new_figure(5.2 * len(names), 4.0 + 0.22 * -(-len(legend) // min(2, len(names))), len(names))
     legend = drawable(legend, [word.encode("ascii", "backslashreplace").decode() for word in legend], LEGEND)
     for axes, name in zip([panels] if len(names) == 1 else panels, names, strict=True):
-        drawn = []
+        drawn: list[float] = []
         for i, found in enumerate(rows):
             points = [(row["epoch"], row[name]) for row in found if isinstance(row.get(name), int | float)]
             points = [point for point in points if math.isfinite(point[1])]
             x, y = zip(*points, strict=True) if points else ((), ())
             dash = "none" if len(points) < 3 else ("-", "--", ":", "-.")[i // len(COLOURS) % 4]
-            dots = {"marker": "o", "markersize": 4} if len(points) < 30 else {}
-            axes.plot(x, y, linestyle=dash, color=COLOURS[i % len(COLOURS)], linewidth=1.5, label=legend[i], **dots)
+            marker, colour = "o" if len(points) < 30 else None, COLOURS[i % len(COLOURS)]
+            axes.plot(x, y, ls=dash, color=colour, linewidth=1.5, marker=marker, markersize=4, label=legend[i])
             drawn += y
         scaled(axes, drawn)
         plain_ticks(axes.xaxis, whole=True)

@@ -36,12 +36,12 @@ def best_jobs(jobs: list[Job], goals: list[tuple[str, str]]) -> list[Job]:
     """Return the best finished job; with several goals the Pareto front, the jobs that no other beats in all."""
 
     def scores(job: Job) -> list[float] | None:
-        values = [job.values.get(name) for name, _ in goals]
-        if job.status != "finished" or any(v is None or not isfinite(v) for v in values):
+        values = [value for name, _ in goals if (value := job.values.get(name)) is not None and isfinite(value)]
+        if job.status != "finished" or len(values) < len(goals):
             return None
         return [v if mode == "max" else -v for v, (_, mode) in zip(values, goals, strict=True)]
 
-    scored = [(job, found) for job in jobs if goals and (found := scores(job))]
+    scored = [(job, values) for job in jobs if goals and (values := scores(job))]
     if len(goals) < 2:
         return [max(scored, key=lambda pair: (pair[1], -pair[0].number))[0]] if scored else []
     return [

@@ -143,4 +143,4 @@ def _static(name: str) -> bytes:
 
 
 def _plotly() -> bytes:
-    return resources.files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
+    return resources.files("plotly").joinpath("package_data").joinpath("plotly.min.js").read_bytes()
