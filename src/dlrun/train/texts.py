@@ -16,6 +16,7 @@ from dlrun.output import console
 from dlrun.output.console import number, table
 from dlrun.output.provenance import git_commit
 from dlrun.spec import Spec
+from dlrun.system.convolutions import describe_products
 from dlrun.system.machine import device_name
 from dlrun.train.state import Training
 
@@ -62,7 +63,8 @@ def header(session: "Session", folder: Path, clock: Clock, width: int = 10_000) 
         {
             "data": f"{session.names.get('data')}: {sizes}; {data.describe()}{classes}{note}",
             "model": f"{session.names.get('model')}: {counted(parameters, 'parameter')}{details}",
-            "device": f"{processes}{device_name(device.torch_device)}{threads}, {device.precision}: {device.why}",
+            "device": f"{processes}{device_name(device.torch_device)}{threads}, {device.precision}: {device.why}"
+            f"{describe_products(net)}",
             "folder": f"{folder}",
         }
         | ({"start": session.loaded} if session.loaded else {})
