@@ -194,11 +194,9 @@ def _panels(run: LiveRun) -> list[tuple[str, dict[str, Points]]]:
     panels: list[tuple[str, dict[str, Points]]] = []
     for name in ranked:
         steps = points(run.steps, f"step/{name}") if len(run.epochs) < 2 else []
-        curves: dict[str, Points] = {
-            "val": points(run.epochs, f"val/{name}"),
-            "train": steps or points(run.epochs, f"train/{name}"),
-        }
-        if curves := {split: pairs for split, pairs in curves.items() if pairs}:
+        both = ("val", points(run.epochs, f"val/{name}")), ("train", steps or points(run.epochs, f"train/{name}"))
+        curves: dict[str, Points] = {split: curve for split, curve in both if curve}
+        if curves:
             panels.append((name, curves))
     return panels
 

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import cast
 
@@ -127,5 +128,5 @@ def _job(go: Connection, command: list[str], log: Path, env: dict[str, str], fol
 
 def _end_with_the_sweep() -> None:
     """Send SIGTERM to this job when the sweep's process ends, even by SIGKILL, so that it saves a checkpoint."""
-    multiprocessing.parent_process().join()
+    cast(BaseProcess, multiprocessing.parent_process()).join()  # a fork has one
     os.kill(os.getpid(), signal.SIGTERM)

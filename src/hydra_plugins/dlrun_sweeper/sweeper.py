@@ -144,9 +144,8 @@ class JobSweeper(Sweeper):
         for override in OverridesParser.create().parse_overrides(settings_only):
             if override.is_sweep_override():
                 raise UserError(f"{override.input_line}: a sweep cannot sweep over itself\n  expected one value")
-        section = plain(OmegaConf.masked_copy(self.config, [str(key) for key in self.config if key != "hydra"]))[
-            "sweep"
-        ]
+        ours = [str(key) for key in self.config if key != "hydra"]
+        section = plain(OmegaConf.masked_copy(self.config, ours))["sweep"]
         check_section("sweep", section)
         settings = build(section)
         if settings.resume and settings.join:

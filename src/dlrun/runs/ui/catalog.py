@@ -126,7 +126,7 @@ class Catalog:
             "planned": run.planned,
             "left": run.seconds_left(),
         }
-        return {name: finite(value) for name, value in row.items()}
+        return finite(row)
 
     def _name(self, folder: Path) -> str:
         return str(folder.relative_to(self.base)) if folder.is_relative_to(self.base) else str(folder)
