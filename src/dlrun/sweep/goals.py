@@ -17,7 +17,8 @@ def goals(state: State) -> list[tuple[str, str]]:
     """
     wanted = state.facts["goals"]
     if not wanted or any(mode is None for _, mode in wanted):
-        scores, goal = next((found for job in state.jobs if (found := measured(state.run_folder(job)))), (None, None))
+        measurements = (measured(state.run_folder(job)) for job in state.jobs)
+        scores, goal = next(filter(None, measurements), (None, None))
         if scores is None:
             return []
         for pair in wanted:

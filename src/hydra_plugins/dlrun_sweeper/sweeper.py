@@ -172,7 +172,7 @@ class JobSweeper(Sweeper):
         from dlrun.config.saved import container, plain
 
         choices = [axis for axis in axes if axis.is_swept and axis.rows and any(map(self._is_group, axis.keys))]
-        found: dict[str, object] = {}
+        bases: dict[str, object] = {}
         refused = ""
         for rows in islice(product(*(axis.rows for axis in choices)), COMBINATIONS):
             chosen = dict(zip(map(id, choices), rows, strict=True))
@@ -189,10 +189,10 @@ class JobSweeper(Sweeper):
                     refused = refused or explain(error, point)
                     continue
                 base = {k: v for k, v in container(config, resolve=False).items() if k not in ("hydra", "sweep")}
-                found.setdefault(" ".join(override for row in rows for override in row), base)
-        if not found:
+                bases.setdefault(" ".join(override for row in rows for override in row), base)
+        if not bases:
             raise UserError(refused)
-        return found
+        return bases
 
     def _is_group(self, key: str) -> bool:
         return bool(self.loader.get_group_options(key.lstrip("+").split("@")[0]))
