@@ -128,14 +128,26 @@ def encode(run: "FinishedRun", way: str, raw: object) -> "Tensor":
 
 def _batches(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], object]]:
     """Yield (names, raw inputs) in batches of the size used for evaluation."""
+    from dlrun.runs.inputs import STDIN
+
+    pairs, join = _read(run, given)
+    count = 0
+    while batch := list(islice(pairs, run.sample_data.eval_batch_size)):
+        yield [name for name, _ in batch], join([value for _, value in batch])
+        count += len(batch)
+    if not count:
+        where = ", ".join("standard input" if text == STDIN else text for text in given.inputs)
+        raise UserError(f"{where}: no inputs\n  expected {kind(run.data.spec)}")
+
+
+def _read(run: "FinishedRun", given: Inputs) -> tuple[Iterator[tuple[str, object]], Callable[[list], object]]:
+    """Return an iterator over (name, raw input), and the function that joins raw inputs to a batch."""
     import numpy as np
     import torch
 
     from dlrun.runs import inputs
 
-    data, spec = run.sample_data, run.data.spec
-    pairs: Iterator[tuple[str, object]]
-    join: Callable[[list], object]
+    data, spec = run.data, run.data.spec
     if isinstance(spec, Image | Mask):
         config = run.config["data"]
         source = config.get("source") or {}
@@ -143,18 +155,10 @@ def _batches(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], obj
         fit = getattr(data, "fit", "cover" if given.fit or is_folder else None)  # as in training
         most = config.get("max_pixels") or source.get("max_pixels") or inputs.MAX_PIXELS
         decoding = inputs.Decoding(most, getattr(data, "levels", None))
-        pairs, join = inputs.images(given.inputs, getattr(data, "stored", spec.shape), fit, decoding), torch.stack
-    elif isinstance(spec, Tokens):
-        pairs, join = inputs.texts(given.inputs), list
-    else:
-        pairs, join = inputs.rows(given.inputs, cast(Table, spec)), np.array
-    count = 0
-    while batch := list(islice(pairs, data.eval_batch_size)):
-        yield [name for name, _ in batch], join([value for _, value in batch])
-        count += len(batch)
-    if not count:
-        where = ", ".join("standard input" if text == inputs.STDIN else text for text in given.inputs)
-        raise UserError(f"{where}: no inputs\n  expected {kind(spec)}")
+        return inputs.images(given.inputs, getattr(data, "stored", spec.shape), fit, decoding), torch.stack
+    if isinstance(spec, Tokens):
+        return inputs.texts(given.inputs), list
+    return inputs.rows(given.inputs, cast(Table, spec)), np.array  # no other samples are inputs of a network
 
 
 def _codes(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], "Tensor", dict]]:
