@@ -68,8 +68,8 @@ def _form(config: dict) -> str:
 
 def _rate(config: dict) -> float:
     batch = value_of(config, "data.batch_size")
-    is_size = isinstance(batch, int) and abs(batch) < 10**9  # the check of the config refuses others
-    if str(value_of(config, "optimizer._target_")).rpartition(".")[2].lower() != "sgd" or not is_size:
+    is_sgd = str(value_of(config, "optimizer._target_")).rpartition(".")[2].lower() == "sgd"
+    if not is_sgd or not isinstance(batch, int) or abs(batch) >= 10**9:  # the check of the config refuses such a size
         return 0.001
     rate = 0.1 if value_of(config, "model.norm") not in (None, "none") else 0.01
     form = value_of(config, "model.form") or _form(config)

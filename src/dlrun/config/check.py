@@ -25,6 +25,7 @@ SECTIONS = {
     "trainer": Nested("dlrun.train.trainer", "class"),
 }
 SWEEP = Nested("dlrun.sweep.settings", "class")  # read by the sweeper, not by a run
+TRACKER = Nested("dlrun.runs.trackers", "class")  # of each tracker in the section `tracker`
 VALUES = {"mode", "seed", "data_dir", "output_dir", "run_dir", "resume", "init"}
 MODES = ("train", "summary")
 SETTINGS = {"lr": Positive, "weight_decay": NonNegative}  # of optimizer.groups
@@ -37,7 +38,7 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
     names: the chosen option of each group, for messages.
     """
     settle(config)
-    known = sorted(SECTIONS.keys() | VALUES | {"sweep"})
+    known = sorted(SECTIONS.keys() | VALUES | {"sweep", "tracker"})
     unread = sorted(map(str, config.keys() - set(known)))
     expected = listed("    expected one of: ", known, 6)
     problems = [f"there is no key {key!r}{nearest(key, known)}\n{expected}" for key in unread]
@@ -61,6 +62,7 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
             problems += _problems(config[name], nested, name)
     if config.get("sweep"):
         problems += _problems(config["sweep"], SWEEP, "sweep")
+    problems += _problems_of_trackers(config.get("tracker"))
     if not problems and config.get("init") and (weights := of_runner(config["model"]).get("weights")):
         problems.append(f"init={config['init']} and model.weights={weights}: expected only one of the two")
     if problems:
@@ -72,7 +74,11 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
 def check_section(name: str, node: object) -> None:
     """Raise ConfigError unless every key of one section is known and every value is valid."""
     settle({name: node})
-    if problems := _problems(node, SWEEP if name == "sweep" else SECTIONS[name], name):
+    if name == "tracker":
+        problems = _problems_of_trackers(node)
+    else:
+        problems = _problems(node, SWEEP if name == "sweep" else SECTIONS[name], name)
+    if problems:
         raise ConfigError(problems)
 
 
@@ -133,6 +139,14 @@ def _problems_of_key(builder: Signature, key: object, value: Any, path: str) -> 
         return [f"{path}.{key}={_short(value)}: no object is built here; expected values without _target_"]
     expected = mismatch(value, annotation)
     return [f"{path}.{key}={_short(value)}: expected {expected}"] if expected else []
+
+
+def _problems_of_trackers(section: object) -> list[str]:
+    """Describe the errors of the section `tracker`, which has a `_target_` config for each tracker, or none."""
+    if not isinstance(section or {}, dict):
+        return [f"tracker={_short(section)}: expected none, wandb, or several such as 'tracker=[wandb,mlflow]'"]
+    nodes = section.items() if isinstance(section, dict) else ()
+    return [problem for name, node in nodes for problem in _problems(node, TRACKER, f"tracker.{name}")]
 
 
 def _names_target(value: object) -> bool:

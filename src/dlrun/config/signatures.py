@@ -64,18 +64,18 @@ def signature(target: str) -> Signature:
         if isinstance(node, ast.ImportFrom) and any((a.asname or a.name) == name for a in node.names):
             origin = next(a.name for a in node.names if (a.asname or a.name) == name)
             return signature(f"{_imported_from(node, module, source.name == '__init__.py')}.{origin}")
-    raise UserError(f"{target!r}: {module} has no {name!r}{nearest(name, _public(tree))}")
+    names = _public(tree, ast.FunctionDef, ast.ClassDef)
+    raise UserError(f"{target!r}: {module} has no {name!r}{nearest(name, names)}")
 
 
 def public_names(module: str, kind: str) -> list[str]:
     """List the dotted paths of a module's own public functions or classes. kind: function or class."""
     source = _source(module)
     tree = ast.parse(source.read_text(encoding="utf-8")) if source else ast.Module([], [])
-    wanted = ast.ClassDef if kind == "class" else ast.FunctionDef
-    return [f"{module}.{name}" for name in _public(tree, wanted)]
+    return [f"{module}.{name}" for name in _public(tree, ast.ClassDef if kind == "class" else ast.FunctionDef)]
 
 
-def _public(tree: ast.Module, kinds: type | UnionType = ast.FunctionDef | ast.ClassDef) -> list[str]:
+def _public(tree: ast.Module, *kinds: type[ast.FunctionDef] | type[ast.ClassDef]) -> list[str]:
     return [node.name for node in tree.body if isinstance(node, kinds) and node.name[0] != "_"]
 
 

@@ -144,7 +144,8 @@ def split_rows(samples: int, val_fraction: float, folds: int, fold: int) -> dict
         )
     if folds > samples:
         raise UserError(
-            f"data.folds={folds} of {counted(samples, 'sample')} leaves a split empty: expected at most {samples}"
+            f"data.folds={folds} of {counted(samples, 'sample')} leaves a split empty: "
+            f"expected at most {counted(samples, 'fold')}"
         )
     val = np.array_split(order, folds)[fold] if folds else order[: round(samples * val_fraction)]
     if not 0 < len(val) < samples:

@@ -173,7 +173,7 @@ def plain_ticks(axis: "Axis", whole: bool = False, most: int = 7) -> None:
     axis.set_major_formatter(text)
 
 
-def scaled(axes: "Axes", values: Sequence[float]) -> None:
+def scaled(axes: "Axes", values: Sequence[float] | np.ndarray) -> None:
     """Make the y-axis logarithmic if the values span two decades or more; set plain numbers as ticks."""
     from matplotlib.ticker import LogLocator, NullFormatter
 

@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from dlrun.output.folders import write_whole
 from dlrun.output.provenance import SECONDS, ChangesWriter, write_environment
 from dlrun.output.rows import parse_row
 from dlrun.output.terminal import write
+from dlrun.output.tracking import Tracking
 from dlrun.overrides import pasteable
 from dlrun.paths import read_whole
 
@@ -62,6 +63,7 @@ class Run:
         self.figures: dict[str, Callable[[], Figure]] = {}
         self.videos: dict[str, Video | str] = {}
         self.changes: ChangesWriter | None = None
+        self.tracking: Tracking | None = None
 
     def print(self, text: str, fit: Callable[[int], str] | None = None) -> None:
         """Write text to the log and to standard output (above the progress bar), unless that is closed.
@@ -180,6 +182,10 @@ class Run:
             self.changes = ChangesWriter(self.folder)
             self.changes.start()
 
+    def start_trackers(self, names: Iterable[str]) -> None:
+        """Start the processes that tell the trackers what this run writes from now on."""
+        self.tracking = Tracking(self.folder, names)
+
     def write_report(self, report: dict[str, Any]) -> dict[str, object]:
         """Write the parts of a report that do not belong in the summary; return the rest.
 
@@ -252,6 +258,8 @@ class Run:
 
     def close(self) -> None:
         """Close the log, the metrics and TensorBoard's writer."""
+        for line in self.tracking.close() if self.tracking else ():
+            self.print(line)
         if self.changes is not None:
             self.changes.join(SECONDS)
         with ExitStack() as files:  # an error from one must not keep the others open
@@ -270,4 +278,5 @@ class NullRun(Run):
 
     def _nothing(self, *args: Any, **keys: Any) -> Any: ...
 
-    print = resume = read_back = rewind = log = sync = write_summary = write_provenance = close = _nothing
+    print = resume = read_back = rewind = log = sync = write_summary = close = _nothing
+    write_provenance = start_trackers = _nothing

@@ -124,6 +124,7 @@ class Session:
         head = partial(header, self, run.folder, clock)
         run.print(head(), head)
         run.write_summary("running")
+        run.start_trackers(self.config.get("tracker") or ())
         outcome = fit(training, self.data, signals)
         run.checkpoints.wait()
         if outcome.reason != "signal":

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from dlrun.config.auto import auto_keys, value_of
 from dlrun.config.build import build, of_runner
 from dlrun.config.check import check
+from dlrun.config.extras import install
 from dlrun.config.flags import config_flags
 from dlrun.config.saved import new_run_arguments, plain, portable, read_config
 from dlrun.errors import DataError, UserError, printable
@@ -31,6 +32,7 @@ from dlrun.output.folders import (
     write_whole,
 )
 from dlrun.output.json_line import ENDING
+from dlrun.output.tracking import require_installed
 from dlrun.overrides import key_of, pasteable, quoted
 from dlrun.train.limits import refuse_finished
 
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from dlrun.train.session import Session
 
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
-RESUMABLE = ("trainer.device", "data_dir", *(f"trainer.{name}" for name in LIMITS))
+RESUMABLE = ("trainer.device", "data_dir", "tracker", *(f"trainer.{name}" for name in LIMITS))
 
 
 def start(composed: DictConfig) -> float | None:
@@ -47,6 +49,7 @@ def start(composed: DictConfig) -> float | None:
     config = plain(composed)
     chosen = auto_keys(config)
     check(config, names)
+    require_installed(config.get("tracker") or (), install)
     if config["mode"] == "summary":
         from dlrun.train.summary import summary
 
@@ -149,6 +152,7 @@ def read_resumed(folder: Path, composed: DictConfig) -> ResumedConfig:
         check(config, names)
     except UserError as error:
         raise UserError(f"resume={folder}: {error}") from None
+    require_installed(config.get("tracker") or (), install)
     return ResumedConfig(config, names, OmegaConf.to_yaml(saved))
 
 
