@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -94,8 +94,8 @@ def _mark_best(axes: "Axes", rows: list[dict], name: str, best: int | None, over
         return
     value, label = row.get(f"val/{name}", math.nan), f"best epoch ({best})"
     if math.isfinite(value):
-        star = {"marker": "*", "markersize": 13, "markeredgecolor": "white", "markeredgewidth": 0.8, "zorder": 5}
-        axes.plot([row[over]], [value], color=DARK, linestyle="none", label=label, **star)
+        star: dict[str, Any] = {"marker": "*", "markersize": 13, "markeredgecolor": "white", "zorder": 5}
+        axes.plot([row[over]], [value], color=DARK, linestyle="none", markeredgewidth=0.8, label=label, **star)
     else:
         axes.axvline(row[over], color=DARK, linestyle=(0, (1, 3)), linewidth=1.2, label=label)
 
@@ -119,7 +119,7 @@ def confusion_matrix(matrix: np.ndarray, labels: tuple[str, ...]) -> "Figure":
 
     Up to 20 classes are labelled and show their counts. With more than CELLS classes, neighbours share a cell.
     """
-    labels, size = drawable(labels), len(labels)
+    names, size = drawable(labels), len(labels)
     side = 9 if size > 20 else max(4.8, 0.55 * size + 1.5)
     figure, axes = new_figure(side, side)
     cells = _joined(matrix, -(-size // CELLS))
@@ -128,10 +128,10 @@ def confusion_matrix(matrix: np.ndarray, labels: tuple[str, ...]) -> "Figure":
     axes.spines[:].set_visible(True)
     axes.set(xlabel="predicted", ylabel="true")
     if size <= 20:
-        long = max(map(len, labels)) * size > 40
+        long = max(map(len, names)) * size > 40
         slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if long else {}
-        axes.set_xticks(range(size), labels, **slanted)
-        axes.set_yticks(range(size), labels)
+        axes.set_xticks(range(size), names, **slanted)
+        axes.set_yticks(range(size), names)
         for row, column in np.argwhere(matrix):
             colour = ink(image.cmap(shares[row, column]))
             axes.text(column, row, matrix[row, column], ha="center", va="center", color=colour, fontsize=9)

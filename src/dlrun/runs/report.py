@@ -144,7 +144,7 @@ def _judged(run: "FinishedRun", data: "Data") -> list[tuple[str, str]]:
         head = f"The worst of {counted(int(wrong.sum()), 'mistake')} among {counted(len(y), 'test sample')}"
     else:
         head = f"The largest errors among {counted(len(y), 'test sample')}"
-    names = data.files("test") if hasattr(data, "files") else [""] * len(y)
+    names = (data.files("test") if hasattr(data, "files") else []) or [""] * len(y)
 
     def drawn(rows: list[int]) -> str:
         raw = [decode(data, found[i // size][0][i % size : i % size + 1])[0] for i in rows]

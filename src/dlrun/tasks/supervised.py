@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dlrun.clock import Clock
 from dlrun.data.base import Batch, SampleData
-from dlrun.errors import UserError
+from dlrun.errors import UserError, counted
 from dlrun.optim.update import Update
 from dlrun.output.plots import confusion_matrix
 from dlrun.output.predictions import decision_boundary, fitted_line, residuals
@@ -234,5 +234,6 @@ def check_spec(spec: Image | Table | Tokens | Mask) -> None:
         )
     if spec.labels and len(spec.labels) != spec.classes:
         raise UserError(
-            f"data.spec.labels has {len(spec.labels)} names, data.spec.classes={spec.classes}: expected one each, or []"
+            f"data.spec.labels has {counted(len(spec.labels), 'name')}, data.spec.classes={spec.classes}: "
+            "expected one each, or []"
         )
