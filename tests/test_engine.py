@@ -786,6 +786,7 @@ def test_a_run_goes_on_when_nobody_listens(broken, config, tmp_path, monkeypatch
     if broken == "closed":
         terminal.close()
     monkeypatch.setattr("sys.stdout", terminal if broken else None)
+    monkeypatch.setattr("dlrun.output.terminal.lost", [])
     train(tmp_path, config(), finish=True)
     assert "all epochs done" in (tmp_path / "run.log").read_text()
     with suppress(OSError):

@@ -7,7 +7,7 @@ import time
 import traceback
 from contextlib import nullcontext, redirect_stderr
 from io import StringIO
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import hydra
 import hydra._internal.hydra
@@ -26,12 +26,12 @@ from dlrun.config.pairing import CONFIGS
 from dlrun.config.usage import usage
 from dlrun.errors import UserError
 from dlrun.output.json_line import ENDING, FLAG, one_json_line
-from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, open_streams, silence
+from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, lost, open_streams, silence
 from dlrun.overrides import key_of, quoted
 
 
 def main() -> None:
-    """Run `dl-run`. Exit codes: 0 done, 1 a run failed, 2 user error, 128 + N stopped by signal N after saving."""
+    """Run `dl-run`. Exit codes: 0 done, 1 failed or output lost, 2 user error, 128 + N stopped by signal N, saved."""
     open_streams()
     is_json = FLAG in sys.argv[1:]
     while FLAG in sys.argv[1:]:
@@ -43,7 +43,7 @@ def main() -> None:
 def run_command() -> None:
     """Do what sys.argv says."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
-    hydra._internal.hydra.ConfigLoaderImpl = Loader
+    hydra._internal.hydra.ConfigLoaderImpl = Loader  # type: ignore[misc]  # Hydra has no setting for it
     flags, completing = argparse.Namespace(config_dir=None), False
     try:
         if "--version" in sys.argv[1:]:
@@ -62,6 +62,8 @@ def run_command() -> None:
         with redirect_stderr(StringIO()) if completing else nullcontext():  # the shell reprints the line itself
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)()
         sys.stdout.flush()
+        if lost:
+            sys.exit(1)
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
@@ -132,7 +134,7 @@ def job(composed: DictConfig) -> float | None:
     from dlrun.train.start import resume, start  # --help does without
 
     try:
-        for override in OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False):
+        for override in cast("list[str]", OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)):
             if key_of(override).split(".")[0].split("@")[0] == "sweep":
                 raise UserError(f"{override} needs a sweep, and this is one run\n  expected dl-run -m {override} ...")
         return start(composed) if composed.get("resume") is None else resume(composed)

@@ -86,8 +86,8 @@ class EnvError(DependencyLost, DataError):
 
 
 def counted(count: int, noun: str) -> str:
-    """1 step, 2,000 steps"""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    """1 step, 2,000 steps, 2 classes"""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def some(words: list[str], most: int = 5) -> str:

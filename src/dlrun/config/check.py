@@ -5,7 +5,7 @@ No torch, so that a config error takes milliseconds.
 
 import re
 import sys
-from typing import Annotated, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from dlrun.config.auto import settle
 from dlrun.config.build import OF_RUNNER, build, of_runner
@@ -121,7 +121,7 @@ def _problem_of_target(target: str, nested: Nested, path: str) -> str | None:
     return None
 
 
-def _problems_of_key(builder: Signature, key: object, value: object, path: str) -> list[str]:
+def _problems_of_key(builder: Signature, key: object, value: Any, path: str) -> list[str]:
     """Describe the errors of one key of a `_target_` config."""
     if key not in builder.keys:
         if new := renamed(path, str(key), builder.keys):

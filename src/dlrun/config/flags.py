@@ -14,7 +14,7 @@ from dlrun.overrides import CONFIG_FLAGS
 def read_flags(arguments: list[str]) -> argparse.Namespace:
     """Parse the flags. Raises UserError for flags that have no effect here or could run code."""
     parser = get_args_parser()
-    parser.error = _refuse_flags
+    parser.error = _refuse_flags  # type: ignore[method-assign]  # argparse has no other way to raise
     flags = parser.parse_intermixed_args(arguments)
     if hidden := next((o for o in flags.overrides if o.startswith("-")), None):  # Hydra would read it as a flag
         raise UserError(f"{hidden} after --: expected overrides there, such as trainer.epochs=3")

@@ -4,6 +4,8 @@ Overrides are checked before the config is composed, then the section as the fil
 No Hydra here.
 """
 
+from collections.abc import Iterable
+
 from dlrun.errors import UserError, nearest
 
 NONE = {"version": 1, "root": None, "disable_existing_loggers": False}
@@ -108,8 +110,8 @@ def _instead(path: str) -> str:
     """Describe the replacement of a key of Hydra's."""
     parts = path.split(".")
     for end in range(len(parts), 0, -1):
-        if found := INSTEAD.get(".".join(parts[:end])):
-            return f"dl-run does not support this Hydra key\n    expected {found}"
+        if instead := INSTEAD.get(".".join(parts[:end])):
+            return f"dl-run does not support this Hydra key\n    expected {instead}"
     known = sorted({*SECTION, *FREE, "sweeper"})
     return f"hydra has no {parts[0]!r}{nearest(parts[0], known)}\n    expected one of: " + ", ".join(
         f"hydra.{name}" for name in FREE
@@ -132,7 +134,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _of_searchpath(paths: object) -> list[str]:
+def _of_searchpath(paths: Iterable[str] | None) -> list[str]:
     for path in paths or []:
         check_source(path)
     return []

@@ -5,6 +5,7 @@ import shlex
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -32,7 +33,7 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
         saved, hydra = (OmegaConf.create(read_yaml(folder / ".hydra" / f"{name}.yaml")) for name in ("config", "hydra"))
         choices = hydra.hydra.runtime.choices
         if isinstance(saved, DictConfig) and isinstance(choices, DictConfig):
-            raw = OmegaConf.to_container(saved, resolve=False)
+            raw = container(saved, resolve=False)
             refuse_calls(folder, raw, _default_data_dir())
             refuse_growth(folder, raw)
             return saved, dict(choices)
@@ -49,7 +50,8 @@ def new_run_arguments(folder: Path, change: str) -> str:
     """Return shell arguments for a new run like the one in `folder` with one change, from its weights if they fit."""
     path, changed = folder / ".hydra" / "overrides.yaml", key_of(change)
     try:
-        overrides = [str(each) for each in OmegaConf.to_container(OmegaConf.create(read_yaml(path)), resolve=False)]
+        lines = OmegaConf.to_container(OmegaConf.create(read_yaml(path)), resolve=False)
+        overrides = [str(each) for each in cast("list[object]", lines)]
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
         overrides = [f"{group}={name}" for group, name in read_config(folder)[1].items() if group in ("model", "data")]
     dropped = ("init", "resume", "run_dir", "sweep", "hydra", changed)  # with all their keys
@@ -63,7 +65,7 @@ def _from_anywhere(folder: Path, override: str) -> str:
     """Quote an override of a run for a shell; a relative path becomes the absolute one of the run's config."""
     key = key_of(override)
     try:
-        value = OmegaConf.to_container(read_config(folder)[0], resolve=False)
+        value: Any = container(read_config(folder)[0], resolve=False)
         for part in key.split("."):
             value = value[part]
     except (UserError, KeyError, TypeError):
@@ -77,8 +79,8 @@ def settled(config: DictConfig) -> DictConfig:
 
     The default data_dir stays a call, since each machine has its own. References to other keys stay, too.
     """
-    raw = OmegaConf.to_container(config, resolve=False)
-    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    raw = container(config, resolve=False)
+    resolved = container(config, resolve=True, throw_on_missing=True)
     saved = _settled(raw, resolved)
     saved |= {key: resolved[key] for key in PATHS if is_call(raw.get(key))}  # stay text: a folder may be named 5
     if raw.get("data_dir") == _default_data_dir():
@@ -88,8 +90,8 @@ def settled(config: DictConfig) -> DictConfig:
 
 def portable(config: DictConfig) -> DictConfig:
     """Return a checked config as a run saves it: settled, with data paths that hold in any working folder."""
-    saved = OmegaConf.to_container(settled(config), resolve=False)
-    resolved = OmegaConf.to_container(config, resolve=True)
+    saved = container(settled(config), resolve=False)
+    resolved = container(config, resolve=True)
     data_dir = Path(os.path.abspath(os.path.expanduser(resolved["data_dir"])))
     if saved["data_dir"] != _default_data_dir():
         saved["data_dir"] = str(data_dir)
@@ -107,7 +109,7 @@ def _pin_paths(saved: dict, resolved: dict, data_dir: Path) -> None:
             saved[key] = pinned(value, data_dir)
 
 
-def _settled(raw: object, resolved: object) -> object:
+def _settled(raw: Any, resolved: Any) -> Any:
     if isinstance(raw, dict):
         return {key: _settled(value, resolved[key]) for key, value in raw.items()}
     if isinstance(raw, list):
@@ -121,20 +123,25 @@ def _read(value: object) -> object:
         return value
     try:
         found = OmegaConf.create({"text": value, "value": "${oc.decode:${text}}"})
-        return OmegaConf.to_container(found, resolve=True)["value"]
+        return container(found, resolve=True)["value"]
     except OmegaConfBaseException:  # not in that grammar: plain text
         return value
 
 
+def container(config: DictConfig, *, resolve: bool, throw_on_missing: bool = False) -> dict[str, Any]:
+    """Return a config as plain dicts and lists."""
+    return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=resolve, throw_on_missing=throw_on_missing))
+
+
 @cache
 def _default_data_dir() -> str:
-    return OmegaConf.to_container(OmegaConf.load(CONFIGS / "config.yaml"), resolve=False)["data_dir"]
+    return container(cast(DictConfig, OmegaConf.load(CONFIGS / "config.yaml")), resolve=False)["data_dir"]
 
 
 def plain(config: DictConfig) -> dict:
     """Return plain dicts and lists with interpolations resolved. Raises UserError if one cannot be resolved."""
     try:
-        return OmegaConf.to_container(settled(config), resolve=True, throw_on_missing=True)
+        return container(settled(config), resolve=True, throw_on_missing=True)
     except (OmegaConfBaseException, RecursionError) as error:
         raise UserError(explain(error, sys.argv[1:])) from None
 

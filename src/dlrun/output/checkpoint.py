@@ -15,6 +15,7 @@ import zipfile
 from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
+from typing import TypeVar, cast
 
 import torch
 
@@ -24,6 +25,7 @@ from dlrun.output.folders import read_summary, status_of, sync_folder
 from dlrun.overrides import pasteable
 from dlrun.paths import read_whole
 
+StateT = TypeVar("StateT")
 FORMAT = 2
 MAKE_ROOM = "make room, then "
 HASH = 64  # hexadecimal digits of a SHA-256
@@ -110,14 +112,18 @@ def check_tensors(state: object) -> None:
         check_tensors(each)
 
 
-def snapshot(state: object) -> object:
+def snapshot(state: StateT) -> StateT:
     """Deep copy with all tensors on the CPU, so that later training steps do not change it."""
+    return cast(StateT, _copied(state))
+
+
+def _copied(state: object) -> object:
     if isinstance(state, torch.Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
-        return {key: snapshot(value) for key, value in state.items()}
+        return {key: _copied(value) for key, value in state.items()}
     if isinstance(state, list | tuple):
-        return type(state)(snapshot(value) for value in state)
+        return type(state)(_copied(value) for value in state)
     return deepcopy(state)
 
 

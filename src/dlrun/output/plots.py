@@ -1,25 +1,19 @@
 """Plots of results. Each function returns a matplotlib figure; drawing.py renders it."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from dlrun.data.base import Data
-from dlrun.output.drawing import COLOURS, DARK, GOOD, GREY, TRAIN, VAL, drawable, ink, new_figure, plain_ticks, scaled
-from dlrun.spec import Table
+from dlrun.output.drawing import DARK, GOOD, GREY, TRAIN, VAL, drawable, ink, new_figure, plain_ticks, scaled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
 
 SHARES = ("acc", "top5", "miou")  # metrics that cannot exceed 1
 CELLS = 500  # most cells of a drawn matrix on a side: more cells than pixels cost memory and show nothing
-Predict = Callable[[Tensor], Tensor]
 
 
 def worth_drawing(rows: list[dict], windows: Sequence[dict], first: Sequence[str]) -> list[str]:
@@ -100,8 +94,8 @@ def _mark_best(axes: "Axes", rows: list[dict], name: str, best: int | None, over
         return
     value, label = row.get(f"val/{name}", math.nan), f"best epoch ({best})"
     if math.isfinite(value):
-        star = {"marker": "*", "markersize": 13, "markeredgecolor": "white", "markeredgewidth": 0.8, "zorder": 5}
-        axes.plot([row[over]], [value], color=DARK, linestyle="none", label=label, **star)
+        star: dict[str, Any] = {"marker": "*", "markersize": 13, "markeredgecolor": "white", "zorder": 5}
+        axes.plot([row[over]], [value], color=DARK, linestyle="none", markeredgewidth=0.8, label=label, **star)
     else:
         axes.axvline(row[over], color=DARK, linestyle=(0, (1, 3)), linewidth=1.2, label=label)
 
@@ -125,7 +119,7 @@ def confusion_matrix(matrix: np.ndarray, labels: tuple[str, ...]) -> "Figure":
 
     Up to 20 classes are labelled and show their counts. With more than CELLS classes, neighbours share a cell.
     """
-    labels, size = drawable(labels), len(labels)
+    names, size = drawable(labels), len(labels)
     side = 9 if size > 20 else max(4.8, 0.55 * size + 1.5)
     figure, axes = new_figure(side, side)
     cells = _joined(matrix, -(-size // CELLS))
@@ -134,10 +128,10 @@ def confusion_matrix(matrix: np.ndarray, labels: tuple[str, ...]) -> "Figure":
     axes.spines[:].set_visible(True)
     axes.set(xlabel="predicted", ylabel="true")
     if size <= 20:
-        long = max(map(len, labels)) * size > 40
+        long = max(map(len, names)) * size > 40
         slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if long else {}
-        axes.set_xticks(range(size), labels, **slanted)
-        axes.set_yticks(range(size), labels)
+        axes.set_xticks(range(size), names, **slanted)
+        axes.set_yticks(range(size), names)
         for row, column in np.argwhere(matrix):
             colour = ink(image.cmap(shares[row, column]))
             axes.text(column, row, matrix[row, column], ha="center", va="center", color=colour, fontsize=9)
@@ -149,110 +143,3 @@ def _joined(matrix: np.ndarray, count: int) -> np.ndarray:
     """Sums over blocks of `count` rows and columns; the last ones may be smaller."""
     starts = np.arange(0, len(matrix), count)
     return np.add.reduceat(np.add.reduceat(matrix, starts, 0), starts, 1) if count > 1 else matrix
-
-
-def decision_boundary(data: Data, predict: Predict, labels: tuple[str, ...]) -> "Figure":
-    """Predicted classes over the plane of two features, with the train samples (the book, section 9.8).
-
-    Two classes: the probability of the second, and the line where it is 0.5. More: the most likely class. predict:
-    points (N, 2) -> probabilities (N, C).
-    """
-    figure, axes = new_figure(7.2, 5.0)
-    x, y = _all(data, "train")
-    labels = drawable(labels)
-    low, high = x.min(0) - 0.5, x.max(0) + 0.5
-    across, up = np.meshgrid(*(np.linspace(a, b, 300, dtype=np.float32) for a, b in zip(low, high, strict=True)))
-    p = _predict_at(data, predict, np.stack((across, up), -1).reshape(-1, 2))
-    extent = (low[0], high[0], low[1], high[1])
-    style = {"origin": "lower", "extent": extent, "aspect": "auto", "alpha": 0.4}
-    if len(labels) == 2:
-        surface = p[:, 1].reshape(across.shape)
-        shade = axes.imshow(surface, cmap="coolwarm", vmin=0, vmax=1, interpolation="bilinear", **style)
-        if surface.min() < 0.5 < surface.max():
-            axes.contour(across, up, surface, [0.5], colors=DARK, linewidths=1)
-        figure.colorbar(shade, ax=axes, label=f"probability of {labels[1]}")
-        colours = ("#3b4cc0", "#b40426")  # the ends of the colour map
-    else:
-        colours = [COLOURS[k % len(COLOURS)] for k in range(len(labels))]
-        axes.imshow(p.argmax(1).reshape(across.shape), cmap=_listed(colours), vmin=0, vmax=len(labels) - 1, **style)
-    for k, label in enumerate(labels):
-        mine = x[y == k]
-        axes.scatter(
-            *mine.T, color=colours[k], marker="os^Dv"[k % 5], s=16, edgecolors="white", linewidths=0.4, label=label
-        )
-    names = drawable(data.spec.names, ("x1", "x2")) if len(data.spec.names) == 2 else ("x1", "x2")
-    axes.set(xlabel=names[0], ylabel=names[1], xlim=extent[:2], ylim=extent[2:])
-    plain_ticks(axes.xaxis)
-    plain_ticks(axes.yaxis)
-    axes.legend(loc="upper right", title="train")
-    return figure
-
-
-def fitted_line(data: Data, predict: Predict) -> "Figure":
-    """Predictions over the single feature, with the train and test samples. predict: (N, 1) -> (N, targets).
-
-    The height is that of the samples, since a fit of many degrees may go far beyond them.
-    """
-    figure, axes = new_figure()
-    (x, y), (x_test, y_test) = _all(data, "train"), _all(data, "test")
-    line = np.linspace(x.min(), x.max(), 1000, dtype=np.float32)[:, None]
-    out = _predict_at(data, predict, line)
-    for k in range(y.shape[1]):
-        number = f" {k + 1}" if y.shape[1] > 1 else ""
-        dots, fit = (TRAIN, VAL) if k == 0 else (COLOURS[2 * k % 10], COLOURS[(2 * k + 1) % 10])
-        axes.scatter(x[:, 0], y[:, k], s=14, alpha=0.5, color=dots, linewidths=0, label=f"train{number}")
-        axes.scatter(
-            x_test[:, 0], y_test[:, k], s=12, alpha=0.5, edgecolors=GREY, facecolors="none", label=f"test{number}"
-        )
-        axes.plot(line[:, 0], out[:, k], color=fit, linewidth=1.8, label=f"fit{number}")
-    axes.set(xlabel=drawable(data.spec.names[:1] or ["x"], ["x"])[0], ylabel=f"y{_unit(data.spec)}")
-    low, high = min(y.min(), y_test.min()), max(y.max(), y_test.max())
-    margin = 0.1 * (high - low) or 1.0
-    axes.set_ylim(low - margin, high + margin)
-    plain_ticks(axes.xaxis)
-    plain_ticks(axes.yaxis)
-    axes.grid()
-    axes.legend()
-    return figure
-
-
-def residuals(y: np.ndarray, out: np.ndarray, spec: Table) -> "Figure":
-    """On the test split: predicted over true values, and a histogram of the errors. y, out: (N, targets)."""
-    figure, (left, right) = new_figure(9.6, 4.4, 2)
-    unit = _unit(spec)
-    ends = [min(y.min(), out.min()), max(y.max(), out.max())]
-    left.plot(ends, ends, color=GREY, linewidth=1, label="predicted = true")
-    left.scatter(y, out, s=16, alpha=0.6, color=TRAIN, linewidths=0)
-    left.set(xlabel=f"true{unit}", ylabel=f"predicted{unit}", title="predicted against true, test")
-    left.legend(loc="upper left")
-    right.hist((out - y).ravel(), bins=min(30, max(5, len(y) // 4)), color=TRAIN, edgecolor="white", linewidth=0.5)
-    right.axvline(0, color=DARK, linewidth=1)
-    right.set(xlabel=f"predicted - true{unit}", ylabel="samples")
-    right.set_title(f"mean absolute error {np.abs(out - y).mean():.4g}{unit}")
-    for axes in (left, right):
-        plain_ticks(axes.xaxis, most=5)
-        plain_ticks(axes.yaxis, most=6)
-        axes.grid()
-    return figure
-
-
-def _unit(spec: Table) -> str:
-    unit = "".join(drawable([spec.unit], [""]))
-    return f" [{unit}]" if unit else ""
-
-
-def _predict_at(data: Data, predict: Predict, points: np.ndarray) -> np.ndarray:
-    device = next(iter(data.batches("val")))[0].device
-    return predict(torch.from_numpy(points).to(device)).cpu().numpy()
-
-
-def _listed(colours: list[str]) -> "ListedColormap":
-    from matplotlib.colors import ListedColormap
-
-    return ListedColormap(colours)
-
-
-def _all(data: Data, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """All inputs and targets of a split."""
-    batches = [(x.cpu().numpy(), y.cpu().numpy()) for x, y in data.batches(split)]
-    return np.concatenate([x for x, _ in batches]), np.concatenate([y for _, y in batches])

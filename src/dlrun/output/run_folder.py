@@ -6,15 +6,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy
 
-from dlrun.errors import UserError, columns, printable
+from dlrun.errors import UserError, columns, counted, printable
 from dlrun.output import drawing, plots, video
 from dlrun.output.as_json import as_json, finite
 from dlrun.output.board import Board
@@ -22,7 +22,7 @@ from dlrun.output.checkpoint import Checkpoints
 from dlrun.output.folders import write_whole
 from dlrun.output.provenance import SECONDS, ChangesWriter, write_environment
 from dlrun.output.rows import parse_row
-from dlrun.output.terminal import silence
+from dlrun.output.terminal import write
 from dlrun.output.tracking import Tracking
 from dlrun.overrides import pasteable
 from dlrun.paths import read_whole
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
     from torch.utils.tensorboard import SummaryWriter
+
+    from dlrun.data.base import Video
 
 IN_SUMMARY = 2500  # a matrix with more entries goes to a file of its own
 
@@ -46,13 +48,20 @@ class Run:
     def __init__(self, folder: Path, facts: dict, axis: str = "step", before: dict | None = None) -> None:
         self.folder, self.facts, self.axis, self.id = folder, facts, axis, token_hex(8)
         self.end = before if before and before.get("status") == "finished" else None
-        self.checkpoints, self.log_file = Checkpoints(folder / "checkpoints"), None
+        self.checkpoints = Checkpoints(folder / "checkpoints")
+        self.log_file: TextIO | None = None
         self.metrics_path = folder / "metrics.jsonl"
-        self.metrics_file, self.num_rows, self.rows, self.windows, self.lines = None, 0, [], [], []
+        self.metrics_file: TextIO | None = None
+        self.num_rows = 0
+        self.rows: list[dict[str, float]] = []
+        self.windows: list[dict[str, float]] = []
+        self.lines: list[bytes] = []
         self.board = Board(folder, axis, self.print)
         self.started, self.is_stdout_open = time.time(), True
-        self.images, self.unsynced = folder / "images", []
-        self.figures, self.videos = {}, {}
+        self.images = folder / "images"
+        self.unsynced: list[Path] = []
+        self.figures: dict[str, Callable[[], Figure]] = {}
+        self.videos: dict[str, Video | str] = {}
         self.changes: ChangesWriter | None = None
         self.tracking: Tracking | None = None
 
@@ -66,18 +75,12 @@ class Run:
             path = self.folder / "run.log"
             self.log_file = open(path, "a", encoding="utf-8", errors="backslashreplace", buffering=1)
         self.log_file.write(text + "\n")
-        if sys.stdout is None or not self.is_stdout_open:
+        if sys.stdout is None or sys.stdout.closed or not self.is_stdout_open:
             return
-        try:
-            text = printable(fit(columns(sys.stdout, 10_000))) if fit else text
-            if "tqdm" in sys.modules:
-                sys.modules["tqdm"].tqdm.write(text, file=sys.stdout)
-            else:
-                sys.stdout.write(text + "\n")
-            sys.stdout.flush()
-        except (OSError, ValueError):  # a closed pipe, a full disk or a closed file must not end the run
-            self.is_stdout_open = False
-            silence(sys.stdout)
+        text = printable(fit(columns(sys.stdout, 10_000))) if fit else text
+        bars = sys.modules["tqdm"].tqdm.external_write_mode(sys.stdout) if "tqdm" in sys.modules else nullcontext()
+        with bars:
+            self.is_stdout_open = write(sys.stdout, text + "\n")
 
     def resume(self, config: str | None, test: str) -> None:
         """Write a resumed run's first files. A finished run's tested weights are kept until it is tested again.
@@ -105,8 +108,8 @@ class Run:
             is_whole = False
         if not is_whole or len(lines) < num_rows or any(not line.endswith(b"\n") for line in lines):
             raise UserError(
-                f"{self.metrics_path} is damaged or was changed after the checkpoint: it has {len(lines)} of the "
-                f"{num_rows} lines that the checkpoint relies on\n  expected all of them, each whole\n"
+                f"{self.metrics_path} is damaged or was changed after the checkpoint: it has {len(lines)} of "
+                f"{counted(num_rows, 'line')} that the checkpoint relies on\n  expected all of them, each whole\n"
                 f"  restore it, or start a new run with {pasteable('init', self.checkpoints.folder / 'last.ckpt')}"
             )
         self.num_rows, self.lines, self.rows, self.windows = num_rows, lines, [], []
@@ -140,7 +143,7 @@ class Run:
         self.board.add_scalars(row)
         for name, image in (images or {}).items():
             board.add_image(name, image, global_step)
-            video.save_frame(path := video.frame_path(self.images, name, row["epoch"]), image)
+            video.save_frame(path := video.frame_path(self.images, name, int(row["epoch"])), image)
             self.unsynced.append(path)
 
     def _list_for(self, row: dict[str, float]) -> list[dict[str, float]]:
@@ -183,7 +186,7 @@ class Run:
         """Start the processes that tell the trackers what this run writes from now on."""
         self.tracking = Tracking(self.folder, names)
 
-    def write_report(self, report: dict[str, object]) -> dict[str, object]:
+    def write_report(self, report: dict[str, Any]) -> dict[str, object]:
         """Write the parts of a report that do not belong in the summary; return the rest.
 
         "files" (texts by file name) are written at once, and large matrices as <name>.npz. For `draw` it keeps
@@ -203,7 +206,8 @@ class Run:
             return value
         if value.size <= IN_SUMMARY:
             return value.tolist()
-        numpy.savez_compressed(self.folder / f"{name}.npz", **{name: value})
+        arrays: dict[str, Any] = {name: value}
+        numpy.savez_compressed(self.folder / f"{name}.npz", **arrays)
         return f"{name}.npz"
 
     def draw(self, global_step: int, labels: Sequence[str] = ()) -> None:
@@ -265,14 +269,14 @@ class Run:
             self.board.close()
 
 
-class NullRun:
+class NullRun(Run):
     """The Run of ranks other than 0: it writes nothing, but can read the checkpoints."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.checkpoints, self.rows, self.num_rows = folder, Checkpoints(folder / "checkpoints"), [], 0
         self.id = ""
 
-    def _nothing(self, *args: object, **keys: object) -> None: ...
+    def _nothing(self, *args: Any, **keys: Any) -> Any: ...
 
     print = resume = read_back = rewind = log = sync = write_summary = close = _nothing
     write_provenance = start_trackers = _nothing

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from dlrun.errors import printable
 from dlrun.output.console import duration, number, wrapped
-from dlrun.output.terminal import silence
+from dlrun.output.terminal import write
 from dlrun.sweep.rows import last_row
 from dlrun.sweep.state import OPEN, Job, State, own_overrides, shared
 
@@ -66,12 +66,7 @@ class Screen:
         self.lines, self.drawn = len(lines), now
 
     def _write(self, stream: TextIO, text: str) -> None:
-        try:
-            stream.write(text)
-            stream.flush()
-        except (OSError, ValueError):  # a closed pipe, a full disk, a closed file: the jobs must continue
-            self.is_live = False
-            silence(stream)
+        self.is_live &= write(stream, text)  # a closed pipe or a full disk: the jobs continue
 
 
 def table_lines(
@@ -84,7 +79,8 @@ def table_lines(
     room: int,
 ) -> list[str]:
     """Return the lines of the live table. room: the most lines for running jobs."""
-    common, shown = shared(state.jobs), []
+    common = shared(state.jobs)
+    shown: list[str] = []
     lines = wrapped(f"sweep  {_counts(state, len(running))}; {duration(seconds)}", width, 8)
     for i, one in enumerate(running):
         row = last_row(state.run_folder(one.job))

@@ -41,7 +41,7 @@ def check_overflow_first(optimizer: Optimizer, check: bool) -> None:
     A fused optimizer otherwise checks inside its step. That is faster, but if the first step overflows, fused SGD later
     reads momentum that was never written.
     """
-    optimizer._step_supports_amp_scaling = not check
+    optimizer._step_supports_amp_scaling = not check  # type: ignore[attr-defined]  # GradScaler reads it
 
 
 def configure_compiler(deterministic: bool) -> None:

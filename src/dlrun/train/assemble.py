@@ -10,11 +10,11 @@ from torch import nn
 
 from dlrun.config.build import build, of_runner
 from dlrun.config.signatures import signature
-from dlrun.data.base import Data
+from dlrun.data.base import Data, has_samples
 from dlrun.errors import UserError
 from dlrun.optim.update import BufferSnapshot, Update
 from dlrun.seeds import mix
-from dlrun.spec import Env
+from dlrun.system.convolutions import use_products
 from dlrun.system.device import Device, choose_device, compile_parts, prepare_net
 from dlrun.system.distributed import init_distributed
 from dlrun.system.graphs import why_not
@@ -47,14 +47,14 @@ def assemble(config: dict, fitted: dict | None = None) -> Built:
     device = choose_device(trainer.device)
     dist = init_distributed(device.type == "cuda")
     set_torch_options(trainer, device, config["seed"])
-    data = build(config["data"])
+    data: Data = build(config["data"])
     if dist.size > 1:
         check_distributed(trainer, device)
-        if not isinstance(data.spec, Env):  # each process plays environments of its own
+        if has_samples(data):  # an environment is played by each process for itself
             data.batch_size *= dist.size  # batches are split into one shard per process
     if fitted is not None:
         data.restore(fitted, device)  # before the net is built: it may need the vocabulary
-    net = build(config["model"])(data.spec)
+    net: nn.Module = build(config["model"])(data.spec)
     loaded = start_from(net, data.spec, config) if fitted is None else ""
     if trainer.sync_norm and dist.size > 1:
         net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
@@ -68,6 +68,8 @@ def assemble(config: dict, fitted: dict | None = None) -> Built:
     arguments = {"net": net, "spec": data.spec, "device": context, "update": update, "load_classifier": loader}
     needed = signature(config["task"]["_target_"]).positional
     task: Task = build(config["task"])(**{name: arguments[name] for name in needed})
+    if fitted is None and wants_products(trainer.conv_gradients, context, task):
+        use_products(net)
     if trainer.compile:
         compile_parts(net, task.compiled, trainer.deterministic)
     if trainer.cuda_graph and fitted is None:
@@ -77,6 +79,17 @@ def assemble(config: dict, fitted: dict | None = None) -> Built:
         if reason and trainer.cuda_graph is True:
             raise UserError(f"trainer.cuda_graph=true: {reason}\n  expected trainer.cuda_graph=auto or false")
     return Built(trainer, data, context, task, loaded)
+
+
+def wants_products(asked: str, device: Device, task: Task) -> bool:
+    """Whether wide convolutions compute their weight gradients as products. Raises UserError if this task cannot."""
+    if asked == "products" and not task.compiled:
+        raise UserError(
+            "trainer.conv_gradients=products: this task needs second derivatives, or has no fixed shapes\n"
+            "  expected trainer.conv_gradients=auto or torch"
+        )
+    is_faster = device.precision == "fp32" and bool(task.compiled)
+    return device.torch_device.type == "cpu" and (asked == "products" or asked == "auto" and is_faster)
 
 
 def set_torch_options(trainer: Trainer, device: torch.device, seed: int) -> None:

@@ -1,7 +1,7 @@
 """The best epoch so far. Imports no torch: the command line asks it whether a finished run has anything left to do."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dlrun.clock import Clock
 from dlrun.errors import UserError, check_state, nearest
@@ -21,8 +21,11 @@ class Best:
 
     def __init__(self, metric: str, mode: str, min_delta: float) -> None:
         self.metric, self.sign, self.min_delta = metric, 1 if mode == "max" else -1, min_delta
-        self.score, self.loss, self.epoch, self.step = None, None, 0, 0
-        self.anchor, self.anchor_epoch, self.waited = None, 0, 0
+        self.score: float | None = None
+        self.loss: float | None = None
+        self.anchor: float | None = None
+        self.epoch = self.step = self.anchor_epoch = 0
+        self.waited: float = 0
 
     def update(self, score: float, clock: Clock, loss: float | None = None) -> bool:
         """Record the score of the clock's epoch; return whether it is the best. loss: decides between equal scores."""
@@ -49,7 +52,7 @@ class Best:
         names = ("metric", "score", "loss", "epoch", "step", "anchor", "anchor_epoch", "waited")
         return {name: getattr(self, name) for name in names}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: Any) -> None:
         """Raises ValueError unless `state` is that of the same metric."""
         check_state(
             state,

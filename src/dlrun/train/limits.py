@@ -5,17 +5,19 @@ Imports no torch.
 
 from math import ceil
 from pathlib import Path
+from typing import TypeVar
 
 from dlrun.errors import UserError
 from dlrun.overrides import pasteable
 from dlrun.train.best import Best
 from dlrun.train.trainer import Trainer
 
+Default = TypeVar("Default", int, None)
 IN_EPOCH = ("max_steps", "max_time")  # the limits that can end a run in mid-epoch
 
 
 def limits_reached(
-    trainer: Trainer, steps: int, seconds: float, epochs: int | None = None, best: Best | None = None
+    trainer: Trainer, steps: float, seconds: float, epochs: float | None = None, best: Best | None = None
 ) -> list[str]:
     """Names of the limits that a run has reached, the one that counts first.
 
@@ -25,8 +27,8 @@ def limits_reached(
         "epochs": epochs is not None and epochs >= trainer.epochs,
         "patience": bool(epochs is not None and best and trainer.patience and best.waited >= trainer.patience),
         "stop_at": bool(epochs is not None and best and best.reaches(trainer.stop_at)),
-        "max_steps": bool(trainer.max_steps) and steps >= trainer.max_steps,
-        "max_time": bool(trainer.max_time) and seconds >= 60 * trainer.max_time,
+        "max_steps": bool(trainer.max_steps and steps >= trainer.max_steps),
+        "max_time": bool(trainer.max_time and seconds >= 60 * trainer.max_time),
     }
     return [name for name, is_reached in limits.items() if is_reached]
 
@@ -42,13 +44,13 @@ def refuse_finished(folder: Path, trainer: Trainer, done: dict) -> None:
     done: the run's summary. The limit that stopped the run is named first.
     """
     stopper = done.get("stopped_by")
-    scores = done.get("scores") if isinstance(done.get("scores"), dict) else {}
-    best = Best("", scores.get(str(done.get("goal")), "max"), 0.0)
+    scores = done.get("scores")
+    best = Best("", scores.get(str(done.get("goal")), "max") if isinstance(scores, dict) else "max", 0.0)
     best.score = number(done["best"], "value", None) if isinstance(done.get("best"), dict) else None
-    best.waited = number(done, "waited")
+    best.waited = number(done, "waited", 0)
     # an epoch that a limit cut short is counted in the summary, and continues
-    epochs = None if stopper in IN_EPOCH else number(done, "epochs")
-    reached = limits_reached(trainer, number(done, "steps"), number(done, "seconds"), epochs, best)
+    epochs = None if stopper in IN_EPOCH else number(done, "epochs", 0)
+    reached = limits_reached(trainer, number(done, "steps", 0), number(done, "seconds", 0), epochs, best)
     if not reached:
         return
     limit = stopper if stopper in reached else reached[0]
@@ -62,7 +64,7 @@ def refuse_finished(folder: Path, trainer: Trainer, done: dict) -> None:
     )
 
 
-def number(of: dict, key: str, default: float | None = 0) -> float | None:
+def number(of: dict, key: str, default: Default) -> float | Default:
     """The value of a key, or the default if it is no number: files in a folder may have been edited."""
     value = of.get(key)
     return value if isinstance(value, int | float) else default

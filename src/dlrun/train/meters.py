@@ -67,7 +67,7 @@ class Means:
     def load_state_dict(self, state: dict) -> None:
         """Raises ValueError unless `state` has the form that `state_dict` returns."""
         check_state(state, {"pending": list, "sums": dict, "samples": dict})
-        dims = {}
+        dims: dict[str, int] = {}
         for metrics, n in state["pending"]:
             if not isinstance(n, int) or not all(isinstance(value, Tensor) for value in metrics.values()):
                 raise ValueError("pending: expected tensors and their number of samples")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dlrun.clock import Clock
 from dlrun.config.auto import settle_batch
+from dlrun.data.base import has_samples
 from dlrun.errors import CheckpointError, DependencyLost, Diverged, PeerLost, UserError
 from dlrun.output import plots
 from dlrun.output.checkpoint import recovery_hint
@@ -52,7 +53,8 @@ class Session:
         """Set the batch size for the number of samples, and scale the learning rates to it."""
         lr = config["optimizer"]["lr"]
         settle_batch(config, self.chosen, self.data.size("train") // self.dist.size)
-        self.data.batch_size = config["data"]["batch_size"] * self.dist.size
+        if has_samples(self.data):
+            self.data.batch_size = config["data"]["batch_size"] * self.dist.size
         for update in self.task.named_updates().values():
             update.scale_lr(config["optimizer"]["lr"] / lr)
 
@@ -161,7 +163,7 @@ class Session:
         results = self.results(training, outcome, test)
         # a limit cut the epoch of the best weights: best.ckpt holds those of whole epochs, and a resume continues it
         is_cut = training.best_is_new and self.trainer.test == "best"
-        if is_cut:
+        if is_cut and training.best_state:
             run.checkpoints.write_tested(training.best_state, clock.step)
         run.write_summary("running", **results)  # drawing may fail or take long; the results are safe before it
         self.draw(training)
@@ -211,8 +213,8 @@ class Session:
         if best and best.score is not None:
             results["best"] = {"epoch": best.epoch, "metric": f"val/{best.metric}", "value": best.score}
         report = run.write_report(task.report(self.data))
-        if hasattr(task.net, "report"):
-            report |= run.write_report(task.net.report())
+        if report_of_net := getattr(task.net, "report", None):
+            report |= run.write_report(report_of_net())
         speeds = [row["time/samples_per_s"] for row in run.rows]
         results |= {
             "test": {f"test/{name}": value for name, value in test.items()} | report,

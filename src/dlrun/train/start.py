@@ -56,12 +56,14 @@ def start(composed: DictConfig) -> float | None:
         print(printable(summary(config, names)))
         return None
     config["trainer"]["processes"] = join_processes(config, "expected the same number in both")
-    composed = OmegaConf.masked_copy(portable(composed), [key for key in composed if key != "sweep"])  # not a run's
+    composed = OmegaConf.masked_copy(
+        portable(composed), [str(key) for key in composed if key != "sweep"]
+    )  # not a run's
     from dlrun.train.session import Session
 
     session = Session(config, names, chosen)
     folder, resumed = session.dist.broadcast_object(
-        (None, False) if session.dist.rank else _open_folder(session, composed)
+        (Path(), False) if session.dist.rank else _open_folder(session, composed)  # rank 0's is broadcast
     )
     if resumed and status_of(read_summary(folder)) == "finished":  # a process died after the run finished
         return None
@@ -221,5 +223,5 @@ def train(session: "Session", folder: Path, resumed: bool, text: str | None = No
     """
     outcome, value = session.start(folder, resumed, None if session.dist.rank else text)
     if outcome.reason == "signal":
-        sys.exit(128 + outcome.number)
+        sys.exit(128 + (outcome.number or 0))
     return value

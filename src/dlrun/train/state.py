@@ -2,6 +2,7 @@
 
 import time
 from math import isclose
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,19 +56,18 @@ class Training:
         if self.dist.rank:
             return
         self.tick_seconds()
-        last = snapshot(
-            {
-                "components": {name: component.state_dict() for name, component in self.task.components.items()},
-                "clock": self.clock.state_dict(),
-                "means": self.means.state_dict(),
-                "best": self.best.state_dict() if self.best else None,
-                "rows": self.run.num_rows,
-                "run": self.run.id,
-                **self.data_state,
-                "threads": torch.get_num_threads(),
-                "other_ranks": other_ranks,
-            }
-        )
+        state: dict[str, Any] = {
+            "components": {name: component.state_dict() for name, component in self.task.components.items()},
+            "clock": self.clock.state_dict(),
+            "means": self.means.state_dict(),
+            "best": self.best.state_dict() if self.best else None,
+            "rows": self.run.num_rows,
+            "run": self.run.id,
+            **self.data_state,
+            "threads": torch.get_num_threads(),
+            "other_ranks": other_ranks,
+        }
+        last = snapshot(state)
         last["state_dict"] = last["components"].get("net")
         if not all_finite(last["components"]):
             raise Diverged(
@@ -82,7 +82,7 @@ class Training:
     def is_due(self) -> bool:
         """Whether it is time for a checkpoint within the epoch, by steps or by minutes."""
         every = self.trainer.checkpoint_every_steps
-        return bool(every) and self.clock.step % every == 0 or self.is_old(60 * self.trainer.checkpoint_every_minutes)
+        return bool(every and self.clock.step % every == 0) or self.is_old(60 * self.trainer.checkpoint_every_minutes)
 
     def is_old(self, seconds: float) -> bool:
         """Whether the newest checkpoint is older than that. Ranks agree on the answer if all take part in saving."""
@@ -120,7 +120,7 @@ class Training:
         self.seconds_before = self.clock.seconds
         self.run.id = state.get("run") or self.run.id
         self.run.read_back(state["rows"])
-        return self._check_best() if self.best and state["best"] else ""
+        return self._check_best(self.best) if self.best and state["best"] else ""
 
     def _load_components(self, state: dict) -> None:
         """Load the components; on rank 1 and up, their own state of the components that differ by rank."""
@@ -162,23 +162,23 @@ class Training:
             "  expected an unchanged checkpoint of dl-run: start the run again"
         )
 
-    def _check_best(self) -> str:
+    def _check_best(self, best: Best) -> str:
         """Reconcile with best.ckpt, which may be newer than the last checkpoint (after a kill) or lost.
 
         Returns a note for the user if it is lost, else "".
         """
-        if self.best.score is None and not (self.run.checkpoints.folder / "best.ckpt").exists():
+        if best.score is None and not (self.run.checkpoints.folder / "best.ckpt").exists():
             return ""
-        best = Best(self.best.metric, "max", 0.0)
+        saved = Best(best.metric, "max", 0.0)
         try:
-            best.load_state_dict(self.run.checkpoints.load("best", self.run.id).get("best"))
+            saved.load_state_dict(self.run.checkpoints.load("best", self.run.id).get("best"))
         except ValueError as error:
             raise self._damaged(error) from None
         except CheckpointError as error:
-            self.best.score = self.best.loss = None
+            best.score = best.loss = None
             return f"{error}\n  the best epoch's weights are lost: the best of the remaining epochs is kept instead"
         for name in ("score", "loss", "epoch", "step"):
-            setattr(self.best, name, getattr(best, name))
+            setattr(best, name, getattr(saved, name))
         return ""
 
     def sync_buffers(self) -> None:

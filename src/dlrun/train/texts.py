@@ -10,12 +10,13 @@ import torch
 import dlrun
 from dlrun.clock import Clock
 from dlrun.config.auto import words
-from dlrun.data.base import Data
+from dlrun.data.base import Data, has_samples
 from dlrun.errors import counted
 from dlrun.output import console
 from dlrun.output.console import number, table
 from dlrun.output.provenance import git_commit
 from dlrun.spec import Spec
+from dlrun.system.convolutions import describe_products
 from dlrun.system.machine import device_name
 from dlrun.train.state import Training
 
@@ -49,20 +50,21 @@ def header(session: "Session", folder: Path, clock: Clock, width: int = 10_000) 
     """The lines printed before training: data, model, device, folder, start and chosen values."""
     data, device, net = session.data, session.device, session.task.net
     frames = clock.epoch_samples  # environments have no splits: val and test play episodes
-    sizes, note = (f"{frames:,} frames an epoch", "") if frames else (sizes_of(data), one_batch(data))
+    sizes, note = (f"{counted(frames, 'frame')} an epoch", "") if frames else (sizes_of(data), one_batch(data))
     parameters = sum(p.numel() for p in net.parameters())
     frozen = sum(p.numel() for p in net.parameters() if not p.requires_grad)
     details = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(net, 'description', '')}"
     classes = f"; classes: {', '.join(names)}" if (names := named_classes(data.spec)) else ""
     count = torch.get_num_threads()
-    threads = f" ({count} thread{'s' if count > 1 else ''})" if device.torch_device.type == "cpu" else ""
+    threads = f" ({counted(count, 'thread')})" if device.torch_device.type == "cpu" else ""
     processes = f"{device.dist.size} x " if device.dist.size > 1 else ""
     return console.header(
         dlrun.__version__,
         {
             "data": f"{session.names.get('data')}: {sizes}; {data.describe()}{classes}{note}",
-            "model": f"{session.names.get('model')}: {parameters:,} parameters{details}",
-            "device": f"{processes}{device_name(device.torch_device)}{threads}, {device.precision}: {device.why}",
+            "model": f"{session.names.get('model')}: {counted(parameters, 'parameter')}{details}",
+            "device": f"{processes}{device_name(device.torch_device)}{threads}, {device.precision}: {device.why}"
+            f"{describe_products(net)}",
             "folder": f"{folder}",
         }
         | ({"start": session.loaded} if session.loaded else {})
@@ -80,6 +82,8 @@ def sizes_of(data: Data) -> str:
 
 def one_batch(data: Data) -> str:
     """A note if a batch is larger than the train split; else ""."""
+    if not has_samples(data):
+        return ""
     size, limit = data.batch_size, data.size("train")
     return f"; an epoch is one batch: data.batch_size={size:,} is more than {limit:,}" if size > limit else ""
 
@@ -96,10 +100,11 @@ def final_table(training: Training, test: dict[str, float], reason: str) -> str:
     """The table printed at the end: val metrics of the best epoch above those of the test split."""
     best, run, clock = training.best, training.run, training.clock
     why = "all epochs done" if reason == "finished" else f"trainer.{reason} reached"
-    row = next((row for row in run.rows if best and best.score is not None and row["epoch"] == best.epoch), {})
+    epoch = best.epoch if best and best.score is not None else None
+    row: dict[str, float] = next((row for row in run.rows if row["epoch"] == epoch), {})
     head = ["", *test]
     val = [
-        f"val (epoch {best.epoch})" if row else "val",
+        f"val (epoch {epoch})" if row else "val",
         *(number(row[f"val/{n}"]) if row.get(f"val/{n}") is not None else "-" for n in test),
     ]
     is_last = training.trainer.test == "last" or best and best.score is None  # no best epoch, or its weights are lost

@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from dlrun.config.build import build, of_runner
 from dlrun.config.signatures import signature
 from dlrun.data.sources.fetch import fetch
 from dlrun.data.sources.verify import verify
-from dlrun.errors import CheckpointError, UserError, some
+from dlrun.errors import CheckpointError, UserError, counted, some
 from dlrun.output.checkpoint import best_weights, load
 from dlrun.paths import open_plain
 from dlrun.spec import Spec
@@ -94,7 +94,7 @@ def read_weights(source: str, asked: str | None = None) -> Weights:
     kinds = "a run's folder, a checkpoint in it, or a .safetensors or state_dict file"
     try:
         if path.suffix == ".ckpt" or not os.path.exists(path):
-            content = load(path)
+            content: Any = load(path)
         elif path.suffix == ".safetensors":
             content = _read_safetensors(path)
         else:
@@ -165,7 +165,7 @@ def copy_weights(net: nn.Module, theirs: Weights, outputs: int | None, asked: st
             f"{asked}: none of the weights fits this model\n  " + _differences(mine, theirs, new, unused)
         )
     net.load_state_dict({name: theirs[name] for name in fits}, strict=False)
-    text = f"{asked}: {len(fits)} tensors loaded"
+    text = f"{asked}: {counted(len(fits), 'tensor')} loaded"
     missing = [name for name in new if name.startswith("aux") and name not in theirs]
     if head := [_sizes(name, mine[name], theirs.get(name)) for name in new if name not in missing]:
         text += f"; new, because the head differs: {some(head)}"
