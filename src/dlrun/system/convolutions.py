@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_input
 
 from dlrun.errors import counted
 
@@ -40,9 +39,11 @@ class _SameConvolution(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        needs_x, needs_weight = ctx.needs_input_grad
-        of_x = conv2d_input(x.shape, weight, grad, padding=weight.shape[2] // 2) if needs_x else None
+        (x, weight), (needs_x, needs_weight) = ctx.saved_tensors, ctx.needs_input_grad
+        pad, of_x = weight.shape[2] // 2, None
+        if needs_x:
+            sizes: list[Any] = [[1, 1], [pad, pad], [1, 1], False, [0, 0], 1]  # stride, padding, dilation, ..., groups
+            of_x = torch.ops.aten.convolution_backward(grad, x, weight, None, *sizes, [True, False, False])[0]
         return of_x, weight_gradient(x, grad, weight.shape[2]) if needs_weight else None
 
 
