@@ -37,7 +37,7 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "tasks": GROUND | {"data.base", "data.boxes", "models", "output", "system", "optim"},
     "tasks.generative": GROUND | {"data.base", "models", "output", "system", "optim", "tasks"},
     "tasks.rl": GROUND | {"data.base", "models", "output", "system", "optim", "tasks"},
-    "train": GROUND | {"data.base", "output", "system", "config", "optim", "data.sources", "tasks"},
+    "train": GROUND | {"data.base", "output", "system", "config", "models", "optim", "data.sources", "tasks"},
     "sweep": GROUND | {"output", "system", "config"},
     "runs.listing": GROUND | {"output"},
     "runs.written": GROUND,
