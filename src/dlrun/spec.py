@@ -196,7 +196,8 @@ class Function:
         return f"Function({', '.join(self.names) or 'named by the data'})"
 
 
-SampleSpec = Image | Table | Tokens | Mask | Function
+Labelled = Image | Table | Tokens | Mask  # may have classes
+SampleSpec = Labelled | Function
 Spec = SampleSpec | Env
 
 
