@@ -32,13 +32,14 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "data.base": {"spec"},
     "data.sources": {"errors", "paths", "output"},
     "data": GROUND | {"output", "config", "system", "data.base", "data.sources"},
+    "data.table": GROUND | {"output", "data", "data.base"},
     "data.readers": GROUND | {"data", "data.base", "data.sources"},
     "tasks": GROUND | {"data.base", "models", "output", "system", "optim"},
     "tasks.generative": GROUND | {"data.base", "models", "output", "system", "optim", "tasks"},
     "tasks.rl": GROUND | {"data.base", "models", "output", "system", "optim", "tasks"},
     "train": GROUND | {"data.base", "output", "system", "config", "optim", "data.sources", "tasks"},
     "sweep": GROUND | {"output", "system", "config"},
-    "runs": GROUND | {"output", "system", "config", "data", "tasks", "train", "sweep"},
+    "runs": GROUND | {"output", "system", "config", "data", "data.table", "tasks", "train", "sweep"},
     "cli": GROUND | {"output", "system", "config", "train", "sweep"},
     "__main__": {"cli", "system"},
     "hydra_plugins": set(),
@@ -77,7 +78,7 @@ LIGHT = {  # on the way to --help, to a config error, to a list of runs
     "runs.formats", "runs.evaluate", "runs.predict", "runs.completion", "runs.data_cli", "runs.data_config",
     "hydra_plugins.dlrun_sweeper",
 }  # fmt: skip
-HEAVY = {"torch", "matplotlib", "sklearn", "pandas", "PIL", "tensorboard", "tqdm", "pooch", "requests"}
+HEAVY = {"torch", "polars", "matplotlib", "sklearn", "pandas", "PIL", "tensorboard", "tqdm", "pooch", "requests"}
 
 
 def short(module: str) -> str:

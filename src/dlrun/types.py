@@ -88,6 +88,7 @@ class Part:
 ImageReader = Annotated[object, Part("dlrun.data.readers.images", "function")]
 MaskReader = Annotated[object, Part("dlrun.data.readers.masks", "function")]
 TableReader = Annotated[object, Part("dlrun.data.readers.tables", "function")]
+FrameReader = Annotated[object, Part("dlrun.data.readers.frames", "function")]
 TextReader = Annotated[object, Part("dlrun.data.readers.texts", "function")]
 Embedding = Annotated[object, Part("dlrun.models.embedding", "class")]
 Augmentation = Annotated[object, Part("dlrun.data.augment", "class")]

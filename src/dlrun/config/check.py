@@ -5,7 +5,7 @@ No torch, so that a config error takes milliseconds.
 
 import re
 import sys
-from typing import Annotated, get_args, get_origin
+from typing import Annotated, Union, get_args, get_origin
 
 from dlrun.config.auto import settle
 from dlrun.config.build import build, of_runner
@@ -108,7 +108,7 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
             problems.append(f"{path}.{key}: {name} has no {key!r}{near}\n{has}")
             continue
         inner = _part(found.keys[key])
-        if inner is not None:
+        if inner is not None and not (value is None and mismatch(None, found.keys[key]) is None):
             wrong = _problems(value, inner, f"{path}.{key}")
             kinds = spec_names(found.keys[key])
             if not wrong and inner.within == "dlrun.spec" and value["_target_"].rpartition(".")[2] not in kinds:
@@ -163,6 +163,8 @@ def _part(annotation: object) -> Part | None:
     """Return the kind of nested config that a parameter with this annotation takes, or None for a plain value."""
     if annotation in get_args(Spec):
         return Part("dlrun.spec", "class")
+    if get_origin(annotation) is Union:  # such as TableReader | None
+        return next((part for option in get_args(annotation) if (part := _part(option))), None)
     if get_origin(annotation) is Annotated:
         return next((a for a in get_args(annotation) if isinstance(a, Part)), None)
     return None

@@ -121,7 +121,7 @@ def _pin_paths(kept: dict, resolved: dict, data_dir: Path) -> None:
     for key, value in resolved.items():
         if isinstance(value, dict) and "_target_" in value:
             _pin_paths(kept[key], value, data_dir)
-        elif keys.get(key) == DataPath:
+        elif isinstance(value, str) and keys.get(key) in (DataPath, DataPath | None):
             kept[key] = pinned(value, data_dir)
 
 

@@ -164,15 +164,18 @@ def _evaluate_arguments(parser: Parser) -> None:
         metavar="KEY=VALUE",
         help="split=val|test|all, data=NAME, data.KEY=VALUE, data_dir=DIR",
     )
+    parser.add_argument("--on", metavar="FILE", help="score all rows of another table")
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
 
 
 def _evaluate(args: argparse.Namespace) -> Iterable[str]:
     """Compute a finished run's metrics on its test split or on other data, which is encoded like the run's data."""
-    from dlrun.runs.evaluate import evaluate, read_overrides
+    from dlrun.runs.evaluate import evaluate, read_overrides, table_overrides
 
     folder = _folder(args.run, args)
     split, overrides = read_overrides(args.overrides)
+    if args.on:
+        split, overrides = "all", [*overrides, *table_overrides(args.on)]
     lines, is_reproduced = evaluate(folder, split, overrides, args.device, args.json)
     yield from lines
     if not is_reproduced:
@@ -195,7 +198,7 @@ def _predict_arguments(parser: Parser) -> None:
         "--episodes", type=int, metavar="N", help="policies: the number of episodes; --seed sets their starts"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S")
-    parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl")
+    parser.add_argument("--format", choices=("jsonl", "csv"), help="csv if --out ends so, else jsonl")
     parser.add_argument("--out", metavar="PATH", help="a file for the lines, or a folder for images (predictions)")
 
 

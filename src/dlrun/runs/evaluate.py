@@ -9,14 +9,15 @@ from dlrun.config.saved import require_finished
 from dlrun.errors import UserError, counted
 from dlrun.output.as_json import as_json as json_line
 from dlrun.output.console import table
-from dlrun.spec import Env
+from dlrun.overrides import quoted
+from dlrun.spec import Columns, Env
 
 if TYPE_CHECKING:
     from dlrun.data.base import Data
     from dlrun.train.finished import FinishedRun
 
 SPLITS = ("val", "test", "all")
-PATHS = ("data.root=", "data.csv=", "data.source.path=", "data.source.folder=")
+PATHS = ("data.file=", "data.root=", "data.csv=", "data.source.path=", "data.source.folder=")
 
 
 def read_overrides(arguments: list[str]) -> tuple[str, list[str]]:
@@ -37,6 +38,11 @@ def read_overrides(arguments: list[str]) -> tuple[str, list[str]]:
             )
     has_path = any(text.startswith(PATHS) for text in overrides)  # all of a named folder is to be scored
     return split or ("all" if has_path else "test"), overrides
+
+
+def table_overrides(path: str) -> list[str]:
+    """Return the overrides that replace the rows of a table's run by those of a file."""
+    return [f"data.file={quoted(path)}", *(f"data.{key}=null" for key in ("source", "train", "val", "test"))]
 
 
 def evaluate(
@@ -99,6 +105,10 @@ def _other(run: "FinishedRun", section: dict) -> tuple["Data", list[str]]:
     from dlrun.spec import Tokens
 
     other, own = build(section), run.data.spec
+    if isinstance(own, Columns) and hasattr(other, "prepared"):
+        other.restore(run.data.fitted(), run.device.device)  # its rows are encoded as those of the run
+        other.load(run.device.device)
+        return other, []
     spec, kind = other.spec, type(own)
     same_shape = spec.shape == own.shape or isinstance(own, Tokens)
     if not isinstance(spec, kind) and not isinstance(own, type(spec)) or not same_shape or spec.outputs != own.outputs:

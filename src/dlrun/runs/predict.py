@@ -13,7 +13,7 @@ from dlrun.config.signatures import mismatch
 from dlrun.errors import UserError, counted
 from dlrun.output.as_json import as_json, finite
 from dlrun.runs.written import whole
-from dlrun.spec import Image, Mask, Spec, Tokens
+from dlrun.spec import Columns, Image, Mask, Spec, Tokens
 from dlrun.types import Index, Size
 
 if TYPE_CHECKING:
@@ -48,9 +48,10 @@ def predict(folder: Path, args: argparse.Namespace) -> Iterator[str]:
         is_mask = isinstance(run.data.spec, Mask)
         makes_images = is_mask or way == "pictures" or way == "latent" and len(run.data.spec.shape) == 3
         records = map(finite, _records(run, way, args, out if makes_images else None))
-        lines = _as_csv(records) if args.format == "csv" else (as_json(record) for record in records)
+        is_csv = args.format == "csv" or args.format is None and bool(out) and out.suffix.lower() == ".csv"
+        lines = _as_csv(records) if is_csv else (as_json(record) for record in records)
         if out and not makes_images:
-            yield _write(lines, out, args.format == "csv")
+            yield _write(lines, out, is_csv)
         else:
             yield from lines
 
@@ -74,7 +75,11 @@ def _way(run: "FinishedRun", args: argparse.Namespace) -> str:
 
 def kind(spec: Spec) -> str:
     """Name the kind of a run's inputs."""
-    return "images" if isinstance(spec, Image | Mask) else "texts" if isinstance(spec, Tokens) else "rows of numbers"
+    if isinstance(spec, Image | Mask):
+        return "images"
+    if isinstance(spec, Columns):
+        return "files of rows, with the columns of the run"
+    return "texts" if isinstance(spec, Tokens) else "rows of numbers"
 
 
 def _records(run: "FinishedRun", way: str, args: argparse.Namespace, out: Path | None) -> Iterator[dict]:
@@ -82,6 +87,9 @@ def _records(run: "FinishedRun", way: str, args: argparse.Namespace, out: Path |
     if way == "episodes":
         for i, (total, length) in enumerate(run.task.play(run.data, args.episodes, args.seed)):
             yield {"episode": i, "return": total, "length": length}
+        return
+    if isinstance(run.data.spec, Columns):
+        yield from _table_records(run, args)
         return
     if way == "latent":
         batches = _codes(run, args)
@@ -98,6 +106,22 @@ def _records(run: "FinishedRun", way: str, args: argparse.Namespace, out: Path |
             yield from (
                 {"input": name} | each | (more or {}) for name, each in zip(names, outputs(run, predicted), strict=True)
             )
+
+
+def _table_records(run: "FinishedRun", args: argparse.Namespace) -> Iterator[dict]:
+    """Yield a record per row of a table: the row as it is written, then its prediction."""
+    from dlrun.runs import inputs
+
+    learned, size = run.data.fitted()["columns"], run.data.eval_batch_size
+    for name, frame, x in inputs.tables(args.inputs, run.data):
+        where = f"{name}, row " if len(args.inputs) > 1 else "row "
+        for first in range(0, len(x), size):
+            rows = frame[first : first + size].iter_rows(named=True)
+            predicted = run.task.predict(x[first : first + size]).cpu()
+            for number, (row, each) in enumerate(zip(rows, outputs(run, predicted), strict=True), first + 1):
+                found = {"input": f"{where}{number}", **each}
+                # a prediction never replaces a column that the run needs: the file can be predicted from again
+                yield row | {f"predicted {key}" if key in learned else key: value for key, value in found.items()}
 
 
 def encode(run: "FinishedRun", way: str, raw: object) -> "Tensor":
@@ -182,6 +206,10 @@ def outputs(run: "FinishedRun", predicted: "Tensor") -> Iterator[dict]:
             }
     else:
         unit = {"unit": spec.unit} if getattr(spec, "unit", "") else {}
+        targets = getattr(spec, "target_names", ())
+        if len(targets) > 1:
+            yield from (dict(zip((f"output {name}" for name in targets), row, strict=True)) | unit for row in shown)
+            return
         yield from ({"output": row[0] if len(row) == 1 else row} | unit for row in shown)
 
 

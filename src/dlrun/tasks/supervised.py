@@ -15,7 +15,7 @@ from dlrun.data.base import Data
 from dlrun.errors import UserError
 from dlrun.optim.update import Update
 from dlrun.output.plots import confusion_matrix, decision_boundary, fitted_line, residuals
-from dlrun.spec import Image, Spec, Table, Tokens
+from dlrun.spec import Columns, Image, Spec, Table, Tokens
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.freezing import Freezing
@@ -31,6 +31,10 @@ class Supervised(Task):
     grad_accum_steps: number of chunks in which a batch is processed. The update is that of the whole batch, but batch
     normalisation sees one chunk at a time. freeze, unfreeze, lr_multipliers: see tasks/freezing.py.
 
+    A batch is (inputs, targets), or (inputs, targets, weights) with weights (B,) of the samples' losses. If the spec
+    knows the targets' means and deviations, the loss is of standardised targets; metrics and predictions are in their
+    own unit.
+
     In training a net may return a tuple: its outputs, then those of auxiliary heads, whose losses are weighted by
     `net.auxiliary`. Metrics use the first only.
     """
@@ -38,7 +42,7 @@ class Supervised(Task):
     def __init__(
         self,
         net: nn.Module,
-        spec: Image | Table | Tokens,
+        spec: Image | Table | Columns | Tokens,
         device: Device,
         update: Callable[..., Update],
         *,
@@ -56,6 +60,7 @@ class Supervised(Task):
         check_spec(spec)
         self.spec, self.grad_accum_steps = spec, grad_accum_steps
         self.loss_name, self.loss = make_loss(loss, spec, label_smoothing)
+        self.scaling = target_scaling(spec, device.device)
         self.l1, self.l2 = l1, l2
         self.penalised = penalised_weights(net, penalise) if l1 or l2 else []
         self.freezing = Freezing(net, freeze, unfreeze, lr_multipliers)
@@ -84,36 +89,45 @@ class Supervised(Task):
             )
         return super().steps(data)
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
+    def step(self, batch: tuple[Tensor, ...], clock: Clock) -> Metrics:
         self.freezing.at(clock)
         metrics = self._step_in_chunks(batch, clock) if self.grad_accum_steps > 1 else self._step(batch, clock)
         if metrics and self.update.grad_norm is not None:
             metrics["grad_norm"] = self.update.grad_norm
         return metrics
 
-    def _step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
+    def _step(self, batch: tuple[Tensor, ...], clock: Clock) -> Metrics:
         loss, metrics = self._learn(*batch)
         return metrics if self.update.step(loss, clock) else {}
 
-    def _learn(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
+    def _learn(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Metrics]:
         with self.device.autocast():
             out = self.net(x)
         out, *auxiliary = out if isinstance(out, tuple) else (out,)
         if out.dtype != torch.float32:
             out = out.float()
-        loss = self.loss(out, y)
+        loss = self._loss(out, y, weights)
         metrics = {"loss": loss.detach(), **self._per_sample(out.detach(), y)}
         for head in auxiliary:
-            loss = loss + self.net.auxiliary * self.loss(head.float(), y)
+            loss = loss + self.net.auxiliary * self._loss(head.float(), y, weights)
         return (loss + self._penalty() if self.penalised else loss), metrics
 
-    def _step_in_chunks(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
+    def _loss(self, out: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
+        if self.scaling is not None:
+            means, stds = self.scaling
+            y = (y - means) / stds
+        if weights is None:
+            return self.loss(out, y)
+        losses = self.loss(out, y, reduction="none")  # (B,) or (B, targets)
+        return (losses.flatten(1).mean(1) if losses.dim() > 1 else losses) @ weights / len(weights)
+
+    def _step_in_chunks(self, batch: tuple[Tensor, ...], clock: Clock) -> Metrics:
         num_samples = len(batch[0])
-        chunks = list(zip(batch[0].chunk(self.grad_accum_steps), batch[1].chunk(self.grad_accum_steps), strict=True))
+        chunks = list(zip(*(member.chunk(self.grad_accum_steps) for member in batch), strict=True))
         earlier_loss, gathered = torch.zeros((), device=batch[0].device), []
-        for i, (x, y) in enumerate(chunks):
-            loss, metrics = self._learn(x, y)
-            share = len(x) / num_samples  # chunks count by their size, so that the sum is the mean over the batch
+        for i, chunk in enumerate(chunks):
+            loss, metrics = self._learn(*chunk)
+            share = len(chunk[0]) / num_samples  # chunks count by size: the sum is the mean over the batch
             loss = loss * share
             gathered.append({k: v * share if v.dim() == 0 else v for k, v in metrics.items()})
             if i < len(chunks) - 1:
@@ -135,7 +149,14 @@ class Supervised(Task):
     def _per_sample(self, out: Tensor, y: Tensor) -> Metrics:
         if self.spec.classes:
             return {"acc": self._labels(out) == y}
-        return {"mae": (out - y).abs().mean(1)}
+        return {"mae": (self._in_unit(out) - y).abs().mean(1)}
+
+    def _in_unit(self, out: Tensor) -> Tensor:
+        """Turn a network's outputs into targets in their own unit."""
+        if self.scaling is None:
+            return out
+        means, stds = self.scaling
+        return out * stds + means
 
     def _labels(self, out: Tensor) -> Tensor:
         if self.spec.classes == 2:  # one logit; for the squared error, too, 0 is where the sigmoid is 0.5
@@ -152,9 +173,9 @@ class Supervised(Task):
             with self.device.autocast():
                 out = net(x)
             out = out.float()
-            values = {"loss": self.loss(out, y) * len(y), **{k: v.sum() for k, v in self._per_sample(out, y).items()}}
+            values = {"loss": self._loss(out, y) * len(y), **{k: v.sum() for k, v in self._per_sample(out, y).items()}}
             if self.spec.classes is None:
-                values["mse"] = (out - y).square().mean(1).sum()
+                values["mse"] = (self._in_unit(out) - y).square().mean(1).sum()
             elif "top5" in self.scores:
                 values["top5"] = (out.topk(5).indices == y[:, None]).sum()
             for name, value in values.items():
@@ -171,7 +192,7 @@ class Supervised(Task):
             out = net(batch)
         out = out.float()
         if self.spec.classes is None:
-            return out
+            return self._in_unit(out)
         if self.spec.classes == 2:
             p = torch.sigmoid(out)
             return torch.cat((1 - p, p), 1)
@@ -199,6 +220,14 @@ class Supervised(Task):
             "acc_per_class": {label: correct / total if total else None for label, correct, total in counts},
             "confusion_matrix": matrix.numpy(),
         }
+
+
+def target_scaling(spec: Spec, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """Return the means and deviations (targets,) by which targets are standardised; None if they are learned as is."""
+    if not isinstance(spec, Columns) or not spec.target_means:
+        return None
+    means, stds = torch.tensor([spec.target_means, spec.target_stds], device=device)
+    return means, stds
 
 
 def check_spec(spec: Spec) -> None:

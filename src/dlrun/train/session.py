@@ -182,8 +182,9 @@ class Session:
         if self.dist.rank:
             return best.score if best else None
         report = run.write_report(task.report(self.data))
-        if hasattr(task.net, "report"):
-            report |= run.write_report(task.net.report())
+        for owner in (task.net, self.data):
+            if hasattr(owner, "report"):
+                report |= run.write_report(owner.report())
         speeds = [row["time/samples_per_s"] for row in run.rows]
         results |= {
             "test": {f"test/{name}": value for name, value in test.items()} | report,
@@ -247,6 +248,7 @@ class Session:
             dlrun.__version__,
             {
                 "data": f"{self.names.get('data')}: {sizes}; {data.describe()}{classes}{self.batches()}",
+                **getattr(data, "about", {}),
                 "model": f"{self.names.get('model')}: {parameters:,} parameters{details}",
                 "device": f"{processes}{device_name(device.device)}{threads}, {device.precision}: {device.why}",
                 "folder": f"{folder}",

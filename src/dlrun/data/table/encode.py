@@ -1,0 +1,156 @@
+"""The encoding of a table: what is learned from its train split, and how rows become numbers with it.
+
+An encoding is plain JSON values, so that it can be read without this package:
+
+    columns     the columns to learn from, each with its kind: number, boolean, category, date, or the format of a date
+    numbers     a list: column, part, fill, mean, std, and quantiles (empty: none). part is "" for the column's value,
+                "missing" for 1 where it has none, or the part of a date. The number is (value - mean) / std, where fill
+                stands for a missing value; with quantiles, its place among them as a standard normal number.
+    categories  a list: column, levels. The code of a value is its position in levels, counted from 1; 0 if it has none.
+    targets     a list: column and labels, or column, mean and std
+
+An encoded row has all numbers, then the codes of all categories.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from dlrun.data.classes import rank
+from dlrun.data.table.columns import Place, as_booleans, as_dates, as_numbers, as_texts
+from dlrun.errors import printable, some
+
+Encoding = dict[str, Any]
+Array = np.ndarray
+DATE_PARTS: dict[str, Callable[[pl.Series], pl.Series]] = {
+    "year": lambda dates: dates.dt.year(),
+    "month": lambda dates: dates.dt.month(),
+    "day": lambda dates: dates.dt.day(),
+    "weekday": lambda dates: dates.dt.weekday(),
+    "hour": lambda dates: dates.dt.hour(),
+    "minute": lambda dates: dates.dt.minute(),
+}
+MOST_QUANTILES = 1000
+LARGEST = 5.2  # of a number by quantiles, as a standard normal number: the ends of NormalDist at 1e-7
+
+
+def fit(frame: pl.DataFrame, kinds: Mapping[str, str], train: Array, by_quantiles: bool) -> Encoding:
+    """Learn the encoding of the columns from the rows `train`. The frame's values have their kinds already."""
+    numbers: list[dict[str, Any]] = []
+    categories: list[dict[str, Any]] = []
+    for name, kind in kinds.items():
+        column = frame[name]
+        if kind == "category":
+            categories.append({"column": name, "levels": _levels(column[train])})
+            continue
+        for part, values in _parts(column, kind, _no_place).items():
+            fitted = _fit_number(values[train], by_quantiles and kind == "number")
+            if part in ("", "year") or fitted["std"]:  # a part of a date that is always the same
+                numbers.append({"column": name, "part": part, **fitted})
+        if np.isnan(_parts(column, kind, _no_place).popitem()[1][train]).any():
+            numbers.append({"column": name, "part": "missing", "fill": 0.0, "mean": 0.0, "std": 1.0, "quantiles": []})
+    for number in numbers:
+        number["std"] = number["std"] or 1.0
+    return {"columns": dict(kinds), "numbers": numbers, "categories": categories}
+
+
+def _no_place(row: int) -> str:
+    return f"row {row + 1}"
+
+
+def _fit_number(values: Array, by_quantiles: bool) -> dict[str, Any]:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return {"fill": 0.0, "mean": 0.0, "std": 0.0, "quantiles": []}
+    fill = float(np.median(known))
+    filled = np.where(np.isnan(values), fill, values)
+    std = float(filled.std(ddof=1)) if len(filled) > 1 and np.ptp(filled) else 0.0
+    quantiles: list[float] = []
+    if by_quantiles and std:
+        quantiles = np.quantile(known, np.linspace(0, 1, min(MOST_QUANTILES, len(known)))).tolist()
+    return {"fill": fill, "mean": float(filled.mean()), "std": std, "quantiles": quantiles}
+
+
+def _levels(texts: pl.Series) -> list[str | None]:
+    """Return the levels in order, numbers by value; the last is None if there are missing values."""
+    known = sorted(texts.drop_nulls().unique().to_list(), key=rank)
+    return [*known, None] if texts.null_count() else known
+
+
+def _parts(column: pl.Series, kind: str, place: Place) -> dict[str, Array]:
+    """Return the numbers of a column, float64 with NaN for missing values: itself, or the parts of a date."""
+    if kind == "number":
+        return {"": as_numbers(column, place).to_numpy()}
+    if kind == "boolean":
+        return {"": as_booleans(column, place).cast(pl.Float64).to_numpy()}
+    dates = as_dates(column, kind, place)
+    return {part: of(dates).cast(pl.Float64).to_numpy() for part, of in DATE_PARTS.items()}
+
+
+def encode(frame: pl.DataFrame, encoding: Encoding, place: Place = _no_place) -> Array:
+    """Encode rows, float32 (rows, numbers + categories). Raises DataError for a value of another kind."""
+    numbers, categories, kinds = encoding["numbers"], encoding["categories"], encoding["columns"]
+    x = np.empty((frame.height, len(numbers) + len(categories)), np.float32)
+    name, parts = "", {}
+    for i, number in enumerate(numbers):
+        if number["column"] != name:
+            name = number["column"]
+            parts = _parts(frame[name], kinds[name], place)
+        x[:, i] = _scaled(parts, number)
+    for i, category in enumerate(categories, len(numbers)):
+        x[:, i] = codes(frame[category["column"]], category["levels"])
+    return x
+
+
+def _scaled(parts: dict[str, Array], number: dict[str, Any]) -> Array:
+    if number["part"] == "missing":
+        return np.isnan(next(iter(parts.values())))
+    values = parts[number["part"]]
+    values = np.where(np.isnan(values), number["fill"], values)
+    if not number["quantiles"]:
+        return (values - number["mean"]) / number["std"]
+    return _normal(values, np.array(number["quantiles"]))
+
+
+def _normal(values: Array, quantiles: Array) -> Array:
+    """The place of values among quantiles, the middle one of equal places, as a standard normal number."""
+    shares = np.linspace(0, 1, len(quantiles))
+    below = np.interp(values, quantiles, shares)
+    above = 1 - np.interp(-values, -quantiles[::-1], shares)
+    grid = np.linspace(0, 1, 10_001)
+    ends = [NormalDist().inv_cdf(min(max(share, 1e-7), 1 - 1e-7)) for share in grid]
+    return np.interp((below + above) / 2, grid, ends).clip(-LARGEST, LARGEST)
+
+
+def codes(column: pl.Series, levels: list[str | None]) -> Array:
+    """Return the codes of values: the position among the levels, counted from 1; 0 for any other value."""
+    texts = as_texts(column)
+    known = [level for level in levels if level is not None]
+    found = texts.cast(pl.Enum(known), strict=False).to_physical().cast(pl.Int64) + 1
+    if known != levels:
+        found = pl.select(pl.when(texts.is_null()).then(len(levels)).otherwise(found)).to_series()
+    return found.fill_null(0).to_numpy()
+
+
+def unseen(frame: pl.DataFrame, encoding: Encoding) -> dict[str, str]:
+    """Describe, by column, the values in `frame` that are no level of the encoding."""
+    found = {}
+    for category in encoding["categories"]:
+        column = frame[category["column"]]
+        is_new = codes(column, category["levels"]) == 0
+        if is_new.any():
+            values = as_texts(column).filter(pl.Series(is_new)).fill_null("no value").unique(maintain_order=True)
+            names = some([repr(printable(value)[:40]) for value in values])
+            found[category["column"]] = (
+                f"{int(is_new.sum()):,} of {len(is_new):,} rows have levels not in train: {names}"
+            )
+    return found
+
+
+def names(encoding: Encoding) -> Iterable[str]:
+    """Yield the names of the encoded columns."""
+    yield from (f"{number['column']} {number['part']}".rstrip() for number in encoding["numbers"])
+    yield from (category["column"] for category in encoding["categories"])
