@@ -36,6 +36,16 @@ def check_names(names: Sequence[str], columns: Sequence[str], key: str, where: s
             )
 
 
+def check_kinds(types: Mapping[str, str]) -> None:
+    """Raise UserError unless each kind that the user chose is one of KINDS or the format of a date."""
+    for name, kind in types.items():
+        if kind not in KINDS and "%" not in kind:
+            raise UserError(
+                f"data.types.{name}={kind}: there is no such kind of column{nearest(kind, KINDS)}\n"
+                f"  expected one of: {', '.join(KINDS)}; or a date's format, such as %d/%m/%y"
+            )
+
+
 def find_kinds(frame: pl.DataFrame, types: Mapping[str, str], place: Place) -> tuple[pl.DataFrame, Found]:
     """Return the frame with its values converted to their kinds, and the kinds. Raises DataError for mixed values.
 
@@ -77,7 +87,7 @@ def _found(column: pl.Series, place: Place) -> tuple[pl.Series, str]:
         advice = f": correct it, write 'data.missing=[...]' if it means no value, or data.types.{name}=category"
         return as_numbers(column, place, advice), "number"
     if form := _date_format(values):
-        return column, form
+        return as_dates(column, form, place), form
     return column, "category"
 
 
@@ -94,7 +104,9 @@ def _of_kind(column: pl.Series, kind: str, place: Place) -> tuple[pl.Series, str
                 f"data.types.{column.name}=date: its values, such as {_example(column)}, are in no known format\n"
                 f"  expected for example 2024-12-31, or a format such as data.types.{column.name}=%d/%m/%y"
             )
-        return column, form
+        return as_dates(column, form, place), form
+    if "%" in kind:
+        return as_dates(column, kind, place), kind
     return as_texts(column) if kind == "category" else column, kind
 
 
@@ -164,7 +176,7 @@ def _useless(column: pl.Series, kind: str, is_chosen: bool) -> str:
         return "no values"
     different = values.n_unique()
     if different == 1 and not column.null_count():
-        return f"always {printable(str(values[0]))[:40]}"
+        return f"always {printable(str(as_texts(values)[0]))[:40]}"
     if kind == "text":
         return f"values of type {column.dtype}"
     if kind == "category" and not is_chosen and different > max(FEW, len(values) / 2):

@@ -11,7 +11,7 @@ from typing import NamedTuple, TextIO
 
 import polars as pl
 
-from dlrun.errors import DataError, printable, some
+from dlrun.errors import DataError, counted, printable, some
 from dlrun.paths import open_plain
 
 HEAD = 2**18  # bytes that decide the separator
@@ -236,7 +236,7 @@ def _check_records(text: TableText) -> None:
     for line, cells in text.records():
         if len(cells) != count and any(cell.strip() for cell in cells):
             raise DataError(
-                f"{text.path}, line {line}: {len(cells)} values, but the table has {count} columns\n"
+                f"{text.path}, line {line}: {counted(len(cells), 'value')}, but the table has {count} columns\n"
                 f"  expected {count} values, separated by {text.form.separator!r} (data.separator)"
             )
 

@@ -5,7 +5,7 @@ import polars as pl
 
 from dlrun.data.table.columns import Place, as_dates, as_numbers, as_texts, find_kinds
 from dlrun.data.table.wanted import Shares, Wanted
-from dlrun.errors import DataError, UserError
+from dlrun.errors import DataError, UserError, counted
 
 SPLITS = ("train", "val", "test")
 Array = np.ndarray
@@ -58,15 +58,15 @@ def split_units(units: Array, shares: Shares, folds: int, fold: int, what: str) 
     """Split rows by their units, which stay whole and come in the order of their numbers: train, then val, then test.
 
     units: number of each row's unit, from 0 without gaps. A unit belongs to the split in which its middle lies. folds:
-    the fold-th of `folds` equal parts of the units that are not test is val. what: the units, for the message.
+    the fold-th of `folds` equal parts of the units that are not test is val. what: a unit, for the message.
     """
     sizes = np.bincount(units)
     middles = np.cumsum(sizes) - sizes / 2
     count, least = len(sizes), sum(share > 0 for share in shares)
     if count < least or folds > count:
         raise UserError(
-            f"data.split={list(shares)} data.folds={folds}: {count} {what} cannot fill the splits\n"
-            f"  expected at least {max(least, folds)} {what}"
+            f"data.split={list(shares)} data.folds={folds}: {counted(count, what)} cannot fill the splits\n"
+            f"  expected at least {counted(max(least, folds), what)}"
         )
     ends = np.cumsum(shares)[:2] * len(units)
     second = count if not shares[2] else int(np.clip(np.searchsorted(middles, ends[1]), least - 1, count - 1))
@@ -82,13 +82,13 @@ def split_random(rows: int, shares: Shares, folds: int, fold: int, labels: Array
     """Split rows by a fixed shuffle. labels: classes, each of which is split separately; None for none."""
     order = np.random.RandomState(0).permutation(rows)  # NumPy has frozen this stream: every version splits alike
     if labels is None:
-        found = split_units(np.arange(rows), shares, folds, fold, "rows")
+        found = split_units(np.arange(rows), shares, folds, fold, "row")
         return {name: np.sort(order[chosen]) for name, chosen in found.items()}
     parts = [order[labels[order] == label] for label in np.unique(labels)]
     least = max(sum(share > 0 for share in shares), folds)
     small = np.concatenate([part for part in parts if len(part) < least] or [order[:0]])  # these only train
     found = [
-        {name: part[chosen] for name, chosen in split_units(np.arange(len(part)), shares, folds, fold, "rows").items()}
+        {name: part[chosen] for name, chosen in split_units(np.arange(len(part)), shares, folds, fold, "row").items()}
         for part in parts
         if len(part) >= least
     ]
@@ -106,10 +106,10 @@ def split_groups(groups: Array, shares: Shares, folds: int, fold: int) -> dict[s
     """Split by groups in a fixed random order, so that no group is in two splits."""
     _, numbers = np.unique(groups, return_inverse=True)
     order = np.random.RandomState(0).permutation(int(numbers.max()) + 1)
-    return split_units(order[numbers], shares, folds, fold, "groups")
+    return split_units(order[numbers], shares, folds, fold, "group")
 
 
 def split_times(times: Array, shares: Shares) -> dict[str, Array]:
     """Split by time, the oldest rows first; rows of the same time stay together."""
     _, numbers = np.unique(times, return_inverse=True)
-    return split_units(numbers, shares, 0, 0, "different times")
+    return split_units(numbers, shares, 0, 0, "different time")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dlrun.data.base import Arrays
 from dlrun.data.resident import Resident
-from dlrun.data.table.columns import as_texts
+from dlrun.data.table.columns import as_texts, check_kinds
 from dlrun.data.table.encode import Encoding, encode, names, unseen
 from dlrun.data.table.prepare import Part, Prepared, Wanted, check_columns, prepare, prepare_like
 from dlrun.data.table.read import Format, read_table
@@ -69,6 +69,7 @@ class TableFile:
     ) -> None:
         self.files = {"all": file} if file else {"train": train, "val": val, "test": test}
         _check(self.files, source is not None, train, separator, encoding)
+        check_kinds(types)
         self.source: Callable[[], Mapping[str, pl.DataFrame]] | None = source
         self.data_dir = Path(os.path.expanduser(data_dir))
         self.form = Format(separator, encoding, header, tuple(missing))
