@@ -86,8 +86,9 @@ class EnvError(DependencyLost, DataError):
 
 
 def counted(count: int, noun: str) -> str:
-    """1 step, 2,000 steps"""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    """1 step, 2,000 steps, 2 categories"""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
 
 
 def some(words: list[str], most: int = 5) -> str:

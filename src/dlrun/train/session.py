@@ -240,7 +240,8 @@ class Session:
         parameters = sum(p.numel() for p in self.task.net.parameters())
         frozen = sum(p.numel() for p in self.task.net.parameters() if not p.requires_grad)
         details = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(self.task.net, 'about', '')}"
-        classes = f"; classes: {', '.join(names)}" if (names := named_classes(data.spec)) else ""
+        about = getattr(data, "about", {})  # of tables, which name their classes
+        classes = f"; classes: {', '.join(names)}" if not about and (names := named_classes(data.spec)) else ""
         count = torch.get_num_threads()
         threads = f" ({count} thread{'s' if count > 1 else ''})" if device.device.type == "cpu" else ""
         processes = f"{self.dist.size} x " if self.dist.size > 1 else ""
@@ -248,7 +249,7 @@ class Session:
             dlrun.__version__,
             {
                 "data": f"{self.names.get('data')}: {sizes}; {data.describe()}{classes}{self.batches()}",
-                **getattr(data, "about", {}),
+                **about,
                 "model": f"{self.names.get('model')}: {parameters:,} parameters{details}",
                 "device": f"{processes}{device_name(device.device)}{threads}, {device.precision}: {device.why}",
                 "folder": f"{folder}",

@@ -148,10 +148,10 @@ def _described(encoding: Encoding) -> str:
     """List the columns by their kinds, for the run's header."""
     kinds: dict[str, list[str]] = {}
     sizes = {category["column"]: len(category["levels"]) for category in encoding["categories"]}
-    plural = {"number": "numbers", "boolean": "booleans", "category": "categories"}
+    singular = {"number": "number", "boolean": "boolean", "category": "category"}
     for name, kind in encoding["columns"].items():
-        kinds.setdefault(plural.get(kind, "dates"), []).append(name + (f" ({sizes[name]})" if name in sizes else ""))
-    return "; ".join(f"{len(names)} {kind}: {some(names, 12)}" for kind, names in kinds.items())
+        kinds.setdefault(singular.get(kind, "date"), []).append(name + (f" ({sizes[name]})" if name in sizes else ""))
+    return "; ".join(f"{counted(len(names), kind)}: {some(names, 12)}" for kind, names in kinds.items())
 
 
 def _listed(left_out: Mapping[str, str]) -> str:

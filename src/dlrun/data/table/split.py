@@ -80,7 +80,7 @@ def split_units(units: Array, shares: Shares, folds: int, fold: int, what: str) 
 
 def split_random(rows: int, shares: Shares, folds: int, fold: int, labels: Array | None = None) -> dict[str, Array]:
     """Split rows by a fixed shuffle. labels: classes, each of which is split separately; None for none."""
-    order = np.random.RandomState(0).permutation(rows)  # NumPy has frozen this stream: every version splits alike
+    order = np.random.RandomState(0).permutation(rows)[::-1]  # backwards: val has the rows that split_rows holds out
     if labels is None:
         found = split_units(np.arange(rows), shares, folds, fold, "row")
         return {name: np.sort(order[chosen]) for name, chosen in found.items()}
