@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from dlrun.data.decode import cores
 from dlrun.data.image_cache import cached
+from dlrun.system.cpus import cpus
 
 SIDE = 64
 
@@ -36,7 +36,7 @@ def decode(path: str) -> np.ndarray:
 def bare(folder: Path) -> None:
     paths = sorted(map(str, folder.iterdir()))
     out = np.empty((len(paths), SIDE, SIDE, 3), np.uint8)
-    with Pool(cores()) as pool:
+    with Pool(cpus()) as pool:
         for row, pixels in enumerate(pool.imap(decode, paths, chunksize=32)):
             out[row] = pixels
     with TemporaryDirectory() as cache:

@@ -188,7 +188,7 @@ def ppo(bench: Bench) -> None:
 
     def ours() -> float:
         command, folder = bench.training("model=ppo", "trainer.stop_at=475", f"seed={len(found['dl-run'])}")
-        bench.end(bench.start([*command, "data.film_steps=0"]))
+        bench.end(bench.start([*command, "data.video_steps=0"]))
         summary = json.loads((folder / "summary.json").read_text())
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         solved = summary["stopped_by"] == "stop_at"

@@ -76,7 +76,7 @@ def vae(net: nn.Module, batches: Iterator[Batch], lr: float, device: Device) -> 
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        if device.device.type == "cpu":
+        if device.torch_device.type == "cpu":
             loss.item()  # as a loop that prints the loss
 
     return step
@@ -104,7 +104,7 @@ def wgan_gp(net: nn.Module, batches: Iterator[Batch], lr: float, device: Device)
         loss.backward()
         of_critic.step()
         of_critic.zero_grad()
-        if device.device.type == "cpu":
+        if device.torch_device.type == "cpu":
             loss.item()  # as a loop that prints the loss
         number += 1
         if number % 5 == 0:

@@ -55,7 +55,7 @@ def untrained(folder: Path, overrides: list[str]) -> Path:
     """As if it had been trained: random weights and statistics of norms."""
     config, names = write_config(folder, [*CPU, "trainer.test=best", *overrides])
     parts = assemble(config)
-    parts.data.load(parts.device.device, parts.device.channels_last)
+    parts.data.load(parts.device.torch_device, parts.device.channels_last)
     for name, buffer in parts.task.net.named_buffers():
         if name.endswith("running_mean"):
             buffer.normal_(std=0.2)
@@ -84,7 +84,7 @@ def write_texts(folder: Path) -> Path:
 
 
 def small_overrides(model: str, kind: str, folder: Path) -> list[str]:
-    """What a model of this kind of data needs to be small: the smallest pictures that it can take."""
+    """What a model of this kind of data needs to be small: the smallest images that it can take."""
     if kind == "Tokens":
         write_texts(folder)
         return [f"model={model}", *(o.format(data=folder) for o in FAMILIES["texts"] if not o.startswith("model"))]
@@ -100,4 +100,4 @@ def small_overrides(model: str, kind: str, folder: Path) -> list[str]:
             continue
         write_mnist(folder, side=side)
         return overrides
-    raise AssertionError(f"{model} takes no small pictures")
+    raise AssertionError(f"{model} takes no small images")

@@ -1,4 +1,4 @@
-"""Runs for the tests: composed as on the command line, on pictures small enough to train on in no time."""
+"""Runs for the tests: composed as on the command line, on images small enough to train on in no time."""
 
 import json
 import multiprocessing
@@ -42,7 +42,7 @@ def compose(*overrides: str) -> tuple[dict, dict]:
 
 
 def write_mnist(root: Path, train: int = 72, test: int = 20, side: int = 28) -> Path:
-    """Pictures in MNIST's layout under `root`: noise with a bright row where the class says. Gives `root`."""
+    """Images in MNIST's layout under `root`: noise with a bright row where the class says. Gives `root`."""
     folder = root / "MNIST" / "raw"
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)

@@ -134,7 +134,7 @@ def test_a_sweep_without_its_flag(dl_run, given):
 
 
 def test_what_extras_need_is_named_for_pip():
-    for extra in ("optuna", "export", "submitit", "film"):
+    for extra in ("optuna", "export", "submitit", "video"):
         python, *flags, package = shlex.split(install(extra))[:5]
         assert (
             python == sys.executable

@@ -192,7 +192,7 @@ def test_evaluate_of_the_last_weights(dl_runs, tmp_path):
 
 
 def test_evaluate_on_other_data_prepares_it_as_the_runs(dl_runs, tmp_path):
-    """The run's own mean and std, not the other's: the same pictures under another normalisation give the same."""
+    """The run's own mean and std, not the other's: the same images under another normalisation give the same."""
     write_mnist(tmp_path)
     folder = untrained(tmp_path / "run", ["data=mnist", f"data_dir={tmp_path}", "data.source.download=false"])
     own = json.loads(dl_runs("evaluate", folder, "--json")[1])["metrics"]
@@ -315,10 +315,10 @@ def test_samples_in_a_report_have_their_files_and_one_format():
         ["true 176000 MPG", "predicted 98038 MPG"],
         ["true 9 MPG", "predicted 10 MPG"],
     ]
-    pictures, y = torch.zeros(2, 1, 2, 2), torch.tensor([0, 1])
+    images, y = torch.zeros(2, 1, 2, 2), torch.tensor([0, 1])
     data = SimpleNamespace(
         spec=Image((1, 2, 2), 2, ("cat", "dog")), mean=[0.0], std=[1.0], files=lambda split: ["cat/a.png", "dog/b.png"],
-        batches=lambda split: iter([(pictures, y)]),
+        batches=lambda split: iter([(images, y)]),
     )  # fmt: skip
     run = SimpleNamespace(task=SimpleNamespace(predict=lambda x: torch.tensor([[0.9, 0.1], [0.8, 0.2]])))
     (head, worst), _ = _judged(run, data)

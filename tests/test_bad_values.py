@@ -31,7 +31,7 @@ BAD = [
 SMALL = {
     "trainer.epochs": 1, "trainer.max_steps": 2, "trainer.device": "cpu", "trainer.log_every": 0,
     "data.source.samples": 60, "data.source.test_samples": 20, "data.batch_size": 16, "data.epoch_frames": 64,
-    "data.num_envs": 2, "data.film_steps": 0, "data.time_limit": 20, "task.eval_episodes": 2, "task.num_steps": 8,
+    "data.num_envs": 2, "data.video_steps": 0, "data.time_limit": 20, "task.eval_episodes": 2, "task.num_steps": 8,
     "task.minibatch": 16, "task.buffer_size": 64, "task.learning_starts": 16, "task.batch_size": 8, "task.workers": 1,
     "task.n_samples": 4, "model.width": 4, "model.units": 4, "data.source.download": False, "data.augment.crop": 0,
 }  # fmt: skip

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image as Picture
+from PIL import Image as PILImage
 from runs import compose, rows, train
 
 from dlrun.cli import main
@@ -17,13 +17,13 @@ SMALL = ["trainer.device=cpu", "model.width=2", "trainer.epochs=1"]
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Two classes, 60 pictures of 64x64; 36 train."""
-    root, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+def images(tmp_path_factory):
+    """Two classes, 60 images of 64x64; 36 train."""
+    root, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for name in ("ants", "bees"):
         (root / name).mkdir()
         for i in range(30):
-            Picture.fromarray(random.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(root / name / f"{i}.png")
+            PILImage.fromarray(random.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(root / name / f"{i}.png")
     return root
 
 
@@ -43,7 +43,7 @@ def pictures(tmp_path_factory):
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
-def test_the_choice_goes_by_the_pictures_and_the_batch(choice, expected):
+def test_the_choice_goes_by_the_images_and_the_batch(choice, expected):
     config, _ = compose(*choice)
     assert (config["model"].get("form"), config["optimizer"]["lr"], config["data"]["batch_size"]) == expected
 
@@ -61,9 +61,9 @@ def test_an_epoch_has_sixteen_steps_where_it_can(samples, size):
     assert config["optimizer"]["lr"] == pytest.approx(0.1 * size / 128, rel=1e-3)
 
 
-def test_what_was_chosen_is_printed_saved_and_learned_with(pictures, tmp_path, monkeypatch, capsys):
+def test_what_was_chosen_is_printed_saved_and_learned_with(images, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
-    keys = ["model=resnet18", "data=image_folder", f"data.root={pictures}", *SMALL]
+    keys = ["model=resnet18", "data=image_folder", f"data.root={images}", *SMALL]
     monkeypatch.setattr("sys.argv", ["dl-run", *keys, "schedule=constant", f"run_dir={run}", f"data_dir={tmp_path}"])
     main()
     told = "chosen  by the data: model.form=imagenet, optimizer.lr=0.003125, data.batch_size=8"

@@ -1,4 +1,4 @@
-"""The classic nets: names, shapes and counts as published, the smallest pictures they take, depthwise convolutions.
+"""The classic nets: names, shapes and counts as published, the smallest images they take, depthwise convolutions.
 
 The digests are of lines "name 64x3x11x11" of torchvision 0.28.0, of `torchvision.models.<net>().state_dict()` in its
 order; docs/LOG.md says how they were made, and that both give the same outputs to the bit.
@@ -122,7 +122,7 @@ def test_mobilenet_has_the_published_parameters():
         ("mobilenet", {}, 3_217_226),
     ],
 )
-def test_forms_for_small_pictures_have_the_communitys_parameters(model, keys, params):
+def test_forms_for_small_images_have_the_communitys_parameters(model, keys, params):
     """kuangliu/pytorch-cifar; bearpaw/pytorch-classification for AlexNet."""
     assert count(on_meta(model, CIFAR, **CIFAR_FORM, **keys)) == params
 
@@ -163,7 +163,7 @@ def halved_sides(net, side):
 
 
 @pytest.mark.parametrize(("builder", "keys", "least", "name", "advice"), SMALLEST, ids=CASES)
-def test_the_smallest_picture(builder, keys, least, name, advice):
+def test_the_smallest_image(builder, keys, least, name, advice):
     """It is halved by every layer that halves; one pixel less is refused by name, whatever the other side is."""
     with torch.device("meta"):
         net = builder(Image((1, least, least), 3), **keys)
@@ -180,7 +180,7 @@ def test_the_smallest_picture(builder, keys, least, name, advice):
 
 
 @pytest.mark.parametrize(("builder", "keys", "least", "name", "advice"), SMALLEST, ids=CASES)
-def test_nets_take_larger_and_oblong_pictures_and_learn(builder, keys, least, name, advice):
+def test_nets_take_larger_and_oblong_images_and_learn(builder, keys, least, name, advice):
     spec = Image((2, least + 3, least + 10), 5)
     with seeded():
         net = builder(spec, **keys)

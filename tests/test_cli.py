@@ -775,7 +775,7 @@ def test_a_resume_that_is_refused_changes_nothing(case, refused, finished, tmp_p
 def test_a_resume_on_other_data_changes_nothing(refused, finished, tmp_path, monkeypatch):
     shutil.copytree(finished, tmp_path / "run")
     before = content(tmp_path / "run")
-    monkeypatch.setattr("dlrun.train.state.is_same_data", lambda state, about: False)
+    monkeypatch.setattr("dlrun.train.state.is_same_data", lambda state, data_state: False)
     assert "the data has changed" in refused("resume=run", "trainer.epochs=2", left=["run"])
     assert content(tmp_path / "run") == before
 

@@ -18,7 +18,7 @@ from dlrun.spec import Env, Mask
 
 YAMLS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
 GROUPS = sorted({name.partition("/")[0] for name in YAMLS if "/" in name})
-FITTING = {  # what goes with data, or a task, of another kind than pictures
+FITTING = {  # what goes with data, or a task, of another kind than images
     "Env": {"data": "cartpole", "model": "ppo"},
     "Tokens": {"data": "imdb", "model": "lstm"},
     "Mask": {"data": "shapes", "model": "unet"},
@@ -66,7 +66,7 @@ def test_header(name):
 def test_option_composes_and_states_each_key_once(group, option):
     kind = read_option("data", option)["spec"]["_target_"].rpartition(".")[2] if group == "data" else ""
     if group == "task":
-        kind = spec_names(signature(read_option("task", option)["_target_"]).given["spec"])[0]
+        kind = spec_names(signature(read_option("task", option)["_target_"]).positional["spec"])[0]
     elif group == "model":
         kind = takes(option)[0]
     others = [f"{name}={choice}" for name, choice in FITTING.get(kind, {}).items() if name != group]

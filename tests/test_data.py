@@ -24,7 +24,7 @@ EVERYTHING = dict(flip=True, crop=2, rot90=True, cutout=3, erase=0.5, noise=0.1)
 SAMPLES, TESTS = 90, 14
 
 
-def pictures(channels: int = 3, samples: int = SAMPLES) -> Arrays:
+def random_images(channels: int = 3, samples: int = SAMPLES) -> Arrays:
     """Noise; the label of a sample is its row, test samples count on."""
     rng = np.random.RandomState(0)
     x = rng.randint(0, 256, (samples + TESTS, channels, 6, 6)).astype(np.uint8)
@@ -33,7 +33,7 @@ def pictures(channels: int = 3, samples: int = SAMPLES) -> Arrays:
 
 
 def images(arrays: Arrays | None = None, channels_last: bool = False, augment: dict | None = None, **keys) -> Images:
-    arrays = arrays or pictures()
+    arrays = arrays or random_images()
     channels = arrays.x_train.shape[1]
     defaults = dict(
         spec=Image((channels, 6, 6), classes=SAMPLES + TESTS),
@@ -108,9 +108,9 @@ def test_augmentation_differs_from_epoch_to_epoch():
 
 def test_augmentation_differs_from_chunk_to_chunk(monkeypatch):
     monkeypatch.setattr(resident, "CHUNK_VALUES", 1)  # a batch each
-    arrays = pictures()
+    arrays = random_images()
     arrays = arrays._replace(x_train=np.zeros_like(arrays.x_train))
-    arrays.x_train[-1, 0, 0, 0] = 1  # pictures of one colour are refused
+    arrays.x_train[-1, 0, 0, 0] = 1  # images of one colour are refused
     first, *rest = (x for x, _ in images(arrays, augment=dict(noise=0.1)).batches("train"))
     assert not any(torch.equal(first[0], x[0]) for x in rest)
 
@@ -162,8 +162,8 @@ def test_a_split_that_cannot_be(split, text):
 # What a batch is
 
 
-def test_pictures_are_normalised_as_one_would():
-    arrays = pictures()
+def test_images_are_normalised_as_one_would():
+    arrays = random_images()
     mean, std = [0.1, 0.5, 0.9], [0.2, 0.3, 0.4]
     data = images(arrays, mean=mean, std=std)
     assert data.resident.x["fit"].dtype == data.resident.x["test"].dtype == torch.uint8
@@ -175,7 +175,7 @@ def test_pictures_are_normalised_as_one_would():
             assert x.dtype == torch.float32
             torch.testing.assert_close(x, plain[y], atol=1e-6, rtol=0)
     x, _ = next(data.batches("test"))
-    assert torch.equal(data.encode(torch.from_numpy(arrays.x_test)[: len(x)]), x), "new pictures as the stored ones"
+    assert torch.equal(data.encode(torch.from_numpy(arrays.x_test)[: len(x)]), x), "new images as the stored ones"
     for x, y in images(arrays, mean=[0.25], std=[0.5]).batches("val"):  # one for all channels
         torch.testing.assert_close(x, torch.from_numpy(pixels / 0.5 - 0.5).float()[y], atol=1e-6, rtol=0)
     for x, y in images(arrays, mean=[0.0], std=[1.0]).batches("val"):
@@ -191,7 +191,7 @@ def test_as_many_means_as_channels(keys):
 
 
 def test_a_data_sets_mean_and_std_are_its_own():
-    """Those in the configs are of the training pictures: digits can be checked here."""
+    """Those in the configs are of the training images: digits can be checked here."""
     from dlrun.data.readers.images import digits
 
     pixels, config = digits().x_train / 255, read(CONFIGS / "data" / "digits.yaml")
@@ -260,9 +260,9 @@ def test_every_number_is_in_the_digest(which):
 
 
 def test_every_pixel_is_in_the_digest():
-    arrays, keys = pictures(samples=300), {"spec": Image((3, 6, 6), classes=400)}
+    arrays, keys = random_images(samples=300), {"spec": Image((3, 6, 6), classes=400)}
     before = data_state(images(arrays, **keys))
-    arrays.x_train[split_rows(300, 0.2, 0, 0)["train"][1], 0, 0, 0] ^= 1  # the digest itself reads every third picture
+    arrays.x_train[split_rows(300, 0.2, 0, 0)["train"][1], 0, 0, 0] ^= 1  # the digest itself reads every third image
     after = data_state(images(arrays, **keys))
     assert before["digest"] == after["digest"] and not is_same_data(before, after)
 
@@ -288,7 +288,7 @@ def test_numbers_that_are_not_finite(value, which):
 
 @pytest.mark.parametrize("labels", [("a",) * 3, ("a", "b", "a")])
 def test_classes_have_names_of_their_own(labels):
-    arrays = pictures()
+    arrays = random_images()
     with pytest.raises(UserError, match="data.spec.labels has 'a' more than once: expected each class once"):
         images(arrays, spec=Image((3, 6, 6), 3, labels))
     with pytest.raises(UserError, match="data.spec.labels has 'a' more than once"):
@@ -309,7 +309,7 @@ def augmented(x: torch.Tensor, seed: int = 0, values: bool = False, **keys) -> t
     return (augment.on_values if values else augment.on_bytes)(x, generator(CPU, seed))
 
 
-BYTES = torch.from_numpy(pictures(2, 200).x_train)
+BYTES = torch.from_numpy(random_images(2, 200).x_train)
 
 
 def test_flip_is_its_own_inverse():
@@ -323,8 +323,8 @@ def test_flip_is_its_own_inverse():
 def test_crop_is_a_window_with_black_around():
     out, pad = augmented(BYTES, crop=2), torch.zeros(2, 10, 10, dtype=torch.uint8)
     shifts = []
-    for picture, cropped in zip(BYTES, out, strict=True):
-        pad[:, 2:8, 2:8] = picture
+    for image, cropped in zip(BYTES, out, strict=True):
+        pad[:, 2:8, 2:8] = image
         windows = pad.unfold(1, 6, 1).unfold(2, 6, 1).movedim(0, 2)  # (5, 5, C, H, W)
         found = (windows == cropped).flatten(2).all(2).nonzero().tolist()
         assert len(found) == 1
@@ -397,7 +397,7 @@ def test_nothing_is_augmented_outside_training():
 )
 def test_an_augmentation_that_cannot_be(keys, shape, text):
     with pytest.raises(UserError, match=text):
-        images(pictures(1), spec=Image(shape, classes=10), augment=keys)
+        images(random_images(1), spec=Image(shape, classes=10), augment=keys)
 
 
 # Data that is not what its spec says
@@ -427,9 +427,9 @@ def test_an_augmentation_that_cannot_be(keys, shape, text):
         ({"y_train": np.zeros((90, 1), np.float32)}, None, r"has float32 targets of shape \(90, 1\): expected labels"),
     ],
 )
-def test_pictures_against_their_spec(change, spec, text):
+def test_images_against_their_spec(change, spec, text):
     with pytest.raises(DataError, match=text):
-        images(pictures()._replace(**change), spec=spec or Image((3, 6, 6), SAMPLES + TESTS))
+        images(random_images()._replace(**change), spec=spec or Image((3, 6, 6), SAMPLES + TESTS))
 
 
 @pytest.mark.parametrize(

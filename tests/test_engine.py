@@ -250,7 +250,7 @@ def test_what_a_task_says_it_measures_is_what_it_measures(session):
 
 def test_a_run_that_left_out_every_step_says_so(config, tmp_path):
     train(tmp_path, config("trainer.on_nan=skip", "trainer.epochs=1"), nan_at=(0, 1, 2, 3))
-    assert state(tmp_path)["parts"]["update"]["skipped"] == 4
+    assert state(tmp_path)["components"]["update"]["skipped"] == 4
     assert rows(tmp_path)[-1]["train/skipped_steps"] == 4 and "train/loss" not in rows(tmp_path)[-1]
 
 
@@ -303,17 +303,17 @@ def test_tiny_epochs_are_not_spent_on_the_disk(config, tmp_path, monkeypatch):
 def test_a_step_is_a_pure_function_of_parts_seed_and_clock(session):
     made = session("model.dropout=0.5", "optimizer=sgd", "data.augment.noise=0.1")
     task, clock = made.task, Clock(3, 2, 4, step=5, epoch=1, batch=1)
-    reseed, parts = Reseeder(CPU), snapshot({k: p.state_dict() for k, p in made.task.parts.items()})
+    reseed, parts = Reseeder(CPU), snapshot({k: p.state_dict() for k, p in made.task.components.items()})
     found = []
     for noise in (1, 999):
-        for name, part in task.parts.items():
+        for name, part in task.components.items():
             part.load_state_dict(snapshot(parts[name]))
         torch.rand(noise), torch.manual_seed(noise)
         batch = next(iter(task.batches(made.data, clock)))
         torch.randn(noise)
         reseed(clock.seed, clock.step)
         metrics = task.step(batch, clock)
-        found.append(snapshot({"metrics": metrics, **{k: p.state_dict() for k, p in task.parts.items()}}))
+        found.append(snapshot({"metrics": metrics, **{k: p.state_dict() for k, p in task.components.items()}}))
     assert same(*found)
 
 
@@ -557,7 +557,7 @@ def test_in_half_precision_a_step_whose_gradients_overflow_is_as_if_it_had_not_b
 def test_a_run_that_diverges_keeps_its_last_good_checkpoint(config, tmp_path):
     with pytest.raises(Diverged, match="in epoch 2, step 6 "):
         train(tmp_path, config(), nan_at=(5,))
-    assert state(tmp_path)["clock"]["step"] == 4 and all_finite(state(tmp_path)["parts"])
+    assert state(tmp_path)["clock"]["step"] == 4 and all_finite(state(tmp_path)["components"])
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "diverged"
     with pytest.raises(Diverged):
         train(tmp_path, config(), resumed=True, nan_at=(5,))
@@ -651,13 +651,13 @@ def test_the_clock():
 
 @pytest.fixture
 def path(tmp_path):
-    save(tmp_path / "last.ckpt", {"parts": {"net": {"w": torch.arange(300.0)}}, "lr": (0.1, 0.9)})
+    save(tmp_path / "last.ckpt", {"components": {"net": {"w": torch.arange(300.0)}}, "lr": (0.1, 0.9)})
     return tmp_path / "last.ckpt"
 
 
 def test_a_checkpoint_comes_back_and_torch_reads_it(path):
     found = load(path)
-    assert same(found["parts"]["net"]["w"], torch.arange(300.0)) and found["lr"] == (0.1, 0.9)
+    assert same(found["components"]["net"]["w"], torch.arange(300.0)) and found["lr"] == (0.1, 0.9)
     assert same(torch.load(path, weights_only=True), found)
 
 
@@ -708,9 +708,9 @@ def test_a_checkpoint_cannot_run_code(protocol, tmp_path, monkeypatch):
 
 
 def test_another_format_is_refused(path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    monkeypatch.setattr(checkpoint, "FORMAT", 99)
     with pytest.raises(
-        CheckpointError, match=r"last.ckpt has format 1, written by dl-run \S+: this is dl-run \S+ and reads format 2"
+        CheckpointError, match=r"last.ckpt has format 2, written by dl-run \S+: this is dl-run \S+ and reads format 99"
     ):
         load(path)
 
@@ -731,7 +731,7 @@ def test_on_a_full_disk_the_old_checkpoint_stays(call, path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, call, full)
         with pytest.raises(UserError) as error:
-            save(path, {"parts": {}})
+            save(path, {"components": {}})
     said = str(error.value)
     assert "cannot write the checkpoint" in said and "No space left on device" in said and "make room" in said
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
@@ -819,7 +819,7 @@ def test_too_little_memory_is_told(error, said, config, tmp_path, monkeypatch):
         {"clock": {"step": "4"}, "add": True}, {"clock": {"epochs": 1}, "add": True},
         {"means": []}, {"means": {"sums": 3}, "add": True}, {"rows": "x"}, {"rows": -1},
         {"threads": 0}, {"threads": "2"},
-        {"parts": 5}, {"parts": {"net": 3}, "add": True}, {"best": 4}, {"best": {"score": "x"}, "add": True},
+        {"components": 5}, {"components": {"net": 3}, "add": True}, {"best": 4}, {"best": {"score": "x"}, "add": True},
     ],
 )  # fmt: skip
 def test_a_checkpoint_of_other_content_is_refused(change, config, tmp_path):
@@ -951,7 +951,7 @@ def test_a_checkpoint_of_other_parts_is_refused(session, tmp_path):
     run = Run(tmp_path, {})
     training = Training(made.task, made.trainer, run, Clock(0, 1, 4), {})
     with pytest.raises(CheckpointError, match=r"holds \['critic', 'net'\], expected \['net', 'update'\]"):
-        training.restore({"parts": {"net": {}, "critic": {}}})
+        training.restore({"components": {"net": {}, "critic": {}}})
     run.close()
 
 

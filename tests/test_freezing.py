@@ -122,7 +122,7 @@ def test_the_schedule_moves_all_rates_and_the_log_has_the_base(tmp_path):
     ]
     small = [key for key in SMALL if not key.startswith("trainer.epochs")]
     train(tmp_path / "a", compose(f"data_dir={write_mnist(tmp_path)}", *small, *keys))
-    (group,) = state(tmp_path / "a")["parts"]["update"]["optimizer"]["param_groups"]
+    (group,) = state(tmp_path / "a")["components"]["update"]["optimizer"]["param_groups"]
     assert group["lr"] == pytest.approx(0.1 * rows(tmp_path / "a")[-1]["lr"])
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from runs import assert_same, compose, train
 from torch import nn
-from toys import PLACE, Batches, learn, make_update, section, seeded
+from toys import DEVICE, Batches, learn, make_update, section, seeded
 
 from dlrun.clock import Clock
 from dlrun.config.build import build
@@ -40,22 +40,26 @@ def count(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
 
 
-def pictures(spec: Image, num: int = 16) -> torch.Tensor:
+def random_images(spec: Image, num: int = 16) -> torch.Tensor:
     with seeded(1):
         return (torch.rand(num, *spec.shape) > 0.5).float() * 0.8 + 0.1
 
 
 def make(
     kind: type, net: nn.Module, spec: object, *, lr: float = 0.01, ema: float = 0.0, adam: dict | None = None,
-    trained: object = None, **keys
+    load_classifier: object = None, **keys
 ):  # fmt: skip
     """A task with the keys of its YAML, but for those given."""
     name = {WganGp: "wgan_gp", AdversarialAutoencoder: "adversarial_autoencoder"}.get(kind, kind.__name__.lower())
     stated = {key: value for key, value in section("task", name).items() if key != "_target_"}
     handed = dict(
-        net=net, spec=spec, device=PLACE, trained=trained, update=partial(make_update, lr=lr, ema=ema, **adam or {})
+        net=net,
+        spec=spec,
+        device=DEVICE,
+        load_classifier=load_classifier,
+        update=partial(make_update, lr=lr, ema=ema, **adam or {}),
     )
-    handed = {name: handed[name] for name in signature(section("task", name)["_target_"]).given}
+    handed = {name: handed[name] for name in signature(section("task", name)["_target_"]).positional}
     return kind(**handed, **stated | keys)
 
 
@@ -181,18 +185,18 @@ def test_components_are_the_best_linear_code():
     assert (project(x, *components(batches(), 16)) - x).abs().max() < 1e-5
 
 
-def test_components_of_large_pictures_come_from_the_gram_matrix(monkeypatch):
+def test_components_of_large_images_come_from_the_gram_matrix(monkeypatch):
     with seeded():
         x = torch.rand(12, 1, 4, 4)
     batches = lambda: iter([(piece, None) for piece in x.split(5)])  # noqa: E731
     small = project(x, *components(batches(), 3))
     monkeypatch.setattr("dlrun.tasks.generative.pca.LARGE", 12)
     assert torch.allclose(project(x, *components(batches(), 3)), small, atol=1e-4)
-    assert len(components(batches(), 20)[1]) == 11, "twelve pictures span eleven directions"
-    assert torch.equal(project(x[:1], *components(iter([(x[:1], None)]), 3)), x[:1]), "one picture is its own mean"
+    assert len(components(batches(), 20)[1]) == 11, "twelve images span eleven directions"
+    assert torch.equal(project(x[:1], *components(iter([(x[:1], None)]), 3)), x[:1]), "one image is its own mean"
 
 
-# Pictures
+# Images
 
 
 def test_grids():
@@ -227,7 +231,7 @@ def test_means_weigh_samples():
 
 @pytest.mark.parametrize("keys", [{}, {"loss": "mse"}, {"noise": 0.05}])
 def test_an_autoencoder_memorises_a_batch(keys):
-    x = pictures(SMALL)
+    x = random_images(SMALL)
     with seeded():
         net = autoencoder(SMALL, latent=8, hidden=[64], dropout=0.0, **DENSE)
     task = make(Autoencoder, net, SMALL, **keys)
@@ -240,7 +244,7 @@ def test_an_autoencoder_memorises_a_batch(keys):
 
 @pytest.mark.parametrize("loss", ["bce", "mse"])
 def test_an_adversarial_autoencoder_reconstructs_and_spreads_its_codes(loss):
-    x = pictures(SMALL, 256)
+    x = random_images(SMALL, 256)
     with seeded():
         net = adversarial_autoencoder(SMALL, latent=4, hidden=[64], critic_hidden=[32, 32], **DENSE)
         net.autoencoder.encoder[-1].bias.data += 5.0  # far from the prior
@@ -256,8 +260,8 @@ def test_an_adversarial_autoencoder_reconstructs_and_spreads_its_codes(loss):
 
 
 @pytest.mark.parametrize("keys", [{}, {"likelihood": "gaussian", "sigma": 0.2}, {"beta": 0.5, "kl_warmup_epochs": 0.5}])
-def test_a_vae_learns_two_pictures(keys):
-    x = pictures(SMALL, 2).repeat(16, 1, 1, 1)
+def test_a_vae_learns_two_images(keys):
+    x = random_images(SMALL, 2).repeat(16, 1, 1, 1)
     task = make_vae(iwae_samples=20, **keys)
     data = data_of(x, SMALL, 32)
     before = task.evaluate(data, "val")["elbo"]
@@ -277,14 +281,14 @@ def test_reports_are_figures(kind, latent):
         more = dict(dropout=0.0) if kind is Autoencoder else dict(critic_hidden=[8]) if kind is not Vae else {}
         build = {Vae: vae, Autoencoder: autoencoder}.get(kind, adversarial_autoencoder)
         task = make(kind, build(SMALL, latent=latent, hidden=[8], **more, **DENSE), SMALL)
-    report = task.report(data_of(pictures(SMALL), SMALL))
+    report = task.report(data_of(random_images(SMALL), SMALL))
     figures = report["figures"]
     assert {"reconstructions", "interpolation"} <= figures.keys()
     assert ("latent_map" in figures) == ("latent_plane" in figures) == (latent == 2)
     assert ("pca_mse" in report) == ("pca_reconstructions" in figures) == (kind is Autoencoder)
     assert all(render(figure).std() > 1 for figure in figures.values())
-    one = task.report(data_of(pictures(SMALL, 1), SMALL))["figures"]
-    assert "interpolation" not in one and "reconstructions" in one, "one picture has nothing between"
+    one = task.report(data_of(random_images(SMALL, 1), SMALL))["figures"]
+    assert "interpolation" not in one and "reconstructions" in one, "one image has nothing between"
 
 
 # Adversarial: networks
@@ -383,7 +387,7 @@ def test_frechet_distance_of_gaussians():
 
 def test_features_are_what_goes_into_the_last_dense_layer():
     net = mlp(SMALL, hidden=[6, 5], dropout=0.0, norm="none", **DENSE)
-    x = pictures(SMALL)
+    x = random_images(SMALL)
     inner = net[:-1]((x - 0.25) / 0.5)
     assert torch.allclose(Features(net, [0.25], [0.5], "runs/a")(x), inner, atol=1e-6)
     assert not net[-1]._forward_pre_hooks
@@ -483,9 +487,9 @@ def test_the_best_state_is_the_whole_pair_with_the_averaged_generator():
     assert torch.equal(other.predict(z), task.predict(z))
 
 
-def test_pictures_of_a_pair():
+def test_images_of_a_pair():
     task = make_pair(Gan, SMALL)
-    data = data_of(2 * pictures(SMALL) - 1, SMALL)
+    data = data_of(2 * random_images(SMALL) - 1, SMALL)
     assert task.preview(data)["samples"].shape == (1, 89, 89)  # ten times 8 pixels and nine gaps
     assert task.predict(torch.randn(3, 4)).min() >= 0, "pixels in [0, 1]"
     figures = task.report(data)["figures"]
@@ -544,7 +548,7 @@ def test_a_step_left_out_is_left_out_after_resuming_too(stop, tmp_path):
     train(tmp_path / "b", config, signals={stop: SIGTERM}, nan_at=(3,))
     train(tmp_path / "b", config, resumed=True, nan_at=(3,))
     assert_same(tmp_path / "a", tmp_path / "b")
-    assert all(value.isfinite().all() for value in runs.state(tmp_path / "b")["parts"]["net"].values())
+    assert all(value.isfinite().all() for value in runs.state(tmp_path / "b")["components"]["net"].values())
 
 
 def test_modes_without_a_point_are_told(tmp_path):

@@ -1,4 +1,4 @@
-"""Folders of pictures: what is in them, how it is split, decoded, cached, read ahead; and what is wrong with them."""
+"""Folders of images: what is in them, how it is split, decoded, cached, read ahead; and what is wrong with them."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from signal import SIGTERM
 import numpy as np
 import pytest
 import torch
-from PIL import Image as Picture
+from PIL import Image as PILImage
 from runs import assert_same, compose, train
 from toys import CPU, section
 
@@ -26,20 +26,20 @@ CLASSES = ("ant", "bee", "cat", "dog")
 
 
 def write_folder(root: Path, count: int = 40, side: int = 12, classes: tuple[str, ...] = CLASSES) -> Path:
-    """Noise of several kinds of files, `count` in all; the red of the first pixel names the picture."""
+    """Noise of several kinds of files, `count` in all; the red of the first pixel names the image."""
     rng = np.random.RandomState(0)
     kinds = [("RGB", "bmp"), ("RGBA", "png"), ("P", "gif"), ("L", "PNG")]
     for i in range(count):
         mode, suffix = kinds[i % len(kinds)]
-        folder = root / "pictures" / classes[i % len(classes)]
+        folder = root / "images" / classes[i % len(classes)]
         folder.mkdir(parents=True, exist_ok=True)
-        picture = Picture.fromarray(rng.randint(0, 256, (side, side, 3), dtype=np.uint8))
-        picture.convert(mode).save(folder / f"{i:03d}.{suffix}")
+        image = PILImage.fromarray(rng.randint(0, 256, (side, side, 3), dtype=np.uint8))
+        image.convert(mode).save(folder / f"{i:03d}.{suffix}")
     return root
 
 
 def make(data_dir: Path, load: bool = True, **keys) -> ImageFolder:
-    """The data set `pictures` under `data_dir`, 8x8 in batches of 4."""
+    """The data set `images` under `data_dir`, 8x8 in batches of 4."""
     defaults = dict(data_dir=str(data_dir), batch_size=4, eval_batch_size=5, spec=Image((3, 8, 8)))
     given = {key: value for key, value in section("data", "image_folder").items() if key not in ("_target_", "augment")}
     augment = build(section("data", "image_folder")["augment"] | keys.pop("augment", {}))
@@ -50,7 +50,7 @@ def make(data_dir: Path, load: bool = True, **keys) -> ImageFolder:
 
 
 def parts(data: ImageFolder) -> dict[str, list[bytes]]:
-    """Every part's pictures and labels, in order."""
+    """Every part's images and labels, in order."""
     return {
         part: [x.numpy().tobytes() + bytes([y]) for xs, ys in data.batches(part) for x, y in zip(xs, ys, strict=True)]
         for part in ("train", "val", "test")
@@ -83,12 +83,12 @@ def test_class_folders_are_found_split_and_decoded_once(tmp_path):
 
 def test_labels_are_those_of_the_folders(tmp_path):
     for k, name in enumerate(CLASSES):
-        (tmp_path / "pictures" / name / "deeper").mkdir(parents=True)
+        (tmp_path / "images" / name / "deeper").mkdir(parents=True)
         for i in range(3):
-            Picture.new("L", (5, 9), 60 * k).save(tmp_path / "pictures" / name / ("deeper" if i else "") / f"{i}.png")
-    (tmp_path / "pictures" / ".hidden").mkdir()
-    Picture.new("L", (5, 9), 255).save(tmp_path / "pictures" / ".hidden" / "x.png")
-    (tmp_path / "pictures" / "ant" / "loop").symlink_to(tmp_path / "pictures")
+            PILImage.new("L", (5, 9), 60 * k).save(tmp_path / "images" / name / ("deeper" if i else "") / f"{i}.png")
+    (tmp_path / "images" / ".hidden").mkdir()
+    PILImage.new("L", (5, 9), 255).save(tmp_path / "images" / ".hidden" / "x.png")
+    (tmp_path / "images" / "ant" / "loop").symlink_to(tmp_path / "images")
     for labels in (CLASSES, CLASSES[::-1]):
         data = make(tmp_path, spec=Image((1, 8, 8), labels=labels), mean=[0.0], std=[1.0])
         assert data.spec.labels == labels
@@ -109,9 +109,9 @@ def test_a_number_of_classes_keeps_their_names(tmp_path):
 def test_flat_folders_have_no_classes(tmp_path):
     write_folder(tmp_path)
     assert make(tmp_path, layout="flat").spec.classes is None
-    for folder in list((tmp_path / "pictures").iterdir()):
+    for folder in list((tmp_path / "images").iterdir()):
         for path in folder.iterdir():
-            path.rename(tmp_path / "pictures" / path.name)
+            path.rename(tmp_path / "images" / path.name)
         folder.rmdir()
     data = make(tmp_path)
     assert data.spec == Image((3, 8, 8)) and data.size("train") == 24
@@ -124,15 +124,15 @@ def test_flat_folders_have_no_classes(tmp_path):
 
 def test_a_csv_gives_the_split_of_the_folders_it_was_written_from(tmp_path):
     write_folder(tmp_path)
-    (tmp_path / "pictures" / "cat" / "a, b.bmp").write_bytes((tmp_path / "pictures" / "ant" / "000.bmp").read_bytes())
+    (tmp_path / "images" / "cat" / "a, b.bmp").write_bytes((tmp_path / "images" / "ant" / "000.bmp").read_bytes())
     for stratify in (False, True):
         plain = make(tmp_path, stratify=stratify)
         written = make(tmp_path, stratify=stratify, write_csv=True)
-        rows = (tmp_path / "pictures" / "images.csv").read_text().splitlines()
+        rows = (tmp_path / "images" / "images.csv").read_text().splitlines()
         assert len(rows) == 41 and {row.rpartition(",")[2] for row in rows} == set("0123")
         read = make(tmp_path, stratify=stratify, layout="csv")
         assert read.spec == plain.spec and parts(read) == parts(plain) == parts(written)
-        (tmp_path / "pictures" / "images.csv").unlink()
+        (tmp_path / "images" / "images.csv").unlink()
 
 
 def test_classes_that_are_numbers_keep_their_names_in_a_csv(tmp_path):
@@ -144,11 +144,11 @@ def test_classes_that_are_numbers_keep_their_names_in_a_csv(tmp_path):
     assert written.spec == read.spec == plain.spec and parts(written) == parts(read) == parts(plain)
 
 
-def test_the_first_row_of_a_csv_is_a_picture_whatever_its_suffix(tmp_path):
+def test_the_first_row_of_a_csv_is_a_image_whatever_its_suffix(tmp_path):
     write_folder(tmp_path, 9, classes=("a",))
-    (tmp_path / "pictures" / "a" / "000.bmp").rename(tmp_path / "pictures" / "a" / "000.jfif")
-    names = ["a/000.jfif", *(f"a/{p.name}" for p in sorted((tmp_path / "pictures" / "a").iterdir())[1:])]
-    (tmp_path / "pictures" / "images.csv").write_text("".join(f"{n},{'xy'[i % 2]}\n" for i, n in enumerate(names)))
+    (tmp_path / "images" / "a" / "000.bmp").rename(tmp_path / "images" / "a" / "000.jfif")
+    names = ["a/000.jfif", *(f"a/{p.name}" for p in sorted((tmp_path / "images" / "a").iterdir())[1:])]
+    (tmp_path / "images" / "images.csv").write_text("".join(f"{n},{'xy'[i % 2]}\n" for i, n in enumerate(names)))
     assert sum(map(len, parts(make(tmp_path)).values())) == 9
 
 
@@ -156,13 +156,13 @@ def test_folders_that_look_alike_have_a_cache_each(tmp_path):
     """Names, sizes and times are the same, as archives leave them."""
     for name, shade in (("one", 10), ("two", 200)):
         for i in range(3):
-            path = tmp_path / name / "pictures" / "a" / f"{i}.bmp"
+            path = tmp_path / name / "images" / "a" / f"{i}.bmp"
             path.parent.mkdir(parents=True, exist_ok=True)
-            picture = Picture.new("RGB", (8, 8), (shade,) * 3)
-            picture.putpixel((0, 0), (9 if shade == 10 else 201,) * 3)
-            picture.save(path)
+            image = PILImage.new("RGB", (8, 8), (shade,) * 3)
+            image.putpixel((0, 0), (9 if shade == 10 else 201,) * 3)
+            image.save(path)
             os.utime(path, (0, 0))
-    one, two = (make(tmp_path, root=f"{name}/pictures", layout="flat") for name in ("one", "two"))
+    one, two = (make(tmp_path, root=f"{name}/images", layout="flat") for name in ("one", "two"))
     assert one.cache.pixels.max() == 10 and two.cache.pixels.min() == 200
 
 
@@ -171,7 +171,7 @@ def test_the_books_csv_is_read(tmp_path):
     write_folder(tmp_path, 10, classes=("b", "a"))
     names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*"))[::-1]
     rows = [name.replace("/", "\\") + f",{int('/b/' in name)}\n" for name in names]
-    (tmp_path / "pictures" / "images.csv").write_text("".join(rows))
+    (tmp_path / "images" / "images.csv").write_text("".join(rows))
     data = make(tmp_path, stratify=False)
     assert data.spec.labels == ("a", "b")
     assert [[int(y) for _, ys in data.batches(part) for y in ys] for part in ("val", "test")] == [[0, 0], [0, 0]]
@@ -204,26 +204,26 @@ def test_parts_are_a_partition_and_folds_cover_what_is_not_test(stratify):
 def test_parts_are_no_classes(tmp_path, parts):
     write_folder(tmp_path, classes=parts)
     for part in parts:
-        inside = tmp_path / "pictures" / part
+        inside = tmp_path / "images" / part
         (inside / "ants").mkdir()
         for path in list(inside.glob("0*")):
             path.rename(inside / "ants" / path.name)
-    said = f"pictures has the folders {', '.join(sorted(parts))}: these are splits of a data set, not classes"
+    said = f"images has the folders {', '.join(sorted(parts))}: these are splits of a data set, not classes"
     with pytest.raises(
-        DataError, match=rf"{said}\n  expected one folder per class: data.root=/.*/pictures/[tT]rain, which is split by"
+        DataError, match=rf"{said}\n  expected one folder per class: data.root=/.*/images/[tT]rain, which is split by"
     ):
         make(tmp_path)
     assert make(tmp_path, layout="folders").spec.labels == tuple(sorted(parts))
 
 
-def test_what_others_leave_in_a_folder_is_no_picture(tmp_path):
+def test_what_others_leave_in_a_folder_is_no_image(tmp_path):
     write_folder(tmp_path)
-    before, folder = parts(make(tmp_path)), tmp_path / "pictures"
-    picture = (folder / "ant" / "000.bmp").read_bytes()
+    before, folder = parts(make(tmp_path)), tmp_path / "images"
+    image = (folder / "ant" / "000.bmp").read_bytes()
     for name in ("ant/._000.bmp", ".ipynb_checkpoints/0.bmp", "bee/.ipynb_checkpoints/0.bmp", "__MACOSX/ant/0.bmp"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(picture)
-    (folder / "ant" / "Thumbs.db").write_bytes(picture)
+        (folder / name).write_bytes(image)
+    (folder / "ant" / "Thumbs.db").write_bytes(image)
     (folder / "ant" / "copies").symlink_to(folder / "bee")  # a folder that is read elsewhere, and one that leads back
     (folder / "cat" / "loop").symlink_to("loop")
     (folder / "dog").rename(tmp_path / "elsewhere")
@@ -233,9 +233,9 @@ def test_what_others_leave_in_a_folder_is_no_picture(tmp_path):
 
 def test_what_is_no_file_is_left_out_and_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
     write_folder(tmp_path)
-    os.mkfifo(tmp_path / "pictures" / "ant" / "x.png")
+    os.mkfifo(tmp_path / "images" / "ant" / "x.png")
     with socket.socket(socket.AF_UNIX) as server:
-        monkeypatch.chdir(tmp_path / "pictures" / "bee")  # a socket's path is short
+        monkeypatch.chdir(tmp_path / "images" / "bee")  # a socket's path is short
         server.bind("x.png")
         said = make(tmp_path).describe()
     assert "ant/x.png (it is a FIFO), bee/x.png (it is a socket)" in said
@@ -247,16 +247,16 @@ def test_what_is_no_file_is_left_out_and_a_folder_that_cannot_be_read_is_refused
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(DataError, match="the folder .*/pictures/cat cannot be read: Permission denied"):
+    with pytest.raises(DataError, match="the folder .*/images/cat cannot be read: Permission denied"):
         make(tmp_path)
 
 
 def test_names_that_are_no_utf8(tmp_path):
     write_folder(tmp_path)
-    folder = os.fsencode(tmp_path / "pictures")
+    folder = os.fsencode(tmp_path / "images")
     broken = folder + b"/ant/\xff.png"
     with open(broken, "wb") as file:
-        file.write(b"no picture")
+        file.write(b"no image")
     assert "ant/\\xff.png (cannot identify image file" in make(tmp_path).describe()
     os.unlink(broken)
     os.rename(folder + b"/cat", folder + b"/c\xe4t")
@@ -281,8 +281,8 @@ DEEP = {
 
 @pytest.mark.parametrize("cores", [1, 2])
 @pytest.mark.parametrize(("convert", "suffix", "levels"), DEEP.values(), ids=DEEP)
-def test_pictures_keep_their_range(tmp_path, monkeypatch, convert, suffix, levels, cores):
-    """By the whole set: a dark picture stays darker than a bright one."""
+def test_images_keep_their_range(tmp_path, monkeypatch, convert, suffix, levels, cores):
+    """By the whole set: a dark image stays darker than a bright one."""
     if cores == 2 and suffix == "tif" and levels != {"real": [0, 1]}:
         return
     monkeypatch.setattr(image_cache, "cores", lambda: cores)
@@ -291,8 +291,8 @@ def test_pictures_keep_their_range(tmp_path, monkeypatch, convert, suffix, level
     pixels[0, 0, :2], pixels[7] = (0, 255), pixels[7] // 16
     for name, own, ending in (("bytes", pixels, "png"), ("deep", convert(pixels), suffix)):
         (tmp_path / name).mkdir()
-        for i, picture in enumerate(own):
-            Picture.fromarray(picture).save(tmp_path / name / f"{i}.{ending}")
+        for i, image in enumerate(own):
+            PILImage.fromarray(image).save(tmp_path / name / f"{i}.{ending}")
     plain, deep = (make(tmp_path, root=name, spec=Image((1, 8, 8))) for name in ("bytes", "deep"))
     assert np.array_equal(plain.cache.pixels, deep.cache.pixels)
     assert "levels" not in plain.fitted() and "more than bytes" not in plain.describe()
@@ -304,27 +304,27 @@ def test_pictures_keep_their_range(tmp_path, monkeypatch, convert, suffix, level
 
 
 def test_what_a_tiff_declares_and_numbers_that_are_not_finite(tmp_path):
-    picture = Picture.fromarray(np.full((8, 8), 800, np.uint16))
-    picture.save(tmp_path / "a.tif", tiffinfo={281: 4095})
+    image = PILImage.fromarray(np.full((8, 8), 800, np.uint16))
+    image.save(tmp_path / "a.tif", tiffinfo={281: 4095})
     assert (decode.read(tmp_path / "a.tif", (1, 8, 8), "cover") == 800 >> 4).all()
-    Picture.fromarray(np.full((8, 8), np.nan, np.float32)).save(tmp_path / "b.tif")
+    PILImage.fromarray(np.full((8, 8), np.nan, np.float32)).save(tmp_path / "b.tif")
     assert "numbers that are not finite" in decode.read(tmp_path / "b.tif", (1, 8, 8), "cover")
 
 
-def test_pictures_of_one_colour_are_refused(tmp_path):
+def test_images_of_one_colour_are_refused(tmp_path):
     write_folder(tmp_path)
-    for path in (tmp_path / "pictures").rglob("*.*"):
-        Picture.new("L", (9, 9), 7).save(path)
-    with pytest.raises(DataError, match="pictures: all 40 images are of one colour, 7, 7, 7 of 255"):
+    for path in (tmp_path / "images").rglob("*.*"):
+        PILImage.new("L", (9, 9), 7).save(path)
+    with pytest.raises(DataError, match="images: all 40 images are of one colour, 7, 7, 7 of 255"):
         make(tmp_path)
-    Picture.new("L", (9, 9), 8).save(path)
+    PILImage.new("L", (9, 9), 8).save(path)
     assert make(tmp_path).size("train") == 24
 
 
-def test_larger_pictures_by_a_key(tmp_path):
+def test_larger_images_by_a_key(tmp_path):
     write_folder(tmp_path)
-    large = tmp_path / "pictures" / "ant" / "large.png"
-    Picture.new("L", (40, 40), 7).save(large)
+    large = tmp_path / "images" / "ant" / "large.png"
+    PILImage.new("L", (40, 40), 7).save(large)
     assert (
         "ant/large.png (DecompressionBombError: it has more pixels than max_pixels=500)"
         in make(tmp_path, max_pixels=500).describe()
@@ -332,26 +332,26 @@ def test_larger_pictures_by_a_key(tmp_path):
     assert "large" not in make(tmp_path, max_pixels=1600).describe()
 
 
-def test_pictures_of_all_kinds(tmp_path):
+def test_images_of_all_kinds(tmp_path):
     """Transparent pixels are white; the middle is kept, or both sides are stretched; 16 bits keep the upper 8."""
-    wide = Picture.new("RGB", (24, 8), "black")
+    wide = PILImage.new("RGB", (24, 8), "black")
     wide.paste("red", (8, 0, 16, 8))
-    turned = Picture.new("RGB", (8, 24), "blue")
+    turned = PILImage.new("RGB", (8, 24), "blue")
     turned.paste("black", (0, 0, 8, 12))
     exif = turned.getexif()
     exif[0x0112] = 6  # the camera was held upright
-    palette = Picture.new("P", (8, 8), 1)
+    palette = PILImage.new("P", (8, 8), 1)
     palette.putpalette([0, 0, 0, 10, 200, 30])
     files = {
-        "clear.png": Picture.new("RGBA", (8, 8), (9, 9, 9, 0)),
+        "clear.png": PILImage.new("RGBA", (8, 8), (9, 9, 9, 0)),
         "wide.png": wide,
-        "deep.png": Picture.fromarray(np.full((8, 8), 0x80FF, np.uint16)),
+        "deep.png": PILImage.fromarray(np.full((8, 8), 0x80FF, np.uint16)),
         "palette.png": palette,
-        "grey.png": Picture.new("LA", (8, 8), (70, 255)),
-        "cmyk.tif": Picture.new("CMYK", (8, 8), (0, 255, 255, 0)),
+        "grey.png": PILImage.new("LA", (8, 8), (70, 255)),
+        "cmyk.tif": PILImage.new("CMYK", (8, 8), (0, 255, 255, 0)),
     }
-    for name, picture in files.items():
-        picture.save(tmp_path / name)
+    for name, image in files.items():
+        image.save(tmp_path / name)
     turned.save(tmp_path / "turned.png", exif=exif)
     shape = (3, 8, 8)
     plain = {"clear.png": (255, 255, 255), "wide.png": (255, 0, 0), "deep.png": (128, 128, 128)}
@@ -367,8 +367,8 @@ def test_pictures_of_all_kinds(tmp_path):
 
 def test_a_large_jpeg_decoded_at_a_fraction_is_the_same_but_for_a_little(tmp_path):
     ramp = np.linspace(0, 255, 800).astype(np.uint8)
-    Picture.fromarray(np.broadcast_to(ramp, (600, 800)).copy()).save(tmp_path / "a.jpg", quality=95)
-    whole = np.asarray(Picture.open(tmp_path / "a.jpg").resize((16, 12), Picture.Resampling.BICUBIC), int)
+    PILImage.fromarray(np.broadcast_to(ramp, (600, 800)).copy()).save(tmp_path / "a.jpg", quality=95)
+    whole = np.asarray(PILImage.open(tmp_path / "a.jpg").resize((16, 12), PILImage.Resampling.BICUBIC), int)
     found = decode.read(tmp_path / "a.jpg", (1, 12, 16), "stretch").astype(int)
     assert abs(found[0] - whole).max() <= 2
 
@@ -384,22 +384,22 @@ def bomb(side: int) -> bytes:
 
 
 @pytest.mark.parametrize("cores", [1, 2])
-def test_broken_pictures_and_bombs_are_left_out_and_named(tmp_path, monkeypatch, cores):
+def test_broken_images_and_bombs_are_left_out_and_named(tmp_path, monkeypatch, cores):
     monkeypatch.setattr(image_cache, "cores", lambda: cores)
     monkeypatch.setattr(decode, "LOT", 8)
     write_folder(tmp_path)
     before = parts(make(tmp_path, resident=False))
-    folder = tmp_path / "pictures" / "ant"
+    folder = tmp_path / "images" / "ant"
     whole = (folder / "000.bmp").read_bytes()
     victim = next(p for p in sorted(folder.iterdir()) if p.name == "008.bmp")
     victim.write_bytes(whole[: len(whole) // 2])
     for name, content in {
-        "zz broken.jpg": b"no picture",
+        "zz broken.jpg": b"no image",
         "zz bomb.png": bomb(10_000),
         "zz huge.png": bomb(60_000),
     }.items():
-        (tmp_path / "pictures" / "bee" / name).write_bytes(content)
-    (tmp_path / "pictures" / "bee" / "zz link.png").symlink_to("/nowhere.png")
+        (tmp_path / "images" / "bee" / name).write_bytes(content)
+    (tmp_path / "images" / "bee" / "zz link.png").symlink_to("/nowhere.png")
     for _ in range(2):  # decoded, and from the cache
         data = make(tmp_path)
         said = data.describe()
@@ -407,10 +407,10 @@ def test_broken_pictures_and_bombs_are_left_out_and_named(tmp_path, monkeypatch,
         assert "ant/008.bmp (OSError: image file is truncated" in said
         assert "bee/zz bomb.png (DecompressionBombWarning" in said and "bee/zz huge.png (DecompressionBombError" in said
         assert sum(len(rows) for rows in parts(data).values()) == 39
-    (tmp_path / "pictures" / "bee" / "zz bomb.png").unlink()
-    (tmp_path / "pictures" / "bee" / "zz huge.png").unlink()
-    (tmp_path / "pictures" / "bee" / "zz broken.jpg").unlink()
-    (tmp_path / "pictures" / "bee" / "zz link.png").unlink()
+    (tmp_path / "images" / "bee" / "zz bomb.png").unlink()
+    (tmp_path / "images" / "bee" / "zz huge.png").unlink()
+    (tmp_path / "images" / "bee" / "zz broken.jpg").unlink()
+    (tmp_path / "images" / "bee" / "zz link.png").unlink()
     after = parts(make(tmp_path))
     assert sum(len(set(before[part]) - set(after[part])) for part in after) == 1, "the others stay in their parts"
 
@@ -482,12 +482,12 @@ def test_a_damaged_cache_is_told(tmp_path):
 
 
 def test_what_was_found_travels_in_the_checkpoint(tmp_path):
-    """A run whose folder is gone still knows its classes, and encodes pictures as before."""
+    """A run whose folder is gone still knows its classes, and encodes images as before."""
     write_folder(tmp_path)
     data = make(tmp_path, resize=(10, 10))
     x = next(data.batches("val"))[0]
     spec, stored = data.spec, torch.from_numpy(np.array(data.cache.pixels[data.storage.rows["val"][:5]]))
-    (tmp_path / "pictures").rename(tmp_path / "gone")
+    (tmp_path / "images").rename(tmp_path / "gone")
     other = make(tmp_path, load=False, resize=(10, 10))
     other.restore(data.fitted(), CPU)
     assert other.spec == spec and torch.equal(other.encode(stored), x)
@@ -524,12 +524,12 @@ def test_what_does_not_fit_is_read_ahead(tmp_path, monkeypatch):
     assert streamed.free_memory(CPU) > 2**20
 
 
-def test_pictures_larger_than_the_net_takes_are_cut(tmp_path):
+def test_images_larger_than_the_net_takes_are_cut(tmp_path):
     """At random where it trains, in the middle elsewhere; flips by their axes."""
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     grid = np.arange(100, dtype=np.uint8).reshape(10, 10)
     for i in range(10):
-        Picture.fromarray(grid).save(tmp_path / "pictures" / f"{i}.png")
+        PILImage.fromarray(grid).save(tmp_path / "images" / f"{i}.png")
     keys = dict(spec=Image((1, 8, 8)), resize=(10, 10), mean=[0.0], std=[1 / 255], split=(0.6, 0.2, 0.2))
     data = make(tmp_path, **keys)
     assert all((x == torch.tensor(grid[1:9, 1:9])).all() for part in ("val", "test") for x, _ in data.batches(part))
@@ -572,36 +572,36 @@ def test_a_user_without_a_home(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="home directory"):
         Path.home()
     assert make(write_folder(tmp_path)).size("train") == 24
-    with pytest.raises(DataError, match="data.root=~/pictures: "):
-        make(tmp_path, root="~/pictures")
+    with pytest.raises(DataError, match="data.root=~/images: "):
+        make(tmp_path, root="~/images")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "cache").write_text("a file, where the folder of the cache should be")
     with pytest.raises(DataError, match="cannot write to the data folder .*/b/cache"):
-        make(tmp_path / "b", root=f"{tmp_path}/pictures")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "cache", "pictures"]
+        make(tmp_path / "b", root=f"{tmp_path}/images")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "cache", "images"]
 
 
 def test_bad_folders_are_told(tmp_path):
-    with pytest.raises(DataError, match=r"data.root=pictures: there is no /.* and no /.*\n  expected a folder of imag"):
+    with pytest.raises(DataError, match=r"data.root=images: there is no /.* and no /.*\n  expected a folder of imag"):
         make(tmp_path)
     with pytest.raises(DataError, match=r"data.root=/nowhere: there is no /nowhere\n  expected a folder"):
         make(tmp_path, root="/nowhere")
-    (tmp_path / "pictures" / "ant").mkdir(parents=True)
+    (tmp_path / "images" / "ant").mkdir(parents=True)
     with pytest.raises(DataError, match=r"has no images\n  expected a folder of .bmp, .gif"):
         make(tmp_path)
-    (tmp_path / "pictures" / "bee").mkdir()
+    (tmp_path / "images" / "bee").mkdir()
     for i in range(6):
-        (tmp_path / "pictures" / ("ant" if i < 3 else "bee") / f"{i}.png").write_bytes(b"")
+        (tmp_path / "images" / ("ant" if i < 3 else "bee") / f"{i}.png").write_bytes(b"")
     with pytest.raises(DataError, match="none of the 6 images in .* can be read, such as ant/0.png"):
         make(tmp_path)
     write_folder(tmp_path / "b")
-    loose = tmp_path / "b" / "pictures" / "loose.png"
+    loose = tmp_path / "b" / "images" / "loose.png"
     loose.write_bytes(b"")
     with pytest.raises(DataError, match="has 1 image beside its folders, such as loose.png"):
         make(tmp_path / "b")
     loose.unlink()
-    (tmp_path / "b" / "pictures" / "eel").mkdir()
-    one = tmp_path / "b" / "pictures" / "eel" / "1.png"
+    (tmp_path / "b" / "images" / "eel").mkdir()
+    one = tmp_path / "b" / "images" / "eel" / "1.png"
     one.write_bytes(b"")
     with pytest.raises(DataError, match=r"has classes of fewer than 3 images: eel \(1\)\n  expected at least one"):
         make(tmp_path / "b")
@@ -612,11 +612,11 @@ def test_bad_folders_are_told(tmp_path):
     with pytest.raises(DataError, match=said):
         make(tmp_path / "b")
     for i in range(3):
-        (one.parent / f"{i}.png").write_bytes((tmp_path / "b" / "pictures" / "cat" / "022.gif").read_bytes())
+        (one.parent / f"{i}.png").write_bytes((tmp_path / "b" / "images" / "cat" / "022.gif").read_bytes())
     assert make(tmp_path / "b").size("train") == 25
     with pytest.raises(DataError, match=r"the train split has no image of .*eel\n  expected all classes"):
         make(tmp_path / "b", stratify=False, split=(0.05, 0.05, 0.9))
-    (tmp_path / "b" / "pictures" / "eel").rename(tmp_path / "b" / "pictures" / "Dog ")
+    (tmp_path / "b" / "images" / "eel").rename(tmp_path / "b" / "images" / "Dog ")
     with pytest.raises(DataError, match="names differ by case or blanks only: 'Dog ', 'dog'"):
         make(tmp_path / "b")
 
@@ -624,18 +624,16 @@ def test_bad_folders_are_told(tmp_path):
 def test_one_class_is_refused(tmp_path):
     """A user one level too high would learn it to 100 %."""
     write_folder(tmp_path)
-    said = r"has one class, pictures: expected two or more\n  its folders may be the classes \(ant, bee, cat, dog\): "
+    said = r"has one class, images: expected two or more\n  its folders may be the classes \(ant, bee, cat, dog\): "
     for keys in ({}, {"spec": Image((3, 8, 8), 1)}):
-        with pytest.raises(
-            DataError, match=rf"{tmp_path} {said}data.root={tmp_path}/pictures\n  data.layout=flat takes"
-        ):
+        with pytest.raises(DataError, match=rf"{tmp_path} {said}data.root={tmp_path}/images\n  data.layout=flat takes"):
             make(tmp_path, root=str(tmp_path), **keys)
     assert make(tmp_path, root=str(tmp_path), layout="flat").spec.classes is None
     write_folder(tmp_path / "b", classes=("ant",))
-    with pytest.raises(DataError, match=r"pictures has one class, ant: expected two or more\n  data.layout=flat takes"):
+    with pytest.raises(DataError, match=r"images has one class, ant: expected two or more\n  data.layout=flat takes"):
         make(tmp_path / "b")
-    (tmp_path / "pictures" / "images.csv").write_text("".join(f"ant/{i:03d}.bmp,x\n" for i in range(0, 40, 4)))
-    with pytest.raises(DataError, match=r"pictures has one class, x: expected two or more\n  data.layout=flat takes"):
+    (tmp_path / "images" / "images.csv").write_text("".join(f"ant/{i:03d}.bmp,x\n" for i in range(0, 40, 4)))
+    with pytest.raises(DataError, match=r"images has one class, x: expected two or more\n  data.layout=flat takes"):
         make(tmp_path)
 
 
@@ -663,13 +661,13 @@ def test_bad_settings_are_told(tmp_path, keys, said):
     ("ant/000.bmp\n", "line 1: 'ant/000.bmp'\n  expected two columns"),
     ("ant/000.bmp,0\nant/nothing.jpg,0\nbee/nothing.jpg,1\n",
      "names 2 images that cannot be found: ant/nothing.jpg, bee/nothing.jpg\n  expected paths relative to"),
-    ("ant/000.bmp,ant\nbee/001.png,bee\npictures/ant/000.bmp,bee\n", "names pictures/ant/000.bmp twice, in lines 1 "),
+    ("ant/000.bmp,ant\nbee/001.png,bee\nimages/ant/000.bmp,bee\n", "names images/ant/000.bmp twice, in lines 1 "),
     ("ant/000.bmp,ant\nbee/001.png,bee\n", r"has classes of fewer than 3 images: ant \(1\), bee \(1\)"),
     (b"\xff\xfe\x00", "cannot read data.csv=.*expected UTF-8 text"),
 ])  # fmt: skip
 def test_bad_csvs_are_told(tmp_path, text, said):
     write_folder(tmp_path)
-    (tmp_path / "pictures" / "images.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    (tmp_path / "images" / "images.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DataError, match="(?s)" + said):
         make(tmp_path)
 

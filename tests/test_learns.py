@@ -75,7 +75,7 @@ def test_every_kind_of_model_memorises_eight_samples(model):
     with seeded():
         try:
             net = build(keys)(spec)
-        except UserError:  # too deep for so small a picture
+        except UserError:  # too deep for so small a image
             spec = Image((1, 32, 32), classes=4)
             net = build(keys)(spec)
     x, y = batch(spec, 8)
@@ -196,7 +196,7 @@ def test_batch_normalisation_of_a_lone_sample(batch_size, pieces, norm, refused)
         task.step(one, Clock(0, 1, 1))
 
 
-def test_a_lone_picture_has_statistics():
+def test_a_lone_image_has_statistics():
     spec = Image((1, 16, 16), classes=4)
     net = build(section("model", "resnet18") | {"width": 8})(spec)  # 2x2 maps at the end
     task = make_task(net, spec)

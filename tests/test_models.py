@@ -406,7 +406,7 @@ def targets(node):
 
 @pytest.mark.parametrize(("width", "channels_last"), [(8, False), (16, True)])
 def test_layers_that_would_write_past_their_memory_on_a_cpu_are_laid_out_otherwise(width, channels_last):
-    """Strided 1x1 convolutions of few channels, which 112x112 pictures bring to crash."""
+    """Strided 1x1 convolutions of few channels, which 112x112 images bring to crash."""
     net = resnet(CIFAR, **RESNET | dict(width=width))
     assert prepare_net(net, torch.device("cpu"), "fp32").channels_last == channels_last
     first = next(m for m in net.modules() if isinstance(m, nn.Conv2d))

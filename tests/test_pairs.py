@@ -56,7 +56,7 @@ def test_pair(data, model):
 
 
 def test_few_pairs_are_refused():
-    """All pictures but the smallest go with all nets (above), all but texts with the dense ones, texts with theirs."""
+    """All images but the smallest go with all nets (above), all but texts with the dense ones, texts with theirs."""
     texts = {data for data in LABELLED if isinstance(SPECS[data], Tokens)}
     assert texts == {"imdb", "imdb_keras"}
     refused = {(data, model) for data, model in PAIRS if type(SPECS[data]).__name__ not in takes(model)}
@@ -70,7 +70,7 @@ GENERATIVE |= {"adversarial_autoencoder", "gan", "dcgan", "wgan", "wgan_gp"}
 
 
 @pytest.mark.parametrize("model", [model for model in options("model") if "Image" in takes(model)])
-def test_pictures_without_labels_are_for_models_that_do_without(model):
+def test_images_without_labels_are_for_models_that_do_without(model):
     """Refused by the config where that says it, else by the builder, before there is a net."""
     config = composed(f"model={model}", "data=anime_faces")
     if model in GENERATIVE:
@@ -120,6 +120,6 @@ def test_odd_specs(model, spec):
 
 @pytest.mark.parametrize("model", [model for model in options("model") if takes(model) == ["Mask"]])
 def test_masks(model):
-    """A class for every pixel, with all data that has masks, and with pictures of odd sizes."""
+    """A class for every pixel, with all data that has masks, and with images of odd sizes."""
     for spec in [*(SPECS[data] for data in MASKED), Mask((4, 71, 90), 21), Mask((1, 31, 19), 2)]:
         assert forward(model, spec) == (3, spec.classes, *spec.shape[1:])

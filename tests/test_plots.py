@@ -87,11 +87,11 @@ def test_a_plot_that_cannot_be_drawn_ends_nothing(tmp_path, capsys):
     run = Run(tmp_path, {})
     report = {"figures": {"bad": fails}, "lines": {"good": {"a": [1.0, 2.0, 3.0]}}, "mse": 0.5}
     assert run.write_report(report) == {"mse": 0.5}
-    run.videos["film"] = ([np.zeros((2, 2), object)], 30.0)
+    run.videos["video"] = ([np.zeros((2, 2), object)], 30.0)
     run.draw(1, ("a", "\udcff"))
     run.close()
     said = capsys.readouterr().out
-    assert "no plots/bad.png: Expected end of text\n" in said and "no plots/film.gif: " in said
+    assert "no plots/bad.png: Expected end of text\n" in said and "no plots/video.gif: " in said
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {"good.png", "classes.txt"}
     assert (tmp_path / "plots" / "classes.txt").read_text() == "#1  \\udcff\n"
 
@@ -148,8 +148,8 @@ def test_sheets_have_gaps_and_headings():
     sheet = grid(np_tiles(4, 32), 2)
     assert sheet.shape == (1, 66, 66) and sheet[0, 32:34].min() == 1 == sheet[0, :, 32:34].min()
     assert grid(np_tiles(3, 32), 2)[0, 34:, 34:].min() == 1, "what is missing is paper"
-    figure = image_figure(sheet, "masks, test", ("picture", "true"), {"cat": (1.0, 0.0, 0.0)})
-    assert {"masks, test", "picture", "true", "cat"} <= set(texts(figure))
+    figure = image_figure(sheet, "masks, test", ("image", "true"), {"cat": (1.0, 0.0, 0.0)})
+    assert {"masks, test", "image", "true", "cat"} <= set(texts(figure))
 
 
 def np_tiles(count: int, side: int) -> object:
@@ -164,7 +164,7 @@ def test_a_strip_says_which_epochs(tmp_path):
     from dlrun.output import video
 
     for epoch in (1, 2):
-        video.save_frame(video.frame_path(tmp_path / "pictures", "samples", epoch), torch.zeros(1, 8, 8))
-    strip = video.assemble(tmp_path / "pictures", tmp_path / "plots")["samples"]
-    with Image.open(strip) as picture:
-        assert picture.size == (2 * 210 + 10, 200 + 20 + 10), "small pictures are enlarged, with room between"
+        video.save_frame(video.frame_path(tmp_path / "images", "samples", epoch), torch.zeros(1, 8, 8))
+    strip = video.assemble(tmp_path / "images", tmp_path / "plots")["samples"]
+    with Image.open(strip) as image:
+        assert image.size == (2 * 210 + 10, 200 + 20 + 10), "small images are enlarged, with room between"

@@ -1,4 +1,4 @@
-"""What `dl-runs predict` makes of pictures, texts, rows, codes and episodes; and what it refuses."""
+"""What `dl-runs predict` makes of images, texts, rows, codes and episodes; and what it refuses."""
 
 import csv
 import io
@@ -52,15 +52,15 @@ def runs(tmp_path_factory):
     return get
 
 
-def picture(path, shape=(8, 8), seed=0):
+def write_image(path, shape=(8, 8), seed=0):
     Image.fromarray(np.random.default_rng(seed).integers(0, 255, shape, np.uint8)).save(path)
     return path
 
 
-def test_pictures_as_the_run_sees_them(predict, runs, tmp_path):
+def test_images_as_the_run_sees_them(predict, runs, tmp_path):
     """Labels, probabilities that are the task's own, in the order given, from files, folders and standard input."""
     (tmp_path / "more").mkdir()
-    files = [picture(tmp_path / "a.png"), picture(tmp_path / "more" / "b.png", seed=1)]
+    files = [write_image(tmp_path / "a.png"), write_image(tmp_path / "more" / "b.png", seed=1)]
     code, lines, err = predict(runs("classes"), files[0], "more")
     assert (code, err) == (0, "")
     run = FinishedRun(runs("classes"))
@@ -79,7 +79,7 @@ def test_pictures_as_the_run_sees_them(predict, runs, tmp_path):
 
 def test_batches_make_no_difference(predict, runs, tmp_path, monkeypatch):
     for i in range(5):
-        picture(tmp_path / f"{i}.png", seed=i)
+        write_image(tmp_path / f"{i}.png", seed=i)
     whole = predict(runs("classes"), tmp_path)[1]
     one = [line for i in range(5) for line in predict(runs("classes"), tmp_path / f"{i}.png")[1]]
     labels = [[json.loads(line)["label"] for line in lines] for lines in (whole, one)]
@@ -87,7 +87,7 @@ def test_batches_make_no_difference(predict, runs, tmp_path, monkeypatch):
 
 
 def test_csv_and_files(predict, runs, tmp_path):
-    picture(tmp_path / "a.png")
+    write_image(tmp_path / "a.png")
     code, lines, _ = predict(runs("classes"), "a.png", "--format", "csv", "--out", "out.csv")
     assert code == 0 and lines == ["1 prediction in out.csv"]
     row = next(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
@@ -145,28 +145,28 @@ def test_samples_and_codes_and_reconstructions(predict, runs, tmp_path):
     code, lines, _ = predict(runs("vae"), "--samples", "3", "--seed", "1", "--out", "made")
     assert code == 0 and len(list((tmp_path / "made").glob("*.png"))) == 3
     again = predict(runs("vae"), "--samples", "3", "--seed", "1", "--out", "again")[1]
-    pixels = [[np.asarray(Image.open(json.loads(line)["picture"])) for line in each] for each in (lines, again)]
+    pixels = [[np.asarray(Image.open(json.loads(line)["image"])) for line in each] for each in (lines, again)]
     assert np.array_equal(*pixels) and pixels[0][0].shape == (8, 8)
     (tmp_path / "z.csv").write_text(",".join("0" * 20) + "\n")
     line = json.loads(predict(runs("vae"), "--latent", "z.csv")[1][0])
     run = FinishedRun(runs("vae"))
     wanted = (run.task.predict(torch.zeros(1, 20))[0, 0] * 255).round().byte().numpy()
-    assert np.array_equal(np.asarray(Image.open(line["picture"])), wanted)
-    picture(tmp_path / "a.png")
-    assert np.asarray(Image.open(json.loads(predict(runs("autoencoder"), "a.png")[1][0])["picture"])).shape == (8, 8)
+    assert np.array_equal(np.asarray(Image.open(line["image"])), wanted)
+    write_image(tmp_path / "a.png")
+    assert np.asarray(Image.open(json.loads(predict(runs("autoencoder"), "a.png")[1][0])["image"])).shape == (8, 8)
     rows = [json.loads(line) for line in predict(runs("gan"), "--samples", "2")[1]]
     assert all({"x1", "x2", "seed"} <= row.keys() for row in rows)
 
 
-def test_a_mask_for_each_picture(predict, runs, tmp_path):
-    """Whatever the pictures are called: of one name in several folders, or of the name that such a one would get."""
+def test_a_mask_for_each_image(predict, runs, tmp_path):
+    """Whatever the images are called: of one name in several folders, or of the name that such a one would get."""
     for i, name in enumerate(("d1/x.png", "d2/x.png", "x_2.png", "d3/X.png")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        picture(tmp_path / name, (16, 16, 3), seed=i)
+        write_image(tmp_path / name, (16, 16, 3), seed=i)
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "x.part").write_text("mine")
     code, lines, err = predict(runs("masks"), "d1/x.png", "d2/x.png", "x_2.png", "d3/X.png", "--out", "made")
-    files = [json.loads(line)["picture"] for line in lines]
+    files = [json.loads(line)["image"] for line in lines]
     assert code == 0 and files == [f"made/{name}.png" for name in ("x", "x_2", "x_2_2", "X_3")], err
     assert sorted(path.name for path in (tmp_path / "made").iterdir()) == sorted(
         ["x.part", *(file.removeprefix("made/") for file in files)]
@@ -184,7 +184,7 @@ REFUSED = {
     "size": ("classes", ["big.png"], "big.png is 9x8 with 1 channel, but the run takes 8x8 with 1 channel\n  expected"),
     "channels": ("classes", ["rgb.png"], "rgb.png is 8x8 with 3 channels, but the run takes 8x8 with 1 channel"),
     "damaged": ("classes", ["cut.png"], "an intact image: .bmp, .gif, .jpeg, .jpg, .png, .tif, "),
-    "no picture": ("classes", ["notes.txt"], "notes.txt cannot be read as an image"),
+    "no image": ("classes", ["notes.txt"], "notes.txt cannot be read as an image"),
     "no file": ("classes", ["nothing.png"], "nothing.png: there is no such file\n  expected an image"),
     "long name": ("classes", ["a" * 300], f"{'a' * 300}: there is no such file\n  expected an image"),
     "out is a folder": ("classes", ["a.png", "--out", "."], "cannot write .: it is a folder\n  expected a file name"),
@@ -216,9 +216,9 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(case, predict, runs, tmp_path):
     family, arguments, said = REFUSED[case]
-    picture(tmp_path / "a.png")
-    picture(tmp_path / "big.png", (8, 9))
-    picture(tmp_path / "rgb.png", (8, 8, 3))
+    write_image(tmp_path / "a.png")
+    write_image(tmp_path / "big.png", (8, 9))
+    write_image(tmp_path / "rgb.png", (8, 8, 3))
     (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
     (tmp_path / "notes.txt").write_text("words")
     (tmp_path / "empty").mkdir()
@@ -237,10 +237,10 @@ def test_standard_input_that_is_empty(family, predict, runs):
 
 
 def test_a_folder_gives_what_can_be_read(predict, runs, tmp_path):
-    """And names what cannot; files that others leave there are no pictures."""
+    """And names what cannot; files that others leave there are no images."""
     for name in ("a.png", "b.PNG", "sub/c.png", "sub/._c.png", ".ipynb_checkpoints/a.png", "__MACOSX/a.png"):
         (tmp_path / "some" / name).parent.mkdir(parents=True, exist_ok=True)
-        picture(tmp_path / "some" / name)
+        write_image(tmp_path / "some" / name)
     (tmp_path / "some" / "aa.png").write_bytes((tmp_path / "some" / "a.png").read_bytes()[:60])
     os.mkfifo(tmp_path / "some" / "f.png")
     code, lines, err = predict(runs("classes"), "some")
@@ -257,8 +257,8 @@ def test_a_folder_gives_what_can_be_read(predict, runs, tmp_path):
     assert err.startswith("dl-runs: skipped: texts/f.txt cannot be read: a FIFO")
 
 
-def test_a_picture_of_more_than_bytes(predict, runs, tmp_path):
-    """A run on bytes has no levels: those of the picture itself are taken."""
+def test_a_image_of_more_than_bytes(predict, runs, tmp_path):
+    """A run on bytes has no levels: those of the image itself are taken."""
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
     pixels[0, 0] = 255
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -278,8 +278,8 @@ def test_numbers_that_are_too_large(predict, runs, tmp_path):
     assert code == 0 and len(lines) == 2
 
 
-def test_fit_takes_any_picture(predict, runs, tmp_path):
-    picture(tmp_path / "rgb.png", (40, 30, 3))
+def test_fit_takes_any_image(predict, runs, tmp_path):
+    write_image(tmp_path / "rgb.png", (40, 30, 3))
     code, lines, _ = predict(runs("classes"), "rgb.png", "--fit")
     assert code == 0 and len(lines) == 1
 

@@ -94,7 +94,7 @@ PIXELS = (np.arange(3 * 3072).reshape(3, 3072) * 7 % 256).astype(np.uint8)
 
 
 def cifar_files(root, kind, classes, labels=(1, 9, 0)):
-    """Three pictures in every file of one published layout; returns the folder."""
+    """Three images in every file of one published layout; returns the folder."""
     folders = {("bin", 10): "cifar-10-batches-bin", ("py", 10): "cifar-10-batches-py"}
     folder = root / folders.get((kind, classes), "cifar-100-binary" if kind == "bin" else "cifar-100-python")
     folder.mkdir()
@@ -267,12 +267,12 @@ def test_auto_mpg_malformed(tmp_path, bad):
 REAL = os.environ.get("DL_RUN_DATA_DIR")
 
 
-PICTURES = [("mnist", 60_000, (1, 28, 28)), ("fashion_mnist", 60_000, (1, 28, 28)), ("cifar10", 50_000, (3, 32, 32))]
+PUBLISHED = [("mnist", 60_000, (1, 28, 28)), ("fashion_mnist", 60_000, (1, 28, 28)), ("cifar10", 50_000, (3, 32, 32))]
 
 
 @pytest.mark.skipif(not REAL, reason="needs the data under DL_RUN_DATA_DIR")
-@pytest.mark.parametrize(("name", "num", "shape"), PICTURES)
-def test_published_pictures(name, num, shape):
+@pytest.mark.parametrize(("name", "num", "shape"), PUBLISHED)
+def test_published_images(name, num, shape):
     arrays = read(name, REAL)
     assert arrays.x_train.shape == (num, *shape) and arrays.x_test.shape == (10_000, *shape)
     counts = np.bincount(arrays.y_test).tolist()

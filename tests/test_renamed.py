@@ -19,11 +19,13 @@ from dlrun.errors import ConfigError
         ("vae", "task.warmup", "task.kl_warmup_epochs"),
         ("mlp", "task.pieces", "task.grad_accum_steps"),
         ("resnet18", "schedule.warmup", "schedule.warmup_fraction"),
+        ("ppo", "data.film_steps", "data.video_steps"),
+        ("unet data=mask_folder", "data.source.pictures", "data.source.images"),
     ],
 )
 def test_an_old_key_is_refused_with_its_new_name(model, old, new, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["dl-run", f"model={model}", f"{old}=1"])
+    monkeypatch.setattr(sys, "argv", ["dl-run", *f"model={model}".split(), f"{old}=1"])
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 2

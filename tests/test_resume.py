@@ -71,7 +71,7 @@ def straight(config, tmp_path_factory):
 
 
 def narrow(model, data_dir, *overrides):
-    """A model on the small pictures, or on points where it does not take pictures; as narrow as it can be."""
+    """A model on the small images, or on points where it does not take images; as narrow as it can be."""
     given = yaml.safe_load((runs.CONFIGS / "model" / f"{model}.yaml").read_text())["model"]
     small = [o for o in SMALL if not o.startswith("model.")] + list(overrides)
     small += [f"model.{key}={value}" for key, value in NARROW.items() if key in given]
@@ -166,7 +166,7 @@ def test_every_setting_resumes_to_the_bit_twice(case, config, tmp_path):
     assert train(tmp_path / "b", composed, resumed=True, nan_at=nan_at).reason == end.reason
     assert_same(tmp_path / "a", tmp_path / "b")
     if case == "skip":
-        assert state(tmp_path / "b")["parts"]["update"]["skipped"] == 2
+        assert state(tmp_path / "b")["components"]["update"]["skipped"] == 2
         assert rows(tmp_path / "b")[-1]["train/skipped_steps"] == 2
     if case == "patience":
         assert rows(tmp_path / "b")[-1]["epoch"] == 3  # 1, and 2 without a better one
@@ -471,10 +471,10 @@ def change(path, key, value):
 @pytest.mark.parametrize(
     ("key", "value", "why"),
     [
-        ("parts/update/optimizer/state/0/exp_avg", torch.zeros(1), r"exp_avg does not fit a weight .* \(16, 784\)"),
-        ("parts/update/optimizer/state/0/exp_avg", "x", "exp_avg does not fit"),
-        ("parts/update/skipped", "x", "skipped: unexpected type str"),
-        ("parts/net/1.weight", torch.zeros(16, 784, dtype=torch.cfloat), "a tensor of an unexpected kind"),
+        ("components/update/optimizer/state/0/exp_avg", torch.zeros(1), r"does not fit a weight .* \(16, 784\)"),
+        ("components/update/optimizer/state/0/exp_avg", "x", "exp_avg does not fit"),
+        ("components/update/skipped", "x", "skipped: unexpected type str"),
+        ("components/net/1.weight", torch.zeros(16, 784, dtype=torch.cfloat), "a tensor of an unexpected kind"),
         ("clock/step", 10**30, "expected numbers of at least 0"),
         ("clock/seed", 77, "expected numbers of at least 0"),
         ("best/metric", "acc", "this run's by 'loss'"),
@@ -491,9 +491,9 @@ def test_a_whole_checkpoint_that_no_run_wrote_is_refused(key, value, why, stoppe
 
 
 def test_the_settings_of_an_optimizer_are_the_configs(stopped, config, straight):
-    group = load(stopped / "checkpoints" / "last.ckpt")["parts"]["update"]["optimizer"]["param_groups"][0]
+    group = load(stopped / "checkpoints" / "last.ckpt")["components"]["update"]["optimizer"]["param_groups"][0]
     changed = [group | {"lr": 9.0, "betas": (0.1, 0.1)}]
-    change(stopped / "checkpoints" / "last.ckpt", "parts/update/optimizer/param_groups", changed)
+    change(stopped / "checkpoints" / "last.ckpt", "components/update/optimizer/param_groups", changed)
     train(stopped, config(*STRAIGHT), resumed=True)
     assert_same(straight, stopped)
 
@@ -638,7 +638,7 @@ def test_another_version_of_the_format_is_refused(stopped, config, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(checkpoint, "FORMAT", 99)
             save(path, {k: v for k, v in found.items() if k not in ("format", "version")})
-    with pytest.raises(CheckpointError, match="has format 99, written by dl-run .* reads format 1"):
+    with pytest.raises(CheckpointError, match="has format 99, written by dl-run .* reads format 2"):
         train(stopped, config(*STRAIGHT), resumed=True)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from runs import assert_same, compose, state, train
-from toys import NAMES, PLACE, composed, make_update, seeded
+from toys import DEVICE, NAMES, composed, make_update, seeded
 
 from dlrun.clock import Clock
 from dlrun.config.build import build
@@ -80,7 +80,7 @@ def make_task(model, data, *overrides):
     config = composed(f"model={model}", *overrides)
     keys = {key: value for key, value in config["optimizer"].items() if key != "_target_"}
     net = build(config["model"])(data.spec)
-    return build(config["task"])(net, data.spec, PLACE, partial(make_update, **keys))
+    return build(config["task"])(net, data.spec, DEVICE, partial(make_update, **keys))
 
 
 def run(task, data, epochs):
@@ -403,9 +403,9 @@ def test_dqn_needs_discrete_actions():
 
     keys = {k: v for k, v in composed("model=dqn")["task"].items() if k != "_target_"}
     with pytest.raises(UserError, match="expected data=cartpole, gym or maze"):
-        DQN(torch.nn.Linear(1, 1), Table(1, 2), PLACE, make_update, **keys)
+        DQN(torch.nn.Linear(1, 1), Table(1, 2), DEVICE, make_update, **keys)
     with pytest.raises(UserError, match="discrete actions"):
-        DQN(torch.nn.Linear(1, 1), Env((3,), None, (-1.0,), (1.0,)), PLACE, make_update, **keys)
+        DQN(torch.nn.Linear(1, 1), Env((3,), None, (-1.0,), (1.0,)), DEVICE, make_update, **keys)
 
 
 # Learning
@@ -504,7 +504,7 @@ def test_a_rollouts_next_values_are_before_the_reset():
         data = Toy(num_envs=2, limit=3, truncates=True)
         net, player, clock = (
             build(composed("model=ppo")["model"])(data.spec),
-            Collector(data.spec, PLACE),
+            Collector(data.spec, DEVICE),
             Clock(0, 1, 1),
         )
         player.start(data, clock)

@@ -1,4 +1,4 @@
-"""Reinforcement learning in runs: tables on the maze, environments that fail, curves in frames, films, workers."""
+"""Reinforcement learning in runs: tables on the maze, environments that fail, curves in frames, videos, workers."""
 
 import gc
 import multiprocessing
@@ -13,7 +13,7 @@ import pytest
 import torch
 from runs import assert_same, compose, rows, state, train
 from test_rl import KEYS, SMALL, Echo, Toy, make_task, run
-from toys import PLACE, composed, make_update, seeded
+from toys import DEVICE, composed, make_update, seeded
 
 from dlrun.clock import Clock
 from dlrun.config import signatures
@@ -45,7 +45,7 @@ def test_a_table_is_drawn_and_told(tmp_path):
     test = read_summary(tmp_path)["test"]
     assert test["values"][9] == pytest.approx([1.8098, 3.122, 1.8098, 0.6288], abs=1e-3)
     assert 10 - 5 <= test["test/return"] <= 10 - 1 and test["test/length"] == pytest.approx(11 - test["test/return"])
-    assert {p.name for p in (tmp_path / "plots").iterdir()} >= {"value.png", "policy.png", "film.gif"}
+    assert {p.name for p in (tmp_path / "plots").iterdir()} >= {"value.png", "policy.png", "video.gif"}
 
 
 @pytest.mark.parametrize("model", ["td0", "sarsa"])
@@ -62,10 +62,10 @@ def test_value_iteration_on_slippery_ice():
     data = build(composed("data=gym", "data.id=FrozenLake-v1")["data"])
     keys = {k: v for k, v in composed("model=value_iteration")["task"].items() if k != "_target_"}
     net, update = build(composed("model=value_iteration")["model"])(data.spec), partial(make_update, **SGD)
-    task = Tabular(net, data.spec, PLACE, update, **keys)
+    task = Tabular(net, data.spec, DEVICE, update, **keys)
     with seeded():
         run(task, data, 1)
-    table, values = data.moves()[0], np.zeros(16)
+    table, values = data.transitions()[0], np.zeros(16)
     for _ in range(200):
         q = [[sum(p * (r + 0.9 * values[n] * (not end)) for p, n, r, end in o) for o in state] for state in table]
         values = np.max(q, 1)
@@ -133,7 +133,7 @@ def test_an_environment_that_fails_leaves_the_checkpoint(broken, fail, words, tm
     assert state(tmp_path)["clock"]["step"] >= 3 and read_summary(tmp_path)["status"] == "failed"
 
 
-def test_pictures_are_refused_by_name():
+def test_images_are_refused_by_name():
     class Camera(gymnasium.Env):
         observation_space, action_space = gymnasium.spaces.Box(0, 255, (96, 96, 3)), gymnasium.spaces.Discrete(2)
 
@@ -231,25 +231,25 @@ def test_drawn_actions_are_judged_too():
 
 
 def test_a_run_is_whole(tmp_path):
-    config = compose("model=ppo", *SMALL, *KEYS["ppo"], "trainer.epochs=4", "trainer.stop_at=10", "data.film_steps=20")
+    config = compose("model=ppo", *SMALL, *KEYS["ppo"], "trainer.epochs=4", "trainer.stop_at=10", "data.video_steps=20")
     assert train(tmp_path, config, finish=True).reason == "stop_at"
     plots = {p.name for p in (tmp_path / "plots").iterdir()}
     assert plots >= {"return.png", "length.png"} and "return_std.png" not in plots
     log = (tmp_path / "run.log").read_text()
-    assert "film.gif" in plots or "gymnasium[classic-control]" in log
+    assert "video.gif" in plots or "gymnasium[classic-control]" in log
     assert f"data    cartpole: {config[0]['data']['epoch_frames']:,} frames an epoch; CartPole-v1, " in log
     assert (
         read_summary(tmp_path)["stopped_by"] == "stop_at" and len([r for r in rows(tmp_path) if "val/return" in r]) == 1
     )
 
 
-def test_the_film_is_of_an_episode():
+def test_the_video_shows_one_episode():
     data = build(composed("data=maze")["data"])
-    frames, rate = data.film(lambda obs: np.array([1]), seed=1)  # to the right, in vain or to an end
+    frames, rate = data.record_video(lambda obs: np.array([1]), seed=1)  # to the right, in vain or to an end
     assert rate == 4 and 2 <= len(frames) <= 41 and frames[0].shape == (180, 240, 3)
     assert (frames[0][90, 90] == 0).all() and (frames[0] != frames[-1]).any()
-    data.film_steps = 0
-    assert data.film(None, 0) is None
+    data.video_steps = 0
+    assert data.record_video(None, 0) is None
 
 
 # Workers
@@ -270,7 +270,7 @@ def test_workers_learn_rest_and_end(tmp_path):
     assert train(tmp_path, config, signals={4: signal.SIGTERM}).reason == "signal"
     saved = state(tmp_path)
     assert saved["clock"]["step"] == 5
-    assert saved["parts"]["update"]["optimizer"]["state"][0]["step"] >= 5  # and what was under way
+    assert saved["components"]["update"]["optimizer"]["state"][0]["step"] >= 5  # and what was under way
     assert train(tmp_path, compose("model=a3c", *SMALL, deep, "task.workers=1"), resumed=True).reason == "finished"
     assert state(tmp_path)["clock"]["samples"] >= 512
     assert wait_for_the_end_of(multiprocessing.active_children())
@@ -296,6 +296,6 @@ def test_workers_want_the_cpu_and_plain_weights():
     net = build(composed("model=a3c")["model"])(Echo.spec)
     keys = {k: v for k, v in composed("model=a3c")["task"].items() if k != "_target_"}
     with pytest.raises(UserError, match="expected trainer.device=cpu"):
-        A3C(net, Echo.spec, replace(PLACE, device=torch.device("meta")), make_update, **keys)
+        A3C(net, Echo.spec, replace(DEVICE, torch_device=torch.device("meta")), make_update, **keys)
     with pytest.raises(UserError, match="trainer.ema=0.5 with A3C"):
-        A3C(net, Echo.spec, PLACE, partial(make_update, ema=0.5), **keys)
+        A3C(net, Echo.spec, DEVICE, partial(make_update, ema=0.5), **keys)

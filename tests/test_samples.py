@@ -1,4 +1,4 @@
-"""Generative runs as a whole: samples measured by another run's classifier, pictures of every epoch, bad input."""
+"""Generative runs as a whole: samples measured by another run's classifier, images of every epoch, bad input."""
 
 from signal import SIGTERM
 
@@ -78,42 +78,42 @@ def test_a_classifier_of_other_data_is_refused(classify, classifier, data_dir, t
         train(tmp_path, compose("model=wgan_gp", "data=gaussians", f"task.quality={classifier}"))
 
 
-# Pictures of every epoch
+# Images of every epoch
 
 
-def test_pictures_of_every_epoch_survive_a_kill(data_dir, tmp_path):
-    """Those after the checkpoint are forgotten, and made again the same; strip and film are of all epochs."""
+def test_images_of_every_epoch_survive_a_kill(data_dir, tmp_path):
+    """Those after the checkpoint are forgotten, and made again the same; strip and video are of all epochs."""
     from PIL import Image
 
     config = compose(f"data_dir={data_dir}", *PAIR, "trainer.epochs=4", "trainer.ema=0.5")
     train(tmp_path / "a", config, finish=True)
     train(tmp_path / "b", config, signals={9: SIGTERM})
-    found = sorted(path.name for path in (tmp_path / "b" / "pictures").iterdir())
+    found = sorted(path.name for path in (tmp_path / "b" / "images").iterdir())
     assert found == ["samples_00001.png", "samples_00002.png"]
-    late = tmp_path / "b" / "pictures" / "samples_00003.png"  # as a run leaves it that is killed before its checkpoint
+    late = tmp_path / "b" / "images" / "samples_00003.png"  # as a run leaves it that is killed before its checkpoint
     late.write_bytes(b"of another future")
     train(tmp_path / "b", config, resumed=True, signals={10: SIGTERM})
     assert not late.exists()
     train(tmp_path / "b", config, resumed=True, finish=True)
     assert_same(tmp_path / "a", tmp_path / "b")
     names = {"samples.gif", "samples_strip.png", *(f"samples_{epoch:05}.png" for epoch in range(1, 5))}
-    made = [{p.name: p.read_bytes() for part in ("pictures", "plots") for p in (tmp_path / run / part).iterdir()
+    made = [{p.name: p.read_bytes() for part in ("images", "plots") for p in (tmp_path / run / part).iterdir()
              if p.name in names} for run in "ab"]  # fmt: skip
     assert made[0].keys() == names and made[0] == made[1]
-    with Image.open(tmp_path / "a" / "plots" / "samples.gif") as film:
-        assert film.n_frames == 4 and film.size == (58, 58)  # two images and a gap
-    with Image.open(tmp_path / "a" / "pictures" / "samples_00004.png") as last:
+    with Image.open(tmp_path / "a" / "plots" / "samples.gif") as video:
+        assert video.n_frames == 4 and video.size == (58, 58)  # two images and a gap
+    with Image.open(tmp_path / "a" / "images" / "samples_00004.png") as last:
         assert last.size == (58, 58) and last.mode == "L"
 
 
-def test_a_long_run_has_a_film_of_so_many_frames(tmp_path):
+def test_a_long_run_has_a_video_of_limited_length(tmp_path):
     from PIL import Image
 
     from dlrun.output import video
 
     for epoch in range(1, 251):
-        video.save_frame(video.frame_path(tmp_path / "pictures", "samples", epoch), torch.full((3, 2, 2), epoch / 250))
-    video.assemble(tmp_path / "pictures", tmp_path)
+        video.save_frame(video.frame_path(tmp_path / "images", "samples", epoch), torch.full((3, 2, 2), epoch / 250))
+    video.assemble(tmp_path / "images", tmp_path)
     with Image.open(tmp_path / "samples.gif") as found:
         assert found.n_frames == video.FRAMES
         shades = []
@@ -152,7 +152,7 @@ def test_sizes_out_of_reach_are_refused_before_anything_is_written(model, side, 
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
-def test_one_picture_is_too_few(tmp_path):
+def test_one_image_is_too_few(tmp_path):
     from PIL import Image
 
     (tmp_path / "anime_faces").mkdir()

@@ -231,7 +231,7 @@ def test_a_strangers_folder_writes_to_no_other_place(refused, tmp_path, name):
     assert {path.name for path in (tmp_path / "other").iterdir()} == {".hydra"}
 
 
-def test_a_picture_is_no_program(tmp_path):
+def test_a_image_is_no_program(tmp_path):
     """Pillow would hand a PostScript file to Ghostscript, whatever its name."""
     from PIL import Image
 

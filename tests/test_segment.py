@@ -1,4 +1,4 @@
-"""Segmentation: what is measured against closed forms, masks that follow their pictures, nets, folders, resuming."""
+"""Segmentation: what is measured against closed forms, masks that follow their images, nets, folders, resuming."""
 
 import os
 from functools import partial
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image as Picture
+from PIL import Image as PILImage
 from runs import assert_same, compose, train
 from torch import nn
-from toys import CPU, PLACE, Batches, learn, make_update, section, seeded
+from toys import CPU, DEVICE, Batches, learn, make_update, section, seeded
 
 from dlrun.config.build import build
 from dlrun.config.check import check
@@ -37,7 +37,7 @@ PLAIN = dict(batch_size=4, eval_batch_size=5, val_fraction=0.25, folds=0, fold=0
 
 
 def make(net: nn.Module, spec: Mask = SPEC, **keys) -> Segment:
-    return Segment(net, spec, PLACE, partial(make_update, lr=0.01), **TASK | keys)
+    return Segment(net, spec, DEVICE, partial(make_update, lr=0.01), **TASK | keys)
 
 
 class Whole(Batches):
@@ -62,7 +62,7 @@ def drawn(samples: int = 12, spec: Mask = SPEC) -> Arrays:
 
 
 class Said(nn.Module):
-    """A net that says what it is told: channel c of the picture is the logit of class c."""
+    """A net that says what it is told: channel c of the image is the logit of class c."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ def test_metrics_by_hand(ignore):
     x[:, 3] = -9.0  # never said, never true
     if ignore is not None:
         y[:, :2] = ignore
-        y[3] = ignore  # a whole picture
+        y[3] = ignore  # a whole image
     task, expected = make(Said(), spec), by_hand(x, y, ignore, 4)
     for size in (7, 3):
         found = task.evaluate(Batches(x, y, spec, size), "val")
@@ -143,7 +143,7 @@ def test_a_batch_without_a_counted_pixel_changes_nothing():
 
 @pytest.mark.parametrize(("builder", "keys"), [(unet, UNET), (fcn, FCN | dict(stride=8)), (fcn, FCN | dict(stride=32))])
 def test_a_batch_is_memorised(builder, keys):
-    """FCN-32s has one score for 32x32 pixels and cannot draw outlines: its picture has one class."""
+    """FCN-32s has one score for 32x32 pixels and cannot draw outlines: its image has one class."""
     arrays = shapes(shape=[3, 32, 32], classes=3, **SHAPES | dict(samples=4))
     spec = Mask((3, 32, 32), classes=3)
     with seeded():
@@ -165,7 +165,7 @@ def test_a_sample_alone_is_refused_where_it_has_no_statistics():
         make(unet(Mask((3, 3, 3), classes=3), **UNET), Mask((3, 3, 3), classes=3)).steps(data)
 
 
-def test_preview_shows_pictures_masks_and_predictions():
+def test_preview_shows_images_masks_and_predictions():
     data = masks(drawn(), Mask((3, 20, 24), classes=3, ignore=255))
     sheet = make(Said(), data.spec).preview(data)["masks"]
     x, y = next(data.batches("val"))
@@ -208,7 +208,7 @@ def test_fcn_is_refused_by_name():
 
 
 def test_published_parameters():
-    """U-Net: 31,030,593 with one score for a pixel of grey pictures (65 more for two); FCN-VGG16: 134 M, table 1."""
+    """U-Net: 31,030,593 with one score for a pixel of grey images (65 more for two); FCN-VGG16: 134 M, table 1."""
     with torch.device("meta"):
         net = build(section("model", "unet"))(Mask((1, 572, 572), classes=2))
         large = build(section("model", "fcn32s"))(Mask((3, 500, 500), classes=21))
@@ -285,8 +285,8 @@ def test_steps_up_start_as_bilinear_interpolation():
 # Data
 
 
-def test_masks_turn_with_their_pictures():
-    """Where a picture is a code of its mask it stays so, whatever is done to both; what comes in empty is ignored."""
+def test_masks_turn_with_their_images():
+    """Where a image is a code of its mask it stays so, whatever is done to both; what comes in empty is ignored."""
     spec = Mask((1, 12, 12), classes=3, ignore=9)
     arrays = drawn(spec=spec)
     coded = Arrays(100 * arrays.y_train[:, None] + 50, arrays.y_train, 100 * arrays.y_test[:, None] + 50, arrays.y_test)
@@ -304,7 +304,7 @@ def test_masks_turn_with_their_pictures():
         torch.testing.assert_close(x[:, 0], 100.0 * y + 50)
 
 
-def test_normalised_pictures_and_whole_masks_of_all_parts():
+def test_normalised_images_and_whole_masks_of_all_parts():
     arrays = drawn()
     data = masks(arrays, SPEC, mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])
     x, y = (torch.cat(column) for column in zip(*data.batches("test"), strict=True))
@@ -343,7 +343,7 @@ def test_shapes_are_the_same_every_time_and_all_there():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Ten pictures of 30x20 pixels whose red is 100 times the class of their palette mask; 255: not counted."""
+    """Ten images of 30x20 pixels whose red is 100 times the class of their palette mask; 255: not counted."""
     rng = np.random.RandomState(0)
     for name in ("images", "masks"):
         (tmp_path / name / "deep").mkdir(parents=True)
@@ -351,18 +351,16 @@ def folder(tmp_path):
         y = np.kron(rng.randint(0, 3, (2, 3)), np.ones((10, 10))).astype(np.uint8)
         x = np.stack([100 * y, 0 * y, 0 * y], 2)
         y[0, 0] = 255
-        mask = Picture.fromarray(y)
+        mask = PILImage.fromarray(y)
         mask.putpalette(rng.randint(0, 256, 768).astype(np.uint8).tobytes())
         name = f"deep/{i}" if i % 2 else str(i)
-        Picture.fromarray(x).save(tmp_path / "images" / f"{name}.bmp")
+        PILImage.fromarray(x).save(tmp_path / "images" / f"{name}.bmp")
         mask.save(tmp_path / "masks" / f"{name}.png")
     return tmp_path
 
 
 def read(folder, **keys):
-    given = dict(
-        data_dir="/nowhere", folder=str(folder), pictures="images", masks="masks", shape=[3, 20, 30], classes=3
-    )
+    given = dict(data_dir="/nowhere", folder=str(folder), images="images", masks="masks", shape=[3, 20, 30], classes=3)
     return mask_folder(**given | dict(ignore=255, values=[], max_pixels=10**6, test_fraction=0.2) | keys)
 
 
@@ -378,19 +376,19 @@ def test_a_folder_of_pairs(folder):
     assert sum(len(x) for x, _ in data.batches("test")) == 2
 
 
-def test_pictures_are_read_as_they_are_for_predictions(folder):
+def test_images_are_read_as_they_are_for_predictions(folder):
     """Transparent pixels, 16 bits, large JPEGs."""
     rng = np.random.RandomState(0)
     odd = {
-        "0.png": Picture.fromarray(rng.randint(0, 256, (20, 30, 4), dtype=np.uint8)),
-        "2.png": Picture.fromarray(rng.randint(0, 2**16, (20, 30)).astype(np.uint16)),
-        "4.jpg": Picture.fromarray(rng.randint(0, 256, (200, 300, 3), dtype=np.uint8)),
+        "0.png": PILImage.fromarray(rng.randint(0, 256, (20, 30, 4), dtype=np.uint8)),
+        "2.png": PILImage.fromarray(rng.randint(0, 2**16, (20, 30)).astype(np.uint16)),
+        "4.jpg": PILImage.fromarray(rng.randint(0, 256, (200, 300, 3), dtype=np.uint8)),
     }
-    for name, picture in odd.items():
+    for name, image in odd.items():
         (folder / "images" / f"{name[0]}.bmp").unlink()
-        picture.save(folder / "images" / name)
-    with Picture.open(folder / "masks" / "4.png") as mask:
-        mask.resize((300, 200), Picture.Resampling.NEAREST).save(folder / "masks" / "4.png")
+        image.save(folder / "images" / name)
+    with PILImage.open(folder / "masks" / "4.png") as mask:
+        mask.resize((300, 200), PILImage.Resampling.NEAREST).save(folder / "masks" / "4.png")
     found = read(folder)
     there = {x.tobytes() for x in (*found.x_train, *found.x_test)}
     assert {decode.read(folder / "images" / name, (3, 20, 30), "cover").tobytes() for name in odd} <= there
@@ -398,8 +396,8 @@ def test_pictures_are_read_as_they_are_for_predictions(folder):
 
 def test_masks_of_other_numbers(folder):
     for path in (folder / "masks").rglob("*.png"):
-        y = np.asarray(Picture.open(path))
-        Picture.fromarray(np.where(y == 1, 255, 0).astype(np.uint8)).convert("1" if "deep" in str(path) else "L").save(
+        y = np.asarray(PILImage.open(path))
+        PILImage.fromarray(np.where(y == 1, 255, 0).astype(np.uint8)).convert("1" if "deep" in str(path) else "L").save(
             path
         )
     found = read(folder, classes=2, ignore=None, values=[0, 255])
@@ -412,7 +410,7 @@ def damage(folder, what):
     masks, first = folder / "masks", folder / "masks" / "0.png"
     if what == "alone":
         first.unlink()
-    elif what == "no picture":
+    elif what == "no image":
         (folder / "images" / "0.bmp").unlink()
     elif what == "broken":
         first.write_bytes(first.read_bytes()[:60])
@@ -420,7 +418,7 @@ def damage(folder, what):
         for path in masks.rglob("*.png"):
             path.unlink()
     else:
-        with Picture.open(first) as mask:
+        with PILImage.open(first) as mask:
             if what == "colours":
                 mask.convert("RGB").save(first)
             elif what == "size":
@@ -428,7 +426,7 @@ def damage(folder, what):
             elif what == "twice":
                 mask.save(masks / "0.bmp")
             else:
-                Picture.fromarray(np.asarray(mask)).save(masks / "0.jpg")
+                PILImage.fromarray(np.asarray(mask)).save(masks / "0.jpg")
                 first.unlink()
 
 
@@ -436,7 +434,7 @@ def damage(folder, what):
     ("what", "text"),
     [
         ("alone", r"no mask for 1 file: \S*/images/0.bmp\n  expected an image in \S*images and a mask in \S*masks"),
-        ("no picture", r"no image for 1 file: \S*/masks/0.png"),
+        ("no image", r"no image for 1 file: \S*/masks/0.png"),
         ("colours", r"masks/0.png is an image of mode RGB: expected a palette or grey image, whose numbers"),
         ("size", r"images/0.bmp has 20x30 pixels, its mask \S*masks/0.png has 20x20: expected the same"),
         ("broken", r"images/0.bmp with 0.png: cannot be read: .*\n  repair or remove both"),
@@ -478,17 +476,17 @@ def test_parts_in_folders_are_refused(folder):
         (folder / part / "val").mkdir()
         for path in (folder / part).glob("*.*"):
             path.rename(folder / part / "val" / path.name)
-    with pytest.raises(DataError, match=r"images has the folders train, val: .*\n.* data.source.pictures=images/t"):
+    with pytest.raises(DataError, match=r"images has the folders train, val: .*\n.* data.source.images=images/t"):
         read(folder)
-    assert len(read(folder, pictures="images/train", masks="masks/train").x_train) == 4
+    assert len(read(folder, images="images/train", masks="masks/train").x_train) == 4
 
 
-def test_pictures_of_more_than_bytes(folder):
+def test_images_of_more_than_bytes(folder):
     """One range for all of the set; predictions take it from the checkpoint."""
     before = read(folder, shape=[1, 20, 30])
     for path in list((folder / "images").rglob("*.bmp")):
-        grey = np.asarray(Picture.open(path).convert("L"))
-        Picture.fromarray((grey / 255).astype(np.float32)).save(path.with_suffix(".tif"))
+        grey = np.asarray(PILImage.open(path).convert("L"))
+        PILImage.fromarray((grey / 255).astype(np.float32)).save(path.with_suffix(".tif"))
         path.unlink()
     found = read(folder, shape=[1, 20, 30])
     assert np.array_equal(before.x_train, found.x_train) and found.levels == {"real": (0.0, 1.0)} and not before.levels

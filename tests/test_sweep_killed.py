@@ -282,7 +282,7 @@ def real_results(folder: Path) -> list[tuple]:
     from dlrun.output.checkpoint import load
 
     return [
-        (*job, load(of(folder / "outputs") / str(job[0]) / "checkpoints" / "last.ckpt")["parts"]["net"])
+        (*job, load(of(folder / "outputs") / str(job[0]) / "checkpoints" / "last.ckpt")["components"]["net"])
         for job in results(folder / "outputs")
     ]
 

@@ -40,7 +40,7 @@ def test_vectors_from_a_file(tmp_path):
     table = net.embedding.weight
     assert table[4:7].tolist() == [[0.5, pytest.approx(-0.1), 0, 2], [0, 0, 0, 0], [1, 2, 3, 4]]
     assert not table[:4].any() and not table[7:].any() and not table.requires_grad
-    assert net.about == "; 2 of 3 words have a vector in vectors.txt"
+    assert net.description == "; 2 of 3 words have a vector in vectors.txt"
     before = table.clone()
     learn(make_task(net, SPEC, lr=0.1), (SHORT, torch.tensor([0, 1, 2])), 3)
     assert torch.equal(net.embedding.weight, before), "frozen"

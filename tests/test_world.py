@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 import torch
 from runs import assert_same, dl_run, ended, rows, state, wait_for
-from toys import CPU, PLACE, composed, make_update
+from toys import CPU, DEVICE, composed, make_update
 
 from dlrun.config.build import build
 from dlrun.errors import PeerLost, UserError
 from dlrun.output import folders
 from dlrun.output.checkpoint import save
 from dlrun.system import launch
+from dlrun.system.cpus import cpus
 from dlrun.system.distributed import Distributed
 from dlrun.train.assemble import check_distributed
 
@@ -179,7 +180,7 @@ def folders_made(folder: Path) -> Path:
 def test_environments_of_two_processes(model, more, tmp_path):
     """Each plays its own; stopped in mid-epoch and gone on with, all of them are where they were."""
     choice = [f"model={model}", "trainer.epochs=2", "trainer.processes=2"]
-    choice += ["trainer.checkpoint_gap=0", "task.eval_episodes=4", "data.film_steps=0", "trainer.log_every=0", *more]
+    choice += ["trainer.checkpoint_gap=0", "task.eval_episodes=4", "data.video_steps=0", "trainer.log_every=0", *more]
     a, b = tmp_path / "a", tmp_path / "b"
     straight, stopped = together(a, *choice), together(b, *choice)
     wait_for("epoch 1/2", tmp_path / "b.log", stopped[0])
@@ -188,7 +189,7 @@ def test_environments_of_two_processes(model, more, tmp_path):
     assert "checkpoint saved. Resume with: dl-run resume=" in (tmp_path / "b.log").read_text()
     found = state(b)
     assert found["clock"]["batch"] > 0, "in mid-epoch"
-    mine, other = found["parts"]["collector"], found["others"][0]["collector"]
+    mine, other = found["components"]["collector"], found["other_ranks"][0]["collector"]
     assert mine["returns"].shape == other["returns"].shape and not torch.equal(mine["obs"], other["obs"])
     for name, pair in (("b", together(b, f"resume={b}")), ("a", straight)):
         assert [ended(process) for process in pair] == [0, 0], (tmp_path / f"{name}.log").read_text()
@@ -198,9 +199,9 @@ def test_environments_of_two_processes(model, more, tmp_path):
 @pytest.mark.parametrize("model", ["a3c", "q_learning"])
 def test_what_is_no_mean_over_processes_is_refused(model):
     config = composed(f"model={model}", "data=maze" if model == "q_learning" else "data=cartpole")
-    spec, place = build(config["data"]).spec, replace(PLACE, dist=Distributed(0, 2))
+    spec, device = build(config["data"]).spec, replace(DEVICE, dist=Distributed(0, 2))
     with pytest.raises(UserError, match="2.*\n  expected trainer.processes=1"):
-        build(config["task"])(build(config["model"])(spec), spec, place, make_update)
+        build(config["task"])(build(config["model"])(spec), spec, device, make_update)
 
 
 def test_what_cannot_be_trained_together():
@@ -221,3 +222,13 @@ def test_an_error_is_told(tmp_path):
     said = (tmp_path / "run.log").read_text()
     assert "does not exist and was not downloaded" in said and "Traceback" not in said
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("cores, expected", [(3, 3), (None, 1)])
+def test_cores_are_counted_where_the_system_has_no_affinity(monkeypatch, cores, expected):
+    """As on macOS. Python returns None if it cannot tell the number."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert cpus() == expected
+    with pytest.raises(UserError, match=f"this machine has {expected} core.*\n  expected at most {8 * expected}"):
+        launch.launch([], 1000, 0)

@@ -24,7 +24,7 @@ from dlrun.tasks.supervised import Supervised
 
 CPU = torch.device("cpu")
 NAMES = dict(data="digits", model="mlp", task="supervised", optimizer="adam", schedule="constant", trainer="default")
-PLACE = Device(CPU, "fp32", False, "a test")
+DEVICE = Device(CPU, "fp32", False, "a test")
 KEYS = dict(
     loss="auto",
     label_smoothing=0.0,
@@ -104,7 +104,7 @@ def read_option(group: str, option: str) -> dict:
 
 def takes(model: str) -> list[str]:
     """The names of the specs that a model can learn from."""
-    return spec_names(signature(read_option("model", model)["model"]["_target_"]).given["spec"])
+    return spec_names(signature(read_option("model", model)["model"]["_target_"]).positional["spec"])
 
 
 def spec_of(data: str) -> object:
@@ -143,7 +143,7 @@ def make_update(
 
 def make_task(net: nn.Module, spec: object, optimizer: str = "adam", *, task: dict | None = None, **keys) -> Supervised:
     """A supervised task as the session makes it. task: keys of the task; the others are the optimizer's."""
-    return Supervised(net, spec, PLACE, partial(make_update, optimizer=optimizer, **keys), **KEYS | (task or {}))
+    return Supervised(net, spec, DEVICE, partial(make_update, optimizer=optimizer, **keys), **KEYS | (task or {}))
 
 
 def learn(task: Supervised, batch: tuple, steps: int) -> list[float]:

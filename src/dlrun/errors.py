@@ -8,7 +8,7 @@ UserError               the request cannot be fulfilled: a wrong value, a missin
   + PairingError        the network cannot learn from this kind of data
   + DataError           a data set is missing, damaged, or not what its spec says
   + CheckpointError     a checkpoint or a file of weights is missing, damaged, or does not fit the network
-  + Unreadable          a file is not an image, or a damaged one
+  + UnreadableImage     a file is not an image, or a damaged one
   + Diverged            the loss, a metric or a weight is not finite (exit code 1)
   + DependencyLost      something that the run depends on ended; the run can be resumed (exit code 1)
       + PeerLost        another process of a distributed run died
@@ -73,7 +73,7 @@ class PairingError(UserError):
     """The network cannot learn from this kind of data."""
 
 
-class Unreadable(UserError):
+class UnreadableImage(UserError):
     """A file is not an image, or a damaged one."""
 
 

@@ -31,14 +31,14 @@ class Reseeder:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.generators = [torch.default_generator]
+        self.seeders = [torch.default_generator.manual_seed]
         if device.type == "cuda":
             torch.cuda.init()
-            self.generators.append(torch.cuda.default_generators[device.index or 0])
+            self.seeders.append(torch.cuda.default_generators[device.index or 0].manual_seed)
         elif device.type == "mps":
-            self.generators.append(torch.mps._get_default_mps_generator())
+            self.seeders.append(torch.mps.manual_seed)
 
     def __call__(self, seed: int, step: int) -> None:
         value = mix(seed, step, 0)  # (seed, epoch) and (seed, epoch, k) with k >= 1 belong to the data sets
-        for each in self.generators:
-            each.manual_seed(value)
+        for seed_generator in self.seeders:
+            seed_generator(value)

@@ -78,17 +78,17 @@ DataPath = Annotated[str, Located()]
 
 
 @dataclass(frozen=True)
-class Part:
+class Nested:
     """A nested config with a `_target_`: a public function or class of a module or package."""
 
     within: str  # a module or package, dotted
     kind: Literal["function", "class"]
 
 
-ImageReader = Annotated[object, Part("dlrun.data.readers.images", "function")]
-MaskReader = Annotated[object, Part("dlrun.data.readers.masks", "function")]
-TableReader = Annotated[object, Part("dlrun.data.readers.tables", "function")]
-FrameReader = Annotated[object, Part("dlrun.data.readers.frames", "function")]
-TextReader = Annotated[object, Part("dlrun.data.readers.texts", "function")]
-Embedding = Annotated[object, Part("dlrun.models.embedding", "class")]
-Augmentation = Annotated[object, Part("dlrun.data.augment", "class")]
+ImageReader = Annotated[object, Nested("dlrun.data.readers.images", "function")]
+MaskReader = Annotated[object, Nested("dlrun.data.readers.masks", "function")]
+TableReader = Annotated[object, Nested("dlrun.data.readers.tables", "function")]
+FrameReader = Annotated[object, Nested("dlrun.data.readers.frames", "function")]
+TextReader = Annotated[object, Nested("dlrun.data.readers.texts", "function")]
+Embedding = Annotated[object, Nested("dlrun.models.embedding", "class")]
+Augmentation = Annotated[object, Nested("dlrun.data.augment", "class")]

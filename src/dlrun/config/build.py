@@ -41,10 +41,10 @@ def build(node: object) -> object:
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     found = signature(node["_target_"])
     values = {key: value for key, value in values.items() if key not in of_runner(node)}
-    if found.kind == "class" and not found.given:
+    if found.kind == "class" and not found.positional:
         return make(**values)
     make = partial(make, **values)
-    return partial(_from_spec, make, node) if found.kind == "function" and "spec" in found.given else make
+    return partial(_from_spec, make, node) if found.kind == "function" and "spec" in found.positional else make
 
 
 def _from_spec(make: Callable, node: dict, spec: Spec) -> object:

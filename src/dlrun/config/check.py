@@ -14,17 +14,17 @@ from dlrun.config.renamed import renamed
 from dlrun.config.signatures import is_allowed, mismatch, signature, spec_names
 from dlrun.errors import ConfigError, PairingError, UserError, columns, listed, nearest
 from dlrun.spec import Spec, Unlabelled
-from dlrun.types import Part, is_text
+from dlrun.types import Nested, is_text
 
 SECTIONS = {
-    "data": Part("dlrun.data", "class"),
-    "model": Part("dlrun.models", "function"),
-    "task": Part("dlrun.tasks", "class"),
-    "optimizer": Part("dlrun.optim.optimizers", "function"),
-    "schedule": Part("dlrun.optim.schedules", "function"),
-    "trainer": Part("dlrun.train.trainer", "class"),
+    "data": Nested("dlrun.data", "class"),
+    "model": Nested("dlrun.models", "function"),
+    "task": Nested("dlrun.tasks", "class"),
+    "optimizer": Nested("dlrun.optim.optimizers", "function"),
+    "schedule": Nested("dlrun.optim.schedules", "function"),
+    "trainer": Nested("dlrun.train.trainer", "class"),
 }
-SWEEP = Part("dlrun.sweep.settings", "class")  # read by the sweeper, not by a run
+SWEEP = Nested("dlrun.sweep.settings", "class")  # read by the sweeper, not by a run
 VALUES = {"mode", "seed", "data_dir", "output_dir", "run_dir", "resume", "init"}
 MODES = ("train", "summary")
 
@@ -53,11 +53,11 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
         if not (value is None and may_be_null or value and is_text(value)):
             or_null = " or null" if may_be_null else ""
             problems.append(f"{key}={_short(value)}: expected a path{or_null} (write a number as ./5)")
-    for name, part in SECTIONS.items():
+    for name, nested in SECTIONS.items():
         if names and name not in names and config.get(name):
             problems.append(f"{name}=[...]: several options at once; expected one")
         elif config.get(name):
-            problems += _problems(config[name], part, name)
+            problems += _problems(config[name], nested, name)
     if config.get("sweep"):
         problems += _problems(config["sweep"], SWEEP, "sweep")
     if not problems and config.get("init") and (weights := of_runner(config["model"]).get("weights")):
@@ -75,14 +75,14 @@ def check_section(name: str, node: object) -> None:
         raise ConfigError(problems)
 
 
-def _problems(node: object, part: Part, path: str) -> list[str]:
+def _problems(node: object, nested: Nested, path: str) -> list[str]:
     """Describe the errors of one `_target_` config and of those nested in it."""
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
         return [f"{path}={node!r}: expected a mapping with a _target_ (choose an option of the group instead)"]
     target = node["_target_"]
-    if not _is_allowed(target, part):
+    if not _is_allowed(target, nested):
         return [
-            f"{path}._target_={target!r} is not allowed here: expected a {part.kind} in {part.within}"
+            f"{path}._target_={target!r} is not allowed here: expected a {nested.kind} in {nested.within}"
             + (" or torch.optim" if path == "optimizer" else "")
             + ", or in your own package if the environment variable DL_RUN_ALLOW names it"
         ]
@@ -90,11 +90,11 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
         found = signature(target)
     except UserError as error:
         return [f"{path}._target_={error}"]
-    if not _is_allowed(found.target, part):
+    if not _is_allowed(found.target, nested):
         where = f"{target!r} is {found.target}, which is not allowed here"
-        return [f"{path}._target_={where}: expected a {part.kind} in {part.within}"]
-    if found.kind != part.kind and not target.startswith("torch."):
-        return [f"{path}._target_={target!r} is a {found.kind}: expected a {part.kind}"]
+        return [f"{path}._target_={where}: expected a {nested.kind} in {nested.within}"]
+    if found.kind != nested.kind and not target.startswith("torch."):
+        return [f"{path}._target_={target!r} is a {found.kind}: expected a {nested.kind}"]
     problems = []
     for key, value in node.items():
         if key == "_target_" or path == "model" and key in of_runner(node):
@@ -107,7 +107,7 @@ def _problems(node: object, part: Part, path: str) -> list[str]:
             has = listed(f"    {name} has: ", sorted(found.keys), 6) if found.keys else f"    {name} has no keys"
             problems.append(f"{path}.{key}: {name} has no {key!r}{near}\n{has}")
             continue
-        inner = _part(found.keys[key])
+        inner = _nested(found.keys[key])
         if inner is not None and not (value is None and mismatch(None, found.keys[key]) is None):
             wrong = _problems(value, inner, f"{path}.{key}")
             kinds = spec_names(found.keys[key])
@@ -150,23 +150,23 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _is_allowed(target: str, part: Part) -> bool:
+def _is_allowed(target: str, nested: Nested) -> bool:
     parts = target.split(".")
     if not all(word.isidentifier() and not word.startswith("_") for word in parts):
         return False
-    within = target.startswith(part.within + ".")
-    torch_optimizer = part.within == "dlrun.optim.optimizers" and target.startswith("torch.optim.")
+    within = target.startswith(nested.within + ".")
+    torch_optimizer = nested.within == "dlrun.optim.optimizers" and target.startswith("torch.optim.")
     return within or torch_optimizer or is_allowed(parts[0])
 
 
-def _part(annotation: object) -> Part | None:
+def _nested(annotation: object) -> Nested | None:
     """Return the kind of nested config that a parameter with this annotation takes, or None for a plain value."""
     if annotation in get_args(Spec):
-        return Part("dlrun.spec", "class")
+        return Nested("dlrun.spec", "class")
     if get_origin(annotation) is Union:  # such as TableReader | None
-        return next((part for option in get_args(annotation) if (part := _part(option))), None)
+        return next((found for option in get_args(annotation) if (found := _nested(option))), None)
     if get_origin(annotation) is Annotated:
-        return next((a for a in get_args(annotation) if isinstance(a, Part)), None)
+        return next((a for a in get_args(annotation) if isinstance(a, Nested)), None)
     return None
 
 

@@ -16,7 +16,7 @@ LABELS = (
 
 def takes_spec(node: dict) -> object:
     """Return the annotation of a builder's `spec` parameter, or None if it has none."""
-    return signature(node["_target_"]).given.get("spec")
+    return signature(node["_target_"]).positional.get("spec")
 
 
 def learns(takes: object, data: dict) -> bool:

@@ -2,6 +2,12 @@
 
 # section: old key -> new names; if several classes had the key, the new name that the section has is the right one
 RENAMED = {
+    "data": {
+        "film_steps": ("video_steps",),
+    },
+    "data.source": {
+        "pictures": ("images",),
+    },
     "task": {
         "anneal": ("anneal_clip",),
         "capacity": ("buffer_size",),

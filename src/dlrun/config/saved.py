@@ -97,32 +97,32 @@ def settled(config: DictConfig) -> DictConfig:
     """
     raw = OmegaConf.to_container(config, resolve=False)
     resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    kept = _settled(raw, resolved)
-    kept |= {key: resolved[key] for key in PATHS if _calls(raw.get(key))}  # stay text: a folder may be named 5
+    saved = _settled(raw, resolved)
+    saved |= {key: resolved[key] for key in PATHS if _calls(raw.get(key))}  # stay text: a folder may be named 5
     if raw.get("data_dir") == _default_data_dir():
-        kept["data_dir"] = raw["data_dir"]
-    return OmegaConf.create(kept)
+        saved["data_dir"] = raw["data_dir"]
+    return OmegaConf.create(saved)
 
 
 def portable(config: DictConfig) -> DictConfig:
     """Return a checked config as a run saves it: settled, with data paths that hold in any working folder."""
-    kept = OmegaConf.to_container(settled(config), resolve=False)
+    saved = OmegaConf.to_container(settled(config), resolve=False)
     resolved = OmegaConf.to_container(config, resolve=True)
     data_dir = Path(os.path.abspath(os.path.expanduser(resolved["data_dir"])))
-    if kept["data_dir"] != _default_data_dir():
-        kept["data_dir"] = str(data_dir)
-    _pin_paths(kept["data"], resolved["data"], data_dir)
-    return OmegaConf.create(kept)
+    if saved["data_dir"] != _default_data_dir():
+        saved["data_dir"] = str(data_dir)
+    _pin_paths(saved["data"], resolved["data"], data_dir)
+    return OmegaConf.create(saved)
 
 
-def _pin_paths(kept: dict, resolved: dict, data_dir: Path) -> None:
+def _pin_paths(saved: dict, resolved: dict, data_dir: Path) -> None:
     """Replace the paths of a data section, in place, by absolute ones or ones relative to data_dir."""
     keys = signature(resolved["_target_"]).keys
     for key, value in resolved.items():
         if isinstance(value, dict) and "_target_" in value:
-            _pin_paths(kept[key], value, data_dir)
+            _pin_paths(saved[key], value, data_dir)
         elif isinstance(value, str) and keys.get(key) in (DataPath, DataPath | None):
-            kept[key] = pinned(value, data_dir)
+            saved[key] = pinned(value, data_dir)
 
 
 def _settled(raw: object, resolved: object) -> object:

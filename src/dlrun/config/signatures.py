@@ -27,14 +27,14 @@ ALLOWED = frozenset(name.strip() for name in os.environ.get("DL_RUN_ALLOW", "").
 class Signature:
     """The parameters of a builder.
 
-    target: the path where it is defined. kind: function or class. given: annotations of the positional parameters,
+    target: the path where it is defined. kind: function or class. positional: annotations of the parameters
     which the runner passes. keys: annotations of the config keys; None accepts any type. net: the class of network
     that a model returns or a task takes.
     """
 
     target: str
     kind: str
-    given: dict[str, object]
+    positional: dict[str, object]
     keys: dict[str, object]
     required: frozenset[str]
     net: str = "nn.Module"
@@ -93,12 +93,12 @@ def _of_function(node: ast.FunctionDef, kind: str, target: str) -> Signature:
     args = node.args
     positional = [*args.posonlyargs, *args.args][1 if kind == "class" else 0 :]
     split = len(positional) - len(args.defaults)
-    given = {a.arg: _annotation(a) for a in positional[:split]}
+    positional_types = {a.arg: _annotation(a) for a in positional[:split]}
     keys = {a.arg: None for a in positional[split:]}  # in other libraries, parameters with a default are keys
     keys |= {a.arg: _annotation(a) for a in args.kwonlyargs}
     needed = {a.arg for a, default in zip(args.kwonlyargs, args.kw_defaults, strict=True) if default is None}
     net = next((a.annotation for a in positional if a.arg == "net"), None) if kind == "class" else node.returns
-    return Signature(target, kind, given, keys, frozenset(needed), ast.unparse(net) if net else "nn.Module")
+    return Signature(target, kind, positional_types, keys, frozenset(needed), ast.unparse(net) if net else "nn.Module")
 
 
 def _of_class(node: ast.ClassDef, target: str) -> Signature:

@@ -24,8 +24,8 @@ def number_classes(
         )
     if len(known) < 2:
         raise DataError(f"{where} has {'one class, ' if known else 'no class'}{''.join(known)}: expected two or more")
-    alike = Counter(_folded(name) for name in known)
-    if twins := [name for name in known if alike[_folded(name)] > 1]:
+    alike = Counter(_plain(name) for name in known)
+    if twins := [name for name in known if alike[_plain(name)] > 1]:
         raise DataError(
             f"{where} has classes whose names differ by case or blanks only: {', '.join(map(repr, twins))}\n"
             "  expected one name per class: rename one, or merge them"
@@ -67,7 +67,7 @@ def is_number(name: str) -> bool:
     return name.isascii() and name.isdigit() and len(name) <= 18
 
 
-def _folded(name: str) -> str:
+def _plain(name: str) -> str:
     return name.strip().casefold()
 
 

@@ -51,7 +51,7 @@ class Corpus(NamedTuple):
 
 def cached(
     folder: Path,
-    made_of: object,
+    contents: object,
     texts: Callable[[], Iterable[Text]],
     total: int | None,
     name: str,
@@ -59,10 +59,10 @@ def cached(
 ) -> Corpus:
     """Return the corpus of these texts, from the cache if it exists.
 
-    made_of: everything that determines the content, JSON values; each value has a cache of its own. texts: yields all
+    contents: everything that determines the content, JSON values; each value has a cache of its own. texts: yields all
     texts, the training texts first. total: number of texts, for the progress bar. name: of the cache's folder.
     """
-    key = sha256(json.dumps([VERSION, FILTERS, made_of, tokens]).encode()).hexdigest()[:16]
+    key = sha256(json.dumps([VERSION, FILTERS, contents, tokens]).encode()).hexdigest()[:16]
     target = folder / f"{name}-{key}"
     if not target.is_dir():
         with lock(target):
@@ -183,10 +183,14 @@ def pad(
     for first in range(0, len(rows), 1024):
         batch = rows[first : first + 1024]
         begins, whole = corpus.offsets[batch], corpus.offsets[batch + 1] - corpus.offsets[batch] + start
-        kept = np.minimum(whole, length)
-        source = columns - (length - kept if before else np.zeros_like(kept))[:, None]  # from the first id that is kept
-        is_text = (source >= 0) & (source < kept[:, None])
-        source = source + (whole - kept if end else np.zeros_like(kept))[:, None] - start  # from the text's first word
+        lengths = np.minimum(whole, length)
+        source = (
+            columns - (length - lengths if before else np.zeros_like(lengths))[:, None]
+        )  # from the first id that is kept
+        is_text = (source >= 0) & (source < lengths[:, None])
+        source = (
+            source + (whole - lengths if end else np.zeros_like(lengths))[:, None] - start
+        )  # from the text's first word
         is_word = is_text & (source >= 0)
         block = out[first : first + 1024]
         block[is_text & (source < 0)] = 1

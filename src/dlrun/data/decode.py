@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dlrun.data.levels import Held, Levels, held, levels_of, to_bytes
+from dlrun.data.levels import Levels, ValueRange, levels_of, to_bytes, value_range
 from dlrun.paths import irregular
 from dlrun.system.python import SAFE
 
@@ -34,7 +34,7 @@ Shape = tuple[int, int, int]
 
 def read(
     path: str | Path | BytesIO, shape: Shape, fit: str, max_pixels: int = MAX_PIXELS, levels: Levels | None = None
-) -> np.ndarray | Held | str:
+) -> np.ndarray | ValueRange | str:
     """Read an image as uint8 (C, H, W), or return the reason why it cannot be read.
 
     fit: "cover" keeps proportions and crops the middle, "stretch" does not. Transparent pixels become white.
@@ -54,7 +54,7 @@ def read(
                 if image.size == (1, 1):
                     return "it has only one pixel"
                 resized = _resized(image, shape, fit, levels)
-                if isinstance(resized, Held):
+                if isinstance(resized, ValueRange):
                     return resized
                 pixels = np.asarray(resized, np.uint8)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -73,7 +73,7 @@ def upright_size(path: str | Path) -> tuple[int, int]:
         return image.size[::-1] if image.getexif().get(ORIENTATION, 1) >= 5 else image.size
 
 
-def _resized(file: "ImageFile", shape: Shape, fit: str, levels: Levels | None) -> "Image | Held":
+def _resized(file: "ImageFile", shape: Shape, fit: str, levels: Levels | None) -> "Image | ValueRange":
     from PIL import Image, ImageOps
 
     channels, height, width = shape
@@ -83,7 +83,7 @@ def _resized(file: "ImageFile", shape: Shape, fit: str, levels: Levels | None) -
         values = np.asarray(image)
         tags = getattr(file, "tag_v2", {})
         declared = tags.get(S_MAX_SAMPLE, tags.get(MAX_SAMPLE))
-        limits = held(values, max(declared) if isinstance(declared, tuple) else declared)
+        limits = value_range(values, max(declared) if isinstance(declared, tuple) else declared)
         if levels is not None and limits.kind not in levels:
             return limits
         image = Image.fromarray(to_bytes(values, (levels or levels_of([limits]))[limits.kind]))
@@ -106,7 +106,7 @@ class Written(NamedTuple):
     """
 
     bad: dict[int, str]
-    deep: dict[int, Held]
+    deep: dict[int, ValueRange]
 
 
 def write(
@@ -145,7 +145,7 @@ def write(
 
 def _add(done: Written, lot: tuple[dict, dict]) -> None:
     done.bad.update({int(row): why for row, why in lot[0].items()})
-    done.deep.update({int(row): Held(*limits) for row, limits in lot[1].items()})
+    done.deep.update({int(row): ValueRange(*limits) for row, limits in lot[1].items()})
 
 
 def _hand_out(worker: Popen, lots: list[tuple], done: Written, tick: Callable[[int], object]) -> None:
@@ -193,14 +193,9 @@ def _write_lot(rows: list[tuple[int, str]], file: str, offset: int, keys: tuple)
             pixels = read(path, *keys)
             if isinstance(pixels, str):
                 bad[row] = pixels
-            elif isinstance(pixels, Held):
+            elif isinstance(pixels, ValueRange):
                 deep[row] = pixels
             else:
                 out.seek(offset + row * size)
                 out.write(pixels.tobytes())
     return Written(bad, deep)
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 FAST = {"CartPole-v1": CartPoles}
-OWN = {"Maze-v0": "dlrun.data.maze"}  # modules that register an environment of this project
+PROJECT_ENVS = {"Maze-v0": "dlrun.data.maze"}  # modules that register an environment of this project
 SILENT = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}  # for pygame
 LONGEST = 10_000  # steps of an episode if the environment has no time limit
 WRAPPED = "register the wrapped environment in a package:\n  DL_RUN_ALLOW=package dl-run data=gym data.id=package:id"
-FILM_RATE = 25  # frames per second of a video, at most
+VIDEO_RATE = 25  # frames per second of a video, at most
 
 
 class Envs:
@@ -38,14 +38,14 @@ class Envs:
 
     num_envs: environments that are stepped together in training, in each process. epoch_frames: frames of an epoch, of
     all environments together. time_limit: maximum steps of an episode; None for the environment's own limit, or LONGEST
-    if it has none. film_steps: maximum steps of the video of the best policy; 0 for no video.
+    if it has none. video_steps: maximum steps of the video of the best policy; 0 for no video.
     """
 
     def __init__(
-        self, *, spec: Env, id: Name, num_envs: Size, epoch_frames: Count, time_limit: Count | None, film_steps: Index
+        self, *, spec: Env, id: Name, num_envs: Size, epoch_frames: Count, time_limit: Count | None, video_steps: Index
     ) -> None:
         self.id, self.num_envs, self.epoch_frames = id, num_envs, epoch_frames
-        self.time_limit, self.film_steps = time_limit, film_steps
+        self.time_limit, self.video_steps = time_limit, video_steps
         self.spec = spec if spec.obs and id in FAST else self._spec(spec)
 
     def _spec(self, config_spec: Env) -> Env:
@@ -80,7 +80,7 @@ class Envs:
         """Make `num` environments with reset(seed), step(actions), state_dict and load_state_dict."""
         return FAST[self.id](num, self.time_limit) if self.id in FAST else VectorEnvs(self.id, num, self.time_limit)
 
-    def moves(self) -> tuple[list, tuple[int, int] | None]:
+    def transitions(self) -> tuple[list, tuple[int, int] | None]:
         """Return the transition table of the environment, and the (rows, columns) of its grid of states, if any.
 
         The table is [state][action] -> [(probability, next state, reward, ends)]. Raises UserError if the environment
@@ -95,13 +95,15 @@ class Envs:
         shape = getattr(env, "shape", None) or (getattr(env, "nrow", 0), getattr(env, "ncol", 0))
         return [[env.P[s][a] for a in sorted(env.P[s])] for s in sorted(env.P)], shape if all(shape) else None
 
-    def film(self, act: Callable[[np.ndarray], np.ndarray], seed: int) -> tuple[list[np.ndarray], float] | str | None:
+    def record_video(
+        self, act: Callable[[np.ndarray], np.ndarray], seed: int
+    ) -> tuple[list[np.ndarray], float] | str | None:
         """Play an episode; return its frames (H, W, 3), uint8, and their number per second. Needs no display.
 
         act: turns observations (1, features) into actions (1, ...). Returns the reason if the environment cannot be
         drawn, None if no video is wanted.
         """
-        if not self.film_steps:
+        if not self.video_steps:
             return None
         from gymnasium.error import DependencyNotInstalled
 
@@ -111,10 +113,10 @@ class Envs:
         if env.render_mode is None:
             return f"{self.id} cannot be rendered"
         rate = env.metadata.get("render_fps", 30)
-        every = max(1, round(rate / FILM_RATE))
+        every = max(1, round(rate / VIDEO_RATE))
         obs, frames = env.reset(seed=seed % 2**31)[0], []
         try:
-            for t in range(self.film_steps):
+            for t in range(self.video_steps):
                 if t % every == 0:
                     frames.append(env.render())
                 obs, _, ended, limited, _ = env.step(act(vectors(env.observation_space, [obs]))[0])
@@ -122,7 +124,7 @@ class Envs:
                     break
             frames.append(env.render())
         except DependencyNotInstalled as missing:
-            return f"{missing}; to install all that videos need: {install('film')}"
+            return f"{missing}; to install all that videos need: {install('video')}"
         except Exception as error:  # foreign code may raise anything, and must not cost the trained policy
             return f"{self.id} cannot be drawn: {type(error).__name__}: {error}"
         finally:
@@ -171,8 +173,8 @@ def open_env(id: str, limit: int | None = None, render: str | None = None) -> "g
             f"data.id={id} would import {module!r}, which a config must not\n"
             "  expected an id without a module, or a package that the environment variable DL_RUN_ALLOW names"
         )
-    if id in OWN:
-        import_module(OWN[id])
+    if id in PROJECT_ENVS:
+        import_module(PROJECT_ENVS[id])
     try:
         if colon:
             import_module(module)

@@ -20,10 +20,11 @@ from zlib import crc32
 
 import numpy as np
 
-from dlrun.data.decode import Shape, cores, write
+from dlrun.data.decode import Shape, write
 from dlrun.data.levels import Levels, levels_of
 from dlrun.data.sources.lock import lock
 from dlrun.errors import DataError, check_state, printable
+from dlrun.system.cpus import cpus
 
 FORM = 3  # version of the cache: increase it if `decode.read` changes
 
@@ -48,8 +49,8 @@ def cached(root: Path, names: list[str], keys: tuple[Shape, str, int], data_dir:
 
     keys: shape, fit and max_pixels of `decode.read`.
     """
-    made_of = [[name, *_stamp(root / name)] for name in names]
-    key = hashlib.sha256(json.dumps([FORM, str(root.resolve()), keys, made_of]).encode()).hexdigest()[:24]
+    contents = [[name, *_stamp(root / name)] for name in names]
+    key = hashlib.sha256(json.dumps([FORM, str(root.resolve()), keys, contents]).encode()).hexdigest()[:24]
     file = f"{printable(root.name)}-{key}.npy"
     folders = list(_folders(data_dir))
     path = next((folder / file for folder in folders if (folder / file).is_file()), None)
@@ -76,7 +77,7 @@ def cached(root: Path, names: list[str], keys: tuple[Shape, str, int], data_dir:
 def checksums(pixels: np.ndarray) -> list[int]:
     """Return the CRC-32 of every CHUNK bytes, computed on all cores (0.9 GB/s per core)."""
     flat = pixels.reshape(-1)
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(cpus()) as pool:
         return list(pool.map(crc32, (flat[i : i + CHUNK] for i in range(0, len(flat), CHUNK))))
 
 
@@ -153,10 +154,10 @@ def _decode(
 
     paths = {row: str(root / name) for row, name in enumerate(names)}
     with tqdm(desc="decoding images", total=len(names), unit=" images", leave=False, disable=None) as bar:
-        bad, deep = write(paths, file, offset, (*keys, {}), cores(), bar.update)
+        bad, deep = write(paths, file, offset, (*keys, {}), cpus(), bar.update)
     if levels := levels_of(deep.values()):
         rest = {row: paths[row] for row in sorted(deep)}
-        bad |= write(rest, file, offset, (*keys, levels), cores(), lambda count: None).bad
+        bad |= write(rest, file, offset, (*keys, levels), cpus(), lambda count: None).bad
     if len(bad) == len(names):
         raise DataError(
             f"none of the {len(names)} images in {root} can be read, such as {printable(names[0])}: {bad[0]}"

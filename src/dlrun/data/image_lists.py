@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dlrun.data.classes import is_number, number_classes, rank
-from dlrun.data.walk import PICTURES, refuse_splits, walk
+from dlrun.data.walk import IMAGE_SUFFIXES, refuse_splits, walk
 from dlrun.errors import DataError, UserError, counted, some
 from dlrun.paths import find
 
@@ -35,7 +35,7 @@ class Listing(NamedTuple):
 
 def find_root(root: str, data_dir: Path) -> Path:
     """Find the root folder. Raises DataError if there is none."""
-    kinds = ", ".join(PICTURES)
+    kinds = ", ".join(IMAGE_SUFFIXES)
     return find(
         root,
         data_dir,
@@ -47,10 +47,11 @@ def find_root(root: str, data_dir: Path) -> Path:
 
 def scan(root: Path) -> list[str]:
     """List every image under `root` by its path there, sorted. Raises DataError if there is none."""
-    names = walk(root, PICTURES)
+    names = walk(root, IMAGE_SUFFIXES)
     if not names:
         raise DataError(
-            f"{root} has no images\n  expected a folder of {', '.join(PICTURES)}, flat or with one folder per class\n"
+            f"{root} has no images\n"
+            f"  expected a folder of {', '.join(IMAGE_SUFFIXES)}, flat or with one folder per class\n"
             "  put them there, or name another folder with data.root=..."
         )
     return names
@@ -95,7 +96,7 @@ def by_csv(root: Path, file: Path, classes: tuple[str, ...], count: int | None) 
         raise DataError(
             f"cannot read data.csv={file}: {error}\n  expected UTF-8 text with rows of path and label"
         ) from None
-    if rows and not rows[0][1][0].lower().endswith(PICTURES) and _resolve(root, rows[0][1][0]) is None:
+    if rows and not rows[0][1][0].lower().endswith(IMAGE_SUFFIXES) and _resolve(root, rows[0][1][0]) is None:
         rows = rows[1:]  # a header with the names of the columns
     for number, row in rows:
         if len(row) != 2 or not all(word.strip() for word in row):
@@ -220,8 +221,8 @@ def split(
         second = min(max(second, 2), len(rows) - 1)  # at least one row of a small group for each split
         first = min(max(first, 1), second - 1)
         rest, test = rows[:second], rows[second:]
-        held = np.array_split(rest, folds)[fold] if folds else rows[first:second]
-        for name, indices in zip(SPLITS, (np.setdiff1d(rest, held), held, test), strict=True):
+        val = np.array_split(rest, folds)[fold] if folds else rows[first:second]
+        for name, indices in zip(SPLITS, (np.setdiff1d(rest, val), val, test), strict=True):
             chosen[name].append(indices)
     splits = {name: np.sort(np.concatenate(arrays)) for name, arrays in chosen.items()}
     for name, rows in splits.items():

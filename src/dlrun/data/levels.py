@@ -12,7 +12,7 @@ WIDTHS = (8, 10, 12, 14, 16)  # bits per value of cameras and scanners, in files
 Levels = dict[str, tuple[float, float]]  # by kind of numbers: the number that becomes 0, and the one that becomes 255
 
 
-class Held(NamedTuple):
+class ValueRange(NamedTuple):
     """An image's range. kind: "whole" or "real" numbers. low, high: the least and greatest, or as the file declares."""
 
     kind: str
@@ -20,7 +20,7 @@ class Held(NamedTuple):
     high: float
 
 
-def held(values: np.ndarray, declared: object = None) -> Held:
+def value_range(values: np.ndarray, declared: object = None) -> ValueRange:
     """Return the range of an image. declared: the greatest number by the file's tags, if any.
 
     Raises ValueError for NaN and infinity.
@@ -30,10 +30,10 @@ def held(values: np.ndarray, declared: object = None) -> Held:
         raise ValueError("it holds numbers that are not finite")
     if isinstance(declared, int | float) and high < declared < 2**32:
         high = type(high)(declared)
-    return Held("real" if values.dtype.kind == "f" else "whole", low, high)
+    return ValueRange("real" if values.dtype.kind == "f" else "whole", low, high)
 
 
-def levels_of(images: Iterable[Held]) -> Levels:
+def levels_of(images: Iterable[ValueRange]) -> Levels:
     """Return the levels of a set of images.
 
     Whole numbers >= 0: the range of the fewest bits in WIDTHS that contains them. Real numbers: the first of [0, 1],

@@ -157,13 +157,13 @@ def split_rows(samples: int, val_fraction: float, folds: int, fold: int) -> dict
         raise UserError(
             f"data.folds={folds} of {samples} samples leaves a split empty: expected at most {samples} folds"
         )
-    held = np.array_split(order, folds)[fold] if folds else order[: round(samples * val_fraction)]
-    if not 0 < len(held) < samples:
+    val = np.array_split(order, folds)[fold] if folds else order[: round(samples * val_fraction)]
+    if not 0 < len(val) < samples:
         raise UserError(
             f"data.val_fraction={val_fraction} of {samples} samples leaves a split empty: choose another fraction"
         )
-    train = np.setdiff1d(order, held)
-    return {"train": train, "val": np.sort(held)}
+    train = np.setdiff1d(order, val)
+    return {"train": train, "val": np.sort(val)}
 
 
 def check_contrast(pixels: np.ndarray, left_out: Container[int] = (), where: str = "the data") -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from dlrun.errors import DataError, printable, some
 from dlrun.paths import irregular
 
-PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-TEXTS = (".txt",)
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+TEXT_SUFFIXES = (".txt",)
 NOT_DATA = {"__macosx", "@eadir"}  # written by archivers and file servers; names that begin with a dot are skipped, too
 SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 

@@ -7,7 +7,7 @@ AdversarialAutoEncoder and VAE (autoencoder.py), Pair (gan.py: a generator and a
 
 These members of a network are optional:
 
-- `about: str`: text for the header, after the number of parameters, such as "; 27 of 9,996 words have a vector".
+- `description: str`: text for the header, after the number of parameters, such as "; 27 of 9,996 words have a vector".
 - `report() -> dict`: the network's own results at the end of a run (figures, files, numbers).
 - `auxiliary: float`, with a tuple of outputs in training: the weight of the losses of the auxiliary heads.
 - `BACKBONE: tuple[str, ...]`: name prefixes of the layers that other networks share; `init=` loads these whatever

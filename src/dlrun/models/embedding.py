@@ -35,9 +35,9 @@ class Embed:
 
 
 class Embedding(nn.Embedding):
-    """(B, T) integers -> (B, T, size). about: the number of words found in the file, for the run's header."""
+    """(B, T) integers -> (B, T, size). description: the number of words found in the file, for the run's header."""
 
-    about = ""
+    description = ""
     embed: Embed
     words: Callable[[], tuple[str, ...]]  # of the ids from 4 on
 
@@ -70,10 +70,10 @@ def make_embedding(spec: Tokens, embed: Embed, init: str) -> Embedding:
         )
     if embed.file is not None and (words := spec.words()):  # without words, the weights will come from a checkpoint
         path = Path(os.path.expanduser(embed.file))
-        vectors, num_found = read_vectors(path, words, embed.size)
+        vectors, num_vectors = read_vectors(path, words, embed.size)
         with torch.no_grad():
             table.weight.zero_()
             table.weight[4 : 4 + len(vectors)] = vectors
-        table.about = f"; {num_found:,} of {len(words):,} words have a vector in {path.name}"
+        table.description = f"; {num_vectors:,} of {len(words):,} words have a vector in {path.name}"
     table.weight.requires_grad_(embed.train)
     return table

@@ -19,7 +19,7 @@ class Recurrence(nn.Module):
         self.weight, self.times = nn.Parameter(torch.full((features, features), eigenvalue / features)), times
         self.output = nn.Linear(features, outputs)
         self.before = [eigenvalue**k for k in range(1, times + 1)]  # norms of W^k, since its other eigenvalues are 0
-        self.about = f"; the norm of W^1 is {self.before[0]:.3g}, that of W^{times} {self.before[-1]:.3g}"
+        self.description = f"; the norm of W^1 is {self.before[0]:.3g}, that of W^{times} {self.before[-1]:.3g}"
 
     def forward(self, x: Tensor) -> Tensor:
         h = x.flatten(1)  # (B, features)

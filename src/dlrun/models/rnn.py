@@ -29,7 +29,7 @@ class Recurrent(nn.Module):
         self.embedding, self.layers, self.output = embedding, nn.ModuleList(layers), output
         self.between, self.at_inputs = nn.Dropout(dropout), nn.Dropout(input_dropout)
         self.head, self.mask_padding, self.is_fused = head, mask_padding, is_fused
-        self.about = embedding.about
+        self.description = embedding.description
 
     def report(self) -> dict:
         """The embedding's files for the run's folder, at the end of a run."""

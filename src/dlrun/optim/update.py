@@ -5,8 +5,6 @@
 
 from collections.abc import Callable, Iterable
 from copy import deepcopy
-from functools import partial
-from inspect import unwrap
 from math import isfinite
 
 import torch
@@ -17,6 +15,7 @@ from dlrun.clock import Clock
 from dlrun.errors import Diverged, UserError, check_state
 from dlrun.optim.clipping import clip_gradients
 from dlrun.system.distributed import ALONE, Distributed
+from dlrun.system.torch_internals import check_overflow_first, plain_step
 
 SCALARS = {"factor": int | float} | dict.fromkeys(("last_loss", "first_loss", "peak"), float)  # attributes to save
 SCALARS |= dict.fromkeys(("skipped", "averaged"), int)
@@ -60,8 +59,7 @@ class Update:
             raise UserError(
                 f"the optimizer refuses its settings: {error}\n  expected values that torch.optim documents"
             ) from None
-        # the class's own step, without the profiler's hooks, which would import torch's compiler (0.9 s)
-        self.take_step = partial(unwrap(type(self.optimizer).step), self.optimizer)
+        self.take_step = plain_step(self.optimizer)
         self.schedule, self.clip, self.on_nan, self.dist = schedule, clip, on_nan, dist
         self.grad_norm: Tensor | None = None  # global norm of the last step's gradients before clipping
         self.clips = any(limit is not None for limit in clip)
@@ -164,9 +162,7 @@ class Update:
                 self.grad_norm = None  # the scaler will skip this step
         if self.scaler:
             if isinstance(self.optimizer, torch.optim.SGD):
-                # If the first step overflows, torch's fused SGD later reads momentum that was never written. Until
-                # momentum exists, make the scaler check for overflow (and wait for the device) before each step.
-                self.optimizer._step_supports_amp_scaling = self._has_momentum()
+                check_overflow_first(self.optimizer, not self._has_momentum())
             self.scaler.step(self.optimizer)
             self.scaler.update()
         else:
@@ -277,14 +273,3 @@ class AsyncScalar:
     def _read(self) -> float:
         self.event.synchronize()
         return self.host.item()
-
-
-def skip_compiler_import() -> None:
-    """Keep optimizers from importing torch's compiler (0.9 s, 80 MB) just to mark methods as not compiled.
-
-    Do not call this if anything is compiled.
-    """
-    for method in (Optimizer.add_param_group, Optimizer.state_dict, Optimizer.load_state_dict):
-        plain = getattr(method, "__wrapped__", None)
-        if plain is not None:
-            plain.__dict__.setdefault("__dynamo_disable", plain)

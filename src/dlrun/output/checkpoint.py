@@ -24,7 +24,7 @@ from dlrun.output.folders import sync_folder
 from dlrun.overrides import pasteable
 from dlrun.paths import read_whole
 
-FORMAT = 1
+FORMAT = 2
 MAKE_ROOM = "make room, then "
 HASH = 64  # hexadecimal digits of a SHA-256
 

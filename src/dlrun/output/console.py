@@ -65,7 +65,7 @@ class Bar:
 def _nothing(samples: int) -> None: ...
 
 
-def folded(line: str, width: int, indent: int) -> list[str]:
+def wrapped(line: str, width: int, indent: int) -> list[str]:
     """Wrap a line to `width` columns, the further lines indented. Words longer than a line are not broken."""
     return wrap(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
@@ -73,7 +73,7 @@ def folded(line: str, width: int, indent: int) -> list[str]:
 def header(version: str, facts: dict[str, str], width: int) -> str:
     """The version, then a line for each fact, wrapped to the terminal's width."""
     lead = max(map(len, facts))
-    lines = [line for name, text in facts.items() for line in folded(f"  {name:{lead}}  {text}", width, lead + 4)]
+    lines = [line for name, text in facts.items() for line in wrapped(f"  {name:{lead}}  {text}", width, lead + 4)]
     return "\n".join([f"dl-run {version}", *lines])
 
 

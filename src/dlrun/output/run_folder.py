@@ -49,7 +49,7 @@ class Run:
         self.metrics_file, self.num_rows, self.rows, self.windows, self.lines = None, 0, [], [], []
         self.writer, self.purge_step, self.purged = None, None, []
         self.started, self.is_stdout_open = time.time(), True
-        self.images, self.unsynced = folder / "pictures", []
+        self.images, self.unsynced = folder / "images", []
         self.figures, self.videos = {}, {}
 
     def print(self, text: str, fit: Callable[[int], str] | None = None) -> None:
@@ -193,13 +193,13 @@ class Run:
 
         "files" (texts by file name) are written at once, and large matrices as <name>.npz. For `draw` it keeps
         "figures" (functions that return a matplotlib figure, by name), "lines" (by plot: lists of numbers by label)
-        and "films" (by name: frames and frames per second, or the reason why there are none).
+        and "videos" (by name: frames and frames per second, or the reason why there are none).
         """
         for name, text in report.pop("files", {}).items():
             write_whole(self.folder / name, text)
         self.figures |= report.pop("figures", {})
         self.figures |= {name: partial(plots.lines, series) for name, series in report.pop("lines", {}).items()}
-        self.videos |= report.pop("films", {})
+        self.videos |= report.pop("videos", {})
         return {name: self._as_lists(name, value) for name, value in report.items()}
 
     def _as_lists(self, name: str, value: object) -> object:

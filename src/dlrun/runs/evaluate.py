@@ -69,15 +69,15 @@ def evaluate(
         data, notes = (run.load_data(), []) if other is None else _other(run, other["data"])
         found = run.task.evaluate(data, split)
     if (before := run.summary.get("precision", run.device.precision)) != run.device.precision:
-        precision, device = run.device.precision, run.device.device
+        precision, device = run.device.precision, run.device.torch_device
         notes.append(f"evaluated in {precision} on {device}, but trained in {before}, which rounds differently")
     if other is not None and split != "all" and 0 < (size := data.size(split)) < data.size("all"):
         notes.append(f"note: {size:,} of {data.size('all'):,} samples; split=all evaluates all of them")
-    verdict, own = None, {}
+    verdict, recorded = None, {}
     if split == "test" and other is None:
         tested = run.summary["test"] if isinstance(run.summary.get("test"), dict) else {}
-        own = {metric: tested[f"test/{metric}"] for metric in found if f"test/{metric}" in tested}
-        verdict = _compared(found, own)
+        recorded = {metric: tested[f"test/{metric}"] for metric in found if f"test/{metric}" in tested}
+        verdict = _compared(found, recorded)
     if as_json:
         line = {"run": str(folder), "split": split, "data": overrides, "metrics": found}
         return [json_line(line)], verdict is None or bool(verdict)
@@ -92,7 +92,7 @@ def evaluate(
     rows = [["", *found], [split, *(repr(value) for value in found.values())]]
     if verdict is None:
         return [*lines, table(rows)], True
-    rows.append(["summary.json", *(repr(own[name]) if name in own else "" for name in found)])
+    rows.append(["summary.json", *(repr(recorded[name]) if name in recorded else "" for name in found)])
     return [*lines, table(rows), "", verdict or "NOT the run's own: the data or the code has changed"], bool(verdict)
 
 
@@ -104,36 +104,37 @@ def _other(run: "FinishedRun", section: dict) -> tuple["Data", list[str]]:
     from dlrun.data.raw import Reencoded
     from dlrun.spec import Tokens
 
-    other, own = build(section), run.data.spec
-    if isinstance(own, Columns) and hasattr(other, "prepared"):
-        other.restore(run.data.fitted(), run.device.device)  # its rows are encoded as those of the run
-        other.load(run.device.device)
+    other, run_spec = build(section), run.data.spec
+    if isinstance(run_spec, Columns) and hasattr(other, "prepared"):
+        other.restore(run.data.fitted(), run.device.torch_device)  # its rows are encoded as those of the run
+        other.load(run.device.torch_device)
         return other, []
-    spec, kind = other.spec, type(own)
-    same_shape = spec.shape == own.shape or isinstance(own, Tokens)
-    if not isinstance(spec, kind) and not isinstance(own, type(spec)) or not same_shape or spec.outputs != own.outputs:
+    spec = other.spec
+    same_kind = isinstance(spec, type(run_spec)) or isinstance(run_spec, type(spec))
+    same_shape = spec.shape == run_spec.shape or isinstance(run_spec, Tokens)
+    if not same_kind or not same_shape or spec.outputs != run_spec.outputs:
         raise UserError(
-            f"the run takes {own}, but that data gives {spec}\n  expected the same shape and number of outputs"
+            f"the run takes {run_spec}, but that data gives {spec}\n  expected the same shape and number of outputs"
         )
-    other.load(run.device.device)
-    if isinstance(own, Env):
+    other.load(run.device.torch_device)
+    if isinstance(run_spec, Env):
         return other, []
-    mine, theirs = getattr(own, "labels", ()), getattr(spec, "labels", ())
+    mine, theirs = getattr(run_spec, "labels", ()), getattr(spec, "labels", ())
     notes = []
     if mine and theirs and mine != theirs:
         notes.append(f"note: its classes are {', '.join(theirs[:3])}, ...; the run's are {', '.join(mine[:3])}, ...")
     return Reencoded(run.data, other), notes
 
 
-def _compared(found: dict[str, float], own: dict[str, float | None]) -> str:
+def _compared(found: dict[str, float], recorded: dict[str, float | None]) -> str:
     """Describe how close the metrics are to the run's own; return "" if they differ.
 
     Metrics that the run did not measure are not compared.
     """
-    if not own:
+    if not recorded:
         return ""
-    if all(found[name] == own[name] or found[name] != found[name] and own[name] is None for name in own):
+    if all(found[name] == recorded[name] or found[name] != found[name] and recorded[name] is None for name in recorded):
         return "the run's own, to the last digit"
-    if all(isinstance(own[name], int | float) and isclose(found[name], own[name], rel_tol=1e-3) for name in own):
+    if all(isinstance(x, int | float) and isclose(found[name], x, rel_tol=1e-3) for name, x in recorded.items()):
         return "close to the run's own: another device, number of threads or version of torch rounds differently"
     return ""

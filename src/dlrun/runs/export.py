@@ -46,7 +46,7 @@ class Graph(nn.Module):
     def __init__(self, run: FinishedRun, way: str) -> None:
         super().__init__()
         self.net = run.task.evaluated()
-        self.run, self.encodes = run, way in ("inputs", "pictures") and not isinstance(run.data.spec, Tokens)
+        self.run, self.encodes = run, way in ("inputs", "images") and not isinstance(run.data.spec, Tokens)
         self.way = way
 
     def forward(self, x: Tensor) -> Tensor:

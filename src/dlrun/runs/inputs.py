@@ -17,9 +17,9 @@ from torch import Tensor
 from dlrun.data.corpus import decode
 from dlrun.data.decode import FORMATS, MAX_PIXELS
 from dlrun.data.decode import read as read_resized
-from dlrun.data.levels import Held, Levels
-from dlrun.data.walk import PICTURES, TEXTS, read_bytes, walk
-from dlrun.errors import DataError, Unreadable, UserError, printable
+from dlrun.data.levels import Levels, ValueRange
+from dlrun.data.walk import IMAGE_SUFFIXES, TEXT_SUFFIXES, read_bytes, walk
+from dlrun.errors import DataError, UnreadableImage, UserError, printable
 from dlrun.paths import irregular
 from dlrun.spec import Table
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 LARGEST = torch.finfo(torch.float32).max  # greater numbers would become inf
-WHOLE = f"an intact image: {', '.join(PICTURES)}"
+WHOLE = f"an intact image: {', '.join(IMAGE_SUFFIXES)}"
 
 
 class Decoding(NamedTuple):
@@ -45,12 +45,13 @@ def images(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield (name, uint8 image (C, H, W)). fit: how to resize images of another size (see `decode.read`); None: refuse.
 
-    Unreadable files in a folder are skipped and named on standard error. A file named by the user raises Unreadable.
+    Unreadable files in a folder are skipped and named on standard error. Raises UnreadableImage for a file that the
+    user named.
     """
     for name, source, is_in_folder in _image_files(arguments):
         try:
             yield name, _image(name, source, shape, fit, decoding)
-        except Unreadable as error:
+        except UnreadableImage as error:
             if not is_in_folder:
                 raise
             leave_out(str(error))
@@ -73,9 +74,9 @@ def _image_files(arguments: list[str]) -> Iterator[tuple[str, Path | io.BytesIO,
                 paths = content.decode("utf-8", errors="replace").splitlines()
                 yield from _image_files([line for line in paths if line and line != STDIN])
         elif os.path.isdir(text):  # unlike Path's method, it accepts a text too long for a name
-            found = walk(path, PICTURES)
+            found = walk(path, IMAGE_SUFFIXES)
             if not found:
-                raise UserError(f"{path} has no images\n  expected files of {', '.join(PICTURES)}")
+                raise UserError(f"{path} has no images\n  expected files of {', '.join(IMAGE_SUFFIXES)}")
             yield from ((printable(path / name), path / name, True) for name in found)
         elif os.path.exists(text):
             yield text, path, False
@@ -95,10 +96,10 @@ def _image(
     if not fit:
         _check_size(name, source, shape)
     pixels = read_resized(source, shape, fit or "cover", *decoding)
-    if isinstance(pixels, Held):  # of a mode that no training image had
+    if isinstance(pixels, ValueRange):  # of a mode that no training image had
         pixels = read_resized(source, shape, fit or "cover", decoding.max_pixels)
     if isinstance(pixels, str):
-        raise Unreadable(f"{name} cannot be read as an image: {pixels.splitlines()[0]}\n  expected {WHOLE}")
+        raise UnreadableImage(f"{name} cannot be read as an image: {pixels.splitlines()[0]}\n  expected {WHOLE}")
     return torch.tensor(pixels)
 
 
@@ -113,7 +114,7 @@ def _check_size(name: str, source: Path | io.BytesIO, shape: tuple[int, int, int
             width, height = image.size
             channels = 3 if image.mode == "P" else len(image.getbands())
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise Unreadable(f"{name} cannot be read as an image: {error}\n  expected {WHOLE}") from None
+        raise UnreadableImage(f"{name} cannot be read as an image: {error}\n  expected {WHOLE}") from None
     if isinstance(source, io.BytesIO):
         source.seek(0)
     if (channels, height, width) != shape:
@@ -137,7 +138,7 @@ def texts(arguments: list[str]) -> Iterator[tuple[str, str]]:
         elif not text.strip():
             raise UserError("an empty text\n  expected a .txt file, a text, or - for standard input")
         elif os.path.isdir(text):  # no error for a text too long for a name
-            found = walk(Path(text), TEXTS)
+            found = walk(Path(text), TEXT_SUFFIXES)
             if not found:
                 raise UserError(f"{text} has no texts\n  expected files named *.txt")
             for file in (Path(text) / name for name in found):

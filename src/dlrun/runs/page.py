@@ -83,7 +83,7 @@ def sample(inner: str, lines: list[str], is_wrong: bool, name: str = "") -> str:
     return f"<figure>{inner}<figcaption>{caption}</figcaption></figure>"
 
 
-def folded(summary: str, text: str) -> str:
+def collapsible(summary: str, text: str) -> str:
     """Return text that is hidden until the reader opens it."""
     return f"<details><summary>{escape(summary)}</summary><pre>{escape(text)}</pre></details>"
 

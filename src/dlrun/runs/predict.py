@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 WAYS = {
     "inputs": "inputs (images, texts or rows)",
-    "pictures": "images",
+    "images": "images",
     "latent": "--samples N, or --latent FILE with codes",
     "episodes": "--episodes N",
 }
@@ -46,7 +46,7 @@ def predict(folder: Path, args: argparse.Namespace) -> Iterator[str]:
         way = _way(run, args)
         out = Path(args.out) if args.out else None
         is_mask = isinstance(run.data.spec, Mask)
-        makes_images = is_mask or way == "pictures" or way == "latent" and len(run.data.spec.shape) == 3
+        makes_images = is_mask or way == "images" or way == "latent" and len(run.data.spec.shape) == 3
         records = map(finite, _records(run, way, args, out if makes_images else None))
         is_csv = args.format == "csv" or args.format is None and bool(out) and out.suffix.lower() == ".csv"
         lines = _as_csv(records) if is_csv else (as_json(record) for record in records)
@@ -67,7 +67,7 @@ def _way(run: "FinishedRun", args: argparse.Namespace) -> str:
     if len(found) != 1 or args.samples and args.latent:
         problem = "no inputs to predict from" if not found else "several kinds of inputs"
         raise UserError(f"{problem}\n  this run ({run.names.get('model')}) takes {expected}")
-    way = "pictures" if found == ["inputs"] and "pictures" in takes else found[0]
+    way = "images" if found == ["inputs"] and "images" in takes else found[0]
     if way not in takes:
         raise UserError(f"{WAYS[way]}: this run ({run.names.get('model')}) does not take them\n  expected {expected}")
     return way
@@ -125,11 +125,11 @@ def _table_records(run: "FinishedRun", args: argparse.Namespace) -> Iterator[dic
 
 
 def encode(run: "FinishedRun", way: str, raw: object) -> "Tensor":
-    """Encode raw inputs for `predict`. way: "inputs", or "pictures" for images in [0, 1]."""
+    """Encode raw inputs for `predict`. way: "inputs", or "images" for images in [0, 1]."""
     from dlrun.tasks.images import rescaled
 
     x = run.data.encode(raw)
-    return next(rescaled(iter([(x, None)]), run.data, 0.0, 1.0))[0] if way == "pictures" else x
+    return next(rescaled(iter([(x, None)]), run.data, 0.0, 1.0))[0] if way == "images" else x
 
 
 def _batches(run: "FinishedRun", args: argparse.Namespace) -> Iterator[tuple[list[str], object]]:
@@ -169,7 +169,7 @@ def _codes(run: "FinishedRun", args: argparse.Namespace) -> Iterator[tuple[list[
     from dlrun.seeds import generator
     from dlrun.spec import Table
 
-    device, latent, size = run.device.device, run.task.net.latent, run.data.eval_batch_size
+    device, latent, size = run.device.torch_device, run.task.net.latent, run.data.eval_batch_size
     if args.samples:
         z = torch.randn(args.samples, latent, generator=generator(device, 0, args.seed), device=device)
         for first in range(0, len(z), size):
@@ -231,7 +231,7 @@ def _images(names: list[str], predicted: "Tensor", folder: Path, taken: dict[str
         path = folder / f"{_free(Path(name).stem, taken)}.png"
         with whole(path) as temporary:
             fromarray(image[..., 0] if image.shape[2] == 1 else image).save(temporary, "PNG")
-        yield {"input": name, "picture": str(path), **more}
+        yield {"input": name, "image": str(path), **more}
 
 
 def _free(stem: str, taken: dict[str, int]) -> str:

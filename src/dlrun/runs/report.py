@@ -40,7 +40,7 @@ def report(folder: Path, out: Path | None) -> list[str]:
         *samples,
         ("Sample predictions", f"<p>{page.escape(notes[0])}</p>" if notes else ""),
         ("Environment", page.facts(_environment(folder, summary))),
-        ("Config", page.folded("the run's config", show_config(folder))),
+        ("Config", page.collapsible("the run's config", show_config(folder))),
     ]
     title = f"{summary.get('model')} on {summary.get('data')}"
     return [page.write(out or folder / "report.html", page.page(title, sections)), *notes]

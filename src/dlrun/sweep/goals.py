@@ -15,7 +15,7 @@ def goals(state: State) -> list[tuple[str, str]]:
     """
     wanted = state.facts["goals"]
     if not wanted or any(mode is None for _, mode in wanted):
-        scores, own = next((found for job in state.jobs if (found := measured(state.run_folder(job)))), (None, None))
+        scores, goal = next((found for job in state.jobs if (found := measured(state.run_folder(job)))), (None, None))
         if scores is None:
             return []
         for pair in wanted:
@@ -26,7 +26,7 @@ def goals(state: State) -> list[tuple[str, str]]:
                     "  or another number of the epoch rows or the summary, with sweep.direction=min or max"
                 )
             pair[1] = pair[1] or scores[pair[0]]
-        state.facts["goals"] = wanted or ([[own, scores[own]]] if own else [])
+        state.facts["goals"] = wanted or ([[goal, scores[goal]]] if goal else [])
     return [(name, mode) for name, mode in state.facts["goals"]]
 
 

@@ -49,11 +49,11 @@ def reopen(key: str, which: str, output_dir: str, overrides: list[str]) -> tuple
                 "for any other change start a new sweep"
             )
     once = ("sweep.resume", "sweep.join", "sweep.retry")
-    kept = [override for name, override in before.items() if name not in changes and name not in once]
+    unchanged = [override for name, override in before.items() if name not in changes and name not in once]
     if not is_url(which):
         with suppress(OSError, ValueError):  # its relative paths start there, if it was started on this machine
             os.chdir(facts["cwd"])
-    return source, [*kept, *changes.values(), *facts["flags"], "--multirun"]
+    return source, [*unchanged, *changes.values(), *facts["flags"], "--multirun"]
 
 
 def _check_command(key: str, which: str, facts: dict) -> None:

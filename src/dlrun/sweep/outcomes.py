@@ -9,7 +9,7 @@ from dlrun.output.console import number
 from dlrun.output.folders import read_summary
 from dlrun.sweep import cluster, process
 from dlrun.sweep.goals import goals
-from dlrun.sweep.rows import best_of, best_so_far, epoch_rows, is_number, kept_value
+from dlrun.sweep.rows import best_of, best_so_far, best_value, epoch_rows, is_number
 from dlrun.sweep.state import DONE, OPEN, Job, State
 from dlrun.sweep.workers import is_at_work, is_here
 
@@ -43,7 +43,7 @@ def settle(job: Job, folder: Path, code: int, wanted: list[tuple[str, str]] = ()
     if job.status == "finished":
         best, test = best_of(done), done.get("test")
         job.values = {best["metric"]: best["value"]} if best else {}
-        job.values |= {name: kept_value(folder, name) for name, _ in wanted if name not in job.values}
+        job.values |= {name: best_value(folder, name) for name, _ in wanted if name not in job.values}
         job.values |= (
             {k: v for k, v in test.items() if is_number(v) and k.isprintable()} if isinstance(test, dict) else {}
         )

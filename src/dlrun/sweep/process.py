@@ -118,8 +118,3 @@ def gpus(wanted: str | list) -> list[str]:
     except (OSError, subprocess.TimeoutExpired):
         return []
     return [str(i) for i, line in enumerate(filter(lambda line: line.startswith("GPU "), listed.stdout.splitlines()))]
-
-
-def cpus() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

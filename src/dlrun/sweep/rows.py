@@ -50,7 +50,7 @@ def best_so_far(rows: list[dict], name: str, mode: str) -> float | None:
     return (max if mode == "max" else min)(values, default=None)
 
 
-def kept_value(folder: Path, name: str) -> float | None:
+def best_value(folder: Path, name: str) -> float | None:
     """Return a metric of the epoch whose weights were kept, or a number of the summary such as "parameters"."""
     done = read_summary(folder)
     best = best_of(done)

@@ -19,6 +19,7 @@ from dlrun.sweep.screen import Screen
 from dlrun.sweep.settings import Grid, Search
 from dlrun.sweep.state import DONE, Job, State
 from dlrun.sweep.workers import cannot_write
+from dlrun.system.cpus import cpus
 from dlrun.system.signals import WARNING, stopping
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Slots:
                 f"  expected at most sweep.jobs={room}, or more on one GPU: "
                 f"sweep.jobs_per_gpu={-(-settings.jobs // len(gpus))}"
             )
-        share = max(1, process.cpus() // settings.jobs) if settings.jobs > 1 else None
+        share = max(1, cpus() // settings.jobs) if settings.jobs > 1 else None
         threads = settings.threads or (None if "OMP_NUM_THREADS" in os.environ else share)
         return cls(settings.jobs, threads, [gpus[i % len(gpus)] for i in range(settings.jobs)] if gpus else [])
 

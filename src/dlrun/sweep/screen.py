@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, TextIO
 
 from dlrun.errors import printable
-from dlrun.output.console import folded, number
+from dlrun.output.console import number, wrapped
 from dlrun.output.terminal import silence
 from dlrun.sweep.rows import last_row
 from dlrun.sweep.state import OPEN, Job, State, own_overrides, shared
@@ -97,14 +97,14 @@ def table_lines(
     counts += (
         [f"{sum(job.status == 'pruned' for job in jobs)} pruned"] if any(j.status == "pruned" for j in jobs) else []
     )
-    lines, common, shown = folded(f"sweep  {', '.join(counts)}; {_time(seconds)}", width, 8), shared(jobs), []
+    lines, common, shown = wrapped(f"sweep  {', '.join(counts)}; {_time(seconds)}", width, 8), shared(jobs), []
     for i, one in enumerate(running):
         row = last_row(state.run_folder(one.job))
         epoch = f"epoch {row['epoch']}" if row else "starting"
         values = "  ".join(f"{name} {number(row.get(name))}" for name, _ in goals if name in row)
         age = _time(time.monotonic() - one.started)
         overrides = own_overrides(one.job, common)
-        more = folded(f"  {one.job.number:>4}  {epoch:<10} {values:<18} {age:>7}  {overrides}", width, 8)
+        more = wrapped(f"  {one.job.number:>4}  {epoch:<10} {values:<18} {age:>7}  {overrides}", width, 8)
         if len(shown) + len(more) > room:
             shown.append(f"  and {len(running) - i} more")
             break
@@ -112,7 +112,7 @@ def table_lines(
     lines += shown
     if best is not None and goals:
         name = goals[0][0]
-        lines += folded(
+        lines += wrapped(
             f"  best  job {best.number}: {name} {number(best.values[name])}  {own_overrides(best, common)}", width, 8
         )
     return lines

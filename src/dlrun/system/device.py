@@ -11,6 +11,7 @@ from torch import nn
 
 from dlrun.errors import UserError
 from dlrun.system.distributed import ALONE, Distributed
+from dlrun.system.torch_internals import configure_compiler, cpu_has_bf16
 
 LARGE = 1_000_000  # parameters; from here on bf16 speeds up a convolutional net on a CPU that has it (docs/LOG.md)
 VECTOR = 16  # float32 numbers in an AVX-512 register
@@ -24,7 +25,7 @@ class Device:
     the header. dist: the processes that train together.
     """
 
-    device: torch.device
+    torch_device: torch.device
     precision: str
     channels_last: bool
     why: str
@@ -36,7 +37,7 @@ class Device:
         if self.precision == "fp32":
             return nullcontext
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
-        return partial(torch.autocast, self.device.type, dtype)
+        return partial(torch.autocast, self.torch_device.type, dtype)
 
 
 def choose_device(name: str) -> torch.device:
@@ -95,11 +96,7 @@ def compile_parts(net: nn.Module, parts: tuple[str, ...], deterministic: bool) -
             "trainer.compile=true: torch.compile does not support this task: it lacks second derivatives (wgan_gp), "
             "and\n  recompiles for every new length (policies)\n  expected trainer.compile=false"
         )
-    torch._dynamo.config.wrap_top_frame = True  # otherwise it silently skips nn.Sequential
-    torch._dynamo.config.recompile_limit = 64  # one compilation per batch size and mode, over all submodules
-    from torch._inductor import config  # here, because it takes a second to import
-
-    config.deterministic = deterministic  # kernels that are chosen by timing may sum in another order
+    configure_compiler(deterministic)
     for part in parts:
         net.get_submodule(part).compile(dynamic=False)  # the code for a batch size must not depend on earlier sizes
 
@@ -128,8 +125,7 @@ def _choose_precision(net: nn.Module, device: torch.device, convolutional: bool)
         return ("bf16", "this GPU has it") if has_bf16 else ("fp32", "this GPU has no bf16")
     if device.type != "cpu":
         return "fp32", f"the safe choice on {device.type}"
-    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     large = convolutional and sum(p.numel() for p in net.parameters()) >= LARGE
-    if large and has_bf16:
+    if large and cpu_has_bf16():
         return "bf16", "a large convolutional net, and this CPU has bf16 instructions"
     return "fp32", "this CPU has no bf16 instructions" if large else "the net is too small to gain from bf16 on a CPU"

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
 from dlrun.errors import UserError
+from dlrun.system.cpus import cpus
 from dlrun.system.python import COMMAND
 
 LAUNCHER = "DL_RUN_LAUNCHER"  # environment variable: process id of the launcher
@@ -24,7 +25,7 @@ def launch(arguments: list[str], processes: int, max_restarts: int) -> int:
     are printed only if it failed. Raises UserError if there are more than PER_CORE processes for each core, or if
     temporary files cannot be written.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = cpus()
     if processes > PER_CORE * cores:
         raise UserError(
             f"trainer.processes={processes}: this machine has {cores} core{'s' * (cores > 1)}\n"

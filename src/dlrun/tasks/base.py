@@ -14,29 +14,29 @@ Metrics = dict[str, Tensor]
 
 
 class Task:
-    """Base class of all tasks. A step must be a pure function of (parts, seed, clock).
+    """Base class of all tasks. A step must be a pure function of (components, seed, clock).
 
     net: the network that is saved as the best and that other runs can start from.
-    update: the optimizer of the weights that are evaluated. A subclass makes it and adds it to `parts`.
-    parts: the components, by name: everything that changes during training. Each has state_dict and load_state_dict.
-    own: names of the components that differ between processes; all others are the same in all of them.
+    update: the optimizer of the weights that are evaluated. A subclass makes it and adds it to `components`.
+    components: by name, everything that changes during training. Each has state_dict and load_state_dict.
+    per_rank: names of the components that differ between processes; all others are the same in all of them.
     scores: the metrics that `evaluate` returns, each with its direction, "max" or "min".
     goal: the score by which the best epoch is chosen, or None if there is no choice to make.
     compiled: names of the submodules that a step calls, for torch.compile ("" is the whole net); () if it cannot help.
-    takes: the inputs that `predict` accepts, the default first: "inputs" (as the data returns them), "pictures"
+    takes: the inputs that `predict` accepts, the default first: "inputs" (as the data returns them), "images"
     (pixels in [0, 1]) or "latent" (codes (B, net.latent)); or "episodes" for a task that plays (`play`).
     """
 
     goal: str | None = None
     takes: tuple[str, ...] = ("inputs",)
-    own: tuple[str, ...] = ()
+    per_rank: tuple[str, ...] = ()
     compiled: tuple[str, ...] = ("",)
     update: Update
 
     def __init__(self, net: torch.nn.Module, device: Device) -> None:
         self.net, self.device = net, device
         self.scores: dict[str, str] = {}
-        self.parts: dict[str, object] = {"net": net}
+        self.components: dict[str, object] = {"net": net}
 
     def steps(self, data: Data) -> int:
         """Number of batches in an epoch."""
@@ -72,7 +72,7 @@ class Task:
 
     def named_updates(self) -> dict[str, Update]:
         """The components that are optimizers."""
-        return {name: part for name, part in self.parts.items() if isinstance(part, Update)}
+        return {name: each for name, each in self.components.items() if isinstance(each, Update)}
 
     def best_state(self) -> dict[str, Tensor]:
         """The state of the whole net, with averaged weights where there are any."""

@@ -11,10 +11,10 @@ from functools import partial
 from math import inf
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from dlrun.clock import Clock
 from dlrun.errors import UserError
+from dlrun.system.torch_internals import BatchNorm
 
 Group = tuple[float, list[nn.Parameter]]
 
@@ -64,7 +64,7 @@ class Freezing:
                 f"task.freeze={freeze} leaves nothing that learns from the start, of {named(self.params)}\n"
                 "  expected at least one layer that does, such as task.freeze=['*','!head']"
             )
-        self.norms = [(name, m) for name, m in net.named_modules() if isinstance(m, _BatchNorm)]
+        self.norms = [(name, m) for name, m in net.named_modules() if isinstance(m, BatchNorm)]
         self.moments = sorted({start for start in self.start.values() if 0 < start < inf})
         # grouped by start too: torch's fused SGD does not accept weights with and without momentum in one group
         kinds = sorted({(-rate[name], start) for name, start in self.start.items() if start < inf})

@@ -60,7 +60,7 @@ class Segment(Task):
         self.ignore = NOT_COUNTED if spec.ignore is None else spec.ignore
         self.freezing = Freezing(net, freeze, unfreeze, lr_multipliers)
         self.update = update(net, groups=self.freezing.groups)
-        self.parts["update"] = self.update
+        self.components["update"] = self.update
         self.scores = {"loss": "min", "acc": "max", "miou": "max"}
         self.goal = "miou"
 
@@ -112,7 +112,7 @@ class Segment(Task):
 
     def _confusion(self, batches: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Count pixels by true class (rows) and predicted class (columns), and sum their losses; on the device."""
-        net, k, device = self.evaluated(), self.spec.classes, self.device.device
+        net, k, device = self.evaluated(), self.spec.classes, self.device.torch_device
         exact = torch.float64 if device.type != "mps" else torch.float32
         matrix, loss = torch.zeros(k * k, dtype=exact, device=device), torch.zeros((), dtype=exact, device=device)
         for x, y in batches:

@@ -60,12 +60,12 @@ class Supervised(Task):
         check_spec(spec)
         self.spec, self.grad_accum_steps = spec, grad_accum_steps
         self.loss_name, self.loss = make_loss(loss, spec, label_smoothing)
-        self.scaling = target_scaling(spec, device.device)
+        self.scaling = target_scaling(spec, device.torch_device)
         self.l1, self.l2 = l1, l2
         self.penalised = penalised_weights(net, penalise) if l1 or l2 else []
         self.freezing = Freezing(net, freeze, unfreeze, lr_multipliers)
         self.update = update(net, groups=self.freezing.groups)
-        self.parts["update"] = self.update
+        self.components["update"] = self.update
         self.scores = {"loss": "min", "acc": "max"} if spec.classes else {"loss": "min", "mae": "min", "mse": "min"}
         if (spec.classes or 0) > 5:
             self.scores["top5"] = "max"
@@ -167,7 +167,7 @@ class Supervised(Task):
     def evaluate(self, data: Data, split: str) -> dict[str, float]:
         net = self.evaluated()
         sums: dict[str, Tensor] = {}
-        exact = torch.float64 if self.device.device.type != "mps" else torch.float32
+        exact = torch.float64 if self.device.torch_device.type != "mps" else torch.float32
         dist = self.device.dist
         for x, y in islice(data.batches(split), dist.rank, None, dist.size):  # each process every size-th batch
             with self.device.autocast():
@@ -180,7 +180,7 @@ class Supervised(Task):
                 values["top5"] = (out.topk(5).indices == y[:, None]).sum()
             for name, value in values.items():
                 sums[name] = sums.get(name, 0) + value.to(exact)
-        zero = torch.zeros((), dtype=exact, device=self.device.device)
+        zero = torch.zeros((), dtype=exact, device=self.device.torch_device)
         totals = dist.all_reduce_sum(torch.stack([sums.get(name, zero) for name in self.scores]))
         return dict(zip(self.scores, (totals / data.size(split)).tolist(), strict=True))
 

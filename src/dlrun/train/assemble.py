@@ -10,12 +10,13 @@ from dlrun.config.build import build
 from dlrun.config.signatures import signature
 from dlrun.data.base import Data
 from dlrun.errors import UserError
-from dlrun.optim.update import BufferSnapshot, Update, skip_compiler_import
+from dlrun.optim.update import BufferSnapshot, Update
 from dlrun.seeds import mix
 from dlrun.spec import Env
 from dlrun.system.device import Device, choose_device, compile_parts, prepare_net
 from dlrun.system.distributed import init_distributed
 from dlrun.system.machine import keep_memory
+from dlrun.system.torch_internals import skip_compiler_import
 from dlrun.tasks.base import Task
 from dlrun.train.classifier import load_classifier
 from dlrun.train.trainer import Trainer
@@ -77,9 +78,9 @@ def assemble(config: dict, fitted: dict | None = None) -> Built:
         dist=dist,
         buffers=BufferSnapshot(net) if trainer.on_nan == "skip" else None,
     )
-    trained = partial(load_classifier, config=config, device=device)
-    arguments = {"net": net, "spec": data.spec, "device": context, "update": update, "trained": trained}
-    needed = signature(config["task"]["_target_"]).given
+    loader = partial(load_classifier, config=config, device=device)
+    arguments = {"net": net, "spec": data.spec, "device": context, "update": update, "load_classifier": loader}
+    needed = signature(config["task"]["_target_"]).positional
     task: Task = build(config["task"])(**{name: arguments[name] for name in needed})
     if trainer.compile:
         compile_parts(net, task.compiled, trainer.deterministic)

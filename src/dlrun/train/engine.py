@@ -70,7 +70,7 @@ def fit(training: Training, data: Data, signals: Signals) -> Outcome:
 def train_epoch(training: Training, data: Data, signals: Signals, bar: Bar) -> str | None:
     """Run the remaining steps of the epoch. Stop early at a limit, whose name is returned, or at a signal."""
     task, clock, dist, log_every = training.task, training.clock, training.dist, training.trainer.log_every
-    reseed, add, limit = Reseeder(task.device.device), training.means.add, training.limit_reached()
+    reseed, add, limit = Reseeder(task.device.torch_device), training.means.add, training.limit_reached()
     seed = dist.seed(clock.seed)
     task.net.train()
     for batch in task.batches(data, clock) if not limit else ():

@@ -43,8 +43,8 @@ class FinishedRun:
         if self.weights.startswith("best"):
             self.task.load_best_state(self.state["state_dict"])
         else:
-            for name, part in self.task.parts.items():
-                part.load_state_dict(self.state["parts"][name])
+            for name, component in self.task.components.items():
+                component.load_state_dict(self.state["components"][name])
         self.task.net.eval()
 
     def load_data(self, download: bool = True) -> Data:
@@ -56,7 +56,7 @@ class FinishedRun:
         if not download and isinstance(source, dict) and "download" in source:
             section = section | {"source": source | {"download": False}}
         data = build(section)  # a new object, so that what it learns now can be compared
-        data.load(self.device.device, self.device.channels_last)
+        data.load(self.device.torch_device, self.device.channels_last)
         if not is_same_data(self.state, data_state(data)):
             raise DataError(
                 f"{self.folder}: the data has changed: its splits have other samples, statistics, words or classes\n"

@@ -46,7 +46,7 @@ class Session:
         self.trainer, self.data, self.device, self.task, self.loaded = assemble(config)
         self.dist = self.device.dist
         self.best = make_best(self.task, self.trainer)  # refuses unknown metrics before any file is written
-        self.data.load(self.device.device, self.device.channels_last)
+        self.data.load(self.device.torch_device, self.device.channels_last)
         if "data.batch_size" in self.chosen:
             self._choose_batch(config)
         self.loaded += other_words(config["init"], self.data.fitted())
@@ -112,7 +112,7 @@ class Session:
             return training, []
         state, failure = run.checkpoints.load_last(before.get("id"))
         lost_best = training.restore(state)
-        threads = keep_threads(state["threads"], self.device.device)
+        threads = keep_threads(state["threads"], self.device.torch_device)
         first = f"{failure}\n  resuming from the previous checkpoint" if failure else f"resuming {folder}"
         return training, [note for note in (first, lost_best, threads) if note]
 
@@ -189,7 +189,7 @@ class Session:
         results |= {
             "test": {f"test/{name}": value for name, value in test.items()} | report,
             "samples_per_second": round(sorted(speeds)[len(speeds) // 2], 1) if speeds else None,
-            "peak_memory_mb": peak_memory(self.device.device),
+            "peak_memory_mb": peak_memory(self.device.torch_device),
         }
         if skipped := sum(update.skipped for update in task.named_updates().values()):
             results["skipped_steps"] = skipped
@@ -221,7 +221,7 @@ class Session:
             "seed": self.config["seed"],
             "goal": f"val/{self.best.metric}" if self.best else None,
             "scores": {f"val/{name}": mode for name, mode in self.task.scores.items()},
-            "device": device_name(self.device.device),
+            "device": device_name(self.device.torch_device),
             "precision": self.device.precision,
             "processes": self.dist.size,
             "start": self.loaded or None,
@@ -239,11 +239,11 @@ class Session:
             sizes = f"{frames:,} frames an epoch"
         parameters = sum(p.numel() for p in self.task.net.parameters())
         frozen = sum(p.numel() for p in self.task.net.parameters() if not p.requires_grad)
-        details = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(self.task.net, 'about', '')}"
+        details = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(self.task.net, 'description', '')}"
         about = getattr(data, "about", {})  # of tables, which name their classes
         classes = f"; classes: {', '.join(names)}" if not about and (names := named_classes(data.spec)) else ""
         count = torch.get_num_threads()
-        threads = f" ({count} thread{'s' if count > 1 else ''})" if device.device.type == "cpu" else ""
+        threads = f" ({count} thread{'s' if count > 1 else ''})" if device.torch_device.type == "cpu" else ""
         processes = f"{self.dist.size} x " if self.dist.size > 1 else ""
         return header(
             dlrun.__version__,
@@ -251,7 +251,7 @@ class Session:
                 "data": f"{self.names.get('data')}: {sizes}; {data.describe()}{classes}{self.batches()}",
                 **about,
                 "model": f"{self.names.get('model')}: {parameters:,} parameters{details}",
-                "device": f"{processes}{device_name(device.device)}{threads}, {device.precision}: {device.why}",
+                "device": f"{processes}{device_name(device.torch_device)}{threads}, {device.precision}: {device.why}",
                 "folder": f"{folder}",
             }
             | ({"start": self.loaded} if self.loaded else {})

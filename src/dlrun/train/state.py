@@ -39,21 +39,22 @@ class Training:
     def save(self) -> None:
         """Checkpoint the present state; only rank 0 writes.
 
-        Snapshots are taken before this returns; a background thread writes the file. If the task has per-rank
-        components (`task.own`), all ranks must call this at the same time. Raises Diverged if a weight is not finite.
+        Snapshots are taken before this returns; a background thread writes the file. If the task has components
+        that differ between ranks (`task.per_rank`), all ranks must call this at the same time. Raises Diverged if a
+        weight is not finite.
         """
         if self.saved_position == self.clock.position:
             return
         self.saved_at, self.saved_position = time.monotonic(), self.clock.position
-        per_rank = self.task.own if self.dist.size > 1 else ()
-        states = {name: self.task.parts[name].state_dict() for name in per_rank}
-        others = self.dist.gather_objects(snapshot(states)) if per_rank else []
+        per_rank = self.task.per_rank if self.dist.size > 1 else ()
+        states = {name: self.task.components[name].state_dict() for name in per_rank}
+        other_ranks = self.dist.gather_objects(snapshot(states)) if per_rank else []
         if self.dist.rank:
             return
         self.tick_seconds()
         last = snapshot(
             {
-                "parts": {name: part.state_dict() for name, part in self.task.parts.items()},
+                "components": {name: component.state_dict() for name, component in self.task.components.items()},
                 "clock": self.clock.state_dict(),
                 "means": self.means.state_dict(),
                 "best": self.best.state_dict() if self.best else None,
@@ -61,11 +62,11 @@ class Training:
                 "run": self.run.id,
                 **self.data_state,
                 "threads": torch.get_num_threads(),
-                "others": others,
+                "other_ranks": other_ranks,
             }
         )
-        last["state_dict"] = last["parts"].get("net")
-        if not all_finite(last["parts"]):
+        last["state_dict"] = last["components"].get("net")
+        if not all_finite(last["components"]):
             raise Diverged(
                 f"the weights are no longer finite in epoch {self.clock.epoch + 1}, step {self.clock.step}\n"
                 "  expected finite weights; the previous checkpoint is kept\n"
@@ -83,7 +84,7 @@ class Training:
     def is_old(self, seconds: float) -> bool:
         """Whether the newest checkpoint is older than that. Ranks agree on the answer if all take part in saving."""
         is_old = time.monotonic() - self.saved_at >= seconds
-        return bool(self.dist.all_reduce_max(is_old)[0]) if self.task.own else is_old
+        return bool(self.dist.all_reduce_max(is_old)[0]) if self.task.per_rank else is_old
 
     def tick_seconds(self) -> None:
         """Set the clock's seconds of training: earlier sessions plus this one."""
@@ -95,21 +96,22 @@ class Training:
         Returns a note for the user if the best weights are lost, else "". Raises DataError if the data has changed,
         CheckpointError if the state does not fit the config, UserError if trainer.epochs is below the epoch reached.
         """
-        if not isinstance(state.get("parts"), dict):
-            raise self._damaged(ValueError("it holds no parts"))
+        if not isinstance(state.get("components"), dict):
+            raise self._damaged(ValueError("it holds no components"))
         if not is_same_data(state, self.data_state):
             raise DataError(
                 f"{self.run.folder}: the data has changed: its splits have other samples, statistics, words or "
                 "classes\n  expected the data that the run was started with (DL_RUN_DATA_DIR and data_dir locate it)\n"
                 f"  to train on other data, start a new run from its weights: {pasteable('init', self.run.folder)}"
             )
-        if state["parts"].keys() != self.task.parts.keys():
-            raise CheckpointError(f"the checkpoint holds {sorted(state['parts'])}, expected {sorted(self.task.parts)}")
-        for name, part in self.task.parts.items():
+        if state["components"].keys() != self.task.components.keys():
+            names = sorted(state["components"]), sorted(self.task.components)
+            raise CheckpointError(f"the checkpoint holds {names[0]}, expected {names[1]}")
+        for name, component in self.task.components.items():
             try:
-                is_per_rank = self.dist.rank and name in self.task.own
-                states = state["others"][self.dist.rank - 1] if is_per_rank else state["parts"]
-                part.load_state_dict(states[name])
+                is_per_rank = self.dist.rank and name in self.task.per_rank
+                states = state["other_ranks"][self.dist.rank - 1] if is_per_rank else state["components"]
+                component.load_state_dict(states[name])
             except STATE_ERRORS as error:
                 raise CheckpointError(
                     f"the checkpoint's {name!r} does not fit the config in {self.run.folder / '.hydra'}: {error}\n"
@@ -118,7 +120,7 @@ class Training:
                 ) from None
         try:
             self.clock.load_state_dict(state["clock"])
-            device = self.task.device.device
+            device = self.task.device.torch_device
             pending = [[{k: v.to(device) for k, v in metrics.items()}, n] for metrics, n in state["means"]["pending"]]
             self.means.load_state_dict({**state["means"], "pending": pending})
             if self.best and state["best"]:

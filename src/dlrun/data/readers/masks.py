@@ -14,10 +14,11 @@ import numpy as np
 
 from dlrun.data.base import Arrays
 from dlrun.data.decode import FORMATS, read, upright_size
-from dlrun.data.levels import Held, Levels, levels_of
-from dlrun.data.walk import PICTURES, refuse_splits, walk
+from dlrun.data.levels import Levels, ValueRange, levels_of
+from dlrun.data.walk import IMAGE_SUFFIXES, refuse_splits, walk
 from dlrun.errors import DataError, counted, printable, some
 from dlrun.paths import find, irregular
+from dlrun.system.cpus import cpus
 from dlrun.types import Count, DataPath, Few, Fraction, Index, Name, NonNegative, Seed, Size
 
 KINDS = ("disc", "square", "triangle", "ring", "cross")  # classes 1, 2, ...; 0 is the background
@@ -100,7 +101,7 @@ def mask_folder(
     *,
     data_dir: str,
     folder: DataPath,
-    pictures: Name,
+    images: Name,
     masks: Name,
     shape: list[Size],
     classes: Size,
@@ -111,7 +112,7 @@ def mask_folder(
 ) -> Pairs:
     """Read images and masks of the same names (suffixes may differ), resized and cropped to `shape`.
 
-    pictures, masks: subfolders of `folder`. A mask is a palette or grey image whose numbers are the classes. values:
+    images, masks: subfolders of `folder`. A mask is a palette or grey image whose numbers are the classes. values:
     the number of each class in order, such as [0, 255]; [] for 0, 1, 2, ... max_pixels: larger images are refused.
     The images are decoded at every start.
     """
@@ -123,8 +124,8 @@ def mask_folder(
             "data.spec.classes, or [] if the masks' numbers are the classes"
         )
     root = Path(os.path.expanduser(data_dir))
-    source = find(folder, root, "data.source.folder", f"a folder with the folders {pictures} and {masks}")
-    pairs = _pairs(source / pictures, source / masks)
+    source = find(folder, root, "data.source.folder", f"a folder with the folders {images} and {masks}")
+    pairs = _pairs(source / images, source / masks)
     table = _table(classes, ignore, list(values))
     arrays, levels = _read_all(pairs, tuple(shape), max_pixels, table)
     order = np.random.RandomState(0).permutation(len(pairs))  # names are often in order of creation
@@ -143,12 +144,12 @@ def _read_all(
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], Levels]:
     """Read each image (C, H, W) with its mask (H, W), and the levels of images with more than 8 bits a value."""
     read_image = partial(_image, shape=shape, max_pixels=max_pixels)
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(16, cpus())) as pool:
         images = list(pool.map(partial(read_image, levels={}), pairs))
         masks = list(pool.map(lambda pair: _mask(*pair, shape, table), pairs))
-    levels = levels_of(each for each in images if isinstance(each, Held))
+    levels = levels_of(each for each in images if isinstance(each, ValueRange))
     images = [
-        read_image(pair, levels=levels) if isinstance(each, Held) else each
+        read_image(pair, levels=levels) if isinstance(each, ValueRange) else each
         for pair, each in zip(pairs, images, strict=True)
     ]
     return list(zip(images, masks, strict=True)), levels
@@ -158,15 +159,15 @@ def _pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
     """Pair images with masks by name. Raises DataError if one has no partner."""
     by_folder = []
     for folder in (images, masks):
-        files = [Path(name) for name in walk(folder, PICTURES)]
+        files = [Path(name) for name in walk(folder, IMAGE_SUFFIXES)]
         if not files:
             raise DataError(
-                f"{folder} has no images\n  expected a folder of {', '.join(PICTURES)}\n"
-                "  put them there, or set data.source.folder, data.source.pictures, data.source.masks"
+                f"{folder} has no images\n  expected a folder of {', '.join(IMAGE_SUFFIXES)}\n"
+                "  put them there, or set data.source.folder, data.source.images, data.source.masks"
             )
         if all(len(path.parts) > 1 for path in files):
             top = sorted({path.parts[0] for path in files})
-            way = f"name one of them, such as data.source.pictures={folder.name}/{top[0]}, and the same for the masks"
+            way = f"name one of them, such as data.source.images={folder.name}/{top[0]}, and the same for the masks"
             refuse_splits(folder, top, way)
         by_name: dict[str, Path] = {}
         for path in files:
@@ -195,7 +196,9 @@ def _table(classes: int, ignore: int | None, values: list[int]) -> np.ndarray:
     return table
 
 
-def _image(pair: tuple[Path, Path], shape: tuple[int, int, int], max_pixels: int, levels: Levels) -> np.ndarray | Held:
+def _image(
+    pair: tuple[Path, Path], shape: tuple[int, int, int], max_pixels: int, levels: Levels
+) -> np.ndarray | ValueRange:
     """Read the image of a pair, in the same way as for predictions. Raises DataError if it cannot be read."""
     pixels = read(pair[0], shape, "cover", max_pixels, levels)
     if isinstance(pixels, str):

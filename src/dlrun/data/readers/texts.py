@@ -14,7 +14,7 @@ from dlrun.data.classes import number_classes
 from dlrun.data.corpus import Corpus, Text, cached, safe_name
 from dlrun.data.readers.keras_reviews import keras_reviews
 from dlrun.data.sources.fetch import fetch
-from dlrun.data.walk import TEXTS, folders, read_bytes, refuse_splits, walk
+from dlrun.data.walk import TEXT_SUFFIXES, folders, read_bytes, refuse_splits, walk
 from dlrun.errors import DataError, counted, printable, some
 from dlrun.paths import find
 from dlrun.types import Count, DataPath, Fraction, Name, Seed, Tokenization
@@ -26,7 +26,7 @@ _REVIEWS = [(split, label, name) for split in ("train", "test") for label, name 
 def imdb(
     *, data_dir: str, download: bool, mirrors: list[str], checksums: dict[str, str], tokens: Tokenization
 ) -> Corpus:
-    """Read 50,000 film reviews (Maas et al. 2011, ai.stanford.edu/~amaas/data/sentiment): 0 is negative, 1 positive.
+    """Read 50,000 movie reviews (Maas et al. 2011, ai.stanford.edu/~amaas/data/sentiment): 0 is negative, 1 positive.
 
     They are read from the folder aclImdb if it exists, else from the published archive, which is not unpacked.
     """
@@ -34,9 +34,9 @@ def imdb(
     folder, archive = root / "aclImdb", root / "aclImdb_v1.tar.gz"
     if (folder / "train").is_dir():
         files = {review: _text_files(folder / review[0] / review[2]) for review in _REVIEWS}
-        made_of = [[review[0], review[2], _stamps(paths)] for review, paths in files.items()]
+        contents = [[review[0], review[2], _stamps(paths)] for review, paths in files.items()]
         total = sum(map(len, files.values()))
-        return cached(root / CACHE, made_of, lambda: _from_files(files), total, "imdb", tokens)
+        return cached(root / CACHE, contents, lambda: _from_files(files), total, "imdb", tokens)
     if archive.name not in checksums:
         raise DataError(f"data.source.checksums has no {archive.name!r}; it has {', '.join(checksums) or 'nothing'}")
     checksum = checksums[archive.name]
@@ -64,9 +64,9 @@ def text_folder(
     root = Path(os.path.expanduser(data_dir))
     source = find(path, root, "data.source.path", "a folder with a folder of .txt files per class, or a .csv")
     if source.is_file():
-        rows, made_of = _csv_texts(source, header), ["csv", header, str(source.resolve()), _stamps([source])]
+        rows, contents = _csv_texts(source, header), ["csv", header, str(source.resolve()), _stamps([source])]
     else:
-        rows, made_of = _folder_texts(source)
+        rows, contents = _folder_texts(source)
     if empty := next((i for i, (_, name, _) in enumerate(rows, 1) if not name), None):
         raise DataError(f"{source}, text {empty}: it has no label\n  expected a label for every text")
     numbers, names = number_classes(source, [name for _, name, _ in rows], tuple(labels), classes)
@@ -78,8 +78,8 @@ def text_folder(
                 if test == wanted:
                     yield Text(test, label, content if isinstance(content, bytes) else read_bytes(content))
 
-    made_of += [test_fraction, random_state, list(names)]
-    corpus = cached(root / CACHE, made_of, texts, len(rows), safe_name(source.stem), tokens)
+    contents += [test_fraction, random_state, list(names)]
+    corpus = cached(root / CACHE, contents, texts, len(rows), safe_name(source.stem), tokens)
     return corpus._replace(names=names)
 
 
@@ -96,7 +96,7 @@ def _is_test(splits: list[str], test_fraction: float, random_state: int) -> list
 
 
 def _text_files(folder: Path) -> list[Path]:
-    names = walk(folder, TEXTS)
+    names = walk(folder, TEXT_SUFFIXES)
     if not names:
         raise DataError(f"{folder} has no texts: expected files named *.txt")
     return [folder / name for name in names]
@@ -150,13 +150,13 @@ def _folder_texts(root: Path) -> tuple[list[tuple[str, str, Path]], list]:
         )
     if len(splits) < 2:
         refuse_splits(root, names, "rename the folders to train and test; data.val_fraction takes val out of train")
-    rows, made_of = [], ["folder", str(root)]
+    rows, contents = [], ["folder", str(root)]
     for split in splits if len(splits) == 2 else [""]:
         for name in folders(root / split):
             files = _text_files(root / split / name)
             rows += [(split, name, path) for path in files]
-            made_of.append([split, name, _stamps(files)])
-    return rows, made_of
+            contents.append([split, name, _stamps(files)])
+    return rows, contents
 
 
 def _csv_texts(path: Path, header: bool) -> list[tuple[str, str, bytes]]:
@@ -203,5 +203,5 @@ def imdb_keras(*, data_dir: str, folder: Name, tokens: Tokenization) -> Corpus:
             f"{' and '.join(missing)} not in {arrays.parent}\n  expected both of Keras's files there; "
             "or use data=imdb, which reads the reviews as published"
         )
-    made_of = ["keras", str(arrays.parent.resolve()), _stamps([arrays, index])]
-    return cached(root / CACHE, made_of, lambda: keras_reviews(arrays, index), None, "imdb_keras", tokens)
+    contents = ["keras", str(arrays.parent.resolve()), _stamps([arrays, index])]
+    return cached(root / CACHE, contents, lambda: keras_reviews(arrays, index), None, "imdb_keras", tokens)

@@ -17,7 +17,7 @@ from dlrun.spec import Image, Table
 from dlrun.system.device import Device
 from dlrun.tasks.base import Task
 from dlrun.tasks.generative.latent import draw, latent_plane, noise
-from dlrun.tasks.generative.quality import SAMPLES, Quality, Trained
+from dlrun.tasks.generative.quality import SAMPLES, ClassifierLoader, Quality
 from dlrun.tasks.images import first_inputs, grid, image_figure, interpolate, rescaled
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Adversarial(Task):
         spec: Image | Table,
         device: Device,
         update: Callable[..., Update],
-        trained: Trained,
+        load_classifier: ClassifierLoader,
         n_critic: int,
         quality: str | None,
         n_samples: int,
@@ -50,8 +50,8 @@ class Adversarial(Task):
         super().__init__(net, device)
         self.n_critic = n_critic
         self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)
-        self.parts |= {"update": self.update, "critic_update": self.critic_update}
-        self.quality, self.spec, self.n_samples = Quality(spec, trained, quality), spec, n_samples
+        self.components |= {"update": self.update, "critic_update": self.critic_update}
+        self.quality, self.spec, self.n_samples = Quality(spec, load_classifier, quality), spec, n_samples
         self.scores, self.goal = self.quality.scores, self.quality.goal
 
     def batches(self, data: Data, clock: Clock) -> Iterator:
@@ -125,7 +125,7 @@ def figures(
         lines = decode(interpolate(ends[:10], ends[10:], 10))
         sheets = previews(net, latent, count, data, device) | {"interpolation": grid(lines, 10)}
         drawn = {name: partial(image_figure, sheet, TITLES[name]) for name, sheet in sheets.items()}
-        return drawn | ({"latent_plane": partial(latent_plane, decode, device.device)} if latent == 2 else {})
+        return drawn | ({"latent_plane": partial(latent_plane, decode, device.torch_device)} if latent == 2 else {})
     return {"samples": partial(_plane, net, critic, latent, data, device)} if data.spec.features == 2 else {}
 
 

@@ -25,7 +25,7 @@ from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.generative.adversarial import frozen
 from dlrun.tasks.generative.gan import nonsaturating_critic, nonsaturating_generator
 from dlrun.tasks.generative.latent import draw, latent_figures, noise
-from dlrun.tasks.generative.quality import Quality, Trained, sliced_wasserstein
+from dlrun.tasks.generative.quality import ClassifierLoader, Quality, sliced_wasserstein
 from dlrun.tasks.images import TITLES, first_inputs, grid, image_figure, means, rescaled, side_by_side
 from dlrun.types import Size
 
@@ -38,7 +38,7 @@ class AdversarialAutoencoder(Task):
     images on a sheet of samples.
     """
 
-    takes = ("pictures", "latent")
+    takes = ("images", "latent")
     compiled = ("autoencoder", "autoencoder.encoder", "critic")
 
     def __init__(
@@ -47,7 +47,7 @@ class AdversarialAutoencoder(Task):
         spec: Image | Unlabelled,
         device: Device,
         update: Callable[..., Update],
-        trained: Trained,
+        load_classifier: ClassifierLoader,
         *,
         loss: Literal["bce", "mse"],
         quality: str | None,
@@ -58,12 +58,12 @@ class AdversarialAutoencoder(Task):
         self.update = update(net.autoencoder)
         self.critic_update = update(net.critic, ema=0.0)
         self.encoder_update = update(net.autoencoder.encoder, ema=0.0)
-        self.parts |= {
+        self.components |= {
             "update": self.update,
             "critic_update": self.critic_update,
             "encoder_update": self.encoder_update,
         }
-        self.quality = Quality(spec, trained, quality)
+        self.quality = Quality(spec, load_classifier, quality)
         self.scores = {"loss": "min", "mse": "min", "code_swd": "min"} | self.quality.scores
         self.goal = "loss"
 

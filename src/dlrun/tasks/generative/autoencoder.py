@@ -34,7 +34,7 @@ class Autoencoder(Task):
     noise: standard deviation of the Gaussian noise that is added to the net's inputs; the targets are clean.
     """
 
-    takes = ("pictures", "latent")
+    takes = ("images", "latent")
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Autoencoder(Task):
         super().__init__(net, device)
         self.spec, self.bce, self.noise = spec, loss == "bce", noise
         self.update = update(net)
-        self.parts["update"] = self.update
+        self.components["update"] = self.update
         self.scores = {"loss": "min", "mse": "min"}
         self.goal = "loss"
 
@@ -86,7 +86,7 @@ class Autoencoder(Task):
             yield x, out.float()
 
     def _noisy(self, data: Data, split: str) -> Iterator[tuple[Tensor, Tensor]]:
-        random = generator(self.device.device, 0, 1)
+        random = generator(self.device.torch_device, 0, 1)
         for x, _ in rescaled(data.batches(split), data, 0.0, 1.0):
             noise = self.noise * torch.randn(x.shape, generator=random, device=x.device) if self.noise else 0.0
             yield x, x + noise

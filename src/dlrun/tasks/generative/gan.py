@@ -19,7 +19,7 @@ from dlrun.spec import Image, Table, Unlabelled
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.generative.adversarial import Adversarial, frozen
-from dlrun.tasks.generative.quality import Trained
+from dlrun.tasks.generative.quality import ClassifierLoader
 from dlrun.types import Few, Size
 
 
@@ -32,14 +32,14 @@ class Gan(Adversarial):
         spec: Image | Table | Unlabelled,
         device: Device,
         update: Callable[..., Update],
-        trained: Trained,
+        load_classifier: ClassifierLoader,
         *,
         loss: Literal["nonsaturating", "least_squares", "hinge"],
         n_critic: Few,
         quality: str | None,
         n_samples: Size,
     ) -> None:
-        super().__init__(net, spec, device, update, trained, n_critic, quality, n_samples)
+        super().__init__(net, spec, device, update, load_classifier, n_critic, quality, n_samples)
         self.losses = LOSSES[loss]
 
     def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:

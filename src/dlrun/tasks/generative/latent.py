@@ -21,7 +21,7 @@ Encode = Callable[[Tensor], Tensor]  # (B, C, H, W) -> (B, latent)
 
 def noise(latent: int, count: int, device: Device, seed: int) -> Tensor:
     """Draw noise (count, latent) that is the same in every epoch and every run."""
-    return torch.randn(count, latent, generator=generator(device.device, 0, seed), device=device.device)
+    return torch.randn(count, latent, generator=generator(device.torch_device, 0, seed), device=device.torch_device)
 
 
 @torch.no_grad()

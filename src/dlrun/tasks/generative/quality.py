@@ -21,23 +21,23 @@ SAMPLES = 2000  # most samples of the data and of the model that a measure uses
 DIRECTIONS = 256
 COVERED = 0.2  # a mode counts as covered from this share of its expected number of samples on
 
-Trained = Callable[[str], tuple[nn.Module, list[float], list[float]]]
+ClassifierLoader = Callable[[str], tuple[nn.Module, list[float], list[float]]]
 
 
 class Quality:
     """Measures samples against a split. Pixels are in [-1, 1]; table rows are not rescaled.
 
-    run: the folder of a classifier's run on the same data, or None. trained(run): loads its network, and the mean and
-    standard deviation by which it normalises pixels in [0, 1]. scores: the measures, each with its direction.
+    run: the folder of a classifier's run on the same data, or None. load_classifier(run): loads its network, and the
+    mean and standard deviation by which it normalises pixels in [0, 1]. scores: the measures, each with its direction.
     """
 
-    def __init__(self, spec: Image | Table, trained: Trained, run: str | None) -> None:
+    def __init__(self, spec: Image | Table, load_classifier: ClassifierLoader, run: str | None) -> None:
         if run is not None and not isinstance(spec, Image):
             raise UserError(
                 f"task.quality={run}: a classifier's features need images, and the data is {spec}\n"
                 "  expected task.quality=null here: points are measured directly"
             )
-        self.features = Features(*trained(run), run) if run is not None else None
+        self.features = Features(*load_classifier(run), run) if run is not None else None
         self.has_modes = isinstance(spec, Table) and bool(spec.classes)
         self.scores = {"swd": "min"} | ({"fd": "min"} if self.features else {})
         self.scores |= {"modes": "max", "good": "max"} if self.has_modes else {}

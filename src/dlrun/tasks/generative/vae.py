@@ -24,7 +24,7 @@ from dlrun.spec import Image, Unlabelled
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.generative.latent import draw, latent_figures, noise
-from dlrun.tasks.generative.quality import Quality, Trained
+from dlrun.tasks.generative.quality import ClassifierLoader, Quality
 from dlrun.tasks.images import (
     TITLES,
     first_inputs,
@@ -46,7 +46,7 @@ class Vae(Task):
     features measure samples (Frechet distance), or None. n_samples: number of images on a sheet of samples.
     """
 
-    takes = ("latent", "pictures")
+    takes = ("latent", "images")
     compiled = ("", "decoder")
 
     def __init__(
@@ -55,7 +55,7 @@ class Vae(Task):
         spec: Image | Unlabelled,
         device: Device,
         update: Callable[[nn.Module], Update],
-        trained: Trained,
+        load_classifier: ClassifierLoader,
         *,
         likelihood: Literal["bernoulli", "gaussian"],
         sigma: Positive,
@@ -69,8 +69,8 @@ class Vae(Task):
         self.spec, self.bernoulli, self.sigma = spec, likelihood == "bernoulli", sigma
         self.beta, self.kl_warmup_epochs, self.iwae_samples = beta, kl_warmup_epochs, iwae_samples
         self.update = update(net)
-        self.parts["update"] = self.update
-        self.quality, self.n_samples = Quality(spec, trained, quality), n_samples
+        self.components["update"] = self.update
+        self.quality, self.n_samples = Quality(spec, load_classifier, quality), n_samples
         self.scores = {"elbo": "max", "rec": "min", "kl": "min"} | self.quality.scores
         self.goal = "elbo"
 
@@ -106,7 +106,7 @@ class Vae(Task):
     def evaluate(self, data: Data, split: str) -> dict[str, float]:
         """Return the ELBO and its terms from one code per image, with the same noise every time; on test, IWAE too."""
         net = self.evaluated()
-        random = generator(self.device.device, 0, 1)
+        random = generator(self.device.torch_device, 0, 1)
         codes = self.iwae_samples if split == "test" else 0
         metrics = means(self._bounds(net, x, random, codes) for x, _ in rescaled(data.batches(split), data, 0.0, 1.0))
         return metrics | self.quality.measure(lambda count, seed: 2 * self._samples(count, seed) - 1, data, split)

@@ -16,7 +16,7 @@ from dlrun.spec import Image, Table, Unlabelled
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.generative.adversarial import Adversarial, frozen
-from dlrun.tasks.generative.quality import Trained
+from dlrun.tasks.generative.quality import ClassifierLoader
 from dlrun.tasks.generative.wgan_gp import gradient_norms
 from dlrun.types import Few, Positive, Size
 
@@ -30,14 +30,14 @@ class Wgan(Adversarial):
         spec: Image | Table | Unlabelled,
         device: Device,
         update: Callable[..., Update],
-        trained: Trained,
+        load_classifier: ClassifierLoader,
         *,
         clip: Positive,
         n_critic: Few,
         quality: str | None,
         n_samples: Size,
     ) -> None:
-        super().__init__(net, spec, device, update, trained, n_critic, quality, n_samples)
+        super().__init__(net, spec, device, update, load_classifier, n_critic, quality, n_samples)
         self.clip = clip
         self.weights = list(net.critic.parameters())
 

@@ -19,7 +19,7 @@ from dlrun.spec import Image, Table, Unlabelled
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.generative.adversarial import Adversarial, frozen
-from dlrun.tasks.generative.quality import Trained
+from dlrun.tasks.generative.quality import ClassifierLoader
 from dlrun.types import Few, NonNegative, Size
 
 
@@ -34,14 +34,14 @@ class WganGp(Adversarial):
         spec: Image | Table | Unlabelled,
         device: Device,
         update: Callable[..., Update],
-        trained: Trained,
+        load_classifier: ClassifierLoader,
         *,
         gp_weight: NonNegative,
         n_critic: Few,
         quality: str | None,
         n_samples: Size,
     ) -> None:
-        super().__init__(net, spec, device, update, trained, n_critic, quality, n_samples)
+        super().__init__(net, spec, device, update, load_classifier, n_critic, quality, n_samples)
         if any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in net.critic.modules()):
             warnings.warn(
                 "model.critic_norm=batch: a sample's score depends on its whole batch, which the penalty per sample "

@@ -44,7 +44,7 @@ class Loss:
         v = values.detach().cpu().numpy().reshape(batch.rewards.shape)
         next_values = batch.next_values(v, bootstrap_values)
         gains = gae(batch.rewards, v, next_values, batch.terminated, batch.truncated, self.gamma, self.gae_lambda)
-        advantages = torch.from_numpy(gains.reshape(-1)).to(self.device.device)
+        advantages = torch.from_numpy(gains.reshape(-1)).to(self.device.torch_device)
         returns = values.detach() + advantages
         if self.normalise_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)

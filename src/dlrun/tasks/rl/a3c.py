@@ -9,7 +9,6 @@ Deviation from the book: an episode's last reward is not replaced by -1.
 Logged: return, length, policy_loss, value_loss, entropy, explained_variance.
 """
 
-import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -27,12 +26,14 @@ from torch import Tensor, nn
 from dlrun.clock import Clock
 from dlrun.errors import UserError, WorkerError
 from dlrun.models.policy import Policy
-from dlrun.optim.update import Update, skip_compiler_import
+from dlrun.optim.update import Update
 from dlrun.seeds import mix
 from dlrun.spec import Env
+from dlrun.system.cpus import cpus
 from dlrun.system.device import Device
 from dlrun.system.python import safe_start
 from dlrun.system.signals import STOPPING
+from dlrun.system.torch_internals import skip_compiler_import
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.rl.a2c import Loss
 from dlrun.tasks.rl.base import RLTask
@@ -76,9 +77,9 @@ class A3C(RLTask):
         eval_episodes: Size,
         greedy: bool,
     ) -> None:
-        if device.device.type != "cpu":
+        if device.torch_device.type != "cpu":
             raise UserError(
-                f"A3C's workers share weights in memory, not on {device.device}: expected trainer.device=cpu"
+                f"A3C's workers share weights in memory, not on {device.torch_device}: expected trainer.device=cpu"
             )
         if device.dist.size > 1:
             raise UserError(
@@ -90,7 +91,7 @@ class A3C(RLTask):
             raise UserError(
                 f"trainer.ema={self.update.decay} with A3C: expected 0, because its workers do not average weights"
             )
-        self.workers, self.num_steps, self.make_update = workers or os.cpu_count() or 1, num_steps, update
+        self.workers, self.num_steps, self.make_update = workers or cpus(), num_steps, update
         self.loss = Loss(device, gamma, gae_lambda, vf_coef, ent_coef, normalise_advantage)
         self.pool: WorkerPool | None = None
 

@@ -36,7 +36,7 @@ class RLTask(Task):
 
     goal = "return"
     takes = ("episodes",)
-    own = ("collector",)
+    per_rank = ("collector",)
     compiled = ()  # batches differ in length, and torch.compile would compile each length anew
 
     def __init__(
@@ -55,7 +55,7 @@ class RLTask(Task):
             )
         self.spec, self.eval_episodes, self.greedy = spec, eval_episodes, greedy
         self.update, self.collector = update(net), Collector(spec, device)
-        self.parts |= {"update": self.update, "collector": self.collector}
+        self.components |= {"update": self.update, "collector": self.collector}
         self.scores = {"return": "max", "length": "max", "return_std": "min"}
 
     def epoch_samples(self, data: EnvData) -> int:
@@ -102,7 +102,7 @@ class RLTask(Task):
     @torch.inference_mode()
     def play(self, data: EnvData, episodes: int, seed: int) -> list[tuple[float, int]]:
         """Play episodes side by side from starts drawn by the seed; give the return and the length of each."""
-        envs, actor, device = data.make(episodes), self.actor(), self.device.device
+        envs, actor, device = data.make(episodes), self.actor(), self.device.torch_device
         random = None if self.greedy else generator(device, seed, 0)
         obs, alive = envs.reset(seed), np.ones(episodes, bool)
         returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
@@ -121,14 +121,14 @@ class RLTask(Task):
 
         @torch.inference_mode()
         def act(obs: np.ndarray) -> np.ndarray:
-            return scale_actions(self.spec, self.predict(torch.from_numpy(obs).to(self.device.device)).cpu().numpy())
+            actions = self.predict(torch.from_numpy(obs).to(self.device.torch_device))
+            return scale_actions(self.spec, actions.cpu().numpy())
 
-        video = data.film(act, mix(SPLITS["test"], 1, 3))
-        return {"films": {"film": video}} if video else {}
+        video = data.record_video(act, mix(SPLITS["test"], 1, 3))
+        return {"videos": {"video": video}} if video else {}
 
     def scalars(self, batch: Played, **values: float) -> Metrics:
         """Numbers on the host as metrics, with the batch's mean return and length."""
         values = {"return": batch.mean_return, "length": batch.mean_length, **values}
-        return {
-            name: torch.tensor(value, dtype=torch.float32, device=self.device.device) for name, value in values.items()
-        }
+        device = self.device.torch_device
+        return {name: torch.tensor(value, dtype=torch.float32, device=device) for name, value in values.items()}

@@ -44,13 +44,15 @@ class EnvData(Data, Protocol):
     def make(self, num: int) -> VectorEnv:
         """Make `num` environments that are stepped together."""
 
-    def moves(self) -> tuple[list, tuple[int, int] | None]:
+    def transitions(self) -> tuple[list, tuple[int, int] | None]:
         """Gymnasium's P, [state][action] -> [(probability, next state, reward, ends)], and the grid's rows and columns.
 
         Raises UserError if the environment does not provide them.
         """
 
-    def film(self, act: Callable[[np.ndarray], np.ndarray], seed: int) -> tuple[list[np.ndarray], float] | str | None:
+    def record_video(
+        self, act: Callable[[np.ndarray], np.ndarray], seed: int
+    ) -> tuple[list[np.ndarray], float] | str | None:
         """Frames (H, W, 3) of an episode and frames per second; a message if it cannot be drawn, None if not wanted."""
 
 
@@ -205,22 +207,23 @@ class Collector:
     @torch.no_grad()
     def collect(self, net: Actor, length: int, clock: Clock) -> Rollout:
         """Play `length` steps of every environment, with actions drawn from the policy by (seed, step)."""
-        num, random = len(self.obs), generator(self.device.device, self.device.dist.seed(clock.seed), clock.step, 0, 1)
+        num, seed = len(self.obs), self.device.dist.seed(clock.seed)
+        random = generator(self.device.torch_device, seed, clock.step, 0, 1)
         noise = net.noise(length, num, generator=random)
         obs = np.empty((length, num, self.spec.features), np.float32)
         rewards, taken, ends = np.empty((length, num), np.float32), [], ([], [])
         limit_obs = []  # observations after time limits
         for t in range(length):
             obs[t] = self.obs
-            actions = net.act(torch.from_numpy(obs[t]).to(self.device.device), noise[t])
+            actions = net.act(torch.from_numpy(obs[t]).to(self.device.torch_device), noise[t])
             taken.append(actions)
             rewards[t], terminated, truncated, final = self.step(actions.cpu().numpy())
             ends[0].append(terminated)
             ends[1].append(truncated)
             if truncated.any():
                 limit_obs.append(final[truncated])
-        flat = torch.from_numpy(obs.reshape(length * num, -1)).to(self.device.device)
-        after = torch.from_numpy(np.concatenate((self.obs, *limit_obs))).to(self.device.device)
+        flat = torch.from_numpy(obs.reshape(length * num, -1)).to(self.device.torch_device)
+        after = torch.from_numpy(np.concatenate((self.obs, *limit_obs))).to(self.device.torch_device)
         return Rollout(flat, torch.cat(taken), rewards, np.stack(ends[0]), np.stack(ends[1]), after, *self.means())
 
     @torch.no_grad()
@@ -232,11 +235,11 @@ class Collector:
         self.envs = self.envs or data.make(data.num_envs)
         seed = self.device.dist.seed(clock.seed)
         self.obs = self.envs.reset(mix(seed, clock.step, 0, 2))
-        num, random = len(self.obs), generator(self.device.device, seed, clock.step, 0, 1)
+        num, random = len(self.obs), generator(self.device.torch_device, seed, clock.step, 0, 1)
         self.returns, self.lengths, alive = np.zeros(num), np.zeros(num, np.int64), np.ones(num, bool)
         inputs, steps = [], []
         while alive.any():
-            obs = torch.from_numpy(self.obs).to(self.device.device)
+            obs = torch.from_numpy(self.obs).to(self.device.torch_device)
             actions = net.act(obs, net.noise(num, generator=random))
             self.obs, rewards, terminated, truncated, _ = self.envs.step(
                 scale_actions(self.spec, actions.cpu().numpy())
@@ -250,7 +253,7 @@ class Collector:
         self.recent = [*self.recent, *zip(self.returns.tolist(), self.lengths.tolist(), strict=True)][-RECENT:]
         rewards, terminated, done, valid = map(np.stack, zip(*steps, strict=True))
         obs, actions = (torch.cat(each) for each in zip(*inputs, strict=True))
-        is_valid = torch.from_numpy(valid.reshape(-1)).to(self.device.device)
+        is_valid = torch.from_numpy(valid.reshape(-1)).to(self.device.torch_device)
         return Episodes(obs[is_valid], actions[is_valid], rewards, terminated, done, valid, *self.means())
 
     def state_dict(self) -> dict:

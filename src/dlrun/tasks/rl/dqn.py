@@ -44,7 +44,7 @@ class DQN(RLTask):
     The keys are described in configs/task/dqn.yaml.
     """
 
-    own = ("collector", "replay")
+    per_rank = ("collector", "replay")
 
     def __init__(
         self,
@@ -76,8 +76,8 @@ class DQN(RLTask):
         self.batch_size, self.learning_starts = batch_size, learning_starts
         self.gamma, self.double, self.target_update_interval = gamma, double, target_update_interval
         self.epsilons = epsilon_start, epsilon_end, exploration_fraction
-        self.target, self.replay = deepcopy(net).requires_grad_(False), Replay(spec, buffer_size, device.device)
-        self.parts |= {"target": self.target, "replay": self.replay}
+        self.target, self.replay = deepcopy(net).requires_grad_(False), Replay(spec, buffer_size, device.torch_device)
+        self.components |= {"target": self.target, "replay": self.replay}
 
     def actor(self) -> EpsilonGreedy:
         return EpsilonGreedy(self.evaluated(), self.spec.actions, self.epsilons[1])
@@ -116,13 +116,13 @@ class DQN(RLTask):
         for t in range(self.num_steps):
             obs, actions = self.collector.obs, random_actions[t]
             if not explores[t].all():
-                best = self.net(torch.from_numpy(obs).to(self.device.device)).argmax(1).cpu().numpy()
+                best = self.net(torch.from_numpy(obs).to(self.device.torch_device)).argmax(1).cpu().numpy()
                 actions = np.where(explores[t], actions, best)
             rewards, terminated, _, next_obs = self.collector.step(actions)
             taken.append((obs, actions, rewards, next_obs, terminated))
         obs, actions, rewards, next_obs, terminated = map(np.concatenate, zip(*taken, strict=True))
         self.replay.add(obs=obs, actions=actions, rewards=rewards, next_obs=next_obs, terminated=terminated)
-        return Round(torch.from_numpy(obs).to(self.device.device), epsilon, *self.collector.means())
+        return Round(torch.from_numpy(obs).to(self.device.torch_device), epsilon, *self.collector.means())
 
     def samples(self, batch: Round) -> int:
         return len(batch.obs)

@@ -88,10 +88,10 @@ class PPO(RLTask):
         self.normalise_advantage, self.target_kl = normalise_advantage, target_kl
         self.penalty = Penalty(kl_coef, kl_target)
         self.reward_scale = RewardScale(gamma) if normalise_rewards else None
-        self.parts["penalty"] = self.penalty
+        self.components["penalty"] = self.penalty
         if self.reward_scale:
-            self.parts["reward_scale"] = self.reward_scale
-            self.own = (*self.own, "reward_scale")
+            self.components["reward_scale"] = self.reward_scale
+            self.per_rank = (*self.per_rank, "reward_scale")
 
     def steps(self, data: EnvData) -> int:
         """Number of rollouts in an epoch. Raises UserError unless minibatches divide a rollout evenly."""
@@ -124,12 +124,12 @@ class PPO(RLTask):
         next_values = batch.next_values(v, bootstrap_values.cpu().numpy())
         advantages = gae(rewards, v, next_values, *ends, self.gamma, self.gae_lambda)
         explained = explained_variance(v, v + advantages)
-        advantages = torch.from_numpy(advantages.reshape(-1)).to(self.device.device)
+        advantages = torch.from_numpy(advantages.reshape(-1)).to(self.device.torch_device)
         columns = (batch.obs, batch.actions, old, advantages, values + advantages, values, old_out)
         clip = None if self.clip_coef is None else self.clip_coef * (1 - clock.fraction if self.anneal_clip else 1)
         rows_of_metrics, num_passes = [], 0
         for num_passes in range(1, self.update_epochs + 1):  # noqa: B007
-            order = torch.randperm(len(batch.obs), device=self.device.device)
+            order = torch.randperm(len(batch.obs), device=self.device.torch_device)
             first = len(rows_of_metrics)
             for rows in order.split(self.minibatch):
                 loss, metrics = self._loss(*(c[rows] for c in columns), old_log_std, clip)

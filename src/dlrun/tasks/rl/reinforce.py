@@ -60,7 +60,7 @@ class Reinforce(RLTask):
 
     def step(self, batch: Episodes, clock: Clock) -> Metrics:
         returns = rewards_to_go(batch.rewards, batch.done, self.gamma)[batch.valid]  # in the order of obs
-        returns = torch.from_numpy(returns).to(self.device.device)
+        returns = torch.from_numpy(returns).to(self.device.torch_device)
         with self.device.autocast():
             out, values = self.net(batch.obs)
         out, values = out.float(), values.float()

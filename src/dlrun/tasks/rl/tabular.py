@@ -1,13 +1,13 @@
 """Tabular methods, for few states and actions (the book, section 14.4; Sutton and Barto 2018, by equation below).
 
-value_iteration: Q <- E[r + gamma max Q'] for all entries at once, from the environment's known moves (4.10).
+value_iteration: Q <- E[r + gamma max Q'] for all entries at once, from the environment's known transitions (4.10).
 monte_carlo: Q towards the discounted rewards of the episode (section 5.4). td0: V towards r + gamma V' (6.2); actions
 are chosen by one-step lookahead. sarsa: Q towards r + gamma Q(s', a') (6.7). q_learning: Q towards r + gamma max Q'
 (6.8).
 
 The last four learn from whole episodes, epsilon-greedy with exploring starts (td0 without, since a random first action
 would bias its values). Deviation: the table changes after each batch of episodes, not after each step, and each entry
-moves by the optimizer's lr (SGD) towards the mean of its targets. The frames of value_iteration are backups.
+transitions by the optimizer's lr (SGD) towards the mean of its targets. The frames of value_iteration are backups.
 Logged: loss (mean squared error).
 """
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Moves(NamedTuple):
+class Transitions(NamedTuple):
     """The known dynamics of an environment with S states and A actions.
 
     rewards (S, A): expected reward. after (S, A, S): probability of each next state, 0 if the move ends the episode.
@@ -84,32 +84,32 @@ class Tabular(RLTask):
         if net.out_features != (1 if method == "td0" else spec.actions):
             raise UserError(f"task.method={method} learns values of {kind}: expected model.values={kind}")
         self.method, self.gamma, self.epsilons = method, gamma, (epsilon_start, epsilon_end, exploration_fraction)
-        self.known: Moves | None = None
+        self.known: Transitions | None = None
 
-    def moves(self, data: EnvData) -> Moves:
-        """The environment's moves. Raises UserError if it does not provide them."""
+    def transitions(self, data: EnvData) -> Transitions:
+        """The environment's transitions. Raises UserError if it does not provide them."""
         if self.known is None:
-            self.known = read_moves(*data.moves(), self.device.device)
+            self.known = read_transitions(*data.transitions(), self.device.torch_device)
         return self.known
 
     def steps(self, data: EnvData) -> int:
         """The largest possible number of batches in an epoch: the lengths of episodes are not known."""
         if self.method in ("value_iteration", "td0"):
-            self.moves(data)  # fails early if the environment does not provide them
+            self.transitions(data)  # fails early if the environment does not provide them
         if self.method == "value_iteration":
             return data.epoch_frames
         return self.rollouts_per_epoch(data, 1)
 
-    def collect(self, data: EnvData, clock: Clock) -> Episodes | Moves:
+    def collect(self, data: EnvData, clock: Clock) -> Episodes | Transitions:
         if self.method == "value_iteration":
-            return self.moves(data)
+            return self.transitions(data)
         start, end, until = self.epsilons
         epsilon = end + (start - end) * max(0.0, 1 - clock.fraction / until) if until else end
         actor = EpsilonGreedy(self.action_values, self.spec.actions, epsilon, starts=self.method != "td0")
         return self.collector.episodes(actor, data, clock)
 
-    def samples(self, batch: Episodes | Moves) -> int:
-        return batch.rewards.numel() if isinstance(batch, Moves) else len(batch.obs)
+    def samples(self, batch: Episodes | Transitions) -> int:
+        return batch.rewards.numel() if isinstance(batch, Transitions) else len(batch.obs)
 
     def action_values(self, obs: Tensor) -> Tensor:
         """Values of all actions: (B, states) -> (B, actions)."""
@@ -117,7 +117,7 @@ class Tabular(RLTask):
             return self.net(obs)
         if self.known is None:
             raise UserError(
-                "td0 has values of states only, and it needs the environment's moves to choose actions\n"
+                "td0 has values of states only, and it needs the environment's transitions to choose actions\n"
                 "  expected another method here, such as model=q_learning"
             )
         return obs @ self.known.backup(self.net.weight[0], self.gamma)
@@ -128,11 +128,11 @@ class Tabular(RLTask):
 
     def play(self, data: EnvData, episodes: int, seed: int) -> list[tuple[float, int]]:
         if self.method == "td0":
-            self.moves(data)  # for the one-step lookahead
+            self.transitions(data)  # for the one-step lookahead
         return super().play(data, episodes, seed)
 
-    def step(self, batch: Episodes | Moves, clock: Clock) -> Metrics:
-        if isinstance(batch, Moves):
+    def step(self, batch: Episodes | Transitions, clock: Clock) -> Metrics:
+        if isinstance(batch, Transitions):
             q, metrics = self.net.weight.T, {}  # (S, A)
             targets = batch.backup(q.detach().max(1).values, self.gamma)
             errors, shares = targets - q, 1.0
@@ -158,8 +158,8 @@ class Tabular(RLTask):
             state_values[:-1][batch.valid] = best.detach().cpu().numpy()
             targets = batch.rewards + self.gamma * state_values[1:] * ~batch.terminated
             has_target = batch.valid & ~limited  # the state after a time limit was not observed
-        rows = torch.from_numpy(has_target[batch.valid]).to(self.device.device)
-        errors = torch.from_numpy(targets[has_target]).to(self.device.device) - chosen[rows]
+        rows = torch.from_numpy(has_target[batch.valid]).to(self.device.torch_device)
+        errors = torch.from_numpy(targets[has_target]).to(self.device.torch_device) - chosen[rows]
         entries = batch.obs[rows].argmax(1) * values.shape[1]
         entries = entries + (batch.actions[rows] if values.shape[1] > 1 else 0)
         return errors, 1 / torch.bincount(entries)[entries]
@@ -168,17 +168,17 @@ class Tabular(RLTask):
         """The values and, if the states form a grid, figures of the values and of the greedy policy."""
         results = super().report(data)
         try:
-            moves = self.moves(data)
+            transitions = self.transitions(data)
         except UserError:
             return results
         with torch.no_grad():
-            q = self.action_values(torch.eye(self.spec.features, device=self.device.device))
-        if moves.shape:
-            results["figures"] = {name: partial(draw, q, moves, name == "policy") for name in ("value", "policy")}
+            q = self.action_values(torch.eye(self.spec.features, device=self.device.torch_device))
+        if transitions.shape:
+            results["figures"] = {name: partial(draw, q, transitions, name == "policy") for name in ("value", "policy")}
         return results | {"values": [[round(value, 4) for value in row] for row in q.tolist()]}
 
 
-def read_moves(table: list, shape: tuple[int, int] | None, device: torch.device) -> Moves:
+def read_transitions(table: list, shape: tuple[int, int] | None, device: torch.device) -> Transitions:
     """Convert Gymnasium's P, [state][action] -> [(probability, next state, reward, ends)], to tensors."""
     states, actions = len(table), len(table[0])
     rewards, after = torch.zeros(states, actions), torch.zeros(states, actions, states)
@@ -189,21 +189,21 @@ def read_moves(table: list, shape: tuple[int, int] | None, device: torch.device)
                 rewards[s, a] += probability * reward
                 after[s, a, next_s] += probability * (not ends)
                 reached[next_s] |= next_s != s
-    return Moves(rewards.to(device), after.to(device), reached, shape)
+    return Transitions(rewards.to(device), after.to(device), reached, shape)
 
 
-def draw(q: Tensor, moves: Moves, arrows: bool) -> "Figure":
+def draw(q: Tensor, transitions: Transitions, arrows: bool) -> "Figure":
     """Draw the best values over the grid, with their numbers or with arrows for the best actions."""
-    rows, columns = moves.shape
-    best, after = q.max(1).values.cpu(), moves.after.cpu()
-    best[~moves.reached] = torch.nan  # walls
+    rows, columns = transitions.shape
+    best, after = q.max(1).values.cpu(), transitions.after.cpu()
+    best[~transitions.reached] = torch.nan  # walls
     figure, axes = new_figure(1.1 * columns + 1.8, 1.1 * rows + 0.9)
     image = axes.imshow(best.view(rows, columns).numpy(), cmap="YlGnBu")
     axes.set_facecolor("#57606a")
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, label="value of the best action", format=short)
     bar.outline.set_visible(False)
-    for s in moves.reached.nonzero().squeeze(1).tolist():
+    for s in transitions.reached.nonzero().squeeze(1).tolist():
         row, column = divmod(s, columns)
         likeliest = after[s, q[s].argmax()]
         there = divmod(int(likeliest.argmax()), columns)
