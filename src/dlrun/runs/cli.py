@@ -27,6 +27,8 @@ USAGE = """dl-runs: list, evaluate, use and compare runs
   dl-runs compare RUN RUN ...       their curves in one image, and the
                                     differences between their configs
   dl-runs report RUN|SWEEP          one self-contained HTML file
+  dl-runs baseline RUN              tables: gradient boosting, a linear and the
+                                    trivial model on the same splits
 
 RUN is a run's folder, or `last` for the most recently started run.
 dl-runs COMMAND --help shows the options.
@@ -245,6 +247,18 @@ def _compare(args: argparse.Namespace) -> Iterable[str]:
     return compare(folders, args.metric, Path(args.out))
 
 
+def _baseline_arguments(parser: Parser) -> None:
+    _run_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+
+
+def _baseline(args: argparse.Namespace) -> Iterable[str]:
+    """Fit gradient boosting, a linear model and the trivial one on the splits of a table's run, to compare with it."""
+    from dlrun.runs.baseline import baseline
+
+    return baseline(_folder(args.run, args), args.json)
+
+
 def _report_arguments(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN|SWEEP", help="the folder of a run or a sweep, or `last`")
     parser.add_argument("--out", metavar="FILE", help="instead of report.html in that folder")
@@ -281,6 +295,7 @@ COMMANDS: dict[str, Command] = {
     "export": (_export_arguments, _export),
     "compare": (_compare_arguments, _compare),
     "report": (_report_arguments, _report),
+    "baseline": (_baseline_arguments, _baseline),
     "completion": (_completion_arguments, _completion),
 }
 

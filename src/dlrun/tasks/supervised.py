@@ -35,7 +35,8 @@ class Supervised(Task):
     knows the targets' means and deviations, the loss is of standardised targets; metrics and predictions are in their
     own unit.
 
-    In training a net may return a tuple: its outputs, then those of auxiliary heads, whose losses are weighted by
+    In training a net may return the outputs of several members (B, members, outputs), whose losses are averaged, or a
+    tuple: its outputs, then those of auxiliary heads, whose losses are weighted by
     `net.auxiliary`. Metrics use the first only.
     """
 
@@ -107,12 +108,17 @@ class Supervised(Task):
         if out.dtype != torch.float32:
             out = out.float()
         loss = self._loss(out, y, weights)
-        metrics = {"loss": loss.detach(), **self._per_sample(out.detach(), y)}
+        out = out.detach()
+        metrics = {"loss": loss.detach(), **self._per_sample(out.mean(1) if out.dim() == 3 else out, y)}
         for head in auxiliary:
             loss = loss + self.net.auxiliary * self._loss(head.float(), y, weights)
         return (loss + self._penalty() if self.penalised else loss), metrics
 
     def _loss(self, out: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
+        if out.dim() == 3:  # of several members
+            members = out.shape[1]
+            weights = None if weights is None else weights.repeat_interleave(members)
+            out, y = out.flatten(0, 1), y.repeat_interleave(members, 0)
         if self.scaling is not None:
             means, stds = self.scaling
             y = (y - means) / stds
