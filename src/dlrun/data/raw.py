@@ -8,7 +8,7 @@ from torch import Tensor
 from dlrun.data.base import Data
 from dlrun.data.resident import split_rows
 from dlrun.data.words import join_tokens
-from dlrun.spec import Image, Mask, Tokens
+from dlrun.spec import Columns, Image, Mask, Tokens
 
 Raw = Tensor | list[str]
 
@@ -16,9 +16,11 @@ Raw = Tensor | list[str]
 def decode(data: Data, x: Tensor) -> Raw:
     """Turn network inputs back into images, uint8 (B, C, H, W), rows (B, features) in the data's units, or texts.
 
-    The result is on the CPU.
+    The result is on the CPU. Rows of a table with columns of several kinds stay encoded.
     """
     x = x.cpu()
+    if isinstance(data.spec, Columns):
+        return x
     if isinstance(data.spec, Image | Mask):
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
         return ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""Fit simple models on a run's splits: gradient boosting, a linear model and the trivial one, beside the run's own test.
+"""Simple models on a run's splits, beside its own test: gradient boosting, a linear model and the trivial one.
 
 They learn from the encoded train rows; val chooses the number of trees. Metrics are those of the test split.
 """

@@ -150,6 +150,30 @@ def unseen(frame: pl.DataFrame, encoding: Encoding) -> dict[str, str]:
     return found
 
 
+def decode(x: Array, encoding: Encoding) -> list[dict[str, float | str]]:
+    """Turn encoded rows back into values by column, as far as the encoding keeps them; missing ones are left out."""
+    numbers, categories, rows = encoding["numbers"], encoding["categories"], []
+    absent = {i: number["column"] for i, number in enumerate(numbers) if number["part"] == "missing"}
+    for row in x.tolist():
+        lacks = {column for i, column in absent.items() if row[i]}
+        found: dict[str, float | str] = {}
+        for number, value in zip(numbers, row, strict=False):
+            if number["part"] != "missing" and number["column"] not in lacks:
+                found[f"{number['column']} {number['part']}".rstrip()] = _unscaled(value, number)
+        for category, code in zip(categories, row[len(numbers) :], strict=True):
+            level = category["levels"][int(code) - 1] if code else "not in train"
+            found |= {} if level is None else {category["column"]: level}
+        rows.append(found)
+    return rows
+
+
+def _unscaled(value: float, number: dict[str, Any]) -> float:
+    if not (quantiles := number["quantiles"]):
+        found = value * number["std"] + number["mean"]
+        return found if abs(found) > 1e-6 * (abs(number["mean"]) + number["std"]) else 0.0
+    return float(np.interp(NormalDist().cdf(value), np.linspace(0, 1, len(quantiles)), quantiles))
+
+
 def names(encoding: Encoding) -> Iterable[str]:
     """Yield the names of the encoded columns."""
     yield from (f"{number['column']} {number['part']}".rstrip() for number in encoding["numbers"])

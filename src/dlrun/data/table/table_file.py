@@ -17,7 +17,7 @@ from torch import Tensor
 from dlrun.data.base import Arrays
 from dlrun.data.resident import Resident
 from dlrun.data.table.columns import as_texts, check_kinds
-from dlrun.data.table.encode import Encoding, encode, names, unseen
+from dlrun.data.table.encode import Encoding, decode, encode, names, unseen
 from dlrun.data.table.prepare import Part, Prepared, Wanted, check_columns, prepare, prepare_like
 from dlrun.data.table.read import Format, read_table
 from dlrun.errors import UserError
@@ -67,8 +67,8 @@ class TableFile:
         batch_size: Count,
         eval_batch_size: Count,
     ) -> None:
-        self.files = {"all": file} if file else {"train": train, "val": val, "test": test}
-        _check(self.files, source is not None, train, separator, encoding)
+        self.paths = {"all": file} if file else {"train": train, "val": val, "test": test}
+        _check(self.paths, source is not None, train, separator, encoding)
         check_kinds(types)
         self.source: Callable[[], Mapping[str, pl.DataFrame]] | None = source
         self.data_dir = Path(os.path.expanduser(data_dir))
@@ -140,6 +140,10 @@ class TableFile:
         x = torch.from_numpy(encode(frame, encoding, origin.place)).to(self.device)
         return frame.select(as_texts(column) for column in frame), x, unseen(frame, encoding)
 
+    def decode(self, x: Tensor) -> list[dict[str, float | str]]:
+        """Turn encoded rows into values by column, for people to read."""
+        return decode(x.cpu().numpy(), self.fitted())
+
     def size(self, split: str) -> int:
         return self.resident.size(split)
 
@@ -191,7 +195,7 @@ class TableFile:
             return {name: Part(frame, partial(_row_of, name)) for name, frame in frames.items()}, "the table"
         chosen = "*" if self.is_restored else [n for n, kind in self.wanted.types.items() if kind == "category"]
         parts, where = {}, ""
-        for name, file in self.files.items():
+        for name, file in self.paths.items():
             if file:
                 path = find(file, self.data_dir, "data.file" if name == "all" else f"data.{name}", EXPECTED)
                 frame, origin = read_table(path, self.form, chosen)
