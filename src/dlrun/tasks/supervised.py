@@ -20,6 +20,7 @@ from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, Task
 from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.losses import make_loss
+from dlrun.tasks.probabilities import judged, probability_figures
 from dlrun.types import NonNegative, Positive, Probability, Size
 
 
@@ -214,9 +215,10 @@ class Supervised(Task):
                 figures["fitted_line"] = partial(fitted_line, data, self.predict)
             return {"figures": figures}
         k = self.spec.classes
-        cells = torch.cat([y * k + self.predict(x).argmax(1) for x, y in data.batches("test")]).cpu()
-        matrix = torch.bincount(cells, minlength=k * k).view(k, k)
         labels = data.spec.labels or tuple(map(str, range(k)))  # not self.spec: some data learns its labels in load()
+        y, best, p = judged(self.predict, data)
+        matrix = torch.bincount(y * k + best, minlength=k * k).view(k, k)
+        figures |= probability_figures(y, best, p, labels)
         figures["confusion_matrix"] = partial(confusion_matrix, matrix.numpy(), labels)
         if isinstance(self.spec, Table) and self.spec.features == 2:
             figures["decision_boundary"] = partial(decision_boundary, data, self.predict, labels)
