@@ -35,6 +35,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only  # noqa: E402
 GPU = torch.device("cuda", 0)
 COPIES = {"copy_", "_to_copy"}  # from device to device
 DRAWS = {
+    "_sample_dirichlet",
     "bernoulli", "bernoulli_", "exponential_", "multinomial", "native_dropout", "normal", "normal_", "rand",
     "rand_like", "randint", "randn", "randn_like", "random_", "randperm", "uniform_",
 }  # fmt: skip
@@ -111,8 +112,13 @@ def call(func, args: tuple, kwargs: dict) -> object:
     if kwargs.get("pin_memory"):
         kwargs = {**kwargs, "pin_memory": False}
     args_on_host, kwargs_on_host = tree_map_only(OnGpu, lambda tensor: tensor.host, (args, kwargs))
+    if RECORDING and (on_gpu or makes):
+        assert_recordable(func, name, to, tensors)
+        keep_written(func, args_on_host, kwargs_on_host)
     draw = drawing if (makes or on_gpu) and not generators and name in DRAWS else plainly
     found = draw(func, args_on_host, kwargs_on_host)
+    if RECORDING and (on_gpu or makes):
+        RECORDING[-1].steps.append((draw, func, args_on_host, kwargs_on_host, found))
     if name == "copy_":
         return args[0]
     if not makes:
@@ -133,6 +139,64 @@ def drawing(func, args: tuple, kwargs: dict) -> object:
     finally:
         DEFAULT.set_state(torch.default_generator.get_state())
         torch.default_generator.set_state(before)
+
+
+class Graph:
+    """A CUDA graph: the operations of a recording, on the tensors that it was recorded with."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple] = []
+        self.written: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def pool(self) -> tuple[int, int]:
+        return 0, 0
+
+    def replay(self) -> None:
+        for draw, func, args, kwargs, found in self.steps:
+            again = draw(func, args, kwargs)
+            for old, new in zip(tree_leaves(found), tree_leaves(again), strict=True):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+class Recording:
+    """torch.cuda.graph: what is called inside is recorded, and changes nothing that was there before."""
+
+    def __init__(self, graph: Graph, pool: object = None, stream: object = None, capture_error_mode: str = "global"):
+        self.graph = graph
+
+    def __enter__(self) -> None:
+        self.state = DEFAULT.get_state()
+        RECORDING.append(self.graph)
+
+    def __exit__(self, *error: object) -> None:
+        RECORDING.pop()
+        DEFAULT.set_state(self.state)
+        for host, before in self.graph.written.values():
+            host.copy_(before)
+
+
+RECORDING: list[Graph] = []
+
+
+def keep_written(func, args: tuple, kwargs: dict) -> None:
+    """Keeps what an operation writes to, as it is before the recording."""
+    for i, argument in enumerate(func._schema.arguments):
+        value = args[i] if i < len(args) else kwargs.get(argument.name)
+        is_written = argument.alias_info is not None and argument.alias_info.is_write
+        if is_written or "batch_norm" in func.__name__ and argument.name.startswith("running"):  # not in its schema
+            for host in tree_leaves(value):
+                if isinstance(host, torch.Tensor):
+                    RECORDING[-1].written.setdefault(id(host), (host, host.clone()))
+
+
+def assert_recordable(func, name: str, to: object, tensors: list) -> None:
+    """Refuses what waits for the GPU, or copies from or to the host, as CUDA does while it records."""
+    waits = name in ("_local_scalar_dense", "nonzero", "is_nonzero", "equal")
+    waits |= name in COPIES and any(not isinstance(tensor, OnGpu) for tensor in tensors)
+    waits |= name == "_to_copy" and to is not None and torch.device(to).type == "cpu"
+    if waits:
+        raise RuntimeError(f"{func}: operation not permitted when stream is capturing")
 
 
 HostGenerator = torch.Generator
@@ -206,6 +270,7 @@ def pretend() -> None:
     cuda.get_device_name = lambda device=None: "pretended"
     cuda.max_memory_allocated = lambda device=None: 0
     cuda.mem_get_info = lambda device=None: (2**36, 2**36)
+    cuda.CUDAGraph, cuda.graph = Graph, Recording
     cuda.default_generators, cuda.Event = (DEFAULT,), Event
     torch.backends.cudnn.is_acceptable = lambda tensor: False
     torch.amp.autocast_mode.amp_definitely_not_available = lambda: False

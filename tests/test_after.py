@@ -14,8 +14,9 @@ from runs import write_mnist
 
 from dlrun.errors import UserError
 from dlrun.output.checkpoint import load, save
-from dlrun.runs import cli, data_cli
+from dlrun.runs import cli, data_cli, page
 from dlrun.runs.data_config import other_config
+from dlrun.runs.report import SHOWN
 from dlrun.sweep.outcomes import settle
 from dlrun.sweep.state import Job, State
 
@@ -505,3 +506,8 @@ def test_dl_data(dl_runs, tmp_path):
     assert "did you mean 'mnist'" in dl_data("fetch", "mnits")[2]
     assert "expected data_dir=FOLDER or data.KEY=VALUE" in dl_data("check", "digits", "model=mlp")[2]
     assert "no stored samples" in dl_data("fetch", "cartpole")[1]
+
+
+def test_the_samples_of_a_report_fill_whole_rows():
+    columns = [int(number) for number in re.findall(r"--columns: (\d+)", page.STYLE)]
+    assert len(columns) == 6 and not any(SHOWN % number for number in columns)

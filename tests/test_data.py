@@ -10,7 +10,7 @@ from toys import CPU, read
 from dlrun.config.pairing import CONFIGS
 from dlrun.data import resident
 from dlrun.data.augment import Augment
-from dlrun.data.base import Arrays
+from dlrun.data.base import Arrays, Draw
 from dlrun.data.images import Images
 from dlrun.data.resident import split_rows
 from dlrun.data.tables import Tables
@@ -19,8 +19,32 @@ from dlrun.seeds import generator
 from dlrun.spec import Image, Table
 from dlrun.train.state import data_state, is_same_data
 
-NOTHING = dict(flip=False, crop=0, rot90=False, cutout=0, erase=0.0, noise=0.0)
-EVERYTHING = dict(flip=True, crop=2, rot90=True, cutout=3, erase=0.5, noise=0.1)
+NOTHING = dict(
+    flip=False,
+    crop=0,
+    pad="black",
+    rot90=False,
+    cutout=0,
+    erase=0.0,
+    noise=0.0,
+    jitter=0.0,
+    policy="none",
+    policy_ops=2,
+    policy_level=0.3,
+)
+EVERYTHING = dict(
+    flip=True,
+    crop=2,
+    pad="reflect",
+    rot90=True,
+    cutout=3,
+    erase=0.5,
+    noise=0.1,
+    jitter=0.2,
+    policy="rand",
+    policy_ops=3,
+    policy_level=0.4,
+)
 SAMPLES, TESTS = 90, 14
 
 
@@ -306,7 +330,8 @@ def test_an_outlier_in_a_constant_column_stays_finite():
 
 def augmented(x: torch.Tensor, seed: int = 0, values: bool = False, **keys) -> torch.Tensor:
     augment = Augment(**NOTHING | keys)
-    return (augment.on_values if values else augment.on_bytes)(x, generator(CPU, seed))
+    draw = Draw(generator(CPU, seed), seed, 0, torch.arange(len(x)))
+    return augment.on_values(x, draw) if values else augment.on_bytes(x, draw)
 
 
 BYTES = torch.from_numpy(random_images(2, 200).x_train)
@@ -330,6 +355,36 @@ def test_crop_is_a_window_with_black_around():
         assert len(found) == 1
         shifts.append(tuple(found[0]))
     assert len(set(shifts)) == 25, "every shift comes, the farthest too"
+
+
+def test_crop_is_a_window_of_the_reflection():
+    out = augmented(BYTES, crop=2, pad="reflect")
+    pads = torch.nn.functional.pad(BYTES.float(), (2, 2, 2, 2), mode="reflect").to(torch.uint8)
+    shifts = set()
+    for padded, cropped in zip(pads, out, strict=True):
+        windows = padded.unfold(1, 6, 1).unfold(2, 6, 1).movedim(0, 2)  # (5, 5, C, H, W)
+        found = (windows == cropped).flatten(2).all(2).nonzero().tolist()
+        assert len(found) == 1
+        shifts.add(tuple(found[0]))
+    assert len(shifts) == 25
+    assert torch.equal(augmented(BYTES, crop=2)[:, :, 2:4, 2:4], out[:, :, 2:4, 2:4]), "the same shifts as with black"
+
+
+def test_alternating_flips_turn_with_the_epoch():
+    """Every sample in every second epoch, whatever the order; half of them at first, others with another seed."""
+    epochs = []
+    for epoch in range(3):
+        seen = {}
+        for seed in (0, 1):
+            for x, y in images(augment=dict(flip="alternate")).batches("train", seed, epoch):
+                seen |= {(seed, int(row)): image for row, image in zip(y, x, strict=True)}
+        epochs.append(seen)
+    first, second, third = epochs
+    assert all(torch.equal(first[key].flip(2), second[key]) and torch.equal(first[key], third[key]) for key in first)
+    plain = {int(row): image for x, y in images().batches("train") for row, image in zip(y, x, strict=True)}
+    flipped = {key for key, image in first.items() if not torch.equal(image, plain[key[1]])}
+    assert 0.3 < len(flipped) / len(first) < 0.7
+    assert {row for seed, row in flipped if seed == 0} != {row for seed, row in flipped if seed == 1}
 
 
 def test_rot90_turns_four_ways():
@@ -371,12 +426,26 @@ def test_noise_has_its_deviation():
     assert out.mean() == pytest.approx(2, abs=0.01) and out.std() == pytest.approx(0.3, abs=0.01)
 
 
+def test_jitter_shifts_and_scales_an_image():
+    x = torch.linspace(-1, 1, 36).view(1, 1, 6, 6).expand(500, 2, 6, 6).clone()
+    out = augmented(x.clone(), values=True, jitter=0.25)
+    scale = (out[:, 0, 5, 5] - out[:, 0, 0, 0]) / 2
+    shift = (out[:, 0, 5, 5] + out[:, 0, 0, 0]) / 2 / scale
+    assert 0.75 <= scale.min() < 0.77 and 1.23 < scale.max() <= 1.25 and abs(shift).max() <= 0.25 + 1e-6
+    torch.testing.assert_close(out, scale.view(-1, 1, 1, 1) * (x + shift.view(-1, 1, 1, 1)))
+
+
 def test_nothing_is_augmented_outside_training():
     plain, data = images(), images(augment=EVERYTHING)
     for split in ("val", "test"):
         assert same(plain.batches(split), data.batches(split))
     assert not same(plain.batches("train"), data.batches("train"))
-    assert same(images(augment=dict(erase=0.0, noise=0.0)).batches("train"), plain.batches("train"))
+    assert same(
+        images(augment=dict(erase=0.0, noise=0.0, jitter=0.0, policy="none", policy_ops=2, policy_level=0.3)).batches(
+            "train"
+        ),
+        plain.batches("train"),
+    )
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ def test_a_monitor_that_nothing_measures_is_refused_before_training(session):
     with pytest.raises(UserError) as error:
         session("trainer.monitor=val/accc")
     assert str(error.value) == (
-        "trainer.monitor=val/accc is not measured here; did you mean 'acc'?\n"
+        "trainer.monitor=val/accc is not measured here; did you mean 'val/acc'?\n"
         "  expected one of: val/loss, val/acc, val/top5"
     )
 

@@ -1,10 +1,12 @@
 """Every supervised model in every format gives the run's own outputs; what cannot be exported leaves nothing."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 
+import gymnasium
 import onnx
 import pytest
 import torch
@@ -14,6 +16,7 @@ from toys import models, takes
 from dlrun.errors import DataError, UserError
 from dlrun.runs import export as exports
 from dlrun.runs.export import export
+from dlrun.runs.written import whole
 from dlrun.train.finished import FinishedRun
 
 FORMATS = ("pt2", "onnx", "safetensors", "state_dict")
@@ -97,6 +100,28 @@ def test_data_that_is_gone_or_changed_is_drawn(family, tmp_path, monkeypatch):
     monkeypatch.setattr(FinishedRun, "load_data", gone)
     lines = list(export(folder, "state_dict", None))
     assert lines[-1].startswith("  checked 33 drawn samples (the data is gone) in batches of 1, 2, 30: within"), lines
+
+
+@pytest.mark.parametrize("id", ["Acrobot-v1", "FrozenLake-v1"])
+def test_a_policy_is_exported_without_its_environment(id, tmp_path, monkeypatch):
+    """A package of the user's own, which is missing here: what a policy sees and does is in its checkpoint."""
+    folder = untrained(tmp_path / "run", ["model=dqn", "data=gym", f"data.id={id}"])
+    monkeypatch.delitem(gymnasium.registry, id)
+    lines = list(export(folder, "pt2", None))
+    assert lines[-1].startswith(f"  checked 33 drawn observations (data.id={id}: there is no such environment"), lines
+
+
+def test_only_regular_files_are_replaced(tmp_path):
+    """Root could replace /dev/null by a model. A link stays."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "file").write_text("before")
+    with pytest.raises(UserError, match="cannot write .*pipe: it is a FIFO\n"), whole(tmp_path / "pipe"):
+        pass
+    with whole(tmp_path / "link") as temporary:
+        temporary.write_text("after")
+    assert (tmp_path / "file").read_text() == "after" and (tmp_path / "link").is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["file", "link", "pipe"]
 
 
 def gone(run, download=True):

@@ -64,6 +64,18 @@ def test_heads_that_only_training_has_are_heads():
     assert matching(["a.weight", "aux1.fc.bias", "fc.weight"], "head", "") == {"aux1.fc.bias", "fc.weight"}
 
 
+def test_a_layer_stops_to_learn_at_its_moment():
+    """With its norm, whose statistics stay too; the rest goes on. Frozen again is what had been let go before."""
+    states = trained(task=dict(freeze_from=[["stem", 1]]))
+    assert changed(states[3], states[4]) == {*BODY, *HEAD, *statistics("stem", "body")}
+    assert changed(states[4], states[8]) == {*BODY[3:], *HEAD, *statistics("body")}
+    states = trained(task=dict(freeze=["stem"], unfreeze=[["stem", 0.5]], freeze_from=[["stem", 1.5]]))
+    learns = ["stem.0.weight" in changed(*pair) for pair in zip(states, states[1:], strict=False)]
+    assert learns == [False, False, True, True, True, True, False, False]
+    with pytest.raises(UserError, match="task.freeze_from has 'stm', which matches nothing"):
+        trained(task=dict(freeze_from=[["stm", 1]]))
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
 def test_what_is_frozen_stays_to_the_bit(optimizer):
     """Its statistics too; weight decay does not reach it."""

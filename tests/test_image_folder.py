@@ -325,10 +325,7 @@ def test_larger_images_by_a_key(tmp_path):
     write_folder(tmp_path)
     large = tmp_path / "images" / "ant" / "large.png"
     PILImage.new("L", (40, 40), 7).save(large)
-    assert (
-        "ant/large.png (DecompressionBombError: it has more pixels than max_pixels=500)"
-        in make(tmp_path, max_pixels=500).describe()
-    )
+    assert "ant/large.png (it has more pixels than data.max_pixels=500)" in make(tmp_path, max_pixels=500).describe()
     assert "large" not in make(tmp_path, max_pixels=1600).describe()
 
 
@@ -405,7 +402,8 @@ def test_broken_images_and_bombs_are_left_out_and_named(tmp_path, monkeypatch, c
         said = data.describe()
         assert "5 of 44 images cannot be read and are left out: " in said
         assert "ant/008.bmp (OSError: image file is truncated" in said
-        assert "bee/zz bomb.png (DecompressionBombWarning" in said and "bee/zz huge.png (DecompressionBombError" in said
+        assert "bee/zz link.png (No such file or directory)" in said
+        assert all(f"bee/zz {name}.png (it has more pixels than data.max_pixels=" in said for name in ("bomb", "huge"))
         assert sum(len(rows) for rows in parts(data).values()) == 39
     (tmp_path / "images" / "bee" / "zz bomb.png").unlink()
     (tmp_path / "images" / "bee" / "zz huge.png").unlink()

@@ -29,17 +29,25 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "models": {"errors", "paths", "spec", "types"},
     "config": GROUND | {"output"},
     "optim": GROUND | {"system"},
-    "data.base": {"spec"},
+    "data.base": {"seeds", "spec"},
     "data.sources": {"errors", "paths", "output"},
-    "data": GROUND | {"output", "config", "system", "data.base", "data.sources"},
+    "data.boxes": set(),
+    "data": GROUND | {"output", "config", "system", "data.base", "data.boxes", "data.sources"},
     "data.table": GROUND | {"output", "data", "data.base"},
     "data.readers": GROUND | {"data", "data.base", "data.sources", "system"},
-    "tasks": GROUND | {"data.base", "models", "output", "system", "optim"},
+    "tasks": GROUND | {"data.base", "data.boxes", "models", "output", "system", "optim"},
     "tasks.generative": GROUND | {"data.base", "models", "output", "system", "optim", "tasks"},
     "tasks.rl": GROUND | {"data.base", "models", "output", "system", "optim", "tasks"},
     "train": GROUND | {"data.base", "output", "system", "config", "optim", "data.sources", "tasks"},
     "sweep": GROUND | {"output", "system", "config"},
-    "runs": GROUND | {"output", "system", "config", "data", "data.table", "tasks", "train", "sweep"},
+    "runs.listing": GROUND | {"output"},
+    "runs.written": GROUND,
+    "runs.live": GROUND | {"output", "runs.listing"},
+    "runs.compare": GROUND | {"output", "config", "runs.listing", "runs.written"},
+    "runs.ui": GROUND | {"output", "config", "sweep", "runs.listing", "runs.live", "runs.compare"},
+    "runs": GROUND
+    | {"output", "system", "config", "data", "data.table", "tasks", "train", "sweep"}
+    | {"runs.listing", "runs.written", "runs.live", "runs.compare", "runs.ui"},
     "cli": GROUND | {"output", "system", "config", "train", "sweep"},
     "__main__": {"cli", "system"},
     "hydra_plugins": set(),
@@ -75,9 +83,9 @@ HYDRA = {
 PRINT = {"cli", "output.terminal", "runs.cli", "hydra_plugins.dlrun_sweeper.sweeper"}
 LIGHT = {  # on the way to --help, to a config error, to a list of runs
     "cli", "errors", "types", "spec", "paths", "clock", "overrides", "optim.schedules", "config", "output.folders",
-    "output.console", "runs.cli", "runs.listing", "runs.show", "runs.compare", "runs.report", "runs.page",
-    "runs.formats", "runs.evaluate", "runs.predict", "runs.completion", "runs.data_cli", "runs.data_config",
-    "hydra_plugins.dlrun_sweeper",
+    "output.console", "output.text_chart", "system.load", "runs.cli", "runs.listing", "runs.show", "runs.compare",
+    "runs.live", "runs.watch", "runs.report", "runs.page", "runs.formats", "runs.evaluate", "runs.predict",
+    "runs.completion", "runs.data_cli", "runs.data_config", "hydra_plugins.dlrun_sweeper",
 }  # fmt: skip
 HEAVY = {"torch", "polars", "matplotlib", "sklearn", "pandas", "PIL", "tensorboard", "tqdm", "pooch", "requests"}
 

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from toys import CPU, make_task, section, seeded
+from toys import CPU, make_task, make_update, options, section, seeded
 
 from dlrun.clock import Clock
 from dlrun.config.build import build
 from dlrun.errors import UserError
 from dlrun.optim.optimizers import sgd
-from dlrun.optim.schedules import cosine, linear, one_cycle, step
+from dlrun.optim.schedules import cosine, inverse_square_root, linear, one_cycle, polynomial, stable, step, triangle
 from dlrun.spec import Image, Table
 from dlrun.tasks.losses import make_loss
 from dlrun.tasks.supervised import penalised_weights
@@ -246,6 +246,73 @@ def test_rmsprop(option, rho, eps):
     assert (expected[0] - W).abs() == pytest.approx(torch.full((3,), 1e-3 / sqrt(1 - rho)), rel=1e-5)
 
 
+def test_lion_by_hand():
+    """Chen et al. 2023, program 1: the sign of b1 m + (1 - b1) g, then m = b2 m + (1 - b2) g."""
+    w, m, expected = W.clone(), torch.zeros(3).double(), []
+    for g in GRADS:
+        w = w * (1 - 2e-4 * 0.1) - 2e-4 * torch.sign(0.9 * m + 0.1 * g)
+        m = 0.99 * m + 0.01 * g
+        expected.append(w)
+    check(run("lion", weight_decay=0.1), expected)
+
+
+def test_lamb_by_hand():
+    """You et al. 2020, algorithm 2: the step r + decay w, scaled to the norm of the weights."""
+    w, m, v, expected = W.clone(), 0.0, 0.0, []
+    for t, g in enumerate(GRADS, 1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        r = (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8) + 0.1 * w
+        w = w - 0.005 * w.norm() / r.norm() * r
+        expected.append(w)
+    check(run("lamb", weight_decay=0.1), expected)
+    zero = torch.zeros(2).requires_grad_()
+    optimizer = build(section("optimizer", "lamb"))([zero])
+    zero.grad = torch.tensor([1.0, -2.0])
+    optimizer.step()
+    assert zero.tolist() == pytest.approx([-0.005, 0.005], rel=1e-4), "weights of norm 0 take the plain step"
+
+
+@pytest.mark.parametrize("base", ["sgd", "adamw"])
+def test_lookahead_returns_part_of_the_way(base):
+    fast = run(base, lr=0.01, weight_decay=0.1)
+    expected = [fast[0], W + 0.25 * (fast[1] - W)]
+    check(run("lookahead", base=base, every=2, share=0.25, lr=0.01, weight_decay=0.1), expected)
+
+
+def test_schedule_free_by_hand():
+    """Defazio et al. 2024, algorithm 1: y between z and x, gradients at y, x the average of z."""
+    b1, b2, lr = 0.9, 0.99, 0.01
+    x, z, v, expected = W.clone(), W.clone(), 0.0, []
+    for t, g in enumerate(GRADS, 1):
+        y = (1 - b1) * z + b1 * x
+        v = b2 * v + (1 - b2) * g**2
+        z = z - lr * g / ((v / (1 - b2**t)).sqrt() + 1e-8) - lr * 0.1 * y
+        x = (1 - 1 / t) * x + 1 / t * z
+        expected.append((1 - b1) * z + b1 * x)
+    check(run("schedule_free", betas=[b1, b2], lr=lr, weight_decay=0.1), expected)
+    net = nn.Linear(1, 3, bias=False).double()
+    with torch.no_grad():
+        net.weight.copy_(W[:, None])
+    update, clock = make_update(net, "schedule_free", betas=[b1, b2], lr=lr, weight_decay=0.1), Clock(0, 1, 2)
+    for g in GRADS:
+        update.step((net.weight[:, 0] * g).sum(), clock)
+        clock.tick(1)
+    torch.testing.assert_close(update.ema.weight[:, 0], x, atol=1e-12, rtol=1e-9)
+    with pytest.raises(UserError, match="trainer.ema=0.9: this optimizer averages the weights itself"):
+        make_update(net, "schedule_free", ema=0.9)
+
+
+@pytest.mark.parametrize(("option", "make"), [("nadam", torch.optim.NAdam), ("adafactor", torch.optim.Adafactor)])
+def test_torchs_own_defaults(option, make):
+    w = W.clone().requires_grad_()
+    optimizer, expected = make([w]), []
+    for grad in GRADS:
+        w.grad = grad.clone()
+        optimizer.step()
+        expected.append(w.detach().clone())
+    check(run(option), expected)
+
+
 # Schedules
 
 
@@ -273,7 +340,23 @@ def test_step_divides_the_run_evenly():
         assert factors == [2.0**k for k in range(drops + 1)]  # also where k / n * n is not k
 
 
-@pytest.mark.parametrize("option", ["constant", "linear", "step", "cosine", "one_cycle"])
+def test_triangle_stable_polynomial_and_inverse_square_root():
+    moments = (0.0, 0.1, 0.2, 0.6, 1.0)
+    assert [at(triangle, f, peak_at=0.2, start=0.4, final=0.1) for f in moments] == pytest.approx(
+        [0.4, 0.7, 1, 0.55, 0.1]
+    )
+    assert at(triangle, 0.0, peak_at=0.0, start=0.4, final=0.0) == 1
+    values = [at(stable, f, warmup_fraction=0.2, decay_fraction=0.5, final=0.1) for f in (*moments[:3], 0.5, 0.75, 1.0)]
+    assert values == pytest.approx([0, 0.5, 1, 1, 0.55, 0.1])
+    assert at(stable, 1.0, warmup_fraction=0.2, decay_fraction=0.0, final=0.0) == 1
+    assert at(stable, 0.2, warmup_fraction=0.2, decay_fraction=1.0, final=0.0) == 1
+    values = [at(polynomial, f, warmup_fraction=0.2, power=2.0, final=0.1) for f in moments]
+    assert values == pytest.approx([0, 0.5, 1, 0.1 + 0.9 * 0.25, 0.1])
+    values = [at(inverse_square_root, f, warmup_fraction=0.2) for f in (*moments[:3], 0.8, 1.0)]
+    assert values == pytest.approx([0, 0.5, 1, 0.5, sqrt(0.2)])
+
+
+@pytest.mark.parametrize("option", [name for name in options("schedule") if name != "inverse_square_root"])
 def test_schedules_over_a_run(option):
     """Each is a function of the clock, between 0 and the optimizer's own rate, and continuous but for `step`."""
     schedule, clock = build(section("schedule", option)), Clock(0, 10, 100)
@@ -282,7 +365,7 @@ def test_schedules_over_a_run(option):
         values.append(schedule(clock))
     assert all(0 <= v <= 1 for v in values) and max(values) == pytest.approx(1, abs=1e-3)
     if option != "step":
-        assert max(abs(a - b) for a, b in zip(values, values[1:], strict=False)) < 0.03
+        assert max(abs(a - b) for a, b in zip(values, values[1:], strict=False)) < 0.06
     assert values[-1] == pytest.approx({"constant": 1, "step": 0.01}.get(option, 0))
 
 

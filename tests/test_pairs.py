@@ -17,7 +17,7 @@ MASKED = [name for name, spec in SPECS.items() if isinstance(spec, Mask)]
 PAIRS = [(data, model) for data in LABELLED for model in models()]
 ODD = [Image((1, 19, 31), 2), Image((4, 71, 90), 3), Table(features=5, classes=3), Table(features=3, targets=2)]
 ODD += [Tokens(7, 11, 2), Tokens(1, 50, 3)]
-LEAST = {"alexnet": 29, "vgg16_imagenet": 32, "vgg19_imagenet": 32, "mobilenet": 9, "lenet": 10}
+LEAST = {"alexnet": 29, "vgg16_imagenet": 32, "vgg19_imagenet": 32, "mobilenet": 9, "lenet": 10, "fast_cnn": 9}
 LEAST |= dict.fromkeys(("vgg11", "vgg13", "vgg16", "vgg19"), 17)
 TEXT = [model for model in options("model") if takes(model) == ["Tokens"]]
 

@@ -10,6 +10,7 @@ import signal
 import time
 import warnings
 import zipfile
+from contextlib import suppress
 
 import pytest
 import runs
@@ -22,7 +23,7 @@ from toys import kinds, options, takes
 from dlrun.errors import CheckpointError, DataError, PairingError, UserError
 from dlrun.output import checkpoint
 from dlrun.output.checkpoint import Checkpoints, load, save
-from dlrun.system.signals import Signals
+from dlrun.system.signals import ONE_REQUEST, Signals
 
 STEPS = 8  # of a SMALL run
 STRAIGHT = ("model.dropout=0.2", "trainer.monitor=loss")  # by which the second epoch is the best
@@ -32,9 +33,10 @@ MODELS = [
 ]  # plain, and 28x28 is too small for them
 DEEP = ("densenet121", "googlenet")  # with nothing in them that others have not
 HALF = ("autoencoder", "gan", "gru", "lenet", "mlp", "resnet18", "unet", "vae")  # of each kind one
-NARROW = {"width": 4, "hidden": "[16]", "growth": 4}  # where a model has that key
+NARROW = {"widths": "[4,4,4]", "width": 4, "hidden": "[16]", "growth": 4}  # where a model has that key
 OPTIMIZERS = sorted(p.stem for p in (runs.CONFIGS / "optimizer").glob("*.yaml"))
-AUGMENT = "{flip: true, crop: 2, rot90: true, cutout: 4, erase: 0.5, noise: 0.1}"
+AUGMENT = "{flip: alternate, crop: 2, pad: reflect, rot90: true, cutout: 4, erase: 0.5, noise: 0.1, jitter: 0.2, "
+AUGMENT += "policy: trivial}"
 CASES = {
     "dropout": ["model.dropout=0.5", "model.norm=batch"],
     "augmentation": [f"data.augment={AUGMENT}".replace(": ", ":").replace(", ", ",")],
@@ -46,7 +48,11 @@ CASES = {
     "often": ["trainer.log_every=1", "trainer.checkpoint_every_steps=1", "trainer.monitor=val/loss", "schedule=linear"],
     "patience": ["trainer.epochs=9", "trainer.patience=2", "trainer.min_delta=9", "optimizer.lr=0.003"],
     "skip": ["trainer.on_nan=skip", "model.norm=batch", "trainer.ema=0.5"],
+    "mixing": ["task.mixup=0.4", "task.cutmix=1.0", "task.test_flip=true", "task.test_shift=1"],
+    "ending": ["task.freeze_from=[['2',1]]", "optimizer=muon", "model.norm=batch"],
     "limit": ["trainer.max_steps=6"],
+    **({"graphs": ["trainer.cuda_graph=true", "model.dropout=0.2"]} if runs.DEVICE == "cuda" else {}),
+    "kinds": ["optimizer=sgd", "optimizer.groups={biases:{lr:0.5},head:{weight_decay:0.01}}", "model.norm=batch"],
     **{f"optimizer {name}": [f"optimizer={name}", "optimizer.weight_decay=0.01"] for name in OPTIMIZERS},
 }
 
@@ -231,17 +237,42 @@ def test_slurms_warnings_save_and_stop(number, config, straight, tmp_path):
     with Signals() as signals:
         signal.raise_signal(number)
         signal.raise_signal(number)
-        assert signals.received == number
+        assert signals.stop == number
 
 
-def test_a_second_signal_stops_at_once(monkeypatch):
-    killed = []
-    monkeypatch.setattr(os, "kill", lambda pid, number: killed.append((pid, number)))
-    with Signals() as signals:
-        signal.raise_signal(signal.SIGTERM)
-        assert signals.received == signal.SIGTERM and not killed
-        signal.raise_signal(signal.SIGINT)
-        assert killed == [(os.getpid(), signal.SIGINT)] and signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+@pytest.fixture
+def pressed(monkeypatch):
+    """pressed((0, number), (1, number)) receives signals at these seconds; returns (signal to stop for, killed by)."""
+
+    def press(*pairs):
+        killed, now = [], [100.0]
+        monkeypatch.setattr(os, "kill", lambda pid, number: killed.append(number))
+        monkeypatch.setattr(time, "monotonic", lambda: now[0])
+        with Signals() as signals:
+            for seconds, number in pairs:
+                now[0] = 100.0 + seconds
+                signal.raise_signal(number)
+            return signals.stop, killed
+
+    return press
+
+
+def test_a_second_signal_stops_at_once(pressed):
+    assert pressed((0, signal.SIGTERM)) == (signal.SIGTERM, [])
+    assert pressed((0, signal.SIGTERM), (2, signal.SIGINT)) == (signal.SIGTERM, [signal.SIGINT])
+
+
+@pytest.mark.parametrize("warning", [signal.SIGUSR1, signal.SIGHUP])
+def test_sigterm_after_a_warning_is_the_first_request(warning, pressed):
+    """SLURM's time limit; a third signal ends the run at once."""
+    assert pressed((0, warning), (2, signal.SIGTERM)) == (warning, [])
+    assert pressed((0, warning), (2, signal.SIGTERM), (4, signal.SIGTERM)) == (warning, [signal.SIGTERM])
+    assert pressed((0, signal.SIGTERM), (2, warning)) == (signal.SIGTERM, [])
+
+
+def test_a_signal_to_all_processes_and_through_their_parent_is_one(pressed):
+    """systemd and SLURM signal each process of a job, and a launcher or a sweep passes its own on."""
+    assert pressed((0, signal.SIGTERM), (0.2, signal.SIGTERM)) == (signal.SIGTERM, [])
 
 
 def test_a_terminal_that_is_gone_may_say_so_twice(monkeypatch):
@@ -250,12 +281,12 @@ def test_a_terminal_that_is_gone_may_say_so_twice(monkeypatch):
     with Signals() as signals:
         signal.raise_signal(signal.SIGHUP)
         signal.raise_signal(signal.SIGHUP)
-        assert signals.received == signal.SIGHUP
+        assert signals.stop == signal.SIGHUP
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with Signals() as signals:
             signal.raise_signal(signal.SIGHUP)
-            assert signals.received is None
+            assert signals.stop is None
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -677,9 +708,11 @@ def test_the_command_stops_with_the_signals_codes_and_goes_on(data_dir, tmp_path
     log.unlink()
     process = dl_run(log, f"resume={folder}")
     wait_for("/9999", log, process)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        os.kill(process.pid, number)
-    assert ended(process) in (-signal.SIGINT, -signal.SIGTERM, 143)
+    os.kill(process.pid, signal.SIGTERM)
+    time.sleep(2 * ONE_REQUEST)
+    with suppress(ProcessLookupError):  # it may have saved and ended
+        os.kill(process.pid, signal.SIGINT)
+    assert ended(process) in (-signal.SIGINT, 143)
     epochs = state(folder)["clock"]["epoch"]
 
     last = tmp_path / "end"

@@ -333,7 +333,7 @@ def test_an_environment_that_gives_nan(monkeypatch):
 )
 def test_settings_that_do_not_fit(overrides, words):
     data = Envs(
-        **{k: v for k, v in build(composed("data=cartpole"))["data"].__dict__.items() if k != "spec"}, spec=Env()
+        **{k: v for k, v in build(composed("data=cartpole"))["data"].__dict__.items() if k != "config_spec"}, spec=Env()
     )
     with pytest.raises(UserError, match=words):
         make_task(overrides[0].removeprefix("model="), data, *overrides[1:]).steps(data)

@@ -190,7 +190,7 @@ def test_an_environment_of_ones_own(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="the package of ALE is missing, or must be named"):
         read_spec("ALE/Pong-v5")
     with pytest.raises(UserError, match=r"Acrobot-v1 is .*, data.spec is .*\n  expected the same, or"):
-        build(compose("model=ppo", "data=cartpole", "data.id=Acrobot-v1")[0]["data"])
+        _ = build(compose("model=ppo", "data=cartpole", "data.id=Acrobot-v1")[0]["data"]).spec
 
 
 @pytest.mark.parametrize("gamma", ["1.1", "-0.1"])

@@ -13,7 +13,7 @@ from test_search import LINE, LOG, settings
 from dlrun import cli
 from dlrun.config import signatures
 from dlrun.errors import UserError
-from dlrun.output.run_folder import git_commit
+from dlrun.output.provenance import ChangesWriter, git_commit
 from dlrun.sweep.opening import existing_sweep, new_sweep
 from dlrun.sweep.search import Optuna
 from dlrun.sweep.state import State
@@ -419,6 +419,13 @@ def test_git_runs_nothing_of_a_strangers_repository(tmp_path, monkeypatch):
     git("config", "core.fsmonitor", f"touch {tmp_path}/ran; false")
     os.utime("text", (2, 2))
     assert git_commit().endswith("+") and not Path("ran").exists()
+    for name in ("diff.external", "diff.evil.textconv", "diff.evil.command", "core.pager", "pager.diff"):
+        git("config", name, f"touch {tmp_path}/ran; cat")
+    Path(".git/info").mkdir(exist_ok=True)
+    Path(".git/info/attributes").write_text("* diff=evil\n")
+    changes = ChangesWriter(tmp_path)
+    changes.run()
+    assert "\n+b" in (tmp_path / "changes.patch").read_text() and not Path("ran").exists()
     git("config", "filter.evil.clean", f"touch {tmp_path}/ran; cat")
     os.utime("text", (3, 3))
     assert len(git_commit()) == 40 and not Path("ran").exists()

@@ -30,9 +30,21 @@ from dlrun.train.weights import copy_weights
 SPEC = Mask((3, 20, 24), classes=3)
 UNET = dict(width=4, depth=2, norm="batch", dropout=0.0, init="kaiming")
 FCN = dict(depth=11, width=4, head=8, norm="batch", dropout=0.0, init="kaiming")
-TASK = dict(label_smoothing=0.0, freeze=[], unfreeze=[], lr_multipliers=[])
+TASK = dict(label_smoothing=0.0, freeze=[], unfreeze=[], freeze_from=[], lr_multipliers=[])
 SHAPES = dict(most=3, noise=5.0, samples=12, test_samples=5, random_state=0)
-FLAT = dict(flip=False, crop=0, cutout=0, rot90=False, noise=0.0, erase=0.0)
+FLAT = dict(
+    flip=False,
+    crop=0,
+    pad="black",
+    cutout=0,
+    rot90=False,
+    noise=0.0,
+    erase=0.0,
+    jitter=0.0,
+    policy="none",
+    policy_ops=2,
+    policy_level=0.3,
+)
 PLAIN = dict(batch_size=4, eval_batch_size=5, val_fraction=0.25, folds=0, fold=0, mean=[0.5], std=[0.5])
 
 
@@ -501,6 +513,10 @@ def test_bad_keys_are_told(folder):
         read(folder, values=[0, 0, 1])
     with pytest.raises(DataError, match="data.source.test_fraction=1.0 of 10 images leaves a split empty"):
         read(folder, test_fraction=1.0)
+    with pytest.raises(
+        UserError, match="data.augment.policy=trivial changes colours, and masks have none: expected none"
+    ):
+        masks(drawn(), SPEC, augment=dict(policy="trivial"))
     with pytest.raises(UserError, match="data.spec.ignore=1: expected a number from 3 to 255, which is no class"):
         masks(drawn(), Mask((3, 20, 24), 3, ignore=1))
     with pytest.raises(DataError, match="the train masks hold 2: expected 0 .. 1, or 200 for pixels that are not"):

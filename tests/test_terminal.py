@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from dlrun.errors import printable
+from dlrun.output.console import header
 from dlrun.output.run_folder import Run
 from dlrun.runs import cli as after_cli
 
@@ -62,3 +63,10 @@ def test_a_full_output_is_told(command):
         done = subprocess.run([sys.executable, "-m", *command], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2
     assert "cannot write: No space left on device" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_each_line_of_a_fact_is_a_line_of_the_header():
+    facts = {"data": "pets: 35 train\n1 of 36 images is left out", "folder": "run"}
+    lines = ["dl-run 1", "  data    pets: 35 train", "          1 of 36 images is left out", "  folder  run"]
+    assert header("1", facts, 10_000) == "\n".join(lines)
+    assert header("1", facts, 25).splitlines()[2:4] == ["          1 of 36 images", "          is left out"]

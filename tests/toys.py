@@ -34,7 +34,13 @@ KEYS = dict(
     grad_accum_steps=1,
     freeze=[],
     unfreeze=[],
+    freeze_from=[],
     lr_multipliers=[],
+    resize=[],
+    mixup=0.0,
+    cutmix=0.0,
+    test_flip=False,
+    test_shift=0,
 )
 
 
@@ -127,7 +133,13 @@ def seeded(seed: int = 0):
 
 
 def make_update(
-    net: nn.Module, optimizer: str = "adam", schedule: str = "constant", ema: float = 0.0, groups=None, **keys
+    net: nn.Module,
+    optimizer: str = "adam",
+    schedule: str = "constant",
+    ema: float = 0.0,
+    groups=None,
+    kinds=None,
+    **keys,
 ) -> Update:
     return Update(
         net,
@@ -138,6 +150,7 @@ def make_update(
         on_nan="stop",
         precision="fp32",
         groups=groups,
+        kinds=kinds,
     )
 
 

@@ -40,11 +40,13 @@ from dlrun.output.folders import (
     forget_start,
     new_folder,
     note_start,
+    noted,
     read_summary,
     require_plain,
     restarts,
     status_of,
 )
+from dlrun.output.json_line import ENDING, FLAG, one_json_line
 from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, open_streams, silence
 from dlrun.overrides import key_of, passed_on, pasteable, quoted
 
@@ -58,12 +60,26 @@ RESUMABLE = ("trainer.device", "data_dir", *(f"trainer.{name}" for name in LIMIT
 def main() -> None:
     """Run `dl-run`. Exit codes: 0 done, 1 a run failed, 2 user error, 128 + N stopped by signal N after saving."""
     open_streams()
+    is_json = FLAG in sys.argv[1:]
+    while FLAG in sys.argv[1:]:
+        sys.argv.remove(FLAG)
+    with one_json_line() if is_json else nullcontext():
+        run_command()
+
+
+def run_command() -> None:
+    """Do what sys.argv says."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     hydra._internal.hydra.ConfigLoaderImpl = Loader
     flags, completing = argparse.Namespace(config_dir=None), False
     try:
         if "--version" in sys.argv[1:]:
             print(f"dl-run {dlrun.__version__}")
+            return
+        if sys.argv[1:2] == ["schema"]:
+            from dlrun.config.editor import schema_command
+
+            print(schema_command(sys.argv[2:]))
             return
         flags = parse_flags()
         if flags.help:
@@ -94,6 +110,7 @@ def main() -> None:
 
 def fail(message: str, code: int = 2) -> NoReturn:
     """Print an error and exit."""
+    ENDING.error = message
     complain("dl-run", message)
     if int(os.environ.get("RANK", 0)):
         time.sleep(2)  # rank 0 must exit first if all processes fail: the launcher prints the first error
@@ -175,6 +192,7 @@ def _start(composed: DictConfig) -> float | None:
         wanted = config["run_dir"]
         name = f"{names['model']}_{names['data']}"
         folder = claim_folder(Path(wanted).expanduser(), base) if wanted else new_folder(base, name)
+        ENDING.folder = folder
         with writing_to(folder):
             note_start(base, folder)
         OmegaConf.update(composed, "trainer.processes", session.dist.size)
@@ -197,6 +215,7 @@ def _start(composed: DictConfig) -> float | None:
 
 def _resume(composed: DictConfig) -> float | None:
     folder = find_run(*(os.path.expanduser(str(composed[key])) for key in ("resume", "output_dir")))
+    ENDING.folder = folder
     require_plain(folder)
     try:
         saved, names = read_config(folder)
@@ -263,10 +282,12 @@ def _together(config: dict, expected: str) -> int:
     if started is not None or asked > 1:
         from dlrun.system.launch import follow_launcher, launch
     if started is None and asked > 1:
+        base = Path(config["output_dir"]).expanduser()
         try:
             sys.exit(launch(sys.argv[1:], asked, trainer["max_restarts"]))
         finally:
-            forget_start(Path(config["output_dir"]).expanduser())
+            ENDING.folder = ENDING.folder or noted(base, os.getpid())
+            forget_start(base)
     if started is not None and asked not in (1, int(started)):
         raise UserError(f"trainer.processes={asked}, but torchrun started {started}\n  {expected}")
     if started is not None:

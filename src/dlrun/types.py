@@ -6,7 +6,7 @@ against the annotations. No torch.
 
 from dataclasses import dataclass
 from math import inf
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,20 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]  # NumPy's range
 Name = Annotated[str, Filled()]
 Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1, open_low=True)]  # more than nothing
 Fraction = Annotated[float, Range(0, 1)]
 Probability = Annotated[float, Range(0, 1, open_high=True)]  # dropout, momentum, decay: 1 would leave nothing
 
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "elu"]
 Norm = Literal["none", "batch", "layer", "instance", "group"]
 Tokenization = Literal["words", "characters", "keras"]  # see data/words.py
+Kind = Literal[
+    "filters", "matrices", "embeddings", "head", "norms", "biases", "others"
+]  # of parameters: optim/kinds.py
 Init = Literal["torch", "keras", "kaiming", "xavier", "orthogonal"]  # keras: Glorot uniform, zero bias (the book's)
+
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)

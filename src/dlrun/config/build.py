@@ -10,13 +10,17 @@ from dlrun.config.signatures import accepts, signature
 from dlrun.errors import PairingError, columns, listed
 from dlrun.spec import Spec, Unlabelled
 
+OF_RUNNER = {"model": ("weights", "published"), "optimizer": ("groups",)}
 
-def of_runner(model: dict) -> dict:
-    """Return the keys of a model's section that the runner reads: `weights` (null, imagenet) and `published`, its file.
 
+def of_runner(node: dict) -> dict:
+    """Return the keys of a model's or an optimizer's section that the runner reads.
+
+    model: `weights` (null, imagenet) and `published`, its file. optimizer: `groups`, settings by kind of parameter.
     A key is left out if the builder has a parameter of that name.
     """
-    return {key: model[key] for key in ("weights", "published") if key in model.keys() - _keys(model)}
+    names = [name for section in OF_RUNNER.values() for name in section]
+    return {key: node[key] for key in names if key in node.keys() - _keys(node)}
 
 
 def _keys(node: dict) -> set[str]:

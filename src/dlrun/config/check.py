@@ -8,13 +8,13 @@ import sys
 from typing import Annotated, Union, get_args, get_origin
 
 from dlrun.config.auto import settle
-from dlrun.config.build import build, of_runner
+from dlrun.config.build import OF_RUNNER, build, of_runner
 from dlrun.config.pairing import LABELS, group_options, has_labels, learns, takes_spec
 from dlrun.config.renamed import renamed
 from dlrun.config.signatures import is_allowed, mismatch, signature, spec_names
 from dlrun.errors import ConfigError, PairingError, UserError, columns, listed, nearest
 from dlrun.spec import Spec, Unlabelled
-from dlrun.types import Nested, is_text
+from dlrun.types import KINDS, Nested, NonNegative, Positive, is_text
 
 SECTIONS = {
     "data": Nested("dlrun.data", "class"),
@@ -27,6 +27,7 @@ SECTIONS = {
 SWEEP = Nested("dlrun.sweep.settings", "class")  # read by the sweeper, not by a run
 VALUES = {"mode", "seed", "data_dir", "output_dir", "run_dir", "resume", "init"}
 MODES = ("train", "summary")
+SETTINGS = {"lr": Positive, "weight_decay": NonNegative}  # of optimizer.groups
 
 
 def check(config: dict, names: dict[str, str] | None = None) -> None:
@@ -97,7 +98,7 @@ def _problems(node: object, nested: Nested, path: str) -> list[str]:
         return [f"{path}._target_={target!r} is a {found.kind}: expected a {nested.kind}"]
     problems = []
     for key, value in node.items():
-        if key == "_target_" or path == "model" and key in of_runner(node):
+        if key == "_target_" or key in OF_RUNNER.get(path, ()) and key in of_runner(node):
             continue
         if key not in found.keys and (new := renamed(path, str(key), found.keys)):
             problems.append(f"{path}.{key} was renamed {path}.{new}")
@@ -107,7 +108,7 @@ def _problems(node: object, nested: Nested, path: str) -> list[str]:
             has = listed(f"    {name} has: ", sorted(found.keys), 6) if found.keys else f"    {name} has no keys"
             problems.append(f"{path}.{key}: {name} has no {key!r}{near}\n{has}")
             continue
-        inner = _nested(found.keys[key])
+        inner = nested_kind(found.keys[key])
         if inner is not None and not (value is None and mismatch(None, found.keys[key]) is None):
             wrong = _problems(value, inner, f"{path}.{key}")
             kinds = spec_names(found.keys[key])
@@ -120,6 +121,8 @@ def _problems(node: object, nested: Nested, path: str) -> list[str]:
             problems.append(f"{path}.{key}={_short(value)}: expected {expected}")
     if path == "model":
         problems += _problems_of_weights(of_runner(node))
+    if path == "optimizer":
+        problems += _problems_of_groups(of_runner(node).get("groups") or {})
     missing = found.required - node.keys()
     return problems + [f"{path}.{key} is missing: {target.rpartition('.')[2]} needs it" for key in sorted(missing)]
 
@@ -144,6 +147,25 @@ def _problems_of_weights(keys: dict) -> list[str]:
     return []
 
 
+def _problems_of_groups(groups: object) -> list[str]:
+    if not isinstance(groups, dict):
+        return [f"optimizer.groups={_short(groups)}: expected a mapping, such as {{biases: {{weight_decay: 0}}}}"]
+    problems = []
+    for kind, settings in groups.items():
+        path = f"optimizer.groups.{kind}"
+        if kind not in KINDS:
+            problems.append(f"{path}: no kind of parameter; expected {', '.join(KINDS)}{nearest(str(kind), KINDS)}")
+        elif not isinstance(settings, dict):
+            problems.append(f"{path}={_short(settings)}: expected a mapping with lr or weight_decay")
+        else:
+            for key, value in settings.items():
+                if key not in SETTINGS:
+                    problems.append(f"{path}.{key}: expected lr or weight_decay{nearest(str(key), SETTINGS)}")
+                elif expected := mismatch(value, SETTINGS[key]):
+                    problems.append(f"{path}.{key}={_short(value)}: expected {expected}")
+    return problems
+
+
 def _short(value: object) -> str:
     text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
     text = text or (value if isinstance(value, str) and value else repr(value))
@@ -159,12 +181,12 @@ def _is_allowed(target: str, nested: Nested) -> bool:
     return within or torch_optimizer or is_allowed(parts[0])
 
 
-def _nested(annotation: object) -> Nested | None:
+def nested_kind(annotation: object) -> Nested | None:
     """Return the kind of nested config that a parameter with this annotation takes, or None for a plain value."""
     if annotation in get_args(Spec):
         return Nested("dlrun.spec", "class")
     if get_origin(annotation) is Union:  # such as TableReader | None
-        return next((found for option in get_args(annotation) if (found := _nested(option))), None)
+        return next((found for option in get_args(annotation) if (found := nested_kind(option))), None)
     if get_origin(annotation) is Annotated:
         return next((a for a in get_args(annotation) if isinstance(a, Nested)), None)
     return None

@@ -64,8 +64,19 @@ def signature(target: str) -> Signature:
         if isinstance(node, ast.ImportFrom) and any((a.asname or a.name) == name for a in node.names):
             origin = next(a.name for a in node.names if (a.asname or a.name) == name)
             return signature(f"{_imported_from(node, module, source.name == '__init__.py')}.{origin}")
-    public = [n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name[0] != "_"]
-    raise UserError(f"{target!r}: {module} has no {name!r}{nearest(name, public)}")
+    raise UserError(f"{target!r}: {module} has no {name!r}{nearest(name, _public(tree))}")
+
+
+def public_names(module: str, kind: str) -> list[str]:
+    """List the dotted paths of a module's own public functions or classes. kind: function or class."""
+    source = _source(module)
+    tree = ast.parse(source.read_text(encoding="utf-8")) if source else ast.Module([], [])
+    wanted = ast.ClassDef if kind == "class" else ast.FunctionDef
+    return [f"{module}.{name}" for name in _public(tree, wanted)]
+
+
+def _public(tree: ast.Module, kinds: type | UnionType = ast.FunctionDef | ast.ClassDef) -> list[str]:
+    return [node.name for node in tree.body if isinstance(node, kinds) and node.name[0] != "_"]
 
 
 def _source(module: str) -> Path | None:
@@ -151,7 +162,7 @@ def _is_number(annotation: object) -> bool:
     return annotation is float or any(map(_is_number, typing.get_args(annotation)))
 
 
-def _limits(args: tuple) -> list[types.Range | types.Filled]:
+def ranges(args: tuple) -> list[types.Range | types.Filled]:
     """Return the range and length limits among the arguments of Annotated."""
     return [each for each in args[1:] if isinstance(each, types.Range | types.Filled)]
 
@@ -159,7 +170,7 @@ def _limits(args: tuple) -> list[types.Range | types.Filled]:
 def _fits(value: object, annotation: object) -> bool:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return _fits(value, args[0]) and all(value in each for each in _limits(args))
+        return _fits(value, args[0]) and all(value in each for each in ranges(args))
     if origin in (typing.Union, UnionType):
         return any(_fits(value, option) for option in args)
     if origin is typing.Literal:
@@ -190,7 +201,7 @@ def describe(annotation: object, value: object = None) -> str:
     """Describe a type in an error message about this value."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return " ".join([describe(args[0], value), *(each.expected(value) for each in _limits(args))])
+        return " ".join([describe(args[0], value), *(each.expected(value) for each in ranges(args))])
     if origin in (typing.Union, UnionType):
         return " or ".join(describe(option, value) for option in args)
     if origin is typing.Literal:

@@ -22,6 +22,7 @@ USAGE = """dl-run: deep-learning experiments, composed from YAML and resumed bit
   dl-run resume=last                      resume the newest run
   dl-run -m sweep.resume=last             resume the newest sweep
   dl-run -m sweep.join=last               help with it, from another machine
+  dl-run schema --vscode                  let the editor complete and check YAML
 
 groups and their options (group=option)
 {groups}
@@ -36,6 +37,8 @@ flags
   -p, --package NAME    with --cfg: only this section
   -cd, --config-dir DIR more options, from your own folder:
                         DIR/model/mine.yaml is model=mine
+  --json                print one line of JSON at the end: folder, status,
+                        exit code, metrics; all else on standard error
   -sc install=SHELL     completion for bash, zsh or fish:
                         eval "$(dl-run -sc install=bash)"
   -h, --help; --version"""

@@ -21,12 +21,14 @@ A data set of your own is any class with these members. The beginning of a small
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dlrun.seeds import mix
 from dlrun.spec import Spec
 
 
@@ -66,6 +68,24 @@ class Data(Protocol):
 
     def describe(self) -> str:
         """Describe where the data is stored and how large it is, for the run's header."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What random changes to a chunk of train samples may depend on.
+
+    random: a generator. seed, epoch: the run's. rows: (B,), the samples' positions in the data.
+    """
+
+    random: torch.Generator
+    seed: int
+    epoch: int
+    rows: Tensor
+
+    def alternating(self) -> Tensor:
+        """A coin for each sample that turns over in every epoch: (B,) bool. It depends on the seed and the row only."""
+        hashed = (self.rows + mix(self.seed) % 2**31) * 0x9E3779B1 >> 20  # multiplicative hashing, within 63 bits
+        return (hashed + self.epoch) % 2 == 1
 
 
 class Arrays(NamedTuple):

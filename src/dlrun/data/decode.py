@@ -57,9 +57,11 @@ def read(
                 if isinstance(resized, ValueRange):
                     return resized
                 pixels = np.asarray(resized, np.uint8)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        return f"{type(error).__name__}: it has more pixels than max_pixels={max_pixels}"
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return f"it has more pixels than data.max_pixels={max_pixels}"
     except Exception as error:  # a damaged file can fail in any way at all
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
         why = f"{type(error).__name__}: {error}".partition("\n")[0].replace(f" {str(path)!r}", "")
         return why.removeprefix("UnidentifiedImageError: ")
     return pixels[None] if shape[0] == 1 else pixels.transpose(2, 0, 1)

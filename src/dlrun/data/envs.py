@@ -7,7 +7,8 @@ not at an end (Pardo et al. 2018).
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -46,24 +47,33 @@ class Envs:
     ) -> None:
         self.id, self.num_envs, self.epoch_frames = id, num_envs, epoch_frames
         self.time_limit, self.video_steps = time_limit, video_steps
-        self.spec = spec if spec.obs and id in FAST else self._spec(spec)
+        self.config_spec = spec
 
-    def _spec(self, config_spec: Env) -> Env:
-        """Return the environment's spec. Raises UserError if the config's spec is another one."""
-        spec = replace(read_spec(self.id), goal=config_spec.goal)
-        if config_spec.obs and spec != replace(config_spec, states=spec.states):
+    @cached_property
+    def spec(self) -> Env:
+        """The environment's spec, read on first use. Raises UserError if the config's spec is another one."""
+        if self.config_spec.obs and self.id in FAST:
+            return self.config_spec
+        spec = replace(read_spec(self.id), goal=self.config_spec.goal)
+        if self.config_spec.obs and spec != replace(self.config_spec, states=spec.states):
             raise UserError(
-                f"data.id={self.id} is {spec}, data.spec is {config_spec}\n  expected the same, or data=gym"
+                f"data.id={self.id} is {spec}, data.spec is {self.config_spec}\n  expected the same, or data=gym"
             )
         return spec
 
     def load(self, device: torch.device, channels_last: bool = False) -> None: ...
 
     def fitted(self) -> dict:
-        """Return nothing: a network that scales its observations learns the scales itself."""
-        return {}
+        """Return the spec, so that a policy can be exported without its environment.
 
-    def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None: ...
+        A network that scales its observations learns the scales itself.
+        """
+        return {"env": asdict(self.spec)}
+
+    def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
+        """Take the spec over; a checkpoint of an older version lacks it, and the environment is asked."""
+        if "env" in fitted:
+            self.spec = Env(**fitted["env"])
 
     def size(self, split: str) -> int:
         """Return the number of frames of an epoch; 0 for val and test, which are played."""

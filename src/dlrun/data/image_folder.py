@@ -143,7 +143,7 @@ class ImageFolder:
         if self.bad:
             names = some([f"{name} ({why})" for name, why in self.bad.items()])
             count = f"{len(self.bad)} of {len(self.cache.pixels):,}"
-            text += f"\n          {count} images cannot be read and are left out: {names}"
+            text += f"\n{count} images cannot be read and are left out: {names}"
         return text
 
     def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlrun.data.base import Arrays
+from dlrun.data.base import Arrays, Draw
 from dlrun.data.images import Images
 from dlrun.data.levels import describe_levels
 from dlrun.data.resident import Resident, check_contrast, split_rows
@@ -43,6 +43,11 @@ class Masks(Images):
             raise UserError(
                 f"data.spec.ignore={spec.ignore}: expected a number from {spec.classes} to 255, which is no class, "
                 "or null if every pixel counts"
+            )
+        if (policy := getattr(augment, "policy", "none")) != "none":
+            raise UserError(
+                f"data.augment.policy={policy} changes colours, and masks have none: expected none; flip, crop "
+                "and rot90 move images and masks together"
             )
         super().__init__(
             spec=spec, source=source, batch_size=batch_size, eval_batch_size=eval_batch_size, val_fraction=val_fraction,
@@ -83,14 +88,14 @@ class Masks(Images):
             y = stored if self.spec.ignore is None else (stored + self.spec.ignore) % 256
             yield both[:, :-1].contiguous(memory_format=self.pixels.layout), y
 
-    def _prepare(self, both: Tensor, random: torch.Generator | None) -> Tensor:
+    def _prepare(self, both: Tensor, draw: Draw | None) -> Tensor:
         """Bytes (B, C + 1, H, W) to floats: the image's channels are augmented and normalised, the mask is kept."""
         augment = self.pixels.augment
-        if random is not None:
-            both = augment.on_bytes(both, random)
+        if draw is not None:
+            both = augment.on_bytes(both, draw)
         x = self.pixels(both[:, :-1], None)
-        if random is not None:
-            x = augment.on_values(x, random)
+        if draw is not None:
+            x = augment.on_values(x, draw)
         return torch.cat((x, both[:, -1:].to(torch.float32)), 1)
 
 

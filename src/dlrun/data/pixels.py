@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from dlrun.data.augment import Augment, cut_out
+from dlrun.data.base import Draw
 from dlrun.errors import UserError
 
 
@@ -32,13 +33,13 @@ class Pixels:
             v[0] if one else torch.tensor(v, device=device).view(-1, 1, 1) for v in (scale, shift)
         )
 
-    def __call__(self, x: Tensor, random: torch.Generator | None) -> Tensor:
-        """uint8 (B, C, H', W') -> float (B, C, H, W). random: None outside training."""
+    def __call__(self, x: Tensor, draw: Draw | None) -> Tensor:
+        """uint8 (B, C, H', W') -> float (B, C, H, W). draw: None outside training."""
         if x.shape[2:] != self.shape[1:]:
-            x = cut_out(x, *self.shape[1:], random)
-        if random is not None:
-            x = self.augment.on_bytes(x, random)
+            x = cut_out(x, *self.shape[1:], draw.random if draw else None)
+        if draw is not None:
+            x = self.augment.on_bytes(x, draw)
         x = x.to(torch.float32, memory_format=self.layout).mul_(self.scale)
         if not (isinstance(self.shift, float) and self.shift == 0):
             x.add_(self.shift)
-        return x if random is None else self.augment.on_values(x, random)
+        return x if draw is None else self.augment.on_values(x, draw)

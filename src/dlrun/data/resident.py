@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlrun.data.base import Arrays
+from dlrun.data.base import Arrays, Draw
 from dlrun.errors import DataError, UserError
 from dlrun.seeds import generator
 from dlrun.spec import Image, Table
@@ -21,14 +21,14 @@ from dlrun.spec import Image, Table
 CHUNK_VALUES = 2**19  # input values in a chunk: 2 MB as float32, which fits the cache of a core
 BLOCKS = 256  # blocks of an array of real numbers that are summed separately
 SAMPLED = 64  # samples of a split whose content enters the digest
-Prepare = Callable[[Tensor, torch.Generator | None], Tensor]
+Prepare = Callable[[Tensor, Draw | None], Tensor]
 
 
 class Resident:
     """Train, val and test splits on one device. The splits are fixed by the data, never by the run's seed.
 
     splits: indices into the train arrays, by split. Without an entry "test", all of the test arrays are the test split.
-    prepare(x, generator): turns stored values into the network's input; the generator is None outside training.
+    prepare(x, draw): turns stored values into the network's input; draw is None outside training.
     weights: of the train arrays' samples, float32 (N,), a third member of the train batches; None for none.
     """
 
@@ -75,8 +75,8 @@ class Resident:
         rows = self.rows["train"]
         order = rows[torch.randperm(len(rows), generator=generator("cpu", seed, epoch)).to(self.device)]
         for start, chunk, skip in chunks(order, self.x["fit"][0].numel(), batch_size, first):
-            random = generator(self.device, seed, epoch, 1 + start)
-            members = self._gather("fit", chunk, random)
+            draw = Draw(generator(self.device, seed, epoch, 1 + start), seed, epoch, chunk)
+            members = self._gather("fit", chunk, draw)
             if self.weights is not None:
                 members = (*members, self.weights.index_select(0, chunk))
             yield from islice(zip(*(member.split(batch_size) for member in members), strict=True), skip, None)
@@ -90,9 +90,9 @@ class Resident:
         for rows in self.rows[split].split(batch_size) if len(self.rows[split]) else ():
             yield self._gather(self.pools[split], rows, None)
 
-    def _gather(self, pool: str, rows: Tensor, random: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def _gather(self, pool: str, rows: Tensor, draw: Draw | None) -> tuple[Tensor, Tensor]:
         # index_select is 17 times as fast as x[rows] on bytes (CPU, torch 2.13)
-        return self.prepare(self.x[pool].index_select(0, rows), random), self.y[pool].index_select(0, rows)
+        return self.prepare(self.x[pool].index_select(0, rows), draw), self.y[pool].index_select(0, rows)
 
 
 def sampled(rows: Tensor) -> Tensor:

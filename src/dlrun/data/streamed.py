@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlrun.data.base import Draw
 from dlrun.data.resident import Prepare, chunks, hashed, sampled
 from dlrun.seeds import generator
 
@@ -46,8 +47,9 @@ class Streamed:
         rows = self.rows["train"]
         order = rows[torch.randperm(len(rows), generator=generator("cpu", seed, epoch))]
         plan = list(chunks(order, self.x[0].size, batch_size, first))
-        for (start, _, skip), (stored, y) in zip(plan, self._read([chunk for _, chunk, _ in plan]), strict=True):
-            x = self.prepare(stored, generator(self.device, seed, epoch, 1 + start))
+        for (start, chunk, skip), (stored, y) in zip(plan, self._read([chunk for _, chunk, _ in plan]), strict=True):
+            draw = Draw(generator(self.device, seed, epoch, 1 + start), seed, epoch, chunk.to(self.device))
+            x = self.prepare(stored, draw)
             yield from islice(zip(x.split(batch_size), y.split(batch_size), strict=True), skip, None)
 
     def evaluate(self, split: str, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -4,13 +4,16 @@ Each function takes the parameters and returns a `torch.optim.Optimizer`. Schedu
 """
 
 from collections.abc import Iterable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from dlrun.errors import UserError
-from dlrun.types import NonNegative, Positive, Probability
+from dlrun.optim.muon import Muon
+from dlrun.optim.others import Lamb, Lion, Lookahead, ScheduleFree
+from dlrun.types import Few, NonNegative, Positive, Probability, Share
 
 
 def sgd(
@@ -78,6 +81,112 @@ def rmsprop(
         centered=centered,
         weight_decay=weight_decay,
         foreach=True,
+    )
+
+
+def nadam(
+    params: Iterable[Tensor],
+    *,
+    lr: Positive,
+    betas: tuple[Probability, Probability],
+    eps: Positive,
+    weight_decay: NonNegative,
+    momentum_decay: NonNegative,
+    decoupled_weight_decay: bool,
+) -> Optimizer:
+    """Adam with Nesterov's momentum (Dozat 2016). torch has no fused kernel for it."""
+    return torch.optim.NAdam(
+        params,
+        lr=lr,
+        betas=_floats(betas),
+        eps=eps,
+        weight_decay=weight_decay,
+        momentum_decay=momentum_decay,
+        decoupled_weight_decay=decoupled_weight_decay,
+        foreach=True,
+    )
+
+
+def adafactor(
+    params: Iterable[Tensor], *, lr: Positive, beta2_decay: float, clip: Positive, weight_decay: NonNegative
+) -> Optimizer:
+    """Adam without momentum; second moments of matrices are products of rows and columns (Shazeer and Stern 2018)."""
+    return torch.optim.Adafactor(params, lr=lr, beta2_decay=beta2_decay, d=clip, weight_decay=weight_decay)
+
+
+def lion(
+    params: Iterable[Tensor], *, lr: Positive, betas: tuple[Probability, Probability], weight_decay: NonNegative
+) -> Optimizer:
+    """The sign of momentum (optim/others.py). weight_decay is decoupled."""
+    return Lion(params, dict(lr=lr, betas=_floats(betas), weight_decay=weight_decay))
+
+
+def lamb(
+    params: Iterable[Tensor], *, lr: Positive, betas: tuple[Probability, Probability], weight_decay: NonNegative
+) -> Optimizer:
+    """Adam for large batches (optim/others.py). weight_decay is part of the step that is scaled."""
+    return Lamb(params, dict(lr=lr, betas=_floats(betas), weight_decay=weight_decay))
+
+
+def lookahead(
+    params: Iterable[Tensor],
+    *,
+    base: Literal["sgd", "adamw"],
+    lr: Positive,
+    momentum: Probability,
+    betas: tuple[Probability, Probability],
+    weight_decay: NonNegative,
+    every: Few,
+    share: Share,
+) -> Optimizer:
+    """SGD (Nesterov) or AdamW with slow weights, which follow after `every` steps by `share` (optim/others.py)."""
+    defaults = dict(base=base, lr=lr, momentum=momentum, betas=_floats(betas), weight_decay=weight_decay)
+    return Lookahead(params, defaults | dict(every=every, share=share))
+
+
+def schedule_free(
+    params: Iterable[Tensor],
+    *,
+    lr: Positive,
+    betas: tuple[Share, Probability],
+    weight_decay: NonNegative,
+) -> Optimizer:
+    """AdamW that is evaluated with an average of its weights (optim/others.py); for schedule=constant or a warm-up."""
+    return ScheduleFree(params, dict(lr=lr, betas=_floats(betas), weight_decay=weight_decay))
+
+
+def muon(
+    kinds: Iterable[dict[str, Any]],
+    *,
+    lr: Positive,
+    momentum: Probability,
+    nesterov: bool,
+    weight_decay: NonNegative,
+    iterations: Few,
+    fixed_norm: bool,
+    rest: Literal["adamw", "sgd"],
+    rest_lr: Positive,
+    rest_momentum: Probability,
+    rest_betas: tuple[Probability, Probability],
+) -> Optimizer:
+    """Muon (optim/muon.py) for filters and matrices; AdamW or SGD, with `rest_lr`, for all other parameters.
+
+    kinds: groups of parameters of one kind each (optim/kinds.py). fixed_norm: before each step scale every weight that
+    Muon moves to a norm of sqrt(outputs); without it a step is scaled by sqrt(max(1, rows / columns)), and decay is
+    decoupled.
+    """
+    return Muon(
+        kinds,
+        lr=lr,
+        momentum=momentum,
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+        iterations=iterations,
+        fixed_norm=fixed_norm,
+        rest=rest,
+        rest_lr=rest_lr,
+        rest_momentum=rest_momentum,
+        rest_betas=_floats(rest_betas),
     )
 
 

@@ -3,10 +3,10 @@
 They have no state, so there is nothing to save and nothing can drift.
 """
 
-from math import cos, pi
+from math import cos, pi, sqrt
 from typing import Protocol
 
-from dlrun.types import Few, Fraction, Positive, Probability
+from dlrun.types import Few, Fraction, Positive, Probability, Share
 
 
 class Time(Protocol):
@@ -48,3 +48,35 @@ def one_cycle(time: Time, *, peak_at: Probability, start: Positive, final: Fract
     if time.fraction < peak_at:
         return 1 - (1 - start) * (1 + cos(pi * time.fraction / peak_at)) / 2
     return final + (1 - final) * (1 + cos(pi * (time.fraction - peak_at) / (1 - peak_at))) / 2
+
+
+def triangle(time: Time, *, peak_at: Probability, start: Fraction, final: Fraction) -> float:
+    """Rise linearly from `start` to 1 at the share `peak_at` of the run, then fall linearly to `final` (Page 2018)."""
+    if time.fraction < peak_at:
+        return start + (1 - start) * time.fraction / peak_at
+    return 1 - (1 - final) * (time.fraction - peak_at) / (1 - peak_at)
+
+
+def stable(time: Time, *, warmup_fraction: Probability, decay_fraction: Fraction, final: Fraction) -> float:
+    """Rise linearly to 1, stay there, and fall linearly to `final` over the last share `decay_fraction` of the run.
+
+    Hu et al. 2024, "MiniCPM", section 4 (warm-up, stable, decay); the decay begins after the warm-up at the earliest.
+    """
+    if time.fraction < warmup_fraction:
+        return time.fraction / warmup_fraction
+    start = max(warmup_fraction, 1 - decay_fraction)
+    return 1.0 if time.fraction <= start else 1 - (1 - final) * (time.fraction - start) / (1 - start)
+
+
+def inverse_square_root(time: Time, *, warmup_fraction: Share) -> float:
+    """Rise linearly to 1, then fall as sqrt(warmup_fraction / fraction) (Vaswani et al. 2017, section 5.3)."""
+    if time.fraction <= warmup_fraction:
+        return time.fraction / warmup_fraction
+    return sqrt(warmup_fraction / time.fraction)
+
+
+def polynomial(time: Time, *, warmup_fraction: Probability, power: Positive, final: Fraction) -> float:
+    """Rise linearly to 1, then fall to `final` as (1 - share of the rest of the run)^power (Chen et al. 2017)."""
+    if time.fraction < warmup_fraction:
+        return time.fraction / warmup_fraction
+    return final + (1 - final) * (1 - (time.fraction - warmup_fraction) / (1 - warmup_fraction)) ** power

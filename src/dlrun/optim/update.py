@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from dlrun.clock import Clock
 from dlrun.errors import Diverged, UserError, check_state
 from dlrun.optim.clipping import clip_gradients
+from dlrun.optim.kinds import make_optimizer
 from dlrun.system.distributed import ALONE, Distributed
 from dlrun.system.torch_internals import check_overflow_first, plain_step
 
@@ -30,7 +31,8 @@ class Update:
     averaged weights; 0 for none. on_nan: what to do if a loss is not finite: "stop" raises Diverged; "skip" undoes and
     counts the step, also if a gradient is not finite. precision: "fp16" scales the loss. groups: (factor on lr,
     parameters) for all parameters that may ever learn; None for all of the net's. Parameters without a gradient are not
-    changed and have no optimizer state. dist: the processes to average gradients over. buffers: a snapshot that several
+    changed and have no optimizer state. kinds: settings of the optimizer for kinds of parameters (optim/kinds.py); None
+    if the optimizer treats all alike. dist: the processes to average gradients over. buffers: a snapshot that several
     updates of one task share.
     """
 
@@ -45,6 +47,7 @@ class Update:
         on_nan: str,
         precision: str,
         groups: list[tuple[float, list[nn.Parameter]]] | None = None,
+        kinds: dict[str, dict[str, float]] | None = None,
         dist: Distributed = ALONE,
         buffers: "BufferSnapshot | None" = None,
     ) -> None:
@@ -54,7 +57,7 @@ class Update:
         if not self.params:
             raise UserError("the network has no parameters to train: expected at least one that is not frozen")
         try:
-            self.optimizer = optimizer([{"params": params} for _, params in groups])
+            self.optimizer, factors = make_optimizer(optimizer, net, groups, kinds)
         except (TypeError, ValueError) as error:  # torch.optim's classes check their own arguments
             raise UserError(
                 f"the optimizer refuses its settings: {error}\n  expected values that torch.optim documents"
@@ -63,12 +66,19 @@ class Update:
         self.schedule, self.clip, self.on_nan, self.dist = schedule, clip, on_nan, dist
         self.grad_norm: Tensor | None = None  # global norm of the last step's gradients before clipping
         self.clips = any(limit is not None for limit in clip)
-        self.base_lr = [self.optimizer.defaults["lr"] * multiplier for multiplier, _ in groups]
+        pairs = zip(self.optimizer.param_groups, factors, strict=True)
+        self.base_lr = [group["lr"] * factor for group, factor in pairs]
         for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
             group["lr"] = lr
         self.factor, self.skipped, self.last_loss = 1.0, 0, float("nan")
         self.scaler = torch.amp.GradScaler(self.params[0].device.type) if precision == "fp16" else None
-        self.decay, self.ema = ema, deepcopy(net).requires_grad_(False).eval() if ema else None
+        self.averages_itself = hasattr(self.optimizer, "averaged")
+        if ema and self.averages_itself:
+            raise UserError(
+                f"trainer.ema={ema:g}: this optimizer averages the weights itself\n  expected trainer.ema=0"
+            )
+        has_average = ema or self.averages_itself
+        self.decay, self.ema = ema, deepcopy(net).requires_grad_(False).eval() if has_average else None
         self.averaged = 0  # number of steps in the average
         self.first_loss = self.peak = float("nan")  # the first step's loss, the highest loss of the first EARLY steps
         self.scalar = AsyncScalar(self.params[0].device)
@@ -83,14 +93,21 @@ class Update:
         """Accumulate the gradients of one part of a step's loss."""
         (self.scaler.scale(loss) if self.scaler else loss).backward()
 
-    def step(self, loss: Tensor, clock: Clock, pieces: Tensor | None = None) -> bool:
+    def step(
+        self,
+        loss: Tensor,
+        clock: Clock,
+        pieces: Tensor | None = None,
+        backward: Callable[[Tensor], None] | None = None,
+    ) -> bool:
         """Backpropagate `loss` and take one step with all accumulated gradients.
 
-        pieces: sum of the losses that were passed to `backward` for this step; None if there were none. Returns False
-        if the step was skipped because the loss or a gradient is not finite. Raises Diverged with on_nan="stop".
+        pieces: sum of the losses that were passed to `backward` for this step; None if there were none. backward: runs
+        in place of this object's own (system/graphs.py). Returns False if the step was skipped because the loss or a
+        gradient is not finite. Raises Diverged with on_nan="stop".
         """
         read_loss = self.scalar.start(self.dist.mean(loss.detach() if pieces is None else loss.detach() + pieces))
-        self.backward(loss)
+        (backward or self.backward)(loss)
         value = read_loss()
         is_taken = isfinite(value) and self._step(clock)
         if is_taken:
@@ -128,7 +145,7 @@ class Update:
         self.peak = max(self.peak, value)
 
     def save_buffers(self) -> None:
-        """Save the running statistics that a skipped step restores: after steps, and after other changes to them."""
+        """Save the buffers that a skipped step restores: after steps, and after other changes to them."""
         if self.snapshot:
             self.snapshot.save()
 
@@ -192,9 +209,12 @@ class Update:
         correction of Adam (Kingma and Ba 2015) would only remove the weights from before the first step.
         """
         self.averaged += 1
+        copy_all(self.ema.buffers(), self.net.buffers())
+        if self.averages_itself:
+            copy_all(self.ema.parameters(), map(self.optimizer.averaged, self.net.parameters()))
+            return
         decay = min(self.decay, (1 + self.averaged) / (10 + self.averaged))
         torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - decay)
-        copy_all(self.ema.buffers(), self.net.buffers())
 
     def state_dict(self) -> dict:
         return {
@@ -212,7 +232,8 @@ class Update:
         self.optimizer.load_state_dict(state["optimizer"])
         for param, values in self.optimizer.state.items():
             for name, value in values.items():
-                fits = isinstance(value, Tensor) and value.is_floating_point() and value.shape in ((), param.shape)
+                shapes = ((), param.shape, *partial_shapes(name, param))
+                fits = isinstance(value, Tensor) and value.is_floating_point() and value.shape in shapes
                 if value is not None and not fits:
                     raise ValueError(f"the optimizer's {name} does not fit a weight of shape {tuple(param.shape)}")
         for group, mine, lr in zip(self.optimizer.param_groups, settings, self.base_lr, strict=True):
@@ -225,6 +246,12 @@ class Update:
             setattr(self, name, state[name])
         if self.snapshot:
             copy_all(self.snapshot.copies, state["buffers"])
+
+
+def partial_shapes(name: str, param: Tensor) -> list[tuple[int, ...]]:
+    """The shapes of Adafactor's moments of rows and columns."""
+    whole = tuple(param.shape)
+    return {"row_var": [(*whole[:-1], 1)], "col_var": [(*whole[:-2], 1, *whole[-1:])]}.get(name, [])
 
 
 class BufferSnapshot:

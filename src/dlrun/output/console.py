@@ -71,10 +71,13 @@ def wrapped(line: str, width: int, indent: int) -> list[str]:
 
 
 def header(version: str, facts: dict[str, str], width: int) -> str:
-    """The version, then a line for each fact, wrapped to the terminal's width."""
-    lead = max(map(len, facts))
-    lines = [line for name, text in facts.items() for line in wrapped(f"  {name:{lead}}  {text}", width, lead + 4)]
-    return "\n".join([f"dl-run {version}", *lines])
+    """The version, then each fact, its lines wrapped to the terminal's width."""
+    lead, lines = max(map(len, facts)), [f"dl-run {version}"]
+    for name, text in facts.items():
+        first, *others = text.split("\n")
+        for line in (f"  {name:{lead}}  {first}", *(" " * (lead + 4) + other for other in others)):
+            lines += wrapped(line, width, lead + 4)
+    return "\n".join(lines)
 
 
 def number(value: float | int | None) -> str:

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import socket
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -50,7 +51,7 @@ def claim_folder(folder: Path, base: Path) -> Path:
     An empty folder is taken, and one that this run made before one of its processes died without a checkpoint.
     base: output_dir, where runs are listed; a folder outside it is noted there.
     """
-    if restarts() and _noted(base) == folder.resolve():
+    if restarts() and noted(base, os.getppid()) == folder.resolve():
         shutil.rmtree(folder, ignore_errors=True)
     resume = f"dl-run {pasteable('resume', folder)}"
     taken = f"run_dir={folder} already holds a run: resume it with {resume}, or choose another folder"
@@ -79,12 +80,26 @@ def claim_folder(folder: Path, base: Path) -> Path:
 
 def all_runs(base: Path) -> list[Path]:
     """The folders of all runs under `base`, with those of sweeps, and of runs elsewhere (run_dir=), newest last."""
-    folders = {path.parent.parent for pattern in ("*/*", "*/*/*") for path in base.glob(f"{pattern}/{STARTED}")}
+    started = dict(_runs_below(base, levels=3))
     with suppress(OSError, ValueError):
-        lines = read_whole(base / ELSEWHERE).decode("utf-8", "surrogateescape").splitlines()
-        folders |= {Path(line) for line in lines if os.path.isfile(Path(line) / STARTED)}
-    folders = {folder for folder in folders if not folder.is_symlink()}  # a sweep's "best" links to one of its jobs
-    return sorted(folders, key=lambda folder: (folder / STARTED).stat().st_mtime)
+        for line in read_whole(base / ELSEWHERE).decode("utf-8", "surrogateescape").splitlines():
+            with suppress(OSError):
+                started[Path(line)] = os.stat(Path(line) / STARTED).st_mtime
+    return sorted(started, key=started.__getitem__)
+
+
+def _runs_below(folder: Path, levels: int) -> Iterator[tuple[Path, float]]:
+    """Yield the runs at most `levels` below, each with its start time; a sweep's `best` links to one of its jobs."""
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError), os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                started = os.stat(f"{entry.path}/{STARTED}").st_mtime
+            except OSError:
+                if levels > 1 and entry.is_dir():
+                    yield from _runs_below(Path(entry.path), levels - 1)
+                continue
+            if not entry.is_symlink():
+                yield Path(entry.path), started
 
 
 def refuse_links(folder: Path) -> None:
@@ -173,17 +188,17 @@ def died_before(base: Path) -> Path | None:
     """The run's folder that a restarted process must resume; None for a first start or without a checkpoint."""
     if not restarts():
         return None
-    folder = _noted(base)
+    folder = noted(base, os.getppid())
     names = ("last", "previous", "incoming")
     if folder and any((folder / "checkpoints" / f"{name}.ckpt").exists() for name in names):
         return folder
     return None
 
 
-def _noted(base: Path) -> Path | None:
-    """The folder of the run that this process's launcher started first."""
+def noted(base: Path, launcher: int) -> Path | None:
+    """The folder of the run that a launcher started first. launcher: its process id."""
     try:
-        return Path(read_whole(_note(base, os.getppid())).decode())
+        return Path(read_whole(_note(base, launcher)).decode())
     except (OSError, ValueError):
         return None
 
@@ -226,15 +241,15 @@ def require_plain(folder: Path) -> None:
             )
 
 
-def write_whole(path: Path, text: str, durable: bool = False) -> None:
-    """Replace a small file atomically: readers see the old text or the new one.
+def write_whole(path: Path, content: str | bytes, durable: bool = False) -> None:
+    """Replace a small file atomically: readers see the old content or the new one. A text is written as UTF-8.
 
-    durable: the new text survives a power cut once this returns.
+    durable: the new content survives a power cut once this returns.
     """
     temporary = path.with_name(path.name + ".tmp")
     temporary.unlink(missing_ok=True)
-    with open(temporary, "x", encoding="utf-8") as file:  # "w" would follow a link
-        file.write(text)
+    with open(temporary, "xb") as file:  # "w" would follow a link
+        file.write(content.encode() if isinstance(content, str) else content)
         if durable:
             file.flush()
             os.fsync(file.fileno())

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from dlrun.output import drawing, plots, video
 from dlrun.output.as_json import as_json, finite
 from dlrun.output.checkpoint import Checkpoints
 from dlrun.output.folders import write_whole
+from dlrun.output.provenance import SECONDS, ChangesWriter, write_environment
 from dlrun.output.rows import parse_row
 from dlrun.output.terminal import silence
 from dlrun.overrides import pasteable
@@ -51,6 +51,7 @@ class Run:
         self.started, self.is_stdout_open = time.time(), True
         self.images, self.unsynced = folder / "images", []
         self.figures, self.videos = {}, {}
+        self.changes: ChangesWriter | None = None
 
     def print(self, text: str, fit: Callable[[int], str] | None = None) -> None:
         """Write text to the log and to standard output (above the progress bar), unless that is closed.
@@ -188,6 +189,13 @@ class Run:
         text = as_json(finite(summary), indent=2)
         write_whole(self.folder / "summary.json", text + "\n")
 
+    def write_provenance(self) -> None:
+        """Write which packages a new run uses, and what the checkout differs in from its commit."""
+        write_environment(self.folder)
+        if str(self.facts.get("git", "")).endswith("+"):
+            self.changes = ChangesWriter(self.folder)
+            self.changes.start()
+
     def write_report(self, report: dict[str, object]) -> dict[str, object]:
         """Write the parts of a report that do not belong in the summary; return the rest.
 
@@ -267,6 +275,8 @@ class Run:
 
     def close(self) -> None:
         """Close the log, the metrics and TensorBoard's writer."""
+        if self.changes is not None:
+            self.changes.join(SECONDS)
         with ExitStack() as files:  # an error from one must not keep the others open
             for file in (self.log_file, self.metrics_file):
                 if file is not None:
@@ -288,25 +298,4 @@ class NullRun:
 
     def _nothing(self, *args: object, **keys: object) -> None: ...
 
-    print = resume = read_back = rewind = log = sync = write_summary = close = _nothing
-
-
-def git_commit() -> str | None:
-    """The commit checked out in the working folder, with a "+" if there are uncommitted changes; None without git.
-
-    The folder may be untrusted and git runs programs that .git/config names, so hooks and fsmonitor are disabled. If
-    it defines filters, submodules or another work tree, the check for changes (which would run them) is left out.
-    """
-    safe = ["git", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
-    unsafe = r"^(filter\..*\.(clean|smudge|process)|submodule\..*|core\.worktree)$"
-    programs = _stdout_of([*safe, "config", "--local", "--includes", "--name-only", "--get-regexp", unsafe])
-    dirty = [] if programs else ["--dirty=+"]
-    return _stdout_of([*safe, "describe", "--always", "--abbrev=40", *dirty, "--exclude=*"])
-
-
-def _stdout_of(command: list[str]) -> str | None:
-    try:
-        process = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return process.stdout.strip() or None
+    print = resume = read_back = rewind = log = sync = write_summary = write_provenance = close = _nothing

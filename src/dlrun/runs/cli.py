@@ -29,6 +29,8 @@ USAGE = """dl-runs: list, evaluate, use and compare runs
   dl-runs report RUN|SWEEP          one self-contained HTML file
   dl-runs baseline RUN              tables: gradient boosting, a linear and the
                                     trivial model on the same splits
+  dl-runs watch [RUN|SWEEP]         a live view in the terminal
+  dl-runs ui                        a live view in the browser; --port N
 
 RUN is a run's folder, or `last` for the most recently started run.
 dl-runs COMMAND --help shows the options.
@@ -75,7 +77,7 @@ def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
             parser = Parser(f"{name} {arguments[0]}", description=run.__doc__)
             describe(parser)
             for line in run(parser.parse_intermixed_args(arguments[1:])):
-                print(printable(line))
+                print(printable(line), flush=True)  # a command may take its time between two lines
         sys.stdout.flush()
     except UserError as error:
         complain(name, error)
@@ -234,6 +236,7 @@ def _compare_arguments(parser: Parser) -> None:
         "--metric", action="append", metavar="M", help="such as val/loss; default: the val metrics that all runs have"
     )
     parser.add_argument("--out", default="compare.png", metavar="FILE", help="the image (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON: runs, differences, the image")
     _where(parser)
 
 
@@ -244,7 +247,7 @@ def _compare(args: argparse.Namespace) -> Iterable[str]:
     folders = []
     for which in args.runs:
         folders += jobs_of(_locate(which, args)) or [_folder(which, args)]
-    return compare(folders, args.metric, Path(args.out))
+    return compare(folders, args.metric, Path(args.out), args.json)
 
 
 def _baseline_arguments(parser: Parser) -> None:
@@ -275,6 +278,34 @@ def _report(args: argparse.Namespace) -> Iterable[str]:
     return report(_folder(args.run, args), out)
 
 
+def _watch_arguments(parser: Parser) -> None:
+    parser.add_argument("run", nargs="?", metavar="RUN|SWEEP", help="a folder, or `last`; default: all runs")
+    _where(parser)
+
+
+def _watch(args: argparse.Namespace) -> Iterable[str]:
+    """Watch runs while they run: a table, curves, the machine's load. Without a terminal, print that once."""
+    from dlrun.runs.watch import watch, watched
+
+    base = Path(args.output_dir)
+    if args.run is None:
+        return watch(*watched(None, base))
+    folder = _locate(args.run, args)
+    return watch(*watched(folder if os.path.isfile(folder / "sweep.json") else _folder(args.run, args), base))
+
+
+def _ui_arguments(parser: Parser) -> None:
+    parser.add_argument("--port", type=int, metavar="N", help="the port on 127.0.0.1; 0 chooses a free one")
+    _where(parser)
+
+
+def _ui(args: argparse.Namespace) -> Iterable[str]:
+    """Serve a page about all runs to this machine's browser, until Ctrl-C: table, curves, configs, images, sweeps."""
+    from dlrun.runs.ui.server import serve
+
+    return serve(Path(args.output_dir), args.port)
+
+
 def _completion_arguments(parser: Parser) -> None:
     parser.add_argument("shell", choices=("bash",), help="works in zsh, too")
     parser.add_argument("--words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -296,6 +327,8 @@ COMMANDS: dict[str, Command] = {
     "compare": (_compare_arguments, _compare),
     "report": (_report_arguments, _report),
     "baseline": (_baseline_arguments, _baseline),
+    "watch": (_watch_arguments, _watch),
+    "ui": (_ui_arguments, _ui),
     "completion": (_completion_arguments, _completion),
 }
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dlrun.config.saved import plain, read_config
 from dlrun.errors import UserError, nearest
+from dlrun.output.as_json import as_json, finite
 from dlrun.output.console import number, table
 from dlrun.output.folders import STARTED
 from dlrun.output.rows import epoch_rows
@@ -32,8 +33,11 @@ def jobs_of(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: (int(path.name) if path.name.isdigit() else math.inf, path.name))
 
 
-def compare(folders: list[Path], metrics: list[str] | None, out: Path) -> list[str]:
-    """Write the image to `out` and return lines to print. Raises UserError for fewer than two runs with curves."""
+def compare(folders: list[Path], metrics: list[str] | None, out: Path, is_json: bool = False) -> list[str]:
+    """Write the image to `out` and return lines to print; is_json: one line of JSON.
+
+    Raises UserError for fewer than two runs with curves.
+    """
     folders = list(dict.fromkeys(folders))
     if len(folders) < 2:
         raise UserError(f"{len(folders)} run to compare: expected two or more, or a sweep")
@@ -49,6 +53,9 @@ def compare(folders: list[Path], metrics: list[str] | None, out: Path) -> list[s
     pixels = render(lambda: curves(rows, names, labels(folders, different)))
     with whole(out) as temporary:
         Image.fromarray(pixels).save(temporary, "png", dpi=(110, 110))
+    if is_json:
+        runs = [{name: value for name, value in facts(folder).items() if name != "shown"} for folder in folders]
+        return [as_json(finite({"runs": runs, "differences": different, "curves": names, "image": str(out)}))]
     numbered = [f"{i}  {folder}" for i, folder in zip(numbers(folders), folders, strict=True)]
     return [*numbered, "", table(cells(folders, different)), "", f"{', '.join(names)}: {out}"]
 

@@ -10,7 +10,7 @@ from dlrun.runs.cli import Command, Parser, run_command
 
 USAGE = """dl-data: the data sets that dl-run learns from
 
-  dl-data list                     names and descriptions
+  dl-data list                     names and descriptions; --json
   dl-data fetch NAME [KEY=VALUE]   download missing files, read the data and
                                    print its splits
   dl-data check NAME [KEY=VALUE]   the same without downloads: is the data
@@ -25,9 +25,14 @@ def main() -> None:
     run_command("dl-data", USAGE, COMMANDS)
 
 
+def _list_arguments(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print a line of JSON per data set")
+
+
 def _list(args: argparse.Namespace) -> Iterable[str]:
     """List the data sets, each with the first sentence of its config's header."""
     from dlrun.config.pairing import CONFIGS
+    from dlrun.output.as_json import as_json
 
     found = {}
     for path in sorted((CONFIGS / "data").glob("*.yaml")):
@@ -36,6 +41,8 @@ def _list(args: argparse.Namespace) -> Iterable[str]:
             line.removeprefix("#").strip() for line in takewhile(lambda line: "dl-run" not in line, comment)
         )
         found[path.stem] = shorten(text.partition(": ")[2] or text, 100, placeholder=" ...")
+    if args.json:
+        return [as_json({"name": name, "description": line}) for name, line in found.items()]
     width = max(map(len, found))
     return [f"{name:{width}}  {line}" for name, line in found.items()]
 
@@ -71,7 +78,7 @@ def _load(args: argparse.Namespace, downloads: bool) -> Iterable[str]:
 
 
 COMMANDS: dict[str, Command] = {
-    "list": (lambda parser: None, _list),
+    "list": (_list_arguments, _list),
     "fetch": (_name_arguments, _fetch),
     "check": (_name_arguments, _check),
 }

@@ -28,7 +28,7 @@ from dlrun.runs.formats import SUFFIXES
 from dlrun.runs.predict import class_names, encode
 from dlrun.runs.written import whole
 from dlrun.seeds import generator
-from dlrun.spec import Columns, Image, Mask, Tokens
+from dlrun.spec import Columns, Env, Image, Mask, Tokens
 from dlrun.train.finished import FinishedRun
 
 if TYPE_CHECKING:
@@ -121,13 +121,16 @@ def notes(run: FinishedRun) -> dict[str, object]:
 def samples_of(run: FinishedRun, way: str) -> tuple[Tensor, str]:
     """Return SAMPLES stored inputs and their description.
 
-    They come from the test split (repeated if it is smaller), or are drawn if the data is not here, since data is not
-    downloaded for a check. Generative runs get random codes, policies get observations.
+    They come from the test split (repeated if it is smaller), or are drawn if the data or the environment is not here,
+    since data is not downloaded for a check. Generative runs get random codes, policies get observations.
     """
     if way == "latent":
         return torch.randn(SAMPLES, run.task.net.latent, generator=generator("cpu", 0, 0)), f"{SAMPLES} codes"
     if way == "episodes":
-        envs = run.data.make(SAMPLES)
+        try:
+            envs = run.data.make(SAMPLES)
+        except UserError as error:
+            return drawn(run), f"{SAMPLES} drawn observations ({str(error).splitlines()[0]})"
         try:
             return torch.as_tensor(envs.reset(0), dtype=torch.float32), f"{SAMPLES} observations"
         finally:
@@ -155,6 +158,10 @@ def drawn(run: FinishedRun) -> Tensor:
         return torch.randint(spec.vocab, shape, generator=random)
     if isinstance(spec, Image | Mask):
         return torch.randint(256, shape, generator=random, dtype=torch.uint8)
+    if isinstance(spec, Env) and spec.states:
+        return torch.eye(spec.features)[torch.arange(SAMPLES) % spec.features]
+    if isinstance(spec, Env):
+        return torch.randn(shape, generator=random)
     rows = torch.randn(shape, generator=random)
     if isinstance(spec, Columns):
         for i, count in enumerate(spec.levels, spec.numbers):

@@ -35,9 +35,9 @@ def list_runs(base: Path, filters: list[str], sort: str, reverse: bool, limit: i
     return rows[::-1] if reverse else rows
 
 
-def facts(folder: Path) -> dict:
-    """Return the facts of a run that a row of the table shows."""
-    summary = read_summary(folder)
+def facts(folder: Path, summary: dict | None = None) -> dict:
+    """Return the facts of a run that a row of the table shows. summary: that of the folder, if it was read already."""
+    summary = read_summary(folder) if summary is None else summary
     best, test = summary.get("best"), summary.get("test")
     best, test = best if isinstance(best, dict) else {}, test if isinstance(test, dict) else {}
     metrics = {name: value for name, value in test.items() if isinstance(value, int | float)}

@@ -22,7 +22,10 @@ td:first-child { color: var(--soft); overflow-wrap: normal; }
 .figures figure { border: 1px solid var(--line); border-radius: 6px; padding: .5rem; display: flex; margin: 0; }
 .figures img { max-width: 100%; max-height: 560px; margin: auto; object-fit: contain; }
 .figures + .figures { margin-top: 1rem; } .figures .wide { grid-column: 1 / -1; }
-.samples { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(var(--cell), 1fr)); }
+.samples { display: grid; gap: 1rem; grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); --columns: 4; }
+.samples.images { --columns: 6; }
+@media (max-width: 960px) { .samples { --columns: 3; } .samples.images { --columns: 4; } }
+@media (max-width: 640px) { .samples { --columns: 2; } .samples.images { --columns: 3; } }
 .samples figure { margin: 0; border: 1px solid var(--line); border-radius: 6px; padding: .6rem; font-size: 13px; }
 .samples figure { display: flex; flex-direction: column; gap: .5rem; min-width: 0; }
 .samples img { width: 100%; image-rendering: pixelated; border-radius: 3px; }
@@ -70,9 +73,10 @@ def _wide(png: bytes) -> str:
     return ' class="wide"' if width > WIDE * height else ""
 
 
-def samples(found: list[str], cell: int) -> str:
-    """Return samples in equal cells that are at least `cell` pixels wide."""
-    return f'<div class="samples" style="--cell: {cell}px">{"".join(found)}</div>' if found else "<p>none</p>"
+def samples(found: list[str], are_images: bool) -> str:
+    """Return samples in equal cells. Twelve fill whole rows, since every number of columns divides 12."""
+    kind = "samples images" if are_images else "samples"
+    return f'<div class="{kind}">{"".join(found)}</div>' if found else "<p>none</p>"
 
 
 def sample(inner: str, lines: list[str], is_wrong: bool, name: str = "") -> str:

@@ -151,7 +151,7 @@ def _judged(run: "FinishedRun", data: "Data") -> list[tuple[str, str]]:
         raw = [decode(data, found[i // size][0][i % size : i % size + 1])[0] for i in rows]
         inputs = _rows(data.decode(torch.stack(raw))) if is_table else _inputs(data.spec, raw)
         cells = [page.sample(html, captions[i], bool(wrong[i]), names[i]) for i, html in zip(rows, inputs, strict=True)]
-        return page.samples(cells, 130 if isinstance(data.spec, Image) else 200)
+        return page.samples(cells, isinstance(data.spec, Image))
 
     return [(head, drawn(ranked[:SHOWN])), ("Sample predictions", drawn(list(range(min(SHOWN, len(y))))))]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from dlrun.errors import UserError, counted
 from dlrun.output.console import number, table
 from dlrun.output.folders import STARTED, read_summary
+from dlrun.output.provenance import CHANGES, ENVIRONMENT
 from dlrun.output.rows import epoch_rows
 from dlrun.paths import read_whole
 from dlrun.runs.listing import status
@@ -87,7 +88,8 @@ def _results(summary: dict) -> str:
 
 
 def _files(folder: Path) -> list[str]:
-    found = sorted(path for name in ("checkpoints", "plots", "export") for path in (folder / name).glob("*.*"))
+    found = [folder / name for name in (ENVIRONMENT, CHANGES)]
+    found += sorted(path for name in ("checkpoints", "plots", "export") for path in (folder / name).glob("*.*"))
     sizes = {str(path.relative_to(folder)): path.stat().st_size for path in found if path.is_file()}
     width = max(map(len, sizes), default=0)
     return [f"{name:{width}}  {size / 1e3:>9,.1f} kB" for name, size in sizes.items()]

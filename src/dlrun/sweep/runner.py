@@ -20,7 +20,7 @@ from dlrun.sweep.settings import Grid, Search
 from dlrun.sweep.state import DONE, Job, State
 from dlrun.sweep.workers import cannot_write
 from dlrun.system.cpus import cpus
-from dlrun.system.signals import WARNING, stopping
+from dlrun.system.signals import Requests, stopping
 
 if TYPE_CHECKING:
     from dlrun.sweep.cluster import Submitted
@@ -122,7 +122,7 @@ class Runner:
         self.command, self.screen, self.stays, self.launch = command, screen, stays, launch
         self.report = Report(state)
         self.running: list[Running] = []
-        self.received: list[int] = []
+        self.requests, self.is_urgent = Requests(), False  # is_urgent: jobs are killed
         self.taken: set[int] = set()  # jobs that this process has started
         self.next_check = 0.0
 
@@ -132,10 +132,10 @@ class Runner:
         try:
             while True:
                 self.fill()
-                if not self.running and (self.received or not (self.stays and self.others())):
+                if not self.running and (self.requests.first or not (self.stays and self.others())):
                     break
                 time.sleep(0.02)
-                if self.received and not is_reported:
+                if self.requests.first and not is_reported:
                     is_reported = True
                     within = f"within {process.GRACE:.0f} s; a second signal ends them at once"
                     self.screen.show(f"stopping: running jobs save a checkpoint and end {within}")
@@ -154,21 +154,22 @@ class Runner:
             self.report.write(at_once=True)
         if self.report.problem:
             self.screen.show(self.report.problem)
-        return self.received[0] if self.received else 0
+        return self.requests.first or 0
 
     def _stop(self, number: int, frame: object) -> None:
-        if self.received and number in WARNING:  # sent more than once, and not to end anything at once
-            return
-        self.received.append(number)
+        self.is_urgent |= self.requests.insist(number)
         for one in self.running:
             if one.child.poll() is None:
                 self._end(one)
 
     def _end(self, one: Running) -> None:
-        """Ask a job to save and end, or kill it at the second signal."""
-        one.asked = one.asked or "stopped"
+        """Ask a job once to save and end, or kill it if that is urgent."""
+        is_asked, one.asked = one.asked is not None, one.asked or "stopped"
         one.deadline = min(one.deadline, time.monotonic() + process.GRACE)
-        one.child.send_signal(self.received[0]) if len(self.received) == 1 else one.child.kill()
+        if self.is_urgent:
+            one.child.kill()
+        elif not is_asked:
+            one.child.send_signal(self.requests.first)
 
     def others(self) -> list[Job]:
         """Return the jobs that other processes run."""
@@ -178,7 +179,7 @@ class Runner:
         """Start jobs while there is room for them."""
         used = {one.slot for one in self.running}
         for slot in range(self.slots.num):
-            if self.received or time.monotonic() < self.next_check:
+            if self.requests.first or time.monotonic() < self.next_check:
                 break
             if slot in used:
                 continue
@@ -218,7 +219,7 @@ class Runner:
         except OSError as error:
             raise cannot_write(self.state.folder, error) from None
         self.running.append(Running(job, slot, child, size))
-        if self.received:  # a signal came while the process was created
+        if self.requests.first:  # a signal came while the process was created
             self._end(self.running[-1])
         job.status, job.worker, job.pid, job.attempt = "running", self.state.worker, child.pid, child.attempt
         job.born = process.born(child.pid) if child.pid else None
@@ -238,7 +239,7 @@ class Runner:
             one.child.kill()
         elif not one.has_begun:
             one.has_begun, one.started = one.child.has_begun(), now
-        elif one.asked is None and not self.received:
+        elif one.asked is None and not self.requests.first:
             if now - one.started > self.timeout:
                 one.asked = "timeout"
             elif self.plan.is_hopeless(one.job, self.state.run_folder(one.job)):
@@ -260,5 +261,5 @@ class Runner:
         self.next_check = 0.0
         if job.status in DONE:
             self.screen.show(f"job {job.number} {job.status}{summed_up(job)}")
-        elif not self.received:
+        elif not self.requests.first:
             self.screen.fail(f"job {job.number} {job.status} (exit code {code})", lines)

@@ -6,6 +6,7 @@ a preemption.
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:  # it imports torch, and sweeps use this module without
 HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
 WARNING = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 STOPPING = (signal.SIGINT, signal.SIGTERM, *WARNING)
+ONE_REQUEST = 0.5  # seconds: a signal to all processes of a job also comes from the parent that passes it on
 
 
 def stopping() -> list[int]:
@@ -27,26 +29,46 @@ class Interrupted(BaseException):
     """A signal arrived during work that may stop at once. A BaseException, so that no library catches it."""
 
 
+class Requests:
+    """The signals received so far. first: number of the first one, or None."""
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        self.since: float | None = None  # the time of the first SIGINT or SIGTERM
+
+    def insist(self, number: int) -> bool:
+        """Record a signal; return whether it asks to stop at once.
+
+        Only a SIGINT or SIGTERM that follows another does: a warning may come twice, and SIGTERM after it, at the time
+        limit that it announced.
+        """
+        now, self.first = time.monotonic(), self.first or number
+        if number in WARNING:
+            return False
+        self.since = self.since or now
+        return now - self.since > ONE_REQUEST
+
+
 class Signals:
-    """Handles the signals within its context: the first stops after the current step, the second kills at once.
+    """Handles the signals within its context: the first stops after the current step, an insisting one kills at once.
 
     dist: the processes that stop together, after the same step (see `agree`).
     """
 
     def __init__(self, dist: "Distributed | None" = None) -> None:
         self.is_shared = dist is not None and dist.size > 1
-        self.received: int | None = None
+        self.requests = Requests()
         self.agreed: int | None = None
         self.at_once = False
 
     @property
     def stop(self) -> int | None:
         """Number of the signal to stop for, or None."""
-        return self.agreed if self.is_shared else self.received
+        return self.agreed if self.is_shared else self.requests.first
 
     def agree(self, dist: "Distributed") -> None:
         """Make a signal that one process received known to all. All processes must call this at the same time."""
-        (number,) = dist.all_reduce_max(self.received or 0)
+        (number,) = dist.all_reduce_max(self.requests.first or 0)
         self.agreed = number or None
 
     def __enter__(self) -> "Signals":
@@ -58,9 +80,7 @@ class Signals:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: object) -> None:
-        if self.received is None:
-            self.received = number
-        elif number not in WARNING:  # these may come twice: a terminal and its shell, SLURM and a script
+        if self.requests.insist(number):
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         if self.at_once:

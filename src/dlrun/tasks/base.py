@@ -9,6 +9,7 @@ from dlrun.clock import Clock
 from dlrun.data.base import Data
 from dlrun.optim.update import Update
 from dlrun.system.device import Device
+from dlrun.tasks.images import first_inputs
 
 Metrics = dict[str, Tensor]
 
@@ -37,6 +38,20 @@ class Task:
         self.net, self.device = net, device
         self.scores: dict[str, str] = {}
         self.components: dict[str, object] = {"net": net}
+
+    def record_steps(self) -> bool:
+        """Run steps as CUDA graphs from now on. Returns False if this task's steps cannot be."""
+        return False
+
+    def fit(self, data: Data) -> None:
+        """Let a new net compute from the train split what does not learn, such as whitened filters (`net.fit`).
+
+        It gets the first `net.num_fitted` inputs of an epoch whose order does not depend on the run's seed.
+        """
+        if hasattr(self.net, "num_fitted"):
+            self.net.fit(first_inputs(data.batches("train"), self.net.num_fitted))
+            for update in self.named_updates().values():
+                update.save_buffers()
 
     def steps(self, data: Data) -> int:
         """Number of batches in an epoch."""

@@ -24,8 +24,9 @@ class Freezing:
 
     freeze: patterns over names of modules or parameters; "!pattern" excludes some again.
     unfreeze: pairs of a pattern and the epoch from which frozen parameters learn (half an epoch is 0.5; of several
-    matches the earliest counts). lr_multipliers: pairs of a pattern and a factor on the learning rate (of several
-    matches the last counts).
+    matches the earliest counts). freeze_from: pairs of a pattern and the epoch from which parameters no longer learn
+    (the earliest, too). lr_multipliers: pairs of a pattern and a factor on the learning rate (of several matches the
+    last counts).
     The pattern "head" means all parameters outside the net's BACKBONE. If the net names no backbone, it means the last
     layer that has weights, and the auxiliary heads (aux*).
 
@@ -38,6 +39,7 @@ class Freezing:
         net: nn.Module,
         freeze: list[str],
         unfreeze: list[tuple[str, float]],
+        freeze_from: list[tuple[str, float]],
         lr_multipliers: list[tuple[str, float]],
     ) -> None:
         self.params = {name: param for name, param in net.named_parameters() if param.requires_grad}
@@ -56,6 +58,10 @@ class Freezing:
                     f"  expected patterns over the parameters that task.freeze={freeze} matches: {matches or 'none'}"
                 )
             self.start |= {name: min(epoch, self.start[name]) for name in hits}
+        self.end = dict.fromkeys(self.params, inf)  # epochs
+        for pattern, epoch in freeze_from:
+            hits = find(pattern, f"task.freeze_from has {pattern!r}")
+            self.end |= {name: min(epoch, self.end[name]) for name in hits}
         rate = dict.fromkeys(self.params, 1.0)
         for pattern, factor in lr_multipliers:
             rate |= dict.fromkeys(find(pattern, f"task.lr_multipliers has {pattern!r}"), factor)
@@ -65,7 +71,7 @@ class Freezing:
                 "  expected at least one layer that does, such as task.freeze=['*','!head']"
             )
         self.norms = [(name, m) for name, m in net.named_modules() if isinstance(m, BatchNorm)]
-        self.moments = sorted({start for start in self.start.values() if 0 < start < inf})
+        self.moments = sorted({moment for moment in (*self.start.values(), *self.end.values()) if 0 < moment < inf})
         # grouped by start too: torch's fused SGD does not accept weights with and without momentum in one group
         kinds = sorted({(-rate[name], start) for name, start in self.start.items() if start < inf})
         self.groups: list[Group] = [
@@ -84,12 +90,16 @@ class Freezing:
             for norm in self.resting:
                 norm.eval()
 
+    def _learns(self, name: str, epoch: float) -> bool:
+        """Whether a parameter learns at this time. A norm whose scale is not among the parameters is never at rest."""
+        return self.start.get(name, 0.0) <= epoch < self.end.get(name, inf)
+
     def _set(self, passed: int) -> None:
         epoch = self.moments[passed - 1] if passed else 0.0
         for name, param in self.params.items():
-            param.requires_grad_(self.start[name] <= epoch)
+            param.requires_grad_(self._learns(name, epoch))
         was = getattr(self, "resting", [])
-        self.resting = [norm for name, norm in self.norms if self.start.get(f"{name}.weight", 0.0) > epoch]
+        self.resting = [norm for name, norm in self.norms if not self._learns(f"{name}.weight", epoch)]
         for norm in was:
             norm.train(norm not in self.resting)
         self.passed = passed

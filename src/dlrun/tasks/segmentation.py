@@ -21,9 +21,10 @@ from dlrun.output.drawing import drawable
 from dlrun.spec import Mask
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.chunks import learns_from_one, smallest_chunk
 from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.images import grid, image_figure, rescaled
-from dlrun.tasks.supervised import check_spec, learns_from_one, smallest_chunk
+from dlrun.tasks.supervised import check_spec
 from dlrun.types import Positive, Probability
 
 NOT_COUNTED = -100  # ignore_index of the cross-entropy if the data ignores nothing: no class has this number
@@ -38,7 +39,7 @@ class Segment(Task):
     """Learn masks by the mean cross-entropy over a batch's counted pixels.
 
     Metrics over all counted pixels of a split: loss; acc, the pixel accuracy; miou, intersection over union averaged
-    over the classes that occur in the masks or the predictions. freeze, unfreeze, lr_multipliers: see
+    over the classes that occur in the masks or the predictions. freeze, unfreeze, freeze_from, lr_multipliers: see
     tasks/freezing.py.
     """
 
@@ -52,13 +53,14 @@ class Segment(Task):
         label_smoothing: Probability,
         freeze: list[str],
         unfreeze: list[tuple[str, Positive]],
+        freeze_from: list[tuple[str, Positive]],
         lr_multipliers: list[tuple[str, Positive]],
     ) -> None:
         super().__init__(net, device)
         check_spec(spec)
         self.spec, self.smoothing = spec, label_smoothing
         self.ignore = NOT_COUNTED if spec.ignore is None else spec.ignore
-        self.freezing = Freezing(net, freeze, unfreeze, lr_multipliers)
+        self.freezing = Freezing(net, freeze, unfreeze, freeze_from, lr_multipliers)
         self.update = update(net, groups=self.freezing.groups)
         self.components["update"] = self.update
         self.scores = {"loss": "min", "acc": "max", "miou": "max"}

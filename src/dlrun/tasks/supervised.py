@@ -1,7 +1,6 @@
 """Supervised learning: labels or real targets."""
 
 from collections.abc import Callable
-from copy import deepcopy
 from fnmatch import fnmatch
 from functools import partial
 from itertools import islice
@@ -17,11 +16,16 @@ from dlrun.optim.update import Update
 from dlrun.output.plots import confusion_matrix, decision_boundary, fitted_line, residuals
 from dlrun.spec import Columns, Image, Spec, Table, Tokens
 from dlrun.system.device import Device
+from dlrun.system.graphs import StepGraphs
 from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.chunks import learns_from_one, smallest_chunk
 from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.losses import make_loss
+from dlrun.tasks.mixing import Mixing
 from dlrun.tasks.probabilities import judged, probability_figures
-from dlrun.types import NonNegative, Positive, Probability, Size
+from dlrun.tasks.resizing import Resizing
+from dlrun.tasks.views import Views
+from dlrun.types import Index, NonNegative, Positive, Probability, Share, Size
 
 
 class Supervised(Task):
@@ -30,7 +34,8 @@ class Supervised(Task):
     loss: see tasks/losses.py. l1, l2: weight of the sum of |w| or w^2 over the weights (not biases) whose names match
     `penalise`, added to the loss (the book, section 9.5; for decoupled decay use optimizer=adamw).
     grad_accum_steps: number of chunks in which a batch is processed. The update is that of the whole batch, but batch
-    normalisation sees one chunk at a time. freeze, unfreeze, lr_multipliers: see tasks/freezing.py.
+    normalisation sees one chunk at a time. freeze, unfreeze, freeze_from, lr_multipliers: see tasks/freezing.py.
+    resize: see tasks/resizing.py. mixup, cutmix: see tasks/mixing.py. test_flip, test_shift: see tasks/views.py.
 
     A batch is (inputs, targets), or (inputs, targets, weights) with weights (B,) of the samples' losses. If the spec
     knows the targets' means and deviations, the loss is of standardised targets; metrics and predictions are in their
@@ -56,7 +61,13 @@ class Supervised(Task):
         grad_accum_steps: Size,
         freeze: list[str],
         unfreeze: list[tuple[str, Positive]],
+        freeze_from: list[tuple[str, Positive]],
         lr_multipliers: list[tuple[str, Positive]],
+        resize: list[tuple[Share, NonNegative]],
+        mixup: NonNegative,
+        cutmix: NonNegative,
+        test_flip: bool,
+        test_shift: Index,
     ) -> None:
         super().__init__(net, device)
         check_spec(spec)
@@ -65,8 +76,11 @@ class Supervised(Task):
         self.scaling = target_scaling(spec, device.torch_device)
         self.l1, self.l2 = l1, l2
         self.penalised = penalised_weights(net, penalise) if l1 or l2 else []
-        self.freezing = Freezing(net, freeze, unfreeze, lr_multipliers)
+        self.freezing = Freezing(net, freeze, unfreeze, freeze_from, lr_multipliers)
+        self.resizing = Resizing(net, spec, resize)
+        self.mixing, self.views = Mixing(spec, mixup, cutmix), Views(test_flip, test_shift).check(spec)
         self.update = update(net, groups=self.freezing.groups)
+        self.graphs: StepGraphs | None = None
         self.components["update"] = self.update
         self.scores = {"loss": "min", "acc": "max"} if spec.classes else {"loss": "min", "mae": "min", "mse": "min"}
         if (spec.classes or 0) > 5:
@@ -93,26 +107,40 @@ class Supervised(Task):
 
     def step(self, batch: tuple[Tensor, ...], clock: Clock) -> Metrics:
         self.freezing.at(clock)
+        if self.resizing.moments:
+            batch = self.resizing(batch[0], clock), *batch[1:]
         metrics = self._step_in_chunks(batch, clock) if self.grad_accum_steps > 1 else self._step(batch, clock)
         if metrics and self.update.grad_norm is not None:
             metrics["grad_norm"] = self.update.grad_norm
         return metrics
 
     def _step(self, batch: tuple[Tensor, ...], clock: Clock) -> Metrics:
-        loss, metrics = self._learn(*batch)
-        return metrics if self.update.step(loss, clock) else {}
+        if self.graphs is None:
+            loss, metrics = self._learn(*batch)
+            return metrics if self.update.step(loss, clock) else {}
+        loss, metrics = self.graphs.forward(self.freezing.passed, *batch)
+        return metrics if self.update.step(loss, clock, backward=self.graphs.backward) else {}
+
+    def record_steps(self) -> bool:
+        if self.grad_accum_steps == 1:
+            self.graphs = StepGraphs(self._learn, self.update.backward, self.update.params)
+        return self.graphs is not None
 
     def _learn(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Metrics]:
+        criterion = partial(self._loss, weights=weights)
+        if self.mixing:
+            x, other, share = self.mixing(x, y)
+            criterion = lambda out, y: share * self._loss(out, y) + (1 - share) * self._loss(out, other)  # noqa: E731
         with self.device.autocast():
             out = self.net(x)
         out, *auxiliary = out if isinstance(out, tuple) else (out,)
         if out.dtype != torch.float32:
             out = out.float()
-        loss = self._loss(out, y, weights)
-        out = out.detach()
-        metrics = {"loss": loss.detach(), **self._per_sample(out.mean(1) if out.dim() == 3 else out, y)}
+        loss = criterion(out, y)
+        mean = out.detach().mean(1) if out.dim() == 3 else out.detach()  # over several members
+        metrics = {"loss": loss.detach(), **self._per_sample(mean, y)}
         for head in auxiliary:
-            loss = loss + self.net.auxiliary * self._loss(head.float(), y, weights)
+            loss = loss + self.net.auxiliary * criterion(head.float(), y)
         return (loss + self._penalty() if self.penalised else loss), metrics
 
     def _loss(self, out: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -178,8 +206,7 @@ class Supervised(Task):
         dist = self.device.dist
         for x, y in islice(data.batches(split), dist.rank, None, dist.size):  # each process every size-th batch
             with self.device.autocast():
-                out = net(x)
-            out = out.float()
+                out = self.views.mean(net, x)
             values = {"loss": self._loss(out, y) * len(y), **{k: v.sum() for k, v in self._per_sample(out, y).items()}}
             if self.spec.classes is None:
                 values["mse"] = (self._in_unit(out) - y).square().mean(1).sum()
@@ -196,8 +223,7 @@ class Supervised(Task):
         """Probabilities (B, classes), or real outputs (B, targets)."""
         net = self.evaluated()
         with self.device.autocast():
-            out = net(batch)
-        out = out.float()
+            out = self.views.mean(net, batch)
         if self.spec.classes is None:
             return self._in_unit(out)
         if self.spec.classes == 2:
@@ -218,10 +244,10 @@ class Supervised(Task):
         labels = data.spec.labels or tuple(map(str, range(k)))  # not self.spec: some data learns its labels in load()
         y, best, p = judged(self.predict, data)
         matrix = torch.bincount(y * k + best, minlength=k * k).view(k, k)
-        figures |= probability_figures(y, best, p, labels)
         figures["confusion_matrix"] = partial(confusion_matrix, matrix.numpy(), labels)
         if isinstance(self.spec, Table) and self.spec.features == 2:
             figures["decision_boundary"] = partial(decision_boundary, data, self.predict, labels)
+        figures |= probability_figures(y, best, p, labels)
         counts = zip(labels, matrix.diag().tolist(), matrix.sum(1).tolist(), strict=True)
         return {
             "figures": figures,
@@ -249,33 +275,6 @@ def check_spec(spec: Spec) -> None:
         raise UserError(
             f"data.spec.labels has {len(spec.labels)} names, data.spec.classes={spec.classes}: expected one each, or []"
         )
-
-
-def smallest_chunk(data: Data, device: Device, num_chunks: int = 1) -> int:
-    """Number of samples in the smallest chunk of an epoch's batches: the fewest that the net sees at once."""
-    whole = min(data.batch_size, data.size("train"))
-    sizes = (whole, data.size("train") % whole or whole)
-    return min(_last_chunk(device.dist.smallest_shard(size), num_chunks) for size in sizes)
-
-
-def _last_chunk(size: int, num_chunks: int) -> int:
-    """Number of samples in the last and smallest chunk of a batch, as `Tensor.chunk` divides it."""
-    chunk = -(-size // num_chunks)
-    return size % chunk or chunk
-
-
-def learns_from_one(net: nn.Module, spec: Spec) -> bool:
-    """Whether a training pass over one sample works. Batch normalisation fails if a channel has only one value.
-
-    Synchronised batch normalisation also sees the samples of the other processes.
-    """
-    if any(isinstance(m, nn.SyncBatchNorm) for m in net.modules()):
-        return True
-    try:
-        deepcopy(net).to("meta").train().forward(torch.empty(1, *spec.shape, device="meta"))
-    except ValueError:
-        return False
-    return True
 
 
 def penalised_weights(net: nn.Module, patterns: list[str]) -> list[Tensor]:

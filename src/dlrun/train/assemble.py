@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from dlrun.config.build import build
+from dlrun.config.build import build, of_runner
 from dlrun.config.signatures import signature
 from dlrun.data.base import Data
 from dlrun.errors import UserError
@@ -15,6 +15,7 @@ from dlrun.seeds import mix
 from dlrun.spec import Env
 from dlrun.system.device import Device, choose_device, compile_parts, prepare_net
 from dlrun.system.distributed import init_distributed
+from dlrun.system.graphs import why_not
 from dlrun.system.machine import keep_memory
 from dlrun.system.torch_internals import skip_compiler_import
 from dlrun.tasks.base import Task
@@ -75,6 +76,7 @@ def assemble(config: dict, fitted: dict | None = None) -> Built:
         ema=trainer.ema,
         on_nan=trainer.on_nan,
         precision=context.precision,
+        kinds=settings_by_kind(config["optimizer"]),
         dist=dist,
         buffers=BufferSnapshot(net) if trainer.on_nan == "skip" else None,
     )
@@ -84,7 +86,19 @@ def assemble(config: dict, fitted: dict | None = None) -> Built:
     task: Task = build(config["task"])(**{name: arguments[name] for name in needed})
     if trainer.compile:
         compile_parts(net, task.compiled, trainer.deterministic)
+    if trainer.cuda_graph and fitted is None:
+        reason = why_not(device, trainer.compile, dist.size)
+        if not reason and not task.record_steps():
+            reason = "this task does not record its steps, or task.grad_accum_steps is not 1"
+        if reason and trainer.cuda_graph is True:
+            raise UserError(f"trainer.cuda_graph=true: {reason}\n  expected trainer.cuda_graph=auto or false")
     return Built(trainer, data, context, task, loaded)
+
+
+def settings_by_kind(optimizer: dict) -> dict[str, dict[str, float]] | None:
+    """optimizer.groups, or None if the optimizer treats all kinds of parameters alike."""
+    groups = of_runner(optimizer).get("groups")
+    return groups or ({} if "kinds" in signature(optimizer["_target_"]).positional else None)
 
 
 def check_distributed(trainer: Trainer, device: torch.device) -> None:

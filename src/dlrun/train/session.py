@@ -19,7 +19,8 @@ from dlrun.output.checkpoint import recovery_hint
 from dlrun.output.console import header, number, table
 from dlrun.output.failures import within_memory, writing_to
 from dlrun.output.folders import read_summary, write_whole
-from dlrun.output.run_folder import NullRun, Run, git_commit
+from dlrun.output.provenance import git_commit
+from dlrun.output.run_folder import NullRun, Run
 from dlrun.overrides import pasteable
 from dlrun.spec import Spec
 from dlrun.system.machine import device_name, keep_threads, peak_memory
@@ -74,6 +75,8 @@ class Session:
                     if resumed:
                         run.resume(config, self.trainer.test)
                         training.rewind()
+                    else:
+                        run.write_provenance()
                     for note in notes:
                         run.print(note)
                     outcome, value = self.train(training, signals)
@@ -109,6 +112,8 @@ class Session:
         run = NullRun(folder) if self.dist.rank else Run(folder, facts, axis, before)
         training = Training(self.task, self.trainer, run, clock, data_state(self.data))
         if not resumed:
+            if not self.config["init"]:
+                self.task.fit(self.data)
             return training, []
         state, failure = run.checkpoints.load_last(before.get("id"))
         lost_best = training.restore(state)

@@ -231,7 +231,7 @@ def data_state(data: Data) -> dict:
 
 def is_same_data(state: dict, data_state: dict) -> bool:
     """Whether a checkpoint's data is the present one. Checkpoints of older versions lack some of the entries."""
-    return all(_is_close(state[key], data_state[key]) for key in data_state if key in state)
+    return all(_is_close(state[key], data_state[key]) for key in data_state if state.get(key))
 
 
 def _is_close(a: object, b: object) -> bool:
@@ -259,8 +259,11 @@ def make_best(task: Task, trainer: Trainer) -> Best | None:
                 )
         return None
     if name not in task.scores:
-        near, known = nearest(name, task.scores), ", ".join(f"val/{each}" for each in task.scores)
-        raise UserError(f"trainer.monitor={trainer.monitor} is not measured here{near}\n  expected one of: {known}")
+        known = [f"val/{each}" for each in task.scores]
+        near = nearest(f"val/{name}", known)
+        raise UserError(
+            f"trainer.monitor={trainer.monitor} is not measured here{near}\n  expected one of: {', '.join(known)}"
+        )
     return Best(name, task.scores[name], trainer.min_delta)
 
 

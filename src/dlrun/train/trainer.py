@@ -16,6 +16,7 @@ class Trainer:
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     compile: bool
+    cuda_graph: bool | Literal["auto"]
     deterministic: bool
     clip_value: Positive | None
     clip_norm: Positive | None

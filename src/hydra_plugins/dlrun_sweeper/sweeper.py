@@ -59,6 +59,7 @@ class JobSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Run all jobs and report them. Exits with 1 if a job failed, with 128 + N if signal N stopped the sweep."""
         from dlrun.config.hydra_section import check_launcher
+        from dlrun.output.json_line import ENDING
         from dlrun.overrides import passed_on
         from dlrun.sweep import forks
         from dlrun.sweep.axes import grid
@@ -98,6 +99,7 @@ class JobSweeper(Sweeper):
             opened = new_sweep(Path(self.config.output_dir).expanduser(), settings, command, jobs, files)
         screen = Screen()
         with opened as state:
+            ENDING.folder = state.folder
             with state.alone():
                 plan.open(state)
             how = "resuming a " if settings.resume else "joining a " if settings.join else ""

@@ -1,0 +1,255 @@
+"""A JSON Schema of the config files, for editors: keys, types, ranges, options and the comments that explain them.
+
+It is generated from the signatures that `check` uses and from the configs' own comments. One schema holds for every
+file, as a file says what it is: one of a group has a `_target_` or extends another option, all others hold sections.
+"""
+
+import json
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from types import NoneType, UnionType
+
+from dlrun.config.auto import AUTO
+from dlrun.config.check import MODES, SECTIONS, SWEEP, VALUES, nested_kind
+from dlrun.config.signatures import Signature, is_allowed, public_names, ranges, signature, spec_names
+from dlrun.config.usage import folders_of, group_names, options
+from dlrun.config.yaml_notes import Notes, read_notes
+from dlrun.errors import UserError
+from dlrun.types import Filled, Nested, Range
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+REFERENCE = {"type": "string", "pattern": r"^.*\$\{|^\?\?\?$"}  # ${data.length}, or ??? for a value to be set
+OF_RUNNER = {  # keys of a model that the runner reads, and no builder has
+    "weights": {"enum": ["imagenet", None]},
+    "published": {"type": ["string", "null"], "pattern": r"^[\w-]+-[0-9a-f]{8,64}\.pth$"},
+}
+PARTS = {**SECTIONS, "sweep": SWEEP}
+TORCH = r"^torch\.optim\."
+Schema = dict[str, typing.Any]
+
+
+def schema(config_dir: str | None = None) -> Schema:
+    """Return the schema of the project's config files, and of those in `config_dir`.
+
+    Raises UserError if one of them cannot be read or names what there is not.
+    """
+    return _Schema(config_dir).whole()
+
+
+class _Schema:
+    """files: by group and option. notes: the comment of a key, by its builder or group."""
+
+    def __init__(self, config_dir: str | None) -> None:
+        self.config_dir, self.groups = config_dir, group_names(config_dir)
+        self.files: dict[str, dict[str, Notes]] = {group: {} for group in self.groups}
+        self.notes: dict[tuple[str, str], str] = {}
+        self.targets: dict[str, dict[str, None]] = {name: {} for name in PARTS}
+        self.definitions: dict[str, Schema] = {}
+        for base in folders_of(config_dir):
+            for group in self.groups:
+                for path in sorted((base / group).glob("*.yaml")):
+                    self.files[group][path.stem] = notes = read_notes(path)
+                    self._read(path, group, notes)
+
+    def _read(self, path: Path, group: str, notes: Notes) -> None:
+        """Collect the targets and the comments of a file."""
+        for keys, node in _nodes(notes.content, ()):
+            section = (group, *keys) if "_target_" in notes.content else keys
+            target = node.get("_target_")
+            if isinstance(target, str) and len(section) == 1 and section[0] in PARTS:
+                try:
+                    self.targets[section[0]][self._known(target)] = None
+                except UserError as error:
+                    raise UserError(f"{path}: _target_={error}") from None
+            for key in node:
+                if note := notes.notes.get((*keys, str(key))):
+                    for owner in (target, ".".join(section)):
+                        self.notes.setdefault((str(owner), str(key)), note)
+
+    def _known(self, target: str) -> str:
+        package = target.partition(".")[0]
+        if package not in ("dlrun", "torch") and not is_allowed(package):
+            raise UserError(
+                f"{target!r} is code of your own\n  expected: DL_RUN_ALLOW={package} dl-run schema ..., "
+                "with its folder in PYTHONPATH"
+            )
+        signature(target)
+        return target
+
+    def whole(self) -> Schema:
+        """Return the schema with all definitions."""
+        for name, part in PARTS.items():
+            found = list(self.targets[name])
+            if not _is_package(part):
+                found = list(dict.fromkeys([*found, *public_names(part.within, part.kind)]))
+            self.definitions[name] = self._section(name, part, found)
+        self.definitions |= {"defaults": self._defaults(), "config": self._config()}
+        of_group = [{"$ref": f"#/$defs/{name}"} for name in PARTS]
+        extends = {"required": ["defaults"], "properties": {"defaults": {"contains": {"enum": self._bases()}}}}
+        return {
+            "$schema": DIALECT,
+            "title": "dl-run config",
+            "description": "A config of dl-run: an option of a group, or an experiment.",
+            "type": ["object", "null"],
+            "if": {"type": "object", "anyOf": [{"required": ["_target_"]}, extends]},
+            "then": {"anyOf": of_group},
+            "else": {"$ref": "#/$defs/config"},
+            "$defs": self.definitions,
+        }
+
+    def _bases(self) -> list[str]:
+        """List the options that another option of their group can extend."""
+        return sorted({option for name in PARTS for option in self.files.get(name, {})})
+
+    def _config(self) -> Schema:
+        text, or_null = {"type": "string", "minLength": 1}, {"type": ["string", "null"], "minLength": 1}
+        values = {key: or_null if key in ("run_dir", "resume", "init") else text for key in sorted(VALUES)}
+        values |= {"mode": {"enum": list(MODES)}, "seed": {"type": "integer", "minimum": 0}}
+        notes = read_notes(folders_of(None)[0] / "config.yaml").notes
+        properties = {key: self._explained(_or_reference(value), notes.get((key,))) for key, value in values.items()}
+        properties |= {name: {"$ref": f"#/$defs/{name}"} for name in PARTS}
+        properties |= {"hydra": {"type": "object"}, "defaults": {"$ref": "#/$defs/defaults"}}
+        return {"type": ["object", "null"], "properties": properties, "additionalProperties": False}
+
+    def _defaults(self) -> Schema:
+        """Return the schema of a defaults list, in which each option is explained by its file's header."""
+        choices: dict[str, Schema] = {}
+        for group in self.groups:
+            headers = {name: self.files[group][name].header for name in options(group, self.config_dir)}
+            chosen = [{"const": name, "description": header} for name, header in headers.items()]
+            self.definitions[f"options.{group}"] = {"anyOf": [*chosen, {"type": "null"}, REFERENCE]}
+            one = {"$ref": f"#/$defs/options.{group}"}
+            choices |= {key: one for key in (f"override /{group}", group, f"/{group}", f"optional {group}")}
+        item = {
+            "type": "object",
+            "properties": choices | {"optional tuned": {"type": "string"}},
+            "patternProperties": {"^override /?hydra/": {"type": "string"}},
+            "additionalProperties": False,
+            "maxProperties": 1,
+        }
+        names = ["_self_", *self._bases(), *self.files.get("experiment", {})]
+        return {"type": "array", "items": {"anyOf": [{"enum": names}, item]}}
+
+    def _section(self, name: str, part: Nested, targets: list[str]) -> Schema:
+        """Return the schema of a section: the keys of its `_target_`, or those of all if it has none.
+
+        A section without a target changes some keys of the chosen option.
+        """
+        found = {target: signature(target) for target in targets}
+        for target in targets:
+            if target not in self.definitions:
+                self.definitions[target] = {}  # nested sections may name it
+                self.definitions[target] = self._builder(target, found[target], name)
+        union: dict[str, list[Schema]] = {}
+        for target in targets:
+            for key, value in self.definitions[target]["properties"].items():
+                union.setdefault(key, []).append(value)
+        pick: Schema = {"anyOf": [{"enum": targets}], "description": f"the {part.kind} that this section builds"}
+        if part.within == "dlrun.optim.optimizers":
+            pick["anyOf"].append({"type": "string", "pattern": TORCH})
+        properties = {key: _merged(values) for key, values in union.items()}
+        properties |= {"_target_": pick, "defaults": {"$ref": "#/$defs/defaults"}}
+        other = {"properties": {"_target_": {"type": "string", "pattern": TORCH}}, "required": ["_target_"]}
+        of_target = [
+            {
+                "if": {"properties": {"_target_": {"const": target}}, "required": ["_target_"]},
+                "then": {"propertyNames": {"enum": ["_target_", "defaults", *self.definitions[target]["properties"]]},
+                         "$ref": f"#/$defs/{target}"},
+            }
+            for target in targets
+        ]  # fmt: skip
+        strict = {"properties": properties, "additionalProperties": False, "allOf": of_target}
+        return {"type": "object", "if": other, "then": {"properties": {"_target_": pick}}, "else": strict}
+
+    def _builder(self, target: str, found: Signature, section: str) -> Schema:
+        """Return the properties of what a target builds."""
+        properties = {}
+        for key, annotation in found.keys.items():
+            value = self._value(annotation, section, key)
+            if f"{section}.{key}" in AUTO:
+                value = {"anyOf": [{"const": "auto"}, value]}
+            note = self.notes.get((target, key)) or self.notes.get((section, key))
+            properties[key] = self._explained(_or_reference(value), note)
+        if section == "model":
+            for key in OF_RUNNER.keys() - found.keys.keys():
+                properties[key] = self._explained(_or_reference(OF_RUNNER[key]), self.notes.get((target, key)))
+        return {"description": f"{found.kind} {target}", "properties": properties}
+
+    def _value(self, annotation: object, section: str, key: str) -> Schema:
+        """Return the schema of a value: of a nested section, or of a plain type."""
+        inner = nested_kind(annotation)
+        if inner is None:
+            return typed(annotation)
+        names = spec_names(annotation) if inner.within == "dlrun.spec" else public_names(inner.within, inner.kind)
+        targets = [name if "." in name else f"{inner.within}.{name}" for name in names]
+        definition = f"{inner.within}: {', '.join(names)}" if inner.within == "dlrun.spec" else inner.within
+        definition = definition.replace("/", ".")
+        if definition not in self.definitions:
+            self.definitions[definition] = {}
+            self.definitions[definition] = self._section(f"{section}.{key}", inner, targets)
+        return {"$ref": f"#/$defs/{definition.replace(' ', '%20')}"}
+
+    @staticmethod
+    def _explained(value: Schema, note: str | None) -> Schema:
+        return {**value, "description": note} if note else value
+
+
+def typed(annotation: object) -> Schema:
+    """Return the schema of a plain type: its JSON type, its range, its choices."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        found = typed(args[0])
+        for limit in ranges(args):
+            found |= _limits(limit)
+        return found
+    if origin in (typing.Union, UnionType):
+        return {"anyOf": [typed(option) for option in args]}
+    if origin is typing.Literal:
+        return {"enum": list(args)}
+    if origin is list or origin is tuple and args[-1:] == (...,):
+        return {"type": "array", "items": _or_reference(typed(args[0]))}
+    if origin is tuple:
+        items = [_or_reference(typed(each)) for each in args]
+        return {"type": "array", "prefixItems": items, "items": False, "minItems": len(args)}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _or_reference(typed(args[1]))}
+    kinds = {int: "integer", float: "number", bool: "boolean", str: "string", NoneType: "null"}
+    return {"type": kinds[annotation]} if annotation in kinds else {}
+
+
+def _limits(limit: Range | Filled) -> Schema:
+    if isinstance(limit, Filled):
+        return {"pattern": r"\S"}
+    low = {"exclusiveMinimum" if limit.open_low else "minimum": limit.low}
+    high = {"exclusiveMaximum" if limit.open_high else "maximum": limit.high}
+    return {key: value for key, value in (low | high).items() if abs(value) < float("inf")}
+
+
+def _or_reference(value: Schema) -> Schema:
+    """Return the schema of a value that another key may hold."""
+    if not value or "$ref" in value:
+        return {"anyOf": [value, REFERENCE]} if value else {}
+    return {"anyOf": [*(value["anyOf"] if value.keys() == {"anyOf"} else [value]), REFERENCE]}
+
+
+def _merged(values: list[Schema]) -> Schema:
+    """Return a schema that accepts what any of these does."""
+    texts = list(dict.fromkeys(json.dumps(value) for value in values))
+    found = [json.loads(text) for text in texts]
+    if len(found) == 1:
+        return found[0]
+    notes = dict.fromkeys(value["description"] for value in found if "description" in value)
+    return {"anyOf": found, **({"description": "\n".join(notes)} if notes else {})}
+
+
+def _nodes(node: dict, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict]]:
+    """Yield a mapping and those in it, each with the keys that lead to it."""
+    yield keys, node
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _nodes(value, (*keys, str(key)))
+
+
+def _is_package(part: Nested) -> bool:
+    return part.within in ("dlrun.data", "dlrun.models", "dlrun.tasks")

@@ -1,0 +1,101 @@
+"""The one line that `dl-run --json` prints on standard output at its end; all else goes to standard error. No torch."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlrun.output.as_json import as_json, finite
+from dlrun.output.folders import read_summary, status_of
+from dlrun.paths import read_whole
+
+FLAG = "--json"
+
+
+@dataclass
+class Ending:
+    """What a command has done when it ends. folder: of the run or the sweep. error: the message of a user error."""
+
+    folder: Path | None = None
+    error: str | None = None
+
+
+ENDING = Ending()  # of this process, which runs one command
+
+
+@contextmanager
+def one_json_line() -> Iterator[None]:
+    """Send what the block prints to standard error, also what its child processes print; then print the line."""
+    out, ENDING.folder, ENDING.error = sys.stdout, None, None
+    sys.stdout.flush()
+    code = 1  # a bug, which ends in a traceback
+    descriptor = _swap(None)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+        code = 0
+    except SystemExit as leave:
+        code = leave.code if isinstance(leave.code, int) else int(leave.code is not None)
+        raise
+    finally:
+        _swap(descriptor)
+        with suppress(OSError, ValueError):  # whoever reads it has gone
+            out.write(as_json(finite(ending(code))) + "\n")
+            out.flush()
+
+
+def _swap(descriptor: int | None) -> int | None:
+    """Point file descriptor 1 to standard error, or back to `descriptor`. Returns a copy of the old one."""
+    with suppress(OSError):  # one of the streams is closed
+        if descriptor is None:
+            saved = os.dup(1)
+            os.dup2(2, 1)
+            return saved
+        os.dup2(descriptor, 1)
+        os.close(descriptor)
+    return None
+
+
+def ending(code: int) -> dict[str, object]:
+    """Return the content of the line: how the command ended, and the results of its run or sweep."""
+    folder = ENDING.folder
+    found: dict[str, object] = {"folder": None, "status": _word(code), "exit_code": code, "error": ENDING.error}
+    if folder is None:
+        return found
+    found["folder"] = str(folder.resolve())
+    if os.path.isfile(folder / "sweep.json"):
+        return found | _of_sweep(folder)
+    return found | _of_run(folder, code)
+
+
+def _word(code: int) -> str:
+    return {0: "finished", 2: "refused"}.get(code, "stopped" if code > 128 else "failed")
+
+
+def _of_run(folder: Path, code: int) -> dict[str, object]:
+    summary = read_summary(folder)
+    status, test = status_of(summary), summary.get("test")
+    metrics = test if isinstance(test, dict) else {}
+    return {
+        **({"status": status} if code != 2 and status in ("finished", "diverged", "failed") else {}),
+        **{name: summary.get(name) for name in ("goal", "best", "stopped_by", "epochs", "steps", "seconds")},
+        "metrics": {name: value for name, value in metrics.items() if isinstance(value, int | float | None)},
+    }
+
+
+def _of_sweep(folder: Path) -> dict[str, object]:
+    try:
+        results = json.loads(read_whole(folder / "results.json"))
+        statuses = [job["status"] for job in results["jobs"]]
+        best = [{**each, "folder": str(folder.resolve() / str(each["job"]))} for each in results["best"]]
+        goals = results["goals"]
+    except (OSError, ValueError, KeyError, TypeError):  # it ended before the first report
+        return {"jobs": {}}
+    return {
+        "goals": goals,
+        "best": best,
+        "jobs": {status: statuses.count(status) for status in dict.fromkeys(statuses)},
+    }

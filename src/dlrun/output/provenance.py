@@ -1,0 +1,100 @@
+"""Where a run's results come from: its packages, its commit, and the changes since that commit. No torch here."""
+
+import os
+import platform
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from dlrun.output.folders import write_whole
+
+ENVIRONMENT, CHANGES = "environment.txt", "changes.patch"
+MOST = 2**20  # bytes of a patch
+SECONDS = 20  # that git may take
+SAFE = ["git", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
+DIFF = [*SAFE, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "--ignore-submodules=all"]
+
+
+def write_environment(folder: Path) -> None:
+    """Write environment.txt: Python and all installed packages with their versions, as `pip install -r` reads them."""
+    head = f"# Python {platform.python_version()}, {sys.platform} {platform.machine()}"
+    write_whole(folder / ENVIRONMENT, "\n".join([head, *packages()]) + "\n")
+
+
+def packages() -> list[str]:
+    """List the installed packages as NAME==VERSION.
+
+    The names of their folders (NAME-VERSION.dist-info) say both; importlib.metadata would read a file for each, which
+    takes 50 times as long.
+    """
+    found: dict[str, str] = {}
+    for entry in dict.fromkeys(sys.path):
+        with suppress(OSError):
+            for folder in os.listdir(entry or "."):
+                name, _, version = folder.removesuffix(".dist-info").partition("-")
+                if folder.endswith(".dist-info") and version:
+                    found.setdefault(name.replace("_", "-").lower(), version)  # the first on the path is imported
+    return [f"{name}=={version}" for name, version in sorted(found.items())]
+
+
+def git_commit() -> str | None:
+    """The commit checked out in the working folder, with a "+" if there are uncommitted changes; None without git.
+
+    The folder may be untrusted and git runs programs that .git/config names, so hooks and fsmonitor are disabled. If
+    it defines filters, submodules or another work tree, the check for changes (which would run them) is left out.
+    """
+    unsafe = r"^(filter\..*\.(clean|smudge|process)|submodule\..*|core\.worktree)$"
+    programs = _stdout_of([*SAFE, "config", "--local", "--includes", "--name-only", "--get-regexp", unsafe])
+    dirty = [] if programs else ["--dirty=+"]
+    return _stdout_of([*SAFE, "describe", "--always", "--abbrev=40", *dirty, "--exclude=*"])
+
+
+class ChangesWriter(threading.Thread):
+    """Writes changes.patch while the run trains; `git apply` reads it. Only for a commit that `git_commit` marks "+".
+
+    If the changes have more than MOST bytes, a list of the changed files takes their place. Files that git does not
+    track are named, without their content.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(daemon=True)
+        self.folder, self.cwd = folder, os.getcwd()
+
+    def run(self) -> None:
+        """Write the file. A patch that cannot be had costs the run nothing."""
+        patch = self._output([*DIFF, "--binary", "HEAD"])
+        if len(patch) > MOST:
+            names = self._output([*DIFF, "--stat=120", "HEAD"])
+            patch = f"The changes have more than {MOST:,} bytes; the changed files are:\n".encode() + names[:MOST]
+        new = self._output([*SAFE, "ls-files", "--others", "--exclude-standard", ":/"]).decode("utf-8", "replace")
+        lines = [f"# not tracked by git, content not saved: {name}" for name in new[:MOST].splitlines()[:100]]
+        if not patch and not lines:  # git is gone, or took too long
+            return
+        with suppress(OSError):  # the folder was removed, or the disk is full
+            write_whole(self.folder / CHANGES, "".join(f"{line}\n" for line in lines).encode() + patch)
+
+    def _output(self, command: list[str]) -> bytes:
+        """Return at most MOST + 1 bytes of a command's output."""
+        try:
+            with subprocess.Popen(
+                command, cwd=self.cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            ) as process:
+                timer = threading.Timer(SECONDS, process.kill)
+                timer.start()
+                try:
+                    return process.stdout.read(MOST + 1) if process.stdout else b""
+                finally:
+                    timer.cancel()
+                    process.kill()
+        except OSError:
+            return b""
+
+
+def _stdout_of(command: list[str]) -> str | None:
+    try:
+        process = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return process.stdout.strip() or None
