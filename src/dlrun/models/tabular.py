@@ -23,8 +23,7 @@ CATEGORY_SIZE = 8  # numbers in the vector of a category with more levels
 def tabular(
     spec: Table | Columns,
     *,
-    width: Size,
-    depth: Few,
+    hidden: list[Size],
     members: Few,
     activation: Activation,
     dropout: Probability,
@@ -34,7 +33,7 @@ def tabular(
 ) -> nn.Module:
     """Rows (B, features) -> (B, outputs); in training (B, members, outputs) if there are several members.
 
-    width, depth: of the hidden layers. frequencies: waves of each number; sigma: standard deviation of their
+    hidden: widths of the hidden layers. frequencies: waves of each number; sigma: standard deviation of their
     frequencies at the start, 0: numbers enter as they are. size: numbers that each number becomes.
     """
     levels = spec.levels if isinstance(spec, Columns) else ()
@@ -46,13 +45,13 @@ def tabular(
         sizes = [0 if level <= FEW_LEVELS else CATEGORY_SIZE for level in levels]
         categories = Categories(levels, sizes)
         first, features = Mixed(count, first, categories), features + categories.size
+    first = nn.Sequential(first, Scale(features))
     layers: list[nn.Module] = []
-    for i in range(depth):
-        layers += [Shared(features if i == 0 else width, width, members, i == 0), activation_layer(activation)]
+    for i, width in enumerate(hidden):
+        layers += [Shared(features, width, members, is_first=i == 0), activation_layer(activation)]
         layers += [nn.Dropout(dropout)] if dropout else []
-    return Tabular(
-        nn.Sequential(first, Scale(features)), nn.Sequential(*layers), Heads(width, spec.outputs, members), spec
-    )
+        features = width
+    return Tabular(first, nn.Sequential(*layers), Heads(features, spec.outputs, members), spec)
 
 
 class Tabular(nn.Module):
@@ -103,6 +102,7 @@ class Shared(nn.Linear):
 
     def __init__(self, features: int, width: int, members: int, is_first: bool) -> None:
         super().__init__(features, width)
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
         signs = torch.randint(2, (members, features)).float() * 2 - 1
         self.inputs = nn.Parameter(signs if is_first and members > 1 else torch.ones(members, features))
         self.outputs = nn.Parameter(torch.ones(members, width))
