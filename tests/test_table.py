@@ -16,7 +16,7 @@ from runs import compose, rows, train
 from toys import CPU, make_task
 
 from dlrun.config.build import build
-from dlrun.data.table.encode import encode, fit
+from dlrun.data.table.encode import encode, learn_column, stacked
 from dlrun.data.table.split import split_groups, split_random, split_times
 from dlrun.data.table.table_file import TableFile
 from dlrun.errors import UserError
@@ -68,6 +68,15 @@ def loaded(path: Path | None, *overrides: str, target: str = "bought") -> TableF
     data = make(path, *overrides, target=target)
     data.load(CPU)
     return data
+
+
+def fit(frame: pl.DataFrame, kinds: dict[str, str], train: np.ndarray, by_quantiles: bool) -> dict:
+    """The encoding that is learned from these rows; it encodes them as it did when it was learned."""
+    found = [learn_column(frame[name], kind, train, by_quantiles) for name, kind in kinds.items()]
+    numbers, categories = ([entry for column in found for entry in column[i]] for i in (0, 1))
+    encoding = {"columns": kinds, "numbers": numbers, "categories": categories}
+    assert np.array_equal(encode(frame, encoding), stacked(found))
+    return encoding
 
 
 def split_of(data: TableFile, split: str) -> tuple[torch.Tensor, torch.Tensor]:

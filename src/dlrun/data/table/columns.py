@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import polars as pl
 
@@ -14,16 +13,10 @@ DATES = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y%m%dT%H%
 TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S%.f", "T%H:%M:%S", "T%H:%M", "T%H:%M:%S%.f", "T%H:%M:%S%.f%z")
 FORMATS = tuple(date + time for date in DATES for time in TIMES)
 MOSTLY = 0.9  # from this share of numbers or dates on, a text column is one of them with mistakes in it
+SAMPLED = 10_000  # texts, about, that decide whether a column is one of numbers
 MOST_LEVELS = 10_000
 FEW = 20  # so many different texts are a category, however short the table is
 ID = re.compile(r"(^|[\W_])(id|uuid|guid|index)$|[a-z]I[dD]$", re.ASCII)
-
-
-class Found(NamedTuple):
-    """kinds: of the columns to learn from, or the format of a date. left_out: the other columns, each with a reason."""
-
-    kinds: dict[str, str]
-    left_out: dict[str, str]
 
 
 def check_names(names: Sequence[str], columns: Sequence[str], key: str, where: str) -> None:
@@ -46,26 +39,15 @@ def check_kinds(types: Mapping[str, str]) -> None:
             )
 
 
-def find_kinds(frame: pl.DataFrame, types: Mapping[str, str], place: Place) -> tuple[pl.DataFrame, Found]:
-    """Return the frame with its values converted to their kinds, and the kinds. Raises DataError for mixed values.
+def kind_of(column: pl.Series, chosen: str | None, place: Place) -> tuple[pl.Series, str, str]:
+    """Return a column with its values converted to their kind, the kind, and why there is nothing to learn from it.
 
-    types: the kinds that the user chose, by column.
+    The kind is one of KINDS or the format of a date; the reason is "" if there is something to learn. chosen: the kind
+    that the user chose. Raises DataError for mixed values.
     """
-    kinds: dict[str, str] = {}
-    left_out: dict[str, str] = {}
-    converted = []
-    for column in frame:
-        name = column.name
-        column, kind = _of_kind(column, types[name], place) if name in types else _found(column, place)
-        reason = (
-            "not wanted (data.types)" if kind == "text" and name in types else _useless(column, kind, name in types)
-        )
-        if reason:
-            left_out[name] = reason
-        else:
-            kinds[name] = kind
-            converted.append(column)
-    return pl.DataFrame(converted), Found(kinds, left_out)
+    column, kind = _of_kind(column, chosen, place) if chosen else _found(column, place)
+    is_unwanted = kind == "text" and chosen is not None
+    return column, kind, "data.types" if is_unwanted else _useless(column, kind, chosen is not None)
 
 
 def _found(column: pl.Series, place: Place) -> tuple[pl.Series, str]:
@@ -82,13 +64,17 @@ def _found(column: pl.Series, place: Place) -> tuple[pl.Series, str]:
     if column.dtype != pl.String:
         return column, "text"
     values = column.drop_nulls()
-    numbers = values.cast(pl.Float64, strict=False)
-    if len(values) and len(numbers) - numbers.null_count() >= MOSTLY * len(values):
+    some_values = values.gather_every(max(1, len(values) // SAMPLED))
+    if len(values) and _share_of_numbers(some_values) >= MOSTLY:
         advice = f": correct it, write 'data.missing=[...]' if it means no value, or data.types.{name}=category"
         return as_numbers(column, place, advice), "number"
     if form := _date_format(values):
         return as_dates(column, form, place), form
     return column, "category"
+
+
+def _share_of_numbers(texts: pl.Series) -> float:
+    return 1 - texts.cast(pl.Float64, strict=False).null_count() / len(texts)
 
 
 def _of_kind(column: pl.Series, kind: str, place: Place) -> tuple[pl.Series, str]:
@@ -174,30 +160,34 @@ def _useless(column: pl.Series, kind: str, is_chosen: bool) -> str:
     values = column.drop_nulls()
     if not len(values):
         return "no values"
-    different = values.n_unique()
-    if different == 1 and not column.null_count():
-        return f"always {printable(str(as_texts(values)[0]))[:40]}"
     if kind == "text":
         return f"values of type {column.dtype}"
-    if kind == "category" and not is_chosen and different > max(FEW, len(values) / 2):
-        return f"text or an id: {different:,} different values in {len(values):,} rows"
-    if kind == "category" and different > MOST_LEVELS:
-        name = column.name
-        raise DataError(
-            f"the column {name!r} has {different:,} different values in {len(values):,} rows, too many for a category\n"
-            f"  expected at most {MOST_LEVELS:,}: leave it out with 'data.drop=[{name}]'"
-        )
-    if kind == "number" and not is_chosen and different == len(column) and _is_id(column, values):
+    if values.min() == values.max() and not column.null_count():
+        return f"always {printable(str(as_texts(values)[0]))[:40]}"
+    if kind == "category":
+        return _too_different(values, is_chosen)
+    if kind == "number" and not is_chosen and _is_id(values) and values.n_unique() == len(column):
         return "an id: every row has another number"
     return ""
 
 
-def _is_id(column: pl.Series, values: pl.Series) -> bool:
-    """Whether different numbers are an id: by the column's name, or because they count the rows."""
-    first = values[0]
-    counts = len(values) > FEW and first in (0, 1) and (values.diff().drop_nulls() == 1).all()
-    is_whole = (values == values.round()).all()
-    return bool(is_whole and (counts or ID.search(column.name)))
+def _too_different(values: pl.Series, is_chosen: bool) -> str:
+    """Say whether texts have too many different values for a category. Raises DataError if that is not clear."""
+    different, rows = values.n_unique(), len(values)
+    if not is_chosen and different > max(FEW, rows / 2):
+        return f"text or an id: {different:,} different values in {rows:,} rows"
+    if different > MOST_LEVELS:
+        raise DataError(
+            f"the column {values.name!r} has {different:,} different values in {rows:,} rows, too many for a category\n"
+            f"  expected at most {MOST_LEVELS:,}: leave it out with 'data.drop=[{values.name}]'"
+        )
+    return ""
+
+
+def _is_id(values: pl.Series) -> bool:
+    """Whether numbers may be an id: by the column's name, or because they count the rows."""
+    counts = len(values) > FEW and values[0] in (0, 1) and (values.diff().drop_nulls() == 1).all()
+    return bool((counts or ID.search(values.name)) and (values == values.round()).all())
 
 
 def _example(column: pl.Series) -> str:

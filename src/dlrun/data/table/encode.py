@@ -12,9 +12,9 @@ An encoding is plain JSON values, so that it can be read without this package:
 An encoded row has all numbers, then the codes of all categories.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from statistics import NormalDist
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -37,24 +37,29 @@ MOST_QUANTILES = 1000
 LARGEST = 5.2  # of a number by quantiles, as a standard normal number: the ends of NormalDist at 1e-7
 
 
-def fit(frame: pl.DataFrame, kinds: Mapping[str, str], train: Array, by_quantiles: bool) -> Encoding:
-    """Learn the encoding of the columns from the rows `train`. The frame's values have their kinds already."""
-    numbers: list[dict[str, Any]] = []
-    categories: list[dict[str, Any]] = []
-    for name, kind in kinds.items():
-        column = frame[name]
-        if kind == "category":
-            categories.append({"column": name, "levels": _levels(column[train])})
-            continue
-        for part, values in _parts(column, kind, _no_place).items():
-            fitted = _fit_number(values[train], by_quantiles and kind == "number")
-            if part in ("", "year") or fitted["std"]:  # a part of a date that is always the same
-                numbers.append({"column": name, "part": part, **fitted})
-        if np.isnan(_parts(column, kind, _no_place).popitem()[1][train]).any():
-            numbers.append({"column": name, "part": "missing", "fill": 0.0, "mean": 0.0, "std": 1.0, "quantiles": []})
-    for number in numbers:
-        number["std"] = number["std"] or 1.0
-    return {"columns": dict(kinds), "numbers": numbers, "categories": categories}
+class Learned(NamedTuple):
+    """One column's part of an encoding, and its values of all rows: float32 (rows,) for each number and category."""
+
+    numbers: list[dict[str, Any]]
+    categories: list[dict[str, Any]]
+    values: list[Array]
+
+
+def learn_column(column: pl.Series, kind: str, train: Array, by_quantiles: bool) -> Learned:
+    """Learn the encoding of a column from the rows `train`, and encode all rows. Its values have their kind already."""
+    if kind == "category":
+        category = {"column": column.name, "levels": _levels(column[train])}
+        return Learned([], [category], [codes(column, category["levels"]).astype(np.float32)])
+    parts, numbers = _parts(column, kind, _no_place), []
+    for part, values in parts.items():
+        fitted = _fit_number(values[train], by_quantiles and kind == "number")
+        if part in ("", "year") or fitted["std"]:  # not a part of a date that is always the same
+            fitted["std"] = fitted["std"] or 1.0
+            numbers.append({"column": column.name, "part": part, **fitted})
+    if np.isnan(next(iter(parts.values()))[train]).any():
+        indicator = {"fill": 0.0, "mean": 0.0, "std": 1.0, "quantiles": []}
+        numbers.append({"column": column.name, "part": "missing", **indicator})
+    return Learned(numbers, [], [_scaled(parts, number).astype(np.float32) for number in numbers])
 
 
 def _no_place(row: int) -> str:
@@ -62,12 +67,13 @@ def _no_place(row: int) -> str:
 
 
 def _fit_number(values: Array, by_quantiles: bool) -> dict[str, Any]:
-    known = values[~np.isnan(values)]
+    gaps = np.isnan(values)
+    known = values[~gaps] if gaps.any() else values
     if not len(known):
         return {"fill": 0.0, "mean": 0.0, "std": 0.0, "quantiles": []}
     fill = float(np.median(known))
-    filled = np.where(np.isnan(values), fill, values)
-    std = float(filled.std(ddof=1)) if len(filled) > 1 and np.ptp(filled) else 0.0
+    filled = np.where(gaps, fill, values) if len(known) < len(values) else values
+    std = float(filled.std(ddof=1)) if filled.min() < filled.max() else 0.0
     quantiles: list[float] = []
     if by_quantiles and std:
         quantiles = np.quantile(known, np.linspace(0, 1, min(MOST_QUANTILES, len(known)))).tolist()
@@ -105,14 +111,27 @@ def encode(frame: pl.DataFrame, encoding: Encoding, place: Place = _no_place) ->
     return x
 
 
+def stacked(columns: list[Learned]) -> Array:
+    """Put the values of all columns side by side, float32 (rows, numbers + categories). Empties their lists."""
+    parts = [*(column.values for column in columns if column.numbers), *(c.values for c in columns if c.categories)]
+    x = np.empty((len(parts[0][0]), sum(map(len, parts))), np.float32)
+    i = 0
+    for values in parts:
+        while values:
+            x[:, i] = values.pop(0)  # frees it: the table is large
+            i += 1
+    return x
+
+
 def _scaled(parts: dict[str, Array], number: dict[str, Any]) -> Array:
     if number["part"] == "missing":
         return np.isnan(next(iter(parts.values())))
     values = parts[number["part"]]
-    values = np.where(np.isnan(values), number["fill"], values)
-    if not number["quantiles"]:
-        return (values - number["mean"]) / number["std"]
-    return _normal(values, np.array(number["quantiles"]))
+    gaps = np.isnan(values)
+    values = np.where(gaps, number["fill"], values) if gaps.any() else values
+    if number["quantiles"]:
+        return _normal(values, np.array(number["quantiles"]))
+    return (values - number["mean"]) / number["std"]
 
 
 def _normal(values: Array, quantiles: Array) -> Array:
@@ -135,19 +154,14 @@ def codes(column: pl.Series, levels: list[str | None]) -> Array:
     return found.fill_null(0).to_numpy()
 
 
-def unseen(frame: pl.DataFrame, encoding: Encoding) -> dict[str, str]:
-    """Describe, by column, the values in `frame` that are no level of the encoding."""
-    found = {}
-    for category in encoding["categories"]:
-        column = frame[category["column"]]
-        is_new = codes(column, category["levels"]) == 0
-        if is_new.any():
-            values = as_texts(column).filter(pl.Series(is_new)).fill_null("no value").unique(maintain_order=True)
-            names = some([repr(printable(value)[:40]) for value in values])
-            found[category["column"]] = (
-                f"{int(is_new.sum()):,} of {len(is_new):,} rows have levels not in train: {names}"
-            )
-    return found
+def unseen(column: pl.Series, codes: Array) -> str:
+    """Describe the values of a column that are no level of its category; "" if all are. codes: of its values."""
+    is_new = codes == 0
+    if not is_new.any():
+        return ""
+    values = as_texts(column).filter(pl.Series(is_new)).fill_null("no value").unique(maintain_order=True)
+    names = some([repr(printable(value)[:40]) for value in values])
+    return f"{int(is_new.sum()):,} of {len(is_new):,} rows have levels not in train: {names}"
 
 
 def decode(x: Array, encoding: Encoding) -> list[dict[str, float | str]]:

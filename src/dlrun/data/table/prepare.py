@@ -1,17 +1,21 @@
 """From the frames of a table to encoded rows, targets and splits."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
-from dlrun.data.table.columns import Place, as_numbers, as_texts, find_kinds
-from dlrun.data.table.encode import Encoding, codes, encode, fit, unseen
+from dlrun.data.table.columns import Place, as_numbers, as_texts, kind_of
+from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked, unseen
 from dlrun.data.table.split import split_table
 from dlrun.data.table.targets import learned, moments, weights_of
 from dlrun.data.table.wanted import Wanted, aside, check_wanted
 from dlrun.errors import DataError, counted, nearest, some
+
+WORKERS = 2  # threads that encode columns: each holds one as float64
 
 
 class Part(NamedTuple):
@@ -47,23 +51,51 @@ def prepare(parts: Mapping[str, Part], wanted: Wanted, where: str) -> Prepared:
     y, target = learned(frame, wanted, place, where)
     splits = split_table(frame, wanted, y, place, given)
     weights = weights_of(frame, wanted, place, splits["train"]) if wanted.weights else None
-    kept = [name for name in frame.columns if name not in aside(wanted)]
-    frame, found = find_kinds(frame.select(kept), wanted.types, place)
-    if not found.kinds:
-        raise DataError(
-            f"{where} has no column to learn from: {_listed(found.left_out)}\n  expected numbers or categories"
-        )
-    encoding = fit(frame, found.kinds, splits["train"], wanted.by_quantiles)
-    encoding["targets"] = [
-        each if "labels" in each else each | moments(values[splits["train"]])
-        for each, values in zip(target, y.T if y.ndim == 2 else [y], strict=True)
-    ]
-    x = encode(frame, encoding, place)
-    left_out = found.left_out | {name: role for name, role in aside(wanted).items() if name not in wanted.target}
-    about |= {"columns": _described(encoding), "left out": _listed(left_out)}
-    new = unseen(frame[np.concatenate([splits["val"], splits["test"]])], encoding)
-    about["unseen"] = "; ".join(f"{name}: {text}" for name, text in new.items())
+    roles = aside(wanted)
+    names = [name for name in frame.columns if name not in roles]
+    learn = partial(_learn, wanted=wanted, splits=splits, place=place)
+    with ThreadPoolExecutor(WORKERS) as threads:  # a column leaves the frame and is freed once it is encoded
+        columns = dict(zip(names, threads.map(learn, map(frame.drop_in_place, names)), strict=True))
+    left_out = {name: column.reason for name, column in columns.items() if column.reason}
+    found = {name: column for name, column in columns.items() if not column.reason}
+    if not found:
+        raise DataError(f"{where} has no column to learn from: {_listed(left_out)}\n  expected numbers or categories")
+    encoding = {
+        "columns": {name: column.kind for name, column in found.items()},
+        "numbers": [number for column in found.values() for number in column.learned.numbers],
+        "categories": [category for column in found.values() for category in column.learned.categories],
+        "targets": _fitted(target, y, splits["train"]),
+    }
+    about |= {"columns": _described(encoding), "left out": _listed(left_out | {n: r for n, r in roles.items() if r})}
+    about["unseen"] = "; ".join(f"{name}: {column.unseen}" for name, column in found.items() if column.unseen)
+    x = stacked([column.learned for column in found.values()])
     return Prepared(x, y, weights, splits, encoding, {title: text for title, text in about.items() if text})
+
+
+class _Column(NamedTuple):
+    """What was found of a column. reason: why it is left out, or "". unseen: describes levels that train lacks."""
+
+    kind: str
+    reason: str
+    learned: Learned
+    unseen: str
+
+
+def _learn(column: pl.Series, wanted: Wanted, splits: Mapping[str, np.ndarray], place: Place) -> _Column:
+    column, kind, reason = kind_of(column, wanted.types.get(column.name), place)
+    if reason:
+        return _Column(kind, reason, Learned([], [], []), "")
+    learned = learn_column(column, kind, splits["train"], wanted.by_quantiles)
+    held = np.concatenate([splits["val"], splits["test"]])
+    new = unseen(column[held], learned.values[0][held]) if learned.categories else ""
+    return _Column(kind, "", learned, new)
+
+
+def _fitted(targets: list[dict[str, Any]], y: np.ndarray, train: np.ndarray) -> list[dict[str, Any]]:
+    """Add the means and deviations of real targets over the train split."""
+    if y.ndim == 1:
+        return targets
+    return [target | moments(values[train]) for target, values in zip(targets, y.T, strict=True)]
 
 
 def prepare_like(part: Part, encoding: Encoding) -> Prepared:

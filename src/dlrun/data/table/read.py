@@ -208,9 +208,12 @@ def _read_text(text: TableText, as_text: Container[str]) -> pl.DataFrame:
 
 
 def _stripped(frame: pl.DataFrame, missing: tuple[str, ...]) -> pl.DataFrame:
-    """Remove blanks around texts; a text that then is empty or means "no value" becomes null."""
-    texts = pl.col(pl.String).str.strip_chars()
-    return frame.with_columns(pl.when(~texts.is_in(["", *missing])).then(texts))
+    """Remove blanks around texts, in place; a text that then is empty or means "no value" becomes null."""
+    for i, column in enumerate(frame):
+        if column.dtype == pl.String:
+            texts = column.str.strip_chars()
+            frame.replace_column(i, texts.set(texts.is_in(["", *missing]), None))
+    return frame
 
 
 def _without_empty_rows(frame: pl.DataFrame) -> pl.DataFrame:

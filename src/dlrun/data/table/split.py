@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from dlrun.data.table.columns import Place, as_dates, as_numbers, as_texts, find_kinds
+from dlrun.data.table.columns import Place, as_dates, as_numbers, as_texts, kind_of
 from dlrun.data.table.wanted import Shares, Wanted
 from dlrun.errors import DataError, UserError, counted
 
@@ -44,9 +44,8 @@ def _times(column: pl.Series, wanted: Wanted, place: Place) -> np.ndarray:
     """Return the values of the time column as numbers that can be ordered."""
     if wanted.folds:
         raise UserError(f"data.time={column.name} data.folds={wanted.folds}: expected data.folds=0: the past trains")
-    frame, found = find_kinds(column.to_frame(), wanted.types, place)
-    kind = found.kinds.get(column.name, "number" if column.dtype.is_numeric() else "")
-    if kind in ("boolean", "category", ""):
+    column, kind, _ = kind_of(column, wanted.types.get(column.name), place)
+    if kind in ("boolean", "category", "text"):
         raise DataError(f"data.time={column.name}: its values are no dates and no numbers, such as {column[0]!r}")
     times = as_numbers(column, place) if kind == "number" else as_dates(column, kind, place)
     if times.null_count():

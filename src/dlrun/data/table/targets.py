@@ -18,7 +18,7 @@ def learned(frame: pl.DataFrame, wanted: Wanted, place: Place, where: str) -> tu
     """Return the targets of all rows and their entries in the encoding: classes or real numbers."""
     columns = [frame[name] for name in wanted.target]
     for column in columns:
-        if column.n_unique() == 1:
+        if column.min() == column.max():
             raise DataError(
                 f"{where}: the target {column.name} is always {column[0]!r}: there is nothing to learn\n"
                 "  expected two values or more"
@@ -36,7 +36,8 @@ def _is_class(column: pl.Series) -> bool:
     """Whether a target is a class: no number, or one of few whole numbers."""
     if not column.dtype.is_numeric():
         return True
-    return column.n_unique() <= FEW_CLASSES and bool((column == column.cast(pl.Float64).round()).all())
+    is_whole = bool((column == column.cast(pl.Float64).round()).all())
+    return is_whole and column.n_unique() <= FEW_CLASSES
 
 
 def _classes(column: pl.Series, where: str) -> tuple[np.ndarray, list[dict[str, Any]]]:

@@ -45,8 +45,8 @@ def check_wanted(columns: Sequence[str], wanted: Wanted, where: str) -> None:
 
 
 def aside(wanted: Wanted) -> dict[str, str]:
-    """Return the columns that are not learned from because of their role, with that role."""
-    roles = {name: "the target" for name in wanted.target} | {name: "data.drop" for name in wanted.drop}
+    """Return the columns that are not learned from because of their role, with that role for the header."""
+    roles = dict.fromkeys(wanted.target, "") | {name: "data.drop" for name in wanted.drop}
     for name, role in ((wanted.group, "data.group"), (wanted.weights, "data.weights")):
         if name:
             roles[name] = role
