@@ -29,6 +29,7 @@ USAGE = """dl-runs: list, evaluate, use and compare runs
   dl-runs report RUN|SWEEP          one self-contained HTML file
   dl-runs baseline RUN              tables: gradient boosting, a linear and the
                                     trivial model on the same splits
+  dl-runs importance RUN            tables: the columns by what they tell
   dl-runs watch [RUN|SWEEP]         a live view in the terminal
   dl-runs ui                        a live view in the browser; --port N
 
@@ -262,6 +263,19 @@ def _baseline(args: argparse.Namespace) -> Iterable[str]:
     return baseline(_folder(args.run, args), args.json)
 
 
+def _importance_arguments(parser: Parser) -> None:
+    _run_arguments(parser)
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="shuffles of each column (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON")
+
+
+def _importance(args: argparse.Namespace) -> Iterable[str]:
+    """Measure how much worse a table's run gets on its test split when the values of a column are shuffled."""
+    from dlrun.runs.importance import importance
+
+    return importance(_folder(args.run, args), args.repeats, args.json)
+
+
 def _report_arguments(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN|SWEEP", help="the folder of a run or a sweep, or `last`")
     parser.add_argument("--out", metavar="FILE", help="instead of report.html in that folder")
@@ -327,6 +341,7 @@ COMMANDS: dict[str, Command] = {
     "compare": (_compare_arguments, _compare),
     "report": (_report_arguments, _report),
     "baseline": (_baseline_arguments, _baseline),
+    "importance": (_importance_arguments, _importance),
     "watch": (_watch_arguments, _watch),
     "ui": (_ui_arguments, _ui),
     "completion": (_completion_arguments, _completion),
