@@ -38,6 +38,7 @@ SMALL = {
 FITTING = {  # what goes with an option
     "Env": {"data": "cartpole", "model": "ppo"}, "Tokens": {"data": "text_folder", "model": "gru"},
     "Mask": {"data": "shapes", "model": "unet"}, "Table": {"data": "moons", "model": "mlp"},
+    "Function": {"data": "function", "model": "point"},
 }  # fmt: skip
 GROUPS = [group for group in SECTIONS if group != "task"]  # a model brings its task
 
@@ -62,7 +63,7 @@ def choices_of(group: str, name: str) -> tuple[str, ...]:
         kind = read_option("data", name)["spec"]["_target_"].rpartition(".")[2]
         if name == "anime_faces" or name == "maze":
             return f"model={'vae' if name == 'anime_faces' else 'q_learning'}", f"data={name}"
-    elif group == "model" and takes(name) in (["Mask"], ["Tokens"]):
+    elif group == "model" and takes(name) in (["Mask"], ["Tokens"], ["Function"]):
         kind = takes(name)[0]
     others = [f"{other}={choice}" for other, choice in FITTING.get(kind, {}).items() if other != group]
     return (*others, f"{group}={name}") if group == "data" else (f"{group}={name}", *others)

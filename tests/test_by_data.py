@@ -76,7 +76,7 @@ def test_what_was_chosen_is_printed_saved_and_learned_with(images, tmp_path, mon
 @pytest.mark.parametrize(
     ("peak", "val", "step", "told"),
     [
-        (2.0, 2.0, 2, None), (229.0, None, 2, None), (231.0, 0.5, 2, "train loss rose to 231"),
+        (2.0, 2.0, 2, None), (229.0, None, 2, None), (231.0, 0.5, 1, "train loss rose to 231 within 1 step;"),
         (9.2, 755_000.0, 4, "val loss rose to 7.55e+05"), (9.2, float("inf"), 4, "val loss rose to inf"),
         (9.2, float("nan"), 4, None), (500.0, 0.5, EARLY + 1, None),
     ],

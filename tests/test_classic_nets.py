@@ -152,7 +152,7 @@ CASES = [f"{name} {keys.get('form', '')}" for _, keys, _, name, _ in SMALLEST]
 
 
 def halved_sides(net, side):
-    """The shorter side of the maps before and behind each layer that halves."""
+    """The shorter side of the maps before and after each layer that halves."""
     found, hooks = [], []
     for layer in net.modules():
         if isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)) and layer.stride not in (1, (1, 1)):
@@ -168,7 +168,7 @@ def test_the_smallest_image(builder, keys, least, name, advice):
     with torch.device("meta"):
         net = builder(Image((1, least, least), 3), **keys)
     sides = halved_sides(net, least)
-    assert sides and all(before > behind >= 1 for before, behind in sides), sides
+    assert sides and all(before > after >= 1 for before, after in sides), sides
     for shape in ((least - 1, 500), (500, least - 1)):
         with pytest.raises(UserError) as error:
             builder(Image((1, *shape), 3), **keys)

@@ -27,7 +27,7 @@ from dlrun.overrides import pasteable, quoted
 def dl_run(monkeypatch, capsys, tmp_path):
     """Run the command in this process and in an empty folder: gives (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # main sets it: put back behind the test
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # main sets it: restored after the test
     monkeypatch.setattr(signatures, "ALLOWED", frozenset())
 
     def run(*arguments):
@@ -852,7 +852,7 @@ def test_a_run_goes_on_with_as_many_processes(refused, finished, monkeypatch):
     assert "torchrun started 2 processes, but the run had one\n  expected the number that it was started with" in text
 
 
-def test_letters_that_changed_places_are_the_likeliest_slip(refused):
+def test_swapped_letters_are_the_likeliest_slip(refused):
     assert "there is no key 'modle'; did you mean 'model'?" in refused("modle=mlp")
 
 

@@ -71,7 +71,7 @@ def test_the_norms_of_the_books_matrix_explode_or_vanish(first, last):
     assert slope.norm() == pytest.approx(last / 2 * net.output.weight.sum().abs().item() * 2**0.5, rel=1e-4)
 
 
-def test_a_run_draws_what_its_net_has_to_tell_beside_the_tasks_own(tmp_path):
+def test_a_run_draws_what_its_net_reports_beside_the_tasks_results(tmp_path):
     keys = ["model=matrix_powers", "data=moons", "trainer.epochs=1", "optimizer.lr=0.1"]
     runs.train(tmp_path / "run", runs.compose(*keys), finish=True)
     assert {"norms.png", "confusion_matrix.png"} <= {path.name for path in (tmp_path / "run" / "plots").iterdir()}

@@ -14,6 +14,8 @@ from dlrun.config.check import check
 from dlrun.config.pairing import CONFIGS
 from dlrun.config.signatures import signature, spec_names
 from dlrun.errors import ConfigError
+from dlrun.models.handwritten import HandWritten
+from dlrun.models.point import Point
 from dlrun.spec import Env, Mask
 
 YAMLS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
@@ -23,6 +25,7 @@ FITTING = {  # what goes with data, or a task, of another kind than images
     "Tokens": {"data": "imdb", "model": "lstm"},
     "Mask": {"data": "shapes", "model": "unet"},
     "Table": {"data": "moons", "model": "mlp"},
+    "Function": {"data": "function", "model": "point"},
 }
 OPTIONS = [(group, option) for group in GROUPS if group not in ("experiment", "tuned") for option in options(group)]
 
@@ -108,7 +111,9 @@ def test_experiment_composes_and_builds(option):
         size = data.spec.shape[1:] if isinstance(data.spec, Mask) else ()
         found = net.eval()(torch.empty(2, *data.spec.shape, device="meta"))
         found = found[0] if isinstance(data.spec, Env) else found  # a policy, with values beside it
-        assert found.shape == (2, data.spec.outputs, *size)
+        outputs = len(net.position) if isinstance(net, Point) else data.spec.outputs
+        outputs = data.spec.classes if isinstance(net, HandWritten) else outputs  # one for each of the two
+        assert found.shape == (2, outputs, *size)
 
 
 def test_a_sweep_is_a_sweep():

@@ -1,11 +1,16 @@
 """docs/course.md, results.md and README: every command composes to a valid config; figures are those of the headers."""
 
+import json
+import operator
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from PIL import Image
 from runs import compose
 
 from dlrun.runs.cli import COMMANDS as RUNS
@@ -13,6 +18,13 @@ from dlrun.runs.cli import COMMANDS as RUNS
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "course.md").read_text(encoding="utf-8")
 PRINTED = TEXT + "".join((ROOT / name).read_text(encoding="utf-8") for name in ("docs/results.md", "README.md"))
+BANDS = [  # commands that are no experiment, with what the page says of them: `test/acc >= 0.9`
+    (command, *band)
+    for row in TEXT.splitlines()
+    for command in re.findall(r"`dl-run (\w[^`]*)`", row)[:1]
+    for band in re.findall(r"`(test/\w+) (>=|<=) (\S+)`", row)
+]
+PICTURES = re.findall(r'\[picture\]\(figures/(\w+)\.png "[\w ]+"\)', TEXT)
 COMMANDS = sorted(set(re.findall(r"`dl-run (\w[^`]*|-m [^`]*)`", PRINTED)))
 
 
@@ -47,3 +59,22 @@ def test_every_experiment_is_listed_with_figures_of_its_header(path):
         here = row.split("|")[-2] if row.count("|") == 6 else ""  # beyond the book: means of the header's seeds
         assert "not yet" not in header or "not measured" in here
         assert all(number in header for number in re.findall(r"\d+\.\d+", here)), here
+
+
+def test_every_picture_is_there_and_small():
+    """scripts/figures draws them; each belongs to a row, and to one only."""
+    files = {path.stem: path for path in (ROOT / "docs" / "figures").iterdir()}
+    assert len(PICTURES) > 15 and sorted(PICTURES) == sorted(files)
+    for path in files.values():
+        with Image.open(path) as image:
+            assert path.stat().st_size <= 60_000 and image.width >= 300, path.name
+            assert len(image.convert("L").getcolors(256) or range(256)) > 5, f"{path.name}: nothing is drawn"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "metric", "sign", "limit"), BANDS)
+def test_the_page_says_what_a_run_gives(command, metric, sign, limit, tmp_path):
+    words = [sys.executable, "-m", "dlrun", *shlex.split(command), f"run_dir={tmp_path / 'run'}"]
+    subprocess.run(words, check=True, capture_output=True)
+    value = json.loads((tmp_path / "run" / "summary.json").read_text())["test"][metric]
+    assert {">=": operator.ge, "<=": operator.le}[sign](value, float(limit)), value

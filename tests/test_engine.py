@@ -496,7 +496,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched():
 
 
 @pytest.mark.parametrize("loss", [lambda w: w.abs().sqrt().sum(), lambda w: w.pow(0.1).sum()])
-def test_a_gradient_that_is_not_finite_is_told_apart_from_a_loss(loss):
+def test_a_gradient_that_is_not_finite_is_distinguished_from_a_loss(loss):
     """The loss is 0, the weight is not a number after its step: the next loss is none, and touches nothing."""
     net = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(net.weight)
@@ -682,7 +682,7 @@ def test_a_file_that_is_longer_is_found(path):
         load(path)
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(CheckpointError, match="cannot read the checkpoint .*none.ckpt: No such file"):
         load(tmp_path / "none.ckpt")
 
@@ -750,7 +750,7 @@ def test_a_run_on_a_full_disk_says_so_and_can_go_on(config, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("what", ["log", "write_summary", "print"])
-def test_whatever_of_a_run_finds_the_disk_full_is_told(what, config, tmp_path, monkeypatch):
+def test_whatever_of_a_run_finds_the_disk_full_is_reported(what, config, tmp_path, monkeypatch):
     monkeypatch.setattr(Run, what, full)
     with pytest.raises(
         UserError, match=f"cannot write to the run's folder {tmp_path}: No space left on device\n  expected"
@@ -799,7 +799,7 @@ def test_a_run_goes_on_when_nobody_listens(broken, config, tmp_path, monkeypatch
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "cannot allocate 2.00 GiB more"),
     ],
 )
-def test_too_little_memory_is_told(error, said, config, tmp_path, monkeypatch):
+def test_too_little_memory_is_reported(error, said, config, tmp_path, monkeypatch):
     def fails(*arguments):
         raise error
 
@@ -862,7 +862,7 @@ def test_init_from_another_model_lists_what_differs(config, tmp_path):
     assert "expected (17, 784), found (16, 784)" in said
 
 
-def test_init_from_nothing_is_told(config, tmp_path):
+def test_init_from_nothing_is_reported(config, tmp_path):
     with pytest.raises(CheckpointError, match="cannot read the checkpoint .*best.ckpt: No such file"):
         Session(*config(f"init={tmp_path}"))
 

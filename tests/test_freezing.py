@@ -180,7 +180,7 @@ def state_names(config: dict) -> set[str]:
     (dict(unfreeze=[["tail", 1]]), "task.unfreeze has 'tail', which matches nothing"),
     (dict(lr_multipliers=[["tail", 1.0]]), "task.lr_multipliers has 'tail', which matches nothing"),
 ])  # fmt: skip
-def test_bad_patterns_are_told(keys, said):
+def test_bad_patterns_are_reported(keys, said):
     with pytest.raises(UserError, match=said):
         make_task(net(), SPEC, "sgd", task=keys)
 
@@ -190,7 +190,7 @@ def test_the_head_is_the_last_layer_where_nothing_has_that_name():
     assert matching(["head.0.weight", "head.0.bias", "fc.weight"], "head", "") == {"head.0.weight", "head.0.bias"}
 
 
-def test_many_names_are_told_by_their_modules():
+def test_many_names_are_named_by_their_modules():
     names = [f"stage{i}.{j}.conv.weight" for i in range(4) for j in range(10)] + ["head.bias"]
     assert named(names) == "stage0.*, stage1.*, stage2.*, stage3.*, head.*"
     assert matching(names, "stage1", "") == {name for name in names if name.startswith("stage1.")}

@@ -500,7 +500,7 @@ def test_images_of_a_pair():
 # Made points
 
 
-def test_gaussians_are_where_they_are_said_to_be():
+def test_gaussians_are_where_the_config_puts_them():
     for name, number in (("gaussians", 8), ("gaussians25", 25)):
         arrays = build(section("data", name)["source"])()
         means = [arrays.x_train[arrays.y_train == k].mean(0) for k in range(number)]
@@ -551,7 +551,7 @@ def test_a_step_left_out_is_left_out_after_resuming_too(stop, tmp_path):
     assert all(value.isfinite().all() for value in runs.state(tmp_path / "b")["components"]["net"].values())
 
 
-def test_modes_without_a_point_are_told(tmp_path):
+def test_modes_without_a_point_are_reported(tmp_path):
     config = compose(
         "model=gan", "data=gaussians", "data.source.samples=10", "trainer.max_steps=2", "trainer.device=cpu"
     )

@@ -144,7 +144,7 @@ def test_classes_that_are_numbers_keep_their_names_in_a_csv(tmp_path):
     assert written.spec == read.spec == plain.spec and parts(written) == parts(read) == parts(plain)
 
 
-def test_the_first_row_of_a_csv_is_a_image_whatever_its_suffix(tmp_path):
+def test_the_first_row_of_a_csv_is_an_image_whatever_its_suffix(tmp_path):
     write_folder(tmp_path, 9, classes=("a",))
     (tmp_path / "images" / "a" / "000.bmp").rename(tmp_path / "images" / "a" / "000.jfif")
     names = ["a/000.jfif", *(f"a/{p.name}" for p in sorted((tmp_path / "images" / "a").iterdir())[1:])]
@@ -285,7 +285,7 @@ def test_images_keep_their_range(tmp_path, monkeypatch, convert, suffix, levels,
     """By the whole set: a dark image stays darker than a bright one."""
     if cores == 2 and suffix == "tif" and levels != {"real": [0, 1]}:
         return
-    monkeypatch.setattr(image_cache, "cores", lambda: cores)
+    monkeypatch.setattr(image_cache, "cpus", lambda: cores)
     monkeypatch.setattr(decode, "LOT", 2)
     pixels = np.random.RandomState(0).randint(0, 256, (8, 8, 8), np.uint8)
     pixels[0, 0, :2], pixels[7] = (0, 255), pixels[7] // 16
@@ -382,7 +382,7 @@ def bomb(side: int) -> bytes:
 
 @pytest.mark.parametrize("cores", [1, 2])
 def test_broken_images_and_bombs_are_left_out_and_named(tmp_path, monkeypatch, cores):
-    monkeypatch.setattr(image_cache, "cores", lambda: cores)
+    monkeypatch.setattr(image_cache, "cpus", lambda: cores)
     monkeypatch.setattr(decode, "LOT", 8)
     write_folder(tmp_path)
     before = parts(make(tmp_path, resident=False))
@@ -417,7 +417,7 @@ def test_processes_give_the_cache_of_one(tmp_path, monkeypatch):
     write_folder(tmp_path)
     found = []
     for cores in (1, 3):
-        monkeypatch.setattr(image_cache, "cores", lambda cores=cores: cores)
+        monkeypatch.setattr(image_cache, "cpus", lambda cores=cores: cores)
         monkeypatch.setattr(decode, "LOT", 7)
         make(tmp_path)
         (cache,) = caches(tmp_path)
@@ -428,7 +428,7 @@ def test_processes_give_the_cache_of_one(tmp_path, monkeypatch):
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     write_folder(tmp_path)
-    monkeypatch.setattr(image_cache, "cores", lambda: 2)
+    monkeypatch.setattr(image_cache, "cpus", lambda: 2)
     monkeypatch.setattr(decode, "LOT", 8)
     with monkeypatch.context() as patch:
         patch.setattr(image_cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
@@ -458,7 +458,7 @@ def test_a_data_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
         make(tmp_path / "data")
 
 
-def test_a_damaged_cache_is_told(tmp_path):
+def test_a_damaged_cache_is_reported(tmp_path):
     write_folder(tmp_path)
     make(tmp_path)
     (cache,) = caches(tmp_path)
@@ -579,7 +579,7 @@ def test_a_user_without_a_home(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "cache", "images"]
 
 
-def test_bad_folders_are_told(tmp_path):
+def test_bad_folders_are_reported(tmp_path):
     with pytest.raises(DataError, match=r"data.root=images: there is no /.* and no /.*\n  expected a folder of imag"):
         make(tmp_path)
     with pytest.raises(DataError, match=r"data.root=/nowhere: there is no /nowhere\n  expected a folder"):
@@ -648,7 +648,7 @@ def test_one_class_is_refused(tmp_path):
     (dict(folds=3, fold=3), "data.folds=3 data.fold=3"),
     (dict(mean=[0.1, 0.2]), r"data.mean=\[0.1, 0.2\] data.std=\[0.5\]"),
 ])  # fmt: skip
-def test_bad_settings_are_told(tmp_path, keys, said):
+def test_bad_settings_are_reported(tmp_path, keys, said):
     write_folder(tmp_path)
     with pytest.raises(UserError, match=said):
         make(tmp_path, **keys)
@@ -663,7 +663,7 @@ def test_bad_settings_are_told(tmp_path, keys, said):
     ("ant/000.bmp,ant\nbee/001.png,bee\n", r"has classes of fewer than 3 images: ant \(1\), bee \(1\)"),
     (b"\xff\xfe\x00", "cannot read data.csv=.*expected UTF-8 text"),
 ])  # fmt: skip
-def test_bad_csvs_are_told(tmp_path, text, said):
+def test_bad_csvs_are_reported(tmp_path, text, said):
     write_folder(tmp_path)
     (tmp_path / "images" / "images.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DataError, match="(?s)" + said):

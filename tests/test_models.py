@@ -198,7 +198,7 @@ def test_vgg_halves_rounding_up_as_keras_does():
     assert seen == [14, 7, 4, 2, 1]
 
 
-def test_mlp_drops_where_it_is_told():
+def test_mlp_drops_where_configured():
     net = mlp(MOONS, **MLP | dict(hidden=[8] + 5 * [64], dropout=[0.0, 0.5, 0.5, 0.0, 0.0, 0.0]))
     assert "".join(type(layer).__name__[0] for layer in net) == "FLRLRDLRDLRLRLRL"
     assert [type(layer).__name__ for layer in mlp(MOONS, **MLP | dict(hidden=[4], norm="batch", dropout=0.1))] == [
@@ -382,7 +382,7 @@ def test_instance_norm_refuses_maps_of_one_pixel():
     resnet(Image((1, 8, 9), classes=10), **keys)(torch.randn(2, 1, 8, 9))
 
 
-def test_unknown_names_are_told_with_the_nearest():
+def test_unknown_names_are_reported_with_the_nearest():
     for build, text in [
         (lambda: activation("rellu"), "activation='rellu' is not known; expected one of relu, leaky_relu, tanh"),
         (lambda: norm("bach", 3, ndim=2), "norm='bach' is not known; expected one of none, batch, layer"),

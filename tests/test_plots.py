@@ -108,7 +108,7 @@ def test_a_large_matrix_is_a_file_of_its_own(tmp_path):
         assert (found["confusion_matrix"] == large).all()
 
 
-def test_curves_that_tell_nothing_are_not_drawn():
+def test_curves_without_information_are_not_drawn():
     rows = [{"epoch": e, "train/passes": 10.0, "train/a": e, "val/return": e, "val/return_std": e} for e in (1, 2)]
     assert plots.worth_drawing(rows, [], ["return", "length"]) == ["return", "a"], "the goal first, no constants"
     assert plots.worth_drawing(rows[:1], [], ["return"]) == [], "an epoch is a dot"

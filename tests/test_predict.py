@@ -257,7 +257,7 @@ def test_a_folder_gives_what_can_be_read(predict, runs, tmp_path):
     assert err.startswith("dl-runs: skipped: texts/f.txt cannot be read: a FIFO")
 
 
-def test_a_image_of_more_than_bytes(predict, runs, tmp_path):
+def test_an_image_of_more_than_bytes(predict, runs, tmp_path):
     """A run on bytes has no levels: those of the image itself are taken."""
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
     pixels[0, 0] = 255

@@ -69,7 +69,7 @@ class Echo:
 
 
 class Toy:
-    """`Echo`, or worlds like it, as data."""
+    """`Echo`, or envs like it, as data."""
 
     def __init__(self, num_envs=8, epoch_frames=2048, world=Echo, **keys):
         self.spec, self.num_envs, self.epoch_frames = world.spec, num_envs, epoch_frames
@@ -106,15 +106,15 @@ def test_rewards_to_go():
 
 def test_gae_against_its_definition():
     random = np.random.default_rng(0)
-    rewards, values, behind = random.normal(size=(3, 12, 2))
+    rewards, values, next_values = random.normal(size=(3, 12, 2))
     terminated, truncated = random.random((2, 12, 2)) < 0.15
     truncated &= ~terminated
-    found = gae(rewards, values, behind, terminated, truncated, 0.9, 0.7)
+    found = gae(rewards, values, next_values, terminated, truncated, 0.9, 0.7)
     for n in range(2):
         for t in range(12):
             total, weight = 0.0, 1.0
             for k in range(t, 12):
-                total += weight * (rewards[k, n] + 0.9 * behind[k, n] * (not terminated[k, n]) - values[k, n])
+                total += weight * (rewards[k, n] + 0.9 * next_values[k, n] * (not terminated[k, n]) - values[k, n])
                 if terminated[k, n] or truncated[k, n]:
                     break
                 weight *= 0.9 * 0.7
@@ -123,12 +123,14 @@ def test_gae_against_its_definition():
 
 def test_gae_of_the_extremes():
     rewards, values = np.ones((5, 1)), np.full((5, 1), 2.0)
-    ends, behind = np.zeros((5, 1), bool), np.full((5, 1), 2.0)
-    assert gae(rewards, values, behind, ends, ends, 0.9, 0.0).ravel() == pytest.approx(1 + 0.9 * 2 - 2)
+    ends, next_values = np.zeros((5, 1), bool), np.full((5, 1), 2.0)
+    assert gae(rewards, values, next_values, ends, ends, 0.9, 0.0).ravel() == pytest.approx(1 + 0.9 * 2 - 2)
     returns = sum(0.9**k for k in range(5)) + 0.9**5 * 2
-    assert gae(rewards, values, behind, ends, ends, 0.9, 1.0)[0, 0] == pytest.approx(returns - 2)
+    assert gae(rewards, values, next_values, ends, ends, 0.9, 1.0)[0, 0] == pytest.approx(returns - 2)
     last = np.array([[False]] * 4 + [[True]])
-    assert gae(rewards, values, behind, last, ends, 0.9, 1.0)[0, 0] == pytest.approx(sum(0.9**k for k in range(5)) - 2)
+    assert gae(rewards, values, next_values, last, ends, 0.9, 1.0)[0, 0] == pytest.approx(
+        sum(0.9**k for k in range(5)) - 2
+    )
 
 
 def test_explained_variance():
@@ -240,48 +242,48 @@ def test_normaliser_and_reward_scale_against_numpy():
 def test_cartpoles_move_as_gymnasiums():
     import gymnasium
 
-    worlds, env, random = CartPoles(3), gymnasium.make("CartPole-v1").unwrapped, np.random.default_rng(0)
-    worlds.reset(0)
+    envs, env, random = CartPoles(3), gymnasium.make("CartPole-v1").unwrapped, np.random.default_rng(0)
+    envs.reset(0)
     env.reset(seed=0)
     for _ in range(200):
-        env.state, actions, ages = tuple(worlds.state[:, 1]), random.integers(2, size=3), worlds.ages[1]
+        env.state, actions, ages = tuple(envs.state[:, 1]), random.integers(2, size=3), envs.ages[1]
         obs, reward, ended, *_ = env.step(int(actions[1]))
         env.steps_beyond_terminated = None
-        _, rewards, terminated, truncated, final = worlds.step(actions)
+        _, rewards, terminated, truncated, final = envs.step(actions)
         assert (final[1] == obs).all() and rewards[1] == reward and terminated[1] == ended
-        assert worlds.ages[1] == (0 if ended else ages + 1) and not truncated.any()
+        assert envs.ages[1] == (0 if ended else ages + 1) and not truncated.any()
 
 
 def test_a_time_limit_is_no_end():
-    worlds = CartPoles(2)
-    worlds.reset(0)
-    worlds.ages[:], worlds.state[:] = 499, 0
-    worlds.state[0, 1] = 3.0
-    obs, _, terminated, truncated, final = worlds.step(np.array([0, 1]))
+    envs = CartPoles(2)
+    envs.reset(0)
+    envs.ages[:], envs.state[:] = 499, 0
+    envs.state[0, 1] = 3.0
+    obs, _, terminated, truncated, final = envs.step(np.array([0, 1]))
     assert terminated.tolist() == [False, True] and truncated.tolist() == [True, False]
-    assert worlds.ages.tolist() == [0, 0] and (np.abs(obs) <= 0.05).all() and final[1, 0] > 2.4
+    assert envs.ages.tolist() == [0, 0] and (np.abs(obs) <= 0.05).all() and final[1, 0] > 2.4
 
 
-@pytest.mark.parametrize("worlds", [CartPoles(2), VectorEnvs("CartPole-v1", 2)], ids=["numpy", "gymnasium"])
-def test_worlds_go_on_from_their_state(worlds):
+@pytest.mark.parametrize("envs", [CartPoles(2), VectorEnvs("CartPole-v1", 2)], ids=["numpy", "gymnasium"])
+def test_environments_continue_from_their_state(envs):
     random = np.random.default_rng(0)
-    worlds.reset(5)
+    envs.reset(5)
     for _ in range(60):
-        worlds.step(random.integers(2, size=2))
-    saved = worlds.state_dict()
-    other = CartPoles(2) if isinstance(worlds, CartPoles) else VectorEnvs("CartPole-v1", 2)
+        envs.step(random.integers(2, size=2))
+    saved = envs.state_dict()
+    other = CartPoles(2) if isinstance(envs, CartPoles) else VectorEnvs("CartPole-v1", 2)
     other.load_state_dict(saved)
     for _ in range(60):
         actions = random.integers(2, size=2)
-        for mine, theirs in zip(worlds.step(actions), other.step(actions), strict=True):
+        for mine, theirs in zip(envs.step(actions), other.step(actions), strict=True):
             assert (mine == theirs).all()
 
 
 def test_gymnasiums_final_observation_is_the_one_before_the_reset():
-    worlds = VectorEnvs("CartPole-v1", 1)
-    worlds.reset(0)
+    envs = VectorEnvs("CartPole-v1", 1)
+    envs.reset(0)
     while True:
-        obs, _, terminated, _, final = worlds.step(np.array([1]))
+        obs, _, terminated, _, final = envs.step(np.array([1]))
         if terminated.any():
             break
         assert obs is final
@@ -315,12 +317,12 @@ def test_what_cannot_be_played_is_refused(id, words):
 
 
 def test_an_environment_that_gives_nan(monkeypatch):
-    worlds = VectorEnvs("Pendulum-v1", 2)
-    worlds.reset(0)
-    step = worlds.envs.step
-    monkeypatch.setattr(worlds.envs, "step", lambda a: (step(a)[0] * np.nan, *step(a)[1:]))
+    envs = VectorEnvs("Pendulum-v1", 2)
+    envs.reset(0)
+    step = envs.envs.step
+    monkeypatch.setattr(envs.envs, "step", lambda a: (step(a)[0] * np.nan, *step(a)[1:]))
     with pytest.raises(DataError, match="Pendulum-v1 gave a number that is not finite, in step 1 after its start"):
-        worlds.step(np.zeros((2, 1), np.float32))
+        envs.step(np.zeros((2, 1), np.float32))
 
 
 @pytest.mark.parametrize(
@@ -343,10 +345,10 @@ def test_settings_that_do_not_fit(overrides, words):
 def test_an_episode_has_an_end(id):
     """At the limit that is asked for; where the environment has none of its own and none is asked for, at one."""
     data = build(composed("data=gym", f"data.id={id}", "data.time_limit=5"))["data"]
-    worlds = data.make(2)
-    worlds.reset(0)
+    envs = data.make(2)
+    envs.reset(0)
     for _ in range(5):
-        _, _, terminated, truncated, _ = worlds.step(np.array([0, 1]))
+        _, _, terminated, truncated, _ = envs.step(np.array([0, 1]))
     assert truncated.all() and not terminated.any()
     own = build(composed("data=gym", f"data.id={id}"))["data"].make(1)
     assert id == "CartPole-v1" or own.envs.envs[0].get_wrapper_attr("_max_episode_steps") == 10_000
@@ -372,10 +374,10 @@ def test_values_of_normalised_observations():
 
 def test_observations_lie_as_a_resumed_runs_do():
     """Sums over another layout are rounded otherwise."""
-    worlds = build(composed("data=cartpole"))["data"].make(3)
-    obs = [worlds.reset(0)]
+    envs = build(composed("data=cartpole"))["data"].make(3)
+    obs = [envs.reset(0)]
     for _ in range(60):
-        now, _, _, _, final = worlds.step(np.zeros(3, np.int64))
+        now, _, _, _, final = envs.step(np.zeros(3, np.int64))
         obs += [now, final]
     assert all(found.flags.c_contiguous for found in obs)
 

@@ -40,7 +40,7 @@ def test_the_maze_has_the_books_values(model, tmp_path):
     assert (right, left) == pytest.approx((3.122, 0.629), abs=1e-3)
 
 
-def test_a_table_is_drawn_and_told(tmp_path):
+def test_a_table_is_drawn_and_reported(tmp_path):
     train(tmp_path, compose("model=td0", "trainer.epochs=6", "trainer.device=cpu"), finish=True)
     test = read_summary(tmp_path)["test"]
     assert test["values"][9] == pytest.approx([1.8098, 3.122, 1.8098, 0.6288], abs=1e-3)
@@ -276,7 +276,7 @@ def test_workers_learn_rest_and_end(tmp_path):
     assert wait_for_the_end_of(multiprocessing.active_children())
 
 
-def test_a_worker_that_dies_is_told():
+def test_a_worker_that_dies_is_reported():
     with seeded():
         data = Toy()
         task = make_task("a3c", data, "task.workers=1")

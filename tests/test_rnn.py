@@ -104,12 +104,12 @@ def test_loop_is_the_fused_model(kind, head, mask_padding):
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_masked_padding_does_not_count(bidirectional, head, cell):
     net = make(bidirectional=bidirectional, head=head, cell=cell, mask_padding=True)
-    behind = torch.tensor([[1, 7, 8, 9, 3, 0, 0, 0, 0]])
+    after = torch.tensor([[1, 7, 8, 9, 3, 0, 0, 0, 0]])
     alone = net(torch.tensor([[1, 7, 8, 9, 3]]))
     torch.testing.assert_close(net(SHORT)[:1], alone)
-    torch.testing.assert_close(net(behind), alone)
+    torch.testing.assert_close(net(after), alone)
     unmasked = make(bidirectional=bidirectional, head=head, cell=cell)
-    assert not torch.allclose(unmasked(SHORT)[:1], unmasked(behind), atol=1e-4), "else it does"
+    assert not torch.allclose(unmasked(SHORT)[:1], unmasked(after), atol=1e-4), "else it does"
 
 
 def test_align():

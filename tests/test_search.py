@@ -284,7 +284,7 @@ def test_a_search_through_a_grid_ends_with_it(tmp_path):
         assert state.total == 6 and state.facts["command"] == ["sweep=optuna", "sweep.trials=6"]
 
 
-def test_another_number_of_trials_is_told_to_other_machines(tmp_path):
+def test_another_number_of_trials_is_reported_to_other_machines(tmp_path):
     """In a database it is there for those who join then, and for a folder that joined before and goes on."""
     url = f"sqlite:///{tmp_path / 'x.db'}"
     command = {"command": ["sweep=optuna", "sweep.trials=2"], "flags": [], "arguments": [], "configs": ""}
@@ -342,7 +342,7 @@ def test_a_goal_that_nobody_measures(tmp_path):
 
 
 @pytest.mark.parametrize("pruner", ["median", "percentile", "asha", "hyperband"])
-def test_the_hopeless_are_told_by_their_epochs(tmp_path, pruner):
+def test_the_hopeless_are_recognised_by_their_epochs(tmp_path, pruner):
     """Ten jobs whose curves never cross: the better ones stay, the worse go, and the best is never among those."""
     chosen = settings(trials=10, sampler="qmc", pruner=pruner, pruner_startup=2, percentile=40.0, reduction=2)
     files = {"multirun.yaml": "", "base": {}}

@@ -29,7 +29,7 @@ def refused(monkeypatch, capsys, tmp_path):
     (tmp_path / "path" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path / "path")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # main sets it: put back behind the test
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # main sets it: restored after the test
     monkeypatch.setattr(signatures, "ALLOWED", frozenset())
 
     def run(*arguments):
@@ -231,7 +231,7 @@ def test_a_strangers_folder_writes_to_no_other_place(refused, tmp_path, name):
     assert {path.name for path in (tmp_path / "other").iterdir()} == {".hydra"}
 
 
-def test_a_image_is_no_program(tmp_path):
+def test_an_image_is_no_program(tmp_path):
     """Pillow would hand a PostScript file to Ghostscript, whatever its name."""
     from PIL import Image
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-# Runs the command and reports, behind its output, which heavy packages it had imported when it ended.
+# Runs the command and reports, after its output, which heavy packages it had imported when it ended.
 PROBE = """
 import atexit, sys
 heavy = {"torch", "numpy", "polars", "sklearn", "matplotlib", "tensorboard", "PIL", "pooch", "tqdm", "requests"}

@@ -25,6 +25,7 @@ PUBLISHED = [  # multiply-adds per sample, in G, with half a unit of the last fi
     ("mobilenet", {}, 0.569, 0.0005),  # Howard et al. 2017, table 4
 ]
 FITTING = {"Image": "image_folder", "Table": "moons", "Tokens": "imdb", "Env": "cartpole", "Mask": "shapes"}
+FITTING |= {"Function": "function"}
 
 
 def on_meta(name, spec, **keys):
@@ -98,7 +99,7 @@ def test_cells_from_their_formulas_and_packed_texts_have_a_summary():
     assert packed.splitlines()[-2] == fused.splitlines()[-2]
 
 
-def test_frozen_parameters_are_told():
+def test_frozen_parameters_are_reported():
     config, names = compose("model=lstm", "data=imdb", "data_dir=/nowhere")
     assert "parameters     1,075,841 (4.1 MB); 1,075,329 of them learn" in summary(config, names)
 

@@ -216,7 +216,7 @@ def test_last_is_no_job_of_a_sweep(tmp_path):
     assert find_run("last", str(tmp_path), "") == find_run(str(job), str(tmp_path)) == job
 
 
-def test_a_full_disk_is_told_and_a_report_ends_nothing(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_a_report_ends_nothing(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 

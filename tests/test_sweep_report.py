@@ -127,7 +127,7 @@ def test_the_best():
     assert best_jobs(jobs, []) == [] and best_jobs(jobs[3:4], [("val/acc", "max")]) == []
 
 
-def test_seeds_are_told_from_settings():
+def test_seeds_are_distinguished_from_settings():
     jobs = [job(i, float(i), f"lr={i // 2}", f"seed={i % 2}") for i in range(4)]
     assert [(row["setting"], row["jobs"], row["seeds"]) for row in over_seeds(jobs, ["val/acc"])] == [
         ("lr=0", [0, 1], 2),

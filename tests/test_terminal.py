@@ -58,7 +58,7 @@ def test_a_runs_own_words_do_not_either(tmp_path, capsys):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
 @pytest.mark.parametrize("command", [["dlrun.runs.cli", "--help"], ["dlrun", "--cfg", "job"], ["dlrun", "--version"]])
-def test_a_full_output_is_told(command):
+def test_a_full_output_is_reported(command):
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-m", *command], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2

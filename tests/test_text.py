@@ -435,7 +435,7 @@ def test_what_others_leave_in_a_folder_is_no_text(tmp_path):
     assert [data.size(part) for part in ("train", "val", "test")] == [14, 2, 4]
 
 
-def test_odd_texts_are_counted_and_said(root):
+def test_odd_texts_are_counted_and_reported(root):
     folder = root / "aclImdb" / "train" / "pos"
     (folder / "0_9.txt").write_bytes(b"")
     (folder / "1_9.txt").write_bytes(b" ... ")

@@ -222,7 +222,7 @@ def test_a_port_in_use(base):
     lines.close()
 
 
-def test_what_is_missing_is_told(base, tmp_path, monkeypatch):
+def test_what_is_missing_is_reported(base, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no such folder"):
         next(server.serve(tmp_path / "nowhere", 0))
     monkeypatch.setattr(server, "find_spec", lambda name: None if name == "plotly" else object())

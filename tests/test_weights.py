@@ -106,7 +106,7 @@ def test_the_head_is_replaced_where_the_classes_differ(model, keys):
     assert f"new, because the head differs: {weight} (10, {width}) -> (5, {width}), {bias} (10,) -> (5,)" in said
 
 
-def test_a_head_of_another_form_is_replaced_behind_the_same_convolutions():
+def test_a_head_of_another_form_is_replaced_after_the_same_convolutions():
     theirs, mine = net("vgg11", width=4), net("vgg11", 5, width=4, head=[7], seed=1)
     said = start(mine, theirs, 5)
     assert "; new, because the head differs: " in said and "(7, 32)" in said
@@ -222,7 +222,7 @@ def test_nets_with_published_weights_name_their_file(model):
         compose(f"model={model}", "model.weights=imagenet", "init=x", "data=pokemon")
 
 
-def test_bad_settings_are_told():
+def test_bad_settings_are_reported():
     for keys, said in {
         ("+model.weights=cifar",): "model.weights=cifar: expected imagenet or null",
         ("+model.weights=imagenet",): "model.published=null: expected the name of torchvision's file",
@@ -233,7 +233,7 @@ def test_bad_settings_are_told():
             compose(*keys)
 
 
-def test_weights_of_other_words_are_told(tmp_path):
+def test_weights_of_other_words_are_reported(tmp_path):
     """Row i of an embedding is another word's vector there."""
     (tmp_path / "checkpoints").mkdir()
     save(tmp_path / "checkpoints" / "best.ckpt", {"data": {"words": ["the", "good", "bad"]}})

@@ -108,8 +108,8 @@ def printable(text: str | os.PathLike[str]) -> str:
 def listed(lead: str, words: list[str], indent: int, width: int = 0) -> str:
     """`lead` and all words, separated by commas, wrapped to `width` columns (0: standard error's terminal)."""
     width, margin = width or columns(sys.stderr, 120), " " * indent
-    whole_words = {"break_long_words": False, "break_on_hyphens": False}
-    return fill(lead + ", ".join(words), width, subsequent_indent=margin, **whole_words)
+    text = lead + ", ".join(words)
+    return fill(text, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
 
 
 def columns(stream: TextIO, most: int) -> int:

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 from dlrun.types import Range, Size
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Classes = Annotated[int, Range(2, 10**5)]
 
@@ -198,16 +201,59 @@ class Mask:
         return f"Mask(shape={'x'.join(map(str, self.shape))}, classes={self.classes})"
 
 
-Spec = Image | Table | Columns | Tokens | Env | Mask
+@dataclass(frozen=True)
+class Function:
+    """A function of real variables, to be drawn or minimised.
+
+    names: of the variables. low, high: the range of each in which the function is drawn and searched. If they are
+    empty, they are those of the function that the data names.
+    """
+
+    names: tuple[str, ...] = ()
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (len(self.names),)
+
+    @property
+    def features(self) -> int:
+        return len(self.names)
+
+    @property
+    def outputs(self) -> int:
+        """Number of values at a point."""
+        return 1
+
+    @property
+    def minima(self) -> tuple[tuple[float, ...], ...]:
+        """The known places of the least value, if any."""
+        return ()
+
+    def at(self, points: "Tensor") -> "Tensor":
+        """The values at points: (..., variables) -> (...)."""
+        raise NotImplementedError(f"{type(self).__name__} must define at()")
+
+    def __str__(self) -> str:
+        return f"Function({', '.join(self.names) or 'named by the data'})"
 
 
-class Unlabelled:
-    """In a builder's annotation, such as Image | Unlabelled: it also learns from data without classes or targets."""
+SampleSpec = Image | Table | Columns | Tokens | Mask | Function
+Spec = SampleSpec | Env
+
+
+if TYPE_CHECKING:
+    Unlabelled = NoReturn  # it has no values: for a type checker, Image | Unlabelled is Image
+else:
+
+    class Unlabelled:
+        """In a builder's annotation (Image | Unlabelled): it also learns from data without classes or targets."""
 
 
 LARGE = 64  # pixels of the shorter side
 
 
-def form_for(shape: Sequence[int]) -> str:
+def form_for(shape: Sequence[int]) -> Literal["imagenet", "cifar"]:
     """Return the form of a network for images (C, H, W): "imagenet" for large images, else "cifar"."""
     return "imagenet" if len(shape) == 3 and min(shape[1:]) >= LARGE else "cifar"

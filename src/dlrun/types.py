@@ -6,7 +6,17 @@ against the annotations. No torch.
 
 from dataclasses import dataclass
 from math import inf
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from polars import DataFrame
+
+    from dlrun.data.augment import Augment
+    from dlrun.data.base import Arrays
+    from dlrun.data.corpus import Corpus
+    from dlrun.models.embedding import Embed
 
 
 @dataclass(frozen=True)
@@ -92,10 +102,12 @@ class Nested:
     kind: Literal["function", "class"]
 
 
-ImageReader = Annotated[object, Nested("dlrun.data.readers.images", "function")]
-MaskReader = Annotated[object, Nested("dlrun.data.readers.masks", "function")]
-TableReader = Annotated[object, Nested("dlrun.data.readers.tables", "function")]
-FrameReader = Annotated[object, Nested("dlrun.data.readers.frames", "function")]
-TextReader = Annotated[object, Nested("dlrun.data.readers.texts", "function")]
-Embedding = Annotated[object, Nested("dlrun.models.embedding", "class")]
-Augmentation = Annotated[object, Nested("dlrun.data.augment", "class")]
+# in quotes, because their modules import torch
+ImageReader = Annotated["Callable[[], Arrays]", Nested("dlrun.data.readers.images", "function")]
+FunctionReader = Annotated[Any, Nested("dlrun.data.readers.functions", "function")]
+MaskReader = Annotated["Callable[[], Arrays]", Nested("dlrun.data.readers.masks", "function")]
+TableReader = Annotated["Callable[[], Arrays]", Nested("dlrun.data.readers.tables", "function")]
+FrameReader = Annotated["Callable[[], Mapping[str, DataFrame]]", Nested("dlrun.data.readers.frames", "function")]
+TextReader = Annotated["Callable[[], Corpus]", Nested("dlrun.data.readers.texts", "function")]
+Embedding = Annotated["Embed", Nested("dlrun.models.embedding", "class")]
+Augmentation = Annotated["Augment", Nested("dlrun.data.augment", "class")]

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 
-from dlrun.config.pairing import LABELS, group_options, takes_spec
+from dlrun.config.pairing import LABELS, UNLABELLED, group_options, takes_spec
 from dlrun.config.signatures import accepts, signature
 from dlrun.errors import PairingError, columns, listed
-from dlrun.spec import Spec, Unlabelled
+from dlrun.spec import Spec
 
 OF_RUNNER = {"model": ("weights", "published"), "optimizer": ("groups",)}
 
@@ -43,18 +43,18 @@ def build(node: object) -> object:
     make = getattr(import_module(module), name)
     if module == "dlrun.spec":  # specs are frozen, so their sequences are tuples
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    found = signature(node["_target_"])
+    builder = signature(node["_target_"])
     values = {key: value for key, value in values.items() if key not in of_runner(node)}
-    if found.kind == "class" and not found.positional:
+    if builder.kind == "class" and not builder.positional:
         return make(**values)
     make = partial(make, **values)
-    return partial(_from_spec, make, node) if found.kind == "function" and "spec" in found.positional else make
+    return partial(_from_spec, make, node) if builder.kind == "function" and "spec" in builder.positional else make
 
 
 def _from_spec(make: Callable, node: dict, spec: Spec) -> object:
     """Build a network from the spec of the data. Raises PairingError if it needs labels and the data has none."""
-    if not spec.outputs and not accepts(takes_spec(node), Unlabelled.__name__):
-        fitting = [name for name, other in group_options("model") if accepts(takes_spec(other), Unlabelled.__name__)]
+    if not spec.outputs and not accepts(takes_spec(node), UNLABELLED):
+        fitting = [name for name, other in group_options("model") if accepts(takes_spec(other), UNLABELLED)]
         raise PairingError(
             f"the data gives {spec}, and {node['_target_'].rpartition('.')[2]} needs labels\n"
             + listed("  models without labels: ", fitting, 25, columns(sys.stderr, 10_000))

@@ -9,11 +9,11 @@ from typing import Annotated, Union, get_args, get_origin
 
 from dlrun.config.auto import settle
 from dlrun.config.build import OF_RUNNER, build, of_runner
-from dlrun.config.pairing import LABELS, group_options, has_labels, learns, takes_spec
+from dlrun.config.pairing import LABELS, UNLABELLED, group_options, has_labels, learns, takes_spec
 from dlrun.config.renamed import renamed
 from dlrun.config.signatures import is_allowed, mismatch, signature, spec_names
 from dlrun.errors import ConfigError, PairingError, UserError, columns, listed, nearest
-from dlrun.spec import Spec, Unlabelled
+from dlrun.spec import Spec
 from dlrun.types import KINDS, Nested, NonNegative, Positive, is_text
 
 SECTIONS = {
@@ -88,42 +88,42 @@ def _problems(node: object, nested: Nested, path: str) -> list[str]:
             + ", or in your own package if the environment variable DL_RUN_ALLOW names it"
         ]
     try:
-        found = signature(target)
+        builder = signature(target)
     except UserError as error:
         return [f"{path}._target_={error}"]
-    if not _is_allowed(found.target, nested):
-        where = f"{target!r} is {found.target}, which is not allowed here"
+    if not _is_allowed(builder.target, nested):
+        where = f"{target!r} is {builder.target}, which is not allowed here"
         return [f"{path}._target_={where}: expected a {nested.kind} in {nested.within}"]
-    if found.kind != nested.kind and not target.startswith("torch."):
-        return [f"{path}._target_={target!r} is a {found.kind}: expected a {nested.kind}"]
+    if builder.kind != nested.kind and not target.startswith("torch."):
+        return [f"{path}._target_={target!r} is a {builder.kind}: expected a {nested.kind}"]
     problems = []
     for key, value in node.items():
         if key == "_target_" or key in OF_RUNNER.get(path, ()) and key in of_runner(node):
             continue
-        if key not in found.keys and (new := renamed(path, str(key), found.keys)):
+        if key not in builder.keys and (new := renamed(path, str(key), builder.keys)):
             problems.append(f"{path}.{key} was renamed {path}.{new}")
             continue
-        if key not in found.keys:
-            name, near = target.rpartition(".")[2], nearest(str(key), found.keys)
-            has = listed(f"    {name} has: ", sorted(found.keys), 6) if found.keys else f"    {name} has no keys"
+        if key not in builder.keys:
+            name, near = target.rpartition(".")[2], nearest(str(key), builder.keys)
+            has = listed(f"    {name} has: ", sorted(builder.keys), 6) if builder.keys else f"    {name} has no keys"
             problems.append(f"{path}.{key}: {name} has no {key!r}{near}\n{has}")
             continue
-        inner = nested_kind(found.keys[key])
-        if inner is not None and not (value is None and mismatch(None, found.keys[key]) is None):
+        inner = nested_kind(builder.keys[key])
+        if inner is not None and not (value is None and mismatch(None, builder.keys[key]) is None):
             wrong = _problems(value, inner, f"{path}.{key}")
-            kinds = spec_names(found.keys[key])
+            kinds = spec_names(builder.keys[key])
             if not wrong and inner.within == "dlrun.spec" and value["_target_"].rpartition(".")[2] not in kinds:
                 wrong = [f"{path}.{key}._target_={value['_target_']!r}: expected dlrun.spec.{' or '.join(kinds)}"]
             problems += wrong
         elif _names_target(value):
             problems.append(f"{path}.{key}={_short(value)}: no object is built here; expected values without _target_")
-        elif expected := mismatch(value, found.keys[key]):
+        elif expected := mismatch(value, builder.keys[key]):
             problems.append(f"{path}.{key}={_short(value)}: expected {expected}")
     if path == "model":
         problems += _problems_of_weights(of_runner(node))
     if path == "optimizer":
         problems += _problems_of_groups(of_runner(node).get("groups") or {})
-    missing = found.required - node.keys()
+    missing = builder.required - node.keys()
     return problems + [f"{path}.{key} is missing: {target.rpartition('.')[2]} needs it" for key in sorted(missing)]
 
 
@@ -203,7 +203,7 @@ def _check_pairing(config: dict, names: dict[str, str]) -> None:
         fitting = [name for name, node in group_options(section) if learns(takes_spec(node), data)]
         sets = [name for name, node in group_options("data") if "spec" in node and learns(takes, node)]
         width = max(len(mine), len(its)) + 12
-        kinds = " or ".join(name for name in spec_names(takes) if name != Unlabelled.__name__)
+        kinds = " or ".join(name for name in spec_names(takes) if name != UNLABELLED)
         lacks = not has_labels(data)
         lists = {f"{section}s for {its}:": fitting or ["none"], f"data for {mine}:": sets}
         room = columns(sys.stderr, 10_000)  # without a terminal, lists are not wrapped
@@ -211,7 +211,7 @@ def _check_pairing(config: dict, names: dict[str, str]) -> None:
             f"{section}={mine} cannot learn from data={its}\n"
             f"  {f'{mine} takes':{width}} {kinds}{' with labels' if lacks else ''}\n"
             f"  {f'{its} gives':{width}} {build(data['spec'])}\n"
-            + "\n".join(listed(f"  {lead:{width}} ", found, width + 3, room) for lead, found in lists.items())
+            + "\n".join(listed(f"  {lead:{width}} ", names, width + 3, room) for lead, names in lists.items())
             + (f"\n  {LABELS}" if lacks else "")
         )
 
@@ -235,7 +235,7 @@ def _check_net(config: dict, names: dict[str, str]) -> None:
         f"task={task} cannot train model={model}\n"
         f"  {f'{task} takes':{width}} {kinds.get(accepted, accepted)}\n"
         f"  {f'{model} returns':{width}} {kinds.get(returned, returned)}\n"
-        + "\n".join(listed(f"  {lead:{width}} ", found, width + 3, room) for lead, found in lists.items())
+        + "\n".join(listed(f"  {lead:{width}} ", names, width + 3, room) for lead, names in lists.items())
     )
 
 

@@ -116,15 +116,15 @@ def _instead(path: str) -> str:
     )
 
 
-def _differences(found: object, expected: object, path: str) -> list[str]:
-    if isinstance(found, dict) and isinstance(expected, dict) and (expected or not found):
+def _differences(actual: object, expected: object, path: str) -> list[str]:
+    if isinstance(actual, dict) and isinstance(expected, dict) and (expected or not actual):
         return [
             line
-            for key in dict.fromkeys([*expected, *found])
-            for line in _differences(found.get(key), expected.get(key), f"{path}.{key}".lstrip("."))
-            if key in found
+            for key in dict.fromkeys([*expected, *actual])
+            for line in _differences(actual.get(key), expected.get(key), f"{path}.{key}".lstrip("."))
+            if key in actual
         ]
-    return [] if found == expected else [f"hydra.{path}={_short(found)}: {_instead(path)}"]
+    return [] if actual == expected else [f"hydra.{path}={_short(actual)}: {_instead(path)}"]
 
 
 def _short(value: object) -> str:
@@ -138,11 +138,11 @@ def _of_searchpath(paths: object) -> list[str]:
     return []
 
 
-def _of_sweeper(found: object) -> list[str]:
-    found = found if isinstance(found, dict) else {}
-    if found.get("_target_") != SWEEPER or found.keys() - {"_target_", "params"}:
-        return [f"hydra.sweeper={_short(found)}: {_instead('sweeper')}"]
-    params = found.get("params") or {}
+def _of_sweeper(section: object) -> list[str]:
+    section = section if isinstance(section, dict) else {}
+    if section.get("_target_") != SWEEPER or section.keys() - {"_target_", "params"}:
+        return [f"hydra.sweeper={_short(section)}: {_instead('sweeper')}"]
+    params = section.get("params") or {}
     # Hydra instantiates the objects in here, including those that an interpolation reaches
     wrong = {k: v for k, v in params.items() if not _is_plain(v)} if isinstance(params, dict) else params
     return [f"hydra.sweeper.params={_short(wrong)}: expected plain values, as on the command line"] if wrong else []
@@ -154,24 +154,24 @@ def _is_plain(value: object) -> bool:
     return not isinstance(value, dict) and "${" not in str(value)
 
 
-def check_launcher(found: dict) -> None:
+def check_launcher(section: dict) -> None:
     """Raise UserError if the launcher's section, with interpolations resolved, has a value that is not allowed."""
-    _raise(_of_launcher(found))
+    _raise(_of_launcher(section))
 
 
-def _of_launcher(found: object) -> list[str]:
-    found = found if isinstance(found, dict) else {}
-    if found.get("_target_") not in LAUNCHERS:
-        return [f"hydra.launcher={_short(found)}: {_instead('launcher')}"]
+def _of_launcher(section: object) -> list[str]:
+    section = section if isinstance(section, dict) else {}
+    if section.get("_target_") not in LAUNCHERS:
+        return [f"hydra.launcher={_short(section)}: {_instead('launcher')}"]
     problems = []
-    if found.get("setup"):
-        shown = _short(found["setup"])
+    if section.get("setup"):
+        shown = _short(section["setup"])
         problems.append(f"hydra.launcher.setup={shown}: a config must not run commands; run them before dl-run")
-    more = found.get("additional_parameters") or {}
+    more = section.get("additional_parameters") or {}
     if unknown := sorted(map(str, more.keys() - ADDITIONAL)):
         known = ", ".join(sorted(ADDITIONAL))
         problems.append(f"hydra.launcher.additional_parameters.{unknown[0]}: expected one of: {known}")
-    for key, value in [*found.items(), *more.items()]:  # each becomes a line of a shell script
+    for key, value in [*section.items(), *more.items()]:  # each becomes a line of a shell script
         if isinstance(value, str) and not value.isprintable():
             problems.append(f"hydra.launcher.{key}={value!r}: expected one line of text")
     return problems

@@ -5,10 +5,10 @@ from pathlib import Path
 import yaml
 
 from dlrun.config.signatures import accepts, signature
-from dlrun.spec import Unlabelled
 
 PACKAGE = Path(__file__).resolve().parent.parent
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent.parent / "configs"
+UNLABELLED = "Unlabelled"  # in the annotation of a builder that needs no labels (spec.py)
 LABELS = (
     "labels come from class folders or a CSV (data=image_folder),\n  data.spec.classes, or a table's data.spec.targets"
 )
@@ -21,7 +21,7 @@ def takes_spec(node: dict) -> object:
 
 def learns(takes: object, data: dict) -> bool:
     """Whether a builder whose `spec` has this annotation can learn from data with this config section."""
-    is_enough = has_labels(data) or accepts(takes, Unlabelled.__name__)
+    is_enough = has_labels(data) or accepts(takes, UNLABELLED)
     return is_enough and accepts(takes, data["spec"]["_target_"].rpartition(".")[2])
 
 

@@ -182,16 +182,16 @@ def _bound(folder: Path, config: dict) -> None:
         value = _at(config, path)
         if isinstance(value, dict | list):
             keys = value if isinstance(value, dict) else range(len(value))
-            found = sum(size((*path, str(key))) for key in keys)
+            count = sum(size((*path, str(key))) for key in keys)
         else:
-            found = 1 + sum(size(_target(path, each)) for each in REFERENCE.findall(str(value)))
-        if found > MOST:
+            count = 1 + sum(size(_target(path, each)) for each in REFERENCE.findall(str(value)))
+        if count > MOST:
             raise UserError(
                 f"{folder}: {'.'.join(path)} in {folder / '.hydra' / 'config.yaml'} becomes more than {MOST:,} values\n"
                 "  expected a config as dl-run writes it"
             )
-        sizes[path] = found
-        return found
+        sizes[path] = count
+        return count
 
     size(())
 
@@ -237,11 +237,11 @@ def require_finished(folder: Path) -> dict:
 
 
 def _checked(folder: Path, summary: dict) -> dict:
-    found = {name: summary[name] for name in SUMMARY if name in summary}
+    known = {name: summary[name] for name in SUMMARY if name in summary}
     try:
-        check_state(found, {name: SUMMARY[name] for name in found})
-        if "best" in found:
-            check_state(found["best"], BEST)
+        check_state(known, {name: SUMMARY[name] for name in known})
+        if "best" in known:
+            check_state(known["best"], BEST)
     except ValueError as error:
         raise UserError(
             f"{folder}: the run's summary.json is damaged: {error}\n  expected the file as dl-run wrote it"

@@ -82,14 +82,14 @@ def _public(tree: ast.Module, kinds: type | UnionType = ast.FunctionDef | ast.Cl
 def _source(module: str) -> Path | None:
     package, *rest = module.split(".")
     try:
-        found = find_spec(package)  # finding a top-level package does not import it
+        spec = find_spec(package)  # finding a top-level package does not import it
     except ValueError:
-        found = None
-    if not package.isidentifier() or found is None:
+        spec = None
+    if not package.isidentifier() or spec is None:
         return None
-    if found.submodule_search_locations is None:
-        return Path(found.origin) if not rest and (found.origin or "").endswith(".py") else None
-    base = Path(next(iter(found.submodule_search_locations))).joinpath(*rest)
+    if spec.submodule_search_locations is None:
+        return Path(spec.origin) if not rest and (spec.origin or "").endswith(".py") else None
+    base = Path(next(iter(spec.submodule_search_locations))).joinpath(*rest)
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
@@ -115,9 +115,9 @@ def _of_function(node: ast.FunctionDef, kind: str, target: str) -> Signature:
 def _of_class(node: ast.ClassDef, target: str) -> Signature:
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-            found = _of_function(item, "class", target)
+            constructor = _of_function(item, "class", target)
             if item.args.kwonlyargs or item.args.args[1:]:
-                return found
+                return constructor
     fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]  # a dataclass
     keys = {f.target.id: _evaluate(f.annotation) for f in fields}
     return Signature(target, "class", {}, keys, frozenset(f.target.id for f in fields if f.value is None))

@@ -39,8 +39,8 @@ flags
                         DIR/model/mine.yaml is model=mine
   --json                print one line of JSON at the end: folder, status,
                         exit code, metrics; all else on standard error
-  -sc install=SHELL     completion for bash, zsh or fish:
-                        eval "$(dl-run -sc install=bash)"
+  -sc install=SHELL     completion for bash or fish; for all commands and zsh:
+                        eval "$(dl-runs completion bash)"
   -h, --help; --version"""
 
 FIRST = ("data", "model", "trainer", "task", "optimizer", "schedule", "experiment")

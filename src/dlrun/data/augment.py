@@ -1,7 +1,7 @@
 """Random augmentations of images that keep the label (the book, section 9.7), for a whole batch on its device."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +10,9 @@ from torch import Tensor
 from dlrun.data.base import Draw
 from dlrun.data.boxes import boxes
 from dlrun.data.policies import apply_policy
+from dlrun.data.warps import warp
 from dlrun.errors import UserError
-from dlrun.types import Few, Fraction, Index, NonNegative
+from dlrun.types import Few, Fraction, Index, NonNegative, Range
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Augment:
     flip: flip half of the images; true: left-right, vertical: top-bottom, both: each of the two independently;
     alternate: left-right, each image in every second epoch (Jordan 2024, arXiv 2404.00498, section 3.6).
     crop: pad each side by this number of pixels, then crop at random. pad: black pixels or a reflection.
-    rot90: rotate by 0 to 3 quarter turns. cutout: side of a square that is set to the mean (DeVries and Taylor 2017).
+    rot90: rotate by 0 to 3 quarter turns. rotate, zoom, shear: see data/warps.py.
+    cutout: side of a square that is set to the mean (DeVries and Taylor 2017).
     erase: share of images that get a box of noise (Zhong et al. 2017).
     noise: standard deviation of Gaussian noise on the normalised image. jitter: largest change of brightness (added to
     the normalised image) and of contrast (a factor around 1). policy: random operations (data/policies.py): trivial, or
@@ -32,6 +34,9 @@ class Augment:
     crop: Index  # pixels
     pad: Literal["black", "reflect"]
     rot90: bool
+    rotate: Annotated[float, Range(0, 180)]  # degrees
+    zoom: NonNegative
+    shear: NonNegative
     cutout: Index  # pixels
     erase: Fraction
     noise: NonNegative
@@ -55,7 +60,7 @@ class Augment:
                 )
 
     def on_bytes(self, x: Tensor, draw: Draw) -> Tensor:
-        """Move pixels: rot90, flip, crop; then the policy. (B, C, H, W) -> same
+        """Move pixels: rot90, flip, warp, crop; then the policy. (B, C, H, W) -> same
 
         On stored bytes, which are a quarter of floats' memory traffic.
         """
@@ -69,6 +74,8 @@ class Augment:
         for axis in {True: (3,), "vertical": (2,), "both": (3, 2)}.get(self.flip, ()):
             coin = torch.rand(len(x), 1, 1, 1, generator=random, device=x.device) < 0.5
             x = torch.where(coin, x.flip(axis), x)
+        if self.rotate or self.zoom or self.shear:
+            x = warp(x, self.rotate, self.zoom, self.shear, random)
         x = _crop(x, self.crop, random, self.pad == "reflect") if self.crop else x
         if self.policy != "none":
             x = apply_policy(x, self.policy, self.policy_ops, self.policy_level, random)
@@ -85,12 +92,12 @@ class Augment:
             sides = torch.full(size, float(self.cutout), device=x.device)
             x.masked_fill_(boxes(x, centre, sides), 0.0)  # 0 is the mean of the data
         if self.erase:
-            draw = torch.rand(len(x), 5, generator=random, device=x.device)
-            area = (0.02 + 0.38 * draw[:, 0]) * x.shape[2] * x.shape[3]
-            ratio = torch.exp((2 * draw[:, 1] - 1) * 1.204)  # height to width, from 0.3 to 1 / 0.3
-            sides = torch.stack(((area * ratio).sqrt(), (area / ratio).sqrt()), 1) * (draw[:, 4:] < self.erase)
+            numbers = torch.rand(len(x), 5, generator=random, device=x.device)
+            area = (0.02 + 0.38 * numbers[:, 0]) * x.shape[2] * x.shape[3]
+            ratio = torch.exp((2 * numbers[:, 1] - 1) * 1.204)  # height to width, from 0.3 to 1 / 0.3
+            sides = torch.stack(((area * ratio).sqrt(), (area / ratio).sqrt()), 1) * (numbers[:, 4:] < self.erase)
             noise = torch.randn(x.shape, generator=random, device=x.device)
-            x.copy_(torch.where(boxes(x, draw[:, 2:4], sides), noise, x))  # into x, to keep its memory format
+            x.copy_(torch.where(boxes(x, numbers[:, 2:4], sides), noise, x))  # into x, to keep its memory format
         if self.noise:
             x.add_(torch.randn(x.shape, generator=random, device=x.device), alpha=self.noise)
         return x
@@ -107,8 +114,8 @@ def cut_out(x: Tensor, height: int, width: int, random: torch.Generator | None) 
     """Crop each image at random, or in the middle if random is None. (B, C, H, W) -> (B, C, height, width)"""
     room = x.shape[2] - height, x.shape[3] - width
     if random is None:
-        top, left = room[0] // 2, room[1] // 2
-        return x[:, :, top : top + height, left : left + width]
+        above, before = room[0] // 2, room[1] // 2
+        return x[:, :, above : above + height, before : before + width]
     top, left = (torch.randint(r + 1, (len(x),), generator=random, device=x.device) for r in room)
     if x.device.type != "cpu":
         return _at(x, top, left, height, width)

@@ -20,20 +20,49 @@ A data set of your own is any class with these members. The beginning of a small
                 yield x[rows], y[rows]
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dlrun.seeds import mix
-from dlrun.spec import Spec
+from dlrun.spec import Env, SampleSpec, Spec
+
+Batch = tuple[Tensor, Tensor]  # inputs, targets
+Video = tuple[list[np.ndarray], float]  # frames (H, W, 3), uint8, and frames per second
 
 
 class Data(Protocol):
-    """A data set with the splits train, val and test. Nothing is read before `load`.
+    """What every data set has. Nothing is read before `load`."""
+
+    @property
+    def spec(self) -> Spec:
+        """The description of a sample or of an environment, from which networks are built."""
+
+    def load(self, device: torch.device, channels_last: bool = False) -> None:
+        """Read the data and put it on the device. Raises DataError if it does not match the spec."""
+
+    def size(self, split: str) -> int:
+        """Return the number of samples of a split; 0 for the val and test splits of environments."""
+
+    def fitted(self) -> dict[str, Any]:
+        """Return the facts learned from the train split that new inputs need (words, means). Checkpoints hold them."""
+
+    def restore(self, fitted: dict[str, Any], device: torch.device, channels_last: bool = False) -> None:
+        """Prepare `encode` from `fitted` alone, without reading any data."""
+
+    def digest(self) -> str:
+        """Return a hash of the data. A run is resumed only if it is unchanged."""
+
+    def describe(self) -> str:
+        """Describe where the data is stored and how large it is, for the run's header."""
+
+
+class SampleData(Data, Protocol):
+    """A data set of samples with the splits train, val and test, which come in batches.
 
     batch_size: samples of a training batch. eval_batch_size: samples of a batch of val or test.
     """
@@ -42,32 +71,64 @@ class Data(Protocol):
     eval_batch_size: int
 
     @property
-    def spec(self) -> Spec:
+    def spec(self) -> SampleSpec:
         """The description of a sample (shape, classes, targets), from which networks are built."""
 
-    def load(self, device: torch.device, channels_last: bool = False) -> None:
-        """Read the data and put it on the device. Raises DataError if it does not match the spec."""
-
-    def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[Batch]:
         """Yield (inputs, targets) of a split. Train: in an order drawn from (seed, epoch), from batch `first` on."""
 
-    def size(self, split: str) -> int:
-        """Return the number of samples of a split; 0 for the val and test splits of environments."""
-
-    def encode(self, stored: Any) -> Tensor:
+    def encode(self, stored: Any, /) -> Tensor:
         """Turn samples, as they are stored or typed, into the network's input: normalised, without augmentation."""
 
-    def fitted(self) -> dict:
-        """Return the facts learned from the train split that new inputs need (words, means). Checkpoints hold them."""
 
-    def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
-        """Prepare `encode` from `fitted` alone, without reading any data."""
+def has_samples(data: Data) -> TypeGuard[SampleData]:
+    """Whether it is a data set of samples; otherwise it is an environment."""
+    return not isinstance(data.spec, Env)
 
-    def digest(self) -> str:
-        """Return a hash of the data. A run is resumed only if it is unchanged."""
 
-    def describe(self) -> str:
-        """Describe where the data is stored and how large it is, for the run's header."""
+def pixel_statistics(data: Data) -> tuple[list[float], list[float]] | None:
+    """Return the mean and std by which data normalises pixels in [0, 1], one number or one per channel; None if not."""
+    mean, std = getattr(data, "mean", None), getattr(data, "std", None)
+    return None if mean is None or std is None else (mean, std)
+
+
+class VectorEnv(Protocol):
+    """N environments that are stepped together; each one is reset by the step after its end."""
+
+    def reset(self, seed: int) -> np.ndarray:
+        """Start all of them, by the seed. Returns observations (N, features)."""
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Returns observations, rewards, terminated, truncated, and the observations before any reset."""
+
+    def close(self) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class EnvData(Data, Protocol):
+    """The data of a reinforcement learning task: environments (data/envs.py)."""
+
+    num_envs: int  # played together in training
+    epoch_frames: int  # of all environments together
+
+    @property
+    def spec(self) -> Env:
+        """The description of observations and actions."""
+
+    def make(self, num: int) -> VectorEnv:
+        """Make `num` environments that are stepped together."""
+
+    def transitions(self) -> tuple[list, tuple[int, int] | None]:
+        """Gymnasium's P, [state][action] -> [(probability, next state, reward, ends)], and the grid's rows and columns.
+
+        Raises UserError if the environment does not provide them.
+        """
+
+    def record_video(self, act: Callable[[np.ndarray], np.ndarray], seed: int) -> Video | str | None:
+        """A video of an episode; a message if it cannot be drawn, None if it is not wanted."""
 
 
 @dataclass(frozen=True)

@@ -132,17 +132,17 @@ def _read(folder: Path) -> Corpus:
         changed = next((file for file in _FILES[:4] if _digest(folder / file) != header["sha256"][file]), None)
         if changed:
             raise ValueError(f"{changed} is not what was written")
-        columns = [np.load(folder / file, mmap_mode="r", allow_pickle=False) for file in _FILES[:3]]
+        ids, offsets, labels = (np.load(folder / file, mmap_mode="r", allow_pickle=False) for file in _FILES[:3])
         words = tuple(json.loads((folder / "words.json").read_text()))
         check_state(header["facts"], {"empty": int, "not_utf8": int})
-        if not 0 < header["num_train"] <= len(columns[2]):
+        if not 0 < header["num_train"] <= len(labels):
             raise ValueError(f"num_train: {header['num_train']}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"the words' cache {folder} is damaged: {error}\n  expected the files as they were written\n"
             "  delete it, so that it is rebuilt"
         ) from None
-    return Corpus(*columns, words, header["num_train"], header["facts"])
+    return Corpus(ids, offsets, labels, words, header["num_train"], header["facts"])
 
 
 def _digest(path: Path) -> str:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from subprocess import PIPE, Popen
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
@@ -152,13 +152,14 @@ def _add(done: Written, lot: tuple[dict, dict]) -> None:
 
 def _hand_out(worker: Popen, lots: list[tuple], done: Written, tick: Callable[[int], object]) -> None:
     """Give a worker process lot after lot, until none is left."""
+    to_worker, from_worker = cast("IO[str]", worker.stdin), cast("IO[str]", worker.stdout)  # both are pipes
     try:
         while lots:
             lot = lots.pop()  # atomic: each lot goes to one thread
             try:
-                worker.stdin.write(json.dumps(lot) + "\n")
-                worker.stdin.flush()
-                answer = worker.stdout.readline()
+                to_worker.write(json.dumps(lot) + "\n")
+                to_worker.flush()
+                answer = from_worker.readline()
             except BrokenPipeError:  # the process died; any other OSError is the disk's
                 answer = ""
             if not answer:
@@ -179,6 +180,7 @@ def serve() -> None:
     """Run a worker process of `write`: it reads lots as lines of JSON, and writes `Written` or an error number."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process decides when to stop
     for line in sys.stdin:
+        result: Written | int | None
         try:
             result = _write_lot(*json.loads(line))
         except OSError as error:

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from dlrun.config.extras import install
 from dlrun.config.signatures import is_allowed
+from dlrun.data.base import Video
 from dlrun.data.cartpole import CartPoles
 from dlrun.errors import EnvError, UserError, nearest
 from dlrun.spec import Env
@@ -103,11 +104,10 @@ class Envs:
                 "environments (FrozenLake-v1, CliffWalking-v1)"
             )
         shape = getattr(env, "shape", None) or (getattr(env, "nrow", 0), getattr(env, "ncol", 0))
-        return [[env.P[s][a] for a in sorted(env.P[s])] for s in sorted(env.P)], shape if all(shape) else None
+        table = [[env.P[s][a] for a in sorted(env.P[s])] for s in sorted(env.P)]
+        return table, shape if all(shape) else None
 
-    def record_video(
-        self, act: Callable[[np.ndarray], np.ndarray], seed: int
-    ) -> tuple[list[np.ndarray], float] | str | None:
+    def record_video(self, act: Callable[[np.ndarray], np.ndarray], seed: int) -> Video | str | None:
         """Play an episode; return its frames (H, W, 3), uint8, and their number per second. Needs no display.
 
         act: turns observations (1, features) into actions (1, ...). Returns the reason if the environment cannot be
@@ -124,15 +124,16 @@ class Envs:
             return f"{self.id} cannot be rendered"
         rate = env.metadata.get("render_fps", 30)
         every = max(1, round(rate / VIDEO_RATE))
-        obs, frames = env.reset(seed=seed % 2**31)[0], []
+        obs = env.reset(seed=seed % 2**31)[0]
+        frames: list[np.ndarray] = []
         try:
             for t in range(self.video_steps):
                 if t % every == 0:
-                    frames.append(env.render())
+                    frames.append(np.asarray(env.render()))
                 obs, _, ended, limited, _ = env.step(act(vectors(env.observation_space, [obs]))[0])
                 if ended or limited:
                     break
-            frames.append(env.render())
+            frames.append(np.asarray(env.render()))
         except DependencyNotInstalled as missing:
             return f"{missing}; to install all that videos need: {install('video')}"
         except Exception as error:  # foreign code may raise anything, and must not cost the trained policy
@@ -144,14 +145,15 @@ class Envs:
 
 def read_spec(id: str) -> Env:
     """Read the spec of an environment from its spaces. Raises UserError if no policy of this package can play it."""
+    from gymnasium.spaces import Box, Discrete
+
     env = open_env(id)
     obs, actions = env.observation_space, env.action_space
     env.close()
-    is_states = type(obs).__name__ == "Discrete"
-    if is_states:
-        shape = (int(obs.n),)
-    elif type(obs).__name__ == "Box" and len(obs.shape) == 1:
-        shape = obs.shape
+    if isinstance(obs, Discrete):
+        size = int(obs.n)
+    elif isinstance(obs, Box) and len(obs.shape) == 1:
+        size = obs.shape[0]
     else:
         images = "images, " if len(getattr(obs, "shape", None) or ()) in (2, 3) else ""
         raise UserError(
@@ -159,14 +161,15 @@ def read_spec(id: str) -> Env:
             "Discrete(n)\n"
             f"  gymnasium.wrappers.FlattenObservation makes a vector of it: {WRAPPED}"
         )
-    if type(actions).__name__ == "Discrete" and not actions.start:
-        return Env(shape, int(actions.n), states=is_states)
-    if type(actions).__name__ != "Box" or len(actions.shape) != 1 or not actions.is_bounded():
+    is_states = isinstance(obs, Discrete)
+    if isinstance(actions, Discrete) and not actions.start:
+        return Env((size,), int(actions.n), states=is_states)
+    if not isinstance(actions, Box) or len(actions.shape) != 1 or not actions.is_bounded():
         raise UserError(
             f"data.id={id} takes {actions}: expected Discrete(n), or Box(n,) with bounds\n"
             f"  gymnasium.wrappers.TransformAction converts actions: {WRAPPED}"
         )
-    return Env(shape, None, tuple(actions.low.tolist()), tuple(actions.high.tolist()), states=is_states)
+    return Env((size,), None, tuple(actions.low.tolist()), tuple(actions.high.tolist()), states=is_states)
 
 
 def open_env(id: str, limit: int | None = None, render: str | None = None) -> "gymnasium.Env":
@@ -189,11 +192,14 @@ def open_env(id: str, limit: int | None = None, render: str | None = None) -> "g
         if colon:
             import_module(module)
         spec = gymnasium.spec(name)
-        more = {"max_episode_steps": limit or LONGEST} if limit or spec.max_episode_steps is None else {}
-        creator = spec.entry_point
+        options: dict[str, Any] = {}
+        if limit or spec.max_episode_steps is None:
+            options["max_episode_steps"] = limit or LONGEST
+        creator: object = spec.entry_point
         creator = gymnasium.envs.registration.load_env_creator(creator) if isinstance(creator, str) else creator
-        modes = getattr(creator, "metadata", {}).get("render_modes", ())
-        return gymnasium.make(name, **more, **({"render_mode": render} if render in modes else {}))
+        if render in getattr(creator, "metadata", {}).get("render_modes", ()):
+            options["render_mode"] = render
+        return gymnasium.make(name, **options)
     except (error.DependencyNotInstalled, ImportError) as missing:
         raise UserError(f"data.id={id} needs a package that is not installed\n  {missing}") from None
     except error.Error as wrong:
@@ -203,15 +209,17 @@ def open_env(id: str, limit: int | None = None, render: str | None = None) -> "g
         if "/" in name and not any(each.startswith(name.split("/")[0] + "/") for each in gymnasium.registry):
             known = f": the package of {name.split('/')[0]} is missing, or must be named: data.id=package:{name}"
         raise UserError(f"data.id={id}: there is no such environment{known}\n  expected an id of gymnasium") from None
-    except Exception as error:  # foreign code may raise anything
+    except Exception as failure:  # foreign code may raise anything
         raise UserError(
-            f"data.id={id} cannot be made: {type(error).__name__}: {error}\n  expected an environment that starts"
+            f"data.id={id} cannot be made: {type(failure).__name__}: {failure}\n  expected an environment that starts"
         ) from None
 
 
 def vectors(space: "gymnasium.Space", obs: "ArrayLike") -> np.ndarray:
     """Return observations as float32 (N, features): vectors as they are, states one-hot."""
-    if type(space).__name__ == "Discrete":
+    from gymnasium.spaces import Discrete
+
+    if isinstance(space, Discrete):
         return np.eye(int(space.n), dtype=np.float32)[np.asarray(obs) - int(space.start)]
     return np.array(obs, np.float32)
 
@@ -225,7 +233,8 @@ class VectorEnvs:
         self.space = open_env(id).observation_space  # first, because its errors are explained
         self.id, self.num = id, num
         self.envs = SyncVectorEnv([lambda: open_env(id, limit)] * num, autoreset_mode=AutoresetMode.SAME_STEP)
-        self.seed, self.actions = 0, []
+        self.seed = 0
+        self.actions: list[np.ndarray] = []
 
     def reset(self, seed: int) -> np.ndarray:
         """Start new episodes; return observations (N, features)."""

@@ -106,13 +106,14 @@ def by_csv(root: Path, file: Path, classes: tuple[str, ...], count: int | None) 
             )
     if not rows:
         raise DataError(f"{file} names no images\n  expected rows of path and label, such as cats/1.jpg,cats")
-    names = [_resolve(root, row[0]) or _resolve(root, row[0].strip()) for _, row in rows]
-    missing = [row[0] for (_, row), name in zip(rows, names, strict=True) if name is None]
+    resolved = [_resolve(root, row[0]) or _resolve(root, row[0].strip()) for _, row in rows]
+    missing = [row[0] for (_, row), name in zip(rows, resolved, strict=True) if name is None]
     if missing:
         raise DataError(
             f"{file} names {counted(len(missing), 'image')} that cannot be found: {some(missing)}\n"
             f"  expected paths relative to {root}, or absolute paths"
         )
+    names = [name for name in resolved if name is not None]
     first: dict[str, int] = {}
     for (number, row), name in zip(rows, names, strict=True):
         if name in first:

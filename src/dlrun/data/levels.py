@@ -39,7 +39,8 @@ def levels_of(images: Iterable[ValueRange]) -> Levels:
     Whole numbers >= 0: the range of the fewest bits in WIDTHS that contains them. Real numbers: the first of [0, 1],
     [-1, 1] and [0, 255] that contains them. Otherwise: from the least to the greatest number.
     """
-    images, levels = list(images), {}
+    images = list(images)
+    levels: Levels = {}
     for kind in sorted({image.kind for image in images}):
         low = min(image.low for image in images if image.kind == kind)
         high = max(image.high for image in images if image.kind == kind)
@@ -49,7 +50,7 @@ def levels_of(images: Iterable[ValueRange]) -> Levels:
         elif low < 0:
             levels[kind] = low, high
         else:
-            levels[kind] = 0, 2 ** next((bits for bits in WIDTHS if high < 2**bits), high.bit_length()) - 1
+            levels[kind] = 0, 2 ** next((bits for bits in WIDTHS if high < 2**bits), int(high).bit_length()) - 1
     return levels
 
 

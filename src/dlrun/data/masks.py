@@ -25,6 +25,8 @@ class Masks(Images):
     mean, std: of pixels scaled to [0, 1]; one number for all channels, or one per channel.
     """
 
+    spec: Mask  # type: ignore[assignment]  # a Mask has what Images uses of an Image
+
     def __init__(
         self,
         *,
@@ -49,8 +51,15 @@ class Masks(Images):
                 f"data.augment.policy={policy} changes colours, and masks have none: expected none; flip, crop "
                 "and rot90 move images and masks together"
             )
+        for name in ("rotate", "zoom", "shear"):
+            if amount := getattr(augment, name, 0):
+                raise UserError(
+                    f"data.augment.{name}={amount} blends neighbouring pixels, and the classes of masks cannot be "
+                    "blended: expected 0; flip, crop and rot90 move images and masks together"
+                )
         super().__init__(
-            spec=spec, source=source, batch_size=batch_size, eval_batch_size=eval_batch_size, val_fraction=val_fraction,
+            spec=spec,  # type: ignore[arg-type]  # as above
+            source=source, batch_size=batch_size, eval_batch_size=eval_batch_size, val_fraction=val_fraction,
             folds=folds, fold=fold, mean=mean, std=std, augment=augment,
         )  # fmt: skip
 

@@ -56,8 +56,9 @@ class Maze(gymnasium.Env):
         return image
 
     def _inside(self, state: int, margin: int) -> tuple[slice, slice]:
-        corner = np.multiply(divmod(state, COLUMNS), CELL)
-        return tuple(slice(start + margin, start + CELL - margin) for start in corner)
+        row, column = divmod(state, COLUMNS)
+        down, across = (slice(i * CELL + margin, (i + 1) * CELL - margin) for i in (row, column))
+        return down, across
 
 
-gymnasium.register("Maze-v0", Maze, max_episode_steps=100)
+gymnasium.register("Maze-v0", f"{__name__}:{Maze.__name__}", max_episode_steps=100)

@@ -6,6 +6,7 @@ from torch import Tensor
 from dlrun.data.augment import Augment, cut_out
 from dlrun.data.base import Draw
 from dlrun.errors import UserError
+from dlrun.seeds import generator
 
 
 class Pixels:
@@ -43,3 +44,8 @@ class Pixels:
         if not (isinstance(self.shift, float) and self.shift == 0):
             x.add_(self.shift)
         return x if draw is None else self.augment.on_values(x, draw)
+
+    def augmented(self, x: Tensor) -> Tensor:
+        """What training might see of images (B, C, H, W) as the network takes them: the same with fixed draws."""
+        stored = ((x - self.shift) / self.scale).round().clamp(0, 255).to(torch.uint8)
+        return self(stored, Draw(generator(x.device, 0), 0, 0, torch.arange(len(x), device=x.device)))

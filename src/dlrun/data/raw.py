@@ -1,19 +1,21 @@
 """The inverse of `encode`, and a view of one data set encoded as another."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dlrun.data.base import Data
+from dlrun.data.base import Batch, SampleData, pixel_statistics
 from dlrun.data.resident import split_rows
+from dlrun.data.text import Texts
 from dlrun.data.words import join_tokens
-from dlrun.spec import Columns, Image, Mask, Tokens
+from dlrun.spec import Columns
 
 Raw = Tensor | list[str]
 
 
-def decode(data: Data, x: Tensor) -> Raw:
+def decode(data: SampleData, x: Tensor) -> Raw:
     """Turn network inputs back into images, uint8 (B, C, H, W), rows (B, features) in the data's units, or texts.
 
     The result is on the CPU. Rows of a table with columns of several kinds stay encoded.
@@ -21,10 +23,10 @@ def decode(data: Data, x: Tensor) -> Raw:
     x = x.cpu()
     if isinstance(data.spec, Columns):
         return x
-    if isinstance(data.spec, Image | Mask):
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
+    if (statistics := pixel_statistics(data)) is not None:
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in statistics)
         return ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-    if isinstance(data.spec, Tokens):
+    if isinstance(data, Texts):
         words = ("", "", "?", "", *data.spec.words())
         return [join_tokens([words[i] for i in row if words[i]], data.tokens) for row in x.tolist()]
     fitted = data.fitted()
@@ -38,32 +40,33 @@ def decode(data: Data, x: Tensor) -> Raw:
 class Reencoded:
     """The samples of `other`, encoded as those of `data`, for a network that was trained on `data`."""
 
-    def __init__(self, data: Data, other: Data) -> None:
-        self.data, self.other = data, other  # every other attribute is that of `data`
+    def __init__(self, data: SampleData, other: SampleData) -> None:
+        self.data, self.other = data, other
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Any:
+        """Return any other attribute of `data`."""
         return getattr(self.data, name)
 
     def size(self, split: str) -> int:
         return self.other.size(split)
 
-    def batches(self, split: str, *order: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of `other`, encoded as those of `data`. order: seed, epoch and first batch."""
-        if isinstance(self.data.spec, Tokens):
-            yield from self._texts(split)
+    def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[Batch]:
+        """Yield the batches of `other`, encoded as those of `data`."""
+        if isinstance(self.other, Texts):
+            yield from self._texts(split, self.other)
             return
-        for x, y in self.other.batches(split, *order):
+        for x, y in self.other.batches(split, seed, epoch, first):
             yield self.data.encode(decode(self.other, x)), y
 
-    def _texts(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def _texts(self, split: str, other: Texts) -> Iterator[Batch]:
         """Encode from the words as they were read: the other's vocabulary may lack words that this one has."""
-        corpus = self.other.source()
-        rows = range(0 if split == "all" else corpus.num_train, len(corpus.labels))
+        corpus = other.source()
+        rows: Sequence[int] = range(0 if split == "all" else corpus.num_train, len(corpus.labels))
         if split in ("train", "val"):
-            rows = split_rows(corpus.num_train, *self.other.split_config)[split].tolist()
+            rows = split_rows(corpus.num_train, *other.split_config)[split].tolist()
         for first in range(0, len(rows), self.data.eval_batch_size):
             batch = rows[first : first + self.data.eval_batch_size]
             spans = (corpus.tokens[corpus.offsets[i] : corpus.offsets[i + 1]] for i in batch)
-            texts = [join_tokens([corpus.words[word] for word in span], self.other.tokens) for span in spans]
-            y = torch.tensor([int(corpus.labels[i]) for i in batch], device=self.data.device)
-            yield self.data.encode(texts), y
+            texts = [join_tokens([corpus.words[word] for word in span], other.tokens) for span in spans]
+            x = self.data.encode(texts)
+            yield x, torch.tensor([int(corpus.labels[i]) for i in batch], device=x.device)

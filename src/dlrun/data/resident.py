@@ -51,7 +51,7 @@ class Resident:
 
     def size(self, split: str) -> int:
         """Return the number of samples of a split, or of all splits for "all"."""
-        return sum(map(len, self.rows.values())) if split == "all" else len(self.rows[split])
+        return sum(len(self.rows[each]) for each in distinct(self.rows)) if split == "all" else len(self.rows[split])
 
     def digest(self) -> str:
         """Return a hash of the rows of the splits, the labels and some of the content."""
@@ -84,7 +84,7 @@ class Resident:
     def evaluate(self, split: str, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of a split in stored order, without augmentation. "all": those of every split."""
         if split == "all":
-            for each in self.rows:
+            for each in distinct(self.rows):
                 yield from self.evaluate(each, batch_size)
             return
         for rows in self.rows[split].split(batch_size) if len(self.rows[split]) else ():
@@ -110,7 +110,7 @@ def hashed(splits: Iterable[tuple[Tensor, ...]]) -> str:
         for tensor in split:
             digest.update(f"{tuple(tensor.shape)}".encode())
             if not tensor.is_floating_point():
-                digest.update(tensor.cpu().contiguous().numpy())
+                digest.update(tensor.cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 
@@ -120,7 +120,7 @@ def sums(array: Tensor) -> list[float]:
     """
     array = array.cpu().contiguous()
     if not array.is_floating_point():
-        return [crc32(array.numpy())] if array.numel() else []
+        return [crc32(array.numpy().data)] if array.numel() else []
     checks = []
     for block in array.flatten().double().tensor_split(min(BLOCKS, array.numel() or 1)):
         size = block.abs().sum().item()
@@ -146,8 +146,10 @@ def split_rows(samples: int, val_fraction: float, folds: int, fold: int) -> dict
     """Split rows into train and val by a fixed shuffle, which does not depend on the run's seed.
 
     folds > 1 holds out the fold-th of `folds` equal parts as val; otherwise a `val_fraction` of all rows is held out.
-    Raises UserError if a split would be empty.
+    With 0 none are: val is then the train split. Raises UserError if a split would be empty.
     """
+    if not val_fraction and not folds and not fold:
+        return dict.fromkeys(("train", "val"), np.arange(samples))
     order = np.random.RandomState(0).permutation(samples)  # NumPy has frozen this stream: every version splits alike
     if folds == 1 or fold and fold >= folds:
         raise UserError(
@@ -164,6 +166,11 @@ def split_rows(samples: int, val_fraction: float, folds: int, fold: int) -> dict
         )
     train = np.setdiff1d(order, val)
     return {"train": train, "val": np.sort(val)}
+
+
+def distinct(rows: dict[str, Tensor]) -> list[str]:
+    """The splits that have samples of their own: val has none if data.val_fraction=0."""
+    return [name for name in rows if name != "val" or not torch.equal(rows["val"], rows["train"])]
 
 
 def check_contrast(pixels: np.ndarray, left_out: Container[int] = (), where: str = "the data") -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dlrun.data.base import Draw
-from dlrun.data.resident import Prepare, chunks, hashed, sampled
+from dlrun.data.resident import Prepare, chunks, distinct, hashed, sampled
 from dlrun.seeds import generator
 
 AHEAD = 4  # chunks that are read concurrently, to keep a disk busy
@@ -32,7 +32,7 @@ class Streamed:
 
     def size(self, split: str) -> int:
         """Return the number of samples of a split, or of all splits for "all"."""
-        return sum(map(len, self.rows.values())) if split == "all" else len(self.rows[split])
+        return sum(len(self.rows[each]) for each in distinct(self.rows)) if split == "all" else len(self.rows[split])
 
     def digest(self) -> str:
         """Return the digest that the same data has on the device."""
@@ -55,7 +55,7 @@ class Streamed:
     def evaluate(self, split: str, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of a split in stored order, without augmentation. "all": those of every split."""
         if split == "all":
-            for each in self.rows:
+            for each in distinct(self.rows):
                 yield from self.evaluate(each, batch_size)
             return
         for stored, y in self._read(self.rows[split].split(batch_size)):

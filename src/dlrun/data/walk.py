@@ -19,7 +19,9 @@ def walk(root: Path, suffixes: tuple[str, ...]) -> list[str]:
     and files that are not regular are listed: their reader must report them. Raises DataError if a folder cannot be
     read.
     """
-    files, seen, folders, links = [], set(), [""], []
+    files: list[str] = []
+    links: list[str] = []
+    seen, folders = set(), [""]
     while folders or links:
         where = folders.pop() if folders else links.pop(0)
         real = os.path.realpath(root / where)

@@ -16,24 +16,29 @@ from dlrun.types import Activation, Init, Probability, Size
 BASE = 7  # convolutions with stride 2 halve the sides until they are this or less
 
 
-class AutoEncoder(nn.Module):
-    """An encoder (B, C, H, W) -> (B, latent) and a decoder (B, latent) -> (B, C, H, W), without a final activation."""
+class EncoderDecoder(nn.Module):
+    """An encoder of images (B, C, H, W) and a decoder (B, latent) -> (B, C, H, W), without a final activation."""
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, latent: int) -> None:
         super().__init__()
         self.encoder, self.decoder, self.latent = encoder, decoder, latent
+
+
+class AutoEncoder(EncoderDecoder):
+    """An autoencoder. encoder: (B, C, H, W) -> (B, latent)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruct: (B, C, H, W) -> (B, C, H, W), logits or values."""
         return self.decoder(self.encoder(x))
 
 
-class VAE(AutoEncoder):
+class VAE(EncoderDecoder):
     """A variational autoencoder. encoder: (B, C, H, W) -> (B, 2 latent), the means and log variances of q(z|x)."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Encode: (B, C, H, W) -> mean (B, latent), log variance (B, latent)."""
-        return self.encoder(x).chunk(2, 1)
+        mean, log_var = self.encoder(x).chunk(2, 1)
+        return mean, log_var
 
 
 class AdversarialAutoEncoder(nn.Module):

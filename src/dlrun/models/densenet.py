@@ -68,7 +68,7 @@ def densenet(
     else:
         parts["conv0"] = nn.Conv2d(channels, features, 3, padding=1, bias=bias)
     for number, count in enumerate(LAYERS[depth], 1):
-        block = OrderedDict(
+        block: OrderedDict[str, nn.Module] = OrderedDict(
             (f"denselayer{i + 1}", DenseLayer(features + i * growth, growth, norm, dropout)) for i in range(count)
         )
         parts[f"denseblock{number}"] = nn.Sequential(block)

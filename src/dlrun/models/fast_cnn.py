@@ -49,7 +49,8 @@ class Whiten(nn.Module):
     def fit(self, images: Tensor) -> None:
         """Set the filters to the principal components of the images' patches, scaled to a variance of 1."""
         patches = [F.unfold(each, PATCH).transpose(0, 1).flatten(1) for each in images.float().split(500)]
-        second_moments = sum(each @ each.T for each in patches) / sum(each.shape[1] for each in patches)
+        total = sum((each @ each.T for each in patches), torch.zeros((), device=images.device))
+        second_moments = total / sum(each.shape[1] for each in patches)
         variances, components = torch.linalg.eigh(second_moments.cpu())  # ascending; components are the columns
         filters = (components / (variances + EPS).sqrt()).T.flip(0)
         largest = filters.gather(1, filters.abs().argmax(1, keepdim=True))
@@ -139,9 +140,11 @@ def fast_cnn(
     features = 2 * channels * PATCH**2
     first = Whiten(channels) if whiten else nn.Conv2d(channels, features, PATCH)
     net = FastCNN(OrderedDict(stem=first, act=activation_layer(activation)))
-    keys = dict(depth=depth, act=activation, identity=identity, momentum=norm_momentum, scale=norm_scale)
     for i, size in enumerate(widths, 1):
-        net.add_module(f"group{i}", Group(features, size, **keys))
+        group = Group(
+            features, size, depth=depth, act=activation, identity=identity, momentum=norm_momentum, scale=norm_scale
+        )
+        net.add_module(f"group{i}", group)
         features = size
     net.add_module("pool", Maximum())
     net.add_module("head", Scaled(features, spec.outputs, logit_scale))

@@ -76,7 +76,7 @@ def fcn(
     for layer in (net.score, *net.skips):
         initialise_scores(layer, init)
     for layer in net.ups:
-        bilinear_(layer.weight)
+        bilinear_(layer.get_parameter("weight"))
     return net
 
 

@@ -105,7 +105,7 @@ def _notes(spec: Image, latent: int, width: int, norm: str, critic_norm: str) ->
             f"{SMALLEST}x{SMALLEST} or more; expected sides such as 28, 32, 64; choose model.form=paper or other data"
         )
     first = [(side - 10) // 18 for side in sides]  # three layers turn a side of n into 18 n + 10
-    last = tuple(4 + (side - 10) % 18 for side in sides)
+    last = 4 + (sides[0] - 10) % 18, 4 + (sides[1] - 10) % 18
     generator: list[nn.Module] = [nn.Linear(latent, 8 * width * first[0] * first[1])]
     generator += [nn.Unflatten(1, (8 * width, *first)), nn.ReLU()]
     for a, b, kernel, stride in ((8 * width, 4 * width, 3, 3), (4 * width, 2 * width, 5, 2)):

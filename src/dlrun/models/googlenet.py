@@ -154,6 +154,6 @@ def _conv(features: int, channels: int, kernel: int, norm: str, stride: int = 1)
     """A padded convolution with its norm and ReLU: sides are divided by the stride only."""
     conv = nn.Conv2d(features, channels, kernel, stride, kernel // 2, bias=norm == "none")
     bn = norm_layer(norm, channels, ndim=2)
-    if norm == "batch":
+    if isinstance(bn, nn.BatchNorm2d):
         bn.eps = EPS
     return nn.Sequential(OrderedDict(conv=conv, bn=bn, relu=nn.ReLU()))

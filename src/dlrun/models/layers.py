@@ -9,6 +9,7 @@ Deviations: batch normalisation and leaky ReLU use torch's defaults (momentum 0.
 from collections import OrderedDict
 from collections.abc import Collection
 from math import inf, sqrt
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 from dlrun.errors import UserError, nearest
 
-ACTIVATIONS = {
+Net = TypeVar("Net", bound=nn.Module)
+ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
     "tanh": nn.Tanh,
@@ -26,7 +28,7 @@ ACTIVATIONS = {
     "elu": nn.ELU,
 }
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # by the number of position axes
-INSTANCE_NORMS = (None, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 NORMS = ("none", "batch", "layer", "instance", "group")
 INITS = ("torch", "keras", "kaiming", "xavier", "orthogonal", "zeros")
 
@@ -34,8 +36,10 @@ INITS = ("torch", "keras", "kaiming", "xavier", "orthogonal", "zeros")
 class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
     """torch's adaptive pooling, also under deterministic algorithms on CUDA, where torch's own gradient is an error.
 
-    (B, C, H, W) -> (B, C, *output_size).
+    (B, C, H, W) -> (B, C, output_size, output_size).
     """
+
+    output_size: int
 
     def forward(self, x: Tensor) -> Tensor:
         if x.is_cuda and torch.are_deterministic_algorithms_enabled():
@@ -91,7 +95,7 @@ def norm(name: str, channels: int, ndim: int) -> nn.Module:
             "norm=instance normalises over the positions of an image, and a dense layer has none; "
             "expected a norm over samples or features: choose norm=batch, layer, group or none"
         )
-    return INSTANCE_NORMS[ndim](channels, affine=True) if name == "instance" else nn.Identity()
+    return INSTANCE_NORMS[ndim - 1](channels, affine=True) if name == "instance" else nn.Identity()
 
 
 def check_positions(norm: str, height: int, width: int) -> None:
@@ -112,7 +116,7 @@ def check_size(net: str, height: int, width: int, least: int, advice: str) -> No
         )
 
 
-def initialise(net: nn.Module, init: str) -> nn.Module:
+def initialise(net: Net, init: str) -> Net:
     """Initialise all dense and convolutional layers of `net` in place, and return it. Norms keep 1 and 0.
 
     torch: torch's defaults. keras: Glorot uniform. kaiming: normal for ReLU, by the fan-out of a convolution and the
@@ -131,15 +135,20 @@ def initialise(net: nn.Module, init: str) -> nn.Module:
     return net
 
 
+def zero_scale(norm: nn.Module) -> None:
+    """Set the scale of a norm to 0, so that a residual block that ends with it starts as its shortcut."""
+    nn.init.zeros_(norm.get_parameter("weight"))
+
+
 def initialise_scores(layer: nn.Conv2d, init: str) -> None:
     """Initialise a 1x1 output convolution like a dense layer: it is one for each pixel, so kaiming uses the fan-in."""
     if init == "kaiming":
         nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
 
 
-def _draw(layer: nn.Module, init: str) -> None:
+def _draw(layer: nn.Linear | nn.modules.conv._ConvNd, init: str) -> None:
     """Draw a weight as torch.nn.init does, except that the fan-out is divided by the number of groups."""
-    weight, groups = layer.weight, getattr(layer, "groups", 1)
+    weight, groups = layer.weight, 1 if isinstance(layer, nn.Linear) else layer.groups
     fan_in, fan_out = weight[0].numel(), weight[:, 0].numel() // groups
     if init == "keras":
         bound = sqrt(3.0) * sqrt(2.0 / (fan_in + fan_out))
@@ -168,7 +177,7 @@ def separable_conv(
     depthwise = nn.Conv2d(
         features, features, kernel, stride, kernel // 2, groups=features, bias=bias and act is not None
     )
-    parts = OrderedDict(depthwise=depthwise)
+    parts: OrderedDict[str, nn.Module] = OrderedDict(depthwise=depthwise)
     if norm != "none":
         parts["norm1"] = _norm(norm, features)
     if act:

@@ -6,7 +6,7 @@ subtracts the mean of the advantages; the book, section 14.4.6, prints Q = V + A
 """
 
 from math import log, pi, sqrt
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,10 @@ PolicyInit = Literal["torch", "keras", "kaiming", "xavier", "orthogonal"]
 
 class Normaliser(nn.Module):
     """(x - mean) / std, clipped to [-10, 10], with running statistics that `update` changes (Welford 1962)."""
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -42,6 +46,14 @@ class Normaliser(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return ((x - self.mean) * (self.var + 1e-8).rsqrt()).clamp(-10, 10)
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """A network with running statistics of observations."""
+
+    def observe(self, obs: Tensor) -> None:
+        """Add observations (B, features) to the running statistics, if the net has any."""
 
 
 class Policy(nn.Module):
@@ -149,8 +161,9 @@ class Values(nn.Sequential):
 
     def observe(self, obs: Tensor) -> None:
         """Add observations (B, features) to the running statistics, if the net has any."""
-        if isinstance(self[0], Normaliser):
-            self[0].update(obs)
+        norm = self[0]
+        if isinstance(norm, Normaliser):
+            norm.update(obs)
 
 
 def q_net(
@@ -185,10 +198,11 @@ def table(spec: Env, *, values: Literal["actions", "states"]) -> Table:
 
 def dense(features: int, hidden: list[int], activation: str, init: str) -> nn.Sequential:
     """Dense layers, each followed by an activation. init=orthogonal uses gain sqrt(2)."""
-    layers = []
+    layers: list[nn.Module] = []
     for width in hidden:
-        layers += [initialise(nn.Linear(features, width), init), activation_layer(activation)]
+        layer = initialise(nn.Linear(features, width), init)
         if init == "orthogonal":
-            nn.init.orthogonal_(layers[-2].weight, sqrt(2))
+            nn.init.orthogonal_(layer.weight, sqrt(2))
+        layers += [layer, activation_layer(activation)]
         features = width
     return nn.Sequential(*layers)

@@ -16,7 +16,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
-from dlrun.models.layers import SameConv2d, check_positions, initialise, same_max_pool
+from dlrun.models.layers import SameConv2d, check_positions, initialise, same_max_pool, zero_scale
 from dlrun.models.layers import norm as norm_layer
 from dlrun.models.resnet_imagenet import residual_net
 from dlrun.spec import Image, form_for
@@ -101,7 +101,7 @@ def resnet(
     if zero_init_residual:
         for block in net.modules():
             if isinstance(block, Block):
-                nn.init.zeros_(block.norm2.weight)
+                zero_scale(block.norm2)
     return initialise(net, init)
 
 

@@ -9,7 +9,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from dlrun.models.layers import check_positions, check_size
+from dlrun.models.layers import check_positions, check_size, zero_scale
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image
 
@@ -82,5 +82,5 @@ def residual_net(spec: Image, depth: int, form: str, width: int, norm: str, zero
     if zero_init_residual:
         for block in net.modules():
             if isinstance(block, Block):
-                nn.init.zeros_(block.last_norm().weight)
+                zero_scale(block.last_norm())
     return net

@@ -4,11 +4,12 @@ Source: the book, sections 11.5 (two layers of 64 units, embedding 100, input dr
 The GRU is torch's and Keras's: its reset gate is applied after the recurrent product, in the book's formula before.
 """
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from dlrun.models.embedding import Embedding as EmbeddingLayer
 from dlrun.models.embedding import make_embedding
 from dlrun.models.layers import initialise
 from dlrun.models.recurrence import unroll
@@ -22,7 +23,7 @@ class Recurrent(nn.Module):
     """An embedding, recurrent layers and a dense layer: (B, T) integers -> (B, outputs)."""
 
     def __init__(
-        self, embedding: nn.Module, layers: list[nn.RNNBase], output: nn.Linear, *,
+        self, embedding: EmbeddingLayer, layers: list[nn.RNNBase], output: nn.Linear, *,
         dropout: float, input_dropout: float, head: str, mask_padding: bool, is_fused: bool,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -45,7 +46,7 @@ class Recurrent(nn.Module):
             x = self.between(x) if i else x
             if self.at_inputs.p:
                 x = x * self.at_inputs(torch.ones_like(x[:, :1]))  # one mask for all times
-            x = self._run(layer, x, read)  # (B, T, H)
+            x = self._run(cast(nn.RNNBase, layer), x, read)  # (B, T, H)
         return self.output(self._summary(x, lengths))  # (B, outputs)
 
     def _run(self, layer: nn.RNNBase, x: Tensor, lengths: Tensor | None) -> Tensor:

@@ -1,12 +1,14 @@
 """Gradient clipping: by value, by the norm of each tensor, by the global norm."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 
 @torch.no_grad()
 def clip_gradients(
-    params: list[Tensor], value: float | None, norm: float | None, global_norm: float | None
+    params: Sequence[Tensor], value: float | None, norm: float | None, global_norm: float | None
 ) -> Tensor | None:
     """Clip in place, in this order: each entry to [-value, value], each tensor to L2 `norm`, all to `global_norm`.
 

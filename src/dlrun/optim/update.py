@@ -72,12 +72,12 @@ class Update:
             group["lr"] = lr
         self.factor, self.skipped, self.last_loss = 1.0, 0, float("nan")
         self.scaler = torch.amp.GradScaler(self.params[0].device.type) if precision == "fp16" else None
-        self.averages_itself = hasattr(self.optimizer, "averaged")
-        if ema and self.averages_itself:
+        self.average_of: Callable[[Tensor], Tensor] | None = getattr(self.optimizer, "averaged", None)
+        if ema and self.average_of:
             raise UserError(
                 f"trainer.ema={ema:g}: this optimizer averages the weights itself\n  expected trainer.ema=0"
             )
-        has_average = ema or self.averages_itself
+        has_average = ema or self.average_of
         self.decay, self.ema = ema, deepcopy(net).requires_grad_(False).eval() if has_average else None
         self.averaged = 0  # number of steps in the average
         self.first_loss = self.peak = float("nan")  # the first step's loss, the highest loss of the first EARLY steps
@@ -97,16 +97,16 @@ class Update:
         self,
         loss: Tensor,
         clock: Clock,
-        pieces: Tensor | None = None,
+        chunks: Tensor | None = None,
         backward: Callable[[Tensor], None] | None = None,
     ) -> bool:
         """Backpropagate `loss` and take one step with all accumulated gradients.
 
-        pieces: sum of the losses that were passed to `backward` for this step; None if there were none. backward: runs
+        chunks: sum of the losses that were passed to `backward` for this step; None if there were none. backward: runs
         in place of this object's own (system/graphs.py). Returns False if the step was skipped because the loss or a
         gradient is not finite. Raises Diverged with on_nan="stop".
         """
-        read_loss = self.scalar.start(self.dist.mean(loss.detach() if pieces is None else loss.detach() + pieces))
+        read_loss = self.scalar.start(self.dist.mean(loss.detach() if chunks is None else loss.detach() + chunks))
         (backward or self.backward)(loss)
         value = read_loss()
         is_taken = isfinite(value) and self._step(clock)
@@ -186,7 +186,7 @@ class Update:
             with torch.no_grad():
                 self.take_step()
         if self.ema is not None:
-            self._average()
+            self._average(self.ema)
         return True
 
     def _has_finite_gradients(self) -> bool:
@@ -201,7 +201,7 @@ class Update:
         return not self.optimizer.defaults["momentum"] or all("momentum_buffer" in state.get(p, ()) for p in learning)
 
     @torch.no_grad()
-    def _average(self) -> None:
+    def _average(self, ema: nn.Module) -> None:
         """Update the exponential moving average of the weights (Polyak and Juditsky 1992); copy the buffers.
 
         The decay of step t is min(decay, (1 + t) / (10 + t)), as in TensorFlow's ExponentialMovingAverage: the average
@@ -209,12 +209,12 @@ class Update:
         correction of Adam (Kingma and Ba 2015) would only remove the weights from before the first step.
         """
         self.averaged += 1
-        copy_all(self.ema.buffers(), self.net.buffers())
-        if self.averages_itself:
-            copy_all(self.ema.parameters(), map(self.optimizer.averaged, self.net.parameters()))
+        copy_all(ema.buffers(), self.net.buffers())
+        if self.average_of:
+            copy_all(ema.parameters(), map(self.average_of, self.net.parameters()))
             return
         decay = min(self.decay, (1 + self.averaged) / (10 + self.averaged))
-        torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - decay)
+        torch._foreach_lerp_(list(ema.parameters()), list(self.net.parameters()), 1 - decay)
 
     def state_dict(self) -> dict:
         return {

@@ -8,17 +8,21 @@ from textwrap import wrap
 
 from dlrun.clock import Clock
 
+REFRESH = 1.0  # seconds between two readings of the loss, for which a GPU has to be waited for
+
 
 class Bar:
     """A progress bar within the epoch, on a terminal only, for epochs that take more than half a second.
 
-    `tick` is called after each step with its number of samples.
+    `tick` is called after each step with its number of samples. running: returns the loss of the last steps as text.
+    The time left is measured in any case: what an epoch has taken so far, with validation and saving.
     """
 
-    def __init__(self, clock: Clock) -> None:
-        self.clock, self.bar = clock, None
+    def __init__(self, clock: Clock, running: Callable[[], str] = str) -> None:
+        self.clock, self.running, self.bar = clock, running, None
         self.tick: Callable[[int], object] = _nothing
         self.is_terminal = sys.stderr.isatty()
+        self.began, self.epochs_before, self.due = time.monotonic(), clock.epochs_done, 0.0
 
     def __enter__(self) -> "Bar":
         return self
@@ -45,10 +49,23 @@ class Bar:
             leave=False,
             dynamic_ncols=True,
         )
-        self.tick = self.bar.update if frames else self._one
+        self.tick = self._advance
 
-    def _one(self, samples: int) -> None:
-        self.bar.update()
+    def _advance(self, samples: int) -> None:
+        self.bar.update(samples if self.clock.epoch_samples else 1)
+        if (now := time.monotonic()) >= self.due:
+            self.due = now + REFRESH
+            more = "" if self.clock.epochs_done - self.epochs_before >= 1 else ">"  # validation is not measured yet
+            left = self.seconds_left()
+            words = [self.running(), f"{more}{duration(left)} left" if left else ""]
+            self.bar.set_postfix_str(", ".join(filter(None, words)), refresh=False)
+
+    def seconds_left(self) -> float | None:
+        """Seconds until the whole run is done, at the speed of this session so far. None if nothing is done yet."""
+        clock = self.clock
+        done = clock.epochs_done - self.epochs_before
+        epochs = clock.epochs if clock.epoch_samples else clock.total_steps / max(1, clock.steps_per_epoch)
+        return (time.monotonic() - self.began) / done * max(0.0, epochs - clock.epochs_done) if done > 0 else None
 
     def validating(self) -> None:
         """Show that the epoch's steps are done and it is being validated."""
@@ -78,6 +95,12 @@ def header(version: str, facts: dict[str, str], width: int) -> str:
         for line in (f"  {name:{lead}}  {first}", *(" " * (lead + 4) + other for other in others)):
             lines += wrapped(line, width, lead + 4)
     return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """3:07, or 1:03:07 with hours."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
 def number(value: float | int | None) -> str:
@@ -111,11 +134,14 @@ def column(values: list[float]) -> list[str]:
 FIGURES = 5  # most metrics in the line of an epoch
 
 
-def epoch_line(row: dict, epochs: int, is_best: bool, width: int = 10_000, first: Sequence[str] = ()) -> str:
-    """The line of an epoch: epoch 3/20   train loss 0.1234 acc 0.9612   val loss 0.1022 acc 0.9701 * 1.2 s
+def epoch_line(
+    row: dict, epochs: int, is_best: bool, width: int = 10_000, first: Sequence[str] = (), left: float | None = None
+) -> str:
+    """The line of an epoch: epoch 3/20   train loss 0.1234 acc 0.9612   val loss 0.1022 acc 0.9701 * 1.2 s, 0:23 left
 
-    A * marks the best epoch so far. first: names of metrics by importance. If there are more than FIGURES, or the
-    terminal is narrow, only the first are shown, down to the goal alone. metrics.jsonl has them all.
+    A * marks the best epoch so far. left: seconds until the run is done. first: names of metrics by importance. If
+    there are more than FIGURES, or the terminal is narrow, only the first are shown, down to the goal alone.
+    metrics.jsonl has them all.
     """
     keys = [key for key in row if key.startswith(("train/", "val/"))]
     order = [f"{split}/{name}" for name in first for split in ("val", "train")] or keys
@@ -128,6 +154,7 @@ def epoch_line(row: dict, epochs: int, is_best: bool, width: int = 10_000, first
             values = [f"{key.partition('/')[2]} {number(row[key])}" for key in shown]
             words += [f" {split} {' '.join(values)} "] if values else []
         line = " ".join(words) + f"{'*' if is_best else ' '} {seconds:.{2 if seconds < 10 else 0}f} s"
+        line += f", {duration(left)} left" if left else ""
         if len(line) < width or len(ranked) < 2:
             return line
         ranked.pop()

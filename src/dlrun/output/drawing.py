@@ -47,14 +47,19 @@ FONTS = 200  # most fonts to search for a character
 LONGEST = 28  # most characters of a name in a figure
 
 
-def new_figure(width: float = 6.4, height: float = 4.4, columns: int = 1) -> "tuple[Figure, Any]":
-    """A figure (size in inches) and its axes: one Axes, or an array of them for several columns."""
+def new_figure(
+    width: float = 6.4, height: float = 4.4, columns: int = 1, projection: str | None = None
+) -> "tuple[Figure, Any]":
+    """A figure (size in inches) and its axes: one Axes, or an array of them for several columns.
+
+    projection: "3d" for surfaces.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # without pyplot: no windows, no global state
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, columns)
+    return figure, figure.subplots(1, columns, subplot_kw={"projection": projection})
 
 
 def render(make: "Callable[[], Figure]") -> np.ndarray:

@@ -47,11 +47,13 @@ def curves(
     windows: Sequence[dict] = (),
     over: str = "epoch",
     goal: float | None = None,
+    stopped: bool = False,
 ) -> "Figure":
     """Curves of a metric on train and val, over epochs or over frames (over="samples").
 
     A thin curve shows the windows of steps within epochs, a star the best epoch, a dashed line the value that counts as
-    solved (goal), and a band one standard deviation (name_std) if there is one.
+    solved (goal), a dotted one the epoch of early stopping (stopped), and a band one standard deviation (name_std) if
+    there is one.
     """
     figure, axes = new_figure()
     drawn = []
@@ -68,6 +70,9 @@ def curves(
             label = f"{prefix} \u00b1 1 standard deviation"
             axes.fill_between(x, middle - spread, middle + spread, color=colour, alpha=0.15, linewidth=0, label=label)
     _mark_best(axes, rows, name, best, over)
+    if stopped:
+        last = rows[-1]
+        axes.axvline(last[over], color=GREY, linestyle=":", linewidth=1.5, label=f"stopped (epoch {last['epoch']})")
     if goal is not None:
         axes.axhline(goal, color=GOOD, linestyle="--", linewidth=1.2, label=f"solved ({goal:g})")
     scaled(axes, drawn)
@@ -184,17 +189,26 @@ def decision_boundary(data: Data, predict: Predict, labels: tuple[str, ...]) -> 
 
 
 def fitted_line(data: Data, predict: Predict) -> "Figure":
-    """Predictions over the single feature, with the train samples. predict: (N, 1) -> (N, targets)."""
+    """Predictions over the single feature, with the train and test samples. predict: (N, 1) -> (N, targets).
+
+    The height is that of the samples, since a fit of many degrees may go far beyond them.
+    """
     figure, axes = new_figure()
-    x, y = _all(data, "train")
-    line = np.linspace(x.min(), x.max(), 200, dtype=np.float32)[:, None]
+    (x, y), (x_test, y_test) = _all(data, "train"), _all(data, "test")
+    line = np.linspace(x.min(), x.max(), 1000, dtype=np.float32)[:, None]
     out = _predict_at(data, predict, line)
     for k in range(y.shape[1]):
         number = f" {k + 1}" if y.shape[1] > 1 else ""
         dots, fit = (TRAIN, VAL) if k == 0 else (COLOURS[2 * k % 10], COLOURS[(2 * k + 1) % 10])
         axes.scatter(x[:, 0], y[:, k], s=14, alpha=0.5, color=dots, linewidths=0, label=f"train{number}")
+        axes.scatter(
+            x_test[:, 0], y_test[:, k], s=12, alpha=0.5, edgecolors=GREY, facecolors="none", label=f"test{number}"
+        )
         axes.plot(line[:, 0], out[:, k], color=fit, linewidth=1.8, label=f"fit{number}")
     axes.set(xlabel=drawable(data.spec.names[:1] or ["x"], ["x"])[0], ylabel=f"y{_unit(data.spec)}")
+    low, high = min(y.min(), y_test.min()), max(y.max(), y_test.max())
+    margin = 0.1 * (high - low) or 1.0
+    axes.set_ylim(low - margin, high + margin)
     plain_ticks(axes.xaxis)
     plain_ticks(axes.yaxis)
     axes.grid()

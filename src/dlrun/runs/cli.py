@@ -12,6 +12,7 @@ import dlrun
 from dlrun.errors import UserError, nearest, printable
 from dlrun.output.folders import find_run
 from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, open_streams, silence
+from dlrun.runs.completion import completion_arguments
 from dlrun.system.python import protect_children
 
 USAGE = """dl-runs: list, evaluate, use and compare runs
@@ -35,8 +36,8 @@ USAGE = """dl-runs: list, evaluate, use and compare runs
 
 RUN is a run's folder, or `last` for the most recently started run.
 dl-runs COMMAND --help shows the options.
-shell completion: eval "$(dl-runs completion bash)"
-  in zsh run first: autoload -Uz bashcompinit; bashcompinit"""
+completion of dl-run, dl-runs and dl-data: eval "$(dl-runs completion bash)",
+  the same with zsh; dl-runs completion fish | source"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -320,16 +321,25 @@ def _ui(args: argparse.Namespace) -> Iterable[str]:
     return serve(Path(args.output_dir), args.port)
 
 
-def _completion_arguments(parser: Parser) -> None:
-    parser.add_argument("shell", choices=("bash",), help="works in zsh, too")
-    parser.add_argument("--words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-
-
 def _completion(args: argparse.Namespace) -> Iterable[str]:
-    """Print the script that makes the shell complete commands and runs."""
-    from dlrun.runs.completion import SCRIPT, words
+    """Print the script that makes a shell complete dl-run, dl-runs and dl-data."""
+    from dlrun.runs.completion import SCRIPTS, words
 
-    return [SCRIPT] if args.words is None else words(args.words, list(COMMANDS))
+    return [SCRIPTS[args.shell]] if args.words is None else words(args.words, options_in(COMMANDS), list(COMMANDS))
+
+
+def options_in(commands: dict[str, Command]) -> Callable[[str], list[str]]:
+    """Return a function that lists the flags of a command."""
+
+    def options(command: str) -> list[str]:
+        parser = Parser(command)
+        if command in commands:
+            commands[command][0](parser)
+        return [
+            flag for action in parser._actions for flag in action.option_strings if action.help != argparse.SUPPRESS
+        ]
+
+    return options
 
 
 COMMANDS: dict[str, Command] = {
@@ -344,7 +354,7 @@ COMMANDS: dict[str, Command] = {
     "importance": (_importance_arguments, _importance),
     "watch": (_watch_arguments, _watch),
     "ui": (_ui_arguments, _ui),
-    "completion": (_completion_arguments, _completion),
+    "completion": (completion_arguments, _completion),
 }
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from itertools import takewhile
 from textwrap import shorten
 
 from dlrun.errors import UserError
-from dlrun.runs.cli import Command, Parser, run_command
+from dlrun.runs.cli import Command, Parser, options_in, run_command
+from dlrun.runs.completion import SCRIPTS, completion_arguments, data_words
 
 USAGE = """dl-data: the data sets that dl-run learns from
 
@@ -77,10 +78,17 @@ def _load(args: argparse.Namespace, downloads: bool) -> Iterable[str]:
     return describe(args.name, config)
 
 
+def _completion(args: argparse.Namespace) -> Iterable[str]:
+    """Print the script that makes a shell complete dl-run, dl-runs and dl-data."""
+    known = list(COMMANDS)
+    return [SCRIPTS[args.shell]] if args.words is None else data_words(args.words, options_in(COMMANDS), known)
+
+
 COMMANDS: dict[str, Command] = {
     "list": (_list_arguments, _list),
     "fetch": (_name_arguments, _fetch),
     "check": (_name_arguments, _check),
+    "completion": (completion_arguments, _completion),
 }
 
 if __name__ == "__main__":

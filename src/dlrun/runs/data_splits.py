@@ -5,7 +5,7 @@ import torch
 from dlrun.config.build import build
 from dlrun.output.console import number, table
 from dlrun.output.failures import within_memory
-from dlrun.spec import Env, Mask
+from dlrun.spec import Env, Function, Mask
 
 
 def describe(name: str, config: dict) -> list[str]:
@@ -16,6 +16,8 @@ def describe(name: str, config: dict) -> list[str]:
         lines = [f"{name}: {data.spec}", data.describe()]
         if isinstance(data.spec, Env):
             return [*lines, "no stored samples: episodes are played in the environment"]
+        if isinstance(data.spec, Function):
+            return [*lines, "no stored samples: the function is evaluated where it is needed"]
         is_mask = isinstance(data.spec, Mask)
         unit = "targets" if not data.spec.classes else "pixels per class" if is_mask else "samples per class"
         rows = [["split", "samples", unit]]

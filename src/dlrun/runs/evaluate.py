@@ -67,7 +67,7 @@ def evaluate(
         if split == "all" and isinstance(run.data.spec, Env):
             raise UserError("split=all: environments are played, there are no samples\n  expected split=val or test")
         data, notes = (run.load_data(), []) if other is None else _other(run, other["data"])
-        found = run.task.evaluate(data, split)
+        metrics = run.task.evaluate(data, split)
     if (before := run.summary.get("precision", run.device.precision)) != run.device.precision:
         precision, device = run.device.precision, run.device.torch_device
         notes.append(f"evaluated in {precision} on {device}, but trained in {before}, which rounds differently")
@@ -76,10 +76,10 @@ def evaluate(
     verdict, recorded = None, {}
     if split == "test" and other is None:
         tested = run.summary["test"] if isinstance(run.summary.get("test"), dict) else {}
-        recorded = {metric: tested[f"test/{metric}"] for metric in found if f"test/{metric}" in tested}
-        verdict = _compared(found, recorded)
+        recorded = {metric: tested[f"test/{metric}"] for metric in metrics if f"test/{metric}" in tested}
+        verdict = _compared(metrics, recorded)
     if as_json:
-        line = {"run": str(folder), "split": split, "data": overrides, "metrics": found}
+        line = {"run": str(folder), "split": split, "data": overrides, "metrics": metrics}
         return [json_line(line)], verdict is None or bool(verdict)
     name = next((o.partition("=")[2] for o in overrides if o.startswith("data=")), run.names.get("data"))
     samples = f", {counted(size, 'sample')}" if (size := data.size(split)) else ""
@@ -89,10 +89,10 @@ def evaluate(
         *notes,
         "",
     ]
-    rows = [["", *found], [split, *(repr(value) for value in found.values())]]
+    rows = [["", *metrics], [split, *(repr(value) for value in metrics.values())]]
     if verdict is None:
         return [*lines, table(rows)], True
-    rows.append(["summary.json", *(repr(recorded[name]) if name in recorded else "" for name in found)])
+    rows.append(["summary.json", *(repr(recorded[name]) if name in recorded else "" for name in metrics)])
     return [*lines, table(rows), "", verdict or "NOT the run's own: the data or the code has changed"], bool(verdict)
 
 
@@ -126,15 +126,15 @@ def _other(run: "FinishedRun", section: dict) -> tuple["Data", list[str]]:
     return Reencoded(run.data, other), notes
 
 
-def _compared(found: dict[str, float], recorded: dict[str, float | None]) -> str:
+def _compared(metrics: dict[str, float], recorded: dict[str, float | None]) -> str:
     """Describe how close the metrics are to the run's own; return "" if they differ.
 
     Metrics that the run did not measure are not compared.
     """
     if not recorded:
         return ""
-    if all(found[name] == recorded[name] or found[name] != found[name] and recorded[name] is None for name in recorded):
+    if all(metrics[name] == x or metrics[name] != metrics[name] and x is None for name, x in recorded.items()):
         return "the run's own, to the last digit"
-    if all(isinstance(x, int | float) and isclose(found[name], x, rel_tol=1e-3) for name, x in recorded.items()):
+    if all(isinstance(x, int | float) and isclose(metrics[name], x, rel_tol=1e-3) for name, x in recorded.items()):
         return "close to the run's own: another device, number of threads or version of torch rounds differently"
     return ""

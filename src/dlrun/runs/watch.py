@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dlrun.errors import printable
-from dlrun.output.console import number
+from dlrun.output.console import duration, number
 from dlrun.output.folders import all_runs
 from dlrun.output.text_chart import COLOURS, Points, chart, points
 from dlrun.runs.live import Folders, LiveRun
@@ -108,7 +108,7 @@ class Watch:
             f"{epochs}/{run.planned}" if run.planned else epochs,
             printable(f"{word} {number(last)}") if isinstance(last, int | float) else "-",
             number(best) if best is not None else "-",
-            _time(left) if left is not None else "-",
+            duration(left) if left is not None else "-",
         )
 
     def _run(self, run: LiveRun, width: int, height: int) -> list[str]:
@@ -213,11 +213,6 @@ def _best(run: LiveRun) -> float | None:
 def _short_name(folder: Path) -> str:
     """Return a run's name: time and names, or the sweep's and the job's number."""
     return f"{folder.parent.name}/{folder.name}" if folder.name.isdigit() else folder.name
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
 def _can_print(text: str) -> bool:

@@ -7,6 +7,8 @@ from dlrun.errors import UserError, nearest
 from dlrun.sweep.rows import measured
 from dlrun.sweep.state import DONE, Job, State
 
+REPEATS = ("seed=", "data.fold=")  # settings whose values are repetitions of one experiment
+
 
 def goals(state: State) -> list[tuple[str, str]]:
     """Return the metrics to optimise, each with "max" or "min": those of the settings, else those of the first job.
@@ -60,14 +62,14 @@ def value_names(jobs: list[Job]) -> list[str]:
 
 
 def over_seeds(jobs: list[Job], names: list[str]) -> list[dict]:
-    """Return, for each setting that ran with several seeds, its values by name and the number of finished seeds.
+    """Return, for each setting that ran with several seeds or folds, its values by name and how many are finished.
 
-    A repeated seed counts once, since equal runs have no spread.
+    A repeated seed (of the same fold) counts once, since equal runs have no spread.
     """
     groups: dict[str, dict[str, Job]] = {}
     for job in jobs:
-        seed = next((o for o in job.overrides if o.startswith("seed=")), "")
-        group = groups.setdefault(" ".join(o for o in job.overrides if o != seed), {})
+        seed = " ".join(o for o in job.overrides if o.startswith(REPEATS))
+        group = groups.setdefault(" ".join(o for o in job.overrides if not o.startswith(REPEATS)), {})
         if seed not in group or group[seed].status not in DONE:
             group[seed] = job
     return [

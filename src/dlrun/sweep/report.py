@@ -15,7 +15,7 @@ from dlrun.errors import columns
 from dlrun.output.as_json import as_json, finite
 from dlrun.output.console import number, table
 from dlrun.output.folders import write_whole
-from dlrun.sweep.goals import best_jobs, command_line, goals, over_seeds, value_names
+from dlrun.sweep.goals import REPEATS, best_jobs, command_line, goals, over_seeds, value_names
 from dlrun.sweep.page import page
 from dlrun.sweep.rows import epoch_rows
 from dlrun.sweep.state import OPEN, Job, State, own_overrides, shared
@@ -127,15 +127,16 @@ def report(jobs: list[Job], width: int = 10_000) -> str:
 
 
 def _tables(jobs: list[Job], names: list[str], common: list[str]) -> str:
-    seeds = [override for job in jobs for override in job.overrides if override.startswith("seed=")]
+    repeats = [override for job in jobs for override in job.overrides if override.startswith(REPEATS)]
+    kind = "folds" if any(override.startswith("data.fold=") for override in repeats) else "seeds"
     cells, width = [["job", *names, "seconds", "status"]], len(str(jobs[-1].number)) if jobs else 0
     for job in jobs:
         label = f"{job.number:{width}}  {own_overrides(job, common)}".rstrip()
         seconds = f"{job.seconds:.1f}" if job.seconds is not None else "-"
         cells.append([label, *(_cell([job.values.get(n)]) for n in names), seconds, word(job)])
-    means = [["mean +/- std over seeds", *names, "seeds"]]
+    means = [[f"mean +/- std over {kind}", *names, kind]]
     for row in over_seeds(jobs, names):
-        setting = own_overrides(jobs[row["jobs"][0]], common + seeds) or "(all)"
+        setting = own_overrides(jobs[row["jobs"][0]], common + repeats) or "(all)"
         means.append([setting, *(_cell(row["values"][n]) for n in names), str(row["seeds"])])
     return table(cells) + ("\n\n" + table(means) if means[1:] else "")
 

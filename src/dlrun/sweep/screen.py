@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, TextIO
 
 from dlrun.errors import printable
-from dlrun.output.console import number, wrapped
+from dlrun.output.console import duration, number, wrapped
 from dlrun.output.terminal import silence
 from dlrun.sweep.rows import last_row
 from dlrun.sweep.state import OPEN, Job, State, own_overrides, shared
@@ -97,12 +97,12 @@ def table_lines(
     counts += (
         [f"{sum(job.status == 'pruned' for job in jobs)} pruned"] if any(j.status == "pruned" for j in jobs) else []
     )
-    lines, common, shown = wrapped(f"sweep  {', '.join(counts)}; {_time(seconds)}", width, 8), shared(jobs), []
+    lines, common, shown = wrapped(f"sweep  {', '.join(counts)}; {duration(seconds)}", width, 8), shared(jobs), []
     for i, one in enumerate(running):
         row = last_row(state.run_folder(one.job))
         epoch = f"epoch {row['epoch']}" if row else "starting"
         values = "  ".join(f"{name} {number(row.get(name))}" for name, _ in goals if name in row)
-        age = _time(time.monotonic() - one.started)
+        age = duration(time.monotonic() - one.started)
         overrides = own_overrides(one.job, common)
         more = wrapped(f"  {one.job.number:>4}  {epoch:<10} {values:<18} {age:>7}  {overrides}", width, 8)
         if len(shown) + len(more) > room:
@@ -121,8 +121,3 @@ def table_lines(
 def cut(line: str, width: int) -> str:
     """Shorten a line to `width` characters."""
     return line if len(line) <= width else (line[: max(0, width - 3)] + "...")[:width]
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

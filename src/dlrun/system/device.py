@@ -77,7 +77,9 @@ def prepare_net(net: nn.Module, device: torch.device, precision: str, dist: Dist
     """
     convolutional = any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in net.modules())
     channels_last = convolutional and device.type != "mps" and not (device.type == "cpu" and _would_overrun(net))
-    net.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
+    net.to(device)
+    if channels_last:
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
     chosen, why = (precision, "asked for") if precision != "auto" else _choose_precision(net, device, convolutional)
     if precision == "fp16" and device.type == "cpu":
         raise UserError(

@@ -39,14 +39,15 @@ class Distributed:
         """Number of samples in the smallest shard of a batch."""
         return samples // self.size or samples
 
-    def shards(self, batches: Iterator[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
+    def shards(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this process's shard of each batch. A batch of fewer samples than processes goes to all, whole."""
-        for batch in batches:
-            self.samples = len(batch[0])
+        for x, y in batches:
+            self.samples = len(x)
             is_split = self.samples >= self.size
-            shard = tuple(each.tensor_split(self.size)[self.rank] for each in batch) if is_split else batch
-            self.share = len(shard[0]) / self.samples if is_split else 1 / self.size
-            yield shard
+            if is_split:
+                x, y = (each.tensor_split(self.size)[self.rank] for each in (x, y))
+            self.share = len(x) / self.samples if is_split else 1 / self.size
+            yield x, y
 
     def count(self, samples: int) -> None:
         """Set `samples` and `share` for a batch that the processes collected separately. samples: this process's."""

@@ -1,21 +1,37 @@
-"""The base class of tasks. A task owns networks and optimizers, makes its batches, and learns from one batch."""
+"""The base classes of tasks. A task owns networks and optimizers, makes its batches, and learns from one batch.
+
+`Task` is what every task has; `SampleTask` learns from a data set of samples, `RLTask` (rl/base.py) plays environments.
+"""
 
 from collections.abc import Iterator
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from dlrun.clock import Clock
-from dlrun.data.base import Data
+from dlrun.data.base import Batch, Data, SampleData
 from dlrun.optim.update import Update
 from dlrun.system.device import Device
 from dlrun.tasks.images import first_inputs
 
 Metrics = dict[str, Tensor]
+DataT = TypeVar("DataT", bound=Data)
+BatchT = TypeVar("BatchT")
 
 
-class Task:
-    """Base class of all tasks. A step must be a pure function of (components, seed, clock).
+class Component(Protocol):
+    """A part of a task that changes while it learns, such as a network or an optimizer."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Any, /) -> Any: ...
+
+
+class Task(Generic[DataT, BatchT]):
+    """Base class of all tasks, for one kind of data and one of batches.
+
+    A step must be a pure function of (components, seed, clock).
 
     net: the network that is saved as the best and that other runs can start from.
     update: the optimizer of the weights that are evaluated. A subclass makes it and adds it to `components`.
@@ -37,47 +53,42 @@ class Task:
     def __init__(self, net: torch.nn.Module, device: Device) -> None:
         self.net, self.device = net, device
         self.scores: dict[str, str] = {}
-        self.components: dict[str, object] = {"net": net}
+        self.components: dict[str, Component] = {"net": net}
 
     def record_steps(self) -> bool:
         """Run steps as CUDA graphs from now on. Returns False if this task's steps cannot be."""
         return False
 
-    def fit(self, data: Data) -> None:
+    def fit(self, data: DataT) -> None:
         """Let a new net compute from the train split what does not learn, such as whitened filters (`net.fit`).
 
         It gets the first `net.num_fitted` inputs of an epoch whose order does not depend on the run's seed.
         """
-        if hasattr(self.net, "num_fitted"):
-            self.net.fit(first_inputs(data.batches("train"), self.net.num_fitted))
-            for update in self.named_updates().values():
-                update.save_buffers()
 
-    def steps(self, data: Data) -> int:
+    def steps(self, data: DataT) -> int:
         """Number of batches in an epoch."""
-        return -(-data.size("train") // data.batch_size)
+        raise NotImplementedError(f"{type(self).__name__} must define steps()")
 
-    def epoch_samples(self, data: Data) -> int | None:
+    def epoch_samples(self, data: DataT) -> int | None:
         """Number of samples (frames) after which an epoch ends; None if it ends after `steps` batches."""
         return None
 
-    def batches(self, data: Data, clock: Clock) -> Iterator:
+    def batches(self, data: DataT, clock: Clock) -> Iterator[BatchT]:
         """Iterate over the batches of the clock's epoch, starting at the clock's position."""
-        batches, dist = data.batches("train", clock.seed, clock.epoch, clock.batch), self.device.dist
-        return batches if dist.size == 1 else dist.shards(batches)
+        raise NotImplementedError(f"{type(self).__name__} must define batches()")
 
-    def samples(self, batch: tuple) -> int:
+    def samples(self, batch: BatchT) -> int:
         """Number of samples in a batch."""
-        return len(batch[0])
+        raise NotImplementedError(f"{type(self).__name__} must define samples()")
 
-    def step(self, batch: tuple, clock: Clock) -> Metrics:
+    def step(self, batch: BatchT, clock: Clock) -> Metrics:
         """Learn from one batch. Return metrics as detached tensors: a mean over the batch or a value for each sample.
 
         The result is empty if the step was skipped (trainer.on_nan=skip).
         """
         raise NotImplementedError(f"{type(self).__name__} must define step()")
 
-    def evaluate(self, data: Data, split: str) -> dict[str, float]:
+    def evaluate(self, data: DataT, split: str) -> dict[str, float]:
         """Return the metrics that `scores` names, over a whole split."""
         raise NotImplementedError(f"{type(self).__name__} must define evaluate()")
 
@@ -105,11 +116,11 @@ class Task:
             if update.ema is not None:
                 update.ema.load_state_dict(update.net.state_dict())
 
-    def report(self, data: Data) -> dict[str, object]:
+    def report(self, data: DataT) -> dict[str, object]:
         """Results on the test split at the end of a run: figures by name under "figures", and numbers."""
         return {}
 
-    def preview(self, data: Data) -> dict[str, Tensor]:
+    def preview(self, data: DataT) -> dict[str, Tensor]:
         """Images that are written after each epoch, by name: (C, H, W) in [0, 1]."""
         return {}
 
@@ -117,6 +128,26 @@ class Task:
         """Return the evaluated network's outputs for a batch of one of the kinds in `takes`."""
         raise NotImplementedError(f"{type(self).__name__} does not predict")
 
-    def play(self, data: Data, episodes: int, seed: int) -> list[tuple[float, int]]:
+    def play(self, data: DataT, episodes: int, seed: int) -> list[tuple[float, int]]:
         """Play episodes from starts drawn by the seed; give the return and the length of each."""
         raise NotImplementedError(f"{type(self).__name__} does not play")
+
+
+class SampleTask(Task[SampleData, Batch]):
+    """Base class of tasks that learn from a data set of samples: an epoch is all train samples once."""
+
+    def fit(self, data: SampleData) -> None:
+        if count := getattr(self.net, "num_fitted", 0):
+            cast(Any, self.net).fit(first_inputs(data.batches("train"), count))
+            for update in self.named_updates().values():
+                update.save_buffers()
+
+    def steps(self, data: SampleData) -> int:
+        return -(-data.size("train") // data.batch_size)
+
+    def batches(self, data: SampleData, clock: Clock) -> Iterator[Batch]:
+        batches, dist = data.batches("train", clock.seed, clock.epoch, clock.batch), self.device.dist
+        return batches if dist.size == 1 else dist.shards(batches)
+
+    def samples(self, batch: Batch) -> int:
+        return len(batch[0])

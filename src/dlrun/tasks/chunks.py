@@ -5,12 +5,12 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from dlrun.data.base import Data
+from dlrun.data.base import SampleData
 from dlrun.spec import Spec
 from dlrun.system.device import Device
 
 
-def smallest_chunk(data: Data, device: Device, num_chunks: int = 1) -> int:
+def smallest_chunk(data: SampleData, device: Device, num_chunks: int = 1) -> int:
     """Number of samples in the smallest chunk of an epoch's batches: the fewest that the net sees at once."""
     whole = min(data.batch_size, data.size("train"))
     sizes = (whole, data.size("train") % whole or whole)

@@ -8,29 +8,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlrun.data.base import Data
+from dlrun.data.base import Batch, SampleData, pixel_statistics
 from dlrun.output.drawing import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Batch = tuple[Tensor, Tensor]
-TITLES = {  # of the sheets of the test split: the title, then the headings of the two halves
+TITLES: dict[
+    str, tuple[str, tuple[str, ...]]
+] = {  # of the sheets of the test split: the title, then the headings of the two halves
     "reconstructions": ("reconstructions, test", ("originals", "reconstructions")),
     "denoised": ("denoised, test", ("with noise", "reconstructions")),
-    "samples": ("samples",),
+    "samples": ("samples", ()),
 }
 
 
-def rescaled(batches: Iterator[Batch], data: Data, low: float, high: float) -> Iterator[Batch]:
+def rescaled(batches: Iterator[Batch], data: SampleData, low: float, high: float) -> Iterator[Batch]:
     """Rescale batches so that pixels of [0, 1] become [low, high], whatever data.mean and data.std are.
 
     Tables are not rescaled. It costs nothing if the data already has the range: mean 0 and std 1 for [0, 1], mean 0.5
     and std 0.5 for [-1, 1].
     """
-    mean, std = getattr(data, "mean", None), getattr(data, "std", None)
-    if mean is None:
+    if (statistics := pixel_statistics(data)) is None:
         return iter(batches)
+    mean, std = statistics
     scale, shift = [s * (high - low) for s in std], [m * (high - low) + low for m in mean]
     if all(s == 1 for s in scale) and not any(shift):
         return iter(batches)
@@ -38,11 +39,10 @@ def rescaled(batches: Iterator[Batch], data: Data, low: float, high: float) -> I
 
 
 def _moved(batches: Iterator[Batch], scale: list[float], shift: list[float]) -> Iterator[Batch]:
-    a = b = None
+    constants: list[Tensor] = []
     for x, y in batches:
-        if a is None:
-            a, b = (torch.tensor(v, device=x.device).view(-1, 1, 1) for v in (scale, shift))
-        yield torch.addcmul(b, x, a), y  # one kernel instead of two
+        constants = constants or [torch.tensor(v, device=x.device).view(-1, 1, 1) for v in (scale, shift)]
+        yield torch.addcmul(constants[1], x, constants[0]), y  # one kernel instead of two
 
 
 def first_inputs(batches: Iterator[Batch], count: int) -> Tensor:
@@ -122,6 +122,20 @@ def image_figure(image: Tensor, title: str, heads: Sequence[str] = (), key: dict
         figure.legend(handles=patches, loc="outside lower center", ncols=min(6, len(key)), fontsize=9)
     axes.set_axis_off()
     return figure
+
+
+def before_and_after(data: SampleData) -> Tensor | None:
+    """Eight images of val above three draws of their augmentation: (C, height, width). None if it does nothing."""
+    pixels = getattr(data, "pixels", None)
+    if pixels is None:
+        return None
+    x = first_inputs(data.batches("val"), 8)
+    before = torch.cat([x] * 3)
+    after = pixels.augmented(before)
+    if torch.allclose(after, before, atol=1e-2):
+        return None
+    tiles, _ = next(rescaled(iter([(torch.cat((x, after)), x)]), data, 0.0, 1.0))
+    return grid(tiles, len(x))
 
 
 def interpolate(starts: Tensor, ends: Tensor, steps: int) -> Tensor:

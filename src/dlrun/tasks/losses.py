@@ -13,20 +13,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlrun.errors import UserError
-from dlrun.spec import Spec
+from dlrun.spec import Columns, Image, Table, Tokens
 
 Loss = Callable[..., Tensor]  # (outputs, targets, reduction="mean") -> loss
-LossName = Literal["auto", "cross_entropy", "bce", "mse_one_hot", "hinge", "mse", "mae", "huber"]
+LossName = Literal["auto", "cross_entropy", "bce", "mse_one_hot", "hinge", "perceptron", "mse", "mae", "huber"]
 
 
-def make_loss(name: str, spec: Spec, label_smoothing: float) -> tuple[str, Loss]:
+def make_loss(name: str, spec: Image | Table | Columns | Tokens, label_smoothing: float) -> tuple[str, Loss]:
     """Return the loss's name and the loss. `auto` is cross-entropy, its binary form, or the mean squared error.
 
     Raises UserError if the loss does not fit the spec.
     """
+    fitting: dict[str, Loss]
     binary = spec.classes == 2
     if binary:
-        fitting = {"bce": _bce, "mse_one_hot": _mse_binary, "hinge": _hinge_binary}
+        fitting = {"bce": _bce, "mse_one_hot": _mse_binary, "hinge": _hinge_binary, "perceptron": _perceptron}
     elif spec.classes:
         fitting = {"cross_entropy": F.cross_entropy, "mse_one_hot": _mse_one_hot, "hinge": _hinge}
     else:
@@ -74,4 +75,15 @@ def _hinge(out: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
 def _hinge_binary(out: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """The mean of max(0, 1 - y h(x)) with y in {-1, 1}."""
     losses = (1 - (2 * y - 1) * out.squeeze(1)).clamp(min=0)
+    return losses.mean() if reduction == "mean" else losses
+
+
+def _perceptron(out: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The mean of -y h(x) over the samples on the wrong side, y in {-1, 1} (the book, section 6.1).
+
+    Its gradient for one such sample is -y x: with a batch of one, gradient descent is the perceptron's learning rule.
+    """
+    h = out.squeeze(1)
+    is_wrong = (h > 0).long() != y
+    losses = -(is_wrong * (2 * y - 1) * h)
     return losses.mean() if reduction == "mean" else losses

@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlrun.clock import Clock
-from dlrun.data.base import Data
+from dlrun.data.base import Batch, SampleData
 from dlrun.errors import UserError
 from dlrun.optim.update import Update
 from dlrun.output.drawing import drawable
 from dlrun.spec import Mask
 from dlrun.system.device import Device
-from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.chunks import learns_from_one, smallest_chunk
 from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.images import grid, image_figure, rescaled
@@ -35,7 +35,7 @@ COLOURS = (  # of classes, repeated after the last; colour-blind safe (Okabe and
 )  # fmt: skip
 
 
-class Segment(Task):
+class Segment(SampleTask):
     """Learn masks by the mean cross-entropy over a batch's counted pixels.
 
     Metrics over all counted pixels of a split: loss; acc, the pixel accuracy; miou, intersection over union averaged
@@ -66,7 +66,7 @@ class Segment(Task):
         self.scores = {"loss": "min", "acc": "max", "miou": "max"}
         self.goal = "miou"
 
-    def steps(self, data: Data) -> int:
+    def steps(self, data: SampleData) -> int:
         """Number of batches in an epoch. Raises UserError if one is a single sample and the net needs more."""
         if smallest_chunk(data, self.device) == 1 and not learns_from_one(self.net, self.spec):
             raise UserError(
@@ -76,7 +76,7 @@ class Segment(Task):
             )
         return super().steps(data)
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
+    def step(self, batch: Batch, clock: Clock) -> Metrics:
         self.freezing.at(clock)
         x, y = batch
         with self.device.autocast():
@@ -95,11 +95,11 @@ class Segment(Task):
 
         torch's reduction="sum" is not deterministic on CUDA, and an error under trainer.deterministic=true.
         """
-        options = {"ignore_index": self.ignore, "label_smoothing": self.smoothing}
-        return F.cross_entropy(out, y, **options, reduction="none").sum()
+        losses = F.cross_entropy(out, y, ignore_index=self.ignore, label_smoothing=self.smoothing, reduction="none")
+        return losses.sum()
 
     @torch.no_grad()
-    def evaluate(self, data: Data, split: str) -> dict[str, float]:
+    def evaluate(self, data: SampleData, split: str) -> dict[str, float]:
         dist = self.device.dist
         sums = self._confusion(
             islice(data.batches(split), dist.rank, None, dist.size)
@@ -134,7 +134,7 @@ class Segment(Task):
             out = net(batch)
         return out.float().softmax(1)
 
-    def preview(self, data: Data, split: str = "val") -> dict[str, Tensor]:
+    def preview(self, data: SampleData, split: str = "val") -> dict[str, Tensor]:
         """The first images, each with its true mask and its predicted mask."""
         x, y = next(data.batches(split))
         (shown_x, _) = next(rescaled(iter([(x[:SHOWN], y[:SHOWN])]), data, 0.0, 1.0))
@@ -149,7 +149,7 @@ class Segment(Task):
         return torch.where((y == self.ignore)[..., None], 1.0, painted).permute(0, 3, 1, 2)
 
     @torch.no_grad()
-    def report(self, data: Data) -> dict[str, object]:
+    def report(self, data: SampleData) -> dict[str, object]:
         """Masks of test images, and the IoU of each class (None if it is in no mask and no prediction)."""
         matrix, _ = self._confusion(data.batches("test"))
         union = matrix.sum(0) + matrix.sum(1) - matrix.diag()

@@ -10,16 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.clock import Clock
-from dlrun.data.base import Data
+from dlrun.data.base import SampleData
 from dlrun.errors import UserError
 from dlrun.optim.update import Update
 from dlrun.output.plots import confusion_matrix, decision_boundary, fitted_line, residuals
-from dlrun.spec import Columns, Image, Spec, Table, Tokens
+from dlrun.output.surfaces import weights
+from dlrun.spec import Columns, Image, Mask, Table, Tokens
 from dlrun.system.device import Device
 from dlrun.system.graphs import StepGraphs
-from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.chunks import learns_from_one, smallest_chunk
 from dlrun.tasks.freezing import Freezing
+from dlrun.tasks.images import before_and_after, image_figure
 from dlrun.tasks.losses import make_loss
 from dlrun.tasks.mixing import Mixing
 from dlrun.tasks.probabilities import judged, probability_figures
@@ -28,7 +30,7 @@ from dlrun.tasks.views import Views
 from dlrun.types import Index, NonNegative, Positive, Probability, Share, Size
 
 
-class Supervised(Task):
+class Supervised(SampleTask):
     """Learn targets from inputs.
 
     loss: see tasks/losses.py. l1, l2: weight of the sum of |w| or w^2 over the weights (not biases) whose names match
@@ -53,7 +55,7 @@ class Supervised(Task):
         device: Device,
         update: Callable[..., Update],
         *,
-        loss: Literal["auto", "cross_entropy", "bce", "mse_one_hot", "hinge", "mse", "mae", "huber"],
+        loss: Literal["auto", "cross_entropy", "bce", "mse_one_hot", "hinge", "perceptron", "mse", "mae", "huber"],
         label_smoothing: Probability,
         l1: NonNegative,
         l2: NonNegative,
@@ -72,6 +74,7 @@ class Supervised(Task):
         super().__init__(net, device)
         check_spec(spec)
         self.spec, self.grad_accum_steps = spec, grad_accum_steps
+        self.auxiliary: float = getattr(net, "auxiliary", 0.0)
         self.loss_name, self.loss = make_loss(loss, spec, label_smoothing)
         self.scaling = target_scaling(spec, device.torch_device)
         self.l1, self.l2 = l1, l2
@@ -87,7 +90,7 @@ class Supervised(Task):
             self.scores["top5"] = "max"
         self.goal = "acc" if spec.classes else "mae"
 
-    def steps(self, data: Data) -> int:
+    def steps(self, data: SampleData) -> int:
         """Number of batches in an epoch.
 
         Raises UserError if a batch has fewer samples than chunks, or if a chunk has one sample and the net needs more.
@@ -140,7 +143,7 @@ class Supervised(Task):
         mean = out.detach().mean(1) if out.dim() == 3 else out.detach()  # over several members
         metrics = {"loss": loss.detach(), **self._per_sample(mean, y)}
         for head in auxiliary:
-            loss = loss + self.net.auxiliary * criterion(head.float(), y)
+            loss = loss + self.auxiliary * criterion(head.float(), y)
         return (loss + self._penalty() if self.penalised else loss), metrics
 
     def _loss(self, out: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -174,12 +177,12 @@ class Supervised(Task):
         return {name: torch.cat(v) if v[0].dim() else torch.stack(v).sum() for name, v in columns.items()}
 
     def _penalty(self) -> Tensor:
-        penalty = 0.0
+        terms = []
         if self.l1:
-            penalty = self.l1 * torch.stack([w.abs().sum() for w in self.penalised]).sum()
+            terms.append(self.l1 * torch.stack([w.abs().sum() for w in self.penalised]).sum())
         if self.l2:
-            penalty = penalty + self.l2 * torch.stack([w.square().sum() for w in self.penalised]).sum()
-        return penalty
+            terms.append(self.l2 * torch.stack([w.square().sum() for w in self.penalised]).sum())
+        return sum(terms[1:], terms[0])
 
     def _per_sample(self, out: Tensor, y: Tensor) -> Metrics:
         if self.spec.classes:
@@ -199,7 +202,7 @@ class Supervised(Task):
         return out.argmax(1)
 
     @torch.no_grad()
-    def evaluate(self, data: Data, split: str) -> dict[str, float]:
+    def evaluate(self, data: SampleData, split: str) -> dict[str, float]:
         net = self.evaluated()
         sums: dict[str, Tensor] = {}
         exact = torch.float64 if self.device.torch_device.type != "mps" else torch.float32
@@ -231,20 +234,23 @@ class Supervised(Task):
             return torch.cat((1 - p, p), 1)
         return out.softmax(1)
 
-    def report(self, data: Data) -> dict[str, object]:
-        figures = {}
-        if self.spec.classes is None:
+    def report(self, data: SampleData) -> dict[str, object]:
+        figures, ranges = self._report_weights()
+        if isinstance(self.spec, Table) and self.spec.classes is None:
             pairs = [(self.predict(x), y) for x, y in data.batches("test")]
             out, y = torch.cat([p for p, _ in pairs]).cpu(), torch.cat([t for _, t in pairs]).cpu()
             figures["residuals"] = partial(residuals, y.numpy(), out.numpy(), self.spec)
             if self.spec.features == 1:
                 figures["fitted_line"] = partial(fitted_line, data, self.predict)
-            return {"figures": figures}
-        k = self.spec.classes
-        labels = data.spec.labels or tuple(map(str, range(k)))  # not self.spec: some data learns its labels in load()
+            return {"figures": figures} | ranges
+        k = self.spec.classes or 0
+        # not self.spec: some data learns its labels in load()
+        labels = getattr(data.spec, "labels", ()) or tuple(map(str, range(k)))
         y, best, p = judged(self.predict, data)
         matrix = torch.bincount(y * k + best, minlength=k * k).view(k, k)
         figures["confusion_matrix"] = partial(confusion_matrix, matrix.numpy(), labels)
+        if isinstance(self.spec, Image) and (sheet := before_and_after(data)) is not None:
+            figures["augmented"] = partial(image_figure, sheet, "images, and three times what training may see")
         if isinstance(self.spec, Table) and self.spec.features == 2:
             figures["decision_boundary"] = partial(decision_boundary, data, self.predict, labels)
         figures |= probability_figures(y, best, p, labels)
@@ -253,10 +259,27 @@ class Supervised(Task):
             "figures": figures,
             "acc_per_class": {label: correct / total if total else None for label, correct, total in counts},
             "confusion_matrix": matrix.numpy(),
+        } | ranges
+
+    def _report_weights(self) -> tuple[dict[str, object], dict[str, object]]:
+        """With a penalty: the largest penalised matrix as a figure, and the least, greatest and mean entry of each."""
+        net = self.evaluated()
+        names = {id(weight): name for name, weight in self.net.named_parameters()}
+        matrices = {
+            name: net.get_parameter(name).detach().flatten(1).cpu().numpy()
+            for name in (names[id(weight)] for weight in self.penalised)
         }
+        if not matrices:
+            return {}, {}
+        name = max(matrices, key=lambda name: matrices[name].size)
+        ranges = {
+            name: {"least": float(w.min()), "greatest": float(w.max()), "mean": float(w.mean())}
+            for name, w in matrices.items()
+        }
+        return {"weights": partial(weights, name, matrices[name])}, {"penalised_weights": ranges}
 
 
-def target_scaling(spec: Spec, device: torch.device) -> tuple[Tensor, Tensor] | None:
+def target_scaling(spec: Image | Table | Columns | Tokens, device: torch.device) -> tuple[Tensor, Tensor] | None:
     """Return the means and deviations (targets,) by which targets are standardised; None if they are learned as is."""
     if not isinstance(spec, Columns) or not spec.target_means:
         return None
@@ -264,7 +287,7 @@ def target_scaling(spec: Spec, device: torch.device) -> tuple[Tensor, Tensor] | 
     return means, stds
 
 
-def check_spec(spec: Spec) -> None:
+def check_spec(spec: Image | Table | Columns | Tokens | Mask) -> None:
     """Raise UserError if the data has no labels or targets, or if the number of class names is wrong."""
     if not spec.outputs:
         raise UserError(

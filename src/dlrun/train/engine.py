@@ -11,6 +11,7 @@ from functools import partial
 from torch import Tensor
 
 from dlrun.data.base import Data
+from dlrun.errors import counted
 from dlrun.optim.update import EARLY
 from dlrun.output.checkpoint import snapshot
 from dlrun.output.console import Bar, epoch_line
@@ -37,7 +38,7 @@ class Outcome:
 def fit(training: Training, data: Data, signals: Signals) -> Outcome:
     """Train until all epochs are done, a limit is reached, patience runs out, or a signal arrives."""
     task, clock = training.task, training.clock
-    with Bar(clock) as bar:
+    with Bar(clock, training.running_loss) as bar:
         while not (reason := training.stop_reason()):
             bar.start_epoch()
             started, samples_before = time.perf_counter(), clock.samples
@@ -45,6 +46,7 @@ def fit(training: Training, data: Data, signals: Signals) -> Outcome:
             seconds, samples = time.perf_counter() - started, clock.samples - samples_before
             bar.validating()
             training.sync_buffers()
+            began = time.perf_counter()
             try:
                 with signals.interrupting():
                     val = task.evaluate(data, "val") if training.is_validated(limit) else {}
@@ -55,9 +57,10 @@ def fit(training: Training, data: Data, signals: Signals) -> Outcome:
             if limit:  # save before logging: with a higher limit, the epoch resumes from here
                 training.save()
             row = epoch_row(training, val, seconds, samples)
+            row |= {"time/val_seconds": time.perf_counter() - began} if val else {}
             clock.next_epoch()
             bar.close()
-            end_epoch(training, row, task.preview(data))
+            end_epoch(training, row, task.preview(data), bar.seconds_left())
             if limit:
                 training.keep_partial_best()
                 return Outcome(limit)
@@ -114,8 +117,13 @@ def epoch_row(training: Training, val: dict[str, float], seconds: float, samples
     return row | {"time/seconds": seconds, "time/samples_per_s": samples / max(seconds, 1e-9)}
 
 
-def end_epoch(training: Training, row: dict[str, float], previews: dict[str, Tensor]) -> None:
-    """Log the epoch's row and preview images; keep the weights if they are the best so far."""
+def end_epoch(
+    training: Training, row: dict[str, float], previews: dict[str, Tensor], left: float | None = None
+) -> None:
+    """Log the epoch's row and preview images; keep the weights if they are the best so far.
+
+    left: seconds until the run is done, to print.
+    """
     task, run, clock, best = training.task, training.run, training.clock, training.best
     training.means = Means()
     score = row.get(f"val/{best.metric}") if best else None
@@ -137,7 +145,7 @@ def end_epoch(training: Training, row: dict[str, float], previews: dict[str, Ten
         for name, weight in task.net.named_parameters():
             if weight.abs().max() < 1e19:  # TensorBoard's bins end at 1e20, and none holds a non-finite number
                 run.tensorboard().add_histogram(name, weight.detach().cpu(), clock.global_step)
-    line = partial(epoch_line, row, training.trainer.epochs, is_best, first=training.ordered_metrics())
+    line = partial(epoch_line, row, training.trainer.epochs, is_best, first=training.ordered_metrics(), left=left)
     run.print(line(), line)
     if warning := explosion(training, row.get("val/loss")):
         training.has_exploded = True
@@ -149,14 +157,16 @@ def explosion(training: Training, val_loss: float | None) -> str | None:
 
     Only for tasks that score by their loss: the losses of adversarial tasks and of policies may rise.
     """
-    update, clock = training.task.update, training.clock
+    clock = training.clock
     if training.has_exploded or "loss" not in training.task.scores or clock.step > EARLY:
         return None
+    update = training.task.update
     highest = max(update.peak, val_loss or 0.0)
     if not highest > EXPLODED * update.first_loss > 0:
         return None
     split, lr = "train" if highest == update.peak else "val", update.optimizer.defaults["lr"]
     return (
-        f"the {split} loss rose to {highest:.4g} in the first {clock.step} steps; it began at {update.first_loss:.4g}\n"
+        f"the {split} loss rose to {highest:.4g} within {counted(clock.step, 'step')}; it began at "
+        f"{update.first_loss:.4g}\n"
         f"  expected a falling loss: try optimizer.lr={lr / 10:.2g} (now {lr:.2g}) or trainer.clip_global_norm=1"
     )

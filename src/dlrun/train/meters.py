@@ -25,6 +25,18 @@ class Means:
         if metrics:
             self.pending.append((metrics, samples))
 
+    def running(self, steps: int = 50) -> tuple[str, float] | None:
+        """Return the loss over the last steps that are not flushed yet, with its name. Leaves the means as they are.
+
+        The loss is the metric "loss", else the first one. None if there are no such steps. Waits for the device.
+        """
+        if not self.pending:
+            return None
+        metrics = self.pending[-1][0]
+        name = "loss" if "loss" in metrics else next(iter(metrics))
+        values = [found[name].float().mean() for found, _ in self.pending[-steps:] if name in found]
+        return name, torch.stack(values).mean().item()
+
     def flush(self) -> dict[str, float]:
         """Return the means since the last flush, and add them to the epoch's sums."""
         if not self.pending:

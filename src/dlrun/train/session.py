@@ -215,7 +215,8 @@ class Session:
         best_epoch, axis = best.epoch if best and best.score is not None else None, run.axis.replace("step", "epoch")
         for name in plots.worth_drawing(run.rows, run.windows, training.ordered_metrics()):
             goal = getattr(spec, "goal", None) if name == self.task.goal else None
-            run.figures[name] = partial(plots.curves, run.rows, name, best_epoch, run.windows, axis, goal)
+            stopped = run.facts.get("stopped_by") == "patience"
+            run.figures[name] = partial(plots.curves, run.rows, name, best_epoch, run.windows, axis, goal, stopped)
         run.draw(training.clock.global_step, getattr(spec, "labels", ()))
 
     def facts(self) -> dict[str, object]:
@@ -240,6 +241,8 @@ class Session:
         """The lines printed before training: data, model, device, folder, start and chosen values."""
         data, device = self.data, self.device
         sizes = ", ".join(f"{data.size(split):,} {split}" for split in ("train", "val", "test"))
+        if not data.size("test"):
+            sizes = f"{counted(data.size('train'), 'step')} an epoch"
         if frames := self.task.epoch_samples(data):  # environments have no splits: val and test play episodes
             sizes = f"{frames:,} frames an epoch"
         parameters = sum(p.numel() for p in self.task.net.parameters())

@@ -10,6 +10,7 @@ from dlrun.clock import Clock
 from dlrun.data.base import Data
 from dlrun.errors import CheckpointError, DataError, Diverged, UserError, check_state, nearest
 from dlrun.output.checkpoint import snapshot
+from dlrun.output.console import number
 from dlrun.output.run_folder import NullRun, Run
 from dlrun.overrides import pasteable
 from dlrun.tasks.base import Task
@@ -196,6 +197,11 @@ class Training:
     def ordered_metrics(self) -> list[str]:
         """Names of metrics, the most informative first: the goal, the loss, the task's other scores."""
         return list(dict.fromkeys([*([self.best.metric] if self.best else []), "loss", *self.task.scores]))
+
+    def running_loss(self) -> str:
+        """The loss over the last steps, for the progress bar; empty if it is not known."""
+        found = self.means.running()
+        return f"{found[0]} {number(found[1])}" if found else ""
 
     def limit_reached(self) -> str | None:
         """Name of the limit that the run has reached (max_steps or max_time), or None. Ranks agree on the time."""

@@ -5,9 +5,10 @@ import pickle
 import re
 import zlib
 from collections.abc import Iterator
+from io import BufferedIOBase
 from math import prod
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 
@@ -39,13 +40,13 @@ def read_idx(path: Path, dims: int) -> np.ndarray:
             if prod(shape) > size:
                 raise damaged(path, f"{size:,} bytes", f"{prod(shape):,} for {'x'.join(map(str, shape))}")
             array = np.empty(shape, np.uint8)
-            _fill(path, file, memoryview(array).cast("B") if array.size else memoryview(b""))
+            _fill(path, file, array.data.cast("B") if array.size else memoryview(b""))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise damaged(path, str(error), "a complete .gz file") from None
     return array
 
 
-def _fill(path: Path, file: IO[bytes], view: memoryview) -> None:
+def _fill(path: Path, file: BufferedIOBase, view: memoryview) -> None:
     """Fill `view` from the file. Raises DataError if the file is shorter or longer."""
     got = 0
     while got < len(view) and (count := file.readinto(view[got : got + CHUNK])):
@@ -90,8 +91,7 @@ def _pickled(path: Path, key: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         pixels, labels = batch["data"], np.array(batch[key], np.int64)
     except (KeyError, TypeError, ValueError, OverflowError):
         raise damaged(path, "no usable content", f"a dict with 'data' and {key!r}") from None
-    fits = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape == (*labels.shape, PIXELS)
-    if not fits:
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (*labels.shape, PIXELS):
         content = f"{getattr(pixels, 'dtype', type(pixels).__name__)} of shape {getattr(pixels, 'shape', '?')}"
         raise damaged(path, content, f"uint8 of shape ({len(labels)}, {PIXELS})")
     yield pixels, labels
@@ -168,15 +168,15 @@ class SafeUnpickler(pickle.Unpickler):
             raise DataError(f"asks for {module}.{name}")
         return _ALLOWED[module, name]
 
-    def load(self) -> object:
-        """Load an array or containers. Arrays in a dict are returned as arrays, too."""
+    def load(self) -> Any:
+        """Load an array or containers; a caller must check which. Arrays in a dict are returned as arrays, too."""
         content = super().load()
         if isinstance(content, dict):
             return {key: value.array if isinstance(value, Stored) else value for key, value in content.items()}
         return content.array if isinstance(content, Stored) else content
 
 
-def _load(path: Path) -> dict[str, object]:
+def _load(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             batch = SafeUnpickler(file, encoding="bytes").load()

@@ -25,8 +25,8 @@ def idx(*, data_dir: str, download: bool, folder: str, mirrors: list[str], check
     folders = [root / folder, root / top, root / top.lower(), root / top.lower() / "raw"]
     folders += [root / top.lower().replace("mnist", f"{mark}mnist").lstrip(mark) for mark in "_-"]
     names = [f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
-    files = {name: first_file(folders, name) for name in names}
-    wanted = [root / folder / name for name in names if not files[name]]
+    files = {name: path for name in names if (path := first_file(folders, name))}
+    wanted = [root / folder / name for name in names if name not in files]
     for path in wanted:
         checksum = checksum_of(checksums, path.name)
         urls = [mirror.rstrip("/") + "/" + path.name for mirror in mirrors]
@@ -75,7 +75,7 @@ def cifar(
     for name in layout.train + layout.test:
         if not (folder / name).is_file():
             raise DataError(f"{folder} has no {name}\n  delete the folder, so that it is fetched again, or complete it")
-    arrays = []
+    arrays: list[np.ndarray] = []
     for names in (layout.train, layout.test):
         arrays += read_cifar([folder / name for name in names], layout.label, classes)
     return Arrays(*arrays)
@@ -101,7 +101,8 @@ def _find_cifar(root: Path, classes: int, download: bool, mirrors: list[str], ch
 def digits() -> Arrays:
     """Read scikit-learn's 1,797 digits from its file: importing it takes a second. A fifth is the test split."""
     package = find_spec("sklearn")
-    path = Path(package.submodule_search_locations[0] if package else "sklearn", "datasets", "data", "digits.csv.gz")
+    folders = (package.submodule_search_locations if package else None) or ["sklearn"]
+    path = Path(folders[0], "datasets", "data", "digits.csv.gz")
     if not path.is_file():
         raise DataError(f"{path} does not exist\n  expected scikit-learn's digits\n  pip install scikit-learn")
     rows = np.loadtxt(path, delimiter=",", dtype=np.uint8)  # 64 pixels of 0 .. 16, then the digit

@@ -127,7 +127,7 @@ def mask_folder(
     source = find(folder, root, "data.source.folder", f"a folder with the folders {images} and {masks}")
     pairs = _pairs(source / images, source / masks)
     table = _table(classes, ignore, list(values))
-    arrays, levels = _read_all(pairs, tuple(shape), max_pixels, table)
+    arrays, levels = _read_all(pairs, (shape[0], shape[1], shape[2]), max_pixels, table)
     order = np.random.RandomState(0).permutation(len(pairs))  # names are often in order of creation
     x, y = np.stack([arrays[i][0] for i in order]), np.stack([arrays[i][1] for i in order])
     num_test = round(test_fraction * len(x))
@@ -146,13 +146,13 @@ def _read_all(
     read_image = partial(_image, shape=shape, max_pixels=max_pixels)
     with ThreadPoolExecutor(min(16, cpus())) as pool:
         images = list(pool.map(partial(read_image, levels={}), pairs))
-        masks = list(pool.map(lambda pair: _mask(*pair, shape, table), pairs))
+        masks = list(pool.map(partial(_mask, shape=shape, table=table), pairs))
     levels = levels_of(each for each in images if isinstance(each, ValueRange))
-    images = [
-        read_image(pair, levels=levels) if isinstance(each, ValueRange) else each
-        for pair, each in zip(pairs, images, strict=True)
-    ]
-    return list(zip(images, masks, strict=True)), levels
+    for i, each in enumerate(images):
+        if isinstance(each, ValueRange):
+            images[i] = read_image(pairs[i], levels=levels)
+    pixels = [each for each in images if isinstance(each, np.ndarray)]  # all of them: every kind now has its levels
+    return list(zip(pixels, masks, strict=True)), levels
 
 
 def _pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
@@ -211,10 +211,11 @@ def _unreadable(image: Path, mask: Path, why: str) -> DataError:
     return DataError(f"{names}: cannot be read: {why}\n  repair or remove both")
 
 
-def _mask(image: Path, mask: Path, shape: tuple[int, int, int], table: np.ndarray) -> np.ndarray:
+def _mask(pair: tuple[Path, Path], shape: tuple[int, int, int], table: np.ndarray) -> np.ndarray:
     """Read the classes of an image's pixels (H, W). Raises DataError if the mask does not fit the image."""
     from PIL import Image, ImageOps
 
+    image, mask = pair
     try:
         size = upright_size(image)
         if why := irregular(mask):
@@ -241,7 +242,7 @@ def _mask(image: Path, mask: Path, shape: tuple[int, int, int], table: np.ndarra
             f"{mask} holds {', '.join(map(str, wrong[:5]))}{lossy}: expected {known}\n"
             "  set data.spec.classes, data.spec.ignore or data.source.values to the masks' numbers"
         )
-    y, wanted = Image.fromarray(y.astype(np.uint8)), (shape[2], shape[1])
+    classes, wanted = Image.fromarray(y.astype(np.uint8)), (shape[2], shape[1])
     if size != wanted:
-        y = ImageOps.fit(y, wanted, Image.Resampling.NEAREST)
-    return np.asarray(y, np.uint8)
+        classes = ImageOps.fit(classes, wanted, Image.Resampling.NEAREST)
+    return np.asarray(classes, np.uint8)

@@ -1,4 +1,4 @@
-"""Readers and generators of tables: moons, a line, mixtures of Gaussians and the Swiss roll in the plane.
+"""Readers and generators of tables: moons, gates, a line, a sine, mixtures of Gaussians and the Swiss roll.
 
 Splits and synthetic points come from `np.random.RandomState`, whose stream NumPy has frozen: every run has the same
 rows. Source of the last two: Gulrajani et al. 2017, section 5.1.
@@ -36,7 +36,8 @@ def gaussians(
             )
         line = np.linspace(-scale, scale, side) if side > 1 else np.zeros(1)
         centres = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
-    rng, arrays = np.random.RandomState(random_state), []
+    rng = np.random.RandomState(random_state)
+    arrays: list[np.ndarray] = []
     for num in (samples, test_samples):
         y = rng.randint(0, modes, num)
         x = centres[y] + rng.normal(0, std, (num, 2))
@@ -100,3 +101,34 @@ def linear(
         y = w * x + b + rng.normal(0, noise, (num, 1))
         arrays += [x.astype(np.float32), y.astype(np.float32)]
     return Arrays(*arrays)
+
+
+def sine(
+    *,
+    samples: Count,
+    test_samples: Count,
+    frequency: Positive,
+    noise: NonNegative,
+    low: float,
+    high: float,
+    random_state: Seed,
+) -> Arrays:
+    """Generate points with y = sin(frequency x) + noise, x uniform on [low, high) (the book, sections 9.1 and 9.2)."""
+    if not low < high:
+        raise DataError(f"data.source.low={low} data.source.high={high}: expected low < high")
+    rng, arrays = np.random.RandomState(random_state), []
+    for num in (samples, test_samples):
+        x = rng.uniform(low, high, (num, 1))
+        y = np.sin(frequency * x) + rng.normal(0, noise, (num, 1))
+        arrays += [x.astype(np.float32), y.astype(np.float32)]
+    return Arrays(*arrays)
+
+
+def gates(*, gate: Literal["and", "or", "xor"], samples: Count, noise: NonNegative, random_state: Seed) -> Arrays:
+    """Generate points around (0, 0), (0, 1), (1, 0), (1, 1), with the gate's output as class; test: these four."""
+    corners = np.array([(0, 0), (0, 1), (1, 0), (1, 1)])
+    outputs = {"and": [0, 0, 0, 1], "or": [0, 1, 1, 1], "xor": [0, 1, 1, 0]}
+    y = np.array(outputs[gate], np.int64)
+    which = np.arange(samples) % 4
+    x = corners[which] + np.random.RandomState(random_state).normal(0, noise, (samples, 2))
+    return Arrays(x.astype(np.float32), y[which], corners.astype(np.float32), y)

@@ -21,6 +21,7 @@ from dlrun.types import Count, DataPath, Fraction, Name, Seed, Tokenization
 
 CACHE = "dl-run-words"  # under data_dir
 _REVIEWS = [(split, label, name) for split in ("train", "test") for label, name in enumerate(("neg", "pos"))]
+Row = tuple[str, str, Path | bytes]  # the split or "", the class, the text or its file
 
 
 def imdb(
@@ -76,7 +77,7 @@ def text_folder(
         for wanted in (False, True):
             for (_, _, content), label, test in zip(rows, numbers.tolist(), is_test, strict=True):
                 if test == wanted:
-                    yield Text(test, label, content if isinstance(content, bytes) else read_bytes(content))
+                    yield Text(test, label, read_bytes(content) if isinstance(content, Path) else content)
 
     contents += [test_fraction, random_state, list(names)]
     corpus = cached(root / CACHE, contents, texts, len(rows), safe_name(source.stem), tokens)
@@ -125,8 +126,9 @@ def _from_archive(archive: Path) -> Iterator[Text]:
         with tarfile.open(archive, "r|*") as pack:
             for member in pack:
                 folder, _, name = member.name.removeprefix("./").rpartition("/")
-                if folder in wanted and member.isreg() and name.endswith(".txt"):
-                    reviews[folder].append((name, pack.extractfile(member).read()))
+                is_review = folder in wanted and member.isreg() and name.endswith(".txt")
+                if is_review and (file := pack.extractfile(member)):
+                    reviews[folder].append((name, file.read()))
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise DataError(f"{archive} is damaged: {error}\n  delete it, so that it is fetched again") from None
     for folder, (split, label) in wanted.items():
@@ -136,7 +138,7 @@ def _from_archive(archive: Path) -> Iterator[Text]:
             yield Text(split == "test", label, content)
 
 
-def _folder_texts(root: Path) -> tuple[list[tuple[str, str, Path]], list]:
+def _folder_texts(root: Path) -> tuple[list[Row], list[object]]:
     """List (split, class, file) of each text, and the names, sizes and times of the files."""
     names = folders(root)
     splits = [split for split in ("train", "test") if split in names]
@@ -150,7 +152,8 @@ def _folder_texts(root: Path) -> tuple[list[tuple[str, str, Path]], list]:
         )
     if len(splits) < 2:
         refuse_splits(root, names, "rename the folders to train and test; data.val_fraction takes val out of train")
-    rows, contents = [], ["folder", str(root)]
+    rows: list[Row] = []
+    contents: list[object] = ["folder", str(root)]
     for split in splits if len(splits) == 2 else [""]:
         for name in folders(root / split):
             files = _text_files(root / split / name)
@@ -159,9 +162,10 @@ def _folder_texts(root: Path) -> tuple[list[tuple[str, str, Path]], list]:
     return rows, contents
 
 
-def _csv_texts(path: Path, header: bool) -> list[tuple[str, str, bytes]]:
+def _csv_texts(path: Path, header: bool) -> list[Row]:
     """Read ("", class, content) of each row."""
-    text, label, rows = 0, 1, []
+    text, label = 0, 1
+    rows: list[Row] = []
     csv.field_size_limit(2**31 - 1)  # a text may be longer than 128 KB
     content = BytesIO(read_bytes(path))
     with TextIOWrapper(content, "utf-8-sig", errors="surrogateescape", newline="") as file:

@@ -39,10 +39,10 @@ def unpack(archive: Path, target: Path) -> Path:
 def _unpack_into(archive: Path, folder: Path) -> None:
     folder.mkdir()
     try:
-        for name, is_folder, stream in _members(archive):
+        for name, stream in _members(archive):
             path = folder / _inside(archive, name)
-            (path if is_folder else path.parent).mkdir(parents=True, exist_ok=True)
-            if not is_folder:
+            (path if stream is None else path.parent).mkdir(parents=True, exist_ok=True)
+            if stream is not None:
                 with stream, open(path, "xb") as out:
                     shutil.copyfileobj(stream, out, CHUNK)
                     out.flush()
@@ -53,21 +53,21 @@ def _unpack_into(archive: Path, folder: Path) -> None:
         raise DataError(f"{archive} could not be unpacked into {folder}: {error}") from None
 
 
-def _members(archive: Path) -> Iterator[tuple[str, bool, IO[bytes] | None]]:
-    """Yield (name, is it a folder, its bytes) of each member. Raises DataError for anything but files and folders."""
+def _members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
+    """Yield (name, bytes; None for a folder) of each member. Raises DataError for anything but files and folders."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as pack:
             for info in pack.infolist():
                 kind = stat.S_IFMT(info.external_attr >> 16)
                 if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                     raise _unsafe(archive, info.filename, "a link or a device")
-                yield info.filename, info.is_dir(), None if info.is_dir() else pack.open(info)
+                yield info.filename, None if info.is_dir() else pack.open(info)
         return
     with tarfile.open(archive, "r:*") as pack:
         for member in pack:
             if not (member.isreg() or member.isdir()):
                 raise _unsafe(archive, member.name, "a link or a device")
-            yield member.name, member.isdir(), pack.extractfile(member)
+            yield member.name, pack.extractfile(member)
 
 
 def _inside(archive: Path, name: str) -> PurePosixPath:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.clock import Clock
-from dlrun.data.base import Data
+from dlrun.data.base import SampleData
 from dlrun.models.gan import Pair
 from dlrun.optim.update import Update
 from dlrun.output.drawing import GOOD, VAL, new_figure, plain_ticks
 from dlrun.spec import Image, Table
 from dlrun.system.device import Device
-from dlrun.tasks.base import Task
+from dlrun.tasks.base import SampleTask
 from dlrun.tasks.generative.latent import draw, latent_plane, noise
 from dlrun.tasks.generative.quality import SAMPLES, ClassifierLoader, Quality
 from dlrun.tasks.images import first_inputs, grid, image_figure, interpolate, rescaled
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TITLES = {"samples": "samples", "interpolation": "interpolations between noise vectors"}
 
 
-class Adversarial(Task):
+class Adversarial(SampleTask):
     """Base class of tasks that train a generator against a critic.
 
     n_critic: number of critic steps per generator step. quality: the folder of a classifier's run, whose features
@@ -34,7 +34,8 @@ class Adversarial(Task):
     """
 
     takes = ("latent",)
-    compiled = ("generator", "critic")
+    compiled: tuple[str, ...] = ("generator", "critic")
+    net: Pair
 
     def __init__(
         self,
@@ -54,11 +55,11 @@ class Adversarial(Task):
         self.quality, self.spec, self.n_samples = Quality(spec, load_classifier, quality), spec, n_samples
         self.scores, self.goal = self.quality.scores, self.quality.goal
 
-    def batches(self, data: Data, clock: Clock) -> Iterator:
+    def batches(self, data: SampleData, clock: Clock) -> Iterator:
         """Iterate over batches with pixels in [-1, 1], the range of the generator's tanh; tables are not rescaled."""
         return rescaled(super().batches(data, clock), data, -1.0, 1.0)
 
-    def evaluate(self, data: Data, split: str) -> dict[str, float]:
+    def evaluate(self, data: SampleData, split: str) -> dict[str, float]:
         return measured(self.evaluated(), self.net.latent, self.quality, data, split, self.device)
 
     def predict(self, batch: Tensor) -> Tensor:
@@ -66,10 +67,10 @@ class Adversarial(Task):
         samples = draw(self.evaluated(), batch, self.device)
         return ((samples + 1) / 2).clamp(0, 1) if isinstance(self.spec, Image) else samples
 
-    def preview(self, data: Data) -> dict[str, Tensor]:
+    def preview(self, data: SampleData) -> dict[str, Tensor]:
         return previews(self.evaluated(), self.net.latent, self.n_samples, data, self.device)
 
-    def report(self, data: Data) -> dict[str, object]:
+    def report(self, data: SampleData) -> dict[str, object]:
         net, critic = self.evaluated(), self.net.critic.eval()
         return {"figures": figures(net, critic, self.net.latent, self.n_samples, data, self.device)}
 
@@ -87,17 +88,19 @@ def frozen(net: nn.Module) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def measured(net: nn.Module, latent: int, quality: Quality, data: Data, split: str, device: Device) -> dict[str, float]:
+def measured(
+    net: nn.Module, latent: int, quality: Quality, data: SampleData, split: str, device: Device
+) -> dict[str, float]:
     """Measure the quality of a generator's samples from fixed noise."""
     return quality.measure(lambda count, seed: draw(net, noise(latent, count, device, seed), device), data, split)
 
 
 @torch.no_grad()
-def previews(net: nn.Module, latent: int, count: int, data: Data, device: Device) -> dict[str, Tensor]:
+def previews(net: nn.Module, latent: int, count: int, data: SampleData, device: Device) -> dict[str, Tensor]:
     """Samples from the same noise every time: `count` images, or for points in the plane a density over the data's."""
     if isinstance(data.spec, Image):
         return {"samples": grid((draw(net, noise(latent, count, device, 2), device) + 1) / 2)}
-    if data.spec.features != 2:
+    if not isinstance(data.spec, Table) or data.spec.features != 2:
         return {}
     real, fake = first_inputs(data.batches("val"), SAMPLES), draw(net, noise(latent, SAMPLES, device, 2), device)
     reach = 1.2 * real.abs().max()
@@ -114,7 +117,7 @@ def _density(points: Tensor, reach: Tensor, side: int = 96) -> Tensor:
 
 @torch.no_grad()
 def figures(
-    net: nn.Module, critic: nn.Module, latent: int, count: int, data: Data, device: Device
+    net: nn.Module, critic: nn.Module, latent: int, count: int, data: SampleData, device: Device
 ) -> dict[str, object]:
     """Figures of samples, of interpolations and, with two latent dimensions, of the latent plane.
 
@@ -124,12 +127,13 @@ def figures(
         ends, decode = noise(latent, 20, device, 6), lambda z: (draw(net, z, device) + 1) / 2
         lines = decode(interpolate(ends[:10], ends[10:], 10))
         sheets = previews(net, latent, count, data, device) | {"interpolation": grid(lines, 10)}
-        drawn = {name: partial(image_figure, sheet, TITLES[name]) for name, sheet in sheets.items()}
+        drawn: dict[str, object] = {name: partial(image_figure, sheet, TITLES[name]) for name, sheet in sheets.items()}
         return drawn | ({"latent_plane": partial(latent_plane, decode, device.torch_device)} if latent == 2 else {})
-    return {"samples": partial(_plane, net, critic, latent, data, device)} if data.spec.features == 2 else {}
+    is_plane = isinstance(data.spec, Table) and data.spec.features == 2
+    return {"samples": partial(_plane, net, critic, latent, data, device)} if is_plane else {}
 
 
-def _plane(net: nn.Module, critic: nn.Module, latent: int, data: Data, device: Device) -> "Figure":
+def _plane(net: nn.Module, critic: nn.Module, latent: int, data: SampleData, device: Device) -> "Figure":
     """Draw test data and samples in the plane over contour lines of the critic."""
     real = first_inputs(data.batches("test"), SAMPLES)
     fake = draw(net, noise(latent, SAMPLES, device, 2), device).cpu()

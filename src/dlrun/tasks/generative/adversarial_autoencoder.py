@@ -8,20 +8,20 @@ with momentum.
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dlrun.clock import Clock
-from dlrun.data.base import Data
-from dlrun.models.autoencoder import AdversarialAutoEncoder
+from dlrun.data.base import Batch, SampleData
+from dlrun.models.autoencoder import AdversarialAutoEncoder, AutoEncoder
 from dlrun.optim.update import Update
 from dlrun.seeds import generator
 from dlrun.spec import Image, Unlabelled
 from dlrun.system.device import Device
-from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.generative.adversarial import frozen
 from dlrun.tasks.generative.gan import nonsaturating_critic, nonsaturating_generator
 from dlrun.tasks.generative.latent import draw, latent_figures, noise
@@ -30,7 +30,7 @@ from dlrun.tasks.images import TITLES, first_inputs, grid, image_figure, means, 
 from dlrun.types import Size
 
 
-class AdversarialAutoencoder(Task):
+class AdversarialAutoencoder(SampleTask):
     """Reconstruct images, pixels in [0, 1], through codes that are distributed as N(0, 1).
 
     loss: bce treats pixels as probabilities and outputs as their logits; mse uses outputs as they are. quality: the
@@ -39,6 +39,7 @@ class AdversarialAutoencoder(Task):
     """
 
     takes = ("images", "latent")
+    net: AdversarialAutoEncoder
     compiled = ("autoencoder", "autoencoder.encoder", "critic")
 
     def __init__(
@@ -67,10 +68,13 @@ class AdversarialAutoencoder(Task):
         self.scores = {"loss": "min", "mse": "min", "code_swd": "min"} | self.quality.scores
         self.goal = "loss"
 
-    def batches(self, data: Data, clock: Clock) -> Iterator:
+    def evaluated(self) -> AutoEncoder:
+        return cast(AutoEncoder, super().evaluated())
+
+    def batches(self, data: SampleData, clock: Clock) -> Iterator[Batch]:
         return rescaled(super().batches(data, clock), data, 0.0, 1.0)
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
+    def step(self, batch: Batch, clock: Clock) -> Metrics:
         net, critic, x = self.net.autoencoder, self.net.critic, batch[0]
 
         with self.device.autocast():
@@ -98,19 +102,20 @@ class AdversarialAutoencoder(Task):
         return (out - x).square()
 
     @torch.no_grad()
-    def evaluate(self, data: Data, split: str) -> dict[str, float]:
+    def evaluate(self, data: SampleData, split: str) -> dict[str, float]:
         """Return loss and mse of reconstructions, and distances: code_swd of codes to the prior, swd and fd of images.
 
         code_swd and swd are sliced Wasserstein distances; swd and fd compare decoded noise with the data's images.
         """
-        net, codes = self.evaluated(), []
+        net = self.evaluated()
+        codes: list[Tensor] = []
         metrics = means(self._measured(net, x, codes) for x, _ in rescaled(data.batches(split), data, 0.0, 1.0))
         code = torch.cat(codes)
         prior = torch.randn(code.shape, generator=generator(code.device, 0, 3), device=code.device)
         metrics["code_swd"] = sliced_wasserstein(code, prior).item()
         return metrics | self.quality.measure(lambda count, seed: 2 * self._samples(count, seed) - 1, data, split)
 
-    def _measured(self, net: nn.Module, x: Tensor, codes: list[Tensor]) -> Metrics:
+    def _measured(self, net: AutoEncoder, x: Tensor, codes: list[Tensor]) -> Metrics:
         with self.device.autocast():
             code = net.encoder(x)
             out = net.decoder(code).float()
@@ -129,13 +134,13 @@ class AdversarialAutoencoder(Task):
         return self.predict(noise(self.net.latent, count, self.device, seed))
 
     @torch.no_grad()
-    def preview(self, data: Data, split: str = "val") -> dict[str, Tensor]:
+    def preview(self, data: SampleData, split: str = "val") -> dict[str, Tensor]:
         """Originals with their reconstructions, and images decoded from the same codes of the prior every time."""
         x = first_inputs(rescaled(data.batches(split), data, 0.0, 1.0), 50)
         return {"reconstructions": side_by_side(x, self.predict(x)), "samples": grid(self._samples(self.n_samples, 2))}
 
     @torch.no_grad()
-    def report(self, data: Data) -> dict[str, object]:
+    def report(self, data: SampleData) -> dict[str, object]:
         """Figures of reconstructions, samples, interpolations and, with two latent dimensions, the map of codes."""
         figures = {
             name: partial(image_figure, image, *TITLES[name]) for name, image in self.preview(data, "test").items()

@@ -7,27 +7,27 @@ time; the book does not describe its evaluation.
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlrun.clock import Clock
-from dlrun.data.base import Data
+from dlrun.data.base import Batch, SampleData
 from dlrun.models.autoencoder import AutoEncoder
 from dlrun.optim.update import Update
 from dlrun.seeds import generator
 from dlrun.spec import Image, Unlabelled
 from dlrun.system.device import Device
-from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.generative.latent import draw, latent_figures
 from dlrun.tasks.generative.pca import components, project
 from dlrun.tasks.images import TITLES, first_inputs, image_figure, means, rescaled, side_by_side
 from dlrun.types import NonNegative
 
 
-class Autoencoder(Task):
+class Autoencoder(SampleTask):
     """Reconstruct images, pixels in [0, 1].
 
     loss: bce treats pixels as probabilities and the net's outputs as their logits; mse uses outputs as they are.
@@ -35,6 +35,7 @@ class Autoencoder(Task):
     """
 
     takes = ("images", "latent")
+    net: AutoEncoder
 
     def __init__(
         self,
@@ -53,10 +54,13 @@ class Autoencoder(Task):
         self.scores = {"loss": "min", "mse": "min"}
         self.goal = "loss"
 
-    def batches(self, data: Data, clock: Clock) -> Iterator:
+    def evaluated(self) -> AutoEncoder:
+        return cast(AutoEncoder, super().evaluated())
+
+    def batches(self, data: SampleData, clock: Clock) -> Iterator[Batch]:
         return rescaled(super().batches(data, clock), data, 0.0, 1.0)
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
+    def step(self, batch: Batch, clock: Clock) -> Metrics:
         x = batch[0]
         noisy = x + self.noise * torch.randn_like(x) if self.noise else x
         with self.device.autocast():
@@ -70,7 +74,7 @@ class Autoencoder(Task):
         return (out - x).square()
 
     @torch.no_grad()
-    def evaluate(self, data: Data, split: str) -> dict[str, float]:
+    def evaluate(self, data: SampleData, split: str) -> dict[str, float]:
         net = self.evaluated()
         return means(self._measured(net, x, out) for x, out in self._outputs(net, data, split))
 
@@ -78,14 +82,14 @@ class Autoencoder(Task):
         image = torch.sigmoid(out) if self.bce else out
         return {"loss": self._per_pixel(out, x).flatten(1).mean(1), "mse": (image - x).square().flatten(1).mean(1)}
 
-    def _outputs(self, net: nn.Module, data: Data, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def _outputs(self, net: nn.Module, data: SampleData, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Clean images and the net's outputs for them; the noise is the same in every evaluation."""
         for x, noisy in self._noisy(data, split):
             with self.device.autocast():
                 out = net(noisy)
             yield x, out.float()
 
-    def _noisy(self, data: Data, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def _noisy(self, data: SampleData, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         random = generator(self.device.torch_device, 0, 1)
         for x, _ in rescaled(data.batches(split), data, 0.0, 1.0):
             noise = self.noise * torch.randn(x.shape, generator=random, device=x.device) if self.noise else 0.0
@@ -99,7 +103,7 @@ class Autoencoder(Task):
         return (torch.sigmoid(out) if self.bce else out).clamp(0, 1)
 
     @torch.no_grad()
-    def preview(self, data: Data, split: str = "val") -> dict[str, Tensor]:
+    def preview(self, data: SampleData, split: str = "val") -> dict[str, Tensor]:
         """The first 50 images on the left and their reconstructions on the right (the grid of the book)."""
         x = first_inputs(rescaled(data.batches(split), data, 0.0, 1.0), 50)
         if not self.noise:
@@ -111,12 +115,12 @@ class Autoencoder(Task):
         }
 
     @torch.no_grad()
-    def report(self, data: Data) -> dict[str, object]:
+    def report(self, data: SampleData) -> dict[str, object]:
         """Figures of reconstructions and interpolations, and the same for a linear code by PCA.
 
         pca_mse: the error with as many principal components of the train split as the code has numbers.
         """
-        figures = {
+        figures: dict[str, object] = {
             name: partial(image_figure, image, *TITLES[name]) for name, image in self.preview(data, "test").items()
         }
         batches = lambda: rescaled(data.batches("test"), data, 0.0, 1.0)  # noqa: E731

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlrun.clock import Clock
+from dlrun.data.base import Batch
 from dlrun.models.gan import Pair
 from dlrun.optim.update import Update
 from dlrun.spec import Image, Table, Unlabelled
@@ -42,7 +43,7 @@ class Gan(Adversarial):
         super().__init__(net, spec, device, update, load_classifier, n_critic, quality, n_samples)
         self.losses = LOSSES[loss]
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
+    def step(self, batch: Batch, clock: Clock) -> Metrics:
         generator, critic, x = self.net.generator, self.net.critic, batch[0]
         critic_loss, generator_loss = self.losses
 

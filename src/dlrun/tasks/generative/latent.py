@@ -42,7 +42,7 @@ def latent_figures(encode: Encode, decode: Callable, batches: Callable[[], Itera
     latent dimensions: the codes of all images (the book, section 12.1, after Hinton and Salakhutdinov 2006), and the
     images decoded over a grid of codes.
     """
-    figures = {}
+    figures: dict[str, object] = {}
     codes = encode(first_inputs(batches(), 20)).float()
     half = len(codes) // 2
     if half:

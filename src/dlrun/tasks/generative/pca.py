@@ -27,7 +27,8 @@ def components(batches: Iterator, count: int) -> tuple[Tensor, Tensor]:
         nonzero = values.flip(0)[:count] > 1e-9 * values[-1].clamp(min=1e-12)
         directions = vectors.flip(1)[:, :count][:, nonzero].T @ centred
         return mean.to(rows), (directions / directions.norm(dim=1, keepdim=True)).to(rows)
-    total, square, samples = 0.0, 0.0, 0
+    total = square = torch.zeros((), dtype=torch.float64)
+    samples = 0
     for x, _ in chain([first], batches):
         rows = x.flatten(1)
         total, square, samples = total + _double(rows.sum(0)), square + _double(rows.T @ rows), samples + len(rows)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dlrun.data.base import Data
+from dlrun.data.base import SampleData
 from dlrun.errors import UserError
 from dlrun.seeds import generator
 from dlrun.spec import Image, Table
@@ -38,14 +38,14 @@ class Quality:
                 "  expected task.quality=null here: points are measured directly"
             )
         self.features = Features(*load_classifier(run), run) if run is not None else None
-        self.has_modes = isinstance(spec, Table) and bool(spec.classes)
+        self.num_modes = spec.classes or 0 if isinstance(spec, Table) else 0
         self.scores = {"swd": "min"} | ({"fd": "min"} if self.features else {})
-        self.scores |= {"modes": "max", "good": "max"} if self.has_modes else {}
+        self.scores |= {"modes": "max", "good": "max"} if self.num_modes else {}
         self.goal = "fd" if self.features else "swd"
         self.seen: dict[str, tuple[Tensor, Tensor]] = {}  # mean and covariance of a split's features
 
     @torch.no_grad()
-    def measure(self, make: Callable[[int, int], Tensor], data: Data, split: str) -> dict[str, float]:
+    def measure(self, make: Callable[[int, int], Tensor], data: SampleData, split: str) -> dict[str, float]:
         """Measure the samples that make(count, seed) returns.
 
         swd: sliced Wasserstein distance; fd: Frechet distance; modes and good: see `modes`; each class is a mode.
@@ -57,8 +57,8 @@ class Quality:
             if split not in self.seen:
                 self.seen[split] = moments(self.features((real + 1) / 2))
             metrics["fd"] = frechet(*self.seen[split], *moments(self.features((fake + 1) / 2)))
-        if self.has_modes:
-            metrics |= modes(*centres(data), make(SAMPLES, 4))
+        if self.num_modes:
+            metrics |= modes(*centres(data, self.num_modes), make(SAMPLES, 4))
         return metrics
 
 
@@ -117,11 +117,11 @@ def sliced_wasserstein(a: Tensor, b: Tensor) -> Tensor:
     return ((a @ directions).sort(0).values - (b @ directions).sort(0).values).square().mean().sqrt()
 
 
-def centres(data: Data) -> tuple[Tensor, Tensor]:
+def centres(data: SampleData, classes: int) -> tuple[Tensor, Tensor]:
     """Mean (classes, features) and standard deviation over all features (classes,) of each class of the train split."""
     pairs = list(data.batches("train"))
     x, y = torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
-    points = [x[y == k] for k in range(data.spec.classes)]
+    points = [x[y == k] for k in range(classes)]
     if empty := sum(not len(rows) for rows in points):
         raise UserError(
             f"{empty} of {len(points)} modes have no point among the {len(x)} of the train split\n"

@@ -9,20 +9,20 @@ treats grey levels as probabilities, which is common but is not a density of gre
 from collections.abc import Callable, Iterator
 from functools import partial
 from math import log, pi
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlrun.clock import Clock
-from dlrun.data.base import Data
+from dlrun.data.base import Batch, SampleData
 from dlrun.models.autoencoder import VAE
 from dlrun.optim.update import Update
 from dlrun.seeds import generator
 from dlrun.spec import Image, Unlabelled
 from dlrun.system.device import Device
-from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.generative.latent import draw, latent_figures, noise
 from dlrun.tasks.generative.quality import ClassifierLoader, Quality
 from dlrun.tasks.images import (
@@ -37,7 +37,7 @@ from dlrun.tasks.images import (
 from dlrun.types import NonNegative, Positive, Range, Size
 
 
-class Vae(Task):
+class Vae(SampleTask):
     """Learn to generate images like the data's, pixels in [0, 1].
 
     likelihood: bernoulli (outputs are logits) or gaussian (outputs are means; sigma: the standard deviation).
@@ -48,6 +48,7 @@ class Vae(Task):
 
     takes = ("latent", "images")
     compiled = ("", "decoder")
+    net: VAE
 
     def __init__(
         self,
@@ -74,10 +75,13 @@ class Vae(Task):
         self.scores = {"elbo": "max", "rec": "min", "kl": "min"} | self.quality.scores
         self.goal = "elbo"
 
-    def batches(self, data: Data, clock: Clock) -> Iterator:
+    def evaluated(self) -> VAE:
+        return cast(VAE, super().evaluated())
+
+    def batches(self, data: SampleData, clock: Clock) -> Iterator[Batch]:
         return rescaled(super().batches(data, clock), data, 0.0, 1.0)
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
+    def step(self, batch: Batch, clock: Clock) -> Metrics:
         x = batch[0]
         with self.device.autocast():
             mean, log_var = (v.float() for v in self.net(x))  # (B, latent) each
@@ -103,7 +107,7 @@ class Vae(Task):
         return each.flatten(-3).sum(-1)
 
     @torch.no_grad()
-    def evaluate(self, data: Data, split: str) -> dict[str, float]:
+    def evaluate(self, data: SampleData, split: str) -> dict[str, float]:
         """Return the ELBO and its terms from one code per image, with the same noise every time; on test, IWAE too."""
         net = self.evaluated()
         random = generator(self.device.torch_device, 0, 1)
@@ -111,7 +115,7 @@ class Vae(Task):
         metrics = means(self._bounds(net, x, random, codes) for x, _ in rescaled(data.batches(split), data, 0.0, 1.0))
         return metrics | self.quality.measure(lambda count, seed: 2 * self._samples(count, seed) - 1, data, split)
 
-    def _bounds(self, net: nn.Module, x: Tensor, random: torch.Generator, codes: int) -> Metrics:
+    def _bounds(self, net: VAE, x: Tensor, random: torch.Generator, codes: int) -> Metrics:
         with self.device.autocast():
             mean, log_var = (v.float() for v in net(x))
             z = mean + (0.5 * log_var).exp() * torch.randn(mean.shape, generator=random, device=x.device)
@@ -123,9 +127,7 @@ class Vae(Task):
         return bounds
 
     @torch.no_grad()
-    def iwae(
-        self, net: nn.Module, x: Tensor, mean: Tensor, log_var: Tensor, random: torch.Generator, codes: int
-    ) -> Tensor:
+    def iwae(self, net: VAE, x: Tensor, mean: Tensor, log_var: Tensor, random: torch.Generator, codes: int) -> Tensor:
         """The importance-weighted bound: log of the mean over k codes of p(x, z) / q(z|x): (B, C, H, W) -> (B,).
 
         More codes make it tighter.
@@ -151,13 +153,13 @@ class Vae(Task):
         return self.predict(noise(self.net.latent, count, self.device, seed))
 
     @torch.no_grad()
-    def preview(self, data: Data, split: str = "val") -> dict[str, Tensor]:
+    def preview(self, data: SampleData, split: str = "val") -> dict[str, Tensor]:
         """The book's two grids: originals with reconstructions, and samples from the same codes every time."""
         x = first_inputs(rescaled(data.batches(split), data, 0.0, 1.0), 50)
         return {"reconstructions": side_by_side(x, self.predict(x)), "samples": grid(self._samples(self.n_samples, 2))}
 
     @torch.no_grad()
-    def report(self, data: Data) -> dict[str, object]:
+    def report(self, data: SampleData) -> dict[str, object]:
         """Figures of reconstructions, samples, interpolations and, with two latent dimensions, the map of codes."""
         figures = {
             name: partial(image_figure, image, *TITLES[name]) for name, image in self.preview(data, "test").items()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dlrun.clock import Clock
+from dlrun.data.base import Batch
 from dlrun.models.gan import Pair
 from dlrun.optim.update import Update
 from dlrun.spec import Image, Table, Unlabelled
@@ -39,9 +40,9 @@ class Wgan(Adversarial):
     ) -> None:
         super().__init__(net, spec, device, update, load_classifier, n_critic, quality, n_samples)
         self.clip = clip
-        self.weights = list(net.critic.parameters())
+        self.weights: list[Tensor] = list(net.critic.parameters())
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
+    def step(self, batch: Batch, clock: Clock) -> Metrics:
         generator, critic, x = self.net.generator, self.net.critic, batch[0]
 
         z = torch.randn(len(x), self.net.latent, device=x.device)  # (B, latent)

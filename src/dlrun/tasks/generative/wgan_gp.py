@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.clock import Clock
+from dlrun.data.base import Batch
 from dlrun.models.gan import Pair
 from dlrun.optim.update import Update
 from dlrun.spec import Image, Table, Unlabelled
@@ -50,7 +51,7 @@ class WganGp(Adversarial):
             )
         self.weight = gp_weight
 
-    def step(self, batch: tuple[Tensor, Tensor], clock: Clock) -> Metrics:
+    def step(self, batch: Batch, clock: Clock) -> Metrics:
         generator, critic, x = self.net.generator, self.net.critic, batch[0]
 
         z = torch.randn(len(x), self.net.latent, device=x.device)  # (B, latent)

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.clock import Clock
+from dlrun.data.base import EnvData
 from dlrun.models.policy import Policy
 from dlrun.optim.update import Update
 from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.rl.base import RLTask
-from dlrun.tasks.rl.collector import EnvData, Rollout
+from dlrun.tasks.rl.collector import Rollout
 from dlrun.tasks.rl.returns import explained_variance, gae
 from dlrun.types import Fraction, NonNegative, Size
 
@@ -34,7 +35,7 @@ class Loss:
     ent_coef: float
     normalise_advantage: bool
 
-    def __call__(self, net: nn.Module, batch: Rollout) -> tuple[Tensor, Metrics, float]:
+    def __call__(self, net: Policy, batch: Rollout) -> tuple[Tensor, Metrics, float]:
         """Return the loss, its terms, and the share of the returns' variance that the values explain."""
         with self.device.autocast():
             out, values = net(batch.obs)
@@ -55,8 +56,10 @@ class Loss:
         return loss, {name: value.detach() for name, value in terms.items()}, explained_variance(v, v + gains)
 
 
-class A2C(RLTask):
+class A2C(RLTask[Rollout]):
     """Advantage actor-critic: one update from each rollout of `num_steps` steps of all environments."""
+
+    net: Policy
 
     def __init__(
         self,

@@ -17,13 +17,14 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.util import Finalize
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.multiprocessing
 from torch import Tensor, nn
 
 from dlrun.clock import Clock
+from dlrun.data.base import EnvData
 from dlrun.errors import UserError, WorkerError
 from dlrun.models.policy import Policy
 from dlrun.optim.update import Update
@@ -37,7 +38,7 @@ from dlrun.system.torch_internals import skip_compiler_import
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.rl.a2c import Loss
 from dlrun.tasks.rl.base import RLTask
-from dlrun.tasks.rl.collector import RECENT, Collector, EnvData
+from dlrun.tasks.rl.collector import RECENT, Collector
 from dlrun.types import Few, Fraction, NonNegative, Size
 
 
@@ -53,12 +54,14 @@ class Report(NamedTuple):
     metrics: dict[str, float]
 
 
-class A3C(RLTask):
+class A3C(RLTask[Report]):
     """Asynchronous advantage actor-critic.
 
     workers: number of processes, each with data.num_envs environments; null: one per core.
     num_steps: steps of each environment per update.
     """
+
+    net: Policy
 
     def __init__(
         self,
@@ -105,25 +108,22 @@ class A3C(RLTask):
             self.pool = WorkerPool(
                 self.workers, self.net, share(self.update), self.make_update, data, self.loss, self.num_steps
             )
-        pipes, busy = self.pool.pipes, set()
+        pool = self.pool
+        busy: set[Connection] = set()
         try:
-            for pipe in pipes:
-                self._send(pipe, clock)
+            for pipe in pool.pipes:
+                pool.send(pipe, clock)
                 busy.add(pipe)
             while busy:
-                for pipe in wait(busy):
+                for pipe in cast("list[Connection]", wait(busy)):
                     busy.remove(pipe)
                     yield receive(pipe)
                     if self.has_frames_left(data, clock):
-                        self._send(pipe, clock)
+                        pool.send(pipe, clock)
                         busy.add(pipe)
         finally:
             for pipe in busy:
                 receive(pipe)  # the report is dropped; its update is already in the weights
-
-    def _send(self, pipe: Connection, clock: Clock) -> None:
-        """Start a worker's turn: send it the clock, for the schedule, with a seed for this worker alone."""
-        pipe.send(replace(clock, seed=mix(clock.seed, self.pool.pipes.index(pipe), 5), batch=0))
 
     def samples(self, batch: Report) -> int:
         return batch.frames
@@ -153,10 +153,15 @@ class WorkerPool:
                 "  expected room for temporary files and a short path to them, such as TMPDIR=/tmp dl-run model=a3c"
             ) from None
 
+    def send(self, pipe: Connection, clock: Clock) -> None:
+        """Start a worker's turn: send it the clock, for the schedule, with a seed for this worker alone."""
+        pipe.send(replace(clock, seed=mix(clock.seed, self.pipes.index(pipe), 5), batch=0))
+
     def _start(self, workers: int, args: tuple) -> None:
         # a fork of this process could copy locks that its threads hold; the fork server has no such threads
-        how = "forkserver" if "forkserver" in torch.multiprocessing.get_all_start_methods() else "spawn"
-        context = torch.multiprocessing.get_context(how)
+        has_forkserver = "forkserver" in torch.multiprocessing.get_all_start_methods()
+        get_context = torch.multiprocessing.get_context
+        context = get_context("forkserver") if has_forkserver else get_context("spawn")
         context.set_forkserver_preload(["dlrun.system.nursery", __name__])
         for _ in range(workers):
             mine, theirs = context.Pipe()
@@ -237,7 +242,7 @@ def work(pipe: Connection) -> None:
 
 
 def serve(
-    pipe: Connection, net: nn.Module, states: list[dict], make_update: Callable[[nn.Module], Update], data: EnvData,
+    pipe: Connection, net: Policy, states: list[dict], make_update: Callable[[nn.Module], Update], data: EnvData,
     loss: Loss, length: int,
 ) -> None:  # fmt: skip
     """For each clock received, play a rollout, update the shared weights and send a report."""
@@ -260,7 +265,7 @@ def push(shared: Tensor, local: Tensor) -> None:
 
 
 def turn(
-    local_net: nn.Module, net: nn.Module, update: Update, collector: Collector, loss: Loss, length: int, clock: Clock
+    local_net: Policy, net: Policy, update: Update, collector: Collector, loss: Loss, length: int, clock: Clock
 ) -> Report:
     """Play a rollout with the worker's copy of the weights, and update the shared weights."""
     batch = collector.collect(local_net, length, clock)

@@ -1,20 +1,22 @@
 """The base class of tasks that play an environment: epochs of frames, evaluation by episodes, a video of an episode."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dlrun.clock import Clock
+from dlrun.data.base import EnvData
 from dlrun.errors import UserError
+from dlrun.models.policy import Observer
 from dlrun.optim.update import Update
 from dlrun.seeds import generator, mix
 from dlrun.spec import Env
 from dlrun.system.device import Device
-from dlrun.tasks.base import Metrics, Task
-from dlrun.tasks.rl.collector import Actor, Collector, EnvData, scale_actions
+from dlrun.tasks.base import BatchT, Metrics, Task
+from dlrun.tasks.rl.collector import Actor, Collector, scale_actions
 
 SPLITS = {"val": 1, "test": 2}  # seeds of the starting states, the only difference between the splits
 
@@ -22,11 +24,14 @@ SPLITS = {"val": 1, "test": 2}  # seeds of the starting states, the only differe
 class Played(Protocol):
     """A batch of any kind that was played: a Rollout, Episodes or a Round."""
 
-    mean_return: float
-    mean_length: float
+    @property
+    def mean_return(self) -> float: ...
+
+    @property
+    def mean_length(self) -> float: ...
 
 
-class RLTask(Task):
+class RLTask(Task[EnvData, BatchT]):
     """Base class of reinforcement learning tasks.
 
     eval_episodes: number of episodes per evaluation, in separate environments and always from the same starts.
@@ -36,7 +41,7 @@ class RLTask(Task):
 
     goal = "return"
     takes = ("episodes",)
-    per_rank = ("collector",)
+    per_rank: tuple[str, ...] = ("collector",)
     compiled = ()  # batches differ in length, and torch.compile would compile each length anew
 
     def __init__(
@@ -65,13 +70,13 @@ class RLTask(Task):
         """Whether the epoch has frames left. Frames by which a batch overruns an epoch are taken off the next one."""
         return clock.batch == 0 or clock.samples < (clock.epoch + 1) * data.epoch_frames
 
-    def batches(self, data: EnvData, clock: Clock) -> Iterator:
+    def batches(self, data: EnvData, clock: Clock) -> Iterator[BatchT]:
         while self.has_frames_left(data, clock):
             batch = self.collect(data, clock)
             self.device.dist.count(self.samples(batch))
             yield batch
 
-    def collect(self, data: EnvData, clock: Clock) -> Any:
+    def collect(self, data: EnvData, clock: Clock) -> BatchT:
         """Play the environments and return the batch of the next step."""
         raise NotImplementedError(f"{type(self).__name__} must define collect()")
 
@@ -81,13 +86,14 @@ class RLTask(Task):
 
     def observe(self, obs: Tensor) -> None:
         """Add observations to a normalising net's running statistics. All processes use those of rank 0."""
-        self.net.observe(obs)
+        if isinstance(self.net, Observer):
+            self.net.observe(obs)
         self.device.dist.broadcast_tensors(self.net.buffers())
         self.update.save_buffers()
 
     def actor(self) -> Actor:
-        """The actor that plays in evaluations."""
-        return self.evaluated()
+        """The actor that plays in evaluations: a policy, unless the task overrides this."""
+        return cast(Actor, self.evaluated())
 
     def predict(self, batch: Tensor) -> Tensor:
         """Return the best actions for observations (B, features)."""

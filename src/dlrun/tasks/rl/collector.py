@@ -11,49 +11,12 @@ import torch
 from torch import Tensor
 
 from dlrun.clock import Clock
-from dlrun.data.base import Data
+from dlrun.data.base import EnvData, VectorEnv
 from dlrun.seeds import generator, mix
 from dlrun.spec import Env
 from dlrun.system.device import Device
 
 RECENT = 100  # number of episodes whose mean return is logged
-
-
-class VectorEnv(Protocol):
-    """N environments that are stepped together; each one is reset by the step after its end."""
-
-    def reset(self, seed: int) -> np.ndarray:
-        """Start all of them, by the seed. Returns observations (N, features)."""
-
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Returns observations, rewards, terminated, truncated, and the observations before any reset."""
-
-    def close(self) -> None: ...
-
-    def state_dict(self) -> dict: ...
-
-    def load_state_dict(self, state: dict) -> None: ...
-
-
-class EnvData(Data, Protocol):
-    """The data of a reinforcement learning task: environments (data/envs.py)."""
-
-    num_envs: int  # played together in training
-    epoch_frames: int  # of all environments together
-
-    def make(self, num: int) -> VectorEnv:
-        """Make `num` environments that are stepped together."""
-
-    def transitions(self) -> tuple[list, tuple[int, int] | None]:
-        """Gymnasium's P, [state][action] -> [(probability, next state, reward, ends)], and the grid's rows and columns.
-
-        Raises UserError if the environment does not provide them.
-        """
-
-    def record_video(
-        self, act: Callable[[np.ndarray], np.ndarray], seed: int
-    ) -> tuple[list[np.ndarray], float] | str | None:
-        """Frames (H, W, 3) of an episode and frames per second; a message if it cannot be drawn, None if not wanted."""
 
 
 class Actor(Protocol):
@@ -139,7 +102,8 @@ class RewardScale:
     """
 
     def __init__(self, gamma: float) -> None:
-        self.gamma, self.returns = gamma, None
+        self.gamma = gamma
+        self.returns: np.ndarray | None = None
         self.count, self.mean, self.squares = 0, 0.0, 0.0
 
     def __call__(self, rewards: np.ndarray, done: np.ndarray) -> np.ndarray:
@@ -172,22 +136,25 @@ class Collector:
 
     def __init__(self, spec: Env, device: Device) -> None:
         self.spec, self.device = spec, device
-        self.envs, self.saved = None, None
+        self.envs: VectorEnv | None = None
+        self.saved: dict | None = None  # the state after a resume, until the next start
         self.recent: list[tuple[float, int]] = []  # return and length of the last episodes
 
     def start(self, data: EnvData, clock: Clock) -> None:
         """Reset the environments at the start of an epoch; after a resume, restore their saved state."""
-        self.envs = self.envs or data.make(data.num_envs)
+        envs = self.envs = self.envs or data.make(data.num_envs)
         if clock.batch == 0:
-            self.obs = self.envs.reset(mix(self.device.dist.seed(clock.seed), clock.epoch, 0, 2))
+            self.obs = envs.reset(mix(self.device.dist.seed(clock.seed), clock.epoch, 0, 2))
             self.returns, self.lengths = np.zeros(data.num_envs), np.zeros(data.num_envs, np.int64)
         elif self.saved:
-            self.envs.load_state_dict(self.saved["envs"])
+            envs.load_state_dict(self.saved["envs"])
             self.obs, self.returns, self.lengths = (self.saved[k].numpy().copy() for k in ("obs", "returns", "lengths"))
         self.saved = None
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Step all environments. Returns rewards, terminated, truncated and the observations before any reset."""
+        if self.envs is None:
+            raise RuntimeError("the environments are made by start()")
         self.obs, rewards, terminated, truncated, final = self.envs.step(scale_actions(self.spec, actions))
         self.returns += rewards
         self.lengths += 1
@@ -211,7 +178,8 @@ class Collector:
         random = generator(self.device.torch_device, seed, clock.step, 0, 1)
         noise = net.noise(length, num, generator=random)
         obs = np.empty((length, num, self.spec.features), np.float32)
-        rewards, taken, ends = np.empty((length, num), np.float32), [], ([], [])
+        rewards, taken = np.empty((length, num), np.float32), []
+        ends: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         limit_obs = []  # observations after time limits
         for t in range(length):
             obs[t] = self.obs
@@ -232,18 +200,16 @@ class Collector:
 
         Environments whose episode has ended are stepped until all have, and these steps are marked as not valid.
         """
-        self.envs = self.envs or data.make(data.num_envs)
+        envs = self.envs = self.envs or data.make(data.num_envs)
         seed = self.device.dist.seed(clock.seed)
-        self.obs = self.envs.reset(mix(seed, clock.step, 0, 2))
+        self.obs = envs.reset(mix(seed, clock.step, 0, 2))
         num, random = len(self.obs), generator(self.device.torch_device, seed, clock.step, 0, 1)
         self.returns, self.lengths, alive = np.zeros(num), np.zeros(num, np.int64), np.ones(num, bool)
         inputs, steps = [], []
         while alive.any():
             obs = torch.from_numpy(self.obs).to(self.device.torch_device)
             actions = net.act(obs, net.noise(num, generator=random))
-            self.obs, rewards, terminated, truncated, _ = self.envs.step(
-                scale_actions(self.spec, actions.cpu().numpy())
-            )
+            self.obs, rewards, terminated, truncated, _ = envs.step(scale_actions(self.spec, actions.cpu().numpy()))
             inputs.append((obs, actions))
             done = (terminated | truncated) & alive
             steps.append((rewards * alive, terminated & alive, done, alive))
@@ -265,12 +231,13 @@ class Collector:
 
     def load_state_dict(self, state: dict) -> None:
         self.recent = [tuple(each) for each in state["recent"]]
-        self.saved, self.envs = state if "envs" in state else None, None
+        self.saved = state if "envs" in state else None
+        self.envs = None
 
 
 def scale_actions(spec: Env, actions: np.ndarray) -> np.ndarray:
     """Map real actions from [-1, 1] to the environment's range; discrete ones are returned unchanged."""
     if spec.actions:
         return actions
-    low, high = np.float32(spec.low), np.float32(spec.high)
+    low, high = np.asarray(spec.low, np.float32), np.asarray(spec.high, np.float32)
     return (low + (high - low) * (actions.clip(-1, 1) + 1) / 2).astype(np.float32)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlrun.clock import Clock
+from dlrun.data.base import EnvData
 from dlrun.errors import UserError
 from dlrun.models.policy import Values
 from dlrun.optim.update import Update, copy_all
@@ -24,7 +25,7 @@ from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.rl.base import RLTask
-from dlrun.tasks.rl.collector import EnvData, EpsilonGreedy
+from dlrun.tasks.rl.collector import EpsilonGreedy
 from dlrun.tasks.rl.replay import Replay
 from dlrun.types import Count, Few, Fraction, Index, Size
 
@@ -38,13 +39,14 @@ class Round(NamedTuple):
     mean_length: float
 
 
-class DQN(RLTask):
+class DQN(RLTask[Round]):
     """Q-learning with a network, a replay buffer and a target network.
 
     The keys are described in configs/task/dqn.yaml.
     """
 
     per_rank = ("collector", "replay")
+    net: Values
 
     def __init__(
         self,
@@ -80,7 +82,7 @@ class DQN(RLTask):
         self.components |= {"target": self.target, "replay": self.replay}
 
     def actor(self) -> EpsilonGreedy:
-        return EpsilonGreedy(self.evaluated(), self.spec.actions, self.epsilons[1])
+        return EpsilonGreedy(self.evaluated(), self.spec.outputs, self.epsilons[1])
 
     @torch.no_grad()
     def observe(self, obs: Tensor) -> None:
@@ -111,7 +113,7 @@ class DQN(RLTask):
         seed, num = self.device.dist.seed(clock.seed), len(self.collector.obs)
         random = np.random.default_rng(mix(seed, clock.step, 0, 1))
         explores = random.random((self.num_steps, num)) < epsilon
-        random_actions = random.integers(self.spec.actions, size=(self.num_steps, num))
+        random_actions = random.integers(self.spec.outputs, size=(self.num_steps, num))
         taken = []
         for t in range(self.num_steps):
             obs, actions = self.collector.obs, random_actions[t]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.clock import Clock
+from dlrun.data.base import EnvData
 from dlrun.errors import UserError
 from dlrun.models.policy import Policy
 from dlrun.optim.update import Update
@@ -22,7 +23,7 @@ from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.rl.base import RLTask
-from dlrun.tasks.rl.collector import EnvData, RewardScale, Rollout
+from dlrun.tasks.rl.collector import RewardScale, Rollout
 from dlrun.tasks.rl.returns import explained_variance, gae
 from dlrun.types import Few, Fraction, NonNegative, Positive, Size
 
@@ -35,6 +36,8 @@ class Penalty:
 
     def adapt(self, kl: float) -> None:
         """Double the weight above 1.5 x target, halve it below target / 1.5."""
+        if self.target is None:
+            return
         if kl > 1.5 * self.target:
             self.weight *= 2
         elif kl < self.target / 1.5:
@@ -47,11 +50,13 @@ class Penalty:
         self.weight = state["weight"]
 
 
-class PPO(RLTask):
+class PPO(RLTask[Rollout]):
     """Proximal policy optimisation: several passes of minibatches over each rollout, with a clipped ratio.
 
     The keys are described in configs/task/ppo.yaml.
     """
+
+    net: Policy
 
     def __init__(
         self,
@@ -122,17 +127,17 @@ class PPO(RLTask):
         ends = batch.terminated, batch.truncated
         rewards = batch.rewards if self.reward_scale is None else self.reward_scale(batch.rewards, ends[0] | ends[1])
         next_values = batch.next_values(v, bootstrap_values.cpu().numpy())
-        advantages = gae(rewards, v, next_values, *ends, self.gamma, self.gae_lambda)
-        explained = explained_variance(v, v + advantages)
-        advantages = torch.from_numpy(advantages.reshape(-1)).to(self.device.torch_device)
+        gains = gae(rewards, v, next_values, *ends, self.gamma, self.gae_lambda)
+        explained = explained_variance(v, v + gains)
+        advantages = torch.from_numpy(gains.reshape(-1)).to(self.device.torch_device)
         columns = (batch.obs, batch.actions, old, advantages, values + advantages, values, old_out)
         clip = None if self.clip_coef is None else self.clip_coef * (1 - clock.fraction if self.anneal_clip else 1)
-        rows_of_metrics, num_passes = [], 0
+        rows_of_metrics: list[Metrics] = []
         for num_passes in range(1, self.update_epochs + 1):  # noqa: B007
             order = torch.randperm(len(batch.obs), device=self.device.torch_device)
             first = len(rows_of_metrics)
             for rows in order.split(self.minibatch):
-                loss, metrics = self._loss(*(c[rows] for c in columns), old_log_std, clip)
+                loss, metrics = self._loss(tuple(c[rows] for c in columns), old_log_std, clip)
                 if not self.update.step(loss, clock):
                     return {}
                 rows_of_metrics.append(metrics)
@@ -151,9 +156,9 @@ class PPO(RLTask):
         return out.float(), values.float()
 
     def _loss(
-        self, obs: Tensor, actions: Tensor, old: Tensor, advantages: Tensor, returns: Tensor, old_values: Tensor,
-        old_out: Tensor, old_log_std: Tensor | None, clip: float | None,
-    ) -> tuple[Tensor, Metrics]:  # fmt: skip
+        self, columns: tuple[Tensor, ...], old_log_std: Tensor | None, clip: float | None
+    ) -> tuple[Tensor, Metrics]:
+        obs, actions, old, advantages, returns, old_values, old_out = columns
         out, values = self._forward(obs)
         log_ratio = self.net.log_prob(out, actions) - old
         if self.normalise_advantage and len(advantages) > 1:
@@ -188,7 +193,7 @@ def surrogate(log_ratio: Tensor, advantages: Tensor, clip: float | None) -> Tens
 
 def kl(old: Tensor, new: Tensor, old_log_std: Tensor | None, log_std: Tensor | None) -> Tensor:
     """KL(old || new) of categorical logits (B, actions), or of Gaussian means (B, axes) with log_std (axes,): (B,)."""
-    if log_std is None:
+    if log_std is None or old_log_std is None:
         logs = old.log_softmax(1)
         return (logs.exp() * (logs - new.log_softmax(1))).sum(1)
     spread = (2 * (old_log_std - log_std)).exp() + ((old - new) * (-log_std).exp()).square()

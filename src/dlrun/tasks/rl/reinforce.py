@@ -12,22 +12,25 @@ import torch
 from torch import nn
 
 from dlrun.clock import Clock
+from dlrun.data.base import EnvData
 from dlrun.models.policy import Policy
 from dlrun.optim.update import Update
 from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.rl.base import RLTask
-from dlrun.tasks.rl.collector import EnvData, Episodes
+from dlrun.tasks.rl.collector import Episodes
 from dlrun.tasks.rl.returns import rewards_to_go
 from dlrun.types import Fraction, NonNegative, Size
 
 
-class Reinforce(RLTask):
+class Reinforce(RLTask[Episodes]):
     """REINFORCE with rewards to go. Returns end at a time limit: no value is added for what would follow it.
 
     baseline: none, mean (of the batch's rewards to go) or value (learned).
     """
+
+    net: Policy
 
     def __init__(
         self,

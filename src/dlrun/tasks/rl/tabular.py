@@ -7,7 +7,7 @@ are chosen by one-step lookahead. sarsa: Q towards r + gamma Q(s', a') (6.7). q_
 
 The last four learn from whole episodes, epsilon-greedy with exploring starts (td0 without, since a random first action
 would bias its values). Deviation: the table changes after each batch of episodes, not after each step, and each entry
-transitions by the optimizer's lr (SGD) towards the mean of its targets. The frames of value_iteration are backups.
+moves by the optimizer's lr (SGD) towards the mean of its targets. The frames of value_iteration are backups.
 Logged: loss (mean squared error).
 """
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.clock import Clock
+from dlrun.data.base import EnvData
 from dlrun.errors import UserError
 from dlrun.models.policy import Table
 from dlrun.optim.update import Update
@@ -28,7 +29,7 @@ from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.rl.base import RLTask
-from dlrun.tasks.rl.collector import EnvData, Episodes, EpsilonGreedy
+from dlrun.tasks.rl.collector import Episodes, EpsilonGreedy
 from dlrun.tasks.rl.returns import rewards_to_go
 from dlrun.types import Fraction, Size
 
@@ -53,11 +54,13 @@ class Transitions(NamedTuple):
         return self.rewards + gamma * self.after @ values
 
 
-class Tabular(RLTask):
+class Tabular(RLTask[Episodes | Transitions]):
     """Learns a table of values by one of the methods above.
 
     epsilon falls from epsilon_start to epsilon_end over the first exploration_fraction of the run.
     """
+
+    net: Table
 
     def __init__(
         self,
@@ -105,7 +108,7 @@ class Tabular(RLTask):
             return self.transitions(data)
         start, end, until = self.epsilons
         epsilon = end + (start - end) * max(0.0, 1 - clock.fraction / until) if until else end
-        actor = EpsilonGreedy(self.action_values, self.spec.actions, epsilon, starts=self.method != "td0")
+        actor = EpsilonGreedy(self.action_values, self.spec.outputs, epsilon, starts=self.method != "td0")
         return self.collector.episodes(actor, data, clock)
 
     def samples(self, batch: Episodes | Transitions) -> int:
@@ -124,7 +127,7 @@ class Tabular(RLTask):
 
     def actor(self) -> EpsilonGreedy:
         self.evaluated()
-        return EpsilonGreedy(self.action_values, self.spec.actions, self.epsilons[1])
+        return EpsilonGreedy(self.action_values, self.spec.outputs, self.epsilons[1])
 
     def play(self, data: EnvData, episodes: int, seed: int) -> list[tuple[float, int]]:
         if self.method == "td0":
@@ -133,9 +136,10 @@ class Tabular(RLTask):
 
     def step(self, batch: Episodes | Transitions, clock: Clock) -> Metrics:
         if isinstance(batch, Transitions):
-            q, metrics = self.net.weight.T, {}  # (S, A)
-            targets = batch.backup(q.detach().max(1).values, self.gamma)
-            errors, shares = targets - q, 1.0
+            q = self.net.weight.T  # (S, A)
+            metrics: Metrics = {}
+            errors = batch.backup(q.detach().max(1).values, self.gamma) - q
+            shares = torch.ones_like(errors)
         else:
             metrics = self.scalars(batch)
             errors, shares = self._errors(batch)
@@ -194,7 +198,7 @@ def read_transitions(table: list, shape: tuple[int, int] | None, device: torch.d
 
 def draw(q: Tensor, transitions: Transitions, arrows: bool) -> "Figure":
     """Draw the best values over the grid, with their numbers or with arrows for the best actions."""
-    rows, columns = transitions.shape
+    rows, columns = transitions.shape or (1, len(q))
     best, after = q.max(1).values.cpu(), transitions.after.cpu()
     best[~transitions.reached] = torch.nan  # walls
     figure, axes = new_figure(1.1 * columns + 1.8, 1.1 * rows + 0.9)

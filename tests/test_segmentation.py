@@ -38,6 +38,9 @@ FLAT = dict(
     pad="black",
     cutout=0,
     rot90=False,
+    rotate=0.0,
+    zoom=0.0,
+    shear=0.0,
     noise=0.0,
     erase=0.0,
     jitter=0.0,
@@ -264,7 +267,7 @@ def test_an_fcn_starts_from_a_vgg_and_from_another_fcn():
         copy_weights(deeper, loaded, 3, "init=x")
 
 
-def test_the_head_of_an_fcn_is_all_behind_its_backbone():
+def test_the_head_of_an_fcn_is_all_after_its_backbone():
     task = make(small_fcn(8, 3, 0), freeze=["*", "!head"])
     learns = {name for name, p in task.net.named_parameters() if p.requires_grad}
     assert learns == {name for name, _ in task.net.named_parameters() if not name.startswith("features.")}
@@ -458,7 +461,7 @@ def damage(folder, what):
         ("empty", r"masks has no images\n  expected a folder of .bmp, "),
     ],
 )
-def test_bad_folders_are_told(folder, what, text):
+def test_bad_folders_are_reported(folder, what, text):
     damage(folder, what)
     with pytest.raises(DataError, match=text):
         read(folder)
@@ -506,7 +509,7 @@ def test_images_of_more_than_bytes(folder):
     assert data.fitted() == {"levels": {"real": [0.0, 1.0]}} and "from 0 to 1 were scaled" in data.describe()
 
 
-def test_bad_keys_are_told(folder):
+def test_bad_keys_are_reported(folder):
     with pytest.raises(DataError, match=r"masks/\S* holds 2: expected 0, 1, 255\n  set data.spec.classes"):
         read(folder, classes=2)
     with pytest.raises(DataError, match=r"data.source.values=\[0, 0, 1\]: expected 3 different numbers up to 255"):
@@ -517,6 +520,8 @@ def test_bad_keys_are_told(folder):
         UserError, match="data.augment.policy=trivial changes colours, and masks have none: expected none"
     ):
         masks(drawn(), SPEC, augment=dict(policy="trivial"))
+    with pytest.raises(UserError, match="data.augment.zoom=0.2 blends neighbouring pixels, and the classes of masks"):
+        masks(drawn(), SPEC, augment=dict(zoom=0.2))
     with pytest.raises(UserError, match="data.spec.ignore=1: expected a number from 3 to 255, which is no class"):
         masks(drawn(), Mask((3, 20, 24), 3, ignore=1))
     with pytest.raises(DataError, match="the train masks hold 2: expected 0 .. 1, or 200 for pixels that are not"):
@@ -550,7 +555,7 @@ def test_bad_keys_are_told(folder):
         (["task=ppo", "data=mnist"], "task=ppo cannot learn from data=mnist", "cartpole, gym"),
     ],
 )
-def test_what_does_not_fit_is_told_with_what_does(overrides, first, fitting):
+def test_what_does_not_fit_is_reported_with_what_does(overrides, first, fitting):
     with pytest.raises(PairingError) as error:
         compose(*overrides)
     lines = str(error.value).splitlines()

@@ -53,15 +53,15 @@ def together(folder: Path, *overrides: str) -> list[multiprocessing.Process]:
 @pytest.mark.parametrize("size", [2, 3])
 def test_every_sample_goes_to_one_process(size):
     batches = [(torch.arange(8), torch.arange(8)), (torch.arange(2), torch.arange(2))]
-    worlds = [Distributed(rank, size) for rank in range(size)]
-    (first, last), *others = ([b[0].tolist() for b in world.shards(iter(batches))] for world in worlds)
+    ranks = [Distributed(rank, size) for rank in range(size)]
+    (first, last), *others = ([b[0].tolist() for b in rank.shards(iter(batches))] for rank in ranks)
     assert sorted(sum((each[0] for each in others), first)) == list(range(8))
     assert max(len(each[0]) for each in [(first,), *others]) - min(len(each[0]) for each in [(first,), *others]) <= 1
     if size == 3:  # fewer samples than processes: all have the whole, and weigh the same
         assert last == others[0][1] == others[1][1] == [0, 1]
-        assert [world.share for world in worlds] == [1 / 3] * 3
-    assert sum(world.share for world in worlds) == pytest.approx(1)
-    assert worlds[0].smallest_shard(8) == 8 // size and worlds[0].smallest_shard(1) == 1
+        assert [rank.share for rank in ranks] == [1 / 3] * 3
+    assert sum(rank.share for rank in ranks) == pytest.approx(1)
+    assert ranks[0].smallest_shard(8) == 8 // size and ranks[0].smallest_shard(1) == 1
 
 
 def test_a_dead_peer_is_reported(monkeypatch):
@@ -123,7 +123,7 @@ def test_what_would_fail_alike_is_not_tried_again(ends, tries, monkeypatch):
     assert started == [str(i) for i in range(tries)]
 
 
-def test_no_room_for_the_launchers_files_is_told(monkeypatch):
+def test_no_room_for_the_launchers_files_is_reported(monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -216,7 +216,7 @@ def test_what_cannot_be_trained_together():
 
 
 @slow
-def test_an_error_is_told(tmp_path):
+def test_an_error_is_reported(tmp_path):
     process = start(tmp_path / "run", *TWO, "data=mnist", "data_dir=/nowhere", "data.source.download=false")
     assert process.wait() == 2
     said = (tmp_path / "run.log").read_text()
