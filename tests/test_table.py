@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import re
 import sys
 from pathlib import Path
 from statistics import NormalDist
@@ -11,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from finished_runs import trained
+from finished_runs import trained, untrained
 from runs import compose, rows, train
 from toys import CPU, make_task
 
@@ -22,9 +23,11 @@ from dlrun.data.table.table_file import TableFile
 from dlrun.errors import UserError
 from dlrun.models.mlp import mlp
 from dlrun.runs.cli import main
+from dlrun.runs.importance import columns_of
 from dlrun.spec import Columns, Table
 
 SMALL = ["model=mlp", "model.hidden=[8]"]
+LEARNS = ["trainer.epochs=12", "optimizer.lr=0.02"]
 DENSE = dict(activation="relu", dropout=0.0, norm="none", init="keras")
 
 
@@ -278,7 +281,7 @@ def test_network_takes_categories(categories):
 @pytest.fixture(scope="module")
 def run(table, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "a"
-    return trained(folder, ["data=table", f"data.file={table}", "data.target=bought", *SMALL])
+    return trained(folder, ["data=table", f"data.file={table}", "data.target=bought", *SMALL, *LEARNS])
 
 
 def command(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
@@ -415,3 +418,63 @@ def test_quoted_values_keep_separators_and_lines(tmp_path):
     path.write_text("a,b\n" + 20 * '"x, y\nz",1.5\n"u ""v""",2.5\n')
     data = loaded(path, target="b")
     assert data.fitted()["categories"][0]["levels"] == ['u "v"', "x, y\nz"] and data.size("all") == 40
+
+
+def test_baseline_is_beside_the_runs_own_test(run, monkeypatch, capsys):
+    """The trivial model's accuracy is the share of the commonest class; trees see that sex decides everything."""
+    code, out, _ = command(monkeypatch, capsys, "baseline", run, "--json")
+    found = json.loads(out)["test"]
+    assert code == 0 and list(found) == ["mlp", "gradient boosting", "linear", "trivial"]
+    summary = json.loads((run / "summary.json").read_text())["test"]
+    assert found["mlp"] == {name: summary[f"test/{name}"] for name in ("loss", "acc")}
+    totals = [sum(row) for row in summary["confusion_matrix"]]
+    assert found["trivial"]["acc"] == pytest.approx(max(totals) / sum(totals))
+    assert found["gradient boosting"]["acc"] == found["linear"]["acc"] == 1
+    code, out, _ = command(monkeypatch, capsys, "baseline", run)
+    assert code == 0 and [line.split()[0] for line in out.splitlines()[3:]] == ["mlp", "gradient", "linear", "trivial"]
+
+
+def test_importance_names_the_column_that_decides(run, monkeypatch, capsys):
+    code, out, _ = command(monkeypatch, capsys, "importance", run, "--repeats", "3", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["metric"] == "test/acc" and next(iter(found["worse_by"])) == "sex"
+    assert set(found["worse_by"]) == {"sex", "age", "member", "born", "town", "spent"}
+    assert (run / "plots" / "importance.png").is_file()
+    assert command(monkeypatch, capsys, "report", run, "--out", run / "r.html")[0] == 0
+    page = (run / "r.html").read_text(encoding="utf-8")
+    assert "category of 2 levels: f, m; worse by" in page and "date: year, month, day, weekday; " in page
+    assert command(monkeypatch, capsys, "importance", run, "--repeats", "0")[0] == 2
+
+
+def test_importance_shuffles_a_column_with_all_that_it_became(table):
+    data = loaded(table, target="spent")
+    columns = columns_of(data)
+    assert sorted(position for positions in columns.values() for position in positions) == list(
+        range(data.spec.features)
+    )
+    assert len(columns["age"]) == 2 and len(columns["born"]) == 4 and len(columns["sex"]) == 1
+
+
+@pytest.mark.parametrize("command_name", ["baseline", "importance"])
+def test_only_tables_have_columns(command_name, tmp_path, monkeypatch, capsys):
+    folder = untrained(tmp_path / "run", ["data=digits", "model.hidden=[4]"])
+    code, _, err = command(monkeypatch, capsys, command_name, folder)
+    assert code == 2 and "expected a run on rows of a table with targets" in err
+
+
+@pytest.mark.slow
+def test_the_documented_server_predicts_what_the_run_predicts(tmp_path, monkeypatch, capsys):
+    """The Python of docs/tables.md, with an exported graph and its encoding."""
+    found = [{k: v for k, v in row.items() if k not in ("born", "name", "id")} for row in people()]
+    path = write(tmp_path / "people.csv", found)
+    folder = trained(tmp_path / "run", ["data=table", f"data.file={path}", "data.target=bought", *SMALL])
+    assert command(monkeypatch, capsys, "export", folder, "--format", "onnx", "--out", tmp_path / "model.onnx")[0] == 0
+    out = command(monkeypatch, capsys, "predict", folder, path)[1]
+    wanted = [list(json.loads(line)["probabilities"].values()) for line in out.splitlines()]
+    text = (Path(__file__).parents[1] / "docs" / "tables.md").read_text(encoding="utf-8")
+    program = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["serve.py", str(path)])
+    space: dict = {}
+    exec(program, space)
+    assert len(program.splitlines()) <= 25 and np.allclose(space["predictions"], wanted, atol=1e-5)

@@ -7,13 +7,14 @@ mid-epoch is a seek. Several batches (a chunk) are gathered at once, to pay an o
 import hashlib
 from collections.abc import Callable, Container, Iterable, Iterator
 from itertools import islice
+from typing import cast
 from zlib import crc32
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dlrun.data.base import Arrays, Draw
+from dlrun.data.base import Arrays, Batch, Draw
 from dlrun.errors import DataError, UserError
 from dlrun.seeds import generator
 from dlrun.spec import Image, Table
@@ -70,16 +71,17 @@ class Resident:
             f"resident on {self.device}, {stored / 2**20:.1f} MB as {str(self.x['fit'].dtype).removeprefix('torch.')}"
         )
 
-    def train(self, batch_size: int, seed: int, epoch: int, first: int) -> Iterator[tuple[Tensor, ...]]:
+    def train(self, batch_size: int, seed: int, epoch: int, first: int) -> Iterator[Batch]:
         """Yield the batches of an epoch from batch `first` on. The last one may be smaller."""
         rows = self.rows["train"]
         order = rows[torch.randperm(len(rows), generator=generator("cpu", seed, epoch)).to(self.device)]
         for start, chunk, skip in chunks(order, self.x["fit"][0].numel(), batch_size, first):
             draw = Draw(generator(self.device, seed, epoch, 1 + start), seed, epoch, chunk)
-            members = self._gather("fit", chunk, draw)
-            if self.weights is not None:
+            members: tuple[Tensor, ...] = self._gather("fit", chunk, draw)
+            if self.weights is not None:  # a third member, for tasks that weigh samples
                 members = (*members, self.weights.index_select(0, chunk))
-            yield from islice(zip(*(member.split(batch_size) for member in members), strict=True), skip, None)
+            batches = zip(*(member.split(batch_size) for member in members), strict=True)
+            yield from cast("Iterator[Batch]", islice(batches, skip, None))
 
     def evaluate(self, split: str, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of a split in stored order, without augmentation. "all": those of every split."""

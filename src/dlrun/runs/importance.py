@@ -17,6 +17,7 @@ from dlrun.errors import UserError
 from dlrun.output.as_json import as_json as json_line
 from dlrun.output.console import number, table
 from dlrun.output.folders import write_whole
+from dlrun.runs.columns import IMPORTANCE
 from dlrun.spec import Columns, Table
 from dlrun.types import Few
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from dlrun.data.base import Data
     from dlrun.tasks.base import Task
 
-FILE = "importance.json"
 Scores = dict[str, list[float]]
 
 
@@ -73,7 +73,7 @@ def importance(folder: Path, repeats: int, as_json: bool) -> Iterator[str]:
         "worse_by": {name: {"mean": float(np.mean(worse[name])), "std": float(np.std(worse[name]))} for name in ranked},
     }
     with writing_to(folder):
-        write_whole(folder / FILE, json_line(content, indent=2) + "\n")
+        write_whole(folder / IMPORTANCE, json_line(content, indent=2) + "\n")
         _draw(folder / "plots", goal, {name: worse[name] for name in ranked[:30]})
     if as_json:
         yield json_line({"run": str(folder), **content})
@@ -82,7 +82,7 @@ def importance(folder: Path, repeats: int, as_json: bool) -> Iterator[str]:
     yield f"{folder}: test {goal} {number(found[''][0])}{unit}; how much worse it gets when a column is shuffled"
     rows = [[name, number(float(np.mean(worse[name]))), number(float(np.std(worse[name])))] for name in ranked]
     yield table([["column", goal, "+/-"], *rows])
-    yield f"written: {folder / FILE}, {folder / 'plots' / 'importance.png'}"
+    yield f"written: {folder / IMPORTANCE}, {folder / 'plots' / 'importance.png'}"
 
 
 def columns_of(data: "Data") -> dict[str, list[int]]:

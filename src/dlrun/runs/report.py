@@ -11,6 +11,7 @@ from dlrun.output.console import column, number
 from dlrun.output.folders import read_summary
 from dlrun.output.rows import epoch_rows
 from dlrun.runs import page
+from dlrun.runs.columns import described
 from dlrun.runs.show import command_line, show_config
 from dlrun.spec import Columns, Image, Mask, Spec, Tokens
 
@@ -123,7 +124,10 @@ def _samples(folder: Path) -> list[tuple[str, str]]:
         run = FinishedRun(folder)
         if "inputs" not in run.task.takes or isinstance(run.data.spec, Mask):  # masks are among the figures
             return []
-        return _judged(run, run.load_data())
+        sections = _judged(run, run.load_data())
+    if isinstance(run.data.spec, Columns):
+        return [("Columns", page.facts(described(folder, run.data.fitted()))), *sections]
+    return sections
 
 
 def _judged(run: "FinishedRun", data: "Data") -> list[tuple[str, str]]:

@@ -6,11 +6,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dlrun.data.base import Data
+from dlrun.data.base import SampleData
 from dlrun.output.probability_plots import calibration, roc_and_precision
 
 
-def judged(predict: Callable[[Tensor], Tensor], data: Data) -> tuple[Tensor, Tensor, Tensor]:
+def judged(predict: Callable[[Tensor], Tensor], data: SampleData) -> tuple[Tensor, Tensor, Tensor]:
     """Of all test samples: the class, the predicted class, and its probability (of two classes: the second's).
 
     The results are on the CPU. predict: inputs -> probabilities (B, classes).

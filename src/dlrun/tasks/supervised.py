@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.clock import Clock
-from dlrun.data.base import SampleData
+from dlrun.data.base import Batch, SampleData
 from dlrun.errors import UserError
 from dlrun.optim.update import Update
 from dlrun.output.plots import confusion_matrix, decision_boundary, fitted_line, residuals
@@ -108,7 +108,7 @@ class Supervised(SampleTask):
             )
         return super().steps(data)
 
-    def step(self, batch: tuple[Tensor, ...], clock: Clock) -> Metrics:
+    def step(self, batch: Batch, clock: Clock) -> Metrics:
         self.freezing.at(clock)
         if self.resizing.moments:
             batch = self.resizing(batch[0], clock), *batch[1:]
@@ -117,7 +117,7 @@ class Supervised(SampleTask):
             metrics["grad_norm"] = self.update.grad_norm
         return metrics
 
-    def _step(self, batch: tuple[Tensor, ...], clock: Clock) -> Metrics:
+    def _step(self, batch: Batch, clock: Clock) -> Metrics:
         if self.graphs is None:
             loss, metrics = self._learn(*batch)
             return metrics if self.update.step(loss, clock) else {}
@@ -130,7 +130,7 @@ class Supervised(SampleTask):
         return self.graphs is not None
 
     def _learn(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Metrics]:
-        criterion = partial(self._loss, weights=weights)
+        criterion: Callable[[Tensor, Tensor], Tensor] = partial(self._loss, weights=weights)
         if self.mixing:
             x, other, share = self.mixing(x, y)
             criterion = lambda out, y: share * self._loss(out, y) + (1 - share) * self._loss(out, other)  # noqa: E731
@@ -159,7 +159,7 @@ class Supervised(SampleTask):
         losses = self.loss(out, y, reduction="none")  # (B,) or (B, targets)
         return (losses.flatten(1).mean(1) if losses.dim() > 1 else losses) @ weights / len(weights)
 
-    def _step_in_chunks(self, batch: tuple[Tensor, ...], clock: Clock) -> Metrics:
+    def _step_in_chunks(self, batch: Batch, clock: Clock) -> Metrics:
         num_samples = len(batch[0])
         chunks = list(zip(*(member.chunk(self.grad_accum_steps) for member in batch), strict=True))
         earlier_loss, gathered = torch.zeros((), device=batch[0].device), []

@@ -48,8 +48,8 @@ class Learned(NamedTuple):
 def learn_column(column: pl.Series, kind: str, train: Array, by_quantiles: bool) -> Learned:
     """Learn the encoding of a column from the rows `train`, and encode all rows. Its values have their kind already."""
     if kind == "category":
-        category = {"column": column.name, "levels": _levels(column[train])}
-        return Learned([], [category], [codes(column, category["levels"]).astype(np.float32)])
+        levels = _levels(column[train])
+        return Learned([], [{"column": column.name, "levels": levels}], [codes(column, levels).astype(np.float32)])
     parts, numbers = _parts(column, kind, _no_place), []
     for part, values in parts.items():
         fitted = _fit_number(values[train], by_quantiles and kind == "number")

@@ -81,8 +81,8 @@ def split_random(rows: int, shares: Shares, folds: int, fold: int, labels: Array
     """Split rows by a fixed shuffle. labels: classes, each of which is split separately; None for none."""
     order = np.random.RandomState(0).permutation(rows)[::-1]  # backwards: val has the rows that split_rows holds out
     if labels is None:
-        found = split_units(np.arange(rows), shares, folds, fold, "row")
-        return {name: np.sort(order[chosen]) for name, chosen in found.items()}
+        splits = split_units(np.arange(rows), shares, folds, fold, "row")
+        return {name: np.sort(order[chosen]) for name, chosen in splits.items()}
     parts = [order[labels[order] == label] for label in np.unique(labels)]
     least = max(sum(share > 0 for share in shares), folds)
     small = np.concatenate([part for part in parts if len(part) < least] or [order[:0]])  # these only train

@@ -14,7 +14,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from dlrun.data.base import Arrays
+from dlrun.data.base import Arrays, Batch
 from dlrun.data.resident import Resident
 from dlrun.data.table.columns import as_texts, check_kinds
 from dlrun.data.table.encode import Encoding, decode, encode, names, unseen
@@ -165,7 +165,7 @@ class TableFile:
     def describe(self) -> str:
         return self.resident.describe()
 
-    def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, ...]]:
+    def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[Batch]:
         """Yield (x, y): x float (B, columns); y int64 (B,) or float (B, targets). Train: from batch `first` on.
 
         With data.weights the train batches are (x, y, weights), weights float (B,) with mean 1 over the split.

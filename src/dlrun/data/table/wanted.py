@@ -36,7 +36,7 @@ def check_wanted(columns: Sequence[str], wanted: Wanted, where: str) -> None:
             f"  expected one of: {', '.join(columns[:30])}"
         )
     single = {"data.group": wanted.group, "data.time": wanted.time, "data.weights": wanted.weights}
-    keys = {key: (name,) for key, name in single.items() if name}
+    keys: dict[str, tuple[str, ...]] = {key: (name,) for key, name in single.items() if name}
     keys |= {"data.drop": wanted.drop}
     for key, names in {"data.target": wanted.target, "data.types": tuple(wanted.types), **keys}.items():
         check_names(names, columns, key, where)
