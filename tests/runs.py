@@ -20,6 +20,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     ["dlrun.system.nursery", "dlrun.train.session", "torch.utils.tensorboard", "hydra.main", "runs"]
+    + ["matplotlib.figure", "matplotlib.backends.backend_agg"]
 )
 DEVICE = os.environ.get("DL_RUN_TEST_DEVICE", "cpu")  # or cuda, where there is one
 SMALL = [  # a run of 2 epochs of 4 steps, the last of them with a smaller batch

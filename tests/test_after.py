@@ -333,7 +333,7 @@ def test_report_without_data(dl_runs, tmp_path):
     write_texts(tmp_path)
     folder = untrained(tmp_path / "run", [o.format(data=tmp_path) for o in FAMILIES["texts"]])
     text = Page(dl_runs("report", folder)[1] and (folder / "report.html").read_text()).words
-    assert "mistakes among 12 test samples" in text and "it is" in text
+    assert "mistakes among 12 test samples" in text and "it is" in text and "texts.csv, text " in text
     (tmp_path / "texts.csv").unlink()
     code, out, _ = dl_runs("report", folder)
     assert code == 0 and "without sample predictions: " in out and "texts.csv" in out

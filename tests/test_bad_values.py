@@ -2,7 +2,7 @@
 
 The values of each composition are checked in this process. Those that the check lets through are built, and trained for
 a step or two, in processes that are given SECONDS of a processor each: exit code 0, 1 (a training that failed, in
-words) or 2.
+words) or 2. What several compositions have in common, such as a task's keys, is trained in the first of them.
 """
 
 import os
@@ -14,9 +14,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from runs import FORKS, write_mnist
+from layouts import write_data
+from runs import FORKS
 from toys import composed, names_of, options, read_option, takes
 
+from dlrun.config.auto import auto_keys
 from dlrun.config.check import SECTIONS, VALUES, check
 from dlrun.errors import UserError
 
@@ -24,21 +26,21 @@ SECONDS = 20
 MEMORY = 6 * 2**30  # bytes of addresses: what asks for more is refused by the system
 BAD = [
     None, True, "", "x", "a\0b", "$x^$", "../../x", [], [1], [[]], {}, {"_target_": "os.system"}, -1, 0, 1, 2, 0.5,
-    -0.5,
-    1000, 2**31, 2**32, 2**63 - 1, 2**63, 10**20, -(10**20), 1e-300, 1e39, 1e300, float("nan"), float("inf"), [0], [-1],
-    [0, 8, 8], [10**9], [10**20], ["x"], [None], [["x", 5]], "9" * 5000, "²",
+    -0.5, 1000, 2**31, 2**32, 2**63 - 1, 2**63, 10**20, -(10**20), 10**400, 1e-300, 1e39, 1e300, float("nan"),
+    float("inf"), [0], [-1], [0, 8, 8], [10**9], [10**20], ["x"], [None], [["x", 5]], "9" * 5000, "²",
 ]  # fmt: skip
 SMALL = {
     "trainer.epochs": 1, "trainer.max_steps": 2, "trainer.device": "cpu", "trainer.log_every": 0,
     "data.source.samples": 60, "data.source.test_samples": 20, "data.batch_size": 16, "data.epoch_frames": 64,
     "data.num_envs": 2, "data.video_steps": 0, "data.time_limit": 20, "task.eval_episodes": 2, "task.num_steps": 8,
     "task.minibatch": 16, "task.buffer_size": 64, "task.learning_starts": 16, "task.batch_size": 8, "task.workers": 1,
-    "task.n_samples": 4, "model.width": 4, "model.units": 4, "data.source.download": False, "data.augment.crop": 0,
+    "task.n_samples": 4, "model.width": 4, "model.units": 4, "model.growth": 4, "model.hidden": 16,
+    "model.head": 16, "data.source.download": False, "data.augment.crop": 0,
 }  # fmt: skip
 FITTING = {  # what goes with an option
     "Env": {"data": "cartpole", "model": "ppo"}, "Tokens": {"data": "text_folder", "model": "gru"},
     "Mask": {"data": "shapes", "model": "unet"}, "Table": {"data": "moons", "model": "mlp"},
-    "Function": {"data": "function", "model": "point"},
+    "Image": {"data": "cifar10", "model": "mlp"}, "Function": {"data": "function", "model": "point"},
 }  # fmt: skip
 GROUPS = [group for group in SECTIONS if group != "task"]  # a model brings its task
 
@@ -53,7 +55,7 @@ def found_options() -> list[tuple[str, str]]:
             task = next((each["override /task"] for each in option.get("defaults", []) if "override /task" in each), "")
             targets = (group, node.get("_target_"), (node.get("source") or {}).get("_target_"), node.get("id"), task)
             first.setdefault(targets, (group, name))
-    return sorted(first.values())
+    return sorted(first.values(), key=lambda option: (len(option[1]), option))
 
 
 def choices_of(group: str, name: str) -> tuple[str, ...]:
@@ -63,19 +65,29 @@ def choices_of(group: str, name: str) -> tuple[str, ...]:
         kind = read_option("data", name)["spec"]["_target_"].rpartition(".")[2]
         if name == "anime_faces" or name == "maze":
             return f"model={'vae' if name == 'anime_faces' else 'q_learning'}", f"data={name}"
-    elif group == "model" and takes(name) in (["Mask"], ["Tokens"], ["Function"]):
+    elif group == "model" and takes(name) in (["Mask"], ["Tokens"], ["Image"], ["Function"]):
         kind = takes(name)[0]
     others = [f"{other}={choice}" for other, choice in FITTING.get(kind, {}).items() if other != group]
     return (*others, f"{group}={name}") if group == "data" else (f"{group}={name}", *others)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def data_dir(tmp_path_factory):
+    """A data folder in which every data set is there, and small."""
+    root = write_data(tmp_path_factory.mktemp("data"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DL_RUN_DATA_DIR", str(root))
+        yield root
+
+
 @cache
 def small(*choices: str) -> dict:
     """The config of these choices, as short a training as there is."""
-    config = deepcopy(composed(*choices))
+    config = composed(*choices, f"data_dir={os.environ['DL_RUN_DATA_DIR']}")
     for key, value in SMALL.items():
-        if value is not None and get(config, key, missing := object()) is not missing:
-            put(config, key, value)
+        old = get(config, key, missing := object())
+        if old is not missing and (old in (None, "auto") or isinstance(old, str) == isinstance(value, str)):
+            put(config, key, [value] * len(old) if isinstance(old, list) else value)
     return config
 
 
@@ -104,11 +116,16 @@ def keys_of(node: object, path: str = "") -> list[str]:
     return [*([path] if path else []), *inner]
 
 
+def keys_tried(group: str, choices: tuple[str, ...]) -> list[str]:
+    """The keys of an option's own sections."""
+    sections = (group, "task") if group == "model" else (group, *VALUES) if group == "trainer" else (group,)
+    return [key for key in keys_of(small(*choices)) if key.partition(".")[0] in sections]
+
+
 def cases(group: str, choices: tuple[str, ...]) -> list[tuple[str, object]]:
     """Keys with values that the check lets through. Fails where it raises anything but UserError."""
-    sections = (group, "task") if group == "model" else (group, *VALUES) if group == "trainer" else (group,)
     passed = []
-    for key in [key for key in keys_of(small(*choices)) if key.partition(".")[0] in sections]:
+    for key in keys_tried(group, choices):
         for value in BAD:
             config = deepcopy(small(*choices))
             put(config, key, value)
@@ -123,6 +140,26 @@ def cases(group: str, choices: tuple[str, ...]) -> list[tuple[str, object]]:
     return passed
 
 
+def builder_of(config: dict, key: str) -> tuple[str, str]:
+    """The builder that takes a key, with the key as it knows it: it takes the same values in every composition."""
+    names, node, found = key.split("."), config, ("", key)
+    for i, name in enumerate(names[:-1], 1):
+        node = node[name]
+        found = (node["_target_"], ".".join(names[i:])) if "_target_" in node else found
+    return found
+
+
+@cache
+def first_uses() -> dict[tuple[str, str], tuple[str, ...]]:
+    """The composition in which a key of a builder is trained with: the first that has it."""
+    found = {}
+    for group, name in found_options():
+        choices = choices_of(group, name)
+        for key in keys_tried(group, choices):
+            found.setdefault(builder_of(small(*choices), key), choices)
+    return found
+
+
 def extreme(found: list[tuple[str, object]]) -> list[tuple[str, object]]:
     """Of the numbers of each key the least and the greatest; all else."""
     numbers = {}
@@ -133,8 +170,11 @@ def extreme(found: list[tuple[str, object]]) -> list[tuple[str, object]]:
     return [(k, v) for k, v in found if isinstance(v, bool) or not isinstance(v, int | float) or v in ends[k]]
 
 
-def train(choices: tuple[str, ...], key: str, value: object, folder: Path) -> None:
-    """A run as the command makes it, from a config that is not written down first; exits as the command does."""
+def train(config: dict, names: dict[str, str], folder: Path, draws: bool) -> None:
+    """A run as the command makes it, from a config that is not written down first; exits as the command does.
+
+    draws: whether to draw, which takes longer than all else.
+    """
     import resource
 
     from dlrun.train.session import Session
@@ -144,27 +184,32 @@ def train(choices: tuple[str, ...], key: str, value: object, folder: Path) -> No
     resource.setrlimit(resource.RLIMIT_CPU, (spent + SECONDS, spent + SECONDS))
     sys.stdout = sys.stderr = open(folder / "out", "w", encoding="utf-8", errors="backslashreplace")
     os.chdir(folder)
-    config = deepcopy(small(*choices))
-    config["data_dir"] = str(folder)
-    put(config, key, value)
     try:
-        check(config, names_of(*choices))
-        session = Session(config, names_of(*choices))
+        chosen = auto_keys(config)
+        check(config, names)
+        session = Session(config, names, chosen)
         run = folder / "run"
         run.mkdir()
+        if not draws:
+            session.draw = lambda training: None
         session.start(run, resumed=False)
     except UserError as error:
+        print(error)
         sys.exit(getattr(error, "exit_code", 2))
     except Exception:
         (folder / "traceback").write_text(traceback.format_exc(limit=-6))
         sys.exit(3)
 
 
-def outcome(choices: tuple[str, ...], key: str, value: object, folder: Path) -> str | None:
-    """What went wrong in a training with this value, if something did."""
+def outcome(
+    choices: tuple[str, ...], key: str, value: object, folder: Path, expected: tuple[int, ...] = (0, 1, 2)
+) -> str | None:
+    """What went wrong in a training with this value, if something did. expected: exit codes."""
     folder.mkdir()
-    write_mnist(folder)
-    process = FORKS.Process(target=train, args=(choices, key, value, folder))
+    config = deepcopy(small(*choices))
+    put(config, key, value)
+    draws = expected == (0,) or key.startswith("data.spec")  # figures show names and shapes; a run outlives them
+    process = FORKS.Process(target=train, args=(config, names_of(*choices), folder, draws))
     process.start()
     process.join(10 * SECONDS)  # on a busy machine; of the processor it has SECONDS
     case = f"{choices} {key}={value!r:.60}"
@@ -172,21 +217,30 @@ def outcome(choices: tuple[str, ...], key: str, value: object, folder: Path) -> 
         process.kill()
         process.join()
         return f"{case}: still going after {10 * SECONDS} s"
-    if process.exitcode in (0, 1, 2):
+    if process.exitcode in expected:
         shutil.rmtree(folder)
         return None
-    text = folder / "traceback"
-    return f"{case}: {text.read_text() if text.exists() else f'exit code {process.exitcode}'}"
+    said = "".join(path.read_text() for path in (folder / "out", folder / "traceback") if path.exists())
+    return f"{case}: exit code {process.exitcode}\n{said}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("group", "name"), found_options())
 def test_every_key_with_bad_values(group, name, tmp_path):
     choices = choices_of(group, name)
-    found = extreme(cases(group, choices))
-    assert found
+    wrong = outcome(choices, "seed", 0, tmp_path / "right", expected=(0,))
+    assert not wrong, wrong
+    found, uses, config = extreme(cases(group, choices)), first_uses(), small(*choices)
+    found = [(key, value) for key, value in found if uses[builder_of(config, key)] == choices]
     wrong = [outcome(choices, *case, tmp_path / f"{i}") for i, case in enumerate(found)]
     assert not any(wrong), "\n".join(filter(None, wrong))
+
+
+@pytest.mark.parametrize("key", SMALL)
+def test_what_makes_trainings_short_is_a_key(key):
+    group, _, rest = key.partition(".")
+    found = [read_option(group, name) for name in options(group)]
+    assert any(get(option.get(group, option), rest, missing := object()) is not missing for option in found)
 
 
 def test_a_few_keys_with_bad_values():

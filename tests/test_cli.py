@@ -245,7 +245,14 @@ WRONG = {
     "trainer.epochs=${x}": "trainer.epochs: Interpolation key 'x' not found",
     "trainer.epochs=${trainer.epochs}": "an interpolation refers to itself",
     "data_dir=${oc.env:NOT_THERE}": "data_dir: NOT_THERE is not set in the environment\n  expected NOT_THERE=...",
-    "-m trainer.patience=sort(null,3)": "null has no order\n  expected a list in the order of the jobs: trainer.pat",
+    "-m trainer.patience=sort(null,3)": "sort takes no null\n  expected the values in the order of the jobs: null,3",
+    "-m trainer.patience=range(null,3)": "range takes no null\n  expected the values in the order of the jobs: null,3",
+    "-m seed=sort(a,3)": "sort does not take these values\n  expected sort as in sort(3,1)",
+    "-m seed=chioce(1,2)": "there is no function 'chioce'; did you mean 'choice'?\n  expected one of: choice, range,",
+    "seed=sort(3,1)": "several values for one run\n  expected one value, a sweep (dl-run -m 'seed=sort(3,1)'),",
+    "hydra.sweeper.params={seed:1}": "expected the axes of the sweep themselves: dl-run -m seed=0,1",
+    "-m hydra.sweeper.params.seed=1,2": "expected the axes of the sweep themselves: dl-run -m seed=0,1",
+    "seed=" + "1" * 5000: "...: a number of more than 4,300 digits\n  expected a smaller one",
     "trainer.epochs=${oc.env:NO}": "trainer.epochs: NO is not set in the environment\n  expected NO=... dl-run ..., or",
     "seed=${oc.decode:${oc.env:N}}": "around a value with one ${...} in another: 'seed=\"${oc.decode:${oc.env:N}}\"'",
 }
@@ -624,7 +631,8 @@ def test_what_the_environment_gave_is_kept(dl_run, tmp_path, monkeypatch):
     assert dl_run("resume=run", "trainer.epochs=2")[0] == 0
 
 
-def test_of_two_that_go_on_with_a_run_the_second_starts_from_the_first(refused, finished, tmp_path, monkeypatch):
+def test_a_resume_reads_the_run_after_it_is_locked(refused, finished, tmp_path, monkeypatch):
+    """Of two processes that resume a run, the second sees what the first has left."""
     shutil.copytree(finished, tmp_path / "run")
     acquire = FileLock.acquire
 
@@ -634,7 +642,7 @@ def test_of_two_that_go_on_with_a_run_the_second_starts_from_the_first(refused, 
 
     monkeypatch.setattr(FileLock, "acquire", late)
     config = (tmp_path / "run" / ".hydra" / "config.yaml").read_text()
-    assert "another process resumed this run" in refused("resume=run", "trainer.epochs=2", left=["run"])
+    assert "is finished, with 9 epochs" in refused("resume=run", "trainer.epochs=2", left=["run"])
     assert (tmp_path / "run" / ".hydra" / "config.yaml").read_text() == config
 
 
@@ -784,19 +792,58 @@ class Killed(BaseException):
     """Stands for SIGKILL."""
 
 
+@pytest.fixture(scope="module")
+def cut(finished, tmp_path_factory):
+    """The folder of a finished run that a limit ended in its first epoch."""
+    folder = tmp_path_factory.mktemp("runs") / "cut"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder.parent)
+        patch.setattr(sys, "argv", ["dl-run", "trainer.epochs=1", "trainer.max_steps=3", f"run_dir={folder}"])
+        cli.main()
+    return folder
+
+
+def test_a_run_that_a_limit_cut_keeps_the_weights_that_it_was_tested_with(cut):
+    """Its epoch continues in a resumed run, so the best checkpoint, of whole epochs, is not that of the cut one."""
+    from dlrun.runs.evaluate import evaluate
+    from dlrun.train.finished import FinishedRun
+    from dlrun.train.weights import read_weights
+
+    assert {path.name for path in (cut / "checkpoints").iterdir()} == {"last.ckpt", "tested_3.ckpt"}
+    lines, is_same = evaluate(cut, "test", [], None, False)
+    assert is_same and "the run's own, to the last digit" in lines[-1]
+    weights = read_weights(str(cut))  # those that init= starts from
+    assert same(weights, FinishedRun(cut).state["state_dict"])
+    assert same(weights, load(cut / "checkpoints" / "tested_3.ckpt")["state_dict"])
+
+
+RESUMED = {  # by the run: what resumes it, and the renames at which that is killed; 99 is after the last
+    "finished": (["trainer.epochs=2"], (1, 2, 3, 4, 6, 8, 99)),
+    "cut": (["trainer.epochs=1", "trainer.max_steps=5"], (3, 6, 99)),
+}
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files that a kill leaves open
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_the_results_of_a_finished_run_stay_until_there_are_new_ones(dl_run, finished, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("kind", RESUMED)
+def test_the_results_of_a_finished_run_stay_until_there_are_new_ones(kind, dl_run, request, tmp_path, monkeypatch):
     """Killed at each of its renames, a resumed run keeps what it was tested with, and ends as one that was not."""
+
+    def tested(folder):
+        checkpoints = folder / "checkpoints"
+        assert len(list(checkpoints.glob("tested_*"))) == (kind == "cut")
+        return state(folder, next(checkpoints.glob("tested_*"), checkpoints / "best.ckpt").stem)
+
     from dlrun.config.saved import require_finished
     from dlrun.runs.show import show
     from dlrun.train.finished import FinishedRun
 
+    finished, (more, kills) = request.getfixturevalue(kind), RESUMED[kind]
     shutil.copytree(finished, tmp_path / "straight")
-    assert dl_run("resume=straight", "trainer.epochs=2")[0] == 0
-    want, replace, last = state(tmp_path / "straight", "best"), os.replace, 0
+    assert dl_run("resume=straight", *more)[0] == 0
+    want, replace, last = tested(tmp_path / "straight"), os.replace, 0
     test, weights = require_finished(finished)["test"], FinishedRun(finished).state["state_dict"]
-    for at in (1, 2, 3, 4, 6, 8, 99):
+    for at in kills:
         shutil.copytree(finished, tmp_path / "run")
         calls = []
 
@@ -809,20 +856,19 @@ def test_the_results_of_a_finished_run_stay_until_there_are_new_ones(dl_run, fin
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", dying)
             if at == 99:
-                assert dl_run("resume=run", "trainer.epochs=2")[0] == 0
+                assert dl_run("resume=run", *more)[0] == 0
             else:
                 with pytest.raises(Killed):
-                    dl_run("resume=run", "trainer.epochs=2")
+                    dl_run("resume=run", *more)
         last = len(calls)
         if at != 99:
             assert require_finished(tmp_path / "run")["test"] == test
             assert same(FinishedRun(tmp_path / "run").state["state_dict"], weights), f"killed at rename {at}"
             assert f"test/acc {test['test/acc']!r}" in show(tmp_path / "run")
-            assert dl_run("resume=run", "trainer.epochs=2")[0] == 0
-        assert same(state(tmp_path / "run", "best"), want)
-        assert not list((tmp_path / "run" / "checkpoints").glob("tested_*"))
+            assert dl_run("resume=run", *more)[0] == 0
+        assert same(tested(tmp_path / "run"), want)
         shutil.rmtree(tmp_path / "run")
-    assert last > 8
+    assert last > kills[-2]
 
 
 @pytest.mark.parametrize(
@@ -832,7 +878,7 @@ def test_a_stop_in_the_first_second_says_what_can_be_resumed(arguments, said, dl
     def stopped(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "find_run" if arguments else "check", stopped)
+    monkeypatch.setattr("dlrun.train.start." + ("find_run" if arguments else "check"), stopped)
     code, _, err = dl_run(*arguments)
     assert code == 130 and said in err
 

@@ -38,7 +38,8 @@ from dlrun.output.run_folder import Run
 from dlrun.seeds import Reseeder, generator, mix
 from dlrun.system.machine import keep_memory
 from dlrun.tasks.supervised import Supervised
-from dlrun.train.meters import Best, Means
+from dlrun.train.best import Best
+from dlrun.train.meters import Means
 from dlrun.train.session import Session
 from dlrun.train.state import Training, all_finite
 
@@ -785,6 +786,7 @@ def test_a_run_goes_on_when_nobody_listens(broken, config, tmp_path, monkeypatch
     if broken == "closed":
         terminal.close()
     monkeypatch.setattr("sys.stdout", terminal if broken else None)
+    monkeypatch.setattr("dlrun.output.terminal.lost", [])
     train(tmp_path, config(), finish=True)
     assert "all epochs done" in (tmp_path / "run.log").read_text()
     with suppress(OSError):

@@ -67,8 +67,9 @@ MODULES = {
 }
 ONLY = {  # what no other module imports
     "cli": {"__main__"},
-    "train.session": {"cli"},
-    "train.summary": {"cli"},
+    "train.session": {"train.start"},
+    "train.start": {"cli"},
+    "train.summary": {"train.start"},
 }
 KNOWS_NO_TASK = ("train.engine", "train.state", "output")  # the engine knows no task, model or data set by name
 HYDRA = {
@@ -78,14 +79,16 @@ HYDRA = {
     "config.loader",
     "config.saved",
     "runs.data_config",
+    "train.start",
     "hydra_plugins.dlrun_sweeper",
 }
-PRINT = {"cli", "output.terminal", "runs.cli", "hydra_plugins.dlrun_sweeper.sweeper"}
+PRINT = {"cli", "train.start", "output.terminal", "runs.command", "hydra_plugins.dlrun_sweeper.sweeper"}
 LIGHT = {  # on the way to --help, to a config error, to a list of runs
     "cli", "errors", "types", "spec", "paths", "clock", "overrides", "optim.schedules", "config", "output.folders",
-    "output.console", "output.text_chart", "system.load", "runs.cli", "runs.listing", "runs.show", "runs.compare",
-    "runs.live", "runs.watch", "runs.report", "runs.page", "runs.formats", "runs.evaluate", "runs.predict",
-    "runs.completion", "runs.data_cli", "runs.data_config", "hydra_plugins.dlrun_sweeper",
+    "output.console", "output.text_chart", "system.load", "train.start", "train.limits", "train.best", "train.trainer",
+    "runs.cli", "runs.command", "runs.listing", "runs.show", "runs.compare", "runs.live", "runs.watch", "runs.report",
+    "runs.page", "runs.formats", "runs.evaluate", "runs.predict", "runs.records", "runs.completion", "runs.data_cli",
+    "runs.data_config", "hydra_plugins.dlrun_sweeper",
 }  # fmt: skip
 HEAVY = {"torch", "polars", "matplotlib", "sklearn", "pandas", "PIL", "tensorboard", "tqdm", "pooch", "requests"}
 

@@ -250,7 +250,7 @@ def test_lion_by_hand():
     """Chen et al. 2023, program 1: the sign of b1 m + (1 - b1) g, then m = b2 m + (1 - b2) g."""
     w, m, expected = W.clone(), torch.zeros(3).double(), []
     for g in GRADS:
-        w = w * (1 - 2e-4 * 0.1) - 2e-4 * torch.sign(0.9 * m + 0.1 * g)
+        w = w * (1 - 3e-4 * 0.1) - 3e-4 * torch.sign(0.9 * m + 0.1 * g)
         m = 0.99 * m + 0.01 * g
         expected.append(w)
     check(run("lion", weight_decay=0.1), expected)

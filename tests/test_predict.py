@@ -130,6 +130,16 @@ def test_texts_in_a_table(predict, runs, tmp_path):
     assert "gone.csv: there is no such file" in predict(runs("texts"), "gone.csv")[2]
 
 
+def test_files_that_hold_no_text_are_no_text(predict, runs, tmp_path):
+    (tmp_path / "h.json").write_text('[{"text": "awful"}]')
+    (tmp_path / "scan.PDF").write_bytes(b"%PDF-1.7")
+    (tmp_path / "notes").write_bytes(b"awful\0\1")
+    for name in ("h.json", "scan.PDF", "notes"):
+        code, lines, err = predict(runs("texts"), name)
+        assert (code, lines) == (2, []) and f"{name} is no plain text\n  expected a .txt file" in err
+    assert "gone.json: there is no such file" in predict(runs("texts"), "gone.json")[2]
+
+
 def test_columns_by_name(predict, tmp_path):
     """A CSV with a head may have its columns in any order, and others between them."""
     folder = untrained(tmp_path / "run", ["data=moons", "model.hidden=[4]", "data.spec.names=[a,b]"])

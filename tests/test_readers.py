@@ -58,6 +58,7 @@ def test_idx(tmp_path, place, packed):
         ("train-images-idx3-ubyte", lambda b: b[:-10], "3,910 bytes.*\n  expected 3,920"),
         ("train-images-idx3-ubyte", lambda b: b + b"x", "and more"),
         ("train-images-idx3-ubyte", lambda b: b[:7], "7 bytes in all"),
+        ("train-images-idx3-ubyte", lambda b: b[:1], "1 byte in all"),
         ("train-labels-idx1-ubyte", lambda b: b"<html>" + b, "magic number 1013478509\n  expected 2049"),
         ("t10k-labels-idx1-ubyte", lambda b: idx_bytes(np.arange(3)), "3 labels\n  expected 2"),
         ("t10k-images-idx3-ubyte", lambda b: b[:4] + b"\xff" * 12, "bytes\n  expected"),
@@ -229,7 +230,7 @@ def test_moons_are_scikit_learns(samples, noise, share, sizes):
 
 
 def test_an_empty_split():
-    with pytest.raises(DataError, match="test_fraction=1 of 1000 rows leaves nothing"):
+    with pytest.raises(DataError, match="test_fraction=1 of 1,000 rows leaves nothing"):
         read("moons", None, test_fraction=1)
 
 

@@ -314,7 +314,10 @@ def test_a_higher_limit_is_as_if_from_the_start(limit, config, tmp_path):
     assert train(tmp_path / "b", low, resumed=True).reason == "max_steps"  # no further than before
     assert rows(tmp_path / "b") == ended
     assert train(tmp_path / "b", low, resumed=True, finish=True).reason == "max_steps"
+    kept = {"last.ckpt", "previous.ckpt", "best.ckpt", f"tested_{limit}.ckpt"}
+    assert {path.name for path in (tmp_path / "b" / "checkpoints").iterdir()} <= kept
     train(tmp_path / "b", config(), resumed=True, finish=True)
+    assert not list((tmp_path / "b" / "checkpoints").glob("tested_*"))
     assert_same(tmp_path / "a", tmp_path / "b")
     assert figures(tmp_path / "a") == figures(tmp_path / "b")
 
@@ -368,7 +371,7 @@ def test_tensorboard_shows_one_curve(every, config, tmp_path):
 
 
 def test_tensorboard_has_the_test_points_when_the_summary_says_finished(config, tmp_path, monkeypatch):
-    def killed(self):
+    def killed(self, steps):
         raise Killed
 
     with monkeypatch.context() as patch:

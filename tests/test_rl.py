@@ -22,11 +22,11 @@ from dlrun.models.policy import Normaliser
 from dlrun.optim.update import BufferSnapshot
 from dlrun.seeds import Reseeder
 from dlrun.spec import Env, Table
-from dlrun.tasks.rl.collector import Collector, RewardScale, scale_actions
+from dlrun.tasks.rl.collector import Collector, scale_actions
 from dlrun.tasks.rl.dqn import targets
 from dlrun.tasks.rl.ppo import kl, surrogate
 from dlrun.tasks.rl.replay import Replay
-from dlrun.tasks.rl.returns import explained_variance, gae, rewards_to_go
+from dlrun.tasks.rl.returns import RewardScale, explained_variance, gae, rewards_to_go
 
 EXACT = ["reinforce", "reinforce_baseline", "a2c", "ppo", "dqn", "double_dqn", "dueling_dqn"]
 MODELS = [*EXACT, "a3c"]  # whose workers are not to be foreseen

@@ -193,6 +193,15 @@ def test_an_environment_of_ones_own(tmp_path, monkeypatch):
         _ = build(compose("model=ppo", "data=cartpole", "data.id=Acrobot-v1")[0]["data"]).spec
 
 
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [("cartpole", "obs=[1]"), ("cartpole", "actions=3"), ("cartpole", "states=true"), ("gym", "low=[0]")],
+)
+def test_a_spec_that_is_not_the_environments_is_refused(data, key):
+    with pytest.raises(UserError, match=r"data.id=.* is .*, data.spec is .*\n  expected the same, or data=gym"):
+        _ = build(compose("model=ppo", f"data={data}", f"data.spec.{key}")[0]["data"]).spec
+
+
 @pytest.mark.parametrize("gamma", ["1.1", "-0.1"])
 def test_gamma_outside(gamma):
     with pytest.raises(UserError, match=rf"task.gamma={gamma}: expected a number in \[0, 1\]"):

@@ -11,7 +11,6 @@ from test_generative import blobs, make_pair
 
 from dlrun.errors import ConfigError, DataError, Diverged, UserError
 from dlrun.tasks.generative.wgan_gp import WganGp
-from dlrun.train.session import write_config
 
 TINY = [o for o in runs.SMALL if not o.startswith("model.")]
 PAIR = ["model=wgan_gp", "model.width=4", "task.n_critic=2", "task.n_samples=4", *TINY]
@@ -30,7 +29,9 @@ def classify(data_dir, tmp_path_factory):
         folder, (config, names) = tmp_path_factory.mktemp("run") / "of", compose(f"data_dir={data_dir}", *overrides)
         train(folder, (config, names), finish=True)
         texts = {"config": config, "hydra": {"hydra": {"runtime": {"choices": names}}}, "overrides": []}
-        write_config(folder, {name: yaml.safe_dump(text) for name, text in texts.items()})
+        (folder / ".hydra").mkdir()
+        for name, content in texts.items():
+            (folder / ".hydra" / f"{name}.yaml").write_text(yaml.safe_dump(content))
         return folder
 
     return run

@@ -8,9 +8,11 @@ import sys
 import pytest
 
 from dlrun.errors import printable
+from dlrun.output import terminal
 from dlrun.output.console import header
 from dlrun.output.run_folder import Run
 from dlrun.runs import cli as after_cli
+from dlrun.sweep.screen import Screen
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,32 @@ def test_a_runs_own_words_do_not_either(tmp_path, capsys):
     assert "\x1b" not in capsys.readouterr().out + (tmp_path / "run.log").read_text()
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+has_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+
+
+@has_full
+def test_a_training_whose_output_is_full_goes_on_and_says_so(tmp_path):
+    command = ["dlrun", "data=moons", "trainer.epochs=1", f"run_dir={tmp_path}/run"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", *command], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("dl-run: cannot write to stdout: No space left on device\n  training continues")
+    assert done.stderr.count("\n") == 2
+    assert "all epochs done" in (tmp_path / "run" / "run.log").read_text()
+
+
+@has_full
+def test_a_sweep_whose_output_is_full_goes_on_and_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "lost", lost := [])
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        screen = Screen()
+        screen.show("job 1 finished")
+        screen.show("job 2 finished")
+    assert lost and capsys.readouterr().err.count("cannot write to") == 1
+
+
+@has_full
 @pytest.mark.parametrize("command", [["dlrun.runs.cli", "--help"], ["dlrun", "--cfg", "job"], ["dlrun", "--version"]])
 def test_a_full_output_is_reported(command):
     with open("/dev/full", "w") as full:

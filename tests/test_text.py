@@ -4,6 +4,7 @@ import json
 import os
 import tarfile
 from hashlib import md5
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -270,6 +271,9 @@ def test_class_folders(tmp_path, parts):
         x, y = next(data.batches(part))
         words = data.spec.words()
         assert all(words[row[3] - 4] == ("cats", "dogs")[label] for row, label in zip(x.tolist(), y, strict=True))
+    files = data.files("test")
+    assert [Path(name).parts[-2:-1] for name in files] == [(("cats", "dogs")[label],) for label in y]
+    assert all((tmp_path / "texts" / name).is_file() for part in ("val", "test") for name in data.files(part))
     swapped = next(load(tmp_path, "data.spec.labels=[dogs,cats]", data="text_folder").batches("test"))
     assert torch.equal(swapped[1], 1 - y)
 

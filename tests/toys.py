@@ -21,6 +21,7 @@ from dlrun.optim.update import Update
 from dlrun.seeds import Reseeder
 from dlrun.system.device import Device
 from dlrun.tasks.supervised import Supervised
+from dlrun.train.assemble import settings_by_kind
 
 CPU = torch.device("cpu")
 NAMES = dict(data="digits", model="mlp", task="supervised", optimizer="adam", schedule="constant", trainer="default")
@@ -141,16 +142,17 @@ def make_update(
     kinds=None,
     **keys,
 ) -> Update:
+    node = section("optimizer", optimizer) | keys
     return Update(
         net,
-        optimizer=build(section("optimizer", optimizer) | keys),
+        optimizer=build(node),
         schedule=build(section("schedule", schedule)),
         clip=(None, None, None),
         ema=ema,
         on_nan="stop",
         precision="fp32",
         groups=groups,
-        kinds=kinds,
+        kinds=settings_by_kind(node) if kinds is None else kinds,
     )
 
 

@@ -53,6 +53,13 @@ class Clock:
         return self.epoch + self.batch / self.steps_per_epoch
 
     @property
+    def is_epoch_done(self) -> bool:
+        """Whether the present epoch has no batches left."""
+        if self.epoch_samples:
+            return self.batch > 0 and self.samples >= (self.epoch + 1) * self.epoch_samples
+        return self.batch >= self.steps_per_epoch
+
+    @property
     def global_step(self) -> int:
         """The x-axis of curves: samples if epochs are amounts of samples (frames), else steps."""
         return self.samples if self.epoch_samples else self.step

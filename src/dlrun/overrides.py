@@ -1,6 +1,5 @@
 """Overrides (key=value) and flags of the command line."""
 
-import argparse
 import os
 import re
 import shlex
@@ -24,8 +23,3 @@ def quoted(path: str | os.PathLike[str]) -> str:
 def pasteable(key: str, path: str | os.PathLike[str]) -> str:
     """key=path, quoted so that it can be pasted into a shell, for any characters in the path."""
     return f"{key}={path}" if PLAIN.fullmatch(str(path)) else shlex.quote(f"{key}={quoted(path)}")
-
-
-def passed_on(flags: argparse.Namespace) -> list[str]:
-    """The CONFIG_FLAGS that are set, as written on the command line."""
-    return [f"--{name}={value}" for name in CONFIG_FLAGS if (value := getattr(flags, name.replace("-", "_")))]

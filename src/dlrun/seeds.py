@@ -1,5 +1,7 @@
 """Random numbers as pure functions of the seed and a position in the run, so that there is no state to save."""
 
+from collections.abc import Callable
+
 import torch
 
 MASK = 2**64 - 1
@@ -31,7 +33,7 @@ class Reseeder:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.seeders = [torch.default_generator.manual_seed]
+        self.seeders: list[Callable[[int], object]] = [torch.default_generator.manual_seed]
         if device.type == "cuda":
             torch.cuda.init()
             self.seeders.append(torch.cuda.default_generators[device.index or 0].manual_seed)

@@ -61,13 +61,16 @@ def _section(config: dict, name: str) -> dict:
 
 def _form(config: dict) -> str:
     shape = _section(_section(config, "data"), "spec").get("shape")
-    is_shape = isinstance(shape, list) and all(isinstance(side, int) for side in shape)
-    return form_for(shape if is_shape else [])
+    if isinstance(shape, list) and all(isinstance(side, int) for side in shape):
+        return form_for(shape)
+    return form_for([])
 
 
 def _rate(config: dict) -> float:
     batch = value_of(config, "data.batch_size")
-    if str(value_of(config, "optimizer._target_")).rpartition(".")[2].lower() != "sgd" or not isinstance(batch, int):
+    is_sgd = str(value_of(config, "optimizer._target_")).rpartition(".")[2].lower() == "sgd"
+    if not is_sgd or not isinstance(batch, int) or abs(batch) >= 10**9:  # the check of the config refuses such a size
         return 0.001
     rate = 0.1 if value_of(config, "model.norm") not in (None, "none") else 0.01
-    return float(f"{rate * batch / RATED.get(value_of(config, 'model.form') or _form(config), 128):.4g}")
+    form = value_of(config, "model.form") or _form(config)
+    return float(f"{rate * batch / RATED.get(str(form), 128):.4g}")

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from typing import Any
 
 from dlrun.config.pairing import LABELS, UNLABELLED, group_options, takes_spec
 from dlrun.config.signatures import accepts, signature
@@ -27,8 +28,8 @@ def _keys(node: dict) -> set[str]:
     return set(signature(node["_target_"]).keys)
 
 
-def build(node: object) -> object:
-    """Build the object of a `_target_` config, or a partial function if the runner has to pass arguments.
+def build(node: object) -> Any:
+    """Build the object that a `_target_` config names, or a partial function if the runner has to pass arguments.
 
     The node must have passed `check`, because this imports the code that a config names.
     """

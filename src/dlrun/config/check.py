@@ -5,13 +5,13 @@ No torch, so that a config error takes milliseconds.
 
 import re
 import sys
-from typing import Annotated, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from dlrun.config.auto import settle
 from dlrun.config.build import OF_RUNNER, build, of_runner
 from dlrun.config.pairing import LABELS, UNLABELLED, group_options, has_labels, learns, takes_spec
 from dlrun.config.renamed import renamed
-from dlrun.config.signatures import is_allowed, mismatch, signature, spec_names
+from dlrun.config.signatures import Signature, is_allowed, mismatch, signature, spec_names
 from dlrun.errors import ConfigError, PairingError, UserError, columns, listed, nearest
 from dlrun.spec import Spec
 from dlrun.types import KINDS, Nested, NonNegative, Positive, is_text
@@ -25,6 +25,7 @@ SECTIONS = {
     "trainer": Nested("dlrun.train.trainer", "class"),
 }
 SWEEP = Nested("dlrun.sweep.settings", "class")  # read by the sweeper, not by a run
+TRACKER = Nested("dlrun.runs.trackers", "class")  # of each tracker in the section `tracker`
 VALUES = {"mode", "seed", "data_dir", "output_dir", "run_dir", "resume", "init"}
 MODES = ("train", "summary")
 SETTINGS = {"lr": Positive, "weight_decay": NonNegative}  # of optimizer.groups
@@ -37,7 +38,7 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
     names: the chosen option of each group, for messages.
     """
     settle(config)
-    known = sorted(SECTIONS.keys() | VALUES | {"sweep"})
+    known = sorted(SECTIONS.keys() | VALUES | {"sweep", "tracker"})
     unread = sorted(map(str, config.keys() - set(known)))
     expected = listed("    expected one of: ", known, 6)
     problems = [f"there is no key {key!r}{nearest(key, known)}\n{expected}" for key in unread]
@@ -61,6 +62,7 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
             problems += _problems(config[name], nested, name)
     if config.get("sweep"):
         problems += _problems(config["sweep"], SWEEP, "sweep")
+    problems += _problems_of_trackers(config.get("tracker"))
     if not problems and config.get("init") and (weights := of_runner(config["model"]).get("weights")):
         problems.append(f"init={config['init']} and model.weights={weights}: expected only one of the two")
     if problems:
@@ -72,7 +74,11 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
 def check_section(name: str, node: object) -> None:
     """Raise ConfigError unless every key of one section is known and every value is valid."""
     settle({name: node})
-    if problems := _problems(node, SWEEP if name == "sweep" else SECTIONS[name], name):
+    if name == "tracker":
+        problems = _problems_of_trackers(node)
+    else:
+        problems = _problems(node, SWEEP if name == "sweep" else SECTIONS[name], name)
+    if problems:
         raise ConfigError(problems)
 
 
@@ -80,51 +86,68 @@ def _problems(node: object, nested: Nested, path: str) -> list[str]:
     """Describe the errors of one `_target_` config and of those nested in it."""
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
         return [f"{path}={node!r}: expected a mapping with a _target_ (choose an option of the group instead)"]
-    target = node["_target_"]
+    if problem := _problem_of_target(node["_target_"], nested, path):
+        return [problem]
+    builder, for_runner = signature(node["_target_"]), of_runner(node) if path in OF_RUNNER else {}
+    problems = []
+    for key, value in node.items():
+        if key != "_target_" and not (key in for_runner and key in OF_RUNNER[path]):
+            problems += _problems_of_key(builder, key, value, path)
+    if path == "model":
+        problems += _problems_of_weights(for_runner)
+    if path == "optimizer":
+        problems += _problems_of_groups(for_runner.get("groups") or {})
+    name = node["_target_"].rpartition(".")[2]
+    return problems + [f"{path}.{key} is missing: {name} needs it" for key in sorted(builder.required - node.keys())]
+
+
+def _problem_of_target(target: str, nested: Nested, path: str) -> str | None:
+    """Describe why a `_target_` cannot be built here; None if it can."""
     if not _is_allowed(target, nested):
-        return [
+        return (
             f"{path}._target_={target!r} is not allowed here: expected a {nested.kind} in {nested.within}"
             + (" or torch.optim" if path == "optimizer" else "")
             + ", or in your own package if the environment variable DL_RUN_ALLOW names it"
-        ]
+        )
     try:
         builder = signature(target)
     except UserError as error:
-        return [f"{path}._target_={error}"]
+        return f"{path}._target_={error}"
     if not _is_allowed(builder.target, nested):
         where = f"{target!r} is {builder.target}, which is not allowed here"
-        return [f"{path}._target_={where}: expected a {nested.kind} in {nested.within}"]
+        return f"{path}._target_={where}: expected a {nested.kind} in {nested.within}"
     if builder.kind != nested.kind and not target.startswith("torch."):
-        return [f"{path}._target_={target!r} is a {builder.kind}: expected a {nested.kind}"]
-    problems = []
-    for key, value in node.items():
-        if key == "_target_" or key in OF_RUNNER.get(path, ()) and key in of_runner(node):
-            continue
-        if key not in builder.keys and (new := renamed(path, str(key), builder.keys)):
-            problems.append(f"{path}.{key} was renamed {path}.{new}")
-            continue
-        if key not in builder.keys:
-            name, near = target.rpartition(".")[2], nearest(str(key), builder.keys)
-            has = listed(f"    {name} has: ", sorted(builder.keys), 6) if builder.keys else f"    {name} has no keys"
-            problems.append(f"{path}.{key}: {name} has no {key!r}{near}\n{has}")
-            continue
-        inner = nested_kind(builder.keys[key])
-        if inner is not None and not (value is None and mismatch(None, builder.keys[key]) is None):
-            wrong = _problems(value, inner, f"{path}.{key}")
-            kinds = spec_names(builder.keys[key])
-            if not wrong and inner.within == "dlrun.spec" and value["_target_"].rpartition(".")[2] not in kinds:
-                wrong = [f"{path}.{key}._target_={value['_target_']!r}: expected dlrun.spec.{' or '.join(kinds)}"]
-            problems += wrong
-        elif _names_target(value):
-            problems.append(f"{path}.{key}={_short(value)}: no object is built here; expected values without _target_")
-        elif expected := mismatch(value, builder.keys[key]):
-            problems.append(f"{path}.{key}={_short(value)}: expected {expected}")
-    if path == "model":
-        problems += _problems_of_weights(of_runner(node))
-    if path == "optimizer":
-        problems += _problems_of_groups(of_runner(node).get("groups") or {})
-    missing = builder.required - node.keys()
-    return problems + [f"{path}.{key} is missing: {target.rpartition('.')[2]} needs it" for key in sorted(missing)]
+        return f"{path}._target_={target!r} is a {builder.kind}: expected a {nested.kind}"
+    return None
+
+
+def _problems_of_key(builder: Signature, key: object, value: Any, path: str) -> list[str]:
+    """Describe the errors of one key of a `_target_` config."""
+    if key not in builder.keys:
+        if new := renamed(path, str(key), builder.keys):
+            return [f"{path}.{key} was renamed {path}.{new}"]
+        name, near = builder.target.rpartition(".")[2], nearest(str(key), builder.keys)
+        has = listed(f"    {name} has: ", sorted(builder.keys), 6) if builder.keys else f"    {name} has no keys"
+        return [f"{path}.{key}: {name} has no {key!r}{near}\n{has}"]
+    annotation = builder.keys[key]
+    is_left_out = value is None and mismatch(None, annotation) is None
+    if (inner := nested_kind(annotation)) and not is_left_out:
+        wrong, kinds = _problems(value, inner, f"{path}.{key}"), spec_names(annotation)
+        if not wrong and inner.within == "dlrun.spec" and value["_target_"].rpartition(".")[2] not in kinds:
+            return [f"{path}.{key}._target_={value['_target_']!r}: expected dlrun.spec.{' or '.join(kinds)}"]
+        return wrong
+    if _names_target(value):
+        return [f"{path}.{key}={_short(value)}: no object is built here; expected values without _target_"]
+    expected = mismatch(value, annotation)
+    return [f"{path}.{key}={_short(value)}: expected {expected}"] if expected else []
+
+
+def _problems_of_trackers(section: object) -> list[str]:
+    """Describe the errors of the section `tracker`, which has a `_target_` config for each tracker, or none."""
+    if not isinstance(section or {}, dict):
+        return [f"tracker={_short(section)}: expected none, wandb, or several such as 'tracker=[wandb,mlflow]'"]
+    nodes = section.items() if isinstance(section, dict) else ()
+    return [problem for name, node in nodes for problem in _problems(node, TRACKER, f"tracker.{name}")]
 
 
 def _names_target(value: object) -> bool:

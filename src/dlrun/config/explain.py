@@ -14,6 +14,20 @@ from dlrun.config.renamed import renamed
 from dlrun.config.usage import folders_of, group_names, options
 from dlrun.errors import closest, listed, nearest
 
+FUNCTIONS = {  # of Hydra's values, each with an example
+    "choice": "choice(1,2)",
+    "range": "range(0,10,2)",
+    "interval": "interval(0.1,0.5)",
+    "glob": "glob(res*)",
+    "sort": "sort(3,1)",
+    "shuffle": "shuffle(1,2,3)",
+    "tag": "tag(log,interval(1e-4,1e-1))",
+    "int": "int(3.0)",
+    "float": "float(3)",
+    "str": "str(3)",
+    "bool": "bool(1)",
+}
+
 
 def explain(error: Exception, arguments: list[str], config_dir: str | None = None) -> str:
     """Return a short message for an error of Hydra, OmegaConf or YAML."""
@@ -32,8 +46,11 @@ def explain(error: Exception, arguments: list[str], config_dir: str | None = Non
         argument = text.split("'")[1]
         return (
             f"{argument}: several values for one run\n"
-            f"  expected one value, a sweep (dl-run -m {argument}), or a list (key=[a,b])"
+            f"  expected one value, a sweep (dl-run -m {shlex.quote(argument)}), or a list (key=[a,b])"
         )
+    if "for integer string conversion" in text:
+        argument = max(arguments, key=len)
+        return f"{argument[:40]}...: a number of more than 4,300 digits\n  expected a smaller one"
     if isinstance(error, RecursionError) or "Recursive interpolation" in text:
         return f"an interpolation refers to itself: {_first_line(error)}"
     for argument in arguments:
@@ -59,6 +76,8 @@ def _group_argument(argument: str, text: str, config_dir: str | None) -> str | N
     if argument.startswith("="):
         return _unreadable(argument)
     twice = f"already at {group!r}" in text or "more than once" in text or "force-add" in text
+    if group == "hydra.sweeper.params" or group.startswith("hydra.sweeper.params."):
+        return f"{argument}: a config file's key\n  expected the axes of the sweep themselves: dl-run -m seed=0,1"
     if argument.startswith("+") and twice:
         return f"{argument}: {group} is already set\n  expected {argument.lstrip('+')}, without the +"
     is_there = "interpolation" in text or "Could not delete" in text  # other keys refer to it, or its value differs
@@ -81,8 +100,8 @@ def _unreadable(override: str) -> str:
     key, equals, value = override.partition("=")
     if not equals or not key:
         return f"cannot read {override!r}\n  expected key=value, such as trainer.epochs=5"
-    if re.search(r"\bsort\(.*\bnull\b", value):
-        return f"cannot read {override!r}: null has no order\n  expected a list in the order of the jobs: {key}=null,3"
+    if found := re.match(r"(\w+)\(", value):
+        return f"cannot read {override!r}: {_misused(found[1], value)}"
     if override.count("${") > 1:
         in_quotes = shlex.quote(f'{key}="{value}"')
         return (
@@ -94,6 +113,17 @@ def _unreadable(override: str) -> str:
         "  expected a number, a word, a list such as 'model.hidden=[64,32]', or quoted text: 'init=\"my, run\"'\n"
         "  (the outer quotes are for the shell)"
     )
+
+
+def _misused(name: str, value: str) -> str:
+    """Say what is wrong with a value that calls a function of Hydra's."""
+    if name not in FUNCTIONS:
+        return f"there is no function {name!r}{nearest(name, FUNCTIONS)}\n" + listed(
+            "  expected one of: ", [*FUNCTIONS], 4
+        )
+    if re.search(r"\bnull\b", value):
+        return f"{name} takes no null\n  expected the values in the order of the jobs: null,3; or {FUNCTIONS[name]}"
+    return f"{name} does not take these values\n  expected {name} as in {FUNCTIONS[name]}"
 
 
 def _undecodable(config_dir: str | None) -> Path:
@@ -128,12 +158,13 @@ def _unknown_key(key: str, error: Exception, arguments: list[str], config_dir: s
     if new := renamed(parent, last, [k.rpartition(".")[2] for k in siblings]):
         return f"{argument}: {key} was renamed {parent}.{new}"
     by_name = {k.rpartition(".")[2]: k for k in reversed(keys) if not k.startswith("hydra")}
+    near: str | None
     if last in by_name:  # the same name in another section
         near = by_name[last]
     elif near := closest(last, [k.rpartition(".")[2] for k in siblings], 0.6):
         near = f"{parent}.{near}" if parent else near
     elif siblings:  # a similar name in another section
-        near = by_name.get(closest(last, list(by_name), 0.75))
+        near = by_name.get(closest(last, list(by_name), 0.75) or "")
     else:
         near = closest(key, keys, 0.7)
     if near == key:  # ~key=value with a value that the key does not have

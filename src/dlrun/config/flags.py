@@ -8,12 +8,13 @@ from hydra._internal.utils import get_args_parser
 
 from dlrun.config.hydra_section import check_source
 from dlrun.errors import UserError
+from dlrun.overrides import CONFIG_FLAGS
 
 
 def read_flags(arguments: list[str]) -> argparse.Namespace:
     """Parse the flags. Raises UserError for flags that have no effect here or could run code."""
     parser = get_args_parser()
-    parser.error = _refuse_flags
+    parser.error = _refuse_flags  # type: ignore[method-assign]  # argparse has no other way to raise
     flags = parser.parse_intermixed_args(arguments)
     if hidden := next((o for o in flags.overrides if o.startswith("-")), None):  # Hydra would read it as a flag
         raise UserError(f"{hidden} after --: expected overrides there, such as trainer.epochs=3")
@@ -34,6 +35,12 @@ def read_flags(arguments: list[str]) -> argparse.Namespace:
                 "  to add your own options to the existing ones use --config-dir"
             )
     return flags
+
+
+def config_flags(arguments: list[str]) -> list[str]:
+    """The flags of a command line that locate configs, to be passed on to other processes."""
+    flags = vars(get_args_parser().parse_args(arguments))
+    return [f"--{name}={value}" for name in CONFIG_FLAGS if (value := flags[name.replace("-", "_")])]
 
 
 def _refuse_flags(message: str) -> NoReturn:

@@ -4,6 +4,8 @@ Overrides are checked before the config is composed, then the section as the fil
 No Hydra here.
 """
 
+from collections.abc import Iterable
+
 from dlrun.errors import UserError, nearest
 
 NONE = {"version": 1, "root": None, "disable_existing_loggers": False}
@@ -132,7 +134,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _of_searchpath(paths: object) -> list[str]:
+def _of_searchpath(paths: Iterable[str] | None) -> list[str]:
     for path in paths or []:
         check_source(path)
     return []

@@ -1,9 +1,9 @@
 """Hydra's config loader with three changes: checks before any code runs, one composition instead of two, zip(...)."""
 
-from typing import Any
+from typing import Any, cast
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.grammar import grammar_functions
 from hydra.conf import HelpConf, HydraHelpConf
 from hydra.core.default_element import ResultDefault
@@ -63,11 +63,11 @@ class Loader(ConfigLoaderImpl):
         return config
 
     def _process_config_searchpath(
-        self, config_name: str | None, parsed_overrides: list[Override], repo: IConfigRepository
+        self, config_name: str | None, parsed_overrides: list[Override], repo: CachingConfigRepository
     ) -> None:
         """Check overrides and search paths in Hydra's first step, which would import a package named as a path."""
         hydras = [override for override in parsed_overrides if override.is_hydra_override()]
-        check_overrides([(each.key_or_group, each.value(), each.input_line) for each in hydras])
+        check_overrides([(each.key_or_group, each.value(), each.input_line or "") for each in hydras])
         paths = [path for each in hydras if each.key_or_group == "hydra.searchpath" for path in _listed(each.value())]
         primary = repo.load_config(config_path=config_name) if config_name else None
         if primary is not None and OmegaConf.is_dict(primary.config):
@@ -80,15 +80,16 @@ class Loader(ConfigLoaderImpl):
         """Check the config as the files compose it, before Hydra adds overrides and runtime values."""
         config = super()._compose_config_from_defaults_list(defaults, repo)
         texts = {
-            name: _plain(OmegaConf.merge(schema, repo.load_config(f"hydra/{name}/default").config))
+            name: _plain(OmegaConf.merge(schema, found.config))
             for name, schema in (("help", HelpConf), ("hydra_help", HydraHelpConf))
+            if (found := repo.load_config(f"hydra/{name}/default"))
         }
         check_files(_plain(config.hydra), texts)
         return config
 
 
-def _plain(section: DictConfig) -> dict:
-    return OmegaConf.to_container(section, resolve=False)
+def _plain(section: DictConfig | ListConfig) -> dict[str, Any]:
+    return cast("dict[str, Any]", OmegaConf.to_container(section, resolve=False))
 
 
 def _listed(paths: object) -> list:

@@ -1,7 +1,9 @@
 """Old names of config keys, which are refused with their new names."""
 
+from collections.abc import Container
+
 # section: old key -> new names; if several classes had the key, the new name that the section has is the right one
-RENAMED = {
+RENAMED: dict[str, dict[str, tuple[str, ...]]] = {
     "data": {
         "film_steps": ("video_steps",),
     },
@@ -42,6 +44,6 @@ RENAMED = {
 }
 
 
-def renamed(section: str, key: str, keys: object) -> str | None:
+def renamed(section: str, key: str, keys: Container[str]) -> str | None:
     """Return the new name of `key`: the one that is among `keys`, the keys of the section. None if there is none."""
     return next((new for new in RENAMED.get(section, {}).get(key, ()) if new in keys), None)

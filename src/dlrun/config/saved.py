@@ -1,11 +1,11 @@
 """Save a run's config and read it back from the run's folder. No torch here."""
 
 import os
-import re
 import shlex
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -15,17 +15,15 @@ from dlrun.config.check import check
 from dlrun.config.explain import explain
 from dlrun.config.pairing import CONFIGS
 from dlrun.config.signatures import signature
+from dlrun.config.untrusted import is_call, read_yaml, refuse_calls, refuse_growth
 from dlrun.errors import UserError, check_state
 from dlrun.output.folders import read_summary
 from dlrun.overrides import key_of, pasteable
-from dlrun.paths import pinned, read_whole
+from dlrun.paths import pinned
 from dlrun.types import DataPath
 
 PATHS = ("data_dir", "output_dir", "run_dir", "resume", "init")
 SUMMARY = {"best": dict, "test": dict, "epochs": int, "steps": int, "seconds": int | float}  # optional keys
-REFERENCE = re.compile(r"(?<!\\)\$\{([^${}:]+)\}")
-MOST = 100_000  # values of a config after its references are resolved
-LOADER, DEPTH = getattr(yaml, "CSafeLoader", yaml.SafeLoader), 50
 BEST = {"metric": str, "value": int | float | None, "epoch": int}
 
 
@@ -35,8 +33,9 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
         saved, hydra = (OmegaConf.create(read_yaml(folder / ".hydra" / f"{name}.yaml")) for name in ("config", "hydra"))
         choices = hydra.hydra.runtime.choices
         if isinstance(saved, DictConfig) and isinstance(choices, DictConfig):
-            _refuse_calls(folder, saved)
-            _bound(folder, OmegaConf.to_container(saved, resolve=False))
+            raw = container(saved, resolve=False)
+            refuse_calls(folder, raw, _default_data_dir())
+            refuse_growth(folder, raw)
             return saved, dict(choices)
         why = "it is not the config of a run"
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, AttributeError) as error:
@@ -51,7 +50,8 @@ def new_run_arguments(folder: Path, change: str) -> str:
     """Return shell arguments for a new run like the one in `folder` with one change, from its weights if they fit."""
     path, changed = folder / ".hydra" / "overrides.yaml", key_of(change)
     try:
-        overrides = [str(each) for each in OmegaConf.to_container(OmegaConf.create(read_yaml(path)), resolve=False)]
+        lines = OmegaConf.to_container(OmegaConf.create(read_yaml(path)), resolve=False)
+        overrides = [str(each) for each in cast("list[object]", lines)]
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
         overrides = [f"{group}={name}" for group, name in read_config(folder)[1].items() if group in ("model", "data")]
     dropped = ("init", "resume", "run_dir", "sweep", "hydra", changed)  # with all their keys
@@ -65,7 +65,7 @@ def _from_anywhere(folder: Path, override: str) -> str:
     """Quote an override of a run for a shell; a relative path becomes the absolute one of the run's config."""
     key = key_of(override)
     try:
-        value = OmegaConf.to_container(read_config(folder)[0], resolve=False)
+        value: Any = container(read_config(folder)[0], resolve=False)
         for part in key.split("."):
             value = value[part]
     except (UserError, KeyError, TypeError):
@@ -74,31 +74,15 @@ def _from_anywhere(folder: Path, override: str) -> str:
     return pasteable(key, value) if is_pinned else shlex.quote(override)
 
 
-def read_yaml(path: Path) -> str:
-    """Read a YAML file of a run's folder. Raises OSError, ValueError or YAMLError if dl-run cannot have written it.
-
-    Aliases and deep nesting are refused, since with them a few bytes could fill the memory.
-    """
-    text, depth = read_whole(path).decode(), 0
-    for event in yaml.parse(text, LOADER):
-        where = f"{path.name}, line {event.start_mark.line + 1}"
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"{where}: *{event.anchor} repeats another value")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEPTH:
-            raise ValueError(f"{where}: lists or mappings nested more than {DEPTH} deep")
-    return text
-
-
 def settled(config: DictConfig) -> DictConfig:
     """Replace ${oc.env:...} and other resolver calls in a config by their results.
 
     The default data_dir stays a call, since each machine has its own. References to other keys stay, too.
     """
-    raw = OmegaConf.to_container(config, resolve=False)
-    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    raw = container(config, resolve=False)
+    resolved = container(config, resolve=True, throw_on_missing=True)
     saved = _settled(raw, resolved)
-    saved |= {key: resolved[key] for key in PATHS if _calls(raw.get(key))}  # stay text: a folder may be named 5
+    saved |= {key: resolved[key] for key in PATHS if is_call(raw.get(key))}  # stay text: a folder may be named 5
     if raw.get("data_dir") == _default_data_dir():
         saved["data_dir"] = raw["data_dir"]
     return OmegaConf.create(saved)
@@ -106,8 +90,8 @@ def settled(config: DictConfig) -> DictConfig:
 
 def portable(config: DictConfig) -> DictConfig:
     """Return a checked config as a run saves it: settled, with data paths that hold in any working folder."""
-    saved = OmegaConf.to_container(settled(config), resolve=False)
-    resolved = OmegaConf.to_container(config, resolve=True)
+    saved = container(settled(config), resolve=False)
+    resolved = container(config, resolve=True)
     data_dir = Path(os.path.abspath(os.path.expanduser(resolved["data_dir"])))
     if saved["data_dir"] != _default_data_dir():
         saved["data_dir"] = str(data_dir)
@@ -125,12 +109,12 @@ def _pin_paths(saved: dict, resolved: dict, data_dir: Path) -> None:
             saved[key] = pinned(value, data_dir)
 
 
-def _settled(raw: object, resolved: object) -> object:
+def _settled(raw: Any, resolved: Any) -> Any:
     if isinstance(raw, dict):
         return {key: _settled(value, resolved[key]) for key, value in raw.items()}
     if isinstance(raw, list):
         return [_settled(*pair) for pair in zip(raw, resolved, strict=True)]
-    return _read(resolved) if _calls(raw) else raw
+    return _read(resolved) if is_call(raw) else raw
 
 
 def _read(value: object) -> object:
@@ -139,87 +123,25 @@ def _read(value: object) -> object:
         return value
     try:
         found = OmegaConf.create({"text": value, "value": "${oc.decode:${text}}"})
-        return OmegaConf.to_container(found, resolve=True)["value"]
+        return container(found, resolve=True)["value"]
     except OmegaConfBaseException:  # not in that grammar: plain text
         return value
 
 
-def _calls(value: object) -> bool:
-    """Whether the value has a resolver call, ${name:...}, also where another reference forms the name."""
-    return isinstance(value, str) and ":" in value.partition("${")[2]
+def container(config: DictConfig, *, resolve: bool, throw_on_missing: bool = False) -> dict[str, Any]:
+    """Return a config as plain dicts and lists."""
+    return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=resolve, throw_on_missing=throw_on_missing))
 
 
 @cache
 def _default_data_dir() -> str:
-    return OmegaConf.to_container(OmegaConf.load(CONFIGS / "config.yaml"), resolve=False)["data_dir"]
-
-
-def _refuse_calls(folder: Path, saved: DictConfig) -> None:
-    """Raise UserError for resolver calls: a stranger's folder could send this machine's environment to a server."""
-    leaves = [("", OmegaConf.to_container(saved, resolve=False))]
-    while leaves:
-        key, value = leaves.pop()
-        pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-        leaves += [(f"{key}.{name}".lstrip("."), each) for name, each in pairs]
-        rest = REFERENCE.sub("", value) if isinstance(value, str) else ""
-        asks = _calls(value) or re.search(r"(?<!\\)\$\{", rest)  # a name formed by another reference
-        if asks and (key, value) != ("data_dir", _default_data_dir()):
-            raise UserError(
-                f"{folder}: {key}={value} in {folder / '.hydra' / 'config.yaml'} does more than refer to another key\n"
-                "  expected values, as dl-run writes them: write the value there if you trust the folder"
-            )
-
-
-def _bound(folder: Path, config: dict) -> None:
-    """Raise UserError if nested references would fill the memory."""
-    sizes: dict[tuple, int] = {}
-
-    def size(path: tuple[str, ...]) -> int:
-        """Count the values that the node at `path` resolves to."""
-        if path in sizes:  # a reference to itself is refused when it is resolved
-            return sizes[path]
-        sizes[path] = 0
-        value = _at(config, path)
-        if isinstance(value, dict | list):
-            keys = value if isinstance(value, dict) else range(len(value))
-            count = sum(size((*path, str(key))) for key in keys)
-        else:
-            count = 1 + sum(size(_target(path, each)) for each in REFERENCE.findall(str(value)))
-        if count > MOST:
-            raise UserError(
-                f"{folder}: {'.'.join(path)} in {folder / '.hydra' / 'config.yaml'} becomes more than {MOST:,} values\n"
-                "  expected a config as dl-run writes it"
-            )
-        sizes[path] = count
-        return count
-
-    size(())
-
-
-def _target(path: tuple[str, ...], reference: str) -> tuple[str, ...]:
-    """Return the absolute path of a reference in the value at `path`: `a.b[0]` is absolute, `..b` relative."""
-    name = reference.strip().lstrip(".")
-    dots = len(reference.strip()) - len(name)
-    base = path[: len(path) - dots] if dots else ()
-    return (*base, *(part for part in re.split(r"[.\[\]]+", name) if part))
-
-
-def _at(config: object, path: tuple[str, ...]) -> object:
-    """Return the node at a path, or None if there is none."""
-    for key in path:
-        if isinstance(config, dict):
-            config = next((value for name, value in config.items() if str(name) == key), None)
-        elif isinstance(config, list) and key.isdecimal() and int(key) < len(config):
-            config = config[int(key)]
-        else:
-            return None
-    return config
+    return container(cast(DictConfig, OmegaConf.load(CONFIGS / "config.yaml")), resolve=False)["data_dir"]
 
 
 def plain(config: DictConfig) -> dict:
     """Return plain dicts and lists with interpolations resolved. Raises UserError if one cannot be resolved."""
     try:
-        return OmegaConf.to_container(settled(config), resolve=True, throw_on_missing=True)
+        return container(settled(config), resolve=True, throw_on_missing=True)
     except (OmegaConfBaseException, RecursionError) as error:
         raise UserError(explain(error, sys.argv[1:])) from None
 

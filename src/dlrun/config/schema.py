@@ -20,13 +20,13 @@ from dlrun.types import Filled, Nested, Range
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 REFERENCE = {"type": "string", "pattern": r"^.*\$\{|^\?\?\?$"}  # ${data.length}, or ??? for a value to be set
-OF_RUNNER = {  # keys of a model that the runner reads, and no builder has
+Schema = dict[str, typing.Any]
+OF_RUNNER: dict[str, Schema] = {  # keys of a model that the runner reads, and no builder has
     "weights": {"enum": ["imagenet", None]},
     "published": {"type": ["string", "null"], "pattern": r"^[\w-]+-[0-9a-f]{8,64}\.pth$"},
 }
 PARTS = {**SECTIONS, "sweep": SWEEP}
 TORCH = r"^torch\.optim\."
-Schema = dict[str, typing.Any]
 
 
 def schema(config_dir: str | None = None) -> Schema:

@@ -64,18 +64,18 @@ def signature(target: str) -> Signature:
         if isinstance(node, ast.ImportFrom) and any((a.asname or a.name) == name for a in node.names):
             origin = next(a.name for a in node.names if (a.asname or a.name) == name)
             return signature(f"{_imported_from(node, module, source.name == '__init__.py')}.{origin}")
-    raise UserError(f"{target!r}: {module} has no {name!r}{nearest(name, _public(tree))}")
+    names = _public(tree, ast.FunctionDef, ast.ClassDef)
+    raise UserError(f"{target!r}: {module} has no {name!r}{nearest(name, names)}")
 
 
 def public_names(module: str, kind: str) -> list[str]:
     """List the dotted paths of a module's own public functions or classes. kind: function or class."""
     source = _source(module)
     tree = ast.parse(source.read_text(encoding="utf-8")) if source else ast.Module([], [])
-    wanted = ast.ClassDef if kind == "class" else ast.FunctionDef
-    return [f"{module}.{name}" for name in _public(tree, wanted)]
+    return [f"{module}.{name}" for name in _public(tree, ast.ClassDef if kind == "class" else ast.FunctionDef)]
 
 
-def _public(tree: ast.Module, kinds: type | UnionType = ast.FunctionDef | ast.ClassDef) -> list[str]:
+def _public(tree: ast.Module, *kinds: type[ast.FunctionDef] | type[ast.ClassDef]) -> list[str]:
     return [node.name for node in tree.body if isinstance(node, kinds) and node.name[0] != "_"]
 
 
@@ -88,7 +88,7 @@ def _source(module: str) -> Path | None:
     if not package.isidentifier() or spec is None:
         return None
     if spec.submodule_search_locations is None:
-        return Path(spec.origin) if not rest and (spec.origin or "").endswith(".py") else None
+        return Path(spec.origin) if not rest and spec.origin and spec.origin.endswith(".py") else None
     base = Path(next(iter(spec.submodule_search_locations))).joinpath(*rest)
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
@@ -105,7 +105,9 @@ def _of_function(node: ast.FunctionDef, kind: str, target: str) -> Signature:
     positional = [*args.posonlyargs, *args.args][1 if kind == "class" else 0 :]
     split = len(positional) - len(args.defaults)
     positional_types = {a.arg: _annotation(a) for a in positional[:split]}
-    keys = {a.arg: None for a in positional[split:]}  # in other libraries, parameters with a default are keys
+    keys: dict[str, object] = {
+        a.arg: None for a in positional[split:]
+    }  # in other libraries, parameters with a default are keys
     keys |= {a.arg: _annotation(a) for a in args.kwonlyargs}
     needed = {a.arg for a, default in zip(args.kwonlyargs, args.kw_defaults, strict=True) if default is None}
     net = next((a.annotation for a in positional if a.arg == "net"), None) if kind == "class" else node.returns
@@ -118,9 +120,13 @@ def _of_class(node: ast.ClassDef, target: str) -> Signature:
             constructor = _of_function(item, "class", target)
             if item.args.kwonlyargs or item.args.args[1:]:
                 return constructor
-    fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]  # a dataclass
-    keys = {f.target.id: _evaluate(f.annotation) for f in fields}
-    return Signature(target, "class", {}, keys, frozenset(f.target.id for f in fields if f.value is None))
+    fields = {  # of a dataclass
+        item.target.id: item
+        for item in node.body
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    }
+    keys = {name: _evaluate(item.annotation) for name, item in fields.items()}
+    return Signature(target, "class", {}, keys, frozenset(name for name, item in fields.items() if item.value is None))
 
 
 def _annotation(arg: ast.arg) -> object:
@@ -167,7 +173,7 @@ def ranges(args: tuple) -> list[types.Range | types.Filled]:
     return [each for each in args[1:] if isinstance(each, types.Range | types.Filled)]
 
 
-def _fits(value: object, annotation: object) -> bool:
+def _fits(value: typing.Any, annotation: typing.Any) -> bool:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return _fits(value, args[0]) and all(value in each for each in ranges(args))
@@ -197,7 +203,7 @@ def _fits(value: object, annotation: object) -> bool:
     return isinstance(value, annotation) if isinstance(annotation, type) else True
 
 
-def describe(annotation: object, value: object = None) -> str:
+def describe(annotation: typing.Any, value: object = None) -> str:
     """Describe a type in an error message about this value."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:

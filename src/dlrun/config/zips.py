@@ -19,7 +19,8 @@ def is_zip(argument: str) -> bool:
 def members(argument: str) -> list[tuple[str, str]]:
     """Return the keys of a zip, each with its values as text. Raises UserError for fewer than two keys."""
     found = []
-    for part in _split(ZIP.fullmatch(argument)["inner"]):
+    match = ZIP.fullmatch(argument)
+    for part in _split(match["inner"] if match else ""):
         key, equals, value = part.strip().partition("=")
         if not equals or not key or not value:
             raise UserError(

@@ -10,6 +10,8 @@ from math import pi
 import numpy as np
 import torch
 
+from dlrun.spec import Env
+
 GRAVITY, FORCE, TAU = 9.8, 10.0, 0.02  # m/s^2, N, s
 MASS_POLE, MASS, HALF_LENGTH = 0.1, 1.1, 0.5  # kg, kg of cart and pole, m
 MAX_X, MAX_ANGLE, TIME_LIMIT = 2.4, 12 * 2 * pi / 360, 500  # m, rad, steps
@@ -20,6 +22,8 @@ class CartPoles:
 
     state: position, velocity, angle, angular velocity: (4, N) float64. ages: steps since the start of each episode.
     """
+
+    spec = Env((4,), 2, states=False)
 
     def __init__(self, num: int, limit: int | None = None) -> None:
         self.num, self.limit = num, limit or TIME_LIMIT

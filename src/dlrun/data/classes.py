@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dlrun.errors import DataError, UserError, printable, some
+from dlrun.errors import DataError, UserError, counted, printable, some
 
 
 def number_classes(
@@ -36,7 +36,7 @@ def number_classes(
         )
     if count is not None and count != len(known):
         raise DataError(
-            f"{where} has {len(known)} classes ({some(known)}), data.spec.classes={count}\n"
+            f"{where} has {counted(len(known), 'class')} ({some(known)}), data.spec.classes={count}\n"
             "  expected the same number; data.spec.classes=null takes all that there are"
         )
     names = wanted or tuple(known)
@@ -50,7 +50,8 @@ def check_labels(labels: tuple[str, ...], classes: int | None) -> None:
         raise UserError(f"data.spec.labels has {some(list(map(repr, twice)))} more than once: expected each class once")
     if labels and classes is not None and len(labels) != classes:
         raise UserError(
-            f"data.spec.labels has {len(labels)} names, data.spec.classes={classes}: expected one each, or []"
+            f"data.spec.labels has {counted(len(labels), 'name')}, data.spec.classes={classes}: "
+            "expected one each, or []"
         )
 
 

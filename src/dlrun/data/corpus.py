@@ -37,7 +37,7 @@ class Corpus(NamedTuple):
     """Tokenised texts. tokens int32: indices into `words`; text i is tokens[offsets[i]:offsets[i + 1]]. labels int64.
 
     num_train: number of training texts; the test texts follow them. facts: number of empty and of damaged texts.
-    names: the classes in order, if the source knows them.
+    names: the classes in order, if the source knows them. files: where each text comes from, if the source knows it.
     """
 
     tokens: np.ndarray
@@ -47,6 +47,7 @@ class Corpus(NamedTuple):
     num_train: int
     facts: dict[str, int]
     names: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 def cached(

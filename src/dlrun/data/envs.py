@@ -52,13 +52,14 @@ class Envs:
 
     @cached_property
     def spec(self) -> Env:
-        """The environment's spec, read on first use. Raises UserError if the config's spec is another one."""
-        if self.config_spec.obs and self.id in FAST:
-            return self.config_spec
-        spec = replace(read_spec(self.id), goal=self.config_spec.goal)
-        if self.config_spec.obs and spec != replace(self.config_spec, states=spec.states):
+        """The environment's spec, read on first use. Raises UserError if the config's spec states something else."""
+        spec = FAST[self.id].spec if self.id in FAST else read_spec(self.id)
+        spec = replace(spec, goal=self.config_spec.goal)
+        stated = {key: value for key, value in vars(self.config_spec).items() if value not in (None, ())}
+        if spec != (wanted := replace(spec, **stated)):
             raise UserError(
-                f"data.id={self.id} is {spec}, data.spec is {self.config_spec}\n  expected the same, or data=gym"
+                f"data.id={self.id} is {spec}, data.spec is {wanted}\n"
+                "  expected the same, or data=gym, which reads it from the environment"
             )
         return spec
 

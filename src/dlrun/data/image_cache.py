@@ -23,7 +23,7 @@ import numpy as np
 from dlrun.data.decode import Shape, write
 from dlrun.data.levels import Levels, levels_of
 from dlrun.data.sources.lock import lock
-from dlrun.errors import DataError, check_state, printable
+from dlrun.errors import DataError, check_state, counted, printable
 from dlrun.system.cpus import cpus
 
 FORM = 3  # version of the cache: increase it if `decode.read` changes
@@ -116,8 +116,8 @@ def _make(root: Path, names: list[str], keys: tuple[Shape, str, int], path: Path
     free, needed = shutil.disk_usage(path.parent).free, len(names) * prod(shape)
     if free < needed:
         raise DataError(
-            f"the cache of {len(names):,} images of {'x'.join(map(str, shape))} needs {needed / 1e9:.1f} GB, and "
-            f"{path.parent} has {free / 1e9:.1f} GB free\n"
+            f"the cache of {counted(len(names), 'image')} of {'x'.join(map(str, shape))} needs {needed / 1e9:.1f} GB, "
+            f"and {path.parent} has {free / 1e9:.1f} GB free\n"
             "  free some space, choose another data_dir, or smaller images (data.resize, data.spec.shape)"
         )
     part = path.with_suffix(".part")
@@ -160,6 +160,6 @@ def _decode(
         bad |= write(rest, file, offset, (*keys, levels), cpus(), lambda count: None).bad
     if len(bad) == len(names):
         raise DataError(
-            f"none of the {len(names)} images in {root} can be read, such as {printable(names[0])}: {bad[0]}"
+            f"none of {counted(len(names), 'image')} in {root} can be read, such as {printable(names[0])}: {bad[0]}"
         )
     return bad, levels

@@ -21,7 +21,7 @@ from dlrun.data.levels import Levels, describe_levels
 from dlrun.data.pixels import Pixels
 from dlrun.data.resident import Resident, check_contrast
 from dlrun.data.streamed import Streamed, free_memory
-from dlrun.errors import DataError, UserError, printable, some
+from dlrun.errors import DataError, UserError, counted, printable, some
 from dlrun.spec import Image
 from dlrun.types import Augmentation, Count, DataPath, Fraction, Index, Name, Positive, Size
 
@@ -142,8 +142,8 @@ class ImageFolder:
             text += f"; {self.data_dir} cannot be written to, so the cache is {self.cache.path}"
         if self.bad:
             names = some([f"{name} ({why})" for name, why in self.bad.items()])
-            count = f"{len(self.bad)} of {len(self.cache.pixels):,}"
-            text += f"\n{count} images cannot be read and are left out: {names}"
+            count = f"{len(self.bad)} of {counted(len(self.cache.pixels), 'image')}"
+            text += f"\n{count} cannot be read and are left out: {names}"
         return text
 
     def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:

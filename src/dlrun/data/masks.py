@@ -14,7 +14,7 @@ from dlrun.data.base import Arrays, Draw
 from dlrun.data.images import Images
 from dlrun.data.levels import describe_levels
 from dlrun.data.resident import Resident, check_contrast, split_rows
-from dlrun.errors import DataError, UserError
+from dlrun.errors import DataError, UserError, counted
 from dlrun.spec import Mask
 from dlrun.types import Augmentation, Count, Fraction, Index, MaskReader, Positive
 
@@ -114,8 +114,8 @@ def check_masks(arrays: Arrays, spec: Mask) -> None:
     for split, x, y in (("train", arrays.x_train, arrays.y_train), ("test", arrays.x_test, arrays.y_test)):
         if x.shape[1:] != (channels, height, width) or y.shape != (len(x), height, width) or not len(x):
             raise DataError(
-                f"the {split} split holds {len(x)} images of shape {x.shape[1:]} and masks of shape {y.shape}: "
-                f"expected images of {tuple(spec.shape)}, and a mask of {(height, width)} for each"
+                f"the {split} split holds {counted(len(x), 'image')} of shape {x.shape[1:]} and masks of shape "
+                f"{y.shape}: expected images of {tuple(spec.shape)}, and a mask of {(height, width)} for each"
             )
         if x.dtype != np.uint8 or y.dtype != np.uint8:
             raise DataError(f"the {split} split holds {x.dtype} images and {y.dtype} masks: expected uint8")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dlrun.data.base import Arrays, Batch, Draw
-from dlrun.errors import DataError, UserError
+from dlrun.errors import DataError, UserError, counted
 from dlrun.seeds import generator
 from dlrun.spec import Image, Table
 
@@ -159,12 +159,14 @@ def split_rows(samples: int, val_fraction: float, folds: int, fold: int) -> dict
         )
     if folds > samples:
         raise UserError(
-            f"data.folds={folds} of {samples} samples leaves a split empty: expected at most {samples} folds"
+            f"data.folds={folds} of {counted(samples, 'sample')} leaves a split empty: "
+            f"expected at most {counted(samples, 'fold')}"
         )
     val = np.array_split(order, folds)[fold] if folds else order[: round(samples * val_fraction)]
     if not 0 < len(val) < samples:
         raise UserError(
-            f"data.val_fraction={val_fraction} of {samples} samples leaves a split empty: choose another fraction"
+            f"data.val_fraction={val_fraction} of {counted(samples, 'sample')} leaves a split empty: "
+            "choose another fraction"
         )
     train = np.setdiff1d(order, val)
     return {"train": train, "val": np.sort(val)}
@@ -194,8 +196,8 @@ def check_arrays(arrays: Arrays, spec: Image | Table) -> None:
     for split, x, y in (("train", arrays.x_train, arrays.y_train), ("test", arrays.x_test, arrays.y_test)):
         if x.shape[1:] != shape or len(x) != len(y) or not len(x):
             raise DataError(
-                f"the {split} split holds {len(x)} samples of shape {x.shape[1:]} and {len(y)} labels: "
-                f"expected as many labels as samples, each of shape {shape}"
+                f"the {split} split holds {counted(len(x), 'sample')} of shape {x.shape[1:]} and "
+                f"{counted(len(y), 'label')}: expected as many labels as samples, each of shape {shape}"
             )
         if x.dtype != stored:
             raise DataError(f"the {split} split holds samples of type {x.dtype}: expected {np.dtype(stored)}")

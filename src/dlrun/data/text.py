@@ -17,7 +17,7 @@ from dlrun.data.base import Arrays
 from dlrun.data.classes import check_labels
 from dlrun.data.corpus import Corpus, Text, encode, pad, vocabulary, words_of
 from dlrun.data.resident import Resident, split_rows
-from dlrun.errors import DataError, UserError
+from dlrun.errors import DataError, UserError, counted, printable
 from dlrun.spec import Tokens
 from dlrun.types import Count, Fraction, Index, Range, Size, TextReader, Tokenization
 
@@ -93,6 +93,7 @@ class Texts:
         self.words = words_of(corpus, ids)
         self.oddities = _oddities(corpus, int((ids >= 4).sum()), self.config_spec.vocab)
         self.unknown_share = float((x_test == 2).sum() / max(1, (x_test > 1).sum()))
+        self.sources, self.rows = corpus.files, splits | {"test": test}
         self.loaded, self.device = None, device
 
     def fitted(self) -> dict:
@@ -111,6 +112,10 @@ class Texts:
 
     def size(self, split: str) -> int:
         return self.resident.size(split)
+
+    def files(self, split: str) -> list[str]:
+        """Return where the samples come from, in the order of `batches` (val and test); empty if it is not known."""
+        return [printable(self.sources[row]) for row in self.rows[split]] if self.sources else []
 
     def digest(self) -> str:
         """Return a hash of the rows of the splits, the labels and some of the ids."""
@@ -163,7 +168,7 @@ def _check(corpus: Corpus, wanted: int | None) -> int:
     count = wanted or len(classes)
     if len(classes) != count or classes[-1] != count - 1:
         raise DataError(
-            f"the texts have {len(classes)} classes, data.spec.classes={count}: "
+            f"the texts have {counted(len(classes), 'class')}, data.spec.classes={count}: "
             f"expected every number from 0 to {count - 1}; set data.spec.classes={len(classes)}"
         )
     if not len(corpus.tokens):

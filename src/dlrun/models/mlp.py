@@ -6,7 +6,7 @@ dropout on the moons), chapter 10 (784-256-256-256-10). Two classes give one log
 
 from torch import nn
 
-from dlrun.errors import UserError
+from dlrun.errors import UserError, counted
 from dlrun.models.columns import entry
 from dlrun.models.layers import activation as activation_layer
 from dlrun.models.layers import initialise
@@ -32,9 +32,9 @@ def mlp(
     rates = [dropout] * len(hidden) if isinstance(dropout, (int, float)) else list(dropout)
     if len(rates) != len(hidden):
         raise UserError(
-            f"model.dropout has {len(rates)} numbers {rates} for {len(hidden)} hidden layers {list(hidden)}; "
-            "expected one number for all, or one per hidden layer: "
-            f"write {len(hidden)} numbers, with 0.0 for layers without dropout"
+            f"model.dropout has {counted(len(rates), 'number')} {rates} for {counted(len(hidden), 'hidden layer')} "
+            f"{list(hidden)}; expected one number for all, or one per hidden layer: "
+            f"write {counted(len(hidden), 'number')}, with 0.0 for layers without dropout"
         )
     first, features = entry(spec)  # (B, features)
     layers: list[nn.Module] = [first]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlrun.errors import DataError
+from dlrun.errors import DataError, counted
 from dlrun.paths import open_plain
 
 NEAREST = 10  # number of neighbours per word in a table
@@ -37,7 +37,7 @@ def read_vectors(path: Path, words: Iterable[str], size: int) -> tuple[Tensor, i
                 if number == 1 and len(columns) == 2 and all(column.isdigit() for column in columns):
                     continue  # word2vec's header: the numbers of words and of columns
                 if len(columns) != size + 1 and not _has_blanks(columns, size):
-                    raise _bad_line(path, number, f"{len(columns) - 1} numbers", size)
+                    raise _bad_line(path, number, counted(len(columns) - 1, "number"), size)
                 word = b" ".join(columns[:-size]).decode("utf-8", errors="replace")
                 if word in rows and word not in seen:
                     seen.add(word)
@@ -77,7 +77,7 @@ def _numbers(path: Path, number: int, columns: list[bytes]) -> Tensor:
 def _bad_line(path: Path, number: int, problem: str, size: int) -> DataError:
     return DataError(
         f"model.embedding.file={path}, line {number}: {problem} after the word\n"
-        f"  expected {size} numbers (model.embedding.size)"
+        f"  expected {counted(size, 'number')} (model.embedding.size)"
     )
 
 

@@ -15,15 +15,17 @@ import zipfile
 from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
+from typing import TypeVar, cast
 
 import torch
 
 import dlrun
 from dlrun.errors import CheckpointError, UserError
-from dlrun.output.folders import sync_folder
+from dlrun.output.folders import read_summary, status_of, sync_folder
 from dlrun.overrides import pasteable
 from dlrun.paths import read_whole
 
+StateT = TypeVar("StateT")
 FORMAT = 2
 MAKE_ROOM = "make room, then "
 HASH = 64  # hexadecimal digits of a SHA-256
@@ -110,14 +112,18 @@ def check_tensors(state: object) -> None:
         check_tensors(each)
 
 
-def snapshot(state: object) -> object:
+def snapshot(state: StateT) -> StateT:
     """Deep copy with all tensors on the CPU, so that later training steps do not change it."""
+    return cast(StateT, _copied(state))
+
+
+def _copied(state: object) -> object:
     if isinstance(state, torch.Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
-        return {key: snapshot(value) for key, value in state.items()}
+        return {key: _copied(value) for key, value in state.items()}
     if isinstance(state, list | tuple):
-        return type(state)(snapshot(value) for value in state)
+        return type(state)(_copied(value) for value in state)
     return deepcopy(state)
 
 
@@ -142,8 +148,23 @@ def tested_paths(folder: Path, summary: dict, test: str) -> tuple[Path, Path]:
     return folder / f"{name}.ckpt", folder / f"tested_{steps if isinstance(steps, int) else 0}.ckpt"
 
 
+def best_weights(run: Path) -> Path:
+    """Path of a run's best weights: those of the epoch that a limit cut, else of the best whole epoch, else the last.
+
+    The file may be missing.
+    """
+    folder, summary = run / "checkpoints", read_summary(run)
+    cut = tested_paths(folder, summary, "best")[1]
+    paths = [*([cut] if status_of(summary) == "finished" else []), folder / "best.ckpt", folder / "last.ckpt"]
+    return next((path for path in paths if os.path.exists(path)), folder / "best.ckpt")
+
+
 class Checkpoints:
-    """A run's checkpoints, written by a background thread: `last`, `previous` (the one before it) and `best`."""
+    """A run's checkpoints: `last` and `previous` (the one before it), written by a background thread, and `best`.
+
+    A finished run may have tested_<steps>.ckpt too: the weights that it was tested with, if `best` and `last` hold
+    others. They do if a limit cut the epoch of the best weights, or while the run is resumed.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -173,22 +194,11 @@ class Checkpoints:
         except BaseException as error:  # `wait` raises it in the training thread
             self.error = error
 
-    def write_partial_best(self, best: dict) -> None:
-        """Write best weights from the middle of an epoch, where a limit ended the run.
-
-        The previous best is kept as best_before.ckpt: a resumed run continues the epoch and needs it again.
-        """
+    def write_tested(self, best: dict, steps: int) -> None:
+        """Write the weights that a run is tested with if a limit cut its last epoch: best.ckpt is of whole epochs."""
         self.wait()
         self.folder.mkdir(exist_ok=True)
-        if (self.folder / "best.ckpt").exists():
-            shutil.copyfile(self.folder / "best.ckpt", self.folder / "best_before.tmp")
-            os.replace(self.folder / "best_before.tmp", self.folder / "best_before.ckpt")
-        save(self.folder / "best.ckpt", best | {"is_partial": True})
-
-    def forget_partial_best(self) -> None:
-        """Undo `write_partial_best` because the epoch continues."""
-        before, best = self.folder / "best_before.ckpt", self.folder / "best.ckpt"
-        os.replace(before, best) if before.exists() else best.unlink(missing_ok=True)
+        save(self.folder / f"tested_{steps}.ckpt", best)
 
     def keep_tested(self, summary: dict, test: str) -> None:
         """Copy the weights that a finished run was tested with, since resuming it will replace them."""
@@ -204,10 +214,11 @@ class Checkpoints:
             shutil.copyfile(original, temporary)
         os.replace(temporary, copy)
 
-    def forget_tested(self) -> None:
-        """Remove the copy that `keep_tested` made: the run was tested again."""
+    def forget_tested(self, steps: int | None = None) -> None:
+        """Remove tested weights, since the run was tested again; keep those of this number of steps."""
         for path in self.folder.glob("tested_*.ckpt"):
-            path.unlink()
+            if path.name != f"tested_{steps}.ckpt":
+                path.unlink()
 
     def load(self, name: str, run: str | None) -> dict:
         """Load <name>.ckpt of the run with this id; see `load_of_run`."""

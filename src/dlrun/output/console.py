@@ -3,12 +3,17 @@
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import floor, isfinite, log10
 from textwrap import wrap
+from typing import TYPE_CHECKING
 
 from dlrun.clock import Clock
 
 REFRESH = 1.0  # seconds between two readings of the loss, for which a GPU has to be waited for
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 class Bar:
@@ -19,7 +24,8 @@ class Bar:
     """
 
     def __init__(self, clock: Clock, running: Callable[[], str] = str) -> None:
-        self.clock, self.running, self.bar = clock, running, None
+        self.clock, self.running = clock, running
+        self.bar: tqdm | None = None
         self.tick: Callable[[int], object] = _nothing
         self.is_terminal = sys.stderr.isatty()
         self.began, self.epochs_before, self.due = time.monotonic(), clock.epochs_done, 0.0
@@ -49,16 +55,16 @@ class Bar:
             leave=False,
             dynamic_ncols=True,
         )
-        self.tick = self._advance
+        self.tick = partial(self._advance, self.bar)
 
-    def _advance(self, samples: int) -> None:
-        self.bar.update(samples if self.clock.epoch_samples else 1)
+    def _advance(self, bar: "tqdm", samples: int) -> None:
+        bar.update(samples if self.clock.epoch_samples else 1)
         if (now := time.monotonic()) >= self.due:
             self.due = now + REFRESH
             more = "" if self.clock.epochs_done - self.epochs_before >= 1 else ">"  # validation is not measured yet
             left = self.seconds_left()
             words = [self.running(), f"{more}{duration(left)} left" if left else ""]
-            self.bar.set_postfix_str(", ".join(filter(None, words)), refresh=False)
+            bar.set_postfix_str(", ".join(filter(None, words)), refresh=False)
 
     def seconds_left(self) -> float | None:
         """Seconds until the whole run is done, at the speed of this session so far. None if nothing is done yet."""

@@ -65,15 +65,19 @@ def new_figure(
 def render(make: "Callable[[], Figure]") -> np.ndarray:
     """Make a figure in the style above, whatever the user's settings, and return its pixels: (H, W, 3), uint8."""
     import matplotlib
+    from cycler import cycler
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about glyphs and layouts, which the user cannot fix
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE | {"axes.prop_cycle": matplotlib.cycler(color=COLOURS)})
+        style: dict[Any, Any] = STYLE | {"axes.prop_cycle": cycler(color=COLOURS)}
+        matplotlib.rcParams.update(style)
         figure = make()
         _set_fonts(figure)
-        figure.canvas.draw()
-        return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _set_fonts(figure: "Figure") -> None:
@@ -169,7 +173,7 @@ def plain_ticks(axis: "Axis", whole: bool = False, most: int = 7) -> None:
     axis.set_major_formatter(text)
 
 
-def scaled(axes: "Axes", values: Sequence[float]) -> None:
+def scaled(axes: "Axes", values: Sequence[float] | np.ndarray) -> None:
     """Make the y-axis logarithmic if the values span two decades or more; set plain numbers as ticks."""
     from matplotlib.ticker import LogLocator, NullFormatter
 

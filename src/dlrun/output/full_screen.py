@@ -6,6 +6,7 @@ import signal
 import sys
 import termios
 import tty
+from collections.abc import Callable
 from types import FrameType
 
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # the alternate screen without a cursor, and back
@@ -21,7 +22,7 @@ class FullScreen:
     def __init__(self) -> None:
         self.keyboard = sys.stdin.fileno() if sys.stdin and sys.stdin.isatty() else None
         self.saved = termios.tcgetattr(self.keyboard) if self.keyboard is not None else None
-        self.handlers: dict[int, object] = {}
+        self.handlers: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __enter__(self) -> "FullScreen":
         for number, handler in ((signal.SIGTERM, _end), (signal.SIGHUP, _end), (signal.SIGTSTP, self._pause)):
@@ -36,8 +37,8 @@ class FullScreen:
 
     def size(self) -> tuple[int, int]:
         """Return the number of columns and lines."""
-        found = os.get_terminal_size(sys.stdout.fileno())
-        return found.columns or 80, found.lines or 24
+        terminal = os.get_terminal_size(sys.stdout.fileno())
+        return terminal.columns or 80, terminal.lines or 24
 
     def draw(self, lines: list[str]) -> None:
         """Draw lines from the top. Old content is overwritten in place, since clearing it first would flicker."""

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dlrun.data.base import Data
+from dlrun.data.base import SampleData
 from dlrun.output.drawing import COLOURS, DARK, GOOD, GREY, TRAIN, VAL, drawable, ink, new_figure, plain_ticks, scaled
 from dlrun.spec import Table
 
@@ -100,8 +100,8 @@ def _mark_best(axes: "Axes", rows: list[dict], name: str, best: int | None, over
         return
     value, label = row.get(f"val/{name}", math.nan), f"best epoch ({best})"
     if math.isfinite(value):
-        star = {"marker": "*", "markersize": 13, "markeredgecolor": "white", "markeredgewidth": 0.8, "zorder": 5}
-        axes.plot([row[over]], [value], color=DARK, linestyle="none", label=label, **star)
+        star: dict[str, Any] = {"marker": "*", "markersize": 13, "markeredgecolor": "white", "zorder": 5}
+        axes.plot([row[over]], [value], color=DARK, linestyle="none", markeredgewidth=0.8, label=label, **star)
     else:
         axes.axvline(row[over], color=DARK, linestyle=(0, (1, 3)), linewidth=1.2, label=label)
 
@@ -125,7 +125,7 @@ def confusion_matrix(matrix: np.ndarray, labels: tuple[str, ...]) -> "Figure":
 
     Up to 20 classes are labelled and show their counts. With more than CELLS classes, neighbours share a cell.
     """
-    labels, size = drawable(labels), len(labels)
+    names, size = drawable(labels), len(labels)
     side = 9 if size > 20 else max(4.8, 0.55 * size + 1.5)
     figure, axes = new_figure(side, side)
     cells = _joined(matrix, -(-size // CELLS))
@@ -134,10 +134,10 @@ def confusion_matrix(matrix: np.ndarray, labels: tuple[str, ...]) -> "Figure":
     axes.spines[:].set_visible(True)
     axes.set(xlabel="predicted", ylabel="true")
     if size <= 20:
-        long = max(map(len, labels)) * size > 40
+        long = max(map(len, names)) * size > 40
         slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if long else {}
-        axes.set_xticks(range(size), labels, **slanted)
-        axes.set_yticks(range(size), labels)
+        axes.set_xticks(range(size), names, **slanted)
+        axes.set_yticks(range(size), names)
         for row, column in np.argwhere(matrix):
             colour = ink(image.cmap(shares[row, column]))
             axes.text(column, row, matrix[row, column], ha="center", va="center", color=colour, fontsize=9)
@@ -151,7 +151,7 @@ def _joined(matrix: np.ndarray, count: int) -> np.ndarray:
     return np.add.reduceat(np.add.reduceat(matrix, starts, 0), starts, 1) if count > 1 else matrix
 
 
-def decision_boundary(data: Data, predict: Predict, labels: tuple[str, ...]) -> "Figure":
+def decision_boundary(data: SampleData, predict: Predict, labels: tuple[str, ...]) -> "Figure":
     """Predicted classes over the plane of two features, with the train samples (the book, section 9.8).
 
     Two classes: the probability of the second, and the line where it is 0.5. More: the most likely class. predict:
@@ -159,28 +159,29 @@ def decision_boundary(data: Data, predict: Predict, labels: tuple[str, ...]) -> 
     """
     figure, axes = new_figure(7.2, 5.0)
     x, y = _all(data, "train")
-    labels = drawable(labels)
+    classes = drawable(labels)
     low, high = x.min(0) - 0.5, x.max(0) + 0.5
     across, up = np.meshgrid(*(np.linspace(a, b, 300, dtype=np.float32) for a, b in zip(low, high, strict=True)))
     p = _predict_at(data, predict, np.stack((across, up), -1).reshape(-1, 2))
     extent = (low[0], high[0], low[1], high[1])
-    style = {"origin": "lower", "extent": extent, "aspect": "auto", "alpha": 0.4}
-    if len(labels) == 2:
+    style: dict[str, Any] = {"origin": "lower", "extent": extent, "aspect": "auto", "alpha": 0.4}
+    if len(classes) == 2:
         surface = p[:, 1].reshape(across.shape)
         shade = axes.imshow(surface, cmap="coolwarm", vmin=0, vmax=1, interpolation="bilinear", **style)
         if surface.min() < 0.5 < surface.max():
             axes.contour(across, up, surface, [0.5], colors=DARK, linewidths=1)
-        figure.colorbar(shade, ax=axes, label=f"probability of {labels[1]}")
-        colours = ("#3b4cc0", "#b40426")  # the ends of the colour map
+        figure.colorbar(shade, ax=axes, label=f"probability of {classes[1]}")
+        colours = ["#3b4cc0", "#b40426"]  # the ends of the colour map
     else:
-        colours = [COLOURS[k % len(COLOURS)] for k in range(len(labels))]
-        axes.imshow(p.argmax(1).reshape(across.shape), cmap=_listed(colours), vmin=0, vmax=len(labels) - 1, **style)
-    for k, label in enumerate(labels):
+        colours = [COLOURS[k % len(COLOURS)] for k in range(len(classes))]
+        axes.imshow(p.argmax(1).reshape(across.shape), cmap=_listed(colours), vmin=0, vmax=len(classes) - 1, **style)
+    for k, label in enumerate(classes):
         mine = x[y == k]
         axes.scatter(
             *mine.T, color=colours[k], marker="os^Dv"[k % 5], s=16, edgecolors="white", linewidths=0.4, label=label
         )
-    names = drawable(data.spec.names, ("x1", "x2")) if len(data.spec.names) == 2 else ("x1", "x2")
+    columns = data.spec.names if isinstance(data.spec, Table) else ()
+    names = drawable(columns, ("x1", "x2")) if len(columns) == 2 else ["x1", "x2"]
     axes.set(xlabel=names[0], ylabel=names[1], xlim=extent[:2], ylim=extent[2:])
     plain_ticks(axes.xaxis)
     plain_ticks(axes.yaxis)
@@ -188,7 +189,7 @@ def decision_boundary(data: Data, predict: Predict, labels: tuple[str, ...]) -> 
     return figure
 
 
-def fitted_line(data: Data, predict: Predict) -> "Figure":
+def fitted_line(data: SampleData, predict: Predict) -> "Figure":
     """Predictions over the single feature, with the train and test samples. predict: (N, 1) -> (N, targets).
 
     The height is that of the samples, since a fit of many degrees may go far beyond them.
@@ -205,7 +206,8 @@ def fitted_line(data: Data, predict: Predict) -> "Figure":
             x_test[:, 0], y_test[:, k], s=12, alpha=0.5, edgecolors=GREY, facecolors="none", label=f"test{number}"
         )
         axes.plot(line[:, 0], out[:, k], color=fit, linewidth=1.8, label=f"fit{number}")
-    axes.set(xlabel=drawable(data.spec.names[:1] or ["x"], ["x"])[0], ylabel=f"y{_unit(data.spec)}")
+    column, unit = (data.spec.names[:1], _unit(data.spec)) if isinstance(data.spec, Table) else ((), "")
+    axes.set(xlabel=drawable(column or ["x"], ["x"])[0], ylabel=f"y{unit}")
     low, high = min(y.min(), y_test.min()), max(y.max(), y_test.max())
     margin = 0.1 * (high - low) or 1.0
     axes.set_ylim(low - margin, high + margin)
@@ -241,7 +243,7 @@ def _unit(spec: Table) -> str:
     return f" [{unit}]" if unit else ""
 
 
-def _predict_at(data: Data, predict: Predict, points: np.ndarray) -> np.ndarray:
+def _predict_at(data: SampleData, predict: Predict, points: np.ndarray) -> np.ndarray:
     device = next(iter(data.batches("val")))[0].device
     return predict(torch.from_numpy(points).to(device)).cpu().numpy()
 
@@ -252,7 +254,7 @@ def _listed(colours: list[str]) -> "ListedColormap":
     return ListedColormap(colours)
 
 
-def _all(data: Data, split: str) -> tuple[np.ndarray, np.ndarray]:
+def _all(data: SampleData, split: str) -> tuple[np.ndarray, np.ndarray]:
     """All inputs and targets of a split."""
     batches = [(x.cpu().numpy(), y.cpu().numpy()) for x, y in data.batches(split)]
     return np.concatenate([x for x, _ in batches]), np.concatenate([y for _, y in batches])

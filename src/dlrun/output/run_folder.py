@@ -5,23 +5,25 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy
 
-from dlrun.errors import UserError, columns, printable
+from dlrun.errors import UserError, columns, counted, printable
 from dlrun.output import drawing, plots, video
 from dlrun.output.as_json import as_json, finite
+from dlrun.output.board import Board
 from dlrun.output.checkpoint import Checkpoints
 from dlrun.output.folders import write_whole
 from dlrun.output.provenance import SECONDS, ChangesWriter, write_environment
 from dlrun.output.rows import parse_row
-from dlrun.output.terminal import silence
+from dlrun.output.terminal import write
+from dlrun.output.tracking import Tracking
 from dlrun.overrides import pasteable
 from dlrun.paths import read_whole
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
     from torch.utils.tensorboard import SummaryWriter
+
+    from dlrun.data.base import Video
 
 IN_SUMMARY = 2500  # a matrix with more entries goes to a file of its own
 
@@ -44,14 +48,22 @@ class Run:
     def __init__(self, folder: Path, facts: dict, axis: str = "step", before: dict | None = None) -> None:
         self.folder, self.facts, self.axis, self.id = folder, facts, axis, token_hex(8)
         self.end = before if before and before.get("status") == "finished" else None
-        self.checkpoints, self.log_file = Checkpoints(folder / "checkpoints"), None
+        self.checkpoints = Checkpoints(folder / "checkpoints")
+        self.log_file: TextIO | None = None
         self.metrics_path = folder / "metrics.jsonl"
-        self.metrics_file, self.num_rows, self.rows, self.windows, self.lines = None, 0, [], [], []
-        self.writer, self.purge_step, self.purged = None, None, []
+        self.metrics_file: TextIO | None = None
+        self.num_rows = 0
+        self.rows: list[dict[str, float]] = []
+        self.windows: list[dict[str, float]] = []
+        self.lines: list[bytes] = []
+        self.board = Board(folder, axis, self.print)
         self.started, self.is_stdout_open = time.time(), True
-        self.images, self.unsynced = folder / "images", []
-        self.figures, self.videos = {}, {}
+        self.images = folder / "images"
+        self.unsynced: list[Path] = []
+        self.figures: dict[str, Callable[[], Figure]] = {}
+        self.videos: dict[str, Video | str] = {}
         self.changes: ChangesWriter | None = None
+        self.tracking: Tracking | None = None
 
     def print(self, text: str, fit: Callable[[int], str] | None = None) -> None:
         """Write text to the log and to standard output (above the progress bar), unless that is closed.
@@ -63,18 +75,12 @@ class Run:
             path = self.folder / "run.log"
             self.log_file = open(path, "a", encoding="utf-8", errors="backslashreplace", buffering=1)
         self.log_file.write(text + "\n")
-        if sys.stdout is None or not self.is_stdout_open:
+        if sys.stdout is None or sys.stdout.closed or not self.is_stdout_open:
             return
-        try:
-            text = printable(fit(columns(sys.stdout, 10_000))) if fit else text
-            if "tqdm" in sys.modules:
-                sys.modules["tqdm"].tqdm.write(text, file=sys.stdout)
-            else:
-                sys.stdout.write(text + "\n")
-            sys.stdout.flush()
-        except (OSError, ValueError):  # a closed pipe, a full disk or a closed file must not end the run
-            self.is_stdout_open = False
-            silence(sys.stdout)
+        text = printable(fit(columns(sys.stdout, 10_000))) if fit else text
+        bars = sys.modules["tqdm"].tqdm.external_write_mode(sys.stdout) if "tqdm" in sys.modules else nullcontext()
+        with bars:
+            self.is_stdout_open = write(sys.stdout, text + "\n")
 
     def resume(self, config: str | None, test: str) -> None:
         """Write a resumed run's first files. A finished run's tested weights are kept until it is tested again.
@@ -102,8 +108,8 @@ class Run:
             is_whole = False
         if not is_whole or len(lines) < num_rows or any(not line.endswith(b"\n") for line in lines):
             raise UserError(
-                f"{self.metrics_path} is damaged or was changed after the checkpoint: it has {len(lines)} of the "
-                f"{num_rows} lines that the checkpoint relies on\n  expected all of them, each whole\n"
+                f"{self.metrics_path} is damaged or was changed after the checkpoint: it has {len(lines)} of "
+                f"{counted(num_rows, 'line')} that the checkpoint relies on\n  expected all of them, each whole\n"
                 f"  restore it, or start a new run with {pasteable('init', self.checkpoints.folder / 'last.ckpt')}"
             )
         self.num_rows, self.lines, self.rows, self.windows = num_rows, lines, [], []
@@ -117,8 +123,7 @@ class Run:
         the epoch's row may have been logged there since; the row of the last steps is then drawn again.
         """
         write_whole(self.metrics_path, b"".join(self.lines).decode())
-        self.purge_step = global_step if is_mid_epoch else global_step + 1
-        self.purged = [row for row in self.windows + self.rows if row[self.axis] >= self.purge_step]
+        self.board.rewind(global_step if is_mid_epoch else global_step + 1, self.windows + self.rows)
         epochs = {row["epoch"] for row in self.rows}
         for image in video.frame_paths(self.images):
             if video.epoch_of(image) not in epochs:
@@ -135,36 +140,18 @@ class Run:
         self.num_rows += 1
         self._list_for(row).append(row)
         board = self.tensorboard()
-        self._add_scalars(row)
+        self.board.add_scalars(row)
         for name, image in (images or {}).items():
             board.add_image(name, image, global_step)
-            video.save_frame(path := video.frame_path(self.images, name, row["epoch"]), image)
+            video.save_frame(path := video.frame_path(self.images, name, int(row["epoch"])), image)
             self.unsynced.append(path)
 
     def _list_for(self, row: dict[str, float]) -> list[dict[str, float]]:
         return self.windows if any(key.startswith("step/") for key in row) else self.rows
 
-    def _add_scalars(self, row: dict[str, float]) -> None:
-        for name, value in row.items():
-            if math.isfinite(value) and ("/" in name or name.endswith("lr")):
-                self.writer.add_scalar(name, value, row[self.axis])
-
     def tensorboard(self) -> "SummaryWriter":
-        """TensorBoard's event writer, created on first use because that takes a third of a second."""
-        if self.writer is not None and not os.path.isdir(self.folder / "tensorboard"):
-            self._close_board()
-            self.writer = None
-            self.print("tensorboard/ was removed during the run: its curves start again here")
-        if self.writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.purge_step)
-            config = self.folder / ".hydra" / "config.yaml"
-            if self.purge_step is None and config.exists():
-                self.writer.add_text("config", f"```yaml\n{read_whole(config).decode()}```")
-            for row in self.purged:
-                self._add_scalars(row)
-        return self.writer
+        """TensorBoard's event writer."""
+        return self.board.writer()
 
     def sync(self) -> None:
         """Flush everything logged so far to the disk, so that a checkpoint may rely on it."""
@@ -174,8 +161,7 @@ class Run:
             with suppress(FileNotFoundError), open(image, "r+b") as file:  # the user may have removed it
                 os.fsync(file.fileno())
         self.unsynced.clear()
-        if self.writer is not None:
-            self.tensorboard().flush()
+        self.board.flush()
 
     def write_summary(self, status: str, **results: object) -> None:
         """Write summary.json: the run's facts, its status and results.
@@ -196,7 +182,11 @@ class Run:
             self.changes = ChangesWriter(self.folder)
             self.changes.start()
 
-    def write_report(self, report: dict[str, object]) -> dict[str, object]:
+    def start_trackers(self, names: Iterable[str]) -> None:
+        """Start the processes that tell the trackers what this run writes from now on."""
+        self.tracking = Tracking(self.folder, names)
+
+    def write_report(self, report: dict[str, Any]) -> dict[str, object]:
         """Write the parts of a report that do not belong in the summary; return the rest.
 
         "files" (texts by file name) are written at once, and large matrices as <name>.npz. For `draw` it keeps
@@ -216,7 +206,8 @@ class Run:
             return value
         if value.size <= IN_SUMMARY:
             return value.tolist()
-        numpy.savez_compressed(self.folder / f"{name}.npz", **{name: value})
+        arrays: dict[str, Any] = {name: value}
+        numpy.savez_compressed(self.folder / f"{name}.npz", **arrays)
         return f"{name}.npz"
 
     def draw(self, global_step: int, labels: Sequence[str] = ()) -> None:
@@ -232,7 +223,7 @@ class Run:
             if isinstance(frames, str):
                 self.print(f"no plots/{name}.gif: {frames}")
             else:
-                self._try(f"{name}.gif", partial(self._animate, name, *frames))
+                self._try(f"{name}.gif", partial(video.animate, self.folder / "plots" / f"{name}.gif", *frames))
         self._try("strips", partial(self._draw_strips, global_step))
 
     def _try(self, name: str, draw: Callable[[], None]) -> None:
@@ -260,14 +251,6 @@ class Run:
         os.replace(temporary, path)
         self.tensorboard().add_image(f"plots/{name}", pixels, global_step, dataformats="HWC")
 
-    def _animate(self, name: str, frames: list[numpy.ndarray], fps: float) -> None:
-        """Write frames (H, W, 3), uint8, as plots/<name>.gif; frames wider than 400 pixels at half their size."""
-        from PIL import Image
-
-        images = [Image.fromarray(frame) for frame in frames]
-        images = [image.reduce(2) if image.width > 400 else image for image in images]
-        video.write_gif(self.folder / "plots" / f"{name}.gif", images, round(1000 / fps))
-
     def _draw_strips(self, global_step: int) -> None:
         """Write plots/<name>_strip.png and plots/<name>.gif from the epochs' preview images."""
         for name, strip in video.assemble(self.images, self.folder / "plots").items():
@@ -275,27 +258,25 @@ class Run:
 
     def close(self) -> None:
         """Close the log, the metrics and TensorBoard's writer."""
+        for line in self.tracking.close() if self.tracking else ():
+            self.print(line)
         if self.changes is not None:
             self.changes.join(SECONDS)
         with ExitStack() as files:  # an error from one must not keep the others open
             for file in (self.log_file, self.metrics_file):
                 if file is not None:
                     files.callback(file.close)
-            self._close_board()
-
-    def _close_board(self) -> None:
-        if self.writer is not None:
-            with suppress(OSError):  # the folder was removed or the disk is full; `sync` reports it if it matters
-                self.writer.close()
+            self.board.close()
 
 
-class NullRun:
+class NullRun(Run):
     """The Run of ranks other than 0: it writes nothing, but can read the checkpoints."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.checkpoints, self.rows, self.num_rows = folder, Checkpoints(folder / "checkpoints"), [], 0
         self.id = ""
 
-    def _nothing(self, *args: object, **keys: object) -> None: ...
+    def _nothing(self, *args: Any, **keys: Any) -> Any: ...
 
-    print = resume = read_back = rewind = log = sync = write_summary = write_provenance = close = _nothing
+    print = resume = read_back = rewind = log = sync = write_summary = close = _nothing
+    write_provenance = start_trackers = _nothing

@@ -82,9 +82,10 @@ def _once(axes: "Axes", label: str) -> str:
 def _draw_paths(axes: "Axes", paths: np.ndarray) -> None:
     for k in range(paths.shape[1]):
         path, colour = paths[:, k], COLOURS[(k + 1) % len(COLOURS)]
-        style = {"marker": ".", "markersize": 5, "markevery": max(1, len(path) // MARKS), "linewidth": 1.3}
         place = ", ".join(f"{number:.4g}" for number in path[0])
-        axes.plot(*path.T, color=colour, **style, label=f"from ({place})" if len(path) > 1 else f"({place})")
+        label = f"from ({place})" if len(path) > 1 else f"({place})"
+        every = max(1, len(path) // MARKS)
+        axes.plot(*path.T, color=colour, linewidth=1.3, marker=".", markersize=5, markevery=every, label=label)
         axes.plot(*path[-1], "o", color=colour, markeredgecolor="white", markersize=8, zorder=7)
 
 

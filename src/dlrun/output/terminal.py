@@ -4,7 +4,7 @@ import errno
 import os
 import sys
 from contextlib import suppress
-from typing import TextIO
+from typing import TextIO, TypeGuard
 
 from dlrun.errors import printable
 
@@ -25,7 +25,28 @@ def silence(stream: TextIO) -> None:
         os.dup2(null.fileno(), stream.fileno())
 
 
-def is_of_disk(error: BaseException) -> bool:
+lost: list[str] = []  # streams of this process that lie on a full disk and have not taken all their text
+
+
+def write(stream: TextIO, text: str) -> bool:
+    """Write a text at once; return whether the stream took it. One that did not is silenced: work goes on without it.
+
+    A closed pipe is silenced without a word. A full disk is reported, once; the commands then exit with code 1.
+    """
+    try:
+        stream.write(text)
+        stream.flush()
+        return True
+    except (OSError, ValueError) as error:
+        silence(stream)
+        if is_of_disk(error):
+            lost.append(stream.name)
+            rest = "training continues; the folder of the run or sweep has its logs and results"
+            complain("dl-run", f"cannot write to {stream.name.strip('<>')}: {error.strerror}\n  {rest}")
+        return False
+
+
+def is_of_disk(error: BaseException) -> TypeGuard[OSError]:
     """Whether a disk (of a file or of standard output) is full, or a name is too long for a file."""
     return isinstance(error, OSError) and error.errno in (*FULL, errno.ENAMETOOLONG)
 

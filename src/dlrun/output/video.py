@@ -1,4 +1,4 @@
-"""Preview images of the epochs: small PNG files in the run's folder, and a strip and an animated GIF of them all."""
+"""Preview images of the epochs (small PNG files, a strip and an animated GIF of them all), and animations of frames."""
 
 import os
 from pathlib import Path
@@ -92,6 +92,14 @@ def _strip(paths: list[Path]) -> "ImageType":
         with Image.open(path, formats=["PNG"]) as frame:
             sheet.paste(frame.convert("RGB").resize((width, height), resampling), (x, y + CAPTION))
     return sheet
+
+
+def animate(path: Path, frames: list[np.ndarray], fps: float) -> None:
+    """Write frames (H, W, 3), uint8, as an animation; frames wider than 400 pixels at half their size."""
+    from PIL import Image
+
+    images = [Image.fromarray(frame) for frame in frames]
+    write_gif(path, [image.reduce(2) if image.width > 400 else image for image in images], round(1000 / fps))
 
 
 def write_gif(path: Path, frames: "list[ImageType]", milliseconds: int | list[int]) -> None:

@@ -2,18 +2,14 @@
 
 import argparse
 import os
-import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NoReturn
 
-import dlrun
-from dlrun.errors import UserError, nearest, printable
+from dlrun.errors import UserError
 from dlrun.output.folders import find_run
-from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, open_streams, silence
+from dlrun.runs.command import Command, Parser, options_in, run_command
 from dlrun.runs.completion import completion_arguments
-from dlrun.system.python import protect_children
 
 USAGE = """dl-runs: list, evaluate, use and compare runs
 
@@ -40,60 +36,9 @@ completion of dl-run, dl-runs and dl-data: eval "$(dl-runs completion bash)",
   the same with zsh; dl-runs completion fish | source"""
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser that reads a minus and a digit as the start of a row of numbers, not of a flag."""
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)
-        self._negative_number_matcher = re.compile(r"-[\d.][\d.,eE+-]*$")
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}\n  {self.prog} --help shows the options")
-
-
 def main() -> None:
     """Run `dl-runs`. Exit codes: 0 done, 1 metrics differ from the run's, 2 user error, 130 interrupted."""
     run_command("dl-runs", USAGE, COMMANDS)
-
-
-Command = tuple[Callable[[Parser], None], Callable[[argparse.Namespace], Iterable[str]]]
-
-
-def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
-    """Run the subcommand that sys.argv names and print its output line by line."""
-    protect_children()
-    open_streams()
-    arguments = sys.argv[1:]
-    try:
-        if not arguments or arguments[0] in ("-h", "--help"):
-            print(usage)
-        elif arguments[0] == "--version":
-            print(f"{name} {dlrun.__version__}")
-        elif arguments[0] not in commands:
-            known = ", ".join(commands)
-            raise UserError(
-                f"{arguments[0]}: no such command{nearest(arguments[0], commands)}\n  expected one of: {known}"
-            )
-        else:
-            describe, run = commands[arguments[0]]
-            parser = Parser(f"{name} {arguments[0]}", description=run.__doc__)
-            describe(parser)
-            for line in run(parser.parse_intermixed_args(arguments[1:])):
-                print(printable(line), flush=True)  # a command may take its time between two lines
-        sys.stdout.flush()
-    except UserError as error:
-        complain(name, error)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        complain(name, "stopped")
-        sys.exit(130)
-    except BrokenPipeError:  # for example dl-runs list | head
-        silence(sys.stdout)
-    except OSError as error:
-        if not is_of_disk(error):
-            raise
-        complain_of_disk(name, error)
-        sys.exit(2)
 
 
 def _where(parser: Parser) -> None:
@@ -210,9 +155,12 @@ def _predict_arguments(parser: Parser) -> None:
 
 def _predict(args: argparse.Namespace) -> Iterable[str]:
     """Print a finished run's predictions, one line each; images that it generates are written to a folder."""
-    from dlrun.runs.predict import predict
+    from dlrun.runs.predict import Inputs, predict
 
-    return predict(_folder(args.run, args), args)
+    given = Inputs(args.inputs, args.fit, args.samples, args.latent, args.episodes, args.seed)
+    out = Path(args.out) if args.out else None
+    is_csv = args.format == "csv" or args.format is None and out is not None and out.suffix.lower() == ".csv"
+    return predict(_folder(args.run, args), given, args.device, out, is_csv)
 
 
 def _export_arguments(parser: Parser) -> None:
@@ -326,20 +274,6 @@ def _completion(args: argparse.Namespace) -> Iterable[str]:
     from dlrun.runs.completion import SCRIPTS, words
 
     return [SCRIPTS[args.shell]] if args.words is None else words(args.words, options_in(COMMANDS), list(COMMANDS))
-
-
-def options_in(commands: dict[str, Command]) -> Callable[[str], list[str]]:
-    """Return a function that lists the flags of a command."""
-
-    def options(command: str) -> list[str]:
-        parser = Parser(command)
-        if command in commands:
-            commands[command][0](parser)
-        return [
-            flag for action in parser._actions for flag in action.option_strings if action.help != argparse.SUPPRESS
-        ]
-
-    return options
 
 
 COMMANDS: dict[str, Command] = {

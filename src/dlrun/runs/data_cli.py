@@ -6,7 +6,7 @@ from itertools import takewhile
 from textwrap import shorten
 
 from dlrun.errors import UserError
-from dlrun.runs.cli import Command, Parser, options_in, run_command
+from dlrun.runs.command import Command, Parser, options_in, run_command
 from dlrun.runs.completion import SCRIPTS, completion_arguments, data_words
 
 USAGE = """dl-data: the data sets that dl-run learns from

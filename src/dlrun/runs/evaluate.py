@@ -2,7 +2,7 @@
 
 from math import isclose
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dlrun.config.build import build
 from dlrun.config.saved import require_finished
@@ -45,14 +45,48 @@ def table_overrides(path: str) -> list[str]:
     return [f"data.file={quoted(path)}", *(f"data.{key}=null" for key in ("source", "train", "val", "test"))]
 
 
+class Measured(NamedTuple):
+    """The metrics of a finished run on a split, all with all their digits.
+
+    size: the number of samples, 0 for environments. notes: for the user. recorded: the metrics of the run's own test,
+    if they are of the same samples; None if there is nothing to compare.
+    """
+
+    run: "FinishedRun"
+    metrics: dict[str, float]
+    size: int
+    notes: list[str]
+    recorded: dict[str, float] | None
+
+
 def evaluate(
     folder: Path, split: str, overrides: list[str], device: str | None, as_json: bool
 ) -> tuple[list[str], bool]:
-    """Return lines to print, and whether the metrics agree with the run's own.
+    """Return lines to print, and whether the metrics agree with the run's own, if those can be compared."""
+    measured = measure(folder, split, overrides, device)
+    run, metrics, recorded = measured.run, measured.metrics, measured.recorded
+    verdict = None if recorded is None else _compared(metrics, recorded)
+    is_reproduced = verdict is None or bool(verdict)
+    if as_json:
+        line = {"run": str(folder), "split": split, "data": overrides, "metrics": metrics}
+        return [json_line(line)], is_reproduced
+    name = next((o.partition("=")[2] for o in overrides if o.startswith("data=")), run.names.get("data"))
+    samples = f", {counted(measured.size, 'sample')}" if measured.size else ""
+    lines = [
+        f"{folder}: {run.names.get('model')}, weights: {run.weights}",
+        f"{name}, {'all splits' if split == 'all' else f'{split} split'}{samples}",
+        *measured.notes,
+        "",
+    ]
+    rows = [["", *metrics], [split, *(repr(value) for value in metrics.values())]]
+    if recorded is None:
+        return [*lines, table(rows)], True
+    rows.append(["summary.json", *(repr(recorded[name]) if name in recorded else "" for name in metrics)])
+    return [*lines, table(rows), "", verdict or "NOT the run's own: the data or the code has changed"], is_reproduced
 
-    The metrics have all their digits. If the samples are those of the run's test, its own metrics stand beside them;
-    without them, there is nothing to compare, and the result is True.
-    """
+
+def measure(folder: Path, split: str, overrides: list[str], device: str | None) -> Measured:
+    """Compute a finished run's metrics on a split of its own data, or of other data, encoded like the run's."""
     from dlrun.config.saved import own_config
     from dlrun.runs.data_config import other_config
 
@@ -71,29 +105,14 @@ def evaluate(
     if (before := run.summary.get("precision", run.device.precision)) != run.device.precision:
         precision, device = run.device.precision, run.device.torch_device
         notes.append(f"evaluated in {precision} on {device}, but trained in {before}, which rounds differently")
-    if other is not None and split != "all" and 0 < (size := data.size(split)) < data.size("all"):
+    size = data.size(split)
+    if other is not None and split != "all" and 0 < size < data.size("all"):
         notes.append(f"note: {size:,} of {data.size('all'):,} samples; split=all evaluates all of them")
-    verdict, recorded = None, {}
-    if split == "test" and other is None:
-        tested = run.summary["test"] if isinstance(run.summary.get("test"), dict) else {}
-        recorded = {metric: tested[f"test/{metric}"] for metric in metrics if f"test/{metric}" in tested}
-        verdict = _compared(metrics, recorded)
-    if as_json:
-        line = {"run": str(folder), "split": split, "data": overrides, "metrics": metrics}
-        return [json_line(line)], verdict is None or bool(verdict)
-    name = next((o.partition("=")[2] for o in overrides if o.startswith("data=")), run.names.get("data"))
-    samples = f", {counted(size, 'sample')}" if (size := data.size(split)) else ""
-    lines = [
-        f"{folder}: {run.names.get('model')}, weights: {run.weights}",
-        f"{name}, {'all splits' if split == 'all' else f'{split} split'}{samples}",
-        *notes,
-        "",
-    ]
-    rows = [["", *metrics], [split, *(repr(value) for value in metrics.values())]]
-    if verdict is None:
-        return [*lines, table(rows)], True
-    rows.append(["summary.json", *(repr(recorded[name]) if name in recorded else "" for name in metrics)])
-    return [*lines, table(rows), "", verdict or "NOT the run's own: the data or the code has changed"], bool(verdict)
+    if split != "test" or other is not None:
+        return Measured(run, metrics, size, notes, None)
+    tested = run.summary["test"] if isinstance(run.summary.get("test"), dict) else {}
+    recorded = {metric: tested[f"test/{metric}"] for metric in metrics if f"test/{metric}" in tested}
+    return Measured(run, metrics, size, notes, recorded)
 
 
 def _other(run: "FinishedRun", section: dict) -> tuple["Data", list[str]]:

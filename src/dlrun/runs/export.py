@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import dlrun
 from dlrun.config.saved import own_config
 from dlrun.data.raw import decode
-from dlrun.errors import DataError, UserError
+from dlrun.errors import DataError, UserError, counted
 from dlrun.output.failures import within_memory
 from dlrun.runs.formats import SUFFIXES
 from dlrun.runs.predict import class_names, encode
@@ -98,7 +98,7 @@ def facts(run: FinishedRun, graph: Graph, samples: Tensor, output: Tensor, form:
     """Describe the model's inputs and outputs."""
     if form in ("safetensors", "state_dict"):
         count = sum(value.numel() for value in run.task.best_state().values())
-        return {"holds": f"{count:,} weights of the network, which takes normalised inputs"}
+        return {"holds": f"{counted(count, 'weight')} of the network, which takes normalised inputs"}
     return {"takes": _described(samples), "returns": _described(output)}
 
 

@@ -19,7 +19,7 @@ from dlrun.data.decode import FORMATS, MAX_PIXELS
 from dlrun.data.decode import read as read_resized
 from dlrun.data.levels import Levels, ValueRange
 from dlrun.data.walk import IMAGE_SUFFIXES, TEXT_SUFFIXES, read_bytes, walk
-from dlrun.errors import DataError, UnreadableImage, UserError, printable
+from dlrun.errors import DataError, UnreadableImage, UserError, counted, printable
 from dlrun.paths import irregular
 from dlrun.spec import Table
 
@@ -29,6 +29,20 @@ if TYPE_CHECKING:
     from dlrun.data.table.table_file import TableFile
 
 STDIN = "-"
+NO_TEXTS = (
+    ".json",
+    ".jsonl",
+    ".html",
+    ".htm",
+    ".xml",
+    ".pdf",
+    ".doc",
+    ".docx",
+    ".rtf",
+    ".parquet",
+    ".zip",
+    ".gz",
+)
 LARGEST = torch.finfo(torch.float32).max  # greater numbers would become inf
 WHOLE = f"an intact image: {', '.join(IMAGE_SUFFIXES)}"
 
@@ -149,11 +163,22 @@ def texts(arguments: list[str]) -> Iterator[tuple[str, str]]:
         elif os.path.isfile(text) and text.lower().endswith((".csv", ".tsv")):
             yield from _csv_texts(text)
         elif os.path.isfile(text):
-            yield text, decode(read_bytes(Path(text)))[0]  # decoded as in training
-        elif text.lower().endswith((".txt", ".csv", ".tsv")):
+            yield text, decode(_text_file(Path(text)))[0]  # decoded as in training
+        elif text.lower().endswith((".txt", ".csv", ".tsv", *NO_TEXTS)):
             raise UserError(f"{text}: there is no such file\n  expected a file, a text, or - for standard input")
         else:
             yield text, text
+
+
+def _text_file(path: Path) -> bytes:
+    """Read a file whose content is one text. Raises UserError if it holds markup, records or bytes."""
+    content = read_bytes(path)
+    if path.suffix.lower() in NO_TEXTS or b"\0" in content:
+        raise UserError(
+            f"{path} is no plain text\n  expected a .txt file with one text, a .csv or .tsv with a column named text, "
+            "or - for standard input, a text per line"
+        )
+    return content
 
 
 def _csv_texts(name: str) -> Iterator[tuple[str, str]]:
@@ -168,13 +193,13 @@ def _csv_texts(name: str) -> Iterator[tuple[str, str]]:
                 column = names.index("text")
             elif len(cells) > 1 and column is None:
                 raise UserError(
-                    f"{where}: {len(cells)} columns, and the first line names none of them text\n"
+                    f"{where}: {counted(len(cells), 'column')}, and the first line names none of them text\n"
                     "  expected a first line with a column named text, or one column"
                 )
             elif any(names):
                 column = column or 0
                 if len(cells) <= column:
-                    raise UserError(f"{where}: {len(cells)} columns\n  expected {column + 1} or more")
+                    raise UserError(f"{where}: {counted(len(cells), 'column')}\n  expected {column + 1} or more")
                 yield where, cells[column]
     except csv.Error as error:
         raise UserError(f"{name}, line {reader.line_num}: {error}\n  expected CSV") from None
@@ -234,7 +259,7 @@ def _csv_rows(name: str, file: TextIO, spec: Table, mark: str) -> Iterator[tuple
 def _named(where: str, cells: list[str], spec: Table) -> list[int]:
     if not spec.names:
         if len(cells) != spec.features:
-            raise UserError(f"{where}: {len(cells)} columns\n  expected {_row_of(spec)}")
+            raise UserError(f"{where}: {counted(len(cells), 'column')}\n  expected {_row_of(spec)}")
         return list(range(len(cells)))
     missing = [name for name in spec.names if name not in cells]
     if missing:
@@ -244,7 +269,7 @@ def _named(where: str, cells: list[str], spec: Table) -> list[int]:
 
 def _row(where: str, cells: list[str], spec: Table, columns: list[int]) -> list[float]:
     if len(columns) != spec.features or max(columns) >= len(cells):
-        raise UserError(f"{where}: {len(cells)} numbers\n  expected {_row_of(spec)}")
+        raise UserError(f"{where}: {counted(len(cells), 'number')}\n  expected {_row_of(spec)}")
     chosen = [cells[i] for i in columns]
     wrong = next((cell for cell in chosen if not _is_number(cell)), None)
     if wrong is not None:
@@ -261,4 +286,4 @@ def _is_number(text: str) -> bool:
 
 def _row_of(spec: Table) -> str:
     named = f": {', '.join(spec.names)}" if spec.names else ""
-    return f"{spec.features} numbers{named}"
+    return f"{counted(spec.features, 'number')}{named}"

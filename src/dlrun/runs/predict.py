@@ -1,18 +1,16 @@
 """Predict with a finished run: outputs for inputs, samples from codes, or episodes in its environment."""
 
-import argparse
-import csv
-import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlrun.config.saved import own_config, require_finished
 from dlrun.config.signatures import mismatch
-from dlrun.errors import UserError, counted
+from dlrun.errors import UserError
 from dlrun.output.as_json import as_json, finite
-from dlrun.runs.written import whole
+from dlrun.runs.records import as_csv, write_images, write_lines
 from dlrun.spec import Columns, Image, Mask, Spec, Tokens
 from dlrun.types import Index, Size
 
@@ -29,42 +27,59 @@ WAYS = {
 }
 
 
-def predict(folder: Path, args: argparse.Namespace) -> Iterator[str]:
-    """Yield lines of JSON or CSV, or one line about the file with them. Raises UserError for wrong inputs."""
+@dataclass(frozen=True)
+class Inputs:
+    """What to predict from, as given on the command line: `inputs`, `samples` or `latent`, or `episodes`.
+
+    inputs: images, folders, texts, rows or files of them; fit: resize images, and convert their channels. samples: a
+    number of codes to draw; latent: a file of codes. seed: of the codes or the episodes' starts.
+    """
+
+    inputs: list[str]
+    fit: bool = False
+    samples: int | None = None
+    latent: str | None = None
+    episodes: int | None = None
+    seed: int = 0
+
+
+def predict(folder: Path, given: Inputs, device: str | None, out: Path | None, csv: bool) -> Iterator[str]:
+    """Yield lines of JSON or CSV, or one line about the file with them. Raises UserError for wrong inputs.
+
+    device: null for the run's own. out: the file for the lines, or the folder for images.
+    """
     for name in ("samples", "episodes"):
-        if (count := getattr(args, name)) is not None and (expected := mismatch(count, Size)):
+        if (count := getattr(given, name)) is not None and (expected := mismatch(count, Size)):
             raise UserError(f"--{name} {count}: expected {expected}")
-    if expected := mismatch(args.seed, Index):
-        raise UserError(f"--seed {args.seed}: expected {expected}")
+    if expected := mismatch(given.seed, Index):
+        raise UserError(f"--seed {given.seed}: expected {expected}")
     require_finished(folder)
     own_config(folder)  # report its errors before torch is imported
     from dlrun.output.failures import within_memory
     from dlrun.train.finished import FinishedRun
 
     with within_memory():
-        run = FinishedRun(folder, {"trainer.device": args.device} if args.device else {})
-        way = _way(run, args)
-        out = Path(args.out) if args.out else None
-        is_mask = isinstance(run.data.spec, Mask)
-        makes_images = is_mask or way == "images" or way == "latent" and len(run.data.spec.shape) == 3
-        records = map(finite, _records(run, way, args, out if makes_images else None))
-        is_csv = args.format == "csv" or args.format is None and bool(out) and out.suffix.lower() == ".csv"
-        lines = _as_csv(records) if is_csv else (as_json(record) for record in records)
+        run = FinishedRun(folder, {"trainer.device": device} if device else {})
+        if not (given.inputs or given.samples or given.latent or given.episodes) and "latent" in run.task.takes:
+            given = replace(given, samples=getattr(run.task, "n_samples", None))  # as many as the task draws
+        way = _way(run, given)
+        spec = run.data.spec
+        makes_images = isinstance(spec, Mask) or way == "images" or way == "latent" and len(spec.shape) == 3
+        records = map(finite, _records(run, way, given, out if makes_images else None))
+        lines = as_csv(records) if csv else (as_json(record) for record in records)
         if out and not makes_images:
-            yield _write(lines, out, is_csv)
+            yield write_lines(lines, out, csv)
         else:
             yield from lines
 
 
-def _way(run: "FinishedRun", args: argparse.Namespace) -> str:
+def _way(run: "FinishedRun", given: Inputs) -> str:
     """Return the kind of input among WAYS that the user gave. Raises UserError unless it is one that the run takes."""
-    sources = {"episodes": args.episodes, "latent": args.samples or args.latent, "inputs": args.inputs}
-    if not any(sources.values()) and "latent" in run.task.takes:  # the number that the task draws for its plots
-        args.samples = sources["latent"] = getattr(run.task, "n_samples", None)
+    sources = {"episodes": given.episodes, "latent": given.samples or given.latent, "inputs": given.inputs}
     found = [name for name, value in sources.items() if value]
     takes = run.task.takes
     expected = " or ".join(kind(run.data.spec) if name == "inputs" else WAYS[name] for name in takes)
-    if len(found) != 1 or args.samples and args.latent:
+    if len(found) != 1 or given.samples and given.latent:
         problem = "no inputs to predict from" if not found else "several kinds of inputs"
         raise UserError(f"{problem}\n  this run ({run.names.get('model')}) takes {expected}")
     way = "images" if found == ["inputs"] and "images" in takes else found[0]
@@ -82,39 +97,39 @@ def kind(spec: Spec) -> str:
     return "texts" if isinstance(spec, Tokens) else "rows of numbers"
 
 
-def _records(run: "FinishedRun", way: str, args: argparse.Namespace, out: Path | None) -> Iterator[dict]:
+def _records(run: "FinishedRun", way: str, given: Inputs, out: Path | None) -> Iterator[dict]:
     """Yield a record per prediction. out: the folder for images; None: `predictions` in the run's folder."""
     if way == "episodes":
-        for i, (total, length) in enumerate(run.task.play(run.data, args.episodes, args.seed)):
+        for i, (total, length) in enumerate(run.task.play(run.data, given.episodes, given.seed)):
             yield {"episode": i, "return": total, "length": length}
         return
     if isinstance(run.data.spec, Columns):
-        yield from _table_records(run, args)
+        yield from _table_records(run, given.inputs)
         return
     if way == "latent":
-        batches = _codes(run, args)
+        batches = _codes(run, given)
     else:
-        batches = ((names, encode(run, way, values), None) for names, values in _batches(run, args))
+        batches = ((names, encode(run, way, values), None) for names, values in _batches(run, given))
     folder, taken = out or run.folder / "predictions", {}
     for names, x, more in batches:
         predicted = run.task.predict(x).cpu()
         if isinstance(run.data.spec, Mask):  # written as a grey image whose values are the classes
             predicted = predicted.argmax(1, keepdim=True) / 255
         if predicted.dim() == 4:
-            yield from _images(names, predicted, folder, taken, more or {})
+            yield from write_images(names, predicted, folder, taken, more or {})
         else:
             yield from (
                 {"input": name} | each | (more or {}) for name, each in zip(names, outputs(run, predicted), strict=True)
             )
 
 
-def _table_records(run: "FinishedRun", args: argparse.Namespace) -> Iterator[dict]:
+def _table_records(run: "FinishedRun", files: list[str]) -> Iterator[dict]:
     """Yield a record per row of a table: the row as it is written, then its prediction."""
     from dlrun.runs import inputs
 
     learned, size = run.data.fitted()["columns"], run.data.eval_batch_size
-    for name, frame, x in inputs.tables(args.inputs, run.data):
-        where = f"{name}, row " if len(args.inputs) > 1 else "row "
+    for name, frame, x in inputs.tables(files, run.data):
+        where = f"{name}, row " if len(files) > 1 else "row "
         for first in range(0, len(x), size):
             rows = frame[first : first + size].iter_rows(named=True)
             predicted = run.task.predict(x[first : first + size]).cpu()
@@ -132,7 +147,7 @@ def encode(run: "FinishedRun", way: str, raw: object) -> "Tensor":
     return next(rescaled(iter([(x, None)]), run.data, 0.0, 1.0))[0] if way == "images" else x
 
 
-def _batches(run: "FinishedRun", args: argparse.Namespace) -> Iterator[tuple[list[str], object]]:
+def _batches(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], object]]:
     """Yield (names, raw inputs) in batches of the size used for evaluation."""
     import numpy as np
     import torch
@@ -144,24 +159,24 @@ def _batches(run: "FinishedRun", args: argparse.Namespace) -> Iterator[tuple[lis
         config = run.config["data"]
         source = config.get("source") or {}
         is_folder = "folder" in source.get("_target_", "")
-        fit = getattr(data, "fit", "cover" if args.fit or is_folder else None)  # as in training
+        fit = getattr(data, "fit", "cover" if given.fit or is_folder else None)  # as in training
         most = config.get("max_pixels") or source.get("max_pixels") or inputs.MAX_PIXELS
         decoding = inputs.Decoding(most, getattr(data, "levels", None))
-        found, join = inputs.images(args.inputs, getattr(data, "stored", spec.shape), fit, decoding), torch.stack
+        found, join = inputs.images(given.inputs, getattr(data, "stored", spec.shape), fit, decoding), torch.stack
     elif isinstance(spec, Tokens):
-        found, join = inputs.texts(args.inputs), list
+        found, join = inputs.texts(given.inputs), list
     else:
-        found, join = inputs.rows(args.inputs, spec), np.array
+        found, join = inputs.rows(given.inputs, spec), np.array
     count = 0
     while batch := list(islice(found, data.eval_batch_size)):
         yield [name for name, _ in batch], join([value for _, value in batch])
         count += len(batch)
     if not count:
-        where = ", ".join("standard input" if text == inputs.STDIN else text for text in args.inputs)
+        where = ", ".join("standard input" if text == inputs.STDIN else text for text in given.inputs)
         raise UserError(f"{where}: no inputs\n  expected {kind(spec)}")
 
 
-def _codes(run: "FinishedRun", args: argparse.Namespace) -> Iterator[tuple[list[str], "Tensor", dict]]:
+def _codes(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], "Tensor", dict]]:
     """Yield (names, codes (B, latent), extra fields), drawn with the seed or read from a file."""
     import torch
 
@@ -170,18 +185,18 @@ def _codes(run: "FinishedRun", args: argparse.Namespace) -> Iterator[tuple[list[
     from dlrun.spec import Table
 
     device, latent, size = run.device.torch_device, run.task.net.latent, run.data.eval_batch_size
-    if args.samples:
-        z = torch.randn(args.samples, latent, generator=generator(device, 0, args.seed), device=device)
+    if given.samples:
+        z = torch.randn(given.samples, latent, generator=generator(device, 0, given.seed), device=device)
         for first in range(0, len(z), size):
             batch = z[first : first + size]
-            yield [f"sample_{first + i}_of_seed_{args.seed}" for i in range(len(batch))], batch, {"seed": args.seed}
+            yield [f"sample_{first + i}_of_seed_{given.seed}" for i in range(len(batch))], batch, {"seed": given.seed}
         return
-    found, count = inputs.rows([args.latent], Table(latent)), 0
+    found, count = inputs.rows([given.latent], Table(latent)), 0
     while rows := [row for _, row in islice(found, size)]:
         yield [f"code_{count + i}" for i in range(len(rows))], torch.tensor(rows, device=device), {}
         count += len(rows)
     if not count:
-        raise UserError(f"--latent {args.latent}: it has no codes\n  expected rows of {latent} numbers")
+        raise UserError(f"--latent {given.latent}: it has no codes\n  expected rows of {latent} numbers")
 
 
 def outputs(run: "FinishedRun", predicted: "Tensor") -> Iterator[dict]:
@@ -216,63 +231,3 @@ def outputs(run: "FinishedRun", predicted: "Tensor") -> Iterator[dict]:
 def class_names(spec: Spec) -> list[str]:
     """Return the classes' names, or their numbers if they have no names."""
     return list(spec.labels) if len(set(spec.labels)) == spec.classes else list(map(str, range(spec.classes)))
-
-
-def _images(names: list[str], predicted: "Tensor", folder: Path, taken: dict[str, int], more: dict) -> Iterator[dict]:
-    """Write images (B, C, H, W) in [0, 1] as PNGs, each whole or not at all, and yield their records."""
-    from PIL.Image import fromarray
-
-    pixels = (predicted.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}\n  expected a writable folder") from None
-    for name, image in zip(names, pixels, strict=True):
-        path = folder / f"{_free(Path(name).stem, taken)}.png"
-        with whole(path) as temporary:
-            fromarray(image[..., 0] if image.shape[2] == 1 else image).save(temporary, "PNG")
-        yield {"input": name, "image": str(path), **more}
-
-
-def _free(stem: str, taken: dict[str, int]) -> str:
-    """Return a name that no other image has, since images of several folders may share a name.
-
-    taken: how often each name was used; case-folded, because X.png and x.png are one file on some systems.
-    """
-    name, key = stem, stem.casefold()
-    while name.casefold() in taken:
-        taken[key] += 1
-        name = f"{stem}_{taken[key]}"
-    taken[name.casefold()] = 1
-    return name
-
-
-def _as_csv(records: Iterable[dict]) -> Iterator[str]:
-    """Yield CSV lines, first the head. Each probability has its own column."""
-    head = None
-    for record in records:
-        flat = {key: value for key, value in record.items() if not isinstance(value, dict | list)}
-        for key, value in record.items():
-            if isinstance(value, dict):
-                flat |= {f"p({name})": each for name, each in value.items()}
-            elif isinstance(value, list):
-                flat |= {f"{key}_{i + 1}": each for i, each in enumerate(value)}
-        if head is None:
-            head = list(flat)
-            yield _csv_line(head)
-        yield _csv_line([flat[key] for key in head])
-
-
-def _csv_line(cells: list) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(cells)
-    return text.getvalue()
-
-
-def _write(lines: Iterable[str], path: Path, has_head: bool) -> str:
-    """Write all lines to a file, whole or not at all. has_head: the first line is not a prediction."""
-    count = 0 - has_head
-    with whole(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
-        for count, line in enumerate(lines, 1 - has_head):  # noqa: B007
-            file.write(line + "\n")
-    return f"{counted(count, 'prediction')} in {path}"

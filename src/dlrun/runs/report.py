@@ -149,11 +149,11 @@ def _judged(run: "FinishedRun", data: "Data") -> list[tuple[str, str]]:
     else:
         head = f"The largest errors among {counted(len(y), 'test sample')}"
     is_table = isinstance(data.spec, Columns)
-    names = data.files("test") if hasattr(data, "files") else [""] * len(y)
+    names = (data.files("test") if hasattr(data, "files") else []) or [""] * len(y)
 
     def drawn(rows: list[int]) -> str:
         raw = [decode(data, found[i // size][0][i % size : i % size + 1])[0] for i in rows]
-        inputs = _rows(data.decode(torch.stack(raw))) if is_table else _inputs(data.spec, raw)
+        inputs = _inputs(data.spec, raw) if not is_table else _rows(data.decode(torch.stack(raw))) if raw else []
         cells = [page.sample(html, captions[i], bool(wrong[i]), names[i]) for i, html in zip(rows, inputs, strict=True)]
         return page.samples(cells, isinstance(data.spec, Image))
 

@@ -51,7 +51,7 @@ def command_line(folder: Path) -> str:
     """Return the command that starts such a run, without run_dir. Empty if it is unknown."""
     import yaml
 
-    from dlrun.config.saved import read_yaml
+    from dlrun.config.untrusted import read_yaml
 
     try:
         found = yaml.safe_load(read_yaml(folder / STARTED))

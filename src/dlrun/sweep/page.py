@@ -39,24 +39,26 @@ def page(
         "importance": {name: importance(state.jobs, swept, name) for name, _ in goals},
         "means": means,
         "best": [{"job": job.number, "command": command_line(state, job)} for job in best],
-        "jobs": [
-            {
-                "number": job.number,
-                "overrides": " ".join(job.overrides),
-                "own": own_overrides(job, common),
-                "status": job.status,
-                "values": job.values,
-                "seconds": job.seconds,
-                "error": job.error,
-                "at": point(job),
-                "curves": {name: curve(curves.get(job.number, []), name) for name in metrics},
-            }
-            for job in state.jobs
-        ],
+        "jobs": [_job(job, common, curves.get(job.number, []), metrics) for job in state.jobs],
     }
     template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
     text = json.dumps(finite(data)).replace("<", "\\u003c")  # so that no value can end the script
     return template.replace("{title}", escape(state.folder.name)).replace("{data}", text)
+
+
+def _job(job: Job, common: list[str], rows: list[dict], metrics: list[str]) -> dict[str, object]:
+    """The entries of one job. rows: its epochs."""
+    return {
+        "number": job.number,
+        "overrides": " ".join(job.overrides),
+        "own": own_overrides(job, common),
+        "status": job.status,
+        "values": job.values,
+        "seconds": job.seconds,
+        "error": job.error,
+        "at": point(job),
+        "curves": {name: curve(rows, name) for name in metrics},
+    }
 
 
 def _rank(name: str, goals: list[str]) -> int:

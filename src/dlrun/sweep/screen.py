@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from dlrun.errors import printable
 from dlrun.output.console import duration, number, wrapped
-from dlrun.output.terminal import silence
+from dlrun.output.terminal import write
 from dlrun.sweep.rows import last_row
 from dlrun.sweep.state import OPEN, Job, State, own_overrides, shared
 
@@ -66,12 +66,7 @@ class Screen:
         self.lines, self.drawn = len(lines), now
 
     def _write(self, stream: TextIO, text: str) -> None:
-        try:
-            stream.write(text)
-            stream.flush()
-        except (OSError, ValueError):  # a closed pipe, a full disk, a closed file: the jobs must continue
-            self.is_live = False
-            silence(stream)
+        self.is_live &= write(stream, text)  # a closed pipe or a full disk: the jobs continue
 
 
 def table_lines(
@@ -84,20 +79,8 @@ def table_lines(
     room: int,
 ) -> list[str]:
     """Return the lines of the live table. room: the most lines for running jobs."""
-    jobs = state.jobs
-    ended = sum(job.status not in OPEN for job in jobs)
-    at_work = sum(job.status == "running" for job in jobs)
-    failed = sum(job.has_failed for job in jobs)
-    counts = [
-        f"{ended} of {state.total} done",
-        f"{at_work} running" + (f" ({at_work - len(running)} elsewhere)" if at_work > len(running) else ""),
-        f"{state.total - ended - at_work} waiting",
-    ]
-    counts += [f"{failed} failed"] if failed else []
-    counts += (
-        [f"{sum(job.status == 'pruned' for job in jobs)} pruned"] if any(j.status == "pruned" for j in jobs) else []
-    )
-    lines, common, shown = wrapped(f"sweep  {', '.join(counts)}; {duration(seconds)}", width, 8), shared(jobs), []
+    common, shown = shared(state.jobs), []
+    lines = wrapped(f"sweep  {_counts(state, len(running))}; {duration(seconds)}", width, 8)
     for i, one in enumerate(running):
         row = last_row(state.run_folder(one.job))
         epoch = f"epoch {row['epoch']}" if row else "starting"
@@ -116,6 +99,20 @@ def table_lines(
             f"  best  job {best.number}: {name} {number(best.values[name])}  {own_overrides(best, common)}", width, 8
         )
     return lines
+
+
+def _counts(state: State, here: int) -> str:
+    """ "3 of 8 done, 2 running, 3 waiting". here: the number of jobs that this process runs."""
+    jobs = state.jobs
+    ended = sum(job.status not in OPEN for job in jobs)
+    at_work = sum(job.status == "running" for job in jobs)
+    failed, pruned = sum(job.has_failed for job in jobs), sum(job.status == "pruned" for job in jobs)
+    counts = [
+        f"{ended} of {state.total} done",
+        f"{at_work} running" + (f" ({at_work - here} elsewhere)" if at_work > here else ""),
+        f"{state.total - ended - at_work} waiting",
+    ]
+    return ", ".join([*counts, *([f"{failed} failed"] if failed else []), *([f"{pruned} pruned"] if pruned else [])])
 
 
 def cut(line: str, width: int) -> str:

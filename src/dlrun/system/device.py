@@ -13,7 +13,7 @@ from dlrun.errors import UserError
 from dlrun.system.distributed import ALONE, Distributed
 from dlrun.system.torch_internals import configure_compiler, cpu_has_bf16
 
-LARGE = 1_000_000  # parameters; from here on bf16 speeds up a convolutional net on a CPU that has it (docs/LOG.md)
+LARGE = 1_000_000  # parameters; a cautious bound, not a measured one: small nets gain nothing from bf16 on a CPU
 VECTOR = 16  # float32 numbers in an AVX-512 register
 
 

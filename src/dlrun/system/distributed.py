@@ -90,13 +90,13 @@ class Distributed:
             dist.all_reduce(values)
         return values
 
-    def all_reduce_max(self, *flags: int) -> tuple[int, ...]:
-        """The maximum of each flag over the processes: if one process must act, all do."""
+    def all_reduce_max(self, number: float) -> float:
+        """The maximum of a number (in double precision) over the processes: if one process must act, all do."""
         if self.size == 1:
-            return flags
-        maxima = torch.tensor(flags)
-        dist.all_reduce(maxima, op=dist.ReduceOp.MAX)
-        return tuple(maxima.tolist())
+            return number
+        maximum = torch.tensor(number, dtype=torch.float64)
+        dist.all_reduce(maximum, op=dist.ReduceOp.MAX)
+        return maximum.item()
 
     def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
         """Copy rank 0's tensors to all ranks, in place."""

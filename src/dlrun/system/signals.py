@@ -68,8 +68,7 @@ class Signals:
 
     def agree(self, dist: "Distributed") -> None:
         """Make a signal that one process received known to all. All processes must call this at the same time."""
-        (number,) = dist.all_reduce_max(self.requests.first or 0)
-        self.agreed = number or None
+        self.agreed = int(dist.all_reduce_max(self.requests.first or 0)) or None
 
     def __enter__(self) -> "Signals":
         self.before = {n: signal.signal(n, self._receive) for n in stopping()}

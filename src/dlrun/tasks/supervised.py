@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dlrun.clock import Clock
 from dlrun.data.base import Batch, SampleData
-from dlrun.errors import UserError
+from dlrun.errors import UserError, counted
 from dlrun.optim.update import Update
 from dlrun.output.plots import confusion_matrix, decision_boundary, fitted_line, residuals
 from dlrun.output.surfaces import weights
@@ -296,7 +296,8 @@ def check_spec(spec: Image | Table | Columns | Tokens | Mask) -> None:
         )
     if spec.labels and len(spec.labels) != spec.classes:
         raise UserError(
-            f"data.spec.labels has {len(spec.labels)} names, data.spec.classes={spec.classes}: expected one each, or []"
+            f"data.spec.labels has {counted(len(spec.labels), 'name')}, data.spec.classes={spec.classes}: "
+            "expected one each, or []"
         )
 
 

@@ -1,18 +1,20 @@
 """Build a run's objects (trainer, data, device, task) from a checked config, for new runs and finished ones."""
 
 import os
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from dlrun.config.build import build, of_runner
 from dlrun.config.signatures import signature
-from dlrun.data.base import Data
+from dlrun.data.base import Data, has_samples
 from dlrun.errors import UserError
 from dlrun.optim.update import BufferSnapshot, Update
 from dlrun.seeds import mix
-from dlrun.spec import Env
+from dlrun.system.convolutions import use_products
 from dlrun.system.device import Device, choose_device, compile_parts, prepare_net
 from dlrun.system.distributed import init_distributed
 from dlrun.system.graphs import why_not
@@ -44,46 +46,30 @@ def assemble(config: dict, fitted: dict | None = None) -> Built:
     keep_memory()
     device = choose_device(trainer.device)
     dist = init_distributed(device.type == "cuda")
-    if trainer.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is not deterministic without it
-    if trainer.deterministic != torch.are_deterministic_algorithms_enabled():
-        torch.use_deterministic_algorithms(trainer.deterministic)  # only if needed: it imports some of torch's compiler
-    torch.backends.cudnn.benchmark = device.type == "cuda" and not trainer.deterministic
-    if not trainer.compile:
-        skip_compiler_import()
-    torch.manual_seed(mix(config["seed"]))
-    data = build(config["data"])
+    set_torch_options(trainer, device, config["seed"])
+    data: Data = build(config["data"])
     if dist.size > 1:
         check_distributed(trainer, device)
-        if not isinstance(data.spec, Env):  # each process plays environments of its own
+        if has_samples(data):  # an environment is played by each process for itself
             data.batch_size *= dist.size  # batches are split into one shard per process
     if fitted is not None:
         data.restore(fitted, device)  # before the net is built: it may need the vocabulary
-    net = build(config["model"])(data.spec)
+    net: nn.Module = build(config["model"])(data.spec)
     loaded = start_from(net, data.spec, config) if fitted is None else ""
     if trainer.sync_norm and dist.size > 1:
-        net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
     # a finished fp16 run may predict on a CPU, though fp16 cannot train there
     is_moved = fitted is not None and trainer.precision == "fp16" and device.type == "cpu"
     context = prepare_net(net, device, "auto" if is_moved else trainer.precision, dist)
     if fitted is not None:
         data.restore(fitted, device, context.channels_last)
-    update = partial(
-        Update,
-        optimizer=build(config["optimizer"]),
-        schedule=build(config["schedule"]),
-        clip=(trainer.clip_value, trainer.clip_norm, trainer.clip_global_norm),
-        ema=trainer.ema,
-        on_nan=trainer.on_nan,
-        precision=context.precision,
-        kinds=settings_by_kind(config["optimizer"]),
-        dist=dist,
-        buffers=BufferSnapshot(net) if trainer.on_nan == "skip" else None,
-    )
+    update = update_maker(config, trainer, net, context)
     loader = partial(load_classifier, config=config, device=device)
     arguments = {"net": net, "spec": data.spec, "device": context, "update": update, "load_classifier": loader}
     needed = signature(config["task"]["_target_"]).positional
     task: Task = build(config["task"])(**{name: arguments[name] for name in needed})
+    if fitted is None and wants_products(trainer.conv_gradients, context, task):
+        use_products(net)
     if trainer.compile:
         compile_parts(net, task.compiled, trainer.deterministic)
     if trainer.cuda_graph and fitted is None:
@@ -93,6 +79,45 @@ def assemble(config: dict, fitted: dict | None = None) -> Built:
         if reason and trainer.cuda_graph is True:
             raise UserError(f"trainer.cuda_graph=true: {reason}\n  expected trainer.cuda_graph=auto or false")
     return Built(trainer, data, context, task, loaded)
+
+
+def wants_products(asked: str, device: Device, task: Task) -> bool:
+    """Whether wide convolutions compute their weight gradients as products. Raises UserError if this task cannot."""
+    if asked == "products" and not task.compiled:
+        raise UserError(
+            "trainer.conv_gradients=products: this task needs second derivatives, or has no fixed shapes\n"
+            "  expected trainer.conv_gradients=auto or torch"
+        )
+    is_faster = device.precision == "fp32" and bool(task.compiled)
+    return device.torch_device.type == "cpu" and (asked == "products" or asked == "auto" and is_faster)
+
+
+def set_torch_options(trainer: Trainer, device: torch.device, seed: int) -> None:
+    """Set torch's global options and seed its default generators, which draw the initial weights."""
+    if trainer.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is not deterministic without it
+    if trainer.deterministic != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(trainer.deterministic)  # only if needed: it imports some of torch's compiler
+    torch.backends.cudnn.benchmark = device.type == "cuda" and not trainer.deterministic
+    if not trainer.compile:
+        skip_compiler_import()
+    torch.manual_seed(mix(seed))
+
+
+def update_maker(config: dict, trainer: Trainer, net: nn.Module, device: Device) -> Callable[..., Update]:
+    """What makes an Update with the run's settings for a network, or for a part of `net`."""
+    return partial(
+        Update,
+        optimizer=build(config["optimizer"]),
+        schedule=build(config["schedule"]),
+        clip=(trainer.clip_value, trainer.clip_norm, trainer.clip_global_norm),
+        ema=trainer.ema,
+        on_nan=trainer.on_nan,
+        precision=device.precision,
+        kinds=settings_by_kind(config["optimizer"]),
+        dist=device.dist,
+        buffers=BufferSnapshot(net) if trainer.on_nan == "skip" else None,
+    )
 
 
 def settings_by_kind(optimizer: dict) -> dict[str, dict[str, float]] | None:

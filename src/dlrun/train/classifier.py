@@ -38,7 +38,7 @@ def load_classifier(run: str, config: dict, device: torch.device) -> tuple[nn.Mo
         raise UserError(f"{asked}: that run learned from data={names.get('data')}, {their_spec}\n  {expected}")
     if read_summary(folder).get("status") != "finished":
         raise UserError(f"{asked}: that run has not finished\n  {expected}")
-    net = build(theirs["model"])(spec)
+    net: nn.Module = build(theirs["model"])(spec)
     try:
         load_weights(net, run, None, asked)
     except CheckpointError as error:

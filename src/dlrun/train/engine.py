@@ -49,20 +49,20 @@ def fit(training: Training, data: Data, signals: Signals) -> Outcome:
             began = time.perf_counter()
             try:
                 with signals.interrupting():
-                    val = task.evaluate(data, "val") if training.is_validated(limit) else {}
+                    val = task.evaluate(data, "val") if limit or training.is_validated() else {}
                 val = training.dist.broadcast_object(val)  # all ranks must agree on which epoch is the best
             except Interrupted:
                 training.save()
                 return Outcome("signal", signals.stop)
-            if limit:  # save before logging: with a higher limit, the epoch resumes from here
+            is_cut = training.is_cut(limit)
+            if is_cut:  # save before logging: with a higher limit, the epoch resumes from here
                 training.save()
             row = epoch_row(training, val, seconds, samples)
             row |= {"time/val_seconds": time.perf_counter() - began} if val else {}
             clock.next_epoch()
             bar.close()
             end_epoch(training, row, task.preview(data), bar.seconds_left())
-            if limit:
-                training.keep_partial_best()
+            if is_cut and limit:
                 return Outcome(limit)
             if training.is_old(training.trainer.checkpoint_gap):
                 training.save()
@@ -108,7 +108,7 @@ def epoch_row(training: Training, val: dict[str, float], seconds: float, samples
     seconds, samples: training time and samples of the epoch in this session (fewer than the whole if it was resumed).
     """
     clock, updates = training.clock, training.task.named_updates()
-    row = {"step": clock.step, "epoch": clock.epoch + 1, "samples": clock.samples}
+    row: dict[str, float] = {"step": clock.step, "epoch": clock.epoch + 1, "samples": clock.samples}
     row |= {f"train/{name}": value for name, value in training.means.result().items()}
     row |= {f"val/{name}": value for name, value in val.items()}
     row |= {name.replace("update", "lr"): update.lr for name, update in updates.items()}  # lr, critic_lr
@@ -127,8 +127,8 @@ def end_epoch(
     task, run, clock, best = training.task, training.run, training.clock, training.best
     training.means = Means()
     score = row.get(f"val/{best.metric}") if best else None
-    is_best = score is not None and best.update(score, clock, row.get("val/loss"))
-    if is_best:
+    is_best = best is not None and score is not None and best.update(score, clock, row.get("val/loss"))
+    if best and is_best:
         training.best_state = snapshot(
             {
                 "state_dict": task.best_state(),

@@ -8,9 +8,7 @@ from dlrun.data.base import Data
 from dlrun.errors import CheckpointError, DataError
 from dlrun.output.checkpoint import load_of_run, tested_paths
 from dlrun.train.assemble import assemble
-from dlrun.train.state import data_state, is_same_data
-
-STATE_ERRORS = (RuntimeError, ValueError, KeyError, TypeError, AttributeError)  # raised if a state is of another config
+from dlrun.train.state import STATE_ERRORS, data_state, is_same_data
 
 
 class FinishedRun:

@@ -1,33 +1,29 @@
 """One session of a run, from config to summary: build, restore, fit, test, draw."""
 
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from math import isfinite
 from pathlib import Path
 
-import numpy
-import torch
-
-import dlrun
 from dlrun.clock import Clock
-from dlrun.config.auto import settle_batch, words
-from dlrun.errors import CheckpointError, DependencyLost, Diverged, PeerLost, UserError, counted
+from dlrun.config.auto import settle_batch
+from dlrun.data.base import has_samples
+from dlrun.errors import CheckpointError, DependencyLost, Diverged, PeerLost, UserError
 from dlrun.output import plots
 from dlrun.output.checkpoint import recovery_hint
-from dlrun.output.console import header, number, table
 from dlrun.output.failures import within_memory, writing_to
-from dlrun.output.folders import read_summary, write_whole
-from dlrun.output.provenance import git_commit
+from dlrun.output.folders import read_summary
 from dlrun.output.run_folder import NullRun, Run
 from dlrun.overrides import pasteable
-from dlrun.spec import Spec
-from dlrun.system.machine import device_name, keep_threads, peak_memory
+from dlrun.system.machine import keep_threads, peak_memory
 from dlrun.system.signals import Interrupted, Signals
 from dlrun.train.assemble import assemble
+from dlrun.train.best import make_best
 from dlrun.train.engine import Outcome, fit
-from dlrun.train.state import Training, data_state, make_best
+from dlrun.train.limits import rounded_up
+from dlrun.train.state import Training, data_state
+from dlrun.train.texts import facts, final_table, header
 from dlrun.train.weights import other_words
 
 
@@ -57,7 +53,8 @@ class Session:
         """Set the batch size for the number of samples, and scale the learning rates to it."""
         lr = config["optimizer"]["lr"]
         settle_batch(config, self.chosen, self.data.size("train") // self.dist.size)
-        self.data.batch_size = config["data"]["batch_size"] * self.dist.size
+        if has_samples(self.data):
+            self.data.batch_size = config["data"]["batch_size"] * self.dist.size
         for update in self.task.named_updates().values():
             update.scale_lr(config["optimizer"]["lr"] / lr)
 
@@ -108,8 +105,8 @@ class Session:
             self.config["seed"], self.trainer.epochs, self.steps_per_epoch, self.trainer.max_steps, epoch_samples
         )
         before = read_summary(folder) if resumed else {}
-        facts, axis = self.facts(), "samples" if epoch_samples else "step"
-        run = NullRun(folder) if self.dist.rank else Run(folder, facts, axis, before)
+        axis = "samples" if epoch_samples else "step"
+        run = NullRun(folder) if self.dist.rank else Run(folder, facts(self), axis, before)
         training = Training(self.task, self.trainer, run, clock, data_state(self.data))
         if not resumed:
             if not self.config["init"]:
@@ -124,9 +121,10 @@ class Session:
     def train(self, training: Training, signals: Signals) -> tuple[Outcome, float | None]:
         """Fit, then test and draw. A signal during testing stops it; a resumed run tests again."""
         run, clock = training.run, training.clock
-        head = partial(self.header, run.folder, clock)
+        head = partial(header, self, run.folder, clock)
         run.print(head(), head)
         run.write_summary("running")
+        run.start_trackers(self.config.get("tracker") or ())
         outcome = fit(training, self.data, signals)
         run.checkpoints.wait()
         if outcome.reason != "signal":
@@ -156,40 +154,68 @@ class Session:
 
     def finish(self, training: Training, outcome: Outcome) -> float | None:
         """Test the best weights (or the last, by trainer.test), draw, and write the summary. Returns the best value."""
-        task, run, clock, best = self.task, training.run, training.clock, training.best
+        run, clock, best = training.run, training.clock, training.best
         if best and best.score is not None and self.trainer.test == "best":
-            state = training.best_state or run.checkpoints.load("best", run.id)
-            try:
-                task.load_best_state(state["state_dict"])
-            except (RuntimeError, KeyError, TypeError) as error:
-                path = run.checkpoints.folder / "best.ckpt"
-                raise CheckpointError(
-                    f"the best epoch's weights in {path} do not fit this model: {error}\n"
-                    "  expected the file that the run wrote; to test the last weights, start a new run with "
-                    "trainer.test=last"
-                ) from None
-        results = {
+            self.load_best(training)
+        test = self.test(training)
+        if self.dist.rank:
+            return best.score if best else None
+        results = self.results(training, outcome, test)
+        # a limit cut the epoch of the best weights: best.ckpt holds those of whole epochs, and a resume continues it
+        is_cut = training.best_is_new and self.trainer.test == "best"
+        if is_cut and training.best_state:
+            run.checkpoints.write_tested(training.best_state, clock.step)
+        run.write_summary("running", **results)  # drawing may fail or take long; the results are safe before it
+        self.draw(training)
+        board = run.tensorboard()
+        for name, value in test.items():
+            board.add_scalar(f"test/{name}", value, clock.global_step)
+        run.sync()  # a summary that reads "finished" must find every file complete
+        run.write_summary("finished", **results)
+        run.checkpoints.forget_tested(clock.step if is_cut else None)
+        run.print(final_table(training, test, outcome.reason))
+        return best.score if best else None
+
+    def load_best(self, training: Training) -> None:
+        """Load the best epoch's weights: from memory, or from best.ckpt if an earlier session found them."""
+        checkpoints = training.run.checkpoints
+        state = training.best_state or checkpoints.load("best", training.run.id)
+        try:
+            self.task.load_best_state(state["state_dict"])
+        except (RuntimeError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"the best epoch's weights in {checkpoints.folder / 'best.ckpt'} do not fit this model: {error}\n"
+                "  expected the file that the run wrote; to test the last weights, start a new run with "
+                "trainer.test=last"
+            ) from None
+
+    def test(self, training: Training) -> dict[str, float]:
+        """The metrics of the test split. Raises Diverged if the goal's is not finite, unless trainer.on_nan=skip."""
+        test, best = self.task.evaluate(self.data, "test"), training.best
+        if best and self.trainer.on_nan == "stop" and not isfinite(test.get(best.metric, 0.0)):
+            raise Diverged(
+                f"test/{best.metric} is {test[best.metric]}, though the weights of {training.clock.step} steps are "
+                "finite\n  expected a finite number; try a lower optimizer.lr or trainer.clip_global_norm=1"
+            )
+        return test
+
+    def results(self, training: Training, outcome: Outcome, test: dict[str, float]) -> dict[str, object]:
+        """The entries of summary.json that are known after the test. Writes the files of the task's report."""
+        task, run, clock, best = self.task, training.run, training.clock, training.best
+        results: dict[str, object] = {
             "stopped_by": outcome.reason,
             "epochs": clock.epoch,
             "steps": clock.step,
-            "seconds": round(clock.seconds, 3),
+            "seconds": rounded_up(clock.seconds),
         }
         if best:
             results["waited"] = best.waited  # epochs, as trainer.patience counts them
         if best and best.score is not None:
             results["best"] = {"epoch": best.epoch, "metric": f"val/{best.metric}", "value": best.score}
-        test = task.evaluate(self.data, "test")
-        if best and self.trainer.on_nan == "stop" and not isfinite(test.get(best.metric, 0.0)):
-            raise Diverged(
-                f"test/{best.metric} is {test[best.metric]}, though the weights of {clock.step} steps are finite\n"
-                "  expected a finite number; try a lower optimizer.lr or trainer.clip_global_norm=1"
-            )
-        if self.dist.rank:
-            return best.score if best else None
         report = run.write_report(task.report(self.data))
         for owner in (task.net, self.data):
-            if hasattr(owner, "report"):
-                report |= run.write_report(owner.report())
+            if report_of := getattr(owner, "report", None):
+                report |= run.write_report(report_of())
         speeds = [row["time/samples_per_s"] for row in run.rows]
         results |= {
             "test": {f"test/{name}": value for name, value in test.items()} | report,
@@ -198,16 +224,7 @@ class Session:
         }
         if skipped := sum(update.skipped for update in task.named_updates().values()):
             results["skipped_steps"] = skipped
-        run.write_summary("running", **results)  # drawing may fail or take long; the results are safe before it
-        self.draw(training)
-        board = run.tensorboard()
-        for name, value in test.items():
-            board.add_scalar(f"test/{name}", value, clock.global_step)
-        run.sync()  # a summary that reads "finished" must find every file complete
-        run.write_summary("finished", **results)
-        run.checkpoints.forget_tested()
-        run.print(self.final_table(training, test, outcome))
-        return best.score if best else None
+        return results
 
     def draw(self, training: Training) -> None:
         """Draw the figures of the reports and the metrics' curves, the goal's first."""
@@ -218,89 +235,3 @@ class Session:
             stopped = run.facts.get("stopped_by") == "patience"
             run.figures[name] = partial(plots.curves, run.rows, name, best_epoch, run.windows, axis, goal, stopped)
         run.draw(training.clock.global_step, getattr(spec, "labels", ()))
-
-    def facts(self) -> dict[str, object]:
-        """The entries of summary.json that are known before training."""
-        versions = {"dlrun": dlrun.__version__, "torch": torch.__version__, "numpy": numpy.__version__}
-        return {
-            **{name: self.names.get(name) for name in ("data", "model", "task", "optimizer", "schedule", "experiment")},
-            "seed": self.config["seed"],
-            "goal": f"val/{self.best.metric}" if self.best else None,
-            "scores": {f"val/{name}": mode for name, mode in self.task.scores.items()},
-            "device": device_name(self.device.torch_device),
-            "precision": self.device.precision,
-            "processes": self.dist.size,
-            "start": self.loaded or None,
-            "classes": named_classes(self.data.spec) or None,
-            "parameters": sum(p.numel() for p in self.task.net.parameters()),
-            "versions": {**versions, "python": sys.version.split()[0]},
-            "git": git_commit(),
-        }
-
-    def header(self, folder: Path, clock: Clock, width: int = 10_000) -> str:
-        """The lines printed before training: data, model, device, folder, start and chosen values."""
-        data, device = self.data, self.device
-        sizes = ", ".join(f"{data.size(split):,} {split}" for split in ("train", "val", "test"))
-        if not data.size("test"):
-            sizes = f"{counted(data.size('train'), 'step')} an epoch"
-        if frames := self.task.epoch_samples(data):  # environments have no splits: val and test play episodes
-            sizes = f"{frames:,} frames an epoch"
-        parameters = sum(p.numel() for p in self.task.net.parameters())
-        frozen = sum(p.numel() for p in self.task.net.parameters() if not p.requires_grad)
-        details = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(self.task.net, 'description', '')}"
-        about = getattr(data, "about", {})  # of tables, which name their classes
-        classes = f"; classes: {', '.join(names)}" if not about and (names := named_classes(data.spec)) else ""
-        count = torch.get_num_threads()
-        threads = f" ({count} thread{'s' if count > 1 else ''})" if device.torch_device.type == "cpu" else ""
-        processes = f"{self.dist.size} x " if self.dist.size > 1 else ""
-        return header(
-            dlrun.__version__,
-            {
-                "data": f"{self.names.get('data')}: {sizes}; {data.describe()}{classes}{self.batches()}",
-                **about,
-                "model": f"{self.names.get('model')}: {parameters:,} parameters{details}",
-                "device": f"{processes}{device_name(device.torch_device)}{threads}, {device.precision}: {device.why}",
-                "folder": f"{folder}",
-            }
-            | ({"start": self.loaded} if self.loaded else {})
-            | ({"chosen": f"by the data: {words(self.config, self.chosen)}"} if self.chosen else {}),
-            width,
-        )
-
-    def batches(self) -> str:
-        """A note for the header if a batch is larger than the train split; else ""."""
-        size = self.data.size("train")
-        if self.task.epoch_samples(self.data) or self.data.batch_size <= size:
-            return ""
-        return f"; an epoch is one batch: data.batch_size={self.data.batch_size:,} is more than {size:,}"
-
-    def final_table(self, training: Training, test: dict[str, float], outcome: Outcome) -> str:
-        """The table printed at the end: val metrics of the best epoch above those of the test split."""
-        best, run, clock = training.best, training.run, training.clock
-        why = "all epochs done" if outcome.reason == "finished" else f"trainer.{outcome.reason} reached"
-        row = next((row for row in run.rows if best and best.score is not None and row["epoch"] == best.epoch), {})
-        head = ["", *test]
-        val = [
-            f"val (epoch {best.epoch})" if row else "val",
-            *(number(row[f"val/{n}"]) if row.get(f"val/{n}") is not None else "-" for n in test),
-        ]
-        is_last = self.trainer.test == "last" or best and best.score is None  # no best epoch, or its weights are lost
-        tested = "test" if not is_last else f"test (epoch {clock.epoch})"
-        rows = [head, val, [tested, *(number(v) for v in test.values())]]
-        return f"\n{table(rows)}\n\n{why}; {counted(clock.step, 'step')} in {clock.seconds:.1f} s; {run.folder}"
-
-
-def named_classes(spec: Spec) -> list[str]:
-    """The names of the first ten classes, then "..." if there are more; empty if they are just 0, 1, 2 and so on."""
-    labels = list(getattr(spec, "labels", ()))
-    if labels == [str(i) for i in range(len(labels))]:
-        return []
-    return labels[:10] + ["..."] * (len(labels) > 10)
-
-
-def write_config(folder: Path, files: dict[str, str]) -> None:
-    """Write the `.hydra` folder of a run. files: texts by name (config, hydra, overrides), without .yaml."""
-    with writing_to(folder):
-        (folder / ".hydra").mkdir(exist_ok=True)
-        for name, text in files.items():
-            write_whole(folder / ".hydra" / f"{name}.yaml", text)

@@ -2,19 +2,22 @@
 
 import time
 from math import isclose
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dlrun.clock import Clock
 from dlrun.data.base import Data
-from dlrun.errors import CheckpointError, DataError, Diverged, UserError, check_state, nearest
+from dlrun.errors import CheckpointError, DataError, Diverged, UserError, check_state
 from dlrun.output.checkpoint import snapshot
 from dlrun.output.console import number
 from dlrun.output.run_folder import NullRun, Run
 from dlrun.overrides import pasteable
 from dlrun.tasks.base import Task
-from dlrun.train.meters import Best, Means
+from dlrun.train.best import Best, make_best
+from dlrun.train.limits import limits_reached
+from dlrun.train.meters import Means
 from dlrun.train.trainer import Trainer
 
 # raised by load_state_dict and by look-ups if a state is not the one that the config's objects wrote
@@ -32,7 +35,7 @@ class Training:
         self.dist = task.device.dist
         self.means, self.best = Means(), make_best(task, trainer)
         self.best_state: dict | None = None
-        self.best_is_new = self.has_exploded = self.forgets_best = False
+        self.best_is_new = self.has_exploded = False
         self.saved_at = self.session_start = time.monotonic()
         self.saved_position: tuple[int, ...] | None = None  # the clock's position in the newest checkpoint
         self.seconds_before = clock.seconds
@@ -53,19 +56,18 @@ class Training:
         if self.dist.rank:
             return
         self.tick_seconds()
-        last = snapshot(
-            {
-                "components": {name: component.state_dict() for name, component in self.task.components.items()},
-                "clock": self.clock.state_dict(),
-                "means": self.means.state_dict(),
-                "best": self.best.state_dict() if self.best else None,
-                "rows": self.run.num_rows,
-                "run": self.run.id,
-                **self.data_state,
-                "threads": torch.get_num_threads(),
-                "other_ranks": other_ranks,
-            }
-        )
+        state: dict[str, Any] = {
+            "components": {name: component.state_dict() for name, component in self.task.components.items()},
+            "clock": self.clock.state_dict(),
+            "means": self.means.state_dict(),
+            "best": self.best.state_dict() if self.best else None,
+            "rows": self.run.num_rows,
+            "run": self.run.id,
+            **self.data_state,
+            "threads": torch.get_num_threads(),
+            "other_ranks": other_ranks,
+        }
+        last = snapshot(state)
         last["state_dict"] = last["components"].get("net")
         if not all_finite(last["components"]):
             raise Diverged(
@@ -80,12 +82,12 @@ class Training:
     def is_due(self) -> bool:
         """Whether it is time for a checkpoint within the epoch, by steps or by minutes."""
         every = self.trainer.checkpoint_every_steps
-        return bool(every) and self.clock.step % every == 0 or self.is_old(60 * self.trainer.checkpoint_every_minutes)
+        return bool(every and self.clock.step % every == 0) or self.is_old(60 * self.trainer.checkpoint_every_minutes)
 
     def is_old(self, seconds: float) -> bool:
         """Whether the newest checkpoint is older than that. Ranks agree on the answer if all take part in saving."""
         is_old = time.monotonic() - self.saved_at >= seconds
-        return bool(self.dist.all_reduce_max(is_old)[0]) if self.task.per_rank else is_old
+        return bool(self.dist.all_reduce_max(is_old)) if self.task.per_rank else is_old
 
     def tick_seconds(self) -> None:
         """Set the clock's seconds of training: earlier sessions plus this one."""
@@ -105,6 +107,23 @@ class Training:
                 "classes\n  expected the data that the run was started with (DL_RUN_DATA_DIR and data_dir locate it)\n"
                 f"  to train on other data, start a new run from its weights: {pasteable('init', self.run.folder)}"
             )
+        self._load_components(state)
+        try:
+            self._load_progress(state)
+        except STATE_ERRORS as error:
+            raise self._damaged(error) from None
+        if self.clock.batch and self.clock.epoch >= self.trainer.epochs:
+            raise UserError(
+                f"trainer.epochs={self.trainer.epochs}: the run is already in epoch {self.clock.epoch + 1}\n"
+                f"  expected trainer.epochs={self.clock.epoch + 1} or more"
+            )
+        self.seconds_before = self.clock.seconds
+        self.run.id = state.get("run") or self.run.id
+        self.run.read_back(state["rows"])
+        return self._check_best(self.best) if self.best and state["best"] else ""
+
+    def _load_components(self, state: dict) -> None:
+        """Load the components; on rank 1 and up, their own state of the components that differ by rank."""
         if state["components"].keys() != self.task.components.keys():
             names = sorted(state["components"]), sorted(self.task.components)
             raise CheckpointError(f"the checkpoint holds {names[0]}, expected {names[1]}")
@@ -119,33 +138,22 @@ class Training:
                     "  expected the config that the run was started with\n"
                     f"  for another config, start a new run from its weights: {pasteable('init', self.run.folder)}"
                 ) from None
-        try:
-            self.clock.load_state_dict(state["clock"])
-            device = self.task.device.torch_device
-            pending = [[{k: v.to(device) for k, v in metrics.items()}, n] for metrics, n in state["means"]["pending"]]
-            self.means.load_state_dict({**state["means"], "pending": pending})
-            if self.best and state["best"]:
-                self.best.load_state_dict(state["best"])
-            counts = {name: state[name] for name in ("rows", "threads")}
-            check_state(counts, dict.fromkeys(counts, int))
-            if state["rows"] < 0 or not 1 <= state["threads"] <= 1024:
-                raise ValueError(f"rows: {state['rows']}, threads: {state['threads']}: out of range")
-        except STATE_ERRORS as error:
-            raise self._damaged(error) from None
-        if self.clock.batch and self.clock.epoch >= self.trainer.epochs:
-            raise UserError(
-                f"trainer.epochs={self.trainer.epochs}: the run is already in epoch {self.clock.epoch + 1}\n"
-                f"  expected trainer.epochs={self.clock.epoch + 1} or more"
-            )
-        self.seconds_before = self.clock.seconds
-        self.run.id = state.get("run") or self.run.id
-        self.run.read_back(state["rows"])
-        return self._check_best() if self.best and state["best"] else ""
+
+    def _load_progress(self, state: dict) -> None:
+        """Load the clock, the epoch's means and the best epoch. Raises one of STATE_ERRORS if they are damaged."""
+        self.clock.load_state_dict(state["clock"])
+        device = self.task.device.torch_device
+        pending = [[{k: v.to(device) for k, v in metrics.items()}, n] for metrics, n in state["means"]["pending"]]
+        self.means.load_state_dict({**state["means"], "pending": pending})
+        if self.best and state["best"]:
+            self.best.load_state_dict(state["best"])
+        counts = {name: state[name] for name in ("rows", "threads")}
+        check_state(counts, dict.fromkeys(counts, int))
+        if state["rows"] < 0 or not 1 <= state["threads"] <= 1024:
+            raise ValueError(f"rows: {state['rows']}, threads: {state['threads']}: out of range")
 
     def rewind(self) -> None:
         """Drop from the run's folder everything that was written after the restored state was saved."""
-        if self.forgets_best and not self.dist.rank:
-            self.run.checkpoints.forget_partial_best()
         self.run.rewind(self.clock.global_step, is_mid_epoch=self.clock.batch > 0)
 
     def _damaged(self, error: Exception) -> CheckpointError:
@@ -154,34 +162,24 @@ class Training:
             "  expected an unchanged checkpoint of dl-run: start the run again"
         )
 
-    def _check_best(self) -> str:
+    def _check_best(self, best: Best) -> str:
         """Reconcile with best.ckpt, which may be newer than the last checkpoint (after a kill) or lost.
 
         Returns a note for the user if it is lost, else "".
         """
-        if self.best.score is None and not (self.run.checkpoints.folder / "best.ckpt").exists():
+        if best.score is None and not (self.run.checkpoints.folder / "best.ckpt").exists():
             return ""
+        saved = Best(best.metric, "max", 0.0)
         try:
-            checkpoint = self.run.checkpoints.load("best", self.run.id)
-            self.forgets_best = bool(checkpoint.get("is_partial"))  # it belongs to the epoch that is resumed now
-            if self.forgets_best:
-                return ""
-            best = Best(self.best.metric, "max", 0.0)
-            try:
-                best.load_state_dict(checkpoint.get("best"))
-            except ValueError as error:
-                raise self._damaged(error) from None
-            for name in ("score", "loss", "epoch", "step"):
-                setattr(self.best, name, getattr(best, name))
-            return ""
+            saved.load_state_dict(self.run.checkpoints.load("best", self.run.id).get("best"))
+        except ValueError as error:
+            raise self._damaged(error) from None
         except CheckpointError as error:
-            self.best.score = self.best.loss = None
+            best.score = best.loss = None
             return f"{error}\n  the best epoch's weights are lost: the best of the remaining epochs is kept instead"
-
-    def keep_partial_best(self) -> None:
-        """Write the best weights if a limit ended the run in mid-epoch and these are the best."""
-        if self.best_is_new and not self.dist.rank:
-            self.run.checkpoints.write_partial_best(self.best_state)
+        for name in ("score", "loss", "epoch", "step"):
+            setattr(best, name, getattr(saved, name))
+        return ""
 
     def sync_buffers(self) -> None:
         """Copy rank 0's running statistics to all ranks; each rank computed its own on its shards."""
@@ -189,10 +187,14 @@ class Training:
         for net in (self.task.net, *averages):
             self.dist.broadcast_tensors(net.buffers())
 
-    def is_validated(self, limit: str | None) -> bool:
-        """Whether to validate after the current epoch: every `val_every`-th, the last, and one that a limit cuts."""
+    def is_validated(self) -> bool:
+        """Whether to validate after the current epoch: every `val_every`-th, and the last."""
         epoch = self.clock.epoch + 1
-        return bool(limit) or epoch % self.trainer.val_every == 0 or epoch == self.trainer.epochs
+        return epoch % self.trainer.val_every == 0 or epoch == self.trainer.epochs
+
+    def is_cut(self, limit: str | None) -> bool:
+        """Whether a limit ends the run where it would otherwise go on without a validation, such as in mid-epoch."""
+        return limit is not None and not (self.clock.is_epoch_done and self.is_validated())
 
     def ordered_metrics(self) -> list[str]:
         """Names of metrics, the most informative first: the goal, the loss, the task's other scores."""
@@ -200,30 +202,27 @@ class Training:
 
     def running_loss(self) -> str:
         """The loss over the last steps, for the progress bar; empty if it is not known."""
-        found = self.means.running()
-        return f"{found[0]} {number(found[1])}" if found else ""
+        loss = self.means.running()
+        return f"{loss[0]} {number(loss[1])}" if loss else ""
 
-    def limit_reached(self) -> str | None:
-        """Name of the limit that the run has reached (max_steps or max_time), or None. Ranks agree on the time."""
-        if self.trainer.max_steps and self.clock.step >= self.trainer.max_steps:
-            return "max_steps"
+    def limit_reached(self, epochs: int | None = None) -> str | None:
+        """Name of the limit that the run has reached, or None. Ranks agree on the time.
+
+        epochs: number of whole epochs; None in mid-epoch, where only max_steps and max_time count.
+        """
+        seconds = 0.0
         if self.trainer.max_time:
             self.tick_seconds()
-            (is_over,) = self.dist.all_reduce_max(self.clock.seconds >= 60 * self.trainer.max_time)
-            return "max_time" if is_over else None
-        return None
+            seconds = self.dist.all_reduce_max(self.clock.seconds)
+        reached = limits_reached(self.trainer, self.clock.step, seconds, epochs, self.best)
+        return reached[0] if reached else None
 
     def stop_reason(self) -> str | None:
         """Why training should not start or continue an epoch (see Outcome.reason), or None if it should."""
-        if self.clock.epoch >= self.trainer.epochs:
-            return "finished"
-        if self.clock.batch:  # mid-epoch, after a run stopped at a limit: finish the epoch so that its row is rewritten
+        if self.clock.batch:  # a limit cut this epoch, and the run was resumed: its row is written again
             return None
-        if self.best and self.trainer.patience and self.best.waited >= self.trainer.patience:
-            return "patience"
-        if self.best and self.best.reaches(self.trainer.stop_at):
-            return "stop_at"
-        return self.limit_reached()
+        limit = self.limit_reached(self.clock.epoch)
+        return "finished" if limit == "epochs" else limit
 
 
 def data_state(data: Data) -> dict:
@@ -249,28 +248,6 @@ def _is_close(a: object, b: object) -> bool:
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(_is_close(a[key], b[key]) for key in a)
     return a == b
-
-
-def make_best(task: Task, trainer: Trainer) -> Best | None:
-    """A tracker of the best epoch by the task's goal or trainer.monitor; None if there is neither.
-
-    Raises UserError if the task does not measure trainer.monitor, or if patience or stop_at have no metric to go by.
-    """
-    name = task.goal if trainer.monitor is None else trainer.monitor.removeprefix("val/")
-    if name is None:
-        for key, value in (("patience", trainer.patience), ("stop_at", trainer.stop_at)):
-            if value is not None:
-                raise UserError(
-                    f"trainer.{key}={value}: this task has no goal\n  expected a val metric as trainer.monitor"
-                )
-        return None
-    if name not in task.scores:
-        known = [f"val/{each}" for each in task.scores]
-        near = nearest(f"val/{name}", known)
-        raise UserError(
-            f"trainer.monitor={trainer.monitor} is not measured here{near}\n  expected one of: {', '.join(known)}"
-        )
-    return Best(name, task.scores[name], trainer.min_delta)
 
 
 def all_finite(state: object) -> bool:

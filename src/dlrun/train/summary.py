@@ -4,7 +4,7 @@ Multiply-adds are counted as in papers: for one sample, in convolutions and matr
 activations and pooling), a multiplication with its addition as one. The net runs once, in evaluation mode.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -103,8 +103,8 @@ def layers(net: nn.Module, spec: Spec) -> list[Layer]:
     return rows
 
 
-def _run(net: nn.Module, spec: Spec) -> None:
-    """Run all components of a net on a sample of zeros; encoder and decoder each on an input of its own shape."""
+def _run(net: Any, spec: Spec) -> None:
+    """Run all components of any net on a sample of zeros; encoder and decoder each on an input of its own shape."""
     if hasattr(net, "generator") and hasattr(net, "critic"):
         net(torch.zeros(1, net.latent))
     elif hasattr(net, "autoencoder") and hasattr(net, "critic"):  # this critic takes latent codes

@@ -17,6 +17,7 @@ class Trainer:
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     compile: bool
     cuda_graph: bool | Literal["auto"]
+    conv_gradients: Literal["auto", "torch", "products"]
     deterministic: bool
     clip_value: Positive | None
     clip_norm: Positive | None

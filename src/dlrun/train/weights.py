@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ from dlrun.config.build import build, of_runner
 from dlrun.config.signatures import signature
 from dlrun.data.sources.fetch import fetch
 from dlrun.data.sources.verify import verify
-from dlrun.errors import CheckpointError, UserError, some
-from dlrun.output.checkpoint import load
+from dlrun.errors import CheckpointError, UserError, counted, some
+from dlrun.output.checkpoint import best_weights, load
 from dlrun.paths import open_plain
 from dlrun.spec import Spec
 
@@ -64,7 +64,7 @@ def fitting_value(config: dict, spec: Spec) -> str:
 
 def other_words(init: str | None, fitted: dict) -> str:
     """A warning if the run that `init` names numbered its vocabulary differently than this data does; else ""."""
-    best = Path(os.path.expanduser(init or "")) / "checkpoints" / "best.ckpt"
+    best = best_weights(Path(os.path.expanduser(init or "")))
     if not init or "words" not in fitted or not os.path.exists(best):
         return ""
     theirs, ours = load(best).get("data", {}).get("words", ()), fitted["words"]
@@ -90,12 +90,11 @@ def read_weights(source: str, asked: str | None = None) -> Weights:
     """Read the tensors in a run's folder (the best epoch's) or in a file. Raises CheckpointError if there are none."""
     path = Path(os.path.expanduser(source))
     if os.path.isdir(path):  # unlike Path.is_dir, it returns False for a name that is too long
-        folder = path / "checkpoints"
-        path = next((p for n in ("best", "last") if (p := folder / f"{n}.ckpt").exists()), folder / "best.ckpt")
+        path = best_weights(path)
     kinds = "a run's folder, a checkpoint in it, or a .safetensors or state_dict file"
     try:
         if path.suffix == ".ckpt" or not os.path.exists(path):
-            content = load(path)
+            content: Any = load(path)
         elif path.suffix == ".safetensors":
             content = _read_safetensors(path)
         else:
@@ -166,7 +165,7 @@ def copy_weights(net: nn.Module, theirs: Weights, outputs: int | None, asked: st
             f"{asked}: none of the weights fits this model\n  " + _differences(mine, theirs, new, unused)
         )
     net.load_state_dict({name: theirs[name] for name in fits}, strict=False)
-    text = f"{asked}: {len(fits)} tensors loaded"
+    text = f"{asked}: {counted(len(fits), 'tensor')} loaded"
     missing = [name for name in new if name.startswith("aux") and name not in theirs]
     if head := [_sizes(name, mine[name], theirs.get(name)) for name in new if name not in missing]:
         text += f"; new, because the head differs: {some(head)}"

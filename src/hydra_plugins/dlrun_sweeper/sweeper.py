@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice, product
@@ -60,11 +61,9 @@ class JobSweeper(Sweeper):
         """Run all jobs and report them. Exits with 1 if a job failed, with 128 + N if signal N stopped the sweep."""
         from dlrun.config.hydra_section import check_launcher
         from dlrun.output.json_line import ENDING
-        from dlrun.overrides import passed_on
         from dlrun.sweep import forks
         from dlrun.sweep.axes import grid
         from dlrun.sweep.cluster import Cluster
-        from dlrun.sweep.opening import compare, existing_sweep, new_sweep
         from dlrun.sweep.report import closing
         from dlrun.sweep.runner import Plan, Runner, Slots
         from dlrun.sweep.screen import Screen
@@ -80,25 +79,14 @@ class JobSweeper(Sweeper):
         is_here = launcher["_target_"] == "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
         start = forks.prepare() if is_here else None
         slots = Slots.of(settings, str(self.config.trainer.device)) if is_here else Slots(settings.jobs, None, [])
-        joins_study = settings.join and not os.path.isdir(settings.join)  # a URL was replaced by a study's name
         if isinstance(settings, Search):
             from dlrun.sweep.search import Optuna
 
             plan, jobs = Optuna(settings, axes, self.config.trainer.epochs), []
         else:
             plan, jobs = Plan(), [Job(i, point) for i, point in enumerate(grid(axes))]
-        flags = get_args_parser().parse_args(sys.argv[1:])
-        command = {"command": list(flags.overrides), "flags": passed_on(flags), "arguments": arguments}
-        command["configs"] = hashlib.sha256(json.dumps(base).encode()).hexdigest()
-        if settings.resume or (settings.join and not joins_study):
-            folder = Path(settings.resume or settings.join)
-            opened = existing_sweep(folder, settings, lambda state, how: compare(state, how, arguments, base, axes))
-        else:
-            command |= {"study": settings.join} if joins_study else {}
-            files = {"multirun.yaml": OmegaConf.to_yaml(self.config), "base": base}
-            opened = new_sweep(Path(self.config.output_dir).expanduser(), settings, command, jobs, files)
         screen = Screen()
-        with opened as state:
+        with self.opened(settings, arguments, axes, base, jobs) as state:
             ENDING.folder = state.folder
             with state.alone():
                 plan.open(state)
@@ -112,6 +100,27 @@ class JobSweeper(Sweeper):
         screen.show(closing(state, stopped))
         if stopped or any(job.code not in (0, None) and job.status != "pruned" for job in state.jobs):
             sys.exit(128 + stopped if stopped else 1)
+
+    def opened(
+        self, settings: "Grid | Search", arguments: list[str], axes: "list[Axis]", base: dict, jobs: "list[Job]"
+    ) -> "AbstractContextManager[State]":
+        """A context with the sweep's state: a new one, or that of a sweep that is resumed or joined.
+
+        base: the jobs' composed configs. jobs: of a new grid.
+        """
+        from dlrun.config.flags import config_flags
+        from dlrun.sweep.opening import compare, existing_sweep, new_sweep
+
+        joins_study = settings.join and not os.path.isdir(settings.join)  # a URL was replaced by a study's name
+        if settings.resume or (settings.join and not joins_study):
+            folder = Path(settings.resume or settings.join)
+            return existing_sweep(folder, settings, lambda state, how: compare(state, how, arguments, base, axes))
+        typed = get_args_parser().parse_args(sys.argv[1:]).overrides
+        command = {"command": typed, "flags": config_flags(sys.argv[1:]), "arguments": arguments}
+        command["configs"] = hashlib.sha256(json.dumps(base).encode()).hexdigest()
+        command |= {"study": settings.join} if joins_study else {}
+        files = {"multirun.yaml": OmegaConf.to_yaml(self.config), "base": base}
+        return new_sweep(Path(self.config.output_dir).expanduser(), settings, command, jobs, files)
 
     def settle(self, arguments: list[str]) -> "tuple[Grid | Search, list[str]]":
         """Return the checked settings and the overrides that define the space, including those of an experiment."""
@@ -185,7 +194,8 @@ class JobSweeper(Sweeper):
 
     def command(self, state: "State", job: "Job", is_resumed: bool) -> list[str]:
         """Return the command line of a job: the sweep's overrides at one point of the space, or a resume of its run."""
-        from dlrun.overrides import passed_on, quoted
+        from dlrun.config.flags import config_flags
+        from dlrun.overrides import quoted
         from dlrun.system.python import COMMAND
 
         folder = quoted(state.run_folder(job))
@@ -193,5 +203,4 @@ class JobSweeper(Sweeper):
             return [sys.executable, *COMMAND, f"resume={folder}", "hydra.mode=RUN"]
         hydras = [o for o in self.config.hydra.overrides.hydra if not o.startswith("hydra.mode=")]
         last = [f"run_dir={folder}", "hydra.mode=RUN"]
-        flags = passed_on(get_args_parser().parse_args(sys.argv[1:]))
-        return [sys.executable, *COMMAND, *job.overrides, *hydras, *last, *flags]
+        return [sys.executable, *COMMAND, *job.overrides, *hydras, *last, *config_flags(sys.argv[1:])]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dlrun.errors import DataError
+from dlrun.errors import DataError, counted
 
 CHUNK = 1 << 20  # bytes read at a time into the final array, so that a data set is never copied
 PIXELS = 3 * 32 * 32  # numbers of a CIFAR image
@@ -30,7 +30,7 @@ def read_idx(path: Path, dims: int) -> np.ndarray:
         with gzip.open(path, "rb") if packed else open(path, "rb") as file:
             start = file.read(4 + 4 * dims)
             if len(start) < 4 + 4 * dims:
-                raise damaged(path, f"{len(start)} bytes in all", f"an IDX header of {4 + 4 * dims}")
+                raise damaged(path, f"{counted(len(start), 'byte')} in all", f"an IDX header of {4 + 4 * dims}")
             header = np.frombuffer(start, dtype=">u4")
             if header[0] != 0x800 + dims:  # 0x08: unsigned bytes
                 raise damaged(path, f"magic number {header[0]}", f"{0x800 + dims} (IDX)")
@@ -38,7 +38,7 @@ def read_idx(path: Path, dims: int) -> np.ndarray:
             # A .gz is at most 1,032 times smaller than its content: a header that claims more is wrong.
             size = path.stat().st_size * 1032 if packed else path.stat().st_size - header.nbytes
             if prod(shape) > size:
-                raise damaged(path, f"{size:,} bytes", f"{prod(shape):,} for {'x'.join(map(str, shape))}")
+                raise damaged(path, counted(size, "byte"), f"{prod(shape):,} for {'x'.join(map(str, shape))}")
             array = np.empty(shape, np.uint8)
             _fill(path, file, array.data.cast("B") if array.size else memoryview(b""))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -53,7 +53,7 @@ def _fill(path: Path, file: BufferedIOBase, view: memoryview) -> None:
         got += count
     if got < len(view) or file.read(1):
         more = "" if got < len(view) else " and more"
-        raise damaged(path, f"{got:,} bytes after the header{more}", f"{len(view):,}")
+        raise damaged(path, f"{counted(got, 'byte')} after the header{more}", f"{len(view):,}")
 
 
 def read_cifar(paths: list[Path], label: int | str, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +78,7 @@ def read_cifar(paths: list[Path], label: int | str, classes: int) -> tuple[np.nd
 def _records(path: Path, label_bytes: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     size = label_bytes + PIXELS
     if path.stat().st_size % size or not path.stat().st_size:
-        raise damaged(path, f"{path.stat().st_size:,} bytes", f"a multiple of {size:,}")
+        raise damaged(path, counted(path.stat().st_size, "byte"), f"a multiple of {size:,}")
     with open(path, "rb") as file:
         while len(chunk := np.fromfile(file, np.uint8, 500 * size)):
             rows = chunk.reshape(-1, size)

@@ -15,7 +15,7 @@ from dlrun.data.readers.files import checksum_of, first_file
 from dlrun.data.readers.formats import damaged, read_cifar, read_idx
 from dlrun.data.sources.fetch import fetch
 from dlrun.data.sources.unpack import unpack
-from dlrun.errors import DataError
+from dlrun.errors import DataError, counted
 
 
 def idx(*, data_dir: str, download: bool, folder: str, mirrors: list[str], checksums: dict[str, str]) -> Arrays:
@@ -36,7 +36,7 @@ def idx(*, data_dir: str, download: bool, folder: str, mirrors: list[str], check
         x, y = read_idx(files[images], 3), read_idx(files[labels], 1)
         if len(x) != len(y):
             raise damaged(
-                files[labels], f"{len(y):,} labels", f"{len(x):,}, one for each image in {files[images].name}"
+                files[labels], counted(len(y), "label"), f"{len(x):,}, one for each image in {files[images].name}"
             )
         arrays += [x[:, None], y.astype(np.int64)]  # (N, 1, H, W), (N,)
     return Arrays(*arrays)

@@ -10,7 +10,7 @@ import numpy as np
 
 from dlrun.data.corpus import Text
 from dlrun.data.readers.formats import SafeUnpickler
-from dlrun.errors import DataError
+from dlrun.errors import DataError, counted
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -24,7 +24,7 @@ def keras_reviews(arrays: Path, index: Path) -> Iterator[Text]:
         if y.ndim != 1 or y.dtype.kind not in "iu" or not np.isin(y, (0, 1)).all():
             raise damaged(arrays, f"y_{split} of {y.dtype} with other values", "one row of the whole numbers 0 and 1")
         if x.ndim != 1 or len(x) != len(y):
-            raise damaged(arrays, f"{len(y):,} labels of {x.shape} reviews", "one label for each review")
+            raise damaged(arrays, f"{counted(len(y), 'label')} of {x.shape} reviews", "one label for each review")
         for ranks, label in zip(x, y, strict=True):
             try:
                 text = " ".join([words[rank] for rank in ranks])

@@ -120,8 +120,8 @@ def mask_folder(
         raise DataError(f"data.spec.shape={list(shape)}: expected channels (1 or 3), height, width")
     if values and (len(values) != classes or len(set(values)) != classes or max(values) > 255):
         raise DataError(
-            f"data.source.values={list(values)}: expected {classes} different numbers up to 255, one for each class of "
-            "data.spec.classes, or [] if the masks' numbers are the classes"
+            f"data.source.values={list(values)}: expected {counted(classes, 'different number')} up to 255, one for "
+            "each class of data.spec.classes, or [] if the masks' numbers are the classes"
         )
     root = Path(os.path.expanduser(data_dir))
     source = find(folder, root, "data.source.folder", f"a folder with the folders {images} and {masks}")

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from dlrun.data.base import Arrays
-from dlrun.errors import DataError
+from dlrun.errors import DataError, counted
 from dlrun.types import Count, Few, Fraction, NonNegative, Positive, Seed
 
 
@@ -76,7 +76,9 @@ def moons(*, samples: Count, noise: NonNegative, test_fraction: Fraction, random
 
 def _share(part: int, whole: int, key: str) -> int:
     if not 0 < part < whole:
-        raise DataError(f"data.source.{key} of {whole} rows leaves nothing to train on or nothing to test on")
+        raise DataError(
+            f"data.source.{key} of {counted(whole, 'row')} leaves nothing to train on or nothing to test on"
+        )
     return part
 
 

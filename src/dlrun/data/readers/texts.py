@@ -36,8 +36,9 @@ def imdb(
     if (folder / "train").is_dir():
         files = {review: _text_files(folder / review[0] / review[2]) for review in _REVIEWS}
         contents = [[review[0], review[2], _stamps(paths)] for review, paths in files.items()]
-        total = sum(map(len, files.values()))
-        return cached(root / CACHE, contents, lambda: _from_files(files), total, "imdb", tokens)
+        texts = tuple(_below(path, folder) for paths in files.values() for path in paths)
+        corpus = cached(root / CACHE, contents, lambda: _from_files(files), len(texts), "imdb", tokens)
+        return corpus._replace(files=texts)
     if archive.name not in checksums:
         raise DataError(f"data.source.checksums has no {archive.name!r}; it has {', '.join(checksums) or 'nothing'}")
     checksum = checksums[archive.name]
@@ -73,15 +74,25 @@ def text_folder(
     numbers, names = number_classes(source, [name for _, name, _ in rows], tuple(labels), classes)
     is_test = _is_test([split for split, _, _ in rows], test_fraction, random_state)
 
+    order = sorted(range(len(rows)), key=is_test.__getitem__)  # the training texts first
+
     def texts() -> Iterator[Text]:
-        for wanted in (False, True):
-            for (_, _, content), label, test in zip(rows, numbers.tolist(), is_test, strict=True):
-                if test == wanted:
-                    yield Text(test, label, read_bytes(content) if isinstance(content, Path) else content)
+        for i in order:
+            content = rows[i][2]
+            yield Text(is_test[i], int(numbers[i]), read_bytes(content) if isinstance(content, Path) else content)
 
     contents += [test_fraction, random_state, list(names)]
     corpus = cached(root / CACHE, contents, texts, len(rows), safe_name(source.stem), tokens)
-    return corpus._replace(names=names)
+    return corpus._replace(names=names, files=tuple(_origin(source, i + 1, rows[i][2]) for i in order))
+
+
+def _origin(source: Path, number: int, content: Path | str | bytes) -> str:
+    """Where a text comes from: its file below the folder `source`, or its number in the table `source`."""
+    return _below(content, source) if isinstance(content, Path) else f"{source.name}, text {number}"
+
+
+def _below(path: Path, folder: Path) -> str:
+    return str(path)[len(str(folder)) + 1 :]
 
 
 def _is_test(splits: list[str], test_fraction: float, random_state: int) -> list[bool]:

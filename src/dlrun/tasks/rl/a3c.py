@@ -11,12 +11,9 @@ Logged: return, length, policy_loss, value_loss, entropy, explained_variance.
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from copy import deepcopy
-from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from multiprocessing.util import Finalize
 from typing import NamedTuple, cast
 
 import torch
@@ -25,20 +22,19 @@ from torch import Tensor, nn
 
 from dlrun.clock import Clock
 from dlrun.data.base import EnvData
-from dlrun.errors import UserError, WorkerError
+from dlrun.errors import UserError
 from dlrun.models.policy import Policy
 from dlrun.optim.update import Update
-from dlrun.seeds import mix
 from dlrun.spec import Env
 from dlrun.system.cpus import cpus
 from dlrun.system.device import Device
-from dlrun.system.python import safe_start
 from dlrun.system.signals import STOPPING
 from dlrun.system.torch_internals import skip_compiler_import
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.rl.a2c import Loss
 from dlrun.tasks.rl.base import RLTask
 from dlrun.tasks.rl.collector import RECENT, Collector
+from dlrun.tasks.rl.workers import WorkerPool, receive
 from dlrun.types import Few, Fraction, NonNegative, Size
 
 
@@ -105,9 +101,8 @@ class A3C(RLTask[Report]):
     def batches(self, data: EnvData, clock: Clock) -> Iterator[Report]:
         """Yield the workers' reports in the order of arrival. When the iteration ends, the workers are idle."""
         if self.pool is None:
-            self.pool = WorkerPool(
-                self.workers, self.net, share(self.update), self.make_update, data, self.loss, self.num_steps
-            )
+            args = self.net, share(self.update), self.make_update, data, self.loss, self.num_steps
+            self.pool = WorkerPool(work, self.workers, *args)
         pool = self.pool
         busy: set[Connection] = set()
         try:
@@ -135,65 +130,6 @@ class A3C(RLTask[Report]):
         self.collector.recent = [*self.collector.recent, *batch.episodes][-RECENT:]
         means = dict(zip(("return", "length"), self.collector.means(), strict=True)) if self.collector.recent else {}
         return {name: torch.tensor(value) for name, value in (means | batch.metrics).items()} if batch.metrics else {}
-
-
-class WorkerPool:
-    """The worker processes. They end when their pipes close, which happens at the latest when the main process ends."""
-
-    def __init__(self, workers: int, *args: object) -> None:
-        self.pipes: list[Connection] = []
-        Finalize(self, close, args=(self.pipes,), exitpriority=10)  # before multiprocessing joins them at exit
-        try:
-            self._start(workers, args)
-        except EOFError:
-            raise worker_lost() from None
-        except OSError as error:
-            raise WorkerError(
-                f"A3C's worker processes could not start: {error}\n"
-                "  expected room for temporary files and a short path to them, such as TMPDIR=/tmp dl-run model=a3c"
-            ) from None
-
-    def send(self, pipe: Connection, clock: Clock) -> None:
-        """Start a worker's turn: send it the clock, for the schedule, with a seed for this worker alone."""
-        pipe.send(replace(clock, seed=mix(clock.seed, self.pipes.index(pipe), 5), batch=0))
-
-    def _start(self, workers: int, args: tuple) -> None:
-        # a fork of this process could copy locks that its threads hold; the fork server has no such threads
-        has_forkserver = "forkserver" in torch.multiprocessing.get_all_start_methods()
-        get_context = torch.multiprocessing.get_context
-        context = get_context("forkserver") if has_forkserver else get_context("spawn")
-        context.set_forkserver_preload(["dlrun.system.nursery", __name__])
-        for _ in range(workers):
-            mine, theirs = context.Pipe()
-            self.pipes.append(mine)
-            with safe_start():
-                context.Process(target=work, args=(theirs,), daemon=True).start()
-            theirs.close()
-        for pipe in self.pipes:
-            with suppress(ConnectionError):  # a dead worker is noticed when its report is due
-                pipe.send(args)  # not with start(), which passes at most 256 open files: each tensor is one
-
-
-def close(pipes: list[Connection]) -> None:
-    for pipe in pipes:
-        pipe.close()
-
-
-def worker_lost() -> WorkerError:
-    return WorkerError(
-        "a worker process of A3C was killed, or could not start\n  expected all task.workers to live until the end"
-    )
-
-
-def receive(pipe: Connection) -> Report:
-    """Wait for a worker's report. Raises the worker's own error, or WorkerError if it died."""
-    try:
-        message = pipe.recv()
-    except (EOFError, ConnectionError):
-        raise worker_lost() from None
-    if isinstance(message, Exception):
-        raise message
-    return message
 
 
 def share(update: Update) -> list[dict[str, Tensor]]:

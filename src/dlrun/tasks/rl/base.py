@@ -16,7 +16,8 @@ from dlrun.seeds import generator, mix
 from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import BatchT, Metrics, Task
-from dlrun.tasks.rl.collector import Actor, Collector, scale_actions
+from dlrun.tasks.rl.actors import Actor
+from dlrun.tasks.rl.collector import Collector, play_once, scale_actions
 
 SPLITS = {"val": 1, "test": 2}  # seeds of the starting states, the only difference between the splits
 
@@ -68,7 +69,7 @@ class RLTask(Task[EnvData, BatchT]):
 
     def has_frames_left(self, data: EnvData, clock: Clock) -> bool:
         """Whether the epoch has frames left. Frames by which a batch overruns an epoch are taken off the next one."""
-        return clock.batch == 0 or clock.samples < (clock.epoch + 1) * data.epoch_frames
+        return not clock.is_epoch_done
 
     def batches(self, data: EnvData, clock: Clock) -> Iterator[BatchT]:
         while self.has_frames_left(data, clock):
@@ -108,17 +109,12 @@ class RLTask(Task[EnvData, BatchT]):
     @torch.inference_mode()
     def play(self, data: EnvData, episodes: int, seed: int) -> list[tuple[float, int]]:
         """Play episodes side by side from starts drawn by the seed; give the return and the length of each."""
-        envs, actor, device = data.make(episodes), self.actor(), self.device.torch_device
-        random = None if self.greedy else generator(device, seed, 0)
-        obs, alive = envs.reset(seed), np.ones(episodes, bool)
+        envs = data.make(episodes)
+        random = None if self.greedy else generator(self.device.torch_device, seed, 0)
         returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
-        while alive.any():
-            noise = None if random is None else actor.noise(episodes, generator=random)
-            actions = actor.act(torch.from_numpy(obs).to(device), noise).cpu().numpy()
-            obs, rewards, terminated, truncated, _ = envs.step(scale_actions(self.spec, actions))
-            returns += rewards * alive
-            lengths += alive
-            alive &= ~(terminated | truncated)
+        for turn in play_once(envs, envs.reset(seed), self.actor(), random, self.spec, self.device):
+            returns += turn.rewards
+            lengths += turn.valid
         envs.close()
         return list(zip(returns.tolist(), lengths.tolist(), strict=True))
 

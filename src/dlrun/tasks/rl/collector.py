@@ -3,8 +3,8 @@
 Letters in shapes: T steps, N environments, K steps that a time limit ended.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,41 +15,9 @@ from dlrun.data.base import EnvData, VectorEnv
 from dlrun.seeds import generator, mix
 from dlrun.spec import Env
 from dlrun.system.device import Device
+from dlrun.tasks.rl.actors import Actor
 
 RECENT = 100  # number of episodes whose mean return is logged
-
-
-class Actor(Protocol):
-    """Chooses actions: a policy, or action values with random exploration."""
-
-    def noise(self, *shape: int, generator: torch.Generator) -> Tensor:
-        """Draw the random numbers for actions of this shape."""
-
-    def act(self, obs: Tensor, noise: Tensor | None) -> Tensor:
-        """Return actions for observations (B, features): drawn with the noise, or the best ones."""
-
-
-class EpsilonGreedy:
-    """An actor over action values (B, features) -> (B, actions): random with probability epsilon, else the best.
-
-    starts: make the very first action random in all environments (exploring starts: Sutton and Barto 2018, 5.3).
-    """
-
-    def __init__(self, values: Callable[[Tensor], Tensor], actions: int, epsilon: float, starts: bool = False) -> None:
-        self.values, self.actions, self.epsilon, self.starts = values, actions, epsilon, starts
-
-    def noise(self, *shape: int, generator: torch.Generator) -> Tensor:
-        """Draw (*shape, 2) in [0, 1): one number for whether to explore, one for the action."""
-        return torch.rand((*shape, 2), generator=generator, device=generator.device)
-
-    def act(self, obs: Tensor, noise: Tensor | None) -> Tensor:
-        """Return actions (B,); the best ones without noise."""
-        best = self.values(obs).argmax(1)
-        if noise is None:
-            return best
-        explores = noise[:, 0] < (1.0 if self.starts else self.epsilon)
-        self.starts = False
-        return torch.where(explores, (noise[:, 1] * self.actions).long(), best)
 
 
 class Rollout(NamedTuple):
@@ -93,39 +61,6 @@ class Episodes(NamedTuple):
     valid: np.ndarray
     mean_return: float
     mean_length: float
-
-
-class RewardScale:
-    """Divides rewards by the standard deviation of the running discounted return (Engstrom et al. 2020, section 2).
-
-    A component of the task.
-    """
-
-    def __init__(self, gamma: float) -> None:
-        self.gamma = gamma
-        self.returns: np.ndarray | None = None
-        self.count, self.mean, self.squares = 0, 0.0, 0.0
-
-    def __call__(self, rewards: np.ndarray, done: np.ndarray) -> np.ndarray:
-        """Update the statistics with rewards (T, N) and return the scaled rewards."""
-        running = np.zeros(rewards.shape[1]) if self.returns is None else self.returns
-        for t in range(len(rewards)):
-            running = running * self.gamma + rewards[t]
-            delta = running.mean() - self.mean
-            total = self.count + len(running)
-            self.squares += running.var() * len(running) + delta**2 * self.count * len(running) / total
-            self.mean, self.count = self.mean + delta * len(running) / total, total
-            running = running * ~done[t]
-        self.returns = running
-        return (rewards / np.sqrt(self.squares / self.count + 1e-8)).clip(-10, 10).astype(np.float32)
-
-    def state_dict(self) -> dict:
-        returns = None if self.returns is None else torch.from_numpy(self.returns)
-        return {"count": self.count, "mean": float(self.mean), "squares": float(self.squares), "returns": returns}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.count, self.mean, self.squares = state["count"], state["mean"], state["squares"]
-        self.returns = None if state["returns"] is None else state["returns"].numpy().copy()
 
 
 class Collector:
@@ -196,26 +131,19 @@ class Collector:
 
     @torch.no_grad()
     def episodes(self, net: Actor, data: EnvData, clock: Clock) -> Episodes:
-        """Play one episode of every environment, from starts drawn by (seed, step).
-
-        Environments whose episode has ended are stepped until all have, and these steps are marked as not valid.
-        """
+        """Play one episode of every environment, from starts drawn by (seed, step)."""
         envs = self.envs = self.envs or data.make(data.num_envs)
         seed = self.device.dist.seed(clock.seed)
         self.obs = envs.reset(mix(seed, clock.step, 0, 2))
-        num, random = len(self.obs), generator(self.device.torch_device, seed, clock.step, 0, 1)
-        self.returns, self.lengths, alive = np.zeros(num), np.zeros(num, np.int64), np.ones(num, bool)
+        random = generator(self.device.torch_device, seed, clock.step, 0, 1)
+        self.returns, self.lengths = np.zeros(len(self.obs)), np.zeros(len(self.obs), np.int64)
         inputs, steps = [], []
-        while alive.any():
-            obs = torch.from_numpy(self.obs).to(self.device.torch_device)
-            actions = net.act(obs, net.noise(num, generator=random))
-            self.obs, rewards, terminated, truncated, _ = envs.step(scale_actions(self.spec, actions.cpu().numpy()))
-            inputs.append((obs, actions))
-            done = (terminated | truncated) & alive
-            steps.append((rewards * alive, terminated & alive, done, alive))
-            self.returns += rewards * alive
-            self.lengths += alive
-            alive = alive & ~done
+        for turn in play_once(envs, self.obs, net, random, self.spec, self.device):
+            self.obs = turn.next_obs
+            inputs.append((turn.obs, turn.actions))
+            steps.append((turn.rewards, turn.terminated, turn.done, turn.valid))
+            self.returns += turn.rewards
+            self.lengths += turn.valid
         self.recent = [*self.recent, *zip(self.returns.tolist(), self.lengths.tolist(), strict=True)][-RECENT:]
         rewards, terminated, done, valid = map(np.stack, zip(*steps, strict=True))
         obs, actions = (torch.cat(each) for each in zip(*inputs, strict=True))
@@ -233,6 +161,40 @@ class Collector:
         self.recent = [tuple(each) for each in state["recent"]]
         self.saved = state if "envs" in state else None
         self.envs = None
+
+
+class Turn(NamedTuple):
+    """A step of N environments, each of which plays one episode.
+
+    obs (N, features) and actions are on the device. valid (N,): whose episode has not ended before; the rewards of the
+    others are 0, and they are neither terminated nor done.
+    """
+
+    obs: Tensor
+    actions: Tensor
+    rewards: np.ndarray
+    terminated: np.ndarray
+    done: np.ndarray
+    valid: np.ndarray
+    next_obs: np.ndarray
+
+
+def play_once(
+    envs: VectorEnv, obs: np.ndarray, actor: Actor, random: torch.Generator | None, spec: Env, device: Device
+) -> Iterator[Turn]:
+    """Step environments from their first observations until each has ended an episode.
+
+    random: draws the actions; None for the best ones.
+    """
+    valid = np.ones(len(obs), bool)
+    while valid.any():
+        inputs = torch.from_numpy(obs).to(device.torch_device)
+        noise = None if random is None else actor.noise(len(obs), generator=random)
+        actions = actor.act(inputs, noise)
+        obs, rewards, terminated, truncated, _ = envs.step(scale_actions(spec, actions.cpu().numpy()))
+        done = (terminated | truncated) & valid
+        yield Turn(inputs, actions, rewards * valid, terminated & valid, done, valid, obs)
+        valid = valid & ~done
 
 
 def scale_actions(spec: Env, actions: np.ndarray) -> np.ndarray:

@@ -24,8 +24,8 @@ from dlrun.seeds import mix
 from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
+from dlrun.tasks.rl.actors import EpsilonGreedy
 from dlrun.tasks.rl.base import RLTask
-from dlrun.tasks.rl.collector import EpsilonGreedy
 from dlrun.tasks.rl.replay import Replay
 from dlrun.types import Count, Few, Fraction, Index, Size
 

@@ -23,8 +23,8 @@ from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
 from dlrun.tasks.rl.base import RLTask
-from dlrun.tasks.rl.collector import RewardScale, Rollout
-from dlrun.tasks.rl.returns import explained_variance, gae
+from dlrun.tasks.rl.collector import Rollout
+from dlrun.tasks.rl.returns import RewardScale, explained_variance, gae
 from dlrun.types import Few, Fraction, NonNegative, Positive, Size
 
 

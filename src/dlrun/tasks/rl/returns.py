@@ -1,9 +1,10 @@
-"""Returns and advantages over rollouts of T steps of N environments.
+"""Returns, advantages and scaled rewards over rollouts of T steps of N environments.
 
 They are computed in NumPy, because T short steps on the host cost less than T kernel launches on a device.
 """
 
 import numpy as np
+import torch
 
 
 def gae(
@@ -40,3 +41,36 @@ def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
     """Share of the returns' variance that the values explain: 1 for perfect values, 0 for their mean."""
     spread = returns.var()
     return float(1 - (returns - values).var() / spread) if spread > 0 else 0.0
+
+
+class RewardScale:
+    """Divides rewards by the standard deviation of the running discounted return (Engstrom et al. 2020, section 2).
+
+    A component of the task.
+    """
+
+    def __init__(self, gamma: float) -> None:
+        self.gamma = gamma
+        self.returns: np.ndarray | None = None
+        self.count, self.mean, self.squares = 0, 0.0, 0.0
+
+    def __call__(self, rewards: np.ndarray, done: np.ndarray) -> np.ndarray:
+        """Update the statistics with rewards (T, N) and return the scaled rewards."""
+        running = np.zeros(rewards.shape[1]) if self.returns is None else self.returns
+        for t in range(len(rewards)):
+            running = running * self.gamma + rewards[t]
+            delta = running.mean() - self.mean
+            total = self.count + len(running)
+            self.squares += running.var() * len(running) + delta**2 * self.count * len(running) / total
+            self.mean, self.count = self.mean + delta * len(running) / total, total
+            running = running * ~done[t]
+        self.returns = running
+        return (rewards / np.sqrt(self.squares / self.count + 1e-8)).clip(-10, 10).astype(np.float32)
+
+    def state_dict(self) -> dict:
+        returns = None if self.returns is None else torch.from_numpy(self.returns)
+        return {"count": self.count, "mean": float(self.mean), "squares": float(self.squares), "returns": returns}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.count, self.mean, self.squares = state["count"], state["mean"], state["squares"]
+        self.returns = None if state["returns"] is None else state["returns"].numpy().copy()

@@ -28,8 +28,9 @@ from dlrun.output.drawing import ink, new_figure, short
 from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
+from dlrun.tasks.rl.actors import EpsilonGreedy
 from dlrun.tasks.rl.base import RLTask
-from dlrun.tasks.rl.collector import Episodes, EpsilonGreedy
+from dlrun.tasks.rl.collector import Episodes
 from dlrun.tasks.rl.returns import rewards_to_go
 from dlrun.types import Fraction, Size
 

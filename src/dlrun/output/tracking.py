@@ -1,0 +1,69 @@
+"""Trackers run in processes of their own, which follow the run's files: they cannot slow a run or end it. No torch.
+
+metrics.jsonl is the queue between the run and its trackers. What a tracker has got is noted in tracking/<name>.json, so
+that a resumed run continues there without doubled points.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
+from pathlib import Path
+
+from dlrun.errors import UserError
+
+FOLDER = "tracking"  # in the run's folder: what each tracker has got, and its output
+PATIENCE = 30.0  # seconds that a finished run waits for its trackers
+SAFE = "import sys; sys.path[:] = [path for path in sys.path if path]; from dlrun.runs.track import main; main()"
+NAMES = ("trackio", "wandb", "mlflow")
+
+
+def require_installed(names: Iterable[str], install: Callable[[str], str]) -> None:
+    """Raise UserError if a tracker's package is missing. install: returns the pip command for an extra."""
+    for name in names:
+        if name in NAMES and find_spec(name) is None:
+            raise UserError(f"tracker={name}: {name} is not installed\n  expected: {install(name)}")
+
+
+class Tracking:
+    """The trackers of a run: a process for each, which outlives the run until it has sent everything."""
+
+    def __init__(self, folder: Path, names: Iterable[str]) -> None:
+        self.folder, self.processes = folder / FOLDER, dict[str, subprocess.Popen[bytes]]()
+        for name in names:
+            self.folder.mkdir(exist_ok=True)
+            with open(self.folder / f"{name}.log", "ab") as log:
+                self.processes[name] = subprocess.Popen(
+                    [sys.executable, "-c", SAFE, str(folder.resolve()), name],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"},
+                    start_new_session=True,  # Ctrl-C reaches it through the run's end only
+                )
+
+    def close(self) -> list[str]:
+        """Wait for the trackers and return a line for each that failed or is not done yet."""
+        deadline, lines = time.monotonic() + PATIENCE, []
+        for name, process in self.processes.items():
+            log = self.folder / f"{name}.log"
+            try:
+                code = process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                lines.append(f"tracker={name} is still sending and ends by itself; its output: {log}")
+                process.returncode = 0  # it is meant to outlive this process
+                continue
+            if code:
+                lines.append(f"tracker={name} failed: {_last_line(log)}\n  the run is not affected; all of it: {log}")
+        self.processes.clear()
+        return lines
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")

@@ -1,0 +1,77 @@
+"""Subcommands of `dl-runs` and `dl-data`: parse their arguments, print the lines that they return, report errors."""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+import dlrun
+from dlrun.errors import UserError, nearest, printable
+from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, open_streams, silence
+from dlrun.system.python import protect_children
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that reads a minus and a digit as the start of a row of numbers, not of a flag."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self._negative_number_matcher = re.compile(r"-[\d.][\d.,eE+-]*$")
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}\n  {self.prog} --help shows the options")
+
+
+Command = tuple[Callable[[Parser], None], Callable[[argparse.Namespace], Iterable[str]]]
+
+
+def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
+    """Run the subcommand that sys.argv names and print its output line by line."""
+    protect_children()
+    open_streams()
+    arguments = sys.argv[1:]
+    try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(usage)
+        elif arguments[0] == "--version":
+            print(f"{name} {dlrun.__version__}")
+        elif arguments[0] not in commands:
+            known = ", ".join(commands)
+            raise UserError(
+                f"{arguments[0]}: no such command{nearest(arguments[0], commands)}\n  expected one of: {known}"
+            )
+        else:
+            describe, run = commands[arguments[0]]
+            parser = Parser(f"{name} {arguments[0]}", description=run.__doc__)
+            describe(parser)
+            for line in run(parser.parse_intermixed_args(arguments[1:])):
+                print(printable(line), flush=True)  # a command may take its time between two lines
+        sys.stdout.flush()
+    except UserError as error:
+        complain(name, error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        complain(name, "stopped")
+        sys.exit(130)
+    except BrokenPipeError:  # for example dl-runs list | head
+        silence(sys.stdout)
+    except OSError as error:
+        if not is_of_disk(error):
+            raise
+        complain_of_disk(name, error)
+        sys.exit(2)
+
+
+def options_in(commands: dict[str, Command]) -> Callable[[str], list[str]]:
+    """Return a function that lists the flags of a command."""
+
+    def options(command: str) -> list[str]:
+        parser = Parser(command)
+        if command in commands:
+            commands[command][0](parser)
+        return [
+            flag for action in parser._actions for flag in action.option_strings if action.help != argparse.SUPPRESS
+        ]
+
+    return options

@@ -1,0 +1,75 @@
+"""Write predictions: records as lines of CSV, lines to a file, images as PNGs."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlrun.errors import UserError, counted
+from dlrun.runs.written import whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def write_images(
+    names: list[str], predicted: "Tensor", folder: Path, taken: dict[str, int], more: dict
+) -> Iterator[dict]:
+    """Write images (B, C, H, W) in [0, 1] as PNGs, each whole or not at all, and yield their records."""
+    from PIL.Image import fromarray
+
+    pixels = (predicted.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}\n  expected a writable folder") from None
+    for name, image in zip(names, pixels, strict=True):
+        path = folder / f"{_free(Path(name).stem, taken)}.png"
+        with whole(path) as temporary:
+            fromarray(image[..., 0] if image.shape[2] == 1 else image).save(temporary, "PNG")
+        yield {"input": name, "image": str(path), **more}
+
+
+def _free(stem: str, taken: dict[str, int]) -> str:
+    """Return a name that no other image has, since images of several folders may share a name.
+
+    taken: how often each name was used; case-folded, because X.png and x.png are one file on some systems.
+    """
+    name, key = stem, stem.casefold()
+    while name.casefold() in taken:
+        taken[key] += 1
+        name = f"{stem}_{taken[key]}"
+    taken[name.casefold()] = 1
+    return name
+
+
+def as_csv(records: Iterable[dict]) -> Iterator[str]:
+    """Yield CSV lines, first the head. Each probability has its own column."""
+    head = None
+    for record in records:
+        flat = {key: value for key, value in record.items() if not isinstance(value, dict | list)}
+        for key, value in record.items():
+            if isinstance(value, dict):
+                flat |= {f"p({name})": each for name, each in value.items()}
+            elif isinstance(value, list):
+                flat |= {f"{key}_{i + 1}": each for i, each in enumerate(value)}
+        if head is None:
+            head = list(flat)
+            yield _csv_line(head)
+        yield _csv_line([flat[key] for key in head])
+
+
+def _csv_line(cells: list) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()
+
+
+def write_lines(lines: Iterable[str], path: Path, has_head: bool) -> str:
+    """Write all lines to a file, whole or not at all. has_head: the first line is not a prediction."""
+    count = 0 - has_head
+    with whole(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
+        for count, line in enumerate(lines, 1 - has_head):  # noqa: B007
+            file.write(line + "\n")
+    return f"{counted(count, 'prediction')} in {path}"

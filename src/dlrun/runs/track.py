@@ -1,0 +1,106 @@
+"""The process of a tracker: it follows a run's files and tells the tracker what is new. No torch here."""
+
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from dlrun.config.build import build
+from dlrun.config.check import check_section
+from dlrun.config.saved import plain, read_config
+from dlrun.output.folders import write_whole
+from dlrun.output.rows import parse_row
+from dlrun.output.tracking import FOLDER
+from dlrun.paths import read_whole
+from dlrun.runs.compare import flatten
+from dlrun.runs.live import LiveRun, stamp
+from dlrun.runs.trackers import Tracked, Tracker
+
+EVERY = 1.0  # seconds between two looks at the files
+
+
+def main() -> None:
+    """Run `python -m dlrun.runs.track FOLDER NAME`."""
+    os.nice(5)  # the run has precedence
+    folder, name = Path(sys.argv[1]), sys.argv[2]
+    with FileLock(folder / FOLDER / f"{name}.lock"):  # the tracker of an earlier session may still be sending
+        config = plain(read_config(folder)[0])
+        check_section("tracker", config["tracker"])
+        follow(folder, name, build(config["tracker"][name]), config)
+
+
+def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) -> None:
+    """Send what is new until the run ends, then its results. Raises whatever the tracker raises.
+
+    A row counts as sent before it is sent: after a kill one may be missing, but none is there twice.
+    """
+    run, position = LiveRun(folder), _Position(folder / FOLDER / f"{name}.json")
+    run.read_facts()
+    ended = list(stamp(folder / "summary.json") or ())
+    if not run.is_running and position.ended == ended:
+        return  # another process has sent it all meanwhile
+    base = Path(config["output_dir"]).expanduser()
+    flat = {key: value for key, value in flatten(config).items() if not key.startswith("tracker")}
+    identity = str(run.summary.get("id") or folder.name)
+    position.key = tracker.start(Tracked(folder, identity, folder.name, flat, base), position.key)
+    position.write()
+    last = 0
+    while True:
+        run.read_facts()
+        rows = _rows(folder)  # read after the facts: all rows are there before the summary says that the run is over
+        for row in rows[position.rows :]:
+            position.rows += 1
+            position.write()
+            last = int(row["step"])
+            tracker.log(_finite(row), last)
+        if not run.is_running:
+            break
+        time.sleep(EVERY)
+    status = str(run.facts["status"])
+    last = max(last, int(run.summary.get("steps") or 0))
+    images = sorted(path for kind in ("*.png", "*.gif") for path in (folder / "plots").glob(kind))
+    tracker.finish(_results(run), images if status == "finished" else [], last, status)
+    position.ended = list(stamp(folder / "summary.json") or ())
+    position.write()
+
+
+class _Position:
+    """What the tracker has got. rows: of metrics.jsonl. key: of the run in the tracker. ended: stamp of the summary."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows, self.key, self.ended = path, 0, None, list[int]()
+        if path.exists():
+            saved = json.loads(read_whole(path))
+            self.rows, self.key, self.ended = int(saved["rows"]), saved["key"], saved["ended"]
+
+    key: str | None
+
+    def write(self) -> None:
+        write_whole(self.path, json.dumps({"rows": self.rows, "key": self.key, "ended": self.ended}))
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    """Return all whole rows of metrics.jsonl."""
+    try:
+        text = read_whole(folder / "metrics.jsonl")
+    except FileNotFoundError:
+        return []
+    return [parse_row(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+
+
+def _finite(row: dict[str, Any]) -> dict[str, float]:
+    return {key: float(v) for key, v in row.items() if key != "step" and v is not None and math.isfinite(v)}
+
+
+def _results(run: LiveRun) -> dict[str, Any]:
+    """Return the test metrics, the best epoch and the time of a run."""
+    best, seconds = run.summary.get("best"), run.summary.get("seconds")
+    found = {name: value for name, value in run.facts["metrics"].items() if str(name).startswith("test/")}
+    if isinstance(best, dict) and isinstance(best.get("value"), int | float):
+        found |= {f"best/{str(best.get('metric')).partition('/')[2]}": best["value"], "best/epoch": best.get("epoch")}
+    return found | ({"time/total_seconds": seconds} if isinstance(seconds, int | float) else {})

@@ -1,0 +1,146 @@
+"""The trackers: what each needs to be told of a run. Their packages are imported only where one starts. No torch.
+
+A tracker is given rows of metrics with their step, images, and the results, in this order. `key` is what identifies the
+run there: `start` returns it and gets it again when the run is resumed.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from dlrun.types import Name
+
+Metrics = dict[str, float]
+
+
+@dataclass
+class Tracked:
+    """The run that is tracked. id: random, of the run. config: flat, with dotted keys. base: the folder of all runs."""
+
+    folder: Path
+    id: str
+    name: str
+    config: dict[str, Any]
+    base: Path
+
+
+class Tracker(Protocol):
+    """What a tracker offers."""
+
+    def start(self, run: Tracked, key: str | None) -> str:
+        """Open the run, new or, with a key, again. Return its key."""
+
+    def log(self, metrics: Metrics, step: int) -> None:
+        """Add the metrics of a step."""
+
+    def finish(self, results: dict[str, Any], images: list[Path], step: int, status: str) -> None:
+        """Add results and images, and close the run. status: finished, or why it ended."""
+
+
+class Trackio:
+    """Trackio: a local SQLite database under TRACKIO_DIR (see `trackio show`)."""
+
+    def __init__(self, *, project: Name) -> None:
+        self.project = project
+
+    def start(self, run: Tracked, key: str | None) -> str:
+        """Open the run by its name."""
+        import trackio
+
+        self.trackio, name = trackio, f"{run.name}-{run.id[:6]}"
+        options = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
+        self.run = trackio.init(self.project, name=name, config=run.config, resume="allow", **options)
+        return name
+
+    def log(self, metrics: Metrics, step: int) -> None:
+        """Add the metrics of a step."""
+        self.run.log(metrics, step=step)
+
+    def finish(self, results: dict[str, Any], images: list[Path], step: int, status: str) -> None:
+        """Add results and images as the last step."""
+        pictures = {f"plots/{path.stem}": self.trackio.Image(str(path)) for path in images if path.suffix == ".png"}
+        numbers = {name: value for name, value in results.items() if isinstance(value, int | float)}
+        if pictures or numbers:
+            self.run.log({**numbers, **pictures}, step=step)
+        self.run.finish()
+
+
+class Wandb:
+    """Weights & Biases: offline in the run's folder, or online."""
+
+    def __init__(self, *, project: Name, entity: str | None, mode: Literal["offline", "online"]) -> None:
+        self.project, self.entity, self.mode = project, entity, mode
+
+    def start(self, run: Tracked, key: str | None) -> str:
+        """Open the run by its id."""
+        import wandb
+
+        self.wandb = wandb
+        self.run = wandb.init(
+            project=self.project,
+            entity=self.entity,
+            id=run.id,
+            name=run.name,
+            config=run.config,
+            dir=run.folder,
+            mode=self.mode,
+            resume="allow",
+            settings=wandb.Settings(console="off", disable_git=True, x_disable_stats=True, silent=True),
+        )
+        return run.id
+
+    def log(self, metrics: Metrics, step: int) -> None:
+        """Add the metrics of a step."""
+        self.run.log(metrics, step=step)
+
+    def finish(self, results: dict[str, Any], images: list[Path], step: int, status: str) -> None:
+        """Add images as the last step, and the results as the run's summary."""
+        if images:
+            self.run.log({f"plots/{path.stem}": self.wandb.Image(str(path)) for path in images}, step=step)
+        self.run.summary.update(results)
+        self.run.finish(exit_code=0 if status in ("finished", "interrupted") else 1)
+
+
+class Mlflow:
+    """MLflow: a SQLite database under output_dir, or a server."""
+
+    def __init__(self, *, experiment: Name, uri: str | None) -> None:
+        self.experiment, self.uri = experiment, uri
+
+    def start(self, run: Tracked, key: str | None) -> str:
+        """Open the run by MLflow's own id, which is kept in the run's folder."""
+        from mlflow import MlflowClient
+        from mlflow.entities import Metric, Param, RunTag
+
+        self.client, self.metric = MlflowClient(self.uri or f"sqlite:///{run.base.resolve()}/mlflow.db"), Metric
+        if key is not None:
+            self.client.update_run(key, status="RUNNING")
+            self.key = key
+            return key
+        found = self.client.get_experiment_by_name(self.experiment)
+        if found:
+            experiment = found.experiment_id
+        else:
+            place = None if self.uri else (run.base.resolve() / "mlflow").as_uri()
+            experiment = self.client.create_experiment(self.experiment, artifact_location=place)
+        self.key = str(self.client.create_run(experiment, run_name=run.name).info.run_id)
+        params = [Param(name, str(value)[:6000]) for name, value in run.config.items()]
+        tags = [RunTag("dl-run.id", run.id), RunTag("dl-run.folder", str(run.folder))]
+        self.client.log_batch(self.key, params=params, tags=tags)
+        return self.key
+
+    def log(self, metrics: Metrics, step: int) -> None:
+        """Add the metrics of a step."""
+        now = int(1000 * time.time())
+        self.client.log_batch(
+            self.key, metrics=[self.metric(name, value, now, step) for name, value in metrics.items()]
+        )
+
+    def finish(self, results: dict[str, Any], images: list[Path], step: int, status: str) -> None:
+        """Add the results as metrics, the images as artifacts."""
+        self.log({name: float(v) for name, v in results.items() if isinstance(v, int | float)}, step)
+        for path in images:
+            self.client.log_artifact(self.key, str(path), "plots")
+        ends = {"finished": "FINISHED", "interrupted": "KILLED", "killed": "KILLED"}
+        self.client.set_terminated(self.key, ends.get(status, "FAILED"))

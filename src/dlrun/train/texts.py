@@ -1,0 +1,115 @@
+"""What a run says of itself: facts for its summary, the lines before training, the table at its end."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy
+import torch
+
+import dlrun
+from dlrun.clock import Clock
+from dlrun.config.auto import words
+from dlrun.data.base import Data, has_samples
+from dlrun.errors import counted
+from dlrun.output import console
+from dlrun.output.console import number, table
+from dlrun.output.provenance import git_commit
+from dlrun.spec import Spec
+from dlrun.system.convolutions import describe_products
+from dlrun.system.machine import device_name
+from dlrun.train.state import Training
+
+if TYPE_CHECKING:
+    from dlrun.train.session import Session
+
+GROUPS = ("data", "model", "task", "optimizer", "schedule", "experiment")
+
+
+def facts(session: "Session") -> dict[str, object]:
+    """The entries of summary.json that are known before training."""
+    device, task, best = session.device, session.task, session.best
+    versions = {"dlrun": dlrun.__version__, "torch": torch.__version__, "numpy": numpy.__version__}
+    return {
+        **{name: session.names.get(name) for name in GROUPS},
+        "seed": session.config["seed"],
+        "goal": f"val/{best.metric}" if best else None,
+        "scores": {f"val/{name}": mode for name, mode in task.scores.items()},
+        "device": device_name(device.torch_device),
+        "precision": device.precision,
+        "processes": device.dist.size,
+        "start": session.loaded or None,
+        "classes": named_classes(session.data.spec) or None,
+        "parameters": sum(p.numel() for p in task.net.parameters()),
+        "versions": {**versions, "python": sys.version.split()[0]},
+        "git": git_commit(),
+    }
+
+
+def header(session: "Session", folder: Path, clock: Clock, width: int = 10_000) -> str:
+    """The lines printed before training: data, model, device, folder, start and chosen values."""
+    data, device, net = session.data, session.device, session.task.net
+    frames = clock.epoch_samples  # environments have no splits: val and test play episodes
+    sizes, note = (f"{counted(frames, 'frame')} an epoch", "") if frames else (sizes_of(data), one_batch(data))
+    parameters = sum(p.numel() for p in net.parameters())
+    frozen = sum(p.numel() for p in net.parameters() if not p.requires_grad)
+    details = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(net, 'description', '')}"
+    about: dict[str, str] = getattr(data, "about", {})  # of tables, which name their classes
+    classes = f"; classes: {', '.join(names)}" if not about and (names := named_classes(data.spec)) else ""
+    count = torch.get_num_threads()
+    threads = f" ({counted(count, 'thread')})" if device.torch_device.type == "cpu" else ""
+    processes = f"{device.dist.size} x " if device.dist.size > 1 else ""
+    return console.header(
+        dlrun.__version__,
+        {
+            "data": f"{session.names.get('data')}: {sizes}; {data.describe()}{classes}{note}",
+            **about,
+            "model": f"{session.names.get('model')}: {counted(parameters, 'parameter')}{details}",
+            "device": f"{processes}{device_name(device.torch_device)}{threads}, {device.precision}: {device.why}"
+            f"{describe_products(net)}",
+            "folder": f"{folder}",
+        }
+        | ({"start": session.loaded} if session.loaded else {})
+        | ({"chosen": f"by the data: {words(session.config, session.chosen)}"} if session.chosen else {}),
+        width,
+    )
+
+
+def sizes_of(data: Data) -> str:
+    """ "800 train, 200 val, 100 test" """
+    if not data.size("test"):
+        return f"{counted(data.size('train'), 'step')} an epoch"
+    return ", ".join(f"{data.size(split):,} {split}" for split in ("train", "val", "test"))
+
+
+def one_batch(data: Data) -> str:
+    """A note if a batch is larger than the train split; else ""."""
+    if not has_samples(data):
+        return ""
+    size, limit = data.batch_size, data.size("train")
+    return f"; an epoch is one batch: data.batch_size={size:,} is more than {limit:,}" if size > limit else ""
+
+
+def named_classes(spec: Spec) -> list[str]:
+    """The names of the first ten classes, then "..." if there are more; empty if they are just 0, 1, 2 and so on."""
+    labels = list(getattr(spec, "labels", ()))
+    if labels == [str(i) for i in range(len(labels))]:
+        return []
+    return labels[:10] + ["..."] * (len(labels) > 10)
+
+
+def final_table(training: Training, test: dict[str, float], reason: str) -> str:
+    """The table printed at the end: val metrics of the best epoch above those of the test split."""
+    best, run, clock = training.best, training.run, training.clock
+    why = "all epochs done" if reason == "finished" else f"trainer.{reason} reached"
+    epoch = best.epoch if best and best.score is not None else None
+    row: dict[str, float] = next((row for row in run.rows if row["epoch"] == epoch), {})
+    head = ["", *test]
+    val = [
+        f"val (epoch {epoch})" if row else "val",
+        *(number(row[f"val/{n}"]) if row.get(f"val/{n}") is not None else "-" for n in test),
+    ]
+    is_last = training.trainer.test == "last" or best and best.score is None  # no best epoch, or its weights are lost
+    tested = "test" if not is_last else f"test (epoch {clock.epoch})"
+    rows = [head, val, [tested, *(number(v) for v in test.values())]]
+    return f"\n{table(rows)}\n\n{why}; {counted(clock.step, 'step')} in {clock.seconds:.1f} s; {run.folder}"
