@@ -236,7 +236,7 @@ class Supervised(SampleTask):
 
     def report(self, data: SampleData) -> dict[str, object]:
         figures, ranges = self._report_weights()
-        if isinstance(self.spec, Table) and self.spec.classes is None:
+        if isinstance(self.spec, Table | Columns) and self.spec.classes is None:
             pairs = [(self.predict(x), y) for x, y in data.batches("test")]
             out, y = torch.cat([p for p, _ in pairs]).cpu(), torch.cat([t for _, t in pairs]).cpu()
             figures["residuals"] = partial(residuals, y.numpy(), out.numpy(), self.spec)
