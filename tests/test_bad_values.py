@@ -31,7 +31,7 @@ BAD = [
 ]  # fmt: skip
 SMALL = {
     "trainer.epochs": 1, "trainer.max_steps": 2, "trainer.device": "cpu", "trainer.log_every": 0,
-    "data.source.samples": 60, "data.source.test_samples": 20, "data.batch_size": 16, "data.epoch_frames": 64,
+    "data.source.samples": 60, "data.source.test_samples": 20, "data.batch_size": 64, "data.epoch_frames": 64,
     "data.num_envs": 2, "data.video_steps": 0, "data.time_limit": 20, "task.eval_episodes": 2, "task.num_steps": 8,
     "task.minibatch": 16, "task.buffer_size": 64, "task.learning_starts": 16, "task.batch_size": 8, "task.workers": 1,
     "task.n_samples": 4, "model.width": 4, "model.units": 4, "model.growth": 4, "model.hidden": 16,
@@ -65,6 +65,8 @@ def choices_of(group: str, name: str) -> tuple[str, ...]:
         kind = read_option("data", name)["spec"]["_target_"].rpartition(".")[2]
         if name == "anime_faces" or name == "maze":
             return f"model={'vae' if name == 'anime_faces' else 'q_learning'}", f"data={name}"
+    elif any("override /data" in entry for entry in read_option(group, name).get("defaults", [])):
+        return (f"{group}={name}",)  # it brings its data
     elif group == "model" and takes(name) in (["Mask"], ["Tokens"], ["Image"], ["Function"]):
         kind = takes(name)[0]
     others = [f"{other}={choice}" for other, choice in FITTING.get(kind, {}).items() if other != group]

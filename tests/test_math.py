@@ -15,7 +15,7 @@ from dlrun.optim.optimizers import sgd
 from dlrun.optim.schedules import cosine, inverse_square_root, linear, one_cycle, polynomial, stable, step, triangle
 from dlrun.spec import Image, Table
 from dlrun.tasks.losses import make_loss
-from dlrun.tasks.supervised import penalised_weights
+from dlrun.tasks.penalty import penalised_weights
 
 THREE, FOUR, TWO = Table(features=3, classes=3), Table(features=4, classes=4), Table(features=1, classes=2)
 REAL = Table(features=1, targets=2)
@@ -158,7 +158,7 @@ def test_penalty_is_the_weighted_sum():
     with torch.no_grad():
         net.weight.copy_(torch.tensor([[3.0, -4.0]]))
     task = make_task(net, Table(features=2, targets=1), "sgd", task=dict(l1=0.5, l2=0.1))
-    assert task._penalty().item() == pytest.approx(0.5 * 7 + 0.1 * 25)
+    assert task.penalty().item() == pytest.approx(0.5 * 7 + 0.1 * 25)
 
 
 def test_a_pattern_that_matches_nothing():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dlrun.output import drawing, plots
+from dlrun.output import drawing, plots, predictions
 from dlrun.output.drawing import drawable, key, new_figure, render, short
 from dlrun.output.run_folder import Run
 from dlrun.runs import compare
@@ -51,7 +51,7 @@ def test_a_dollar_in_a_name_is_a_dollar(no_other_fonts):
     said, pixels = kept(partial(plots.confusion_matrix, np.eye(5, dtype=int), NAMES))
     assert {"$a$ $b_$", r"x^$\frac$", "Élektro", "#3", "#4"} <= set(said) and pixels.std() > 10
     spec = Table(features=1, targets=1, unit=r"$\frac$ $")
-    said, _ = kept(partial(plots.residuals, np.ones((3, 1)), np.arange(3.0)[:, None], spec))
+    said, _ = kept(partial(predictions.residuals, np.ones((3, 1)), np.arange(3.0)[:, None], spec))
     assert any(r"[$\frac$ $]" in text for text in said)
     rows = [[{"epoch": e, "val/loss": 1 / e} for e in (1, 2, 3)]] * 2
     said, _ = kept(partial(compare.curves, rows, ["val/loss"], ["1  x=$a$ $", "2  x=\udcff"]))
@@ -129,12 +129,20 @@ def test_few_points_are_points_and_the_best_is_a_star():
     assert len({styles[name] for name in ("train, within epochs", "train", "best epoch (2)")}) == 3
 
 
+def test_early_stopping_is_marked_where_it_stopped():
+    rows = [{"epoch": e, "val/loss": 1.0 + (e - 3) ** 2} for e in range(1, 8)]
+    for stopped in (False, True):
+        lines = plots.curves(rows, "loss", 3, stopped=stopped).axes[0].lines
+        found = [line.get_xdata()[0] for line in lines if line.get_label() == "stopped (epoch 7)"]
+        assert found == ([7] if stopped else [])
+
+
 def test_ticks_are_round_and_short():
     assert [short(v) for v in (0.0, 0.25, 9000, 150000, 1.5e6, 2e9, 1e-7)] == [
         "0", "0.25", "9000", "150k", "1.5M", "2G", "1e-07",
     ]  # fmt: skip
     y = np.linspace(5e4, 5e5, 40)[:, None]
-    left, right = plots.residuals(y, y[::-1], Table(features=3, targets=1, unit="$")).axes
+    left, right = predictions.residuals(y, y[::-1], Table(features=3, targets=1, unit="$")).axes
     for axis in (left.xaxis, left.yaxis, right.xaxis):
         labels = axis.get_major_formatter().format_ticks(axis.get_majorticklocs())
         assert 3 <= len(labels) <= 8 and all(len(label) <= 5 for label in labels), labels

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from hydra.types import HydraContext
 from omegaconf import OmegaConf
 
 from dlrun.errors import UserError
@@ -362,9 +363,8 @@ def test_a_job_is_started_with_what_the_sweep_was_given(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["dl-run", "-m", "seed=0,1", "--config-dir", "my configs", "-cn", "other"])
     sweeper = JobSweeper()
     hydras = ["hydra.mode=MULTIRUN", "hydra.searchpath=[file://x]"]
-    sweeper.setup(
-        hydra_context=None, task_function=None, config=OmegaConf.create({"hydra": {"overrides": {"hydra": hydras}}})
-    )
+    config = OmegaConf.create({"hydra": {"overrides": {"hydra": hydras}}})
+    sweeper.setup(hydra_context=HydraContext(None, None), task_function=None, config=config)
     state = State(Path('a, "b"\\c'), {}, [])
     assert sweeper.command(state, Job(3, []), True)[1 + len(COMMAND) :] == [
         'resume="a, \\"b\\"\\c/3"',

@@ -12,7 +12,7 @@ import pytest
 from dlrun.sweep.goals import best_jobs, over_seeds
 from dlrun.sweep.importance import importance
 from dlrun.sweep.page import curve, parameters
-from dlrun.sweep.report import Report, closing
+from dlrun.sweep.report import Report, closing, report
 from dlrun.sweep.state import Job, State
 
 
@@ -133,6 +133,15 @@ def test_seeds_are_distinguished_from_settings():
         ("lr=0", [0, 1], 2),
         ("lr=1", [2, 3], 2),
     ]
+
+
+def test_folds_are_repetitions_too():
+    jobs = [job(i, float(i), f"lr={i // 4}", f"data.fold={i % 2}", f"seed={i // 2 % 2}") for i in range(8)]
+    rows = over_seeds(jobs, ["val/acc"])
+    assert [(row["setting"], row["jobs"]) for row in rows] == [("lr=0", [0, 1, 2, 3]), ("lr=1", [4, 5, 6, 7])]
+    means = report(jobs).partition("\n\n")[2].splitlines()
+    assert means[0].startswith("mean +/- std over folds") and means[0].endswith("folds")
+    assert [line.split()[0] for line in means[2:]] == ["lr=0", "lr=1"]
 
 
 def test_a_seed_that_ran_twice_counts_once():

@@ -239,7 +239,8 @@ class Function:
         return f"Function({', '.join(self.names) or 'named by the data'})"
 
 
-SampleSpec = Image | Table | Columns | Tokens | Mask | Function
+Labelled = Image | Table | Columns | Tokens | Mask  # may have classes
+SampleSpec = Labelled | Function
 Spec = SampleSpec | Env
 
 

@@ -110,8 +110,8 @@ def _instead(path: str) -> str:
     """Describe the replacement of a key of Hydra's."""
     parts = path.split(".")
     for end in range(len(parts), 0, -1):
-        if found := INSTEAD.get(".".join(parts[:end])):
-            return f"dl-run does not support this Hydra key\n    expected {found}"
+        if instead := INSTEAD.get(".".join(parts[:end])):
+            return f"dl-run does not support this Hydra key\n    expected {instead}"
     known = sorted({*SECTION, *FREE, "sweeper"})
     return f"hydra has no {parts[0]!r}{nearest(parts[0], known)}\n    expected one of: " + ", ".join(
         f"hydra.{name}" for name in FREE

@@ -80,9 +80,9 @@ class Loader(ConfigLoaderImpl):
         """Check the config as the files compose it, before Hydra adds overrides and runtime values."""
         config = super()._compose_config_from_defaults_list(defaults, repo)
         texts = {
-            name: _plain(OmegaConf.merge(schema, found.config))
+            name: _plain(OmegaConf.merge(schema, default.config))
             for name, schema in (("help", HelpConf), ("hydra_help", HydraHelpConf))
-            if (found := repo.load_config(f"hydra/{name}/default"))
+            if (default := repo.load_config(f"hydra/{name}/default"))
         }
         check_files(_plain(config.hydra), texts)
         return config

@@ -34,8 +34,8 @@ def has_labels(data: dict) -> bool:
 
 def group_options(group: str) -> list[tuple[str, dict]]:
     """List the options of a group that have a `_target_`, each with its section, read as plain YAML."""
-    found = []
+    pairs = []
     for path in sorted((CONFIGS / group).glob("*.yaml")):
         node = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        found.append((path.stem, node.get(group, node)))
-    return [(name, node) for name, node in found if "_target_" in node]
+        pairs.append((path.stem, node.get(group, node)))
+    return [(name, node) for name, node in pairs if "_target_" in node]

@@ -80,10 +80,10 @@ class _Schema:
     def whole(self) -> Schema:
         """Return the schema with all definitions."""
         for name, part in PARTS.items():
-            found = list(self.targets[name])
+            targets = list(self.targets[name])
             if not _is_package(part):
-                found = list(dict.fromkeys([*found, *public_names(part.within, part.kind)]))
-            self.definitions[name] = self._section(name, part, found)
+                targets = list(dict.fromkeys([*targets, *public_names(part.within, part.kind)]))
+            self.definitions[name] = self._section(name, part, targets)
         self.definitions |= {"defaults": self._defaults(), "config": self._config()}
         of_group = [{"$ref": f"#/$defs/{name}"} for name in PARTS]
         extends = {"required": ["defaults"], "properties": {"defaults": {"contains": {"enum": self._bases()}}}}
@@ -162,19 +162,19 @@ class _Schema:
         strict = {"properties": properties, "additionalProperties": False, "allOf": of_target}
         return {"type": "object", "if": other, "then": {"properties": {"_target_": pick}}, "else": strict}
 
-    def _builder(self, target: str, found: Signature, section: str) -> Schema:
+    def _builder(self, target: str, builder: Signature, section: str) -> Schema:
         """Return the properties of what a target builds."""
         properties = {}
-        for key, annotation in found.keys.items():
+        for key, annotation in builder.keys.items():
             value = self._value(annotation, section, key)
             if f"{section}.{key}" in AUTO:
                 value = {"anyOf": [{"const": "auto"}, value]}
             note = self.notes.get((target, key)) or self.notes.get((section, key))
             properties[key] = self._explained(_or_reference(value), note)
         if section == "model":
-            for key in OF_RUNNER.keys() - found.keys.keys():
+            for key in OF_RUNNER.keys() - builder.keys.keys():
                 properties[key] = self._explained(_or_reference(OF_RUNNER[key]), self.notes.get((target, key)))
-        return {"description": f"{found.kind} {target}", "properties": properties}
+        return {"description": f"{builder.kind} {target}", "properties": properties}
 
     def _value(self, annotation: object, section: str, key: str) -> Schema:
         """Return the schema of a value: of a nested section, or of a plain type."""
@@ -199,10 +199,10 @@ def typed(annotation: object) -> Schema:
     """Return the schema of a plain type: its JSON type, its range, its choices."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        found = typed(args[0])
+        schema = typed(args[0])
         for limit in ranges(args):
-            found |= _limits(limit)
-        return found
+            schema |= _limits(limit)
+        return schema
     if origin in (typing.Union, UnionType):
         return {"anyOf": [typed(option) for option in args]}
     if origin is typing.Literal:
@@ -236,11 +236,11 @@ def _or_reference(value: Schema) -> Schema:
 def _merged(values: list[Schema]) -> Schema:
     """Return a schema that accepts what any of these does."""
     texts = list(dict.fromkeys(json.dumps(value) for value in values))
-    found = [json.loads(text) for text in texts]
-    if len(found) == 1:
-        return found[0]
-    notes = dict.fromkeys(value["description"] for value in found if "description" in value)
-    return {"anyOf": found, **({"description": "\n".join(notes)} if notes else {})}
+    schemas = [json.loads(text) for text in texts]
+    if len(schemas) == 1:
+        return schemas[0]
+    notes = dict.fromkeys(value["description"] for value in schemas if "description" in value)
+    return {"anyOf": schemas, **({"description": "\n".join(notes)} if notes else {})}
 
 
 def _nodes(node: dict, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict]]:

@@ -68,16 +68,16 @@ def refuse_growth(folder: Path, config: dict) -> None:
         value = _at(config, path)
         if isinstance(value, dict | list):
             keys = value if isinstance(value, dict) else range(len(value))
-            found = sum(size((*path, str(key))) for key in keys)
+            count = sum(size((*path, str(key))) for key in keys)
         else:
-            found = 1 + sum(size(_target(path, each)) for each in REFERENCE.findall(str(value)))
-        if found > MOST:
+            count = 1 + sum(size(_target(path, each)) for each in REFERENCE.findall(str(value)))
+        if count > MOST:
             raise UserError(
                 f"{folder}: {'.'.join(path)} in {folder / '.hydra' / 'config.yaml'} becomes more than {MOST:,} values\n"
                 "  expected a config as dl-run writes it"
             )
-        sizes[path] = found
-        return found
+        sizes[path] = count
+        return count
 
     size(())
 

@@ -61,13 +61,13 @@ def folders_of(config_dir: str | None) -> list[Path]:
 def group_names(config_dir: str | None = None) -> list[str]:
     """List the groups, with those that users learn first at the front."""
     folders = [path for base in folders_of(config_dir) if os.path.isdir(base) for path in base.iterdir()]
-    found = {path.name for path in folders if any(path.glob("*.yaml"))} - {"tuned", "hydra"}
-    first = [name for name in FIRST if name in found]
-    return first + sorted(found - set(first))
+    names = {path.name for path in folders if any(path.glob("*.yaml"))} - {"tuned", "hydra"}
+    first = [name for name in FIRST if name in names]
+    return first + sorted(names - set(first))
 
 
 def options(group: str, config_dir: str | None = None) -> list[str]:
     """List the options of a group."""
     folders = [base / group for base in folders_of(config_dir)]
-    found = [path for folder in folders if os.path.isdir(folder) for path in folder.glob("*.yaml")]  # too long is none
-    return sorted({path.stem for path in found})
+    files = [path for folder in folders if os.path.isdir(folder) for path in folder.glob("*.yaml")]  # too long is none
+    return sorted({path.stem for path in files})

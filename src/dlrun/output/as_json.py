@@ -3,6 +3,15 @@
 import json
 import math
 import sys
+from typing import overload
+
+
+@overload
+def finite(value: dict) -> dict: ...
+
+
+@overload
+def finite(value: object) -> object: ...
 
 
 def finite(value: object) -> object:

@@ -1,25 +1,19 @@
 """Plots of results. Each function returns a matplotlib figure; drawing.py renders it."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from dlrun.data.base import SampleData
-from dlrun.output.drawing import COLOURS, DARK, GOOD, GREY, TRAIN, VAL, drawable, ink, new_figure, plain_ticks, scaled
-from dlrun.spec import Columns, Table
+from dlrun.output.drawing import DARK, GOOD, GREY, TRAIN, VAL, drawable, ink, new_figure, plain_ticks, scaled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
 
 SHARES = ("acc", "top5", "miou")  # metrics that cannot exceed 1
 CELLS = 500  # most cells of a drawn matrix on a side: more cells than pixels cost memory and show nothing
-Predict = Callable[[Tensor], Tensor]
 
 
 def worth_drawing(rows: list[dict], windows: Sequence[dict], first: Sequence[str]) -> list[str]:
@@ -149,112 +143,3 @@ def _joined(matrix: np.ndarray, count: int) -> np.ndarray:
     """Sums over blocks of `count` rows and columns; the last ones may be smaller."""
     starts = np.arange(0, len(matrix), count)
     return np.add.reduceat(np.add.reduceat(matrix, starts, 0), starts, 1) if count > 1 else matrix
-
-
-def decision_boundary(data: SampleData, predict: Predict, labels: tuple[str, ...]) -> "Figure":
-    """Predicted classes over the plane of two features, with the train samples (the book, section 9.8).
-
-    Two classes: the probability of the second, and the line where it is 0.5. More: the most likely class. predict:
-    points (N, 2) -> probabilities (N, C).
-    """
-    figure, axes = new_figure(7.2, 5.0)
-    x, y = _all(data, "train")
-    classes = drawable(labels)
-    low, high = x.min(0) - 0.5, x.max(0) + 0.5
-    across, up = np.meshgrid(*(np.linspace(a, b, 300, dtype=np.float32) for a, b in zip(low, high, strict=True)))
-    p = _predict_at(data, predict, np.stack((across, up), -1).reshape(-1, 2))
-    extent = (low[0], high[0], low[1], high[1])
-    style: dict[str, Any] = {"origin": "lower", "extent": extent, "aspect": "auto", "alpha": 0.4}
-    if len(classes) == 2:
-        surface = p[:, 1].reshape(across.shape)
-        shade = axes.imshow(surface, cmap="coolwarm", vmin=0, vmax=1, interpolation="bilinear", **style)
-        if surface.min() < 0.5 < surface.max():
-            axes.contour(across, up, surface, [0.5], colors=DARK, linewidths=1)
-        figure.colorbar(shade, ax=axes, label=f"probability of {classes[1]}")
-        colours = ["#3b4cc0", "#b40426"]  # the ends of the colour map
-    else:
-        colours = [COLOURS[k % len(COLOURS)] for k in range(len(classes))]
-        axes.imshow(p.argmax(1).reshape(across.shape), cmap=_listed(colours), vmin=0, vmax=len(classes) - 1, **style)
-    for k, label in enumerate(classes):
-        mine = x[y == k]
-        axes.scatter(
-            *mine.T, color=colours[k], marker="os^Dv"[k % 5], s=16, edgecolors="white", linewidths=0.4, label=label
-        )
-    columns = data.spec.names if isinstance(data.spec, Table) else ()
-    names = drawable(columns, ("x1", "x2")) if len(columns) == 2 else ["x1", "x2"]
-    axes.set(xlabel=names[0], ylabel=names[1], xlim=extent[:2], ylim=extent[2:])
-    plain_ticks(axes.xaxis)
-    plain_ticks(axes.yaxis)
-    axes.legend(loc="upper right", title="train")
-    return figure
-
-
-def fitted_line(data: SampleData, predict: Predict) -> "Figure":
-    """Predictions over the single feature, with the train and test samples. predict: (N, 1) -> (N, targets).
-
-    The height is that of the samples, since a fit of many degrees may go far beyond them.
-    """
-    figure, axes = new_figure()
-    (x, y), (x_test, y_test) = _all(data, "train"), _all(data, "test")
-    line = np.linspace(x.min(), x.max(), 1000, dtype=np.float32)[:, None]
-    out = _predict_at(data, predict, line)
-    for k in range(y.shape[1]):
-        number = f" {k + 1}" if y.shape[1] > 1 else ""
-        dots, fit = (TRAIN, VAL) if k == 0 else (COLOURS[2 * k % 10], COLOURS[(2 * k + 1) % 10])
-        axes.scatter(x[:, 0], y[:, k], s=14, alpha=0.5, color=dots, linewidths=0, label=f"train{number}")
-        axes.scatter(
-            x_test[:, 0], y_test[:, k], s=12, alpha=0.5, edgecolors=GREY, facecolors="none", label=f"test{number}"
-        )
-        axes.plot(line[:, 0], out[:, k], color=fit, linewidth=1.8, label=f"fit{number}")
-    column, unit = (data.spec.names[:1], _unit(data.spec)) if isinstance(data.spec, Table) else ((), "")
-    axes.set(xlabel=drawable(column or ["x"], ["x"])[0], ylabel=f"y{unit}")
-    low, high = min(y.min(), y_test.min()), max(y.max(), y_test.max())
-    margin = 0.1 * (high - low) or 1.0
-    axes.set_ylim(low - margin, high + margin)
-    plain_ticks(axes.xaxis)
-    plain_ticks(axes.yaxis)
-    axes.grid()
-    axes.legend()
-    return figure
-
-
-def residuals(y: np.ndarray, out: np.ndarray, spec: Table | Columns) -> "Figure":
-    """On the test split: predicted over true values, and a histogram of the errors. y, out: (N, targets)."""
-    figure, (left, right) = new_figure(9.6, 4.4, 2)
-    unit = _unit(spec)
-    ends = [min(y.min(), out.min()), max(y.max(), out.max())]
-    left.plot(ends, ends, color=GREY, linewidth=1, label="predicted = true")
-    left.scatter(y, out, s=16, alpha=0.6, color=TRAIN, linewidths=0)
-    left.set(xlabel=f"true{unit}", ylabel=f"predicted{unit}", title="predicted against true, test")
-    left.legend(loc="upper left")
-    right.hist((out - y).ravel(), bins=min(30, max(5, len(y) // 4)), color=TRAIN, edgecolor="white", linewidth=0.5)
-    right.axvline(0, color=DARK, linewidth=1)
-    right.set(xlabel=f"predicted - true{unit}", ylabel="samples")
-    right.set_title(f"mean absolute error {np.abs(out - y).mean():.4g}{unit}")
-    for axes in (left, right):
-        plain_ticks(axes.xaxis, most=5)
-        plain_ticks(axes.yaxis, most=6)
-        axes.grid()
-    return figure
-
-
-def _unit(spec: Table | Columns) -> str:
-    unit = "".join(drawable([spec.unit], [""]))
-    return f" [{unit}]" if unit else ""
-
-
-def _predict_at(data: SampleData, predict: Predict, points: np.ndarray) -> np.ndarray:
-    device = next(iter(data.batches("val")))[0].device
-    return predict(torch.from_numpy(points).to(device)).cpu().numpy()
-
-
-def _listed(colours: list[str]) -> "ListedColormap":
-    from matplotlib.colors import ListedColormap
-
-    return ListedColormap(colours)
-
-
-def _all(data: SampleData, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """All inputs and targets of a split."""
-    batches = [(x.cpu().numpy(), y.cpu().numpy()) for x, y in data.batches(split)]
-    return np.concatenate([x for x, _ in batches]), np.concatenate([y for _, y in batches])

@@ -15,8 +15,8 @@ from dlrun.system.python import protect_children
 class Parser(argparse.ArgumentParser):
     """An argument parser that reads a minus and a digit as the start of a row of numbers, not of a flag."""
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, prog: str, description: str | None = None) -> None:
+        super().__init__(prog, description=description)
         self._negative_number_matcher = re.compile(r"-[\d.][\d.,eE+-]*$")
 
     def error(self, message: str) -> NoReturn:

@@ -1,5 +1,6 @@
 """Compare several runs: their curves in one image, and a table of the differences between their configs."""
 
+import json
 import math
 import os
 from pathlib import Path
@@ -28,9 +29,9 @@ def jobs_of(folder: Path) -> list[Path]:
     """List the runs in a sweep's folder by their numbers. Empty if the folder is not a sweep's."""
     if not os.path.isdir(folder) or os.path.exists(folder / STARTED):  # unlike Path's methods, these accept any name
         return []
-    found = [path.parent.parent for path in folder.glob(f"*/{STARTED}")]
-    found = [path for path in found if not path.is_symlink()]  # `best` links to one of the jobs
-    return sorted(found, key=lambda path: (int(path.name) if path.name.isdigit() else math.inf, path.name))
+    runs = [path.parent.parent for path in folder.glob(f"*/{STARTED}")]
+    runs = [path for path in runs if not path.is_symlink()]  # `best` links to one of the jobs
+    return sorted(runs, key=lambda path: (int(path.name) if path.name.isdigit() else math.inf, path.name))
 
 
 def compare(folders: list[Path], metrics: list[str] | None, out: Path, is_json: bool = False) -> list[str]:
@@ -62,12 +63,12 @@ def compare(folders: list[Path], metrics: list[str] | None, out: Path, is_json: 
 
 def common_metrics(folders: list[Path], rows: list[list[dict]], wanted: list[str] | None) -> list[str]:
     """Return the val metrics that all runs have, or the wanted ones if each is in at least one run."""
-    for folder, found in zip(folders, rows, strict=True):
-        if not found:
+    for folder, epochs in zip(folders, rows, strict=True):
+        if not epochs:
             raise UserError(
                 f"{folder} has no curve: its metrics.jsonl has no epoch\n  expected runs of at least one epoch"
             )
-    have = [list(dict.fromkeys(key for row in found for key in row if "/" in key)) for found in rows]
+    have = [list(dict.fromkeys(key for row in epochs for key in row if "/" in key)) for epochs in rows]
     if wanted:
         known = list(dict.fromkeys(name for names in have for name in names))
         for name in wanted:
@@ -97,30 +98,26 @@ def differences(folders: list[Path]) -> dict[str, list[str]]:
         choices = {group: names[group] for group in config if isinstance(names.get(group), str)}
         flat.append(choices | flatten(config))
     keys = list(dict.fromkeys(key for each in flat for key in each))
-    found = {key: [shown(each[key]) if key in each else "-" for each in flat] for key in keys}
-    return {key: values for key, values in found.items() if len(set(values)) > 1}
+    texts = {key: [shown(each[key]) if key in each else "-" for each in flat] for key in keys}
+    return {key: values for key, values in texts.items() if len(set(values)) > 1}
 
 
 def flatten(config: dict, prefix: str = "") -> dict[str, object]:
     """Flatten a config to dotted keys, without targets, which the choices show, and without sources of downloads."""
-    found = {}
+    flat: dict[str, object] = {}
     for key, value in config.items():
         if key in HIDDEN:
             continue
         if isinstance(value, dict):
-            found |= flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value
-    return found
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def shown(value: object) -> str:
     """Format a config value in at most 40 characters."""
-    text = (
-        {None: "null", True: "true", False: "false"}.get(value)
-        if value is None or isinstance(value, bool)
-        else str(value)
-    )
+    text = json.dumps(value) if value is None or isinstance(value, bool) else str(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
 
@@ -139,13 +136,13 @@ def labels(folders: list[Path], different: dict[str, list[str]]) -> list[str]:
 
 def cells(folders: list[Path], different: dict[str, list[str]]) -> list[list[str]]:
     """Return the table of differences and results, with a column per run, or a row per run for more than WIDE runs."""
-    found = [facts(folder) for folder in folders]
+    runs = [facts(folder) for folder in folders]
     columns = {"": numbers(folders)} | different
-    columns["status"] = [each["status"] for each in found]
-    for name in dict.fromkeys(name for each in found for name in each["metrics"]):
-        values = [each["metrics"].get(name) for each in found]
+    columns["status"] = [each["status"] for each in runs]
+    for name in dict.fromkeys(name for each in runs for name in each["metrics"]):
+        values = [each["metrics"].get(name) for each in runs]
         columns[name] = [number(v) if isinstance(v, int | float) else "-" for v in values]
-    columns["seconds"] = [f"{s:.1f}" if isinstance(s := each["seconds"], int | float) else "-" for each in found]
+    columns["seconds"] = [f"{s:.1f}" if isinstance(s := each["seconds"], int | float) else "-" for each in runs]
     rows = [[name, *values] for name, values in columns.items()]
     return rows if len(folders) <= WIDE else [list(row) for row in zip(*rows, strict=True)]
 
@@ -157,14 +154,14 @@ def curves(rows: list[list[dict]], names: list[str], legend: list[str]) -> "Figu
     figure, panels = new_figure(5.2 * len(names), 4.0 + 0.22 * -(-len(legend) // min(2, len(names))), len(names))
     legend = drawable(legend, [word.encode("ascii", "backslashreplace").decode() for word in legend], LEGEND)
     for axes, name in zip([panels] if len(names) == 1 else panels, names, strict=True):
-        drawn = []
-        for i, found in enumerate(rows):
-            points = [(row["epoch"], row[name]) for row in found if isinstance(row.get(name), int | float)]
+        drawn: list[float] = []
+        for i, epochs in enumerate(rows):
+            points = [(row["epoch"], row[name]) for row in epochs if isinstance(row.get(name), int | float)]
             points = [point for point in points if math.isfinite(point[1])]
             x, y = zip(*points, strict=True) if points else ((), ())
             dash = "none" if len(points) < 3 else ("-", "--", ":", "-.")[i // len(COLOURS) % 4]
-            dots = {"marker": "o", "markersize": 4} if len(points) < 30 else {}
-            axes.plot(x, y, linestyle=dash, color=COLOURS[i % len(COLOURS)], linewidth=1.5, label=legend[i], **dots)
+            marker, colour = "o" if len(points) < 30 else None, COLOURS[i % len(COLOURS)]
+            axes.plot(x, y, ls=dash, color=colour, linewidth=1.5, marker=marker, markersize=4, label=legend[i])
             drawn += y
         scaled(axes, drawn)
         plain_ticks(axes.xaxis, whole=True)

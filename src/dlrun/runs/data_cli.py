@@ -35,17 +35,17 @@ def _list(args: argparse.Namespace) -> Iterable[str]:
     from dlrun.config.pairing import CONFIGS
     from dlrun.output.as_json import as_json
 
-    found = {}
+    descriptions = {}
     for path in sorted((CONFIGS / "data").glob("*.yaml")):
         comment = takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
         text = " ".join(
             line.removeprefix("#").strip() for line in takewhile(lambda line: "dl-run" not in line, comment)
         )
-        found[path.stem] = shorten(text.partition(": ")[2] or text, 100, placeholder=" ...")
+        descriptions[path.stem] = shorten(text.partition(": ")[2] or text, 100, placeholder=" ...")
     if args.json:
-        return [as_json({"name": name, "description": line}) for name, line in found.items()]
-    width = max(map(len, found))
-    return [f"{name:{width}}  {line}" for name, line in found.items()]
+        return [as_json({"name": name, "description": line}) for name, line in descriptions.items()]
+    width = max(map(len, descriptions))
+    return [f"{name:{width}}  {line}" for name, line in descriptions.items()]
 
 
 def _name_arguments(parser: Parser) -> None:

@@ -56,7 +56,7 @@ class Measured(NamedTuple):
     metrics: dict[str, float]
     size: int
     notes: list[str]
-    recorded: dict[str, float] | None
+    recorded: dict[str, float | None] | None
 
 
 def evaluate(
@@ -103,8 +103,8 @@ def measure(folder: Path, split: str, overrides: list[str], device: str | None) 
         data, notes = (run.load_data(), []) if other is None else _other(run, other["data"])
         metrics = run.task.evaluate(data, split)
     if (before := run.summary.get("precision", run.device.precision)) != run.device.precision:
-        precision, device = run.device.precision, run.device.torch_device
-        notes.append(f"evaluated in {precision} on {device}, but trained in {before}, which rounds differently")
+        precision, used = run.device.precision, run.device.torch_device
+        notes.append(f"evaluated in {precision} on {used}, but trained in {before}, which rounds differently")
     size = data.size(split)
     if other is not None and split != "all" and 0 < size < data.size("all"):
         notes.append(f"note: {size:,} of {data.size('all'):,} samples; split=all evaluates all of them")
@@ -120,6 +120,7 @@ def _other(run: "FinishedRun", section: dict) -> tuple["Data", list[str]]:
 
     Raises UserError if its shape or number of outputs differs from the run's.
     """
+    from dlrun.data.base import has_samples
     from dlrun.data.raw import Reencoded
     from dlrun.spec import Tokens
 
@@ -136,7 +137,7 @@ def _other(run: "FinishedRun", section: dict) -> tuple["Data", list[str]]:
             f"the run takes {run_spec}, but that data gives {spec}\n  expected the same shape and number of outputs"
         )
     other.load(run.device.torch_device)
-    if isinstance(run_spec, Env):
+    if not has_samples(run.data):
         return other, []
     mine, theirs = getattr(run_spec, "labels", ()), getattr(spec, "labels", ())
     notes = []

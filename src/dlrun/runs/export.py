@@ -14,13 +14,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 import dlrun
 from dlrun.config.saved import own_config
+from dlrun.data.base import EnvData, pixel_statistics
 from dlrun.data.raw import decode
 from dlrun.errors import DataError, UserError, counted
 from dlrun.output.failures import within_memory
@@ -28,7 +29,7 @@ from dlrun.runs.formats import SUFFIXES
 from dlrun.runs.predict import class_names, encode
 from dlrun.runs.written import whole
 from dlrun.seeds import generator
-from dlrun.spec import Columns, Env, Image, Mask, Tokens
+from dlrun.spec import Columns, Env, Function, Image, Mask, Tokens
 from dlrun.train.finished import FinishedRun
 
 if TYPE_CHECKING:
@@ -108,13 +109,14 @@ def _described(x: Tensor) -> str:
 
 def notes(run: FinishedRun) -> dict[str, object]:
     """Return the facts needed to use the model without the run."""
-    spec = run.data.spec
-    found = {"model": run.names.get("model"), "data": run.names.get("data"), "dlrun": dlrun.__version__}
-    found |= {"task": run.names.get("task"), "weights": run.weights, "spec": str(spec), **run.data.fitted()}
-    if getattr(spec, "classes", None):
+    spec, names = run.data.spec, run.names
+    found: dict[str, object] = {"model": names.get("model"), "data": names.get("data"), "dlrun": dlrun.__version__}
+    found |= {"task": names.get("task"), "weights": run.weights, "spec": str(spec), **run.data.fitted()}
+    if not isinstance(spec, Env | Function) and spec.classes:
         found["labels"] = class_names(spec)
     if isinstance(spec, Image | Mask):
-        found |= {"mean": run.data.mean, "std": run.data.std}
+        mean, std = pixel_statistics(run.data) or (None, None)
+        found |= {"mean": mean, "std": std}
     return found
 
 
@@ -125,10 +127,11 @@ def samples_of(run: FinishedRun, way: str) -> tuple[Tensor, str]:
     since data is not downloaded for a check. Generative runs get random codes, policies get observations.
     """
     if way == "latent":
-        return torch.randn(SAMPLES, run.task.net.latent, generator=generator("cpu", 0, 0)), f"{SAMPLES} codes"
+        latent = cast(int, run.task.net.latent)
+        return torch.randn(SAMPLES, latent, generator=generator("cpu", 0, 0)), f"{SAMPLES} codes"
     if way == "episodes":
         try:
-            envs = run.data.make(SAMPLES)
+            envs = cast(EnvData, run.data).make(SAMPLES)
         except UserError as error:
             return drawn(run), f"{SAMPLES} drawn observations ({str(error).splitlines()[0]})"
         try:
@@ -136,17 +139,17 @@ def samples_of(run: FinishedRun, way: str) -> tuple[Tensor, str]:
         finally:
             envs.close()
     try:
-        data = run.load_data(download=False)
+        run.load_data(download=False)
     except DataError as error:
         return drawn(run), f"{SAMPLES} drawn samples ({str(error).splitlines()[0]})"
-    found, needed = [], SAMPLES
+    data, inputs, needed = run.sample_data, list[Tensor](), SAMPLES
     for x, _ in data.batches("test"):
-        found.append(x[:needed].cpu())
-        needed -= len(found[-1])
+        inputs.append(x[:needed].cpu())
+        needed -= len(inputs[-1])
         if not needed:
             break
-    x = torch.cat(found)
-    x = x if isinstance(data.spec, Tokens) else decode(data, x)
+    x = torch.cat(inputs)
+    x = x if isinstance(data.spec, Tokens) else cast(Tensor, decode(data, x))  # only tokens become texts
     return x[torch.arange(SAMPLES) % len(x)], f"{len(x)} real sample{'s' * (len(x) > 1)}"
 
 
@@ -166,7 +169,7 @@ def drawn(run: FinishedRun) -> Tensor:
     if isinstance(spec, Columns):
         for i, count in enumerate(spec.levels, spec.numbers):
             rows[:, i] = torch.randint(count + 1, (SAMPLES,), generator=random)
-    return decode(run.data, rows)
+    return cast(Tensor, decode(run.sample_data, rows))
 
 
 def batches(samples: Tensor) -> list[Tensor]:
@@ -212,7 +215,7 @@ def write_onnx(run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> N
         program = torch.onnx.export(
             traced(graph, samples), (), dynamo=True, verbose=False, input_names=["x"], output_names=["y"]
         )
-    model = program.model_proto
+    model = cast(torch.onnx.ONNXProgram, program).model_proto  # dynamo returns one
     name_batch(model.graph)
     onnx.helper.set_model_props(model, {"dlrun": json.dumps(notes(run))})
     onnx.save(model, path)

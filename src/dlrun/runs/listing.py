@@ -1,6 +1,7 @@
 """List runs in a table, filtered and sorted, from their summaries alone. No torch here."""
 
 from fnmatch import fnmatchcase
+from operator import itemgetter
 from pathlib import Path
 
 from dlrun.errors import UserError, counted, nearest
@@ -93,11 +94,10 @@ def _filter(text: str) -> tuple[str, list[str]]:
 
 def _passes(row: dict, key: str, patterns: list[str]) -> bool:
     if "." in key:
-        found = _overridden(Path(row["run"]), key)
+        value = _overridden(Path(row["run"]), key)
     else:
-        value = row[key]
-        found = str(value) if value is not None else "null"
-    return found is not None and any(fnmatchcase(found, pattern) for pattern in patterns)
+        value = "null" if row[key] is None else str(row[key])
+    return value is not None and any(fnmatchcase(value, pattern) for pattern in patterns)
 
 
 def _overridden(folder: Path, key: str) -> str | None:
@@ -120,13 +120,12 @@ def _sorted(rows: list[dict], sort: str) -> list[dict]:
         names = ", ".join(dict.fromkeys(["started", *known]))
         raise UserError(f"--sort {sort}: no such column{nearest(sort, known)}\n  expected one of: {names}")
 
-    def value(row: dict) -> object:
-        return row[sort] if sort in row else row["metrics"].get(sort)
-
-    empty = [row for row in rows if value(row) is None]
-    numbers = [row for row in rows if isinstance(value(row), int | float)]
-    words = [row for row in rows if isinstance(value(row), str)]
-    return empty + sorted(words, key=value) + sorted(numbers, key=value)
+    pairs = [(row[sort] if sort in row else row["metrics"].get(sort), row) for row in rows]
+    empty = [row for value, row in pairs if value is None]
+    words = [pair for pair in pairs if isinstance(pair[0], str)]
+    numbers = [pair for pair in pairs if isinstance(pair[0], int | float)]
+    ranked = sorted(words, key=itemgetter(0)) + sorted(numbers, key=itemgetter(0))
+    return empty + [row for _, row in ranked]
 
 
 def as_table(rows: list[dict], total: int) -> str:
@@ -139,7 +138,8 @@ def as_table(rows: list[dict], total: int) -> str:
         return f"none of {counted(total, 'run')} passes the filters"
     names = [{row["shown"][i] for row in rows if row["shown"][i]} for i in (0, 1)]
     heads = [
-        next(iter(found)) if len(found) == 1 else column for found, column in zip(names, ("best", "test"), strict=True)
+        next(iter(metrics)) if len(metrics) == 1 else column
+        for metrics, column in zip(names, ("best", "test"), strict=True)
     ]
     common = [name for name in WORDS if len(rows) > 1 and rows[0][name] and len({str(row[name]) for row in rows}) == 1]
     words = [name for name in WORDS if name not in common]

@@ -25,23 +25,23 @@ Stamp = tuple[int, int, int]
 def stamp(path: Path) -> Stamp | None:
     """Return what changes whenever a file does: its inode, time and size. None if there is no file."""
     try:
-        found = os.stat(path)
+        entry = os.stat(path)
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return entry.st_ino, entry.st_mtime_ns, entry.st_size
 
 
 class Folders:
     """Lists folders again as often as SHARE allows, at least every LATEST seconds: thousands of runs take a while."""
 
     def __init__(self, find: Callable[[], list[Path]]) -> None:
-        self.find, self.found, self.due = find, list[Path](), 0.0
+        self.find, self.folders, self.due = find, list[Path](), 0.0
 
     def __call__(self) -> list[Path]:
         if (started := time.monotonic()) >= self.due:
-            self.found = self.find()
+            self.folders = self.find()
             self.due = started + min((time.monotonic() - started) / SHARE, LATEST)
-        return self.found
+        return self.folders
 
 
 @dataclass
@@ -103,8 +103,8 @@ class LiveRun:
             return
         self._config, self.planned = now, None
         with suppress(OSError, UnicodeDecodeError):
-            found = EPOCHS.search(read_whole(path).decode())
-            self.planned = int(found[1]) if found else None
+            match = EPOCHS.search(read_whole(path).decode())
+            self.planned = int(match[1]) if match else None
 
     @property
     def is_running(self) -> bool:
@@ -119,8 +119,8 @@ class LiveRun:
     @property
     def epochs_done(self) -> float:
         """The number of epochs done, with the done share of the present one, as of the last row."""
-        found = [row["epoch"] for rows in (self.epochs, self.steps) if rows and (row := rows[-1]).get("epoch")]
-        return float(max(found, default=0))
+        counts = [row["epoch"] for rows in (self.epochs, self.steps) if rows and (row := rows[-1]).get("epoch")]
+        return float(max(counts, default=0))
 
     def seconds_left(self) -> float | None:
         """Estimate the seconds until all epochs are done, from the last epochs and their validations. None if unknown.

@@ -46,9 +46,9 @@ def page(title: str, sections: list[tuple[str, str]]) -> str:
     return f"{head}{view}<style>{STYLE}</style>\n<h1>{escape(title)}</h1>\n{body}</html>\n"
 
 
-def facts(found: dict[str, str]) -> str:
+def facts(values: dict[str, str]) -> str:
     """Return a table of names and values."""
-    rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>\n" for name, value in found.items())
+    rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>\n" for name, value in values.items())
     return f'<table class="facts">{rows}</table>'
 
 
@@ -73,10 +73,10 @@ def _wide(png: bytes) -> str:
     return ' class="wide"' if width > WIDE * height else ""
 
 
-def samples(found: list[str], are_images: bool) -> str:
+def samples(cells: list[str], are_images: bool) -> str:
     """Return samples in equal cells. Twelve fill whole rows, since every number of columns divides 12."""
     kind = "samples images" if are_images else "samples"
-    return f'<div class="{kind}">{"".join(found)}</div>' if found else "<p>none</p>"
+    return f'<div class="{kind}">{"".join(cells)}</div>' if cells else "<p>none</p>"
 
 
 def sample(inner: str, lines: list[str], is_wrong: bool, name: str = "") -> str:

@@ -1,17 +1,17 @@
 """Predict with a finished run: outputs for inputs, samples from codes, or episodes in its environment."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from dlrun.config.saved import own_config, require_finished
 from dlrun.config.signatures import mismatch
 from dlrun.errors import UserError
 from dlrun.output.as_json import as_json, finite
 from dlrun.runs.records import as_csv, write_images, write_lines
-from dlrun.spec import Columns, Image, Mask, Spec, Tokens
+from dlrun.spec import Columns, Env, Function, Image, Labelled, Mask, Spec, Table, Tokens
 from dlrun.types import Index, Size
 
 if TYPE_CHECKING:
@@ -76,13 +76,13 @@ def predict(folder: Path, given: Inputs, device: str | None, out: Path | None, c
 def _way(run: "FinishedRun", given: Inputs) -> str:
     """Return the kind of input among WAYS that the user gave. Raises UserError unless it is one that the run takes."""
     sources = {"episodes": given.episodes, "latent": given.samples or given.latent, "inputs": given.inputs}
-    found = [name for name, value in sources.items() if value]
+    used = [name for name, value in sources.items() if value]
     takes = run.task.takes
     expected = " or ".join(kind(run.data.spec) if name == "inputs" else WAYS[name] for name in takes)
-    if len(found) != 1 or given.samples and given.latent:
-        problem = "no inputs to predict from" if not found else "several kinds of inputs"
+    if len(used) != 1 or given.samples and given.latent:
+        problem = "no inputs to predict from" if not used else "several kinds of inputs"
         raise UserError(f"{problem}\n  this run ({run.names.get('model')}) takes {expected}")
-    way = "images" if found == ["inputs"] and "images" in takes else found[0]
+    way = "images" if used == ["inputs"] and "images" in takes else used[0]
     if way not in takes:
         raise UserError(f"{WAYS[way]}: this run ({run.names.get('model')}) does not take them\n  expected {expected}")
     return way
@@ -99,7 +99,7 @@ def kind(spec: Spec) -> str:
 
 def _records(run: "FinishedRun", way: str, given: Inputs, out: Path | None) -> Iterator[dict]:
     """Yield a record per prediction. out: the folder for images; None: `predictions` in the run's folder."""
-    if way == "episodes":
+    if way == "episodes" and given.episodes:
         for i, (total, length) in enumerate(run.task.play(run.data, given.episodes, given.seed)):
             yield {"episode": i, "return": total, "length": length}
         return
@@ -109,17 +109,18 @@ def _records(run: "FinishedRun", way: str, given: Inputs, out: Path | None) -> I
     if way == "latent":
         batches = _codes(run, given)
     else:
-        batches = ((names, encode(run, way, values), None) for names, values in _batches(run, given))
-    folder, taken = out or run.folder / "predictions", {}
+        batches = ((names, encode(run, way, values), {}) for names, values in _batches(run, given))
+    folder = out or run.folder / "predictions"
+    taken: dict[str, int] = {}
     for names, x, more in batches:
         predicted = run.task.predict(x).cpu()
         if isinstance(run.data.spec, Mask):  # written as a grey image whose values are the classes
             predicted = predicted.argmax(1, keepdim=True) / 255
         if predicted.dim() == 4:
-            yield from write_images(names, predicted, folder, taken, more or {})
+            yield from write_images(names, predicted, folder, taken, more)
         else:
             yield from (
-                {"input": name} | each | (more or {}) for name, each in zip(names, outputs(run, predicted), strict=True)
+                {"input": name} | each | more for name, each in zip(names, outputs(run, predicted), strict=True)
             )
 
 
@@ -143,12 +144,27 @@ def encode(run: "FinishedRun", way: str, raw: object) -> "Tensor":
     """Encode raw inputs for `predict`. way: "inputs", or "images" for images in [0, 1]."""
     from dlrun.tasks.images import rescaled
 
-    x = run.data.encode(raw)
-    return next(rescaled(iter([(x, None)]), run.data, 0.0, 1.0))[0] if way == "images" else x
+    data = run.sample_data
+    x = data.encode(raw)
+    return next(rescaled(iter([(x, x)]), data, 0.0, 1.0))[0] if way == "images" else x
 
 
 def _batches(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], object]]:
     """Yield (names, raw inputs) in batches of the size used for evaluation."""
+    from dlrun.runs.inputs import STDIN
+
+    pairs, join = _read(run, given)
+    count = 0
+    while batch := list(islice(pairs, run.sample_data.eval_batch_size)):
+        yield [name for name, _ in batch], join([value for _, value in batch])
+        count += len(batch)
+    if not count:
+        where = ", ".join("standard input" if text == STDIN else text for text in given.inputs)
+        raise UserError(f"{where}: no inputs\n  expected {kind(run.data.spec)}")
+
+
+def _read(run: "FinishedRun", given: Inputs) -> tuple[Iterator[tuple[str, object]], Callable[[list], object]]:
+    """Return an iterator over (name, raw input), and the function that joins raw inputs to a batch."""
     import numpy as np
     import torch
 
@@ -162,18 +178,10 @@ def _batches(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], obj
         fit = getattr(data, "fit", "cover" if given.fit or is_folder else None)  # as in training
         most = config.get("max_pixels") or source.get("max_pixels") or inputs.MAX_PIXELS
         decoding = inputs.Decoding(most, getattr(data, "levels", None))
-        found, join = inputs.images(given.inputs, getattr(data, "stored", spec.shape), fit, decoding), torch.stack
-    elif isinstance(spec, Tokens):
-        found, join = inputs.texts(given.inputs), list
-    else:
-        found, join = inputs.rows(given.inputs, spec), np.array
-    count = 0
-    while batch := list(islice(found, data.eval_batch_size)):
-        yield [name for name, _ in batch], join([value for _, value in batch])
-        count += len(batch)
-    if not count:
-        where = ", ".join("standard input" if text == inputs.STDIN else text for text in given.inputs)
-        raise UserError(f"{where}: no inputs\n  expected {kind(spec)}")
+        return inputs.images(given.inputs, getattr(data, "stored", spec.shape), fit, decoding), torch.stack
+    if isinstance(spec, Tokens):
+        return inputs.texts(given.inputs), list
+    return inputs.rows(given.inputs, cast(Table, spec)), np.array  # no other samples are inputs of a network
 
 
 def _codes(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], "Tensor", dict]]:
@@ -182,17 +190,17 @@ def _codes(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], "Tens
 
     from dlrun.runs import inputs
     from dlrun.seeds import generator
-    from dlrun.spec import Table
 
-    device, latent, size = run.device.torch_device, run.task.net.latent, run.data.eval_batch_size
+    device, size = run.device.torch_device, run.sample_data.eval_batch_size
+    latent = cast(int, run.task.net.latent)
     if given.samples:
         z = torch.randn(given.samples, latent, generator=generator(device, 0, given.seed), device=device)
         for first in range(0, len(z), size):
             batch = z[first : first + size]
             yield [f"sample_{first + i}_of_seed_{given.seed}" for i in range(len(batch))], batch, {"seed": given.seed}
         return
-    found, count = inputs.rows([given.latent], Table(latent)), 0
-    while rows := [row for _, row in islice(found, size)]:
+    codes, count = inputs.rows([cast(str, given.latent)], Table(latent)), 0
+    while rows := [row for _, row in islice(codes, size)]:
         yield [f"code_{count + i}" for i in range(len(rows))], torch.tensor(rows, device=device), {}
         count += len(rows)
     if not count:
@@ -211,7 +219,7 @@ def outputs(run: "FinishedRun", predicted: "Tensor") -> Iterator[dict]:
     if "inputs" not in run.task.takes:
         names = getattr(spec, "names", ()) or [f"x{i + 1}" for i in range(values.shape[1])]
         yield from (dict(zip(names, row, strict=True)) for row in shown)
-    elif spec.classes:
+    elif not isinstance(spec, Env | Function) and spec.classes:
         labels = class_names(spec)
         for row, best in zip(shown, values.argmax(1).tolist(), strict=True):
             yield {
@@ -220,7 +228,7 @@ def outputs(run: "FinishedRun", predicted: "Tensor") -> Iterator[dict]:
                 "probabilities": dict(zip(labels, row, strict=True)),
             }
     else:
-        unit = {"unit": spec.unit} if getattr(spec, "unit", "") else {}
+        unit = {"unit": text} if (text := getattr(spec, "unit", "")) else {}
         targets = getattr(spec, "target_names", ())
         if len(targets) > 1:
             yield from (dict(zip((f"output {name}" for name in targets), row, strict=True)) | unit for row in shown)
@@ -228,6 +236,6 @@ def outputs(run: "FinishedRun", predicted: "Tensor") -> Iterator[dict]:
         yield from ({"output": row[0] if len(row) == 1 else row} | unit for row in shown)
 
 
-def class_names(spec: Spec) -> list[str]:
+def class_names(spec: Labelled) -> list[str]:
     """Return the classes' names, or their numbers if they have no names."""
-    return list(spec.labels) if len(set(spec.labels)) == spec.classes else list(map(str, range(spec.classes)))
+    return list(spec.labels) if len(set(spec.labels)) == spec.classes else list(map(str, range(spec.classes or 0)))

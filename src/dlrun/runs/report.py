@@ -13,12 +13,12 @@ from dlrun.output.rows import epoch_rows
 from dlrun.runs import page
 from dlrun.runs.columns import described
 from dlrun.runs.show import command_line, show_config
-from dlrun.spec import Columns, Image, Mask, Spec, Tokens
+from dlrun.spec import Columns, Env, Function, Image, Mask, Spec, Tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dlrun.data.base import Data
+    from dlrun.data.base import SampleData
     from dlrun.sweep.state import State
     from dlrun.train.finished import FinishedRun
 
@@ -76,8 +76,7 @@ def _settle_left(state: "State") -> None:
 
 
 def _result(folder: Path, summary: dict) -> str:
-    best = summary.get("best") if isinstance(summary.get("best"), dict) else {}
-    test = summary.get("test") if isinstance(summary.get("test"), dict) else {}
+    best, test = _part(summary, "best"), _part(summary, "test")
     found = {f"best {best['metric']}": f"{number(best['value'])} in epoch {best['epoch']}"} if best else {}
     found |= {name: number(value) for name, value in test.items() if isinstance(value, int | float)}
     epochs = counted(summary.get("epochs", 0), "epoch")
@@ -87,11 +86,16 @@ def _result(folder: Path, summary: dict) -> str:
     return page.facts(found)
 
 
+def _part(summary: dict, name: str) -> dict:
+    """Return a section of the summary; {} if it is missing or no dict."""
+    part = summary.get(name)
+    return part if isinstance(part, dict) else {}
+
+
 def _curves(folder: Path, summary: dict) -> list[str]:
     """List the metrics to draw: the goal, the loss, other val metrics, then metrics that are only logged."""
-    scores = summary.get("scores") if isinstance(summary.get("scores"), dict) else {}
     logged = [name for name in (epoch_rows(folder) or [{}])[-1] if name.startswith(("train/", "val/"))]
-    names = [str(summary.get("goal")), "val/loss", *scores, *sorted(logged)]
+    names = [str(summary.get("goal")), "val/loss", *_part(summary, "scores"), *sorted(logged)]
     return list(dict.fromkeys(name.partition("/")[2] for name in names))
 
 
@@ -108,8 +112,7 @@ def _environment(folder: Path, summary: dict) -> dict[str, str]:
     found = {"folder": str(folder), "command": command_line(folder)}
     names = ("task", "optimizer", "schedule", "experiment", "seed", "device", "precision", "parameters")
     found |= {name: str(summary[name]) for name in names if summary.get(name) is not None}
-    versions = summary.get("versions") if isinstance(summary.get("versions"), dict) else {}
-    found |= {name: str(version) for name, version in versions.items()}
+    found |= {name: str(version) for name, version in _part(summary, "versions").items()}
     if isinstance(summary.get("peak_memory_mb"), dict):
         found["peak memory"] = ", ".join(f"{where} {mb} MB" for where, mb in summary["peak_memory_mb"].items())
     return found | ({"commit": str(summary["git"])} if summary.get("git") else {})
@@ -124,13 +127,14 @@ def _samples(folder: Path) -> list[tuple[str, str]]:
         run = FinishedRun(folder)
         if "inputs" not in run.task.takes or isinstance(run.data.spec, Mask):  # masks are among the figures
             return []
-        sections = _judged(run, run.load_data())
+        run.load_data()
+        sections = _judged(run, run.sample_data)
     if isinstance(run.data.spec, Columns):
         return [("Columns", page.facts(described(folder, run.data.fitted()))), *sections]
     return sections
 
 
-def _judged(run: "FinishedRun", data: "Data") -> list[tuple[str, str]]:
+def _judged(run: "FinishedRun", data: "SampleData") -> list[tuple[str, str]]:
     import torch
 
     from dlrun.data.raw import decode
@@ -143,7 +147,7 @@ def _judged(run: "FinishedRun", data: "Data") -> list[tuple[str, str]]:
     size = len(found[0][1])
     captions, wrong, badness = _captions(data.spec, y, predicted)
     ranked = badness.argsort(descending=True).tolist()
-    if data.spec.classes:
+    if not isinstance(data.spec, Function) and data.spec.classes:
         ranked = [i for i in ranked if wrong[i]]
         head = f"The worst of {counted(int(wrong.sum()), 'mistake')} among {counted(len(y), 'test sample')}"
     else:
@@ -166,13 +170,13 @@ def _captions(spec: Spec, y: "Tensor", predicted: "Tensor") -> tuple[list[list[s
 
     from dlrun.runs.predict import class_names
 
-    if spec.classes:
+    if not isinstance(spec, Env | Function) and spec.classes:
         names, best = class_names(spec), predicted.argmax(1)
         rows = zip(y.tolist(), best.tolist(), predicted.max(1).values.tolist(), strict=True)
         lines = [[f"true {names[label]}", f"predicted {names[k]} ({p:.3f})"] for label, k, p in rows]
         return lines, best != y, 1 - predicted.gather(1, y[:, None]).squeeze(1)
     columns = [column(torch.cat((y[:, k], predicted[:, k])).tolist()) for k in range(y.shape[1])]
-    texts, unit = [", ".join(row) for row in zip(*columns, strict=True)], f" {spec.unit}".rstrip()
+    texts, unit = [", ".join(row) for row in zip(*columns, strict=True)], f" {getattr(spec, 'unit', '')}".rstrip()
     lines = [[f"true {texts[i]}{unit}", f"predicted {texts[len(y) + i]}{unit}"] for i in range(len(y))]
     return lines, torch.zeros(len(y), dtype=torch.bool), (predicted - y).abs().mean(1)
 
@@ -185,7 +189,7 @@ def _inputs(spec: Spec, raw: list) -> list[str]:
         words = [each.split() for each in raw]
         texts = [f"{'... ' if len(each) > WORDS else ''}{' '.join(each[-WORDS:])}" for each in words]
         return [f"<p>{page.escape(text)}</p>" for text in texts]
-    names = spec.names or [f"x{i + 1}" for i in range(spec.features)]
+    names = getattr(spec, "names", ()) or [f"x{i + 1}" for i in range(spec.features)]
     columns = [column([each[k].item() for each in raw]) for k in range(spec.features)]
     return [page.facts({name: columns[k][i] for k, name in enumerate(names)}) for i in range(len(raw))]
 

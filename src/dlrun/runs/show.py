@@ -54,12 +54,12 @@ def command_line(folder: Path) -> str:
     from dlrun.config.untrusted import read_yaml
 
     try:
-        found = yaml.safe_load(read_yaml(folder / STARTED))
+        overrides = yaml.safe_load(read_yaml(folder / STARTED))
     except (OSError, ValueError, yaml.YAMLError):
         return ""
-    if not isinstance(found, list):
+    if not isinstance(overrides, list):
         return ""
-    return shlex.join(["dl-run", *(str(each) for each in found if not str(each).startswith("run_dir="))])
+    return shlex.join(["dl-run", *(str(each) for each in overrides if not str(each).startswith("run_dir="))])
 
 
 def _epochs(folder: Path, last: int = 5) -> str:
@@ -88,8 +88,8 @@ def _results(summary: dict) -> str:
 
 
 def _files(folder: Path) -> list[str]:
-    found = [folder / name for name in (ENVIRONMENT, CHANGES)]
-    found += sorted(path for name in ("checkpoints", "plots", "export") for path in (folder / name).glob("*.*"))
-    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in found if path.is_file()}
+    paths = [folder / name for name in (ENVIRONMENT, CHANGES)]
+    paths += sorted(path for name in ("checkpoints", "plots", "export") for path in (folder / name).glob("*.*"))
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in paths if path.is_file()}
     width = max(map(len, sizes), default=0)
     return [f"{name:{width}}  {size / 1e3:>9,.1f} kB" for name, size in sizes.items()]

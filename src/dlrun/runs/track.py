@@ -100,7 +100,7 @@ def _finite(row: dict[str, Any]) -> dict[str, float]:
 def _results(run: LiveRun) -> dict[str, Any]:
     """Return the test metrics, the best epoch and the time of a run."""
     best, seconds = run.summary.get("best"), run.summary.get("seconds")
-    found = {name: value for name, value in run.facts["metrics"].items() if str(name).startswith("test/")}
+    results = {name: value for name, value in run.facts["metrics"].items() if str(name).startswith("test/")}
     if isinstance(best, dict) and isinstance(best.get("value"), int | float):
-        found |= {f"best/{str(best.get('metric')).partition('/')[2]}": best["value"], "best/epoch": best.get("epoch")}
-    return found | ({"time/total_seconds": seconds} if isinstance(seconds, int | float) else {})
+        results |= {f"best/{str(best.get('metric')).partition('/')[2]}": best["value"], "best/epoch": best.get("epoch")}
+    return results | ({"time/total_seconds": seconds} if isinstance(seconds, int | float) else {})

@@ -136,21 +136,21 @@ class Watch:
     def _panel(self, name: str, curves: dict[str, Points], width: int, height: int) -> list[str]:
         """Return a chart with a title that names each curve in its colour, with its last value."""
         parts: list[Part] = [(printable(name), BOLD)]
-        for i, (split, found) in enumerate(curves.items()):
-            parts.append((f"  {split} {number(found[-1][1])}", str(COLOURS[i % len(COLOURS)])))
+        for i, (split, curve) in enumerate(curves.items()):
+            parts.append((f"  {split} {number(curve[-1][1])}", str(COLOURS[i % len(COLOURS)])))
         title = self._line(parts, width, fill=True)
         return [title, *chart(list(curves.values()), width, height - 1, self.braille, self.colour)]
 
     def _line(self, parts: list[Part], width: int, right: str = "", fill: bool = False) -> str:
         """Join texts with their colours, cut to `width` characters. right: a text at the end, if there is room."""
-        room, found = width, ""
+        room, line = width, ""
         for text, codes in parts:
             text = text[:room]
             room -= len(text)
-            found += f"\x1b[{codes}m{text}\x1b[0m" if self.colour and codes and text else text
+            line += f"\x1b[{codes}m{text}\x1b[0m" if self.colour and codes and text else text
         if right and room > len(right):
-            return found + " " * (room - len(right)) + right
-        return found + " " * room if fill else found
+            return line + " " * (room - len(right)) + right
+        return line + " " * room if fill else line
 
 
 def watch(title: str, find: Callable[[], list[Path]]) -> Iterator[str]:
@@ -191,13 +191,14 @@ def _panels(run: LiveRun) -> list[tuple[str, dict[str, Points]]]:
     bare = [name.partition("/")[2] for name in names if name.startswith(("train/", "val/", "step/"))]
     goal = (run.goal or "").partition("/")[2]
     ranked = sorted(dict.fromkeys(bare), key=lambda name: (name != goal, name != "loss"))
-    found = []
+    panels: list[tuple[str, dict[str, Points]]] = []
     for name in ranked:
         steps = points(run.steps, f"step/{name}") if len(run.epochs) < 2 else []
-        curves = {"val": points(run.epochs, f"val/{name}"), "train": steps or points(run.epochs, f"train/{name}")}
-        if curves := {split: pairs for split, pairs in curves.items() if pairs}:
-            found.append((name, curves))
-    return found
+        both = ("val", points(run.epochs, f"val/{name}")), ("train", steps or points(run.epochs, f"train/{name}"))
+        curves: dict[str, Points] = {split: curve for split, curve in both if curve}
+        if curves:
+            panels.append((name, curves))
+    return panels
 
 
 def _best(run: LiveRun) -> float | None:

@@ -56,7 +56,8 @@ class Submitted:
     pid = None
 
     def __init__(self, job: "submitit.Job", log: Path, attempt: str) -> None:
-        self.job, self.log, self.attempt, self.looked, self.code = job, log, attempt, 0.0, None
+        self.job, self.log, self.attempt, self.looked = job, log, attempt, 0.0
+        self.code: int | None = None
 
     def has_begun(self) -> bool:
         """Whether the job has left the queue and runs."""

@@ -14,7 +14,9 @@ import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import cast
 
 from dlrun.sweep import process
 from dlrun.system.python import COMMAND, safe_start
@@ -26,7 +28,7 @@ IMPORTED = [  # by the forkserver: needed by every job
 ]  # fmt: skip
 
 
-def prepare() -> Callable[[list[str], Path, dict[str, str]], object]:
+def prepare() -> Callable[[list[str], Path, dict[str, str]], "Forked | process.Session"]:
     """Start the imports, which run in parallel with this process, and return the function that starts a job."""
     if sys.platform != "linux":  # macOS libraries do not survive forks, and Windows has none
         return process.start
@@ -50,7 +52,7 @@ class Forked:
         with go, start:
             self.process = context.Process(target=_job, args=(go, command[len(COMMAND) :], log, env, os.getcwd()))
             self.process.start()
-            self.pid = self.process.pid
+            self.pid = cast(int, self.process.pid)  # it was started
             self.born = process.born(self.pid)
             start.send(None)
 
@@ -126,5 +128,5 @@ def _job(go: Connection, command: list[str], log: Path, env: dict[str, str], fol
 
 def _end_with_the_sweep() -> None:
     """Send SIGTERM to this job when the sweep's process ends, even by SIGKILL, so that it saves a checkpoint."""
-    multiprocessing.parent_process().join()
+    cast(BaseProcess, multiprocessing.parent_process()).join()  # a fork has one
     os.kill(os.getpid(), signal.SIGTERM)

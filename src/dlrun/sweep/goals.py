@@ -17,7 +17,8 @@ def goals(state: State) -> list[tuple[str, str]]:
     """
     wanted = state.facts["goals"]
     if not wanted or any(mode is None for _, mode in wanted):
-        scores, goal = next((found for job in state.jobs if (found := measured(state.run_folder(job)))), (None, None))
+        measurements = (measured(state.run_folder(job)) for job in state.jobs)
+        scores, goal = next(filter(None, measurements), (None, None))
         if scores is None:
             return []
         for pair in wanted:
@@ -36,12 +37,12 @@ def best_jobs(jobs: list[Job], goals: list[tuple[str, str]]) -> list[Job]:
     """Return the best finished job; with several goals the Pareto front, the jobs that no other beats in all."""
 
     def scores(job: Job) -> list[float] | None:
-        values = [job.values.get(name) for name, _ in goals]
-        if job.status != "finished" or any(v is None or not isfinite(v) for v in values):
+        values = [value for name, _ in goals if (value := job.values.get(name)) is not None and isfinite(value)]
+        if job.status != "finished" or len(values) < len(goals):
             return None
         return [v if mode == "max" else -v for v, (_, mode) in zip(values, goals, strict=True)]
 
-    scored = [(job, found) for job in jobs if goals and (found := scores(job))]
+    scored = [(job, values) for job in jobs if goals and (values := scores(job))]
     if len(goals) < 2:
         return [max(scored, key=lambda pair: (pair[1], -pair[0].number))[0]] if scored else []
     return [

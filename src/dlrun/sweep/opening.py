@@ -138,8 +138,8 @@ def compare(state: State, how: str, arguments: list[str], base: dict, axes: list
             f"{how}: cannot read base.json, the configs at its start: {error}\n  expected the file as dl-run wrote it"
         ) from None
     now = json.loads(json.dumps(base))  # as JSON would return it
-    spaces = ({key_of(a): a for a in found} for found in (state.facts["arguments"], arguments))
-    lines = differences(*spaces) + differences(base_before, now)
+    space_before, space = ({key_of(a): a for a in each} for each in (state.facts["arguments"], arguments))
+    lines = differences(space_before, space) + differences(base_before, now)
     if lines:
         more = [f"and {len(lines) - 10} more"] if len(lines) > 10 else []
         raise UserError(

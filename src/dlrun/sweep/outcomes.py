@@ -1,6 +1,7 @@
 """The outcome of a job: its status, its values and the cause of a failure; and recovery of a dead process's jobs."""
 
 import shlex
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +20,7 @@ EXIT_WORDS[process.LOST] = "lost"
 CODES = {"finished": 0, "failed": 1, "diverged": 1, "interrupted": 143}  # by the status in the run's summary
 
 
-def settle(job: Job, folder: Path, code: int, wanted: list[tuple[str, str]] = (), asked: str | None = None) -> None:
+def settle(job: Job, folder: Path, code: int, wanted: Sequence[tuple[str, str]] = (), asked: str | None = None) -> None:
     """Set a job's status, values and seconds from its folder and exit code.
 
     wanted: the goals, each with "max" or "min". asked: the reason for which the sweep asked the job to end, if it did.

@@ -70,9 +70,9 @@ def _rank(name: str, goals: list[str]) -> int:
 
 def curve(rows: list[dict], name: str) -> list[list[float]]:
     """Return at most POINTS pairs [epoch, value], including the last one."""
-    found = [[row["epoch"], row[name]] for row in rows if isinstance(row.get(name), int | float)]
-    step = -(-len(found) // POINTS)
-    return found[::-1][::step][::-1] if found else []
+    points = [[row["epoch"], row[name]] for row in rows if isinstance(row.get(name), int | float)]
+    step = -(-len(points) // POINTS)
+    return points[::-1][::step][::-1] if points else []
 
 
 def parameters(jobs: list[Job]) -> list[dict]:
@@ -81,20 +81,20 @@ def parameters(jobs: list[Job]) -> list[dict]:
     values: those of an axis of words, in order; None for numbers, whose `few` has the values if there are few.
     """
     points = [point(job) for job in jobs]
-    found = []
+    axes: list[dict] = []
     for key in dict.fromkeys(key for at in points for key in at):
         texts = list(dict.fromkeys(at.get(key, "") for at in points))
-        numbers = [as_number(text) for text in texts]
+        numbers = [number for text in texts if (number := as_number(text)) is not None]
         if len(texts) < 2:
             continue
-        if None in numbers:
-            found.append({"name": key, "values": texts, "log": False})
+        if len(numbers) < len(texts):
+            axes.append({"name": key, "values": texts, "log": False})
         else:
             is_log = min(numbers) > 0 and max(numbers) >= 100 * min(numbers)
             few = sorted(set(numbers)) if len(set(numbers)) <= FEW else None
             ends = {"low": min(numbers), "high": max(numbers)}
-            found.append({"name": key, "values": None, "log": is_log, **ends, "few": few})
-    return found
+            axes.append({"name": key, "values": None, "log": is_log, **ends, "few": few})
+    return axes
 
 
 def as_number(text: str) -> float | None:

@@ -1,6 +1,7 @@
 """Points of a search's space: check the space, and write the study's values as overrides."""
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dlrun.errors import UserError
@@ -9,6 +10,14 @@ from dlrun.sweep.settings import Search
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.distributions import (
+        CategoricalChoiceType,
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
 
 
 def check(settings: Search, swept: list[Axis]) -> None:
@@ -53,19 +62,20 @@ def labels(axis: Axis) -> list[str]:
     return [row[0].partition("=")[2] if len(row) == 1 else " ".join(row) for row in axis.rows]
 
 
-def chosen(axis: Axis, values: dict[str, object]) -> list[str]:
+def chosen(axis: Axis, values: Mapping[str, object]) -> list[str]:
     """Return the overrides of an axis at a point. Numbers have six digits, enough for a search and easy to read."""
     if axis.interval:
         value = values[axis.name]
         return [f"{axis.keys[0]}={value if isinstance(value, int) else format(value, '.6g')}"]
-    return axis.rows[labels(axis).index(values[axis.name]) if axis.is_swept else 0]
+    return axis.rows[labels(axis).index(str(values[axis.name])) if axis.is_swept else 0]
 
 
-def suggest(
-    trial: "optuna.Trial", name: str, kind: "optuna.distributions.BaseDistribution"
-) -> "optuna.distributions.CategoricalChoiceType":
+def suggest(trial: "optuna.Trial", name: str, kind: "Distribution") -> "CategoricalChoiceType":
     """Ask Optuna for a parameter's value, drawn from a distribution."""
-    if hasattr(kind, "choices"):
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    if isinstance(kind, CategoricalDistribution):
         return trial.suggest_categorical(name, kind.choices)
-    ask = trial.suggest_int if type(kind).__name__ == "IntDistribution" else trial.suggest_float
-    return ask(name, kind.low, kind.high, log=kind.log)
+    if isinstance(kind, IntDistribution):
+        return trial.suggest_int(name, kind.low, kind.high, log=kind.log)
+    return trial.suggest_float(name, kind.low, kind.high, log=kind.log)

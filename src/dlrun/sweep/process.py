@@ -69,8 +69,8 @@ def born(pid: int) -> str | None:
             boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             return None if fields[0] == "Z" else f"{boot} {fields[19]}"
-        found = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-        return found.stdout.strip() or None
+        listed = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+        return listed.stdout.strip() or None
     except OSError:
         return None
 

@@ -66,8 +66,11 @@ def best_value(folder: Path, name: str) -> float | None:
 def best_of(done: dict) -> dict:
     """Return the metric and value of a summary's best epoch, or {}."""
     best = done.get("best")
-    is_whole = isinstance(best, dict) and isinstance(best.get("metric"), str) and best["metric"].isprintable()
-    return best if is_whole and "value" in best and (best["value"] is None or is_number(best["value"])) else {}
+    if not isinstance(best, dict) or "value" not in best:
+        return {}
+    metric, value = best.get("metric"), best["value"]
+    is_whole = isinstance(metric, str) and metric.isprintable() and (value is None or is_number(value))
+    return best if is_whole else {}
 
 
 def is_number(value: object) -> bool:

@@ -168,7 +168,7 @@ class Runner:
         one.deadline = min(one.deadline, time.monotonic() + process.GRACE)
         if self.is_urgent:
             one.child.kill()
-        elif not is_asked:
+        elif not is_asked and self.requests.first:
             one.child.send_signal(self.requests.first)
 
     def others(self) -> list[Job]:

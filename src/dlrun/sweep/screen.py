@@ -79,7 +79,8 @@ def table_lines(
     room: int,
 ) -> list[str]:
     """Return the lines of the live table. room: the most lines for running jobs."""
-    common, shown = shared(state.jobs), []
+    common = shared(state.jobs)
+    shown: list[str] = []
     lines = wrapped(f"sweep  {_counts(state, len(running))}; {duration(seconds)}", width, 8)
     for i, one in enumerate(running):
         row = last_row(state.run_folder(one.job))

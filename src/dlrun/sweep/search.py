@@ -12,7 +12,7 @@ from dataclasses import replace
 from math import isfinite, prod
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from dlrun.errors import UserError
 from dlrun.sweep import cma
@@ -29,6 +29,8 @@ from dlrun.sweep.study import PUBLISHED, database, journal, load_optuna
 if TYPE_CHECKING:
     import optuna
 
+    from dlrun.sweep.points import Distribution
+
 
 class Optuna(Plan):
     """Creates jobs from a study. epochs: of a complete job. Raises UserError if the sampler cannot use the space."""
@@ -41,11 +43,11 @@ class Optuna(Plan):
         is_grid = settings.sampler == "grid"  # a grid has a finite number of points
         self.settings = replace(settings, trials=min(settings.trials, points)) if is_grid else settings
         self.space = {axis.name: self._distribution(axis) for axis in self.swept}
-        self.storage = database(self.optuna, settings.storage, "sweep.storage") if settings.storage else None
+        self.database = database(self.optuna, settings.storage, "sweep.storage") if settings.storage else None
         self.trials: dict[int, optuna.Trial] = {}  # trials of running jobs, by the job's number
         self.seen: dict[int, tuple[int, int]] = {}  # size of each job's metrics.jsonl, and the last reported epoch
 
-    def _distribution(self, axis: Axis) -> "optuna.distributions.BaseDistribution":
+    def _distribution(self, axis: Axis) -> "Distribution":
         kinds = self.optuna.distributions
         if axis.interval:
             low, high, is_log, is_int = axis.interval
@@ -64,7 +66,7 @@ class Optuna(Plan):
         if is_resized:
             state.resize(self.settings.trials)
         with self._reaching():
-            self.storage = self.storage or journal(self.optuna, state)
+            self.storage = self.database or journal(self.optuna, state)
             study = self.optuna.create_study(
                 study_name=state.facts["study"],
                 storage=self.storage,
@@ -88,7 +90,7 @@ class Optuna(Plan):
             study = self._study()
             trials = study.get_trials(deepcopy=False)
         for job in state.jobs:
-            trial, folder = trials[job.trial], state.run_folder(job)
+            trial, folder = trials[_trial_number(job)], state.run_folder(job)
             if trial.state == states.RUNNING:
                 self.tell(job, folder)
             elif job.status in ("waiting", "stopped") and trial.state == states.PRUNED:  # killed before it was saved
@@ -109,12 +111,11 @@ class Optuna(Plan):
         names = ("started", "cwd", "command", "flags", "arguments", "configs", "total")
         facts = {name: self.state.facts[name] for name in names}
         theirs = study.user_attrs.get(PUBLISHED)
-        if self.settings.join:
-            if facts["configs"] != theirs["configs"] or facts["arguments"] != theirs["arguments"]:
-                raise UserError(
-                    f"sweep.join={self.settings.storage}: the configs here differ from those of the sweep's start\n"
-                    "  expected the same version of dl-run and of your own configs on all machines"
-                )
+        if self.settings.join and theirs and any(facts[name] != theirs[name] for name in ("configs", "arguments")):
+            raise UserError(
+                f"sweep.join={self.settings.storage}: the configs here differ from those of the sweep's start\n"
+                "  expected the same version of dl-run and of your own configs on all machines"
+            )
         if theirs is None or is_resized:
             study.set_user_attr(PUBLISHED, facts)
         elif theirs["total"] != self.state.facts["total"]:
@@ -138,7 +139,7 @@ class Optuna(Plan):
         if kind == "tpe":
             return samplers.TPESampler(seed=seed)
         if kind == "cmaes":
-            return cma.make_sampler(self.optuna, seed)
+            return cma.make_sampler(seed)
         if kind == "qmc":  # one sequence, whose position is the number of trials
             independent = samplers.RandomSampler(seed)
             return samplers.QMCSampler(
@@ -211,7 +212,7 @@ class Optuna(Plan):
             return False
         trial, (name, _) = self._trial(job), wanted[0]
         with self._reaching():
-            done = self._study().get_trials(deepcopy=False)[job.trial].intermediate_values if size < 0 else {}
+            done = self._study().get_trials(deepcopy=False)[_trial_number(job)].intermediate_values if size < 0 else {}
             last = max([epoch, *done])
             for row in epoch_rows(folder):
                 if last < row["epoch"] < self.epochs and is_number(row.get(name)):
@@ -226,7 +227,7 @@ class Optuna(Plan):
         """Return the trial that a job reports to, created anew for a resumed job."""
         if job.number not in self.trials:
             study = self._study()
-            frozen = study.get_trials(deepcopy=False)[job.trial]
+            frozen = study.get_trials(deepcopy=False)[_trial_number(job)]
             self.trials[job.number] = self.optuna.trial.Trial(study, frozen._trial_id)
         return self.trials[job.number]
 
@@ -243,12 +244,14 @@ class Optuna(Plan):
         if job.status in OPEN:
             return
         states = self.optuna.trial.TrialState
-        values = [job.values.get(name) for name, _ in goals(self.state)]
-        is_complete = job.status == "finished" and values and all(v is not None and isfinite(v) for v in values)
+        wanted = goals(self.state)
+        values = [value for name, _ in wanted if (value := job.values.get(name)) is not None and isfinite(value)]
+        is_complete = job.status == "finished" and wanted and len(values) == len(wanted)
         state = states.COMPLETE if is_complete else states.PRUNED if job.status == "pruned" else states.FAIL
         with self._reaching():
             study = self._study()  # without the grid sampler, which would stop an optimize() loop
-            study.tell(job.trial, self._signed(values) if is_complete else None, state=state, skip_if_finished=True)
+            values_or_none = self._signed(values) if is_complete else None
+            study.tell(_trial_number(job), values_or_none, state=state, skip_if_finished=True)
         self.trials.pop(job.number, None)
 
     @contextmanager
@@ -262,3 +265,8 @@ class Optuna(Plan):
                 f"the search's history cannot be read or written: {str(error).splitlines()[0]}\n"
                 f"  expected {where}; finished work is kept: resume with dl-run -m sweep.resume=last"
             ) from error
+
+
+def _trial_number(job: Job) -> int:
+    """Return the number of a job's trial, which each job of a search has."""
+    return cast(int, job.trial)

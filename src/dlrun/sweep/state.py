@@ -60,7 +60,8 @@ class State:
     """
 
     def __init__(self, folder: Path, facts: dict, jobs: list[Job]) -> None:
-        self.folder, self.facts, self.jobs, self.worker = folder, facts, jobs, None
+        self.folder, self.facts, self.jobs = folder, facts, jobs
+        self.worker = ""  # until it works on the sweep
 
     @classmethod
     def new(cls, folder: Path, command: dict[str, object], jobs: list[Job], total: int, goals: list) -> "State":

@@ -48,10 +48,10 @@ def published(url: str, key: str) -> tuple[str, dict]:
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
         raise UserError(f"{key}={url}: there is no such file\n  expected the sweep.storage of an existing sweep")
     storage = database(optuna, url, key)
-    found = [s for s in optuna.get_all_study_summaries(storage) if PUBLISHED in s.user_attrs]
-    if not found:
+    sweeps = [s for s in optuna.get_all_study_summaries(storage) if PUBLISHED in s.user_attrs]
+    if not sweeps:
         raise UserError(f"{key}={url}: it has no sweep\n  expected one that was started with sweep.storage={url}")
-    newest = max(found, key=lambda study: study.user_attrs[PUBLISHED]["started"])
+    newest = max(sweeps, key=lambda study: study.user_attrs[PUBLISHED]["started"])
     facts = newest.user_attrs[PUBLISHED]
     try:
         check_state(facts, FACTS)

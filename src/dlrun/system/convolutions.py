@@ -4,6 +4,8 @@ On a CPU with AVX2, in fp32, the weight gradient of oneDNN (torch 2.13) reaches 
 256 channels on 7x7 positions, and a product with the rows of the input three quarters of it (docs/benchmarks.md).
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,16 +32,18 @@ class ProductConv2d(nn.Conv2d):
 
 class _SameConvolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         return F.conv2d(x, weight, padding=weight.shape[2] // 2)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        needs_x, needs_weight = ctx.needs_input_grad
-        of_x = torch.nn.grad.conv2d_input(x.shape, weight, grad, padding=weight.shape[2] // 2) if needs_x else None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        (x, weight), (needs_x, needs_weight) = ctx.saved_tensors, ctx.needs_input_grad
+        pad, of_x = weight.shape[2] // 2, None
+        if needs_x:
+            sizes: list[Any] = [[1, 1], [pad, pad], [1, 1], False, [0, 0], 1]  # stride, padding, dilation, ..., groups
+            of_x = torch.ops.aten.convolution_backward(grad, x, weight, None, *sizes, [True, False, False])[0]
         return of_x, weight_gradient(x, grad, weight.shape[2]) if needs_weight else None
 
 

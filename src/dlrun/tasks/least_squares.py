@@ -15,6 +15,7 @@ from dlrun.optim.update import Update
 from dlrun.spec import Table
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
+from dlrun.tasks.plain import PLAIN
 from dlrun.tasks.supervised import Supervised
 
 
@@ -22,27 +23,7 @@ class LeastSquares(Supervised):
     """Solves for the weights. The optimizer does nothing; a second epoch would give the same weights."""
 
     def __init__(self, net: Polynomial, spec: Table, device: Device, update: Callable[..., Update]) -> None:
-        super().__init__(
-            net,
-            spec,
-            device,
-            update,
-            loss="mse",
-            label_smoothing=0.0,
-            l1=0.0,
-            l2=0.0,
-            penalise=["*"],
-            grad_accum_steps=1,
-            freeze=[],
-            unfreeze=[],
-            freeze_from=[],
-            lr_multipliers=[],
-            resize=[],
-            mixup=0.0,
-            cutmix=0.0,
-            test_flip=False,
-            test_shift=0,
-        )
+        super().__init__(net, spec, device, update, loss="mse", grad_accum_steps=1, **PLAIN)
         self.net: Polynomial = net
 
     def steps(self, data: SampleData) -> int:

@@ -23,7 +23,6 @@ from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, SampleTask
 
 STEP = 1e-5  # of central differences, times max(1, |x|): about the cube root of the rounding of float64
-Method = Literal["gradient", "numeric", "random", "none"]
 
 
 class Path:
@@ -53,7 +52,13 @@ class Minimise(SampleTask):
     compiled = ()
 
     def __init__(
-        self, net: Point, spec: Function, device: Device, update: Callable[..., Update], *, method: Method
+        self,
+        net: Point,
+        spec: Function,
+        device: Device,
+        update: Callable[..., Update],
+        *,
+        method: Literal["gradient", "numeric", "random", "none"],
     ) -> None:
         if device.dist.size > 1:
             raise UserError(

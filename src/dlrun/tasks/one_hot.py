@@ -10,6 +10,7 @@ from dlrun.models.handwritten import HandWritten
 from dlrun.optim.update import Update
 from dlrun.spec import Table
 from dlrun.system.device import Device
+from dlrun.tasks.plain import PLAIN
 from dlrun.tasks.supervised import Supervised
 from dlrun.types import Size
 
@@ -23,27 +24,7 @@ class OneHot(Supervised):
     def __init__(
         self, net: HandWritten, spec: Table, device: Device, update: Callable[..., Update], *, grad_accum_steps: Size
     ) -> None:
-        super().__init__(
-            net,
-            spec,
-            device,
-            update,
-            loss="mse_one_hot",
-            label_smoothing=0.0,
-            l1=0.0,
-            l2=0.0,
-            penalise=["*"],
-            grad_accum_steps=grad_accum_steps,
-            freeze=[],
-            unfreeze=[],
-            freeze_from=[],
-            lr_multipliers=[],
-            resize=[],
-            mixup=0.0,
-            cutmix=0.0,
-            test_flip=False,
-            test_shift=0,
-        )
+        super().__init__(net, spec, device, update, loss="mse_one_hot", grad_accum_steps=grad_accum_steps, **PLAIN)
         self.loss = self._squared_error
 
     def _squared_error(self, out: Tensor, y: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """Supervised learning: labels or real targets."""
 
 from collections.abc import Callable
-from fnmatch import fnmatch
 from functools import partial
 from itertools import islice
 from typing import Literal
@@ -13,8 +12,8 @@ from dlrun.clock import Clock
 from dlrun.data.base import Batch, SampleData
 from dlrun.errors import UserError, counted
 from dlrun.optim.update import Update
-from dlrun.output.plots import confusion_matrix, decision_boundary, fitted_line, residuals
-from dlrun.output.surfaces import weights
+from dlrun.output.plots import confusion_matrix
+from dlrun.output.predictions import decision_boundary, fitted_line, residuals
 from dlrun.spec import Columns, Image, Mask, Table, Tokens
 from dlrun.system.device import Device
 from dlrun.system.graphs import StepGraphs
@@ -24,6 +23,7 @@ from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.images import before_and_after, image_figure
 from dlrun.tasks.losses import make_loss
 from dlrun.tasks.mixing import Mixing
+from dlrun.tasks.penalty import Penalty
 from dlrun.tasks.probabilities import judged, probability_figures
 from dlrun.tasks.resizing import Resizing
 from dlrun.tasks.views import Views
@@ -77,8 +77,7 @@ class Supervised(SampleTask):
         self.auxiliary: float = getattr(net, "auxiliary", 0.0)
         self.loss_name, self.loss = make_loss(loss, spec, label_smoothing)
         self.scaling = target_scaling(spec, device.torch_device)
-        self.l1, self.l2 = l1, l2
-        self.penalised = penalised_weights(net, penalise) if l1 or l2 else []
+        self.penalty = Penalty(net, l1, l2, penalise)
         self.freezing = Freezing(net, freeze, unfreeze, freeze_from, lr_multipliers)
         self.resizing = Resizing(net, spec, resize)
         self.mixing, self.views = Mixing(spec, mixup, cutmix), Views(test_flip, test_shift).check(spec)
@@ -144,7 +143,7 @@ class Supervised(SampleTask):
         metrics = {"loss": loss.detach(), **self._per_sample(mean, y)}
         for head in auxiliary:
             loss = loss + self.auxiliary * criterion(head.float(), y)
-        return (loss + self._penalty() if self.penalised else loss), metrics
+        return (loss + self.penalty() if self.penalty else loss), metrics
 
     def _loss(self, out: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
         if out.dim() == 3:  # of several members
@@ -175,14 +174,6 @@ class Supervised(SampleTask):
             return {}
         columns = {name: [metrics[name] for metrics in gathered] for name in gathered[0]}
         return {name: torch.cat(v) if v[0].dim() else torch.stack(v).sum() for name, v in columns.items()}
-
-    def _penalty(self) -> Tensor:
-        terms = []
-        if self.l1:
-            terms.append(self.l1 * torch.stack([w.abs().sum() for w in self.penalised]).sum())
-        if self.l2:
-            terms.append(self.l2 * torch.stack([w.square().sum() for w in self.penalised]).sum())
-        return sum(terms[1:], terms[0])
 
     def _per_sample(self, out: Tensor, y: Tensor) -> Metrics:
         if self.spec.classes:
@@ -235,7 +226,7 @@ class Supervised(SampleTask):
         return out.softmax(1)
 
     def report(self, data: SampleData) -> dict[str, object]:
-        figures, ranges = self._report_weights()
+        figures, ranges = self.penalty.report(self.evaluated())
         if isinstance(self.spec, Table | Columns) and self.spec.classes is None:
             pairs = [(self.predict(x), y) for x, y in data.batches("test")]
             out, y = torch.cat([p for p, _ in pairs]).cpu(), torch.cat([t for _, t in pairs]).cpu()
@@ -261,23 +252,6 @@ class Supervised(SampleTask):
             "confusion_matrix": matrix.numpy(),
         } | ranges
 
-    def _report_weights(self) -> tuple[dict[str, object], dict[str, object]]:
-        """With a penalty: the largest penalised matrix as a figure, and the least, greatest and mean entry of each."""
-        net = self.evaluated()
-        names = {id(weight): name for name, weight in self.net.named_parameters()}
-        matrices = {
-            name: net.get_parameter(name).detach().flatten(1).cpu().numpy()
-            for name in (names[id(weight)] for weight in self.penalised)
-        }
-        if not matrices:
-            return {}, {}
-        name = max(matrices, key=lambda name: matrices[name].size)
-        ranges = {
-            name: {"least": float(w.min()), "greatest": float(w.max()), "mean": float(w.mean())}
-            for name, w in matrices.items()
-        }
-        return {"weights": partial(weights, name, matrices[name])}, {"penalised_weights": ranges}
-
 
 def target_scaling(spec: Image | Table | Columns | Tokens, device: torch.device) -> tuple[Tensor, Tensor] | None:
     """Return the means and deviations (targets,) by which targets are standardised; None if they are learned as is."""
@@ -299,18 +273,3 @@ def check_spec(spec: Image | Table | Columns | Tokens | Mask) -> None:
             f"data.spec.labels has {counted(len(spec.labels), 'name')}, data.spec.classes={spec.classes}: "
             "expected one each, or []"
         )
-
-
-def penalised_weights(net: nn.Module, patterns: list[str]) -> list[Tensor]:
-    """The weights (two dimensions or more) whose names match a pattern. Raises UserError if one matches nothing."""
-    weights = {name: p for name, p in net.named_parameters() if p.dim() > 1}
-    if not patterns:
-        raise UserError(
-            "task.penalise=[] leaves task.l1 and task.l2 nothing to act on: expected patterns, such as ['*']"
-        )
-    for pattern in patterns:
-        if not any(fnmatch(name, pattern) for name in weights):
-            raise UserError(
-                f"task.penalise has {pattern!r}, which matches no weight: expected a pattern over {', '.join(weights)}"
-            )
-    return [p for name, p in weights.items() if any(fnmatch(name, pattern) for pattern in patterns)]

@@ -1,10 +1,11 @@
 """Rebuild a finished run from its folder alone: config, weights, and what its data learned. Reads no data."""
 
 from pathlib import Path
+from typing import cast
 
 from dlrun.config.build import build
 from dlrun.config.saved import own_config, require_finished
-from dlrun.data.base import Data
+from dlrun.data.base import Data, SampleData
 from dlrun.errors import CheckpointError, DataError
 from dlrun.output.checkpoint import load_of_run, tested_paths
 from dlrun.train.assemble import assemble
@@ -44,6 +45,11 @@ class FinishedRun:
             for name, component in self.task.components.items():
                 component.load_state_dict(self.state["components"][name])
         self.task.net.eval()
+
+    @property
+    def sample_data(self) -> SampleData:
+        """The data of a run that learns from samples."""
+        return cast(SampleData, self.data)
 
     def load_data(self, download: bool = True) -> Data:
         """Read the run's data with all splits. Raises DataError if it is missing or has changed.

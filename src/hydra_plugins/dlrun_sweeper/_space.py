@@ -3,6 +3,7 @@
 import math
 import sys
 from itertools import islice
+from typing import cast
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -49,13 +50,14 @@ def _axis(argument: str, override: Override) -> Axis:
     if not override.is_sweep_override():
         value = "" if override.is_delete() and override.value() is None else override.get_value_element_as_str()
         return Axis([key], [[key if override.is_delete() and not value else f"{key}={value}"]], None, argument)
-    tags = getattr(override.value(), "tags", None) or set()
+    swept = override.value()
+    tags = getattr(swept, "tags", None) or set()
     if unknown := sorted(tags - {"log"}):
         raise UserError(
             f"{argument}: there is no tag {unknown[0]!r}{nearest(unknown[0], ['log'])}\n  expected tag(log,...)"
         )
-    if isinstance(override.value(), IntervalSweep):
-        return Axis([key], [], _interval(argument, override.value()), argument)
+    if isinstance(swept, IntervalSweep):
+        return Axis([key], [], _interval(argument, swept), argument)
     if tags:
         raise UserError(
             f"{argument}: only an interval can have a scale\n  expected tag(log,interval(low,high)), or no tag"
@@ -64,9 +66,9 @@ def _axis(argument: str, override: Override) -> Axis:
 
 
 def _values(argument: str, override: Override) -> list[str]:
-    found = override.value()
-    if isinstance(found, RangeSweep):
-        _check_range(argument, found)
+    swept = override.value()
+    if isinstance(swept, RangeSweep):
+        _check_range(argument, swept)
     values = [Transformer.str(value) for value in islice(override.sweep_iterator(), MOST + 1)]
     if len(values) > MOST:
         raise _too_many(argument)
@@ -78,12 +80,13 @@ def _values(argument: str, override: Override) -> list[str]:
     return values
 
 
-def _check_range(argument: str, found: RangeSweep) -> None:
-    if found.step == 0:
+def _check_range(argument: str, swept: RangeSweep) -> None:
+    start, stop, step = cast(float, swept.start), cast(float, swept.stop), swept.step  # the parser sets them all
+    if step == 0:
         raise UserError(f"{argument}: its step is 0\n  expected range(start,stop,step)")
-    if not all(abs(number) <= sys.float_info.max for number in (found.start, found.stop, found.step)):
+    if not all(abs(number) <= sys.float_info.max for number in (start, stop, step)):
         raise UserError(f"{argument}: it has no end\n  expected finite numbers, such as range(0,10)")
-    if (found.stop - found.start) / found.step > MOST:
+    if (stop - start) / step > MOST:
         raise _too_many(argument)
 
 
@@ -94,8 +97,9 @@ def _too_many(argument: str) -> UserError:
     )
 
 
-def _interval(argument: str, found: IntervalSweep) -> tuple[float, float, bool, bool]:
-    low, high, is_log = found.start, found.end, "log" in found.tags
+def _interval(argument: str, swept: IntervalSweep) -> tuple[float, float, bool, bool]:
+    low, high = cast(float, swept.start), cast(float, swept.end)  # the parser sets both
+    is_log = "log" in swept.tags
     if not all(map(math.isfinite, (low, high))):
         raise UserError(f"{argument}: its bounds are {low} and {high}\n  expected two finite numbers")
     if max(abs(low), abs(high)) > MOST_OF_AN_INTERVAL:
@@ -118,13 +122,13 @@ def _zipped(argument: str, parser: OverridesParser) -> Axis:
     columns = []
     for key, value in members(argument):
         override = _parsed(f"{key}={value}", parser)
-        swept = override.value()
+        swept, listed = override.value(), override._value  # a list keeps its quotes only in the latter
         if isinstance(swept, IntervalSweep) or getattr(swept, "shuffle", False):
             raise UserError(f"{argument}: {value} has no fixed order\n  expected choice(...), range(...) or a list")
         if override.is_sweep_override():
             values = _values(argument, override)
-        elif isinstance(swept, list) and swept:
-            values = [Transformer.str(item) for item in override._value]
+        elif isinstance(listed, list) and listed:
+            values = [Transformer.str(item) for item in listed]
         else:
             raise UserError(f"{argument}: {key} has only one value\n  expected choice(...), range(...) or a list")
         columns.append([f"{override.get_key_element()}={item}" for item in values])

@@ -49,17 +49,20 @@ ConfigStore.instance().store(group="hydra/sweeper", name="dlrun", node=SweeperCo
 class JobSweeper(Sweeper):
     """Runs a grid of all sweep overrides, or a search over them."""
 
+    config: DictConfig  # set by `setup`
+
     def __init__(self, params: DictConfig | None = None) -> None:
         self.params = dict(params or {})
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before `sweep`."""
         self.config = config
-        self.loader = hydra_context.config_loader if hydra_context else None
+        self.loader = hydra_context.config_loader
 
     def sweep(self, arguments: list[str]) -> None:
         """Run all jobs and report them. Exits with 1 if a job failed, with 128 + N if signal N stopped the sweep."""
         from dlrun.config.hydra_section import check_launcher
+        from dlrun.config.saved import container
         from dlrun.output.json_line import ENDING
         from dlrun.sweep import forks
         from dlrun.sweep.axes import grid
@@ -74,7 +77,7 @@ class JobSweeper(Sweeper):
         settings, arguments = self.settle(arguments)
         axes = read_axes(arguments, self.loader)
         base = self.compositions(axes, isinstance(settings, Search))
-        launcher = OmegaConf.to_container(self.config.hydra.launcher, resolve=True)
+        launcher = container(self.config.hydra.launcher, resolve=True)
         check_launcher(launcher)
         is_here = launcher["_target_"] == "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
         start = forks.prepare() if is_here else None
@@ -82,7 +85,8 @@ class JobSweeper(Sweeper):
         if isinstance(settings, Search):
             from dlrun.sweep.search import Optuna
 
-            plan, jobs = Optuna(settings, axes, self.config.trainer.epochs), []
+            plan: Plan = Optuna(settings, axes, self.config.trainer.epochs)
+            jobs: list[Job] = []
         else:
             plan, jobs = Plan(), [Job(i, point) for i, point in enumerate(grid(axes))]
         screen = Screen()
@@ -112,11 +116,11 @@ class JobSweeper(Sweeper):
         from dlrun.sweep.opening import compare, existing_sweep, new_sweep
 
         joins_study = settings.join and not os.path.isdir(settings.join)  # a URL was replaced by a study's name
-        if settings.resume or (settings.join and not joins_study):
-            folder = Path(settings.resume or settings.join)
-            return existing_sweep(folder, settings, lambda state, how: compare(state, how, arguments, base, axes))
+        if existing := settings.resume or (None if joins_study else settings.join):
+            unchanged = partial(compare, arguments=arguments, base=base, axes=axes)
+            return existing_sweep(Path(existing), settings, unchanged)
         typed = get_args_parser().parse_args(sys.argv[1:]).overrides
-        command = {"command": typed, "flags": config_flags(sys.argv[1:]), "arguments": arguments}
+        command: dict[str, object] = {"command": typed, "flags": config_flags(sys.argv[1:]), "arguments": arguments}
         command["configs"] = hashlib.sha256(json.dumps(base).encode()).hexdigest()
         command |= {"study": settings.join} if joins_study else {}
         files = {"multirun.yaml": OmegaConf.to_yaml(self.config), "base": base}
@@ -140,7 +144,8 @@ class JobSweeper(Sweeper):
         for override in OverridesParser.create().parse_overrides(settings_only):
             if override.is_sweep_override():
                 raise UserError(f"{override.input_line}: a sweep cannot sweep over itself\n  expected one value")
-        section = plain(OmegaConf.masked_copy(self.config, [key for key in self.config if key != "hydra"]))["sweep"]
+        ours = [str(key) for key in self.config if key != "hydra"]
+        section = plain(OmegaConf.masked_copy(self.config, ours))["sweep"]
         check_section("sweep", section)
         settings = build(section)
         if settings.resume and settings.join:
@@ -164,10 +169,11 @@ class JobSweeper(Sweeper):
         """
         from dlrun.config.check import check
         from dlrun.config.explain import explain
-        from dlrun.config.saved import plain
+        from dlrun.config.saved import container, plain
 
         choices = [axis for axis in axes if axis.is_swept and axis.rows and any(map(self._is_group, axis.keys))]
-        found, refused = {}, None
+        bases: dict[str, object] = {}
+        refused = ""
         for rows in islice(product(*(axis.rows for axis in choices)), COMBINATIONS):
             chosen = dict(zip(map(id, choices), rows, strict=True))
             for high in (False, True) if is_search else (False,):
@@ -175,19 +181,18 @@ class JobSweeper(Sweeper):
                 try:
                     config = self.loader.load_sweep_config(self.config, point)
                     if is_search:
-                        keys = [key for key in config if key not in ("hydra", "sweep")]
+                        keys = [str(key) for key in config if key not in ("hydra", "sweep")]
                         check(plain(OmegaConf.masked_copy(config, keys)), dict(config.hydra.runtime.choices))
                 except UserError:
                     raise
                 except Exception as error:  # Hydra and OmegaConf can raise any exception
                     refused = refused or explain(error, point)
                     continue
-                base = OmegaConf.to_container(config, resolve=False)
-                base = {key: value for key, value in base.items() if key not in ("hydra", "sweep")}
-                found.setdefault(" ".join(override for row in rows for override in row), base)
-        if not found:
+                base = {k: v for k, v in container(config, resolve=False).items() if k not in ("hydra", "sweep")}
+                bases.setdefault(" ".join(override for row in rows for override in row), base)
+        if not bases:
             raise UserError(refused)
-        return found
+        return bases
 
     def _is_group(self, key: str) -> bool:
         return bool(self.loader.get_group_options(key.lstrip("+").split("@")[0]))

@@ -18,12 +18,6 @@ from dlrun.errors import DataError
 from dlrun.spec import Function
 from dlrun.types import Count, NonNegative, Seed
 
-Name = Literal[
-    "himmelblau", "bowl", "saddle", "sinc", "cosines", "square_sine", "parabola", "chain", "step", "sigmoid", "relu",
-    "leaky_relu", "tanh", "squared_error", "sigmoid_squared_error", "cross_entropy", "hinge", "entropy",
-    "binary_entropy", "forward_kl", "reverse_kl", "two_points", "multiplications"
-]  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Formula(Function):
@@ -105,7 +99,14 @@ FORMULAS: dict[str, tuple] = {  # variables, their ends (one: from -end to end),
 }
 
 
-def named(*, name: Name) -> Formula:
+def named(
+    *,
+    name: Literal[
+        "himmelblau", "bowl", "saddle", "sinc", "cosines", "square_sine", "parabola", "chain", "step", "sigmoid",
+        "relu", "leaky_relu", "tanh", "squared_error", "sigmoid_squared_error", "cross_entropy", "hinge", "entropy",
+        "binary_entropy", "forward_kl", "reverse_kl", "two_points", "multiplications"
+    ],
+) -> Formula:  # fmt: skip
     """A function of the table above."""
     names, ends, formula, *least = FORMULAS[name]
     low, high = ends if isinstance(ends, tuple) else (-ends, ends)

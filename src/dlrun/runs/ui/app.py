@@ -74,12 +74,12 @@ class App:
             return _refusal("this page answers to 127.0.0.1 only")
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(("GET", "HEAD"))
-        given = request.args.get("token")
-        if given is not None and self._is_token(given):
+        token = request.args.get("token")
+        if token is not None and self._is_token(token):
             response = Response("", 303, {"Location": "/"})
             response.set_cookie(self.cookie, self.token, httponly=True, samesite="Lax")
             return response
-        if given is not None or not self._is_token(request.cookies.get(self.cookie, "")):
+        if token is not None or not self._is_token(request.cookies.get(self.cookie, "")):
             return _refusal("the token is wrong or missing: open the address that dl-runs ui printed")
         endpoint, values = RULES.bind_to_environ(request.environ).match()
         return getattr(self, f"_{endpoint}")(request, **values)
@@ -143,4 +143,4 @@ def _static(name: str) -> bytes:
 
 
 def _plotly() -> bytes:
-    return resources.files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
+    return resources.files("plotly").joinpath("package_data").joinpath("plotly.min.js").read_bytes()

@@ -91,8 +91,8 @@ class Catalog:
 
     def _list(self, folders: list[Path]) -> None:
         self.listed, known = folders, self.runs
-        found = {identify(folder): folder for folder in folders}
-        self.runs = {key: known.get(key) or LiveRun(folder) for key, folder in found.items()}
+        by_key = {identify(folder): folder for folder in folders}
+        self.runs = {key: known.get(key) or LiveRun(folder) for key, folder in by_key.items()}
         for key in self.rows.keys() - self.runs.keys():
             self._set(key, None)
         parents = dict.fromkeys(folder.parent for folder in folders if folder.name.isdigit())

@@ -39,10 +39,10 @@ def configs(runs: Sequence[LiveRun]) -> dict:
 
 def images(run: LiveRun) -> list[dict]:
     """List the plots and the preview images of a run, each with the time of its last change."""
-    found = [path for name in FOLDERS for path in sorted((run.folder / name).glob("*"))]
-    found = [path for path in found if path.suffix in IMAGES and path.is_file() and not path.is_symlink()]
-    plots = [path for path in found if path.parent.name == FOLDERS[0]]
-    others = sorted((path for path in found if path not in plots), key=lambda path: path.stat().st_mtime)[-MOST:]
+    paths = [path for name in FOLDERS for path in sorted((run.folder / name).glob("*"))]
+    paths = [path for path in paths if path.suffix in IMAGES and path.is_file() and not path.is_symlink()]
+    plots = [path for path in paths if path.parent.name == FOLDERS[0]]
+    others = sorted((path for path in paths if path not in plots), key=lambda path: path.stat().st_mtime)[-MOST:]
     return [{"path": f"{p.parent.name}/{p.name}", "changed": p.stat().st_mtime_ns // 10**6} for p in plots + others]
 
 

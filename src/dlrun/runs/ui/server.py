@@ -6,9 +6,15 @@ import socket
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlrun.config.extras import install
 from dlrun.errors import UserError
+
+if TYPE_CHECKING:
+    from werkzeug.serving import BaseWSGIServer
+
+    from dlrun.runs.ui.app import App
 
 PORT = 6007  # beside TensorBoard's 6006
 HOST = "127.0.0.1"
@@ -61,7 +67,7 @@ def _listen(port: int | None) -> socket.socket:
     raise UserError(f"--port {port}: the port {why}\n  expected a free one; --port 0 chooses one")
 
 
-def _server(app: object, listening: socket.socket, port: int) -> object:
+def _server(app: "App", listening: socket.socket, port: int) -> "BaseWSGIServer":
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     class Quiet(WSGIRequestHandler):
