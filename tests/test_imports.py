@@ -46,7 +46,7 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "runs.compare": GROUND | {"output", "config", "runs.listing", "runs.written"},
     "runs.ui": GROUND | {"output", "config", "sweep", "runs.listing", "runs.live", "runs.compare"},
     "runs": GROUND
-    | {"output", "system", "config", "data", "data.table", "tasks", "train", "sweep"}
+    | {"output", "system", "config", "data", "data.base", "data.table", "tasks", "train", "sweep"}
     | {"runs.listing", "runs.written", "runs.live", "runs.compare", "runs.ui"},
     "cli": GROUND | {"output", "system", "config", "train", "sweep"},
     "__main__": {"cli", "system"},
