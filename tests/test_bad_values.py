@@ -69,6 +69,8 @@ def choices_of(group: str, name: str) -> tuple[str, ...]:
         return (f"{group}={name}",)  # it brings its data
     elif group == "model" and takes(name) in (["Mask"], ["Tokens"], ["Image"], ["Function"]):
         kind = takes(name)[0]
+        if name == "product":
+            return f"model={name}", "data=products"
     others = [f"{other}={choice}" for other, choice in FITTING.get(kind, {}).items() if other != group]
     return (*others, f"{group}={name}") if group == "data" else (f"{group}={name}", *others)
 
@@ -90,6 +92,8 @@ def small(*choices: str) -> dict:
         old = get(config, key, missing := object())
         if old is not missing and (old in (None, "auto") or isinstance(old, str) == isinstance(value, str)):
             put(config, key, [value] * len(old) if isinstance(old, list) else value)
+    if "model=polynomial" in choices:
+        config["data"]["batch_size"] = 60  # least squares needs all samples at once
     return config
 
 

@@ -87,6 +87,12 @@ def test_least_squares_needs_all_samples():
         Session(config, names)
 
 
+def test_powers_that_are_not_finite_are_refused():
+    task = LeastSquares(polynomial(PLANE, degree=9, scale=1e-300, bias=True), PLANE, DEVICE, make_update)
+    with pytest.raises(UserError, match=r"the powers of x / 1e-300 up to degree 9 are not finite\n.* near .* 3"):
+        task.step((torch.tensor([[3.0], [1.0]]), torch.zeros(2, 1)), Clock(0, 1, 1))
+
+
 def test_the_perceptrons_rule():
     """For a sample on the wrong side w <- w + lr y x, b <- b + lr y; none of it for one on the right side."""
     net = linear(MOONS, init="zeros", bias=True)

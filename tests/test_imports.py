@@ -63,7 +63,7 @@ MODULES = {
     "system.cpus": set(),
     "system.nursery": {"system.signals"},
     "system.signals": set(),
-    "train.summary": GROUND | {"config.build", "output.console"},
+    "train.summary": GROUND | {"config.build", "output.console", "models.autoencoder", "models.gan"},
 }
 ONLY = {  # what no other module imports
     "cli": {"__main__"},

@@ -143,8 +143,8 @@ def weights(name: str, matrix: np.ndarray) -> "Figure":
     figure, axes = new_figure(6.4, 5.4, projection="3d")
     rows, columns = (np.arange(size) for size in matrix.shape)
     x, y = np.meshgrid(columns, rows)
-    most = np.abs(matrix).max() or 1.0
-    axes.plot_surface(x, y, matrix, cmap="coolwarm", vmin=-most, vmax=most, rcount=128, ccount=128, linewidth=0)
+    most, usual = np.abs(matrix).max() or 1.0, np.quantile(np.abs(matrix), 0.97) or 1.0
+    axes.plot_surface(x, y, matrix, cmap="coolwarm", vmin=-usual, vmax=usual, rcount=128, ccount=128, linewidth=0)
     axes.set(xlabel="input", ylabel="output", title=f"{name}: {matrix.min():.4g} to {matrix.max():.4g}")
     axes.set_zlim(-most, most)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):

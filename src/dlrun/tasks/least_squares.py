@@ -39,6 +39,11 @@ class LeastSquares(Supervised):
     def step(self, batch: Batch, clock: Clock) -> Metrics:
         x, y = batch[0].cpu().double(), batch[1].cpu().double()
         terms, layer = self.net.terms(x), self.net.output
+        if not terms.isfinite().all():
+            raise UserError(
+                f"the powers of x / {self.net.scale:g} up to degree {self.net.degree} are not finite\n"
+                f"  expected model.scale near the greatest |x|, {x.abs().max():g}"
+            )
         if layer.bias is not None:
             terms = torch.cat([terms, torch.ones(len(x), 1, dtype=terms.dtype)], 1)
         found = torch.linalg.lstsq(terms, y, driver="gelsd").solution.T  # (targets, terms); the shortest if many fit
