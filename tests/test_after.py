@@ -287,14 +287,16 @@ def test_report(dl_runs, outputs):
     assert all(true != said for true, said, _ in worst)
 
 
-@pytest.mark.parametrize("family", ["targets", *(pytest.param(f, marks=pytest.mark.slow) for f in ("vae", "actor"))])
+@pytest.mark.parametrize(
+    "family", ["targets", "columns", *(pytest.param(f, marks=pytest.mark.slow) for f in ("vae", "actor"))]
+)
 def test_report_of_other_families(family, dl_runs, tmp_path):
     write_texts(tmp_path)
     folder = trained(tmp_path / "run", [o.format(data=tmp_path) for o in FAMILIES[family]])
     code, _, err = dl_runs("report", folder, "--out", tmp_path / "r.html")
     assert code == 0, err
     page = Page((tmp_path / "r.html").read_text())
-    assert not page.open and ("test samples" in page.words) == (family == "targets")
+    assert not page.open and ("test samples" in page.words) == (family in ("targets", "columns"))
 
 
 def test_samples_in_a_report_have_their_files_and_one_format():

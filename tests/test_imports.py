@@ -33,6 +33,7 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "data.sources": {"errors", "paths", "output"},
     "data.boxes": set(),
     "data": GROUND | {"output", "config", "system", "data.base", "data.boxes", "data.sources"},
+    "data.table": GROUND | {"output", "data", "data.base"},
     "data.readers": GROUND | {"data", "data.base", "data.sources", "system"},
     "tasks": GROUND | {"data.base", "data.boxes", "models", "output", "system", "optim"},
     "tasks.generative": GROUND | {"data.base", "models", "output", "system", "optim", "tasks"},
@@ -45,7 +46,7 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "runs.compare": GROUND | {"output", "config", "runs.listing", "runs.written"},
     "runs.ui": GROUND | {"output", "config", "sweep", "runs.listing", "runs.live", "runs.compare"},
     "runs": GROUND
-    | {"output", "system", "config", "data", "data.base", "tasks", "train", "sweep"}
+    | {"output", "system", "config", "data", "data.base", "data.table", "tasks", "train", "sweep"}
     | {"runs.listing", "runs.written", "runs.live", "runs.compare", "runs.ui"},
     "cli": GROUND | {"output", "system", "config", "train", "sweep"},
     "__main__": {"cli", "system"},
@@ -89,7 +90,7 @@ LIGHT = {  # on the way to --help, to a config error, to a list of runs
     "runs.page", "runs.formats", "runs.evaluate", "runs.predict", "runs.records", "runs.completion", "runs.data_cli",
     "runs.data_config", "hydra_plugins.dlrun_sweeper",
 }  # fmt: skip
-HEAVY = {"torch", "matplotlib", "sklearn", "pandas", "PIL", "tensorboard", "tqdm", "pooch", "requests"}
+HEAVY = {"torch", "polars", "matplotlib", "sklearn", "pandas", "PIL", "tensorboard", "tqdm", "pooch", "requests"}
 
 
 def short(module: str) -> str:

@@ -16,7 +16,7 @@ from dlrun.models.linear import linear
 from dlrun.models.mlp import mlp
 from dlrun.output.drawing import render
 from dlrun.output.plots import confusion_matrix
-from dlrun.spec import Image, Spec, Table, Tokens
+from dlrun.spec import Columns, Image, Spec, Table, Tokens
 
 SMALL = dict(activation="relu", dropout=0.0, norm="none", init="keras")
 NARROW = {"width": 8, "hidden": [32], "head": [32], "growth": 4, "form": "cifar", "times": 1}  # where a model has it
@@ -28,6 +28,8 @@ def batch(spec: Spec, samples: int = 14) -> tuple[torch.Tensor, torch.Tensor]:
     with seeded(1):
         shape = (samples, *spec.shape)
         x = torch.randint(1, spec.vocab, shape) if isinstance(spec, Tokens) else torch.randn(shape)
+        if isinstance(spec, Columns):
+            x[:, spec.numbers :] = torch.randint(1, 4, (samples, len(spec.levels))).float()
         return x, torch.randint(spec.classes, (samples,)) if spec.classes else torch.randn(samples, spec.targets)
 
 
@@ -74,6 +76,7 @@ def test_every_kind_of_model_memorises_eight_samples(model):
     keys = keys | {key: 0.0 for key in keys if key in ("dropout", "input_dropout")}
     keys = keys | {key: 1.0 for key in keys if key == "logit_scale"}  # Adam takes long to scale logits
     spec = Image((1, 16, 16), classes=4) if "Image" in takes(model) else Tokens(12, vocab=40, classes=4)
+    spec = Columns(6, levels=(3, 20), classes=4) if "Columns" in takes(model) and "Image" not in takes(model) else spec
     with seeded():
         try:
             net = build(keys)(spec)
@@ -258,7 +261,7 @@ def test_report_by_hand():
     report = task.report(Batches(out, torch.tensor(true), spec, 4))
     assert report["confusion_matrix"].tolist() == [[2, 1, 0, 0], [0, 2, 0, 0], [1, 2, 1, 0], [0, 0, 0, 0]]
     assert report["acc_per_class"] == {"ant": pytest.approx(2 / 3), "bee": 1, "cat": 0.25, "dog": None}
-    assert list(report["figures"]) == ["confusion_matrix"]
+    assert list(report["figures"]) == ["confusion_matrix", "calibration"]
 
 
 def test_report_of_two_classes():
@@ -274,15 +277,18 @@ def test_report_of_two_classes():
 # Figures
 
 
+PLANE = ["confusion_matrix", "decision_boundary"]
+
+
 @pytest.mark.parametrize(
     ("spec", "figures"),
     [
-        (Table(features=2, classes=2, names=("left", "right")), ["confusion_matrix", "decision_boundary"]),
-        (Table(features=2, classes=4), ["confusion_matrix", "decision_boundary"]),
+        (Table(features=2, classes=2, names=("left", "right")), [*PLANE, "calibration", "roc_and_precision"]),
+        (Table(features=2, classes=4), [*PLANE, "calibration"]),
         (Table(features=1, targets=1, unit="m"), ["residuals", "fitted_line"]),
         (Table(features=1, targets=3), ["residuals", "fitted_line"]),
         (Table(features=3, targets=2), ["residuals"]),
-        (Image((1, 8, 8), classes=30), ["confusion_matrix"]),
+        (Image((1, 8, 8), classes=30), ["confusion_matrix", "calibration"]),
     ],
     ids=str,
 )

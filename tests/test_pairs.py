@@ -9,7 +9,7 @@ from toys import NAMES, composed, models, names_of, options, section, spec_of, t
 from dlrun.config.build import build
 from dlrun.config.check import check
 from dlrun.errors import PairingError, UserError
-from dlrun.spec import Image, Mask, Table, Tokens
+from dlrun.spec import Columns, Image, Mask, Table, Tokens
 
 SPECS = {name: spec_of(name) for name in options("data")}
 MASKED = [name for name, spec in SPECS.items() if isinstance(spec, Mask)]
@@ -24,9 +24,11 @@ CONVOLUTIONAL = {
     "resnet50", "vgg11", "vgg13", "vgg16", "vgg16_imagenet", "vgg19", "vgg19_imagenet",
 }  # fmt: skip
 TEXT = {"bag_of_words", "gru", "lstm", "rnn"}
+ROWS = DENSE | {"tabular"}
+COLUMNS = [name for name, spec in SPECS.items() if isinstance(spec, Columns)]
 TAKES = {
-    "auto_mpg": DENSE, "gates": DENSE, "gaussians": DENSE, "gaussians25": DENSE, "linear": DENSE, "moons": DENSE,
-    "sine": DENSE, "swiss_roll": DENSE, "imdb": TEXT, "imdb_keras": TEXT, "cifar10": DENSE | CONVOLUTIONAL,
+    "gates": ROWS, "gaussians": ROWS, "gaussians25": ROWS, "linear": ROWS, "moons": ROWS,
+    "sine": ROWS, "swiss_roll": ROWS, "imdb": TEXT, "imdb_keras": TEXT, "cifar10": DENSE | CONVOLUTIONAL,
     "cifar100": DENSE | CONVOLUTIONAL, "digits": DENSE | CONVOLUTIONAL, "fashion_mnist": DENSE | CONVOLUTIONAL,
     "mnist": DENSE | CONVOLUTIONAL, "pokemon": DENSE | CONVOLUTIONAL,
 }  # fmt: skip
@@ -45,7 +47,8 @@ def forward(model: str, spec: object) -> tuple[int, ...]:
     with torch.device("meta"):
         net = build(section("model", model))(spec)
         out = net(torch.empty(3, *spec.shape))  # as in training
-    return tuple((out[0] if isinstance(out, tuple) else out).shape)
+    out = out[0] if isinstance(out, tuple) else out
+    return tuple((out.mean(1) if model == "tabular" else out).shape)  # of several members in training
 
 
 def config_of(data: str, model: str) -> dict:
@@ -53,7 +56,7 @@ def config_of(data: str, model: str) -> dict:
 
 
 def test_the_tables_name_all_data_and_all_models():
-    assert set(models()) == DENSE | CONVOLUTIONAL | TEXT
+    assert set(models()) == ROWS | CONVOLUTIONAL | TEXT
     assert TAKES.keys() == {
         name for name, spec in SPECS.items() if isinstance(spec, Image | Table | Tokens) and spec.outputs
     }
@@ -65,6 +68,18 @@ def test_data_is_accepted(data):
     for model in sorted(TAKES[data] - TOO_SMALL.get(data, set())):
         check(config_of(data, model), NAMES | {"data": data, "model": model})
         assert forward(model, SPECS[data]) == (3, SPECS[data].outputs), model
+
+
+@pytest.mark.parametrize("data", COLUMNS)
+def test_tables_of_columns_go_with_models_for_them(data):
+    spec = Columns(3, levels=(2, 30), classes=4)
+    for model in models():
+        if model in ("linear", "mlp", "tabular"):
+            check(config_of(data, model), NAMES | {"data": data, "model": model})
+            assert forward(model, spec) == (3, 4)
+            continue
+        with pytest.raises(PairingError, match=r"models for .*: .*tabular"):
+            check(config_of(data, model), NAMES | {"data": data, "model": model})
 
 
 @pytest.mark.parametrize("data", TOO_SMALL)
@@ -80,7 +95,7 @@ def test_small_images_are_refused(data):
 @pytest.mark.parametrize("data", TAKES)
 def test_data_of_another_kind_is_refused(data):
     """The error names the models for the data and the data for the model."""
-    for model in sorted((DENSE | CONVOLUTIONAL | TEXT) - TAKES[data]):
+    for model in sorted((ROWS | CONVOLUTIONAL | TEXT) - TAKES[data]):
         with pytest.raises(PairingError) as refused:
             check(config_of(data, model), NAMES | {"data": data, "model": model})
         first, _, gives, *lists = str(refused.value).splitlines()

@@ -176,3 +176,18 @@ def test_a_strip_says_which_epochs(tmp_path):
     strip = video.assemble(tmp_path / "images", tmp_path / "plots")["samples"]
     with Image.open(strip) as image:
         assert image.size == (2 * 210 + 10, 200 + 20 + 10), "small images are enlarged, with room between"
+
+
+def test_rates_are_those_of_scikit_learn():
+    """ROC and precision-recall curves, with equal probabilities among the rows."""
+    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+    from dlrun.output.probability_plots import rates
+
+    random = np.random.RandomState(0)
+    y, p = random.randint(0, 2, 200), random.randint(0, 20, 200) / 20
+    false, true, precision = rates(p, y)
+    wanted = roc_curve(y, p, drop_intermediate=False)
+    assert np.allclose(false, wanted[0]) and np.allclose(true, wanted[1])
+    assert (np.diff(false) * (true[1:] + true[:-1]) / 2).sum() == pytest.approx(roc_auc_score(y, p))
+    assert (np.diff(true) * precision[1:]).sum() == pytest.approx(average_precision_score(y, p))

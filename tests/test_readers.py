@@ -248,11 +248,10 @@ CAR = '18.0   8   307.0      130.0      3504.      12.0   70  1\t"chevrolet chev
 
 def test_auto_mpg_rows(tmp_path):
     (tmp_path / "auto-mpg.data").write_text(CAR * 5 + CAR.replace("130.0", "?") + "\n" + CAR.replace("1\t", "3\t"))
-    arrays = read("auto_mpg", tmp_path)
-    assert (len(arrays.x_train), len(arrays.x_test)) == (5, 1)  # 6 of 7: a ? drops its row
-    rows = sorted(np.concatenate([arrays.x_train, arrays.x_test]).tolist())
-    assert rows[0] == [8, 307, 130, 3504, 12, 70, 0, 0, 1] and rows[1] == [8, 307, 130, 3504, 12, 70, 1, 0, 0]
-    assert arrays.y_train.tolist() == [[18]] * 5
+    frames = read("auto_mpg", tmp_path)
+    assert (len(frames["train"]), len(frames["test"])) == (5, 1)  # 6 of 7: a ? drops its row
+    found = sorted(frames["train"].rows() + frames["test"].rows())
+    assert found[0] == (18, 8, 307, 130, 3504, 12, 70, "Japan") and found[1] == (18, 8, 307, 130, 3504, 12, 70, "USA")
 
 
 @pytest.mark.parametrize("bad", [CAR.replace("8 ", ""), CAR.replace("130.0", "abc"), CAR.replace("1\t", "4\t"),
@@ -285,9 +284,53 @@ def test_published_images(name, num, shape):
 
 @pytest.mark.skipif(not REAL, reason="needs the data under DL_RUN_DATA_DIR")
 def test_published_auto_mpg():
-    arrays = read("auto_mpg", REAL)
-    assert arrays.x_train.shape == (314, 9) and arrays.x_test.shape == (78, 9)
+    frames = read("auto_mpg", REAL)
+    assert frames["train"].shape == (314, 8) and frames["test"].shape == (78, 8)
     # The first rows of pandas' dropna().sample(frac=0.8, random_state=0), and of what that leaves.
-    assert arrays.y_train[:3, 0].tolist() == pytest.approx([28.0, 22.3, 12.0])  # rows 144, 280, 68
-    assert arrays.x_train[:3, 3].tolist() == [2125, 2890, 4456]
-    assert arrays.y_test[:3, 0].tolist() == [15, 10, 9]  # rows 9, 25, 28
+    assert frames["train"]["MPG"][:3].to_list() == pytest.approx([28.0, 22.3, 12.0])  # rows 144, 280, 68
+    assert frames["train"]["Weight"][:3].to_list() == [2125, 2890, 4456]
+    assert frames["test"]["MPG"][:3].to_list() == [15, 10, 9]  # rows 9, 25, 28
+
+
+PACKAGED = {  # rows, columns with the target, and the counts of the classes or the mean of the target
+    "iris": (150, 5, {"setosa": 50, "versicolor": 50, "virginica": 50}),
+    "wine": (178, 14, {"class_0": 59, "class_1": 71, "class_2": 48}),
+    "breast_cancer": (569, 31, {"malignant": 212, "benign": 357}),
+    "diabetes": (442, 11, 152.133),
+}
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_tables_of_scikit_learn(name):
+    config = OmegaConf.load(CONFIGS / f"{name}.yaml")
+    frame = read(name, None)["all"]
+    rows, columns, wanted = PACKAGED[name]
+    assert frame.shape == (rows, columns) and not sum(frame.null_count().row(0))
+    target = frame[config.target]
+    assert (
+        dict(target.value_counts().rows()) == wanted
+        if isinstance(wanted, dict)
+        else target.mean() == pytest.approx(wanted, abs=1e-3)
+    )
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr("dlrun.data.readers.frames.find_spec", lambda name: None)
+    with pytest.raises(DataError, match="pip install --no-deps palmerpenguins"):
+        read("penguins", None)
+
+
+def test_boston_is_shuffled_as_by_keras(tmp_path):
+    x, y = np.arange(20.0 * 13).reshape(20, 13), np.arange(20.0)
+    np.savez(tmp_path / "boston_housing.npz", x=x, y=y)
+    frames = read("boston", tmp_path)
+    order = np.arange(20)
+    np.random.RandomState(113).shuffle(order)
+    assert (
+        frames["train"]["MEDV"].to_list() == order[:16].tolist()
+        and frames["test"]["MEDV"].to_list() == order[16:].tolist()
+    )
+    assert frames["test"]["LSTAT"].to_list() == x[order[16:], 12].tolist()
+    np.savez(tmp_path / "boston_housing.npz", x=x[:, :3], y=y)
+    with pytest.raises(DataError, match="rows of 13 numbers"):
+        read("boston", tmp_path)

@@ -9,7 +9,7 @@ import pytest
 # Runs the command and reports, after its output, which heavy packages it had imported when it ended.
 PROBE = """
 import atexit, sys
-heavy = {"torch", "numpy", "sklearn", "matplotlib", "tensorboard", "PIL", "pooch", "tqdm", "requests"}
+heavy = {"torch", "numpy", "polars", "sklearn", "matplotlib", "tensorboard", "PIL", "pooch", "tqdm", "requests"}
 atexit.register(lambda: print("imported:", *sorted(heavy & sys.modules.keys())))
 from dlrun.COMMAND import main
 main()

@@ -86,8 +86,9 @@ class EnvError(DependencyLost, DataError):
 
 
 def counted(count: int, noun: str) -> str:
-    """1 step, 2,000 steps, 2 classes"""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}{'es' if noun.endswith('s') else 's'}"
+    """1 step, 2,000 steps, 2 classes, 2 categories"""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
 
 
 def some(words: list[str], most: int = 5) -> str:

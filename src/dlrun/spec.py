@@ -68,6 +68,49 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Rows of a table whose columns are numbers and categories, each row with a class or with real targets.
+
+    numbers: columns of real numbers, which come first. levels: for each of the other columns, the number of its levels;
+    their values are codes 1 .. levels, and 0 for a level that training has not seen. classes: labels are
+    0 .. classes - 1; None for regression. targets: real numbers per row. target_means, target_stds: of the targets over
+    the train split, by which a task standardises them. names, labels, target_names: of columns, classes and targets.
+    unit: of the targets. categories: how a network takes them. Without columns, all is to be read from the table.
+    """
+
+    numbers: Annotated[int, Range(0, 10**6)] = 0
+    levels: tuple[Size, ...] = ()
+    classes: Classes | None = None
+    targets: Annotated[int, Range(0, 10**6)] = 0
+    target_means: tuple[float, ...] = ()
+    target_stds: tuple[float, ...] = ()
+    names: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    target_names: tuple[str, ...] = ()
+    unit: str = ""
+    categories: Literal["embed", "one_hot"] = "embed"
+
+    @property
+    def features(self) -> int:
+        return self.numbers + len(self.levels)
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (self.features,)
+
+    @property
+    def outputs(self) -> int:
+        """Number of a network's outputs per row: one logit for two classes, one per class, or one per target."""
+        return 1 if self.classes == 2 else self.classes or self.targets
+
+    def __str__(self) -> str:
+        if not self.features:
+            return "Columns(read from the table)"
+        kind = f"classes={self.classes}" if self.classes else f"targets={self.targets}"
+        return f"Columns(numbers={self.numbers}, categories={len(self.levels)}, {kind})"
+
+
+@dataclass(frozen=True)
 class Env:
     """An environment to act in.
 
@@ -196,7 +239,7 @@ class Function:
         return f"Function({', '.join(self.names) or 'named by the data'})"
 
 
-Labelled = Image | Table | Tokens | Mask  # may have classes
+Labelled = Image | Table | Columns | Tokens | Mask  # may have classes
 SampleSpec = Labelled | Function
 Spec = SampleSpec | Env
 

@@ -9,7 +9,9 @@ from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from polars import DataFrame
 
     from dlrun.data.augment import Augment
     from dlrun.data.base import Arrays
@@ -105,6 +107,7 @@ ImageReader = Annotated["Callable[[], Arrays]", Nested("dlrun.data.readers.image
 FunctionReader = Annotated[Any, Nested("dlrun.data.readers.functions", "function")]
 MaskReader = Annotated["Callable[[], Arrays]", Nested("dlrun.data.readers.masks", "function")]
 TableReader = Annotated["Callable[[], Arrays]", Nested("dlrun.data.readers.tables", "function")]
+FrameReader = Annotated["Callable[[], Mapping[str, DataFrame]]", Nested("dlrun.data.readers.frames", "function")]
 TextReader = Annotated["Callable[[], Corpus]", Nested("dlrun.data.readers.texts", "function")]
 Embedding = Annotated["Embed", Nested("dlrun.models.embedding", "class")]
 Augmentation = Annotated["Augment", Nested("dlrun.data.augment", "class")]

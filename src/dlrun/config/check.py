@@ -5,7 +5,7 @@ No torch, so that a config error takes milliseconds.
 
 import re
 import sys
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from dlrun.config.auto import settle
 from dlrun.config.build import OF_RUNNER, build, of_runner
@@ -130,7 +130,8 @@ def _problems_of_key(builder: Signature, key: object, value: Any, path: str) -> 
         has = listed(f"    {name} has: ", sorted(builder.keys), 6) if builder.keys else f"    {name} has no keys"
         return [f"{path}.{key}: {name} has no {key!r}{near}\n{has}"]
     annotation = builder.keys[key]
-    if inner := nested_kind(annotation):
+    is_left_out = value is None and mismatch(None, annotation) is None
+    if (inner := nested_kind(annotation)) and not is_left_out:
         wrong, kinds = _problems(value, inner, f"{path}.{key}"), spec_names(annotation)
         if not wrong and inner.within == "dlrun.spec" and value["_target_"].rpartition(".")[2] not in kinds:
             return [f"{path}.{key}._target_={value['_target_']!r}: expected dlrun.spec.{' or '.join(kinds)}"]
@@ -207,6 +208,8 @@ def nested_kind(annotation: object) -> Nested | None:
     """Return the kind of nested config that a parameter with this annotation takes, or None for a plain value."""
     if annotation in get_args(Spec):
         return Nested("dlrun.spec", "class")
+    if get_origin(annotation) is Union:  # such as TableReader | None
+        return next((found for option in get_args(annotation) if (found := nested_kind(option))), None)
     if get_origin(annotation) is Annotated:
         return next((a for a in get_args(annotation) if isinstance(a, Nested)), None)
     return None

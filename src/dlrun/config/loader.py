@@ -19,6 +19,8 @@ from dlrun.errors import UserError
 for function in (grammar_functions.choice, grammar_functions.shuffle):
     function.__annotations__["args"] = Any  # Hydra 1.3 lists the allowed types and forgot null
 
+OPEN = ("data.types.", "data.types=")  # mappings whose keys are the user's own, so that they are set without a +
+
 
 class Loader(ConfigLoaderImpl):
     """Checks the `hydra` section, which can name code (hydra_section.py), before any of it runs.
@@ -37,6 +39,7 @@ class Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
+        overrides = [f"++{o}" if o.startswith(OPEN) else o for o in overrides]
         unzipped = [override for override in overrides if not is_zip(override)]
         zips = [override for override in overrides if is_zip(override)]
         if zips and run_mode == RunMode.RUN:

@@ -105,7 +105,7 @@ def _pin_paths(saved: dict, resolved: dict, data_dir: Path) -> None:
     for key, value in resolved.items():
         if isinstance(value, dict) and "_target_" in value:
             _pin_paths(saved[key], value, data_dir)
-        elif keys.get(key) == DataPath:
+        elif isinstance(value, str) and keys.get(key) in (DataPath, DataPath | None):
             saved[key] = pinned(value, data_dir)
 
 

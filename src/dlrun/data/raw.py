@@ -10,6 +10,7 @@ from dlrun.data.base import Batch, SampleData, pixel_statistics
 from dlrun.data.resident import split_rows
 from dlrun.data.text import Texts
 from dlrun.data.words import join_tokens
+from dlrun.spec import Columns
 
 Raw = Tensor | list[str]
 
@@ -17,9 +18,11 @@ Raw = Tensor | list[str]
 def decode(data: SampleData, x: Tensor) -> Raw:
     """Turn network inputs back into images, uint8 (B, C, H, W), rows (B, features) in the data's units, or texts.
 
-    The result is on the CPU.
+    The result is on the CPU. Rows of a table with columns of several kinds stay encoded.
     """
     x = x.cpu()
+    if isinstance(data.spec, Columns):
+        return x
     if (statistics := pixel_statistics(data)) is not None:
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in statistics)
         return ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)

@@ -7,13 +7,14 @@ mid-epoch is a seek. Several batches (a chunk) are gathered at once, to pay an o
 import hashlib
 from collections.abc import Callable, Container, Iterable, Iterator
 from itertools import islice
+from typing import cast
 from zlib import crc32
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dlrun.data.base import Arrays, Draw
+from dlrun.data.base import Arrays, Batch, Draw
 from dlrun.errors import DataError, UserError, counted
 from dlrun.seeds import generator
 from dlrun.spec import Image, Table
@@ -29,9 +30,17 @@ class Resident:
 
     splits: indices into the train arrays, by split. Without an entry "test", all of the test arrays are the test split.
     prepare(x, draw): turns stored values into the network's input; draw is None outside training.
+    weights: of the train arrays' samples, float32 (N,), a third member of the train batches; None for none.
     """
 
-    def __init__(self, arrays: Arrays, splits: dict[str, np.ndarray], device: torch.device, prepare: Prepare) -> None:
+    def __init__(
+        self,
+        arrays: Arrays,
+        splits: dict[str, np.ndarray],
+        device: torch.device,
+        prepare: Prepare,
+        weights: np.ndarray | None = None,
+    ) -> None:
         self.x, self.y = {}, {}
         for pool, (x, y) in {"fit": (arrays.x_train, arrays.y_train), "test": (arrays.x_test, arrays.y_test)}.items():
             self.x[pool], self.y[pool] = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
@@ -39,6 +48,7 @@ class Resident:
         self.pools = dict.fromkeys(splits, "fit") | {"test": "fit" if "test" in splits else "test"}
         self.rows.setdefault("test", torch.arange(len(arrays.x_test), device=device))
         self.device, self.prepare = device, prepare
+        self.weights = None if weights is None else torch.from_numpy(weights).to(device)
 
     def size(self, split: str) -> int:
         """Return the number of samples of a split, or of all splits for "all"."""
@@ -51,7 +61,9 @@ class Resident:
 
     def sums(self) -> list[float]:
         """Return checksums of all stored arrays, to detect changed data."""
-        return [number for pool in self.x for array in (self.x[pool], self.y[pool]) for number in sums(array)]
+        weights = [] if self.weights is None else [self.weights]
+        arrays = [array for pool in self.x for array in (self.x[pool], self.y[pool])] + weights
+        return [number for array in arrays for number in sums(array)]
 
     def describe(self) -> str:
         stored = sum(t.nbytes for t in (*self.x.values(), *self.y.values()))
@@ -59,14 +71,17 @@ class Resident:
             f"resident on {self.device}, {stored / 2**20:.1f} MB as {str(self.x['fit'].dtype).removeprefix('torch.')}"
         )
 
-    def train(self, batch_size: int, seed: int, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def train(self, batch_size: int, seed: int, epoch: int, first: int) -> Iterator[Batch]:
         """Yield the batches of an epoch from batch `first` on. The last one may be smaller."""
         rows = self.rows["train"]
         order = rows[torch.randperm(len(rows), generator=generator("cpu", seed, epoch)).to(self.device)]
         for start, chunk, skip in chunks(order, self.x["fit"][0].numel(), batch_size, first):
             draw = Draw(generator(self.device, seed, epoch, 1 + start), seed, epoch, chunk)
-            x, y = self._gather("fit", chunk, draw)
-            yield from islice(zip(x.split(batch_size), y.split(batch_size), strict=True), skip, None)
+            members: tuple[Tensor, ...] = self._gather("fit", chunk, draw)
+            if self.weights is not None:  # a third member, for tasks that weigh samples
+                members = (*members, self.weights.index_select(0, chunk))
+            batches = zip(*(member.split(batch_size) for member in members), strict=True)
+            yield from cast("Iterator[Batch]", islice(batches, skip, None))
 
     def evaluate(self, split: str, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of a split in stored order, without augmentation. "all": those of every split."""
@@ -74,7 +89,7 @@ class Resident:
             for each in distinct(self.rows):
                 yield from self.evaluate(each, batch_size)
             return
-        for rows in self.rows[split].split(batch_size):
+        for rows in self.rows[split].split(batch_size) if len(self.rows[split]) else ():
             yield self._gather(self.pools[split], rows, None)
 
     def _gather(self, pool: str, rows: Tensor, draw: Draw | None) -> tuple[Tensor, Tensor]:

@@ -7,15 +7,16 @@ dropout on the moons), chapter 10 (784-256-256-256-10). Two classes give one log
 from torch import nn
 
 from dlrun.errors import UserError, counted
+from dlrun.models.columns import entry
 from dlrun.models.layers import activation as activation_layer
 from dlrun.models.layers import initialise
 from dlrun.models.layers import norm as norm_layer
-from dlrun.spec import Image, Table
+from dlrun.spec import Columns, Image, Table
 from dlrun.types import Activation, Init, Norm, Probability, Size
 
 
 def mlp(
-    spec: Image | Table,
+    spec: Image | Table | Columns,
     *,
     hidden: list[Size],
     activation: Activation,
@@ -35,8 +36,8 @@ def mlp(
             f"{list(hidden)}; expected one number for all, or one per hidden layer: "
             f"write {counted(len(hidden), 'number')}, with 0.0 for layers without dropout"
         )
-    layers: list[nn.Module] = [nn.Flatten()]  # (B, features)
-    features = spec.features
+    first, features = entry(spec)  # (B, features)
+    layers: list[nn.Module] = [first]
     for width, rate in zip(hidden, rates, strict=True):
         layers.append(nn.Linear(features, width))  # (B, width)
         if norm != "none":

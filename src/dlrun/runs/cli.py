@@ -24,6 +24,9 @@ USAGE = """dl-runs: list, evaluate, use and compare runs
   dl-runs compare RUN RUN ...       their curves in one image, and the
                                     differences between their configs
   dl-runs report RUN|SWEEP          one self-contained HTML file
+  dl-runs baseline RUN              tables: gradient boosting, a linear and the
+                                    trivial model on the same splits
+  dl-runs importance RUN            tables: the columns by what they tell
   dl-runs watch [RUN|SWEEP]         a live view in the terminal
   dl-runs ui                        a live view in the browser; --port N
 
@@ -112,15 +115,18 @@ def _evaluate_arguments(parser: Parser) -> None:
         metavar="KEY=VALUE",
         help="split=val|test|all, data=NAME, data.KEY=VALUE, data_dir=DIR",
     )
+    parser.add_argument("--on", metavar="FILE", help="score all rows of another table")
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
 
 
 def _evaluate(args: argparse.Namespace) -> Iterable[str]:
     """Compute a finished run's metrics on its test split or on other data, which is encoded like the run's data."""
-    from dlrun.runs.evaluate import evaluate, read_overrides
+    from dlrun.runs.evaluate import evaluate, read_overrides, table_overrides
 
     folder = _folder(args.run, args)
     split, overrides = read_overrides(args.overrides)
+    if args.on:
+        split, overrides = "all", [*overrides, *table_overrides(args.on)]
     lines, is_reproduced = evaluate(folder, split, overrides, args.device, args.json)
     yield from lines
     if not is_reproduced:
@@ -143,7 +149,7 @@ def _predict_arguments(parser: Parser) -> None:
         "--episodes", type=int, metavar="N", help="policies: the number of episodes; --seed sets their starts"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S")
-    parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl")
+    parser.add_argument("--format", choices=("jsonl", "csv"), help="csv if --out ends so, else jsonl")
     parser.add_argument("--out", metavar="PATH", help="a file for the lines, or a folder for images (predictions)")
 
 
@@ -153,7 +159,8 @@ def _predict(args: argparse.Namespace) -> Iterable[str]:
 
     given = Inputs(args.inputs, args.fit, args.samples, args.latent, args.episodes, args.seed)
     out = Path(args.out) if args.out else None
-    return predict(_folder(args.run, args), given, args.device, out, args.format == "csv")
+    is_csv = args.format == "csv" or args.format is None and out is not None and out.suffix.lower() == ".csv"
+    return predict(_folder(args.run, args), given, args.device, out, is_csv)
 
 
 def _export_arguments(parser: Parser) -> None:
@@ -191,6 +198,31 @@ def _compare(args: argparse.Namespace) -> Iterable[str]:
     for which in args.runs:
         folders += jobs_of(_locate(which, args)) or [_folder(which, args)]
     return compare(folders, args.metric, Path(args.out), args.json)
+
+
+def _baseline_arguments(parser: Parser) -> None:
+    _run_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+
+
+def _baseline(args: argparse.Namespace) -> Iterable[str]:
+    """Fit gradient boosting, a linear model and the trivial one on the splits of a table's run, to compare with it."""
+    from dlrun.runs.baseline import baseline
+
+    return baseline(_folder(args.run, args), args.json)
+
+
+def _importance_arguments(parser: Parser) -> None:
+    _run_arguments(parser)
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="shuffles of each column (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON")
+
+
+def _importance(args: argparse.Namespace) -> Iterable[str]:
+    """Measure how much worse a table's run gets on its test split when the values of a column are shuffled."""
+    from dlrun.runs.importance import importance
+
+    return importance(_folder(args.run, args), args.repeats, args.json)
 
 
 def _report_arguments(parser: Parser) -> None:
@@ -252,6 +284,8 @@ COMMANDS: dict[str, Command] = {
     "export": (_export_arguments, _export),
     "compare": (_compare_arguments, _compare),
     "report": (_report_arguments, _report),
+    "baseline": (_baseline_arguments, _baseline),
+    "importance": (_importance_arguments, _importance),
     "watch": (_watch_arguments, _watch),
     "ui": (_ui_arguments, _ui),
     "completion": (completion_arguments, _completion),

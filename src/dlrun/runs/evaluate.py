@@ -9,14 +9,15 @@ from dlrun.config.saved import require_finished
 from dlrun.errors import UserError, counted
 from dlrun.output.as_json import as_json as json_line
 from dlrun.output.console import table
-from dlrun.spec import Env
+from dlrun.overrides import quoted
+from dlrun.spec import Columns, Env
 
 if TYPE_CHECKING:
     from dlrun.data.base import Data
     from dlrun.train.finished import FinishedRun
 
 SPLITS = ("val", "test", "all")
-PATHS = ("data.root=", "data.csv=", "data.source.path=", "data.source.folder=")
+PATHS = ("data.file=", "data.root=", "data.csv=", "data.source.path=", "data.source.folder=")
 
 
 def read_overrides(arguments: list[str]) -> tuple[str, list[str]]:
@@ -37,6 +38,11 @@ def read_overrides(arguments: list[str]) -> tuple[str, list[str]]:
             )
     has_path = any(text.startswith(PATHS) for text in overrides)  # all of a named folder is to be scored
     return split or ("all" if has_path else "test"), overrides
+
+
+def table_overrides(path: str) -> list[str]:
+    """Return the overrides that replace the rows of a table's run by those of a file."""
+    return [f"data.file={quoted(path)}", *(f"data.{key}=null" for key in ("source", "train", "val", "test"))]
 
 
 class Measured(NamedTuple):
@@ -119,6 +125,10 @@ def _other(run: "FinishedRun", section: dict) -> tuple["Data", list[str]]:
     from dlrun.spec import Tokens
 
     other, run_spec = build(section), run.data.spec
+    if isinstance(run_spec, Columns) and hasattr(other, "prepared"):
+        other.restore(run.data.fitted(), run.device.torch_device)  # its rows are encoded as those of the run
+        other.load(run.device.torch_device)
+        return other, []
     spec = other.spec
     same_kind = isinstance(spec, type(run_spec)) or isinstance(run_spec, type(spec))
     same_shape = spec.shape == run_spec.shape or isinstance(run_spec, Tokens)

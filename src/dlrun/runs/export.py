@@ -29,7 +29,7 @@ from dlrun.runs.formats import SUFFIXES
 from dlrun.runs.predict import class_names, encode
 from dlrun.runs.written import whole
 from dlrun.seeds import generator
-from dlrun.spec import Env, Function, Image, Mask, Tokens
+from dlrun.spec import Columns, Env, Function, Image, Mask, Tokens
 from dlrun.train.finished import FinishedRun
 
 if TYPE_CHECKING:
@@ -72,6 +72,10 @@ def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
             with torch.no_grad():
                 worst = compare([model(x) for x in batches(samples)], wanted, form)
     yield f"{out}  {out.stat().st_size / 1e6:.1f} MB"
+    for name, text in run.data.report()["files"].items() if isinstance(run.data.spec, Columns) else ():
+        with whole(out.parent / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        yield f"{out.parent / name}  how rows become inputs"
     yield from (f"  {name:7} {value}" for name, value in facts(run, graph, samples, wanted[0], form).items())
     sizes = ", ".join(str(len(batch)) for batch in batches(samples))
     yield f"  checked {description} in batches of {sizes}: within {worst:.1e}, limit {TOLERANCE:g}"
@@ -161,7 +165,11 @@ def drawn(run: FinishedRun) -> Tensor:
         return torch.eye(spec.features)[torch.arange(SAMPLES) % spec.features]
     if isinstance(spec, Env):
         return torch.randn(shape, generator=random)
-    return cast(Tensor, decode(run.sample_data, torch.randn(shape, generator=random)))
+    rows = torch.randn(shape, generator=random)
+    if isinstance(spec, Columns):
+        for i, count in enumerate(spec.levels, spec.numbers):
+            rows[:, i] = torch.randint(count + 1, (SAMPLES,), generator=random)
+    return cast(Tensor, decode(run.sample_data, rows))
 
 
 def batches(samples: Tensor) -> list[Tensor]:

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 import torch
 from torch import Tensor
@@ -22,6 +22,11 @@ from dlrun.data.walk import IMAGE_SUFFIXES, TEXT_SUFFIXES, read_bytes, walk
 from dlrun.errors import DataError, UnreadableImage, UserError, counted, printable
 from dlrun.paths import irregular
 from dlrun.spec import Table
+
+if TYPE_CHECKING:
+    from polars import DataFrame
+
+    from dlrun.data.table.table_file import TableFile
 
 STDIN = "-"
 NO_TEXTS = (
@@ -198,6 +203,18 @@ def _csv_texts(name: str) -> Iterator[tuple[str, str]]:
                 yield where, cells[column]
     except csv.Error as error:
         raise UserError(f"{name}, line {reader.line_num}: {error}\n  expected CSV") from None
+
+
+def tables(arguments: list[str], data: "TableFile") -> Iterator[tuple[str, "DataFrame", Tensor]]:
+    """Yield (name, rows as they are written, encoded rows) of each file; levels not in train are noted."""
+    for text in arguments:
+        if text != STDIN and not os.path.isfile(text):
+            raise UserError(f"{text}: there is no such file\n  expected a table with the columns of the run")
+        name = "standard input" if text == STDIN else text
+        frame, x, notes = data.read(Path(name), sys.stdin.buffer.read() if text == STDIN else None)
+        for column, note in notes.items():
+            sys.stderr.write(f"dl-runs: {name}: {column}: {note}\n")
+        yield name, frame, x
 
 
 def rows(arguments: list[str], spec: Table) -> Iterator[tuple[str, list[float]]]:

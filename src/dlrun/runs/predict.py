@@ -11,7 +11,7 @@ from dlrun.config.signatures import mismatch
 from dlrun.errors import UserError
 from dlrun.output.as_json import as_json, finite
 from dlrun.runs.records import as_csv, write_images, write_lines
-from dlrun.spec import Env, Function, Image, Labelled, Mask, Spec, Table, Tokens
+from dlrun.spec import Columns, Env, Function, Image, Labelled, Mask, Spec, Table, Tokens
 from dlrun.types import Index, Size
 
 if TYPE_CHECKING:
@@ -90,7 +90,11 @@ def _way(run: "FinishedRun", given: Inputs) -> str:
 
 def kind(spec: Spec) -> str:
     """Name the kind of a run's inputs."""
-    return "images" if isinstance(spec, Image | Mask) else "texts" if isinstance(spec, Tokens) else "rows of numbers"
+    if isinstance(spec, Image | Mask):
+        return "images"
+    if isinstance(spec, Columns):
+        return "files of rows, with the columns of the run"
+    return "texts" if isinstance(spec, Tokens) else "rows of numbers"
 
 
 def _records(run: "FinishedRun", way: str, given: Inputs, out: Path | None) -> Iterator[dict]:
@@ -98,6 +102,9 @@ def _records(run: "FinishedRun", way: str, given: Inputs, out: Path | None) -> I
     if way == "episodes" and given.episodes:
         for i, (total, length) in enumerate(run.task.play(run.data, given.episodes, given.seed)):
             yield {"episode": i, "return": total, "length": length}
+        return
+    if isinstance(run.data.spec, Columns):
+        yield from _table_records(run, given.inputs)
         return
     if way == "latent":
         batches = _codes(run, given)
@@ -115,6 +122,22 @@ def _records(run: "FinishedRun", way: str, given: Inputs, out: Path | None) -> I
             yield from (
                 {"input": name} | each | more for name, each in zip(names, outputs(run, predicted), strict=True)
             )
+
+
+def _table_records(run: "FinishedRun", files: list[str]) -> Iterator[dict]:
+    """Yield a record per row of a table: the row as it is written, then its prediction."""
+    from dlrun.runs import inputs
+
+    learned, size = run.data.fitted()["columns"], run.data.eval_batch_size
+    for name, frame, x in inputs.tables(files, run.data):
+        where = f"{name}, row " if len(files) > 1 else "row "
+        for first in range(0, len(x), size):
+            rows = frame[first : first + size].iter_rows(named=True)
+            predicted = run.task.predict(x[first : first + size]).cpu()
+            for number, (row, each) in enumerate(zip(rows, outputs(run, predicted), strict=True), first + 1):
+                found = {"input": f"{where}{number}", **each}
+                # a prediction never replaces a column that the run needs: the file can be predicted from again
+                yield row | {f"predicted {key}" if key in learned else key: value for key, value in found.items()}
 
 
 def encode(run: "FinishedRun", way: str, raw: object) -> "Tensor":
@@ -206,6 +229,10 @@ def outputs(run: "FinishedRun", predicted: "Tensor") -> Iterator[dict]:
             }
     else:
         unit = {"unit": text} if (text := getattr(spec, "unit", "")) else {}
+        targets = getattr(spec, "target_names", ())
+        if len(targets) > 1:
+            yield from (dict(zip((f"output {name}" for name in targets), row, strict=True)) | unit for row in shown)
+            return
         yield from ({"output": row[0] if len(row) == 1 else row} | unit for row in shown)
 
 

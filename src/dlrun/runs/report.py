@@ -11,8 +11,9 @@ from dlrun.output.console import column, number
 from dlrun.output.folders import read_summary
 from dlrun.output.rows import epoch_rows
 from dlrun.runs import page
+from dlrun.runs.columns import described
 from dlrun.runs.show import command_line, show_config
-from dlrun.spec import Env, Function, Image, Mask, Spec, Tokens
+from dlrun.spec import Columns, Env, Function, Image, Mask, Spec, Tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,7 +128,10 @@ def _samples(folder: Path) -> list[tuple[str, str]]:
         if "inputs" not in run.task.takes or isinstance(run.data.spec, Mask):  # masks are among the figures
             return []
         run.load_data()
-        return _judged(run, run.sample_data)
+        sections = _judged(run, run.sample_data)
+    if isinstance(run.data.spec, Columns):
+        return [("Columns", page.facts(described(folder, run.data.fitted()))), *sections]
+    return sections
 
 
 def _judged(run: "FinishedRun", data: "SampleData") -> list[tuple[str, str]]:
@@ -148,11 +152,12 @@ def _judged(run: "FinishedRun", data: "SampleData") -> list[tuple[str, str]]:
         head = f"The worst of {counted(int(wrong.sum()), 'mistake')} among {counted(len(y), 'test sample')}"
     else:
         head = f"The largest errors among {counted(len(y), 'test sample')}"
+    is_table = isinstance(data.spec, Columns)
     names = (data.files("test") if hasattr(data, "files") else []) or [""] * len(y)
 
     def drawn(rows: list[int]) -> str:
         raw = [decode(data, found[i // size][0][i % size : i % size + 1])[0] for i in rows]
-        inputs = _inputs(data.spec, raw)
+        inputs = _inputs(data.spec, raw) if not is_table else _rows(data.decode(torch.stack(raw))) if raw else []
         cells = [page.sample(html, captions[i], bool(wrong[i]), names[i]) for i, html in zip(rows, inputs, strict=True)]
         return page.samples(cells, isinstance(data.spec, Image))
 
@@ -187,6 +192,14 @@ def _inputs(spec: Spec, raw: list) -> list[str]:
     names = getattr(spec, "names", ()) or [f"x{i + 1}" for i in range(spec.features)]
     columns = [column([each[k].item() for each in raw]) for k in range(spec.features)]
     return [page.facts({name: columns[k][i] for k, name in enumerate(names)}) for i in range(len(raw))]
+
+
+def _rows(rows: list[dict[str, float | str]]) -> list[str]:
+    """Return the rows of a table as HTML."""
+    return [
+        page.facts({name: value if isinstance(value, str) else number(value) for name, value in row.items()})
+        for row in rows
+    ]
 
 
 def _png(raw: "Tensor") -> bytes:

@@ -14,7 +14,7 @@ from dlrun.errors import UserError, counted
 from dlrun.optim.update import Update
 from dlrun.output.plots import confusion_matrix
 from dlrun.output.predictions import decision_boundary, fitted_line, residuals
-from dlrun.spec import Image, Mask, Table, Tokens
+from dlrun.spec import Columns, Image, Mask, Table, Tokens
 from dlrun.system.device import Device
 from dlrun.system.graphs import StepGraphs
 from dlrun.tasks.base import Metrics, SampleTask
@@ -24,6 +24,7 @@ from dlrun.tasks.images import before_and_after, image_figure
 from dlrun.tasks.losses import make_loss
 from dlrun.tasks.mixing import Mixing
 from dlrun.tasks.penalty import Penalty
+from dlrun.tasks.probabilities import judged, probability_figures
 from dlrun.tasks.resizing import Resizing
 from dlrun.tasks.views import Views
 from dlrun.types import Index, NonNegative, Positive, Probability, Share, Size
@@ -38,14 +39,19 @@ class Supervised(SampleTask):
     normalisation sees one chunk at a time. freeze, unfreeze, freeze_from, lr_multipliers: see tasks/freezing.py.
     resize: see tasks/resizing.py. mixup, cutmix: see tasks/mixing.py. test_flip, test_shift: see tasks/views.py.
 
-    In training a net may return a tuple: its outputs, then those of auxiliary heads, whose losses are weighted by
+    A batch is (inputs, targets), or (inputs, targets, weights) with weights (B,) of the samples' losses. If the spec
+    knows the targets' means and deviations, the loss is of standardised targets; metrics and predictions are in their
+    own unit.
+
+    In training a net may return the outputs of several members (B, members, outputs), whose losses are averaged, or a
+    tuple: its outputs, then those of auxiliary heads, whose losses are weighted by
     `net.auxiliary`. Metrics use the first only.
     """
 
     def __init__(
         self,
         net: nn.Module,
-        spec: Image | Table | Tokens,
+        spec: Image | Table | Columns | Tokens,
         device: Device,
         update: Callable[..., Update],
         *,
@@ -70,6 +76,7 @@ class Supervised(SampleTask):
         self.spec, self.grad_accum_steps = spec, grad_accum_steps
         self.auxiliary: float = getattr(net, "auxiliary", 0.0)
         self.loss_name, self.loss = make_loss(loss, spec, label_smoothing)
+        self.scaling = target_scaling(spec, device.torch_device)
         self.penalty = Penalty(net, l1, l2, penalise)
         self.freezing = Freezing(net, freeze, unfreeze, freeze_from, lr_multipliers)
         self.resizing = Resizing(net, spec, resize)
@@ -103,7 +110,7 @@ class Supervised(SampleTask):
     def step(self, batch: Batch, clock: Clock) -> Metrics:
         self.freezing.at(clock)
         if self.resizing.moments:
-            batch = self.resizing(batch[0], clock), batch[1]
+            batch = self.resizing(batch[0], clock), *batch[1:]
         metrics = self._step_in_chunks(batch, clock) if self.grad_accum_steps > 1 else self._step(batch, clock)
         if metrics and self.update.grad_norm is not None:
             metrics["grad_norm"] = self.update.grad_norm
@@ -121,29 +128,43 @@ class Supervised(SampleTask):
             self.graphs = StepGraphs(self._learn, self.update.backward, self.update.params)
         return self.graphs is not None
 
-    def _learn(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
-        criterion = self.loss
+    def _learn(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Metrics]:
+        criterion: Callable[[Tensor, Tensor], Tensor] = partial(self._loss, weights=weights)
         if self.mixing:
             x, other, share = self.mixing(x, y)
-            criterion = lambda out, y: share * self.loss(out, y) + (1 - share) * self.loss(out, other)  # noqa: E731
+            criterion = lambda out, y: share * self._loss(out, y) + (1 - share) * self._loss(out, other)  # noqa: E731
         with self.device.autocast():
             out = self.net(x)
         out, *auxiliary = out if isinstance(out, tuple) else (out,)
         if out.dtype != torch.float32:
             out = out.float()
         loss = criterion(out, y)
-        metrics = {"loss": loss.detach(), **self._per_sample(out.detach(), y)}
+        mean = out.detach().mean(1) if out.dim() == 3 else out.detach()  # over several members
+        metrics = {"loss": loss.detach(), **self._per_sample(mean, y)}
         for head in auxiliary:
             loss = loss + self.auxiliary * criterion(head.float(), y)
         return (loss + self.penalty() if self.penalty else loss), metrics
 
+    def _loss(self, out: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
+        if out.dim() == 3:  # of several members
+            members = out.shape[1]
+            weights = None if weights is None else weights.repeat_interleave(members)
+            out, y = out.flatten(0, 1), y.repeat_interleave(members, 0)
+        if self.scaling is not None:
+            means, stds = self.scaling
+            y = (y - means) / stds
+        if weights is None:
+            return self.loss(out, y)
+        losses = self.loss(out, y, reduction="none")  # (B,) or (B, targets)
+        return (losses.flatten(1).mean(1) if losses.dim() > 1 else losses) @ weights / len(weights)
+
     def _step_in_chunks(self, batch: Batch, clock: Clock) -> Metrics:
         num_samples = len(batch[0])
-        chunks = list(zip(batch[0].chunk(self.grad_accum_steps), batch[1].chunk(self.grad_accum_steps), strict=True))
+        chunks = list(zip(*(member.chunk(self.grad_accum_steps) for member in batch), strict=True))
         earlier_loss, gathered = torch.zeros((), device=batch[0].device), []
-        for i, (x, y) in enumerate(chunks):
-            loss, metrics = self._learn(x, y)
-            share = len(x) / num_samples  # chunks count by their size, so that the sum is the mean over the batch
+        for i, chunk in enumerate(chunks):
+            loss, metrics = self._learn(*chunk)
+            share = len(chunk[0]) / num_samples  # chunks count by size: the sum is the mean over the batch
             loss = loss * share
             gathered.append({k: v * share if v.dim() == 0 else v for k, v in metrics.items()})
             if i < len(chunks) - 1:
@@ -157,7 +178,14 @@ class Supervised(SampleTask):
     def _per_sample(self, out: Tensor, y: Tensor) -> Metrics:
         if self.spec.classes:
             return {"acc": self._labels(out) == y}
-        return {"mae": (out - y).abs().mean(1)}
+        return {"mae": (self._in_unit(out) - y).abs().mean(1)}
+
+    def _in_unit(self, out: Tensor) -> Tensor:
+        """Turn a network's outputs into targets in their own unit."""
+        if self.scaling is None:
+            return out
+        means, stds = self.scaling
+        return out * stds + means
 
     def _labels(self, out: Tensor) -> Tensor:
         if self.spec.classes == 2:  # one logit; for the squared error, too, 0 is where the sigmoid is 0.5
@@ -173,9 +201,9 @@ class Supervised(SampleTask):
         for x, y in islice(data.batches(split), dist.rank, None, dist.size):  # each process every size-th batch
             with self.device.autocast():
                 out = self.views.mean(net, x)
-            values = {"loss": self.loss(out, y) * len(y), **{k: v.sum() for k, v in self._per_sample(out, y).items()}}
+            values = {"loss": self._loss(out, y) * len(y), **{k: v.sum() for k, v in self._per_sample(out, y).items()}}
             if self.spec.classes is None:
-                values["mse"] = (out - y).square().mean(1).sum()
+                values["mse"] = (self._in_unit(out) - y).square().mean(1).sum()
             elif "top5" in self.scores:
                 values["top5"] = (out.topk(5).indices == y[:, None]).sum()
             for name, value in values.items():
@@ -191,7 +219,7 @@ class Supervised(SampleTask):
         with self.device.autocast():
             out = self.views.mean(net, batch)
         if self.spec.classes is None:
-            return out
+            return self._in_unit(out)
         if self.spec.classes == 2:
             p = torch.sigmoid(out)
             return torch.cat((1 - p, p), 1)
@@ -199,7 +227,7 @@ class Supervised(SampleTask):
 
     def report(self, data: SampleData) -> dict[str, object]:
         figures, ranges = self.penalty.report(self.evaluated())
-        if isinstance(self.spec, Table) and self.spec.classes is None:
+        if isinstance(self.spec, Table | Columns) and self.spec.classes is None:
             pairs = [(self.predict(x), y) for x, y in data.batches("test")]
             out, y = torch.cat([p for p, _ in pairs]).cpu(), torch.cat([t for _, t in pairs]).cpu()
             figures["residuals"] = partial(residuals, y.numpy(), out.numpy(), self.spec)
@@ -207,16 +235,16 @@ class Supervised(SampleTask):
                 figures["fitted_line"] = partial(fitted_line, data, self.predict)
             return {"figures": figures} | ranges
         k = self.spec.classes or 0
-        cells = torch.cat([y * k + self.predict(x).argmax(1) for x, y in data.batches("test")]).cpu()
-        matrix = torch.bincount(cells, minlength=k * k).view(k, k)
-        labels = getattr(data.spec, "labels", ()) or tuple(
-            map(str, range(k))
-        )  # not self.spec: some data learns its labels in load()
+        # not self.spec: some data learns its labels in load()
+        labels = getattr(data.spec, "labels", ()) or tuple(map(str, range(k)))
+        y, best, p = judged(self.predict, data)
+        matrix = torch.bincount(y * k + best, minlength=k * k).view(k, k)
         figures["confusion_matrix"] = partial(confusion_matrix, matrix.numpy(), labels)
         if isinstance(self.spec, Image) and (sheet := before_and_after(data)) is not None:
             figures["augmented"] = partial(image_figure, sheet, "images, and three times what training may see")
         if isinstance(self.spec, Table) and self.spec.features == 2:
             figures["decision_boundary"] = partial(decision_boundary, data, self.predict, labels)
+        figures |= probability_figures(y, best, p, labels)
         counts = zip(labels, matrix.diag().tolist(), matrix.sum(1).tolist(), strict=True)
         return {
             "figures": figures,
@@ -225,7 +253,15 @@ class Supervised(SampleTask):
         } | ranges
 
 
-def check_spec(spec: Image | Table | Tokens | Mask) -> None:
+def target_scaling(spec: Image | Table | Columns | Tokens, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """Return the means and deviations (targets,) by which targets are standardised; None if they are learned as is."""
+    if not isinstance(spec, Columns) or not spec.target_means:
+        return None
+    means, stds = torch.tensor([spec.target_means, spec.target_stds], device=device)
+    return means, stds
+
+
+def check_spec(spec: Image | Table | Columns | Tokens | Mask) -> None:
     """Raise UserError if the data has no labels or targets, or if the number of class names is wrong."""
     if not spec.outputs:
         raise UserError(

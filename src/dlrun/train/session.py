@@ -213,8 +213,9 @@ class Session:
         if best and best.score is not None:
             results["best"] = {"epoch": best.epoch, "metric": f"val/{best.metric}", "value": best.score}
         report = run.write_report(task.report(self.data))
-        if report_of_net := getattr(task.net, "report", None):
-            report |= run.write_report(report_of_net())
+        for owner in (task.net, self.data):
+            if report_of := getattr(owner, "report", None):
+                report |= run.write_report(report_of())
         speeds = [row["time/samples_per_s"] for row in run.rows]
         results |= {
             "test": {f"test/{name}": value for name, value in test.items()} | report,

@@ -54,7 +54,8 @@ def header(session: "Session", folder: Path, clock: Clock, width: int = 10_000) 
     parameters = sum(p.numel() for p in net.parameters())
     frozen = sum(p.numel() for p in net.parameters() if not p.requires_grad)
     details = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(net, 'description', '')}"
-    classes = f"; classes: {', '.join(names)}" if (names := named_classes(data.spec)) else ""
+    about: dict[str, str] = getattr(data, "about", {})  # of tables, which name their classes
+    classes = f"; classes: {', '.join(names)}" if not about and (names := named_classes(data.spec)) else ""
     count = torch.get_num_threads()
     threads = f" ({counted(count, 'thread')})" if device.torch_device.type == "cpu" else ""
     processes = f"{device.dist.size} x " if device.dist.size > 1 else ""
@@ -62,6 +63,7 @@ def header(session: "Session", folder: Path, clock: Clock, width: int = 10_000) 
         dlrun.__version__,
         {
             "data": f"{session.names.get('data')}: {sizes}; {data.describe()}{classes}{note}",
+            **about,
             "model": f"{session.names.get('model')}: {counted(parameters, 'parameter')}{details}",
             "device": f"{processes}{device_name(device.torch_device)}{threads}, {device.precision}: {device.why}"
             f"{describe_products(net)}",

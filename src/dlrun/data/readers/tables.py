@@ -1,20 +1,15 @@
-"""Readers and generators of tables: moons, gates, a line, a sine, Auto MPG, mixtures of Gaussians and the Swiss roll.
+"""Readers and generators of tables: moons, gates, a line, a sine, mixtures of Gaussians and the Swiss roll.
 
 Splits and synthetic points come from `np.random.RandomState`, whose stream NumPy has frozen: every run has the same
 rows. Source of the last two: Gulrajani et al. 2017, section 5.1.
 """
 
-import os
 from math import ceil, pi
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from dlrun.data.base import Arrays
-from dlrun.data.readers.files import checksum_of, first_file
-from dlrun.data.readers.formats import damaged
-from dlrun.data.sources.fetch import fetch
 from dlrun.errors import DataError, counted
 from dlrun.types import Count, Few, Fraction, NonNegative, Positive, Seed
 
@@ -58,9 +53,6 @@ def swiss_roll(*, scale: Positive, std: NonNegative, samples: Count, test_sample
         x = scale * angle / (4.5 * pi) * np.concatenate([np.cos(angle), np.sin(angle)], 1)
         arrays += [(x + rng.normal(0, std, (num, 2))).astype(np.float32), angle.astype(np.float32)]
     return Arrays(*arrays)
-
-
-LARGEST = float(np.finfo(np.float32).max)
 
 
 def moons(*, samples: Count, noise: NonNegative, test_fraction: Fraction, random_state: Seed) -> Arrays:
@@ -142,48 +134,3 @@ def gates(*, gate: Literal["and", "or", "xor"], samples: Count, noise: NonNegati
     which = np.arange(samples) % 4
     x = corners[which] + np.random.RandomState(random_state).normal(0, noise, (samples, 2))
     return Arrays(x.astype(np.float32), y[which], corners.astype(np.float32), y)
-
-
-def auto_mpg(
-    *,
-    data_dir: str,
-    download: bool,
-    mirrors: list[str],
-    checksums: dict[str, str],
-    train_fraction: Fraction,
-    random_state: Seed,
-) -> Arrays:
-    """Read the file's 392 complete rows, split as by the book's pandas `sample(frac, random_state)`."""
-    root, name = Path(os.path.expanduser(data_dir)), "auto-mpg.data"
-    path = first_file([root / "auto_mpg", root], name)
-    if not path:
-        urls = [mirror.rstrip("/") + "/" + name for mirror in mirrors]
-        path = fetch(urls, root / "auto_mpg" / name, checksum_of(checksums, name), download=download)
-    rows = np.array(_cars(path), np.float64)  # mpg, 6 features, origin
-    x = np.concatenate([rows[:, 1:7], rows[:, 7:] == (1, 2, 3)], 1).astype(np.float32)
-    y = rows[:, :1].astype(np.float32)
-    num = _share(round(train_fraction * len(rows)), len(rows), f"train_fraction={train_fraction}")
-    train = np.random.RandomState(random_state).choice(len(rows), num, replace=False)
-    test = np.setdiff1d(np.arange(len(rows)), train)
-    return Arrays(x[train], y[train], x[test], y[test])
-
-
-def _cars(path: Path) -> list[list[float]]:
-    """Read mpg, cylinders, displacement, horsepower, weight, acceleration, year, origin; skip rows with a ?."""
-    cars = []
-    for number, line in enumerate(path.read_text("latin1").splitlines(), 1):
-        words = line.partition("\t")[0].split()
-        try:
-            values = [float(word) if word != "?" else None for word in words]
-        except ValueError:
-            values = []
-        known = [value for value in values if value is not None]
-        if words and (
-            len(values) != 8 or values[-1] not in (1, 2, 3) or not all(abs(value) <= LARGEST for value in known)
-        ):
-            raise damaged(path, f"line {number}: {line[:60]!r}", "8 numbers or ?, of which the last is 1, 2 or 3")
-        if len(known) == 8:
-            cars.append(known)
-    if not cars:
-        raise damaged(path, "no rows", "8 numbers per line")
-    return cars

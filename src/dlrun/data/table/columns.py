@@ -1,0 +1,200 @@
+"""Find the kinds of a table's columns: numbers, booleans, categories, dates; the others are left out."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import polars as pl
+
+from dlrun.errors import DataError, UserError, nearest, printable, some
+
+Place = Callable[[int], str]  # names a row of the table, for messages
+KINDS = ("number", "boolean", "category", "date", "text")
+DATES = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y%m%dT%H%M%S")
+TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S%.f", "T%H:%M:%S", "T%H:%M", "T%H:%M:%S%.f", "T%H:%M:%S%.f%z")
+FORMATS = tuple(date + time for date in DATES for time in TIMES)
+MOSTLY = 0.9  # from this share of numbers or dates on, a text column is one of them with mistakes in it
+SAMPLED = 10_000  # texts, about, that decide whether a column is one of numbers
+MOST_LEVELS = 10_000
+FEW = 20  # so many different texts are a category, however short the table is
+ID = re.compile(r"(^|[\W_])(id|uuid|guid|index)$|[a-z]I[dD]$", re.ASCII)
+
+
+def check_names(names: Sequence[str], columns: Sequence[str], key: str, where: str) -> None:
+    """Raise UserError unless all names are columns. key: the config key that names them."""
+    for name in names:
+        if name not in columns:
+            raise UserError(
+                f"{key}={name}: {where} has no such column{nearest(name, columns)}\n"
+                f"  expected one of: {some(list(columns), 30)}"
+            )
+
+
+def check_kinds(types: Mapping[str, str]) -> None:
+    """Raise UserError unless each kind that the user chose is one of KINDS or the format of a date."""
+    for name, kind in types.items():
+        if kind not in KINDS and "%" not in kind:
+            raise UserError(
+                f"data.types.{name}={kind}: there is no such kind of column{nearest(kind, KINDS)}\n"
+                f"  expected one of: {', '.join(KINDS)}; or a date's format, such as %d/%m/%y"
+            )
+
+
+def kind_of(column: pl.Series, chosen: str | None, place: Place) -> tuple[pl.Series, str, str]:
+    """Return a column with its values converted to their kind, the kind, and why there is nothing to learn from it.
+
+    The kind is one of KINDS or the format of a date; the reason is "" if there is something to learn. chosen: the kind
+    that the user chose. Raises DataError for mixed values.
+    """
+    column, kind = _of_kind(column, chosen, place) if chosen else _found(column, place)
+    is_unwanted = kind == "text" and chosen is not None
+    return column, kind, "data.types" if is_unwanted else _useless(column, kind, chosen is not None)
+
+
+def _found(column: pl.Series, place: Place) -> tuple[pl.Series, str]:
+    """Find the kind of a column from its type and, if that is text, from its values."""
+    name = column.name
+    if column.dtype == pl.Boolean:
+        return column, "boolean"
+    if column.dtype.is_numeric():
+        return as_numbers(column, place), "number"
+    if column.dtype in (pl.Date, pl.Datetime):
+        return column, "date"
+    if column.dtype in (pl.Categorical, pl.Enum):
+        return column.cast(pl.String), "category"
+    if column.dtype != pl.String:
+        return column, "text"
+    values = column.drop_nulls()
+    some_values = values.gather_every(max(1, len(values) // SAMPLED))
+    if len(values) and _share_of_numbers(some_values) >= MOSTLY:
+        advice = f": correct it, write 'data.missing=[...]' if it means no value, or data.types.{name}=category"
+        return as_numbers(column, place, advice), "number"
+    if form := _date_format(values):
+        return as_dates(column, form, place), form
+    return column, "category"
+
+
+def _share_of_numbers(texts: pl.Series) -> float:
+    return 1 - texts.cast(pl.Float64, strict=False).null_count() / len(texts)
+
+
+def _of_kind(column: pl.Series, kind: str, place: Place) -> tuple[pl.Series, str]:
+    """Convert a column to the kind that the user chose. Raises DataError for values of another kind."""
+    if kind == "number":
+        return as_numbers(column, place), kind
+    if kind == "boolean":
+        return as_booleans(column, place), kind
+    if kind == "date" and column.dtype not in (pl.Date, pl.Datetime):
+        form = _date_format(column.cast(pl.String).drop_nulls())
+        if not form:
+            raise DataError(
+                f"data.types.{column.name}=date: its values, such as {_example(column)}, are in no known format\n"
+                f"  expected for example 2024-12-31, or a format such as data.types.{column.name}=%d/%m/%y"
+            )
+        return as_dates(column, form, place), form
+    if "%" in kind:
+        return as_dates(column, kind, place), kind
+    return as_texts(column) if kind == "category" else column, kind
+
+
+def as_numbers(column: pl.Series, place: Place, advice: str = "") -> pl.Series:
+    """Convert to float64 with null for missing values. Raises DataError at the first value that is no finite number."""
+    numbers = column.cast(pl.Float64, strict=False)
+    if numbers.null_count() > column.null_count():
+        raise _misfit(column, numbers.is_null() & column.is_not_null(), "a number" + advice, place)
+    if (infinite := numbers.is_infinite()).any():
+        raise _misfit(column, infinite, "a finite number", place)
+    return numbers.fill_nan(None)
+
+
+def as_booleans(column: pl.Series, place: Place) -> pl.Series:
+    """Convert true, false, 1 and 0 to booleans."""
+    if column.dtype == pl.Boolean:
+        return column
+    words = column.cast(pl.String).str.to_lowercase()
+    known = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+    flags = words.replace_strict(known, default=None, return_dtype=pl.Boolean)
+    wrong = flags.is_null() & column.is_not_null()
+    if wrong.any():
+        raise _misfit(column, wrong, "true or false", place)
+    return flags
+
+
+def as_texts(column: pl.Series) -> pl.Series:
+    """Convert to texts; whole numbers have no point, so that 1 and 1.0 are one level."""
+    if column.dtype.is_float() and (column.drop_nulls() == column.drop_nulls().round()).all():
+        column = column.cast(pl.Int64, strict=False)
+    return column.cast(pl.String)
+
+
+def as_dates(column: pl.Series, form: str, place: Place) -> pl.Series:
+    """Convert to datetimes by a format; columns of dates need none ("date"). Raises DataError at the first misfit."""
+    if column.dtype in (pl.Date, pl.Datetime):
+        return column.cast(pl.Datetime("us"))
+    dates = _parsed(column.cast(pl.String), form)
+    wrong = dates.is_null() & column.is_not_null()
+    if wrong.any():
+        raise _misfit(column, wrong, f"a date, written as {form}", place)
+    return dates
+
+
+def _parsed(texts: pl.Series, form: str) -> pl.Series:
+    if not re.search("%[HMST]", form):
+        return texts.str.to_date(form, strict=False).cast(pl.Datetime("us"))
+    dates = texts.str.to_datetime(form, strict=False, time_unit="us")
+    return dates.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if "%z" in form else dates
+
+
+def _date_format(values: pl.Series) -> str:
+    """Return the first of FORMATS that fits most of the texts, or "" if there is none."""
+    if not len(values) or not values[0][:1].isdigit() or "".join(filter(str.isdigit, values[0])) == values[0]:
+        return ""
+    fitting = {form: 1 - _parsed(values.head(100), form).null_count() / len(values.head(100)) for form in FORMATS}
+    fitting = {form: share for form, share in fitting.items() if share >= MOSTLY}
+    if len(fitting) > 1:  # day and month may be mistaken for each other in the first values
+        fitting = {form: 1 - _parsed(values, form).null_count() / len(values) for form in fitting}
+    return max(fitting, key=lambda form: fitting[form], default="")
+
+
+def _useless(column: pl.Series, kind: str, is_chosen: bool) -> str:
+    """Say why there is nothing to learn from a column; "" if there is."""
+    values = column.drop_nulls()
+    if not len(values):
+        return "no values"
+    if kind == "text":
+        return f"values of type {column.dtype}"
+    if values.min() == values.max() and not column.null_count():
+        return f"always {printable(str(as_texts(values)[0]))[:40]}"
+    if kind == "category":
+        return _too_different(values, is_chosen)
+    if kind == "number" and not is_chosen and _is_id(values) and values.n_unique() == len(column):
+        return "an id: every row has another number"
+    return ""
+
+
+def _too_different(values: pl.Series, is_chosen: bool) -> str:
+    """Say whether texts have too many different values for a category. Raises DataError if that is not clear."""
+    different, rows = values.n_unique(), len(values)
+    if not is_chosen and different > max(FEW, rows / 2):
+        return f"text or an id: {different:,} different values in {rows:,} rows"
+    if different > MOST_LEVELS:
+        raise DataError(
+            f"the column {values.name!r} has {different:,} different values in {rows:,} rows, too many for a category\n"
+            f"  expected at most {MOST_LEVELS:,}: leave it out with 'data.drop=[{values.name}]'"
+        )
+    return ""
+
+
+def _is_id(values: pl.Series) -> bool:
+    """Whether numbers may be an id: by the column's name, or because they count the rows."""
+    counts = len(values) > FEW and values[0] in (0, 1) and (values.diff().drop_nulls() == 1).all()
+    return bool((counts or ID.search(values.name)) and (values == values.round()).all())
+
+
+def _example(column: pl.Series) -> str:
+    values = column.drop_nulls()
+    return repr(printable(str(values[0]))[:40]) if len(values) else "none"
+
+
+def _misfit(column: pl.Series, wrong: pl.Series, expected: str, place: Place) -> DataError:
+    row = int(wrong.arg_max() or 0)
+    return DataError(f"{place(row)}: {column.name} is {printable(str(column[row]))[:60]!r}\n  expected {expected}")

@@ -1,0 +1,194 @@
+"""The encoding of a table: what is learned from its train split, and how rows become numbers with it.
+
+An encoding is plain JSON values, so that it can be read without this package:
+
+    columns     the columns to learn from, each with its kind: number, boolean, category, date, or the format of a date
+    numbers     a list: column, part, fill, mean, std, and quantiles (empty: none). part is "" for the column's value,
+                "missing" for 1 where it has none, or the part of a date. The number is (value - mean) / std, where fill
+                stands for a missing value; with quantiles, its place among them as a standard normal number.
+    categories  a list: column, levels. The code of a value is its position in levels, counted from 1; 0 if it has none.
+    targets     a list: column and labels, or column, mean and std
+
+An encoded row has all numbers, then the codes of all categories.
+"""
+
+from collections.abc import Callable, Iterable
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from dlrun.data.classes import rank
+from dlrun.data.table.columns import Place, as_booleans, as_dates, as_numbers, as_texts
+from dlrun.errors import printable, some
+
+Encoding = dict[str, Any]
+Array = np.ndarray
+DATE_PARTS: dict[str, Callable[[pl.Series], pl.Series]] = {
+    "year": lambda dates: dates.dt.year(),
+    "month": lambda dates: dates.dt.month(),
+    "day": lambda dates: dates.dt.day(),
+    "weekday": lambda dates: dates.dt.weekday(),
+    "hour": lambda dates: dates.dt.hour(),
+    "minute": lambda dates: dates.dt.minute(),
+}
+MOST_QUANTILES = 1000
+LARGEST = 5.2  # of a number by quantiles, as a standard normal number: the ends of NormalDist at 1e-7
+
+
+class Learned(NamedTuple):
+    """One column's part of an encoding, and its values of all rows: float32 (rows,) for each number and category."""
+
+    numbers: list[dict[str, Any]]
+    categories: list[dict[str, Any]]
+    values: list[Array]
+
+
+def learn_column(column: pl.Series, kind: str, train: Array, by_quantiles: bool) -> Learned:
+    """Learn the encoding of a column from the rows `train`, and encode all rows. Its values have their kind already."""
+    if kind == "category":
+        levels = _levels(column[train])
+        return Learned([], [{"column": column.name, "levels": levels}], [codes(column, levels).astype(np.float32)])
+    parts, numbers = _parts(column, kind, _no_place), []
+    for part, values in parts.items():
+        fitted = _fit_number(values[train], by_quantiles and kind == "number")
+        if part in ("", "year") or fitted["std"]:  # not a part of a date that is always the same
+            fitted["std"] = fitted["std"] or 1.0
+            numbers.append({"column": column.name, "part": part, **fitted})
+    if np.isnan(next(iter(parts.values()))[train]).any():
+        indicator = {"fill": 0.0, "mean": 0.0, "std": 1.0, "quantiles": []}
+        numbers.append({"column": column.name, "part": "missing", **indicator})
+    return Learned(numbers, [], [_scaled(parts, number).astype(np.float32) for number in numbers])
+
+
+def _no_place(row: int) -> str:
+    return f"row {row + 1}"
+
+
+def _fit_number(values: Array, by_quantiles: bool) -> dict[str, Any]:
+    gaps = np.isnan(values)
+    known = values[~gaps] if gaps.any() else values
+    if not len(known):
+        return {"fill": 0.0, "mean": 0.0, "std": 0.0, "quantiles": []}
+    fill = float(np.median(known))
+    filled = np.where(gaps, fill, values) if len(known) < len(values) else values
+    std = float(filled.std(ddof=1)) if filled.min() < filled.max() else 0.0
+    quantiles: list[float] = []
+    if by_quantiles and std:
+        quantiles = np.quantile(known, np.linspace(0, 1, min(MOST_QUANTILES, len(known)))).tolist()
+    return {"fill": fill, "mean": float(filled.mean()), "std": std, "quantiles": quantiles}
+
+
+def _levels(texts: pl.Series) -> list[str | None]:
+    """Return the levels in order, numbers by value; the last is None if there are missing values."""
+    known = sorted(texts.drop_nulls().unique().to_list(), key=rank)
+    return [*known, None] if texts.null_count() else known
+
+
+def _parts(column: pl.Series, kind: str, place: Place) -> dict[str, Array]:
+    """Return the numbers of a column, float64 with NaN for missing values: itself, or the parts of a date."""
+    if kind == "number":
+        return {"": as_numbers(column, place).to_numpy()}
+    if kind == "boolean":
+        return {"": as_booleans(column, place).cast(pl.Float64).to_numpy()}
+    dates = as_dates(column, kind, place)
+    return {part: of(dates).cast(pl.Float64).to_numpy() for part, of in DATE_PARTS.items()}
+
+
+def encode(frame: pl.DataFrame, encoding: Encoding, place: Place = _no_place) -> Array:
+    """Encode rows, float32 (rows, numbers + categories). Raises DataError for a value of another kind."""
+    numbers, categories, kinds = encoding["numbers"], encoding["categories"], encoding["columns"]
+    x = np.empty((frame.height, len(numbers) + len(categories)), np.float32)
+    name, parts = "", {}
+    for i, number in enumerate(numbers):
+        if number["column"] != name:
+            name = number["column"]
+            parts = _parts(frame[name], kinds[name], place)
+        x[:, i] = _scaled(parts, number)
+    for i, category in enumerate(categories, len(numbers)):
+        x[:, i] = codes(frame[category["column"]], category["levels"])
+    return x
+
+
+def stacked(columns: list[Learned]) -> Array:
+    """Put the values of all columns side by side, float32 (rows, numbers + categories). Empties their lists."""
+    parts = [*(column.values for column in columns if column.numbers), *(c.values for c in columns if c.categories)]
+    x = np.empty((len(parts[0][0]), sum(map(len, parts))), np.float32)
+    i = 0
+    for values in parts:
+        while values:
+            x[:, i] = values.pop(0)  # frees it: the table is large
+            i += 1
+    return x
+
+
+def _scaled(parts: dict[str, Array], number: dict[str, Any]) -> Array:
+    if number["part"] == "missing":
+        return np.isnan(next(iter(parts.values())))
+    values = parts[number["part"]]
+    gaps = np.isnan(values)
+    values = np.where(gaps, number["fill"], values) if gaps.any() else values
+    if number["quantiles"]:
+        return _normal(values, np.array(number["quantiles"]))
+    return (values - number["mean"]) / number["std"]
+
+
+def _normal(values: Array, quantiles: Array) -> Array:
+    """The place of values among quantiles, the middle one of equal places, as a standard normal number."""
+    shares = np.linspace(0, 1, len(quantiles))
+    below = np.interp(values, quantiles, shares)
+    above = 1 - np.interp(-values, -quantiles[::-1], shares)
+    grid = np.linspace(0, 1, 10_001)
+    ends = [NormalDist().inv_cdf(min(max(share, 1e-7), 1 - 1e-7)) for share in grid]
+    return np.interp((below + above) / 2, grid, ends).clip(-LARGEST, LARGEST)
+
+
+def codes(column: pl.Series, levels: list[str | None]) -> Array:
+    """Return the codes of values: the position among the levels, counted from 1; 0 for any other value."""
+    texts = as_texts(column)
+    known = [level for level in levels if level is not None]
+    found = texts.cast(pl.Enum(known), strict=False).to_physical().cast(pl.Int64) + 1
+    if known != levels:
+        found = pl.select(pl.when(texts.is_null()).then(len(levels)).otherwise(found)).to_series()
+    return found.fill_null(0).to_numpy()
+
+
+def unseen(column: pl.Series, codes: Array) -> str:
+    """Describe the values of a column that are no level of its category; "" if all are. codes: of its values."""
+    is_new = codes == 0
+    if not is_new.any():
+        return ""
+    values = as_texts(column).filter(pl.Series(is_new)).fill_null("no value").unique(maintain_order=True)
+    names = some([repr(printable(value)[:40]) for value in values])
+    return f"{int(is_new.sum()):,} of {len(is_new):,} rows have levels not in train: {names}"
+
+
+def decode(x: Array, encoding: Encoding) -> list[dict[str, float | str]]:
+    """Turn encoded rows back into values by column, as far as the encoding keeps them; missing ones are left out."""
+    numbers, categories, rows = encoding["numbers"], encoding["categories"], []
+    absent = {i: number["column"] for i, number in enumerate(numbers) if number["part"] == "missing"}
+    for row in x.tolist():
+        lacks = {column for i, column in absent.items() if row[i]}
+        found: dict[str, float | str] = {}
+        for number, value in zip(numbers, row, strict=False):
+            if number["part"] != "missing" and number["column"] not in lacks:
+                found[f"{number['column']} {number['part']}".rstrip()] = _unscaled(value, number)
+        for category, code in zip(categories, row[len(numbers) :], strict=True):
+            level = category["levels"][int(code) - 1] if code else "not in train"
+            found |= {} if level is None else {category["column"]: level}
+        rows.append(found)
+    return rows
+
+
+def _unscaled(value: float, number: dict[str, Any]) -> float:
+    if not (quantiles := number["quantiles"]):
+        found = value * number["std"] + number["mean"]
+        return found if abs(found) > 1e-6 * (abs(number["mean"]) + number["std"]) else 0.0
+    return float(np.interp(NormalDist().cdf(value), np.linspace(0, 1, len(quantiles)), quantiles))
+
+
+def names(encoding: Encoding) -> Iterable[str]:
+    """Yield the names of the encoded columns."""
+    yield from (f"{number['column']} {number['part']}".rstrip() for number in encoding["numbers"])
+    yield from (category["column"] for category in encoding["categories"])

@@ -1,0 +1,193 @@
+"""From the frames of a table to encoded rows, targets and splits."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from dlrun.data.table.columns import Place, as_numbers, as_texts, kind_of
+from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked, unseen
+from dlrun.data.table.split import split_table
+from dlrun.data.table.targets import learned, moments, weights_of
+from dlrun.data.table.wanted import Wanted, aside, check_wanted
+from dlrun.errors import DataError, counted, nearest, some
+
+WORKERS = 2  # threads that encode columns: each holds one as float64
+
+
+class Part(NamedTuple):
+    """The rows of one file or source. place: names a row, for messages."""
+
+    frame: pl.DataFrame
+    place: Place
+
+
+class Prepared(NamedTuple):
+    """An encoded table: x float32 (rows, columns); y int64 (rows,) or float32 (rows, targets); weights float32 (rows,).
+
+    about: lines for the run's header, by title.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray | None
+    splits: dict[str, np.ndarray]
+    encoding: Encoding
+    about: dict[str, str]
+
+
+def prepare(parts: Mapping[str, Part], wanted: Wanted, where: str) -> Prepared:
+    """Find the columns' kinds, split the rows, learn the encoding from the train split and encode all rows.
+
+    parts: the table under "all", or the splits that are given (train, and val or test or both); the others are cut
+    from train. where: names the table, for messages.
+    """
+    frame, place, given = _joined(parts)
+    check_wanted(frame.columns, wanted, where)
+    frame, place, given, about = _with_target(frame, wanted, place, given, where)
+    y, target = learned(frame, wanted, place, where)
+    splits = split_table(frame, wanted, y, place, given)
+    weights = weights_of(frame, wanted, place, splits["train"]) if wanted.weights else None
+    roles = aside(wanted)
+    names = [name for name in frame.columns if name not in roles]
+    learn = partial(_learn, wanted=wanted, splits=splits, place=place)
+    with ThreadPoolExecutor(WORKERS) as threads:  # a column leaves the frame and is freed once it is encoded
+        columns = dict(zip(names, threads.map(learn, map(frame.drop_in_place, names)), strict=True))
+    left_out = {name: column.reason for name, column in columns.items() if column.reason}
+    found = {name: column for name, column in columns.items() if not column.reason}
+    if not found:
+        raise DataError(f"{where} has no column to learn from: {_listed(left_out)}\n  expected numbers or categories")
+    encoding = {
+        "columns": {name: column.kind for name, column in found.items()},
+        "numbers": [number for column in found.values() for number in column.learned.numbers],
+        "categories": [category for column in found.values() for category in column.learned.categories],
+        "targets": _fitted(target, y, splits["train"]),
+    }
+    about |= {"columns": _described(encoding), "left out": _listed(left_out | {n: r for n, r in roles.items() if r})}
+    about["unseen"] = "; ".join(f"{name}: {column.unseen}" for name, column in found.items() if column.unseen)
+    x = stacked([column.learned for column in found.values()])
+    return Prepared(x, y, weights, splits, encoding, {title: text for title, text in about.items() if text})
+
+
+class _Column(NamedTuple):
+    """What was found of a column. reason: why it is left out, or "". unseen: describes levels that train lacks."""
+
+    kind: str
+    reason: str
+    learned: Learned
+    unseen: str
+
+
+def _learn(column: pl.Series, wanted: Wanted, splits: Mapping[str, np.ndarray], place: Place) -> _Column:
+    column, kind, reason = kind_of(column, wanted.types.get(column.name), place)
+    if reason:
+        return _Column(kind, reason, Learned([], [], []), "")
+    learned = learn_column(column, kind, splits["train"], wanted.by_quantiles)
+    held = np.concatenate([splits["val"], splits["test"]])
+    new = unseen(column[held], learned.values[0][held]) if learned.categories else ""
+    return _Column(kind, "", learned, new)
+
+
+def _fitted(targets: list[dict[str, Any]], y: np.ndarray, train: np.ndarray) -> list[dict[str, Any]]:
+    """Add the means and deviations of real targets over the train split."""
+    if y.ndim == 1:
+        return targets
+    return [target | moments(values[train]) for target, values in zip(targets, y.T, strict=True)]
+
+
+def prepare_like(part: Part, encoding: Encoding) -> Prepared:
+    """Encode a table with an encoding that was learned before. All rows with a target are the test split."""
+    frame, place = part
+    targets = [target["column"] for target in encoding["targets"]]
+    check_columns(frame.columns, [*encoding["columns"], *targets], place)
+    rows = frame.select(pl.all_horizontal(pl.col(targets).is_not_null())).to_series().arg_true().to_numpy()
+    if not len(rows):
+        raise DataError(f"{place(0)}: no row has a value of {targets[0]}, which is to be compared\n  expected some")
+    frame = frame[rows]
+
+    def kept_place(row: int) -> str:
+        return place(int(rows[row]))
+
+    if labels := encoding["targets"][0].get("labels"):
+        y = codes(frame[targets[0]], labels) - 1
+        if (y < 0).any():
+            row = int((y < 0).argmax())
+            raise DataError(
+                f"{kept_place(row)}: {targets[0]} is {frame[targets[0]][row]!r}, a class that the run does not know\n"
+                f"  expected one of: {some(list(labels), 20)}"
+            )
+    else:
+        y = np.stack([as_numbers(frame[name], kept_place).to_numpy() for name in targets], 1).astype(np.float32)
+    x = encode(frame, encoding, kept_place)
+    splits = {"train": np.arange(0), "val": np.arange(0), "test": np.arange(len(x))}
+    return Prepared(x, y, None, splits, encoding, {})
+
+
+def check_columns(columns: Sequence[str], needed: Sequence[str], place: Place) -> None:
+    """Raise DataError unless a table has the columns that a run needs."""
+    if lacking := [name for name in needed if name not in columns]:
+        raise DataError(
+            f"{place(0).partition(',')[0]}: there is no column {lacking[0]!r}{nearest(lacking[0], columns)}\n"
+            f"  expected the columns of the run: {', '.join(needed)}"
+        )
+
+
+def _joined(parts: Mapping[str, Part]) -> tuple[pl.DataFrame, Place, dict[str, np.ndarray]]:
+    """Return all rows in one frame, a function that names a row, and the rows of each part."""
+    (name, first), *others = parts.items()
+    if not others:
+        return first.frame, first.place, {name: np.arange(first.frame.height)}
+    columns = first.frame.columns
+    for name, part in others:
+        if lacking := [column for column in columns if column not in part.frame.columns]:
+            raise DataError(
+                f"data.{name}: there is no column {lacking[0]!r}{nearest(lacking[0], part.frame.columns)}\n"
+                f"  expected the columns of data.train: {', '.join(columns)}"
+            )
+    frames = [part.frame.select(columns) for part in parts.values()]
+    mixed = [name for name in columns if len({str(frame.schema[name]) for frame in frames}) > 1]
+    frames = [frame.with_columns([as_texts(frame[name]) for name in mixed]) for frame in frames]
+    ends = np.cumsum([frame.height for frame in frames])
+    starts = ends - [frame.height for frame in frames]
+
+    def place(row: int) -> str:
+        number = int(np.searchsorted(ends, row, side="right"))
+        return list(parts.values())[number].place(row - int(starts[number]))
+
+    given = {name: np.arange(*span) for name, span in zip(parts, zip(starts, ends, strict=True), strict=True)}
+    return pl.concat(frames), place, given
+
+
+def _with_target(
+    frame: pl.DataFrame, wanted: Wanted, place: Place, given: dict[str, np.ndarray], where: str
+) -> tuple[pl.DataFrame, Place, dict[str, np.ndarray], dict[str, str]]:
+    """Leave out the rows that have no target."""
+    has = frame.select(pl.all_horizontal(pl.col(wanted.target).is_not_null())).to_series().to_numpy()
+    if has.all():
+        return frame, place, given, {}
+    if not has.any():
+        raise DataError(f"{where}: the target {wanted.target[0]} has no values\n  expected a value in most rows")
+    rows, numbers = np.flatnonzero(has), np.cumsum(has) - 1
+    given = {name: numbers[indices[has[indices]]] for name, indices in given.items()}
+    note = f"{counted(int((~has).sum()), 'row')} without a value of {wanted.target[0]}"
+    return frame.filter(pl.Series(has)), lambda row: place(int(rows[row])), given, {"rows left out": note}
+
+
+def _described(encoding: Encoding) -> str:
+    """List the columns by their kinds, for the run's header."""
+    kinds: dict[str, list[str]] = {}
+    sizes = {category["column"]: len(category["levels"]) for category in encoding["categories"]}
+    singular = {"number": "number", "boolean": "boolean", "category": "category"}
+    for name, kind in encoding["columns"].items():
+        kinds.setdefault(singular.get(kind, "date"), []).append(name + (f" ({sizes[name]})" if name in sizes else ""))
+    return "; ".join(f"{counted(len(names), kind)}: {some(names, 12)}" for kind, names in kinds.items())
+
+
+def _listed(left_out: Mapping[str, str]) -> str:
+    reasons: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        reasons.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())

@@ -1,0 +1,259 @@
+"""Read a table into a polars frame: CSV and its relatives, also gzipped, and Parquet."""
+
+import codecs
+import csv
+import gzip
+import io
+from collections import Counter
+from collections.abc import Container, Iterator
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+import polars as pl
+
+from dlrun.errors import DataError, counted, printable, some
+from dlrun.paths import open_plain
+
+HEAD = 2**18  # bytes that decide the separator
+SEPARATORS = ",;\t|"
+GUESSED_FROM = 10_000  # rows from which polars guesses the columns' types before it reads all of them
+EXPECTED = "expected a CSV or TSV file (also .gz), or a Parquet file"
+SIGNATURES = {b"PK": "a zip or a spreadsheet", b"%PDF": "a PDF", b"\x89PNG": "an image", b"SQLite": "a database"}
+
+
+class Format(NamedTuple):
+    """How a text file is written. separator: None if it has to be found. missing: texts that mean "no value"."""
+
+    separator: str | None = None
+    encoding: str = "utf-8"
+    header: bool = True
+    missing: tuple[str, ...] = ()
+
+
+class TableText(NamedTuple):
+    """A text file that is known to be a table. source: what polars reads, UTF-8."""
+
+    path: Path
+    form: Format
+    names: list[str]
+    source: Path | bytes
+
+    def open(self) -> TextIO:
+        """Open the text in UTF-8, without a byte order mark."""
+        if isinstance(self.source, bytes):
+            return io.TextIOWrapper(io.BytesIO(self.source), encoding="utf-8-sig", errors="replace", newline="")
+        return open(self.source, encoding="utf-8-sig", errors="replace", newline="")
+
+    def records(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield (last line, cells) of the records after the header; slow, for messages only."""
+        csv.field_size_limit(2**31 - 1)
+        with self.open() as file:
+            reader = csv.reader(file, delimiter=self.form.separator or ",")
+            for number, cells in enumerate(reader):
+                if number or not self.form.header:
+                    yield reader.line_num, cells
+
+    def place(self, row: int) -> str:
+        """Name the line of a row of the frame that was read, which has no rows without a value."""
+        empty = {"", *self.form.missing}
+        full = (line for line, cells in self.records() if any(cell.strip() not in empty for cell in cells))
+        line = next((line for i, line in enumerate(full) if i == row), None)
+        return f"{self.path}, line {line}" if line else f"{self.path}, row {row + 1}"
+
+
+class ParquetTable(NamedTuple):
+    """A Parquet file."""
+
+    path: Path
+
+    def place(self, row: int) -> str:
+        return f"{self.path}, row {row + 1}"
+
+
+Origin = TableText | ParquetTable
+
+
+def read_table(
+    path: Path, form: Format, as_text: Container[str] = (), content: bytes | None = None
+) -> tuple[pl.DataFrame, Origin]:
+    """Return the rows of a file, and where they come from, for messages. Rows without any value are left out.
+
+    as_text: names of columns whose values are kept as they are written; all of them if it holds "*".
+    content: of the file, if it is not stored at `path`. Raises DataError if the file is not a table.
+    """
+    try:
+        start = content[:HEAD] if content is not None else _start(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}\n  {EXPECTED}") from None
+    if start[:4] == b"PAR1":
+        return _read_parquet(path, content), ParquetTable(path)
+    text = _text(path, form, path if content is None else content, start)
+    frame = _read_text(text, as_text)
+    if not frame.width or not frame.height:
+        raise DataError(f"{path} has no rows: {EXPECTED} with a line of names and lines of values")
+    return frame, text
+
+
+def _start(path: Path) -> bytes:
+    with open_plain(path) as file:
+        return file.read(HEAD)
+
+
+def _read_parquet(path: Path, content: bytes | None) -> pl.DataFrame:
+    try:
+        frame = pl.read_parquet(path if content is None else io.BytesIO(content))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path} is not an intact Parquet file: {_first_line(error)}\n  {EXPECTED}") from None
+    return _without_empty_rows(frame)
+
+
+def _text(path: Path, form: Format, source: Path | bytes, start: bytes) -> TableText:
+    """Check that a file is text, and find its separator and the names of its columns."""
+    if start[:2] == b"\x1f\x8b":
+        try:
+            source = gzip.decompress(_content(source))
+        except (OSError, EOFError) as error:
+            raise DataError(f"{path} is not an intact gzip file: {error}\n  {EXPECTED}") from None
+        start = source[:HEAD]
+    if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        form = form._replace(encoding="utf-16")
+    elif kind := next((kind for mark, kind in SIGNATURES.items() if start.startswith(mark)), None):
+        raise DataError(f"{path} is {kind}, not a table of text\n  {EXPECTED}: save it as CSV")
+    elif b"\0" in start:
+        raise DataError(f"{path} is not text: it holds zero bytes\n  {EXPECTED}")
+    if not _is_utf8(form.encoding):
+        source = _decoded(path, _content(source), form.encoding).encode()
+        start = source[:HEAD]
+    lines = start.decode("utf-8-sig", errors="replace").splitlines(keepends=True)
+    lines = lines[:-1] if len(start) == HEAD and len(lines) > 1 else lines  # the last one may be cut
+    if not any(line.strip() for line in lines):
+        raise DataError(f"{path} is empty\n  {EXPECTED}")
+    separator = form.separator or _separator(lines)
+    header = next(csv.reader(lines, delimiter=separator))
+    names = _names(path, header) if form.header else [f"x{i}" for i in range(1, len(header) + 1)]
+    return TableText(path, form._replace(separator=separator), names, source)
+
+
+def _content(source: Path | bytes) -> bytes:
+    return source if isinstance(source, bytes) else source.read_bytes()
+
+
+def _is_utf8(encoding: str) -> bool:
+    return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
+
+
+def _decoded(path: Path, content: bytes, encoding: str) -> str:
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise _undecodable(path, content, error, encoding) from None
+
+
+def _undecodable(path: Path, content: bytes, error: UnicodeDecodeError, encoding: str) -> DataError:
+    line = content.count(b"\n", 0, error.start) + 1
+    found = content[error.start : error.start + 1].hex()
+    return DataError(
+        f"{path}, line {line}: the byte 0x{found} is not {encoding}\n"
+        "  expected text in that encoding: set data.encoding, for example data.encoding=cp1252 or data.encoding=latin-1"
+    )
+
+
+def _separator(lines: list[str]) -> str:
+    """Find the separator that gives the first lines the most columns, the same number in most lines."""
+    scores = {}
+    for separator in SEPARATORS:
+        counts = Counter(len(cells) for cells in csv.reader(lines[:50], delimiter=separator) if cells)
+        columns, lines_alike = max(counts.items(), key=lambda pair: (pair[0] > 1, pair[1]))
+        scores[separator] = (columns > 1, lines_alike / sum(counts.values()), columns)
+    return max(scores, key=lambda separator: scores[separator])
+
+
+def _names(path: Path, header: list[str]) -> list[str]:
+    names = [name.strip() or f"column {i}" for i, name in enumerate(header, 1)]
+    if twice := [repr(name) for name, count in Counter(names).items() if count > 1]:
+        raise DataError(
+            f"{path}, line 1: several columns are named {some(twice)}\n  expected a name of its own for each column"
+        )
+    return names
+
+
+def _read_text(text: TableText, as_text: Container[str]) -> pl.DataFrame:
+    """Read all rows. If later values do not fit the types of the first ones, the types are found from all rows."""
+    separator = text.form.separator or ","
+    is_all_text = "*" in as_text
+    try:
+        written = pl.read_csv(text.source, separator=separator, has_header=text.form.header, n_rows=0).columns
+        chosen = {old: pl.String for old, new in zip(written, text.names, strict=True) if new in as_text}
+        for rows in (GUESSED_FROM, None):
+            try:
+                frame = pl.read_csv(
+                    text.source,
+                    separator=separator,
+                    has_header=text.form.header,
+                    null_values=list(text.form.missing),
+                    schema_overrides=chosen,
+                    infer_schema=not is_all_text,
+                    infer_schema_length=rows,
+                )
+                break
+            except pl.exceptions.ComputeError as error:
+                if rows is None or "as dtype" not in str(error):
+                    raise
+    except (pl.exceptions.PolarsError, ValueError) as error:
+        raise _refused(text, error) from None
+    frame.columns = text.names
+    if frame.height and frame[:, -1].null_count():
+        _check_short_rows(text)
+    return _without_empty_rows(_stripped(frame, text.form.missing))
+
+
+def _stripped(frame: pl.DataFrame, missing: tuple[str, ...]) -> pl.DataFrame:
+    """Remove blanks around texts, in place; a text that then is empty or means "no value" becomes null."""
+    for i, column in enumerate(frame):
+        if column.dtype == pl.String:
+            texts = column.str.strip_chars()
+            frame.replace_column(i, texts.set(texts.is_in(["", *missing]), None))
+    return frame
+
+
+def _without_empty_rows(frame: pl.DataFrame) -> pl.DataFrame:
+    if not frame.width or not frame[:, 0].null_count():
+        return frame
+    return frame.filter(~pl.all_horizontal(pl.all().is_null()))
+
+
+def _check_short_rows(text: TableText) -> None:
+    """Raise DataError for a line with fewer values than columns, whose last ones polars takes for missing."""
+    separator, count = text.form.separator or ",", len(text.names)
+    line = pl.col("line")
+    is_odd = (line.str.count_matches(separator, literal=True) != count - 1) & line.str.contains(r"\S")
+    lines = pl.scan_csv(
+        text.source, separator="\x01", quote_char=None, has_header=False, new_columns=["line"], infer_schema=False
+    )
+    if count > 1 and lines.filter(is_odd).head(1).collect(engine="streaming").height:
+        _check_records(text)  # a quoted value may hold separators and ends of lines: read it as CSV
+
+
+def _check_records(text: TableText) -> None:
+    count = len(text.names)
+    for line, cells in text.records():
+        if len(cells) != count and any(cell.strip() for cell in cells):
+            raise DataError(
+                f"{text.path}, line {line}: {counted(len(cells), 'value')}, but the table has {count} columns\n"
+                f"  expected {count} values, separated by {text.form.separator!r} (data.separator)"
+            )
+
+
+def _refused(text: TableText, error: Exception) -> DataError:
+    """Describe why polars cannot read a text, with the line where that can be found."""
+    _check_records(text)
+    content = _content(text.source)
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as wrong:
+        return _undecodable(text.path, content, wrong, "utf-8")
+    return DataError(f"{text.path} is not a table: {_first_line(error)}\n  {EXPECTED}")
+
+
+def _first_line(error: Exception) -> str:
+    return printable((str(error).splitlines() or [type(error).__name__])[0])

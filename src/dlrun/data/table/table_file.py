@@ -1,0 +1,228 @@
+"""Tables with columns of any kind, from files of one's own or from a source: one encoded row per sample.
+
+Nothing is read before `load`, or before a network is built: only the table says how many columns there are.
+"""
+
+import codecs
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from dlrun.data.base import Arrays, Batch
+from dlrun.data.resident import Resident
+from dlrun.data.table.columns import as_texts, check_kinds
+from dlrun.data.table.encode import Encoding, decode, encode, names, unseen
+from dlrun.data.table.prepare import Part, Prepared, Wanted, check_columns, prepare, prepare_like
+from dlrun.data.table.read import Format, read_table
+from dlrun.errors import UserError
+from dlrun.output.as_json import as_json
+from dlrun.paths import find
+from dlrun.spec import Columns
+from dlrun.types import Count, DataPath, Fraction, FrameReader, Index, Name
+
+EXPECTED = "a CSV, TSV or Parquet file: absolute, or a name under data_dir or in the working folder"
+
+
+class TableFile:
+    """A data set of a table's rows.
+
+    The rows come from `file`, from `train` (and `val`, `test`), or from `source`, which returns the splits that it has.
+    target: the column to learn, or several. All other keys: see configs/data/table.yaml.
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: Columns,
+        source: FrameReader | None,
+        data_dir: str,
+        file: DataPath | None,
+        train: DataPath | None,
+        val: DataPath | None,
+        test: DataPath | None,
+        separator: Name | None,
+        encoding: Name,
+        header: bool,
+        missing: list[str],
+        target: Name | list[Name] | None,
+        learn: Literal["auto", "classification", "regression"],
+        unit: str,
+        drop: list[Name],
+        types: dict[str, Name],
+        numbers: Literal["standardise", "quantile"],
+        categories: Literal["embed", "one_hot"],
+        weights: Name | None,
+        split: tuple[Fraction, Fraction, Fraction],
+        stratify: bool,
+        group: Name | None,
+        time: Name | None,
+        folds: Index,
+        fold: Index,
+        batch_size: Count,
+        eval_batch_size: Count,
+    ) -> None:
+        self.paths = {"all": file} if file else {"train": train, "val": val, "test": test}
+        _check(self.paths, source is not None, train, separator, encoding)
+        check_kinds(types)
+        self.source: Callable[[], Mapping[str, pl.DataFrame]] | None = source
+        self.data_dir = Path(os.path.expanduser(data_dir))
+        self.form = Format(separator, encoding, header, tuple(missing))
+        targets = (target,) if isinstance(target, str) else tuple(target or ())
+        by_quantiles, shares = numbers == "quantile", (split[0], split[1], split[2])
+        self.wanted = Wanted(
+            targets, learn, tuple(drop), types, by_quantiles, shares, stratify, group, time, weights, folds, fold
+        )
+        self.batch_size, self.eval_batch_size, self.unit = batch_size, eval_batch_size, unit
+        self.categories = categories
+        self.encoding: Encoding | None = None
+        self.prepared: Prepared | None = None  # from when the spec is needed until `load`
+        self.about: dict[str, str] = {}
+        self.is_restored = False
+
+    @property
+    def spec(self) -> Columns:
+        """The spec that the table gives. Reads it unless the encoding is known."""
+        encoding = self.encoding or self._prepare().encoding
+        targets = encoding["targets"]
+        labels = tuple(targets[0].get("labels", ()))
+        real = [] if labels else targets
+        return Columns(
+            numbers=len(encoding["numbers"]),
+            levels=tuple(len(category["levels"]) for category in encoding["categories"]),
+            classes=len(labels) or None,
+            targets=len(real),
+            target_means=tuple(target["mean"] for target in real),
+            target_stds=tuple(target["std"] for target in real),
+            names=tuple(names(encoding)),
+            labels=labels,
+            target_names=tuple(target["column"] for target in targets),
+            unit=self.unit,
+            categories=self.categories,
+        )
+
+    def load(self, device: torch.device, channels_last: bool = False) -> None:
+        """Read the table and put it on the device. After `restore`, its rows are encoded as those of that run."""
+        prepared, self.prepared = self._prepare(), None
+        x, y, weights, splits, self.encoding, about = prepared
+        self.device, self.sizes = device, {name: len(rows) for name, rows in splits.items()}
+        self.resident = Resident(Arrays(x, y, x[:0], y[:0]), splits, device, lambda x, random: x, weights)
+        self.about = {"learns": self._learns()} | about
+
+    def fitted(self) -> Encoding:
+        """Return the encoding (see data/table/encode.py)."""
+        return self.encoding or {}
+
+    def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
+        """Prepare `encode` without reading any data."""
+        self.encoding, self.device, self.is_restored = fitted, device, True
+
+    def encode(self, rows: pl.DataFrame | Tensor) -> Tensor:
+        """Encode rows of a table, float32 (rows, numbers + categories). A tensor is encoded already."""
+        if isinstance(rows, Tensor):
+            return rows.to(self.device)
+        return torch.from_numpy(encode(rows, self.fitted())).to(self.device)
+
+    def read(self, path: Path, content: bytes | None = None) -> tuple[pl.DataFrame, Tensor, dict[str, str]]:
+        """Read rows to predict: all values as they are written, the encoded rows, and notes on levels not in train.
+
+        content: of the file, if it is not stored at `path`. Raises DataError for a lacking column or another kind of
+        value.
+        """
+        frame, origin = read_table(path, self.form, "*", content)
+        encoding = self.fitted()
+        check_columns(frame.columns, list(encoding["columns"]), origin.place)
+        x = torch.from_numpy(encode(frame, encoding, origin.place)).to(self.device)
+        first, columns = len(encoding["numbers"]), [each["column"] for each in encoding["categories"]]
+        found = {name: unseen(frame[name], x[:, first + i].cpu().numpy()) for i, name in enumerate(columns)}
+        new = {name: text for name, text in found.items() if text}
+        return frame.select(as_texts(column) for column in frame), x, new
+
+    def decode(self, x: Tensor) -> list[dict[str, float | str]]:
+        """Turn encoded rows into values by column, for people to read."""
+        return decode(x.cpu().numpy(), self.fitted())
+
+    def size(self, split: str) -> int:
+        return self.resident.size(split)
+
+    def digest(self) -> str:
+        """Return a hash of the rows of the splits and of the labels."""
+        return self.resident.digest()
+
+    def sums(self) -> list[float]:
+        """Return checksums of all stored numbers, to detect changed data."""
+        return self.resident.sums()
+
+    def report(self) -> dict:
+        """Return the encoding as a file for the run's folder."""
+        return {"files": {"encoding.json": as_json(self.encoding, indent=1) + "\n"}}
+
+    def describe(self) -> str:
+        return self.resident.describe()
+
+    def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[Batch]:
+        """Yield (x, y): x float (B, columns); y int64 (B,) or float (B, targets). Train: from batch `first` on.
+
+        With data.weights the train batches are (x, y, weights), weights float (B,) with mean 1 over the split.
+        """
+        if split == "train":
+            return self.resident.train(self.batch_size, seed, epoch, first)
+        return self.resident.evaluate(split, self.eval_batch_size)
+
+    def _learns(self) -> str:
+        spec, target = self.spec, ", ".join(self.spec.target_names)
+        if spec.classes:
+            return f"{target}: classification, {spec.classes} classes: {', '.join(spec.labels[:10])}"
+        means = ", ".join(f"{m:.4g} +/- {s:.3g}" for m, s in zip(spec.target_means, spec.target_stds, strict=True))
+        return f"{target}: regression{f' in {self.unit}' if self.unit else ''}; mean and deviation {means}"
+
+    def _prepare(self) -> Prepared:
+        if self.prepared is None:
+            parts, where = self._read()
+            if self.is_restored:
+                part = next(iter(parts.values()))
+                self.prepared = prepare_like(part, self.fitted())
+            else:
+                self.prepared = prepare(parts, self.wanted, where)
+        return self.prepared
+
+    def _read(self) -> tuple[dict[str, Part], str]:
+        """Return the parts of the table and its name."""
+        if self.source is not None:
+            frames = self.source()
+            return {name: Part(frame, partial(_row_of, name)) for name, frame in frames.items()}, "the table"
+        chosen = "*" if self.is_restored else [n for n, kind in self.wanted.types.items() if kind == "category"]
+        parts, where = {}, ""
+        for name, file in self.paths.items():
+            if file:
+                path = find(file, self.data_dir, "data.file" if name == "all" else f"data.{name}", EXPECTED)
+                frame, origin = read_table(path, self.form, chosen)
+                parts[name] = Part(frame, origin.place)
+                where = where or str(path)
+        return parts, where
+
+
+def _row_of(name: str, row: int) -> str:
+    return f"the table, row {row + 1}" + ("" if name == "all" else f" of {name}")
+
+
+def _check(
+    files: Mapping[str, str | None], has_source: bool, train: str | None, separator: str | None, encoding: str
+) -> None:
+    is_one = "all" in files
+    if is_one + has_source + (train is not None) != 1:
+        raise UserError(
+            "data.file, data.train: expected one file of all rows, data.file=table.csv, or one per split: "
+            "data.train=train.csv and data.val or data.test or both"
+        )
+    if separator is not None and len(separator.encode()) != 1:
+        raise UserError(f"data.separator={separator!r}: expected one character, such as ; (null: found by itself)")
+    try:
+        codecs.lookup(encoding)
+    except LookupError:
+        raise UserError(f"data.encoding={encoding}: there is no such encoding\n  expected utf-8, cp1252, ...") from None

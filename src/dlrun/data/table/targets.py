@@ -1,0 +1,72 @@
+"""The targets and weights of a table's rows: which are classes, which are real numbers."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from dlrun.data.classes import number_classes
+from dlrun.data.table.columns import FEW, Place, as_numbers, as_texts
+from dlrun.data.table.encode import codes
+from dlrun.data.table.wanted import Wanted
+from dlrun.errors import DataError, UserError
+
+FEW_CLASSES = 10  # a target of so few different whole numbers is a class, unless data.learn says otherwise
+
+
+def learned(frame: pl.DataFrame, wanted: Wanted, place: Place, where: str) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Return the targets of all rows and their entries in the encoding: classes or real numbers."""
+    columns = [frame[name] for name in wanted.target]
+    for column in columns:
+        if column.min() == column.max():
+            raise DataError(
+                f"{where}: the target {column.name} is always {column[0]!r}: there is nothing to learn\n"
+                "  expected two values or more"
+            )
+    if wanted.learn == "classification" and len(columns) > 1:
+        raise UserError(f"data.target={list(wanted.target)} data.learn=classification: expected one target")
+    if len(columns) == 1 and (wanted.learn == "classification" or wanted.learn == "auto" and _is_class(columns[0])):
+        return _classes(columns[0], where)
+    advice = ", or data.learn=classification" if len(columns) == 1 else ""
+    numbers = [as_numbers(column, place, f" as a target of regression{advice}").to_numpy() for column in columns]
+    return np.stack(numbers, 1).astype(np.float32), [{"column": name} for name in wanted.target]
+
+
+def _is_class(column: pl.Series) -> bool:
+    """Whether a target is a class: no number, or one of few whole numbers."""
+    if not column.dtype.is_numeric():
+        return True
+    is_whole = bool((column == column.cast(pl.Float64).round()).all())
+    return is_whole and column.n_unique() <= FEW_CLASSES
+
+
+def _classes(column: pl.Series, where: str) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    texts = as_texts(column)
+    different = texts.unique().to_list()
+    if len(different) > max(FEW, len(texts) / 2):
+        raise DataError(
+            f"{where}: the target {column.name} has {len(different):,} different values in {len(texts):,} rows\n"
+            "  expected classes, several rows of each, or numbers with data.learn=regression"
+        )
+    _, labels = number_classes(f"{where}: the target {column.name}", different, ())
+    return codes(texts, list(labels)) - 1, [{"column": column.name, "labels": list(labels)}]
+
+
+def moments(values: np.ndarray) -> dict[str, float]:
+    values = values.astype(np.float64)
+    std = float(values.std(ddof=1)) if len(values) > 1 and np.ptp(values) else 1.0
+    return {"mean": float(values.mean()), "std": std}
+
+
+def weights_of(frame: pl.DataFrame, wanted: Wanted, place: Place, train: np.ndarray) -> np.ndarray:
+    """Return the weights of the rows; their mean over the train split is 1."""
+    name = str(wanted.weights)
+    weights = as_numbers(frame[name], place).to_numpy()
+    wrong = ~(weights >= 0)
+    if wrong.any():
+        raise DataError(
+            f"{place(int(wrong.argmax()))}: the weight {name} is {weights[wrong][0]}\n  expected a number >= 0"
+        )
+    if not weights[train].any():
+        raise DataError(f"data.weights={name}: all weights of the train split are 0\n  expected some above 0")
+    return (weights / weights[train].mean()).astype(np.float32)

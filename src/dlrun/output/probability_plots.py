@@ -1,0 +1,67 @@
+"""Plots of predicted probabilities on the test split: calibration, ROC and precision-recall curves."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dlrun.output.drawing import GREY, TRAIN, VAL, drawable, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BINS = 10
+
+
+def calibration(p: np.ndarray, is_right: np.ndarray, what: str) -> "Figure":
+    """How often predictions of a probability are right, in BINS bins of equal width, above the number in each bin.
+
+    p: probabilities (N,); is_right: whether each came true (N,); what: names the probability.
+    """
+    figure, axes = new_figure()
+    bins = np.minimum((p * BINS).astype(int), BINS - 1)
+    counts = np.bincount(bins, minlength=BINS)
+    full = counts > 0
+    mean, share = (np.bincount(bins, values, BINS)[full] / counts[full] for values in (p, is_right))
+    error = float((np.abs(mean - share) * counts[full]).sum() / len(p))
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="calibrated")
+    axes.plot(mean, share, color=TRAIN, marker="o", markersize=5, label=f"test; mean distance {error:.3f}")
+    axes.bar((np.arange(BINS) + 0.5) / BINS, 0.2 * counts / counts.max(), 0.08, color=VAL, alpha=0.4, label="rows")
+    axes.set(xlabel=f"predicted probability of {what}", ylabel="share that came true", xlim=(0, 1), ylim=(0, 1.02))
+    axes.set_title("calibration, test")
+    axes.grid()
+    axes.legend(loc="upper left")
+    return figure
+
+
+def roc_and_precision(p: np.ndarray, y: np.ndarray, label: str) -> "Figure":
+    """The ROC curve and the precision-recall curve of the second of two classes.
+
+    p: its probabilities (N,). y: the classes, 0 or 1 (N,). label: its name.
+    """
+    false, true, precision = rates(p, y)
+    figure, (left, right) = new_figure(9.6, 4.4, 2)
+    (name,) = drawable([label], ["1"])
+    area = float((np.diff(false) * (true[1:] + true[:-1]) / 2).sum())
+    left.plot([0, 1], [0, 1], color=GREY, linewidth=1)
+    left.plot(false, true, color=TRAIN, linewidth=1.6)
+    left.set(xlabel="false positive rate", ylabel="true positive rate", title=f"ROC of {name}, test: area {area:.4f}")
+    average = float((np.diff(true) * precision[1:]).sum())
+    share = y.mean()
+    right.plot([0, 1], [share, share], color=GREY, linewidth=1)
+    right.plot(true[1:], precision[1:], color=TRAIN, linewidth=1.6)
+    right.set(xlabel="recall", ylabel="precision", title=f"precision and recall of {name}, test: average {average:.4f}")
+    for axes in (left, right):
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+        axes.grid()
+    return figure
+
+
+def rates(p: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """False positive rates, true positive rates and precisions at each threshold, the strictest first: 0, 0, 1."""
+    order = np.argsort(-p, kind="stable")
+    hits, found = np.cumsum(y[order]), np.arange(1, len(y) + 1)
+    last = np.append(np.diff(p[order]) != 0, True)  # rows of equal probability pass together
+    hits, found = hits[last], found[last]
+    positives, negatives = max(1, int(y.sum())), max(1, len(y) - int(y.sum()))
+    false, true = (found - hits) / negatives, hits / positives
+    return np.append(0, false), np.append(0, true), np.append(1, hits / found)
