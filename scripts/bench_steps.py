@@ -1,6 +1,6 @@
 """Training steps of dl-run and of a hand-written loop, in one process and in turns.
 
-bench_steps.py mlp|lenet|resnet18|vae|wgan_gp STEPS [cpu|cuda]
+bench_steps.py mlp|lenet|resnet18|fast_cnn|vae|wgan_gp STEPS [cpu|cuda]
 
 Print JSON: seconds a step of both (medians over blocks) and, on CUDA, dl-run's synchronisations a step and the peak
 memory. With OMP_NUM_THREADS=1 processor time is measured, which depends less on other programs.
@@ -41,8 +41,8 @@ from dlrun.train.session import Session
 from dlrun.train.state import Training
 
 BLOCK, WARM = {"cpu": 5, "cuda": 50}, 2  # steps in a block; blocks before the clock counts
-BATCH = {"wgan_gp": 64}  # all others: 128
-DATA = {"resnet18": "cifar10"}  # all others: MNIST
+BATCH = {"wgan_gp": 64, "fast_cnn": 500}  # all others: 128
+DATA = {"resnet18": "cifar10", "fast_cnn": "cifar10"}  # all others: MNIST
 Batch = tuple[Tensor, Tensor]
 
 
@@ -123,6 +123,8 @@ def wgan_gp(net: nn.Module, batches: Iterator[Batch], lr: float, device: Device)
 def main(model: str, steps: int, device: str = "cpu") -> None:
     given = [f"model={model}", f"data={DATA.get(model, 'mnist')}", f"data.batch_size={BATCH.get(model, 128)}"]
     given += ["trainer.ema=0", "schedule=constant", f"trainer.device={device}"]
+    if model not in ("vae", "wgan_gp"):  # whose configs have Adam's keys
+        given.append("optimizer=adam")
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = plain(compose("config", given))
     session = Session(config, {})

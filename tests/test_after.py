@@ -110,8 +110,8 @@ def test_list_of_runs_in_any_state(dl_runs, tmp_path):
     for name in "ab":
         stub(tmp_path / "odd" / "day" / name, 5, status="diverged", data=["no", "name"])
     assert "all runs with status=diverged data=['no', 'name']\n" in dl_runs("list", "--output-dir", tmp_path / "odd")[1]
-    code, out, _ = dl_runs("show", tmp_path / "day" / "b")
-    assert code == 2 or "no summary" in out
+    code, _, err = dl_runs("show", tmp_path / "day" / "b")
+    assert code == 2 and "this folder is not a run's (it has no .hydra/config.yaml)" in err
 
 
 def test_a_thousand_runs_take_less_than_a_second(tmp_path):

@@ -203,10 +203,15 @@ def test_every_norm(model, norm):
     with seeded():
         net = build(section("model", model) | small | dict(form="cifar", norm=norm))(CIFAR)
         assert net(torch.randn(2, 3, 32, 32)).isfinite().all()
-    if norm == "instance" and model != "googlenet":
-        side = 16 if model == "mobilenet" else 8
-        with pytest.raises(UserError, match="last feature maps are 1x1"):
-            build(section("model", model) | small | dict(form="cifar", norm=norm))(Image((1, side, side), 3))
+
+
+@pytest.mark.parametrize(
+    ("model", "small", "side"),
+    [("resnet50", {"width": 8}, 8), ("densenet121", {"growth": 4}, 8), ("mobilenet", {"width": 8}, 16)],
+)
+def test_instance_norm_of_maps_of_one_pixel_is_refused(model, small, side):
+    with pytest.raises(UserError, match="last feature maps are 1x1"):
+        build(section("model", model) | small | dict(form="cifar", norm="instance"))(Image((1, side, side), 3))
 
 
 def test_zero_init_residual_starts_bottlenecks_as_their_shortcuts():

@@ -27,7 +27,8 @@ FITTING = {  # what goes with data, or a task, of another kind than images
     "Table": {"data": "moons", "model": "mlp"},
     "Function": {"data": "function", "model": "point"},
 }
-OPTIONS = [(group, option) for group in GROUPS if group not in ("experiment", "tuned") for option in options(group)]
+NO_SECTION = ("experiment", "tuned", "tracker")  # files that are not one section with a target
+OPTIONS = [(group, option) for group in GROUPS if group not in NO_SECTION for option in options(group)]
 
 
 def targets(node: object, path: str) -> list[tuple[str, dict]]:

@@ -45,7 +45,7 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "runs.compare": GROUND | {"output", "config", "runs.listing", "runs.written"},
     "runs.ui": GROUND | {"output", "config", "sweep", "runs.listing", "runs.live", "runs.compare"},
     "runs": GROUND
-    | {"output", "system", "config", "data", "tasks", "train", "sweep"}
+    | {"output", "system", "config", "data", "data.base", "tasks", "train", "sweep"}
     | {"runs.listing", "runs.written", "runs.live", "runs.compare", "runs.ui"},
     "cli": GROUND | {"output", "system", "config", "train", "sweep"},
     "__main__": {"cli", "system"},
@@ -62,7 +62,7 @@ MODULES = {
     "system.cpus": set(),
     "system.nursery": {"system.signals"},
     "system.signals": set(),
-    "train.summary": GROUND | {"config.build", "output.console"},
+    "train.summary": GROUND | {"config.build", "output.console", "models.autoencoder", "models.gan"},
 }
 ONLY = {  # what no other module imports
     "cli": {"__main__"},

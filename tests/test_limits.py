@@ -56,23 +56,28 @@ def test_without_a_goal_neither_patience_nor_a_score_counts():
     "limits, done, named",
     [
         ({}, {"stopped_by": "finished", "epochs": 9}, "epochs=<more>"),
-        ({"epochs": 10}, {"stopped_by": "finished", "epochs": 9}, None),
-        ({}, {"stopped_by": "max_steps", "epochs": 9}, None),  # the last epoch was cut, and continues
         ({"max_steps": 5}, {"stopped_by": "max_steps", "epochs": 9, "steps": 5}, "max_steps=<more>"),
         ({"max_time": 1e-9}, {"stopped_by": "max_time", "seconds": rounded_up(1e-7)}, "max_time=<more>"),
         ({"patience": 2, "epochs": 3}, {"stopped_by": "patience", "waited": 2, "epochs": 3}, "patience=<more>"),
         ({"stop_at": 0.5}, {"stopped_by": "stop_at", "epochs": 1, "best": {"value": 0.6}}, "stop_at=<more>"),
-        ({"stop_at": 0.5}, {"stopped_by": "stop_at", "epochs": 1, "best": {"value": 0.6}, "goal": "val/loss",
-                            "scores": {"val/loss": "min"}}, None),
         ({"stop_at": 0.7}, {"stopped_by": "stop_at", "epochs": 1, "best": {"value": 0.6}, "goal": "val/loss",
                             "scores": {"val/loss": "min"}}, "stop_at=<less>"),
-        ({}, {"stopped_by": 5, "epochs": "x", "steps": [], "best": 3, "scores": 4}, None),  # edited by hand
     ],
 )  # fmt: skip
 def test_a_finished_run_is_refused_by_the_same_rules(limits, done, named):
-    trainer = replace(FREE, **limits)
-    if named is None:
-        refuse_finished(Path("run"), trainer, done)
-    else:
-        with pytest.raises(UserError, match=f"has reached .*\n.*\n  dl-run resume=run trainer.{named}"):
-            refuse_finished(Path("run"), trainer, done)
+    with pytest.raises(UserError, match=f"has reached .*\n.*\n  dl-run resume=run trainer.{named}"):
+        refuse_finished(Path("run"), replace(FREE, **limits), done)
+
+
+@pytest.mark.parametrize(
+    "limits, done",
+    [
+        ({"epochs": 10}, {"stopped_by": "finished", "epochs": 9}),
+        ({}, {"stopped_by": "max_steps", "epochs": 9}),  # the last epoch was cut, and continues
+        ({"stop_at": 0.5}, {"stopped_by": "stop_at", "epochs": 1, "best": {"value": 0.6}, "goal": "val/loss",
+                            "scores": {"val/loss": "min"}}),
+        ({}, {"stopped_by": 5, "epochs": "x", "steps": [], "best": 3, "scores": 4}),  # edited by hand
+    ],
+)  # fmt: skip
+def test_a_run_that_has_more_to_do_is_not_refused(limits, done):
+    assert refuse_finished(Path("run"), replace(FREE, **limits), done) is None

@@ -656,7 +656,7 @@ def test_a_torn_line_of_metrics_is_forgotten(tail, stopped, config, straight):
 
 def test_metrics_that_were_cut_are_refused(stopped, config):
     (stopped / "metrics.jsonl").write_bytes((stopped / "metrics.jsonl").read_bytes()[:-3])
-    with pytest.raises(UserError, match="was changed after the checkpoint: it has 3 of the 3 lines"):
+    with pytest.raises(UserError, match="was changed after the checkpoint: it has 3 of 3 lines"):
         train(stopped, config(*STRAIGHT), resumed=True)
 
 

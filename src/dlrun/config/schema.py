@@ -11,20 +11,17 @@ from pathlib import Path
 from types import NoneType, UnionType
 
 from dlrun.config.auto import AUTO
-from dlrun.config.check import MODES, SECTIONS, SWEEP, VALUES, nested_kind
+from dlrun.config.build import OF_RUNNER
+from dlrun.config.check import MODES, SECTIONS, SETTINGS, SWEEP, TRACKER, VALUES, nested_kind
 from dlrun.config.signatures import Signature, is_allowed, public_names, ranges, signature, spec_names
 from dlrun.config.usage import folders_of, group_names, options
 from dlrun.config.yaml_notes import Notes, read_notes
 from dlrun.errors import UserError
-from dlrun.types import Filled, Nested, Range
+from dlrun.types import KINDS, Filled, Nested, Range
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 REFERENCE = {"type": "string", "pattern": r"^.*\$\{|^\?\?\?$"}  # ${data.length}, or ??? for a value to be set
 Schema = dict[str, typing.Any]
-OF_RUNNER: dict[str, Schema] = {  # keys of a model that the runner reads, and no builder has
-    "weights": {"enum": ["imagenet", None]},
-    "published": {"type": ["string", "null"], "pattern": r"^[\w-]+-[0-9a-f]{8,64}\.pth$"},
-}
 PARTS = {**SECTIONS, "sweep": SWEEP}
 TORCH = r"^torch\.optim\."
 
@@ -44,7 +41,7 @@ class _Schema:
         self.config_dir, self.groups = config_dir, group_names(config_dir)
         self.files: dict[str, dict[str, Notes]] = {group: {} for group in self.groups}
         self.notes: dict[tuple[str, str], str] = {}
-        self.targets: dict[str, dict[str, None]] = {name: {} for name in PARTS}
+        self.targets: dict[str, dict[str, None]] = {name: {} for name in (*PARTS, "tracker")}
         self.definitions: dict[str, Schema] = {}
         for base in folders_of(config_dir):
             for group in self.groups:
@@ -56,8 +53,9 @@ class _Schema:
         """Collect the targets and the comments of a file."""
         for keys, node in _nodes(notes.content, ()):
             section = (group, *keys) if "_target_" in notes.content else keys
+            section = ("tracker",) if group == "tracker" and keys else section  # such a file holds one or more of them
             target = node.get("_target_")
-            if isinstance(target, str) and len(section) == 1 and section[0] in PARTS:
+            if isinstance(target, str) and len(section) == 1 and section[0] in self.targets:
                 try:
                     self.targets[section[0]][self._known(target)] = None
                 except UserError as error:
@@ -84,15 +82,22 @@ class _Schema:
             if not _is_package(part):
                 targets = list(dict.fromkeys([*targets, *public_names(part.within, part.kind)]))
             self.definitions[name] = self._section(name, part, targets)
+        self.definitions["one tracker"] = self._section("tracker", TRACKER, list(self.targets["tracker"]))
+        trackers = [name for name in self.files.get("tracker", {}) if name != "none"]
+        self.definitions["tracker"] = {
+            "type": ["object", "null"],
+            "properties": {name: {"$ref": "#/$defs/one%20tracker"} for name in trackers},
+            "additionalProperties": False,
+        }
         self.definitions |= {"defaults": self._defaults(), "config": self._config()}
-        of_group = [{"$ref": f"#/$defs/{name}"} for name in PARTS]
+        of_group = [{"$ref": f"#/$defs/{name}"} for name in (*PARTS, "tracker")]
         extends = {"required": ["defaults"], "properties": {"defaults": {"contains": {"enum": self._bases()}}}}
         return {
             "$schema": DIALECT,
             "title": "dl-run config",
             "description": "A config of dl-run: an option of a group, or an experiment.",
             "type": ["object", "null"],
-            "if": {"type": "object", "anyOf": [{"required": ["_target_"]}, extends]},
+            "if": {"type": "object", "anyOf": [extends, *({"required": [name]} for name in ("_target_", *trackers))]},
             "then": {"anyOf": of_group},
             "else": {"$ref": "#/$defs/config"},
             "$defs": self.definitions,
@@ -108,7 +113,7 @@ class _Schema:
         values |= {"mode": {"enum": list(MODES)}, "seed": {"type": "integer", "minimum": 0}}
         notes = read_notes(folders_of(None)[0] / "config.yaml").notes
         properties = {key: self._explained(_or_reference(value), notes.get((key,))) for key, value in values.items()}
-        properties |= {name: {"$ref": f"#/$defs/{name}"} for name in PARTS}
+        properties |= {name: {"$ref": f"#/$defs/{name}"} for name in (*PARTS, "tracker")}
         properties |= {"hydra": {"type": "object"}, "defaults": {"$ref": "#/$defs/defaults"}}
         return {"type": ["object", "null"], "properties": properties, "additionalProperties": False}
 
@@ -171,9 +176,9 @@ class _Schema:
                 value = {"anyOf": [{"const": "auto"}, value]}
             note = self.notes.get((target, key)) or self.notes.get((section, key))
             properties[key] = self._explained(_or_reference(value), note)
-        if section == "model":
-            for key in OF_RUNNER.keys() - builder.keys.keys():
-                properties[key] = self._explained(_or_reference(OF_RUNNER[key]), self.notes.get((target, key)))
+        for key in OF_RUNNER.get(section, ()):
+            if key not in builder.keys:
+                properties[key] = self._explained(_or_reference(_of_runner(key)), self.notes.get((target, key)))
         return {"description": f"{builder.kind} {target}", "properties": properties}
 
     def _value(self, annotation: object, section: str, key: str) -> Schema:
@@ -216,6 +221,17 @@ def typed(annotation: object) -> Schema:
         return {"type": "object", "additionalProperties": _or_reference(typed(args[1]))}
     kinds = {int: "integer", float: "number", bool: "boolean", str: "string", NoneType: "null"}
     return {"type": kinds[annotation]} if annotation in kinds else {}
+
+
+def _of_runner(key: str) -> Schema:
+    """Return the schema of a key that the runner reads, and no builder has."""
+    if key == "groups":
+        settings = {"properties": {name: typed(annotation) for name, annotation in SETTINGS.items()}}
+        of_kind = {"type": "object", **settings, "additionalProperties": False}
+        return {"type": ["object", "null"], "properties": dict.fromkeys(KINDS, of_kind), "additionalProperties": False}
+    if key == "weights":
+        return {"enum": ["imagenet", None]}
+    return {"type": ["string", "null"], "pattern": r"^[\w-]+-[0-9a-f]{8,64}\.pth$"}
 
 
 def _limits(limit: Range | Filled) -> Schema:

@@ -13,4 +13,5 @@ These members of a network are optional:
 - `BACKBONE: tuple[str, ...]`: name prefixes of the layers that other networks share; `init=` loads these whatever
   head follows them.
 - `observe(obs)`: a policy adds observations to its running statistics.
+- `num_fitted: int`, with `fit(x)`: the number of train inputs from which a new network computes what does not learn.
 """

@@ -63,7 +63,7 @@ class Bar:
             self.due = now + REFRESH
             more = "" if self.clock.epochs_done - self.epochs_before >= 1 else ">"  # validation is not measured yet
             left = self.seconds_left()
-            words = [self.running(), f"{more}{duration(left)} left" if left else ""]
+            words = [self.running(), f"{more}{duration(left)} left" if left and left >= 1 else ""]
             bar.set_postfix_str(", ".join(filter(None, words)), refresh=False)
 
     def seconds_left(self) -> float | None:
@@ -160,7 +160,7 @@ def epoch_line(
             values = [f"{key.partition('/')[2]} {number(row[key])}" for key in shown]
             words += [f" {split} {' '.join(values)} "] if values else []
         line = " ".join(words) + f"{'*' if is_best else ' '} {seconds:.{2 if seconds < 10 else 0}f} s"
-        line += f", {duration(left)} left" if left else ""
+        line += f", {duration(left)} left" if left and left >= 1 else ""
         if len(line) < width or len(ranked) < 2:
             return line
         ranked.pop()

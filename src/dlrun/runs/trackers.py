@@ -67,7 +67,7 @@ class Trackio:
 
 
 class Wandb:
-    """Weights & Biases: offline in the run's folder, or online."""
+    """Weights & Biases: offline in wandb/ under output_dir, or online."""
 
     def __init__(self, *, project: Name, entity: str | None, mode: Literal["offline", "online"]) -> None:
         self.project, self.entity, self.mode = project, entity, mode
@@ -83,7 +83,7 @@ class Wandb:
             id=run.id,
             name=run.name,
             config=run.config,
-            dir=run.folder,
+            dir=run.base,  # not the run's folder: W&B writes links, and a run's folder must have none
             mode=self.mode,
             resume="allow",
             settings=wandb.Settings(console="off", disable_git=True, x_disable_stats=True, silent=True),

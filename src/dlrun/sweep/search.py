@@ -11,17 +11,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from math import isfinite, prod
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, cast
 
 from dlrun.errors import UserError
-from dlrun.sweep import cma
 from dlrun.sweep.axes import Axis
 from dlrun.sweep.goals import goals
 from dlrun.sweep.outcomes import settle
 from dlrun.sweep.points import check, chosen, labels, suggest
 from dlrun.sweep.rows import epoch_rows, is_number
 from dlrun.sweep.runner import Plan
+from dlrun.sweep.samplers import pruner, sampler
 from dlrun.sweep.settings import Search
 from dlrun.sweep.state import OPEN, Job, State
 from dlrun.sweep.study import PUBLISHED, database, journal, load_optuna
@@ -124,43 +123,13 @@ class Optuna(Plan):
     def _study(self) -> "optuna.Study":
         """Load the study anew, since a Study object keeps the history that it has seen."""
         name = self.state.facts["study"]
-        return self.optuna.load_study(study_name=name, storage=self.storage, pruner=self._pruner())
+        return self.optuna.load_study(study_name=name, storage=self.storage, pruner=pruner(self.settings, self.epochs))
 
     def _directions(self) -> list[str | None]:
         """Return "max", "min" or None (known only from the jobs) for each goal."""
         direction, goal = self.settings.direction, self.settings.goal
         number = len(goal) if isinstance(goal, list) else 1
         return list(direction) if isinstance(direction, list) else [direction] * number
-
-    def _sampler(self, number: int) -> "optuna.samplers.BaseSampler":
-        """Return the sampler for the trial with this number."""
-        samplers, kind = self.optuna.samplers, self.settings.sampler
-        seed = Random(f"{self.settings.seed}/{number}").getrandbits(32)
-        if kind == "tpe":
-            return samplers.TPESampler(seed=seed)
-        if kind == "cmaes":
-            return cma.make_sampler(seed)
-        if kind == "qmc":  # one sequence, whose position is the number of trials
-            independent = samplers.RandomSampler(seed)
-            return samplers.QMCSampler(
-                scramble=True, seed=self.settings.seed, independent_sampler=independent, warn_independent_sampling=False
-            )
-        if kind == "grid":
-            return samplers.GridSampler({axis.name: labels(axis) for axis in self.swept}, seed=self.settings.seed)
-        return samplers.RandomSampler(seed)
-
-    def _pruner(self) -> "optuna.pruners.BasePruner":
-        pruners, s = self.optuna.pruners, self.settings
-        first = max(1, s.pruner_warmup_epochs)
-        if s.pruner == "median":
-            return pruners.MedianPruner(s.pruner_startup, s.pruner_warmup_epochs)
-        if s.pruner == "percentile":
-            return pruners.PercentilePruner(s.percentile, s.pruner_startup, s.pruner_warmup_epochs)
-        if s.pruner == "asha":
-            return pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=s.reduction)
-        if s.pruner == "hyperband":
-            return pruners.HyperbandPruner(first, max(first, self.epochs), s.reduction)
-        return pruners.NopPruner()
 
     def more(self, state: State) -> Job | None:
         """Return the next point. A trial that a kill left without its job comes first."""
@@ -175,7 +144,7 @@ class Optuna(Plan):
             if not left and taken >= state.facts["total"]:
                 return None
             frozen = left[0] if left else self._new_trial(self.study, attributes)
-            self.study.sampler = self._sampler(frozen.number)
+            self.study.sampler = sampler(self.settings, self.swept, frozen.number)
             trial = self.optuna.trial.Trial(self.study, frozen._trial_id)
             before = self.study.get_trials(deepcopy=False)[: trial.number]
             if sum("again" not in t.user_attrs for t in before) >= state.facts["total"]:  # another machine was faster

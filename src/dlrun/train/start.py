@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from dlrun.train.session import Session
 
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
-RESUMABLE = ("trainer.device", "data_dir", "tracker", *(f"trainer.{name}" for name in LIMITS))
+RESUMABLE = ("trainer.device", "data_dir", *(f"trainer.{name}" for name in LIMITS), "tracker")
 
 
 def start(composed: DictConfig) -> float | None:
@@ -140,7 +140,7 @@ def read_resumed(folder: Path, composed: DictConfig) -> ResumedConfig:
     for override in HydraConfig.get().overrides.task:
         key = key_of(override)
         if key in RESUMABLE:
-            OmegaConf.update(saved, key, OmegaConf.select(composed, key), force_add=True)
+            OmegaConf.update(saved, key, OmegaConf.select(composed, key), merge=False, force_add=True)
         elif key not in ("resume", "output_dir"):
             raise UserError(
                 f"{override} cannot change in a resumed run: it continues with its own config\n"

@@ -4,13 +4,15 @@ Multiply-adds are counted as in papers: for one sample, in convolutions and matr
 activations and pooling), a multiplication with its addition as one. The net runs once, in evaluation mode.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlrun.config.build import build
+from dlrun.models.autoencoder import AdversarialAutoEncoder, EncoderDecoder
+from dlrun.models.gan import Pair
 from dlrun.output.console import table
 from dlrun.spec import Spec
 
@@ -103,14 +105,14 @@ def layers(net: nn.Module, spec: Spec) -> list[Layer]:
     return rows
 
 
-def _run(net: Any, spec: Spec) -> None:
+def _run(net: nn.Module, spec: Spec) -> None:
     """Run all components of any net on a sample of zeros; encoder and decoder each on an input of its own shape."""
-    if hasattr(net, "generator") and hasattr(net, "critic"):
+    if isinstance(net, Pair):
         net(torch.zeros(1, net.latent))
-    elif hasattr(net, "autoencoder") and hasattr(net, "critic"):  # this critic takes latent codes
+    elif isinstance(net, AdversarialAutoEncoder):  # its critic takes latent codes
         _run(net.autoencoder, spec)
         net.critic(torch.zeros(1, net.latent))
-    elif hasattr(net, "encoder") and hasattr(net, "decoder"):
+    elif isinstance(net, EncoderDecoder):
         net.encoder(torch.zeros(1, *spec.shape))
         net.decoder(torch.zeros(1, net.latent))
     else:
