@@ -494,7 +494,8 @@ def test_a_model_that_cannot_learn_from_the_data(refused):
     assert text.startswith("model=resnet18 cannot learn from data=moons\n  resnet18 takes       Image")
     assert "moons gives          Table(features=2, classes=2)\n" in text
     assert (
-        "models for moons:    dcgan, gan, handwritten, linear, matrix_powers, mlp" in text and "cifar10, cifar100, digits," in text
+        "models for moons:    dcgan, gan, handwritten, linear, matrix_powers, mlp" in text
+        and "cifar10, cifar100, digits," in text
     )
 
 
