@@ -72,7 +72,7 @@ def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
             with torch.no_grad():
                 worst = compare([model(x) for x in batches(samples)], wanted, form)
     yield f"{out}  {out.stat().st_size / 1e6:.1f} MB"
-    for name, text in run.data.report()["files"].items() if isinstance(run.data.spec, Columns) else ():
+    for name, text in run.table_data.report()["files"].items() if isinstance(run.data.spec, Columns) else ():
         with whole(out.parent / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
         yield f"{out.parent / name}  how rows become inputs"

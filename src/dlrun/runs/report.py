@@ -152,12 +152,14 @@ def _judged(run: "FinishedRun", data: "SampleData") -> list[tuple[str, str]]:
         head = f"The worst of {counted(int(wrong.sum()), 'mistake')} among {counted(len(y), 'test sample')}"
     else:
         head = f"The largest errors among {counted(len(y), 'test sample')}"
-    is_table = isinstance(data.spec, Columns)
     names = (data.files("test") if hasattr(data, "files") else []) or [""] * len(y)
 
     def drawn(rows: list[int]) -> str:
-        raw = [decode(data, found[i // size][0][i % size : i % size + 1])[0] for i in rows]
-        inputs = _inputs(data.spec, raw) if not is_table else _rows(data.decode(torch.stack(raw))) if raw else []
+        kept = [found[i // size][0][i % size : i % size + 1] for i in rows]
+        if isinstance(data.spec, Columns):
+            inputs = _rows(run.table_data.decode(torch.cat(kept))) if kept else []
+        else:
+            inputs = _inputs(data.spec, [decode(data, x)[0] for x in kept])
         cells = [page.sample(html, captions[i], bool(wrong[i]), names[i]) for i, html in zip(rows, inputs, strict=True)]
         return page.samples(cells, isinstance(data.spec, Image))
 
