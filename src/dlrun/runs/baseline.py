@@ -5,7 +5,7 @@ They learn from the encoded train rows; val chooses the number of trees. Metrics
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dlrun.config.saved import own_config, require_finished
 from dlrun.errors import UserError
@@ -16,7 +16,7 @@ from dlrun.spec import Columns, Table
 if TYPE_CHECKING:
     import numpy as np
 
-    from dlrun.data.base import Data
+    from dlrun.data.base import SampleData
 
     Split = tuple[np.ndarray, np.ndarray]
 
@@ -36,10 +36,11 @@ def baseline(folder: Path, as_json: bool, seed: int = 0) -> Iterator[str]:
         spec = run.data.spec
         if not isinstance(spec, Table | Columns) or not spec.outputs:
             raise UserError(f"{folder}: the run learned from {spec}\n  expected a run on rows of a table with targets")
-        found = scores(run.load_data(), seed)
+        run.load_data()
+        found = scores(run.sample_data, seed)
     tested = run.summary.get("test")
     own = {name: tested.get(f"test/{name}") for name in found["trivial"]} if isinstance(tested, dict) else {}
-    found = {str(run.names.get("model")): own, **found}
+    found = {str(run.names.get("model")): cast("dict[str, float]", own), **found}
     if as_json:
         yield json_line({"run": str(folder), "test": found})
         return
@@ -51,14 +52,14 @@ def baseline(folder: Path, as_json: bool, seed: int = 0) -> Iterator[str]:
     )
 
 
-def scores(data: "Data", seed: int) -> dict[str, dict[str, float]]:
+def scores(data: "SampleData", seed: int) -> dict[str, dict[str, float]]:
     """The test metrics of each simple model, by its name: loss and acc, or mae and mse."""
     splits = {split: _arrays(data, split) for split in ("train", "val", "test")}
-    fit = _classes if data.spec.classes else _targets
+    fit = _classes if getattr(data.spec, "classes", None) else _targets
     return fit(splits, getattr(data.spec, "levels", ()), seed)
 
 
-def _arrays(data: "Data", split: str) -> "Split":
+def _arrays(data: "SampleData", split: str) -> "Split":
     """All rows of a split, in stored order or, of train, in that of an epoch."""
     import torch
 

@@ -7,7 +7,7 @@ that the column tells nothing and keeps its distribution (Breiman 2001, section 
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -22,10 +22,11 @@ from dlrun.spec import Columns, Table
 from dlrun.types import Few
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
 
-    from dlrun.data.base import Data
-    from dlrun.tasks.base import Task
+    from dlrun.data.base import SampleData
+    from dlrun.tasks.base import SampleTask
 
 Scores = dict[str, list[float]]
 
@@ -60,8 +61,9 @@ def importance(folder: Path, repeats: int, as_json: bool) -> Iterator[str]:
         spec = run.data.spec
         if not isinstance(spec, Table | Columns) or not spec.outputs or run.task.goal is None:
             raise UserError(f"{folder}: the run learned from {spec}\n  expected a run on rows of a table with targets")
-        data = run.load_data()
-        found = scores(run.task, data, columns_of(data), repeats)
+        run.load_data()
+        data = run.sample_data
+        found = scores(cast("SampleTask", run.task), data, columns_of(data), repeats)
     goal = run.task.goal
     sign = -1 if run.task.scores[goal] == "max" else 1
     worse = {name: [sign * (value - found[""][0]) for value in values] for name, values in found.items() if name}
@@ -85,18 +87,21 @@ def importance(folder: Path, repeats: int, as_json: bool) -> Iterator[str]:
     yield f"written: {folder / IMPORTANCE}, {folder / 'plots' / 'importance.png'}"
 
 
-def columns_of(data: "Data") -> dict[str, list[int]]:
+def columns_of(data: "SampleData") -> dict[str, list[int]]:
     """The positions in an encoded row that belong to each column of the table."""
     spec = data.spec
     if not isinstance(spec, Columns):
-        return {name: [i] for i, name in enumerate(spec.names or [f"x{i + 1}" for i in range(spec.features)])}
-    encoding, found = data.fitted(), {}
+        return {
+            name: [i]
+            for i, name in enumerate(getattr(spec, "names", ()) or [f"x{i + 1}" for i in range(spec.shape[0])])
+        }
+    encoding, found = data.fitted(), dict[str, list[int]]()
     for i, entry in enumerate([*encoding["numbers"], *encoding["categories"]]):
         found.setdefault(entry["column"], []).append(i)
     return {name: found[name] for name in encoding["columns"]}
 
 
-def scores(task: "Task", data: "Data", columns: dict[str, list[int]], repeats: int) -> Scores:
+def scores(task: "SampleTask", data: "SampleData", columns: dict[str, list[int]], repeats: int) -> Scores:
     """The goal's metric on the test split: as it is under "", and with each column shuffled `repeats` times."""
     import torch
 
@@ -128,7 +133,7 @@ def _draw(folder: Path, goal: str, worse: Scores) -> None:
     Image.fromarray(render(partial(_bars, goal, worse))).save(folder / "importance.png")
 
 
-def _bars(goal: str, worse: Scores) -> object:
+def _bars(goal: str, worse: Scores) -> "Figure":
     from dlrun.output.drawing import GREY, TRAIN, drawable, new_figure
 
     names = list(worse)[::-1]

@@ -17,6 +17,7 @@ from dlrun.types import Index, Size
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dlrun.data.table.table_file import TableFile
     from dlrun.train.finished import FinishedRun
 
 WAYS = {
@@ -128,8 +129,9 @@ def _table_records(run: "FinishedRun", files: list[str]) -> Iterator[dict]:
     """Yield a record per row of a table: the row as it is written, then its prediction."""
     from dlrun.runs import inputs
 
-    learned, size = run.data.fitted()["columns"], run.data.eval_batch_size
-    for name, frame, x in inputs.tables(files, run.data):
+    data = cast("TableFile", run.data)
+    learned, size = data.fitted()["columns"], data.eval_batch_size
+    for name, frame, x in inputs.tables(files, data):
         where = f"{name}, row " if len(files) > 1 else "row "
         for first in range(0, len(x), size):
             rows = frame[first : first + size].iter_rows(named=True)

@@ -3,7 +3,7 @@
 import io
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from dlrun.config.saved import own_config, require_finished
 from dlrun.errors import DataError, counted
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dlrun.data.base import SampleData
+    from dlrun.data.table.table_file import TableFile
     from dlrun.sweep.state import State
     from dlrun.train.finished import FinishedRun
 
@@ -157,7 +158,13 @@ def _judged(run: "FinishedRun", data: "SampleData") -> list[tuple[str, str]]:
 
     def drawn(rows: list[int]) -> str:
         raw = [decode(data, found[i // size][0][i % size : i % size + 1])[0] for i in rows]
-        inputs = _inputs(data.spec, raw) if not is_table else _rows(data.decode(torch.stack(raw))) if raw else []
+        inputs = (
+            _inputs(data.spec, raw)
+            if not is_table
+            else _rows(cast("TableFile", data).decode(torch.stack(cast("list[Tensor]", raw))))
+            if raw
+            else []
+        )
         cells = [page.sample(html, captions[i], bool(wrong[i]), names[i]) for i, html in zip(rows, inputs, strict=True)]
         return page.samples(cells, isinstance(data.spec, Image))
 
