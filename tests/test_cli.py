@@ -470,7 +470,7 @@ def test_what_the_environment_gives_is_named(refused, monkeypatch):
 def test_a_task_that_cannot_learn_from_the_data(refused):
     text = refused("task=vae", "data=moons", "data_dir=/nowhere")
     assert text.startswith("task=vae cannot learn from data=moons\n  vae takes         Image\n")
-    assert "tasks for moons:  gan, supervised, wgan, wgan_gp" in text
+    assert "tasks for moons:  gan, least_squares, one_hot, supervised, wgan, wgan_gp" in text
     assert "task=ppo cannot learn from data=digits" in refused("task=ppo")
 
 
@@ -494,7 +494,8 @@ def test_a_model_that_cannot_learn_from_the_data(refused):
     assert text.startswith("model=resnet18 cannot learn from data=moons\n  resnet18 takes       Image")
     assert "moons gives          Table(features=2, classes=2)\n" in text
     assert (
-        "models for moons:    dcgan, gan, linear, matrix_powers, mlp" in text and "cifar10, cifar100, digits," in text
+        "models for moons:    dcgan, gan, handwritten, linear, matrix_powers, mlp" in text
+        and "cifar10, cifar100, digits," in text
     )
 
 

@@ -448,7 +448,7 @@ def test_importance_names_the_column_that_decides(run, monkeypatch, capsys):
 
 def test_importance_shuffles_a_column_with_all_that_it_became(table):
     data = loaded(table, target="spent")
-    columns = columns_of(data)
+    columns = columns_of(data, data.spec)
     assert sorted(position for positions in columns.values() for position in positions) == list(
         range(data.spec.features)
     )

@@ -3,9 +3,9 @@
 They learn from the encoded train rows; val chooses the number of trees. Metrics are those of the test split.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from dlrun.config.saved import own_config, require_finished
 from dlrun.errors import UserError
@@ -37,14 +37,14 @@ def baseline(folder: Path, as_json: bool, seed: int = 0) -> Iterator[str]:
         if not isinstance(spec, Table | Columns) or not spec.outputs:
             raise UserError(f"{folder}: the run learned from {spec}\n  expected a run on rows of a table with targets")
         run.load_data()
-        found = scores(run.sample_data, seed)
+        simple = scores(run.sample_data, spec, seed)
     tested = run.summary.get("test")
-    own = {name: tested.get(f"test/{name}") for name in found["trivial"]} if isinstance(tested, dict) else {}
-    found = {str(run.names.get("model")): cast("dict[str, float]", own), **found}
+    own = {name: tested.get(f"test/{name}") for name in simple["trivial"]} if isinstance(tested, dict) else {}
+    found: dict[str, Mapping[str, float | None]] = {str(run.names.get("model")): own, **simple}
     if as_json:
         yield json_line({"run": str(folder), "test": found})
         return
-    metrics = list(found["trivial"])
+    metrics = list(simple["trivial"])
     unit = f", in {spec.unit}" if getattr(spec, "unit", "") else ""
     yield f"{folder}: test split{unit}"
     yield table(
@@ -52,11 +52,11 @@ def baseline(folder: Path, as_json: bool, seed: int = 0) -> Iterator[str]:
     )
 
 
-def scores(data: "SampleData", seed: int) -> dict[str, dict[str, float]]:
+def scores(data: "SampleData", spec: Table | Columns, seed: int) -> dict[str, dict[str, float]]:
     """The test metrics of each simple model, by its name: loss and acc, or mae and mse."""
     splits = {split: _arrays(data, split) for split in ("train", "val", "test")}
-    fit = _classes if getattr(data.spec, "classes", None) else _targets
-    return fit(splits, getattr(data.spec, "levels", ()), seed)
+    fit = _classes if spec.classes else _targets
+    return fit(splits, getattr(spec, "levels", ()), seed)
 
 
 def _arrays(data: "SampleData", split: str) -> "Split":

@@ -35,8 +35,6 @@ from dlrun.train.finished import FinishedRun
 if TYPE_CHECKING:
     import onnx
 
-    from dlrun.data.table.table_file import TableFile
-
 SAMPLES = 33  # samples to compare, in batches of 1, 2 and the rest
 TOLERANCE = 1e-5  # absolute for numbers up to 1, relative for greater ones
 FP32 = {"trainer.device": "cpu", "trainer.precision": "fp32", "trainer.compile": False}
@@ -74,9 +72,7 @@ def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
             with torch.no_grad():
                 worst = compare([model(x) for x in batches(samples)], wanted, form)
     yield f"{out}  {out.stat().st_size / 1e6:.1f} MB"
-    for name, text in (
-        cast("TableFile", run.data).report()["files"].items() if isinstance(run.data.spec, Columns) else ()
-    ):
+    for name, text in run.table_data.report()["files"].items() if isinstance(run.data.spec, Columns) else ():
         with whole(out.parent / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
         yield f"{out.parent / name}  how rows become inputs"

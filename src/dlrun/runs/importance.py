@@ -7,7 +7,7 @@ that the column tells nothing and keeps its distribution (Breiman 2001, section 
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dlrun.data.base import SampleData
-    from dlrun.tasks.base import SampleTask
+    from dlrun.tasks.base import Task
 
 Scores = dict[str, list[float]]
 
@@ -62,8 +62,7 @@ def importance(folder: Path, repeats: int, as_json: bool) -> Iterator[str]:
         if not isinstance(spec, Table | Columns) or not spec.outputs or run.task.goal is None:
             raise UserError(f"{folder}: the run learned from {spec}\n  expected a run on rows of a table with targets")
         run.load_data()
-        data = run.sample_data
-        found = scores(cast("SampleTask", run.task), data, columns_of(data), repeats)
+        found = scores(run.task, run.sample_data, columns_of(run.sample_data, spec), repeats)
     goal = run.task.goal
     sign = -1 if run.task.scores[goal] == "max" else 1
     worse = {name: [sign * (value - found[""][0]) for value in values] for name, values in found.items() if name}
@@ -87,21 +86,18 @@ def importance(folder: Path, repeats: int, as_json: bool) -> Iterator[str]:
     yield f"written: {folder / IMPORTANCE}, {folder / 'plots' / 'importance.png'}"
 
 
-def columns_of(data: "SampleData") -> dict[str, list[int]]:
+def columns_of(data: "SampleData", spec: Table | Columns) -> dict[str, list[int]]:
     """The positions in an encoded row that belong to each column of the table."""
-    spec = data.spec
     if not isinstance(spec, Columns):
-        return {
-            name: [i]
-            for i, name in enumerate(getattr(spec, "names", ()) or [f"x{i + 1}" for i in range(spec.shape[0])])
-        }
-    encoding, found = data.fitted(), dict[str, list[int]]()
+        return {name: [i] for i, name in enumerate(spec.names or [f"x{i + 1}" for i in range(spec.features)])}
+    encoding = data.fitted()
+    positions: dict[str, list[int]] = {}
     for i, entry in enumerate([*encoding["numbers"], *encoding["categories"]]):
-        found.setdefault(entry["column"], []).append(i)
-    return {name: found[name] for name in encoding["columns"]}
+        positions.setdefault(entry["column"], []).append(i)
+    return {name: positions[name] for name in encoding["columns"]}
 
 
-def scores(task: "SampleTask", data: "SampleData", columns: dict[str, list[int]], repeats: int) -> Scores:
+def scores(task: "Task", data: "SampleData", columns: dict[str, list[int]], repeats: int) -> Scores:
     """The goal's metric on the test split: as it is under "", and with each column shuffled `repeats` times."""
     import torch
 

@@ -17,7 +17,6 @@ from dlrun.types import Index, Size
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dlrun.data.table.table_file import TableFile
     from dlrun.train.finished import FinishedRun
 
 WAYS = {
@@ -129,7 +128,7 @@ def _table_records(run: "FinishedRun", files: list[str]) -> Iterator[dict]:
     """Yield a record per row of a table: the row as it is written, then its prediction."""
     from dlrun.runs import inputs
 
-    data = cast("TableFile", run.data)
+    data = run.table_data
     learned, size = data.fitted()["columns"], data.eval_batch_size
     for name, frame, x in inputs.tables(files, data):
         where = f"{name}, row " if len(files) > 1 else "row "
@@ -137,9 +136,9 @@ def _table_records(run: "FinishedRun", files: list[str]) -> Iterator[dict]:
             rows = frame[first : first + size].iter_rows(named=True)
             predicted = run.task.predict(x[first : first + size]).cpu()
             for number, (row, each) in enumerate(zip(rows, outputs(run, predicted), strict=True), first + 1):
-                found = {"input": f"{where}{number}", **each}
+                record = {"input": f"{where}{number}", **each}
                 # a prediction never replaces a column that the run needs: the file can be predicted from again
-                yield row | {f"predicted {key}" if key in learned else key: value for key, value in found.items()}
+                yield row | {f"predicted {key}" if key in learned else key: value for key, value in record.items()}
 
 
 def encode(run: "FinishedRun", way: str, raw: object) -> "Tensor":

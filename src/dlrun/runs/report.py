@@ -3,7 +3,7 @@
 import io
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from dlrun.config.saved import own_config, require_finished
 from dlrun.errors import DataError, counted
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dlrun.data.base import SampleData
-    from dlrun.data.table.table_file import TableFile
     from dlrun.sweep.state import State
     from dlrun.train.finished import FinishedRun
 
@@ -153,18 +152,14 @@ def _judged(run: "FinishedRun", data: "SampleData") -> list[tuple[str, str]]:
         head = f"The worst of {counted(int(wrong.sum()), 'mistake')} among {counted(len(y), 'test sample')}"
     else:
         head = f"The largest errors among {counted(len(y), 'test sample')}"
-    is_table = isinstance(data.spec, Columns)
     names = (data.files("test") if hasattr(data, "files") else []) or [""] * len(y)
 
     def drawn(rows: list[int]) -> str:
-        raw = [decode(data, found[i // size][0][i % size : i % size + 1])[0] for i in rows]
-        inputs = (
-            _inputs(data.spec, raw)
-            if not is_table
-            else _rows(cast("TableFile", data).decode(torch.stack(cast("list[Tensor]", raw))))
-            if raw
-            else []
-        )
+        kept = [found[i // size][0][i % size : i % size + 1] for i in rows]
+        if isinstance(data.spec, Columns):
+            inputs = _rows(run.table_data.decode(torch.cat(kept))) if kept else []
+        else:
+            inputs = _inputs(data.spec, [decode(data, x)[0] for x in kept])
         cells = [page.sample(html, captions[i], bool(wrong[i]), names[i]) for i, html in zip(rows, inputs, strict=True)]
         return page.samples(cells, isinstance(data.spec, Image))
 

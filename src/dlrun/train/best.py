@@ -80,7 +80,7 @@ def make_best(task: "Task", trainer: Trainer) -> Best | None:
         return None
     if name not in task.scores:
         known = [f"val/{each}" for each in task.scores]
-        near = nearest(f"val/{name}", known)
+        near = nearest(f"val/{name}", known) if name else ""
         raise UserError(
             f"trainer.monitor={trainer.monitor} is not measured here{near}\n  expected one of: {', '.join(known)}"
         )

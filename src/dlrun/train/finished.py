@@ -1,7 +1,7 @@
 """Rebuild a finished run from its folder alone: config, weights, and what its data learned. Reads no data."""
 
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from dlrun.config.build import build
 from dlrun.config.saved import own_config, require_finished
@@ -10,6 +10,9 @@ from dlrun.errors import CheckpointError, DataError
 from dlrun.output.checkpoint import load_of_run, tested_paths
 from dlrun.train.assemble import assemble
 from dlrun.train.state import STATE_ERRORS, data_state, is_same_data
+
+if TYPE_CHECKING:
+    from dlrun.data.table.table_file import TableFile
 
 
 class FinishedRun:
@@ -50,6 +53,11 @@ class FinishedRun:
     def sample_data(self) -> SampleData:
         """The data of a run that learns from samples."""
         return cast(SampleData, self.data)
+
+    @property
+    def table_data(self) -> "TableFile":
+        """The data of a run that learns from the columns of a table (spec.Columns)."""
+        return cast("TableFile", self.data)
 
     def load_data(self, download: bool = True) -> Data:
         """Read the run's data with all splits. Raises DataError if it is missing or has changed.
