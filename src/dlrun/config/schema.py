@@ -193,7 +193,8 @@ class _Schema:
         if definition not in self.definitions:
             self.definitions[definition] = {}
             self.definitions[definition] = self._section(f"{section}.{key}", inner, targets)
-        return {"$ref": f"#/$defs/{definition.replace(' ', '%20')}"}
+        reference: Schema = {"$ref": f"#/$defs/{definition.replace(' ', '%20')}"}
+        return {"anyOf": [{"type": "null"}, reference]} if NoneType in typing.get_args(annotation) else reference
 
     @staticmethod
     def _explained(value: Schema, note: str | None) -> Schema:
