@@ -1,5 +1,6 @@
 """What the command says to the user: exit codes and the text of errors. A refused run leaves nothing behind."""
 
+import gc
 import json
 import os
 import re
@@ -870,6 +871,7 @@ def test_the_results_of_a_finished_run_stay_until_there_are_new_ones(kind, dl_ru
         assert same(tested(tmp_path / "run"), want)
         shutil.rmtree(tmp_path / "run")
     assert last > kills[-2]
+    gc.collect()  # close the files here, where their warnings are expected
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,8 @@ def test_data_of_another_kind_is_refused(data):
         fitting = {name: [word.strip() for word in words] for name, words in fitting.items()}
         assert ("lstm" if data.startswith("imdb") else "mlp") in fitting[f"models for {data}"]
         assert model not in fitting[f"models for {data}"]
-        assert ("imdb" if model in TEXT else "mnist") in fitting[f"data for {model}"]
+        other = "imdb" if model in TEXT else "iris" if model == "tabular" else "mnist"
+        assert other in fitting[f"data for {model}"]
 
 
 GENERATIVE = {"autoencoder", "denoising_autoencoder", "dropout_autoencoder", "conv_autoencoder", "vae", "conv_vae"}

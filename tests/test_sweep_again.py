@@ -311,7 +311,7 @@ def test_two_resumers_at_once(dl_run, refused_sweep):
 
 def test_room_for_jobs(monkeypatch):
     """Each has its share of the CPU, unless the user said how many threads, and a GPU of the pool."""
-    from dlrun.sweep import process
+    from dlrun.sweep import runner
     from dlrun.sweep.runner import Slots
     from dlrun.sweep.settings import Grid
 
@@ -321,7 +321,7 @@ def test_room_for_jobs(monkeypatch):
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(process, "cpus", lambda: 8)
+    monkeypatch.setattr(runner, "cpus", lambda: 8)
     assert slots() == Slots(1, None, []) and "OMP_NUM_THREADS" not in slots().env(0)
     assert slots(jobs=3) == Slots(3, 2, []) and slots(jobs=3).env(0)["OMP_NUM_THREADS"] == "2"
     assert slots(jobs=3, threads=5).threads == 5 and slots(jobs=9).threads == 1

@@ -17,6 +17,7 @@ from dlrun.output.console import table
 from dlrun.spec import Spec
 
 IDLE = (nn.Identity, nn.Sequential)  # without children, these return their input and need no row
+LISTS = (nn.ParameterList, nn.ParameterDict)
 UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -97,8 +98,11 @@ def layers(net: nn.Module, spec: Spec) -> list[Layer]:
             hook.remove()
     rows = []
     for name, module in net.named_modules():
-        parameters = sum(p.numel() for p in module.parameters(recurse=False))
-        is_leaf = not any(True for _ in module.children()) and type(module) not in IDLE
+        if isinstance(module, LISTS):  # its parameters are its owner's
+            continue
+        lists = [child for child in module.children() if isinstance(child, LISTS)]
+        parameters = sum(p.numel() for part in (module, *lists) for p in part.parameters(recurse=False))
+        is_leaf = len(lists) == len(list(module.children())) and type(module) not in IDLE
         if parameters or multiply_adds.get(module) or is_leaf and module in num_calls:
             kind, calls = type(module).__name__, num_calls.get(module, 0)
             rows.append(Layer(name, kind, shapes.get(module), calls, parameters, multiply_adds.get(module, 0)))
