@@ -7,6 +7,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from layouts import write_data
 from toys import NAMES, composed, models, options, read, read_option, section, takes
 
 from dlrun.config.build import build, of_runner
@@ -97,10 +98,15 @@ def test_trainer_describes_its_keys():
     assert keys and not [line for line in keys if not re.search(r" # \w", line)]
 
 
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
 @pytest.mark.parametrize("option", options("experiment"))
-def test_experiment_composes_and_builds(option):
+def test_experiment_composes_and_builds(option, data_dir):
     for job in sweep(option):
-        config = composed(f"experiment={option}", *job)
+        config = composed(f"experiment={option}", f"data_dir={data_dir}", *job)
         check(config)
         data = build(config["data"])
         with torch.device("meta"):
