@@ -206,7 +206,7 @@ WRONG = {
     "~data=moons": "~data=moons: a run needs one option of 'data'\n  expected one of: anime_faces,",
     "~experiment=moons": "~experiment=moons: experiment has another value\n  expected ~experiment, or its value",
     "trainer.monitor=''": "trainer.monitor= is not measured here\n  expected one of: val/loss, val/acc",
-    "trainer.processes=100000000000": "trainer.processes=100000000000: expected an integer in [1, 1000]",
+    "trainer.processes=100000000000": "trainer.processes=100000000000: expected an integer in [1, 100]",
     "trainer.epochs=9223372036854775808": "=9223372036854775808: expected an integer of at most 1,000,000,000",
     "model.hidden=[64,2000000]": "model.hidden=[64, 2000000]: expected a list, each an integer of at most 1,000,000",
     "optimizer.lr=100000000000000000000": "expected a number > 0; write a number this large with a point or an",

@@ -64,7 +64,8 @@ def is_too_long(text: str) -> bool:
 
 Count = Annotated[int, Range(1, 10**9)]  # of steps, samples, frames
 Size = Annotated[int, Range(1, 10**6)]  # of a layer, a row, a batch: memory that is allocated at once
-Few = Annotated[int, Range(1, 1000)]  # of things that are made or done one by one: layers, processes, epochs
+Few = Annotated[int, Range(1, 1000)]  # of things that are made or done one by one: layers, epochs
+Processes = Annotated[int, Range(1, 100)]  # that one machine runs together
 Index = Annotated[int, Range(0, 10**9)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # NumPy's range
 Name = Annotated[str, Filled()]

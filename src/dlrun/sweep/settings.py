@@ -6,7 +6,7 @@ configs/sweep/grid.yaml and configs/sweep/optuna.yaml describe every key with it
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from dlrun.types import Count, Few, Index, Positive, Range, Seed
+from dlrun.types import Count, Few, Index, Positive, Processes, Range, Seed
 
 # Keys that may change when a sweep is joined or resumed: how the jobs are run, not which jobs.
 JOINABLE = ("jobs", "threads", "gpus", "jobs_per_gpu", "job_timeout")
@@ -17,7 +17,7 @@ RESUMABLE = (*JOINABLE, "retry", "trials")
 class Grid:
     """All combinations of listed values."""
 
-    jobs: Few
+    jobs: Processes
     threads: Few | None
     gpus: Literal["auto"] | list[Index | str]
     jobs_per_gpu: Few
@@ -31,7 +31,7 @@ class Grid:
 class Search:
     """Points that Optuna chooses one after the other from the results of earlier ones."""
 
-    jobs: Few
+    jobs: Processes
     threads: Few | None
     gpus: Literal["auto"] | list[Index | str]
     jobs_per_gpu: Few

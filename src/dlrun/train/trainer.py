@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from dlrun.types import Count, Few, Index, NonNegative, Positive, Probability
+from dlrun.types import Count, Index, NonNegative, Positive, Probability, Processes
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,6 @@ class Trainer:
     checkpoint_every_steps: Count | None
     checkpoint_every_minutes: Positive
     checkpoint_gap: NonNegative
-    processes: Few
+    processes: Processes
     max_restarts: Index
     sync_norm: bool

@@ -35,7 +35,7 @@ from dlrun.tasks.rl.a2c import Loss
 from dlrun.tasks.rl.base import RLTask
 from dlrun.tasks.rl.collector import RECENT, Collector
 from dlrun.tasks.rl.workers import WorkerPool, receive
-from dlrun.types import Few, Fraction, NonNegative, Size
+from dlrun.types import Fraction, NonNegative, Processes, Size
 
 
 class Report(NamedTuple):
@@ -66,7 +66,7 @@ class A3C(RLTask[Report]):
         device: Device,
         update: Callable[[nn.Module], Update],
         *,
-        workers: Few | None,
+        workers: Processes | None,
         num_steps: Size,
         gamma: Fraction,
         gae_lambda: Fraction,
