@@ -132,6 +132,7 @@ def test_the_terminal_is_given_back(tmp_path, leave, code):
     pid, terminal = pty.fork()
     if not pid:
         os.environ["TERM"] = "xterm"
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background job of a shell inherits that it is ignored
         command = "import sys; from dlrun.runs.cli import main; sys.argv[0] = 'dl-runs'; main()"
         os.execv(sys.executable, [sys.executable, "-c", command, "watch", "--output-dir", str(tmp_path)])
     before, text = termios.tcgetattr(terminal), ""
