@@ -212,6 +212,7 @@ WRONG = {
     "optimizer.lr=100000000000000000000": "expected a number > 0; write a number this large with a point or an",
     "data.spec.classes=-1": "data.spec.classes=-1: expected an integer in [2, 100000] or null",
     "data.spec.shape=[0,8,8]": "expected a list of 3: an integer >= 1, an integer >= 1, an integer >= 1",
+    "data.source=null": "data.source=None: expected a mapping with a _target_",
     "modl=mlp": "modl=mlp: there is no key 'modl'; did you mean 'model'?\n  expected one of: data, data_dir, init,",
     "trainer.epoch=3": "trainer.epoch=3: trainer has no 'epoch'; did you mean 'trainer.epochs'?\n  trainer has:",
     "trainer.lr=1": "trainer.lr=1: trainer has no 'lr'; did you mean 'optimizer.lr'?",

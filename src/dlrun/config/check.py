@@ -130,7 +130,7 @@ def _problems_of_key(builder: Signature, key: object, value: Any, path: str) -> 
         has = listed(f"    {name} has: ", sorted(builder.keys), 6) if builder.keys else f"    {name} has no keys"
         return [f"{path}.{key}: {name} has no {key!r}{near}\n{has}"]
     annotation = builder.keys[key]
-    is_left_out = value is None and mismatch(None, annotation) is None
+    is_left_out = value is None and type(None) in get_args(annotation)
     if (inner := nested_kind(annotation)) and not is_left_out:
         wrong, kinds = _problems(value, inner, f"{path}.{key}"), spec_names(annotation)
         if not wrong and inner.within == "dlrun.spec" and value["_target_"].rpartition(".")[2] not in kinds:

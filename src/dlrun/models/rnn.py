@@ -4,7 +4,7 @@ Source: the book, sections 11.5 (two layers of 64 units, embedding 100, input dr
 The GRU is torch's and Keras's: its reset gate is applied after the recurrent product, in the book's formula before.
 """
 
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from dlrun.models.embedding import make_embedding
 from dlrun.models.layers import initialise
 from dlrun.models.recurrence import unroll
 from dlrun.spec import Tokens
-from dlrun.types import Embedding, Few, Probability, Size
+from dlrun.types import Embedding, Probability, Range, Size
 
 KINDS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -91,7 +91,7 @@ def recurrent(
     kind: Literal["rnn", "lstm", "gru"],
     embedding: Embedding,
     units: Size,
-    layers: Few,
+    layers: Annotated[int, Range(1, 100)],
     bidirectional: bool,
     dropout: Probability,
     input_dropout: Probability,
