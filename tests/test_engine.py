@@ -29,13 +29,14 @@ from dlrun.config.build import build
 from dlrun.errors import CheckpointError, Diverged, UserError, counted
 from dlrun.optim import schedules
 from dlrun.optim.clipping import clip_gradients
-from dlrun.optim.update import AsyncScalar, Update
+from dlrun.optim.update import Update
 from dlrun.output import checkpoint
 from dlrun.output.as_json import as_json
 from dlrun.output.checkpoint import Checkpoints, load, save, snapshot
 from dlrun.output.console import column, epoch_line, number
 from dlrun.output.run_folder import Run
 from dlrun.seeds import Reseeder, generator, mix
+from dlrun.system.async_scalar import AsyncScalar
 from dlrun.system.machine import keep_memory
 from dlrun.tasks.supervised import Supervised
 from dlrun.train.best import Best

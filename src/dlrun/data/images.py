@@ -1,22 +1,24 @@
 """Images of one size, stored as bytes on the device and normalised and augmented there, a few batches at a time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from dlrun.data.base import Arrays
 from dlrun.data.classes import check_labels
+from dlrun.data.on_device import OnDevice
 from dlrun.data.pixels import Pixels
 from dlrun.data.resident import Resident, check_arrays, check_contrast, split_rows
 from dlrun.spec import Image
 from dlrun.types import Augmentation, Count, Fraction, ImageReader, Index, Positive
 
 
-class Images:
+class Images(OnDevice):
     """A data set of images. Nothing is read before `load`.
 
     mean, std: of pixels scaled to [0, 1]; one number for all channels, or one per channel.
+    Batches: x float (B, C, H, W), normalised; y int64 (B,).
     """
 
     def __init__(
@@ -60,23 +62,3 @@ class Images:
     def encode(self, pixels: Tensor) -> Tensor:
         """Normalise stored images: uint8 (B, C, H, W) -> float (B, C, H, W)."""
         return self.pixels(pixels.to(self.device), None)
-
-    def size(self, split: str) -> int:
-        return self.resident.size(split)
-
-    def digest(self) -> str:
-        """Return a hash of the rows of the splits, the labels and some of the pixels."""
-        return self.resident.digest()
-
-    def sums(self) -> list[float]:
-        """Return checksums of all stored numbers, to detect changed data."""
-        return self.resident.sums()
-
-    def describe(self) -> str:
-        return self.resident.describe()
-
-    def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (x, y): x float (B, C, H, W), normalised; y int64 (B,). Train: from batch `first` on."""
-        if split == "train":
-            return self.resident.train(self.batch_size, seed, epoch, first)
-        return self.resident.evaluate(split, self.eval_batch_size)

@@ -1,6 +1,6 @@
 """Tables of numbers, stored on the device."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dlrun.data.base import Arrays
 from dlrun.data.classes import check_labels
+from dlrun.data.on_device import OnDevice
 from dlrun.data.resident import Resident, check_arrays, split_rows
 from dlrun.spec import Table
 from dlrun.types import Count, Fraction, Index, TableReader
@@ -15,10 +16,11 @@ from dlrun.types import Count, Fraction, Index, TableReader
 WIDE = 100  # warn above this standard deviation of the targets: default learning rates assume about 1
 
 
-class Tables:
+class Tables(OnDevice):
     """A data set of rows. Nothing is read before `load`.
 
     standardize: scale each feature to mean 0 and standard deviation 1 over the train split (divisor n - 1).
+    Batches: x float (B, features); y int64 (B,) or float (B, targets).
     """
 
     def __init__(
@@ -75,23 +77,6 @@ class Tables:
         mean, std = self.statistics
         return ((rows.to(mean.dtype) - mean) / std).to(torch.float32)
 
-    def size(self, split: str) -> int:
-        return self.resident.size(split)
-
-    def digest(self) -> str:
-        """Return a hash of the rows of the splits and of the labels."""
-        return self.resident.digest()
-
-    def sums(self) -> list[float]:
-        """Return checksums of all stored numbers, to detect changed data."""
-        return self.resident.sums()
-
     def describe(self) -> str:
         wide = f"; warning: the targets' standard deviation is {self.spread:,.0f}, expected about 1: divide them"
         return self.resident.describe() + (wide if self.spread > WIDE else "")
-
-    def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (x, y): x float (B, features); y int64 (B,) or float (B, targets). Train: from batch `first` on."""
-        if split == "train":
-            return self.resident.train(self.batch_size, seed, epoch, first)
-        return self.resident.evaluate(split, self.eval_batch_size)

@@ -5,7 +5,7 @@ Deviations: the vocabulary is counted on the train split only, val is held out o
 dropped.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from dlrun.data.base import Arrays
 from dlrun.data.classes import check_labels
 from dlrun.data.corpus import Corpus, Text, encode, pad, vocabulary, words_of
+from dlrun.data.on_device import OnDevice
 from dlrun.data.resident import Resident, split_rows
 from dlrun.errors import DataError, UserError, counted, printable
 from dlrun.spec import Tokens
@@ -35,11 +36,12 @@ class _TokensWithWords(Tokens):
         return self.get_words()
 
 
-class Texts:
+class Texts(OnDevice):
     """A data set of labelled texts. Nothing is read before `load`, or before a network reads the words from the spec.
 
     length: ids in a row; vocab: number of ids. tokens: see data/words.py. pad: the side that is padded; truncate: the
     side of a longer text that is cut off. start: whether id 1 begins each text, as in Keras.
+    Batches: x int32 (B, length); y int64 (B,).
     """
 
     def __init__(
@@ -110,20 +112,9 @@ class Texts:
         self.labels, self.get_words = tuple(fitted["labels"]), tuple
         self.classes = self.classes or len(self.labels)
 
-    def size(self, split: str) -> int:
-        return self.resident.size(split)
-
     def files(self, split: str) -> list[str]:
         """Return where the samples come from, in the order of `batches` (val and test); empty if it is not known."""
         return [printable(self.sources[row]) for row in self.rows[split]] if self.sources else []
-
-    def digest(self) -> str:
-        """Return a hash of the rows of the splits, the labels and some of the ids."""
-        return self.resident.digest()
-
-    def sums(self) -> list[float]:
-        """Return checksums of all stored numbers, to detect changed data."""
-        return self.resident.sums()
 
     def describe(self) -> str:
         share = f"{self.unknown_share:.1%} of the test split's {_UNITS[self.tokens]} unknown"
@@ -131,12 +122,6 @@ class Texts:
             other = "" if self.tokens == "characters" else ", or data.tokens=characters"
             share += f" (warning: more than {MANY:.0%}; expected a larger data.vocab{other})"
         return f"{self.resident.describe()}; {share}{self.oddities}"
-
-    def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (x, y): x int32 (B, length); y int64 (B,). Train: in the epoch's order from batch `first` on."""
-        if split == "train":
-            return self.resident.train(self.batch_size, seed, epoch, first)
-        return self.resident.evaluate(split, self.eval_batch_size)
 
     def encode(self, texts: list[str]) -> Tensor:
         """Turn texts into rows of ids, int32 (texts, length)."""

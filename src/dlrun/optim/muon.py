@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dlrun.optim.steps import adamw_step, momentum, sgd_step
+from dlrun.optim.steps import adamw_step, learning, momentum, sgd_step
 
 ORTHOGONAL = ("filters", "matrices")  # kinds of parameters (optim/kinds.py)
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -27,12 +27,8 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            params = [param for param in group["params"] if param.grad is not None]
-            grads, states = [param.grad for param in params], [self.state[param] for param in params]
+        for group, params, grads, states in learning(self):
             lr, decay = group["lr"], group["weight_decay"]
-            if not params:
-                continue
             if _is_orthogonal(group):
                 self._orthogonal(group, params, momentum(grads, states, group["momentum"], group["nesterov"]))
             elif self.rest == "sgd":

@@ -1,21 +1,10 @@
 """Optimizers that torch does not have: Lion, LAMB, Lookahead, Schedule-Free AdamW."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dlrun.optim.steps import EPS, States, adam_direction, adamw_step, sgd_step
-
-
-def learning(optimizer: Optimizer) -> Iterator[tuple[dict[str, Any], list[Tensor], list[Tensor], States]]:
-    """Each group with its parameters that have a gradient, the gradients and the states."""
-    for group in optimizer.param_groups:
-        params = [param for param in group["params"] if param.grad is not None]
-        if params:
-            yield group, params, [param.grad for param in params], [optimizer.state[param] for param in params]
+from dlrun.optim.steps import EPS, States, adam_direction, adamw_step, learning, sgd_step
 
 
 class Lion(Optimizer):

@@ -1,12 +1,22 @@
 """Steps of SGD and AdamW on lists of tensors, for optimizers that are built on them."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 States = list[dict[str, Any]]
 EPS = 1e-8
+
+
+def learning(optimizer: Optimizer) -> Iterator[tuple[dict[str, Any], list[Tensor], list[Tensor], States]]:
+    """Yield each group with its parameters that have a gradient, the gradients and the states."""
+    for group in optimizer.param_groups:
+        params = [param for param in group["params"] if param.grad is not None]
+        if params:
+            yield group, params, [param.grad for param in params], [optimizer.state[param] for param in params]
 
 
 def momentum(grads: list[Tensor], states: States, factor: float, nesterov: bool) -> list[Tensor]:

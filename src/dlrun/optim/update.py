@@ -15,6 +15,7 @@ from dlrun.clock import Clock
 from dlrun.errors import Diverged, UserError, check_state
 from dlrun.optim.clipping import clip_gradients
 from dlrun.optim.kinds import make_optimizer
+from dlrun.system.async_scalar import AsyncScalar
 from dlrun.system.distributed import ALONE, Distributed
 from dlrun.system.torch_internals import check_overflow_first, plain_step
 
@@ -276,27 +277,3 @@ def copy_all(targets: Iterable[Tensor], sources: Iterable[Tensor]) -> None:
     """Copy each source into its target, in place."""
     for target, source in zip(targets, sources, strict=True):
         target.copy_(source)
-
-
-class AsyncScalar:
-    """Reads a loss on the host without keeping the device waiting.
-
-    On CUDA the copy starts before the backward pass and is read after that was queued, so the device keeps working.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.cuda = device.type == "cuda"
-        if self.cuda:
-            self.host, self.event = torch.empty((), pin_memory=True), torch.cuda.Event()
-
-    def start(self, loss: Tensor) -> Callable[[], float]:
-        """Start the copy; return a function that waits for it and returns the value."""
-        if not self.cuda:
-            return loss.item
-        self.host.copy_(loss, non_blocking=True)
-        self.event.record()
-        return self._read
-
-    def _read(self) -> float:
-        self.event.synchronize()
-        return self.host.item()

@@ -1,7 +1,7 @@
 """Trackers run in processes of their own, which follow the run's files: they cannot slow a run or end it. No torch.
 
-metrics.jsonl is the queue between the run and its trackers. What a tracker has got is noted in tracking/<name>.json, so
-that a resumed run continues there without doubled points.
+metrics.jsonl is the queue between the run and its trackers. The rows that a tracker has received are counted in
+tracking/<name>.json, so that a resumed run continues there without doubled points.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dlrun.errors import UserError
 
-FOLDER = "tracking"  # in the run's folder: what each tracker has got, and its output
+FOLDER = "tracking"  # in the run's folder: the count of rows that each tracker has received, and its output
 PATIENCE = 30.0  # seconds that a finished run waits for its trackers
 SAFE = "import sys; sys.path[:] = [path for path in sys.path if path]; from dlrun.runs.track import main; main()"
 NAMES = ("trackio", "wandb", "mlflow")

@@ -134,7 +134,7 @@ def _stage(stages: "Iterator[np.ndarray]", losses: list[float]) -> "np.ndarray":
 
 
 def _linear(model: Any, x: "np.ndarray", levels: tuple[int, ...]) -> Any:
-    """The linear model behind one-hot categories."""
+    """The linear model, after categories became one-hot."""
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder

@@ -16,7 +16,6 @@ from dlrun.runs.listing import facts, status
 
 EPOCHS = re.compile(r"^trainer:\n(?: .*\n)*?  epochs: (\d+)$", re.MULTILINE)
 RECENT = 5  # epochs that an estimate of the time left averages over
-
 SHARE, LATEST = 0.01, 10.0  # the share of time spent on listing folders; seconds after which they are listed anyway
 
 Stamp = tuple[int, int, int]
@@ -46,7 +45,7 @@ class Folders:
 
 @dataclass
 class LiveRun:
-    """A run and what its files said when they were last read.
+    """A run and the content of its files when they were last read.
 
     summary: the content of summary.json. facts: the row of `dl-runs list`. epochs, steps: the rows of metrics.jsonl.
     planned: trainer.epochs, or None.

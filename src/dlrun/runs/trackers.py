@@ -1,4 +1,4 @@
-"""The trackers: what each needs to be told of a run. Their packages are imported only where one starts. No torch.
+"""The trackers, behind one interface. Their packages are imported only where one starts. No torch.
 
 A tracker is given rows of metrics with their step, images, and the results, in this order. `key` is what identifies the
 run there: `start` returns it and gets it again when the run is resumed.
@@ -26,7 +26,7 @@ class Tracked:
 
 
 class Tracker(Protocol):
-    """What a tracker offers."""
+    """The interface of a tracker."""
 
     def start(self, run: Tracked, key: str | None) -> str:
         """Open the run, new or, with a key, again. Return its key."""
@@ -59,10 +59,10 @@ class Trackio:
 
     def finish(self, results: dict[str, Any], images: list[Path], step: int, status: str) -> None:
         """Add results and images as the last step."""
-        pictures = {f"plots/{path.stem}": self.trackio.Image(str(path)) for path in images if path.suffix == ".png"}
+        plots = {f"plots/{path.stem}": self.trackio.Image(str(path)) for path in images if path.suffix == ".png"}
         numbers = {name: value for name, value in results.items() if isinstance(value, int | float)}
-        if pictures or numbers:
-            self.run.log({**numbers, **pictures}, step=step)
+        if plots or numbers:
+            self.run.log({**numbers, **plots}, step=step)
         self.run.finish()
 
 

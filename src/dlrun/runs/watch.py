@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dlrun.errors import printable
+from dlrun.errors import counted, printable
 from dlrun.output.console import duration, number
 from dlrun.output.folders import all_runs
 from dlrun.output.text_chart import COLOURS, Points, chart, points
@@ -24,7 +24,7 @@ Part = tuple[str, str]  # a text and its ANSI codes, "" for none
 
 
 class Watch:
-    """What is watched, and which run is chosen.
+    """The runs to watch, and the one that is chosen.
 
     find: lists the folders to watch, the newest last. Runs that are running stand above the others.
     """
@@ -59,7 +59,7 @@ class Watch:
     def lines(self, width: int, height: int) -> list[str]:
         """Return the lines of the view, at most `height`, each at most `width` characters wide."""
         running = sum(run.is_running for run in self.runs.values())
-        head = f"{len(self.runs)} run{'' if len(self.runs) == 1 else 's'}, {running} running"
+        head = f"{counted(len(self.runs), 'run')}, {running} running"
         lines = [
             self._line([("dl-runs watch  ", BOLD), (f"{self.title}   {head}", "")], width, time.strftime("%H:%M:%S")),
             self._line([(self.machine.text(), DIM)], width),

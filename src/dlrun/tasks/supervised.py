@@ -44,8 +44,8 @@ class Supervised(SampleTask):
     own unit.
 
     In training a net may return the outputs of several members (B, members, outputs), whose losses are averaged, or a
-    tuple: its outputs, then those of auxiliary heads, whose losses are weighted by
-    `net.auxiliary`. Metrics use the first only.
+    tuple: its outputs, then those of auxiliary heads, whose losses are weighted by `net.auxiliary`. Metrics use the
+    outputs only.
     """
 
     def __init__(

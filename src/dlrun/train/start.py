@@ -56,9 +56,8 @@ def start(composed: DictConfig) -> float | None:
         print(printable(summary(config, names)))
         return None
     config["trainer"]["processes"] = join_processes(config, "expected the same number in both")
-    composed = OmegaConf.masked_copy(
-        portable(composed), [str(key) for key in composed if key != "sweep"]
-    )  # not a run's
+    own = [str(key) for key in composed if key != "sweep"]  # the section of a sweep is not a run's
+    composed = OmegaConf.masked_copy(portable(composed), own)
     from dlrun.train.session import Session
 
     session = Session(config, names, chosen)

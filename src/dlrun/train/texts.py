@@ -1,4 +1,4 @@
-"""What a run says of itself: facts for its summary, the lines before training, the table at its end."""
+"""Texts about a run: facts for its summary, the lines before training, the table at its end."""
 
 import sys
 from pathlib import Path

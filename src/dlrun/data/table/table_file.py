@@ -5,7 +5,7 @@ Nothing is read before `load`, or before a network is built: only the table says
 
 import codecs
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from dlrun.data.base import Arrays, Batch
+from dlrun.data.base import Arrays
+from dlrun.data.on_device import OnDevice
 from dlrun.data.resident import Resident
 from dlrun.data.table.columns import as_texts, check_kinds
 from dlrun.data.table.encode import Encoding, decode, encode, names, unseen
@@ -29,11 +30,13 @@ from dlrun.types import Count, DataPath, Fraction, FrameReader, Index, Name
 EXPECTED = "a CSV, TSV or Parquet file: absolute, or a name under data_dir or in the working folder"
 
 
-class TableFile:
+class TableFile(OnDevice):
     """A data set of a table's rows.
 
     The rows come from `file`, from `train` (and `val`, `test`), or from `source`, which returns the splits that it has.
     target: the column to learn, or several. All other keys: see configs/data/table.yaml.
+    Batches: x float (B, columns); y int64 (B,) or float (B, targets). With data.weights those of train have a third
+    member, weights float (B,) with mean 1 over the split.
     """
 
     def __init__(
@@ -147,32 +150,9 @@ class TableFile:
         """Turn encoded rows into values by column, for people to read."""
         return decode(x.cpu().numpy(), self.fitted())
 
-    def size(self, split: str) -> int:
-        return self.resident.size(split)
-
-    def digest(self) -> str:
-        """Return a hash of the rows of the splits and of the labels."""
-        return self.resident.digest()
-
-    def sums(self) -> list[float]:
-        """Return checksums of all stored numbers, to detect changed data."""
-        return self.resident.sums()
-
     def report(self) -> dict:
         """Return the encoding as a file for the run's folder."""
         return {"files": {"encoding.json": as_json(self.encoding, indent=1) + "\n"}}
-
-    def describe(self) -> str:
-        return self.resident.describe()
-
-    def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[Batch]:
-        """Yield (x, y): x float (B, columns); y int64 (B,) or float (B, targets). Train: from batch `first` on.
-
-        With data.weights the train batches are (x, y, weights), weights float (B,) with mean 1 over the split.
-        """
-        if split == "train":
-            return self.resident.train(self.batch_size, seed, epoch, first)
-        return self.resident.evaluate(split, self.eval_batch_size)
 
     def _learns(self) -> str:
         spec, target = self.spec, ", ".join(self.spec.target_names)

@@ -1,4 +1,4 @@
-"""What the page shows of all runs, read lazily and again only where a file changed. No torch here."""
+"""The rows of all runs for the page, read lazily and again only where a file changed. No torch here."""
 
 import hashlib
 import os

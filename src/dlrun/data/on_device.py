@@ -1,0 +1,34 @@
+"""The members that data sets have in common whose samples stay on the device."""
+
+from collections.abc import Iterator
+
+from dlrun.data.base import Batch
+from dlrun.data.resident import Resident
+
+
+class OnDevice:
+    """A data set whose splits are in `resident`, which a subclass sets in `load`."""
+
+    resident: Resident
+    batch_size: int
+    eval_batch_size: int
+
+    def size(self, split: str) -> int:
+        return self.resident.size(split)
+
+    def digest(self) -> str:
+        """Return a hash of the rows of the splits, the labels and some of the stored values."""
+        return self.resident.digest()
+
+    def sums(self) -> list[float]:
+        """Return checksums of all stored numbers, to detect changed data."""
+        return self.resident.sums()
+
+    def describe(self) -> str:
+        return self.resident.describe()
+
+    def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[Batch]:
+        """Yield (inputs, targets) of a split. Train: in the epoch's order from batch `first` on."""
+        if split == "train":
+            return self.resident.train(self.batch_size, seed, epoch, first)
+        return self.resident.evaluate(split, self.eval_batch_size)
