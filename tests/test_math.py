@@ -14,7 +14,7 @@ from dlrun.errors import UserError
 from dlrun.optim.optimizers import sgd
 from dlrun.optim.schedules import cosine, inverse_square_root, linear, one_cycle, polynomial, stable, step, triangle
 from dlrun.spec import Image, Table
-from dlrun.tasks.losses import make_loss
+from dlrun.tasks.criterion import make_loss
 from dlrun.tasks.penalty import penalised_weights
 
 THREE, FOUR, TWO = Table(features=3, classes=3), Table(features=4, classes=4), Table(features=1, classes=2)
@@ -23,7 +23,7 @@ BITS = log(2)
 
 
 def loss(name, spec, out, y, smoothing=0.0):
-    return make_loss(name, spec, smoothing)[1](torch.tensor(out), torch.tensor(y)).item()
+    return make_loss(name, spec, smoothing)(torch.tensor(out), torch.tensor(y)).item()
 
 
 def identity(features: int) -> nn.Module:
@@ -64,7 +64,7 @@ def test_probabilities_of_the_book():
 
 def test_cross_entropys_gradient_is_p_minus_y():
     out = torch.tensor([[2.0, 1.0, 0.1]], requires_grad=True)
-    make_loss("cross_entropy", THREE, 0.0)[1](out, torch.tensor([1])).backward()
+    make_loss("cross_entropy", THREE, 0.0)(out, torch.tensor([1])).backward()
     torch.testing.assert_close(out.grad, torch.tensor([[0.6590012, 0.242433 - 1, 0.0985659]]), atol=1e-6, rtol=0)
 
 

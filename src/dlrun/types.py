@@ -81,6 +81,10 @@ Tokenization = Literal["words", "characters", "keras"]  # see data/words.py
 Kind = Literal[
     "filters", "matrices", "embeddings", "head", "norms", "biases", "others"
 ]  # of parameters: optim/kinds.py
+Sampler = Literal["none", "balanced"]  # the order of an epoch: data/orders.py
+Threshold = Annotated[float, Range(0, 1, open_low=True, open_high=True)] | Literal["f1", "balanced_acc", "mcc", "acc"]
+Average = Literal["auto", "macro", "micro", "per_class"]  # of a metric over classes: tasks/metrics.py
+OfTargets = Literal["mean", "per_target"]
 Init = Literal["torch", "keras", "kaiming", "xavier", "orthogonal"]  # keras: Glorot uniform, zero bias (the book's)
 
 
@@ -102,6 +106,35 @@ class Nested:
     within: str  # a module or package, dotted
     kind: Literal["function", "class"]
 
+
+@dataclass(frozen=True)
+class Named:
+    """A function that the config names in one word (config/named.py).
+
+    The word is a public function of the module `within`, or the dotted path of code of the user's own; a mapping has
+    the word as its `_target_`, and keys. takes: the parameters that the caller may pass, by name; needs: those that it
+    must have. words: these stand for themselves. better: whether its annotation has to be Higher or Lower.
+    """
+
+    within: str
+    takes: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    better: bool = False
+
+
+@dataclass(frozen=True)
+class Better:
+    """Which values of a metric are better: "max" or "min"."""
+
+    mode: Literal["max", "min"]
+
+
+Higher = Annotated[Any, Better("max")]
+Lower = Annotated[Any, Better("min")]
+Loss = Annotated[Any, Named("dlrun.tasks.losses", ("out", "y", "reduction"), ("out", "y"), ("auto",))]
+Metric = Annotated[Any, Named("dlrun.tasks.metrics", ("y", "p", "predicted", "counts", "out"), better=True)]
+Change = Annotated[Any, Named("", ("x", "draw"), ("x",))]  # of images; the user's own only
 
 # in quotes, because their modules import torch
 ImageReader = Annotated["Callable[[], Arrays]", Nested("dlrun.data.readers.images", "function")]

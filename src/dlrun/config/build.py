@@ -6,6 +6,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+from dlrun.config.named import expanded
 from dlrun.config.pairing import LABELS, UNLABELLED, group_options, takes_spec
 from dlrun.config.signatures import accepts, signature
 from dlrun.errors import PairingError, columns, listed
@@ -37,14 +38,15 @@ def build(node: object) -> Any:
         return [build(item) for item in node]
     if not isinstance(node, dict):
         return node
-    values = {key: build(value) for key, value in node.items() if key != "_target_"}
     if "_target_" not in node:
-        return values
+        return {key: build(value) for key, value in node.items()}
+    builder = signature(node["_target_"])
+    words = {key: expanded(value, builder.keys.get(key)) for key, value in node.items() if key != "_target_"}
+    values = {key: build(value) for key, value in words.items()}
     module, _, name = node["_target_"].rpartition(".")
     make = getattr(import_module(module), name)
     if module == "dlrun.spec":  # specs are frozen, so their sequences are tuples
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    builder = signature(node["_target_"])
     values = {key: value for key, value in values.items() if key not in of_runner(node)}
     if builder.kind == "class" and not builder.positional:
         return make(**values)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from dlrun.config.auto import settle
 from dlrun.config.build import OF_RUNNER, build, of_runner
+from dlrun.config.named import problems_of_named
 from dlrun.config.pairing import LABELS, UNLABELLED, group_options, has_labels, learns, takes_spec
 from dlrun.config.renamed import renamed
 from dlrun.config.signatures import Signature, is_allowed, mismatch, signature, spec_names
@@ -130,6 +131,8 @@ def _problems_of_key(builder: Signature, key: object, value: Any, path: str) -> 
         has = listed(f"    {name} has: ", sorted(builder.keys), 6) if builder.keys else f"    {name} has no keys"
         return [f"{path}.{key}: {name} has no {key!r}{near}\n{has}"]
     annotation = builder.keys[key]
+    if (problems := problems_of_named(value, annotation, f"{path}.{key}")) is not None:
+        return problems
     is_left_out = value is None and type(None) in get_args(annotation)
     if (inner := nested_kind(annotation)) and not is_left_out:
         wrong, kinds = _problems(value, inner, f"{path}.{key}"), spec_names(annotation)

@@ -19,7 +19,7 @@ from dlrun.errors import UserError
 for function in (grammar_functions.choice, grammar_functions.shuffle):
     function.__annotations__["args"] = Any  # Hydra 1.3 lists the allowed types and forgot null
 
-OPEN = ("data.types.", "data.types=")  # mappings whose keys are the user's own, so that they are set without a +
+OPEN = ("data.types.", "data.types=", "task.class_weights.", "task.class_weights=")  # mappings whose keys are the user's own, so that they are set without a +
 
 
 class Loader(ConfigLoaderImpl):
@@ -39,7 +39,7 @@ class Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        overrides = [f"++{o}" if o.startswith(OPEN) else o for o in overrides]
+        overrides = [each for o in overrides for each in _meant(o)]
         unzipped = [override for override in overrides if not is_zip(override)]
         zips = [override for override in overrides if is_zip(override)]
         if zips and run_mode == RunMode.RUN:
@@ -86,6 +86,13 @@ class Loader(ConfigLoaderImpl):
         }
         check_files(_plain(config.hydra), texts)
         return config
+
+
+def _meant(override: str) -> list[str]:
+    """Return the overrides that Hydra needs for what the user wrote: a list replaces a section, keys may be new."""
+    if override.startswith(OPEN):
+        return [f"++{override}"]
+    return ["~data.augment", f"+{override}"] if override.startswith("data.augment=[") else [override]
 
 
 def _plain(section: DictConfig | ListConfig) -> dict[str, Any]:

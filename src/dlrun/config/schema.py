@@ -13,6 +13,7 @@ from types import NoneType, UnionType
 from dlrun.config.auto import AUTO
 from dlrun.config.build import OF_RUNNER
 from dlrun.config.check import MODES, SECTIONS, SETTINGS, SWEEP, TRACKER, VALUES, nested_kind
+from dlrun.config.named import AUGMENT, named_of, pattern_of
 from dlrun.config.signatures import Signature, is_allowed, public_names, ranges, signature, spec_names
 from dlrun.config.usage import folders_of, group_names, options
 from dlrun.config.yaml_notes import Notes, read_notes
@@ -194,6 +195,9 @@ class _Schema:
             self.definitions[definition] = {}
             self.definitions[definition] = self._section(f"{section}.{key}", inner, targets)
         reference: Schema = {"$ref": f"#/$defs/{definition.replace(' ', '%20')}"}
+        if inner.within == AUGMENT:  # or a list of words
+            word = {"type": "string", "pattern": "^[A-Za-z]"}
+            return {"anyOf": [reference, {"type": "array", "items": {"anyOf": [word, {"type": "object"}]}}]}
         return {"anyOf": [{"type": "null"}, reference]} if NoneType in typing.get_args(annotation) else reference
 
     @staticmethod
@@ -204,6 +208,9 @@ class _Schema:
 def typed(annotation: object) -> Schema:
     """Return the schema of a plain type: its JSON type, its range, its choices."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated and (named := named_of(annotation)):
+        word = {"type": "string", "pattern": pattern_of(named)}
+        return {"anyOf": [word, {"type": "object", "properties": {"_target_": word}, "required": ["_target_"]}]}
     if origin is typing.Annotated:
         schema = typed(args[0])
         for limit in ranges(args):

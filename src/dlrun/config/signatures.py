@@ -29,7 +29,7 @@ class Signature:
 
     target: the path where it is defined. kind: function or class. positional: annotations of the parameters
     which the runner passes. keys: annotations of the config keys; None accepts any type. net: the class of network
-    that a model returns or a task takes.
+    that a model returns or a task takes. returns: the annotation of a function's result.
     """
 
     target: str
@@ -38,6 +38,7 @@ class Signature:
     keys: dict[str, object]
     required: frozenset[str]
     net: str = "nn.Module"
+    returns: object = None
 
 
 def is_allowed(package: str) -> bool:
@@ -111,7 +112,9 @@ def _of_function(node: ast.FunctionDef, kind: str, target: str) -> Signature:
     keys |= {a.arg: _annotation(a) for a in args.kwonlyargs}
     needed = {a.arg for a, default in zip(args.kwonlyargs, args.kw_defaults, strict=True) if default is None}
     net = next((a.annotation for a in positional if a.arg == "net"), None) if kind == "class" else node.returns
-    return Signature(target, kind, positional_types, keys, frozenset(needed), ast.unparse(net) if net else "nn.Module")
+    returns = _evaluate(node.returns) if kind == "function" and node.returns is not None else None
+    text = ast.unparse(net) if net else "nn.Module"
+    return Signature(target, kind, positional_types, keys, frozenset(needed), text, returns)
 
 
 def _of_class(node: ast.ClassDef, target: str) -> Signature:

@@ -1,6 +1,7 @@
 """Random augmentations of images that keep the label (the book, section 9.7), for a whole batch on its device."""
 
-from dataclasses import dataclass
+import inspect
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import torch
@@ -12,7 +13,8 @@ from dlrun.data.boxes import boxes
 from dlrun.data.policies import apply_policy
 from dlrun.data.warps import warp
 from dlrun.errors import UserError
-from dlrun.types import Few, Fraction, Index, NonNegative, Range
+from dlrun.seeds import generator
+from dlrun.types import Change, Few, Fraction, Index, NonNegative, Range
 
 
 @dataclass(frozen=True)
@@ -27,23 +29,26 @@ class Augment:
     erase: share of images that get a box of noise (Zhong et al. 2017).
     noise: standard deviation of Gaussian noise on the normalised image. jitter: largest change of brightness (added to
     the normalised image) and of contrast (a factor around 1). policy: random operations (data/policies.py): trivial, or
-    rand with `policy_ops` operations of strength `policy_level`.
+    rand with `policy_ops` operations of strength `policy_level`. own: functions of the user's own, (x) or (x, draw),
+    which change normalised images at the end and keep their shape. In a config a list stands for some of these:
+    [flip, {crop: 4}, mynets.augment.brightness].
     """
 
-    flip: bool | Literal["vertical", "both", "alternate"]
-    crop: Index  # pixels
-    pad: Literal["black", "reflect"]
-    rot90: bool
-    rotate: Annotated[float, Range(0, 180)]  # degrees
-    zoom: NonNegative
-    shear: NonNegative
-    cutout: Index  # pixels
-    erase: Fraction
-    noise: NonNegative
-    jitter: Fraction
-    policy: Literal["none", "trivial", "rand"]
-    policy_ops: Few
-    policy_level: Fraction
+    flip: bool | Literal["vertical", "both", "alternate"] = False
+    crop: Index = 0  # pixels
+    pad: Literal["black", "reflect"] = "black"
+    rot90: bool = False
+    rotate: Annotated[float, Range(0, 180)] = 0.0  # degrees
+    zoom: NonNegative = 0.0
+    shear: NonNegative = 0.0
+    cutout: Index = 0  # pixels
+    erase: Fraction = 0.0
+    noise: NonNegative = 0.0
+    jitter: Fraction = 0.0
+    policy: Literal["none", "trivial", "rand"] = "none"
+    policy_ops: Few = 2
+    policy_level: Fraction = 0.3
+    own: list[Change] = field(default_factory=list)
 
     def check(self, shape: tuple[int, int, int]) -> None:
         """Raise UserError if images (C, H, W) of that shape cannot be augmented so."""
@@ -57,6 +62,22 @@ class Augment:
                 raise UserError(
                     f"data.augment.{name}={pixels} can leave nothing of an image of {height}x{width}: "
                     f"expected fewer pixels than {min(height, width)}"
+                )
+
+        try_out = torch.zeros(2, *shape)
+        for change in self.own:
+            name = f"{change.func.__module__}.{change.func.__name__}"
+            try:
+                found = _changed(change, try_out.clone(), Draw(generator("cpu", 0), 0, 0, torch.arange(2)))
+            except Exception as error:  # the user's code raises anything
+                raise UserError(
+                    f"data.augment: {name} failed on two images {tuple(try_out.shape)}: {type(error).__name__}: {error}\n"
+                    "  expected images of the same shape and type"
+                ) from error
+            if not isinstance(found, Tensor) or found.shape != try_out.shape or found.dtype != try_out.dtype:
+                kind = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+                raise UserError(
+                    f"data.augment: {name} returned {kind}\n  expected {try_out.dtype} {tuple(try_out.shape)}, as it got"
                 )
 
     def on_bytes(self, x: Tensor, draw: Draw) -> Tensor:
@@ -82,7 +103,7 @@ class Augment:
         return x
 
     def on_values(self, x: Tensor, draw: Draw) -> Tensor:
-        """Change values: jitter, cutout, erase, noise. In place, on normalised images. (B, C, H, W) -> (B, C, H, W)"""
+        """Change values: jitter, cutout, erase, noise, the user's own. In place, on normalised images. (B, C, H, W) -> (B, C, H, W)"""
         random, size = draw.random, (len(x), 2)
         if self.jitter:
             change = self.jitter * (2 * torch.rand(2, len(x), 1, 1, 1, generator=random, device=x.device) - 1)
@@ -100,7 +121,13 @@ class Augment:
             x.copy_(torch.where(boxes(x, numbers[:, 2:4], sides), noise, x))  # into x, to keep its memory format
         if self.noise:
             x.add_(torch.randn(x.shape, generator=random, device=x.device), alpha=self.noise)
+        for change in self.own:
+            x = _changed(change, x, draw)
         return x
+
+
+def _changed(change: Change, x: Tensor, draw: Draw) -> Tensor:
+    return change(x=x, draw=draw) if "draw" in inspect.signature(change.func).parameters else change(x=x)
 
 
 def _crop(x: Tensor, pad: int, random: torch.Generator, is_reflected: bool) -> Tensor:

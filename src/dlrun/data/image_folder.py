@@ -124,6 +124,10 @@ class ImageFolder:
     def size(self, split: str) -> int:
         return self.storage.size(split)
 
+    def labels(self, split: str) -> Tensor:
+        """Return the labels of a split, in the order of `files`."""
+        return self.storage.labels(split)
+
     def files(self, split: str) -> list[str]:
         """Return the samples' file names under the root, in the order of `batches` (val and test)."""
         return self.names[split]

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from torch import Tensor
+
 from dlrun.data.base import Batch
 from dlrun.data.resident import Resident
 
@@ -15,6 +17,10 @@ class OnDevice:
 
     def size(self, split: str) -> int:
         return self.resident.size(split)
+
+    def labels(self, split: str) -> Tensor:
+        """Return the targets of a split, in stored order."""
+        return self.resident.labels(split)
 
     def digest(self) -> str:
         """Return a hash of the rows of the splits, the labels and some of the stored values."""

@@ -54,6 +54,10 @@ class Resident:
         """Return the number of samples of a split, or of all splits for "all"."""
         return sum(len(self.rows[each]) for each in distinct(self.rows)) if split == "all" else len(self.rows[split])
 
+    def labels(self, split: str) -> Tensor:
+        """Return the targets of a split, in stored order."""
+        return self.y[self.pools[split]].index_select(0, self.rows[split])
+
     def digest(self) -> str:
         """Return a hash of the rows of the splits, the labels and some of the content."""
         pools = [(rows, self.x[self.pools[name]], self.y[self.pools[name]]) for name, rows in self.rows.items()]

@@ -34,6 +34,10 @@ class Streamed:
         """Return the number of samples of a split, or of all splits for "all"."""
         return sum(len(self.rows[each]) for each in distinct(self.rows)) if split == "all" else len(self.rows[split])
 
+    def labels(self, split: str) -> Tensor:
+        """Return the labels of a split, in stored order."""
+        return self.y[self.rows[split]]
+
     def digest(self) -> str:
         """Return the digest that the same data has on the device."""
         pools = self.rows.values()

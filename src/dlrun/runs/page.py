@@ -17,6 +17,8 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2.4rem 0 .8rem; paddi
 h2 { border-bottom: 1px solid var(--line); } p { color: var(--soft); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 td { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top; overflow-wrap: anywhere; }
+th { padding: .15rem .8rem .15rem 0; color: var(--soft); font-weight: normal; border-bottom: 1px solid var(--line); }
+.numbers th, .numbers td { text-align: right; } .numbers th:first-child, .numbers td:first-child { text-align: left; }
 td:first-child { color: var(--soft); overflow-wrap: normal; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 1rem; }
 .figures figure { border: 1px solid var(--line); border-radius: 6px; padding: .5rem; display: flex; margin: 0; }
@@ -50,6 +52,13 @@ def facts(values: dict[str, str]) -> str:
     """Return a table of names and values."""
     rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>\n" for name, value in values.items())
     return f'<table class="facts">{rows}</table>'
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a table of texts with a head; all columns but the first are aligned right."""
+    lines = [f"<tr>{''.join(f'<th>{escape(cell)}</th>' for cell in head)}</tr>"]
+    lines += [f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows]
+    return '<table class="numbers">' + "\n".join(lines) + "</table>"
 
 
 def image(png: bytes, name: str) -> str:

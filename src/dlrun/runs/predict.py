@@ -222,7 +222,7 @@ def outputs(run: "FinishedRun", predicted: "Tensor") -> Iterator[dict]:
         yield from (dict(zip(names, row, strict=True)) for row in shown)
     elif not isinstance(spec, Env | Function) and spec.classes:
         labels = class_names(spec)
-        for row, best in zip(shown, values.argmax(1).tolist(), strict=True):
+        for row, best in zip(shown, run.task.decide(predicted).tolist(), strict=True):
             yield {
                 "label": labels[best],
                 "probability": row[best],

@@ -37,6 +37,7 @@ def report(folder: Path, out: Path | None) -> list[str]:
         notes.append(f"without sample predictions: {str(error).splitlines()[0]}")
     sections = [
         ("Result", _result(folder, summary)),
+        ("Classes, test", _classes(summary)),
         ("Curves and figures", page.figures(folder / "plots", _curves(folder, summary)) + _key(folder)),
         *samples,
         ("Sample predictions", f"<p>{page.escape(notes[0])}</p>" if notes else ""),
@@ -84,6 +85,14 @@ def _result(folder: Path, summary: dict) -> str:
     if summary.get("stopped_by") not in (None, "finished"):
         found["stopped by"] = str(summary["stopped_by"])
     return page.facts(found)
+
+
+def _classes(summary: dict) -> str:
+    """Return the table of the classes; empty if the run has none."""
+    classes, names = _part(_part(summary, "test"), "per_class"), ("precision", "recall", "f1", "support")
+    rows = [[label, *(row.get(n) for n in names)] for label, row in classes.items() if isinstance(row, dict)]
+    shown = [[label, *(number(v) if isinstance(v, int | float) else "-" for v in values)] for label, *values in rows]
+    return page.table(["class", *names], shown) if shown else ""
 
 
 def _part(summary: dict, name: str) -> dict:
@@ -141,11 +150,11 @@ def _judged(run: "FinishedRun", data: "SampleData") -> list[tuple[str, str]]:
 
     found = []
     for x, y in data.batches("test"):
-        predicted = run.task.predict(x).cpu()
-        found.append((x.cpu(), y.cpu(), predicted))
-    y, predicted = (torch.cat([batch[i] for batch in found]) for i in (1, 2))
+        predicted = run.task.predict(x)
+        found.append((x.cpu(), y.cpu(), predicted.cpu(), run.task.decide(predicted).cpu()))
+    y, predicted, best = (torch.cat([batch[i] for batch in found]) for i in (1, 2, 3))
     size = len(found[0][1])
-    captions, wrong, badness = _captions(data.spec, y, predicted)
+    captions, wrong, badness = _captions(data.spec, y, predicted, best)
     ranked = badness.argsort(descending=True).tolist()
     if not isinstance(data.spec, Function) and data.spec.classes:
         ranked = [i for i in ranked if wrong[i]]
@@ -166,15 +175,20 @@ def _judged(run: "FinishedRun", data: "SampleData") -> list[tuple[str, str]]:
     return [(head, drawn(ranked[:SHOWN])), ("Sample predictions", drawn(list(range(min(SHOWN, len(y))))))]
 
 
-def _captions(spec: Spec, y: "Tensor", predicted: "Tensor") -> tuple[list[list[str]], "Tensor", "Tensor"]:
-    """Return each sample's lines of text, whether its prediction is wrong (N,), and how bad it is (N,)."""
+def _captions(
+    spec: Spec, y: "Tensor", predicted: "Tensor", best: "Tensor"
+) -> tuple[list[list[str]], "Tensor", "Tensor"]:
+    """Return each sample's lines of text, whether its prediction is wrong (N,), and how bad it is (N,).
+
+    best: the predicted classes (N,).
+    """
     import torch
 
     from dlrun.runs.predict import class_names
 
     if not isinstance(spec, Env | Function) and spec.classes:
-        names, best = class_names(spec), predicted.argmax(1)
-        rows = zip(y.tolist(), best.tolist(), predicted.max(1).values.tolist(), strict=True)
+        names, p = class_names(spec), predicted.gather(1, best[:, None]).squeeze(1)
+        rows = zip(y.tolist(), best.tolist(), p.tolist(), strict=True)
         lines = [[f"true {names[label]}", f"predicted {names[k]} ({p:.3f})"] for label, k, p in rows]
         return lines, best != y, 1 - predicted.gather(1, y[:, None]).squeeze(1)
     columns = [column(torch.cat((y[:, k], predicted[:, k])).tolist()) for k in range(y.shape[1])]

@@ -39,7 +39,7 @@ class Task(Generic[DataT, BatchT]):
     per_rank: names of the components that differ between processes; all others are the same in all of them.
     scores: the metrics that `evaluate` returns, each with its direction, "max" or "min".
     goal: the score by which the best epoch is chosen, or None if there is no choice to make.
-    compiled: names of the submodules that a step calls, for torch.compile ("" is the whole net); () if it cannot help.
+    about: lines for the run's header, by title. compiled: names of the submodules that a step calls, for torch.compile ("" is the whole net); () if it cannot help.
     takes: the inputs that `predict` accepts, the default first: "inputs" (as the data returns them), "images"
     (pixels in [0, 1]) or "latent" (codes (B, net.latent)); or "episodes" for a task that plays (`play`).
     """
@@ -53,6 +53,7 @@ class Task(Generic[DataT, BatchT]):
     def __init__(self, net: torch.nn.Module, device: Device) -> None:
         self.net, self.device = net, device
         self.scores: dict[str, str] = {}
+        self.about: dict[str, str] = {}
         self.components: dict[str, Component] = {"net": net}
 
     def record_steps(self) -> bool:
@@ -64,6 +65,16 @@ class Task(Generic[DataT, BatchT]):
 
         It gets the first `net.num_fitted` inputs of an epoch whose order does not depend on the run's seed.
         """
+
+    def prepare(self, data: DataT) -> None:
+        """Look at the train split, which has been read, before a run starts or resumes."""
+
+    def fitted(self) -> dict[str, Any]:
+        """Return what was chosen by the data, beside the weights, and predictions need. Checkpoints hold it."""
+        return {}
+
+    def restore(self, fitted: dict[str, Any]) -> None:
+        """Take what `fitted` returned. Raises ValueError if it has another form."""
 
     def steps(self, data: DataT) -> int:
         """Number of batches in an epoch."""
@@ -127,6 +138,10 @@ class Task(Generic[DataT, BatchT]):
     def predict(self, batch: Tensor) -> Tensor:
         """Return the evaluated network's outputs for a batch of one of the kinds in `takes`."""
         raise NotImplementedError(f"{type(self).__name__} does not predict")
+
+    def decide(self, p: Tensor) -> Tensor:
+        """Turn a classifier's probabilities (B, classes) into classes (B,)."""
+        return p.argmax(1)
 
     def play(self, data: DataT, episodes: int, seed: int) -> list[tuple[float, int]]:
         """Play episodes from starts drawn by the seed; give the return and the length of each."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -33,8 +32,6 @@ class OneHot(Supervised):
     def _labels(self, out: Tensor) -> Tensor:
         return out.argmax(1)
 
-    @torch.no_grad()
-    def predict(self, batch: Tensor) -> Tensor:
+    def _predictions(self, out: Tensor) -> Tensor:
         """The outputs divided by their sum: (B, classes)."""
-        out = self.evaluated()(batch).float()
         return out / out.sum(1, keepdim=True)

@@ -4,6 +4,9 @@ from typing import Any
 
 PLAIN: dict[str, Any] = {
     "label_smoothing": 0.0,
+    "class_weights": None,
+    "metrics": [],
+    "threshold": 0.5,
     "l1": 0.0,
     "l2": 0.0,
     "penalise": ["*"],

@@ -10,16 +10,17 @@ from dlrun.data.base import SampleData
 from dlrun.output.probability_plots import calibration, roc_and_precision
 
 
-def judged(predict: Callable[[Tensor], Tensor], data: SampleData) -> tuple[Tensor, Tensor, Tensor]:
+def judged(
+    predict: Callable[[Tensor], Tensor], decide: Callable[[Tensor], Tensor], data: SampleData
+) -> tuple[Tensor, Tensor, Tensor]:
     """Of all test samples: the class, the predicted class, and its probability (of two classes: the second's).
 
-    The results are on the CPU. predict: inputs -> probabilities (B, classes).
+    The results are on the CPU. predict: inputs -> probabilities (B, classes). decide: probabilities -> classes (B,).
     """
     found = []
     for x, y in data.batches("test"):
         p = predict(x)
-        confidence, best = p.max(1)
-        found.append((y.cpu(), best.cpu(), (p[:, 1] if p.shape[1] == 2 else confidence).cpu()))
+        found.append((y.cpu(), decide(p).cpu(), (p[:, 1] if p.shape[1] == 2 else p.max(1).values).cpu()))
     y, best, p = (torch.cat(members) for members in zip(*found, strict=True))
     return y, best, p
 

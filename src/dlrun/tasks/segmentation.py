@@ -24,7 +24,7 @@ from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.chunks import learns_from_one, smallest_chunk
 from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.images import grid, image_figure, rescaled
-from dlrun.tasks.supervised import check_spec
+from dlrun.tasks.targets import check_spec
 from dlrun.types import Positive, Probability
 
 NOT_COUNTED = -100  # ignore_index of the cross-entropy if the data ignores nothing: no class has this number

@@ -3,37 +3,38 @@
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from dlrun.clock import Clock
 from dlrun.data.base import Batch, SampleData
-from dlrun.errors import UserError, counted
+from dlrun.errors import UserError
 from dlrun.optim.update import Update
-from dlrun.output.plots import confusion_matrix
-from dlrun.output.predictions import decision_boundary, fitted_line, residuals
-from dlrun.spec import Columns, Image, Mask, Table, Tokens
+from dlrun.spec import Columns, Image, Table, Tokens
 from dlrun.system.device import Device
 from dlrun.system.graphs import StepGraphs
+from dlrun.tasks.balance import class_counts, skew, weights_of_classes
 from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.chunks import learns_from_one, smallest_chunk
+from dlrun.tasks.criterion import make_loss
 from dlrun.tasks.freezing import Freezing
-from dlrun.tasks.images import before_and_after, image_figure
-from dlrun.tasks.losses import make_loss
+from dlrun.tasks.judge import Judge
 from dlrun.tasks.mixing import Mixing
 from dlrun.tasks.penalty import Penalty
-from dlrun.tasks.probabilities import judged, probability_figures
+from dlrun.tasks.report import labels_of, report_classes, report_targets
 from dlrun.tasks.resizing import Resizing
+from dlrun.tasks.targets import check_spec, target_scaling
 from dlrun.tasks.views import Views
-from dlrun.types import Index, NonNegative, Positive, Probability, Share, Size
+from dlrun.types import Index, Loss, Metric, NonNegative, Positive, Probability, Share, Size, Threshold
 
 
 class Supervised(SampleTask):
     """Learn targets from inputs.
 
-    loss: see tasks/losses.py. l1, l2: weight of the sum of |w| or w^2 over the weights (not biases) whose names match
+    loss: see tasks/losses.py. class_weights: of the samples' losses in training, by class (tasks/balance.py). metrics: of
+    val and test besides loss and accuracy (tasks/metrics.py). threshold: see tasks/decision.py. l1, l2: weight of the sum of |w| or w^2 over the weights (not biases) whose names match
     `penalise`, added to the loss (the book, section 9.5; for decoupled decay use optimizer=adamw).
     grad_accum_steps: number of chunks in which a batch is processed. The update is that of the whole batch, but batch
     normalisation sees one chunk at a time. freeze, unfreeze, freeze_from, lr_multipliers: see tasks/freezing.py.
@@ -55,8 +56,11 @@ class Supervised(SampleTask):
         device: Device,
         update: Callable[..., Update],
         *,
-        loss: Literal["auto", "cross_entropy", "bce", "mse_one_hot", "hinge", "perceptron", "mse", "mae", "huber"],
+        loss: Loss,
         label_smoothing: Probability,
+        class_weights: Literal["balanced"] | dict[str, NonNegative] | None,
+        metrics: list[Metric],
+        threshold: Threshold,
         l1: NonNegative,
         l2: NonNegative,
         penalise: list[str],
@@ -75,7 +79,7 @@ class Supervised(SampleTask):
         check_spec(spec)
         self.spec, self.grad_accum_steps = spec, grad_accum_steps
         self.auxiliary: float = getattr(net, "auxiliary", 0.0)
-        self.loss_name, self.loss = make_loss(loss, spec, label_smoothing)
+        self.loss = make_loss(loss, spec, label_smoothing)
         self.scaling = target_scaling(spec, device.torch_device)
         self.penalty = Penalty(net, l1, l2, penalise)
         self.freezing = Freezing(net, freeze, unfreeze, freeze_from, lr_multipliers)
@@ -87,7 +91,31 @@ class Supervised(SampleTask):
         self.scores = {"loss": "min", "acc": "max"} if spec.classes else {"loss": "min", "mae": "min", "mse": "min"}
         if (spec.classes or 0) > 5:
             self.scores["top5"] = "max"
+        self.means = list(self.scores)  # summed batch by batch; the judge's scores need all outputs of a split
+        self.judge = Judge(metrics, threshold, spec, self.means, device.dist)
+        self.scores |= self.judge.scores()
         self.goal = "acc" if spec.classes else "mae"
+        self.wanted_weights = class_weights
+        self.class_weights: Tensor | None = None
+
+    def prepare(self, data: SampleData) -> None:
+        """Count the classes. Raises UserError if task.class_weights does not fit them."""
+        self.judge.chooses = True
+        if not self.spec.classes:
+            return
+        labels, counts = labels_of(data, self.spec), class_counts(data, self.spec.classes)
+        weights = weights_of_classes(self.wanted_weights, counts, labels)
+        self.class_weights = None if weights is None else weights.to(self.device.torch_device)
+        self.restore(self.judge.fitted() | {"class_counts": counts})
+        if text := skew(counts or [], labels):
+            self.about = {"skewed": text}
+
+    def fitted(self) -> dict[str, Any]:
+        return self.judge.fitted()
+
+    def restore(self, fitted: dict[str, Any]) -> None:
+        self.judge.restore(fitted)
+        self.scores |= self.judge.scores()
 
     def steps(self, data: SampleData) -> int:
         """Number of batches in an epoch.
@@ -120,7 +148,7 @@ class Supervised(SampleTask):
         if self.graphs is None:
             loss, metrics = self._learn(*batch)
             return metrics if self.update.step(loss, clock) else {}
-        loss, metrics = self.graphs.forward(self.freezing.passed, *batch)
+        loss, metrics = self.graphs.forward((self.freezing.passed, self.judge.decision.threshold), *batch)
         return metrics if self.update.step(loss, clock, backward=self.graphs.backward) else {}
 
     def record_steps(self) -> bool:
@@ -129,10 +157,11 @@ class Supervised(SampleTask):
         return self.graphs is not None
 
     def _learn(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Metrics]:
-        criterion: Callable[[Tensor, Tensor], Tensor] = partial(self._loss, weights=weights)
+        criterion: Callable[[Tensor, Tensor], Tensor] = partial(self._training_loss, weights=weights)
         if self.mixing:
             x, other, share = self.mixing(x, y)
-            criterion = lambda out, y: share * self._loss(out, y) + (1 - share) * self._loss(out, other)  # noqa: E731
+            own = self._training_loss
+            criterion = lambda out, y: share * own(out, y) + (1 - share) * own(out, other)  # noqa: E731
         with self.device.autocast():
             out = self.net(x)
         out, *auxiliary = out if isinstance(out, tuple) else (out,)
@@ -140,10 +169,16 @@ class Supervised(SampleTask):
             out = out.float()
         loss = criterion(out, y)
         mean = out.detach().mean(1) if out.dim() == 3 else out.detach()  # over several members
-        metrics = {"loss": loss.detach(), **self._per_sample(mean, y)}
+        metrics = {"loss": loss.detach(), **self._per_sample(mean, y), **self.judge.measures.per_sample(mean, y)}
         for head in auxiliary:
             loss = loss + self.auxiliary * criterion(head.float(), y)
         return (loss + self.penalty() if self.penalty else loss), metrics
+
+    def _training_loss(self, out: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
+        if self.class_weights is not None:
+            of_class = self.class_weights[y]
+            weights = of_class if weights is None else weights * of_class
+        return self._loss(out, y, weights)
 
     def _loss(self, out: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
         if out.dim() == 3:  # of several members
@@ -189,13 +224,14 @@ class Supervised(SampleTask):
 
     def _labels(self, out: Tensor) -> Tensor:
         if self.spec.classes == 2:  # one logit; for the squared error, too, 0 is where the sigmoid is 0.5
-            return (out.squeeze(1) > 0).long()
+            return self.judge.decision.of_logits(out.squeeze(1))
         return out.argmax(1)
 
     @torch.no_grad()
     def evaluate(self, data: SampleData, split: str) -> dict[str, float]:
         net = self.evaluated()
         sums: dict[str, Tensor] = {}
+        outcomes: list[tuple[Tensor, Tensor]] = []
         exact = torch.float64 if self.device.torch_device.type != "mps" else torch.float32
         dist = self.device.dist
         for x, y in islice(data.batches(split), dist.rank, None, dist.size):  # each process every size-th batch
@@ -204,13 +240,16 @@ class Supervised(SampleTask):
             values = {"loss": self._loss(out, y) * len(y), **{k: v.sum() for k, v in self._per_sample(out, y).items()}}
             if self.spec.classes is None:
                 values["mse"] = (self._in_unit(out) - y).square().mean(1).sum()
-            elif "top5" in self.scores:
+            elif "top5" in self.means:
                 values["top5"] = (out.topk(5).indices == y[:, None]).sum()
             for name, value in values.items():
                 sums[name] = sums.get(name, 0) + value.to(exact)
+            if self.judge:
+                outcomes.append((y, self._predictions(out)))
         zero = torch.zeros((), dtype=exact, device=self.device.torch_device)
-        totals = dist.all_reduce_sum(torch.stack([sums.get(name, zero) for name in self.scores]))
-        return dict(zip(self.scores, (totals / data.size(split)).tolist(), strict=True))
+        totals = dist.all_reduce_sum(torch.stack([sums.get(name, zero) for name in self.means]))
+        found = dict(zip(self.means, (totals / data.size(split)).tolist(), strict=True))
+        return found | (self.judge(outcomes, split) if self.judge else {})
 
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:
@@ -218,6 +257,9 @@ class Supervised(SampleTask):
         net = self.evaluated()
         with self.device.autocast():
             out = self.views.mean(net, batch)
+        return self._predictions(out)
+
+    def _predictions(self, out: Tensor) -> Tensor:
         if self.spec.classes is None:
             return self._in_unit(out)
         if self.spec.classes == 2:
@@ -225,51 +267,14 @@ class Supervised(SampleTask):
             return torch.cat((1 - p, p), 1)
         return out.softmax(1)
 
+    def decide(self, p: Tensor) -> Tensor:
+        return self.judge.decide(p)
+
     def report(self, data: SampleData) -> dict[str, object]:
         figures, ranges = self.penalty.report(self.evaluated())
-        if isinstance(self.spec, Table | Columns) and self.spec.classes is None:
-            pairs = [(self.predict(x), y) for x, y in data.batches("test")]
-            out, y = torch.cat([p for p, _ in pairs]).cpu(), torch.cat([t for _, t in pairs]).cpu()
-            figures["residuals"] = partial(residuals, y.numpy(), out.numpy(), self.spec)
-            if self.spec.features == 1:
-                figures["fitted_line"] = partial(fitted_line, data, self.predict)
-            return {"figures": figures} | ranges
-        k = self.spec.classes or 0
-        # not self.spec: some data learns its labels in load()
-        labels = getattr(data.spec, "labels", ()) or tuple(map(str, range(k)))
-        y, best, p = judged(self.predict, data)
-        matrix = torch.bincount(y * k + best, minlength=k * k).view(k, k)
-        figures["confusion_matrix"] = partial(confusion_matrix, matrix.numpy(), labels)
-        if isinstance(self.spec, Image) and (sheet := before_and_after(data)) is not None:
-            figures["augmented"] = partial(image_figure, sheet, "images, and three times what training may see")
-        if isinstance(self.spec, Table) and self.spec.features == 2:
-            figures["decision_boundary"] = partial(decision_boundary, data, self.predict, labels)
-        figures |= probability_figures(y, best, p, labels)
-        counts = zip(labels, matrix.diag().tolist(), matrix.sum(1).tolist(), strict=True)
-        return {
-            "figures": figures,
-            "acc_per_class": {label: correct / total if total else None for label, correct, total in counts},
-            "confusion_matrix": matrix.numpy(),
-        } | ranges
-
-
-def target_scaling(spec: Image | Table | Columns | Tokens, device: torch.device) -> tuple[Tensor, Tensor] | None:
-    """Return the means and deviations (targets,) by which targets are standardised; None if they are learned as is."""
-    if not isinstance(spec, Columns) or not spec.target_means:
-        return None
-    means, stds = torch.tensor([spec.target_means, spec.target_stds], device=device)
-    return means, stds
-
-
-def check_spec(spec: Image | Table | Columns | Tokens | Mask) -> None:
-    """Raise UserError if the data has no labels or targets, or if the number of class names is wrong."""
-    if not spec.outputs:
-        raise UserError(
-            f"the data is {spec}: there are no labels to learn\n"
-            f"  expected classes{', or targets: data.spec.targets' if isinstance(spec, Table) else ''}"
-        )
-    if spec.labels and len(spec.labels) != spec.classes:
-        raise UserError(
-            f"data.spec.labels has {counted(len(spec.labels), 'name')}, data.spec.classes={spec.classes}: "
-            "expected one each, or []"
-        )
+        more, numbers = {}, {}
+        if self.spec.classes:
+            more, numbers = report_classes(self.predict, self.decide, data, self.spec)
+        elif isinstance(self.spec, Table | Columns):
+            more, numbers = report_targets(self.predict, data, self.spec)
+        return {"figures": figures | more, **numbers, **ranges}

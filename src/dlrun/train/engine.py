@@ -132,6 +132,7 @@ def end_epoch(
         training.best_state = snapshot(
             {
                 "state_dict": task.best_state(),
+                "fitted": task.fitted(),
                 "metrics": row,
                 "best": best.state_dict(),
                 "clock": clock.state_dict(),

@@ -5,6 +5,7 @@ from contextlib import suppress
 from functools import partial
 from math import isfinite
 from pathlib import Path
+from typing import cast
 
 from dlrun.clock import Clock
 from dlrun.config.auto import settle_batch
@@ -46,6 +47,7 @@ class Session:
         self.data.load(self.device.torch_device, self.device.channels_last)
         if "data.batch_size" in self.chosen:
             self._choose_batch(config)
+        self.task.prepare(self.data)
         self.loaded += other_words(config["init"], self.data.fitted())
         self.steps_per_epoch = self.task.steps(self.data)  # also refuses batches that are too small for the net
 
@@ -161,6 +163,7 @@ class Session:
         if self.dist.rank:
             return best.score if best else None
         results = self.results(training, outcome, test)
+        tested = cast("dict[str, object]", results["test"])
         # a limit cut the epoch of the best weights: best.ckpt holds those of whole epochs, and a resume continues it
         is_cut = training.best_is_new and self.trainer.test == "best"
         if is_cut and training.best_state:
@@ -173,7 +176,8 @@ class Session:
         run.sync()  # a summary that reads "finished" must find every file complete
         run.write_summary("finished", **results)
         run.checkpoints.forget_tested(clock.step if is_cut else None)
-        run.print(final_table(training, test, outcome.reason))
+        closing = partial(final_table, training, test, tested.get("per_class"), outcome.reason)
+        run.print(closing(), lambda width: closing(width=width))
         return best.score if best else None
 
     def load_best(self, training: Training) -> None:
@@ -182,7 +186,8 @@ class Session:
         state = training.best_state or checkpoints.load("best", training.run.id)
         try:
             self.task.load_best_state(state["state_dict"])
-        except (RuntimeError, KeyError, TypeError) as error:
+            self.task.restore(state.get("fitted", {}))
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"the best epoch's weights in {checkpoints.folder / 'best.ckpt'} do not fit this model: {error}\n"
                 "  expected the file that the run wrote; to test the last weights, start a new run with "

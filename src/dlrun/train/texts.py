@@ -23,6 +23,7 @@ from dlrun.train.state import Training
 if TYPE_CHECKING:
     from dlrun.train.session import Session
 
+SHOWN = 20  # most classes in the table at the end
 GROUPS = ("data", "model", "task", "optimizer", "schedule", "experiment")
 
 
@@ -48,7 +49,7 @@ def facts(session: "Session") -> dict[str, object]:
 
 def header(session: "Session", folder: Path, clock: Clock, width: int = 10_000) -> str:
     """The lines printed before training: data, model, device, folder, start and chosen values."""
-    data, device, net = session.data, session.device, session.task.net
+    data, device, task, net = session.data, session.device, session.task, session.task.net
     frames = clock.epoch_samples  # environments have no splits: val and test play episodes
     sizes, note = (f"{counted(frames, 'frame')} an epoch", "") if frames else (sizes_of(data), one_batch(data))
     parameters = sum(p.numel() for p in net.parameters())
@@ -64,6 +65,7 @@ def header(session: "Session", folder: Path, clock: Clock, width: int = 10_000) 
         {
             "data": f"{session.names.get('data')}: {sizes}; {data.describe()}{classes}{note}",
             **about,
+            **task.about,
             "model": f"{session.names.get('model')}: {counted(parameters, 'parameter')}{details}",
             "device": f"{processes}{device_name(device.torch_device)}{threads}, {device.precision}: {device.why}"
             f"{describe_products(net)}",
@@ -98,8 +100,12 @@ def named_classes(spec: Spec) -> list[str]:
     return labels[:10] + ["..."] * (len(labels) > 10)
 
 
-def final_table(training: Training, test: dict[str, float], reason: str) -> str:
-    """The table printed at the end: val metrics of the best epoch above those of the test split."""
+def final_table(
+    training: Training, test: dict[str, float], per_class: object, reason: str, width: int = 10_000
+) -> str:
+    """The table printed at the end: val metrics of the best epoch above those of the test split; below each other if
+    the terminal is too narrow. Then the test figures of each class, if per_class has them.
+    """
     best, run, clock = training.best, training.run, training.clock
     why = "all epochs done" if reason == "finished" else f"trainer.{reason} reached"
     epoch = best.epoch if best and best.score is not None else None
@@ -112,4 +118,19 @@ def final_table(training: Training, test: dict[str, float], reason: str) -> str:
     is_last = training.trainer.test == "last" or best and best.score is None  # no best epoch, or its weights are lost
     tested = "test" if not is_last else f"test (epoch {clock.epoch})"
     rows = [head, val, [tested, *(number(v) for v in test.values())]]
-    return f"\n{table(rows)}\n\n{why}; {counted(clock.step, 'step')} in {clock.seconds:.1f} s; {run.folder}"
+    text = table(rows)
+    if max(map(len, text.splitlines())) >= width:
+        text = table([list(column) for column in zip(*rows, strict=True)])
+    classes = f"\n\n{of_classes(per_class)}" if isinstance(per_class, dict) else ""
+    return f"\n{text}{classes}\n\n{why}; {counted(clock.step, 'step')} in {clock.seconds:.1f} s; {run.folder}"
+
+
+def of_classes(per_class: dict[str, dict[str, float | int | None]]) -> str:
+    """The table of the classes on the test split; of more than SHOWN only those with the lowest F1."""
+    shown, head = list(per_class.items()), "class"
+    if len(shown) > SHOWN:
+        shown = sorted(shown, key=lambda pair: (pair[1]["f1"] is None, pair[1]["f1"]))[:SHOWN]
+        head = f"the {SHOWN} lowest F1 of {len(per_class)} classes"
+    names = ("precision", "recall", "f1", "support")
+    rows = [[label, *("-" if row[name] is None else number(row[name]) for name in names)] for label, row in shown]
+    return table([[head, *names], *rows])

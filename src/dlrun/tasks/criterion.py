@@ -1,0 +1,80 @@
+"""The loss of a supervised task: which of losses.py fits the data, or a function of the user's own."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlrun.errors import UserError
+from dlrun.spec import Columns, Image, Table, Tokens
+from dlrun.tasks import losses
+
+Loss = Callable[..., Tensor]  # (outputs, targets, reduction="mean") -> loss
+Labelled = Image | Table | Columns | Tokens
+TWO = ("bce", "focal", "mse_one_hot", "hinge", "perceptron")
+SEVERAL = ("cross_entropy", "focal", "mse_one_hot", "hinge")
+REAL = ("mse", "mae", "huber")
+
+
+def make_loss(loss: "str | partial[Tensor]", spec: Labelled, label_smoothing: float = 0.0) -> Loss:
+    """Return the loss. `auto` is cross-entropy, its binary form, or the mean squared error.
+
+    loss: `auto`, or the function with its keys. Raises UserError if it does not fit the data.
+    """
+    fitting = TWO if spec.classes == 2 else SEVERAL if spec.classes else REAL
+    call = partial(getattr(losses, fitting[0])) if loss == "auto" else loss
+    if isinstance(call, str):
+        call = partial(getattr(losses, call))
+    name, is_own = call.func.__name__, call.func.__module__ != losses.__name__
+    if not is_own and name not in fitting:
+        kind = "two classes" if spec.classes == 2 else f"{spec.classes} classes" if spec.classes else "real targets"
+        raise UserError(f"task.loss={name} does not fit data with {kind}: expected one of auto, {', '.join(fitting)}")
+    smoothed = {"cross_entropy": _smooth_cross_entropy, "bce": _smooth_bce}
+    if label_smoothing and (is_own or name not in smoothed):
+        raise UserError(f"task.label_smoothing={label_smoothing} with task.loss={name}: expected 0 for this loss")
+    if label_smoothing:
+        return partial(smoothed[name], amount=label_smoothing)
+    return _own(call, spec) if is_own else call
+
+
+def _own(call: "partial[Tensor]", spec: Labelled) -> Loss:
+    """Return a function of the user's own as a loss with `reduction`. Raises UserError if it fails on two samples."""
+    name = f"{call.func.__module__}.{call.func.__name__}"
+    takes_reduction = "reduction" in inspect.signature(call.func).parameters
+    out = torch.zeros(2, spec.outputs, requires_grad=True)
+    y = torch.zeros(2, dtype=torch.int64) if spec.classes else torch.zeros(2, spec.outputs)
+    shapes = [(), (2,)] + ([] if spec.classes else [(2, spec.outputs)])
+    expected = (
+        f"  expected a loss of outputs {tuple(out.shape)} and targets {tuple(y.shape)} of type {str(y.dtype)[6:]}: a "
+        f"tensor that depends on the outputs, of the samples {shapes[-1]} or their mean ()"
+    )
+    try:
+        found = call(out, y, reduction="none") if takes_reduction else call(out, y)
+    except Exception as error:  # the user's code raises anything
+        raise UserError(f"task.loss={name} failed: {type(error).__name__}: {error}\n{expected}") from error
+    if not isinstance(found, Tensor) or tuple(found.shape) not in shapes or not found.requires_grad:
+        kind = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        constant = "" if not isinstance(found, Tensor) or found.requires_grad else " that does not depend on the outputs"
+        raise UserError(f"task.loss={name} returned {kind}{constant}\n{expected}")
+    return call if takes_reduction else partial(_reduced, call, name)
+
+
+def _reduced(call: Loss, name: str, out: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    values = call(out, y)
+    if reduction == "none" and not values.dim():
+        raise UserError(
+            f"task.loss={name} returns a mean, and data.weights or task.class_weights weigh samples\n"
+            "  expected the losses of the samples (B,)"
+        )
+    return values.mean() if reduction == "mean" else values
+
+
+def _smooth_cross_entropy(out: Tensor, y: Tensor, reduction: str = "mean", *, amount: float) -> Tensor:
+    return F.cross_entropy(out, y, label_smoothing=amount, reduction=reduction)
+
+
+def _smooth_bce(out: Tensor, y: Tensor, reduction: str = "mean", *, amount: float) -> Tensor:
+    return F.binary_cross_entropy_with_logits(out.squeeze(1), y * (1 - amount) + amount / 2, reduction=reduction)

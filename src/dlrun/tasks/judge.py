@@ -1,0 +1,84 @@
+"""What is measured of all outputs of a split together: the metrics of task.metrics, and the threshold that val chooses."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlrun.spec import Columns, Image, Table, Tokens
+from dlrun.system.distributed import Distributed
+from dlrun.tasks.balance import skew
+from dlrun.tasks.decision import Decision
+from dlrun.tasks.measures import Measures
+from dlrun.tasks.metrics import balanced_acc
+from dlrun.tasks.outcomes import gathered
+
+
+class Judge:
+    """Judges the outputs of a split.
+
+    metrics: functions with their keys. threshold: see decision.py. known: the scores that the task has anyway. If the
+    classes are skewed, balanced accuracy is among the scores. chooses: whether val chooses the threshold, as it does in
+    training; the run's own threshold stays as it is when the run is evaluated later.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[partial],
+        threshold: float | str,
+        spec: Image | Table | Columns | Tokens,
+        known: Sequence[str],
+        dist: Distributed,
+    ) -> None:
+        self.measures, self.decision = Measures(metrics, spec, known), Decision(threshold, spec.classes)
+        self.classes, self.known, self.dist = spec.classes, known, dist
+        self.counts: list[int] | None = None
+        self.chooses = False
+
+    def __bool__(self) -> bool:
+        """Whether it needs the outputs."""
+        return bool(self.measures.functions or self.decision.metric)
+
+    def scores(self) -> dict[str, str]:
+        """The names of the scores, each with its direction."""
+        return self.measures.scores()
+
+    def __call__(self, batches: Sequence[tuple[Tensor, Tensor]], split: str) -> dict[str, float]:
+        """The scores of a split. batches: targets and predictions of this process's batches; called by all processes."""
+        found: dict[str, float] = {}
+        if (outcomes := gathered(batches, self.dist)) is not None:
+            if self.chooses and split == "val":
+                self.decision.choose(outcomes)
+            predicted = self.decide(torch.from_numpy(outcomes.predicted)).numpy()
+            if self.decision.metric:  # the threshold has just changed
+                found["acc"] = float((predicted == outcomes.y).mean())
+            found |= self.measures(outcomes, predicted)
+        found, state = self.dist.broadcast_object((found, self.decision.state_dict()))
+        self.decision.load_state_dict(state)
+        return found
+
+    def decide(self, p: Tensor) -> Tensor:
+        """Probabilities (B, classes) -> classes (B,); real outputs stay as they are."""
+        return self.decision(p) if self.classes else p
+
+    def count(self, counts: list[int] | None) -> None:
+        """Take the train split's number of samples of each class."""
+        self.counts = counts
+        if counts and skew(counts, list(map(str, counts))) and "balanced_acc" not in self.measures.functions:
+            self.measures.functions["balanced_acc"] = partial(balanced_acc)
+
+    def fitted(self) -> dict[str, Any]:
+        """The class counts, and the threshold if val chooses it."""
+        found: dict[str, Any] = {"class_counts": self.counts} if self.counts else {}
+        return found | (self.decision.state_dict() if self.decision.metric else {})
+
+    def restore(self, fitted: dict[str, Any]) -> None:
+        """Raises ValueError unless `fitted` has the form that `fitted` returns."""
+        counts = fitted.get("class_counts")
+        if counts is not None and not (isinstance(counts, list) and len(counts) == self.classes):
+            raise ValueError(f"class_counts: expected {self.classes} numbers")
+        self.count(counts)
+        if self.decision.metric:
+            self.decision.load_state_dict({"threshold": fitted.get("threshold")})

@@ -1,0 +1,132 @@
+"""The metrics that task.metrics names, of a whole split; and those of them that training has for nothing."""
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlrun.errors import UserError
+from dlrun.spec import Columns, Image, Table, Tokens
+from dlrun.tasks.outcomes import Outcomes
+from dlrun.types import Better
+
+OF_CLASSES = ("p", "predicted", "counts")
+Function = partial  # a metric with its keys
+
+
+class Measures:
+    """Metrics by the names of their scores.
+
+    functions: of metrics.py or the user's own. spec: of the data; a metric per class or target has a score for each.
+    known: what the task measures anyway. Raises UserError if a metric does not fit the data.
+    """
+
+    def __init__(self, functions: Sequence[Function], spec: Image | Table | Columns | Tokens, known: Sequence[str]) -> None:
+        self.classes = spec.classes or 0
+        self.each = parts(spec)
+        names = [name_of(call) for call in functions]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UserError(f"task.metrics: two metrics are named {twice[0]}\n  expected different names")
+        self.functions = {name: call for name, call in zip(names, functions, strict=True) if name not in known}
+        for name, call in self.functions.items():
+            takes = parameters(call)
+            if wrong := [each for each in takes if each in (("out",) if self.classes else OF_CLASSES)]:
+                has, lacks = ("classes", "real targets") if self.classes else ("real targets", "classes")
+                raise UserError(f"task.metrics={name} takes {wrong[0]}: this data has {has}\n  expected data with {lacks}")
+
+    def scores(self) -> dict[str, str]:
+        """The direction of each score, "max" or "min"."""
+        return {score: better(call) for name, call in self.functions.items() for score in self._names(name, call)}
+
+    def _names(self, name: str, call: Function) -> list[str]:
+        average = str(call.keywords.get("average", ""))
+        if not average.startswith("per_"):
+            return [name]
+        return [f"{name.removesuffix(f'_{average}')}_{each}" for each in self.each]
+
+    def __call__(self, outcomes: Outcomes, predicted: np.ndarray) -> dict[str, float]:
+        """The scores over a split. predicted: of classes, int64 (N,)."""
+        y, values = outcomes
+        given: dict[str, Any] = {"y": y, "out": values, "p": values, "predicted": predicted}
+        if self.classes:
+            given["counts"] = counts(y, predicted, self.classes)
+        found: dict[str, float] = {}
+        for name, call in self.functions.items():
+            names = self._names(name, call)
+            found |= dict(zip(names, self._called(name, call, given, len(names)), strict=True))
+        return found
+
+    def _called(self, name: str, call: Function, given: dict[str, Any], count: int) -> list[float]:
+        """The numbers of one metric. Raises UserError if code of the user's own fails or returns something else."""
+        try:
+            result = call(**{key: given[key] for key in parameters(call)})
+            values = np.atleast_1d(np.asarray(result, np.float64)).tolist()
+        except Exception as error:
+            if call.func.__module__.startswith("dlrun."):
+                raise
+            raise UserError(f"task.metrics={name} failed: {type(error).__name__}: {error}") from error
+        if len(values) != count:
+            raise UserError(f"task.metrics={name} returned {len(values)} numbers\n  expected {count}")
+        return values
+
+    def per_sample(self, out: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Metrics that are means over samples, of a batch in training: outputs (B, outputs) -> vectors (B,)."""
+        found = {}
+        for name, call in self.functions.items():
+            if call.func.__module__ == "dlrun.tasks.metrics" and call.func.__name__ in PER_SAMPLE:
+                found[name] = PER_SAMPLE[call.func.__name__](out, y, **call.keywords)
+        return found
+
+
+def _top(out: Tensor, y: Tensor, k: int) -> Tensor:
+    if out.shape[1] == 1:  # of two classes
+        return ((out.squeeze(1) > 0) == y) | (k > 1)
+    return (out > out.gather(1, y[:, None])).sum(1) < k
+
+
+def _brier(out: Tensor, y: Tensor) -> Tensor:
+    if out.shape[1] == 1:
+        return (torch.sigmoid(out.squeeze(1)) - y).square()
+    return (out.softmax(1) - F.one_hot(y, out.shape[1])).square().sum(1)
+
+
+PER_SAMPLE: dict[str, Callable[..., Tensor]] = {"top": _top, "brier": _brier}
+
+
+def counts(y: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Samples by true class (rows) and predicted class: int64 (classes, classes)."""
+    return np.bincount(y * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def name_of(call: Function) -> str:
+    """The word for a metric with its keys: f1_micro, top3."""
+    average, k = call.keywords.get("average", ""), call.keywords.get("k", "")
+    return call.func.__name__ + (str(k)) + (f"_{average}" if average not in ("", "auto", "mean") else "")
+
+
+def parameters(call: Function) -> list[str]:
+    """What a metric asks for, by name."""
+    found = inspect.signature(call.func).parameters.values()
+    return [each.name for each in found if each.name in ("y", "out", *OF_CLASSES)]
+
+
+def better(call: Function) -> Literal["max", "min"]:
+    """Which values are better, by the annotation of the result: Higher or Lower."""
+    annotation = inspect.signature(call.func).return_annotation
+    if isinstance(annotation, str):  # with `from __future__ import annotations`
+        return "min" if annotation.rpartition(".")[2] == "Lower" else "max"
+    return next(each.mode for each in get_args(annotation) if isinstance(each, Better))
+
+
+def parts(spec: Image | Table | Columns | Tokens) -> list[str]:
+    """The classes or targets as parts of a score's name: words without blanks, or numbers."""
+    names = list(spec.labels if spec.classes else getattr(spec, "target_names", ()))
+    count = spec.classes or spec.outputs
+    words = [re.sub(r"\W+", "_", name).strip("_") for name in names]
+    return words if len(set(words) - {""}) == count else [str(i) for i in range(count)]

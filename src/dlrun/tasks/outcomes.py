@@ -1,0 +1,32 @@
+"""The outputs of a network for a whole split, gathered from all processes: what metrics and the threshold are made of."""
+
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlrun.system.distributed import Distributed
+
+
+class Outcomes(NamedTuple):
+    """The targets of a split's samples and the predictions for them, in stored order, on the host.
+
+    y: classes int64 (N,), or real targets (N, targets). predicted: probabilities (N, classes), or real outputs.
+    """
+
+    y: np.ndarray
+    predicted: np.ndarray
+
+
+def gathered(batches: Sequence[tuple[Tensor, Tensor]], dist: Distributed) -> Outcomes | None:
+    """Join the batches (targets, predictions) of all processes, of which each has every size-th. None but on rank 0."""
+    own = [(y.cpu(), predicted.cpu()) for y, predicted in batches]
+    others = dist.gather_objects(own)
+    if dist.rank:
+        return None
+    ordered = [batch for turn in zip_longest(own, *others) for batch in turn if batch is not None]
+    y, predicted = (torch.cat(members).numpy() for members in zip(*ordered, strict=True))
+    return Outcomes(y, predicted)

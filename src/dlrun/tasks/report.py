@@ -1,0 +1,65 @@
+"""What a supervised task reports of the test split at the end of a run: figures, and figures by class."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import isnan
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlrun.data.base import SampleData
+from dlrun.output.plots import confusion_matrix
+from dlrun.output.predictions import decision_boundary, fitted_line, residuals
+from dlrun.spec import Columns, Image, Table, Tokens
+from dlrun.tasks.images import before_and_after, image_figure
+from dlrun.tasks.metrics import f1, precision, recall
+from dlrun.tasks.probabilities import judged, probability_figures
+
+Function = Callable[[Tensor], Tensor]
+Report = tuple[dict[str, Callable], dict[str, object]]  # figures by name, and numbers
+
+
+def report_targets(predict: Function, data: SampleData, spec: Table | Columns) -> Report:
+    """Figures of real predictions on the test split."""
+    pairs = [(predict(x), y) for x, y in data.batches("test")]
+    out, y = torch.cat([p for p, _ in pairs]).cpu(), torch.cat([t for _, t in pairs]).cpu()
+    figures: dict[str, Callable] = {"residuals": partial(residuals, y.numpy(), out.numpy(), spec)}
+    if spec.features == 1:
+        figures["fitted_line"] = partial(fitted_line, data, predict)
+    return figures, {}
+
+
+def report_classes(predict: Function, decide: Function, data: SampleData, spec: Image | Table | Columns | Tokens) -> Report:
+    """Figures and numbers by class. predict: inputs -> probabilities (B, classes); decide: -> classes (B,)."""
+    k, labels = spec.classes or 0, labels_of(data, spec)
+    y, best, p = judged(predict, decide, data)
+    matrix = torch.bincount(y * k + best, minlength=k * k).view(k, k)
+    figures: dict[str, Callable] = {"confusion_matrix": partial(confusion_matrix, matrix.numpy(), labels)}
+    if isinstance(spec, Image) and (sheet := before_and_after(data)) is not None:
+        figures["augmented"] = partial(image_figure, sheet, "images, and three times what training may see")
+    if isinstance(spec, Table) and spec.features == 2:
+        figures["decision_boundary"] = partial(decision_boundary, data, predict, labels)
+    figures |= probability_figures(y, best, p, labels)
+    counts = zip(labels, matrix.diag().tolist(), matrix.sum(1).tolist(), strict=True)
+    return figures, {
+        "acc_per_class": {label: correct / total if total else None for label, correct, total in counts},
+        "per_class": by_class(matrix.numpy(), labels),
+        "confusion_matrix": matrix.numpy(),
+    }
+
+
+def labels_of(data: SampleData, spec: Image | Table | Columns | Tokens) -> tuple[str, ...]:
+    """The classes' names, or their numbers. Not of the task's spec: some data learns its labels in load()."""
+    return getattr(data.spec, "labels", ()) or tuple(map(str, range(spec.classes or 0)))
+
+
+def by_class(counts: np.ndarray, labels: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
+    """Precision, recall, F1 and number of samples of each class, from a confusion matrix (classes, classes)."""
+    found: dict[str, dict[str, float | int | None]] = {label: {} for label in labels}
+    for name, metric in (("precision", precision), ("recall", recall), ("f1", f1)):
+        for label, value in zip(labels, metric(counts, average="per_class").tolist(), strict=True):
+            found[label][name] = None if isnan(value) else value
+    for label, support in zip(labels, counts.sum(1).tolist(), strict=True):
+        found[label]["support"] = support
+    return found
