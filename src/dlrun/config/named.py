@@ -55,10 +55,20 @@ def words_of(named: Named) -> list[str]:
     return [*named.words, *built_in]
 
 
+def _shown(named: Named) -> list[str]:
+    """List the words for a message; topK stands for top1, top2 and so on."""
+    numbered = [name for name in words_of(named) if name not in named.words and _is_numbered(name, named)]
+    return [f"{name}K" if name in numbered else name for name in words_of(named)]
+
+
+def _is_numbered(name: str, named: Named) -> bool:
+    return "k" in signature(f"{named.within}.{name}").required
+
+
 def pattern_of(named: Named) -> str:
     """Return a regular expression of all words, dotted paths included."""
     words = "|".join(words_of(named))
-    numbered = [n for n in words_of(named) if n not in named.words and "k" in signature(f"{named.within}.{n}").keys]
+    numbered = [name for name in words_of(named) if name not in named.words and _is_numbered(name, named)]
     suffix = f"(_({'|'.join(AVERAGES)}))?" if "average" in _keys_of(named) else ""
     counted = f"|({'|'.join(numbered)})[0-9]+" if numbered else ""
     return rf"^(({words}){suffix}{counted}|{WORD.pattern.replace(')*', ')+')})$" if words else rf"^{WORD.pattern}$"
@@ -159,7 +169,7 @@ def _problems(value: object, named: Named, path: str) -> list[str]:
     if module and not _may_be_read(module, named):
         return [
             f"{path}={word}: code of the package {module.partition('.')[0]!r} is not allowed here\n"
-            f"    expected one of: {some(words_of(named), 30)}\n    or code of your own, if the environment variable "
+            f"    expected one of: {some(_shown(named), 30)}\n    or code of your own, if the environment variable "
             f"DL_RUN_ALLOW names its package: DL_RUN_ALLOW={module.partition('.')[0]}"
         ]
     node = _read(word, named)
@@ -170,7 +180,7 @@ def _problems(value: object, named: Named, path: str) -> list[str]:
             return [f"{path}={error}"]
         known = words_of(named)
         more = "; or the dotted path of a function of your own"
-        return [f"{path}: there is no {word!r}{nearest(word, known)}\n    expected one of: {some(known, 30)}{more}"]
+        return [f"{path}: there is no {word!r}{nearest(word, known)}\n    expected one of: {some(_shown(named), 30)}{more}"]
     given = {**(value if isinstance(value, dict) else {}), **node}
     return [f"{path}={word}: {problem}" for problem in (*_of_parameters(builder, named), *_of_keys(builder, given, named))]
 

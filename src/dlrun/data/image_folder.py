@@ -18,12 +18,13 @@ from dlrun.data.classes import check_labels
 from dlrun.data.image_cache import Cache, cached
 from dlrun.data.image_lists import Listing, by_csv, by_folders, find_root, split, write_csv
 from dlrun.data.levels import Levels, describe_levels
+from dlrun.data.orders import check_sampler
 from dlrun.data.pixels import Pixels
 from dlrun.data.resident import Resident, check_contrast
 from dlrun.data.streamed import Streamed, free_memory
 from dlrun.errors import DataError, UserError, counted, printable, some
 from dlrun.spec import Image
-from dlrun.types import Augmentation, Count, DataPath, Fraction, Index, Name, Positive, Size
+from dlrun.types import Augmentation, Count, DataPath, Fraction, Index, Name, Positive, Sampler, Size
 
 
 class ImageFolder:
@@ -56,6 +57,7 @@ class ImageFolder:
         mean: list[float],
         std: list[Positive],
         augment: Augmentation,
+        sampler: Sampler = "none",
     ) -> None:
         _check(spec, resize, layout, write_csv)
         self.config_spec: Image = spec
@@ -67,7 +69,7 @@ class ImageFolder:
         self.stored, self.fit = (spec.shape[0], *(resize or spec.shape[1:])), fit
         self.max_pixels: int = max_pixels
         self.levels: Levels | None = None
-        self.split_config, self.resident = (split, stratify, folds, fold), resident
+        self.split_config, self.resident, self.sampler = (split, stratify, folds, fold), resident, sampler
 
     @property
     def spec(self) -> Image:
@@ -86,6 +88,7 @@ class ImageFolder:
         self.cache = cached(root, sorted(listing.names), (self.stored, self.fit, self.max_pixels), self.data_dir)
         self.bad, self.classes = bad_names(self.cache, listing), listing.classes
         self.levels = self.cache.levels or None
+        check_sampler(self.sampler, len(listing.classes))
         check_contrast(self.cache.pixels, self.cache.bad, str(root))
         self.restore(self.fitted(), device, channels_last)
         splits = split(listing.labels, *self.split_config)  # of all images: a broken one must not move any other
@@ -101,9 +104,10 @@ class ImageFolder:
         x, free = self.cache.pixels, free_memory(device)
         self.why = ""
         if self.resident is True or self.resident == "auto" and x.nbytes <= free / 2:
-            self.storage: Resident | Streamed = Resident(Arrays(x, y, x[:0], y[:0]), splits, device, self.pixels)
+            arrays = Arrays(x, y, x[:0], y[:0])
+            self.storage: Resident | Streamed = Resident(arrays, splits, device, self.pixels, sampler=self.sampler)
         else:
-            self.storage = Streamed(x, y, splits, device, self.pixels)
+            self.storage = Streamed(x, y, splits, device, self.pixels, self.sampler)
             if self.resident:
                 self.why = f" (more than half of the {free / 2**20:,.1f} MB free on {device})"
 

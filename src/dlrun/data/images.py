@@ -8,10 +8,11 @@ from torch import Tensor
 from dlrun.data.base import Arrays
 from dlrun.data.classes import check_labels
 from dlrun.data.on_device import OnDevice
+from dlrun.data.orders import check_sampler
 from dlrun.data.pixels import Pixels
 from dlrun.data.resident import Resident, check_arrays, check_contrast, split_rows
 from dlrun.spec import Image
-from dlrun.types import Augmentation, Count, Fraction, ImageReader, Index, Positive
+from dlrun.types import Augmentation, Count, Fraction, ImageReader, Index, Positive, Sampler
 
 
 class Images(OnDevice):
@@ -34,13 +35,15 @@ class Images(OnDevice):
         mean: list[float],
         std: list[Positive],
         augment: Augmentation,
+        sampler: Sampler = "none",
     ) -> None:
         check_labels(spec.labels, spec.classes)
+        check_sampler(sampler, spec.classes)
         self.pixels = Pixels(spec.shape, mean, std, augment)
         self.spec, self.batch_size, self.eval_batch_size = spec, batch_size, eval_batch_size
         self.source: Callable[[], Arrays] = source
         self.split_config = val_fraction, folds, fold
-        self.mean, self.std = mean, std
+        self.mean, self.std, self.sampler = mean, std, sampler
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Read the data and put it on the device. Raises DataError if it does not match the spec."""
@@ -48,7 +51,8 @@ class Images(OnDevice):
         check_arrays(arrays, self.spec)
         check_contrast(arrays.x_train)
         self.restore({}, device, channels_last)
-        self.resident = Resident(arrays, split_rows(len(arrays.x_train), *self.split_config), device, self.pixels)
+        splits = split_rows(len(arrays.x_train), *self.split_config)
+        self.resident = Resident(arrays, splits, device, self.pixels, sampler=self.sampler)
 
     def fitted(self) -> dict:
         """Return nothing: mean and std come from the config."""

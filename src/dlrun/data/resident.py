@@ -6,6 +6,7 @@ mid-epoch is a seek. Several batches (a chunk) are gathered at once, to pay an o
 
 import hashlib
 from collections.abc import Callable, Container, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import cast
 from zlib import crc32
@@ -15,9 +16,11 @@ import torch
 from torch import Tensor
 
 from dlrun.data.base import Arrays, Batch, Draw
+from dlrun.data.orders import epoch_order
 from dlrun.errors import DataError, UserError, counted
 from dlrun.seeds import generator
 from dlrun.spec import Image, Table
+from dlrun.types import Sampler
 
 CHUNK_VALUES = 2**19  # input values in a chunk: 2 MB as float32, which fits the cache of a core
 BLOCKS = 256  # blocks of an array of real numbers that are summed separately
@@ -30,7 +33,8 @@ class Resident:
 
     splits: indices into the train arrays, by split. Without an entry "test", all of the test arrays are the test split.
     prepare(x, draw): turns stored values into the network's input; draw is None outside training.
-    weights: of the train arrays' samples, float32 (N,), a third member of the train batches; None for none.
+    weights: of the train arrays' samples, float32 (N,), a third member of the train batches; None for none. sampler: see
+    orders.py.
     """
 
     def __init__(
@@ -40,7 +44,9 @@ class Resident:
         device: torch.device,
         prepare: Prepare,
         weights: np.ndarray | None = None,
+        sampler: Sampler = "none",
     ) -> None:
+        self.sampler = sampler
         self.x, self.y = {}, {}
         for pool, (x, y) in {"fit": (arrays.x_train, arrays.y_train), "test": (arrays.x_test, arrays.y_test)}.items():
             self.x[pool], self.y[pool] = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
@@ -78,7 +84,7 @@ class Resident:
     def train(self, batch_size: int, seed: int, epoch: int, first: int) -> Iterator[Batch]:
         """Yield the batches of an epoch from batch `first` on. The last one may be smaller."""
         rows = self.rows["train"]
-        order = rows[torch.randperm(len(rows), generator=generator("cpu", seed, epoch)).to(self.device)]
+        order = rows[epoch_order(len(rows), partial(self.labels, "train"), self.sampler, seed, epoch).to(self.device)]
         for start, chunk, skip in chunks(order, self.x["fit"][0].numel(), batch_size, first):
             draw = Draw(generator(self.device, seed, epoch, 1 + start), seed, epoch, chunk)
             members: tuple[Tensor, ...] = self._gather("fit", chunk, draw)

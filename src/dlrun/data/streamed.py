@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -14,19 +15,30 @@ import torch
 from torch import Tensor
 
 from dlrun.data.base import Draw
+from dlrun.data.orders import epoch_order
 from dlrun.data.resident import Prepare, chunks, distinct, hashed, sampled
 from dlrun.seeds import generator
+from dlrun.types import Sampler
 
 AHEAD = 4  # chunks that are read concurrently, to keep a disk busy
 
 
 class Streamed:
-    """Train, val and test splits in one memory-mapped array. x: (N, *shape); y: (N,); splits: row indices by split."""
+    """Train, val and test splits in one memory-mapped array. x: (N, *shape); y: (N,); splits: row indices by split.
+
+    sampler: see orders.py.
+    """
 
     def __init__(
-        self, x: np.ndarray, y: np.ndarray, splits: dict[str, np.ndarray], device: torch.device, prepare: Prepare
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        splits: dict[str, np.ndarray],
+        device: torch.device,
+        prepare: Prepare,
+        sampler: Sampler = "none",
     ) -> None:
-        self.x, self.y = x, torch.from_numpy(y)
+        self.x, self.y, self.sampler = x, torch.from_numpy(y), sampler
         self.rows = {name: torch.from_numpy(rows) for name, rows in splits.items()}
         self.device, self.prepare = device, prepare
 
@@ -49,7 +61,7 @@ class Streamed:
     def train(self, batch_size: int, seed: int, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of an epoch from batch `first` on. The last one may be smaller."""
         rows = self.rows["train"]
-        order = rows[torch.randperm(len(rows), generator=generator("cpu", seed, epoch))]
+        order = rows[epoch_order(len(rows), partial(self.labels, "train"), self.sampler, seed, epoch)]
         plan = list(chunks(order, self.x[0].size, batch_size, first))
         for (start, chunk, skip), (stored, y) in zip(plan, self._read([chunk for _, chunk, _ in plan]), strict=True):
             draw = Draw(generator(self.device, seed, epoch, 1 + start), seed, epoch, chunk.to(self.device))

@@ -9,9 +9,10 @@ from torch import Tensor
 from dlrun.data.base import Arrays
 from dlrun.data.classes import check_labels
 from dlrun.data.on_device import OnDevice
+from dlrun.data.orders import check_sampler
 from dlrun.data.resident import Resident, check_arrays, split_rows
 from dlrun.spec import Table
-from dlrun.types import Count, Fraction, Index, TableReader
+from dlrun.types import Count, Fraction, Index, Sampler, TableReader
 
 WIDE = 100  # warn above this standard deviation of the targets: default learning rates assume about 1
 
@@ -34,11 +35,13 @@ class Tables(OnDevice):
         folds: Index,
         fold: Index,
         standardize: bool,
+        sampler: Sampler = "none",
     ) -> None:
         check_labels(spec.labels, spec.classes)
+        check_sampler(sampler, spec.classes)
         self.spec, self.batch_size, self.eval_batch_size = spec, batch_size, eval_batch_size
         self.source: Callable[[], Arrays] = source
-        self.split_config, self.standardize = (val_fraction, folds, fold), standardize
+        self.split_config, self.standardize, self.sampler = (val_fraction, folds, fold), standardize, sampler
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Read the data and put it on the device. Raises DataError if it does not match the spec."""
@@ -54,7 +57,7 @@ class Tables(OnDevice):
         self.restore(fitted, device)
         self.spread = 0.0 if self.spec.classes else float(arrays.y_train[splits["train"]].std(0).max())
         arrays = arrays._replace(x_train=self._scaled(arrays.x_train), x_test=self._scaled(arrays.x_test))
-        self.resident = Resident(arrays, splits, device, lambda x, random: x)
+        self.resident = Resident(arrays, splits, device, lambda x, random: x, sampler=self.sampler)
 
     def fitted(self) -> dict:
         """Return the features' means and standard deviations over the train split; empty without `standardize`."""

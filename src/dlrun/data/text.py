@@ -20,7 +20,7 @@ from dlrun.data.on_device import OnDevice
 from dlrun.data.resident import Resident, split_rows
 from dlrun.errors import DataError, UserError, counted, printable
 from dlrun.spec import Tokens
-from dlrun.types import Count, Fraction, Index, Range, Size, TextReader, Tokenization
+from dlrun.types import Count, Fraction, Index, Range, Sampler, Size, TextReader, Tokenization
 
 MANY = 0.3  # warn above this share of unknown words
 _UNITS = {"words": "words", "keras": "words", "characters": "characters"}
@@ -60,6 +60,7 @@ class Texts(OnDevice):
         val_fraction: Fraction,
         folds: Index,
         fold: Index,
+        sampler: Sampler = "none",
     ) -> None:
         if (spec.length, spec.vocab) != (length, vocab):
             raise UserError(
@@ -69,7 +70,7 @@ class Texts(OnDevice):
         check_labels(spec.labels, spec.classes)
         self.source: Callable[[], Corpus] = source
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.split_config = (val_fraction, folds, fold)
+        self.split_config, self.sampler = (val_fraction, folds, fold), sampler
         self.layout = (length, pad == "pre", truncate == "pre", start)
         self.config_spec, self.classes, self.labels, self.tokens = spec, spec.classes, spec.labels, tokens
         self.get_words: Callable[[], tuple[str, ...]] = lambda: self._words()
@@ -91,7 +92,7 @@ class Texts(OnDevice):
         x_train, x_test = (pad(corpus, ids, rows, *self.layout) for rows in (fit, test))
         labels = np.array(corpus.labels)
         arrays = Arrays(x_train, labels[: corpus.num_train], x_test, labels[corpus.num_train :])
-        self.resident = Resident(arrays, splits, device, lambda x, random: x)
+        self.resident = Resident(arrays, splits, device, lambda x, random: x, sampler=self.sampler)
         self.words = words_of(corpus, ids)
         self.oddities = _oddities(corpus, int((ids >= 4).sum()), self.config_spec.vocab)
         self.unknown_share = float((x_test == 2).sum() / max(1, (x_test > 1).sum()))

@@ -20,6 +20,11 @@ from dlrun.types import Average, Count, Higher, Lower, OfTargets, Size
 Array = np.ndarray
 
 
+def acc(counts: Array) -> Higher:
+    """The share of the samples that are right."""
+    return float(counts.trace() / counts.sum())
+
+
 def f1(counts: Array, *, average: Average = "auto") -> Higher:
     """2 hits / (predicted + true): the harmonic mean of precision and recall."""
     hits, predicted, true = _pooled(counts, average)
@@ -89,6 +94,16 @@ def ece(y: Array, p: Array, *, bins: Count = 15) -> Lower:
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(place, confidence - right, bins)
     return float(np.abs(gaps).sum() / len(y))
+
+
+def mae(y: Array, out: Array, *, average: OfTargets = "mean") -> Lower:
+    """The mean absolute error, in the targets' unit."""
+    return _averaged(np.abs(_exact(out) - y).mean(0), average)
+
+
+def mse(y: Array, out: Array, *, average: OfTargets = "mean") -> Lower:
+    """The mean squared error, in the square of the targets' unit."""
+    return _averaged(np.square(_exact(out) - y).mean(0), average)
 
 
 def rmse(y: Array, out: Array, *, average: OfTargets = "mean") -> Lower:

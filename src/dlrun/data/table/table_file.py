@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dlrun.data.base import Arrays
 from dlrun.data.on_device import OnDevice
+from dlrun.data.orders import check_sampler
 from dlrun.data.resident import Resident
 from dlrun.data.table.columns import as_texts, check_kinds
 from dlrun.data.table.encode import Encoding, decode, encode, names, unseen
@@ -25,7 +26,7 @@ from dlrun.errors import UserError
 from dlrun.output.as_json import as_json
 from dlrun.paths import find
 from dlrun.spec import Columns
-from dlrun.types import Count, DataPath, Fraction, FrameReader, Index, Name
+from dlrun.types import Count, DataPath, Fraction, FrameReader, Index, Name, Sampler
 
 EXPECTED = "a CSV, TSV or Parquet file: absolute, or a name under data_dir or in the working folder"
 
@@ -67,6 +68,7 @@ class TableFile(OnDevice):
         time: Name | None,
         folds: Index,
         fold: Index,
+        sampler: Sampler = "none",
         batch_size: Count,
         eval_batch_size: Count,
     ) -> None:
@@ -82,7 +84,7 @@ class TableFile(OnDevice):
             targets, learn, tuple(drop), types, by_quantiles, shares, stratify, group, time, weights, folds, fold
         )
         self.batch_size, self.eval_batch_size, self.unit = batch_size, eval_batch_size, unit
-        self.categories = categories
+        self.categories, self.sampler = categories, sampler
         self.encoding: Encoding | None = None
         self.prepared: Prepared | None = None  # from when the spec is needed until `load`
         self.about: dict[str, str] = {}
@@ -114,7 +116,10 @@ class TableFile(OnDevice):
         prepared, self.prepared = self._prepare(), None
         x, y, weights, splits, self.encoding, about = prepared
         self.device, self.sizes = device, {name: len(rows) for name, rows in splits.items()}
-        self.resident = Resident(Arrays(x, y, x[:0], y[:0]), splits, device, lambda x, random: x, weights)
+        check_sampler(self.sampler, self.spec.classes)
+        self.resident = Resident(
+            Arrays(x, y, x[:0], y[:0]), splits, device, lambda x, random: x, weights, self.sampler
+        )
         self.about = {"learns": self._learns()} | about
 
     def fitted(self) -> Encoding:
