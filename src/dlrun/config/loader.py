@@ -19,7 +19,8 @@ from dlrun.errors import UserError
 for function in (grammar_functions.choice, grammar_functions.shuffle):
     function.__annotations__["args"] = Any  # Hydra 1.3 lists the allowed types and forgot null
 
-OPEN = ("data.types.", "data.types=", "task.class_weights.", "task.class_weights=")  # mappings whose keys are the user's own, so that they are set without a +
+# mappings whose keys are the user's own, so that they are set without a +
+OPEN = ("data.types.", "data.types=", "task.class_weights.", "task.class_weights=")
 
 
 class Loader(ConfigLoaderImpl):

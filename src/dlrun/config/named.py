@@ -15,6 +15,7 @@ from dlrun.types import Average, Better, Named, Nested, OfTargets
 AVERAGES = (*typing.get_args(Average)[1:], *typing.get_args(OfTargets)[1:])
 WORD = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*", re.ASCII)
 AUGMENT = "dlrun.data.augment"
+OWN = "the dotted path of a function of your own"
 
 
 def named_of(annotation: object) -> Named | None:
@@ -100,10 +101,7 @@ def _problems_of_changes(words: list, path: str) -> list[str]:
         for key, value in (word if isinstance(word, dict) else {word: True}).items():
             if key not in builder.keys:
                 near, has = nearest(str(key), builder.keys), some([key for key in builder.keys if key != "own"], 30)
-                problems.append(
-                    f"{path}: there is no augmentation {key!r}{near}\n    expected one of: {has}; or the dotted path of "
-                    "a function of your own"
-                )
+                problems.append(f"{path}: there is no augmentation {key!r}{near}\n    expected one of: {has}; or {OWN}")
             elif expected := mismatch(value, builder.keys[key]):
                 is_word = isinstance(word, str)
                 problems.append(
@@ -178,11 +176,11 @@ def _problems(value: object, named: Named, path: str) -> list[str]:
     except UserError as error:
         if module:
             return [f"{path}={error}"]
-        known = words_of(named)
-        more = "; or the dotted path of a function of your own"
-        return [f"{path}: there is no {word!r}{nearest(word, known)}\n    expected one of: {some(_shown(named), 30)}{more}"]
+        near, known = nearest(word, words_of(named)), some(_shown(named), 30)
+        return [f"{path}: there is no {word!r}{near}\n    expected one of: {known}; or {OWN}"]
     given = {**(value if isinstance(value, dict) else {}), **node}
-    return [f"{path}={word}: {problem}" for problem in (*_of_parameters(builder, named), *_of_keys(builder, given, named))]
+    found = [*_of_parameters(builder, named), *_of_keys(builder, given, named)]
+    return [f"{path}={word}: {problem}" for problem in found]
 
 
 def _of_parameters(builder: Signature, named: Named) -> Iterator[str]:

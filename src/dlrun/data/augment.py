@@ -64,21 +64,19 @@ class Augment:
                     f"expected fewer pixels than {min(height, width)}"
                 )
 
-        try_out = torch.zeros(2, *shape)
+        zeros = torch.zeros(2, *shape)
+        expected = f"  expected {zeros.dtype} {tuple(zeros.shape)}, as it got"
         for change in self.own:
             name = f"{change.func.__module__}.{change.func.__name__}"
             try:
-                found = _changed(change, try_out.clone(), Draw(generator("cpu", 0), 0, 0, torch.arange(2)))
+                found = _changed(change, zeros.clone(), Draw(generator("cpu", 0), 0, 0, torch.arange(2)))
             except Exception as error:  # the user's code raises anything
                 raise UserError(
-                    f"data.augment: {name} failed on two images {tuple(try_out.shape)}: {type(error).__name__}: {error}\n"
-                    "  expected images of the same shape and type"
+                    f"data.augment: {name} failed on two images: {type(error).__name__}: {error}\n{expected}"
                 ) from error
-            if not isinstance(found, Tensor) or found.shape != try_out.shape or found.dtype != try_out.dtype:
+            if not isinstance(found, Tensor) or found.shape != zeros.shape or found.dtype != zeros.dtype:
                 kind = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-                raise UserError(
-                    f"data.augment: {name} returned {kind}\n  expected {try_out.dtype} {tuple(try_out.shape)}, as it got"
-                )
+                raise UserError(f"data.augment: {name} returned {kind}\n{expected}")
 
     def on_bytes(self, x: Tensor, draw: Draw) -> Tensor:
         """Move pixels: rot90, flip, warp, crop; then the policy. (B, C, H, W) -> same
@@ -103,7 +101,7 @@ class Augment:
         return x
 
     def on_values(self, x: Tensor, draw: Draw) -> Tensor:
-        """Change values: jitter, cutout, erase, noise, the user's own. In place, on normalised images. (B, C, H, W) -> (B, C, H, W)"""
+        """Change values: jitter, cutout, erase, noise, the user's own. In place. (B, C, H, W), normalised -> same"""
         random, size = draw.random, (len(x), 2)
         if self.jitter:
             change = self.jitter * (2 * torch.rand(2, len(x), 1, 1, 1, generator=random, device=x.device) - 1)

@@ -69,7 +69,8 @@ class ImageFolder:
         self.stored, self.fit = (spec.shape[0], *(resize or spec.shape[1:])), fit
         self.max_pixels: int = max_pixels
         self.levels: Levels | None = None
-        self.split_config, self.resident, self.sampler = (split, stratify, folds, fold), resident, sampler
+        self.split_config, self.folds = (split, stratify, folds, fold), folds
+        self.resident, self.sampler = resident, sampler
 
     @property
     def spec(self) -> Image:
@@ -128,9 +129,13 @@ class ImageFolder:
     def size(self, split: str) -> int:
         return self.storage.size(split)
 
-    def labels(self, split: str) -> Tensor:
+    def targets(self, split: str) -> Tensor:
         """Return the labels of a split, in the order of `files`."""
-        return self.storage.labels(split)
+        return self.storage.targets(split)
+
+    def places(self, split: str) -> list[str]:
+        """Return the samples' file names, in the order of `targets`."""
+        return self.files(split)
 
     def files(self, split: str) -> list[str]:
         """Return the samples' file names under the root, in the order of `batches` (val and test)."""

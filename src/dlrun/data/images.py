@@ -42,7 +42,7 @@ class Images(OnDevice):
         self.pixels = Pixels(spec.shape, mean, std, augment)
         self.spec, self.batch_size, self.eval_batch_size = spec, batch_size, eval_batch_size
         self.source: Callable[[], Arrays] = source
-        self.split_config = val_fraction, folds, fold
+        self.split_config, self.folds = (val_fraction, folds, fold), folds
         self.mean, self.std, self.sampler = mean, std, sampler
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:

@@ -1,6 +1,6 @@
 """The members that data sets have in common whose samples stay on the device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
@@ -12,15 +12,20 @@ class OnDevice:
     """A data set whose splits are in `resident`, which a subclass sets in `load`."""
 
     resident: Resident
+    folds: int = 0  # of k-fold cross-validation; 0: none
     batch_size: int
     eval_batch_size: int
 
     def size(self, split: str) -> int:
         return self.resident.size(split)
 
-    def labels(self, split: str) -> Tensor:
+    def targets(self, split: str) -> Tensor:
         """Return the targets of a split, in stored order."""
-        return self.resident.labels(split)
+        return self.resident.targets(split)
+
+    def places(self, split: str) -> Sequence[int | str]:
+        """Return where the samples of a split are in the stored data, from 0, in the order of `targets`."""
+        return self.resident.rows[split].tolist()
 
     def digest(self) -> str:
         """Return a hash of the rows of the splits, the labels and some of the stored values."""

@@ -22,8 +22,8 @@ def epoch_order(size: int, labels: Callable[[], Tensor], sampler: Sampler, seed:
 def balanced(labels: Tensor, random: torch.Generator) -> Tensor:
     """Return as many positions as there are labels, the same number of every class, shuffled.
 
-    A class with too few samples repeats all of them before any comes again; one with too many leaves a part out, another
-    one in each epoch. If the classes do not divide the samples, those that get one more are drawn.
+    A class with too few samples repeats all of them before any comes again; one with too many leaves a part out, which
+    differs between epochs. If the classes do not divide the samples, those that get one more are drawn.
     """
     classes = labels.unique()
     share, rest = divmod(len(labels), len(classes))

@@ -33,8 +33,8 @@ class Resident:
 
     splits: indices into the train arrays, by split. Without an entry "test", all of the test arrays are the test split.
     prepare(x, draw): turns stored values into the network's input; draw is None outside training.
-    weights: of the train arrays' samples, float32 (N,), a third member of the train batches; None for none. sampler: see
-    orders.py.
+    weights: of the train arrays' samples, float32 (N,), a third member of the train batches; None for none.
+    sampler: see orders.py.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Resident:
         """Return the number of samples of a split, or of all splits for "all"."""
         return sum(len(self.rows[each]) for each in distinct(self.rows)) if split == "all" else len(self.rows[split])
 
-    def labels(self, split: str) -> Tensor:
+    def targets(self, split: str) -> Tensor:
         """Return the targets of a split, in stored order."""
         return self.y[self.pools[split]].index_select(0, self.rows[split])
 
@@ -84,7 +84,7 @@ class Resident:
     def train(self, batch_size: int, seed: int, epoch: int, first: int) -> Iterator[Batch]:
         """Yield the batches of an epoch from batch `first` on. The last one may be smaller."""
         rows = self.rows["train"]
-        order = rows[epoch_order(len(rows), partial(self.labels, "train"), self.sampler, seed, epoch).to(self.device)]
+        order = rows[epoch_order(len(rows), partial(self.targets, "train"), self.sampler, seed, epoch).to(self.device)]
         for start, chunk, skip in chunks(order, self.x["fit"][0].numel(), batch_size, first):
             draw = Draw(generator(self.device, seed, epoch, 1 + start), seed, epoch, chunk)
             members: tuple[Tensor, ...] = self._gather("fit", chunk, draw)

@@ -46,7 +46,7 @@ class Streamed:
         """Return the number of samples of a split, or of all splits for "all"."""
         return sum(len(self.rows[each]) for each in distinct(self.rows)) if split == "all" else len(self.rows[split])
 
-    def labels(self, split: str) -> Tensor:
+    def targets(self, split: str) -> Tensor:
         """Return the labels of a split, in stored order."""
         return self.y[self.rows[split]]
 
@@ -61,7 +61,7 @@ class Streamed:
     def train(self, batch_size: int, seed: int, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of an epoch from batch `first` on. The last one may be smaller."""
         rows = self.rows["train"]
-        order = rows[epoch_order(len(rows), partial(self.labels, "train"), self.sampler, seed, epoch)]
+        order = rows[epoch_order(len(rows), partial(self.targets, "train"), self.sampler, seed, epoch)]
         plan = list(chunks(order, self.x[0].size, batch_size, first))
         for (start, chunk, skip), (stored, y) in zip(plan, self._read([chunk for _, chunk, _ in plan]), strict=True):
             draw = Draw(generator(self.device, seed, epoch, 1 + start), seed, epoch, chunk.to(self.device))

@@ -41,7 +41,8 @@ class Tables(OnDevice):
         check_sampler(sampler, spec.classes)
         self.spec, self.batch_size, self.eval_batch_size = spec, batch_size, eval_batch_size
         self.source: Callable[[], Arrays] = source
-        self.split_config, self.standardize, self.sampler = (val_fraction, folds, fold), standardize, sampler
+        self.split_config, self.folds = (val_fraction, folds, fold), folds
+        self.standardize, self.sampler = standardize, sampler
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Read the data and put it on the device. Raises DataError if it does not match the spec."""

@@ -70,7 +70,7 @@ class Texts(OnDevice):
         check_labels(spec.labels, spec.classes)
         self.source: Callable[[], Corpus] = source
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.split_config, self.sampler = (val_fraction, folds, fold), sampler
+        self.split_config, self.folds, self.sampler = (val_fraction, folds, fold), folds, sampler
         self.layout = (length, pad == "pre", truncate == "pre", start)
         self.config_spec, self.classes, self.labels, self.tokens = spec, spec.classes, spec.labels, tokens
         self.get_words: Callable[[], tuple[str, ...]] = lambda: self._words()

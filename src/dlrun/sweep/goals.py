@@ -1,9 +1,11 @@
-"""The goals of a sweep, its best jobs, and means over seeds."""
+"""The goals of a sweep, its settings with their seeds and folds, and the best of them."""
 
 import shlex
+from dataclasses import dataclass
 from math import isfinite
+from statistics import fmean
 
-from dlrun.errors import UserError, nearest
+from dlrun.errors import UserError, nearest, some
 from dlrun.sweep.rows import measured
 from dlrun.sweep.state import DONE, Job, State
 
@@ -33,28 +35,88 @@ def goals(state: State) -> list[tuple[str, str]]:
     return [(name, mode) for name, mode in state.facts["goals"]]
 
 
-def best_jobs(jobs: list[Job], goals: list[tuple[str, str]]) -> list[Job]:
-    """Return the best finished job; with several goals the Pareto front, the jobs that no other beats in all."""
+@dataclass
+class Setting:
+    """A point of the sweep without its seed and fold, and the jobs that repeat it, one for each of them.
 
-    def scores(job: Job) -> list[float] | None:
-        values = [value for name, _ in goals if (value := job.values.get(name)) is not None and isfinite(value)]
-        if job.status != "finished" or len(values) < len(goals):
-            return None
-        return [v if mode == "max" else -v for v, (_, mode) in zip(values, goals, strict=True)]
+    A repeated seed (of the same fold) counts once, since equal runs have no spread.
+    """
 
-    scored = [(job, values) for job in jobs if goals and (values := scores(job))]
-    if len(goals) < 2:
-        return [max(scored, key=lambda pair: (pair[1], -pair[0].number))[0]] if scored else []
+    overrides: list[str]
+    jobs: list[Job]
+
+    @property
+    def first(self) -> Job:
+        """The job that stands for the setting: the first one, not the luckiest."""
+        return self.jobs[0]
+
+    def values(self, name: str) -> list[float | None]:
+        """Return a metric of its finished or pruned jobs."""
+        return [job.values.get(name) for job in self.jobs if job.status in DONE]
+
+    def mean(self, name: str) -> float | None:
+        """Return the mean of a metric over all of its jobs; None unless all are finished and measured it."""
+        values = [job.values.get(name) for job in self.jobs if job.status == "finished"]
+        known = [value for value in values if value is not None and isfinite(value)]
+        return fmean(known) if len(known) == len(self.jobs) else None
+
+
+def settings(jobs: list[Job]) -> list[Setting]:
+    """Group the jobs by setting, in the order of the jobs."""
+    groups: dict[str, dict[str, Job]] = {}
+    for job in jobs:
+        seed = " ".join(o for o in job.overrides if o.startswith(REPEATS))
+        group = groups.setdefault(" ".join(o for o in job.overrides if not o.startswith(REPEATS)), {})
+        if seed not in group or group[seed].status not in DONE:
+            group[seed] = job
     return [
-        job
-        for job, mine in scored
+        Setting([o for o in next(iter(group.values())).overrides if not o.startswith(REPEATS)], list(group.values()))
+        for group in groups.values()
+    ]
+
+
+def best_settings(jobs: list[Job], goals: list[tuple[str, str]]) -> list[Setting]:
+    """Return the setting with the best mean over its seeds and folds, so that no lucky one decides.
+
+    With several goals: the Pareto front, the settings that no other beats in all. Only settings whose jobs are all
+    finished count.
+    """
+
+    def scores(setting: Setting) -> list[float] | None:
+        means = [mean for name, _ in goals if (mean := setting.mean(name)) is not None]
+        if len(means) < len(goals):
+            return None
+        return [mean if mode == "max" else -mean for mean, (_, mode) in zip(means, goals, strict=True)]
+
+    scored = [(setting, values) for setting in settings(jobs) if goals and (values := scores(setting))]
+    if len(goals) < 2:
+        return [max(scored, key=lambda pair: (pair[1], -pair[0].first.number))[0]] if scored else []
+    return [
+        setting
+        for setting, mine in scored
         if not any(all(o >= m for o, m in zip(s, mine, strict=True)) and s != mine for _, s in scored)
     ]
 
 
-def command_line(state: State, job: Job) -> str:
-    """Return the command that runs a job by itself, in the folder in which the sweep was started."""
-    return shlex.join(["dl-run", *job.overrides, *state.facts["flags"]])
+def numbered(setting: Setting) -> str:
+    """Return "job 3", or "jobs 0, 1, 2" for a setting with several."""
+    jobs = [str(job.number) for job in setting.jobs]
+    return f"job{'s' if len(jobs) > 1 else ''} {some(jobs)}"
+
+
+def command_line(state: State, setting: Setting) -> str:
+    """Return the command that runs a setting by itself, in the folder in which the sweep was started.
+
+    A setting with several jobs runs as a sweep of its seeds and folds.
+    """
+    repeats: dict[str, list[str]] = {}
+    for override in (o for job in setting.jobs for o in job.overrides if o.startswith(REPEATS)):
+        key, _, value = override.partition("=")
+        repeats.setdefault(key, [])
+        repeats[key] += [value] if value not in repeats[key] else []
+    swept = [f"{key}={','.join(values)}" for key, values in repeats.items()]
+    many = ["-m"] if len(setting.jobs) > 1 else []
+    return shlex.join(["dl-run", *many, *setting.overrides, *swept, *state.facts["flags"]])
 
 
 def value_names(jobs: list[Job]) -> list[str]:
@@ -63,23 +125,14 @@ def value_names(jobs: list[Job]) -> list[str]:
 
 
 def over_seeds(jobs: list[Job], names: list[str]) -> list[dict]:
-    """Return, for each setting that ran with several seeds or folds, its values by name and how many are finished.
-
-    A repeated seed (of the same fold) counts once, since equal runs have no spread.
-    """
-    groups: dict[str, dict[str, Job]] = {}
-    for job in jobs:
-        seed = " ".join(o for o in job.overrides if o.startswith(REPEATS))
-        group = groups.setdefault(" ".join(o for o in job.overrides if not o.startswith(REPEATS)), {})
-        if seed not in group or group[seed].status not in DONE:
-            group[seed] = job
+    """Return, for each setting that ran with several seeds or folds, its values by name and how many are finished."""
     return [
         {
-            "setting": setting,
-            "values": {n: [job.values.get(n) for job in group.values() if job.status in DONE] for n in names},
-            "seeds": sum(job.status == "finished" for job in group.values()),
-            "jobs": [job.number for job in group.values()],
+            "setting": " ".join(setting.overrides),
+            "values": {name: setting.values(name) for name in names},
+            "seeds": sum(job.status == "finished" for job in setting.jobs),
+            "jobs": [job.number for job in setting.jobs],
         }
-        for setting, group in groups.items()
-        if len(group) > 1
+        for setting in settings(jobs)
+        if len(setting.jobs) > 1
     ]

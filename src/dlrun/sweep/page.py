@@ -4,20 +4,24 @@ import json
 from html import escape
 from math import isfinite
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlrun.output.as_json import finite
 from dlrun.sweep.importance import importance, point
 from dlrun.sweep.state import Job, State, own_overrides, shared
+
+if TYPE_CHECKING:
+    from dlrun.sweep.goals import Setting
 
 POINTS = 120  # the most points of a curve
 FEW = 6  # a number with at most this many values has a tick for each
 
 
 def page(
-    state: State, goals: list[tuple[str, str]], curves: dict[int, list[dict]], means: list, best: list[Job]
+    state: State, goals: list[tuple[str, str]], curves: dict[int, list[dict]], means: list, best: "list[Setting]"
 ) -> str:
     """Return the page. curves: the epoch rows of each job. means: the rows over seeds."""
-    from dlrun.sweep.goals import command_line, value_names
+    from dlrun.sweep.goals import command_line, numbered, value_names
 
     swept = parameters(state.jobs)
     metrics = [name for name, _ in goals]
@@ -38,7 +42,10 @@ def page(
         "parameters": swept,
         "importance": {name: importance(state.jobs, swept, name) for name, _ in goals},
         "means": means,
-        "best": [{"job": job.number, "command": command_line(state, job)} for job in best],
+        "best": [
+            {"jobs": [job.number for job in each.jobs], "name": numbered(each), "command": command_line(state, each)}
+            for each in best
+        ],
         "jobs": [_job(job, common, curves.get(job.number, []), metrics) for job in state.jobs],
     }
     template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")

@@ -15,7 +15,17 @@ from dlrun.errors import columns
 from dlrun.output.as_json import as_json, finite
 from dlrun.output.console import number, table
 from dlrun.output.folders import write_whole
-from dlrun.sweep.goals import REPEATS, best_jobs, command_line, goals, over_seeds, value_names
+from dlrun.sweep.folds import write_out_of_fold
+from dlrun.sweep.goals import (
+    REPEATS,
+    Setting,
+    best_settings,
+    command_line,
+    goals,
+    numbered,
+    over_seeds,
+    value_names,
+)
 from dlrun.sweep.page import page
 from dlrun.sweep.rows import epoch_rows
 from dlrun.sweep.state import OPEN, Job, State, own_overrides, shared
@@ -52,17 +62,19 @@ class Report:
         state, folder = self.state, self.state.folder
         names = value_names(state.jobs)
         write_whole(folder / "results.csv", as_csv(state.jobs, names))
-        best = best_jobs(state.jobs, self.goals)
+        best = best_settings(state.jobs, self.goals)
         results = {
             "sweep": state.facts["arguments"],
             "goals": [{"metric": name, "better": mode} for name, mode in self.goals],
-            "best": [{"job": job.number, "command": command_line(state, job), "values": job.values} for job in best],
+            "best": [_as_json(state, setting) for setting in best],
             "jobs": [{k: v for k, v in asdict(job).items() if k not in ("pid", "born")} for job in state.jobs],
             "over_seeds": over_seeds(state.jobs, names),
         }
         write_whole(folder / "results.json", as_json(finite(results), indent=1) + "\n")
+        if at_once:
+            write_out_of_fold(state)
         if len(self.goals) == 1 and best:
-            self._link(best[0])
+            self._link(best[0].first)
         if at_once or time.monotonic() - self.written > PAGE_EVERY:
             write_whole(folder / "report.html", self.html())
             self.written = time.monotonic()
@@ -70,7 +82,7 @@ class Report:
     def html(self) -> str:
         """Return the page as HTML."""
         jobs = self.state.jobs
-        means, best = over_seeds(jobs, value_names(jobs)), best_jobs(jobs, self.goals)
+        means, best = over_seeds(jobs, value_names(jobs)), best_settings(jobs, self.goals)
         return page(self.state, self.goals, self._curves(), means, best)
 
     def _link(self, best: Job) -> None:
@@ -93,6 +105,13 @@ class Report:
             else:
                 curves[job.number] = self.curves[job.number]
         return curves
+
+
+def _as_json(state: State, setting: Setting) -> dict[str, object]:
+    """The entry of a best setting: its first job, all its jobs, its command, and its mean metrics."""
+    values = {name: setting.mean(name) for name in value_names(setting.jobs)}
+    jobs = [job.number for job in setting.jobs]
+    return {"job": jobs[0], "jobs": jobs, "command": command_line(state, setting), "values": values}
 
 
 def as_csv(jobs: list[Job], names: list[str]) -> str:
@@ -166,10 +185,9 @@ def closing(state: State, stopped: int) -> str:
     blocks = [report(jobs, columns(sys.stdout, 10_000))]
     if text := failures(jobs):
         blocks.append(text)
-    best = best_jobs(jobs, goals(state))
-    for job in best:
-        values = ", ".join(f"{name} {number(job.values[name])}" for name, _ in goals(state))
-        blocks.append(f"best: job {job.number}, {values}\n  {command_line(state, job)}")
+    for setting in best_settings(jobs, goals(state)):
+        values = ", ".join(f"{name} {_cell(setting.values(name))}" for name, _ in goals(state))
+        blocks.append(f"best: {numbered(setting)}, {values}\n  {command_line(state, setting)}")
     left = state.total - sum(job.status not in OPEN for job in jobs)
     others = sum(job.status == "running" and job.worker != state.worker for job in jobs)
     if others and not stopped:

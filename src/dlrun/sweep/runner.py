@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dlrun.errors import UserError
 from dlrun.sweep import process
-from dlrun.sweep.goals import best_jobs, goals
+from dlrun.sweep.goals import best_settings, goals
 from dlrun.sweep.outcomes import check_goals, has_checkpoint, recover, settle, summed_up, why
 from dlrun.sweep.report import Report
 from dlrun.sweep.screen import Screen
@@ -142,7 +142,7 @@ class Runner:
                 for one in list(self.running):
                     self.look_at(one)
                 if self.screen.is_due:
-                    best = best_jobs(self.state.jobs, goals(self.state))
+                    best = best_settings(self.state.jobs, goals(self.state))
                     self.screen.draw(self.state, self.running, best[0] if best else None, goals(self.state))
         finally:
             for one in self.running:  # the sweep itself failed: a bug, or a full disk

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, TextIO
 from dlrun.errors import printable
 from dlrun.output.console import duration, number, wrapped
 from dlrun.output.terminal import write
+from dlrun.sweep.goals import Setting, numbered
 from dlrun.sweep.rows import last_row
-from dlrun.sweep.state import OPEN, Job, State, own_overrides, shared
+from dlrun.sweep.state import OPEN, State, own_overrides, shared
 
 if TYPE_CHECKING:
     from dlrun.sweep.runner import Running
@@ -50,7 +51,7 @@ class Screen:
             self._write(sys.stdout, f"\x1b[{self.lines}A\x1b[J")
         self.lines, self.drawn = 0, 0.0
 
-    def draw(self, state: State, running: list["Running"], best: Job | None, goals: list[tuple[str, str]]) -> None:
+    def draw(self, state: State, running: list["Running"], best: Setting | None, goals: list[tuple[str, str]]) -> None:
         """Draw the live table. running: the jobs that this process runs."""
         now = time.monotonic()
         try:
@@ -72,7 +73,7 @@ class Screen:
 def table_lines(
     state: State,
     running: list["Running"],
-    best: Job | None,
+    best: Setting | None,
     goals: list[tuple[str, str]],
     seconds: float,
     width: int,
@@ -97,7 +98,10 @@ def table_lines(
     if best is not None and goals:
         name = goals[0][0]
         lines += wrapped(
-            f"  best  job {best.number}: {name} {number(best.values[name])}  {own_overrides(best, common)}", width, 8
+            f"  best  {numbered(best)}: {name} {number(best.mean(name))}  "
+            + " ".join(override for override in best.overrides if override not in common),
+            width,
+            8,
         )
     return lines
 

@@ -15,8 +15,8 @@ Weights = Mapping[str, float]
 
 def class_counts(data: SampleData, classes: int) -> list[int] | None:
     """Number of train samples of each class; None if the data does not have its labels at hand."""
-    labels = getattr(data, "labels", None)
-    return None if labels is None else torch.bincount(labels("train"), minlength=classes).tolist()
+    targets = getattr(data, "targets", None)
+    return None if targets is None else torch.bincount(targets("train"), minlength=classes).tolist()
 
 
 def skew(counts: Sequence[int], labels: Sequence[str]) -> str:
@@ -52,7 +52,7 @@ def weights_of_classes(
         return torch.tensor([names.get(label, 1.0) for label in labels])
     if counts is None:
         raise UserError(
-            "task.class_weights=balanced: this data set has no `labels(split)`, so its classes cannot be counted\n"
+            "task.class_weights=balanced: this data set has no `targets(split)`, so its classes cannot be counted\n"
             "  expected a mapping of classes to weights"
         )
     total, present = sum(counts), sum(count > 0 for count in counts)

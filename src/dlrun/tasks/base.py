@@ -39,7 +39,8 @@ class Task(Generic[DataT, BatchT]):
     per_rank: names of the components that differ between processes; all others are the same in all of them.
     scores: the metrics that `evaluate` returns, each with its direction, "max" or "min".
     goal: the score by which the best epoch is chosen, or None if there is no choice to make.
-    about: lines for the run's header, by title. compiled: names of the submodules that a step calls, for torch.compile ("" is the whole net); () if it cannot help.
+    about: lines for the run's header, by title.
+    compiled: names of the submodules that a step calls, for torch.compile ("" is the whole net); () if it cannot help.
     takes: the inputs that `predict` accepts, the default first: "inputs" (as the data returns them), "images"
     (pixels in [0, 1]) or "latent" (codes (B, net.latent)); or "episodes" for a task that plays (`play`).
     """

@@ -9,17 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlrun.errors import UserError
-from dlrun.spec import Columns, Image, Table, Tokens
 from dlrun.tasks import losses
+from dlrun.tasks.targets import Learnable
 
 Loss = Callable[..., Tensor]  # (outputs, targets, reduction="mean") -> loss
-Labelled = Image | Table | Columns | Tokens
 TWO = ("bce", "focal", "mse_one_hot", "hinge", "perceptron")
 SEVERAL = ("cross_entropy", "focal", "mse_one_hot", "hinge")
 REAL = ("mse", "mae", "huber")
 
 
-def make_loss(loss: "str | partial[Tensor]", spec: Labelled, label_smoothing: float = 0.0) -> Loss:
+def make_loss(loss: "str | partial[Tensor]", spec: Learnable, label_smoothing: float = 0.0) -> Loss:
     """Return the loss. `auto` is cross-entropy, its binary form, or the mean squared error.
 
     loss: `auto`, or the function with its keys. Raises UserError if it does not fit the data.
@@ -40,7 +39,7 @@ def make_loss(loss: "str | partial[Tensor]", spec: Labelled, label_smoothing: fl
     return _own(call, spec) if is_own else call
 
 
-def _own(call: "partial[Tensor]", spec: Labelled) -> Loss:
+def _own(call: "partial[Tensor]", spec: Learnable) -> Loss:
     """Return a function of the user's own as a loss with `reduction`. Raises UserError if it fails on two samples."""
     name = f"{call.func.__module__}.{call.func.__name__}"
     takes_reduction = "reduction" in inspect.signature(call.func).parameters
@@ -57,7 +56,9 @@ def _own(call: "partial[Tensor]", spec: Labelled) -> Loss:
         raise UserError(f"task.loss={name} failed: {type(error).__name__}: {error}\n{expected}") from error
     if not isinstance(found, Tensor) or tuple(found.shape) not in shapes or not found.requires_grad:
         kind = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        constant = "" if not isinstance(found, Tensor) or found.requires_grad else " that does not depend on the outputs"
+        constant = (
+            "" if not isinstance(found, Tensor) or found.requires_grad else " that does not depend on the outputs"
+        )
         raise UserError(f"task.loss={name} returned {kind}{constant}\n{expected}")
     return call if takes_reduction else partial(_reduced, call, name)
 

@@ -45,7 +45,7 @@ class Decision:
         self.threshold = EVEN if isinstance(by, str) else float(by)
 
     def choose(self, outcomes: Outcomes) -> None:
-        """Set the threshold with the highest score; of equal ones, that nearest to 0.5. No change if a class is absent."""
+        """Set the threshold with the highest score; of equals that nearest to 0.5. If a class is absent: no change."""
         y, p = outcomes.y, outcomes.predicted[:, 1].astype(np.float64)
         if self.metric is None or y.min() == y.max():
             return

@@ -1,8 +1,8 @@
 """Losses of supervised learning. Each public function is one, and its name is the word for it in task.loss.
 
-Each maps raw outputs float32 (B, outputs) and targets to the mean over the batch, or with reduction="none" to the losses
-of the samples, (B,) or (B, targets). Targets are classes int64 (B,), of which two share one output, or real numbers (B,
-targets). criterion.py says which loss fits which data. Source: the book, section 6.6, unless stated otherwise.
+Each maps raw outputs float32 (B, outputs) and targets to the mean over the batch, or with reduction="none" to the
+losses of the samples, (B,) or (B, targets). Targets are classes int64 (B,), of which two share one output, or real
+numbers (B, targets). criterion.py says which loss fits which data. Source: the book, section 6.6, unless stated.
 """
 
 import torch
@@ -45,7 +45,7 @@ def mse_one_hot(out: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
 
 
 def hinge(out: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
-    """The mean over the other classes of max(0, 1 - h(right) + h(other)); of two classes max(0, 1 - y h), y in {-1, 1}."""
+    """The mean over the other classes of max(0, 1 - h(right) + h(other)); of two max(0, 1 - y h), y in {-1, 1}."""
     if out.shape[1] > 1:
         return F.multi_margin_loss(out, y, reduction=reduction)
     return _reduced((1 - (2 * y - 1) * out.squeeze(1)).clamp(min=0), reduction)

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlrun.errors import UserError
-from dlrun.spec import Columns, Image, Table, Tokens
 from dlrun.tasks.outcomes import Outcomes
+from dlrun.tasks.targets import Learnable
 from dlrun.types import Better
 
 OF_CLASSES = ("p", "predicted", "counts")
@@ -27,7 +27,7 @@ class Measures:
     known: what the task measures anyway. Raises UserError if a metric does not fit the data.
     """
 
-    def __init__(self, functions: Sequence[Function], spec: Image | Table | Columns | Tokens, known: Sequence[str]) -> None:
+    def __init__(self, functions: Sequence[Function], spec: Learnable, known: Sequence[str]) -> None:
         self.classes = spec.classes or 0
         self.each = parts(spec)
         names = [name_of(call) for call in functions]
@@ -38,7 +38,9 @@ class Measures:
             takes = parameters(call)
             if wrong := [each for each in takes if each in (("out",) if self.classes else OF_CLASSES)]:
                 has, lacks = ("classes", "real targets") if self.classes else ("real targets", "classes")
-                raise UserError(f"task.metrics={name} takes {wrong[0]}: this data has {has}\n  expected data with {lacks}")
+                raise UserError(
+                    f"task.metrics={name} takes {wrong[0]}: this data has {has}\n  expected data with {lacks}"
+                )
 
     def scores(self) -> dict[str, str]:
         """The direction of each score, "max" or "min"."""
@@ -124,7 +126,7 @@ def better(call: Function) -> Literal["max", "min"]:
     return next(each.mode for each in get_args(annotation) if isinstance(each, Better))
 
 
-def parts(spec: Image | Table | Columns | Tokens) -> list[str]:
+def parts(spec: Learnable) -> list[str]:
     """The classes or targets as parts of a score's name: words without blanks, or numbers."""
     names = list(spec.labels if spec.classes else getattr(spec, "target_names", ()))
     count = spec.classes or spec.outputs

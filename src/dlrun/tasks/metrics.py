@@ -77,7 +77,7 @@ def top(y: Array, p: Array, *, k: Size) -> Higher:
 
 
 def brier(y: Array, p: Array) -> Lower:
-    """The squared error of the probabilities, summed over the classes; of two classes, that of the second (Brier 1950)."""
+    """The squared error of the probabilities, summed over the classes; of two, that of the second (Brier 1950)."""
     if p.shape[1] == 2:
         return float(np.square(p[:, 1].astype(np.float64) - y).mean())
     wanted = np.zeros(p.shape)
@@ -137,7 +137,7 @@ def spearman(y: Array, out: Array, *, average: OfTargets = "mean") -> Higher:
 def _pooled(counts: Array, average: str) -> tuple[Array, Array, Array]:
     """The numbers of hits, predictions and samples of each class; with average=micro, of all classes together."""
     parts = counts.diagonal(), counts.sum(0), counts.sum(1)
-    return tuple(part.sum(keepdims=True) for part in parts) if average == "micro" else parts  # type: ignore[return-value]
+    return tuple(part.sum(keepdims=True) for part in parts) if average == "micro" else parts
 
 
 def _against_rest(y: Array, p: Array, average: str) -> list[tuple[Array, Array]]:

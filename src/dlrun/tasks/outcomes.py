@@ -1,4 +1,4 @@
-"""The outputs of a network for a whole split, gathered from all processes: what metrics and the threshold are made of."""
+"""The outputs for a whole split, gathered from all processes: what metrics and the threshold are made of."""
 
 from collections.abc import Sequence
 from itertools import zip_longest

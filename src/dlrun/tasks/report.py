@@ -1,5 +1,7 @@
 """What a supervised task reports of the test split at the end of a run: figures, and figures by class."""
 
+import csv
+import io
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import isnan
@@ -11,10 +13,11 @@ from torch import Tensor
 from dlrun.data.base import SampleData
 from dlrun.output.plots import confusion_matrix
 from dlrun.output.predictions import decision_boundary, fitted_line, residuals
-from dlrun.spec import Columns, Image, Table, Tokens
+from dlrun.spec import Columns, Image, Table
 from dlrun.tasks.images import before_and_after, image_figure
 from dlrun.tasks.metrics import f1, precision, recall
 from dlrun.tasks.probabilities import judged, probability_figures
+from dlrun.tasks.targets import Learnable
 
 Function = Callable[[Tensor], Tensor]
 Report = tuple[dict[str, Callable], dict[str, object]]  # figures by name, and numbers
@@ -30,7 +33,7 @@ def report_targets(predict: Function, data: SampleData, spec: Table | Columns) -
     return figures, {}
 
 
-def report_classes(predict: Function, decide: Function, data: SampleData, spec: Image | Table | Columns | Tokens) -> Report:
+def report_classes(predict: Function, decide: Function, data: SampleData, spec: Learnable) -> Report:
     """Figures and numbers by class. predict: inputs -> probabilities (B, classes); decide: -> classes (B,)."""
     k, labels = spec.classes or 0, labels_of(data, spec)
     y, best, p = judged(predict, decide, data)
@@ -49,7 +52,32 @@ def report_classes(predict: Function, decide: Function, data: SampleData, spec: 
     }
 
 
-def labels_of(data: SampleData, spec: Image | Table | Columns | Tokens) -> tuple[str, ...]:
+def out_of_fold(predict: Function, decide: Function, data: SampleData, spec: Learnable) -> str:
+    """Return the predictions for val as CSV, a row per sample: where it is in the data, target, prediction."""
+    places = getattr(data, "places", lambda split: range(data.size(split)))("val")
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    labels, names = labels_of(data, spec), list(getattr(spec, "target_names", ()))
+    names = names if len(names) == spec.outputs else [f"y{i + 1}" for i in range(spec.outputs)]
+    columns = ["target", "predicted", *(f"p {label}" for label in labels)]
+    writer.writerow(
+        ["sample", *(columns if spec.classes else [f"{a} {n}" for a in ("target", "output") for n in names])]
+    )
+    first = 0
+    for x, y in data.batches("val"):
+        p = predict(x)
+        rows = zip(places[first : first + len(y)], y.tolist(), decide(p).tolist(), p.cpu().numpy(), strict=True)
+        first += len(y)
+        if spec.classes:
+            writer.writerows(
+                [place, labels[true], labels[best], *map(str, values)] for place, true, best, values in rows
+            )
+        else:
+            writer.writerows([place, *true, *map(str, values)] for place, true, _, values in rows)
+    return text.getvalue()
+
+
+def labels_of(data: SampleData, spec: Learnable) -> tuple[str, ...]:
     """The classes' names, or their numbers. Not of the task's spec: some data learns its labels in load()."""
     return getattr(data.spec, "labels", ()) or tuple(map(str, range(spec.classes or 0)))
 

@@ -20,11 +20,11 @@ from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.chunks import learns_from_one, smallest_chunk
 from dlrun.tasks.criterion import make_loss
 from dlrun.tasks.freezing import Freezing
-from dlrun.tasks.judge import Judge
 from dlrun.tasks.mixing import Mixing
 from dlrun.tasks.penalty import Penalty
-from dlrun.tasks.report import labels_of, report_classes, report_targets
+from dlrun.tasks.report import labels_of, out_of_fold, report_classes, report_targets
 from dlrun.tasks.resizing import Resizing
+from dlrun.tasks.scoring import Scoring
 from dlrun.tasks.targets import check_spec, target_scaling
 from dlrun.tasks.views import Views
 from dlrun.types import Index, Loss, Metric, NonNegative, Positive, Probability, Share, Size, Threshold
@@ -33,9 +33,10 @@ from dlrun.types import Index, Loss, Metric, NonNegative, Positive, Probability,
 class Supervised(SampleTask):
     """Learn targets from inputs.
 
-    loss: see tasks/losses.py. class_weights: of the samples' losses in training, by class (tasks/balance.py). metrics: of
-    val and test besides loss and accuracy (tasks/metrics.py). threshold: see tasks/decision.py. l1, l2: weight of the sum of |w| or w^2 over the weights (not biases) whose names match
-    `penalise`, added to the loss (the book, section 9.5; for decoupled decay use optimizer=adamw).
+    loss: see tasks/losses.py. class_weights: of the samples' losses in training (tasks/balance.py). metrics: of val and
+    test besides loss and accuracy (tasks/metrics.py). threshold: see tasks/decision.py. l1, l2: weight of the sum of
+    |w| or w^2 over the weights (not biases) whose names match `penalise`, added to the loss (the book, section 9.5; for
+    decoupled decay use optimizer=adamw).
     grad_accum_steps: number of chunks in which a batch is processed. The update is that of the whole batch, but batch
     normalisation sees one chunk at a time. freeze, unfreeze, freeze_from, lr_multipliers: see tasks/freezing.py.
     resize: see tasks/resizing.py. mixup, cutmix: see tasks/mixing.py. test_flip, test_shift: see tasks/views.py.
@@ -91,31 +92,31 @@ class Supervised(SampleTask):
         self.scores = {"loss": "min", "acc": "max"} if spec.classes else {"loss": "min", "mae": "min", "mse": "min"}
         if (spec.classes or 0) > 5:
             self.scores["top5"] = "max"
-        self.means = list(self.scores)  # summed batch by batch; the judge's scores need all outputs of a split
-        self.judge = Judge(metrics, threshold, spec, self.means, device.dist)
-        self.scores |= self.judge.scores()
+        self.means = list(self.scores)  # summed batch by batch; those of scoring need all outputs of a split
+        self.scoring = Scoring(metrics, threshold, spec, self.means, device.dist)
+        self.scores |= self.scoring.scores()
         self.goal = "acc" if spec.classes else "mae"
         self.wanted_weights = class_weights
         self.class_weights: Tensor | None = None
 
     def prepare(self, data: SampleData) -> None:
         """Count the classes. Raises UserError if task.class_weights does not fit them."""
-        self.judge.chooses = True
+        self.scoring.chooses = True
         if not self.spec.classes:
             return
         labels, counts = labels_of(data, self.spec), class_counts(data, self.spec.classes)
         weights = weights_of_classes(self.wanted_weights, counts, labels)
         self.class_weights = None if weights is None else weights.to(self.device.torch_device)
-        self.restore(self.judge.fitted() | {"class_counts": counts})
+        self.restore(self.scoring.fitted() | {"class_counts": counts})
         if text := skew(counts or [], labels):
             self.about = {"skewed": text}
 
     def fitted(self) -> dict[str, Any]:
-        return self.judge.fitted()
+        return self.scoring.fitted()
 
     def restore(self, fitted: dict[str, Any]) -> None:
-        self.judge.restore(fitted)
-        self.scores |= self.judge.scores()
+        self.scoring.restore(fitted)
+        self.scores |= self.scoring.scores()
 
     def steps(self, data: SampleData) -> int:
         """Number of batches in an epoch.
@@ -148,7 +149,7 @@ class Supervised(SampleTask):
         if self.graphs is None:
             loss, metrics = self._learn(*batch)
             return metrics if self.update.step(loss, clock) else {}
-        loss, metrics = self.graphs.forward((self.freezing.passed, self.judge.decision.threshold), *batch)
+        loss, metrics = self.graphs.forward((self.freezing.passed, self.scoring.decision.threshold), *batch)
         return metrics if self.update.step(loss, clock, backward=self.graphs.backward) else {}
 
     def record_steps(self) -> bool:
@@ -169,7 +170,7 @@ class Supervised(SampleTask):
             out = out.float()
         loss = criterion(out, y)
         mean = out.detach().mean(1) if out.dim() == 3 else out.detach()  # over several members
-        metrics = {"loss": loss.detach(), **self._per_sample(mean, y), **self.judge.measures.per_sample(mean, y)}
+        metrics = {"loss": loss.detach(), **self._per_sample(mean, y), **self.scoring.measures.per_sample(mean, y)}
         for head in auxiliary:
             loss = loss + self.auxiliary * criterion(head.float(), y)
         return (loss + self.penalty() if self.penalty else loss), metrics
@@ -224,7 +225,7 @@ class Supervised(SampleTask):
 
     def _labels(self, out: Tensor) -> Tensor:
         if self.spec.classes == 2:  # one logit; for the squared error, too, 0 is where the sigmoid is 0.5
-            return self.judge.decision.of_logits(out.squeeze(1))
+            return self.scoring.decision.of_logits(out.squeeze(1))
         return out.argmax(1)
 
     @torch.no_grad()
@@ -244,12 +245,12 @@ class Supervised(SampleTask):
                 values["top5"] = (out.topk(5).indices == y[:, None]).sum()
             for name, value in values.items():
                 sums[name] = sums.get(name, 0) + value.to(exact)
-            if self.judge:
+            if self.scoring:
                 outcomes.append((y, self._predictions(out)))
         zero = torch.zeros((), dtype=exact, device=self.device.torch_device)
         totals = dist.all_reduce_sum(torch.stack([sums.get(name, zero) for name in self.means]))
         found = dict(zip(self.means, (totals / data.size(split)).tolist(), strict=True))
-        return found | (self.judge(outcomes, split) if self.judge else {})
+        return found | (self.scoring(outcomes, split) if self.scoring else {})
 
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:
@@ -268,13 +269,16 @@ class Supervised(SampleTask):
         return out.softmax(1)
 
     def decide(self, p: Tensor) -> Tensor:
-        return self.judge.decide(p)
+        return self.scoring.decide(p)
 
     def report(self, data: SampleData) -> dict[str, object]:
         figures, ranges = self.penalty.report(self.evaluated())
-        more, numbers = {}, {}
+        more: dict[str, Callable] = {}
+        numbers: dict[str, object] = {}
         if self.spec.classes:
             more, numbers = report_classes(self.predict, self.decide, data, self.spec)
         elif isinstance(self.spec, Table | Columns):
             more, numbers = report_targets(self.predict, data, self.spec)
+        if getattr(data, "folds", 0):
+            numbers["files"] = {"out_of_fold.csv": out_of_fold(self.predict, self.decide, data, self.spec)}
         return {"figures": figures | more, **numbers, **ranges}

@@ -6,8 +6,10 @@ from torch import Tensor
 from dlrun.errors import UserError, counted
 from dlrun.spec import Columns, Image, Mask, Table, Tokens
 
+Learnable = Image | Table | Columns | Tokens  # what a supervised task learns from
 
-def target_scaling(spec: Image | Table | Columns | Tokens, device: torch.device) -> tuple[Tensor, Tensor] | None:
+
+def target_scaling(spec: Learnable, device: torch.device) -> tuple[Tensor, Tensor] | None:
     """Return the means and deviations (targets,) by which targets are standardised; None if they are learned as is."""
     if not isinstance(spec, Columns) or not spec.target_means:
         return None
@@ -15,7 +17,7 @@ def target_scaling(spec: Image | Table | Columns | Tokens, device: torch.device)
     return means, stds
 
 
-def check_spec(spec: Image | Table | Columns | Tokens | Mask) -> None:
+def check_spec(spec: Learnable | Mask) -> None:
     """Raise UserError if the data has no labels or targets, or if the number of class names is wrong."""
     if not spec.outputs:
         raise UserError(

@@ -100,9 +100,7 @@ def named_classes(spec: Spec) -> list[str]:
     return labels[:10] + ["..."] * (len(labels) > 10)
 
 
-def final_table(
-    training: Training, test: dict[str, float], per_class: object, reason: str, width: int = 10_000
-) -> str:
+def final_table(training: Training, test: dict[str, float], per_class: object, reason: str, width: int = 10_000) -> str:
     """The table printed at the end: val metrics of the best epoch above those of the test split; below each other if
     the terminal is too narrow. Then the test figures of each class, if per_class has them.
     """

@@ -133,6 +133,8 @@ class JobSweeper(Sweeper):
         from dlrun.config.saved import plain
         from dlrun.config.zips import is_zip, members
         from dlrun.overrides import key_of
+        from dlrun.sweep.folds import with_folds
+        from dlrun.sweep.settings import Search
 
         keys = {key_of(argument) for argument in arguments if not is_zip(argument)}
         keys |= {key.lstrip("+") for argument in arguments if is_zip(argument) for key, _ in members(argument)}
@@ -159,7 +161,8 @@ class JobSweeper(Sweeper):
             )
         space = {**getattr(settings, "space", {}), **self.params}
         params = [f"{key}={value}" for key, value in space.items() if key not in keys]
-        return settings, [*params, *(argument for argument in arguments if argument not in settings_only)]
+        space = [*params, *(argument for argument in arguments if argument not in settings_only)]
+        return settings, with_folds(space, isinstance(settings, Search))
 
     def compositions(self, axes: "list[Axis]", is_search: bool) -> dict[str, object]:
         """Compose the configs of the jobs, one per combination of config groups, to compare them when a sweep resumes.

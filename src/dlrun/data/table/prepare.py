@@ -28,7 +28,7 @@ class Part(NamedTuple):
 class Prepared(NamedTuple):
     """An encoded table: x float32 (rows, columns); y int64 (rows,) or float32 (rows, targets); weights float32 (rows,).
 
-    about: lines for the run's header, by title.
+    about: lines for the run's header, by title. rows: of the table that these are, from 0 (rows,).
     """
 
     x: np.ndarray
@@ -37,6 +37,7 @@ class Prepared(NamedTuple):
     splits: dict[str, np.ndarray]
     encoding: Encoding
     about: dict[str, str]
+    rows: np.ndarray
 
 
 def prepare(parts: Mapping[str, Part], wanted: Wanted, where: str) -> Prepared:
@@ -47,7 +48,7 @@ def prepare(parts: Mapping[str, Part], wanted: Wanted, where: str) -> Prepared:
     """
     frame, place, given = _joined(parts)
     check_wanted(frame.columns, wanted, where)
-    frame, place, given, about = _with_target(frame, wanted, place, given, where)
+    frame, place, given, about, rows = _with_target(frame, wanted, place, given, where)
     y, target = learned(frame, wanted, place, where)
     splits = split_table(frame, wanted, y, place, given)
     weights = weights_of(frame, wanted, place, splits["train"]) if wanted.weights else None
@@ -69,7 +70,7 @@ def prepare(parts: Mapping[str, Part], wanted: Wanted, where: str) -> Prepared:
     about |= {"columns": _described(encoding), "left out": _listed(left_out | {n: r for n, r in roles.items() if r})}
     about["unseen"] = "; ".join(f"{name}: {column.unseen}" for name, column in found.items() if column.unseen)
     x = stacked([column.learned for column in found.values()])
-    return Prepared(x, y, weights, splits, encoding, {title: text for title, text in about.items() if text})
+    return Prepared(x, y, weights, splits, encoding, {title: text for title, text in about.items() if text}, rows)
 
 
 class _Column(NamedTuple):
@@ -123,7 +124,7 @@ def prepare_like(part: Part, encoding: Encoding) -> Prepared:
         y = np.stack([as_numbers(frame[name], kept_place).to_numpy() for name in targets], 1).astype(np.float32)
     x = encode(frame, encoding, kept_place)
     splits = {"train": np.arange(0), "val": np.arange(0), "test": np.arange(len(x))}
-    return Prepared(x, y, None, splits, encoding, {})
+    return Prepared(x, y, None, splits, encoding, {}, rows)
 
 
 def check_columns(columns: Sequence[str], needed: Sequence[str], place: Place) -> None:
@@ -163,17 +164,17 @@ def _joined(parts: Mapping[str, Part]) -> tuple[pl.DataFrame, Place, dict[str, n
 
 def _with_target(
     frame: pl.DataFrame, wanted: Wanted, place: Place, given: dict[str, np.ndarray], where: str
-) -> tuple[pl.DataFrame, Place, dict[str, np.ndarray], dict[str, str]]:
-    """Leave out the rows that have no target."""
+) -> tuple[pl.DataFrame, Place, dict[str, np.ndarray], dict[str, str], np.ndarray]:
+    """Leave out the rows that have no target; return the others, and which they are."""
     has = frame.select(pl.all_horizontal(pl.col(wanted.target).is_not_null())).to_series().to_numpy()
     if has.all():
-        return frame, place, given, {}
+        return frame, place, given, {}, np.arange(frame.height)
     if not has.any():
         raise DataError(f"{where}: the target {wanted.target[0]} has no values\n  expected a value in most rows")
     rows, numbers = np.flatnonzero(has), np.cumsum(has) - 1
     given = {name: numbers[indices[has[indices]]] for name, indices in given.items()}
     note = f"{counted(int((~has).sum()), 'row')} without a value of {wanted.target[0]}"
-    return frame.filter(pl.Series(has)), lambda row: place(int(rows[row])), given, {"rows left out": note}
+    return frame.filter(pl.Series(has)), lambda row: place(int(rows[row])), given, {"rows left out": note}, rows
 
 
 def _described(encoding: Encoding) -> str:

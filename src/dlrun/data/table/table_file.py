@@ -85,6 +85,7 @@ class TableFile(OnDevice):
         )
         self.batch_size, self.eval_batch_size, self.unit = batch_size, eval_batch_size, unit
         self.categories, self.sampler = categories, sampler
+        self.folds = folds if not val else 0
         self.encoding: Encoding | None = None
         self.prepared: Prepared | None = None  # from when the spec is needed until `load`
         self.about: dict[str, str] = {}
@@ -114,13 +115,15 @@ class TableFile(OnDevice):
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Read the table and put it on the device. After `restore`, its rows are encoded as those of that run."""
         prepared, self.prepared = self._prepare(), None
-        x, y, weights, splits, self.encoding, about = prepared
+        x, y, weights, splits, self.encoding, about, self.rows = prepared
         self.device, self.sizes = device, {name: len(rows) for name, rows in splits.items()}
         check_sampler(self.sampler, self.spec.classes)
-        self.resident = Resident(
-            Arrays(x, y, x[:0], y[:0]), splits, device, lambda x, random: x, weights, self.sampler
-        )
+        self.resident = Resident(Arrays(x, y, x[:0], y[:0]), splits, device, lambda x, random: x, weights, self.sampler)
         self.about = {"learns": self._learns()} | about
+
+    def places(self, split: str) -> list[int]:
+        """Return the samples' rows in the table, from 0, in the order of `targets`. Rows without a target count."""
+        return self.rows[self.resident.rows[split].cpu().numpy()].tolist()
 
     def fitted(self) -> Encoding:
         """Return the encoding (see data/table/encode.py)."""

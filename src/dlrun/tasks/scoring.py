@@ -1,4 +1,4 @@
-"""What is measured of all outputs of a split together: the metrics of task.metrics, and the threshold that val chooses."""
+"""What is measured of all outputs of a split together: task.metrics, and the threshold that val chooses."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlrun.spec import Columns, Image, Table, Tokens
 from dlrun.system.distributed import Distributed
 from dlrun.tasks.balance import skew
 from dlrun.tasks.decision import Decision
 from dlrun.tasks.measures import Measures
 from dlrun.tasks.metrics import balanced_acc
 from dlrun.tasks.outcomes import gathered
+from dlrun.tasks.targets import Learnable
 
 
-class Judge:
-    """Judges the outputs of a split.
+class Scoring:
+    """Scores of all outputs of a split.
 
     metrics: functions with their keys. threshold: see decision.py. known: the scores that the task has anyway. If the
     classes are skewed, balanced accuracy is among the scores. chooses: whether val chooses the threshold, as it does in
@@ -28,7 +28,7 @@ class Judge:
         self,
         metrics: Sequence[partial],
         threshold: float | str,
-        spec: Image | Table | Columns | Tokens,
+        spec: Learnable,
         known: Sequence[str],
         dist: Distributed,
     ) -> None:
@@ -46,7 +46,7 @@ class Judge:
         return self.measures.scores()
 
     def __call__(self, batches: Sequence[tuple[Tensor, Tensor]], split: str) -> dict[str, float]:
-        """The scores of a split. batches: targets and predictions of this process's batches; called by all processes."""
+        """The scores of a split; called by all processes. batches: this process's targets and predictions."""
         found: dict[str, float] = {}
         if (outcomes := gathered(batches, self.dist)) is not None:
             if self.chooses and split == "val":
