@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dlrun.sweep.goals import best_jobs, over_seeds
+from dlrun.sweep.goals import best_settings, over_seeds
 from dlrun.sweep.importance import importance
 from dlrun.sweep.page import curve, parameters
 from dlrun.sweep.report import Report, closing, report
@@ -121,10 +121,10 @@ def test_importance_of_a_rate_with_a_best_in_the_middle(seed):
 def test_the_best():
     jobs = [job(0, 0.5, time=3.0), job(1, 0.7, time=2.0), job(2, 0.7, time=4.0), job(3, None), job(4, 0.2, time=1.0)]
     jobs.append(Job(5, [], "pruned", 143, 1.0, {"val/acc": 0.9}))
-    assert [j.number for j in best_jobs(jobs, [("val/acc", "max")])] == [1]
-    assert [j.number for j in best_jobs(jobs, [("val/acc", "min")])] == [4]
-    assert [j.number for j in best_jobs(jobs, [("val/acc", "max"), ("time", "min")])] == [1, 4]
-    assert best_jobs(jobs, []) == [] and best_jobs(jobs[3:4], [("val/acc", "max")]) == []
+    assert [setting.first.number for setting in best_settings(jobs, [("val/acc", "max")])] == [1]
+    assert [setting.first.number for setting in best_settings(jobs, [("val/acc", "min")])] == [4]
+    assert [setting.first.number for setting in best_settings(jobs, [("val/acc", "max"), ("time", "min")])] == [1, 4]
+    assert best_settings(jobs, []) == [] and best_settings(jobs[3:4], [("val/acc", "max")]) == []
 
 
 def test_seeds_are_distinguished_from_settings():

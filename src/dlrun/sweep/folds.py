@@ -8,7 +8,7 @@ from dlrun.errors import UserError
 from dlrun.output.folders import write_whole
 from dlrun.overrides import key_of
 from dlrun.paths import read_whole
-from dlrun.sweep.state import Job, State
+from dlrun.sweep.state import Job, State, shared
 
 FILE = "out_of_fold.csv"  # of a run with data.folds, and of a sweep of them
 FOLD = "data.fold="
@@ -35,13 +35,14 @@ def with_folds(arguments: list[str], is_search: bool) -> list[str]:
 def write_out_of_fold(state: State) -> None:
     """Join the predictions of the finished jobs for the samples that their folds held out, with each job's setting."""
     rows: list[dict[str, str]] = []
+    common = shared(state.jobs)
     for job in state.jobs:
         if job.status == "finished" and _fold(job):
             try:
                 text = read_whole(state.run_folder(job) / FILE).decode("utf-8", "replace")
             except OSError:  # its task makes no predictions
                 continue
-            own = " ".join(override for override in job.overrides if not override.startswith(FOLD))
+            own = " ".join(o for o in job.overrides if o not in common and not o.startswith(FOLD))
             rows += [{"job": str(job.number), "setting": own, "fold": _fold(job), **row} for row in _rows(text)]
     if rows:
         out = io.StringIO(newline="")

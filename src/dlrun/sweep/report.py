@@ -15,6 +15,7 @@ from dlrun.errors import columns
 from dlrun.output.as_json import as_json, finite
 from dlrun.output.console import number, table
 from dlrun.output.folders import write_whole
+from dlrun.sweep.folds import FILE as OUT_OF_FOLD
 from dlrun.sweep.folds import write_out_of_fold
 from dlrun.sweep.goals import (
     REPEATS,
@@ -198,4 +199,5 @@ def closing(state: State, stopped: int) -> str:
     elif any(job.has_failed and job.status not in FINAL for job in jobs):
         command = f"dl-run -m sweep.resume={shlex.quote(str(folder))} sweep.retry=failed"
         blocks.append(f"repeat the failed jobs with: {command}")
-    return "\n" + "\n\n".join([*blocks, f"{folder / 'results.csv'}\n{folder / 'report.html'}"])
+    files = [folder / name for name in ("results.csv", "report.html", OUT_OF_FOLD)]
+    return "\n" + "\n\n".join([*blocks, "\n".join(str(file) for file in files if file.exists())])

@@ -59,21 +59,19 @@ def out_of_fold(predict: Function, decide: Function, data: SampleData, spec: Lea
     writer = csv.writer(text)
     labels, names = labels_of(data, spec), list(getattr(spec, "target_names", ()))
     names = names if len(names) == spec.outputs else [f"y{i + 1}" for i in range(spec.outputs)]
-    columns = ["target", "predicted", *(f"p {label}" for label in labels)]
-    writer.writerow(
-        ["sample", *(columns if spec.classes else [f"{a} {n}" for a in ("target", "output") for n in names])]
-    )
+    real = [f"{what} {name}" for what in ("target", "output") for name in names]
+    writer.writerow(["sample", *(["target", "predicted", *(f"p {k}" for k in labels)] if spec.classes else real)])
     first = 0
     for x, y in data.batches("val"):
         p = predict(x)
-        rows = zip(places[first : first + len(y)], y.tolist(), decide(p).tolist(), p.cpu().numpy(), strict=True)
-        first += len(y)
+        targets, predicted = y.tolist(), decide(p).tolist()
         if spec.classes:
-            writer.writerows(
-                [place, labels[true], labels[best], *map(str, values)] for place, true, best, values in rows
-            )
+            texts = [[labels[true], labels[best]] for true, best in zip(targets, predicted, strict=True)]
         else:
-            writer.writerows([place, *true, *map(str, values)] for place, true, _, values in rows)
+            texts = targets
+        rows = zip(places[first : first + len(y)], texts, p.cpu().numpy(), strict=True)
+        writer.writerows([place, *text, *map(str, values)] for place, text, values in rows)
+        first += len(y)
     return text.getvalue()
 
 
