@@ -56,7 +56,8 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
 # narrower than their folder's row
 MODULES = {
     "config.signatures": {"errors", "spec", "types"},
-    "config.build": {"errors", "spec", "types", "config.signatures", "config.pairing"},
+    "config.named": {"errors", "types", "config.signatures"},
+    "config.build": {"errors", "spec", "types", "config.signatures", "config.named", "config.pairing"},
     "data.envs": GROUND | {"data.base", "config.extras", "config.signatures", "data.cartpole"},
     "system.distributed": {"errors", "seeds"},
     "system.launch": {"errors", "system.cpus", "system.python"},

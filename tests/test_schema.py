@@ -14,6 +14,7 @@ from dlrun import cli
 from dlrun.config import schema as module
 from dlrun.config.check import SECTIONS, nested_kind
 from dlrun.config.editor import write_vscode
+from dlrun.config.named import named_of, problems_of_named
 from dlrun.config.pairing import CONFIGS
 from dlrun.config.schema import schema, typed
 from dlrun.config.signatures import mismatch, signature
@@ -117,7 +118,7 @@ def annotations():
     for name in SECTIONS:
         for target in module._Schema(None).targets[name]:
             for key, annotation in signature(target).keys.items():
-                if nested_kind(annotation) is None:
+                if nested_kind(annotation) is None and named_of(annotation) is None:
                     found.setdefault(str(annotation), (f"{target}.{key}", annotation))
     return list(found.values())
 
@@ -136,6 +137,20 @@ def test_types_mean_what_the_checks_mean():
         check = Validator(typed(annotation))
         for value in VALUES:
             assert check.is_valid(value) == (mismatch(value, annotation) is None), f"{place}={value!r}: {annotation}"
+
+
+@pytest.mark.parametrize("key", ["loss", "metrics"])
+def test_words_mean_what_the_checks_mean(key):
+    """The schema does not know packages of one's own, and leaves keys in a mapping to the checks."""
+    annotation = signature("dlrun.tasks.supervised.Supervised").keys[key]
+    check = Validator(typed(annotation))
+    words = ["auto", "focal", "f1", "f1_micro", "top3", "top", "f2", "mse", "", "f1_", "a b", 3, None, True]
+    for word in words:
+        value = [word] if key == "metrics" else word
+        is_right = not problems_of_named(value, annotation, "x")
+        assert check.is_valid(value) == is_right or word == "top", f"{word!r}"
+    assert check.is_valid([{"_target_": "f1"}] if key == "metrics" else {"_target_": "focal", "gamma": 1})
+    assert check.is_valid(["mynets.x.y"] if key == "metrics" else "mynets.x.y")
 
 
 def test_units_ranges_and_headers_are_in_it():

@@ -71,9 +71,10 @@ def test_the_page_holds_everything_and_loads_nothing(tmp_path):
     assert data["names"] == ["val/acc", "test/loss"] and data["common"] == [odd], "the goal first"
     assert [job["own"] for job in data["jobs"]][:2] == ["lr=0.1 seed=0", "lr=0.1 seed=1"]
     assert data["parameters"][0]["few"] == [0.001, 0.1], "the ticks of an axis with few values"
-    assert data["best"] == [{"job": 1, "command": f"dl-run lr=0.1 seed=1 '{odd}' '--config-dir=my configs'"}]
+    command = f"dl-run -m lr=0.1 '{odd}' seed=0,1 '--config-dir=my configs'"
+    assert data["best"] == [{"jobs": [0, 1], "name": "jobs 0, 1", "command": command}]
     assert data["means"][0]["setting"] == f"lr=0.1 {odd}" and data["means"][0]["values"]["val/acc"] == [0.5, 0.7]
-    assert (tmp_path / "s" / "best").resolve() == (tmp_path / "s" / "1").resolve()
+    assert (tmp_path / "s" / "best").resolve() == (tmp_path / "s" / "0").resolve(), "not the lucky seed"
     found = json.loads((tmp_path / "s" / "results.json").read_text())
     assert found["jobs"][0]["values"] == {"val/acc": 0.5, "test/loss": None}, "JSON has no infinity"
     assert found["goals"] == [{"metric": "val/acc", "better": "max"}] and len(found["jobs"]) == 4
@@ -119,12 +120,29 @@ def test_importance_of_a_rate_with_a_best_in_the_middle(seed):
 
 
 def test_the_best():
-    jobs = [job(0, 0.5, time=3.0), job(1, 0.7, time=2.0), job(2, 0.7, time=4.0), job(3, None), job(4, 0.2, time=1.0)]
-    jobs.append(Job(5, [], "pruned", 143, 1.0, {"val/acc": 0.9}))
+    found = [(0.5, 3.0), (0.7, 2.0), (0.7, 4.0), (None, 0.0), (0.2, 1.0)]
+    jobs = [job(i, value, f"lr={i}", time=seconds) for i, (value, seconds) in enumerate(found)]
+    jobs.append(Job(5, ["lr=5"], "pruned", 143, 1.0, {"val/acc": 0.9}))
     assert [setting.first.number for setting in best_settings(jobs, [("val/acc", "max")])] == [1]
     assert [setting.first.number for setting in best_settings(jobs, [("val/acc", "min")])] == [4]
     assert [setting.first.number for setting in best_settings(jobs, [("val/acc", "max"), ("time", "min")])] == [1, 4]
     assert best_settings(jobs, []) == [] and best_settings(jobs[3:4], [("val/acc", "max")]) == []
+
+
+def test_the_best_is_a_setting_and_not_a_lucky_seed():
+    """One lucky seed of lr=0 beats all; the mean of lr=1 is higher. A setting with a failed seed is not compared."""
+    scores = {"lr=0": (0.99, 0.10, 0.11), "lr=1": (0.80, 0.79, 0.81), "lr=2": (0.95, 0.95, None)}
+    jobs = [
+        job(3 * i + k, value, setting, f"data.fold={k}")
+        for i, (setting, values) in enumerate(scores.items())
+        for k, value in enumerate(values)
+    ]
+    jobs[8].status = "diverged"
+    (best,) = best_settings(jobs, [("val/acc", "max")])
+    assert best.overrides == ["lr=1"] and best.mean("val/acc") == pytest.approx(0.8)
+    assert [each.number for each in best.jobs] == [3, 4, 5] and best.first.number == 3
+    jobs[4].status = "waiting"
+    assert best_settings(jobs, [("val/acc", "max")])[0].overrides == ["lr=0"], "until all folds are done"
 
 
 def test_seeds_are_distinguished_from_settings():
