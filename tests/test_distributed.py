@@ -81,7 +81,7 @@ def test_a_dead_peer_is_reported(monkeypatch):
 
 def test_two_processes_learn_as_one_with_twice_the_batch(tmp_path):
     late = ["task.freeze=['1']", "task.unfreeze=[['1',3]]", "optimizer.weight_decay=0.01"]  # no gradient is none, not 0
-    late.append("trainer.epochs=4")
+    late += ["trainer.epochs=4", "task.metrics=[f1,auroc,ece]", "data.sampler=balanced"]
     pair, one = together(tmp_path / "two", *TWO, *late), tmp_path / "one"
     alone = dl_run(tmp_path / "one.log", "data=digits", "data.batch_size=32", *late, f"run_dir={one}")
     assert ended(alone) == 0, (tmp_path / "one.log").read_text()

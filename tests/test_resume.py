@@ -49,6 +49,12 @@ CASES = {
     "patience": ["trainer.epochs=9", "trainer.patience=2", "trainer.min_delta=9", "optimizer.lr=0.003"],
     "skip": ["trainer.on_nan=skip", "model.norm=batch", "trainer.ema=0.5"],
     "mixing": ["task.mixup=0.4", "task.cutmix=1.0", "task.test_flip=true", "task.test_shift=1"],
+    "judged": [
+        "data.sampler=balanced",
+        "task.class_weights=balanced",
+        "task.loss=focal",
+        "task.metrics=[f1,top3,brier]",
+    ],
     "ending": ["task.freeze_from=[['2',1]]", "optimizer=muon", "model.norm=batch"],
     "limit": ["trainer.max_steps=6"],
     **({"graphs": ["trainer.cuda_graph=true", "model.dropout=0.2"]} if runs.DEVICE == "cuda" else {}),

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from dlrun.errors import UserError
 from dlrun.sweep import forks
+from dlrun.sweep.folds import with_folds
 from dlrun.sweep.goals import value_names
 from dlrun.sweep.outcomes import settle
 from dlrun.sweep.report import as_csv, report
@@ -377,3 +378,40 @@ def test_a_job_is_started_with_what_the_sweep_was_given(monkeypatch):
     ]
     with pytest.raises(UserError, match="resume=... in a sweep"):
         sweeper.sweep(["++resume=last"])
+
+
+def test_all_folds_run_by_themselves(tmp_path):
+    """Their predictions for the samples that they held out are in one file, each sample once."""
+    code, out, err = sweep(
+        tmp_path, "-m", "data=iris", "model=linear", "data.folds=3", "trainer.epochs=1", "output_dir=out"
+    )
+    assert code == 0, err
+    (folder,) = (tmp_path / "out").glob("*/*_sweep")
+    assert "sweep of 3 jobs" in out and "mean +/- std over folds" in out and str(folder / "out_of_fold.csv")[-30:] in out
+    rows = list(csv.DictReader((folder / "out_of_fold.csv").read_text().splitlines()))
+    assert len(rows) == len({row["sample"] for row in rows}) == 120
+    assert [row["fold"] for row in rows] == [row["job"] for row in rows] and {row["setting"] for row in rows} == {""}
+    (best,) = json.loads((folder / "results.json").read_text())["best"]
+    assert best["jobs"] == [0, 1, 2] and best["command"].endswith(" data.fold=0,1,2")
+    assert f"best: jobs 0, 1, 2, val/acc {best['values']['val/acc']:.4f} +/- " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["data.folds=3"], ["data.folds=3", "data.fold=0,1,2"]),
+        (["data.folds=3", "data.fold=1"], None),
+        (["data.folds=3", "zip(data.fold=[0,1],seed=[0,1])"], None),
+        (["data.folds=0"], None),
+        (["data.folds=2,3"], None),
+        (["data.folds=x"], None),
+        (["seed=0,1"], None),
+    ],
+)
+def test_which_folds_are_run(arguments, expected):
+    assert with_folds(arguments, is_search=False) == (expected or arguments)
+
+
+def test_a_search_runs_one_fold():
+    with pytest.raises(UserError, match="data.folds=3 in a search: each trial trains once"):
+        with_folds(["data.folds=3"], is_search=True)

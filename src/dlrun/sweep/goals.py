@@ -54,11 +54,14 @@ class Setting:
         """Return a metric of its finished or pruned jobs."""
         return [job.values.get(name) for job in self.jobs if job.status in DONE]
 
-    def mean(self, name: str) -> float | None:
-        """Return the mean of a metric over all of its jobs; None unless all are finished and measured it."""
+    def finished(self, name: str) -> list[float]:
+        """Return a metric of the finished jobs that measured it."""
         values = [job.values.get(name) for job in self.jobs if job.status == "finished"]
-        known = [value for value in values if value is not None and isfinite(value)]
-        return fmean(known) if len(known) == len(self.jobs) else None
+        return [value for value in values if value is not None and isfinite(value)]
+
+    def mean(self, name: str) -> float | None:
+        """Return the mean of a metric over the finished jobs; None if there are none."""
+        return fmean(values) if (values := self.finished(name)) else None
 
 
 def settings(jobs: list[Job]) -> list[Setting]:
@@ -78,17 +81,18 @@ def settings(jobs: list[Job]) -> list[Setting]:
 def best_settings(jobs: list[Job], goals: list[tuple[str, str]]) -> list[Setting]:
     """Return the setting with the best mean over its seeds and folds, so that no lucky one decides.
 
-    With several goals: the Pareto front, the settings that no other beats in all. Only settings whose jobs are all
-    finished count.
+    With several goals: the Pareto front, the settings that no other beats in all. Only those settings are compared that
+    have the most finished jobs.
     """
-
-    def scores(setting: Setting) -> list[float] | None:
-        means = [mean for name, _ in goals if (mean := setting.mean(name)) is not None]
-        if len(means) < len(goals):
-            return None
-        return [mean if mode == "max" else -mean for mean, (_, mode) in zip(means, goals, strict=True)]
-
-    scored = [(setting, values) for setting in settings(jobs) if goals and (values := scores(setting))]
+    counts = [
+        (setting, min((len(setting.finished(name)) for name, _ in goals), default=0)) for setting in settings(jobs)
+    ]
+    most = max((count for _, count in counts), default=0)
+    scored = [
+        (setting, [fmean(setting.finished(name)) * (1 if mode == "max" else -1) for name, mode in goals])
+        for setting, count in counts
+        if most and count == most
+    ]
     if len(goals) < 2:
         return [max(scored, key=lambda pair: (pair[1], -pair[0].first.number))[0]] if scored else []
     return [

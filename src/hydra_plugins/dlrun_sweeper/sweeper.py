@@ -161,8 +161,8 @@ class JobSweeper(Sweeper):
             )
         space = {**getattr(settings, "space", {}), **self.params}
         params = [f"{key}={value}" for key, value in space.items() if key not in keys]
-        space = [*params, *(argument for argument in arguments if argument not in settings_only)]
-        return settings, with_folds(space, isinstance(settings, Search))
+        chosen = [*params, *(argument for argument in arguments if argument not in settings_only)]
+        return settings, with_folds(chosen, isinstance(settings, Search))
 
     def compositions(self, axes: "list[Axis]", is_search: bool) -> dict[str, object]:
         """Compose the configs of the jobs, one per combination of config groups, to compare them when a sweep resumes.
