@@ -149,6 +149,7 @@ def test_other_spaces_are_refused_with_the_wrapper_that_flattens_them():
     for obs, actions, wrapper in (
         (spaces.Dict(a=vector), two, "FlattenObservation"),
         (spaces.MultiDiscrete([2, 3]), two, "FlattenObservation"),
+        (spaces.Sequence(vector), two, "TransformObservation"),  # of any length: no vector holds it
         (vector, spaces.MultiDiscrete([2, 3]), "TransformAction"),
     ):
 

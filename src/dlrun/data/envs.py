@@ -157,10 +157,12 @@ def read_spec(id: str) -> Env:
         size = obs.shape[0]
     else:
         images = "images, " if len(getattr(obs, "shape", None) or ()) in (2, 3) else ""
+        way = f"gymnasium.wrappers.TransformObservation can make a vector of it: {WRAPPED}"
+        if obs.is_np_flattenable:  # not a Sequence or Graph, whose length changes
+            way = f"gymnasium.wrappers.FlattenObservation makes a vector of it: {WRAPPED}"
         raise UserError(
             f"data.id={id} observes {images}{obs}: expected a vector of real numbers, Box(n,), or states, "
-            "Discrete(n)\n"
-            f"  gymnasium.wrappers.FlattenObservation makes a vector of it: {WRAPPED}"
+            f"Discrete(n)\n  {way}"
         )
     is_states = isinstance(obs, Discrete)
     if isinstance(actions, Discrete) and not actions.start:
