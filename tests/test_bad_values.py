@@ -42,6 +42,7 @@ FITTING = {  # what goes with an option
     "Mask": {"data": "shapes", "model": "unet"}, "Table": {"data": "moons", "model": "mlp"},
     "Image": {"data": "cifar10", "model": "mlp"}, "Function": {"data": "function", "model": "point"},
 }  # fmt: skip
+FILES = {"table": ("data.file=table.csv", "data.target=kind")}  # what data of one's own needs besides its folder
 GROUPS = [group for group in SECTIONS if group != "task"]  # a model brings its task
 
 
@@ -72,7 +73,7 @@ def choices_of(group: str, name: str) -> tuple[str, ...]:
         if name == "product":
             return f"model={name}", "data=products"
     others = [f"{other}={choice}" for other, choice in FITTING.get(kind, {}).items() if other != group]
-    return (*others, f"{group}={name}") if group == "data" else (f"{group}={name}", *others)
+    return (*others, f"{group}={name}", *FILES.get(name, ())) if group == "data" else (f"{group}={name}", *others)
 
 
 @pytest.fixture(scope="module", autouse=True)
