@@ -202,7 +202,7 @@ def train(config: dict, names: dict[str, str], folder: Path, draws: bool) -> Non
         session.start(run, resumed=False)
     except UserError as error:
         print(error)
-        sys.exit(getattr(error, "exit_code", 2))
+        sys.exit(error.exit_code)
     except Exception:
         (folder / "traceback").write_text(traceback.format_exc(limit=-6))
         sys.exit(3)

@@ -814,7 +814,7 @@ def test_a_run_that_a_limit_cut_keeps_the_weights_that_it_was_tested_with(cut):
 
     assert {path.name for path in (cut / "checkpoints").iterdir()} == {"last.ckpt", "tested_3.ckpt"}
     lines, is_same = evaluate(cut, "test", [], None, False)
-    assert is_same and "the run's own, to the last digit" in lines[-1]
+    assert is_same and "reproduced exactly" in lines[-1]
     weights = read_weights(str(cut))  # those that init= starts from
     assert same(weights, FinishedRun(cut).state["state_dict"])
     assert same(weights, load(cut / "checkpoints" / "tested_3.ckpt")["state_dict"])

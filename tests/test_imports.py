@@ -61,7 +61,7 @@ MODULES = {
     "system.distributed": {"errors", "seeds"},
     "system.launch": {"errors", "system.cpus", "system.python"},
     "system.cpus": set(),
-    "system.nursery": {"system.signals"},
+    "system.forkserver_preload": {"system.signals"},
     "system.signals": set(),
     "train.summary": GROUND | {"config.build", "output.console", "models.autoencoder", "models.gan"},
 }

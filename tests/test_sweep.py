@@ -172,7 +172,7 @@ def test_the_process_that_forks_is_killed(tmp_path, monkeypatch):
     ("said", "asked", "status"),
     [
         ("finished", None, "finished"), ("failed", None, "failed"), ("diverged", None, "diverged"),
-        ("running", None, "lost"), ("interrupted", "stopped", "stopped"), ("running", "timeout", "timeout"),
+        ("running", None, "lost"), ("stopped", "stopped", "stopped"), ("running", "timeout", "timeout"),
         (["x"], None, "lost"),
     ],
 )  # fmt: skip
@@ -220,7 +220,7 @@ def test_jobs_start_where_there_can_be_no_forks(tmp_path, monkeypatch):
     monkeypatch.setattr(forks.multiprocessing.forkserver, "connect_to_new_process", refuse)
     log = tmp_path / "logs" / "0.log"
     child = forks.prepare()([sys.executable, "-m", "platform"], log, dict(os.environ))
-    assert isinstance(child, forks.process.Session) and child.wait(60) == 0 and log.read_text()
+    assert isinstance(child, forks.process.SessionLeader) and child.wait(60) == 0 and log.read_text()
     monkeypatch.setattr(forks.multiprocessing.forkserver, "ensure_running", refuse)
     assert forks.prepare() is forks.process.start
 
@@ -239,7 +239,7 @@ def test_a_signal_stops_the_sweep_with_the_current_job_saved(tmp_path, number):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number, err
     (folder,) = tmp_path.glob("outputs/*/*_sweep")
-    assert json.loads((folder / "0" / "summary.json").read_text())["status"] == "interrupted"
+    assert json.loads((folder / "0" / "summary.json").read_text())["status"] == "stopped"
     assert (folder / "0" / "checkpoints" / "last.ckpt").exists() and not (folder / "1").exists()
     lines = table_of(out).splitlines()
     assert lines[2].endswith("stopped") and lines[3].endswith("not run")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlrun.data.base import Draw
 from dlrun.data.boxes import boxes
-from dlrun.data.policies import apply_policy
+from dlrun.data.random_augment import apply_policy
 from dlrun.data.warps import warp
 from dlrun.errors import UserError
 from dlrun.types import Few, Fraction, Index, NonNegative, Range
@@ -26,8 +26,8 @@ class Augment:
     cutout: side of a square that is set to the mean (DeVries and Taylor 2017).
     erase: share of images that get a box of noise (Zhong et al. 2017).
     noise: standard deviation of Gaussian noise on the normalised image. jitter: largest change of brightness (added to
-    the normalised image) and of contrast (a factor around 1). policy: random operations (data/policies.py): trivial, or
-    rand with `policy_ops` operations of strength `policy_level`.
+    the normalised image) and of contrast (a factor around 1). policy: random operations (random_augment.py): trivial,
+    or rand with `policy_ops` operations of strength `policy_level`.
     """
 
     flip: bool | Literal["vertical", "both", "alternate"]

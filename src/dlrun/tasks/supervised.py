@@ -241,7 +241,9 @@ class Supervised(SampleTask):
         matrix = torch.bincount(y * k + best, minlength=k * k).view(k, k)
         figures["confusion_matrix"] = partial(confusion_matrix, matrix.numpy(), labels)
         if isinstance(self.spec, Image) and (sheet := before_and_after(data)) is not None:
-            figures["augmented"] = partial(image_figure, sheet, "images, and three times what training may see")
+            figures["augmented"] = partial(
+                image_figure, sheet, "originals above, three random augmentations of each below"
+            )
         if isinstance(self.spec, Table) and self.spec.features == 2:
             figures["decision_boundary"] = partial(decision_boundary, data, self.predict, labels)
         figures |= probability_figures(y, best, p, labels)
