@@ -57,7 +57,8 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
 MODULES = {
     "config.signatures": {"errors", "spec", "types"},
     "config.build": {"errors", "spec", "types", "config.signatures", "config.pairing"},
-    "data.envs": GROUND | {"data.base", "config.extras", "config.signatures", "data.cartpole"},
+    "data.envs": GROUND | {"data.base", "config.extras", "data.cartpole", "data.gymnasium_env"},
+    "data.gymnasium_env": GROUND | {"config.signatures"},
     "system.distributed": {"errors", "seeds"},
     "system.launch": {"errors", "system.cpus", "system.python"},
     "system.cpus": set(),
