@@ -482,7 +482,7 @@ def test_a_task_that_cannot_learn_from_the_data(refused):
         (["model=vae", "task=supervised"], ("a plain network", "VAE", "mlp", "vae")),
         (["task=gan"], ("Pair", "a plain network", "dcgan, gan, wgan, wgan_gp", "segment, supervised")),
         (["model=conv_vae", "task=autoencoder"], ("AutoEncoder", "VAE", "conv_autoencoder", "vae")),
-        (["model=ppo", "task=dqn", "data=cartpole"], ("Values", "Policy", "double_dqn, dqn", "ppo, reinforce")),
+        (["model=ppo", "task=dqn", "data=cartpole"], ("QNetwork", "Policy", "double_dqn, dqn", "ppo, reinforce")),
     ],
 )
 def test_a_task_that_cannot_train_the_model(refused, choice, words):
