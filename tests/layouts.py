@@ -36,6 +36,8 @@ def write_data(root: Path) -> Path:
     cars = [f'{10 + i}.0 8 307.0 {100 + i}.0 3504. 12.0 70 {1 + i % 3}\t"car {i}"' for i in range(60)]
     (root / "auto_mpg").mkdir()
     (root / "auto_mpg" / "auto-mpg.data").write_text("\n".join(cars))
+    rows = [f"{i / 10},{'abc'[i % 3]},2026-0{1 + i % 9}-01,{i % 7 or ''},{'xy'[i % 2]}" for i in range(60)]
+    (root / "table.csv").write_text("\n".join(["size,colour,day,count,kind", *rows]))
     return root
 
 

@@ -19,7 +19,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 # processes that start in no time, because one that has imported everything is their parent
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["dlrun.system.nursery", "dlrun.train.session", "torch.utils.tensorboard", "hydra.main", "runs"]
+    ["dlrun.system.forkserver_preload", "dlrun.train.session", "torch.utils.tensorboard", "hydra.main", "runs"]
     + ["matplotlib.figure", "matplotlib.backends.backend_agg"]
 )
 DEVICE = os.environ.get("DL_RUN_TEST_DEVICE", "cpu")  # or cuda, where there is one

@@ -152,7 +152,7 @@ def test_evaluate_is_the_runs_own(family, dl_runs, tmp_path):
     write_texts(tmp_path)
     folder = trained(tmp_path / "run", [o.format(data=tmp_path) for o in FAMILIES[family]])
     code, out, err = dl_runs("evaluate", folder)
-    assert code == 0 and out.endswith("the run's own, to the last digit\n"), out + err
+    assert code == 0 and out.endswith("reproduced exactly\n"), out + err
     own = json.loads((folder / "summary.json").read_text())["test"]
     found = json.loads(dl_runs("evaluate", folder, "--json")[1])["metrics"]
     assert found and all(own[f"test/{name}"] == value for name, value in found.items())
@@ -164,7 +164,7 @@ def test_evaluate_says_by_its_exit_code_what_is_not_the_runs_own(dl_runs, tmp_pa
     folder = untrained(tmp_path / "run", ["data=digits", "model.hidden=[4]"])
     own = json.loads(dl_runs("evaluate", folder, "--json")[1])["metrics"]
     summary = json.loads((folder / "summary.json").read_text())
-    for change, code, said in ((1.0, 0, "to the last digit"), (1.0001, 0, "close"), (1.1, 1, "NOT the run's own")):
+    for change, code, said in ((1.0, 0, "exactly"), (1.0001, 0, "close"), (1.1, 1, "not reproduced")):
         summary["test"] = {f"test/{name}": value * change for name, value in own.items()}
         (folder / "summary.json").write_text(json.dumps(summary))
         found = dl_runs("evaluate", folder)
@@ -172,7 +172,7 @@ def test_evaluate_says_by_its_exit_code_what_is_not_the_runs_own(dl_runs, tmp_pa
         assert dl_runs("evaluate", folder, "--json")[0] == code
     summary["test"] = {"test/acc": own["acc"]}  # of a version that measured less
     (folder / "summary.json").write_text(json.dumps(summary))
-    assert "to the last digit" in dl_runs("evaluate", folder)[1]
+    assert "reproduced exactly" in dl_runs("evaluate", folder)[1]
 
 
 def test_a_run_in_fp16_is_evaluated_where_there_is_no_gpu(dl_runs, tmp_path):
@@ -189,7 +189,7 @@ def test_evaluate_of_the_last_weights(dl_runs, tmp_path):
     keys = ["data=digits", "model.hidden=[16]", "trainer.test=last", "trainer.ema=0.9", "trainer.epochs=3"]
     folder = trained(tmp_path / "run", keys)
     code, out, err = dl_runs("evaluate", folder)
-    assert code == 0 and "weights: last, epoch 3" in out and "to the last digit" in out, out + err
+    assert code == 0 and "weights: last, epoch 3" in out and "reproduced exactly" in out, out + err
 
 
 def test_evaluate_on_other_data_prepares_it_as_the_runs(dl_runs, tmp_path):
@@ -389,9 +389,9 @@ def set_config(text):
 
 
 DAMAGED = {
-    "interrupted": (
-        set_status("interrupted"),
-        "the run is not finished, its status is 'interrupted'\n  expected a finished",
+    "stopped": (
+        set_status("stopped"),
+        "the run is not finished, its status is 'stopped'\n  expected a finished",
     ),
     "diverged": (set_status("diverged"), "its status is 'diverged'\n  expected a finished run: its run.log has the"),
     "status in a list": (set_status(["finished"]), "summary.json is missing or damaged"),
@@ -407,7 +407,7 @@ DAMAGED = {
     "no weights": (lambda f: (f / "checkpoints" / "best.ckpt").unlink(), "cannot read the checkpoint"),
     "broken weights": (break_checkpoint, "best.ckpt is damaged"),
     "other weights": (other_weights, "do not fit the run's config"),
-    "older": (old_checkpoint, "lacks what the data learned"),
+    "older": (old_checkpoint, "lacks the values fitted on the train split"),
 }
 
 

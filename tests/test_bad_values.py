@@ -42,6 +42,7 @@ FITTING = {  # what goes with an option
     "Mask": {"data": "shapes", "model": "unet"}, "Table": {"data": "moons", "model": "mlp"},
     "Image": {"data": "cifar10", "model": "mlp"}, "Function": {"data": "function", "model": "point"},
 }  # fmt: skip
+FILES = {"table": ("data.file=table.csv", "data.target=kind")}  # what data of one's own needs besides its folder
 GROUPS = [group for group in SECTIONS if group != "task"]  # a model brings its task
 
 
@@ -72,7 +73,7 @@ def choices_of(group: str, name: str) -> tuple[str, ...]:
         if name == "product":
             return f"model={name}", "data=products"
     others = [f"{other}={choice}" for other, choice in FITTING.get(kind, {}).items() if other != group]
-    return (*others, f"{group}={name}") if group == "data" else (f"{group}={name}", *others)
+    return (*others, f"{group}={name}", *FILES.get(name, ())) if group == "data" else (f"{group}={name}", *others)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -201,7 +202,7 @@ def train(config: dict, names: dict[str, str], folder: Path, draws: bool) -> Non
         session.start(run, resumed=False)
     except UserError as error:
         print(error)
-        sys.exit(getattr(error, "exit_code", 2))
+        sys.exit(error.exit_code)
     except Exception:
         (folder / "traceback").write_text(traceback.format_exc(limit=-6))
         sys.exit(3)

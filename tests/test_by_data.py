@@ -66,8 +66,11 @@ def test_what_was_chosen_is_printed_saved_and_learned_with(images, tmp_path, mon
     keys = ["model=resnet18", "data=image_folder", f"data.root={images}", *SMALL]
     monkeypatch.setattr("sys.argv", ["dl-run", *keys, "schedule=constant", f"run_dir={run}", f"data_dir={tmp_path}"])
     main()
-    told = "chosen  by the data: model.form=imagenet, optimizer.lr=0.003125, data.batch_size=8"
-    assert told in " ".join(capsys.readouterr().out.split()).replace("chosen by", "chosen  by")
+    told, out = (
+        "chosen by the data: model.form=imagenet, optimizer.lr=0.003125, data.batch_size=8",
+        capsys.readouterr().out,
+    )
+    assert told in " ".join(out.split()) and "an epoch is one batch" not in out
     config = read_config(run)[0]
     assert (config.model.form, config.optimizer.lr, config.data.batch_size) == ("imagenet", 0.003125, 8)
     assert [(row["step"], row["lr"]) for row in rows(run)] == [(5, 0.003125)]  # 36 samples
@@ -98,4 +101,5 @@ def test_an_explosion_is_reported_once_in_a_session(resumed, tmp_path):
     if resumed:
         train(tmp_path, compose(*keys, "trainer.device=cpu", "trainer.epochs=3"), resumed=True)
     log = (tmp_path / "run.log").read_text()
+    assert "an epoch is one batch: data.batch_size=2,000 is more than 1,294" in " ".join(log.split())
     assert log.count("try optimizer.lr=5e+04 (now 5e+05)") == (2 if resumed else 1)

@@ -482,7 +482,7 @@ def test_a_task_that_cannot_learn_from_the_data(refused):
         (["model=vae", "task=supervised"], ("a plain network", "VAE", "mlp", "vae")),
         (["task=gan"], ("Pair", "a plain network", "dcgan, gan, wgan, wgan_gp", "segment, supervised")),
         (["model=conv_vae", "task=autoencoder"], ("AutoEncoder", "VAE", "conv_autoencoder", "vae")),
-        (["model=ppo", "task=dqn", "data=cartpole"], ("Values", "Policy", "double_dqn, dqn", "ppo, reinforce")),
+        (["model=ppo", "task=dqn", "data=cartpole"], ("QNetwork", "Policy", "double_dqn, dqn", "ppo, reinforce")),
     ],
 )
 def test_a_task_that_cannot_train_the_model(refused, choice, words):
@@ -814,7 +814,7 @@ def test_a_run_that_a_limit_cut_keeps_the_weights_that_it_was_tested_with(cut):
 
     assert {path.name for path in (cut / "checkpoints").iterdir()} == {"last.ckpt", "tested_3.ckpt"}
     lines, is_same = evaluate(cut, "test", [], None, False)
-    assert is_same and "the run's own, to the last digit" in lines[-1]
+    assert is_same and "reproduced exactly" in lines[-1]
     weights = read_weights(str(cut))  # those that init= starts from
     assert same(weights, FinishedRun(cut).state["state_dict"])
     assert same(weights, load(cut / "checkpoints" / "tested_3.ckpt")["state_dict"])

@@ -208,7 +208,7 @@ def test_a_stop_in_an_evaluation_is_exact(config, straight, tmp_path, monkeypatc
     monkeypatch.setattr(Supervised, "evaluate", stopping)
     composed = config(*STRAIGHT)
     assert train(tmp_path, composed).number == signal.SIGINT
-    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "interrupted"
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "stopped"
     train(tmp_path, composed, resumed=True)
     assert_same(straight, tmp_path)
 
@@ -712,7 +712,7 @@ def test_the_command_stops_with_the_signals_codes_and_goes_on(data_dir, tmp_path
     assert f"{folder} is in use" in second.read_text()
     os.kill(process.pid, signal.SIGINT)
     assert ended(process) == 130
-    assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
+    assert json.loads((folder / "summary.json").read_text())["status"] == "stopped"
 
     log.unlink()
     process = dl_run(log, f"resume={folder}")

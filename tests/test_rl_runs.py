@@ -18,7 +18,7 @@ from toys import DEVICE, composed, make_update, seeded
 from dlrun.clock import Clock
 from dlrun.config import signatures
 from dlrun.config.build import build
-from dlrun.data.envs import VectorEnvs, read_spec
+from dlrun.data.gymnasium_env import VectorEnvs, read_spec
 from dlrun.errors import UserError
 from dlrun.output.folders import read_summary
 from dlrun.tasks.rl.a3c import A3C
@@ -149,6 +149,7 @@ def test_other_spaces_are_refused_with_the_wrapper_that_flattens_them():
     for obs, actions, wrapper in (
         (spaces.Dict(a=vector), two, "FlattenObservation"),
         (spaces.MultiDiscrete([2, 3]), two, "FlattenObservation"),
+        (spaces.Sequence(vector), two, "TransformObservation"),  # of any length: no vector holds it
         (vector, spaces.MultiDiscrete([2, 3]), "TransformAction"),
     ):
 

@@ -173,7 +173,7 @@ def test_the_process_that_forks_is_killed(tmp_path, monkeypatch):
     ("said", "asked", "status"),
     [
         ("finished", None, "finished"), ("failed", None, "failed"), ("diverged", None, "diverged"),
-        ("running", None, "lost"), ("interrupted", "stopped", "stopped"), ("running", "timeout", "timeout"),
+        ("running", None, "lost"), ("stopped", "stopped", "stopped"), ("running", "timeout", "timeout"),
         (["x"], None, "lost"),
     ],
 )  # fmt: skip
@@ -221,7 +221,7 @@ def test_jobs_start_where_there_can_be_no_forks(tmp_path, monkeypatch):
     monkeypatch.setattr(forks.multiprocessing.forkserver, "connect_to_new_process", refuse)
     log = tmp_path / "logs" / "0.log"
     child = forks.prepare()([sys.executable, "-m", "platform"], log, dict(os.environ))
-    assert isinstance(child, forks.process.Session) and child.wait(60) == 0 and log.read_text()
+    assert isinstance(child, forks.process.SessionLeader) and child.wait(60) == 0 and log.read_text()
     monkeypatch.setattr(forks.multiprocessing.forkserver, "ensure_running", refuse)
     assert forks.prepare() is forks.process.start
 
@@ -240,7 +240,7 @@ def test_a_signal_stops_the_sweep_with_the_current_job_saved(tmp_path, number):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number, err
     (folder,) = tmp_path.glob("outputs/*/*_sweep")
-    assert json.loads((folder / "0" / "summary.json").read_text())["status"] == "interrupted"
+    assert json.loads((folder / "0" / "summary.json").read_text())["status"] == "stopped"
     assert (folder / "0" / "checkpoints" / "last.ckpt").exists() and not (folder / "1").exists()
     lines = table_of(out).splitlines()
     assert lines[2].endswith("stopped") and lines[3].endswith("not run")
@@ -387,7 +387,9 @@ def test_all_folds_run_by_themselves(tmp_path):
     )
     assert code == 0, err
     (folder,) = (tmp_path / "out").glob("*/*_sweep")
-    assert "sweep of 3 jobs" in out and "mean +/- std over folds" in out and str(folder / "out_of_fold.csv")[-30:] in out
+    assert (
+        "sweep of 3 jobs" in out and "mean +/- std over folds" in out and str(folder / "out_of_fold.csv")[-30:] in out
+    )
     rows = list(csv.DictReader((folder / "out_of_fold.csv").read_text().splitlines()))
     assert len(rows) == len({row["sample"] for row in rows}) == 120
     assert [row["fold"] for row in rows] == [row["job"] for row in rows] and {row["setting"] for row in rows} == {""}

@@ -69,9 +69,9 @@ def test_a_tracker_is_told_everything_once(run):
 def test_a_resumed_run_goes_on_without_doubled_points(run):
     """Four rows were sent; the checkpoint has two; the resumed run writes the other two again and two more."""
     fake, summary = Fake(), json.loads((run / "summary.json").read_text())
-    (run / "summary.json").write_text(json.dumps(summary | {"status": "interrupted"}))
+    (run / "summary.json").write_text(json.dumps(summary | {"status": "stopped"}))
     track.follow(run, "fake", fake, CONFIG)
-    assert fake.ends[-1][1:] == ([], 40, "interrupted")
+    assert fake.ends[-1][1:] == ([], 40, "stopped")
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     more = [json.dumps({"step": step, "epoch": step // 10, "val/loss": 0.1}) + "\n" for step in (50, 60)]
     (run / "metrics.jsonl").write_text("".join(lines + more))

@@ -141,4 +141,4 @@ def job(composed: DictConfig) -> float | None:
     except UserError as error:
         if HydraConfig.get().mode == hydra.types.RunMode.MULTIRUN:  # a job in the sweeper's own process
             raise
-        fail(str(error), getattr(error, "exit_code", 2))
+        fail(str(error), error.exit_code)

@@ -34,7 +34,12 @@ NO_UTF8 = re.compile("[\udc80-\udcff]")  # how Python represents the bytes of a 
 
 
 class UserError(Exception):
-    """A message of a few lines: what happened (with the value), what was expected, how to fix it."""
+    """A message of a few lines: what happened (with the value), what was expected, how to fix it.
+
+    exit_code: 2, the request is wrong and nothing was started; or 1, the request was right, but the run failed.
+    """
+
+    exit_code = 2
 
 
 class DataError(UserError):
@@ -48,7 +53,7 @@ class CheckpointError(UserError):
 class DependencyLost(UserError):
     """Something that a run depends on ended: another process, an environment. The session adds how to resume."""
 
-    exit_code = 1  # the run failed; the command was right
+    exit_code = 1
 
 
 class ConfigError(UserError):
@@ -62,7 +67,7 @@ class ConfigError(UserError):
 class Diverged(UserError):
     """The loss, a metric or a weight is not finite. Raised before the weights change or a checkpoint is replaced."""
 
-    exit_code = 1  # the run failed; the command was right
+    exit_code = 1
 
 
 class PeerLost(DependencyLost):

@@ -75,7 +75,7 @@ class Columns:
     their values are codes 1 .. levels, and 0 for a level that training has not seen. classes: labels are
     0 .. classes - 1; None for regression. targets: real numbers per row. target_means, target_stds: of the targets over
     the train split, by which a task standardises them. names, labels, target_names: of columns, classes and targets.
-    unit: of the targets. categories: how a network takes them. Without columns, all is to be read from the table.
+    unit: of the targets. categories: how a network takes them. Without columns: the table is read first.
     """
 
     numbers: Annotated[int, Range(0, 10**6)] = 0

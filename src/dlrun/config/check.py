@@ -4,16 +4,15 @@ No torch, so that a config error takes milliseconds.
 """
 
 import re
-import sys
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from dlrun.config.auto import settle
-from dlrun.config.build import OF_RUNNER, build, of_runner
+from dlrun.config.build import OF_RUNNER, of_runner
+from dlrun.config.check_pairing import check_net, check_pairing
 from dlrun.config.named import problems_of_named
-from dlrun.config.pairing import LABELS, UNLABELLED, group_options, has_labels, learns, takes_spec
 from dlrun.config.renamed import renamed
 from dlrun.config.signatures import Signature, is_allowed, mismatch, signature, spec_names
-from dlrun.errors import ConfigError, PairingError, UserError, columns, listed, nearest
+from dlrun.errors import ConfigError, UserError, listed, nearest
 from dlrun.spec import Spec
 from dlrun.types import KINDS, Nested, NonNegative, Positive, is_text
 
@@ -68,8 +67,8 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
         problems.append(f"init={config['init']} and model.weights={weights}: expected only one of the two")
     if problems:
         raise ConfigError(problems)
-    _check_pairing(config, names or {})
-    _check_net(config, names or {})
+    check_pairing(config, names or {})
+    check_net(config, names or {})
 
 
 def check_section(name: str, node: object) -> None:
@@ -216,54 +215,3 @@ def nested_kind(annotation: object) -> Nested | None:
     if get_origin(annotation) is Annotated:
         return next((a for a in get_args(annotation) if isinstance(a, Nested)), None)
     return None
-
-
-def _check_pairing(config: dict, names: dict[str, str]) -> None:
-    """Raise PairingError if the model or the task does not accept the spec of the data."""
-    data = config["data"]
-    for section in ("model", "task") if data.get("spec") else ():
-        takes = takes_spec(config[section])
-        if learns(takes, data):
-            continue
-        mine, its = (names.get(k) or config[k]["_target_"].rpartition(".")[2] for k in (section, "data"))
-        fitting = [name for name, node in group_options(section) if learns(takes_spec(node), data)]
-        sets = [name for name, node in group_options("data") if "spec" in node and learns(takes, node)]
-        width = max(len(mine), len(its)) + 12
-        kinds = " or ".join(name for name in spec_names(takes) if name != UNLABELLED)
-        lacks = not has_labels(data)
-        lists = {f"{section}s for {its}:": fitting or ["none"], f"data for {mine}:": sets}
-        room = columns(sys.stderr, 10_000)  # without a terminal, lists are not wrapped
-        raise PairingError(
-            f"{section}={mine} cannot learn from data={its}\n"
-            f"  {f'{mine} takes':{width}} {kinds}{' with labels' if lacks else ''}\n"
-            f"  {f'{its} gives':{width}} {build(data['spec'])}\n"
-            + "\n".join(listed(f"  {lead:{width}} ", names, width + 3, room) for lead, names in lists.items())
-            + (f"\n  {LABELS}" if lacks else "")
-        )
-
-
-def _check_net(config: dict, names: dict[str, str]) -> None:
-    """Raise PairingError if the task takes another class of network than the model returns, by their annotations."""
-    model, task = (names.get(k) or config[k]["_target_"].rpartition(".")[2] for k in ("model", "task"))
-    returned, accepted = (_net(config[k]) for k in ("model", "task"))
-    known = {_net(node) for _, node in group_options("task")} if returned != accepted else set()
-    if (
-        returned == accepted or accepted == "nn.Module" and returned not in known
-    ):  # a user's own network class is an nn.Module
-        return
-    lists = {
-        f"models for {task}:": [name for name, node in group_options("model") if _net(node) == accepted],
-        f"tasks for {model}:": [name for name, node in group_options("task") if _net(node) == returned],
-    }
-    width, room = max(map(len, lists)), columns(sys.stderr, 10_000)
-    kinds = {"nn.Module": "a plain network, from inputs to outputs"}
-    raise PairingError(
-        f"task={task} cannot train model={model}\n"
-        f"  {f'{task} takes':{width}} {kinds.get(accepted, accepted)}\n"
-        f"  {f'{model} returns':{width}} {kinds.get(returned, returned)}\n"
-        + "\n".join(listed(f"  {lead:{width}} ", names, width + 3, room) for lead, names in lists.items())
-    )
-
-
-def _net(node: dict) -> str:
-    return signature(node["_target_"]).net

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dlrun.data.base import Draw
 from dlrun.data.boxes import boxes
-from dlrun.data.policies import apply_policy
+from dlrun.data.random_augment import apply_policy
 from dlrun.data.warps import warp
 from dlrun.errors import UserError
 from dlrun.seeds import generator
@@ -28,8 +28,8 @@ class Augment:
     cutout: side of a square that is set to the mean (DeVries and Taylor 2017).
     erase: share of images that get a box of noise (Zhong et al. 2017).
     noise: standard deviation of Gaussian noise on the normalised image. jitter: largest change of brightness (added to
-    the normalised image) and of contrast (a factor around 1). policy: random operations (data/policies.py): trivial, or
-    rand with `policy_ops` operations of strength `policy_level`. own: functions of the user's own, (x) or (x, draw),
+    the normalised image) and of contrast (a factor around 1). policy: random operations (random_augment.py): trivial,
+    or rand with `policy_ops` operations of strength `policy_level`. own: functions of the user's own, (x) or (x, draw),
     which change normalised images at the end and keep their shape. In a config a list stands for some of these:
     [flip, {crop: 4}, mynets.augment.brightness].
     """

@@ -4,7 +4,7 @@ A data set of your own is any class with these members. The beginning of a small
 
     class Ramp:
         def __init__(self, *, spec: Table, batch_size: Count) -> None:
-            self.spec, self.batch_size = spec, batch_size
+            self.spec, self.batch_size, self.eval_batch_size = spec, batch_size, 1000
 
         def load(self, device, channels_last=False):
             x = torch.linspace(0, 1, 100, device=device)[:, None]
@@ -65,6 +65,11 @@ class SampleData(Data, Protocol):
     """A data set of samples with the splits train, val and test, which come in batches.
 
     batch_size: samples of a training batch. eval_batch_size: samples of a batch of val or test.
+
+    Optional members, which the rest of the package looks for: `sums()` (of arrays of real numbers, compared to 1e-6
+    on resuming), `files(split)` (the name of each sample's file, for reports), `about` (lines of the header),
+    `mean` and `std` (by which pixels are normalised), and of images read from files: `pixels` (augmentation), `stored`
+    (shape), `fit` (how they are cropped) and `levels` (value range).
     """
 
     batch_size: int

@@ -156,7 +156,7 @@ class Dueling(nn.Module):
         return self.value(x) + advantage - advantage.mean(1, keepdim=True)
 
 
-class Values(nn.Sequential):
+class QNetwork(nn.Sequential):
     """A network of action values: (B, features) -> (B, actions)."""
 
     def observe(self, obs: Tensor) -> None:
@@ -168,7 +168,7 @@ class Values(nn.Sequential):
 
 def q_net(
     spec: Env, *, hidden: list[Size], activation: Activation, dueling: bool, init: PolicyInit, normalise: bool
-) -> Values:
+) -> QNetwork:
     """A network of action values: (B, features) -> (B, actions).
 
     dueling: compute them from a state value and advantages. normalise: normalise observations by running statistics.
@@ -176,14 +176,14 @@ def q_net(
     width = hidden[-1] if hidden else spec.features
     head = Dueling(width, spec.outputs) if dueling else nn.Linear(width, spec.outputs)
     norm = [Normaliser(spec.features)] if normalise else []
-    return Values(*norm, dense(spec.features, hidden, activation, init), initialise(head, init))
+    return QNetwork(*norm, dense(spec.features, hidden, activation, init), initialise(head, init))
 
 
-class Table(nn.Linear):
+class ValueTable(nn.Linear):
     """A table with a value for each state and action, or for each state."""
 
 
-def table(spec: Env, *, values: Literal["actions", "states"]) -> Table:
+def table(spec: Env, *, values: Literal["actions", "states"]) -> ValueTable:
     """A table of zeros, for states that are encoded one-hot: (B, states) -> (B, actions) or (B, 1)."""
     if not spec.actions or not spec.states:
         lacks = "states" if spec.actions else "discrete actions"
@@ -191,7 +191,7 @@ def table(spec: Env, *, values: Literal["actions", "states"]) -> Table:
             f"a table of values needs {lacks}, and the data is {spec}\n"
             "  expected data=maze, or data=gym data.id=FrozenLake-v1"
         )
-    net = Table(spec.features, spec.actions if values == "actions" else 1, bias=False)
+    net = ValueTable(spec.features, spec.actions if values == "actions" else 1, bias=False)
     nn.init.zeros_(net.weight)
     return net
 

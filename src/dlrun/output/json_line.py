@@ -80,7 +80,7 @@ def _of_run(folder: Path, code: int) -> dict[str, object]:
     status, test = status_of(summary), summary.get("test")
     metrics = test if isinstance(test, dict) else {}
     return {
-        **({"status": status} if code != 2 and status in ("finished", "diverged", "failed") else {}),
+        **({"status": status} if code == 1 and status in ("diverged", "failed") else {}),
         **{name: summary.get(name) for name in ("goal", "best", "stopped_by", "epochs", "steps", "seconds")},
         "metrics": {name: value for name, value in metrics.items() if isinstance(value, int | float | None)},
     }

@@ -82,7 +82,7 @@ def evaluate(
     if recorded is None:
         return [*lines, table(rows)], True
     rows.append(["summary.json", *(repr(recorded[name]) if name in recorded else "" for name in metrics)])
-    return [*lines, table(rows), "", verdict or "NOT the run's own: the data or the code has changed"], is_reproduced
+    return [*lines, table(rows), "", verdict or "not reproduced: the data or the code has changed"], is_reproduced
 
 
 def measure(folder: Path, split: str, overrides: list[str], device: str | None) -> Measured:
@@ -154,7 +154,7 @@ def _compared(metrics: dict[str, float], recorded: dict[str, float | None]) -> s
     if not recorded:
         return ""
     if all(metrics[name] == x or metrics[name] != metrics[name] and x is None for name, x in recorded.items()):
-        return "the run's own, to the last digit"
+        return "reproduced exactly"
     if all(isinstance(x, int | float) and isclose(metrics[name], x, rel_tol=1e-3) for name, x in recorded.items()):
-        return "close to the run's own: another device, number of threads or version of torch rounds differently"
+        return "reproduced closely: another device, number of threads or version of torch rounds differently"
     return ""

@@ -99,7 +99,7 @@ class Wandb:
         if images:
             self.run.log({f"plots/{path.stem}": self.wandb.Image(str(path)) for path in images}, step=step)
         self.run.summary.update(results)
-        self.run.finish(exit_code=0 if status in ("finished", "interrupted") else 1)
+        self.run.finish(exit_code=0 if status in ("finished", "stopped") else 1)
 
 
 class Mlflow:
@@ -142,5 +142,5 @@ class Mlflow:
         self.log({name: float(v) for name, v in results.items() if isinstance(v, int | float)}, step)
         for path in images:
             self.client.log_artifact(self.key, str(path), "plots")
-        ends = {"finished": "FINISHED", "interrupted": "KILLED", "killed": "KILLED"}
+        ends = {"finished": "FINISHED", "stopped": "KILLED", "killed": "KILLED"}
         self.client.set_terminated(self.key, ends.get(status, "FAILED"))

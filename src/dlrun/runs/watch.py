@@ -15,7 +15,7 @@ from dlrun.system.load import MachineLoad
 
 EVERY = 1.0  # seconds between two drawings
 BOLD, DIM, INVERSE = "1", "2", "7"
-STATUS = {"running": "36", "finished": "32", "diverged": "31", "failed": "31", "killed": "31", "interrupted": "33"}
+STATUS = {"running": "36", "finished": "32", "diverged": "31", "failed": "31", "killed": "31", "stopped": "33"}
 PANEL = 38  # least columns of a chart
 CHART = 10  # least lines of a chart, with its title
 OLD = 50  # the most runs that are followed, the newest

@@ -23,12 +23,13 @@ from dlrun.system.python import COMMAND, safe_start
 from dlrun.system.signals import STOPPING
 
 IMPORTED = [  # by the forkserver: needed by every job
-    "dlrun.system.nursery", "dlrun.train.session", "dlrun.tasks.supervised", "dlrun.cli", "torch.utils.tensorboard",
+    "dlrun.system.forkserver_preload", "dlrun.train.session",
+    "dlrun.tasks.supervised", "dlrun.cli", "torch.utils.tensorboard",
     "matplotlib.backends.backend_agg", "matplotlib.figure",
 ]  # fmt: skip
 
 
-def prepare() -> Callable[[list[str], Path, dict[str, str]], "Forked | process.Session"]:
+def prepare() -> Callable[[list[str], Path, dict[str, str]], "Forked | process.SessionLeader"]:
     """Start the imports, which run in parallel with this process, and return the function that starts a job."""
     if sys.platform != "linux":  # macOS libraries do not survive forks, and Windows has none
         return process.start
@@ -42,7 +43,7 @@ def prepare() -> Callable[[list[str], Path, dict[str, str]], "Forked | process.S
 
 
 class Forked:
-    """A forked job with the interface of process.Session. command: Python, COMMAND and arguments."""
+    """A forked job with the interface of process.SessionLeader. command: Python, COMMAND and arguments."""
 
     attempt = None  # not on a cluster
 
@@ -78,7 +79,7 @@ class Forked:
         process.kill(self.pid)
 
 
-def start(command: list[str], log: Path, env: dict[str, str]) -> Forked | process.Session:
+def start(command: list[str], log: Path, env: dict[str, str]) -> Forked | process.SessionLeader:
     """Start a job as process.start does, but by a fork. If forking fails, use process.start."""
     log.parent.mkdir(exist_ok=True)
     try:

@@ -17,7 +17,7 @@ from dlrun.sweep.workers import is_at_work, is_here
 STOPPED = (129, 130, 138, 140, 143, -1, -2, -10, -12, -15)  # exit codes after a signal
 EXIT_WORDS = {1: "failed", 2: "refused"} | dict.fromkeys(STOPPED, "stopped") | {-9: "killed"}
 EXIT_WORDS[process.LOST] = "lost"
-CODES = {"finished": 0, "failed": 1, "diverged": 1, "interrupted": 143}  # by the status in the run's summary
+CODES = {"finished": 0, "failed": 1, "diverged": 1, "stopped": 143}  # by the status in the run's summary
 
 
 def settle(job: Job, folder: Path, code: int, wanted: Sequence[tuple[str, str]] = (), asked: str | None = None) -> None:

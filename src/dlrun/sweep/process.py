@@ -14,7 +14,7 @@ LOST = 255  # multiprocessing's exit code of a job whose forkserver is gone, so 
 GRACE = 30.0  # seconds in which a job that is asked to stop can write its checkpoint
 
 
-class Session(subprocess.Popen):
+class SessionLeader(subprocess.Popen):
     """A process that leads its own session, so that the processes it started are killed with it."""
 
     attempt = None  # not on a cluster
@@ -26,11 +26,11 @@ class Session(subprocess.Popen):
         kill(self.pid)
 
 
-def start(command: list[str], log: Path, env: dict[str, str]) -> Session:
+def start(command: list[str], log: Path, env: dict[str, str]) -> SessionLeader:
     """Start a job in its own session, so that Ctrl-C reaches it only through the sweep. Its output goes to `log`."""
     log.parent.mkdir(exist_ok=True)
     with open(log, "ab") as output:
-        return Session(
+        return SessionLeader(
             command,
             env=env,
             stdin=subprocess.DEVNULL,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dlrun.sweep.cluster import Submitted
     from dlrun.sweep.forks import Forked
 
-    Child = process.Session | Forked | Submitted
+    Child = process.SessionLeader | Forked | Submitted
 
 CHECK_EVERY = 2.0  # seconds between two checks for jobs that other processes left
 

@@ -50,7 +50,7 @@ class Requests:
 
 
 class Signals:
-    """Handles the signals within its context: the first stops after the current step, an insisting one kills at once.
+    """Handles the signals within its context: the first stops after the current step, a second one at once.
 
     dist: the processes that stop together, after the same step (see `agree`).
     """

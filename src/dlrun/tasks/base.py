@@ -62,7 +62,7 @@ class Task(Generic[DataT, BatchT]):
         return False
 
     def fit(self, data: DataT) -> None:
-        """Let a new net compute from the train split what does not learn, such as whitened filters (`net.fit`).
+        """Fit a new network's constant parts, such as whitening filters, on the train split (`net.fit`).
 
         It gets the first `net.num_fitted` inputs of an epoch whose order does not depend on the run's seed.
         """

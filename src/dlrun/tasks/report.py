@@ -40,7 +40,7 @@ def report_classes(predict: Function, decide: Function, data: SampleData, spec: 
     matrix = torch.bincount(y * k + best, minlength=k * k).view(k, k)
     figures: dict[str, Callable] = {"confusion_matrix": partial(confusion_matrix, matrix.numpy(), labels)}
     if isinstance(spec, Image) and (sheet := before_and_after(data)) is not None:
-        figures["augmented"] = partial(image_figure, sheet, "images, and three times what training may see")
+        figures["augmented"] = partial(image_figure, sheet, "originals above, three random augmentations of each below")
     if isinstance(spec, Table) and spec.features == 2:
         figures["decision_boundary"] = partial(decision_boundary, data, predict, labels)
     figures |= probability_figures(y, best, p, labels)

@@ -39,8 +39,8 @@ class Built(NamedTuple):
 def assemble(config: dict, fitted: dict | None = None) -> Built:
     """Build all objects and set torch's global options. Reads no data.
 
-    fitted: what the data learned in a finished run (see Data.fitted); None for a new run, which also loads the initial
-    weights that `init` or `model.weights` name. Raises UserError if the objects do not fit together.
+    fitted: the values that a finished run's data fitted on its train split; None for a new run, which also loads the
+    initial weights that `init` or `model.weights` name. Raises UserError if the objects do not fit together.
     """
     trainer: Trainer = build(config["trainer"])
     keep_memory()

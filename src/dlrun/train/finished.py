@@ -1,4 +1,4 @@
-"""Rebuild a finished run from its folder alone: config, weights, and what its data learned. Reads no data."""
+"""Rebuild a finished run from its folder alone: config, weights, and fitted values. Reads no data."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -29,8 +29,8 @@ class FinishedRun:
         fitted = self.state.get("data")
         if not isinstance(fitted, dict):
             raise CheckpointError(
-                f"{folder}: the checkpoint was written by an older dl-run and lacks what the data learned\n"
-                "  expected one of this version: train again, from these weights if you like: dl-run init=..."
+                f"{folder}: the checkpoint was written by an older dl-run and lacks the values fitted on the train "
+                "split\n  expected one of this version: train again, from these weights if you like: dl-run init=..."
             )
         try:
             self.trainer, self.data, self.device, self.task, _ = assemble(self.config, fitted)

@@ -37,6 +37,7 @@ class Session:
 
     def __init__(self, config: dict, names: dict[str, str], chosen: Sequence[str] = ()) -> None:
         self.config, self.names, self.chosen = config, names, chosen
+        self.is_training = False  # whether this session has begun to write to the run's folder
         with within_memory():
             self._build(config)
 
@@ -68,7 +69,7 @@ class Session:
         """
         with writing_to(folder), within_memory():
             training, notes = self.prepare(folder, resumed)
-            run = training.run
+            run, self.is_training = training.run, True
             try:
                 with Signals(self.dist) as signals:
                     if resumed:
@@ -135,7 +136,7 @@ class Session:
                     return outcome, self.finish(training, outcome)
             except Interrupted:
                 outcome = Outcome("signal", signals.stop)
-        run.write_summary("interrupted", steps=clock.step, seconds=clock.seconds)
+        run.write_summary("stopped", steps=clock.step, seconds=clock.seconds)
         epoch = min(clock.epoch + 1, clock.epochs)
         command = f"dl-run {pasteable('resume', run.folder)}"
         run.print(f"stopped in epoch {epoch} at step {clock.step}; checkpoint saved. Resume with: {command}")

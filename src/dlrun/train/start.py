@@ -220,7 +220,12 @@ def train(session: "Session", folder: Path, resumed: bool, text: str | None = No
 
     text: the new config.yaml of a resumed run.
     """
-    outcome, value = session.start(folder, resumed, None if session.dist.rank else text)
+    try:
+        outcome, value = session.start(folder, resumed, None if session.dist.rank else text)
+    except UserError as error:
+        if session.is_training:
+            error.exit_code = 1  # such as a full disk: the command was right
+        raise
     if outcome.reason == "signal":
         sys.exit(128 + (outcome.number or 0))
     return value

@@ -51,7 +51,7 @@ def header(session: "Session", folder: Path, clock: Clock, width: int = 10_000) 
     """The lines printed before training: data, model, device, folder, start and chosen values."""
     data, device, task, net = session.data, session.device, session.task, session.task.net
     frames = clock.epoch_samples  # environments have no splits: val and test play episodes
-    sizes, note = (f"{counted(frames, 'frame')} an epoch", "") if frames else (sizes_of(data), one_batch(data))
+    sizes, note = (f"{counted(frames, 'frame')} an epoch", "") if frames else (sizes_of(data), one_batch(session))
     parameters = sum(p.numel() for p in net.parameters())
     frozen = sum(p.numel() for p in net.parameters() if not p.requires_grad)
     details = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(net, 'description', '')}"
@@ -84,9 +84,10 @@ def sizes_of(data: Data) -> str:
     return ", ".join(f"{data.size(split):,} {split}" for split in ("train", "val", "test"))
 
 
-def one_batch(data: Data) -> str:
-    """A note if a batch is larger than the train split; else ""."""
-    if not has_samples(data):
+def one_batch(session: "Session") -> str:
+    """A note if a batch is larger than the train split, and not chosen by the data; else ""."""
+    data = session.data
+    if not has_samples(data) or "data.batch_size" in session.chosen:
         return ""
     size, limit = data.batch_size, data.size("train")
     return f"; an epoch is one batch: data.batch_size={size:,} is more than {limit:,}" if size > limit else ""

@@ -43,7 +43,10 @@ def split_table(
 def _times(column: pl.Series, wanted: Wanted, place: Place) -> np.ndarray:
     """Return the values of the time column as numbers that can be ordered."""
     if wanted.folds:
-        raise UserError(f"data.time={column.name} data.folds={wanted.folds}: expected data.folds=0: the past trains")
+        raise UserError(
+            f"data.time={column.name} data.folds={wanted.folds}: expected data.folds=0, since a split by time trains "
+            "on the oldest rows"
+        )
     column, kind, _ = kind_of(column, wanted.types.get(column.name), place)
     if kind in ("boolean", "category", "text"):
         raise DataError(f"data.time={column.name}: its values are no dates and no numbers, such as {column[0]!r}")
@@ -93,7 +96,7 @@ def split_random(rows: int, shares: Shares, folds: int, fold: int, labels: Array
     ]
     if not found:
         raise UserError(
-            f"data.split={list(shares)}: no class has the {least} rows that one row in each split takes\n"
+            f"data.split={list(shares)}: every class has fewer than {least} rows, so none can be in each split\n"
             "  expected more rows per class, or data.stratify=false"
         )
     whole = {name: [split[name] for split in found] for name in SPLITS}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dlrun.clock import Clock
 from dlrun.data.base import EnvData
 from dlrun.errors import UserError
-from dlrun.models.policy import Values
+from dlrun.models.policy import QNetwork
 from dlrun.optim.update import Update, copy_all
 from dlrun.seeds import mix
 from dlrun.spec import Env
@@ -46,11 +46,11 @@ class DQN(RLTask[Round]):
     """
 
     per_rank = ("collector", "replay")
-    net: Values
+    net: QNetwork
 
     def __init__(
         self,
-        net: Values,
+        net: QNetwork,
         spec: Env,
         device: Device,
         update: Callable[[nn.Module], Update],

@@ -28,7 +28,7 @@ from dlrun.tasks.rl.returns import RewardScale, explained_variance, gae
 from dlrun.types import Few, Fraction, NonNegative, Positive, Size
 
 
-class Penalty:
+class KLPenalty:
     """The weight of the KL penalty. With a target it adapts to the measured KL (Schulman et al. 2017, section 4)."""
 
     def __init__(self, weight: float, target: float | None) -> None:
@@ -91,7 +91,7 @@ class PPO(RLTask[Rollout]):
         self.clip_coef, self.anneal_clip, self.clip_vloss = clip_coef, anneal_clip, clip_vloss
         self.vf_coef, self.ent_coef = vf_coef, ent_coef
         self.normalise_advantage, self.target_kl = normalise_advantage, target_kl
-        self.penalty = Penalty(kl_coef, kl_target)
+        self.penalty = KLPenalty(kl_coef, kl_target)
         self.reward_scale = RewardScale(gamma) if normalise_rewards else None
         self.components["penalty"] = self.penalty
         if self.reward_scale:

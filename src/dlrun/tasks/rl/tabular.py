@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from dlrun.clock import Clock
 from dlrun.data.base import EnvData
 from dlrun.errors import UserError
-from dlrun.models.policy import Table
+from dlrun.models.policy import ValueTable
 from dlrun.optim.update import Update
 from dlrun.output.drawing import ink, new_figure, short
 from dlrun.spec import Env
@@ -61,11 +61,11 @@ class Tabular(RLTask[Episodes | Transitions]):
     epsilon falls from epsilon_start to epsilon_end over the first exploration_fraction of the run.
     """
 
-    net: Table
+    net: ValueTable
 
     def __init__(
         self,
-        net: Table,
+        net: ValueTable,
         spec: Env,
         device: Device,
         update: Callable[[nn.Module], Update],

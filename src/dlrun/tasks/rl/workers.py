@@ -43,7 +43,7 @@ class WorkerPool:
         has_forkserver = "forkserver" in torch.multiprocessing.get_all_start_methods()
         get_context = torch.multiprocessing.get_context
         context = get_context("forkserver") if has_forkserver else get_context("spawn")
-        context.set_forkserver_preload(["dlrun.system.nursery", work.__module__])
+        context.set_forkserver_preload(["dlrun.system.forkserver_preload", work.__module__])
         for _ in range(workers):
             mine, theirs = context.Pipe()
             self.pipes.append(mine)
