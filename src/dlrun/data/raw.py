@@ -63,7 +63,7 @@ class Reencoded:
         corpus = other.source()
         rows: Sequence[int] = range(0 if split == "all" else corpus.num_train, len(corpus.labels))
         if split in ("train", "val"):
-            rows = split_rows(corpus.num_train, *other.split_config)[split].tolist()
+            rows = split_rows(corpus.num_train, *other.split_config, corpus.num_val)[split].tolist()
         for first in range(0, len(rows), self.data.eval_batch_size):
             batch = rows[first : first + self.data.eval_batch_size]
             spans = (corpus.tokens[corpus.offsets[i] : corpus.offsets[i + 1]] for i in batch)

@@ -144,12 +144,16 @@ def chunks(order: Tensor, values: int, batch_size: int, first: int) -> Iterator[
         skip = 0
 
 
-def split_rows(samples: int, val_fraction: float, folds: int, fold: int) -> dict[str, np.ndarray]:
+def split_rows(samples: int, val_fraction: float, folds: int, fold: int, given: int = 0) -> dict[str, np.ndarray]:
     """Split rows into train and val by a fixed shuffle, which does not depend on the run's seed.
+
+    given: number of the last rows that are val by the data itself; 0: val is cut from all rows.
 
     folds > 1 holds out the fold-th of `folds` equal parts as val; otherwise a `val_fraction` of all rows is held out.
     With 0 none are: val is then the train split. Raises UserError if a split would be empty.
     """
+    if given and not folds:
+        return {"train": np.arange(samples - given), "val": np.arange(samples - given, samples)}
     if not val_fraction and not folds and not fold:
         return dict.fromkeys(("train", "val"), np.arange(samples))
     order = np.random.RandomState(0).permutation(samples)  # NumPy has frozen this stream: every version splits alike

@@ -1,4 +1,4 @@
-"""Recurrent networks for texts and series: simple RNN, LSTM (Hochreiter and Schmidhuber 1997) and GRU (Cho et al. 2014).
+"""Recurrent networks for texts and series: simple RNN, LSTM (Hochreiter and Schmidhuber 1997), GRU (Cho et al. 2014).
 
 Source: the book, sections 11.5 (two layers of 64 units, embedding 100, input dropout 0.5, the last output) and 11.11.
 The GRU is torch's and Keras's: its reset gate is applied after the recurrent product, in the book's formula before.
@@ -106,9 +106,9 @@ def recurrent(
 ) -> nn.Module:
     """Texts (B, length) or series (B, length, columns) -> (B, outputs).
 
-    embedding, mask_padding: of texts; series have neither. dropout: between layers, drawn anew for every time step. input_dropout: on every layer's inputs, with one mask for
-    all time steps (Keras's `dropout`; Gal and Ghahramani 2016). mask_padding: skip padding. cell: torch's fused layers,
-    or a loop over the formulas.
+    embedding, mask_padding: of texts; series have neither. dropout: between layers, drawn anew for every time step.
+    input_dropout: on every layer's inputs, with one mask for all time steps (Keras's `dropout`; Gal and Ghahramani
+    2016). mask_padding: skip padding. cell: torch's fused layers, or a loop over the formulas.
     """
     if isinstance(spec, Series):
         first, width = step_entry(spec)

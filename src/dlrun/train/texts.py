@@ -54,8 +54,9 @@ def header(session: "Session", folder: Path, clock: Clock, width: int = 10_000) 
     parameters = sum(p.numel() for p in net.parameters())
     frozen = sum(p.numel() for p in net.parameters() if not p.requires_grad)
     details = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(net, 'description', '')}"
-    about: dict[str, str] = getattr(data, "about", {})  # of tables, which name their classes
-    classes = f"; classes: {', '.join(names)}" if not about and (names := named_classes(data.spec)) else ""
+    about: dict[str, str] = getattr(data, "about", {})  # further lines; "learns" names the classes
+    names = [] if "learns" in about else named_classes(data.spec)
+    classes = f"; classes: {', '.join(names)}" if names else ""
     count = torch.get_num_threads()
     threads = f" ({counted(count, 'thread')})" if device.torch_device.type == "cpu" else ""
     processes = f"{device.dist.size} x " if device.dist.size > 1 else ""

@@ -86,7 +86,7 @@ class TableFile(OnDevice):
         self.encoding: Encoding | None = None
         self.prepared: Prepared | None = None  # from when the spec is needed until `load`
         self.about: dict[str, str] = {}
-        self.is_restored = False
+        self.is_like = False
 
     @property
     def spec(self) -> Columns:
@@ -110,12 +110,18 @@ class TableFile(OnDevice):
         )
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
-        """Read the table and put it on the device. After `restore`, its rows are encoded as those of that run."""
+        """Read the table and put it on the device."""
         prepared, self.prepared = self._prepare(), None
         x, y, weights, splits, self.encoding, about = prepared
         self.device, self.sizes = device, {name: len(rows) for name, rows in splits.items()}
         self.resident = Resident(Arrays(x, y, x[:0], y[:0]), splits, device, lambda x, random: x, weights)
         self.about = {"learns": self._learns()} | about
+
+    def load_like(self, fitted: dict, device: torch.device) -> None:
+        """Read the table as rows of a run whose data has learned `fitted`. They are the test split."""
+        self.restore(fitted, device)
+        self.is_like = True
+        self.load(device)
 
     def fitted(self) -> Encoding:
         """Return the encoding (see data/table/encode.py)."""
@@ -123,7 +129,7 @@ class TableFile(OnDevice):
 
     def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
         """Prepare `encode` without reading any data."""
-        self.encoding, self.device, self.is_restored = fitted, device, True
+        self.encoding, self.device = fitted, device
 
     def encode(self, rows: pl.DataFrame | Tensor) -> Tensor:
         """Encode rows of a table, float32 (rows, numbers + categories). A tensor is encoded already."""
@@ -164,7 +170,7 @@ class TableFile(OnDevice):
     def _prepare(self) -> Prepared:
         if self.prepared is None:
             parts, where = self._read()
-            if self.is_restored:
+            if self.is_like:
                 part = next(iter(parts.values()))
                 self.prepared = prepare_like(part, self.fitted())
             else:
@@ -176,7 +182,7 @@ class TableFile(OnDevice):
         if self.source is not None:
             frames = self.source()
             return {name: Part(frame, partial(_row_of, name)) for name, frame in frames.items()}, "the table"
-        chosen = "*" if self.is_restored else [n for n, kind in self.wanted.types.items() if kind == "category"]
+        chosen = "*" if self.is_like else [n for n, kind in self.wanted.types.items() if kind == "category"]
         parts, where = {}, ""
         for name, file in self.paths.items():
             if file:
