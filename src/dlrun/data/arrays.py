@@ -118,7 +118,8 @@ class ArraySet(OnDevice):
         """Read the arrays as samples of a run whose data has learned `fitted`. All of them are the test split."""
         x, y, _ = joined(self._read())
         self.restore(fitted, device)
-        x, y = self._stored(x, "the arrays"), like(y, fitted)
+        x, y = self._shaped(x, "the arrays"), like(y, fitted)
+        x = as_bytes(x, self.levels) if fitted["kind"] == "images" else standardised(x, fitted["mean"], fitted["std"])
         none = np.arange(0)
         self._store(Arrays(x, y, x[:0], y[:0]), {"train": none, "val": none, "test": np.arange(len(x))})
 
@@ -143,24 +144,19 @@ class ArraySet(OnDevice):
             return self.pixels(torch.as_tensor(stored).to(self.device), None)
         return torch.from_numpy(standardised(np.asarray(stored), fitted["mean"], fitted["std"])).to(self.device)
 
-    def read(self, path: Path) -> Tensor:
-        """Read inputs to predict from an .npz or .npy file, encoded. Raises DataError if they do not fit the run."""
-        x = torch.from_numpy(self._stored(joined(grouped(read_npz(path)))[0], str(path))).to(self.device)
-        return self.pixels(x, None) if self.fitted()["kind"] == "images" else x
+    def read(self, path: Path) -> np.ndarray:
+        """Read inputs to predict from an .npz or .npy file, as `encode` takes them. Raises DataError for a misfit."""
+        x = self._shaped(joined(grouped(read_npz(path)))[0], str(path))
+        return as_bytes(x, self.levels) if self.fitted()["kind"] == "images" else x
 
-    def _stored(self, x: np.ndarray, where: str) -> np.ndarray:
-        """Return arrays as they are stored: images as bytes, rows and series standardised."""
+    def _shaped(self, x: np.ndarray, where: str) -> np.ndarray:
         fitted = self.fitted()
         x = shaped(x, fitted["kind"])
         if list(x.shape[1:]) != fitted["shape"]:
             raise DataError(
                 f"{where}: x has samples of shape {list(x.shape[1:])}\n  expected {fitted['shape']}, as in the run"
             )
-        return (
-            as_bytes(x, fitted["levels"])
-            if fitted["kind"] == "images"
-            else standardised(x, fitted["mean"], fitted["std"])
-        )
+        return x
 
     def describe(self) -> str:
         fitted = self.fitted()

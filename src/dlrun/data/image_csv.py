@@ -59,6 +59,15 @@ def by_csv(root: Path, file: Path, classes: Classes, form: ListFormat) -> Listin
     return labelled(root, names, [label.strip() for _, (_, label) in pairs], classes, False)
 
 
+def listed_paths(file: Path, form: ListFormat) -> list[tuple[int, str]]:
+    """Return (line, path) of the images in a CSV, whether it has labels or not."""
+    rows = read_rows(file)
+    if not rows or not _has_header(file.parent, rows[0][1], form):
+        return [(line, cells[0]) for line, cells in rows]
+    wanted = [Column("data.path_column", form.path_column, PATHS)]
+    return [(line, path) for line, (path,) in columns_of(file, rows, wanted, True)]
+
+
 def _has_header(root: Path, cells: list[str], form: ListFormat) -> bool:
     """Whether the first row of a CSV names the columns: they are chosen, or it names no image."""
     if form.path_column is not None or form.label_column is not None:
