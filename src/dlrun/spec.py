@@ -122,10 +122,10 @@ class Series:
     are categories, the number of its levels; codes as in Columns. classes: labels are 0 .. classes - 1; None for
     regression. targets: real numbers per window. target_means, target_stds: of the targets over the train split, by
     which a task standardises them. names, labels, target_names: of columns, classes and targets. unit: of the targets.
-    categories: how a network takes them.
+    categories: how a network takes them. Without columns, all is to be read from the data.
     """
 
-    length: Size
+    length: Annotated[int, Range(0, 10**6)] = 0
     features: Annotated[int, Range(0, 10**6)] = 0
     levels: tuple[Size, ...] = ()
     classes: Classes | None = None
@@ -154,7 +154,7 @@ class Series:
 
     def __str__(self) -> str:
         if not self.features:
-            return f"Series(length={self.length}, columns read from the data)"
+            return "Series(read from the data)"
         kind = f"classes={self.classes}" if self.classes else f"targets={self.targets}"
         return f"Series(length={self.length}, features={self.features}, {kind})"
 

@@ -48,6 +48,7 @@ class Resident:
         self.pools = dict.fromkeys(splits, "fit") | {"test": "fit" if "test" in splits else "test"}
         self.rows.setdefault("test", torch.arange(len(arrays.x_test), device=device))
         self.device, self.prepare = device, prepare
+        self.sample_values = self.x["fit"][:1].numel()  # numbers per sample
         self.weights = None if weights is None else torch.from_numpy(weights).to(device)
 
     def size(self, split: str) -> int:
@@ -75,7 +76,7 @@ class Resident:
         """Yield the batches of an epoch from batch `first` on. The last one may be smaller."""
         rows = self.rows["train"]
         order = rows[torch.randperm(len(rows), generator=generator("cpu", seed, epoch)).to(self.device)]
-        for start, chunk, skip in chunks(order, self.x["fit"][0].numel(), batch_size, first):
+        for start, chunk, skip in chunks(order, self.sample_values, batch_size, first):
             draw = Draw(generator(self.device, seed, epoch, 1 + start), seed, epoch, chunk)
             members: tuple[Tensor, ...] = self._gather("fit", chunk, draw)
             if self.weights is not None:  # a third member, for tasks that weigh samples

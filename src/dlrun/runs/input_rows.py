@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from polars import DataFrame
 
     from dlrun.data.arrays import ArraySet
+    from dlrun.data.series.series_file import SeriesFile
     from dlrun.data.table.table_file import TableFile
 
 STDIN = "-"
@@ -36,6 +37,16 @@ def arrays(arguments: list[str], data: "ArraySet") -> Iterator[tuple[str, np.nda
                 f"{text}: there is no such file\n  expected an .npz or .npy file with samples of the run's kind"
             )
         yield from ((f"{text}[{i}]", sample) for i, sample in enumerate(data.read(Path(text))))
+
+
+def series(arguments: list[str], data: "SeriesFile") -> Iterator[tuple[str, Tensor]]:
+    """Yield (name, last window) of each series in tables with the columns of the run, encoded."""
+    for text in arguments:
+        if text != STDIN and not os.path.isfile(text):
+            raise UserError(f"{text}: there is no such file\n  expected a table with the columns of the run")
+        name = "standard input" if text == STDIN else text
+        for part, window in data.read(Path(name), sys.stdin.buffer.read() if text == STDIN else None):
+            yield f"{name}, {part}", window
 
 
 def tables(arguments: list[str], data: "TableFile") -> Iterator[tuple[str, "DataFrame", Tensor]]:

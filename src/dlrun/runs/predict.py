@@ -17,6 +17,7 @@ from dlrun.types import Index, Size
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dlrun.data.series.series_file import SeriesFile
     from dlrun.train.finished import FinishedRun
 
 WAYS = {
@@ -95,7 +96,7 @@ def kind(spec: Spec) -> str:
     if isinstance(spec, Columns):
         return "files of rows, with the columns of the run"
     if isinstance(spec, Series):
-        return "series, in .npz or .npy files"
+        return "files of series, of the run's kind"
     return "texts" if isinstance(spec, Tokens) else "rows of numbers"
 
 
@@ -178,6 +179,8 @@ def _read(run: "FinishedRun", given: Inputs) -> tuple[Iterator[tuple[str, object
     is_array = all(text.lower().endswith(input_rows.ARRAYS) for text in given.inputs)
     if isinstance(data, ArraySet) and (is_array or isinstance(spec, Series)):
         return input_rows.arrays(given.inputs, data), np.stack
+    if isinstance(spec, Series):
+        return input_rows.series(given.inputs, cast("SeriesFile", data)), torch.stack
     if isinstance(spec, Image | Mask):
         config = run.config["data"]
         source = config.get("source") or {}

@@ -173,7 +173,8 @@ class Session:
         run.sync()  # a summary that reads "finished" must find every file complete
         run.write_summary("finished", **results)
         run.checkpoints.forget_tested(clock.step if is_cut else None)
-        run.print(final_table(training, test, outcome.reason))
+        found = self.data.baselines("test") if hasattr(self.data, "baselines") else {}
+        run.print(final_table(training, test, found, outcome.reason))
         return best.score if best else None
 
     def load_best(self, training: Training) -> None:

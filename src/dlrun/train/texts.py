@@ -1,6 +1,7 @@
 """Texts about a run: facts for its summary, the lines before training, the table at its end."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,14 @@ def one_batch(data: Data) -> str:
     return f"; an epoch is one batch: data.batch_size={size:,} is more than {limit:,}" if size > limit else ""
 
 
+def baseline_rows(baselines: dict[str, dict[str, float]], metrics: Iterable[str]) -> list[list[str]]:
+    """Rows of a table with the metrics of forecasts without learning, by name."""
+    return [
+        [name, *(number(found[metric]) if metric in found else "-" for metric in metrics)]
+        for name, found in baselines.items()
+    ]
+
+
 def named_classes(spec: Spec) -> list[str]:
     """The names of the first ten classes, then "..." if there are more; empty if they are just 0, 1, 2 and so on."""
     labels = list(getattr(spec, "labels", ()))
@@ -99,8 +108,11 @@ def named_classes(spec: Spec) -> list[str]:
     return labels[:10] + ["..."] * (len(labels) > 10)
 
 
-def final_table(training: Training, test: dict[str, float], reason: str) -> str:
-    """The table printed at the end: val metrics of the best epoch above those of the test split."""
+def final_table(training: Training, test: dict[str, float], baselines: dict[str, dict[str, float]], reason: str) -> str:
+    """The table printed at the end: val metrics of the best epoch above those of the test split.
+
+    baselines: metrics of the test split without learning, by name.
+    """
     best, run, clock = training.best, training.run, training.clock
     why = "all epochs done" if reason == "finished" else f"trainer.{reason} reached"
     epoch = best.epoch if best and best.score is not None else None
@@ -112,5 +124,5 @@ def final_table(training: Training, test: dict[str, float], reason: str) -> str:
     ]
     is_last = training.trainer.test == "last" or best and best.score is None  # no best epoch, or its weights are lost
     tested = "test" if not is_last else f"test (epoch {clock.epoch})"
-    rows = [head, val, [tested, *(number(v) for v in test.values())]]
+    rows = [head, val, [tested, *(number(v) for v in test.values())], *baseline_rows(baselines, test)]
     return f"\n{table(rows)}\n\n{why}; {counted(clock.step, 'step')} in {clock.seconds:.1f} s; {run.folder}"

@@ -3,7 +3,6 @@
 Nothing is read before `load`, or before a network is built: only the table says how many columns there are.
 """
 
-import codecs
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -20,7 +19,7 @@ from dlrun.data.resident import Resident
 from dlrun.data.table.columns import as_texts, check_kinds
 from dlrun.data.table.encode import Encoding, decode, encode, names, unseen
 from dlrun.data.table.prepare import Part, Prepared, Wanted, check_columns, prepare, prepare_like
-from dlrun.data.table.read import Format, read_table
+from dlrun.data.table.read import Format, check_format, read_table
 from dlrun.errors import UserError
 from dlrun.output.as_json import as_json
 from dlrun.paths import find
@@ -71,11 +70,11 @@ class TableFile(OnDevice):
         eval_batch_size: Count,
     ) -> None:
         self.paths = {"all": file} if file else {"train": train, "val": val, "test": test}
-        _check(self.paths, source is not None, train, separator, encoding)
+        _check(self.paths, source is not None, train)
         check_kinds(types)
         self.source: Callable[[], Mapping[str, pl.DataFrame]] | None = source
         self.data_dir = Path(os.path.expanduser(data_dir))
-        self.form = Format(separator, encoding, header, tuple(missing))
+        self.form = check_format(Format(separator, encoding, header, tuple(missing)))
         targets = (target,) if isinstance(target, str) else tuple(target or ())
         by_quantiles, shares = numbers == "quantile", (split[0], split[1], split[2])
         self.wanted = Wanted(
@@ -197,18 +196,9 @@ def _row_of(name: str, row: int) -> str:
     return f"the table, row {row + 1}" + ("" if name == "all" else f" of {name}")
 
 
-def _check(
-    files: Mapping[str, str | None], has_source: bool, train: str | None, separator: str | None, encoding: str
-) -> None:
-    is_one = "all" in files
-    if is_one + has_source + (train is not None) != 1:
+def _check(files: Mapping[str, str | None], has_source: bool, train: str | None) -> None:
+    if ("all" in files) + has_source + (train is not None) != 1:
         raise UserError(
             "data.file, data.train: expected one file of all rows, data.file=table.csv, or one per split: "
             "data.train=train.csv and data.val or data.test or both"
         )
-    if separator is not None and len(separator.encode()) != 1:
-        raise UserError(f"data.separator={separator!r}: expected one character, such as ; (null: found by itself)")
-    try:
-        codecs.lookup(encoding)
-    except LookupError:
-        raise UserError(f"data.encoding={encoding}: there is no such encoding\n  expected utf-8, cp1252, ...") from None
