@@ -122,7 +122,9 @@ class Series:
     are categories, the number of its levels; codes as in Columns. classes: labels are 0 .. classes - 1; None for
     regression. targets: real numbers per window. target_means, target_stds: of the targets over the train split, by
     which a task standardises them. names, labels, target_names: of columns, classes and targets. unit: of the targets.
-    categories: how a network takes them. Without columns, all is to be read from the data.
+    categories: how a network takes them. last: the columns with the past of the targets, standardised alike, if a
+    network shall learn the change since the window's last step; else (). Without columns, all is to be read from the
+    data.
     """
 
     length: Annotated[int, Range(0, 10**6)] = 0
@@ -137,6 +139,7 @@ class Series:
     target_names: tuple[str, ...] = ()
     unit: str = ""
     categories: Literal["embed", "one_hot"] = "embed"
+    last: tuple[int, ...] = ()
 
     @property
     def numbers(self) -> int:

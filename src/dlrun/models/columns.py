@@ -35,6 +35,25 @@ def step_entry(spec: Columns | Series, one_hot: bool = False) -> tuple[nn.Module
     return Mixed(spec.numbers, nn.Identity(), categories), spec.numbers + categories.size
 
 
+def since_last(net: nn.Module, spec: object) -> nn.Module:
+    """Let a network learn the change of the targets since the last step of a window, if the spec asks for it."""
+    return SinceLast(net, spec.last, spec.outputs) if isinstance(spec, Series) and spec.last else net
+
+
+class SinceLast(nn.Module):
+    """Adds the last values of some columns (B, length, columns) to a network's outputs (B, steps * columns).
+
+    Source: Zeng et al. 2023 (NLinear), who subtract them from the inputs, too.
+    """
+
+    def __init__(self, net: nn.Module, last: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.net, self.last, self.steps = net, list(last), outputs // len(last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) + x[:, -1, self.last].repeat(1, self.steps)
+
+
 class Mixed(nn.Module):
     """(..., columns) -> (..., features): the first `count` columns are numbers, the others codes of categories."""
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from dlrun.models.columns import entry
+from dlrun.models.columns import entry, since_last
 from dlrun.models.layers import initialise
 from dlrun.spec import Columns, Image, Series, Table
 from dlrun.types import Init
@@ -23,4 +23,4 @@ def linear(spec: Image | Table | Columns | Series, *, init: Init | Literal["zero
         first,
         nn.Linear(features, spec.outputs, bias=bias),  # (B, outputs)
     )
-    return initialise(net, init)
+    return since_last(initialise(net, init), spec)

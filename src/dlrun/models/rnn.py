@@ -9,7 +9,7 @@ from typing import Annotated, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from dlrun.models.columns import step_entry
+from dlrun.models.columns import since_last, step_entry
 from dlrun.models.embedding import Embedding as EmbeddingLayer
 from dlrun.models.embedding import make_embedding
 from dlrun.models.layers import initialise
@@ -121,11 +121,12 @@ def recurrent(
             initialise_keras(layer)
         stack.append(layer)
         width = units * (1 + bidirectional)
-    return Recurrent(
+    net = Recurrent(
         first, stack, initialise(nn.Linear(width, spec.outputs), init),
         dropout=dropout, input_dropout=input_dropout, head=head,
         mask_padding=mask_padding and isinstance(spec, Tokens), is_fused=cell == "fused",
     )  # fmt: skip
+    return since_last(net, spec)
 
 
 def initialise_keras(layer: nn.RNNBase) -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlrun.models.columns import step_entry
+from dlrun.models.columns import since_last, step_entry
 from dlrun.spec import Series
 from dlrun.types import Few, Probability, Size
 
@@ -23,7 +23,7 @@ def tcn(spec: Series, *, channels: Size, blocks: Few, kernel_size: Few, dropout:
     for i in range(blocks):
         layers.append(Block(width, channels, kernel_size, 2**i, dropout))
         width = channels
-    return Convolutional(first, nn.Sequential(*layers), nn.Linear(width, spec.outputs))
+    return since_last(Convolutional(first, nn.Sequential(*layers), nn.Linear(width, spec.outputs)), spec)
 
 
 class Convolutional(nn.Module):

@@ -22,13 +22,14 @@ GAP = 1.5  # a step of time longer than so many usual ones is a gap
 class Asked(NamedTuple):
     """The keys of the config about windows. window: None for whole series. horizon: None for the default of the target.
 
-    season: in steps; None: found by itself, 0: none. by_series: whether whole series are in one split.
+    season: in steps; None: found by itself, 0: none. relative: whether changes since the last step are learned.
     """
 
     window: int | None
     horizon: int | None
     stride: int
     season: int | None
+    relative: bool
     skip_gaps: bool
 
 
@@ -75,13 +76,16 @@ def prepare(part: Part, wanted: Wanted, asked: Asked, where: str) -> Prepared:
     encoding, values, left_out = _encoded(rows, wanted, roles, train)
     if not encoding["columns"]:
         raise DataError(f"{where} has no column to learn from: {describe_left_out(left_out)}")
+    last: list[int] = []
     if y.ndim == 2:
         known = [column[train][~np.isnan(column[train])] for column in y.T]
         targets = [target | moments(column) for target, column in zip(targets, known, strict=True)]
+        if asked.relative and form.horizon and not wanted.by_quantiles:
+            last, targets = _last(encoding, targets)
     season = asked.season
     if season is None:
         season = _season(y, rows.ids, train, form)
-    encoding |= {"targets": targets, "length": form.length, "horizon": form.horizon, "season": season}
+    encoding |= {"targets": targets, "length": form.length, "horizon": form.horizon, "season": season, "last": last}
     steps = f"{counted(form.length, 'step')}" + (f", {form.horizon} ahead" if form.horizon else "")
     about = rows.about | {"windows": "; ".join([steps, *notes])} | {"columns": describe_columns(encoding)}
     about["left out"] = describe_left_out(left_out | {name: role for name, role in roles.items() if role})
@@ -251,6 +255,16 @@ def _encoded(rows: Rows, wanted: Wanted, roles: dict[str, str], train: Array) ->
     }
     values = stacked([column for _, column in found.values()]) if found else np.zeros((len(rows.ids), 0), np.float32)
     return encoding, values, left_out
+
+
+def _last(encoding: Encoding, targets: list[dict[str, Any]]) -> tuple[list[int], list[dict[str, Any]]]:
+    """Return the encoded columns that hold the targets, and the targets, standardised as these are."""
+    columns = [(number["column"], number["part"]) for number in encoding["numbers"]]
+    if any((target["column"], "") not in columns for target in targets):
+        return [], targets
+    last = [columns.index((target["column"], "")) for target in targets]
+    alike = [{name: encoding["numbers"][i][name] for name in ("mean", "std")} for i in last]
+    return last, [target | values for target, values in zip(targets, alike, strict=True)]
 
 
 def _season(y: Array, ids: Array, train: Array, form: Windowing) -> int:

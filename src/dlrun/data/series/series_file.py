@@ -55,6 +55,7 @@ class SeriesFile(OnDevice):
         horizon: Index | None,
         stride: Size,
         season: Index | None,
+        relative: bool,
         time: Name | None,
         series: Name | None,
         gaps: Literal["split", "skip"],
@@ -78,7 +79,7 @@ class SeriesFile(OnDevice):
         self.wanted = Wanted(
             targets, learn, tuple(drop), types, numbers == "quantile", shares, stratify, series, time, None, 0, 0
         )
-        self.asked = Asked(window, horizon, stride, season, gaps == "skip")
+        self.asked = Asked(window, horizon, stride, season, relative, gaps == "skip")
         self.batch_size, self.eval_batch_size, self.unit, self.categories = (
             batch_size,
             eval_batch_size,
@@ -111,6 +112,7 @@ class SeriesFile(OnDevice):
             target_names=_target_names([target["column"] for target in targets], 0 if labels else horizon),
             unit=self.unit,
             categories=self.categories,
+            last=tuple(encoding["last"]),
         )
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
