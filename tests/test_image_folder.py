@@ -17,8 +17,9 @@ from toys import CPU, section
 
 from dlrun.config.build import build
 from dlrun.data import decode, image_cache, resident, streamed
+from dlrun.data.image_csv import ListFormat, by_csv
 from dlrun.data.image_folder import ImageFolder
-from dlrun.data.image_lists import split
+from dlrun.data.image_lists import Classes, Listing, split
 from dlrun.errors import DataError, PairingError, UserError
 from dlrun.spec import Image
 
@@ -200,20 +201,76 @@ def test_parts_are_a_partition_and_folds_cover_what_is_not_test(stratify):
     assert all(not set(found["train"]) & set(found["val"]) for found in held)
 
 
-@pytest.mark.parametrize("parts", [("train", "val", "test"), ("Train", "validation")])
-def test_parts_are_no_classes(tmp_path, parts):
-    write_folder(tmp_path, classes=parts)
-    for part in parts:
-        inside = tmp_path / "images" / part
-        (inside / "ants").mkdir()
-        for path in list(inside.glob("0*")):
-            path.rename(inside / "ants" / path.name)
-    said = f"images has the folders {', '.join(sorted(parts))}: these are splits of a data set, not classes"
-    with pytest.raises(
-        DataError, match=rf"{said}\n  expected one folder per class: data.root=/.*/images/[tT]rain, which is split by"
-    ):
+def write_splits(root: Path, folders: tuple[str, ...]) -> None:
+    """Class folders below folders of splits: 16 images in the first one, fewer in each further one."""
+    for i, folder in enumerate(folders):
+        write_folder(root / "parts", 16 - 4 * i)
+        (root / "images").mkdir(exist_ok=True)
+        (root / "parts" / "images").rename(root / "images" / folder)
+
+
+@pytest.mark.parametrize("folders", [("train", "valid", "test"), ("Train", "testing"), ("training", "val")])
+def test_folders_are_the_splits(tmp_path, folders):
+    write_splits(tmp_path, folders)
+    data = make(tmp_path)
+    assert data.spec.labels == CLASSES
+    whole = {"train": "train", "Train": "train", "training": "train", "valid": "val", "val": "val", "testing": "test"}
+    found = {whole.get(folder, folder): folder for folder in folders}
+    for part in ("train", "val", "test"):
+        assert {name.partition("/")[0] for name in data.files(part)} == {found.get(part, folders[0])}
+    names = [name for part in ("train", "val", "test") for name in data.files(part)]
+    assert len(names) == len(set(names)) == data.size("all")
+    cut = "".join(f"; {part}: cut from {folders[0]}/" for part in ("val", "test") if part not in found)
+    order = [found[part] for part in ("train", "val", "test") if part in found]
+    assert data.about == {"splits": f"the folders {', '.join(f'{name}/' for name in order)}{cut}"}
+    assert make(tmp_path, layout="folders", load=False).spec.labels == tuple(sorted(folders))
+
+
+@pytest.mark.parametrize(("folders", "said"), [
+    (("train", "val", "cats"), "has cats beside train and val: are these splits or classes?"),
+    (("val", "test"), "has the folders test, val, but none for train"),
+    (("train", "val", "valid"), "has the folders val and valid: both would be the val split"),
+])  # fmt: skip
+def test_folders_that_may_be_splits(tmp_path, folders, said):
+    write_splits(tmp_path, folders)
+    with pytest.raises(DataError, match=said):
         make(tmp_path)
-    assert make(tmp_path, layout="folders").spec.labels == tuple(sorted(parts))
+
+
+def test_columns_of_a_csv_by_name(tmp_path):
+    """Any order, further columns, another separator, names without folder and suffix."""
+    write_folder(tmp_path, 24)
+    names = sorted(path.relative_to(tmp_path / "images").as_posix() for path in (tmp_path / "images" / "ant").iterdir())
+    rows = [f"{i}\t{'xy'[i % 2]}\t{Path(name).stem}" for i, name in enumerate(names)]
+    (tmp_path / "images" / "ant.tsv").write_text("weight\tbreed\tid\n" + "\n".join(rows))
+    keys = dict(csv="ant.tsv", label_column="breed", path_column="id", folder="ant", suffix=Path(names[0]).suffix)
+    listed = listing(tmp_path / "images", **keys)
+    assert listed.names == names and listed.classes == ("x", "y") and listed.labels.tolist() == [0, 1] * 3
+    with pytest.raises(UserError, match="data.label_column=bred: .*ant.tsv has no such column; did you mean 'breed'"):
+        listing(tmp_path / "images", **keys | {"label_column": "bred"})
+    with pytest.raises(DataError, match="names 6 images that cannot be found: 000, 004, 008"):
+        listing(tmp_path / "images", **keys | {"suffix": ".x"})
+
+
+def listing(root: Path, csv: str, **keys) -> Listing:
+    return by_csv(root, root / csv, Classes(("x", "y"), None), ListFormat(**keys))
+
+
+def test_others_are_scored_with_the_classes_of_the_run(tmp_path):
+    """A folder with some of the classes, in splits: all of it is scored, and its labels are numbered as in the run."""
+    write_folder(tmp_path)
+    data, other = make(tmp_path), make(tmp_path / "other", load=False)
+    for folder in ("train", "test"):
+        write_folder(tmp_path / folder, 8)
+        (tmp_path / "other" / "images" / folder).mkdir(parents=True)
+        for name in ("bee", "dog"):
+            (tmp_path / folder / "images" / name).rename(tmp_path / "other" / "images" / folder / name)
+    other.load_like(data.fitted(), CPU)
+    found = {CLASSES[label] for _, y in other.batches("all") for label in y}
+    assert other.size("all") == other.size("test") == 8 and found == {"bee", "dog"}
+    (tmp_path / "other" / "images" / "test" / "bee").rename(tmp_path / "other" / "images" / "test" / "wasp")
+    with pytest.raises(DataError, match="has classes that the run does not know: wasp\n  expected ant, bee, cat, dog"):
+        make(tmp_path / "other", load=False).load_like(data.fitted(), CPU)
 
 
 def test_what_others_leave_in_a_folder_is_no_image(tmp_path):
@@ -656,12 +713,12 @@ def test_bad_settings_are_reported(tmp_path, keys, said):
 
 @pytest.mark.parametrize(("text", "said"), [
     ("", "names no images"),
-    ("ant/000.bmp\n", "line 1: 'ant/000.bmp'\n  expected two columns"),
+    ("ant/000.bmp\n", "line 1: 1 column\n  expected 2: path, label"),
     ("ant/000.bmp,0\nant/nothing.jpg,0\nbee/nothing.jpg,1\n",
      "names 2 images that cannot be found: ant/nothing.jpg, bee/nothing.jpg\n  expected paths relative to"),
     ("ant/000.bmp,ant\nbee/001.png,bee\nimages/ant/000.bmp,bee\n", "names images/ant/000.bmp twice, in lines 1 "),
     ("ant/000.bmp,ant\nbee/001.png,bee\n", r"has classes of fewer than 3 images: ant \(1\), bee \(1\)"),
-    (b"\xff\xfe\x00", "cannot read data.csv=.*expected UTF-8 text"),
+    (b"\xff\xfe\x00", "images.csv, line 1: .*expected rows of CSV or TSV, UTF-8 text"),
 ])  # fmt: skip
 def test_bad_csvs_are_reported(tmp_path, text, said):
     write_folder(tmp_path)

@@ -34,6 +34,7 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "data.boxes": set(),
     "data": GROUND | {"output", "config", "system", "data.base", "data.boxes", "data.sources"},
     "data.table": GROUND | {"output", "data", "data.base"},
+    "data.series": GROUND | {"output", "data", "data.base", "data.table"},
     "data.readers": GROUND | {"data", "data.base", "data.sources", "system"},
     "tasks": GROUND | {"data.base", "data.boxes", "models", "output", "system", "optim"},
     "tasks.generative": GROUND | {"data.base", "models", "output", "system", "optim", "tasks"},
@@ -46,7 +47,7 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "runs.compare": GROUND | {"output", "config", "runs.listing", "runs.written"},
     "runs.ui": GROUND | {"output", "config", "sweep", "runs.listing", "runs.live", "runs.compare"},
     "runs": GROUND
-    | {"output", "system", "config", "data", "data.base", "data.table", "tasks", "train", "sweep"}
+    | {"output", "system", "config", "data", "data.base", "data.table", "data.series", "tasks", "train", "sweep"}
     | {"runs.listing", "runs.written", "runs.live", "runs.compare", "runs.ui"},
     "cli": GROUND | {"output", "system", "config", "train", "sweep"},
     "__main__": {"cli", "system"},

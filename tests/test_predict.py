@@ -12,7 +12,7 @@ import torch
 from finished_runs import FAMILIES, untrained, write_texts
 from PIL import Image
 
-from dlrun.runs import inputs
+from dlrun.runs import input_rows
 from dlrun.runs.cli import main
 from dlrun.spec import Table
 from dlrun.train.finished import FinishedRun
@@ -106,7 +106,7 @@ def test_texts_and_rows(predict, runs, tmp_path):
     assert predict(runs("texts"), "")[0] == 2
     (tmp_path / "rows.csv").write_text("7,1.5\n-1,2e0\n")
     row = ",".join(["-1.2345"] * 60)
-    assert list(inputs.rows([row], Table(60))) == [(row, [-1.2345] * 60)], "longer than a file's name may be"
+    assert list(input_rows.rows([row], Table(60))) == [(row, [-1.2345] * 60)], "longer than a file's name may be"
     lines = predict(runs("targets"), "rows.csv", "-1,2")[1]
     assert [json.loads(line)["input"] for line in lines] == ["rows.csv:1", "rows.csv:2", "-1,2"]
     outs = [json.loads(line)["output"] for line in lines]

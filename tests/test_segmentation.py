@@ -485,15 +485,27 @@ def test_what_others_leave_in_a_folder_is_no_pair(folder):
     assert all(np.array_equal(a, b) for a, b in zip(before[:4], read(folder)[:4], strict=True))
 
 
-def test_parts_in_folders_are_refused(folder):
+def test_folders_are_the_splits(folder):
+    """images/train and masks/train, or train/images and train/masks."""
+    whole = len(read(folder).x_train) + len(read(folder).x_test)
     for part in ("images", "masks"):
         (folder / part / "deep").rename(folder / part / "train")
         (folder / part / "val").mkdir()
         for path in (folder / part).glob("*.*"):
             path.rename(folder / part / "val" / path.name)
-    with pytest.raises(DataError, match=r"images has the folders train, val: .*\n.* data.source.images=images/t"):
-        read(folder)
-    assert len(read(folder, images="images/train", masks="masks/train").x_train) == 4
+    inside = read(folder)
+    deep = len(list((folder / "images" / "train").iterdir()))
+    assert len(inside.x_train) + len(inside.x_test) == whole and inside.num_val == whole - deep
+    assert inside.about == "the folders train/, val/; test: cut from train/"
+    for split in ("train", "val"):
+        (folder / split).mkdir()
+        for part in ("images", "masks"):
+            (folder / part / split).rename(folder / split / part)
+    for part in ("images", "masks"):
+        (folder / part).rmdir()
+    outside = read(folder)
+    assert all(np.array_equal(a, b) for a, b in zip(inside[:4], outside[:4], strict=True))
+    assert outside[5:] == inside[5:]
 
 
 def test_images_of_more_than_bytes(folder):

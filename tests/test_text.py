@@ -278,6 +278,29 @@ def test_class_folders(tmp_path, parts):
     assert torch.equal(swapped[1], 1 - y)
 
 
+@pytest.mark.parametrize("folders", [("train", "valid", "test"), ("Train", "dev")])
+def test_folders_are_the_splits(tmp_path, folders):
+    write_classes(tmp_path, *folders)
+    data = load(tmp_path, data="text_folder")
+    place = {"train": folders[0], "val": folders[1], "test": folders[2] if len(folders) > 2 else folders[0]}
+    for split in ("val", "test"):
+        assert {name.partition("/")[0] for name in data.files(split)} == {place[split]}
+    assert data.size("val") == 20 and data.size("test") == (20 if len(folders) > 2 else 4)
+    cut = "" if len(folders) > 2 else "; test: cut from Train/"
+    assert data.about == {"splits": f"the folders {', '.join(f'{name}/' for name in folders)}{cut}"}
+
+
+def test_columns_by_name_in_any_order(tmp_path):
+    """Further columns are ignored, and TSV works; a column that is not there is named."""
+    rows = [f"{i}\t{'cd'[i % 2]}\t{('cats', 'dogs')[i % 2]}, {i}\tx" for i in range(20)]
+    (tmp_path / "own.tsv").write_text("id\tkind\tbody\tnote\n" + "\n".join(rows))
+    keys = ["data.source.path=own.tsv", "data.source.text_column=body", "data.source.label_column=kind"]
+    data = load(tmp_path, *keys, data="text_folder")
+    assert data.spec.labels == ("c", "d") and {"cats", "dogs"} <= set(data.spec.words()) and "x" not in data.words
+    with pytest.raises(UserError, match="label_column=kinds: .* has no such column; did you mean 'kind'"):
+        load(tmp_path, *keys[:2], "data.source.label_column=kinds", data="text_folder")
+
+
 @pytest.mark.parametrize("header", ["text,label\n", "label,text\n", ""])
 def test_a_csv_with_two_columns(tmp_path, header):
     rows = [(f'"cats, and ""more"" {i}"', "c") for i in range(10)] + [(f"dogs {i}", "d") for i in range(10)]
@@ -328,7 +351,7 @@ def test_a_csv_in_the_working_folder(tmp_path, monkeypatch):
             [],
             "none has no texts: expected files",
         ),
-        (lambda root: write_classes(root, "train"), [], "has train only: expected both train and test, or neither"),
+        (lambda root: write_classes(root, "test"), [], "has the folders test, but none for train\n  expected train"),
         (
             lambda root: write_classes(root, classes="abc"),
             ["data.spec.classes=2"],
@@ -343,7 +366,7 @@ def test_a_csv_in_the_working_folder(tmp_path, monkeypatch):
         (
             lambda root: (root / "texts").write_text("text,label\na,b\nc,d,e\n"),
             [],
-            "texts, text 2: 3 columns; expected two, a text and its label",
+            "texts, line 3: 3 columns\n  expected 2: text, label",
         ),
         (
             lambda root: (root / "texts").write_text("good film,pos\nbad,neg\n"),
@@ -368,12 +391,12 @@ def test_bad_texts_are_named(tmp_path, make, keys, message):
     ("make", "message"),
     [
         (
-            lambda root: write_classes(root, "train", "val", "test"),
-            "has val beside train and test\n  expected these two",
+            lambda root: write_classes(root, "train", "test", "cats"),
+            "has cats beside test and train: are these splits or classes?",
         ),
         (
-            lambda root: write_classes(root, "training", "testing"),
-            "has the folders testing, training: these are splits",
+            lambda root: write_classes(root, "train", "training", "test"),
+            "has the folders train and training: both would be the train split",
         ),
         (lambda root: write_classes(root, classes=("pos", "Pos")), "names differ by case or blanks only: 'Pos', 'pos'"),
         (

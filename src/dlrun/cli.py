@@ -108,6 +108,10 @@ def parse_flags() -> argparse.Namespace:
     rest = sys.argv[1:]
     for override in flags.overrides:
         rest.remove(override)
+    if any(
+        key_of(override) == "resume" for override in flags.overrides
+    ):  # the run may have other keys than the default
+        flags.overrides = [f"++{o}" if o.startswith("data.") else o for o in flags.overrides]
     sys.argv[1:] = [*flags.overrides, *rest]
     again = next((o for o in flags.overrides if key_of(o) in ("sweep.resume", "sweep.join")), None)
     if again and flags.multirun:

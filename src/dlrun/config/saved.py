@@ -99,6 +99,17 @@ def portable(config: DictConfig) -> DictConfig:
     return OmegaConf.create(saved)
 
 
+def is_place(config: dict, key: str) -> bool:
+    """Whether a key such as data.root names the place of a run's data. config: the run's, as plain dicts."""
+    *parents, name = key.split(".")
+    node: object = config
+    for parent in parents:
+        node = node.get(parent) if isinstance(node, dict) else None
+    if parents[:1] != ["data"] or not isinstance(node, dict) or name not in node or "_target_" not in node:
+        return False
+    return signature(node["_target_"]).keys.get(name) in (DataPath, DataPath | None)
+
+
 def _pin_paths(saved: dict, resolved: dict, data_dir: Path) -> None:
     """Replace the paths of a data section, in place, by absolute ones or ones relative to data_dir."""
     keys = signature(resolved["_target_"]).keys

@@ -44,6 +44,17 @@ def number_classes(
     return np.array([order[label] for label in labels], np.int64), names
 
 
+def numbers_like(where: str | Path, labels: list[str], classes: tuple[str, ...]) -> np.ndarray:
+    """Return the class of each sample, int64 (N,), as a run numbers its classes. Raises DataError for another class."""
+    order = {name: label for label, name in enumerate(classes)}
+    if strange := sorted(set(labels) - order.keys()):
+        raise DataError(
+            f"{where} has classes that the run does not know: {some(list(map(printable, strange)))}\n"
+            f"  expected {some(list(classes), 20)}"
+        )
+    return np.array([order[label] for label in labels], np.int64)
+
+
 def check_labels(labels: tuple[str, ...], classes: int | None) -> None:
     """Raise UserError unless data.spec.labels has one name for each class, or none at all."""
     if twice := [name for name, count in Counter(labels).items() if count > 1]:

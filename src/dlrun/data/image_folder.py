@@ -16,11 +16,13 @@ from torch import Tensor
 from dlrun.data.base import Arrays
 from dlrun.data.classes import check_labels
 from dlrun.data.image_cache import Cache, cached
-from dlrun.data.image_lists import Listing, by_csv, by_folders, find_root, split, write_csv
+from dlrun.data.image_csv import ListFormat, by_csv, write_csv
+from dlrun.data.image_lists import Classes, Listing, by_folders, check_splits, find_root, split
 from dlrun.data.levels import Levels, describe_levels
 from dlrun.data.orders import check_sampler
 from dlrun.data.pixels import Pixels
 from dlrun.data.resident import Resident, check_contrast
+from dlrun.data.splits import cut
 from dlrun.data.streamed import Streamed, free_memory
 from dlrun.errors import DataError, UserError, counted, printable, some
 from dlrun.spec import Image
@@ -43,6 +45,10 @@ class ImageFolder:
         root: DataPath,
         layout: Literal["auto", "folders", "flat", "csv"],
         csv: Name,
+        path_column: Name | None,
+        label_column: Name | None,
+        folder: str,
+        suffix: str,
         write_csv: bool,
         resize: tuple[Size, Size] | None,
         max_pixels: Count,
@@ -66,11 +72,13 @@ class ImageFolder:
         self.pixels, self.mean, self.std = Pixels(spec.shape, mean, std, augment), mean, std
         self.data_dir = Path(os.path.expanduser(data_dir))
         self.root, self.layout, self.csv, self.write_csv = root, layout, csv, write_csv
+        self.form = ListFormat(path_column, label_column, folder, suffix)
         self.stored, self.fit = (spec.shape[0], *(resize or spec.shape[1:])), fit
         self.max_pixels: int = max_pixels
         self.levels: Levels | None = None
         self.split_config, self.folds = (split, stratify, folds, fold), folds
         self.resident, self.sampler = resident, sampler
+        self.about: dict[str, str] = {}
 
     @property
     def spec(self) -> Image:
@@ -78,32 +86,58 @@ class ImageFolder:
         if self.layout == "flat" or self.config_spec.classes is not None and self.classes is None:
             return self.config_spec
         if self.classes is None:
-            self.classes = self._list()[1].classes
+            self.classes = self._list(self._wanted())[1].classes
         return Image(self.config_spec.shape, len(self.classes) or None, self.classes)
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Decode the images that are not cached yet; put them on the device or prepare to stream. Raises DataError."""
-        root, listing = self._list()
+        root, listing = self._list(self._wanted())
         if self.write_csv and not (file := self._csv(root)).is_file():
             write_csv(file, listing)
-        self.cache = cached(root, sorted(listing.names), (self.stored, self.fit, self.max_pixels), self.data_dir)
-        self.bad, self.classes = bad_names(self.cache, listing), listing.classes
-        self.levels = self.cache.levels or None
+        self._read(root, listing)
+        self.classes = listing.classes
         check_sampler(self.sampler, len(listing.classes))
-        check_contrast(self.cache.pixels, self.cache.bad, str(root))
         self.restore(self.fitted(), device, channels_last)
-        splits = split(listing.labels, *self.split_config)  # of all images: a broken one must not move any other
-        splits = {
-            name: rows[[printable(listing.names[row]) not in self.bad for row in rows]] for name, rows in splits.items()
-        }
+        fractions, stratify, folds, fold = self.split_config
+        if listing.given:
+            labels = listing.labels if stratify and listing.classes else None
+            splits = cut(dict(listing.given), fractions, folds, fold, labels)
+        else:
+            splits = split(listing.labels, fractions, stratify, folds, fold)
+        splits = {name: self._readable(rows, listing) for name, rows in splits.items()}
         check_splits(splits, listing)
+        self._store(listing, splits)
+
+    def load_like(self, fitted: dict, device: torch.device) -> None:
+        """Read all images as those of a run whose data has learned `fitted`. They are the test split."""
+        self.restore(fitted, device)
+        root, listing = self._list(Classes(self.classes or (), None, is_subset=True))
+        if len(listing.classes) != len(self.classes or ()):
+            raise DataError(f"{root} has no class folders and no {self.csv}: there are no labels to compare with")
+        learned = self.levels
+        self._read(root, listing)
+        self.levels = learned
+        rows = self._readable(np.arange(len(listing.names)), listing)
+        self._store(listing, {"train": rows[:0], "val": rows[:0], "test": rows})
+
+    def _read(self, root: Path, listing: Listing) -> None:
+        self.cache = cached(root, sorted(listing.names), (self.stored, self.fit, self.max_pixels), self.data_dir)
+        self.bad, self.levels = bad_names(self.cache, listing), self.cache.levels or None
+        self.about = {"splits": listing.about} if listing.about else {}
+        check_contrast(self.cache.pixels, self.cache.bad, str(root))
+
+    def _readable(self, rows: np.ndarray, listing: Listing) -> np.ndarray:
+        """Leave out broken images after the split: none must move any other."""
+        return rows[[printable(listing.names[row]) not in self.bad for row in rows]]
+
+    def _store(self, listing: Listing, splits: dict[str, np.ndarray]) -> None:
         cache_rows = np.argsort(np.argsort(listing.names))  # the cache is in alphabetical order, whatever the split
         y = np.empty(len(cache_rows), np.int64)
         y[cache_rows] = listing.labels
         self.names = {name: [listing.names[row] for row in rows] for name, rows in splits.items()}
         splits = {name: cache_rows[rows] for name, rows in splits.items()}
-        x, free = self.cache.pixels, free_memory(device)
-        self.why = ""
+        x, device = self.cache.pixels, self.device
+        free, self.why = free_memory(device), ""
         if self.resident is True or self.resident == "auto" and x.nbytes <= free / 2:
             arrays = Arrays(x, y, x[:0], y[:0])
             self.storage: Resident | Streamed = Resident(arrays, splits, device, self.pixels, sampler=self.sampler)
@@ -168,9 +202,12 @@ class ImageFolder:
     def _csv(self, root: Path) -> Path:
         return root / Path(os.path.expanduser(self.csv))
 
-    def _list(self) -> tuple[Path, Listing]:
+    def _wanted(self) -> Classes:
+        return Classes(self.config_spec.labels, self.config_spec.classes)
+
+    def _list(self, classes: Classes) -> tuple[Path, Listing]:
         """Find the root folder and list its images."""
-        root, classes = find_root(self.root, self.data_dir), self.config_spec.labels
+        root = find_root(self.root, self.data_dir)
         file = self._csv(root)
         if self.layout == "csv" and not file.is_file() and not self.write_csv:
             raise DataError(
@@ -178,9 +215,9 @@ class ImageFolder:
                 "  expected rows of path and label; data.write_csv=true writes it from the class folders"
             )
         if file.is_file() and self.layout in ("auto", "csv"):
-            listing = by_csv(root, file, classes, self.config_spec.classes)
+            listing = by_csv(root, file, classes, self.form)
         else:
-            listing = by_folders(root, classes, self.config_spec.classes, self.layout)
+            listing = by_folders(root, classes, self.layout)
             if self.write_csv and not listing.classes:
                 raise DataError(f"data.write_csv=true: {root} has no class folders to write labels from")
         if self.config_spec.classes is not None and not listing.classes:
@@ -212,25 +249,3 @@ def bad_names(cache: Cache, listing: Listing) -> dict[str, str]:
     """Return the names of the images that could not be read, each with the reason."""
     names = sorted(listing.names)
     return {printable(names[row]): why for row, why in sorted(cache.bad.items())}
-
-
-def check_splits(splits: dict[str, np.ndarray], listing: Listing) -> None:
-    """Raise DataError if a split is empty, or if a class has too few readable images or none to train on."""
-    for name, rows in splits.items():
-        if not len(rows):
-            raise DataError(f"no image of the {name} split can be read: expected images that Pillow can open")
-    readable = np.bincount(listing.labels[np.concatenate(list(splits.values()))], minlength=len(listing.classes))
-    counts = [(name, readable[label]) for label, name in enumerate(listing.classes)]
-    few = [f"{name} ({count})" for name, count in counts if count < len(splits)]
-    if few:
-        raise DataError(
-            f"some classes have fewer than {len(splits)} images that can be read: {some(few)}\n"
-            "  expected at least one image each for train, val and test: repair the files, or leave the class out"
-        )
-    known = set(listing.labels[splits["train"]].tolist())
-    missing = [name for label, name in enumerate(listing.classes) if label not in known]
-    if missing:
-        raise DataError(
-            f"the train split has no image of {some(missing)}\n"
-            "  expected all classes: data.stratify=true gives each split its share of every class"
-        )

@@ -1,20 +1,18 @@
-"""List images with their labels, from class folders or a CSV, and split them into train, val and test.
+"""List images with their labels from class folders, and split them into train, val and test.
 
-Source: the book, section 15.1 (`images.csv`: rows of path and label, no header; split by the order of its rows).
+Source: the book, section 15.1 (split by the order of the rows of `images.csv`).
 Deviations: the shuffle is fixed, so that the split is the same with and without a CSV. Splits can be stratified.
 """
 
-import csv
-import os
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 
-from dlrun.data.classes import is_number, number_classes, rank
-from dlrun.data.walk import IMAGE_SUFFIXES, refuse_splits, walk
+from dlrun.data.classes import is_number, number_classes, numbers_like, rank
+from dlrun.data.walk import IMAGE_SUFFIXES, described, split_folders, walk
 from dlrun.errors import DataError, UserError, counted, some
 from dlrun.paths import find
 
@@ -25,12 +23,26 @@ class Listing(NamedTuple):
     """Images and their labels.
 
     names: paths under the root, in the order of the split. labels: int64 (N,), all 0 without classes. classes: the
-    classes' names, in the order of the labels.
+    classes' names, in the order of the labels. given: rows by split if the root has a folder for each; {} if not.
+    about: describes these folders.
     """
 
     names: list[str]
     labels: np.ndarray
     classes: tuple[str, ...]
+    given: Mapping[str, np.ndarray]
+    about: str = ""
+
+
+class Classes(NamedTuple):
+    """The classes that the images must have. names: in order, () for any; number: None for any.
+
+    is_subset: some may have no images; each one else has at least three.
+    """
+
+    names: tuple[str, ...] = ()
+    number: int | None = None
+    is_subset: bool = False
 
 
 def find_root(root: str, data_dir: Path) -> Path:
@@ -57,98 +69,50 @@ def scan(root: Path) -> list[str]:
     return names
 
 
-def by_folders(root: Path, classes: tuple[str, ...], count: int | None, layout: str) -> Listing:
-    """List images with the first folder of each name as its label, or without labels if the layout is flat.
+def by_folders(root: Path, classes: Classes, layout: str) -> Listing:
+    """List images with the folder of their class, which is the first or, below a split's folder, the second one.
 
-    classes: the config's classes in order, () for any. count: the config's number of classes, None for any.
+    Without class folders, or if the layout is flat, images have no labels. Splits are found if the layout is auto.
     """
     names = scan(root)
     names = [names[i] for i in np.random.RandomState(0).permutation(len(names))]  # names are often in order of creation
     if layout == "flat":
-        return Listing(names, np.zeros(len(names), np.int64), ())
-    loose = sorted(name for name in names if "/" not in name)
-    if len(loose) == len(names) and layout == "auto":
-        return Listing(names, np.zeros(len(names), np.int64), ())
-    if loose:
+        return Listing(names, np.zeros(len(names), np.int64), (), {})
+    top = sorted({name.partition("/")[0] for name in names if "/" in name})
+    found = split_folders(root, top, "data.layout=folders takes them as classes") if layout == "auto" else {}
+    of_split = {folder: split for split, folder in found.items()}
+    inside = [name.partition("/")[2] if found and "/" in name else name for name in names]
+    loose = sorted(name for name, path in zip(names, inside, strict=True) if "/" not in path)
+    stray = sorted(name for name in names if "/" not in name) if found else []
+    if stray or loose and (len(loose) < len(names) or layout != "auto"):
         raise DataError(
-            f"{root} has {counted(len(loose), 'image')} beside its folders, such as {loose[0]}\n"
+            f"{root} has {counted(len(stray or loose), 'image')} beside its folders, such as {(stray or loose)[0]}\n"
             "  expected each in a folder of its class; data.layout=flat takes them all without labels"
         )
-    labels = [name.partition("/")[0] for name in names]
-    if layout == "auto":
-        top = sorted(set(labels))
-        train = next((name for name in top if name.lower().startswith("train")), top[0])
-        way = f"data.root={root / train}, which is split by data.split; or data.layout=folders, if they are classes"
-        refuse_splits(root, top, way)
-    return _labelled(root, names, labels, classes, count)
+    splits = np.array([of_split[name.partition("/")[0]] for name in names]) if found else np.array([])
+    given = {split: np.flatnonzero(splits == split) for split in SPLITS if split in found}
+    if loose:
+        return Listing(names, np.zeros(len(names), np.int64), (), given, described(found))
+    listing = labelled(root, names, [path.partition("/")[0] for path in inside], classes, bool(given))
+    return listing._replace(given=given, about=described(found))
 
 
-def by_csv(root: Path, file: Path, classes: tuple[str, ...], count: int | None) -> Listing:
-    """List images from a CSV with rows of path and label.
-
-    Paths are relative to `root`, or begin with its name (as in the book), or are absolute. classes: the config's
-    classes in order, () for any. count: the config's number of classes, None for any.
-    """
-    try:
-        with open(file, newline="", encoding="utf-8-sig") as text:
-            rows = [(number, row) for number, row in enumerate(csv.reader(text), 1) if any(row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"cannot read data.csv={file}: {error}\n  expected UTF-8 text with rows of path and label"
-        ) from None
-    if rows and not rows[0][1][0].lower().endswith(IMAGE_SUFFIXES) and _resolve(root, rows[0][1][0]) is None:
-        rows = rows[1:]  # a header with the names of the columns
-    for number, row in rows:
-        if len(row) != 2 or not all(word.strip() for word in row):
-            raise DataError(
-                f"{file}, line {number}: {','.join(row)[:80]!r}\n"
-                "  expected two columns, separated by a comma: path, label"
-            )
-    if not rows:
-        raise DataError(f"{file} names no images\n  expected rows of path and label, such as cats/1.jpg,cats")
-    resolved = [_resolve(root, row[0]) or _resolve(root, row[0].strip()) for _, row in rows]
-    missing = [row[0] for (_, row), name in zip(rows, resolved, strict=True) if name is None]
-    if missing:
-        raise DataError(
-            f"{file} names {counted(len(missing), 'image')} that cannot be found: {some(missing)}\n"
-            f"  expected paths relative to {root}, or absolute paths"
-        )
-    names = [name for name in resolved if name is not None]
-    first: dict[str, int] = {}
-    for (number, row), name in zip(rows, names, strict=True):
-        if name in first:
-            raise DataError(
-                f"{file} names {row[0]} twice, in lines {first[name]} and {number}\n"
-                "  expected each image once: it could be in two splits, or of two classes"
-            )
-        first[name] = number
-    return _labelled(root, names, [row[1].strip() for _, row in rows], classes, count)
-
-
-def _resolve(root: Path, name: str) -> str | None:
-    """Return a CSV's path as a path under `root`, or an absolute one; None if there is no such file."""
-    for path in (name, name.replace("\\", "/")):
-        parts = PurePosixPath(path).parts
-        for candidate in (path, str(PurePosixPath(*parts[1:])) if parts[:1] == (root.name,) else path):
-            if os.path.isfile(root / candidate):  # a name may be too long for Path.is_file
-                return os.path.normpath(candidate).replace(os.sep, "/")
-    return None
-
-
-def _labelled(root: Path, names: list[str], labels: list[str], classes: tuple[str, ...], count: int | None) -> Listing:
+def labelled(root: Path, names: list[str], labels: list[str], classes: Classes, is_split: bool) -> Listing:
     if all(map(is_number, labels)):  # the book's CSV has numbers of the sorted folders
-        labels = _named(names, labels, classes)
+        labels = _named(names, labels, classes.names)
+    if classes.is_subset:
+        return Listing(names, numbers_like(root, labels, classes.names), classes.names, {})
     counts = Counter(labels)
     if len(counts) == 1:
         raise _one_class(root, labels[0], names)
-    numbers, known = number_classes(root, labels, classes, count)
+    numbers, known = number_classes(root, labels, classes.names, classes.number)
     few = [f"{name} ({counts[name]})" for name in known if counts[name] < len(SPLITS)]
-    if few:
+    if few and not is_split:
         raise DataError(
             f"{root} has classes of fewer than {len(SPLITS)} images: {some(few)}\n"
             "  expected at least one image each for train, val and test: add images, or leave the class out"
         )
-    return Listing(names, numbers, known)
+    return Listing(names, numbers, known, {})
 
 
 def _one_class(root: Path, name: str, names: list[str]) -> DataError:
@@ -176,29 +140,6 @@ def _named(names: list[str], numbers: list[str], classes: tuple[str, ...]) -> li
     if "" in in_order or in_order not in (sorted(set(in_order)), sorted(set(in_order), key=rank)):
         return numbers
     return [single[number] for number in numbers]
-
-
-def write_csv(file: Path, listing: Listing) -> None:
-    """Write the book's images.csv: rows of path and class number, in the order of the split."""
-    rows = "".join(
-        f"{_quoted(name)},{label}\n" for name, label in zip(listing.names, listing.labels.tolist(), strict=True)
-    )
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")  # several processes may write the same file at once
-    try:
-        part.write_text(rows, encoding="utf-8")
-        os.replace(part, file)
-    except (OSError, UnicodeEncodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "an image's name is not UTF-8"
-        raise DataError(
-            f"cannot write data.csv={file}: {why}\n  choose another path, or set data.write_csv=false"
-        ) from None
-    finally:
-        with suppress(OSError):
-            part.unlink()
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"' if set(name) & set(',"\n\r') else name
 
 
 def split(
@@ -233,3 +174,25 @@ def split(
                 "  expected at least three images, or other shares"
             )
     return splits
+
+
+def check_splits(splits: dict[str, np.ndarray], listing: Listing) -> None:
+    """Raise DataError if a split is empty, or if a class has too few readable images or none to train on."""
+    for name, rows in splits.items():
+        if not len(rows):
+            raise DataError(f"no image of the {name} split can be read: expected images that Pillow can open")
+    readable = np.bincount(listing.labels[np.concatenate(list(splits.values()))], minlength=len(listing.classes))
+    counts = [(name, readable[label]) for label, name in enumerate(listing.classes)]
+    few = [f"{name} ({count})" for name, count in counts if count < len(splits)]
+    if few and not listing.given:
+        raise DataError(
+            f"some classes have fewer than {len(splits)} images that can be read: {some(few)}\n"
+            "  expected at least one image each for train, val and test: repair the files, or leave the class out"
+        )
+    known = set(listing.labels[splits["train"]].tolist())
+    missing = [name for label, name in enumerate(listing.classes) if label not in known]
+    if missing:
+        advice = (
+            "add images to its folder" if listing.given else "data.stratify=true gives each split its share of each"
+        )
+        raise DataError(f"the train split has no image of {some(missing)}\n  expected all classes: {advice}")

@@ -57,6 +57,7 @@ class Masks(Images):
                     f"data.augment.{name}={amount} blends neighbouring pixels, and the classes of masks cannot be "
                     "blended: expected 0; flip, crop and rot90 move images and masks together"
                 )
+        self.about: dict[str, str] = {}
         super().__init__(
             spec=spec,  # type: ignore[arg-type]  # as above
             source=source, batch_size=batch_size, eval_batch_size=eval_batch_size, val_fraction=val_fraction,
@@ -72,7 +73,19 @@ class Masks(Images):
         x_train, x_test = self._stack(arrays.x_train, arrays.y_train), self._stack(arrays.x_test, arrays.y_test)
         rows = np.arange(max(len(x_train), len(x_test)))
         stacks = Arrays(x_train, rows[: len(x_train)], x_test, rows[: len(x_test)])
-        self.resident = Resident(stacks, split_rows(len(x_train), *self.split_config), device, self._prepare)
+        splits = split_rows(len(x_train), *self.split_config, getattr(arrays, "num_val", 0))
+        self.resident = Resident(stacks, splits, device, self._prepare)
+        self.about = {"splits": text} if (text := getattr(arrays, "about", "")) else {}
+
+    def load_like(self, fitted: dict, device: torch.device) -> None:
+        """Read all images and masks as those of a run whose data has learned `fitted`. They are the test split."""
+        arrays = self.source()
+        check_masks(arrays, self.spec)
+        self.restore(fitted, device)
+        x = np.concatenate([self._stack(*pair) for pair in zip(arrays[:4:2], arrays[1:4:2], strict=True)])
+        rows = np.arange(len(x))
+        splits = {"train": rows[:0], "val": rows[:0], "test": rows}
+        self.resident = Resident(Arrays(x, rows, x[:0], rows[:0]), splits, device, self._prepare)
 
     def fitted(self) -> dict:
         """Return the levels of images with more than 8 bits a value; empty without such images."""

@@ -10,7 +10,7 @@ from dlrun.data.base import Batch, SampleData, pixel_statistics
 from dlrun.data.resident import split_rows
 from dlrun.data.text import Texts
 from dlrun.data.words import join_tokens
-from dlrun.spec import Columns
+from dlrun.spec import Columns, Series
 
 Raw = Tensor | list[str]
 
@@ -18,10 +18,10 @@ Raw = Tensor | list[str]
 def decode(data: SampleData, x: Tensor) -> Raw:
     """Turn network inputs back into images, uint8 (B, C, H, W), rows (B, features) in the data's units, or texts.
 
-    The result is on the CPU. Rows of a table with columns of several kinds stay encoded.
+    The result is on the CPU. Rows and series of columns of several kinds stay encoded.
     """
     x = x.cpu()
-    if isinstance(data.spec, Columns):
+    if isinstance(data.spec, Columns) or isinstance(data.spec, Series) and "columns" in data.fitted():
         return x
     if (statistics := pixel_statistics(data)) is not None:
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in statistics)
@@ -63,7 +63,7 @@ class Reencoded:
         corpus = other.source()
         rows: Sequence[int] = range(0 if split == "all" else corpus.num_train, len(corpus.labels))
         if split in ("train", "val"):
-            rows = split_rows(corpus.num_train, *other.split_config)[split].tolist()
+            rows = split_rows(corpus.num_train, *other.split_config, corpus.num_val)[split].tolist()
         for first in range(0, len(rows), self.data.eval_batch_size):
             batch = rows[first : first + self.data.eval_batch_size]
             spans = (corpus.tokens[corpus.offsets[i] : corpus.offsets[i + 1]] for i in batch)

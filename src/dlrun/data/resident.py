@@ -54,6 +54,7 @@ class Resident:
         self.pools = dict.fromkeys(splits, "fit") | {"test": "fit" if "test" in splits else "test"}
         self.rows.setdefault("test", torch.arange(len(arrays.x_test), device=device))
         self.device, self.prepare = device, prepare
+        self.sample_values = self.x["fit"][:1].numel()  # numbers per sample
         self.weights = None if weights is None else torch.from_numpy(weights).to(device)
 
     def size(self, split: str) -> int:
@@ -85,7 +86,7 @@ class Resident:
         """Yield the batches of an epoch from batch `first` on. The last one may be smaller."""
         rows = self.rows["train"]
         order = rows[epoch_order(len(rows), partial(self.targets, "train"), self.sampler, seed, epoch).to(self.device)]
-        for start, chunk, skip in chunks(order, self.x["fit"][0].numel(), batch_size, first):
+        for start, chunk, skip in chunks(order, self.sample_values, batch_size, first):
             draw = Draw(generator(self.device, seed, epoch, 1 + start), seed, epoch, chunk)
             members: tuple[Tensor, ...] = self._gather("fit", chunk, draw)
             if self.weights is not None:  # a third member, for tasks that weigh samples
@@ -154,12 +155,16 @@ def chunks(order: Tensor, values: int, batch_size: int, first: int) -> Iterator[
         skip = 0
 
 
-def split_rows(samples: int, val_fraction: float, folds: int, fold: int) -> dict[str, np.ndarray]:
+def split_rows(samples: int, val_fraction: float, folds: int, fold: int, given: int = 0) -> dict[str, np.ndarray]:
     """Split rows into train and val by a fixed shuffle, which does not depend on the run's seed.
+
+    given: number of the last rows that are val by the data itself; 0: val is cut from all rows.
 
     folds > 1 holds out the fold-th of `folds` equal parts as val; otherwise a `val_fraction` of all rows is held out.
     With 0 none are: val is then the train split. Raises UserError if a split would be empty.
     """
+    if given and not folds:
+        return {"train": np.arange(samples - given), "val": np.arange(samples - given, samples)}
     if not val_fraction and not folds and not fold:
         return dict.fromkeys(("train", "val"), np.arange(samples))
     order = np.random.RandomState(0).permutation(samples)  # NumPy has frozen this stream: every version splits alike

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dlrun.data.base import Arrays
-from dlrun.data.classes import check_labels
+from dlrun.data.classes import check_labels, numbers_like
 from dlrun.data.corpus import Corpus, Text, encode, pad, vocabulary, words_of
 from dlrun.data.on_device import OnDevice
 from dlrun.data.resident import Resident, split_rows
@@ -75,6 +75,7 @@ class Texts(OnDevice):
         self.config_spec, self.classes, self.labels, self.tokens = spec, spec.classes, spec.labels, tokens
         self.get_words: Callable[[], tuple[str, ...]] = lambda: self._words()
         self.loaded: tuple[Corpus, dict[str, np.ndarray], np.ndarray] | None = None
+        self.about: dict[str, str] = {}
         self.words: tuple[str, ...] = ()  # the words with the ids 4, 5, ...; empty before they are known
 
     @property
@@ -95,6 +96,7 @@ class Texts(OnDevice):
         self.resident = Resident(arrays, splits, device, lambda x, random: x, sampler=self.sampler)
         self.words = words_of(corpus, ids)
         self.oddities = _oddities(corpus, int((ids >= 4).sum()), self.config_spec.vocab)
+        self.about = {"splits": corpus.about} if corpus.about else {}
         self.unknown_share = float((x_test == 2).sum() / max(1, (x_test > 1).sum()))
         self.sources, self.rows = corpus.files, splits | {"test": test}
         self.loaded, self.device = None, device
@@ -112,6 +114,19 @@ class Texts(OnDevice):
         self.device, self.words = device, tuple(fitted["words"])
         self.labels, self.get_words = tuple(fitted["labels"]), tuple
         self.classes = self.classes or len(self.labels)
+
+    def load_like(self, fitted: dict, device: torch.device) -> None:
+        """Read all texts as those of a run whose data has learned `fitted`. They are the test split."""
+        self.restore(fitted, device)
+        corpus = self.source()
+        index = {word: i for i, word in enumerate(self.words, 4)}
+        ids = np.array([index.get(word, 2) for word in corpus.words], np.int32)
+        known = numbers_like("the data", list(corpus.names or self.labels), self.labels)
+        rows = np.arange(len(corpus.labels))
+        x, y = pad(corpus, ids, rows, *self.layout), known[np.array(corpus.labels)]
+        splits = {"train": rows[:0], "val": rows[:0], "test": rows}
+        self.resident = Resident(Arrays(x, y, x[:0], y[:0]), splits, device, lambda x, random: x)
+        self.sources, self.rows = corpus.files, splits
 
     def files(self, split: str) -> list[str]:
         """Return where the samples come from, in the order of `batches` (val and test); empty if it is not known."""
@@ -137,7 +152,7 @@ class Texts(OnDevice):
             corpus = self.source()
             self.classes = _check(corpus, self.classes)
             self.labels = corpus.names or self.labels
-            splits = split_rows(corpus.num_train, *self.split_config)
+            splits = split_rows(corpus.num_train, *self.split_config, corpus.num_val)
             self.loaded = corpus, splits, vocabulary(corpus, splits["train"], self.config_spec.vocab)
         return self.loaded
 

@@ -9,7 +9,8 @@ from dlrun.paths import irregular
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 TEXT_SUFFIXES = (".txt",)
 NOT_DATA = {"__macosx", "@eadir"}  # written by archivers and file servers; names that begin with a dot are skipped, too
-SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
 
 
 def walk(root: Path, suffixes: tuple[str, ...]) -> list[str]:
@@ -74,10 +75,37 @@ def read_bytes(path: Path) -> bytes:
     raise DataError(f"{printable(path)} cannot be read: {why}\n  expected a regular file that this user may read")
 
 
-def refuse_splits(root: Path, names: list[str], way: str) -> None:
-    """Raise DataError if folders that would be classes are named like splits. way: how to fix it."""
-    if names and all(name.lower() in SPLITS for name in names):
+def split_folders(root: Path, names: list[str], otherwise: str) -> dict[str, str]:
+    """Return the folder of each split (train, val, test) if subfolders are named like splits, else {}.
+
+    names: of the subfolders. otherwise: how to read them as classes, for messages. Raises DataError if there are other
+    folders beside train and val or test, no train, or two folders for a split.
+    """
+    found: dict[str, str] = {}
+    named = [name for name in names if name.lower() in SPLITS]
+    for name in named:
+        if (split := SPLITS[name.lower()]) in found:
+            raise DataError(
+                f"{root} has the folders {found[split]} and {name}: both would be the {split} split\n"
+                f"  expected one folder per split; {otherwise}"
+            )
+        found[split] = name
+    others = [name for name in names if name not in named]
+    if others and "train" in found and len(found) > 1:
         raise DataError(
-            f"{root} has the folders {some(names)}: these are splits of a data set, not classes\n"
-            f"  expected one folder per class: {way}"
+            f"{root} has {some(others)} beside {' and '.join(named)}: are these splits or classes?\n"
+            f"  expected splits alone, with a folder per class in each; {otherwise}"
         )
+    if others or not found:
+        return {}
+    if "train" not in found:
+        raise DataError(f"{root} has the folders {some(named)}, but none for train\n  expected train; {otherwise}")
+    return found
+
+
+def described(found: dict[str, str]) -> str:
+    """Describe the splits that are folders, for the run's header; "" if there are none."""
+    names = [f"{found[split]}/" for split in ("train", "val", "test") if split in found]
+    absent = [split for split in ("val", "test") if split not in found]
+    cut = f"; {' and '.join(absent)}: cut from {found['train']}/" if found and absent else ""
+    return f"the folders {', '.join(names)}{cut}" if found else ""

@@ -7,16 +7,16 @@ dropout on the moons), chapter 10 (784-256-256-256-10). Two classes give one log
 from torch import nn
 
 from dlrun.errors import UserError, counted
-from dlrun.models.columns import entry
+from dlrun.models.columns import entry, since_last
 from dlrun.models.layers import activation as activation_layer
 from dlrun.models.layers import initialise
 from dlrun.models.layers import norm as norm_layer
-from dlrun.spec import Columns, Image, Table
+from dlrun.spec import Columns, Image, Series, Table
 from dlrun.types import Activation, Init, Norm, Probability, Size
 
 
 def mlp(
-    spec: Image | Table | Columns,
+    spec: Image | Table | Columns | Series,
     *,
     hidden: list[Size],
     activation: Activation,
@@ -47,4 +47,4 @@ def mlp(
             layers.append(nn.Dropout(rate))
         features = width
     layers.append(nn.Linear(features, spec.outputs))  # (B, outputs)
-    return initialise(nn.Sequential(*layers), init)
+    return since_last(initialise(nn.Sequential(*layers), init), spec)

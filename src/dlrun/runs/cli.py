@@ -115,18 +115,18 @@ def _evaluate_arguments(parser: Parser) -> None:
         metavar="KEY=VALUE",
         help="split=val|test|all, data=NAME, data.KEY=VALUE, data_dir=DIR",
     )
-    parser.add_argument("--on", metavar="FILE", help="score all rows of another table")
+    parser.add_argument("--on", metavar="PATH", help="score all of a table, or of a folder or CSV of images or texts")
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
 
 
 def _evaluate(args: argparse.Namespace) -> Iterable[str]:
     """Compute a finished run's metrics on its test split or on other data, which is encoded like the run's data."""
-    from dlrun.runs.evaluate import evaluate, read_overrides, table_overrides
+    from dlrun.runs.evaluate import evaluate, other_place, read_overrides
 
     folder = _folder(args.run, args)
     split, overrides = read_overrides(args.overrides)
     if args.on:
-        split, overrides = "all", [*overrides, *table_overrides(args.on)]
+        split, overrides = "all", [*other_place(folder, args.on), *overrides]
     lines, is_reproduced = evaluate(folder, split, overrides, args.device, args.json)
     yield from lines
     if not is_reproduced:

@@ -1,11 +1,12 @@
 """Evaluate a finished run on its own data, or on other data encoded like the run's."""
 
+import os
 from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dlrun.config.build import build
-from dlrun.config.saved import require_finished
+from dlrun.config.saved import own_config, require_finished
 from dlrun.errors import UserError, counted
 from dlrun.output.as_json import as_json as json_line
 from dlrun.output.console import table
@@ -40,9 +41,32 @@ def read_overrides(arguments: list[str]) -> tuple[str, list[str]]:
     return split or ("all" if has_path else "test"), overrides
 
 
-def table_overrides(path: str) -> list[str]:
-    """Return the overrides that replace the rows of a table's run by those of a file."""
-    return [f"data.file={quoted(path)}", *(f"data.{key}=null" for key in ("source", "train", "val", "test"))]
+def other_place(folder: Path, path: str) -> list[str]:
+    """Return the overrides that replace the data of a run by a file or folder of the same kind. Raises UserError."""
+    if not os.path.exists(path):
+        raise UserError(f"--on {path}: there is no such file or folder\n  expected samples with labels or targets")
+    section, place = own_config(folder)[0]["data"], quoted(os.path.abspath(path))
+    name, source = section["_target_"].rpartition(".")[2], section.get("source") or {}
+    is_csv = os.path.isfile(path)
+    images = [f"data.root={quoted(os.path.abspath(os.path.dirname(path)))}", f"data.csv={place}", "data.layout=csv"]
+    images = images if is_csv else [f"data.root={place}", "data.layout=auto"]
+    if name in ("TableFile", "SeriesFile"):
+        empty = [key for key in ("source", "train", "val", "test") if key in section]
+        return [f"data.file={place}", *(f"data.{key}=null" for key in empty)]
+    if name == "ArraySet":
+        return [f"data.file={place}", "data.x=null", "data.y=null"]
+    if name == "ImageFolder":
+        return images
+    if name == "Images":
+        shape = ",".join(map(str, section["spec"]["shape"]))
+        return ["data=image_folder", *images, f"data.spec.shape=[{shape}]"]
+    if name == "Masks" and "folder" in source:
+        return [f"data.source.folder={place}"]
+    if name == "Texts" and "path" in source:
+        return [f"data.source.path={place}"]
+    if name == "Texts":
+        return ["data=text_folder", f"data.source.path={place}", f"data.tokens={section['tokens']}"]
+    raise UserError(f"--on {path}: the run learned from {name}, which is read from no file\n  expected data=NAME")
 
 
 class Measured(NamedTuple):
@@ -87,7 +111,6 @@ def evaluate(
 
 def measure(folder: Path, split: str, overrides: list[str], device: str | None) -> Measured:
     """Compute a finished run's metrics on a split of its own data, or of other data, encoded like the run's."""
-    from dlrun.config.saved import own_config
     from dlrun.runs.data_config import other_config
 
     require_finished(folder)
@@ -100,7 +123,7 @@ def measure(folder: Path, split: str, overrides: list[str], device: str | None) 
         run = FinishedRun(folder, {"trainer.device": device} if device else {})
         if split == "all" and isinstance(run.data.spec, Env):
             raise UserError("split=all: environments are played, there are no samples\n  expected split=val or test")
-        data, notes = (run.load_data(), []) if other is None else _other(run, other["data"])
+        data, notes = (run.load_data(), []) if other is None else _other(run, other["data"], split)
         metrics = run.task.evaluate(data, split)
     if (before := run.summary.get("precision", run.device.precision)) != run.device.precision:
         precision, used = run.device.precision, run.device.torch_device
@@ -115,19 +138,20 @@ def measure(folder: Path, split: str, overrides: list[str], device: str | None) 
     return Measured(run, metrics, size, notes, recorded)
 
 
-def _other(run: "FinishedRun", section: dict) -> tuple["Data", list[str]]:
+def _other(run: "FinishedRun", section: dict, split: str) -> tuple["Data", list[str]]:
     """Return other data encoded for the run's network, and notes for the user.
 
-    Raises UserError if its shape or number of outputs differs from the run's.
+    All samples of a file or folder of the run's kind are read with the classes and statistics of the run. Raises
+    UserError if its shape or number of outputs differs from the run's.
     """
     from dlrun.data.base import has_samples
     from dlrun.data.raw import Reencoded
     from dlrun.spec import Tokens
 
     other, run_spec = build(section), run.data.spec
-    if isinstance(run_spec, Columns) and hasattr(other, "prepared"):
-        other.restore(run.data.fitted(), run.device.torch_device)  # its rows are encoded as those of the run
-        other.load(run.device.torch_device)
+    is_like = split == "all" or isinstance(run_spec, Columns)
+    if is_like and type(other) is type(run.data) and hasattr(other, "load_like"):
+        other.load_like(run.data.fitted(), run.device.torch_device)
         return other, []
     spec = other.spec
     same_kind = isinstance(spec, type(run_spec)) or isinstance(run_spec, type(spec))

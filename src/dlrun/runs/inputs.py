@@ -1,34 +1,29 @@
-"""Read and check inputs to predict: images, rows and texts from files, the command line and standard input.
+"""Read and check inputs to predict: images and texts from files, the command line and standard input.
 
 Each reader yields (name, value) one by one, so that any number of inputs can be predicted in batches.
 """
 
-import csv
 import io
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dlrun.data.corpus import decode
+from dlrun.data.csv_rows import TEXTS, Column, columns_of, read_rows
 from dlrun.data.decode import FORMATS, MAX_PIXELS
 from dlrun.data.decode import read as read_resized
+from dlrun.data.image_csv import ListFormat, listed_paths, resolve
 from dlrun.data.levels import Levels, ValueRange
 from dlrun.data.walk import IMAGE_SUFFIXES, TEXT_SUFFIXES, read_bytes, walk
 from dlrun.errors import DataError, UnreadableImage, UserError, counted, printable
 from dlrun.paths import irregular
-from dlrun.spec import Table
+from dlrun.runs.input_rows import STDIN
 
-if TYPE_CHECKING:
-    from polars import DataFrame
-
-    from dlrun.data.table.table_file import TableFile
-
-STDIN = "-"
 NO_TEXTS = (
     ".json",
     ".jsonl",
@@ -43,7 +38,6 @@ NO_TEXTS = (
     ".zip",
     ".gz",
 )
-LARGEST = torch.finfo(torch.float32).max  # greater numbers would become inf
 WHOLE = f"an intact image: {', '.join(IMAGE_SUFFIXES)}"
 
 
@@ -55,14 +49,14 @@ class Decoding(NamedTuple):
 
 
 def images(
-    arguments: list[str], shape: tuple[int, int, int], fit: str | None, decoding: Decoding
+    arguments: list[str], shape: tuple[int, int, int], fit: str | None, decoding: Decoding, form: ListFormat
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield (name, uint8 image (C, H, W)). fit: how to resize images of another size (see `decode.read`); None: refuse.
 
     Unreadable files in a folder are skipped and named on standard error. Raises UnreadableImage for a file that the
-    user named.
+    user named. form: how the run's own CSV is written; others are read in the same way.
     """
-    for name, source, is_in_folder in _image_files(arguments):
+    for name, source, is_in_folder in _image_files(arguments, form):
         try:
             yield name, _image(name, source, shape, fit, decoding)
         except UnreadableImage as error:
@@ -76,7 +70,7 @@ def leave_out(reason: str) -> None:
     sys.stderr.write(f"dl-runs: skipped: {reason.splitlines()[0]}\n")
 
 
-def _image_files(arguments: list[str]) -> Iterator[tuple[str, Path | io.BytesIO, bool]]:
+def _image_files(arguments: list[str], form: ListFormat) -> Iterator[tuple[str, Path | io.BytesIO, bool]]:
     """Yield (name, file, whether it comes from a folder)."""
     for text in arguments:
         path = Path(text)
@@ -86,18 +80,29 @@ def _image_files(arguments: list[str]) -> Iterator[tuple[str, Path | io.BytesIO,
                 yield "standard input", io.BytesIO(content), False
             else:
                 paths = content.decode("utf-8", errors="replace").splitlines()
-                yield from _image_files([line for line in paths if line and line != STDIN])
+                yield from _image_files([line for line in paths if line and line != STDIN], form)
         elif os.path.isdir(text):  # unlike Path's method, it accepts a text too long for a name
             found = walk(path, IMAGE_SUFFIXES)
             if not found:
                 raise UserError(f"{path} has no images\n  expected files of {', '.join(IMAGE_SUFFIXES)}")
             yield from ((printable(path / name), path / name, True) for name in found)
+        elif os.path.isfile(text) and text.lower().endswith((".csv", ".tsv")):
+            yield from ((name, file, True) for name, file in _listed_images(path, form))
         elif os.path.exists(text):
             yield text, path, False
         else:
             raise UserError(
                 f"{text}: there is no such file\n  expected an image, a folder of images, or - for standard input"
             )
+
+
+def _listed_images(path: Path, form: ListFormat) -> Iterator[tuple[str, Path]]:
+    """Yield the paths in a CSV as they are written, and the files: relative to the CSV's folder, or absolute."""
+    for line, name in listed_paths(path, form):
+        file = resolve(path.parent, name, form)
+        if file is None:
+            raise UserError(f"{path}:{line}: there is no image {name}\n  expected paths relative to {path.parent}")
+        yield name, path.parent / file
 
 
 def _is_image(content: bytes) -> bool:
@@ -142,8 +147,11 @@ def _channels(count: int) -> str:
     return f"{count} channel{'s' if count > 1 else ''}"
 
 
-def texts(arguments: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield (name, text): typed texts, whole .txt files, also of folders, rows of a .csv, lines of standard input."""
+def texts(arguments: list[str], column: str | None = None) -> Iterator[tuple[str, str]]:
+    """Yield (name, text): typed texts, whole .txt files, also of folders, rows of a .csv, lines of standard input.
+
+    column: of the texts in the run's own .csv, if it was chosen.
+    """
     for text in arguments:
         if text == STDIN:
             for number, line in enumerate(sys.stdin.buffer, 1):
@@ -161,7 +169,7 @@ def texts(arguments: list[str]) -> Iterator[tuple[str, str]]:
                 except DataError as error:
                     leave_out(str(error))
         elif os.path.isfile(text) and text.lower().endswith((".csv", ".tsv")):
-            yield from _csv_texts(text)
+            yield from _csv_texts(text, column)
         elif os.path.isfile(text):
             yield text, decode(_text_file(Path(text)))[0]  # decoded as in training
         elif text.lower().endswith((".txt", ".csv", ".tsv", *NO_TEXTS)):
@@ -181,109 +189,18 @@ def _text_file(path: Path) -> bytes:
     return content
 
 
-def _csv_texts(name: str) -> Iterator[tuple[str, str]]:
-    """Yield the texts of a table: its only column, or the column named `text`, as in training data."""
-    content = decode(read_bytes(Path(name)))[0]
-    csv.field_size_limit(2**31 - 1)
-    reader, column = csv.reader(io.StringIO(content, newline=""), delimiter="\t" if name[-3] in "tT" else ","), None
-    try:
-        for cells in reader:
-            where, names = f"{name}:{reader.line_num}", [cell.strip().lower() for cell in cells]
-            if column is None and "text" in names:
-                column = names.index("text")
-            elif len(cells) > 1 and column is None:
-                raise UserError(
-                    f"{where}: {counted(len(cells), 'column')}, and the first line names none of them text\n"
-                    "  expected a first line with a column named text, or one column"
-                )
-            elif any(names):
-                column = column or 0
-                if len(cells) <= column:
-                    raise UserError(f"{where}: {counted(len(cells), 'column')}\n  expected {column + 1} or more")
-                yield where, cells[column]
-    except csv.Error as error:
-        raise UserError(f"{name}, line {reader.line_num}: {error}\n  expected CSV") from None
-
-
-def tables(arguments: list[str], data: "TableFile") -> Iterator[tuple[str, "DataFrame", Tensor]]:
-    """Yield (name, rows as they are written, encoded rows) of each file; levels not in train are noted."""
-    for text in arguments:
-        if text != STDIN and not os.path.isfile(text):
-            raise UserError(f"{text}: there is no such file\n  expected a table with the columns of the run")
-        name = "standard input" if text == STDIN else text
-        frame, x, notes = data.read(Path(name), sys.stdin.buffer.read() if text == STDIN else None)
-        for column, note in notes.items():
-            sys.stderr.write(f"dl-runs: {name}: {column}: {note}\n")
-        yield name, frame, x
-
-
-def rows(arguments: list[str], spec: Table) -> Iterator[tuple[str, list[float]]]:
-    """Yield (name, row of spec.features numbers): typed as 1,2,3, from .csv files, or as CSV on standard input."""
-    for text in arguments:
-        if text == STDIN:
-            yield from _csv_rows("line", sys.stdin, spec, ":")
-        elif os.path.isfile(text):  # no error for a row too long for a name
-            try:
-                with open(text, encoding="utf-8-sig", newline="") as file:
-                    yield from _csv_rows(text, file, spec, ":")
-            except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"{text} cannot be read: {error}\n  expected a CSV file") from None
-        else:
-            cells = text.split(",")
-            if not all(map(_is_number, cells)):
-                raise UserError(
-                    f"{text}: neither a file nor a row of numbers\n  expected a .csv file or {_row_of(spec)}"
-                )
-            yield text, _row(text, cells, spec, list(range(len(cells))))
-
-
-def _csv_rows(name: str, file: TextIO, spec: Table, mark: str) -> Iterator[tuple[str, list[float]]]:
-    """Yield the rows of a CSV file. A first line without numbers names the columns: any order, extra ones allowed."""
-    columns = None
-    reader = csv.reader(file)
-    try:
-        for cells in reader:
-            cells = [cell.strip() for cell in cells]
-            where = f"{name}{mark}{reader.line_num}"
-            if not any(cells):
-                continue
-            if columns is None and not any(map(_is_number, cells)):
-                columns = _named(where, cells, spec)
-            else:
-                columns = columns or list(range(len(cells)))
-                yield where, _row(where, cells, spec, columns)
-    except csv.Error as error:
-        raise UserError(f"{name}, line {reader.line_num}: {error}\n  expected CSV") from None
-
-
-def _named(where: str, cells: list[str], spec: Table) -> list[int]:
-    if not spec.names:
-        if len(cells) != spec.features:
-            raise UserError(f"{where}: {counted(len(cells), 'column')}\n  expected {_row_of(spec)}")
-        return list(range(len(cells)))
-    missing = [name for name in spec.names if name not in cells]
-    if missing:
-        raise UserError(f"{where}: there is no column {', '.join(missing)}\n  expected {', '.join(spec.names)}")
-    return [cells.index(name) for name in spec.names]
-
-
-def _row(where: str, cells: list[str], spec: Table, columns: list[int]) -> list[float]:
-    if len(columns) != spec.features or max(columns) >= len(cells):
-        raise UserError(f"{where}: {counted(len(cells), 'number')}\n  expected {_row_of(spec)}")
-    chosen = [cells[i] for i in columns]
-    wrong = next((cell for cell in chosen if not _is_number(cell)), None)
-    if wrong is not None:
-        raise UserError(f"{where}: {wrong!r} is not a finite number\n  expected {_row_of(spec)}")
-    return [float(cell) for cell in chosen]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return abs(float(text)) <= LARGEST
-    except ValueError:
-        return False
-
-
-def _row_of(spec: Table) -> str:
-    named = f": {', '.join(spec.names)}" if spec.names else ""
-    return f"{counted(spec.features, 'number')}{named}"
+def _csv_texts(name: str, chosen: str | None) -> Iterator[tuple[str, str]]:
+    """Yield the texts of a table: its only column, or that of the run's training data, or one named like a text."""
+    rows = read_rows(Path(name), "replace")
+    if not rows:
+        return
+    if chosen is None and not {cell.strip().lower() for cell in rows[0][1]} & set(TEXTS):
+        if wide := next(((line, cells) for line, cells in rows if len(cells) > 1), None):
+            raise UserError(
+                f"{name}:{wide[0]}: {counted(len(wide[1]), 'column')}, and the first line names none of them text\n"
+                "  expected a first line with a column named text, or one column"
+            )
+        yield from ((f"{name}:{line}", cells[0]) for line, cells in rows)
+        return
+    for line, (text,) in columns_of(Path(name), rows, [Column("data.source.text_column", chosen, TEXTS)], True):
+        yield f"{name}:{line}", text

@@ -11,12 +11,13 @@ from dlrun.config.signatures import mismatch
 from dlrun.errors import UserError
 from dlrun.output.as_json import as_json, finite
 from dlrun.runs.records import as_csv, write_images, write_lines
-from dlrun.spec import Columns, Env, Function, Image, Labelled, Mask, Spec, Table, Tokens
+from dlrun.spec import Columns, Env, Function, Image, Labelled, Mask, Series, Spec, Table, Tokens
 from dlrun.types import Index, Size
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dlrun.data.series.series_file import SeriesFile
     from dlrun.train.finished import FinishedRun
 
 WAYS = {
@@ -94,6 +95,8 @@ def kind(spec: Spec) -> str:
         return "images"
     if isinstance(spec, Columns):
         return "files of rows, with the columns of the run"
+    if isinstance(spec, Series):
+        return "files of series, of the run's kind"
     return "texts" if isinstance(spec, Tokens) else "rows of numbers"
 
 
@@ -126,11 +129,11 @@ def _records(run: "FinishedRun", way: str, given: Inputs, out: Path | None) -> I
 
 def _table_records(run: "FinishedRun", files: list[str]) -> Iterator[dict]:
     """Yield a record per row of a table: the row as it is written, then its prediction."""
-    from dlrun.runs import inputs
+    from dlrun.runs import input_rows
 
     data = run.table_data
     learned, size = data.fitted()["columns"], data.eval_batch_size
-    for name, frame, x in inputs.tables(files, data):
+    for name, frame, x in input_rows.tables(files, data):
         where = f"{name}, row " if len(files) > 1 else "row "
         for first in range(0, len(x), size):
             rows = frame[first : first + size].iter_rows(named=True)
@@ -152,7 +155,7 @@ def encode(run: "FinishedRun", way: str, raw: object) -> "Tensor":
 
 def _batches(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], object]]:
     """Yield (names, raw inputs) in batches of the size used for evaluation."""
-    from dlrun.runs.inputs import STDIN
+    from dlrun.runs.input_rows import STDIN
 
     pairs, join = _read(run, given)
     count = 0
@@ -169,9 +172,15 @@ def _read(run: "FinishedRun", given: Inputs) -> tuple[Iterator[tuple[str, object
     import numpy as np
     import torch
 
-    from dlrun.runs import inputs
+    from dlrun.data.arrays import ArraySet
+    from dlrun.runs import input_rows, inputs
 
     data, spec = run.data, run.data.spec
+    is_array = all(text.lower().endswith(input_rows.ARRAYS) for text in given.inputs)
+    if isinstance(data, ArraySet) and (is_array or isinstance(spec, Series)):
+        return input_rows.arrays(given.inputs, data), np.stack
+    if isinstance(spec, Series):
+        return input_rows.series(given.inputs, cast("SeriesFile", data)), torch.stack
     if isinstance(spec, Image | Mask):
         config = run.config["data"]
         source = config.get("source") or {}
@@ -179,17 +188,18 @@ def _read(run: "FinishedRun", given: Inputs) -> tuple[Iterator[tuple[str, object
         fit = getattr(data, "fit", "cover" if given.fit or is_folder else None)  # as in training
         most = config.get("max_pixels") or source.get("max_pixels") or inputs.MAX_PIXELS
         decoding = inputs.Decoding(most, getattr(data, "levels", None))
-        return inputs.images(given.inputs, getattr(data, "stored", spec.shape), fit, decoding), torch.stack
+        form = getattr(data, "form", inputs.ListFormat())
+        return inputs.images(given.inputs, getattr(data, "stored", spec.shape), fit, decoding, form), torch.stack
     if isinstance(spec, Tokens):
-        return inputs.texts(given.inputs), list
-    return inputs.rows(given.inputs, cast(Table, spec)), np.array  # no other samples are inputs of a network
+        return inputs.texts(given.inputs, (run.config["data"].get("source") or {}).get("text_column")), list
+    return input_rows.rows(given.inputs, cast(Table, spec)), np.array  # no other samples are inputs of a network
 
 
 def _codes(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], "Tensor", dict]]:
     """Yield (names, codes (B, latent), extra fields), drawn with the seed or read from a file."""
     import torch
 
-    from dlrun.runs import inputs
+    from dlrun.runs import input_rows
     from dlrun.seeds import generator
 
     device, size = run.device.torch_device, run.sample_data.eval_batch_size
@@ -200,7 +210,7 @@ def _codes(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], "Tens
             batch = z[first : first + size]
             yield [f"sample_{first + i}_of_seed_{given.seed}" for i in range(len(batch))], batch, {"seed": given.seed}
         return
-    codes, count = inputs.rows([cast(str, given.latent)], Table(latent)), 0
+    codes, count = input_rows.rows([cast(str, given.latent)], Table(latent)), 0
     while rows := [row for _, row in islice(codes, size)]:
         yield [f"code_{count + i}" for i in range(len(rows))], torch.tensor(rows, device=device), {}
         count += len(rows)

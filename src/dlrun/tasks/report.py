@@ -13,7 +13,7 @@ from torch import Tensor
 from dlrun.data.base import SampleData
 from dlrun.output.plots import confusion_matrix
 from dlrun.output.predictions import decision_boundary, fitted_line, residuals
-from dlrun.spec import Columns, Image, Table
+from dlrun.spec import Columns, Image, Series, Table
 from dlrun.tasks.images import before_and_after, image_figure
 from dlrun.tasks.metrics import f1, precision, recall
 from dlrun.tasks.probabilities import judged, probability_figures
@@ -23,12 +23,12 @@ Function = Callable[[Tensor], Tensor]
 Report = tuple[dict[str, Callable], dict[str, object]]  # figures by name, and numbers
 
 
-def report_targets(predict: Function, data: SampleData, spec: Table | Columns) -> Report:
+def report_targets(predict: Function, data: SampleData, spec: Table | Columns | Series) -> Report:
     """Figures of real predictions on the test split."""
     pairs = [(predict(x), y) for x, y in data.batches("test")]
     out, y = torch.cat([p for p, _ in pairs]).cpu(), torch.cat([t for _, t in pairs]).cpu()
     figures: dict[str, Callable] = {"residuals": partial(residuals, y.numpy(), out.numpy(), spec)}
-    if spec.features == 1:
+    if spec.shape == (1,):
         figures["fitted_line"] = partial(fitted_line, data, predict)
     return figures, {}
 

@@ -12,7 +12,7 @@ from dlrun.clock import Clock
 from dlrun.data.base import Batch, SampleData
 from dlrun.errors import UserError
 from dlrun.optim.update import Update
-from dlrun.spec import Columns, Image, Table, Tokens
+from dlrun.spec import Columns, Image, Series, Table, Tokens
 from dlrun.system.device import Device
 from dlrun.system.graphs import StepGraphs
 from dlrun.tasks.balance import class_counts, skew, weights_of_classes
@@ -53,7 +53,7 @@ class Supervised(SampleTask):
     def __init__(
         self,
         net: nn.Module,
-        spec: Image | Table | Columns | Tokens,
+        spec: Image | Table | Columns | Series | Tokens,
         device: Device,
         update: Callable[..., Update],
         *,
@@ -277,7 +277,7 @@ class Supervised(SampleTask):
         numbers: dict[str, object] = {}
         if self.spec.classes:
             more, numbers = report_classes(self.predict, self.decide, data, self.spec)
-        elif isinstance(self.spec, Table | Columns):
+        elif isinstance(self.spec, Table | Columns | Series):
             more, numbers = report_targets(self.predict, data, self.spec)
         if getattr(data, "folds", 0):
             numbers["files"] = {"out_of_fold.csv": out_of_fold(self.predict, self.decide, data, self.spec)}

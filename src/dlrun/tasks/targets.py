@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 
 from dlrun.errors import UserError, counted
-from dlrun.spec import Columns, Image, Mask, Table, Tokens
+from dlrun.spec import Columns, Image, Mask, Series, Table, Tokens
 
-Learnable = Image | Table | Columns | Tokens  # what a supervised task learns from
+Learnable = Image | Table | Columns | Series | Tokens  # what a supervised task learns from
 
 
 def target_scaling(spec: Learnable, device: torch.device) -> tuple[Tensor, Tensor] | None:
     """Return the means and deviations (targets,) by which targets are standardised; None if they are learned as is."""
-    if not isinstance(spec, Columns) or not spec.target_means:
+    if isinstance(spec, Image | Tokens) or not spec.target_means:
         return None
     means, stds = torch.tensor([spec.target_means, spec.target_stds], device=device)
     return means, stds

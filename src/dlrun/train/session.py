@@ -177,7 +177,8 @@ class Session:
         run.sync()  # a summary that reads "finished" must find every file complete
         run.write_summary("finished", **results)
         run.checkpoints.forget_tested(clock.step if is_cut else None)
-        closing = partial(final_table, training, test, tested.get("per_class"), outcome.reason)
+        baselines = self.data.baselines("test") if hasattr(self.data, "baselines") else {}
+        closing = partial(final_table, training, test, baselines, tested.get("per_class"), outcome.reason)
         run.print(closing(), lambda width: closing(width=width))
         return best.score if best else None
 

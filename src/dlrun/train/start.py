@@ -15,7 +15,7 @@ from dlrun.config.build import build, of_runner
 from dlrun.config.check import check
 from dlrun.config.extras import install
 from dlrun.config.flags import config_flags
-from dlrun.config.saved import new_run_arguments, plain, portable, read_config
+from dlrun.config.saved import is_place, new_run_arguments, plain, portable, read_config
 from dlrun.errors import DataError, UserError, printable
 from dlrun.output.folders import (
     claim_folder,
@@ -136,21 +136,25 @@ def read_resumed(folder: Path, composed: DictConfig) -> ResumedConfig:
         saved, names = read_config(folder)
     except UserError as error:
         raise UserError(f"resume={error}") from None
+    is_moved = False
     for override in HydraConfig.get().overrides.task:
         key = key_of(override)
-        if key in RESUMABLE:
+        if key in RESUMABLE or is_place(plain(saved), key):
             OmegaConf.update(saved, key, OmegaConf.select(composed, key), merge=False, force_add=True)
+            is_moved |= key.startswith("data.")
         elif key not in ("resume", "output_dir"):
             raise UserError(
-                f"{override} cannot change in a resumed run: it continues with its own config\n"
-                f"  expected only: {', '.join(RESUMABLE)}\n"
-                f"  for any other change start a new run: dl-run {new_run_arguments(folder, override)}"
+                f"{override.lstrip('+')} cannot change in a resumed run: it continues with its own config\n"
+                f"  expected only: {', '.join(RESUMABLE)}; and data.root, data.file, ... if the data moved\n"
+                f"  for any other change start a new run: dl-run {new_run_arguments(folder, override.lstrip('+'))}"
             )
     config = plain(saved)
     try:
         check(config, names)
     except UserError as error:
         raise UserError(f"resume={folder}: {error}") from None
+    if is_moved:
+        saved = portable(saved)
     require_installed(config.get("tracker") or (), install)
     return ResumedConfig(config, names, OmegaConf.to_yaml(saved))
 
@@ -164,8 +168,10 @@ def _resumed_session(folder: Path, run: ResumedConfig) -> "Session":
         return Session(config, run.names)
     except DataError as error:  # drop the lines that suggest keys of new runs
         lines = [line for line in str(error).splitlines() if "=..." not in line]
-        elsewhere = f"dl-run {pasteable('resume', folder)} data_dir=<folder>"
-        raise DataError("\n".join([*lines, f"  put it there, or name its folder: {elsewhere}"])) from None
+        place = str(error).partition("=")[0]
+        key = place if is_place(config, place) else "data_dir"
+        elsewhere = f"dl-run {pasteable('resume', folder)} {key}=<{'place' if key == place else 'folder'}>"
+        raise DataError("\n".join([*lines, f"  put it there, or name its place: {elsewhere}"])) from None
 
 
 def join_processes(config: dict, expected: str, before_launch: Callable[[], object] = lambda: None) -> int:

@@ -1,6 +1,7 @@
 """Texts about a run: facts for its summary, the lines before training, the table at its end."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,8 +56,9 @@ def header(session: "Session", folder: Path, clock: Clock, width: int = 10_000) 
     parameters = sum(p.numel() for p in net.parameters())
     frozen = sum(p.numel() for p in net.parameters() if not p.requires_grad)
     details = f"{f', {frozen:,} of them frozen' if frozen else ''}{getattr(net, 'description', '')}"
-    about: dict[str, str] = getattr(data, "about", {})  # of tables, which name their classes
-    classes = f"; classes: {', '.join(names)}" if not about and (names := named_classes(data.spec)) else ""
+    about: dict[str, str] = getattr(data, "about", {})  # further lines; "learns" names the classes
+    names = [] if "learns" in about else named_classes(data.spec)
+    classes = f"; classes: {', '.join(names)}" if names else ""
     count = torch.get_num_threads()
     threads = f" ({counted(count, 'thread')})" if device.torch_device.type == "cpu" else ""
     processes = f"{device.dist.size} x " if device.dist.size > 1 else ""
@@ -93,6 +95,14 @@ def one_batch(session: "Session") -> str:
     return f"; an epoch is one batch: data.batch_size={size:,} is more than {limit:,}" if size > limit else ""
 
 
+def baseline_rows(baselines: dict[str, dict[str, float]], metrics: Iterable[str]) -> list[list[str]]:
+    """Rows of a table with the metrics of forecasts without learning, by name."""
+    return [
+        [name, *(number(found[metric]) if metric in found else "-" for metric in metrics)]
+        for name, found in baselines.items()
+    ]
+
+
 def named_classes(spec: Spec) -> list[str]:
     """The names of the first ten classes, then "..." if there are more; empty if they are just 0, 1, 2 and so on."""
     labels = list(getattr(spec, "labels", ()))
@@ -101,9 +111,18 @@ def named_classes(spec: Spec) -> list[str]:
     return labels[:10] + ["..."] * (len(labels) > 10)
 
 
-def final_table(training: Training, test: dict[str, float], per_class: object, reason: str, width: int = 10_000) -> str:
+def final_table(
+    training: Training,
+    test: dict[str, float],
+    baselines: dict[str, dict[str, float]],
+    per_class: object,
+    reason: str,
+    width: int = 10_000,
+) -> str:
     """The table printed at the end: val metrics of the best epoch above those of the test split; below each other if
     the terminal is too narrow. Then the test figures of each class, if per_class has them.
+
+    baselines: metrics of the test split without learning, by name.
     """
     best, run, clock = training.best, training.run, training.clock
     why = "all epochs done" if reason == "finished" else f"trainer.{reason} reached"
@@ -116,7 +135,7 @@ def final_table(training: Training, test: dict[str, float], per_class: object, r
     ]
     is_last = training.trainer.test == "last" or best and best.score is None  # no best epoch, or its weights are lost
     tested = "test" if not is_last else f"test (epoch {clock.epoch})"
-    rows = [head, val, [tested, *(number(v) for v in test.values())]]
+    rows = [head, val, [tested, *(number(v) for v in test.values())], *baseline_rows(baselines, test)]
     text = table(rows)
     if max(map(len, text.splitlines())) >= width:
         text = table([list(column) for column in zip(*rows, strict=True)])

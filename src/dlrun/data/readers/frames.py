@@ -72,6 +72,17 @@ def penguins() -> Frames:
     return {"all": pl.read_csv(content, null_values=["", "NA"])}
 
 
+def seattle_weather() -> Frames:
+    """Read the daily weather of Seattle from 2012 to 2015 (NOAA) of the package vega_datasets, in degrees Celsius."""
+    return {"all": pl.read_csv(_packaged("vega_datasets", "_data/seattle-weather.csv"))}
+
+
+def eeg() -> Frames:
+    """Read 800 steps of four channels of an electroencephalogram, which come with matplotlib."""
+    rows = np.frombuffer(_packaged("matplotlib", "mpl-data/sample_data/eeg.dat"), np.float64).reshape(-1, 4)
+    return {"all": pl.DataFrame(rows, schema=[f"channel {i}" for i in range(1, 5)])}
+
+
 def _packaged(package: str, path: str) -> bytes:
     """Return a file of an installed package. Raises DataError with the command that installs it."""
     found = find_spec(package)

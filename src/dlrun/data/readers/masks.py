@@ -15,8 +15,8 @@ import numpy as np
 from dlrun.data.base import Arrays
 from dlrun.data.decode import FORMATS, read, upright_size
 from dlrun.data.levels import Levels, ValueRange, levels_of
-from dlrun.data.walk import IMAGE_SUFFIXES, refuse_splits, walk
-from dlrun.errors import DataError, counted, printable, some
+from dlrun.data.mask_pairs import mask_splits
+from dlrun.errors import DataError, counted, printable
 from dlrun.paths import find, irregular
 from dlrun.system.cpus import cpus
 from dlrun.types import Count, DataPath, Few, Fraction, Index, Name, NonNegative, Seed, Size
@@ -26,13 +26,19 @@ LOSSY = (".jpg", ".jpeg")
 
 
 class Pairs(NamedTuple):
-    """Images and masks, uint8, and the levels of images with more than 8 bits a value (data/levels.py)."""
+    """Images and masks, uint8, and the levels of images with more than 8 bits a value (data/levels.py).
+
+    num_val: number of the last train samples that are val by the folders; 0: val is cut from them. about: describes the
+    splits that are folders.
+    """
 
     x_train: np.ndarray
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
     levels: Levels
+    num_val: int = 0
+    about: str = ""
 
 
 def shapes(
@@ -114,7 +120,8 @@ def mask_folder(
 
     images, masks: subfolders of `folder`. A mask is a palette or grey image whose numbers are the classes. values:
     the number of each class in order, such as [0, 255]; [] for 0, 1, 2, ... max_pixels: larger images are refused.
-    The images are decoded at every start.
+    Folders train, val and test in `folder`, or in both subfolders, are the splits. The images are
+    decoded at every start.
     """
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise DataError(f"data.spec.shape={list(shape)}: expected channels (1 or 3), height, width")
@@ -125,18 +132,24 @@ def mask_folder(
         )
     root = Path(os.path.expanduser(data_dir))
     source = find(folder, root, "data.source.folder", f"a folder with the folders {images} and {masks}")
-    pairs = _pairs(source / images, source / masks)
+    by_split, about = mask_splits(source, images, masks)
+    pairs = [pair for pairs in by_split.values() for pair in pairs]
     table = _table(classes, ignore, list(values))
     arrays, levels = _read_all(pairs, (shape[0], shape[1], shape[2]), max_pixels, table)
-    order = np.random.RandomState(0).permutation(len(pairs))  # names are often in order of creation
-    x, y = np.stack([arrays[i][0] for i in order]), np.stack([arrays[i][1] for i in order])
-    num_test = round(test_fraction * len(x))
-    if not 0 < num_test < len(x):
+    ends = np.cumsum([len(each) for each in by_split.values()])
+    rows = {split: np.arange(end - len(by_split[split]), end) for split, end in zip(by_split, ends, strict=True)}
+    order = np.random.RandomState(0).permutation(rows.pop("train"))  # names are often in order of creation
+    num_test = round(test_fraction * len(order))
+    train, test = (order, rows["test"]) if "test" in rows else (order[num_test:], order[:num_test])
+    if not len(train) or not len(test):
         raise DataError(
-            f"data.source.test_fraction={test_fraction} of {counted(len(x), 'image')} leaves a split empty\n"
+            f"data.source.test_fraction={test_fraction} of {counted(len(order), 'image')} leaves a split empty\n"
             "  expected more images, or another fraction"
         )
-    return Pairs(x[num_test:], y[num_test:], x[:num_test], y[:num_test], levels)
+    val = rows.get("val", order[:0])
+    train = np.concatenate([train, val])
+    stacks = [np.stack([arrays[i][part] for i in chosen]) for chosen in (train, test) for part in (0, 1)]
+    return Pairs(stacks[0], stacks[1], stacks[2], stacks[3], levels, len(val), about)
 
 
 def _read_all(
@@ -153,37 +166,6 @@ def _read_all(
             images[i] = read_image(pairs[i], levels=levels)
     pixels = [each for each in images if isinstance(each, np.ndarray)]  # all of them: every kind now has its levels
     return list(zip(pixels, masks, strict=True)), levels
-
-
-def _pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
-    """Pair images with masks by name. Raises DataError if one has no partner."""
-    by_folder = []
-    for folder in (images, masks):
-        files = [Path(name) for name in walk(folder, IMAGE_SUFFIXES)]
-        if not files:
-            raise DataError(
-                f"{folder} has no images\n  expected a folder of {', '.join(IMAGE_SUFFIXES)}\n"
-                "  put them there, or set data.source.folder, data.source.images, data.source.masks"
-            )
-        if all(len(path.parts) > 1 for path in files):
-            top = sorted({path.parts[0] for path in files})
-            way = f"name one of them, such as data.source.images={folder.name}/{top[0]}, and the same for the masks"
-            refuse_splits(folder, top, way)
-        by_name: dict[str, Path] = {}
-        for path in files:
-            name = path.with_suffix("").as_posix()
-            if name in by_name:
-                raise DataError(f"{by_name[name]} and {path.name} have the same name: expected one file for each name")
-            by_name[name] = folder / path
-        by_folder.append(by_name)
-    for this, other, kind in ((0, 1, "mask"), (1, 0, "image")):
-        alone = sorted(by_folder[this].keys() - by_folder[other].keys())
-        if alone:
-            raise DataError(
-                f"no {kind} for {counted(len(alone), 'file')}: {some([str(by_folder[this][name]) for name in alone])}\n"
-                f"  expected an image in {images} and a mask in {masks} for each name; suffixes may differ"
-            )
-    return [(path, by_folder[1][name]) for name, path in by_folder[0].items()]
 
 
 def _table(classes: int, ignore: int | None, values: list[int]) -> np.ndarray:

@@ -1,21 +1,20 @@
 """Readers of texts: the IMDB reviews as published or as Keras's arrays, class folders, a CSV with two columns."""
 
-import csv
 import os
 import tarfile
 import zlib
 from collections.abc import Iterator
-from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import numpy as np
 
 from dlrun.data.classes import number_classes
 from dlrun.data.corpus import Corpus, Text, cached, safe_name
+from dlrun.data.csv_rows import LABELS, TEXTS, Column, columns_of, read_rows
 from dlrun.data.readers.keras_reviews import keras_reviews
 from dlrun.data.sources.fetch import fetch
-from dlrun.data.walk import TEXT_SUFFIXES, folders, read_bytes, refuse_splits, walk
-from dlrun.errors import DataError, counted, printable, some
+from dlrun.data.walk import TEXT_SUFFIXES, described, folders, read_bytes, split_folders, walk
+from dlrun.errors import DataError, UserError, counted, printable
 from dlrun.paths import find
 from dlrun.types import Count, DataPath, Fraction, Name, Seed, Tokenization
 
@@ -55,26 +54,31 @@ def text_folder(
     labels: list[str],
     classes: Count | None,
     header: bool,
+    text_column: Name | None,
+    label_column: Name | None,
     tokens: Tokenization,
 ) -> Corpus:
-    """Read your own texts: PATH/CLASS/*.txt, PATH/{train,test}/CLASS/*.txt, or a CSV with the columns text and label.
+    """Read your own texts: PATH/CLASS/*.txt, PATH/{train,val,test}/CLASS/*.txt, or a CSV of texts and labels.
 
     path: absolute, in the working folder, or under data_dir. labels: the classes in order; [] for all classes, sorted.
-    classes: the number of classes, None for any. header: whether a CSV's first line names its columns, in either order.
-    test_fraction: share of the texts that are test if there is no test folder.
+    classes: the number of classes, None for any. header: whether a CSV's first line names its columns; else they are
+    text and label. text_column, label_column: their names, None for known ones. test_fraction: share of the texts that
+    are test if there is no test folder.
     """
     root = Path(os.path.expanduser(data_dir))
     source = find(path, root, "data.source.path", "a folder with a folder of .txt files per class, or a .csv")
     if source.is_file():
-        rows, contents = _csv_texts(source, header), ["csv", header, str(source.resolve()), _stamps([source])]
+        rows, about = _csv_texts(source, header, text_column, label_column), ""
+        contents: list[object] = ["csv", header, text_column, label_column, str(source.resolve()), _stamps([source])]
     else:
-        rows, contents = _folder_texts(source)
+        rows, contents, about = _folder_texts(source)
     if empty := next((i for i, (_, name, _) in enumerate(rows, 1) if not name), None):
         raise DataError(f"{source}, text {empty}: it has no label\n  expected a label for every text")
     numbers, names = number_classes(source, [name for _, name, _ in rows], tuple(labels), classes)
     is_test = _is_test([split for split, _, _ in rows], test_fraction, random_state)
 
-    order = sorted(range(len(rows)), key=is_test.__getitem__)  # the training texts first
+    is_val = [split == "val" for split, _, _ in rows]
+    order = sorted(range(len(rows)), key=lambda i: (is_test[i], is_val[i]))  # train, then val, then test
 
     def texts() -> Iterator[Text]:
         for i in order:
@@ -83,7 +87,8 @@ def text_folder(
 
     contents += [test_fraction, random_state, list(names)]
     corpus = cached(root / CACHE, contents, texts, len(rows), safe_name(source.stem), tokens)
-    return corpus._replace(names=names, files=tuple(_origin(source, i + 1, rows[i][2]) for i in order))
+    files = tuple(_origin(source, i + 1, rows[i][2]) for i in order)
+    return corpus._replace(names=names, files=files, num_val=sum(is_val), about=about)
 
 
 def _origin(source: Path, number: int, content: Path | str | bytes) -> str:
@@ -99,8 +104,9 @@ def _is_test(splits: list[str], test_fraction: float, random_state: int) -> list
     """Return which texts are in the test split: those of the test folder or, without one, a random share."""
     is_test = [split == "test" for split in splits]
     if not any(is_test):
-        chosen = np.random.RandomState(random_state).permutation(len(splits))[: round(len(splits) * test_fraction)]
-        is_test = np.isin(np.arange(len(splits)), chosen).tolist()
+        pool = np.flatnonzero([split != "val" for split in splits])
+        chosen = np.random.RandomState(random_state).permutation(len(pool))[: round(len(pool) * test_fraction)]
+        is_test = np.isin(np.arange(len(splits)), pool[chosen]).tolist()
     if not 0 < sum(is_test) < len(splits):
         texts = counted(len(splits), "text")
         raise DataError(f"data.source.test_fraction={test_fraction} of {texts} leaves a split empty")
@@ -149,63 +155,40 @@ def _from_archive(archive: Path) -> Iterator[Text]:
             yield Text(split == "test", label, content)
 
 
-def _folder_texts(root: Path) -> tuple[list[Row], list[object]]:
-    """List (split, class, file) of each text, and the names, sizes and times of the files."""
-    names = folders(root)
-    splits = [split for split in ("train", "test") if split in names]
-    if len(splits) == 1 and len(names) == 1:
-        raise DataError(f"{root} has {splits[0]} only: expected both train and test, or neither")
-    if len(splits) == 2 and len(names) > 2:
-        others = some([name for name in names if name not in splits])
-        raise DataError(
-            f"{root} has {others} beside train and test\n  expected these two alone: data.val_fraction takes val out "
-            "of train, so move other texts into train"
-        )
-    if len(splits) < 2:
-        refuse_splits(root, names, "rename the folders to train and test; data.val_fraction takes val out of train")
+def _folder_texts(root: Path) -> tuple[list[Row], list[object], str]:
+    """List (split, class, file) of each text, the names, sizes and times of the files, and describe the splits."""
+    found = split_folders(root, folders(root), "or rename the folders if they are classes")
     rows: list[Row] = []
     contents: list[object] = ["folder", str(root)]
-    for split in splits if len(splits) == 2 else [""]:
-        for name in folders(root / split):
-            files = _text_files(root / split / name)
+    for split, folder in found.items() or [("", "")]:
+        for name in folders(root / folder):
+            files = _text_files(root / folder / name)
             rows += [(split, name, path) for path in files]
             contents.append([split, name, _stamps(files)])
-    return rows, contents
+    return rows, contents, described(found)
 
 
-def _csv_texts(path: Path, header: bool) -> list[Row]:
+def _csv_texts(path: Path, header: bool, text_column: str | None, label_column: str | None) -> list[Row]:
     """Read ("", class, content) of each row."""
-    text, label = 0, 1
-    rows: list[Row] = []
-    csv.field_size_limit(2**31 - 1)  # a text may be longer than 128 KB
-    content = BytesIO(read_bytes(path))
-    with TextIOWrapper(content, "utf-8-sig", errors="surrogateescape", newline="") as file:
-        try:
-            for row in csv.reader(file):
-                if header:
-                    text, label = _columns(path, row)
-                    header = False
-                elif len(row) == 2:
-                    rows.append(("", row[label].strip(), row[text].encode("utf-8", "surrogateescape")))
-                elif row:
-                    where = f"{path}, text {len(rows) + 1}"
-                    raise DataError(f"{where}: {counted(len(row), 'column')}; expected two, a text and its label")
-        except csv.Error as error:
-            raise DataError(f"{path}, text {len(rows) + 1}: {error}; expected a CSV with two columns") from None
-    return rows
+    text = Column("data.source.text_column", text_column, TEXTS)
+    label = Column("data.source.label_column", label_column, LABELS)
+    if not header and (text_column or label_column):
+        raise UserError("data.source.header=false: the columns have no names\n  expected data.source.header=true")
+    rows = read_rows(path, "surrogateescape")
+    if header and text_column is None and label_column is None and rows:
+        _check_header(path, [cell.strip().lower() for cell in rows[0][1]])
+    pairs = columns_of(path, rows, [text, label], header) if rows else []
+    return [("", name.strip(), content.encode("utf-8", "surrogateescape")) for _, (content, name) in pairs]
 
 
-def _columns(path: Path, heading: list[str]) -> tuple[int, int]:
-    """Return the indices of the text's and the label's column. Raises DataError if the heading names no label."""
-    names = [name.strip().lower() for name in heading]
-    label = next((i for i, name in enumerate(names) if name in ("label", "sentiment", "class", "category")), None)
-    if len(names) != 2 or label is None:
+def _check_header(path: Path, names: list[str]) -> None:
+    """Raise DataError unless the first line of a CSV names the label: it may be a text."""
+    if not set(names) & set(LABELS):
         raise DataError(
-            f"{path}: its first line names no label: {', '.join(heading)[:60]!r}\n"
-            "  expected text,label or label,text (sentiment, class or category for label)\n"
-            "  data.source.header=false if the first line is a text already"
+            f"{path}: its first line names no label: {', '.join(names)[:60]!r}\n"
+            f"  expected columns named text and {' or '.join(LABELS)}; or data.source.text_column=... and "
+            "data.source.label_column=...\n  data.source.header=false if the first line is a text already"
         )
-    return 1 - label, label
 
 
 def imdb_keras(*, data_dir: str, folder: Name, tokens: Tokenization) -> Corpus:

@@ -60,14 +60,19 @@ def prepare(parts: Mapping[str, Part], wanted: Wanted, where: str) -> Prepared:
     left_out = {name: column.reason for name, column in columns.items() if column.reason}
     found = {name: column for name, column in columns.items() if not column.reason}
     if not found:
-        raise DataError(f"{where} has no column to learn from: {_listed(left_out)}\n  expected numbers or categories")
+        raise DataError(
+            f"{where} has no column to learn from: {describe_left_out(left_out)}\n  expected numbers or categories"
+        )
     encoding = {
         "columns": {name: column.kind for name, column in found.items()},
         "numbers": [number for column in found.values() for number in column.learned.numbers],
         "categories": [category for column in found.values() for category in column.learned.categories],
         "targets": _fitted(target, y, splits["train"]),
     }
-    about |= {"columns": _described(encoding), "left out": _listed(left_out | {n: r for n, r in roles.items() if r})}
+    about |= {
+        "columns": describe_columns(encoding),
+        "left out": describe_left_out(left_out | {n: r for n, r in roles.items() if r}),
+    }
     about["unseen"] = "; ".join(f"{name}: {column.unseen}" for name, column in found.items() if column.unseen)
     x = stacked([column.learned for column in found.values()])
     return Prepared(x, y, weights, splits, encoding, {title: text for title, text in about.items() if text}, rows)
@@ -177,7 +182,7 @@ def _with_target(
     return frame.filter(pl.Series(has)), lambda row: place(int(rows[row])), given, {"rows left out": note}, rows
 
 
-def _described(encoding: Encoding) -> str:
+def describe_columns(encoding: Encoding) -> str:
     """List the columns by their kinds, for the run's header."""
     kinds: dict[str, list[str]] = {}
     sizes = {category["column"]: len(category["levels"]) for category in encoding["categories"]}
@@ -187,7 +192,7 @@ def _described(encoding: Encoding) -> str:
     return "; ".join(f"{counted(len(names), kind)}: {some(names, 12)}" for kind, names in kinds.items())
 
 
-def _listed(left_out: Mapping[str, str]) -> str:
+def describe_left_out(left_out: Mapping[str, str]) -> str:
     reasons: dict[str, list[str]] = {}
     for name, reason in left_out.items():
         reasons.setdefault(reason, []).append(name)

@@ -11,7 +11,7 @@ from typing import NamedTuple, TextIO
 
 import polars as pl
 
-from dlrun.errors import DataError, counted, printable, some
+from dlrun.errors import DataError, UserError, counted, printable, some
 from dlrun.paths import open_plain
 
 HEAD = 2**18  # bytes that decide the separator
@@ -28,6 +28,19 @@ class Format(NamedTuple):
     encoding: str = "utf-8"
     header: bool = True
     missing: tuple[str, ...] = ()
+
+
+def check_format(form: Format) -> Format:
+    """Return a format whose separator and encoding are valid. Raises UserError."""
+    if form.separator is not None and len(form.separator.encode()) != 1:
+        raise UserError(f"data.separator={form.separator!r}: expected one character, such as ; (null: found by itself)")
+    try:
+        codecs.lookup(form.encoding)
+    except LookupError:
+        raise UserError(
+            f"data.encoding={form.encoding}: there is no such encoding\n  expected utf-8, cp1252, ..."
+        ) from None
+    return form
 
 
 class TableText(NamedTuple):

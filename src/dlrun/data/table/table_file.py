@@ -3,7 +3,6 @@
 Nothing is read before `load`, or before a network is built: only the table says how many columns there are.
 """
 
-import codecs
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -21,7 +20,7 @@ from dlrun.data.resident import Resident
 from dlrun.data.table.columns import as_texts, check_kinds
 from dlrun.data.table.encode import Encoding, decode, encode, names, unseen
 from dlrun.data.table.prepare import Part, Prepared, Wanted, check_columns, prepare, prepare_like
-from dlrun.data.table.read import Format, read_table
+from dlrun.data.table.read import Format, check_format, read_table
 from dlrun.errors import UserError
 from dlrun.output.as_json import as_json
 from dlrun.paths import find
@@ -73,11 +72,11 @@ class TableFile(OnDevice):
         eval_batch_size: Count,
     ) -> None:
         self.paths = {"all": file} if file else {"train": train, "val": val, "test": test}
-        _check(self.paths, source is not None, train, separator, encoding)
+        _check(self.paths, source is not None, train)
         check_kinds(types)
         self.source: Callable[[], Mapping[str, pl.DataFrame]] | None = source
         self.data_dir = Path(os.path.expanduser(data_dir))
-        self.form = Format(separator, encoding, header, tuple(missing))
+        self.form = check_format(Format(separator, encoding, header, tuple(missing)))
         targets = (target,) if isinstance(target, str) else tuple(target or ())
         by_quantiles, shares = numbers == "quantile", (split[0], split[1], split[2])
         self.wanted = Wanted(
@@ -89,7 +88,7 @@ class TableFile(OnDevice):
         self.encoding: Encoding | None = None
         self.prepared: Prepared | None = None  # from when the spec is needed until `load`
         self.about: dict[str, str] = {}
-        self.is_restored = False
+        self.is_like = False
 
     @property
     def spec(self) -> Columns:
@@ -113,7 +112,7 @@ class TableFile(OnDevice):
         )
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
-        """Read the table and put it on the device. After `restore`, its rows are encoded as those of that run."""
+        """Read the table and put it on the device."""
         prepared, self.prepared = self._prepare(), None
         x, y, weights, splits, self.encoding, about, self.rows = prepared
         self.device, self.sizes = device, {name: len(rows) for name, rows in splits.items()}
@@ -125,13 +124,19 @@ class TableFile(OnDevice):
         """Return the samples' rows in the table, from 0, in the order of `targets`. Rows without a target count."""
         return self.rows[self.resident.rows[split].cpu().numpy()].tolist()
 
+    def load_like(self, fitted: dict, device: torch.device) -> None:
+        """Read the table as rows of a run whose data has learned `fitted`. They are the test split."""
+        self.restore(fitted, device)
+        self.is_like = True
+        self.load(device)
+
     def fitted(self) -> Encoding:
         """Return the encoding (see data/table/encode.py)."""
         return self.encoding or {}
 
     def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
         """Prepare `encode` without reading any data."""
-        self.encoding, self.device, self.is_restored = fitted, device, True
+        self.encoding, self.device = fitted, device
 
     def encode(self, rows: pl.DataFrame | Tensor) -> Tensor:
         """Encode rows of a table, float32 (rows, numbers + categories). A tensor is encoded already."""
@@ -172,7 +177,7 @@ class TableFile(OnDevice):
     def _prepare(self) -> Prepared:
         if self.prepared is None:
             parts, where = self._read()
-            if self.is_restored:
+            if self.is_like:
                 part = next(iter(parts.values()))
                 self.prepared = prepare_like(part, self.fitted())
             else:
@@ -184,7 +189,7 @@ class TableFile(OnDevice):
         if self.source is not None:
             frames = self.source()
             return {name: Part(frame, partial(_row_of, name)) for name, frame in frames.items()}, "the table"
-        chosen = "*" if self.is_restored else [n for n, kind in self.wanted.types.items() if kind == "category"]
+        chosen = "*" if self.is_like else [n for n, kind in self.wanted.types.items() if kind == "category"]
         parts, where = {}, ""
         for name, file in self.paths.items():
             if file:
@@ -199,18 +204,9 @@ def _row_of(name: str, row: int) -> str:
     return f"the table, row {row + 1}" + ("" if name == "all" else f" of {name}")
 
 
-def _check(
-    files: Mapping[str, str | None], has_source: bool, train: str | None, separator: str | None, encoding: str
-) -> None:
-    is_one = "all" in files
-    if is_one + has_source + (train is not None) != 1:
+def _check(files: Mapping[str, str | None], has_source: bool, train: str | None) -> None:
+    if ("all" in files) + has_source + (train is not None) != 1:
         raise UserError(
             "data.file, data.train: expected one file of all rows, data.file=table.csv, or one per split: "
             "data.train=train.csv and data.val or data.test or both"
         )
-    if separator is not None and len(separator.encode()) != 1:
-        raise UserError(f"data.separator={separator!r}: expected one character, such as ; (null: found by itself)")
-    try:
-        codecs.lookup(encoding)
-    except LookupError:
-        raise UserError(f"data.encoding={encoding}: there is no such encoding\n  expected utf-8, cp1252, ...") from None

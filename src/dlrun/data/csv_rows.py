@@ -1,0 +1,103 @@
+"""Read lists of samples from CSV and TSV files: columns by their names, in any order; further columns are ignored.
+
+Large tables of numbers are read elsewhere (data/table); here each row names an image or holds a text.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dlrun.data.walk import read_bytes
+from dlrun.errors import DataError, UserError, counted, nearest
+
+PATHS = (
+    "path",
+    "file",
+    "filename",
+    "file_name",
+    "filepath",
+    "file_path",
+    "image",
+    "image_path",
+    "image_file",
+    "img",
+    "image_id",
+    "id",
+)
+LABELS = ("label", "class", "category", "sentiment", "target")
+TEXTS = ("text", "sentence", "review", "comment", "content", "message")
+SEPARATORS = ",\t;"
+
+
+class Column(NamedTuple):
+    """A column that is wanted. key: the config key that names it. name: the user's choice; None: one of `known`."""
+
+    key: str
+    name: str | None
+    known: tuple[str, ...]
+
+
+Rows = list[tuple[int, list[str]]]  # the first line of each row, counted from 1, and its cells
+
+
+def read_rows(path: Path, errors: str = "strict") -> Rows:
+    """Return all rows that are not blank. The separator is a tab in a .tsv, else a comma, tab or semicolon.
+
+    errors: of the decoding, as for `bytes.decode`. Raises DataError if it is no such text.
+    """
+    csv.field_size_limit(2**31 - 1)  # a text may be longer than 128 KB
+    line, rows = 1, []
+    try:
+        text = read_bytes(path).decode("utf-8-sig", errors)
+        head = text[:65536].partition("\n")[0]
+        separator = "\t" if path.suffix.lower() in (".tsv", ".tab") else max(SEPARATORS, key=head.count)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                rows.append((line, cells))
+            line = reader.line_num + 1
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}, line {line}: {error}\n  expected rows of CSV or TSV, UTF-8 text") from None
+    return rows
+
+
+def columns_of(path: Path, rows: Rows, wanted: Sequence[Column], has_header: bool) -> Rows:
+    """Return the wanted cells of each row, without the header. Raises DataError or UserError.
+
+    Without a header the columns are the wanted ones, in that order.
+    """
+    names = [cell.strip() for cell in rows[0][1]] if has_header else [column.known[0] for column in wanted]
+    chosen = _named(path, names, wanted) if has_header else list(range(len(wanted)))
+    found = []
+    for line, cells in rows[has_header:]:
+        if len(cells) != len(names):
+            wanted_names = f"{len(names)}: {', '.join(names)[:300]}"
+            raise DataError(f"{path}, line {line}: {counted(len(cells), 'column')}\n  expected {wanted_names}")
+        found.append((line, [cells[i] for i in chosen]))
+    return found
+
+
+def _named(path: Path, names: list[str], wanted: Sequence[Column]) -> list[int]:
+    """Return the index of each wanted column: the chosen one, one of a known name, or the only one that is left."""
+    plain, found = [name.lower() for name in names], {}
+    for column in wanted:
+        if column.name is not None and column.name not in names:
+            raise UserError(
+                f"{column.key}={column.name}: {path} has no such column{nearest(column.name, names)}\n"
+                f"  expected one of: {', '.join(names)[:300]}"
+            )
+        known = [column.name] if column.name is not None else [name for name in column.known if name in plain]
+        if known:
+            found[column.key] = (names if column.name is not None else plain).index(known[0])
+    left = [i for i in range(len(names)) if i not in found.values()]
+    for column in wanted:
+        if column.key not in found:
+            if len(left) != 1 or len(found) < len(wanted) - 1:
+                raise DataError(
+                    f"{path}: its first line is {', '.join(names)[:200]!r}: which is the {column.known[0]}?\n"
+                    f"  expected a column named {', '.join(column.known[:5])}; or {column.key}=NAME"
+                )
+            found[column.key] = left[0]
+    return [found[column.key] for column in wanted]

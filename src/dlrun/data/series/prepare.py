@@ -1,0 +1,275 @@
+"""From the frame of a table to series: the order of rows, gaps, splits, encoded columns, targets and windows."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from dlrun.data.series.naive import season_of
+from dlrun.data.series.windows import Windowing, longest, starts_of
+from dlrun.data.splits import SPLITS, shares_of, split_random
+from dlrun.data.table.columns import Place, as_dates, as_numbers, as_texts, kind_of
+from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked
+from dlrun.data.table.prepare import Part, check_columns, describe_columns, describe_left_out
+from dlrun.data.table.targets import learned, moments
+from dlrun.data.table.wanted import Wanted, aside, check_wanted
+from dlrun.errors import DataError, UserError, counted
+
+Array = np.ndarray
+GAP = 1.5  # a step of time longer than so many usual ones is a gap
+
+
+class Asked(NamedTuple):
+    """The keys of the config about windows. window: None for whole series. horizon: None for the default of the target.
+
+    season: in steps; None: found by itself, 0: none. relative: whether changes since the last step are learned.
+    """
+
+    window: int | None
+    horizon: int | None
+    stride: int
+    season: int | None
+    relative: bool
+    skip_gaps: bool
+
+
+class Rows(NamedTuple):
+    """Rows in the order of time. ids: number of each row's series. breaks: whether it does not follow the one before.
+
+    names: of the series. about: lines for the header.
+    """
+
+    frame: pl.DataFrame
+    place: Place
+    ids: Array
+    breaks: Array
+    names: list[str]
+    about: dict[str, str]
+
+
+class Prepared(NamedTuple):
+    """Encoded series: values float32 (rows, columns); targets float32 (rows, targets) or int64 (rows,), -1: missing."""
+
+    values: Array
+    targets: Array
+    starts: dict[str, Array]
+    encoding: Encoding
+    about: dict[str, str]
+
+
+def prepare(part: Part, wanted: Wanted, asked: Asked, where: str) -> Prepared:
+    """Order the rows, split them by time or by series, learn the encoding from the train part, and find the windows."""
+    check_wanted(part.frame.columns, wanted, where)
+    rows = ordered(part, wanted.group, wanted.time, asked.skip_gaps)
+    has = rows.frame.select(pl.all_horizontal(pl.col(wanted.target).is_not_null())).to_series()
+    if not has.any():
+        raise DataError(f"{where}: the target {wanted.target[0]} has no values\n  expected a value in most rows")
+    targets = learned(rows.frame.filter(has), wanted, rows.place, where)[1]
+    y = targets_of(rows.frame, targets, rows.place)
+    form = _form(rows, asked, "labels" in targets[0], where)
+    splits = _splits(rows, wanted, y, form)
+    train = np.flatnonzero(splits == 0)
+    starts, notes = _windows(rows, splits, y, form, wanted)
+    roles = aside(wanted) | ({wanted.time: "data.time"} if wanted.time else {})
+    if form.horizon:  # the past of the targets is known
+        roles = {name: role for name, role in roles.items() if name not in wanted.target}
+    encoding, values, left_out = _encoded(rows, wanted, roles, train)
+    if not encoding["columns"]:
+        raise DataError(f"{where} has no column to learn from: {describe_left_out(left_out)}")
+    last: list[int] = []
+    if y.ndim == 2:
+        known = [column[train][~np.isnan(column[train])] for column in y.T]
+        targets = [target | moments(column) for target, column in zip(targets, known, strict=True)]
+        if asked.relative and form.horizon and not wanted.by_quantiles:
+            last, targets = _last(encoding, targets)
+    season = asked.season
+    if season is None:
+        season = _season(y, rows.ids, train, form)
+    encoding |= {"targets": targets, "length": form.length, "horizon": form.horizon, "season": season, "last": last}
+    steps = f"{counted(form.length, 'step')}" + (f", {form.horizon} ahead" if form.horizon else "")
+    about = rows.about | {"windows": "; ".join([steps, *notes])} | {"columns": describe_columns(encoding)}
+    about["left out"] = describe_left_out(left_out | {name: role for name, role in roles.items() if role})
+    return Prepared(values, y, starts, encoding, {title: text for title, text in about.items() if text})
+
+
+def prepare_like(part: Part, encoding: Encoding, wanted: Wanted, asked: Asked, where: str) -> Prepared:
+    """Encode series with an encoding that was learned before. All windows are the test split."""
+    targets = encoding["targets"]
+    needed = [*encoding["columns"], *(target["column"] for target in targets)]
+    check_columns(part.frame.columns, needed, part.place)
+    rows = ordered(part, wanted.group, wanted.time, asked.skip_gaps)
+    y = targets_of(rows.frame, targets, rows.place)
+    form = form_like(encoding, asked.stride)
+    starts, _ = starts_of(np.zeros(len(rows.ids), int), rows.breaks, _missing(y), form)
+    if not len(starts[0]):
+        raise DataError(f"{where} has no window of {form.span} steps with targets\n  expected longer series")
+    none = starts[0][:0]
+    return Prepared(
+        encode(rows.frame, encoding, rows.place), y, {"train": none, "val": none, "test": starts[0]}, encoding, {}
+    )
+
+
+def form_like(encoding: Encoding, stride: int) -> Windowing:
+    is_path = "labels" not in encoding["targets"][0] and encoding["horizon"] > 0
+    return Windowing(encoding["length"], encoding["horizon"], is_path, stride)
+
+
+def ordered(part: Part, series: str | None, time: str | None, skip_gaps: bool) -> Rows:
+    """Put the rows of each series in the order of time. Raises DataError for a time that is missing or comes twice."""
+    frame, place = part
+    needed = [name for name in (series, time) if name]
+    check_columns(frame.columns, needed, place)
+    names = as_texts(frame[series]).fill_null("").to_list() if series else [""]
+    order = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    ids = np.array([order[name] for name in names]) if series else np.zeros(frame.height, int)
+    times = _times(frame[time], place) if time else np.arange(frame.height)
+    rows = np.lexsort((times, ids))
+    about = {}
+    if not np.array_equal(rows, np.arange(len(rows))):
+        frame, ids, times = frame[rows], ids[rows], times[rows]
+        about["order"] = f"rows are sorted by {' and '.join(needed)}"
+    steps = np.diff(times)
+    breaks = np.concatenate([[True], ids[1:] != ids[:-1]])
+    inside = ~breaks[1:]
+    if time and (twice := inside & (steps == 0)).any():
+        row = int(rows[int(twice.argmax()) + 1])
+        raise DataError(
+            f"{place(row)}: the time {time} is that of another row\n"
+            f"  expected one row for each time; data.series=COLUMN names the series of a row if there are several"
+        )
+    if time and inside.any() and not skip_gaps:
+        gaps = inside & (steps > GAP * np.median(steps[inside]))
+        breaks[1:] |= gaps
+        if gaps.any():
+            about["gaps"] = (
+                f"{counted(int(gaps.sum()), 'gap')} in {time}: no window crosses one (data.gaps=skip: they do)"
+            )
+    return Rows(frame, lambda row: place(int(rows[row])), ids, breaks, list(order), about)
+
+
+def _times(column: pl.Series, place: Place) -> Array:
+    column, kind, _ = kind_of(column, None, place)
+    if kind in ("boolean", "category", "text"):
+        raise DataError(
+            f"data.time={column.name}: its values are no dates and no numbers, such as {column[0]!r}\n"
+            "  expected for example 2024-12-31 23:00"
+        )
+    times = as_numbers(column, place) if kind == "number" else as_dates(column, kind, place)
+    if times.null_count():
+        raise DataError(f"{place(int(times.is_null().arg_max() or 0))}: no value of data.time={column.name}")
+    return times.to_physical().to_numpy()
+
+
+def targets_of(frame: pl.DataFrame, targets: list[dict[str, Any]], place: Place) -> Array:
+    """Return the targets of all rows: float32 (rows, targets), NaN where there is none; or labels (rows,), -1: none."""
+    if labels := targets[0].get("labels"):
+        column = frame[targets[0]["column"]]
+        y = codes(column, labels) - 1
+        if (unknown := (y < 0) & column.is_not_null().to_numpy()).any():
+            row = int(unknown.argmax())
+            raise DataError(
+                f"{place(row)}: {column.name} is {column[row]!r}\n  expected one of: {', '.join(labels[:20])}"
+            )
+        return y
+    numbers = [as_numbers(frame[target["column"]], place).to_numpy() for target in targets]
+    return np.stack(numbers, 1).astype(np.float32)
+
+
+def _missing(y: Array) -> Array:
+    return y < 0 if y.ndim == 1 else np.isnan(y).any(1)
+
+
+def _form(rows: Rows, asked: Asked, is_class: bool, where: str) -> Windowing:
+    if asked.window is not None:
+        horizon = asked.horizon if asked.horizon is not None else 0 if is_class else 1
+        return Windowing(asked.window, horizon, not is_class and horizon > 0, asked.stride)
+    if asked.horizon:
+        raise UserError(
+            f"data.window=null data.horizon={asked.horizon}: nothing follows a whole series\n  expected horizon=0"
+        )
+    lengths = np.bincount(rows.ids)
+    if len(lengths) < 2:
+        raise UserError(
+            "data.window=null takes whole series, and there is one\n  expected data.series=COLUMN, or a window"
+        )
+    if lengths.min() != lengths.max():
+        short, long = rows.names[int(lengths.argmin())], rows.names[int(lengths.argmax())]
+        raise DataError(
+            f"{where}: the series have {lengths.min():,} ({short}) to {lengths.max():,} steps ({long})\n"
+            f"  expected one length for whole series; data.window={lengths.min()} takes windows of them"
+        )
+    return Windowing(int(lengths[0]), 0, False, 1)
+
+
+def _splits(rows: Rows, wanted: Wanted, y: Array, form: Windowing) -> Array:
+    """Return the number of each row's split: 0 train, 1 val, 2 test."""
+    shares = shares_of(wanted.split, 0, 0, ())
+    lengths = np.bincount(rows.ids)
+    if y.ndim == 1 and len(lengths) > 1 and form.horizon == 0 or form.length == lengths.min() == lengths.max():
+        firsts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        labels = y[firsts] if wanted.stratify and y.ndim == 1 else None
+        found = split_random(len(lengths), shares, 0, 0, labels)
+        of_series = np.zeros(len(lengths), int)
+        for number, name in enumerate(SPLITS):
+            of_series[found[name]] = number
+        return of_series[rows.ids]
+    position = np.arange(len(rows.ids)) - np.concatenate([[0], np.cumsum(lengths)[:-1]])[rows.ids]
+    ends = [np.floor(lengths * share + 1e-9)[rows.ids] for share in (shares[0], shares[0] + shares[1])]
+    return (position >= ends[0]).astype(int) + (position >= ends[1])
+
+
+def _windows(
+    rows: Rows, splits: Array, y: Array, form: Windowing, wanted: Wanted
+) -> tuple[dict[str, Array], list[str]]:
+    found, left_out = starts_of(splits, rows.breaks, _missing(y), form)
+    starts = {name: found.get(number, np.zeros(0, np.int32)) for number, name in enumerate(SPLITS)}
+    for number, name in enumerate(SPLITS):
+        if not len(starts[name]):
+            most = longest(splits, rows.breaks, number)
+            ahead = f" data.horizon={form.horizon}" if form.horizon else ""
+            raise UserError(
+                f"data.window={form.length}{ahead} data.split={list(wanted.split)}: at most {most:,} rows of {name} "
+                f"follow each other\n  expected {form.span:,} or more: choose a smaller window or horizon, or "
+                "another split" + ("; data.gaps=skip takes windows across gaps" if "gaps" in rows.about else "")
+            )
+    notes = [f"{counted(left_out, 'window')} without a value of {wanted.target[0]} left out"] if left_out else []
+    return starts, notes
+
+
+def _encoded(rows: Rows, wanted: Wanted, roles: dict[str, str], train: Array) -> tuple[Encoding, Array, dict[str, str]]:
+    """Return the encoding of all columns without a role, the encoded rows, and the columns that are left out."""
+    found: dict[str, tuple[str, Learned]] = {}
+    left_out: dict[str, str] = {}
+    for name in rows.frame.columns:
+        if name in roles:
+            continue
+        column, kind, reason = kind_of(rows.frame[name], wanted.types.get(name), rows.place)
+        if reason:
+            left_out[name] = reason
+        else:
+            found[name] = kind, learn_column(column, kind, train, wanted.by_quantiles)
+    encoding: Encoding = {
+        "columns": {name: kind for name, (kind, _) in found.items()},
+        "numbers": [number for _, column in found.values() for number in column.numbers],
+        "categories": [category for _, column in found.values() for category in column.categories],
+    }
+    values = stacked([column for _, column in found.values()]) if found else np.zeros((len(rows.ids), 0), np.float32)
+    return encoding, values, left_out
+
+
+def _last(encoding: Encoding, targets: list[dict[str, Any]]) -> tuple[list[int], list[dict[str, Any]]]:
+    """Return the encoded columns that hold the targets, and the targets, standardised as these are."""
+    columns = [(number["column"], number["part"]) for number in encoding["numbers"]]
+    if any((target["column"], "") not in columns for target in targets):
+        return [], targets
+    last = [columns.index((target["column"], "")) for target in targets]
+    alike = [{name: encoding["numbers"][i][name] for name in ("mean", "std")} for i in last]
+    return last, [target | values for target, values in zip(targets, alike, strict=True)]
+
+
+def _season(y: Array, ids: Array, train: Array, form: Windowing) -> int:
+    """Find the season of the first target in the first series' train part, at most a window long; 0: none."""
+    if y.ndim == 1 or not form.horizon:
+        return 0
+    values = y[train[ids[train] == ids[train[0]]], 0]
+    return season_of(values[~np.isnan(values)].astype(np.float64), form.length)

@@ -1,0 +1,213 @@
+"""Series from a file of one's own or from a source: forecasts, or classes of windows and of whole series.
+
+Nothing is read before `load`, or before a network is built: only the table says how many columns there are.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from dlrun.data.on_device import OnDevice
+from dlrun.data.series.naive import baselines
+from dlrun.data.series.prepare import Asked, Prepared, form_like, ordered, prepare, prepare_like
+from dlrun.data.series.windows import ResidentWindows, Windowing
+from dlrun.data.table.columns import check_kinds
+from dlrun.data.table.encode import Encoding, encode, names
+from dlrun.data.table.prepare import Part, check_columns
+from dlrun.data.table.read import Format, check_format, read_table
+from dlrun.data.table.wanted import Wanted
+from dlrun.errors import DataError, UserError
+from dlrun.output.as_json import as_json
+from dlrun.paths import find
+from dlrun.spec import Series
+from dlrun.types import Count, DataPath, Fraction, FrameReader, Index, Name, Size
+
+EXPECTED = "a CSV, TSV or Parquet file: absolute, or a name under data_dir or in the working folder"
+
+
+class SeriesFile(OnDevice):
+    """A data set of windows of one or several series, whose steps are the rows of a table.
+
+    The rows come from `file` or from `source`. target: the columns to forecast, or that of the class. All other keys:
+    see configs/data/series.yaml. Batches: x float (B, window, columns); y int64 (B,) or float (B, horizon * targets).
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: Series,
+        source: FrameReader | None,
+        data_dir: str,
+        file: DataPath | None,
+        separator: Name | None,
+        encoding: Name,
+        header: bool,
+        missing: list[str],
+        target: Name | list[Name] | None,
+        learn: Literal["auto", "classification", "regression"],
+        unit: str,
+        window: Size | None,
+        horizon: Index | None,
+        stride: Size,
+        season: Index | None,
+        relative: bool,
+        time: Name | None,
+        series: Name | None,
+        gaps: Literal["split", "skip"],
+        drop: list[Name],
+        types: dict[str, Name],
+        numbers: Literal["standardise", "quantile"],
+        categories: Literal["embed", "one_hot"],
+        split: tuple[Fraction, Fraction, Fraction],
+        stratify: bool,
+        batch_size: Count,
+        eval_batch_size: Count,
+    ) -> None:
+        if (file is None) == (source is None):
+            raise UserError("data.file: expected a table, data.file=weather.csv")
+        self.form = check_format(Format(separator, encoding, header, tuple(missing)))
+        check_kinds(types)
+        self.source: Callable[[], Mapping[str, pl.DataFrame]] | None = source
+        self.data_dir, self.file = Path(os.path.expanduser(data_dir)), file
+        targets = (target,) if isinstance(target, str) else tuple(target or ())
+        shares = (split[0], split[1], split[2])
+        self.wanted = Wanted(
+            targets, learn, tuple(drop), types, numbers == "quantile", shares, stratify, series, time, None, 0, 0
+        )
+        self.asked = Asked(window, horizon, stride, season, relative, gaps == "skip")
+        self.batch_size, self.eval_batch_size, self.unit, self.categories = (
+            batch_size,
+            eval_batch_size,
+            unit,
+            categories,
+        )
+        self.encoding: Encoding | None = None
+        self.prepared: Prepared | None = None  # from when the spec is needed until `load`
+        self.about: dict[str, str] = {}
+        self.is_like = False
+
+    @property
+    def spec(self) -> Series:
+        """The spec that the table gives. Reads it unless the encoding is known."""
+        encoding = self.encoding or self._prepare().encoding
+        targets, horizon = encoding["targets"], encoding["horizon"]
+        labels = tuple(targets[0].get("labels", ()))
+        real = [] if labels else targets
+        steps = max(1, horizon)
+        return Series(
+            length=encoding["length"],
+            features=len(encoding["numbers"]) + len(encoding["categories"]),
+            levels=tuple(len(category["levels"]) for category in encoding["categories"]),
+            classes=len(labels) or None,
+            targets=len(real) * steps,
+            target_means=tuple(target["mean"] for target in real) * steps,
+            target_stds=tuple(target["std"] for target in real) * steps,
+            names=tuple(names(encoding)),
+            labels=labels,
+            target_names=_target_names([target["column"] for target in targets], 0 if labels else horizon),
+            unit=self.unit,
+            categories=self.categories,
+            last=tuple(encoding["last"]),
+        )
+
+    def load(self, device: torch.device, channels_last: bool = False) -> None:
+        """Read the series and put them on the device."""
+        prepared, self.prepared = self._prepare(), None
+        values, targets, starts, self.encoding, about = prepared
+        self.device = device
+        self.resident: ResidentWindows = ResidentWindows(values, targets, starts, self._form(), device)
+        self.about = {"learns": self._learns()} | about
+
+    def load_like(self, fitted: dict, device: torch.device) -> None:
+        """Read the table as series of a run whose data has learned `fitted`. All windows are the test split."""
+        self.restore(fitted, device)
+        self.is_like = True
+        self.load(device)
+
+    def fitted(self) -> Encoding:
+        """Return the encoding (see data/table/encode.py), with the windows' length and horizon and the season."""
+        return self.encoding or {}
+
+    def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
+        """Prepare `encode` without reading any data."""
+        self.encoding, self.device = fitted, device
+
+    def encode(self, windows: Tensor) -> Tensor:
+        """Windows are encoded already, by `read`."""
+        return windows.to(self.device)
+
+    def read(self, path: Path, content: bytes | None = None) -> list[tuple[str, Tensor]]:
+        """Return the name and the last window, encoded (length, columns), of each series in a file to predict from.
+
+        content: of the file, if it is not stored at `path`. Raises DataError for a lacking column or a short series.
+        """
+        frame, origin = read_table(path, self.form, "*", content)
+        encoding, length = self.fitted(), self.fitted()["length"]
+        check_columns(frame.columns, list(encoding["columns"]), origin.place)
+        rows = ordered(Part(frame, origin.place), self.wanted.group, self.wanted.time, self.asked.skip_gaps)
+        values = torch.from_numpy(encode(rows.frame, encoding, rows.place))
+        found = []
+        for number, name in enumerate(rows.names):
+            own = (rows.ids == number).nonzero()[0]
+            if len(own) < length or rows.breaks[own[-length + 1 :]].any() and length > 1:
+                of = f" of {name}" if name else ""
+                raise DataError(
+                    f"{path}: the last rows{of} are no window of {length} steps without a gap, of {len(own)} rows\n"
+                    f"  expected at least {length} rows that follow each other"
+                )
+            found.append((name or f"after row {len(own)}", values[own[-length:]]))
+        return found
+
+    def baselines(self, split: str) -> dict[str, dict[str, float]]:
+        """Return the metrics of forecasts without learning, by name; none if there is nothing to forecast."""
+        encoding = self.fitted()
+        if not encoding["horizon"]:
+            return {}
+        return baselines(self.resident, split, encoding["season"], self.eval_batch_size)
+
+    def report(self) -> dict:
+        """Return the encoding as a file for the run's folder, and the metrics of the forecasts without learning."""
+        files = {"encoding.json": as_json(self.encoding, indent=1) + "\n"}
+        return {"files": files} | ({"baselines": found} if (found := self.baselines("test")) else {})
+
+    def _form(self) -> Windowing:
+        return form_like(self.fitted(), self.asked.stride)
+
+    def _learns(self) -> str:
+        spec, encoding = self.spec, self.fitted()
+        target = ", ".join(each["column"] for each in encoding["targets"])
+        ahead = encoding["horizon"]
+        if spec.classes:
+            when = f" {ahead} steps later" if ahead else ""
+            return f"{target}{when}: classification, {spec.classes} classes: {', '.join(spec.labels[:10])}"
+        what = f"the next {ahead} values" if ahead > 1 else "the next value" if ahead else "the value of the last step"
+        season = f"; season of {encoding['season']} steps" if encoding["season"] else ""
+        return f"{target}: {what}{f' in {self.unit}' if self.unit else ''}{season}"
+
+    def _prepare(self) -> Prepared:
+        if self.prepared is None:
+            part, where = self._read()
+            if self.is_like:
+                self.prepared = prepare_like(part, self.fitted(), self.wanted, self.asked, where)
+            else:
+                self.prepared = prepare(part, self.wanted, self.asked, where)
+        return self.prepared
+
+    def _read(self) -> tuple[Part, str]:
+        if self.source is not None:
+            return Part(self.source()["all"], lambda row: f"the table, row {row + 1}"), "the table"
+        chosen = "*" if self.is_like else [n for n, kind in self.wanted.types.items() if kind == "category"]
+        path = find(str(self.file), self.data_dir, "data.file", EXPECTED)
+        frame, origin = read_table(path, self.form, chosen)
+        return Part(frame, origin.place), str(path)
+
+
+def _target_names(columns: list[str], horizon: int) -> tuple[str, ...]:
+    if horizon < 2:
+        return tuple(columns)
+    return tuple(f"{column} +{step}" for step in range(1, horizon + 1) for column in columns)

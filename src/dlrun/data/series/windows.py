@@ -1,0 +1,84 @@
+"""Windows of resident series: which there are, and how a batch of them is gathered. They are never copied out."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlrun.data.base import Arrays, Draw
+from dlrun.data.resident import Resident
+
+Array = np.ndarray
+
+
+class Windowing(NamedTuple):
+    """length: steps of a window. horizon: steps from its last one to the last target; 0: the target of its last step.
+
+    is_path: whether all targets up to the horizon are learned, or only the last. stride: steps between windows.
+    """
+
+    length: int
+    horizon: int
+    is_path: bool
+    stride: int
+
+    @property
+    def span(self) -> int:
+        """Steps from the first input to the last target."""
+        return self.length + self.horizon
+
+    @property
+    def targets(self) -> Array:
+        """The steps of the targets, counted from the window's start."""
+        last = self.length + self.horizon - 1
+        return np.arange(self.length if self.is_path else last, last + 1)
+
+
+def starts_of(splits: Array, breaks: Array, is_missing: Array, form: Windowing) -> tuple[dict[int, Array], int]:
+    """Return the first rows of the windows in each split, by its number, and how many lack a target.
+
+    splits: number of each row's split. breaks: whether a row does not follow the one before. No window crosses a break
+    or the border of a split. is_missing: whether a row has no target.
+    """
+    borders = np.flatnonzero(breaks[1:] | (splits[1:] != splits[:-1])) + 1
+    firsts, ends = np.concatenate([[0], borders]), np.concatenate([borders, [len(splits)]])
+    missing = np.concatenate([[0], np.cumsum(is_missing)])
+    found: dict[int, list[Array]] = {}
+    left_out = 0
+    for first, end in zip(firsts.tolist(), ends.tolist(), strict=True):
+        starts = np.arange(first, end - form.span + 1, form.stride, dtype=np.int32)
+        lacks = missing[starts + form.span] > missing[starts + form.targets[0]]
+        left_out += int(lacks.sum())
+        found.setdefault(int(splits[first]), []).append(starts[~lacks])
+    return {split: np.concatenate(each) for split, each in found.items()}, left_out
+
+
+def longest(splits: Array, breaks: Array, split: int) -> int:
+    """Return the largest number of rows of a split that follow each other."""
+    borders = np.flatnonzero(breaks[1:] | (splits[1:] != splits[:-1])) + 1
+    firsts, ends = np.concatenate([[0], borders]), np.concatenate([borders, [len(splits)]])
+    return max((int(end - first) for first, end in zip(firsts, ends, strict=True) if splits[first] == split), default=0)
+
+
+class ResidentWindows(Resident):
+    """The windows of series that are stored on one device.
+
+    values: float32 (rows, columns). targets: float32 (rows, targets) or int64 labels (rows,). starts: the windows'
+    first rows, by split. Batches: x float (B, length, columns); y float (B, steps * targets) or int64 (B,).
+    """
+
+    def __init__(
+        self, values: Array, targets: Array, starts: dict[str, Array], form: Windowing, device: torch.device
+    ) -> None:
+        super().__init__(Arrays(values, targets, values[:0], targets[:0]), starts, device, lambda x, draw: x)
+        self.sample_values = form.length * values.shape[1]
+        self.form, self.steps = form, torch.arange(form.length, device=device)
+        self.target_steps = torch.from_numpy(form.targets).to(device)
+
+    def _gather(self, pool: str, rows: Tensor, draw: Draw | None) -> tuple[Tensor, Tensor]:
+        values, targets = self.x[pool], self.y[pool]
+        inputs = (rows[:, None] + self.steps).flatten()
+        x = values.index_select(0, inputs).view(len(rows), len(self.steps), values.shape[1])
+        y = targets.index_select(0, (rows[:, None] + self.target_steps).flatten())
+        return x, y if y.dim() == 1 else y.view(len(rows), -1)
