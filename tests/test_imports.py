@@ -55,7 +55,7 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
 }
 # narrower than their folder's row
 MODULES = {
-    "config.signatures": {"errors", "spec", "types"},
+    "config.signatures": {"errors", "spec", "types", "config.consent"},
     "config.build": {"errors", "spec", "types", "config.signatures", "config.pairing"},
     "data.envs": GROUND | {"data.base", "config.extras", "config.signatures", "data.cartpole"},
     "system.distributed": {"errors", "seeds"},
@@ -74,6 +74,7 @@ ONLY = {  # what no other module imports
 KNOWS_NO_TASK = ("train.engine", "train.state", "output")  # the engine knows no task, model or data set by name
 HYDRA = {
     "cli",
+    "config.compose",
     "config.explain",
     "config.flags",
     "config.loader",

@@ -7,14 +7,14 @@ import time
 import traceback
 from contextlib import nullcontext, redirect_stderr
 from io import StringIO
-from typing import NoReturn, cast
+from typing import NoReturn
 
 import hydra
 import hydra._internal.hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -131,13 +131,17 @@ def stored_command(again: str, overrides: list[str]) -> list[str]:
 
 def job(composed: DictConfig) -> float | None:
     """Train one run, new or resumed. Returns the best value of the goal metric, for sweepers."""
-    from dlrun.train.start import resume, start  # --help does without
+    from dlrun.train.start import Request, resume, start  # --help does without
 
+    request = Request(composed, HydraConfig.get(), sys.argv[1:])
     try:
-        for override in cast("list[str]", OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)):
+        for override in request.words:
             if key_of(override).split(".")[0].split("@")[0] == "sweep":
                 raise UserError(f"{override} needs a sweep, and this is one run\n  expected dl-run -m {override} ...")
-        return start(composed) if composed.get("resume") is None else resume(composed)
+        done = start(request) if composed.get("resume") is None else resume(request)
+        if done and done.signal:
+            sys.exit(128 + done.signal)
+        return done.value if done else None
     except UserError as error:
         if HydraConfig.get().mode == hydra.types.RunMode.MULTIRUN:  # a job in the sweeper's own process
             raise

@@ -201,7 +201,7 @@ def _is_allowed(target: str, nested: Nested) -> bool:
         return False
     within = target.startswith(nested.within + ".")
     torch_optimizer = nested.within == "dlrun.optim.optimizers" and target.startswith("torch.optim.")
-    return within or torch_optimizer or is_allowed(parts[0])
+    return within or torch_optimizer or is_allowed(target)
 
 
 def nested_kind(annotation: object) -> Nested | None:

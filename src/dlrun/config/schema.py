@@ -67,7 +67,7 @@ class _Schema:
 
     def _known(self, target: str) -> str:
         package = target.partition(".")[0]
-        if package not in ("dlrun", "torch") and not is_allowed(package):
+        if package not in ("dlrun", "torch") and not is_allowed(target):
             raise UserError(
                 f"{target!r} is code of your own\n  expected: DL_RUN_ALLOW={package} dl-run schema ..., "
                 "with its folder in PYTHONPATH"

@@ -15,6 +15,7 @@ from types import NoneType, UnionType
 
 from dlrun import spec as specs
 from dlrun import types
+from dlrun.config import consent
 from dlrun.errors import UserError, nearest
 
 LARGEST = 3.4028234663852886e38  # the largest float32
@@ -40,9 +41,9 @@ class Signature:
     net: str = "nn.Module"
 
 
-def is_allowed(package: str) -> bool:
-    """Whether DL_RUN_ALLOW names this package, so that a config may use it."""
-    return package in ALLOWED
+def is_allowed(target: str) -> bool:
+    """Whether a config may name this dotted path of another package: by DL_RUN_ALLOW, or as consent.py states."""
+    return target.partition(".")[0] in ALLOWED or consent.is_allowed(target)
 
 
 @cache

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+from dlrun.config.consent import option_folders
 from dlrun.config.pairing import CONFIGS
 from dlrun.errors import columns, listed
 
@@ -54,8 +55,8 @@ def usage(config_dir: str | None = None) -> str:
 
 
 def folders_of(config_dir: str | None) -> list[Path]:
-    """Return the folders that hold config groups: the project's and the user's."""
-    return [CONFIGS, *([Path(config_dir)] if config_dir else [])]
+    """Return the folders that hold config groups: the project's, those of plugins, and the user's."""
+    return [CONFIGS, *option_folders(), *([Path(config_dir)] if config_dir else [])]
 
 
 def group_names(config_dir: str | None = None) -> list[str]:

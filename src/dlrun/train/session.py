@@ -58,17 +58,19 @@ class Session:
         for update in self.task.named_updates().values():
             update.scale_lr(config["optimizer"]["lr"] / lr)
 
-    def start(self, folder: Path, resumed: bool, config: str | None = None) -> tuple[Outcome, float | None]:
+    def start(
+        self, folder: Path, resumed: bool, config: str | None = None, is_guest: bool = False
+    ) -> tuple[Outcome, float | None]:
         """Train in this folder until the end or a signal. Returns the outcome, and the goal's best value or None.
 
         config: the new text of config.yaml for a resumed run. It is written once all checks have passed, so that a
-        refused resume writes nothing.
+        refused resume writes nothing. is_guest: see Signals.
         """
         with writing_to(folder), within_memory():
             training, notes = self.prepare(folder, resumed)
             run = training.run
             try:
-                with Signals(self.dist) as signals:
+                with Signals(self.dist, is_guest) as signals:
                     if resumed:
                         run.resume(config, self.trainer.test)
                         training.rewind()
@@ -79,7 +81,10 @@ class Session:
                     outcome, value = self.train(training, signals)
                     run.close()
             except BaseException as error:
-                self.leave(run, "diverged" if isinstance(error, Diverged) else "failed")
+                is_stopped = isinstance(error, KeyboardInterrupt)
+                self.leave(
+                    run, "diverged" if isinstance(error, Diverged) else "interrupted" if is_stopped else "failed"
+                )
                 if isinstance(error, DependencyLost):
                     raise DependencyLost(f"{error}\n  {recovery_hint(folder)}") from error
                 if self.dist.is_peer_failure(error):

@@ -1,13 +1,15 @@
-"""Start one run, new or resumed, from the config that Hydra composed. torch is imported only for a valid config."""
+"""Start one run, new or resumed, from a request. torch is imported only for a valid config.
+
+Both doors, the command line (cli.py) and Python (api/), make a Request and call `start` or `resume`.
+"""
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from dlrun.config.auto import auto_keys, value_of
@@ -15,7 +17,7 @@ from dlrun.config.build import build, of_runner
 from dlrun.config.check import check
 from dlrun.config.extras import install
 from dlrun.config.flags import config_flags
-from dlrun.config.saved import new_run_arguments, plain, portable, read_config
+from dlrun.config.saved import container, new_run_arguments, plain, portable, read_config
 from dlrun.errors import DataError, UserError, printable
 from dlrun.output.folders import (
     claim_folder,
@@ -43,10 +45,39 @@ LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
 RESUMABLE = ("trainer.device", "data_dir", *(f"trainer.{name}" for name in LIMITS), "tracker")
 
 
-def start(composed: DictConfig) -> float | None:
-    """Train a new run, or show its network (mode=summary). Returns the best value of the goal, or None."""
-    names = dict(HydraConfig.get().runtime.choices)
-    config = plain(composed)
+class Request(NamedTuple):
+    """A run that is asked for.
+
+    config: composed from the words, without Hydra's section. hydra: that section. arguments: the words and the flags,
+    as a command line has them. is_guest: whether the process is another program's, whose signals are left to it.
+    """
+
+    config: DictConfig
+    hydra: DictConfig
+    arguments: Sequence[str]
+    is_guest: bool = False
+
+    @property
+    def words(self) -> list[str]:
+        """The overrides, such as trainer.epochs=3."""
+        return [str(word) for word in container(self.hydra.overrides, resolve=False)["task"]]
+
+
+class Done(NamedTuple):
+    """A run that ended or was stopped.
+
+    value: the best of its goal, or None. signal: the number of the one that stopped it, or None.
+    """
+
+    folder: Path
+    value: float | None = None
+    signal: int | None = None
+
+
+def start(request: Request) -> Done | None:
+    """Train a new run; or print what another mode finds, and return None."""
+    composed, names = request.config, dict(request.hydra.runtime.choices)
+    config = plain(composed, request.arguments)
     chosen = auto_keys(config)
     check(config, names)
     require_installed(config.get("tracker") or (), install)
@@ -55,29 +86,29 @@ def start(composed: DictConfig) -> float | None:
 
         print(printable(summary(config, names)))
         return None
-    config["trainer"]["processes"] = join_processes(config, "expected the same number in both")
+    config["trainer"]["processes"] = join_processes(config, request.arguments, "expected the same number in both")
     own = [str(key) for key in composed if key != "sweep"]  # the section of a sweep is not a run's
     composed = OmegaConf.masked_copy(portable(composed), own)
     from dlrun.train.session import Session
 
     session = Session(config, names, chosen)
     folder, resumed = session.dist.broadcast_object(
-        (Path(), False) if session.dist.rank else _open_folder(session, composed)  # rank 0's is broadcast
+        (Path(), False) if session.dist.rank else _open_folder(session, composed, request)  # rank 0's is broadcast
     )
     if resumed and status_of(read_summary(folder)) == "finished":  # a process died after the run finished
-        return None
+        return Done(folder)
     with locked(folder):
-        return train(session, folder, resumed)
+        return train(session, folder, resumed, request.is_guest)
 
 
-def _open_folder(session: "Session", composed: DictConfig) -> tuple[Path, bool]:
+def _open_folder(session: "Session", composed: DictConfig, request: Request) -> tuple[Path, bool]:
     """The folder of a new run, with its config; or that of a run that died before, and whether it is resumed."""
     from dlrun.output.failures import writing_to
 
     base = Path(session.config["output_dir"]).expanduser()
     if before := died_before(base):
         return before, True
-    wanted, context = session.config["run_dir"], HydraConfig.get()
+    wanted = session.config["run_dir"]
     name = f"{session.names['model']}_{session.names['data']}"
     folder = claim_folder(Path(wanted).expanduser(), base) if wanted else new_folder(base, name)
     ENDING.folder = folder
@@ -86,8 +117,8 @@ def _open_folder(session: "Session", composed: DictConfig) -> tuple[Path, bool]:
         OmegaConf.update(composed, key, value_of(session.config, key))
     texts = {
         "config": composed,
-        "hydra": OmegaConf.create({"hydra": context}),
-        "overrides": [*context.overrides.task, *config_flags(sys.argv[1:])],
+        "hydra": OmegaConf.create({"hydra": request.hydra}),
+        "overrides": [*request.words, *config_flags(list(request.arguments))],
     }
     with writing_to(folder):
         note_start(base, folder)
@@ -97,29 +128,29 @@ def _open_folder(session: "Session", composed: DictConfig) -> tuple[Path, bool]:
     return folder, False
 
 
-def resume(composed: DictConfig) -> float | None:
-    """Resume a run with its own config and new limits. Returns the best value of the goal, or None.
+def resume(request: Request) -> Done:
+    """Resume a run with its own config and new limits.
 
     The folder is locked before its config and summary are read: no other process changes them meanwhile.
     """
-    folder = find_run(*(os.path.expanduser(str(composed[key])) for key in ("resume", "output_dir")))
+    folder = find_run(*(os.path.expanduser(str(request.config[key])) for key in ("resume", "output_dir")))
     ENDING.folder = folder
     require_plain(folder)
     with locked(folder) as release:
-        run, done = read_resumed(folder, composed), read_summary(folder)
+        run, done = read_resumed(folder, request), read_summary(folder)
         if status_of(done) == "finished":
             if restarts():  # a process died after the run finished
-                return None
+                return Done(folder)
             refuse_finished(folder, build(run.config["trainer"]), done)
         expected = f"expected the number that it was started with: dl-run {pasteable('resume', folder)}"
         here = f"resume={quoted(folder.resolve())}"  # pins `last`, which may name another run in the child processes
-        sys.argv[1:] = [here if key_of(argument) == "resume" else argument for argument in sys.argv[1:]]
-        if join_processes(run.config, expected, release) != run.config["trainer"]["processes"]:
+        arguments = [here if key_of(argument) == "resume" else argument for argument in request.arguments]
+        if join_processes(run.config, arguments, expected, release) != run.config["trainer"]["processes"]:
             raise UserError(
                 f"resume={folder}: torchrun started {os.environ['WORLD_SIZE']} processes, but the run had one\n"
                 f"  {expected}"
             )
-        return train(_resumed_session(folder, run), folder, resumed=True, text=run.text)
+        return train(_resumed_session(folder, run), folder, True, request.is_guest, run.text)
 
 
 class ResumedConfig(NamedTuple):
@@ -130,23 +161,23 @@ class ResumedConfig(NamedTuple):
     text: str
 
 
-def read_resumed(folder: Path, composed: DictConfig) -> ResumedConfig:
-    """Read a run's config, with the command line's changes. Raises UserError if a change is not of a RESUMABLE key."""
+def read_resumed(folder: Path, request: Request) -> ResumedConfig:
+    """Read a run's config, with the request's changes. Raises UserError if a change is not of a RESUMABLE key."""
     try:
         saved, names = read_config(folder)
     except UserError as error:
         raise UserError(f"resume={error}") from None
-    for override in HydraConfig.get().overrides.task:
+    for override in request.words:
         key = key_of(override)
         if key in RESUMABLE:
-            OmegaConf.update(saved, key, OmegaConf.select(composed, key), merge=False, force_add=True)
+            OmegaConf.update(saved, key, OmegaConf.select(request.config, key), merge=False, force_add=True)
         elif key not in ("resume", "output_dir"):
             raise UserError(
                 f"{override} cannot change in a resumed run: it continues with its own config\n"
                 f"  expected only: {', '.join(RESUMABLE)}\n"
                 f"  for any other change start a new run: dl-run {new_run_arguments(folder, override)}"
             )
-    config = plain(saved)
+    config = plain(saved, request.arguments)
     try:
         check(config, names)
     except UserError as error:
@@ -168,7 +199,9 @@ def _resumed_session(folder: Path, run: ResumedConfig) -> "Session":
         raise DataError("\n".join([*lines, f"  put it there, or name its folder: {elsewhere}"])) from None
 
 
-def join_processes(config: dict, expected: str, before_launch: Callable[[], object] = lambda: None) -> int:
+def join_processes(
+    config: dict, arguments: Sequence[str], expected: str, before_launch: Callable[[], object] = lambda: None
+) -> int:
     """Return the number of training processes. Unless torchrun did, start them here, wait for them and exit."""
     trainer = config["trainer"]
     asked, started = trainer["processes"], os.environ.get("WORLD_SIZE") if "RANK" in os.environ else None
@@ -178,7 +211,7 @@ def join_processes(config: dict, expected: str, before_launch: Callable[[], obje
         before_launch()
         base = Path(config["output_dir"]).expanduser()
         try:
-            sys.exit(launch(sys.argv[1:], asked, trainer["max_restarts"]))
+            sys.exit(launch(list(arguments), asked, trainer["max_restarts"]))
         finally:
             ENDING.folder = ENDING.folder or noted(base, os.getpid())
             forget_start(base)
@@ -215,12 +248,7 @@ def locked(folder: Path) -> Iterator[Callable[[], object]]:
         lock.release()
 
 
-def train(session: "Session", folder: Path, resumed: bool, text: str | None = None) -> float | None:
-    """Train in a locked folder and return the best goal value. Exits with 128 + N after signal N.
-
-    text: the new config.yaml of a resumed run.
-    """
-    outcome, value = session.start(folder, resumed, None if session.dist.rank else text)
-    if outcome.reason == "signal":
-        sys.exit(128 + (outcome.number or 0))
-    return value
+def train(session: "Session", folder: Path, resumed: bool, is_guest: bool, text: str | None = None) -> Done:
+    """Train in a locked folder. text: the new config.yaml of a resumed run."""
+    outcome, value = session.start(folder, resumed, None if session.dist.rank else text, is_guest)
+    return Done(folder, value, outcome.number if outcome.reason == "signal" else None)
