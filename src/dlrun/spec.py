@@ -43,12 +43,16 @@ class Table:
     """Rows of real features, each with a class or with real targets.
 
     features: number of columns. classes: labels are 0 .. classes - 1; None for regression. targets: real numbers per
-    row. names, labels: the columns' and the classes' names in order, if any. unit: of the target, for plots.
+    row. target_means, target_stds: of the targets over the train split, by which a task standardises them; empty: it
+    learns them as they are. names, labels: the columns' and the classes' names in order, if any. unit: of the target,
+    for plots.
     """
 
     features: Size
     classes: Classes | None = None
     targets: Annotated[int, Range(0, 10**6)] = 0
+    target_means: tuple[float, ...] = ()
+    target_stds: tuple[float, ...] = ()
     names: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     unit: str = ""
@@ -108,6 +112,51 @@ class Columns:
             return "Columns(read from the table)"
         kind = f"classes={self.classes}" if self.classes else f"targets={self.targets}"
         return f"Columns(numbers={self.numbers}, categories={len(self.levels)}, {kind})"
+
+
+@dataclass(frozen=True)
+class Series:
+    """Windows of a series, or whole series: rows of columns at equal steps of time, each with a class or real targets.
+
+    length: steps of a window. features: columns of a step, numbers first. levels: for each of the last columns, which
+    are categories, the number of its levels; codes as in Columns. classes: labels are 0 .. classes - 1; None for
+    regression. targets: real numbers per window. target_means, target_stds: of the targets over the train split, by
+    which a task standardises them. names, labels, target_names: of columns, classes and targets. unit: of the targets.
+    categories: how a network takes them.
+    """
+
+    length: Size
+    features: Annotated[int, Range(0, 10**6)] = 0
+    levels: tuple[Size, ...] = ()
+    classes: Classes | None = None
+    targets: Annotated[int, Range(0, 10**6)] = 0
+    target_means: tuple[float, ...] = ()
+    target_stds: tuple[float, ...] = ()
+    names: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    target_names: tuple[str, ...] = ()
+    unit: str = ""
+    categories: Literal["embed", "one_hot"] = "embed"
+
+    @property
+    def numbers(self) -> int:
+        """Number of a step's columns that are real numbers."""
+        return self.features - len(self.levels)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.length, self.features)
+
+    @property
+    def outputs(self) -> int:
+        """Number of a network's outputs per window: one logit for two classes, one per class, or one per target."""
+        return 1 if self.classes == 2 else self.classes or self.targets
+
+    def __str__(self) -> str:
+        if not self.features:
+            return f"Series(length={self.length}, columns read from the data)"
+        kind = f"classes={self.classes}" if self.classes else f"targets={self.targets}"
+        return f"Series(length={self.length}, features={self.features}, {kind})"
 
 
 @dataclass(frozen=True)
@@ -239,7 +288,7 @@ class Function:
         return f"Function({', '.join(self.names) or 'named by the data'})"
 
 
-Labelled = Image | Table | Columns | Tokens | Mask  # may have classes
+Labelled = Image | Table | Columns | Series | Tokens | Mask  # may have classes
 SampleSpec = Labelled | Function
 Spec = SampleSpec | Env
 

@@ -30,20 +30,20 @@ class Augment:
     rand with `policy_ops` operations of strength `policy_level`.
     """
 
-    flip: bool | Literal["vertical", "both", "alternate"]
-    crop: Index  # pixels
-    pad: Literal["black", "reflect"]
-    rot90: bool
-    rotate: Annotated[float, Range(0, 180)]  # degrees
-    zoom: NonNegative
-    shear: NonNegative
-    cutout: Index  # pixels
-    erase: Fraction
-    noise: NonNegative
-    jitter: Fraction
-    policy: Literal["none", "trivial", "rand"]
-    policy_ops: Few
-    policy_level: Fraction
+    flip: bool | Literal["vertical", "both", "alternate"] = False
+    crop: Index = 0  # pixels
+    pad: Literal["black", "reflect"] = "black"
+    rot90: bool = False
+    rotate: Annotated[float, Range(0, 180)] = 0.0  # degrees
+    zoom: NonNegative = 0.0
+    shear: NonNegative = 0.0
+    cutout: Index = 0  # pixels
+    erase: Fraction = 0.0
+    noise: NonNegative = 0.0
+    jitter: Fraction = 0.0
+    policy: Literal["none", "trivial", "rand"] = "none"
+    policy_ops: Few = 2
+    policy_level: Fraction = 0.3
 
     def check(self, shape: tuple[int, int, int]) -> None:
         """Raise UserError if images (C, H, W) of that shape cannot be augmented so."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlrun.data.base import SampleData
 from dlrun.output.drawing import COLOURS, DARK, GREY, TRAIN, VAL, drawable, new_figure, plain_ticks
-from dlrun.spec import Columns, Table
+from dlrun.spec import Columns, Series, Table
 
 if TYPE_CHECKING:
     from matplotlib.colors import ListedColormap
@@ -85,7 +85,7 @@ def fitted_line(data: SampleData, predict: Predict) -> "Figure":
     return figure
 
 
-def residuals(y: np.ndarray, out: np.ndarray, spec: Table | Columns) -> "Figure":
+def residuals(y: np.ndarray, out: np.ndarray, spec: Table | Columns | Series) -> "Figure":
     """On the test split: predicted over true values, and a histogram of the errors. y, out: (N, targets)."""
     figure, (left, right) = new_figure(9.6, 4.4, 2)
     unit = _unit(spec)
@@ -105,7 +105,7 @@ def residuals(y: np.ndarray, out: np.ndarray, spec: Table | Columns) -> "Figure"
     return figure
 
 
-def _unit(spec: Table | Columns) -> str:
+def _unit(spec: Table | Columns | Series) -> str:
     unit = "".join(drawable([spec.unit], [""]))
     return f" [{unit}]" if unit else ""
 

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlrun.errors import UserError
-from dlrun.spec import Columns, Image, Table, Tokens
+from dlrun.spec import Columns, Image, Series, Table, Tokens
 
 Loss = Callable[..., Tensor]  # (outputs, targets, reduction="mean") -> loss
 LossName = Literal["auto", "cross_entropy", "bce", "mse_one_hot", "hinge", "perceptron", "mse", "mae", "huber"]
 
 
-def make_loss(name: str, spec: Image | Table | Columns | Tokens, label_smoothing: float) -> tuple[str, Loss]:
+def make_loss(name: str, spec: Image | Table | Columns | Series | Tokens, label_smoothing: float) -> tuple[str, Loss]:
     """Return the loss's name and the loss. `auto` is cross-entropy, its binary form, or the mean squared error.
 
     Raises UserError if the loss does not fit the spec.

@@ -8,7 +8,7 @@ from torch.distributions import Beta
 
 from dlrun.data.boxes import boxes
 from dlrun.errors import UserError
-from dlrun.spec import Image, Spec, Tokens
+from dlrun.spec import Columns, Image, Series, Spec, Tokens
 from dlrun.types import NonNegative
 
 
@@ -29,8 +29,10 @@ class Mixing:
 
     def __init__(self, spec: Spec, mixup: NonNegative, cutmix: NonNegative) -> None:
         self.mixup, self.cutmix = mixup, cutmix
-        if mixup and isinstance(spec, Tokens):
-            raise UserError(f"task.mixup={mixup} cannot mix words: expected 0 for data of {type(spec).__name__}")
+        if mixup and (isinstance(spec, Tokens) or isinstance(spec, Columns | Series) and spec.levels):
+            raise UserError(
+                f"task.mixup={mixup} cannot mix words or categories: expected 0 for data of {type(spec).__name__}"
+            )
         if cutmix and not isinstance(spec, Image):
             raise UserError(f"task.cutmix={cutmix} needs images: expected 0 for data of {type(spec).__name__}")
 

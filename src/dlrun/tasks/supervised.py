@@ -14,7 +14,7 @@ from dlrun.errors import UserError, counted
 from dlrun.optim.update import Update
 from dlrun.output.plots import confusion_matrix
 from dlrun.output.predictions import decision_boundary, fitted_line, residuals
-from dlrun.spec import Columns, Image, Mask, Table, Tokens
+from dlrun.spec import Columns, Image, Mask, Series, Table, Tokens
 from dlrun.system.device import Device
 from dlrun.system.graphs import StepGraphs
 from dlrun.tasks.base import Metrics, SampleTask
@@ -51,7 +51,7 @@ class Supervised(SampleTask):
     def __init__(
         self,
         net: nn.Module,
-        spec: Image | Table | Columns | Tokens,
+        spec: Image | Table | Columns | Series | Tokens,
         device: Device,
         update: Callable[..., Update],
         *,
@@ -227,11 +227,11 @@ class Supervised(SampleTask):
 
     def report(self, data: SampleData) -> dict[str, object]:
         figures, ranges = self.penalty.report(self.evaluated())
-        if isinstance(self.spec, Table | Columns) and self.spec.classes is None:
+        if isinstance(self.spec, Table | Columns | Series) and self.spec.classes is None:
             pairs = [(self.predict(x), y) for x, y in data.batches("test")]
             out, y = torch.cat([p for p, _ in pairs]).cpu(), torch.cat([t for _, t in pairs]).cpu()
             figures["residuals"] = partial(residuals, y.numpy(), out.numpy(), self.spec)
-            if self.spec.features == 1:
+            if self.spec.shape == (1,):
                 figures["fitted_line"] = partial(fitted_line, data, self.predict)
             return {"figures": figures} | ranges
         k = self.spec.classes or 0
@@ -253,15 +253,17 @@ class Supervised(SampleTask):
         } | ranges
 
 
-def target_scaling(spec: Image | Table | Columns | Tokens, device: torch.device) -> tuple[Tensor, Tensor] | None:
+def target_scaling(
+    spec: Image | Table | Columns | Series | Tokens, device: torch.device
+) -> tuple[Tensor, Tensor] | None:
     """Return the means and deviations (targets,) by which targets are standardised; None if they are learned as is."""
-    if not isinstance(spec, Columns) or not spec.target_means:
+    if isinstance(spec, Image | Tokens) or not spec.target_means:
         return None
     means, stds = torch.tensor([spec.target_means, spec.target_stds], device=device)
     return means, stds
 
 
-def check_spec(spec: Image | Table | Columns | Tokens | Mask) -> None:
+def check_spec(spec: Image | Table | Columns | Series | Tokens | Mask) -> None:
     """Raise UserError if the data has no labels or targets, or if the number of class names is wrong."""
     if not spec.outputs:
         raise UserError(

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dlrun.data.splits import Shares
 from dlrun.data.table.columns import check_names
 from dlrun.errors import UserError
-
-Shares = tuple[float, float, float]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,127 @@
+"""Read arrays of samples from .npz and .npy files. Nothing is unpickled: a file cannot run code."""
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from dlrun.errors import DataError, some
+
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+INPUTS = ("x", "data", "images", "image", "inputs", "features", "series")
+TARGETS = ("y", "labels", "label", "targets", "target")
+EXPECTED = (
+    "expected an .npz with x and y, or with x_train, y_train and x_val, y_val or x_test, y_test or both,\n"
+    "  or .npy files: data.x=x.npy data.y=y.npy"
+)
+
+Part = tuple[np.ndarray, np.ndarray | None]  # inputs, and targets if there are any
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of samples in a file, named x, y, or x_train, y_train and so on. Raises DataError."""
+    content = _load(path)
+    if isinstance(content, np.ndarray):
+        return {"x": content}
+    with content:
+        names = {name: role for name in content.files if (role := _role(name))}
+        if twice := next((role for role in names.values() if list(names.values()).count(role) > 1), None):
+            both = [name for name, role in names.items() if role == twice]
+            raise DataError(f"{path}: {' and '.join(both)} both are {twice}\n  {EXPECTED}")
+        if not any(role.startswith("x") for role in names.values()):
+            raise DataError(f"{path} has the arrays {some(content.files, 10) or 'none'}: no inputs\n  {EXPECTED}")
+        try:
+            return {role: content[name] for name, role in names.items()}
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise _unreadable(path, error) from None
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """Return the array in a .npy file. Raises DataError."""
+    content = _load(path)
+    if isinstance(content, np.ndarray):
+        return content
+    content.close()
+    raise DataError(f"{path} holds several arrays\n  expected one array, written by numpy.save; or data.file={path}")
+
+
+def _load(path: Path) -> "np.ndarray | np.lib.npyio.NpzFile":
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    if "pickle" in str(error):
+        return DataError(
+            f"{path} holds Python objects or is no array file; objects are never loaded, since they can run code\n"
+            f"  {EXPECTED}; arrays of numbers or texts"
+        )
+    return DataError(f"{path} is not an intact array file: {str(error).splitlines()[0]}\n  {EXPECTED}")
+
+
+def _role(name: str) -> str:
+    """Return x or y with the split, such as x_train, for names such as X_train, train_images, labels; "" for others."""
+    words = [word for word in re.split(r"[_\W]+", name.lower()) if word]
+    splits = [SPLITS[word] for word in words if word in SPLITS]
+    rest = [word for word in words if word not in SPLITS]
+    if len(rest) != 1 or len(splits) > 1:
+        return ""
+    kind = "x" if rest[0] in INPUTS else "y" if rest[0] in TARGETS else ""
+    return "_".join([kind, *splits]) if kind else ""
+
+
+def check_numbers(name: str, x: np.ndarray) -> None:
+    """Raise DataError unless an array has finite numbers only."""
+    if x.dtype.kind not in "biuf":
+        raise DataError(f"{name} holds values of type {x.dtype}\n  expected real numbers")
+    if x.dtype.kind == "f":
+        for first in range(0, len(x), 4096):  # in blocks, since the array may be half of the memory
+            finite = np.isfinite(x[first : first + 4096])
+            if not finite.all():
+                place = np.argwhere(~finite)[0]
+                value = x[first : first + 4096][tuple(place)]
+                where = ", ".join(map(str, [first + int(place[0]), *place[1:].tolist()]))
+                raise DataError(f"{name}[{where}] is {value}\n  expected finite numbers")
+
+
+def grouped(arrays: Mapping[str, np.ndarray]) -> dict[str, Part]:
+    """Return (x, y) by split, or under "all". Raises DataError if they do not belong together."""
+    parts = {}
+    for name in ("x", "x_train", "x_val", "x_test"):
+        if name in arrays:
+            split = name.partition("_")[2] or "all"
+            parts[split] = (np.asarray(arrays[name]), arrays.get(name.replace("x", "y", 1)))
+    if "all" in parts and len(parts) > 1 or "all" not in parts and "train" not in parts or len(parts) == 0:
+        raise DataError(f"the arrays are {some(sorted(arrays), 10)}\n  {EXPECTED}")
+    if set(parts) == {"train"}:
+        parts = {"all": parts["train"]}
+    for split, (x, y) in parts.items():
+        if y is not None and len(y) != len(x) or not len(x):
+            raise DataError(
+                f"the arrays of {split} have {len(x):,} inputs and {len(x) if y is None else len(y):,} targets\n"
+                "  expected the same number of both, at least one"
+            )
+    if len({y is None for _, y in parts.values()}) > 1:
+        raise DataError("some splits have targets and some have none\n  expected targets for all, or for none")
+    shapes = {x.shape[1:] for x, _ in parts.values()}
+    if len(shapes) > 1:
+        raise DataError(f"the splits' inputs have the shapes {some(list(map(str, shapes)))}\n  expected one shape")
+    return {split: (x, None if y is None else np.asarray(y)) for split, (x, y) in parts.items()}
+
+
+def joined(parts: Mapping[str, Part]) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarray]]:
+    """Return all inputs, all targets, and the rows of each split. Raises DataError unless they are finite numbers."""
+    for split, (x, _) in parts.items():
+        check_numbers("x" if split == "all" else f"x_{split}", x)
+    rows, first = {}, 0
+    for split, (x, _) in parts.items():
+        rows[split] = np.arange(first, first + len(x))
+        first += len(x)
+    if len(parts) == 1:
+        return *next(iter(parts.values())), rows
+    targets = [y for _, y in parts.values() if y is not None]
+    return np.concatenate([x for x, _ in parts.values()]), np.concatenate(targets) if targets else None, rows

@@ -1,0 +1,96 @@
+"""The targets of samples in arrays: which are classes, which are real numbers."""
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from dlrun.data.array_file import check_numbers
+from dlrun.data.classes import number_classes
+from dlrun.errors import DataError, UserError, some
+
+Learn = Literal["auto", "classification", "regression"]
+FEW = 20  # so many different whole numbers are classes, however few samples there are
+
+
+class Targets(NamedTuple):
+    """y: int64 (N,) labels, or float32 (N, targets). labels: the classes' names in order; () for real targets."""
+
+    y: np.ndarray
+    labels: tuple[str, ...]
+
+
+def targets_of(y: np.ndarray | None, samples: int, learn: Learn, labels: tuple[str, ...]) -> Targets:
+    """Find the classes or real targets of an array (N,) or (N, targets); None: the samples have none.
+
+    Texts, booleans and whole numbers are classes, and so are rows of zeros with a single one; the others are real.
+    labels: the names of the classes 0, 1, ... by the config, () for the values themselves.
+    """
+    if y is None:
+        return Targets(np.zeros(samples, np.int64), ())
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim > 2 or y.dtype.kind not in "biufUS":
+        raise DataError(
+            f"y has the shape {y.shape} and the type {y.dtype}\n  expected (N,) or (N, targets), of numbers"
+        )
+    if y.dtype.kind in "biuf":
+        check_numbers("y", y)
+    if y.ndim == 2 and learn != "regression" and ((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all():
+        y = y.argmax(1)  # one-hot
+    if learn == "classification" or learn == "auto" and _are_classes(y):
+        return _classes(y, labels)
+    if y.dtype.kind in "US":
+        raise DataError(f"data.learn=regression: y holds texts, such as {y.flat[0]!r}\n  expected numbers")
+    real = y.astype(np.float32)[:, None] if y.ndim == 1 else y.astype(np.float32)
+    if np.ptp(real, 0).min() == 0:
+        raise DataError(f"y always has the same value, {real[0].tolist()}: there is nothing to learn")
+    return Targets(real, ())
+
+
+def _are_classes(y: np.ndarray) -> bool:
+    if y.ndim == 2:
+        return False
+    return y.dtype.kind in "bUS" or y.dtype.kind in "iu" and len(np.unique(y)) <= max(FEW, len(y) / 2)
+
+
+def _classes(y: np.ndarray, labels: tuple[str, ...]) -> Targets:
+    if y.ndim == 2:
+        raise UserError(f"data.learn=classification: y has the shape {y.shape}\n  expected one class per sample, (N,)")
+    if y.dtype.kind == "f" and (y == np.rint(y)).all():
+        y = y.astype(np.int64)
+    values, numbers = np.unique(y, return_inverse=True)
+    if labels and values.dtype.kind in "iu" and 0 <= values[0] and values[-1] < len(labels):
+        return Targets(y.astype(np.int64), labels)
+    texts = _texts(values)
+    if len(texts) > max(FEW, len(y) / 2):
+        raise DataError(
+            f"y has {len(texts):,} different values for {len(y):,} samples, such as {some(texts, 3)}\n"
+            "  expected classes, several samples of each; or numbers with data.learn=regression"
+        )
+    order, names = number_classes("y", texts, labels)
+    return Targets(order[numbers.reshape(-1)], names)
+
+
+def _texts(values: np.ndarray) -> list[str]:
+    return [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values.tolist()]
+
+
+def like(y: np.ndarray | None, fitted: dict[str, Any]) -> np.ndarray:
+    """Return the targets of samples, numbered as in a run. fitted: its `labels`, or the `target_means` of real ones."""
+    labels, count = list(fitted["labels"]), len(fitted["target_means"])
+    if y is None:
+        raise DataError("there are no targets (y) to compare with\n  expected them beside the inputs")
+    if not labels:
+        found = targets_of(y, len(y), "regression", ()).y
+        if found.shape[1] != count:
+            raise DataError(f"y has {found.shape[1]} targets for each sample\n  expected {count}, as the run")
+        return found
+    if y.ndim == 2 and y.shape[1] > 1:
+        y = y.argmax(1)  # one-hot
+    values, numbers = np.unique(y, return_inverse=True)
+    texts = _texts(values)
+    if not set(texts) <= set(labels) and values.dtype.kind in "iu" and 0 <= values[0] and values[-1] < len(labels):
+        return y.reshape(-1).astype(np.int64)  # the numbers of classes that have names
+    if strange := [name for name in texts if name not in labels]:
+        raise DataError(f"y has classes that the run does not know: {some(strange)}\n  expected {some(labels, 20)}")
+    return np.array([labels.index(name) for name in texts], np.int64)[numbers.reshape(-1)]

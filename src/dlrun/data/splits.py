@@ -1,0 +1,101 @@
+"""Split rows into train, val and test: at random, by classes, by groups or by time. Not by the run's seed."""
+
+from collections.abc import Collection
+
+import numpy as np
+
+from dlrun.errors import UserError, counted
+
+SPLITS = ("train", "val", "test")
+Array = np.ndarray
+Shares = tuple[float, float, float]
+
+
+def shares_of(split: Shares, folds: int, fold: int, given: Collection[str]) -> Shares:
+    """Return the shares by which rows are split, without those of the splits that are given. Raises UserError."""
+    if abs(sum(split) - 1) > 1e-6 or not all(split):
+        raise UserError(f"data.split={list(split)}: expected three shares > 0 (train, val, test) whose sum is 1")
+    if folds == 1 or fold and fold >= folds:
+        raise UserError(
+            f"data.folds={folds} data.fold={fold}: expected folds >= 2 (or 0: none) and fold in 0 .. folds - 1"
+        )
+    train, val, test = (
+        0.0 if name in given and name != "train" else share for name, share in zip(SPLITS, split, strict=True)
+    )
+    whole = train + val + test
+    return train / whole, val / whole, test / whole
+
+
+def split_units(units: Array, shares: Shares, folds: int, fold: int, what: str) -> dict[str, Array]:
+    """Split rows by their units, which stay whole and come in the order of their numbers: train, then val, then test.
+
+    units: number of each row's unit, from 0 without gaps. A unit belongs to the split in which its middle lies. folds:
+    the fold-th of `folds` equal parts of the units that are not test is val. what: a unit, for the message.
+    """
+    sizes = np.bincount(units)
+    middles = np.cumsum(sizes) - sizes / 2
+    count, least = len(sizes), sum(share > 0 for share in shares)
+    if count < least or folds > count:
+        raise UserError(
+            f"data.split={list(shares)} data.folds={folds}: {counted(count, what)} cannot fill the splits\n"
+            f"  expected at least {counted(max(least, folds), what)}"
+        )
+    ends = np.cumsum(shares)[:2] * len(units)
+    second = count if not shares[2] else int(np.clip(np.searchsorted(middles, ends[1]), least - 1, count - 1))
+    first = second if not shares[1] else int(np.clip(np.searchsorted(middles, ends[0]), 1, second - 1))
+    of_unit = np.repeat([0, 1, 2], [first, second - first, count - second])
+    if folds:
+        of_unit[:second] = 0
+        of_unit[np.array_split(np.arange(second), folds)[fold]] = 1
+    return {name: np.flatnonzero(of_unit[units] == i) for i, name in enumerate(SPLITS)}
+
+
+def split_random(rows: int, shares: Shares, folds: int, fold: int, labels: Array | None = None) -> dict[str, Array]:
+    """Split rows by a fixed shuffle. labels: classes, each of which is split separately; None for none."""
+    order = np.random.RandomState(0).permutation(rows)[::-1]  # backwards: val has the rows that split_rows holds out
+    if labels is None:
+        splits = split_units(np.arange(rows), shares, folds, fold, "row")
+        return {name: np.sort(order[chosen]) for name, chosen in splits.items()}
+    parts = [order[labels[order] == label] for label in np.unique(labels)]
+    least = max(sum(share > 0 for share in shares), folds)
+    small = np.concatenate([part for part in parts if len(part) < least] or [order[:0]])  # these only train
+    found = [
+        {name: part[chosen] for name, chosen in split_units(np.arange(len(part)), shares, folds, fold, "row").items()}
+        for part in parts
+        if len(part) >= least
+    ]
+    if not found:
+        raise UserError(
+            f"data.split={list(shares)}: no class has the {least} rows that one row in each split takes\n"
+            "  expected more rows per class, or data.stratify=false"
+        )
+    whole = {name: [split[name] for split in found] for name in SPLITS}
+    whole["train"].append(small)
+    return {name: np.sort(np.concatenate(chosen)) for name, chosen in whole.items()}
+
+
+def split_groups(groups: Array, shares: Shares, folds: int, fold: int) -> dict[str, Array]:
+    """Split by groups in a fixed random order, so that no group is in two splits."""
+    _, numbers = np.unique(groups, return_inverse=True)
+    order = np.random.RandomState(0).permutation(int(numbers.max()) + 1)
+    return split_units(order[numbers], shares, folds, fold, "group")
+
+
+def split_times(times: Array, shares: Shares) -> dict[str, Array]:
+    """Split by time, the oldest rows first; rows of the same time stay together."""
+    _, numbers = np.unique(times, return_inverse=True)
+    return split_units(numbers, shares, 0, 0, "different time")
+
+
+def cut(given: dict[str, Array], split: Shares, folds: int, fold: int, labels: Array | None) -> dict[str, Array]:
+    """Return train, val and test: those that are given, and the others cut from "all" or from train, at random.
+
+    given: rows by split. labels: of all rows, to split each class separately; None: any.
+    """
+    shares = shares_of(split, folds, fold, given)
+    if set(given) == set(SPLITS):
+        return given
+    pool = given["all"] if "all" in given else given["train"]
+    folds, fold = (0, 0) if "val" in given else (folds, fold)
+    found = split_random(len(pool), shares, folds, fold, None if labels is None else labels[pool])
+    return {name: given[name] if name in given and name != "train" else pool[found[name]] for name in SPLITS}
