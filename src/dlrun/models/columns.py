@@ -6,17 +6,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlrun.spec import Columns, Image, Table
+from dlrun.spec import Columns, Image, Series, Table
 
 
-def entry(spec: Image | Table | Columns, one_hot: bool = False) -> tuple[nn.Module, int]:
+def entry(spec: Image | Table | Columns | Series, one_hot: bool = False) -> tuple[nn.Module, int]:
     """Return the layer that makes vectors (B, features) of the data's samples, and the number of features.
 
-    one_hot: whether categories are one-hot whatever the spec says. Else the vector of a category with n levels has
-    min(600, round(1.6 n^0.56)) numbers, as in fastai.
+    one_hot: whether categories are one-hot whatever the spec says.
     """
+    if isinstance(spec, Series):
+        first, width = step_entry(spec, one_hot)
+        return nn.Sequential(first, nn.Flatten()), spec.length * width
     if not isinstance(spec, Columns) or not spec.levels:
         return nn.Flatten(), spec.features
+    return step_entry(spec, one_hot)
+
+
+def step_entry(spec: Columns | Series, one_hot: bool = False) -> tuple[nn.Module, int]:
+    """Return the layer that makes vectors of rows or of the steps of a series: (..., columns) -> (..., features).
+
+    The vector of a category with n levels has min(600, round(1.6 n^0.56)) numbers, as in fastai.
+    """
+    if not spec.levels:
+        return nn.Identity(), spec.numbers
     is_one_hot = one_hot or spec.categories == "one_hot"
     sizes = [0 if is_one_hot else min(600, round(1.6 * count**0.56)) for count in spec.levels]
     categories = Categories(spec.levels, sizes)
@@ -24,19 +36,19 @@ def entry(spec: Image | Table | Columns, one_hot: bool = False) -> tuple[nn.Modu
 
 
 class Mixed(nn.Module):
-    """(B, columns) -> (B, features): the first `count` columns are numbers, the others codes of categories."""
+    """(..., columns) -> (..., features): the first `count` columns are numbers, the others codes of categories."""
 
     def __init__(self, count: int, numbers: nn.Module, categories: nn.Module) -> None:
         super().__init__()
         self.count, self.numbers, self.categories = count, numbers, categories
 
     def forward(self, x: Tensor) -> Tensor:
-        numbers, codes = x[:, : self.count], x[:, self.count :].long()
-        return torch.cat((self.numbers(numbers), self.categories(codes)), 1)
+        numbers, codes = x[..., : self.count], x[..., self.count :].long()
+        return torch.cat((self.numbers(numbers), self.categories(codes)), -1)
 
 
 class Categories(nn.Module):
-    """Codes (B, categories) -> (B, size). Code 0, a level that training has not seen, gives zeros.
+    """Codes (..., categories) -> (..., size). Code 0, a level that training has not seen, gives zeros.
 
     sizes: numbers in the learned vector of each category; 0: one-hot.
     """
@@ -51,18 +63,18 @@ class Categories(nn.Module):
         self.size = sum(size or count for count, size in zip(levels, sizes, strict=True))
 
     def forward(self, codes: Tensor) -> Tensor:
-        return torch.cat([table(code) for table, code in zip(self.tables, codes.unbind(1), strict=True)], 1)
+        return torch.cat([table(code) for table, code in zip(self.tables, codes.unbind(-1), strict=True)], -1)
 
 
 class OneHot(nn.Module):
-    """Codes (B,) in 0 .. count -> (B, count)."""
+    """Codes (...) in 0 .. count -> (..., count)."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
         self.count = count
 
     def forward(self, codes: Tensor) -> Tensor:
-        return F.one_hot(codes, self.count + 1)[:, 1:].float()
+        return F.one_hot(codes, self.count + 1)[..., 1:].float()
 
 
 class Waves(nn.Module):

@@ -9,11 +9,11 @@ from torch import nn
 
 from dlrun.models.columns import entry
 from dlrun.models.layers import initialise
-from dlrun.spec import Columns, Image, Table
+from dlrun.spec import Columns, Image, Series, Table
 from dlrun.types import Init
 
 
-def linear(spec: Image | Table | Columns, *, init: Init | Literal["zeros"], bias: bool) -> nn.Module:
+def linear(spec: Image | Table | Columns | Series, *, init: Init | Literal["zeros"], bias: bool) -> nn.Module:
     """One dense layer: (B, *spec.shape) -> (B, outputs). init=zeros works here, since there is no symmetry to break.
 
     Categories of a table are one-hot: with embeddings it would not be a linear model.

@@ -11,12 +11,12 @@ from dlrun.models.columns import entry
 from dlrun.models.layers import activation as activation_layer
 from dlrun.models.layers import initialise
 from dlrun.models.layers import norm as norm_layer
-from dlrun.spec import Columns, Image, Table
+from dlrun.spec import Columns, Image, Series, Table
 from dlrun.types import Activation, Init, Norm, Probability, Size
 
 
 def mlp(
-    spec: Image | Table | Columns,
+    spec: Image | Table | Columns | Series,
     *,
     hidden: list[Size],
     activation: Activation,

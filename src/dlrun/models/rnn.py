@@ -1,4 +1,4 @@
-"""Recurrent classifiers of texts: simple RNN, LSTM (Hochreiter and Schmidhuber 1997) and GRU (Cho et al. 2014).
+"""Recurrent networks for texts and series: simple RNN, LSTM (Hochreiter and Schmidhuber 1997) and GRU (Cho et al. 2014).
 
 Source: the book, sections 11.5 (two layers of 64 units, embedding 100, input dropout 0.5, the last output) and 11.11.
 The GRU is torch's and Keras's: its reset gate is applied after the recurrent product, in the book's formula before.
@@ -9,32 +9,36 @@ from typing import Annotated, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from dlrun.models.columns import step_entry
 from dlrun.models.embedding import Embedding as EmbeddingLayer
 from dlrun.models.embedding import make_embedding
 from dlrun.models.layers import initialise
 from dlrun.models.recurrence import unroll
-from dlrun.spec import Tokens
+from dlrun.spec import Series, Tokens
 from dlrun.types import Embedding, Probability, Range, Size
 
 KINDS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 
 class Recurrent(nn.Module):
-    """An embedding, recurrent layers and a dense layer: (B, T) integers -> (B, outputs)."""
+    """A first layer, recurrent layers and a dense layer: (B, T) integers or (B, T, columns) -> (B, outputs).
+
+    embedding: the first layer, which gives vectors (B, T, C).
+    """
 
     def __init__(
-        self, embedding: EmbeddingLayer, layers: list[nn.RNNBase], output: nn.Linear, *,
+        self, embedding: nn.Module, layers: list[nn.RNNBase], output: nn.Linear, *,
         dropout: float, input_dropout: float, head: str, mask_padding: bool, is_fused: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         self.embedding, self.layers, self.output = embedding, nn.ModuleList(layers), output
         self.between, self.at_inputs = nn.Dropout(dropout), nn.Dropout(input_dropout)
         self.head, self.mask_padding, self.is_fused = head, mask_padding, is_fused
-        self.description = embedding.description
+        self.description = getattr(embedding, "description", "")
 
     def report(self) -> dict:
         """The embedding's files for the run's folder, at the end of a run."""
-        return self.embedding.report()
+        return self.embedding.report() if isinstance(self.embedding, EmbeddingLayer) else {}
 
     def forward(self, tokens: Tensor) -> Tensor:
         lengths = read = None
@@ -86,7 +90,7 @@ def align(tokens: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def recurrent(
-    spec: Tokens,
+    spec: Tokens | Series,
     *,
     kind: Literal["rnn", "lstm", "gru"],
     embedding: Embedding,
@@ -100,14 +104,17 @@ def recurrent(
     cell: Literal["fused", "loop"],
     init: Literal["torch", "keras"],
 ) -> nn.Module:
-    """A classifier of texts: (B, length) -> (B, outputs).
+    """Texts (B, length) or series (B, length, columns) -> (B, outputs).
 
-    dropout: between layers, drawn anew for every time step. input_dropout: on every layer's inputs, with one mask for
+    embedding, mask_padding: of texts; series have neither. dropout: between layers, drawn anew for every time step. input_dropout: on every layer's inputs, with one mask for
     all time steps (Keras's `dropout`; Gal and Ghahramani 2016). mask_padding: skip padding. cell: torch's fused layers,
     or a loop over the formulas.
     """
-    table = make_embedding(spec, embedding, init)
-    width, stack = embedding.size, []
+    if isinstance(spec, Series):
+        first, width = step_entry(spec)
+    else:
+        first, width = make_embedding(spec, embedding, init), embedding.size
+    stack = []
     for _ in range(layers):
         layer = KINDS[kind](width, units, batch_first=True, bidirectional=bidirectional)
         if init == "keras":
@@ -115,8 +122,9 @@ def recurrent(
         stack.append(layer)
         width = units * (1 + bidirectional)
     return Recurrent(
-        table, stack, initialise(nn.Linear(width, spec.outputs), init),
-        dropout=dropout, input_dropout=input_dropout, head=head, mask_padding=mask_padding, is_fused=cell == "fused",
+        first, stack, initialise(nn.Linear(width, spec.outputs), init),
+        dropout=dropout, input_dropout=input_dropout, head=head,
+        mask_padding=mask_padding and isinstance(spec, Tokens), is_fused=cell == "fused",
     )  # fmt: skip
 
 
