@@ -17,8 +17,8 @@ from runs import compose, rows, train
 from toys import CPU, make_task
 
 from dlrun.config.build import build
-from dlrun.data.table.encode import encode, learn_column, stacked
 from dlrun.data.splits import split_groups, split_random, split_times
+from dlrun.data.table.encode import encode, learn_column, stacked
 from dlrun.data.table.table_file import TableFile
 from dlrun.errors import UserError
 from dlrun.models.mlp import mlp

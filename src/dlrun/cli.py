@@ -7,7 +7,7 @@ import time
 import traceback
 from contextlib import nullcontext, redirect_stderr
 from io import StringIO
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import hydra
 import hydra._internal.hydra
@@ -23,6 +23,7 @@ from dlrun.config.explain import explain
 from dlrun.config.flags import read_flags
 from dlrun.config.loader import Loader
 from dlrun.config.pairing import CONFIGS
+from dlrun.config.project import output_dir
 from dlrun.config.usage import usage
 from dlrun.errors import UserError
 from dlrun.output.json_line import ENDING, FLAG, one_json_line
@@ -125,7 +126,7 @@ def stored_command(again: str, overrides: list[str]) -> list[str]:
         str(parser.parse_override(o).value()) for o in (again, *(o for o in overrides if key_of(o) == "output_dir"))
     )
     key = key_of(again)
-    folder, command = reopen(key, which, bases[-1] if bases else "outputs", overrides)
+    folder, command = reopen(key, which, bases[-1] if bases else output_dir(), overrides)
     return [f"{key}={quoted(folder)}", *command]
 
 
@@ -133,11 +134,8 @@ def job(composed: DictConfig) -> float | None:
     """Train one run, new or resumed. Returns the best value of the goal metric, for sweepers."""
     from dlrun.train.start import Request, resume, start  # --help does without
 
-    request = Request(composed, HydraConfig.get(), sys.argv[1:])
+    request = Request(composed, cast(DictConfig, HydraConfig.get()), sys.argv[1:])
     try:
-        for override in request.words:
-            if key_of(override).split(".")[0].split("@")[0] == "sweep":
-                raise UserError(f"{override} needs a sweep, and this is one run\n  expected dl-run -m {override} ...")
         done = start(request) if composed.get("resume") is None else resume(request)
         if done and done.signal:
             sys.exit(128 + done.signal)

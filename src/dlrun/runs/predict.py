@@ -17,6 +17,7 @@ from dlrun.types import Index, Size
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dlrun.runs.inputs import Decoding
     from dlrun.train.finished import FinishedRun
 
 WAYS = {
@@ -171,18 +172,28 @@ def _read(run: "FinishedRun", given: Inputs) -> tuple[Iterator[tuple[str, object
 
     from dlrun.runs import inputs
 
-    data, spec = run.data, run.data.spec
+    spec = run.data.spec
     if isinstance(spec, Image | Mask):
-        config = run.config["data"]
-        source = config.get("source") or {}
-        is_folder = "folder" in source.get("_target_", "")
-        fit = getattr(data, "fit", "cover" if given.fit or is_folder else None)  # as in training
-        most = config.get("max_pixels") or source.get("max_pixels") or inputs.MAX_PIXELS
-        decoding = inputs.Decoding(most, getattr(data, "levels", None))
-        return inputs.images(given.inputs, getattr(data, "stored", spec.shape), fit, decoding), torch.stack
+        shape, fit, decoding = decoding_of(run, given.fit)
+        return inputs.images(given.inputs, shape, fit, decoding), torch.stack
     if isinstance(spec, Tokens):
         return inputs.texts(given.inputs), list
     return inputs.rows(given.inputs, cast(Table, spec)), np.array  # no other samples are inputs of a network
+
+
+def decoding_of(run: "FinishedRun", is_fitted: bool) -> "tuple[tuple[int, int, int], str | None, Decoding]":
+    """Return the shape to which images are decoded, how they are resized (None: not at all), and further arguments.
+
+    is_fitted: whether images of another size are resized where training did not.
+    """
+    from dlrun.runs import inputs
+
+    data, config = run.data, run.config["data"]
+    source = config.get("source") or {}
+    fit = getattr(data, "fit", "cover" if is_fitted or "folder" in source.get("_target_", "") else None)
+    most = config.get("max_pixels") or source.get("max_pixels") or inputs.MAX_PIXELS
+    shape = getattr(data, "stored", cast(Image, data.spec).shape)
+    return shape, fit, inputs.Decoding(most, getattr(data, "levels", None))
 
 
 def _codes(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], "Tensor", dict]]:

@@ -5,7 +5,7 @@ Both doors, the command line (cli.py) and Python (api/), make a Request and call
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -50,12 +50,14 @@ class Request(NamedTuple):
 
     config: composed from the words, without Hydra's section. hydra: that section. arguments: the words and the flags,
     as a command line has them. is_guest: whether the process is another program's, whose signals are left to it.
+    data: keys of the data section whose values are in this program's memory.
     """
 
     config: DictConfig
     hydra: DictConfig
     arguments: Sequence[str]
     is_guest: bool = False
+    data: Mapping[str, object] = {}
 
     @property
     def words(self) -> list[str]:
@@ -76,6 +78,9 @@ class Done(NamedTuple):
 
 def start(request: Request) -> Done | None:
     """Train a new run; or print what another mode finds, and return None."""
+    for word in request.words:
+        if key_of(word).split(".")[0].split("@")[0] == "sweep":
+            raise UserError(f"{word} needs a sweep, and this is one run\n  expected dl-run -m {word} ...")
     composed, names = request.config, dict(request.hydra.runtime.choices)
     config = plain(composed, request.arguments)
     chosen = auto_keys(config)
@@ -91,6 +96,7 @@ def start(request: Request) -> Done | None:
     composed = OmegaConf.masked_copy(portable(composed), own)
     from dlrun.train.session import Session
 
+    config["data"] |= request.data
     session = Session(config, names, chosen)
     folder, resumed = session.dist.broadcast_object(
         (Path(), False) if session.dist.rank else _open_folder(session, composed, request)  # rank 0's is broadcast
@@ -150,6 +156,7 @@ def resume(request: Request) -> Done:
                 f"resume={folder}: torchrun started {os.environ['WORLD_SIZE']} processes, but the run had one\n"
                 f"  {expected}"
             )
+        run.config["data"] |= request.data
         return train(_resumed_session(folder, run), folder, True, request.is_guest, run.text)
 
 
