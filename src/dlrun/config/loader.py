@@ -24,6 +24,7 @@ from dlrun.overrides import key_of
 for function in (grammar_functions.choice, grammar_functions.shuffle):
     function.__annotations__["args"] = Any  # Hydra 1.3 lists the allowed types and forgot null
 
+ALLOW = ("resume.allow=", "resume_allow=")  # resume has a value, so it is no section
 OPEN = ("data.types.", "data.types=")  # mappings whose keys are the user's own, so that they are set without a +
 
 
@@ -50,7 +51,9 @@ class Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        overrides = [f"++{o}" if o.startswith(OPEN) else o for o in overrides]
+        overrides = [
+            f"++{o}" if o.startswith(OPEN) else o.replace(*ALLOW) if o.startswith(ALLOW[0]) else o for o in overrides
+        ]
         unzipped = [override for override in overrides if not is_zip(override)]
         zips = [override for override in overrides if is_zip(override)]
         if zips and run_mode == RunMode.RUN:

@@ -169,9 +169,9 @@ def _is_number(annotation: object) -> bool:
     return annotation is float or any(map(_is_number, typing.get_args(annotation)))
 
 
-def ranges(args: tuple) -> list[types.Range | types.Filled]:
-    """Return the range and length limits among the arguments of Annotated."""
-    return [each for each in args[1:] if isinstance(each, types.Range | types.Filled)]
+def ranges(args: tuple) -> list[types.Range | types.Filled | types.BestOf]:
+    """Return the limits among the arguments of Annotated."""
+    return [each for each in args[1:] if isinstance(each, types.Range | types.Filled | types.BestOf)]
 
 
 def _fits(value: typing.Any, annotation: typing.Any) -> bool:

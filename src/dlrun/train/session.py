@@ -1,6 +1,6 @@
 """One session of a run, from config to summary: build, restore, fit, test, draw."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from math import isfinite
@@ -31,11 +31,18 @@ class Session:
     """A run that is built and has read its data. Nothing is written before `start`.
 
     config: checked, as plain dicts and lists. names: the choice of each config group. chosen: the keys whose values
-    depend on the data. Raises UserError if the objects do not fit together or the data is missing.
+    depend on the data. changes: old and new values of keys that a resume changes although they change the bits. Raises
+    UserError if the objects do not fit together or the data is missing.
     """
 
-    def __init__(self, config: dict, names: dict[str, str], chosen: Sequence[str] = ()) -> None:
-        self.config, self.names, self.chosen = config, names, chosen
+    def __init__(
+        self,
+        config: dict,
+        names: dict[str, str],
+        chosen: Sequence[str] = (),
+        changes: Mapping[str, tuple[object, object]] | None = None,
+    ) -> None:
+        self.config, self.names, self.chosen, self.changes = config, names, chosen, changes or {}
         with within_memory():
             self._build(config)
 
@@ -119,9 +126,14 @@ class Session:
             return training, []
         state, failure = run.checkpoints.load_last(before.get("id"))
         lost_best = training.restore(state)
+        run.note_changes(before, self.changes, clock.step)
         threads = keep_threads(state["threads"], self.device.torch_device)
         first = f"{failure}\n  resuming from the previous checkpoint" if failure else f"resuming {folder}"
-        return training, [note for note in (first, lost_best, threads) if note]
+        changed = [
+            f"from step {clock.step} on this is another run: {key}={new}, before {old}"
+            for key, (old, new) in self.changes.items()
+        ]
+        return training, [note for note in (first, lost_best, threads, *changed) if note]
 
     def train(self, training: Training, signals: Signals) -> tuple[Outcome, float | None]:
         """Fit, then test and draw. A signal during testing stops it; a resumed run tests again."""

@@ -42,7 +42,15 @@ if TYPE_CHECKING:
     from dlrun.train.session import Session
 
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
-RESUMABLE = ("trainer.device", "data_dir", *(f"trainer.{name}" for name in LIMITS), "tracker")
+SAVING = (
+    "log_every",
+    "histograms",
+    "keep",
+    "keep_every",
+    *(f"checkpoint_{n}" for n in ("every_steps", "every_minutes", "gap")),
+)
+RESUMABLE = ("trainer.device", "data_dir", *(f"trainer.{name}" for name in (*LIMITS, *SAVING)), "tracker")
+CHANGEABLE = ("optimizer.lr",)  # only with resume.allow=changes, as then the run is another one
 
 
 class Request(NamedTuple):
@@ -161,15 +169,20 @@ def resume(request: Request) -> Done:
 
 
 class ResumedConfig(NamedTuple):
-    """The config of a run that is resumed: plain and checked, the choice of each group, and config.yaml's new text."""
+    """The config of a run that is resumed: plain and checked, the choice of each group, and config.yaml's new text.
+
+    changes: old and new values of CHANGEABLE keys.
+    """
 
     config: dict
     names: dict[str, str]
     text: str
+    changes: dict[str, tuple[object, object]]
 
 
 def read_resumed(folder: Path, request: Request) -> ResumedConfig:
     """Read a run's config, with the request's changes. Raises UserError if a change is not of a RESUMABLE key."""
+    changes = {}
     try:
         saved, names = read_config(folder)
     except UserError as error:
@@ -178,10 +191,14 @@ def read_resumed(folder: Path, request: Request) -> ResumedConfig:
         key = key_of(override)
         if key in RESUMABLE:
             OmegaConf.update(saved, key, OmegaConf.select(request.config, key), merge=False, force_add=True)
-        elif key not in ("resume", "output_dir"):
+        elif key in CHANGEABLE and request.config.resume_allow == "changes":
+            changes[key] = (OmegaConf.select(saved, key), OmegaConf.select(request.config, key))
+            OmegaConf.update(saved, key, changes[key][1], merge=False)
+        elif key not in ("resume", "resume.allow", "resume_allow", "output_dir"):
+            or_allow = f", or {override} with resume.allow=changes" if key in CHANGEABLE else ""
             raise UserError(
                 f"{override} cannot change in a resumed run: it continues with its own config\n"
-                f"  expected only: {', '.join(RESUMABLE)}\n"
+                f"  expected only: {', '.join(RESUMABLE)}{or_allow}\n"
                 f"  for any other change start a new run: dl-run {new_run_arguments(folder, override)}"
             )
     config = plain(saved, request.arguments)
@@ -190,7 +207,7 @@ def read_resumed(folder: Path, request: Request) -> ResumedConfig:
     except UserError as error:
         raise UserError(f"resume={folder}: {error}") from None
     require_installed(config.get("tracker") or (), install)
-    return ResumedConfig(config, names, OmegaConf.to_yaml(saved))
+    return ResumedConfig(config, names, OmegaConf.to_yaml(saved), changes)
 
 
 def _resumed_session(folder: Path, run: ResumedConfig) -> "Session":
@@ -199,7 +216,7 @@ def _resumed_session(folder: Path, run: ResumedConfig) -> "Session":
 
     config = run.config | {"init": None, "model": run.config["model"] | dict.fromkeys(of_runner(run.config["model"]))}
     try:
-        return Session(config, run.names)
+        return Session(config, run.names, changes=run.changes)
     except DataError as error:  # drop the lines that suggest keys of new runs
         lines = [line for line in str(error).splitlines() if "=..." not in line]
         elsewhere = f"dl-run {pasteable('resume', folder)} data_dir=<folder>"
