@@ -73,7 +73,7 @@ MODULES = {
 }
 ONLY = {  # what no other module imports
     "cli": {"__main__"},
-    "train.session": {"train.start"},
+    "train.session": {"train.start", "train.trial", "train.find_lr", "train.find_batch", "train.step_time"},
     "train.start": {"cli", "api"},
     "train.summary": {"train.start"},
 }

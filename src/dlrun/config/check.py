@@ -27,7 +27,7 @@ SECTIONS = {
 SWEEP = Nested("dlrun.sweep.settings", "class")  # read by the sweeper, not by a run
 TRACKER = Nested("dlrun.runs.trackers", "class")  # of each tracker in the section `tracker`
 VALUES = {"mode", "seed", "data_dir", "output_dir", "run_dir", "resume", "resume_allow", "init"}
-MODES = ("train", "summary")
+MODES = ("train", "summary", "find_lr", "find_batch", "time")
 SETTINGS = {"lr": Positive, "weight_decay": NonNegative}  # of optimizer.groups
 
 

@@ -94,10 +94,8 @@ def start(request: Request) -> Done | None:
     chosen = auto_keys(config)
     check(config, names)
     require_installed(config.get("tracker") or (), install)
-    if config["mode"] == "summary":
-        from dlrun.train.summary import summary
-
-        print(printable(summary(config, names)))
+    if config["mode"] != "train":
+        print(printable(_measured(config, names, chosen)))
         return None
     config["trainer"]["processes"] = join_processes(config, request.arguments, "expected the same number in both")
     own = [str(key) for key in composed if key != "sweep"]  # the section of a sweep is not a run's
@@ -113,6 +111,24 @@ def start(request: Request) -> Done | None:
         return Done(folder)
     with locked(folder):
         return train(session, folder, resumed, request.is_guest)
+
+
+def _measured(config: dict, names: dict[str, str], chosen: list[str]) -> str:
+    """What another mode than train finds, to print."""
+    mode = config["mode"]
+    if mode == "summary":
+        from dlrun.train.summary import summary
+
+        return summary(config, names)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler prints its start and stop
+    from dlrun.train.find_batch import find_batch
+    from dlrun.train.find_lr import find_lr
+    from dlrun.train.step_time import step_time
+
+    config["trainer"]["processes"] = int(os.environ.get("WORLD_SIZE", config["trainer"]["processes"]))
+    if config["trainer"]["processes"] > 1:
+        raise UserError(f"mode={mode} measures one process\n  expected trainer.processes=1")
+    return {"find_lr": find_lr, "find_batch": find_batch, "time": step_time}[mode](config, names, chosen)
 
 
 def _open_folder(session: "Session", composed: DictConfig, request: Request) -> tuple[Path, bool]:
