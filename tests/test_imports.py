@@ -69,6 +69,7 @@ MODULES = {
     "system.cpus": set(),
     "system.nursery": {"system.signals"},
     "system.signals": set(),
+    "train.find_batch": {"errors", "data.streamed", "output", "system", "train.session", "train.trial"},
     "train.summary": GROUND | {"config.build", "output.console", "models.autoencoder", "models.gan"},
 }
 ONLY = {  # what no other module imports

@@ -48,7 +48,7 @@ def test_the_range_test_rises_exponentially_and_suggests_the_steepest_fall(mode,
     code, out, err = mode("mode=find_lr", *SMALL, "trainer.max_steps=100")
     assert code == 0 and "suggestion     optimizer.lr=" in out, err
     folder = next(Path("outputs").glob("*/*_find_lr_mlp_digits"))
-    rows = [list(map(float, row)) for row in list(csv.reader((folder / "lr.csv").open()))[1:]]
+    rows = [list(map(float, row)) for row in list(csv.reader((folder / "lr.csv").read_text().splitlines()))[1:]]
     assert rows[0][0] == pytest.approx(LOW) and rows[-1][0] <= HIGH
     ratio = (HIGH / LOW) ** (1 / 100)
     assert all(b[0] / a[0] == pytest.approx(ratio) for a, b in zip(rows, rows[1:], strict=False))
