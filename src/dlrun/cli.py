@@ -23,12 +23,29 @@ from dlrun.config.explain import explain
 from dlrun.config.flags import read_flags
 from dlrun.config.loader import Loader
 from dlrun.config.pairing import CONFIGS
-from dlrun.config.project import output_dir
+from dlrun.config.project import output_dir, trust_command
 from dlrun.config.usage import usage
-from dlrun.errors import UserError
+from dlrun.errors import UserError, printable
 from dlrun.output.json_line import ENDING, FLAG, one_json_line
 from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, lost, open_streams, silence
 from dlrun.overrides import key_of, quoted
+
+
+def schema(arguments: list[str]) -> str:
+    """Print the JSON Schema of the configs."""
+    from dlrun.config.editor import schema_command
+
+    return schema_command(arguments)
+
+
+def new(arguments: list[str]) -> str:
+    """Write a package."""
+    from dlrun.config.new_package import new_command
+
+    return new_command(arguments)
+
+
+SUBCOMMANDS = {"schema": schema, "new": new, "trust": trust_command}
 
 
 def main() -> None:
@@ -50,10 +67,8 @@ def run_command() -> None:
         if "--version" in sys.argv[1:]:
             print(f"dl-run {dlrun.__version__}")
             return
-        if sys.argv[1:2] == ["schema"]:
-            from dlrun.config.editor import schema_command
-
-            print(schema_command(sys.argv[2:]))
+        if (name := "".join(sys.argv[1:2])) in SUBCOMMANDS:
+            print(printable(SUBCOMMANDS[name](sys.argv[2:])))
             return
         flags = parse_flags()
         if flags.help:

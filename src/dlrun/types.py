@@ -120,6 +120,7 @@ FunctionReader = Annotated[Any, Nested("dlrun.data.readers.functions", "function
 MaskReader = Annotated["Callable[[], Arrays]", Nested("dlrun.data.readers.masks", "function")]
 TableReader = Annotated["Callable[[], Arrays]", Nested("dlrun.data.readers.tables", "function")]
 FrameReader = Annotated["Callable[[], Mapping[str, DataFrame]]", Nested("dlrun.data.readers.frames", "function")]
+StreamSource = Annotated["Callable[[], Mapping[str, Any]]", Nested("dlrun.data.readers.streams", "function")]
 TextReader = Annotated["Callable[[], Corpus]", Nested("dlrun.data.readers.texts", "function")]
 Embedding = Annotated["Embed", Nested("dlrun.models.embedding", "class")]
 Augmentation = Annotated["Augment", Nested("dlrun.data.augment", "class")]

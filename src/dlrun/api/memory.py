@@ -47,6 +47,8 @@ def given(x: Samples, y: Samples, x_val: Samples, y_val: Samples, x_test: Sample
         raise UserError(f"{', '.join(parts)} without x\n  expected x=..., the samples to train on")
     if _is_frame(x):
         return _frames(parts)
+    if _is_loader(x):
+        return _loaders(parts)
     arrays: dict[str, np.ndarray] = {}
     for split, (inputs, targets) in parts.items():
         end = "" if split == "train" and len(parts) == 1 else f"_{split}"
@@ -111,7 +113,7 @@ def _stacked(x: Any, y: Any) -> tuple[Any, Any]:
     if not hasattr(x, "__len__") or not hasattr(x, "__getitem__"):
         raise UserError(
             f"{kind} has no length: it is a stream\n  expected a Dataset with __len__ and __getitem__; "
-            'for streams see docs/extend.md, "A stream"'
+            "or a DataLoader of it, with x_val=..."
         )
     inputs, targets = [], []
     for i in range(len(x)):
@@ -147,6 +149,22 @@ def _item(kind: str, i: int, name: str, value: Any) -> "np.ndarray":
 def _short(value: object) -> str:
     text = repr(value)
     return f"a {type(value).__name__}: {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def _is_loader(x: object) -> bool:
+    """Whether it yields batches by itself: a DataLoader of torch or torchdata, or a pipeline that says so."""
+    return hasattr(x, "__iter__") and hasattr(x, "batch_size") and not hasattr(x, "shape")
+
+
+def _loaders(parts: dict[str, tuple[Any, Any]]) -> Given:
+    if any(y is not None for _, y in parts.values()) or "val" not in parts:
+        raise UserError(
+            "x is a loader, which yields (x, y)\n  expected x=..., x_val=... and perhaps x_test=..., loaders too, and no y"
+        )
+    source = {split: loader for split, (loader, _) in parts.items()}
+    return Given(
+        ["data=stream", "data.source={_target_: dlrun.data.readers.streams.memory}"], {"source": lambda: source}
+    )
 
 
 def _is_frame(x: object) -> bool:

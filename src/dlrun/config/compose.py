@@ -35,7 +35,7 @@ def compose(words: Sequence[str], config_dir: str | Path | None = None) -> tuple
         setup_globals()
         paths = create_config_search_path(str(CONFIGS))
         if config_dir is not None:
-            paths.append("command-line", f"file://{Path(config_dir).absolute()}")
+            paths.prepend("command-line", f"file://{Path(config_dir).absolute()}", anchor="schema")
         whole = Loader(paths).load_configuration("config", list(words), RunMode.RUN)
         hydra = whole.hydra
         own = [str(key) for key in whole if key != "hydra"]

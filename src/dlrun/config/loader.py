@@ -40,7 +40,7 @@ class Loader(ConfigLoaderImpl):
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         """Add the folders of options that plugins and a trusted dl-run.yaml bring."""
         for folder in option_folders():
-            config_search_path.append("plugin", f"file://{folder}")
+            config_search_path.prepend("plugin", f"file://{folder}", anchor="schema")
         super().__init__(config_search_path)
 
     def load_configuration(

@@ -71,6 +71,15 @@ def trust() -> str:
     return "\n".join([f"{path} is trusted as it is now, noted in {store}", *lines])
 
 
+def trust_command(arguments: list[str]) -> str:
+    """Run `dl-run trust`. Returns the text to print."""
+    if arguments in (["-h"], ["--help"]):
+        return f"dl-run trust: trust the {FILE} in this folder as it is now. It may hold:\n  {', '.join(KEYS)}"
+    if arguments:
+        raise UserError(f"trust: {arguments[0]}: expected dl-run trust, in the folder of a {FILE}")
+    return trust()
+
+
 def output_dir() -> str:
     """Return the folder in which runs are looked for by default."""
     return project().get("output_dir", "outputs")

@@ -24,6 +24,8 @@ USAGE = """dl-run: deep-learning experiments, composed from YAML and resumed bit
   dl-run -m sweep.resume=last             resume the newest sweep
   dl-run -m sweep.join=last               help with it, from another machine
   dl-run schema --vscode                  let the editor complete and check YAML
+  dl-run new mynets                       write a package of your own
+  dl-run trust                            read this folder's dl-run.yaml
 
 groups and their options (group=option)
 {groups}
@@ -31,6 +33,8 @@ groups and their options (group=option)
 keys (key=value)
   dl-run --cfg job                          print all keys and values
   dl-run model=resnet18 --cfg job -p model  show those of one section
+
+mode=find_lr, find_batch or time measure a learning rate, a batch size, a step
 
 flags
   -m, --multirun        a sweep over several values: optimizer.lr=0.1,0.01

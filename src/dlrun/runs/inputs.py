@@ -107,7 +107,7 @@ def _is_image(content: bytes) -> bool:
 def decoded(
     name: str, source: Path | io.BytesIO, shape: tuple[int, int, int], fit: str | None, decoding: Decoding
 ) -> Tensor:
-    """Return an image file as uint8 (C, H, W). Raises UserError if it does not fit, UnreadableImage if it is damaged."""
+    """Return an image file as uint8 (C, H, W). Raises UserError if it does not fit, UnreadableImage if damaged."""
     if not fit:
         _check_size(name, source, shape)
     pixels = read_resized(source, shape, fit or "cover", *decoding)

@@ -54,6 +54,8 @@ class Session:
         if "data.batch_size" in self.chosen:
             self._choose_batch(config)
         self.loaded += other_words(config["init"], self.data.fitted())
+        if position := getattr(self.data, "position", None):  # of a stream, which cannot be asked for (epoch, batch)
+            self.task.components["stream"] = position
         self.steps_per_epoch = self.task.steps(self.data)  # also refuses batches that are too small for the net
 
     def _choose_batch(self, config: dict) -> None:
@@ -126,6 +128,7 @@ class Session:
             return training, []
         state, failure = run.checkpoints.load_last(before.get("id"))
         lost_best = training.restore(state)
+        stream = self.data.position.find(clock.seed) if hasattr(self.data, "position") else ""
         run.note_changes(before, self.changes, clock.step)
         threads = keep_threads(state["threads"], self.device.torch_device)
         first = f"{failure}\n  resuming from the previous checkpoint" if failure else f"resuming {folder}"
@@ -133,7 +136,7 @@ class Session:
             f"from step {clock.step} on this is another run: {key}={new}, before {old}"
             for key, (old, new) in self.changes.items()
         ]
-        return training, [note for note in (first, lost_best, threads, *changed) if note]
+        return training, [note for note in (first, lost_best, threads, stream, *changed) if note]
 
     def train(self, training: Training, signals: Signals) -> tuple[Outcome, float | None]:
         """Fit, then test and draw. A signal during testing stops it; a resumed run tests again."""
