@@ -17,6 +17,7 @@ FILES = {
 GROUND = {"errors", "paths", "types", "spec", "clock", "seeds", "overrides"}
 MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imported by all
     "": set(),
+    "call": set(),
     "errors": set(),
     "types": set(),
     "paths": {"errors"},
@@ -49,6 +50,8 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "runs": GROUND
     | {"output", "system", "config", "data", "data.base", "data.table", "data.series", "tasks", "train", "sweep"}
     | {"runs.listing", "runs.written", "runs.live", "runs.compare", "runs.ui"},
+    "api": GROUND
+    | {"output", "system", "config", "data", "data.base", "data.table", "tasks", "train", "runs", "runs.listing"},
     "cli": GROUND | {"output", "system", "config", "train", "sweep"},
     "__main__": {"cli", "system"},
     "hydra_plugins": set(),
@@ -56,7 +59,10 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
 }
 # narrower than their folder's row
 MODULES = {
-    "config.signatures": {"errors", "spec", "types"},
+    "train": {"call"},
+    "sweep": {"call"},
+    "runs": {"call"},
+    "config.signatures": {"errors", "spec", "types", "config.consent"},
     "config.named": {"errors", "types", "config.signatures"},
     "config.build": {"errors", "spec", "types", "config.signatures", "config.named", "config.pairing"},
     "data.envs": GROUND | {"data.base", "config.extras", "data.cartpole", "data.gymnasium_env"},
@@ -66,17 +72,19 @@ MODULES = {
     "system.cpus": set(),
     "system.forkserver_preload": {"system.signals"},
     "system.signals": set(),
+    "train.find_batch": {"errors", "data.streamed", "output", "system", "train.session", "train.trial"},
     "train.summary": GROUND | {"config.build", "output.console", "models.autoencoder", "models.gan"},
 }
 ONLY = {  # what no other module imports
     "cli": {"__main__"},
-    "train.session": {"train.start"},
-    "train.start": {"cli"},
+    "train.session": {"train.start", "train.trial", "train.find_lr", "train.find_batch", "train.step_time"},
+    "train.start": {"cli", "api"},
     "train.summary": {"train.start"},
 }
 KNOWS_NO_TASK = ("train.engine", "train.state", "output")  # the engine knows no task, model or data set by name
 HYDRA = {
     "cli",
+    "config.compose",
     "config.explain",
     "config.flags",
     "config.loader",
@@ -87,8 +95,9 @@ HYDRA = {
 }
 PRINT = {"cli", "train.start", "output.terminal", "runs.command", "hydra_plugins.dlrun_sweeper.sweeper"}
 LIGHT = {  # on the way to --help, to a config error, to a list of runs
-    "cli", "errors", "types", "spec", "paths", "clock", "overrides", "optim.schedules", "config", "output.folders",
-    "output.console", "output.text_chart", "system.load", "train.start", "train.limits", "train.best", "train.trainer",
+    "call", "api.words", "api.memory", "api.host", "api.command", "api.run", "api.sweeps", "cli", "errors", "types",
+    "spec", "paths", "clock", "overrides", "optim.schedules", "config", "output.folders", "output.console",
+    "output.text_chart", "system.load", "train.start", "train.limits", "train.best", "train.trainer",
     "runs.cli", "runs.command", "runs.listing", "runs.show", "runs.compare", "runs.live", "runs.watch", "runs.report",
     "runs.page", "runs.formats", "runs.evaluate", "runs.predict", "runs.records", "runs.completion", "runs.data_cli",
     "runs.data_config", "hydra_plugins.dlrun_sweeper",

@@ -14,7 +14,7 @@ import hydra._internal.hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -23,11 +23,29 @@ from dlrun.config.explain import explain
 from dlrun.config.flags import read_flags
 from dlrun.config.loader import Loader
 from dlrun.config.pairing import CONFIGS
+from dlrun.config.project import output_dir, trust_command
 from dlrun.config.usage import usage
-from dlrun.errors import UserError
+from dlrun.errors import UserError, printable
 from dlrun.output.json_line import ENDING, FLAG, one_json_line
 from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, lost, open_streams, silence
 from dlrun.overrides import key_of, quoted
+
+
+def schema(arguments: list[str]) -> str:
+    """Print the JSON Schema of the configs."""
+    from dlrun.config.editor import schema_command
+
+    return schema_command(arguments)
+
+
+def new(arguments: list[str]) -> str:
+    """Write a package."""
+    from dlrun.config.new_package import new_command
+
+    return new_command(arguments)
+
+
+SUBCOMMANDS = {"schema": schema, "new": new, "trust": trust_command}
 
 
 def main() -> None:
@@ -49,10 +67,8 @@ def run_command() -> None:
         if "--version" in sys.argv[1:]:
             print(f"dl-run {dlrun.__version__}")
             return
-        if sys.argv[1:2] == ["schema"]:
-            from dlrun.config.editor import schema_command
-
-            print(schema_command(sys.argv[2:]))
+        if (name := "".join(sys.argv[1:2])) in SUBCOMMANDS:
+            print(printable(SUBCOMMANDS[name](sys.argv[2:])))
             return
         flags = parse_flags()
         if flags.help:
@@ -129,19 +145,20 @@ def stored_command(again: str, overrides: list[str]) -> list[str]:
         str(parser.parse_override(o).value()) for o in (again, *(o for o in overrides if key_of(o) == "output_dir"))
     )
     key = key_of(again)
-    folder, command = reopen(key, which, bases[-1] if bases else "outputs", overrides)
+    folder, command = reopen(key, which, bases[-1] if bases else output_dir(), overrides)
     return [f"{key}={quoted(folder)}", *command]
 
 
 def job(composed: DictConfig) -> float | None:
     """Train one run, new or resumed. Returns the best value of the goal metric, for sweepers."""
-    from dlrun.train.start import resume, start  # --help does without
+    from dlrun.train.start import Request, resume, start  # --help does without
 
+    request = Request(composed, cast(DictConfig, HydraConfig.get()), sys.argv[1:])
     try:
-        for override in cast("list[str]", OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)):
-            if key_of(override).split(".")[0].split("@")[0] == "sweep":
-                raise UserError(f"{override} needs a sweep, and this is one run\n  expected dl-run -m {override} ...")
-        return start(composed) if composed.get("resume") is None else resume(composed)
+        done = start(request) if composed.get("resume") is None else resume(request)
+        if done and done.signal:
+            sys.exit(128 + done.signal)
+        return done.value if done else None
     except UserError as error:
         if HydraConfig.get().mode == hydra.types.RunMode.MULTIRUN:  # a job in the sweeper's own process
             raise

@@ -51,6 +51,16 @@ class Filled:
         return "that is not empty"
 
 
+class BestOf:
+    """Texts such as best3: the number of best epochs."""
+
+    def __contains__(self, text: str) -> bool:
+        return text.startswith("best") and text[4:].isdecimal() and 1 <= int(text[4:]) <= 1000
+
+    def expected(self, value: object) -> str:
+        return "such as best3"
+
+
 def is_text(value: object) -> bool:
     """Whether it is a text that can be a path: no zero byte in it, and no name that is too long for a file."""
     return isinstance(value, str) and "\0" not in value and not is_too_long(value)
@@ -69,6 +79,7 @@ Processes = Annotated[int, Range(1, 100)]  # that one machine runs together
 Index = Annotated[int, Range(0, 10**9)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # NumPy's range
 Name = Annotated[str, Filled()]
+Keep = Annotated[str, BestOf()]
 Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1, open_low=True)]  # more than nothing
@@ -142,6 +153,7 @@ FunctionReader = Annotated[Any, Nested("dlrun.data.readers.functions", "function
 MaskReader = Annotated["Callable[[], Arrays]", Nested("dlrun.data.readers.masks", "function")]
 TableReader = Annotated["Callable[[], Arrays]", Nested("dlrun.data.readers.tables", "function")]
 FrameReader = Annotated["Callable[[], Mapping[str, DataFrame]]", Nested("dlrun.data.readers.frames", "function")]
+StreamSource = Annotated["Callable[[], Mapping[str, Any]]", Nested("dlrun.data.readers.streams", "function")]
 TextReader = Annotated["Callable[[], Corpus]", Nested("dlrun.data.readers.texts", "function")]
 Embedding = Annotated["Embed", Nested("dlrun.models.embedding", "class")]
 Augmentation = Annotated["Augment", Nested("dlrun.data.augment", "class")]

@@ -4,12 +4,14 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from traceback import extract_tb
+from types import ModuleType
 from typing import Any
 
 from dlrun.config.named import expanded
 from dlrun.config.pairing import LABELS, UNLABELLED, group_options, takes_spec
 from dlrun.config.signatures import accepts, signature
-from dlrun.errors import PairingError, columns, listed
+from dlrun.errors import PairingError, UserError, columns, listed
 from dlrun.spec import Spec
 
 OF_RUNNER = {"model": ("weights", "published"), "optimizer": ("groups",)}
@@ -44,7 +46,7 @@ def build(node: object) -> Any:
     words = {key: expanded(value, builder.keys.get(key)) for key, value in node.items() if key != "_target_"}
     values = {key: build(value) for key, value in words.items()}
     module, _, name = node["_target_"].rpartition(".")
-    make = getattr(import_module(module), name)
+    make = getattr(imported(module), name)
     if module == "dlrun.spec":  # specs are frozen, so their sequences are tuples
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     values = {key: value for key, value in values.items() if key not in of_runner(node)}
@@ -52,6 +54,21 @@ def build(node: object) -> Any:
         return make(**values)
     make = partial(make, **values)
     return partial(_from_spec, make, node) if builder.kind == "function" and "spec" in builder.positional else make
+
+
+def imported(module: str) -> ModuleType:
+    """Import a module that a config names. Raises UserError if it is the user's own and fails."""
+    if module.split(".")[0] in ("dlrun", "torch"):
+        return import_module(module)
+    try:
+        return import_module(module)
+    except Exception as error:  # the user's code raises anything
+        last = extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise UserError(
+            f"cannot import {module}: {reason} ({last.filename}, line {last.lineno})\n"
+            f"  expected a module that Python can import; python -c 'import {module}' shows the whole traceback"
+        ) from error
 
 
 def _from_spec(make: Callable, node: dict, spec: Spec) -> object:

@@ -26,8 +26,8 @@ SECTIONS = {
 }
 SWEEP = Nested("dlrun.sweep.settings", "class")  # read by the sweeper, not by a run
 TRACKER = Nested("dlrun.runs.trackers", "class")  # of each tracker in the section `tracker`
-VALUES = {"mode", "seed", "data_dir", "output_dir", "run_dir", "resume", "init"}
-MODES = ("train", "summary")
+VALUES = {"mode", "seed", "data_dir", "output_dir", "run_dir", "resume", "resume_allow", "init"}
+MODES = ("train", "summary", "find_lr", "find_batch", "time")
 SETTINGS = {"lr": Positive, "weight_decay": NonNegative}  # of optimizer.groups
 
 
@@ -50,7 +50,9 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
     mode = config.get("mode", "train")
     if mode not in MODES:
         problems.append(f"mode={_short(mode)}: expected {' or '.join(MODES)}{nearest(str(mode), MODES)}")
-    for key in sorted(config.keys() & VALUES - {"seed", "mode"}):
+    if (allowed := config.get("resume_allow")) not in (None, "changes"):
+        problems.append(f"resume.allow={_short(allowed)}: expected changes, or null")
+    for key in sorted(config.keys() & VALUES - {"seed", "mode", "resume_allow"}):
         value, may_be_null = config.get(key), key in ("run_dir", "resume", "init")
         if not (value is None and may_be_null or value and is_text(value)):
             or_null = " or null" if may_be_null else ""
@@ -203,7 +205,7 @@ def _is_allowed(target: str, nested: Nested) -> bool:
         return False
     within = target.startswith(nested.within + ".")
     torch_optimizer = nested.within == "dlrun.optim.optimizers" and target.startswith("torch.optim.")
-    return within or torch_optimizer or is_allowed(parts[0])
+    return within or torch_optimizer or is_allowed(target)
 
 
 def nested_kind(annotation: object) -> Nested | None:

@@ -1,24 +1,30 @@
 """Hydra's config loader with three changes: checks before any code runs, one composition instead of two, zip(...)."""
 
+import os
 from typing import Any, cast
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.grammar import grammar_functions
 from hydra.conf import HelpConf, HydraHelpConf
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from dlrun.config.consent import option_folders
 from dlrun.config.hydra_section import check_files, check_overrides, check_source, check_values
+from dlrun.config.project import project
 from dlrun.config.zips import is_zip
 from dlrun.errors import UserError
+from dlrun.overrides import key_of
 
 for function in (grammar_functions.choice, grammar_functions.shuffle):
     function.__annotations__["args"] = Any  # Hydra 1.3 lists the allowed types and forgot null
 
+ALLOW = ("resume.allow=", "resume_allow=")  # resume has a value, so it is no section
 # mappings whose keys are the user's own, so that they are set without a +
 OPEN = ("data.types.", "data.types=", "task.class_weights.", "task.class_weights=")
 
@@ -31,6 +37,12 @@ class Loader(ConfigLoaderImpl):
     """
 
     composed: tuple[list[str], DictConfig] | None = None
+
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        """Add the folders of options that plugins and a trusted dl-run.yaml bring."""
+        for folder in option_folders():
+            config_search_path.prepend("plugin", f"file://{folder}", anchor="schema")
+        super().__init__(config_search_path)
 
     def load_configuration(
         self,
@@ -55,6 +67,7 @@ class Loader(ConfigLoaderImpl):
             return config
         config = super().load_configuration(config_name, unzipped, run_mode, from_shell, validate_sweep_overrides)
         check_values(_plain(config.hydra))
+        self._set_defaults(config, {key_of(override) for override in overrides})
         if zips:
             task = config.hydra.overrides.task
             config.hydra.overrides.task = [o for o in overrides if is_zip(o) or o in task]
@@ -62,6 +75,13 @@ class Loader(ConfigLoaderImpl):
             is_whole = not OmegaConf.missing_keys(config.hydra.runtime.choices)
             self.composed = (list(overrides), config) if is_whole else None
         return config
+
+    @staticmethod
+    def _set_defaults(config: DictConfig, typed: set[str]) -> None:
+        """Set the folders that a trusted dl-run.yaml names, unless the command line or the environment does."""
+        named = {"data_dir"} if "DL_RUN_DATA_DIR" in os.environ else set()
+        for key in {"data_dir", "output_dir"} & project().keys() - typed - named:
+            config[key] = project()[key]
 
     def _process_config_searchpath(
         self, config_name: str | None, parsed_overrides: list[Override], repo: CachingConfigRepository
@@ -93,6 +113,8 @@ def _meant(override: str) -> list[str]:
     """Return the overrides that Hydra needs for what the user wrote: a list replaces a section, keys may be new."""
     if override.startswith(OPEN):
         return [f"++{override}"]
+    if override.startswith(ALLOW[0]):
+        return [override.replace(*ALLOW)]
     return ["~data.augment", f"+{override}"] if override.startswith("data.augment=[") else [override]
 
 

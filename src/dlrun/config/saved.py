@@ -2,7 +2,7 @@
 
 import os
 import shlex
-import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -149,12 +149,15 @@ def _default_data_dir() -> str:
     return container(cast(DictConfig, OmegaConf.load(CONFIGS / "config.yaml")), resolve=False)["data_dir"]
 
 
-def plain(config: DictConfig) -> dict:
-    """Return plain dicts and lists with interpolations resolved. Raises UserError if one cannot be resolved."""
+def plain(config: DictConfig, arguments: Sequence[str] = ()) -> dict:
+    """Return plain dicts and lists with interpolations resolved. Raises UserError if one cannot be resolved.
+
+    arguments: the words that the config was composed from, for the error.
+    """
     try:
         return container(settled(config), resolve=True, throw_on_missing=True)
     except (OmegaConfBaseException, RecursionError) as error:
-        raise UserError(explain(error, sys.argv[1:])) from None
+        raise UserError(explain(error, list(arguments))) from None
 
 
 def require_finished(folder: Path) -> dict:

@@ -18,7 +18,7 @@ from dlrun.config.signatures import Signature, is_allowed, public_names, ranges,
 from dlrun.config.usage import folders_of, group_names, options
 from dlrun.config.yaml_notes import Notes, read_notes
 from dlrun.errors import UserError
-from dlrun.types import KINDS, Filled, Nested, Range
+from dlrun.types import KINDS, BestOf, Filled, Nested, Range
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 REFERENCE = {"type": "string", "pattern": r"^.*\$\{|^\?\?\?$"}  # ${data.length}, or ??? for a value to be set
@@ -68,7 +68,7 @@ class _Schema:
 
     def _known(self, target: str) -> str:
         package = target.partition(".")[0]
-        if package not in ("dlrun", "torch") and not is_allowed(package):
+        if package not in ("dlrun", "torch") and not is_allowed(target):
             raise UserError(
                 f"{target!r} is code of your own\n  expected: DL_RUN_ALLOW={package} dl-run schema ..., "
                 "with its folder in PYTHONPATH"
@@ -111,6 +111,7 @@ class _Schema:
     def _config(self) -> Schema:
         text, or_null = {"type": "string", "minLength": 1}, {"type": ["string", "null"], "minLength": 1}
         values = {key: or_null if key in ("run_dir", "resume", "init") else text for key in sorted(VALUES)}
+        values["resume_allow"] = {"enum": ["changes", None]}
         values |= {"mode": {"enum": list(MODES)}, "seed": {"type": "integer", "minimum": 0}}
         notes = read_notes(folders_of(None)[0] / "config.yaml").notes
         properties = {key: self._explained(_or_reference(value), notes.get((key,))) for key, value in values.items()}
@@ -242,7 +243,9 @@ def _of_runner(key: str) -> Schema:
     return {"type": ["string", "null"], "pattern": r"^[\w-]+-[0-9a-f]{8,64}\.pth$"}
 
 
-def _limits(limit: Range | Filled) -> Schema:
+def _limits(limit: Range | Filled | BestOf) -> Schema:
+    if isinstance(limit, BestOf):
+        return {"pattern": "^best[1-9][0-9]*$"}
     if isinstance(limit, Filled):
         return {"pattern": r"\S"}
     low = {"exclusiveMinimum" if limit.open_low else "minimum": limit.low}

@@ -15,6 +15,7 @@ from types import NoneType, UnionType
 
 from dlrun import spec as specs
 from dlrun import types
+from dlrun.config import consent
 from dlrun.errors import UserError, nearest
 
 LARGEST = 3.4028234663852886e38  # the largest float32
@@ -41,9 +42,9 @@ class Signature:
     returns: object = None
 
 
-def is_allowed(package: str) -> bool:
-    """Whether DL_RUN_ALLOW names this package, so that a config may use it."""
-    return package in ALLOWED
+def is_allowed(target: str) -> bool:
+    """Whether a config may name this dotted path of another package: by DL_RUN_ALLOW, or as consent.py states."""
+    return target.partition(".")[0] in ALLOWED or consent.is_allowed(target)
 
 
 @cache
@@ -171,9 +172,9 @@ def _is_number(annotation: object) -> bool:
     return annotation is float or any(map(_is_number, typing.get_args(annotation)))
 
 
-def ranges(args: tuple) -> list[types.Range | types.Filled]:
-    """Return the range and length limits among the arguments of Annotated."""
-    return [each for each in args[1:] if isinstance(each, types.Range | types.Filled)]
+def ranges(args: tuple) -> list[types.Range | types.Filled | types.BestOf]:
+    """Return the limits among the arguments of Annotated."""
+    return [each for each in args[1:] if isinstance(each, types.Range | types.Filled | types.BestOf)]
 
 
 def _fits(value: typing.Any, annotation: typing.Any) -> bool:

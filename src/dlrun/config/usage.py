@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+from dlrun.config.consent import option_folders
 from dlrun.config.pairing import CONFIGS
 from dlrun.errors import columns, listed
 
@@ -23,6 +24,8 @@ USAGE = """dl-run: deep-learning experiments, composed from YAML and resumed bit
   dl-run -m sweep.resume=last             resume the newest sweep
   dl-run -m sweep.join=last               help with it, from another machine
   dl-run schema --vscode                  let the editor complete and check YAML
+  dl-run new mynets                       write a package of your own
+  dl-run trust                            read this folder's dl-run.yaml
 
 groups and their options (group=option)
 {groups}
@@ -30,6 +33,8 @@ groups and their options (group=option)
 keys (key=value)
   dl-run --cfg job                          print all keys and values
   dl-run model=resnet18 --cfg job -p model  show those of one section
+
+mode=find_lr, find_batch or time measure a learning rate, a batch size, a step
 
 flags
   -m, --multirun        a sweep over several values: optimizer.lr=0.1,0.01
@@ -54,8 +59,8 @@ def usage(config_dir: str | None = None) -> str:
 
 
 def folders_of(config_dir: str | None) -> list[Path]:
-    """Return the folders that hold config groups: the project's and the user's."""
-    return [CONFIGS, *([Path(config_dir)] if config_dir else [])]
+    """Return the folders that hold config groups: the project's, those of plugins, and the user's."""
+    return [CONFIGS, *option_folders(), *([Path(config_dir)] if config_dir else [])]
 
 
 def group_names(config_dir: str | None = None) -> list[str]:

@@ -22,7 +22,7 @@ from dlrun.data.on_device import OnDevice
 from dlrun.data.pixels import Pixels
 from dlrun.data.resident import Resident, check_contrast
 from dlrun.data.splits import cut
-from dlrun.errors import DataError, UserError
+from dlrun.errors import IN_MEMORY, DataError, UserError
 from dlrun.paths import find
 from dlrun.spec import Image, Series, Table
 from dlrun.types import Augmentation, Count, DataPath, Fraction, Index
@@ -42,7 +42,8 @@ class ArraySet(OnDevice):
     """A data set of samples in arrays. Nothing is read before `load`, or before a network is built from `spec`.
 
     arrays: x and y, or x_train, y_train and x_val, y_val or x_test, y_test or both; without y, images have no labels.
-    Else they are read from `file`, or from `x` and `y`. A split that is not given is cut from the others by `split`.
+    In a config "memory": a Python program gives them, and the run's folder does not hold them. Else they are read from
+    `file`, or from `x` and `y`. A split that is not given is cut from the others by `split`.
     y: classes if it has texts, booleans, whole numbers or one-hot rows; else real targets. labels: names of the classes
     0, 1, ... All else: configs/data/arrays.yaml.
     Batches: x float, as `spec.shape`; y int64 (B,) or float (B, targets).
@@ -51,7 +52,7 @@ class ArraySet(OnDevice):
     def __init__(
         self,
         *,
-        arrays: "Mapping[str, np.ndarray] | None" = None,
+        arrays: Literal["memory"] | None = None,
         data_dir: str = "",
         file: DataPath | None = None,
         x: DataPath | None = None,
@@ -74,7 +75,8 @@ class ArraySet(OnDevice):
                 "data.file, data.x: expected one file with all arrays, data.file=samples.npz, or one for each array, "
                 "data.x=x.npy data.y=y.npy"
             )
-        self.arrays, self.data_dir = arrays, Path(os.path.expanduser(data_dir))
+        self.arrays: Mapping[str, np.ndarray] | str | None = arrays
+        self.data_dir = Path(os.path.expanduser(data_dir))
         self.paths = {"file": file, "x": x, "y": y}
         self.kind, self.learn, self.labels, self.names, self.unit = kind, learn, tuple(labels), tuple(names), unit
         self.split_config = ((split[0], split[1], split[2]), stratify, folds, fold)
@@ -168,6 +170,8 @@ class ArraySet(OnDevice):
         self.resident = Resident(arrays, splits, self.device, prepare)
 
     def _read(self) -> dict[str, Part]:
+        if isinstance(self.arrays, str):
+            raise DataError(IN_MEMORY)
         if self.arrays is not None:
             return grouped(self.arrays)
         found = {key: find(path, self.data_dir, f"data.{key}", EXPECTED) for key, path in self.paths.items() if path}

@@ -21,6 +21,11 @@ def constant(time: Time) -> float:
     return 1.0
 
 
+def range_test(time: Time, *, low: Share) -> float:
+    """Rise exponentially from `low` to 1: the learning-rate range test (Smith 2017, section 3.3), mode=find_lr."""
+    return low ** (1 - time.fraction)
+
+
 def linear(time: Time, *, warmup_fraction: Probability, final: Fraction) -> float:
     """Rise linearly from 0 to 1 over the share `warmup_fraction` of the run, then fall linearly to `final`."""
     if time.fraction < warmup_fraction:

@@ -194,6 +194,26 @@ class Checkpoints:
         except BaseException as error:  # `wait` raises it in the training thread
             self.error = error
 
+    def keep_epoch(self, state: dict, epoch: int) -> None:
+        """Start writing epoch_<n>.ckpt, a snapshot like that of the best epoch."""
+        self.wait()
+        self.thread = threading.Thread(target=self._keep_epoch, args=(state, epoch), name="checkpoint")
+        self.thread.start()
+
+    def _keep_epoch(self, state: dict, epoch: int) -> None:
+        try:
+            self.folder.mkdir(exist_ok=True)
+            save(self.folder / f"epoch_{epoch}.ckpt", state)
+        except BaseException as error:  # `wait` raises it in the training thread
+            self.error = error
+
+    def forget_epochs(self, kept: set[int]) -> None:
+        """Remove the files of all other epochs."""
+        for path in self.folder.glob("epoch_*.ckpt"):
+            number = path.stem.removeprefix("epoch_")
+            if number.isdecimal() and int(number) not in kept:
+                path.unlink(missing_ok=True)
+
     def write_tested(self, best: dict, steps: int) -> None:
         """Write the weights that a run is tested with if a limit cut its last epoch: best.ckpt is of whole epochs."""
         self.wait()

@@ -9,6 +9,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from dlrun.clock import Clock
+from dlrun.output.notebook import NotebookBar, is_notebook
 
 REFRESH = 1.0  # seconds between two readings of the loss, for which a GPU has to be waited for
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Bar:
-    """A progress bar within the epoch, on a terminal only, for epochs that take more than half a second.
+    """A progress bar within the epoch, on a terminal or in a notebook, for epochs that take more than half a second.
 
     `tick` is called after each step with its number of samples. running: returns the loss of the last steps as text.
     The time left is measured in any case: what an epoch has taken so far, with validation and saving.
@@ -25,9 +26,10 @@ class Bar:
 
     def __init__(self, clock: Clock, running: Callable[[], str] = str) -> None:
         self.clock, self.running = clock, running
-        self.bar: tqdm | None = None
+        self.bar: tqdm | NotebookBar | None = None
         self.tick: Callable[[int], object] = _nothing
-        self.is_terminal = sys.stderr.isatty()
+        self.is_notebook = is_notebook()
+        self.is_shown = self.is_notebook or sys.stderr is not None and sys.stderr.isatty()
         self.began, self.epochs_before, self.due = time.monotonic(), clock.epochs_done, 0.0
 
     def __enter__(self) -> "Bar":
@@ -38,26 +40,25 @@ class Bar:
 
     def start_epoch(self) -> None:
         """Start timing the epoch; the bar appears half a second later."""
-        if self.is_terminal:
+        if self.is_shown:
             self.started, self.tick = time.monotonic(), self._appear
 
     def _appear(self, samples: int) -> None:
         if time.monotonic() - self.started < 0.5:
             return
-        from tqdm import tqdm
-
         clock, frames = self.clock, self.clock.epoch_samples
-        self.bar = tqdm(
-            total=frames or min(clock.steps_per_epoch, clock.batch + clock.total_steps - clock.step),
-            initial=max(0, clock.samples - clock.epoch * frames) if frames else clock.batch,
-            desc=f"epoch {clock.epoch + 1}/{clock.epochs}",
-            unit="frame" if frames else "batch",
-            leave=False,
-            dynamic_ncols=True,
-        )
+        total = frames or min(clock.steps_per_epoch, clock.batch + clock.total_steps - clock.step)
+        initial = max(0, clock.samples - clock.epoch * frames) if frames else clock.batch
+        desc, unit = f"epoch {clock.epoch + 1}/{clock.epochs}", "frame" if frames else "batch"
+        if self.is_notebook:
+            self.bar = NotebookBar(total, initial, desc, unit)
+        else:
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, initial=initial, desc=desc, unit=unit, leave=False, dynamic_ncols=True)
         self.tick = partial(self._advance, self.bar)
 
-    def _advance(self, bar: "tqdm", samples: int) -> None:
+    def _advance(self, bar: "tqdm | NotebookBar", samples: int) -> None:
         bar.update(samples if self.clock.epoch_samples else 1)
         if (now := time.monotonic()) >= self.due:
             self.due = now + REFRESH

@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -94,6 +94,14 @@ class Run:
         if config is not None:
             write_whole(self.folder / ".hydra" / "config.yaml", config)
 
+    def note_changes(self, before: dict, changes: Mapping[str, tuple[object, object]], step: int) -> None:
+        """Add to the summary what resumes changed, although it changes the bits. before: the summary as it was."""
+        earlier = before.get("changes")
+        found = list(earlier) if isinstance(earlier, list) else []
+        found += [{"step": step, "key": key, "from": old, "to": new} for key, (old, new) in changes.items()]
+        if found:
+            self.facts["changes"] = found
+
     def read_back(self, num_rows: int) -> None:
         """Read the first `num_rows` rows of metrics.jsonl, which a checkpoint relies on. Writes nothing.
 
@@ -128,6 +136,7 @@ class Run:
         for image in video.frame_paths(self.images):
             if video.epoch_of(image) not in epochs:
                 image.unlink()
+        self.checkpoints.forget_epochs({int(epoch) for epoch in epochs})
 
     def log(self, row: dict[str, float], global_step: int, images: "dict[str, Tensor] | None" = None) -> None:
         """Write a row of metrics to metrics.jsonl and TensorBoard.
@@ -171,7 +180,8 @@ class Run:
         self.facts.update(results)
         summary = {"status": status, "id": self.id, **self.facts}
         if self.end and status != "finished":
-            summary = self.end | {"resumed": {"status": status, **results}}
+            changes = {"changes": self.facts["changes"]} if "changes" in self.facts else {}
+            summary = self.end | {"resumed": {"status": status, **results}} | changes
         text = as_json(finite(summary), indent=2)
         write_whole(self.folder / "summary.json", text + "\n")
 
@@ -279,4 +289,4 @@ class NullRun(Run):
     def _nothing(self, *args: Any, **keys: Any) -> Any: ...
 
     print = resume = read_back = rewind = log = sync = write_summary = close = _nothing
-    write_provenance = start_trackers = _nothing
+    write_provenance = start_trackers = note_changes = _nothing

@@ -16,7 +16,8 @@ def open_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
-        getattr(sys, name).reconfigure(errors="backslashreplace")
+        if hasattr(getattr(sys, name), "reconfigure"):  # not that of a notebook
+            getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def silence(stream: TextIO) -> None:
@@ -61,11 +62,15 @@ def complain(command: str, message: object) -> None:
 
 def complain_of_disk(command: str, error: OSError) -> None:
     """Print that a file or standard output could not be written."""
+    if error.errno != errno.ENAMETOOLONG:
+        silence(sys.stdout)  # flushing its buffer at exit would fail again
+    complain(command, text_of_disk(error))
+
+
+def text_of_disk(error: OSError) -> str:
+    """Describe an error for which `is_of_disk` holds."""
     if error.errno == errno.ENAMETOOLONG:
         expected = "expected at most 255 bytes between two slashes"
-        complain(command, f"{str(error.filename)[:80]}...: too long for the name of a file\n  {expected}")
-        return
-    silence(sys.stdout)  # flushing its buffer at exit would fail again
+        return f"{str(error.filename)[:80]}...: too long for the name of a file\n  {expected}"
     where = f" {error.filename}" if error.filename else ""
-    expected = "expected free space on the disk and a writable standard output"
-    complain(command, f"cannot write{where}: {error.strerror}\n  {expected}")
+    return f"cannot write{where}: {error.strerror}\n  expected free space on the disk and a writable standard output"

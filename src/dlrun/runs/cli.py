@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from dlrun.config.project import output_dir
 from dlrun.errors import UserError
 from dlrun.output.folders import find_run
 from dlrun.runs.command import Command, Parser, options_in, run_command
@@ -42,7 +43,9 @@ def main() -> None:
 
 
 def _where(parser: Parser) -> None:
-    parser.add_argument("--output-dir", default="outputs", metavar="DIR", help="the folder with the runs (%(default)s)")
+    parser.add_argument(
+        "--output-dir", default=output_dir(), metavar="DIR", help="the folder with the runs (%(default)s)"
+    )
 
 
 def _run_arguments(parser: Parser, device: bool = False) -> None:

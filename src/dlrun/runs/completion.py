@@ -67,6 +67,7 @@ def words(line: list[str], options: Callable[[str], list[str]], commands: Sequen
 
     options: returns the flags of a command.
     """
+    from dlrun.config.project import output_dir
     from dlrun.output.folders import all_runs
 
     if len(line) <= 1:
@@ -80,7 +81,7 @@ def words(line: list[str], options: Callable[[str], list[str]], commands: Sequen
     if line[0] in ("list", "ui"):
         return []
     if line[0] in ("compare", "report") or len(line) == 2:
-        return ["last", *map(str, reversed(all_runs(Path("outputs"))))]
+        return ["last", *map(str, reversed(all_runs(Path(output_dir()))))]
     return []
 
 

@@ -2,15 +2,12 @@
 
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from dlrun.config.check import check, check_section
-from dlrun.config.explain import explain
-from dlrun.config.pairing import CONFIGS
+from dlrun.config.compose import compose
 from dlrun.config.saved import plain, read_config
 from dlrun.errors import UserError
 from dlrun.overrides import key_of
@@ -25,11 +22,7 @@ def compose_data(name: str, overrides: list[str]) -> DictConfig:
         raise UserError(
             f"{hydras}: the hydra section cannot be set here\n  expected keys of the data, such as data.batch_size=8"
         )
-    try:
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return compose("config", arguments)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error, arguments)) from None
+    return compose(arguments)[0]
 
 
 def other_config(folder: Path, overrides: list[str]) -> dict:

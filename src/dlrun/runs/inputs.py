@@ -58,7 +58,7 @@ def images(
     """
     for name, source, is_in_folder in _image_files(arguments, form):
         try:
-            yield name, _image(name, source, shape, fit, decoding)
+            yield name, decoded(name, source, shape, fit, decoding)
         except UnreadableImage as error:
             if not is_in_folder:
                 raise
@@ -109,9 +109,10 @@ def _is_image(content: bytes) -> bool:
     return content.startswith((b"\x89PNG", b"\xff\xd8", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*"))
 
 
-def _image(
+def decoded(
     name: str, source: Path | io.BytesIO, shape: tuple[int, int, int], fit: str | None, decoding: Decoding
 ) -> Tensor:
+    """Return an image file as uint8 (C, H, W). Raises UserError if it does not fit, UnreadableImage if damaged."""
     if not fit:
         _check_size(name, source, shape)
     pixels = read_resized(source, shape, fit or "cover", *decoding)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dlrun.data.series.series_file import SeriesFile
+    from dlrun.runs.inputs import Decoding
     from dlrun.train.finished import FinishedRun
 
 WAYS = {
@@ -182,17 +183,27 @@ def _read(run: "FinishedRun", given: Inputs) -> tuple[Iterator[tuple[str, object
     if isinstance(spec, Series):
         return input_rows.series(given.inputs, cast("SeriesFile", data)), torch.stack
     if isinstance(spec, Image | Mask):
-        config = run.config["data"]
-        source = config.get("source") or {}
-        is_folder = "folder" in source.get("_target_", "")
-        fit = getattr(data, "fit", "cover" if given.fit or is_folder else None)  # as in training
-        most = config.get("max_pixels") or source.get("max_pixels") or inputs.MAX_PIXELS
-        decoding = inputs.Decoding(most, getattr(data, "levels", None))
+        shape, fit, decoding = decoding_of(run, given.fit)
         form = getattr(data, "form", inputs.ListFormat())
-        return inputs.images(given.inputs, getattr(data, "stored", spec.shape), fit, decoding, form), torch.stack
+        return inputs.images(given.inputs, shape, fit, decoding, form), torch.stack
     if isinstance(spec, Tokens):
         return inputs.texts(given.inputs, (run.config["data"].get("source") or {}).get("text_column")), list
     return input_rows.rows(given.inputs, cast(Table, spec)), np.array  # no other samples are inputs of a network
+
+
+def decoding_of(run: "FinishedRun", is_fitted: bool) -> "tuple[tuple[int, int, int], str | None, Decoding]":
+    """Return the shape to which images are decoded, how they are resized (None: not at all), and further arguments.
+
+    is_fitted: whether images of another size are resized where training did not.
+    """
+    from dlrun.runs import inputs
+
+    data, config = run.data, run.config["data"]
+    source = config.get("source") or {}
+    fit = getattr(data, "fit", "cover" if is_fitted or "folder" in source.get("_target_", "") else None)
+    most = config.get("max_pixels") or source.get("max_pixels") or inputs.MAX_PIXELS
+    shape = getattr(data, "stored", cast(Image, data.spec).shape)
+    return shape, fit, inputs.Decoding(most, getattr(data, "levels", None))
 
 
 def _codes(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], "Tensor", dict]]:

@@ -44,20 +44,25 @@ def _free(stem: str, taken: dict[str, int]) -> str:
     return name
 
 
+def flat(record: dict) -> dict:
+    """Return a record without nesting: each probability has its own column."""
+    found = {key: value for key, value in record.items() if not isinstance(value, dict | list)}
+    for key, value in record.items():
+        if isinstance(value, dict):
+            found |= {f"p({name})": each for name, each in value.items()}
+        elif isinstance(value, list):
+            found |= {f"{key}_{i + 1}": each for i, each in enumerate(value)}
+    return found
+
+
 def as_csv(records: Iterable[dict]) -> Iterator[str]:
-    """Yield CSV lines, first the head. Each probability has its own column."""
+    """Yield CSV lines, first the head."""
     head = None
-    for record in records:
-        flat = {key: value for key, value in record.items() if not isinstance(value, dict | list)}
-        for key, value in record.items():
-            if isinstance(value, dict):
-                flat |= {f"p({name})": each for name, each in value.items()}
-            elif isinstance(value, list):
-                flat |= {f"{key}_{i + 1}": each for i, each in enumerate(value)}
+    for record in map(flat, records):
         if head is None:
-            head = list(flat)
+            head = list(record)
             yield _csv_line(head)
-        yield _csv_line([flat[key] for key in head])
+        yield _csv_line([record[key] for key in head])
 
 
 def _csv_line(cells: list) -> str:

@@ -12,7 +12,7 @@ from dlrun.output.folders import read_summary
 from dlrun.output.rows import epoch_rows
 from dlrun.runs import page
 from dlrun.runs.columns import described
-from dlrun.runs.show import command_line, show_config
+from dlrun.runs.show import changes, command_line, show_config
 from dlrun.spec import Columns, Env, Function, Image, Mask, Spec, Tokens
 
 if TYPE_CHECKING:
@@ -84,6 +84,9 @@ def _result(folder: Path, summary: dict) -> str:
     found["steps"] = f"{summary.get('steps', 0):,} in {summary.get('seconds', 0):.1f} s, {epochs}"
     if summary.get("stopped_by") not in (None, "finished"):
         found["stopped by"] = str(summary["stopped_by"])
+    found |= {
+        f"from step {each['step']}": f"{each['key']}={each['to']}, before {each['from']}" for each in changes(summary)
+    }
     return page.facts(found)
 
 

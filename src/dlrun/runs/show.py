@@ -41,10 +41,19 @@ def _facts(folder: Path, summary: dict) -> list[str]:
         facts["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
     if summary.get("git"):
         facts["commit"] = summary["git"]
+    for each in changes(summary):
+        facts[f"from step {each['step']}"] = f"{each['key']}={each['to']}, before {each['from']}: another run"
     if command := command_line(folder):
         facts["command"] = command
     width = max(map(len, facts))
     return [f"{name:{width}}  {value}" for name, value in facts.items()]
+
+
+def changes(summary: dict) -> list[dict]:
+    """Return what resumes changed although it changes the bits: step, key, from, to."""
+    found = summary.get("changes")
+    entries = found if isinstance(found, list) else []
+    return [each for each in entries if isinstance(each, dict) and {"step", "key", "from", "to"} <= each.keys()]
 
 
 def command_line(folder: Path) -> str:

@@ -6,6 +6,7 @@ a preemption.
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,15 @@ ONE_REQUEST = 0.5  # seconds: a signal to all processes of a job also comes from
 def stopping() -> list[int]:
     """The signals that stop a run: without SIGHUP if nohup ignores it."""
     return [n for n in STOPPING if n != HANGUP or signal.getsignal(n) != signal.SIG_IGN]
+
+
+def of_guest() -> list[int]:
+    """The signals that stop a run in another program: Ctrl-C, where Python's own handler would raise KeyboardInterrupt.
+
+    None in a thread, which cannot handle signals.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    return [signal.SIGINT] if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler else []
 
 
 class Interrupted(BaseException):
@@ -52,10 +62,12 @@ class Requests:
 class Signals:
     """Handles the signals within its context: the first stops after the current step, a second one at once.
 
-    dist: the processes that stop together, after the same step (see `agree`).
+    dist: the processes that stop together, after the same step (see `agree`). is_guest: whether the process is another
+    program's: then an insisting one raises KeyboardInterrupt, as without dl-run.
     """
 
-    def __init__(self, dist: "Distributed | None" = None) -> None:
+    def __init__(self, dist: "Distributed | None" = None, is_guest: bool = False) -> None:
+        self.is_guest = is_guest
         self.is_shared = dist is not None and dist.size > 1
         self.requests = Requests()
         self.agreed: int | None = None
@@ -71,7 +83,7 @@ class Signals:
         self.agreed = int(dist.all_reduce_max(self.requests.first or 0)) or None
 
     def __enter__(self) -> "Signals":
-        self.before = {n: signal.signal(n, self._receive) for n in stopping()}
+        self.before = {n: signal.signal(n, self._receive) for n in (of_guest() if self.is_guest else stopping())}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -80,6 +92,8 @@ class Signals:
 
     def _receive(self, number: int, frame: object) -> None:
         if self.requests.insist(number):
+            if self.is_guest:
+                raise KeyboardInterrupt
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         if self.at_once:

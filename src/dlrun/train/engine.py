@@ -17,6 +17,7 @@ from dlrun.output.checkpoint import snapshot
 from dlrun.output.console import Bar, epoch_line
 from dlrun.seeds import Reseeder
 from dlrun.system.signals import Interrupted, Signals
+from dlrun.train.keep import kept_epochs
 from dlrun.train.meters import Means
 from dlrun.train.state import Training
 
@@ -128,20 +129,26 @@ def end_epoch(
     training.means = Means()
     score = row.get(f"val/{best.metric}") if best else None
     is_best = best is not None and score is not None and best.update(score, clock, row.get("val/loss"))
-    if best and is_best:
-        training.best_state = snapshot(
+    run.log(row, clock.global_step, previews)
+    kept = kept_epochs(run.rows, best, training.trainer)
+    if is_best or clock.epoch in kept:
+        state = snapshot(
             {
                 "state_dict": task.best_state(),
                 "fitted": task.fitted(),
                 "metrics": row,
-                "best": best.state_dict(),
+                "best": best.state_dict() if best else None,
                 "clock": clock.state_dict(),
                 "run": run.id,
                 **training.data_state,
             }
         )
-        training.best_is_new = True
-    run.log(row, clock.global_step, previews)
+        if is_best:
+            training.best_state, training.best_is_new = state, True
+        if clock.epoch in kept:
+            run.checkpoints.keep_epoch(state, clock.epoch)
+    if not training.dist.rank and (training.trainer.keep or training.trainer.keep_every):
+        run.checkpoints.forget_epochs(kept)
     if training.trainer.histograms and not training.dist.rank:
         for name, weight in task.net.named_parameters():
             if weight.abs().max() < 1e19:  # TensorBoard's bins end at 1e20, and none holds a non-finite number

@@ -1,5 +1,6 @@
 """Rebuild a finished run from its folder alone: config, weights, and fitted values. Reads no data."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -60,12 +61,13 @@ class FinishedRun:
         """The data of a run that learns from the columns of a table (spec.Columns)."""
         return cast("TableFile", self.data)
 
-    def load_data(self, download: bool = True) -> Data:
+    def load_data(self, download: bool = True, memory: Mapping[str, object] | None = None) -> Data:
         """Read the run's data with all splits. Raises DataError if it is missing or has changed.
 
-        download: whether missing files may be downloaded, if the run's config allows it.
+        download: whether missing files may be downloaded, if the run's config allows it. memory: values of the data
+        section that are in the program's memory.
         """
-        section, source = self.config["data"], self.config["data"].get("source")
+        section, source = self.config["data"] | dict(memory or {}), self.config["data"].get("source")
         if not download and isinstance(source, dict) and "download" in source:
             section = section | {"source": source | {"download": False}}
         data = build(section)  # a new object, so that what it learns now can be compared

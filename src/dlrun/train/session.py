@@ -1,6 +1,6 @@
 """One session of a run, from config to summary: build, restore, fit, test, draw."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from math import isfinite
@@ -32,11 +32,18 @@ class Session:
     """A run that is built and has read its data. Nothing is written before `start`.
 
     config: checked, as plain dicts and lists. names: the choice of each config group. chosen: the keys whose values
-    depend on the data. Raises UserError if the objects do not fit together or the data is missing.
+    depend on the data. changes: old and new values of keys that a resume changes although they change the bits. Raises
+    UserError if the objects do not fit together or the data is missing.
     """
 
-    def __init__(self, config: dict, names: dict[str, str], chosen: Sequence[str] = ()) -> None:
-        self.config, self.names, self.chosen = config, names, chosen
+    def __init__(
+        self,
+        config: dict,
+        names: dict[str, str],
+        chosen: Sequence[str] = (),
+        changes: Mapping[str, tuple[object, object]] | None = None,
+    ) -> None:
+        self.config, self.names, self.chosen, self.changes = config, names, chosen, changes or {}
         self.is_training = False  # whether this session has begun to write to the run's folder
         with within_memory():
             self._build(config)
@@ -50,6 +57,8 @@ class Session:
             self._choose_batch(config)
         self.task.prepare(self.data)
         self.loaded += other_words(config["init"], self.data.fitted())
+        if position := getattr(self.data, "position", None):  # of a stream, which cannot be asked for (epoch, batch)
+            self.task.components["stream"] = position
         self.steps_per_epoch = self.task.steps(self.data)  # also refuses batches that are too small for the net
 
     def _choose_batch(self, config: dict) -> None:
@@ -61,17 +70,19 @@ class Session:
         for update in self.task.named_updates().values():
             update.scale_lr(config["optimizer"]["lr"] / lr)
 
-    def start(self, folder: Path, resumed: bool, config: str | None = None) -> tuple[Outcome, float | None]:
+    def start(
+        self, folder: Path, resumed: bool, config: str | None = None, is_guest: bool = False
+    ) -> tuple[Outcome, float | None]:
         """Train in this folder until the end or a signal. Returns the outcome, and the goal's best value or None.
 
         config: the new text of config.yaml for a resumed run. It is written once all checks have passed, so that a
-        refused resume writes nothing.
+        refused resume writes nothing. is_guest: see Signals.
         """
         with writing_to(folder), within_memory():
             training, notes = self.prepare(folder, resumed)
             run, self.is_training = training.run, True
             try:
-                with Signals(self.dist) as signals:
+                with Signals(self.dist, is_guest) as signals:
                     if resumed:
                         run.resume(config, self.trainer.test)
                         training.rewind()
@@ -82,7 +93,10 @@ class Session:
                     outcome, value = self.train(training, signals)
                     run.close()
             except BaseException as error:
-                self.leave(run, "diverged" if isinstance(error, Diverged) else "failed")
+                is_stopped = isinstance(error, KeyboardInterrupt)
+                self.leave(
+                    run, "diverged" if isinstance(error, Diverged) else "interrupted" if is_stopped else "failed"
+                )
                 if isinstance(error, DependencyLost):
                     raise DependencyLost(f"{error}\n  {recovery_hint(folder)}") from error
                 if self.dist.is_peer_failure(error):
@@ -117,9 +131,15 @@ class Session:
             return training, []
         state, failure = run.checkpoints.load_last(before.get("id"))
         lost_best = training.restore(state)
+        stream = self.data.position.find(clock.seed) if hasattr(self.data, "position") else ""
+        run.note_changes(before, self.changes, clock.step)
         threads = keep_threads(state["threads"], self.device.torch_device)
         first = f"{failure}\n  resuming from the previous checkpoint" if failure else f"resuming {folder}"
-        return training, [note for note in (first, lost_best, threads) if note]
+        changed = [
+            f"from step {clock.step} on this is another run: {key}={new}, before {old}"
+            for key, (old, new) in self.changes.items()
+        ]
+        return training, [note for note in (first, lost_best, threads, stream, *changed) if note]
 
     def train(self, training: Training, signals: Signals) -> tuple[Outcome, float | None]:
         """Fit, then test and draw. A signal during testing stops it; a resumed run tests again."""

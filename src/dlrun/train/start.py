@@ -1,13 +1,15 @@
-"""Start one run, new or resumed, from the config that Hydra composed. torch is imported only for a valid config."""
+"""Start one run, new or resumed, from a request. torch is imported only for a valid config.
+
+Both doors, the command line (cli.py) and Python (api/), make a Request and call `start` or `resume`.
+"""
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from dlrun.config.auto import auto_keys, value_of
@@ -15,7 +17,7 @@ from dlrun.config.build import build, of_runner
 from dlrun.config.check import check
 from dlrun.config.extras import install
 from dlrun.config.flags import config_flags
-from dlrun.config.saved import is_place, new_run_arguments, plain, portable, read_config
+from dlrun.config.saved import container, is_place, new_run_arguments, plain, portable, read_config
 from dlrun.errors import DataError, UserError, printable
 from dlrun.output.folders import (
     claim_folder,
@@ -40,44 +42,103 @@ if TYPE_CHECKING:
     from dlrun.train.session import Session
 
 LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
-RESUMABLE = ("trainer.device", "data_dir", *(f"trainer.{name}" for name in LIMITS), "tracker")
+SAVING = (
+    "log_every",
+    "histograms",
+    "keep",
+    "keep_every",
+    *(f"checkpoint_{n}" for n in ("every_steps", "every_minutes", "gap")),
+)
+RESUMABLE = ("trainer.device", "data_dir", *(f"trainer.{name}" for name in (*LIMITS, *SAVING)), "tracker")
+CHANGEABLE = ("optimizer.lr",)  # only with resume.allow=changes, as then the run is another one
 
 
-def start(composed: DictConfig) -> float | None:
-    """Train a new run, or show its network (mode=summary). Returns the best value of the goal, or None."""
-    names = dict(HydraConfig.get().runtime.choices)
-    config = plain(composed)
+class Request(NamedTuple):
+    """A run that is asked for.
+
+    config: composed from the words, without Hydra's section. hydra: that section. arguments: the words and the flags,
+    as a command line has them. is_guest: whether the process is another program's, whose signals are left to it.
+    data: keys of the data section whose values are in this program's memory.
+    """
+
+    config: DictConfig
+    hydra: DictConfig
+    arguments: Sequence[str]
+    is_guest: bool = False
+    data: Mapping[str, object] = {}
+
+    @property
+    def words(self) -> list[str]:
+        """The overrides, such as trainer.epochs=3."""
+        return [str(word) for word in container(self.hydra.overrides, resolve=False)["task"]]
+
+
+class Done(NamedTuple):
+    """A run that ended or was stopped.
+
+    value: the best of its goal, or None. signal: the number of the one that stopped it, or None.
+    """
+
+    folder: Path
+    value: float | None = None
+    signal: int | None = None
+
+
+def start(request: Request) -> Done | None:
+    """Train a new run; or print what another mode finds, and return None."""
+    for word in request.words:
+        if key_of(word).split(".")[0].split("@")[0] == "sweep":
+            raise UserError(f"{word} needs a sweep, and this is one run\n  expected dl-run -m {word} ...")
+    composed, names = request.config, dict(request.hydra.runtime.choices)
+    config = plain(composed, request.arguments)
     chosen = auto_keys(config)
     check(config, names)
     require_installed(config.get("tracker") or (), install)
-    if config["mode"] == "summary":
-        from dlrun.train.summary import summary
-
-        print(printable(summary(config, names)))
+    if config["mode"] != "train":
+        print(printable(_measured(config, names, chosen)))
         return None
-    config["trainer"]["processes"] = join_processes(config, "expected the same number in both")
+    config["trainer"]["processes"] = join_processes(config, request.arguments, "expected the same number in both")
     own = [str(key) for key in composed if key != "sweep"]  # the section of a sweep is not a run's
     composed = OmegaConf.masked_copy(portable(composed), own)
     from dlrun.train.session import Session
 
+    config["data"] |= request.data
     session = Session(config, names, chosen)
     folder, resumed = session.dist.broadcast_object(
-        (Path(), False) if session.dist.rank else _open_folder(session, composed)  # rank 0's is broadcast
+        (Path(), False) if session.dist.rank else _open_folder(session, composed, request)  # rank 0's is broadcast
     )
     if resumed and status_of(read_summary(folder)) == "finished":  # a process died after the run finished
-        return None
+        return Done(folder)
     with locked(folder):
-        return train(session, folder, resumed)
+        return train(session, folder, resumed, request.is_guest)
 
 
-def _open_folder(session: "Session", composed: DictConfig) -> tuple[Path, bool]:
+def _measured(config: dict, names: dict[str, str], chosen: list[str]) -> str:
+    """What another mode than train finds, to print."""
+    mode = config["mode"]
+    if mode == "summary":
+        from dlrun.train.summary import summary
+
+        return summary(config, names)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler prints its start and stop
+    from dlrun.train.find_batch import find_batch
+    from dlrun.train.find_lr import find_lr
+    from dlrun.train.step_time import step_time
+
+    config["trainer"]["processes"] = int(os.environ.get("WORLD_SIZE", config["trainer"]["processes"]))
+    if config["trainer"]["processes"] > 1:
+        raise UserError(f"mode={mode} measures one process\n  expected trainer.processes=1")
+    return {"find_lr": find_lr, "find_batch": find_batch, "time": step_time}[mode](config, names, chosen)
+
+
+def _open_folder(session: "Session", composed: DictConfig, request: Request) -> tuple[Path, bool]:
     """The folder of a new run, with its config; or that of a run that died before, and whether it is resumed."""
     from dlrun.output.failures import writing_to
 
     base = Path(session.config["output_dir"]).expanduser()
     if before := died_before(base):
         return before, True
-    wanted, context = session.config["run_dir"], HydraConfig.get()
+    wanted = session.config["run_dir"]
     name = f"{session.names['model']}_{session.names['data']}"
     folder = claim_folder(Path(wanted).expanduser(), base) if wanted else new_folder(base, name)
     ENDING.folder = folder
@@ -86,8 +147,8 @@ def _open_folder(session: "Session", composed: DictConfig) -> tuple[Path, bool]:
         OmegaConf.update(composed, key, value_of(session.config, key))
     texts = {
         "config": composed,
-        "hydra": OmegaConf.create({"hydra": context}),
-        "overrides": [*context.overrides.task, *config_flags(sys.argv[1:])],
+        "hydra": OmegaConf.create({"hydra": request.hydra}),
+        "overrides": [*request.words, *config_flags(list(request.arguments))],
     }
     with writing_to(folder):
         note_start(base, folder)
@@ -97,58 +158,68 @@ def _open_folder(session: "Session", composed: DictConfig) -> tuple[Path, bool]:
     return folder, False
 
 
-def resume(composed: DictConfig) -> float | None:
-    """Resume a run with its own config and new limits. Returns the best value of the goal, or None.
+def resume(request: Request) -> Done:
+    """Resume a run with its own config and new limits.
 
     The folder is locked before its config and summary are read: no other process changes them meanwhile.
     """
-    folder = find_run(*(os.path.expanduser(str(composed[key])) for key in ("resume", "output_dir")))
+    folder = find_run(*(os.path.expanduser(str(request.config[key])) for key in ("resume", "output_dir")))
     ENDING.folder = folder
     require_plain(folder)
     with locked(folder) as release:
-        run, done = read_resumed(folder, composed), read_summary(folder)
+        run, done = read_resumed(folder, request), read_summary(folder)
         if status_of(done) == "finished":
             if restarts():  # a process died after the run finished
-                return None
+                return Done(folder)
             refuse_finished(folder, build(run.config["trainer"]), done)
         expected = f"expected the number that it was started with: dl-run {pasteable('resume', folder)}"
         here = f"resume={quoted(folder.resolve())}"  # pins `last`, which may name another run in the child processes
-        sys.argv[1:] = [here if key_of(argument) == "resume" else argument for argument in sys.argv[1:]]
-        if join_processes(run.config, expected, release) != run.config["trainer"]["processes"]:
+        arguments = [here if key_of(argument) == "resume" else argument for argument in request.arguments]
+        if join_processes(run.config, arguments, expected, release) != run.config["trainer"]["processes"]:
             raise UserError(
                 f"resume={folder}: torchrun started {os.environ['WORLD_SIZE']} processes, but the run had one\n"
                 f"  {expected}"
             )
-        return train(_resumed_session(folder, run), folder, resumed=True, text=run.text)
+        run.config["data"] |= request.data
+        return train(_resumed_session(folder, run), folder, True, request.is_guest, run.text)
 
 
 class ResumedConfig(NamedTuple):
-    """The config of a run that is resumed: plain and checked, the choice of each group, and config.yaml's new text."""
+    """The config of a run that is resumed: plain and checked, the choice of each group, and config.yaml's new text.
+
+    changes: old and new values of CHANGEABLE keys.
+    """
 
     config: dict
     names: dict[str, str]
     text: str
+    changes: dict[str, tuple[object, object]]
 
 
-def read_resumed(folder: Path, composed: DictConfig) -> ResumedConfig:
-    """Read a run's config, with the command line's changes. Raises UserError if a change is not of a RESUMABLE key."""
+def read_resumed(folder: Path, request: Request) -> ResumedConfig:
+    """Read a run's config, with the request's changes. Raises UserError if a change is not of a RESUMABLE key."""
+    changes = {}
     try:
         saved, names = read_config(folder)
     except UserError as error:
         raise UserError(f"resume={error}") from None
     is_moved = False
-    for override in HydraConfig.get().overrides.task:
+    for override in request.words:
         key = key_of(override)
         if key in RESUMABLE or is_place(plain(saved), key):
-            OmegaConf.update(saved, key, OmegaConf.select(composed, key), merge=False, force_add=True)
+            OmegaConf.update(saved, key, OmegaConf.select(request.config, key), merge=False, force_add=True)
             is_moved |= key.startswith("data.")
-        elif key not in ("resume", "output_dir"):
+        elif key in CHANGEABLE and request.config.resume_allow == "changes":
+            changes[key] = (OmegaConf.select(saved, key), OmegaConf.select(request.config, key))
+            OmegaConf.update(saved, key, changes[key][1], merge=False)
+        elif key not in ("resume", "resume.allow", "resume_allow", "output_dir"):
+            or_allow = f", or {override} with resume.allow=changes" if key in CHANGEABLE else ""
             raise UserError(
                 f"{override.lstrip('+')} cannot change in a resumed run: it continues with its own config\n"
-                f"  expected only: {', '.join(RESUMABLE)}; and data.root, data.file, ... if the data moved\n"
+                f"  expected only: {', '.join(RESUMABLE)}{or_allow}; and data.root, data.file, ... if the data moved\n"
                 f"  for any other change start a new run: dl-run {new_run_arguments(folder, override.lstrip('+'))}"
             )
-    config = plain(saved)
+    config = plain(saved, request.arguments)
     try:
         check(config, names)
     except UserError as error:
@@ -156,7 +227,7 @@ def read_resumed(folder: Path, composed: DictConfig) -> ResumedConfig:
     if is_moved:
         saved = portable(saved)
     require_installed(config.get("tracker") or (), install)
-    return ResumedConfig(config, names, OmegaConf.to_yaml(saved))
+    return ResumedConfig(config, names, OmegaConf.to_yaml(saved), changes)
 
 
 def _resumed_session(folder: Path, run: ResumedConfig) -> "Session":
@@ -165,7 +236,7 @@ def _resumed_session(folder: Path, run: ResumedConfig) -> "Session":
 
     config = run.config | {"init": None, "model": run.config["model"] | dict.fromkeys(of_runner(run.config["model"]))}
     try:
-        return Session(config, run.names)
+        return Session(config, run.names, changes=run.changes)
     except DataError as error:  # drop the lines that suggest keys of new runs
         lines = [line for line in str(error).splitlines() if "=..." not in line]
         place = str(error).partition("=")[0]
@@ -174,7 +245,9 @@ def _resumed_session(folder: Path, run: ResumedConfig) -> "Session":
         raise DataError("\n".join([*lines, f"  put it there, or name its place: {elsewhere}"])) from None
 
 
-def join_processes(config: dict, expected: str, before_launch: Callable[[], object] = lambda: None) -> int:
+def join_processes(
+    config: dict, arguments: Sequence[str], expected: str, before_launch: Callable[[], object] = lambda: None
+) -> int:
     """Return the number of training processes. Unless torchrun did, start them here, wait for them and exit."""
     trainer = config["trainer"]
     asked, started = trainer["processes"], os.environ.get("WORLD_SIZE") if "RANK" in os.environ else None
@@ -184,7 +257,7 @@ def join_processes(config: dict, expected: str, before_launch: Callable[[], obje
         before_launch()
         base = Path(config["output_dir"]).expanduser()
         try:
-            sys.exit(launch(sys.argv[1:], asked, trainer["max_restarts"]))
+            sys.exit(launch(list(arguments), asked, trainer["max_restarts"]))
         finally:
             ENDING.folder = ENDING.folder or noted(base, os.getpid())
             forget_start(base)
@@ -221,17 +294,12 @@ def locked(folder: Path) -> Iterator[Callable[[], object]]:
         lock.release()
 
 
-def train(session: "Session", folder: Path, resumed: bool, text: str | None = None) -> float | None:
-    """Train in a locked folder and return the best goal value. Exits with 128 + N after signal N.
-
-    text: the new config.yaml of a resumed run.
-    """
+def train(session: "Session", folder: Path, resumed: bool, is_guest: bool, text: str | None = None) -> Done:
+    """Train in a locked folder. text: the new config.yaml of a resumed run."""
     try:
-        outcome, value = session.start(folder, resumed, None if session.dist.rank else text)
+        outcome, value = session.start(folder, resumed, None if session.dist.rank else text, is_guest)
     except UserError as error:
         if session.is_training:
             error.exit_code = 1  # such as a full disk: the command was right
         raise
-    if outcome.reason == "signal":
-        sys.exit(128 + (outcome.number or 0))
-    return value
+    return Done(folder, value, outcome.number if outcome.reason == "signal" else None)

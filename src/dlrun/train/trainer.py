@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from dlrun.types import Count, Index, NonNegative, Positive, Probability, Processes
+from dlrun.types import Count, Index, Keep, NonNegative, Positive, Probability, Processes
 
 
 @dataclass(frozen=True)
@@ -38,3 +38,5 @@ class Trainer:
     processes: Processes
     max_restarts: Index
     sync_norm: bool
+    keep: Keep | None = None
+    keep_every: Count | None = None

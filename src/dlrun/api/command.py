@@ -1,0 +1,56 @@
+"""Run dl-run in a process of its own: for sweeps, and for runs that several processes train."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from dlrun.config.consent import said
+from dlrun.config.signatures import ALLOWED
+from dlrun.errors import UserError
+from dlrun.system.python import COMMAND
+
+
+def run_command(arguments: Sequence[str]) -> Path:
+    """Run `dl-run` with these arguments, show what it prints, and return the folder of its run or sweep.
+
+    An interrupt is passed on, so that it saves first. Raises UserError with its message if it was refused or failed,
+    KeyboardInterrupt if it was stopped.
+    """
+    env = os.environ | {
+        "DL_RUN_ALLOW": ",".join(sorted(ALLOWED | said)),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    with tempfile.TemporaryFile() as out:
+        process = subprocess.Popen(
+            [sys.executable, *COMMAND, "--json", *arguments],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, env=env, text=True, errors="replace",
+            start_new_session=True,  # Ctrl-C reaches it through this process only
+        )  # fmt: skip
+        is_interrupted = False
+        while process.poll() is None:
+            try:
+                for line in process.stderr or ():
+                    sys.stdout.write(line)
+                process.wait()
+            except KeyboardInterrupt:
+                is_interrupted = True
+                process.send_signal(signal.SIGINT)
+        if process.stderr:
+            process.stderr.close()
+        out.seek(0)
+        lines = out.read().decode(errors="replace").splitlines()
+    try:
+        found = json.loads(lines[-1])
+    except (IndexError, ValueError):
+        raise UserError(f"dl-run ended with exit code {process.returncode} and without a result") from None
+    if is_interrupted or found["exit_code"] > 128:
+        raise KeyboardInterrupt(f"stopped; resume {found['folder']}")
+    if found["error"] or not found["folder"]:
+        raise UserError(found["error"] or f"dl-run ended with exit code {process.returncode}")
+    return Path(found["folder"])

@@ -1,0 +1,77 @@
+"""What a run must leave as it found it in the program that calls it, and what it must not depend on.
+
+A run seeds torch's generators and sets torch's options. Its bits are those of the command line, so it starts from
+torch's own defaults whatever the program has set, and puts the program's settings back when it ends.
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from dlrun.errors import UserError
+from dlrun.output.terminal import is_of_disk, text_of_disk
+
+SEED = 67280421310721  # torch's own seed before anyone sets one
+RUNNING = threading.RLock()  # torch's generators and options belong to the process: one run at a time
+
+
+@contextmanager
+def as_guest() -> Iterator[None]:
+    """A context for a run, or for what builds its objects. A second thread waits until the first one is done.
+
+    Raises UserError where the command line would print an error of the disk.
+    """
+    with RUNNING:
+        put_back = _settings() if "torch" in sys.modules else _forget
+        try:
+            yield
+        except OSError as error:
+            if not is_of_disk(error):
+                raise
+            raise UserError(text_of_disk(error)) from error
+        finally:
+            put_back()
+
+
+def _forget() -> None:
+    """The program had not imported torch: leave it as after the import."""
+    if "torch" in sys.modules:
+        import torch
+
+        torch.manual_seed(SEED)
+
+
+def _settings() -> Callable[[], None]:
+    """Set torch's defaults; return a function that puts the program's settings back."""
+    import torch
+
+    has_cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
+    random, on_cuda = torch.get_rng_state(), torch.cuda.get_rng_state_all() if has_cuda else None
+    is_deterministic = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark, threads, dtype = torch.backends.cudnn.benchmark, torch.get_num_threads(), torch.get_default_dtype()
+    device, matmul = torch.get_default_device(), torch.get_float32_matmul_precision()
+    has_gradients = torch.is_grad_enabled()
+    torch.set_default_dtype(torch.float32)
+    torch.set_grad_enabled(True)
+    torch.set_float32_matmul_precision("highest")
+    if device.type != "cpu":
+        torch.set_default_device(None)
+
+    def put_back() -> None:
+        torch.set_rng_state(random)
+        if on_cuda is not None:
+            torch.cuda.set_rng_state_all(on_cuda)
+        if torch.are_deterministic_algorithms_enabled() != is_deterministic:
+            torch.use_deterministic_algorithms(is_deterministic, warn_only=warns)
+        torch.backends.cudnn.benchmark = benchmark
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(has_gradients)
+        torch.set_float32_matmul_precision(matmul)
+        if device.type != "cpu":
+            torch.set_default_device(device)
+
+    return put_back

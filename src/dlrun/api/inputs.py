@@ -1,0 +1,194 @@
+"""Predict from Python objects: arrays, paths, PIL images, texts, rows and frames."""
+
+import io
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from os import PathLike
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from dlrun.api.memory import as_polars
+from dlrun.errors import UserError
+from dlrun.output.failures import within_memory
+from dlrun.runs import inputs as files
+from dlrun.runs.predict import WAYS, decoding_of, kind
+from dlrun.runs.predict import outputs as records
+from dlrun.runs.records import flat
+from dlrun.spec import Columns, Image, Mask, Table, Tokens
+from dlrun.train.finished import FinishedRun
+
+
+def predict(
+    run: FinishedRun, x: Any, fit: bool, samples: int | None, episodes: int | None, seed: int
+) -> pl.DataFrame | np.ndarray:
+    """Return a frame with a row per input, or an array of images or masks. Raises UserError for wrong inputs."""
+    takes = run.task.takes
+    used = {"inputs": x is not None, "latent": samples is not None, "episodes": episodes is not None}
+    ways = [name for name, is_used in used.items() if is_used]
+    expected = " or ".join(kind(run.data.spec) if name == "inputs" else WAYS[name] for name in takes)
+    way = "images" if ways == ["inputs"] and "images" in takes else ways[0] if len(ways) == 1 else None
+    if way not in takes:
+        raise UserError(f"{', '.join(ways) or 'nothing'} to predict from: this run takes {expected}")
+    with within_memory():
+        if episodes is not None:
+            played = run.task.play(run.data, episodes, seed)
+            return pl.DataFrame([{"episode": i, "return": r, "length": n} for i, (r, n) in enumerate(played)])
+        predicted = _sampled(run, samples, seed) if samples is not None else torch.cat(list(_predicted(run, x, fit)))
+        if isinstance(run.data.spec, Mask):
+            return predicted.argmax(1).numpy()
+        if predicted.dim() == 4:
+            return predicted.numpy()
+        return pl.DataFrame([flat(record) for record in records(run, predicted)], strict=False)
+
+
+def outputs(run: FinishedRun, x: Any, fit: bool) -> np.ndarray:
+    """Return probabilities, real outputs or images. Raises UserError for wrong inputs."""
+    if "inputs" not in run.task.takes and "images" not in run.task.takes:
+        raise UserError(f"this run does not take inputs\n  expected run.predict with {WAYS[run.task.takes[0]]}")
+    with within_memory():
+        return torch.cat(list(_predicted(run, x, fit))).numpy()
+
+
+def _sampled(run: FinishedRun, samples: int, seed: int) -> Tensor:
+    from dlrun.seeds import generator
+
+    if not isinstance(samples, int) or samples < 1:
+        raise UserError(f"samples={samples!r}: expected an integer >= 1")
+    device, size = run.device.torch_device, run.sample_data.eval_batch_size
+    z = torch.randn(samples, cast(int, run.task.net.latent), generator=generator(device, 0, seed), device=device)
+    return torch.cat([run.task.predict(part).cpu() for part in z.split(size)])
+
+
+def _predicted(run: FinishedRun, x: Any, fit: bool) -> Iterator[Tensor]:
+    way, size = run.task.takes[0], run.sample_data.eval_batch_size
+    batches, count = _encoded(run, x, fit), 0
+    for encoded in batches:
+        for part in encoded.split(size):
+            yield run.task.predict(part if way != "images" else _rescaled(run, part)).cpu()
+            count += len(part)
+    if not count:
+        raise UserError(f"no inputs\n  expected {kind(run.data.spec)}")
+
+
+def _rescaled(run: FinishedRun, x: Tensor) -> Tensor:
+    from dlrun.tasks.images import rescaled
+
+    return next(rescaled(iter([(x, x)]), run.sample_data, 0.0, 1.0))[0]
+
+
+def _encoded(run: FinishedRun, x: Any, fit: bool) -> Iterator[Tensor]:
+    """Yield encoded inputs: (B, *spec.shape)."""
+    spec, data = run.data.spec, run.sample_data
+    if isinstance(spec, Columns):
+        yield _rows_of_table(run, x)
+    elif isinstance(spec, Tokens):
+        texts = [x] if isinstance(x, str) else list(files.texts([str(x)])) if isinstance(x, PathLike) else list(x)
+        texts = [text[1] if isinstance(text, tuple) else text for text in texts]
+        if wrong := next((text for text in texts if not isinstance(text, str)), None):
+            raise UserError(
+                f"{wrong!r} is no text\n  expected a text, a list of texts, or a Path of a .txt or .csv file"
+            )
+        if texts:
+            yield data.encode(texts)
+    elif isinstance(spec, Image | Mask) and not _is_array(x):
+        yield from _images(run, x, fit)
+    elif isinstance(x, str | PathLike):
+        rows = files.rows([str(x)], cast(Table, spec))
+        while batch := [row for _, row in islice(rows, data.eval_batch_size)]:
+            yield data.encode(np.array(batch))
+    else:
+        yield data.encode(_array(run, x))
+
+
+def _is_array(x: object) -> bool:
+    return isinstance(x, np.ndarray | Tensor) or isinstance(x, list | tuple) and len(x) > 0 and _is_array(x[0])
+
+
+def _array(run: FinishedRun, x: Any) -> Tensor:
+    """Return samples as a tensor (N, ...) as they are stored; a single sample becomes a batch of one."""
+    spec, shape = run.data.spec, tuple(getattr(run.data, "stored", run.data.spec.shape))
+    if type(x).__module__.split(".")[0] in ("polars", "pandas"):
+        x = _columns(as_polars(x), cast(Table, spec))
+    try:
+        found = (
+            torch.stack([torch.as_tensor(each) for each in x]) if isinstance(x, list | tuple) else torch.as_tensor(x)
+        )
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"x: {str(error).splitlines()[0]}\n  expected {_expected(shape)}") from None
+    found = found.detach().cpu()
+    if isinstance(spec, Image | Mask):
+        if found.dtype != torch.uint8:
+            raise UserError(f"x holds {_dtype(found)}\n  expected pixels as they are stored: uint8, {_expected(shape)}")
+        found = _channels_first(found, shape)
+    if found.dim() == len(shape):
+        found = found[None]
+    if tuple(found.shape[1:]) != shape:
+        raise UserError(f"x has the shape {tuple(found.shape)}\n  expected {_expected(shape)}")
+    return found
+
+
+def _channels_first(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return images (N, C, H, W) from (N, H, W, C) or (H, W, C), or with one channel from (N, H, W) or (H, W)."""
+    channels, height, width = shape
+    if tuple(x.shape[-3:]) == shape:
+        return x
+    if tuple(x.shape[-3:]) == (height, width, channels):
+        return x.movedim(-1, -3).contiguous()
+    return x.unsqueeze(-3) if channels == 1 and tuple(x.shape[-2:]) == (height, width) else x
+
+
+def _dtype(x: Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")
+
+
+def _expected(shape: tuple[int, ...]) -> str:
+    return f"(N, {', '.join(map(str, shape))}), or one sample"
+
+
+def _columns(frame: pl.DataFrame, spec: Table) -> np.ndarray:
+    names = [name for name in spec.names if name not in frame.columns]
+    if names:
+        raise UserError(f"there is no column {', '.join(names)}\n  expected {', '.join(spec.names)}")
+    return (frame.select(spec.names) if spec.names else frame).to_numpy()
+
+
+def _rows_of_table(run: FinishedRun, x: Any) -> Tensor:
+    """Encode rows with the run's columns: a frame, a dictionary or a list of them, or a file."""
+    data = run.table_data
+    if isinstance(x, str | PathLike):
+        _, encoded, notes = data.read(Path(x))
+    else:
+        frame = (
+            pl.DataFrame([x] if isinstance(x, dict) else x, strict=False)
+            if isinstance(x, dict | list)
+            else as_polars(x)
+        )
+        content = io.BytesIO()
+        frame.write_csv(content)
+        _, encoded, notes = data.read(Path("the frame"), content.getvalue())
+    for column, note in notes.items():
+        sys.stderr.write(f"{column}: {note}\n")
+    return encoded
+
+
+def _images(run: FinishedRun, x: Any, fit: bool) -> Iterator[Tensor]:
+    """Decode images from paths, folders and PIL images as in training."""
+    shape, how, decoding = decoding_of(run, fit)
+    found: list[Tensor] = []
+    for i, each in enumerate([x] if isinstance(x, str | PathLike) or hasattr(x, "save") else list(x)):
+        if isinstance(each, str | PathLike):
+            found += [image for _, image in files.images([str(each)], shape, how, decoding)]
+        elif hasattr(each, "save"):
+            content = io.BytesIO()
+            each.save(content, "PNG")
+            found.append(files.decoded(f"image {i}", io.BytesIO(content.getvalue()), shape, how, decoding))
+        else:
+            raise UserError(f"{each!r} is no image\n  expected paths, PIL images, or an array of uint8")
+    if found:
+        yield run.sample_data.encode(torch.stack(found))

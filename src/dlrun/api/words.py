@@ -1,0 +1,57 @@
+"""Turn Python values into the words of a command line: {"trainer": {"epochs": 3}} is trainer.epochs=3."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from os import PathLike
+
+from dlrun.errors import UserError
+from dlrun.overrides import PLAIN, quoted
+
+Words = str | Mapping[str, object]
+RESERVED = ("true", "false", "null", "nan", "inf")
+
+
+def as_words(given: Iterable[Words]) -> list[str]:
+    """Return overrides. given: overrides, or mappings from keys to values.
+
+    A mapping as a value sets the keys in a section: {"trainer": {"epochs": 3}}. Raises UserError for other objects.
+    """
+    words: list[str] = []
+    for each in given:
+        if isinstance(each, str):
+            words.append(each)
+        elif isinstance(each, Mapping):
+            words += _pairs(each)
+        else:
+            raise UserError(
+                f"{each!r}: expected words such as 'trainer.epochs=3', or a dictionary such as {{'trainer.epochs': 3}}"
+            )
+    return words
+
+
+def _pairs(mapping: Mapping[str, object]) -> Iterator[str]:
+    for key, value in mapping.items():
+        if not isinstance(key, str) or not key:
+            raise UserError(f"{key!r}: expected the name of a key, such as 'trainer.epochs'")
+        is_section = isinstance(value, Mapping) and "." not in key and "_target_" not in value
+        if is_section and isinstance(value, Mapping):
+            yield from (f"{key}.{name}={_text(f'{key}.{name}', each)}" for name, each in value.items())
+        else:
+            yield f"{key}={_text(key, value)}"
+
+
+def _text(key: str, value: object) -> str:
+    """Write a value as the command line does."""
+    if hasattr(value, "item") and not getattr(value, "shape", ()):  # a number of NumPy or torch
+        value = value.item()
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str | PathLike):
+        text = str(value)
+        return text if PLAIN.fullmatch(text) and text.lower() not in RESERVED else quoted(text)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{name}:{_text(f'{key}.{name}', each)}" for name, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(_text(key, each) for each in value) + "]"
+    raise UserError(f"{key}={value!r}: expected a number, a text, a list or a dictionary, not a {type(value).__name__}")

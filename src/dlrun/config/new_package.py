@@ -1,0 +1,71 @@
+"""`dl-run new NAME`: write a package with a network, a data set, a loss, an experiment and a test. No torch."""
+
+import argparse
+import keyword
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
+
+from dlrun.errors import UserError
+from dlrun.output.folders import write_whole
+
+TEMPLATE = Path(__file__).resolve().parent.parent / "template"
+NAME = "mynets"  # in the template
+FILES = {  # of the package: the template's file
+    "pyproject.toml": "pyproject.toml.txt",
+    "README.md": "readme.txt",
+    f"src/{NAME}/__init__.py": "init.py.txt",
+    f"src/{NAME}/nets.py": "nets.py.txt",
+    f"src/{NAME}/readers.py": "readers.py.txt",
+    f"src/{NAME}/losses.py": "losses.py.txt",
+    f"src/{NAME}/configs/model/{NAME}_cnn.yaml": "model.yaml.txt",
+    f"src/{NAME}/configs/data/{NAME}_bars.yaml": "data.yaml.txt",
+    f"src/{NAME}/configs/experiment/{NAME}.yaml": "experiment.yaml.txt",
+    f"tests/test_{NAME}.py": "check.py.txt",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"new: {message}\n  expected dl-run new NAME, the name of a package such as {NAME}")
+
+
+def new_command(arguments: list[str]) -> str:
+    """Write the package into a new folder of its name. Returns the text to print."""
+    parser = _Parser("dl-run new", allow_abbrev=False)
+    parser.description = "Write a package of your own for dl-run: a network, data, a loss, an experiment and a test."
+    parser.add_argument("name", metavar="NAME")
+    name = parser.parse_args(arguments).name
+    _check(name)
+    folder = Path(name)
+    try:
+        folder.mkdir()
+        for target, source in FILES.items():
+            path = folder / target.replace(NAME, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, (TEMPLATE / source).read_text(encoding="utf-8").replace(NAME, name))
+    except FileExistsError:
+        raise UserError(f"new {name}: {folder.resolve()} is there already\n  expected another name or folder") from None
+    except OSError as error:
+        raise UserError(f"new {name}: cannot write {folder.resolve()}: {error.strerror}") from None
+    return "\n".join(
+        [
+            *(str(folder / target.replace(NAME, name)) for target in FILES),
+            "",
+            f"cd {name} && {sys.executable} -m pip install -e .",
+            f"dl-run experiment={name}",
+        ]
+    )
+
+
+def _check(name: str) -> None:
+    """Raise UserError unless the name can be that of a new package."""
+    if not name.isidentifier() or not name.isascii() or name != name.lower() or keyword.iskeyword(name):
+        raise UserError(f"new {name}: expected the name of a package: small letters, digits and _, such as {NAME}")
+    try:
+        spec = find_spec(name)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is not None and spec.origin is not None or name in sys.stdlib_module_names or name in ("dlrun", "configs"):
+        raise UserError(f"new {name}: there is a package of this name already\n  expected another name")

@@ -1,0 +1,95 @@
+"""Installed packages that register themselves with dl-run by an entry point. Installing one is consent to its code.
+
+In the package's pyproject.toml:
+
+    [project.entry-points."dlrun.plugins"]
+    mynets = "mynets"
+
+The left side is the plugin's name. The right side is the package that configs may name code of. Its folder `configs`,
+if there is one, holds options for the config groups. Nothing is imported here. No torch.
+"""
+
+import os
+import sys
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from dlrun.errors import UserError
+from dlrun.paths import read_whole
+
+GROUP = "dlrun.plugins"
+
+
+class Plugin(NamedTuple):
+    """package: dotted. configs: its folder of config groups, or None. source: the distribution that registers it."""
+
+    package: str
+    configs: Path | None
+    source: str
+
+
+@cache
+def plugins() -> dict[str, Plugin]:
+    """Return the installed plugins by name. Raises UserError if two have one name, or one has no package.
+
+    The files are read directly: importing importlib.metadata takes ten times as long as this.
+    """
+    found: dict[str, Plugin] = {}
+    for source, name, package in _registered():
+        if name in found and found[name].source != source:
+            raise UserError(
+                f"two installed packages register the plugin {name!r}: {found[name].source} and {source}\n"
+                f"  expected one: pip uninstall one of them"
+            )
+        found[name] = Plugin(package, _configs(name, package, source), source)
+    return found
+
+
+def _registered() -> list[tuple[str, str, str]]:
+    """List (distribution, plugin, package) of all entry points. The working folder is left out: it is not installed."""
+    found = []
+    for base in dict.fromkeys(path for path in sys.path if os.path.isdir(path)):
+        if os.path.exists(os.curdir) and os.path.samefile(base, os.curdir):
+            continue
+        with os.scandir(base) as entries:
+            folders = [each for each in entries if each.name.endswith((".dist-info", ".egg-info"))]
+        for folder in folders:
+            try:
+                text = read_whole(Path(folder.path) / "entry_points.txt").decode()
+            except (OSError, ValueError):
+                continue
+            source = folder.name.rpartition(".")[0]
+            found += [(source, *pair) for pair in _entries(text)]
+    return found
+
+
+def _entries(text: str) -> list[tuple[str, str]]:
+    """Read the lines `name = package` of this group from entry_points.txt."""
+    section, pairs = "", []
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("["):
+            section = line.strip("[]").strip()
+        elif section == GROUP and "=" in line and not line.startswith(("#", ";")):
+            name, _, package = line.partition("=")
+            pairs.append((name.strip(), package.split("[")[0].strip()))
+    return pairs
+
+
+def _configs(name: str, package: str, source: str) -> Path | None:
+    top, *rest = package.split(".")
+    try:
+        spec = find_spec(top) if all(map(str.isidentifier, (top, *rest))) else None
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        raise UserError(
+            f"the plugin {name!r} of {source} names {package!r}, and there is no such package\n"
+            f"  expected a package that can be imported: reinstall {source}, or uninstall it"
+        )
+    for base in spec.submodule_search_locations or ():
+        folder = Path(base, *rest, "configs")
+        if folder.is_dir():
+            return folder
+    return None

@@ -1,0 +1,203 @@
+"""Batches from loaders of your own: torch DataLoaders, torchdata's StatefulDataLoader, WebDataset, any iterable.
+
+A loader has no order that is a function of (seed, epoch), so a run that is resumed in mid-epoch must get it to where it
+was (stream_place.py). If the loader has `state_dict` and `load_state_dict`, its state is in the checkpoint. Else the
+batches up to that place are read again. That is exact if the loader is a function of the global random generators of
+torch, NumPy and Python, which are seeded before each batch, or has `set_epoch`. The last batch read again is compared
+with the one of before, so the run reports whether the resume was exact.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from hashlib import sha256
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from dlrun.data.base import Batch
+from dlrun.data.stream_place import Position
+from dlrun.errors import DataError, UserError
+from dlrun.spec import Image, Series, Table, Tokens
+from dlrun.types import Count, Index, Size, StreamSource
+
+Loader = Iterable[Any]
+NOTHING = (
+    "data.source: no loaders\n"
+    "  expected a function of your own that returns them: data.source='{_target_: mynets.data.loaders}'"
+)
+
+
+class Stream:
+    """A data set whose train, val and test loaders yield (x, y) in batches.
+
+    source: returns {"train": ..., "val": ..., "test": ...}; without test, val is tested. kind: of samples; auto: by the
+    shape of x. classes: of integer labels; null: y is real. vocab: of tokens. epoch_batches: train batches of an epoch;
+    null: an epoch is one pass of the loader, which must have a length. Normalisation belongs to the loaders.
+    Batches: x float32, tokens int32; y int64 (B,) or float32 (B, targets).
+    """
+
+    def __init__(
+        self,
+        *,
+        source: StreamSource | None,
+        kind: Literal["auto", "images", "rows", "series", "tokens"] = "auto",
+        classes: Size | None = None,
+        vocab: Size | None = None,
+        labels: list[str] = [],  # noqa: B006  # never changed
+        targets: Index = 0,
+        epoch_batches: Count | None = None,
+    ) -> None:
+        self.source = cast("Callable[[], Mapping[str, Loader]] | None", source)
+        self.kind, self.classes, self.vocab, self.labels = kind, classes, vocab, tuple(labels)
+        self.targets, self.epoch_batches = targets, epoch_batches
+        self.loaders: dict[str, Loader] = {}
+        self.shape: tuple[int, ...] = ()
+        self.position = Position()
+        self.sizes: dict[str, int] = {}
+
+    @property
+    def spec(self) -> Image | Table | Series | Tokens:
+        """The spec that the config and the first batch of val give."""
+        if not self.shape:
+            self._open()
+        kind = self.kind if self.kind != "auto" else {3: "images", 2: "series", 1: "rows"}.get(len(self.shape))
+        if kind == "images":
+            return Image(cast("tuple[int, int, int]", self.shape), self.classes, self.labels)
+        if kind == "tokens":
+            return Tokens(self.shape[0], self.vocab or 0, self.classes or 0, self.labels)
+        if kind == "series":
+            return Series(self.shape[0], self.shape[1], classes=self.classes, targets=self.targets, labels=self.labels)
+        return Table(self.shape[0], self.classes, self.targets, labels=self.labels)
+
+    def load(self, device: torch.device, channels_last: bool = False) -> None:
+        """Get the loaders. Raises DataError if they are not what the config says."""
+        self.restore({}, device)
+        if not self.loaders:
+            self._open()
+        train = self.loaders["train"]
+        length = self.epoch_batches or _length(train)
+        if not length:
+            raise DataError(
+                f"the train loader ({type(train).__name__}) has no length\n"
+                "  expected data.epoch_batches=<number of batches of an epoch>"
+            )
+        self.steps = length
+        for split in ("val", "test"):
+            self.sizes[split] = sum(len(x) for x, _ in self.batches(split))
+        self.position.attach(train, self.epoch_batches)
+
+    def _open(self) -> None:
+        if self.source is None:
+            raise DataError(NOTHING)
+        found = self.source()
+        if not isinstance(found, Mapping) or not {"train", "val"} <= found.keys():
+            raise DataError(
+                f"data.source returned {type(found).__name__}: expected a dictionary with the loaders train and val, "
+                "and test if there is one"
+            )
+        if wrong := next((name for name, loader in found.items() if not isinstance(loader, Iterable)), None):
+            raise DataError(
+                f"data.source: {wrong} is a {type(found[wrong]).__name__}\n  expected a DataLoader or another iterable"
+            )
+        self.loaders = {"test": found["val"], **found}
+        x, y = self._checked(next(iter(self.loaders["val"]), None), "val")
+        self.shape, self.eval_size = tuple(x.shape[1:]), len(x)
+        if not self.classes:
+            self.targets = y.shape[1]
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of a training batch, as the loader states it."""
+        return getattr(self.loaders.get("train"), "batch_size", None) or self.eval_size
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        raise UserError(
+            "data=stream: its loaders make the batches\n"
+            "  expected trainer.processes=1, and the batch size in the function that makes the loaders"
+        )
+
+    @property
+    def eval_batch_size(self) -> int:
+        return self.eval_size
+
+    def size(self, split: str) -> int:
+        """Return the number of samples; of train, as many as its batches hold at most."""
+        return self.steps * self.batch_size if split == "train" else self.sizes[split]
+
+    def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[Batch]:
+        """Yield (inputs, targets). Train: an epoch from batch `first` on."""
+        if split == "train":
+            for item in self.position.batches(seed, epoch, first, self.steps):
+                yield self._on_device(item, split)
+            return
+        for item in self.loaders[split]:
+            yield self._on_device(item, split)
+
+    def _on_device(self, item: Any, split: str) -> Batch:
+        x, y = self._checked(item, split)
+        if tuple(x.shape[1:]) != self.shape:
+            raise DataError(
+                f"the {split} loader yields x of shape {tuple(x.shape)}\n"
+                f"  expected (batch, {', '.join(map(str, self.shape))})"
+            )
+        return x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+
+    def _checked(self, item: Any, split: str) -> Batch:
+        """Return a batch as tensors of the right types. Raises DataError if it is none."""
+        if item is None:
+            raise DataError(f"the {split} loader yields nothing\n  expected batches (x, y)")
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise DataError(
+                f"the {split} loader yields a {type(item).__name__}\n  expected batches (x, y) of two tensors"
+            )
+        try:
+            x, y = (torch.as_tensor(each) for each in item)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"the {split} loader: {str(error).splitlines()[0]}\n  expected tensors") from None
+        if len(x) != len(y) or not len(x) or x.dim() < 2:
+            raise DataError(
+                f"the {split} loader yields x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}\n"
+                "  expected (batch, ...) with a target for each sample"
+            )
+        x = x.int() if self.kind == "tokens" else x.float()
+        if not self.classes:
+            return x, (y.float() if y.dim() > 1 else y.float()[:, None])
+        if y.is_floating_point() or y.dim() != 1 or int(y.min()) < 0 or int(y.max()) >= self.classes:
+            raise DataError(
+                f"the {split} loader yields y of type {str(y.dtype).removeprefix('torch.')}, shape {tuple(y.shape)}, "
+                f"from {y.min()} to {y.max()}\n  expected labels (batch,) from 0 to {self.classes - 1}"
+            )
+        return x, y.long()
+
+    def encode(self, stored: Any) -> Tensor:
+        """Return samples on the device: normalisation belongs to the loaders."""
+        return torch.as_tensor(
+            stored, dtype=torch.int32 if self.kind == "tokens" else torch.float32, device=self.device
+        )
+
+    def fitted(self) -> dict[str, Any]:
+        """Return what the first batch showed."""
+        return {"shape": list(self.shape), "targets": self.targets, "batch": self.eval_size}
+
+    def restore(self, fitted: dict[str, Any], device: torch.device, channels_last: bool = False) -> None:
+        """Prepare `encode` without reading any data."""
+        self.device = device
+        if fitted:
+            self.shape, self.targets, self.eval_size = tuple(fitted["shape"]), fitted["targets"], fitted["batch"]
+
+    def digest(self) -> str:
+        """Return a hash of the spec: the content of a stream is not known before it is read."""
+        return sha256(str(self.spec).encode()).hexdigest()
+
+    def describe(self) -> str:
+        train = self.loaders["train"]
+        an_epoch = f"{self.steps:,} batches an epoch" + ("" if self.epoch_batches else ", one pass")
+        return f"{type(train).__name__}, {an_epoch}; {self.position.promise()}"
+
+
+def _length(loader: object) -> int:
+    try:
+        return len(cast(Any, loader))
+    except TypeError:
+        return 0

@@ -1,0 +1,143 @@
+"""The place of a run in a stream of batches, and how a resumed run gets there again."""
+
+import random
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, cast
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlrun.errors import DataError, check_state
+from dlrun.seeds import mix
+
+OTHER = (
+    "the train loader yields other batches than before: from here on this is not the run that was stopped\n"
+    "  expected a loader with state_dict, or one that depends only on the seeds of torch, NumPy and Python"
+)
+
+
+class Place(NamedTuple):
+    """passes: of the loader, begun before this one. batch: number of batches of this pass that were taken."""
+
+    passes: int = 0
+    batch: int = 0
+
+
+class Position:
+    """The place in the training stream, a component of the task: checkpoints hold it."""
+
+    def __init__(self) -> None:
+        self.place = Place()
+        self.last: Any = None  # the newest batch
+        self.restored: dict[str, Any] | None = None
+        self.iterator: Iterator[Any] | None = None
+        self.loader: Any = None
+        self.epoch_batches: int | None = None
+
+    def attach(self, loader: Iterable[Any], epoch_batches: int | None) -> None:
+        """loader: of train. epoch_batches: None if an epoch is one pass."""
+        self.loader, self.epoch_batches = loader, epoch_batches
+
+    @property
+    def has_state(self) -> bool:
+        return all(callable(getattr(self.loader, name, None)) for name in ("state_dict", "load_state_dict"))
+
+    def promise(self) -> str:
+        """How exact a resume in mid-epoch is, for the header."""
+        if self.has_state:
+            return "resumes exactly, by its state_dict"
+        return "without state_dict: a resume reads it again up to its place, and reports whether that was exact"
+
+    def batches(self, seed: int, epoch: int, first: int, steps: int) -> Iterator[Any]:
+        """Yield the batches of an epoch from `first` on."""
+        if first == 0 and (self.epoch_batches is None or self.iterator is None):
+            self._begin(seed, Place(epoch if self.epoch_batches is None else self.place.passes))
+        for _ in range(first, steps):
+            item = self._next(seed)
+            if item is None and self.epoch_batches is None:
+                return
+            if item is None:  # an endless epoch continues with the next pass
+                self._begin(seed, Place(self.place.passes + 1))
+                item = self._next(seed)
+            if item is None:
+                raise DataError("the train loader yields nothing\n  expected batches (x, y)")
+            yield item
+
+    def find(self, seed: int) -> str:
+        """Go to the restored place. Returns a note for the user on how that went, or ""."""
+        saved, self.restored = self.restored, None
+        if saved is None or not (saved["batch"] or saved["passes"]):
+            return ""
+        target = Place(saved["passes"], saved["batch"])
+        if self.epoch_batches is None and not target.batch:
+            return ""  # the next epoch begins a pass
+        if saved["loader"] is not None and self.has_state:
+            self.loader.load_state_dict(saved["loader"])
+            self._begin(seed, Place(target.passes))
+            self.place = target
+            return ""
+        for number in range(target.passes if self.epoch_batches is None else 0, target.passes + 1):
+            self._begin(seed, Place(number))
+            while (number < target.passes or self.place.batch < target.batch) and self._next(seed) is not None:
+                pass
+        is_same = self.place == target and (saved["crc"] is None or crc(self.last) == saved["crc"])
+        return (
+            f"the stream was read again up to batch {target.batch:,}; its last batch is the same" if is_same else OTHER
+        )
+
+    def _begin(self, seed: int, place: Place) -> None:
+        """Begin a pass of the loader."""
+        self.place = place
+        seed_all(seed, place)
+        for each in (self.loader, getattr(self.loader, "dataset", None), getattr(self.loader, "sampler", None)):
+            if (set_epoch := getattr(each, "set_epoch", None)) is not None:
+                set_epoch(place.passes)
+        self.iterator = iter(self.loader)
+
+    def _next(self, seed: int) -> Any:
+        """Return the next batch of the pass, None at its end."""
+        following = Place(self.place.passes, self.place.batch + 1)
+        seed_all(seed, following)
+        item = next(cast("Iterator[Any]", self.iterator), None)
+        if item is not None:
+            self.place, self.last = following, item
+        return item
+
+    def state_dict(self) -> dict[str, Any]:
+        state = self.loader.state_dict() if self.has_state else None
+        state = state if is_plain(state) else None
+        return {**self.place._asdict(), "loader": state, "crc": None if self.last is None else crc(self.last)}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Raises ValueError unless `state` has the form that `state_dict` returns."""
+        check_state(state, {"passes": int, "batch": int, "loader": dict | None, "crc": int | None})
+        if not (0 <= state["passes"] < 2**31 and 0 <= state["batch"] < 2**31):
+            raise ValueError(f"passes: {state['passes']}, batch: {state['batch']}: out of range")
+        self.restored, self.iterator = state, None
+
+
+def seed_all(seed: int, place: Place) -> None:
+    """Seed the global generators of torch (CPU), NumPy and Python by the place."""
+    value = mix(seed, place.passes, place.batch, 7)
+    torch.default_generator.manual_seed(value)
+    np.random.seed(value % 2**32)
+    random.seed(value)
+
+
+def crc(item: Any) -> int:
+    """The CRC-32 of a batch."""
+    value = 0
+    for each in item:
+        value = crc32(np.ascontiguousarray(torch.as_tensor(each).cpu().numpy()).data, value)
+    return value
+
+
+def is_plain(state: object) -> bool:
+    """Whether a checkpoint can hold it: tensors, plain values, lists and dictionaries."""
+    if isinstance(state, dict):
+        return all(isinstance(key, str | int) and is_plain(value) for key, value in state.items())
+    if isinstance(state, list | tuple):
+        return all(map(is_plain, state))
+    return state is None or isinstance(state, bool | int | float | str | Tensor)

@@ -1,0 +1,118 @@
+"""mode=find_batch: the largest batch whose training step fits into memory, and the speed of each size.
+
+Sizes are doubled until one does not fit. A GPU says so; a CPU's system would kill the process, so there the memory of
+the next size is extrapolated from the last two and compared with what is free.
+"""
+
+import time
+from typing import NamedTuple
+
+import torch
+
+from dlrun.data.streamed import free_memory
+from dlrun.errors import UserError
+from dlrun.output.console import table
+from dlrun.output.failures import within_memory
+from dlrun.system.machine import peak_memory
+from dlrun.train.session import Session
+from dlrun.train.trial import batches, require_samples
+
+FIRST, STEPS = 16, 4  # the smallest size; the steps of each, of which the first is not timed
+LEFT = 0.1  # share of the memory that stays free
+PATIENCE = 20.0  # seconds for one size; larger ones are then extrapolated
+
+
+class Size(NamedTuple):
+    """A batch size that fits. memory: the process's peak, in MB."""
+
+    batch: int
+    samples_per_second: float
+    memory: float
+
+
+def find_batch(config: dict, names: dict[str, str], chosen: list[str]) -> str:
+    """Measure and return the text to print. Raises UserError if not even the smallest batch fits."""
+    session = Session(config, names, chosen)
+    require_samples(session, "find_batch")
+    device, most = session.device.torch_device, session.data.size("train")
+    where = "device" if device.type == "cuda" else "host"
+    room = free_memory(device) / 2**20 + peak_memory(device)[where]
+    sizes: list[Size] = []
+    batch, fails, is_slow = min(FIRST, most), most + 1, False
+    while batch < fails and not is_slow:
+        if where == "host" and expected(sizes, batch) > (1 - LEFT) * room:
+            fails = batch
+            break
+        began = time.monotonic()
+        try:
+            with within_memory():
+                sizes.append(measure(session, batch, where))
+        except UserError:
+            if not sizes:
+                raise
+            fails = batch
+            torch.cuda.empty_cache()
+            break
+        is_slow = time.monotonic() - began > PATIENCE
+        batch = min(2 * batch, most) if batch < most else fails
+    while where == "device" and not is_slow and fails <= most and fails > 1.1 * sizes[-1].batch:
+        middle = (sizes[-1].batch + fails) // 2  # between the last that fits and the first that does not
+        try:
+            with within_memory():
+                sizes.append(measure(session, middle, where))
+        except UserError:
+            fails = middle
+            torch.cuda.empty_cache()
+    return described(sizes, names, most, room)
+
+
+def measure(session: Session, batch: int, where: str) -> Size:
+    """Train for a few steps with this batch size."""
+    device, data, seconds, samples = session.device.torch_device, session.data, 0.0, 0
+    data.batch_size = batch  # type: ignore[attr-defined]  # require_samples: it has samples
+    began = time.perf_counter()
+    for x, clock in batches(session, STEPS):
+        session.task.step(x, clock)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        now = time.perf_counter()
+        if clock.step:
+            seconds, samples = seconds + now - began, samples + session.task.samples(x)
+        began = now
+    return Size(batch, samples / max(seconds, 1e-9), peak_memory(device)[where])
+
+
+def expected(sizes: list[Size], batch: int) -> float:
+    """The memory that a batch size will need, in MB, by the line through the last two sizes."""
+    if len(sizes) < 2:
+        return 0.0
+    (before, _, low), (last, _, high) = sizes[-2:]
+    return high + max(0.0, high - low) / (last - before) * (batch - last)
+
+
+def described(sizes: list[Size], names: dict[str, str], most: int, room: float) -> str:
+    """The table of all sizes, and what they say."""
+    rows = [["batch", "samples/s", "peak MB"]]
+    rows += [[f"{size.batch:,}", f"{size.samples_per_second:,.0f}", f"{size.memory:,.0f}"] for size in sizes]
+    best = max(size.samples_per_second for size in sizes)
+    quick = next(size for size in sizes if size.samples_per_second >= 0.9 * best)
+    last = sizes[-1]
+    per_sample = expected(sizes, last.batch + 1) - last.memory if len(sizes) > 1 else 0.0
+    fitting = most if not per_sample else min(most, last.batch + int(((1 - LEFT) * room - last.memory) / per_sample))
+    facts = {
+        "largest measured": f"data.batch_size={last.batch}"
+        + (", all train samples in one" if last.batch == most else ""),
+        "largest by memory": f"data.batch_size={max(fitting, last.batch)}, with {1 - LEFT:.0%} of {room:,.0f} MB",
+        "large enough": f"data.batch_size={quick.batch}: within 10 % of the highest speed",
+    }
+    width = max(map(len, facts))
+    return "\n".join(
+        [
+            f"batch sizes of {names['model']} on {names['data']}, {STEPS - 1} training steps of each",
+            "",
+            table(rows, words=0),
+            "",
+            *(f"{name:{width}}  {text}" for name, text in facts.items()),
+            "another batch size needs another optimizer.lr: dl-run mode=find_lr data.batch_size=...",
+        ]
+    )
