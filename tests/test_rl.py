@@ -28,8 +28,9 @@ from dlrun.tasks.rl.dqn import targets
 from dlrun.tasks.rl.ppo import kl, surrogate
 from dlrun.tasks.rl.replay import Replay
 from dlrun.tasks.rl.returns import RewardScale, explained_variance, gae, rewards_to_go
+from dlrun.tasks.rl.trpo import conjugate_gradients
 
-EXACT = ["reinforce", "reinforce_baseline", "a2c", "ppo", "dqn", "double_dqn", "dueling_dqn"]
+EXACT = ["reinforce", "reinforce_baseline", "a2c", "ppo", "trpo", "dqn", "double_dqn", "dueling_dqn"]
 MODELS = [*EXACT, "a3c"]  # whose workers are not to be foreseen
 CPU = torch.device("cpu")
 SMALL = ["data.epoch_frames=256", "data.num_envs=4", "trainer.epochs=2", "trainer.checkpoint_gap=0", "model.hidden=[8]",
@@ -37,6 +38,7 @@ SMALL = ["data.epoch_frames=256", "data.num_envs=4", "trainer.epochs=2", "traine
 KEYS = {
     "ppo": ["task.num_steps=16", "task.minibatch=32", "task.update_epochs=2"],
     "a2c": ["task.num_steps=8"],
+    "trpo": ["task.num_steps=16", "task.minibatch=32", "task.value_epochs=2"],
     **{
         name: ["task.num_steps=8", "task.gradient_steps=4", "task.learning_starts=64"]
         for name in ("dqn", "double_dqn", "dueling_dqn")
@@ -219,6 +221,8 @@ def test_dueling_advantages_have_mean_zero():
     net = build(composed("model=dueling_dqn")["model"])(Env((4,), 3))
     features = net[0](torch.randn(5, 4))
     assert torch.allclose(net[1](features).mean(1), net[1].value(features).squeeze(1), atol=1e-6)
+    plain = build(composed("model=dueling_dqn", "model.dueling=plain")["model"])(Env((4,), 3))[1]
+    assert torch.equal(plain(features), plain.value(features) + plain.advantage(features))
 
 
 def test_normaliser_and_reward_scale_against_numpy():
@@ -417,6 +421,7 @@ def test_dqn_needs_discrete_actions():
 LEARN = {
     "ppo": ["task.num_steps=16", "task.minibatch=32", "optimizer.lr=0.003"],
     "a2c": ["task.num_steps=8", "optimizer.lr=0.01", "task.gamma=0.5"],
+    "trpo": ["task.num_steps=16", "task.minibatch=32", "optimizer.lr=0.003", "task.gamma=0.5", "task.max_kl=0.1"],
     "a3c": ["task.num_steps=8", "optimizer.lr=0.01", "task.gamma=0.5"],
     "reinforce": ["optimizer.lr=0.01", "task.gamma=0.5"],
     "reinforce_baseline": ["optimizer.lr=0.01", "task.gamma=0.5"],
@@ -442,6 +447,108 @@ class Paid(Echo):
 
     def step(self, actions):
         return super().step(self.word)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["task.causal=false", "task.baseline=mean", "optimizer.lr=0.003"], ["task.each_step=true", "optimizer.lr=0.001"]],
+)
+def test_reinforces_forms_of_the_book_learn(overrides):
+    with seeded():
+        data = Toy(limit=2, epoch_frames=512)
+        task = make_task("reinforce", data, *LEARN["reinforce"], "task.gamma=1", *overrides)
+        run(task, data, 8)
+        assert task.evaluate(data, "val")["return"] == 2.0
+
+
+def test_the_whole_return_weighs_each_step_of_an_episode():
+    """Of two steps that pay 1 and 2, the log-probabilities are weighed by 3, or by 3 and 2 if the task is causal."""
+    found = {}
+    for causal in (True, False):
+        with seeded():
+            data = Toy()
+            task = make_task("reinforce", data, "task.gamma=1", "task.scale_returns=false", f"task.causal={causal}")
+            batch = task.collect(data, Clock(0, 1, 1))
+            pay = np.zeros_like(batch.rewards)
+            pay[0], pay[1] = 1, 2
+            obs = batch.obs.split(batch.valid.sum(1).tolist())
+            losses = [
+                task.net.log_prob(task.net.outputs(o), a)
+                for o, a in zip(obs, batch.actions.split(len(obs[0])), strict=True)
+            ]
+            weights = (3, 2) if causal else [3] * len(losses)
+            expected = -sum(w * loss.sum() for w, loss in zip(weights, losses, strict=False)) / len(batch.obs)
+            found = task.step(batch._replace(rewards=pay), Clock(0, 1, 1))
+        assert found["policy_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_conjugate_gradients_solve_a_positive_definite_system():
+    random = torch.Generator().manual_seed(0)
+    root, b = torch.randn(8, 8, generator=random, dtype=torch.float64), torch.randn(8, generator=random).double()
+    matrix = root @ root.T + torch.eye(8)
+    found = conjugate_gradients(lambda vector: matrix @ vector, b, 20)
+    assert torch.allclose(found, torch.linalg.solve(matrix, b), atol=1e-6)
+
+
+def test_a_step_of_trpo_gains_within_its_bound():
+    """And changes the policy by at most the bound, the value not at all."""
+    with seeded():
+        data = Toy()
+        task = make_task("trpo", data, *LEARN["trpo"])
+        clock = Clock(0, 1, 1)
+        batch = task.collect(data, clock)
+        with torch.no_grad():
+            before = task.net.outputs(batch.obs)
+        values = [param.clone() for param in task.net.critic_trunk.parameters()]
+        found = task._step_policy(batch.obs, batch.actions, torch.randn(len(batch.obs)))
+        with torch.no_grad():
+            moved = kl(before, task.net.outputs(batch.obs), None, None).mean().item()
+    assert 0 < moved <= 0.1 and found["kl"].item() == pytest.approx(moved, rel=1e-4)
+    assert found["gain"] > 0 and 0 < found["step_fraction"] <= 1
+    assert all(torch.equal(a, b) for a, b in zip(values, task.net.critic_trunk.parameters(), strict=True))
+
+
+def test_trpo_needs_a_trunk_for_the_value():
+    with pytest.raises(UserError, match="model.shared=false"):
+        make_task("trpo", Toy(), "model.shared=true")
+
+
+def test_the_value_has_a_rate_of_its_own():
+    """As two optimizers would have: with Adam the first step moves each weight by its rate."""
+    with seeded():
+        data = Toy()
+        task = make_task("ppo", data, "task.value_lr_multiplier=3", "task.num_steps=16", "task.minibatch=64",
+                         "optimizer.lr=0.001", "task.update_epochs=1", "trainer.clip_global_norm=null")  # fmt: skip
+        before = [param.clone() for param in (task.net.actor.bias, task.net.critic.bias)]
+        task.step(task.collect(data, Clock(0, 1, 1)), Clock(0, 1, 1))
+        moves = [
+            (new - old).abs().max().item()
+            for old, new in zip(before, (task.net.actor.bias, task.net.critic.bias), strict=True)
+        ]
+    assert moves == [pytest.approx(0.001, rel=1e-2), pytest.approx(0.003, rel=1e-2)]
+    with pytest.raises(UserError, match="model.shared=false"):
+        make_task("ppo", Toy(), "task.value_lr_multiplier=3", "model.shared=true")
+
+
+def test_rewards_are_scaled_and_ends_are_paid_as_the_book_has_them():
+    with seeded():
+        data = Toy()
+        task = make_task("dqn", data, "task.reward_scale=0.01", "task.learning_starts=0")
+        task.collect(data, Clock(0, 9, 9))
+        assert set(task.replay.columns["rewards"][: task.replay.size].unique().tolist()) <= {
+            0.0,
+            np.float32(0.01).item(),
+        }
+    with seeded():
+        data = Toy(limit=4)
+        loss = make_task("a3c", data, "task.end_reward=-1").loss
+        player, net = Collector(data.spec, DEVICE), build(composed("model=a3c")["model"])(data.spec)
+        player.start(data, Clock(0, 1, 1))
+        batch = player.collect(net, 4, Clock(0, 1, 1))
+    paid = batch.rewards.copy()
+    paid[-1] = -1
+    assert batch.terminated[-1].all()
+    assert loss(net, batch)[0] == replace(loss, end_reward=None)(net, batch._replace(rewards=paid))[0]
 
 
 @pytest.mark.parametrize("truncates", [True, False])
@@ -539,7 +646,9 @@ def test_every_algorithm_resumes_to_the_bit(model, data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["ppo", "a2c", "a3c", "reinforce_baseline", "dqn", "double_dqn", "dueling_dqn"])
+@pytest.mark.parametrize(
+    "model", ["ppo", "trpo", "a2c", "a3c", "reinforce_baseline", "dqn", "double_dqn", "dueling_dqn"]
+)
 def test_cartpole_is_solved(model, tmp_path):
     train(tmp_path, compose(f"model={model}", "trainer.device=cpu"))
     assert state(tmp_path, "best")["best"]["score"] >= 475

@@ -145,15 +145,17 @@ def policy(
 
 
 class Dueling(nn.Module):
-    """A dueling head, Q = V + A - mean(A): (B, width) -> (B, actions)."""
+    """A dueling head, Q = V + A - mean(A), or the plain sum Q = V + A: (B, width) -> (B, actions)."""
 
-    def __init__(self, width: int, actions: int) -> None:
+    def __init__(self, width: int, actions: int, kind: str) -> None:
         super().__init__()
-        self.value, self.advantage = nn.Linear(width, 1), nn.Linear(width, actions)
+        self.value, self.advantage, self.kind = nn.Linear(width, 1), nn.Linear(width, actions), kind
 
     def forward(self, x: Tensor) -> Tensor:
         advantage = self.advantage(x)
-        return self.value(x) + advantage - advantage.mean(1, keepdim=True)
+        if self.kind == "mean":
+            advantage = advantage - advantage.mean(1, keepdim=True)
+        return self.value(x) + advantage
 
 
 class QNetwork(nn.Sequential):
@@ -167,14 +169,21 @@ class QNetwork(nn.Sequential):
 
 
 def q_net(
-    spec: Env, *, hidden: list[Size], activation: Activation, dueling: bool, init: PolicyInit, normalise: bool
+    spec: Env,
+    *,
+    hidden: list[Size],
+    activation: Activation,
+    dueling: Literal["mean", "plain"] | None,
+    init: PolicyInit,
+    normalise: bool,
 ) -> QNetwork:
     """A network of action values: (B, features) -> (B, actions).
 
-    dueling: compute them from a state value and advantages. normalise: normalise observations by running statistics.
+    dueling: compute them from a state value and advantages, whose mean is subtracted (mean) or not (plain). normalise:
+    normalise observations by running statistics.
     """
     width = hidden[-1] if hidden else spec.features
-    head = Dueling(width, spec.outputs) if dueling else nn.Linear(width, spec.outputs)
+    head = Dueling(width, spec.outputs, dueling) if dueling else nn.Linear(width, spec.outputs)
     norm = [Normaliser(spec.features)] if normalise else []
     return QNetwork(*norm, dense(spec.features, hidden, activation, init), initialise(head, init))
 

@@ -8,6 +8,7 @@ Logged: return, length, policy_loss, value_loss, entropy, explained_variance.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +35,7 @@ class Loss:
     vf_coef: float
     ent_coef: float
     normalise_advantage: bool
+    end_reward: float | None = None  # takes the place of the last reward of an episode that ends; None: it stays
 
     def __call__(self, net: Policy, batch: Rollout) -> tuple[Tensor, Metrics, float]:
         """Return the loss, its terms, and the share of the returns' variance that the values explain."""
@@ -44,7 +46,10 @@ class Loss:
         out, values = out.float(), values.float()
         v = values.detach().cpu().numpy().reshape(batch.rewards.shape)
         next_values = batch.next_values(v, bootstrap_values)
-        gains = gae(batch.rewards, v, next_values, batch.terminated, batch.truncated, self.gamma, self.gae_lambda)
+        rewards = batch.rewards
+        if self.end_reward is not None:
+            rewards = np.where(batch.terminated, np.float32(self.end_reward), rewards)
+        gains = gae(rewards, v, next_values, batch.terminated, batch.truncated, self.gamma, self.gae_lambda)
         advantages = torch.from_numpy(gains.reshape(-1)).to(self.device.torch_device)
         returns = values.detach() + advantages
         if self.normalise_advantage and len(advantages) > 1:

@@ -73,6 +73,7 @@ class A3C(RLTask[Report]):
         vf_coef: NonNegative,
         ent_coef: NonNegative,
         normalise_advantage: bool,
+        end_reward: float | None,
         eval_episodes: Size,
         greedy: bool,
     ) -> None:
@@ -91,7 +92,7 @@ class A3C(RLTask[Report]):
                 f"trainer.ema={self.update.decay} with A3C: expected 0, because its workers do not average weights"
             )
         self.workers, self.num_steps, self.make_update = workers or cpus(), num_steps, update
-        self.loss = Loss(device, gamma, gae_lambda, vf_coef, ent_coef, normalise_advantage)
+        self.loss = Loss(device, gamma, gae_lambda, vf_coef, ent_coef, normalise_advantage, end_reward)
         self.pool: WorkerPool | None = None
 
     def steps(self, data: EnvData) -> int:

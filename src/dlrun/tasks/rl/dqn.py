@@ -3,7 +3,7 @@
 Source: Mnih et al. 2015 (replay, target net, Huber loss); van Hasselt et al. 2016 (double); the book, sections 14.4.6
 and 14.4.7. Deviations from the book: epsilon and the copies to the target net depend on frames and steps, not on the
 number of episodes; the environments are played in rounds of `num_steps` steps, with `gradient_steps` updates after
-each round; rewards are not divided by 100. Logged: return, length, loss, q (mean), epsilon.
+each round. Logged: return, length, loss, q (mean), epsilon.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from dlrun.tasks.base import Metrics
 from dlrun.tasks.rl.actors import EpsilonGreedy
 from dlrun.tasks.rl.base import RLTask
 from dlrun.tasks.rl.replay import Replay
-from dlrun.types import Count, Few, Fraction, Index, Size
+from dlrun.types import Count, Few, Fraction, Index, Positive, Size
 
 
 class Round(NamedTuple):
@@ -61,6 +61,7 @@ class DQN(RLTask[Round]):
         buffer_size: Count,
         learning_starts: Index,
         gamma: Fraction,
+        reward_scale: Positive,
         epsilon_start: Fraction,
         epsilon_end: Fraction,
         exploration_fraction: Fraction,
@@ -77,6 +78,7 @@ class DQN(RLTask[Round]):
         self.num_steps, self.gradient_steps = num_steps, gradient_steps
         self.batch_size, self.learning_starts = batch_size, learning_starts
         self.gamma, self.double, self.target_update_interval = gamma, double, target_update_interval
+        self.reward_scale = reward_scale
         self.epsilons = epsilon_start, epsilon_end, exploration_fraction
         self.target, self.replay = deepcopy(net).requires_grad_(False), Replay(spec, buffer_size, device.torch_device)
         self.components |= {"target": self.target, "replay": self.replay}
@@ -123,6 +125,7 @@ class DQN(RLTask[Round]):
             rewards, terminated, _, next_obs = self.collector.step(actions)
             taken.append((obs, actions, rewards, next_obs, terminated))
         obs, actions, rewards, next_obs, terminated = map(np.concatenate, zip(*taken, strict=True))
+        rewards = rewards * np.float32(self.reward_scale)
         self.replay.add(obs=obs, actions=actions, rewards=rewards, next_obs=next_obs, terminated=terminated)
         return Round(torch.from_numpy(obs).to(self.device.torch_device), epsilon, *self.collector.means())
 

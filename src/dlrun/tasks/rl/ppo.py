@@ -3,7 +3,8 @@
 Source: Schulman et al. 2017 (clipping: equation 7; KL penalty, fixed or adaptive: equation 8); the book, sections
 14.3.5 and 14.3.6. Details follow Huang et al. 2022: advantages by GAE, normalised in each minibatch; value clipping;
 an entropy bonus; no more passes over a rollout once the approximate KL exceeds a target. Deviations from the book: GAE
-instead of returns over the whole buffer, and one optimizer for policy and value instead of two.
+instead of returns over the whole buffer (task.gae_lambda=1 comes near), and one Adam for policy and value instead of
+two; the value's rate may differ (task.value_lr_multiplier).
 Logged: return and length (means over the last 100 episodes), policy_loss, value_loss, entropy, approx_kl
 ((r - 1) - log r: Schulman 2020), clip_fraction, explained_variance (share of the returns' variance that the values
 explain, before learning), update_epochs (number of passes made).
@@ -74,6 +75,7 @@ class PPO(RLTask[Rollout]):
         anneal_clip: bool,
         clip_vloss: Positive | None,
         vf_coef: NonNegative,
+        value_lr_multiplier: Positive,
         ent_coef: NonNegative,
         normalise_advantage: bool,
         normalise_rewards: bool,
@@ -83,7 +85,7 @@ class PPO(RLTask[Rollout]):
         eval_episodes: Size,
         greedy: bool,
     ) -> None:
-        super().__init__(net, spec, device, update, eval_episodes, greedy)
+        super().__init__(net, spec, device, with_value_rate(update, value_lr_multiplier), eval_episodes, greedy)
         if kl_target and not kl_coef:
             raise UserError(f"task.kl_target={kl_target} with task.kl_coef=0: expected a weight > 0 to adapt")
         self.num_steps, self.update_epochs, self.minibatch = num_steps, update_epochs, minibatch
@@ -182,6 +184,27 @@ class PPO(RLTask[Rollout]):
                 "clip_fraction": ((ratio - 1).abs() > (torch.inf if clip is None else clip)).float().mean(),
             }
         return loss, metrics
+
+
+def with_value_rate(update: Callable[..., Update], multiplier: float) -> Callable[[nn.Module], Update]:
+    """Give the parameters of the value their own factor on the learning rate.
+
+    Raises UserError if policy and value share parameters.
+    """
+    if multiplier == 1:
+        return update
+
+    def make(net: nn.Module) -> Update:
+        if not isinstance(net, Policy) or net.critic_trunk is None:
+            raise UserError(
+                f"task.value_lr_multiplier={multiplier}: expected a network whose policy and value share no layer\n"
+                "  set model.shared=false, or task.value_lr_multiplier=1"
+            )
+        value = [*net.critic_trunk.parameters(), *net.critic.parameters()]
+        policy = [param for param in net.parameters() if all(param is not other for other in value)]
+        return update(net, groups=[(1.0, policy), (multiplier, value)])
+
+    return make
 
 
 def surrogate(log_ratio: Tensor, advantages: Tensor, clip: float | None) -> Tensor:
