@@ -129,21 +129,33 @@ class Supervised(SampleTask):
         return self.graphs is not None
 
     def _learn(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Metrics]:
-        criterion: Callable[[Tensor, Tensor], Tensor] = partial(self._loss, weights=weights)
+        criterion: Callable[[Tensor, Tensor], Tensor] | None = None
         if self.mixing:
             x, other, share = self.mixing(x, y)
             criterion = lambda out, y: share * self._loss(out, y) + (1 - share) * self._loss(out, other)  # noqa: E731
         with self.device.autocast():
             out = self.net(x)
+        loss, metrics = self.judge(out, y, weights, criterion)
+        return (loss + self.penalty() if self.penalty else loss), metrics
+
+    def judge(
+        self,
+        out: Tensor | tuple[Tensor, ...],
+        y: Tensor,
+        weights: Tensor | None = None,
+        criterion: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, Metrics]:
+        """The loss, without penalties, and the metrics of what a net returns in training. criterion: (outputs, y)."""
         out, *auxiliary = out if isinstance(out, tuple) else (out,)
         if out.dtype != torch.float32:
             out = out.float()
+        criterion = criterion or partial(self._loss, weights=weights)
         loss = criterion(out, y)
         mean = out.detach().mean(1) if out.dim() == 3 else out.detach()  # over several members
         metrics = {"loss": loss.detach(), **self._per_sample(mean, y)}
         for head in auxiliary:
             loss = loss + self.auxiliary * criterion(head.float(), y)
-        return (loss + self.penalty() if self.penalty else loss), metrics
+        return loss, metrics
 
     def _loss(self, out: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
         if out.dim() == 3:  # of several members

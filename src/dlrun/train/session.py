@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dlrun.clock import Clock
 from dlrun.config.auto import settle_batch
-from dlrun.data.base import has_samples
+from dlrun.data.base import Data, has_samples
 from dlrun.errors import CheckpointError, DependencyLost, Diverged, PeerLost, UserError
 from dlrun.output import plots
 from dlrun.output.checkpoint import recovery_hint
@@ -31,19 +31,23 @@ class Session:
     """A run that is built and has read its data. Nothing is written before `start`.
 
     config: checked, as plain dicts and lists. names: the choice of each config group. chosen: the keys whose values
-    depend on the data. Raises UserError if the objects do not fit together or the data is missing.
+    depend on the data. shared: data that another run with the same section in its config has read. Raises UserError if
+    the objects do not fit together or the data is missing.
     """
 
-    def __init__(self, config: dict, names: dict[str, str], chosen: Sequence[str] = ()) -> None:
+    def __init__(
+        self, config: dict, names: dict[str, str], chosen: Sequence[str] = (), shared: Data | None = None
+    ) -> None:
         self.config, self.names, self.chosen = config, names, chosen
         with within_memory():
-            self._build(config)
+            self._build(config, shared)
 
-    def _build(self, config: dict) -> None:
-        self.trainer, self.data, self.device, self.task, self.loaded = assemble(config)
+    def _build(self, config: dict, shared: Data | None) -> None:
+        self.trainer, self.data, self.device, self.task, self.loaded = assemble(config, shared=shared)
         self.dist = self.device.dist
         self.best = make_best(self.task, self.trainer)  # refuses unknown metrics before any file is written
-        self.data.load(self.device.torch_device, self.device.channels_last)
+        if shared is None:
+            self.data.load(self.device.torch_device, self.device.channels_last)
         if "data.batch_size" in self.chosen:
             self._choose_batch(config)
         self.loaded += other_words(config["init"], self.data.fitted())
@@ -121,10 +125,7 @@ class Session:
     def train(self, training: Training, signals: Signals) -> tuple[Outcome, float | None]:
         """Fit, then test and draw. A signal during testing stops it; a resumed run tests again."""
         run, clock = training.run, training.clock
-        head = partial(header, self, run.folder, clock)
-        run.print(head(), head)
-        run.write_summary("running")
-        run.start_trackers(self.config.get("tracker") or ())
+        self.announce(training)
         outcome = fit(training, self.data, signals)
         run.checkpoints.wait()
         if outcome.reason != "signal":
@@ -133,11 +134,23 @@ class Session:
                     return outcome, self.finish(training, outcome)
             except Interrupted:
                 outcome = Outcome("signal", signals.stop)
+        self.interrupted(training)
+        return outcome, None
+
+    def announce(self, training: Training) -> None:
+        """Before the first step: print the header, write the summary, start the trackers."""
+        head = partial(header, self, training.run.folder, training.clock)
+        training.run.print(head(), head)
+        training.run.write_summary("running")
+        training.run.start_trackers(self.config.get("tracker") or ())
+
+    def interrupted(self, training: Training) -> None:
+        """After a signal: write the summary, and print how to go on."""
+        run, clock = training.run, training.clock
         run.write_summary("interrupted", steps=clock.step, seconds=clock.seconds)
         epoch = min(clock.epoch + 1, clock.epochs)
         command = f"dl-run {pasteable('resume', run.folder)}"
         run.print(f"stopped in epoch {epoch} at step {clock.step}; checkpoint saved. Resume with: {command}")
-        return outcome, None
 
     def leave(self, run: Run | NullRun, status: str) -> None:
         """After an error: finish the checkpoint being written and the summary, if possible, and close the files."""

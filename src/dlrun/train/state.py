@@ -55,6 +55,13 @@ class Training:
         other_ranks = self.dist.gather_objects(snapshot(states)) if per_rank else []
         if self.dist.rank:
             return
+        last = self.snapshot(other_ranks)
+        self.run.sync()
+        self.run.checkpoints.write(last, self.best_state if self.best_is_new else None)
+        self.best_is_new = False
+
+    def snapshot(self, other_ranks: list) -> dict:
+        """The content of a checkpoint of the present state. Raises Diverged if a weight is not finite."""
         self.tick_seconds()
         state: dict[str, Any] = {
             "components": {name: component.state_dict() for name, component in self.task.components.items()},
@@ -75,9 +82,7 @@ class Training:
                 "  expected finite weights; the previous checkpoint is kept\n"
                 "  try a lower optimizer.lr or trainer.clip_global_norm=1"
             )
-        self.run.sync()
-        self.run.checkpoints.write(last, self.best_state if self.best_is_new else None)
-        self.best_is_new = False
+        return last
 
     def is_due(self) -> bool:
         """Whether it is time for a checkpoint within the epoch, by steps or by minutes."""
@@ -99,6 +104,11 @@ class Training:
         Returns a note for the user if the best weights are lost, else "". Raises DataError if the data has changed,
         CheckpointError if the state does not fit the config, UserError if trainer.epochs is below the epoch reached.
         """
+        self.load(state)
+        return self._check_best(self.best) if self.best and state["best"] else ""
+
+    def load(self, state: dict) -> None:
+        """Load what `snapshot` returned. Raises as `restore` does."""
         if not isinstance(state.get("components"), dict):
             raise self._damaged(ValueError("it holds no components"))
         if not is_same_data(state, self.data_state):
@@ -120,7 +130,6 @@ class Training:
         self.seconds_before = self.clock.seconds
         self.run.id = state.get("run") or self.run.id
         self.run.read_back(state["rows"])
-        return self._check_best(self.best) if self.best and state["best"] else ""
 
     def _load_components(self, state: dict) -> None:
         """Load the components; on rank 1 and up, their own state of the components that differ by rank."""
