@@ -29,10 +29,15 @@ from dlrun.output.json_line import ENDING, FLAG, one_json_line
 from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, lost, open_streams, silence
 from dlrun.overrides import key_of, quoted
 
+FLAG_OF_STACK = "--stack="  # of the processes in which sweeps train several jobs (sweep/stacks.py)
+STACK: list[str] = []  # its value
+
 
 def main() -> None:
     """Run `dl-run`. Exit codes: 0 done, 1 failed or output lost, 2 user error, 128 + N stopped by signal N, saved."""
     open_streams()
+    STACK.extend(argument.removeprefix(FLAG_OF_STACK) for argument in sys.argv[1:] if argument.startswith(FLAG_OF_STACK))
+    sys.argv[1:] = [argument for argument in sys.argv[1:] if not argument.startswith(FLAG_OF_STACK)]
     is_json = FLAG in sys.argv[1:]
     while FLAG in sys.argv[1:]:
         sys.argv.remove(FLAG)
@@ -137,6 +142,10 @@ def job(composed: DictConfig) -> float | None:
         for override in cast("list[str]", OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)):
             if key_of(override).split(".")[0].split("@")[0] == "sweep":
                 raise UserError(f"{override} needs a sweep, and this is one run\n  expected dl-run -m {override} ...")
+        if STACK:
+            from dlrun.stack.run import run_stack
+
+            return run_stack(composed, STACK[0])
         return start(composed) if composed.get("resume") is None else resume(composed)
     except UserError as error:
         if HydraConfig.get().mode == hydra.types.RunMode.MULTIRUN:  # a job in the sweeper's own process

@@ -84,11 +84,31 @@ def scaled(x: Tensor, weight: Handle | None, bias: Handle | None, axis: int) -> 
     return out.flatten(0, 1)
 
 
+class _Products(torch.autograd.Function):
+    """rows (K, N, inputs) and weights (K, outputs, inputs) -> (K, N, outputs).
+
+    torch's own backward pass of `bmm` gives the transpose of a weight's gradient, which has to be copied.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, weights)
+        return torch.bmm(rows, weights.mT)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        rows, weights = ctx.saved_tensors
+        of_rows = torch.bmm(grad, weights) if ctx.needs_input_grad[0] else None
+        return of_rows, torch.bmm(grad.mT, rows) if ctx.needs_input_grad[1] else None
+
+
 def linear(x: Tensor, weight: Handle, bias: Handle | None = None) -> Tensor:
     """(K * B, ..., inputs) -> (K * B, ..., outputs)"""
     stack = weight.stack
     rows = per_job(x, len(stack)).flatten(1, -2)  # (K, B * ..., inputs)
-    product = torch.bmm(rows, stack.mT) if bias is None else torch.baddbmm(bias.stack[:, None], rows, stack.mT)
+    is_mixed = torch.is_autocast_enabled(x.device.type)
+    product: Tensor = torch.bmm(rows, stack.mT) if is_mixed else _Products.apply(rows, stack)
+    product = product if bias is None else product + bias.stack[:, None]
     return product.reshape(*x.shape[:-1], stack.shape[1])
 
 

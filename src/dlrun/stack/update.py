@@ -1,11 +1,13 @@
 """One optimizer step for several jobs, each with its own rates, limits and averages.
 
 The jobs' own updates stay in charge of settings and schedules. Jobs whose settings agree are neighbours in the stack and
-share a group of one optimizer, whose parameters are rows of the stacked ones.
+share a group of one optimizer, whose parameters are rows of the stacked ones. Learning rates may differ within a group:
+a step is linear in the rate, so that each job takes its share of a step of rate 1.
 """
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from math import isfinite
 from typing import Any, cast
 
 import torch
@@ -27,7 +29,8 @@ class StackedUpdate:
 
     updates: the jobs' own; their settings and states are read, and written back by `write_back`. leaves: by parameter
     of the first job, the parameters of all. make: makes the optimizer from groups. settings: a text for each job; equal
-    texts are neighbours, and mean equal optimizers and schedules.
+    texts are neighbours, and mean equal optimizers but for the rate. rates: a text for each job; equal texts mean that
+    rates and schedules are equal.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class StackedUpdate:
         leaves: dict[nn.Parameter, Tensor],
         make: Callable[..., Optimizer],
         settings: Sequence[str],
+        rates: Sequence[str],
     ) -> None:
         self.updates = updates
         first = updates[0]
@@ -45,12 +49,13 @@ class StackedUpdate:
         self.leaves = [leaves[cast(nn.Parameter, param)] for param in first.params]
         self.is_elementwise = type(first.optimizer).__name__ in ELEMENTWISE
         self.ranges = ranges(settings) if self.is_elementwise else [(k, k + 1) for k in range(len(updates))]
-        stack_of = dict(zip(map(id, first.params), self.leaves, strict=True))
+        layout = [[leaves[param] for param in group["params"]] for group in first.optimizer.param_groups]
+        self.are_even = [len(set(rates[start:stop])) == 1 for start, stop in self.ranges]
         self.pieces: list[Piece] = []
         groups: list[dict[str, Any]] = []
         for start, stop in self.ranges:
-            for group in updates[start].optimizer.param_groups:
-                mine = [Piece(stack_of[id(param)], start, stop, self.is_elementwise) for param in group["params"]]
+            for group, members in zip(updates[start].optimizer.param_groups, layout, strict=True):
+                mine = [Piece(leaf, start, stop, self.is_elementwise) for leaf in members]
                 self.pieces += mine
                 groups.append(group | {"params": [piece.param for piece in mine]})
         self.optimizer = make(groups)
@@ -61,26 +66,39 @@ class StackedUpdate:
         self.grad_norms: Tensor | None = None
         self.clips = [update.clip for update in updates]
 
-    def step(self, losses: Tensor, clock: Clock) -> list[float]:
+    def step(self, losses: Tensor, clocks: Sequence[Clock]) -> list[float]:
         """Backpropagate and step all jobs; return their losses. A job whose loss is not finite harms no other."""
         losses.sum().backward()
         values = losses.detach().tolist()
-        for update, value in zip(self.updates, values, strict=True):
+        for update, value, clock in zip(self.updates, values, clocks, strict=True):
             update.set_lr(clock)
-            update.record(value, clock)
+            if isfinite(value):
+                update.record(value, clock)
         self._clip()
-        for piece in self.pieces:
-            piece.set_grad()
-        groups = iter(self.optimizer.param_groups)
-        for start, _ in self.ranges:
-            for mine in self.updates[start].optimizer.param_groups:
-                next(groups)["lr"] = mine["lr"]
         with torch.no_grad():
+            for piece in self.pieces:
+                piece.set_grad()
+            uneven = self._set_rates()
+            before = [piece.param.clone() for piece, _ in uneven]
             self.take_step()
+            for (piece, shares), old in zip(uneven, before, strict=True):
+                torch.lerp(old, piece.param, along(shares, old.dim(), 1), out=piece.param)
             self._average()
         for leaf in self.leaves:
             leaf.grad = None
         return values
+
+    def _set_rates(self) -> list[tuple["Piece", Tensor]]:
+        """Set the rates of the optimizer's groups; return the pieces of uneven ones with their jobs' rates, (jobs,)."""
+        groups, pieces, uneven = iter(self.optimizer.param_groups), iter(self.pieces), []
+        for (start, stop), is_even in zip(self.ranges, self.are_even, strict=True):
+            first = self.updates[start]
+            rates = torch.tensor([update.lr for update in self.updates[start:stop]], device=self.leaves[0].device)
+            for own, base in zip(first.optimizer.param_groups, first.base_lr, strict=True):
+                next(groups)["lr"] = own["lr"] if is_even else base / first.optimizer.defaults["lr"]
+                mine = [next(pieces) for _ in own["params"]]
+                uneven += [] if is_even else [(piece, rates) for piece in mine]
+        return uneven
 
     @torch.no_grad()
     def _clip(self) -> None:

@@ -10,6 +10,7 @@ from dlrun.types import Count, Few, Index, Positive, Processes, Range, Seed
 
 # Keys that may change when a sweep is joined or resumed: how the jobs are run, not which jobs.
 JOINABLE = ("jobs", "threads", "gpus", "jobs_per_gpu", "job_timeout")
+Stacked = Annotated[int, Range(2, 1000)]
 RESUMABLE = (*JOINABLE, "retry", "trials")
 
 
@@ -21,6 +22,7 @@ class Grid:
     threads: Few | None
     gpus: Literal["auto"] | list[Index | str]
     jobs_per_gpu: Few
+    stack: Literal["auto", "off"] | Stacked
     job_timeout: Positive | None
     resume: str | None
     join: str | None
@@ -35,6 +37,7 @@ class Search:
     threads: Few | None
     gpus: Literal["auto"] | list[Index | str]
     jobs_per_gpu: Few
+    stack: Literal["auto", "off"] | Stacked
     job_timeout: Positive | None
     resume: str | None
     join: str | None

@@ -158,17 +158,23 @@ class Supervised(SampleTask):
         return loss, metrics
 
     def _loss(self, out: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
+        if weights is not None:
+            return self.losses(out, y) @ weights / len(weights)
+        return self.loss(*self._compared(out, y))
+
+    def losses(self, out: Tensor, y: Tensor) -> Tensor:
+        """The losses of the samples, (B,): means over targets and over members."""
+        losses = self.loss(*self._compared(out, y), reduction="none")  # (B,) or (B, targets), for each member
+        return losses.view(len(y), -1).mean(1)
+
+    def _compared(self, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs and targets as the loss takes them."""
         if out.dim() == 3:  # of several members
-            members = out.shape[1]
-            weights = None if weights is None else weights.repeat_interleave(members)
-            out, y = out.flatten(0, 1), y.repeat_interleave(members, 0)
+            out, y = out.flatten(0, 1), y.repeat_interleave(out.shape[1], 0)
         if self.scaling is not None:
             means, stds = self.scaling
             y = (y - means) / stds
-        if weights is None:
-            return self.loss(out, y)
-        losses = self.loss(out, y, reduction="none")  # (B,) or (B, targets)
-        return (losses.flatten(1).mean(1) if losses.dim() > 1 else losses) @ weights / len(weights)
+        return out, y
 
     def _step_in_chunks(self, batch: Batch, clock: Clock) -> Metrics:
         num_samples = len(batch[0])

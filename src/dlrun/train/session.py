@@ -14,6 +14,7 @@ from dlrun.output import plots
 from dlrun.output.checkpoint import recovery_hint
 from dlrun.output.failures import within_memory, writing_to
 from dlrun.output.folders import read_summary
+from dlrun.output.provenance import git_commit
 from dlrun.output.run_folder import NullRun, Run
 from dlrun.overrides import pasteable
 from dlrun.system.machine import keep_threads, peak_memory
@@ -31,16 +32,17 @@ class Session:
     """A run that is built and has read its data. Nothing is written before `start`.
 
     config: checked, as plain dicts and lists. names: the choice of each config group. chosen: the keys whose values
-    depend on the data. shared: data that another run with the same section in its config has read. Raises UserError if
-    the objects do not fit together or the data is missing.
+    depend on the data. like: another run of this process, whose data is shared if its section of the config is the
+    same. Raises UserError if the objects do not fit together or the data is missing.
     """
 
     def __init__(
-        self, config: dict, names: dict[str, str], chosen: Sequence[str] = (), shared: Data | None = None
+        self, config: dict, names: dict[str, str], chosen: Sequence[str] = (), like: "Session | None" = None
     ) -> None:
         self.config, self.names, self.chosen = config, names, chosen
+        self.commit = like.commit if like else git_commit()
         with within_memory():
-            self._build(config, shared)
+            self._build(config, like.data if like and like.config["data"] == config["data"] else None)
 
     def _build(self, config: dict, shared: Data | None) -> None:
         self.trainer, self.data, self.device, self.task, self.loaded = assemble(config, shared=shared)
