@@ -113,7 +113,7 @@ class Stack:
             member.training.means.pending = []
 
     def finish(self, members: Sequence[Member], outcome: Outcome, signals: Signals, is_saved: bool = False) -> None:
-        """Let members leave that are done: write their checkpoints, test and draw them. The others go on.
+        """Let members leave that are done: write their checkpoints and test them. The others go on.
 
         The stack's checkpoint still holds them, so that a kill in between finishes them later. is_saved: their own
         checkpoints are written already. Raises Interrupted at a signal.
@@ -128,7 +128,7 @@ class Stack:
             try:
                 member.training.run.checkpoints.wait()
                 with signals.interrupting():
-                    member.session.finish(member.training, outcome)
+                    member.session.finish(member.training, outcome, is_drawn=False)
                 member.training.run.close()
             except Diverged as error:
                 self._leave(member, error)

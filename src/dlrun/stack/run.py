@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from textwrap import indent
 from typing import NamedTuple, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from dlrun.config.auto import auto_keys, value_of
 from dlrun.config.check import check
 from dlrun.config.flags import config_flags
-from dlrun.config.saved import container, plain, portable
+from dlrun.config.saved import container, portable
 from dlrun.errors import CheckpointError, UserError
 from dlrun.output.checkpoint import Checkpoints
 from dlrun.output.failures import OutOfMemory, within_memory, writing_to
@@ -30,10 +31,12 @@ from dlrun.stack.fit import fit
 from dlrun.stack.functions import NotStackable
 from dlrun.stack.group import Member, Stack, restore
 from dlrun.stack.trial import gain
+from dlrun.sweep.rows import best_of
 from dlrun.sweep.stacks import DECLINED, Verdict, parse, stack_folder, write_verdict
 from dlrun.sweep.state import State, load_state
 from dlrun.system.machine import keep_threads
 from dlrun.system.signals import Signals
+from dlrun.train.drawing import draw_finished
 from dlrun.train.session import Session
 from dlrun.train.start import locked, write_config
 
@@ -96,6 +99,19 @@ def run_stack(composed: DictConfig, which: str) -> None:
     if not is_done:
         sys.exit(128 + (signals.stop or 0))
     shutil.rmtree(checkpoints.folder, ignore_errors=True)
+    draw_best([state.run_folder(job) for job in state.jobs if job.stack == stack])
+
+
+def draw_best(folders: Sequence[Path]) -> None:
+    """Draw the plots of the best of these runs; drawing those of all would take longer than to train them."""
+    scored = []
+    for folder in folders:
+        summary = read_summary(folder)
+        best, scores = best_of(summary), summary.get("scores")
+        if best.get("value") is not None and summary.get("status") == "finished" and isinstance(scores, dict):
+            scored.append((best["value"] * (1 if scores.get(best["metric"]) == "max" else -1), folder))
+    if scored:
+        draw_finished(max(scored, key=lambda pair: pair[0])[1])
 
 
 def decline(sweep: Path, stack: int, verdict: Verdict) -> NoReturn:
@@ -118,21 +134,28 @@ def load(checkpoints: Checkpoints, state: State) -> dict:
 def job_configs(composed: DictConfig, state: State, lead: int, numbers: Sequence[int]) -> dict[int, Config]:
     """The configs of jobs, from that of one of them: they differ in single keys (sweep/stacks.py)."""
     own = [str(key) for key in composed if key not in ("sweep", "hydra")]
-    config, names = OmegaConf.masked_copy(composed, own), dict(HydraConfig.get().runtime.choices)
+    config = portable(OmegaConf.masked_copy(composed, own))
+    names = dict(HydraConfig.get().runtime.choices)
     hydra = container(OmegaConf.create({"hydra": HydraConfig.get()}), resolve=False)
+    hydra["hydra"]["overrides"]["task"] = ["OVERRIDES"]
+    hydra_text = OmegaConf.to_yaml(hydra)
     base, found = state.jobs[lead].overrides, {}
     for number in numbers:
         job, folder = state.jobs[number], state.run_folder(state.jobs[number])
         for override in OverridesParser.create().parse_overrides([o for o in job.overrides if o not in base]):
             OmegaConf.update(config, override.key_or_group, override.value())
         config.run_dir = str(folder)
-        values = plain(config)
+        values = container(config, resolve=True)
         chosen = auto_keys(values)
         check(values, names)
         task = [*job.overrides, f"run_dir={quoted(folder)}"]
-        hydra["hydra"]["overrides"]["task"] = task
-        texts = {"config": portable(config), "hydra": hydra, "overrides": [*task, *config_flags(sys.argv[1:])]}
-        found[number] = Config(values, chosen, {name: OmegaConf.to_yaml(text) for name, text in texts.items()})
+        overrides = OmegaConf.to_yaml(task)
+        texts = {
+            "config": OmegaConf.to_yaml(config),
+            "hydra": hydra_text.replace("    - OVERRIDES\n", indent(overrides, "    ")),
+            "overrides": OmegaConf.to_yaml([*task, *config_flags(sys.argv[1:])]),
+        }
+        found[number] = Config(values, chosen, texts)
     return found
 
 

@@ -10,7 +10,6 @@ from dlrun.clock import Clock
 from dlrun.config.auto import settle_batch
 from dlrun.data.base import Data, has_samples
 from dlrun.errors import CheckpointError, DependencyLost, Diverged, PeerLost, UserError
-from dlrun.output import plots
 from dlrun.output.checkpoint import recovery_hint
 from dlrun.output.failures import within_memory, writing_to
 from dlrun.output.folders import read_summary
@@ -21,6 +20,7 @@ from dlrun.system.machine import keep_threads, peak_memory
 from dlrun.system.signals import Interrupted, Signals
 from dlrun.train.assemble import assemble
 from dlrun.train.best import make_best
+from dlrun.train.drawing import draw
 from dlrun.train.engine import Outcome, fit
 from dlrun.train.limits import rounded_up
 from dlrun.train.state import Training, data_state
@@ -167,7 +167,7 @@ class Session:
         with suppress(OSError):
             run.close()
 
-    def finish(self, training: Training, outcome: Outcome) -> float | None:
+    def finish(self, training: Training, outcome: Outcome, is_drawn: bool = True) -> float | None:
         """Test the best weights (or the last, by trainer.test), draw, and write the summary. Returns the best value."""
         run, clock, best = training.run, training.clock, training.best
         if best and best.score is not None and self.trainer.test == "best":
@@ -181,7 +181,9 @@ class Session:
         if is_cut and training.best_state:
             run.checkpoints.write_tested(training.best_state, clock.step)
         run.write_summary("running", **results)  # drawing may fail or take long; the results are safe before it
-        self.draw(training)
+        if is_drawn:
+            epoch = best.epoch if best and best.score is not None else None
+            draw(run, self.task, self.data, best.metric if best else None, epoch, clock.global_step)
         board = run.tensorboard()
         for name, value in test.items():
             board.add_scalar(f"test/{name}", value, clock.global_step)
@@ -240,13 +242,3 @@ class Session:
         if skipped := sum(update.skipped for update in task.named_updates().values()):
             results["skipped_steps"] = skipped
         return results
-
-    def draw(self, training: Training) -> None:
-        """Draw the figures of the reports and the metrics' curves, the goal's first."""
-        run, best, spec = training.run, training.best, self.data.spec
-        best_epoch, axis = best.epoch if best and best.score is not None else None, run.axis.replace("step", "epoch")
-        for name in plots.worth_drawing(run.rows, run.windows, training.ordered_metrics()):
-            goal = getattr(spec, "goal", None) if name == self.task.goal else None
-            stopped = run.facts.get("stopped_by") == "patience"
-            run.figures[name] = partial(plots.curves, run.rows, name, best_epoch, run.windows, axis, goal, stopped)
-        run.draw(training.clock.global_step, getattr(spec, "labels", ()))

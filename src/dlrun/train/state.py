@@ -207,7 +207,7 @@ class Training:
 
     def ordered_metrics(self) -> list[str]:
         """Names of metrics, the most informative first: the goal, the loss, the task's other scores."""
-        return list(dict.fromkeys([*([self.best.metric] if self.best else []), "loss", *self.task.scores]))
+        return metric_order(self.task, self.best.metric if self.best else None)
 
     def running_loss(self) -> str:
         """The loss over the last steps, for the progress bar; empty if it is not known."""
@@ -232,6 +232,11 @@ class Training:
             return None
         limit = self.limit_reached(self.clock.epoch)
         return "finished" if limit == "epochs" else limit
+
+
+def metric_order(task: Task, first: str | None) -> list[str]:
+    """Names of a task's metrics, the most informative first."""
+    return list(dict.fromkeys([*([first] if first else []), "loss", *task.scores]))
 
 
 def data_state(data: Data) -> dict:
