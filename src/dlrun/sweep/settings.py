@@ -10,7 +10,6 @@ from dlrun.types import Count, Few, Index, Positive, Processes, Range, Seed
 
 # Keys that may change when a sweep is joined or resumed: how the jobs are run, not which jobs.
 JOINABLE = ("jobs", "threads", "gpus", "jobs_per_gpu", "job_timeout")
-Stacked = Annotated[int, Range(2, 1000)]
 RESUMABLE = (*JOINABLE, "retry", "trials")
 
 
@@ -22,7 +21,7 @@ class Grid:
     threads: Few | None
     gpus: Literal["auto"] | list[Index | str]
     jobs_per_gpu: Few
-    stack: Literal["auto", "off"] | Stacked
+    stack: Literal["auto", "off"] | Annotated[int, Range(2, 1000)]
     job_timeout: Positive | None
     resume: str | None
     join: str | None
@@ -37,7 +36,7 @@ class Search:
     threads: Few | None
     gpus: Literal["auto"] | list[Index | str]
     jobs_per_gpu: Few
-    stack: Literal["auto", "off"] | Stacked
+    stack: Literal["auto", "off"] | Annotated[int, Range(2, 1000)]
     job_timeout: Positive | None
     resume: str | None
     join: str | None
