@@ -37,7 +37,9 @@ STACK: list[str] = []  # its value
 def main() -> None:
     """Run `dl-run`. Exit codes: 0 done, 1 failed or output lost, 2 user error, 128 + N stopped by signal N, saved."""
     open_streams()
-    STACK.extend(argument.removeprefix(FLAG_OF_STACK) for argument in sys.argv[1:] if argument.startswith(FLAG_OF_STACK))
+    STACK.extend(
+        argument.removeprefix(FLAG_OF_STACK) for argument in sys.argv[1:] if argument.startswith(FLAG_OF_STACK)
+    )
     sys.argv[1:] = [argument for argument in sys.argv[1:] if not argument.startswith(FLAG_OF_STACK)]
     is_json = FLAG in sys.argv[1:]
     while FLAG in sys.argv[1:]:

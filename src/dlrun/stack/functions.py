@@ -47,7 +47,13 @@ class Handle(torch.Tensor):
 
 OF_ONE = {getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "requires_grad", "ndim")}
 OF_ONE |= {getattr(torch.Tensor, name).__get__ for name in ("is_cuda", "is_meta", "layout", "is_mps", "is_cpu")}
-OF_ONE |= {torch.Tensor.size, torch.Tensor.dim, torch.Tensor.numel, torch.Tensor.is_floating_point, torch.Tensor.__len__}
+OF_ONE |= {
+    torch.Tensor.size,
+    torch.Tensor.dim,
+    torch.Tensor.numel,
+    torch.Tensor.is_floating_point,
+    torch.Tensor.__len__,
+}
 
 
 def per_job(x: Tensor, k: int) -> Tensor:
@@ -242,5 +248,3 @@ FUNCTIONS: dict[Callable, Callable] = {
 CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 FUNCTIONS |= {function: partial(convolution, function) for function in CONVOLUTIONS}
 FUNCTIONS |= {function: partial(recurrent, function) for function in (torch.lstm, torch.gru, torch.rnn_tanh)}
-
-

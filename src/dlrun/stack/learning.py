@@ -21,9 +21,7 @@ class StackedSupervised:
     setting that changes its steps in another way than by the loss.
     """
 
-    def __init__(
-        self, tasks: Sequence[Task], net: StackedNet, update: StackedUpdate, settings: Sequence[str]
-    ) -> None:
+    def __init__(self, tasks: Sequence[Task], net: StackedNet, update: StackedUpdate, settings: Sequence[str]) -> None:
         self.tasks, self.net, self.update = [check(task) for task in tasks], net, update
         self.ranges = ranges(settings)
         device = self.tasks[0].device.torch_device

@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from dlrun.seeds import mix
 from dlrun.stack.functions import Handle, NotStackable, per_job
 
-RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)  # modules that draw random numbers; of these Dropout has a stacked form
+RANDOM = (
+    nn.modules.dropout._DropoutNd,
+    nn.RReLU,
+)  # modules that draw random numbers; of these Dropout has a stacked form
 
 
 class StackedNet(nn.Module):

@@ -26,7 +26,7 @@ from dlrun.output.failures import OutOfMemory, within_memory, writing_to
 from dlrun.output.folders import claim_folder, read_summary
 from dlrun.output.provenance import CHANGES, ENVIRONMENT, SECONDS
 from dlrun.output.run_folder import Run
-from dlrun.overrides import quoted
+from dlrun.overrides import key_of, quoted
 from dlrun.stack.fit import fit
 from dlrun.stack.functions import NotStackable
 from dlrun.stack.group import Member, Stack, restore
@@ -139,10 +139,11 @@ def job_configs(composed: DictConfig, state: State, lead: int, numbers: Sequence
     hydra = container(OmegaConf.create({"hydra": HydraConfig.get()}), resolve=False)
     hydra["hydra"]["overrides"]["task"] = ["OVERRIDES"]
     hydra_text = OmegaConf.to_yaml(hydra)
-    base, found = state.jobs[lead].overrides, {}
+    base, parser, found = state.jobs[lead].overrides, OverridesParser.create(), {}
+    differing = {key_of(o) for number in numbers for o in state.jobs[number].overrides if o not in base}
     for number in numbers:
         job, folder = state.jobs[number], state.run_folder(state.jobs[number])
-        for override in OverridesParser.create().parse_overrides([o for o in job.overrides if o not in base]):
+        for override in parser.parse_overrides([o for o in job.overrides if key_of(o) in differing]):
             OmegaConf.update(config, override.key_or_group, override.value())
         config.run_dir = str(folder)
         values = container(config, resolve=True)
@@ -182,9 +183,7 @@ def make_members(state: State, configs: dict[int, Config]) -> list[Member]:
     return members
 
 
-def open_folders(
-    files: ExitStack, state: State, group: Stack, configs: dict[int, Config], is_resumed: bool
-) -> None:
+def open_folders(files: ExitStack, state: State, group: Stack, configs: dict[int, Config], is_resumed: bool) -> None:
     """Lock the jobs' folders, new or resumed, and write or reset what a run writes before its first step."""
     first: Path | None = None
     for member in sorted(group.members, key=lambda member: member.number):

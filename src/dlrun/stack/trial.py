@@ -15,10 +15,11 @@ from dlrun.stack.group import Member, Stack
 
 CLOSE = 1e-3  # of the largest output; sums are ordered otherwise in a stack
 REPEATS = 8
+START = 1.0  # seconds that a process takes for its start and its plots
 
 
 def gain(stack: Stack) -> float:
-    """How many times as fast as one after another the jobs would train as this stack, by a few steps without effect.
+    """How many times as fast as one after another the jobs would run as this stack, by a few steps without effect.
 
     Raises NotStackable if a network mixes the samples of a batch in a way that a stack cannot know, so that its outputs
     are others than the job's.
@@ -34,7 +35,8 @@ def gain(stack: Stack) -> float:
         for _ in range(REPEATS + 1):  # in turns, since other programs may slow down both
             alone.append(seconds(lambda: task.judge(task.net(x), *targets)[0], task.net.parameters()))
             together.append(seconds(lambda: stack.learner.losses(batches)[0].sum(), stack.net.leaves.values()))
-    return min(alone[1:]) * len(batches) / min(together[1:])
+    steps = stack.first.clock.total_steps
+    return len(batches) * (START + steps * min(alone[1:])) / (START + steps * min(together[1:]))
 
 
 def first_batch(member: Member) -> Batch:

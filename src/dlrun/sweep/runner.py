@@ -300,7 +300,9 @@ class Runner:
         with self.state.alone():
             for job in one.jobs:
                 folder = self.state.run_folder(job)
-                settle(job, folder, code if len(one.jobs) == 1 else own_code(folder, code), goals(self.state), one.asked)
+                settle(
+                    job, folder, code if len(one.jobs) == 1 else own_code(folder, code), goals(self.state), one.asked
+                )
                 job.error = why(job, logs[job.number])
                 check_goals(job, folder, self.state.facts["goals"])
                 self.plan.tell(job, folder)

@@ -45,5 +45,7 @@ def draw_finished(folder: Path) -> list[str]:
     run.close()
     names = sorted(path.name for path in (folder / "plots").glob("*"))
     if not names:
-        raise UserError(f"{folder}: there is nothing to draw\n  expected a run with more than one epoch, or a test split")
+        raise UserError(
+            f"{folder}: there is nothing to draw\n  expected a run with more than one epoch, or a test split"
+        )
     return names

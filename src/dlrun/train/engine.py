@@ -134,16 +134,14 @@ def end_epoch(
     score = row.get(f"val/{best.metric}") if best else None
     is_best = best is not None and score is not None and best.update(score, clock, row.get("val/loss"))
     if best and is_best:
-        training.best_state = snapshot(
-            {
-                "state_dict": task.best_state(),
-                "metrics": row,
-                "best": best.state_dict(),
-                "clock": clock.state_dict(),
-                "run": run.id,
-                **training.data_state,
-            }
-        )
+        state = {
+            "state_dict": task.best_state(),
+            "metrics": row,
+            "best": best.state_dict(),
+            "clock": clock.state_dict(),
+            "run": run.id,
+        }
+        training.best_state = snapshot(state) | training.data_state
         training.best_is_new = True
     run.log(row, clock.global_step, previews)
     if training.trainer.histograms and not training.dist.rank:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dlrun.clock import Clock
 from dlrun.config.auto import settle_batch
-from dlrun.data.base import Data, has_samples
+from dlrun.data.base import has_samples
 from dlrun.errors import CheckpointError, DependencyLost, Diverged, PeerLost, UserError
 from dlrun.output.checkpoint import recovery_hint
 from dlrun.output.failures import within_memory, writing_to
@@ -42,16 +42,18 @@ class Session:
         self.config, self.names, self.chosen = config, names, chosen
         self.commit = like.commit if like else git_commit()
         with within_memory():
-            self._build(config, like.data if like and like.config["data"] == config["data"] else None)
+            self._build(config, like if like and like.config["data"] == config["data"] else None)
 
-    def _build(self, config: dict, shared: Data | None) -> None:
+    def _build(self, config: dict, like: "Session | None") -> None:
+        shared = like.data if like else None
         self.trainer, self.data, self.device, self.task, self.loaded = assemble(config, shared=shared)
         self.dist = self.device.dist
         self.best = make_best(self.task, self.trainer)  # refuses unknown metrics before any file is written
-        if shared is None:
+        if like is None:
             self.data.load(self.device.torch_device, self.device.channels_last)
         if "data.batch_size" in self.chosen:
             self._choose_batch(config)
+        self.data_state = like.data_state if like else data_state(self.data)
         self.loaded += other_words(config["init"], self.data.fitted())
         self.steps_per_epoch = self.task.steps(self.data)  # also refuses batches that are too small for the net
 
@@ -113,7 +115,7 @@ class Session:
         before = read_summary(folder) if resumed else {}
         axis = "samples" if epoch_samples else "step"
         run = NullRun(folder) if self.dist.rank else Run(folder, facts(self), axis, before)
-        training = Training(self.task, self.trainer, run, clock, data_state(self.data))
+        training = Training(self.task, self.trainer, run, clock, self.data_state)
         if not resumed:
             if not self.config["init"]:
                 self.task.fit(self.data)

@@ -70,11 +70,10 @@ class Training:
             "best": self.best.state_dict() if self.best else None,
             "rows": self.run.num_rows,
             "run": self.run.id,
-            **self.data_state,
             "threads": torch.get_num_threads(),
             "other_ranks": other_ranks,
         }
-        last = snapshot(state)
+        last = snapshot(state) | self.data_state
         last["state_dict"] = last["components"].get("net")
         if not all_finite(last["components"]):
             raise Diverged(
