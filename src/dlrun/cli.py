@@ -169,7 +169,8 @@ def job(composed: DictConfig) -> float | None:
         if STACK:
             from dlrun.stack.run import run_stack
 
-            return run_stack(composed, STACK[0])
+            run_stack(composed, STACK[0])
+            return None
         return start(composed) if composed.get("resume") is None else resume(composed)
     except UserError as error:
         if HydraConfig.get().mode == hydra.types.RunMode.MULTIRUN:  # a job in the sweeper's own process

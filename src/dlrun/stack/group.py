@@ -102,8 +102,8 @@ class Stack:
         self.checkpoints.write({"jobs": jobs, "run": self.id}, None)
         self.saved_at = time.monotonic()
         self.cost = self.saved_at - began
-        for member, error in broken:
-            self.expel(member, error)
+        for member, why in broken:
+            self.expel(member, why)
 
     def save_jobs(self) -> None:
         """Start writing each member's own checkpoints."""

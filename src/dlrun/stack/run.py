@@ -40,7 +40,6 @@ from dlrun.train.drawing import draw_finished
 from dlrun.train.session import Session
 from dlrun.train.start import locked, write_config
 
-
 IN_THE_WAY = {  # keys whose other values have no stacked form
     "trainer.processes": 1, "trainer.on_nan": "stop", "trainer.max_time": None, "trainer.compile": False,
     "trainer.cuda_graph": False,

@@ -29,11 +29,11 @@ def gain(stack: Stack) -> float:
         raise NotStackable("the data has another shape in some of the jobs")
     with unchanged(stack):
         compare(stack, batches)
-        task = stack.members[0].session.task
-        x, *targets = batches[0]
+        task = stack.learner.tasks[0]
+        x, y = batches[0][:2]
         alone, together = [], []
         for _ in range(REPEATS + 1):  # in turns, since other programs may slow down both
-            alone.append(seconds(lambda: task.judge(task.net(x), *targets)[0], task.net.parameters()))
+            alone.append(seconds(lambda: task.judge(task.net(x), y)[0], task.net.parameters()))
             together.append(seconds(lambda: stack.learner.losses(batches)[0].sum(), stack.net.leaves.values()))
     steps = stack.first.clock.total_steps
     return len(batches) * (START + steps * min(alone[1:])) / (START + steps * min(together[1:]))

@@ -1,7 +1,7 @@
 """One optimizer step for several jobs, each with its own rates, limits and averages.
 
-The jobs' own updates stay in charge of settings and schedules. Jobs whose settings agree are neighbours in the stack and
-share a group of one optimizer, whose parameters are rows of the stacked ones. Learning rates may differ within a group:
+The jobs' own updates stay in charge of settings and schedules. Jobs whose settings agree are neighbours in the stack
+and share a group of one optimizer, whose parameters are rows of the stacked ones. Learning rates may differ within a group:
 a step is linear in the rate, so that each job takes its share of a step of rate 1.
 """
 
@@ -46,7 +46,7 @@ class StackedUpdate:
         if first.snapshot or first.scaler or first.average_of:
             why = "trainer.on_nan=skip" if first.snapshot else "trainer.precision=fp16" if first.scaler else "optimizer"
             raise NotStackable(f"{why}: its state has no stacked form")
-        self.leaves = [leaves[cast(nn.Parameter, param)] for param in first.params]
+        self.leaves = [leaves[param] for param in first.params]
         self.is_elementwise = type(first.optimizer).__name__ in ELEMENTWISE
         self.ranges = ranges(settings) if self.is_elementwise else [(k, k + 1) for k in range(len(updates))]
         layout = [[leaves[param] for param in group["params"]] for group in first.optimizer.param_groups]

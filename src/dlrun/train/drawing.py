@@ -15,7 +15,7 @@ from dlrun.train.state import metric_order
 
 
 def draw(run: Run, task: Task, data: Data, metric: str | None, best_epoch: int | None, global_step: int) -> None:
-    """Draw the figures of the reports and the metrics' curves, the goal's first. metric: that chooses the best epoch."""
+    """Draw the figures of the reports and the metrics' curves. metric: the one that chooses the best epoch."""
     spec, axis = data.spec, run.axis.replace("step", "epoch")
     for name in plots.worth_drawing(run.rows, run.windows, metric_order(task, metric)):
         goal = getattr(spec, "goal", None) if name == task.goal else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dlrun.clock import Clock
 from dlrun.config.auto import settle_batch
-from dlrun.data.base import has_samples
+from dlrun.data.base import Data, has_samples
 from dlrun.errors import CheckpointError, DependencyLost, Diverged, PeerLost, UserError
 from dlrun.output.checkpoint import recovery_hint
 from dlrun.output.failures import within_memory, writing_to
@@ -40,20 +40,21 @@ class Session:
         self, config: dict, names: dict[str, str], chosen: Sequence[str] = (), like: "Session | None" = None
     ) -> None:
         self.config, self.names, self.chosen = config, names, chosen
-        self.commit = like.commit if like else git_commit()
+        self.data: Data
+        self.commit: str | None = like.commit if like else git_commit()
         with within_memory():
             self._build(config, like if like and like.config["data"] == config["data"] else None)
 
     def _build(self, config: dict, like: "Session | None") -> None:
-        shared = like.data if like else None
-        self.trainer, self.data, self.device, self.task, self.loaded = assemble(config, shared=shared)
+        built = assemble(config, shared=like.data if like else None)
+        self.trainer, self.data, self.device, self.task, self.loaded = built
         self.dist = self.device.dist
         self.best = make_best(self.task, self.trainer)  # refuses unknown metrics before any file is written
         if like is None:
             self.data.load(self.device.torch_device, self.device.channels_last)
         if "data.batch_size" in self.chosen:
             self._choose_batch(config)
-        self.data_state = like.data_state if like else data_state(self.data)
+        self.data_state: dict = like.data_state if like else data_state(self.data)
         self.loaded += other_words(config["init"], self.data.fitted())
         self.steps_per_epoch = self.task.steps(self.data)  # also refuses batches that are too small for the net
 
@@ -128,7 +129,7 @@ class Session:
 
     def train(self, training: Training, signals: Signals) -> tuple[Outcome, float | None]:
         """Fit, then test and draw. A signal during testing stops it; a resumed run tests again."""
-        run, clock = training.run, training.clock
+        run = training.run
         self.announce(training)
         outcome = fit(training, self.data, signals)
         run.checkpoints.wait()
