@@ -30,6 +30,10 @@ from dlrun.output.json_line import ENDING, FLAG, one_json_line
 from dlrun.output.terminal import complain, complain_of_disk, is_of_disk, lost, open_streams, silence
 from dlrun.overrides import key_of, quoted
 
+MOST_SEEDS = 10_000
+FLAG_OF_STACK = "--stack="  # of the processes in which sweeps train several jobs (sweep/stacks.py)
+STACK: list[str] = []  # its value
+
 
 def schema(arguments: list[str]) -> str:
     """Print the JSON Schema of the configs."""
@@ -51,6 +55,10 @@ SUBCOMMANDS = {"schema": schema, "new": new, "trust": trust_command}
 def main() -> None:
     """Run `dl-run`. Exit codes: 0 done, 1 failed or output lost, 2 user error, 128 + N stopped by signal N, saved."""
     open_streams()
+    STACK.extend(
+        argument.removeprefix(FLAG_OF_STACK) for argument in sys.argv[1:] if argument.startswith(FLAG_OF_STACK)
+    )
+    sys.argv[1:] = [argument for argument in sys.argv[1:] if not argument.startswith(FLAG_OF_STACK)]
     is_json = FLAG in sys.argv[1:]
     while FLAG in sys.argv[1:]:
         sys.argv.remove(FLAG)
@@ -120,6 +128,7 @@ def parse_flags() -> argparse.Namespace:
     for argument in sys.argv[1:]:
         if not argument.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in argument):
             raise UserError(f"{argument}: these bytes are not valid text\n  expected UTF-8, in a UTF-8 locale")
+    sys.argv[1:] = with_seeds(sys.argv[1:])
     flags = read_flags(sys.argv[1:])
     rest = sys.argv[1:]
     for override in flags.overrides:
@@ -134,6 +143,26 @@ def parse_flags() -> argparse.Namespace:
         sys.argv[1:] = stored_command(again, flags.overrides)
         read_flags(sys.argv[1:])  # arguments stored in a folder or a database are checked like typed ones
     return flags
+
+
+def with_seeds(arguments: list[str]) -> list[str]:
+    """Replace seeds=N by a sweep over N seeds, from that of `seed` on or from 0. Raises UserError."""
+    wanted = [argument for argument in arguments if key_of(argument) == "seeds" and "=" in argument]
+    if not wanted:
+        return arguments
+    typed, single = wanted[-1], [argument for argument in arguments if key_of(argument) == "seed"]
+    first = single[-1].partition("=")[2] if single else "0"
+    count = typed.partition("=")[2]
+    if not count.isdecimal() or not 2 <= int(count) <= MOST_SEEDS:
+        raise UserError(f"{typed}: expected a number of seeds from 2 to {MOST_SEEDS:,}")
+    if not first.isdecimal():
+        raise UserError(f"{typed} with {single[-1]}: expected one first seed, such as seed=100, or only one of the two")
+    rest = [argument for argument in arguments if argument not in (*wanted, *single)]
+    if other := next((o for o in rest if key_of(o) in ("resume", "mode") or o.startswith("sweep=optuna")), None):
+        raise UserError(f"{typed} with {other}: expected seeds of new runs, in no search")
+    has_flag = any(argument in ("-m", "--multirun") for argument in rest)
+    values = ",".join(str(int(first) + i) for i in range(int(count)))
+    return [f"seed={values}", *rest, *([] if has_flag else ["--multirun"])]
 
 
 def stored_command(again: str, overrides: list[str]) -> list[str]:
@@ -155,6 +184,11 @@ def job(composed: DictConfig) -> float | None:
 
     request = Request(composed, cast(DictConfig, HydraConfig.get()), sys.argv[1:])
     try:
+        if STACK:
+            from dlrun.stack.run import run_stack
+
+            run_stack(composed, STACK[0])
+            return None
         done = start(request) if composed.get("resume") is None else resume(request)
         if done and done.signal:
             sys.exit(128 + done.signal)

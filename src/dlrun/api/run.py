@@ -61,7 +61,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """finished, running, interrupted, diverged, failed, or killed."""
+        """finished, running, stopped, diverged, failed, or killed."""
         return status(self.folder, self.summary)
 
     @property

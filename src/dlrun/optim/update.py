@@ -112,20 +112,18 @@ class Update:
         value = read_loss()
         is_taken = isfinite(value) and self._step(clock)
         if is_taken:
-            self.last_loss = value
-            if clock.step < EARLY:
-                self._record_early(value)
+            self.record(value, clock)
             self.save_buffers()
         elif self.snapshot:
             self.skipped += 1
             self.snapshot.restore()
         else:
-            raise self._diverged(value, clock)
+            raise self.diverged(value, clock)
         for param in self.params:  # as zero_grad does, without the profiler's record
             param.grad = None
         return is_taken
 
-    def _diverged(self, value: float, clock: Clock) -> Diverged:
+    def diverged(self, value: float, clock: Clock) -> Diverged:
         """The error for a loss that is not finite: this step's, or that of an earlier step's gradients."""
         before = f"the last finite loss was {self.last_loss:.6g}" if isfinite(self.last_loss) else "no loss was finite"
         if all(bool(param.isfinite().all()) for param in self.params):
@@ -140,10 +138,13 @@ class Update:
             "  try a lower optimizer.lr, trainer.clip_global_norm=1, or trainer.on_nan=skip to skip such steps"
         )
 
-    def _record_early(self, value: float) -> None:
-        if self.first_loss != self.first_loss:
-            self.first_loss = self.peak = value
-        self.peak = max(self.peak, value)
+    def record(self, value: float, clock: Clock) -> None:
+        """Remember the loss of a step that was taken."""
+        self.last_loss = value
+        if clock.step < EARLY:
+            if self.first_loss != self.first_loss:
+                self.first_loss = self.peak = value
+            self.peak = max(self.peak, value)
 
     def save_buffers(self) -> None:
         """Save the buffers that a skipped step restores: after steps, and after other changes to them."""

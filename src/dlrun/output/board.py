@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from dlrun.paths import read_whole
 
@@ -48,9 +48,10 @@ class Board:
 
     def add_scalars(self, row: dict[str, float]) -> None:
         """Draw a row's metrics and learning rates, without those that are not finite."""
-        for name, value in row.items():
-            if math.isfinite(value) and ("/" in name or name.endswith("lr")):
-                self.writer().add_scalar(name, value, row[self.axis])
+        shown = {k: v for k, v in row.items() if math.isfinite(v) and ("/" in k or k.endswith("lr"))}
+        writer = self.writer() if shown else None
+        for name, value in shown.items():
+            cast("SummaryWriter", writer).add_scalar(name, value, row[self.axis])
 
     def flush(self) -> None:
         """Write all points to the files, if there are any."""

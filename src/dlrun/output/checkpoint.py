@@ -122,6 +122,8 @@ def _copied(state: object) -> object:
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
         return {key: _copied(value) for key, value in state.items()}
+    if isinstance(state, float | int | str):
+        return state
     if isinstance(state, list | tuple):
         return type(state)(_copied(value) for value in state)
     return deepcopy(state)

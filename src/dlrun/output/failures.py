@@ -15,6 +15,10 @@ from dlrun.output.checkpoint import MAKE_ROOM, recovery_hint
 UNWRITABLE = {getattr(errno, n) for n in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "EFBIG", "ESTALE")}
 
 
+class OutOfMemory(UserError):
+    """There is less memory than a run needs."""
+
+
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
     """Turn an OSError while writing to a run's folder into a UserError."""
@@ -55,7 +59,7 @@ def within_memory() -> Iterator[None]:
         match = re.search(r"allocate (\d+) bytes|allocate ([\d.]+ [KMGTPE]?i?B)", message)
         size = match and (match[2] or f"{int(match[1]) / 2**30:,.1f} GiB")
         reason = f"cannot allocate {size} more" if size else message.partition("\n")[0] or "an allocation failed"
-        raise UserError(
+        raise OutOfMemory(
             f"out of memory: {reason}\n"
             "  expected a model, data and batch that fit into this machine's memory\n"
             "  reduce the model's sizes, data.batch_size, or the data (data.source.samples of generated data)"

@@ -42,7 +42,7 @@ class Run:
 
     axis: the column of the rows that is the x-axis of curves, "step" or "samples" (see Clock.global_step).
     before: the summary of the run that is resumed. rows: the epochs' rows of metrics; windows: the rows between them
-    (trainer.log_every). id: random, ties the checkpoints to this run.
+    (trainer.log_every). id: random, ties the checkpoints to this run. out: where it prints; None: standard output.
     """
 
     def __init__(self, folder: Path, facts: dict, axis: str = "step", before: dict | None = None) -> None:
@@ -58,6 +58,7 @@ class Run:
         self.lines: list[bytes] = []
         self.board = Board(folder, axis, self.print)
         self.started, self.is_stdout_open = time.time(), True
+        self.out: TextIO | None = None
         self.images = folder / "images"
         self.unsynced: list[Path] = []
         self.figures: dict[str, Callable[[], Figure]] = {}
@@ -66,7 +67,7 @@ class Run:
         self.tracking: Tracking | None = None
 
     def print(self, text: str, fit: Callable[[int], str] | None = None) -> None:
-        """Write text to the log and to standard output (above the progress bar), unless that is closed.
+        """Write text to the log and to `out` (above the progress bar), unless that is closed.
 
         fit: returns the text laid out for a number of columns, for a terminal.
         """
@@ -75,12 +76,13 @@ class Run:
             path = self.folder / "run.log"
             self.log_file = open(path, "a", encoding="utf-8", errors="backslashreplace", buffering=1)
         self.log_file.write(text + "\n")
-        if sys.stdout is None or sys.stdout.closed or not self.is_stdout_open:
+        out = self.out or sys.stdout
+        if out is None or out.closed or not self.is_stdout_open:
             return
-        text = printable(fit(columns(sys.stdout, 10_000))) if fit else text
-        bars = sys.modules["tqdm"].tqdm.external_write_mode(sys.stdout) if "tqdm" in sys.modules else nullcontext()
+        text = printable(fit(columns(out, 10_000))) if fit else text
+        bars = sys.modules["tqdm"].tqdm.external_write_mode(out) if "tqdm" in sys.modules else nullcontext()
         with bars:
-            self.is_stdout_open = write(sys.stdout, text + "\n")
+            self.is_stdout_open = write(out, text + "\n")
 
     def resume(self, config: str | None, test: str) -> None:
         """Write a resumed run's first files. A finished run's tested weights are kept until it is tested again.

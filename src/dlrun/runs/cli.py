@@ -24,6 +24,7 @@ USAGE = """dl-runs: list, evaluate, use and compare runs
                                     on real samples before it is kept
   dl-runs compare RUN RUN ...       their curves in one image, and the
                                     differences between their configs
+  dl-runs draw RUN                  the plots again, from the run's folder
   dl-runs report RUN|SWEEP          one self-contained HTML file
   dl-runs baseline RUN              tables: gradient boosting, a linear and the
                                     trivial model on the same splits
@@ -228,6 +229,14 @@ def _importance(args: argparse.Namespace) -> Iterable[str]:
     return importance(_folder(args.run, args), args.repeats, args.json)
 
 
+def _draw(args: argparse.Namespace) -> Iterable[str]:
+    """Draw the plots of a finished run from its folder and its data."""
+    from dlrun.train.drawing import draw_finished
+
+    folder = _folder(args.run, args)
+    return [f"{folder / 'plots' / name}" for name in draw_finished(folder)]
+
+
 def _report_arguments(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN|SWEEP", help="the folder of a run or a sweep, or `last`")
     parser.add_argument("--out", metavar="FILE", help="instead of report.html in that folder")
@@ -286,6 +295,7 @@ COMMANDS: dict[str, Command] = {
     "predict": (_predict_arguments, _predict),
     "export": (_export_arguments, _export),
     "compare": (_compare_arguments, _compare),
+    "draw": (_run_arguments, _draw),
     "report": (_report_arguments, _report),
     "baseline": (_baseline_arguments, _baseline),
     "importance": (_importance_arguments, _importance),

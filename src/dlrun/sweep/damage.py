@@ -17,7 +17,7 @@ KINDS = {
 }
 JOB_KINDS = {
     **{"number": int, "overrides": list, "status": str, "code": int | None, "seconds": int | float | None},
-    **{"values": dict, "trial": int | None, "pid": int | None},
+    **{"values": dict, "trial": int | None, "pid": int | None, "stack": int | None},
     **dict.fromkeys(("error", "worker", "born", "attempt"), str | None),
 }
 
@@ -44,6 +44,8 @@ def check_job(job: "Job", number: int) -> None:
         raise ValueError(f"job {number} has a status or a metric that is not a word")
     if not all(value is None or is_number(value) for value in (*job.values.values(), job.seconds, job.code)):
         raise ValueError(f"job {number} has a value that is not a number")
+    if job.stack is not None and not 0 <= job.stack <= number:
+        raise ValueError(f"job {number}: stack {job.stack}: expected the number of an earlier job")
     for kind in ("worker", "attempt"):
         name = getattr(job, kind)
         if name is not None and not NAME.fullmatch(name):

@@ -55,6 +55,12 @@ def settle(job: Job, folder: Path, code: int, wanted: Sequence[tuple[str, str]] 
         job.seconds = done["seconds"] if is_number(done.get("seconds")) else None
 
 
+def own_code(folder: Path, code: int) -> int:
+    """The exit code that a job of a stack would have had alone, by its summary. code: that of the stack."""
+    status = read_summary(folder).get("status")
+    return CODES[str(status)] if status in ("finished", "failed", "diverged") else code
+
+
 def summed_up(job: Job) -> str:
     """Format a job's seconds and val metrics for a line."""
     values = [f"{name} {number(value)}" for name, value in job.values.items() if name.startswith("val/")]
@@ -131,4 +137,4 @@ def recover(state: State, retry: bool = False, patience: float = process.GRACE) 
         if retry and job.has_failed:
             with suppress(FileNotFoundError):
                 (state.run_folder(job) / "summary.json").unlink()  # of the failed try
-            job.status, job.code, job.error = "waiting", None, None
+            job.status, job.code, job.error, job.stack = "waiting", None, None, None

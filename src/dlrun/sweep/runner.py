@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlrun.errors import UserError
-from dlrun.sweep import process
+from dlrun.errors import UserError, counted
+from dlrun.sweep import process, stacks
 from dlrun.sweep.goals import best_settings, goals
-from dlrun.sweep.outcomes import check_goals, has_checkpoint, recover, settle, summed_up, why
+from dlrun.sweep.outcomes import check_goals, has_checkpoint, own_code, recover, settle, summed_up, why
 from dlrun.sweep.report import Report
 from dlrun.sweep.screen import Screen
 from dlrun.sweep.settings import Grid, Search
@@ -85,11 +85,13 @@ class Slots:
 
 @dataclass
 class Running:
-    """A running job. asked: the reason why it was asked to end ("timeout", "pruned", "stopped"). deadline: when to kill
-    it.
+    """A running job, or several that train together.
+
+    job: the first of `jobs`. asked: the reason why it was asked to end ("timeout", "pruned", "stopped"). deadline: when
+    to kill it. is_known: whether a stack's verdict was printed.
     """
 
-    job: Job
+    jobs: list[Job]
     slot: int
     child: "Child"
     log_start: int
@@ -97,6 +99,11 @@ class Running:
     started: float = field(default_factory=time.monotonic)
     asked: str | None = None
     deadline: float = float("inf")
+    is_known: bool = False
+
+    @property
+    def job(self) -> Job:
+        return self.jobs[0]
 
 
 class Runner:
@@ -104,7 +111,7 @@ class Runner:
 
     command: returns a job's command line; its second argument is whether the job resumes from a checkpoint. timeout:
     seconds per job. stays: wait for the jobs of other processes, to take over those of one that dies. launch: starts a
-    job from its command line, log and environment.
+    job from its command line, log and environment. stack: the setting sweep.stack.
     """
 
     def __init__(
@@ -117,7 +124,9 @@ class Runner:
         screen: Screen,
         stays: bool = True,
         launch: Callable[[list[str], Path, dict[str, str]], "Child"] = process.start,
+        stack: stacks.Setting = "off",
     ) -> None:
+        self.stack = stack
         self.state, self.plan, self.slots, self.timeout = state, plan, slots, timeout
         self.command, self.screen, self.stays, self.launch = command, screen, stays, launch
         self.report = Report(state)
@@ -185,7 +194,9 @@ class Runner:
                 continue
             with self.state.alone():
                 job = self.next_job()
-                if job is not None:
+                if job is not None and job.stack is not None:
+                    self.start_stack(job.stack, slot)
+                elif job is not None:
                     self.start(job, slot)
                 else:
                     self.next_check = time.monotonic() + CHECK_EVERY
@@ -218,18 +229,49 @@ class Runner:
             child = self.launch(self.command(job, is_resumed), log, self.slots.env(slot, is_resumed))
         except OSError as error:
             raise cannot_write(self.state.folder, error) from None
-        self.running.append(Running(job, slot, child, size))
-        if self.requests.first:  # a signal came while the process was created
-            self._end(self.running[-1])
-        job.status, job.worker, job.pid, job.attempt = "running", self.state.worker, child.pid, child.attempt
-        job.born = process.born(child.pid) if child.pid else None
-        self.taken.add(job.number)
+        self._started(Running([job], slot, child, size))
         on = f" on GPU {self.slots.gpus[slot]}" if self.slots.gpus else ""
         how = " resumed" if is_resumed else ""
         self.screen.start(f"[{job.number + 1}/{self.state.total}] {' '.join(job.overrides)}{how}{on}")
 
+    def start_stack(self, stack: int, slot: int) -> None:
+        """Start the open jobs of a stack as one process, which resumes them if they have begun."""
+        jobs = [job for job in self.state.jobs if job.stack == stack and job.status in ("waiting", "stopped")]
+        log, flag = self.state.log(jobs[0]), f"--stack={stacks.which(stack, jobs, self.stack)}"
+        is_resumed = stacks.stack_folder(self.state.folder, stack).exists()
+        try:
+            size = log.stat().st_size if log.exists() else 0
+            command = [*self.command(jobs[0], False), flag]
+            child = self.launch(command, log, self.slots.env(slot, is_resumed))
+        except OSError as error:
+            raise cannot_write(self.state.folder, error) from None
+        self._started(Running(jobs, slot, child, size))
+        how = " resumed" if is_resumed else ""
+        self.screen.start(f"[{jobs[0].number + 1}-{jobs[-1].number + 1}/{self.state.total}] as one network{how}")
+
+    def _started(self, one: Running) -> None:
+        """Take note of a process that was created."""
+        child = one.child
+        self.running.append(one)
+        if self.requests.first:  # a signal came while the process was created
+            self._end(one)
+        born = process.born(child.pid) if child.pid else None
+        for job in one.jobs:
+            job.status, job.worker, job.pid, job.attempt = "running", self.state.worker, child.pid, child.attempt
+            job.born = born
+            self.taken.add(job.number)
+
+    def tell_gain(self, one: Running) -> None:
+        """Print once what a stack gains."""
+        verdict = stacks.read_verdict(self.state.folder, one.job.stack or 0)
+        if verdict and verdict.gain:
+            one.is_known = True
+            self.screen.show(f"{spoken(one.jobs)} train as one network, {verdict.gain:.1f} times as fast as in turns")
+
     def look_at(self, one: Running) -> None:
         """Check whether a running job has ended, takes too long, or is hopeless."""
+        if one.job.stack is not None and not one.is_known:
+            self.tell_gain(one)
         code, now = one.child.poll(), time.monotonic()
         if code is not None:
             self.running.remove(one)
@@ -249,17 +291,42 @@ class Runner:
                 one.child.terminate()
 
     def conclude(self, one: Running, code: int) -> None:
-        """Record the outcome of a job and print it."""
-        job, folder = one.job, self.state.run_folder(one.job)
-        lines = process.tail(self.state.log(job), one.log_start)
-        with self.state.alone():
-            settle(job, folder, code, goals(self.state), one.asked)
-            job.error = why(job, lines)
-            check_goals(job, folder, self.state.facts["goals"])
-            self.plan.tell(job, folder)
-            self.report.write()
+        """Record the outcome of a job, or of those of a stack, and print it."""
         self.next_check = 0.0
-        if job.status in DONE:
-            self.screen.show(f"job {job.number} {job.status}{summed_up(job)}")
-        elif not self.requests.first:
-            self.screen.fail(f"job {job.number} {job.status} (exit code {code})", lines)
+        if code == stacks.DECLINED and one.job.stack is not None:
+            self.undo(one)
+            return
+        logs = {job.number: process.tail(self.state.log(job), one.log_start) for job in one.jobs}
+        with self.state.alone():
+            for job in one.jobs:
+                folder = self.state.run_folder(job)
+                settle(
+                    job, folder, code if len(one.jobs) == 1 else own_code(folder, code), goals(self.state), one.asked
+                )
+                job.error = why(job, logs[job.number])
+                check_goals(job, folder, self.state.facts["goals"])
+                self.plan.tell(job, folder)
+            self.report.write()
+        for job in one.jobs:
+            if job.status in DONE:
+                self.screen.show(f"job {job.number} {job.status}{summed_up(job)}")
+            elif not self.requests.first:
+                self.screen.fail(f"job {job.number} {job.status} (exit code {job.code})", logs[job.number])
+
+    def undo(self, one: Running) -> None:
+        """Let the jobs of a stack that declined train in turns, or in smaller stacks if their memory was too little."""
+        verdict = stacks.read_verdict(self.state.folder, one.job.stack or 0)
+        with self.state.alone():
+            if verdict and verdict.is_too_large:
+                stacks.halve(one.jobs)
+            for job in one.jobs:
+                job.status, job.worker, job.pid, job.born = "waiting", None, None, None
+                job.stack = job.stack if verdict and verdict.is_too_large else None
+                self.taken.discard(job.number)
+        how = "train in stacks of half the size" if verdict and verdict.is_too_large else "train one after another"
+        self.screen.show(f"{spoken(one.jobs)} {how}: {verdict.why if verdict else 'the stack did not start'}")
+
+
+def spoken(jobs: list[Job]) -> str:
+    """The numbers of a stack's jobs, in words."""
+    return f"{counted(len(jobs), 'job')} ({jobs[0].number} to {jobs[-1].number})"

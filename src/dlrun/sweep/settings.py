@@ -21,6 +21,7 @@ class Grid:
     threads: Few | None
     gpus: Literal["auto"] | list[Index | str]
     jobs_per_gpu: Few
+    stack: Literal["auto", "off"] | Annotated[int, Range(2, 1000)]
     job_timeout: Positive | None
     resume: str | None
     join: str | None
@@ -35,6 +36,7 @@ class Search:
     threads: Few | None
     gpus: Literal["auto"] | list[Index | str]
     jobs_per_gpu: Few
+    stack: Literal["auto", "off"] | Annotated[int, Range(2, 1000)]
     job_timeout: Positive | None
     resume: str | None
     join: str | None

@@ -28,7 +28,7 @@ class Job:
 
     code: the exit code of its process. values: its goals and test metrics. worker: the process that runs it
     (workers.py). pid, born: the job's process there and its start time. attempt: the job's name on a cluster. trial:
-    its number in Optuna's study.
+    its number in Optuna's study. stack: the first of the jobs that train together with it (stacks.py).
     """
 
     number: int
@@ -43,6 +43,7 @@ class Job:
     born: str | None = None
     attempt: str | None = None
     trial: int | None = None
+    stack: int | None = None
 
     @property
     def has_failed(self) -> bool:

@@ -158,22 +158,34 @@ class Supervised(SampleTask):
         return self.graphs is not None
 
     def _learn(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Metrics]:
-        criterion: Callable[[Tensor, Tensor], Tensor] = partial(self._training_loss, weights=weights)
+        criterion: Callable[[Tensor, Tensor], Tensor] | None = None
         if self.mixing:
             x, other, share = self.mixing(x, y)
             own = self._training_loss
             criterion = lambda out, y: share * own(out, y) + (1 - share) * own(out, other)  # noqa: E731
         with self.device.autocast():
             out = self.net(x)
+        loss, metrics = self.judge(out, y, weights, criterion)
+        return (loss + self.penalty() if self.penalty else loss), metrics
+
+    def judge(
+        self,
+        out: Tensor | tuple[Tensor, ...],
+        y: Tensor,
+        weights: Tensor | None = None,
+        criterion: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, Metrics]:
+        """The loss, without penalties, and the metrics of what a net returns in training. criterion: (outputs, y)."""
         out, *auxiliary = out if isinstance(out, tuple) else (out,)
         if out.dtype != torch.float32:
             out = out.float()
+        criterion = criterion or partial(self._training_loss, weights=weights)
         loss = criterion(out, y)
         mean = out.detach().mean(1) if out.dim() == 3 else out.detach()  # over several members
         metrics = {"loss": loss.detach(), **self._per_sample(mean, y), **self.scoring.measures.per_sample(mean, y)}
         for head in auxiliary:
             loss = loss + self.auxiliary * criterion(head.float(), y)
-        return (loss + self.penalty() if self.penalty else loss), metrics
+        return loss, metrics
 
     def _training_loss(self, out: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
         if self.class_weights is not None:
@@ -182,17 +194,23 @@ class Supervised(SampleTask):
         return self._loss(out, y, weights)
 
     def _loss(self, out: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
+        if weights is not None:
+            return self.losses(out, y) @ weights / len(weights)
+        return self.loss(*self._compared(out, y))
+
+    def losses(self, out: Tensor, y: Tensor) -> Tensor:
+        """The losses of the samples, (B,): means over targets and over members."""
+        losses = self.loss(*self._compared(out, y), reduction="none")  # (B,) or (B, targets), for each member
+        return losses.view(len(y), -1).mean(1)
+
+    def _compared(self, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs and targets as the loss takes them."""
         if out.dim() == 3:  # of several members
-            members = out.shape[1]
-            weights = None if weights is None else weights.repeat_interleave(members)
-            out, y = out.flatten(0, 1), y.repeat_interleave(members, 0)
+            out, y = out.flatten(0, 1), y.repeat_interleave(out.shape[1], 0)
         if self.scaling is not None:
             means, stds = self.scaling
             y = (y - means) / stds
-        if weights is None:
-            return self.loss(out, y)
-        losses = self.loss(out, y, reduction="none")  # (B,) or (B, targets)
-        return (losses.flatten(1).mean(1) if losses.dim() > 1 else losses) @ weights / len(weights)
+        return out, y
 
     def _step_in_chunks(self, batch: Batch, clock: Clock) -> Metrics:
         num_samples = len(batch[0])

@@ -36,18 +36,19 @@ class Built(NamedTuple):
     loaded: str
 
 
-def assemble(config: dict, fitted: dict | None = None) -> Built:
+def assemble(config: dict, fitted: dict | None = None, shared: Data | None = None) -> Built:
     """Build all objects and set torch's global options. Reads no data.
 
     fitted: the values that a finished run's data fitted on its train split; None for a new run, which also loads the
-    initial weights that `init` or `model.weights` name. Raises UserError if the objects do not fit together.
+    initial weights that `init` or `model.weights` name. shared: the data of another run with the same section in its
+    config. Raises UserError if the objects do not fit together.
     """
     trainer: Trainer = build(config["trainer"])
     keep_memory()
     device = choose_device(trainer.device)
     dist = init_distributed(device.type == "cuda")
     set_torch_options(trainer, device, config["seed"])
-    data: Data = build(config["data"])
+    data: Data = build(config["data"]) if shared is None else shared
     if dist.size > 1:
         check_distributed(trainer, device)
         if has_samples(data):  # an environment is played by each process for itself

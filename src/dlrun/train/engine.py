@@ -97,10 +97,15 @@ def train_epoch(training: Training, data: Data, signals: Signals, bar: Bar) -> s
 
 def log_window(training: Training) -> None:
     """Log the means over the steps since the last such row."""
-    clock, window = training.clock, training.means.flush()
-    if window:
-        row = {"step": clock.step, "epoch": round(clock.epochs_done, 6), "samples": clock.samples}
-        training.run.log(row | {f"step/{name}": value for name, value in window.items()}, clock.global_step)
+    if window := training.means.flush():
+        log_row(training, window)
+
+
+def log_row(training: Training, window: dict[str, float]) -> None:
+    """Log the means of metrics over some steps."""
+    clock = training.clock
+    row = {"step": clock.step, "epoch": round(clock.epochs_done, 6), "samples": clock.samples}
+    training.run.log(row | {f"step/{name}": value for name, value in window.items()}, clock.global_step)
 
 
 def epoch_row(training: Training, val: dict[str, float], seconds: float, samples: int) -> dict[str, float]:
@@ -140,9 +145,9 @@ def end_epoch(
                 "best": best.state_dict() if best else None,
                 "clock": clock.state_dict(),
                 "run": run.id,
-                **training.data_state,
             }
         )
+        state |= training.data_state
         if is_best:
             training.best_state, training.best_is_new = state, True
         if clock.epoch in kept:

@@ -9,18 +9,19 @@ from typing import cast
 
 from dlrun.clock import Clock
 from dlrun.config.auto import settle_batch
-from dlrun.data.base import has_samples
+from dlrun.data.base import Data, has_samples
 from dlrun.errors import CheckpointError, DependencyLost, Diverged, PeerLost, UserError
-from dlrun.output import plots
 from dlrun.output.checkpoint import recovery_hint
 from dlrun.output.failures import within_memory, writing_to
 from dlrun.output.folders import read_summary
+from dlrun.output.provenance import git_commit
 from dlrun.output.run_folder import NullRun, Run
 from dlrun.overrides import pasteable
 from dlrun.system.machine import keep_threads, peak_memory
 from dlrun.system.signals import Interrupted, Signals
 from dlrun.train.assemble import assemble
 from dlrun.train.best import make_best
+from dlrun.train.drawing import draw
 from dlrun.train.engine import Outcome, fit
 from dlrun.train.limits import rounded_up
 from dlrun.train.state import Training, data_state
@@ -32,8 +33,9 @@ class Session:
     """A run that is built and has read its data. Nothing is written before `start`.
 
     config: checked, as plain dicts and lists. names: the choice of each config group. chosen: the keys whose values
-    depend on the data. changes: old and new values of keys that a resume changes although they change the bits. Raises
-    UserError if the objects do not fit together or the data is missing.
+    depend on the data. changes: old and new values of keys that a resume changes although they change the bits. like:
+    another run of this process, whose data is shared if its section of the config is the same. Raises UserError if the
+    objects do not fit together or the data is missing.
     """
 
     def __init__(
@@ -42,20 +44,26 @@ class Session:
         names: dict[str, str],
         chosen: Sequence[str] = (),
         changes: Mapping[str, tuple[object, object]] | None = None,
+        like: "Session | None" = None,
     ) -> None:
         self.config, self.names, self.chosen, self.changes = config, names, chosen, changes or {}
         self.is_training = False  # whether this session has begun to write to the run's folder
+        self.data: Data
+        self.commit: str | None = like.commit if like else git_commit()
         with within_memory():
-            self._build(config)
+            self._build(config, like if like and like.config["data"] == config["data"] else None)
 
-    def _build(self, config: dict) -> None:
-        self.trainer, self.data, self.device, self.task, self.loaded = assemble(config)
+    def _build(self, config: dict, like: "Session | None") -> None:
+        built = assemble(config, shared=like.data if like else None)
+        self.trainer, self.data, self.device, self.task, self.loaded = built
         self.dist = self.device.dist
         self.best = make_best(self.task, self.trainer)  # refuses unknown metrics before any file is written
-        self.data.load(self.device.torch_device, self.device.channels_last)
+        if like is None:
+            self.data.load(self.device.torch_device, self.device.channels_last)
         if "data.batch_size" in self.chosen:
             self._choose_batch(config)
         self.task.prepare(self.data)
+        self.data_state: dict = like.data_state if like else data_state(self.data)
         self.loaded += other_words(config["init"], self.data.fitted())
         if position := getattr(self.data, "position", None):  # of a stream, which cannot be asked for (epoch, batch)
             self.task.components["stream"] = position
@@ -94,9 +102,7 @@ class Session:
                     run.close()
             except BaseException as error:
                 is_stopped = isinstance(error, KeyboardInterrupt)
-                self.leave(
-                    run, "diverged" if isinstance(error, Diverged) else "interrupted" if is_stopped else "failed"
-                )
+                self.leave(run, "diverged" if isinstance(error, Diverged) else "stopped" if is_stopped else "failed")
                 if isinstance(error, DependencyLost):
                     raise DependencyLost(f"{error}\n  {recovery_hint(folder)}") from error
                 if self.dist.is_peer_failure(error):
@@ -124,7 +130,7 @@ class Session:
         before = read_summary(folder) if resumed else {}
         axis = "samples" if epoch_samples else "step"
         run = NullRun(folder) if self.dist.rank else Run(folder, facts(self), axis, before)
-        training = Training(self.task, self.trainer, run, clock, data_state(self.data))
+        training = Training(self.task, self.trainer, run, clock, self.data_state)
         if not resumed:
             if not self.config["init"]:
                 self.task.fit(self.data)
@@ -143,11 +149,8 @@ class Session:
 
     def train(self, training: Training, signals: Signals) -> tuple[Outcome, float | None]:
         """Fit, then test and draw. A signal during testing stops it; a resumed run tests again."""
-        run, clock = training.run, training.clock
-        head = partial(header, self, run.folder, clock)
-        run.print(head(), head)
-        run.write_summary("running")
-        run.start_trackers(self.config.get("tracker") or ())
+        run = training.run
+        self.announce(training)
         outcome = fit(training, self.data, signals)
         run.checkpoints.wait()
         if outcome.reason != "signal":
@@ -156,11 +159,23 @@ class Session:
                     return outcome, self.finish(training, outcome)
             except Interrupted:
                 outcome = Outcome("signal", signals.stop)
+        self.interrupted(training)
+        return outcome, None
+
+    def announce(self, training: Training) -> None:
+        """Before the first step: print the header, write the summary, start the trackers."""
+        head = partial(header, self, training.run.folder, training.clock)
+        training.run.print(head(), head)
+        training.run.write_summary("running")
+        training.run.start_trackers(self.config.get("tracker") or ())
+
+    def interrupted(self, training: Training) -> None:
+        """After a signal: write the summary, and print how to go on."""
+        run, clock = training.run, training.clock
         run.write_summary("stopped", steps=clock.step, seconds=clock.seconds)
         epoch = min(clock.epoch + 1, clock.epochs)
         command = f"dl-run {pasteable('resume', run.folder)}"
         run.print(f"stopped in epoch {epoch} at step {clock.step}; checkpoint saved. Resume with: {command}")
-        return outcome, None
 
     def leave(self, run: Run | NullRun, status: str) -> None:
         """After an error: finish the checkpoint being written and the summary, if possible, and close the files."""
@@ -175,7 +190,7 @@ class Session:
         with suppress(OSError):
             run.close()
 
-    def finish(self, training: Training, outcome: Outcome) -> float | None:
+    def finish(self, training: Training, outcome: Outcome, is_drawn: bool = True) -> float | None:
         """Test the best weights (or the last, by trainer.test), draw, and write the summary. Returns the best value."""
         run, clock, best = training.run, training.clock, training.best
         if best and best.score is not None and self.trainer.test == "best":
@@ -190,7 +205,9 @@ class Session:
         if is_cut and training.best_state:
             run.checkpoints.write_tested(training.best_state, clock.step)
         run.write_summary("running", **results)  # drawing may fail or take long; the results are safe before it
-        self.draw(training)
+        if is_drawn:
+            epoch = best.epoch if best and best.score is not None else None
+            draw(run, self.task, self.data, best.metric if best else None, epoch, clock.global_step)
         board = run.tensorboard()
         for name, value in test.items():
             board.add_scalar(f"test/{name}", value, clock.global_step)
@@ -252,13 +269,3 @@ class Session:
         if skipped := sum(update.skipped for update in task.named_updates().values()):
             results["skipped_steps"] = skipped
         return results
-
-    def draw(self, training: Training) -> None:
-        """Draw the figures of the reports and the metrics' curves, the goal's first."""
-        run, best, spec = training.run, training.best, self.data.spec
-        best_epoch, axis = best.epoch if best and best.score is not None else None, run.axis.replace("step", "epoch")
-        for name in plots.worth_drawing(run.rows, run.windows, training.ordered_metrics()):
-            goal = getattr(spec, "goal", None) if name == self.task.goal else None
-            stopped = run.facts.get("stopped_by") == "patience"
-            run.figures[name] = partial(plots.curves, run.rows, name, best_epoch, run.windows, axis, goal, stopped)
-        run.draw(training.clock.global_step, getattr(spec, "labels", ()))

@@ -152,10 +152,15 @@ def _open_folder(session: "Session", composed: DictConfig, request: Request) -> 
     }
     with writing_to(folder):
         note_start(base, folder)
-        (folder / ".hydra").mkdir(exist_ok=True)
-        for name, content in texts.items():
-            write_whole(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(content))
+        write_config(folder, {name: OmegaConf.to_yaml(content) for name, content in texts.items()})
     return folder, False
+
+
+def write_config(folder: Path, texts: dict[str, str]) -> None:
+    """Write .hydra/: config.yaml, hydra.yaml and, as the last file, overrides.yaml (output/folders.py, STARTED)."""
+    (folder / ".hydra").mkdir(exist_ok=True)
+    for name, text in texts.items():
+        write_whole(folder / ".hydra" / f"{name}.yaml", text)
 
 
 def resume(request: Request) -> Done:

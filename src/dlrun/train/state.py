@@ -55,6 +55,13 @@ class Training:
         other_ranks = self.dist.gather_objects(snapshot(states)) if per_rank else []
         if self.dist.rank:
             return
+        last = self.snapshot(other_ranks)
+        self.run.sync()
+        self.run.checkpoints.write(last, self.best_state if self.best_is_new else None)
+        self.best_is_new = False
+
+    def snapshot(self, other_ranks: list) -> dict:
+        """The content of a checkpoint of the present state. Raises Diverged if a weight is not finite."""
         self.tick_seconds()
         state: dict[str, Any] = {
             "components": {name: component.state_dict() for name, component in self.task.components.items()},
@@ -64,11 +71,10 @@ class Training:
             "fitted": self.task.fitted(),
             "rows": self.run.num_rows,
             "run": self.run.id,
-            **self.data_state,
             "threads": torch.get_num_threads(),
             "other_ranks": other_ranks,
         }
-        last = snapshot(state)
+        last = snapshot(state) | self.data_state
         last["state_dict"] = last["components"].get("net")
         if not all_finite(last["components"]):
             raise Diverged(
@@ -76,9 +82,7 @@ class Training:
                 "  expected finite weights; the previous checkpoint is kept\n"
                 "  try a lower optimizer.lr or trainer.clip_global_norm=1"
             )
-        self.run.sync()
-        self.run.checkpoints.write(last, self.best_state if self.best_is_new else None)
-        self.best_is_new = False
+        return last
 
     def is_due(self) -> bool:
         """Whether it is time for a checkpoint within the epoch, by steps or by minutes."""
@@ -100,6 +104,11 @@ class Training:
         Returns a note for the user if the best weights are lost, else "". Raises DataError if the data has changed,
         CheckpointError if the state does not fit the config, UserError if trainer.epochs is below the epoch reached.
         """
+        self.load(state)
+        return self._check_best(self.best) if self.best and state["best"] else ""
+
+    def load(self, state: dict) -> None:
+        """Load what `snapshot` returned. Raises as `restore` does."""
         if not isinstance(state.get("components"), dict):
             raise self._damaged(ValueError("it holds no components"))
         if not is_same_data(state, self.data_state):
@@ -121,7 +130,6 @@ class Training:
         self.seconds_before = self.clock.seconds
         self.run.id = state.get("run") or self.run.id
         self.run.read_back(state["rows"])
-        return self._check_best(self.best) if self.best and state["best"] else ""
 
     def _load_components(self, state: dict) -> None:
         """Load the components; on rank 1 and up, their own state of the components that differ by rank."""
@@ -200,7 +208,7 @@ class Training:
 
     def ordered_metrics(self) -> list[str]:
         """Names of metrics, the most informative first: the goal, the loss, the task's other scores."""
-        return list(dict.fromkeys([*([self.best.metric] if self.best else []), "loss", *self.task.scores]))
+        return metric_order(self.task, self.best.metric if self.best else None)
 
     def running_loss(self) -> str:
         """The loss over the last steps, for the progress bar; empty if it is not known."""
@@ -225,6 +233,11 @@ class Training:
             return None
         limit = self.limit_reached(self.clock.epoch)
         return "finished" if limit == "epochs" else limit
+
+
+def metric_order(task: Task, first: str | None) -> list[str]:
+    """Names of a task's metrics, the most informative first."""
+    return list(dict.fromkeys([*([first] if first else []), "loss", *task.scores]))
 
 
 def data_state(data: Data) -> dict:

@@ -15,7 +15,6 @@ from dlrun.data.base import Data, has_samples
 from dlrun.errors import counted
 from dlrun.output import console
 from dlrun.output.console import number, table
-from dlrun.output.provenance import git_commit
 from dlrun.spec import Spec
 from dlrun.system.convolutions import describe_products
 from dlrun.system.machine import device_name
@@ -44,7 +43,7 @@ def facts(session: "Session") -> dict[str, object]:
         "classes": named_classes(session.data.spec) or None,
         "parameters": sum(p.numel() for p in task.net.parameters()),
         "versions": {**versions, "python": sys.version.split()[0]},
-        "git": git_commit(),
+        "git": session.commit,
     }
 
 

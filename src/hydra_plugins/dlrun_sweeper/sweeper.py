@@ -64,7 +64,7 @@ class JobSweeper(Sweeper):
         from dlrun.config.hydra_section import check_launcher
         from dlrun.config.saved import container
         from dlrun.output.json_line import ENDING
-        from dlrun.sweep import forks
+        from dlrun.sweep import forks, stacks
         from dlrun.sweep.axes import grid
         from dlrun.sweep.cluster import Cluster
         from dlrun.sweep.report import closing
@@ -89,6 +89,8 @@ class JobSweeper(Sweeper):
             jobs: list[Job] = []
         else:
             plan, jobs = Plan(), [Job(i, point) for i, point in enumerate(grid(axes))]
+            if is_here and not settings.job_timeout:
+                stacks.plan(jobs, settings.stack, slots.num)
         screen = Screen()
         with self.opened(settings, arguments, axes, base, jobs) as state:
             ENDING.folder = state.folder
@@ -99,7 +101,8 @@ class JobSweeper(Sweeper):
             timeout = 60 * settings.job_timeout if settings.job_timeout else float("inf")
             stays = not settings.join
             launch = start or Cluster(launcher, state.folder).start
-            runner = Runner(state, plan, slots, timeout, partial(self.command, state), screen, stays, launch)
+            command = partial(self.command, state)
+            runner = Runner(state, plan, slots, timeout, command, screen, stays, launch, settings.stack)
             stopped = runner.run()
         screen.show(closing(state, stopped))
         if stopped or any(job.code not in (0, None) and job.status != "pruned" for job in state.jobs):

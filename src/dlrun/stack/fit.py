@@ -1,0 +1,88 @@
+"""The training loop of a stack: that of train/engine.py, in step for all jobs."""
+
+import time
+from math import isfinite
+
+from dlrun.stack.group import Stack
+from dlrun.system.signals import Interrupted, Signals
+from dlrun.train.engine import Outcome, end_epoch, epoch_row, log_row
+
+AGAIN = "again"  # a job has left in mid-epoch
+
+
+def fit(stack: Stack, signals: Signals) -> bool:
+    """Train until all jobs are done. Returns False if a signal stopped them; they are saved then."""
+    try:
+        while stack.members:
+            reasons = [member.training.stop_reason() for member in stack.members]
+            if reason := next(filter(None, reasons), None):
+                over = [member for member, why in zip(stack.members, reasons, strict=True) if why == reason]
+                stack.finish(over, Outcome(reason), signals)
+                continue
+            started, samples_before = time.perf_counter(), stack.first.clock.samples
+            while (limit := train_epoch(stack, signals)) == AGAIN and stack.members:
+                pass
+            if stack.members:
+                seconds, samples = time.perf_counter() - started, stack.first.clock.samples - samples_before
+                end_epochs(stack, limit, seconds, samples, signals)
+    except Interrupted:
+        stack.stop()
+        return False
+    return True
+
+
+def train_epoch(stack: Stack, signals: Signals) -> str | None:
+    """Run the remaining steps of the epoch. Stop early at a limit, whose name is returned, at a signal, or AGAIN."""
+    members, clocks = stack.members, [member.training.clock for member in stack.members]
+    limit, log_every = stack.first.limit_reached(), stack.first.trainer.log_every
+    iterators = [each.session.task.batches(each.session.data, each.training.clock) for each in members]
+    for batches in zip(*iterators, strict=True) if not limit else ():
+        samples = len(batches[0][0])
+        metrics, losses = stack.learner.step(batches, clocks)
+        stack.means.add(metrics, samples)
+        broken = [
+            (member, member.session.task.update.diverged(loss, member.training.clock))
+            for member, loss in zip(members, losses, strict=True)
+            if not isfinite(loss)
+        ]
+        for clock in clocks:
+            clock.tick(samples)
+        for member, error in broken:
+            stack.expel(member, error)
+        if not stack.members:
+            return AGAIN
+        if log_every and stack.first.clock.step % log_every == 0:
+            for member, window in zip(stack.members, stack.flush(), strict=True):
+                log_row(member.training, window)
+        limit = stack.first.limit_reached()
+        if limit or signals.stop is not None:
+            break
+        if stack.is_due():
+            stack.save()
+        if len(stack.members) < len(members):
+            return AGAIN
+    return limit
+
+
+def end_epochs(stack: Stack, limit: str | None, seconds: float, samples: int, signals: Signals) -> None:
+    """Evaluate and log the epoch of each job. Raises Interrupted at a signal, before anything is logged."""
+    with signals.interrupting():
+        began, vals = time.perf_counter(), []
+        for member in stack.members:
+            is_validated = limit or member.training.is_validated()
+            vals.append(member.session.task.evaluate(member.session.data, "val") if is_validated else {})
+        val_seconds = time.perf_counter() - began
+    is_cut = stack.first.is_cut(limit)
+    if is_cut:  # save before logging: with a higher limit, the epoch resumes from here
+        stack.save()
+        stack.save_jobs()
+    stack.flush()
+    for member, val in zip(stack.members, vals, strict=True):
+        row = epoch_row(member.training, val, seconds, samples)
+        row |= {"time/val_seconds": val_seconds} if val else {}
+        member.training.clock.next_epoch()
+        end_epoch(member.training, row, member.session.task.preview(member.session.data))
+    if is_cut and limit:
+        stack.finish(list(stack.members), Outcome(limit), signals, is_saved=True)
+    elif stack.is_old(stack.first.trainer.checkpoint_gap):
+        stack.save()

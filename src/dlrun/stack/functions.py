@@ -1,0 +1,250 @@
+"""torch's functions with parameters, for the parameters of several jobs at once.
+
+A stacked network runs the forward code of one job on the inputs of all K jobs, which follow each other along the batch:
+(K * B, ...). What has no parameters treats samples one by one, so it needs nothing. Where the code gives a parameter to
+a function, it gives a `Handle`, and the function of this module takes the function's place.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SMALL = 2**14  # numbers in a job's input from which one convolution after another is faster than a grouped one (CPU)
+
+
+class NotStackable(Exception):
+    """Jobs cannot train as one network. The message says what is in the way."""
+
+
+class Handle(torch.Tensor):
+    """One job's parameter or buffer, in place of those of all K jobs.
+
+    stack: the values of all jobs (K, *shape). owner: for messages, such as "fc.weight of Linear".
+    """
+
+    stack: Tensor
+    owner: str
+
+    @classmethod
+    def of(cls, tensor: Tensor, stack: Tensor, owner: str) -> "Handle":
+        handle = torch.Tensor._make_subclass(cls, tensor.detach(), False)
+        handle.stack, handle.owner = stack, owner
+        return handle
+
+    @classmethod
+    def __torch_function__(cls, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in FUNCTIONS:
+            return FUNCTIONS[func](*args, **(kwargs or {}))
+        if func in OF_ONE:
+            return super().__torch_function__(func, types, args, kwargs or {})
+        owner = next((arg.owner for arg in args if isinstance(arg, Handle)), "a parameter")
+        raise NotStackable(f"{owner}: {getattr(func, '__name__', func)} has no stacked form")
+
+
+OF_ONE = {getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "requires_grad", "ndim")}
+OF_ONE |= {getattr(torch.Tensor, name).__get__ for name in ("is_cuda", "is_meta", "layout", "is_mps", "is_cpu")}
+OF_ONE |= {
+    torch.Tensor.size,
+    torch.Tensor.dim,
+    torch.Tensor.numel,
+    torch.Tensor.is_floating_point,
+    torch.Tensor.__len__,
+}
+
+
+def per_job(x: Tensor, k: int) -> Tensor:
+    """(K * B, ...) -> (K, B, ...)"""
+    return x.unflatten(0, (k, -1))
+
+
+def side_by_side(x: Tensor, k: int) -> Tensor:
+    """(K * B, C, ...) -> (B, K * C, ...)"""
+    return per_job(x, k).transpose(0, 1).flatten(1, 2)
+
+
+def one_after_another(x: Tensor, k: int) -> Tensor:
+    """(B, K * C, ...) -> (K * B, C, ...)"""
+    return x.unflatten(1, (k, -1)).transpose(0, 1).flatten(0, 1)
+
+
+def along(values: Tensor, ndim: int, axis: int) -> Tensor:
+    """(K, *shape) -> a view that broadcasts against (K, B, ...) of `ndim` axes, with shape[0] at `axis`."""
+    gap, rest = axis - 1, ndim - axis - (values.dim() - 1)
+    return values.reshape(len(values), *[1] * gap, *values.shape[1:], *[1] * rest)
+
+
+def scaled(x: Tensor, weight: Handle | None, bias: Handle | None, axis: int) -> Tensor:
+    """x (K * B, ...) times each job's weight plus its bias; `axis` of x (K, B, ...) is that of weight.shape[0]."""
+    some = weight if weight is not None else bias
+    if some is None:
+        return x
+    out = per_job(x, len(some.stack))
+    if weight is not None:
+        out = out * along(weight.stack, out.dim(), axis)
+    if bias is not None:
+        out = out + along(bias.stack, out.dim(), axis)
+    return out.flatten(0, 1)
+
+
+class _Products(torch.autograd.Function):
+    """rows (K, N, inputs) and weights (K, outputs, inputs) -> (K, N, outputs).
+
+    torch's own backward pass of `bmm` gives the transpose of a weight's gradient, which has to be copied.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, weights)
+        return torch.bmm(rows, weights.mT)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        rows, weights = ctx.saved_tensors
+        of_rows = torch.bmm(grad, weights) if ctx.needs_input_grad[0] else None
+        return of_rows, torch.bmm(grad.mT, rows) if ctx.needs_input_grad[1] else None
+
+
+def linear(x: Tensor, weight: Handle, bias: Handle | None = None) -> Tensor:
+    """(K * B, ..., inputs) -> (K * B, ..., outputs)"""
+    stack = weight.stack
+    rows = per_job(x, len(stack)).flatten(1, -2)  # (K, B * ..., inputs)
+    is_mixed = torch.is_autocast_enabled(x.device.type)
+    product: Tensor = torch.bmm(rows, stack.mT) if is_mixed else _Products.apply(rows, stack)
+    product = product if bias is None else product + bias.stack[:, None]
+    return product.reshape(*x.shape[:-1], stack.shape[1])
+
+
+def convolution(
+    function: Callable,
+    x: Tensor,
+    weight: Handle,
+    bias: Handle | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    sixth: Any = None,
+    groups: int = 1,
+    *last: Any,
+    **keys: Any,
+) -> Tensor:
+    """Convolutions of all jobs: (K * B, C, ...) -> (K * B, channels, ...).
+
+    sixth: dilation, or the output padding of a transposed convolution. last: the dilation of the latter.
+    """
+    k, biases = len(weight.stack), None if bias is None else bias.stack
+    sixth = sixth if sixth is not None else keys.pop("dilation", 1)
+    if keys:
+        raise NotStackable(f"{weight.owner}: {function.__name__} with {', '.join(keys)} has no stacked form")
+    if x.device.type == "cpu" and x.numel() > SMALL * k:
+        each = zip(x.chunk(k), weight.stack, biases if biases is not None else [None] * k, strict=True)
+        return torch.cat([function(one, w, b, stride, padding, sixth, groups, *last) for one, w, b in each])
+    flat = None if biases is None else biases.flatten(0, 1)
+    both = side_by_side(x, k), weight.stack.flatten(0, 1)
+    return one_after_another(function(*both, flat, stride, padding, sixth, groups * k, *last), k)
+
+
+def batch_norm(
+    x: Tensor,
+    running_mean: Handle | None,
+    running_var: Handle | None,
+    weight: Handle | None = None,
+    bias: Handle | None = None,
+    *rest: Any,
+    function: Callable = F.batch_norm,
+    **keys: Any,
+) -> Tensor:
+    """Normalise each job's channels by its own samples: (K * B, C, ...) -> the same."""
+    handles = (running_mean, running_var, weight, bias)
+    k = next(len(handle.stack) for handle in handles if handle is not None)
+    flat = [None if handle is None else handle.stack.flatten(0, 1) for handle in handles]
+    return one_after_another(function(side_by_side(x, k), *flat, *rest, **keys), k)
+
+
+def layer_norm(
+    x: Tensor, shape: Any, weight: Handle | None = None, bias: Handle | None = None, eps: float = 1e-5
+) -> Tensor:
+    """(K * B, ..., *shape) -> the same."""
+    return scaled(F.layer_norm(x, shape, None, None, eps), weight, bias, x.dim() + 1 - len(shape))
+
+
+def rms_norm(x: Tensor, shape: Any, weight: Handle | None = None, eps: float | None = None) -> Tensor:
+    """(K * B, ..., *shape) -> the same."""
+    return scaled(F.rms_norm(x, shape, None, eps), weight, None, x.dim() + 1 - len(shape))
+
+
+def group_norm(
+    x: Tensor, groups: int, weight: Handle | None = None, bias: Handle | None = None, eps: float = 1e-5
+) -> Tensor:
+    """(K * B, C, ...) -> the same."""
+    return scaled(F.group_norm(x, groups, None, None, eps), weight, bias, 2)
+
+
+def embedding(
+    ids: Tensor,
+    weight: Handle,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """Integers (K * B, ...) -> vectors (K * B, ..., size). The vector of `padding_idx` does not learn."""
+    if max_norm is not None or scale_grad_by_freq or sparse:
+        raise NotStackable(f"{weight.owner}: an embedding with max_norm, scale_grad_by_freq or sparse=True")
+    k, rows = weight.stack.shape[:2]
+    first = torch.arange(k, device=ids.device).mul(rows).view(k, *[1] * ids.dim())
+    out = F.embedding((per_job(ids, k) + first).flatten(0, 1), weight.stack.flatten(0, 1))
+    if padding_idx is None or padding_idx < 0:
+        return out
+    return torch.where((ids == padding_idx)[..., None], out.detach(), out)
+
+
+def prelu(x: Tensor, weight: Handle) -> Tensor:
+    """(K * B, C, ...) -> the same; one slope for all channels, or one each."""
+    out = per_job(x, len(weight.stack))
+    slopes = along(weight.stack, out.dim(), 2 if weight.stack.shape[1] > 1 else 1)
+    return torch.where(out >= 0, out, out * slopes).flatten(0, 1)
+
+
+def recurrent(function: Callable, x: Tensor, hidden: Any, weights: list, *settings: Any) -> tuple[Tensor, ...]:
+    """torch's fused recurrent layers, job after job: (K * B, T, C) -> (K * B, T, H) and the last states.
+
+    settings: biases, layers, dropout, training, bidirectional, batch_first.
+    """
+    if len(settings) != 6 or not settings[5] or settings[2]:
+        raise NotStackable(f"{weights[0].owner}: packed texts, dropout between layers, or batch_first=False")
+    k, is_pair = len(weights[0].stack), isinstance(hidden, tuple | list)
+    states = [state.chunk(k, 1) for state in (hidden if is_pair else (hidden,))]
+    results = []
+    for i, one in enumerate(x.chunk(k)):
+        mine = tuple(state[i].contiguous() for state in states)
+        results.append(function(one, mine if is_pair else mine[0], [w.stack[i] for w in weights], *settings))
+    outs, *ends = zip(*results, strict=True)
+    return (torch.cat(outs), *(torch.cat(end, 1) for end in ends))
+
+
+def count_up(buffer: Handle, by: int = 1) -> Handle:
+    """The counter of batch normalisation."""
+    if not isinstance(by, int):
+        raise NotStackable(f"{buffer.owner}: add_ has no stacked form")
+    buffer.stack.add_(by)
+    return buffer
+
+
+FUNCTIONS: dict[Callable, Callable] = {
+    F.linear: linear,
+    F.batch_norm: batch_norm,
+    F.instance_norm: partial(batch_norm, function=F.instance_norm),
+    F.layer_norm: layer_norm,
+    F.rms_norm: rms_norm,
+    F.group_norm: group_norm,
+    F.embedding: embedding,
+    torch.prelu: prelu,
+    torch.Tensor.add_: count_up,
+}
+CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+FUNCTIONS |= {function: partial(convolution, function) for function in CONVOLUTIONS}
+FUNCTIONS |= {function: partial(recurrent, function) for function in (torch.lstm, torch.gru, torch.rnn_tanh)}

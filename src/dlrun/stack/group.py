@@ -1,0 +1,192 @@
+"""The jobs that train together: how they are stacked, saved, and how one leaves the others."""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from dlrun.config.build import build
+from dlrun.errors import Diverged, UserError, printable
+from dlrun.output.checkpoint import Checkpoints
+from dlrun.stack.learning import StackedSupervised
+from dlrun.stack.meters import StackedMeans
+from dlrun.stack.net import StackedNet
+from dlrun.stack.update import StackedUpdate
+from dlrun.system.signals import Interrupted, Signals
+from dlrun.train.engine import Outcome
+from dlrun.train.session import Session
+from dlrun.train.state import Training
+
+SHARE = 20  # saving takes at most about one part in this many of the time
+
+
+@dataclass
+class Member:
+    """A job of the stack. settings: texts that are equal for jobs with equal optimizers but for the rate, with equal
+    losses, and with equal rates and schedules.
+    """
+
+    number: int
+    session: Session
+    training: Training
+    settings: tuple[str, str, str]
+
+
+class Stack:
+    """The jobs that still train, as one network.
+
+    members: jobs at the same step; sorted so that those with equal settings are neighbours. checkpoints: of the stack.
+    id: of the sweep, ties the checkpoints to it. Raises NotStackable.
+    """
+
+    def __init__(self, members: Sequence[Member], checkpoints: Checkpoints, id: str) -> None:
+        self.members = sorted(members, key=lambda member: (member.settings, member.number))
+        self.checkpoints, self.id = checkpoints, id
+        self.saved: tuple[int, ...] | None = None  # the clock's position in the newest checkpoint
+        self.saved_at, self.cost = time.monotonic(), 0.0
+        self._build()
+
+    def _build(self) -> None:
+        """Stack what the jobs hold: networks, states of optimizers, sums of metrics."""
+        tasks = [member.session.task for member in self.members]
+        optimizers, losses, rates = zip(*(member.settings for member in self.members), strict=True)
+        self.net = StackedNet([task.net for task in tasks]).train()
+        make = build(self.members[0].session.config["optimizer"])
+        update = StackedUpdate([task.update for task in tasks], self.net.leaves, make, optimizers, rates)
+        self.update, self.learner = update, StackedSupervised(tasks, self.net, update, losses)
+        self.means = StackedMeans([member.training.means for member in self.members])
+
+    def _hand_back(self) -> None:
+        """Give the jobs all that the stack holds for them; their networks are views of the stacked one anyway."""
+        self.update.write_back()
+        for k, member in enumerate(self.members):
+            member.training.means.pending = self.means.of_job(k)
+
+    def flush(self) -> list[dict[str, float]]:
+        """Move the steps since the last call into the jobs' sums of the epoch; return each job's means over them."""
+        return self.means.flush([member.training.means for member in self.members])
+
+    @property
+    def first(self) -> Training:
+        """A member's training; all are at the same step of the same epoch."""
+        return self.members[0].training
+
+    def is_due(self) -> bool:
+        """Whether it is time for a checkpoint within an epoch."""
+        trainer = self.first.trainer
+        every = trainer.checkpoint_every_steps
+        return bool(every and self.first.clock.step % every == 0) or self.is_old(60 * trainer.checkpoint_every_minutes)
+
+    def is_old(self, seconds: float) -> bool:
+        """Whether the newest checkpoint is older than that, and than SHARE times what it cost."""
+        return time.monotonic() - self.saved_at >= max(seconds, SHARE * self.cost)
+
+    def save(self) -> None:
+        """Start writing the state of all members as one file. A member whose weights are not finite leaves."""
+        if self.saved == self.first.clock.position:
+            return
+        began, self.saved = time.monotonic(), self.first.clock.position
+        self._hand_back()
+        jobs, broken = {}, []
+        for member in self.members:
+            training = member.training
+            try:
+                state = training.snapshot([])
+            except Diverged as error:
+                broken.append((member, error))
+                continue
+            jobs[str(member.number)] = {"state": own(state, training), "best": own(training.best_state, training)}
+            training.run.sync()
+            training.means.pending = []
+        self.checkpoints.write({"jobs": jobs, "run": self.id}, None)
+        self.saved_at = time.monotonic()
+        self.cost = self.saved_at - began
+        for member, why in broken:
+            self.expel(member, why)
+
+    def save_jobs(self) -> None:
+        """Start writing each member's own checkpoints."""
+        self._hand_back()
+        for member in self.members:
+            member.training.save()
+            member.training.means.pending = []
+
+    def finish(self, members: Sequence[Member], outcome: Outcome, signals: Signals, is_saved: bool = False) -> None:
+        """Let members leave that are done: write their checkpoints and test them. The others go on.
+
+        The stack's checkpoint still holds them, so that a kill in between finishes them later. is_saved: their own
+        checkpoints are written already. Raises Interrupted at a signal.
+        """
+        self.save()
+        self.checkpoints.wait()
+        members = [member for member in members if member in self.members]  # saving may have expelled one
+        self._part(members)
+        for member in members if not is_saved else ():
+            member.training.save()
+        for i, member in enumerate(members):
+            try:
+                member.training.run.checkpoints.wait()
+                with signals.interrupting():
+                    member.session.finish(member.training, outcome, is_drawn=False)
+                member.training.run.close()
+            except Diverged as error:
+                self._leave(member, error)
+            except Interrupted:
+                for late in members[i:]:
+                    late.training.run.checkpoints.wait()
+                    late.session.interrupted(late.training)
+                    late.training.run.close()
+                raise
+
+    def expel(self, member: Member, error: Diverged) -> None:
+        """Let a member leave that has diverged. The others go on."""
+        self._part([member])
+        self._leave(member, error)
+
+    def _part(self, leaving: Sequence[Member]) -> None:
+        """Stack the other members anew."""
+        self._hand_back()
+        self.members = [member for member in self.members if member not in leaving]
+        if self.members:
+            self._build()
+
+    def _leave(self, member: Member, error: Diverged) -> None:
+        run = member.training.run
+        member.session.leave(run, "diverged")
+        if run.out is not None:
+            with suppress(OSError):
+                run.out.write(printable(f"dl-run: {error}") + "\n")
+                run.out.flush()
+
+    def stop(self) -> None:
+        """After a signal: save the stack, and each job so that it can also be resumed by itself."""
+        if not self.members:
+            return
+        self.save()
+        self.save_jobs()
+        self.checkpoints.wait()
+        for member in self.members:
+            member.training.run.checkpoints.wait()
+            member.session.interrupted(member.training)
+            member.training.run.close()
+
+    def abandon(self) -> None:
+        """After an error that ends all: finish the files, if possible."""
+        with suppress(UserError, OSError):
+            self.checkpoints.wait()
+        for member in self.members:
+            member.session.leave(member.training.run, "failed")
+
+
+def own(state: dict | None, training: Training) -> dict | None:
+    """A snapshot without the entries about the data, which all jobs share."""
+    return None if state is None else {key: value for key, value in state.items() if key not in training.data_state}
+
+
+def restore(member: Member, saved: Any) -> None:
+    """Restore a member from its part of the stack's checkpoint. Raises as Training.load does."""
+    training = member.training
+    training.load(saved["state"] | training.data_state)
+    if saved["best"] is not None:
+        training.best_state, training.best_is_new = saved["best"] | training.data_state, True

@@ -1,0 +1,107 @@
+"""The networks of several jobs as one.
+
+`StackedNet` runs the forward code of the first job on the inputs of all (stack/functions.py). The jobs keep their own
+networks: their parameters become views of the stacked ones, so that what evaluates, saves or draws a job sees what it
+would see if the job had run alone.
+"""
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlrun.seeds import mix
+from dlrun.stack.functions import Handle, NotStackable, per_job
+
+RANDOM = (
+    nn.modules.dropout._DropoutNd,
+    nn.RReLU,
+)  # modules that draw random numbers; of these Dropout has a stacked form
+
+
+class StackedNet(nn.Module):
+    """The networks of K jobs: (K * B, ...) -> (K * B, ...).
+
+    nets: those of the jobs. Raises NotStackable if they differ in more than their numbers.
+    leaves: by parameter of the first job, the parameter of all (K, *shape).
+    """
+
+    def __init__(self, nets: list[nn.Module]) -> None:
+        super().__init__()
+        self.num = len(nets)
+        self.generators = [torch.Generator("cpu") for _ in nets]
+        self.leaves: dict[nn.Parameter, Tensor] = {}
+        self.buffer_stacks: list[Tensor] = []
+        self.net = deepcopy(nets[0])
+        self.dropouts: list[Dropouts] = []
+        every = [dict(net.named_modules()) for net in nets]
+        for name, module in list(self.net.named_modules()):
+            modules = [found.get(name) for found in every]
+            if any(type(each) is not type(modules[0]) for each in modules):
+                raise NotStackable(f"{name} is not the same layer in all jobs")
+            self._stack(name, module, modules)
+        self.has_noise = bool(self.dropouts)
+
+    def _stack(self, name: str, module: nn.Module, modules: list[Any]) -> None:
+        """Replace the parameters, the buffers and the random draws of a module by those of all jobs."""
+        kind = type(modules[0]).__name__
+        for key, param in modules[0]._parameters.items():
+            if param is None:
+                continue
+            if param not in self.leaves:
+                self.leaves[param] = as_views([each._parameters[key] for each in modules])
+            handle = Handle.of(param, self.leaves[param], f"{name}.{key} of {kind}")
+            module._parameters[key] = handle  # type: ignore[assignment]  # stands for a parameter
+        for key, buffer in modules[0]._buffers.items():
+            if buffer is None:
+                continue
+            stack = torch.stack([each._buffers[key] for each in modules])
+            for each, values in zip(modules, stack, strict=True):
+                each._buffers[key] = values
+            self.buffer_stacks.append(stack)
+            module._buffers[key] = Handle.of(buffer, stack, f"{name}.{key} of {kind}")
+        if isinstance(module, nn.RNNBase):
+            module._flat_weights = [module._parameters[key] for key in module._flat_weights_names]
+        if type(module) is nn.Dropout:
+            self.dropouts.append(dropouts := Dropouts([each.p for each in modules], self.generators))
+            parent, _, child = name.rpartition(".")
+            setattr(self.net.get_submodule(parent), child, dropouts)
+        elif isinstance(module, RANDOM):
+            raise NotStackable(f"{name}: {kind} has no stacked form")
+
+    def seed(self, seeds: list[int], step: int) -> None:
+        """Seed each job's random numbers for a step, as if it ran alone."""
+        if self.has_noise:
+            for generator, seed in zip(self.generators, seeds, strict=True):
+                generator.manual_seed(mix(seed, step, 0))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(x)
+
+
+class Dropouts(nn.Module):
+    """Dropout with a rate and a generator for each job. It draws what nn.Dropout draws for a job alone, on a CPU."""
+
+    def __init__(self, rates: list[float], generators: list[torch.Generator]) -> None:
+        super().__init__()
+        self.rates, self.generators = rates, generators
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not any(self.rates):
+            return x
+        noise = torch.empty_like(x, memory_format=torch.contiguous_format)
+        for one, rate, generator in zip(per_job(noise, len(self.rates)), self.rates, self.generators, strict=True):
+            one.bernoulli_(1 - rate, generator=generator).div_(1 - rate)
+        return x * noise
+
+
+@torch.no_grad()
+def as_views(params: list[nn.Parameter]) -> Tensor:
+    """Stack one parameter of each job into a new one (K, *shape), of which they become views."""
+    if any(param.shape != params[0].shape for param in params):
+        raise NotStackable(f"parameters of {len({p.shape for p in params})} shapes")
+    stack = torch.stack([param.detach() for param in params])
+    for param, values in zip(params, stack, strict=True):
+        param.data = values
+    return stack.requires_grad_(params[0].requires_grad)

@@ -1,0 +1,221 @@
+"""One optimizer step for several jobs, each with its own rates, limits and averages.
+
+The jobs' own updates stay in charge of settings and schedules. Jobs whose settings agree are neighbours in the stack
+and share a group of one optimizer, whose parameters are rows of the stacked ones. Learning rates may differ within a
+group: a step is linear in the rate, so that each job takes its share of a step of rate 1.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from math import isfinite
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dlrun.clock import Clock
+from dlrun.optim.update import Update, copy_all
+from dlrun.stack.functions import NotStackable, along
+from dlrun.stack.net import as_views
+from dlrun.system.torch_internals import plain_step
+
+# optimizers that treat each number of a parameter by itself, so that the rows of several jobs are one parameter
+ELEMENTWISE = ("SGD", "Adam", "AdamW", "RMSprop", "NAdam", "RAdam", "Adagrad", "Adadelta", "Adamax", "Lion")
+
+
+class StackedUpdate:
+    """Turns the losses of K jobs into a step of each.
+
+    updates: the jobs' own; their settings and states are read, and written back by `write_back`. leaves: by parameter
+    of the first job, the parameters of all. make: makes the optimizer from groups. settings: a text for each job; equal
+    texts are neighbours, and mean equal optimizers but for the rate. rates: a text for each job; equal texts mean that
+    rates and schedules are equal.
+    """
+
+    def __init__(
+        self,
+        updates: Sequence[Update],
+        leaves: dict[nn.Parameter, Tensor],
+        make: Callable[..., Optimizer],
+        settings: Sequence[str],
+        rates: Sequence[str],
+    ) -> None:
+        self.updates = updates
+        first = updates[0]
+        if first.snapshot or first.scaler or first.average_of:
+            why = "trainer.on_nan=skip" if first.snapshot else "trainer.precision=fp16" if first.scaler else "optimizer"
+            raise NotStackable(f"{why}: its state has no stacked form")
+        self.leaves = [leaves[param] for param in first.params]
+        self.is_elementwise = type(first.optimizer).__name__ in ELEMENTWISE
+        self.ranges = ranges(settings) if self.is_elementwise else [(k, k + 1) for k in range(len(updates))]
+        layout = [[leaves[param] for param in group["params"]] for group in first.optimizer.param_groups]
+        self.are_even = [len(set(rates[start:stop])) == 1 for start, stop in self.ranges]
+        self.pieces: list[Piece] = []
+        groups: list[dict[str, Any]] = []
+        for start, stop in self.ranges:
+            for group, members in zip(updates[start].optimizer.param_groups, layout, strict=True):
+                mine = [Piece(leaf, start, stop, self.is_elementwise) for leaf in members]
+                self.pieces += mine
+                groups.append(group | {"params": [piece.param for piece in mine]})
+        self.optimizer = make(groups)
+        self.take_step = plain_step(self.optimizer)
+        self._read_states()
+        decays = {update.decay for update in updates}
+        self.averages = self._stack_averages(leaves) if decays != {0.0} else None
+        self.grad_norms: Tensor | None = None
+        self.clips = [update.clip for update in updates]
+
+    def step(self, losses: Tensor, clocks: Sequence[Clock]) -> list[float]:
+        """Backpropagate and step all jobs; return their losses. A job whose loss is not finite harms no other."""
+        losses.sum().backward()
+        values = losses.detach().tolist()
+        for update, value, clock in zip(self.updates, values, clocks, strict=True):
+            update.set_lr(clock)
+            if isfinite(value):
+                update.record(value, clock)
+        self._clip()
+        with torch.no_grad():
+            for piece in self.pieces:
+                piece.set_grad()
+            uneven = self._set_rates()
+            before = [piece.param.clone() for piece, _ in uneven]
+            self.take_step()
+            for (piece, shares), old in zip(uneven, before, strict=True):
+                torch.lerp(old, piece.param, along(shares, old.dim(), 1), out=piece.param)
+            self._average()
+        for leaf in self.leaves:
+            leaf.grad = None
+        return values
+
+    def _set_rates(self) -> list[tuple["Piece", Tensor]]:
+        """Set the rates of the optimizer's groups; return the pieces of uneven ones with their jobs' rates, (jobs,)."""
+        groups, pieces, uneven = iter(self.optimizer.param_groups), iter(self.pieces), []
+        for (start, stop), is_even in zip(self.ranges, self.are_even, strict=True):
+            first = self.updates[start]
+            rates = torch.tensor([update.lr for update in self.updates[start:stop]], device=self.leaves[0].device)
+            for own, base in zip(first.optimizer.param_groups, first.base_lr, strict=True):
+                next(groups)["lr"] = own["lr"] if is_even else base / first.optimizer.defaults["lr"]
+                mine = [next(pieces) for _ in own["params"]]
+                uneven += [] if is_even else [(piece, rates) for piece in mine]
+        return uneven
+
+    @torch.no_grad()
+    def _clip(self) -> None:
+        """As optim/clipping.py, for each job."""
+        values, norms, totals = zip(*self.clips, strict=True)
+        grads = [leaf.grad for leaf in self.leaves if leaf.grad is not None]
+        if any(limit is not None for limit in values):
+            limits = self._limits(values)
+            for grad in grads:
+                bound = along(limits, grad.dim(), 1)
+                grad.clamp_(-bound, bound)
+        if any(limit is not None for limit in norms):
+            limits = self._limits(norms)
+            for grad in grads:
+                factors = limits / torch.maximum(job_norms(grad), limits)
+                grad.mul_(along(factors.nan_to_num_(1.0), grad.dim(), 1))
+        self.grad_norms = None
+        if any(limit is not None for limit in totals):
+            limits = self._limits(totals)
+            self.grad_norms = torch.linalg.vector_norm(torch.stack([job_norms(grad) for grad in grads]), dim=0)
+            factors = limits / torch.maximum(self.grad_norms, limits)
+            for grad in grads:
+                grad.mul_(along(factors.nan_to_num(1.0), grad.dim(), 1))
+
+    def _limits(self, limits: Sequence[float | None]) -> Tensor:
+        """(K,); infinity where a job has no limit."""
+        return torch.tensor([float("inf") if x is None else x for x in limits], device=self.leaves[0].device)
+
+    def _stack_averages(self, leaves: dict[nn.Parameter, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """(average, leaf or buffer) of all jobs. The jobs' averaged networks become views."""
+        averages = [update.ema for update in self.updates if update.ema is not None]
+        if len(averages) < len(self.updates):
+            raise NotStackable("trainer.ema is 0 in some of the jobs")
+        stacks = [as_views(list(params)) for params in zip(*(net.parameters() for net in averages), strict=True)]
+        return list(zip(stacks, (leaves[param] for param in self.updates[0].net.parameters()), strict=True))
+
+    def _average(self) -> None:
+        """As Update._average, for each job."""
+        if self.averages is None:
+            return
+        for update in self.updates:
+            update.averaged += 1
+        shares = [1 - min(u.decay, (1 + u.averaged) / (10 + u.averaged)) for u in self.updates]
+        weights = torch.tensor(shares, device=self.leaves[0].device)
+        for average, leaf in self.averages:
+            average.lerp_(leaf, along(weights, leaf.dim(), 1))
+        for update in self.updates:
+            if update.ema is not None:
+                copy_all(update.ema.buffers(), update.net.buffers())
+
+    def write_back(self) -> None:
+        """Give each job its own optimizer's state, as views, for its checkpoint."""
+        pieces = iter(self.pieces)
+        for start, stop in self.ranges:
+            for group in range(len(self.updates[start].optimizer.param_groups)):
+                for position in range(len(self.updates[start].optimizer.param_groups[group]["params"])):
+                    piece = next(pieces)
+                    state = self.optimizer.state.get(piece.param, {})
+                    for k in range(start, stop):
+                        optimizer = self.updates[k].optimizer
+                        param = optimizer.param_groups[group]["params"][position]
+                        optimizer.state[param] = {n: piece.of_job(k, n, value) for n, value in state.items()}
+
+    def _read_states(self) -> None:
+        """Take over the states of the jobs' own optimizers, which restored jobs have."""
+        pieces = iter(self.pieces)
+        for start, stop in self.ranges:
+            for group, settings in enumerate(self.updates[start].optimizer.param_groups):
+                for position, param in enumerate(settings["params"]):
+                    piece = next(pieces)
+                    optimizers = [self.updates[k].optimizer for k in range(start, stop)]
+                    states = [each.state.get(each.param_groups[group]["params"][position]) for each in optimizers]
+                    if all(states):
+                        found = cast("list[dict[str, Any]]", states)
+                        self.optimizer.state[piece.param] = {
+                            name: piece.of_all(name, [state[name] for state in found], param.shape) for name in found[0]
+                        }
+
+
+class Piece:
+    """A parameter of the optimizer: that of the jobs from `start` to before `stop`, or of one job in its own shape."""
+
+    def __init__(self, leaf: Tensor, start: int, stop: int, is_elementwise: bool) -> None:
+        self.leaf, self.start, self.stop, self.is_elementwise = leaf, start, stop, is_elementwise
+        self.param = self._of(leaf.detach())
+
+    def _of(self, stack: Tensor) -> Tensor:
+        return stack[self.start : self.stop] if self.is_elementwise else stack[self.start]
+
+    def set_grad(self) -> None:
+        self.param.grad = None if self.leaf.grad is None else self._of(self.leaf.grad)
+
+    def of_job(self, k: int, name: str, value: Any) -> Any:
+        """A job's part of a value of the optimizer's state; what is no tensor of the parameter's shape is common."""
+        is_stacked = self._is_stacked(name, value, self.param.shape)
+        return value[k - self.start] if is_stacked else value
+
+    def of_all(self, name: str, values: list[Any], shape: torch.Size) -> Any:
+        """The value for all jobs of this piece from the values of each, which belong to a parameter of this shape."""
+        if self._is_stacked(name, values[0], shape):
+            return torch.stack(values)
+        return values[0].clone() if isinstance(values[0], Tensor) else values[0]
+
+    def _is_stacked(self, name: str, value: Any, shape: torch.Size) -> bool:
+        return self.is_elementwise and name != "step" and isinstance(value, Tensor) and value.shape == shape
+
+
+def ranges(settings: Sequence[str]) -> list[tuple[int, int]]:
+    """The bounds of the runs of equal texts."""
+    found, start = [], 0
+    for _, same in groupby(settings):
+        stop = start + len(list(same))
+        found.append((start, stop))
+        start = stop
+    return found
+
+
+def job_norms(grad: Tensor) -> Tensor:
+    """The L2 norm of each job's part: (K, ...) -> (K,)"""
+    return torch.linalg.vector_norm(grad.flatten(1), dim=1)

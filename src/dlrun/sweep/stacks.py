@@ -1,0 +1,107 @@
+"""Which jobs of a sweep may train together as one stacked network (dlrun/stack/), and what has become of it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+from dlrun.errors import UserError, check_state
+from dlrun.output.folders import within, write_whole
+from dlrun.overrides import key_of
+from dlrun.paths import read_whole
+from dlrun.sweep.state import Job
+
+Setting = Literal["auto", "off"] | int
+MOST = 64  # jobs in a stack with sweep.stack=auto
+DECLINED = 3  # the exit code of a stack that trains nothing; its verdict says why
+MAY_DIFFER = (  # keys in which the jobs of a stack may differ
+    "seed", "optimizer.*", "schedule.*", "task.l1", "task.l2", "task.label_smoothing", "model.dropout",
+    "trainer.ema", "trainer.clip_*", "trainer.patience", "trainer.min_delta", "trainer.stop_at",
+)  # fmt: skip
+NONE_AT_ZERO = ("model.dropout", "trainer.ema")  # at 0 there is no such layer or average
+
+
+@dataclass
+class Verdict:
+    """What a stack found out before its first step.
+
+    gain: how many times as fast as one after another; None if it was not tried. why: the reason why it trains nothing.
+    is_too_large: 1 if it would fit into the memory if it were smaller.
+    """
+
+    gain: float | None = None
+    why: str | None = None
+    is_too_large: int = 0
+
+
+def stack_folder(sweep: Path, number: int) -> Path:
+    """The folder of a stack's checkpoints. number: that of its first job, which names the stack."""
+    return within(sweep, "stacks", str(number))
+
+
+def write_verdict(sweep: Path, number: int, verdict: Verdict) -> None:
+    path = within(sweep, "stacks", f"{number}.json")
+    path.parent.mkdir(exist_ok=True)
+    write_whole(path, json.dumps(asdict(verdict)) + "\n")
+
+
+def read_verdict(sweep: Path, number: int) -> Verdict | None:
+    """The verdict on a stack, or None if there is none (yet)."""
+    try:
+        found = json.loads(read_whole(within(sweep, "stacks", f"{number}.json")))
+        check_state(found, {"gain": float | None, "why": str | None, "is_too_large": int})
+        return Verdict(**found)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def plan(jobs: Sequence[Job], setting: Setting, num_slots: int) -> None:
+    """Divide new jobs into stacks: those that differ in nothing but MAY_DIFFER. num_slots: stacks to run at once."""
+    if setting == "off":
+        return
+    groups: dict[tuple[str, ...], list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(tuple(map(_shape, job.overrides)), []).append(job)
+    for group in groups.values():
+        most = setting if isinstance(setting, int) else MOST
+        parts = max(-(-len(group) // most), -(-num_slots // len(groups)))
+        size = -(-len(group) // parts)
+        for start in range(0, len(group), size):
+            join(group[start : start + size])
+
+
+def join(jobs: Sequence[Job]) -> None:
+    """Make one stack of these jobs; of a single one, none."""
+    for job in jobs:
+        job.stack = jobs[0].number if len(jobs) > 1 else None
+
+
+def halve(jobs: Sequence[Job]) -> None:
+    """Make two stacks of the jobs of one."""
+    half = -(-len(jobs) // 2)
+    join(jobs[:half])
+    join(jobs[half:])
+
+
+def _shape(override: str) -> str:
+    """What must be equal in all jobs of a stack: the whole override, or only its key."""
+    key, _, value = override.partition("=")
+    if key != key_of(override) or not any(fnmatchcase(key, pattern) for pattern in MAY_DIFFER):
+        return override
+    return key + (" none" if key in NONE_AT_ZERO and value in ("0", "0.0") else "")
+
+
+def which(stack: int, jobs: Sequence[Job], setting: Setting) -> str:
+    """The value of --stack for the process that trains these jobs: auto:0:0,1,2 or 16:0:0,1,2."""
+    return f"{setting}:{stack}:{','.join(str(job.number) for job in jobs)}"
+
+
+def parse(text: str) -> tuple[bool, int, list[int]]:
+    """Whether the jobs must gain by being stacked, the number of their stack, and their numbers."""
+    try:
+        setting, stack, numbers = text.split(":")
+        return setting == "auto", int(stack), [int(number) for number in numbers.split(",")]
+    except ValueError:
+        raise UserError(f"--stack={text} is for sweeps\n  expected dl-run -m ... sweep.stack=auto") from None
