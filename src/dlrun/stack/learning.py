@@ -1,6 +1,7 @@
 """Supervised learning of several jobs at once: one network, and a loss for each job."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -74,6 +75,14 @@ class StackedSupervised:
         return losses, {name: value if len(value) == k else per_job(value, k) for name, value in metrics.items()}
 
 
+def is_of_dlrun(loss: Callable) -> bool:
+    """Whether a loss, or what it calls, is one of this package's, which give a loss for each sample."""
+    while isinstance(loss, partial):
+        inner = next((each for each in loss.args if callable(each)), None)
+        loss = inner or loss.func
+    return str(loss.__module__).startswith("dlrun.")
+
+
 def check(task: Task) -> Supervised:
     """Return the task. Raises NotStackable if its steps have no stacked form."""
     if type(task) is not Supervised:
@@ -85,6 +94,9 @@ def check(task: Task) -> Supervised:
         "task.grad_accum_steps": task.grad_accum_steps > 1,
         "task.mixup or task.cutmix": bool(task.mixing),
         "task.resize": bool(task.resizing.moments),
+        "task.class_weights": task.class_weights is not None,
+        "task.threshold": bool(task.scoring.decision.metric),
+        "a loss of your own": not is_of_dlrun(task.loss),
         "task.freeze": bool(freezing.moments) or any(start for start in freezing.start.values()),
     }
     if found := [key for key, is_set in in_the_way.items() if is_set]:
