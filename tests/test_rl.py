@@ -517,7 +517,7 @@ def test_the_value_has_a_rate_of_its_own():
     """As two optimizers would have: with Adam the first step moves each weight by its rate."""
     with seeded():
         data = Toy()
-        task = make_task("ppo", data, "task.value_lr_multiplier=3", "task.num_steps=16", "task.minibatch=64",
+        task = make_task("ppo", data, "task.value_lr_multiplier=3", "task.num_steps=16", "task.minibatch=128",
                          "optimizer.lr=0.001", "task.update_epochs=1", "trainer.clip_global_norm=null")  # fmt: skip
         before = [param.clone() for param in (task.net.actor.bias, task.net.critic.bias)]
         task.step(task.collect(data, Clock(0, 1, 1)), Clock(0, 1, 1))
