@@ -314,7 +314,7 @@ def test_samples_in_a_report_have_their_files_and_one_format():
     raw = decode(SimpleNamespace(spec=spec, fitted=lambda: fitted), x)
     assert raw[0, 1] == 0 and ">0<" in _inputs(spec, list(raw))[0] and ">2035<" in _inputs(spec, list(raw))[0]
     y, out = torch.tensor([[1.76e5], [9.0]]), torch.tensor([[98038.4], [9.5]])
-    assert _captions(spec, y, out)[0] == [
+    assert _captions(spec, y, out, out)[0] == [
         ["true 176000 MPG", "predicted 98038 MPG"],
         ["true 9 MPG", "predicted 10 MPG"],
     ]
@@ -323,7 +323,8 @@ def test_samples_in_a_report_have_their_files_and_one_format():
         spec=Image((1, 2, 2), 2, ("cat", "dog")), mean=[0.0], std=[1.0], files=lambda split: ["cat/a.png", "dog/b.png"],
         batches=lambda split: iter([(images, y)]),
     )  # fmt: skip
-    run = SimpleNamespace(task=SimpleNamespace(predict=lambda x: torch.tensor([[0.9, 0.1], [0.8, 0.2]])))
+    predict = lambda x: torch.tensor([[0.9, 0.1], [0.8, 0.2]])  # noqa: E731
+    run = SimpleNamespace(task=SimpleNamespace(predict=predict, decide=lambda p: p.argmax(1)))
     (head, worst), _ = _judged(run, data)
     assert head == "The worst of 1 mistake among 2 test samples"
     assert "true dog" in worst and "predicted cat (0.800)" in worst and "dog/b.png" in worst and "said" not in worst

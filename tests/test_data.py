@@ -72,6 +72,7 @@ def images(arrays: Arrays | None = None, channels_last: bool = False, augment: d
         eval_batch_size=5,
         val_fraction=0.2,
         folds=0,
+        sampler="none",
         fold=0,
         mean=[0.5] * channels,
         std=[0.25] * channels,
@@ -84,7 +85,10 @@ def images(arrays: Arrays | None = None, channels_last: bool = False, augment: d
 
 def tables(x: np.ndarray, y: np.ndarray, spec: Table, **keys) -> Tables:
     arrays = Arrays(x[:-4], y[:-4], x[-4:], y[-4:])
-    keys = dict(batch_size=8, eval_batch_size=5, val_fraction=0.25, folds=0, fold=0, standardize=True) | keys
+    keys = (
+        dict(batch_size=8, eval_batch_size=5, val_fraction=0.25, folds=0, fold=0, sampler="none", standardize=True)
+        | keys
+    )
     data = Tables(spec=spec, source=lambda: arrays, **keys)
     data.load(CPU)
     return data
@@ -272,7 +276,7 @@ def test_every_number_is_in_the_digest(which):
         arrays = plain._replace(**{which: change(getattr(plain, which).copy())})
         data = Tables(
             spec=Table(3, targets=1), source=lambda: arrays, batch_size=8, eval_batch_size=5, val_fraction=0.25,
-            folds=0, fold=0, standardize=False,
+            folds=0, fold=0, sampler="none", standardize=False,
         )  # fmt: skip
         data.load(CPU)
         return data_state(data)

@@ -63,7 +63,7 @@ class ImageFolder:
         mean: list[float],
         std: list[Positive],
         augment: Augmentation,
-        sampler: Sampler = "none",
+        sampler: Sampler,
     ) -> None:
         _check(spec, resize, layout, write_csv)
         self.config_spec: Image = spec

@@ -35,7 +35,7 @@ class Images(OnDevice):
         mean: list[float],
         std: list[Positive],
         augment: Augmentation,
-        sampler: Sampler = "none",
+        sampler: Sampler,
     ) -> None:
         check_labels(spec.labels, spec.classes)
         check_sampler(sampler, spec.classes)

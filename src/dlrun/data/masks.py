@@ -61,7 +61,7 @@ class Masks(Images):
         super().__init__(
             spec=spec,  # type: ignore[arg-type]  # as above
             source=source, batch_size=batch_size, eval_batch_size=eval_batch_size, val_fraction=val_fraction,
-            folds=folds, fold=fold, mean=mean, std=std, augment=augment,
+            folds=folds, fold=fold, mean=mean, std=std, augment=augment, sampler="none",
         )  # fmt: skip
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:

@@ -35,7 +35,7 @@ class Tables(OnDevice):
         folds: Index,
         fold: Index,
         standardize: bool,
-        sampler: Sampler = "none",
+        sampler: Sampler,
     ) -> None:
         check_labels(spec.labels, spec.classes)
         check_sampler(sampler, spec.classes)

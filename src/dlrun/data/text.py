@@ -60,7 +60,7 @@ class Texts(OnDevice):
         val_fraction: Fraction,
         folds: Index,
         fold: Index,
-        sampler: Sampler = "none",
+        sampler: Sampler,
     ) -> None:
         if (spec.length, spec.vocab) != (length, vocab):
             raise UserError(

@@ -12,7 +12,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SHARES = ("acc", "top5", "miou")  # metrics that cannot exceed 1
+SHARES = (
+    "acc",
+    "top5",
+    "miou",
+    "f1",
+    "precision",
+    "recall",
+    "balanced_acc",
+    "auroc",
+    "average_precision",
+    "ece",
+)  # metrics that cannot exceed 1
 CELLS = 500  # most cells of a drawn matrix on a side: more cells than pixels cost memory and show nothing
 
 

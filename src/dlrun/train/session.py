@@ -234,11 +234,15 @@ class Session:
             ) from None
 
     def test(self, training: Training) -> dict[str, float]:
-        """The metrics of the test split. Raises Diverged if the goal's is not finite, unless trainer.on_nan=skip."""
+        """The metrics of the test split. Raises Diverged if the loss is not finite, unless trainer.on_nan=skip.
+
+        Of tasks without a loss the goal's metric decides. Others may be undefined, as the AUROC of a single class is.
+        """
         test, best = self.task.evaluate(self.data, "test"), training.best
-        if best and self.trainer.on_nan == "stop" and not isfinite(test.get(best.metric, 0.0)):
+        name = "loss" if "loss" in test else best.metric if best else ""
+        if best and self.trainer.on_nan == "stop" and not isfinite(test.get(name, 0.0)):
             raise Diverged(
-                f"test/{best.metric} is {test[best.metric]}, though the weights of {training.clock.step} steps are "
+                f"test/{name} is {test[name]}, though the weights of {training.clock.step} steps are "
                 "finite\n  expected a finite number; try a lower optimizer.lr or trainer.clip_global_norm=1"
             )
         return test

@@ -67,7 +67,7 @@ class TableFile(OnDevice):
         time: Name | None,
         folds: Index,
         fold: Index,
-        sampler: Sampler = "none",
+        sampler: Sampler,
         batch_size: Count,
         eval_batch_size: Count,
     ) -> None:
