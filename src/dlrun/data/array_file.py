@@ -103,9 +103,9 @@ def grouped(arrays: Mapping[str, np.ndarray]) -> dict[str, Part]:
         parts = {"all": parts["train"]}
     for split, (x, y) in parts.items():
         if not x.ndim or not len(x) or y is not None and (not np.ndim(y) or len(y) != len(x)):
+            both = f"{x.shape} (inputs) and {() if y is None else np.shape(y)} (targets)"
             raise DataError(
-                f"the arrays of {split} have the shapes {x.shape} (inputs) and {() if y is None else np.shape(y)} (targets)\n"
-                "  expected the same number of both, at least one"
+                f"the arrays of {split} have the shapes {both}\n  expected the same number of both, at least one"
             )
     if len({y is None for _, y in parts.values()}) > 1:
         raise DataError("some splits have targets and some have none\n  expected targets for all, or for none")

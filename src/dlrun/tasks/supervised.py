@@ -13,7 +13,7 @@ from dlrun.data.base import Batch, SampleData
 from dlrun.errors import UserError, counted
 from dlrun.optim.update import Update
 from dlrun.output.plots import confusion_matrix
-from dlrun.output.predictions import decision_boundary, fitted_line, residuals
+from dlrun.output.predictions import decision_boundary, fitted_line, forecast, residuals
 from dlrun.spec import Columns, Image, Mask, Series, Table, Tokens
 from dlrun.system.device import Device
 from dlrun.system.graphs import StepGraphs
@@ -231,6 +231,8 @@ class Supervised(SampleTask):
             pairs = [(self.predict(x), y) for x, y in data.batches("test")]
             out, y = torch.cat([p for p, _ in pairs]).cpu(), torch.cat([t for _, t in pairs]).cpu()
             figures["residuals"] = partial(residuals, y.numpy(), out.numpy(), self.spec)
+            if isinstance(self.spec, Series):
+                figures["forecast"] = partial(forecast, y.numpy(), out.numpy(), self.spec)
             if self.spec.shape == (1,):
                 figures["fitted_line"] = partial(fitted_line, data, self.predict)
             return {"figures": figures} | ranges

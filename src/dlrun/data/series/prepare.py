@@ -119,9 +119,12 @@ def ordered(part: Part, series: str | None, time: str | None, skip_gaps: bool) -
     frame, place = part
     needed = [name for name in (series, time) if name]
     check_columns(frame.columns, needed, place)
+    if not needed:
+        ids = np.zeros(frame.height, np.int32)
+        return Rows(frame, place, ids, np.arange(frame.height) == 0, [""], {})
     names = as_texts(frame[series]).fill_null("").to_list() if series else [""]
     order = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    ids = np.array([order[name] for name in names]) if series else np.zeros(frame.height, int)
+    ids = np.array([order[name] for name in names], np.int32) if series else np.zeros(frame.height, np.int32)
     times = _times(frame[time], place) if time else np.arange(frame.height)
     rows = np.lexsort((times, ids))
     about = {}
@@ -209,13 +212,17 @@ def _splits(rows: Rows, wanted: Wanted, y: Array, form: Windowing) -> Array:
         firsts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         labels = y[firsts] if wanted.stratify and y.ndim == 1 else None
         found = split_random(len(lengths), shares, 0, 0, labels)
-        of_series = np.zeros(len(lengths), int)
+        of_series = np.zeros(len(lengths), np.int8)
         for number, name in enumerate(SPLITS):
             of_series[found[name]] = number
         return of_series[rows.ids]
-    position = np.arange(len(rows.ids)) - np.concatenate([[0], np.cumsum(lengths)[:-1]])[rows.ids]
-    ends = [np.floor(lengths * share + 1e-9)[rows.ids] for share in (shares[0], shares[0] + shares[1])]
-    return (position >= ends[0]).astype(int) + (position >= ends[1])
+    splits, first = np.empty(len(rows.ids), np.int8), 0
+    for length in lengths.tolist():
+        ends = [int(length * share + 1e-9) for share in (shares[0], shares[0] + shares[1], 1.0)]
+        for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+            splits[first + start : first + end] = number
+        first += length
+    return splits
 
 
 def _windows(
@@ -240,10 +247,9 @@ def _encoded(rows: Rows, wanted: Wanted, roles: dict[str, str], train: Array) ->
     """Return the encoding of all columns without a role, the encoded rows, and the columns that are left out."""
     found: dict[str, tuple[str, Learned]] = {}
     left_out: dict[str, str] = {}
-    for name in rows.frame.columns:
-        if name in roles:
-            continue
-        column, kind, reason = kind_of(rows.frame[name], wanted.types.get(name), rows.place)
+    for name in [name for name in rows.frame.columns if name not in roles]:
+        series = rows.frame.drop_in_place(name)  # freed once it is encoded
+        column, kind, reason = kind_of(series, wanted.types.get(name), rows.place)
         if reason:
             left_out[name] = reason
         else:
