@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dlrun.errors import DataError, some
+from dlrun.paths import open_plain
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 INPUTS = ("x", "data", "images", "image", "inputs", "features", "series")
@@ -25,17 +26,14 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     content = _load(path)
     if isinstance(content, np.ndarray):
         return {"x": content}
-    with content:
-        names = {name: role for name in content.files if (role := _role(name))}
-        if twice := next((role for role in names.values() if list(names.values()).count(role) > 1), None):
-            both = [name for name, role in names.items() if role == twice]
-            raise DataError(f"{path}: {' and '.join(both)} both are {twice}\n  {EXPECTED}")
-        if not any(role.startswith("x") for role in names.values()):
-            raise DataError(f"{path} has the arrays {some(content.files, 10) or 'none'}: no inputs\n  {EXPECTED}")
-        try:
-            return {role: content[name] for name, role in names.items()}
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise _unreadable(path, error) from None
+    names = {name: role for name in content if (role := _role(name))}
+    roles = list(names.values())
+    if twice := next((role for role in roles if roles.count(role) > 1), None):
+        both = [name for name, role in names.items() if role == twice]
+        raise DataError(f"{path}: {' and '.join(both)} both are {twice}\n  {EXPECTED}")
+    if not any(role.startswith("x") for role in roles):
+        raise DataError(f"{path} has the arrays {some(list(content), 10) or 'none'}: no inputs\n  {EXPECTED}")
+    return {role: content[name] for name, role in names.items()}
 
 
 def read_npy(path: Path) -> np.ndarray:
@@ -43,13 +41,17 @@ def read_npy(path: Path) -> np.ndarray:
     content = _load(path)
     if isinstance(content, np.ndarray):
         return content
-    content.close()
     raise DataError(f"{path} holds several arrays\n  expected one array, written by numpy.save; or data.file={path}")
 
 
-def _load(path: Path) -> "np.ndarray | np.lib.npyio.NpzFile":
+def _load(path: Path) -> np.ndarray | dict[str, np.ndarray]:
+    """Return the array of a .npy file, or those of an .npz file that may be samples, by name; others are not read."""
     try:
-        return np.load(path, allow_pickle=False)
+        with open_plain(path) as file:
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return content
+            return {name: content[name] if _role(name) else np.zeros(0) for name in content.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise _unreadable(path, error) from None
 
@@ -100,17 +102,21 @@ def grouped(arrays: Mapping[str, np.ndarray]) -> dict[str, Part]:
     if set(parts) == {"train"}:
         parts = {"all": parts["train"]}
     for split, (x, y) in parts.items():
-        if y is not None and len(y) != len(x) or not len(x):
+        if not x.ndim or not len(x) or y is not None and (not np.ndim(y) or len(y) != len(x)):
+            both = f"{x.shape} (inputs) and {() if y is None else np.shape(y)} (targets)"
             raise DataError(
-                f"the arrays of {split} have {len(x):,} inputs and {len(x) if y is None else len(y):,} targets\n"
-                "  expected the same number of both, at least one"
+                f"the arrays of {split} have the shapes {both}\n  expected the same number of both, at least one"
             )
     if len({y is None for _, y in parts.values()}) > 1:
         raise DataError("some splits have targets and some have none\n  expected targets for all, or for none")
     shapes = {x.shape[1:] for x, _ in parts.values()}
     if len(shapes) > 1:
         raise DataError(f"the splits' inputs have the shapes {some(list(map(str, shapes)))}\n  expected one shape")
-    return {split: (x, None if y is None else np.asarray(y)) for split, (x, y) in parts.items()}
+    return {split: (x, None if y is None else _flat(np.asarray(y))) for split, (x, y) in parts.items()}
+
+
+def _flat(y: np.ndarray) -> np.ndarray:
+    return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
 
 
 def joined(parts: Mapping[str, Part]) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarray]]:

@@ -27,8 +27,6 @@ def targets_of(y: np.ndarray | None, samples: int, learn: Learn, labels: tuple[s
     """
     if y is None:
         return Targets(np.zeros(samples, np.int64), ())
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
     if y.ndim > 2 or y.dtype.kind not in "biufUS":
         raise DataError(
             f"y has the shape {y.shape} and the type {y.dtype}\n  expected (N,) or (N, targets), of numbers"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Predict = Callable[[Tensor], Tensor]
+WINDOWS = 300  # of a series that are drawn
 
 
 def decision_boundary(data: SampleData, predict: Predict, labels: tuple[str, ...]) -> "Figure":
@@ -78,6 +79,30 @@ def fitted_line(data: SampleData, predict: Predict) -> "Figure":
     low, high = min(y.min(), y_test.min()), max(y.max(), y_test.max())
     margin = 0.1 * (high - low) or 1.0
     axes.set_ylim(low - margin, high + margin)
+    plain_ticks(axes.xaxis)
+    plain_ticks(axes.yaxis)
+    axes.grid()
+    axes.legend()
+    return figure
+
+
+def forecast(y: np.ndarray, out: np.ndarray, spec: Series) -> "Figure":
+    """The last windows of the test split in order: the first target, and its forecasts one step and most steps ahead.
+
+    y, out: (N, steps * targets).
+    """
+    figure, axes = new_figure(9.6, 4.0)
+    count = sum(name.endswith(" +1") for name in spec.target_names) or y.shape[1]  # targets of a step
+    steps, y, out = y.shape[1] // count, y[-WINDOWS:], out[-WINDOWS:]
+    place = np.arange(len(y))
+    axes.plot(place, y[:, 0], color=DARK, linewidth=1.4, label="true")
+    axes.plot(place, out[:, 0], color=TRAIN, linewidth=1.2, label="1 step ahead")
+    if steps > 1:
+        axes.plot(
+            place + steps - 1, out[:, (steps - 1) * count], color=VAL, linewidth=1.2, label=f"{steps} steps ahead"
+        )
+    name = drawable([spec.target_names[0].removesuffix(" +1") if spec.target_names else "y"], ["y"])[0]
+    axes.set(xlabel="step of the test split", ylabel=f"{name}{_unit(spec)}")
     plain_ticks(axes.xaxis)
     plain_ticks(axes.yaxis)
     axes.grid()

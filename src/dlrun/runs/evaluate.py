@@ -81,6 +81,7 @@ class Measured(NamedTuple):
     size: int
     notes: list[str]
     recorded: dict[str, float | None] | None
+    baselines: dict[str, dict[str, float]] = {}  # never changed
 
 
 def evaluate(
@@ -103,6 +104,10 @@ def evaluate(
         "",
     ]
     rows = [["", *metrics], [split, *(repr(value) for value in metrics.values())]]
+    if recorded is not None:
+        rows.append(["summary.json", *(repr(recorded[name]) if name in recorded else "" for name in metrics)])
+    for title, found in measured.baselines.items():
+        rows.append([title, *(repr(found[name]) if name in found else "-" for name in metrics)])
     if recorded is None:
         return [*lines, table(rows)], True
     rows.append(["summary.json", *(repr(recorded[name]) if name in recorded else "" for name in metrics)])
@@ -129,13 +134,14 @@ def measure(folder: Path, split: str, overrides: list[str], device: str | None) 
         precision, used = run.device.precision, run.device.torch_device
         notes.append(f"evaluated in {precision} on {used}, but trained in {before}, which rounds differently")
     size = data.size(split)
+    baselines = data.baselines(split) if hasattr(data, "baselines") else {}
     if other is not None and split != "all" and 0 < size < data.size("all"):
         notes.append(f"note: {size:,} of {data.size('all'):,} samples; split=all evaluates all of them")
     if split != "test" or other is not None:
-        return Measured(run, metrics, size, notes, None)
+        return Measured(run, metrics, size, notes, None, baselines)
     tested = run.summary["test"] if isinstance(run.summary.get("test"), dict) else {}
     recorded = {metric: tested[f"test/{metric}"] for metric in metrics if f"test/{metric}" in tested}
-    return Measured(run, metrics, size, notes, recorded)
+    return Measured(run, metrics, size, notes, recorded, baselines)
 
 
 def _other(run: "FinishedRun", section: dict, split: str) -> tuple["Data", list[str]]:

@@ -82,6 +82,21 @@ def _wide(png: bytes) -> str:
     return ' class="wide"' if width > WIDE * height else ""
 
 
+def lines(series: list[list[float]]) -> str:
+    """Curves of numbers at equal steps, in one frame, as an SVG; darker ones come first."""
+    low, high = min(map(min, series)), max(map(max, series))
+    width, height, curves = 220, 70, []
+    for i, values in enumerate(series[:6]):
+        across = width / max(1, len(values) - 1)
+        points = [
+            f"{k * across:.1f},{height * (high - value) / ((high - low) or 1):.1f}" for k, value in enumerate(values)
+        ]
+        curves.append(
+            f'<polyline points="{" ".join(points)}" fill="none" stroke="#1f5f99" opacity="{1 / (1 + i):.2f}"/>'
+        )
+    return f'<svg viewBox="-2 -2 {width + 4} {height + 4}" width="{width}">{"".join(curves)}</svg>'
+
+
 def samples(cells: list[str], are_images: bool) -> str:
     """Return samples in equal cells. Twelve fill whole rows, since every number of columns divides 12."""
     kind = "samples images" if are_images else "samples"

@@ -13,7 +13,7 @@ from dlrun.output.rows import epoch_rows
 from dlrun.runs import page
 from dlrun.runs.columns import described
 from dlrun.runs.show import changes, command_line, show_config
-from dlrun.spec import Columns, Env, Function, Image, Mask, Spec, Tokens
+from dlrun.spec import Columns, Env, Function, Image, Mask, Series, Spec, Tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -201,13 +201,15 @@ def _captions(
 
 
 def _inputs(spec: Spec, raw: list) -> list[str]:
-    """Return the inputs as HTML: images, texts, or rows, with one number format per column."""
+    """Return the inputs as HTML: images, texts, curves, or rows, with one number format per column."""
     if isinstance(spec, Image):
         return [page.image(_png(each), "input") for each in raw]
     if isinstance(spec, Tokens):
         words = [each.split() for each in raw]
         texts = [f"{'... ' if len(each) > WORDS else ''}{' '.join(each[-WORDS:])}" for each in words]
         return [f"<p>{page.escape(text)}</p>" for text in texts]
+    if isinstance(spec, Series):
+        return [page.lines(each[:, : spec.numbers].T.tolist()) for each in raw]
     names = getattr(spec, "names", ()) or [f"x{i + 1}" for i in range(spec.features)]
     columns = [column([each[k].item() for each in raw]) for k in range(spec.features)]
     return [page.facts({name: columns[k][i] for k, name in enumerate(names)}) for i in range(len(raw))]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dlrun.data.base import SampleData
 from dlrun.output.plots import confusion_matrix
-from dlrun.output.predictions import decision_boundary, fitted_line, residuals
+from dlrun.output.predictions import decision_boundary, fitted_line, forecast, residuals
 from dlrun.spec import Columns, Image, Series, Table
 from dlrun.tasks.images import before_and_after, image_figure
 from dlrun.tasks.metrics import f1, precision, recall
@@ -28,6 +28,8 @@ def report_targets(predict: Function, data: SampleData, spec: Table | Columns | 
     pairs = [(predict(x), y) for x, y in data.batches("test")]
     out, y = torch.cat([p for p, _ in pairs]).cpu(), torch.cat([t for _, t in pairs]).cpu()
     figures: dict[str, Callable] = {"residuals": partial(residuals, y.numpy(), out.numpy(), spec)}
+    if isinstance(spec, Series):
+        figures["forecast"] = partial(forecast, y.numpy(), out.numpy(), spec)
     if spec.shape == (1,):
         figures["fitted_line"] = partial(fitted_line, data, predict)
     return figures, {}

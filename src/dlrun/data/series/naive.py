@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlrun.data.resident import distinct
 from dlrun.data.series.windows import ResidentWindows
 
 LONGEST = 100_000  # rows from which the season is found
@@ -63,7 +64,8 @@ def baselines(data: ResidentWindows, split: str, season: int, batch_size: int) -
 def _pairs(
     data: ResidentWindows, split: str, season: int, batch_size: int
 ) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
-    for rows in data.rows[split].split(batch_size):
+    rows_of = torch.cat([data.rows[each] for each in distinct(data.rows)]) if split == "all" else data.rows[split]
+    for rows in rows_of.split(batch_size):
         y = data._gather("fit", rows, None)[1]
         for name, predicted in forecasts(data, rows, season).items():
             yield name, (predicted, y)

@@ -1,4 +1,4 @@
-"""From the frame of a table to series: the order of rows, gaps, splits, encoded columns, targets and windows."""
+"""From the frame of a table to series: splits, encoded columns, targets and windows."""
 
 from typing import Any, NamedTuple
 
@@ -6,9 +6,10 @@ import numpy as np
 import polars as pl
 
 from dlrun.data.series.naive import season_of
+from dlrun.data.series.order import Rows, ordered
 from dlrun.data.series.windows import Windowing, longest, starts_of
 from dlrun.data.splits import SPLITS, shares_of, split_random
-from dlrun.data.table.columns import Place, as_dates, as_numbers, as_texts, kind_of
+from dlrun.data.table.columns import Place, as_numbers, kind_of
 from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked
 from dlrun.data.table.prepare import Part, check_columns, describe_columns, describe_left_out
 from dlrun.data.table.targets import learned, moments
@@ -16,7 +17,6 @@ from dlrun.data.table.wanted import Wanted, aside, check_wanted
 from dlrun.errors import DataError, UserError, counted
 
 Array = np.ndarray
-GAP = 1.5  # a step of time longer than so many usual ones is a gap
 
 
 class Asked(NamedTuple):
@@ -31,20 +31,6 @@ class Asked(NamedTuple):
     season: int | None
     relative: bool
     skip_gaps: bool
-
-
-class Rows(NamedTuple):
-    """Rows in the order of time. ids: number of each row's series. breaks: whether it does not follow the one before.
-
-    names: of the series. about: lines for the header.
-    """
-
-    frame: pl.DataFrame
-    place: Place
-    ids: Array
-    breaks: Array
-    names: list[str]
-    about: dict[str, str]
 
 
 class Prepared(NamedTuple):
@@ -114,52 +100,6 @@ def form_like(encoding: Encoding, stride: int) -> Windowing:
     return Windowing(encoding["length"], encoding["horizon"], is_path, stride)
 
 
-def ordered(part: Part, series: str | None, time: str | None, skip_gaps: bool) -> Rows:
-    """Put the rows of each series in the order of time. Raises DataError for a time that is missing or comes twice."""
-    frame, place = part
-    needed = [name for name in (series, time) if name]
-    check_columns(frame.columns, needed, place)
-    names = as_texts(frame[series]).fill_null("").to_list() if series else [""]
-    order = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    ids = np.array([order[name] for name in names]) if series else np.zeros(frame.height, int)
-    times = _times(frame[time], place) if time else np.arange(frame.height)
-    rows = np.lexsort((times, ids))
-    about = {}
-    if not np.array_equal(rows, np.arange(len(rows))):
-        frame, ids, times = frame[rows], ids[rows], times[rows]
-        about["order"] = f"rows are sorted by {' and '.join(needed)}"
-    steps = np.diff(times)
-    breaks = np.concatenate([[True], ids[1:] != ids[:-1]])
-    inside = ~breaks[1:]
-    if time and (twice := inside & (steps == 0)).any():
-        row = int(rows[int(twice.argmax()) + 1])
-        raise DataError(
-            f"{place(row)}: the time {time} is that of another row\n"
-            f"  expected one row for each time; data.series=COLUMN names the series of a row if there are several"
-        )
-    if time and inside.any() and not skip_gaps:
-        gaps = inside & (steps > GAP * np.median(steps[inside]))
-        breaks[1:] |= gaps
-        if gaps.any():
-            about["gaps"] = (
-                f"{counted(int(gaps.sum()), 'gap')} in {time}: no window crosses one (data.gaps=skip: they do)"
-            )
-    return Rows(frame, lambda row: place(int(rows[row])), ids, breaks, list(order), about)
-
-
-def _times(column: pl.Series, place: Place) -> Array:
-    column, kind, _ = kind_of(column, None, place)
-    if kind in ("boolean", "category", "text"):
-        raise DataError(
-            f"data.time={column.name}: its values are no dates and no numbers, such as {column[0]!r}\n"
-            "  expected for example 2024-12-31 23:00"
-        )
-    times = as_numbers(column, place) if kind == "number" else as_dates(column, kind, place)
-    if times.null_count():
-        raise DataError(f"{place(int(times.is_null().arg_max() or 0))}: no value of data.time={column.name}")
-    return times.to_physical().to_numpy()
-
-
 def targets_of(frame: pl.DataFrame, targets: list[dict[str, Any]], place: Place) -> Array:
     """Return the targets of all rows: float32 (rows, targets), NaN where there is none; or labels (rows,), -1: none."""
     if labels := targets[0].get("labels"):
@@ -209,13 +149,17 @@ def _splits(rows: Rows, wanted: Wanted, y: Array, form: Windowing) -> Array:
         firsts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         labels = y[firsts] if wanted.stratify and y.ndim == 1 else None
         found = split_random(len(lengths), shares, 0, 0, labels)
-        of_series = np.zeros(len(lengths), int)
+        of_series = np.zeros(len(lengths), np.int8)
         for number, name in enumerate(SPLITS):
             of_series[found[name]] = number
         return of_series[rows.ids]
-    position = np.arange(len(rows.ids)) - np.concatenate([[0], np.cumsum(lengths)[:-1]])[rows.ids]
-    ends = [np.floor(lengths * share + 1e-9)[rows.ids] for share in (shares[0], shares[0] + shares[1])]
-    return (position >= ends[0]).astype(int) + (position >= ends[1])
+    splits, first = np.empty(len(rows.ids), np.int8), 0
+    for length in lengths.tolist():
+        ends = [int(length * share + 1e-9) for share in (shares[0], shares[0] + shares[1], 1.0)]
+        for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+            splits[first + start : first + end] = number
+        first += length
+    return splits
 
 
 def _windows(
@@ -240,10 +184,9 @@ def _encoded(rows: Rows, wanted: Wanted, roles: dict[str, str], train: Array) ->
     """Return the encoding of all columns without a role, the encoded rows, and the columns that are left out."""
     found: dict[str, tuple[str, Learned]] = {}
     left_out: dict[str, str] = {}
-    for name in rows.frame.columns:
-        if name in roles:
-            continue
-        column, kind, reason = kind_of(rows.frame[name], wanted.types.get(name), rows.place)
+    for name in [name for name in rows.frame.columns if name not in roles]:
+        series = rows.frame.drop_in_place(name)  # freed once it is encoded
+        column, kind, reason = kind_of(series, wanted.types.get(name), rows.place)
         if reason:
             left_out[name] = reason
         else:

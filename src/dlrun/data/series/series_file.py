@@ -14,7 +14,8 @@ from torch import Tensor
 
 from dlrun.data.on_device import OnDevice
 from dlrun.data.series.naive import baselines
-from dlrun.data.series.prepare import Asked, Prepared, form_like, ordered, prepare, prepare_like
+from dlrun.data.series.order import ordered
+from dlrun.data.series.prepare import Asked, Prepared, form_like, prepare, prepare_like
 from dlrun.data.series.windows import ResidentWindows, Windowing
 from dlrun.data.table.columns import check_kinds
 from dlrun.data.table.encode import Encoding, encode, names

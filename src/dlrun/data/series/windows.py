@@ -41,24 +41,28 @@ def starts_of(splits: Array, breaks: Array, is_missing: Array, form: Windowing) 
     splits: number of each row's split. breaks: whether a row does not follow the one before. No window crosses a break
     or the border of a split. is_missing: whether a row has no target.
     """
-    borders = np.flatnonzero(breaks[1:] | (splits[1:] != splits[:-1])) + 1
-    firsts, ends = np.concatenate([[0], borders]), np.concatenate([borders, [len(splits)]])
-    missing = np.concatenate([[0], np.cumsum(is_missing)])
+    missing = np.concatenate([[0], np.cumsum(is_missing, dtype=np.int32)])
     found: dict[int, list[Array]] = {}
     left_out = 0
-    for first, end in zip(firsts.tolist(), ends.tolist(), strict=True):
+    for first, end in stretches(splits, breaks):
         starts = np.arange(first, end - form.span + 1, form.stride, dtype=np.int32)
-        lacks = missing[starts + form.span] > missing[starts + form.targets[0]]
-        left_out += int(lacks.sum())
-        found.setdefault(int(splits[first]), []).append(starts[~lacks])
+        if missing[end] > missing[first]:
+            lacks = missing[starts + form.span] > missing[starts + form.targets[0]]
+            left_out += int(lacks.sum())
+            starts = starts[~lacks]
+        found.setdefault(int(splits[first]), []).append(starts)
     return {split: np.concatenate(each) for split, each in found.items()}, left_out
+
+
+def stretches(splits: Array, breaks: Array) -> list[tuple[int, int]]:
+    """Return the first row and the end of all stretches of rows of one split that follow each other."""
+    borders = np.flatnonzero(breaks[1:] | (splits[1:] != splits[:-1])) + 1
+    return list(zip([0, *borders.tolist()], [*borders.tolist(), len(splits)], strict=True))
 
 
 def longest(splits: Array, breaks: Array, split: int) -> int:
     """Return the largest number of rows of a split that follow each other."""
-    borders = np.flatnonzero(breaks[1:] | (splits[1:] != splits[:-1])) + 1
-    firsts, ends = np.concatenate([[0], borders]), np.concatenate([borders, [len(splits)]])
-    return max((int(end - first) for first, end in zip(firsts, ends, strict=True) if splits[first] == split), default=0)
+    return max((end - first for first, end in stretches(splits, breaks) if splits[first] == split), default=0)
 
 
 class ResidentWindows(Resident):

@@ -1,0 +1,185 @@
+"""Arrays of samples: what their shapes say, how they are split and scaled, what is predicted, and what is refused."""
+
+import json
+from pathlib import Path
+from signal import SIGTERM
+
+import numpy as np
+import pytest
+import torch
+from finished_runs import trained
+from runs import assert_same, compose, train
+from toys import CPU
+
+from dlrun.data.arrays import ArraySet
+from dlrun.errors import UserError
+from dlrun.runs.cli import main
+
+RANDOM = np.random.RandomState(0)
+ROWS, CLASSES = RANDOM.randn(60, 4) * 3 + 100, RANDOM.randint(3, size=60)
+BYTES = RANDOM.randint(256, size=(60, 8, 6)).astype(np.uint8)
+
+
+def loaded(**arrays) -> ArraySet:
+    data = ArraySet(arrays=arrays)
+    data.load(CPU)
+    return data
+
+
+@pytest.mark.parametrize(("x", "y", "spec"), [
+    (ROWS, CLASSES, "Table(features=4, classes=3)"),
+    (ROWS[:, 0], CLASSES, "Table(features=1, classes=3)"),
+    (ROWS, ROWS[:, 0], "Table(features=4, targets=1)"),
+    (ROWS, ROWS[:, :2], "Table(features=4, targets=2)"),
+    (ROWS, np.eye(3)[CLASSES], "Table(features=4, classes=3)"),
+    (ROWS, np.array(["no", "yes"])[CLASSES % 2], "Table(features=4, classes=2)"),
+    (BYTES, CLASSES[:, None], "Image(shape=1x8x6, classes=3)"),
+    (BYTES, None, "Image(shape=1x8x6, classes=None)"),
+    (RANDOM.rand(60, 8, 6, 3), CLASSES, "Image(shape=3x8x6, classes=3)"),
+    (RANDOM.rand(60, 3, 8, 6), CLASSES, "Image(shape=3x8x6, classes=3)"),
+    (RANDOM.rand(60, 8, 6), CLASSES, "Series(length=8, features=6, classes=3)"),
+])  # fmt: skip
+def test_the_shape_says_what_it_is(x, y, spec):
+    data = loaded(x=x) if y is None else loaded(x=x, y=y)
+    assert str(data.spec) == spec
+    assert [data.size(split) for split in ("train", "val", "test")] == pytest.approx([36, 12, 12], abs=1)
+    inputs, targets = next(data.batches("test"))
+    assert inputs.shape[1:] == data.spec.shape and inputs.dtype == torch.float32
+    assert targets.dtype == (torch.float32 if data.spec.classes is None and y is not None else torch.int64)
+
+
+def test_each_sample_keeps_its_target_and_train_sets_the_scale():
+    x = np.arange(60, dtype=np.float64)[:, None] * [1.0, 10.0] + 5
+    data = loaded(x=x, y=np.arange(60, dtype=np.float64))
+    rows = data.resident.rows["train"].numpy()
+    mean, std = x[rows].mean(0), x[rows].std(0)
+    for split in ("train", "val", "test"):
+        for inputs, targets in data.batches(split):
+            assert np.allclose(inputs.numpy() * std + mean, targets.numpy() * [1.0, 10.0] + 5, atol=1e-3)
+    assert data.spec.target_means == pytest.approx((rows.mean(),)) and data.spec.target_stds == pytest.approx(
+        (rows.std(),)
+    )
+    changed = x.copy()
+    changed[data.resident.rows["test"].numpy()] = 1e6
+    assert loaded(x=changed, y=np.arange(60.0)).fitted() == data.fitted()
+
+
+def test_splits_in_a_file_are_taken(tmp_path):
+    """Names as in published files; what is lacking is cut from train; layouts of channels give the same images."""
+    colours = RANDOM.randint(256, size=(60, 8, 6, 3)).astype(np.uint8)
+    path = tmp_path / "a.npz"
+    np.savez(
+        path,
+        train_images=colours[:40],
+        train_labels=CLASSES[:40, None],
+        test_images=colours[40:],
+        test_labels=CLASSES[40:],
+    )
+    data = ArraySet(file=str(path))
+    data.load(CPU)
+    assert [data.size(split) for split in ("train", "val", "test")] == [30, 10, 20]
+    x, y = next(data.batches("test"))
+    assert y.tolist() == CLASSES[40:].tolist()
+    mean, std = (torch.tensor(data.fitted()[name])[:, None, None] for name in ("mean", "std"))
+    assert torch.equal(((x * std + mean) * 255).round(), torch.tensor(colours[40:]).movedim(3, 1).float())
+    first = loaded(
+        x_train=np.moveaxis(colours[:40], 3, 1),
+        y_train=CLASSES[:40],
+        x_test=np.moveaxis(colours[40:], 3, 1),
+        y_test=CLASSES[40:],
+    )
+    assert torch.equal(next(first.batches("test"))[0], x)
+
+
+def test_others_are_scored_as_those_of_the_run():
+    named = np.array(["a", "b", "c"])[CLASSES]
+    data, other = loaded(x=ROWS, y=named), ArraySet(arrays={"x": ROWS[:9], "y": named[:9]})
+    other.load_like(data.fitted(), CPU)
+    x, y = next(other.batches("all"))
+    assert torch.equal(x, data.encode(ROWS[:9])) and y.tolist() == CLASSES[:9].tolist()
+    assert [other.size(split) for split in ("train", "test", "all")] == [0, 9, 9]
+    with pytest.raises(UserError, match="y has classes that the run does not know: d\n  expected a, b, c"):
+        ArraySet(arrays={"x": ROWS[:2], "y": np.array(["a", "d"])}).load_like(data.fitted(), CPU)
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("arrays") / "a.npz"
+    np.savez(path, x=ROWS + 4 * CLASSES[:, None], y=CLASSES)
+    return path
+
+
+def test_a_run_on_arrays_resumes_to_the_bit(npz, tmp_path):
+    keys = [
+        "trainer.epochs=2",
+        "trainer.device=cpu",
+        "trainer.checkpoint_gap=0",
+        "data.batch_size=8",
+        "model.hidden=[8]",
+    ]
+    config = compose("data=arrays", f"data.file={npz}", *keys)
+    train(tmp_path / "a", config, finish=True)
+    for step in (2, 7):
+        train(tmp_path / "b", config, resumed=step > 2, signals={step: SIGTERM})
+    train(tmp_path / "b", config, resumed=True, finish=True)
+    assert_same(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_run_predicts_arrays_and_rows(npz, tmp_path, monkeypatch, capsys):
+    run = trained(tmp_path / "run", ["data=arrays", f"data.file={npz}", "model.hidden=[8]"])
+    np.save(tmp_path / "new.npy", np.load(npz)["x"][:5])
+    np.savetxt(tmp_path / "new.csv", np.load(npz)["x"][:5], delimiter=",")
+    said = []
+    capsys.readouterr()
+    for name in ("new.npy", "new.csv"):
+        monkeypatch.setattr("sys.argv", ["dl-runs", "predict", str(run), str(tmp_path / name)])
+        main()
+        said.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    assert [row["input"] for row in said[0]] == [f"{tmp_path}/new.npy[{i}]" for i in range(5)]
+    for one, other in zip(*said, strict=True):
+        assert one["label"] == other["label"] and one["probability"] == pytest.approx(other["probability"], rel=1e-4)
+    np.save(tmp_path / "new.npy", ROWS[:, :2])
+    monkeypatch.setattr("sys.argv", ["dl-runs", "predict", str(run), str(tmp_path / "new.npy")])
+    with pytest.raises(SystemExit):
+        main()
+    assert "x has samples of shape [2]\n  expected [4], as in the run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arrays", "said"), [
+    (dict(x=ROWS, y=CLASSES[:50]), r"shapes \(60, 4\) \(inputs\) and \(50,\) \(targets\)\n  expected the same"),
+    (dict(x=np.where(ROWS == ROWS[7, 2], np.nan, ROWS), y=CLASSES), r"x\[7, 2\] is nan\n  expected finite numbers"),
+    (dict(x=np.array([{}, 1], object), y=CLASSES[:2]), "x holds values of type object\n  expected real numbers"),
+    (dict(x=RANDOM.rand(60, 8, 6, 5), y=CLASSES), r"x has the shape \(60, 8, 6, 5\)\n  expected images: "),
+    (dict(x=ROWS, y=np.zeros(60, int)), "y has one class, 0: expected two or more"),
+    (dict(x=ROWS, y=np.zeros(60)), "y always has the same value"),
+    (dict(x_train=ROWS, y_train=CLASSES, x_test=ROWS[:, :3], y_test=CLASSES), "inputs have the shapes"),
+    (dict(x_test=ROWS, y_test=CLASSES), "the arrays are x_test, y_test\n  expected an .npz with x and y"),
+    (dict(x_train=ROWS, y_train=CLASSES, x_val=ROWS), "some splits have targets and some have none"),
+])  # fmt: skip
+def test_bad_arrays_are_refused(arrays, said):
+    with pytest.raises(UserError, match="(?s)" + said):
+        loaded(**arrays)
+
+
+def test_files_that_hold_no_arrays_are_refused(tmp_path):
+    """Objects are never unpickled: a file that would run code when it is, does not."""
+    path, trap = tmp_path / "a.npz", tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self):
+            return Path.touch, (trap,)
+
+    np.savez(path, x=np.array([Evil()], object), y=np.zeros(1))
+    with pytest.raises(UserError, match="holds Python objects or is no array file; objects are never loaded"):
+        ArraySet(file=str(path)).load(CPU)
+    assert not trap.exists()
+    np.save(tmp_path / "b.npy", np.array([Evil()], object))
+    with pytest.raises(UserError, match="objects are never loaded"):
+        ArraySet(x=str(tmp_path / "b.npy"), y=str(tmp_path / "b.npy")).load(CPU)
+    assert not trap.exists()
+    path.write_bytes(b"PK\3\4" + bytes(100))
+    with pytest.raises(UserError, match="is not an intact array file"):
+        ArraySet(file=str(path)).load(CPU)
+    np.savez(path, weights=np.zeros(3))
+    with pytest.raises(UserError, match="has the arrays weights: no inputs\n  expected an .npz with x and y"):
+        ArraySet(file=str(path)).load(CPU)
