@@ -28,7 +28,7 @@ USAGE = """dl-runs: list, evaluate, use and compare runs
   dl-runs report RUN|SWEEP          one self-contained HTML file
   dl-runs baseline RUN              tables: gradient boosting, a linear and the
                                     trivial model on the same splits
-  dl-runs importance RUN            tables: permutation importance of the columns
+  dl-runs importance RUN            tables: how much each column matters
   dl-runs watch [RUN|SWEEP]         a live view in the terminal
   dl-runs ui                        a live view in the browser; --port N
 
