@@ -159,7 +159,8 @@ def _is_loader(x: object) -> bool:
 def _loaders(parts: dict[str, tuple[Any, Any]]) -> Given:
     if any(y is not None for _, y in parts.values()) or "val" not in parts:
         raise UserError(
-            "x is a loader, which yields (x, y)\n  expected x=..., x_val=... and perhaps x_test=..., loaders too, and no y"
+            "x is a loader, which yields (x, y)\n"
+            "  expected x=..., x_val=... and perhaps x_test=..., loaders too, and no y"
         )
     source = {split: loader for split, (loader, _) in parts.items()}
     return Given(
