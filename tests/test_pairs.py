@@ -11,7 +11,7 @@ from dlrun.config.check import check
 from dlrun.errors import PairingError, UserError
 from dlrun.spec import Columns, Image, Mask, Table, Tokens
 
-SPECS = {name: spec_of(name) for name in options("data")}
+SPECS = {name: spec_of(name) for name in options("data") if name not in ("arrays", "stream")}  # found in the data
 MASKED = [name for name, spec in SPECS.items() if isinstance(spec, Mask)]
 FLAT, DEEP = Image((1, 19, 31), 2), ("alexnet", "vgg16_imagenet", "vgg19_imagenet")
 ODD = [FLAT, Image((4, 71, 90), 3), Table(features=5, classes=3), Table(features=3, targets=2)]

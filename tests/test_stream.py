@@ -43,24 +43,26 @@ class Stateful:
 
     def __init__(self):
         self.x, self.y = samples(96, 3)
-        self.random, self.at, self.pending = np.random.default_rng(0), 0, None
+        self.passes, self.at, self.is_restored = 0, 0, False
 
     def __len__(self):
         return 12
 
     def __iter__(self):
-        self.order = self.random.permutation(96) if self.pending is None else self.pending
-        self.at, self.pending = (self.at if self.pending is not None else 0), None
+        if not self.is_restored:
+            self.passes, self.at = self.passes + 1, 0
+        self.is_restored = False
+        order = np.random.default_rng(self.passes).permutation(96)
         while self.at < 12:
-            rows = self.order[8 * self.at : 8 * self.at + 8]
+            rows = order[8 * self.at : 8 * self.at + 8]
             self.at += 1
             yield self.x[rows], self.y[rows]
 
     def state_dict(self):
-        return {"order": self.order.tolist(), "at": self.at}
+        return {"passes": self.passes, "at": self.at}
 
     def load_state_dict(self, state):
-        self.pending, self.at = np.array(state["order"]), state["at"]
+        self.passes, self.at, self.is_restored = state["passes"], state["at"], True
 
 
 def loader(kind):

@@ -82,7 +82,7 @@ def resume(
     folder = _folder(run, base, "resume=")
     samples = given(x, y, x_val, y_val, x_test, y_test)
     memory = samples.data or (run.memory if isinstance(run, Run) else {})
-    overrides = [f"resume={quoted(folder.resolve())}", *changes]
+    overrides = [f"resume={quoted(folder)}", *changes]
     config, hydra = compose(overrides)
     if _is_launched(read_config(folder)[0].trainer.processes, memory):
         return Run(run_command(overrides))

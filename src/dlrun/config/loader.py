@@ -1,6 +1,7 @@
 """Hydra's config loader with three changes: checks before any code runs, one composition instead of two, zip(...)."""
 
 import os
+from pathlib import Path
 from typing import Any, cast
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -16,6 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from dlrun.config.consent import option_folders
 from dlrun.config.hydra_section import check_files, check_overrides, check_source, check_values
+from dlrun.config.pairing import CONFIGS
 from dlrun.config.project import project
 from dlrun.config.zips import is_zip
 from dlrun.errors import UserError
@@ -40,6 +42,7 @@ class Loader(ConfigLoaderImpl):
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         """Add the folders of options that plugins and a trusted dl-run.yaml bring."""
+        refuse_twins([CONFIGS, *option_folders()])
         for folder in option_folders():
             config_search_path.prepend("plugin", f"file://{folder}", anchor="schema")
         super().__init__(config_search_path)
@@ -116,6 +119,19 @@ def _meant(override: str) -> list[str]:
     if override.startswith(ALLOW[0]):
         return [override.replace(*ALLOW)]
     return ["~data.augment", f"+{override}"] if override.startswith("data.augment=[") else [override]
+
+
+def refuse_twins(folders: list[Path]) -> None:
+    """Raise UserError if two folders of configs have an option of the same name: one would hide the other."""
+    seen: dict[str, Path] = {}
+    for folder in folders if len(folders) > 1 else ():
+        for path in sorted(folder.glob("*/*.yaml")):
+            name = f"{path.parent.name}={path.stem}"
+            if name in seen:
+                raise UserError(
+                    f"{name} is there twice: {seen[name]} and {path}\n  expected one: rename or uninstall the other"
+                )
+            seen[name] = path
 
 
 def _plain(section: DictConfig | ListConfig) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from dlrun.data.base import Batch
 from dlrun.data.stream_place import Position
 from dlrun.errors import DataError, UserError
 from dlrun.spec import Image, Series, Table, Tokens
-from dlrun.types import Count, Index, Size, StreamSource
+from dlrun.types import Count, Size, StreamSource
 
 Loader = Iterable[Any]
 NOTHING = (
@@ -40,16 +40,15 @@ class Stream:
         self,
         *,
         source: StreamSource | None,
-        kind: Literal["auto", "images", "rows", "series", "tokens"] = "auto",
-        classes: Size | None = None,
-        vocab: Size | None = None,
-        labels: list[str] = [],  # noqa: B006  # never changed
-        targets: Index = 0,
-        epoch_batches: Count | None = None,
+        kind: Literal["auto", "images", "rows", "series", "tokens"],
+        classes: Size | None,
+        vocab: Size | None,
+        labels: list[str],
+        epoch_batches: Count | None,
     ) -> None:
         self.source = cast("Callable[[], Mapping[str, Loader]] | None", source)
         self.kind, self.classes, self.vocab, self.labels = kind, classes, vocab, tuple(labels)
-        self.targets, self.epoch_batches = targets, epoch_batches
+        self.targets, self.epoch_batches = 0, epoch_batches
         self.loaders: dict[str, Loader] = {}
         self.shape: tuple[int, ...] = ()
         self.position = Position()

@@ -110,7 +110,6 @@ def evaluate(
         rows.append([title, *(repr(found[name]) if name in found else "-" for name in metrics)])
     if recorded is None:
         return [*lines, table(rows)], True
-    rows.append(["summary.json", *(repr(recorded[name]) if name in recorded else "" for name in metrics)])
     return [*lines, table(rows), "", verdict or "not reproduced: the data or the code has changed"], is_reproduced
 
 

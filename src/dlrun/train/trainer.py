@@ -37,6 +37,6 @@ class Trainer:
     checkpoint_gap: NonNegative
     processes: Processes
     max_restarts: Index
+    keep: Keep | None
+    keep_every: Count | None
     sync_norm: bool
-    keep: Keep | None = None
-    keep_every: Count | None = None
