@@ -40,6 +40,7 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "tasks.rl": GROUND | {"data.base", "models", "output", "system", "optim", "tasks"},
     "train": GROUND | {"data.base", "output", "system", "config", "optim", "data.sources", "tasks"},
     "sweep": GROUND | {"output", "system", "config"},
+    "stack": GROUND | {"data.base", "output", "system", "config", "optim", "tasks", "train", "sweep"},
     "runs.listing": GROUND | {"output"},
     "runs.written": GROUND,
     "runs.live": GROUND | {"output", "runs.listing"},
@@ -48,7 +49,7 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "runs": GROUND
     | {"output", "system", "config", "data", "data.base", "data.table", "tasks", "train", "sweep"}
     | {"runs.listing", "runs.written", "runs.live", "runs.compare", "runs.ui"},
-    "cli": GROUND | {"output", "system", "config", "train", "sweep"},
+    "cli": GROUND | {"output", "system", "config", "train", "sweep", "stack"},
     "__main__": {"cli", "system"},
     "hydra_plugins": set(),
     "hydra_plugins.dlrun_sweeper": GROUND | {"output", "system", "config", "sweep"},
@@ -67,8 +68,8 @@ MODULES = {
 }
 ONLY = {  # what no other module imports
     "cli": {"__main__"},
-    "train.session": {"train.start"},
-    "train.start": {"cli"},
+    "train.session": {"train.start", "stack.group", "stack.run"},
+    "train.start": {"cli", "stack.run"},
     "train.summary": {"train.start"},
 }
 KNOWS_NO_TASK = ("train.engine", "train.state", "output")  # the engine knows no task, model or data set by name
@@ -80,6 +81,7 @@ HYDRA = {
     "config.saved",
     "runs.data_config",
     "train.start",
+    "stack.run",
     "hydra_plugins.dlrun_sweeper",
 }
 PRINT = {"cli", "train.start", "output.terminal", "runs.command", "hydra_plugins.dlrun_sweeper.sweeper"}

@@ -1,8 +1,8 @@
 """One optimizer step for several jobs, each with its own rates, limits and averages.
 
 The jobs' own updates stay in charge of settings and schedules. Jobs whose settings agree are neighbours in the stack
-and share a group of one optimizer, whose parameters are rows of the stacked ones. Learning rates may differ within a group:
-a step is linear in the rate, so that each job takes its share of a step of rate 1.
+and share a group of one optimizer, whose parameters are rows of the stacked ones. Learning rates may differ within a
+group: a step is linear in the rate, so that each job takes its share of a step of rate 1.
 """
 
 from collections.abc import Callable, Sequence
