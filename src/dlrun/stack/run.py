@@ -164,22 +164,34 @@ def make_members(state: State, configs: dict[int, Config]) -> list[Member]:
     names, members = dict(HydraConfig.get().runtime.choices), []
     like: Session | None = None
     for number, config in configs.items():
-        values = config.plain
-        for key, off in IN_THE_WAY.items():
-            if value_of(values, key) not in (off, "auto"):
-                raise NotStackable(f"{key}={value_of(values, key)} has no stacked form")
         if "data.batch_size" in config.chosen:
             raise NotStackable("data.batch_size=auto has no stacked form")
-        session = like = Session(values, names, config.chosen, like)
-        training, _ = session.prepare(state.run_folder(state.jobs[number]), resumed=False)
-        losses = [value for key, value in values["task"].items() if key not in ("l1", "l2")]
-        optimizer = dict(values["optimizer"])
-        rates = [optimizer.pop("lr"), values["schedule"]]
-        settings = json.dumps(optimizer), json.dumps(losses), json.dumps(rates)
-        members.append(Member(number, session, training, settings))
-        if session.steps_per_epoch != members[0].session.steps_per_epoch:
-            raise NotStackable("the number of steps in an epoch is another in some of the jobs")
+        member = make_member(number, config.plain, names, state.run_folder(state.jobs[number]), like, config.chosen)
+        like = member.session
+        members.append(member)
     return members
+
+
+def make_member(
+    number: int,
+    config: dict,
+    names: dict[str, str],
+    folder: Path,
+    like: Session | None = None,
+    chosen: Sequence[str] = (),
+) -> Member:
+    """Build a job's run. like: that of another job of the stack. Writes nothing. Raises NotStackable."""
+    for key, off in IN_THE_WAY.items():
+        if value_of(config, key) not in (off, "auto"):
+            raise NotStackable(f"{key}={value_of(config, key)} has no stacked form")
+    session = Session(config, names, chosen, like)
+    if like and session.steps_per_epoch != like.steps_per_epoch:
+        raise NotStackable("the number of steps in an epoch is another in some of the jobs")
+    training, _ = session.prepare(folder, resumed=False)
+    losses = [value for key, value in config["task"].items() if key not in ("l1", "l2")]
+    optimizer = dict(config["optimizer"])
+    rates = [optimizer.pop("lr"), config["schedule"]]
+    return Member(number, session, training, (json.dumps(optimizer), json.dumps(losses), json.dumps(rates)))
 
 
 def open_folders(files: ExitStack, state: State, group: Stack, configs: dict[int, Config], is_resumed: bool) -> None:
