@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlrun.config.build import build
-from dlrun.errors import Diverged, UserError, printable
+from dlrun.errors import CheckpointError, Diverged, UserError, printable
 from dlrun.output.checkpoint import Checkpoints
 from dlrun.stack.learning import StackedSupervised
 from dlrun.stack.meters import StackedMeans
@@ -187,6 +187,12 @@ def own(state: dict | None, training: Training) -> dict | None:
 def restore(member: Member, saved: Any) -> None:
     """Restore a member from its part of the stack's checkpoint. Raises as Training.load does."""
     training = member.training
+    parts = [saved.get(name) for name in ("state", "best")] if isinstance(saved, dict) else [None]
+    if not isinstance(parts[0], dict) or not isinstance(parts[1], dict | None):
+        raise CheckpointError(
+            f"the checkpoint of the stack of job {member.number} is whole, but its content is not that of a stack\n"
+            "  expected the file as dl-run wrote it: start the sweep again"
+        )
     training.load(saved["state"] | training.data_state)
     if saved["best"] is not None:
         training.best_state, training.best_is_new = saved["best"] | training.data_state, True

@@ -23,7 +23,7 @@ from dlrun.config.saved import container, portable
 from dlrun.errors import CheckpointError, UserError
 from dlrun.output.checkpoint import Checkpoints
 from dlrun.output.failures import OutOfMemory, within_memory, writing_to
-from dlrun.output.folders import claim_folder, read_summary
+from dlrun.output.folders import claim_folder, read_summary, require_plain
 from dlrun.output.provenance import CHANGES, ENVIRONMENT, SECONDS
 from dlrun.output.run_folder import Run
 from dlrun.overrides import key_of, quoted
@@ -70,6 +70,8 @@ def run_stack(composed: DictConfig, which: str) -> None:
     numbers = [n for n in numbers if read_summary(state.run_folder(state.jobs[n])).get("status") != "finished"]
     if not numbers:
         return
+    for number in numbers if saved else ():
+        require_plain(state.run_folder(state.jobs[number]))
     configs = job_configs(composed, state, lead, numbers)
     try:
         members = make_members(state, configs)
