@@ -37,12 +37,12 @@ class Stack:
     """The jobs that still train, as one network.
 
     members: jobs at the same step; sorted so that those with equal settings are neighbours. checkpoints: of the stack.
-    id: of the sweep, ties the checkpoints to it. Raises NotStackable.
+    id: of the sweep, ties the checkpoints to it. is_drawn: whether each job's plots are drawn. Raises NotStackable.
     """
 
-    def __init__(self, members: Sequence[Member], checkpoints: Checkpoints, id: str) -> None:
+    def __init__(self, members: Sequence[Member], checkpoints: Checkpoints, id: str, is_drawn: bool = False) -> None:
         self.members = sorted(members, key=lambda member: (member.settings, member.number))
-        self.checkpoints, self.id = checkpoints, id
+        self.checkpoints, self.id, self.is_drawn = checkpoints, id, is_drawn
         self.saved: tuple[int, ...] | None = None  # the clock's position in the newest checkpoint
         self.saved_at, self.cost = time.monotonic(), 0.0
         self._build()
@@ -128,7 +128,7 @@ class Stack:
             try:
                 member.training.run.checkpoints.wait()
                 with signals.interrupting():
-                    member.session.finish(member.training, outcome, is_drawn=False)
+                    member.session.finish(member.training, outcome, self.is_drawn)
                 member.training.run.close()
             except Diverged as error:
                 self._leave(member, error)

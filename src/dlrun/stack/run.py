@@ -40,6 +40,7 @@ from dlrun.train.drawing import draw_finished
 from dlrun.train.session import Session
 from dlrun.train.start import locked, write_config
 
+FEW = 8  # jobs of a stack up to which the plots of all are drawn
 IN_THE_WAY = {  # keys whose other values have no stacked form
     "trainer.processes": 1, "trainer.on_nan": "stop", "trainer.max_time": None, "trainer.compile": False,
     "trainer.cuda_graph": False,
@@ -72,13 +73,15 @@ def run_stack(composed: DictConfig, which: str) -> None:
         return
     for number in numbers if saved else ():
         require_plain(state.run_folder(state.jobs[number]))
+    folders = [state.run_folder(job) for job in state.jobs if job.stack == stack]
+    is_drawn = len(folders) <= FEW
     configs = job_configs(composed, state, lead, numbers)
     try:
         members = make_members(state, configs)
         for member in members if saved else ():
             restore(member, saved[str(member.number)])
         with within_memory():
-            group = Stack(members, checkpoints, state.facts["id"])
+            group = Stack(members, checkpoints, state.facts["id"], is_drawn)
             verdict = Verdict(None if saved else gain(group))
         if not saved:
             if must_gain and (verdict.gain or 0) < 1:
@@ -100,11 +103,12 @@ def run_stack(composed: DictConfig, which: str) -> None:
     if not is_done:
         sys.exit(128 + (signals.stop or 0))
     shutil.rmtree(checkpoints.folder, ignore_errors=True)
-    draw_best([state.run_folder(job) for job in state.jobs if job.stack == stack])
+    if not is_drawn:
+        draw_best(folders)
 
 
 def draw_best(folders: Sequence[Path]) -> None:
-    """Draw the plots of the best of these runs; drawing those of all would take longer than to train them."""
+    """Draw the plots of the best of these runs; those of all would take longer than small networks train."""
     scored = []
     for folder in folders:
         summary = read_summary(folder)
