@@ -42,6 +42,7 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "tasks.rl": GROUND | {"data.base", "models", "output", "system", "optim", "tasks"},
     "train": GROUND | {"data.base", "output", "system", "config", "optim", "data.sources", "tasks"},
     "sweep": GROUND | {"output", "system", "config"},
+    "stack": GROUND | {"data.base", "output", "system", "config", "optim", "tasks", "train", "sweep"},
     "runs.listing": GROUND | {"output"},
     "runs.written": GROUND,
     "runs.live": GROUND | {"output", "runs.listing"},
@@ -52,7 +53,7 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     | {"runs.listing", "runs.written", "runs.live", "runs.compare", "runs.ui"},
     "api": GROUND
     | {"output", "system", "config", "data", "data.base", "data.table", "tasks", "train", "runs", "runs.listing"},
-    "cli": GROUND | {"output", "system", "config", "train", "sweep"},
+    "cli": GROUND | {"output", "system", "config", "train", "sweep", "stack"},
     "__main__": {"cli", "system"},
     "hydra_plugins": set(),
     "hydra_plugins.dlrun_sweeper": GROUND | {"output", "system", "config", "sweep"},
@@ -77,8 +78,11 @@ MODULES = {
 }
 ONLY = {  # what no other module imports
     "cli": {"__main__"},
-    "train.session": {"train.start", "train.trial", "train.find_lr", "train.find_batch", "train.step_time"},
-    "train.start": {"cli", "api"},
+    "train.session": {
+        *("train.start", "train.trial", "train.find_lr", "train.find_batch", "train.step_time"),
+        *("stack.group", "stack.run"),
+    },
+    "train.start": {"cli", "api", "stack.run"},
     "train.summary": {"train.start"},
 }
 KNOWS_NO_TASK = ("train.engine", "train.state", "output")  # the engine knows no task, model or data set by name
@@ -91,6 +95,7 @@ HYDRA = {
     "config.saved",
     "runs.data_config",
     "train.start",
+    "stack.run",
     "hydra_plugins.dlrun_sweeper",
 }
 PRINT = {"cli", "train.start", "output.terminal", "runs.command", "hydra_plugins.dlrun_sweeper.sweeper"}

@@ -104,7 +104,7 @@ def _runs_below(folder: Path, levels: int) -> Iterator[tuple[Path, float]]:
 
 def refuse_links(folder: Path) -> None:
     """Raise UserError if a sweep's folder holds links: writing through them could change any file of the user's."""
-    for path in [*folder.iterdir(), *(folder / "logs").glob("*")]:
+    for path in [*folder.iterdir(), *(folder / "logs").glob("*"), *(folder / "stacks").rglob("*")]:
         if path.is_symlink() and path.name != "best":
             raise UserError(
                 f"{path} is a link to {os.readlink(path)}, and writing would change that file\n"

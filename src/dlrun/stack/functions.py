@@ -31,7 +31,7 @@ class Handle(torch.Tensor):
 
     @classmethod
     def of(cls, tensor: Tensor, stack: Tensor, owner: str) -> "Handle":
-        handle = torch.Tensor._make_subclass(cls, tensor.detach(), False)
+        handle = tensor.detach().as_subclass(cls)
         handle.stack, handle.owner = stack, owner
         return handle
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlrun.config.build import build
-from dlrun.errors import Diverged, UserError, printable
+from dlrun.errors import CheckpointError, Diverged, UserError, printable
 from dlrun.output.checkpoint import Checkpoints
 from dlrun.stack.learning import StackedSupervised
 from dlrun.stack.meters import StackedMeans
@@ -37,12 +37,12 @@ class Stack:
     """The jobs that still train, as one network.
 
     members: jobs at the same step; sorted so that those with equal settings are neighbours. checkpoints: of the stack.
-    id: of the sweep, ties the checkpoints to it. Raises NotStackable.
+    id: of the sweep, ties the checkpoints to it. is_drawn: whether each job's plots are drawn. Raises NotStackable.
     """
 
-    def __init__(self, members: Sequence[Member], checkpoints: Checkpoints, id: str) -> None:
+    def __init__(self, members: Sequence[Member], checkpoints: Checkpoints, id: str, is_drawn: bool = False) -> None:
         self.members = sorted(members, key=lambda member: (member.settings, member.number))
-        self.checkpoints, self.id = checkpoints, id
+        self.checkpoints, self.id, self.is_drawn = checkpoints, id, is_drawn
         self.saved: tuple[int, ...] | None = None  # the clock's position in the newest checkpoint
         self.saved_at, self.cost = time.monotonic(), 0.0
         self._build()
@@ -128,7 +128,7 @@ class Stack:
             try:
                 member.training.run.checkpoints.wait()
                 with signals.interrupting():
-                    member.session.finish(member.training, outcome, is_drawn=False)
+                    member.session.finish(member.training, outcome, self.is_drawn)
                 member.training.run.close()
             except Diverged as error:
                 self._leave(member, error)
@@ -187,6 +187,12 @@ def own(state: dict | None, training: Training) -> dict | None:
 def restore(member: Member, saved: Any) -> None:
     """Restore a member from its part of the stack's checkpoint. Raises as Training.load does."""
     training = member.training
+    parts = [saved.get(name) for name in ("state", "best")] if isinstance(saved, dict) else [None]
+    if not isinstance(parts[0], dict) or not isinstance(parts[1], dict | None):
+        raise CheckpointError(
+            f"the checkpoint of the stack of job {member.number} is whole, but its content is not that of a stack\n"
+            "  expected the file as dl-run wrote it: start the sweep again"
+        )
     training.load(saved["state"] | training.data_state)
     if saved["best"] is not None:
         training.best_state, training.best_is_new = saved["best"] | training.data_state, True

@@ -45,13 +45,13 @@ class StackedNet(nn.Module):
 
     def _stack(self, name: str, module: nn.Module, modules: list[Any]) -> None:
         """Replace the parameters, the buffers and the random draws of a module by those of all jobs."""
-        kind = type(modules[0]).__name__
+        kind, path = type(modules[0]).__name__, f"{name}." if name else ""
         for key, param in modules[0]._parameters.items():
             if param is None:
                 continue
             if param not in self.leaves:
-                self.leaves[param] = as_views([each._parameters[key] for each in modules])
-            handle = Handle.of(param, self.leaves[param], f"{name}.{key} of {kind}")
+                self.leaves[param] = as_views([each._parameters[key] for each in modules], f"{path}{key}")
+            handle = Handle.of(param, self.leaves[param], f"{path}{key} of {kind}")
             module._parameters[key] = handle  # type: ignore[assignment]  # stands for a parameter
         for key, buffer in modules[0]._buffers.items():
             if buffer is None:
@@ -60,7 +60,7 @@ class StackedNet(nn.Module):
             for each, values in zip(modules, stack, strict=True):
                 each._buffers[key] = values
             self.buffer_stacks.append(stack)
-            module._buffers[key] = Handle.of(buffer, stack, f"{name}.{key} of {kind}")
+            module._buffers[key] = Handle.of(buffer, stack, f"{path}{key} of {kind}")
         if isinstance(module, nn.RNNBase):
             module._flat_weights = [module._parameters[key] for key in module._flat_weights_names]
         if type(module) is nn.Dropout:
@@ -97,10 +97,11 @@ class Dropouts(nn.Module):
 
 
 @torch.no_grad()
-def as_views(params: list[nn.Parameter]) -> Tensor:
-    """Stack one parameter of each job into a new one (K, *shape), of which they become views."""
-    if any(param.shape != params[0].shape for param in params):
-        raise NotStackable(f"parameters of {len({p.shape for p in params})} shapes")
+def as_views(params: list[nn.Parameter], name: str = "") -> Tensor:
+    """Stack one parameter of each job into a new one (K, *shape), of which they become views. name: for messages."""
+    if other := next((param for param in params if param.shape != params[0].shape), None):
+        shapes = tuple(params[0].shape), tuple(other.shape)
+        raise NotStackable(f"{name}: shapes {shapes[0]} and {shapes[1]}")
     stack = torch.stack([param.detach() for param in params])
     for param, values in zip(params, stack, strict=True):
         param.data = values

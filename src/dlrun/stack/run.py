@@ -23,7 +23,7 @@ from dlrun.config.saved import container, portable
 from dlrun.errors import CheckpointError, UserError
 from dlrun.output.checkpoint import Checkpoints
 from dlrun.output.failures import OutOfMemory, within_memory, writing_to
-from dlrun.output.folders import claim_folder, read_summary
+from dlrun.output.folders import claim_folder, read_summary, require_plain
 from dlrun.output.provenance import CHANGES, ENVIRONMENT, SECONDS
 from dlrun.output.run_folder import Run
 from dlrun.overrides import key_of, quoted
@@ -40,6 +40,7 @@ from dlrun.train.drawing import draw_finished
 from dlrun.train.session import Session
 from dlrun.train.start import locked, write_config
 
+FEW = 8  # jobs of a stack up to which the plots of all are drawn
 IN_THE_WAY = {  # keys whose other values have no stacked form
     "trainer.processes": 1, "trainer.on_nan": "stop", "trainer.max_time": None, "trainer.compile": False,
     "trainer.cuda_graph": False,
@@ -70,13 +71,17 @@ def run_stack(composed: DictConfig, which: str) -> None:
     numbers = [n for n in numbers if read_summary(state.run_folder(state.jobs[n])).get("status") != "finished"]
     if not numbers:
         return
+    for number in numbers if saved else ():
+        require_plain(state.run_folder(state.jobs[number]))
+    folders = [state.run_folder(job) for job in state.jobs if job.stack == stack]
+    is_drawn = len(folders) <= FEW
     configs = job_configs(composed, state, lead, numbers)
     try:
         members = make_members(state, configs)
         for member in members if saved else ():
             restore(member, saved[str(member.number)])
         with within_memory():
-            group = Stack(members, checkpoints, state.facts["id"])
+            group = Stack(members, checkpoints, state.facts["id"], is_drawn)
             verdict = Verdict(None if saved else gain(group))
         if not saved:
             if must_gain and (verdict.gain or 0) < 1:
@@ -98,11 +103,12 @@ def run_stack(composed: DictConfig, which: str) -> None:
     if not is_done:
         sys.exit(128 + (signals.stop or 0))
     shutil.rmtree(checkpoints.folder, ignore_errors=True)
-    draw_best([state.run_folder(job) for job in state.jobs if job.stack == stack])
+    if not is_drawn:
+        draw_best(folders)
 
 
 def draw_best(folders: Sequence[Path]) -> None:
-    """Draw the plots of the best of these runs; drawing those of all would take longer than to train them."""
+    """Draw the plots of the best of these runs; those of all would take longer than small networks train."""
     scored = []
     for folder in folders:
         summary = read_summary(folder)
@@ -164,22 +170,34 @@ def make_members(state: State, configs: dict[int, Config]) -> list[Member]:
     names, members = dict(HydraConfig.get().runtime.choices), []
     like: Session | None = None
     for number, config in configs.items():
-        values = config.plain
-        for key, off in IN_THE_WAY.items():
-            if value_of(values, key) not in (off, "auto"):
-                raise NotStackable(f"{key}={value_of(values, key)} has no stacked form")
         if "data.batch_size" in config.chosen:
             raise NotStackable("data.batch_size=auto has no stacked form")
-        session = like = Session(values, names, config.chosen, like)
-        training, _ = session.prepare(state.run_folder(state.jobs[number]), resumed=False)
-        losses = [value for key, value in values["task"].items() if key not in ("l1", "l2")]
-        optimizer = dict(values["optimizer"])
-        rates = [optimizer.pop("lr"), values["schedule"]]
-        settings = json.dumps(optimizer), json.dumps(losses), json.dumps(rates)
-        members.append(Member(number, session, training, settings))
-        if session.steps_per_epoch != members[0].session.steps_per_epoch:
-            raise NotStackable("the number of steps in an epoch is another in some of the jobs")
+        member = make_member(number, config.plain, names, state.run_folder(state.jobs[number]), like, config.chosen)
+        like = member.session
+        members.append(member)
     return members
+
+
+def make_member(
+    number: int,
+    config: dict,
+    names: dict[str, str],
+    folder: Path,
+    like: Session | None = None,
+    chosen: Sequence[str] = (),
+) -> Member:
+    """Build a job's run. like: that of another job of the stack. Writes nothing. Raises NotStackable."""
+    for key, off in IN_THE_WAY.items():
+        if value_of(config, key) not in (off, "auto"):
+            raise NotStackable(f"{key}={value_of(config, key)} has no stacked form")
+    session = Session(config, names, chosen, like)
+    if like and session.steps_per_epoch != like.steps_per_epoch:
+        raise NotStackable("the number of steps in an epoch is another in some of the jobs")
+    training, _ = session.prepare(folder, resumed=False)
+    losses = [value for key, value in config["task"].items() if key not in ("l1", "l2")]
+    optimizer = dict(config["optimizer"])
+    rates = [optimizer.pop("lr"), config["schedule"]]
+    return Member(number, session, training, (json.dumps(optimizer), json.dumps(losses), json.dumps(rates)))
 
 
 def open_folders(files: ExitStack, state: State, group: Stack, configs: dict[int, Config], is_resumed: bool) -> None:

@@ -23,7 +23,7 @@ from dlrun.system.python import COMMAND, safe_start
 from dlrun.system.signals import STOPPING
 
 IMPORTED = [  # by the forkserver: needed by every job
-    "dlrun.system.forkserver_preload", "dlrun.train.session",
+    "dlrun.system.forkserver_preload", "dlrun.train.session", "dlrun.stack.run",
     "dlrun.tasks.supervised", "dlrun.cli", "torch.utils.tensorboard",
     "matplotlib.backends.backend_agg", "matplotlib.figure",
 ]  # fmt: skip

@@ -1,0 +1,327 @@
+"""Jobs that train as one network: each ends as it would alone, also after kills and when others leave."""
+
+import itertools
+import json
+import os
+import signal
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+
+import pytest
+import runs
+import torch
+from runs import SMALL, assert_same, compose, rows, same, state
+from torch import nn
+from toys import section
+
+from dlrun.clock import Clock
+from dlrun.config.build import build
+from dlrun.errors import UserError
+from dlrun.optim import schedules
+from dlrun.optim.update import Update
+from dlrun.output.checkpoint import Checkpoints
+from dlrun.output.folders import read_summary
+from dlrun.seeds import mix
+from dlrun.stack.fit import fit
+from dlrun.stack.functions import NotStackable
+from dlrun.stack.group import Member, Stack, restore
+from dlrun.stack.net import StackedNet
+from dlrun.stack.run import make_member
+from dlrun.stack.trial import gain
+from dlrun.stack.update import StackedUpdate
+from dlrun.sweep.stacks import halve, parse, plan, which
+from dlrun.sweep.state import Job
+from dlrun.system.signals import Signals
+
+K, B = 5, 6
+
+
+class Reader(nn.Module):
+    """Words -> recurrent layer -> outputs."""
+
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.words, self.read = nn.Embedding(20, 6, padding_idx=0), kind(6, 5, batch_first=True, bidirectional=True)
+        self.out = nn.Linear(10, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.read(self.words(x))[0].mean(1))
+
+
+def dense() -> nn.Module:
+    norms = nn.BatchNorm1d(8), nn.PReLU(), nn.Dropout(0.3), nn.Linear(8, 8), nn.LayerNorm(8), nn.Dropout(0.2)
+    return nn.Sequential(nn.Flatten(), nn.Linear(4, 8), *norms, nn.RMSNorm(8), nn.Linear(8, 3, bias=False))
+
+
+def convolutions() -> nn.Module:
+    first = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3, 2, groups=2, bias=False)
+    norms = nn.GroupNorm(2, 6), nn.InstanceNorm2d(6, affine=True), nn.ConvTranspose2d(6, 2, 3, 2, output_padding=1)
+    return nn.Sequential(*first, *norms, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8, 3))
+
+
+NETS = {
+    "dense": (dense, (B, 4)), "convolutions": (convolutions, (B, 2, 9, 9)),
+    "large_convolution": (lambda: nn.Sequential(nn.Conv2d(8, 3, 3), nn.AvgPool2d(28), nn.Flatten()), (B, 8, 30, 30)),
+    "lstm": (partial(Reader, nn.LSTM), None), "gru": (partial(Reader, nn.GRU), None),
+    "rnn": (partial(Reader, nn.RNN), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_stacked_network_computes_what_its_jobs_compute(name):
+    torch.manual_seed(0)
+    make, shape = NETS[name]
+    nets = [make() for _ in range(K)]
+    alone = deepcopy(nets)
+    inputs = [torch.randn(shape) if shape else torch.randint(0, 20, (B, 7)) for _ in nets]
+    net = StackedNet(nets).train()
+    net.seed(list(range(K)), step=3)
+    net(torch.cat(inputs)).square().sum().backward()
+    for k, (one, x) in enumerate(zip(alone, inputs, strict=True)):
+        torch.manual_seed(mix(k, 3, 0))  # as a job alone is seeded before its step
+        one(x).square().sum().backward()
+        for param, wanted in zip(nets[0].parameters(), one.parameters(), strict=True):
+            torch.testing.assert_close(net.leaves[param].grad[k], wanted.grad, rtol=1e-3, atol=1e-4)
+        for buffer, wanted in zip(nets[k].buffers(), one.buffers(), strict=True):
+            torch.testing.assert_close(buffer, wanted)
+
+
+class Own(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.out = nn.Parameter(torch.ones(4)), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(x * self.scale)
+
+
+def test_a_layer_without_a_stacked_form_is_named():
+    ids = torch.ones(4, dtype=torch.long)
+    for net, x, why in (
+        (Own(), torch.ones(4, 4), "^scale of Own: mul has no stacked form$"),
+        (nn.Sequential(nn.Embedding(4, 3, max_norm=1.0)), ids, "0.weight of Embedding: an embedding with max_norm"),
+        (nn.Sequential(nn.Linear(4, 4), nn.Dropout1d(0.5)), torch.ones(4, 4), "1: Dropout1d has no stacked form"),
+    ):
+        with pytest.raises(NotStackable, match=why):
+            StackedNet([net, deepcopy(net)]).train()(x)
+    with pytest.raises(NotStackable, match="1 is not the same layer in all jobs"):
+        StackedNet([nn.Sequential(nn.Linear(2, 2), nn.ReLU()), nn.Sequential(nn.Linear(2, 2), nn.Tanh())])
+
+
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "nadam", "lion", "lamb", "adafactor", "muon", "lookahead")
+LIMITS = [(None, None, None), (0.05, None, None), (None, 0.5, None), (None, None, 1.0), (None, None, None)]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_stacked_update_steps_as_the_jobs_do(name):
+    """Rates, schedules, limits and averages of their own; and the states come back to the jobs."""
+    torch.manual_seed(0)
+    config = section("optimizer", name) | {"lr": 0.01}
+    kinds = {} if name == "muon" else None
+    nets = [nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(K)]
+    alone = deepcopy(nets)
+    paces = [schedules.constant, partial(schedules.linear, warmup_fraction=0.3, final=0.1)]
+
+    def update(k: int, net: nn.Module) -> Update:
+        optimizer = build(config | {"lr": 0.01 * (1 + k // 2)})
+        keys = {"on_nan": "stop", "precision": "fp32", "kinds": kinds, "ema": 0.5 + 0.05 * k}
+        return Update(net, optimizer=optimizer, schedule=paces[k % 2], clip=LIMITS[k], **keys)
+
+    own, mine = [update(k, net) for k, net in enumerate(alone)], [update(k, net) for k, net in enumerate(nets)]
+    inputs, clocks = torch.randn(8, K, B, 4), [Clock(k, 1, 10) for k in range(K)]
+
+    def stack() -> tuple[StackedNet, StackedUpdate]:
+        net = StackedNet(nets).train()
+        return net, StackedUpdate(mine, net.leaves, build(config), [""] * K, [f"{k // 2} {k % 2}" for k in range(K)])
+
+    net, stacked = stack()
+    for step, x in enumerate(inputs):
+        for clock in clocks:
+            clock.step = step
+        if step == 4:  # the jobs' own states hold all that a stack needs
+            stacked.write_back()
+            net, stacked = stack()
+        stacked.step(net(x.flatten(0, 1)).square().unflatten(0, (K, B)).mean((1, 2)), clocks)
+        for one, inputs_of, clock in zip(own, x, clocks, strict=True):
+            one.step(one.net(inputs_of).square().mean(), clock)
+    stacked.write_back()
+    for one, together in zip(own, mine, strict=True):
+        assert together.lr == one.lr and together.last_loss == pytest.approx(one.last_loss, rel=1e-4)
+        for a, b in ((one.net, together.net), (one.ema, together.ema)):
+            torch.testing.assert_close(list(a.parameters()), list(b.parameters()), rtol=1e-3, atol=1e-5)
+        wanted, found = one.optimizer.state_dict()["state"], together.optimizer.state_dict()["state"]
+        assert wanted.keys() == found.keys()
+        for param, values in wanted.items():
+            for key, value in values.items():
+                torch.testing.assert_close(found[param][key], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Composes a small run with these overrides."""
+    data_dir = runs.write_mnist(tmp_path_factory.mktemp("data"))
+    return lambda *overrides: compose(f"data_dir={data_dir}", *SMALL, "trainer.epochs=4", *overrides)
+
+
+class Killed(BaseException):
+    pass
+
+
+def together(folder: Path, configs: list[tuple[dict, dict]], *, kill_at: int = -1, stop_at: int = -1) -> bool:
+    """Train a stack, or go on with one, as dlrun/stack/run.py does. Whether it came to its end."""
+    checkpoints, like, members = Checkpoints(folder / "stack"), None, []
+    saved = checkpoints.load_last("id")[0]["jobs"] if list(checkpoints.folder.glob("*.ckpt")) else {}
+    torch.manual_seed(0)
+    for number, (values, names) in enumerate(configs):
+        if read_summary(folder / str(number)).get("status") != "finished":
+            member = make_member(number, values, names, folder / str(number), like)
+            like = member.session
+            members.append(member)
+            if saved:
+                restore(member, saved[str(number)])
+    stack, silence = Stack(members, checkpoints, "id"), open(os.devnull, "w")
+    for member in members:
+        run = member.training.run
+        run.folder.mkdir(parents=True, exist_ok=True)
+        run.out = silence
+        if saved:
+            run.resume(None, member.session.trainer.test)
+            member.training.rewind()
+        member.session.announce(member.training)
+    add = stack.means.__class__.add
+
+    def count(means: object, metrics: dict, samples: int) -> None:
+        add(means, metrics, samples)
+        if stack.first.clock.step == stop_at:
+            signal.raise_signal(signal.SIGTERM)
+        if stack.first.clock.step == kill_at:
+            checkpoints.wait()
+            raise Killed
+
+    stack.means.__class__.add = count
+    try:
+        with Signals() as signals:
+            return fit(stack, signals)
+    except Killed:
+        return False
+    finally:
+        stack.means.__class__.add = add
+        for member in members:
+            member.training.run.close()
+        silence.close()
+
+
+JOBS = [
+    ["seed=0", "optimizer.lr=0.01"], ["seed=1", "optimizer.lr=0.03", "task.l2=0.001"],
+    ["seed=2", "optimizer.lr=0.01", "task.label_smoothing=0.1"],
+    ["seed=3", "trainer.clip_global_norm=0.5", "optimizer.weight_decay=0.1", "schedule=cosine"],
+]  # fmt: skip
+COMMON = ["model.norm=batch", "model.dropout=0.2", "trainer.ema=0.9", "optimizer=adamw"]
+
+
+def test_jobs_together_log_what_they_log_alone(config, tmp_path, monkeypatch):
+    """Without batch normalisation: the bias before it learns from rounding errors only, with Adam's full steps."""
+    monkeypatch.setattr("dlrun.train.session.draw", lambda *args: None)
+    configs = [config(*COMMON, *job, "model.norm=layer") for job in JOBS]
+    assert together(tmp_path / "stack", configs)
+    for number, one in enumerate(configs):
+        runs.train(tmp_path / "alone" / str(number), one, finish=True)
+        a, b = tmp_path / "alone" / str(number), tmp_path / "stack" / str(number)
+        for wanted, found in zip(rows(a), rows(b), strict=True):
+            assert {k: found[k] for k in wanted} == pytest.approx(wanted, rel=1e-4, abs=1e-4)
+        summaries = read_summary(a), read_summary(b)
+        assert summaries[0].keys() == summaries[1].keys() and summaries[1]["status"] == "finished"
+        assert {path.name for path in (b / "checkpoints").iterdir()} >= {"best.ckpt", "last.ckpt"}
+        assert state(a).keys() == state(b).keys()
+
+
+def test_a_stack_that_was_killed_ends_with_the_same_bits(config, tmp_path):
+    """One of the jobs leaves early; kills before, after, and in mid-epoch."""
+    early = [["trainer.patience=1", "trainer.min_delta=0.5"], [], [], ["trainer.stop_at=0.1"]]
+    common = [*COMMON, "trainer.checkpoint_every_steps=1"]
+    configs = [config(*common, *job, *more) for job, more in zip(JOBS, early, strict=True)]
+    assert together(tmp_path / "whole", configs)
+    assert len({read_summary(tmp_path / "whole" / str(n))["epochs"] for n in range(4)}) > 1  # some left before others
+    for kill_at in (2, 5, 9, 14):
+        assert not together(tmp_path / "cut", configs, kill_at=kill_at)
+    assert together(tmp_path / "cut", configs)
+    for number in range(4):
+        assert_same(tmp_path / "whole" / str(number), tmp_path / "cut" / str(number))
+        tests = [read_summary(tmp_path / kind / str(number))["test"] for kind in ("whole", "cut")]
+        assert same(*tests)
+
+
+def test_a_signal_saves_all_and_each_job_can_go_on_alone(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("dlrun.train.session.draw", lambda *args: None)
+    configs = [config(*COMMON, *job) for job in JOBS[:2]]
+    assert not together(tmp_path, configs, stop_at=6)
+    assert read_summary(tmp_path / "0")["status"] == "interrupted"
+    assert state(tmp_path / "0")["clock"]["step"] == 7
+    assert runs.train(tmp_path / "0", configs[0], resumed=True, finish=True).reason == "finished"
+    assert together(tmp_path, configs)  # the other one, without it
+    assert {read_summary(tmp_path / n)["status"] for n in "01"} == {"finished"}
+
+
+def test_a_job_that_diverges_leaves_the_others_alone(config, tmp_path):
+    configs = [config("optimizer=sgd", f"seed={n}", f"optimizer.lr={lr}") for n, lr in enumerate((0.1, 1e30, 0.1))]
+    assert together(tmp_path / "with", configs)
+    assert [read_summary(tmp_path / "with" / n)["status"] for n in "012"] == ["finished", "diverged", "finished"]
+    assert together(tmp_path / "without", [configs[0], configs[2]])
+    for a, b in (("0", "0"), ("2", "1")):
+        for one, other in zip(rows(tmp_path / "with" / a), rows(tmp_path / "without" / b), strict=True):
+            assert one == pytest.approx(other, rel=1e-4, abs=1e-4)
+
+
+def test_what_is_in_the_way_is_named(config, tmp_path):
+    def refusal(*jobs: list[str]) -> str:
+        with pytest.raises(NotStackable) as error:
+            members: list[Member] = []
+            for number, job in enumerate(jobs):
+                like = members[-1].session if members else None
+                members.append(make_member(number, *config(*job), tmp_path / str(number), like))
+            gain(Stack(members, Checkpoints(tmp_path / "stack"), "id"))
+        return str(error.value)
+
+    same_twice = lambda *job: refusal([*job, "seed=0"], [*job, "seed=1"])  # noqa: E731
+    assert same_twice("task.grad_accum_steps=2") == "task.grad_accum_steps has no stacked form"
+    assert same_twice("task.mixup=0.2") == "task.mixup or task.cutmix has no stacked form"
+    assert same_twice("trainer.on_nan=skip") == "trainer.on_nan=skip has no stacked form"
+    assert same_twice("task.freeze=['*','!head']") == "task.freeze has no stacked form"
+    assert same_twice("model=autoencoder", "task=autoencoder") == "Autoencoder: this task has no stacked form"
+    assert refusal(["trainer.ema=0"], ["trainer.ema=0.9"]) == "trainer.ema is 0 in some of the jobs"
+    assert refusal(["model.hidden=[16]"], ["model.hidden=[8]"]).startswith("1.weight: shapes")
+    assert refusal(["data.batch_size=8"], ["data.batch_size=16"]).startswith("the number of steps in an epoch")
+
+
+def test_jobs_that_differ_in_rates_only_are_stacked():
+    points = itertools.product(["model=mlp", "model=linear"], ["optimizer.lr=0.1", "optimizer.lr=0.2"], range(3))
+    jobs = [Job(i, [model, lr, f"seed={seed}"]) for i, (model, lr, seed) in enumerate(points)]
+    plan(jobs, "auto", 1)
+    assert [job.stack for job in jobs] == [0] * 6 + [6] * 6
+    plan(jobs, 4, 1)
+    assert [job.stack for job in jobs] == [0, 0, 0, 3, 3, 3, 6, 6, 6, 9, 9, 9]
+    halve(jobs[:3])
+    assert [job.stack for job in jobs[:3]] == [0, 0, None]
+    plan(two := [Job(i, [f"seed={i}"]) for i in range(8)], "auto", 2)  # two processes at once
+    assert [job.stack for job in two] == [0] * 4 + [4] * 4
+    plan(rates := [Job(i, [f"model.dropout={rate}"]) for i, rate in enumerate((0, 0.1, 0.2))], "auto", 1)
+    assert [job.stack for job in rates] == [None, 1, 1]  # without dropout there is no such layer
+    plan(off := [Job(i, [f"seed={i}"]) for i in range(2)], "off", 1)
+    assert [job.stack for job in off] == [None, None]
+    assert parse(which(3, jobs[:2], "auto")) == (True, 3, [0, 1])
+    with pytest.raises(UserError, match="is for sweeps"):
+        parse("no")
+
+
+@pytest.mark.slow
+def test_seeds_in_one_command(tmp_path):
+    log = tmp_path / "log"
+    arguments = ["seeds=4", "seed=5", "data=moons", "trainer.epochs=3", "sweep.stack=4", f"output_dir={tmp_path}"]
+    assert runs.ended(runs.dl_run(log, *arguments)) == 0
+    assert "4 jobs (0 to 3) train as one network" in log.read_text()
+    (sweep,) = tmp_path.glob("*/*_sweep")
+    jobs = json.loads((sweep / "sweep.json").read_text())["jobs"]
+    assert [job["status"] for job in jobs] == ["finished"] * 4
+    assert [read_summary(sweep / str(n))["seed"] for n in range(4)] == [5, 6, 7, 8]
+    assert (sweep / "best" / "plots" / "loss.png").exists()
