@@ -16,6 +16,7 @@ from torch import Tensor
 from dlrun.api.memory import as_polars
 from dlrun.errors import UserError
 from dlrun.output.failures import within_memory
+from dlrun.runs import input_rows
 from dlrun.runs import inputs as files
 from dlrun.runs.predict import WAYS, decoding_of, kind
 from dlrun.runs.predict import outputs as records
@@ -99,7 +100,7 @@ def _encoded(run: FinishedRun, x: Any, fit: bool) -> Iterator[Tensor]:
     elif isinstance(spec, Image | Mask) and not _is_array(x):
         yield from _images(run, x, fit)
     elif isinstance(x, str | PathLike):
-        rows = files.rows([str(x)], cast(Table, spec))
+        rows = input_rows.rows([str(x)], cast(Table, spec))
         while batch := [row for _, row in islice(rows, data.eval_batch_size)]:
             yield data.encode(np.array(batch))
     else:
@@ -180,10 +181,11 @@ def _rows_of_table(run: FinishedRun, x: Any) -> Tensor:
 def _images(run: FinishedRun, x: Any, fit: bool) -> Iterator[Tensor]:
     """Decode images from paths, folders and PIL images as in training."""
     shape, how, decoding = decoding_of(run, fit)
+    form = getattr(run.data, "form", files.ListFormat())
     found: list[Tensor] = []
     for i, each in enumerate([x] if isinstance(x, str | PathLike) or hasattr(x, "save") else list(x)):
         if isinstance(each, str | PathLike):
-            found += [image for _, image in files.images([str(each)], shape, how, decoding)]
+            found += [image for _, image in files.images([str(each)], shape, how, decoding, form)]
         elif hasattr(each, "save"):
             content = io.BytesIO()
             each.save(content, "PNG")

@@ -190,7 +190,7 @@ def make_member(
     for key, off in IN_THE_WAY.items():
         if value_of(config, key) not in (off, "auto"):
             raise NotStackable(f"{key}={value_of(config, key)} has no stacked form")
-    session = Session(config, names, chosen, like)
+    session = Session(config, names, chosen, like=like)
     if like and session.steps_per_epoch != like.steps_per_epoch:
         raise NotStackable("the number of steps in an epoch is another in some of the jobs")
     training, _ = session.prepare(folder, resumed=False)

@@ -68,8 +68,8 @@ class Reinforce(RLTask[Episodes]):
 
     def step(self, batch: Episodes, clock: Clock) -> Metrics:
         to_go = rewards_to_go(batch.rewards, batch.done, self.gamma)
-        returns = to_go if self.causal else np.broadcast_to(to_go[0], to_go.shape)
-        returns = torch.from_numpy(returns[batch.valid]).to(self.device.torch_device)  # in the order of obs
+        weights = to_go if self.causal else np.broadcast_to(to_go[0], to_go.shape)
+        returns = torch.from_numpy(weights[batch.valid]).to(self.device.torch_device)  # in the order of obs
         gains = returns
         if self.baseline == "mean":
             gains = returns - returns.mean()
