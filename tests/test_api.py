@@ -116,7 +116,7 @@ def test_an_interrupt_saves_first_and_the_run_resumes_to_the_bit():
     finally:
         signal.signal(signal.SIGINT, before)
     cut = dlrun.load("cut")
-    assert cut.status == "interrupted" and cut.summary["steps"] == 26
+    assert cut.status == "stopped" and cut.summary["steps"] == 26
     assert_same(whole.folder, dlrun.resume(cut).folder)
 
 

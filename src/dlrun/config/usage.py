@@ -16,7 +16,7 @@ USAGE = """dl-run: deep-learning experiments, composed from YAML and resumed bit
   dl-run model=lenet data=mnist trainer.epochs=10
   dl-run model=resnet18 data=cifar10 optimizer=sgd schedule=cosine
   dl-run -m model=mlp,linear seed=0,1,2   sweep: all combinations, with a table
-  dl-run model=mlp data=moons seeds=32    32 seeds, trained together: mean and band
+  dl-run model=mlp data=moons seeds=32    32 seeds at once: mean and band
   dl-run -m sweep=optuna 'optimizer.lr=tag(log,interval(1e-4,1e-1))'
                                           a search with Optuna
   dl-run mode=summary model=resnet18 data=cifar10
