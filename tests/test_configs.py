@@ -24,6 +24,7 @@ GROUPS = sorted({name.partition("/")[0] for name in YAMLS if "/" in name})
 FITTING = {  # what goes with data, or a task, of another kind than images
     "Env": {"data": "cartpole", "model": "ppo"},
     "Tokens": {"data": "imdb", "model": "lstm"},
+    "Series": {"data": "eeg", "model": "tcn"},
     "Mask": {"data": "shapes", "model": "unet"},
     "Table": {"data": "moons", "model": "mlp"},
     "Function": {"data": "function", "model": "point"},

@@ -9,13 +9,14 @@ from toys import NAMES, composed, models, names_of, options, section, spec_of, t
 from dlrun.config.build import build
 from dlrun.config.check import check
 from dlrun.errors import PairingError, UserError
-from dlrun.spec import Columns, Image, Mask, Table, Tokens
+from dlrun.spec import Columns, Image, Mask, Series, Table, Tokens
 
 SPECS = {name: spec_of(name) for name in options("data") if name not in ("arrays", "stream")}  # found in the data
 MASKED = [name for name, spec in SPECS.items() if isinstance(spec, Mask)]
 FLAT, DEEP = Image((1, 19, 31), 2), ("alexnet", "vgg16_imagenet", "vgg19_imagenet")
 ODD = [FLAT, Image((4, 71, 90), 3), Table(features=5, classes=3), Table(features=3, targets=2)]
 ODD += [Tokens(7, 11, 2), Tokens(1, 50, 3)]
+ODD += [Series(9, 1, targets=2), Series(1, 3, levels=(4, 30), classes=3), Series(6, 2, targets=4, last=(1, 0))]
 
 # Who takes what, for all data with labels or targets and all models of task=supervised.
 DENSE = {"linear", "matrix_powers", "mlp"}
@@ -24,8 +25,10 @@ CONVOLUTIONAL = {
     "resnet50", "vgg11", "vgg13", "vgg16", "vgg16_imagenet", "vgg19", "vgg19_imagenet",
 }  # fmt: skip
 TEXT = {"bag_of_words", "gru", "lstm", "rnn"}
+STEPS = {"gru", "linear", "lstm", "mlp", "rnn", "tcn"}
 ROWS = DENSE | {"tabular"}
 COLUMNS = [name for name, spec in SPECS.items() if isinstance(spec, Columns)]
+SERIES = [name for name, spec in SPECS.items() if isinstance(spec, Series)]
 TAKES = {
     "gates": ROWS, "gaussians": ROWS, "gaussians25": ROWS, "linear": ROWS, "moons": ROWS,
     "sine": ROWS, "swiss_roll": ROWS, "imdb": TEXT, "imdb_keras": TEXT, "cifar10": DENSE | CONVOLUTIONAL,
@@ -56,7 +59,7 @@ def config_of(data: str, model: str) -> dict:
 
 
 def test_the_tables_name_all_data_and_all_models():
-    assert set(models()) == ROWS | CONVOLUTIONAL | TEXT
+    assert set(models()) == ROWS | CONVOLUTIONAL | TEXT | STEPS
     assert TAKES.keys() == {
         name for name, spec in SPECS.items() if isinstance(spec, Image | Table | Tokens) and spec.outputs
     }
@@ -82,6 +85,16 @@ def test_tables_of_columns_go_with_models_for_them(data):
             check(config_of(data, model), NAMES | {"data": data, "model": model})
 
 
+@pytest.mark.parametrize("data", SERIES)
+def test_series_go_with_models_for_them(data):
+    for model in models():
+        if model in STEPS:
+            check(config_of(data, model), NAMES | {"data": data, "model": model})
+            continue
+        with pytest.raises(PairingError, match=r"models for .*: .*tcn"):
+            check(config_of(data, model), NAMES | {"data": data, "model": model})
+
+
 @pytest.mark.parametrize("data", TOO_SMALL)
 def test_small_images_are_refused(data):
     size = "x".join(map(str, SPECS[data].shape[1:]))
@@ -95,7 +108,7 @@ def test_small_images_are_refused(data):
 @pytest.mark.parametrize("data", TAKES)
 def test_data_of_another_kind_is_refused(data):
     """The error names the models for the data and the data for the model."""
-    for model in sorted((ROWS | CONVOLUTIONAL | TEXT) - TAKES[data]):
+    for model in sorted((ROWS | CONVOLUTIONAL | TEXT | STEPS) - TAKES[data]):
         with pytest.raises(PairingError) as refused:
             check(config_of(data, model), NAMES | {"data": data, "model": model})
         first, _, gives, *lists = str(refused.value).splitlines()
@@ -105,7 +118,7 @@ def test_data_of_another_kind_is_refused(data):
         fitting = {name: [word.strip() for word in words] for name, words in fitting.items()}
         assert ("lstm" if data.startswith("imdb") else "mlp") in fitting[f"models for {data}"]
         assert model not in fitting[f"models for {data}"]
-        other = "imdb" if model in TEXT else "iris" if model == "tabular" else "mnist"
+        other = "imdb" if model in TEXT else {"tabular": "iris", "tcn": "eeg"}.get(model, "mnist")
         assert other in fitting[f"data for {model}"]
 
 

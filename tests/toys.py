@@ -118,8 +118,10 @@ def takes(model: str) -> list[str]:
 
 
 def spec_of(data: str) -> object:
-    """What a data set's config says of it."""
+    """What a data set's config says of it; None if only the data says it."""
     config = OmegaConf.create({"data": read_option("data", data)})
+    if "spec" not in config.data:
+        return None
     return build(OmegaConf.to_container(config.data.spec, resolve=True))
 
 
