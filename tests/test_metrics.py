@@ -1,10 +1,12 @@
 """Metrics agree with scikit-learn's; thresholds, weights and orders of skewed classes; words for code of one's own."""
 
 import json
+import math
 import signal
 from copy import deepcopy
 from functools import partial
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from torch import nn
 from toys import Batches, make_task
 
 from dlrun.data.orders import balanced, check_sampler, epoch_order
-from dlrun.errors import ConfigError, UserError
+from dlrun.errors import ConfigError, Diverged, UserError
 from dlrun.output.checkpoint import load
 from dlrun.seeds import generator
 from dlrun.spec import Columns, Table
@@ -27,7 +29,9 @@ from dlrun.tasks.criterion import make_loss
 from dlrun.tasks.decision import SCORES, Decision
 from dlrun.tasks.measures import Measures, counts
 from dlrun.tasks.outcomes import Outcomes, gathered
+from dlrun.train.best import Best
 from dlrun.train.finished import FinishedRun
+from dlrun.train.session import Session
 
 TWO, THREE = Table(features=3, classes=2), Table(features=3, classes=3, labels=("a b", "c", "d"))
 NAMES = ("f1", "precision", "recall")
@@ -509,3 +513,19 @@ def test_held_out_samples_are_predicted(skewed, tmp_path, model):
             assert lines[int(row["sample"])].endswith(row["target"]), "rows count from 0, and the first has no target"
             assert float(row["p healthy"]) + float(row["p sick"]) == pytest.approx(1)
     assert len(places) == len(set(places)) == 384
+
+
+@pytest.mark.parametrize(
+    ("test", "is_diverged"), [({"loss": 0.5, "auroc": math.nan}, False), ({"loss": math.inf}, True)]
+)
+def test_an_undefined_metric_is_no_divergence(test, is_diverged):
+    """A test split of one class has no AUROC; a loss that is not finite is another matter."""
+    session = SimpleNamespace(
+        task=SimpleNamespace(evaluate=lambda data, split: test), trainer=SimpleNamespace(on_nan="stop"), data=None
+    )
+    training = SimpleNamespace(best=Best("auroc", "max", 0.0), clock=SimpleNamespace(step=3))
+    if is_diverged:
+        with pytest.raises(Diverged, match="test/loss is inf, though the weights of 3 steps are finite"):
+            Session.test(session, training)
+    else:
+        assert Session.test(session, training) == test
