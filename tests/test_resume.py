@@ -88,6 +88,8 @@ def narrow(model, data_dir, *overrides):
     small = [o for o in SMALL if not o.startswith("model.")] + list(overrides)
     small += [f"model.{key}={value}" for key, value in NARROW.items() if key in given]
     small += ["model.form=cifar"] * (given.get("form") == "imagenet") + ["model.auxiliary=0.3"] * ("auxiliary" in given)
+    if takes(model) == ["Series"]:
+        return compose(f"model={model}", "data=eeg", *(o for o in small if not o.startswith(("data.source", "data="))))
     try:
         return compose(f"model={model}", f"data_dir={data_dir}", *small)
     except PairingError:

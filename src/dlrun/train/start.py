@@ -219,10 +219,11 @@ def read_resumed(folder: Path, request: Request) -> ResumedConfig:
             OmegaConf.update(saved, key, changes[key][1], merge=False)
         elif key not in ("resume", "resume.allow", "resume_allow", "output_dir"):
             or_allow = f", or {override} with resume.allow=changes" if key in CHANGEABLE else ""
+            typed = override.removeprefix("++")  # added by the command line
             raise UserError(
-                f"{override.lstrip('+')} cannot change in a resumed run: it continues with its own config\n"
+                f"{typed} cannot change in a resumed run: it continues with its own config\n"
                 f"  expected only: {', '.join(RESUMABLE)}{or_allow}; and data.root, data.file, ... if the data moved\n"
-                f"  for any other change start a new run: dl-run {new_run_arguments(folder, override.lstrip('+'))}"
+                f"  for any other change start a new run: dl-run {new_run_arguments(folder, typed)}"
             )
     config = plain(saved, request.arguments)
     try:
