@@ -32,6 +32,11 @@ from typing import TextIO
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 NO_UTF8 = re.compile("[\udc80-\udcff]")  # how Python represents the bytes of a file name that are not UTF-8
 
+IN_MEMORY = (
+    "the run was trained on samples in the memory of a Python program, which its folder does not hold\n"
+    "  expected the same samples from Python: dlrun.resume(run, x=..., y=...), or others: run.evaluate(x=..., y=...)"
+)
+
 
 class UserError(Exception):
     """A message of a few lines: what happened (with the value), what was expected, how to fix it."""

@@ -22,7 +22,7 @@ from dlrun.data.on_device import OnDevice
 from dlrun.data.pixels import Pixels
 from dlrun.data.resident import Resident, check_contrast
 from dlrun.data.splits import cut
-from dlrun.errors import DataError, UserError
+from dlrun.errors import IN_MEMORY, DataError, UserError
 from dlrun.paths import find
 from dlrun.spec import Image, Series, Table
 from dlrun.types import Augmentation, Count, DataPath, Fraction, Index
@@ -42,7 +42,8 @@ class ArraySet(OnDevice):
     """A data set of samples in arrays. Nothing is read before `load`, or before a network is built from `spec`.
 
     arrays: x and y, or x_train, y_train and x_val, y_val or x_test, y_test or both; without y, images have no labels.
-    Else they are read from `file`, or from `x` and `y`. A split that is not given is cut from the others by `split`.
+    In a config "memory": a Python program gives them, and the run's folder does not hold them. Else they are read from
+    `file`, or from `x` and `y`. A split that is not given is cut from the others by `split`.
     y: classes if it has texts, booleans, whole numbers or one-hot rows; else real targets. labels: names of the classes
     0, 1, ... All else: configs/data/arrays.yaml.
     Batches: x float, as `spec.shape`; y int64 (B,) or float (B, targets).
@@ -51,35 +52,36 @@ class ArraySet(OnDevice):
     def __init__(
         self,
         *,
-        arrays: "Mapping[str, np.ndarray] | None" = None,
-        data_dir: str = "",
-        file: DataPath | None = None,
-        x: DataPath | None = None,
-        y: DataPath | None = None,
-        kind: Literal["auto", "images", "rows", "series"] = "auto",
-        learn: Literal["auto", "classification", "regression"] = "auto",
-        names: list[str] = [],  # noqa: B006  # never changed
-        labels: list[str] = [],  # noqa: B006
-        unit: str = "",
-        split: tuple[Fraction, Fraction, Fraction] = (0.6, 0.2, 0.2),
-        stratify: bool = True,
-        folds: Index = 0,
-        fold: Index = 0,
-        batch_size: Count = 64,
-        eval_batch_size: Count = 256,
-        augment: Augmentation | None = None,
+        arrays: Literal["memory"] | None,
+        data_dir: str,
+        file: DataPath | None,
+        x: DataPath | None,
+        y: DataPath | None,
+        kind: Literal["auto", "images", "rows", "series"],
+        learn: Literal["auto", "classification", "regression"],
+        names: list[str],
+        labels: list[str],
+        unit: str,
+        split: tuple[Fraction, Fraction, Fraction],
+        stratify: bool,
+        folds: Index,
+        fold: Index,
+        batch_size: Count,
+        eval_batch_size: Count,
+        augment: Augmentation,
     ) -> None:
         if (arrays is not None) + (file is not None) + (x is not None) != 1 or y is not None and x is None:
             raise UserError(
                 "data.file, data.x: expected one file with all arrays, data.file=samples.npz, or one for each array, "
                 "data.x=x.npy data.y=y.npy"
             )
-        self.arrays, self.data_dir = arrays, Path(os.path.expanduser(data_dir))
+        self.arrays: Mapping[str, np.ndarray] | str | None = arrays
+        self.data_dir = Path(os.path.expanduser(data_dir))
         self.paths = {"file": file, "x": x, "y": y}
         self.kind, self.learn, self.labels, self.names, self.unit = kind, learn, tuple(labels), tuple(names), unit
         self.split_config = ((split[0], split[1], split[2]), stratify, folds, fold)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.augment: Augment = augment or Augment()
+        self.augment: Augment = augment
         self.prepared: Prepared | None = None  # from when the spec is needed until `load`
         self.learned: dict[str, Any] | None = None
         self.mean: list[float] | None = None  # of the pixels of images, in [0, 1]
@@ -168,6 +170,8 @@ class ArraySet(OnDevice):
         self.resident = Resident(arrays, splits, self.device, prepare)
 
     def _read(self) -> dict[str, Part]:
+        if isinstance(self.arrays, str):
+            raise DataError(IN_MEMORY)
         if self.arrays is not None:
             return grouped(self.arrays)
         found = {key: find(path, self.data_dir, f"data.{key}", EXPECTED) for key, path in self.paths.items() if path}
