@@ -9,8 +9,9 @@ import pytest
 import torch
 from finished_runs import trained
 from runs import assert_same, compose, train
-from toys import CPU
+from toys import CPU, section
 
+from dlrun.config.build import build
 from dlrun.data.arrays import ArraySet
 from dlrun.errors import UserError
 from dlrun.runs.cli import main
@@ -20,8 +21,12 @@ ROWS, CLASSES = RANDOM.randn(60, 4) * 3 + 100, RANDOM.randint(3, size=60)
 BYTES = RANDOM.randint(256, size=(60, 8, 6)).astype(np.uint8)
 
 
+def make(**keys) -> ArraySet:
+    return build(section("data", "arrays") | {"batch_size": 64} | keys)
+
+
 def loaded(**arrays) -> ArraySet:
-    data = ArraySet(arrays=arrays)
+    data = make(arrays=arrays)
     data.load(CPU)
     return data
 
@@ -75,7 +80,7 @@ def test_splits_in_a_file_are_taken(tmp_path):
         test_images=colours[40:],
         test_labels=CLASSES[40:],
     )
-    data = ArraySet(file=str(path))
+    data = make(file=str(path))
     data.load(CPU)
     assert [data.size(split) for split in ("train", "val", "test")] == [30, 10, 20]
     x, y = next(data.batches("test"))
@@ -93,13 +98,13 @@ def test_splits_in_a_file_are_taken(tmp_path):
 
 def test_others_are_scored_as_those_of_the_run():
     named = np.array(["a", "b", "c"])[CLASSES]
-    data, other = loaded(x=ROWS, y=named), ArraySet(arrays={"x": ROWS[:9], "y": named[:9]})
+    data, other = loaded(x=ROWS, y=named), make(arrays={"x": ROWS[:9], "y": named[:9]})
     other.load_like(data.fitted(), CPU)
     x, y = next(other.batches("all"))
     assert torch.equal(x, data.encode(ROWS[:9])) and y.tolist() == CLASSES[:9].tolist()
     assert [other.size(split) for split in ("train", "test", "all")] == [0, 9, 9]
     with pytest.raises(UserError, match="y has classes that the run does not know: d\n  expected a, b, c"):
-        ArraySet(arrays={"x": ROWS[:2], "y": np.array(["a", "d"])}).load_like(data.fitted(), CPU)
+        make(arrays={"x": ROWS[:2], "y": np.array(["a", "d"])}).load_like(data.fitted(), CPU)
 
 
 @pytest.fixture(scope="module")
@@ -171,15 +176,15 @@ def test_files_that_hold_no_arrays_are_refused(tmp_path):
 
     np.savez(path, x=np.array([Evil()], object), y=np.zeros(1))
     with pytest.raises(UserError, match="holds Python objects or is no array file; objects are never loaded"):
-        ArraySet(file=str(path)).load(CPU)
+        make(file=str(path)).load(CPU)
     assert not trap.exists()
     np.save(tmp_path / "b.npy", np.array([Evil()], object))
     with pytest.raises(UserError, match="objects are never loaded"):
-        ArraySet(x=str(tmp_path / "b.npy"), y=str(tmp_path / "b.npy")).load(CPU)
+        make(x=str(tmp_path / "b.npy"), y=str(tmp_path / "b.npy")).load(CPU)
     assert not trap.exists()
     path.write_bytes(b"PK\3\4" + bytes(100))
     with pytest.raises(UserError, match="is not an intact array file"):
-        ArraySet(file=str(path)).load(CPU)
+        make(file=str(path)).load(CPU)
     np.savez(path, weights=np.zeros(3))
     with pytest.raises(UserError, match="has the arrays weights: no inputs\n  expected an .npz with x and y"):
-        ArraySet(file=str(path)).load(CPU)
+        make(file=str(path)).load(CPU)

@@ -40,7 +40,8 @@ SMALL = {
 FITTING = {  # what goes with an option
     "Env": {"data": "cartpole", "model": "ppo"}, "Tokens": {"data": "text_folder", "model": "gru"},
     "Mask": {"data": "shapes", "model": "unet"}, "Table": {"data": "moons", "model": "mlp"},
-    "Image": {"data": "cifar10", "model": "mlp"}, "Function": {"data": "function", "model": "point"},
+    "Series": {"data": "eeg", "model": "mlp"}, "Image": {"data": "cifar10", "model": "mlp"},
+    "Function": {"data": "function", "model": "point"},
 }  # fmt: skip
 FILES = {"table": ("data.file=table.csv", "data.target=kind")}  # what data of one's own needs besides its folder
 GROUPS = [group for group in SECTIONS if group != "task"]  # a model brings its task
@@ -63,7 +64,7 @@ def choices_of(group: str, name: str) -> tuple[str, ...]:
     """The choices of a composition with this option in it."""
     kind = ""
     if group == "data":
-        kind = read_option("data", name)["spec"]["_target_"].rpartition(".")[2]
+        kind = read_option("data", name).get("spec", {"_target_": ""})["_target_"].rpartition(".")[2]
         if name == "anime_faces" or name == "maze":
             return f"model={'vae' if name == 'anime_faces' else 'q_learning'}", f"data={name}"
     elif any("override /data" in entry for entry in read_option(group, name).get("defaults", [])):

@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 from runs import compose
 
+from dlrun.cli import with_seeds
 from dlrun.runs.cli import COMMANDS as RUNS
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +26,7 @@ BANDS = [  # commands that are no experiment, with what the page says of them: `
     for band in re.findall(r"`(test/\w+) (>=|<=) (\S+)`", row)
 ]
 PICTURES = re.findall(r'\[picture\]\(figures/(\w+)\.png "[\w ]+"\)', TEXT)
-COMMANDS = sorted(set(re.findall(r"`dl-run (\w[^`]*|-m [^`]*)`", PRINTED)))
+COMMANDS = sorted(set(re.findall(r"`dl-run (\w+=[^`]*|-m [^`]*)`", PRINTED)))  # not `dl-run new`
 
 
 def test_there_is_a_table_for_each_chapter():
@@ -36,7 +37,7 @@ def test_there_is_a_table_for_each_chapter():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_composes(command):
-    words = [word for word in shlex.split(command) if word != "-m"]
+    words = [word for word in with_seeds(shlex.split(command)) if word not in ("-m", "--multirun")]
     parsed = OverridesParser.create().parse_overrides(words)
     first = []  # of each swept key the first value
     for word, override in zip(words, parsed, strict=True):

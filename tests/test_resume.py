@@ -89,7 +89,7 @@ def narrow(model, data_dir, *overrides):
     small += [f"model.{key}={value}" for key, value in NARROW.items() if key in given]
     small += ["model.form=cifar"] * (given.get("form") == "imagenet") + ["model.auxiliary=0.3"] * ("auxiliary" in given)
     if takes(model) == ["Series"]:
-        return compose(f"model={model}", "data=eeg", *(o for o in small if not o.startswith(("data.source", "data="))))
+        return compose(f"model={model}", "data=eeg", *(o for o in small if o.startswith(("model.", "trainer."))))
     try:
         return compose(f"model={model}", f"data_dir={data_dir}", *small)
     except PairingError:

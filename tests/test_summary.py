@@ -25,7 +25,7 @@ PUBLISHED = [  # multiply-adds per sample, in G, with half a unit of the last fi
     ("mobilenet", {}, 0.569, 0.0005),  # Howard et al. 2017, table 4
 ]
 FITTING = {"Image": "image_folder", "Table": "moons", "Tokens": "imdb", "Env": "cartpole", "Mask": "shapes"}
-FITTING |= {"Function": "function"}
+FITTING |= {"Function": "function", "Series": "eeg"}
 
 
 def on_meta(name, spec, **keys):

@@ -52,23 +52,23 @@ class ArraySet(OnDevice):
     def __init__(
         self,
         *,
-        arrays: Literal["memory"] | None = None,
-        data_dir: str = "",
-        file: DataPath | None = None,
-        x: DataPath | None = None,
-        y: DataPath | None = None,
-        kind: Literal["auto", "images", "rows", "series"] = "auto",
-        learn: Literal["auto", "classification", "regression"] = "auto",
-        names: list[str] = [],  # noqa: B006  # never changed
-        labels: list[str] = [],  # noqa: B006
-        unit: str = "",
-        split: tuple[Fraction, Fraction, Fraction] = (0.6, 0.2, 0.2),
-        stratify: bool = True,
-        folds: Index = 0,
-        fold: Index = 0,
-        batch_size: Count = 64,
-        eval_batch_size: Count = 256,
-        augment: Augmentation | None = None,
+        arrays: Literal["memory"] | None,
+        data_dir: str,
+        file: DataPath | None,
+        x: DataPath | None,
+        y: DataPath | None,
+        kind: Literal["auto", "images", "rows", "series"],
+        learn: Literal["auto", "classification", "regression"],
+        names: list[str],
+        labels: list[str],
+        unit: str,
+        split: tuple[Fraction, Fraction, Fraction],
+        stratify: bool,
+        folds: Index,
+        fold: Index,
+        batch_size: Count,
+        eval_batch_size: Count,
+        augment: Augmentation,
     ) -> None:
         if (arrays is not None) + (file is not None) + (x is not None) != 1 or y is not None and x is None:
             raise UserError(
@@ -81,7 +81,7 @@ class ArraySet(OnDevice):
         self.kind, self.learn, self.labels, self.names, self.unit = kind, learn, tuple(labels), tuple(names), unit
         self.split_config = ((split[0], split[1], split[2]), stratify, folds, fold)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.augment: Augment = augment or Augment()
+        self.augment: Augment = augment
         self.prepared: Prepared | None = None  # from when the spec is needed until `load`
         self.learned: dict[str, Any] | None = None
         self.mean: list[float] | None = None  # of the pixels of images, in [0, 1]
