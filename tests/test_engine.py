@@ -893,7 +893,7 @@ def test_results_are_written_before_anything_is_drawn(config, tmp_path, monkeypa
         drawn.append(json.loads((tmp_path / "summary.json").read_text()))
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr("dlrun.tasks.supervised.confusion_matrix", fails)
+    monkeypatch.setattr("dlrun.tasks.report.confusion_matrix", fails)
     train(tmp_path, config(), finish=True)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["status"] == "finished" and drawn[0] == summary | {"status": "running"}

@@ -256,7 +256,7 @@ def test_a_signal_saves_all_and_each_job_can_go_on_alone(config, tmp_path, monke
     monkeypatch.setattr("dlrun.train.session.draw", lambda *args: None)
     configs = [config(*COMMON, *job) for job in JOBS[:2]]
     assert not together(tmp_path, configs, stop_at=6)
-    assert read_summary(tmp_path / "0")["status"] == "interrupted"
+    assert read_summary(tmp_path / "0")["status"] == "stopped"
     assert state(tmp_path / "0")["clock"]["step"] == 7
     assert runs.train(tmp_path / "0", configs[0], resumed=True, finish=True).reason == "finished"
     assert together(tmp_path, configs)  # the other one, without it

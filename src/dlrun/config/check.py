@@ -49,7 +49,9 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
         problems.append(f"seed={_short(seed)}: expected an integer >= 0")
     mode = config.get("mode", "train")
     if mode not in MODES:
-        problems.append(f"mode={_short(mode)}: expected {' or '.join(MODES)}{nearest(str(mode), MODES)}")
+        problems.append(
+            f"mode={_short(mode)}: expected {', '.join(MODES[:-1])} or {MODES[-1]}{nearest(str(mode), MODES)}"
+        )
     if (allowed := config.get("resume_allow")) not in (None, "changes"):
         problems.append(f"resume.allow={_short(allowed)}: expected changes, or null")
     for key in sorted(config.keys() & VALUES - {"seed", "mode", "resume_allow"}):

@@ -48,7 +48,7 @@ class Stream:
     ) -> None:
         self.source = cast("Callable[[], Mapping[str, Loader]] | None", source)
         self.kind, self.classes, self.vocab, self.labels = kind, classes, vocab, tuple(labels)
-        self.targets, self.epoch_batches = 0, epoch_batches
+        self.num_targets, self.epoch_batches = 0, epoch_batches
         self.loaders: dict[str, Loader] = {}
         self.shape: tuple[int, ...] = ()
         self.position = Position()
@@ -65,8 +65,10 @@ class Stream:
         if kind == "tokens":
             return Tokens(self.shape[0], self.vocab or 0, self.classes or 0, self.labels)
         if kind == "series":
-            return Series(self.shape[0], self.shape[1], classes=self.classes, targets=self.targets, labels=self.labels)
-        return Table(self.shape[0], self.classes, self.targets, labels=self.labels)
+            return Series(
+                self.shape[0], self.shape[1], classes=self.classes, targets=self.num_targets, labels=self.labels
+            )
+        return Table(self.shape[0], self.classes, self.num_targets, labels=self.labels)
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Get the loaders. Raises DataError if they are not what the config says."""
@@ -102,7 +104,7 @@ class Stream:
         x, y = self._checked(next(iter(self.loaders["val"]), None), "val")
         self.shape, self.eval_size = tuple(x.shape[1:]), len(x)
         if not self.classes:
-            self.targets = y.shape[1]
+            self.num_targets = y.shape[1]
 
     @property
     def batch_size(self) -> int:
@@ -177,13 +179,13 @@ class Stream:
 
     def fitted(self) -> dict[str, Any]:
         """Return what the first batch showed."""
-        return {"shape": list(self.shape), "targets": self.targets, "batch": self.eval_size}
+        return {"shape": list(self.shape), "targets": self.num_targets, "batch": self.eval_size}
 
     def restore(self, fitted: dict[str, Any], device: torch.device, channels_last: bool = False) -> None:
         """Prepare `encode` without reading any data."""
         self.device = device
         if fitted:
-            self.shape, self.targets, self.eval_size = tuple(fitted["shape"]), fitted["targets"], fitted["batch"]
+            self.shape, self.num_targets, self.eval_size = tuple(fitted["shape"]), fitted["targets"], fitted["batch"]
 
     def digest(self) -> str:
         """Return a hash of the spec: the content of a stream is not known before it is read."""
