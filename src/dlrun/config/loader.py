@@ -54,9 +54,7 @@ class Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        overrides = [
-            f"++{o}" if o.startswith(OPEN) else o.replace(*ALLOW) if o.startswith(ALLOW[0]) else o for o in overrides
-        ]
+        overrides = [each for o in overrides for each in _meant(o)]
         unzipped = [override for override in overrides if not is_zip(override)]
         zips = [override for override in overrides if is_zip(override)]
         if zips and run_mode == RunMode.RUN:
@@ -111,6 +109,13 @@ class Loader(ConfigLoaderImpl):
         }
         check_files(_plain(config.hydra), texts)
         return config
+
+
+def _meant(override: str) -> list[str]:
+    """Return the overrides that Hydra needs for what the user wrote."""
+    if override.startswith(OPEN):
+        return [f"++{override}"]
+    return [override.replace(*ALLOW) if override.startswith(ALLOW[0]) else override]
 
 
 def refuse_twins(folders: list[Path]) -> None:
