@@ -92,7 +92,8 @@ HYDRA = {
 }
 PRINT = {"cli", "train.start", "output.terminal", "runs.command", "hydra_plugins.dlrun_sweeper.sweeper"}
 LIGHT = {  # on the way to --help, to a config error, to a list of runs
-    "call", "api.words", "api.memory", "api.host", "api.command", "api.run", "api.sweeps", "cli", "errors", "types", "spec", "paths", "clock", "overrides", "optim.schedules", "config", "output.folders",
+    "call", "api.words", "api.memory", "api.host", "api.command", "api.run", "api.sweeps",
+    "cli", "errors", "types", "spec", "paths", "clock", "overrides", "optim.schedules", "config", "output.folders",
     "output.console", "output.text_chart", "system.load", "train.start", "train.limits", "train.best", "train.trainer",
     "runs.cli", "runs.command", "runs.listing", "runs.show", "runs.compare", "runs.live", "runs.watch", "runs.report",
     "runs.page", "runs.formats", "runs.evaluate", "runs.predict", "runs.records", "runs.completion", "runs.data_cli",

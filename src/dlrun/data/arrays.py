@@ -41,8 +41,8 @@ class Prepared(NamedTuple):
 class ArraySet(OnDevice):
     """A data set of samples in arrays. Nothing is read before `load`, or before a network is built from `spec`.
 
-    arrays: x and y, or x_train, y_train and x_val, y_val or x_test, y_test or both; without y, images have no labels. In
-    a config "memory": a Python program gives them, and the run's folder does not hold them. Else they are read from
+    arrays: x and y, or x_train, y_train and x_val, y_val or x_test, y_test or both; without y, images have no labels.
+    In a config "memory": a Python program gives them, and the run's folder does not hold them. Else they are read from
     `file`, or from `x` and `y`. A split that is not given is cut from the others by `split`.
     y: classes if it has texts, booleans, whole numbers or one-hot rows; else real targets. labels: names of the classes
     0, 1, ... All else: configs/data/arrays.yaml.
