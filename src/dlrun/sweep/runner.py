@@ -316,7 +316,7 @@ class Runner:
                 self.screen.fail(f"job {job.number} {job.status} (exit code {job.code})", logs[job.number])
 
     def undo(self, one: Running, code: int) -> None:
-        """Let the jobs of a stack that has not begun run in turns, or in smaller stacks if the memory was too little."""
+        """Let the jobs of a stack that has not begun run in turns, or in smaller stacks if the memory was small."""
         lines = process.tail(self.state.log(one.job), one.log_start)
         verdict = stacks.read_verdict(self.state.folder, one.job.stack or 0) if code == stacks.DECLINED else None
         verdict = verdict or stacks.Verdict(why=lines[-1] if lines else "the stack did not start")
