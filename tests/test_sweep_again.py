@@ -316,7 +316,7 @@ def test_room_for_jobs(monkeypatch):
     from dlrun.sweep.settings import Grid
 
     def slots(device: str = "auto", **keys: object) -> Slots:
-        default = {"jobs": 1, "threads": None, "gpus": "auto", "jobs_per_gpu": 1}
+        default = {"jobs": 1, "threads": None, "gpus": "auto", "jobs_per_gpu": 1, "stack": "off"}
         return Slots.of(Grid(**default | keys, job_timeout=None, resume=None, join=None, retry=None), device)
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

@@ -75,8 +75,8 @@ def run_stack(composed: DictConfig, which: str) -> None:
         require_plain(state.run_folder(state.jobs[number]))
     folders = [state.run_folder(job) for job in state.jobs if job.stack == stack]
     is_drawn = len(folders) <= FEW
-    configs = job_configs(composed, state, lead, numbers)
     try:
+        configs = job_configs(composed, state, lead, numbers)
         members = make_members(state, configs)
         for member in members if saved else ():
             restore(member, saved[str(member.number)])
@@ -87,10 +87,12 @@ def run_stack(composed: DictConfig, which: str) -> None:
             if must_gain and (verdict.gain or 0) < 1:
                 raise NotStackable(f"one after another they train {1 / (verdict.gain or 1):.1f} times as fast here")
             write_verdict(sweep, stack, verdict)
-    except NotStackable as error:
-        decline(sweep, stack, Verdict(why=str(error)))
     except OutOfMemory as error:
         decline(sweep, stack, Verdict(why=str(error).partition("\n")[0], is_too_large=1))
+    except (NotStackable, UserError) as error:
+        if saved:
+            raise
+        decline(sweep, stack, Verdict(why=str(error).partition("\n")[0]))  # each is refused for itself, if it is to be
     if saved:
         keep_threads(next(iter(saved.values()))["state"]["threads"], members[0].session.device.torch_device)
     with ExitStack() as open_files, Signals() as signals, writing_to(sweep):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     Child = process.SessionLeader | Forked | Submitted
 
+KILLED = -9  # by the system, if the memory is too little
 CHECK_EVERY = 2.0  # seconds between two checks for jobs that other processes left
 
 
@@ -293,8 +294,9 @@ class Runner:
     def conclude(self, one: Running, code: int) -> None:
         """Record the outcome of a job, or of those of a stack, and print it."""
         self.next_check = 0.0
-        if code == stacks.DECLINED and one.job.stack is not None:
-            self.undo(one)
+        has_begun = any((self.state.run_folder(job) / "summary.json").exists() for job in one.jobs)
+        if one.job.stack is not None and code and not has_begun and one.asked is None:
+            self.undo(one, code)
             return
         logs = {job.number: process.tail(self.state.log(job), one.log_start) for job in one.jobs}
         with self.state.alone():
@@ -313,18 +315,21 @@ class Runner:
             elif not self.requests.first:
                 self.screen.fail(f"job {job.number} {job.status} (exit code {job.code})", logs[job.number])
 
-    def undo(self, one: Running) -> None:
-        """Let the jobs of a stack that declined train in turns, or in smaller stacks if their memory was too little."""
-        verdict = stacks.read_verdict(self.state.folder, one.job.stack or 0)
+    def undo(self, one: Running, code: int) -> None:
+        """Let the jobs of a stack that has not begun run in turns, or in smaller stacks if the memory was small."""
+        lines = process.tail(self.state.log(one.job), one.log_start)
+        verdict = stacks.read_verdict(self.state.folder, one.job.stack or 0) if code == stacks.DECLINED else None
+        verdict = verdict or stacks.Verdict(why=lines[-1] if lines else "the stack did not start")
+        is_too_large = (verdict.is_too_large or code == KILLED) and len(one.jobs) > 2
         with self.state.alone():
-            if verdict and verdict.is_too_large:
-                stacks.halve(one.jobs)
+            stacks.forget(self.state.folder, one.job.stack or 0)
             for job in one.jobs:
-                job.status, job.worker, job.pid, job.born = "waiting", None, None, None
-                job.stack = job.stack if verdict and verdict.is_too_large else None
+                job.status, job.worker, job.pid, job.born, job.stack = "waiting", None, None, None, None
                 self.taken.discard(job.number)
-        how = "train in stacks of half the size" if verdict and verdict.is_too_large else "train one after another"
-        self.screen.show(f"{spoken(one.jobs)} {how}: {verdict.why if verdict else 'the stack did not start'}")
+            if is_too_large:
+                stacks.halve(one.jobs)
+        how = "train in stacks of half the size" if is_too_large else "run one after another"
+        self.screen.show(f"{spoken(one.jobs)} {how}: {verdict.why}")
 
 
 def spoken(jobs: list[Job]) -> str:

@@ -1,7 +1,9 @@
 """Which jobs of a sweep may train together as one stacked network (dlrun/stack/), and what has become of it."""
 
 import json
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -55,6 +57,14 @@ def read_verdict(sweep: Path, number: int) -> Verdict | None:
         return Verdict(**found)
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def forget(sweep: Path, number: int) -> None:
+    """Remove what a stack that trains nothing has written."""
+    shutil.rmtree(stack_folder(sweep, number), ignore_errors=True)
+    within(sweep, "stacks", f"{number}.json").unlink(missing_ok=True)
+    with suppress(OSError):  # other stacks have files there
+        within(sweep, "stacks").rmdir()
 
 
 def plan(jobs: Sequence[Job], setting: Setting, num_slots: int) -> None:
