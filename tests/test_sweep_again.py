@@ -17,6 +17,7 @@ from dlrun.output.folders import find_run, write_whole
 from dlrun.sweep import process
 from dlrun.sweep.axes import Axis, outside
 from dlrun.sweep.cluster import stop_file
+from dlrun.sweep.goals import Setting
 from dlrun.sweep.opening import new_sweep
 from dlrun.sweep.report import Report
 from dlrun.sweep.runner import Plan, Runner, Slots
@@ -272,7 +273,8 @@ def test_the_live_table_shows_what_differs_in_a_narrow_terminal(tmp_path):
         (state.run_folder(job) / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "val/acc": 0.5}\n')
     running = [Namespace(job=job, started=0.0) for job in jobs[:4]]
     for width in (59, 40):
-        lines = table_lines(state, running, jobs[3], [("val/acc", "max")], 3.0, width, room=8)
+        best = Setting(points[3], [replace(jobs[3], status="finished")])
+        lines = table_lines(state, running, best, [("val/acc", "max")], 3.0, width, room=8)
         text = " ".join(" ".join(lines).split())
         assert max(map(len, lines)) <= width and len(lines) <= 4 + 8
         assert all(word in text for word in (*points[0][:2], *points[1][:2], "val/acc 0.5000")) and "moons" not in text
@@ -289,7 +291,8 @@ def test_the_live_table_never_scrolls(tmp_path, monkeypatch, capsys, width, heig
     monkeypatch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size((width, height)))
     monkeypatch.setattr(sys.stdout, "fileno", lambda: 1)
     screen = Screen()
-    screen.draw(state, [Namespace(job=job, started=0.0) for job in jobs], jobs[0], [("val/acc", "max")])
+    best = Setting(jobs[0].overrides, [replace(jobs[0], status="finished")])
+    screen.draw(state, [Namespace(job=job, started=0.0) for job in jobs], best, [("val/acc", "max")])
     lines = capsys.readouterr().out.splitlines()
     assert screen.lines == len(lines) <= max(1, height - 1) and max(map(len, lines)) <= max(1, width - 1)
 

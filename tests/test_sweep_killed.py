@@ -110,7 +110,7 @@ def test_what_a_job_does_is_its_own_result(tmp_path):
     assert f"repeat the failed jobs with: dl-run -m sweep.resume={folder} sweep.retry=failed" in again
     found = json.loads((folder / "results.json").read_text())
     assert [job["status"] for job in found["jobs"]] == words and found["jobs"][3]["error"] == "RuntimeError: a bug"
-    assert found["best"] == [{"job": 0, "command": "dl-run x=0.0", "values": found["jobs"][0]["values"]}]
+    assert found["best"] == [{"job": 0, "jobs": [0], "command": "dl-run x=0.0", "values": found["jobs"][0]["values"]}]
     assert found["jobs"][0]["values"] == {"val/loss": pytest.approx(0.34)}
     assert os.readlink(folder / "best") == "0"
 

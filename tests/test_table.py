@@ -380,7 +380,7 @@ BAD = {
     "infinite": ("a,b\n1.5,2\ninf,3\n" + 9 * "0,2\n1,3\n", [], "line 3: a is 'inf'\n  expected a finite number"),
     "not utf-8": (b"a,b\n1,x\n2,\xff\n", [], "line 3: the byte 0xff is not utf-8"),
     "an encoding": ("a,b\n1,2\n", ["data.encoding=klingon"], "there is no such encoding"),
-    "few rows": ("a,b\n1,2\n2,3\n", [], "cannot fill the splits|no class has"),
+    "few rows": ("a,b\n1,2\n2,3\n", [], "cannot fill the splits|every class has fewer than 3 rows"),
     "one group": ("a,b,g\n" + 9 * "1,2.5,x\n2,3.5,x\n", ["data.group=g"], "1 group cannot fill the splits"),
     "one time": ("a,b,t\n" + 9 * "1,2.5,4\n2,3.5,4\n", ["data.time=t"], "1 different time cannot fill"),
     "a time in words": ("a,b,t\n" + 9 * "1,2.5,x\n2,3.5,y\n", ["data.time=t"], "no dates and no numbers"),
