@@ -232,9 +232,7 @@ SLOW = [pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTE
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, *SLOW])
 def test_a_signal_stops_the_sweep_with_the_current_job_saved(tmp_path, number):
     """It goes to the whole group, as from a terminal and from schedulers: what the jobs are forks of is not to end."""
-    process = start(
-        tmp_path, "data=moons", "trainer.epochs=100000", "-m", "model=linear", "seed=0,1", "sweep.stack=off"
-    )
+    process = start(tmp_path, "data=moons", "trainer.epochs=100000", "-m", "model=linear", "seed=0,1")
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("outputs/*/*_sweep/0/metrics.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from argparse import Namespace
+from dataclasses import replace
 
 import pytest
 import sweeps

@@ -146,7 +146,7 @@ def parse_flags() -> argparse.Namespace:
 
 
 def with_seeds(arguments: list[str]) -> list[str]:
-    """Replace seeds=N by a sweep over N seeds, from that of `seed` on or from 0. Raises UserError."""
+    """Replace seeds=N by a sweep over N seeds, from that of `seed` on or from 0, stacked if that is faster."""
     wanted = [argument for argument in arguments if key_of(argument) == "seeds" and "=" in argument]
     if not wanted:
         return arguments
@@ -162,7 +162,9 @@ def with_seeds(arguments: list[str]) -> list[str]:
         raise UserError(f"{typed} with {other}: expected seeds of new runs, in no search")
     has_flag = any(argument in ("-m", "--multirun") for argument in rest)
     values = ",".join(str(int(first) + i) for i in range(int(count)))
-    return [f"seed={values}", *rest, *([] if has_flag else ["--multirun"])]
+    is_set = any(key_of(argument) == "sweep.stack" for argument in rest)
+    more = [*([] if is_set else ["sweep.stack=auto"]), *([] if has_flag else ["--multirun"])]
+    return [f"seed={values}", *rest, *more]
 
 
 def stored_command(again: str, overrides: list[str]) -> list[str]:

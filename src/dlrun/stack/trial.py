@@ -14,7 +14,7 @@ from dlrun.stack.functions import NotStackable
 from dlrun.stack.group import Member, Stack
 
 CLOSE = 1e-3  # of the largest output; sums are ordered otherwise in a stack
-REPEATS = 8
+REPEATS, SECONDS = 8, 2.0  # the most repetitions, and about the most time
 START = 1.0  # seconds that a process takes for its start and its plots
 
 
@@ -31,8 +31,9 @@ def gain(stack: Stack) -> float:
         compare(stack, batches)
         task = stack.learner.tasks[0]
         x, y = batches[0][:2]
-        alone, together = [], []
-        for _ in range(REPEATS + 1):  # in turns, since other programs may slow down both
+        alone: list[float] = []
+        together: list[float] = []  # measured in turns, since other programs may slow down both
+        while len(alone) < 3 or len(alone) <= REPEATS and sum(alone) + sum(together) < SECONDS:
             alone.append(seconds(lambda: task.judge(task.net(x), y)[0], task.net.parameters()))
             together.append(seconds(lambda: stack.learner.losses(batches)[0].sum(), stack.net.leaves.values()))
     steps = stack.first.clock.total_steps
