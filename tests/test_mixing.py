@@ -88,7 +88,11 @@ def test_views_are_averaged():
 @pytest.mark.parametrize(
     ("keys", "spec", "text"),
     [
-        (dict(mixup=0.2), Tokens(5, 9, 2), "task.mixup=0.2 cannot mix words: expected 0 for data of Tokens"),
+        (
+            dict(mixup=0.2),
+            Tokens(5, 9, 2),
+            "task.mixup=0.2 cannot mix words or categories: expected 0 for data of Tokens",
+        ),
         (dict(cutmix=1.0), Table(features=3, classes=2), "task.cutmix=1.0 needs images: expected 0 for data of Table"),
         (dict(test_flip=True), Table(features=3, classes=2), "task.test_flip=true needs images"),
         (dict(test_shift=1), Tokens(5, 9, 2), "task.test_shift=1 needs images: expected none for data of Tokens"),
