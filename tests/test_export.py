@@ -34,7 +34,7 @@ def check(folder, form):
 
 @pytest.mark.parametrize("model", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in models()])
 def test_every_model(model, tmp_path):
-    kind = "Tokens" if takes(model) == ["Tokens"] else "Image"
+    kind = next(kind for kind in ("Image", "Tokens", "Series", *takes(model)) if kind in takes(model))
     folder = untrained(tmp_path / "run", small_overrides(model, kind, tmp_path / "data"))
     for form in FORMATS:
         check(folder, form)

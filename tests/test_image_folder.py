@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from signal import SIGTERM
 
@@ -15,6 +16,7 @@ from PIL import Image as PILImage
 from runs import assert_same, compose, train
 from toys import CPU, section
 
+from dlrun.cli import main
 from dlrun.config.build import build
 from dlrun.data import decode, image_cache, resident, streamed
 from dlrun.data.image_csv import ListFormat, by_csv
@@ -610,6 +612,30 @@ def test_a_run_on_a_folder_resumes_to_the_bit(tmp_path, read):
         train(tmp_path / "b", config, resumed=step > 2, signals={step: SIGTERM})
     assert train(tmp_path / "b", config, resumed=True, finish=True).reason == "finished"
     assert_same(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_run_whose_data_moved_resumes_at_its_new_place(tmp_path, monkeypatch, capsys):
+    """The place may change in a resumed run; other images there, and other keys of the data, are refused."""
+
+    def dl_run(*arguments: str) -> str:
+        monkeypatch.setattr("sys.argv", ["dl-run", *arguments])
+        with suppress(SystemExit):
+            main()
+        return capsys.readouterr().err
+
+    monkeypatch.chdir(write_folder(tmp_path))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    keys = ["data.spec.shape=[3,8,8]", "data.batch_size=4", "model.hidden=[8]", "trainer.device=cpu", "run_dir=run"]
+    dl_run("data=image_folder", "data.root=./images", "data_dir=cache", "trainer.epochs=1", *keys)
+    (tmp_path / "images").rename(tmp_path / "moved")
+    again = ["resume=run", "trainer.epochs=2"]
+    assert "put it there, or name its place: dl-run resume=run data.root=<place>" in dl_run(*again)
+    write_folder(tmp_path / "other", 32)
+    assert "the data has changed" in dl_run(*again, "data.root=other/images")
+    assert "data.fit=stretch cannot change in a resumed run" in dl_run(*again, "data.fit=stretch")
+    dl_run(*again, "data.root=./moved")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["epochs"] == 2
+    assert f"root: {tmp_path}/moved" in (tmp_path / "run" / ".hydra" / "config.yaml").read_text()
 
 
 # What is wrong

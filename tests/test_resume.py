@@ -27,7 +27,7 @@ from dlrun.system.signals import ONE_REQUEST, Signals
 
 STEPS = 8  # of a SMALL run
 STRAIGHT = ("model.dropout=0.2", "trainer.monitor=loss")  # by which the second epoch is the best
-MODELS = kinds([name for name in options("model") if takes(name) not in (["Env"], ["Function"])])
+MODELS = kinds([name for name in options("model") if takes(name) not in (["Env"], ["Function"], ["Series"])])
 MODELS = [
     name for name in MODELS if name not in ("alexnet", "vgg16_imagenet", "polynomial")
 ]  # plain, and 28x28 is too small for the first two; the third learns in one step
