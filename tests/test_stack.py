@@ -237,7 +237,7 @@ def test_jobs_together_log_what_they_log_alone(config, tmp_path, monkeypatch):
 
 
 def test_a_stack_that_was_killed_ends_with_the_same_bits(config, tmp_path):
-    """One of the jobs leaves early; kills before, after, and in mid-epoch."""
+    """Jobs leave early; kills before, after, and in mid-epoch; at last the newest checkpoint is damaged."""
     early = [["trainer.patience=1", "trainer.min_delta=0.5"], [], [], ["trainer.stop_at=0.1"]]
     common = [*COMMON, "trainer.checkpoint_every_steps=1"]
     configs = [config(*common, *job, *more) for job, more in zip(JOBS, early, strict=True)]
@@ -245,6 +245,8 @@ def test_a_stack_that_was_killed_ends_with_the_same_bits(config, tmp_path):
     assert len({read_summary(tmp_path / "whole" / str(n))["epochs"] for n in range(4)}) > 1  # some left before others
     for kill_at in (2, 5, 9, 14):
         assert not together(tmp_path / "cut", configs, kill_at=kill_at)
+    damaged = tmp_path / "cut" / "stack" / "last.ckpt"
+    damaged.write_bytes(damaged.read_bytes()[:-100])  # the one before it takes its place
     assert together(tmp_path / "cut", configs)
     for number in range(4):
         assert_same(tmp_path / "whole" / str(number), tmp_path / "cut" / str(number))
@@ -297,7 +299,7 @@ def test_what_is_in_the_way_is_named(config, tmp_path):
 def test_jobs_that_differ_in_rates_only_are_stacked():
     points = itertools.product(["model=mlp", "model=linear"], ["optimizer.lr=0.1", "optimizer.lr=0.2"], range(3))
     jobs = [Job(i, [model, lr, f"seed={seed}"]) for i, (model, lr, seed) in enumerate(points)]
-    plan(jobs, "auto", 1)
+    assert plan(jobs, "auto", 1) == "jobs that differ in model train in stacks of their own"
     assert [job.stack for job in jobs] == [0] * 6 + [6] * 6
     plan(jobs, 4, 1)
     assert [job.stack for job in jobs] == [0, 0, 0, 3, 3, 3, 6, 6, 6, 9, 9, 9]

@@ -67,10 +67,13 @@ def forget(sweep: Path, number: int) -> None:
         within(sweep, "stacks").rmdir()
 
 
-def plan(jobs: Sequence[Job], setting: Setting, num_slots: int) -> None:
-    """Divide new jobs into stacks: those that differ in nothing but MAY_DIFFER. num_slots: stacks to run at once."""
+def plan(jobs: Sequence[Job], setting: Setting, num_slots: int) -> str:
+    """Divide new jobs into stacks: those that differ in nothing but MAY_DIFFER. num_slots: stacks to run at once.
+
+    Returns a note for the user on the keys that keep jobs apart, or "".
+    """
     if setting == "off":
-        return
+        return ""
     groups: dict[tuple[str, ...], list[Job]] = {}
     for job in jobs:
         groups.setdefault(tuple(map(_shape, job.overrides)), []).append(job)
@@ -80,6 +83,11 @@ def plan(jobs: Sequence[Job], setting: Setting, num_slots: int) -> None:
         size = -(-len(group) // parts)
         for start in range(0, len(group), size):
             join(group[start : start + size])
+    shapes = {shape for group in groups for shape in group}
+    apart = sorted(
+        {key_of(shape).removesuffix(" none") for shape in shapes if not all(shape in group for group in groups)}
+    )
+    return f"jobs that differ in {', '.join(apart)} train in stacks of their own" if apart else ""
 
 
 def join(jobs: Sequence[Job]) -> None:

@@ -74,6 +74,7 @@ class JobSweeper(Sweeper):
         from dlrun.sweep.state import Job
         from hydra_plugins.dlrun_sweeper._space import read_axes
 
+        note = ""
         settings, arguments = self.settle(arguments)
         axes = read_axes(arguments, self.loader)
         base = self.compositions(axes, isinstance(settings, Search))
@@ -90,7 +91,7 @@ class JobSweeper(Sweeper):
         else:
             plan, jobs = Plan(), [Job(i, point) for i, point in enumerate(grid(axes))]
             if is_here and not settings.job_timeout:
-                stacks.plan(jobs, settings.stack, slots.num)
+                note = stacks.plan(jobs, settings.stack, slots.num)
         screen = Screen()
         with self.opened(settings, arguments, axes, base, jobs) as state:
             ENDING.folder = state.folder
@@ -98,6 +99,8 @@ class JobSweeper(Sweeper):
                 plan.open(state)
             how = "resuming a " if settings.resume else "joining a " if settings.join else ""
             screen.show(f"{how}sweep of {counted(state.facts['total'], 'job')} in {state.folder}")
+            if note:
+                screen.show(note)
             timeout = 60 * settings.job_timeout if settings.job_timeout else float("inf")
             stays = not settings.join
             launch = start or Cluster(launcher, state.folder).start
