@@ -38,6 +38,9 @@ def write_data(root: Path) -> Path:
     (root / "auto_mpg" / "auto-mpg.data").write_text("\n".join(cars))
     rows = [f"{i / 10},{'abc'[i % 3]},2026-0{1 + i % 9}-01,{i % 7 or ''},{'xy'[i % 2]}" for i in range(60)]
     (root / "table.csv").write_text("\n".join(["size,colour,day,count,kind", *rows]))
+    np.savez(root / "samples.npz", x=rng.normal(size=(60, 5)), y=np.arange(60) % 3)
+    (root / "boston_housing").mkdir()
+    np.savez(root / "boston_housing" / "boston_housing.npz", x=rng.normal(size=(60, 13)), y=rng.uniform(5, 50, 60))
     return root
 
 

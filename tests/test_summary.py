@@ -140,7 +140,7 @@ def test_the_command_prints_the_table_and_leaves_nothing(monkeypatch, capsys, tm
     ("arguments", "text"),
     [
         (["mode=sumary"], "mode=sumary: expected train, summary, find_lr, find_batch or time; did you mean 'summary'?"),
-        (["mode=null"], "mode=null: expected train or summary"),
+        (["mode=null"], "mode=null: expected train, summary, find_lr, find_batch or time"),
         (["mode=summary", "model=lenet"], "lenet cannot take images of 8x8"),
         (["mode=summary", "model=resnet18", "data=moons"], "model=resnet18 cannot learn from data=moons"),
         (["mod=summary"], "mod=summary: there is no key 'mod'; did you mean 'mode'?"),

@@ -77,6 +77,7 @@ Size = Annotated[int, Range(1, 10**6)]  # of a layer, a row, a batch: memory tha
 Few = Annotated[int, Range(1, 1000)]  # of things that are made or done one by one: layers, epochs
 Processes = Annotated[int, Range(1, 100)]  # that one machine runs together
 Index = Annotated[int, Range(0, 10**9)]
+Byte = Annotated[int, Range(0, 255)]  # a number of a mask's pixels
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # NumPy's range
 Name = Annotated[str, Filled()]
 Keep = Annotated[str, BestOf()]

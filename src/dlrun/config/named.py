@@ -150,7 +150,7 @@ def _readings(name: str) -> Iterator[tuple[str, dict[str, object]]]:
 
 
 def _may_be_read(module: str, named: Named) -> bool:
-    return module == named.within or is_allowed(module.partition(".")[0])
+    return module == named.within or is_allowed(module)
 
 
 def _problems(value: object, named: Named, path: str) -> list[str]:

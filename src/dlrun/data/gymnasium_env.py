@@ -64,7 +64,7 @@ def open_env(id: str, limit: int | None = None, render: str | None = None) -> "g
     from gymnasium import error
 
     module, colon, name = id.rpartition(":")
-    if colon and not is_allowed(module.split(".")[0]):
+    if colon and not is_allowed(module):
         raise UserError(
             f"data.id={id} would import {module!r}, which a config must not\n"
             "  expected an id without a module, or a package that the environment variable DL_RUN_ALLOW names"

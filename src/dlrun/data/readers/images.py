@@ -20,6 +20,8 @@ from dlrun.errors import DataError, counted
 
 def idx(*, data_dir: str, download: bool, folder: str, mirrors: list[str], checksums: dict[str, str]) -> Arrays:
     """Read MNIST's format (yann.lecun.com/exdb/mnist), .gz or not, from `folder` or a folder named after the set."""
+    if not Path(folder).parts:
+        raise DataError(f"data.source.folder={folder!r}: expected a folder under data_dir, such as MNIST/raw")
     root = Path(os.path.expanduser(data_dir))
     top = Path(folder).parts[0]
     folders = [root / folder, root / top, root / top.lower(), root / top.lower() / "raw"]

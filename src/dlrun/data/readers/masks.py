@@ -8,7 +8,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from dlrun.data.mask_pairs import mask_splits
 from dlrun.errors import DataError, counted, printable
 from dlrun.paths import find, irregular
 from dlrun.system.cpus import cpus
-from dlrun.types import Count, DataPath, Few, Fraction, Index, Name, NonNegative, Seed, Size
+from dlrun.types import Byte, Count, DataPath, Few, Fraction, Name, NonNegative, Range, Seed, Size
 
 KINDS = ("disc", "square", "triangle", "ring", "cross")  # classes 1, 2, ...; 0 is the background
 LOSSY = (".jpg", ".jpeg")
@@ -110,9 +110,9 @@ def mask_folder(
     images: Name,
     masks: Name,
     shape: list[Size],
-    classes: Size,
-    ignore: Index | None,
-    values: list[Index],
+    classes: Annotated[int, Range(1, 256)],
+    ignore: Byte | None,
+    values: list[Byte],
     max_pixels: Count,
     test_fraction: Fraction,
 ) -> Pairs:
