@@ -42,7 +42,6 @@ FITTING = {  # what goes with an option
     "Mask": {"data": "shapes", "model": "unet"}, "Table": {"data": "moons", "model": "mlp"},
     "Series": {"data": "eeg", "model": "mlp"}, "Image": {"data": "cifar10", "model": "mlp"},
     "Function": {"data": "function", "model": "point"},
-    "Series": {"data": "eeg", "model": "tcn"},
 }  # fmt: skip
 FILES = {  # what data of one's own needs besides its folder
     "table": ("data.file=table.csv", "data.target=kind"), "arrays": ("data.file=samples.npz",),
