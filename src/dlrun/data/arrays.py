@@ -79,7 +79,7 @@ class ArraySet(OnDevice):
         self.data_dir = Path(os.path.expanduser(data_dir))
         self.paths = {"file": file, "x": x, "y": y}
         self.kind, self.learn, self.labels, self.names, self.unit = kind, learn, tuple(labels), tuple(names), unit
-        self.split_config = ((split[0], split[1], split[2]), stratify, folds, fold)
+        self.folds, self.split_config = folds, ((split[0], split[1], split[2]), stratify, folds, fold)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.augment: Augment = augment
         self.prepared: Prepared | None = None  # from when the spec is needed until `load`
