@@ -144,7 +144,7 @@ def test_every_command_of_the_page_works(call, tmp_path):
             assert all(
                 isinstance(json.loads(line), dict) for line in (out.splitlines() if words[1] != "show" else [out])
             )
-    (folder,) = (path for path in (tmp_path / "outputs").glob("*/*"))
+    (folder,) = (path.parent for path in (tmp_path / "outputs").glob("*/*/summary.json"))  # mode=find_lr has none
     named = re.findall(
         r"`([\w./]+\.(?:jsonl?|log|yaml|ckpt|txt))`", TEXT.split("## Files of a run")[1].split("A sweep's")[0]
     )
