@@ -99,9 +99,9 @@ class Dropouts(nn.Module):
 @torch.no_grad()
 def as_views(params: list[nn.Parameter], name: str = "") -> Tensor:
     """Stack one parameter of each job into a new one (K, *shape), of which they become views. name: for messages."""
-    if other := next((param for param in params if param.shape != params[0].shape), None):
-        shapes = tuple(params[0].shape), tuple(other.shape)
-        raise NotStackable(f"{name}: shapes {shapes[0]} and {shapes[1]}")
+    shapes = list(dict.fromkeys(tuple(param.shape) for param in params))
+    if len(shapes) > 1:
+        raise NotStackable(f"{name}: shapes {' and '.join(map(str, shapes))}")
     stack = torch.stack([param.detach() for param in params])
     for param, values in zip(params, stack, strict=True):
         param.data = values
