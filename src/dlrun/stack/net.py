@@ -101,7 +101,7 @@ def as_views(params: list[nn.Parameter], name: str = "") -> Tensor:
     """Stack one parameter of each job into a new one (K, *shape), of which they become views. name: for messages."""
     shapes = list(dict.fromkeys(tuple(param.shape) for param in params))
     if len(shapes) > 1:
-        raise NotStackable(f"{name}: shapes {shapes[0]} and {shapes[1]}")
+        raise NotStackable(f"{name}: shapes {' and '.join(map(str, shapes))}")
     stack = torch.stack([param.detach() for param in params])
     for param, values in zip(params, stack, strict=True):
         param.data = values
