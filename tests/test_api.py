@@ -147,7 +147,11 @@ def test_arrays_train_and_resume_only_with_the_same_arrays():
         dlrun.resume(loaded, "trainer.epochs=3")
     with pytest.raises(dlrun.UserError, match="the data has changed"):
         dlrun.resume(loaded, "trainer.epochs=3", x=x + 0.01, y=y)
+    before = cut.outputs(x)
     again = dlrun.resume(loaded, "trainer.epochs=3", x=x, y=y)
+    assert np.array_equal(cut.outputs(x), again.outputs(x)) and not np.array_equal(cut.outputs(x), before)
+    with pytest.raises(dlrun.UserError, match="a number that is not finite"):
+        again.predict(np.full_like(x[:2], np.nan))
     assert torch.equal(again.module(torch.tensor(x)), whole.module(torch.tensor(x)))
     assert again.evaluate("val")["acc"] == again.summary["best"]["value"]
     assert whole.evaluate(x=x, y=y)["acc"] == np.mean(whole.outputs(x).argmax(1) == y)
@@ -276,8 +280,9 @@ def test_a_sweep_and_several_processes_are_processes_of_their_own():
     assert [run.status for run in sweep.runs] == ["finished"] * 2 and sweep.jobs.height == 2
     assert sweep.best.folder in [run.folder for run in sweep.runs] and "2 jobs" in repr(sweep)
     assert_same(sweep.runs[0].folder, dlrun.train(*SMALL, "seed=0").folder)
-    with pytest.raises(dlrun.UserError, match="no such option"):
-        dlrun.sweep("model=mpl,mlp")
+    assert dlrun.sweep("seed=0,-1", *SMALL).jobs["status"].to_list() == ["finished", "refused"]
+    with pytest.raises(dlrun.UserError, match="sweep.jobs"):
+        dlrun.sweep("seed=0,1", "sweep.jobs=0", *SMALL)
     assert dlrun.train(*SMALL, "trainer.processes=2").summary["processes"] == 2
 
 

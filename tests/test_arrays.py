@@ -153,6 +153,7 @@ def test_a_run_predicts_arrays_and_rows(npz, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(("arrays", "said"), [
     (dict(x=ROWS, y=CLASSES[:50]), r"shapes \(60, 4\) \(inputs\) and \(50,\) \(targets\)\n  expected the same"),
     (dict(x=np.where(ROWS == ROWS[7, 2], np.nan, ROWS), y=CLASSES), r"x\[7, 2\] is nan\n  expected finite numbers"),
+    (dict(x=np.where(ROWS == ROWS[7, 2], 1e300, ROWS), y=CLASSES), r"x\[7, 2\] is 1e\+300\n.* the largest of float32"),
     (dict(x=np.array([{}, 1], object), y=CLASSES[:2]), "x holds values of type object\n  expected real numbers"),
     (dict(x=RANDOM.rand(60, 8, 6, 5), y=CLASSES), r"x has the shape \(60, 8, 6, 5\)\n  expected images: "),
     (dict(x=ROWS, y=np.zeros(60, int)), "y has one class, 0: expected two or more"),

@@ -146,10 +146,10 @@ def test_scores_are_named_by_word_and_class():
     found = measures(Outcomes(y, p), p.argmax(1))
     assert list(found) == list(scores)
     assert found["recall_c"] == pytest.approx(theirs.recall_score(y, p.argmax(1), average=None)[1])
-    with pytest.raises(
-        UserError, match="task.metrics=f1 takes counts: this data has real targets\n  expected data with classes"
-    ):
+    with pytest.raises(UserError, match="task.metrics=f1 is for classes, and this data has real targets"):
         named(Table(features=3, targets=1), partial(ours.f1))
+    with pytest.raises(UserError, match="task.metrics=top3 is always 1 with 3 classes"):
+        named(THREE, partial(ours.top, k=3))
     with pytest.raises(UserError, match="two metrics are named f1"):
         named(THREE, partial(ours.f1), partial(ours.f1))
     targets = Columns(numbers=1, targets=2, target_names=("width", "height"))

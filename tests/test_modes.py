@@ -45,6 +45,14 @@ def test_the_range_test_rises_exponentially_and_suggests_the_steepest_fall(mode,
         Time.fraction = fraction
         assert range_test(Time, low=1e-4) == pytest.approx(factor)
     assert suggestion(RangeTest([1, 2, 4, 8, 16], [], [5, 4, 1, 0.5, 3])) == 2
+    noisy = [
+        5,
+        2,
+        *[4.9 - 0.01 * i for i in range(20)],
+        *[4.7 - 0.4 * i for i in range(10)],
+        9,
+    ]  # the second step's fall
+    assert 20 <= suggestion(RangeTest(list(range(len(noisy))), [], noisy)) <= 30
     code, out, err = mode("mode=find_lr", *SMALL, "trainer.max_steps=100")
     assert code == 0 and "suggestion     optimizer.lr=" in out, err
     folder = next(Path("outputs").glob("*/*_find_lr_mlp_digits"))

@@ -131,6 +131,8 @@ def _array(run: FinishedRun, x: Any) -> Tensor:
         found = found[None]
     if tuple(found.shape[1:]) != shape:
         raise UserError(f"x has the shape {tuple(found.shape)}\n  expected {_expected(shape)}")
+    if found.is_floating_point() and not bool(found.isfinite().all()):
+        raise UserError(f"x holds a number that is not finite\n  expected {_expected(shape)}, finite numbers")
     return found
 
 

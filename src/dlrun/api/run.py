@@ -1,7 +1,6 @@
 """A run as an object: its config, results, curves and network, from its folder. Each is read when it is asked for."""
 
 from collections.abc import Mapping
-from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +47,7 @@ class Run:
 
     def __init__(self, folder: Path, memory: Mapping[str, Any] | None = None) -> None:
         self.folder, self.memory = Path(folder), dict(memory or {})
+        self._rebuilt: tuple[dict, FinishedRun] | None = None  # with the summary of that time
 
     @property
     def config(self) -> dict[str, Any]:
@@ -92,17 +92,20 @@ class Run:
         paths = sorted((self.folder / "plots").glob("*.[pg][ni][gf]"))
         return {path.stem if path.suffix == ".png" else path.name: Figure(path) for path in paths}
 
-    @cached_property
+    @property
     def finished(self) -> "FinishedRun":
-        """The rebuilt task with the weights that the run was tested with."""
-        require_finished(self.folder)
+        """The rebuilt task with the weights that the run was tested with; rebuilt anew after it has been resumed."""
+        summary = require_finished(self.folder)
+        if self._rebuilt and self._rebuilt[0] == summary:
+            return self._rebuilt[1]
         own_config(self.folder)  # its errors, before torch is imported
         with as_guest():
             from dlrun.output.failures import within_memory
             from dlrun.train.finished import FinishedRun
 
             with within_memory():
-                return FinishedRun(self.folder)
+                self._rebuilt = summary, FinishedRun(self.folder)
+        return self._rebuilt[1]
 
     @property
     def module(self) -> "nn.Module":

@@ -77,17 +77,19 @@ def _role(name: str) -> str:
 
 
 def check_numbers(name: str, x: np.ndarray) -> None:
-    """Raise DataError unless an array has finite numbers only."""
+    """Raise DataError unless an array has finite numbers only, which float32 can hold."""
     if x.dtype.kind not in "biuf":
         raise DataError(f"{name} holds values of type {x.dtype}\n  expected real numbers")
     if x.dtype.kind == "f":
         for first in range(0, len(x), 4096):  # in blocks, since the array may be half of the memory
-            finite = np.isfinite(x[first : first + 4096])
-            if not finite.all():
-                place = np.argwhere(~finite)[0]
-                value = x[first : first + 4096][tuple(place)]
+            block = x[first : first + 4096]
+            fits = np.abs(block) <= np.finfo(np.float32).max  # false for NaN, too
+            if not fits.all():
+                place = np.argwhere(~fits)[0]
+                value = block[tuple(place)]
                 where = ", ".join(map(str, [first + int(place[0]), *place[1:].tolist()]))
-                raise DataError(f"{name}[{where}] is {value}\n  expected finite numbers")
+                limit = f" of at most {np.finfo(np.float32).max:.3g}, the largest of float32" * bool(np.isfinite(value))
+                raise DataError(f"{name}[{where}] is {value}\n  expected finite numbers{limit}")
 
 
 def grouped(arrays: Mapping[str, np.ndarray]) -> dict[str, Part]:
@@ -104,9 +106,8 @@ def grouped(arrays: Mapping[str, np.ndarray]) -> dict[str, Part]:
     for split, (x, y) in parts.items():
         if not x.ndim or not len(x) or y is not None and (not np.ndim(y) or len(y) != len(x)):
             both = f"{x.shape} (inputs) and {() if y is None else np.shape(y)} (targets)"
-            raise DataError(
-                f"the arrays of {split} have the shapes {both}\n  expected the same number of both, at least one"
-            )
+            names = "x and y" if split == "all" else f"x_{split} and y_{split}"
+            raise DataError(f"{names} have the shapes {both}\n  expected the same number of both, at least one")
     if len({y is None for _, y in parts.values()}) > 1:
         raise DataError("some splits have targets and some have none\n  expected targets for all, or for none")
     shapes = {x.shape[1:] for x, _ in parts.values()}

@@ -36,10 +36,12 @@ class Measures:
         self.functions = {name: call for name, call in zip(names, functions, strict=True) if name not in known}
         for name, call in self.functions.items():
             takes = parameters(call)
-            if wrong := [each for each in takes if each in (("out",) if self.classes else OF_CLASSES)]:
+            if any(each in (("out",) if self.classes else OF_CLASSES) for each in takes):
                 has, lacks = ("classes", "real targets") if self.classes else ("real targets", "classes")
+                raise UserError(f"task.metrics={name} is for {lacks}, and this data has {has}")
+            if self.classes and call.keywords.get("k", 0) >= self.classes:
                 raise UserError(
-                    f"task.metrics={name} takes {wrong[0]}: this data has {has}\n  expected data with {lacks}"
+                    f"task.metrics={name} is always 1 with {self.classes} classes\n  expected a smaller number"
                 )
 
     def scores(self) -> dict[str, str]:

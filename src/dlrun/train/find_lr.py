@@ -105,10 +105,15 @@ def range_test(session: Session, steps: int) -> RangeTest:
 
 
 def suggestion(test: RangeTest) -> float:
-    """The rate at which the smoothed loss falls fastest per factor on the rate, before its lowest point."""
-    end = max(2, test.smoothed.index(min(test.smoothed)))
-    slopes = [after - before for before, after in zip(test.smoothed[:end], test.smoothed[1 : end + 1], strict=False)]
-    return test.rates[slopes.index(min(slopes))]
+    """The rate at which the smoothed loss falls fastest per factor on the rate, before its lowest point.
+
+    A slope is over a tenth of the steps. The first tenth, of which the smoothing has not seen enough, does not count.
+    """
+    width = max(1, len(test.rates) // 10)
+    last = max(test.smoothed.index(min(test.smoothed)) - width, 0)
+    starts = range(min(width, last), last + 1)
+    falls = [test.smoothed[i + width] - test.smoothed[i] for i in starts]
+    return test.rates[starts[falls.index(min(falls))] + width // 2]
 
 
 def draw(test: RangeTest, best: float) -> "Figure":
