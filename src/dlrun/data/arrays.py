@@ -22,7 +22,7 @@ from dlrun.data.on_device import OnDevice
 from dlrun.data.pixels import Pixels
 from dlrun.data.resident import Resident, check_contrast
 from dlrun.data.splits import cut
-from dlrun.errors import IN_MEMORY, DataError, UserError
+from dlrun.errors import IN_MEMORY, DataError, UserError, counted
 from dlrun.paths import find
 from dlrun.spec import Image, Series, Table
 from dlrun.types import Augmentation, Count, DataPath, Fraction, Index
@@ -163,7 +163,10 @@ class ArraySet(OnDevice):
     def describe(self) -> str:
         fitted = self.fitted()
         shape = "x".join(map(str, fitted["shape"]))
-        return f"{fitted['kind']} of {shape}; {self.resident.describe()}{describe_levels(self.levels)}"
+        spec = self.spec
+        count = 0 if isinstance(spec, Image) else spec.targets
+        targets = f", {counted(count, 'real target')}" if count else ""
+        return f"{fitted['kind']} of {shape}{targets}; {self.resident.describe()}{describe_levels(self.levels)}"
 
     def _store(self, arrays: Arrays, splits: dict[str, np.ndarray]) -> None:
         prepare = self.pixels if self.fitted()["kind"] == "images" else lambda x, draw: x
