@@ -512,3 +512,15 @@ def test_dl_data(dl_runs, tmp_path):
 def test_the_samples_of_a_report_fill_whole_rows():
     columns = [int(number) for number in re.findall(r"--columns: (\d+)", page.STYLE)]
     assert len(columns) == 6 and not any(SHOWN % number for number in columns)
+
+
+def test_commands_write_through_no_link_in_a_strangers_folder(dl_runs, tmp_path):
+    folder, own = untrained(tmp_path / "run", FAMILIES["two classes"]), tmp_path / "own.png"
+    own.write_text("mine")
+    (folder / "plots").mkdir()
+    for name in ("plots/confusion_matrix.png", "plots/importance.png", "report.html"):
+        (folder / name).symlink_to(own)
+    for verb in ("draw", "importance", "report"):
+        code, _, err = dl_runs(verb, folder)
+        assert code == 2 and ("is a link to" in err or "leads out of the folder" in err), err
+    assert own.read_text() == "mine"

@@ -242,6 +242,28 @@ def test_an_image_is_no_program(tmp_path):
     assert "cannot identify image file" in read(tmp_path / "x.png", (3, 8, 8), "cover")
 
 
+@pytest.mark.parametrize("package", ["dlrun.models", "mynets"])
+def test_a_path_in_a_target_leads_out_of_no_package(refused, tmp_path, monkeypatch, package):
+    """The types of a target's arguments are evaluated, so its file must be in its package."""
+    from dlrun.config import consent
+    from dlrun.config.signatures import signature
+
+    (tmp_path / "mynets").mkdir()
+    (tmp_path / "mynets" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(consent, "said", {"mynets"})
+    (tmp_path / "evil.py").write_text("def f(spec, *, root: open('ran', 'w')): ...\n")
+    for path in (f"{tmp_path}/evil", "/proc/self/cwd/evil"):
+        with pytest.raises(UserError, match="there is no module"):
+            signature(f"{package}.{path}.f")
+    assert "_target_" in refused(f"++model={{_target_: '{package}./proc/self/cwd/evil.f'}}")
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    (tmp_path / "run" / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {}}}\n")
+    target = f"{{root: x, _target_: '{package}./proc/self/cwd/evil.f'}}"
+    (tmp_path / "run" / ".hydra" / "config.yaml").write_text(f"data: {target}\n")
+    refused("resume=run", "data.root=y")
+
+
 # --- sweeps -----------------------------------------------------------------------------------------------------------
 
 

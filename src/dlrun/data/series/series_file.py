@@ -78,7 +78,19 @@ class SeriesFile(OnDevice):
         targets = (target,) if isinstance(target, str) else tuple(target or ())
         shares = (split[0], split[1], split[2])
         self.wanted = Wanted(
-            targets, learn, tuple(drop), types, numbers == "quantile", shares, stratify, series, time, None, 0, 0
+            targets,
+            learn,
+            tuple(drop),
+            types,
+            numbers == "quantile",
+            shares,
+            stratify,
+            series,
+            time,
+            None,
+            0,
+            0,
+            "data.series",
         )
         self.asked = Asked(window, horizon, stride, season, relative, gaps == "skip")
         self.batch_size, self.eval_batch_size, self.unit, self.categories = (

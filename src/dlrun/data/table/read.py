@@ -4,6 +4,7 @@ import codecs
 import csv
 import gzip
 import io
+import zlib
 from collections import Counter
 from collections.abc import Container, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import polars as pl
 from dlrun.errors import DataError, UserError, counted, printable, some
 from dlrun.paths import open_plain
 
-HEAD = 2**18  # bytes that decide the separator
+HEAD = 2**18  # bytes that decide the separator; more, if the line of names is longer
 SEPARATORS = ",;\t|"
 GUESSED_FROM = 10_000  # rows from which polars guesses the columns' types before it reads all of them
 EXPECTED = "expected a CSV or TSV file (also .gz), or a Parquet file"
@@ -32,11 +33,11 @@ class Format(NamedTuple):
 
 def check_format(form: Format) -> Format:
     """Return a format whose separator and encoding are valid. Raises UserError."""
-    if form.separator is not None and len(form.separator.encode()) != 1:
+    if form.separator is not None and (len(form.separator.encode()) != 1 or form.separator in '"\r\n\0'):
         raise UserError(f"data.separator={form.separator!r}: expected one character, such as ; (null: found by itself)")
     try:
-        codecs.lookup(form.encoding)
-    except LookupError:
+        io.TextIOWrapper(io.BytesIO(), encoding=form.encoding)
+    except (LookupError, ValueError):  # also of codecs that are not of texts, such as hex
         raise UserError(
             f"data.encoding={form.encoding}: there is no such encoding\n  expected utf-8, cp1252, ..."
         ) from None
@@ -59,7 +60,6 @@ class TableText(NamedTuple):
 
     def records(self) -> Iterator[tuple[int, list[str]]]:
         """Yield (last line, cells) of the records after the header; slow, for messages only."""
-        csv.field_size_limit(2**31 - 1)
         with self.open() as file:
             reader = csv.reader(file, delimiter=self.form.separator or ",")
             for number, cells in enumerate(reader):
@@ -95,27 +95,31 @@ def read_table(
     content: of the file, if it is not stored at `path`. Raises DataError if the file is not a table.
     """
     try:
-        start = content[:HEAD] if content is not None else _start(path)
+        start = _head(path if content is None else content)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}\n  {EXPECTED}") from None
+    origin: Origin = ParquetTable(path)
     if start[:4] == b"PAR1":
-        return _read_parquet(path, content), ParquetTable(path)
-    text = _text(path, form, path if content is None else content, start)
-    frame = _read_text(text, as_text)
+        frame = _read_parquet(path, content)
+    else:
+        origin = _text(path, form, path if content is None else content, start)
+        frame = _read_text(origin, as_text)
     if not frame.width or not frame.height:
         raise DataError(f"{path} has no rows: {EXPECTED} with a line of names and lines of values")
-    return frame, text
+    return frame, origin
 
 
-def _start(path: Path) -> bytes:
-    with open_plain(path) as file:
-        return file.read(HEAD)
+def _head(source: Path | bytes) -> bytes:
+    """Return the start of a file or its content, with the whole first line."""
+    with io.BytesIO(source) if isinstance(source, bytes) else open_plain(source) as file:
+        start = file.read(HEAD)
+        return start if b"\n" in start else start + file.readline()
 
 
 def _read_parquet(path: Path, content: bytes | None) -> pl.DataFrame:
     try:
-        frame = pl.read_parquet(path if content is None else io.BytesIO(content))
-    except (pl.exceptions.PolarsError, OSError) as error:
+        frame = pl.read_parquet(path if content is None else io.BytesIO(content), glob=False)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(f"{path} is not an intact Parquet file: {_first_line(error)}\n  {EXPECTED}") from None
     return _without_empty_rows(frame)
 
@@ -125,9 +129,9 @@ def _text(path: Path, form: Format, source: Path | bytes, start: bytes) -> Table
     if start[:2] == b"\x1f\x8b":
         try:
             source = gzip.decompress(_content(source))
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{path} is not an intact gzip file: {error}\n  {EXPECTED}") from None
-        start = source[:HEAD]
+        start = _head(source)
     if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         form = form._replace(encoding="utf-16")
     elif kind := next((kind for mark, kind in SIGNATURES.items() if start.startswith(mark)), None):
@@ -135,12 +139,20 @@ def _text(path: Path, form: Format, source: Path | bytes, start: bytes) -> Table
     elif b"\0" in start:
         raise DataError(f"{path} is not text: it holds zero bytes\n  {EXPECTED}")
     if not _is_utf8(form.encoding):
-        source = _decoded(path, _content(source), form.encoding).encode()
-        start = source[:HEAD]
-    lines = start.decode("utf-8-sig", errors="replace").splitlines(keepends=True)
-    lines = lines[:-1] if len(start) == HEAD and len(lines) > 1 else lines  # the last one may be cut
+        source = _as_utf8(path, _content(source), form.encoding)
+        start = _head(source)
+    if b"\r" in start and b"\n" not in start:  # lines end as old programs for the Mac write them
+        source = _content(source).replace(b"\r", b"\n")
+        start = _head(source)
+    try:
+        head = codecs.getincrementaldecoder("utf-8-sig")().decode(start)  # its last letter may be cut
+    except UnicodeDecodeError as error:
+        raise _undecodable(path, bytes(error.object), error, "utf-8") from None
+    lines = list(io.StringIO(head, newline="\n"))
+    lines = lines[:-1] if len(start) >= HEAD and len(lines) > 1 else lines  # the last one may be cut
     if not any(line.strip() for line in lines):
         raise DataError(f"{path} is empty\n  {EXPECTED}")
+    csv.field_size_limit(2**31 - 1)
     separator = form.separator or _separator(lines)
     header = next(csv.reader(lines, delimiter=separator))
     names = _names(path, header) if form.header else [f"x{i}" for i in range(1, len(header) + 1)]
@@ -155,11 +167,13 @@ def _is_utf8(encoding: str) -> bool:
     return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
 
 
-def _decoded(path: Path, content: bytes, encoding: str) -> str:
+def _as_utf8(path: Path, content: bytes, encoding: str) -> bytes:
     try:
-        return content.decode(encoding)
+        return content.decode(encoding).encode()
     except UnicodeDecodeError as error:
         raise _undecodable(path, content, error, encoding) from None
+    except UnicodeError as error:  # some encodings give halves of letters
+        raise DataError(f"{path} is not {encoding}: {error}\n  expected text in that encoding: data.encoding") from None
 
 
 def _undecodable(path: Path, content: bytes, error: UnicodeDecodeError, encoding: str) -> DataError:
@@ -195,7 +209,9 @@ def _read_text(text: TableText, as_text: Container[str]) -> pl.DataFrame:
     separator = text.form.separator or ","
     is_all_text = "*" in as_text
     try:
-        written = pl.read_csv(text.source, separator=separator, has_header=text.form.header, n_rows=0).columns
+        written = pl.read_csv(
+            text.source, separator=separator, has_header=text.form.header, n_rows=0, glob=False
+        ).columns
         chosen = {old: pl.String for old, new in zip(written, text.names, strict=True) if new in as_text}
         for rows in (GUESSED_FROM, None):
             try:
@@ -207,12 +223,13 @@ def _read_text(text: TableText, as_text: Container[str]) -> pl.DataFrame:
                     schema_overrides=chosen,
                     infer_schema=not is_all_text,
                     infer_schema_length=rows,
+                    glob=False,
                 )
                 break
             except pl.exceptions.ComputeError as error:
                 if rows is None or "as dtype" not in str(error):
                     raise
-    except (pl.exceptions.PolarsError, ValueError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
         raise _refused(text, error) from None
     frame.columns = text.names
     if frame.height and frame[:, -1].null_count():
@@ -241,7 +258,13 @@ def _check_short_rows(text: TableText) -> None:
     line = pl.col("line")
     is_odd = (line.str.count_matches(separator, literal=True) != count - 1) & line.str.contains(r"\S")
     lines = pl.scan_csv(
-        text.source, separator="\x01", quote_char=None, has_header=False, new_columns=["line"], infer_schema=False
+        text.source,
+        separator="\x01",
+        quote_char=None,
+        has_header=False,
+        new_columns=["line"],
+        infer_schema=False,
+        glob=False,
     )
     if count > 1 and lines.filter(is_odd).head(1).collect(engine="streaming").height:
         _check_records(text)  # a quoted value may hold separators and ends of lines: read it as CSV

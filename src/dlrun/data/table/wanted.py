@@ -6,7 +6,7 @@ from typing import Literal
 
 from dlrun.data.splits import Shares
 from dlrun.data.table.columns import check_names
-from dlrun.errors import UserError
+from dlrun.errors import DataError, UserError
 
 
 @dataclass(frozen=True)
@@ -25,28 +25,35 @@ class Wanted:
     weights: str | None
     folds: int
     fold: int
+    group_key: str = "data.group"
 
 
 def check_wanted(columns: Sequence[str], wanted: Wanted, where: str) -> None:
     """Raise UserError for names in the config that are no columns of the table, or that have two roles."""
+    if pattern := next((name for name in columns if name == "*" or name[:1] == "^" and name[-1:] == "$"), None):
+        raise DataError(
+            f"{where}: a column is named {pattern!r}, which polars takes for a pattern\n  expected another name"
+        )
     if not wanted.target:
         raise UserError(
             f"data.target is not set: which column of {where} is to be learned?\n"
             f"  expected one of: {', '.join(columns[:30])}"
         )
-    single = {"data.group": wanted.group, "data.time": wanted.time, "data.weights": wanted.weights}
+    single = {wanted.group_key: wanted.group, "data.time": wanted.time, "data.weights": wanted.weights}
     keys: dict[str, tuple[str, ...]] = {key: (name,) for key, name in single.items() if name}
     keys |= {"data.drop": wanted.drop}
     for key, names in {"data.target": wanted.target, "data.types": tuple(wanted.types), **keys}.items():
         check_names(names, columns, key, where)
         if key in keys and (twice := next((name for name in names if name in wanted.target), None)):
             raise UserError(f"{key}={twice}: that column is the target\n  expected another column")
+    if len(set(wanted.target)) < len(wanted.target):
+        raise UserError(f"data.target={list(wanted.target)}: a column is named twice\n  expected each of them once")
 
 
 def aside(wanted: Wanted) -> dict[str, str]:
     """Return the columns that are not learned from because of their role, with that role for the header."""
     roles = dict.fromkeys(wanted.target, "") | {name: "data.drop" for name in wanted.drop}
-    for name, role in ((wanted.group, "data.group"), (wanted.weights, "data.weights")):
+    for name, role in ((wanted.group, wanted.group_key), (wanted.weights, "data.weights")):
         if name:
             roles[name] = role
     return roles
