@@ -218,6 +218,14 @@ def test_the_config_of_a_strangers_run(refused, tmp_path, text):
     assert "does more than refer to another key" in message or "cannot read the run's config" in message
 
 
+@pytest.mark.parametrize("text", ["trainer: [1]", "trainer: 5", "data: {root: a, _target_: [x]}", "data: x"])
+def test_a_strangers_config_of_another_form(refused, tmp_path, text):
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    (tmp_path / "run" / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {}}}\n")
+    (tmp_path / "run" / ".hydra" / "config.yaml").write_text(f"{text}\n")
+    refused("resume=run", "trainer.epochs=1", "data.root=x")
+
+
 @pytest.mark.parametrize("name", ["run.log", "metrics.jsonl", ".lock", ".hydra"])
 def test_a_strangers_folder_writes_to_no_other_place(refused, tmp_path, name):
     for folder in ("run", "other"):

@@ -17,6 +17,8 @@ MOSTLY = 0.9  # from this share of numbers or dates on, a text column is one of 
 SAMPLED = 10_000  # texts, about, that decide whether a column is one of numbers
 MOST_LEVELS = 10_000
 FEW = 20  # so many different texts are a category, however short the table is
+LATEST = 6e12  # seconds, 190,000 years: dates farther from 1970 have no year in polars
+PER_SECOND = {"days": 1 / 86400, "ms": 1e3, "us": 1e6, "ns": 1e9}
 LARGEST = float(np.finfo(np.float32).max)  # rows are float32
 ID = re.compile(r"(^|[\W_])(id|uuid|guid|index)$|[a-z]I[dD]$", re.ASCII)
 
@@ -136,6 +138,11 @@ def as_texts(column: pl.Series) -> pl.Series:
 def as_dates(column: pl.Series, form: str, place: Place) -> pl.Series:
     """Convert to datetimes by a format; columns of dates need none ("date"). Raises DataError at the first misfit."""
     if column.dtype in (pl.Date, pl.Datetime):
+        most = LATEST * PER_SECOND[getattr(column.dtype, "time_unit", "days")]
+        if (far := ~column.to_physical().is_between(-most, most)).any():
+            raise DataError(
+                f"{place(int(far.arg_max() or 0))}: {column.name} is a date hundreds of thousands of years away"
+            )
         return column.cast(pl.Datetime("us"))
     dates = _parsed(column.cast(pl.String), form)
     wrong = dates.is_null() & column.is_not_null()
