@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dlrun.config.saved import own_config, require_finished
 from dlrun.errors import DataError, counted
 from dlrun.output.console import column, number
-from dlrun.output.folders import read_summary
+from dlrun.output.folders import read_summary, within
 from dlrun.output.rows import epoch_rows
 from dlrun.runs import page
 from dlrun.runs.columns import described
@@ -45,7 +45,7 @@ def report(folder: Path, out: Path | None) -> list[str]:
         ("Config", page.collapsible("the run's config", show_config(folder))),
     ]
     title = f"{summary.get('model')} on {summary.get('data')}"
-    return [page.write(out or folder / "report.html", page.page(title, sections)), *notes]
+    return [page.write(out or within(folder, "report.html"), page.page(title, sections)), *notes]
 
 
 def report_sweep(folder: Path, out: Path | None) -> list[str]:
@@ -55,7 +55,7 @@ def report_sweep(folder: Path, out: Path | None) -> list[str]:
 
     state = load_state(folder)
     _settle_left(state)
-    return [page.write(out or folder / "report.html", Report(state).html())]
+    return [page.write(out or within(folder, "report.html"), Report(state).html())]
 
 
 def _settle_left(state: "State") -> None:
