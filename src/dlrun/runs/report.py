@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dlrun.config.saved import own_config, require_finished
 from dlrun.errors import DataError, counted
 from dlrun.output.console import column, number
-from dlrun.output.folders import read_summary, within
+from dlrun.output.folders import read_summary, require_plain, within
 from dlrun.output.rows import epoch_rows
 from dlrun.runs import page
 from dlrun.runs.columns import described
@@ -27,8 +27,12 @@ WORDS = 60  # the number of last words shown of a text
 
 
 def report(folder: Path, out: Path | None) -> list[str]:
-    """Write a run's page to `out`, or to report.html in its folder, and return lines to print."""
+    """Write a run's page to `out`, or to report.html in its folder, and return lines to print.
+
+    Raises UserError if the folder holds links: what they lead to would be copied into the page.
+    """
     summary = require_finished(folder)
+    require_plain(folder)
     own_config(folder)
     notes, samples = [], []
     try:
@@ -45,7 +49,7 @@ def report(folder: Path, out: Path | None) -> list[str]:
         ("Config", page.collapsible("the run's config", show_config(folder))),
     ]
     title = f"{summary.get('model')} on {summary.get('data')}"
-    return [page.write(out or within(folder, "report.html"), page.page(title, sections)), *notes]
+    return [page.write(out or folder / "report.html", page.page(title, sections)), *notes]
 
 
 def report_sweep(folder: Path, out: Path | None) -> list[str]:
