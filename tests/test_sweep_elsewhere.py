@@ -84,7 +84,7 @@ def test_a_database_is_joined(tmp_path):
     assert first.returncode == 0, out + err
     second = start(tmp_path / "b", f"sweep.join={url}")
     out, err = second.communicate(timeout=120)
-    assert second.returncode == 0 and "joining a sweep of 1 jobs in outputs/" in out, out + err
+    assert second.returncode == 0 and "joining a sweep of 1 job in outputs/" in out, out + err
     mine, theirs = states(tmp_path / "a"), states(tmp_path / "b")
     assert mine["study"] == theirs["study"] and theirs["elsewhere"] == 1 and not theirs["jobs"]
     process = start(tmp_path / "b", f"sweep.join={url}", "seed=3")
