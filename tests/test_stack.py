@@ -76,7 +76,7 @@ def test_a_stacked_network_computes_what_its_jobs_compute(name):
     alone = deepcopy(nets)
     inputs = [torch.randn(shape) if shape else torch.randint(0, 20, (B, 7)) for _ in nets]
     net = StackedNet(nets).train()
-    net.seed(list(range(K)), step=3)
+    net.jobs.seed(list(range(K)), step=3)
     net(torch.cat(inputs)).square().sum().backward()
     for k, (one, x) in enumerate(zip(alone, inputs, strict=True)):
         torch.manual_seed(mix(k, 3, 0))  # as a job alone is seeded before its step
@@ -142,7 +142,7 @@ def test_a_stacked_update_steps_as_the_jobs_do(name):
         if step == 4:  # the jobs' own states hold all that a stack needs
             stacked.write_back()
             net, stacked = stack()
-        stacked.step(net(x.flatten(0, 1)).square().unflatten(0, (K, B)).mean((1, 2)), clocks)
+        stacked.step(net(x.flatten(0, 1)).square().unflatten(0, (K, B)).mean((1, 2)), clocks[0])
         for one, inputs_of, clock in zip(own, x, clocks, strict=True):
             one.step(one.net(inputs_of).square().mean(), clock)
     stacked.write_back()
@@ -236,6 +236,35 @@ def test_jobs_together_log_what_they_log_alone(config, tmp_path, monkeypatch):
         assert state(a).keys() == state(b).keys()
 
 
+IMAGES = ["data=digits", "data.batch_size=512", "trainer.max_steps=6"]
+POINTS = ["data=gaussians", "data.source.samples=200", "data.batch_size=50", "trainer.epochs=3", "model.hidden=[16]"]
+UNET = ["model=unet", "model.width=2", "model.depth=2", "data.batch_size=16", "trainer.epochs=2"]
+OTHERS = {
+    "autoencoder": [*IMAGES, "model=autoencoder", "model.hidden=[16]", "model.dropout=0.2", "task.noise=0.3"],
+    "vae": [*IMAGES, "model=vae", "model.hidden=[16]", "task.n_samples=4"],
+    "adversarial_autoencoder": [*IMAGES, "model=adversarial_autoencoder", "model.hidden=[16]"],
+    "gan": [*IMAGES, "model=gan", "model.width=2", "task.loss=hinge", "trainer.ema=0.9"],
+    "wgan": [*POINTS, "model=wgan", "task.n_critic=2"],
+    "wgan_gp": [*POINTS, "model=wgan_gp", "task.n_critic=3"],
+    "segment": ["data=shapes", "data.source.samples=40", "data.spec.shape=[3,32,32]", *UNET],
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_tasks_log_what_they_log_alone(name, tmp_path, monkeypatch):
+    """Their steps are those of one job: each draws its own noise, and each of their updates is one of its own."""
+    monkeypatch.setattr("dlrun.train.session.Session.finish", lambda *args: None)
+    common = [*OTHERS[name], f"task={name}", "trainer.log_every=3", f"trainer.device={runs.DEVICE}"]
+    configs = [compose(*common, *job) for job in (["seed=1"], ["seed=2", "optimizer.lr=3e-3"])]
+    assert together(tmp_path / "stack", configs)
+    for number, one in enumerate(configs):
+        runs.train(tmp_path / "alone" / str(number), one, finish=True)
+        for wanted, found in zip(*(rows(tmp_path / kind / str(number)) for kind in ("alone", "stack")), strict=True):
+            counts = ("acc", "miou")  # of pixels: one that is decided by a last bit is 1/4096 of them
+            wanted = {key: value for key, value in wanted.items() if not key.endswith(counts)}
+            assert {k: found[k] for k in wanted} == pytest.approx(wanted, rel=1e-3, abs=1e-3)
+
+
 def test_a_stack_that_was_killed_ends_with_the_same_bits(config, tmp_path):
     """Jobs leave early; kills before, after, and in mid-epoch; at last the newest checkpoint is damaged."""
     early = [["trainer.patience=1", "trainer.min_delta=0.5"], [], [], ["trainer.stop_at=0.1"]]
@@ -290,7 +319,8 @@ def test_what_is_in_the_way_is_named(config, tmp_path):
     assert same_twice("task.mixup=0.2") == "task.mixup or task.cutmix has no stacked form"
     assert same_twice("trainer.on_nan=skip") == "trainer.on_nan=skip has no stacked form"
     assert same_twice("task.freeze=['*','!head']") == "task.freeze has no stacked form"
-    assert same_twice("model=autoencoder", "task=autoencoder") == "Autoencoder: this task has no stacked form"
+    autoencoder = ["model=autoencoder", "task=autoencoder"]
+    assert refusal([*autoencoder, "task.noise=0.1"], autoencoder).startswith("the keys of task=autoencoder are others")
     assert refusal(["trainer.ema=0"], ["trainer.ema=0.9"]) == "trainer.ema is 0 in some of the jobs"
     assert refusal(["model.hidden=[16]"], ["model.hidden=[8]"]).startswith("1.weight: shapes")
     assert refusal(["data.batch_size=8"], ["data.batch_size=16"]).startswith("the number of steps in an epoch")

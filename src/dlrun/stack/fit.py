@@ -1,7 +1,6 @@
 """The training loop of a stack: that of train/engine.py, in step for all jobs."""
 
 import time
-from math import isfinite
 
 from dlrun.stack.group import Stack
 from dlrun.system.signals import Interrupted, Signals
@@ -37,18 +36,13 @@ def train_epoch(stack: Stack, signals: Signals) -> str | None:
     limit, log_every = stack.first.limit_reached(), stack.first.trainer.log_every
     iterators = [each.session.task.batches(each.session.data, each.training.clock) for each in members]
     for batches in zip(*iterators, strict=True) if not limit else ():
-        samples = len(batches[0][0])
-        metrics, losses = stack.learner.step(batches, clocks)
-        stack.means.add(metrics, samples)
-        broken = [
-            (member, member.session.task.update.diverged(loss, member.training.clock))
-            for member, loss in zip(members, losses, strict=True)
-            if not isfinite(loss)
-        ]
+        samples = stack.learner.task.samples(batches[0])
+        stack.means.add(stack.learner.step(batches, clocks), samples)
+        broken = stack.learner.diverged(clocks)
         for clock in clocks:
             clock.tick(samples)
-        for member, error in broken:
-            stack.expel(member, error)
+        for k, error in broken.items():
+            stack.expel(members[k], error)
         if not stack.members:
             return AGAIN
         if log_every and stack.first.clock.step % log_every == 0:

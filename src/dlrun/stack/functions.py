@@ -45,7 +45,7 @@ class Handle(torch.Tensor):
         raise NotStackable(f"{owner}: {getattr(func, '__name__', func)} has no stacked form")
 
 
-OF_ONE = {getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "requires_grad", "ndim")}
+OF_ONE = {getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim")}
 OF_ONE |= {getattr(torch.Tensor, name).__get__ for name in ("is_cuda", "is_meta", "layout", "is_mps", "is_cpu")}
 OF_ONE |= {
     torch.Tensor.size,
@@ -234,6 +234,17 @@ def count_up(buffer: Handle, by: int = 1) -> Handle:
     return buffer
 
 
+def freeze(handle: Handle, requires_grad: bool = True) -> Handle:
+    """requires_grad_, of all jobs."""
+    handle.stack.requires_grad_(requires_grad)
+    return handle
+
+
+def in_place(function: Callable, handles: list[Handle], *rest: Any) -> None:
+    """A torch._foreach function that treats each number by itself."""
+    function([handle.stack for handle in handles], *rest)
+
+
 FUNCTIONS: dict[Callable, Callable] = {
     F.linear: linear,
     F.batch_norm: batch_norm,
@@ -244,7 +255,10 @@ FUNCTIONS: dict[Callable, Callable] = {
     F.embedding: embedding,
     torch.prelu: prelu,
     torch.Tensor.add_: count_up,
+    torch.Tensor.requires_grad.__get__: lambda handle: handle.stack.requires_grad,
+    torch.Tensor.requires_grad_: freeze,
 }
 CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 FUNCTIONS |= {function: partial(convolution, function) for function in CONVOLUTIONS}
 FUNCTIONS |= {function: partial(recurrent, function) for function in (torch.lstm, torch.gru, torch.rnn_tanh)}
+FUNCTIONS |= {f: partial(in_place, f) for f in (torch._foreach_clamp_min_, torch._foreach_clamp_max_)}

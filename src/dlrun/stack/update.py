@@ -63,14 +63,15 @@ class StackedUpdate:
         self._read_states()
         decays = {update.decay for update in updates}
         self.averages = self._stack_averages(leaves) if decays != {0.0} else None
-        self.grad_norms: Tensor | None = None
+        self.grad_norm: Tensor | None = None  # each job's, before clipping
+        self.values: list[float] = []  # the losses of the last step
         self.clips = [update.clip for update in updates]
 
-    def step(self, losses: Tensor, clocks: Sequence[Clock]) -> list[float]:
-        """Backpropagate and step all jobs; return their losses. A job whose loss is not finite harms no other."""
+    def step(self, losses: Tensor, clock: Clock) -> bool:
+        """Backpropagate and step all jobs, by their losses (K,). A job whose loss is not finite harms no other."""
         losses.sum().backward()
-        values = losses.detach().tolist()
-        for update, value, clock in zip(self.updates, values, clocks, strict=True):
+        self.values = losses.detach().tolist()
+        for update, value in zip(self.updates, self.values, strict=True):
             update.set_lr(clock)
             if isfinite(value):
                 update.record(value, clock)
@@ -86,7 +87,11 @@ class StackedUpdate:
             self._average()
         for leaf in self.leaves:
             leaf.grad = None
-        return values
+        return True
+
+    def broken(self) -> list[int]:
+        """The jobs whose losses in the last step were not finite."""
+        return [k for k, value in enumerate(self.values) if not isfinite(value)]
 
     def _set_rates(self) -> list[tuple["Piece", Tensor]]:
         """Set the rates of the optimizer's groups; return the pieces of uneven ones with their jobs' rates, (jobs,)."""
@@ -115,11 +120,11 @@ class StackedUpdate:
             for grad in grads:
                 factors = limits / torch.maximum(job_norms(grad), limits)
                 grad.mul_(along(factors.nan_to_num_(1.0), grad.dim(), 1))
-        self.grad_norms = None
+        self.grad_norm = None
         if any(limit is not None for limit in totals):
             limits = self._limits(totals)
-            self.grad_norms = torch.linalg.vector_norm(torch.stack([job_norms(grad) for grad in grads]), dim=0)
-            factors = limits / torch.maximum(self.grad_norms, limits)
+            self.grad_norm = torch.linalg.vector_norm(torch.stack([job_norms(grad) for grad in grads]), dim=0)
+            factors = limits / torch.maximum(self.grad_norm, limits)
             for grad in grads:
                 grad.mul_(along(factors.nan_to_num(1.0), grad.dim(), 1))
 
