@@ -133,7 +133,9 @@ def test_a_stacked_update_steps_as_the_jobs_do(name):
 
     def stack() -> tuple[StackedNet, StackedUpdate]:
         net = StackedNet(nets).train()
-        return net, StackedUpdate(mine, net.leaves, build(config), [""] * K, [f"{k // 2} {k % 2}" for k in range(K)])
+        return net, StackedUpdate(
+            mine, net, net.leaves, build(config), [""] * K, [f"{k // 2} {k % 2}" for k in range(K)]
+        )
 
     net, stacked = stack()
     for step, x in enumerate(inputs):
@@ -239,6 +241,8 @@ def test_jobs_together_log_what_they_log_alone(config, tmp_path, monkeypatch):
 IMAGES = ["data=digits", "data.batch_size=512", "trainer.max_steps=6"]
 POINTS = ["data=gaussians", "data.source.samples=200", "data.batch_size=50", "trainer.epochs=3", "model.hidden=[16]"]
 UNET = ["model=unet", "model.width=2", "model.depth=2", "data.batch_size=16", "trainer.epochs=2"]
+CARTS = ["data=cartpole", "data.num_envs=4", "data.epoch_frames=256", "data.time_limit=20", "data.video_steps=0"]
+CARTS += ["trainer.epochs=3", "task.num_steps=16", "task.eval_episodes=3", "model.hidden=[16]"]
 OTHERS = {
     "autoencoder": [*IMAGES, "model=autoencoder", "model.hidden=[16]", "model.dropout=0.2", "task.noise=0.3"],
     "vae": [*IMAGES, "model=vae", "model.hidden=[16]", "task.n_samples=4"],
@@ -246,6 +250,9 @@ OTHERS = {
     "gan": [*IMAGES, "model=gan", "model.width=2", "task.loss=hinge", "trainer.ema=0.9"],
     "wgan": [*POINTS, "model=wgan", "task.n_critic=2"],
     "wgan_gp": [*POINTS, "model=wgan_gp", "task.n_critic=3"],
+    "ppo": [*CARTS, "model=ppo", "task.minibatch=32", "task.update_epochs=2"],
+    "a2c": [*CARTS, "model=a2c", "task.normalise_advantage=true"],
+    "dqn": [*CARTS, "model=dqn", "task.gradient_steps=4", "task.learning_starts=100", "task.double=true"],
     "segment": ["data=shapes", "data.source.samples=40", "data.spec.shape=[3,32,32]", *UNET],
 }
 

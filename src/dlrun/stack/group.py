@@ -55,8 +55,15 @@ class Stack:
         make = build(self.members[0].session.config["optimizer"])
         named = [task.named_updates() for task in tasks]
         self.updates = {
-            name: StackedUpdate([each[name] for each in named], self.net.leaves, make, optimizers, rates)
-            for name in named[0]
+            name: StackedUpdate(
+                [each[name] for each in named],
+                self.net.of(update.net, tasks[0].net),
+                self.net.leaves,
+                make,
+                optimizers,
+                rates,
+            )
+            for name, update in named[0].items()
         }
         self.learner = Lockstep(tasks, self.net, self.updates, losses)
         self.means = StackedMeans([member.training.means for member in self.members])
@@ -65,6 +72,7 @@ class Stack:
         """Give the jobs all that the stack holds for them; their networks are views of the stacked one anyway."""
         for update in self.updates.values():
             update.write_back()
+        self.learner.hand_back()
         for k, member in enumerate(self.members):
             member.training.means.pending = self.means.of_job(k)
 

@@ -1,23 +1,35 @@
 """Steps of several tasks at once, by the code of the first: its `step` runs on the batches of all."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from dlrun.clock import Clock
-from dlrun.data.base import Batch
+from dlrun.data.base import Batch, Data
 from dlrun.errors import Diverged
-from dlrun.stack.functions import NotStackable, per_job
+from dlrun.stack.axes import per_job
+from dlrun.stack.functions import NotStackable
 from dlrun.stack.jobs import Jobs
 from dlrun.stack.net import StackedNet
+from dlrun.stack.play import Collectors, Replays, evaluate
 from dlrun.stack.update import StackedUpdate, ranges
 from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.rl.a2c import A2C
+from dlrun.tasks.rl.base import RLTask
+from dlrun.tasks.rl.dqn import DQN
+from dlrun.tasks.rl.ppo import PPO
 from dlrun.tasks.segmentation import Segment
 from dlrun.tasks.supervised import Supervised
+
+HELD: dict[type[Task], tuple[str, ...]] = {  # components beside network and updates that have a stacked form
+    PPO: ("collector", "penalty"),
+    A2C: ("collector",),
+    DQN: ("collector", "target", "replay"),
+}
 
 
 class Lockstep:
@@ -40,6 +52,13 @@ class Lockstep:
             self.task.penalty = Penalties(each, net)  # type: ignore[assignment]  # stands for a Penalty
         elif len(set(settings)) > 1:
             raise NotStackable(f"the keys of task={type(self.task).__name__.lower()} are others in some of the jobs")
+        if isinstance(self.task, RLTask):
+            players = cast("list[RLTask]", self.tasks)
+            self.task.collector = self.collectors = Collectors([each.collector for each in players], net.jobs)
+        if isinstance(self.task, DQN):
+            learners = cast("list[DQN]", self.tasks)
+            self.task.target = StackedNet([each.target for each in learners]).net
+            self.task.replay = Replays([each.replay for each in learners], net.jobs)  # type: ignore[assignment]
         self.use(updates)
 
     def use(self, updates: Mapping[str, object]) -> None:
@@ -47,14 +66,33 @@ class Lockstep:
         for name, update in updates.items():
             setattr(self.task, name, update)
 
-    def step(self, batches: Sequence[Batch], clocks: Sequence[Clock]) -> Metrics:
-        """Learn from a batch of each job, all of one size. Returns metrics: (K,), or a value for each sample (K, B)."""
+    def batches(self, datas: Sequence[Data], clocks: Sequence[Clock]) -> Iterator:
+        """Iterate over the batches of the clocks' epoch, which hold those of all jobs, of one size each."""
+        self.net.train()
+        if isinstance(self.task, RLTask):
+            self.collectors.clocks = clocks
+            return self.task.batches(datas[0], clocks[0])
+        each = [task.batches(data, clock) for task, data, clock in zip(self.tasks, datas, clocks, strict=True)]
+        return map(together, zip(*each, strict=True))
+
+    def step(self, batch: Any, clocks: Sequence[Clock]) -> Metrics:
+        """Learn from a batch of all jobs. Returns metrics: (K,), or a value for each sample (K, B)."""
         self.net.jobs.seed([clock.seed for clock in clocks], clocks[0].step)
-        together = tuple(torch.cat(column) for column in zip(*batches, strict=True))
-        metrics, k = self.task.step(together, clocks[0]), self.net.jobs.num
+        metrics, k = self.task.step(batch, clocks[0]), self.net.jobs.num
         if common := [name for name, value in metrics.items() if not value.dim()]:
             raise NotStackable(f"{common[0]} of {type(self.task).__name__} is not a mean of task.jobs")
         return {name: value if len(value) == k else per_job(value, k) for name, value in metrics.items()}
+
+    def evaluate(self, datas: Sequence[Data]) -> list[dict[str, float]]:
+        """The metrics of the val split, of each job."""
+        if isinstance(self.task, RLTask) and self.task.greedy and not self.updates["update"].averages:
+            return evaluate(self.task, datas[0], "val")
+        return [task.evaluate(data, "val") for task, data in zip(self.tasks, datas, strict=True)]
+
+    def hand_back(self) -> None:
+        """Give the jobs what only the stack has changed, beside networks and updates."""
+        if isinstance(self.task, RLTask):
+            self.collectors.hand_back()
 
     def diverged(self, clocks: Sequence[Clock]) -> dict[int, Diverged]:
         """The errors of the jobs, by their place in the stack, whose losses in the last step were not finite."""
@@ -63,6 +101,14 @@ class Lockstep:
             for k in update.broken():
                 found.setdefault(k, self.tasks[k].named_updates()[name].diverged(update.values[k], clocks[k]))
         return found
+
+
+def together(batches: Sequence[Batch]) -> Batch:
+    """One batch of all jobs from that of each."""
+    columns = list(zip(*batches, strict=True))
+    if any(part.shape != column[0].shape for column in columns for part in column):
+        raise NotStackable("the data has another shape in some of the jobs")
+    return tuple(map(torch.cat, columns))
 
 
 class Losses:
@@ -111,7 +157,8 @@ def is_of_dlrun(loss: Callable) -> bool:
 
 def check(task: Task) -> Task:
     """Return the task. Raises NotStackable if its steps have no stacked form."""
-    others = [name for name in task.components if name not in {"net", *task.named_updates()}]
+    held = {"net", *task.named_updates(), *HELD.get(type(task), ())}
+    others = [name for name in task.components if name not in held]
     in_the_way = {
         "trainer.processes": task.device.dist.size > 1,
         f"{type(task).__name__}: its {', '.join(others)}": bool(others),
@@ -119,6 +166,8 @@ def check(task: Task) -> Task:
     if isinstance(task, Supervised | Segment):
         freezing = task.freezing
         in_the_way["task.freeze"] = bool(freezing.moments) or any(start for start in freezing.start.values())
+    if isinstance(task, PPO):
+        in_the_way["task.target_kl or task.kl_target"] = bool(task.target_kl or task.penalty.target)
     if isinstance(task, Supervised):
         in_the_way |= {
             "trainer.cuda_graph": task.graphs is not None,

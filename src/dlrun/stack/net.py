@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlrun.stack.functions import Handle, NotStackable, per_job
+from dlrun.stack.axes import per_job
+from dlrun.stack.functions import Handle, NotStackable
 from dlrun.stack.jobs import Jobs
 
 RANDOM = (
@@ -65,6 +66,10 @@ class StackedNet(nn.Module):
             setattr(self.net.get_submodule(parent), child, Dropouts([each.p for each in modules], self.jobs))
         elif isinstance(module, RANDOM):
             raise NotStackable(f"{name}: {kind} has no stacked form")
+
+    def of(self, module: nn.Module, net: nn.Module) -> nn.Module:
+        """The stacked form of a module of `net`, the first job's network."""
+        return self.net.get_submodule(next(name for name, each in net.named_modules() if each is module))
 
     def forward(self, x: Tensor) -> Any:
         return self.net(x)

@@ -16,7 +16,8 @@ from torch.optim import Optimizer
 
 from dlrun.clock import Clock
 from dlrun.optim.update import Update, copy_all
-from dlrun.stack.functions import NotStackable, along
+from dlrun.stack.axes import along
+from dlrun.stack.functions import NotStackable
 from dlrun.stack.net import as_views
 from dlrun.system.torch_internals import plain_step
 
@@ -27,7 +28,8 @@ ELEMENTWISE = ("SGD", "Adam", "AdamW", "RMSprop", "NAdam", "RAdam", "Adagrad", "
 class StackedUpdate:
     """Turns the losses of K jobs into a step of each.
 
-    updates: the jobs' own; their settings and states are read, and written back by `write_back`. leaves: by parameter
+    updates: the jobs' own; their settings and states are read, and written back by `write_back`. net: the stacked one
+    that they train. leaves: by parameter
     of the first job, the parameters of all. make: makes the optimizer from groups. settings: a text for each job; equal
     texts are neighbours, and mean equal optimizers but for the rate. rates: a text for each job; equal texts mean that
     rates and schedules are equal.
@@ -36,6 +38,7 @@ class StackedUpdate:
     def __init__(
         self,
         updates: Sequence[Update],
+        net: nn.Module,
         leaves: dict[nn.Parameter, Tensor],
         make: Callable[..., Optimizer],
         settings: Sequence[str],
@@ -65,6 +68,7 @@ class StackedUpdate:
         self.averages = self._stack_averages(leaves) if decays != {0.0} else None
         self.grad_norm: Tensor | None = None  # each job's, before clipping
         self.values: list[float] = []  # the losses of the last step
+        self.net, self.ema = net, None  # what `Task.evaluated` asks an update for
         self.clips = [update.clip for update in updates]
 
     def step(self, losses: Tensor, clock: Clock) -> bool:
@@ -88,6 +92,9 @@ class StackedUpdate:
         for leaf in self.leaves:
             leaf.grad = None
         return True
+
+    def save_buffers(self) -> None:
+        """As Update's, for trainer.on_nan=skip, which has no stacked form."""
 
     def broken(self) -> list[int]:
         """The jobs whose losses in the last step were not finite."""

@@ -171,4 +171,4 @@ class SampleTask(Task[SampleData, Batch]):
         return batches if dist.size == 1 else dist.shards(batches)
 
     def samples(self, batch: Batch) -> int:
-        return len(batch[0])
+        return len(batch[0]) // self.jobs.num

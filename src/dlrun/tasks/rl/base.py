@@ -102,8 +102,14 @@ class RLTask(Task[EnvData, BatchT]):
 
     def evaluate(self, data: EnvData, split: str) -> dict[str, float]:
         """Return the mean return and length of the episodes, and the standard deviation of the returns."""
-        episodes = self.play(data, self.eval_episodes, mix(SPLITS[split], self.eval_episodes, 3))
-        returns, lengths = np.array(episodes).T
+        return self.scored(*np.array(self.play(data, self.eval_episodes, self.starts(split))).T)
+
+    def starts(self, split: str) -> int:
+        """The seed of a split's starting states."""
+        return mix(SPLITS[split], self.eval_episodes, 3)
+
+    def scored(self, returns: np.ndarray, lengths: np.ndarray) -> dict[str, float]:
+        """The metrics of episodes."""
         return {"return": returns.mean().item(), "length": lengths.mean().item(), "return_std": returns.std().item()}
 
     @torch.inference_mode()
@@ -129,8 +135,9 @@ class RLTask(Task[EnvData, BatchT]):
         video = data.record_video(act, mix(SPLITS["test"], 1, 3))
         return {"videos": {"video": video}} if video else {}
 
-    def scalars(self, batch: Played, **values: float) -> Metrics:
+    def scalars(self, batch: Played, **values: float | list[float]) -> Metrics:
         """Numbers on the host as metrics, with the batch's mean return and length."""
         values = {"return": batch.mean_return, "length": batch.mean_length, **values}
         device = self.device.torch_device
-        return {name: torch.tensor(value, dtype=torch.float32, device=device) for name, value in values.items()}
+        tensors = {name: torch.tensor(value, dtype=torch.float32, device=device) for name, value in values.items()}
+        return {name: value.expand(self.jobs.shape) for name, value in tensors.items()}
