@@ -272,6 +272,22 @@ def test_other_tasks_log_what_they_log_alone(name, tmp_path, monkeypatch):
             assert {k: found[k] for k in wanted} == pytest.approx(wanted, rel=1e-3, abs=1e-3)
 
 
+@pytest.mark.parametrize("name", ["wgan_gp", "ppo", "dqn"])
+def test_other_tasks_that_were_killed_end_with_the_same_bits(name, tmp_path, monkeypatch):
+    """Two updates, environments in mid-episode, replay buffers; and a job that leaves."""
+    monkeypatch.setattr("dlrun.train.session.draw", lambda *args: None)
+    common = [*OTHERS[name], f"task={name}", "trainer.checkpoint_every_steps=1", f"trainer.device={runs.DEVICE}"]
+    early = [[], ["trainer.patience=1", "trainer.min_delta=1e6"], []]
+    configs = [compose(*common, f"seed={k}", *more) for k, more in enumerate(early)]
+    assert together(tmp_path / "whole", configs)
+    for kill_at in (2, 7):
+        assert not together(tmp_path / "cut", configs, kill_at=kill_at)
+    assert together(tmp_path / "cut", configs)
+    assert read_summary(tmp_path / "cut" / "1")["stopped_by"] == "patience"
+    for number in range(3):
+        assert_same(tmp_path / "whole" / str(number), tmp_path / "cut" / str(number))
+
+
 def test_a_stack_that_was_killed_ends_with_the_same_bits(config, tmp_path):
     """Jobs leave early; kills before, after, and in mid-epoch; at last the newest checkpoint is damaged."""
     early = [["trainer.patience=1", "trainer.min_delta=0.5"], [], [], ["trainer.stop_at=0.1"]]

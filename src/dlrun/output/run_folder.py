@@ -62,7 +62,7 @@ class Run:
         self.images = folder / "images"
         self.unsynced: list[Path] = []
         self.figures: dict[str, Callable[[], Figure]] = {}
-        self.videos: dict[str, Video | str] = {}
+        self.videos: dict[str, Callable[[], Video | str | None]] = {}
         self.changes: ChangesWriter | None = None
         self.tracking: Tracking | None = None
 
@@ -203,7 +203,7 @@ class Run:
 
         "files" (texts by file name) are written at once, and large matrices as <name>.npz. For `draw` it keeps
         "figures" (functions that return a matplotlib figure, by name), "lines" (by plot: lists of numbers by label)
-        and "videos" (by name: frames and frames per second, or the reason why there are none).
+        and "videos" (by name: functions that return frames and frames per second, or why there are none).
         """
         for name, text in report.pop("files", {}).items():
             write_whole(self.folder / name, text)
@@ -231,12 +231,16 @@ class Run:
         self._try("classes.txt", partial(self._write_key, labels))
         for name, figure in self.figures.items():
             self._try(f"{name}.png", partial(self._plot, name, figure, global_step))
-        for name, frames in self.videos.items():
-            if isinstance(frames, str):
-                self.print(f"no plots/{name}.gif: {frames}")
-            else:
-                self._try(f"{name}.gif", partial(video.animate, self.folder / "plots" / f"{name}.gif", *frames))
+        for name, record in self.videos.items():
+            self._try(f"{name}.gif", partial(self._animate, name, record))
         self._try("strips", partial(self._draw_strips, global_step))
+
+    def _animate(self, name: str, record: "Callable[[], Video | str | None]") -> None:
+        frames = record()
+        if isinstance(frames, str):
+            self.print(f"no plots/{name}.gif: {frames}")
+        elif frames:
+            video.animate(self.folder / "plots" / f"{name}.gif", *frames)
 
     def _try(self, name: str, draw: Callable[[], None]) -> None:
         try:

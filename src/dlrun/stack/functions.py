@@ -49,13 +49,7 @@ class Handle(torch.Tensor):
 
 OF_ONE = {getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim")}
 OF_ONE |= {getattr(torch.Tensor, name).__get__ for name in ("is_cuda", "is_meta", "layout", "is_mps", "is_cpu")}
-OF_ONE |= {  # fmt: skip
-    torch.Tensor.size,
-    torch.Tensor.dim,
-    torch.Tensor.numel,
-    torch.Tensor.is_floating_point,
-    torch.Tensor.__len__,
-}
+OF_ONE |= {getattr(torch.Tensor, name) for name in ("size", "dim", "numel", "is_floating_point", "__len__")}
 
 
 def scaled(x: Tensor, weight: Handle | None, bias: Handle | None, axis: int) -> Tensor:
@@ -232,6 +226,7 @@ def in_place(function: Callable, handles: list[Handle], *rest: Any) -> None:
     function([handle.stack for handle in handles], *rest)
 
 
+GRADIENT: Any = torch.Tensor.requires_grad  # an attribute
 FUNCTIONS: dict[Callable, Callable] = {
     F.linear: linear,
     F.batch_norm: batch_norm,
@@ -242,7 +237,7 @@ FUNCTIONS: dict[Callable, Callable] = {
     F.embedding: embedding,
     torch.prelu: prelu,
     torch.Tensor.add_: count_up,
-    torch.Tensor.requires_grad.__get__: lambda handle: handle.stack.requires_grad,
+    GRADIENT.__get__: lambda handle: handle.stack.requires_grad,
     torch.Tensor.requires_grad_: freeze,
     torch.Tensor.copy_: copy,
 }

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dlrun.clock import Clock
-from dlrun.data.base import Batch, Data
+from dlrun.data.base import Batch, Data, EnvData
 from dlrun.errors import Diverged
 from dlrun.stack.axes import per_job
 from dlrun.stack.functions import NotStackable
@@ -57,7 +57,7 @@ class Lockstep:
             self.task.collector = self.collectors = Collectors([each.collector for each in players], net.jobs)
         if isinstance(self.task, DQN):
             learners = cast("list[DQN]", self.tasks)
-            self.task.target = StackedNet([each.target for each in learners]).net
+            self.task.target = StackedNet([each.target for each in learners]).net  # type: ignore[assignment]
             self.task.replay = Replays([each.replay for each in learners], net.jobs)  # type: ignore[assignment]
         self.use(updates)
 
@@ -71,7 +71,7 @@ class Lockstep:
         self.net.train()
         if isinstance(self.task, RLTask):
             self.collectors.clocks = clocks
-            return self.task.batches(datas[0], clocks[0])
+            return self.task.batches(cast(EnvData, datas[0]), clocks[0])
         each = [task.batches(data, clock) for task, data, clock in zip(self.tasks, datas, clocks, strict=True)]
         return map(together, zip(*each, strict=True))
 
@@ -86,7 +86,7 @@ class Lockstep:
     def evaluate(self, datas: Sequence[Data]) -> list[dict[str, float]]:
         """The metrics of the val split, of each job."""
         if isinstance(self.task, RLTask) and self.task.greedy and not self.updates["update"].averages:
-            return evaluate(self.task, datas[0], "val")
+            return evaluate(self.task, cast(EnvData, datas[0]), "val")
         return [task.evaluate(data, "val") for task, data in zip(self.tasks, datas, strict=True)]
 
     def hand_back(self) -> None:
@@ -103,7 +103,7 @@ class Lockstep:
         return found
 
 
-def together(batches: Sequence[Batch]) -> Batch:
+def together(batches: Sequence[Batch]) -> tuple[Tensor, ...]:
     """One batch of all jobs from that of each."""
     columns = list(zip(*batches, strict=True))
     if any(part.shape != column[0].shape for column in columns for part in column):

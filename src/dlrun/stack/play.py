@@ -1,6 +1,7 @@
 """The environments and the replay buffers of several jobs, stepped and sampled together."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -44,10 +45,11 @@ class Collectors(Collector):
     def means(self) -> tuple[list[float], list[float]]:  # type: ignore[override]  # of each job
         columns = zip(np.split(self.returns, len(self.parts)), np.split(self.lengths, len(self.parts)), strict=True)
         found = []
-        for part, (part.returns, part.lengths) in zip(self.parts, columns, strict=True):
+        for part, (returns, lengths) in zip(self.parts, columns, strict=True):
+            part.returns, part.lengths = returns, lengths
             found.append(part.means())
-        returns, lengths = zip(*found, strict=True)
-        return list(returns), list(lengths)
+        mean_returns, mean_lengths = zip(*found, strict=True)
+        return list(mean_returns), list(mean_lengths)
 
     def rollout(
         self,
@@ -146,8 +148,7 @@ class SideBySide:
 def joined(parts: Sequence[VectorEnv]) -> VectorEnv:
     """Sets of environments, which have been reset, as one."""
     join = getattr(type(parts[0]), "joined", SideBySide)
-    together: VectorEnv = join(parts)
-    return together
+    return cast(VectorEnv, join(parts))
 
 
 @torch.inference_mode()

@@ -7,6 +7,7 @@ Source: Arjovsky et al. 2017, algorithm 1; the book, section 13.7, for the theor
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from dlrun.clock import Clock
 from dlrun.data.base import Batch
@@ -52,7 +53,7 @@ class Wgan(Adversarial):
         if not self.critic_update.step(loss, clock):
             return {}
         with torch.no_grad():
-            weights = list(critic.parameters())
+            weights: list[Tensor] = [*critic.parameters()]
             torch._foreach_clamp_min_(weights, -self.clip)
             torch._foreach_clamp_max_(weights, self.clip)
         metrics = {"critic_loss": loss.detach(), "distance": -loss.detach()}

@@ -1,6 +1,7 @@
 """The base class of tasks that play an environment: epochs of frames, evaluation by episodes, a video of an episode."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Protocol, cast
 
 import numpy as np
@@ -125,15 +126,14 @@ class RLTask(Task[EnvData, BatchT]):
         return list(zip(returns.tolist(), lengths.tolist(), strict=True))
 
     def report(self, data: EnvData) -> dict[str, object]:
-        """A video of an episode, if the data asks for one."""
+        """A video of an episode, if the data asks for one: recorded when it is drawn."""
 
         @torch.inference_mode()
         def act(obs: np.ndarray) -> np.ndarray:
             actions = self.predict(torch.from_numpy(obs).to(self.device.torch_device))
             return scale_actions(self.spec, actions.cpu().numpy())
 
-        video = data.record_video(act, mix(SPLITS["test"], 1, 3))
-        return {"videos": {"video": video}} if video else {}
+        return {"videos": {"video": partial(data.record_video, act, mix(SPLITS["test"], 1, 3))}}
 
     def scalars(self, batch: Played, **values: float | list[float]) -> Metrics:
         """Numbers on the host as metrics, with the batch's mean return and length."""
