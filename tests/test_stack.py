@@ -1,5 +1,6 @@
 """Jobs that train as one network: each ends as it would alone, also after kills and when others leave."""
 
+import errno
 import itertools
 import json
 import os
@@ -207,6 +208,9 @@ def together(folder: Path, configs: list[tuple[dict, dict]], *, kill_at: int = -
             return fit(stack, signals)
     except Killed:
         return False
+    except UserError:
+        stack.abandon()
+        raise
     finally:
         stack.means.__class__.add = add
         for member in members:
@@ -306,6 +310,23 @@ def test_a_stack_that_was_killed_ends_with_the_same_bits(config, tmp_path):
         assert same(*tests)
 
 
+def test_a_stack_on_a_full_disk_can_go_on(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("dlrun.train.session.draw", lambda *args: None)
+    configs = [config(*COMMON, *job, "trainer.checkpoint_every_steps=1") for job in JOBS[:2]]
+    assert together(tmp_path / "whole", configs)
+    assert not together(tmp_path / "cut", configs, kill_at=6)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="No space left on device"):
+        patch.setattr(os, "fsync", full)
+        together(tmp_path / "cut", configs)
+    assert together(tmp_path / "cut", configs)
+    for number in range(2):
+        assert_same(tmp_path / "whole" / str(number), tmp_path / "cut" / str(number))
+
+
+def full(*arguments: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_a_signal_saves_all_and_each_job_can_go_on_alone(config, tmp_path, monkeypatch):
     monkeypatch.setattr("dlrun.train.session.draw", lambda *args: None)
     configs = [config(*COMMON, *job) for job in JOBS[:2]]
@@ -362,6 +383,9 @@ def test_jobs_that_differ_in_rates_only_are_stacked():
     assert [job.stack for job in two] == [0] * 4 + [4] * 4
     plan(rates := [Job(i, [f"model.dropout={rate}"]) for i, rate in enumerate((0, 0.1, 0.2))], "auto", 1)
     assert [job.stack for job in rates] == [None, 1, 1]  # without dropout there is no such layer
+    lists = ("0.0", "[0,0.5,0.5]", "[0,0.1,1e-3]", "[0.5,0,0]")
+    plan(places := [Job(i, [f"model.dropout={rates}"]) for i, rates in enumerate(lists)], "auto", 1)
+    assert [job.stack for job in places] == [None, 1, 1, None]
     plan(off := [Job(i, [f"seed={i}"]) for i in range(2)], "off", 1)
     assert [job.stack for job in off] == [None, None]
     assert parse(which(3, jobs[:2], "auto")) == (True, 3, [0, 1])
