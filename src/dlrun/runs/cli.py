@@ -24,6 +24,7 @@ USAGE = """dl-runs: list, evaluate, use and compare runs
                                     on real samples before it is kept
   dl-runs compare RUN RUN ...       their curves in one image, and the
                                     differences between their configs
+  dl-runs ensemble SWEEP|RUN ...    the mean of their predictions, evaluated
   dl-runs draw RUN                  the plots again, from the run's folder
   dl-runs report RUN|SWEEP          one self-contained HTML file
   dl-runs baseline RUN              tables: gradient boosting, a linear and the
@@ -204,6 +205,26 @@ def _compare(args: argparse.Namespace) -> Iterable[str]:
     return compare(folders, args.metric, Path(args.out), args.json)
 
 
+def _ensemble_arguments(parser: Parser) -> None:
+    parser.add_argument("runs", nargs="+", metavar="SWEEP|RUN", help="the folder of a sweep, or those of runs")
+    parser.add_argument("--split", choices=("val", "test"), default="test")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the runs' own")
+    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+    _where(parser)
+
+
+def _ensemble(args: argparse.Namespace) -> Iterable[str]:
+    """Evaluate the mean of the predictions of a sweep's finished jobs, or of several runs."""
+    from dlrun.runs.compare import jobs_of
+
+    folders = []
+    for which in args.runs:
+        folders += jobs_of(_locate(which, args)) or [_folder(which, args)]
+    from dlrun.runs.ensemble import ensemble
+
+    return ensemble(list(dict.fromkeys(folders)), args.split, args.device, args.json)
+
+
 def _baseline_arguments(parser: Parser) -> None:
     _run_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
@@ -295,6 +316,7 @@ COMMANDS: dict[str, Command] = {
     "predict": (_predict_arguments, _predict),
     "export": (_export_arguments, _export),
     "compare": (_compare_arguments, _compare),
+    "ensemble": (_ensemble_arguments, _ensemble),
     "draw": (_run_arguments, _draw),
     "report": (_report_arguments, _report),
     "baseline": (_baseline_arguments, _baseline),

@@ -136,7 +136,7 @@ def recover(state: State, retry: bool = False, patience: float = process.GRACE) 
             elif job.status == "running":
                 job.status = "stopped"
         if retry and job.has_failed:
-            if job.stack is None or job.status == "diverged" or not stack_folder(state.folder, job.stack).exists():
+            if job.stack is None or not stack_folder(state.folder, job.stack).exists():
                 job.stack = None
                 with suppress(FileNotFoundError):
                     (state.run_folder(job) / "summary.json").unlink()  # of the failed try
