@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from dlrun.errors import UserError
+from dlrun.sweep import stacks
 from dlrun.sweep.axes import Axis
 from dlrun.sweep.goals import goals
 from dlrun.sweep.outcomes import settle
 from dlrun.sweep.points import check, chosen, labels, suggest
 from dlrun.sweep.rows import epoch_rows, is_number
 from dlrun.sweep.runner import Plan
-from dlrun.sweep.samplers import pruner, sampler
+from dlrun.sweep.samplers import at_a_time, pruner, sampler
 from dlrun.sweep.settings import Search
 from dlrun.sweep.state import OPEN, Job, State
 from dlrun.sweep.study import PUBLISHED, database, journal, load_optuna
@@ -32,10 +33,14 @@ if TYPE_CHECKING:
 
 
 class Optuna(Plan):
-    """Creates jobs from a study. epochs: of a complete job. Raises UserError if the sampler cannot use the space."""
+    """Creates jobs from a study. epochs: of a complete job. stack: as sweep.stack, of points that are chosen at a time.
 
-    def __init__(self, settings: Search, axes: list[Axis], epochs: int) -> None:
+    Raises UserError if the sampler cannot use the space.
+    """
+
+    def __init__(self, settings: Search, axes: list[Axis], epochs: int, stack: stacks.Setting = "off") -> None:
         self.optuna, self.axes, self.epochs = load_optuna(), axes, epochs
+        self.stack: stacks.Setting = stack if settings.pruner == "none" else "off"  # a stack's jobs end together
         self.swept = [axis for axis in axes if axis.is_swept]
         check(settings, self.swept)
         points = prod(len(axis.rows) for axis in self.swept)
@@ -132,7 +137,17 @@ class Optuna(Plan):
         return list(direction) if isinstance(direction, list) else [direction] * number
 
     def more(self, state: State) -> Job | None:
-        """Return the next point. A trial that a kill left without its job comes first."""
+        """Return the next point; with stacks, the first of those that are chosen at a time."""
+        first = self._next(state)
+        if first is not None and self.stack != "off":
+            jobs, most = [first], at_a_time(self.settings, self.stack)
+            while len(jobs) < most and (job := self._next(state)) is not None:
+                jobs.append(job)
+            stacks.plan(jobs, self.stack, 1)
+        return first
+
+    def _next(self, state: State) -> Job | None:
+        """Create the next point's job. A trial that a kill left without its job comes first."""
         number, mine = len(state.jobs), state.facts["id"]
         with self._reaching():
             self.study = self._study()
@@ -144,7 +159,7 @@ class Optuna(Plan):
             if not left and taken >= state.facts["total"]:
                 return None
             frozen = left[0] if left else self._new_trial(self.study, attributes)
-            self.study.sampler = sampler(self.settings, self.swept, frozen.number)
+            self.study.sampler = sampler(self.settings, self.swept, frozen.number, self.stack != "off")
             trial = self.optuna.trial.Trial(self.study, frozen._trial_id)
             before = self.study.get_trials(deepcopy=False)[: trial.number]
             if sum("again" not in t.user_attrs for t in before) >= state.facts["total"]:  # another machine was faster
