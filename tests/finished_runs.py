@@ -16,6 +16,7 @@ from dlrun.train.assemble import assemble
 
 CPU = ["trainer.device=cpu", "trainer.epochs=1", "trainer.log_every=0"]
 SHAPES = ["data.source.samples=30", "data.source.test_samples=12"]
+REPLAY = ["task.buffer_size=512", "task.learning_starts=64"]
 FAMILIES = {  # one small run for each family of tasks; {data} is a folder
     "classes": ["data=digits", "model.hidden=[16]"],
     "two classes": ["data=moons", "model.hidden=[8]"],
@@ -28,7 +29,7 @@ FAMILIES = {  # one small run for each family of tasks; {data} is a folder
     "gan": ["model=gan", "data=gaussians"],
     "actor": ["model=ppo", "data=cartpole", "data.epoch_frames=256", "task.num_steps=16", "task.eval_episodes=4"],
     "table": ["model=q_learning", "data.epoch_frames=200", "task.eval_episodes=4"],
-    "values": ["model=dqn", "data=cartpole", "data.epoch_frames=256", "task.buffer_size=512", "task.eval_episodes=4"],
+    "values": ["model=dqn", "data=cartpole", "data.epoch_frames=256", "task.eval_episodes=4", *REPLAY],
 }
 
 

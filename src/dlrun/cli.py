@@ -182,6 +182,7 @@ def stored_command(again: str, overrides: list[str]) -> list[str]:
 
 def job(composed: DictConfig) -> float | None:
     """Train one run, new or resumed. Returns the best value of the goal metric, for sweepers."""
+    from dlrun.system.launch import exit_code
     from dlrun.train.start import Request, resume, start  # --help does without
 
     request = Request(composed, cast(DictConfig, HydraConfig.get()), sys.argv[1:])
@@ -198,4 +199,9 @@ def job(composed: DictConfig) -> float | None:
     except UserError as error:
         if HydraConfig.get().mode == hydra.types.RunMode.MULTIRUN:  # a job in the sweeper's own process
             raise
-        fail(str(error), error.exit_code)
+        fail(str(error), exit_code(error))
+    except Exception as error:
+        if (code := exit_code(error)) == 1:
+            raise  # with its traceback
+        traceback.print_exception(error)
+        sys.exit(code)
