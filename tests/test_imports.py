@@ -42,7 +42,7 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "tasks.rl": GROUND | {"data.base", "models", "output", "system", "optim", "tasks"},
     "train": GROUND | {"data.base", "output", "system", "config", "optim", "data.sources", "tasks"},
     "sweep": GROUND | {"output", "system", "config"},
-    "stack": GROUND | {"data.base", "output", "system", "config", "optim", "tasks", "train", "sweep"},
+    "stack": GROUND | {"data.base", "output", "system", "config", "optim", "tasks", "tasks.rl", "train", "sweep"},
     "runs.listing": GROUND | {"output"},
     "runs.written": GROUND,
     "runs.live": GROUND | {"output", "runs.listing"},

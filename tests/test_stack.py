@@ -3,8 +3,12 @@
 import errno
 import itertools
 import json
+import multiprocessing
 import os
+import random
 import signal
+import sys
+import time
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -308,6 +312,43 @@ def test_a_stack_that_was_killed_ends_with_the_same_bits(config, tmp_path):
         assert_same(tmp_path / "whole" / str(number), tmp_path / "cut" / str(number))
         tests = [read_summary(tmp_path / kind / str(number))["test"] for kind in ("whole", "cut")]
         assert same(*tests)
+
+
+def go_on(folder: Path, configs: list[tuple[dict, dict]]) -> None:
+    """`together` in a process of its own, which says nothing."""
+    runs.begin()
+    sys.stdout = open(os.devnull, "w")
+    together(folder, configs)
+
+
+@pytest.mark.slow
+def test_a_stack_killed_at_twenty_random_moments(config, tmp_path):
+    """SIGKILL: nothing is lost, and the end is that of the stack that was left alone."""
+    common = [*COMMON, "trainer.epochs=20", "trainer.checkpoint_every_steps=1", "trainer.patience=8"]
+    configs = [config(*common, *JOBS[k % 4][1:], f"seed={k}") for k in range(8)]
+
+    def started(folder: Path) -> multiprocessing.Process:
+        process = runs.FORKS.Process(target=go_on, args=(folder, configs), daemon=True)
+        process.start()
+        return process
+
+    begun, draw, kills, turn = time.monotonic(), random.Random(0), 0, 0
+    whole = started(tmp_path / "whole")
+    whole.join()
+    seconds = time.monotonic() - begun
+    while kills < 20:
+        process = started(tmp_path / str(turn))
+        process.join(draw.uniform(0, 0.6 * seconds))
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        turn += process.exitcode == 0  # it came to its end
+    last = started(tmp_path / str(turn))
+    last.join()
+    assert whole.exitcode == last.exitcode == 0
+    for folder, number in itertools.product(range(turn + 1), range(8)):
+        assert read_summary(tmp_path / str(folder) / str(number))["status"] == "finished"
+        assert_same(tmp_path / "whole" / str(number), tmp_path / str(folder) / str(number))
 
 
 def test_a_stack_on_a_full_disk_can_go_on(config, tmp_path, monkeypatch):

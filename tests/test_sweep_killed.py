@@ -334,23 +334,6 @@ def test_a_real_run_killed(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stack_killed_twenty_times(tmp_path):
-    """Twelve jobs as one network, SIGKILL at 20 random moments: the bits of the stack that was left alone."""
-    rates = ["optimizer.lr=0.01,0.03", f"seed={','.join(map(str, range(6)))}", "sweep.stack=12", "model.dropout=0.1"]
-    space = ["data=moons", "model.hidden=[16,16]", *rates, "trainer.patience=300", "trainer.checkpoint_every_steps=50"]
-    started = time.monotonic()
-    first = dl_run(tmp_path / "first", "-m", *space, "trainer.epochs=1")  # how long a start takes here
-    assert first.wait(timeout=7200) == 0
-    seconds = 1.5 * (time.monotonic() - started)
-    assert real_kills(tmp_path / "killed", 20, seconds, *space, "trainer.epochs=600") == 20
-    assert dl_run(tmp_path / "whole", "-m", *space, "trainer.epochs=600").wait(timeout=7200) == 0
-    for folder in ("killed", "whole"):
-        jobs = state(tmp_path / folder / "outputs")["jobs"]
-        assert [(job["status"], job["stack"]) for job in jobs] == [("finished", 0)] * 12
-    same_results(tmp_path / "killed", tmp_path / "whole")
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(("jobs", "search"), [(1, False), (4, False), (1, True)])
 def test_forty_jobs_killed_twenty_times(tmp_path, jobs, search):
     """The sweep of the issue: 40 jobs, SIGKILL at 20 random moments."""
