@@ -46,7 +46,7 @@ def write_config(folder: Path, overrides: list[str]) -> tuple[dict, dict]:
 def trained(folder: Path, overrides: list[str], draws: bool = False) -> Path:
     """A run of an epoch, tested at its end. draws: with its plots, which take most of the time."""
     with (
-        nullcontext() if draws else patch("dlrun.output.run_folder.Run._plot"),
+        nullcontext() if draws else patch("dlrun.output.plot_files.PlotFiles._plot"),
         nullcontext() if draws else patch("dlrun.output.plots.curves"),
     ):
         train(folder, write_config(folder, [*CPU, *overrides]), finish=True)

@@ -20,7 +20,7 @@ from toys import CPU, DEVICE, composed, make_update
 
 from dlrun.config.build import build
 from dlrun.errors import PeerLost, UserError
-from dlrun.output import folders
+from dlrun.output import folders, restarts, written
 from dlrun.output.checkpoint import save
 from dlrun.system import launch
 from dlrun.system.cpus import cpus
@@ -172,13 +172,13 @@ def test_no_room_for_the_launchers_files_is_reported(monkeypatch):
 def test_a_restart_after_the_end_ends_well(tmp_path, monkeypatch):
     """The note of a run is its launcher's: one that a dead launcher left is removed by the next."""
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    folders.write_whole(folders._note(tmp_path, 2**22 + 1), "/old")
-    folders.note_start(tmp_path, tmp_path / "run")
+    written.write_whole(restarts._note(tmp_path, 2**22 + 1), "/old")
+    restarts.note_start(tmp_path, tmp_path / "run")
     assert [path.name.rpartition("-")[2] for path in tmp_path.glob(".torchrun-*")] == [str(os.getppid())]
-    assert folders.died_before(tmp_path) is None
+    assert restarts.died_before(tmp_path) is None
     save(folders_made(tmp_path / "run" / "checkpoints") / "last.ckpt", {})
     monkeypatch.setenv(launch.RESTART, "1")
-    assert folders.died_before(tmp_path) == (tmp_path / "run").resolve()
+    assert restarts.died_before(tmp_path) == (tmp_path / "run").resolve()
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
@@ -186,12 +186,12 @@ def test_a_restart_before_the_first_checkpoint_takes_the_runs_folder_again(elsew
     """One that the run did not make is refused as ever."""
     base, run = tmp_path / "outputs", tmp_path / ("run" if elsewhere else "outputs/run")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    folders.note_start(folders_made(base), folders.claim_folder(run, base))
+    restarts.note_start(folders_made(base), folders.claim_folder(run, base))
     (run / "metrics.jsonl").write_text("{}")
     with pytest.raises(UserError, match="already holds a run: resume it with dl-run resume="):
         folders.claim_folder(run, base)
     monkeypatch.setenv(launch.RESTART, "1")
-    assert folders.died_before(base) is None
+    assert restarts.died_before(base) is None
     assert [path.name for path in folders.claim_folder(run, base).iterdir()] == [".hydra"]
     (folders_made(tmp_path / "other" / ".hydra").parent / "metrics.jsonl").write_text("{}")
     with pytest.raises(UserError, match="already holds a run: resume it with dl-run resume="):

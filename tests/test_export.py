@@ -14,9 +14,9 @@ from finished_runs import FAMILIES, small_overrides, trained, untrained, write_t
 from toys import models, takes
 
 from dlrun.errors import DataError, UserError
+from dlrun.output.written import whole
 from dlrun.runs import export as exports
 from dlrun.runs.export import export
-from dlrun.runs.written import whole
 from dlrun.train.finished import FinishedRun
 
 FORMATS = ("pt2", "onnx", "safetensors", "state_dict")

@@ -25,7 +25,7 @@ from dlrun.config.build import build
 from dlrun.errors import UserError
 from dlrun.optim import schedules
 from dlrun.optim.update import Update
-from dlrun.output.checkpoint import Checkpoints
+from dlrun.output.checkpoints import Checkpoints
 from dlrun.output.folders import read_summary
 from dlrun.seeds import mix
 from dlrun.stack.fit import fit
@@ -35,6 +35,7 @@ from dlrun.stack.net import StackedNet
 from dlrun.stack.run import make_member
 from dlrun.stack.trial import gain
 from dlrun.stack.update import StackedUpdate
+from dlrun.sweep.running import spoken
 from dlrun.sweep.stacks import halve, parse, plan, which
 from dlrun.sweep.state import Job
 from dlrun.system.signals import Signals
@@ -432,6 +433,13 @@ def test_jobs_that_differ_in_rates_only_are_stacked():
     assert parse(which(3, jobs[:2], "auto")) == (True, 3, [0, 1])
     with pytest.raises(UserError, match="is for sweeps"):
         parse("no")
+
+
+def test_the_jobs_of_a_stack_in_words():
+    assert [spoken(numbers) for numbers in ([0], [0, 4], [0, 1], [0, 1, 2], [0, 3, 4, 5, 6])] == [
+        "0", "0 and 4", "0 and 1", "0 to 2", "0 and 3 to 6",
+    ]  # fmt: skip
+    assert spoken([0, 1, 2, 5], first=1, to="-") == "1-3 and 6"
 
 
 @pytest.mark.slow

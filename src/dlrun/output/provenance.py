@@ -8,7 +8,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from dlrun.output.folders import write_whole
+from dlrun.output.written import write_whole
 
 ENVIRONMENT, CHANGES = "environment.txt", "changes.patch"
 MOST = 2**20  # bytes of a patch

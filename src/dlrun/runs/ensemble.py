@@ -17,9 +17,8 @@ from dlrun.output.as_json import as_json as json_line
 from dlrun.output.console import number, table
 from dlrun.output.failures import within_memory
 from dlrun.output.folders import read_summary
-from dlrun.tasks.supervised import Supervised
+from dlrun.train.data_state import is_same_data
 from dlrun.train.finished import FinishedRun
-from dlrun.train.state import is_same_data
 
 DATA = ("data", "digest", "sums")  # a checkpoint's entries about the data
 
@@ -59,7 +58,7 @@ def assembled(folders: Sequence[Path], changes: dict[str, object]) -> FinishedRu
     runs = [FinishedRun(folder, changes) for folder in folders]
     first = runs[0]
     for run in runs:
-        if not isinstance(run.task, Supervised):
+        if not run.task.has_metrics:
             raise UserError(
                 f"{run.folder}: task={run.names.get('task')} predicts nothing that could be averaged\n"
                 "  expected runs of task=supervised"
@@ -69,8 +68,8 @@ def assembled(folders: Sequence[Path], changes: dict[str, object]) -> FinishedRu
                 f"{run.folder} learned from other samples, classes or statistics than {first.folder}\n"
                 "  expected runs on the same data: choose their folders instead of the sweep's"
             )
-    task = cast(Supervised, first.task)
-    task.update.ema = Ensemble([run.task.evaluated() for run in runs], task.spec.classes).eval()
+    classes = first.sample_data.spec.classes
+    first.task.update.ema = Ensemble([run.task.evaluated() for run in runs], classes).eval()
     return first
 
 

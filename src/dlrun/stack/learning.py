@@ -48,6 +48,8 @@ class Lockstep:
         self.task.net, self.task.jobs = net.net, net.jobs
         if isinstance(self.task, Supervised):
             each = cast("list[Supervised]", self.tasks)
+            if any(not equal(task.scaling.statistics, each[0].scaling.statistics) for task in each):
+                raise NotStackable("the means or deviations of the targets are others in some of the jobs")
             self.task.loss = Losses([task.loss for task in each], ranges(settings), net.jobs)
             self.task.penalty = Penalties(each, net)  # type: ignore[assignment]  # stands for a Penalty
         elif len(set(settings)) > 1:
@@ -145,6 +147,11 @@ class Penalties:
         flat = [leaf.flatten(1) for leaf in self.leaves]
         squares = torch.stack([w.square().sum(1) for w in flat]).sum(0)
         return self.l1 * torch.stack([w.abs().sum(1) for w in flat]).sum(0) + self.l2 * squares
+
+
+def equal(a: tuple[Tensor, ...] | None, b: tuple[Tensor, ...] | None) -> bool:
+    """Whether two tuples of tensors, or what is none, are equal."""
+    return a is b or a is not None and b is not None and all(map(torch.equal, a, b))
 
 
 def is_of_dlrun(loss: Callable) -> bool:

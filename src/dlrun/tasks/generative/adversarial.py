@@ -36,6 +36,7 @@ class Adversarial(SampleTask):
     takes = ("latent",)
     compiled: tuple[str, ...] = ("generator", "critic")
     net: Pair
+    n_samples: int
 
     def __init__(
         self,

@@ -1,0 +1,54 @@
+"""A process of a sweep that runs a job, or several jobs as one network."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from dlrun.errors import counted
+from dlrun.sweep import process
+from dlrun.sweep.state import Job
+
+if TYPE_CHECKING:
+    from dlrun.sweep.cluster import Submitted
+    from dlrun.sweep.forks import Forked
+
+    Child = process.SessionLeader | Forked | Submitted
+
+
+@dataclass
+class Running:
+    """A running job, or several that train together.
+
+    job: the first of `jobs`. asked: the reason why it was asked to end ("timeout", "pruned", "stopped"). deadline: when
+    to kill it. is_known: whether a stack's verdict was printed.
+    """
+
+    jobs: list[Job]
+    slot: int
+    child: "Child"
+    log_start: int
+    has_begun: bool = False  # on a cluster it may wait first
+    started: float = field(default_factory=time.monotonic)
+    asked: str | None = None
+    deadline: float = float("inf")
+    is_known: bool = False
+
+    @property
+    def job(self) -> Job:
+        return self.jobs[0]
+
+    @property
+    def numbers(self) -> str:
+        """The numbers of the jobs, in words: "2 jobs (0 and 4)", "5 jobs (0 and 3 to 6)"."""
+        return f"{counted(len(self.jobs), 'job')} ({spoken([job.number for job in self.jobs])})"
+
+
+def spoken(numbers: Sequence[int], first: int = 0, to: str = " to ") -> str:
+    """Increasing numbers in words, three or more in a row as a range. first: what 0 is called."""
+    parts: list[str] = []
+    for _, row in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        found = [str(number + first) for _, number in row]
+        parts += [f"{found[0]}{to}{found[-1]}"] if len(found) > 2 else found
+    return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]
