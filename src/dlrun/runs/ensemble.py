@@ -68,7 +68,7 @@ def assembled(folders: Sequence[Path], changes: dict[str, object]) -> FinishedRu
                 f"{run.folder} learned from other samples, classes or statistics than {first.folder}\n"
                 "  expected runs on the same data: choose their folders instead of the sweep's"
             )
-    classes = first.sample_data.spec.classes
+    classes = getattr(first.data.spec, "classes", None)
     first.task.update.ema = Ensemble([run.task.evaluated() for run in runs], classes).eval()
     return first
 

@@ -9,6 +9,8 @@ lower is better, the study maximises the negated value.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from math import isfinite, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class Optuna(Plan):
-    """Creates jobs from a study. epochs: of a complete job. stack: as sweep.stack, of points that are chosen at a time.
+    """Creates jobs from a study. epochs: of a complete job. stack: sweep.stack, for points that are chosen at a time.
 
     Raises UserError if the sampler cannot use the space.
     """
@@ -141,10 +143,8 @@ class Optuna(Plan):
         """Return the next point; with stacks, the first of those that are chosen at a time."""
         first = self._next(state)
         if first is not None and self.stack != "off":
-            jobs, most = [first], at_a_time(self.settings, self.stack)
-            while len(jobs) < most and (job := self._next(state)) is not None:
-                jobs.append(job)
-            stacks.plan(jobs, self.stack, 1)
+            others = islice(iter(partial(self._next, state), None), at_a_time(self.settings, self.stack) - 1)
+            stacks.plan([first, *others], self.stack, 1)
         return first
 
     def _next(self, state: State) -> Job | None:
