@@ -92,6 +92,8 @@ def small_overrides(model: str, kind: str, folder: Path) -> list[str]:
         return [f"model={model}", *(o.format(data=folder) for o in FAMILIES["texts"] if not o.startswith("model"))]
     if kind == "Series":
         return [f"model={model}", "data=eeg"]
+    if kind in ("Table", "Columns"):
+        return [f"model={model}", "data=moons"]
     for side in (28, 36, 72):
         overrides = [f"model={model}", "data=mnist", f"data_dir={folder}", "data.source.download=false"]
         overrides.append(f"data.spec.shape=[1,{side},{side}]")

@@ -526,3 +526,15 @@ def test_damaged_lines_of_metrics_are_skipped(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([*lines, b'{"epoch": 4']))
     assert [row["epoch"] for row in epoch_rows(tmp_path)] == [1, 3]
     assert epoch_rows(tmp_path / "none") == []
+
+
+def test_commands_write_through_no_link_in_a_strangers_folder(dl_runs, tmp_path):
+    folder, own = untrained(tmp_path / "run", FAMILIES["two classes"]), tmp_path / "own.png"
+    own.write_text("mine")
+    (folder / "plots").mkdir()
+    for name in ("plots/confusion_matrix.png", "plots/importance.png", "report.html"):
+        (folder / name).symlink_to(own)
+    for verb in ("draw", "importance", "report"):
+        code, _, err = dl_runs(verb, folder)
+        assert code == 2 and ("is a link to" in err or "leads out of the folder" in err), err
+    assert own.read_text() == "mine"

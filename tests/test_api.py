@@ -219,9 +219,19 @@ def test_missing_values_of_pandas_become_null():
         def tolist(self):
             return list(self)
 
-    frame = type("DataFrame", (), {"__module__": "pandas.core.frame", "columns": ["a"],
-                                   "__getitem__": lambda self, name: Series([1.0, float("nan")])})()  # fmt: skip
-    assert as_polars(frame)["a"].to_list() == [1.0, None]
+    class NAType:
+        """As pandas' own: it equals nothing and has no truth value."""
+
+        def __ne__(self, other):
+            return self
+
+        def __bool__(self):
+            raise TypeError("boolean value of NA is ambiguous")
+
+    column = Series([1.0, float("nan"), NAType()])
+    members = {"__module__": "pandas.core.frame", "columns": ["a"], "__getitem__": lambda self, name: column}
+    frame = type("DataFrame", (), members)()
+    assert as_polars(frame)["a"].to_list() == [1.0, None, None]
     assert given(None, None, None, None, None, None).data == {}
 
 

@@ -1,6 +1,7 @@
 """Arrays of samples: what their shapes say, how they are split and scaled, what is predicted, and what is refused."""
 
 import json
+import zipfile
 from pathlib import Path
 from signal import SIGTERM
 
@@ -12,6 +13,7 @@ from runs import assert_same, compose, train
 from toys import CPU, section
 
 from dlrun.config.build import build
+from dlrun.data.array_file import read_npy, read_npz
 from dlrun.data.arrays import ArraySet
 from dlrun.errors import UserError
 from dlrun.runs.cli import main
@@ -167,6 +169,38 @@ def test_bad_arrays_are_refused(arrays, said):
         loaded(**arrays)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 4)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (100000000000000000000000, 4)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (True, 4)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1,",
+        "if 1:\n    3\n  4",
+    ],
+)
+def test_headers_that_lie_are_refused(header, tmp_path):
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode())
+    with pytest.raises(UserError, match="is not an intact array file"):
+        read_npy(tmp_path / "x.npy")
+
+
+def test_damaged_zips_are_refused(tmp_path):
+    """Whatever byte is wrong, and nothing else is raised."""
+    path, refused = tmp_path / "x.npz", 0
+    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(path, "w", method) as file, file.open("x.npy", "w") as member:
+            np.save(member, ROWS)
+        whole = path.read_bytes()
+        for place in range(0, len(whole), len(whole) // 60):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 9]) + whole[place + 1 :])
+            try:
+                read_npz(path)
+            except UserError:
+                refused += 1
+    assert refused > 60
+
+
 def test_files_that_hold_no_arrays_are_refused(tmp_path):
     """Objects are never unpickled: a file that would run code when it is, does not."""
     path, trap = tmp_path / "a.npz", tmp_path / "ran"
@@ -185,6 +219,10 @@ def test_files_that_hold_no_arrays_are_refused(tmp_path):
     assert not trap.exists()
     path.write_bytes(b"PK\3\4" + bytes(100))
     with pytest.raises(UserError, match="is not an intact array file"):
+        make(file=str(path)).load(CPU)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("x.npy", "no array")
+    with pytest.raises(UserError, match="x is no array"):
         make(file=str(path)).load(CPU)
     np.savez(path, weights=np.zeros(3))
     with pytest.raises(UserError, match="has the arrays weights: no inputs\n  expected an .npz with x and y"):

@@ -29,7 +29,7 @@ from dlrun.errors import CheckpointError, Diverged, UserError, counted
 from dlrun.optim import schedules
 from dlrun.optim.clipping import clip_gradients
 from dlrun.optim.update import Update
-from dlrun.output import checkpoint
+from dlrun.output import checkpoint, checkpoints
 from dlrun.output.as_json import as_json
 from dlrun.output.checkpoint import load, save, snapshot
 from dlrun.output.checkpoints import Checkpoints
@@ -763,7 +763,7 @@ def test_whatever_of_a_run_finds_the_disk_full_is_reported(what, config, tmp_pat
 
 def test_a_disk_that_is_full_before_the_first_checkpoint(config, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", lambda path, state: full())
+        patch.setattr(checkpoints, "save", lambda path, state: full())
         with pytest.raises(UserError) as error:
             train(tmp_path, config())
     assert "no checkpoint was written yet: make room, then start the run again" in str(error.value)

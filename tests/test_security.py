@@ -218,6 +218,14 @@ def test_the_config_of_a_strangers_run(refused, tmp_path, text):
     assert "does more than refer to another key" in message or "cannot read the run's config" in message
 
 
+@pytest.mark.parametrize("text", ["trainer: [1]", "trainer: 5", "data: {root: a, _target_: [x]}", "data: x"])
+def test_a_strangers_config_of_another_form(refused, tmp_path, text):
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    (tmp_path / "run" / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {}}}\n")
+    (tmp_path / "run" / ".hydra" / "config.yaml").write_text(f"{text}\n")
+    refused("resume=run", "trainer.epochs=1", "data.root=x")
+
+
 @pytest.mark.parametrize("name", ["run.log", "metrics.jsonl", ".lock", ".hydra"])
 def test_a_strangers_folder_writes_to_no_other_place(refused, tmp_path, name):
     for folder in ("run", "other"):
@@ -240,6 +248,28 @@ def test_an_image_is_no_program(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "x.eps")
     (tmp_path / "x.eps").rename(tmp_path / "x.png")
     assert "cannot identify image file" in read(tmp_path / "x.png", (3, 8, 8), "cover")
+
+
+@pytest.mark.parametrize("package", ["dlrun.models", "mynets"])
+def test_a_path_in_a_target_leads_out_of_no_package(refused, tmp_path, monkeypatch, package):
+    """The types of a target's arguments are evaluated, so its file must be in its package."""
+    from dlrun.config import consent
+    from dlrun.config.signatures import signature
+
+    (tmp_path / "mynets").mkdir()
+    (tmp_path / "mynets" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(consent, "said", {"mynets"})
+    (tmp_path / "evil.py").write_text("def f(spec, *, root: open('ran', 'w')): ...\n")
+    for path in (f"{tmp_path}/evil", "/proc/self/cwd/evil"):
+        with pytest.raises(UserError, match="there is no module"):
+            signature(f"{package}.{path}.f")
+    assert "_target_" in refused(f"++model={{_target_: '{package}./proc/self/cwd/evil.f'}}")
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    (tmp_path / "run" / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {}}}\n")
+    target = f"{{root: x, _target_: '{package}./proc/self/cwd/evil.f'}}"
+    (tmp_path / "run" / ".hydra" / "config.yaml").write_text(f"data: {target}\n")
+    refused("resume=run", "data.root=y")
 
 
 # --- sweeps -----------------------------------------------------------------------------------------------------------

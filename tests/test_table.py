@@ -19,6 +19,7 @@ from toys import CPU, make_task
 from dlrun.config.build import build
 from dlrun.data.splits import split_groups, split_random, split_times
 from dlrun.data.table.encode import encode, learn_column, stacked
+from dlrun.data.table.read import Format, read_table
 from dlrun.data.table.table_file import TableFile
 from dlrun.errors import UserError
 from dlrun.models.mlp import mlp
@@ -380,6 +381,14 @@ BAD = {
     "infinite": ("a,b\n1.5,2\ninf,3\n" + 9 * "0,2\n1,3\n", [], "line 3: a is 'inf'\n  expected a finite number"),
     "not utf-8": (b"a,b\n1,x\n2,\xff\n", [], "line 3: the byte 0xff is not utf-8"),
     "an encoding": ("a,b\n1,2\n", ["data.encoding=klingon"], "there is no such encoding"),
+    "beyond float32": ("a,b\n1.5,2\n1e39,3\n" + 9 * "0,2\n1,3\n", [], "a finite number, at most 3.4e"),
+    "a target beyond float32": ("b,a\n" + 9 * "1.5,3\n" + "-1e39,2\n", [], "line 11: b is .*\\n.*, at most 3.4e"),
+    "a pattern": ("^a$,b\n1,2\n2,3\n", [], "a column is named '.a.', which polars takes for a pattern"),
+    "a codec": ("a,b\n1,2\n", ["data.encoding=hex"], "there is no such encoding"),
+    "a codec that decodes nothing": ("a,b\n1,2\n", ["data.encoding=undefined"], "is not undefined"),
+    "half a letter": (b"a,b\n\\ud800,2\n", ["data.encoding=unicode_escape"], "is not unicode_escape"),
+    "a quote as separator": ("a,b\n1,2\n", ["data.separator='\"'"], "expected one character"),
+    "a name in another encoding": (b"a\xff,b\n1,2\n", [], "line 1: the byte 0xff is not utf-8"),
     "few rows": ("a,b\n1,2\n2,3\n", [], "cannot fill the splits|every class has fewer than 3 rows"),
     "one group": ("a,b,g\n" + 9 * "1,2.5,x\n2,3.5,x\n", ["data.group=g"], "1 group cannot fill the splits"),
     "one time": ("a,b,t\n" + 9 * "1,2.5,4\n2,3.5,4\n", ["data.time=t"], "1 different time cannot fill"),
@@ -402,6 +411,61 @@ def test_bad_tables_are_refused(case, tmp_path):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=expected):
         make(path, *keys, target="b").load(CPU)
+
+
+@pytest.mark.parametrize("name", ["a[1].csv", "a*.csv", "a?.csv", "{a,b}.csv", "a\x1b.csv"])
+def test_a_name_is_no_pattern(name, tmp_path):
+    """Browsers name a second download a[1].csv."""
+    for other in ("a1.csv", "ab.csv", name):
+        (tmp_path / other).write_text("a,b\n" + 20 * f"{len(other)},0\n0,1\n")
+    assert read_table(tmp_path / name, Format())[0].height == 40
+
+
+def test_headers_of_any_length_and_letters(tmp_path):
+    names = [f"gene {i:030}" for i in range(9000)]  # more bytes than decide the separator
+    (tmp_path / "wide.csv").write_text(",".join(["b", *names]) + "\n" + 2 * (",".join(map(str, range(9001))) + "\n"))
+    assert read_table(tmp_path / "wide.csv", Format())[0].columns == ["b", *names]
+    (tmp_path / "odd.csv").write_text("a\x0cb,c\u2028d\n1,2\n")
+    assert read_table(tmp_path / "odd.csv", Format())[0].columns == ["a\x0cb", "c\u2028d"]
+    (tmp_path / "mac.csv").write_bytes(b"a,b\r1,x\r2,y\r")
+    assert read_table(tmp_path / "mac.csv", Format())[0].rows() == [(1, "x"), (2, "y")]
+
+
+def test_damaged_files_are_refused(tmp_path):
+    """Whatever byte is wrong, and nothing else is raised."""
+    table, random = pl.DataFrame({"a": range(200), "b": [str(i % 7) for i in range(200)]}), np.random.RandomState(0)
+    table.write_parquet(tmp_path / "x.parquet")
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(table.write_csv().encode()))
+    refused = 0
+    for path in (tmp_path / "x.parquet", tmp_path / "x.csv.gz"):
+        whole = path.read_bytes()
+        for _ in range(40):
+            damaged = bytearray(whole)
+            damaged[random.randint(4, len(whole))] ^= random.randint(1, 256)
+            path.write_bytes(damaged)
+            try:
+                read_table(path, Format())
+            except UserError:
+                refused += 1
+    assert refused > 40
+    table[:0].write_parquet(tmp_path / "x.parquet")
+    with pytest.raises(UserError, match="has no rows"):
+        read_table(tmp_path / "x.parquet", Format())
+
+
+def test_values_that_python_cannot_hold(tmp_path):
+    """Years before 1 and after 9999, and whole numbers that are larger than 64 bits."""
+    dates = pl.Series("a", [10**15, 1, 2, 3] * 5).cast(pl.Datetime("ms"))
+    large = pl.Series("c", [1.5e19, 1.6e19] * 10)
+    pl.DataFrame([dates, large, pl.Series("b", [0, 1] * 10)]).write_parquet(tmp_path / "x.parquet")
+    data = loaded(tmp_path / "x.parquet", "++data.types={c: category}", target="b")
+    assert data.fitted()["categories"][0]["levels"] == ["1.5e+19", "1.6e+19"]
+    table = pl.DataFrame([pl.Series("a", [1, 2**62] * 10).cast(pl.Datetime("ms")), large.rename("b")])
+    table.write_parquet(tmp_path / "far.parquet")
+    with pytest.raises(UserError, match="row 2: a is a date hundreds of thousands of years away"):
+        loaded(tmp_path / "far.parquet", target="b")
+    (tmp_path / "x.csv").write_text("a,b\n" + "".join(f"{i:04}-01-01,{i % 2}\n" for i in range(40)))
+    assert loaded(tmp_path / "x.csv", target="b").fitted()["columns"] == {"a": "%Y-%m-%d"}
 
 
 def test_many_levels_are_refused(tmp_path):
@@ -478,3 +542,10 @@ def test_the_documented_server_predicts_what_the_run_predicts(tmp_path, monkeypa
     space: dict = {}
     exec(program, space)
     assert len(program.splitlines()) <= 25 and np.allclose(space["predictions"], wanted, atol=1e-5)
+
+
+def test_a_key_is_named_as_in_the_config(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b\n" + 30 * "1.5,2\n2.5,3\n")
+    for word in ("data.target=[b,b]", "data.target=[a,a]"):
+        with pytest.raises(UserError, match="a column is named twice"):
+            loaded(tmp_path / "x.csv", word)

@@ -108,6 +108,7 @@ def test_every_answer_has_a_policy(client, path):
         "plots/../../../../secret.png", "../../../secret.png", "plots/..%2f..%2f..%2fsecret.png", "plots/link.png",
         "/etc/passwd", "run.log", "plots/loss.svg", "checkpoints/last.ckpt", ".hydra/config.yaml", "plots/",
         "plots/.png", "plots\\..\\loss.png", "plots/%00.png", "linked/secret.png", "plots/pipe.png",
+        "plots/" + 300 * "x" + ".png",
     ],
 )  # fmt: skip
 def test_only_images_of_a_run_are_read(client, base, path):

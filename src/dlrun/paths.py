@@ -22,7 +22,10 @@ def find(path: str, data_dir: Path, key: str, expected: str) -> Path:
     is_path = "/" in wanted or os.sep in wanted
     candidates = [here] if _is_here(wanted) else [here, stored] if is_path else [stored, here]
     candidates = list(dict.fromkeys(candidates))
-    result = next((candidate for candidate in candidates if candidate.exists()), None)
+    try:
+        result = next((candidate for candidate in candidates if candidate.exists()), None)
+    except OSError:  # a name too long
+        result = None
     if result is None:
         raise DataError(f"{key}={path}: there is no {' and no '.join(map(str, candidates))}\n  expected {expected}")
     if not result.is_dir() and (why := irregular(result)):

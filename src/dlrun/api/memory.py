@@ -180,8 +180,13 @@ def as_polars(frame: Any) -> "polars.DataFrame":
         return frame
     if not _is_frame(frame):
         raise UserError(f"{_short(frame)}: expected a frame of polars or pandas")
-    columns = {str(name): [None if each != each else each for each in frame[name].tolist()] for name in frame.columns}
+    columns = {str(name): [None if _is_gap(each) else each for each in frame[name].tolist()] for name in frame.columns}
     return pl.DataFrame(columns, strict=False)
+
+
+def _is_gap(value: Any) -> bool:
+    """Whether it is a missing value of pandas. pd.NA, that of its nullable types, has no truth value."""
+    return type(value).__name__ == "NAType" or value != value
 
 
 def _frames(parts: dict[str, tuple[Any, Any]]) -> Given:

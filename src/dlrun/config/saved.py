@@ -116,7 +116,9 @@ def is_place(config: dict, key: str) -> bool:
     node: object = config
     for parent in parents:
         node = node.get(parent) if isinstance(node, dict) else None
-    if parents[:1] != ["data"] or not isinstance(node, dict) or name not in node or "_target_" not in node:
+    if parents[:1] != ["data"] or not isinstance(node, dict) or name not in node:
+        return False
+    if not isinstance(node.get("_target_"), str):
         return False
     return signature(node["_target_"]).keys.get(name) in (DataPath, DataPath | None)
 

@@ -82,12 +82,15 @@ def _public(tree: ast.Module, *kinds: type[ast.FunctionDef] | type[ast.ClassDef]
 
 
 def _source(module: str) -> Path | None:
+    """Return the file of a module. All parts of its name are words: a path in it would lead out of its package."""
     package, *rest = module.split(".")
+    if not all(map(str.isidentifier, (package, *rest))):
+        return None
     try:
         spec = find_spec(package)  # finding a top-level package does not import it
     except ValueError:
         spec = None
-    if not package.isidentifier() or spec is None:
+    if spec is None:
         return None
     if spec.submodule_search_locations is None:
         return Path(spec.origin) if not rest and spec.origin and spec.origin.endswith(".py") else None

@@ -1,13 +1,12 @@
 """Read arrays of samples from .npz and .npy files. Nothing is unpickled: a file cannot run code."""
 
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from dlrun.errors import DataError, some
+from dlrun.errors import DataError, printable, some
 from dlrun.paths import open_plain
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -51,9 +50,12 @@ def _load(path: Path) -> np.ndarray | dict[str, np.ndarray]:
             content = np.load(file, allow_pickle=False)
             if isinstance(content, np.ndarray):
                 return content
-            return {name: content[name] if _role(name) else np.zeros(0) for name in content.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            arrays = {name: content[name] if _role(name) else np.zeros(0) for name in content.files}
+    except Exception as error:  # of headers, zips and four kinds of compression: damage raises almost anything
         raise _unreadable(path, error) from None
+    if other := next((name for name, array in arrays.items() if not isinstance(array, np.ndarray)), None):
+        raise DataError(f"{path}: {other} is no array\n  {EXPECTED}")
+    return arrays
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
@@ -62,7 +64,11 @@ def _unreadable(path: Path, error: Exception) -> DataError:
             f"{path} holds Python objects or is no array file; objects are never loaded, since they can run code\n"
             f"  {EXPECTED}; arrays of numbers or texts"
         )
-    return DataError(f"{path} is not an intact array file: {str(error).splitlines()[0]}\n  {EXPECTED}")
+    return DataError(f"{path} is not an intact array file: {_first_line(error)}\n  {EXPECTED}")
+
+
+def _first_line(error: Exception) -> str:
+    return printable((str(error).splitlines() or [type(error).__name__])[0])
 
 
 def _role(name: str) -> str:
@@ -104,10 +110,12 @@ def grouped(arrays: Mapping[str, np.ndarray]) -> dict[str, Part]:
     if set(parts) == {"train"}:
         parts = {"all": parts["train"]}
     for split, (x, y) in parts.items():
-        if not x.ndim or not len(x) or y is not None and (not np.ndim(y) or len(y) != len(x)):
+        if not x.ndim or not x.size or y is not None and (not np.ndim(y) or len(y) != len(x)):
             both = f"{x.shape} (inputs) and {() if y is None else np.shape(y)} (targets)"
             names = "x and y" if split == "all" else f"x_{split} and y_{split}"
-            raise DataError(f"{names} have the shapes {both}\n  expected the same number of both, at least one")
+            raise DataError(
+                f"{names} have the shapes {both}\n  expected the same number of both, at least one, with values"
+            )
     if len({y is None for _, y in parts.values()}) > 1:
         raise DataError("some splits have targets and some have none\n  expected targets for all, or for none")
     shapes = {x.shape[1:] for x, _ in parts.values()}

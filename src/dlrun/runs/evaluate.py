@@ -9,6 +9,7 @@ from dlrun.config.build import build
 from dlrun.config.saved import own_config, require_finished
 from dlrun.errors import UserError, counted
 from dlrun.output.as_json import as_json as json_line
+from dlrun.output.as_json import finite
 from dlrun.output.console import table
 from dlrun.overrides import quoted
 from dlrun.spec import Columns, Env
@@ -94,7 +95,7 @@ def evaluate(
     is_reproduced = verdict is None or bool(verdict)
     if as_json:
         line = {"run": str(folder), "split": split, "data": overrides, "metrics": metrics}
-        return [json_line(line)], is_reproduced
+        return [json_line(finite(line))], is_reproduced
     name = next((o.partition("=")[2] for o in overrides if o.startswith("data=")), run.names.get("data"))
     samples = f", {counted(measured.size, 'sample')}" if measured.size else ""
     lines = [

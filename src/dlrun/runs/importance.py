@@ -16,6 +16,7 @@ from dlrun.config.signatures import mismatch
 from dlrun.errors import UserError
 from dlrun.output.as_json import as_json as json_line
 from dlrun.output.console import number, table
+from dlrun.output.folders import require_plain
 from dlrun.output.written import write_whole
 from dlrun.runs.columns import IMPORTANCE
 from dlrun.spec import Columns, Table
@@ -53,6 +54,7 @@ def importance(folder: Path, repeats: int, as_json: bool) -> Iterator[str]:
         raise UserError(f"--repeats {repeats}: expected {expected}")
     require_finished(folder)
     own_config(folder)  # report its errors before torch is imported
+    require_plain(folder)
     from dlrun.output.failures import within_memory, writing_to
     from dlrun.train.finished import FinishedRun
 

@@ -101,7 +101,7 @@ class LiveRun:
         if (now := stamp(path)) == self._config:
             return
         self._config, self.planned = now, None
-        with suppress(OSError, UnicodeDecodeError):
+        with suppress(OSError, ValueError):  # no text, or a number of thousands of digits
             match = EPOCHS.search(read_whole(path).decode())
             self.planned = int(match[1]) if match else None
 

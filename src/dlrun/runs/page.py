@@ -78,7 +78,7 @@ def figures(folder: Path, curves: Sequence[str]) -> str:
 
 
 def _wide(png: bytes) -> str:
-    width, height = unpack(">II", png[16:24])  # the position of a PNG's width and height
+    width, height = unpack(">II", png[16:24].ljust(8, b"\0"))  # where a PNG has them; a damaged one may end before
     return ' class="wide"' if width > WIDE * height else ""
 
 

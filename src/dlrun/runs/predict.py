@@ -10,6 +10,7 @@ from dlrun.config.saved import own_config, require_finished
 from dlrun.config.signatures import mismatch
 from dlrun.errors import UserError
 from dlrun.output.as_json import as_json, finite
+from dlrun.output.folders import require_plain
 from dlrun.runs.records import as_csv, outputs, write_images, write_lines
 from dlrun.spec import Columns, Image, Mask, Series, Spec, Table, Tokens
 from dlrun.types import Index, Size
@@ -115,6 +116,8 @@ def _records(run: "FinishedRun", way: str, given: Inputs, out: Path | None) -> I
     else:
         batches = ((names, encode(run, way, values), {}) for names, values in _batches(run, given))
     folder = out or run.folder / "predictions"
+    if out is None:
+        require_plain(run.folder)
     taken: dict[str, int] = {}
     for names, x, more in batches:
         predicted = run.task.predict(x).cpu()

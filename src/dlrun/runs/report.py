@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dlrun.config.saved import own_config, require_finished
 from dlrun.errors import DataError, counted
 from dlrun.output.console import column, number
-from dlrun.output.folders import read_summary
+from dlrun.output.folders import read_summary, require_plain, within
 from dlrun.output.rows import epoch_rows
 from dlrun.runs import page
 from dlrun.runs.columns import described
@@ -27,8 +27,12 @@ WORDS = 60  # the number of last words shown of a text
 
 
 def report(folder: Path, out: Path | None) -> list[str]:
-    """Write a run's page to `out`, or to report.html in its folder, and return lines to print."""
+    """Write a run's page to `out`, or to report.html in its folder, and return lines to print.
+
+    Raises UserError if the folder holds links: what they lead to would be copied into the page.
+    """
     summary = require_finished(folder)
+    require_plain(folder)
     own_config(folder)
     notes, samples = [], []
     try:
@@ -55,7 +59,7 @@ def report_sweep(folder: Path, out: Path | None) -> list[str]:
 
     state = load_state(folder)
     _settle_left(state)
-    return [page.write(out or folder / "report.html", Report(state).html())]
+    return [page.write(out or within(folder, "report.html"), Report(state).html())]
 
 
 def _settle_left(state: "State") -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from dlrun.data.base import Data
 from dlrun.errors import UserError
 from dlrun.output import plots
+from dlrun.output.folders import require_plain
 from dlrun.output.rows import parse_row
 from dlrun.output.run_folder import Run
 from dlrun.paths import read_whole
@@ -27,8 +28,9 @@ def draw(run: Run, task: Task, data: Data, metric: str | None, best_epoch: int |
 def draw_finished(folder: Path) -> list[str]:
     """Draw the plots of a finished run from its folder and its data; return their names.
 
-    Raises UserError unless the run is finished, and DataError if its data has changed or is gone.
+    Raises UserError unless the run is finished and holds no links, and DataError if its data has changed or is gone.
     """
+    require_plain(folder)
     finished = FinishedRun(folder)
     data, task, summary = finished.load_data(), finished.task, finished.summary
     axis = "samples" if task.epoch_samples(data) else "step"

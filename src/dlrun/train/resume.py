@@ -31,6 +31,7 @@ SAVING = (
     *(f"checkpoint_{n}" for n in ("every_steps", "every_minutes", "gap")),
 )
 RESUMABLE = ("trainer.device", "data_dir", *(f"trainer.{name}" for name in (*LIMITS, *SAVING)), "tracker")
+SECTIONS = ("data", "optimizer", "trainer")  # that the keys above and below are in
 CHANGEABLE = ("optimizer.lr",)  # only with resume.allow=changes, as then the run is another one
 
 
@@ -79,10 +80,15 @@ def read_resumed(folder: Path, request: Request) -> ResumedConfig:
         saved, names = read_config(folder)
     except UserError as error:
         raise UserError(f"resume={error}") from None
-    is_moved = False
+    is_moved, before = False, plain(saved)
+    if odd := next((name for name in SECTIONS if not isinstance(before.get(name, {}), dict)), None):
+        raise UserError(
+            f"resume={folder}: {odd}={before[odd]!r} in {folder / '.hydra' / 'config.yaml'}\n"
+            "  expected a mapping, as dl-run wrote it"
+        )
     for override in request.words:
         key = key_of(override)
-        if key in RESUMABLE or is_place(plain(saved), key):
+        if key in RESUMABLE or is_place(before, key):
             OmegaConf.update(saved, key, OmegaConf.select(request.config, key), merge=False, force_add=True)
             is_moved |= key.startswith("data.")
         elif key in CHANGEABLE and request.config.resume_allow == "changes":

@@ -79,7 +79,19 @@ class SeriesFile(Encoded):
         targets = (target,) if isinstance(target, str) else tuple(target or ())
         shares = (split[0], split[1], split[2])
         self.settings = TableSettings(
-            targets, learn, tuple(drop), types, numbers == "quantile", shares, stratify, series, time, None, 0, 0
+            targets,
+            learn,
+            tuple(drop),
+            types,
+            numbers == "quantile",
+            shares,
+            stratify,
+            series,
+            time,
+            None,
+            0,
+            0,
+            "data.series",
         )
         self.windows = WindowSettings(window, horizon, stride, season, relative, gaps == "skip")
         self.batch_size, self.eval_batch_size, self.unit, self.categories = (

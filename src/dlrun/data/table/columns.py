@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import polars as pl
 
 from dlrun.errors import DataError, UserError, nearest, printable, some
@@ -16,6 +17,9 @@ MOSTLY = 0.9  # from this share of numbers or dates on, a text column is one of 
 SAMPLED = 10_000  # texts, about, that decide whether a column is one of numbers
 MOST_LEVELS = 10_000
 FEW = 20  # at most this number of different texts are a category, even in a short table
+LATEST = 6e12  # seconds, 190,000 years: dates farther from 1970 have no year in polars
+PER_SECOND = {"days": 1 / 86400, "ms": 1e3, "us": 1e6, "ns": 1e9}
+LARGEST = float(np.finfo(np.float32).max)  # rows are float32
 ID = re.compile(r"(^|[\W_])(id|uuid|guid|index)$|[a-z]I[dD]$", re.ASCII)
 
 
@@ -97,13 +101,16 @@ def _of_kind(column: pl.Series, kind: str, place: Place) -> tuple[pl.Series, str
 
 
 def as_numbers(column: pl.Series, place: Place, advice: str = "") -> pl.Series:
-    """Convert to float64 with null for missing values. Raises DataError at the first value that is no finite number."""
+    """Convert to float64 with null for missing values. Raises DataError at the first that float32 cannot hold."""
     numbers = column.cast(pl.Float64, strict=False)
     if numbers.null_count() > column.null_count():
         raise _misfit(column, numbers.is_null() & column.is_not_null(), "a number" + advice, place)
-    if (infinite := numbers.is_infinite()).any():
-        raise _misfit(column, infinite, "a finite number", place)
-    return numbers.fill_nan(None)
+    numbers = numbers.fill_nan(None)
+    if max(-(numbers.min() or 0), numbers.max() or 0) > LARGEST:
+        raise _misfit(
+            column, numbers.abs() > LARGEST, f"a finite number, at most {LARGEST:.3g}, the largest of float32", place
+        )
+    return numbers
 
 
 def as_booleans(column: pl.Series, place: Place) -> pl.Series:
@@ -121,14 +128,21 @@ def as_booleans(column: pl.Series, place: Place) -> pl.Series:
 
 def as_texts(column: pl.Series) -> pl.Series:
     """Convert to texts; whole numbers have no point, so that 1 and 1.0 are one level."""
-    if column.dtype.is_float() and (column.drop_nulls() == column.drop_nulls().round()).all():
-        column = column.cast(pl.Int64, strict=False)
+    if column.dtype.is_float():
+        known = column.drop_nulls()
+        if ((known == known.round()) & (known.abs() < 2.0**63)).all():
+            column = column.cast(pl.Int64, strict=False)
     return column.cast(pl.String)
 
 
 def as_dates(column: pl.Series, form: str, place: Place) -> pl.Series:
     """Convert to datetimes by a format; columns of dates need none ("date"). Raises DataError at the first misfit."""
     if column.dtype in (pl.Date, pl.Datetime):
+        most = LATEST * PER_SECOND[getattr(column.dtype, "time_unit", "days")]
+        if (far := ~column.to_physical().is_between(-most, most)).any():
+            raise DataError(
+                f"{place(int(far.arg_max() or 0))}: {column.name} is a date hundreds of thousands of years away"
+            )
         return column.cast(pl.Datetime("us"))
     dates = _parsed(column.cast(pl.String), form)
     wrong = dates.is_null() & column.is_not_null()
@@ -162,13 +176,19 @@ def _useless(column: pl.Series, kind: str, is_chosen: bool) -> str:
         return "no values"
     if kind == "text":
         return f"values of type {column.dtype}"
-    if values.min() == values.max() and not column.null_count():
+    if is_constant(values) and not column.null_count():
         return f"always {printable(str(as_texts(values)[0]))[:40]}"
     if kind == "category":
         return _too_different(values, is_chosen)
     if kind == "number" and not is_chosen and _is_id(values) and values.n_unique() == len(column):
         return "an id: every row has another number"
     return ""
+
+
+def is_constant(values: pl.Series) -> bool:
+    """Whether all values are the same. Dates are compared as numbers: Python's end at the year 9999."""
+    values = values.to_physical() if values.dtype.is_temporal() else values
+    return bool(values.min() == values.max())
 
 
 def _too_different(values: pl.Series, is_chosen: bool) -> str:

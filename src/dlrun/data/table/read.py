@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import polars as pl
 
-from dlrun.data.table.text import EXPECTED, HEAD, Format, TableText, content_of, text_of, undecodable
+from dlrun.data.table.text import EXPECTED, Format, TableText, content_of, head_of, text_of, undecodable
 from dlrun.errors import DataError, counted, printable
-from dlrun.paths import open_plain
 
 GUESSED_FROM = 10_000  # rows from which polars guesses the columns' types before it reads all of them
 
@@ -35,27 +34,24 @@ def read_table(
     content: of the file, if it is not stored at `path`. Raises DataError if the file is not a table.
     """
     try:
-        start = content[:HEAD] if content is not None else _start(path)
+        start = head_of(path if content is None else content)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}\n  {EXPECTED}") from None
+    origin: Origin = ParquetTable(path)
     if start[:4] == b"PAR1":
-        return _read_parquet(path, content), ParquetTable(path)
-    text = text_of(path, form, path if content is None else content, start)
-    frame = _read_text(text, as_text)
+        frame = _read_parquet(path, content)
+    else:
+        origin = text_of(path, form, path if content is None else content, start)
+        frame = _read_text(origin, as_text)
     if not frame.width or not frame.height:
         raise DataError(f"{path} has no rows: {EXPECTED} with a line of names and lines of values")
-    return frame, text
-
-
-def _start(path: Path) -> bytes:
-    with open_plain(path) as file:
-        return file.read(HEAD)
+    return frame, origin
 
 
 def _read_parquet(path: Path, content: bytes | None) -> pl.DataFrame:
     try:
-        frame = pl.read_parquet(path if content is None else io.BytesIO(content))
-    except (pl.exceptions.PolarsError, OSError) as error:
+        frame = pl.read_parquet(path if content is None else io.BytesIO(content), glob=False)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(f"{path} is not an intact Parquet file: {_first_line(error)}\n  {EXPECTED}") from None
     return _without_empty_rows(frame)
 
@@ -65,7 +61,9 @@ def _read_text(text: TableText, as_text: Container[str]) -> pl.DataFrame:
     separator = text.form.separator or ","
     is_all_text = "*" in as_text
     try:
-        written = pl.read_csv(text.source, separator=separator, has_header=text.form.header, n_rows=0).columns
+        written = pl.read_csv(
+            text.source, separator=separator, has_header=text.form.header, n_rows=0, glob=False
+        ).columns
         chosen = {old: pl.String for old, new in zip(written, text.names, strict=True) if new in as_text}
         for rows in (GUESSED_FROM, None):
             try:
@@ -77,12 +75,13 @@ def _read_text(text: TableText, as_text: Container[str]) -> pl.DataFrame:
                     schema_overrides=chosen,
                     infer_schema=not is_all_text,
                     infer_schema_length=rows,
+                    glob=False,
                 )
                 break
             except pl.exceptions.ComputeError as error:
                 if rows is None or "as dtype" not in str(error):
                     raise
-    except (pl.exceptions.PolarsError, ValueError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
         raise _refused(text, error) from None
     frame.columns = text.names
     if frame.height and frame[:, -1].null_count():
@@ -111,7 +110,13 @@ def _check_short_rows(text: TableText) -> None:
     line = pl.col("line")
     is_odd = (line.str.count_matches(separator, literal=True) != count - 1) & line.str.contains(r"\S")
     lines = pl.scan_csv(
-        text.source, separator="\x01", quote_char=None, has_header=False, new_columns=["line"], infer_schema=False
+        text.source,
+        separator="\x01",
+        quote_char=None,
+        has_header=False,
+        new_columns=["line"],
+        infer_schema=False,
+        glob=False,
     )
     if count > 1 and lines.filter(is_odd).head(1).collect(engine="streaming").height:
         _check_records(text)  # a quoted value may hold separators and ends of lines: read it as CSV

@@ -6,7 +6,7 @@ from typing import Literal
 
 from dlrun.data.splits import Shares
 from dlrun.data.table.columns import check_names
-from dlrun.errors import UserError
+from dlrun.errors import DataError, UserError
 
 
 @dataclass(frozen=True)
@@ -25,28 +25,35 @@ class TableSettings:
     weights: str | None
     folds: int
     fold: int
+    group_key: str = "data.group"
 
 
 def check_settings(columns: Sequence[str], settings: TableSettings, where: str) -> None:
     """Raise UserError for names in the config that are no columns of the table, or that have two roles."""
+    if pattern := next((name for name in columns if name == "*" or name[:1] == "^" and name[-1:] == "$"), None):
+        raise DataError(
+            f"{where}: a column is named {pattern!r}, which polars takes for a pattern\n  expected another name"
+        )
     if not settings.target:
         raise UserError(
             f"data.target is not set: which column of {where} is to be learned?\n"
             f"  expected one of: {', '.join(columns[:30])}"
         )
-    single = {"data.group": settings.group, "data.time": settings.time, "data.weights": settings.weights}
+    single = {settings.group_key: settings.group, "data.time": settings.time, "data.weights": settings.weights}
     keys: dict[str, tuple[str, ...]] = {key: (name,) for key, name in single.items() if name}
     keys |= {"data.drop": settings.drop}
     for key, names in {"data.target": settings.target, "data.types": tuple(settings.types), **keys}.items():
         check_names(names, columns, key, where)
         if key in keys and (twice := next((name for name in names if name in settings.target), None)):
             raise UserError(f"{key}={twice}: that column is the target\n  expected another column")
+    if len(set(settings.target)) < len(settings.target):
+        raise UserError(f"data.target={list(settings.target)}: a column is named twice\n  expected each of them once")
 
 
 def aside(settings: TableSettings) -> dict[str, str]:
     """Return the columns that are not learned from because of their role, with that role for the header."""
     roles = dict.fromkeys(settings.target, "") | {name: "data.drop" for name in settings.drop}
-    for name, role in ((settings.group, "data.group"), (settings.weights, "data.weights")):
+    for name, role in ((settings.group, settings.group_key), (settings.weights, "data.weights")):
         if name:
             roles[name] = role
     return roles

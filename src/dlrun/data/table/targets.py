@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from dlrun.data.classes import number_classes
-from dlrun.data.table.columns import FEW, Place, as_numbers, as_texts
+from dlrun.data.table.columns import FEW, Place, as_numbers, as_texts, is_constant
 from dlrun.data.table.encode import codes
 from dlrun.data.table.settings import TableSettings
 from dlrun.errors import DataError, UserError
@@ -20,9 +20,9 @@ def learned(
     """Return the targets of all rows and their entries in the encoding: classes or real numbers."""
     columns = [frame[name] for name in settings.target]
     for column in columns:
-        if column.min() == column.max():
+        if is_constant(column):
             raise DataError(
-                f"{where}: the target {column.name} is always {column[0]!r}: there is nothing to learn\n"
+                f"{where}: the target {column.name} is always {as_texts(column)[0]}: there is nothing to learn\n"
                 "  expected two values or more"
             )
     if settings.learn == "classification" and len(columns) > 1:

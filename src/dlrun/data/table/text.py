@@ -4,14 +4,16 @@ import codecs
 import csv
 import gzip
 import io
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from dlrun.errors import DataError, UserError, some
+from dlrun.paths import open_plain
 
-HEAD = 2**18  # bytes that decide the separator
+HEAD = 2**18  # bytes that decide the separator; more, if the line of names is longer
 SEPARATORS = ",;\t|"
 EXPECTED = "expected a CSV or TSV file (also .gz), or a Parquet file"
 SIGNATURES = {b"PK": "a zip or a spreadsheet", b"%PDF": "a PDF", b"\x89PNG": "an image", b"SQLite": "a database"}
@@ -28,11 +30,11 @@ class Format(NamedTuple):
 
 def check_format(form: Format) -> Format:
     """Return a format whose separator and encoding are valid. Raises UserError."""
-    if form.separator is not None and len(form.separator.encode()) != 1:
+    if form.separator is not None and (len(form.separator.encode()) != 1 or form.separator in '"\r\n\0'):
         raise UserError(f"data.separator={form.separator!r}: expected one character, such as ; (null: found by itself)")
     try:
-        codecs.lookup(form.encoding)
-    except LookupError:
+        io.TextIOWrapper(io.BytesIO(), encoding=form.encoding)
+    except (LookupError, ValueError):  # also of codecs that are not of texts, such as hex
         raise UserError(
             f"data.encoding={form.encoding}: there is no such encoding\n  expected utf-8, cp1252, ..."
         ) from None
@@ -55,7 +57,6 @@ class TableText(NamedTuple):
 
     def records(self) -> Iterator[tuple[int, list[str]]]:
         """Yield (last line, cells) of the records after the header; slow, for messages only."""
-        csv.field_size_limit(2**31 - 1)
         with self.open() as file:
             reader = csv.reader(file, delimiter=self.form.separator or ",")
             for number, cells in enumerate(reader):
@@ -70,14 +71,21 @@ class TableText(NamedTuple):
         return f"{self.path}, line {line}" if line else f"{self.path}, row {row + 1}"
 
 
+def head_of(source: Path | bytes) -> bytes:
+    """Return the start of a file or its content, with the whole first line."""
+    with io.BytesIO(source) if isinstance(source, bytes) else open_plain(source) as file:
+        start = file.read(HEAD)
+        return start if b"\n" in start else start + file.readline()
+
+
 def text_of(path: Path, form: Format, source: Path | bytes, start: bytes) -> TableText:
     """Check that a file is text, and find its separator and the names of its columns."""
     if start[:2] == b"\x1f\x8b":
         try:
             source = gzip.decompress(content_of(source))
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{path} is not an intact gzip file: {error}\n  {EXPECTED}") from None
-        start = source[:HEAD]
+        start = head_of(source)
     if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         form = form._replace(encoding="utf-16")
     elif kind := next((kind for mark, kind in SIGNATURES.items() if start.startswith(mark)), None):
@@ -85,12 +93,20 @@ def text_of(path: Path, form: Format, source: Path | bytes, start: bytes) -> Tab
     elif b"\0" in start:
         raise DataError(f"{path} is not text: it holds zero bytes\n  {EXPECTED}")
     if not _is_utf8(form.encoding):
-        source = _decoded(path, content_of(source), form.encoding).encode()
-        start = source[:HEAD]
-    lines = start.decode("utf-8-sig", errors="replace").splitlines(keepends=True)
-    lines = lines[:-1] if len(start) == HEAD and len(lines) > 1 else lines  # the last one may be cut
+        source = _as_utf8(path, content_of(source), form.encoding)
+        start = head_of(source)
+    if b"\r" in start and b"\n" not in start:  # lines end as old programs for the Mac write them
+        source = content_of(source).replace(b"\r", b"\n")
+        start = head_of(source)
+    try:
+        head = codecs.getincrementaldecoder("utf-8-sig")().decode(start)  # its last letter may be cut
+    except UnicodeDecodeError as error:
+        raise undecodable(path, bytes(error.object), error, "utf-8") from None
+    lines = list(io.StringIO(head, newline="\n"))
+    lines = lines[:-1] if len(start) >= HEAD and len(lines) > 1 else lines  # the last one may be cut
     if not any(line.strip() for line in lines):
         raise DataError(f"{path} is empty\n  {EXPECTED}")
+    csv.field_size_limit(2**31 - 1)
     separator = form.separator or _separator(lines)
     header = next(csv.reader(lines, delimiter=separator))
     names = _names(path, header) if form.header else [f"x{i}" for i in range(1, len(header) + 1)]
@@ -105,11 +121,13 @@ def _is_utf8(encoding: str) -> bool:
     return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
 
 
-def _decoded(path: Path, content: bytes, encoding: str) -> str:
+def _as_utf8(path: Path, content: bytes, encoding: str) -> bytes:
     try:
-        return content.decode(encoding)
+        return content.decode(encoding).encode()
     except UnicodeDecodeError as error:
         raise undecodable(path, content, error, encoding) from None
+    except UnicodeError as error:  # some encodings give halves of letters
+        raise DataError(f"{path} is not {encoding}: {error}\n  expected text in that encoding: data.encoding") from None
 
 
 def undecodable(path: Path, content: bytes, error: UnicodeDecodeError, encoding: str) -> DataError:

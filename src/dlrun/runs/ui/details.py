@@ -1,5 +1,6 @@
 """What the page shows of the chosen runs: curves, configs, images, logs, a sweep's own page. No torch here."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,8 @@ def _columns(rows: list[dict]) -> dict[str, list]:
 
 def configs(runs: Sequence[LiveRun]) -> dict:
     """Return the config of one run, or the keys whose values differ between several, as texts by key."""
+    if not runs:
+        return {"all": {}}
     folders = [run.folder for run in runs]
     if len(folders) > 1:
         return {"different": differences(folders)}
@@ -50,7 +53,7 @@ def image(run: LiveRun, path: str) -> tuple[bytes, str]:
     """Return an image and its type. Raises UserError for anything but an image in one of FOLDERS of the run."""
     folder, _, name = path.partition("/")
     kind, file = IMAGES.get(Path(name).suffix), run.folder / folder / name
-    is_inside = folder in FOLDERS and "/" not in name and not (file.is_symlink() or file.parent.is_symlink())
+    is_inside = folder in FOLDERS and "/" not in name and not (os.path.islink(file) or os.path.islink(file.parent))
     if kind is None or not is_inside:
         raise UserError(f"{printable(path)!r} is not an image of a run\n  expected plots/NAME.png or plots/NAME.gif")
     try:
