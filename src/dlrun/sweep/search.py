@@ -6,8 +6,6 @@ the sweep's folder, or in a database, which other machines can join. If the dire
 lower is better, the study maximises the negated value.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -27,7 +25,7 @@ from dlrun.sweep.rows import is_number
 from dlrun.sweep.samplers import at_a_time, pruner, sampler
 from dlrun.sweep.settings import Search
 from dlrun.sweep.state import OPEN, Job, State
-from dlrun.sweep.study import PUBLISHED, database, journal, load_optuna
+from dlrun.sweep.study import PUBLISHED, database, journal, load_optuna, reaching
 
 if TYPE_CHECKING:
     import optuna
@@ -43,6 +41,7 @@ class Optuna(Plan):
 
     def __init__(self, settings: Search, axes: list[Axis], epochs: int, stack: stacks.Setting = "off") -> None:
         self.optuna, self.axes, self.epochs = load_optuna(), axes, epochs
+        self._reaching = partial(reaching, self.optuna, bool(settings.storage))
         self.stack: stacks.Setting = stack if settings.pruner == "none" else "off"  # a stack's jobs end together
         self.swept = [axis for axis in axes if axis.is_swept]
         check(settings, self.swept)
@@ -238,18 +237,6 @@ class Optuna(Plan):
             values_or_none = self._signed(values) if is_complete else None
             study.tell(_trial_number(job), values_or_none, state=state, skip_if_finished=True)
         self.trials.pop(job.number, None)
-
-    @contextmanager
-    def _reaching(self) -> Iterator[None]:
-        """Turn a failing database or disk into a UserError. Running jobs are stopped and can be resumed."""
-        try:
-            yield
-        except (self.optuna.exceptions.StorageInternalError, OSError) as error:
-            where = "the database that sweep.storage names" if self.settings.storage else "a disk with room"
-            raise UserError(
-                f"the search's history cannot be read or written: {str(error).splitlines()[0]}\n"
-                f"  expected {where}; finished work is kept: resume with dl-run -m sweep.resume=last"
-            ) from error
 
 
 def _trial_number(job: Job) -> int:
