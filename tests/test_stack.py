@@ -266,7 +266,11 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("name", OTHERS)
+QUICK = ("autoencoder", "gan", "wgan_gp", "ppo", "dqn")  # the others are slow tests
+NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in OTHERS]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_other_tasks_log_what_they_log_alone(name, tmp_path, monkeypatch):
     """Their steps are those of one job: each draws its own noise, and each of their updates is one of its own."""
     monkeypatch.setattr("dlrun.train.session.Session.finish", lambda *args: None)
@@ -281,7 +285,7 @@ def test_other_tasks_log_what_they_log_alone(name, tmp_path, monkeypatch):
             assert {k: found[k] for k in wanted} == pytest.approx(wanted, rel=1e-3, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", ["wgan_gp", "ppo", "dqn"])
+@pytest.mark.parametrize("name", ["wgan_gp", "dqn", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_other_tasks_that_were_killed_end_with_the_same_bits(name, tmp_path, monkeypatch):
     """Two updates, environments in mid-episode, replay buffers; and a job that leaves."""
     monkeypatch.setattr("dlrun.train.session.draw", lambda *args: None)
