@@ -22,6 +22,8 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
+from bench_stacks import stacks
+
 HERE = Path(__file__).resolve().parent
 SCRIPTS = (["-c"], ["-m", "dlrun"], *([str(HERE / f"bench_{name}.py")] for name in ("loops", "steps", "images")))
 CODE, RUN, LOOPS, STEPS, IMAGES = ([sys.executable, *words] for words in SCRIPTS)
@@ -231,6 +233,7 @@ def cli(bench: Bench) -> None:
 PARTS = {net: partial(training, net=net) for net in SHARE}
 PARTS |= {part.__name__: part for part in (resnet18, startup, memory, cli, ppo, images)}
 PARTS |= {model: partial(generative, model=model) for model in ("vae", "wgan_gp")}
+PARTS |= {"stacks": partial(stacks, run=RUN)}
 
 
 def machine() -> str:

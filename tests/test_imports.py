@@ -40,7 +40,8 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "data.series": GROUND | {"output", "data", "data.base", "data.table"},
     "data.readers": GROUND | {"data", "data.base", "data.sources", "system"},
     "tasks.images": {"data.base", "output", "system"},
-    "tasks.base": GROUND | {"data.base", "system", "optim", "tasks.images"},
+    "tasks.jobs": set(),
+    "tasks.base": GROUND | {"data.base", "system", "optim", "tasks.images", "tasks.jobs"},
     "tasks.targets": {"errors", "spec"},
     "tasks.losses": GROUND | {"data.base", "output", "tasks.targets"},
     "tasks.metrics": GROUND | {"output", "system", "tasks.targets", "tasks.losses"},
@@ -49,11 +50,13 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     | {"data.base", "models", "output", "system", "optim", "tasks.base", "tasks.images", "tasks.targets"}
     | {"tasks.losses", "tasks.metrics", "tasks.recipe"},
     "tasks.generative": GROUND | {"data.base", "models", "output", "system", "optim", "tasks.base", "tasks.images"},
-    "tasks.rl": GROUND | {"data.base", "models", "output", "system", "optim", "tasks.base"},
+    "tasks.rl": GROUND | {"data.base", "models", "output", "system", "optim", "tasks.base", "tasks.jobs"},
     "train": GROUND
     | {"data.base", "output", "system", "config", "optim", "data.sources", "tasks", "tasks.base", "tracking.processes"},
     "sweep": GROUND | {"output", "system", "config"},
-    "stack": GROUND | {"data.base", "output", "system", "config", "optim", "tasks", "tasks.base", "train", "sweep"},
+    "stack": GROUND
+    | {"data.base", "output", "system", "config", "optim", "tasks", "tasks.base", "tasks.jobs", "tasks.rl"}
+    | {"train", "sweep"},
     "runs.listing": GROUND | {"output"},
     "runs.live": GROUND | {"output", "runs.listing"},
     "runs.compare": GROUND | {"output", "config", "runs.listing"},

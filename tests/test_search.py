@@ -189,6 +189,33 @@ def search(folder: Path, axes: list[Axis], num: int, killed: bool, **keys: objec
     return points
 
 
+@pytest.mark.parametrize(("stack", "sizes"), [(4, [4, 4, 2]), ("auto", [8, 2])])
+def test_points_are_chosen_at_a_time_for_stacks(stack, sizes, tmp_path):
+    """Those that differ only in rates train together; none is chosen twice."""
+    chosen, rate = settings(trials=10), Axis(["optimizer.lr"], [], (1e-4, 1e-1, True, False), "")
+    files = {"multirun.yaml": "", "base": {}}
+    command = {"command": [], "flags": [], "arguments": [], "configs": ""}
+    found = []
+    with new_sweep(tmp_path, chosen, command, [], files) as now:
+        plan = Optuna(chosen, [rate, CHOICE], 3, stack)
+        plan.open(now)
+        while (first := plan.more(now)) is not None:
+            jobs = now.jobs[first.number :]
+            for net in "abc":
+                mine = [job for job in jobs if f"net={net}" in job.overrides]
+                number = mine[0].number if len(mine) > 1 else None
+                assert {job.stack for job in mine} <= {number}
+            for job in jobs:
+                job.status, job.values = "finished", {"val/loss": job.number % 3, "val/acc": 0.5}
+                now.run_folder(job).mkdir()
+                goal = {"status": "finished", "goal": "val/loss", "scores": {"val/loss": "min"}}
+                (now.run_folder(job) / "summary.json").write_text(json.dumps(goal))
+                plan.tell(job, now.run_folder(job))
+            found.append(len(jobs))
+        assert found == sizes and len({tuple(job.overrides) for job in now.jobs}) == 10
+        assert Optuna(settings(pruner="asha"), [rate], 3, stack).stack == "off"
+
+
 @pytest.mark.parametrize(
     ("sampler", "axes"),
     [

@@ -1,9 +1,14 @@
 """Jobs that train as one network: each ends as it would alone, also after kills and when others leave."""
 
+import errno
 import itertools
 import json
+import multiprocessing
 import os
+import random
 import signal
+import sys
+import time
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -30,6 +35,7 @@ from dlrun.stack.net import StackedNet
 from dlrun.stack.run import make_member
 from dlrun.stack.trial import gain
 from dlrun.stack.update import StackedUpdate
+from dlrun.sweep.running import spoken
 from dlrun.sweep.stacks import halve, parse, plan, which
 from dlrun.sweep.state import Job
 from dlrun.system.signals import Signals
@@ -76,7 +82,7 @@ def test_a_stacked_network_computes_what_its_jobs_compute(name):
     alone = deepcopy(nets)
     inputs = [torch.randn(shape) if shape else torch.randint(0, 20, (B, 7)) for _ in nets]
     net = StackedNet(nets).train()
-    net.seed(list(range(K)), step=3)
+    net.jobs.seed(list(range(K)), step=3)
     net(torch.cat(inputs)).square().sum().backward()
     for k, (one, x) in enumerate(zip(alone, inputs, strict=True)):
         torch.manual_seed(mix(k, 3, 0))  # as a job alone is seeded before its step
@@ -133,7 +139,9 @@ def test_a_stacked_update_steps_as_the_jobs_do(name):
 
     def stack() -> tuple[StackedNet, StackedUpdate]:
         net = StackedNet(nets).train()
-        return net, StackedUpdate(mine, net.leaves, build(config), [""] * K, [f"{k // 2} {k % 2}" for k in range(K)])
+        return net, StackedUpdate(
+            mine, net, net.leaves, build(config), [""] * K, [f"{k // 2} {k % 2}" for k in range(K)]
+        )
 
     net, stacked = stack()
     for step, x in enumerate(inputs):
@@ -142,7 +150,7 @@ def test_a_stacked_update_steps_as_the_jobs_do(name):
         if step == 4:  # the jobs' own states hold all that a stack needs
             stacked.write_back()
             net, stacked = stack()
-        stacked.step(net(x.flatten(0, 1)).square().unflatten(0, (K, B)).mean((1, 2)), clocks)
+        stacked.step(net(x.flatten(0, 1)).square().unflatten(0, (K, B)).mean((1, 2)), clocks[0])
         for one, inputs_of, clock in zip(own, x, clocks, strict=True):
             one.step(one.net(inputs_of).square().mean(), clock)
     stacked.write_back()
@@ -205,6 +213,9 @@ def together(folder: Path, configs: list[tuple[dict, dict]], *, kill_at: int = -
             return fit(stack, signals)
     except Killed:
         return False
+    except UserError:
+        stack.abandon()
+        raise
     finally:
         stack.means.__class__.add = add
         for member in members:
@@ -236,6 +247,60 @@ def test_jobs_together_log_what_they_log_alone(config, tmp_path, monkeypatch):
         assert state(a).keys() == state(b).keys()
 
 
+IMAGES = ["data=digits", "data.batch_size=512", "trainer.max_steps=6"]
+POINTS = ["data=gaussians", "data.source.samples=200", "data.batch_size=50", "trainer.epochs=3", "model.hidden=[16]"]
+UNET = ["model=unet", "model.width=2", "model.depth=2", "data.batch_size=16", "trainer.epochs=2"]
+CARTS = ["data=cartpole", "data.num_envs=4", "data.epoch_frames=256", "data.time_limit=20", "data.video_steps=0"]
+CARTS += ["trainer.epochs=3", "task.num_steps=16", "task.eval_episodes=3", "model.hidden=[16]"]
+OTHERS = {
+    "autoencoder": [*IMAGES, "model=autoencoder", "model.hidden=[16]", "model.dropout=0.2", "task.noise=0.3"],
+    "vae": [*IMAGES, "model=vae", "model.hidden=[16]", "task.n_samples=4"],
+    "adversarial_autoencoder": [*IMAGES, "model=adversarial_autoencoder", "model.hidden=[16]"],
+    "gan": [*IMAGES, "model=gan", "model.width=2", "task.loss=hinge", "trainer.ema=0.9"],
+    "wgan": [*POINTS, "model=wgan", "task.n_critic=2"],
+    "wgan_gp": [*POINTS, "model=wgan_gp", "task.n_critic=3"],
+    "ppo": [*CARTS, "model=ppo", "task.minibatch=32", "task.update_epochs=2"],
+    "a2c": [*CARTS, "model=a2c", "task.normalise_advantage=true"],
+    "dqn": [*CARTS, "model=dqn", "task.gradient_steps=4", "task.learning_starts=100", "task.double=true"],
+    "segment": ["data=shapes", "data.source.samples=40", "data.spec.shape=[3,32,32]", *UNET],
+}
+
+
+QUICK = ("autoencoder", "gan", "wgan_gp", "ppo", "dqn")  # the others are slow tests
+NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in OTHERS]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_other_tasks_log_what_they_log_alone(name, tmp_path, monkeypatch):
+    """Their steps are those of one job: each draws its own noise, and each of their updates is one of its own."""
+    monkeypatch.setattr("dlrun.train.session.Session.finish", lambda *args: None)
+    common = [*OTHERS[name], f"task={name}", "trainer.log_every=3", f"trainer.device={runs.DEVICE}"]
+    configs = [compose(*common, *job) for job in (["seed=1"], ["seed=2", "optimizer.lr=3e-3"])]
+    assert together(tmp_path / "stack", configs)
+    for number, one in enumerate(configs):
+        runs.train(tmp_path / "alone" / str(number), one, finish=True)
+        for wanted, found in zip(*(rows(tmp_path / kind / str(number)) for kind in ("alone", "stack")), strict=True):
+            counts = ("acc", "miou")  # of pixels: one that is decided by a last bit is 1/4096 of them
+            wanted = {key: value for key, value in wanted.items() if not key.endswith(counts)}
+            assert {k: found[k] for k in wanted} == pytest.approx(wanted, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["wgan_gp", "dqn", pytest.param("ppo", marks=pytest.mark.slow)])
+def test_other_tasks_that_were_killed_end_with_the_same_bits(name, tmp_path, monkeypatch):
+    """Two updates, environments in mid-episode, replay buffers; and a job that leaves."""
+    monkeypatch.setattr("dlrun.train.session.draw", lambda *args: None)
+    common = [*OTHERS[name], f"task={name}", "trainer.checkpoint_every_steps=1", f"trainer.device={runs.DEVICE}"]
+    early = [[], ["trainer.patience=1", "trainer.min_delta=1e6"], []]
+    configs = [compose(*common, f"seed={k}", *more) for k, more in enumerate(early)]
+    assert together(tmp_path / "whole", configs)
+    for kill_at in (2, 7):
+        assert not together(tmp_path / "cut", configs, kill_at=kill_at)
+    assert together(tmp_path / "cut", configs)
+    assert read_summary(tmp_path / "cut" / "1")["stopped_by"] == "patience"
+    for number in range(3):
+        assert_same(tmp_path / "whole" / str(number), tmp_path / "cut" / str(number))
+
+
 def test_a_stack_that_was_killed_ends_with_the_same_bits(config, tmp_path):
     """Jobs leave early; kills before, after, and in mid-epoch; at last the newest checkpoint is damaged."""
     early = [["trainer.patience=1", "trainer.min_delta=0.5"], [], [], ["trainer.stop_at=0.1"]]
@@ -252,6 +317,60 @@ def test_a_stack_that_was_killed_ends_with_the_same_bits(config, tmp_path):
         assert_same(tmp_path / "whole" / str(number), tmp_path / "cut" / str(number))
         tests = [read_summary(tmp_path / kind / str(number))["test"] for kind in ("whole", "cut")]
         assert same(*tests)
+
+
+def go_on(folder: Path, configs: list[tuple[dict, dict]]) -> None:
+    """`together` in a process of its own, which says nothing."""
+    runs.begin()
+    sys.stdout = open(os.devnull, "w")
+    together(folder, configs)
+
+
+@pytest.mark.slow
+def test_a_stack_killed_at_twenty_random_moments(config, tmp_path):
+    """SIGKILL: nothing is lost, and the end is that of the stack that was left alone."""
+    common = [*COMMON, "trainer.epochs=20", "trainer.checkpoint_every_steps=1", "trainer.patience=8"]
+    configs = [config(*common, *JOBS[k % 4][1:], f"seed={k}") for k in range(8)]
+
+    def started(folder: Path) -> multiprocessing.Process:
+        process = runs.FORKS.Process(target=go_on, args=(folder, configs), daemon=True)
+        process.start()
+        return process
+
+    begun, draw, kills, turn = time.monotonic(), random.Random(0), 0, 0
+    whole = started(tmp_path / "whole")
+    whole.join()
+    seconds = time.monotonic() - begun
+    while kills < 20:
+        process = started(tmp_path / str(turn))
+        process.join(draw.uniform(0, 0.6 * seconds))
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        turn += process.exitcode == 0  # it came to its end
+    last = started(tmp_path / str(turn))
+    last.join()
+    assert whole.exitcode == last.exitcode == 0
+    for folder, number in itertools.product(range(turn + 1), range(8)):
+        assert read_summary(tmp_path / str(folder) / str(number))["status"] == "finished"
+        assert_same(tmp_path / "whole" / str(number), tmp_path / str(folder) / str(number))
+
+
+def test_a_stack_on_a_full_disk_can_go_on(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("dlrun.train.session.draw", lambda *args: None)
+    configs = [config(*COMMON, *job, "trainer.checkpoint_every_steps=1") for job in JOBS[:2]]
+    assert together(tmp_path / "whole", configs)
+    assert not together(tmp_path / "cut", configs, kill_at=6)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="No space left on device"):
+        patch.setattr(os, "fsync", full)
+        together(tmp_path / "cut", configs)
+    assert together(tmp_path / "cut", configs)
+    for number in range(2):
+        assert_same(tmp_path / "whole" / str(number), tmp_path / "cut" / str(number))
+
+
+def full(*arguments: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_signal_saves_all_and_each_job_can_go_on_alone(config, tmp_path, monkeypatch):
@@ -290,7 +409,8 @@ def test_what_is_in_the_way_is_named(config, tmp_path):
     assert same_twice("task.mixup=0.2") == "task.mixup or task.cutmix has no stacked form"
     assert same_twice("trainer.on_nan=skip") == "trainer.on_nan=skip has no stacked form"
     assert same_twice("task.freeze=['*','!head']") == "task.freeze has no stacked form"
-    assert same_twice("model=autoencoder", "task=autoencoder") == "Autoencoder: this task has no stacked form"
+    autoencoder = ["model=autoencoder", "task=autoencoder"]
+    assert refusal([*autoencoder, "task.noise=0.1"], autoencoder).startswith("the keys of task=autoencoder are others")
     assert refusal(["trainer.ema=0"], ["trainer.ema=0.9"]) == "trainer.ema is 0 in some of the jobs"
     assert refusal(["model.hidden=[16]"], ["model.hidden=[8]"]).startswith("1.weight: shapes")
     assert refusal(["data.batch_size=8"], ["data.batch_size=16"]).startswith("the number of steps in an epoch")
@@ -309,11 +429,21 @@ def test_jobs_that_differ_in_rates_only_are_stacked():
     assert [job.stack for job in two] == [0] * 4 + [4] * 4
     plan(rates := [Job(i, [f"model.dropout={rate}"]) for i, rate in enumerate((0, 0.1, 0.2))], "auto", 1)
     assert [job.stack for job in rates] == [None, 1, 1]  # without dropout there is no such layer
+    lists = ("0.0", "[0,0.5,0.5]", "[0,0.1,1e-3]", "[0.5,0,0]")
+    plan(places := [Job(i, [f"model.dropout={rates}"]) for i, rates in enumerate(lists)], "auto", 1)
+    assert [job.stack for job in places] == [None, 1, 1, None]
     plan(off := [Job(i, [f"seed={i}"]) for i in range(2)], "off", 1)
     assert [job.stack for job in off] == [None, None]
     assert parse(which(3, jobs[:2], "auto")) == (True, 3, [0, 1])
     with pytest.raises(UserError, match="is for sweeps"):
         parse("no")
+
+
+def test_the_jobs_of_a_stack_in_words():
+    assert [spoken(numbers) for numbers in ([0], [0, 4], [0, 1], [0, 1, 2], [0, 3, 4, 5, 6])] == [
+        "0", "0 and 4", "0 and 1", "0 to 2", "0 and 3 to 6",
+    ]  # fmt: skip
+    assert spoken([0, 1, 2, 5], first=1, to="-") == "1-3 and 6"
 
 
 @pytest.mark.slow

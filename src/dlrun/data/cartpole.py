@@ -27,15 +27,31 @@ class CartPoles:
 
     def __init__(self, num: int, limit: int | None = None) -> None:
         self.num, self.limit = num, limit or TIME_LIMIT
+        self.parts: list[CartPoles] = []
+
+    @classmethod
+    def joined(cls, parts: list["CartPoles"]) -> "CartPoles":
+        """All carts of several sets, side by side; each set keeps its own random numbers."""
+        both = cls(sum(part.num for part in parts), parts[0].limit)
+        both.parts, both.randoms = parts, [part.randoms[0] for part in parts]
+        both.state = np.concatenate([part.state for part in parts], 1)
+        both.ages = np.concatenate([part.ages for part in parts])
+        return both
+
+    def hand_back(self) -> None:
+        """Give the sets that were joined their carts' states."""
+        states, ages = np.split(self.state, len(self.parts), 1), np.split(self.ages, len(self.parts))
+        for part, state, age in zip(self.parts, states, ages, strict=True):
+            part.state, part.ages = state.copy(), age.copy()
 
     def reset(self, seed: int) -> np.ndarray:
         """Start new episodes; return observations (N, 4)."""
-        self.random = np.random.default_rng(seed)
-        self.state, self.ages = self._start(self.num), np.zeros(self.num, np.int64)
+        self.randoms = [np.random.default_rng(seed)]  # of each set of carts
+        self.state, self.ages = self._start(self.randoms[0], self.num), np.zeros(self.num, np.int64)
         return self.state.T.astype(np.float32, order="C")  # same layout as after a resume, since rounding depends on it
 
-    def _start(self, count: int) -> np.ndarray:
-        return self.random.uniform(-0.05, 0.05, (4, count))
+    def _start(self, random: np.random.Generator, count: int) -> np.ndarray:
+        return random.uniform(-0.05, 0.05, (4, count))
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Apply actions (N,): 0 left, 1 right.
@@ -55,18 +71,20 @@ class CartPoles:
         final = obs = self.state.T.astype(np.float32, order="C")
         done = terminated | truncated
         if done.any():
-            self.state[:, done], self.ages[done] = self._start(done.sum()), 0
+            counts = done.reshape(len(self.randoms), -1).sum(1)
+            starts = [self._start(random, count) for random, count in zip(self.randoms, counts, strict=True) if count]
+            self.state[:, done], self.ages[done] = np.concatenate(starts, 1), 0
             obs = self.state.T.astype(np.float32, order="C")
         return obs, np.ones(self.num, np.float32), terminated, truncated, final
 
     def state_dict(self) -> dict:
         """Return the carts' state, the ages of the episodes and the state of the random generator."""
-        random = self.random.bit_generator.state
+        random = self.randoms[0].bit_generator.state
         return {"state": torch.from_numpy(self.state), "ages": torch.from_numpy(self.ages), "random": random}
 
     def load_state_dict(self, state: dict) -> None:
         self.state, self.ages = state["state"].numpy().copy(), state["ages"].numpy().copy()
-        self.random = np.random.default_rng()
-        self.random.bit_generator.state = state["random"]
+        self.randoms = [np.random.default_rng()]
+        self.randoms[0].bit_generator.state = state["random"]
 
     def close(self) -> None: ...

@@ -22,13 +22,13 @@ class PlotFiles:
     def __init__(self, run: Path, board: Board, print: Callable[[str], None]) -> None:
         self.folder, self.images, self.board, self.print = run / "plots", run / "images", board, print
         self.figures: dict[str, Callable[[], Figure]] = {}
-        self.videos: dict[str, Video | str] = {}
+        self.videos: dict[str, Callable[[], Video | str | None]] = {}
 
     def take(self, report: dict[str, Any]) -> None:
         """Take out of a report what is to be drawn.
 
         figures: functions that return a matplotlib figure, by name. lines: by plot, lists of numbers by label. videos:
-        by name, frames and frames per second, or the reason why there are none.
+        by name, functions that return frames and frames per second, or the reason why there are none.
         """
         self.figures |= report.pop("figures", {})
         self.figures |= {name: partial(plots.lines, series) for name, series in report.pop("lines", {}).items()}
@@ -43,12 +43,16 @@ class PlotFiles:
         self._try("classes.txt", partial(self._write_key, labels))
         for name, figure in self.figures.items():
             self._try(f"{name}.png", partial(self._plot, name, figure, global_step))
-        for name, frames in self.videos.items():
-            if isinstance(frames, str):
-                self.print(f"no plots/{name}.gif: {frames}")
-            else:
-                self._try(f"{name}.gif", partial(video.animate, self.folder / f"{name}.gif", *frames))
+        for name, record in self.videos.items():
+            self._try(f"{name}.gif", partial(self._animate, name, record))
         self._try("strips", partial(self._draw_strips, global_step))
+
+    def _animate(self, name: str, record: "Callable[[], Video | str | None]") -> None:
+        frames = record()
+        if isinstance(frames, str):
+            self.print(f"no plots/{name}.gif: {frames}")
+        elif frames:
+            video.animate(self.folder / f"{name}.gif", *frames)
 
     def _try(self, name: str, draw: Callable[[], None]) -> None:
         try:

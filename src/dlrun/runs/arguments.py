@@ -83,6 +83,14 @@ def of_compare(parser: Parser) -> None:
     where(parser)
 
 
+def of_ensemble(parser: Parser) -> None:
+    parser.add_argument("runs", nargs="+", metavar="SWEEP|RUN", help="the folder of a sweep, or those of runs")
+    parser.add_argument("--split", choices=("val", "test"), default="test")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the runs' own")
+    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+    where(parser)
+
+
 def of_baseline(parser: Parser) -> None:
     of_run(parser)
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")

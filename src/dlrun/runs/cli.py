@@ -24,6 +24,7 @@ USAGE = """dl-runs: list, evaluate, use and compare runs
                                     on real samples before it is kept
   dl-runs compare RUN RUN ...       their curves in one image, and the
                                     differences between their configs
+  dl-runs ensemble SWEEP|RUN ...    the mean of their predictions, evaluated
   dl-runs draw RUN                  the plots again, from the run's folder
   dl-runs report RUN|SWEEP          one self-contained HTML file
   dl-runs baseline RUN              tables: gradient boosting, a linear and the
@@ -125,6 +126,18 @@ def _compare(args: argparse.Namespace) -> Iterable[str]:
     return compare(folders, args.metric, Path(args.out), args.json)
 
 
+def _ensemble(args: argparse.Namespace) -> Iterable[str]:
+    """Evaluate the mean of the predictions of a sweep's finished jobs, or of several runs."""
+    from dlrun.runs.compare import jobs_of
+
+    folders = []
+    for which in args.runs:
+        folders += jobs_of(_locate(which, args)) or [_folder(which, args)]
+    from dlrun.runs.ensemble import ensemble
+
+    return ensemble(list(dict.fromkeys(folders)), args.split, args.device, args.json)
+
+
 def _baseline(args: argparse.Namespace) -> Iterable[str]:
     """Fit gradient boosting, a linear model and the trivial one on the splits of a table's run, to compare with it."""
     from dlrun.runs.baseline import baseline
@@ -189,6 +202,7 @@ COMMANDS: dict[str, Command] = {
     "predict": (arguments.of_predict, _predict),
     "export": (arguments.of_export, _export),
     "compare": (arguments.of_compare, _compare),
+    "ensemble": (arguments.of_ensemble, _ensemble),
     "draw": (arguments.of_run, _draw),
     "report": (arguments.of_report, _report),
     "baseline": (arguments.of_baseline, _baseline),

@@ -1,7 +1,6 @@
 """The training loop of a stack: that of train/engine.py, in step for all jobs."""
 
 import time
-from math import isfinite
 
 from dlrun.stack.group import Stack
 from dlrun.system.signals import Interrupted, Signals
@@ -35,20 +34,15 @@ def train_epoch(stack: Stack, signals: Signals) -> str | None:
     """Run the remaining steps of the epoch. Stop early at a limit, whose name is returned, at a signal, or AGAIN."""
     members, clocks = stack.members, [member.training.clock for member in stack.members]
     limit, log_every = stack.first.limit_reached(), stack.first.trainer.log_every
-    iterators = [each.session.task.batches(each.session.data, each.training.clock) for each in members]
-    for batches in zip(*iterators, strict=True) if not limit else ():
-        samples = len(batches[0][0])
-        metrics, losses = stack.learner.step(batches, clocks)
-        stack.means.add(metrics, samples)
-        broken = [
-            (member, member.session.task.update.diverged(loss, member.training.clock))
-            for member, loss in zip(members, losses, strict=True)
-            if not isfinite(loss)
-        ]
+    learner, datas = stack.learner, [member.session.data for member in members]
+    for batch in learner.batches(datas, clocks) if not limit else ():
+        samples = learner.task.samples(batch)
+        stack.means.add(learner.step(batch, clocks), samples)
+        broken = learner.diverged(clocks)
         for clock in clocks:
             clock.tick(samples)
-        for member, error in broken:
-            stack.expel(member, error)
+        for k, error in broken.items():
+            stack.expel(members[k], error)
         if not stack.members:
             return AGAIN
         if log_every and stack.first.clock.step % log_every == 0:
@@ -67,10 +61,9 @@ def train_epoch(stack: Stack, signals: Signals) -> str | None:
 def end_epochs(stack: Stack, limit: str | None, seconds: float, samples: int, signals: Signals) -> None:
     """Evaluate and log the epoch of each job. Raises Interrupted at a signal, before anything is logged."""
     with signals.interrupting():
-        began, vals = time.perf_counter(), []
-        for member in stack.members:
-            is_validated = limit or member.training.is_validated()
-            vals.append(member.session.task.evaluate(member.session.data, "val") if is_validated else {})
+        began, datas = time.perf_counter(), [member.session.data for member in stack.members]
+        is_validated = limit or stack.first.is_validated()
+        vals = stack.learner.evaluate(datas) if is_validated else [{}] * len(datas)
         val_seconds = time.perf_counter() - began
     is_cut = stack.first.is_cut(limit)
     if is_cut:  # save before logging: with a higher limit, the epoch resumes from here

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlrun.stack.axes import along, one_after_another, per_job, side_by_side
+
 SMALL = 2**14  # numbers in a job's input from which one convolution after another is faster than a grouped one (CPU)
 
 
@@ -45,36 +47,9 @@ class Handle(torch.Tensor):
         raise NotStackable(f"{owner}: {getattr(func, '__name__', func)} has no stacked form")
 
 
-OF_ONE = {getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "requires_grad", "ndim")}
+OF_ONE = {getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim")}
 OF_ONE |= {getattr(torch.Tensor, name).__get__ for name in ("is_cuda", "is_meta", "layout", "is_mps", "is_cpu")}
-OF_ONE |= {
-    torch.Tensor.size,
-    torch.Tensor.dim,
-    torch.Tensor.numel,
-    torch.Tensor.is_floating_point,
-    torch.Tensor.__len__,
-}
-
-
-def per_job(x: Tensor, k: int) -> Tensor:
-    """(K * B, ...) -> (K, B, ...)"""
-    return x.unflatten(0, (k, -1))
-
-
-def side_by_side(x: Tensor, k: int) -> Tensor:
-    """(K * B, C, ...) -> (B, K * C, ...)"""
-    return per_job(x, k).transpose(0, 1).flatten(1, 2)
-
-
-def one_after_another(x: Tensor, k: int) -> Tensor:
-    """(B, K * C, ...) -> (K * B, C, ...)"""
-    return x.unflatten(1, (k, -1)).transpose(0, 1).flatten(0, 1)
-
-
-def along(values: Tensor, ndim: int, axis: int) -> Tensor:
-    """(K, *shape) -> a view that broadcasts against (K, B, ...) of `ndim` axes, with shape[0] at `axis`."""
-    gap, rest = axis - 1, ndim - axis - (values.dim() - 1)
-    return values.reshape(len(values), *[1] * gap, *values.shape[1:], *[1] * rest)
+OF_ONE |= {getattr(torch.Tensor, name) for name in ("size", "dim", "numel", "is_floating_point", "__len__")}
 
 
 def scaled(x: Tensor, weight: Handle | None, bias: Handle | None, axis: int) -> Tensor:
@@ -234,6 +209,24 @@ def count_up(buffer: Handle, by: int = 1) -> Handle:
     return buffer
 
 
+def freeze(handle: Handle, requires_grad: bool = True) -> Handle:
+    """requires_grad_, of all jobs."""
+    handle.stack.requires_grad_(requires_grad)
+    return handle
+
+
+def copy(target: Handle, source: Handle) -> Handle:
+    """copy_, of all jobs."""
+    target.stack.copy_(source.stack)
+    return target
+
+
+def in_place(function: Callable, handles: list[Handle], *rest: Any) -> None:
+    """A torch._foreach function that treats each number by itself."""
+    function([handle.stack for handle in handles], *rest)
+
+
+GRADIENT: Any = torch.Tensor.requires_grad  # an attribute
 FUNCTIONS: dict[Callable, Callable] = {
     F.linear: linear,
     F.batch_norm: batch_norm,
@@ -244,7 +237,11 @@ FUNCTIONS: dict[Callable, Callable] = {
     F.embedding: embedding,
     torch.prelu: prelu,
     torch.Tensor.add_: count_up,
+    GRADIENT.__get__: lambda handle: handle.stack.requires_grad,
+    torch.Tensor.requires_grad_: freeze,
+    torch.Tensor.copy_: copy,
 }
 CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 FUNCTIONS |= {function: partial(convolution, function) for function in CONVOLUTIONS}
 FUNCTIONS |= {function: partial(recurrent, function) for function in (torch.lstm, torch.gru, torch.rnn_tanh)}
+FUNCTIONS |= {f: partial(in_place, f) for f in (torch._foreach_clamp_min_, torch._foreach_clamp_max_)}

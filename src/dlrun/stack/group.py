@@ -9,7 +9,7 @@ from typing import Any
 from dlrun.config.build import build
 from dlrun.errors import CheckpointError, Diverged, UserError, printable
 from dlrun.output.checkpoints import Checkpoints
-from dlrun.stack.learning import StackedSupervised
+from dlrun.stack.learning import Lockstep
 from dlrun.stack.meters import StackedMeans
 from dlrun.stack.net import StackedNet
 from dlrun.stack.update import StackedUpdate
@@ -53,13 +53,26 @@ class Stack:
         optimizers, losses, rates = zip(*(member.settings for member in self.members), strict=True)
         self.net = StackedNet([task.net for task in tasks]).train()
         make = build(self.members[0].session.config["optimizer"])
-        update = StackedUpdate([task.update for task in tasks], self.net.leaves, make, optimizers, rates)
-        self.update, self.learner = update, StackedSupervised(tasks, self.net, update, losses)
+        named = [task.named_updates() for task in tasks]
+        self.updates = {
+            name: StackedUpdate(
+                [each[name] for each in named],
+                self.net.of(update.net, tasks[0].net),
+                self.net.leaves,
+                make,
+                optimizers,
+                rates,
+            )
+            for name, update in named[0].items()
+        }
+        self.learner = Lockstep(tasks, self.net, self.updates, losses)
         self.means = StackedMeans([member.training.means for member in self.members])
 
     def _hand_back(self) -> None:
         """Give the jobs all that the stack holds for them; their networks are views of the stacked one anyway."""
-        self.update.write_back()
+        for update in self.updates.values():
+            update.write_back()
+        self.learner.hand_back()
         for k, member in enumerate(self.members):
             member.training.means.pending = self.means.of_job(k)
 

@@ -1,78 +1,157 @@
-"""Supervised learning of several jobs at once: one network, and a loss for each job."""
+"""Steps of several tasks at once, by the code of the first: its `step` runs on the batches of all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from dlrun.clock import Clock
-from dlrun.data.base import Batch
-from dlrun.stack.functions import NotStackable, per_job
+from dlrun.data.base import Batch, Data, EnvData
+from dlrun.errors import Diverged
+from dlrun.stack.axes import per_job
+from dlrun.stack.functions import NotStackable
+from dlrun.stack.jobs import Jobs
 from dlrun.stack.net import StackedNet
+from dlrun.stack.play import Collectors, Replays, evaluate
 from dlrun.stack.update import StackedUpdate, ranges
 from dlrun.tasks.base import Metrics, Task
+from dlrun.tasks.rl.a2c import A2C
+from dlrun.tasks.rl.base import RLTask
+from dlrun.tasks.rl.dqn import DQN
+from dlrun.tasks.rl.ppo import PPO
+from dlrun.tasks.segmentation import Segment
 from dlrun.tasks.supervised import Supervised
 
+HELD: dict[type[Task], tuple[str, ...]] = {  # components beside network and updates that have a stacked form
+    PPO: ("collector", "penalty"),
+    A2C: ("collector",),
+    DQN: ("collector", "target", "replay"),
+}
 
-class StackedSupervised:
-    """Steps of K supervised tasks.
 
-    settings: a text for each job; neighbours with equal texts have equal losses. Raises NotStackable if a task has a
-    setting that changes its steps in another way than by the loss.
+class Lockstep:
+    """K tasks of one kind.
+
+    task: a copy of the first whose network, updates and means are those of all. settings: a text for each job with the
+    task's keys but l1 and l2; neighbours with equal texts have equal losses. Raises NotStackable if a step of the tasks
+    has no stacked form.
     """
 
-    def __init__(self, tasks: Sequence[Task], net: StackedNet, update: StackedUpdate, settings: Sequence[str]) -> None:
-        self.tasks, self.net, self.update = [check(task) for task in tasks], net, update
-        self.ranges = ranges(settings)
-        device = self.tasks[0].device.torch_device
-        self.l1 = torch.tensor([task.penalty.l1 for task in self.tasks], device=device)
-        self.l2 = torch.tensor([task.penalty.l2 for task in self.tasks], device=device)
-        params = dict(self.tasks[0].net.named_parameters())
-        penalised = next((task.penalty.weights for task in self.tasks if task.penalty), {})
-        self.penalised = [net.leaves[params[name]] for name in penalised]
+    def __init__(
+        self, tasks: Sequence[Task], net: StackedNet, updates: Mapping[str, StackedUpdate], settings: Sequence[str]
+    ) -> None:
+        self.tasks, self.net, self.updates = [check(task) for task in tasks], net, updates
+        self.task: Task = copy(tasks[0])
+        self.task.net, self.task.jobs = net.net, net.jobs
+        if isinstance(self.task, Supervised):
+            each = cast("list[Supervised]", self.tasks)
+            if any(not equal(task.scaling.statistics, each[0].scaling.statistics) for task in each):
+                raise NotStackable("the means or deviations of the targets are others in some of the jobs")
+            self.task.loss = Losses([task.loss for task in each], ranges(settings), net.jobs)
+            self.task.penalty = Penalties(each, net)  # type: ignore[assignment]  # stands for a Penalty
+        elif len(set(settings)) > 1:
+            raise NotStackable(f"the keys of task={type(self.task).__name__.lower()} are others in some of the jobs")
+        if isinstance(self.task, RLTask):
+            players = cast("list[RLTask]", self.tasks)
+            self.task.collector = self.collectors = Collectors([each.collector for each in players], net.jobs)
+        if isinstance(self.task, DQN):
+            learners = cast("list[DQN]", self.tasks)
+            self.task.target = StackedNet([each.target for each in learners]).net  # type: ignore[assignment]
+            self.task.replay = Replays([each.replay for each in learners], net.jobs)  # type: ignore[assignment]
+        self.use(updates)
 
-    def step(self, batches: Sequence[Batch], clocks: Sequence[Clock]) -> tuple[Metrics, list[float]]:
-        """Learn from a batch of each job, all of one size.
+    def use(self, updates: Mapping[str, object]) -> None:
+        """Let the steps end in these updates."""
+        for name, update in updates.items():
+            setattr(self.task, name, update)
 
-        Returns the metrics, (K,) or a value for each sample (K, B), and the losses with penalties.
-        """
-        self.net.seed([clock.seed for clock in clocks], clocks[0].step)
-        losses, metrics = self.losses(batches)
-        values = self.update.step(losses, clocks)
-        if self.update.grad_norms is not None:
-            metrics["grad_norm"] = self.update.grad_norms
-        return metrics, values
+    def batches(self, datas: Sequence[Data], clocks: Sequence[Clock]) -> Iterator:
+        """Iterate over the batches of the clocks' epoch, which hold those of all jobs, of one size each."""
+        self.net.train()
+        if isinstance(self.task, RLTask):
+            self.collectors.clocks = clocks
+            return self.task.batches(cast(EnvData, datas[0]), clocks[0])
+        each = [task.batches(data, clock) for task, data, clock in zip(self.tasks, datas, clocks, strict=True)]
+        return map(together, zip(*each, strict=True))
 
-    def losses(self, batches: Sequence[Batch]) -> tuple[Tensor, Metrics]:
-        """The losses (K,) and the metrics of a batch of each job."""
-        x, *targets = (torch.cat(column) for column in zip(*batches, strict=True))
-        with self.tasks[0].device.autocast():
-            out = self.net(x)
-        size = len(batches[0][0])
-        parts = [self._judged(out, targets, slice(a * size, b * size), a, b - a) for a, b in self.ranges]
-        losses = torch.cat([part[0] for part in parts])
-        metrics = {name: torch.cat([part[1][name] for part in parts]) for name in parts[0][1]}
-        if self.penalised:
-            flat = [leaf.flatten(1) for leaf in self.penalised]
-            losses = losses + self.l1 * torch.stack([w.abs().sum(1) for w in flat]).sum(0)
-            losses = losses + self.l2 * torch.stack([w.square().sum(1) for w in flat]).sum(0)
-        return losses, metrics
+    def step(self, batch: Any, clocks: Sequence[Clock]) -> Metrics:
+        """Learn from a batch of all jobs. Returns metrics: (K,), or a value for each sample (K, B)."""
+        self.net.jobs.seed([clock.seed for clock in clocks], clocks[0].step)
+        metrics, k = self.task.step(batch, clocks[0]), self.net.jobs.num
+        if common := [name for name, value in metrics.items() if not value.dim()]:
+            raise NotStackable(f"{common[0]} of {type(self.task).__name__} is not a mean of task.jobs")
+        return {name: value if len(value) == k else per_job(value, k) for name, value in metrics.items()}
 
-    def _judged(
-        self, out: Tensor | tuple[Tensor, ...], targets: list[Tensor], rows: slice, first: int, k: int
-    ) -> tuple[Tensor, Metrics]:
-        """The losses and the metrics of k neighbours whose losses are equal. rows: of their samples."""
-        task = self.tasks[first]
-        y, *weights = (target[rows] for target in targets)
+    def evaluate(self, datas: Sequence[Data]) -> list[dict[str, float]]:
+        """The metrics of the val split, of each job."""
+        if isinstance(self.task, RLTask) and self.task.greedy and not self.updates["update"].averages:
+            return evaluate(self.task, cast(EnvData, datas[0]), "val")
+        return [task.evaluate(data, "val") for task, data in zip(self.tasks, datas, strict=True)]
 
-        def criterion(out: Tensor, y: Tensor) -> Tensor:
-            losses = task.losses(out, y)
-            return per_job(losses * weights[0] if weights else losses, k).mean(1)
+    def hand_back(self) -> None:
+        """Give the jobs what only the stack has changed, beside networks and updates."""
+        if isinstance(self.task, RLTask):
+            self.collectors.hand_back()
 
-        some = tuple(each[rows] for each in out) if isinstance(out, tuple) else out[rows]
-        losses, metrics = task.judge(some, y, criterion=criterion)
-        return losses, {name: value if len(value) == k else per_job(value, k) for name, value in metrics.items()}
+    def diverged(self, clocks: Sequence[Clock]) -> dict[int, Diverged]:
+        """The errors of the jobs, by their place in the stack, whose losses in the last step were not finite."""
+        found: dict[int, Diverged] = {}
+        for name, update in self.updates.items():
+            for k in update.broken():
+                found.setdefault(k, self.tasks[k].named_updates()[name].diverged(update.values[k], clocks[k]))
+        return found
+
+
+def together(batches: Sequence[Batch]) -> tuple[Tensor, ...]:
+    """One batch of all jobs from that of each."""
+    columns = list(zip(*batches, strict=True))
+    if any(part.shape != column[0].shape for column in columns for part in column):
+        raise NotStackable("the data has another shape in some of the jobs")
+    return tuple(map(torch.cat, columns))
+
+
+class Losses:
+    """The loss of a stack of supervised tasks: that of each range of jobs whose losses are equal."""
+
+    def __init__(self, losses: Sequence[Callable], bounds: Sequence[tuple[int, int]], jobs: Jobs) -> None:
+        self.losses, self.bounds, self.jobs = losses, bounds, jobs
+
+    def __call__(self, out: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+        """The jobs' means (K,), or with reduction="none" the losses of all samples."""
+        size = len(y) // self.jobs.num
+        parts = [slice(start * size, stop * size) for start, stop in self.bounds]
+        firsts = [self.losses[start] for start, _ in self.bounds]
+        each = [loss(out[part], y[part], reduction="none") for loss, part in zip(firsts, parts, strict=True)]
+        losses = torch.cat(each)
+        return losses if reduction == "none" else self.jobs.mean(losses)
+
+
+class Penalties:
+    """L1 and L2 penalties with weights for each job: (K,). False if there are none."""
+
+    def __init__(self, tasks: Sequence[Supervised], net: StackedNet) -> None:
+        device = tasks[0].device.torch_device
+        self.l1 = torch.tensor([task.penalty.l1 for task in tasks], device=device)
+        self.l2 = torch.tensor([task.penalty.l2 for task in tasks], device=device)
+        params = dict(tasks[0].net.named_parameters())
+        penalised = next((task.penalty.weights for task in tasks if task.penalty), {})
+        self.leaves = [net.leaves[params[name]] for name in penalised]
+
+    def __bool__(self) -> bool:
+        return bool(self.leaves)
+
+    def __call__(self) -> Tensor:
+        flat = [leaf.flatten(1) for leaf in self.leaves]
+        squares = torch.stack([w.square().sum(1) for w in flat]).sum(0)
+        return self.l1 * torch.stack([w.abs().sum(1) for w in flat]).sum(0) + self.l2 * squares
+
+
+def equal(a: tuple[Tensor, ...] | None, b: tuple[Tensor, ...] | None) -> bool:
+    """Whether two tuples of tensors, or what is none, are equal."""
+    return a is b or a is not None and b is not None and all(map(torch.equal, a, b))
 
 
 def is_of_dlrun(loss: Callable) -> bool:
@@ -83,22 +162,29 @@ def is_of_dlrun(loss: Callable) -> bool:
     return str(loss.__module__).startswith("dlrun.")
 
 
-def check(task: Task) -> Supervised:
+def check(task: Task) -> Task:
     """Return the task. Raises NotStackable if its steps have no stacked form."""
-    if type(task) is not Supervised:
-        raise NotStackable(f"{type(task).__name__}: this task has no stacked form")
-    freezing = task.freezing
+    held = {"net", *task.named_updates(), *HELD.get(type(task), ())}
+    others = [name for name in task.components if name not in held]
     in_the_way = {
         "trainer.processes": task.device.dist.size > 1,
-        "trainer.cuda_graph": task.graphs is not None,
-        "task.grad_accum_steps": task.grad_accum_steps > 1,
-        "task.mixup or task.cutmix": bool(task.mixing),
-        "task.resize": bool(task.resizing.moments),
-        "task.class_weights": task.class_weights is not None,
-        "task.threshold": bool(task.scoring.decision.metric),
-        "a loss of your own": not is_of_dlrun(task.loss),
-        "task.freeze": bool(freezing.moments) or any(start for start in freezing.start.values()),
+        f"{type(task).__name__}: its {', '.join(others)}": bool(others),
     }
+    if isinstance(task, Supervised | Segment):
+        freezing = task.freezing
+        in_the_way["task.freeze"] = bool(freezing.moments) or any(start for start in freezing.start.values())
+    if isinstance(task, PPO):
+        in_the_way["task.target_kl or task.kl_target"] = bool(task.target_kl or task.penalty.target)
+    if isinstance(task, Supervised):
+        in_the_way |= {
+            "trainer.cuda_graph": task.graphs is not None,
+            "task.grad_accum_steps": task.grad_accum_steps > 1,
+            "task.mixup or task.cutmix": bool(task.mixing),
+            "task.resize": bool(task.resizing.moments),
+            "task.class_weights": task.class_weights is not None,
+            "task.threshold": bool(task.scoring.decision.metric),
+            "a loss of your own": not is_of_dlrun(task.loss),
+        }
     if found := [key for key, is_set in in_the_way.items() if is_set]:
         raise NotStackable(f"{found[0]} has no stacked form")
     return task

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from dlrun.tasks.base import Metrics
 from dlrun.train.meters import Means
@@ -31,24 +30,24 @@ class StackedMeans:
         """Move all steps into the jobs' sums; return each job's means over these steps."""
         if not self.pending:
             return [{} for _ in means]
-        sums = {name: self._summed(name).tolist() for name in self.pending[0][0]}
-        samples = sum(count for _, count in self.pending)
+        names = dict.fromkeys(name for metrics, _ in self.pending for name in metrics)
+        sums = {name: self._summed(name) for name in names}
         self.pending.clear()
         windows: list[dict[str, float]] = []
         for k, each in enumerate(means):
-            for name, values in sums.items():
+            for name, (values, samples) in sums.items():
                 each.sums[name] = each.sums.get(name, 0.0) + values[k]
                 each.samples[name] = each.samples.get(name, 0) + samples
-            windows.append({name: values[k] / samples for name, values in sums.items()})
+            windows.append({name: values[k] / samples for name, (values, samples) in sums.items()})
         return windows
 
-    def _summed(self, name: str) -> Tensor:
-        """Sums over the samples of all steps, (K,)."""
-        values = [metrics[name] for metrics, _ in self.pending]
+    def _summed(self, name: str) -> tuple[list[float], int]:
+        """Each job's sum over the samples of the steps that have this metric, and the number of these samples."""
+        values, counts = zip(*((found[name], count) for found, count in self.pending if name in found), strict=True)
         if values[0].dim() > 1:
-            return torch.cat(values, 1).sum(1).float()
-        counts = torch.tensor([count for _, count in self.pending], dtype=torch.float32, device=values[0].device)
-        return (torch.stack(values).float() * counts[:, None]).sum(0)
+            return torch.cat(values, 1).sum(1).float().tolist(), sum(counts)
+        weights = torch.tensor(counts, dtype=torch.float32, device=values[0].device)
+        return (torch.stack(values).float() * weights[:, None]).sum(0).tolist(), sum(counts)
 
     def of_job(self, k: int) -> list[tuple[Metrics, int]]:
         """The steps of one job, as its own Means would hold them."""

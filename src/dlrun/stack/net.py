@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlrun.seeds import mix
-from dlrun.stack.functions import Handle, NotStackable, per_job
+from dlrun.stack.axes import per_job
+from dlrun.stack.functions import Handle, NotStackable
+from dlrun.stack.jobs import Jobs
 
 RANDOM = (
     nn.modules.dropout._DropoutNd,
@@ -29,19 +30,16 @@ class StackedNet(nn.Module):
 
     def __init__(self, nets: list[nn.Module]) -> None:
         super().__init__()
-        self.num = len(nets)
-        self.generators = [torch.Generator("cpu") for _ in nets]
+        self.jobs = Jobs(len(nets), next(nets[0].parameters()).device)
         self.leaves: dict[nn.Parameter, Tensor] = {}
         self.buffer_stacks: list[Tensor] = []
         self.net = deepcopy(nets[0])
-        self.dropouts: list[Dropouts] = []
         every = [dict(net.named_modules()) for net in nets]
         for name, module in list(self.net.named_modules()):
             modules = [found.get(name) for found in every]
             if any(type(each) is not type(modules[0]) for each in modules):
                 raise NotStackable(f"{name} is not the same layer in all jobs")
             self._stack(name, module, modules)
-        self.has_noise = bool(self.dropouts)
 
     def _stack(self, name: str, module: nn.Module, modules: list[Any]) -> None:
         """Replace the parameters, the buffers and the random draws of a module by those of all jobs."""
@@ -64,34 +62,31 @@ class StackedNet(nn.Module):
         if isinstance(module, nn.RNNBase):
             module._flat_weights = [module._parameters[key] for key in module._flat_weights_names]
         if type(module) is nn.Dropout:
-            self.dropouts.append(dropouts := Dropouts([each.p for each in modules], self.generators))
             parent, _, child = name.rpartition(".")
-            setattr(self.net.get_submodule(parent), child, dropouts)
+            setattr(self.net.get_submodule(parent), child, Dropouts([each.p for each in modules], self.jobs))
         elif isinstance(module, RANDOM):
             raise NotStackable(f"{name}: {kind} has no stacked form")
 
-    def seed(self, seeds: list[int], step: int) -> None:
-        """Seed each job's random numbers for a step, as if it ran alone."""
-        if self.has_noise:
-            for generator, seed in zip(self.generators, seeds, strict=True):
-                generator.manual_seed(mix(seed, step, 0))
+    def of(self, module: nn.Module, net: nn.Module) -> nn.Module:
+        """The stacked form of a module of `net`, the first job's network."""
+        return self.net.get_submodule(next(name for name, each in net.named_modules() if each is module))
 
     def forward(self, x: Tensor) -> Any:
         return self.net(x)
 
 
 class Dropouts(nn.Module):
-    """Dropout with a rate and a generator for each job. It draws what nn.Dropout draws for a job alone, on a CPU."""
+    """Dropout with a rate for each job. It draws what nn.Dropout draws for a job alone, on a CPU."""
 
-    def __init__(self, rates: list[float], generators: list[torch.Generator]) -> None:
+    def __init__(self, rates: list[float], jobs: Jobs) -> None:
         super().__init__()
-        self.rates, self.generators = rates, generators
+        self.rates, self.jobs = rates, jobs
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not any(self.rates):
             return x
         noise = torch.empty_like(x, memory_format=torch.contiguous_format)
-        for one, rate, generator in zip(per_job(noise, len(self.rates)), self.rates, self.generators, strict=True):
+        for one, rate, generator in zip(per_job(noise, self.jobs.num), self.rates, self.jobs.generators, strict=True):
             one.bernoulli_(1 - rate, generator=generator).div_(1 - rate)
         return x * noise
 

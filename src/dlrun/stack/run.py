@@ -20,6 +20,7 @@ from dlrun.config.auto import auto_keys, value_of
 from dlrun.config.check import check
 from dlrun.config.flags import config_flags
 from dlrun.config.saved import container, portable
+from dlrun.data.base import has_samples
 from dlrun.errors import CheckpointError, UserError
 from dlrun.output.checkpoints import Checkpoints
 from dlrun.output.failures import OutOfMemory, within_memory, writing_to
@@ -195,6 +196,8 @@ def make_member(
     session = Session(config, names, chosen, like=like)
     if like and session.steps_per_epoch != like.steps_per_epoch:
         raise NotStackable("the number of steps in an epoch is another in some of the jobs")
+    if like and has_samples(session.data) and session.data.size("train") != like.data.size("train"):
+        raise NotStackable("the number of train samples is another in some of the jobs")
     training, _ = session.prepare(folder, resumed=False)
     losses = [value for key, value in config["task"].items() if key not in ("l1", "l2")]
     optimizer = dict(config["optimizer"])

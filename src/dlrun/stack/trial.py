@@ -1,19 +1,23 @@
 """Try a stack before its first step: whether it computes what the jobs compute, and whether it is faster."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from copy import copy, deepcopy
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from dlrun.data.base import Batch
+from dlrun.clock import Clock
+from dlrun.data.base import Data
 from dlrun.seeds import mix
 from dlrun.stack.functions import NotStackable
-from dlrun.stack.group import Member, Stack
+from dlrun.stack.group import Stack
+from dlrun.stack.learning import HELD
+from dlrun.tasks.base import Metrics, Task
 
-CLOSE = 1e-3  # of the largest output; sums are ordered otherwise in a stack
+CLOSE = 1e-3  # of the largest value of its kind; sums are ordered otherwise in a stack
 REPEATS, SECONDS = 8, 2.0  # the most repetitions, and about the most time
 START = 1.0  # seconds that a process takes for its start and its plots
 
@@ -21,68 +25,113 @@ START = 1.0  # seconds that a process takes for its start and its plots
 def gain(stack: Stack) -> float:
     """How many times as fast as one after another the jobs would run as this stack, by a few steps without effect.
 
-    Raises NotStackable if a network mixes the samples of a batch in a way that a stack cannot know, so that its outputs
-    are others than the job's.
+    Raises NotStackable if a step of the stack computes something else than the steps of its jobs: a network that mixes
+    the samples of a batch in its own code, or a task whose means are not those of `task.jobs`.
     """
-    batches = [first_batch(member) for member in stack.members]
-    if any([part.shape for part in batch] != [part.shape for part in batches[0]] for batch in batches):
-        raise NotStackable("the data has another shape in some of the jobs")
+    task, data, clocks = stack.learner.tasks[0], stack.members[0].session.data, first_clocks(stack)
+    alone: list[float] = []
+    together: list[float] = []  # measured in turns, since other programs may slow down both
     with unchanged(stack):
-        compare(stack, batches)
-        task = stack.learner.tasks[0]
-        x, y = batches[0][:2]
-        alone: list[float] = []
-        together: list[float] = []  # measured in turns, since other programs may slow down both
+        compare(stack, clocks[-1])
         while len(alone) < 3 or len(alone) <= REPEATS and sum(alone) + sum(together) < SECONDS:
-            alone.append(seconds(lambda: task.judge(task.net(x), y)[0], task.net.parameters()))
-            together.append(seconds(lambda: stack.learner.losses(batches)[0].sum(), stack.net.leaves.values()))
-    steps = stack.first.clock.total_steps
-    return len(batches) * (START + steps * min(alone[1:])) / (START + steps * min(together[1:]))
+            alone.append(seconds(lambda: [tried(task, data, each[0]) for each in clocks]))
+            together.append(seconds(lambda: [tried_together(stack, each) for each in clocks]))
+    cycles = stack.first.clock.total_steps / len(clocks)
+    return len(stack.members) * (START + cycles * min(alone[1:])) / (START + cycles * min(together[1:]))
 
 
-def first_batch(member: Member) -> Batch:
-    """The first batch of a job."""
-    return next(iter(member.session.task.batches(member.session.data, member.training.clock)))
+def first_clocks(stack: Stack) -> list[list[Clock]]:
+    """The jobs' clocks at the steps of a first cycle, in which all kinds of steps occur."""
+    starts = getattr(stack.learner.task, "learning_starts", 0)  # samples before the first update of Q-learning
+    members = [replace(member.training.clock, samples=starts) for member in stack.members]
+    return [[replace(clock, step=step) for clock in members] for step in range(stack.learner.task.cycle)]
 
 
 @contextmanager
 def unchanged(stack: Stack) -> Iterator[None]:
-    """Undo what the block does to the statistics of normalisations."""
-    before = [buffer.clone() for buffer in stack.net.buffer_stacks]
-    for member in stack.members:
-        member.session.task.net.train()
+    """Undo what the block does to weights, statistics of normalisations, environments and replay buffers."""
+    held = [each.components[name] for each in stack.learner.tasks for name in HELD.get(type(each), ())]
+    states = [deepcopy(component.state_dict()) for component in held]
+    values = [*stack.net.buffer_stacks, *(leaf.detach() for leaf in stack.net.leaves.values())]
+    before = [value.clone() for value in values]
+    for task in stack.learner.tasks:
+        task.net.train()
     try:
         yield
     finally:
-        for buffer, value in zip(stack.net.buffer_stacks, before, strict=True):
-            buffer.copy_(value)
+        for value, old in zip(values, before, strict=True):
+            value.copy_(old)
+        for component, state in zip(held, states, strict=True):
+            component.load_state_dict(state)
 
 
-@torch.no_grad()
-def compare(stack: Stack, batches: list[Batch]) -> None:
-    """Raise NotStackable unless three of the jobs return what they return alone, in training with dropout."""
-    seeds = [member.training.clock.seed for member in stack.members]
-    stack.net.seed(seeds, 0)
-    together = first(stack.net(torch.cat([batch[0] for batch in batches]))).chunk(len(batches))
-    for k in {0, len(batches) // 2, len(batches) - 1}:
-        torch.manual_seed(mix(seeds[k], 0, 0))
-        alone = first(stack.members[k].session.task.net(batches[k][0]))
-        if not torch.allclose(together[k], alone, rtol=0, atol=CLOSE * (1 + alone.abs().max().item())):
-            raise NotStackable("the network mixes the samples of a batch in its own code")
+class Gradients:
+    """In place of an update: it computes the gradients of a step, and takes none. grads: those of the last one."""
+
+    grad_norm = None
+    averages = None
+
+    def save_buffers(self) -> None: ...
+
+    def __init__(self, params: Sequence[Tensor], shape: tuple[int, ...]) -> None:
+        self.params, self.shape = params, shape  # of the loss
+        self.grads: list[Tensor | None] = []
+
+    def step(self, loss: Tensor, clock: Clock) -> bool:
+        if loss.shape != self.shape:
+            raise NotStackable("the loss is not a mean of task.jobs")
+        loss.sum().backward()
+        self.grads = [param.grad for param in self.params]
+        for param in self.params:
+            param.grad = None
+        return True
 
 
-def first(out: Any) -> Tensor:
-    return out[0] if isinstance(out, tuple) else out
+def tried(task: Task, data: Data, clock: Clock) -> tuple[Metrics, list[Tensor | None]]:
+    """The metrics and the gradients of a step of one job."""
+    copied, updates = copy(task), {name: Gradients(update.params, ()) for name, update in task.named_updates().items()}
+    for name, update in updates.items():
+        setattr(copied, name, update)
+    batch = next(task.batches(data, clock))
+    torch.manual_seed(mix(clock.seed, clock.step, 0))
+    return copied.step(batch, clock), [grad for update in updates.values() for grad in update.grads]
 
 
-def seconds(loss: Callable[[], Tensor], params: Iterable[Tensor]) -> float:
-    """The time of a forward and a backward pass."""
+def tried_together(stack: Stack, clocks: Sequence[Clock]) -> tuple[Metrics, list[Tensor | None]]:
+    """The metrics and the gradients of a step of all jobs."""
+    learner, shape = stack.learner, (len(clocks),)
+    updates = {name: Gradients(update.leaves, shape) for name, update in stack.updates.items()}
+    learner.use(updates)
+    try:
+        batch = next(learner.batches([member.session.data for member in stack.members], clocks))
+        return learner.step(batch, clocks), [grad for update in updates.values() for grad in update.grads]
+    finally:
+        learner.use(stack.updates)
+
+
+def compare(stack: Stack, clocks: Sequence[Clock]) -> None:
+    """Raise NotStackable unless three of the jobs have the metrics and the gradients that they have alone."""
+    metrics, grads = tried_together(stack, clocks)
+    for k in {0, len(clocks) // 2, len(clocks) - 1}:
+        wanted, alone = tried(stack.learner.tasks[k], stack.members[k].session.data, clocks[k])
+        largest = max((grad.abs().max().item() for grad in alone if grad is not None), default=0.0)
+        pairs = zip(grads, alone, strict=True)
+        same = [a is b if a is None or b is None else close(a[k], b, largest) for a, b in pairs]
+        same += [close(metrics[name][k].float().mean(), value.float().mean(), 1.0) for name, value in wanted.items()]
+        if not all(same) or metrics.keys() != wanted.keys():
+            raise NotStackable("a step mixes the samples of a batch in its own code")
+
+
+def close(a: Tensor, b: Tensor, scale: float) -> bool:
+    """Whether two tensors agree to CLOSE of `scale`, or of the second."""
+    size = max(scale, b.abs().max().item())
+    return torch.allclose(a, b, rtol=0, atol=CLOSE * size, equal_nan=True)
+
+
+def seconds(steps: Callable[[], object]) -> float:
+    """The time of some steps."""
     began = time.perf_counter()
-    value = loss()
-    value.backward()
-    if value.is_cuda:
+    steps()
+    if torch.cuda.is_available():
         torch.cuda.synchronize()
-    duration = time.perf_counter() - began
-    for param in params:
-        param.grad = None
-    return duration
+    return time.perf_counter() - began

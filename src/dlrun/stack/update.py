@@ -17,7 +17,8 @@ from torch.optim import Optimizer
 from dlrun.clock import Clock
 from dlrun.optim.buffers import copy_all
 from dlrun.optim.update import Update
-from dlrun.stack.functions import NotStackable, along
+from dlrun.stack.axes import along
+from dlrun.stack.functions import NotStackable
 from dlrun.stack.net import as_views
 from dlrun.system.torch_internals import plain_step
 
@@ -28,7 +29,8 @@ ELEMENTWISE = ("SGD", "Adam", "AdamW", "RMSprop", "NAdam", "RAdam", "Adagrad", "
 class StackedUpdate:
     """Turns the losses of K jobs into a step of each.
 
-    updates: the jobs' own; their settings and states are read, and written back by `write_back`. leaves: by parameter
+    updates: the jobs' own; their settings and states are read, and written back by `write_back`. net: the stacked one
+    that they train. leaves: by parameter
     of the first job, the parameters of all. make: makes the optimizer from groups. settings: a text for each job; equal
     texts are neighbours, and mean equal optimizers but for the rate. rates: a text for each job; equal texts mean that
     rates and schedules are equal.
@@ -37,6 +39,7 @@ class StackedUpdate:
     def __init__(
         self,
         updates: Sequence[Update],
+        net: nn.Module,
         leaves: dict[nn.Parameter, Tensor],
         make: Callable[..., Optimizer],
         settings: Sequence[str],
@@ -64,14 +67,16 @@ class StackedUpdate:
         self._read_states()
         decays = {update.decay for update in updates}
         self.averages = self._stack_averages(leaves) if decays != {0.0} else None
-        self.grad_norms: Tensor | None = None
+        self.grad_norm: Tensor | None = None  # each job's, before clipping
+        self.values: list[float] = []  # the losses of the last step
+        self.net, self.ema = net, None  # what `Task.evaluated` asks an update for
         self.clips = [update.clip for update in updates]
 
-    def step(self, losses: Tensor, clocks: Sequence[Clock]) -> list[float]:
-        """Backpropagate and step all jobs; return their losses. A job whose loss is not finite harms no other."""
+    def step(self, losses: Tensor, clock: Clock) -> bool:
+        """Backpropagate and step all jobs, by their losses (K,). A job whose loss is not finite harms no other."""
         losses.sum().backward()
-        values = losses.detach().tolist()
-        for update, value, clock in zip(self.updates, values, clocks, strict=True):
+        self.values = losses.detach().tolist()
+        for update, value in zip(self.updates, self.values, strict=True):
             update.set_lr(clock)
             if isfinite(value):
                 update.record(value, clock)
@@ -87,7 +92,14 @@ class StackedUpdate:
             self._average()
         for leaf in self.leaves:
             leaf.grad = None
-        return values
+        return True
+
+    def save_buffers(self) -> None:
+        """As Update's, for trainer.on_nan=skip, which has no stacked form."""
+
+    def broken(self) -> list[int]:
+        """The jobs whose losses in the last step were not finite."""
+        return [k for k, value in enumerate(self.values) if not isfinite(value)]
 
     def _set_rates(self) -> list[tuple["Piece", Tensor]]:
         """Set the rates of the optimizer's groups; return the pieces of uneven ones with their jobs' rates, (jobs,)."""
@@ -116,11 +128,11 @@ class StackedUpdate:
             for grad in grads:
                 factors = limits / torch.maximum(job_norms(grad), limits)
                 grad.mul_(along(factors.nan_to_num_(1.0), grad.dim(), 1))
-        self.grad_norms = None
+        self.grad_norm = None
         if any(limit is not None for limit in totals):
             limits = self._limits(totals)
-            self.grad_norms = torch.linalg.vector_norm(torch.stack([job_norms(grad) for grad in grads]), dim=0)
-            factors = limits / torch.maximum(self.grad_norms, limits)
+            self.grad_norm = torch.linalg.vector_norm(torch.stack([job_norms(grad) for grad in grads]), dim=0)
+            factors = limits / torch.maximum(self.grad_norm, limits)
             for grad in grads:
                 grad.mul_(along(factors.nan_to_num(1.0), grad.dim(), 1))
 

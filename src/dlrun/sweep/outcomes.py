@@ -12,6 +12,7 @@ from dlrun.output.rows import epoch_rows
 from dlrun.sweep import cluster, process
 from dlrun.sweep.goals import goals
 from dlrun.sweep.rows import best_of, best_so_far, best_value, is_number
+from dlrun.sweep.stacks import stack_folder
 from dlrun.sweep.state import DONE, OPEN, Job, State
 from dlrun.sweep.workers import is_at_work, is_here
 
@@ -131,6 +132,8 @@ def recover(state: State, retry: bool = False, patience: float = process.GRACE) 
             elif job.status == "running":
                 job.status = "stopped"
         if retry and job.has_failed:
-            with suppress(FileNotFoundError):
-                (state.run_folder(job) / "summary.json").unlink()  # of the failed try
-            job.status, job.code, job.error, job.stack = "waiting", None, None, None
+            if job.stack is None or not stack_folder(state.folder, job.stack).exists():
+                job.stack = None
+                with suppress(FileNotFoundError):
+                    (state.run_folder(job) / "summary.json").unlink()  # of the failed try
+            job.status, job.code, job.error = "waiting", None, None  # in a stack: from its last checkpoint on

@@ -14,7 +14,7 @@ from dlrun.sweep.goals import best_settings, goals
 from dlrun.sweep.outcomes import check_goals, own_code, recover, settle, summed_up, why
 from dlrun.sweep.plan import Plan
 from dlrun.sweep.report import Report
-from dlrun.sweep.running import Running
+from dlrun.sweep.running import Running, spoken
 from dlrun.sweep.screen import Screen
 from dlrun.sweep.slots import Slots
 from dlrun.sweep.state import DONE, Job, State
@@ -165,7 +165,8 @@ class Runner:
             raise cannot_write(self.state.folder, error) from None
         self._started(Running(jobs, slot, child, size))
         how = " resumed" if is_resumed else ""
-        self.screen.start(f"[{jobs[0].number + 1}-{jobs[-1].number + 1}/{self.state.total}] as one network{how}")
+        numbers = spoken([job.number for job in jobs], first=1, to="-")
+        self.screen.start(f"[{numbers}/{self.state.total}] as one network{how}")
 
     def _started(self, one: Running) -> None:
         """Take note of a process that was created."""

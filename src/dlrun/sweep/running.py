@@ -1,7 +1,9 @@
 """A process of a sweep that runs a job, or several jobs as one network."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from dlrun.errors import counted
@@ -39,5 +41,14 @@ class Running:
 
     @property
     def numbers(self) -> str:
-        """The numbers of the jobs, in words."""
-        return f"{counted(len(self.jobs), 'job')} ({self.jobs[0].number} to {self.jobs[-1].number})"
+        """The numbers of the jobs, in words: "2 jobs (0 and 4)", "5 jobs (0 and 3 to 6)"."""
+        return f"{counted(len(self.jobs), 'job')} ({spoken([job.number for job in self.jobs])})"
+
+
+def spoken(numbers: Sequence[int], first: int = 0, to: str = " to ") -> str:
+    """Increasing numbers in words, three or more in a row as a range. first: what 0 is called."""
+    parts: list[str] = []
+    for _, row in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        found = [str(number + first) for _, number in row]
+        parts += [f"{found[0]}{to}{found[-1]}"] if len(found) > 2 else found
+    return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]

@@ -1,5 +1,6 @@
 """Optuna's sampler and pruner for the settings of a search."""
 
+import warnings
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -7,19 +8,28 @@ from dlrun.sweep import cma
 from dlrun.sweep.axes import Axis
 from dlrun.sweep.points import labels
 from dlrun.sweep.settings import Search
+from dlrun.sweep.stacks import MOST, Setting
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
 
+FEW = 8
 
-def sampler(settings: Search, swept: list[Axis], number: int) -> "BaseSampler":
-    """Return the sampler for the trial with this number, seeded by it."""
+
+def sampler(settings: Search, swept: list[Axis], number: int, is_batch: bool = False) -> "BaseSampler":
+    """Return the sampler for the trial with this number, seeded by it.
+
+    is_batch: several points are chosen at a time. TPE then counts those without a result as bad ones, so that they do
+    not lie close together (constant liar: Ginsbourger et al. 2010).
+    """
     from optuna import samplers
 
     seed = Random(f"{settings.seed}/{number}").getrandbits(32)
     if settings.sampler == "tpe":
-        return samplers.TPESampler(seed=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the liar is called experimental
+            return samplers.TPESampler(seed=seed, constant_liar=is_batch)
     if settings.sampler == "cmaes":
         return cma.make_sampler(seed)
     if settings.sampler == "qmc":  # one sequence, whose position is the number of trials
@@ -30,6 +40,13 @@ def sampler(settings: Search, swept: list[Axis], number: int) -> "BaseSampler":
     if settings.sampler == "grid":
         return samplers.GridSampler({axis.name: labels(axis) for axis in swept}, seed=settings.seed)
     return samplers.RandomSampler(seed)
+
+
+def at_a_time(settings: Search, stack: Setting) -> int:
+    """Number of points that are chosen at a time, for a stack: few if the sampler learns from earlier ones."""
+    if isinstance(stack, int):
+        return stack
+    return FEW if settings.sampler in ("tpe", "cmaes") else MOST
 
 
 def pruner(settings: Search, epochs: int) -> "BasePruner":

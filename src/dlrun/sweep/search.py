@@ -6,25 +6,26 @@ the sweep's folder, or in a database, which other machines can join. If the dire
 lower is better, the study maximises the negated value.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from math import isfinite, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from dlrun.errors import UserError
 from dlrun.output.rows import epoch_rows
+from dlrun.sweep import stacks
 from dlrun.sweep.axes import Axis
 from dlrun.sweep.goals import goals
 from dlrun.sweep.outcomes import settle
 from dlrun.sweep.plan import Plan
 from dlrun.sweep.points import check, chosen, labels, suggest
 from dlrun.sweep.rows import is_number
-from dlrun.sweep.samplers import pruner, sampler
+from dlrun.sweep.samplers import at_a_time, pruner, sampler
 from dlrun.sweep.settings import Search
 from dlrun.sweep.state import OPEN, Job, State
-from dlrun.sweep.study import PUBLISHED, database, journal, load_optuna
+from dlrun.sweep.study import PUBLISHED, database, journal, load_optuna, reaching
 
 if TYPE_CHECKING:
     import optuna
@@ -33,10 +34,15 @@ if TYPE_CHECKING:
 
 
 class Optuna(Plan):
-    """Creates jobs from a study. epochs: of a complete job. Raises UserError if the sampler cannot use the space."""
+    """Creates jobs from a study. epochs: of a complete job. stack: sweep.stack, for points that are chosen at a time.
 
-    def __init__(self, settings: Search, axes: list[Axis], epochs: int) -> None:
+    Raises UserError if the sampler cannot use the space.
+    """
+
+    def __init__(self, settings: Search, axes: list[Axis], epochs: int, stack: stacks.Setting = "off") -> None:
         self.optuna, self.axes, self.epochs = load_optuna(), axes, epochs
+        self._reaching = partial(reaching, self.optuna, bool(settings.storage))
+        self.stack: stacks.Setting = stack if settings.pruner == "none" else "off"  # a stack's jobs end together
         self.swept = [axis for axis in axes if axis.is_swept]
         check(settings, self.swept)
         points = prod(len(axis.rows) for axis in self.swept)
@@ -133,7 +139,15 @@ class Optuna(Plan):
         return list(direction) if isinstance(direction, list) else [direction] * number
 
     def more(self, state: State) -> Job | None:
-        """Return the next point. A trial that a kill left without its job comes first."""
+        """Return the next point; with stacks, the first of those that are chosen at a time."""
+        first = self._next(state)
+        if first is not None and self.stack != "off":
+            others = islice(iter(partial(self._next, state), None), at_a_time(self.settings, self.stack) - 1)
+            stacks.plan([first, *others], self.stack, 1)
+        return first
+
+    def _next(self, state: State) -> Job | None:
+        """Create the next point's job. A trial that a kill left without its job comes first."""
         number, mine = len(state.jobs), state.facts["id"]
         with self._reaching():
             self.study = self._study()
@@ -145,7 +159,7 @@ class Optuna(Plan):
             if not left and taken >= state.facts["total"]:
                 return None
             frozen = left[0] if left else self._new_trial(self.study, attributes)
-            self.study.sampler = sampler(self.settings, self.swept, frozen.number)
+            self.study.sampler = sampler(self.settings, self.swept, frozen.number, self.stack != "off")
             trial = self.optuna.trial.Trial(self.study, frozen._trial_id)
             before = self.study.get_trials(deepcopy=False)[: trial.number]
             if sum("again" not in t.user_attrs for t in before) >= state.facts["total"]:  # another machine was faster
@@ -223,18 +237,6 @@ class Optuna(Plan):
             values_or_none = self._signed(values) if is_complete else None
             study.tell(_trial_number(job), values_or_none, state=state, skip_if_finished=True)
         self.trials.pop(job.number, None)
-
-    @contextmanager
-    def _reaching(self) -> Iterator[None]:
-        """Turn a failing database or disk into a UserError. Running jobs are stopped and can be resumed."""
-        try:
-            yield
-        except (self.optuna.exceptions.StorageInternalError, OSError) as error:
-            where = "the database that sweep.storage names" if self.settings.storage else "a disk with room"
-            raise UserError(
-                f"the search's history cannot be read or written: {str(error).splitlines()[0]}\n"
-                f"  expected {where}; finished work is kept: resume with dl-run -m sweep.resume=last"
-            ) from error
 
 
 def _trial_number(job: Job) -> int:

@@ -1,6 +1,7 @@
 """Which jobs of a sweep may train together as one stacked network (dlrun/stack/), and the verdict on each stack."""
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,10 +21,11 @@ Setting = Literal["auto", "off"] | int
 MOST = 64  # jobs in a stack with sweep.stack=auto
 DECLINED = 3  # the exit code of a stack that trains nothing; its verdict says why
 MAY_DIFFER = (  # keys in which the jobs of a stack may differ
-    "seed", "optimizer.*", "schedule.*", "task.l1", "task.l2", "task.label_smoothing", "model.dropout",
+    "seed", "data.fold", "optimizer.*", "schedule.*", "task.l1", "task.l2", "task.label_smoothing", "model.dropout",
     "trainer.ema", "trainer.clip_*", "trainer.patience", "trainer.min_delta", "trainer.stop_at",
 )  # fmt: skip
-NONE_AT_ZERO = ("model.dropout", "trainer.ema")  # at 0 there is no such layer or average
+NONE_AT_ZERO = ("model.dropout", "trainer.ema")  # where it is 0, there is no such layer or average
+NUMBER = re.compile(r"[0-9.][0-9.eE+-]*")
 
 
 @dataclass
@@ -85,9 +87,7 @@ def plan(jobs: Sequence[Job], setting: Setting, num_slots: int) -> str:
         for start in range(0, len(group), size):
             join(group[start : start + size])
     shapes = {shape for group in groups for shape in group}
-    apart = sorted(
-        {key_of(shape).removesuffix(" none") for shape in shapes if not all(shape in group for group in groups)}
-    )
+    apart = sorted({key_of(shape) for shape in shapes if not all(shape in group for group in groups)})
     return f"jobs that differ in {', '.join(apart)} train in stacks of their own" if apart else ""
 
 
@@ -109,7 +109,12 @@ def _shape(override: str) -> str:
     key, _, value = override.partition("=")
     if key != key_of(override) or not any(fnmatchcase(key, pattern) for pattern in MAY_DIFFER):
         return override
-    return key + (" none" if key in NONE_AT_ZERO and value in ("0", "0.0") else "")
+    return f"{key}={NUMBER.sub(_is_some, value)}" if key in NONE_AT_ZERO else key
+
+
+def _is_some(number: re.Match) -> str:
+    """0 for a number that is 0, else x."""
+    return "x" if number[0].strip("0.") else "0"
 
 
 def which(stack: int, jobs: Sequence[Job], setting: Setting) -> str:

@@ -2,6 +2,8 @@
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -118,3 +120,16 @@ def _check(trial: "optuna.trial.FrozenTrial") -> None:
         raise ValueError(f"trial {trial.number} has a value that is not a number")
     if not isinstance(trial.user_attrs, dict) or not isinstance(trial.system_attrs, dict):
         raise ValueError(f"trial {trial.number} has no attributes")
+
+
+@contextmanager
+def reaching(optuna: ModuleType, has_database: bool) -> Iterator[None]:
+    """Turn a failing database or disk into a UserError. Running jobs are stopped and can be resumed."""
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, OSError) as error:
+        where = "the database that sweep.storage names" if has_database else "a disk with room"
+        raise UserError(
+            f"the search's history cannot be read or written: {str(error).splitlines()[0]}\n"
+            f"  expected {where}; finished work is kept: resume with dl-run -m sweep.resume=last"
+        ) from error

@@ -14,6 +14,7 @@ from dlrun.data.base import Batch, Data, SampleData
 from dlrun.optim.update import Update
 from dlrun.system.device import Device
 from dlrun.tasks.images import first_inputs
+from dlrun.tasks.jobs import ONE, OneJob
 
 Metrics = dict[str, Tensor]
 DataT = TypeVar("DataT", bound=Data)
@@ -40,6 +41,8 @@ class Task(Generic[DataT, BatchT]):
     scores: the metrics that `evaluate` returns, each with its direction, "max" or "min".
     goal: the score by which the best epoch is chosen, or None if there is no choice to make.
     about: lines for the run's header, by title.
+    jobs: whose samples a batch holds; a step that takes its means and random numbers from it runs for a stack, too.
+    cycle: number of steps after which the kinds of steps repeat.
     compiled: names of the submodules that a step calls, for torch.compile ("" is the whole net); () if it cannot help.
     takes: the inputs that `predict` accepts, the default first: "inputs" (as the data returns them), "images"
     (pixels in [0, 1]) or "latent" (codes (B, net.latent)); or "episodes" for a task that plays (`play`).
@@ -60,6 +63,8 @@ class Task(Generic[DataT, BatchT]):
         self.scores: dict[str, str] = {}
         self.about: dict[str, str] = {}
         self.components: dict[str, Component] = {"net": net}
+        self.jobs: OneJob = ONE
+        self.cycle = 1
 
     def record_steps(self) -> bool:
         """Run steps as CUDA graphs from now on. Returns False if this task's steps cannot be."""
@@ -170,4 +175,4 @@ class SampleTask(Task[SampleData, Batch]):
         return batches if dist.size == 1 else dist.shards(batches)
 
     def samples(self, batch: Batch) -> int:
-        return len(batch[0])
+        return len(batch[0]) // self.jobs.num

@@ -83,20 +83,20 @@ class Segment(SampleTask):
             out = self.net(x)
         out = out.float()
         dist = self.device.dist
-        counted = dist.all_reduce_sum((y != self.ignore).sum().float()).clamp(min=1) * dist.share  # in the whole batch
-        loss = self._loss(out, y) / counted
-        metrics = {"loss": loss.detach(), "acc": (out.detach().argmax(1) == y).sum() / counted}
+        sum_of = self.jobs.sum
+        counted = dist.all_reduce_sum(sum_of(y != self.ignore).float()).clamp(min=1) * dist.share  # in the whole batch
+        loss = sum_of(self._losses(out, y)) / counted
+        metrics = {"loss": loss.detach(), "acc": sum_of(out.detach().argmax(1) == y) / counted}
         if not self.update.step(loss, clock):
             return {}
         return metrics if self.update.grad_norm is None else metrics | {"grad_norm": self.update.grad_norm}
 
-    def _loss(self, out: Tensor, y: Tensor) -> Tensor:
-        """The cross-entropy summed over the counted pixels; a mean would be NaN if there are none.
+    def _losses(self, out: Tensor, y: Tensor) -> Tensor:
+        """The pixels' cross-entropies, 0 where they do not count: they are summed, as a mean would be NaN if none do.
 
         torch's reduction="sum" is not deterministic on CUDA, and an error under trainer.deterministic=true.
         """
-        losses = F.cross_entropy(out, y, ignore_index=self.ignore, label_smoothing=self.smoothing, reduction="none")
-        return losses.sum()
+        return F.cross_entropy(out, y, ignore_index=self.ignore, label_smoothing=self.smoothing, reduction="none")
 
     @torch.no_grad()
     def evaluate(self, data: SampleData, split: str) -> dict[str, float]:
@@ -121,7 +121,7 @@ class Segment(SampleTask):
             with self.device.autocast():
                 out = net(x)
             out = out.float()
-            loss += self._loss(out, y)
+            loss += self._losses(out, y).sum()
             cells = torch.where(y == self.ignore, k * k, y * k + out.argmax(1))
             matrix += torch.bincount(cells.flatten(), minlength=k * k + 1)[: k * k]
         return matrix.view(k, k), loss

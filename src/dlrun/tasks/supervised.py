@@ -174,7 +174,7 @@ class Supervised(SampleTask):
 
     def _loss(self, out: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
         if weights is not None:
-            return self.losses(out, y) @ weights / len(weights)
+            return self.jobs.mean(self.losses(out, y), weights)
         return self.loss(*self._compared(out, y))
 
     def losses(self, out: Tensor, y: Tensor) -> Tensor:

@@ -87,7 +87,8 @@ class JobSweeper(Sweeper):
         if isinstance(settings, Search):
             from dlrun.sweep.search import Optuna
 
-            plan: Plan = Optuna(settings, axes, self.config.trainer.epochs)
+            stack = settings.stack if is_here and not settings.job_timeout else "off"
+            plan: Plan = Optuna(settings, axes, self.config.trainer.epochs, stack)
             jobs: list[Job] = []
         else:
             plan, jobs = Plan(), [Job(i, point) for i, point in enumerate(grid(axes))]

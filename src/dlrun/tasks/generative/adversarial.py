@@ -50,7 +50,7 @@ class Adversarial(SampleTask):
         n_samples: int,
     ) -> None:
         super().__init__(net, device)
-        self.n_critic = n_critic
+        self.n_critic = self.cycle = n_critic
         self.update, self.critic_update = update(net.generator), update(net.critic, ema=0.0)
         self.components |= {"update": self.update, "critic_update": self.critic_update}
         self.quality, self.spec, self.n_samples = Quality(spec, load_classifier, quality), spec, n_samples

@@ -75,23 +75,23 @@ class AdversarialAutoencoder(SampleTask):
         return rescaled(super().batches(data, clock), data, 0.0, 1.0)
 
     def step(self, batch: Batch, clock: Clock) -> Metrics:
-        net, critic, x = self.net.autoencoder, self.net.critic, batch[0]
+        net, critic, x, mean = self.net.autoencoder, self.net.critic, batch[0], self.jobs.mean
 
         with self.device.autocast():
             out = net(x)
-        loss = self._per_pixel(out.float(), x).mean()
+        loss = mean(self._per_pixel(out.float(), x))
         if not self.update.step(loss, clock):
             return {}
 
         with self.device.autocast():
             code = net.encoder(x)  # (B, latent)
-            prior = torch.randn(code.shape, device=x.device)
-            critic_loss = nonsaturating_critic(critic(prior).float(), critic(code.detach()).float())
+            prior = self.jobs.randn(*code.shape, device=x.device)
+            critic_loss = nonsaturating_critic(critic(prior).float(), critic(code.detach()).float(), mean)
         if not self.critic_update.step(critic_loss, clock):
             return {}
 
         with frozen(critic), self.device.autocast():
-            code_loss = nonsaturating_generator(critic(code).float())
+            code_loss = nonsaturating_generator(critic(code).float(), mean)
         if not self.encoder_update.step(code_loss, clock):
             return {}
         return {"loss": loss.detach(), "critic_loss": critic_loss.detach(), "code_loss": code_loss.detach()}

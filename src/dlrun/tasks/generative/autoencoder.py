@@ -62,10 +62,10 @@ class Autoencoder(SampleTask):
 
     def step(self, batch: Batch, clock: Clock) -> Metrics:
         x = batch[0]
-        noisy = x + self.noise * torch.randn_like(x) if self.noise else x
+        noisy = x + self.noise * self.jobs.randn_like(x) if self.noise else x
         with self.device.autocast():
             out = self.net(noisy)
-        loss = self._per_pixel(out.float(), x).mean()
+        loss = self.jobs.mean(self._per_pixel(out.float(), x))
         return {"loss": loss.detach()} if self.update.step(loss, clock) else {}
 
     def _per_pixel(self, out: Tensor, x: Tensor) -> Tensor:

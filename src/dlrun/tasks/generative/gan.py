@@ -23,6 +23,8 @@ from dlrun.tasks.generative.adversarial import Adversarial, frozen
 from dlrun.tasks.generative.quality import ClassifierLoader
 from dlrun.types import Few, Size
 
+Mean = Callable[[Tensor], Tensor]  # over each job's samples
+
 
 class Gan(Adversarial):
     """A generator against a discriminator, by the loss named: nonsaturating, least_squares or hinge."""
@@ -44,57 +46,57 @@ class Gan(Adversarial):
         self.losses = LOSSES[loss]
 
     def step(self, batch: Batch, clock: Clock) -> Metrics:
-        generator, critic, x = self.net.generator, self.net.critic, batch[0]
+        generator, critic, x, mean = self.net.generator, self.net.critic, batch[0], self.jobs.mean
         critic_loss, generator_loss = self.losses
 
-        z = torch.randn(len(x), self.net.latent, device=x.device)  # (B, latent)
+        z = self.jobs.randn(len(x), self.net.latent, device=x.device)  # (B, latent)
         with self.device.autocast():
             with torch.no_grad():
                 fake = generator(z)
             real_score, fake_score = critic(x).float(), critic(fake).float()  # (B,)
-        loss = critic_loss(real_score, fake_score)
+        loss = critic_loss(real_score, fake_score, mean)
         if not self.critic_update.step(loss, clock):
             return {}
         metrics = {
             "critic_loss": loss.detach(),
-            "real_score": real_score.detach().mean(),
-            "fake_score": fake_score.detach().mean(),
+            "real_score": mean(real_score.detach()),
+            "fake_score": mean(fake_score.detach()),
         }
 
         if clock.step % self.n_critic == self.n_critic - 1:
-            z = torch.randn_like(z)
+            z = self.jobs.randn_like(z)
             with frozen(critic), self.device.autocast():
-                loss = generator_loss(critic(generator(z)).float())
+                loss = generator_loss(critic(generator(z)).float(), mean)
             if not self.update.step(loss, clock):
                 return {}
             metrics["loss"] = loss.detach()
         return metrics
 
 
-def nonsaturating_critic(real: Tensor, fake: Tensor) -> Tensor:
+def nonsaturating_critic(real: Tensor, fake: Tensor, mean: Mean = torch.mean) -> Tensor:
     """-log D(x) - log(1 - D(G(z))), which is 2 log 2 if D cannot tell samples from data."""
-    return F.softplus(-real).mean() + F.softplus(fake).mean()
+    return mean(F.softplus(-real)) + mean(F.softplus(fake))
 
 
-def nonsaturating_generator(fake: Tensor) -> Tensor:
+def nonsaturating_generator(fake: Tensor, mean: Mean = torch.mean) -> Tensor:
     """-log D(G(z)), which is log 2 if D cannot tell samples from data."""
-    return F.softplus(-fake).mean()
+    return mean(F.softplus(-fake))
 
 
-def least_squares_critic(real: Tensor, fake: Tensor) -> Tensor:
-    return 0.5 * (real - 1).square().mean() + 0.5 * fake.square().mean()
+def least_squares_critic(real: Tensor, fake: Tensor, mean: Mean = torch.mean) -> Tensor:
+    return 0.5 * mean((real - 1).square()) + 0.5 * mean(fake.square())
 
 
-def least_squares_generator(fake: Tensor) -> Tensor:
-    return 0.5 * (fake - 1).square().mean()
+def least_squares_generator(fake: Tensor, mean: Mean = torch.mean) -> Tensor:
+    return 0.5 * mean((fake - 1).square())
 
 
-def hinge_critic(real: Tensor, fake: Tensor) -> Tensor:
-    return (1 - real).clamp(min=0).mean() + (1 + fake).clamp(min=0).mean()
+def hinge_critic(real: Tensor, fake: Tensor, mean: Mean = torch.mean) -> Tensor:
+    return mean((1 - real).clamp(min=0)) + mean((1 + fake).clamp(min=0))
 
 
-def hinge_generator(fake: Tensor) -> Tensor:
-    return -fake.mean()
+def hinge_generator(fake: Tensor, mean: Mean = torch.mean) -> Tensor:
+    return -mean(fake)
 
 
 LOSSES = {

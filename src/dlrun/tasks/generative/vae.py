@@ -84,9 +84,10 @@ class Vae(SampleTask):
         x = batch[0]
         with self.device.autocast():
             mean, log_var = (v.float() for v in self.net(x))  # (B, latent) each
-            z = mean + (0.5 * log_var).exp() * torch.randn_like(mean)  # (B, latent)
+            z = mean + (0.5 * log_var).exp() * self.jobs.randn_like(mean)  # (B, latent)
             out = self.net.decoder(z).float()  # (B, C, H, W)
-        rec, kl = -self.log_likelihood(x, out).mean(), kl_to_standard(mean, log_var).mean()
+        rec = -self.jobs.mean(self.log_likelihood(x, out))
+        kl = self.jobs.mean(kl_to_standard(mean, log_var))
         loss = rec + self.kl_weight(clock) * kl
         if not self.update.step(loss, clock):
             return {}

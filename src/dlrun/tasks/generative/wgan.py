@@ -40,32 +40,32 @@ class Wgan(Adversarial):
     ) -> None:
         super().__init__(net, spec, device, update, load_classifier, n_critic, quality, n_samples)
         self.clip = clip
-        self.weights: list[Tensor] = list(net.critic.parameters())
 
     def step(self, batch: Batch, clock: Clock) -> Metrics:
-        generator, critic, x = self.net.generator, self.net.critic, batch[0]
+        generator, critic, x, mean = self.net.generator, self.net.critic, batch[0], self.jobs.mean
 
-        z = torch.randn(len(x), self.net.latent, device=x.device)  # (B, latent)
+        z = self.jobs.randn(len(x), self.net.latent, device=x.device)  # (B, latent)
         with self.device.autocast():
             with torch.no_grad():
                 fake = generator(z)
-            real_score, fake_score = critic(x).float().mean(), critic(fake).float().mean()
+            real_score, fake_score = mean(critic(x).float()), mean(critic(fake).float())
         loss = fake_score - real_score
         if not self.critic_update.step(loss, clock):
             return {}
         with torch.no_grad():
-            torch._foreach_clamp_min_(self.weights, -self.clip)
-            torch._foreach_clamp_max_(self.weights, self.clip)
+            weights: list[Tensor] = [*critic.parameters()]
+            torch._foreach_clamp_min_(weights, -self.clip)
+            torch._foreach_clamp_max_(weights, self.clip)
         metrics = {"critic_loss": loss.detach(), "distance": -loss.detach()}
 
         if clock.step % self.n_critic == self.n_critic - 1:
-            z = torch.randn_like(z)
+            z = self.jobs.randn_like(z)
             with frozen(critic):
-                t = torch.rand(len(x), device=x.device)
+                t = self.jobs.rand(len(x), device=x.device)
                 slopes = gradient_norms(critic, x, fake.float(), t, differentiable=False)  # (B,)
                 with self.device.autocast():
-                    loss = -critic(generator(z)).float().mean()
+                    loss = -mean(critic(generator(z)).float())
             if not self.update.step(loss, clock):
                 return {}
-            metrics |= {"loss": loss.detach(), "gradient_norm": slopes.detach().mean()}
+            metrics |= {"loss": loss.detach(), "gradient_norm": mean(slopes.detach())}
         return metrics

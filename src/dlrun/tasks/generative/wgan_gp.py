@@ -52,15 +52,15 @@ class WganGp(Adversarial):
         self.weight = gp_weight
 
     def step(self, batch: Batch, clock: Clock) -> Metrics:
-        generator, critic, x = self.net.generator, self.net.critic, batch[0]
+        generator, critic, x, mean = self.net.generator, self.net.critic, batch[0], self.jobs.mean
 
-        z = torch.randn(len(x), self.net.latent, device=x.device)  # (B, latent)
+        z = self.jobs.randn(len(x), self.net.latent, device=x.device)  # (B, latent)
         with self.device.autocast():
             with torch.no_grad():
                 fake = generator(z)
-            real_score, fake_score = critic(x).float().mean(), critic(fake).float().mean()
-        slopes = gradient_norms(critic, x, fake.float(), torch.rand(len(x), device=x.device))  # (B,)
-        penalty = (slopes - 1).square().mean()
+            real_score, fake_score = mean(critic(x).float()), mean(critic(fake).float())
+        slopes = gradient_norms(critic, x, fake.float(), self.jobs.rand(len(x), device=x.device))  # (B,)
+        penalty = mean((slopes - 1).square())
         loss = fake_score - real_score + self.weight * penalty
         if not self.critic_update.step(loss, clock):
             return {}
@@ -68,13 +68,13 @@ class WganGp(Adversarial):
             "critic_loss": loss.detach(),
             "distance": (real_score - fake_score).detach(),
             "penalty": penalty.detach(),
-            "gradient_norm": slopes.detach().mean(),
+            "gradient_norm": mean(slopes.detach()),
         }
 
         if clock.step % self.n_critic == self.n_critic - 1:
-            z = torch.randn_like(z)
+            z = self.jobs.randn_like(z)
             with frozen(critic), self.device.autocast():
-                loss = -critic(generator(z)).float().mean()
+                loss = -mean(critic(generator(z)).float())
             if not self.update.step(loss, clock):
                 return {}
             metrics["loss"] = loss.detach()

@@ -18,6 +18,7 @@ from dlrun.optim.update import Update
 from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
+from dlrun.tasks.jobs import ONE, OneJob
 from dlrun.tasks.rl.base import RolloutTask
 from dlrun.tasks.rl.collector import Rollout
 from dlrun.tasks.rl.returns import explained_variance, gae
@@ -36,28 +37,29 @@ class Loss:
     normalise_advantage: bool
     end_reward: float | None = None  # takes the place of the last reward of an episode that ends; None: it stays
 
-    def __call__(self, net: Policy, batch: Rollout) -> tuple[Tensor, Metrics, float]:
+    def __call__(self, net: Policy, batch: Rollout, jobs: OneJob = ONE) -> tuple[Tensor, Metrics, float | list[float]]:
         """Return the loss, its terms, and the share of the returns' variance that the values explain."""
         with self.device.autocast():
             out, values = net(batch.obs)
             with torch.no_grad():
                 bootstrap_values = net.values(batch.bootstrap_obs).float().cpu().numpy()
         out, values = out.float(), values.float()
-        v = values.detach().cpu().numpy().reshape(batch.rewards.shape)
+        v = jobs.in_time(values.detach().cpu().numpy(), len(batch.rewards))
         next_values = batch.next_values(v, bootstrap_values)
         rewards = batch.rewards
         if self.end_reward is not None:
             rewards = np.where(batch.terminated, np.float32(self.end_reward), rewards)
         gains = gae(rewards, v, next_values, batch.terminated, batch.truncated, self.gamma, self.gae_lambda)
-        advantages = torch.from_numpy(gains.reshape(-1)).to(self.device.torch_device)
+        advantages = torch.from_numpy(jobs.flat(gains)).to(self.device.torch_device)
         returns = values.detach() + advantages
-        if self.normalise_advantage and len(advantages) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        policy_loss = -(net.log_prob(out, batch.actions) * advantages).mean()
-        value_loss, entropy = 0.5 * (values - returns).square().mean(), net.entropy(out).mean()
+        if self.normalise_advantage and len(advantages) > jobs.num:
+            advantages = jobs.standardised(advantages)
+        policy_loss = -jobs.mean(net.log_prob(out, batch.actions) * advantages)
+        value_loss, entropy = 0.5 * jobs.mean((values - returns).square()), jobs.mean(net.entropy(out))
         loss = policy_loss + self.vf_coef * value_loss - self.ent_coef * entropy
         terms = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
-        return loss, {name: value.detach() for name, value in terms.items()}, explained_variance(v, v + gains)
+        explained = jobs.each(explained_variance, v, v + gains)
+        return loss, {name: value.detach() for name, value in terms.items()}, explained
 
 
 class A2C(RolloutTask):
@@ -86,7 +88,7 @@ class A2C(RolloutTask):
         self.loss = Loss(device, gamma, gae_lambda, vf_coef, ent_coef, normalise_advantage)
 
     def step(self, batch: Rollout, clock: Clock) -> Metrics:
-        loss, metrics, explained = self.loss(self.net, batch)
+        loss, metrics, explained = self.loss(self.net, batch, self.jobs)
         if not self.update.step(loss, clock):
             return {}
         self.observe(batch.obs)

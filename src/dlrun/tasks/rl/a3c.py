@@ -212,5 +212,5 @@ def turn(
         return Report(batch.rewards.size, episodes, {})
     net.observe(batch.obs)
     update.save_buffers()
-    metrics = {name: term.item() for name, term in terms.items()} | {"explained_variance": explained}
+    metrics = {name: term.item() for name, term in terms.items()} | {"explained_variance": cast(float, explained)}
     return Report(batch.rewards.size, episodes, metrics)

@@ -1,6 +1,7 @@
 """The base class of tasks that play an environment: epochs of frames, evaluation by episodes, a video of an episode."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Protocol, cast
 
 import numpy as np
@@ -102,8 +103,14 @@ class RLTask(Task[EnvData, BatchT]):
 
     def evaluate(self, data: EnvData, split: str) -> dict[str, float]:
         """Return the mean return and length of the episodes, and the standard deviation of the returns."""
-        episodes = self.play(data, self.eval_episodes, mix(SPLITS[split], self.eval_episodes, 3))
-        returns, lengths = np.array(episodes).T
+        return self.scored(*np.array(self.play(data, self.eval_episodes, self.starts(split))).T)
+
+    def starts(self, split: str) -> int:
+        """The seed of a split's starting states."""
+        return mix(SPLITS[split], self.eval_episodes, 3)
+
+    def scored(self, returns: np.ndarray, lengths: np.ndarray) -> dict[str, float]:
+        """The metrics of episodes."""
         return {"return": returns.mean().item(), "length": lengths.mean().item(), "return_std": returns.std().item()}
 
     @torch.inference_mode()
@@ -119,21 +126,21 @@ class RLTask(Task[EnvData, BatchT]):
         return list(zip(returns.tolist(), lengths.tolist(), strict=True))
 
     def report(self, data: EnvData) -> dict[str, object]:
-        """A video of an episode, if the data asks for one."""
+        """A video of an episode, if the data asks for one: recorded when it is drawn."""
 
         @torch.inference_mode()
         def act(obs: np.ndarray) -> np.ndarray:
             actions = self.predict(torch.from_numpy(obs).to(self.device.torch_device))
             return scale_actions(self.spec, actions.cpu().numpy())
 
-        video = data.record_video(act, mix(SPLITS["test"], 1, 3))
-        return {"videos": {"video": video}} if video else {}
+        return {"videos": {"video": partial(data.record_video, act, mix(SPLITS["test"], 1, 3))}}
 
-    def scalars(self, batch: Played, **values: float) -> Metrics:
+    def scalars(self, batch: Played, **values: float | list[float]) -> Metrics:
         """Numbers on the host as metrics, with the batch's mean return and length."""
         values = {"return": batch.mean_return, "length": batch.mean_length, **values}
         device = self.device.torch_device
-        return {name: torch.tensor(value, dtype=torch.float32, device=device) for name, value in values.items()}
+        tensors = {name: torch.tensor(value, dtype=torch.float32, device=device) for name, value in values.items()}
+        return {name: value.expand(self.jobs.shape) for name, value in tensors.items()}
 
 
 class RolloutTask(RLTask[Rollout]):
@@ -150,4 +157,4 @@ class RolloutTask(RLTask[Rollout]):
         return self.collector.collect(cast(Actor, self.net), self.num_steps, clock)
 
     def samples(self, batch: Rollout) -> int:
-        return batch.rewards.size
+        return batch.rewards.size // self.jobs.num

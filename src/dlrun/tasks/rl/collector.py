@@ -15,6 +15,7 @@ from dlrun.data.base import EnvData, VectorEnv
 from dlrun.seeds import generator, mix
 from dlrun.spec import Env
 from dlrun.system.device import Device
+from dlrun.tasks.jobs import ONE, OneJob
 from dlrun.tasks.rl.actors import Actor
 
 RECENT = 100  # number of episodes whose mean return is logged
@@ -66,11 +67,12 @@ class Episodes(NamedTuple):
 class Collector:
     """Plays N environments, which are reset at the start of each epoch.
 
-    A component of the task, so that a run resumes in mid-episode. Each process has its own environments.
+    A component of the task, so that a run resumes in mid-episode. Each process has its own environments. jobs: whose
+    they are; in a stack those of all jobs are stepped together (stack/play.py).
     """
 
-    def __init__(self, spec: Env, device: Device) -> None:
-        self.spec, self.device = spec, device
+    def __init__(self, spec: Env, device: Device, jobs: OneJob = ONE) -> None:
+        self.spec, self.device, self.jobs = spec, device, jobs
         self.envs: VectorEnv | None = None
         self.saved: dict | None = None  # the state after a resume, until the next start
         self.recent: list[tuple[float, int]] = []  # return and length of the last episodes
@@ -86,6 +88,10 @@ class Collector:
             self.obs, self.returns, self.lengths = (self.saved[k].numpy().copy() for k in ("obs", "returns", "lengths"))
         self.saved = None
 
+    def seeds(self, clock: Clock) -> list[int]:
+        """The seed of the actions, of each job."""
+        return [self.device.dist.seed(clock.seed)]
+
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Step all environments. Returns rewards, terminated, truncated and the observations before any reset."""
         if self.envs is None:
@@ -95,10 +101,14 @@ class Collector:
         self.lengths += 1
         done = terminated | truncated
         if done.any():
-            ended = zip(self.returns[done].tolist(), self.lengths[done].tolist(), strict=True)
-            self.recent = [*self.recent, *ended][-RECENT:]
+            self.note(done)
             self.returns[done], self.lengths[done] = 0, 0
         return rewards, terminated, truncated, final
+
+    def note(self, done: np.ndarray) -> None:
+        """Remember the episodes of the environments (N,) that are done."""
+        ended = zip(self.returns[done].tolist(), self.lengths[done].tolist(), strict=True)
+        self.recent = [*self.recent, *ended][-RECENT:]
 
     def means(self) -> tuple[float, float]:
         """Mean return and length of the last episodes; of the unfinished ones until the first has ended."""
@@ -109,9 +119,9 @@ class Collector:
     @torch.no_grad()
     def collect(self, net: Actor, length: int, clock: Clock) -> Rollout:
         """Play `length` steps of every environment, with actions drawn from the policy by (seed, step)."""
-        num, seed = len(self.obs), self.device.dist.seed(clock.seed)
-        random = generator(self.device.torch_device, seed, clock.step, 0, 1)
-        noise = net.noise(length, num, generator=random)
+        num, seeds = len(self.obs), self.seeds(clock)
+        randoms = [generator(self.device.torch_device, seed, clock.step, 0, 1) for seed in seeds]
+        noise = torch.cat([net.noise(length, num // len(seeds), generator=random) for random in randoms], 1)
         obs = np.empty((length, num, self.spec.features), np.float32)
         rewards, taken = np.empty((length, num), np.float32), []
         ends: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
@@ -125,9 +135,22 @@ class Collector:
             ends[1].append(truncated)
             if truncated.any():
                 limit_obs.append(final[truncated])
-        flat = torch.from_numpy(obs.reshape(length * num, -1)).to(self.device.torch_device)
+        flat = torch.from_numpy(self.jobs.flat(obs)).to(self.device.torch_device)
+        actions, terminated, truncated = self.jobs.flat(torch.stack(taken)), np.stack(ends[0]), np.stack(ends[1])
+        return self.rollout(flat, actions, rewards, terminated, truncated, limit_obs)
+
+    def rollout(
+        self,
+        obs: Tensor,
+        actions: Tensor,
+        rewards: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+        limit_obs: list[np.ndarray],
+    ) -> Rollout:
+        """The rollout of these steps. limit_obs: observations after time limits, in the order of `truncated`."""
         after = torch.from_numpy(np.concatenate((self.obs, *limit_obs))).to(self.device.torch_device)
-        return Rollout(flat, torch.cat(taken), rewards, np.stack(ends[0]), np.stack(ends[1]), after, *self.means())
+        return Rollout(obs, actions, rewards, terminated, truncated, after, *self.means())
 
     @torch.no_grad()
     def episodes(self, net: Actor, data: EnvData, clock: Clock) -> Episodes:

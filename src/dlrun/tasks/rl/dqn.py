@@ -113,10 +113,10 @@ class DQN(RLTask[Round]):
         self.collector.start(data, clock)
         start, end, until = self.epsilons
         epsilon = end + (start - end) * max(0.0, 1 - clock.fraction / until) if until else end
-        seed, num = self.device.dist.seed(clock.seed), len(self.collector.obs)
-        random = np.random.default_rng(mix(seed, clock.step, 0, 1))
-        explores = random.random((self.num_steps, num)) < epsilon
-        random_actions = random.integers(self.spec.outputs, size=(self.num_steps, num))
+        randoms = [np.random.default_rng(mix(seed, clock.step, 0, 1)) for seed in self.collector.seeds(clock)]
+        shape = self.num_steps, len(self.collector.obs) // len(randoms)
+        explores = np.concatenate([random.random(shape) for random in randoms], 1) < epsilon
+        random_actions = np.concatenate([random.integers(self.spec.outputs, size=shape) for random in randoms], 1)
         taken = []
         for t in range(self.num_steps):
             obs, actions = self.collector.obs, random_actions[t]
@@ -125,20 +125,21 @@ class DQN(RLTask[Round]):
                 actions = np.where(explores[t], actions, best)
             rewards, terminated, _, next_obs = self.collector.step(actions)
             taken.append((obs, actions, rewards, next_obs, terminated))
-        obs, actions, rewards, next_obs, terminated = map(np.concatenate, zip(*taken, strict=True))
+        columns = zip(*taken, strict=True)
+        obs, actions, rewards, next_obs, terminated = (self.jobs.flat(np.stack(column)) for column in columns)
         rewards = rewards * np.float32(self.reward_scale)
         self.replay.add(obs=obs, actions=actions, rewards=rewards, next_obs=next_obs, terminated=terminated)
         return Round(torch.from_numpy(obs).to(self.device.torch_device), epsilon, *self.collector.means())
 
     def samples(self, batch: Round) -> int:
-        return len(batch.obs)
+        return len(batch.obs) // self.jobs.num
 
     def step(self, batch: Round, clock: Clock) -> Metrics:
         self.observe(batch.obs)
-        if clock.samples + (self.device.dist.samples or len(batch.obs)) < self.learning_starts:
+        if clock.samples + (self.device.dist.samples or self.samples(batch)) < self.learning_starts:
             return {}
         if clock.step % self.target_update_interval == 0:
-            self.target.load_state_dict(self.net.state_dict())
+            copy_all(self.target.parameters(), self.net.parameters())
         losses, values = [], []
         for _ in range(self.gradient_steps):
             steps = self.replay.sample(self.batch_size)
@@ -146,13 +147,13 @@ class DQN(RLTask[Round]):
             with self.device.autocast():
                 q = self.net(steps["obs"])
             q = q.float().gather(1, steps["actions"][:, None]).squeeze(1)
-            loss = F.smooth_l1_loss(q, goal)
+            loss = self.jobs.loss(F.smooth_l1_loss, q, goal)
             if not self.update.step(loss, clock):
                 return {}
             losses.append(loss.detach())
-            values.append(q.detach().mean())
+            values.append(self.jobs.mean(q.detach()))
         metrics = self.scalars(batch, epsilon=batch.epsilon)
-        return metrics | {"loss": torch.stack(losses).mean(), "q": torch.stack(values).mean()}
+        return metrics | {"loss": torch.stack(losses).mean(0), "q": torch.stack(values).mean(0)}
 
 
 @torch.no_grad()

@@ -113,33 +113,33 @@ class PPO(RolloutTask):
 
     def step(self, batch: Rollout, clock: Clock) -> Metrics:
         with torch.no_grad():
-            old_out, values = self._forward(torch.cat((batch.obs, batch.bootstrap_obs)))
-            old_out = old_out[: len(batch.obs)]
-            values, bootstrap_values = values.split((len(batch.obs), len(batch.bootstrap_obs)))
+            old_out, values = self._forward(self.jobs.cat(batch.obs, batch.bootstrap_obs))
+            sizes = len(batch.obs), len(batch.bootstrap_obs)
+            old_out, _ = self.jobs.split(old_out, *sizes)
+            values, bootstrap_values = self.jobs.split(values, *sizes)
             old = self.net.log_prob(old_out, batch.actions)
             old_log_std = None if self.net.log_std is None else self.net.log_std.detach().clone()
-        v = values.cpu().numpy().reshape(batch.rewards.shape)
+        v = self.jobs.in_time(values.cpu().numpy(), len(batch.rewards))
         ends = batch.terminated, batch.truncated
         rewards = batch.rewards if self.reward_scale is None else self.reward_scale(batch.rewards, ends[0] | ends[1])
         next_values = batch.next_values(v, bootstrap_values.cpu().numpy())
         gains = gae(rewards, v, next_values, *ends, self.gamma, self.gae_lambda)
-        explained = explained_variance(v, v + gains)
-        advantages = torch.from_numpy(gains.reshape(-1)).to(self.device.torch_device)
+        explained = self.jobs.each(explained_variance, v, v + gains)
+        advantages = torch.from_numpy(self.jobs.flat(gains)).to(self.device.torch_device)
         columns = (batch.obs, batch.actions, old, advantages, values + advantages, values, old_out)
         clip = None if self.clip_coef is None else self.clip_coef * (1 - clock.fraction if self.anneal_clip else 1)
         rows_of_metrics: list[Metrics] = []
         for num_passes in range(1, self.update_epochs + 1):  # noqa: B007
-            order = torch.randperm(len(batch.obs), device=self.device.torch_device)
             first = len(rows_of_metrics)
-            for rows in order.split(self.minibatch):
+            for rows in self.jobs.minibatches(self.samples(batch), self.minibatch, self.device.torch_device):
                 loss, metrics = self._loss(tuple(c[rows] for c in columns), old_log_std, clip)
                 if not self.update.step(loss, clock):
                     return {}
                 rows_of_metrics.append(metrics)
-            last_kl = self.device.dist.mean(torch.stack([m["approx_kl"] for m in rows_of_metrics[first:]]).mean())
+            last_kl = self.device.dist.mean(torch.stack([m["approx_kl"] for m in rows_of_metrics[first:]]).mean(0))
             if self.target_kl and last_kl.item() > self.target_kl:
                 break
-        means = {name: torch.stack([m[name] for m in rows_of_metrics]).mean() for name in rows_of_metrics[0]}
+        means = {name: torch.stack([m[name] for m in rows_of_metrics]).mean(0) for name in rows_of_metrics[0]}
         if self.penalty.target:
             self.penalty.adapt(last_kl.item())
         self.observe(batch.obs)  # after learning, since the ratios need the statistics that the actor used
@@ -155,26 +155,26 @@ class PPO(RolloutTask):
     ) -> tuple[Tensor, Metrics]:
         obs, actions, old, advantages, returns, old_values, old_out = columns
         out, values = self._forward(obs)
-        log_ratio = self.net.log_prob(out, actions) - old
-        if self.normalise_advantage and len(advantages) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        policy_loss = surrogate(log_ratio, advantages, clip)
+        log_ratio, mean = self.net.log_prob(out, actions) - old, self.jobs.mean
+        if self.normalise_advantage and len(advantages) > self.jobs.num:
+            advantages = self.jobs.standardised(advantages)
+        policy_loss = surrogate(log_ratio, advantages, clip, mean)
         value_loss = (values - returns).square()
         if self.clip_vloss:
             clipped = old_values + (values - old_values).clamp(-self.clip_vloss, self.clip_vloss)
             value_loss = torch.maximum(value_loss, (clipped - returns).square())
-        value_loss, entropy = 0.5 * value_loss.mean(), self.net.entropy(out).mean()
+        value_loss, entropy = 0.5 * mean(value_loss), mean(self.net.entropy(out))
         loss = policy_loss + self.vf_coef * value_loss - self.ent_coef * entropy
         if self.penalty.weight:
-            loss = loss + self.penalty.weight * kl(old_out, out, old_log_std, self.net.log_std).mean()
+            loss = loss + self.penalty.weight * mean(kl(old_out, out, old_log_std, self.net.log_std))
         with torch.no_grad():
             ratio = log_ratio.exp()
             metrics = {
                 "policy_loss": policy_loss.detach(),
                 "value_loss": value_loss.detach(),
                 "entropy": entropy.detach(),
-                "approx_kl": (ratio - 1 - log_ratio).mean(),
-                "clip_fraction": ((ratio - 1).abs() > (torch.inf if clip is None else clip)).float().mean(),
+                "approx_kl": mean(ratio - 1 - log_ratio),
+                "clip_fraction": mean(((ratio - 1).abs() > (torch.inf if clip is None else clip)).float()),
             }
         return loss, metrics
 
@@ -200,11 +200,13 @@ def with_value_rate(update: Callable[..., Update], multiplier: float) -> Callabl
     return make
 
 
-def surrogate(log_ratio: Tensor, advantages: Tensor, clip: float | None) -> Tensor:
+def surrogate(
+    log_ratio: Tensor, advantages: Tensor, clip: float | None, mean: Callable[[Tensor], Tensor] = torch.mean
+) -> Tensor:
     """The policy loss -min(r A, clip(r) A), averaged; its gradient at r = 1 is the policy gradient."""
     ratio = log_ratio.exp()
     gain = ratio * advantages
-    return -(gain if clip is None else torch.minimum(gain, ratio.clamp(1 - clip, 1 + clip) * advantages)).mean()
+    return -mean(gain if clip is None else torch.minimum(gain, ratio.clamp(1 - clip, 1 + clip) * advantages))
 
 
 def kl(old: Tensor, new: Tensor, old_log_std: Tensor | None, log_std: Tensor | None) -> Tensor:

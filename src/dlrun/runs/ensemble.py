@@ -1,0 +1,96 @@
+"""The runs of a sweep as one: the mean of their predictions, evaluated and exported like those of a run.
+
+Source: Lakshminarayanan et al. 2017, "Deep ensembles", section 2.4: probabilities are averaged, not logits.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlrun.errors import UserError, counted
+from dlrun.output.as_json import as_json as json_line
+from dlrun.output.console import number, table
+from dlrun.output.failures import within_memory
+from dlrun.output.folders import read_summary
+from dlrun.train.data_state import is_same_data
+from dlrun.train.finished import FinishedRun
+
+DATA = ("data", "digest", "sums")  # a checkpoint's entries about the data
+
+
+class Ensemble(nn.Module):
+    """Several networks as one: (B, ...) -> (B, outputs), such that its predictions are the means of theirs.
+
+    classes: None for real targets. Two classes have one logit.
+    """
+
+    def __init__(self, nets: Sequence[nn.Module], classes: int | None) -> None:
+        super().__init__()
+        self.nets, self.classes = nn.ModuleList(nets), classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        outs = torch.stack([net(x).float() for net in self.nets])
+        if self.classes is None:
+            return outs.mean(0)
+        if self.classes == 2:  # the logit of the mean probability
+            return F.logsigmoid(outs).logsumexp(0) - F.logsigmoid(-outs).logsumexp(0)
+        return outs.log_softmax(-1).logsumexp(0) - torch.log(torch.tensor(float(len(self.nets))))
+
+
+def finished(folders: Sequence[Path]) -> list[Path]:
+    """The finished runs of these. Raises UserError if there are fewer than two."""
+    found = [folder for folder in folders if read_summary(folder).get("status") == "finished"]
+    if len(found) < 2:
+        raise UserError(
+            f"{counted(len(found), 'finished run')} of {len(folders)}: an ensemble is the mean of several\n"
+            "  expected a sweep such as that of dl-run seeds=5, or the folders of two runs or more"
+        )
+    return found
+
+
+def assembled(folders: Sequence[Path], changes: dict[str, object]) -> FinishedRun:
+    """The first run, with the networks of all. Raises UserError unless all learned the same from the same samples."""
+    runs = [FinishedRun(folder, changes) for folder in folders]
+    first = runs[0]
+    for run in runs:
+        if not run.task.has_metrics:
+            raise UserError(
+                f"{run.folder}: task={run.names.get('task')} predicts nothing that could be averaged\n"
+                "  expected runs of task=supervised"
+            )
+        if not is_same_data(run.state, {key: first.state[key] for key in DATA if key in first.state}):
+            raise UserError(
+                f"{run.folder} learned from other samples, classes or statistics than {first.folder}\n"
+                "  expected runs on the same data: choose their folders instead of the sweep's"
+            )
+    classes = getattr(first.data.spec, "classes", None)
+    first.task.update.ema = Ensemble([run.task.evaluated() for run in runs], classes).eval()
+    return first
+
+
+def ensemble(folders: Sequence[Path], split: str, device: str | None, is_json: bool) -> list[str]:
+    """Lines with the metrics of the runs' mean prediction, beside those of the runs alone."""
+    chosen = finished(folders)
+    with within_memory():
+        run = assembled(chosen, {"trainer.device": device} if device else {})
+        together = run.task.evaluate(run.load_data(), split)
+    if is_json:
+        return [json_line({"runs": [str(folder) for folder in chosen], "split": split, "metrics": together})]
+    rows = [["", *together], [f"ensemble of {len(chosen)}", *map(number, together.values())]]
+    if split == "test":
+        tests = [cast("dict[str, float]", read_summary(folder).get("test") or {}) for folder in chosen]
+        alone = {name: [test[f"test/{name}"] for test in tests if f"test/{name}" in test] for name in together}
+        spread = [
+            f"{number(mean(each))} +/- {number(stdev(each))}" if len(each) > 1 else "-" for each in alone.values()
+        ]
+        rows.append(["each alone", *spread])
+    return [f"{counted(len(chosen), 'run')}, {run.names.get('data')}, {split} split", "", table(rows)]
+
+
+def spread(values: Sequence[float]) -> str:
+    return f"{number(mean(values))} +/- {number(stdev(values))}"
