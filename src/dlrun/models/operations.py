@@ -1,7 +1,7 @@
 """Operations on images with fixed numbers: the kernels of the book's table 10.2, pooling, and kinds of convolution.
 
-Source: the book, sections 10.2 (kernels), 10.6 and 10.7 (gradient, pooling) and 10.11 (dilated, transposed and separable
-convolutions); Zeiler and Fergus 2014 for unpooling.
+Source: the book, sections 10.2 (kernels), 10.6 and 10.7 (gradient, pooling) and 10.11 (dilated, transposed and
+separable convolutions); Zeiler and Fergus 2014 for unpooling.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,12 @@ class Operations(nn.Module):
 
 
 def filtered(
-    x: Tensor, kernel: list[list[float]], stride: int = 1, padding: int = 0, dilation: int = 1, is_transposed: bool = False
+    x: Tensor,
+    kernel: list[list[float]],
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    is_transposed: bool = False,
 ) -> Tensor:
     """Convolve each channel with the same kernel: (B, C, H, W) -> (B, C, H', W').
 

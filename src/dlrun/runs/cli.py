@@ -20,6 +20,8 @@ USAGE = """dl-runs: list, evaluate, use and compare runs
   dl-runs evaluate RUN [split=all] [data=NAME data.KEY=VALUE ...]
   dl-runs predict RUN INPUT ...     images, texts, rows or a .csv, - for
                                     standard input; --samples, --episodes
+  dl-runs explain RUN [INPUT ...]   feature maps, saliency and Grad-CAM of an
+                                    image; the gates of an LSTM over a text
   dl-runs export RUN --format pt2   or onnx, safetensors, state_dict; checked
                                     on real samples before it is kept
   dl-runs compare RUN RUN ...       their curves in one image, and the
@@ -167,6 +169,23 @@ def _predict(args: argparse.Namespace) -> Iterable[str]:
     return predict(_folder(args.run, args), given, args.device, out, is_csv)
 
 
+def _explain_arguments(parser: Parser) -> None:
+    _run_arguments(parser, device=True)
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="images or texts, as of `predict`; without any, the "
+                        "first sample of the test split")  # fmt: skip
+    parser.add_argument(
+        "--fit", action="store_true", help="resize images and convert their channels to those that the run takes"
+    )
+    parser.add_argument("--out", metavar="FOLDER", help="instead of <run>/explained")
+
+
+def _explain(args: argparse.Namespace) -> Iterable[str]:
+    """Draw what a classifier does with an image or a text: feature maps, saliency, Grad-CAM, the gates of an LSTM."""
+    from dlrun.runs.explain import explain
+
+    return explain(_folder(args.run, args), args.inputs, args.fit, args.device, Path(args.out) if args.out else None)
+
+
 def _export_arguments(parser: Parser) -> None:
     _run_arguments(parser)
     parser.add_argument("--format", required=True, metavar="FORMAT", help="pt2, onnx, safetensors or state_dict")
@@ -293,6 +312,7 @@ COMMANDS: dict[str, Command] = {
     "show": (_show_arguments, _show),
     "evaluate": (_evaluate_arguments, _evaluate),
     "predict": (_predict_arguments, _predict),
+    "explain": (_explain_arguments, _explain),
     "export": (_export_arguments, _export),
     "compare": (_compare_arguments, _compare),
     "draw": (_run_arguments, _draw),

@@ -19,6 +19,7 @@ from dlrun.tasks.balance import class_counts, skew, weights_of_classes
 from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.chunks import learns_from_one, smallest_chunk
 from dlrun.tasks.criterion import make_loss
+from dlrun.tasks.explain import explain
 from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.mixing import Mixing
 from dlrun.tasks.penalty import Penalty
@@ -288,6 +289,11 @@ class Supervised(SampleTask):
 
     def decide(self, p: Tensor) -> Tensor:
         return self.scoring.decide(p)
+
+    def explain(self, x: Tensor) -> dict[str, Any]:
+        """See tasks/explain.py; of runs that learn classes."""
+        labels = self.spec.labels or tuple(map(str, range(self.spec.classes or 0)))
+        return explain(self.evaluated(), x, self.spec, labels, self.predict) if labels else {}
 
     def report(self, data: SampleData) -> dict[str, object]:
         figures, ranges = self.penalty.report(self.evaluated())

@@ -1,7 +1,7 @@
 """Functions of one or more variables with closed formulas, and the loss of a line over points.
 
-Source: the book, sections 1.5.3, 2.1 to 2.3, 5.6.6, 6.4, 6.6, 7.3 to 7.8, 10.8, 11.8, 13.7. Names and ranges are the book's where it
-states them.
+Source: the book, sections 1.5.3, 2.1 to 2.3, 5.6.6, 6.4, 6.6, 7.3 to 7.8, 10.8, 11.8, 13.7. Names and ranges are
+the book's where it states them.
 """
 
 from collections.abc import Callable

@@ -43,8 +43,12 @@ class Gan(Adversarial):
         super().__init__(net, spec, device, update, load_classifier, n_critic, quality, n_samples)
         self.losses = LOSSES[loss]
 
+    def players(self, batch: Batch) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], Tensor]:
+        """The generator of codes, the critic of samples, and the data's samples."""
+        return self.net.generator, self.net.critic, batch[0]
+
     def step(self, batch: Batch, clock: Clock) -> Metrics:
-        generator, critic, x = self.net.generator, self.net.critic, batch[0]
+        generator, critic, x = self.players(batch)
         critic_loss, generator_loss = self.losses
 
         z = torch.randn(len(x), self.net.latent, device=x.device)  # (B, latent)
@@ -63,7 +67,7 @@ class Gan(Adversarial):
 
         if clock.step % self.n_critic == self.n_critic - 1:
             z = torch.randn_like(z)
-            with frozen(critic), self.device.autocast():
+            with frozen(self.net.critic), self.device.autocast():
                 loss = generator_loss(critic(generator(z)).float())
             if not self.update.step(loss, clock):
                 return {}
