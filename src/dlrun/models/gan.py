@@ -53,7 +53,8 @@ def gan(
 ) -> Pair:
     """Dense nets for tables, dense or convolutional nets for images with pixels in [-1, 1].
 
-    hidden: widths of both nets, for tables and form=dense. width: channels of the largest maps, for images; each layer doubles them.
+    hidden: widths of both nets, for tables and form=dense.
+    width: channels of the largest maps, for images; each layer doubles them.
     norm, critic_norm: for images; the critic's first layer has none, except in form=book.
     """
     if isinstance(spec, Table) or form == "dense":

@@ -31,7 +31,7 @@ def panels(images: dict[str, np.ndarray], columns: int | None = None, size: floa
 
 
 def draw_image(axes: "Axes", image: np.ndarray) -> None:
-    """Draw three channels in colour and any other number by their mean in grey; values around 0 with 0 in the middle."""
+    """Draw three channels in colour, another number by their mean in grey, and values around 0 with 0 in the middle."""
     is_signed = abs(image.mean()) < 0.1 * image.std()
     if len(image) == 3 and not is_signed:
         axes.imshow(np.moveaxis(image, 0, -1).clip(0, 1), interpolation="nearest")

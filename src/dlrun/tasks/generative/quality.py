@@ -3,8 +3,8 @@
 Sliced Wasserstein distance: Bonneel et al. 2015; Karras et al. 2018 use it on patches, here it is on whole samples.
 Frechet distance: Heusel et al. 2017, but in the features of a classifier trained with dl-run instead of Inception. So
 only values from the same classifier and the same number of samples are comparable (fewer samples make it larger).
-Inception score: Salimans et al. 2016, with the same classifier instead of Inception: exp of the mean KL divergence of its
-probabilities for a sample from their mean over all samples. It is 1 at least, and the number of classes at most.
+Inception score: Salimans et al. 2016, with the same classifier instead of Inception: exp of the mean KL divergence of
+its probabilities for a sample from their mean over all samples. It is 1 at least, and the number of classes at most.
 Modes and good samples (within 3 standard deviations of a mode): Srivastava et al. 2017, section 4.1.
 """
 
@@ -50,7 +50,8 @@ class Quality:
     def measure(self, make: Callable[[int, int], Tensor], data: SampleData, split: str) -> dict[str, float]:
         """Measure the samples that make(count, seed) returns.
 
-        swd: sliced Wasserstein distance; fd: Frechet distance; inception: inception score; modes and good: see `modes`; each class is a mode.
+        swd: sliced Wasserstein distance; fd: Frechet distance; inception: inception score; modes and
+        good: see `modes`; each class is a mode.
         """
         real = first_inputs(rescaled(data.batches(split), data, -1.0, 1.0), SAMPLES)
         fake = make(len(real), 3)
