@@ -28,7 +28,7 @@ def write_images(
         yield {"input": name, "image": str(path), **more}
 
 
-def write_figures(figures: dict[str, Callable], folder: Path, stem: str) -> Iterator[str]:
+def write_figures(figures: dict[str, Callable], folder: Path, stem: str = "") -> Iterator[str]:
     """Write <stem>_<name>.png for each figure, whole or not at all, and yield the paths."""
     from PIL.Image import fromarray
 
@@ -36,7 +36,7 @@ def write_figures(figures: dict[str, Callable], folder: Path, stem: str) -> Iter
 
     _make(folder)
     for name, make in figures.items():
-        path = folder / f"{stem}_{name}.png"
+        path = folder / f"{stem}{'_' if stem else ''}{name}.png"
         with whole(path) as temporary:
             fromarray(render(make)).save(temporary, "PNG", dpi=(110, 110))
         yield str(path)
