@@ -14,6 +14,7 @@ from dlrun.models.conditional_gan import conditional_gan
 from dlrun.models.gan import gan
 from dlrun.spec import Image, Table
 from dlrun.tasks.generative.conditional_gan import ConditionalGan
+from dlrun.tasks.generative.latent import class_arithmetic
 from dlrun.tasks.generative.line import density, equilibrium, histograms
 from dlrun.tasks.generative.quality import inception_score
 
@@ -97,6 +98,14 @@ def _clock(step: int) -> Clock:
     clock = Clock(0, 1, 1000)
     clock.step = step
     return clock
+
+
+def test_codes_are_moved_from_class_to_class():
+    """Where codes are images: an image minus the mean of its class plus that of another."""
+    x, y = torch.tensor([[1.0, 0], [3, 0], [0, 10], [0, 14]]).view(4, 1, 1, 2), torch.tensor([0, 0, 1, 1])
+    moved = class_arithmetic(lambda x: x.flatten(1), lambda z: z.view(-1, 1, 1, 2), iter([(x, y)]), 2)
+    assert moved.flatten(1).tolist() == [[1, 0], [-1, 12], [2, -2], [0, 10]]
+    assert class_arithmetic(lambda x: x.flatten(1), lambda z: z, iter([(x, y)]), 3) is None
 
 
 def test_dense_gans_make_images():

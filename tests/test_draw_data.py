@@ -53,7 +53,7 @@ def test_images_are_those_of_training(draw, tmp_path):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["diabetes", "--columns", "agee"], "there is no column 'agee' of numbers, did you mean 'age'?"),
+        (["diabetes", "--columns", "agee"], "there is no column 'agee' of numbers; did you mean 'age'?"),
         (["digits", "--columns", "a"], "--columns a: the data is Image(shape=1x8x8, classes=10)"),
         (["cartpole"], "expected a table or images to draw"),
         (["iris", "--out", "iris.pdf"], "--out iris.pdf: expected a name that ends in .png"),

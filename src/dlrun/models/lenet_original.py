@@ -3,14 +3,13 @@
 Source: LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to document recognition", section II.B
 and table I; the book, section 10.4, figure 10.30. 60,000 parameters up to F6, as in the paper. Deviations: the centres
 of the outputs are learned from random signs, where the paper has fixed bitmaps of characters; the outputs are
-the negative distances, so that the loss is cross-entropy; smaller images get a border.
+the negative distances, so that the loss is cross-entropy; images of other sizes and colours are taken too.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlrun.errors import UserError
 from dlrun.spec import Image
 
 SIDE = 32
@@ -50,28 +49,28 @@ class TableConv(nn.Module):
 
 
 class Distances(nn.Module):
-    """Minus the squared distance to the centre of each class: (B, features) -> (B, outputs)."""
+    """Minus the squared distance to each class's centre; the difference of two classes: (B, F) -> (B, outputs)."""
 
-    def __init__(self, features: int, outputs: int) -> None:
+    def __init__(self, features: int, classes: int) -> None:
         super().__init__()
-        self.centres = nn.Parameter(torch.randint(2, (outputs, features)) * 2.0 - 1)
+        self.centres = nn.Parameter(torch.randint(2, (classes, features)) * 2.0 - 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return -torch.cdist(x, self.centres).square()
+        scores = -(x[:, None] - self.centres).square().sum(2)
+        return scores[:, 1:] - scores[:, :1] if len(self.centres) == 2 else scores
 
 
 def lenet_original(spec: Image) -> nn.Module:
-    """The LeNet-5 of 1998 for grey images of up to 32x32 pixels: (B, 1, H, W) -> (B, outputs)."""
+    """The LeNet-5 of 1998: (B, C, H, W) -> (B, outputs). Smaller images get a border, larger ones are resized."""
     channels, height, width = spec.shape
-    if channels != 1 or max(height, width) > SIDE or spec.outputs < 2:
-        raise UserError(
-            f"lenet_original takes grey images of at most {SIDE}x{SIDE} pixels with three classes or more, and the "
-            f"data is {spec}\n  expected data such as mnist or fashion_mnist, or another model (model=lenet)"
-        )
-    top, left = (SIDE - height) // 2, (SIDE - width) // 2
+    if max(height, width) > SIDE:
+        first: nn.Module = nn.Upsample((SIDE, SIDE), mode="bilinear", align_corners=False)
+    else:
+        top, left = (SIDE - height) // 2, (SIDE - width) // 2
+        first = nn.ZeroPad2d((left, SIDE - width - left, top, SIDE - height - top))
     return nn.Sequential(
-        nn.ZeroPad2d((left, SIDE - width - left, top, SIDE - height - top)),  # (B, 1, 32, 32)
-        nn.Conv2d(1, 6, 5),  # C1 (B, 6, 28, 28)
+        first,  # (B, C, 32, 32)
+        nn.Conv2d(channels, 6, 5),  # C1 (B, 6, 28, 28)
         Subsample(6),  # S2 (B, 6, 14, 14)
         ScaledTanh(),
         TableConv(),  # C3 (B, 16, 10, 10)
@@ -82,5 +81,5 @@ def lenet_original(spec: Image) -> nn.Module:
         ScaledTanh(),
         nn.Linear(120, 84),  # F6
         ScaledTanh(),
-        Distances(84, spec.outputs),
+        Distances(84, spec.classes or 0),
     )

@@ -120,8 +120,8 @@ def convolution(
     for side, length in zip(spec.shape[1:], size, strict=True):
         if side + 2 * padding < (reach := dilation * (length - 1) + 1):
             raise UserError(
-                f"model.kernel={kernel} with model.dilation={dilation} reaches over {reach} pixels, and the images have "
-                f"{side + 2 * padding} with their padding\n  expected a smaller kernel, or larger images"
+                f"model.kernel={kernel} with model.dilation={dilation} reaches over {reach} pixels, and the images "
+                f"have {side + 2 * padding} with their padding\n  expected a smaller kernel, or larger images"
             )
     geometry = {"stride": stride, "padding": padding, "dilation": dilation}
     convolve = partial(filtered, kernel=kernel, **geometry)
