@@ -123,8 +123,10 @@ def convolution(
                 f"model.kernel={kernel} with model.dilation={dilation} reaches over {reach} pixels, and the images "
                 f"have {side + 2 * padding} with their padding\n  expected a smaller kernel, or larger images"
             )
-    geometry = {"stride": stride, "padding": padding, "dilation": dilation}
-    convolve = partial(filtered, kernel=kernel, **geometry)
+    geometry = (kernel, stride, padding, dilation)
+
+    def convolve(x: Tensor) -> Tensor:
+        return filtered(x, *geometry)
 
     def kernel_gradient(x: Tensor) -> Tensor:
         met = F.unfold(x.flatten(0, 1)[:, None], size, dilation=dilation, padding=padding, stride=stride)
@@ -133,7 +135,7 @@ def convolution(
     return Operations(
         {
             "convolution": convolve,
-            "transposed": lambda x: filtered(convolve(x), kernel, **geometry, is_transposed=True),
+            "transposed": lambda x: filtered(convolve(x), *geometry, is_transposed=True),
             "kernel_gradient": kernel_gradient,
         }
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dlrun.config.build import build
 from dlrun.data.base import Data, has_samples
@@ -43,7 +43,7 @@ def draw(name: str, config: dict, wanted: list[str], out: Path) -> Iterator[str]
         yield from write_figures({out.stem: figure}, out.parent)
 
 
-def image_sheet(data) -> "Callable[[], Figure]":
+def image_sheet(data: Any) -> "Callable[[], Figure]":
     """The first training batch, with augmentation, its pixels back in [0, 1]."""
     from dlrun.output.data_plots import samples
     from dlrun.tasks.images import rescaled
@@ -54,7 +54,7 @@ def image_sheet(data) -> "Callable[[], Figure]":
     return partial(samples, x[:IMAGES].numpy(), titles[: len(x)], ACROSS)
 
 
-def column_pairs(data, wanted: list[str]) -> "Callable[[], Figure]":
+def column_pairs(data: Any, wanted: list[str]) -> "Callable[[], Figure]":
     """Columns of numbers of the train split, in their own units, the targets first."""
     import numpy as np
     import torch

@@ -8,7 +8,7 @@ from dlrun.config.saved import own_config, require_finished
 from dlrun.errors import UserError, printable
 from dlrun.runs.predict import Inputs, batches_of, encode
 from dlrun.runs.records import free, write_figures
-from dlrun.spec import Tokens
+from dlrun.spec import Image, Tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,14 +30,12 @@ def explain(folder: Path, inputs: list[str], is_fitted: bool, device: str | None
     with within_memory():
         run = FinishedRun(folder, {"trainer.device": device} if device else {})
         taken: dict[str, int] = {}
+        if not isinstance(run.data.spec, Image | Tokens):
+            raise nothing_to_draw(run, "any input")
         for name, x in _samples(run, inputs, is_fitted):
             figures = run.task.explain(x)
             if not figures:
-                raise UserError(
-                    f"{folder}: there is nothing to draw of {printable(name)} in a run of "
-                    f"model={run.names.get('model')} on {run.data.spec}\n  expected a classifier of images, or a "
-                    "recurrent one of texts, and words in a text that the run knows"
-                )
+                raise nothing_to_draw(run, name)
             stem = free("text" if isinstance(run.data.spec, Tokens) else Path(name).stem, taken)
             yield from write_figures(figures, out or folder / "explained", stem)
 
@@ -54,3 +52,12 @@ def _samples(run: "FinishedRun", inputs: list[str], is_fitted: bool) -> Iterator
         raise UserError(f"{run.folder}: its data has no test split\n  expected inputs: dl-runs explain RUN INPUT")
     x = next(iter(run.sample_data.batches("test")))[0]
     yield "test_0", x[:1]
+
+
+def nothing_to_draw(run: "FinishedRun", name: str) -> UserError:
+    """The error for a run that cannot be explained, or an input without a known word."""
+    return UserError(
+        f"{run.folder}: there is nothing to draw of {printable(name)} in a run of model={run.names.get('model')} "
+        f"on {run.data.spec}\n  expected a classifier of images, or a recurrent one of texts, and words in a text that "
+        "the run knows"
+    )

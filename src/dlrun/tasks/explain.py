@@ -7,6 +7,7 @@ Selvaraju et al. 2017 for Grad-CAM; the book, sections 11.7 to 11.10, for gates.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -110,11 +111,13 @@ def of_text(net: Recurrent, x: Tensor, spec: Tokens, predict: Callable, labels: 
     inputs = net.embedding(tokens[None])
     for layer in net.layers[:-1]:
         inputs = layer(inputs)[0]
-    last = net.layers[-1]
+    last = cast(nn.RNNBase, net.layers[-1])
     values = gates(last, inputs)[:, 0].mean(2).cpu().numpy() if GATES[last.mode] else None  # (gates, T)
     so_far = torch.zeros(len(tokens), x.shape[1], dtype=x.dtype, device=x.device)
-    for k in range(len(tokens)):  # padded on the left, as in the book
-        so_far[k, x.shape[1] - k - 1 :] = tokens[: k + 1].to(x.dtype)
+    is_left = bool(x[0, -1])  # where the padding is
+    for k in range(len(tokens)):
+        first = x.shape[1] - k - 1 if is_left else 0
+        so_far[k, first : first + k + 1] = tokens[: k + 1].to(x.dtype)
     p = torch.cat([predict(part) for part in so_far.split(256)])
     best = int(p[-1].argmax())
     curves = {} if values is None else dict(zip(GATES[last.mode], values, strict=True))

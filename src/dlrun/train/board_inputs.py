@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from dlrun.data.base import SampleData
-from dlrun.spec import Function, Image
+from dlrun.spec import Function, Image, Mask
 from dlrun.tasks.balance import class_counts
 from dlrun.tasks.images import rescaled
 
@@ -24,6 +24,6 @@ def add_inputs(board: "SummaryWriter", data: SampleData, seed: int) -> None:
     if isinstance(spec, Image) and spec.shape[0] in (1, 3) and not hasattr(data, "position"):  # a stream is read once
         x, *_ = next(iter(rescaled(data.batches("train", seed), data, 0.0, 1.0)))
         board.add_images("inputs", x[:SHOWN].float().cpu().clamp(0, 1), 0)
-    if not isinstance(spec, Function) and spec.classes and (counts := class_counts(data, spec.classes)):
+    if not isinstance(spec, Function | Mask) and spec.classes and (counts := class_counts(data, spec.classes)):
         labels = torch.arange(spec.classes).repeat_interleave(torch.as_tensor(counts))
         board.add_histogram("labels", labels, 0, bins=max(2, min(spec.classes, 100)))

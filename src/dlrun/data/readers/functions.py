@@ -134,7 +134,7 @@ FORMULAS: dict[str, tuple] = {  # variables, their ends (one: from -end to end),
     "reverse_kl": (("q",), (0.02, 0.98), lambda q: kl(q, 0.2), ((0.2,),)),
     "js_of_lines": (("theta",), 1.0, js_of_lines, ((0.0,),)),
     "em_of_lines": (("theta",), 1.0, torch.abs, ((0.0,),)),  # the earth mover's distance of the same lines
-    "lstm_cell": (("input_gate", "forget_gate"), (0.0, 1.0), lstm_cell, ((0.0, 0.0),)),
+    "lstm_cell": (("input_gate", "forget_gate"), (-0.1, 1.1), lstm_cell),  # gates are in [0, 1]
     "even_inputs": (("w1", "w2"), 3.0, scaled_inputs(1, centre=False), ((1.0, 1.0),)),
     "uneven_inputs": (("w1", "w2"), 3.0, scaled_inputs(100, centre=False), ((1.0, 1.0),)),
     "normalised_inputs": (("w1", "w2"), 3.0, scaled_inputs(1, centre=True), ((1.0, 1.0),)),
