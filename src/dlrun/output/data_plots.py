@@ -26,11 +26,14 @@ def pairs(columns: dict[str, np.ndarray], y: np.ndarray | None = None, labels: t
     for i, (across, values) in enumerate(columns.items()):
         for j, (up, others) in enumerate(columns.items()):
             axes = places[j * count + i]
+            heights = axes.twinx() if across == up else None  # so that the histogram's axis is not that of the values
             for colour, rows in groups:
-                if across == up:
-                    axes.hist(values[rows], bins=20, range=(values.min(), values.max()), color=colour, alpha=0.7)
+                if heights is not None:
+                    heights.hist(values[rows], bins=20, range=(values.min(), values.max()), color=colour, alpha=0.7)
+                    heights.set_axis_off()
                 else:
                     axes.scatter(values[rows], others[rows], s=5, color=colour, alpha=0.6, linewidths=0)
+            axes.set(xlim=_ends(values), ylim=_ends(others))
             for axis in (axes.xaxis, axes.yaxis):
                 plain_ticks(axis, most=4)
             axes.set(xlabel=names[i] if j == count - 1 else "", ylabel=names[j] if i == 0 else "")
@@ -42,6 +45,12 @@ def pairs(columns: dict[str, np.ndarray], y: np.ndarray | None = None, labels: t
         key = [Patch(color=colour, label=name) for (colour, _), name in zip(groups, drawable(labels), strict=True)]
         figure.legend(handles=key, loc="outside upper center", ncols=5)
     return figure
+
+
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    margin = 0.05 * (high - low) or 1.0
+    return low - margin, high + margin
 
 
 def samples(images: np.ndarray, titles: list[str], columns: int) -> "Figure":
