@@ -52,6 +52,7 @@ def test_class_activation_of_a_net_whose_answer_is_known():
     x[0, 0, 2, 3] = 4.0
     with kept_outputs({"0": net[0]}) as maps:
         out = net(x)
+        assert net(2 * x)[0, 0] == 2 * out[0, 0], "a second pass is not that of the first"
         (slopes,) = torch.autograd.grad(out[0, 0], maps["0"])
     cam = grad_cam(maps["0"].detach(), slopes, (6, 6))
     assert cam[2, 3] == 1 and cam.sum() == 1

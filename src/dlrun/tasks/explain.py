@@ -65,12 +65,13 @@ def of_image(net: nn.Module, x: Tensor, predict: Callable, labels: Sequence[str]
 
 @contextmanager
 def kept_outputs(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """A context in which the layers' outputs are kept by name, in the order in which they run."""
+    """A context in which the layers' first outputs are kept by name, in the order in which they run."""
     outputs: dict[str, Tensor] = {}
-    hooks = [
-        layer.register_forward_hook(lambda _, __, out, name=name: outputs.setdefault(name, out))
-        for name, layer in layers.items()
-    ]
+
+    def keep(name: str, layer: nn.Module, inputs: object, out: Tensor) -> None:  # what a hook returns replaces `out`
+        outputs.setdefault(name, out)
+
+    hooks = [layer.register_forward_hook(partial(keep, name)) for name, layer in layers.items()]
     try:
         yield outputs
     finally:
