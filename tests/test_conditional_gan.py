@@ -23,7 +23,7 @@ DIGITS = ["model=conditional_gan", "data=digits", "model.hidden=[32]", "model.cr
 
 def conditional(spec: Image = SMALL) -> ConditionalGan:
     with seeded():
-        net = conditional_gan(spec, noise=3, hidden=[16], critic_hidden=[16], init="torch")
+        net = conditional_gan(spec, noise=3, hidden=[16], critic_hidden=[16], norm="none", dropout=0.0, init="torch")
     return make(ConditionalGan, net, spec)
 
 
@@ -83,7 +83,7 @@ def test_it_learns_what_each_class_is():
     """Two classes, one black and one white: each is drawn when it is asked for."""
     spec = Image((1, 4, 4), classes=2)
     with seeded():
-        net = conditional_gan(spec, noise=2, hidden=[16], critic_hidden=[16], init="torch")
+        net = conditional_gan(spec, noise=2, hidden=[16], critic_hidden=[16], norm="none", dropout=0.0, init="torch")
         y = torch.randint(2, (64,))
         x = (y * 1.6 - 0.8)[:, None, None, None] + 0.05 * torch.randn(64, 1, 4, 4)
     task = make(ConditionalGan, net, spec, lr=0.003, adam={"betas": (0.5, 0.9)})

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlrun.models.gan import Pair, dense_layers
+from dlrun.models.gan import SLOPE, Pair
 from dlrun.models.layers import initialise
+from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image
-from dlrun.types import Init, Size
+from dlrun.types import Init, Norm, Probability, Size
 
 
 class ConditionalPair(Pair):
@@ -57,12 +58,34 @@ class ClassCritic(nn.Module):
 
 
 def conditional_gan(
-    spec: Image, *, noise: Size, hidden: list[Size], critic_hidden: list[Size], init: Init
+    spec: Image,
+    *,
+    noise: Size,
+    hidden: list[Size],
+    critic_hidden: list[Size],
+    norm: Norm,
+    dropout: Probability,
+    init: Init,
 ) -> ConditionalPair:
-    """Dense nets. noise: numbers of the noise vector. hidden, critic_hidden: widths of generator and critic."""
+    """Dense nets. noise: numbers of the noise vector. hidden, critic_hidden: widths of generator and critic.
+
+    norm: after each hidden layer of the generator. dropout: after each hidden layer of the critic, as in the paper;
+    without it the critic tells the few samples that it has seen from all others.
+    """
     classes = spec.classes or 0
-    widths = [noise + classes, *hidden, spec.features]
-    generator = nn.Sequential(*dense_layers(widths, nn.ReLU()), nn.Unflatten(1, tuple(spec.shape)), nn.Tanh())
-    critic = nn.Sequential(*dense_layers([spec.features + classes, *critic_hidden, 1], nn.LeakyReLU(0.2)))
-    pair = ConditionalPair(ClassGenerator(generator, classes), ClassCritic(critic), noise + classes)
+    generator: list[nn.Module] = []
+    critic: list[nn.Module] = []
+    width = noise + classes
+    for size in hidden:
+        generator += [nn.Linear(width, size), norm_layer(norm, size, ndim=0), nn.ReLU()]  # (B, size)
+        width = size
+    generator += [nn.Linear(width, spec.features), nn.Unflatten(1, tuple(spec.shape)), nn.Tanh()]  # (B, C, H, W)
+    width = spec.features + classes
+    for size in critic_hidden:
+        critic += [nn.Linear(width, size), nn.LeakyReLU(SLOPE), nn.Dropout(dropout)]  # (B, size)
+        width = size
+    critic.append(nn.Linear(width, 1))
+    pair = ConditionalPair(
+        ClassGenerator(nn.Sequential(*generator), classes), ClassCritic(nn.Sequential(*critic)), noise + classes
+    )
     return initialise(pair, init)
