@@ -16,6 +16,7 @@ from dlrun.train.assemble import assemble
 
 CPU = ["trainer.device=cpu", "trainer.epochs=1", "trainer.log_every=0"]
 SHAPES = ["data.source.samples=30", "data.source.test_samples=12"]
+REPLAY = ["task.buffer_size=512", "task.learning_starts=64"]
 FAMILIES = {  # one small run for each family of tasks; {data} is a folder
     "classes": ["data=digits", "model.hidden=[16]"],
     "two classes": ["data=moons", "model.hidden=[8]"],
@@ -28,7 +29,7 @@ FAMILIES = {  # one small run for each family of tasks; {data} is a folder
     "gan": ["model=gan", "data=gaussians"],
     "actor": ["model=ppo", "data=cartpole", "data.epoch_frames=256", "task.num_steps=16", "task.eval_episodes=4"],
     "table": ["model=q_learning", "data.epoch_frames=200", "task.eval_episodes=4"],
-    "values": ["model=dqn", "data=cartpole", "data.epoch_frames=256", "task.buffer_size=512", "task.eval_episodes=4"],
+    "values": ["model=dqn", "data=cartpole", "data.epoch_frames=256", "task.eval_episodes=4", *REPLAY],
 }
 
 
@@ -45,7 +46,7 @@ def write_config(folder: Path, overrides: list[str]) -> tuple[dict, dict]:
 def trained(folder: Path, overrides: list[str], draws: bool = False) -> Path:
     """A run of an epoch, tested at its end. draws: with its plots, which take most of the time."""
     with (
-        nullcontext() if draws else patch("dlrun.output.run_folder.Run._plot"),
+        nullcontext() if draws else patch("dlrun.output.plot_files.PlotFiles._plot"),
         nullcontext() if draws else patch("dlrun.output.plots.curves"),
     ):
         train(folder, write_config(folder, [*CPU, *overrides]), finish=True)
@@ -91,6 +92,8 @@ def small_overrides(model: str, kind: str, folder: Path) -> list[str]:
         return [f"model={model}", *(o.format(data=folder) for o in FAMILIES["texts"] if not o.startswith("model"))]
     if kind == "Series":
         return [f"model={model}", "data=eeg"]
+    if kind in ("Table", "Columns"):
+        return [f"model={model}", "data=moons"]
     for side in (28, 36, 72):
         overrides = [f"model={model}", "data=mnist", f"data_dir={folder}", "data.source.download=false"]
         overrides.append(f"data.spec.shape=[1,{side},{side}]")

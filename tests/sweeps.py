@@ -67,10 +67,12 @@ def sweep(
     from dlrun.sweep import process
     from dlrun.sweep.axes import Axis
     from dlrun.sweep.opening import compare, existing_sweep, new_sweep
+    from dlrun.sweep.plan import Plan
     from dlrun.sweep.report import closing
-    from dlrun.sweep.runner import Plan, Runner, Slots
+    from dlrun.sweep.runner import Runner
     from dlrun.sweep.screen import Screen
     from dlrun.sweep.settings import Grid, Search
+    from dlrun.sweep.slots import Slots
     from dlrun.sweep.state import Job
 
     keys = yaml.safe_load((CONFIGS / "sweep" / "grid.yaml").read_text()) | {"retry": retry, "join": join}

@@ -14,6 +14,7 @@ from runs import write_mnist
 
 from dlrun.errors import UserError
 from dlrun.output.checkpoint import load, save
+from dlrun.output.rows import epoch_rows
 from dlrun.runs import cli, data_cli, page
 from dlrun.runs.data_config import other_config
 from dlrun.runs.report import SHOWN
@@ -512,3 +513,16 @@ def test_dl_data(dl_runs, tmp_path):
 def test_the_samples_of_a_report_fill_whole_rows():
     columns = [int(number) for number in re.findall(r"--columns: (\d+)", page.STYLE)]
     assert len(columns) == 6 and not any(SHOWN % number for number in columns)
+
+
+def test_damaged_lines_of_metrics_are_skipped(tmp_path):
+    """Also those that are no text, and the last one, which may be written at this moment."""
+    lines = [
+        b'{"epoch": 1, "step": 1}',
+        b"\xff{",
+        b'{"epoch": 2, "step": 2, "step/loss": 1.0}',
+        b'{"epoch": 3, "step": 3}',
+    ]
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([*lines, b'{"epoch": 4']))
+    assert [row["epoch"] for row in epoch_rows(tmp_path)] == [1, 3]
+    assert epoch_rows(tmp_path / "none") == []

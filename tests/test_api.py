@@ -27,7 +27,7 @@ SMALL = ["data=digits", "model.hidden=[16]", "trainer.epochs=2", "trainer.device
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dlrun.output.run_folder.Run._plot", lambda *a: None)  # drawing takes most of the time
+    monkeypatch.setattr("dlrun.output.plot_files.PlotFiles._plot", lambda *a: None)  # drawing takes most of the time
 
 
 def samples(count=200, seed=0):

@@ -47,7 +47,7 @@ FILES = {  # what data of one's own needs besides its folder
     "table": ("data.file=table.csv", "data.target=kind"), "arrays": ("data.file=samples.npz",),
     "series": ("data.file=table.csv", "data.target=size", "data.window=4"),
 }  # fmt: skip
-WIDE = ("model.width", "model.growth")  # of large networks: 1,000 takes longer than SECONDS
+WIDE = ("model.width", "model.growth", "model.channels", "model.kernel_size")  # 1,000 takes longer than SECONDS
 GROUPS = [group for group in SECTIONS if group != "task"]  # a model brings its task
 
 
@@ -177,7 +177,7 @@ def first_uses() -> dict[tuple[str, str], tuple[str, ...]]:
 def extreme(found: list[tuple[str, object]]) -> list[tuple[str, object]]:
     """Of the numbers of each key the least and the greatest; all else."""
     numbers = {}
-    found = [(key, value) for key, value in found if key not in WIDE or value not in (1000,)]
+    found = [(key, value) for key, value in found if key not in WIDE or value != 1000]
     for key, value in found:
         if isinstance(value, int | float) and not isinstance(value, bool):
             numbers.setdefault(key, []).append(value)

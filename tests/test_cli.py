@@ -880,7 +880,7 @@ def test_a_stop_in_the_first_second_says_what_can_be_resumed(arguments, said, dl
     def stopped(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dlrun.train.start." + ("find_run" if arguments else "check"), stopped)
+    monkeypatch.setattr("dlrun.train." + ("resume.find_run" if arguments else "start.check"), stopped)
     code, _, err = dl_run(*arguments)
     assert code == 130 and said in err
 

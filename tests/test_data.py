@@ -17,7 +17,7 @@ from dlrun.data.tables import Tables
 from dlrun.errors import DataError, UserError
 from dlrun.seeds import generator
 from dlrun.spec import Image, Table
-from dlrun.train.state import data_state, is_same_data
+from dlrun.train.data_state import data_state, is_same_data
 
 NOTHING = dict(
     flip=False,

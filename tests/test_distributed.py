@@ -20,7 +20,7 @@ from toys import CPU, DEVICE, composed, make_update
 
 from dlrun.config.build import build
 from dlrun.errors import PeerLost, UserError
-from dlrun.output import folders
+from dlrun.output import folders, restarts, written
 from dlrun.output.checkpoint import save
 from dlrun.system import launch
 from dlrun.system.cpus import cpus
@@ -112,7 +112,7 @@ def test_the_death_of_one_loses_nothing(tmp_path):
 
 @pytest.mark.parametrize("ends, tries", [([(2, True)], 1), ([(137, False), (0, True)], 2), ([(1, False)] * 3, 3)])
 def test_what_would_fail_alike_is_not_tried_again(ends, tries, monkeypatch):
-    """A user's error (2) is final, a death is not; where all tries are used up the last one counts."""
+    """Where all tries are used up, the last one counts."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for name in (launch.LAUNCHER, launch.RESTART):
         monkeypatch.setenv(name, "")
@@ -121,6 +121,40 @@ def test_what_would_fail_alike_is_not_tried_again(ends, tries, monkeypatch):
     monkeypatch.setattr(launch, "_start_all", lambda *given: started.append(os.environ[launch.RESTART]) or next(left))
     assert launch.launch(["model=mlp"], 2, 2) == ends[-1][0]
     assert started == [str(i) for i in range(tries)]
+
+
+FAILING = """import os, signal, torch
+from pathlib import Path
+from dlrun.errors import EnvError
+
+(Path(__file__).parent / f"start {{os.environ['DL_RUN_RESTART']}}").touch()
+
+def loss(out, y):
+    if len(y) > 2 and (os.environ["DL_RUN_RESTART"] == "0" or {always}):  # it is tried with 2 samples first
+        {act}
+    return torch.nn.functional.cross_entropy(out, y)
+"""
+
+
+@pytest.mark.parametrize(
+    "act, always, code, tries",
+    [
+        ("raise ValueError('my mistake')", True, 1, 1),
+        pytest.param("raise EnvError('the game server is gone')", False, 0, 2, marks=slow),
+        pytest.param("raise EnvError('the game server is gone')", True, 1, 3, marks=slow),
+        pytest.param("raise torch.AcceleratorError('unspecified launch failure')", False, 0, 2, marks=slow),
+        pytest.param("os.environ['RANK'] == '1' and os.kill(os.getpid(), signal.SIGKILL)", False, 0, 2, marks=slow),
+    ],
+)
+def test_only_what_may_succeed_is_started_again(act, always, code, tries, tmp_path, monkeypatch):
+    """A mistake in the user's code is printed once; a lost environment, device or process is worth another start."""
+    (tmp_path / "mynets.py").write_text(FAILING.format(act=act, always=always))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("DL_RUN_ALLOW", "mynets")
+    more = ["task.loss=mynets.loss", "trainer.max_restarts=2", "trainer.epochs=1"]
+    process = start(tmp_path / "run", *TWO, *more, f"run_dir={tmp_path / 'run'}")
+    assert process.wait() == code, (tmp_path / "run.log").read_text()
+    assert len(list(tmp_path.glob("start *"))) == tries, (tmp_path / "run.log").read_text()
 
 
 def test_no_room_for_the_launchers_files_is_reported(monkeypatch):
@@ -138,13 +172,13 @@ def test_no_room_for_the_launchers_files_is_reported(monkeypatch):
 def test_a_restart_after_the_end_ends_well(tmp_path, monkeypatch):
     """The note of a run is its launcher's: one that a dead launcher left is removed by the next."""
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    folders.write_whole(folders._note(tmp_path, 2**22 + 1), "/old")
-    folders.note_start(tmp_path, tmp_path / "run")
+    written.write_whole(restarts._note(tmp_path, 2**22 + 1), "/old")
+    restarts.note_start(tmp_path, tmp_path / "run")
     assert [path.name.rpartition("-")[2] for path in tmp_path.glob(".torchrun-*")] == [str(os.getppid())]
-    assert folders.died_before(tmp_path) is None
+    assert restarts.died_before(tmp_path) is None
     save(folders_made(tmp_path / "run" / "checkpoints") / "last.ckpt", {})
     monkeypatch.setenv(launch.RESTART, "1")
-    assert folders.died_before(tmp_path) == (tmp_path / "run").resolve()
+    assert restarts.died_before(tmp_path) == (tmp_path / "run").resolve()
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
@@ -152,12 +186,12 @@ def test_a_restart_before_the_first_checkpoint_takes_the_runs_folder_again(elsew
     """One that the run did not make is refused as ever."""
     base, run = tmp_path / "outputs", tmp_path / ("run" if elsewhere else "outputs/run")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    folders.note_start(folders_made(base), folders.claim_folder(run, base))
+    restarts.note_start(folders_made(base), folders.claim_folder(run, base))
     (run / "metrics.jsonl").write_text("{}")
     with pytest.raises(UserError, match="already holds a run: resume it with dl-run resume="):
         folders.claim_folder(run, base)
     monkeypatch.setenv(launch.RESTART, "1")
-    assert folders.died_before(base) is None
+    assert restarts.died_before(base) is None
     assert [path.name for path in folders.claim_folder(run, base).iterdir()] == [".hydra"]
     (folders_made(tmp_path / "other" / ".hydra").parent / "metrics.jsonl").write_text("{}")
     with pytest.raises(UserError, match="already holds a run: resume it with dl-run resume="):

@@ -23,18 +23,19 @@ from runs import SMALL, compose, rows, same, state, train
 from torch import nn
 from toys import section
 
-import dlrun.output.folders
 from dlrun.clock import Clock
 from dlrun.config.build import build
 from dlrun.errors import CheckpointError, Diverged, UserError, counted
 from dlrun.optim import schedules
 from dlrun.optim.clipping import clip_gradients
 from dlrun.optim.update import Update
-from dlrun.output import checkpoint
+from dlrun.output import checkpoint, checkpoints
 from dlrun.output.as_json import as_json
-from dlrun.output.checkpoint import Checkpoints, load, save, snapshot
+from dlrun.output.checkpoint import load, save, snapshot
+from dlrun.output.checkpoints import Checkpoints
 from dlrun.output.console import column, epoch_line, number
 from dlrun.output.run_folder import Run
+from dlrun.output.written import write_whole
 from dlrun.seeds import Reseeder, generator, mix
 from dlrun.system.async_scalar import AsyncScalar
 from dlrun.system.machine import keep_memory
@@ -762,7 +763,7 @@ def test_whatever_of_a_run_finds_the_disk_full_is_reported(what, config, tmp_pat
 
 def test_a_disk_that_is_full_before_the_first_checkpoint(config, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", lambda path, state: full())
+        patch.setattr(checkpoints, "save", lambda path, state: full())
         with pytest.raises(UserError) as error:
             train(tmp_path, config())
     assert "no checkpoint was written yet: make room, then start the run again" in str(error.value)
@@ -943,10 +944,10 @@ def test_numbers_are_shown_as_they_are():
 
 
 def test_small_files_are_replaced_whole(tmp_path, monkeypatch):
-    dlrun.output.folders.write_whole(tmp_path / "a.json", "old")
+    write_whole(tmp_path / "a.json", "old")
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError):
-        dlrun.output.folders.write_whole(tmp_path / "a.json", "new")
+        write_whole(tmp_path / "a.json", "new")
     assert (tmp_path / "a.json").read_text() == "old"
 
 

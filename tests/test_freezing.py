@@ -13,7 +13,7 @@ from dlrun.clock import Clock
 from dlrun.errors import UserError
 from dlrun.seeds import Reseeder
 from dlrun.spec import Image
-from dlrun.tasks.freezing import matching, named
+from dlrun.tasks.recipe.freezing import matching, named
 
 SPEC = Image((1, 4, 4), 3)
 BODY = ["stem.0.weight", "stem.1.weight", "stem.1.bias", "body.0.weight", "body.1.weight", "body.1.bias"]

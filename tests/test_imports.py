@@ -25,7 +25,9 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "overrides": set(),
     "spec": {"errors", "types"},
     "clock": {"errors"},
-    "output": GROUND | {"data.base"},
+    "tracking.processes": {"errors"},
+    "tracking.trackers": {"types"},
+    "output": GROUND | {"data.base", "tracking.processes"},
     "system": {"errors", "seeds"},
     "models": {"errors", "paths", "spec", "types"},
     "config": GROUND | {"output"},
@@ -37,22 +39,32 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "data.table": GROUND | {"output", "data", "data.base"},
     "data.series": GROUND | {"output", "data", "data.base", "data.table"},
     "data.readers": GROUND | {"data", "data.base", "data.sources", "system"},
-    "tasks": GROUND | {"data.base", "data.boxes", "models", "output", "system", "optim"},
-    "tasks.generative": GROUND | {"data.base", "models", "output", "system", "optim", "tasks"},
-    "tasks.rl": GROUND | {"data.base", "models", "output", "system", "optim", "tasks"},
-    "train": GROUND | {"data.base", "output", "system", "config", "optim", "data.sources", "tasks"},
+    "tasks.images": {"data.base", "output", "system"},
+    "tasks.base": GROUND | {"data.base", "system", "optim", "tasks.images"},
+    "tasks.targets": {"errors", "spec"},
+    "tasks.losses": GROUND | {"data.base", "output", "tasks.targets"},
+    "tasks.metrics": GROUND | {"output", "system", "tasks.targets", "tasks.losses"},
+    "tasks.recipe": GROUND | {"data.base", "data.boxes", "system", "tasks.base"},
+    "tasks": GROUND
+    | {"data.base", "models", "output", "system", "optim", "tasks.base", "tasks.images", "tasks.targets"}
+    | {"tasks.losses", "tasks.metrics", "tasks.recipe"},
+    "tasks.generative": GROUND | {"data.base", "models", "output", "system", "optim", "tasks.base", "tasks.images"},
+    "tasks.rl": GROUND | {"data.base", "models", "output", "system", "optim", "tasks.base"},
+    "train": GROUND
+    | {"data.base", "output", "system", "config", "optim", "data.sources", "tasks", "tasks.base", "tracking.processes"},
     "sweep": GROUND | {"output", "system", "config"},
-    "stack": GROUND | {"data.base", "output", "system", "config", "optim", "tasks", "train", "sweep"},
+    "stack": GROUND | {"data.base", "output", "system", "config", "optim", "tasks", "tasks.base", "train", "sweep"},
     "runs.listing": GROUND | {"output"},
-    "runs.written": GROUND,
     "runs.live": GROUND | {"output", "runs.listing"},
-    "runs.compare": GROUND | {"output", "config", "runs.listing", "runs.written"},
+    "runs.compare": GROUND | {"output", "config", "runs.listing"},
+    "tracking": GROUND | {"output", "config", "runs.live", "runs.compare", "tracking.processes", "tracking.trackers"},
     "runs.ui": GROUND | {"output", "config", "sweep", "runs.listing", "runs.live", "runs.compare"},
     "runs": GROUND
-    | {"output", "system", "config", "data", "data.base", "data.table", "data.series", "tasks", "train", "sweep"}
-    | {"runs.listing", "runs.written", "runs.live", "runs.compare", "runs.ui"},
+    | {"output", "system", "config", "data", "data.base", "data.table", "data.series", "tasks.images", "train", "sweep"}
+    | {"runs.listing", "runs.live", "runs.compare", "runs.ui"},
     "api": GROUND
-    | {"output", "system", "config", "data", "data.base", "data.table", "tasks", "train", "runs", "runs.listing"},
+    | {"output", "system", "config", "data", "data.base", "data.table", "tasks.images"}
+    | {"train", "runs", "runs.listing"},
     "cli": GROUND | {"output", "system", "config", "train", "sweep", "stack"},
     "__main__": {"cli", "system"},
     "hydra_plugins": set(),
@@ -79,10 +91,11 @@ MODULES = {
 ONLY = {  # what no other module imports
     "cli": {"__main__"},
     "train.session": {
-        *("train.start", "train.trial", "train.find_lr", "train.find_batch", "train.step_time"),
+        *("train.start", "train.resume", "train.trial", "train.find_lr", "train.find_batch", "train.step_time"),
         *("stack.group", "stack.run"),
     },
-    "train.start": {"cli", "api", "stack.run"},
+    "train.start": {"cli", "api", "stack.run", "train.resume"},
+    "train.resume": {"cli", "api"},
     "train.summary": {"train.start"},
 }
 KNOWS_NO_TASK = ("train.engine", "train.state", "output")  # the engine knows no task, model or data set by name
@@ -94,6 +107,7 @@ HYDRA = {
     "config.loader",
     "config.saved",
     "runs.data_config",
+    "train.resume",
     "train.start",
     "stack.run",
     "hydra_plugins.dlrun_sweeper",
@@ -102,10 +116,12 @@ PRINT = {"cli", "train.start", "output.terminal", "runs.command", "hydra_plugins
 LIGHT = {  # on the way to --help, to a config error, to a list of runs
     "call", "api.words", "api.memory", "api.host", "api.command", "api.run", "api.sweeps", "cli", "errors", "types",
     "spec", "paths", "clock", "overrides", "optim.schedules", "config", "output.folders", "output.console",
-    "output.text_chart", "system.load", "train.start", "train.limits", "train.best", "train.trainer",
-    "runs.cli", "runs.command", "runs.listing", "runs.show", "runs.compare", "runs.live", "runs.watch", "runs.report",
-    "runs.page", "runs.formats", "runs.evaluate", "runs.predict", "runs.records", "runs.completion", "runs.data_cli",
-    "runs.data_config", "hydra_plugins.dlrun_sweeper",
+    "output.written", "output.restarts", "output.text_chart", "system.load",
+    "train.start", "train.resume", "train.limits", "train.best", "train.trainer",
+    "runs.cli", "runs.arguments", "runs.command", "runs.listing", "runs.show", "runs.compare", "runs.live",
+    "runs.watch", "runs.report", "runs.page", "runs.formats", "runs.evaluate", "runs.predict", "runs.records",
+    "runs.completion", "runs.data_cli", "runs.data_config", "tracking.processes", "tracking.trackers",
+    "hydra_plugins.dlrun_sweeper",
 }  # fmt: skip
 HEAVY = {"torch", "polars", "matplotlib", "sklearn", "pandas", "PIL", "tensorboard", "tqdm", "pooch", "requests"}
 
@@ -285,6 +301,21 @@ def test_data_needs_no_home():
             if "Path.home(" in text or text.count("expanduser(") != text.count("os.path.expanduser("):
                 wrong.append(module)
     assert not wrong
+
+
+def test_optional_members_are_documented():
+    """A member of data or of a network that is looked for by its name is in the list of optional members."""
+    lists = {"data": FILES["dlrun.data.base"], "net": FILES["dlrun.models"]}
+    known = {kind: path.read_text(encoding="utf-8").replace("`", " ") for kind, path in lists.items()}
+    found = {}
+    for module in FILES:
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
+                kind = ast.unparse(node.args[0]).rpartition(".")[2]
+                if kind in lists and isinstance(node.args[1], ast.Constant):
+                    found[kind, node.args[1].value] = f"{FILES[module]}:{node.lineno}"
+    assert {("data", "folds"), ("net", "BACKBONE")} <= found.keys()
+    assert not [f"{where}: {name}" for (kind, name), where in found.items() if f" {name}" not in known[kind]]
 
 
 def test_models_take_only_torch():

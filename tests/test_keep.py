@@ -22,7 +22,7 @@ WORDS = ["data=digits", "model.hidden=[16]", "trainer.device=cpu", "trainer.chec
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dlrun.output.run_folder.Run._plot", lambda *a: None)
+    monkeypatch.setattr("dlrun.output.plot_files.PlotFiles._plot", lambda *a: None)
 
 
 def kept(run):

@@ -14,8 +14,8 @@ from dlrun.errors import UserError
 from dlrun.optim.optimizers import sgd
 from dlrun.optim.schedules import cosine, inverse_square_root, linear, one_cycle, polynomial, stable, step, triangle
 from dlrun.spec import Image, Table
-from dlrun.tasks.criterion import make_loss
-from dlrun.tasks.penalty import penalised_weights
+from dlrun.tasks.losses.criterion import make_loss
+from dlrun.tasks.losses.penalty import penalised_weights
 
 THREE, FOUR, TWO = Table(features=3, classes=3), Table(features=4, classes=4), Table(features=1, classes=2)
 REAL = Table(features=1, targets=2)

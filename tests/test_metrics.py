@@ -24,14 +24,14 @@ from dlrun.seeds import generator
 from dlrun.spec import Columns, Table
 from dlrun.system.distributed import Distributed
 from dlrun.tasks import metrics as ours
-from dlrun.tasks.balance import skew, weights_of_classes
-from dlrun.tasks.criterion import make_loss
-from dlrun.tasks.decision import SCORES, Decision
-from dlrun.tasks.measures import Measures, counts
-from dlrun.tasks.outcomes import Outcomes, gathered
+from dlrun.tasks.losses.balance import skew, weights_of_classes
+from dlrun.tasks.losses.criterion import make_loss
+from dlrun.tasks.metrics.decision import SCORES, Decision
+from dlrun.tasks.metrics.measures import Measures, counts
+from dlrun.tasks.metrics.outcomes import Outcomes, gathered
 from dlrun.train.best import Best
 from dlrun.train.finished import FinishedRun
-from dlrun.train.session import Session
+from dlrun.train.results import measure_test
 
 TWO, THREE = Table(features=3, classes=2), Table(features=3, classes=3, labels=("a b", "c", "d"))
 NAMES = ("f1", "precision", "recall")
@@ -520,12 +520,14 @@ def test_held_out_samples_are_predicted(skewed, tmp_path, model):
 )
 def test_an_undefined_metric_is_no_divergence(test, is_diverged):
     """A test split of one class has no AUROC; a loss that is not finite is another matter."""
-    session = SimpleNamespace(
-        task=SimpleNamespace(evaluate=lambda data, split: test), trainer=SimpleNamespace(on_nan="stop"), data=None
+    training = SimpleNamespace(
+        task=SimpleNamespace(evaluate=lambda data, split: test),
+        trainer=SimpleNamespace(on_nan="stop"),
+        best=Best("auroc", "max", 0.0),
+        clock=SimpleNamespace(step=3),
     )
-    training = SimpleNamespace(best=Best("auroc", "max", 0.0), clock=SimpleNamespace(step=3))
     if is_diverged:
         with pytest.raises(Diverged, match="test/loss is inf, though the weights of 3 steps are finite"):
-            Session.test(session, training)
+            measure_test(training, None)
     else:
-        assert Session.test(session, training) == test
+        assert measure_test(training, None) == test

@@ -9,8 +9,8 @@ from toys import make_task, seeded
 from dlrun.clock import Clock
 from dlrun.errors import UserError
 from dlrun.spec import Image, Table, Tokens
-from dlrun.tasks.mixing import Mixing
-from dlrun.tasks.views import Views
+from dlrun.tasks.recipe.mixing import Mixing
+from dlrun.tasks.recipe.views import Views
 
 SPEC = Image((2, 8, 10), 4)
 

@@ -33,7 +33,7 @@ def clean(monkeypatch, tmp_path):
     monkeypatch.setattr(signatures, "ALLOWED", frozenset())
     monkeypatch.setattr(consent, "said", set())
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr("dlrun.output.run_folder.Run._plot", lambda *a: None)
+    monkeypatch.setattr("dlrun.output.plot_files.PlotFiles._plot", lambda *a: None)
     yield
     for cache in (plugins.plugins, project._if_trusted, signatures.signature):
         cache.cache_clear()

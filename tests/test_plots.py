@@ -87,7 +87,7 @@ def test_a_plot_that_cannot_be_drawn_ends_nothing(tmp_path, capsys):
     run = Run(tmp_path, {})
     report = {"figures": {"bad": fails}, "lines": {"good": {"a": [1.0, 2.0, 3.0]}}, "mse": 0.5}
     assert run.write_report(report) == {"mse": 0.5}
-    run.videos["video"] = ([np.zeros((2, 2), object)], 30.0)
+    run.plots.videos["video"] = ([np.zeros((2, 2), object)], 30.0)
     run.draw(1, ("a", "\udcff"))
     run.close()
     said = capsys.readouterr().out

@@ -42,6 +42,13 @@ def test_packages_are_those_of_importlib():
     assert named == read and "torch" in named
 
 
+def test_packages_of_both_kinds(tmp_path, monkeypatch):
+    for name in ("antlr4_python3_runtime-4.9.3-py3.10.egg-info", "torch-2.13.0+cpu.dist-info", "develop.egg-info"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    assert packages() == ["antlr4-python3-runtime==4.9.3", "torch==2.13.0+cpu"]
+
+
 def test_the_patch_restores_the_changes(checkout, tmp_path):
     assert git_commit().endswith("+")
     (tmp_path / "run").mkdir()

@@ -7,7 +7,9 @@ from toys import composed
 
 from dlrun import cli
 from dlrun.config.check import check
-from dlrun.config.renamed import RENAMED
+from dlrun.config.renamed import MOVED, RENAMED
+from dlrun.config.saved import read_config
+from dlrun.config.signatures import public_names
 from dlrun.errors import ConfigError
 
 
@@ -50,3 +52,15 @@ def test_a_key_that_another_class_had_is_unknown():
 def test_no_new_key_is_an_old_one_of_its_section():
     for table in RENAMED.values():
         assert not table.keys() & {new for names in table.values() for new in names}
+
+
+def test_the_config_of_a_run_from_before_a_move_names_the_present_module(tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    old = "tracker: {wandb: {_target_: dlrun.runs.trackers.Wandb, project: p}, own: {_target_: mine.Own}}"
+    (tmp_path / ".hydra" / "config.yaml").write_text(f"{old}\nmodel: {{_target_: dlrun.models.mlp.mlp}}\n")
+    (tmp_path / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {model: mlp}}}\n")
+    saved, _ = read_config(tmp_path)
+    assert saved.tracker.wandb == {"_target_": "dlrun.tracking.trackers.Wandb", "project": "p"}
+    assert saved.tracker.own == {"_target_": "mine.Own"} and saved.model == {"_target_": "dlrun.models.mlp.mlp"}
+    for before, now in MOVED.items():
+        assert public_names(now, "class") and not public_names(before, "class")

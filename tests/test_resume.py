@@ -22,7 +22,8 @@ from toys import kinds, options, takes
 
 from dlrun.errors import CheckpointError, DataError, PairingError, UserError
 from dlrun.output import checkpoint
-from dlrun.output.checkpoint import Checkpoints, load, save
+from dlrun.output.checkpoint import load, save
+from dlrun.output.checkpoints import Checkpoints
 from dlrun.system.signals import ONE_REQUEST, Signals
 
 STEPS = 8  # of a SMALL run

@@ -20,7 +20,7 @@ from dlrun.data.envs import Envs
 from dlrun.data.gymnasium_env import VectorEnvs, read_spec
 from dlrun.errors import DataError, PairingError, UserError
 from dlrun.models.policy import Normaliser
-from dlrun.optim.update import BufferSnapshot
+from dlrun.optim.buffers import BufferSnapshot
 from dlrun.seeds import Reseeder
 from dlrun.spec import Env, Table
 from dlrun.tasks.rl.collector import Collector, scale_actions

@@ -16,7 +16,8 @@ from dlrun.config.check import SECTIONS, nested_kind
 from dlrun.config.editor import write_vscode
 from dlrun.config.named import named_of, problems_of_named
 from dlrun.config.pairing import CONFIGS
-from dlrun.config.schema import schema, typed
+from dlrun.config.schema import schema
+from dlrun.config.schema_types import typed
 from dlrun.config.signatures import mismatch, signature
 from dlrun.errors import UserError
 
@@ -85,7 +86,7 @@ WRONG = [
     {"optimizer": {"groups": {"bias": {"lr": 0.1}}}},
     {"optimizer": {"groups": {"biases": {"lr": 0}}}},
     {"tracker": {"wandb": {"mode": "ofline"}}},
-    {"wandb": {"_target_": "dlrun.runs.trackers.Wandb", "projekt": "x"}},
+    {"wandb": {"_target_": "dlrun.tracking.trackers.Wandb", "projekt": "x"}},
 ]
 
 

@@ -20,7 +20,7 @@ from dlrun.config.build import build
 from dlrun.errors import UserError
 from dlrun.optim import schedules
 from dlrun.optim.update import Update
-from dlrun.output.checkpoint import Checkpoints
+from dlrun.output.checkpoints import Checkpoints
 from dlrun.output.folders import read_summary
 from dlrun.seeds import mix
 from dlrun.stack.fit import fit

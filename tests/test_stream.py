@@ -18,7 +18,7 @@ WORDS = ["model.hidden=[8]", "trainer.device=cpu", "trainer.log_every=0", "data.
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dlrun.output.run_folder.Run._plot", lambda *a: None)
+    monkeypatch.setattr("dlrun.output.plot_files.PlotFiles._plot", lambda *a: None)
 
 
 def samples(count, seed):

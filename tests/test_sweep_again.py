@@ -14,15 +14,18 @@ import sweeps
 from test_sweep import sweep
 
 from dlrun.errors import UserError
-from dlrun.output.folders import find_run, write_whole
+from dlrun.output.folders import find_run
+from dlrun.output.written import write_whole
 from dlrun.sweep import process
 from dlrun.sweep.axes import Axis, outside
 from dlrun.sweep.cluster import stop_file
 from dlrun.sweep.goals import Setting
 from dlrun.sweep.opening import new_sweep
+from dlrun.sweep.plan import Plan
 from dlrun.sweep.report import Report
-from dlrun.sweep.runner import Plan, Runner, Slots
+from dlrun.sweep.runner import Runner
 from dlrun.sweep.screen import Screen, cut, table_lines
+from dlrun.sweep.slots import Slots
 from dlrun.sweep.state import Job, State, load_state
 from dlrun.sweep.workers import at_work, is_at_work
 
@@ -315,9 +318,9 @@ def test_two_resumers_at_once(dl_run, refused_sweep):
 
 def test_room_for_jobs(monkeypatch):
     """Each has its share of the CPU, unless the user said how many threads, and a GPU of the pool."""
-    from dlrun.sweep import runner
-    from dlrun.sweep.runner import Slots
+    from dlrun.sweep import slots as module
     from dlrun.sweep.settings import Grid
+    from dlrun.sweep.slots import Slots
 
     def slots(device: str = "auto", **keys: object) -> Slots:
         default = {"jobs": 1, "threads": None, "gpus": "auto", "jobs_per_gpu": 1, "stack": "off"}
@@ -325,7 +328,7 @@ def test_room_for_jobs(monkeypatch):
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(runner, "cpus", lambda: 8)
+    monkeypatch.setattr(module, "cpus", lambda: 8)
     assert slots() == Slots(1, None, []) and "OMP_NUM_THREADS" not in slots().env(0)
     assert slots(jobs=3) == Slots(3, 2, []) and slots(jobs=3).env(0)["OMP_NUM_THREADS"] == "2"
     assert slots(jobs=3, threads=5).threads == 5 and slots(jobs=9).threads == 1

@@ -16,9 +16,9 @@ from test_watch import write_run
 from dlrun.config.check import check_section
 from dlrun.config.signatures import signature
 from dlrun.errors import ConfigError, UserError
-from dlrun.output import tracking
-from dlrun.output.tracking import Tracking, require_installed
-from dlrun.runs import track
+from dlrun.tracking import follow as track
+from dlrun.tracking import processes as tracking
+from dlrun.tracking.processes import Tracking, require_installed
 
 CONFIG = {"output_dir": ".", "seed": 3, "model": {"_target_": "x", "width": 5}, "tracker": {"fake": {}}}
 SMALL = ["model.hidden=[4]", "trainer.device=cpu", "trainer.log_every=10", "run_dir=run"]
@@ -149,8 +149,8 @@ def test_configs_state_every_key_and_go_together(name):
 
 
 TARGETS = {
-    "wandb": {"_target_": "dlrun.runs.trackers.Wandb", "project": "p", "entity": None, "mode": "offline"},
-    "mlflow": {"_target_": "dlrun.runs.trackers.Mlflow", "experiment": "e", "uri": None},
+    "wandb": {"_target_": "dlrun.tracking.trackers.Wandb", "project": "p", "entity": None, "mode": "offline"},
+    "mlflow": {"_target_": "dlrun.tracking.trackers.Mlflow", "experiment": "e", "uri": None},
 }
 
 

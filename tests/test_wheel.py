@@ -1,5 +1,8 @@
-"""What is in the wheel: all configs and the sweeper, so that it works from any folder; nothing else."""
+"""What is in the wheel: all configs and the sweeper, so that it works from any folder; nothing else. And that the
+tested versions of its dependencies can be installed on every Python that it supports.
+"""
 
+from importlib.metadata import distributions
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -38,3 +41,22 @@ def test_nothing_else_is_in_it(names):
 def test_the_command_is_in_it(names):
     assert any(name.endswith(".dist-info/entry_points.txt") for name in names)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+def test_tested_versions_say_which_python_they_need():
+    """Else pip on Python 3.10 finds no version that it may install."""
+    from packaging.requirements import Requirement
+
+    lines = (ROOT / "scripts" / "constraints.txt").read_text().splitlines()
+    fixed = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    needs = {
+        (each.name.lower().replace("_", "-"), each.version): each.metadata.get("Requires-Python") or ""
+        for each in distributions()
+    }
+    known = 0
+    for line in fixed:
+        need = needs.get((line.name.lower().replace("_", "-"), next(iter(line.specifier)).version))
+        known += need is not None
+        applies = not line.marker or line.marker.evaluate({"python_version": "3.10"})
+        assert not applies or not need or Requirement(f"x{need}").specifier.contains("3.10.0"), f"{line}: {need}"
+    assert known > 30

@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def run_command() -> None:
-    """Do what sys.argv says."""
+    """Run the command line in sys.argv."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     hydra._internal.hydra.ConfigLoaderImpl = Loader  # type: ignore[misc]  # Hydra has no setting for it
     flags, completing = argparse.Namespace(config_dir=None), False
@@ -182,7 +182,9 @@ def stored_command(again: str, overrides: list[str]) -> list[str]:
 
 def job(composed: DictConfig) -> float | None:
     """Train one run, new or resumed. Returns the best value of the goal metric, for sweepers."""
-    from dlrun.train.start import Request, resume, start  # --help does without
+    from dlrun.system.launch import exit_code
+    from dlrun.train.resume import resume  # --help does without
+    from dlrun.train.start import Request, start
 
     request = Request(composed, cast(DictConfig, HydraConfig.get()), sys.argv[1:])
     try:
@@ -198,4 +200,9 @@ def job(composed: DictConfig) -> float | None:
     except UserError as error:
         if HydraConfig.get().mode == hydra.types.RunMode.MULTIRUN:  # a job in the sweeper's own process
             raise
-        fail(str(error), error.exit_code)
+        fail(str(error), exit_code(error))
+    except Exception as error:
+        if (code := exit_code(error)) == 1:
+            raise  # with its traceback
+        traceback.print_exception(error)
+        sys.exit(code)

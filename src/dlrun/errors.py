@@ -48,7 +48,7 @@ class UserError(Exception):
 
 
 class DataError(UserError):
-    """A data set is missing, damaged, or not what its spec says."""
+    """A data set is missing, damaged, or does not match its spec."""
 
 
 class CheckpointError(UserError):

@@ -22,8 +22,8 @@ from dlrun.config.saved import read_config
 from dlrun.errors import UserError
 from dlrun.output.folders import all_runs, find_run
 from dlrun.overrides import key_of, quoted
+from dlrun.train.resume import resume as resume_run
 from dlrun.train.start import Done, Request, start
-from dlrun.train.start import resume as resume_run
 
 __all__ = ["Run", "Sweep", "allow", "load", "resume", "runs", "sweep", "train"]
 

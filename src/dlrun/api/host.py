@@ -1,4 +1,4 @@
-"""What a run must leave as it found it in the program that calls it, and what it must not depend on.
+"""The state of the calling program: a run must not depend on it, and restores it at its end.
 
 A run seeds torch's generators and sets torch's options. Its bits are those of the command line, so it starts from
 torch's own defaults whatever the program has set, and puts the program's settings back when it ends.

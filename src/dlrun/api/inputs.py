@@ -19,8 +19,8 @@ from dlrun.output.failures import within_memory
 from dlrun.runs import input_rows
 from dlrun.runs import inputs as files
 from dlrun.runs.predict import WAYS, decoding_of, kind
-from dlrun.runs.predict import outputs as records
 from dlrun.runs.records import flat
+from dlrun.runs.records import outputs as records
 from dlrun.spec import Columns, Image, Mask, Table, Tokens
 from dlrun.train.finished import FinishedRun
 

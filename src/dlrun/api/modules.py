@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
-from dlrun.runs.export import Graph
+from dlrun.runs.model_files import Graph
 from dlrun.spec import Tokens
 from dlrun.train.finished import FinishedRun
 

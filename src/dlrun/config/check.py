@@ -25,7 +25,7 @@ SECTIONS = {
     "trainer": Nested("dlrun.train.trainer", "class"),
 }
 SWEEP = Nested("dlrun.sweep.settings", "class")  # read by the sweeper, not by a run
-TRACKER = Nested("dlrun.runs.trackers", "class")  # of each tracker in the section `tracker`
+TRACKER = Nested("dlrun.tracking.trackers", "class")  # of each tracker in the section `tracker`
 VALUES = {"mode", "seed", "data_dir", "output_dir", "run_dir", "resume", "resume_allow", "init"}
 MODES = ("train", "summary", "find_lr", "find_batch", "time")
 SETTINGS = {"lr": Positive, "weight_decay": NonNegative}  # of optimizer.groups

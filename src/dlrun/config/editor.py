@@ -10,7 +10,7 @@ from dlrun.config.hydra_section import check_source
 from dlrun.config.schema import schema
 from dlrun.config.usage import group_names
 from dlrun.errors import UserError
-from dlrun.output.folders import write_whole
+from dlrun.output.written import write_whole
 
 
 class _Parser(argparse.ArgumentParser):

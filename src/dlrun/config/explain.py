@@ -116,7 +116,7 @@ def _unreadable(override: str) -> str:
 
 
 def _misused(name: str, value: str) -> str:
-    """Say what is wrong with a value that calls a function of Hydra's."""
+    """Describe the error of a value that calls one of Hydra's functions."""
     if name not in FUNCTIONS:
         return f"there is no function {name!r}{nearest(name, FUNCTIONS)}\n" + listed(
             "  expected one of: ", [*FUNCTIONS], 4

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from dlrun.errors import UserError
-from dlrun.output.folders import write_whole
+from dlrun.output.written import write_whole
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "template"
 NAME = "mynets"  # in the template

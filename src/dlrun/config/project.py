@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 
 from dlrun.errors import ConfigError, UserError, nearest
-from dlrun.output.folders import write_whole
 from dlrun.output.terminal import complain
+from dlrun.output.written import write_whole
 from dlrun.paths import read_whole
 from dlrun.types import is_text
 

@@ -1,4 +1,4 @@
-"""Old names of config keys, which are refused with their new names."""
+"""Old names: of config keys, which are refused with their new names, and of modules that older runs name."""
 
 from collections.abc import Container
 
@@ -47,3 +47,13 @@ RENAMED: dict[str, dict[str, tuple[str, ...]]] = {
 def renamed(section: str, key: str, keys: Container[str]) -> str | None:
     """Return the new name of `key`: the one that is among `keys`, the keys of the section. None if there is none."""
     return next((new for new in RENAMED.get(section, {}).get(key, ()) if new in keys), None)
+
+
+# modules that moved: configs of runs from before are read with the new path
+MOVED = {"dlrun.runs.trackers": "dlrun.tracking.trackers"}
+
+
+def moved(target: str) -> str:
+    """Return the present path of a `_target_`."""
+    module, _, name = target.rpartition(".")
+    return f"{MOVED.get(module, module)}.{name}"

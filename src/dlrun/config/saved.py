@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dlrun.config.check import check
 from dlrun.config.explain import explain
 from dlrun.config.pairing import CONFIGS
+from dlrun.config.renamed import moved
 from dlrun.config.signatures import signature
 from dlrun.config.untrusted import is_call, read_yaml, refuse_calls, refuse_growth
 from dlrun.errors import UserError, check_state
@@ -36,6 +37,7 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
             raw = container(saved, resolve=False)
             refuse_calls(folder, raw, _default_data_dir())
             refuse_growth(folder, raw)
+            _follow_moves(saved, raw)
             return saved, dict(choices)
         why = "it is not the config of a run"
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, AttributeError) as error:
@@ -44,6 +46,15 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
         f"{folder}: cannot read the run's config in {folder / '.hydra'}: {why}\n"
         "  expected config.yaml and hydra.yaml as dl-run wrote them; init=... starts a new run from its weights"
     )
+
+
+def _follow_moves(saved: DictConfig, raw: dict) -> None:
+    """Replace the `_target_`s of trackers whose module has moved since the run was started."""
+    trackers = raw.get("tracker")
+    for name, node in trackers.items() if isinstance(trackers, dict) else ():
+        target = node.get("_target_") if isinstance(node, dict) else None
+        if isinstance(target, str) and moved(target) != target:
+            saved["tracker"][name]["_target_"] = moved(target)
 
 
 def new_run_arguments(folder: Path, change: str) -> str:

@@ -4,25 +4,23 @@ It is generated from the signatures that `check` uses and from the configs' own 
 file, as a file says what it is: one of a group has a `_target_` or extends another option, all others hold sections.
 """
 
-import json
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from types import NoneType, UnionType
+from types import NoneType
 
 from dlrun.config.auto import AUTO
 from dlrun.config.build import OF_RUNNER
 from dlrun.config.check import MODES, SECTIONS, SETTINGS, SWEEP, TRACKER, VALUES, nested_kind
-from dlrun.config.named import AUGMENT, named_of, pattern_of
-from dlrun.config.signatures import Signature, is_allowed, public_names, ranges, signature, spec_names
+from dlrun.config.named import AUGMENT
+from dlrun.config.schema_types import REFERENCE, Schema, merged, or_reference, typed
+from dlrun.config.signatures import Signature, is_allowed, public_names, signature, spec_names
 from dlrun.config.usage import folders_of, group_names, options
 from dlrun.config.yaml_notes import Notes, read_notes
 from dlrun.errors import UserError
-from dlrun.types import KINDS, BestOf, Filled, Nested, Range
+from dlrun.types import KINDS, Nested
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-REFERENCE = {"type": "string", "pattern": r"^.*\$\{|^\?\?\?$"}  # ${data.length}, or ??? for a value to be set
-Schema = dict[str, typing.Any]
 PARTS = {**SECTIONS, "sweep": SWEEP}
 TORCH = r"^torch\.optim\."
 
@@ -114,7 +112,7 @@ class _Schema:
         values["resume_allow"] = {"enum": ["changes", None]}
         values |= {"mode": {"enum": list(MODES)}, "seed": {"type": "integer", "minimum": 0}}
         notes = read_notes(folders_of(None)[0] / "config.yaml").notes
-        properties = {key: self._explained(_or_reference(value), notes.get((key,))) for key, value in values.items()}
+        properties = {key: self._explained(or_reference(value), notes.get((key,))) for key, value in values.items()}
         properties |= {name: {"$ref": f"#/$defs/{name}"} for name in (*PARTS, "tracker")}
         properties |= {"hydra": {"type": "object"}, "defaults": {"$ref": "#/$defs/defaults"}}
         return {"type": ["object", "null"], "properties": properties, "additionalProperties": False}
@@ -155,7 +153,7 @@ class _Schema:
         pick: Schema = {"anyOf": [{"enum": targets}], "description": f"the {part.kind} that this section builds"}
         if part.within == "dlrun.optim.optimizers":
             pick["anyOf"].append({"type": "string", "pattern": TORCH})
-        properties = {key: _merged(values) for key, values in union.items()}
+        properties = {key: merged(values) for key, values in union.items()}
         properties |= {"_target_": pick, "defaults": {"$ref": "#/$defs/defaults"}}
         other = {"properties": {"_target_": {"type": "string", "pattern": TORCH}}, "required": ["_target_"]}
         of_target = [
@@ -177,10 +175,10 @@ class _Schema:
             if f"{section}.{key}" in AUTO:
                 value = {"anyOf": [{"const": "auto"}, value]}
             note = self.notes.get((target, key)) or self.notes.get((section, key))
-            properties[key] = self._explained(_or_reference(value), note)
+            properties[key] = self._explained(or_reference(value), note)
         for key in OF_RUNNER.get(section, ()):
             if key not in builder.keys:
-                properties[key] = self._explained(_or_reference(_of_runner(key)), self.notes.get((target, key)))
+                properties[key] = self._explained(or_reference(_of_runner(key)), self.notes.get((target, key)))
         return {"description": f"{builder.kind} {target}", "properties": properties}
 
     def _value(self, annotation: object, section: str, key: str) -> Schema:
@@ -206,32 +204,6 @@ class _Schema:
         return {**value, "description": note} if note else value
 
 
-def typed(annotation: object) -> Schema:
-    """Return the schema of a plain type: its JSON type, its range, its choices."""
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated and (named := named_of(annotation)):
-        word = {"type": "string", "pattern": pattern_of(named)}
-        return {"anyOf": [word, {"type": "object", "properties": {"_target_": word}, "required": ["_target_"]}]}
-    if origin is typing.Annotated:
-        schema = typed(args[0])
-        for limit in ranges(args):
-            schema |= _limits(limit)
-        return schema
-    if origin in (typing.Union, UnionType):
-        return {"anyOf": [typed(option) for option in args]}
-    if origin is typing.Literal:
-        return {"enum": list(args)}
-    if origin is list or origin is tuple and args[-1:] == (...,):
-        return {"type": "array", "items": _or_reference(typed(args[0]))}
-    if origin is tuple:
-        items = [_or_reference(typed(each)) for each in args]
-        return {"type": "array", "prefixItems": items, "items": False, "minItems": len(args)}
-    if origin is dict:
-        return {"type": "object", "additionalProperties": _or_reference(typed(args[1]))}
-    kinds = {int: "integer", float: "number", bool: "boolean", str: "string", NoneType: "null"}
-    return {"type": kinds[annotation]} if annotation in kinds else {}
-
-
 def _of_runner(key: str) -> Schema:
     """Return the schema of a key that the runner reads, and no builder has."""
     if key == "groups":
@@ -241,33 +213,6 @@ def _of_runner(key: str) -> Schema:
     if key == "weights":
         return {"enum": ["imagenet", None]}
     return {"type": ["string", "null"], "pattern": r"^[\w-]+-[0-9a-f]{8,64}\.pth$"}
-
-
-def _limits(limit: Range | Filled | BestOf) -> Schema:
-    if isinstance(limit, BestOf):
-        return {"pattern": "^best[1-9][0-9]*$"}
-    if isinstance(limit, Filled):
-        return {"pattern": r"\S"}
-    low = {"exclusiveMinimum" if limit.open_low else "minimum": limit.low}
-    high = {"exclusiveMaximum" if limit.open_high else "maximum": limit.high}
-    return {key: value for key, value in (low | high).items() if abs(value) < float("inf")}
-
-
-def _or_reference(value: Schema) -> Schema:
-    """Return the schema of a value that another key may hold."""
-    if not value or "$ref" in value:
-        return {"anyOf": [value, REFERENCE]} if value else {}
-    return {"anyOf": [*(value["anyOf"] if value.keys() == {"anyOf"} else [value]), REFERENCE]}
-
-
-def _merged(values: list[Schema]) -> Schema:
-    """Return a schema that accepts what any of these does."""
-    texts = list(dict.fromkeys(json.dumps(value) for value in values))
-    schemas = [json.loads(text) for text in texts]
-    if len(schemas) == 1:
-        return schemas[0]
-    notes = dict.fromkeys(value["description"] for value in schemas if "description" in value)
-    return {"anyOf": schemas, **({"description": "\n".join(notes)} if notes else {})}
 
 
 def _nodes(node: dict, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict]]:

@@ -9,7 +9,7 @@ from dlrun.data.classes import number_classes
 from dlrun.errors import DataError, UserError, some
 
 Learn = Literal["auto", "classification", "regression"]
-FEW = 20  # so many different whole numbers are classes, however few samples there are
+FEW = 20  # at most this number of different whole numbers are classes, even in few samples
 
 
 class Targets(NamedTuple):

@@ -66,10 +66,16 @@ class SampleData(Data, Protocol):
 
     batch_size: samples of a training batch. eval_batch_size: samples of a batch of val or test.
 
-    Optional members, which the rest of the package looks for: `sums()` (of arrays of real numbers, compared to 1e-6
-    on resuming), `files(split)` (the name of each sample's file, for reports), `about` (lines of the header),
-    `mean` and `std` (by which pixels are normalised), and of images read from files: `pixels` (augmentation), `stored`
-    (shape), `fit` (how they are cropped) and `levels` (value range).
+    Optional members, which the rest of the package looks for:
+
+    - `about`: further lines of the header, by title. `report()`: the data's own results at the end of a run, as
+      `Task.report` returns them. `baselines(split)`: metrics of simple predictions, by name.
+    - `targets(split)`: all targets; `places(split)`: where each sample is in the stored data; `files(split)`: the name
+      of each sample's file. `folds`: number of folds of a cross-validation, 0 for none.
+    - `sums()`: checksums of the arrays, compared to 1e-6 on resuming. `position`: a component of the task that knows
+      the place in a stream. `load_like(fitted, device)`: read all samples as the test split of another run's data.
+    - `mean`, `std`: by which pixels are normalised; `pixels`: augmentation and normalisation. Of images from files:
+      `stored` (shape), `fit` (how they are cropped), `levels` (range of values), `form` (how a list of them is read).
     """
 
     batch_size: int

@@ -18,7 +18,7 @@ import numpy as np
 from dlrun.data.sources.lock import lock
 from dlrun.data.words import FILTERS, split_text
 from dlrun.errors import DataError, check_state
-from dlrun.output.folders import sync_folder
+from dlrun.output.written import sync_folder
 from dlrun.types import Tokenization
 
 VERSION = 2  # of the stored format; caches of other versions are rebuilt

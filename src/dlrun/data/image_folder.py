@@ -86,12 +86,12 @@ class ImageFolder:
         if self.layout == "flat" or self.config_spec.classes is not None and self.classes is None:
             return self.config_spec
         if self.classes is None:
-            self.classes = self._list(self._wanted())[1].classes
+            self.classes = self._list()[1].classes
         return Image(self.config_spec.shape, len(self.classes) or None, self.classes)
 
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Decode the images that are not cached yet; put them on the device or prepare to stream. Raises DataError."""
-        root, listing = self._list(self._wanted())
+        root, listing = self._list()
         if self.write_csv and not (file := self._csv(root)).is_file():
             write_csv(file, listing)
         self._read(root, listing)
@@ -189,8 +189,8 @@ class ImageFolder:
             text += f"; {self.data_dir} cannot be written to, so the cache is {self.cache.path}"
         if self.bad:
             names = some([f"{name} ({why})" for name, why in self.bad.items()])
-            count = f"{len(self.bad)} of {counted(len(self.cache.pixels), 'image')}"
-            text += f"\n{count} cannot be read and are left out: {names}"
+            count = counted(len(self.cache.pixels), "image")
+            text += f"\n{len(self.bad)} of {count} cannot be read and are left out: {names}"
         return text
 
     def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -202,11 +202,9 @@ class ImageFolder:
     def _csv(self, root: Path) -> Path:
         return root / Path(os.path.expanduser(self.csv))
 
-    def _wanted(self) -> Classes:
-        return Classes(self.config_spec.labels, self.config_spec.classes)
-
-    def _list(self, classes: Classes) -> tuple[Path, Listing]:
-        """Find the root folder and list its images."""
+    def _list(self, classes: Classes | None = None) -> tuple[Path, Listing]:
+        """Find the root folder and list its images. classes: None for those of the config."""
+        classes = classes or Classes(self.config_spec.labels, self.config_spec.classes)
         root = find_root(self.root, self.data_dir)
         file = self._csv(root)
         if self.layout == "csv" and not file.is_file() and not self.write_csv:

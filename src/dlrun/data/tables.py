@@ -12,6 +12,7 @@ from dlrun.data.on_device import OnDevice
 from dlrun.data.orders import check_sampler
 from dlrun.data.resident import Resident, check_arrays, split_rows
 from dlrun.spec import Table
+from dlrun.system.device import exact_dtype
 from dlrun.types import Count, Fraction, Index, Sampler, TableReader
 
 WIDE = 100  # warn above this standard deviation of the targets: default learning rates assume about 1
@@ -67,7 +68,7 @@ class Tables(OnDevice):
     def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
         """Prepare `encode` without reading any data."""
         self.scaling, self.device = fitted, device
-        exact = torch.float64 if device.type != "mps" else torch.float32
+        exact = exact_dtype(device)
         self.statistics = [torch.tensor(fitted[name], dtype=exact, device=device) for name in ("mean", "std") if fitted]
 
     def _scaled(self, rows: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from dlrun.models.layers import activation as activation_layer
 from dlrun.spec import Columns, Table
 from dlrun.types import Activation, Few, NonNegative, Probability, Size
 
-FEW_LEVELS = 8  # categories of at most so many levels are one-hot
+FEW_LEVELS = 8  # categories of at most this number of levels are one-hot
 CATEGORY_SIZE = 8  # numbers in the vector of a category with more levels
 
 

@@ -3,7 +3,7 @@
 `Update.step` takes a loss to new weights. Read it first.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from copy import deepcopy
 from math import isfinite
 
@@ -13,6 +13,8 @@ from torch.optim import Optimizer
 
 from dlrun.clock import Clock
 from dlrun.errors import Diverged, UserError, check_state
+from dlrun.optim.buffers import BufferSnapshot, copy_all
+from dlrun.optim.check_state import check_shapes
 from dlrun.optim.clipping import clip_gradients
 from dlrun.optim.kinds import make_optimizer
 from dlrun.system.async_scalar import AsyncScalar
@@ -50,7 +52,7 @@ class Update:
         groups: list[tuple[float, list[nn.Parameter]]] | None = None,
         kinds: dict[str, dict[str, float]] | None = None,
         dist: Distributed = ALONE,
-        buffers: "BufferSnapshot | None" = None,
+        buffers: BufferSnapshot | None = None,
     ) -> None:
         self.net = net
         groups = groups or [(1.0, [p for p in net.parameters() if p.requires_grad])]
@@ -91,23 +93,23 @@ class Update:
         return self.optimizer.defaults["lr"] * self.factor
 
     def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradients of one part of a step's loss."""
+        """Accumulate the gradients of a micro-batch's loss."""
         (self.scaler.scale(loss) if self.scaler else loss).backward()
 
     def step(
         self,
         loss: Tensor,
         clock: Clock,
-        chunks: Tensor | None = None,
+        earlier: Tensor | None = None,
         backward: Callable[[Tensor], None] | None = None,
     ) -> bool:
         """Backpropagate `loss` and take one step with all accumulated gradients.
 
-        chunks: sum of the losses that were passed to `backward` for this step; None if there were none. backward: runs
+        earlier: sum of the losses that were passed to `backward` for this step; None if there were none. backward: runs
         in place of this object's own (system/graphs.py). Returns False if the step was skipped because the loss or a
         gradient is not finite. Raises Diverged with on_nan="stop".
         """
-        read_loss = self.scalar.start(self.dist.mean(loss.detach() if chunks is None else loss.detach() + chunks))
+        read_loss = self.scalar.start(self.dist.mean(loss.detach() if earlier is None else loss.detach() + earlier))
         (backward or self.backward)(loss)
         value = read_loss()
         is_taken = isfinite(value) and self._step(clock)
@@ -228,16 +230,11 @@ class Update:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Raises ValueError unless all shapes fit this net: torch's kernels would write beyond smaller tensors."""
+        """Raises ValueError unless all shapes fit this net."""
         check_state({k: state[k] for k in SCALARS}, SCALARS)
         settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
-        for param, values in self.optimizer.state.items():
-            for name, value in values.items():
-                shapes = ((), param.shape, *partial_shapes(name, param))
-                fits = isinstance(value, Tensor) and value.is_floating_point() and value.shape in shapes
-                if value is not None and not fits:
-                    raise ValueError(f"the optimizer's {name} does not fit a weight of shape {tuple(param.shape)}")
+        check_shapes(self.optimizer)
         for group, mine, lr in zip(self.optimizer.param_groups, settings, self.base_lr, strict=True):
             group.update(mine, lr=lr * state["factor"])  # the config's settings win over those in the file
         if self.scaler and state["scaler"]:
@@ -248,33 +245,3 @@ class Update:
             setattr(self, name, state[name])
         if self.snapshot:
             copy_all(self.snapshot.copies, state["buffers"])
-
-
-def partial_shapes(name: str, param: Tensor) -> list[tuple[int, ...]]:
-    """The shapes of Adafactor's moments of rows and columns."""
-    whole = tuple(param.shape)
-    return {"row_var": [(*whole[:-1], 1)], "col_var": [(*whole[:-2], 1, *whole[-1:])]}.get(name, [])
-
-
-class BufferSnapshot:
-    """A copy of a net's running statistics after the last step taken, restored if a step is skipped.
-
-    All updates of a task share one: in a GAN, a step of one network also changes the statistics of the other.
-    """
-
-    def __init__(self, net: nn.Module) -> None:
-        self.buffers = list(net.buffers())
-        self.copies = [b.clone() for b in self.buffers]
-
-    def save(self) -> None:
-        copy_all(self.copies, self.buffers)
-
-    def restore(self) -> None:
-        copy_all(self.buffers, self.copies)
-
-
-@torch.no_grad()
-def copy_all(targets: Iterable[Tensor], sources: Iterable[Tensor]) -> None:
-    """Copy each source into its target, in place."""
-    for target, source in zip(targets, sources, strict=True):
-        target.copy_(source)

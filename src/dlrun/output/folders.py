@@ -4,13 +4,13 @@ import json
 import os
 import re
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 from dlrun.errors import UserError, some
+from dlrun.output.restarts import noted, restarts
 from dlrun.overrides import pasteable
 from dlrun.paths import read_whole
 
@@ -155,64 +155,6 @@ def within(folder: Path, *names: str) -> Path:
     return path
 
 
-def restarts() -> int:
-    """Number of times that the processes of this run were restarted after one died, by `launch` or by torchrun."""
-    return max(int(os.environ.get(name) or 0) for name in ("DL_RUN_RESTART", "TORCHELASTIC_RESTART_COUNT"))
-
-
-def note_start(base: Path, folder: Path) -> None:
-    """Note the run's folder for processes that torchrun or `launch` starts after a failure (see `died_before`).
-
-    Removes notes of launchers that no longer exist: one that was killed, or torchrun, leaves its note behind.
-    """
-    if "TORCHELASTIC_RESTART_COUNT" not in os.environ:
-        return
-    for path in base.glob(f".torchrun-{socket.gethostname()}-*"):
-        pid = path.name.rpartition("-")[2]
-        if os.name == "posix" and pid.isdecimal() and not _is_alive(int(pid)):
-            path.unlink(missing_ok=True)
-    write_whole(_note(base, os.getppid()), f"{folder.resolve()}")
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # another user's process, or not a valid process number
-        pass
-    return True
-
-
-def died_before(base: Path) -> Path | None:
-    """The run's folder that a restarted process must resume; None for a first start or without a checkpoint."""
-    if not restarts():
-        return None
-    folder = noted(base, os.getppid())
-    names = ("last", "previous", "incoming")
-    if folder and any((folder / "checkpoints" / f"{name}.ckpt").exists() for name in names):
-        return folder
-    return None
-
-
-def noted(base: Path, launcher: int) -> Path | None:
-    """The folder of the run that a launcher started first. launcher: its process id."""
-    try:
-        return Path(read_whole(_note(base, launcher)).decode())
-    except (OSError, ValueError):
-        return None
-
-
-def forget_start(base: Path) -> None:
-    """Remove the note that `note_start` wrote; the launcher calls this when it ends."""
-    with suppress(OSError):
-        _note(base, os.getpid()).unlink()
-
-
-def _note(base: Path, launcher: int) -> Path:
-    return base / f".torchrun-{socket.gethostname()}-{launcher}"
-
-
 def read_summary(folder: Path) -> dict:
     """The content of summary.json; empty if it is missing or damaged."""
     try:
@@ -239,29 +181,3 @@ def require_plain(folder: Path) -> None:
                 "  expected only plain files and folders in a run's folder\n"
                 "  replace it with the file itself, or remove it if it is not the run's"
             )
-
-
-def write_whole(path: Path, content: str | bytes, durable: bool = False) -> None:
-    """Replace a small file atomically: readers see the old content or the new one. A text is written as UTF-8.
-
-    durable: the new content survives a power cut once this returns.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.unlink(missing_ok=True)
-    with open(temporary, "xb") as file:  # "w" would follow a link
-        file.write(content.encode() if isinstance(content, str) else content)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(temporary, path)
-    if durable:
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in this folder survive a power cut, if the system can."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        with suppress(OSError):  # some file systems cannot
-            os.fsync(handle)
-        os.close(handle)

@@ -8,7 +8,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from dlrun.output.folders import write_whole
+from dlrun.output.written import write_whole
 
 ENVIRONMENT, CHANGES = "environment.txt", "changes.patch"
 MOST = 2**20  # bytes of a patch
@@ -26,15 +26,16 @@ def write_environment(folder: Path) -> None:
 def packages() -> list[str]:
     """List the installed packages as NAME==VERSION.
 
-    The names of their folders (NAME-VERSION.dist-info) say both; importlib.metadata would read a file for each, which
-    takes 50 times as long.
+    The names of their folders (NAME-VERSION.dist-info or NAME-VERSION-pyX.Y.egg-info) say both; importlib.metadata
+    would read a file for each, which takes 50 times as long.
     """
     found: dict[str, str] = {}
     for entry in dict.fromkeys(sys.path):
         with suppress(OSError):
             for folder in os.listdir(entry or "."):
-                name, _, version = folder.removesuffix(".dist-info").partition("-")
-                if folder.endswith(".dist-info") and version:
+                stem, suffix = os.path.splitext(folder)
+                name, version, *_ = [*stem.split("-"), ""]
+                if suffix in (".dist-info", ".egg-info") and version:
                     found.setdefault(name.replace("_", "-").lower(), version)  # the first on the path is imported
     return [f"{name}=={version}" for name, version in sorted(found.items())]
 

@@ -26,12 +26,19 @@ def is_epoch(row: dict) -> bool:
     return type(row.get("epoch")) is int and not any(name.startswith("step/") for name in row)
 
 
-def epoch_rows(folder: Path) -> list[dict]:
-    """The epochs' rows up to the first damaged line; the last may be incomplete while the run is going on."""
-    rows = []
+def epoch_row(line: bytes) -> dict | None:
+    """Parse a line of metrics. None if it is not whole, is damaged, or is not that of an epoch."""
     try:
-        for line in read_whole(folder / "metrics.jsonl").splitlines():
-            rows.append(parse_row(line))
-    except (OSError, ValueError):
-        pass
-    return [row for row in rows if is_epoch(row)]
+        row = parse_row(line)
+    except ValueError:
+        return None
+    return row if is_epoch(row) else None
+
+
+def epoch_rows(folder: Path) -> list[dict]:
+    """Return the rows of the epochs. Damaged lines are skipped, such as the last one while it is being written."""
+    try:
+        lines = read_whole(folder / "metrics.jsonl").splitlines()
+    except OSError:
+        return []
+    return [row for line in lines if (row := epoch_row(line))]

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
-from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, TextIO
@@ -15,24 +14,23 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy
 
 from dlrun.errors import UserError, columns, counted, printable
-from dlrun.output import drawing, plots, video
+from dlrun.output import video
 from dlrun.output.as_json import as_json, finite
 from dlrun.output.board import Board
-from dlrun.output.checkpoint import Checkpoints
-from dlrun.output.folders import write_whole
+from dlrun.output.checkpoints import Checkpoints
+from dlrun.output.plot_files import PlotFiles
 from dlrun.output.provenance import SECONDS, ChangesWriter, write_environment
 from dlrun.output.rows import parse_row
 from dlrun.output.terminal import write
-from dlrun.output.tracking import Tracking
+from dlrun.output.written import write_whole
 from dlrun.overrides import pasteable
 from dlrun.paths import read_whole
+from dlrun.tracking.processes import Tracking
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from torch import Tensor
     from torch.utils.tensorboard import SummaryWriter
 
-    from dlrun.data.base import Video
 
 IN_SUMMARY = 2500  # a matrix with more entries goes to a file of its own
 
@@ -61,8 +59,7 @@ class Run:
         self.out: TextIO | None = None
         self.images = folder / "images"
         self.unsynced: list[Path] = []
-        self.figures: dict[str, Callable[[], Figure]] = {}
-        self.videos: dict[str, Video | str] = {}
+        self.plots = PlotFiles(folder, self.board, self.print)
         self.changes: ChangesWriter | None = None
         self.tracking: Tracking | None = None
 
@@ -201,15 +198,12 @@ class Run:
     def write_report(self, report: dict[str, Any]) -> dict[str, object]:
         """Write the parts of a report that do not belong in the summary; return the rest.
 
-        "files" (texts by file name) are written at once, and large matrices as <name>.npz. For `draw` it keeps
-        "figures" (functions that return a matplotlib figure, by name), "lines" (by plot: lists of numbers by label)
-        and "videos" (by name: frames and frames per second, or the reason why there are none).
+        "files" (texts by file name) are written at once, and large matrices as <name>.npz. "figures", "lines" and
+        "videos" are kept for `draw` (output/plot_files.py).
         """
         for name, text in report.pop("files", {}).items():
             write_whole(self.folder / name, text)
-        self.figures |= report.pop("figures", {})
-        self.figures |= {name: partial(plots.lines, series) for name, series in report.pop("lines", {}).items()}
-        self.videos |= report.pop("videos", {})
+        self.plots.take(report)
         return {name: self._as_lists(name, value) for name, value in report.items()}
 
     def _as_lists(self, name: str, value: object) -> object:
@@ -223,50 +217,8 @@ class Run:
         return f"{name}.npz"
 
     def draw(self, global_step: int, labels: Sequence[str] = ()) -> None:
-        """Write plots/: the reports' figures and videos, and the epochs' preview images as a strip and an animation.
-
-        labels: names of the classes. Names that no font can draw become numbers, explained in plots/classes.txt. A
-        plot that fails is reported and skipped.
-        """
-        self._try("classes.txt", partial(self._write_key, labels))
-        for name, figure in self.figures.items():
-            self._try(f"{name}.png", partial(self._plot, name, figure, global_step))
-        for name, frames in self.videos.items():
-            if isinstance(frames, str):
-                self.print(f"no plots/{name}.gif: {frames}")
-            else:
-                self._try(f"{name}.gif", partial(video.animate, self.folder / "plots" / f"{name}.gif", *frames))
-        self._try("strips", partial(self._draw_strips, global_step))
-
-    def _try(self, name: str, draw: Callable[[], None]) -> None:
-        try:
-            (self.folder / "plots").mkdir(exist_ok=True)
-            draw()
-        except Exception as error:  # drawing libraries raise anything, and must not cost the run its results
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            self.print(f"no plots/{name}: {reason}")
-
-    def _write_key(self, labels: Sequence[str]) -> None:
-        if key := drawing.key(labels):
-            path = self.folder / "plots" / "classes.txt"
-            write_whole(path, key + "\n")
-            self.print(f"no installed font can draw the names of all classes: the plots show numbers, see {path}")
-
-    def _plot(self, name: str, figure: "Callable[[], Figure]", global_step: int) -> None:
-        """Write plots/<name>.png and the same pixels to TensorBoard. Rendered once; savefig would render again."""
-        from PIL import Image
-
-        path = self.folder / "plots" / f"{name}.png"
-        temporary = path.with_suffix(".tmp")  # the plot of an earlier session stays whole until it is replaced
-        pixels = drawing.render(figure)
-        Image.fromarray(pixels).save(temporary, "png", dpi=(110, 110))
-        os.replace(temporary, path)
-        self.tensorboard().add_image(f"plots/{name}", pixels, global_step, dataformats="HWC")
-
-    def _draw_strips(self, global_step: int) -> None:
-        """Write plots/<name>_strip.png and plots/<name>.gif from the epochs' preview images."""
-        for name, strip in video.assemble(self.images, self.folder / "plots").items():
-            self.tensorboard().add_image(f"plots/{name}_strip", video.pixels(strip), global_step, dataformats="HWC")
+        """Write plots/. labels: names of the classes."""
+        self.plots.draw(global_step, labels)
 
     def close(self) -> None:
         """Close the log, the metrics and TensorBoard's writer."""

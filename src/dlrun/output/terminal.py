@@ -30,7 +30,7 @@ lost: list[str] = []  # streams of this process that lie on a full disk and have
 
 
 def write(stream: TextIO, text: str) -> bool:
-    """Write a text at once; return whether the stream took it. One that did not is silenced: work goes on without it.
+    """Write and flush a text. Returns False if the stream fails; it is then silenced, and the work continues.
 
     A closed pipe is silenced without a word. A full disk is reported, once; the commands then exit with code 1.
     """

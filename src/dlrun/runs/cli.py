@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from dlrun.config.project import output_dir
 from dlrun.errors import UserError
 from dlrun.output.folders import find_run
-from dlrun.runs.command import Command, Parser, options_in, run_command
+from dlrun.runs import arguments
+from dlrun.runs.command import Command, options_in, run_command
 from dlrun.runs.completion import completion_arguments
 
 USAGE = """dl-runs: list, evaluate, use and compare runs
@@ -45,19 +45,6 @@ def main() -> None:
     run_command("dl-runs", USAGE, COMMANDS)
 
 
-def _where(parser: Parser) -> None:
-    parser.add_argument(
-        "--output-dir", default=output_dir(), metavar="DIR", help="the folder with the runs (%(default)s)"
-    )
-
-
-def _run_arguments(parser: Parser, device: bool = False) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run's folder, or `last`")
-    _where(parser)
-    if device:
-        parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
-
-
 def _locate(which: str, args: argparse.Namespace) -> Path:
     """Return the named folder, relative to the working folder or, if it is not there, to --output-dir."""
     below = Path(args.output_dir) / which
@@ -66,19 +53,6 @@ def _locate(which: str, args: argparse.Namespace) -> Path:
 
 def _folder(which: str, args: argparse.Namespace) -> Path:
     return find_run(which if which == "last" else str(_locate(which, args)), args.output_dir, "")
-
-
-def _list_arguments(parser: Parser) -> None:
-    parser.add_argument(
-        "filters", nargs="*", metavar="KEY=PATTERN", help="model=lenet, data=mnist,cifar*, optimizer.lr=0.1"
-    )
-    parser.add_argument(
-        "--sort", default="started", metavar="COLUMN", help="a column or a metric such as test/acc; ascending"
-    )
-    parser.add_argument("--reverse", action="store_true")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the last N rows; with --reverse the first")
-    parser.add_argument("--json", action="store_true", help="print a line of JSON per run")
-    _where(parser)
 
 
 def _list(args: argparse.Namespace) -> Iterable[str]:
@@ -94,12 +68,6 @@ def _list(args: argparse.Namespace) -> Iterable[str]:
     return [as_table(rows, 0 if rows else len(all_runs(Path(args.output_dir))))]
 
 
-def _show_arguments(parser: Parser) -> None:
-    _run_arguments(parser)
-    parser.add_argument("--config", action="store_true", help="print the run's config")
-    parser.add_argument("--json", action="store_true", help="print summary.json")
-
-
 def _show(args: argparse.Namespace) -> Iterable[str]:
     """Show a run's facts, last epochs, results and files."""
     from dlrun.runs.show import show, show_config
@@ -111,18 +79,6 @@ def _show(args: argparse.Namespace) -> Iterable[str]:
 
         return [as_json(read_summary(folder), indent=2)]
     return [show_config(folder) if args.config else show(folder)]
-
-
-def _evaluate_arguments(parser: Parser) -> None:
-    _run_arguments(parser, device=True)
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="split=val|test|all, data=NAME, data.KEY=VALUE, data_dir=DIR",
-    )
-    parser.add_argument("--on", metavar="PATH", help="score all of a table, or of a folder or CSV of images or texts")
-    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
 
 
 def _evaluate(args: argparse.Namespace) -> Iterable[str]:
@@ -140,25 +96,6 @@ def _evaluate(args: argparse.Namespace) -> Iterable[str]:
         sys.exit(1)
 
 
-def _predict_arguments(parser: Parser) -> None:
-    _run_arguments(parser, device=True)
-    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="images or folders of them, texts or .txt files, "
-                        "rows as 1,2,3, .csv files of rows or texts; - reads standard input")  # fmt: skip
-    parser.add_argument(
-        "--fit", action="store_true", help="resize images and convert their channels to those that the run takes"
-    )
-    parser.add_argument("--samples", type=int, metavar="N", help="generative runs: the number of samples (see --seed)")
-    parser.add_argument(
-        "--latent", metavar="FILE", help="generative runs: codes in a .csv, one per row; - is standard input"
-    )
-    parser.add_argument(
-        "--episodes", type=int, metavar="N", help="policies: the number of episodes; --seed sets their starts"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="S")
-    parser.add_argument("--format", choices=("jsonl", "csv"), help="csv if --out ends so, else jsonl")
-    parser.add_argument("--out", metavar="PATH", help="a file for the lines, or a folder for images (predictions)")
-
-
 def _predict(args: argparse.Namespace) -> Iterable[str]:
     """Print a finished run's predictions, one line each; images that it generates are written to a folder."""
     from dlrun.runs.predict import Inputs, predict
@@ -169,27 +106,11 @@ def _predict(args: argparse.Namespace) -> Iterable[str]:
     return predict(_folder(args.run, args), given, args.device, out, is_csv)
 
 
-def _explain_arguments(parser: Parser) -> None:
-    _run_arguments(parser, device=True)
-    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="images or texts, as of `predict`; without any, the "
-                        "first sample of the test split")  # fmt: skip
-    parser.add_argument(
-        "--fit", action="store_true", help="resize images and convert their channels to those that the run takes"
-    )
-    parser.add_argument("--out", metavar="FOLDER", help="instead of <run>/explained")
-
-
 def _explain(args: argparse.Namespace) -> Iterable[str]:
     """Draw what a classifier does with an image or a text: feature maps, saliency, Grad-CAM, the gates of an LSTM."""
     from dlrun.runs.explain import explain
 
     return explain(_folder(args.run, args), args.inputs, args.fit, args.device, Path(args.out) if args.out else None)
-
-
-def _export_arguments(parser: Parser) -> None:
-    _run_arguments(parser)
-    parser.add_argument("--format", required=True, metavar="FORMAT", help="pt2, onnx, safetensors or state_dict")
-    parser.add_argument("--out", metavar="FILE", help="instead of <run>/export/model.<format>")
 
 
 def _export(args: argparse.Namespace) -> Iterable[str]:
@@ -203,16 +124,6 @@ def _export(args: argparse.Namespace) -> Iterable[str]:
     return export(folder, args.format, Path(args.out) if args.out else None)
 
 
-def _compare_arguments(parser: Parser) -> None:
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs or sweeps")
-    parser.add_argument(
-        "--metric", action="append", metavar="M", help="such as val/loss; default: the val metrics that all runs have"
-    )
-    parser.add_argument("--out", default="compare.png", metavar="FILE", help="the image (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON: runs, differences, the image")
-    _where(parser)
-
-
 def _compare(args: argparse.Namespace) -> Iterable[str]:
     """Draw the curves of several runs in one image and print the differences between their configs."""
     from dlrun.runs.compare import compare, jobs_of
@@ -223,22 +134,11 @@ def _compare(args: argparse.Namespace) -> Iterable[str]:
     return compare(folders, args.metric, Path(args.out), args.json)
 
 
-def _baseline_arguments(parser: Parser) -> None:
-    _run_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
-
-
 def _baseline(args: argparse.Namespace) -> Iterable[str]:
     """Fit gradient boosting, a linear model and the trivial one on the splits of a table's run, to compare with it."""
     from dlrun.runs.baseline import baseline
 
     return baseline(_folder(args.run, args), args.json)
-
-
-def _importance_arguments(parser: Parser) -> None:
-    _run_arguments(parser)
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="shuffles of each column (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="print a line of JSON")
 
 
 def _importance(args: argparse.Namespace) -> Iterable[str]:
@@ -256,12 +156,6 @@ def _draw(args: argparse.Namespace) -> Iterable[str]:
     return [f"{folder / 'plots' / name}" for name in draw_finished(folder)]
 
 
-def _report_arguments(parser: Parser) -> None:
-    parser.add_argument("run", metavar="RUN|SWEEP", help="the folder of a run or a sweep, or `last`")
-    parser.add_argument("--out", metavar="FILE", help="instead of report.html in that folder")
-    _where(parser)
-
-
 def _report(args: argparse.Namespace) -> Iterable[str]:
     """Write one self-contained HTML file: curves, confusion matrix, the worst mistakes, config, environment."""
     from dlrun.runs.report import report, report_sweep
@@ -270,11 +164,6 @@ def _report(args: argparse.Namespace) -> Iterable[str]:
     if os.path.isfile(folder / "sweep.json"):
         return report_sweep(folder, out)
     return report(_folder(args.run, args), out)
-
-
-def _watch_arguments(parser: Parser) -> None:
-    parser.add_argument("run", nargs="?", metavar="RUN|SWEEP", help="a folder, or `last`; default: all runs")
-    _where(parser)
 
 
 def _watch(args: argparse.Namespace) -> Iterable[str]:
@@ -286,11 +175,6 @@ def _watch(args: argparse.Namespace) -> Iterable[str]:
         return watch(*watched(None, base))
     folder = _locate(args.run, args)
     return watch(*watched(folder if os.path.isfile(folder / "sweep.json") else _folder(args.run, args), base))
-
-
-def _ui_arguments(parser: Parser) -> None:
-    parser.add_argument("--port", type=int, metavar="N", help="the port on 127.0.0.1; 0 chooses a free one")
-    _where(parser)
 
 
 def _ui(args: argparse.Namespace) -> Iterable[str]:
@@ -308,19 +192,19 @@ def _completion(args: argparse.Namespace) -> Iterable[str]:
 
 
 COMMANDS: dict[str, Command] = {
-    "list": (_list_arguments, _list),
-    "show": (_show_arguments, _show),
-    "evaluate": (_evaluate_arguments, _evaluate),
-    "predict": (_predict_arguments, _predict),
-    "explain": (_explain_arguments, _explain),
-    "export": (_export_arguments, _export),
-    "compare": (_compare_arguments, _compare),
-    "draw": (_run_arguments, _draw),
-    "report": (_report_arguments, _report),
-    "baseline": (_baseline_arguments, _baseline),
-    "importance": (_importance_arguments, _importance),
-    "watch": (_watch_arguments, _watch),
-    "ui": (_ui_arguments, _ui),
+    "list": (arguments.of_list, _list),
+    "show": (arguments.of_show, _show),
+    "evaluate": (arguments.of_evaluate, _evaluate),
+    "predict": (arguments.of_predict, _predict),
+    "explain": (arguments.of_explain, _explain),
+    "export": (arguments.of_export, _export),
+    "compare": (arguments.of_compare, _compare),
+    "draw": (arguments.of_run, _draw),
+    "report": (arguments.of_report, _report),
+    "baseline": (arguments.of_baseline, _baseline),
+    "importance": (arguments.of_importance, _importance),
+    "watch": (arguments.of_watch, _watch),
+    "ui": (arguments.of_ui, _ui),
     "completion": (completion_arguments, _completion),
 }
 

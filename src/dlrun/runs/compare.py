@@ -12,8 +12,8 @@ from dlrun.output.as_json import as_json, finite
 from dlrun.output.console import number, table
 from dlrun.output.folders import STARTED
 from dlrun.output.rows import epoch_rows
+from dlrun.output.written import whole
 from dlrun.runs.listing import facts
-from dlrun.runs.written import whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

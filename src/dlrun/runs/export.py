@@ -1,57 +1,28 @@
 """Export a finished run's model to a file. Before the file is kept, it is read back and checked on samples: real ones
 if the data is here, else random ones.
-
-Graphs (pt2, onnx) take raw data as it is stored (uint8 images, rows in their own units, word ids) and return what
-`dl-runs predict` returns (probabilities, real outputs, images in [0, 1]): normalisation is part of the graph. Weights
-(safetensors, state_dict) are those of the network alone. Labels, words, mean and std are in the file under "dlrun",
-except in a state_dict, which cannot hold them.
 """
 
-import io
-import json
-import re
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import dlrun
 from dlrun.config.saved import own_config
-from dlrun.data.base import EnvData, pixel_statistics
+from dlrun.data.base import EnvData
 from dlrun.data.raw import decode
 from dlrun.errors import DataError, UserError, counted
 from dlrun.output.failures import within_memory
+from dlrun.output.written import whole
 from dlrun.runs.formats import SUFFIXES
-from dlrun.runs.predict import class_names, encode
-from dlrun.runs.written import whole
+from dlrun.runs.model_files import FP32, READERS, WRITERS, Graph
 from dlrun.seeds import generator
-from dlrun.spec import Columns, Env, Function, Image, Mask, Tokens
+from dlrun.spec import Columns, Env, Image, Mask, Tokens
 from dlrun.train.finished import FinishedRun
-
-if TYPE_CHECKING:
-    import onnx
 
 SAMPLES = 33  # samples to compare, in batches of 1, 2 and the rest
 TOLERANCE = 1e-5  # absolute for numbers up to 1, relative for greater ones
-FP32 = {"trainer.device": "cpu", "trainer.precision": "fp32", "trainer.compile": False}
-Model = Callable[[Tensor], Tensor]
-
-
-class Graph(nn.Module):
-    """The run's prediction as one module that takes stored data. way: the kind of input, one of Task.takes."""
-
-    def __init__(self, run: FinishedRun, way: str) -> None:
-        super().__init__()
-        self.net = run.task.evaluated()
-        self.run, self.encodes = run, way in ("inputs", "images") and not isinstance(run.data.spec, Tokens)
-        self.way = way
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.run.task.predict(encode(self.run, self.way, x) if self.encodes else x)
 
 
 def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
@@ -105,19 +76,6 @@ def facts(run: FinishedRun, graph: Graph, samples: Tensor, output: Tensor, form:
 
 def _described(x: Tensor) -> str:
     return f"{str(x.dtype).removeprefix('torch.')} (batch{''.join(f', {size}' for size in x.shape[1:])})"
-
-
-def notes(run: FinishedRun) -> dict[str, object]:
-    """Return the facts needed to use the model without the run."""
-    spec, names = run.data.spec, run.names
-    found: dict[str, object] = {"model": names.get("model"), "data": names.get("data"), "dlrun": dlrun.__version__}
-    found |= {"task": names.get("task"), "weights": run.weights, "spec": str(spec), **run.data.fitted()}
-    if not isinstance(spec, Env | Function) and spec.classes:
-        found["labels"] = class_names(spec)
-    if isinstance(spec, Image | Mask):
-        mean, std = pixel_statistics(run.data) or (None, None)
-        found |= {"mean": mean, "std": std}
-    return found
 
 
 def samples_of(run: FinishedRun, way: str) -> tuple[Tensor, str]:
@@ -191,111 +149,3 @@ def compare(found: list[Tensor], wanted: list[Tensor], form: str) -> float:
             f"  expected at most {TOLERANCE:g}; another --format may be exact enough"
         )
     return worst
-
-
-def write_pt2(run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> None:
-    program, buffer = traced(graph, samples), io.BytesIO()
-    with quiet():
-        torch.export.save(program, buffer, extra_files={"dlrun": json.dumps(notes(run))})
-    path.write_bytes(buffer.getbuffer())  # torch's own writer ends the process if the disk is full
-
-
-def traced(graph: Graph, samples: Tensor) -> torch.export.ExportedProgram:
-    """Trace the graph with a dynamic batch size, without auxiliary heads, which only training uses."""
-    for name in [name for name, _ in graph.net.named_children() if name.startswith("aux")]:
-        delattr(graph.net, name)
-    with torch.no_grad(), quiet():
-        return torch.export.export(graph, (samples[1:3],), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
-
-
-def write_onnx(run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> None:
-    import onnx
-
-    with torch.no_grad(), quiet():
-        program = torch.onnx.export(
-            traced(graph, samples), (), dynamo=True, verbose=False, input_names=["x"], output_names=["y"]
-        )
-    model = cast(torch.onnx.ONNXProgram, program).model_proto  # dynamo returns one
-    name_batch(model.graph)
-    onnx.helper.set_model_props(model, {"dlrun": json.dumps(notes(run))})
-    onnx.save(model, path)
-
-
-def name_batch(graph: "onnx.GraphProto") -> None:
-    """Name the batch dimension `batch` instead of the exporter's name, such as s77."""
-    found = graph.input[0].type.tensor_type.shape.dim[0].dim_param
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        for size in value.type.tensor_type.shape.dim:
-            if size.dim_param:
-                size.dim_param = re.sub(rf"\b{re.escape(found)}\b", "batch", size.dim_param)
-
-
-def write_safetensors(run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> None:
-    from safetensors.torch import save
-
-    # cloned, because safetensors refuses tensors that share memory
-    state = {name: value.detach().clone().contiguous() for name, value in run.task.best_state().items()}
-    path.write_bytes(
-        save(state, {"dlrun": json.dumps(notes(run))})
-    )  # save_file would make it readable by its owner only
-
-
-def write_state_dict(run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> None:
-    buffer = io.BytesIO()
-    torch.save({name: value.detach().clone() for name, value in run.task.best_state().items()}, buffer)
-    path.write_bytes(buffer.getbuffer())
-
-
-def read_pt2(folder: Path, way: str, path: Path) -> Model:
-    with quiet():
-        return torch.export.load(path).module()
-
-
-def read_onnx(folder: Path, way: str, path: Path) -> Model:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
-
-
-def read_safetensors(folder: Path, way: str, path: Path) -> Model:
-    from safetensors.torch import load_file
-
-    return _with_weights(folder, way, load_file(path))
-
-
-def read_state_dict(folder: Path, way: str, path: Path) -> Model:
-    return _with_weights(folder, way, torch.load(path, weights_only=True))
-
-
-def _with_weights(folder: Path, way: str, state: dict[str, Tensor]) -> Model:
-    """Build the network anew and load only these weights; all others are NaN."""
-    run = FinishedRun(folder, FP32)
-    for parameter in run.task.net.parameters():
-        parameter.data.fill_(float("nan"))
-    run.task.load_best_state(state)
-    return Graph(run, way).eval()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the exporters' warnings, which concern their own code."""
-    import logging
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
-        before = [logger.level for logger in loggers]
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, before, strict=True):
-                logger.setLevel(level)
-
-
-WRITERS = {"pt2": write_pt2, "onnx": write_onnx, "safetensors": write_safetensors, "state_dict": write_state_dict}
-READERS = {"pt2": read_pt2, "onnx": read_onnx, "safetensors": read_safetensors, "state_dict": read_state_dict}

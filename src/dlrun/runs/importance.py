@@ -16,7 +16,7 @@ from dlrun.config.signatures import mismatch
 from dlrun.errors import UserError
 from dlrun.output.as_json import as_json as json_line
 from dlrun.output.console import number, table
-from dlrun.output.folders import write_whole
+from dlrun.output.written import write_whole
 from dlrun.runs.columns import IMPORTANCE
 from dlrun.spec import Columns, Table
 from dlrun.types import Few

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from struct import unpack
 
-from dlrun.runs.written import whole
+from dlrun.output.written import whole
 
 WIDE = 1.8  # the ratio of width to height above which a figure has its own row
 STYLE = """

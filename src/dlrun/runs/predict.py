@@ -10,8 +10,8 @@ from dlrun.config.saved import own_config, require_finished
 from dlrun.config.signatures import mismatch
 from dlrun.errors import UserError
 from dlrun.output.as_json import as_json, finite
-from dlrun.runs.records import as_csv, write_images, write_lines
-from dlrun.spec import Columns, Env, Function, Image, Labelled, Mask, Series, Spec, Table, Tokens
+from dlrun.runs.records import as_csv, outputs, write_images, write_lines
+from dlrun.spec import Columns, Image, Mask, Series, Spec, Table, Tokens
 from dlrun.types import Index, Size
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def predict(folder: Path, given: Inputs, device: str | None, out: Path | None, c
     with within_memory():
         run = FinishedRun(folder, {"trainer.device": device} if device else {})
         if not (given.inputs or given.samples or given.latent or given.episodes) and "latent" in run.task.takes:
-            given = replace(given, samples=getattr(run.task, "n_samples", None))  # as many as the task draws
+            given = replace(given, samples=run.task.n_samples)  # as many as the task draws
         way = _way(run, given)
         spec = run.data.spec
         makes_images = isinstance(spec, Mask) or way == "images" or way == "latent" and len(spec.shape) == 3
@@ -227,37 +227,3 @@ def _codes(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], "Tens
         count += len(rows)
     if not count:
         raise UserError(f"--latent {given.latent}: it has no codes\n  expected rows of {latent} numbers")
-
-
-def outputs(run: "FinishedRun", predicted: "Tensor") -> Iterator[dict]:
-    """Yield a record per sample: the likeliest class with all probabilities, real outputs, or a row of a table."""
-    import numpy as np
-
-    spec, values = run.data.spec, predicted.numpy()
-    if values.dtype == np.float32:
-        shown = [[float(str(value)) for value in row] for row in values]  # the shortest text of the float32
-    else:
-        shown = values.tolist()
-    if "inputs" not in run.task.takes:
-        names = getattr(spec, "names", ()) or [f"x{i + 1}" for i in range(values.shape[1])]
-        yield from (dict(zip(names, row, strict=True)) for row in shown)
-    elif not isinstance(spec, Env | Function) and spec.classes:
-        labels = class_names(spec)
-        for row, best in zip(shown, run.task.decide(predicted).tolist(), strict=True):
-            yield {
-                "label": labels[best],
-                "probability": row[best],
-                "probabilities": dict(zip(labels, row, strict=True)),
-            }
-    else:
-        unit = {"unit": text} if (text := getattr(spec, "unit", "")) else {}
-        targets = getattr(spec, "target_names", ())
-        if len(targets) > 1:
-            yield from (dict(zip((f"output {name}" for name in targets), row, strict=True)) | unit for row in shown)
-            return
-        yield from ({"output": row[0] if len(row) == 1 else row} | unit for row in shown)
-
-
-def class_names(spec: Labelled) -> list[str]:
-    """Return the classes' names, or their numbers if they have no names."""
-    return list(spec.labels) if len(set(spec.labels)) == spec.classes else list(map(str, range(spec.classes or 0)))

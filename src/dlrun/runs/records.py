@@ -1,4 +1,4 @@
-"""Write predictions: records as lines of CSV, lines to a file, images as PNGs."""
+"""Predictions as records, and records as lines of CSV, lines in a file, images as PNGs."""
 
 import csv
 import io
@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlrun.errors import UserError, counted
-from dlrun.runs.written import whole
+from dlrun.output.written import whole
+from dlrun.spec import Env, Function, Labelled
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from dlrun.train.finished import FinishedRun
 
 
 def write_images(
@@ -96,3 +99,37 @@ def write_lines(lines: Iterable[str], path: Path, has_head: bool) -> str:
         for count, line in enumerate(lines, 1 - has_head):  # noqa: B007
             file.write(line + "\n")
     return f"{counted(count, 'prediction')} in {path}"
+
+
+def outputs(run: "FinishedRun", predicted: "Tensor") -> Iterator[dict]:
+    """Yield a record per sample: the likeliest class with all probabilities, real outputs, or a row of a table."""
+    import numpy as np
+
+    spec, values = run.data.spec, predicted.numpy()
+    if values.dtype == np.float32:
+        shown = [[float(str(value)) for value in row] for row in values]  # the shortest text of the float32
+    else:
+        shown = values.tolist()
+    if "inputs" not in run.task.takes:
+        names = getattr(spec, "names", ()) or [f"x{i + 1}" for i in range(values.shape[1])]
+        yield from (dict(zip(names, row, strict=True)) for row in shown)
+    elif not isinstance(spec, Env | Function) and spec.classes:
+        labels = class_names(spec)
+        for row, best in zip(shown, run.task.decide(predicted).tolist(), strict=True):
+            yield {
+                "label": labels[best],
+                "probability": row[best],
+                "probabilities": dict(zip(labels, row, strict=True)),
+            }
+    else:
+        unit = {"unit": text} if (text := getattr(spec, "unit", "")) else {}
+        targets = getattr(spec, "target_names", ())
+        if len(targets) > 1:
+            yield from (dict(zip((f"output {name}" for name in targets), row, strict=True)) | unit for row in shown)
+            return
+        yield from ({"output": row[0] if len(row) == 1 else row} | unit for row in shown)
+
+
+def class_names(spec: Labelled) -> list[str]:
+    """Return the classes' names, or their numbers if they have no names."""
+    return list(spec.labels) if len(set(spec.labels)) == spec.classes else list(map(str, range(spec.classes or 0)))

@@ -187,7 +187,7 @@ def _captions(
     """
     import torch
 
-    from dlrun.runs.predict import class_names
+    from dlrun.runs.records import class_names
 
     if not isinstance(spec, Env | Function) and spec.classes:
         names, p = class_names(spec), predicted.gather(1, best[:, None]).squeeze(1)

@@ -8,7 +8,7 @@ from typing import Any
 
 from dlrun.config.build import build
 from dlrun.errors import CheckpointError, Diverged, UserError, printable
-from dlrun.output.checkpoint import Checkpoints
+from dlrun.output.checkpoints import Checkpoints
 from dlrun.stack.learning import StackedSupervised
 from dlrun.stack.meters import StackedMeans
 from dlrun.stack.net import StackedNet
@@ -113,7 +113,7 @@ class Stack:
             member.training.means.pending = []
 
     def finish(self, members: Sequence[Member], outcome: Outcome, signals: Signals, is_saved: bool = False) -> None:
-        """Let members leave that are done: write their checkpoints and test them. The others go on.
+        """Remove members that are done: write their checkpoints and test them. The others continue.
 
         The stack's checkpoint still holds them, so that a kill in between finishes them later. is_saved: their own
         checkpoints are written already. Raises Interrupted at a signal.
@@ -140,12 +140,12 @@ class Stack:
                 raise
 
     def expel(self, member: Member, error: Diverged) -> None:
-        """Let a member leave that has diverged. The others go on."""
+        """Remove a member that has diverged. The others continue."""
         self._part([member])
         self._leave(member, error)
 
     def _part(self, leaving: Sequence[Member]) -> None:
-        """Stack the other members anew."""
+        """Stack the remaining members again."""
         self._hand_back()
         self.members = [member for member in self.members if member not in leaving]
         if self.members:

@@ -21,7 +21,7 @@ from dlrun.config.check import check
 from dlrun.config.flags import config_flags
 from dlrun.config.saved import container, portable
 from dlrun.errors import CheckpointError, UserError
-from dlrun.output.checkpoint import Checkpoints
+from dlrun.output.checkpoints import Checkpoints
 from dlrun.output.failures import OutOfMemory, within_memory, writing_to
 from dlrun.output.folders import claim_folder, read_summary, require_plain
 from dlrun.output.provenance import CHANGES, ENVIRONMENT, SECONDS

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlrun.clock import Clock
-from dlrun.optim.update import Update, copy_all
+from dlrun.optim.buffers import copy_all
+from dlrun.optim.update import Update
 from dlrun.stack.functions import NotStackable, along
 from dlrun.stack.net import as_views
 from dlrun.system.torch_internals import plain_step

@@ -5,7 +5,7 @@ import io
 
 from dlrun.config.zips import is_zip, members
 from dlrun.errors import UserError
-from dlrun.output.folders import write_whole
+from dlrun.output.written import write_whole
 from dlrun.overrides import key_of
 from dlrun.paths import read_whole
 from dlrun.sweep.state import Job, State, shared

@@ -7,7 +7,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from dlrun.errors import UserError, printable
-from dlrun.output.folders import new_folder, refuse_links, write_whole
+from dlrun.output.folders import new_folder, refuse_links
+from dlrun.output.written import write_whole
 from dlrun.overrides import CONFIG_FLAGS, key_of
 from dlrun.sweep.axes import Axis, outside
 from dlrun.sweep.outcomes import recover

@@ -8,9 +8,10 @@ from pathlib import Path
 from dlrun.errors import UserError, nearest
 from dlrun.output.console import number
 from dlrun.output.folders import read_summary
+from dlrun.output.rows import epoch_rows
 from dlrun.sweep import cluster, process
 from dlrun.sweep.goals import goals
-from dlrun.sweep.rows import best_of, best_so_far, best_value, epoch_rows, is_number
+from dlrun.sweep.rows import best_of, best_so_far, best_value, is_number
 from dlrun.sweep.state import DONE, OPEN, Job, State
 from dlrun.sweep.workers import is_at_work, is_here
 
@@ -92,11 +93,6 @@ def check_goals(job: Job, folder: Path, wanted: list[list]) -> None:
             f"sweep.goal={missing[0]}: job {job.number} finished without measuring it{nearest(missing[0], known)}\n"
             f"  expected one of: {', '.join(known)}, or another number of the epoch rows or the summary"
         )
-
-
-def has_checkpoint(folder: Path) -> bool:
-    """Whether a run's folder has a checkpoint to resume from."""
-    return any((folder / "checkpoints" / f"{name}.ckpt").exists() for name in ("last", "incoming", "previous"))
 
 
 def recover(state: State, retry: bool = False, patience: float = process.GRACE) -> None:

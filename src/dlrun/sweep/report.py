@@ -14,7 +14,8 @@ from statistics import mean, stdev
 from dlrun.errors import columns
 from dlrun.output.as_json import as_json, finite
 from dlrun.output.console import number, table
-from dlrun.output.folders import write_whole
+from dlrun.output.rows import epoch_rows
+from dlrun.output.written import write_whole
 from dlrun.sweep.folds import FILE as OUT_OF_FOLD
 from dlrun.sweep.folds import write_out_of_fold
 from dlrun.sweep.goals import (
@@ -28,7 +29,6 @@ from dlrun.sweep.goals import (
     value_names,
 )
 from dlrun.sweep.page import page
-from dlrun.sweep.rows import epoch_rows
 from dlrun.sweep.state import OPEN, Job, State, own_overrides, shared
 
 PAGE_EVERY = 5.0  # seconds

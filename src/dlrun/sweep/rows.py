@@ -1,19 +1,10 @@
-"""Read a job's metrics.jsonl and summary.json: epoch rows, metrics and their directions, best values."""
+"""Read a job's metrics.jsonl and summary.json: the newest row, metrics and their directions, best values."""
 
 from pathlib import Path
 
 from dlrun.output.folders import read_summary
-from dlrun.output.rows import is_epoch, parse_row
-from dlrun.paths import open_plain, read_whole
-
-
-def epoch_rows(folder: Path) -> list[dict]:
-    """Return the rows of whole epochs. A last line that is not yet complete is skipped."""
-    try:
-        text = read_whole(folder / "metrics.jsonl").decode("utf-8", "replace")
-    except OSError:
-        return []
-    return [row for line in text.splitlines() if (row := _epoch_row(line))]
+from dlrun.output.rows import epoch_row, epoch_rows
+from dlrun.paths import open_plain
 
 
 def last_row(folder: Path) -> dict:
@@ -22,18 +13,10 @@ def last_row(folder: Path) -> dict:
         with open_plain(folder / "metrics.jsonl") as file:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - 16_384))
-            lines = file.read().decode("utf-8", "replace").splitlines()
+            lines = file.read().splitlines()
     except OSError:
         return {}
-    return next((row for line in reversed(lines) if (row := _epoch_row(line))), {})
-
-
-def _epoch_row(line: str) -> dict | None:
-    try:
-        row = parse_row(line)
-    except ValueError:
-        return None
-    return row if is_epoch(row) else None
+    return next((row for line in reversed(lines) if (row := epoch_row(line))), {})
 
 
 def measured(folder: Path) -> tuple[dict[str, str], str | None] | None:

@@ -1,110 +1,31 @@
 """Run the jobs of a sweep, several at once, each in its own process, so that no job can affect another."""
 
-import os
 import shutil
 import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlrun.errors import UserError, counted
+from dlrun.output.restarts import has_checkpoint
 from dlrun.sweep import process, stacks
 from dlrun.sweep.goals import best_settings, goals
-from dlrun.sweep.outcomes import check_goals, has_checkpoint, own_code, recover, settle, summed_up, why
+from dlrun.sweep.outcomes import check_goals, own_code, recover, settle, summed_up, why
+from dlrun.sweep.plan import Plan
 from dlrun.sweep.report import Report
+from dlrun.sweep.running import Running
 from dlrun.sweep.screen import Screen
-from dlrun.sweep.settings import Grid, Search
+from dlrun.sweep.slots import Slots
 from dlrun.sweep.state import DONE, Job, State
 from dlrun.sweep.workers import cannot_write
-from dlrun.system.cpus import cpus
 from dlrun.system.signals import Requests, stopping
 
 if TYPE_CHECKING:
-    from dlrun.sweep.cluster import Submitted
-    from dlrun.sweep.forks import Forked
-
-    Child = process.SessionLeader | Forked | Submitted
+    from dlrun.sweep.running import Child
 
 KILLED = -9  # by the system, if the memory is too little
 CHECK_EVERY = 2.0  # seconds between two checks for jobs that other processes left
-
-
-class Plan:
-    """The source of jobs. A grid has all of them from the start, so these do nothing; a search overrides them."""
-
-    def open(self, state: State) -> None:
-        """Prepare for the first job."""
-
-    def more(self, state: State) -> Job | None:
-        """Return the next job that is not in the state yet, or None."""
-
-    def is_hopeless(self, job: Job, folder: Path) -> bool:
-        """Whether to stop a running job early."""
-        return False
-
-    def tell(self, job: Job, folder: Path) -> None:
-        """Take note of the outcome of a job."""
-
-    def catch_up(self, state: State) -> None:
-        """Take note of the jobs that were recovered from a dead process."""
-
-
-@dataclass(frozen=True)
-class Slots:
-    """Room for `num` jobs: the CPU threads of each (None: the job decides), and each one's GPU if there are GPUs."""
-
-    num: int
-    threads: int | None
-    gpus: list[str]
-
-    @classmethod
-    def of(cls, settings: Grid | Search, device: str) -> "Slots":
-        """Divide the machine among the jobs. Raises UserError if there are too few GPUs for them."""
-        is_shared = settings.jobs > 1 or settings.gpus != "auto"  # a single job may use all GPUs
-        gpus = process.gpus(settings.gpus) if device != "cpu" and is_shared else []
-        room = len(gpus) * settings.jobs_per_gpu
-        if gpus and settings.jobs > room:
-            raise UserError(
-                f"sweep.jobs={settings.jobs}: there is room for {room} with {len(gpus)} GPUs ({', '.join(gpus)}) and "
-                f"sweep.jobs_per_gpu={settings.jobs_per_gpu}\n"
-                f"  expected at most sweep.jobs={room}, or more on one GPU: "
-                f"sweep.jobs_per_gpu={-(-settings.jobs // len(gpus))}"
-            )
-        share = max(1, cpus() // settings.jobs) if settings.jobs > 1 else None
-        threads = settings.threads or (None if "OMP_NUM_THREADS" in os.environ else share)
-        return cls(settings.jobs, threads, [gpus[i % len(gpus)] for i in range(settings.jobs)] if gpus else [])
-
-    def env(self, slot: int, is_resumed: bool = False) -> dict[str, str]:
-        """Return the environment of a job. A resumed run keeps its own number of threads."""
-        env = dict(os.environ)
-        env |= {"OMP_NUM_THREADS": str(self.threads)} if self.threads and not is_resumed else {}
-        return env | ({"CUDA_VISIBLE_DEVICES": self.gpus[slot]} if self.gpus else {})
-
-
-@dataclass
-class Running:
-    """A running job, or several that train together.
-
-    job: the first of `jobs`. asked: the reason why it was asked to end ("timeout", "pruned", "stopped"). deadline: when
-    to kill it. is_known: whether a stack's verdict was printed.
-    """
-
-    jobs: list[Job]
-    slot: int
-    child: "Child"
-    log_start: int
-    has_begun: bool = False  # on a cluster it may wait first
-    started: float = field(default_factory=time.monotonic)
-    asked: str | None = None
-    deadline: float = float("inf")
-    is_known: bool = False
-
-    @property
-    def job(self) -> Job:
-        return self.jobs[0]
 
 
 class Runner:
@@ -142,7 +63,7 @@ class Runner:
         try:
             while True:
                 self.fill()
-                if not self.running and (self.requests.first or not (self.stays and self.others())):
+                if not self.running and (self.requests.first or not (self.stays and self.state.others())):
                     break
                 time.sleep(0.02)
                 if self.requests.first and not is_reported:
@@ -181,10 +102,6 @@ class Runner:
         elif not is_asked and self.requests.first:
             one.child.send_signal(self.requests.first)
 
-    def others(self) -> list[Job]:
-        """Return the jobs that other processes run."""
-        return [job for job in self.state.jobs if job.status == "running" and job.worker != self.state.worker]
-
     def fill(self) -> None:
         """Start jobs while there is room for them."""
         used = {one.slot for one in self.running}
@@ -205,7 +122,7 @@ class Runner:
     def next_job(self) -> Job | None:
         """Return a job that waits or was stopped, else a new one, else one of a dead process, else None."""
         job = self.waiting() or self.plan.more(self.state)
-        if job is None and self.others():
+        if job is None and self.state.others():
             recover(self.state, patience=0)
             self.plan.catch_up(self.state)
             job = self.waiting()
@@ -263,11 +180,11 @@ class Runner:
             self.taken.add(job.number)
 
     def tell_gain(self, one: Running) -> None:
-        """Print once what a stack gains."""
+        """Print once how much faster a stack is."""
         verdict = stacks.read_verdict(self.state.folder, one.job.stack or 0)
         if verdict and verdict.gain:
             one.is_known = True
-            self.screen.show(f"{spoken(one.jobs)} train as one network, {verdict.gain:.1f} times as fast as in turns")
+            self.screen.show(f"{one.numbers} train as one network, {verdict.gain:.1f} times as fast as in turns")
 
     def look_at(self, one: Running) -> None:
         """Check whether a running job has ended, takes too long, or is hopeless."""
@@ -302,9 +219,8 @@ class Runner:
         with self.state.alone():
             for job in one.jobs:
                 folder = self.state.run_folder(job)
-                settle(
-                    job, folder, code if len(one.jobs) == 1 else own_code(folder, code), goals(self.state), one.asked
-                )
+                ended = code if len(one.jobs) == 1 else own_code(folder, code)
+                settle(job, folder, ended, goals(self.state), one.asked)
                 job.error = why(job, logs[job.number])
                 check_goals(job, folder, self.state.facts["goals"])
                 self.plan.tell(job, folder)
@@ -316,7 +232,7 @@ class Runner:
                 self.screen.fail(f"job {job.number} {job.status} (exit code {job.code})", logs[job.number])
 
     def undo(self, one: Running, code: int) -> None:
-        """Let the jobs of a stack that has not begun run in turns, or in smaller stacks if the memory was small."""
+        """Run the jobs of a stack that did not start one after another, or in smaller stacks if it was too large."""
         lines = process.tail(self.state.log(one.job), one.log_start)
         verdict = stacks.read_verdict(self.state.folder, one.job.stack or 0) if code == stacks.DECLINED else None
         verdict = verdict or stacks.Verdict(why=lines[-1] if lines else "the stack did not start")
@@ -329,9 +245,4 @@ class Runner:
             if is_too_large:
                 stacks.halve(one.jobs)
         how = "train in stacks of half the size" if is_too_large else "run one after another"
-        self.screen.show(f"{spoken(one.jobs)} {how}: {verdict.why}")
-
-
-def spoken(jobs: list[Job]) -> str:
-    """The numbers of a stack's jobs, in words."""
-    return f"{counted(len(jobs), 'job')} ({jobs[0].number} to {jobs[-1].number})"
+        self.screen.show(f"{one.numbers} {how}: {verdict.why}")

@@ -13,7 +13,7 @@ from dlrun.sweep.rows import last_row
 from dlrun.sweep.state import OPEN, State, own_overrides, shared
 
 if TYPE_CHECKING:
-    from dlrun.sweep.runner import Running
+    from dlrun.sweep.running import Running
 
 EVERY = 0.5  # seconds between two drawings of the table
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from dlrun.errors import UserError
+from dlrun.output.rows import epoch_rows
 from dlrun.sweep.axes import Axis
 from dlrun.sweep.goals import goals
 from dlrun.sweep.outcomes import settle
+from dlrun.sweep.plan import Plan
 from dlrun.sweep.points import check, chosen, labels, suggest
-from dlrun.sweep.rows import epoch_rows, is_number
-from dlrun.sweep.runner import Plan
+from dlrun.sweep.rows import is_number
 from dlrun.sweep.samplers import pruner, sampler
 from dlrun.sweep.settings import Search
 from dlrun.sweep.state import OPEN, Job, State

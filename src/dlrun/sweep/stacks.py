@@ -1,4 +1,4 @@
-"""Which jobs of a sweep may train together as one stacked network (dlrun/stack/), and what has become of it."""
+"""Which jobs of a sweep may train together as one stacked network (dlrun/stack/), and the verdict on each stack."""
 
 import json
 import shutil
@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from dlrun.errors import UserError, check_state
-from dlrun.output.folders import within, write_whole
+from dlrun.output.folders import within
+from dlrun.output.written import write_whole
 from dlrun.overrides import key_of
 from dlrun.paths import read_whole
 from dlrun.sweep.state import Job

@@ -12,7 +12,8 @@ from uuid import uuid4
 
 import dlrun
 from dlrun.errors import UserError, printable
-from dlrun.output.folders import within, write_whole
+from dlrun.output.folders import within
+from dlrun.output.written import write_whole
 from dlrun.overrides import key_of
 from dlrun.sweep.damage import check_facts, check_job
 from dlrun.sweep.workers import cannot_write
@@ -77,6 +78,10 @@ class State:
     def total(self) -> int:
         """The number of jobs in this folder, existing and still to come."""
         return max(self.facts["total"] - self.facts["elsewhere"], len(self.jobs))
+
+    def others(self) -> list[Job]:
+        """Return the jobs that other processes run."""
+        return [job for job in self.jobs if job.status == "running" and job.worker != self.worker]
 
     def resize(self, trials: int) -> None:
         """Set another number of trials, also in the command that resumes the sweep."""

@@ -131,3 +131,8 @@ def _choose_precision(net: nn.Module, device: torch.device, convolutional: bool)
     if large and cpu_has_bf16():
         return "bf16", "a large convolutional net, and this CPU has bf16 instructions"
     return "fp32", "this CPU has no bf16 instructions" if large else "the net is too small to gain from bf16 on a CPU"
+
+
+def exact_dtype(device: torch.device) -> torch.dtype:
+    """The type for sums over many samples: float64, or float32 on Apple's GPUs, which have no float64."""
+    return torch.float64 if device.type != "mps" else torch.float32

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
-from dlrun.errors import UserError
+from dlrun.errors import DependencyLost, UserError
 from dlrun.system.cpus import cpus
 from dlrun.system.python import COMMAND
 
 LAUNCHER = "DL_RUN_LAUNCHER"  # environment variable: process id of the launcher
+LOST = 75  # exit code (EX_TEMPFAIL) of a launched process that lost a peer, an environment or its device
 PER_CORE = 8  # most processes for each core; each needs some 300 MB
 RESTART = "DL_RUN_RESTART"  # environment variable: number of restarts so far
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")  # passed on to the processes
@@ -21,9 +22,9 @@ SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")  # pa
 def launch(arguments: list[str], processes: int, max_restarts: int) -> int:
     """Start the processes, wait, and return their exit code. If one dies, restart all from the last checkpoint.
 
-    A user error (exit code 2) is not retried, since it would recur. Rank 0 prints directly; the errors of another rank
-    are printed only if it failed. Raises UserError if there are more than PER_CORE processes for each core, or if
-    temporary files cannot be written.
+    What would recur is not retried: errors of the user (exit code 2) and of their code (1). Rank 0 prints directly; the
+    errors of another rank are printed only if it failed. Raises UserError if there are more than PER_CORE processes for
+    each core, or if temporary files cannot be written.
     """
     cores = cpus()
     if processes > PER_CORE * cores:
@@ -62,7 +63,7 @@ def _start_all(arguments: list[str], processes: int, logs: Path) -> tuple[int, b
         run_id=f"dl-run-{os.getpid()}-{os.environ[RESTART]}",
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
-        max_restarts=0,  # torch's own restarts cannot tell user errors from others; `launch` restarts instead
+        max_restarts=0,  # torch's own restarts follow any exit code; `launch` restarts instead
         logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=dict.fromkeys(range(1, processes), Std.ALL)),
         signals_to_handle=",".join(SIGNALS),
     )
@@ -74,10 +75,18 @@ def _start_all(arguments: list[str], processes: int, logs: Path) -> tuple[int, b
         if rank and not (first and first.exitcode == failure.exitcode):  # else rank 0 has printed the same error
             print_errors(logs, rank)
         code = failure.exitcode
-        return (128 - code, False) if code < 0 else (code, code == 2 or code > 128)
+        is_final = any(failure.exitcode > 0 and failure.exitcode != LOST for failure in error.failures.values())
+        return (128 - code if code < 0 else 1 if code == LOST else code), is_final
     except SignalException as error:
         return 128 + signal.Signals(error.sigval).value, True
     return 0, True
+
+
+def exit_code(error: Exception) -> int:
+    """The exit code for an error that ends this process: LOST if the launcher is to start it again."""
+    torch = sys.modules.get("torch")
+    is_lost = isinstance(error, DependencyLost) or bool(torch and isinstance(error, torch.AcceleratorError))
+    return LOST if is_lost and LAUNCHER in os.environ else getattr(error, "exit_code", 1)
 
 
 def print_errors(folder: Path, rank: int) -> None:

@@ -43,6 +43,8 @@ class Task(Generic[DataT, BatchT]):
     compiled: names of the submodules that a step calls, for torch.compile ("" is the whole net); () if it cannot help.
     takes: the inputs that `predict` accepts, the default first: "inputs" (as the data returns them), "images"
     (pixels in [0, 1]) or "latent" (codes (B, net.latent)); or "episodes" for a task that plays (`play`).
+    n_samples: number of samples that it draws from codes; None if it draws none. has_metrics: whether task.metrics adds
+    to its scores.
     """
 
     goal: str | None = None
@@ -50,6 +52,8 @@ class Task(Generic[DataT, BatchT]):
     per_rank: tuple[str, ...] = ()
     compiled: tuple[str, ...] = ("",)
     update: Update
+    n_samples: int | None = None
+    has_metrics: bool = False
 
     def __init__(self, net: torch.nn.Module, device: Device) -> None:
         self.net, self.device = net, device
@@ -71,7 +75,7 @@ class Task(Generic[DataT, BatchT]):
         """Look at the train split, which has been read, before a run starts or resumes."""
 
     def fitted(self) -> dict[str, Any]:
-        """Return what was chosen by the data, beside the weights, and predictions need. Checkpoints hold it."""
+        """Return the values besides the weights that predictions need, such as a threshold. Checkpoints hold them."""
         return {}
 
     def restore(self, fitted: dict[str, Any]) -> None:

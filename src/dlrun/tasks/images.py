@@ -1,6 +1,7 @@
 """Images in generative tasks: rescaling pixels, means over a split, grids of images, figures."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from math import ceil, sqrt
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from dlrun.data.base import Batch, SampleData, pixel_statistics
 from dlrun.output.drawing import new_figure
+from dlrun.system.device import exact_dtype
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +64,7 @@ def means(batches: Iterator[dict[str, Tensor]]) -> dict[str, float]:
     for values in batches:
         samples += len(next(iter(values.values())))
         for name, value in values.items():
-            exact = torch.float64 if value.device.type != "mps" else torch.float32
+            exact = exact_dtype(value.device)
             sums[name] = sums.get(name, 0) + value.to(exact).sum()
     names = list(sums)
     return dict(zip(names, (torch.stack([sums[n] for n in names]) / samples).tolist(), strict=True))
@@ -122,6 +124,11 @@ def image_figure(image: Tensor, title: str, heads: Sequence[str] = (), key: dict
         figure.legend(handles=patches, loc="outside lower center", ncols=min(6, len(key)), fontsize=9)
     axes.set_axis_off()
     return figure
+
+
+def sheets(images: dict[str, Tensor]) -> dict[str, object]:
+    """Figures of the sheets of the test split, by name (see TITLES)."""
+    return {name: partial(image_figure, image, *TITLES[name]) for name, image in images.items()}
 
 
 def before_and_after(data: SampleData) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""What a supervised task reports of the test split at the end of a run: figures, and figures by class."""
+"""The report of a supervised task at the end of a run: figures, numbers by class, predictions of the held-out fold."""
 
 import csv
 import io
@@ -13,14 +13,30 @@ from torch import Tensor
 from dlrun.data.base import SampleData
 from dlrun.output.plots import confusion_matrix
 from dlrun.output.predictions import decision_boundary, fitted_line, forecast, residuals
+from dlrun.output.probability_plots import calibration, roc_and_precision
 from dlrun.spec import Columns, Image, Series, Table
 from dlrun.tasks.images import before_and_after, image_figure
 from dlrun.tasks.metrics import f1, precision, recall
-from dlrun.tasks.probabilities import judged, probability_figures
 from dlrun.tasks.targets import Learnable
 
 Function = Callable[[Tensor], Tensor]
 Report = tuple[dict[str, Callable], dict[str, object]]  # figures by name, and numbers
+
+
+def report(predict: Function, decide: Function, data: SampleData, spec: Learnable) -> Report:
+    """Figures and numbers of the test split, and the predictions for val if the data is in folds.
+
+    predict: inputs -> probabilities (B, classes) or real outputs. decide: probabilities -> classes (B,).
+    """
+    figures: dict[str, Callable] = {}
+    numbers: dict[str, object] = {}
+    if spec.classes:
+        figures, numbers = report_classes(predict, decide, data, spec)
+    elif isinstance(spec, Table | Columns | Series):
+        figures, numbers = report_targets(predict, data, spec)
+    if getattr(data, "folds", 0):
+        numbers["files"] = {"out_of_fold.csv": out_of_fold(predict, decide, data, spec)}
+    return figures, numbers
 
 
 def report_targets(predict: Function, data: SampleData, spec: Table | Columns | Series) -> Report:
@@ -38,20 +54,45 @@ def report_targets(predict: Function, data: SampleData, spec: Table | Columns | 
 def report_classes(predict: Function, decide: Function, data: SampleData, spec: Learnable) -> Report:
     """Figures and numbers by class. predict: inputs -> probabilities (B, classes); decide: -> classes (B,)."""
     k, labels = spec.classes or 0, labels_of(data, spec)
-    y, best, p = judged(predict, decide, data)
+    y, best, p = _judged(predict, decide, data)
     matrix = torch.bincount(y * k + best, minlength=k * k).view(k, k)
     figures: dict[str, Callable] = {"confusion_matrix": partial(confusion_matrix, matrix.numpy(), labels)}
     if isinstance(spec, Image) and (sheet := before_and_after(data)) is not None:
         figures["augmented"] = partial(image_figure, sheet, "originals above, three random augmentations of each below")
     if isinstance(spec, Table) and spec.features == 2:
         figures["decision_boundary"] = partial(decision_boundary, data, predict, labels)
-    figures |= probability_figures(y, best, p, labels)
+    figures |= _probability_figures(y, best, p, labels)
     counts = zip(labels, matrix.diag().tolist(), matrix.sum(1).tolist(), strict=True)
     return figures, {
         "acc_per_class": {label: correct / total if total else None for label, correct, total in counts},
         "per_class": by_class(matrix.numpy(), labels),
         "confusion_matrix": matrix.numpy(),
     }
+
+
+def _judged(
+    predict: Callable[[Tensor], Tensor], decide: Callable[[Tensor], Tensor], data: SampleData
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of all test samples: the class, the predicted class, and its probability (of two classes: the second's).
+
+    The results are on the CPU. predict: inputs -> probabilities (B, classes). decide: probabilities -> classes (B,).
+    """
+    found = []
+    for x, y in data.batches("test"):
+        p = predict(x)
+        found.append((y.cpu(), decide(p).cpu(), (p[:, 1] if p.shape[1] == 2 else p.max(1).values).cpu()))
+    y, best, p = (torch.cat(members) for members in zip(*found, strict=True))
+    return y, best, p
+
+
+def _probability_figures(y: Tensor, best: Tensor, p: Tensor, labels: Sequence[str]) -> dict[str, Callable]:
+    """The figures, by name. p: of the second of two classes, or of the predicted class `best`."""
+    if len(labels) > 2:
+        return {"calibration": partial(calibration, p.numpy(), (best == y).numpy(), "the predicted class")}
+    figures: dict[str, Callable] = {"calibration": partial(calibration, p.numpy(), y.numpy(), labels[1])}
+    if 0 < int(y.sum()) < len(y):
+        figures["roc_and_precision"] = partial(roc_and_precision, p.numpy(), y.numpy(), labels[1])
+    return figures
 
 
 def out_of_fold(predict: Function, decide: Function, data: SampleData, spec: Learnable) -> str:

@@ -19,11 +19,11 @@ from dlrun.errors import UserError
 from dlrun.optim.update import Update
 from dlrun.output.drawing import drawable
 from dlrun.spec import Mask
-from dlrun.system.device import Device
+from dlrun.system.device import Device, exact_dtype
 from dlrun.tasks.base import Metrics, SampleTask
-from dlrun.tasks.chunks import learns_from_one, smallest_chunk
-from dlrun.tasks.freezing import Freezing
 from dlrun.tasks.images import grid, image_figure, rescaled
+from dlrun.tasks.recipe.freezing import Freezing
+from dlrun.tasks.recipe.micro_batches import learns_from_one, smallest_micro_batch
 from dlrun.tasks.targets import check_spec
 from dlrun.types import Positive, Probability
 
@@ -40,7 +40,7 @@ class Segment(SampleTask):
 
     Metrics over all counted pixels of a split: loss; acc, the pixel accuracy; miou, intersection over union averaged
     over the classes that occur in the masks or the predictions. freeze, unfreeze, freeze_from, lr_multipliers: see
-    tasks/freezing.py.
+    tasks/recipe/freezing.py.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Segment(SampleTask):
 
     def steps(self, data: SampleData) -> int:
         """Number of batches in an epoch. Raises UserError if one is a single sample and the net needs more."""
-        if smallest_chunk(data, self.device) == 1 and not learns_from_one(self.net, self.spec):
+        if smallest_micro_batch(data, self.device) == 1 and not learns_from_one(self.net, self.spec):
             raise UserError(
                 f"data.batch_size={data.batch_size} puts one of the {data.size('train')} train samples into a batch "
                 "alone, and batch normalisation of 1x1 maps needs two or more\n"
@@ -115,7 +115,7 @@ class Segment(SampleTask):
     def _confusion(self, batches: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Count pixels by true class (rows) and predicted class (columns), and sum their losses; on the device."""
         net, k, device = self.evaluated(), self.spec.classes, self.device.torch_device
-        exact = torch.float64 if device.type != "mps" else torch.float32
+        exact = exact_dtype(device)
         matrix, loss = torch.zeros(k * k, dtype=exact, device=device), torch.zeros((), dtype=exact, device=device)
         for x, y in batches:
             with self.device.autocast():

@@ -10,46 +10,42 @@ from torch import Tensor, nn
 
 from dlrun.clock import Clock
 from dlrun.data.base import Batch, SampleData
-from dlrun.errors import UserError
 from dlrun.optim.update import Update
 from dlrun.spec import Columns, Image, Series, Table, Tokens
-from dlrun.system.device import Device
+from dlrun.system.device import Device, exact_dtype
 from dlrun.system.graphs import StepGraphs
-from dlrun.tasks.balance import class_counts, skew, weights_of_classes
 from dlrun.tasks.base import Metrics, SampleTask
-from dlrun.tasks.chunks import learns_from_one, smallest_chunk
-from dlrun.tasks.criterion import make_loss
 from dlrun.tasks.explain import explain
-from dlrun.tasks.freezing import Freezing
-from dlrun.tasks.mixing import Mixing
-from dlrun.tasks.penalty import Penalty
-from dlrun.tasks.report import labels_of, out_of_fold, report_classes, report_targets
-from dlrun.tasks.resizing import Resizing
-from dlrun.tasks.scoring import Scoring
-from dlrun.tasks.targets import check_spec, target_scaling
-from dlrun.tasks.views import Views
+from dlrun.tasks.losses.balance import class_counts, skew, weights_of_classes
+from dlrun.tasks.losses.criterion import make_loss
+from dlrun.tasks.losses.penalty import Penalty
+from dlrun.tasks.metrics.scoring import Scoring
+from dlrun.tasks.recipe.freezing import Freezing
+from dlrun.tasks.recipe.micro_batches import accumulate, check_micro_batches
+from dlrun.tasks.recipe.mixing import Mixing
+from dlrun.tasks.recipe.resizing import Resizing
+from dlrun.tasks.recipe.views import Views
+from dlrun.tasks.report import labels_of, report
+from dlrun.tasks.targets import TargetScaling, check_spec
 from dlrun.types import Index, Loss, Metric, NonNegative, Positive, Probability, Share, Size, Threshold
+
+Criterion = Callable[[Tensor, Tensor], Tensor] | None  # (outputs, targets) -> loss; None: that of the task
 
 
 class Supervised(SampleTask):
     """Learn targets from inputs.
 
-    loss: see tasks/losses.py. class_weights: of the samples' losses in training (tasks/balance.py). metrics: of val and
-    test besides loss and accuracy (tasks/metrics.py). threshold: see tasks/decision.py. l1, l2: weight of the sum of
-    |w| or w^2 over the weights (not biases) whose names match `penalise`, added to the loss (the book, section 9.5; for
-    decoupled decay use optimizer=adamw).
-    grad_accum_steps: number of chunks in which a batch is processed. The update is that of the whole batch, but batch
-    normalisation sees one chunk at a time. freeze, unfreeze, freeze_from, lr_multipliers: see tasks/freezing.py.
-    resize: see tasks/resizing.py. mixup, cutmix: see tasks/mixing.py. test_flip, test_shift: see tasks/views.py.
+    configs/task/supervised.yaml describes the keys; losses/, metrics/ and recipe/ hold their code. With
+    micro-batches the update is that of the whole batch, but batch normalisation sees one of them at a time.
 
     A batch is (inputs, targets), or (inputs, targets, weights) with weights (B,) of the samples' losses. If the spec
-    knows the targets' means and deviations, the loss is of standardised targets; metrics and predictions are in their
-    own unit.
+    has the targets' means and deviations, the loss is of standardised targets; metrics and predictions keep the unit.
 
     In training a net may return the outputs of several members (B, members, outputs), whose losses are averaged, or a
-    tuple: its outputs, then those of auxiliary heads, whose losses are weighted by `net.auxiliary`. Metrics use the
-    outputs only.
+    tuple: its outputs, which metrics use, then those of auxiliary heads, weighted by `net.auxiliary`.
     """
+
+    has_metrics = True
 
     def __init__(
         self,
@@ -82,7 +78,7 @@ class Supervised(SampleTask):
         self.spec, self.grad_accum_steps = spec, grad_accum_steps
         self.auxiliary: float = getattr(net, "auxiliary", 0.0)
         self.loss = make_loss(loss, spec, label_smoothing)
-        self.scaling = target_scaling(spec, device.torch_device)
+        self.scaling = TargetScaling(spec, device.torch_device)
         self.penalty = Penalty(net, l1, l2, penalise)
         self.freezing = Freezing(net, freeze, unfreeze, freeze_from, lr_multipliers)
         self.resizing = Resizing(net, spec, resize)
@@ -120,28 +116,15 @@ class Supervised(SampleTask):
         self.scores |= self.scoring.scores()
 
     def steps(self, data: SampleData) -> int:
-        """Number of batches in an epoch.
-
-        Raises UserError if a batch has fewer samples than chunks, or if a chunk has one sample and the net needs more.
-        """
-        if self.grad_accum_steps > (most := min(data.batch_size, data.size("train"))):
-            raise UserError(
-                f"task.grad_accum_steps={self.grad_accum_steps}: a batch has {most:,} samples\n"
-                f"  expected at most {most}"
-            )
-        if smallest_chunk(data, self.device, self.grad_accum_steps) == 1 and not learns_from_one(self.net, self.spec):
-            raise UserError(
-                f"data.batch_size={data.batch_size} with task.grad_accum_steps={self.grad_accum_steps} puts one of the "
-                f"{data.size('train')} train samples into a chunk alone, and batch normalisation needs two or more\n"
-                "  expected another data.batch_size, or another model.norm"
-            )
+        """Number of batches in an epoch. Raises UserError if the net cannot learn from one of its micro-batches."""
+        check_micro_batches(data, self.net, self.spec, self.device, self.grad_accum_steps)
         return super().steps(data)
 
     def step(self, batch: Batch, clock: Clock) -> Metrics:
         self.freezing.at(clock)
         if self.resizing.moments:
             batch = self.resizing(batch[0], clock), *batch[1:]
-        metrics = self._step_in_chunks(batch, clock) if self.grad_accum_steps > 1 else self._step(batch, clock)
+        metrics = self._step_in_micro_batches(batch, clock) if self.grad_accum_steps > 1 else self._step(batch, clock)
         if metrics and self.update.grad_norm is not None:
             metrics["grad_norm"] = self.update.grad_norm
         return metrics
@@ -159,7 +142,7 @@ class Supervised(SampleTask):
         return self.graphs is not None
 
     def _learn(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Metrics]:
-        criterion: Callable[[Tensor, Tensor], Tensor] | None = None
+        criterion: Criterion = None
         if self.mixing:
             x, other, share = self.mixing(x, y)
             own = self._training_loss
@@ -170,11 +153,7 @@ class Supervised(SampleTask):
         return (loss + self.penalty() if self.penalty else loss), metrics
 
     def judge(
-        self,
-        out: Tensor | tuple[Tensor, ...],
-        y: Tensor,
-        weights: Tensor | None = None,
-        criterion: Callable[[Tensor, Tensor], Tensor] | None = None,
+        self, out: Tensor | tuple[Tensor, ...], y: Tensor, weights: Tensor | None = None, criterion: Criterion = None
     ) -> tuple[Tensor, Metrics]:
         """The loss, without penalties, and the metrics of what a net returns in training. criterion: (outputs, y)."""
         out, *auxiliary = out if isinstance(out, tuple) else (out,)
@@ -208,39 +187,16 @@ class Supervised(SampleTask):
         """Outputs and targets as the loss takes them."""
         if out.dim() == 3:  # of several members
             out, y = out.flatten(0, 1), y.repeat_interleave(out.shape[1], 0)
-        if self.scaling is not None:
-            means, stds = self.scaling
-            y = (y - means) / stds
-        return out, y
+        return out, self.scaling.standardised(y)
 
-    def _step_in_chunks(self, batch: Batch, clock: Clock) -> Metrics:
-        num_samples = len(batch[0])
-        chunks = list(zip(*(member.chunk(self.grad_accum_steps) for member in batch), strict=True))
-        earlier_loss, gathered = torch.zeros((), device=batch[0].device), []
-        for i, chunk in enumerate(chunks):
-            loss, metrics = self._learn(*chunk)
-            share = len(chunk[0]) / num_samples  # chunks count by size: the sum is the mean over the batch
-            loss = loss * share
-            gathered.append({k: v * share if v.dim() == 0 else v for k, v in metrics.items()})
-            if i < len(chunks) - 1:
-                self.update.backward(loss)
-                earlier_loss += loss.detach()
-        if not self.update.step(loss, clock, earlier_loss):
-            return {}
-        columns = {name: [metrics[name] for metrics in gathered] for name in gathered[0]}
-        return {name: torch.cat(v) if v[0].dim() else torch.stack(v).sum() for name, v in columns.items()}
+    def _step_in_micro_batches(self, batch: Batch, clock: Clock) -> Metrics:
+        loss, earlier, metrics = accumulate(batch, self.grad_accum_steps, self._learn, self.update.backward)
+        return metrics if self.update.step(loss, clock, earlier) else {}
 
     def _per_sample(self, out: Tensor, y: Tensor) -> Metrics:
         if self.spec.classes:
             return {"acc": self._labels(out) == y}
-        return {"mae": (self._in_unit(out) - y).abs().mean(1)}
-
-    def _in_unit(self, out: Tensor) -> Tensor:
-        """Turn a network's outputs into targets in their own unit."""
-        if self.scaling is None:
-            return out
-        means, stds = self.scaling
-        return out * stds + means
+        return {"mae": (self.scaling.in_unit(out) - y).abs().mean(1)}
 
     def _labels(self, out: Tensor) -> Tensor:
         if self.spec.classes == 2:  # one logit; for the squared error, too, 0 is where the sigmoid is 0.5
@@ -252,14 +208,14 @@ class Supervised(SampleTask):
         net = self.evaluated()
         sums: dict[str, Tensor] = {}
         outcomes: list[tuple[Tensor, Tensor]] = []
-        exact = torch.float64 if self.device.torch_device.type != "mps" else torch.float32
+        exact = exact_dtype(self.device.torch_device)
         dist = self.device.dist
         for x, y in islice(data.batches(split), dist.rank, None, dist.size):  # each process every size-th batch
             with self.device.autocast():
                 out = self.views.mean(net, x)
             values = {"loss": self._loss(out, y) * len(y), **{k: v.sum() for k, v in self._per_sample(out, y).items()}}
             if self.spec.classes is None:
-                values["mse"] = (self._in_unit(out) - y).square().mean(1).sum()
+                values["mse"] = (self.scaling.in_unit(out) - y).square().mean(1).sum()
             elif "top5" in self.means:
                 values["top5"] = (out.topk(5).indices == y[:, None]).sum()
             for name, value in values.items():
@@ -274,14 +230,13 @@ class Supervised(SampleTask):
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:
         """Probabilities (B, classes), or real outputs (B, targets)."""
-        net = self.evaluated()
         with self.device.autocast():
-            out = self.views.mean(net, batch)
+            out = self.views.mean(self.evaluated(), batch)
         return self._predictions(out)
 
     def _predictions(self, out: Tensor) -> Tensor:
         if self.spec.classes is None:
-            return self._in_unit(out)
+            return self.scaling.in_unit(out)
         if self.spec.classes == 2:
             p = torch.sigmoid(out)
             return torch.cat((1 - p, p), 1)
@@ -297,12 +252,5 @@ class Supervised(SampleTask):
 
     def report(self, data: SampleData) -> dict[str, object]:
         figures, ranges = self.penalty.report(self.evaluated())
-        more: dict[str, Callable] = {}
-        numbers: dict[str, object] = {}
-        if self.spec.classes:
-            more, numbers = report_classes(self.predict, self.decide, data, self.spec)
-        elif isinstance(self.spec, Table | Columns | Series):
-            more, numbers = report_targets(self.predict, data, self.spec)
-        if getattr(data, "folds", 0):
-            numbers["files"] = {"out_of_fold.csv": out_of_fold(self.predict, self.decide, data, self.spec)}
+        more, numbers = report(self.predict, self.decide, data, self.spec)
         return {"figures": figures | more, **numbers, **ranges}

@@ -1,4 +1,4 @@
-"""What the spec says about targets: whether there are any, and by what they are standardised."""
+"""The targets that a spec describes: whether there are any, and how they are standardised."""
 
 import torch
 from torch import Tensor
@@ -9,12 +9,28 @@ from dlrun.spec import Columns, Image, Mask, Series, Table, Tokens
 Learnable = Image | Table | Columns | Series | Tokens  # what a supervised task learns from
 
 
-def target_scaling(spec: Learnable, device: torch.device) -> tuple[Tensor, Tensor] | None:
-    """Return the means and deviations (targets,) by which targets are standardised; None if they are learned as is."""
-    if isinstance(spec, Image | Tokens) or not spec.target_means:
-        return None
-    means, stds = torch.tensor([spec.target_means, spec.target_stds], device=device)
-    return means, stds
+class TargetScaling:
+    """Standardises targets by their means and deviations over the train split. Does nothing if the spec has none."""
+
+    def __init__(self, spec: Learnable, device: torch.device) -> None:
+        self.statistics: tuple[Tensor, Tensor] | None = None  # means and deviations (targets,)
+        if not isinstance(spec, Image | Tokens) and spec.target_means:
+            means, stds = torch.tensor([spec.target_means, spec.target_stds], device=device)
+            self.statistics = means, stds
+
+    def standardised(self, y: Tensor) -> Tensor:
+        """Turn targets (B, targets) in their own unit into those that the loss compares with."""
+        if self.statistics is None:
+            return y
+        means, stds = self.statistics
+        return (y - means) / stds
+
+    def in_unit(self, out: Tensor) -> Tensor:
+        """Turn a network's outputs (B, targets) into targets in their own unit."""
+        if self.statistics is None:
+            return out
+        means, stds = self.statistics
+        return out * stds + means
 
 
 def check_spec(spec: Learnable | Mask) -> None:

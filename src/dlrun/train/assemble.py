@@ -12,7 +12,8 @@ from dlrun.config.build import build, of_runner
 from dlrun.config.signatures import signature
 from dlrun.data.base import Data, has_samples
 from dlrun.errors import UserError
-from dlrun.optim.update import BufferSnapshot, Update
+from dlrun.optim.buffers import BufferSnapshot
+from dlrun.optim.update import Update
 from dlrun.seeds import mix
 from dlrun.system.convolutions import use_products
 from dlrun.system.device import Device, choose_device, compile_parts, prepare_net

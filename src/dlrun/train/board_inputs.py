@@ -9,7 +9,7 @@ import torch
 
 from dlrun.data.base import SampleData
 from dlrun.spec import Function, Image, Mask
-from dlrun.tasks.balance import class_counts
+from dlrun.tasks.losses.balance import class_counts
 from dlrun.tasks.images import rescaled
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ def draw(run: Run, task: Task, data: Data, metric: str | None, best_epoch: int |
     for name in plots.worth_drawing(run.rows, run.windows, metric_order(task, metric)):
         goal = getattr(spec, "goal", None) if name == task.goal else None
         stopped = run.facts.get("stopped_by") == "patience"
-        run.figures[name] = partial(plots.curves, run.rows, name, best_epoch, run.windows, axis, goal, stopped)
+        run.plots.figures[name] = partial(plots.curves, run.rows, name, best_epoch, run.windows, axis, goal, stopped)
     run.draw(global_step, getattr(spec, "labels", ()))
 
 

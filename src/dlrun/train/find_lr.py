@@ -17,9 +17,10 @@ from dlrun.errors import Diverged, UserError
 from dlrun.output import drawing
 from dlrun.output.console import number
 from dlrun.output.failures import writing_to
-from dlrun.output.folders import new_folder, write_whole
+from dlrun.output.folders import new_folder
 from dlrun.output.json_line import ENDING
 from dlrun.output.text_chart import chart
+from dlrun.output.written import write_whole
 from dlrun.train.session import Session
 from dlrun.train.trial import batches, require_samples
 

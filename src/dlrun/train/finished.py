@@ -8,9 +8,11 @@ from dlrun.config.build import build
 from dlrun.config.saved import own_config, require_finished
 from dlrun.data.base import Data, SampleData
 from dlrun.errors import CheckpointError, DataError
-from dlrun.output.checkpoint import load_of_run, tested_paths
+from dlrun.output.checkpoint import load_of_run
+from dlrun.output.checkpoints import tested_paths
 from dlrun.train.assemble import assemble
-from dlrun.train.state import STATE_ERRORS, data_state, is_same_data
+from dlrun.train.data_state import data_state, is_same_data
+from dlrun.train.state import STATE_ERRORS
 
 if TYPE_CHECKING:
     from dlrun.data.table.table_file import TableFile

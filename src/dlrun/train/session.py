@@ -1,31 +1,31 @@
-"""One session of a run, from config to summary: build, restore, fit, test, draw."""
+"""One session of a run, from config to summary: build, restore, fit, test, draw. results.py has the test."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import cast
 
 from dlrun.clock import Clock
 from dlrun.config.auto import settle_batch
 from dlrun.data.base import Data, has_samples
-from dlrun.errors import CheckpointError, DependencyLost, Diverged, PeerLost, UserError
+from dlrun.errors import DependencyLost, Diverged, PeerLost, UserError
 from dlrun.output.checkpoint import recovery_hint
 from dlrun.output.failures import within_memory, writing_to
 from dlrun.output.folders import read_summary
 from dlrun.output.provenance import git_commit
 from dlrun.output.run_folder import NullRun, Run
 from dlrun.overrides import pasteable
-from dlrun.system.machine import keep_threads, peak_memory
+from dlrun.system.machine import keep_threads
 from dlrun.system.signals import Interrupted, Signals
 from dlrun.train.assemble import assemble
 from dlrun.train.best import make_best
 from dlrun.train.board_inputs import add_inputs
+from dlrun.train.data_state import data_state
 from dlrun.train.drawing import draw
 from dlrun.train.engine import Outcome, fit
-from dlrun.train.limits import rounded_up
-from dlrun.train.state import Training, data_state
+from dlrun.train.results import load_best, measure_test, results
+from dlrun.train.state import Training
 from dlrun.train.texts import facts, final_table, header
 from dlrun.train.weights import other_words
 
@@ -174,7 +174,7 @@ class Session:
             add_inputs(training.run.tensorboard(), self.data, self.config["seed"])
 
     def interrupted(self, training: Training) -> None:
-        """After a signal: write the summary, and print how to go on."""
+        """After a signal: write the summary, and print how to resume."""
         run, clock = training.run, training.clock
         run.write_summary("stopped", steps=clock.step, seconds=clock.seconds)
         epoch = min(clock.epoch + 1, clock.epochs)
@@ -198,17 +198,17 @@ class Session:
         """Test the best weights (or the last, by trainer.test), draw, and write the summary. Returns the best value."""
         run, clock, best = training.run, training.clock, training.best
         if best and best.score is not None and self.trainer.test == "best":
-            self.load_best(training)
-        test = self.test(training)
+            load_best(training)
+        test = measure_test(training, self.data)
         if self.dist.rank:
             return best.score if best else None
-        results = self.results(training, outcome, test)
-        tested = cast("dict[str, object]", results["test"])
+        found = results(training, self.data, outcome, test)
+        tested = cast("dict[str, object]", found["test"])
         # a limit cut the epoch of the best weights: best.ckpt holds those of whole epochs, and a resume continues it
         is_cut = training.best_is_new and self.trainer.test == "best"
         if is_cut and training.best_state:
             run.checkpoints.write_tested(training.best_state, clock.step)
-        run.write_summary("running", **results)  # drawing may fail or take long; the results are safe before it
+        run.write_summary("running", **found)  # drawing may fail or take long; the results are safe before it
         if is_drawn:
             epoch = best.epoch if best and best.score is not None else None
             draw(run, self.task, self.data, best.metric if best else None, epoch, clock.global_step)
@@ -216,64 +216,9 @@ class Session:
         for name, value in test.items():
             board.add_scalar(f"test/{name}", value, clock.global_step)
         run.sync()  # a summary that reads "finished" must find every file complete
-        run.write_summary("finished", **results)
+        run.write_summary("finished", **found)
         run.checkpoints.forget_tested(clock.step if is_cut else None)
         baselines = self.data.baselines("test") if hasattr(self.data, "baselines") else {}
         closing = partial(final_table, training, test, baselines, tested.get("per_class"), outcome.reason)
         run.print(closing(), lambda width: closing(width=width))
         return best.score if best else None
-
-    def load_best(self, training: Training) -> None:
-        """Load the best epoch's weights: from memory, or from best.ckpt if an earlier session found them."""
-        checkpoints = training.run.checkpoints
-        state = training.best_state or checkpoints.load("best", training.run.id)
-        try:
-            self.task.load_best_state(state["state_dict"])
-            self.task.restore(state.get("fitted", {}))
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"the best epoch's weights in {checkpoints.folder / 'best.ckpt'} do not fit this model: {error}\n"
-                "  expected the file that the run wrote; to test the last weights, start a new run with "
-                "trainer.test=last"
-            ) from None
-
-    def test(self, training: Training) -> dict[str, float]:
-        """The metrics of the test split. Raises Diverged if the loss is not finite, unless trainer.on_nan=skip.
-
-        Of tasks without a loss the goal's metric decides. Others may be undefined, as the AUROC of a single class is.
-        """
-        test, best = self.task.evaluate(self.data, "test"), training.best
-        name = "loss" if "loss" in test else best.metric if best else ""
-        if best and self.trainer.on_nan == "stop" and not isfinite(test.get(name, 0.0)):
-            raise Diverged(
-                f"test/{name} is {test[name]}, though the weights of {training.clock.step} steps are "
-                "finite\n  expected a finite number; try a lower optimizer.lr or trainer.clip_global_norm=1"
-            )
-        return test
-
-    def results(self, training: Training, outcome: Outcome, test: dict[str, float]) -> dict[str, object]:
-        """The entries of summary.json that are known after the test. Writes the files of the task's report."""
-        task, run, clock, best = self.task, training.run, training.clock, training.best
-        results: dict[str, object] = {
-            "stopped_by": outcome.reason,
-            "epochs": clock.epoch,
-            "steps": clock.step,
-            "seconds": rounded_up(clock.seconds),
-        }
-        if best:
-            results["waited"] = best.waited  # epochs, as trainer.patience counts them
-        if best and best.score is not None:
-            results["best"] = {"epoch": best.epoch, "metric": f"val/{best.metric}", "value": best.score}
-        report = run.write_report(task.report(self.data))
-        for owner in (task.net, self.data):
-            if report_of := getattr(owner, "report", None):
-                report |= run.write_report(report_of())
-        speeds = [row["time/samples_per_s"] for row in run.rows]
-        results |= {
-            "test": {f"test/{name}": value for name, value in test.items()} | report,
-            "samples_per_second": round(sorted(speeds)[len(speeds) // 2], 1) if speeds else None,
-            "peak_memory_mb": peak_memory(self.device.torch_device),
-        }
-        if skipped := sum(update.skipped for update in task.named_updates().values()):
-            results["skipped_steps"] = skipped
-        return results

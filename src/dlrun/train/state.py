@@ -1,14 +1,12 @@
 """The state of a training run: what a checkpoint holds, how it is saved and restored, and when the run is over."""
 
 import time
-from math import isclose
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dlrun.clock import Clock
-from dlrun.data.base import Data
 from dlrun.errors import CheckpointError, DataError, Diverged, UserError, check_state
 from dlrun.output.checkpoint import snapshot
 from dlrun.output.console import number
@@ -16,6 +14,7 @@ from dlrun.output.run_folder import NullRun, Run
 from dlrun.overrides import pasteable
 from dlrun.tasks.base import Task
 from dlrun.train.best import Best, make_best
+from dlrun.train.data_state import is_same_data
 from dlrun.train.limits import limits_reached
 from dlrun.train.meters import Means
 from dlrun.train.trainer import Trainer
@@ -203,7 +202,7 @@ class Training:
         return epoch % self.trainer.val_every == 0 or epoch == self.trainer.epochs
 
     def is_cut(self, limit: str | None) -> bool:
-        """Whether a limit ends the run where it would otherwise go on without a validation, such as in mid-epoch."""
+        """Whether a limit ends the run at a place without a validation, such as in mid-epoch."""
         return limit is not None and not (self.clock.is_epoch_done and self.is_validated())
 
     def ordered_metrics(self) -> list[str]:
@@ -238,31 +237,6 @@ class Training:
 def metric_order(task: Task, first: str | None) -> list[str]:
     """Names of a task's metrics, the most informative first."""
     return list(dict.fromkeys([*([first] if first else []), "loss", *task.scores]))
-
-
-def data_state(data: Data) -> dict:
-    """The entries about the data in a checkpoint.
-
-    data: what was fitted on the train split, which predictions need. digest, sums: fingerprints of the content.
-    """
-    state = {"data": data.fitted(), "digest": data.digest()}
-    return state | ({"sums": data.sums()} if hasattr(data, "sums") else {})  # environments have no arrays
-
-
-def is_same_data(state: dict, data_state: dict) -> bool:
-    """Whether a checkpoint's data is the present one. Checkpoints of older versions lack some of the entries."""
-    return all(_is_close(state[key], data_state[key]) for key in data_state if state.get(key))
-
-
-def _is_close(a: object, b: object) -> bool:
-    """Equality of nested values, with a tolerance for floats: machines round sums differently."""
-    if isinstance(a, float) and isinstance(b, float):
-        return isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(_is_close, a, b))
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_is_close(a[key], b[key]) for key in a)
-    return a == b
 
 
 def all_finite(state: object) -> bool:

@@ -81,7 +81,7 @@ def profiled(session: Session) -> Split:
         steps = batches(session, WARMUP + STEPS)
         for _ in range(WARMUP):
             session.task.step(*next(steps))
-        with profile(activities=activities) as found:
+        with profile(activities=activities, acc_events=True) as found:
             for batch, clock in _marked(steps):
                 with record_function(PHASE + "step"):
                     session.task.step(batch, clock)

@@ -17,7 +17,8 @@ from dlrun.config.signatures import signature
 from dlrun.data.sources.fetch import fetch
 from dlrun.data.sources.verify import verify
 from dlrun.errors import CheckpointError, UserError, counted, some
-from dlrun.output.checkpoint import best_weights, load
+from dlrun.output.checkpoint import load
+from dlrun.output.checkpoints import best_weights
 from dlrun.paths import open_plain
 from dlrun.spec import Spec
 

@@ -67,10 +67,12 @@ class JobSweeper(Sweeper):
         from dlrun.sweep import forks, stacks
         from dlrun.sweep.axes import grid
         from dlrun.sweep.cluster import Cluster
+        from dlrun.sweep.plan import Plan
         from dlrun.sweep.report import closing
-        from dlrun.sweep.runner import Plan, Runner, Slots
+        from dlrun.sweep.runner import Runner
         from dlrun.sweep.screen import Screen
         from dlrun.sweep.settings import Search
+        from dlrun.sweep.slots import Slots
         from dlrun.sweep.state import Job
         from hydra_plugins.dlrun_sweeper._space import read_axes
 

@@ -4,6 +4,7 @@ Splits and synthetic points come from `np.random.RandomState`, whose stream NumP
 rows. Source of the last two: Gulrajani et al. 2017, section 5.1.
 """
 
+from collections.abc import Callable
 from math import ceil, pi
 from typing import Literal
 
@@ -104,15 +105,7 @@ def linear(
     random_state: Seed,
 ) -> Arrays:
     """Generate points with y = w x + b + noise, x uniform on [low, high)."""
-    if not low < high:
-        raise DataError(f"data.source.low={low} data.source.high={high}: expected low < high")
-    rng = np.random.RandomState(random_state)
-    arrays = []
-    for num in (samples, test_samples):
-        x = rng.uniform(low, high, (num, 1))
-        y = w * x + b + rng.normal(0, noise, (num, 1))
-        arrays += [x.astype(np.float32), y.astype(np.float32)]
-    return Arrays(*arrays)
+    return _along(lambda x: w * x + b, (samples, test_samples), noise, low, high, random_state)
 
 
 def sine(
@@ -126,12 +119,19 @@ def sine(
     random_state: Seed,
 ) -> Arrays:
     """Generate points with y = sin(frequency x) + noise, x uniform on [low, high) (the book, sections 9.1 and 9.2)."""
+    return _along(lambda x: np.sin(frequency * x), (samples, test_samples), noise, low, high, random_state)
+
+
+def _along(
+    curve: Callable[[np.ndarray], np.ndarray], sizes: tuple[int, int], noise: float, low: float, high: float, seed: int
+) -> Arrays:
+    """Return points of a curve with noise, x uniform on [low, high): as many of train and of test as `sizes` says."""
     if not low < high:
         raise DataError(f"data.source.low={low} data.source.high={high}: expected low < high")
-    rng, arrays = np.random.RandomState(random_state), []
-    for num in (samples, test_samples):
+    rng, arrays = np.random.RandomState(seed), []
+    for num in sizes:
         x = rng.uniform(low, high, (num, 1))
-        y = np.sin(frequency * x) + rng.normal(0, noise, (num, 1))
+        y = curve(x) + rng.normal(0, noise, (num, 1))
         arrays += [x.astype(np.float32), y.astype(np.float32)]
     return Arrays(*arrays)
 

@@ -10,7 +10,7 @@ from dlrun.data.table.prepare import Part, check_columns
 from dlrun.errors import DataError, counted
 
 Array = np.ndarray
-GAP = 1.5  # a step of time longer than so many usual ones is a gap
+GAP = 1.5  # a step of time that is longer than this many usual steps is a gap
 
 
 class Rows(NamedTuple):

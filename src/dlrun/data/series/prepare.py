@@ -12,14 +12,14 @@ from dlrun.data.splits import SPLITS, shares_of, split_random
 from dlrun.data.table.columns import Place, as_numbers, kind_of
 from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked
 from dlrun.data.table.prepare import Part, check_columns, describe_columns, describe_left_out
+from dlrun.data.table.settings import TableSettings, aside, check_settings
 from dlrun.data.table.targets import learned, moments
-from dlrun.data.table.wanted import Wanted, aside, check_wanted
 from dlrun.errors import DataError, UserError, counted
 
 Array = np.ndarray
 
 
-class Asked(NamedTuple):
+class WindowSettings(NamedTuple):
     """The keys of the config about windows. window: None for whole series. horizon: None for the default of the target.
 
     season: in steps; None: found by itself, 0: none. relative: whether changes since the last step are learned.
@@ -43,32 +43,32 @@ class Prepared(NamedTuple):
     about: dict[str, str]
 
 
-def prepare(part: Part, wanted: Wanted, asked: Asked, where: str) -> Prepared:
+def prepare(part: Part, settings: TableSettings, windows: WindowSettings, where: str) -> Prepared:
     """Order the rows, split them by time or by series, learn the encoding from the train part, and find the windows."""
-    check_wanted(part.frame.columns, wanted, where)
-    rows = ordered(part, wanted.group, wanted.time, asked.skip_gaps)
-    has = rows.frame.select(pl.all_horizontal(pl.col(wanted.target).is_not_null())).to_series()
+    check_settings(part.frame.columns, settings, where)
+    rows = ordered(part, settings.group, settings.time, windows.skip_gaps)
+    has = rows.frame.select(pl.all_horizontal(pl.col(settings.target).is_not_null())).to_series()
     if not has.any():
-        raise DataError(f"{where}: the target {wanted.target[0]} has no values\n  expected a value in most rows")
-    targets = learned(rows.frame.filter(has), wanted, rows.place, where)[1]
+        raise DataError(f"{where}: the target {settings.target[0]} has no values\n  expected a value in most rows")
+    targets = learned(rows.frame.filter(has), settings, rows.place, where)[1]
     y = targets_of(rows.frame, targets, rows.place)
-    form = _form(rows, asked, "labels" in targets[0], where)
-    splits = _splits(rows, wanted, y, form)
+    form = _form(rows, windows, "labels" in targets[0], where)
+    splits = _splits(rows, settings, y, form)
     train = np.flatnonzero(splits == 0)
-    starts, notes = _windows(rows, splits, y, form, wanted)
-    roles = aside(wanted) | ({wanted.time: "data.time"} if wanted.time else {})
+    starts, notes = _windows(rows, splits, y, form, settings)
+    roles = aside(settings) | ({settings.time: "data.time"} if settings.time else {})
     if form.horizon:  # the past of the targets is known
-        roles = {name: role for name, role in roles.items() if name not in wanted.target}
-    encoding, values, left_out = _encoded(rows, wanted, roles, train)
+        roles = {name: role for name, role in roles.items() if name not in settings.target}
+    encoding, values, left_out = _encoded(rows, settings, roles, train)
     if not encoding["columns"]:
         raise DataError(f"{where} has no column to learn from: {describe_left_out(left_out)}")
     last: list[int] = []
     if y.ndim == 2:
         known = [column[train][~np.isnan(column[train])] for column in y.T]
         targets = [target | moments(column) for target, column in zip(targets, known, strict=True)]
-        if asked.relative and form.horizon and not wanted.by_quantiles:
+        if windows.relative and form.horizon and not settings.by_quantiles:
             last, targets = _last(encoding, targets)
-    season = asked.season
+    season = windows.season
     if season is None:
         season = _season(y, rows.ids, train, form)
     encoding |= {"targets": targets, "length": form.length, "horizon": form.horizon, "season": season, "last": last}
@@ -78,14 +78,16 @@ def prepare(part: Part, wanted: Wanted, asked: Asked, where: str) -> Prepared:
     return Prepared(values, y, starts, encoding, {title: text for title, text in about.items() if text})
 
 
-def prepare_like(part: Part, encoding: Encoding, wanted: Wanted, asked: Asked, where: str) -> Prepared:
+def prepare_like(
+    part: Part, encoding: Encoding, settings: TableSettings, windows: WindowSettings, where: str
+) -> Prepared:
     """Encode series with an encoding that was learned before. All windows are the test split."""
     targets = encoding["targets"]
     needed = [*encoding["columns"], *(target["column"] for target in targets)]
     check_columns(part.frame.columns, needed, part.place)
-    rows = ordered(part, wanted.group, wanted.time, asked.skip_gaps)
+    rows = ordered(part, settings.group, settings.time, windows.skip_gaps)
     y = targets_of(rows.frame, targets, rows.place)
-    form = form_like(encoding, asked.stride)
+    form = form_like(encoding, windows.stride)
     starts, _ = starts_of(np.zeros(len(rows.ids), int), rows.breaks, _missing(y), form)
     if not len(starts[0]):
         raise DataError(f"{where} has no window of {form.span} steps with targets\n  expected longer series")
@@ -119,13 +121,13 @@ def _missing(y: Array) -> Array:
     return y < 0 if y.ndim == 1 else np.isnan(y).any(1)
 
 
-def _form(rows: Rows, asked: Asked, is_class: bool, where: str) -> Windowing:
-    if asked.window is not None:
-        horizon = asked.horizon if asked.horizon is not None else 0 if is_class else 1
-        return Windowing(asked.window, horizon, not is_class and horizon > 0, asked.stride)
-    if asked.horizon:
+def _form(rows: Rows, windows: WindowSettings, is_class: bool, where: str) -> Windowing:
+    if windows.window is not None:
+        horizon = windows.horizon if windows.horizon is not None else 0 if is_class else 1
+        return Windowing(windows.window, horizon, not is_class and horizon > 0, windows.stride)
+    if windows.horizon:
         raise UserError(
-            f"data.window=null data.horizon={asked.horizon}: nothing follows a whole series\n  expected horizon=0"
+            f"data.window=null data.horizon={windows.horizon}: nothing follows a whole series\n  expected horizon=0"
         )
     lengths = np.bincount(rows.ids)
     if len(lengths) < 2:
@@ -141,13 +143,13 @@ def _form(rows: Rows, asked: Asked, is_class: bool, where: str) -> Windowing:
     return Windowing(int(lengths[0]), 0, False, 1)
 
 
-def _splits(rows: Rows, wanted: Wanted, y: Array, form: Windowing) -> Array:
+def _splits(rows: Rows, settings: TableSettings, y: Array, form: Windowing) -> Array:
     """Return the number of each row's split: 0 train, 1 val, 2 test."""
-    shares = shares_of(wanted.split, 0, 0, ())
+    shares = shares_of(settings.split, 0, 0, ())
     lengths = np.bincount(rows.ids)
     if y.ndim == 1 and len(lengths) > 1 and form.horizon == 0 or form.length == lengths.min() == lengths.max():
         firsts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-        labels = y[firsts] if wanted.stratify and y.ndim == 1 else None
+        labels = y[firsts] if settings.stratify and y.ndim == 1 else None
         found = split_random(len(lengths), shares, 0, 0, labels)
         of_series = np.zeros(len(lengths), np.int8)
         for number, name in enumerate(SPLITS):
@@ -163,7 +165,7 @@ def _splits(rows: Rows, wanted: Wanted, y: Array, form: Windowing) -> Array:
 
 
 def _windows(
-    rows: Rows, splits: Array, y: Array, form: Windowing, wanted: Wanted
+    rows: Rows, splits: Array, y: Array, form: Windowing, settings: TableSettings
 ) -> tuple[dict[str, Array], list[str]]:
     found, left_out = starts_of(splits, rows.breaks, _missing(y), form)
     starts = {name: found.get(number, np.zeros(0, np.int32)) for number, name in enumerate(SPLITS)}
@@ -172,25 +174,27 @@ def _windows(
             most = longest(splits, rows.breaks, number)
             ahead = f" data.horizon={form.horizon}" if form.horizon else ""
             raise UserError(
-                f"data.window={form.length}{ahead} data.split={list(wanted.split)}: at most {most:,} rows of {name} "
+                f"data.window={form.length}{ahead} data.split={list(settings.split)}: at most {most:,} rows of {name} "
                 f"follow each other\n  expected {form.span:,} or more: choose a smaller window or horizon, or "
                 "another split" + ("; data.gaps=skip takes windows across gaps" if "gaps" in rows.about else "")
             )
-    notes = [f"{counted(left_out, 'window')} without a value of {wanted.target[0]} left out"] if left_out else []
+    notes = [f"{counted(left_out, 'window')} without a value of {settings.target[0]} left out"] if left_out else []
     return starts, notes
 
 
-def _encoded(rows: Rows, wanted: Wanted, roles: dict[str, str], train: Array) -> tuple[Encoding, Array, dict[str, str]]:
+def _encoded(
+    rows: Rows, settings: TableSettings, roles: dict[str, str], train: Array
+) -> tuple[Encoding, Array, dict[str, str]]:
     """Return the encoding of all columns without a role, the encoded rows, and the columns that are left out."""
     found: dict[str, tuple[str, Learned]] = {}
     left_out: dict[str, str] = {}
     for name in [name for name in rows.frame.columns if name not in roles]:
         series = rows.frame.drop_in_place(name)  # freed once it is encoded
-        column, kind, reason = kind_of(series, wanted.types.get(name), rows.place)
+        column, kind, reason = kind_of(series, settings.types.get(name), rows.place)
         if reason:
             left_out[name] = reason
         else:
-            found[name] = kind, learn_column(column, kind, train, wanted.by_quantiles)
+            found[name] = kind, learn_column(column, kind, train, settings.by_quantiles)
     encoding: Encoding = {
         "columns": {name: kind for name, (kind, _) in found.items()},
         "numbers": [number for _, column in found.values() for number in column.numbers],

@@ -12,16 +12,17 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from dlrun.data.on_device import OnDevice
 from dlrun.data.series.naive import baselines
 from dlrun.data.series.order import ordered
-from dlrun.data.series.prepare import Asked, Prepared, form_like, prepare, prepare_like
+from dlrun.data.series.prepare import Prepared, WindowSettings, form_like, prepare, prepare_like
 from dlrun.data.series.windows import ResidentWindows, Windowing
 from dlrun.data.table.columns import check_kinds
-from dlrun.data.table.encode import Encoding, encode, names
+from dlrun.data.table.encode import encode, names
+from dlrun.data.table.encoded import Encoded
 from dlrun.data.table.prepare import Part, check_columns
-from dlrun.data.table.read import Format, check_format, read_table
-from dlrun.data.table.wanted import Wanted
+from dlrun.data.table.read import read_table
+from dlrun.data.table.settings import TableSettings
+from dlrun.data.table.text import Format, check_format
 from dlrun.errors import DataError, UserError
 from dlrun.output.as_json import as_json
 from dlrun.paths import find
@@ -31,7 +32,7 @@ from dlrun.types import Count, DataPath, Fraction, FrameReader, Index, Name, Siz
 EXPECTED = "a CSV, TSV or Parquet file: absolute, or a name under data_dir or in the working folder"
 
 
-class SeriesFile(OnDevice):
+class SeriesFile(Encoded):
     """A data set of windows of one or several series, whose steps are the rows of a table.
 
     The rows come from `file` or from `source`. target: the columns to forecast, or that of the class. All other keys:
@@ -77,20 +78,18 @@ class SeriesFile(OnDevice):
         self.data_dir, self.file = Path(os.path.expanduser(data_dir)), file
         targets = (target,) if isinstance(target, str) else tuple(target or ())
         shares = (split[0], split[1], split[2])
-        self.wanted = Wanted(
+        self.settings = TableSettings(
             targets, learn, tuple(drop), types, numbers == "quantile", shares, stratify, series, time, None, 0, 0
         )
-        self.asked = Asked(window, horizon, stride, season, relative, gaps == "skip")
+        self.windows = WindowSettings(window, horizon, stride, season, relative, gaps == "skip")
         self.batch_size, self.eval_batch_size, self.unit, self.categories = (
             batch_size,
             eval_batch_size,
             unit,
             categories,
         )
-        self.encoding: Encoding | None = None
         self.prepared: Prepared | None = None  # from when the spec is needed until `load`
         self.about: dict[str, str] = {}
-        self.is_like = False
 
     @property
     def spec(self) -> Series:
@@ -124,20 +123,6 @@ class SeriesFile(OnDevice):
         self.resident: ResidentWindows = ResidentWindows(values, targets, starts, self._form(), device)
         self.about = {"learns": self._learns()} | about
 
-    def load_like(self, fitted: dict, device: torch.device) -> None:
-        """Read the table as series of a run whose data has learned `fitted`. All windows are the test split."""
-        self.restore(fitted, device)
-        self.is_like = True
-        self.load(device)
-
-    def fitted(self) -> Encoding:
-        """Return the encoding (see data/table/encode.py), with the windows' length and horizon and the season."""
-        return self.encoding or {}
-
-    def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
-        """Prepare `encode` without reading any data."""
-        self.encoding, self.device = fitted, device
-
     def encode(self, windows: Tensor) -> Tensor:
         """Windows are encoded already, by `read`."""
         return windows.to(self.device)
@@ -150,7 +135,7 @@ class SeriesFile(OnDevice):
         frame, origin = read_table(path, self.form, "*", content)
         encoding, length = self.fitted(), self.fitted()["length"]
         check_columns(frame.columns, list(encoding["columns"]), origin.place)
-        rows = ordered(Part(frame, origin.place), self.wanted.group, self.wanted.time, self.asked.skip_gaps)
+        rows = ordered(Part(frame, origin.place), self.settings.group, self.settings.time, self.windows.skip_gaps)
         values = torch.from_numpy(encode(rows.frame, encoding, rows.place))
         found = []
         for number, name in enumerate(rows.names):
@@ -177,7 +162,7 @@ class SeriesFile(OnDevice):
         return {"files": files} | ({"baselines": found} if (found := self.baselines("test")) else {})
 
     def _form(self) -> Windowing:
-        return form_like(self.fitted(), self.asked.stride)
+        return form_like(self.fitted(), self.windows.stride)
 
     def _learns(self) -> str:
         spec, encoding = self.spec, self.fitted()
@@ -194,17 +179,16 @@ class SeriesFile(OnDevice):
         if self.prepared is None:
             part, where = self._read()
             if self.is_like:
-                self.prepared = prepare_like(part, self.fitted(), self.wanted, self.asked, where)
+                self.prepared = prepare_like(part, self.fitted(), self.settings, self.windows, where)
             else:
-                self.prepared = prepare(part, self.wanted, self.asked, where)
+                self.prepared = prepare(part, self.settings, self.windows, where)
         return self.prepared
 
     def _read(self) -> tuple[Part, str]:
         if self.source is not None:
             return Part(self.source()["all"], lambda row: f"the table, row {row + 1}"), "the table"
-        chosen = "*" if self.is_like else [n for n, kind in self.wanted.types.items() if kind == "category"]
         path = find(str(self.file), self.data_dir, "data.file", EXPECTED)
-        frame, origin = read_table(path, self.form, chosen)
+        frame, origin = read_table(path, self.form, self.columns_of_texts())
         return Part(frame, origin.place), str(path)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dlrun.data.sources.lock import lock, unwritable
 from dlrun.data.sources.verify import file_hash, verify
 from dlrun.errors import DataError
-from dlrun.output.folders import sync_folder
+from dlrun.output.written import sync_folder
 
 if TYPE_CHECKING:
     from requests import Response

@@ -13,7 +13,7 @@ from typing import IO
 from dlrun.data.sources.fetch import CHUNK
 from dlrun.data.sources.lock import lock
 from dlrun.errors import DataError
-from dlrun.output.folders import sync_folder
+from dlrun.output.written import sync_folder
 
 
 def unpack(archive: Path, target: Path) -> Path:

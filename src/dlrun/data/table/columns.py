@@ -15,7 +15,7 @@ FORMATS = tuple(date + time for date in DATES for time in TIMES)
 MOSTLY = 0.9  # from this share of numbers or dates on, a text column is one of them with mistakes in it
 SAMPLED = 10_000  # texts, about, that decide whether a column is one of numbers
 MOST_LEVELS = 10_000
-FEW = 20  # so many different texts are a category, however short the table is
+FEW = 20  # at most this number of different texts are a category, even in a short table
 ID = re.compile(r"(^|[\W_])(id|uuid|guid|index)$|[a-z]I[dD]$", re.ASCII)
 
 

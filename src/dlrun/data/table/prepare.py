@@ -10,9 +10,9 @@ import polars as pl
 
 from dlrun.data.table.columns import Place, as_numbers, as_texts, kind_of
 from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked, unseen
+from dlrun.data.table.settings import TableSettings, aside, check_settings
 from dlrun.data.table.split import split_table
 from dlrun.data.table.targets import learned, moments, weights_of
-from dlrun.data.table.wanted import Wanted, aside, check_wanted
 from dlrun.errors import DataError, counted, nearest, some
 
 WORKERS = 2  # threads that encode columns: each holds one as float64
@@ -40,21 +40,21 @@ class Prepared(NamedTuple):
     rows: np.ndarray
 
 
-def prepare(parts: Mapping[str, Part], wanted: Wanted, where: str) -> Prepared:
+def prepare(parts: Mapping[str, Part], settings: TableSettings, where: str) -> Prepared:
     """Find the columns' kinds, split the rows, learn the encoding from the train split and encode all rows.
 
     parts: the table under "all", or the splits that are given (train, and val or test or both); the others are cut
     from train. where: names the table, for messages.
     """
     frame, place, given = _joined(parts)
-    check_wanted(frame.columns, wanted, where)
-    frame, place, given, about, rows = _with_target(frame, wanted, place, given, where)
-    y, target = learned(frame, wanted, place, where)
-    splits = split_table(frame, wanted, y, place, given)
-    weights = weights_of(frame, wanted, place, splits["train"]) if wanted.weights else None
-    roles = aside(wanted)
+    check_settings(frame.columns, settings, where)
+    frame, place, given, about, rows = _with_target(frame, settings, place, given, where)
+    y, target = learned(frame, settings, place, where)
+    splits = split_table(frame, settings, y, place, given)
+    weights = weights_of(frame, settings, place, splits["train"]) if settings.weights else None
+    roles = aside(settings)
     names = [name for name in frame.columns if name not in roles]
-    learn = partial(_learn, wanted=wanted, splits=splits, place=place)
+    learn = partial(_learn, settings=settings, splits=splits, place=place)
     with ThreadPoolExecutor(WORKERS) as threads:  # a column leaves the frame and is freed once it is encoded
         columns = dict(zip(names, threads.map(learn, map(frame.drop_in_place, names)), strict=True))
     left_out = {name: column.reason for name, column in columns.items() if column.reason}
@@ -87,11 +87,11 @@ class _Column(NamedTuple):
     unseen: str
 
 
-def _learn(column: pl.Series, wanted: Wanted, splits: Mapping[str, np.ndarray], place: Place) -> _Column:
-    column, kind, reason = kind_of(column, wanted.types.get(column.name), place)
+def _learn(column: pl.Series, settings: TableSettings, splits: Mapping[str, np.ndarray], place: Place) -> _Column:
+    column, kind, reason = kind_of(column, settings.types.get(column.name), place)
     if reason:
         return _Column(kind, reason, Learned([], [], []), "")
-    learned = learn_column(column, kind, splits["train"], wanted.by_quantiles)
+    learned = learn_column(column, kind, splits["train"], settings.by_quantiles)
     held = np.concatenate([splits["val"], splits["test"]])
     new = unseen(column[held], learned.values[0][held]) if learned.categories else ""
     return _Column(kind, "", learned, new)
@@ -168,17 +168,17 @@ def _joined(parts: Mapping[str, Part]) -> tuple[pl.DataFrame, Place, dict[str, n
 
 
 def _with_target(
-    frame: pl.DataFrame, wanted: Wanted, place: Place, given: dict[str, np.ndarray], where: str
+    frame: pl.DataFrame, settings: TableSettings, place: Place, given: dict[str, np.ndarray], where: str
 ) -> tuple[pl.DataFrame, Place, dict[str, np.ndarray], dict[str, str], np.ndarray]:
     """Leave out the rows that have no target; return the others, and which they are."""
-    has = frame.select(pl.all_horizontal(pl.col(wanted.target).is_not_null())).to_series().to_numpy()
+    has = frame.select(pl.all_horizontal(pl.col(settings.target).is_not_null())).to_series().to_numpy()
     if has.all():
         return frame, place, given, {}, np.arange(frame.height)
     if not has.any():
-        raise DataError(f"{where}: the target {wanted.target[0]} has no values\n  expected a value in most rows")
+        raise DataError(f"{where}: the target {settings.target[0]} has no values\n  expected a value in most rows")
     rows, numbers = np.flatnonzero(has), np.cumsum(has) - 1
     given = {name: numbers[indices[has[indices]]] for name, indices in given.items()}
-    note = f"{counted(int((~has).sum()), 'row')} without a value of {wanted.target[0]}"
+    note = f"{counted(int((~has).sum()), 'row')} without a value of {settings.target[0]}"
     return frame.filter(pl.Series(has)), lambda row: place(int(rows[row])), given, {"rows left out": note}, rows
 
 

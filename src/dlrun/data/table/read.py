@@ -1,77 +1,17 @@
 """Read a table into a polars frame: CSV and its relatives, also gzipped, and Parquet."""
 
-import codecs
-import csv
-import gzip
 import io
-from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 import polars as pl
 
-from dlrun.errors import DataError, UserError, counted, printable, some
+from dlrun.data.table.text import EXPECTED, HEAD, Format, TableText, content_of, text_of, undecodable
+from dlrun.errors import DataError, counted, printable
 from dlrun.paths import open_plain
 
-HEAD = 2**18  # bytes that decide the separator
-SEPARATORS = ",;\t|"
 GUESSED_FROM = 10_000  # rows from which polars guesses the columns' types before it reads all of them
-EXPECTED = "expected a CSV or TSV file (also .gz), or a Parquet file"
-SIGNATURES = {b"PK": "a zip or a spreadsheet", b"%PDF": "a PDF", b"\x89PNG": "an image", b"SQLite": "a database"}
-
-
-class Format(NamedTuple):
-    """How a text file is written. separator: None if it has to be found. missing: texts that mean "no value"."""
-
-    separator: str | None = None
-    encoding: str = "utf-8"
-    header: bool = True
-    missing: tuple[str, ...] = ()
-
-
-def check_format(form: Format) -> Format:
-    """Return a format whose separator and encoding are valid. Raises UserError."""
-    if form.separator is not None and len(form.separator.encode()) != 1:
-        raise UserError(f"data.separator={form.separator!r}: expected one character, such as ; (null: found by itself)")
-    try:
-        codecs.lookup(form.encoding)
-    except LookupError:
-        raise UserError(
-            f"data.encoding={form.encoding}: there is no such encoding\n  expected utf-8, cp1252, ..."
-        ) from None
-    return form
-
-
-class TableText(NamedTuple):
-    """A text file that is known to be a table. source: what polars reads, UTF-8."""
-
-    path: Path
-    form: Format
-    names: list[str]
-    source: Path | bytes
-
-    def open(self) -> TextIO:
-        """Open the text in UTF-8, without a byte order mark."""
-        if isinstance(self.source, bytes):
-            return io.TextIOWrapper(io.BytesIO(self.source), encoding="utf-8-sig", errors="replace", newline="")
-        return open(self.source, encoding="utf-8-sig", errors="replace", newline="")
-
-    def records(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield (last line, cells) of the records after the header; slow, for messages only."""
-        csv.field_size_limit(2**31 - 1)
-        with self.open() as file:
-            reader = csv.reader(file, delimiter=self.form.separator or ",")
-            for number, cells in enumerate(reader):
-                if number or not self.form.header:
-                    yield reader.line_num, cells
-
-    def place(self, row: int) -> str:
-        """Name the line of a row of the frame that was read, which has no rows without a value."""
-        empty = {"", *self.form.missing}
-        full = (line for line, cells in self.records() if any(cell.strip() not in empty for cell in cells))
-        line = next((line for i, line in enumerate(full) if i == row), None)
-        return f"{self.path}, line {line}" if line else f"{self.path}, row {row + 1}"
 
 
 class ParquetTable(NamedTuple):
@@ -100,7 +40,7 @@ def read_table(
         raise DataError(f"{path} cannot be read: {error.strerror}\n  {EXPECTED}") from None
     if start[:4] == b"PAR1":
         return _read_parquet(path, content), ParquetTable(path)
-    text = _text(path, form, path if content is None else content, start)
+    text = text_of(path, form, path if content is None else content, start)
     frame = _read_text(text, as_text)
     if not frame.width or not frame.height:
         raise DataError(f"{path} has no rows: {EXPECTED} with a line of names and lines of values")
@@ -118,76 +58,6 @@ def _read_parquet(path: Path, content: bytes | None) -> pl.DataFrame:
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{path} is not an intact Parquet file: {_first_line(error)}\n  {EXPECTED}") from None
     return _without_empty_rows(frame)
-
-
-def _text(path: Path, form: Format, source: Path | bytes, start: bytes) -> TableText:
-    """Check that a file is text, and find its separator and the names of its columns."""
-    if start[:2] == b"\x1f\x8b":
-        try:
-            source = gzip.decompress(_content(source))
-        except (OSError, EOFError) as error:
-            raise DataError(f"{path} is not an intact gzip file: {error}\n  {EXPECTED}") from None
-        start = source[:HEAD]
-    if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        form = form._replace(encoding="utf-16")
-    elif kind := next((kind for mark, kind in SIGNATURES.items() if start.startswith(mark)), None):
-        raise DataError(f"{path} is {kind}, not a table of text\n  {EXPECTED}: save it as CSV")
-    elif b"\0" in start:
-        raise DataError(f"{path} is not text: it holds zero bytes\n  {EXPECTED}")
-    if not _is_utf8(form.encoding):
-        source = _decoded(path, _content(source), form.encoding).encode()
-        start = source[:HEAD]
-    lines = start.decode("utf-8-sig", errors="replace").splitlines(keepends=True)
-    lines = lines[:-1] if len(start) == HEAD and len(lines) > 1 else lines  # the last one may be cut
-    if not any(line.strip() for line in lines):
-        raise DataError(f"{path} is empty\n  {EXPECTED}")
-    separator = form.separator or _separator(lines)
-    header = next(csv.reader(lines, delimiter=separator))
-    names = _names(path, header) if form.header else [f"x{i}" for i in range(1, len(header) + 1)]
-    return TableText(path, form._replace(separator=separator), names, source)
-
-
-def _content(source: Path | bytes) -> bytes:
-    return source if isinstance(source, bytes) else source.read_bytes()
-
-
-def _is_utf8(encoding: str) -> bool:
-    return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
-
-
-def _decoded(path: Path, content: bytes, encoding: str) -> str:
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise _undecodable(path, content, error, encoding) from None
-
-
-def _undecodable(path: Path, content: bytes, error: UnicodeDecodeError, encoding: str) -> DataError:
-    line = content.count(b"\n", 0, error.start) + 1
-    found = content[error.start : error.start + 1].hex()
-    return DataError(
-        f"{path}, line {line}: the byte 0x{found} is not {encoding}\n"
-        "  expected text in that encoding: set data.encoding, for example data.encoding=cp1252 or data.encoding=latin-1"
-    )
-
-
-def _separator(lines: list[str]) -> str:
-    """Find the separator that gives the first lines the most columns, the same number in most lines."""
-    scores = {}
-    for separator in SEPARATORS:
-        counts = Counter(len(cells) for cells in csv.reader(lines[:50], delimiter=separator) if cells)
-        columns, lines_alike = max(counts.items(), key=lambda pair: (pair[0] > 1, pair[1]))
-        scores[separator] = (columns > 1, lines_alike / sum(counts.values()), columns)
-    return max(scores, key=lambda separator: scores[separator])
-
-
-def _names(path: Path, header: list[str]) -> list[str]:
-    names = [name.strip() or f"column {i}" for i, name in enumerate(header, 1)]
-    if twice := [repr(name) for name, count in Counter(names).items() if count > 1]:
-        raise DataError(
-            f"{path}, line 1: several columns are named {some(twice)}\n  expected a name of its own for each column"
-        )
-    return names
 
 
 def _read_text(text: TableText, as_text: Container[str]) -> pl.DataFrame:
@@ -260,11 +130,11 @@ def _check_records(text: TableText) -> None:
 def _refused(text: TableText, error: Exception) -> DataError:
     """Describe why polars cannot read a text, with the line where that can be found."""
     _check_records(text)
-    content = _content(text.source)
+    content = content_of(text.source)
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as wrong:
-        return _undecodable(text.path, content, wrong, "utf-8")
+        return undecodable(text.path, content, wrong, "utf-8")
     return DataError(f"{text.path} is not a table: {_first_line(error)}\n  {EXPECTED}")
 
 

@@ -5,37 +5,37 @@ import polars as pl
 
 from dlrun.data.splits import SPLITS, shares_of, split_groups, split_random, split_times
 from dlrun.data.table.columns import Place, as_dates, as_numbers, as_texts, kind_of
-from dlrun.data.table.wanted import Wanted
+from dlrun.data.table.settings import TableSettings
 from dlrun.errors import DataError, UserError
 
 
 def split_table(
-    frame: pl.DataFrame, wanted: Wanted, y: np.ndarray, place: Place, given: dict[str, np.ndarray]
+    frame: pl.DataFrame, settings: TableSettings, y: np.ndarray, place: Place, given: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Split the rows; the splits that are given stay as they are."""
-    shares = shares_of(wanted.split, wanted.folds, wanted.fold, given)
+    shares = shares_of(settings.split, settings.folds, settings.fold, given)
     if set(given) == set(SPLITS):
         return given
     pool = next(iter(given.values()))  # all rows, or those of data.train
-    folds = (0, 0) if "val" in given else (wanted.folds, wanted.fold)
-    if wanted.group:
-        found = split_groups(as_texts(frame[wanted.group][pool]).fill_null("").to_numpy(), shares, *folds)
-    elif wanted.time:
-        found = split_times(_times(frame[wanted.time], wanted, place)[pool], shares)
+    folds = (0, 0) if "val" in given else (settings.folds, settings.fold)
+    if settings.group:
+        found = split_groups(as_texts(frame[settings.group][pool]).fill_null("").to_numpy(), shares, *folds)
+    elif settings.time:
+        found = split_times(_times(frame[settings.time], settings, place)[pool], shares)
     else:
-        is_stratified = wanted.stratify and y.ndim == 1
+        is_stratified = settings.stratify and y.ndim == 1
         found = split_random(len(pool), shares, *folds, y[pool] if is_stratified else None)
     return {name: given[name] if name in given and name != "train" else pool[found[name]] for name in SPLITS}
 
 
-def _times(column: pl.Series, wanted: Wanted, place: Place) -> np.ndarray:
+def _times(column: pl.Series, settings: TableSettings, place: Place) -> np.ndarray:
     """Return the values of the time column as numbers that can be ordered."""
-    if wanted.folds:
+    if settings.folds:
         raise UserError(
-            f"data.time={column.name} data.folds={wanted.folds}: expected data.folds=0, since a split by time trains "
+            f"data.time={column.name} data.folds={settings.folds}: expected data.folds=0, since a split by time trains "
             "on the oldest rows"
         )
-    column, kind, _ = kind_of(column, wanted.types.get(column.name), place)
+    column, kind, _ = kind_of(column, settings.types.get(column.name), place)
     if kind in ("boolean", "category", "text"):
         raise DataError(f"data.time={column.name}: its values are no dates and no numbers, such as {column[0]!r}")
     times = as_numbers(column, place) if kind == "number" else as_dates(column, kind, place)

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from dlrun.data.base import Arrays
-from dlrun.data.on_device import OnDevice
 from dlrun.data.orders import check_sampler
 from dlrun.data.resident import Resident
 from dlrun.data.table.columns import as_texts, check_kinds
-from dlrun.data.table.encode import Encoding, decode, encode, names, unseen
-from dlrun.data.table.prepare import Part, Prepared, Wanted, check_columns, prepare, prepare_like
-from dlrun.data.table.read import Format, check_format, read_table
+from dlrun.data.table.encode import decode, encode, names, unseen
+from dlrun.data.table.encoded import Encoded
+from dlrun.data.table.prepare import Part, Prepared, TableSettings, check_columns, prepare, prepare_like
+from dlrun.data.table.read import read_table
+from dlrun.data.table.text import Format, check_format
 from dlrun.errors import UserError
 from dlrun.output.as_json import as_json
 from dlrun.paths import find
@@ -30,7 +31,7 @@ from dlrun.types import Count, DataPath, Fraction, FrameReader, Index, Name, Sam
 EXPECTED = "a CSV, TSV or Parquet file: absolute, or a name under data_dir or in the working folder"
 
 
-class TableFile(OnDevice):
+class TableFile(Encoded):
     """A data set of a table's rows.
 
     The rows come from `file`, from `train` (and `val`, `test`), or from `source`, which returns the splits that it has.
@@ -79,16 +80,14 @@ class TableFile(OnDevice):
         self.form = check_format(Format(separator, encoding, header, tuple(missing)))
         targets = (target,) if isinstance(target, str) else tuple(target or ())
         by_quantiles, shares = numbers == "quantile", (split[0], split[1], split[2])
-        self.wanted = Wanted(
+        self.settings = TableSettings(
             targets, learn, tuple(drop), types, by_quantiles, shares, stratify, group, time, weights, folds, fold
         )
         self.batch_size, self.eval_batch_size, self.unit = batch_size, eval_batch_size, unit
         self.categories, self.sampler = categories, sampler
         self.folds = folds if not val else 0
-        self.encoding: Encoding | None = None
         self.prepared: Prepared | None = None  # from when the spec is needed until `load`
         self.about: dict[str, str] = {}
-        self.is_like = False
 
     @property
     def spec(self) -> Columns:
@@ -123,20 +122,6 @@ class TableFile(OnDevice):
     def places(self, split: str) -> list[int]:
         """Return the samples' rows in the table, from 0, in the order of `targets`. Rows without a target count."""
         return self.rows[self.resident.rows[split].cpu().numpy()].tolist()
-
-    def load_like(self, fitted: dict, device: torch.device) -> None:
-        """Read the table as rows of a run whose data has learned `fitted`. They are the test split."""
-        self.restore(fitted, device)
-        self.is_like = True
-        self.load(device)
-
-    def fitted(self) -> Encoding:
-        """Return the encoding (see data/table/encode.py)."""
-        return self.encoding or {}
-
-    def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
-        """Prepare `encode` without reading any data."""
-        self.encoding, self.device = fitted, device
 
     def encode(self, rows: pl.DataFrame | Tensor) -> Tensor:
         """Encode rows of a table, float32 (rows, numbers + categories). A tensor is encoded already."""
@@ -181,7 +166,7 @@ class TableFile(OnDevice):
                 part = next(iter(parts.values()))
                 self.prepared = prepare_like(part, self.fitted())
             else:
-                self.prepared = prepare(parts, self.wanted, where)
+                self.prepared = prepare(parts, self.settings, where)
         return self.prepared
 
     def _read(self) -> tuple[dict[str, Part], str]:
@@ -189,12 +174,11 @@ class TableFile(OnDevice):
         if self.source is not None:
             frames = self.source()
             return {name: Part(frame, partial(_row_of, name)) for name, frame in frames.items()}, "the table"
-        chosen = "*" if self.is_like else [n for n, kind in self.wanted.types.items() if kind == "category"]
         parts, where = {}, ""
         for name, file in self.paths.items():
             if file:
                 path = find(file, self.data_dir, "data.file" if name == "all" else f"data.{name}", EXPECTED)
-                frame, origin = read_table(path, self.form, chosen)
+                frame, origin = read_table(path, self.form, self.columns_of_texts())
                 parts[name] = Part(frame, origin.place)
                 where = where or str(path)
         return parts, where

@@ -8,28 +8,30 @@ import polars as pl
 from dlrun.data.classes import number_classes
 from dlrun.data.table.columns import FEW, Place, as_numbers, as_texts
 from dlrun.data.table.encode import codes
-from dlrun.data.table.wanted import Wanted
+from dlrun.data.table.settings import TableSettings
 from dlrun.errors import DataError, UserError
 
 FEW_CLASSES = 10  # a target of so few different whole numbers is a class, unless data.learn says otherwise
 
 
-def learned(frame: pl.DataFrame, wanted: Wanted, place: Place, where: str) -> tuple[np.ndarray, list[dict[str, Any]]]:
+def learned(
+    frame: pl.DataFrame, settings: TableSettings, place: Place, where: str
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Return the targets of all rows and their entries in the encoding: classes or real numbers."""
-    columns = [frame[name] for name in wanted.target]
+    columns = [frame[name] for name in settings.target]
     for column in columns:
         if column.min() == column.max():
             raise DataError(
                 f"{where}: the target {column.name} is always {column[0]!r}: there is nothing to learn\n"
                 "  expected two values or more"
             )
-    if wanted.learn == "classification" and len(columns) > 1:
-        raise UserError(f"data.target={list(wanted.target)} data.learn=classification: expected one target")
-    if len(columns) == 1 and (wanted.learn == "classification" or wanted.learn == "auto" and _is_class(columns[0])):
+    if settings.learn == "classification" and len(columns) > 1:
+        raise UserError(f"data.target={list(settings.target)} data.learn=classification: expected one target")
+    if len(columns) == 1 and (settings.learn == "classification" or settings.learn == "auto" and _is_class(columns[0])):
         return _classes(columns[0], where)
     advice = ", or data.learn=classification" if len(columns) == 1 else ""
     numbers = [as_numbers(column, place, f" as a target of regression{advice}").to_numpy() for column in columns]
-    return np.stack(numbers, 1).astype(np.float32), [{"column": name} for name in wanted.target]
+    return np.stack(numbers, 1).astype(np.float32), [{"column": name} for name in settings.target]
 
 
 def _is_class(column: pl.Series) -> bool:
@@ -58,9 +60,9 @@ def moments(values: np.ndarray) -> dict[str, float]:
     return {"mean": float(values.mean()), "std": std}
 
 
-def weights_of(frame: pl.DataFrame, wanted: Wanted, place: Place, train: np.ndarray) -> np.ndarray:
+def weights_of(frame: pl.DataFrame, settings: TableSettings, place: Place, train: np.ndarray) -> np.ndarray:
     """Return the weights of the rows; their mean over the train split is 1."""
-    name = str(wanted.weights)
+    name = str(settings.weights)
     weights = as_numbers(frame[name], place).to_numpy()
     wrong = ~(weights >= 0)
     if wrong.any():

@@ -37,6 +37,7 @@ class Adversarial(SampleTask):
     takes = ("latent",)
     compiled: tuple[str, ...] = ("generator", "critic")
     net: Pair
+    n_samples: int
 
     def __init__(
         self,

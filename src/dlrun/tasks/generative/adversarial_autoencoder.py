@@ -7,7 +7,6 @@ with momentum.
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -26,7 +25,7 @@ from dlrun.tasks.generative.adversarial import frozen
 from dlrun.tasks.generative.gan import nonsaturating_critic, nonsaturating_generator
 from dlrun.tasks.generative.latent import draw, latent_figures, noise
 from dlrun.tasks.generative.quality import ClassifierLoader, Quality, sliced_wasserstein
-from dlrun.tasks.images import TITLES, first_inputs, grid, image_figure, means, rescaled, side_by_side
+from dlrun.tasks.images import first_inputs, grid, means, rescaled, sheets, side_by_side
 from dlrun.types import Size
 
 
@@ -40,6 +39,7 @@ class AdversarialAutoencoder(SampleTask):
 
     takes = ("images", "latent")
     net: AdversarialAutoEncoder
+    n_samples: int
     compiled = ("autoencoder", "autoencoder.encoder", "critic")
 
     def __init__(
@@ -142,8 +142,6 @@ class AdversarialAutoencoder(SampleTask):
     @torch.no_grad()
     def report(self, data: SampleData) -> dict[str, object]:
         """Figures of reconstructions, samples, interpolations and, with two latent dimensions, the map of codes."""
-        figures = {
-            name: partial(image_figure, image, *TITLES[name]) for name, image in self.preview(data, "test").items()
-        }
+        figures = sheets(self.preview(data, "test"))
         batches = lambda: rescaled(data.batches("test"), data, 0.0, 1.0)  # noqa: E731
         return {"figures": figures | latent_figures(self.evaluated().encoder, self.predict, batches, self.spec)}

@@ -23,7 +23,7 @@ from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.generative.latent import draw, latent_figures
 from dlrun.tasks.generative.pca import components, project
-from dlrun.tasks.images import TITLES, first_inputs, image_figure, means, rescaled, side_by_side
+from dlrun.tasks.images import first_inputs, image_figure, means, rescaled, sheets, side_by_side
 from dlrun.types import NonNegative
 
 
@@ -120,9 +120,7 @@ class Autoencoder(SampleTask):
 
         pca_mse: the error with as many principal components of the train split as the code has numbers.
         """
-        figures: dict[str, object] = {
-            name: partial(image_figure, image, *TITLES[name]) for name, image in self.preview(data, "test").items()
-        }
+        figures = sheets(self.preview(data, "test"))
         batches = lambda: rescaled(data.batches("test"), data, 0.0, 1.0)  # noqa: E731
         figures |= latent_figures(self.evaluated().encoder, self.predict, batches, self.spec)
         linear = components(rescaled(data.batches("train"), data, 0.0, 1.0), self.net.latent)

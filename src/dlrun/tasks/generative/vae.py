@@ -7,7 +7,6 @@ treats grey levels as probabilities, which is common but is not a density of gre
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from math import log, pi
 from typing import Annotated, Literal, cast
 
@@ -26,12 +25,11 @@ from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.generative.latent import draw, latent_figures, noise
 from dlrun.tasks.generative.quality import ClassifierLoader, Quality
 from dlrun.tasks.images import (
-    TITLES,
     first_inputs,
     grid,
-    image_figure,
     means,
     rescaled,
+    sheets,
     side_by_side,
 )
 from dlrun.types import NonNegative, Positive, Range, Size
@@ -49,6 +47,7 @@ class Vae(SampleTask):
     takes = ("latent", "images")
     compiled = ("", "decoder")
     net: VAE
+    n_samples: int
 
     def __init__(
         self,
@@ -161,9 +160,7 @@ class Vae(SampleTask):
     @torch.no_grad()
     def report(self, data: SampleData) -> dict[str, object]:
         """Figures of reconstructions, samples, interpolations and, with two latent dimensions, the map of codes."""
-        figures = {
-            name: partial(image_figure, image, *TITLES[name]) for name, image in self.preview(data, "test").items()
-        }
+        figures = sheets(self.preview(data, "test"))
         net, batches = self.evaluated(), lambda: rescaled(data.batches("test"), data, 0.0, 1.0)
         return {"figures": figures | latent_figures(lambda x: net(x)[0], self.predict, batches, self.spec)}
 

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.clock import Clock
-from dlrun.data.base import EnvData
 from dlrun.models.policy import Policy
 from dlrun.optim.update import Update
 from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
-from dlrun.tasks.rl.base import RLTask
+from dlrun.tasks.rl.base import RolloutTask
 from dlrun.tasks.rl.collector import Rollout
 from dlrun.tasks.rl.returns import explained_variance, gae
 from dlrun.types import Fraction, NonNegative, Size
@@ -61,7 +60,7 @@ class Loss:
         return loss, {name: value.detach() for name, value in terms.items()}, explained_variance(v, v + gains)
 
 
-class A2C(RLTask[Rollout]):
+class A2C(RolloutTask):
     """Advantage actor-critic: one update from each rollout of `num_steps` steps of all environments."""
 
     net: Policy
@@ -85,17 +84,6 @@ class A2C(RLTask[Rollout]):
         super().__init__(net, spec, device, update, eval_episodes, greedy)
         self.num_steps = num_steps
         self.loss = Loss(device, gamma, gae_lambda, vf_coef, ent_coef, normalise_advantage)
-
-    def steps(self, data: EnvData) -> int:
-        """Number of rollouts in an epoch."""
-        return self.rollouts_per_epoch(data, self.num_steps)
-
-    def collect(self, data: EnvData, clock: Clock) -> Rollout:
-        self.collector.start(data, clock)
-        return self.collector.collect(self.net, self.num_steps, clock)
-
-    def samples(self, batch: Rollout) -> int:
-        return batch.rewards.size
 
     def step(self, batch: Rollout, clock: Clock) -> Metrics:
         loss, metrics, explained = self.loss(self.net, batch)

@@ -17,7 +17,7 @@ from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import BatchT, Metrics, Task
 from dlrun.tasks.rl.actors import Actor
-from dlrun.tasks.rl.collector import Collector, play_once, scale_actions
+from dlrun.tasks.rl.collector import Collector, Rollout, play_once, scale_actions
 
 SPLITS = {"val": 1, "test": 2}  # seeds of the starting states, the only difference between the splits
 
@@ -134,3 +134,20 @@ class RLTask(Task[EnvData, BatchT]):
         values = {"return": batch.mean_return, "length": batch.mean_length, **values}
         device = self.device.torch_device
         return {name: torch.tensor(value, dtype=torch.float32, device=device) for name, value in values.items()}
+
+
+class RolloutTask(RLTask[Rollout]):
+    """Base class of tasks that learn from rollouts of `num_steps` steps of all environments."""
+
+    num_steps: int
+
+    def steps(self, data: EnvData) -> int:
+        """Number of rollouts in an epoch."""
+        return self.rollouts_per_epoch(data, self.num_steps)
+
+    def collect(self, data: EnvData, clock: Clock) -> Rollout:
+        self.collector.start(data, clock)
+        return self.collector.collect(cast(Actor, self.net), self.num_steps, clock)
+
+    def samples(self, batch: Rollout) -> int:
+        return batch.rewards.size

@@ -19,7 +19,8 @@ from dlrun.clock import Clock
 from dlrun.data.base import EnvData
 from dlrun.errors import UserError
 from dlrun.models.policy import QNetwork
-from dlrun.optim.update import Update, copy_all
+from dlrun.optim.buffers import copy_all
+from dlrun.optim.update import Update
 from dlrun.seeds import mix
 from dlrun.spec import Env
 from dlrun.system.device import Device

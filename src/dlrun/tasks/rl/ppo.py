@@ -23,7 +23,7 @@ from dlrun.optim.update import Update
 from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
-from dlrun.tasks.rl.base import RLTask
+from dlrun.tasks.rl.base import RolloutTask
 from dlrun.tasks.rl.collector import Rollout
 from dlrun.tasks.rl.returns import RewardScale, explained_variance, gae
 from dlrun.types import Few, Fraction, NonNegative, Positive, Size
@@ -51,7 +51,7 @@ class KLPenalty:
         self.weight = state["weight"]
 
 
-class PPO(RLTask[Rollout]):
+class PPO(RolloutTask):
     """Proximal policy optimisation: several passes of minibatches over each rollout, with a clipped ratio.
 
     The keys are described in configs/task/ppo.yaml.
@@ -109,14 +109,7 @@ class PPO(RLTask[Rollout]):
                 f"is not a whole number of minibatches of task.minibatch={self.minibatch}\n"
                 f"  expected a divisor of {frames}"
             )
-        return self.rollouts_per_epoch(data, self.num_steps)
-
-    def collect(self, data: EnvData, clock: Clock) -> Rollout:
-        self.collector.start(data, clock)
-        return self.collector.collect(self.net, self.num_steps, clock)
-
-    def samples(self, batch: Rollout) -> int:
-        return batch.rewards.size
+        return super().steps(data)
 
     def step(self, batch: Rollout, clock: Clock) -> Metrics:
         with torch.no_grad():

@@ -14,21 +14,20 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from dlrun.clock import Clock
-from dlrun.data.base import EnvData
 from dlrun.errors import UserError
 from dlrun.models.policy import Policy
 from dlrun.optim.update import Update
 from dlrun.spec import Env
 from dlrun.system.device import Device
 from dlrun.tasks.base import Metrics
-from dlrun.tasks.rl.base import RLTask
+from dlrun.tasks.rl.base import RolloutTask
 from dlrun.tasks.rl.collector import Rollout
 from dlrun.tasks.rl.ppo import kl, surrogate
 from dlrun.tasks.rl.returns import explained_variance, gae
 from dlrun.types import Few, Fraction, NonNegative, Positive, Size
 
 
-class TRPO(RLTask[Rollout]):
+class TRPO(RolloutTask):
     """Trust region policy optimisation: one step of the policy from each rollout, by its natural gradient.
 
     The optimizer of the config trains the value only. The keys are described in configs/task/trpo.yaml.
@@ -66,17 +65,6 @@ class TRPO(RLTask[Rollout]):
         self.value_epochs, self.minibatch = value_epochs, minibatch
         self.policy = [*net.trunk.parameters(), *net.actor.parameters()]
         self.policy += [] if net.log_std is None else [net.log_std]
-
-    def steps(self, data: EnvData) -> int:
-        """Number of rollouts in an epoch."""
-        return self.rollouts_per_epoch(data, self.num_steps)
-
-    def collect(self, data: EnvData, clock: Clock) -> Rollout:
-        self.collector.start(data, clock)
-        return self.collector.collect(self.net, self.num_steps, clock)
-
-    def samples(self, batch: Rollout) -> int:
-        return batch.rewards.size
 
     def step(self, batch: Rollout, clock: Clock) -> Metrics:
         with torch.no_grad():

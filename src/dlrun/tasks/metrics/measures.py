@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlrun.errors import UserError
-from dlrun.tasks.outcomes import Outcomes
+from dlrun.tasks.metrics.outcomes import Outcomes
 from dlrun.tasks.targets import Learnable
 from dlrun.types import Better
 
@@ -23,7 +23,7 @@ Function = partial  # a metric with its keys
 class Measures:
     """Metrics by the names of their scores.
 
-    functions: of metrics.py or the user's own. spec: of the data; a metric per class or target has a score for each.
+    functions: of this package or the user's own. spec: of the data; a metric per class or target has a score for each.
     known: what the task measures anyway. Raises UserError if a metric does not fit the data.
     """
 

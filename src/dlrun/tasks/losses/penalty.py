@@ -1,4 +1,4 @@
-"""L1 and L2 penalties on weights (the book, section 9.5), and what has become of the penalised weights (table 9.1)."""
+"""L1 and L2 penalties on weights (the book, section 9.5), and the range of the penalised weights (table 9.1)."""
 
 from fnmatch import fnmatch
 from functools import partial

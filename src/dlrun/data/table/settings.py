@@ -10,7 +10,7 @@ from dlrun.errors import UserError
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TableSettings:
     """What to learn from which columns, and how to split: the keys of the config (see configs/data/table.yaml)."""
 
     target: tuple[str, ...]
@@ -27,26 +27,26 @@ class Wanted:
     fold: int
 
 
-def check_wanted(columns: Sequence[str], wanted: Wanted, where: str) -> None:
+def check_settings(columns: Sequence[str], settings: TableSettings, where: str) -> None:
     """Raise UserError for names in the config that are no columns of the table, or that have two roles."""
-    if not wanted.target:
+    if not settings.target:
         raise UserError(
             f"data.target is not set: which column of {where} is to be learned?\n"
             f"  expected one of: {', '.join(columns[:30])}"
         )
-    single = {"data.group": wanted.group, "data.time": wanted.time, "data.weights": wanted.weights}
+    single = {"data.group": settings.group, "data.time": settings.time, "data.weights": settings.weights}
     keys: dict[str, tuple[str, ...]] = {key: (name,) for key, name in single.items() if name}
-    keys |= {"data.drop": wanted.drop}
-    for key, names in {"data.target": wanted.target, "data.types": tuple(wanted.types), **keys}.items():
+    keys |= {"data.drop": settings.drop}
+    for key, names in {"data.target": settings.target, "data.types": tuple(settings.types), **keys}.items():
         check_names(names, columns, key, where)
-        if key in keys and (twice := next((name for name in names if name in wanted.target), None)):
+        if key in keys and (twice := next((name for name in names if name in settings.target), None)):
             raise UserError(f"{key}={twice}: that column is the target\n  expected another column")
 
 
-def aside(wanted: Wanted) -> dict[str, str]:
+def aside(settings: TableSettings) -> dict[str, str]:
     """Return the columns that are not learned from because of their role, with that role for the header."""
-    roles = dict.fromkeys(wanted.target, "") | {name: "data.drop" for name in wanted.drop}
-    for name, role in ((wanted.group, "data.group"), (wanted.weights, "data.weights")):
+    roles = dict.fromkeys(settings.target, "") | {name: "data.drop" for name in settings.drop}
+    for name, role in ((settings.group, "data.group"), (settings.weights, "data.weights")):
         if name:
             roles[name] = role
     return roles

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlrun.errors import UserError, check_state
 from dlrun.output.probability_plots import rates
-from dlrun.tasks.outcomes import Outcomes
+from dlrun.tasks.metrics.outcomes import Outcomes
 
 Array = np.ndarray
 EVEN = 0.5

@@ -16,7 +16,7 @@ from dlrun.errors import UserError
 
 FOLDER = "tracking"  # in the run's folder: the count of rows that each tracker has received, and its output
 PATIENCE = 30.0  # seconds that a finished run waits for its trackers
-SAFE = "import sys; sys.path[:] = [path for path in sys.path if path]; from dlrun.runs.track import main; main()"
+SAFE = "import sys; sys.path[:] = [path for path in sys.path if path]; from dlrun.tracking.follow import main; main()"
 NAMES = ("trackio", "wandb", "mlflow")
 
 

@@ -1,4 +1,4 @@
-"""The loss of a supervised task: which of losses.py fits the data, or a function of the user's own."""
+"""The loss of a supervised task: which one of this package fits the data, or a function of the user's own."""
 
 import inspect
 from collections.abc import Callable

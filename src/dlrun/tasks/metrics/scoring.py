@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from dlrun.system.distributed import Distributed
-from dlrun.tasks.balance import skew
-from dlrun.tasks.decision import Decision
-from dlrun.tasks.measures import Measures
+from dlrun.tasks.losses.balance import skew
 from dlrun.tasks.metrics import balanced_acc
-from dlrun.tasks.outcomes import gathered
+from dlrun.tasks.metrics.decision import Decision
+from dlrun.tasks.metrics.measures import Measures
+from dlrun.tasks.metrics.outcomes import gathered
 from dlrun.tasks.targets import Learnable
 
 

@@ -1,4 +1,4 @@
-"""The outputs for a whole split, gathered from all processes: what metrics and the threshold are made of."""
+"""The outputs for a whole split, gathered from all processes. Metrics and the threshold are computed from them."""
 
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -22,7 +22,10 @@ class Outcomes(NamedTuple):
 
 
 def gathered(batches: Sequence[tuple[Tensor, Tensor]], dist: Distributed) -> Outcomes | None:
-    """Join the batches (targets, predictions) of all processes, of which each has every size-th. None but on rank 0."""
+    """Join the batches (targets, predictions) of all processes in stored order; None on all ranks but 0.
+
+    Of N processes, each one has every N-th batch.
+    """
     own = [(y.cpu(), predicted.cpu()) for y, predicted in batches]
     others = dist.gather_objects(own)
     if dist.rank:

@@ -1,4 +1,4 @@
-"""Classes of unequal size: how unequal they are, and weights of their samples' losses."""
+"""Classes of unequal size: the ratio of their sizes, and weights for the losses of their samples."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -14,7 +14,7 @@ Weights = Mapping[str, float]
 
 
 def class_counts(data: SampleData, classes: int) -> list[int] | None:
-    """Number of train samples of each class; None if the data does not have its labels at hand."""
+    """Number of train samples of each class; None if the data has no `targets`."""
     targets = getattr(data, "targets", None)
     return None if targets is None else torch.bincount(targets("train"), minlength=classes).tolist()
 

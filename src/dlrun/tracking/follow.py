@@ -13,19 +13,19 @@ from filelock import FileLock
 from dlrun.config.build import build
 from dlrun.config.check import check_section
 from dlrun.config.saved import plain, read_config
-from dlrun.output.folders import write_whole
 from dlrun.output.rows import parse_row
-from dlrun.output.tracking import FOLDER
+from dlrun.output.written import write_whole
 from dlrun.paths import read_whole
 from dlrun.runs.compare import flatten
 from dlrun.runs.live import LiveRun, stamp
-from dlrun.runs.trackers import Tracked, Tracker
+from dlrun.tracking.processes import FOLDER
+from dlrun.tracking.trackers import Tracked, Tracker
 
 EVERY = 1.0  # seconds between two looks at the files
 
 
 def main() -> None:
-    """Run `python -m dlrun.runs.track FOLDER NAME`."""
+    """Run `python -m dlrun.tracking.follow FOLDER NAME`."""
     os.nice(5)  # the run has precedence
     folder, name = Path(sys.argv[1]), sys.argv[2]
     with FileLock(folder / FOLDER / f"{name}.lock"):  # the tracker of an earlier session may still be sending

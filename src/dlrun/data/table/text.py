@@ -1,0 +1,140 @@
+"""A table as text: its encoding, the separator of its values, and the names of its columns."""
+
+import codecs
+import csv
+import gzip
+import io
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+from dlrun.errors import DataError, UserError, some
+
+HEAD = 2**18  # bytes that decide the separator
+SEPARATORS = ",;\t|"
+EXPECTED = "expected a CSV or TSV file (also .gz), or a Parquet file"
+SIGNATURES = {b"PK": "a zip or a spreadsheet", b"%PDF": "a PDF", b"\x89PNG": "an image", b"SQLite": "a database"}
+
+
+class Format(NamedTuple):
+    """How a text file is written. separator: None if it has to be found. missing: texts that mean "no value"."""
+
+    separator: str | None = None
+    encoding: str = "utf-8"
+    header: bool = True
+    missing: tuple[str, ...] = ()
+
+
+def check_format(form: Format) -> Format:
+    """Return a format whose separator and encoding are valid. Raises UserError."""
+    if form.separator is not None and len(form.separator.encode()) != 1:
+        raise UserError(f"data.separator={form.separator!r}: expected one character, such as ; (null: found by itself)")
+    try:
+        codecs.lookup(form.encoding)
+    except LookupError:
+        raise UserError(
+            f"data.encoding={form.encoding}: there is no such encoding\n  expected utf-8, cp1252, ..."
+        ) from None
+    return form
+
+
+class TableText(NamedTuple):
+    """A text file that is known to be a table. source: what polars reads, UTF-8."""
+
+    path: Path
+    form: Format
+    names: list[str]
+    source: Path | bytes
+
+    def open(self) -> TextIO:
+        """Open the text in UTF-8, without a byte order mark."""
+        if isinstance(self.source, bytes):
+            return io.TextIOWrapper(io.BytesIO(self.source), encoding="utf-8-sig", errors="replace", newline="")
+        return open(self.source, encoding="utf-8-sig", errors="replace", newline="")
+
+    def records(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield (last line, cells) of the records after the header; slow, for messages only."""
+        csv.field_size_limit(2**31 - 1)
+        with self.open() as file:
+            reader = csv.reader(file, delimiter=self.form.separator or ",")
+            for number, cells in enumerate(reader):
+                if number or not self.form.header:
+                    yield reader.line_num, cells
+
+    def place(self, row: int) -> str:
+        """Name the line of a row of the frame that was read, which has no rows without a value."""
+        empty = {"", *self.form.missing}
+        full = (line for line, cells in self.records() if any(cell.strip() not in empty for cell in cells))
+        line = next((line for i, line in enumerate(full) if i == row), None)
+        return f"{self.path}, line {line}" if line else f"{self.path}, row {row + 1}"
+
+
+def text_of(path: Path, form: Format, source: Path | bytes, start: bytes) -> TableText:
+    """Check that a file is text, and find its separator and the names of its columns."""
+    if start[:2] == b"\x1f\x8b":
+        try:
+            source = gzip.decompress(content_of(source))
+        except (OSError, EOFError) as error:
+            raise DataError(f"{path} is not an intact gzip file: {error}\n  {EXPECTED}") from None
+        start = source[:HEAD]
+    if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        form = form._replace(encoding="utf-16")
+    elif kind := next((kind for mark, kind in SIGNATURES.items() if start.startswith(mark)), None):
+        raise DataError(f"{path} is {kind}, not a table of text\n  {EXPECTED}: save it as CSV")
+    elif b"\0" in start:
+        raise DataError(f"{path} is not text: it holds zero bytes\n  {EXPECTED}")
+    if not _is_utf8(form.encoding):
+        source = _decoded(path, content_of(source), form.encoding).encode()
+        start = source[:HEAD]
+    lines = start.decode("utf-8-sig", errors="replace").splitlines(keepends=True)
+    lines = lines[:-1] if len(start) == HEAD and len(lines) > 1 else lines  # the last one may be cut
+    if not any(line.strip() for line in lines):
+        raise DataError(f"{path} is empty\n  {EXPECTED}")
+    separator = form.separator or _separator(lines)
+    header = next(csv.reader(lines, delimiter=separator))
+    names = _names(path, header) if form.header else [f"x{i}" for i in range(1, len(header) + 1)]
+    return TableText(path, form._replace(separator=separator), names, source)
+
+
+def content_of(source: Path | bytes) -> bytes:
+    return source if isinstance(source, bytes) else source.read_bytes()
+
+
+def _is_utf8(encoding: str) -> bool:
+    return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
+
+
+def _decoded(path: Path, content: bytes, encoding: str) -> str:
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise undecodable(path, content, error, encoding) from None
+
+
+def undecodable(path: Path, content: bytes, error: UnicodeDecodeError, encoding: str) -> DataError:
+    line = content.count(b"\n", 0, error.start) + 1
+    found = content[error.start : error.start + 1].hex()
+    return DataError(
+        f"{path}, line {line}: the byte 0x{found} is not {encoding}\n"
+        "  expected text in that encoding: set data.encoding, for example data.encoding=cp1252 or data.encoding=latin-1"
+    )
+
+
+def _separator(lines: list[str]) -> str:
+    """Find the separator that gives the first lines the most columns, the same number in most lines."""
+    scores = {}
+    for separator in SEPARATORS:
+        counts = Counter(len(cells) for cells in csv.reader(lines[:50], delimiter=separator) if cells)
+        columns, lines_alike = max(counts.items(), key=lambda pair: (pair[0] > 1, pair[1]))
+        scores[separator] = (columns > 1, lines_alike / sum(counts.values()), columns)
+    return max(scores, key=lambda separator: scores[separator])
+
+
+def _names(path: Path, header: list[str]) -> list[str]:
+    names = [name.strip() or f"column {i}" for i, name in enumerate(header, 1)]
+    if twice := [repr(name) for name, count in Counter(names).items() if count > 1]:
+        raise DataError(
+            f"{path}, line 1: several columns are named {some(twice)}\n  expected a name of its own for each column"
+        )
+    return names

@@ -1,0 +1,81 @@
+"""The plots of a run: figures, videos and the strips of preview images that it leaves in plots/."""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlrun.output import drawing, plots, video
+from dlrun.output.board import Board
+from dlrun.output.written import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from dlrun.data.base import Video
+
+
+class PlotFiles:
+    """plots/ in a run's folder. It keeps figures and videos until they are drawn. board: also shows the figures."""
+
+    def __init__(self, run: Path, board: Board, print: Callable[[str], None]) -> None:
+        self.folder, self.images, self.board, self.print = run / "plots", run / "images", board, print
+        self.figures: dict[str, Callable[[], Figure]] = {}
+        self.videos: dict[str, Video | str] = {}
+
+    def take(self, report: dict[str, Any]) -> None:
+        """Take out of a report what is to be drawn.
+
+        figures: functions that return a matplotlib figure, by name. lines: by plot, lists of numbers by label. videos:
+        by name, frames and frames per second, or the reason why there are none.
+        """
+        self.figures |= report.pop("figures", {})
+        self.figures |= {name: partial(plots.lines, series) for name, series in report.pop("lines", {}).items()}
+        self.videos |= report.pop("videos", {})
+
+    def draw(self, global_step: int, labels: Sequence[str] = ()) -> None:
+        """Write the figures and videos, and the epochs' preview images as a strip and an animation.
+
+        labels: names of the classes. Names that no font can draw become numbers, explained in plots/classes.txt. A
+        plot that fails is reported and skipped.
+        """
+        self._try("classes.txt", partial(self._write_key, labels))
+        for name, figure in self.figures.items():
+            self._try(f"{name}.png", partial(self._plot, name, figure, global_step))
+        for name, frames in self.videos.items():
+            if isinstance(frames, str):
+                self.print(f"no plots/{name}.gif: {frames}")
+            else:
+                self._try(f"{name}.gif", partial(video.animate, self.folder / f"{name}.gif", *frames))
+        self._try("strips", partial(self._draw_strips, global_step))
+
+    def _try(self, name: str, draw: Callable[[], None]) -> None:
+        try:
+            self.folder.mkdir(exist_ok=True)
+            draw()
+        except Exception as error:  # drawing libraries raise anything, and must not cost the run its results
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            self.print(f"no plots/{name}: {reason}")
+
+    def _write_key(self, labels: Sequence[str]) -> None:
+        if key := drawing.key(labels):
+            path = self.folder / "classes.txt"
+            write_whole(path, key + "\n")
+            self.print(f"no installed font can draw the names of all classes: the plots show numbers, see {path}")
+
+    def _plot(self, name: str, figure: "Callable[[], Figure]", global_step: int) -> None:
+        """Write plots/<name>.png and the same pixels to TensorBoard. Rendered once; savefig would render again."""
+        from PIL import Image
+
+        path = self.folder / f"{name}.png"
+        temporary = path.with_suffix(".tmp")  # the plot of an earlier session stays whole until it is replaced
+        pixels = drawing.render(figure)
+        Image.fromarray(pixels).save(temporary, "png", dpi=(110, 110))
+        os.replace(temporary, path)
+        self.board.writer().add_image(f"plots/{name}", pixels, global_step, dataformats="HWC")
+
+    def _draw_strips(self, global_step: int) -> None:
+        """Write plots/<name>_strip.png and plots/<name>.gif from the epochs' preview images."""
+        for name, strip in video.assemble(self.images, self.folder).items():
+            self.board.writer().add_image(f"plots/{name}_strip", video.pixels(strip), global_step, dataformats="HWC")

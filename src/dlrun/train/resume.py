@@ -1,0 +1,122 @@
+"""Resume a run with its own config and, where they may change, new values of some keys."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from omegaconf import OmegaConf
+
+from dlrun.config.build import build, of_runner
+from dlrun.config.check import check
+from dlrun.config.extras import install
+from dlrun.config.saved import is_place, new_run_arguments, plain, portable, read_config
+from dlrun.errors import DataError, UserError
+from dlrun.output.folders import find_run, read_summary, require_plain, status_of
+from dlrun.output.json_line import ENDING
+from dlrun.output.restarts import restarts
+from dlrun.overrides import key_of, pasteable, quoted
+from dlrun.tracking.processes import require_installed
+from dlrun.train.limits import refuse_finished
+from dlrun.train.start import Done, Request, join_processes, locked, train
+
+if TYPE_CHECKING:
+    from dlrun.train.session import Session
+
+LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
+SAVING = (
+    "log_every",
+    "histograms",
+    "keep",
+    "keep_every",
+    *(f"checkpoint_{n}" for n in ("every_steps", "every_minutes", "gap")),
+)
+RESUMABLE = ("trainer.device", "data_dir", *(f"trainer.{name}" for name in (*LIMITS, *SAVING)), "tracker")
+CHANGEABLE = ("optimizer.lr",)  # only with resume.allow=changes, as then the run is another one
+
+
+def resume(request: Request) -> Done:
+    """Resume a run with its own config and new limits.
+
+    The folder is locked before its config and summary are read: no other process changes them meanwhile.
+    """
+    folder = find_run(*(os.path.expanduser(str(request.config[key])) for key in ("resume", "output_dir")))
+    ENDING.folder = folder
+    require_plain(folder)
+    with locked(folder) as release:
+        run, done = read_resumed(folder, request), read_summary(folder)
+        if status_of(done) == "finished":
+            if restarts():  # a process died after the run finished
+                return Done(folder)
+            refuse_finished(folder, build(run.config["trainer"]), done)
+        expected = f"expected the number that it was started with: dl-run {pasteable('resume', folder)}"
+        here = f"resume={quoted(folder.resolve())}"  # pins `last`, which may name another run in the child processes
+        arguments = [here if key_of(argument) == "resume" else argument for argument in request.arguments]
+        if join_processes(run.config, arguments, expected, release) != run.config["trainer"]["processes"]:
+            raise UserError(
+                f"resume={folder}: torchrun started {os.environ['WORLD_SIZE']} processes, but the run had one\n"
+                f"  {expected}"
+            )
+        run.config["data"] |= request.data
+        return train(_resumed_session(folder, run), folder, True, request.is_guest, run.text)
+
+
+class ResumedConfig(NamedTuple):
+    """The config of a run that is resumed: plain and checked, the choice of each group, and config.yaml's new text.
+
+    changes: old and new values of CHANGEABLE keys.
+    """
+
+    config: dict
+    names: dict[str, str]
+    text: str
+    changes: dict[str, tuple[object, object]]
+
+
+def read_resumed(folder: Path, request: Request) -> ResumedConfig:
+    """Read a run's config, with the request's changes. Raises UserError if a change is not of a RESUMABLE key."""
+    changes = {}
+    try:
+        saved, names = read_config(folder)
+    except UserError as error:
+        raise UserError(f"resume={error}") from None
+    is_moved = False
+    for override in request.words:
+        key = key_of(override)
+        if key in RESUMABLE or is_place(plain(saved), key):
+            OmegaConf.update(saved, key, OmegaConf.select(request.config, key), merge=False, force_add=True)
+            is_moved |= key.startswith("data.")
+        elif key in CHANGEABLE and request.config.resume_allow == "changes":
+            changes[key] = (OmegaConf.select(saved, key), OmegaConf.select(request.config, key))
+            OmegaConf.update(saved, key, changes[key][1], merge=False)
+        elif key not in ("resume", "resume.allow", "resume_allow", "output_dir"):
+            or_allow = f", or {override} with resume.allow=changes" if key in CHANGEABLE else ""
+            typed = override.removeprefix("++")  # added by the command line
+            raise UserError(
+                f"{typed} cannot change in a resumed run: it continues with its own config\n"
+                f"  expected only: {', '.join(RESUMABLE)}{or_allow}; and data.root, data.file, ... if the data moved\n"
+                f"  for any other change start a new run: dl-run {new_run_arguments(folder, typed)}"
+            )
+    config = plain(saved, request.arguments)
+    try:
+        check(config, names)
+    except UserError as error:
+        raise UserError(f"resume={folder}: {error}") from None
+    if is_moved:
+        saved = portable(saved)
+    require_installed(config.get("tracker") or (), install)
+    return ResumedConfig(config, names, OmegaConf.to_yaml(saved), changes)
+
+
+def _resumed_session(folder: Path, run: ResumedConfig) -> "Session":
+    """Build a resumed run. Its weights come from the checkpoint, so those that it started from are not read."""
+    from dlrun.train.session import Session
+
+    config = run.config | {"init": None, "model": run.config["model"] | dict.fromkeys(of_runner(run.config["model"]))}
+    try:
+        return Session(config, run.names, changes=run.changes)
+    except DataError as error:  # drop the lines that suggest keys of new runs
+        lines = [line for line in str(error).splitlines() if "=..." not in line]
+        place = str(error).partition("=")[0]
+        key = place if is_place(config, place) else "data_dir"
+        elsewhere = f"dl-run {pasteable('resume', folder)} {key}=<{'place' if key == place else 'folder'}>"
+        raise DataError("\n".join([*lines, f"  put it there, or name its place: {elsewhere}"])) from None
