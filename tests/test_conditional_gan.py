@@ -66,8 +66,8 @@ def test_inception_score_in_closed_form():
     assert inception_score(torch.full((8, 5), 0.2)) == pytest.approx(1)
     p = torch.tensor([[0.9, 0.1], [0.3, 0.7]])
     mean = p.mean(0)
-    by_hand = np.exp((p * (p / mean).log()).sum(1).mean())
-    assert inception_score(p) == pytest.approx(float(by_hand))
+    by_hand = (p * (p / mean).log()).sum(1).mean().exp()
+    assert inception_score(p) == pytest.approx(by_hand.item())
 
 
 def test_a_conditional_gan_resumes_to_the_bit(tmp_path):

@@ -78,7 +78,7 @@ def test_option_composes_and_states_each_key_once(group, option):
     elif group == "model":
         kind = takes(option)[0]
     others = [f"{name}={choice}" for name, choice in FITTING.get(kind, {}).items() if name != group]
-    if (group, option) == ("data", "anime_faces"):  # without labels
+    if (group, option) in (("data", "anime_faces"), ("data", "counting")):  # without labels
         others = ["model=vae"]
     if group == "task" and option not in ("supervised", "segment"):  # others name the class of their network
         others = [f"model={models(option)[0]}"]

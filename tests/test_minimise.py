@@ -130,7 +130,7 @@ def test_losses_of_scaled_inputs_are_those_of_samples():
         square, product = grid.square().mean(), grid.mean() ** 2
         mean = d1**2 * square + 2 * scale * d1 * d2 * product + scale**2 * d2**2 * square
         ratio = named(name=name).at(points) / mean
-        torch.testing.assert_close(ratio, ratio[:1].expand(3), rtol=1e-4, atol=0)
+        torch.testing.assert_close(ratio, ratio[:1].expand(3), rtol=3e-3, atol=0)
     torch.testing.assert_close(named(name="normalised_inputs").at(points), 0.5 * (d1**2 + d2**2))
 
 

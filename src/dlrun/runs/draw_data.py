@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dlrun.config.build import build
 from dlrun.data.base import Data, has_samples
 from dlrun.errors import UserError, counted, nearest
-from dlrun.runs.predict import class_names
+from dlrun.runs.records import class_names
 from dlrun.spec import Columns, Image, Table
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import torch
 
 from dlrun.data.base import SampleData
 from dlrun.spec import Function, Image, Mask
-from dlrun.tasks.losses.balance import class_counts
 from dlrun.tasks.images import rescaled
+from dlrun.tasks.losses.balance import class_counts
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
