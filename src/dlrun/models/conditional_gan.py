@@ -22,6 +22,9 @@ class ConditionalPair(Pair):
     greatest. So noise draws all classes alike, and a one in the place of a class draws that class.
     """
 
+    generator: "ClassGenerator"
+    critic: "ClassCritic"
+
     def __init__(self, generator: "ClassGenerator", critic: "ClassCritic", latent: int) -> None:
         super().__init__(generator, critic, latent)
         self.classes = generator.classes

@@ -70,9 +70,10 @@ def rows_of_maps(layers: dict[str, np.ndarray]) -> "Figure":
 
 def words_and_gates(words: list[str], curves: dict[str, np.ndarray], label: str, p: np.ndarray) -> "Figure":
     """Draw curves over the words of a text, above the probability of a label after each word."""
-    figure, axes = new_figure(max(6.4, 0.17 * len(words) + 1), 4.4)
+    figure, _ = new_figure(max(6.4, 0.17 * len(words) + 1), 4.4)
     figure.clear()
-    upper, lower = figure.subplots(2, 1, sharex=True) if curves else (None, figure.subplots())
+    rows = figure.subplots(2 if curves else 1, 1, sharex=True, squeeze=False)[:, 0]
+    upper, lower = rows[0], rows[-1]
     for k, (name, values) in enumerate(curves.items()):
         upper.plot(values, color=COLOURS[k], marker=".", linewidth=1.2, label=name)
     if curves:

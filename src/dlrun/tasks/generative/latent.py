@@ -67,7 +67,8 @@ def class_arithmetic(encode: Encode, decode: Callable, batches: Iterator, classe
     z is the code of the first image of class a, m(a) the mean code of its class (the book, section 13.4, figure 13.10:
     a man with glasses - man + woman; Radford et al. 2016, section 6.3.2; Larsen et al. 2016).
     """
-    pairs, count = [], 0
+    pairs: list[tuple[Tensor, Tensor]] = []
+    count = 0
     for x, y in batches:
         pairs.append((encode(x).float(), y))
         count += len(y)
