@@ -130,7 +130,7 @@ def test_forms_for_small_images_have_the_communitys_parameters(model, keys, para
 # Sizes
 
 KEYS = dict(norm="none", init="torch")
-RESNET = KEYS | dict(width=2, zero_init_residual=False)
+RESNET = KEYS | dict(width=2, residual=True, zero_init_residual=False)
 INCEPTION = KEYS | dict(width=8, dropout=0.0, auxiliary=None)
 SMALLEST = [  # builder, keys, least side, what the error names, what it advises
     (alexnet, dict(form="imagenet", width=2, head=[4], dropout=0.0, init="torch"), 63, "alexnet", "model.form=cifar"),

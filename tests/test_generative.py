@@ -1,5 +1,6 @@
 """Generative tasks: closed forms of what they compute, each learns a toy, each resumes to the bit between turns."""
 
+import re
 from functools import partial
 from math import log, pi
 from signal import SIGTERM
@@ -50,7 +51,7 @@ def make(
     load_classifier: object = None, **keys
 ):  # fmt: skip
     """A task with the keys of its YAML, but for those given."""
-    name = {WganGp: "wgan_gp", AdversarialAutoencoder: "adversarial_autoencoder"}.get(kind, kind.__name__.lower())
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
     stated = {key: value for key, value in section("task", name).items() if key != "_target_"}
     handed = dict(
         net=net,

@@ -15,6 +15,7 @@ from dlrun.config.build import build
 from dlrun.data.readers.functions import FORMULAS, line, named
 from dlrun.data.readers.tables import linear
 from dlrun.errors import UserError
+from dlrun.models.recurrence import lstm_step
 from dlrun.output.drawing import render
 from dlrun.output.surfaces import curve, surface
 from dlrun.tasks.minimise import central_differences
@@ -93,6 +94,60 @@ def test_the_loss_of_a_line_is_that_of_its_points():
     assert function.minima[0] == pytest.approx(np.polyfit(x[:, 0], y[:, 0], 1), abs=1e-6)
     with pytest.raises(UserError, match="many lines go through one point"):
         line(**keys | {"samples": 1})
+
+
+def test_distances_of_two_lines():
+    """Section 13.7: where they do not meet, JS is log 2 and its gradient 0; the earth mover's distance leads to 0."""
+    theta = torch.tensor([[-0.5], [0.0], [0.25]]).double().requires_grad_()
+    js, em = (named(name=f"{kind}_of_lines").at(theta) for kind in ("js", "em"))
+    assert js.tolist() == pytest.approx([log(2), 0, log(2)], abs=1e-7) and em.tolist() == [0.5, 0, 0.25]
+    assert not torch.autograd.grad(js.sum(), theta)[0].any()
+    assert torch.autograd.grad(em.sum(), theta)[0].flatten().tolist()[::2] == [-1, 1]
+    p, q = np.zeros(4), np.zeros(4)
+    p[0], q[2] = 1, 1  # by the definition, on a grid
+    middle = (p + q) / 2
+    divergence = sum(0.5 * float(a @ np.log(np.where(a > 0, a / np.maximum(middle, 1e-9), 1))) for a in (p, q))
+    assert divergence == pytest.approx(log(2))
+
+
+def test_the_lstm_cell_is_the_recurrence():
+    """Table 11.1: keep, both, clear, overwrite; with gates that are 0 or 1."""
+    corners = torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
+    found = named(name="lstm_cell").at(corners)
+    assert found.tolist() == [1, 1.5, 0, 0.5]
+    gate = torch.where(corners > 0.5, 100.0, -100.0)
+    from_x = torch.stack([gate[:, 0], gate[:, 1], torch.full((4,), float(np.arctanh(0.5))), torch.zeros(4)], 1)
+    _, c = lstm_step(from_x, torch.zeros(4, 4), torch.zeros(4, 1), torch.ones(4, 1))
+    torch.testing.assert_close(c.squeeze(1), found)
+
+
+def test_losses_of_scaled_inputs_are_those_of_samples():
+    """Section 10.8: up to a factor, the mean squared error over a grid of inputs."""
+    grid = torch.linspace(1, 10, 1001).double()
+    points = torch.tensor([[1.5, 0.7], [-1.0, 2.0], [1.0, 1.25]]).double()
+    d1, d2 = (points - 1).unbind(1)
+    for name, scale in (("even_inputs", 1), ("uneven_inputs", 100)):
+        square, product = grid.square().mean(), grid.mean() ** 2
+        mean = d1**2 * square + 2 * scale * d1 * d2 * product + scale**2 * d2**2 * square
+        ratio = named(name=name).at(points) / mean
+        torch.testing.assert_close(ratio, ratio[:1].expand(3), rtol=3e-3, atol=0)
+    torch.testing.assert_close(named(name="normalised_inputs").at(points), 0.5 * (d1**2 + d2**2))
+
+
+def test_batch_normalisation_learns_the_printed_scale():
+    """The companion code of section 10.8, by torch; and by the function of (gamma, beta) that it is."""
+    torch.manual_seed(0)
+    x = 1 + 0.5 * torch.randn(200, 3, 40, 40)
+    layer = torch.nn.BatchNorm2d(3, eps=1e-3)
+    optimizer, point = torch.optim.SGD(layer.parameters(), 0.01), torch.tensor([[1.0, 0.0]], requires_grad=True)
+    for _ in range(10):
+        optimizer.zero_grad()
+        (layer(x).square().mean() - 1).backward()
+        optimizer.step()
+        (slopes,) = torch.autograd.grad(named(name="batch_norm_toy").at(point).sum(), point)
+        point = (point - 0.01 * slopes).detach().requires_grad_()
+    assert point[0, 0].item() == pytest.approx(0.9355, abs=1e-4) and point[0, 1] == 0
+    assert layer.weight.tolist() == pytest.approx([0.9355] * 3, abs=2e-4)
 
 
 def test_four_starts_end_in_four_minima(tmp_path):

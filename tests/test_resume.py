@@ -30,9 +30,9 @@ STEPS = 8  # of a SMALL run
 STRAIGHT = ("model.dropout=0.2", "trainer.monitor=loss")  # by which the second epoch is the best
 MODELS = kinds([name for name in options("model") if takes(name) not in (["Env"], ["Function"], ["Series"])])
 MODELS = [
-    name for name in MODELS if name not in ("alexnet", "vgg16_imagenet", "polynomial")
-]  # plain, and 28x28 is too small for the first two; the third learns in one step
-DEEP = ("densenet121", "googlenet")  # with nothing in them that others have not
+    name for name in MODELS if name not in ("alexnet", "vgg16_imagenet", "polynomial", "operations", "convolution")
+]  # plain, and 28x28 is too small for the first two; the others learn in one step, or nothing
+DEEP = ("densenet121", "googlenet", "xception")  # with nothing in them that others have not
 HALF = ("autoencoder", "gan", "gru", "lenet", "mlp", "resnet18", "unet", "vae")  # of each kind one
 NARROW = {"widths": "[4,4,4]", "width": 4, "hidden": "[16]", "growth": 4}  # where a model has that key
 OPTIMIZERS = sorted(p.stem for p in (runs.CONFIGS / "optimizer").glob("*.yaml"))

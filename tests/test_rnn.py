@@ -21,7 +21,7 @@ KEYS = dict(
     kind="lstm", units=5, layers=2, bidirectional=False, dropout=0.0, input_dropout=0.0, head="last",
     mask_padding=False, cell="fused", init="keras",
 )  # fmt: skip
-VECTORS = dict(size=4, file=None, train=True, neighbours=[], save=False)
+VECTORS = dict(size=4, file=None, train=True, neighbours=[], pairs=[], save=False)
 SHORT = torch.tensor([[0, 0, 0, 0, 1, 7, 8, 9, 3], [1, 2, 3, 4, 5, 6, 7, 8, 9], [0, 0, 0, 0, 0, 0, 0, 0, 1]])
 
 

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from copy import deepcopy
@@ -448,10 +449,9 @@ def test_the_jobs_of_a_stack_in_words():
 
 @pytest.mark.slow
 def test_seeds_in_one_command(tmp_path):
-    log = tmp_path / "log"
     arguments = ["seeds=4", "seed=5", "data=moons", "trainer.epochs=3", "sweep.stack=4", f"output_dir={tmp_path}"]
-    assert runs.ended(runs.dl_run(log, *arguments)) == 0
-    assert "4 jobs (0 to 3) train as one network" in log.read_text()
+    done = subprocess.run([sys.executable, "-m", "dlrun", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "4 jobs (0 to 3) train as one network" in done.stdout, done
     (sweep,) = tmp_path.glob("*/*_sweep")
     jobs = json.loads((sweep / "sweep.json").read_text())["jobs"]
     assert [job["status"] for job in jobs] == ["finished"] * 4

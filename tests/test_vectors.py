@@ -14,7 +14,7 @@ from dlrun.config.build import build
 from dlrun.errors import DataError, UserError
 from dlrun.models.embedding import Embed
 from dlrun.models.rnn import recurrent
-from dlrun.models.vectors import read_vectors, write_neighbours, write_vectors
+from dlrun.models.vectors import read_vectors, write_neighbours, write_similarity, write_vectors
 from dlrun.output.checkpoint import load
 from dlrun.output.folders import read_summary
 from dlrun.spec import Tokens
@@ -115,6 +115,12 @@ def test_neighbours_by_hand():
         "a,c,-1.0000",
         "gone,(not in the vocabulary),",
     ]
+
+
+def test_similarity_of_pairs_by_hand():
+    vectors = torch.tensor([[2.0, 0.0], [5.0, 5.0], [-1.0, 0.0]])
+    table = write_similarity([("a", "b"), ("c", "a"), ("a", "gone")], ("a", "b", "c"), vectors).splitlines()
+    assert table == ["word,other,cosine", "a,b,0.7071", "c,a,-1.0000", "a,gone,(gone not in the vocabulary)"]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
-from dlrun.models.vectors import read_vectors, write_neighbours, write_vectors
+from dlrun.models.vectors import read_vectors, write_neighbours, write_similarity, write_vectors
 from dlrun.spec import Tokens
 from dlrun.types import Size
 
@@ -23,7 +23,8 @@ class Embed:
     """The config of an embedding.
 
     size: numbers per word. file: a text file of vectors, or null for random ones. train: whether the vectors learn.
-    neighbours: words whose nearest words are written to neighbours.csv in the run's folder at the end. save: write all
+    neighbours: words whose nearest words are written to neighbours.csv in the run's folder at the end. pairs: words
+    whose similarity is written to similarity.csv. save: write all
     vectors to vectors.txt in the run's folder, a file that `file` can read.
     """
 
@@ -31,6 +32,7 @@ class Embed:
     file: str | None
     train: bool
     neighbours: list[str]
+    pairs: list[tuple[str, str]]
     save: bool
 
 
@@ -52,6 +54,8 @@ class Embedding(nn.Embedding):
         vectors = self.weight[4 : 4 + len(words)].float().cpu()
         if self.embed.neighbours and words:
             files["neighbours.csv"] = write_neighbours(self.embed.neighbours, words, vectors)
+        if self.embed.pairs and words:
+            files["similarity.csv"] = write_similarity(self.embed.pairs, words, vectors)
         if self.embed.save:
             files["vectors.txt"] = write_vectors(words, vectors)
         return {"files": files}

@@ -1,6 +1,7 @@
 """Pairs of networks for adversarial learning: a generator of samples and a critic (or discriminator).
 
-For images there are three forms; all sizes follow from the spec.
+For images there are four forms; all sizes follow from the spec.
+dense: dense layers, as in the first GAN (the book, section 13.4).
 paper: 4x4 convolutions with stride 2 between the smallest maps, of 4x4 to 7x7, and the image: 2, 3 or 4 layers for 28,
 32 or 64 pixels.
 book: the same generator with a ReLU on the noise; a critic of five convolutions and an average over its maps.
@@ -44,33 +45,39 @@ def gan(
     *,
     latent: Size,
     hidden: list[Size],
-    form: Literal["paper", "book", "notes"],
+    form: Literal["paper", "book", "notes", "dense"],
     width: Size,
     norm: Norm,
     critic_norm: Norm,
     init: Init,
 ) -> Pair:
-    """Dense nets for tables, convolutional nets for images with pixels in [-1, 1].
+    """Dense nets for tables, dense or convolutional nets for images with pixels in [-1, 1].
 
-    hidden: widths of both nets, for tables. width: channels of the largest maps, for images; each layer doubles them.
+    hidden: widths of both nets, for tables and form=dense.
+    width: channels of the largest maps, for images; each layer doubles them.
     norm, critic_norm: for images; the critic's first layer has none, except in form=book.
     """
-    if isinstance(spec, Table):
+    if isinstance(spec, Table) or form == "dense":
         return initialise(_dense(spec, latent, hidden), init)
     make = {"paper": _paper, "book": _book, "notes": _notes}[form]
     return initialise(make(spec, latent, width, norm, critic_norm), init)
 
 
-def _dense(spec: Table, latent: int, hidden: list[int]) -> Pair:
-    generator: list[nn.Module] = []
-    critic: list[nn.Module] = []
-    for a, b in zip([latent, *hidden], hidden, strict=False):
-        generator += [nn.Linear(a, b), nn.ReLU()]
-    for a, b in zip([spec.features, *hidden], hidden, strict=False):
-        critic += [nn.Linear(a, b), nn.LeakyReLU(SLOPE)]
-    generator.append(nn.Linear(hidden[-1] if hidden else latent, spec.features))  # (B, features)
-    critic += [nn.Linear(hidden[-1] if hidden else spec.features, 1), nn.Flatten(0)]  # (B,)
-    return Pair(nn.Sequential(*generator), nn.Sequential(*critic), latent)
+def _dense(spec: Image | Table, latent: int, hidden: list[int]) -> Pair:
+    generator = dense_layers([latent, *hidden, spec.features], nn.ReLU())  # (B, features)
+    critic = dense_layers([spec.features, *hidden, 1], nn.LeakyReLU(SLOPE))
+    if isinstance(spec, Image):
+        generator += [nn.Unflatten(1, tuple(spec.shape)), nn.Tanh()]  # (B, C, H, W)
+        critic = [nn.Flatten(), *critic]
+    return Pair(nn.Sequential(*generator), nn.Sequential(*critic, nn.Flatten(0)), latent)
+
+
+def dense_layers(widths: list[int], activation: nn.Module) -> list[nn.Module]:
+    """Dense layers from the first width to the last, with the activation between them."""
+    layers: list[nn.Module] = []
+    for a, b in zip(widths, widths[1:], strict=False):
+        layers += [nn.Linear(a, b), activation]
+    return layers[:-1]
 
 
 def _paper(spec: Image, latent: int, width: int, norm: str, critic_norm: str) -> Pair:

@@ -41,6 +41,19 @@ def _direction(layer: nn.RNNBase, step: Step, x: Tensor, lengths: Tensor | None,
     return torch.stack(outputs, 1)
 
 
+def gates(layer: nn.RNNBase, x: Tensor) -> Tensor:
+    """The gates of an LSTM (input, forget, output) or a GRU (reset, update) over time: (B, T, C) -> (gates, B, T, H).
+
+    Of the forward direction. The update gate is torch's: 1 keeps the old state.
+    """
+    w_x, w_h, b_x, b_h = (getattr(layer, f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    h = unroll(layer, x)[:, :, : layer.hidden_size]  # (B, T, H)
+    before = torch.cat([torch.zeros_like(h[:, :1]), h[:, :-1]], 1)
+    parts = (F.linear(x, w_x, b_x) + F.linear(before, w_h, b_h)).chunk(4 if layer.mode == "LSTM" else 3, 2)
+    chosen = [parts[k] for k in ((0, 1, 3) if layer.mode == "LSTM" else (0, 1))]
+    return torch.stack(chosen).sigmoid()
+
+
 def rnn_step(from_x: Tensor, from_h: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """h' = tanh(W x + U h + b)."""
     return torch.tanh(from_x + from_h), c

@@ -28,8 +28,9 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # in each of the four stages
 class Block(nn.Module):
     """Two 3x3 convolutions beside a shortcut: (B, C, H, W) -> (B, channels, ceil(H / stride), ceil(W / stride))."""
 
-    def __init__(self, features: int, channels: int, stride: int, *, form: str, norm: str):
+    def __init__(self, features: int, channels: int, stride: int, *, form: str, norm: str, residual: bool = True):
         super().__init__()
+        self.residual = residual
         bias = form == "book" or norm == "none"  # a norm's shift makes a bias redundant
         convolution = SameConv2d if form == "book" else nn.Conv2d
         padding = 0 if form == "book" else 1  # SameConv2d pads by itself
@@ -38,7 +39,7 @@ class Block(nn.Module):
         self.conv2 = convolution(channels, channels, 3, padding=padding, bias=bias)
         self.norm2 = norm_layer(norm, channels, ndim=2)
         self.shortcut = nn.Sequential()
-        if stride != 1 or features != channels:
+        if residual and (stride != 1 or features != channels):
             self.shortcut.append(nn.Conv2d(features, channels, 1, stride=stride, bias=bias))
             if form == "cifar":
                 self.shortcut.append(norm_layer(norm, channels, ndim=2))
@@ -47,7 +48,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.norm1(self.conv1(x)))  # (B, channels, ceil(H / stride), ceil(W / stride))
         out = self.norm2(self.conv2(out))
-        return self.relu(out + self.shortcut(x))
+        return self.relu(out + self.shortcut(x) if self.residual else out)
 
 
 def resnet(
@@ -57,12 +58,14 @@ def resnet(
     form: Literal["auto", "cifar", "book", "imagenet"],
     width: Size,
     norm: Norm,
+    residual: bool,
     zero_init_residual: bool,
     init: Init,
 ) -> nn.Module:
     """ResNet: (B, C, H, W) -> (B, outputs).
 
-    width: channels of the first stage; each later stage doubles them. zero_init_residual: initialise the last norm of
+    width: channels of the first stage; each later stage doubles them. residual: false leaves out the shortcuts, which
+    gives the paper's plain nets (depth 18 or 34, form=cifar or book). zero_init_residual: initialise the last norm of
     every block with scale 0, so that a block starts as its shortcut (Goyal et al. 2017, section 5.1).
     """
     channels, height, columns = spec.shape
@@ -76,6 +79,12 @@ def resnet(
         raise UserError(
             "model.zero_init_residual=true starts the last norm of every block at scale 0, and model.norm=none has no "
             "norms; expected another norm, or false: set model.zero_init_residual=false or model.norm=batch"
+        )
+    if not residual and (form == "imagenet" or depth not in BLOCKS or zero_init_residual):
+        raise UserError(
+            f"model.residual=false with model.depth={depth} model.form={form} "
+            f"model.zero_init_residual={str(zero_init_residual).lower()}: expected a depth of 18 or 34, and form=cifar "
+            "or book, the plain nets that there are, and zero_init_residual=false"
         )
     if form == "imagenet" or depth not in BLOCKS and form == "cifar":
         return initialise(residual_net(spec, depth, form, width, norm, zero_init_residual), init)
@@ -92,7 +101,8 @@ def resnet(
         size = width * 2**stage
         strides = [1 if stage == 0 else 2] + [1] * (count - 1)
         blocks = [
-            Block(features if i == 0 else size, size, stride, form=form, norm=norm) for i, stride in enumerate(strides)
+            Block(features if i == 0 else size, size, stride, form=form, norm=norm, residual=residual)
+            for i, stride in enumerate(strides)
         ]
         net.add_module(f"stage{stage + 1}", nn.Sequential(*blocks))  # (B, size, H / 2**stage, W / 2**stage), rounded up
         features = size

@@ -103,3 +103,17 @@ def write_neighbours(wanted: list[str], words: tuple[str, ...], vectors: Tensor)
         best = cosines.topk(min(NEAREST, len(words) - 1))
         table.writerows((word, words[i], f"{c:.4f}") for c, i in zip(*map(Tensor.tolist, best), strict=True))
     return out.getvalue()
+
+
+def write_similarity(pairs: list[tuple[str, str]], words: tuple[str, ...], vectors: Tensor) -> str:
+    """Format a CSV of the cosine similarity a.b / (|a| |b|) of pairs of words (the book, section 11.1)."""
+    rows = {word: i for i, word in enumerate(words)}
+    out = StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow(("word", "other", "cosine"))
+    for a, b in pairs:
+        if gone := [word for word in (a, b) if word not in rows]:
+            table.writerow((a, b, f"({', '.join(gone)} not in the vocabulary)"))
+            continue
+        table.writerow((a, b, f"{F.cosine_similarity(vectors[rows[a]], vectors[rows[b]], 0).item():.4f}"))
+    return out.getvalue()

@@ -13,7 +13,7 @@ Deviation of `vgg_imagenet`: last maps of other sizes are averaged to 7x7, as in
 from collections import OrderedDict
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from dlrun.models.layers import AdaptiveAvgPool2d, check_size, initialise
 from dlrun.models.layers import norm as norm_layer
@@ -26,6 +26,16 @@ LEAST = 17  # smallest sides with pooling that rounds up: 17 -> 9 -> 5 -> 3 -> 2
 LEAST_IMAGENET = 32  # 32 -> 16 -> 8 -> 4 -> 2 -> 1
 
 
+class Skip(nn.Sequential):
+    """Layers beside an identity: (B, C, H, W) -> the same shape."""
+
+    def __init__(self, layers: list[nn.Module]) -> None:
+        super().__init__(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
 def vgg(
     spec: Image,
     *,
@@ -33,18 +43,23 @@ def vgg(
     width: Size,
     head: list[Size],
     norm: Norm,
+    skip: bool,
     dropout: Probability,
     init: Init,
 ) -> nn.Module:
     """VGG for small images: (B, C, H, W) -> (B, outputs).
 
     depth: the number in the paper, which counts its three dense layers. width: channels of the first block; the last
-    has 8 times as many. head: widths of the hidden dense layers; [] is one dense layer. dropout: before every dense
+    has 8 times as many. head: widths of the hidden dense layers; [] is one dense layer. skip: a shortcut around the
+    convolutions of the last block (the book, section 10.12, figure 10.62). dropout: before every dense
     layer.
     """
     features, height, columns = spec.shape
     check_size(f"vgg{depth}", height, columns, LEAST, "another model (model=resnet18, model=mlp)")
     layers = blocks(features, depth, width, norm, ceil_mode=True)
+    if skip:
+        count = CONVOLUTIONS[depth][-1] * (2 if norm == "none" else 3)
+        layers[-count - 1 : -1] = [Skip(layers[-count - 1 : -1])]
     features = width * MULTIPLES[-1]
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]  # (B, features)
     for size in head:

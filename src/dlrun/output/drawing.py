@@ -62,6 +62,13 @@ def new_figure(
     return figure, figure.subplots(1, columns, subplot_kw={"projection": projection})
 
 
+def new_grid(width: float, height: float, rows: int, columns: int) -> "tuple[Figure, list[Axes]]":
+    """A figure (size in inches) and its axes, row by row."""
+    figure, _ = new_figure(width, height)
+    figure.clear()
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
 def render(make: "Callable[[], Figure]") -> np.ndarray:
     """Make a figure in the style above, whatever the user's settings, and return its pixels: (H, W, 3), uint8."""
     import matplotlib

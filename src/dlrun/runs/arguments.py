@@ -67,6 +67,16 @@ def of_predict(parser: Parser) -> None:
     parser.add_argument("--out", metavar="PATH", help="a file for the lines, or a folder for images (predictions)")
 
 
+def of_explain(parser: Parser) -> None:
+    of_run(parser, device=True)
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="images or texts, as of `predict`; without any, the "
+                        "first sample of the test split")  # fmt: skip
+    parser.add_argument(
+        "--fit", action="store_true", help="resize images and convert their channels to those that the run takes"
+    )
+    parser.add_argument("--out", metavar="FOLDER", help="instead of <run>/explained")
+
+
 def of_export(parser: Parser) -> None:
     of_run(parser)
     parser.add_argument("--format", required=True, metavar="FORMAT", help="pt2, onnx, safetensors or state_dict")

@@ -20,6 +20,8 @@ USAGE = """dl-runs: list, evaluate, use and compare runs
   dl-runs evaluate RUN [split=all] [data=NAME data.KEY=VALUE ...]
   dl-runs predict RUN INPUT ...     images, texts, rows or a .csv, - for
                                     standard input; --samples, --episodes
+  dl-runs explain RUN [INPUT ...]   feature maps, saliency and Grad-CAM of an
+                                    image; the gates of an LSTM over a text
   dl-runs export RUN --format pt2   or onnx, safetensors, state_dict; checked
                                     on real samples before it is kept
   dl-runs compare RUN RUN ...       their curves in one image, and the
@@ -103,6 +105,13 @@ def _predict(args: argparse.Namespace) -> Iterable[str]:
     out = Path(args.out) if args.out else None
     is_csv = args.format == "csv" or args.format is None and out is not None and out.suffix.lower() == ".csv"
     return predict(_folder(args.run, args), given, args.device, out, is_csv)
+
+
+def _explain(args: argparse.Namespace) -> Iterable[str]:
+    """Draw what a classifier does with an image or a text: feature maps, saliency, Grad-CAM, the gates of an LSTM."""
+    from dlrun.runs.explain import explain
+
+    return explain(_folder(args.run, args), args.inputs, args.fit, args.device, Path(args.out) if args.out else None)
 
 
 def _export(args: argparse.Namespace) -> Iterable[str]:
@@ -200,6 +209,7 @@ COMMANDS: dict[str, Command] = {
     "show": (arguments.of_show, _show),
     "evaluate": (arguments.of_evaluate, _evaluate),
     "predict": (arguments.of_predict, _predict),
+    "explain": (arguments.of_explain, _explain),
     "export": (arguments.of_export, _export),
     "compare": (arguments.of_compare, _compare),
     "ensemble": (arguments.of_ensemble, _ensemble),

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterable
 from itertools import takewhile
+from pathlib import Path
 from textwrap import shorten
 
 from dlrun.errors import UserError
@@ -16,6 +17,8 @@ USAGE = """dl-data: the data sets that dl-run learns from
                                    print its splits
   dl-data check NAME [KEY=VALUE]   the same without downloads: is the data
                                    here, intact, and as its config states?
+  dl-data draw NAME [KEY=VALUE]    a table's columns against each other, or
+                                   images with their labels, as NAME.png
 
 KEY is data_dir, or a key of the data such as data.source.path=reviews.
 dl-run data=NAME --cfg job -p data shows them."""
@@ -64,6 +67,12 @@ def _check(args: argparse.Namespace) -> Iterable[str]:
 
 
 def _load(args: argparse.Namespace, downloads: bool) -> Iterable[str]:
+    from dlrun.runs.data_splits import describe
+
+    return describe(args.name, _config(args, downloads))
+
+
+def _config(args: argparse.Namespace, downloads: bool) -> dict:
     from dlrun.runs.data_config import data_config
 
     for text in args.overrides:
@@ -73,9 +82,25 @@ def _load(args: argparse.Namespace, downloads: bool) -> Iterable[str]:
     source = config.get("source")
     if isinstance(source, dict) and "download" in source:
         source["download"] = downloads
-    from dlrun.runs.data_splits import describe
+    return config
 
-    return describe(args.name, config)
+
+def _draw_arguments(parser: Parser) -> None:
+    _name_arguments(parser)
+    parser.add_argument(
+        "--columns", default="", metavar="A,B,...", help="of a table; default: the target, the first four"
+    )
+    parser.add_argument("--out", metavar="FILE.png", help="default: NAME.png in this folder")
+
+
+def _draw(args: argparse.Namespace) -> Iterable[str]:
+    """Draw a table's columns against each other, or the first training images with their labels."""
+    from dlrun.runs.draw_data import draw
+
+    out = Path(args.out or f"{args.name}.png")
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out {args.out}: expected a name that ends in .png")
+    return draw(args.name, _config(args, True), [name for name in args.columns.split(",") if name], out)
 
 
 def _completion(args: argparse.Namespace) -> Iterable[str]:
@@ -88,6 +113,7 @@ COMMANDS: dict[str, Command] = {
     "list": (_list_arguments, _list),
     "fetch": (_name_arguments, _fetch),
     "check": (_name_arguments, _check),
+    "draw": (_draw_arguments, _draw),
     "completion": (completion_arguments, _completion),
 }
 

@@ -114,7 +114,7 @@ def _records(run: "FinishedRun", way: str, given: Inputs, out: Path | None) -> I
     if way == "latent":
         batches = _codes(run, given)
     else:
-        batches = ((names, encode(run, way, values), {}) for names, values in _batches(run, given))
+        batches = ((names, encode(run, way, values), {}) for names, values in batches_of(run, given))
     folder = out or run.folder / "predictions"
     if out is None:
         require_plain(run.folder)
@@ -157,7 +157,7 @@ def encode(run: "FinishedRun", way: str, raw: object) -> "Tensor":
     return next(rescaled(iter([(x, x)]), data, 0.0, 1.0))[0] if way == "images" else x
 
 
-def _batches(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], object]]:
+def batches_of(run: "FinishedRun", given: Inputs) -> Iterator[tuple[list[str], object]]:
     """Yield (names, raw inputs) in batches of the size used for evaluation."""
     from dlrun.runs.input_rows import STDIN
 

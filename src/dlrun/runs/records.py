@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,18 +23,36 @@ def write_images(
     from PIL.Image import fromarray
 
     pixels = (predicted.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}\n  expected a writable folder") from None
+    _make(folder)
     for name, image in zip(names, pixels, strict=True):
-        path = folder / f"{_free(Path(name).stem, taken)}.png"
+        path = folder / f"{free(Path(name).stem, taken)}.png"
         with whole(path) as temporary:
             fromarray(image[..., 0] if image.shape[2] == 1 else image).save(temporary, "PNG")
         yield {"input": name, "image": str(path), **more}
 
 
-def _free(stem: str, taken: dict[str, int]) -> str:
+def write_figures(figures: dict[str, Callable], folder: Path, stem: str = "") -> Iterator[str]:
+    """Write <stem>_<name>.png for each figure, whole or not at all, and yield the paths."""
+    from PIL.Image import fromarray
+
+    from dlrun.output.drawing import render
+
+    _make(folder)
+    for name, make in figures.items():
+        path = folder / f"{stem}{'_' if stem else ''}{name}.png"
+        with whole(path) as temporary:
+            fromarray(render(make)).save(temporary, "PNG", dpi=(110, 110))
+        yield str(path)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}\n  expected a writable folder") from None
+
+
+def free(stem: str, taken: dict[str, int]) -> str:
     """Return a name that no other image has, since images of several folders may share a name.
 
     taken: how often each name was used; case-folded, because X.png and x.png are one file on some systems.

@@ -149,6 +149,10 @@ class Task(Generic[DataT, BatchT]):
         """Return the evaluated network's outputs for a batch of one of the kinds in `takes`."""
         raise NotImplementedError(f"{type(self).__name__} does not predict")
 
+    def explain(self, x: Tensor) -> dict[str, Any]:
+        """Figures by name of what the evaluated network does with one input (1, *shape); {} if there is nothing."""
+        return {}
+
     def decide(self, p: Tensor) -> Tensor:
         """Turn a classifier's probabilities (B, classes) into classes (B,)."""
         return p.argmax(1)

@@ -15,6 +15,7 @@ from dlrun.spec import Columns, Image, Series, Table, Tokens
 from dlrun.system.device import Device, exact_dtype
 from dlrun.system.graphs import StepGraphs
 from dlrun.tasks.base import Metrics, SampleTask
+from dlrun.tasks.explain import explain
 from dlrun.tasks.losses.balance import class_counts, skew, weights_of_classes
 from dlrun.tasks.losses.criterion import make_loss
 from dlrun.tasks.losses.penalty import Penalty
@@ -243,6 +244,11 @@ class Supervised(SampleTask):
 
     def decide(self, p: Tensor) -> Tensor:
         return self.scoring.decide(p)
+
+    def explain(self, x: Tensor) -> dict[str, Any]:
+        """See tasks/explain.py; of runs that learn classes."""
+        labels = self.spec.labels or tuple(map(str, range(self.spec.classes or 0)))
+        return explain(self.evaluated(), x, self.spec, labels, self.predict) if labels else {}
 
     def report(self, data: SampleData) -> dict[str, object]:
         figures, ranges = self.penalty.report(self.evaluated())

@@ -20,6 +20,7 @@ from dlrun.system.machine import keep_threads
 from dlrun.system.signals import Interrupted, Signals
 from dlrun.train.assemble import assemble
 from dlrun.train.best import make_best
+from dlrun.train.board_inputs import add_inputs
 from dlrun.train.data_state import data_state
 from dlrun.train.drawing import draw
 from dlrun.train.engine import Outcome, fit
@@ -168,6 +169,9 @@ class Session:
         training.run.print(head(), head)
         training.run.write_summary("running")
         training.run.start_trackers(self.config.get("tracker") or ())
+        is_first = not training.clock.step and not self.dist.rank
+        if self.trainer.histograms and is_first and has_samples(self.data):
+            add_inputs(training.run.tensorboard(), self.data, self.config["seed"])
 
     def interrupted(self, training: Training) -> None:
         """After a signal: write the summary, and print how to resume."""

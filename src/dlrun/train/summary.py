@@ -125,8 +125,8 @@ def _run(net: nn.Module, spec: Spec) -> None:
 
 def _shape(out: object) -> tuple[int, ...] | None:
     """Shape of the first tensor in a layer's output, without a batch dimension of 1; None if there is no tensor."""
-    while isinstance(out, tuple | list) and out:
-        out = out[0]
+    while isinstance(out, tuple | list | dict) and out:
+        out = next(iter(out.values() if isinstance(out, dict) else out))
     if not isinstance(out, Tensor):
         return None
     shape = tuple(out.shape)

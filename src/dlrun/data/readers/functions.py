@@ -1,7 +1,7 @@
 """Functions of one or more variables with closed formulas, and the loss of a line over points.
 
-Source: the book, sections 1.5.3, 2.1 to 2.3, 5.6.6, 6.4, 6.6, 7.3 to 7.8. Names and ranges are the book's where it
-states them.
+Source: the book, sections 1.5.3, 2.1 to 2.3, 5.6.6, 6.4, 6.6, 7.3 to 7.8, 10.8, 11.8, 13.7. Names and ranges are
+the book's where it states them.
 """
 
 from collections.abc import Callable
@@ -70,6 +70,42 @@ def two_points(w: Tensor, b: Tensor) -> Tensor:
     return ((w + b - 1.567).square() + (2 * w + b - 3.043).square()) / 2
 
 
+def lstm_cell(input_gate: Tensor, forget_gate: Tensor) -> Tensor:
+    """An LSTM's new cell state, from the state 1 and the candidate 0.5 (the book, section 11.8, table 11.1)."""
+    return forget_gate * 1.0 + input_gate * 0.5
+
+
+def js_of_lines(theta: Tensor) -> Tensor:
+    """The Jensen-Shannon divergence of two parallel lines at a distance of theta (the book, section 13.7), in nats."""
+    return torch.where(theta == 0, 0.0, log(2)) + 0 * theta
+
+
+def scaled_inputs(scale: float, centre: bool) -> Callable[[Tensor, Tensor], Tensor]:
+    """The mean squared error of w1 x1 + w2 x2 where the true weights are 1, over its greatest curvature.
+
+    x1 is uniform in [1, 10], x2 in [scale, 10 scale], independent of each other; centre: both standardised. Divided by
+    the greatest curvature, so that gradient descent is as fast as it can be with the same rate for all (the book,
+    section 10.8, figure 10.40).
+    """
+    square, product = (1.0, 0.0) if centre else (37.0, 30.25)  # the means of x^2 and of x1 x2 for a scale of 1
+    matrix = torch.tensor([[square, product * scale], [product * scale, square * scale**2]], dtype=torch.float64)
+    matrix = matrix / torch.linalg.eigvalsh(matrix)[-1]
+
+    def error(w1: Tensor, w2: Tensor) -> Tensor:
+        errors = torch.stack([w1, w2], -1) - 1
+        return 0.5 * (errors @ matrix.to(errors) * errors).sum(-1)
+
+    return error
+
+
+def batch_norm_toy(gamma: Tensor, beta: Tensor) -> Tensor:
+    """The mean of out^2 - 1 over the 3 channels of a batch normalisation, as one of them varies (section 10.8).
+
+    Its inputs have the variance 0.25 and eps is Keras's 1e-3, so that normalised inputs have a variance below 1.
+    """
+    return (gamma.square() * (0.25 / (0.25 + 1e-3)) + beta.square()) / 3 - 1
+
+
 FOUND = ((3.0, 2.0), (-2.805118, 3.131313), (-3.779310, -3.283186), (3.584428, -1.848127))
 PLANE, UNITS, LOGITS = (("x", "y"), 6.0), (("x",), 6.0), (("z",), 6.0)  # the variables, which go from -6 to 6
 FORMULAS: dict[str, tuple] = {  # variables, their ends (one: from -end to end), formula, minima
@@ -96,6 +132,13 @@ FORMULAS: dict[str, tuple] = {  # variables, their ends (one: from -end to end),
     "binary_entropy": (("p",), (0.0, 1.0), binary_entropy),
     "forward_kl": (("q",), (0.02, 0.98), lambda q: kl(0.2, q), ((0.2,),)),
     "reverse_kl": (("q",), (0.02, 0.98), lambda q: kl(q, 0.2), ((0.2,),)),
+    "js_of_lines": (("theta",), 1.0, js_of_lines, ((0.0,),)),
+    "em_of_lines": (("theta",), 1.0, torch.abs, ((0.0,),)),  # the earth mover's distance of the same lines
+    "lstm_cell": (("input_gate", "forget_gate"), (-0.1, 1.1), lstm_cell),  # gates are in [0, 1]
+    "even_inputs": (("w1", "w2"), 3.0, scaled_inputs(1, centre=False), ((1.0, 1.0),)),
+    "uneven_inputs": (("w1", "w2"), 3.0, scaled_inputs(100, centre=False), ((1.0, 1.0),)),
+    "normalised_inputs": (("w1", "w2"), 3.0, scaled_inputs(1, centre=True), ((1.0, 1.0),)),
+    "batch_norm_toy": (("gamma", "beta"), 1.5, batch_norm_toy, ((0.0, 0.0),)),
 }
 
 
@@ -104,7 +147,8 @@ def named(
     name: Literal[
         "himmelblau", "bowl", "saddle", "sinc", "cosines", "square_sine", "parabola", "chain", "step", "sigmoid",
         "relu", "leaky_relu", "tanh", "squared_error", "sigmoid_squared_error", "cross_entropy", "hinge", "entropy",
-        "binary_entropy", "forward_kl", "reverse_kl", "two_points", "multiplications"
+        "binary_entropy", "forward_kl", "reverse_kl", "js_of_lines", "em_of_lines", "lstm_cell", "even_inputs",
+        "uneven_inputs", "normalised_inputs", "batch_norm_toy", "two_points", "multiplications"
     ],
 ) -> Formula:  # fmt: skip
     """A function of the table above."""

@@ -1,4 +1,4 @@
-"""Readers of image data sets: IDX, CIFAR, scikit-learn's digits.
+"""Readers of image data sets: IDX, CIFAR, scikit-learn's digits; an image of numbers.
 
 Each reader finds its files under `data_dir` in the publisher's layout, or downloads them.
 """
@@ -16,6 +16,7 @@ from dlrun.data.readers.formats import damaged, read_cifar, read_idx
 from dlrun.data.sources.fetch import fetch
 from dlrun.data.sources.unpack import unpack
 from dlrun.errors import DataError, counted
+from dlrun.types import Size
 
 
 def idx(*, data_dir: str, download: bool, folder: str, mirrors: list[str], checksums: dict[str, str]) -> Arrays:
@@ -115,3 +116,14 @@ def digits() -> Arrays:
         indices = rng.permutation(np.flatnonzero(y == digit))
         test[indices[: round(0.2 * len(indices))]] = True
     return Arrays(x[~test], y[~test], x[test], y[test])
+
+
+def counting(*, height: Size, width: Size) -> Arrays:
+    """An image of the numbers 1, 2, 3 and so on, row by row, by which convolutions are checked (the book, 10.11.2)."""
+    if height * width > 255:
+        raise DataError(
+            f"data.source.height={height} data.source.width={width}: the numbers would go up to {height * width}\n"
+            "  expected at most 255, the largest of a byte"
+        )
+    x = np.arange(1, height * width + 1, dtype=np.uint8).reshape(1, 1, height, width)
+    return Arrays(x.repeat(2, 0), np.zeros(2, np.int64), x, np.zeros(1, np.int64))

@@ -1,4 +1,4 @@
-"""Readers and generators of tables: moons, gates, a line, a sine, mixtures of Gaussians and the Swiss roll.
+"""Readers and generators of tables: moons, gates, a line, a sine, Gaussians, mixtures of them and the Swiss roll.
 
 Splits and synthetic points come from `np.random.RandomState`, whose stream NumPy has frozen: every run has the same
 rows. Source of the last two: Gulrajani et al. 2017, section 5.1.
@@ -43,6 +43,16 @@ def gaussians(
         y = rng.randint(0, modes, num)
         x = centres[y] + rng.normal(0, std, (num, 2))
         arrays += [x.astype(np.float32), y.astype(np.int64)]
+    return Arrays(*arrays)
+
+
+def normal(*, mean: float, std: Positive, samples: Count, test_samples: Count, random_state: Seed) -> Arrays:
+    """Generate numbers of a normal distribution. The target is the density there."""
+    rng, arrays = np.random.RandomState(random_state), []
+    for num in (samples, test_samples):
+        x = rng.normal(mean, std, (num, 1))
+        density = np.exp(-(((x - mean) / std) ** 2) / 2) / (std * (2 * pi) ** 0.5)
+        arrays += [x.astype(np.float32), density.astype(np.float32)]
     return Arrays(*arrays)
 
 

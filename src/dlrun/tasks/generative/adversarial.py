@@ -17,6 +17,7 @@ from dlrun.spec import Image, Table
 from dlrun.system.device import Device
 from dlrun.tasks.base import SampleTask
 from dlrun.tasks.generative.latent import draw, latent_plane, noise
+from dlrun.tasks.generative.line import equilibrium, histograms
 from dlrun.tasks.generative.quality import SAMPLES, ClassifierLoader, Quality
 from dlrun.tasks.images import first_inputs, grid, image_figure, interpolate, rescaled
 
@@ -101,9 +102,11 @@ def previews(net: nn.Module, latent: int, count: int, data: SampleData, device: 
     """Samples from the same noise every time: `count` images, or for points in the plane a density over the data's."""
     if isinstance(data.spec, Image):
         return {"samples": grid((draw(net, noise(latent, count, device, 2), device) + 1) / 2)}
-    if not isinstance(data.spec, Table) or data.spec.features != 2:
+    if not isinstance(data.spec, Table) or data.spec.features > 2:
         return {}
     real, fake = first_inputs(data.batches("val"), SAMPLES), draw(net, noise(latent, SAMPLES, device, 2), device)
+    if data.spec.features == 1:
+        return {"samples": histograms(real, fake)}
     reach = 1.2 * real.abs().max()
     return {"samples": torch.stack([_density(fake, reach), _density(real, reach), _density(fake, reach)])}
 
@@ -122,7 +125,7 @@ def figures(
 ) -> dict[str, object]:
     """Figures of samples, of interpolations and, with two latent dimensions, of the latent plane.
 
-    For points in the plane: the samples over the data, with contour lines of the critic.
+    For points in the plane: the samples over the data, with contour lines of the critic. For numbers: see line.py.
     """
     if isinstance(data.spec, Image):
         ends, decode = noise(latent, 20, device, 6), lambda z: (draw(net, z, device) + 1) / 2
@@ -130,8 +133,10 @@ def figures(
         sheets = previews(net, latent, count, data, device) | {"interpolation": grid(lines, 10)}
         drawn: dict[str, object] = {name: partial(image_figure, sheet, TITLES[name]) for name, sheet in sheets.items()}
         return drawn | ({"latent_plane": partial(latent_plane, decode, device.torch_device)} if latent == 2 else {})
-    is_plane = isinstance(data.spec, Table) and data.spec.features == 2
-    return {"samples": partial(_plane, net, critic, latent, data, device)} if is_plane else {}
+    features = data.spec.features if isinstance(data.spec, Table) else 0
+    if features == 1:
+        return {"samples": partial(equilibrium, net, critic, latent, data, device)}
+    return {"samples": partial(_plane, net, critic, latent, data, device)} if features == 2 else {}
 
 
 def _plane(net: nn.Module, critic: nn.Module, latent: int, data: SampleData, device: Device) -> "Figure":

@@ -45,8 +45,13 @@ class Gan(Adversarial):
         super().__init__(net, spec, device, update, load_classifier, n_critic, quality, n_samples)
         self.losses = LOSSES[loss]
 
+    def players(self, batch: Batch) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], Tensor]:
+        """The generator of codes, the critic of samples, and the data's samples."""
+        return self.net.generator, self.net.critic, batch[0]
+
     def step(self, batch: Batch, clock: Clock) -> Metrics:
-        generator, critic, x, mean = self.net.generator, self.net.critic, batch[0], self.jobs.mean
+        generator, critic, x = self.players(batch)
+        mean = self.jobs.mean
         critic_loss, generator_loss = self.losses
 
         z = self.jobs.randn(len(x), self.net.latent, device=x.device)  # (B, latent)
@@ -65,7 +70,7 @@ class Gan(Adversarial):
 
         if clock.step % self.n_critic == self.n_critic - 1:
             z = self.jobs.randn_like(z)
-            with frozen(critic), self.device.autocast():
+            with frozen(self.net.critic), self.device.autocast():
                 loss = generator_loss(critic(generator(z)).float(), mean)
             if not self.update.step(loss, clock):
                 return {}

@@ -16,6 +16,7 @@ from dlrun.tasks.images import first_inputs, grid, image_figure, interpolate
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+CLASSES, CODES = 10, 2000  # most classes of a sheet of arithmetic, and about as many codes give the means
 Encode = Callable[[Tensor], Tensor]  # (B, C, H, W) -> (B, latent)
 
 
@@ -38,7 +39,8 @@ def draw(net: Callable[[Tensor], Tensor], z: Tensor, device: Device, size: int =
 def latent_figures(encode: Encode, decode: Callable, batches: Callable[[], Iterator], spec: Image) -> dict[str, object]:
     """Figures of the latent space.
 
-    interpolation: up to ten lines of ten images between the codes of two images. latent_map and latent_plane, for two
+    interpolation: up to ten lines of ten images between the codes of two images. arithmetic, for up to ten classes: see
+    `class_arithmetic`. latent_map and latent_plane, for two
     latent dimensions: the codes of all images (the book, section 12.1, after Hinton and Salakhutdinov 2006), and the
     images decoded over a grid of codes.
     """
@@ -48,10 +50,36 @@ def latent_figures(encode: Encode, decode: Callable, batches: Callable[[], Itera
     if half:
         lines = decode(interpolate(codes[:half], codes[half : 2 * half], 10))
         figures["interpolation"] = partial(image_figure, grid(lines, 10), "interpolations between codes, test")
+    if spec.classes and spec.classes <= CLASSES:
+        moved = class_arithmetic(encode, decode, batches(), spec.classes)
+        title = "codes moved from their class (rows) to each class (columns), test"
+        figures |= {"arithmetic": partial(image_figure, grid(moved, spec.classes), title)} if moved is not None else {}
     if codes.shape[1] == 2:
         figures["latent_map"] = partial(latent_map, encode, batches(), spec)
         figures["latent_plane"] = partial(latent_plane, decode, codes.device)
     return figures
+
+
+@torch.no_grad()
+def class_arithmetic(encode: Encode, decode: Callable, batches: Iterator, classes: int) -> Tensor | None:
+    """Images decoded from z - m(a) + m(b): (classes * classes, C, H, W), a row for each class a; None if one is absent.
+
+    z is the code of the first image of class a, m(a) the mean code of its class (the book, section 13.4, figure 13.10:
+    a man with glasses - man + woman; Radford et al. 2016, section 6.3.2; Larsen et al. 2016).
+    """
+    pairs: list[tuple[Tensor, Tensor]] = []
+    count = 0
+    for x, y in batches:
+        pairs.append((encode(x).float(), y))
+        count += len(y)
+        if count >= CODES:
+            break
+    z, y = torch.cat([z for z, _ in pairs]), torch.cat([y for _, y in pairs])
+    if min(torch.bincount(y, minlength=classes)) == 0:
+        return None
+    means = torch.stack([z[y == k].mean(0) for k in range(classes)])
+    firsts = torch.stack([z[y == k][0] for k in range(classes)])
+    return decode(((firsts - means)[:, None] + means).flatten(0, 1))
 
 
 @torch.no_grad()

@@ -3,6 +3,8 @@
 Sliced Wasserstein distance: Bonneel et al. 2015; Karras et al. 2018 use it on patches, here it is on whole samples.
 Frechet distance: Heusel et al. 2017, but in the features of a classifier trained with dl-run instead of Inception. So
 only values from the same classifier and the same number of samples are comparable (fewer samples make it larger).
+Inception score: Salimans et al. 2016, with the same classifier instead of Inception: exp of the mean KL divergence of
+its probabilities for a sample from their mean over all samples. It is 1 at least, and the number of classes at most.
 Modes and good samples (within 3 standard deviations of a mode): Srivastava et al. 2017, section 4.1.
 """
 
@@ -39,7 +41,7 @@ class Quality:
             )
         self.features = Features(*load_classifier(run), run) if run is not None else None
         self.num_modes = spec.classes or 0 if isinstance(spec, Table) else 0
-        self.scores = {"swd": "min"} | ({"fd": "min"} if self.features else {})
+        self.scores = {"swd": "min"} | ({"fd": "min", "inception": "max"} if self.features else {})
         self.scores |= {"modes": "max", "good": "max"} if self.num_modes else {}
         self.goal = "fd" if self.features else "swd"
         self.seen: dict[str, tuple[Tensor, Tensor]] = {}  # mean and covariance of a split's features
@@ -48,7 +50,8 @@ class Quality:
     def measure(self, make: Callable[[int, int], Tensor], data: SampleData, split: str) -> dict[str, float]:
         """Measure the samples that make(count, seed) returns.
 
-        swd: sliced Wasserstein distance; fd: Frechet distance; modes and good: see `modes`; each class is a mode.
+        swd: sliced Wasserstein distance; fd: Frechet distance; inception: inception score; modes and
+        good: see `modes`; each class is a mode.
         """
         real = first_inputs(rescaled(data.batches(split), data, -1.0, 1.0), SAMPLES)
         fake = make(len(real), 3)
@@ -57,6 +60,7 @@ class Quality:
             if split not in self.seen:
                 self.seen[split] = moments(self.features((real + 1) / 2))
             metrics["fd"] = frechet(*self.seen[split], *moments(self.features((fake + 1) / 2)))
+            metrics["inception"] = inception_score(self.features.classify((fake + 1) / 2))
         if self.num_modes:
             metrics |= modes(*centres(data, self.num_modes), make(SAMPLES, 4))
         return metrics
@@ -80,11 +84,28 @@ class Features:
         features: list[Tensor] = []
         hook = self.last.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0].flatten(1)))
         try:
-            for chunk in images.clamp(0, 1).split(500):
-                self.net((chunk - self.mean) / self.std)
+            self.outputs(images)
         finally:
             hook.remove()
         return torch.cat(features)
+
+    @torch.no_grad()
+    def outputs(self, images: Tensor) -> Tensor:
+        """The classifier's outputs (N, outputs)."""
+        return torch.cat([self.net((chunk - self.mean) / self.std) for chunk in images.clamp(0, 1).split(500)])
+
+    def classify(self, images: Tensor) -> Tensor:
+        """The classifier's probabilities (N, classes)."""
+        out = self.outputs(images).float()
+        p = out.sigmoid()
+        return torch.cat((1 - p, p), 1) if out.shape[1] == 1 else out.softmax(1)
+
+
+def inception_score(p: Tensor) -> float:
+    """exp of the mean over samples of KL(p || mean of p), from probabilities (N, classes)."""
+    p = p.double()
+    divergence = (torch.special.entr(p.mean(0)) - torch.special.entr(p).mean(0)).sum()
+    return divergence.exp().item()
 
 
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:
