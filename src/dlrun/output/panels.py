@@ -43,7 +43,7 @@ def draw_image(axes: "Axes", image: np.ndarray) -> None:
     if grey.size <= CELLS:
         for (row, column), value in np.ndenumerate(grey):
             text = short(float(f"{value:.4g}"))
-            colour = ink(drawn.cmap(float(drawn.norm(value))))
+            colour = ink(drawn.cmap(np.asarray(drawn.norm(value)).item()))
             axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
 
 
