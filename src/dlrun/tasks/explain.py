@@ -4,7 +4,7 @@ Source: Zeiler and Fergus 2014 and the book, section 10.5 (what layers see); Sim
 Selvaraju et al. 2017 for Grad-CAM; the book, sections 11.7 to 11.10, for gates.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import cast
@@ -64,7 +64,7 @@ def of_image(net: nn.Module, x: Tensor, predict: Callable, labels: Sequence[str]
 
 
 @contextmanager
-def kept_outputs(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+def kept_outputs(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
     """A context in which the layers' first outputs are kept by name, in the order in which they run."""
     outputs: dict[str, Tensor] = {}
 
