@@ -67,7 +67,7 @@ def sobel(x: Tensor) -> Tensor:
 def unpool(x: Tensor) -> Tensor:
     """Max pooling undone: each maximum returns to its place among zeros."""
     maxima, places = F.max_pool2d(x, 2, return_indices=True)
-    return F.max_unpool2d(maxima, places, 2, output_size=x.shape[2:])
+    return F.max_unpool2d(maxima, places, (2, 2), output_size=list(x.shape[2:]))
 
 
 OPERATIONS: dict[str, Operation] = {
