@@ -211,7 +211,7 @@ def test_a_hang_does_not_hold_the_sweep(tmp_path):
 )
 def test_several_work_together_and_one_dies(tmp_path, dies, search):
     """Every job once, whoever has it; what one leaves that was killed, the first or another, a living one takes."""
-    folder, keys = tmp_path / "a", {"epochs": 5, "seconds": 0.1, **search}
+    folder, keys = tmp_path / "a", {"epochs": 5, "seconds": 0.25, **search}  # long enough for three to start
     workers = [start(folder, 12, 1, **keys)]
     deadline = time.monotonic() + 120
     while not list(folder.glob("*/*_sweep/sweep.json")) and time.monotonic() < deadline:
