@@ -1,5 +1,6 @@
 """What the command says to the user: exit codes and the text of errors. A refused run leaves nothing behind."""
 
+import argparse
 import gc
 import json
 import os
@@ -20,6 +21,7 @@ from runs import same, state
 
 from dlrun import cli
 from dlrun.config import signatures
+from dlrun.config.flags import args_parser
 from dlrun.output.checkpoint import load, save
 from dlrun.overrides import pasteable, quoted
 
@@ -954,3 +956,15 @@ def test_a_runs_command_says_where_its_configs_are(dl_run, tmp_path):
 
 def test_the_config_folder_is_the_checkouts():
     assert (cli.CONFIGS / "config.yaml").is_file() and Path(cli.CONFIGS).is_absolute()
+
+
+def test_help_texts_that_python_3_14_checks(monkeypatch):
+    """Hydra's is no text yet; other parsers are checked as before."""
+
+    def check(self, action):
+        raise ValueError("badly formed help string")
+
+    monkeypatch.setattr(argparse._ActionsContainer, "_check_help", check, raising=False)
+    parser = args_parser()
+    assert parser.parse_args(["a=1", "--multirun"]).overrides == ["a=1"]
+    assert argparse._ActionsContainer._check_help is check

@@ -102,8 +102,8 @@ def test_in_processes(tmp_path):
         [*python, "--json", *SMALL[:1], "trainer.epochs=1000", "run_dir=long"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    while "epoch 2/" not in process.stderr.readline():
-        pass
+    while not re.match(r"epoch +2/", line := process.stderr.readline()):
+        assert line, "it ended before"
     process.terminate()
     out, _ = process.communicate()
     found = only_line(out)

@@ -405,7 +405,6 @@ def test_all_folds_run_by_themselves(tmp_path):
         (["data.folds=3", "data.fold=1"], None),
         (["data.folds=3", "zip(data.fold=[0,1],seed=[0,1])"], None),
         (["data.folds=0"], None),
-        (["data.folds=2,3"], None),
         (["data.folds=x"], None),
         (["seed=0,1"], None),
     ],
@@ -414,6 +413,9 @@ def test_which_folds_are_run(arguments, expected):
     assert with_folds(arguments, is_search=False) == (expected or arguments)
 
 
-def test_a_search_runs_one_fold():
+def test_a_search_runs_one_fold_and_a_sweep_one_number_of_folds():
+    for several in ("2,3", "range(2,4)"):
+        with pytest.raises(UserError, match="a sweep runs all folds of one number of folds\n  expected one number"):
+            with_folds([f"data.folds={several}"], False)
     with pytest.raises(UserError, match="data.folds=3 in a search: each trial trains once"):
         with_folds(["data.folds=3"], is_search=True)

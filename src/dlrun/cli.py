@@ -20,7 +20,7 @@ from yaml import YAMLError
 
 import dlrun
 from dlrun.config.explain import explain
-from dlrun.config.flags import read_flags
+from dlrun.config.flags import args_parser, read_flags
 from dlrun.config.loader import Loader
 from dlrun.config.pairing import CONFIGS
 from dlrun.config.project import output_dir, trust_command
@@ -70,6 +70,7 @@ def run_command() -> None:
     """Run the command line in sys.argv."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     hydra._internal.hydra.ConfigLoaderImpl = Loader  # type: ignore[misc]  # Hydra has no setting for it
+    sys.modules["hydra.main"].get_args_parser = args_parser  # type: ignore[attr-defined]
     flags, completing = argparse.Namespace(config_dir=None), False
     try:
         if "--version" in sys.argv[1:]:

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
 
@@ -11,9 +11,21 @@ from dlrun.errors import UserError
 from dlrun.overrides import CONFIG_FLAGS
 
 
+def args_parser() -> argparse.ArgumentParser:
+    """Hydra's parser. Python 3.14 checks help texts at once, and Hydra 1.3 has one that is made when it is printed."""
+    container: Any = argparse._ActionsContainer
+    if not hasattr(container, "_check_help"):
+        return get_args_parser()
+    check, container._check_help = container._check_help, lambda self, action: None
+    try:
+        return get_args_parser()
+    finally:
+        container._check_help = check
+
+
 def read_flags(arguments: list[str]) -> argparse.Namespace:
     """Parse the flags. Raises UserError for flags that have no effect here or could run code."""
-    parser = get_args_parser()
+    parser = args_parser()
     parser.error = _refuse_flags  # type: ignore[method-assign]  # argparse has no other way to raise
     flags = parser.parse_intermixed_args(arguments)
     if hidden := next((o for o in flags.overrides if o.startswith("-")), None):  # Hydra would read it as a flag
@@ -39,7 +51,7 @@ def read_flags(arguments: list[str]) -> argparse.Namespace:
 
 def config_flags(arguments: list[str]) -> list[str]:
     """The flags of a command line that locate configs, to be passed on to other processes."""
-    flags = vars(get_args_parser().parse_args(arguments))
+    flags = vars(args_parser().parse_args(arguments))
     return [f"--{name}={value}" for name in CONFIG_FLAGS if (value := flags[name.replace("-", "_")])]
 
 

@@ -17,11 +17,16 @@ FOLD = "data.fold="
 def with_folds(arguments: list[str], is_search: bool) -> list[str]:
     """Add data.fold=0,1,... to overrides with data.folds=K, unless they choose the fold.
 
-    Raises UserError for a search, whose trials train once each.
+    Raises UserError for a search, whose trials train once each, and for several numbers of folds.
     """
     keys = [key_of(argument) for argument in arguments if not is_zip(argument)]
     keys += [key.lstrip("+") for argument in arguments if is_zip(argument) for key, _ in members(argument)]
     folds = next((a.partition("=")[2].strip() for a in arguments if key_of(a) == "data.folds"), "")
+    if "data.fold" not in keys and any(mark in folds for mark in ",("):
+        raise UserError(
+            f"data.folds={folds}: a sweep runs all folds of one number of folds\n"
+            "  expected one number, or data.fold=0 too, to train on the first fold of each"
+        )
     if "data.fold" in keys or not folds.isdecimal() or not 2 <= int(folds) <= 10_000:
         return arguments
     if is_search:

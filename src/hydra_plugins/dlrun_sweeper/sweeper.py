@@ -11,7 +11,6 @@ from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.sweeper import Sweeper
@@ -121,14 +120,14 @@ class JobSweeper(Sweeper):
 
         base: the jobs' composed configs. jobs: of a new grid.
         """
-        from dlrun.config.flags import config_flags
+        from dlrun.config.flags import args_parser, config_flags
         from dlrun.sweep.opening import compare, existing_sweep, new_sweep
 
         joins_study = settings.join and not os.path.isdir(settings.join)  # a URL was replaced by a study's name
         if existing := settings.resume or (None if joins_study else settings.join):
             unchanged = partial(compare, arguments=arguments, base=base, axes=axes)
             return existing_sweep(Path(existing), settings, unchanged)
-        typed = get_args_parser().parse_args(sys.argv[1:]).overrides
+        typed = args_parser().parse_args(sys.argv[1:]).overrides
         command: dict[str, object] = {"command": typed, "flags": config_flags(sys.argv[1:]), "arguments": arguments}
         command["configs"] = hashlib.sha256(json.dumps(base).encode()).hexdigest()
         command |= {"study": settings.join} if joins_study else {}
