@@ -34,8 +34,8 @@ def train_epoch(stack: Stack, signals: Signals) -> str | None:
     """Run the remaining steps of the epoch. Stop early at a limit, whose name is returned, at a signal, or AGAIN."""
     members, clocks = stack.members, [member.training.clock for member in stack.members]
     limit, log_every = stack.first.limit_reached(), stack.first.trainer.log_every
-    learner, datas = stack.learner, [member.session.data for member in members]
-    for batch in learner.batches(datas, clocks) if not limit else ():
+    learner, all_data = stack.learner, [member.session.data for member in members]
+    for batch in learner.batches(all_data, clocks) if not limit else ():
         samples = learner.task.samples(batch)
         stack.means.add(learner.step(batch, clocks), samples)
         broken = learner.diverged(clocks)
@@ -61,9 +61,9 @@ def train_epoch(stack: Stack, signals: Signals) -> str | None:
 def end_epochs(stack: Stack, limit: str | None, seconds: float, samples: int, signals: Signals) -> None:
     """Evaluate and log the epoch of each job. Raises Interrupted at a signal, before anything is logged."""
     with signals.interrupting():
-        began, datas = time.perf_counter(), [member.session.data for member in stack.members]
+        began, all_data = time.perf_counter(), [member.session.data for member in stack.members]
         is_validated = limit or stack.first.is_validated()
-        vals = stack.learner.evaluate(datas) if is_validated else [{}] * len(datas)
+        vals = stack.learner.evaluate(all_data) if is_validated else [{}] * len(all_data)
         val_seconds = time.perf_counter() - began
     is_cut = stack.first.is_cut(limit)
     if is_cut:  # save before logging: with a higher limit, the epoch resumes from here

@@ -68,13 +68,13 @@ class Lockstep:
         for name, update in updates.items():
             setattr(self.task, name, update)
 
-    def batches(self, datas: Sequence[Data], clocks: Sequence[Clock]) -> Iterator:
+    def batches(self, all_data: Sequence[Data], clocks: Sequence[Clock]) -> Iterator:
         """Iterate over the batches of the clocks' epoch, which hold those of all jobs, of one size each."""
         self.net.train()
         if isinstance(self.task, RLTask):
             self.collectors.clocks = clocks
-            return self.task.batches(cast(EnvData, datas[0]), clocks[0])
-        each = [task.batches(data, clock) for task, data, clock in zip(self.tasks, datas, clocks, strict=True)]
+            return self.task.batches(cast(EnvData, all_data[0]), clocks[0])
+        each = [task.batches(data, clock) for task, data, clock in zip(self.tasks, all_data, clocks, strict=True)]
         return map(together, zip(*each, strict=True))
 
     def step(self, batch: Any, clocks: Sequence[Clock]) -> Metrics:
@@ -85,11 +85,11 @@ class Lockstep:
             raise NotStackable(f"{common[0]} of {type(self.task).__name__} is not a mean of task.jobs")
         return {name: value if len(value) == k else per_job(value, k) for name, value in metrics.items()}
 
-    def evaluate(self, datas: Sequence[Data]) -> list[dict[str, float]]:
+    def evaluate(self, all_data: Sequence[Data]) -> list[dict[str, float]]:
         """The metrics of the val split, of each job."""
         if isinstance(self.task, RLTask) and self.task.greedy and not self.updates["update"].averages:
-            return evaluate(self.task, cast(EnvData, datas[0]), "val")
-        return [task.evaluate(data, "val") for task, data in zip(self.tasks, datas, strict=True)]
+            return evaluate(self.task, cast(EnvData, all_data[0]), "val")
+        return [task.evaluate(data, "val") for task, data in zip(self.tasks, all_data, strict=True)]
 
     def hand_back(self) -> None:
         """Give the jobs what only the stack has changed, beside networks and updates."""
