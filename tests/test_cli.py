@@ -323,7 +323,8 @@ VALUES = {
 )
 def test_names_that_are_too_long_for_a_file(refused, given):
     text = refused(*(argument.format("x" * 300) for argument in given))
-    assert "xxx..." in text and ("255 bytes between two slashes" in text or "expected a path" in text)
+    is_too_long = "xxx..." in text and ("255 bytes between two slashes" in text or "expected a path" in text)
+    assert is_too_long or "there is no config 'xxx" in text, text  # Python 3.14 asks for such a file without an error
 
 
 def rounds(lines):

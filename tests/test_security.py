@@ -177,7 +177,8 @@ FLAGS = {
 
 @pytest.mark.parametrize("flags", FLAGS)
 def test_flags_of_hydras(refused, flags):
-    assert FLAGS[flags] in refused(*flags.split())
+    text = refused(*flags.split())
+    assert FLAGS[flags] in text or "after --: expected overrides" in text  # Python 3.14 does not read it as a flag
 
 
 # --- what a config may name -------------------------------------------------------------------------------------------
