@@ -135,7 +135,13 @@ INCEPTION = KEYS | dict(width=8, dropout=0.0, auxiliary=None)
 SMALLEST = [  # builder, keys, least side, what the error names, what it advises
     (alexnet, dict(form="imagenet", width=2, head=[4], dropout=0.0, init="torch"), 63, "alexnet", "model.form=cifar"),
     (alexnet, dict(form="cifar", width=2, head=[], dropout=0.0, init="torch"), 29, "alexnet", "model=lenet"),
-    (vgg, KEYS | dict(depth=11, width=2, head=[], dropout=0.0), 17, "vgg11", "another model (model=resnet18"),
+    (
+        vgg,
+        KEYS | dict(depth=11, width=2, head=[], dropout=0.0, skip=False),
+        17,
+        "vgg11",
+        "another model (model=resnet18",
+    ),
     (vgg_imagenet, KEYS | dict(depth=16, width=2, head=[4], dropout=0.0), 32, "vgg16_imagenet", "model=vgg16 "),
     (googlenet, INCEPTION | dict(form="imagenet"), 31, "googlenet", "model.form=cifar"),
     (googlenet, INCEPTION | dict(form="paper"), 31, "googlenet", "model.form=cifar"),
