@@ -64,20 +64,22 @@ def gan(
 
 
 def _dense(spec: Image | Table, latent: int, hidden: list[int]) -> Pair:
-    generator = dense_layers([latent, *hidden, spec.features], nn.ReLU())  # (B, features)
-    critic = dense_layers([spec.features, *hidden, 1], nn.LeakyReLU(SLOPE))
+    generator = hidden_layers([latent, *hidden], nn.ReLU())
+    critic = hidden_layers([spec.features, *hidden], nn.LeakyReLU(SLOPE))
+    generator.append(nn.Linear(hidden[-1] if hidden else latent, spec.features))  # (B, features)
+    critic += [nn.Linear(hidden[-1] if hidden else spec.features, 1), nn.Flatten(0)]  # (B,)
     if isinstance(spec, Image):
         generator += [nn.Unflatten(1, tuple(spec.shape)), nn.Tanh()]  # (B, C, H, W)
         critic = [nn.Flatten(), *critic]
-    return Pair(nn.Sequential(*generator), nn.Sequential(*critic, nn.Flatten(0)), latent)
+    return Pair(nn.Sequential(*generator), nn.Sequential(*critic), latent)
 
 
-def dense_layers(widths: list[int], activation: nn.Module) -> list[nn.Module]:
-    """Dense layers from the first width to the last, with the activation between them."""
+def hidden_layers(widths: list[int], activation: nn.Module) -> list[nn.Module]:
+    """Dense layers from the first width to the last, each followed by the activation."""
     layers: list[nn.Module] = []
     for a, b in zip(widths, widths[1:], strict=False):
         layers += [nn.Linear(a, b), activation]
-    return layers[:-1]
+    return layers
 
 
 def _paper(spec: Image, latent: int, width: int, norm: str, critic_norm: str) -> Pair:
