@@ -52,7 +52,8 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "tasks.generative": GROUND | {"data.base", "models", "output", "system", "optim", "tasks.base", "tasks.images"},
     "tasks.rl": GROUND | {"data.base", "models", "output", "system", "optim", "tasks.base", "tasks.jobs"},
     "train": GROUND
-    | {"data.base", "output", "system", "config", "optim", "data.sources", "tasks", "tasks.base", "tracking.processes"},
+    | {"data.base", "output", "system", "config", "optim", "data.sources", "tracking.processes"}
+    | {"tasks", "tasks.base", "tasks.images", "tasks.losses"},
     "sweep": GROUND | {"output", "system", "config"},
     "stack": GROUND
     | {"data.base", "output", "system", "config", "optim", "tasks", "tasks.base", "tasks.jobs", "tasks.rl"}
