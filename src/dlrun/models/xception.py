@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dlrun.models.layers import check_positions, check_size, initialise
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image, form_for
-from dlrun.types import Index, Init, Norm, Probability, Size
+from dlrun.types import Few, Init, Norm, Probability, Size
 
 LEAST = {"imagenet": 33, "cifar": 9}
 
@@ -49,7 +49,7 @@ def xception(
     *,
     form: Literal["auto", "imagenet", "cifar"],
     width: Size,
-    middle: Index,
+    middle: Few,
     norm: Norm,
     dropout: Probability,
     init: Init,

@@ -67,9 +67,10 @@ def _check(args: argparse.Namespace) -> Iterable[str]:
 
 
 def _load(args: argparse.Namespace, downloads: bool) -> Iterable[str]:
+    config = _config(args, downloads)  # refuses mistakes before torch is imported
     from dlrun.runs.data_splits import describe
 
-    return describe(args.name, _config(args, downloads))
+    return describe(args.name, config)
 
 
 def _config(args: argparse.Namespace, downloads: bool) -> dict:
