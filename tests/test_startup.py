@@ -53,6 +53,7 @@ QUICK_RUNS = {
     "data help": (["dl-data", "--help"], 0),
     "data list": (["dl-data", "list"], 0),
     "data name": (["dl-data", "check", "mnits"], 2),
+    "data drawing": (["dl-data", "draw", "mnits"], 2),
 }
 
 

@@ -96,12 +96,13 @@ def _draw_arguments(parser: Parser) -> None:
 
 def _draw(args: argparse.Namespace) -> Iterable[str]:
     """Draw a table's columns against each other, or the first training images with their labels."""
-    from dlrun.runs.draw_data import draw
-
     out = Path(args.out or f"{args.name}.png")
     if out.suffix.lower() != ".png":
         raise UserError(f"--out {args.out}: expected a name that ends in .png")
-    return draw(args.name, _config(args, True), [name for name in args.columns.split(",") if name], out)
+    config = _config(args, True)
+    from dlrun.runs.draw_data import draw
+
+    return draw(args.name, config, [name for name in args.columns.split(",") if name], out)
 
 
 def _completion(args: argparse.Namespace) -> Iterable[str]:
