@@ -1,7 +1,9 @@
 """Read a table into a polars frame: CSV and its relatives, also gzipped, and Parquet."""
 
 import io
-from collections.abc import Container
+import os
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,9 +50,27 @@ def read_table(
     return frame, origin
 
 
+@contextmanager
+def _no_standard_error() -> Iterator[None]:
+    """Leave out what polars' threads print about a damaged file, a stack of Rust's; its error says it again."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _read_parquet(path: Path, content: bytes | None) -> pl.DataFrame:
     try:
-        frame = pl.read_parquet(path if content is None else io.BytesIO(content), glob=False)
+        with _no_standard_error():
+            frame = pl.read_parquet(path if content is None else io.BytesIO(content), glob=False)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(f"{path} is not an intact Parquet file: {_first_line(error)}\n  {EXPECTED}") from None
     return _without_empty_rows(frame)
