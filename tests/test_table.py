@@ -432,6 +432,18 @@ def test_headers_of_any_length_and_letters(tmp_path):
     assert read_table(tmp_path / "mac.csv", Format())[0].rows() == [(1, "x"), (2, "y")]
 
 
+def test_polars_prints_no_stack_of_its_own(tmp_path, monkeypatch, capfd):
+    def read(*source, **options):
+        os.write(2, b"stack backtrace:")
+        raise pl.exceptions.PanicException("range.end <= self.size")
+
+    monkeypatch.setattr(pl, "read_parquet", read)
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match="x.parquet is not an intact Parquet file: range.end"):
+        read_table(tmp_path / "x.parquet", Format())
+    assert capfd.readouterr().err == "" and os.write(2, b"x") == 1 and capfd.readouterr().err == "x"
+
+
 def test_damaged_files_are_refused(tmp_path):
     """Whatever byte is wrong, and nothing else is raised."""
     table, random = pl.DataFrame({"a": range(200), "b": [str(i % 7) for i in range(200)]}), np.random.RandomState(0)
@@ -449,18 +461,6 @@ def test_damaged_files_are_refused(tmp_path):
             except UserError:
                 refused += 1
     assert refused > 40
-
-
-def test_polars_prints_no_stack_of_its_own(tmp_path, monkeypatch, capfd):
-    def read(*source, **options):
-        os.write(2, b"stack backtrace:")
-        raise pl.exceptions.PanicException("range.end <= self.size")
-
-    monkeypatch.setattr(pl, "read_parquet", read)
-    (tmp_path / "x.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match="x.parquet is not an intact Parquet file: range.end"):
-        read_table(tmp_path / "x.parquet", Format())
-    assert capfd.readouterr().err == "" and os.write(2, b"x") == 1 and capfd.readouterr().err == "x"
     table[:0].write_parquet(tmp_path / "x.parquet")
     with pytest.raises(UserError, match="has no rows"):
         read_table(tmp_path / "x.parquet", Format())
