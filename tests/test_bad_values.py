@@ -43,6 +43,7 @@ FITTING = {  # what goes with an option
     "Series": {"data": "eeg", "model": "mlp"}, "Image": {"data": "cifar10", "model": "mlp"},
     "Function": {"data": "function", "model": "point"},
 }  # fmt: skip
+LEARNERS = {"anime_faces": "vae", "maze": "q_learning", "counting": "convolution"}  # of data that few models take
 FILES = {  # what data of one's own needs besides its folder
     "table": ("data.file=table.csv", "data.target=kind"), "arrays": ("data.file=samples.npz",),
     "series": ("data.file=table.csv", "data.target=size", "data.window=4"),
@@ -71,8 +72,8 @@ def choices_of(group: str, name: str) -> tuple[str, ...]:
     kind = ""
     if group == "data":
         kind = read_option("data", name).get("spec", {"_target_": ""})["_target_"].rpartition(".")[2]
-        if name == "anime_faces" or name == "maze":
-            return f"model={'vae' if name == 'anime_faces' else 'q_learning'}", f"data={name}"
+        if name in LEARNERS:
+            return f"model={LEARNERS[name]}", f"data={name}"
     elif any("override /data" in entry for entry in read_option(group, name).get("defaults", [])):
         return (f"{group}={name}",)  # it brings its data
     elif group == "model" and (takes(name) == ["Image"] or "Image" not in takes(name)):
