@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -180,3 +181,19 @@ def assert_same(a: Path, b: Path) -> None:
     for key in last_a.keys() | last_b.keys():
         assert same(last_a[key], last_b[key]), f"last.ckpt differs in {key}"
     assert same(state(a, "best"), state(b, "best")), "best.ckpt differs"
+
+
+def command(monkeypatch, capsys, main: Callable[[], None], *first: str) -> Callable[..., tuple[int, list[str], str]]:
+    """A command of this process, with its first words: given the others, its exit code, its lines and stderr."""
+
+    def run(*arguments: object) -> tuple[int, list[str], str]:
+        monkeypatch.setattr(sys, "argv", [*first, *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as error:
+            code = error.code
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err
+
+    return run

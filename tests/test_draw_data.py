@@ -1,11 +1,9 @@
 """dl-data draw: columns in their own units, images back in [0, 1], refusals; and inputs in TensorBoard."""
 
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
-from runs import compose, train
+from runs import command, compose, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dlrun.output.drawing import new_figure
@@ -15,18 +13,7 @@ from dlrun.runs.data_cli import main
 @pytest.fixture
 def draw(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["dl-data", "draw", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = error.code
-        out, err = capsys.readouterr()
-        return code, out.splitlines(), err
-
-    return run
+    return command(monkeypatch, capsys, main, "dl-data", "draw")
 
 
 def test_columns_are_in_their_own_units(draw, monkeypatch, tmp_path):

@@ -1,13 +1,11 @@
 """dl-runs explain: Grad-CAM, saliency and gates against closed forms; runs of images and of texts; refusals."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
 from finished_runs import FAMILIES, untrained, write_texts
 from PIL import Image as PILImage
-from runs import write_mnist
+from runs import command, write_mnist
 from torch import nn
 from toys import seeded
 
@@ -19,20 +17,8 @@ from dlrun.tasks.explain import grad_cam, kept_outputs, of_image, strongest
 
 @pytest.fixture
 def explain(monkeypatch, capsys, tmp_path):
-    """Run dl-runs explain: gives (exit code, the lines, stderr)."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["dl-runs", "explain", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = error.code
-        out, err = capsys.readouterr()
-        return code, out.splitlines(), err
-
-    return run
+    return command(monkeypatch, capsys, main, "dl-runs", "explain")
 
 
 def drawn(paths: list[str]) -> list[str]:

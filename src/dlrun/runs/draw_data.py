@@ -14,11 +14,8 @@ from dlrun.spec import Columns, Image, Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS, IMAGES, ACROSS = (
-    5,
-    40,
-    8,
-)  # most columns that are drawn unless the user names them; images of a sheet, and of a row
+COLUMNS = 5  # most that are drawn unless the user names them
+IMAGES, ACROSS = 40, 8  # of a sheet, and of a row
 
 
 def draw(name: str, config: dict, wanted: list[str], out: Path) -> Iterator[str]:

@@ -71,11 +71,11 @@ class Gradients:
     grad_norm = None
     averages = None
 
-    def save_buffers(self) -> None: ...
-
     def __init__(self, params: Sequence[Tensor], shape: tuple[int, ...]) -> None:
         self.params, self.shape = params, shape  # of the loss
         self.grads: list[Tensor | None] = []
+
+    def save_buffers(self) -> None: ...
 
     def step(self, loss: Tensor, clock: Clock) -> bool:
         if loss.shape != self.shape:

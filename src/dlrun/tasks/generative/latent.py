@@ -40,9 +40,8 @@ def latent_figures(encode: Encode, decode: Callable, batches: Callable[[], Itera
     """Figures of the latent space.
 
     interpolation: up to ten lines of ten images between the codes of two images. arithmetic, for up to ten classes: see
-    `class_arithmetic`. latent_map and latent_plane, for two
-    latent dimensions: the codes of all images (the book, section 12.1, after Hinton and Salakhutdinov 2006), and the
-    images decoded over a grid of codes.
+    `class_arithmetic`. latent_map and latent_plane, for two latent dimensions: the codes of all images (the book,
+    section 12.1, after Hinton and Salakhutdinov 2006), and the images decoded over a grid of codes.
     """
     figures: dict[str, object] = {}
     codes = encode(first_inputs(batches(), 20)).float()

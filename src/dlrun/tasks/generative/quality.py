@@ -50,8 +50,8 @@ class Quality:
     def measure(self, make: Callable[[int, int], Tensor], data: SampleData, split: str) -> dict[str, float]:
         """Measure the samples that make(count, seed) returns.
 
-        swd: sliced Wasserstein distance; fd: Frechet distance; inception: inception score; modes and
-        good: see `modes`; each class is a mode.
+        swd: sliced Wasserstein distance; fd: Frechet distance; inception: inception score; modes and good: see
+        `modes`; each class is a mode.
         """
         real = first_inputs(rescaled(data.batches(split), data, -1.0, 1.0), SAMPLES)
         fake = make(len(real), 3)
