@@ -91,13 +91,13 @@ def test_a_text_of_a_recurrent_net(explain, tmp_path):
     assert (code, err) == (0, "") and drawn(lines) == ["text_gates.png", "text_2_gates.png"]
     other = untrained(tmp_path / "other", [*words, "model=bag_of_words"])
     code, lines, err = explain(other, "a good film")
-    assert code == 2 and "there is nothing to draw of a good film in a run of model=bag_of_words" in err
+    assert code == 2 and "nothing to draw of a good film: the run is of model=bag_of_words on data=" in err
 
 
 def test_runs_without_a_class_are_refused(explain, tmp_path):
     run = untrained(tmp_path / "run", FAMILIES["targets"])
     code, _, err = explain(run)
-    assert code == 2 and "expected a classifier of images, or a recurrent one of texts" in err
+    assert code == 2 and "expected a classifier of images, or a recurrent network of texts" in err
     assert not (run / "explained").exists()
 
 

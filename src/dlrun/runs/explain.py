@@ -31,7 +31,7 @@ def explain(folder: Path, inputs: list[str], is_fitted: bool, device: str | None
         run = FinishedRun(folder, {"trainer.device": device} if device else {})
         taken: dict[str, int] = {}
         if not isinstance(run.data.spec, Image | Tokens):
-            raise nothing_to_draw(run, "any input")
+            raise nothing_to_draw(run)
         for name, x in _samples(run, inputs, is_fitted):
             figures = run.task.explain(x)
             if not figures:
@@ -54,10 +54,11 @@ def _samples(run: "FinishedRun", inputs: list[str], is_fitted: bool) -> Iterator
     yield "test_0", x[:1]
 
 
-def nothing_to_draw(run: "FinishedRun", name: str) -> UserError:
-    """The error for a run that cannot be explained, or an input without a known word."""
+def nothing_to_draw(run: "FinishedRun", name: str = "") -> UserError:
+    """The error for a run that cannot be explained, or for an input (name) of one."""
+    where = f"{run.folder}: nothing to draw{f' of {printable(name)}' if name else ''}"
+    words = ", with words that the run knows" if isinstance(run.data.spec, Tokens) else ""
     return UserError(
-        f"{run.folder}: there is nothing to draw of {printable(name)} in a run of model={run.names.get('model')} "
-        f"on {run.data.spec}\n  expected a classifier of images, or a recurrent one of texts, and words in a text that "
-        "the run knows"
+        f"{where}: the run is of model={run.names.get('model')} on data={run.names.get('data')}\n"
+        f"  expected a classifier of images, or a recurrent network of texts{words}"
     )
