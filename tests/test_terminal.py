@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dlrun.errors import printable
+from dlrun.errors import first_line, printable
 from dlrun.output import terminal
 from dlrun.output.console import header
 from dlrun.output.run_folder import Run
@@ -97,3 +97,11 @@ def test_each_line_of_a_fact_is_a_line_of_the_header():
     lines = ["dl-run 1", "  data    pets: 35 train", "          1 of 36 images is left out", "  folder  run"]
     assert header("1", facts, 10_000) == "\n".join(lines)
     assert header("1", facts, 25).splitlines()[2:4] == ["          1 of 36 images", "          is left out"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("", "ValueError"), ("\n", "ValueError"), ("a\nb", "a"), ("\n a \n", "a"), ("\x1b[31m", "\\x1b[31m")],
+)
+def test_the_first_line_of_an_error(text, line):
+    assert first_line(ValueError(text)) == line

@@ -115,6 +115,11 @@ def printable(text: str | os.PathLike[str]) -> str:
     return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, printable; the name of its type if the text is empty."""
+    return printable((str(error).strip().splitlines() or [type(error).__name__])[0])
+
+
 def listed(lead: str, words: list[str], indent: int, width: int = 0) -> str:
     """`lead` and all words, separated by commas, wrapped to `width` columns (0: standard error's terminal)."""
     width, margin = width or columns(sys.stderr, 120), " " * indent

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dlrun.api.memory import as_polars
-from dlrun.errors import UserError
+from dlrun.errors import UserError, first_line
 from dlrun.output.failures import within_memory
 from dlrun.runs import input_rows
 from dlrun.runs import inputs as files
@@ -121,7 +121,7 @@ def _array(run: FinishedRun, x: Any) -> Tensor:
             torch.stack([torch.as_tensor(each) for each in x]) if isinstance(x, list | tuple) else torch.as_tensor(x)
         )
     except (ValueError, TypeError, RuntimeError) as error:
-        raise UserError(f"x: {str(error).splitlines()[0]}\n  expected {_expected(shape)}") from None
+        raise UserError(f"x: {first_line(error)}\n  expected {_expected(shape)}") from None
     found = found.detach().cpu()
     if isinstance(spec, Image | Mask):
         if found.dtype != torch.uint8:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from dlrun.errors import DataError, UserError, counted
+from dlrun.errors import DataError, UserError, counted, first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,9 +83,7 @@ def _array(name: str, value: Any) -> "np.ndarray":
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise UserError(
-            f"{name}: {str(error).splitlines()[0]}\n  expected an array (N, ...), each of one shape"
-        ) from None
+        raise UserError(f"{name}: {first_line(error)}\n  expected an array (N, ...), each of one shape") from None
     if array.dtype.kind == "O":
         texts = [each for each in array.flat if not isinstance(each, str)]
         if texts or array.ndim != 1:

@@ -15,7 +15,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from dlrun.errors import ConfigError, UserError, nearest
+from dlrun.errors import ConfigError, UserError, first_line, nearest
 from dlrun.output.terminal import complain
 from dlrun.output.written import write_whole
 from dlrun.paths import read_whole
@@ -121,7 +121,7 @@ def _checked(path: Path, content: bytes) -> dict:
     try:
         node = yaml.safe_load(content.decode())
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{path}: {str(error).splitlines()[0]}\n  expected YAML") from None
+        raise UserError(f"{path}: {first_line(error)}\n  expected YAML") from None
     if not isinstance(node, dict):
         raise UserError(f"{path}: expected keys of: {', '.join(KEYS)}")
     problems = []

@@ -17,7 +17,7 @@ from dlrun.config.pairing import CONFIGS
 from dlrun.config.renamed import moved
 from dlrun.config.signatures import signature
 from dlrun.config.untrusted import is_call, read_yaml, refuse_calls, refuse_growth
-from dlrun.errors import UserError, check_state
+from dlrun.errors import UserError, check_state, first_line
 from dlrun.output.folders import read_summary
 from dlrun.overrides import key_of, pasteable
 from dlrun.paths import pinned
@@ -41,7 +41,7 @@ def read_config(folder: Path) -> tuple[DictConfig, dict[str, str]]:
             return saved, dict(choices)
         why = "it is not the config of a run"
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, AttributeError) as error:
-        why = str(error).splitlines()[0]
+        why = first_line(error)
     raise UserError(
         f"{folder}: cannot read the run's config in {folder / '.hydra'}: {why}\n"
         "  expected config.yaml and hydra.yaml as dl-run wrote them; init=... starts a new run from its weights"

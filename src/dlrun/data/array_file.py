@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dlrun.errors import DataError, printable, some
+from dlrun.errors import DataError, first_line, some
 from dlrun.paths import open_plain
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -64,11 +64,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
             f"{path} holds Python objects or is no array file; objects are never loaded, since they can run code\n"
             f"  {EXPECTED}; arrays of numbers or texts"
         )
-    return DataError(f"{path} is not an intact array file: {_first_line(error)}\n  {EXPECTED}")
-
-
-def _first_line(error: Exception) -> str:
-    return printable((str(error).splitlines() or [type(error).__name__])[0])
+    return DataError(f"{path} is not an intact array file: {first_line(error)}\n  {EXPECTED}")
 
 
 def _role(name: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from dlrun.config.signatures import is_allowed
-from dlrun.errors import EnvError, UserError, nearest
+from dlrun.errors import EnvError, UserError, first_line, nearest
 from dlrun.spec import Env
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def open_env(id: str, limit: int | None = None, render: str | None = None) -> "g
         raise UserError(f"data.id={id} needs a package that is not installed\n  {missing}") from None
     except error.Error as wrong:
         if name in gymnasium.registry:
-            raise UserError(f"data.id={id}: {str(wrong).splitlines()[0]}") from None
+            raise UserError(f"data.id={id}: {first_line(wrong)}") from None
         known = nearest(name, gymnasium.registry)
         if "/" in name and not any(each.startswith(name.split("/")[0] + "/") for each in gymnasium.registry):
             known = f": the package of {name.split('/')[0]} is missing, or must be named: data.id=package:{name}"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dlrun.data.base import Batch
 from dlrun.data.stream_place import Position
-from dlrun.errors import DataError, UserError
+from dlrun.errors import DataError, UserError, first_line
 from dlrun.spec import Image, Series, Table, Tokens
 from dlrun.types import Count, Size, StreamSource
 
@@ -155,7 +155,7 @@ class Stream:
         try:
             x, y = (torch.as_tensor(each) for each in item)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise DataError(f"the {split} loader: {str(error).splitlines()[0]}\n  expected tensors") from None
+            raise DataError(f"the {split} loader: {first_line(error)}\n  expected tensors") from None
         if len(x) != len(y) or not len(x) or x.dim() < 2:
             raise DataError(
                 f"the {split} loader yields x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}\n"

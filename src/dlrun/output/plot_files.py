@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlrun.errors import first_line
 from dlrun.output import drawing, plots, video
 from dlrun.output.board import Board
 from dlrun.output.written import write_whole
@@ -59,7 +60,7 @@ class PlotFiles:
             self.folder.mkdir(exist_ok=True)
             draw()
         except Exception as error:  # drawing libraries raise anything, and must not cost the run its results
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             self.print(f"no plots/{name}: {reason}")
 
     def _write_key(self, labels: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from yaml import YAMLError
 from dlrun.config.check import check, check_section
 from dlrun.config.compose import compose
 from dlrun.config.saved import plain, read_config
-from dlrun.errors import UserError
+from dlrun.errors import UserError, first_line
 from dlrun.overrides import key_of
 
 
@@ -48,7 +48,7 @@ def other_config(folder: Path, overrides: list[str]) -> dict:
                 OmegaConf.update(saved, key, OmegaConf.from_dotlist([f"value={value}"]).value)
             except (OmegaConfBaseException, YAMLError) as error:
                 raise UserError(
-                    f"{override}: {str(error).splitlines()[0]}\n  expected a value that dl-run's command line accepts"
+                    f"{override}: {first_line(error)}\n  expected a value that dl-run's command line accepts"
                 ) from None
         config = plain(saved)
     config["init"] = None

@@ -12,7 +12,7 @@ from torch import Tensor
 from dlrun.config.saved import own_config
 from dlrun.data.base import EnvData
 from dlrun.data.raw import decode
-from dlrun.errors import DataError, UserError, counted
+from dlrun.errors import DataError, UserError, counted, first_line
 from dlrun.output.failures import within_memory
 from dlrun.output.written import whole
 from dlrun.runs.formats import SUFFIXES
@@ -91,7 +91,7 @@ def samples_of(run: FinishedRun, way: str) -> tuple[Tensor, str]:
         try:
             envs = cast(EnvData, run.data).make(SAMPLES)
         except UserError as error:
-            return drawn(run), f"{SAMPLES} drawn observations ({str(error).splitlines()[0]})"
+            return drawn(run), f"{SAMPLES} drawn observations ({first_line(error)})"
         try:
             return torch.as_tensor(envs.reset(0), dtype=torch.float32), f"{SAMPLES} observations"
         finally:
@@ -99,7 +99,7 @@ def samples_of(run: FinishedRun, way: str) -> tuple[Tensor, str]:
     try:
         run.load_data(download=False)
     except DataError as error:
-        return drawn(run), f"{SAMPLES} drawn samples ({str(error).splitlines()[0]})"
+        return drawn(run), f"{SAMPLES} drawn samples ({first_line(error)})"
     data, inputs, needed = run.sample_data, list[Tensor](), SAMPLES
     for x, _ in data.batches("test"):
         inputs.append(x[:needed].cpu())

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlrun.config.saved import own_config, require_finished
-from dlrun.errors import DataError, counted
+from dlrun.errors import DataError, counted, first_line
 from dlrun.output.console import column, number
 from dlrun.output.folders import read_summary, require_plain, within
 from dlrun.output.rows import epoch_rows
@@ -38,7 +38,7 @@ def report(folder: Path, out: Path | None) -> list[str]:
     try:
         samples = _samples(folder)
     except DataError as error:
-        notes.append(f"without sample predictions: {str(error).splitlines()[0]}")
+        notes.append(f"without sample predictions: {first_line(error)}")
     sections = [
         ("Result", _result(folder, summary)),
         ("Classes, test", _classes(summary)),

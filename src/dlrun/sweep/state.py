@@ -11,7 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import dlrun
-from dlrun.errors import UserError, printable
+from dlrun.errors import UserError, first_line, printable
 from dlrun.output.folders import within
 from dlrun.output.written import write_whole
 from dlrun.overrides import key_of
@@ -169,7 +169,7 @@ def load_state(folder: Path) -> State:
         ) from None
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(
-            f"{path} is damaged: {printable(str(error)).splitlines()[0]}\n"
+            f"{path} is damaged: {first_line(error)}\n"
             "  expected the file as dl-run wrote it; restore it (the jobs' folders and results.csv are untouched)"
         ) from None
     return State(folder, facts, jobs)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from dlrun.config.extras import install
-from dlrun.errors import UserError, check_state
+from dlrun.errors import UserError, check_state, first_line
 from dlrun.output.folders import within
 from dlrun.sweep.rows import is_number
 from dlrun.sweep.state import State
@@ -78,7 +78,7 @@ def database(optuna: ModuleType, url: str, key: str) -> "optuna.storages.BaseSto
         return optuna.storages.get_storage(url)
     except Exception as error:  # SQLAlchemy, drivers and sockets raise different exceptions
         raise UserError(
-            f"{key}={hidden(url)}: cannot reach it: {str(error).splitlines()[0]}\n"
+            f"{key}={hidden(url)}: cannot reach it: {first_line(error)}\n"
             "  expected the URL of a running database, such as sqlite:///sweeps.db or "
             "postgresql://user:password@host/db\n  or null, which keeps the search in the sweep's folder"
         ) from None
@@ -106,7 +106,7 @@ def journal(optuna: ModuleType, state: State) -> "optuna.storages.BaseStorage":
         raise
     except Exception as error:  # Optuna can raise any exception on an edited line
         raise UserError(
-            f"the search's history {path} is damaged: {(str(error) or repr(error)).splitlines()[0]}\n"
+            f"the search's history {path} is damaged: {first_line(error)}\n"
             "  expected the file as Optuna wrote it; restore it"
         ) from None
     return storage
@@ -130,6 +130,6 @@ def reaching(optuna: ModuleType, has_database: bool) -> Iterator[None]:
     except (optuna.exceptions.StorageInternalError, OSError) as error:
         where = "the database that sweep.storage names" if has_database else "a disk with room"
         raise UserError(
-            f"the search's history cannot be read or written: {str(error).splitlines()[0]}\n"
+            f"the search's history cannot be read or written: {first_line(error)}\n"
             f"  expected {where}; finished work is kept: resume with dl-run -m sweep.resume=last"
         ) from error

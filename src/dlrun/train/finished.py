@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 from dlrun.config.build import build
 from dlrun.config.saved import own_config, require_finished
 from dlrun.data.base import Data, SampleData
-from dlrun.errors import CheckpointError, DataError
+from dlrun.errors import CheckpointError, DataError, first_line
 from dlrun.output.checkpoint import load_of_run
 from dlrun.output.checkpoints import tested_paths
 from dlrun.train.assemble import assemble
@@ -41,7 +41,7 @@ class FinishedRun:
         except STATE_ERRORS as error:
             raise CheckpointError(
                 f"{folder}: the weights ({self.weights}) do not fit the run's config: "
-                f"{str(error).splitlines()[0]}\n  expected a folder that was not changed since the run"
+                f"{first_line(error)}\n  expected a folder that was not changed since the run"
             ) from error
 
     def _restore(self) -> None:

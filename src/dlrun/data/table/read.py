@@ -10,7 +10,7 @@ from typing import NamedTuple
 import polars as pl
 
 from dlrun.data.table.text import EXPECTED, Format, TableText, content_of, head_of, text_of, undecodable
-from dlrun.errors import DataError, counted, printable
+from dlrun.errors import DataError, counted, first_line
 
 GUESSED_FROM = 10_000  # rows from which polars guesses the columns' types before it reads all of them
 
@@ -72,7 +72,7 @@ def _read_parquet(path: Path, content: bytes | None) -> pl.DataFrame:
         with _no_standard_error():
             frame = pl.read_parquet(path if content is None else io.BytesIO(content), glob=False)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise DataError(f"{path} is not an intact Parquet file: {_first_line(error)}\n  {EXPECTED}") from None
+        raise DataError(f"{path} is not an intact Parquet file: {first_line(error)}\n  {EXPECTED}") from None
     return _without_empty_rows(frame)
 
 
@@ -160,8 +160,4 @@ def _refused(text: TableText, error: Exception) -> DataError:
         content.decode("utf-8")
     except UnicodeDecodeError as wrong:
         return undecodable(text.path, content, wrong, "utf-8")
-    return DataError(f"{text.path} is not a table: {_first_line(error)}\n  {EXPECTED}")
-
-
-def _first_line(error: Exception) -> str:
-    return printable((str(error).splitlines() or [type(error).__name__])[0])
+    return DataError(f"{text.path} is not a table: {first_line(error)}\n  {EXPECTED}")

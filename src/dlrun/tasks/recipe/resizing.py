@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlrun.clock import Clock
-from dlrun.errors import UserError
+from dlrun.errors import UserError, first_line
 from dlrun.spec import Image, Spec
 from dlrun.types import NonNegative, Share
 
@@ -46,5 +46,5 @@ class Resizing:
         except (RuntimeError, ValueError) as error:
             raise UserError(
                 f"task.resize has {share}: this net cannot take images of {height}x{width}\n"
-                f"  expected shares that leave it images that it can take ({str(error).splitlines()[0]})"
+                f"  expected shares that leave it images that it can take ({first_line(error)})"
             ) from None
