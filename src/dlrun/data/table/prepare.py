@@ -93,7 +93,8 @@ def _learn(column: pl.Series, settings: TableSettings, splits: Mapping[str, np.n
         return _Column(kind, reason, Learned([], [], []), "")
     learned = learn_column(column, kind, splits["train"], settings.by_quantiles)
     held = np.concatenate([splits["val"], splits["test"]])
-    new = unseen(column[held], learned.values[0][held]) if learned.categories else ""
+    has_new = learned.categories and not learned.values[0][held].all()
+    new = unseen(column[held], learned.values[0][held]) if has_new else ""
     return _Column(kind, "", learned, new)
 
 
