@@ -110,7 +110,7 @@ def prepare_like(part: Part, encoding: Encoding) -> Prepared:
     frame, place = part
     targets = [target["column"] for target in encoding["targets"]]
     check_columns(frame.columns, [*encoding["columns"], *targets], place)
-    rows = frame.select(pl.all_horizontal(pl.col(targets).is_not_null())).to_series().arg_true().to_numpy()
+    rows = np.flatnonzero(has_values(frame, targets))
     if not len(rows):
         raise DataError(f"{place(0)}: no row has a value of {targets[0]}, which is to be compared\n  expected some")
     frame = frame[rows]
@@ -131,6 +131,12 @@ def prepare_like(part: Part, encoding: Encoding) -> Prepared:
     x = encode(frame, encoding, kept_place)
     splits = {"train": np.arange(0), "val": np.arange(0), "test": np.arange(len(x))}
     return Prepared(x, y, None, splits, encoding, {}, rows)
+
+
+def has_values(frame: pl.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """Whether a row has a value in each of these columns, bool (rows,)."""
+    # column by column: a query of the frame would copy all of a large one whose columns have different chunks
+    return np.logical_and.reduce([frame[name].is_not_null().to_numpy() for name in columns])
 
 
 def check_columns(columns: Sequence[str], needed: Sequence[str], place: Place) -> None:
@@ -172,7 +178,7 @@ def _with_target(
     frame: pl.DataFrame, settings: TableSettings, place: Place, given: dict[str, np.ndarray], where: str
 ) -> tuple[pl.DataFrame, Place, dict[str, np.ndarray], dict[str, str], np.ndarray]:
     """Leave out the rows that have no target; return the others, and which they are."""
-    has = frame.select(pl.all_horizontal(pl.col(settings.target).is_not_null())).to_series().to_numpy()
+    has = has_values(frame, settings.target)
     if has.all():
         return frame, place, given, {}, np.arange(frame.height)
     if not has.any():

@@ -165,9 +165,11 @@ def _without_blanks(column: pl.Series, missing: tuple[str, ...]) -> pl.Series:
 
 
 def _without_empty_rows(frame: pl.DataFrame) -> pl.DataFrame:
-    if not frame.width or not frame[:, 0].null_count():
-        return frame
-    return frame.filter(~pl.all_horizontal(pl.all().is_null()))
+    is_empty = pl.Series([True]).new_from_index(0, frame.height)
+    for column in frame:  # until a row has none left that may be empty
+        if not column.null_count() or not (is_empty := is_empty & column.is_null()).any():
+            return frame
+    return frame.filter(~is_empty)
 
 
 def _check_short_rows(text: TableText) -> None:
