@@ -490,6 +490,22 @@ def test_many_levels_are_refused(tmp_path):
         loaded(path, "data.drop=[a]", target="b")
 
 
+def test_repeated_texts_are_read_as_any_others(tmp_path):
+    """Columns of few different texts are read as levels: with blanks, missing words, numbers, dates, and late new ones."""
+    lines = [f"{a},{b},{c},{d},,{e}" for a, b, c, d, e in 40 * [
+        ("x", "NA", "7", "2024-02-01", "u"), (" y", "q", "NA", "2024-02-03", "v"), ("y ", " r", " 8 ", "?", "u"),
+    ]]  # fmt: skip
+    lines += [f"late {i},q,9,2024-02-{i % 28 + 1:02d},,v" for i in range(300)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,c,d,e,y", *lines]))
+    frame, _ = read_table(tmp_path / "t.csv", Format(missing=("", "NA", "?")))
+    texts, _ = read_table(tmp_path / "t.csv", Format(missing=("", "NA", "?")), ("a", "b", "c", "d", "e", "y"))
+    assert frame.schema["y"] == pl.Enum(["u", "v"]) and frame.schema["b"] == pl.String == frame.schema["a"]
+    assert frame.cast(pl.String).to_dict(as_series=False) == texts.to_dict(as_series=False)
+    assert frame["b"].to_list()[:3] == [None, "q", "r"] and frame["e"].null_count() == frame.height
+    data = loaded(tmp_path / "t.csv", "++data.types={a: category}", target="y")
+    assert data.fitted()["columns"] == {"a": "category", "b": "category", "c": "number", "d": "%Y-%m-%d"}
+
+
 def test_quoted_values_keep_separators_and_lines(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("a,b\n" + 20 * '"x, y\nz",1.5\n"u ""v""",2.5\n')

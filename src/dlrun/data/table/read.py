@@ -150,9 +150,9 @@ def _stripped(frame: pl.DataFrame, missing: tuple[str, ...]) -> pl.DataFrame:
     for i, column in enumerate(frame):
         if column.dtype == pl.Categorical:
             different = column.unique().cast(pl.String).drop_nulls().sort()
-            levels = _without_blanks(different, missing).drop_nulls()
-            if levels.is_in(different.implode()).all():
-                frame.replace_column(i, column.cast(pl.Enum(levels), strict=False))
+            levels = _without_blanks(different, missing)
+            if (levels.is_null() | (levels == different)).all():
+                frame.replace_column(i, column.cast(pl.Enum(levels.drop_nulls()), strict=False))
                 continue
             column = column.cast(pl.String)
         if column.dtype == pl.String:
