@@ -491,7 +491,7 @@ def test_many_levels_are_refused(tmp_path):
 
 
 def test_repeated_texts_are_read_as_any_others(tmp_path):
-    """Columns of few different texts are read as levels: blanks, missing words, numbers, dates, late new ones in them."""
+    """Few different texts are read as levels: with blanks, missing words, numbers, dates and late new ones in them."""
     lines = [f"{a},{b},{c},{d},,{e}" for a, b, c, d, e in 40 * [
         ("x", "NA", "7", "2024-02-01", "u"), (" y", "q", "NA", "2024-02-03", "v"), ("y ", " r", " 8 ", "?", "u"),
     ]]  # fmt: skip
