@@ -143,7 +143,7 @@ def test_settings_that_make_no_sense_are_refused(keys, text):
 
 @pytest.mark.parametrize(("model", "side", "text"), [
     ("wgan_gp", 30, "gan cannot make images of 30x30.*expected sides such as 8, 16, 28, 32, 48, 64 or 96"),
-    ("dcgan model.form=notes", 27, "form=notes cannot make images of 27x27.*28x28 or more"),
+    ("dcgan model.form=small", 27, "form=small cannot make images of 27x27.*28x28 or more"),
     ("conv_vae", 30, "conv_vae cannot take images of 30x30.*such as 8, 28, 32, 64 or 96"),
 ])  # fmt: skip
 def test_sizes_out_of_reach_are_refused_before_anything_is_written(model, side, text, data_dir, tmp_path):

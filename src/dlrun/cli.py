@@ -147,7 +147,7 @@ def parse_flags() -> argparse.Namespace:
 
 
 def with_seeds(arguments: list[str]) -> list[str]:
-    """Replace seeds=N by a sweep over N seeds, from that of `seed` on or from 0, stacked if that is faster."""
+    """Replace seeds=N by a sweep over N consecutive seeds from `seed` (or 0) on, stacked if that is faster."""
     wanted = [argument for argument in arguments if key_of(argument) == "seeds" and "=" in argument]
     if not wanted:
         return arguments
@@ -160,7 +160,7 @@ def with_seeds(arguments: list[str]) -> list[str]:
         raise UserError(f"{typed} with {single[-1]}: expected one first seed, such as seed=100, or only one of the two")
     rest = [argument for argument in arguments if argument not in (*wanted, *single)]
     if other := next((o for o in rest if key_of(o) in ("resume", "mode") or o.startswith("sweep=optuna")), None):
-        raise UserError(f"{typed} with {other}: expected seeds of new runs, in no search")
+        raise UserError(f"{typed} with {other}: expected seeds of new runs, without a mode or a search")
     has_flag = any(argument in ("-m", "--multirun") for argument in rest)
     values = ",".join(str(int(first) + i) for i in range(int(count)))
     is_set = any(key_of(argument) == "sweep.stack" for argument in rest)

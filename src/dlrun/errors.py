@@ -14,8 +14,11 @@ UserError               the request cannot be fulfilled: a wrong value, a missin
       + PeerLost        another process of a distributed run died
       + WorkerError     a worker process of A3C died
       + EnvError        an environment failed while it was played (also a DataError)
+  + OutOfMemory         (output/failures.py) there is less memory than the run needs
 
-Interrupted             (system/signals.py, a BaseException) a signal stops work that may be abandoned at once
+Three never reach the user: NotStackable (stack/functions.py), after which the jobs of a stack run one after another;
+_MirrorError (data/sources/fetch.py), after which the next mirror is tried; and Interrupted (system/signals.py, a
+BaseException), by which a signal stops work that may be abandoned at once.
 """
 
 import os

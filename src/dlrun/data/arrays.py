@@ -82,7 +82,7 @@ class ArraySet(OnDevice):
         self.folds, self.split_config = folds, ((split[0], split[1], split[2]), stratify, folds, fold)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.augment: Augment = augment
-        self.prepared: Prepared | None = None  # from when the spec is needed until `load`
+        self.prepared: Prepared | None = None  # set when `spec` is first read, cleared by `load`
         self.learned: dict[str, Any] | None = None
         self.mean: list[float] | None = None  # of the pixels of images, in [0, 1]
         self.std: list[float] | None = None

@@ -1,8 +1,8 @@
 """torch's functions with parameters, for the parameters of several jobs at once.
 
 A stacked network runs the forward code of one job on the inputs of all K jobs, which follow each other along the batch:
-(K * B, ...). What has no parameters treats samples one by one, so it needs nothing. Where the code gives a parameter to
-a function, it gives a `Handle`, and the function of this module takes the function's place.
+(K * B, ...). Layers without parameters treat samples one by one and run unchanged. A parameter is a `Handle`: a torch
+function that gets one is replaced by the function of this module.
 """
 
 from collections.abc import Callable

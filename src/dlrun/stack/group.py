@@ -18,13 +18,15 @@ from dlrun.train.engine import Outcome
 from dlrun.train.session import Session
 from dlrun.train.state import Training
 
-SHARE = 20  # saving takes at most about one part in this many of the time
+SHARE = 20  # saving takes at most about 1/SHARE of the time
 
 
 @dataclass
 class Member:
-    """A job of the stack. settings: texts that are equal for jobs with equal optimizers but for the rate, with equal
-    losses, and with equal rates and schedules.
+    """A job of the stack.
+
+    settings: texts of the optimizer without its rate, of the loss, and of rate and schedule; equal texts mean equal
+    settings.
     """
 
     number: int

@@ -49,11 +49,11 @@ class Lockstep:
         if isinstance(self.task, Supervised):
             each = cast("list[Supervised]", self.tasks)
             if any(not equal(task.scaling.statistics, each[0].scaling.statistics) for task in each):
-                raise NotStackable("the means or deviations of the targets are others in some of the jobs")
+                raise NotStackable("the jobs differ in the means or deviations of their targets")
             self.task.loss = Losses([task.loss for task in each], ranges(settings), net.jobs)
             self.task.penalty = Penalties(each, net)  # type: ignore[assignment]  # stands for a Penalty
         elif len(set(settings)) > 1:
-            raise NotStackable(f"the keys of task={type(self.task).__name__.lower()} are others in some of the jobs")
+            raise NotStackable(f"the jobs differ in the keys of task={type(self.task).__name__.lower()}")
         if isinstance(self.task, RLTask):
             players = cast("list[RLTask]", self.tasks)
             self.task.collector = self.collectors = Collectors([each.collector for each in players], net.jobs)
@@ -150,7 +150,7 @@ class Penalties:
 
 
 def equal(a: tuple[Tensor, ...] | None, b: tuple[Tensor, ...] | None) -> bool:
-    """Whether two tuples of tensors, or what is none, are equal."""
+    """Whether two tuples of tensors are equal. Either may be None."""
     return a is b or a is not None and b is not None and all(map(torch.equal, a, b))
 
 

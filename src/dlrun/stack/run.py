@@ -65,7 +65,7 @@ def run_stack(composed: DictConfig, which: str) -> None:
     sweep = Path(str(composed.run_dir)).parent
     state, lead = load_state(sweep), numbers[0]
     if not all(number < len(state.jobs) for number in (stack, *numbers)):
-        raise UserError(f"--stack={which}: there are no such jobs\n  expected what a sweep writes there: it is its own")
+        raise UserError(f"--stack={which}: the sweep has no such jobs\n  expected what a sweep passes (it is internal)")
     checkpoints = Checkpoints(stack_folder(sweep, stack))
     saved = load(checkpoints, state)
     numbers = list(map(int, saved)) if saved else numbers
@@ -93,7 +93,7 @@ def run_stack(composed: DictConfig, which: str) -> None:
     except (NotStackable, UserError) as error:
         if saved:
             raise
-        decline(sweep, stack, Verdict(why=str(error).partition("\n")[0]))  # each is refused for itself, if it is to be
+        decline(sweep, stack, Verdict(why=str(error).partition("\n")[0]))  # then a job with an error is refused alone
     if saved:
         keep_threads(next(iter(saved.values()))["state"]["threads"], members[0].session.device.torch_device)
     with ExitStack() as open_files, Signals() as signals, writing_to(sweep):
@@ -195,9 +195,9 @@ def make_member(
             raise NotStackable(f"{key}={value_of(config, key)} has no stacked form")
     session = Session(config, names, chosen, like=like)
     if like and session.steps_per_epoch != like.steps_per_epoch:
-        raise NotStackable("the number of steps in an epoch is another in some of the jobs")
+        raise NotStackable("the jobs differ in the number of steps per epoch")
     if like and has_samples(session.data) and session.data.size("train") != like.data.size("train"):
-        raise NotStackable("the number of train samples is another in some of the jobs")
+        raise NotStackable("the jobs differ in the number of train samples")
     training, _ = session.prepare(folder, resumed=False)
     losses = [value for key, value in config["task"].items() if key not in ("l1", "l2")]
     optimizer = dict(config["optimizer"])

@@ -185,7 +185,8 @@ class Runner:
         verdict = stacks.read_verdict(self.state.folder, one.job.stack or 0)
         if verdict and verdict.gain:
             one.is_known = True
-            self.screen.show(f"{one.numbers} train as one network, {verdict.gain:.1f} times as fast as in turns")
+            gain = f"{verdict.gain:.1f} times as fast as one after another"
+            self.screen.show(f"{one.numbers} train as one network, {gain}")
 
     def look_at(self, one: Running) -> None:
         """Check whether a running job has ended, takes too long, or is hopeless."""
@@ -233,7 +234,7 @@ class Runner:
                 self.screen.fail(f"job {job.number} {job.status} (exit code {job.code})", logs[job.number])
 
     def undo(self, one: Running, code: int) -> None:
-        """Run the jobs of a stack that did not start one after another, or in smaller stacks if it was too large."""
+        """If a stack did not start, run its jobs one after another, or in smaller stacks if it was too large."""
         lines = process.tail(self.state.log(one.job), one.log_start)
         verdict = stacks.read_verdict(self.state.folder, one.job.stack or 0) if code == stacks.DECLINED else None
         verdict = verdict or stacks.Verdict(why=lines[-1] if lines else "the stack did not start")

@@ -150,7 +150,7 @@ class Task(Generic[DataT, BatchT]):
         raise NotImplementedError(f"{type(self).__name__} does not predict")
 
     def explain(self, x: Tensor) -> dict[str, Any]:
-        """Figures by name of what the evaluated network does with one input (1, *shape); {} if there is nothing."""
+        """Return figures, by name, that explain the prediction for one input (1, *shape); {} if there are none."""
         return {}
 
     def decide(self, p: Tensor) -> Tensor:

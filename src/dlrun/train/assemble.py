@@ -107,7 +107,7 @@ def set_torch_options(trainer: Trainer, device: torch.device, seed: int) -> None
 
 
 def update_maker(config: dict, trainer: Trainer, net: nn.Module, device: Device) -> Callable[..., Update]:
-    """What makes an Update with the run's settings for a network, or for a part of `net`."""
+    """Return a function that makes an Update with the run's settings for `net` or a part of it."""
     return partial(
         Update,
         optimizer=build(config["optimizer"]),

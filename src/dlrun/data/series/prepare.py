@@ -44,7 +44,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(part: Part, settings: TableSettings, windows: WindowSettings, where: str) -> Prepared:
-    """Order the rows, split them by time or by series, learn the encoding from the train part, and find the windows."""
+    """Order the rows, split them by time or by series, fit the encoding on the train split, and find the windows."""
     check_settings(part.frame.columns, settings, where)
     rows = ordered(part, settings.group, settings.time, windows.skip_gaps)
     has = rows.frame.select(pl.all_horizontal(pl.col(settings.target).is_not_null())).to_series()
@@ -215,7 +215,7 @@ def _last(encoding: Encoding, targets: list[dict[str, Any]]) -> tuple[list[int],
 
 
 def _season(y: Array, ids: Array, train: Array, form: Windowing) -> int:
-    """Find the season of the first target in the first series' train part, at most a window long; 0: none."""
+    """Find the season of the first target in the first series' train split, at most a window long; 0: none."""
     if y.ndim == 1 or not form.horizon:
         return 0
     values = y[train[ids[train] == ids[train[0]]], 0]
