@@ -44,7 +44,7 @@ from dlrun.train.start import locked, write_config
 FEW = 8  # jobs of a stack up to which the plots of all are drawn
 IN_THE_WAY = {  # keys whose other values have no stacked form
     "trainer.processes": 1, "trainer.on_nan": "stop", "trainer.max_time": None, "trainer.compile": False,
-    "trainer.cuda_graph": False,
+    "trainer.cuda_graph": False, "trainer.gradient_norms": False,
 }  # fmt: skip
 
 

@@ -121,6 +121,15 @@ class Task(Generic[DataT, BatchT]):
         """The components that are optimizers."""
         return {name: each for name, each in self.components.items() if isinstance(each, Update)}
 
+    def watch_gradients(self) -> None:
+        """Record the norm of each parameter's gradient from now on (`gradient_norms`)."""
+        for name, update in self.named_updates().items():
+            update.watch(name.removesuffix("update"))
+
+    def gradient_norms(self) -> dict[str, Tensor]:
+        """The norms of the last step's gradients, before and after clipping, by grad/<name> and clipped/<name>."""
+        return {name: norm for update in self.named_updates().values() for name, norm in update.norms.items()}
+
     def best_state(self) -> dict[str, Tensor]:
         """The state of the whole net, with averaged weights where there are any."""
         state = self.net.state_dict()
