@@ -100,7 +100,8 @@ class EnvError(DependencyLost, DataError):
 
 def counted(count: int, noun: str) -> str:
     """1 step, 2,000 steps, 2 classes, 2 categories"""
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
+    ending = "es" if noun.endswith("s") else "s"
+    plural = f"{noun[:-1]}ies" if noun.endswith("ry") else noun if noun == "series" else f"{noun}{ending}"
     return f"{count:,} {noun if count == 1 else plural}"
 
 

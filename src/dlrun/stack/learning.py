@@ -172,6 +172,7 @@ def check(task: Task) -> Task:
     }
     if isinstance(task, Supervised | Segment):
         freezing = task.freezing
+        in_the_way["task.class_weights"] = task.class_weights is not None
         in_the_way["task.freeze"] = bool(freezing.moments) or any(start for start in freezing.start.values())
     if isinstance(task, PPO):
         in_the_way["task.target_kl or task.kl_target"] = bool(task.target_kl or task.penalty.target)
@@ -181,7 +182,6 @@ def check(task: Task) -> Task:
             "task.grad_accum_steps": task.grad_accum_steps > 1,
             "task.mixup or task.cutmix": bool(task.mixing),
             "task.resize": bool(task.resizing.moments),
-            "task.class_weights": task.class_weights is not None,
             "task.threshold": bool(task.scoring.decision.metric),
             "a loss of your own": not is_of_dlrun(task.loss),
         }
