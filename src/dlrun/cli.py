@@ -84,6 +84,8 @@ def run_command() -> None:
             print(usage(flags.config_dir))
             return
         completing = flags.shell_completion and any(o.startswith("query=") for o in flags.overrides)
+        if completing:
+            complete_subcommands(os.environ.get("COMP_LINE", ""))
         with redirect_stderr(StringIO()) if completing else nullcontext():  # the shell reprints the line itself
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)()
         sys.stdout.flush()
@@ -166,6 +168,13 @@ def with_seeds(arguments: list[str]) -> list[str]:
     is_set = any(key_of(argument) == "sweep.stack" for argument in rest)
     more = [*([] if is_set else ["sweep.stack=auto"]), *([] if has_flag else ["--multirun"])]
     return [f"seed={values}", *rest, *more]
+
+
+def complete_subcommands(line: str) -> None:
+    """Print the subcommands that complete a line such as "dl-run ne"; Hydra completes overrides."""
+    typed = f"{line}|".split()[1:]  # the mark keeps an empty last word
+    if len(typed) == 1:
+        print(*(name for name in SUBCOMMANDS if name.startswith(typed[0][:-1])), sep="\n")
 
 
 def stored_command(again: str, overrides: list[str]) -> list[str]:
