@@ -16,8 +16,8 @@ from dlrun.sweep.opening import existing_sweep, new_sweep, reopen
 from dlrun.sweep.report import closing
 from dlrun.sweep.search import Optuna
 from dlrun.sweep.settings import Search
+from dlrun.sweep.space import read_axes
 from dlrun.sweep.study import published
-from hydra_plugins.dlrun_sweeper._space import read_axes
 
 LOG = Axis(["lr"], [], (1e-4, 1e-1, True, False), "lr=tag(log,interval(1e-4,1e-1))")
 LINE = Axis(["p"], [], (0.0, 0.5, False, False), "p=interval(0,0.5)")

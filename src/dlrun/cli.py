@@ -161,8 +161,8 @@ def with_seeds(arguments: list[str]) -> list[str]:
     if not first.isdecimal():
         raise UserError(f"{typed} with {single[-1]}: expected one first seed, such as seed=100, or only one of the two")
     rest = [argument for argument in arguments if argument not in (*wanted, *single)]
-    if other := next((o for o in rest if key_of(o) in ("resume", "mode") or o.startswith("sweep=optuna")), None):
-        raise UserError(f"{typed} with {other}: expected seeds of new runs, without a mode or a search")
+    if other := next((o for o in rest if key_of(o) in ("resume", "mode") or o in ("sweep=optuna", "sweep=pbt")), None):
+        raise UserError(f"{typed} with {other}: expected seeds of new runs, without a mode, a search or a population")
     has_flag = any(argument in ("-m", "--multirun") for argument in rest)
     values = ",".join(str(int(first) + i) for i in range(int(count)))
     is_set = any(key_of(argument) == "sweep.stack" for argument in rest)

@@ -51,12 +51,15 @@ class Lockstep:
             if any(not equal(task.scaling.statistics, each[0].scaling.statistics) for task in each):
                 raise NotStackable("the jobs differ in the means or deviations of their targets")
             self.task.loss = Losses([task.loss for task in each], ranges(settings), net.jobs)
+            if any(task.class_weights is not None for task in each):
+                self.task.class_weights = ClassWeights(each, net.jobs)  # type: ignore[assignment]  # stands for a tensor
             self.task.penalty = Penalties(each, net)  # type: ignore[assignment]  # stands for a Penalty
         elif len(set(settings)) > 1:
             raise NotStackable(f"the jobs differ in the keys of task={type(self.task).__name__.lower()}")
         if isinstance(self.task, RLTask):
             players = cast("list[RLTask]", self.tasks)
             self.task.collector = self.collectors = Collectors([each.collector for each in players], net.jobs)
+            self.task.observe = self.observe  # type: ignore[method-assign]  # of all jobs
         if isinstance(self.task, DQN):
             learners = cast("list[DQN]", self.tasks)
             self.task.target = StackedNet([each.target for each in learners]).net  # type: ignore[assignment]
@@ -90,6 +93,11 @@ class Lockstep:
         if isinstance(self.task, RLTask) and self.task.greedy and not self.updates["update"].averages:
             return evaluate(self.task, cast(EnvData, all_data[0]), "val")
         return [task.evaluate(data, "val") for task, data in zip(self.tasks, all_data, strict=True)]
+
+    def observe(self, obs: Tensor) -> None:
+        """RLTask.observe of each job."""
+        for task, own in zip(self.tasks, per_job(obs, self.net.jobs.num), strict=True):
+            cast(RLTask, task).observe(own)
 
     def hand_back(self) -> None:
         """Give the jobs what only the stack has changed, beside networks and updates."""
@@ -127,6 +135,20 @@ class Losses:
         each = [loss(out[part], y[part], reduction="none") for loss, part in zip(firsts, parts, strict=True)]
         losses = torch.cat(each)
         return losses if reduction == "none" else self.jobs.mean(losses)
+
+
+class ClassWeights:
+    """The weights of the classes in the loss of each job; 1 where a job has none."""
+
+    def __init__(self, tasks: Sequence[Supervised], jobs: Jobs) -> None:
+        like = next(task.class_weights for task in tasks if task.class_weights is not None)
+        weights = [task.class_weights for task in tasks]
+        self.stack = torch.stack([torch.ones_like(like) if each is None else each for each in weights])
+        self.jobs = jobs
+
+    def __getitem__(self, y: Tensor) -> Tensor:
+        """Labels (K * B,) -> weights (K * B,)."""
+        return self.stack.gather(1, per_job(y, self.jobs.num)).flatten()
 
 
 class Penalties:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.stack.axes import per_job
-from dlrun.stack.functions import Handle, NotStackable
+from dlrun.stack.functions import NotStackable
+from dlrun.stack.handle import Handle
 from dlrun.stack.jobs import Jobs
 from dlrun.system.torch_internals import DropoutBase, own_tensors, refresh_flat_weights
 

@@ -59,7 +59,7 @@ def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) ->
             row = parse_row(line)
             position.rows = number + 1
             position.write()
-            last = int(row["step"])
+            last = int(row["step"] or 0)
             tracker.log(_finite(row), last)
         if not run.is_running:
             break
