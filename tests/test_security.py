@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_search import LINE, LOG, settings
+from searches import LINE, LOG, settings
 
 from dlrun import cli
 from dlrun.config import signatures

@@ -300,7 +300,7 @@ def test_a_sweep_and_several_processes_are_processes_of_their_own():
 def test_the_tour_runs(tmp_path):
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
-    tour = nbformat.read(Path(__file__).parents[1] / "docs" / "tour.ipynb", as_version=4)
+    tour = nbformat.read(Path(__file__).parents[2] / "docs" / "tour.ipynb", as_version=4)
     os.environ.setdefault("PYTHONPATH", str(Path(dlrun.__file__).parents[1]))
     nbclient.NotebookClient(tour, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = [output for cell in tour.cells for output in cell.get("outputs", ())]

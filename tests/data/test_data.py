@@ -540,3 +540,11 @@ def test_steps_cover_an_epoch():
     data = images()
     starts = [len(list(data.batches("train", 0, 0, first))) for first in range(19)]
     assert all(a - b == 1 for a, b in pairwise(starts)) and starts[0] == 18
+
+
+def test_the_batches_from_a_position_on_are_those_of_the_whole_epoch(session):
+    data = session("data.augment={flip:true,crop:2,erase:0.5,noise:0.1}").data
+    whole = list(data.batches("train", 1, 2))
+    for first in range(5):
+        assert same(list(data.batches("train", 1, 2, first)), whole[first:])
+    assert not same(list(data.batches("train", 1, 3)), whole)

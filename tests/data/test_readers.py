@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from dlrun.errors import DataError
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "data"
+CONFIGS = Path(__file__).parents[2] / "configs" / "data"
 
 
 def read(name, root, **changes):

@@ -248,3 +248,8 @@ def test_a_reader_fetches_what_is_missing(get, server, tmp_path):
     assert sorted(path.name for path in (tmp_path / "MNIST" / "raw").iterdir()) == sorted(checksums)
     with pytest.raises(DataError, match="checksums has no 'train-images-idx3-ubyte.gz'; it has nothing"):
         images.idx(**asked | {"folder": "other"}, checksums={})
+
+
+def test_data_that_is_not_there_and_not_to_be_downloaded(refused, tmp_path):
+    text = refused("data=mnist", "data_dir=empty", "data.source.download=false")
+    assert "train-images-idx3-ubyte.gz" in text and "MNIST/raw" in text

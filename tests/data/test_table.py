@@ -548,7 +548,7 @@ def test_the_documented_server_predicts_what_the_run_predicts(tmp_path, monkeypa
     assert command(monkeypatch, capsys, "export", folder, "--format", "onnx", "--out", tmp_path / "model.onnx")[0] == 0
     out = command(monkeypatch, capsys, "predict", folder, path)[1]
     wanted = [list(json.loads(line)["probabilities"].values()) for line in out.splitlines()]
-    text = (Path(__file__).parents[1] / "docs" / "tables.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
     program = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["serve.py", str(path)])

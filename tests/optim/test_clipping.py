@@ -1,8 +1,11 @@
 """The norm of all gradients before they were clipped is among the metrics; a run that diverged still ends."""
 
+from math import sqrt
+
 import pytest
 import runs
 import torch
+from torch import nn
 from toys import make_task, seeded
 
 from dlrun.clock import Clock
@@ -80,3 +83,50 @@ def test_a_run_draws_what_its_net_reports_beside_the_tasks_results(tmp_path):
     assert before[0] == 2 != after[0] and "confusion_matrix" in told and "lines" not in told
     log = (tmp_path / "run" / "run.log").read_text()
     assert "7 parameters; the norm of W^1 is 2, that of W^11 2.05e+03" in log
+
+
+def with_gradients(*values):
+    params = [nn.Parameter(torch.zeros_like(v)) for v in values]
+    for p, v in zip(params, values, strict=True):
+        p.grad = v.clone()
+    return params
+
+
+def test_clip_by_value():
+    (p,) = with_gradients(torch.tensor([-3.0, -0.6, 0.2, 0.6, 3.0]))
+    clip_gradients([p], 0.6, None, None)
+    torch.testing.assert_close(p.grad, torch.tensor([-0.6, -0.6, 0.2, 0.6, 0.6]))
+
+
+def test_clip_by_norm():
+    """Section 11.4: a norm of 5.38 becomes 5, the direction stays; one below 5 stays as it is."""
+    a = torch.arange(1.0, 5.0).reshape(2, 2)
+    a *= 5.38 / a.norm()
+    small, none = torch.tensor([3.0, 3.9]), torch.zeros(3)
+    params = with_gradients(a, small, none)
+    clip_gradients(params, None, 5.0, None)
+    assert params[0].grad.norm().item() == pytest.approx(5.0)
+    torch.testing.assert_close(params[0].grad / params[0].grad.norm(), a / a.norm())
+    assert torch.equal(params[1].grad, small) and torch.equal(params[2].grad, none)
+
+
+def test_clip_by_global_norm():
+    """Section 11.4: a global norm of 4.1547 becomes 2; W * 2 / max(4.1547, 2)."""
+    torch.manual_seed(0)
+    values = [torch.randn(3, 3), torch.randn(4), torch.randn(())]
+    total = sqrt(sum(v.square().sum().item() for v in values))
+    values = [v * 4.1547 / total for v in values]
+    params = with_gradients(*values)
+    clip_gradients(params, None, None, 2.0)
+    assert sqrt(sum(p.grad.square().sum().item() for p in params)) == pytest.approx(2.0)
+    for p, v in zip(params, values, strict=True):
+        torch.testing.assert_close(p.grad, v * 2 / 4.1547)
+    clip_gradients(params, None, None, 25.0)
+    torch.testing.assert_close(params[0].grad, values[0] * 2 / 4.1547)
+
+
+def test_clipping_in_order_and_without_gradients():
+    params = [*with_gradients(torch.tensor([3.0, 4.0])), nn.Parameter(torch.zeros(2))]
+    clip_gradients(params, 3.0, 3.0, 1.0)
+    torch.testing.assert_close(params[0].grad, torch.tensor([1.0, 1.0]) / sqrt(2))
+    assert params[1].grad is None

@@ -1,6 +1,7 @@
 """The progress bar and the time left: measured, for the whole run, with validation; the loss leaves the means alone."""
 
 import io
+import math
 import re
 import sys
 import time
@@ -11,8 +12,9 @@ import torch
 from runs import compose, train
 
 from dlrun.clock import Clock
+from dlrun.errors import counted
 from dlrun.output import console
-from dlrun.output.console import Bar, duration, epoch_line
+from dlrun.output.console import Bar, column, duration, epoch_line, number
 from dlrun.train.meters import Means
 
 
@@ -100,3 +102,57 @@ def test_bar_and_lines_of_a_run(tmp_path, monkeypatch, capsys):
     assert [bool(re.search(r"\d s, [\d:]+ left$", line)) for line in lines] == [True, True, False]
     rows = [line for line in (tmp_path / "metrics.jsonl").read_text().splitlines() if '"epoch"' in line]
     assert len(rows) == 3 and all("time/val_seconds" in row for row in rows)
+
+
+def test_the_line_of_an_epoch_fits_into_a_terminal():
+    row = {"epoch": 3, "time/seconds": 0.5} | {f"train/{n}": 0.1 for n in ("loss", "acc", "grad_norm")}
+    row |= {f"val/{n}": 0.2 for n in ("loss", "acc", "top5")}
+    first = ("acc", "loss", "top5")
+    whole = epoch_line(row, 20, True, first=first)
+    assert whole == ("epoch  3/20   train loss 0.1000 acc 0.1000   val loss 0.2000 acc 0.2000 top5 0.2000 * 0.50 s"), (
+        "the goal and four more"
+    )
+    assert epoch_line(row, 20, True, 88, first) == (
+        "epoch  3/20   train loss 0.1000 acc 0.1000   val loss 0.2000 acc 0.2000 * 0.50 s"
+    )
+    for width in range(40, 130):
+        found = epoch_line(row, 20, True, width, first)
+        assert len(found) < width or found == "epoch  3/20   val acc 0.2000 * 0.50 s"
+        assert (found == whole) == (len(whole) < width)
+
+
+def test_the_line_of_an_epoch_has_no_more_than_five_figures():
+    row = {"epoch": 1, "time/seconds": 1.2, "train/return": 39.0, "train/length": 39.0}
+    row |= {f"train/{n}": 0.1 for n in ("passes", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")}
+    row |= {"val/return": 158.6, "val/length": 158.6, "val/return_std": 24.1}
+    assert epoch_line(row, 4, True, first=["return", "loss", "length", "return_std"]) == (
+        "epoch 1/4   train return 39.00 length 39.00   val return 158.60 length 158.60 return_std 24.10 * 1.20 s"
+    )
+
+
+def test_numbers_below_each_other_have_one_format():
+    assert column([1.76e5, 98038.4]) == ["176000", "98038"] and column([29.0, 37.28, 9]) == ["29.00", "37.28", "9.00"]
+    assert column([1.0, -4.1928e-09]) == ["1", "0"] and column([0.25, -4.1928e-09]) == ["0.2500", "0.0000"]
+    assert column([85.0000002, 90.0]) == ["85", "90"] and column([]) == [] and column([0.5, math.nan])[1] == "nan"
+    assert column([1e-5, 2e-6]) == ["1.000e-05", "2.000e-06"] and column([math.inf, 2.0]) == ["inf", "2"]
+    assert [number(v) for v in (1.76e5, 98038.0, 1e8)] == ["176000", "98038", "1.00e+08"]
+    assert [counted(n, "epoch") for n in (0, 1, 2000)] == ["0 epochs", "1 epoch", "2,000 epochs"]
+
+
+def test_numbers_are_shown_as_they_are():
+    inf = float("inf")
+    assert [number(v) for v in (None, float("nan"), inf, -inf, 0.5, 0.0, 2000)] == [
+        "nan",
+        "nan",
+        "inf",
+        "-inf",
+        "0.5000",
+        "0.0000",
+        "2,000",
+    ]
+
+
+def test_a_best_epoch_that_is_not_finite_is_shown(dl_run, tmp_path):
+    code, out, err = dl_run("optimizer.lr=1e30", "trainer.on_nan=skip", "trainer.epochs=2", "run_dir=run")
+    assert code == 0, err
+    assert all("nan" in line for line in out.splitlines() if line.startswith(("val (epoch", "test ")))

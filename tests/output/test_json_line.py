@@ -14,7 +14,7 @@ from dlrun import cli
 from dlrun.runs import cli as runs_cli
 from dlrun.runs import data_cli
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "AGENTS.md").read_text(encoding="utf-8")
 COMMANDS = [line.partition("#")[0].strip() for line in TEXT.split("```")[1].splitlines() if line.strip()]
 KEYS = re.findall(

@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from test_watch import write_run
+from run_files import write_run
 
 from dlrun.runs.completion import SCRIPTS
 

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from test_watch import write_run
+from run_files import write_run
 from werkzeug.test import Client
 
 import dlrun.runs.ui

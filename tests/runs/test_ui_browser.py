@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
+from run_files import write_run
 from test_ui import write_sweep
-from test_watch import write_run
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

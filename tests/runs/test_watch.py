@@ -12,6 +12,7 @@ import time
 
 import pytest
 from filelock import FileLock
+from run_files import write_run
 
 from dlrun.output.folders import all_runs
 from dlrun.output.text_chart import chart, points
@@ -19,26 +20,6 @@ from dlrun.runs.live import LiveRun
 from dlrun.runs.watch import Watch, watch
 
 CODES = re.compile(r"\x1b\[\d*m")
-
-
-def write_run(folder, epochs=4, status="finished", name="loss", **summary):
-    """A run's folder as far as lists and curves read it: its loss falls as 1 / epoch."""
-    (folder / ".hydra").mkdir(parents=True)
-    (folder / ".hydra" / "overrides.yaml").write_text("[]\n")
-    (folder / ".hydra" / "config.yaml").write_text("seed: 0\ntrainer:\n  _target_: x\n  epochs: 10\n")
-    facts = {
-        "status": status,
-        "model": "mlp",
-        "data": "digits",
-        "goal": f"val/{name}",
-        "scores": {f"val/{name}": "min"},
-    }
-    (folder / "summary.json").write_text(json.dumps(facts | summary))
-    with open(folder / "metrics.jsonl", "w") as file:
-        for i in range(1, epochs + 1):
-            row = {"step": 10 * i, "epoch": i, f"train/{name}": 1 / i, f"val/{name}": 2 / i, "time/seconds": 2.0}
-            file.write(json.dumps(row | {"time/val_seconds": 0.5}) + "\n")
-    return folder
 
 
 def test_a_diagonal_goes_from_corner_to_corner():

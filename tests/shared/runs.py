@@ -1,5 +1,6 @@
-"""Runs for the tests: composed as on the command line, on images small enough to train on in no time."""
+"""Runs for the tests: composed as on the command line, on images so small that they train in milliseconds."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -11,29 +12,35 @@ from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
-torch.set_num_threads(1)  # in all of its processes alike: sums of other numbers of threads are rounded otherwise
-CONFIGS = Path(__file__).parents[1] / "configs"
-# processes that start in no time, because one that has imported everything is their parent
+torch.set_num_threads(1)  # in all processes: the rounding of sums depends on the number of threads
+CONFIGS = Path(__file__).parents[2] / "configs"
+# new processes start within milliseconds: they are forks of a process that has imported everything
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["dlrun.system.forkserver_preload", "dlrun.train.session", "torch.utils.tensorboard", "hydra.main", "runs"]
+    ["dlrun.system.forkserver_preload", "dlrun.train.session", "torch.utils.tensorboard", "hydra.main"]
     + ["matplotlib.figure", "matplotlib.backends.backend_agg"]
 )
 DEVICE = os.environ.get("DL_RUN_TEST_DEVICE", "cpu")  # or cuda, where there is one
-SMALL = [  # a run of 2 epochs of 4 steps, the last of them with a smaller batch
+SMALL = [  # a run of 2 epochs of 4 steps; the last batch of an epoch is smaller
     "data=mnist", "data.source.download=false", "data.val_fraction=0.2", "data.batch_size=16", "trainer.epochs=2",
     f"trainer.device={DEVICE}", f"trainer.deterministic={str(DEVICE != 'cpu').lower()}",
     "trainer.log_every=3", "trainer.checkpoint_gap=0", "model.hidden=[16]",
 ]  # fmt: skip
+STRAIGHT = ("model.dropout=0.2", "trainer.monitor=loss")  # of the run `straight`: its second epoch is the best
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL where a test must be quick."""
 
 
 @cache
 def compose(*overrides: str) -> tuple[dict, dict]:
-    """The config of these overrides, checked and plain, and the groups' choices."""
+    """The checked config of these overrides as plain values, and the options chosen in all groups."""
     from toys import composed, names_of
 
     from dlrun.config.check import check
@@ -44,7 +51,7 @@ def compose(*overrides: str) -> tuple[dict, dict]:
 
 
 def write_mnist(root: Path, train: int = 72, test: int = 20, side: int = 28) -> Path:
-    """Images in MNIST's layout under `root`: noise with a bright row where the class says. Gives `root`."""
+    """Write images in MNIST's layout under `root`: noise, and a bright row for the class. Returns `root`."""
     folder = root / "MNIST" / "raw"
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
@@ -62,14 +69,15 @@ def train(
     folder: Path, config: tuple[dict, dict], *, resumed: bool = False, signals: dict[int, int] | None = None,
     nan_at: tuple[int, ...] = (), finish: bool = False,
 ) -> object:  # fmt: skip
-    """A run, or the rest of one. signals: by the step that they come in. nan_at: steps whose batch is not a number.
+    """Train a run, or resume it, and return its outcome.
 
-    finish: test and draw at the end too. Gives the outcome.
+    signals: signal numbers by the step in which they arrive. nan_at: steps whose batch is NaN.
+    finish: test and draw at the end.
     """
     from dlrun.train.session import Session
 
     folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(int.from_bytes(os.urandom(7), "big"))  # no run may depend on what was drawn before
+    torch.manual_seed(int.from_bytes(os.urandom(7), "big"))  # no run may depend on earlier random numbers
     session = Session(*config)
     if not finish:
         session.finish = lambda training, outcome: None
@@ -87,15 +95,30 @@ def train(
     return session.start(folder, resumed)[0]
 
 
+def die(folder: Path, config: tuple[dict, dict], step: int) -> None:
+    """Train a run that ends at a step as if by SIGKILL."""
+    from dlrun.tasks.supervised import Supervised
+
+    learn = Supervised.step
+
+    def dying(self: Supervised, batch: tuple, clock: object) -> dict:
+        if clock.step == step:
+            raise Killed
+        return learn(self, batch, clock)
+
+    with patch.object(Supervised, "step", dying):
+        train(folder, config)
+
+
 def begin() -> None:
-    """A fork of one that blocks the signals, as that of sweeps and of A3C does: a process has one for all."""
+    """Unblock the signals: the parent of these forks blocks them, like that of sweeps and of A3C."""
     from dlrun.system.signals import STOPPING
 
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
 def child(folder: Path, config: tuple[dict, dict], **keys: object) -> None:
-    """`train` in a process of its own, which says nothing."""
+    """Call `train` in a process of its own, without output."""
     begin()
     sys.stdout = open(os.devnull, "w")
     with warnings.catch_warnings():
@@ -104,7 +127,7 @@ def child(folder: Path, config: tuple[dict, dict], **keys: object) -> None:
 
 
 def dl_run(log: Path, *arguments: str, slow: float = 0.0, **env: object) -> multiprocessing.Process:
-    """dl-run in a process of its own, its words in `log`. slow: seconds that every evaluation takes longer."""
+    """Start dl-run in a process of its own that prints to `log`. slow: seconds by which to delay every evaluation."""
     process = FORKS.Process(target=_command, args=(arguments, log, slow, env), daemon=True)
     process.start()
     return process
@@ -131,22 +154,43 @@ def _command(arguments: tuple[str, ...], log: Path, slow: float, env: dict) -> N
 
 
 def wait_for(text: str, log: Path, process: multiprocessing.Process, seconds: float = 60) -> None:
-    """Until the process has said so."""
-    patience = time.monotonic() + seconds
+    """Wait until the process has printed `text`."""
+    deadline = time.monotonic() + seconds
     while not (log.exists() and text in log.read_text()):
-        said = log.read_text() if log.exists() else "it said nothing"
-        assert process.is_alive() and time.monotonic() < patience, said
+        printed = log.read_text() if log.exists() else "it printed nothing"
+        assert process.is_alive() and time.monotonic() < deadline, printed
         time.sleep(0.01)
 
 
 def ended(process: multiprocessing.Process) -> int | None:
-    """Its exit code; None where it goes on and on."""
+    """The exit code of a process; None if it still runs after a minute."""
     process.join(60)
     return process.exitcode
 
 
+def disk_full(*arguments: object, **keys: object) -> None:
+    """Stands for a function that writes to a full disk."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def copy_config(run: Path, folder: Path, old: str = "", new: str = "") -> Path:
+    """Copy only the config of a run, with `old` replaced by `new`. Returns `folder`."""
+    (folder / ".hydra").mkdir(parents=True)
+    for path in (run / ".hydra").iterdir():
+        text = path.read_text()
+        (folder / ".hydra" / path.name).write_text(text.replace(old, new) if path.name == "config.yaml" else text)
+    return folder
+
+
+def weights_of(session: object) -> dict:
+    """A copy of the weights of a session's network."""
+    from dlrun.output.checkpoint import snapshot
+
+    return snapshot(session.task.net.state_dict())
+
+
 def rows(folder: Path) -> list[dict]:
-    """metrics.jsonl without the times."""
+    """The rows of metrics.jsonl without times."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if not k.startswith("time/")} for line in lines]
 
@@ -163,7 +207,7 @@ def same(a: object, b: object) -> bool:
 
 
 def state(folder: Path, name: str = "last") -> dict:
-    """What a checkpoint holds, without the times and the run's id."""
+    """The content of a checkpoint without times and the run's id."""
     from dlrun.output.checkpoint import load
 
     found = load(folder / "checkpoints" / f"{name}.ckpt")
@@ -175,7 +219,7 @@ def state(folder: Path, name: str = "last") -> dict:
 
 
 def assert_same(a: Path, b: Path) -> None:
-    """Two runs ended with the same bits and logged the same numbers."""
+    """Assert that two runs ended with the same bits and logged the same numbers."""
     assert rows(a) == rows(b)
     last_a, last_b = state(a), state(b)
     for key in last_a.keys() | last_b.keys():
@@ -184,7 +228,7 @@ def assert_same(a: Path, b: Path) -> None:
 
 
 def command(monkeypatch, capsys, main: Callable[[], None], *first: str) -> Callable[..., tuple[int, list[str], str]]:
-    """A command of this process, with its first words: given the others, its exit code, its lines and stderr."""
+    """A function that runs a command in this process with `first` and more arguments: (exit code, lines, stderr)."""
 
     def run(*arguments: object) -> tuple[int, list[str], str]:
         monkeypatch.setattr(sys, "argv", [*first, *map(str, arguments)])

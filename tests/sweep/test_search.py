@@ -5,33 +5,22 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+from searches import LINE, LOG, settings
 from test_sweep_killed import left_running, of, results, start, state, trials
 
-from dlrun.config.pairing import CONFIGS
 from dlrun.config.zips import is_zip
 from dlrun.errors import UserError
 from dlrun.sweep.axes import Axis, grid
 from dlrun.sweep.opening import existing_sweep, new_sweep, reopen
 from dlrun.sweep.report import closing
 from dlrun.sweep.search import Optuna
-from dlrun.sweep.settings import Search
 from dlrun.sweep.study import published
 from hydra_plugins.dlrun_sweeper._space import read_axes
 
-LOG = Axis(["lr"], [], (1e-4, 1e-1, True, False), "lr=tag(log,interval(1e-4,1e-1))")
-LINE = Axis(["p"], [], (0.0, 0.5, False, False), "p=interval(0,0.5)")
 WIDTH = Axis(["n"], [], (1, 64, True, True), "n=tag(log,int(interval(1,64)))")
 CHOICE = Axis(["net"], [["net=a"], ["net=b"], ["net=c"]], None, "net=choice(a,b,c)")
 PAIRS = Axis(["k", "m"], [["k=1", "m=[2]"], ["k=3", "m=[4]"]], None, "zip(k=choice(1,3),m=choice([2],[4]))")
 FIXED = Axis(["epochs"], [["epochs=3"]], None, "epochs=3")
-
-
-def settings(**keys: object) -> Search:
-    found = {}
-    for name in ("grid", "optuna"):
-        found |= yaml.safe_load((CONFIGS / "sweep" / f"{name}.yaml").read_text())
-    return Search(**{k: v for k, v in (found | keys).items() if k not in ("_target_", "defaults")})
 
 
 # --- spaces -----------------------------------------------------------------------------------------------------------

@@ -13,13 +13,18 @@ import pytest
 
 from dlrun.errors import UserError
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
+SCRIPT = TESTS / "shared" / "sweeps.py"  # jobs that only pretend to learn
 
 
 def start(folder: Path, num: int, jobs: int, **keys: object) -> subprocess.Popen:
-    """tests/sweeps.py: jobs that only pretend to learn."""
-    command = [sys.executable, str(HERE / "sweeps.py"), json.dumps({"args": [str(folder), num, jobs], **keys})]
-    path = os.pathsep.join([str(HERE.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    """Start a sweep of `num` jobs, `jobs` at a time."""
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        json.dumps({"args": [str(folder), num, jobs], **keys}),
+    ]
+    path = os.pathsep.join([str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")])
     with open(folder.parent / f"{folder.name}.log", "a") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path})
 
@@ -234,8 +239,8 @@ def test_several_work_together_and_one_dies(tmp_path, dies, search):
 
 def test_nobody_listens(tmp_path):
     """As in dl-run -m ... | head: the jobs are worth more."""
-    command = [sys.executable, str(HERE / "sweeps.py"), json.dumps({"args": [str(tmp_path / "a"), 3, 1]})]
-    path = os.pathsep.join([str(HERE.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, str(SCRIPT), json.dumps({"args": [str(tmp_path / "a"), 3, 1]})]
+    path = os.pathsep.join([str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")])
     env, pipe = {**os.environ, "PYTHONPATH": path}, subprocess.PIPE
     process = subprocess.Popen(command, stdout=pipe, stderr=pipe, env=env)
     process.stdout.close()

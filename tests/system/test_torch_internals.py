@@ -13,7 +13,7 @@ from torch import nn
 from dlrun.system import torch_internals
 from dlrun.system.torch_internals import BatchNorm, check_overflow_first, configure_compiler, cpu_has_bf16, plain_step
 
-SRC = Path(__file__).parents[1] / "src"
+SRC = Path(__file__).parents[2] / "src"
 OPTIMIZERS = [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop]
 
 

@@ -10,8 +10,8 @@ from importlib.util import find_spec
 
 import pytest
 from filelock import FileLock
+from run_files import write_run
 from runs import compose, train
-from test_watch import write_run
 
 from dlrun.config.check import check_section
 from dlrun.config.signatures import signature

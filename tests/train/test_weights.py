@@ -7,13 +7,13 @@ import re
 
 import pytest
 import torch
-from runs import SMALL, compose, same, train, write_mnist
+from runs import SMALL, compose, same, state, train, weights_of, write_mnist
 from safetensors.torch import save_file
 from toys import options, read_option, section, seeded
 
 from dlrun.config.build import build
 from dlrun.errors import CheckpointError, ConfigError, DataError
-from dlrun.output.checkpoint import save
+from dlrun.output.checkpoint import load, save, snapshot
 from dlrun.spec import Image
 from dlrun.train import weights
 from dlrun.train.session import Session
@@ -240,3 +240,27 @@ def test_weights_of_other_words_are_reported(tmp_path):
     assert other_words(str(tmp_path), {"words": ["the", "good", "bad"]}) == ""
     assert "2 of 3 words had other numbers there" in other_words(str(tmp_path), {"words": ["the", "bad", "good"]})
     assert other_words(None, {"words": ["the"]}) == other_words(str(tmp_path), {"mean": [0.0]}) == ""
+
+
+def test_init_starts_from_the_weights_of_a_run(config, tmp_path):
+    train(tmp_path / "a", config("seed=3"))
+    best, last = (load(tmp_path / "a" / "checkpoints" / f"{name}.ckpt")["state_dict"] for name in ("best", "last"))
+    assert same(weights_of(Session(*config(f"init={tmp_path / 'a'}"))), snapshot(best))
+    checkpoint = tmp_path / "a" / "checkpoints" / "last.ckpt"
+    assert same(weights_of(Session(*config(f"init={checkpoint}"))), snapshot(last))
+    train(tmp_path / "b", config(f"init={checkpoint}"))
+    assert state(tmp_path / "b")["clock"]["step"] == 8
+
+
+def test_init_from_another_model_lists_what_differs(config, tmp_path):
+    train(tmp_path, config("trainer.epochs=1"))
+    with pytest.raises(CheckpointError) as error:
+        Session(*config(f"init={tmp_path}", "model.hidden=[17]", "model.norm=layer"))
+    said = str(error.value)
+    assert f"init={tmp_path}: the weights are another model's" in said
+    assert "expected (17, 784), found (16, 784)" in said
+
+
+def test_init_from_nothing_is_reported(config, tmp_path):
+    with pytest.raises(CheckpointError, match="cannot read the checkpoint .*best.ckpt: No such file"):
+        Session(*config(f"init={tmp_path}"))

@@ -1,0 +1,19 @@
+"""`dl-runs show`: the command of a run."""
+
+import shlex
+
+from dlrun import cli
+
+
+def test_a_runs_command_says_where_its_configs_are(dl_run, tmp_path):
+    """As it is shown it can be pasted: with the folder of the user's configs, and quotes where the shell needs them."""
+    from dlrun.runs.show import command_line
+
+    (tmp_path / "my configs" / "model").mkdir(parents=True)
+    text = (cli.CONFIGS / "model" / "mlp.yaml").read_text()
+    (tmp_path / "my configs" / "model" / "wide.yaml").write_text(text)
+    given = ["model=wide", "model.hidden=[8]", "data=moons", "trainer.epochs=1"]
+    assert dl_run("--config-dir", "my configs", *given, "run_dir=here")[0] == 0
+    command = command_line(tmp_path / "here")
+    assert command == "dl-run model=wide 'model.hidden=[8]' data=moons trainer.epochs=1 '--config-dir=my configs'"
+    assert dl_run(*shlex.split(command)[1:])[0] == 0
