@@ -48,7 +48,7 @@ def test_help_lists_the_users_options(dl_run, tmp_path):
     assert "quantum" in dl_run("--config-dir", "mine", "-h")[1]
 
 
-def test_version_is_the_runners(dl_run):
+def test_version_is_that_of_dl_run(dl_run):
     code, out, _ = dl_run("--version")
     assert code == 0 and out.startswith("dl-run ") and "ydra" not in out
 
@@ -61,7 +61,7 @@ def test_a_run_ends_with_0_and_shows_its_folder(dl_run, tmp_path):
     assert folder.name in out
 
 
-def test_as_a_process_too(tmp_path):
+def test_a_process_exits_with_2_and_prints_to_stderr(tmp_path):
     """Once for real: exit code and streams."""
     command = [sys.executable, "-m", "dlrun", "trainer.epoch=3"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -76,14 +76,14 @@ def test_a_closed_pipe_is_no_error(tmp_path):
     assert done.stderr == ""
 
 
-def test_bytes_that_are_no_text_are_refused(refused):
+def test_bytes_that_are_not_text_are_refused(refused):
     assert refused("run_dir='caf\udce9'").startswith("run_dir='caf\\xe9': these bytes are not valid text")
 
 
 @pytest.mark.parametrize(
     "arguments, said", [(["resume=run"], "the run is unchanged and can be resumed again"), ([], "nothing")]
 )
-def test_a_stop_in_the_first_second_says_what_can_be_resumed(arguments, said, dl_run, monkeypatch):
+def test_an_early_interrupt_reports_what_can_be_resumed(arguments, said, dl_run, monkeypatch):
     def stopped(*arguments):
         raise KeyboardInterrupt
 
@@ -92,5 +92,5 @@ def test_a_stop_in_the_first_second_says_what_can_be_resumed(arguments, said, dl
     assert code == 130 and said in err
 
 
-def test_the_config_folder_is_the_checkouts():
+def test_the_config_folder_is_that_of_the_checkout():
     assert (cli.CONFIGS / "config.yaml").is_file() and Path(cli.CONFIGS).is_absolute()

@@ -3,7 +3,7 @@
 from dlrun.clock import Clock
 
 
-def test_the_clock_goes_by_samples_where_steps_are_not_known():
+def test_the_clock_counts_samples_where_steps_are_unknown():
     clock = Clock(0, epochs=2, steps_per_epoch=50, epoch_samples=100)
     clock.tick(30)
     assert (clock.fraction, clock.epochs_done) == (0.15, 0.3)
@@ -16,7 +16,7 @@ def test_the_clock_goes_by_samples_where_steps_are_not_known():
     assert Clock(0, 2, 50, max_steps=10, epoch_samples=100, step=5).fraction == 0.5
 
 
-def test_the_clock():
+def test_the_clock_counts_steps_and_epochs():
     clock = Clock(0, epochs=3, steps_per_epoch=4)
     assert (clock.total_steps, clock.fraction, clock.position) == (12, 0.0, (0, 0, 0))
     for _ in range(3):

@@ -23,7 +23,7 @@ def test_every_model_trains_on_a_pretended_gpu_and_resumes_to_the_bit(precision)
 @pytest.mark.slow
 @pytest.mark.skipif(torch.version.cuda is not None, reason="this build of torch has CUDA itself")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler is here")
-def test_recorded_steps_are_the_steps_on_a_pretended_gpu():
+def test_recorded_steps_give_the_same_bits_on_a_pretended_gpu():
     run_tests(str(HERE / "system" / "test_graphs.py"))
     run_tests(str(HERE / "train" / "test_resume.py"), "-k", "every_setting and graphs")
 

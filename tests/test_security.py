@@ -94,7 +94,7 @@ KEYS = {
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_keys_of_hydras_on_the_command_line(refused, key):
+def test_hydras_keys_on_the_command_line_are_refused(refused, key):
     assert KEYS[key] in refused(key, *(["-m", "seed=0,1"] if len(key) % 2 else []))
 
 
@@ -124,20 +124,20 @@ FILES = {
 
 
 @pytest.mark.parametrize("text", FILES)
-def test_keys_of_hydras_in_a_file(refused, tmp_path, text):
+def test_hydras_keys_in_a_file_are_refused(refused, tmp_path, text):
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     (tmp_path / "mine" / "experiment" / "bad.yaml").write_text(f"# @package _global_\nhydra: {{{text}}}\n")
     err = refused("--config-dir=mine", "experiment=bad", *(["-m", "seed=0,1"] if "param" in text else []))
     assert all(part in err for part in FILES[text]), err
 
 
-def test_a_line_of_a_clusters_script_is_one_line(refused):
+def test_values_for_a_clusters_script_are_single_lines(refused):
     """Also where an interpolation brings it from elsewhere."""
     given = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=${output_dir}", "output_dir='a\nb'"]
     assert "hydra.launcher.partition='a\\nb': expected one line of text" in refused("-m", "seed=0,1", *given)
 
 
-def test_a_file_reaches_hydras_section_by_no_other_way(refused, tmp_path):
+def test_a_file_cannot_reach_hydras_section_another_way(refused, tmp_path):
     """By its package, by a group of Hydra's own, by its schema, as the first config of all."""
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     bad = tmp_path / "mine" / "experiment" / "bad.yaml"
@@ -176,7 +176,7 @@ FLAGS = {
 
 
 @pytest.mark.parametrize("flags", FLAGS)
-def test_flags_of_hydras(refused, flags):
+def test_flags_of_hydra_that_run_code_are_refused(refused, flags):
     text = refused(*flags.split())
     assert FLAGS[flags] in text or "after --: expected overrides" in text  # Python 3.14 does not read it as a flag
 
@@ -194,12 +194,12 @@ def test_flags_of_hydras(refused, flags):
         f"++model={CALL}",
     ],
 )
-def test_nothing_is_made_where_nothing_is_to_be_made(refused, override):
+def test_no_object_is_built_where_a_config_expects_values(refused, override):
     text = refused(override)
     assert "no object is built here" in text or "is not allowed here" in text or "has no " in text or "a list" in text
 
 
-def test_packages_are_allowed_by_the_environment_of_the_start_alone(refused, monkeypatch):
+def test_packages_are_allowed_only_by_the_environment_at_the_start(refused, monkeypatch):
     monkeypatch.setenv("DL_RUN_ALLOW", "unittest")  # too late
     assert "is not allowed here" in refused(f"++data.source={CALL}")
     code = "from dlrun.config.signatures import ALLOWED; print(sorted(ALLOWED))"
@@ -211,7 +211,7 @@ def test_packages_are_allowed_by_the_environment_of_the_start_alone(refused, mon
     "text",
     ["!!python/object/apply:os.system ['touch ran']", "${oc.env:HOME}", "${oc.create:{a: 1}}", "${${oc.env:HOME}}"],
 )
-def test_the_config_of_a_strangers_run(refused, tmp_path, text):
+def test_the_config_of_a_strangers_run_is_data_only(refused, tmp_path, text):
     (tmp_path / "run" / ".hydra").mkdir(parents=True)
     (tmp_path / "run" / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {}}}\n")
     (tmp_path / "run" / ".hydra" / "config.yaml").write_text(f"data_dir: {text!r}\n" if "$" in text else f"x: {text}\n")
@@ -220,7 +220,7 @@ def test_the_config_of_a_strangers_run(refused, tmp_path, text):
 
 
 @pytest.mark.parametrize("text", ["trainer: [1]", "trainer: 5", "data: {root: a, _target_: [x]}", "data: x"])
-def test_a_strangers_config_of_another_form(refused, tmp_path, text):
+def test_a_malformed_config_of_a_strangers_run_is_refused(refused, tmp_path, text):
     (tmp_path / "run" / ".hydra").mkdir(parents=True)
     (tmp_path / "run" / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {}}}\n")
     (tmp_path / "run" / ".hydra" / "config.yaml").write_text(f"{text}\n")
@@ -228,7 +228,7 @@ def test_a_strangers_config_of_another_form(refused, tmp_path, text):
 
 
 @pytest.mark.parametrize("name", ["run.log", "metrics.jsonl", ".lock", ".hydra"])
-def test_a_strangers_folder_writes_to_no_other_place(refused, tmp_path, name):
+def test_a_strangers_run_folder_cannot_redirect_writes(refused, tmp_path, name):
     for folder in ("run", "other"):
         (tmp_path / folder / ".hydra").mkdir(parents=True)
     for file in ("hydra.yaml", "config.yaml"):
@@ -240,7 +240,7 @@ def test_a_strangers_folder_writes_to_no_other_place(refused, tmp_path, name):
     assert {path.name for path in (tmp_path / "other").iterdir()} == {".hydra"}
 
 
-def test_an_image_is_no_program(tmp_path):
+def test_postscript_named_as_an_image_is_not_run(tmp_path):
     """Pillow would hand a PostScript file to Ghostscript, whatever its name."""
     from PIL import Image
 
@@ -301,13 +301,13 @@ STORED = {
 
 @pytest.mark.parametrize("key", ["sweep.resume", "sweep.join"])
 @pytest.mark.parametrize("kind", STORED)
-def test_the_command_that_a_sweeps_folder_holds(refused, tmp_path, kind, key):
+def test_the_command_in_a_sweeps_folder_is_checked(refused, tmp_path, kind, key):
     facts, text = STORED[kind]
     (stored(tmp_path, **facts) / "base.json").write_text("{}")
     assert text in refused("-m", f"{key}=sweep")
 
 
-def test_the_command_that_a_database_holds(refused, tmp_path):
+def test_the_command_in_a_database_is_checked(refused, tmp_path):
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -332,7 +332,7 @@ def test_the_command_that_a_database_holds(refused, tmp_path):
         "mysql://h/x?plugin_dir=x",
     ],
 )
-def test_databases_that_could_run_code(url):
+def test_databases_that_could_run_code_are_refused(url):
     with pytest.raises(UserError, match="could run code\n  expected one of sqlite, postgresql, mysql") as error:
         Optuna(settings(storage=url), [LOG], 3)
     assert "secret" not in str(error.value)
@@ -376,7 +376,7 @@ def test_a_search_reads_no_pickle_from_its_history(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_cluster_reads_no_result_that_was_there_before(tmp_path):
+def test_a_cluster_reads_no_result_from_before_it_started(tmp_path):
     """submitit reads results as pickles, from a folder that has its job's number."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     from dlrun.sweep.cluster import Cluster
@@ -428,7 +428,7 @@ def test_processes_import_nothing_from_the_working_folder(trap, kind):
     assert left(trap, [*COMMAND, *RUNS[kind]]) == ""
 
 
-def test_git_runs_nothing_of_a_strangers_repository(tmp_path, monkeypatch):
+def test_git_runs_nothing_from_a_strangers_repository(tmp_path, monkeypatch):
     """It would for the plus that stands for changes: a monitor of files, hooks, filters."""
     monkeypatch.chdir(tmp_path)
     Path("text").write_text("a")

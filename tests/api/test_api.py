@@ -36,7 +36,7 @@ def samples(count=200, seed=0):
     return x, (x.sum(1) > 0).astype(np.int64)
 
 
-def test_importing_takes_no_time_and_no_torch():
+def test_import_is_fast_and_loads_no_torch():
     code = (
         "import time; t = time.process_time(); import dlrun; dlrun.train, dlrun.UserError; "
         "print(time.process_time() - t); import sys; print('torch' in sys.modules, 'hydra' in sys.modules)"
@@ -46,7 +46,7 @@ def test_importing_takes_no_time_and_no_torch():
     assert found[0][1:] == ["False", "False"]
 
 
-def test_the_bits_are_those_of_the_command_line_whatever_the_host_has_set(tmp_path):
+def test_results_equal_those_of_the_command_line_whatever_the_host_program_sets(tmp_path):
     process = dl_run(tmp_path / "log", *SMALL, f"run_dir={tmp_path / 'command'}")
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(5)
@@ -65,7 +65,7 @@ def test_the_bits_are_those_of_the_command_line_whatever_the_host_has_set(tmp_pa
     assert dlrun.load(tmp_path / "command").evaluate() == run.evaluate("test")
 
 
-def test_errors_have_the_text_of_the_command_line(tmp_path):
+def test_errors_read_as_on_the_command_line(tmp_path):
     for words in (
         ["model=mpl"],
         ["trainer.epochs=0"],
@@ -86,7 +86,7 @@ def test_errors_have_the_text_of_the_command_line(tmp_path):
     assert not Path("outputs").exists()
 
 
-def test_words_are_written_as_on_the_command_line():
+def test_values_become_overrides_of_the_command_line():
     given = {"model": "lenet", "trainer": {"epochs": np.int64(3), "compile": True}, "init": None}
     assert as_words(["a=1", given]) == ["a=1", "model=lenet", "trainer.epochs=3", "trainer.compile=true", "init=null"]
     assert as_words([{"model.hidden": (64, 32), "data.file": Path("/a b/c.csv"), "seed": "5", "x": "true"}]) == [
@@ -120,7 +120,7 @@ def test_an_interrupt_saves_first_and_the_run_resumes_to_the_bit():
     assert_same(whole.folder, dlrun.resume(cut).folder)
 
 
-def test_runs_in_threads_wait_for_each_other():
+def test_threads_run_one_after_another():
     found = {}
 
     def train(seed):
@@ -279,13 +279,13 @@ def test_a_stranger_s_names_are_escaped(tmp_path):
     assert "<script>" not in html and "<img" not in html and "<b>" not in html and "&lt;script&gt;" in html
 
 
-def test_allowing_takes_names_of_packages_only():
+def test_allow_accepts_only_names_of_packages():
     with pytest.raises(dlrun.UserError, match="expected the name of a package"):
         dlrun.allow("my nets")
 
 
 @pytest.mark.slow
-def test_a_sweep_and_several_processes_are_processes_of_their_own():
+def test_sweeps_and_distributed_runs_start_their_own_processes():
     sweep = dlrun.sweep("seed=0,1", *SMALL)
     assert [run.status for run in sweep.runs] == ["finished"] * 2 and sweep.jobs.height == 2
     assert sweep.best.folder in [run.folder for run in sweep.runs] and "2 jobs" in repr(sweep)

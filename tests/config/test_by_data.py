@@ -43,13 +43,13 @@ def images(tmp_path_factory):
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
-def test_the_choice_goes_by_the_images_and_the_batch(choice, expected):
+def test_auto_chooses_by_image_size_and_batch_size(choice, expected):
     config, _ = compose(*choice)
     assert (config["model"].get("form"), config["optimizer"]["lr"], config["data"]["batch_size"]) == expected
 
 
 @pytest.mark.parametrize(("samples", "size"), [(36, 8), (255, 8), (256, 16), (1024, 64), (100_000, 64), (57, 6)])
-def test_an_epoch_has_sixteen_steps_where_it_can(samples, size):
+def test_the_batch_size_gives_sixteen_steps_per_epoch_if_possible(samples, size):
     """And no batch of one: 57 = 7 * 8 + 1 = 8 * 7 + 1 = 9 * 6 + 3."""
     config = {
         "data": {"batch_size": "auto"}, "model": {"norm": "batch"},
@@ -61,7 +61,7 @@ def test_an_epoch_has_sixteen_steps_where_it_can(samples, size):
     assert config["optimizer"]["lr"] == pytest.approx(0.1 * size / 128, rel=1e-3)
 
 
-def test_what_was_chosen_is_printed_saved_and_learned_with(images, tmp_path, monkeypatch, capsys):
+def test_auto_values_are_printed_saved_and_used(images, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     keys = ["model=resnet18", "data=image_folder", f"data.root={images}", *SMALL]
     monkeypatch.setattr("sys.argv", ["dl-run", *keys, "schedule=constant", f"run_dir={run}", f"data_dir={tmp_path}"])
@@ -95,7 +95,7 @@ def test_a_loss_that_explodes_early_is_reported(peak, val, step, told):
 
 
 @pytest.mark.parametrize("resumed", [False, True])
-def test_an_explosion_is_reported_once_in_a_session(resumed, tmp_path):
+def test_an_explosion_of_the_loss_is_reported_once_per_session(resumed, tmp_path):
     keys = ["data=digits", "model=linear", "optimizer=sgd", "optimizer.lr=5e5", "data.batch_size=2000"]
     train(tmp_path, compose(*keys, "trainer.device=cpu", f"trainer.epochs={1 if resumed else 3}"))
     if resumed:

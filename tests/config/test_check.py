@@ -51,7 +51,7 @@ VALUES = {
     "given",
     [["data=image_folder", "data.root={}"], ["data_dir=/{}"], ["init=../{}.pth"], ["--config-name", "{}"]],
 )
-def test_names_that_are_too_long_for_a_file(refused, given):
+def test_names_too_long_for_a_file_are_refused(refused, given):
     text = refused(*(argument.format("x" * 300) for argument in given))
     is_too_long = "xxx..." in text and ("255 bytes between two slashes" in text or "expected a path" in text)
     assert is_too_long or "there is no config 'xxx" in text, text  # Python 3.14 asks for such a file without an error
@@ -66,7 +66,7 @@ def rounds(lines):
 
 
 @pytest.mark.parametrize("lines", rounds(VALUES))
-def test_values_of_the_wrong_type_or_range(refused, lines):
+def test_values_of_the_wrong_type_or_range_are_refused(refused, lines):
     text = refused("schedule=cosine", *lines)
     assert text.startswith(f"{len(lines)} errors in the config:\n") or len(lines) == 1
     for line in lines:

@@ -3,7 +3,7 @@
 import pytest
 
 
-def test_a_task_that_cannot_learn_from_the_data(refused):
+def test_a_task_that_cannot_learn_from_the_data_is_refused(refused):
     text = refused("task=vae", "data=moons", "data_dir=/nowhere")
     assert text.startswith("task=vae cannot learn from data=moons\n  vae takes         Image\n")
     assert "tasks for moons:  gan, least_squares, one_hot, supervised, wgan, wgan_gp" in text
@@ -19,13 +19,13 @@ def test_a_task_that_cannot_learn_from_the_data(refused):
         (["model=ppo", "task=dqn", "data=cartpole"], ("QNetwork", "Policy", "double_dqn, dqn", "ppo, reinforce")),
     ],
 )
-def test_a_task_that_cannot_train_the_model(refused, choice, words):
+def test_a_task_that_cannot_train_the_model_is_refused(refused, choice, words):
     lines = refused(*choice, "data_dir=/nowhere").splitlines()
     assert lines[0].startswith("task=") and " cannot train model=" in lines[0]
     assert all(word in line for word, line in zip(words, lines[1:], strict=True))
 
 
-def test_a_model_that_cannot_learn_from_the_data(refused):
+def test_a_model_that_cannot_learn_from_the_data_is_refused(refused):
     text = refused("model=resnet18", "data=moons", "data_dir=/nowhere")
     assert text.startswith("model=resnet18 cannot learn from data=moons\n  resnet18 takes       Image")
     assert "moons gives          Table(features=2, classes=2)\n" in text
@@ -35,5 +35,5 @@ def test_a_model_that_cannot_learn_from_the_data(refused):
     )
 
 
-def test_a_net_too_deep_for_the_image(refused):
+def test_a_network_too_deep_for_the_image_is_refused(refused):
     assert "8x8" in refused("model=lenet", "data=digits")

@@ -78,7 +78,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("line", WRONG)
-def test_what_is_not_known_is_refused_by_name(refused, line):
+def test_unknown_flags_options_and_keys_are_refused_with_suggestions(refused, line):
     arguments = line.split(" ") if line.startswith("-") else [line]
     assert WRONG[line] in refused(*arguments)
 
@@ -87,5 +87,5 @@ def test_a_long_list_is_wrapped(refused):
     assert all(len(line) <= 120 for line in refused("trainer.nothing=1").splitlines())
 
 
-def test_swapped_letters_are_the_likeliest_slip(refused):
+def test_swapped_letters_are_suggested_first(refused):
     assert "there is no key 'modle'; did you mean 'model'?" in refused("modle=mlp")

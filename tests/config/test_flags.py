@@ -14,13 +14,13 @@ from dlrun.config.flags import args_parser
         ("--cfg", "job", "-p", "trainer", "trainer.epochs=7"),
     ],
 )
-def test_flags_may_stand_anywhere(dl_run, arguments):
+def test_flags_may_come_before_or_after_overrides(dl_run, arguments):
     code, out, err = dl_run(*arguments)
     assert (code, err) == (0, "")
     assert "epochs: 7" in out and out.startswith("# @package trainer")
 
 
-def test_help_texts_that_python_3_14_checks(monkeypatch):
+def test_hydras_help_texts_pass_the_check_of_python_3_14(monkeypatch):
     """Hydra's is no text yet; other parsers are checked as before."""
 
     def check(self, action):

@@ -4,7 +4,7 @@ import pytest
 
 
 @pytest.mark.parametrize("flags", [(), ("-m",)])
-def test_hydras_own_section_runs_no_code_either(refused, tmp_path, flags):
+def test_hydras_own_section_runs_no_code(refused, tmp_path, flags):
     call = "{_target_: pathlib.Path.touch, _args_: [{_target_: pathlib.Path, _args_: [hacked]}]}"
     assert "+hydra.callbacks.x={_target_: " in refused(*flags, f"+hydra.callbacks.x={call}")
     (tmp_path / "mine" / "experiment").mkdir(parents=True)

@@ -5,7 +5,7 @@ import pytest
 from dlrun import cli
 
 
-def test_a_group_that_is_to_be_chosen(dl_run, tmp_path):
+def test_a_missing_group_is_named_with_its_options(dl_run, tmp_path):
     """Hydra leaves it out where it asks for the mode."""
     text = (cli.CONFIGS / "config.yaml").read_text()
     assert "schedule: constant" in text
@@ -33,7 +33,7 @@ def test_a_config_is_composed_once(given, dl_run, monkeypatch):
     assert list(config.hydra.overrides.task) == [each for each in given if "hydra" not in each]
 
 
-def test_configs_that_cannot_be_read(refused, tmp_path):
+def test_unreadable_configs_are_reported_with_file_and_line(refused, tmp_path):
     models = tmp_path / "mine" / "model"
     models.mkdir(parents=True)
     (models / "broken.yaml").write_text("model:\n  depth: [1, 2\nnext: 3\n")

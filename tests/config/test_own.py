@@ -82,7 +82,7 @@ def refused(monkeypatch, capsys, *arguments):
 # --- plugins ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_installed_plugin_brings_options_and_may_be_named(tmp_path, monkeypatch, capsys):
+def test_an_installed_plugin_adds_options_and_allowed_code(tmp_path, monkeypatch, capsys):
     with pytest.raises(dlrun.UserError, match="no such option"):
         dlrun.train("model=own_net", *SMALL)
     install(tmp_path / "site", "acme_nets", "acme", "acme")
@@ -127,7 +127,7 @@ def test_the_working_folder_registers_nothing(tmp_path):
 # --- dl-run.yaml ------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_in_the_working_folder_counts_only_once_it_is_trusted(tmp_path, monkeypatch, capsys):
+def test_a_file_in_the_working_folder_is_ignored_until_it_is_trusted(tmp_path, monkeypatch, capsys):
     package(Path.cwd(), "evil", net=RAN + NET, configs="options")
     monkeypatch.delenv("DL_RUN_DATA_DIR", raising=False)
     file = Path("dl-run.yaml")
@@ -170,7 +170,7 @@ def test_a_wrong_file_is_refused_with_all_its_errors(monkeypatch, capsys):
 # --- a new package ----------------------------------------------------------------------------------------------------
 
 
-def test_a_new_package_is_written_whole_and_under_a_free_name(monkeypatch, capsys):
+def test_a_new_package_is_written_completely_and_under_an_unused_name(monkeypatch, capsys):
     assert {path.name for path in TEMPLATE.iterdir()} == set(FILES.values())
     monkeypatch.setattr(sys, "argv", ["dl-run", "new", "acme"])
     cli.main()

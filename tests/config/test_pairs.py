@@ -59,7 +59,7 @@ def config_of(data: str, model: str) -> dict:
     return composed() | {"data": section("data", data), "model": section("model", model)}
 
 
-def test_the_tables_name_all_data_and_all_models():
+def test_the_expected_pairs_cover_all_data_and_all_models():
     assert set(models()) == ROWS | CONVOLUTIONAL | TEXT | STEPS
     assert TAKES.keys() == {
         name for name, spec in SPECS.items() if isinstance(spec, Image | Table | Tokens) and spec.outputs
@@ -67,7 +67,7 @@ def test_the_tables_name_all_data_and_all_models():
 
 
 @pytest.mark.parametrize("data", TAKES)
-def test_data_is_accepted(data):
+def test_every_data_set_is_accepted_by_its_models(data):
     """The check lets the pair through, and the net gives an output per class or target."""
     for model in sorted(TAKES[data] - TOO_SMALL.get(data, set())):
         check(config_of(data, model), NAMES | {"data": data, "model": model})
@@ -75,7 +75,7 @@ def test_data_is_accepted(data):
 
 
 @pytest.mark.parametrize("data", COLUMNS)
-def test_tables_of_columns_go_with_models_for_them(data):
+def test_tables_of_columns_are_accepted_by_their_models_only(data):
     spec = Columns(3, levels=(2, 30), classes=4)
     for model in models():
         if model in ("linear", "mlp", "tabular"):
@@ -87,7 +87,7 @@ def test_tables_of_columns_go_with_models_for_them(data):
 
 
 @pytest.mark.parametrize("data", SERIES)
-def test_series_go_with_models_for_them(data):
+def test_series_are_accepted_by_their_models_only(data):
     for model in models():
         if model in STEPS:
             check(config_of(data, model), NAMES | {"data": data, "model": model})
@@ -97,7 +97,7 @@ def test_series_go_with_models_for_them(data):
 
 
 @pytest.mark.parametrize("data", TOO_SMALL)
-def test_small_images_are_refused(data):
+def test_images_too_small_for_a_model_are_refused(data):
     size = "x".join(map(str, SPECS[data].shape[1:]))
     for model in TOO_SMALL[data]:
         check(config_of(data, model), NAMES | {"data": data, "model": model})
@@ -107,7 +107,7 @@ def test_small_images_are_refused(data):
 
 
 @pytest.mark.parametrize("data", TAKES)
-def test_data_of_another_kind_is_refused(data):
+def test_every_data_set_is_refused_by_all_other_models(data):
     """The error names the models for the data and the data for the model."""
     for model in sorted((ROWS | CONVOLUTIONAL | TEXT | STEPS) - TAKES[data]):
         with pytest.raises(PairingError) as refused:
@@ -161,25 +161,25 @@ def test_images_without_labels_are_for_models_that_do_without(model):
         ["data=image_folder", "data.layout=flat"],
     ],
 )
-def test_all_data_without_labels_is_refused(choice):
+def test_other_data_without_labels_is_refused(choice):
     with pytest.raises(PairingError, match=r"(?s)cannot learn from data=.* with labels\n.*\n  labels come from "):
         check(composed(*choice), names_of(*choice))
 
 
 @pytest.mark.parametrize("model", models())
-def test_odd_specs(model):
+def test_models_accept_specs_of_odd_sizes(model):
     specs = [spec for spec in ODD if type(spec).__name__ in takes(model) and not (model in DEEP and spec == FLAT)]
     assert specs and all(forward(model, spec) == (3, spec.outputs) for spec in specs)
 
 
 @pytest.mark.parametrize("model", DEEP)
-def test_images_that_a_net_would_reduce_to_nothing_are_refused(model):
+def test_images_that_a_network_would_reduce_to_nothing_are_refused(model):
     with pytest.raises(UserError, match=f"{model} cannot take images of 19x31: nothing would be left"):
         forward(model, FLAT)
 
 
 @pytest.mark.parametrize("model", [model for model in options("model") if takes(model) == ["Mask"]])
-def test_masks(model):
+def test_segmentation_models_give_a_class_per_pixel(model):
     """A class for every pixel, with all data that has masks, and with images of odd sizes."""
     for spec in [*(SPECS[data] for data in MASKED), Mask((4, 71, 90), 21), Mask((1, 31, 19), 2)]:
         assert forward(model, spec) == (3, spec.classes, *spec.shape[1:])

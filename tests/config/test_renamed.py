@@ -42,7 +42,7 @@ def test_an_old_key_in_a_file_is_refused_with_its_new_name():
         check(config)
 
 
-def test_a_key_that_another_class_had_is_unknown():
+def test_a_key_renamed_in_another_class_is_unknown():
     config = composed("model=mlp")
     config["task"] = config["task"] | {"passes": 3}
     with pytest.raises(ConfigError, match="has no 'passes'"):
@@ -54,7 +54,7 @@ def test_no_new_key_is_an_old_one_of_its_section():
         assert not table.keys() & {new for names in table.values() for new in names}
 
 
-def test_the_config_of_a_run_from_before_a_move_names_the_present_module(tmp_path):
+def test_the_config_of_an_old_run_is_read_with_the_present_module_names(tmp_path):
     (tmp_path / ".hydra").mkdir()
     old = "tracker: {wandb: {_target_: dlrun.runs.trackers.Wandb, project: p}, own: {_target_: mine.Own}}"
     (tmp_path / ".hydra" / "config.yaml").write_text(f"{old}\nmodel: {{_target_: dlrun.models.mlp.mlp}}\n")

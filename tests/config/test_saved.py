@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from runs import copy_config
 
 
-def test_what_the_environment_gives_is_read_as_if_it_had_been_written(dl_run, tmp_path, monkeypatch):
+def test_values_from_the_environment_are_parsed_like_typed_ones(dl_run, tmp_path, monkeypatch):
     monkeypatch.setenv("N", "1")
     monkeypatch.setenv("WIDTHS", "[4]")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
@@ -17,14 +17,14 @@ def test_what_the_environment_gives_is_read_as_if_it_had_been_written(dl_run, tm
     assert (kept.trainer.epochs, kept.model.hidden, kept.data.fold, kept.seed) == (1, [4], 2, 2)
 
 
-def test_what_the_environment_gives_is_named(refused, monkeypatch):
+def test_errors_show_values_from_the_environment(refused, monkeypatch):
     monkeypatch.setenv("N", "two")
     assert "trainer.epochs=two: expected an integer" in refused("trainer.epochs=${oc.env:N}")
     monkeypatch.setenv("N", "2.5")
     assert "data.fold=2.5: expected an integer" in refused("data.fold=${oc.env:N}")
 
 
-def test_a_folder_from_somebody_else_does_not_read_the_environment(refused, finished, tmp_path, monkeypatch):
+def test_the_config_of_a_strangers_run_does_not_read_the_environment(refused, finished, tmp_path, monkeypatch):
     """It could hand what stands there to a mirror of its own."""
     monkeypatch.setenv("TOKEN", "secret")
     for call in ("${oc.env:TOKEN}", "${oc.decode:${oc.env:TOKEN}}", "${${seed}:x}", "${oc.env:DL_RUN_DATA_DIR,x}"):
@@ -34,7 +34,7 @@ def test_a_folder_from_somebody_else_does_not_read_the_environment(refused, fini
         shutil.rmtree(folder)
 
 
-def test_what_the_environment_gave_is_kept(dl_run, tmp_path, monkeypatch):
+def test_values_from_the_environment_are_saved(dl_run, tmp_path, monkeypatch):
     monkeypatch.setenv("SIZE", "0.5")
     assert dl_run("output_dir=${oc.env:SIZE}", "trainer.epochs=1", "run_dir=run")[0] == 0
     text = (tmp_path / "run" / ".hydra" / "config.yaml").read_text()

@@ -91,7 +91,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("content", WRONG, ids=str)
-def test_mistakes_fail(content):
+def test_the_schema_rejects_mistakes(content):
     assert not validator().is_valid(content)
 
 
@@ -109,7 +109,7 @@ def test_mistakes_fail(content):
     ],
     ids=str,
 )  # fmt: skip
-def test_good_deltas_pass(content):
+def test_the_schema_accepts_valid_changes(content):
     assert validator().is_valid(content)
 
 
@@ -130,7 +130,7 @@ VALUES = [
 ]  # fmt: skip
 
 
-def test_types_mean_what_the_checks_mean():
+def test_types_agree_with_the_checks_of_the_command():
     """For every type in a signature, and values of all kinds: the schema accepts what `check` accepts."""
     found = annotations()
     assert len(found) > 30
@@ -141,7 +141,7 @@ def test_types_mean_what_the_checks_mean():
 
 
 @pytest.mark.parametrize("key", ["loss", "metrics"])
-def test_words_mean_what_the_checks_mean(key):
+def test_named_values_agree_with_the_checks_of_the_command(key):
     """The schema does not know packages of one's own, and leaves keys in a mapping to the checks."""
     annotation = signature("dlrun.tasks.supervised.Supervised").keys[key]
     check = Validator(typed(annotation))
@@ -154,7 +154,7 @@ def test_words_mean_what_the_checks_mean(key):
     assert check.is_valid(["mynets.x.y"] if key == "metrics" else "mynets.x.y")
 
 
-def test_units_ranges_and_headers_are_in_it():
+def test_the_schema_holds_units_ranges_and_headers():
     found = schema()["$defs"]
     trainer = found["dlrun.train.trainer.Trainer"]["properties"]
     assert trainer["max_time"]["description"] == "minutes of training, over all sessions"
@@ -184,7 +184,7 @@ def mine(tmp_path, monkeypatch):
     return tmp_path / "my"
 
 
-def test_configs_of_ones_own(mine, monkeypatch):
+def test_the_schema_covers_the_users_own_configs(mine, monkeypatch):
     with pytest.raises(
         UserError, match="wide.yaml: _target_='mynets.wide' is code of your own\n  expected: DL_RUN_ALLOW"
     ):
@@ -218,7 +218,7 @@ def test_a_config_that_cannot_be_read_is_named(mine, text, said):
         schema("my")
 
 
-def test_settings_of_vscode_are_kept(mine, monkeypatch):
+def test_existing_settings_of_vscode_are_kept(mine, monkeypatch):
     monkeypatch.setattr("dlrun.config.signatures.ALLOWED", frozenset({"mynets"}))
     write_vscode("./my")
     settings = mine.parent / ".vscode" / "settings.json"
@@ -235,7 +235,7 @@ def test_settings_of_vscode_are_kept(mine, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments", [["--config-dir", "nowhere"], ["x"], ["--vscod"]])
-def test_arguments_that_the_command_refuses(arguments, tmp_path, monkeypatch, capsys):
+def test_wrong_arguments_of_the_command_are_refused(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["dl-run", "schema", *arguments])
     with pytest.raises(SystemExit) as leave:

@@ -33,19 +33,19 @@ from dlrun.config import signatures
         ("trainer", "dlrun.output.run_folder.Run"),
     ],
 )
-def test_a_target_outside_the_allow_list(refused, section, target):
+def test_a_target_outside_the_allow_list_is_refused(refused, section, target):
     text = refused(f"{section}._target_={target}")
     assert f"{section}._target_=" in text and (
         "expected a " in text or "there is no module" in text or "has no" in text
     )
 
 
-def test_a_target_that_is_there_no_more(refused):
+def test_a_target_that_does_not_exist_is_refused_with_the_nearest_name(refused):
     text = refused("model._target_=dlrun.models.mlp.mpl")
     assert "dlrun.models.mlp has no 'mpl'; did you mean 'mlp'?" in text
 
 
-def test_a_package_of_the_users_own_needs_the_environment(dl_run, monkeypatch, tmp_path):
+def test_the_users_own_package_must_be_allowed_in_the_environment(dl_run, monkeypatch, tmp_path):
     (tmp_path / "mynets").mkdir()
     (tmp_path / "mynets" / "nets.py").write_text(
         "from os import system\n"
@@ -76,7 +76,7 @@ def test_a_package_of_the_users_own_needs_the_environment(dl_run, monkeypatch, t
         dl_run(*mine)
 
 
-def test_the_readmes_model_works_in_a_package_of_ones_own(dl_run, tmp_path, monkeypatch):
+def test_the_model_of_the_readme_works_in_the_users_own_package(dl_run, tmp_path, monkeypatch):
     text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     code, option = (dedent(re.search(rf"  ```{kind}\n(.*?)  ```\n", text, re.DOTALL)[1]) for kind in ("python", "yaml"))
     assert "`dl-run new mynets`" in text

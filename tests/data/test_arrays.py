@@ -46,7 +46,7 @@ def loaded(**arrays) -> ArraySet:
     (RANDOM.rand(60, 3, 8, 6), CLASSES, "Image(shape=3x8x6, classes=3)"),
     (RANDOM.rand(60, 8, 6), CLASSES, "Series(length=8, features=6, classes=3)"),
 ])  # fmt: skip
-def test_the_shape_says_what_it_is(x, y, spec):
+def test_the_kind_of_data_follows_from_the_shape(x, y, spec):
     data = loaded(x=x) if y is None else loaded(x=x, y=y)
     assert str(data.spec) == spec
     assert [data.size(split) for split in ("train", "val", "test")] == pytest.approx([36, 12, 12], abs=1)
@@ -71,7 +71,7 @@ def test_each_sample_keeps_its_target_and_train_sets_the_scale():
     assert loaded(x=changed, y=np.arange(60.0)).fitted() == data.fitted()
 
 
-def test_splits_in_a_file_are_taken(tmp_path):
+def test_splits_in_a_file_are_used(tmp_path):
     """Names as in published files; what is lacking is cut from train; layouts of channels give the same images."""
     colours = RANDOM.randint(256, size=(60, 8, 6, 3)).astype(np.uint8)
     path = tmp_path / "a.npz"
@@ -98,7 +98,7 @@ def test_splits_in_a_file_are_taken(tmp_path):
     assert torch.equal(next(first.batches("test"))[0], x)
 
 
-def test_others_are_scored_as_those_of_the_run():
+def test_other_arrays_are_prepared_and_scored_like_those_of_the_run():
     named = np.array(["a", "b", "c"])[CLASSES]
     data, other = loaded(x=ROWS, y=named), make(arrays={"x": ROWS[:9], "y": named[:9]})
     other.load_like(data.fitted(), CPU)
@@ -179,7 +179,7 @@ def test_bad_arrays_are_refused(arrays, said):
         "if 1:\n    3\n  4",
     ],
 )
-def test_headers_that_lie_are_refused(header, tmp_path):
+def test_false_headers_are_refused(header, tmp_path):
     (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode())
     with pytest.raises(UserError, match="is not an intact array file"):
         read_npy(tmp_path / "x.npy")

@@ -121,7 +121,7 @@ def test_an_epoch_visits_each_row_once():
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 72, 100])
 @pytest.mark.parametrize("chunk", [1, 3 * 4 * 108, 5 * 7 * 108, 2**19])
 @pytest.mark.parametrize("augment", [NOTHING, EVERYTHING], ids=["plain", "augmented"])
-def test_a_seek_gives_the_tail(monkeypatch, batch_size, chunk, augment):
+def test_starting_in_mid_epoch_gives_the_remaining_batches(monkeypatch, batch_size, chunk, augment):
     monkeypatch.setattr(resident, "CHUNK_VALUES", chunk)
     data = images(batch_size=batch_size, augment=augment)
     whole = list(data.batches("train", 3, 5))
@@ -152,7 +152,7 @@ def test_augmentation_differs_from_chunk_to_chunk(monkeypatch):
 # Splits
 
 
-def test_the_parts_are_the_datas():
+def test_the_splits_hold_all_rows():
     one = images()
     parts = {split: labels(one.batches(split)) for split in ("val", "test")}
     parts["train"] = labels(one.batches("train", 0, 0))
@@ -164,7 +164,7 @@ def test_the_parts_are_the_datas():
     assert labels(other.batches("val", seed=7, epoch=3)) == parts["val"], "not the run's seed's"
 
 
-def test_folds_partition_the_training_part():
+def test_folds_partition_the_training_split():
     held = []
     for fold in range(5):
         data = images(folds=5, fold=fold)
@@ -187,7 +187,7 @@ def test_folds_partition_the_training_part():
         ((1.0, 0, 0), "data.val_fraction=1.0 of 10 samples leaves a split empty"),
     ],
 )
-def test_a_split_that_cannot_be(split, text):
+def test_impossible_splits_are_refused(split, text):
     with pytest.raises(UserError, match=text):
         split_rows(10, *split)
 
@@ -195,7 +195,7 @@ def test_a_split_that_cannot_be(split, text):
 # What a batch is
 
 
-def test_images_are_normalised_as_one_would():
+def test_images_are_normalised_by_mean_and_std():
     arrays = random_images()
     mean, std = [0.1, 0.5, 0.9], [0.2, 0.3, 0.4]
     data = images(arrays, mean=mean, std=std)
@@ -216,7 +216,7 @@ def test_images_are_normalised_as_one_would():
 
 
 @pytest.mark.parametrize("keys", [dict(mean=[0.5, 0.5], std=[1.0, 1.0]), dict(mean=[0.5]), dict(mean=[], std=[])])
-def test_as_many_means_as_channels(keys):
+def test_one_mean_per_channel_is_required(keys):
     with pytest.raises(
         UserError, match=r"data.mean=.* data.std=.*: expected one number each, or one per channel \(3\)"
     ):
@@ -235,7 +235,7 @@ def test_a_data_sets_mean_and_std_are_its_own():
     "augment", [NOTHING, *({key: EVERYTHING[key]} for key in EVERYTHING), EVERYTHING], ids=lambda a: "+".join(a)
 )
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_layout(channels_last, augment):
+def test_the_memory_format_changes_no_value(channels_last, augment):
     layout = torch.channels_last if channels_last else torch.contiguous_format
     data = images(channels_last=channels_last, augment=augment)
     for split in ("train", "val", "test"):
@@ -246,7 +246,7 @@ def test_layout(channels_last, augment):
     ), "the layout changes no value"
 
 
-def test_tables_are_standardised_by_the_training_part():
+def test_tables_are_standardised_by_the_training_split():
     rng = np.random.RandomState(0)
     x = (rng.randn(44, 3) * [1, 10, 100] + [5, 0, -3]).astype(np.float32)
     x[:, 2] = 0.1  # a column that never changes
@@ -309,7 +309,7 @@ def test_wide_targets_are_warned_of():
 
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 @pytest.mark.parametrize("which", ["x_train", "y_test"])
-def test_numbers_that_are_not_finite(value, which):
+def test_numbers_that_are_not_finite_are_refused(value, which):
     x, y = np.ones((40, 2), np.float32), np.ones((40, 1), np.float32)
     {"x_train": x, "y_test": y}[which][-1 if which == "y_test" else 0] = value
     part = which.partition("_")[2]
@@ -320,7 +320,7 @@ def test_numbers_that_are_not_finite(value, which):
 
 
 @pytest.mark.parametrize("labels", [("a",) * 3, ("a", "b", "a")])
-def test_classes_have_names_of_their_own(labels):
+def test_class_names_must_be_unique(labels):
     arrays = random_images()
     with pytest.raises(UserError, match="data.spec.labels has 'a' more than once: expected each class once"):
         images(arrays, spec=Image((3, 6, 6), 3, labels))
@@ -473,7 +473,7 @@ def test_nothing_is_augmented_outside_training():
         (dict(cutout=9), (1, 8, 8), "data.augment.cutout=9 can leave nothing of an image of 8x8"),
     ],
 )
-def test_an_augmentation_that_cannot_be(keys, shape, text):
+def test_impossible_augmentations_are_refused(keys, shape, text):
     with pytest.raises(UserError, match=text):
         images(random_images(1), spec=Image(shape, classes=10), augment=keys)
 
@@ -505,7 +505,7 @@ def test_an_augmentation_that_cannot_be(keys, shape, text):
         ({"y_train": np.zeros((90, 1), np.float32)}, None, r"has float32 targets of shape \(90, 1\): expected labels"),
     ],
 )
-def test_images_against_their_spec(change, spec, text):
+def test_images_that_contradict_their_spec_are_refused(change, spec, text):
     with pytest.raises(DataError, match=text):
         images(random_images()._replace(**change), spec=spec or Image((3, 6, 6), SAMPLES + TESTS))
 
@@ -531,7 +531,7 @@ def test_images_against_their_spec(change, spec, text):
         (np.zeros((44, 1), np.float32), Table(3, targets=1), r"shape \(2,\) and 40 labels: .* each of shape \(3,\)"),
     ],
 )
-def test_tables_against_their_spec(y, spec, text):
+def test_tables_that_contradict_their_spec_are_refused(y, spec, text):
     with pytest.raises(DataError, match=text):
         tables(np.zeros((44, 2), np.float32), y, spec)
 
@@ -542,7 +542,7 @@ def test_steps_cover_an_epoch():
     assert all(a - b == 1 for a, b in pairwise(starts)) and starts[0] == 18
 
 
-def test_the_batches_from_a_position_on_are_those_of_the_whole_epoch(session):
+def test_batches_from_a_position_equal_those_of_the_whole_epoch(session):
     data = session("data.augment={flip:true,crop:2,erase:0.5,noise:0.1}").data
     whole = list(data.batches("train", 1, 2))
     for first in range(5):

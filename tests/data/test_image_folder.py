@@ -186,7 +186,7 @@ def test_the_books_csv_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("stratify", [False, True])
-def test_parts_are_a_partition_and_folds_cover_what_is_not_test(stratify):
+def test_splits_are_a_partition_and_folds_cover_all_but_test(stratify):
     labels = np.random.RandomState(1).randint(0, 4, 1122)
     parts = split(labels, (0.6, 0.2, 0.2), stratify, 0, 0)
     assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(1122))
@@ -233,7 +233,7 @@ def test_folders_are_the_splits(tmp_path, folders):
     (("val", "test"), "has the folders test, val, but none for train"),
     (("train", "val", "valid"), "has the folders val and valid: both would be the val split"),
 ])  # fmt: skip
-def test_folders_that_may_be_splits(tmp_path, folders, said):
+def test_ambiguous_folders_are_refused(tmp_path, folders, said):
     write_splits(tmp_path, folders)
     with pytest.raises(DataError, match=said):
         make(tmp_path)
@@ -258,7 +258,7 @@ def listing(root: Path, csv: str, **keys) -> Listing:
     return by_csv(root, root / csv, Classes(("x", "y"), None), ListFormat(**keys))
 
 
-def test_others_are_scored_with_the_classes_of_the_run(tmp_path):
+def test_other_images_are_scored_with_the_classes_of_the_run(tmp_path):
     """A folder with some of the classes, in splits: all of it is scored, and its labels are numbered as in the run."""
     write_folder(tmp_path)
     data, other = make(tmp_path), make(tmp_path / "other", load=False)
@@ -275,7 +275,7 @@ def test_others_are_scored_with_the_classes_of_the_run(tmp_path):
         make(tmp_path / "other", load=False).load_like(data.fitted(), CPU)
 
 
-def test_what_others_leave_in_a_folder_is_no_image(tmp_path):
+def test_files_that_systems_leave_in_a_folder_are_no_images(tmp_path):
     write_folder(tmp_path)
     before, folder = parts(make(tmp_path)), tmp_path / "images"
     image = (folder / "ant" / "000.bmp").read_bytes()
@@ -290,7 +290,7 @@ def test_what_others_leave_in_a_folder_is_no_image(tmp_path):
     assert parts(make(tmp_path)) == before
 
 
-def test_what_is_no_file_is_left_out_and_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
+def test_only_regular_files_are_images_and_unreadable_folders_are_refused(tmp_path, monkeypatch):
     write_folder(tmp_path)
     os.mkfifo(tmp_path / "images" / "ant" / "x.png")
     with socket.socket(socket.AF_UNIX) as server:
@@ -310,7 +310,7 @@ def test_what_is_no_file_is_left_out_and_a_folder_that_cannot_be_read_is_refused
         make(tmp_path)
 
 
-def test_names_that_are_no_utf8(tmp_path):
+def test_names_that_are_not_utf8_are_read(tmp_path):
     write_folder(tmp_path)
     folder = os.fsencode(tmp_path / "images")
     broken = folder + b"/ant/\xff.png"
@@ -362,7 +362,7 @@ def test_images_keep_their_range(tmp_path, monkeypatch, convert, suffix, levels,
     assert np.array_equal(dark, plain.cache.pixels[7])
 
 
-def test_what_a_tiff_declares_and_numbers_that_are_not_finite(tmp_path):
+def test_declared_sizes_of_a_tiff_and_pixels_that_are_not_finite_are_checked(tmp_path):
     image = PILImage.fromarray(np.full((8, 8), 800, np.uint16))
     image.save(tmp_path / "a.tif", tiffinfo={281: 4095})
     assert (decode.read(tmp_path / "a.tif", (1, 8, 8), "cover") == 800 >> 4).all()
@@ -421,7 +421,7 @@ def test_images_of_all_kinds(tmp_path):
     assert decode.read(tmp_path / "wide.png", (1, 8, 8), "cover").shape == (1, 8, 8)
 
 
-def test_a_large_jpeg_decoded_at_a_fraction_is_the_same_but_for_a_little(tmp_path):
+def test_a_large_jpeg_decoded_at_a_fraction_is_nearly_the_same(tmp_path):
     ramp = np.linspace(0, 255, 800).astype(np.uint8)
     PILImage.fromarray(np.broadcast_to(ramp, (600, 800)).copy()).save(tmp_path / "a.jpg", quality=95)
     whole = np.asarray(PILImage.open(tmp_path / "a.jpg").resize((16, 12), PILImage.Resampling.BICUBIC), int)
@@ -472,7 +472,7 @@ def test_broken_images_and_bombs_are_left_out_and_named(tmp_path, monkeypatch, c
     assert sum(len(set(before[part]) - set(after[part])) for part in after) == 1, "the others stay in their parts"
 
 
-def test_processes_give_the_cache_of_one(tmp_path, monkeypatch):
+def test_several_processes_write_the_same_cache_as_one(tmp_path, monkeypatch):
     write_folder(tmp_path)
     found = []
     for cores in (1, 3):
@@ -503,7 +503,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     assert make(tmp_path).size("train") == 24
 
 
-def test_a_data_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
+def test_a_read_only_data_folder_is_reported(tmp_path, monkeypatch):
     write_folder(tmp_path / "data")
     (tmp_path / "data" / "cache").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
@@ -538,7 +538,7 @@ def test_a_damaged_cache_is_reported(tmp_path):
 # Batches
 
 
-def test_what_was_found_travels_in_the_checkpoint(tmp_path):
+def test_classes_and_splits_are_saved_in_the_checkpoint(tmp_path):
     """A run whose folder is gone still knows its classes, and encodes images as before."""
     write_folder(tmp_path)
     data = make(tmp_path, resize=(10, 10))
@@ -551,7 +551,7 @@ def test_what_was_found_travels_in_the_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("chunk", [1, 3 * 4 * 192, 2**19])
-def test_batches_read_ahead_are_those_of_the_device(tmp_path, monkeypatch, chunk):
+def test_batches_read_ahead_equal_those_held_on_the_device(tmp_path, monkeypatch, chunk):
     monkeypatch.setattr(resident, "CHUNK_VALUES", chunk)
     write_folder(tmp_path)
     keys = dict(
@@ -569,7 +569,7 @@ def test_batches_read_ahead_are_those_of_the_device(tmp_path, monkeypatch, chunk
     batches.close()  # in mid-epoch
 
 
-def test_what_does_not_fit_is_read_ahead(tmp_path, monkeypatch):
+def test_data_larger_than_memory_is_read_ahead(tmp_path, monkeypatch):
     write_folder(tmp_path)
     stored = 40 * 3 * 8 * 8
     for free, said in (
@@ -581,7 +581,7 @@ def test_what_does_not_fit_is_read_ahead(tmp_path, monkeypatch):
     assert streamed.free_memory(CPU) > 2**20
 
 
-def test_images_larger_than_the_net_takes_are_cut(tmp_path):
+def test_images_larger_than_the_network_accepts_are_cropped(tmp_path):
     """At random where it trains, in the middle elsewhere; flips by their axes."""
     (tmp_path / "images").mkdir()
     grid = np.arange(100, dtype=np.uint8).reshape(10, 10)

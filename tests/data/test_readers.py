@@ -44,7 +44,7 @@ def make_idx(folder, packed=False):
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("place", ["FashionMNIST/raw", "fashion_mnist", "fashion-mnist", "fashionmnist/raw"])
-def test_idx(tmp_path, place, packed):
+def test_idx_files_are_read(tmp_path, place, packed):
     x = make_idx(tmp_path / place, packed)
     arrays = read("fashion_mnist", tmp_path)
     assert arrays.x_train.dtype == np.uint8 and np.array_equal(arrays.x_train, x[:, None])
@@ -65,7 +65,7 @@ def test_idx(tmp_path, place, packed):
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
-def test_damaged_idx(tmp_path, file, harm, text, packed):
+def test_damaged_idx_files_are_refused(tmp_path, file, harm, text, packed):
     make_idx(tmp_path / "MNIST" / "raw", packed)
     path = tmp_path / "MNIST" / "raw" / (file + ".gz" if packed else file)
     content = path.read_bytes()
@@ -74,7 +74,7 @@ def test_damaged_idx(tmp_path, file, harm, text, packed):
         read("mnist", tmp_path)
 
 
-def test_a_cut_gz(tmp_path):
+def test_truncated_gzip_files_are_refused(tmp_path):
     make_idx(tmp_path / "MNIST" / "raw", packed=True)
     path = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-20])
@@ -114,7 +114,7 @@ def cifar_files(root, kind, classes, labels=(1, 9, 0)):
 
 @pytest.mark.parametrize("classes", [10, 100])
 @pytest.mark.parametrize("kind", ["bin", "py"])
-def test_cifar(tmp_path, kind, classes):
+def test_cifar_is_read_in_both_formats(tmp_path, kind, classes):
     cifar_files(tmp_path, kind, classes)
     arrays = read(f"cifar{classes}", tmp_path)
     files = 5 if classes == 10 else 1
@@ -124,13 +124,13 @@ def test_cifar(tmp_path, kind, classes):
 
 
 @pytest.mark.parametrize(("kind", "label"), [("bin", 10), ("py", 10), ("py", -1)])
-def test_cifar_label_out_of_range(tmp_path, kind, label):
+def test_a_cifar_label_out_of_range_is_refused(tmp_path, kind, label):
     cifar_files(tmp_path, kind, 10, labels=(1, label, 0))
     with pytest.raises(DataError, match=rf"data_batch_1.* is damaged: label {label}\n  expected 0 to 9"):
         read("cifar10", tmp_path)
 
 
-def test_cifar_cut_or_incomplete(tmp_path):
+def test_truncated_or_incomplete_cifar_is_refused(tmp_path):
     folder = cifar_files(tmp_path, "bin", 10)
     path = folder / "data_batch_4.bin"
     path.write_bytes(path.read_bytes()[:-1])
@@ -142,7 +142,7 @@ def test_cifar_cut_or_incomplete(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["binary", "python"])
-def test_cifar_from_the_archive_that_lies_there(tmp_path, name):
+def test_cifar_is_unpacked_from_an_archive_that_is_already_there(tmp_path, name):
     folder = cifar_files(tmp_path, name[:3].replace("pyt", "py"), 10)
     archive = tmp_path / f"cifar-10-{name}.tar.gz"
     with tarfile.open(archive, "w:gz") as pack:
@@ -169,7 +169,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_an_evil_pickle_does_not_run(tmp_path, inside):
+def test_a_hostile_pickle_runs_nothing(tmp_path, inside):
     folder, trace = cifar_files(tmp_path, "py", 10), tmp_path / "ran"
     evil = Evil(os.system, f"touch {trace}")
     (folder / "data_batch_1").write_bytes(pickle.dumps({b"data": evil} if inside else evil))
@@ -189,7 +189,7 @@ UNWRITTEN = {
 
 
 @pytest.mark.parametrize("kind", UNWRITTEN)
-def test_no_pickle_is_given_memory_as_it_is(tmp_path, kind):
+def test_a_pickle_cannot_ask_for_uninitialised_memory(tmp_path, kind):
     """NumPy hands out arrays whose values are yet to come: a batch could be read that nobody wrote."""
     folder = cifar_files(tmp_path, "py", 10)
     batch = {b"data": UNWRITTEN[kind], b"labels": [1, 9, 0]}
@@ -199,7 +199,7 @@ def test_no_pickle_is_given_memory_as_it_is(tmp_path, kind):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x02]", pickle.dumps([1]), pickle.dumps({"data": [1], "labels": [1]})])
-def test_a_damaged_pickle(tmp_path, content):
+def test_a_damaged_pickle_is_refused(tmp_path, content):
     (cifar_files(tmp_path, "py", 10) / "data_batch_1").write_bytes(content)
     with pytest.raises(DataError, match="data_batch_1 is damaged"):
         read("cifar10", tmp_path)
@@ -229,7 +229,7 @@ def test_moons_are_scikit_learns(samples, noise, share, sizes):
         assert np.array_equal(ours, theirs)
 
 
-def test_an_empty_split():
+def test_an_empty_split_is_refused():
     with pytest.raises(DataError, match="test_fraction=1 of 1,000 rows leaves nothing"):
         read("moons", None, test_fraction=1)
 
@@ -256,7 +256,7 @@ def test_auto_mpg_rows(tmp_path):
 
 @pytest.mark.parametrize("bad", [CAR.replace("8 ", ""), CAR.replace("130.0", "abc"), CAR.replace("1\t", "4\t"),
                                  CAR.replace("130.0", "nan"), "<html>\n"])  # fmt: skip
-def test_auto_mpg_malformed(tmp_path, bad):
+def test_malformed_auto_mpg_is_refused(tmp_path, bad):
     (tmp_path / "auto_mpg").mkdir()
     (tmp_path / "auto_mpg" / "auto-mpg.data").write_text(CAR + bad)
     with pytest.raises(DataError, match=r"auto-mpg\.data is damaged: line 2: "):

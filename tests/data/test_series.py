@@ -73,7 +73,7 @@ def by_hand(splits: list[int], breaks: list[bool], missing: list[bool], form: Wi
 @pytest.mark.parametrize("form", [
     Windowing(3, 2, True, 1), Windowing(3, 0, False, 1), Windowing(1, 1, True, 2), Windowing(4, 3, False, 3),
 ])  # fmt: skip
-def test_no_window_crosses_a_border_or_a_gap(form):
+def test_no_window_crosses_a_split_or_a_gap(form):
     random = np.random.RandomState(1)
     for _ in range(20):
         splits = np.sort(random.randint(3, size=60))
@@ -103,7 +103,7 @@ def test_windows_are_gathered_from_the_rows(tmp_path):
     assert data.resident.x["fit"].shape == (100, 3) and data.resident.y["fit"].shape == (100, 1)
 
 
-def test_only_the_train_part_is_learned_from(tmp_path):
+def test_statistics_come_from_the_train_split_only(tmp_path):
     rows = weather()
     changed = [row | {"t": -5 * row["t"], "wind": 100, "sky": "fog"} if i >= 60 else row for i, row in enumerate(rows)]
     one, other = (
@@ -152,7 +152,7 @@ def test_whole_series_are_classified(tmp_path):
 # Forecasts without learning
 
 
-def test_the_last_value_and_that_of_a_season_ago(tmp_path):
+def test_naive_forecasts_are_the_last_value_and_that_of_a_season_ago(tmp_path):
     """A repeated pattern: the season is found and is exact, the last value is off by what the pattern says."""
     pattern = [0.0, 3.0, 1.0, 7.0, 2.0, 5.0]
     rows = [{"t": pattern[i % 6]} for i in range(300)]
@@ -165,7 +165,7 @@ def test_the_last_value_and_that_of_a_season_ago(tmp_path):
     assert season_of(np.random.RandomState(0).randn(500), 20) == 0, "noise has none"
 
 
-def test_a_network_that_says_nothing_forecasts_the_last_value(tmp_path):
+def test_a_network_with_zero_output_forecasts_the_last_value(tmp_path):
     data = loaded(write(tmp_path / "a.csv", weather()), *WEATHER)
     net = linear(data.spec, init="zeros", bias=True)
     assert isinstance(net, SinceLast)
@@ -177,7 +177,7 @@ def test_a_network_that_says_nothing_forecasts_the_last_value(tmp_path):
 # Networks
 
 
-def test_a_step_sees_no_later_one():
+def test_an_output_depends_on_no_later_step():
     """Steps up to the receptive field matter, later ones and earlier ones do not."""
     spec = loaded_spec(length=20)
     net = tcn(spec, channels=6, blocks=2, kernel_size=3, dropout=0.0).double()
@@ -212,7 +212,7 @@ def test_a_run_on_a_series_resumes_to_the_bit(tmp_path):
     assert_same(tmp_path / "a", tmp_path / "b")
 
 
-def test_a_run_forecasts_what_follows_a_file(run, tmp_path, monkeypatch, capsys):
+def test_a_run_forecasts_the_values_after_a_file(run, tmp_path, monkeypatch, capsys):
     """The record of its last rows is what the network says of that window; the targets' columns have their names."""
     rows = weather(200)[:150]
     path = write(tmp_path / "new.csv", rows)
@@ -250,7 +250,7 @@ def command(monkeypatch, capsys, *arguments: object) -> str:
     ({}, ["data.window=null"], "nothing follows a whole series"),
     ({}, ["data.window=null", "data.horizon=0"], "takes whole series, and there is one"),
 ])  # fmt: skip
-def test_what_is_no_series_is_refused(tmp_path, change, keys, said):
+def test_invalid_series_are_refused(tmp_path, change, keys, said):
     rows = [row | change.get(i, {}) for i, row in enumerate(weather())]
     with pytest.raises(UserError, match="(?s)" + said):
         loaded(write(tmp_path / "a.csv", rows), *WEATHER, *keys)

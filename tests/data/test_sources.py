@@ -79,18 +79,18 @@ def get(server, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("bad", ["404", "html", "liar", "cut"])
-def test_a_bad_mirror_is_passed_over(get, bad):
+def test_a_bad_mirror_is_skipped(get, bad):
     assert get(bad, "good").read_bytes() == BODY
     assert [kind for kind, _ in get.seen] == [bad, "good"]
     assert [path.name for path in get.folder.iterdir()] == ["a.gz"]  # no .part, no .lock
 
 
-def test_what_one_mirror_cut_short_the_next_one_ends(get):
+def test_a_download_that_one_mirror_cut_short_is_completed_from_the_next(get):
     get("cut", "good")
     assert get.seen[1] == ("good", "bytes=100000-")
 
 
-def test_md5_and_a_second_call_asks_nobody(get):
+def test_a_second_call_downloads_nothing(get):
     for _ in range(2):
         get("good", checksum="md5:" + hashlib.md5(BODY).hexdigest())
     assert len(get.seen) == 1
@@ -106,19 +106,19 @@ def test_md5_and_a_second_call_asks_nobody(get):
         (b"y" * 400_000, "good", ["bytes=400000-", None]),
     ],
 )
-def test_a_part_file_is_resumed(get, there, kind, requests):
+def test_a_partial_download_is_resumed(get, there, kind, requests):
     get.part.write_bytes(there)
     assert get(kind).read_bytes() == BODY
     assert get.seen == [(kind, span) for span in requests]
 
 
-def test_a_web_page_does_not_cost_what_is_there(get):
+def test_a_web_page_in_place_of_the_file_leaves_the_partial_download(get):
     get.part.write_bytes(BODY[:200_000])
     get("html", "good")
     assert get.seen[1] == ("good", "bytes=200000-")
 
 
-def test_a_disk_that_cannot_sync_folders_gets_its_file(get, monkeypatch):
+def test_a_file_is_fetched_on_a_disk_that_cannot_sync_folders(get, monkeypatch):
     """As over some networks: what was downloaded is there, and whole."""
     sync = os.fsync
 
@@ -137,7 +137,7 @@ def test_two_at_once_download_once(get):
     assert paths[0].read_bytes() == BODY and len(get.seen) == 1
 
 
-def test_the_error_says_all_that_is_needed(get):
+def test_the_error_names_address_file_and_reasons(get):
     with pytest.raises(DataError) as caught:
         get("404", "html", "liar", "cut", wanted=[get.folder / "a.gz", get.folder / "b.gz"])
     text = str(caught.value)
@@ -153,24 +153,24 @@ def test_without_a_network_the_reason_is_short(tmp_path):
         fetch(["http://127.0.0.1:9/a.gz"], tmp_path / "a.gz", SUM)
 
 
-def test_download_false_asks_nobody(get):
+def test_download_false_opens_no_connection(get):
     with pytest.raises(DataError, match=r"download=false(.|\n)*data=digits"):
         get("good", download=False)
     assert get.seen == []
 
 
-def test_a_damaged_file_that_is_there_is_named(get):
+def test_a_damaged_local_file_is_named(get):
     (get.folder / "a.gz").write_bytes(b"old")
     with pytest.raises(DataError, match=r"a\.gz is damaged(.|\n)*expected +sha256(.|\n)*delete it"):
         get("good")
 
 
-def test_a_checksum_of_no_known_kind(get):
+def test_an_unknown_kind_of_checksum_is_refused(get):
     with pytest.raises(DataError, match="'abc'.*md5"):
         get("good", checksum="abc")
 
 
-def test_an_unwritable_folder(tmp_path):
+def test_an_unwritable_folder_is_reported(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"cannot write to the data folder .*file/x(.|\n)*DL_RUN_DATA_DIR"):
         fetch(["http://127.0.0.1:9/a"], tmp_path / "file" / "x" / "a", SUM)
@@ -193,7 +193,7 @@ def tar(path, *members):
     return path
 
 
-def test_unpack(tmp_path):
+def test_archives_are_unpacked_into_their_folder(tmp_path):
     archive = tar(tmp_path / "a.tar.gz", ("top", tarfile.DIRTYPE, ""), ("top/x/y", tarfile.REGTYPE, b"hello"))
     (tmp_path / ".t.part").mkdir()  # left by a killed process
     assert unpack(archive, tmp_path / "t") == tmp_path / "t"
@@ -226,7 +226,7 @@ def test_unsafe_archives_leave_nothing(tmp_path, member):
     assert not Path("/tmp/dl-run-evil").exists()
 
 
-def test_a_zip_with_a_link_and_a_cut_archive(tmp_path):
+def test_zips_with_links_and_truncated_archives_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as pack:
         link = zipfile.ZipInfo("evil")
         link.external_attr = 0o120777 << 16
@@ -250,6 +250,6 @@ def test_a_reader_fetches_what_is_missing(get, server, tmp_path):
         images.idx(**asked | {"folder": "other"}, checksums={})
 
 
-def test_data_that_is_not_there_and_not_to_be_downloaded(refused, tmp_path):
+def test_missing_data_without_download_is_reported(refused, tmp_path):
     text = refused("data=mnist", "data_dir=empty", "data.source.download=false")
     assert "train-images-idx3-ubyte.gz" in text and "MNIST/raw" in text

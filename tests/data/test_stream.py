@@ -112,7 +112,7 @@ def test_a_stream_resumes_in_mid_epoch(kind):
 
 
 @pytest.mark.slow
-def test_worker_processes_of_a_loader_are_read_again_too():
+def test_loaders_with_worker_processes_resume_by_reading_again():
     words = [*WORDS, "trainer.epochs=2"]
     whole = dlrun.train(
         *words, "run_dir=whole", "trainer.checkpoint_every_steps=1", x=loader("workers")[0], x_val=val()

@@ -89,7 +89,7 @@ def split_of(data: TableFile, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat(x), torch.cat(y)
 
 
-def test_kinds_are_found(table):
+def test_kinds_of_columns_are_detected(table):
     data = loaded(table)
     assert data.fitted()["columns"] == {
         "sex": "category", "age": "number", "member": "boolean", "born": "%Y-%m-%d", "town": "category",
@@ -104,7 +104,7 @@ def test_kinds_are_found(table):
     assert data.about["learns"] == "bought: classification, 2 classes: no, yes"
 
 
-def test_kinds_are_chosen(table):
+def test_kinds_of_columns_can_be_set(table):
     chosen = "++data.types={id: number, born: text, age: category, name: category}"
     data = loaded(table, chosen)
     kinds = data.fitted()["columns"]
@@ -227,7 +227,7 @@ def test_rows_without_a_target_are_left_out(tmp_path):
         ("member", [], (2, 0)),
     ],
 )
-def test_what_is_learned_is_found(target, keys, wanted, tmp_path):
+def test_the_kind_of_target_is_detected(target, keys, wanted, tmp_path):
     path = write(tmp_path / "a.csv", [row | {"always2": row["id"] % 3} for row in people()])
     spec = make(path, *keys, target=target).spec
     assert (spec.classes, spec.targets) == wanted
@@ -248,7 +248,7 @@ def test_weights_count_as_copies():
         assert weighed.item() == pytest.approx(copied.item(), rel=1e-6)
 
 
-def test_weights_come_with_the_train_batches(tmp_path):
+def test_weights_come_with_train_batches_only(tmp_path):
     path = write(tmp_path / "a.csv", [row | {"w": 1 + row["id"] % 2} for row in people()])
     data = loaded(path, "data.weights=w")
     weights = torch.cat([batch[2] for batch in data.batches("train")])
@@ -269,7 +269,7 @@ def test_targets_are_learned_standardised_and_measured_in_their_unit():
 
 
 @pytest.mark.parametrize("categories", ["embed", "one_hot"])
-def test_network_takes_categories(categories):
+def test_networks_accept_categories(categories):
     spec = Columns(2, levels=(3, 40), classes=4, categories=categories)
     net = mlp(spec, hidden=[8], **DENSE)
     x = torch.tensor([[0.5, 1.0, 3.0, 0.0], [0.5, 1.0, 3.0, 40.0], [0.5, 1.0, 0.0, 0.0]])
@@ -415,7 +415,7 @@ def test_bad_tables_are_refused(case, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a[1].csv", "a*.csv", "a?.csv", "{a,b}.csv", "a\x1b.csv"])
-def test_a_name_is_no_pattern(name, tmp_path):
+def test_a_column_name_is_not_a_pattern(name, tmp_path):
     """Browsers name a second download a[1].csv."""
     for other in ("a1.csv", "ab.csv", name):
         (tmp_path / other).write_text("a,b\n" + 20 * f"{len(other)},0\n0,1\n")
@@ -432,7 +432,7 @@ def test_headers_of_any_length_and_letters(tmp_path):
     assert read_table(tmp_path / "mac.csv", Format())[0].rows() == [(1, "x"), (2, "y")]
 
 
-def test_polars_prints_no_stack_of_its_own(tmp_path, monkeypatch, capfd):
+def test_polars_prints_no_stack_trace(tmp_path, monkeypatch, capfd):
     def read(*source, **options):
         os.write(2, b"stack backtrace:")
         raise pl.exceptions.PanicException("range.end <= self.size")
@@ -497,7 +497,7 @@ def test_quoted_values_keep_separators_and_lines(tmp_path):
     assert data.fitted()["categories"][0]["levels"] == ['u "v"', "x, y\nz"] and data.size("all") == 40
 
 
-def test_baseline_is_beside_the_runs_own_test(run, monkeypatch, capsys):
+def test_baselines_are_printed_beside_the_test_metrics(run, monkeypatch, capsys):
     """The trivial model's accuracy is the share of the commonest class; trees see that sex decides everything."""
     code, out, _ = command(monkeypatch, capsys, "baseline", run, "--json")
     found = json.loads(out)["test"]
@@ -523,7 +523,7 @@ def test_importance_names_the_column_that_decides(run, monkeypatch, capsys):
     assert command(monkeypatch, capsys, "importance", run, "--repeats", "0")[0] == 2
 
 
-def test_importance_shuffles_a_column_with_all_that_it_became(table):
+def test_importance_shuffles_all_inputs_of_a_column_together(table):
     data = loaded(table, target="spent")
     columns = columns_of(data, data.spec)
     assert sorted(position for positions in columns.values() for position in positions) == list(

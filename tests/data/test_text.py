@@ -78,12 +78,12 @@ def test_words_of_any_script(text, words):
     assert split_text(" ".join(words), "words") == words
 
 
-def test_characters():
+def test_texts_are_split_into_characters():
     assert split_text(" A\t b\u0301", "characters") == ["a", " ", "b", "\u0301"]
     assert join_tokens(split_text("ab c", "characters"), "characters") == "ab c"
 
 
-def test_unknown_words_are_warned_of(tmp_path):
+def test_unknown_words_are_reported(tmp_path):
     rows = [f"{'我爱北京天安门'[i % 7]}{chr(0x4E00 + i)},{'cd'[i % 2]}" for i in range(40)]
     (tmp_path / "own.csv").write_text("text,label\n" + "\n".join(rows))
     keys = ["data.source.path=own.csv", "data.vocab=9"]
@@ -114,7 +114,7 @@ def test_ids_follow_frequency_in_the_train_rows_only():
         (True, True, False, [[0, 0, 0, 4], [5, 6, 7, 8], [0, 0, 0, 0]]),
     ],
 )
-def test_padding_and_truncation_on_either_side(before, end, start, rows):
+def test_padding_and_truncation_work_on_either_side(before, end, start, rows):
     found = texts("a", "a b c d e", "")
     ids = np.arange(4, 9, dtype=np.int32)
     assert pad(found, ids, np.arange(3), 4, before, end, start).tolist() == rows
@@ -144,7 +144,7 @@ def test_the_batches_are_the_reviews(root):
     assert all(words[i - 4] == "so" for i in x[:, -2].tolist())
 
 
-def test_new_texts_are_read_as_the_data_sets_own(root):
+def test_new_texts_are_encoded_like_those_of_the_data_set(root):
     data = load(root)
     x, _ = next(data.batches("test"))
     files = [p for name in ("neg", "pos") for p in sorted((root / "aclImdb" / "test" / name).iterdir())]
@@ -200,7 +200,7 @@ def test_a_damaged_archive_is_refused(tmp_path):
     assert not [p for p in (tmp_path / text_readers.CACHE).iterdir() if p.is_dir()], "nothing half-written"
 
 
-def test_without_the_data_the_error_says_what_to_do(tmp_path):
+def test_missing_data_is_reported_with_what_to_do(tmp_path):
     with pytest.raises(DataError, match="aclImdb_v1.tar.gz does not exist and was not downloaded"):
         load(tmp_path, "data.source.download=false")
 
@@ -208,7 +208,7 @@ def test_without_the_data_the_error_says_what_to_do(tmp_path):
 # The cache
 
 
-def test_the_cache_is_made_once_and_anew_when_the_texts_change(root, monkeypatch):
+def test_the_cache_is_written_once_and_again_when_the_texts_change(root, monkeypatch):
     first = load(root)
     with monkeypatch.context() as patch:
         patch.setattr(corpus, "_make", lambda *args: pytest.fail("made twice"))
@@ -219,7 +219,7 @@ def test_the_cache_is_made_once_and_anew_when_the_texts_change(root, monkeypatch
     assert len(list((root / text_readers.CACHE).iterdir())) == 2
 
 
-def test_a_cache_that_could_not_be_finished_leaves_nothing(root, monkeypatch):
+def test_an_unfinished_cache_leaves_nothing(root, monkeypatch):
     def fail(*args, **keys):
         raise OSError(28, "No space left on device")
 
@@ -263,7 +263,7 @@ def write_classes(root, *parts: str, classes=("cats", "dogs")):
 
 
 @pytest.mark.parametrize("parts", [(), ("train", "test")])
-def test_class_folders(tmp_path, parts):
+def test_texts_are_read_from_class_folders(tmp_path, parts):
     write_classes(tmp_path, *parts)
     data = load(tmp_path, data="text_folder")
     assert (data.size("train"), data.size("val"), data.size("test")) == ((18, 2, 20) if parts else (14, 2, 4))
@@ -423,13 +423,13 @@ def test_bad_texts_are_named(tmp_path, make, keys, message):
         ),
     ],
 )
-def test_what_is_no_set_of_texts_is_refused(tmp_path, make, message):
+def test_invalid_sets_of_texts_are_refused(tmp_path, make, message):
     make(tmp_path)
     with pytest.raises(DataError, match=message):
         load(tmp_path, data="text_folder")
 
 
-def test_a_csv_that_may_not_be_read(tmp_path, monkeypatch):
+def test_an_unreadable_csv_is_reported(tmp_path, monkeypatch):
     (tmp_path / "mail.csv").write_text("text,label\na,b\nc,d\n")
 
     def refuse(path):
@@ -449,7 +449,7 @@ def test_classes_are_found_and_numbers_are_in_their_order(tmp_path):
     assert again.spec.labels == data.spec.labels and again.spec.classes == 4
 
 
-def test_what_others_leave_in_a_folder_is_no_text(tmp_path):
+def test_files_that_systems_leave_in_a_folder_are_no_texts(tmp_path):
     write_classes(tmp_path)
     plain = load(tmp_path, data="text_folder")
     texts = tmp_path / "texts"
@@ -474,7 +474,7 @@ def test_odd_texts_are_counted_and_reported(root):
     assert "text" not in load(write_reviews(root / "clean")).describe()
 
 
-def test_all_empty_is_refused(tmp_path):
+def test_texts_that_are_all_empty_are_refused(tmp_path):
     write_classes(tmp_path)
     for path in (tmp_path / "texts").rglob("*.txt"):
         path.write_text("")
@@ -495,7 +495,7 @@ def test_bad_keys_are_named(key, message):
         check(composed("model=lstm", key))
 
 
-def test_a_spec_of_its_own_is_refused():
+def test_setting_the_spec_is_refused():
     with pytest.raises(UserError, match="data.spec.length=5 .*: expected data.length=80 .* the spec follows"):
         build(composed("model=lstm", "data.spec.length=5")["data"])
 

@@ -34,7 +34,7 @@ def draws(seed: int) -> list[float]:
     return (2 * torch.rand(1, 3, generator=generator(CPU, seed))[0] - 1).tolist()
 
 
-def test_nothing_asked_is_nothing_done():
+def test_without_settings_images_stay_as_they_are():
     x = torch.randint(0, 256, (5, 3, 9, 14), dtype=torch.uint8)
     assert torch.equal(warped(x, 0), x)
 
@@ -53,7 +53,7 @@ def test_zoom_changes_the_width_and_shear_the_slant(seed):
     assert slant(warped(bar(), seed, shear=0.5)) == pytest.approx(abs(0.5 * draws(seed)[2]), abs=0.06)
 
 
-def test_each_image_has_its_own_draw_and_borders_are_black():
+def test_each_image_is_warped_differently_and_borders_are_black():
     out = warped(torch.full((6, 1, 16, 16), 200, dtype=torch.uint8), 0, rotate=45.0)
     assert len({tuple(image.flatten().tolist()) for image in out}) == 6
     assert out.max() == 200 and out[:, :, 0, 0].min() == 0

@@ -30,7 +30,7 @@ def plain(net, x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("hidden", [[], [5], [25, 50, 25]])
-def test_gradients_by_hand_are_autograds(hidden):
+def test_gradients_by_hand_equal_those_of_autograd(hidden):
     with seeded():
         net = handwritten(MOONS, hidden=hidden, learn_biases=True).double()
         x, y = torch.randn(9, 2).double(), torch.randint(2, (9,))
@@ -43,7 +43,7 @@ def test_gradients_by_hand_are_autograds(hidden):
     assert torch.equal(net(x), plain(net, x))
 
 
-def test_the_books_network_and_its_biases_that_stay():
+def test_the_network_of_the_book_keeps_its_biases():
     net = handwritten(MOONS, hidden=[25, 50, 25], learn_biases=False)
     assert sum(p.numel() for p in net.parameters()) == 2_702
     task = OneHot(net, MOONS, DEVICE, make_update, grad_accum_steps=1)
@@ -55,7 +55,7 @@ def test_the_books_network_and_its_biases_that_stay():
     assert changed == {"weights"}
 
 
-def test_the_greatest_output_is_the_class():
+def test_the_largest_output_is_the_class():
     net = handwritten(MOONS, hidden=[3], learn_biases=True)
     task = OneHot(net, MOONS, DEVICE, make_update, grad_accum_steps=1)
     x, y = torch.randn(7, 2), torch.randint(2, (7,))
@@ -66,7 +66,7 @@ def test_the_greatest_output_is_the_class():
 
 
 @pytest.mark.parametrize(("degree", "bias"), [(1, True), (4, True), (7, False)])
-def test_least_squares_is_numpys(degree, bias):
+def test_least_squares_equals_numpys_solution(degree, bias):
     random = np.random.RandomState(0)
     x = random.uniform(-2, 2, (30, 1)).astype(np.float32)
     y = np.sin(2 * x) + 0.1
@@ -93,7 +93,7 @@ def test_powers_that_are_not_finite_are_refused():
         task.step((torch.tensor([[3.0], [1.0]]), torch.zeros(2, 1)), Clock(0, 1, 1))
 
 
-def test_the_perceptrons_rule():
+def test_a_step_follows_the_perceptron_rule():
     """For a sample on the wrong side w <- w + lr y x, b <- b + lr y; none of it for one on the right side."""
     net = linear(MOONS, init="zeros", bias=True)
     task = make_task(net, MOONS, "gradient_descent", lr=0.1, task={"loss": "perceptron"})
@@ -108,7 +108,7 @@ def test_the_perceptrons_rule():
 
 
 @pytest.mark.parametrize(("gate", "table"), [("and", "0001"), ("or", "0111"), ("xor", "0110")])
-def test_gates(gate, table):
+def test_gates_have_their_truth_tables(gate, table):
     arrays = gates(gate=gate, samples=40, noise=0.1, random_state=0)
     assert "".join(map(str, arrays.y_test)) == table and arrays.x_test.tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
     corners = arrays.x_train.round().astype(int)
@@ -116,7 +116,7 @@ def test_gates(gate, table):
     assert np.bincount(2 * corners[:, 0] + corners[:, 1]).tolist() == [10] * 4
 
 
-def test_sine():
+def test_sine_data_follows_its_formula():
     keys = dict(samples=500, test_samples=9, frequency=1.5, low=-1.0, high=2.0, random_state=0)
     arrays = sine(noise=0.0, **keys)
     np.testing.assert_allclose(arrays.y_train, np.sin(1.5 * arrays.x_train), atol=1e-6)

@@ -61,7 +61,7 @@ def count(net):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_names_and_shapes_are_torchvisions(name):
+def test_names_and_shapes_equal_those_of_torchvision(name):
     model, keys, params, entries, digest = PUBLISHED[name]
     net = on_meta(model, IMAGENET, **keys)
     shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
@@ -86,7 +86,7 @@ def test_googlenet_has_the_papers_parameters():
     assert windows == {(5, 5)}
 
 
-def test_googlenets_paper_form_starts_where_it_can_learn():
+def test_googlenet_in_the_papers_form_has_gradients_at_the_start():
     """With the header's init: outputs of a size to learn from, and heads whose gradient reaches the stem."""
     keys = section("model", "googlenet") | dict(form="paper", norm="none", init="xavier", dropout=0.0)
     with seeded():
@@ -97,7 +97,7 @@ def test_googlenets_paper_form_starts_where_it_can_learn():
     assert min(reach) > 0
 
 
-def test_googlenet_gives_its_heads_outputs_in_training_only():
+def test_googlenet_returns_auxiliary_outputs_in_training_only():
     with seeded():
         keys = section("model", "googlenet") | dict(width=4)
         net = build(keys)(Image((3, 64, 64), 5))
@@ -122,7 +122,7 @@ def test_mobilenet_has_the_published_parameters():
         ("mobilenet", {}, 3_217_226),
     ],
 )
-def test_forms_for_small_images_have_the_communitys_parameters(model, keys, params):
+def test_forms_for_small_images_have_the_usual_number_of_parameters(model, keys, params):
     """kuangliu/pytorch-cifar; bearpaw/pytorch-classification for AlexNet."""
     assert count(on_meta(model, CIFAR, **CIFAR_FORM, **keys)) == params
 
@@ -169,7 +169,7 @@ def halved_sides(net, side):
 
 
 @pytest.mark.parametrize(("builder", "keys", "least", "name", "advice"), SMALLEST, ids=CASES)
-def test_the_smallest_image(builder, keys, least, name, advice):
+def test_the_smallest_image_is_accepted_and_smaller_ones_are_refused(builder, keys, least, name, advice):
     """It is halved by every layer that halves; one pixel less is refused by name, whatever the other side is."""
     with torch.device("meta"):
         net = builder(Image((1, least, least), 3), **keys)
@@ -186,7 +186,7 @@ def test_the_smallest_image(builder, keys, least, name, advice):
 
 
 @pytest.mark.parametrize(("builder", "keys", "least", "name", "advice"), SMALLEST, ids=CASES)
-def test_nets_take_larger_and_oblong_images_and_learn(builder, keys, least, name, advice):
+def test_networks_accept_larger_and_oblong_images_and_learn(builder, keys, least, name, advice):
     spec = Image((2, least + 3, least + 10), 5)
     with seeded():
         net = builder(spec, **keys)
@@ -197,14 +197,14 @@ def test_nets_take_larger_and_oblong_images_and_learn(builder, keys, least, name
     assert all(p.grad is not None for p in net.parameters())
 
 
-def test_book_has_no_bottlenecks():
+def test_the_books_resnets_have_no_bottlenecks():
     with pytest.raises(UserError, match="model.form=book with model.depth=50: the book has depths 18 and 34; expected"):
         resnet(CIFAR, **RESNET | dict(form="book", depth=50))
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer", "group", "instance"])
 @pytest.mark.parametrize("model", ["googlenet", "resnet50", "densenet121", "mobilenet"])
-def test_every_norm(model, norm):
+def test_networks_accept_every_norm(model, norm):
     small = {"growth": 4} if model == "densenet121" else {"width": 8}
     with seeded():
         net = build(section("model", model) | small | dict(form="cifar", norm=norm))(CIFAR)
@@ -220,7 +220,7 @@ def test_instance_norm_of_maps_of_one_pixel_is_refused(model, small, side):
         build(section("model", model) | small | dict(form="cifar", norm="instance"))(Image((1, side, side), 3))
 
 
-def test_zero_init_residual_starts_bottlenecks_as_their_shortcuts():
+def test_zero_init_residual_makes_bottlenecks_identities_at_the_start():
     keys = RESNET | dict(depth=50, form="cifar", norm="batch", zero_init_residual=True, init="kaiming")
     with seeded():
         net = resnet(CIFAR, **keys)
@@ -232,7 +232,7 @@ def test_zero_init_residual_starts_bottlenecks_as_their_shortcuts():
 # Depthwise separable convolutions
 
 
-def test_separable_convolution_is_two_convolutions():
+def test_a_separable_convolution_equals_two_convolutions():
     layer = separable_conv(3, 4, 3, stride=2)
     weights = {name: tuple(p.shape) for name, p in layer.named_parameters()}
     assert weights == {
@@ -253,7 +253,7 @@ def test_separable_convolution_is_two_convolutions():
 
 
 @pytest.mark.parametrize("init", ["keras", "kaiming", "xavier", "orthogonal"])
-def test_each_channel_of_a_depthwise_convolution_is_a_layer(init):
+def test_each_channel_of_a_depthwise_convolution_is_initialised_as_a_layer(init):
     with seeded():
         layer = initialise(nn.Conv2d(2000, 2000, 3, groups=2000), init)
     std = {"keras": sqrt(2 / 18), "xavier": sqrt(2 / 18), "kaiming": sqrt(2 / 9), "orthogonal": sqrt(1 / 9)}[init]

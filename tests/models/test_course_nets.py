@@ -38,7 +38,7 @@ def test_lenet_of_1998_has_the_papers_parameters():
     assert lenet_original(Image((3, 40, 50), 2))(torch.zeros(2, 3, 40, 50)).shape == (2, 1)
 
 
-def test_parts_of_the_lenet_of_1998():
+def test_layers_of_the_lenet_of_1998_follow_the_paper():
     x = torch.arange(16.0).view(1, 1, 4, 4)
     pool = Subsample(1)
     torch.testing.assert_close(pool(x), F.avg_pool2d(x, 2), msg="it starts as the mean")
@@ -76,7 +76,7 @@ def test_plain_nets_have_no_shortcuts():
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
-def test_a_shortcut_around_the_last_convolutions(norm):
+def test_a_shortcut_skips_the_last_convolutions(norm):
     keys = dict(depth=13, width=2, head=[], norm=norm, skip=True, dropout=0.0, init="torch")
     net, plain = vgg(CIFAR, **keys), vgg(CIFAR, **keys | dict(skip=False))
     assert count(net) == count(plain)

@@ -57,7 +57,7 @@ def test_convolutions_start_as_the_identity(depth, convs):
         assert same == conv.out_channels or conv.weight[same:].std() > 0
 
 
-def test_number_of_parameters():
+def test_the_number_of_parameters_follows_the_formula():
     made = net()
     learned = sum(p.numel() for p in made.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in made.parameters() if not p.requires_grad)

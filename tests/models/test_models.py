@@ -158,7 +158,7 @@ def test_resnet_parameters_by_the_formula(depth, counts, cifar, book):
 
 
 @pytest.mark.parametrize(("builder", "keys", "specs"), NARROW)
-def test_net_gives_one_row_of_outputs_per_sample(builder, keys, specs):
+def test_networks_give_one_row_of_outputs_per_sample(builder, keys, specs):
     for spec in specs:
         net = builder(spec, **keys)
         out = net(torch.randn(3, *spec.shape))
@@ -170,13 +170,13 @@ def test_net_gives_one_row_of_outputs_per_sample(builder, keys, specs):
 
 @pytest.mark.parametrize("name", ["none", "batch", "layer", "group"])
 @pytest.mark.parametrize(("builder", "keys", "specs"), NARROW[1:])
-def test_net_takes_every_norm(builder, keys, specs, name):
+def test_every_network_accepts_every_norm(builder, keys, specs, name):
     net = builder(CIFAR, **keys | dict(norm=name))
     assert net(torch.randn(2, 3, 32, 32)).isfinite().all()
 
 
 @pytest.mark.parametrize(("builder", "keys", "specs"), NARROW[2:])
-def test_only_nets_of_images_take_instance_norm(builder, keys, specs):
+def test_only_networks_for_images_accept_instance_norm(builder, keys, specs):
     assert builder(CIFAR, **keys | dict(norm="instance"))(torch.randn(2, 3, 32, 32)).isfinite().all()
     with pytest.raises(UserError, match="norm=instance normalises over the positions of an image"):
         mlp(MNIST, **MLP | dict(norm="instance"))
@@ -322,7 +322,7 @@ def test_init_statistics(layer, fan_in, fan_out):
 
 @pytest.mark.parametrize("init", ["keras", "kaiming", "xavier", "orthogonal"])
 @pytest.mark.parametrize(("builder", "keys", "specs"), NARROW)
-def test_init_reaches_every_layer_but_the_norms(builder, keys, specs, init):
+def test_init_changes_every_layer_but_the_norms(builder, keys, specs, init):
     net = builder(specs[0], **keys | dict(init=init))
     for layer in net.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
@@ -342,7 +342,7 @@ def test_linear_starts_from_zero():
     assert not net(torch.randn(2, 9)).any()
 
 
-def test_zero_init_residual_starts_blocks_as_their_shortcuts():
+def test_zero_init_residual_makes_blocks_identities_at_the_start():
     net = resnet(CIFAR, **RESNET | dict(width=4, zero_init_residual=True, init="kaiming"))
     x = net.stem(torch.randn(2, 3, 32, 32))
     assert torch.equal(net.stage1(x), x)
@@ -372,7 +372,7 @@ def test_mlp_refuses_a_dropout_list_of_the_wrong_length():
     )
 
 
-def test_resnet_refuses_what_it_cannot_do():
+def test_resnet_refuses_settings_that_do_not_fit():
     text = refused(resnet, CIFAR, **RESNET | dict(norm="none", zero_init_residual=True))
     assert text.startswith("model.zero_init_residual=true") and "model.norm=batch" in text
     text = refused(resnet, Image((1, 2, 8), classes=10), **RESNET | dict(form="book"))
@@ -408,7 +408,7 @@ def targets(node):
 
 
 @pytest.mark.parametrize(("width", "channels_last"), [(8, False), (16, True)])
-def test_layers_that_would_write_past_their_memory_on_a_cpu_are_laid_out_otherwise(width, channels_last):
+def test_layers_avoid_the_memory_format_that_overflows_on_a_cpu(width, channels_last):
     """Strided 1x1 convolutions of few channels, which 112x112 images bring to crash."""
     net = resnet(CIFAR, **RESNET | dict(width=width))
     assert prepare_net(net, torch.device("cpu"), "fp32").channels_last == channels_last
@@ -416,7 +416,7 @@ def test_layers_that_would_write_past_their_memory_on_a_cpu_are_laid_out_otherwi
     assert first.weight.is_contiguous(memory_format=torch.channels_last) == channels_last
 
 
-def test_no_net_pools_in_a_way_that_cuda_refuses_where_it_is_to_be_exact():
+def test_no_network_uses_pooling_that_cuda_cannot_do_deterministically():
     """The gradient of torch's adaptive average pooling, but to one place."""
     for path in (Path(inspect.getfile(mlp)).parent).glob("*.py"):
         refused = r"nn\.AdaptiveAvgPool2d\((?!1\))|nn\.LocalResponseNorm"
@@ -424,7 +424,7 @@ def test_no_net_pools_in_a_way_that_cuda_refuses_where_it_is_to_be_exact():
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_normalisation_over_channels_is_torchs(layout):
+def test_normalisation_over_channels_equals_torchs(layout):
     x = torch.randn(2, 7, 3, 5, dtype=torch.float64).mul(50).to(memory_format=layout).requires_grad_()
     found, expected = LocalResponseNorm()(x), nn.LocalResponseNorm(5)(x)
     torch.testing.assert_close(found, expected)
@@ -433,7 +433,7 @@ def test_normalisation_over_channels_is_torchs(layout):
 
 
 @pytest.mark.parametrize(("size", "count"), [(14, 4), (7, 7), (5, 6), (1, 3), (12, 4)])
-def test_means_of_windows_are_adaptive_pooling(size, count):
+def test_means_of_windows_equal_adaptive_pooling(size, count):
     """Which a GPU that has to be exact pools with: the same values, the same gradients."""
     x = torch.randn(2, 3, size, size + 1, dtype=torch.float64, requires_grad=True)
     pooled = window_means(window_means(x, count, -2), count, -1)

@@ -21,7 +21,7 @@ def counting(side: int) -> torch.Tensor:
     return torch.arange(1.0, side * side + 1).view(1, 1, side, side)
 
 
-def test_the_books_convolutions_to_the_digit():
+def test_the_books_convolutions_are_reproduced_to_the_digit():
     """Section 10.11.2: 5x5 with stride 2, and back; 4x4 with stride 1; section 10.11.1: dilation turns 7x7 into 3x3."""
     out = convolution(Image((1, 5, 5)), kernel=KERNEL, stride=2, padding=0, dilation=1)(counting(5))
     assert out["convolution"][0, 0].tolist() == [[-67, -77], [-117, -127]]
@@ -34,7 +34,7 @@ def test_the_books_convolutions_to_the_digit():
 
 
 @pytest.mark.parametrize("keys", [dict(stride=1, padding=0, dilation=1), dict(stride=2, padding=1, dilation=2)])
-def test_the_kernels_gradient_is_autograds(keys):
+def test_the_gradient_of_the_kernel_equals_that_of_autograd(keys):
     with seeded():
         x, weight = torch.randn(2, 3, 9, 8), torch.randn(2, 3, requires_grad=True)
     found = convolution(Image((3, 9, 8)), kernel=weight.tolist(), **keys)(x)
@@ -89,11 +89,11 @@ def test_a_run_shows_the_numbers(tmp_path):
         (["model=convolution", "data.source.width=60"], "the numbers would go up to 300"),
     ],
 )
-def test_what_cannot_be_is_refused(words, text):
+def test_impossible_settings_are_refused(words, text):
     with pytest.raises(UserError, match=text):
         Session(*compose(*words, "trainer.device=cpu"))
 
 
-def test_an_image_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_image_is_refused(tmp_path):
     with pytest.raises(UserError, match="task.index=5: expected an image of the test split, at most 0"):
         train(tmp_path, compose("model=convolution", "trainer.device=cpu", "task.index=5"), finish=True)

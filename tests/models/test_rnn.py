@@ -71,7 +71,7 @@ def test_keras_embedding_is_small_and_uniform():
 @pytest.mark.parametrize("lengths", [None, torch.tensor([4, 7, 1])])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_loop_is_the_fused_layer(kind, bidirectional, lengths):
+def test_the_loop_equals_the_fused_layer(kind, bidirectional, lengths):
     with seeded():
         layer = KINDS[kind](4, 5, batch_first=True, bidirectional=bidirectional).double()
         x = torch.randn(3, 7, 4, dtype=torch.float64)
@@ -89,7 +89,7 @@ def test_loop_is_the_fused_layer(kind, bidirectional, lengths):
 @pytest.mark.parametrize("mask_padding", [False, True])
 @pytest.mark.parametrize("head", ["last", "mean", "max"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_loop_is_the_fused_model(kind, head, mask_padding):
+def test_models_with_the_loop_equal_fused_ones(kind, head, mask_padding):
     keys = dict(kind=kind, head=head, mask_padding=mask_padding, bidirectional=True)
     fused, loop = (make(cell=cell, **keys) for cell in ("fused", "loop"))
     assert fused.state_dict().keys() == loop.state_dict().keys()
@@ -112,13 +112,13 @@ def test_masked_padding_does_not_count(bidirectional, head, cell):
     assert not torch.allclose(unmasked(SHORT)[:1], unmasked(after), atol=1e-4), "else it does"
 
 
-def test_align():
+def test_sequences_are_aligned_to_their_ends():
     tokens, lengths = align(torch.cat((SHORT, torch.zeros(1, 9, dtype=torch.long))))
     assert lengths.tolist() == [5, 9, 1, 1]
     assert tokens[0].tolist() == [1, 7, 8, 9, 3, 0, 0, 0, 0] and tokens[2].tolist() == [1] + [0] * 8
 
 
-def test_the_last_output_of_both_directions_has_read_all():
+def test_the_last_outputs_of_both_directions_depend_on_all_words():
     net = make(bidirectional=True, layers=1)
     x = net.embedding(SHORT)
     forward, backward = net.layers[0](x)[0].split(5, 2)
@@ -128,7 +128,7 @@ def test_the_last_output_of_both_directions_has_read_all():
 # Dropout
 
 
-def test_input_dropout_has_one_mask_for_all_times():
+def test_input_dropout_uses_one_mask_for_all_steps():
     net = make(input_dropout=0.5, layers=1)
     seen = []
     net.layers[0].register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
@@ -143,7 +143,7 @@ def test_input_dropout_has_one_mask_for_all_times():
     assert torch.equal(net.eval()(tokens), net(tokens))
 
 
-def test_dropout_between_layers_is_drawn_for_every_time():
+def test_dropout_between_layers_is_drawn_for_every_step():
     net = make(dropout=0.5)
     seen = []
     net.layers[1].register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0] == 0))
@@ -156,7 +156,7 @@ def test_dropout_between_layers_is_drawn_for_every_time():
 
 @pytest.mark.parametrize("mask_padding", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_remembers_the_first_word(kind, mask_padding):
+def test_recurrent_networks_remember_the_first_word(kind, mask_padding):
     with seeded():
         x = torch.randint(2, 20, (60, 6))
     spec = Tokens(6, 20, 2)
@@ -165,7 +165,7 @@ def test_it_remembers_the_first_word(kind, mask_padding):
     assert losses[-1] < 0.1 * losses[0]
 
 
-def test_a_run_on_reviews_learns_them(tmp_path):
+def test_a_run_learns_reviews(tmp_path):
     write_reviews(tmp_path / "data", train=200)
     keys = ["model=gru", "model.units=8", "model.embedding.size=8", "model.input_dropout=0.1", "optimizer.lr=0.02"]
     config = composed(
@@ -182,7 +182,7 @@ def test_a_run_on_reviews_learns_them(tmp_path):
 # Bag of words
 
 
-def test_bag_of_words_takes_words_without_their_order_or_number():
+def test_bag_of_words_ignores_order_and_number_of_words():
     with seeded():
         net = bag_of_words(SPEC, hidden=[4], dropout=0.0, init="torch")
     a, b, c = ([0, 0, 1, 5, 6], [5, 6, 6, 1, 1], [1, 5, 5, 5, 5])

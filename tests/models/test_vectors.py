@@ -70,7 +70,7 @@ def test_bad_vectors_are_named(tmp_path, text, message):
         read_vectors(path, ("the", "film"), 4)
 
 
-def test_word2vecs_heading_is_passed_over(tmp_path):
+def test_the_header_of_word2vec_files_is_skipped(tmp_path):
     (tmp_path / "v.txt").write_text("2 3\nthe 1 2 3\n")
     assert read_vectors(tmp_path / "v.txt", ("the",), 3)[0].tolist() == [[1, 2, 3]]
 
@@ -80,7 +80,7 @@ def test_frozen_random_vectors_are_refused():
         make(train=False)
 
 
-def test_a_run_takes_the_vectors_of_its_words(tmp_path):
+def test_a_run_uses_the_vectors_of_its_words(tmp_path):
     write_reviews(tmp_path)
     (tmp_path / "v.txt").write_text("good 1 2 3\nbad -1 -2 -3\n")
     keys = ["model=lstm", "model.embedding.size=3", f"model.embedding.file={tmp_path / 'v.txt'}", "data.vocab=40"]
@@ -95,7 +95,7 @@ def test_a_run_takes_the_vectors_of_its_words(tmp_path):
 # Written, and read again
 
 
-def test_vectors_come_back_to_the_bit(tmp_path):
+def test_vectors_are_written_and_read_to_the_bit(tmp_path):
     words = ("it's", "\u00e9t\u00e9\u2026", "a\u0085b", "7", "1e5")
     with seeded():
         vectors = torch.randn(5, 3) * 10.0 ** torch.randint(-30, 30, (5, 3))
@@ -105,7 +105,7 @@ def test_vectors_come_back_to_the_bit(tmp_path):
     assert count == 5 and torch.equal(found, vectors)
 
 
-def test_neighbours_by_hand():
+def test_neighbours_are_those_computed_by_hand():
     vectors = torch.tensor([[2.0, 0.0], [5.0, 5.0], [-1.0, 0.0], [0.0, 0.0]])
     table = write_neighbours(["a", "gone"], ("a", "b", "c", "d"), vectors).splitlines()
     assert table == [
@@ -117,7 +117,7 @@ def test_neighbours_by_hand():
     ]
 
 
-def test_similarity_of_pairs_by_hand():
+def test_similarities_of_pairs_are_those_computed_by_hand():
     vectors = torch.tensor([[2.0, 0.0], [5.0, 5.0], [-1.0, 0.0]])
     table = write_similarity([("a", "b"), ("c", "a"), ("a", "gone")], ("a", "b", "c"), vectors).splitlines()
     assert table == ["word,other,cosine", "a,b,0.7071", "c,a,-1.0000", "a,gone,(gone not in the vocabulary)"]
@@ -155,7 +155,7 @@ def test_a_run_writes_its_vectors_and_neighbours(first):
     assert float(rows[0]["cosine"]) == pytest.approx(cosines[nearest].item(), abs=1e-4)
 
 
-def test_one_runs_vectors_start_another(first, tmp_path):
+def test_a_run_can_start_from_the_vectors_of_another(first, tmp_path):
     root, _ = first
     config = composed(*run_keys(root), f"model.embedding.file={root / 'first' / 'vectors.txt'}", "trainer.max_steps=1")
     train(tmp_path / "run", (config, {}))

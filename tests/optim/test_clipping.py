@@ -18,7 +18,7 @@ from dlrun.spec import Table
 SPEC = Table(features=3, classes=4)
 
 
-def test_the_global_norm_is_that_before_clipping():
+def test_the_global_norm_is_measured_before_clipping():
     params = [torch.zeros(2, requires_grad=True), torch.zeros(1, requires_grad=True)]
     params[0].grad, params[1].grad = torch.tensor([1.0, 2.0]), torch.tensor([-2.0])
     assert clip_gradients(params, None, None, 1.5).item() == pytest.approx(3)
@@ -27,7 +27,7 @@ def test_the_global_norm_is_that_before_clipping():
 
 
 @pytest.mark.parametrize("pieces", [1, 2])
-def test_the_task_gives_the_norm(pieces):
+def test_the_task_reports_the_gradient_norm(pieces):
     with seeded():
         net, x, y = linear(SPEC, init="torch", bias=True), torch.randn(6, 3), torch.tensor([0, 1, 2, 3, 0, 1])
     torch.nn.functional.cross_entropy(net(x), y).backward()
@@ -39,7 +39,7 @@ def test_the_task_gives_the_norm(pieces):
     torch.testing.assert_close(task.step((x, y), Clock(0, 1, 1))["grad_norm"], expected)
 
 
-def test_a_run_logs_it(tmp_path):
+def test_a_run_logs_and_draws_the_gradient_norm(tmp_path):
     runs.write_mnist(tmp_path / "data")
     config = runs.compose(f"data_dir={tmp_path / 'data'}", *runs.SMALL, "trainer.clip_global_norm=0.01")
     runs.train(tmp_path / "run", config, finish=True)
@@ -49,7 +49,7 @@ def test_a_run_logs_it(tmp_path):
     assert (tmp_path / "run" / "plots" / "grad_norm.png").exists()
 
 
-def test_a_run_whose_loss_is_infinite_ends_with_its_figures(tmp_path):
+def test_a_run_whose_loss_is_infinite_ends_with_its_plots(tmp_path):
     runs.write_mnist(tmp_path / "data")
     keys = ["optimizer=sgd", "optimizer.lr=1e9", "task.loss=mse_one_hot", "trainer.on_nan=skip", "trainer.test=last"]
     runs.train(tmp_path / "run", runs.compose(f"data_dir={tmp_path / 'data'}", *runs.SMALL, *keys), finish=True)
@@ -57,7 +57,7 @@ def test_a_run_whose_loss_is_infinite_ends_with_its_figures(tmp_path):
     assert found["status"] == "finished" and found["skipped_steps"] > 0 and 0 <= found["test"]["test/acc"] <= 1
 
 
-def test_a_sweep_with_a_diverged_run_has_its_table():
+def test_the_table_of_a_sweep_shows_diverged_runs():
     from dlrun.sweep.report import _cell
 
     assert _cell([float("inf"), float("inf")]) == _cell([float("inf"), 1.0]) == "inf"
@@ -74,7 +74,7 @@ def test_the_norms_of_the_books_matrix_explode_or_vanish(first, last):
     assert slope.norm() == pytest.approx(last / 2 * net.output.weight.sum().abs().item() * 2**0.5, rel=1e-4)
 
 
-def test_a_run_draws_what_its_net_reports_beside_the_tasks_results(tmp_path):
+def test_a_run_draws_the_report_of_its_network_beside_that_of_its_task(tmp_path):
     keys = ["model=matrix_powers", "data=moons", "trainer.epochs=1", "optimizer.lr=0.1"]
     runs.train(tmp_path / "run", runs.compose(*keys), finish=True)
     assert {"norms.png", "confusion_matrix.png"} <= {path.name for path in (tmp_path / "run" / "plots").iterdir()}
@@ -125,7 +125,7 @@ def test_clip_by_global_norm():
     torch.testing.assert_close(params[0].grad, values[0] * 2 / 4.1547)
 
 
-def test_clipping_in_order_and_without_gradients():
+def test_the_kinds_of_clipping_apply_in_order_and_skip_missing_gradients():
     params = [*with_gradients(torch.tensor([3.0, 4.0])), nn.Parameter(torch.zeros(2))]
     clip_gradients(params, 3.0, 3.0, 1.0)
     torch.testing.assert_close(params[0].grad, torch.tensor([1.0, 1.0]) / sqrt(2))

@@ -49,12 +49,12 @@ def test_the_iteration_is_a_polynomial_of_the_singular_values(shape):
     assert ((0.65 < five) & (five < 1.25))[s / s.norm(dim=1, keepdim=True) > 0.02].all()
 
 
-def test_a_zero_gradient_moves_nothing():
+def test_a_zero_gradient_changes_nothing():
     assert torch.equal(orthogonalised(torch.zeros(1, 3, 4), 5), torch.zeros(1, 3, 4))
 
 
 @pytest.mark.parametrize("fixed_norm", [False, True])
-def test_two_steps_of_filters_and_matrices_by_hand(fixed_norm):
+def test_two_steps_of_filters_and_matrices_equal_those_by_hand(fixed_norm):
     """Nesterov's momentum, made orthogonal; scaled by the shape or, after the weights, to a fixed norm."""
     net, reference = small_net(), small_net()
     update = make_update(net, "muon", kinds={}, fixed_norm=fixed_norm, lr=0.1, momentum=0.9)
@@ -76,7 +76,7 @@ def test_two_steps_of_filters_and_matrices_by_hand(fixed_norm):
 
 
 @pytest.mark.parametrize("rest", ["sgd", "adamw"])
-def test_the_rest_moves_as_with_torchs_optimizer(rest):
+def test_other_parameters_are_updated_as_by_torchs_optimizer(rest):
     net, reference = small_net(), small_net()
     keys = dict(rest=rest, rest_lr=0.05, weight_decay=0.1, kinds={})
     update = make_update(net, "muon", **keys)
@@ -98,7 +98,7 @@ def test_the_rest_moves_as_with_torchs_optimizer(rest):
         torch.testing.assert_close(param, theirs[name], atol=1e-6, rtol=1e-5)
 
 
-def test_kinds():
+def test_parameters_are_assigned_to_kinds():
     kinds = {name: kinds_of(net)[param] for net in [small_net()] for name, param in net.named_parameters()}
     norms = dict.fromkeys(("1.weight", "1.bias", "5.weight", "5.bias"), "norms")
     biases = dict.fromkeys(("2.bias", "4.bias", "6.bias"), "biases")
@@ -111,7 +111,7 @@ def test_kinds():
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
-def test_settings_by_kind(optimizer):
+def test_settings_apply_by_kind(optimizer):
     """A kind's rate replaces the optimizer's; the factors of layer and schedule multiply either."""
     net = small_net()
     layers = [(1.0, [p for name, p in net.named_parameters() if name < "6"]), (0.5, list(net[6].parameters()))]
@@ -127,7 +127,7 @@ def test_settings_by_kind(optimizer):
     assert update.factor == 0.5 and sum(len(g["params"]) for g in update.optimizer.param_groups) == 11
 
 
-def test_a_setting_that_the_optimizer_lacks():
+def test_a_setting_that_the_optimizer_lacks_is_refused():
     net = small_net()
     with pytest.raises(UserError, match="optimizer.groups sets weight_decay, which Rprop does not have\n  expected lr"):
         make_optimizer(torch.optim.Rprop, net, [(1.0, list(net.parameters()))], {"biases": {"weight_decay": 0.0}})
@@ -144,7 +144,7 @@ def test_a_setting_that_the_optimizer_lacks():
         ([0.1], "optimizer.groups=[0.1]: expected a mapping, such as {biases: {weight_decay: 0}}"),
     ],
 )
-def test_groups_that_cannot_be(groups, text):
+def test_impossible_groups_are_refused(groups, text):
     config = composed()
     with pytest.raises(ConfigError) as error:
         check(config | {"optimizer": config["optimizer"] | {"groups": groups}}, NAMES)

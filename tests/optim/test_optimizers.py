@@ -110,7 +110,7 @@ def test_lamb_by_hand():
 
 
 @pytest.mark.parametrize("base", ["sgd", "adamw"])
-def test_lookahead_returns_part_of_the_way(base):
+def test_lookahead_moves_a_share_of_the_way(base):
     fast = run(base, lr=0.01, weight_decay=0.1)
     expected = [fast[0], W + 0.25 * (fast[1] - W)]
     check(run("lookahead", base=base, every=2, share=0.25, lr=0.01, weight_decay=0.1), expected)
@@ -140,7 +140,7 @@ def test_schedule_free_by_hand():
 
 
 @pytest.mark.parametrize(("option", "make"), [("nadam", torch.optim.NAdam), ("adafactor", torch.optim.Adafactor)])
-def test_torchs_own_defaults(option, make):
+def test_defaults_are_those_of_torch(option, make):
     w = W.clone().requires_grad_()
     optimizer, expected = make([w]), []
     for grad in GRADS:

@@ -33,7 +33,7 @@ At = namedtuple("At", "fraction")
         (partial(schedules.one_cycle, peak_at=0.0, start=0.04, final=0.01), {0: 1, 1: 0.01}),
     ],
 )  # fmt: skip
-def test_schedules_are_the_closed_forms(schedule, values):
+def test_schedules_equal_their_closed_forms(schedule, values):
     for fraction, expected in values.items():
         assert schedule(At(fraction)) == pytest.approx(expected, abs=1e-12)
 

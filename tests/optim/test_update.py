@@ -27,7 +27,7 @@ def update_of(net, **keys):
 
 
 @pytest.mark.parametrize(("ema", "decays"), [(0.9999, [2 / 11, 3 / 12, 4 / 13]), (0.2, [2 / 11, 0.2, 0.2])])
-def test_the_average_is_the_closed_form(ema, decays):
+def test_the_average_equals_its_closed_form(ema, decays):
     net = nn.Linear(1, 1, bias=False)
     nn.init.constant_(net.weight, 1.0)
     update, clock = update_of(net, ema=ema), Clock(0, 1, 9)
@@ -49,7 +49,7 @@ def test_a_short_run_with_a_long_average_forgets_its_first_weights(ema, tmp_path
     assert rows(tmp_path)[-1]["val/acc"] > 0.9
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched():
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change():
     net = nn.Linear(2, 1)
     update = update_of(net, optimizer=partial(torch.optim.SGD, lr=0.25, momentum=0.9))
     clock = Clock(0, 3, 5, step=6, epoch=1, batch=1)
@@ -77,7 +77,7 @@ def test_a_gradient_that_is_not_finite_is_distinguished_from_a_loss(loss):
     assert "touched" not in str(error.value) and "trainer.on_nan=skip" in str(error.value)
 
 
-def test_skipping_leaves_out_the_step_and_counts_it():
+def test_a_step_whose_loss_is_not_finite_is_skipped_and_counted():
     net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))
     update, clock = update_of(net, on_nan="skip", ema=0.5), Clock(0, 1, 9)
     x = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
@@ -93,7 +93,7 @@ def test_skipping_leaves_out_the_step_and_counts_it():
 
 @pytest.mark.parametrize("clip", [None, 1.0])
 @pytest.mark.parametrize("loss", [lambda w: w.abs().sqrt().sum(), lambda w: w.pow(0.1).sum()])
-def test_skipping_leaves_out_a_step_whose_gradient_is_not_finite(loss, clip):
+def test_a_step_whose_gradient_is_not_finite_is_skipped_and_counted(loss, clip):
     """The loss is 0, its gradient is not finite: the weight was not a number from then on, and all steps left out."""
     net = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(net.weight)
@@ -104,7 +104,7 @@ def test_skipping_leaves_out_a_step_whose_gradient_is_not_finite(loss, clip):
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
-def test_in_half_precision_a_step_whose_gradients_overflow_is_as_if_it_had_not_been(name):
+def test_in_half_precision_a_step_with_overflow_leaves_no_trace(name):
     """The very first one too, as it mostly is: torch's fused SGD then goes on from memory that nobody has written."""
     ends = []
     for losses in ([1e36, 1.0, 1e36, 2.0], [1.0, 2.0]):  # times 65,536 the first is more than a float holds

@@ -5,6 +5,6 @@ import json
 from dlrun.output.as_json import as_json
 
 
-def test_json_has_letters_as_they_are():
+def test_json_keeps_letters_readable():
     assert as_json({"label": "Élektro 猫"}) == '{"label": "Élektro 猫"}'
     assert json.loads(as_json(["é\udcff"])) == ["é\udcff"] and as_json(["é\udcff"]).isascii(), "no UTF-8 has that one"

@@ -20,7 +20,7 @@ def path(tmp_path):
     return tmp_path / "last.ckpt"
 
 
-def test_a_checkpoint_comes_back_and_torch_reads_it(path):
+def test_a_checkpoint_is_restored_and_torch_can_read_it(path):
     found = load(path)
     assert same(found["components"]["net"]["w"], torch.arange(300.0)) and found["lr"] == (0.1, 0.9)
     assert same(torch.load(path, weights_only=True), found)
@@ -72,7 +72,7 @@ def test_a_checkpoint_cannot_run_code(protocol, tmp_path, monkeypatch):
     assert not (tmp_path / "pwned").exists()
 
 
-def test_another_format_is_refused(path, monkeypatch):
+def test_a_checkpoint_of_another_format_is_refused(path, monkeypatch):
     monkeypatch.setattr(checkpoint, "FORMAT", 99)
     with pytest.raises(
         CheckpointError, match=r"last.ckpt has format 2, written by dl-run \S+: this is dl-run \S+ and reads format 99"
@@ -87,7 +87,7 @@ def test_a_file_of_another_program_is_refused(path):
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_on_a_full_disk_the_old_checkpoint_stays(call, path, monkeypatch):
+def test_a_full_disk_leaves_the_old_checkpoint(call, path, monkeypatch):
     before = path.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(os, call, disk_full)
@@ -98,7 +98,7 @@ def test_on_a_full_disk_the_old_checkpoint_stays(call, path, monkeypatch):
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
 
 
-def test_weights_only_reads_every_checkpoint(straight):
+def test_torch_reads_every_checkpoint_with_weights_only(straight):
     for name in ("last", "previous", "best"):
         found = torch.load(straight / "checkpoints" / f"{name}.ckpt", weights_only=True)
         assert found["format"] == checkpoint.FORMAT and found["state_dict"]
@@ -117,7 +117,7 @@ def test_compressed_entries_are_refused(stopped, config):
         load(path)
 
 
-def test_another_version_of_the_format_is_refused(stopped, config, monkeypatch):
+def test_a_resume_from_another_format_is_refused(stopped, config, monkeypatch):
     for name in ("last", "previous"):
         path = stopped / "checkpoints" / f"{name}.ckpt"
         found = torch.load(path, weights_only=True)

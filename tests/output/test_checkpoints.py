@@ -45,7 +45,7 @@ def flip(path, at=1000):
     path.write_bytes(content)
 
 
-def test_a_damaged_last_falls_back_to_the_one_before(stopped, config, straight, capsys):
+def test_a_damaged_last_checkpoint_is_replaced_by_the_previous_one(stopped, config, straight, capsys):
     flip(stopped / "checkpoints" / "last.ckpt")
     train(stopped, config(*STRAIGHT), resumed=True)
     said = capsys.readouterr().out
@@ -54,14 +54,14 @@ def test_a_damaged_last_falls_back_to_the_one_before(stopped, config, straight, 
     load(stopped / "checkpoints" / "previous.ckpt")  # the damaged one has not taken its place
 
 
-def test_a_missing_last_falls_back_to_the_one_before(stopped, config, straight, capsys):
+def test_a_missing_last_checkpoint_is_replaced_by_the_previous_one(stopped, config, straight, capsys):
     (stopped / "checkpoints" / "last.ckpt").unlink()
     train(stopped, config(*STRAIGHT), resumed=True)
     assert "last.ckpt is missing" in capsys.readouterr().out
     assert_same(straight, stopped)
 
 
-def test_a_damaged_last_is_never_moved_over_a_good_previous(stopped, config):
+def test_a_damaged_last_checkpoint_never_overwrites_a_good_previous_one(stopped, config):
     for _ in range(3):  # the second time by the first one's only good checkpoint
         flip(stopped / "checkpoints" / "last.ckpt")
         train(stopped, config(*STRAIGHT), resumed=True, signals={4: signal.SIGTERM})
@@ -69,7 +69,7 @@ def test_a_damaged_last_is_never_moved_over_a_good_previous(stopped, config):
         assert state(stopped, "previous")["clock"]["step"] == 4
 
 
-def test_another_runs_best_is_not_used(stopped, config, tmp_path_factory, capsys):
+def test_the_best_checkpoint_of_another_run_is_not_used(stopped, config, tmp_path_factory, capsys):
     other = tmp_path_factory.mktemp("other")
     train(other, config(*STRAIGHT, "seed=5"))
     shutil.copy(other / "checkpoints" / "best.ckpt", stopped / "checkpoints" / "best.ckpt")
@@ -81,7 +81,7 @@ def test_another_runs_best_is_not_used(stopped, config, tmp_path_factory, capsys
         train(stopped, config(*STRAIGHT), resumed=True)
 
 
-def test_a_damaged_best_is_reported_and_not_used(stopped, config, capsys):
+def test_a_damaged_best_checkpoint_is_reported_and_not_used(stopped, config, capsys):
     flip(stopped / "checkpoints" / "best.ckpt")
     train(stopped, config(*STRAIGHT), resumed=True, finish=True)
     assert "the best epoch's weights are lost" in capsys.readouterr().out
@@ -95,7 +95,7 @@ def test_last_weights_are_labelled_as_such_where_the_best_are_lost(config, tmp_p
     assert "\ntest (epoch 2) " in capsys.readouterr().out
 
 
-def test_without_a_good_checkpoint_nothing_goes_on(stopped, config):
+def test_a_run_without_a_good_checkpoint_is_not_resumed(stopped, config):
     before = (stopped / "metrics.jsonl").read_bytes()
     for name in ("last", "previous"):
         flip(stopped / "checkpoints" / f"{name}.ckpt")
@@ -111,7 +111,7 @@ def test_without_a_good_checkpoint_nothing_goes_on(stopped, config):
     assert (stopped / "metrics.jsonl").read_bytes() == before
 
 
-def test_checkpoints_keep_the_one_before(tmp_path):
+def test_the_previous_checkpoint_is_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     for step in range(3):
         checkpoints.write({"step": step}, {"step": -step} if step < 2 else None)

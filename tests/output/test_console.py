@@ -26,7 +26,7 @@ def now(monkeypatch):
     return hand
 
 
-def test_time_left_is_in_proportion(now):
+def test_time_left_is_proportional_to_the_remaining_work(now):
     """Two epochs of 10 steps took 30 seconds, of which 10 validated: the other 8 take 120."""
     clock = Clock(seed=0, epochs=10, steps_per_epoch=10)
     bar = Bar(clock)
@@ -85,7 +85,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_bar_and_lines_of_a_run(tmp_path, monkeypatch, capsys):
+def test_a_run_shows_the_time_left_in_its_bar_and_lines(tmp_path, monkeypatch, capsys):
     """The bar shows loss and time left; every line but the last says how long the run still takes."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
@@ -130,7 +130,7 @@ def test_the_line_of_an_epoch_has_no_more_than_five_figures():
     )
 
 
-def test_numbers_below_each_other_have_one_format():
+def test_numbers_of_a_column_have_one_format():
     assert column([1.76e5, 98038.4]) == ["176000", "98038"] and column([29.0, 37.28, 9]) == ["29.00", "37.28", "9.00"]
     assert column([1.0, -4.1928e-09]) == ["1", "0"] and column([0.25, -4.1928e-09]) == ["0.2500", "0.0000"]
     assert column([85.0000002, 90.0]) == ["85", "90"] and column([]) == [] and column([0.5, math.nan])[1] == "nan"
@@ -139,7 +139,7 @@ def test_numbers_below_each_other_have_one_format():
     assert [counted(n, "epoch") for n in (0, 1, 2000)] == ["0 epochs", "1 epoch", "2,000 epochs"]
 
 
-def test_numbers_are_shown_as_they_are():
+def test_numbers_that_are_not_finite_are_shown():
     inf = float("inf")
     assert [number(v) for v in (None, float("nan"), inf, -inf, 0.5, 0.0, 2000)] == [
         "nan",

@@ -16,7 +16,7 @@ from dlrun.output.run_folder import Run
 from dlrun.train.session import Session
 
 
-def test_a_run_on_a_full_disk_says_so_and_can_go_on(config, tmp_path, monkeypatch):
+def test_a_run_on_a_full_disk_reports_it_and_can_be_resumed(config, tmp_path, monkeypatch):
     train(tmp_path, config(), signals={4: signal.SIGTERM})
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", disk_full)
@@ -29,7 +29,7 @@ def test_a_run_on_a_full_disk_says_so_and_can_go_on(config, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("what", ["log", "write_summary", "print"])
-def test_whatever_of_a_run_finds_the_disk_full_is_reported(what, config, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_by_every_writer_of_a_run(what, config, tmp_path, monkeypatch):
     monkeypatch.setattr(Run, what, disk_full)
     with pytest.raises(
         UserError, match=f"cannot write to the run's folder {tmp_path}: No space left on device\n  expected"
@@ -37,7 +37,7 @@ def test_whatever_of_a_run_finds_the_disk_full_is_reported(what, config, tmp_pat
         train(tmp_path, config())
 
 
-def test_a_disk_that_is_full_before_the_first_checkpoint(config, tmp_path, monkeypatch, capsys):
+def test_a_disk_that_is_full_before_the_first_checkpoint_is_reported(config, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save", lambda path, state: disk_full())
         with pytest.raises(UserError) as error:
@@ -46,7 +46,7 @@ def test_a_disk_that_is_full_before_the_first_checkpoint(config, tmp_path, monke
     assert "resume=" not in str(error.value) and "Errno" not in "".join(capsys.readouterr())
 
 
-def test_a_folder_that_is_removed_during_the_run(config, tmp_path, monkeypatch):
+def test_a_folder_that_is_removed_during_the_run_is_reported(config, tmp_path, monkeypatch):
     def step(batch, clock):
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         return learn(batch, clock)
@@ -59,7 +59,7 @@ def test_a_folder_that_is_removed_during_the_run(config, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("broken", ["full", "closed", None])
-def test_a_run_goes_on_when_nobody_listens(broken, config, tmp_path, monkeypatch):
+def test_a_run_continues_without_standard_output(broken, config, tmp_path, monkeypatch):
     terminal = open("/dev/full" if broken == "full" and os.path.exists("/dev/full") else os.devnull, "w")
     if broken == "closed":
         terminal.close()
@@ -92,7 +92,7 @@ def test_too_little_memory_is_reported(error, said, config, tmp_path, monkeypatc
         Session(*config())
 
 
-def test_a_disk_that_is_really_full(config, tmp_path):
+def test_a_device_without_space_is_reported(config, tmp_path):
     """/dev/full takes nothing: the metrics' file is a link to it."""
     if not os.path.exists("/dev/full"):
         pytest.skip("this system has no /dev/full")

@@ -5,7 +5,7 @@ import os
 import pytest
 
 
-def test_a_file_where_the_output_folder_should_be(refused, tmp_path):
+def test_a_file_in_place_of_the_output_folder_is_refused(refused, tmp_path):
     (tmp_path / "taken").write_text("")
     for base in ("taken", "taken/deeper"):
         text = refused(f"output_dir={base}", left=["taken"])
@@ -14,18 +14,18 @@ def test_a_file_where_the_output_folder_should_be(refused, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_an_output_folder_that_is_read_only(refused, tmp_path):
+def test_a_read_only_output_folder_is_refused(refused, tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
     text = refused("output_dir=closed", left=["closed"])
     assert "Permission denied" in text and "choose another with output_dir=..." in text
 
 
-def test_a_run_dir_that_holds_a_run(refused, finished):
+def test_a_run_dir_with_a_run_is_refused(refused, finished):
     text = refused(f"run_dir={finished}")
     assert text.startswith(f"run_dir={finished} already holds a run: resume it with dl-run resume={finished}")
 
 
-def test_a_run_dir_that_holds_files(refused, dl_run, tmp_path):
+def test_a_run_dir_with_files_is_refused_and_an_empty_one_accepted(refused, dl_run, tmp_path):
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers" / "config.yaml").write_text("mine")
     text = refused("run_dir=papers", left=["papers"])

@@ -48,7 +48,7 @@ def only_line(out: str) -> dict:
     return json.loads(line)
 
 
-def test_a_run_and_its_resume(call, tmp_path):
+def test_a_run_and_its_resumption_print_one_line(call, tmp_path):
     code, out, err = call("dl-run", *SMALL, "--json")
     found = only_line(out)
     assert code == 0 and set(found) == set(KEYS) and "epoch 1/1" in err
@@ -67,14 +67,14 @@ def test_a_run_and_its_resume(call, tmp_path):
     ("words", "said"),
     [(["modle=mlp"], "did you mean 'model'"), (["model=resnet18", "data=moons"], "cannot learn from"), (["-x"], "-x")],
 )
-def test_a_refusal(call, tmp_path, words, said):
+def test_a_refusal_prints_one_line(call, tmp_path, words, said):
     code, out, err = call("dl-run", *words, "--json")
     found = only_line(out)
     assert code == 2 and found["folder"] is None and found["status"] == "refused"
     assert said in found["error"] and said in err and not list(tmp_path.iterdir())
 
 
-def test_a_run_that_diverges(call):
+def test_a_run_that_diverges_prints_one_line(call):
     code, out, _ = call("dl-run", *SMALL, "optimizer.lr=1e30", "--json")
     found = only_line(out)
     assert code == 1 == found["exit_code"] and found["status"] == "diverged" and "the loss is nan" in found["error"]
@@ -82,7 +82,7 @@ def test_a_run_that_diverges(call):
 
 
 @pytest.mark.slow
-def test_in_processes(tmp_path):
+def test_a_distributed_run_prints_one_line(tmp_path):
     """A run of two processes, a sweep with a job that fails, and a run that a signal stops."""
     python = [sys.executable, "-c", "from dlrun.__main__ import main; main()"]
 
@@ -110,7 +110,7 @@ def test_in_processes(tmp_path):
     assert process.returncode == 143 == found["exit_code"] and found["status"] == "stopped" and found["metrics"] == {}
 
 
-def test_lists(call, tmp_path):
+def test_lists_of_runs_and_data_are_json(call, tmp_path):
     folders = [trained(tmp_path / name, ["data=digits", f"model.hidden=[{i}]"]) for i, name in ((4, "a"), (5, "b"))]
     code, out, _ = call("dl-runs", "compare", "--json", *folders)
     found = only_line(out)
@@ -122,7 +122,7 @@ def test_lists(call, tmp_path):
     assert code == 0 and "mnist" in names and len(names) == len(list((ROOT / "configs" / "data").glob("*.yaml")))
 
 
-def test_every_command_of_the_page_works(call, tmp_path):
+def test_every_command_of_the_page_for_agents_works(call, tmp_path):
     """In the order of the page, so that `last` is the run that it trained. Only the sweep needs processes."""
     from PIL import Image
 

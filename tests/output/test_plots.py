@@ -47,7 +47,7 @@ def no_other_fonts(monkeypatch):
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_dollar_in_a_name_is_a_dollar(no_other_fonts):
+def test_dollar_signs_in_names_are_drawn_as_they_are(no_other_fonts):
     said, pixels = kept(partial(plots.confusion_matrix, np.eye(5, dtype=int), NAMES))
     assert {"$a$ $b_$", r"x^$\frac$", "Élektro", "#3", "#4"} <= set(said) and pixels.std() > 10
     spec = Table(features=1, targets=1, unit=r"$\frac$ $")
@@ -59,7 +59,7 @@ def test_a_dollar_in_a_name_is_a_dollar(no_other_fonts):
 
 
 @pytest.mark.filterwarnings("error")
-def test_letters_that_no_font_has_are_numbers_with_a_key(no_other_fonts):
+def test_letters_without_a_font_are_drawn_as_numbers_with_a_key(no_other_fonts):
     assert drawable(NAMES)[:3] == list(NAMES[:3]) and drawable(NAMES)[3:] == ["#3", "#4"]
     assert key(NAMES) == "#3  猫\n#4  \\udcff" and key(NAMES[:3]) == ""
     assert drawable(["猫", "b"], ["x1", "x2"]) == ["x1", "b"] and drawable(["x" * 99]) == ["x" * 25 + "..."]
@@ -72,7 +72,7 @@ def test_letters_that_no_font_has_are_numbers_with_a_key(no_other_fonts):
     assert render(titled).std() > 0, "a box, and no warning"
 
 
-def test_a_font_that_has_the_letters_is_taken(monkeypatch):
+def test_a_font_with_the_letters_is_chosen(monkeypatch):
     monkeypatch.setattr(drawing, "font_with", lambda letter: "STIXGeneral" if letter == "猫" else drawing.BASE)
     figure = plots.confusion_matrix(np.eye(2, dtype=int), ("猫", "b"))
     drawing._set_fonts(figure)
@@ -80,7 +80,7 @@ def test_a_font_that_has_the_letters_is_taken(monkeypatch):
     assert label.get_text() == "猫" and label.get_fontfamily() == [drawing.BASE, "STIXGeneral"]
 
 
-def test_a_plot_that_cannot_be_drawn_ends_nothing(tmp_path, capsys):
+def test_a_plot_that_cannot_be_drawn_does_not_end_the_run(tmp_path, capsys):
     def fails() -> object:
         raise ValueError("Expected end of text\nand more")
 
@@ -96,7 +96,7 @@ def test_a_plot_that_cannot_be_drawn_ends_nothing(tmp_path, capsys):
     assert (tmp_path / "plots" / "classes.txt").read_text() == "#1  \\udcff\n"
 
 
-def test_a_large_matrix_is_a_file_of_its_own(tmp_path):
+def test_a_large_matrix_is_written_to_its_own_file(tmp_path):
     run = Run(tmp_path, {})
     large, small = np.arange(3600).reshape(60, 60), np.eye(2, dtype=int)
     assert run.write_report({"confusion_matrix": large, "other": small}) == {
@@ -116,7 +116,7 @@ def test_curves_without_information_are_not_drawn():
     assert plots.worth_drawing(rows[:1], windows, []) == ["a"]
 
 
-def test_few_points_are_points_and_the_best_is_a_star():
+def test_few_points_have_markers_and_the_best_is_a_star():
     rows = [{"epoch": e, "train/loss": 1.0 / e, "val/loss": 2.0 / e} for e in (1, 2)]
     drawn = {line.get_label(): line for line in plots.curves(rows, "loss", 2).axes[0].lines}
     assert set(drawn) == {"train", "val", "best epoch (2)"}
@@ -166,7 +166,7 @@ def np_tiles(count: int, side: int) -> object:
     return torch.zeros(count, 1, side, side)
 
 
-def test_a_strip_says_which_epochs(tmp_path):
+def test_a_strip_of_images_names_its_epochs(tmp_path):
     import torch
 
     from dlrun.output import video
@@ -178,7 +178,7 @@ def test_a_strip_says_which_epochs(tmp_path):
         assert image.size == (2 * 210 + 10, 200 + 20 + 10), "small images are enlarged, with room between"
 
 
-def test_rates_are_those_of_scikit_learn():
+def test_true_and_false_positive_rates_equal_scikit_learns():
     """ROC and precision-recall curves, with equal probabilities among the rows."""
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 

@@ -35,14 +35,14 @@ def checkout(tmp_path, monkeypatch):
     return folder
 
 
-def test_packages_are_those_of_importlib():
+def test_packages_equal_those_of_importlib():
     """The names of folders say the same as the files in them."""
     read = {re.sub(r"[-_.]+", "-", d.metadata["Name"]).lower(): d.version for d in distributions()}
     named = {re.sub(r"[-_.]+", "-", name): version for name, version in (line.split("==") for line in packages())}
     assert named == read and "torch" in named
 
 
-def test_packages_of_both_kinds(tmp_path, monkeypatch):
+def test_packages_of_both_metadata_formats_are_listed(tmp_path, monkeypatch):
     for name in ("antlr4_python3_runtime-4.9.3-py3.10.egg-info", "torch-2.13.0+cpu.dist-info", "develop.egg-info"):
         (tmp_path / name).mkdir()
     monkeypatch.setattr("sys.path", [str(tmp_path)])
@@ -70,7 +70,7 @@ def test_a_large_patch_is_a_list_of_files(checkout, tmp_path, monkeypatch):
     assert "more than 1,000 bytes" in text and " text " in text and "9999" not in text and len(text) < 2500
 
 
-def test_a_run_has_both_and_show_names_them(checkout, tmp_path):
+def test_a_run_has_both_files_and_show_names_them(checkout, tmp_path):
     config = compose("data=digits", "model.hidden=[4]", "trainer.epochs=1", "trainer.device=cpu")
     train(tmp_path / "run", config)
     before = {name: (tmp_path / "run" / name).read_bytes() for name in ("environment.txt", "changes.patch")}
@@ -82,7 +82,7 @@ def test_a_run_has_both_and_show_names_them(checkout, tmp_path):
     assert not (tmp_path / "clean" / "changes.patch").exists()
 
 
-def test_no_folder_and_no_git_cost_nothing(checkout, tmp_path, monkeypatch):
+def test_a_missing_folder_or_git_is_no_error(checkout, tmp_path, monkeypatch):
     ChangesWriter(tmp_path / "nowhere").run()
     monkeypatch.setenv("PATH", "")
     assert git_commit() is None

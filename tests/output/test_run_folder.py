@@ -10,7 +10,7 @@ from dlrun.errors import UserError
 from dlrun.output.run_folder import Run
 
 
-def test_a_finished_run_leaves_all_of_it(config, tmp_path):
+def test_a_finished_run_has_all_its_files(config, tmp_path):
     train(tmp_path, config("trainer.histograms=true"), finish=True)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["status"] == "finished" and summary["stopped_by"] == "finished" and summary["steps"] == 8
@@ -39,7 +39,7 @@ def test_results_are_written_before_anything_is_drawn(config, tmp_path, monkeypa
     assert plots - {"top5.png"} == {"loss.png", "acc.png", "calibration.png"}
 
 
-def test_numbers_that_are_not_finite_are_null(tmp_path):
+def test_numbers_that_are_not_finite_are_null_in_metrics(tmp_path):
     run = Run(tmp_path, {})
     run.log({"step": 1, "epoch": 1, "train/loss": float("nan"), "val/acc": 0.5}, 1)
     run.close()
@@ -63,14 +63,14 @@ def test_a_damaged_line_of_metrics_is_reported(line, stopped, config):
 
 
 @pytest.mark.parametrize("tail", [b'{"step": 7, "epo', b'{"step": 6, "epoch": 2}\n{"step"', b"\n"])
-def test_a_torn_line_of_metrics_is_forgotten(tail, stopped, config, straight):
+def test_an_incomplete_last_line_of_metrics_is_dropped(tail, stopped, config, straight):
     with open(stopped / "metrics.jsonl", "ab") as file:
         file.write(tail)
     train(stopped, config(*STRAIGHT), resumed=True)
     assert_same(straight, stopped)
 
 
-def test_metrics_that_were_cut_are_refused(stopped, config):
+def test_truncated_metrics_are_refused(stopped, config):
     (stopped / "metrics.jsonl").write_bytes((stopped / "metrics.jsonl").read_bytes()[:-3])
     with pytest.raises(UserError, match="was changed after the checkpoint: it has 3 of 3 lines"):
         train(stopped, config(*STRAIGHT), resumed=True)

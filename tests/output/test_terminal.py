@@ -24,7 +24,7 @@ from dlrun.sweep.screen import Screen
         ("\u00fc\t\u65e5\u672c \U0001f600\n", "\u00fc\t\u65e5\u672c \U0001f600\n"),
     ],
 )
-def test_what_commands_a_terminal_is_shown(text, shown):
+def test_control_characters_are_shown_not_obeyed(text, shown):
     assert printable(text) == shown
 
 
@@ -41,7 +41,7 @@ def hostile(tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [["show"], ["show", "--config"], ["show", "--json"], ["evaluate"], ["report"]])
-def test_no_folder_commands_the_terminal(arguments, hostile, monkeypatch, capsys):
+def test_no_run_folder_can_control_the_terminal(arguments, hostile, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["dl-runs", arguments[0], str(hostile), *arguments[1:]])
     try:
         after_cli.main()
@@ -51,7 +51,7 @@ def test_no_folder_commands_the_terminal(arguments, hostile, monkeypatch, capsys
     assert out + err and "\x1b" not in out + err
 
 
-def test_a_runs_own_words_do_not_either(tmp_path, capsys):
+def test_no_run_can_control_the_terminal(tmp_path, capsys):
     run = Run(tmp_path, {})
     run.print("class \x1b[2J")
     run.close()
@@ -62,7 +62,7 @@ has_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this syst
 
 
 @has_full
-def test_a_training_whose_output_is_full_goes_on_and_says_so(tmp_path):
+def test_a_run_continues_when_its_output_is_full_and_reports_it(tmp_path):
     command = ["dlrun", "data=moons", "trainer.epochs=1", f"run_dir={tmp_path}/run"]
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-m", *command], stdout=full, stderr=subprocess.PIPE, text=True)
@@ -73,7 +73,7 @@ def test_a_training_whose_output_is_full_goes_on_and_says_so(tmp_path):
 
 
 @has_full
-def test_a_sweep_whose_output_is_full_goes_on_and_says_so(monkeypatch, capsys):
+def test_a_sweep_continues_when_its_output_is_full_and_reports_it(monkeypatch, capsys):
     monkeypatch.setattr(terminal, "lost", lost := [])
     with open("/dev/full", "w") as full:
         monkeypatch.setattr(sys, "stdout", full)
@@ -92,7 +92,7 @@ def test_a_full_output_is_reported(command):
     assert "cannot write: No space left on device" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_each_line_of_a_fact_is_a_line_of_the_header():
+def test_long_facts_are_several_lines_of_the_header():
     facts = {"data": "pets: 35 train\n1 of 36 images is left out", "folder": "run"}
     lines = ["dl-run 1", "  data    pets: 35 train", "          1 of 36 images is left out", "  folder  run"]
     assert header("1", facts, 10_000) == "\n".join(lines)

@@ -8,7 +8,7 @@ from runs import disk_full
 from dlrun.output.written import write_whole
 
 
-def test_small_files_are_replaced_whole(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     write_whole(tmp_path / "a.json", "old")
     monkeypatch.setattr(os, "replace", disk_full)
     with pytest.raises(OSError):

@@ -110,7 +110,7 @@ def read_until(terminal, word, seconds=30.0, done=None):
 @pytest.mark.parametrize(("line", "word"), LINES)
 @pytest.mark.parametrize("shell", [in_bash, in_fish], ids=["bash", "fish"])
 @pytest.mark.slow
-def test_completed(shell, line, word, folder):
+def test_words_are_completed(shell, line, word, folder):
     if shutil.which(shell.__name__[3:]) is None:
         pytest.skip(f"no {shell.__name__[3:]} here")
     found, err = shell(folder, line)
@@ -120,7 +120,7 @@ def test_completed(shell, line, word, folder):
 
 @pytest.mark.parametrize(("line", "word"), [LINES[1], LINES[4], LINES[8]])
 @pytest.mark.slow
-def test_completed_in_zsh(line, word, folder):
+def test_words_are_completed_in_zsh(line, word, folder):
     if shutil.which("zsh") is None:
         pytest.skip("no zsh here")
     found, _ = in_zsh(folder, line)

@@ -72,7 +72,7 @@ def stub(folder, at, **facts):
 LIMITS = (["--reverse"], ["--reverse", "--limit", "2"], ["--limit", "2"])
 
 
-def test_list(dl_runs, outputs):
+def test_runs_are_listed(dl_runs, outputs):
     above, _, *lines = dl_runs("list", "--output-dir", outputs)[1].splitlines()
     assert above == "all runs with status=finished"
     assert lines[0].split() == ["run", "data", "model", "val/acc", "test/acc", "seconds"]
@@ -90,7 +90,7 @@ def test_list(dl_runs, outputs):
     assert len(rows) == 1 and rows[0]["run"].endswith("3_sweep/1") and rows[0]["metrics"]["test/acc"] == rows[0]["test"]
 
 
-def test_list_of_runs_in_any_state(dl_runs, tmp_path):
+def test_runs_in_any_state_are_listed(dl_runs, tmp_path):
     """Killed, damaged and unfinished runs are listed as what they are."""
     stub(tmp_path / "day" / "a", 1, status="running", data="mnist", model="mlp")
     stub(tmp_path / "day" / "b", 2)
@@ -115,7 +115,7 @@ def test_list_of_runs_in_any_state(dl_runs, tmp_path):
     assert code == 2 and "this folder is not a run's (it has no .hydra/config.yaml)" in err
 
 
-def test_a_thousand_runs_take_less_than_a_second(tmp_path):
+def test_a_thousand_runs_are_listed_within_a_second(tmp_path):
     """Measured beside reading the same files bare, so that a busy machine does not matter."""
     from dlrun.runs.listing import as_table, list_runs
 
@@ -135,7 +135,7 @@ def test_a_thousand_runs_take_less_than_a_second(tmp_path):
     assert seconds < max(0.8, 15 * bare), (seconds, bare)
 
 
-def test_show(dl_runs, outputs):
+def test_a_run_is_shown(dl_runs, outputs):
     out = dl_runs("show", outputs / "day" / "1_mlp")[1]
     summary = json.loads((outputs / "day" / "1_mlp" / "summary.json").read_text())
     for said in ("status      finished", "optimizer.lr=0.01", "val/acc", f"test/acc {summary['test']['test/acc']!r}"):
@@ -148,7 +148,7 @@ QUICK = ("classes", "texts", "vae", "actor")
 
 
 @pytest.mark.parametrize("family", [f if f in QUICK else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES])
-def test_evaluate_is_the_runs_own(family, dl_runs, tmp_path):
+def test_evaluate_reproduces_the_metrics_of_the_run(family, dl_runs, tmp_path):
     """The metrics of summary.json, to the last digit, out of the folder alone."""
     write_texts(tmp_path)
     folder = trained(tmp_path / "run", [o.format(data=tmp_path) for o in FAMILIES[family]])
@@ -161,7 +161,7 @@ def test_evaluate_is_the_runs_own(family, dl_runs, tmp_path):
     assert code == 0 and "summary.json" not in out
 
 
-def test_evaluate_says_by_its_exit_code_what_is_not_the_runs_own(dl_runs, tmp_path):
+def test_evaluate_exits_with_1_if_metrics_differ(dl_runs, tmp_path):
     folder = untrained(tmp_path / "run", ["data=digits", "model.hidden=[4]"])
     own = json.loads(dl_runs("evaluate", folder, "--json")[1])["metrics"]
     summary = json.loads((folder / "summary.json").read_text())
@@ -185,7 +185,7 @@ def test_a_run_in_fp16_is_evaluated_where_there_is_no_gpu(dl_runs, tmp_path):
     assert code == 0 and "evaluated in fp32 on cpu, but trained in fp16, which rounds differently\n" in out, out + err
 
 
-def test_evaluate_of_the_last_weights(dl_runs, tmp_path):
+def test_the_last_weights_can_be_evaluated(dl_runs, tmp_path):
     """trainer.test=last, with averaged weights: the run was judged by those."""
     keys = ["data=digits", "model.hidden=[16]", "trainer.test=last", "trainer.ema=0.9", "trainer.epochs=3"]
     folder = trained(tmp_path / "run", keys)
@@ -193,7 +193,7 @@ def test_evaluate_of_the_last_weights(dl_runs, tmp_path):
     assert code == 0 and "weights: last, epoch 3" in out and "reproduced exactly" in out, out + err
 
 
-def test_evaluate_on_other_data_prepares_it_as_the_runs(dl_runs, tmp_path):
+def test_other_data_is_prepared_like_that_of_the_run(dl_runs, tmp_path):
     """The run's own mean and std, not the other's: the same images under another normalisation give the same."""
     write_mnist(tmp_path)
     folder = untrained(tmp_path / "run", ["data=mnist", f"data_dir={tmp_path}", "data.source.download=false"])
@@ -205,7 +205,7 @@ def test_evaluate_on_other_data_prepares_it_as_the_runs(dl_runs, tmp_path):
     assert "10 samples" in found and "summary.json" not in found
 
 
-def test_other_data_by_keys_whose_values_are_null(tmp_path):
+def test_other_data_can_be_given_by_keys_that_are_null_in_the_config(tmp_path):
     folder = tmp_path / "run"
     write_config(folder, ["data=image_folder", "model=lenet", "data.root=x"])
     assert other_config(folder, ["data.resize=[40,40]"])["data"]["resize"] == [40, 40]
@@ -214,7 +214,7 @@ def test_other_data_by_keys_whose_values_are_null(tmp_path):
             other_config(folder, [f"{key}=1"])
 
 
-def test_evaluate_texts_with_the_runs_own_words(dl_runs, tmp_path):
+def test_texts_are_evaluated_with_the_vocabulary_of_the_run(dl_runs, tmp_path):
     write_texts(tmp_path / "a")
     folder = untrained(tmp_path / "run", [o.format(data=tmp_path / "a") for o in FAMILIES["texts"]])
     own = json.loads(dl_runs("evaluate", folder, "--json")[1])["metrics"]
@@ -225,7 +225,7 @@ def test_evaluate_texts_with_the_runs_own_words(dl_runs, tmp_path):
     assert "text_folder, all splits, 60 samples" in dl_runs("evaluate", folder, *keys)[1], "what is named is scored"
 
 
-def test_all_of_a_folder_that_is_named_is_scored(dl_runs, tmp_path):
+def test_all_images_of_a_named_folder_are_scored(dl_runs, tmp_path):
     for part, count in (("own", 10), ("test", 15)):
         for name in ("ants", "bees"):
             (tmp_path / part / name).mkdir(parents=True)
@@ -239,7 +239,7 @@ def test_all_of_a_folder_that_is_named_is_scored(dl_runs, tmp_path):
     assert "test split, 4 samples" in dl_runs("evaluate", folder)[1], "its own"
 
 
-def test_compare(dl_runs, outputs, tmp_path):
+def test_runs_are_compared(dl_runs, outputs, tmp_path):
     code, out, err = dl_runs("compare", outputs / "day" / "3_sweep", "--out", tmp_path / "c.png")
     assert code == 0, err
     rows = [re.split(r"\s{2,}", line) for line in out.splitlines()]
@@ -272,7 +272,7 @@ class Page:
             self.open.append(tag)
 
 
-def test_report(dl_runs, outputs):
+def test_a_run_is_reported_on_one_page(dl_runs, outputs):
     folder = outputs / "day" / "1_mlp"
     code, out, err = dl_runs("report", folder)
     assert code == 0, err
@@ -291,7 +291,7 @@ def test_report(dl_runs, outputs):
 @pytest.mark.parametrize(
     "family", ["targets", "columns", *(pytest.param(f, marks=pytest.mark.slow) for f in ("vae", "actor"))]
 )
-def test_report_of_other_families(family, dl_runs, tmp_path):
+def test_runs_of_other_tasks_are_reported(family, dl_runs, tmp_path):
     write_texts(tmp_path)
     folder = trained(tmp_path / "run", [o.format(data=tmp_path) for o in FAMILIES[family]])
     code, _, err = dl_runs("report", folder, "--out", tmp_path / "r.html")
@@ -300,7 +300,7 @@ def test_report_of_other_families(family, dl_runs, tmp_path):
     assert not page.open and ("test samples" in page.words) == (family in ("targets", "columns"))
 
 
-def test_samples_in_a_report_have_their_files_and_one_format():
+def test_samples_in_a_report_link_their_files_and_share_one_format():
     """Zeros that were standardised come back as zeros; a column has one format."""
     from types import SimpleNamespace
 
@@ -331,7 +331,7 @@ def test_samples_in_a_report_have_their_files_and_one_format():
     assert "true dog" in worst and "predicted cat (0.800)" in worst and "dog/b.png" in worst and "said" not in worst
 
 
-def test_report_without_data(dl_runs, tmp_path):
+def test_a_report_needs_no_data(dl_runs, tmp_path):
     write_texts(tmp_path)
     folder = untrained(tmp_path / "run", [o.format(data=tmp_path) for o in FAMILIES["texts"]])
     text = Page(dl_runs("report", folder)[1] and (folder / "report.html").read_text()).words
@@ -342,7 +342,7 @@ def test_report_without_data(dl_runs, tmp_path):
     assert "without sample predictions" in (folder / "report.html").read_text()
 
 
-def test_report_of_a_sweep_is_its_own_page(dl_runs, outputs, tmp_path):
+def test_the_report_of_a_sweep_is_its_own_page(dl_runs, outputs, tmp_path):
     """Made anew from its state, whatever state that is in; what the sweep itself left is not changed."""
     folder = outputs / "day" / "3_sweep"
     before = (folder / "sweep.json").read_bytes()
@@ -414,7 +414,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("damage", DAMAGED)
-def test_damaged_runs(damage, dl_runs, tmp_path, monkeypatch):
+def test_damaged_runs_are_reported(damage, dl_runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = untrained(tmp_path / "run", ["data=digits", "model.hidden=[4]"])
     spoil, said = DAMAGED[damage]
@@ -456,7 +456,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused(case, dl_runs, tmp_path, monkeypatch):
+def test_wrong_requests_are_refused(case, dl_runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     arguments, said = REFUSED[case]
@@ -480,7 +480,7 @@ def test_a_missing_package_is_named(dl_runs, monkeypatch):
     )
 
 
-def test_completion(dl_runs, outputs, monkeypatch):
+def test_commands_and_runs_are_completed(dl_runs, outputs, monkeypatch):
     monkeypatch.chdir(outputs)
     (outputs / "outputs").symlink_to(outputs)
     assert "complete -o default -F _dl_runs dl-runs dl-data" in dl_runs("completion", "bash")[1]
@@ -494,7 +494,7 @@ def test_help_fits_into_80_columns():
         assert max(map(len, usage.splitlines())) <= 80
 
 
-def test_dl_data(dl_runs, tmp_path):
+def test_dl_data_lists_checks_and_fetches(dl_runs, tmp_path):
     def dl_data(*arguments):
         return dl_runs(*arguments, main=data_cli.main)
 

@@ -24,7 +24,7 @@ def test_columns_are_in_their_own_units(draw, monkeypatch, tmp_path):
     assert shown["progression"].max() > 300
 
 
-def test_a_table_with_classes(draw, tmp_path):
+def test_columns_of_a_table_with_classes_are_drawn(draw, tmp_path):
     code, lines, err = draw("iris")
     assert (code, err, lines) == (0, "", ["iris.png"])
     with Image.open(tmp_path / "iris.png") as image:
@@ -32,7 +32,7 @@ def test_a_table_with_classes(draw, tmp_path):
     assert len(colours) > 50
 
 
-def test_images_are_those_of_training(draw, tmp_path):
+def test_drawn_images_are_those_of_training(draw, tmp_path):
     assert draw("digits", "--out", "sheet.png")[:2] == (0, ["sheet.png"])
     assert (tmp_path / "sheet.png").exists()
 
@@ -46,7 +46,7 @@ def test_images_are_those_of_training(draw, tmp_path):
         (["iris", "--out", "iris.pdf"], "--out iris.pdf: expected a name that ends in .png"),
     ],
 )
-def test_refusals(draw, words, text, tmp_path):
+def test_wrong_requests_for_drawings_are_refused(draw, words, text, tmp_path):
     code, lines, err = draw(*words)
     assert code == 2 and text in err and not list(tmp_path.iterdir())
 

@@ -13,7 +13,7 @@ from dlrun.train.finished import FinishedRun
 
 
 @pytest.mark.parametrize(("classes", "outputs"), [(None, 3), (2, 1), (5, 5)])
-def test_predictions_are_the_means_of_the_nets_predictions(classes, outputs):
+def test_predictions_are_means_over_the_networks(classes, outputs):
     torch.manual_seed(0)
     nets, x = [nn.Linear(4, outputs) for _ in range(3)], 3 * torch.randn(6, 4)
     predict = {None: lambda out: out, 2: torch.sigmoid, 5: lambda out: out.softmax(1)}[classes]
@@ -21,7 +21,7 @@ def test_predictions_are_the_means_of_the_nets_predictions(classes, outputs):
     torch.testing.assert_close(predict(Ensemble(nets, classes)(x)), wanted)
 
 
-def test_runs_are_evaluated_as_one(tmp_path):
+def test_an_ensemble_is_evaluated_like_a_run(tmp_path):
     small = ["data=moons", "model.hidden=[4]"]
     jobs = {"0": ["seed=0"], "1": ["seed=1"], "other": ["data.source.noise=0.3"], "vae": ["model=vae", "data=digits"]}
     folders = {name: tmp_path / name for name in jobs}

@@ -29,7 +29,7 @@ def drawn(paths: list[str]) -> list[str]:
     return [path.rpartition("/")[2] for path in paths]
 
 
-def test_class_activation_of_a_net_whose_answer_is_known():
+def test_the_class_activation_of_a_known_network_is_exact():
     """The class is the mean of one map: its gradient is the same everywhere, so Grad-CAM is that map."""
     net = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with torch.no_grad():
@@ -49,7 +49,7 @@ def test_class_activation_of_a_net_whose_answer_is_known():
 
 
 @pytest.mark.parametrize(("kind", "count"), [(nn.LSTM, 3), (nn.GRU, 2)])
-def test_gates_are_torchs(kind, count):
+def test_gates_equal_those_of_torch(kind, count):
     """One step more, by torch from the state before, is what the gates give."""
     with seeded():
         layer, x = kind(3, 4, batch_first=True), torch.randn(2, 5, 3)
@@ -68,7 +68,7 @@ def test_gates_are_torchs(kind, count):
     torch.testing.assert_close(new, layer(x)[0][:, 4])
 
 
-def test_an_image_of_a_convolutional_net(explain, tmp_path):
+def test_an_image_is_explained_for_a_convolutional_network(explain, tmp_path):
     root = write_mnist(tmp_path / "data")
     run = untrained(tmp_path / "run", ["model=lenet", "data=mnist", f"data_dir={root}"])
     code, lines, err = explain(run)
@@ -83,7 +83,7 @@ def test_an_image_of_a_convolutional_net(explain, tmp_path):
     assert lines[3] == "there/seven_2_saliency.png"
 
 
-def test_a_text_of_a_recurrent_net(explain, tmp_path):
+def test_a_text_is_explained_for_a_recurrent_network(explain, tmp_path):
     write_texts(tmp_path)
     words = [o.format(data=tmp_path) for o in FAMILIES["texts"]]
     run = untrained(tmp_path / "run", words)
@@ -101,7 +101,7 @@ def test_runs_without_a_class_are_refused(explain, tmp_path):
     assert not (run / "explained").exists()
 
 
-def test_dense_nets_have_saliency_only():
+def test_dense_networks_have_saliency_only():
     with seeded():
         net = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
     x = torch.ones(1, 1, 2, 2)

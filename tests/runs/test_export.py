@@ -32,7 +32,7 @@ def check(folder, form):
 
 
 @pytest.mark.parametrize("model", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in models()])
-def test_every_model(model, tmp_path):
+def test_every_model_is_exported_exactly(model, tmp_path):
     kind = next(kind for kind in ("Image", "Tokens", "Series", *takes(model)) if kind in takes(model))
     folder = untrained(tmp_path / "run", small_overrides(model, kind, tmp_path / "data"))
     for form in FORMATS:
@@ -40,7 +40,7 @@ def test_every_model(model, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_graph_has_no_heads_that_only_training_has(tmp_path):
+def test_an_exported_graph_has_no_auxiliary_heads(tmp_path):
     small = ["model=googlenet", "data=digits", "model.form=cifar", "model.width=2"]
     for heads, weight in enumerate((0, 0.3)):
         folder = untrained(tmp_path / f"run{heads}", [*small, f"model.auxiliary={weight}"])
@@ -49,14 +49,14 @@ def test_a_graph_has_no_heads_that_only_training_has(tmp_path):
 
 
 @pytest.mark.parametrize("family", [f if f == "texts" else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES])
-def test_every_family(family, tmp_path):
+def test_every_task_is_exported_exactly(family, tmp_path):
     write_texts(tmp_path)
     folder = untrained(tmp_path / "run", [o.format(data=tmp_path) for o in FAMILIES[family]])
     for form in FORMATS:
         check(folder, form)
 
 
-def test_a_graph_needs_nothing_of_dl_run(tmp_path):
+def test_an_exported_graph_runs_without_dl_run(tmp_path):
     """Stored values in, probabilities out, whatever the batch; labels and normalisation are in the file."""
     folder = untrained(tmp_path / "run", ["data=digits", "model.hidden=[8]"])
     list(export(folder, "pt2", tmp_path / "m.pt2"))
@@ -82,7 +82,7 @@ def test_a_wrong_file_is_not_kept(tmp_path, monkeypatch):
         assert not list((folder / "export").iterdir())
 
 
-def test_a_net_that_torch_cannot_export(tmp_path, monkeypatch):
+def test_a_network_that_torch_cannot_export_is_reported(tmp_path, monkeypatch):
     folder = untrained(tmp_path / "run", ["data=digits", "model.hidden=[8]"])
     forward = torch.nn.Linear.forward
     monkeypatch.setattr(torch.nn.Linear, "forward", lambda self, x: forward(self, x) * float(x.sum() > -1e9))
@@ -92,7 +92,7 @@ def test_a_net_that_torch_cannot_export(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("family", ["texts", "targets"])
-def test_data_that_is_gone_or_changed_is_drawn(family, tmp_path, monkeypatch):
+def test_missing_or_changed_data_is_replaced_by_random_inputs(family, tmp_path, monkeypatch):
     """What an export needs is in the run's folder; nothing is fetched for it."""
     write_texts(tmp_path)
     folder = untrained(tmp_path / "run", [o.format(data=tmp_path) for o in FAMILIES[family]])
@@ -128,7 +128,7 @@ def gone(run, download=True):
     raise DataError("the data is gone\n  expected it")
 
 
-def test_the_batch_of_an_evaluation_does_not_matter(tmp_path):
+def test_the_exported_graph_accepts_any_batch_size(tmp_path):
     """Nor how many samples the test part has: a batch of two, and one of one, made the graph one for that size."""
     for count in (1, 2):
         few = ["data=linear", "model=linear", f"data.source.test_samples={count}", f"data.eval_batch_size={count}"]
@@ -140,7 +140,7 @@ def test_the_batch_of_an_evaluation_does_not_matter(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_the_users_to_mend(tmp_path):
+def test_a_full_disk_is_reported(tmp_path):
     folder = untrained(tmp_path / "run", ["data=digits", "model.hidden=[512]"])
     limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (99_000, 99_000))"
     code = f"{limited}; sys.argv = ['dl-runs', 'export', {str(folder)!r}, '--format', sys.argv[1]]; "

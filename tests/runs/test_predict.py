@@ -57,7 +57,7 @@ def write_image(path, shape=(8, 8), seed=0):
     return path
 
 
-def test_images_as_the_run_sees_them(predict, runs, tmp_path):
+def test_images_are_prepared_as_in_the_run(predict, runs, tmp_path):
     """Labels, probabilities that are the task's own, in the order given, from files, folders and standard input."""
     (tmp_path / "more").mkdir()
     files = [write_image(tmp_path / "a.png"), write_image(tmp_path / "more" / "b.png", seed=1)]
@@ -86,7 +86,7 @@ def test_batches_make_no_difference(predict, runs, tmp_path, monkeypatch):
     assert len(whole) == 5 and labels[0] == labels[1]
 
 
-def test_csv_and_files(predict, runs, tmp_path):
+def test_predictions_are_written_as_csv_and_files(predict, runs, tmp_path):
     write_image(tmp_path / "a.png")
     code, lines, _ = predict(runs("classes"), "a.png", "--format", "csv", "--out", "out.csv")
     assert code == 0 and lines == ["1 prediction in out.csv"]
@@ -96,7 +96,7 @@ def test_csv_and_files(predict, runs, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "out.csv"]
 
 
-def test_texts_and_rows(predict, runs, tmp_path):
+def test_texts_and_rows_are_predicted(predict, runs, tmp_path):
     lines = predict(runs("texts"), "a great film", "-", stdin=b"awful\n\nfine\n")[1]
     assert [json.loads(line)["input"] for line in lines] == ["a great film", "line 1", "line 3"]
     assert json.loads(lines[0])["probabilities"].keys() == {"bad", "good"}
@@ -114,7 +114,7 @@ def test_texts_and_rows(predict, runs, tmp_path):
     assert outs[1] == outs[2] == run.task.predict(run.data.encode(np.array([[-1.0, 2.0]]))).item()
 
 
-def test_texts_in_a_table(predict, runs, tmp_path):
+def test_texts_in_a_table_are_predicted(predict, runs, tmp_path):
     """Rows, not one text; as training data has them, or a column alone."""
     (tmp_path / "tickets.csv").write_text('Text,label\n"a great, lovely film",good\nawful,bad\n')
     (tmp_path / "alone.csv").write_text("a great film\n\nawful\n")
@@ -130,7 +130,7 @@ def test_texts_in_a_table(predict, runs, tmp_path):
     assert "gone.csv: there is no such file" in predict(runs("texts"), "gone.csv")[2]
 
 
-def test_files_that_hold_no_text_are_no_text(predict, runs, tmp_path):
+def test_binary_files_are_refused_as_texts(predict, runs, tmp_path):
     (tmp_path / "h.json").write_text('[{"text": "awful"}]')
     (tmp_path / "scan.PDF").write_bytes(b"%PDF-1.7")
     (tmp_path / "notes").write_bytes(b"awful\0\1")
@@ -151,7 +151,7 @@ def test_columns_by_name(predict, tmp_path):
     assert "z.csv:1: there is no column a\n  expected a, b" in predict(folder, "z.csv")[2]
 
 
-def test_samples_and_codes_and_reconstructions(predict, runs, tmp_path):
+def test_generative_runs_give_samples_codes_and_reconstructions(predict, runs, tmp_path):
     code, lines, _ = predict(runs("vae"), "--samples", "3", "--seed", "1", "--out", "made")
     assert code == 0 and len(list((tmp_path / "made").glob("*.png"))) == 3
     again = predict(runs("vae"), "--samples", "3", "--seed", "1", "--out", "again")[1]
@@ -183,7 +183,7 @@ def test_a_mask_for_each_image(predict, runs, tmp_path):
     )
 
 
-def test_episodes(predict, runs):
+def test_policies_play_episodes(predict, runs):
     lines = predict(runs("actor"), "--episodes", "3", "--seed", "5")[1]
     assert [json.loads(line).keys() for line in lines] == [{"episode", "return", "length"}] * 3
     assert lines == predict(runs("actor"), "--episodes", "3", "--seed", "5")[1]
@@ -224,7 +224,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused(case, predict, runs, tmp_path):
+def test_wrong_requests_are_refused(case, predict, runs, tmp_path):
     family, arguments, said = REFUSED[case]
     write_image(tmp_path / "a.png")
     write_image(tmp_path / "big.png", (8, 9))
@@ -242,11 +242,11 @@ def test_refused(case, predict, runs, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["classes", "texts", "targets"])
-def test_standard_input_that_is_empty(family, predict, runs):
+def test_empty_standard_input_is_refused(family, predict, runs):
     assert predict(runs(family), "-", stdin=b"")[:2] == (2, [])
 
 
-def test_a_folder_gives_what_can_be_read(predict, runs, tmp_path):
+def test_unreadable_files_of_a_folder_are_skipped(predict, runs, tmp_path):
     """And names what cannot; files that others leave there are no images."""
     for name in ("a.png", "b.PNG", "sub/c.png", "sub/._c.png", ".ipynb_checkpoints/a.png", "__MACOSX/a.png"):
         (tmp_path / "some" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -267,7 +267,7 @@ def test_a_folder_gives_what_can_be_read(predict, runs, tmp_path):
     assert err.startswith("dl-runs: skipped: texts/f.txt cannot be read: a FIFO")
 
 
-def test_an_image_of_more_than_bytes(predict, runs, tmp_path):
+def test_images_with_more_than_8_bits_are_predicted(predict, runs, tmp_path):
     """A run on bytes has no levels: those of the image itself are taken."""
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
     pixels[0, 0] = 255
@@ -278,7 +278,7 @@ def test_an_image_of_more_than_bytes(predict, runs, tmp_path):
     assert others == [first, first]
 
 
-def test_numbers_that_are_too_large(predict, runs, tmp_path):
+def test_numbers_that_are_too_large_are_refused(predict, runs, tmp_path):
     """What is beyond float32 is refused, and what a net makes of numbers near its end is JSON."""
     assert predict(runs("targets"), "1e39,1")[0] == 2
     assert "'1e39' is not a finite number" in predict(runs("targets"), "-", stdin=b"1,2\n1e39,1\n")[2]
@@ -288,7 +288,7 @@ def test_numbers_that_are_too_large(predict, runs, tmp_path):
     assert code == 0 and len(lines) == 2
 
 
-def test_fit_takes_any_image(predict, runs, tmp_path):
+def test_fit_accepts_any_image(predict, runs, tmp_path):
     write_image(tmp_path / "rgb.png", (40, 30, 3))
     code, lines, _ = predict(runs("classes"), "rgb.png", "--fit")
     assert code == 0 and len(lines) == 1

@@ -5,7 +5,7 @@ import shlex
 from dlrun import cli
 
 
-def test_a_runs_command_says_where_its_configs_are(dl_run, tmp_path):
+def test_the_command_of_a_run_names_its_config_folder(dl_run, tmp_path):
     """As it is shown it can be pasted: with the folder of the user's configs, and quotes where the shell needs them."""
     from dlrun.runs.show import command_line
 

@@ -76,7 +76,7 @@ PATHS = ["/", "/api/runs", "/api/curves?run=x", "/static/app.js", "/image/x/plot
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_nobody_reads_without_the_token(base, client, path):
+def test_nothing_is_read_without_the_token(base, client, path):
     stranger = Client(App(base, "token", 6007))
     join = "&" if "?" in path else "?"
     for address in (path, f"{path}{join}token=wrong", f"{path}{join}token=", f"{path}{join}token=\u00fc"):
@@ -127,7 +127,7 @@ def test_only_listed_runs_are_read(client, path, key):
     assert client.get(path.format(key), **HOST).status_code == 404
 
 
-def test_rows_are_those_of_the_list(client, base):
+def test_rows_equal_those_of_the_list(client, base):
     found = {row["name"]: row for row in rows(client)}
     assert found.keys() == {"day/one", "day/two", f"day/{HOSTILE}"}
     for name, row in found.items():
@@ -154,7 +154,7 @@ def test_only_changes_are_sent(base, monkeypatch):
     assert after["total"] == 2 and after["gone"] == [row["id"] for row in before["runs"] if row["name"] == "day/one"]
 
 
-def test_summaries_are_read_in_parts_the_newest_first(base, monkeypatch):
+def test_summaries_are_read_in_chunks_the_newest_first(base, monkeypatch):
     monkeypatch.setattr(catalog, "CHUNK", 2)
     found = Catalog(base)
     first = found.changes(0)
@@ -163,7 +163,7 @@ def test_summaries_are_read_in_parts_the_newest_first(base, monkeypatch):
     assert [row["name"] for row in second["runs"]] == ["day/one"] and not second["more"]
 
 
-def test_details(client, base):
+def test_a_run_has_details(client, base):
     keys = "&".join(f"run={row['id']}" for row in rows(client))
     for curves in ask(client, f"/api/curves?{keys}").values():
         assert curves["epochs"]["epoch"] == [1, 2, 3, 4] and curves["epochs"]["val/loss"] == [2, 1, 2 / 3, 0.5]
@@ -181,7 +181,7 @@ def test_a_value_that_is_not_finite_is_still_json(client, base):
     assert json.loads(text, parse_constant=None)[run]["epochs"]["val/loss"][-1] is None and "NaN" not in text
 
 
-def test_the_page_asks_for_nothing_elsewhere(client):
+def test_the_page_loads_nothing_from_elsewhere(client):
     """No address of another host in what we wrote, no script in HTML, and each named file is there."""
     page = client.get("/", **HOST).text
     names = re.findall(r'(?:src|href)="(/[^"]+)"', page)
@@ -223,7 +223,7 @@ def test_a_port_in_use(base):
     lines.close()
 
 
-def test_what_is_missing_is_reported(base, tmp_path, monkeypatch):
+def test_missing_folders_and_packages_are_reported(base, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no such folder"):
         next(server.serve(tmp_path / "nowhere", 0))
     monkeypatch.setattr(server, "find_spec", lambda name: None if name == "plotly" else object())

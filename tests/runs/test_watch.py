@@ -47,7 +47,7 @@ def test_only_finite_values_are_points():
     assert points(rows, "a") == [(3, 1)]
 
 
-def test_a_line_is_read_once_it_is_whole(tmp_path):
+def test_a_line_is_read_when_it_is_complete(tmp_path):
     run = LiveRun(write_run(tmp_path / "run", 1))
     assert run.read_rows() and len(run.epochs) == 1 and not run.read_rows()
     line = json.dumps({"step": 20, "epoch": 2, "val/loss": 1.0})
@@ -62,7 +62,7 @@ def test_a_line_is_read_once_it_is_whole(tmp_path):
     assert run.read_rows() and len(run.epochs) == 1 and not run.steps
 
 
-def test_a_run_that_dies_is_seen(tmp_path):
+def test_a_run_that_dies_is_noticed(tmp_path):
     run = LiveRun(write_run(tmp_path / "run", status="running"))
     with FileLock(tmp_path / "run" / ".lock"):
         assert run.read_facts() and run.is_running and not run.read_facts()
@@ -107,7 +107,7 @@ def test_without_a_terminal_it_prints_once(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("leave", "code"), [(b"q", 0), (b"\x03", 0), (signal.SIGTERM, 143)])
-def test_the_terminal_is_given_back(tmp_path, leave, code):
+def test_the_terminal_is_restored(tmp_path, leave, code):
     """In a terminal of its own: the old screen, the cursor and the keyboard's settings return."""
     write_run(tmp_path / "day" / "one", 4)
     pid, terminal = pty.fork()

@@ -357,7 +357,7 @@ def test_a_stack_killed_at_twenty_random_moments(config, tmp_path):
         assert_same(tmp_path / "whole" / str(number), tmp_path / str(folder) / str(number))
 
 
-def test_a_stack_on_a_full_disk_can_go_on(config, tmp_path, monkeypatch):
+def test_a_stack_on_a_full_disk_can_be_resumed(config, tmp_path, monkeypatch):
     monkeypatch.setattr("dlrun.train.session.draw", lambda *args: None)
     configs = [config(*COMMON, *job, "trainer.checkpoint_every_steps=1") for job in JOBS[:2]]
     assert together(tmp_path / "whole", configs)
@@ -374,7 +374,7 @@ def full(*arguments: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_signal_saves_all_and_each_job_can_go_on_alone(config, tmp_path, monkeypatch):
+def test_a_signal_saves_all_jobs_and_each_can_be_resumed_alone(config, tmp_path, monkeypatch):
     monkeypatch.setattr("dlrun.train.session.draw", lambda *args: None)
     configs = [config(*COMMON, *job) for job in JOBS[:2]]
     assert not together(tmp_path, configs, stop_at=6)
@@ -395,7 +395,7 @@ def test_a_job_that_diverges_leaves_the_others_alone(config, tmp_path):
             assert one == pytest.approx(other, rel=1e-4, abs=1e-4)
 
 
-def test_what_is_in_the_way_is_named(config, tmp_path):
+def test_obstacles_to_stacking_are_named(config, tmp_path):
     def refusal(*jobs: list[str]) -> str:
         with pytest.raises(NotStackable) as error:
             members: list[Member] = []

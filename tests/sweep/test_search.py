@@ -77,13 +77,13 @@ BAD = {
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_what_is_no_space(text):
+def test_invalid_spaces_are_refused(text):
     with pytest.raises(UserError) as error:
         read_axes([text], None)
     assert str(error.value).startswith(f"{text}: ") and BAD[text] in str(error.value)
 
 
-def test_one_parameter_in_two_places():
+def test_a_parameter_in_two_axes_is_refused():
     with pytest.raises(UserError, match="a is also in a=1,2\n  expected each parameter only once"):
         read_axes(["a=1,2", "zip(a=[1,2],b=[3,4])"], None)
 
@@ -116,13 +116,13 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("keys", "axes", "text"), REFUSED)
-def test_a_search_that_cannot_start(keys, axes, text):
+def test_a_search_that_cannot_start_is_refused(keys, axes, text):
     with pytest.raises(UserError) as error:
         Optuna(settings(**keys), axes, 3)
     assert text in str(error.value)
 
 
-def test_a_search_without_optuna(monkeypatch):
+def test_a_search_without_optuna_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(UserError, match=r"not installed here: .*\n  install it: .* -m pip install .*optuna<6,>=5"):
         Optuna(settings(), [LOG], 3)
@@ -230,7 +230,7 @@ def test_a_search_that_is_killed_asks_for_the_same_points(tmp_path, sampler, axe
             assert {f"{axis.keys[0]}={v}" for v in values} == {row[0] for row in axis.rows}
 
 
-def test_several_goals_in_a_database(tmp_path):
+def test_several_goals_are_kept_in_a_database(tmp_path):
     import optuna
 
     url = f"sqlite:///{tmp_path / 'x.db'}"
@@ -275,7 +275,7 @@ def test_two_machines_share_a_database(tmp_path):
             Optuna(theirs, [LOG], 3).open(c)
 
 
-def test_another_number_of_trials_is_kept(tmp_path):
+def test_a_changed_number_of_trials_is_kept(tmp_path):
     """Raised when the sweep goes on, it is the sweep's own: for whoever goes on then, joins, or reads the hint."""
     words = ["sweep=optuna", "sweep.trials=2", "sweep.jobs=2"]
     command = {"command": words, "flags": [], "arguments": [], "configs": ""}
@@ -300,7 +300,7 @@ def test_a_search_through_a_grid_ends_with_it(tmp_path):
         assert state.total == 6 and state.facts["command"] == ["sweep=optuna", "sweep.trials=6"]
 
 
-def test_another_number_of_trials_is_reported_to_other_machines(tmp_path):
+def test_a_changed_number_of_trials_is_reported_to_other_machines(tmp_path):
     """In a database it is there for those who join then, and for a folder that joined before and goes on."""
     url = f"sqlite:///{tmp_path / 'x.db'}"
     command = {"command": ["sweep=optuna", "sweep.trials=2"], "flags": [], "arguments": [], "configs": ""}
@@ -341,7 +341,7 @@ def test_failed_jobs_are_repeated_and_trials_added(tmp_path):
     assert len(trials(tmp_path / "a")) == 9, "7 and the two that failed"
 
 
-def test_a_goal_that_only_the_sweep_knows(tmp_path):
+def test_a_goal_that_no_job_measures_is_reported_after_the_first_job(tmp_path):
     """With a direction it may be any number of the rows; a job that finished without it says that there is none."""
     process = start(tmp_path / "a", 4, 1, goal="val/los", direction="min", sampler="random")
     assert process.wait(timeout=300) == 1 and not left_running(tmp_path / "a")
@@ -349,7 +349,7 @@ def test_a_goal_that_only_the_sweep_knows(tmp_path):
     assert "sweep.goal=val/los: job 0 finished without measuring it; did you mean 'val/loss'?\n  expected" in said
 
 
-def test_a_goal_that_nobody_measures(tmp_path):
+def test_a_goal_that_is_not_measured_is_refused(tmp_path):
     """Only the first job can say: the sweep ends there, and its job with it."""
     process = start(tmp_path / "a", 4, 1, goal="val/f1", seconds=0.3, sampler="random")
     assert process.wait(timeout=300) == 1 and not left_running(tmp_path / "a")
@@ -358,7 +358,7 @@ def test_a_goal_that_nobody_measures(tmp_path):
 
 
 @pytest.mark.parametrize("pruner", ["median", "percentile", "asha", "hyperband"])
-def test_the_hopeless_are_recognised_by_their_epochs(tmp_path, pruner):
+def test_hopeless_jobs_are_recognised_by_their_epochs(tmp_path, pruner):
     """Ten jobs whose curves never cross: the better ones stay, the worse go, and the best is never among those."""
     chosen = settings(trials=10, sampler="qmc", pruner=pruner, pruner_startup=2, percentile=40.0, reduction=2)
     files = {"multirun.yaml": "", "base": {}}

@@ -59,7 +59,7 @@ def own(tmp_path):
     return tmp_path
 
 
-def test_jobs_finish_are_refused_and_fail_each_for_itself(own):
+def test_jobs_finish_fail_or_are_refused_independently(own):
     """A grid with all three, -m among the overrides, odd values, odd folders, the user's own experiment."""
     code, out, err = sweep(
         own,
@@ -129,7 +129,7 @@ time.sleep(100)
 
 
 @pytest.mark.parametrize(("what", "code"), [("exit", 3), ("raise", 1), ("terminate", -15), ("kill", -9)])
-def test_a_fork_is_a_process_of_its_own(what, code, tmp_path, monkeypatch):
+def test_a_fork_behaves_like_a_process_of_its_own(what, code, tmp_path, monkeypatch):
     """With arguments, environment, threads, folder, log, session and end of its own, as `python -m` would have."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job.py").write_text(JOB)
@@ -184,7 +184,7 @@ def test_a_job_whose_exit_code_is_lost(tmp_path, said, asked, status):
     assert job.status == status
 
 
-def test_no_word_of_a_library_in_a_sweep(tmp_path):
+def test_libraries_print_nothing_in_a_sweep(tmp_path):
     """By the script that pip installs, which jobs import anew, and without a home that can be written to."""
     script = tmp_path / "dl-run"
     script.write_text("from dlrun.__main__ import main\n\nif __name__ == '__main__':\n    main()\n")
@@ -200,7 +200,7 @@ def test_no_word_of_a_library_in_a_sweep(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_no_signal_is_lost_on_a_job_that_has_only_just_begun(tmp_path, number):
+def test_no_signal_to_a_job_that_has_just_begun_is_lost(tmp_path, number):
     start, deadline = forks.prepare(), time.monotonic() + 60
     jobs = []
     for i in range(8):
@@ -212,7 +212,7 @@ def test_no_signal_is_lost_on_a_job_that_has_only_just_begun(tmp_path, number):
     assert [job.poll() for job in jobs] == [-number] * 8
 
 
-def test_jobs_start_where_there_can_be_no_forks(tmp_path, monkeypatch):
+def test_jobs_start_without_forks(tmp_path, monkeypatch):
     """For its socket multiprocessing needs room, and a short path: a sweep needs neither."""
 
     def refuse(*args):
@@ -276,7 +276,7 @@ def test_a_signal_stops_the_sweep_with_the_current_job_saved(tmp_path, number):
         (["model.hidden=[1"], "cannot read the value in 'model.hidden=[1'"),
     ],
 )
-def test_a_sweep_that_cannot_start(arguments, text, tmp_path, monkeypatch, capsys):
+def test_a_sweep_that_cannot_start_is_refused(arguments, text, tmp_path, monkeypatch, capsys):
     from dlrun import cli
 
     monkeypatch.chdir(tmp_path)
@@ -337,7 +337,7 @@ def test_the_table(tmp_path):
     assert rows[8] == ["7", "seed=7 model=mlp", "not run", "", "", ""]
 
 
-def test_a_table_says_once_what_all_jobs_share():
+def test_the_table_shows_shared_settings_once():
     """Which is nothing where there is one job, and all where jobs differ in nothing."""
     nets = [["model=mlp", "seed=0", "data=moons"], ["model=linear", "seed=0", "data=moons"]]
     text = report([Job(i, overrides) for i, overrides in enumerate(nets)])
@@ -380,7 +380,7 @@ def test_a_job_is_started_with_what_the_sweep_was_given(monkeypatch):
         sweeper.sweep(["++resume=last"])
 
 
-def test_all_folds_run_by_themselves(tmp_path):
+def test_all_folds_run_as_a_sweep(tmp_path):
     """Their predictions for the samples that they held out are in one file, each sample once."""
     code, out, err = sweep(
         tmp_path, "-m", "data=iris", "model=linear", "data.folds=3", "trainer.epochs=1", "output_dir=out"

@@ -60,7 +60,7 @@ def dl_run(monkeypatch, capsys, refused_sweep):
     return run
 
 
-def test_a_sweep_that_is_over_does_nothing_more(dl_run, refused_sweep, monkeypatch):
+def test_resuming_a_finished_sweep_does_nothing(dl_run, refused_sweep, monkeypatch):
     """From another folder too, by its name or as the last one, with or without the words that began it."""
     base, folder = refused_sweep
     before = {path: path.stat().st_mtime for path in folder.glob("logs/*")}
@@ -107,14 +107,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("line", REFUSED)
-def test_what_a_sweep_refuses(dl_run, refused_sweep, line):
+def test_wrong_requests_for_a_sweep_are_refused(dl_run, refused_sweep, line):
     before = sorted(refused_sweep[0].rglob("*"))
     code, _, err = dl_run("-m", *line.split(" "))
     assert code == 2 and err.startswith("dl-run: ") and REFUSED[line] in err and "Traceback" not in err
     assert sorted(refused_sweep[0].rglob("*")) == before, "a refused sweep leaves nothing behind"
 
 
-def test_one_run_is_no_sweep(dl_run):
+def test_a_single_run_is_not_a_sweep(dl_run):
     assert dl_run("sweep.jobs=2")[2].startswith("dl-run: sweep.jobs=2 needs a sweep, and this is one run\n  expected")
     assert (
         "expected a sweep: dl-run -m 'zip(seed=[1,2],data.batch_size=[3,4])'"
@@ -122,7 +122,7 @@ def test_one_run_is_no_sweep(dl_run):
     )
 
 
-def test_a_sweep_whose_configs_changed(dl_run, refused_sweep):
+def test_a_sweep_whose_configs_changed_is_refused(dl_run, refused_sweep):
     path = refused_sweep[0] / "mine" / "experiment" / "own.yaml"
     before = path.read_text()
     path.write_text(before.replace("3", "4"))
@@ -137,7 +137,7 @@ def test_a_sweep_whose_configs_changed(dl_run, refused_sweep):
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"format": 2}', '{"format": 1, "jobs": [{"number": 1}]}', '{"format": 1, "jobs": 3}']
 )
-def test_a_state_that_is_damaged(tmp_path, text):
+def test_a_damaged_state_is_refused(tmp_path, text):
     damaged(tmp_path, text)
 
 
@@ -152,7 +152,7 @@ def test_a_state_that_is_damaged(tmp_path, text):
         {"\x1b[31m": 1},
     ],
 )  # fmt: skip
-def test_a_state_of_other_content(tmp_path, change):
+def test_a_state_with_invalid_content_is_refused(tmp_path, change):
     command = {"command": [], "flags": [], "arguments": [], "configs": ""}
     State.new(tmp_path, command, [Job(0, ["seed=0"])], 1, []).save()
     state = json.loads((tmp_path / "sweep.json").read_text())
@@ -170,7 +170,7 @@ def damaged(tmp_path, text):
     assert "\x1b" not in str(error.value)
 
 
-def test_no_path_from_a_file_leads_out(tmp_path):
+def test_no_path_in_a_file_leads_out_of_the_sweep(tmp_path):
     """Neither by its name nor by a link that lies in the folder: nothing is opened, locked or deleted there."""
     victim, folder = tmp_path / "victim", tmp_path / "sweep"
     (victim / "0").mkdir(parents=True)
@@ -203,7 +203,7 @@ def test_a_job_that_is_no_point_of_the_space():
     assert [outside(axes, [fits, other]) for other in others] == [1] * len(others)
 
 
-def test_last_is_no_job_of_a_sweep(tmp_path):
+def test_resume_last_is_never_a_job_of_a_sweep(tmp_path):
     """Which would train on while results.csv keeps its row; by its folder it can, and to look at it is no harm."""
     for name in ("1_sweep/0", "2_run"):
         (tmp_path / "d" / name / ".hydra").mkdir(parents=True)
@@ -301,7 +301,7 @@ def test_the_live_table_never_scrolls(tmp_path, monkeypatch, capsys, width, heig
     assert screen.lines == len(lines) <= max(1, height - 1) and max(map(len, lines)) <= max(1, width - 1)
 
 
-def test_two_resumers_at_once(dl_run, refused_sweep):
+def test_two_processes_cannot_resume_a_sweep_at_once(dl_run, refused_sweep):
     """The second is refused by the first one's name."""
     from filelock import FileLock
 
@@ -316,7 +316,7 @@ def test_two_resumers_at_once(dl_run, refused_sweep):
     assert code == 2 and "is in use: process 4321 on host far runs it\n  wait for it, or stop it" in err
 
 
-def test_room_for_jobs(monkeypatch):
+def test_jobs_share_the_cores(monkeypatch):
     """Each has its share of the CPU, unless the user said how many threads, and a GPU of the pool."""
     from dlrun.sweep import slots as module
     from dlrun.sweep.settings import Grid
@@ -340,7 +340,7 @@ def test_room_for_jobs(monkeypatch):
     assert slots(jobs=2).env(0)["OMP_NUM_THREADS"] == "3"
 
 
-def test_the_live_table(tmp_path):
+def test_the_live_table_is_drawn_and_removed(tmp_path):
     """On a terminal: what runs, what waits and the best so far; what stays is a line for each job that ended."""
     import pty
 

@@ -70,7 +70,7 @@ def chaos(folder: Path, draw: random.Random, kills: int, arguments: list[str]) -
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
-def test_chaos(tmp_path, kind, jobs):
+def test_kills_at_random_moments_lose_no_job(tmp_path, kind, jobs):
     from runs import assert_same, compose, train
 
     killed = chaos(tmp_path / "a", random.Random(SEED), KILLS, [*KINDS[kind], f"sweep.jobs={jobs}", *JOB])

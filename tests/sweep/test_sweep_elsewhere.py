@@ -39,7 +39,7 @@ def until(found: object, process: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
-def test_a_cluster_stops_and_goes_on(tmp_path):
+def test_a_sweep_on_a_cluster_stops_and_resumes(tmp_path):
     """A signal reaches the jobs on the cluster's machines: each saves and goes on from there; SIGKILL too."""
     process = start(tmp_path, *CLUSTER, "trainer.epochs=1000000", "trainer.max_time=0.05,-1", "sweep.jobs=2")
     until(lambda: list(tmp_path.glob("outputs/*/*_sweep/0/metrics.jsonl")), process)
@@ -67,7 +67,7 @@ def test_a_search_on_a_cluster(tmp_path):
     assert process.returncode == 0 and statuses(tmp_path) == ["finished"], out + err
 
 
-def test_other_launchers():
+def test_other_launchers_are_refused():
     with pytest.raises(
         UserError, match="dl-run does not support this launcher, because its jobs are separate processes\n  expected"
     ):
@@ -75,7 +75,7 @@ def test_other_launchers():
 
 
 @pytest.mark.slow
-def test_a_database_is_joined(tmp_path):
+def test_a_search_in_a_database_can_be_joined(tmp_path):
     """By another machine's command, which takes the sweep from there; here there is nothing left to do."""
     url = f"sqlite:///{tmp_path / 'x.db'}"
     search = ["sweep=optuna", f"sweep.storage={url}", "sweep.trials=1", "optimizer.lr=interval(0.01,0.1)"]
@@ -91,7 +91,7 @@ def test_a_database_is_joined(tmp_path):
     assert "the sweep was not started with 'seed=3'" in process.communicate(timeout=60)[1]
 
 
-def test_a_database_without_a_sweep(tmp_path):
+def test_a_database_without_a_sweep_is_refused(tmp_path):
     process = start(tmp_path, f"sweep.join=sqlite:///{tmp_path / 'x.db'}")
     assert "x.db: there is no such file\n  expected the sweep.storage of an existing sweep" in process.communicate()[1]
     assert process.returncode == 2

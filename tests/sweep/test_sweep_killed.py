@@ -85,7 +85,7 @@ slow = pytest.mark.slow
 @pytest.mark.parametrize(
     ("jobs", "search"), [(1, {}), pytest.param(3, {}, marks=slow), pytest.param(1, {"sampler": "tpe"}, marks=slow)]
 )
-def test_killed_at_random_moments(tmp_path, jobs, search):
+def test_a_sweep_killed_at_random_moments_ends_the_same(tmp_path, jobs, search):
     """As many finished jobs as there are to be, each once, with the numbers of a sweep that was never killed."""
     num = 6
     assert kill_often(tmp_path / "killed", 4, jobs, num, jobs, **search) >= 2
@@ -99,7 +99,7 @@ def test_killed_at_random_moments(tmp_path, jobs, search):
         assert trials(tmp_path / "killed") == {(i, 1, -job[3]["val/loss"]) for i, job in enumerate(mine)}
 
 
-def test_what_a_job_does_is_its_own_result(tmp_path):
+def test_every_way_in_which_a_job_ends_is_reported(tmp_path):
     """Refused, an exit(), a bug, a crash, a hang: told at once with the log's last lines, and again at the end."""
     do = {"1": "refuse", "2": "exit", "3": "raise", "4": "abort", "5": "hang", "6": "stubborn"}
     assert start(tmp_path / "a", 8, 3, do=do, timeout=3.0).wait(timeout=300) == 0
@@ -155,7 +155,7 @@ def test_a_search_with_a_pruner_is_retried(tmp_path):
         ('"param_value_internal": ', '"param_value_internal": "x", "x": '),
     ],
 )  # fmt: skip
-def test_a_history_that_was_edited(tmp_path, text, new):
+def test_an_edited_history_is_reported(tmp_path, text, new):
     import optuna
 
     from dlrun.sweep.state import State
@@ -179,7 +179,7 @@ def test_a_history_that_was_edited(tmp_path, text, new):
         journal(optuna, sweep)
 
 
-def test_stopped_and_resumed(tmp_path):
+def test_a_stopped_sweep_resumes(tmp_path):
     """Asked to stop, it lets its jobs save and end; they go on from there, and nothing is begun meanwhile."""
     process = start(tmp_path / "a", 4, 2, epochs=20, seconds=0.2)
     deadline = time.monotonic() + 120
@@ -194,7 +194,7 @@ def test_stopped_and_resumed(tmp_path):
     assert (tmp_path / "a.log").read_text().count(" resumed\n") == 2
 
 
-def test_a_hang_does_not_hold_the_sweep(tmp_path):
+def test_a_job_that_hangs_does_not_hold_up_the_sweep(tmp_path):
     """Asked to stop, it waits for its jobs, and not for ever."""
     process = start(tmp_path / "a", 2, 1, do={"0": "stubborn"})
     deadline = time.monotonic() + 120
@@ -214,7 +214,7 @@ def test_a_hang_does_not_hold_the_sweep(tmp_path):
         *[pytest.param(*one, marks=slow) for one in [(0, {}), (1, {}), (0, {"sampler": "random"})]],
     ],
 )
-def test_several_work_together_and_one_dies(tmp_path, dies, search):
+def test_several_workers_continue_when_one_dies(tmp_path, dies, search):
     """Every job once, whoever has it; what one leaves that was killed, the first or another, a living one takes."""
     folder, keys = tmp_path / "a", {"epochs": 5, "seconds": 0.25, **search}  # long enough for three to start
     workers = [start(folder, 12, 1, **keys)]
@@ -237,7 +237,7 @@ def test_several_work_together_and_one_dies(tmp_path, dies, search):
         assert results(folder) == results(tmp_path / "whole")
 
 
-def test_nobody_listens(tmp_path):
+def test_a_sweep_continues_without_standard_output(tmp_path):
     """As in dl-run -m ... | head: the jobs are worth more."""
     command = [sys.executable, str(SCRIPT), json.dumps({"args": [str(tmp_path / "a"), 3, 1]})]
     path = os.pathsep.join([str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")])
@@ -258,7 +258,7 @@ def trials(folder: Path) -> set[tuple]:
     return {(t.number, t.state.value, t.value) for t in study.trials}
 
 
-def test_a_kill_takes_the_jobs_with_it(tmp_path):
+def test_a_kill_ends_the_jobs_too(tmp_path):
     process = start(tmp_path / "a", 4, 2, seconds=0.2, epochs=50)
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("a/*/*_sweep/*/metrics.jsonl"))) < 2 and time.monotonic() < deadline:
@@ -319,7 +319,7 @@ SMALL = ["trainer.epochs=30", "trainer.checkpoint_gap=0.1"]
 
 
 @pytest.mark.slow
-def test_a_real_run_killed(tmp_path):
+def test_a_sweep_of_real_runs_survives_a_kill(tmp_path):
     """In the middle of its epochs: dl-run itself, to the bit."""
     from runs import assert_same, compose, train
 

@@ -46,7 +46,7 @@ class Page(HTMLParser):
             self.data += text
 
 
-def test_the_page_holds_everything_and_loads_nothing(tmp_path):
+def test_the_page_is_complete_and_loads_nothing(tmp_path):
     odd = "data.labels=[</script><script>alert(1)</script>]"
     jobs = [
         Job(0, ["lr=0.1", "seed=0", odd], "finished", 0, 1.5, {"val/acc": 0.5, "test/loss": math.inf}),
@@ -101,7 +101,7 @@ def test_importance_is_the_share_of_the_variance():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_importance_of_a_rate_with_a_best_in_the_middle(seed):
+def test_importance_finds_a_rate_whose_best_is_in_the_middle(seed):
     """The rate decides, by a peak; the loss of rates that are too high is huge; the rest does next to nothing.
 
     together: good values were tried together, as a search does; the dropout gets no credit for that.
@@ -119,7 +119,7 @@ def test_importance_of_a_rate_with_a_best_in_the_middle(seed):
     assert found["lr"] > 0.8 and found["dropout"] < 0.15
 
 
-def test_the_best():
+def test_the_best_job_is_found():
     found = [(0.5, 3.0), (0.7, 2.0), (0.7, 4.0), (None, 0.0), (0.2, 1.0)]
     jobs = [job(i, value, f"lr={i}", time=seconds) for i, (value, seconds) in enumerate(found)]
     jobs.append(Job(5, ["lr=5"], "pruned", 143, 1.0, {"val/acc": 0.9}))
@@ -184,7 +184,7 @@ def test_a_seed_that_ran_twice_counts_once():
         (["finished"], False),
     ],
 )
-def test_jobs_are_to_be_repeated_where_that_can_help(tmp_path, statuses, advised):
+def test_retrying_is_advised_where_it_can_help(tmp_path, statuses, advised):
     state = made(tmp_path / "s", [Job(i, ["lr=1"], status, 1) for i, status in enumerate(statuses)])
     text = closing(state, stopped=0)
     hint = f"repeat the failed jobs with: dl-run -m sweep.resume={tmp_path / 's'} sweep.retry=failed"

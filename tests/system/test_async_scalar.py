@@ -8,6 +8,6 @@ from toys import CPU
 from dlrun.system.async_scalar import AsyncScalar
 
 
-def test_the_loss_is_watched_as_it_is():
+def test_a_scalar_is_read_back_unchanged():
     assert AsyncScalar(CPU).start(torch.tensor(1.5))() == 1.5
     assert isnan(AsyncScalar(CPU).start(torch.tensor(float("nan")))())

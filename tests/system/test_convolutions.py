@@ -20,7 +20,7 @@ from dlrun.train.session import Session
 @pytest.mark.parametrize(
     ("side", "shape", "bias"), [(3, (2, 5, 7, 4), False), (5, (3, 4, 6, 9), True), (3, (1, 2, 1, 1), True)]
 )
-def test_gradients_are_torchs(side, shape, bias, layout):
+def test_gradients_equal_torchs(side, shape, bias, layout):
     with seeded():
         plain = nn.Conv2d(shape[1], 6, side, padding=side // 2, bias=bias).to(memory_format=layout)
         x = torch.randn(shape).contiguous(memory_format=layout).requires_grad_()
@@ -47,7 +47,7 @@ def test_autocast_casts_as_torch_does():
     torch.testing.assert_close(products.weight.grad, plain.weight.grad, atol=0.5, rtol=0.05)
 
 
-def test_wide_convolutions_of_the_nets_are_found():
+def test_wide_convolutions_of_the_networks_are_replaced():
     spec = Image((3, 32, 32), 10)
     for model, expected in {"fast_cnn": 3, "resnet18": 9, "vgg13": 7, "lenet": 0}.items():
         net = build(section("model", model))(spec)
@@ -61,7 +61,7 @@ def number_of_products(config: tuple[dict, dict]) -> int:
     return sum(isinstance(module, ProductConv2d) for module in Session(*config).task.net.modules())
 
 
-def test_a_run_with_products(tmp_path, monkeypatch):
+def test_a_run_with_products_trains(tmp_path, monkeypatch):
     """It learns as one without, to rounding, and resumes to the bit."""
     monkeypatch.setattr(convolutions, "WIDE", 4)
     write_mnist(tmp_path)
@@ -81,7 +81,7 @@ def test_a_run_with_products(tmp_path, monkeypatch):
     assert one == pytest.approx(other, rel=1e-4)
 
 
-def test_products_have_no_second_derivatives(tmp_path, monkeypatch):
+def test_second_derivatives_of_products_are_refused(tmp_path, monkeypatch):
     write_mnist(tmp_path)
     small = [o for o in SMALL if not o.startswith("model.")] + ["model=wgan_gp", f"data_dir={tmp_path}"]
     with pytest.raises(UserError, match="trainer.conv_gradients=products: this task needs second derivatives"):

@@ -5,7 +5,7 @@ import torch
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
-def test_cuda_where_there_is_none(refused):
+def test_cuda_without_a_gpu_is_refused(refused):
     text = refused("trainer.device=cuda")
     assert text.startswith("trainer.device=cuda: ") and "expected one of: cpu" in text and "trainer.device=auto" in text
 

@@ -94,7 +94,7 @@ def test_two_processes_learn_as_one_with_twice_the_batch(tmp_path):
             assert mine[name] == pytest.approx(value, abs=1e-5 if "loss" in name else 1e-3), name
 
 
-def test_the_death_of_one_loses_nothing(tmp_path):
+def test_the_death_of_one_process_loses_nothing(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
     straight = together(a, *TWO, *HARD)
     process = start(b, *TWO, *HARD, f"run_dir={b}")
@@ -111,7 +111,7 @@ def test_the_death_of_one_loses_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("ends, tries", [([(2, True)], 1), ([(137, False), (0, True)], 2), ([(1, False)] * 3, 3)])
-def test_what_would_fail_alike_is_not_tried_again(ends, tries, monkeypatch):
+def test_failures_that_would_repeat_are_not_retried(ends, tries, monkeypatch):
     """Where all tries are used up, the last one counts."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for name in (launch.LAUNCHER, launch.RESTART):
@@ -146,7 +146,7 @@ def loss(out, y):
         pytest.param("os.environ['RANK'] == '1' and os.kill(os.getpid(), signal.SIGKILL)", False, 0, 2, marks=slow),
     ],
 )
-def test_only_what_may_succeed_is_started_again(act, always, code, tries, tmp_path, monkeypatch):
+def test_only_failures_that_may_succeed_later_are_retried(act, always, code, tries, tmp_path, monkeypatch):
     """A mistake in the user's code is printed once; a lost environment, device or process is worth another start."""
     (tmp_path / "mynets.py").write_text(FAILING.format(act=act, always=always))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -157,7 +157,7 @@ def test_only_what_may_succeed_is_started_again(act, always, code, tries, tmp_pa
     assert len(list(tmp_path.glob("start *"))) == tries, (tmp_path / "run.log").read_text()
 
 
-def test_no_room_for_the_launchers_files_is_reported(monkeypatch):
+def test_a_full_disk_at_the_launch_is_reported(monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -169,7 +169,7 @@ def test_no_room_for_the_launchers_files_is_reported(monkeypatch):
         launch.launch([], 2, 0)
 
 
-def test_a_restart_after_the_end_ends_well(tmp_path, monkeypatch):
+def test_a_restart_after_the_end_exits_with_0(tmp_path, monkeypatch):
     """The note of a run is its launcher's: one that a dead launcher left is removed by the next."""
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
     written.write_whole(restarts._note(tmp_path, 2**22 + 1), "/old")
@@ -182,7 +182,7 @@ def test_a_restart_after_the_end_ends_well(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_a_restart_before_the_first_checkpoint_takes_the_runs_folder_again(elsewhere, tmp_path, monkeypatch):
+def test_a_restart_before_the_first_checkpoint_reuses_the_folder(elsewhere, tmp_path, monkeypatch):
     """One that the run did not make is refused as ever."""
     base, run = tmp_path / "outputs", tmp_path / ("run" if elsewhere else "outputs/run")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
@@ -211,7 +211,7 @@ def folders_made(folder: Path) -> Path:
         pytest.param("reinforce_baseline", LONG, marks=slow),
     ],
 )
-def test_environments_of_two_processes(model, more, tmp_path):
+def test_environments_are_divided_among_two_processes(model, more, tmp_path):
     """Each plays its own; stopped in mid-epoch and gone on with, all of them are where they were."""
     choice = [f"model={model}", "trainer.epochs=2", "trainer.processes=2"]
     choice += ["trainer.checkpoint_gap=0", "task.eval_episodes=4", "data.video_steps=0", "trainer.log_every=0", *more]
@@ -231,14 +231,14 @@ def test_environments_of_two_processes(model, more, tmp_path):
 
 
 @pytest.mark.parametrize("model", ["a3c", "q_learning"])
-def test_what_is_no_mean_over_processes_is_refused(model):
+def test_tasks_that_cannot_be_distributed_are_refused(model):
     config = composed(f"model={model}", "data=maze" if model == "q_learning" else "data=cartpole")
     spec, device = build(config["data"]).spec, replace(DEVICE, dist=Distributed(0, 2))
     with pytest.raises(UserError, match="2.*\n  expected trainer.processes=1"):
         build(config["task"])(build(config["model"])(spec), spec, device, make_update)
 
 
-def test_what_cannot_be_trained_together():
+def test_combinations_that_cannot_be_distributed_are_refused():
     trainer = Namespace(sync_norm=True)
     with pytest.raises(UserError, match="torch synchronises batch normalisation on CUDA only\n  expected"):
         check_distributed(trainer, CPU)
@@ -250,7 +250,7 @@ def test_what_cannot_be_trained_together():
 
 
 @slow
-def test_an_error_is_reported(tmp_path):
+def test_an_error_in_one_process_is_reported_once(tmp_path):
     process = start(tmp_path / "run", *TWO, "data=mnist", "data_dir=/nowhere", "data.source.download=false")
     assert process.wait() == 2
     said = (tmp_path / "run.log").read_text()

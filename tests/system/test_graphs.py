@@ -25,7 +25,7 @@ CASES = {
 
 @NEEDS_GPU
 @pytest.mark.parametrize("case", CASES)
-def test_recorded_steps_are_the_steps(case, tmp_path):
+def test_recorded_steps_give_the_same_bits(case, tmp_path):
     runs.write_mnist(tmp_path)
     small = [each for each in runs.SMALL if case != "fast_cnn" or not each.startswith("model.")]
     small += [f"data_dir={tmp_path}", "trainer.epochs=5", "optimizer=adamw", *CASES[case]]
@@ -61,7 +61,7 @@ def test_kinds_of_steps_are_recorded_after_the_first_few():
 
 
 @NEEDS_GPU
-def test_a_step_that_waits_runs_without_a_graph():
+def test_a_step_that_synchronises_runs_without_a_graph():
     net = torch.nn.Linear(3, 1).to(CUDA)
     update = make_update(net)
 
@@ -96,6 +96,6 @@ def test_a_cpu_has_no_graphs(tmp_path):
         Session(*runs.compose(*runs.SMALL, f"data_dir={tmp_path}", "trainer.cuda_graph=true"))
 
 
-def test_why_not():
+def test_reasons_against_graphs_are_given():
     assert why_not(torch.device("cuda", 0), False, 1) == ""
     assert "trainer.compile=true" in why_not(CUDA, True, 1) and "2 processes" in why_not(CUDA, False, 2)

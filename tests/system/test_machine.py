@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
-def test_freed_memory_stays_with_the_process():
+def test_freed_memory_is_kept_by_the_process():
     """In a process of its own: what was allocated before decides where a block comes from."""
     code = """
 import ctypes, resource

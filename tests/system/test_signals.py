@@ -12,14 +12,14 @@ from runs import SMALL, STRAIGHT, assert_same, compose, dl_run, ended, rows, sta
 from dlrun.system.signals import ONE_REQUEST, Signals
 
 
-def test_the_handlers_of_signals_come_back(config, tmp_path):
+def test_signal_handlers_are_restored(config, tmp_path):
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     train(tmp_path, config(), signals={2: signal.SIGINT})
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
-def test_slurms_warnings_save_and_stop(number, config, straight, tmp_path):
+def test_warnings_of_slurm_save_and_stop(number, config, straight, tmp_path):
     """They may come twice, to the run and to the script that started it."""
     outcome = train(tmp_path, config(*STRAIGHT), signals={5: number})
     assert (outcome.reason, outcome.number) == ("signal", number)
@@ -61,12 +61,12 @@ def test_sigterm_after_a_warning_is_the_first_request(warning, pressed):
     assert pressed((0, signal.SIGTERM), (2, warning)) == (signal.SIGTERM, [])
 
 
-def test_a_signal_to_all_processes_and_through_their_parent_is_one(pressed):
+def test_a_signal_repeated_by_the_parent_counts_once(pressed):
     """systemd and SLURM signal each process of a job, and a launcher or a sweep passes its own on."""
     assert pressed((0, signal.SIGTERM), (0.2, signal.SIGTERM)) == (signal.SIGTERM, [])
 
 
-def test_a_terminal_that_is_gone_may_say_so_twice(monkeypatch):
+def test_a_repeated_hangup_counts_once(monkeypatch):
     """Its shell says it, too. What nohup started is not to hear it."""
     monkeypatch.setattr(os, "kill", lambda pid, number: pytest.fail("it stopped at once"))
     with Signals() as signals:
@@ -82,7 +82,7 @@ def test_a_terminal_that_is_gone_may_say_so_twice(monkeypatch):
         signal.signal(signal.SIGHUP, before)
 
 
-def test_the_command_stops_with_the_signals_codes_and_goes_on(data_dir, tmp_path):
+def test_the_command_stops_with_the_codes_of_the_signals_and_resumes(data_dir, tmp_path):
     """SIGTERM: 143. SIGINT in an evaluation: 130. Two signals: at once. A second process on the run: refused."""
     folder, log = tmp_path / "run", tmp_path / "log"
     small = [f"data_dir={data_dir}", *SMALL, "trainer.epochs=9999", f"run_dir={folder}"]

@@ -40,7 +40,7 @@ def test_private_parts_of_torch_are_used_in_one_module_only():
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS)
-def test_a_plain_step_is_the_optimizers_own(make):
+def test_a_plain_step_equals_the_optimizers_own(make):
     nets = [nn.Linear(3, 2) for _ in range(2)]
     nets[1].load_state_dict(nets[0].state_dict())
     both = [make(net.parameters(), lr=0.1) for net in nets]
@@ -74,7 +74,7 @@ print("torch._dynamo" in sys.modules)
     assert run.stdout.strip() == "False"
 
 
-def test_the_scaler_reads_what_tells_it_to_check_first():
+def test_the_scaler_checks_overflow_first():
     assert "_step_supports_amp_scaling" in inspect.getsource(torch.amp.GradScaler.step)
     optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1, fused=True)
     assert optimizer._step_supports_amp_scaling  # torch's own value for fused optimizers
@@ -100,7 +100,7 @@ def test_the_compiler_has_these_options():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/cpuinfo")
-def test_bf16_is_what_the_kernel_says_of_the_cpu():
+def test_bf16_support_is_that_of_the_cpu_flags():
     flags = Path("/proc/cpuinfo").read_text().split()
     assert cpu_has_bf16() == ("avx512_bf16" in flags or "amx_tile" in flags)
 

@@ -27,7 +27,7 @@ def conditional(spec: Image = SMALL) -> ConditionalGan:
     return make(ConditionalGan, net, spec)
 
 
-def test_the_end_of_a_code_chooses_the_class():
+def test_the_end_of_a_code_is_the_class():
     net = conditional().net
     z = torch.zeros(2, net.latent)
     z[0, 3], z[1, 5] = 0.3, 2.0  # the greatest of the last four counts, not its size
@@ -41,7 +41,7 @@ def test_the_end_of_a_code_chooses_the_class():
     assert torch.bincount(net.generator.classes_of(other).argmax(1), minlength=4).min() > 200
 
 
-def test_both_players_are_told_the_class_of_the_batch():
+def test_generator_and_discriminator_receive_the_class():
     task = conditional()
     x, y = torch.zeros(4, 1, 8, 8), torch.tensor([3, 0, 1, 1])
     generator, critic, samples = task.players((x, y))
@@ -79,7 +79,7 @@ def test_a_conditional_gan_resumes_to_the_bit(tmp_path):
     assert (tmp_path / "a" / "plots" / "samples.png").exists()
 
 
-def test_it_learns_what_each_class_is():
+def test_a_conditional_gan_learns_each_class():
     """Two classes, one black and one white: each is drawn when it is asked for."""
     spec = Image((1, 4, 4), classes=2)
     with seeded():
@@ -133,7 +133,7 @@ def test_a_gan_of_numbers_is_drawn_with_the_best_discriminator():
     assert np.allclose(lines["discriminator"][seen], 0.5) and np.abs(lines["the best one"][seen] - 0.5).mean() < 0.2
 
 
-def test_dense_pairs_keep_their_names():
+def test_dense_networks_keep_their_parameter_names():
     """Checkpoints of runs on tables still fit."""
     keys = {k: v for k, v in section("model", "gan").items() if k != "_target_"}
     pair = gan(Table(2, classes=8), **keys | dict(hidden=[4, 4]))

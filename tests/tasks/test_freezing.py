@@ -59,12 +59,12 @@ def statistics(*layers: str) -> set[str]:
     return {f"{layer}.1.{name}" for layer in layers for name in RESTING}
 
 
-def test_heads_that_only_training_has_are_heads():
+def test_auxiliary_heads_count_as_heads():
     """Else they would stay as they were drawn, and pull at the body."""
     assert matching(["a.weight", "aux1.fc.bias", "fc.weight"], "head", "") == {"aux1.fc.bias", "fc.weight"}
 
 
-def test_a_layer_stops_to_learn_at_its_moment():
+def test_a_layer_freezes_at_its_time():
     """With its norm, whose statistics stay too; the rest goes on. Frozen again is what had been let go before."""
     states = trained(task=dict(freeze_from=[["stem", 1]]))
     assert changed(states[3], states[4]) == {*BODY, *HEAD, *statistics("stem", "body")}
@@ -77,7 +77,7 @@ def test_a_layer_stops_to_learn_at_its_moment():
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
-def test_what_is_frozen_stays_to_the_bit(optimizer):
+def test_frozen_weights_do_not_change_by_a_bit(optimizer):
     """Its statistics too; weight decay does not reach it."""
     decay = dict(weight_decay=0.1, lr=0.01)
     for freeze in (["stem", "body"], ["*", "!head"], ["stem.*", "body.?.*"], ["*", "!*.weight", "stem", "body"]):
@@ -90,7 +90,7 @@ def test_what_is_frozen_stays_to_the_bit(optimizer):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_weights_learn_from_their_moment_on(optimizer):
+def test_weights_learn_from_their_time_on(optimizer):
     """The recipe: the head, then from the top; at 0.5 epochs of 4 steps and at 1."""
     task = dict(freeze=["stem", "body"], unfreeze=[["body", 0.5], ["*", 1]])
     states = trained(task=task, optimizer=optimizer)
@@ -99,7 +99,7 @@ def test_weights_learn_from_their_moment_on(optimizer):
     assert moves == [head] * 2 + [head | body] * 2 + [head | body | stem] * 4
 
 
-def test_the_frozen_body_is_a_function():
+def test_a_head_after_frozen_layers_learns_as_it_would_alone():
     """A head behind a frozen body learns as it would alone on the body's outputs."""
     frozen = trained(task=dict(freeze=["stem", "body"]))
     whole = net().eval()
@@ -124,7 +124,7 @@ def test_rates_are_factors_on_the_learning_rate():
         assert torch.allclose(moves[1][name], factor * moves[0][name], rtol=1e-3, atol=1e-6), name
 
 
-def test_the_schedule_moves_all_rates_and_the_log_has_the_base(tmp_path):
+def test_the_schedule_scales_all_rates_and_the_base_rate_is_logged(tmp_path):
     keys = [
         "schedule=cosine",
         "schedule.warmup_fraction=0.0",
@@ -190,7 +190,7 @@ def test_the_head_is_the_last_layer_where_nothing_has_that_name():
     assert matching(["head.0.weight", "head.0.bias", "fc.weight"], "head", "") == {"head.0.weight", "head.0.bias"}
 
 
-def test_many_names_are_named_by_their_modules():
+def test_long_lists_of_weights_are_shortened_to_their_modules():
     names = [f"stage{i}.{j}.conv.weight" for i in range(4) for j in range(10)] + ["head.bias"]
     assert named(names) == "stage0.*, stage1.*, stage2.*, stage3.*, head.*"
     assert matching(names, "stage1", "") == {name for name in names if name.startswith("stage1.")}

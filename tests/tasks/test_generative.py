@@ -77,7 +77,7 @@ def data_of(x: torch.Tensor, spec: object, size: int = 8) -> Batches:
 # Networks
 
 
-def test_nets_have_the_books_parameters():
+def test_networks_have_the_books_parameters():
     net = autoencoder(BOOK, latent=20, hidden=[256, 128], dropout=0.0, **DENSE)
     assert (count(net.encoder), count(net.decoder)) == (236_436, 237_200)
     assert count(vae(BOOK, latent=20, hidden=[128], **DENSE)) == 209_464
@@ -94,7 +94,7 @@ def test_nets_have_the_books_parameters():
 @pytest.mark.parametrize("name", ["autoencoder", "denoising_autoencoder", "dropout_autoencoder", "conv_autoencoder",
                                   "adversarial_autoencoder", "vae", "conv_vae"])  # fmt: skip
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64), (1, 8, 8)])
-def test_nets_take_their_sizes_from_the_spec(name, shape):
+def test_networks_take_their_sizes_from_the_spec(name, shape):
     with torch.device("meta"):
         net = build(section("model", name))(Image(shape))
         out = net(torch.empty(2, *shape))
@@ -107,7 +107,7 @@ def test_nets_take_their_sizes_from_the_spec(name, shape):
 
 
 @pytest.mark.parametrize("side", [1, 7, 11, 22])
-def test_sizes_that_cannot_be_halved_are_named(side):
+def test_sizes_that_cannot_be_halved_are_refused(side):
     with pytest.raises(UserError, match=f"conv_autoencoder cannot take images of {side}x{side}.*such as 8, 28, 32"):
         conv_autoencoder(Image((1, side, side)), latent=2, width=2, **DENSE)
 
@@ -212,7 +212,7 @@ def test_grids():
     assert interpolate(torch.zeros(2, 1), torch.tensor([[1.0], [2.0]]), 3).flatten().tolist() == [0, 0.5, 1, 0, 1, 2]
 
 
-def test_pixels_come_in_the_range_that_the_net_needs():
+def test_pixels_are_rescaled_to_the_range_of_the_network():
     pixels = torch.rand(4, 2, 3, 3)
     data = data_of((pixels - 0.25) / 0.5, Image((2, 3, 3)))
     plain = next(iter(rescaled(data.batches("val"), data, 0.0, 1.0)))[0]
@@ -444,7 +444,7 @@ def test_wgan_gp_covers_two_blobs():
 
 
 @pytest.mark.parametrize("kind", [Gan, Wgan, WganGp])
-def test_turns_follow_the_clock(kind):
+def test_critic_steps_follow_the_clock(kind):
     """The generator learns on steps 2, 5, ... of n_critic=3, whatever was done before; the critic on every one."""
     task, clock, x = make_pair(kind, n_critic=3), Clock(0, 1, 9), blobs().x
     for clock.step in (2, 0, 1, 5, 4, 7, 8):
@@ -464,7 +464,7 @@ def test_clipped_weights_stay_clipped():
     assert max(p.abs().max() for p in task.net.critic.parameters()) <= 0.02
 
 
-def test_the_averaged_generator_is_the_one_to_judge():
+def test_the_averaged_generator_is_evaluated():
     task = make_pair(Gan, ema=0.9)
     assert task.evaluated() is task.update.ema and task.critic_update.ema is None
     assert isinstance(task.net, Pair) and task.evaluated() is not task.net.generator
@@ -542,7 +542,7 @@ def test_settings_resume_to_the_bit(case, tmp_path):
 
 
 @pytest.mark.parametrize("stop", [2, 3])
-def test_a_step_left_out_is_left_out_after_resuming_too(stop, tmp_path):
+def test_a_skipped_step_stays_skipped_after_resuming(stop, tmp_path):
     """The critic's running statistics are moved by the generator's turn as well. Stopped before or at the bad batch."""
     small = [key for key in runs.SMALL if not key.startswith("model.")] + ["trainer.on_nan=skip", "model.width=2"]
     config = compose("model=dcgan", "model.form=paper", f"data_dir={runs.write_mnist(tmp_path / 'data')}", *small)

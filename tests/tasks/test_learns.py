@@ -91,7 +91,7 @@ def test_every_kind_of_model_memorises_eight_samples(model):
     assert measured(task, x, y)["acc"] == 1, "in evaluation mode too"
 
 
-def test_linear_finds_the_line():
+def test_a_linear_model_finds_the_line():
     """Book chapter 2: to the configured truth, which the points' noise moves by a tenth of a percent."""
     data, source = build(section("data", "linear")), section("data", "linear")["source"]
     data.load(CPU)
@@ -101,7 +101,7 @@ def test_linear_finds_the_line():
     assert net[1].bias.item() == pytest.approx(source["b"], abs=1e-2)
 
 
-def test_xor_takes_a_hidden_layer():
+def test_xor_needs_a_hidden_layer():
     """Book section 6.1: one layer cannot, two can."""
     spec, y = Table(features=2, classes=2), torch.tensor([0, 1, 1, 0])
     one = make_task(linear(spec, init="zeros", bias=True), spec, lr=0.05)
@@ -117,7 +117,7 @@ def test_xor_takes_a_hidden_layer():
 
 @pytest.mark.parametrize("pieces", [2, 3, 5, 14, 99])
 @pytest.mark.parametrize("spec", [CLASSES, TWO, REAL], ids=str)
-def test_pieces_give_the_update_of_the_whole(spec, pieces):
+def test_micro_batches_give_the_update_of_the_whole_batch(spec, pieces):
     x, y = batch(spec)
     nets, shown = [], []
     for k in (1, pieces):
@@ -130,7 +130,7 @@ def test_pieces_give_the_update_of_the_whole(spec, pieces):
 
 
 @pytest.mark.parametrize("pieces", [1, 3])
-def test_heads_that_only_training_has_count_by_their_weight(pieces):
+def test_auxiliary_heads_count_by_their_weight(pieces):
     """GoogLeNet's: the step is down the gradient of all three losses, the metrics are of its own outputs."""
     keys = section("model", "googlenet") | dict(
         form="cifar", width=2, norm="none", dropout=0.0, auxiliary=0.4, init="keras"
@@ -162,7 +162,7 @@ def test_the_average_is_exponential():
     torch.testing.assert_close(task.update.ema[1].weight, expected)
 
 
-def test_averaged_weights_are_the_ones_that_are_judged():
+def test_averaged_weights_are_evaluated():
     x, y = batch(CLASSES)
     task = make_task(make_net(CLASSES), CLASSES, lr=0.01, ema=0.9)
     learn(task, (x, y), 5)
@@ -186,7 +186,7 @@ def test_batch_normalisation_of_a_lone_sample_is_refused(batch_size, pieces):
     ("batch_size", "pieces", "norm"),
     [(13, 1, "layer"), (14, 1, "batch"), (14, 3, "batch"), (7, 2, "batch"), (5, 4, "none")],
 )
-def test_batch_normalisation_of_several_samples_is_taken(batch_size, pieces, norm):
+def test_batch_normalisation_of_several_samples_is_accepted(batch_size, pieces, norm):
     data = Batches(*batch(CLASSES), CLASSES, batch_size)
     task = make_task(make_net(CLASSES, norm=norm), CLASSES, task=dict(grad_accum_steps=pieces))
     assert task.steps(data) == -(-14 // batch_size)
@@ -208,7 +208,7 @@ def test_a_lone_image_has_statistics():
 
 @pytest.mark.parametrize("spec", [CLASSES, TWO, REAL, Table(features=6, classes=3)], ids=str)
 @pytest.mark.parametrize("norm", ["none", "batch"])
-def test_evaluate_is_a_plain_computation(spec, norm):
+def test_evaluate_equals_a_plain_computation(spec, norm):
     x, y = batch(spec, 23)  # four batches of 5 and one of 3
     net = make_net(spec, norm=norm)
     task = make_task(net, spec)
@@ -232,7 +232,7 @@ def test_evaluate_is_a_plain_computation(spec, norm):
     assert found.keys() == task.scores.keys() and task.goal in found
 
 
-def test_a_steps_metrics_are_the_batchs():
+def test_the_metrics_of_a_step_are_those_of_its_batch():
     x, y = batch(CLASSES)
     net = make_net(CLASSES)
     with torch.no_grad():
@@ -254,7 +254,7 @@ class Fixed(nn.Module):
         return x * self.one
 
 
-def test_report_by_hand():
+def test_the_report_equals_one_by_hand():
     true, predicted = [0, 0, 0, 1, 1, 2, 2, 2, 2], [0, 0, 1, 1, 1, 0, 2, 1, 1]
     spec = Table(features=4, classes=4, labels=("ant", "bee", "cat", "dog"))
     task = make_task(Fixed(), spec)
@@ -265,7 +265,7 @@ def test_report_by_hand():
     assert list(report["figures"]) == ["confusion_matrix", "calibration"]
 
 
-def test_report_of_two_classes():
+def test_two_classes_are_reported():
     spec = Table(features=1, classes=2)
     task = make_task(Fixed(), spec)
     report = task.report(

@@ -110,7 +110,7 @@ def test_squared_errors():
         ("bce", REAL, "task.loss=bce does not fit data with real targets: expected one of auto, mse, mae, huber"),
     ],
 )
-def test_a_loss_that_does_not_fit(name, spec, text):
+def test_a_loss_that_does_not_fit_is_refused(name, spec, text):
     with pytest.raises(UserError, match=text):
         make_loss(name, spec, 0.0)
     with pytest.raises(UserError, match="task.label_smoothing=0.1 with task.loss="):
@@ -155,7 +155,7 @@ def test_penalty_is_the_weighted_sum():
     assert task.penalty().item() == pytest.approx(0.5 * 7 + 0.1 * 25)
 
 
-def test_a_pattern_that_matches_nothing():
+def test_a_pattern_that_matches_nothing_is_refused():
     net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 3))
     for pattern in ("1.weigth", "0.bias"):
         with pytest.raises(

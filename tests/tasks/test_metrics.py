@@ -167,7 +167,7 @@ def test_training_measures_what_is_a_mean_over_samples(spec, metric):
     assert found == pytest.approx(call(y=y.numpy(), p=p), abs=1e-6)
 
 
-def test_a_split_is_judged_as_a_whole():
+def test_a_split_is_scored_as_a_whole():
     """In batches of 7, the last of 4: the metric of all samples, and not a mean over batches."""
     torch.manual_seed(0)
     x, y = torch.randn(60, 3), torch.randint(2, (60,))
@@ -236,7 +236,7 @@ def test_balanced_weights():
     assert skew([100, 10], "ab") == "" and skew([101, 10], "ab").startswith("10 to 1 (a: 101, b: 10): look at")
 
 
-def test_every_class_is_drawn_alike():
+def test_every_class_is_drawn_equally_often():
     labels = torch.tensor([0] * 70 + [1] * 20 + [2] * 3)
     orders = [balanced(labels, generator("cpu", 0, epoch)) for epoch in range(30)]
     for order in orders:
@@ -352,7 +352,7 @@ def configured(*overrides, augment=None):
     return config, names
 
 
-def test_code_of_ones_own_by_a_word(own, tmp_path):
+def test_the_users_own_code_can_be_named(own, tmp_path):
     words = ["f1", "ownnets.metrics.gini", {"_target_": "ownnets.metrics.cost", "price": 3.0}]
     loss = {"_target_": "ownnets.losses.focal", "gamma": 1.0}
     config = configured(("loss", loss), ("metrics", words), augment=["flip", {"crop": 1}, "ownnets.changes.darker"])
@@ -384,7 +384,7 @@ def test_code_of_ones_own_by_a_word(own, tmp_path):
         ("threshold", 1.0, "task.threshold=1.0: expected a number in (0, 1) or one of f1, balanced_acc, mcc, acc"),
     ],
 )  # fmt: skip
-def test_what_is_not_understood_is_refused_at_once(own, key, value, text):
+def test_unknown_names_are_refused_at_once(own, key, value, text):
     with pytest.raises(ConfigError) as error:
         configured((key, value))
     assert text in str(error.value)
@@ -399,14 +399,14 @@ def test_what_is_not_understood_is_refused_at_once(own, key, value, text):
         ("threshold", "f1", "task.threshold=f1: this data has 10 classes; a threshold divides two"),
     ],
 )
-def test_what_does_not_fit_is_refused(own, tmp_path, key, value, text):
+def test_metrics_and_losses_that_do_not_fit_are_refused(own, tmp_path, key, value, text):
     config = configured((key, value))
     with pytest.raises(UserError) as error:
         train(tmp_path / "run", config)
     assert text in str(error.value)
 
 
-def test_a_mean_cannot_be_weighed(own, tmp_path):
+def test_losses_that_return_a_mean_cannot_be_weighted(own, tmp_path):
     config = configured(("loss", "ownnets.losses.mean"), ("class_weights", {"1": 2.0}))
     with pytest.raises(UserError, match="returns a mean, and data.weights or task.class_weights weigh samples"):
         train(tmp_path / "run", config)

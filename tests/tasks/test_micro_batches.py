@@ -7,7 +7,7 @@ from dlrun.clock import Clock
 
 
 @pytest.mark.parametrize("pieces", [2, 3, 16])
-def test_pieces_give_the_gradient_of_the_whole(pieces, session):
+def test_micro_batches_give_the_gradient_of_the_whole_batch(pieces, session):
     gradients, metrics = [], []
     for count in (1, pieces):
         task = session(f"task.grad_accum_steps={count}", "task.l2=0.01", "task.l1=0.001", "optimizer=sgd").task

@@ -61,11 +61,11 @@ def test_values_slopes_and_minima(name):
 
 
 @pytest.mark.parametrize("name", PRINTED)
-def test_activations_are_as_the_book_prints_them(name):
+def test_activations_have_the_books_values(name):
     torch.testing.assert_close(named(name=name).at(TEN), torch.tensor(PRINTED[name]), atol=1e-6, rtol=1e-6)
 
 
-def test_slopes_of_losses_are_the_books_formulas():
+def test_slopes_of_losses_follow_the_books_formulas():
     """Sections 7.3 to 7.6: with target 1, o - t; o (1 - o) (o - t); p - 1."""
     z = torch.linspace(-3, 3, 7)[:, None].double().requires_grad_()
     p = torch.sigmoid(z.detach())
@@ -84,7 +84,7 @@ def test_entropy_and_divergence():
     assert named(name="reverse_kl").at(half).item() == pytest.approx(0.5 * log(2.5) + 0.5 * log(0.625))
 
 
-def test_the_loss_of_a_line_is_that_of_its_points():
+def test_the_loss_of_a_line_is_the_mean_over_its_points():
     source = section("data", "line_loss")["source"]
     keys = {key: value for key, value in source.items() if key != "_target_"}
     function, (x, y, *_) = line(**keys), linear(test_samples=1, **keys)
@@ -150,7 +150,7 @@ def test_batch_normalisation_learns_the_printed_scale():
     assert layer.weight.tolist() == pytest.approx([0.9355] * 3, abs=2e-4)
 
 
-def test_four_starts_end_in_four_minima(tmp_path):
+def test_four_starting_points_reach_four_minima(tmp_path):
     """Table 7.1 of the book, and all that a run leaves."""
     test = finished(tmp_path, "model.starts=[[4,0],[1,0],[-4,0],[-2,2]]")
     ends = [point["end"] for point in test["points"]]
@@ -171,7 +171,7 @@ def test_points_move_by_themselves(tmp_path):
     assert (alone["test/x"], alone["test/y"]) == tuple(alone["points"][0]["end"])
 
 
-def test_differences_go_the_way_of_the_gradient(tmp_path):
+def test_central_differences_end_where_gradients_do(tmp_path):
     ends = [
         finished(tmp_path / method, f"task.method={method}", "trainer.epochs=2")["points"][0]["end"]
         for method in ("gradient", "numeric")
@@ -186,7 +186,7 @@ def test_random_search_keeps_the_lowest(tmp_path):
     assert test["test/f"] == pytest.approx(values[-1], rel=1e-4) and 1e-4 < values[-1] < 5
 
 
-def test_points_that_stay_are_only_drawn(tmp_path):
+def test_fixed_points_are_only_drawn(tmp_path):
     test = finished(tmp_path, "data.source.name=parabola", "model.starts=[[4],[2]]", "task.method=none", "data.steps=1")
     assert [point["gradient"] for point in test["points"]] == [[10], [6]], "the book, section 1.5.3"
     assert [point["end"] for point in test["points"]] == [[4], [2]] and test["gradient_error"] < 1e-6
@@ -215,7 +215,7 @@ def test_resuming_is_exact(method, tmp_path):
         ("trainer.processes=2", r"task=minimise moves its points in one process"),
     ],
 )
-def test_what_cannot_be_is_refused(wrong, text, tmp_path):
+def test_impossible_settings_are_refused(wrong, text, tmp_path):
     from dlrun.train.session import Session
 
     config, names = compose("model=point", "trainer.device=cpu", wrong)
@@ -244,7 +244,7 @@ def test_drawings_show_the_function():
     assert render(lambda: surface(named(name="saddle"), np.zeros((1, 1, 2)))).std() > 10
 
 
-def test_data_of_a_function_is_known_again():
+def test_the_data_of_a_function_is_recognised_on_resuming():
     data = build(section("data", "function"))
     data.load(CPU)
     other = build(section("data", "function") | {"source": section("data", "function")["source"] | {"name": "bowl"}})

@@ -47,12 +47,12 @@ def test_cutmix_exchanges_a_box():
         assert taken.sum() == rows * columns, "a box"
 
 
-def test_a_coin_decides_between_the_two():
+def test_mixup_and_cutmix_are_chosen_at_random():
     whole = [bool(((mixed == 0) | (mixed == 5))[0].all()) for mixed, _, _ in draws(mixup=1.0, cutmix=1.0)]
     assert 0.4 < sum(whole) / len(whole) < 0.6
 
 
-def test_a_tiny_alpha_is_one_or_the_other():
+def test_a_tiny_alpha_gives_finite_shares():
     shares = torch.stack([share for _, _, share in draws(mixup=1e-6)])
     assert shares.isfinite().all()
 
@@ -103,6 +103,6 @@ def test_views_are_averaged():
         ),
     ],
 )
-def test_data_that_cannot_be_mixed_or_viewed(keys, spec, text):
+def test_data_that_cannot_be_mixed_or_transformed_is_refused(keys, spec, text):
     with pytest.raises(UserError, match=text):
         make_task(nn.Linear(3, 3), spec, task=keys)

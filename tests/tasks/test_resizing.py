@@ -62,7 +62,7 @@ def test_a_run_that_resizes_resumes_to_the_bit(tmp_path):
     assert_same(tmp_path / "a", tmp_path / "b")
 
 
-def test_what_cannot_be_resized_is_refused():
+def test_data_that_cannot_be_resized_is_refused():
     with pytest.raises(UserError, match="task.resize=.* needs images: expected .. for data of Table"):
         make_task(nn.Linear(3, 2), Table(features=3, classes=2), task=dict(resize=[[0.5, 0]]))
     fixed = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 24, 4))

@@ -259,7 +259,7 @@ def test_cartpoles_move_as_gymnasiums():
         assert envs.ages[1] == (0 if ended else ages + 1) and not truncated.any()
 
 
-def test_a_time_limit_is_no_end():
+def test_a_time_limit_is_not_a_terminal_state():
     envs = CartPoles(2)
     envs.reset(0)
     envs.ages[:], envs.state[:] = 499, 0
@@ -312,7 +312,7 @@ def test_specs_are_read_from_the_spaces():
         ("LunarLander-v3", r"(?s)not installed.*gymnasium\[box2d\]"),
     ],
 )
-def test_what_cannot_be_played_is_refused(id, words):
+def test_environments_that_cannot_be_used_are_refused(id, words):
     if id == "LunarLander-v3":
         pytest.importorskip("gymnasium")
         if __import__("importlib").util.find_spec("Box2D"):
@@ -321,7 +321,7 @@ def test_what_cannot_be_played_is_refused(id, words):
         read_spec(id)
 
 
-def test_an_environment_that_gives_nan(monkeypatch):
+def test_an_environment_that_gives_nan_is_reported(monkeypatch):
     envs = VectorEnvs("Pendulum-v1", 2)
     envs.reset(0)
     step = envs.envs.step
@@ -338,7 +338,7 @@ def test_an_environment_that_gives_nan(monkeypatch):
         (["model=dqn", "task.buffer_size=100"], "task.buffer_size=100"),
     ],
 )
-def test_settings_that_do_not_fit(overrides, words):
+def test_settings_that_do_not_fit_are_refused(overrides, words):
     data = Envs(
         **{k: v for k, v in build(composed("data=cartpole"))["data"].__dict__.items() if k != "config_spec"}, spec=Env()
     )
@@ -347,7 +347,7 @@ def test_settings_that_do_not_fit(overrides, words):
 
 
 @pytest.mark.parametrize("id", ["CartPole-v1", "CliffWalking-v1"])
-def test_an_episode_has_an_end(id):
+def test_episodes_end_at_a_time_limit(id):
     """At the limit that is asked for; where the environment has none of its own and none is asked for, at one."""
     data = build(composed("data=gym", f"data.id={id}", "data.time_limit=5"))["data"]
     envs = data.make(2)
@@ -377,7 +377,7 @@ def test_values_of_normalised_observations():
     assert task.net[0].count == 2000, "a step that is left out takes back its own statistics, and no observations"
 
 
-def test_observations_lie_as_a_resumed_runs_do():
+def test_observations_have_the_memory_layout_of_a_resumed_run():
     """Sums over another layout are rounded otherwise."""
     envs = build(composed("data=cartpole"))["data"].make(3)
     obs = [envs.reset(0)]
@@ -397,7 +397,7 @@ def test_a_run_that_ends_before_it_learns_is_refused():
 
 
 @pytest.mark.parametrize("pair", ["ppo digits", "dqn moons", "mlp cartpole", "resnet18 gym"])
-def test_what_does_not_go_together_is_refused_by_name(pair):
+def test_combinations_that_do_not_fit_are_refused_by_name(pair):
     model, data = pair.split()
     names = NAMES | {"model": model, "data": data}
     with pytest.raises(PairingError, match=f"model={model} cannot learn from data={data}") as error:
@@ -433,7 +433,7 @@ LEARN = {
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_echo_is_learned(model):
+def test_every_algorithm_learns_to_echo(model):
     with seeded():
         data = Toy()
         task = make_task(model, data, "task.eval_episodes=20", *LEARN[model])
@@ -453,7 +453,7 @@ class Paid(Echo):
     "overrides",
     [["task.causal=false", "task.baseline=mean", "optimizer.lr=0.003"], ["task.each_step=true", "optimizer.lr=0.001"]],
 )
-def test_reinforces_forms_of_the_book_learn(overrides):
+def test_the_books_forms_of_reinforce_learn(overrides):
     with seeded():
         data = Toy(limit=2, epoch_frames=512)
         task = make_task("reinforce", data, *LEARN["reinforce"], "task.gamma=1", *overrides)
@@ -461,7 +461,7 @@ def test_reinforces_forms_of_the_book_learn(overrides):
         assert task.evaluate(data, "val")["return"] == 2.0
 
 
-def test_the_whole_return_weighs_each_step_of_an_episode():
+def test_the_whole_return_weights_each_step_of_an_episode():
     """Of two steps that pay 1 and 2, the log-probabilities are weighed by 3, or by 3 and 2 if the task is causal."""
     found = {}
     for causal in (True, False):
@@ -513,7 +513,7 @@ def test_trpo_needs_a_trunk_for_the_value():
         make_task("trpo", Toy(), "model.shared=true")
 
 
-def test_the_value_has_a_rate_of_its_own():
+def test_the_value_function_has_its_own_learning_rate():
     """As two optimizers would have: with Adam the first step moves each weight by its rate."""
     with seeded():
         data = Toy()
@@ -530,7 +530,7 @@ def test_the_value_has_a_rate_of_its_own():
         make_task("ppo", Toy(), "task.value_lr_multiplier=3", "model.shared=true")
 
 
-def test_rewards_are_scaled_and_ends_are_paid_as_the_book_has_them():
+def test_rewards_are_scaled_and_failures_penalised_as_in_the_book():
     with seeded():
         data = Toy()
         task = make_task("dqn", data, "task.reward_scale=0.01", "task.learning_starts=0")
@@ -579,7 +579,7 @@ def test_a_time_limit_is_bootstrapped_and_an_end_is_not(model, truncates):
         ["model.shared=true", "model.normalise=true", "task.normalise_rewards=true", "model.activation=relu"],
     ],
 )
-def test_ppos_other_forms_learn(overrides):
+def test_other_forms_of_ppo_learn(overrides):
     with seeded():
         data = Toy()
         task = make_task("ppo", data, *LEARN["ppo"], *overrides)
@@ -592,7 +592,7 @@ def test_ppos_other_forms_learn(overrides):
         assert min(m["update_epochs"].item() for m in found) < task.update_epochs
 
 
-def test_replay_forgets_the_oldest_and_comes_back():
+def test_the_replay_buffer_drops_the_oldest_and_is_restored():
     replay = Replay(Env((1,), 2), 5, CPU)
 
     def add(*numbers):
@@ -609,7 +609,7 @@ def test_replay_forgets_the_oldest_and_comes_back():
     assert torch.equal(again.columns["obs"], replay.columns["obs"]) and again.next == 1
 
 
-def test_a_rollouts_next_values_are_before_the_reset():
+def test_next_values_of_a_rollout_are_those_before_the_reset():
     with seeded():
         data = Toy(num_envs=2, limit=3, truncates=True)
         net, player, clock = (

@@ -82,7 +82,7 @@ def test_value_iteration_on_slippery_ice():
         (["model=q_learning", "data=gym"], r"needs states, and the data is Env\(obs=6, actions=3\)"),
     ],
 )
-def test_tables_that_do_not_fit(overrides, words):
+def test_tables_that_do_not_fit_are_refused(overrides, words):
     from dlrun.train.session import Session
 
     with pytest.raises(UserError, match=words):
@@ -165,7 +165,7 @@ def test_other_spaces_are_refused_with_the_wrapper_that_flattens_them():
         del gymnasium.registry["Odd-v0"]
 
 
-def test_an_environment_of_ones_own(tmp_path, monkeypatch):
+def test_the_users_own_environment_trains(tmp_path, monkeypatch):
     """In a package that DL_RUN_ALLOW names; what it does wrong is told in words."""
     (tmp_path / "myenvs.py").write_text(
         "import gymnasium, numpy as np\n"
@@ -198,13 +198,13 @@ def test_an_environment_of_ones_own(tmp_path, monkeypatch):
     ("data", "key"),
     [("cartpole", "obs=[1]"), ("cartpole", "actions=3"), ("cartpole", "states=true"), ("gym", "low=[0]")],
 )
-def test_a_spec_that_is_not_the_environments_is_refused(data, key):
+def test_a_spec_that_contradicts_the_environment_is_refused(data, key):
     with pytest.raises(UserError, match=r"data.id=.* is .*, data.spec is .*\n  expected the same, or data=gym"):
         _ = build(compose("model=ppo", f"data={data}", f"data.spec.{key}")[0]["data"]).spec
 
 
 @pytest.mark.parametrize("gamma", ["1.1", "-0.1"])
-def test_gamma_outside(gamma):
+def test_gamma_out_of_range_is_refused(gamma):
     with pytest.raises(UserError, match=rf"task.gamma={gamma}: expected a number in \[0, 1\]"):
         compose("model=ppo", f"task.gamma={gamma}")
 
@@ -212,7 +212,7 @@ def test_gamma_outside(gamma):
 # What a run leaves
 
 
-def test_curves_go_by_frames(tmp_path):
+def test_curves_are_drawn_over_frames(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = compose("model=reinforce", *SMALL)
@@ -226,7 +226,7 @@ def test_curves_go_by_frames(tmp_path):
     assert epochs[1] >= 512 > epochs[0] >= 256
 
 
-def test_drawn_actions_are_judged_too():
+def test_sampled_actions_can_be_evaluated():
     with seeded():
         data = Toy()
         for model in ("ppo", "dqn"):
@@ -240,7 +240,7 @@ def test_drawn_actions_are_judged_too():
             assert found == task.evaluate(data, "val") and len(task.play(data, 7, seed=3)) == 7
 
 
-def test_a_run_is_whole(tmp_path):
+def test_a_run_has_all_its_files(tmp_path):
     config = compose("model=ppo", *SMALL, *KEYS["ppo"], "trainer.epochs=4", "trainer.stop_at=10", "data.video_steps=20")
     assert train(tmp_path, config, finish=True).reason == "stop_at"
     plots = {p.name for p in (tmp_path / "plots").iterdir()}
@@ -273,7 +273,7 @@ def wait_for_the_end_of(processes):
     return not any(process.is_alive() for process in processes)
 
 
-def test_workers_learn_rest_and_end(tmp_path):
+def test_workers_learn_pause_and_end(tmp_path):
     """A signal stops a run of A3C with all that was learned saved; it goes on; no process stays behind."""
     deep = "model.hidden=[8,8,8,8,8,8,8,8,8,8,8,8,8,8,8,8,8,8]"  # 304 shared tensors: a start takes 256 at most
     config = compose("model=a3c", *SMALL, deep)
@@ -302,7 +302,7 @@ def test_a_worker_that_dies_is_reported():
         assert wait_for_the_end_of(workers)
 
 
-def test_workers_want_the_cpu_and_plain_weights():
+def test_workers_need_the_cpu_and_plain_weights():
     net = build(composed("model=a3c")["model"])(Echo.spec)
     keys = {k: v for k, v in composed("model=a3c")["task"].items() if k != "_target_"}
     with pytest.raises(UserError, match="expected trainer.device=cpu"):

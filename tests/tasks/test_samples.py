@@ -136,7 +136,7 @@ def test_a_long_run_has_a_video_of_limited_length(tmp_path):
     (["model=vae", "task.n_samples=0"], "task.n_samples=0: expected an integer >= 1"),
     (["model=dcgan", "model.form=mine"], "model.form=mine: expected one of paper, book, notes"),
 ])  # fmt: skip
-def test_settings_that_make_no_sense_are_refused(keys, text):
+def test_impossible_settings_of_samples_are_refused(keys, text):
     with pytest.raises(ConfigError, match=text):
         compose("data=mnist", *keys)
 
@@ -153,7 +153,7 @@ def test_sizes_out_of_reach_are_refused_before_anything_is_written(model, side, 
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
-def test_one_image_is_too_few(tmp_path):
+def test_a_single_image_is_refused(tmp_path):
     from PIL import Image
 
     (tmp_path / "anime_faces").mkdir()

@@ -126,7 +126,7 @@ def test_metrics_by_hand(ignore):
     assert sum(known) / len(known) == pytest.approx(expected["miou"])
 
 
-def test_a_step_learns_from_what_is_counted():
+def test_a_step_learns_from_counted_pixels_only():
     """Its loss is the mean over the counted pixels, and the gradient of an ignored one is 0."""
     spec = Mask((3, 4, 4), classes=3, ignore=7)
     with seeded(4):
@@ -172,7 +172,7 @@ def test_a_batch_is_memorised(builder, keys):
     assert losses[-1] < 0.2 * losses[0] and found["miou"] > 0.8, (losses[0], losses[-1], found)
 
 
-def test_a_sample_alone_is_refused_where_it_has_no_statistics():
+def test_a_single_sample_without_statistics_is_refused():
     spec = Mask((3, 3, 4), classes=3)
     data = masks(drawn(12, spec), spec)  # 9 to train on, 4 at a time
     assert make(unet(spec, **UNET | dict(depth=1)), spec).steps(data) == 3
@@ -235,7 +235,7 @@ def test_published_parameters():
     assert round(sum(p.numel() for p in large.parameters()) / 1e6) == 134
 
 
-def test_fcns_backbone_is_vggs():
+def test_the_backbone_of_fcn_equals_vgg():
     """Names and shapes of `features`, so that weights of VGG16 fit."""
     with torch.device("meta"):
         mine = build(section("model", "fcn8s"))(Mask((3, 64, 64), classes=21)).features.state_dict()
@@ -319,7 +319,7 @@ def test_masks_turn_with_their_images():
         torch.testing.assert_close(x[:, 0], 100.0 * y + 50)
 
 
-def test_normalised_images_and_whole_masks_of_all_parts():
+def test_images_are_normalised_and_masks_whole_in_all_splits():
     arrays = drawn()
     data = masks(arrays, SPEC, mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])
     x, y = (torch.cat(column) for column in zip(*data.batches("test"), strict=True))
@@ -331,7 +331,7 @@ def test_normalised_images_and_whole_masks_of_all_parts():
     assert [data.size(part) for part in ("train", "val", "test")] == [9, 3, 5]
 
 
-def test_an_epoch_goes_on_from_any_batch():
+def test_an_epoch_resumes_at_any_batch():
     data = masks(drawn(), SPEC, dict(flip=True, crop=2, noise=0.1))
     whole = list(data.batches("train", 5, 1))
     for first in range(len(whole)):
@@ -341,7 +341,7 @@ def test_an_epoch_goes_on_from_any_batch():
         )
 
 
-def test_shapes_are_the_same_every_time_and_all_there():
+def test_shapes_are_reproducible_and_complete():
     keys = SHAPES | dict(samples=80)
     a, b = (shapes(shape=[3, 24, 32], classes=6, **keys) for _ in range(2))
     assert all(np.array_equal(u, v) for u, v in zip(a, b, strict=True))
@@ -379,7 +379,7 @@ def read(folder, **keys):
     return mask_folder(**given | dict(ignore=255, values=[], max_pixels=10**6, test_fraction=0.2) | keys)
 
 
-def test_a_folder_of_pairs(folder):
+def test_pairs_of_images_and_masks_are_read_from_a_folder(folder):
     found = read(folder)
     assert (len(found.x_train), len(found.x_test)) == (8, 2)
     for x, y in ((found.x_train, found.y_train), (found.x_test, found.y_test)):
@@ -409,7 +409,7 @@ def test_images_are_read_as_they_are_for_predictions(folder):
     assert {decode.read(folder / "images" / name, (3, 20, 30), "cover").tobytes() for name in odd} <= there
 
 
-def test_masks_of_other_numbers(folder):
+def test_masks_with_other_values_are_mapped(folder):
     for path in (folder / "masks").rglob("*.png"):
         y = np.asarray(PILImage.open(path))
         PILImage.fromarray(np.where(y == 1, 255, 0).astype(np.uint8)).convert("1" if "deep" in str(path) else "L").save(
@@ -468,14 +468,14 @@ def test_bad_folders_are_reported(folder, what, text):
 
 
 @pytest.mark.parametrize("part", ["images", "masks"])
-def test_what_is_no_file_is_refused(folder, part):
+def test_only_regular_files_are_read(folder, part):
     (path := next((folder / part).glob("0.*"))).unlink()
     os.mkfifo(path)
     with pytest.raises(DataError, match=r"images/0.bmp with 0.png: cannot be read: .*is a FIFO\n  repair or remove"):
         read(folder)
 
 
-def test_what_others_leave_in_a_folder_is_no_pair(folder):
+def test_files_that_systems_leave_in_a_folder_are_no_pairs(folder):
     before = read(folder)
     for part, suffix in (("images", "bmp"), ("masks", "png")):
         content = next((folder / part).glob("0.*")).read_bytes()
@@ -508,7 +508,7 @@ def test_folders_are_the_splits(folder):
     assert outside[5:] == inside[5:]
 
 
-def test_images_of_more_than_bytes(folder):
+def test_images_with_more_than_8_bits_are_scaled(folder):
     """One range for all of the set; predictions take it from the checkpoint."""
     before = read(folder, shape=[1, 20, 30])
     for path in list((folder / "images").rglob("*.bmp")):
@@ -567,7 +567,7 @@ def test_bad_keys_are_reported(folder):
         (["task=ppo", "data=mnist"], "task=ppo cannot learn from data=mnist", "cartpole, gym"),
     ],
 )
-def test_what_does_not_fit_is_reported_with_what_does(overrides, first, fitting):
+def test_pairs_that_do_not_fit_are_reported_with_those_that_do(overrides, first, fitting):
     with pytest.raises(PairingError) as error:
         compose(*overrides)
     lines = str(error.value).splitlines()
@@ -576,7 +576,7 @@ def test_what_does_not_fit_is_reported_with_what_does(overrides, first, fitting)
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("model", ["unet", "fcn8s"])
-def test_a_stopped_run_ends_with_the_same_bits(model, precision, tmp_path):
+def test_a_stopped_run_resumes_to_the_bit(model, precision, tmp_path):
     small = ["model.width=4", *["model.head=8"] * (model == "fcn8s"), "data.batch_size=4", "data.spec.shape=[3,20,24]"]
     small += ["data.source.samples=14", "data.source.test_samples=4", "data.val_fraction=0.3", "model.norm=batch"]
     small += ["data.augment.flip=true", "data.augment.crop=2", "data.spec.ignore=255", "trainer.epochs=2"]

@@ -55,7 +55,7 @@ def run(tmp_path, monkeypatch):
     return folder
 
 
-def test_a_tracker_is_told_everything_once(run):
+def test_a_tracker_receives_everything_once(run):
     fake = Fake()
     track.follow(run, "fake", fake, CONFIG)
     assert fake.run.id == "abc" and fake.run.config == {"output_dir": ".", "seed": 3, "model.width": 5}
@@ -66,7 +66,7 @@ def test_a_tracker_is_told_everything_once(run):
     assert len(fake.points) == 4 and len(fake.ends) == 1
 
 
-def test_a_resumed_run_goes_on_without_doubled_points(run):
+def test_a_resumed_run_sends_no_point_twice(run):
     """Four rows were sent; the checkpoint has two; the resumed run writes the other two again and two more."""
     fake, summary = Fake(), json.loads((run / "summary.json").read_text())
     (run / "summary.json").write_text(json.dumps(summary | {"status": "stopped"}))
@@ -81,7 +81,7 @@ def test_a_resumed_run_goes_on_without_doubled_points(run):
     assert fake.ends[-1][3] == "finished"
 
 
-def test_after_a_failure_no_point_is_doubled(run):
+def test_after_a_failure_no_point_is_sent_twice(run):
     with pytest.raises(ConnectionError):
         track.follow(run, "fake", Fake(breaks=20), CONFIG)
     fake = Fake()
@@ -105,7 +105,7 @@ def test_values_that_are_not_finite_are_left_out(run):
         ("pass", None),
     ],
 )
-def test_a_tracker_that_fails_or_hangs_is_one_line(tmp_path, monkeypatch, code, said):
+def test_a_tracker_that_fails_or_hangs_costs_one_line(tmp_path, monkeypatch, code, said):
     monkeypatch.setattr(tracking, "SAFE", code)
     monkeypatch.setattr(tracking, "PATIENCE", 20.0 if "sleep" not in code else 0.2)
     found = Tracking(tmp_path, ["fake"])
@@ -116,7 +116,7 @@ def test_a_tracker_that_fails_or_hangs_is_one_line(tmp_path, monkeypatch, code, 
         process.kill() if "sleep" in code else None
 
 
-def test_a_run_ends_well_without_its_tracker(tmp_path, monkeypatch, capsys):
+def test_a_run_finishes_without_its_tracker(tmp_path, monkeypatch, capsys):
     """The process of the tracker fails at once: one line, a finished run, and its files."""
     monkeypatch.setattr(tracking, "SAFE", "raise SystemExit('the server is down')")
     config, names = compose("data=digits", "model.hidden=[4]", "trainer.epochs=2", "trainer.device=cpu")
@@ -126,7 +126,7 @@ def test_a_run_ends_well_without_its_tracker(tmp_path, monkeypatch, capsys):
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) >= 2
 
 
-def test_what_is_wrong_is_refused():
+def test_wrong_settings_of_trackers_are_refused():
     with pytest.raises(ConfigError, match="tracker.wandb.mode=ofline: expected one of offline, online"):
         check_section("tracker", {"wandb": {**TARGETS["wandb"], "mode": "ofline"}})
     with pytest.raises(ConfigError, match="tracker.mlflow.url: Mlflow has no 'url'; did you mean 'uri'"):
@@ -154,7 +154,7 @@ TARGETS = {
 }
 
 
-def test_a_missing_package_is_told_before_anything_runs(monkeypatch):
+def test_a_missing_package_is_reported_before_anything_runs(monkeypatch):
     monkeypatch.setattr(tracking, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="tracker=wandb: wandb is not installed\n  expected: pip install x.wandb."):
         require_installed(["wandb"], "pip install x[{}]".format)
@@ -187,7 +187,7 @@ def train_and_resume(folder, name):
 
 
 @pytest.mark.slow
-def test_mlflow(tmp_path):
+def test_mlflow_receives_a_run(tmp_path):
     """Its database, as MLflow's own tables have it."""
     rows = train_and_resume(tmp_path, "mlflow")
     with sqlite3.connect(tmp_path / "outputs" / "mlflow.db") as database:
@@ -202,7 +202,7 @@ def test_mlflow(tmp_path):
 
 
 @pytest.mark.slow
-def test_wandb_offline(tmp_path):
+def test_wandb_receives_a_run_offline(tmp_path):
     """The records of its files, which `wandb sync` uploads."""
     rows = train_and_resume(tmp_path, "wandb")
     from wandb.proto import wandb_internal_pb2
@@ -246,7 +246,7 @@ def records(content):
 
 
 @pytest.mark.slow
-def test_trackio(tmp_path):
+def test_trackio_receives_a_run(tmp_path):
     """Its database."""
     rows = train_and_resume(tmp_path, "trackio")
     (path,) = (tmp_path / "trackio").glob("*.db")
@@ -258,7 +258,7 @@ def test_trackio(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_server_that_is_not_there(tmp_path):
+def test_an_unreachable_server_is_reported(tmp_path):
     if find_spec("mlflow") is None:
         pytest.skip("mlflow is not installed")
     out = call(tmp_path, "tracker=mlflow", "tracker.mlflow.uri=http://127.0.0.1:9", *SMALL, "trainer.epochs=1")

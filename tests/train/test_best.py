@@ -13,7 +13,7 @@ def scores(best, values, start=1):
     return [best.update(v, SimpleNamespace(epoch=i, step=10 * i)) for i, v in enumerate(values, start)]
 
 
-def test_best_is_any_better_score():
+def test_every_better_score_is_best():
     best = Best("acc", "max", min_delta=0.5)
     assert scores(best, [0.5, 0.5, 0.6, 0.55]) == [True, False, True, False]
     assert (best.score, best.epoch, best.step) == (0.6, 3, 30)

@@ -15,7 +15,7 @@ from dlrun.seeds import Reseeder
 from dlrun.train.state import all_finite
 
 
-def test_a_run_that_left_out_every_step_says_so(config, tmp_path):
+def test_a_run_that_skips_every_step_reports_it(config, tmp_path):
     train(tmp_path, config("trainer.on_nan=skip", "trainer.epochs=1"), nan_at=(0, 1, 2, 3))
     assert state(tmp_path)["components"]["update"]["skipped"] == 4
     assert rows(tmp_path)[-1]["train/skipped_steps"] == 4 and "train/loss" not in rows(tmp_path)[-1]
@@ -48,7 +48,7 @@ def test_max_time_stops(config, tmp_path):
     assert "val/acc" in rows(tmp_path / "b")[-1]
 
 
-def test_tiny_epochs_are_not_spent_on_the_disk(config, tmp_path, monkeypatch):
+def test_tiny_epochs_share_a_checkpoint(config, tmp_path, monkeypatch):
     written = []
     write = Checkpoints.write
     monkeypatch.setattr(
@@ -61,7 +61,7 @@ def test_tiny_epochs_are_not_spent_on_the_disk(config, tmp_path, monkeypatch):
     assert written == [4, 8, 12, 16, 20]
 
 
-def test_a_step_is_a_pure_function_of_parts_seed_and_clock(session):
+def test_a_step_is_a_pure_function_of_components_seed_and_clock(session):
     made = session("model.dropout=0.5", "optimizer=sgd", "data.augment.noise=0.1")
     task, clock = made.task, Clock(3, 2, 4, step=5, epoch=1, batch=1)
     reseed, parts = Reseeder(CPU), snapshot({k: p.state_dict() for k, p in made.task.components.items()})

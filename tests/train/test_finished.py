@@ -23,7 +23,7 @@ def cut(finished, tmp_path_factory):
     return folder
 
 
-def test_a_run_that_a_limit_cut_keeps_the_weights_that_it_was_tested_with(cut):
+def test_a_run_ended_by_a_limit_keeps_the_weights_it_was_tested_with(cut):
     """Its epoch continues in a resumed run, so the best checkpoint, of whole epochs, is not that of the cut one."""
     from dlrun.runs.evaluate import evaluate
     from dlrun.train.finished import FinishedRun

@@ -29,7 +29,7 @@ def kept(run):
     return sorted(path.name for path in run.folder.glob("checkpoints/epoch_*.ckpt"))
 
 
-def test_the_best_epochs_and_every_so_many_are_kept():
+def test_the_best_epochs_and_every_nth_are_kept():
     scores = [(0.5, 2.0), (0.9, 1.0), (0.9, 0.5), (float("nan"), 0.1), (0.7, 0.2), (0.9, 0.5)]
     rows = [{"epoch": i, "val/acc": acc, "val/loss": loss} for i, (acc, loss) in enumerate(scores, 1)]
 
@@ -69,7 +69,7 @@ def test_a_resumed_run_keeps_the_same_epochs_and_new_logging_keeps_the_bits():
     assert kept(dlrun.resume(cut, "trainer.keep=null", "trainer.keep_every=3", "trainer.epochs=6")) == ["epoch_6.ckpt"]
 
 
-def test_another_learning_rate_needs_a_word_and_is_told():
+def test_another_learning_rate_must_be_allowed_and_is_reported():
     run = dlrun.train(*WORDS, "trainer.epochs=1", "run_dir=run")
     with pytest.raises(dlrun.UserError, match="or optimizer.lr=0.01 with resume.allow=changes"):
         dlrun.resume(run, "trainer.epochs=2", "optimizer.lr=0.01")

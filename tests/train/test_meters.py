@@ -21,7 +21,7 @@ def test_means_are_those_over_all_samples(fold_every):
     assert found["acc"] == pytest.approx(right.double().mean().item(), rel=1e-7)
 
 
-def test_a_window_holds_what_came_since_the_last():
+def test_a_window_holds_the_steps_since_the_last_one():
     means = Means()
     for value in (1.0, 2.0, 6.0):
         means.add({"loss": torch.tensor(value)}, 2)
@@ -49,7 +49,7 @@ def test_means_do_not_depend_on_when_they_were_saved():
     assert all(over(i) == over(None) for i in range(20))
 
 
-def test_a_step_that_was_left_out_does_not_count():
+def test_a_skipped_step_does_not_count():
     means = Means()
     means.add({"loss": torch.tensor(1.0)}, 3)
     means.add({}, 100)
@@ -57,7 +57,7 @@ def test_a_step_that_was_left_out_does_not_count():
     assert Means().result() == {}
 
 
-def test_a_metric_of_some_steps_is_a_mean_over_those():
+def test_a_metric_of_some_steps_is_averaged_over_those():
     means = Means()
     means.add({"loss": torch.tensor(1.0)}, 3)
     means.add({"loss": torch.tensor(2.0), "return": torch.tensor(7.0)}, 1)

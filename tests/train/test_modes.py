@@ -78,7 +78,7 @@ def test_modes_refuse_what_they_cannot_measure(mode, tmp_path):
     assert not Path("outputs").exists()
 
 
-def test_a_step_s_time_is_split_among_phases_and_layers(monkeypatch, mode):
+def test_the_time_of_a_step_is_split_among_phases_and_layers(monkeypatch, mode):
     monkeypatch.setattr(step_time, "STEPS", 3)
     session = Session(*compose(*SMALL))
     net, update = session.task.net, session.task.update
@@ -95,7 +95,7 @@ def test_a_step_s_time_is_split_among_phases_and_layers(monkeypatch, mode):
     assert code == 0 and "backward ms" in out and "samples/s" in out, err
 
 
-def test_the_largest_batch_is_measured_or_extrapolated(mode, monkeypatch):
+def test_the_largest_batch_size_is_measured_or_extrapolated(mode, monkeypatch):
     assert expected([Size(16, 1, 100), Size(32, 1, 132)], 64) == 196
     text = described(
         [Size(16, 10, 100), Size(32, 15, 132), Size(64, 16, 196)], {"model": "m", "data": "d"}, 500, 1000.0
@@ -109,7 +109,7 @@ def test_the_largest_batch_is_measured_or_extrapolated(mode, monkeypatch):
     assert code == 0 and "\n   64 " not in out, out
 
 
-def test_steps_go_on_over_epochs():
+def test_steps_continue_over_epochs():
     session = Session(*compose(*SMALL))
     seen = [(clock.step, clock.epoch, clock.batch) for _, clock in batches(session, 25)]
     assert seen[0] == (0, 0, 0) and seen[21] == (21, 1, 0) and len(seen) == 25

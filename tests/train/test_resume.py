@@ -214,7 +214,7 @@ def test_a_stop_in_the_final_test_loses_nothing(config, tmp_path, monkeypatch):
     assert summary["status"] == "finished" and set(summary["test"]) >= {"test/acc", "test/loss"}
 
 
-def test_more_epochs_are_as_if_from_the_start(config, tmp_path):
+def test_more_epochs_give_the_bits_of_a_longer_run(config, tmp_path):
     short, long = config(*STRAIGHT), config(*STRAIGHT, "trainer.epochs=4")
     train(tmp_path / "a", long)
     train(tmp_path / "b", short, finish=True)  # the final test must leave no trace
@@ -223,7 +223,7 @@ def test_more_epochs_are_as_if_from_the_start(config, tmp_path):
 
 
 @pytest.mark.parametrize("limit", [3, 4, 6])
-def test_a_higher_limit_is_as_if_from_the_start(limit, config, tmp_path):
+def test_a_higher_limit_gives_the_bits_of_a_longer_run(limit, config, tmp_path):
     """Also where the weights in mid-epoch were the best so far: what was tested there is not what is tested now."""
     figures = lambda folder: [json.loads((folder / "summary.json").read_text())[k] for k in ("best", "test")]  # noqa: E731
     train(tmp_path / "a", config(), finish=True)
@@ -242,7 +242,7 @@ def test_a_higher_limit_is_as_if_from_the_start(limit, config, tmp_path):
     assert figures(tmp_path / "a") == figures(tmp_path / "b")
 
 
-def test_more_patience_goes_on(config, tmp_path):
+def test_more_patience_continues_a_run(config, tmp_path):
     impatient = ["trainer.epochs=5", "trainer.min_delta=9", "trainer.patience=1"]
     train(tmp_path / "a", config(*impatient[:2]))
     assert train(tmp_path / "b", config(*impatient)).reason == "patience"

@@ -12,7 +12,7 @@ from runs import SMALL, copy_config, dl_run, ended, rows
 from dlrun.output.checkpoint import load, save
 
 
-def test_a_finished_run_is_refused(data_dir, tmp_path):
+def test_a_finished_run_is_refused_until_its_limit_is_raised(data_dir, tmp_path):
     folder, log = tmp_path / "run", tmp_path / "log"
     assert ended(dl_run(log, f"data_dir={data_dir}", *SMALL, f"run_dir={folder}")) == 0
     assert ended(dl_run(log, f"resume={folder}")) == 2
@@ -21,7 +21,7 @@ def test_a_finished_run_is_refused(data_dir, tmp_path):
     assert rows(folder)[-1]["epoch"] == 3
 
 
-def test_resume_of_what_is_no_run(refused, tmp_path):
+def test_a_resume_of_something_else_than_a_run_is_refused(refused, tmp_path):
     assert "resume=nowhere: no such folder\n  expected a run's folder" in refused("resume=nowhere")
     assert "resume=: no such folder" in refused("resume=", "trainer.epochs=3")
     assert f"resume={tmp_path}: this folder is not a run's" in refused(f"resume={tmp_path}")
@@ -30,7 +30,7 @@ def test_resume_of_what_is_no_run(refused, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["seed=1", "model=lenet", "trainer.ema=0.5", "+data.x=1", "~experiment", "init=a"])
-def test_resume_with_another_override(refused, finished, change):
+def test_a_resume_with_another_override_is_refused(refused, finished, change):
     text = refused(f"resume={finished}", change)
     assert text.startswith(f"{change} cannot change in a resumed run: it continues with its own config\n")
     assert "expected only: trainer.device, data_dir, trainer.epochs" in text
@@ -40,7 +40,7 @@ def test_resume_with_another_override(refused, finished, change):
 
 
 @pytest.mark.parametrize("changes", [(), ("trainer.device=cpu",), ("trainer.epochs=1",), ("trainer.patience=3",)])
-def test_resume_of_a_finished_run(refused, finished, changes):
+def test_a_resume_of_a_finished_run_is_refused(refused, finished, changes):
     text = refused(f"resume={finished}", *changes)
     assert text.startswith(f"resume={finished}: the run in {finished} is finished, with 1 epoch\n")
     assert f"dl-run resume={finished} trainer.epochs=<more>" in text
@@ -50,7 +50,7 @@ LIMITS = [("max_steps", 9, 9, 10), ("max_time", 1e-9, 1e-9, 100), ("patience", 1
 
 
 @pytest.mark.parametrize("key, high, reached, higher", LIMITS)
-def test_resume_needs_the_limit_raised_that_stopped_the_run(key, high, reached, higher, dl_run, refused, tmp_path):
+def test_a_resume_needs_a_higher_limit_than_the_one_reached(key, high, reached, higher, dl_run, refused, tmp_path):
     argument, more = f"trainer.{key}=", "less" if key == "stop_at" else "more"
     keys = ["trainer.epochs=3", "trainer.min_delta=9", "trainer.monitor=val/loss"]
     code, _, err = dl_run("run_dir=run", f"{argument}{high}", *keys)
@@ -61,7 +61,7 @@ def test_resume_needs_the_limit_raised_that_stopped_the_run(key, high, reached, 
     assert dl_run("resume=run", f"{argument}{higher}", "trainer.epochs=3")[0] == 0
 
 
-def test_resume_after_the_last_steps_needs_more_epochs(dl_run, refused, finished):
+def test_a_resume_after_the_last_epoch_needs_more_epochs(dl_run, refused, finished):
     steps = json.loads((finished / "summary.json").read_text())["steps"]
     assert dl_run("run_dir=run", "trainer.epochs=1", f"trainer.max_steps={steps}")[0] == 0
     text = refused("resume=run", "trainer.max_steps=null", left=["outputs", "run"])
@@ -71,7 +71,7 @@ def test_resume_after_the_last_steps_needs_more_epochs(dl_run, refused, finished
 @pytest.mark.parametrize(
     "text", ["[]", "3", '{"status": "finished"}', '{"status": "finished", "epochs": "x", "steps": []}']
 )
-def test_resume_with_a_summary_that_was_edited(text, dl_run, finished, tmp_path):
+def test_a_run_with_an_edited_summary_resumes(text, dl_run, finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "run" / "summary.json").write_text(text)
     code, _, err = dl_run("resume=run")
@@ -94,13 +94,13 @@ def test_a_resume_reads_the_run_after_it_is_locked(refused, finished, tmp_path, 
     assert (tmp_path / "run" / ".hydra" / "config.yaml").read_text() == config
 
 
-def test_resume_checks_the_new_limit(refused, finished):
+def test_a_new_limit_is_checked(refused, finished):
     assert f"resume={finished}: trainer.epochs=-1: expected an integer >= 1" in refused(
         f"resume={finished}", "trainer.epochs=-1"
     )
 
 
-def test_resume_of_a_folder_that_was_tampered_with(refused, finished, tmp_path):
+def test_a_resume_of_a_folder_with_a_forbidden_target_is_refused(refused, finished, tmp_path):
     copy_config(finished, tmp_path / "run", "dlrun.models.mlp.mlp", "os.system")
     text = refused("resume=run", left=["run"])
     assert text.startswith(
@@ -109,7 +109,7 @@ def test_resume_of_a_folder_that_was_tampered_with(refused, finished, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["[", "- 1", "data: \0", None])
-def test_resume_of_a_folder_with_a_damaged_config(refused, finished, tmp_path, damage):
+def test_a_resume_of_a_folder_with_a_damaged_config_is_refused(refused, finished, tmp_path, damage):
     copy_config(finished, tmp_path / "run")
     config = tmp_path / "run" / ".hydra" / ("hydra.yaml" if damage is None else "config.yaml")
     config.unlink() if damage is None else config.write_text(damage)
@@ -211,14 +211,14 @@ def test_a_resume_on_other_data_changes_nothing(refused, finished, tmp_path, mon
     assert content(tmp_path / "run") == before
 
 
-def test_resume_of_a_run_in_use(refused, finished):
+def test_a_resume_of_a_run_in_use_is_refused(refused, finished):
 
     with FileLock(finished / ".lock"):
         text = refused(f"resume={finished}", "trainer.epochs=2")
     assert text.startswith(f"{finished} is in use: another process is training this run\n  wait for it, or stop it")
 
 
-def test_a_run_goes_on_with_as_many_processes(refused, finished, monkeypatch):
+def test_a_run_resumes_only_with_its_number_of_processes(refused, finished, monkeypatch):
     monkeypatch.setattr("dlrun.system.launch.follow_launcher", lambda: None)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -226,7 +226,7 @@ def test_a_run_goes_on_with_as_many_processes(refused, finished, monkeypatch):
     assert "torchrun started 2 processes, but the run had one\n  expected the number that it was started with" in text
 
 
-def test_resume_last_takes_the_one_that_was_started_last(dl_run, finished, tmp_path):
+def test_resume_last_chooses_the_run_that_was_started_last(dl_run, finished, tmp_path):
     for number, name in enumerate(["b", "a"]):
         folder = copy_config(finished, tmp_path / "outputs" / "2026-01-01" / name, "dlrun.models.mlp.mlp", f"no.{name}")
         os.utime(folder / ".hydra" / "overrides.yaml", (number, number))

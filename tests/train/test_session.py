@@ -22,13 +22,13 @@ def test_an_empty_monitor_is_refused(session):
         session("trainer.monitor=''")
 
 
-def test_what_a_task_says_it_measures_is_what_it_measures(session):
+def test_a_task_measures_the_metrics_that_it_declares(session):
     for keys in ([], ["model=linear"]):
         made = session(*keys) if not keys else Session(*compose("model=linear", "data=moons", "trainer.device=cpu"))
         assert made.task.evaluate(made.data, "val").keys() == made.task.scores.keys()
 
 
-def test_the_test_part_is_asked_once_with_the_best_weights(session, tmp_path, monkeypatch):
+def test_the_test_split_is_evaluated_once_with_the_best_weights(session, tmp_path, monkeypatch):
     made, asked = session("trainer.epochs=3"), []
     evaluate = made.task.evaluate
 

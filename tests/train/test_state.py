@@ -34,7 +34,7 @@ def test_weights_that_are_not_finite_are_never_saved(histograms, session, tmp_pa
 
 
 @pytest.mark.parametrize(("value", "finite"), [(0.5, True), (float("inf"), False), (float("nan"), False)])
-def test_all_finite_looks_everywhere(value, finite):
+def test_all_finite_checks_nested_values(value, finite):
     assert (
         all_finite({"a": [torch.ones(2), (torch.tensor([1, 2]), {"b": torch.tensor([1.0, value])})], "c": None})
         == finite
@@ -51,7 +51,7 @@ def test_all_finite_looks_everywhere(value, finite):
         {"components": 5}, {"components": {"net": 3}, "add": True}, {"best": 4}, {"best": {"score": "x"}, "add": True},
     ],
 )  # fmt: skip
-def test_a_checkpoint_of_other_content_is_refused(change, config, tmp_path):
+def test_a_checkpoint_with_invalid_content_is_refused(change, config, tmp_path):
     train(tmp_path, config(), signals={4: signal.SIGTERM})
     path = tmp_path / "checkpoints" / "last.ckpt"
     state, ((key, value), *add) = load(path), change.items()
@@ -60,7 +60,7 @@ def test_a_checkpoint_of_other_content_is_refused(change, config, tmp_path):
         train(tmp_path, config(), resumed=True)
 
 
-def test_a_checkpoint_of_other_parts_is_refused(session, tmp_path):
+def test_a_checkpoint_with_other_components_is_refused(session, tmp_path):
     made = session()
     run = Run(tmp_path, {})
     training = Training(made.task, made.trainer, run, Clock(0, 1, 4), {})
@@ -94,7 +94,7 @@ def change(path, key, value):
         ("threads", 2**40, "out of range"),
     ],
 )
-def test_a_whole_checkpoint_that_no_run_wrote_is_refused(key, value, why, stopped, config):
+def test_an_edited_checkpoint_with_a_valid_hash_is_refused(key, value, why, stopped, config):
     """The SHA-256 is of what is in the file, whoever wrote it; kernels would write past what is too small."""
     for name in ("last", "previous"):
         change(stopped / "checkpoints" / f"{name}.ckpt", key, value)
@@ -102,7 +102,7 @@ def test_a_whole_checkpoint_that_no_run_wrote_is_refused(key, value, why, stoppe
         train(stopped, config(*STRAIGHT), resumed=True)
 
 
-def test_the_settings_of_an_optimizer_are_the_configs(stopped, config, straight):
+def test_settings_of_the_optimizer_come_from_the_config(stopped, config, straight):
     group = load(stopped / "checkpoints" / "last.ckpt")["components"]["update"]["optimizer"]["param_groups"][0]
     changed = [group | {"lr": 9.0, "betas": (0.1, 0.1)}]
     change(stopped / "checkpoints" / "last.ckpt", "components/update/optimizer/param_groups", changed)
@@ -111,7 +111,7 @@ def test_the_settings_of_an_optimizer_are_the_configs(stopped, config, straight)
 
 
 @pytest.mark.parametrize("what", ["train-labels", "train-images", "t10k-labels"])
-def test_other_data_than_the_runs_is_refused(what, config, tmp_path):
+def test_changed_data_is_refused(what, config, tmp_path):
     runs.write_mnist(tmp_path / "data")
     composed = config(f"data_dir={tmp_path / 'data'}")
     train(tmp_path / "run", composed, signals={5: signal.SIGTERM})
@@ -125,16 +125,16 @@ def test_other_data_than_the_runs_is_refused(what, config, tmp_path):
         train(tmp_path / "run", composed, resumed=True)
 
 
-def test_the_same_data_elsewhere_will_do(stopped, config, straight, tmp_path_factory):
+def test_the_same_data_in_another_folder_is_accepted(stopped, config, straight, tmp_path_factory):
     train(stopped, config(*STRAIGHT, f"data_dir={runs.write_mnist(tmp_path_factory.mktemp('other'))}"), resumed=True)
     assert_same(straight, stopped)
 
 
-def test_fewer_epochs_than_are_begun_are_refused(stopped, config):
+def test_fewer_epochs_than_have_begun_are_refused(stopped, config):
     with pytest.raises(UserError, match="trainer.epochs=1: the run is already in epoch 2"):
         train(stopped, config(*STRAIGHT, "trainer.epochs=1"), resumed=True)
 
 
-def test_another_net_than_the_checkpoints_is_reported(stopped, config):
+def test_a_network_that_does_not_fit_the_checkpoint_is_reported(stopped, config):
     with pytest.raises(CheckpointError, match="checkpoint's 'net' does not fit the config"):
         train(stopped, config(*STRAIGHT, "model.hidden=[17]"), resumed=True)

@@ -35,13 +35,13 @@ def on_meta(name, spec, **keys):
 
 
 @pytest.mark.parametrize(("name", "keys", "expected", "within"), PUBLISHED)
-def test_multiply_adds_are_the_published_ones(name, keys, expected, within):
+def test_multiply_adds_equal_published_counts(name, keys, expected, within):
     net, found = on_meta(name, IMAGENET, **keys)
     assert sum(layer.multiply_adds for layer in found) / 1e9 == pytest.approx(expected, abs=within)
     assert sum(layer.parameters for layer in found) == sum(p.numel() for p in net.parameters())
 
 
-def test_lenet_by_hand():
+def test_the_summary_of_lenet_equals_one_by_hand():
     net, found = on_meta("lenet", Image((1, 28, 28), classes=10))
     assert [tuple(layer) for layer in found if layer.parameters] == [
         ("0", "Conv2d", (6, 26, 26), 1, 60, 26 * 26 * 6 * 9),
@@ -149,11 +149,11 @@ def test_the_command_prints_the_table_and_leaves_nothing(monkeypatch, capsys, tm
         (["mod=summary"], "mod=summary: there is no key 'mod'; did you mean 'mode'?"),
     ],
 )
-def test_errors_of_the_mode(arguments, text, monkeypatch, capsys, tmp_path):
+def test_errors_in_this_mode_are_reported(arguments, text, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     code, _, err = dl_run(monkeypatch, capsys, *arguments)
     assert code == 2 and err.startswith(f"dl-run: {text}")
 
 
-def test_a_table_of_regression_has_its_targets():
+def test_the_summary_of_regression_shows_its_targets():
     assert on_meta("linear", Table(features=3, targets=2))[1][-1].shape == (2,)

@@ -33,7 +33,7 @@ def start(mine: torch.nn.Module, theirs: torch.nn.Module, outputs: int = 10) -> 
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "nested", "parallel", "compiled", "safetensors"])
-def test_files_of_weights(kind, tmp_path):
+def test_weights_are_read_from_every_format(kind, tmp_path):
     state = net(norm="batch").state_dict()
     path = tmp_path / ("a.safetensors" if kind == "safetensors" else "a.pth")
     if kind == "safetensors":
@@ -54,7 +54,7 @@ class Evil:
         return exec, ("raise SystemExit('it ran')",)
 
 
-def test_what_is_no_weights_is_refused(tmp_path):
+def test_files_without_weights_are_refused(tmp_path):
     buffer = io.BytesIO()
     torch.save({"a": torch.ones(2)}, buffer)
     files = {
@@ -78,7 +78,7 @@ def test_what_is_no_weights_is_refused(tmp_path):
             read_weights(str(tmp_path / "other.pt"))
 
 
-def test_the_old_names_of_densenets_are_the_new_ones(tmp_path):
+def test_old_parameter_names_of_densenet_are_mapped(tmp_path):
     old = ["features.denseblock1.denselayer2.norm.1.weight", "features.denseblock1.denselayer2.conv.2.weight",
            "features.norm0.weight", "features.denseblock1.denselayer2.norm.2.running_mean"]  # fmt: skip
     torch.save({name: torch.ones(1) for name in old}, tmp_path / "a.pth")
@@ -114,12 +114,12 @@ def test_a_head_of_another_form_is_replaced_after_the_same_convolutions():
     assert all(torch.equal(mine.state_dict()[name], theirs.state_dict()[name]) for name in convolutions)
 
 
-def test_auxiliary_heads_may_be_left_out():
+def test_unused_auxiliary_heads_are_dropped():
     theirs = net().state_dict() | {"aux1.fc.weight": torch.ones(3, 3)}
     assert copy_weights(net(seed=1), theirs, 10, "init=x").endswith("; not in this model: aux1.fc.weight")
 
 
-def test_auxiliary_heads_may_be_new():
+def test_missing_auxiliary_heads_are_initialised():
     """From a run without them, of other classes: what is new and why, the one head that was replaced first."""
     keys = dict(form="cifar", width=2, shape=(1, 8, 8))
     mine, theirs = net("googlenet", 5, auxiliary=0.3, **keys), net("googlenet", 10, auxiliary=0, **keys)
@@ -188,7 +188,7 @@ def test_without_a_network_the_error_names_url_and_file(tmp_path, monkeypatch):
     assert said.endswith("without a download: init=<a run's folder, or a file>")
 
 
-def test_a_run_starts_from_published_weights_and_says_so(tmp_path, capsys):
+def test_a_run_starts_from_published_weights_and_reports_it(tmp_path, capsys):
     write_mnist(tmp_path)
     small = [key for key in SMALL if not key.startswith("model.")] + [f"data_dir={tmp_path}", "model=lenet"]
     file = publish(tmp_path / "weights", net(classes=7).state_dict())
@@ -233,7 +233,7 @@ def test_bad_settings_are_reported():
             compose(*keys)
 
 
-def test_weights_of_other_words_are_reported(tmp_path):
+def test_weights_for_another_vocabulary_are_reported(tmp_path):
     """Row i of an embedding is another word's vector there."""
     (tmp_path / "checkpoints").mkdir()
     save(tmp_path / "checkpoints" / "best.ckpt", {"data": {"words": ["the", "good", "bad"]}})
@@ -261,6 +261,6 @@ def test_init_from_another_model_lists_what_differs(config, tmp_path):
     assert "expected (17, 784), found (16, 784)" in said
 
 
-def test_init_from_nothing_is_reported(config, tmp_path):
+def test_init_from_an_empty_folder_is_reported(config, tmp_path):
     with pytest.raises(CheckpointError, match="cannot read the checkpoint .*best.ckpt: No such file"):
         Session(*config(f"init={tmp_path}"))
