@@ -1,4 +1,4 @@
-"""What is `auto` in a config: the form, the rate and the batch go by the data, and what the user sets wins."""
+"""`auto` in a config: form, learning rate and batch size depend on the data; the user's values win."""
 
 from types import SimpleNamespace
 
@@ -50,7 +50,7 @@ def test_auto_chooses_by_image_size_and_batch_size(choice, expected):
 
 @pytest.mark.parametrize(("samples", "size"), [(36, 8), (255, 8), (256, 16), (1024, 64), (100_000, 64), (57, 6)])
 def test_the_batch_size_gives_sixteen_steps_per_epoch_if_possible(samples, size):
-    """And no batch of one: 57 = 7 * 8 + 1 = 8 * 7 + 1 = 9 * 6 + 3."""
+    """No batch has one sample: 57 = 7 * 8 + 1 = 8 * 7 + 1 = 9 * 6 + 3."""
     config = {
         "data": {"batch_size": "auto"}, "model": {"norm": "batch"},
         "optimizer": {"_target_": "torch.optim.SGD", "lr": "auto"},

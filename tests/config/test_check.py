@@ -54,11 +54,11 @@ VALUES = {
 def test_names_too_long_for_a_file_are_refused(refused, given):
     text = refused(*(argument.format("x" * 300) for argument in given))
     is_too_long = "xxx..." in text and ("255 bytes between two slashes" in text or "expected a path" in text)
-    assert is_too_long or "there is no config 'xxx" in text, text  # Python 3.14 asks for such a file without an error
+    assert is_too_long or "there is no config 'xxx" in text, text  # Python 3.14 looks for such a file without an error
 
 
 def rounds(lines):
-    """The first line of each key, then the second of each, and so on: as many as one command can have at once."""
+    """The first line of each key, then the second of each, and so on: a command takes a key once."""
     by_key = {}
     for line in lines:
         by_key.setdefault(line.partition("=")[0], []).append(line)

@@ -1,4 +1,4 @@
-"""What is not known is refused by name, with the likeliest meant: flags, groups, options, keys."""
+"""Unknown flags, groups, options and keys are refused by name, with the most similar known name."""
 
 import pytest
 

@@ -21,7 +21,7 @@ def test_flags_may_come_before_or_after_overrides(dl_run, arguments):
 
 
 def test_hydras_help_texts_pass_the_check_of_python_3_14(monkeypatch):
-    """Hydra's is no text yet; other parsers are checked as before."""
+    """Hydra's help is a function, not yet a text; other parsers are checked as before."""
 
     def check(self, action):
         raise ValueError("badly formed help string")

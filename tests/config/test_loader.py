@@ -1,4 +1,4 @@
-"""Composing a config: once, of the user's own files too, with errors that name file and line."""
+"""Composing a config: once, also from the user's own files, with errors that name file and line."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from dlrun import cli
 
 
 def test_a_missing_group_is_named_with_its_options(dl_run, tmp_path):
-    """Hydra leaves it out where it asks for the mode."""
+    """Hydra leaves the group out when it asks for the mode."""
     text = (cli.CONFIGS / "config.yaml").read_text()
     assert "schedule: constant" in text
     (tmp_path / "mine.yaml").write_text(text.replace("schedule: constant", "schedule: ???"))
@@ -18,7 +18,7 @@ def test_a_missing_group_is_named_with_its_options(dl_run, tmp_path):
 
 @pytest.mark.parametrize("given", [["mode=summary"], ["mode=summary", "experiment=moons_l2", "hydra.mode=RUN"]])
 def test_a_config_is_composed_once(given, dl_run, monkeypatch):
-    """Hydra alone would do so twice, to see whether an experiment is a sweep: what it asks for is what it is given."""
+    """Hydra alone composes twice, to see whether an experiment is a sweep."""
     composed, compose = [], cli.Loader._load_configuration_impl
 
     def counting(self, **keys):

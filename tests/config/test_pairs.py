@@ -1,4 +1,4 @@
-"""Every data set with every model: it builds and gives an output per class or target, or is refused by name."""
+"""Every data set with every model: the pair builds and gives an output per class or target, or is refused by name."""
 
 from functools import cache
 
@@ -11,7 +11,9 @@ from dlrun.config.check import check
 from dlrun.errors import PairingError, UserError
 from dlrun.spec import Columns, Image, Mask, Series, Table, Tokens
 
-SPECS = {name: spec_of(name) for name in options("data") if name not in ("arrays", "stream")}  # found in the data
+SPECS = {
+    name: spec_of(name) for name in options("data") if name not in ("arrays", "stream")
+}  # without a spec in the config
 MASKED = [name for name, spec in SPECS.items() if isinstance(spec, Mask)]
 FLAT, DEEP = Image((1, 19, 31), 2), ("alexnet", "vgg16_imagenet", "vgg19_imagenet")
 ODD = [FLAT, Image((4, 71, 90), 3), Table(features=5, classes=3), Table(features=3, targets=2)]
@@ -52,7 +54,7 @@ def forward(model: str, spec: object) -> tuple[int, ...]:
         net = build(section("model", model))(spec)
         out = net(torch.empty(3, *spec.shape))  # as in training
     out = out[0] if isinstance(out, tuple) else out
-    return tuple((out.mean(1) if model == "tabular" else out).shape)  # of several members in training
+    return tuple((out.mean(1) if model == "tabular" else out).shape)  # in training: of several members
 
 
 def config_of(data: str, model: str) -> dict:
@@ -68,7 +70,7 @@ def test_the_expected_pairs_cover_all_data_and_all_models():
 
 @pytest.mark.parametrize("data", TAKES)
 def test_every_data_set_is_accepted_by_its_models(data):
-    """The check lets the pair through, and the net gives an output per class or target."""
+    """The check accepts the pair, and the network gives an output per class or target."""
     for model in sorted(TAKES[data] - TOO_SMALL.get(data, set())):
         check(config_of(data, model), NAMES | {"data": data, "model": model})
         assert forward(model, SPECS[data]) == (3, SPECS[data].outputs), model
@@ -125,7 +127,7 @@ def test_every_data_set_is_refused_by_all_other_models(data):
 
 UNLABELLED = {"autoencoder", "denoising_autoencoder", "dropout_autoencoder", "conv_autoencoder", "vae", "conv_vae"}
 UNLABELLED |= {"adversarial_autoencoder", "gan", "dcgan", "wgan", "wgan_gp"}
-UNLABELLED |= {"operations", "convolution"}  # which learn nothing
+UNLABELLED |= {"operations", "convolution"}  # they learn nothing
 
 
 @pytest.mark.parametrize("model", [model for model in options("model") if "Image" in takes(model)])
@@ -180,6 +182,6 @@ def test_images_that_a_network_would_reduce_to_nothing_are_refused(model):
 
 @pytest.mark.parametrize("model", [model for model in options("model") if takes(model) == ["Mask"]])
 def test_segmentation_models_give_a_class_per_pixel(model):
-    """A class for every pixel, with all data that has masks, and with images of odd sizes."""
+    """A class for every pixel, for all data with masks and for images of odd sizes."""
     for spec in [*(SPECS[data] for data in MASKED), Mask((4, 71, 90), 21), Mask((1, 31, 19), 2)]:
         assert forward(model, spec) == (3, spec.classes, *spec.shape[1:])

@@ -1,4 +1,4 @@
-"""A run's saved config: values from the environment are kept, and read from no stranger's folder."""
+"""A run's saved config: values from the environment are saved; the config of a stranger's run reads none."""
 
 import shutil
 
@@ -25,7 +25,7 @@ def test_errors_show_values_from_the_environment(refused, monkeypatch):
 
 
 def test_the_config_of_a_strangers_run_does_not_read_the_environment(refused, finished, tmp_path, monkeypatch):
-    """It could hand what stands there to a mirror of its own."""
+    """It could send them to a server of its author."""
     monkeypatch.setenv("TOKEN", "secret")
     for call in ("${oc.env:TOKEN}", "${oc.decode:${oc.env:TOKEN}}", "${${seed}:x}", "${oc.env:DL_RUN_DATA_DIR,x}"):
         folder = copy_config(finished, tmp_path / f"run{len(call)}", "output_dir: outputs", f"output_dir: {call}")

@@ -22,7 +22,7 @@ from dlrun.config.signatures import mismatch, signature
 from dlrun.errors import UserError
 
 YAMLS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
-FREE = {"hydra", "checksums", "space"}  # whose keys are names of the user's
+FREE = {"hydra", "checksums", "space"}  # its keys are the user's names
 
 
 @cache
@@ -47,7 +47,7 @@ def keys_of(node, path=()):
 
 
 def without(content, path, new):
-    """A copy in which the last key of a path has another name."""
+    """A copy of the config in which the last key of a path has another name."""
     found = copy.deepcopy(content)
     node = found
     for key in path[:-1]:
@@ -114,7 +114,7 @@ def test_the_schema_accepts_valid_changes(content):
 
 
 def annotations():
-    """Every plain type of a config key, with its place."""
+    """Every plain type of a config key, with its location."""
     found = {}
     for name in SECTIONS:
         for target in module._Schema(None).targets[name]:
@@ -142,7 +142,7 @@ def test_types_agree_with_the_checks_of_the_command():
 
 @pytest.mark.parametrize("key", ["loss", "metrics"])
 def test_named_values_agree_with_the_checks_of_the_command(key):
-    """The schema does not know packages of one's own, and leaves keys in a mapping to the checks."""
+    """The schema does not know the user's packages, and leaves keys in a mapping to the checks."""
     annotation = signature("dlrun.tasks.supervised.Supervised").keys[key]
     check = Validator(typed(annotation))
     words = ["auto", "focal", "f1", "f1_micro", "top3", "top", "f2", "mse", "", "f1_", "a b", 3, None, True]
@@ -167,7 +167,7 @@ def test_the_schema_holds_units_ranges_and_headers():
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """Configs of one's own: a model in a package of one's own, and an experiment."""
+    """The user's own configs: a model in a package, and an experiment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "mynets.py").write_text(

@@ -72,7 +72,7 @@ def test_the_users_own_package_must_be_allowed_in_the_environment(dl_run, monkey
     assert "broken.py cannot be read as Python" in dl_run(*mine, "model._target_=mynets.broken.net")[2]
     code, _, err = dl_run(*mine, "model._target_=mynets.nets.other", "data=nothing")
     assert code == 2 and "data=nothing" in err
-    with pytest.raises(RuntimeError, match="built"):  # a bug in a net keeps its traceback
+    with pytest.raises(RuntimeError, match="built"):  # a bug in a network keeps its traceback
         dl_run(*mine)
 
 
@@ -85,7 +85,7 @@ def test_the_model_of_the_readme_works_in_the_users_own_package(dl_run, tmp_path
     (tmp_path / "my" / "configs" / "model").mkdir(parents=True)
     (tmp_path / "my" / "configs" / "model" / "wide.yaml").write_text(option.replace("dlrun.models.wide", "mynets.nets"))
     monkeypatch.syspath_prepend(tmp_path)
-    for name in ("mynets", "mynets.nets"):  # of another test
+    for name in ("mynets", "mynets.nets"):  # left by another test
         sys.modules.pop(name, None)
     monkeypatch.setattr(signatures, "ALLOWED", {"mynets"})
     found = dl_run("model=wide", "--config-dir", "my/configs", "mode=summary")

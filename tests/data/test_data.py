@@ -1,4 +1,4 @@
-"""Batches on the device: orders, seeks, splits, normalisation, augmentation, and data that is not as its spec says."""
+"""Batches on the device: orders, positions, splits, normalisation, augmentation, and data that contradicts its spec."""
 
 from itertools import pairwise
 
@@ -55,7 +55,7 @@ SAMPLES, TESTS = 90, 14
 
 
 def random_images(channels: int = 3, samples: int = SAMPLES) -> Arrays:
-    """Noise; the label of a sample is its row, test samples count on."""
+    """Noise; the label of a sample is its row; test samples continue the count."""
     rng = np.random.RandomState(0)
     x = rng.randint(0, 256, (samples + TESTS, channels, 6, 6)).astype(np.uint8)
     y = np.arange(samples + TESTS)
@@ -105,7 +105,7 @@ def same(one, other) -> bool:
     )
 
 
-# Orders and seeks
+# Orders and positions
 
 
 def test_an_epoch_visits_each_row_once():
@@ -192,7 +192,7 @@ def test_impossible_splits_are_refused(split, text):
         split_rows(10, *split)
 
 
-# What a batch is
+# Batches
 
 
 def test_images_are_normalised_by_mean_and_std():
@@ -224,7 +224,7 @@ def test_one_mean_per_channel_is_required(keys):
 
 
 def test_a_data_sets_mean_and_std_are_its_own():
-    """Those in the configs are of the training images: digits can be checked here."""
+    """The values in the configs are those of the training images; for digits they can be checked here."""
     from dlrun.data.readers.images import digits
 
     pixels, config = digits().x_train / 255, read(CONFIGS / "data" / "digits.yaml")
@@ -267,7 +267,7 @@ def test_tables_are_standardised_by_the_training_split():
 
 @pytest.mark.parametrize("which", ["x_train", "y_train", "x_test", "y_test"])
 def test_every_number_is_in_the_digest(which):
-    """A run is not resumed on other numbers, but on those that another machine rounds otherwise."""
+    """A run is not resumed on other numbers, but on numbers that another machine rounds differently."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(600, 3)).astype(np.float32), rng.normal(size=(600, 1)).astype(np.float32)
     plain = Arrays(x[:500], y[:500], x[500:], y[500:])
@@ -380,7 +380,7 @@ def test_crop_is_a_window_of_the_reflection():
 
 
 def test_alternating_flips_turn_with_the_epoch():
-    """Every sample in every second epoch, whatever the order; half of them at first, others with another seed."""
+    """Every sample is flipped in every second epoch, in any order; the seed chooses the half that is first."""
     epochs = []
     for epoch in range(3):
         seen = {}
@@ -478,7 +478,7 @@ def test_impossible_augmentations_are_refused(keys, shape, text):
         images(random_images(1), spec=Image(shape, classes=10), augment=keys)
 
 
-# Data that is not what its spec says
+# Data that contradicts its spec
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_shears_keep_the_middle():
 @pytest.mark.parametrize("space", [TRIVIAL, RAND])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_image_gets_its_own_operation(channels, space):
-    """Whether images are alone or in one batch; level 0 of what has a level is the identity."""
+    """Alone or in a batch; at level 0, operations with a level are the identity."""
     x = images(len(OPERATIONS), channels, 20, 20)  # enough pixels to equalize
     chosen, ones = torch.arange(len(OPERATIONS)), torch.ones(len(OPERATIONS))
     together = operate(x, chosen, 0.4 * ones, ones.long(), space)

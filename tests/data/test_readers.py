@@ -1,4 +1,4 @@
-"""What the readers make of whole, damaged and hostile files; made data and splits are exactly what the book has."""
+"""Readers of whole, damaged and hostile files; generated data and splits are exactly those of the book."""
 
 import gzip
 import hashlib
@@ -190,7 +190,7 @@ UNWRITTEN = {
 
 @pytest.mark.parametrize("kind", UNWRITTEN)
 def test_a_pickle_cannot_ask_for_uninitialised_memory(tmp_path, kind):
-    """NumPy hands out arrays whose values are yet to come: a batch could be read that nobody wrote."""
+    """NumPy can unpickle arrays without values: a batch of uninitialised memory would be read."""
     folder = cifar_files(tmp_path, "py", 10)
     batch = {b"data": UNWRITTEN[kind], b"labels": [1, 9, 0]}
     (folder / "data_batch_1").write_bytes(pickle.dumps(batch, protocol=2))

@@ -27,7 +27,7 @@ SUM = "sha256:" + hashlib.sha256(BODY).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """/good ignores no Range, /plain does, /html and /liar answer something else, /cut ends early, the rest is 404."""
+    """/good honours Range, /plain ignores it, /html and /liar answer otherwise, /cut ends early, the rest is 404."""
 
     def do_GET(self):
         kind, span = self.path.split("/")[1], self.headers.get("Range")
@@ -44,7 +44,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Content-Type", "text/html" if kind == "html" else "application/gzip")
-        self.send_header("Content-Encoding", "gzip")  # some buckets say so of a .gz: it must not be undone
+        self.send_header("Content-Encoding", "gzip")  # some buckets declare this for a .gz: it must not be unpacked
         self.end_headers()
         self.wfile.write(body[: 100_000 if kind == "cut" else None])
 
@@ -100,9 +100,9 @@ def test_a_second_call_downloads_nothing(get):
     ("there", "kind", "requests"),
     [
         (BODY[:200_000], "good", ["bytes=200000-"]),
-        (BODY[:200_000], "plain", ["bytes=200000-"]),  # the server sends all of it again
-        (BODY, "good", ["bytes=300000-"]),  # killed just before the rename
-        (b"y" * 5000, "good", ["bytes=5000-", None]),  # not this file's beginning: once more from the start
+        (BODY[:200_000], "plain", ["bytes=200000-"]),  # the server sends the whole file again
+        (BODY, "good", ["bytes=300000-"]),  # as after a kill just before the rename
+        (b"y" * 5000, "good", ["bytes=5000-", None]),  # not the beginning of this file: start again
         (b"y" * 400_000, "good", ["bytes=400000-", None]),
     ],
 )
@@ -119,7 +119,7 @@ def test_a_web_page_in_place_of_the_file_leaves_the_partial_download(get):
 
 
 def test_a_file_is_fetched_on_a_disk_that_cannot_sync_folders(get, monkeypatch):
-    """As over some networks: what was downloaded is there, and whole."""
+    """As on some network disks: the download is there, and complete."""
     sync = os.fsync
 
     def files_only(handle):
@@ -243,7 +243,7 @@ def test_zips_with_links_and_truncated_archives_are_refused(tmp_path):
 def test_a_reader_fetches_what_is_missing(get, server, tmp_path):
     checksums = {f"{p}-{k}-ubyte.gz": SUM for p in ("train", "t10k") for k in ("images-idx3", "labels-idx1")}
     asked = {"data_dir": str(tmp_path), "download": True, "folder": "MNIST/raw", "mirrors": [f"{server.url}/good/"]}
-    with pytest.raises(DataError, match="is damaged"):  # the body is no IDX: what matters is that it came
+    with pytest.raises(DataError, match="is damaged"):  # the body is no IDX: it only has to arrive
         images.idx(**asked, checksums=checksums)
     assert sorted(path.name for path in (tmp_path / "MNIST" / "raw").iterdir()) == sorted(checksums)
     with pytest.raises(DataError, match="checksums has no 'train-images-idx3-ubyte.gz'; it has nothing"):

@@ -1,4 +1,4 @@
-"""Texts: words as Keras splits them, ids, padding, the cache, all sources, and what is said of bad ones."""
+"""Texts: words as Keras splits them, ids, padding, the cache, all sources, and errors."""
 
 import json
 import os
@@ -98,7 +98,7 @@ def test_unknown_words_are_reported(tmp_path):
 def test_ids_follow_frequency_in_the_train_rows_only():
     found = texts("b a a", "c c c c", "a b d", "c c c c c c c", tests=1)
     ids = vocabulary(found, np.array([0, 2]), 100)
-    assert words_of(found, ids) == ("a", "b", "d")  # a 3, b 2, d 1; c is only in the val and test parts
+    assert words_of(found, ids) == ("a", "b", "d")  # a 3, b 2, d 1; c is only in the val and test splits
     assert dict(zip(found.words, ids.tolist(), strict=True)) == {"b": 5, "a": 4, "c": 2, "d": 6}
     assert words_of(found, vocabulary(found, np.array([0, 2]), 6)) == ("a", "b")
     assert words_of(found, vocabulary(found, np.arange(3), 5)) == ("c",)
@@ -234,7 +234,7 @@ def test_an_unfinished_cache_leaves_nothing(root, monkeypatch):
 @pytest.mark.parametrize("file", ["tokens.npy", "labels.npy", "words.json", "facts.json"])
 @pytest.mark.parametrize("change", [lambda b: b[: len(b) // 2], lambda b: b[:-1] + bytes([b[-1] ^ 1]), lambda _: b"[]"])
 def test_a_damaged_cache_is_named(root, file, change):
-    """Cut, one bit changed, other content: nothing of it is used."""
+    """Truncated, one bit changed, other content: nothing of it is used."""
     load(root)
     (cache,) = (p for p in (root / text_readers.CACHE).iterdir() if p.is_dir())
     (cache / file).write_bytes(change((cache / file).read_bytes()))
@@ -291,7 +291,7 @@ def test_folders_are_the_splits(tmp_path, folders):
 
 
 def test_columns_by_name_in_any_order(tmp_path):
-    """Further columns are ignored, and TSV works; a column that is not there is named."""
+    """Further columns are ignored, and TSV works; a missing column is named."""
     rows = [f"{i}\t{'cd'[i % 2]}\t{('cats', 'dogs')[i % 2]}, {i}\tx" for i in range(20)]
     (tmp_path / "own.tsv").write_text("id\tkind\tbody\tnote\n" + "\n".join(rows))
     keys = ["data.source.path=own.tsv", "data.source.text_column=body", "data.source.label_column=kind"]
@@ -314,7 +314,7 @@ def test_a_csv_with_two_columns(tmp_path, header):
 
 
 def test_a_csv_in_the_working_folder(tmp_path, monkeypatch):
-    """A name alone is looked for under data_dir first, a path in the working folder first."""
+    """A bare name is looked for under data_dir first, a path in the working folder first."""
     (tmp_path / "here" / "sub").mkdir(parents=True)
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -1,4 +1,4 @@
-"""What the book writes out by hand, against torch and closed forms: backpropagation, least squares, the perceptron."""
+"""Backpropagation, least squares and the perceptron by hand, as in the book, against torch and closed forms."""
 
 import numpy as np
 import pytest
@@ -94,7 +94,7 @@ def test_powers_that_are_not_finite_are_refused():
 
 
 def test_a_step_follows_the_perceptron_rule():
-    """For a sample on the wrong side w <- w + lr y x, b <- b + lr y; none of it for one on the right side."""
+    """For a sample on the wrong side w <- w + lr y x, b <- b + lr y; no step for one on the right side."""
     net = linear(MOONS, init="zeros", bias=True)
     task = make_task(net, MOONS, "gradient_descent", lr=0.1, task={"loss": "perceptron"})
     x = torch.tensor([[1.0, 2.0], [3.0, -1.0]])
@@ -127,7 +127,7 @@ def test_sine_data_follows_its_formula():
 
 
 def test_ranges_of_penalised_weights_are_reported():
-    """Table 9.1 of the book: least, greatest and mean weight; the largest matrix is drawn."""
+    """Table 9.1 of the book: smallest, largest and mean weight; the largest matrix is drawn."""
     config, names = compose("data=moons", "model.hidden=[4,6]", "task.l2=0.1", "task.penalise=['3.weight','5.weight']")
     session = Session(config, names)
     report = session.task.report(session.data)

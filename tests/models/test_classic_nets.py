@@ -40,7 +40,7 @@ PUBLISHED = {  # model, its keys, parameters, entries of the state_dict, digest 
     "resnet101": ("resnet101", {}, 44_549_160, 626, "a5bd882403866198"),
     "densenet121": ("densenet121", {}, 7_978_856, 727, "0249837190bf1db0"),
 }
-NAMES = {  # some of them in words
+NAMES = {  # in words for people
     "alexnet": {"features.0.weight": (64, 3, 11, 11), "classifier.1.weight": (4096, 9216)},
     "vgg16": {"features.28.weight": (512, 512, 3, 3), "classifier.6.bias": (1000,)},
     "googlenet": {"inception4e.branch3.1.conv.weight": (128, 32, 3, 3), "conv1.bn.running_var": (64,)},
@@ -74,7 +74,7 @@ def test_names_and_shapes_equal_those_of_torchvision(name):
 
 
 def test_googlenet_has_the_papers_parameters():
-    """As Caffe's bvlc_googlenet, which was made by the paper; its heads are two more dense nets in training."""
+    """As in Caffe's bvlc_googlenet, which follows the paper; in training its heads are two more dense networks."""
     paper = dict(form="paper", norm="none")
     assert count(on_meta("googlenet", IMAGENET, **paper)) == 13_378_280
     assert count(on_meta("googlenet", IMAGENET, **paper, auxiliary=0.0)) == 6_998_552
@@ -87,7 +87,7 @@ def test_googlenet_has_the_papers_parameters():
 
 
 def test_googlenet_in_the_papers_form_has_gradients_at_the_start():
-    """With the header's init: outputs of a size to learn from, and heads whose gradient reaches the stem."""
+    """With the init of the header, outputs have a useful size, and the gradients of the heads reach the stem."""
     keys = section("model", "googlenet") | dict(form="paper", norm="none", init="xavier", dropout=0.0)
     with seeded():
         net = build(keys)(Image((3, 64, 64), 5))
@@ -170,7 +170,7 @@ def halved_sides(net, side):
 
 @pytest.mark.parametrize(("builder", "keys", "least", "name", "advice"), SMALLEST, ids=CASES)
 def test_the_smallest_image_is_accepted_and_smaller_ones_are_refused(builder, keys, least, name, advice):
-    """It is halved by every layer that halves; one pixel less is refused by name, whatever the other side is."""
+    """Every layer that halves can halve it; one pixel less is refused by name, whatever the other side is."""
     with torch.device("meta"):
         net = builder(Image((1, least, least), 3), **keys)
     sides = halved_sides(net, least)

@@ -1,4 +1,4 @@
-"""The net that learns CIFAR-10 fast: whitened patches, identity initialisation, and what a run keeps of them."""
+"""The network that learns CIFAR-10 fast: whitened patches, identity initialisation, and how a run saves them."""
 
 import pytest
 import runs
@@ -83,7 +83,7 @@ def test_logits_are_scaled():
 
 
 def test_a_run_keeps_the_filters_of_its_train_split(tmp_path):
-    """They are fitted once, from a new net; a resumed run and one that begins with other weights keep theirs."""
+    """The filters are fitted once, for a new network; a resumed run and one with init= keep theirs."""
     runs.write_mnist(tmp_path)
     small = [o for o in runs.SMALL if not o.startswith("model.")] + ["model=fast_cnn", "model.widths=[4,4,4]"]
     config = runs.compose(f"data_dir={tmp_path}", *small)

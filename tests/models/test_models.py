@@ -55,7 +55,7 @@ NARROW = [  # a small net of each kind, with the specs that it should take
 
 
 def on_meta(builder, spec, **keys):
-    """The net without its numbers: shapes and counts in no time."""
+    """The network on the meta device: shapes and counts without memory or time."""
     with torch.device("meta"):
         return builder(spec, **keys)
 
@@ -409,7 +409,7 @@ def targets(node):
 
 @pytest.mark.parametrize(("width", "channels_last"), [(8, False), (16, True)])
 def test_layers_avoid_the_memory_format_that_overflows_on_a_cpu(width, channels_last):
-    """Strided 1x1 convolutions of few channels, which 112x112 images bring to crash."""
+    """Strided 1x1 convolutions of few channels, which crash on images of 112x112."""
     net = resnet(CIFAR, **RESNET | dict(width=width))
     assert prepare_net(net, torch.device("cpu"), "fp32").channels_last == channels_last
     first = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
@@ -417,7 +417,7 @@ def test_layers_avoid_the_memory_format_that_overflows_on_a_cpu(width, channels_
 
 
 def test_no_network_uses_pooling_that_cuda_cannot_do_deterministically():
-    """The gradient of torch's adaptive average pooling, but to one place."""
+    """Like torch's adaptive average pooling, except for the last place of the gradient."""
     for path in (Path(inspect.getfile(mlp)).parent).glob("*.py"):
         refused = r"nn\.AdaptiveAvgPool2d\((?!1\))|nn\.LocalResponseNorm"
         assert path.stem == "layers" or not re.search(refused, path.read_text()), path
@@ -434,7 +434,7 @@ def test_normalisation_over_channels_equals_torchs(layout):
 
 @pytest.mark.parametrize(("size", "count"), [(14, 4), (7, 7), (5, 6), (1, 3), (12, 4)])
 def test_means_of_windows_equal_adaptive_pooling(size, count):
-    """Which a GPU that has to be exact pools with: the same values, the same gradients."""
+    """Pooling for deterministic GPUs: the same values, the same gradients."""
     x = torch.randn(2, 3, size, size + 1, dtype=torch.float64, requires_grad=True)
     pooled = window_means(window_means(x, count, -2), count, -1)
     expected = F.adaptive_avg_pool2d(x, count)

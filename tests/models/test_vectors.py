@@ -1,4 +1,4 @@
-"""Words' vectors: read, written, looked at; one run's vectors start another; predictions from a checkpoint alone."""
+"""Word vectors: read, written, compared; one run starts from those of another; predictions from a checkpoint alone."""
 
 import csv
 import shutil
@@ -125,7 +125,7 @@ def test_similarities_of_pairs_are_those_computed_by_hand():
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
-    """A finished run on classes of one's own, which wrote its vectors; its config."""
+    """A finished run on the user's classes, which wrote its vectors, and its config."""
     root = tmp_path_factory.mktemp("vectors")
     write_reviews(root / "data", train=200)
     shutil.move(root / "data" / "aclImdb", root / "data" / "texts")
@@ -166,7 +166,7 @@ def test_a_run_can_start_from_the_vectors_of_another(first, tmp_path):
 
 
 def test_a_checkpoint_alone_predicts_raw_texts(first, tmp_path):
-    """Neither the data nor the file of vectors is there any more."""
+    """Neither the data nor the file of vectors exists any more."""
     root, _ = first
     shutil.copytree(root / "data", tmp_path / "data")
     shutil.copy(root / "first" / "vectors.txt", tmp_path)

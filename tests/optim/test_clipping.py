@@ -1,4 +1,4 @@
-"""The norm of all gradients before they were clipped is among the metrics; a run that diverged still ends."""
+"""Clipping of gradients; the norm before clipping is among the metrics, also of a run that diverged."""
 
 from math import sqrt
 
@@ -68,7 +68,7 @@ def test_the_table_of_a_sweep_shows_diverged_runs():
 def test_the_norms_of_the_books_matrix_explode_or_vanish(first, last):
     with seeded():
         net, x = matrix_powers(Table(2, classes=2), eigenvalue=first, times=11), torch.randn(1, 2, requires_grad=True)
-    for norms in net.report()["lines"]["norms"].values():  # nothing was trained: as told, and as measured
+    for norms in net.report()["lines"]["norms"].values():  # nothing was trained: as reported, and as measured
         assert norms == pytest.approx([first**k for k in range(1, 12)]) and norms[-1] == pytest.approx(last)
     (slope,) = torch.autograd.grad(net(x).sum(), x)
     assert slope.norm() == pytest.approx(last / 2 * net.output.weight.sum().abs().item() * 2**0.5, rel=1e-4)
@@ -99,7 +99,7 @@ def test_clip_by_value():
 
 
 def test_clip_by_norm():
-    """Section 11.4: a norm of 5.38 becomes 5, the direction stays; one below 5 stays as it is."""
+    """The book, section 11.6.1: a norm of 5.38 becomes 5, the direction stays; one below 5 stays as it is."""
     a = torch.arange(1.0, 5.0).reshape(2, 2)
     a *= 5.38 / a.norm()
     small, none = torch.tensor([3.0, 3.9]), torch.zeros(3)
@@ -111,7 +111,7 @@ def test_clip_by_norm():
 
 
 def test_clip_by_global_norm():
-    """Section 11.4: a global norm of 4.1547 becomes 2; W * 2 / max(4.1547, 2)."""
+    """The book, section 11.6.1: a global norm of 4.1547 becomes 2; W * 2 / max(4.1547, 2)."""
     torch.manual_seed(0)
     values = [torch.randn(3, 3), torch.randn(4), torch.randn(())]
     total = sqrt(sum(v.square().sum().item() for v in values))

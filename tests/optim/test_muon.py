@@ -55,7 +55,7 @@ def test_a_zero_gradient_changes_nothing():
 
 @pytest.mark.parametrize("fixed_norm", [False, True])
 def test_two_steps_of_filters_and_matrices_equal_those_by_hand(fixed_norm):
-    """Nesterov's momentum, made orthogonal; scaled by the shape or, after the weights, to a fixed norm."""
+    """Nesterov momentum, orthogonalised; scaled by the shape of the weights or to a fixed norm."""
     net, reference = small_net(), small_net()
     update = make_update(net, "muon", kinds={}, fixed_norm=fixed_norm, lr=0.1, momentum=0.9)
     first, second = ([p for p in each.parameters() if p.dim() == 4 or p.shape == (6, 8)] for each in (net, reference))
@@ -112,7 +112,7 @@ def test_parameters_are_assigned_to_kinds():
 
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 def test_settings_apply_by_kind(optimizer):
-    """A kind's rate replaces the optimizer's; the factors of layer and schedule multiply either."""
+    """The learning rate of a kind replaces that of the optimizer; factors of layers and schedule multiply both."""
     net = small_net()
     layers = [(1.0, [p for name, p in net.named_parameters() if name < "6"]), (0.5, list(net[6].parameters()))]
     update = make_update(net, optimizer, "linear", groups=layers, kinds=GROUPS, lr=0.125, weight_decay=0.0625)

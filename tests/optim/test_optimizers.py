@@ -44,7 +44,7 @@ def test_sgd_with_nesterov():
 
 
 def test_plain_sgd_and_momentum():
-    check(run("sgd", momentum=0.0), [W - 0.1 * GRADS[0], W - 0.1 * (GRADS[0] + GRADS[1])])  # nesterov has nothing to do
+    check(run("sgd", momentum=0.0), [W - 0.1 * GRADS[0], W - 0.1 * (GRADS[0] + GRADS[1])])  # plain
     check(run("sgd", nesterov=False), [W - 0.1 * GRADS[0], W - 0.1 * (1.9 * GRADS[0] + GRADS[1])])
     with pytest.raises(UserError, match="optimizer.dampening=0.5 with optimizer.nesterov=true: expected dampening 0"):
         sgd([W], lr=0.1, momentum=0.9, nesterov=True, dampening=0.5, weight_decay=0.0)

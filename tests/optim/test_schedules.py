@@ -87,7 +87,7 @@ def test_triangle_stable_polynomial_and_inverse_square_root():
 
 @pytest.mark.parametrize("option", [name for name in options("schedule") if name != "inverse_square_root"])
 def test_schedules_over_a_run(option):
-    """Each is a function of the clock, between 0 and the optimizer's own rate, and continuous but for `step`."""
+    """Each is a function of the clock between 0 and the optimizer's learning rate; all but `step` are continuous."""
     schedule, clock = build(section("schedule", option)), Clock(0, 10, 100)
     values = []
     for clock.step in range(1001):

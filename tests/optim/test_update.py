@@ -44,7 +44,7 @@ def test_the_average_equals_its_closed_form(ema, decays):
 
 @pytest.mark.parametrize("ema", [0.9999, 0.99999])
 def test_a_short_run_with_a_long_average_forgets_its_first_weights(ema, tmp_path):
-    """Without a warm-up the accuracy was that of the first weights, 0.1."""
+    """Without the warm-up of the average, the accuracy would stay that of the first weights, 0.1."""
     train(tmp_path, compose("data=digits", f"trainer.ema={ema}", "trainer.epochs=3", "trainer.device=cpu"))
     assert rows(tmp_path)[-1]["val/acc"] > 0.9
 
@@ -67,7 +67,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change():
 
 @pytest.mark.parametrize("loss", [lambda w: w.abs().sqrt().sum(), lambda w: w.pow(0.1).sum()])
 def test_a_gradient_that_is_not_finite_is_distinguished_from_a_loss(loss):
-    """The loss is 0, the weight is not a number after its step: the next loss is none, and touches nothing."""
+    """The loss is 0 and its step makes the weight NaN: the next loss is not finite and changes nothing."""
     net = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(net.weight)
     update = update_of(net)
@@ -84,7 +84,7 @@ def test_a_step_whose_loss_is_not_finite_is_skipped_and_counted():
     assert update.step(net(x).sum(), clock)
     before = snapshot({"net": net.state_dict(), "update": update.state_dict()})
     for _ in range(2):
-        assert not update.step(net(x * float("nan")).sum(), clock)  # the norm's running statistics saw it
+        assert not update.step(net(x * float("nan")).sum(), clock)  # the running statistics of the norm saw it
     assert update.skipped == 2
     update.skipped = 0
     assert same(snapshot({"net": net.state_dict(), "update": update.state_dict()}), before)
@@ -94,7 +94,7 @@ def test_a_step_whose_loss_is_not_finite_is_skipped_and_counted():
 @pytest.mark.parametrize("clip", [None, 1.0])
 @pytest.mark.parametrize("loss", [lambda w: w.abs().sqrt().sum(), lambda w: w.pow(0.1).sum()])
 def test_a_step_whose_gradient_is_not_finite_is_skipped_and_counted(loss, clip):
-    """The loss is 0, its gradient is not finite: the weight was not a number from then on, and all steps left out."""
+    """The loss is 0, its gradient is not finite: the step is skipped, and the weight stays finite."""
     net = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(net.weight)
     update = update_of(net, on_nan="skip", ema=0.5, clip=(None, None, clip))
@@ -105,15 +105,15 @@ def test_a_step_whose_gradient_is_not_finite_is_skipped_and_counted(loss, clip):
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
 def test_in_half_precision_a_step_with_overflow_leaves_no_trace(name):
-    """The very first one too, as it mostly is: torch's fused SGD then goes on from memory that nobody has written."""
+    """Also the very first step, as is usual: torch's fused SGD would then use uninitialised momentum."""
     ends = []
-    for losses in ([1e36, 1.0, 1e36, 2.0], [1.0, 2.0]):  # times 65,536 the first is more than a float holds
+    for losses in ([1e36, 1.0, 1e36, 2.0], [1.0, 2.0]):  # times 65,536 the first overflows fp32
         net = nn.Linear(2, 1, bias=False)
         nn.init.ones_(net.weight)
         update = update_of(net, optimizer=build(section("optimizer", name)), precision="fp16", clip=(None, None, 9.0))
         norms = []
         try:
-            torch.use_deterministic_algorithms(True)  # unwritten memory is not a number then
+            torch.use_deterministic_algorithms(True)  # it fills uninitialised memory with NaN
             for factor in losses:
                 update.step(factor * net(torch.tensor([[1.0, 3.0]])).sum(), Clock(0, 1, 9))
                 norms += [update.grad_norm.item()] if update.grad_norm is not None else []

@@ -13,7 +13,7 @@ from dlrun.output.checkpoints import Checkpoints
 def points(folder):
     """Its scalars, as TensorBoard shows them: (step, value) by name."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TensorBoard's own
+        warnings.simplefilter("ignore")  # of TensorBoard itself
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
         board = EventAccumulator(str(folder / "tensorboard"))
@@ -23,13 +23,13 @@ def points(folder):
 
 @pytest.mark.parametrize(
     "every", [2, 4]
-)  # the checkpoint before the kill: in mid-epoch; at an epoch's end, before its row
+)  # the last checkpoint before the kill: in mid-epoch; at the end of an epoch, before its row
 def test_tensorboard_shows_one_curve(every, config, tmp_path):
     composed = config(f"trainer.checkpoint_every_steps={every}", "trainer.log_every=2", "trainer.checkpoint_gap=99")
     train(tmp_path / "a", composed)
     with pytest.raises(Killed):
         die(tmp_path / "b", composed, step=6)
-    time.sleep(1.1)  # TensorBoard orders its files by the second
+    time.sleep(1.1)  # TensorBoard orders its files by seconds
     train(tmp_path / "b", composed, resumed=True)
     assert_same(tmp_path / "a", tmp_path / "b")
     names = {name for row in rows(tmp_path / "a") for name in row if "/" in name} | {"lr"}

@@ -59,7 +59,7 @@ class Evil:
 
 @pytest.mark.parametrize("protocol", ["torch", "pickle"])
 def test_a_checkpoint_cannot_run_code(protocol, tmp_path, monkeypatch):
-    """Not even one with the right hash."""
+    """Not even with the right hash."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "evil.ckpt"
     if protocol == "torch":
@@ -105,7 +105,7 @@ def test_torch_reads_every_checkpoint_with_weights_only(straight):
 
 
 def test_compressed_entries_are_refused(stopped, config):
-    """A few bytes could be gigabytes."""
+    """A few bytes could unpack to gigabytes."""
     path = stopped / "checkpoints" / "last.ckpt"
     with zipfile.ZipFile(path) as found, zipfile.ZipFile(stopped / "new", "w", zipfile.ZIP_DEFLATED) as new:
         for entry in found.infolist():

@@ -51,7 +51,7 @@ def test_a_damaged_last_checkpoint_is_replaced_by_the_previous_one(stopped, conf
     said = capsys.readouterr().out
     assert "last.ckpt is damaged" in said and "resuming from the previous checkpoint" in said
     assert_same(straight, stopped)
-    load(stopped / "checkpoints" / "previous.ckpt")  # the damaged one has not taken its place
+    load(stopped / "checkpoints" / "previous.ckpt")  # the damaged checkpoint has not replaced it
 
 
 def test_a_missing_last_checkpoint_is_replaced_by_the_previous_one(stopped, config, straight, capsys):
@@ -62,7 +62,7 @@ def test_a_missing_last_checkpoint_is_replaced_by_the_previous_one(stopped, conf
 
 
 def test_a_damaged_last_checkpoint_never_overwrites_a_good_previous_one(stopped, config):
-    for _ in range(3):  # the second time by the first one's only good checkpoint
+    for _ in range(3):  # the second resume has a single good checkpoint left
         flip(stopped / "checkpoints" / "last.ckpt")
         train(stopped, config(*STRAIGHT), resumed=True, signals={4: signal.SIGTERM})
         assert state(stopped)["clock"]["step"] == 5

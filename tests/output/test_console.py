@@ -1,4 +1,4 @@
-"""The progress bar and the time left: measured, for the whole run, with validation; the loss leaves the means alone."""
+"""What a run prints: the progress bar, the time left, the line of an epoch, numbers."""
 
 import io
 import math
@@ -20,7 +20,7 @@ from dlrun.train.meters import Means
 
 @pytest.fixture
 def now(monkeypatch):
-    """A clock on the wall that stands still until it is set."""
+    """A wall clock that stands still until it is set."""
     hand = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: hand[0])
     return hand
@@ -41,7 +41,7 @@ def test_time_left_is_proportional_to_the_remaining_work(now):
 
 
 def test_time_left_after_a_resume_and_with_limits(now):
-    """Only this session counts: it did one of 3 epochs in 7 seconds. max_steps ends the run after one more half."""
+    """Only this session counts: one of 3 epochs in 7 seconds; max_steps ends the run after half an epoch more."""
     clock = Clock(seed=0, epochs=3, steps_per_epoch=10, max_steps=25, step=10, epoch=1)
     bar = Bar(clock)
     now[0] += 7
@@ -55,7 +55,7 @@ def test_time_left_after_a_resume_and_with_limits(now):
 
 
 def test_running_loss_leaves_the_means_alone():
-    """The mean over the last steps; afterwards the epoch's mean has the same bits as without it."""
+    """It is the mean over the last steps; the epoch's mean has the same bits as without it."""
     torch.manual_seed(0)
     steps = [({"acc": torch.rand(()), "loss": torch.rand(3)}, 3) for _ in range(70)]
     read, plain = Means(), Means()
@@ -86,7 +86,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_run_shows_the_time_left_in_its_bar_and_lines(tmp_path, monkeypatch, capsys):
-    """The bar shows loss and time left; every line but the last says how long the run still takes."""
+    """The bar shows loss and time left; every line but the last shows the remaining time."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(console, "REFRESH", 0.0)

@@ -93,7 +93,7 @@ def test_too_little_memory_is_reported(error, said, config, tmp_path, monkeypatc
 
 
 def test_a_device_without_space_is_reported(config, tmp_path):
-    """/dev/full takes nothing: the metrics' file is a link to it."""
+    """metrics.jsonl is a link to /dev/full, which accepts nothing."""
     if not os.path.exists("/dev/full"):
         pytest.skip("this system has no /dev/full")
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")

@@ -1,4 +1,4 @@
-"""--json: one line on standard output, whatever happens; and AGENTS.md, whose every command and claim is tried."""
+"""--json: one line on standard output, whatever happens; and every command and claim of AGENTS.md."""
 
 import json
 import re
@@ -136,7 +136,7 @@ def test_every_command_of_the_page_for_agents_works(call, tmp_path):
             runs = iter([json.loads(line)["run"] for line in call("dl-runs", "list", "--json")[1].splitlines()] * 2)
             words = [next(runs) if word == "RUN" else word for word in words]
         code, out, err = call(*words)
-        if words[1] == "compare":  # one run is not two
+        if words[1] == "compare":  # a single run cannot be compared
             assert code == 2 and "1 run to compare" in err
         else:
             assert code == 0, (command, err)
@@ -144,7 +144,7 @@ def test_every_command_of_the_page_for_agents_works(call, tmp_path):
             assert all(
                 isinstance(json.loads(line), dict) for line in (out.splitlines() if words[1] != "show" else [out])
             )
-    (folder,) = (path.parent for path in (tmp_path / "outputs").glob("*/*/summary.json"))  # mode=find_lr has none
+    (folder,) = (path.parent for path in (tmp_path / "outputs").glob("*/*/summary.json"))  # mode=find_lr has no folder
     named = re.findall(
         r"`([\w./]+\.(?:jsonl?|log|yaml|ckpt|txt))`", TEXT.split("## Files of a run")[1].split("A sweep's")[0]
     )

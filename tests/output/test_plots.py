@@ -1,4 +1,4 @@
-"""What is drawn: names as they are written, round ticks, curves that tell something; and nothing that ends a run."""
+"""Plots: names as they are written, round ticks, informative curves; a plot that fails ends no run."""
 
 import warnings
 from functools import partial
@@ -25,7 +25,7 @@ def texts(figure: object) -> list[str]:
 
 
 def kept(make: object) -> tuple[list[str], object]:
-    """What a figure says when it is drawn, and its pixels."""
+    """The warnings while a figure is drawn, and its pixels."""
     found = []
 
     def made() -> object:
@@ -66,7 +66,7 @@ def test_letters_without_a_font_are_drawn_as_numbers_with_a_key(no_other_fonts):
 
     def titled() -> object:
         figure, axes = new_figure()
-        axes.set_title("猫")  # by whoever forgets `drawable`
+        axes.set_title("猫")  # by code that forgets `drawable`
         return figure
 
     assert render(titled).std() > 0, "a box, and no warning"

@@ -1,4 +1,4 @@
-"""environment.txt and changes.patch: what a run came from, in its folder."""
+"""environment.txt and changes.patch: the code and packages that a run was started with."""
 
 import re
 import subprocess
@@ -36,7 +36,7 @@ def checkout(tmp_path, monkeypatch):
 
 
 def test_packages_equal_those_of_importlib():
-    """The names of folders say the same as the files in them."""
+    """The names of the folders agree with the files in them."""
     read = {re.sub(r"[-_.]+", "-", d.metadata["Name"]).lower(): d.version for d in distributions()}
     named = {re.sub(r"[-_.]+", "-", name): version for name, version in (line.split("==") for line in packages())}
     assert named == read and "torch" in named

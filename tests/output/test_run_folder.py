@@ -23,7 +23,7 @@ def test_a_finished_run_has_all_its_files(config, tmp_path):
 
 
 def test_results_are_written_before_anything_is_drawn(config, tmp_path, monkeypatch):
-    """What drawing raises is told in a line; the run ends as it would have."""
+    """An exception while drawing costs one line; the run ends as usual."""
     drawn = []
 
     def fails(*args: object) -> object:

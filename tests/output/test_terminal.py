@@ -1,4 +1,4 @@
-"""What is printed: no escape sequence from a file is obeyed, and an output that cannot be written is no traceback."""
+"""Terminal output: no escape sequence from a file takes effect, and a full or closed output gives no traceback."""
 
 import json
 import os

@@ -47,7 +47,7 @@ LINES = [
 
 
 def in_bash(folder, line):
-    """What bash would insert: the function of the command, called as readline does."""
+    """What bash would insert: the completion function of the command, called as by readline."""
     # with "=" ending words, as in an interactive shell
     words = re.findall(r"=|[^=\s]+", line) + ([""] if line.endswith((" ", "=")) else [])
     quoted = " ".join(f"'{word}'" for word in words)
@@ -77,7 +77,7 @@ def in_fish(folder, line):
 
 
 def in_zsh(folder, line):
-    """An interactive zsh in a terminal of its own, in which Tab is pressed: its line then holds the completion."""
+    """Press Tab in an interactive zsh in a terminal of its own; returns its line with the completion."""
     (folder / ".zshrc").write_text('PS1="READY "; eval "$(dl-runs completion zsh)"\n')
     pid, terminal = pty.fork()
     if not pid:

@@ -1,4 +1,4 @@
-"""dl-runs and dl-data: tables, comparisons, reports, metrics to the last digit; and what they refuse."""
+"""dl-runs and dl-data: lists, comparisons, reports, exact metrics, and refusals."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from dlrun.sweep.state import Job, State
 
 @pytest.fixture
 def dl_runs(monkeypatch, capsys):
-    """Run the command: gives (exit code, stdout, stderr)."""
+    """Run the command; returns (exit code, stdout, stderr)."""
 
     def run(*arguments, main=cli.main):
         monkeypatch.setattr(sys, "argv", ["dl-runs", *map(str, arguments)])
@@ -54,7 +54,7 @@ def outputs(tmp_path_factory):
 
 
 def save_sweep(folder):
-    """sweep.json as one that was killed leaves it: job 0 had ended, job 1 ended unseen, job 2 had only begun."""
+    """sweep.json after a kill: job 0 had ended, job 1 ended unnoticed, job 2 had just begun."""
     jobs = [Job(seed, [f"seed={seed}"], "running", worker="host-1-1") for seed in (0, 1, 2)]
     settle(jobs[0], folder / "0", 0)
     command = {"command": [], "flags": [], "arguments": ["seed=0,1,2"], "configs": ""}
@@ -91,7 +91,7 @@ def test_runs_are_listed(dl_runs, outputs):
 
 
 def test_runs_in_any_state_are_listed(dl_runs, tmp_path):
-    """Killed, damaged and unfinished runs are listed as what they are."""
+    """Killed, damaged and unfinished runs have their own status."""
     stub(tmp_path / "day" / "a", 1, status="running", data="mnist", model="mlp")
     stub(tmp_path / "day" / "b", 2)
     stub(tmp_path / "day" / "c", 3, status="diverged", best={"metric": "val/acc", "value": None}, seconds=None)
@@ -116,7 +116,7 @@ def test_runs_in_any_state_are_listed(dl_runs, tmp_path):
 
 
 def test_a_thousand_runs_are_listed_within_a_second(tmp_path):
-    """Measured beside reading the same files bare, so that a busy machine does not matter."""
+    """Measured against plain reading of the same files, so that a busy machine does not matter."""
     from dlrun.runs.listing import as_table, list_runs
 
     facts = {"status": "finished", "data": "mnist", "model": "mlp", "seconds": 1.0, "test": {"test/acc": 0.5}}
@@ -149,7 +149,7 @@ QUICK = ("classes", "texts", "vae", "actor")
 
 @pytest.mark.parametrize("family", [f if f in QUICK else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES])
 def test_evaluate_reproduces_the_metrics_of_the_run(family, dl_runs, tmp_path):
-    """The metrics of summary.json, to the last digit, out of the folder alone."""
+    """The metrics of summary.json, to the last digit, from the folder alone."""
     write_texts(tmp_path)
     folder = trained(tmp_path / "run", [o.format(data=tmp_path) for o in FAMILIES[family]])
     code, out, err = dl_runs("evaluate", folder)
@@ -171,7 +171,7 @@ def test_evaluate_exits_with_1_if_metrics_differ(dl_runs, tmp_path):
         found = dl_runs("evaluate", folder)
         assert found[0] == code and said in found[1].splitlines()[-1], found
         assert dl_runs("evaluate", folder, "--json")[0] == code
-    summary["test"] = {"test/acc": own["acc"]}  # of a version that measured less
+    summary["test"] = {"test/acc": own["acc"]}  # written by a version with fewer metrics
     (folder / "summary.json").write_text(json.dumps(summary))
     assert "reproduced exactly" in dl_runs("evaluate", folder)[1]
 
@@ -186,7 +186,7 @@ def test_a_run_in_fp16_is_evaluated_where_there_is_no_gpu(dl_runs, tmp_path):
 
 
 def test_the_last_weights_can_be_evaluated(dl_runs, tmp_path):
-    """trainer.test=last, with averaged weights: the run was judged by those."""
+    """trainer.test=last with averaged weights: the run was tested with those."""
     keys = ["data=digits", "model.hidden=[16]", "trainer.test=last", "trainer.ema=0.9", "trainer.epochs=3"]
     folder = trained(tmp_path / "run", keys)
     code, out, err = dl_runs("evaluate", folder)
@@ -194,7 +194,7 @@ def test_the_last_weights_can_be_evaluated(dl_runs, tmp_path):
 
 
 def test_other_data_is_prepared_like_that_of_the_run(dl_runs, tmp_path):
-    """The run's own mean and std, not the other's: the same images under another normalisation give the same."""
+    """With the mean and std of the run: the same images with another normalisation give the same metrics."""
     write_mnist(tmp_path)
     folder = untrained(tmp_path / "run", ["data=mnist", f"data_dir={tmp_path}", "data.source.download=false"])
     own = json.loads(dl_runs("evaluate", folder, "--json")[1])["metrics"]
@@ -301,7 +301,7 @@ def test_runs_of_other_tasks_are_reported(family, dl_runs, tmp_path):
 
 
 def test_samples_in_a_report_link_their_files_and_share_one_format():
-    """Zeros that were standardised come back as zeros; a column has one format."""
+    """Standardised zeros are shown as zeros; a column has one format."""
     from types import SimpleNamespace
 
     from dlrun.data.raw import decode
@@ -343,7 +343,7 @@ def test_a_report_needs_no_data(dl_runs, tmp_path):
 
 
 def test_the_report_of_a_sweep_is_its_own_page(dl_runs, outputs, tmp_path):
-    """Made anew from its state, whatever state that is in; what the sweep itself left is not changed."""
+    """It is written anew from the state of the sweep; the files of the sweep do not change."""
     folder = outputs / "day" / "3_sweep"
     before = (folder / "sweep.json").read_bytes()
     assert dl_runs("report", "day/3_sweep", "--output-dir", outputs)[0] == 0
@@ -516,7 +516,7 @@ def test_the_samples_of_a_report_fill_whole_rows():
 
 
 def test_damaged_lines_of_metrics_are_skipped(tmp_path):
-    """Also those that are no text, and the last one, which may be written at this moment."""
+    """Also lines that are not text, and the last one, which may be incomplete."""
     lines = [
         b'{"epoch": 1, "step": 1}',
         b"\xff{",

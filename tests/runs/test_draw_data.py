@@ -52,7 +52,7 @@ def test_wrong_requests_for_drawings_are_refused(draw, words, text, tmp_path):
 
 
 def test_tensorboard_shows_inputs_and_labels(tmp_path):
-    """The first images of the run's first batch, and each label as often as the train split has it."""
+    """The first images of the first batch, and how often each label occurs in the train split."""
     config = compose(
         "data=digits", "model.hidden=[4]", "trainer.device=cpu", "trainer.histograms=true", "trainer.epochs=1"
     )

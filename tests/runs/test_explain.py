@@ -22,7 +22,7 @@ def explain(monkeypatch, capsys, tmp_path):
 
 
 def drawn(paths: list[str]) -> list[str]:
-    """Their names; each is a picture with something on it."""
+    """The names of the images, each of which shows something."""
     for path in paths:
         with PILImage.open(path) as image:
             assert np.asarray(image.convert("L")).std() > 3, path
@@ -30,7 +30,7 @@ def drawn(paths: list[str]) -> list[str]:
 
 
 def test_the_class_activation_of_a_known_network_is_exact():
-    """The class is the mean of one map: its gradient is the same everywhere, so Grad-CAM is that map."""
+    """The output is the mean of one map: its gradient is constant, so Grad-CAM is that map."""
     net = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with torch.no_grad():
         net[0].weight.copy_(torch.tensor([1.0, -1.0]).view(2, 1, 1, 1))
@@ -50,7 +50,7 @@ def test_the_class_activation_of_a_known_network_is_exact():
 
 @pytest.mark.parametrize(("kind", "count"), [(nn.LSTM, 3), (nn.GRU, 2)])
 def test_gates_equal_those_of_torch(kind, count):
-    """One step more, by torch from the state before, is what the gates give."""
+    """The gates give the next state, as torch computes it from the previous one."""
     with seeded():
         layer, x = kind(3, 4, batch_first=True), torch.randn(2, 5, 3)
     found = gates(layer, x)

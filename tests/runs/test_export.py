@@ -1,4 +1,4 @@
-"""Every supervised model in every format gives the run's own outputs; what cannot be exported leaves nothing."""
+"""Every supervised model in every format gives the outputs of the run; a failed export leaves nothing."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def test_every_task_is_exported_exactly(family, tmp_path):
 
 
 def test_an_exported_graph_runs_without_dl_run(tmp_path):
-    """Stored values in, probabilities out, whatever the batch; labels and normalisation are in the file."""
+    """Stored values in, probabilities out, for any batch size; the file holds labels and normalisation."""
     folder = untrained(tmp_path / "run", ["data=digits", "model.hidden=[8]"])
     list(export(folder, "pt2", tmp_path / "m.pt2"))
     found = {"dlrun": ""}
@@ -93,7 +93,7 @@ def test_a_network_that_torch_cannot_export_is_reported(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("family", ["texts", "targets"])
 def test_missing_or_changed_data_is_replaced_by_random_inputs(family, tmp_path, monkeypatch):
-    """What an export needs is in the run's folder; nothing is fetched for it."""
+    """An export needs the run's folder only; nothing is fetched."""
     write_texts(tmp_path)
     folder = untrained(tmp_path / "run", [o.format(data=tmp_path) for o in FAMILIES[family]])
     monkeypatch.setattr(FinishedRun, "load_data", gone)
@@ -103,7 +103,7 @@ def test_missing_or_changed_data_is_replaced_by_random_inputs(family, tmp_path, 
 
 @pytest.mark.parametrize("id", ["Acrobot-v1", "FrozenLake-v1"])
 def test_a_policy_is_exported_without_its_environment(id, tmp_path, monkeypatch):
-    """A package of the user's own, which is missing here: what a policy sees and does is in its checkpoint."""
+    """The user's package is missing: the spaces of observations and actions are in the checkpoint."""
     folder = untrained(tmp_path / "run", ["model=dqn", "data=gym", f"data.id={id}"])
     monkeypatch.delitem(gymnasium.registry, id)
     lines = list(export(folder, "pt2", None))
@@ -111,7 +111,7 @@ def test_a_policy_is_exported_without_its_environment(id, tmp_path, monkeypatch)
 
 
 def test_only_regular_files_are_replaced(tmp_path):
-    """Root could replace /dev/null by a model. A link stays."""
+    """Root could replace /dev/null by a model. A link stays a link."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("file")
     (tmp_path / "file").write_text("before")
@@ -129,7 +129,7 @@ def gone(run, download=True):
 
 
 def test_the_exported_graph_accepts_any_batch_size(tmp_path):
-    """Nor how many samples the test part has: a batch of two, and one of one, made the graph one for that size."""
+    """Not even batches of two samples, or of one, fix the size in the graph."""
     for count in (1, 2):
         few = ["data=linear", "model=linear", f"data.source.test_samples={count}", f"data.eval_batch_size={count}"]
         folder = untrained(tmp_path / f"run{count}", few)

@@ -1,4 +1,4 @@
-"""What `dl-runs predict` makes of images, texts, rows, codes and episodes; and what it refuses."""
+"""`dl-runs predict` on images, texts, rows, codes and episodes; and refusals."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ from dlrun.train.finished import FinishedRun
 
 @pytest.fixture
 def predict(monkeypatch, capsys, tmp_path):
-    """Run dl-runs predict: gives (exit code, the lines, stderr)."""
+    """Run dl-runs predict; returns (exit code, lines, stderr)."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments, stdin=None):
@@ -40,7 +40,7 @@ def predict(monkeypatch, capsys, tmp_path):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A run of each family, made when it is first asked for."""
+    """A run of each family, trained when first needed."""
     base, made = tmp_path_factory.mktemp("families"), {}
     write_texts(base)
 
@@ -58,7 +58,7 @@ def write_image(path, shape=(8, 8), seed=0):
 
 
 def test_images_are_prepared_as_in_the_run(predict, runs, tmp_path):
-    """Labels, probabilities that are the task's own, in the order given, from files, folders and standard input."""
+    """Labels and probabilities equal the task's own, in the given order, from files, folders and standard input."""
     (tmp_path / "more").mkdir()
     files = [write_image(tmp_path / "a.png"), write_image(tmp_path / "more" / "b.png", seed=1)]
     code, lines, err = predict(runs("classes"), files[0], "more")
@@ -115,7 +115,7 @@ def test_texts_and_rows_are_predicted(predict, runs, tmp_path):
 
 
 def test_texts_in_a_table_are_predicted(predict, runs, tmp_path):
-    """Rows, not one text; as training data has them, or a column alone."""
+    """Each row is a text; with the columns of the training data, or one column alone."""
     (tmp_path / "tickets.csv").write_text('Text,label\n"a great, lovely film",good\nawful,bad\n')
     (tmp_path / "alone.csv").write_text("a great film\n\nawful\n")
     (tmp_path / "notes.md").write_text("awful")
@@ -141,7 +141,7 @@ def test_binary_files_are_refused_as_texts(predict, runs, tmp_path):
 
 
 def test_columns_by_name(predict, tmp_path):
-    """A CSV with a head may have its columns in any order, and others between them."""
+    """A CSV with a header may have its columns in any order, and others between them."""
     folder = untrained(tmp_path / "run", ["data=moons", "model.hidden=[4]", "data.spec.names=[a,b]"])
     (tmp_path / "x.csv").write_text("b,id,a\n2,9,1\n")
     (tmp_path / "y.csv").write_text("1,2\n")
@@ -169,7 +169,7 @@ def test_generative_runs_give_samples_codes_and_reconstructions(predict, runs, t
 
 
 def test_a_mask_for_each_image(predict, runs, tmp_path):
-    """Whatever the images are called: of one name in several folders, or of the name that such a one would get."""
+    """Images of the same name in several folders get different files, also if such a name is taken."""
     for i, name in enumerate(("d1/x.png", "d2/x.png", "x_2.png", "d3/X.png")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write_image(tmp_path / name, (16, 16, 3), seed=i)
@@ -247,7 +247,7 @@ def test_empty_standard_input_is_refused(family, predict, runs):
 
 
 def test_unreadable_files_of_a_folder_are_skipped(predict, runs, tmp_path):
-    """And names what cannot; files that others leave there are no images."""
+    """The skipped files are named; files that systems leave there are ignored."""
     for name in ("a.png", "b.PNG", "sub/c.png", "sub/._c.png", ".ipynb_checkpoints/a.png", "__MACOSX/a.png"):
         (tmp_path / "some" / name).parent.mkdir(parents=True, exist_ok=True)
         write_image(tmp_path / "some" / name)
@@ -268,7 +268,7 @@ def test_unreadable_files_of_a_folder_are_skipped(predict, runs, tmp_path):
 
 
 def test_images_with_more_than_8_bits_are_predicted(predict, runs, tmp_path):
-    """A run on bytes has no levels: those of the image itself are taken."""
+    """A run on 8-bit images has no levels: those of the image itself are used."""
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
     pixels[0, 0] = 255
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -279,7 +279,7 @@ def test_images_with_more_than_8_bits_are_predicted(predict, runs, tmp_path):
 
 
 def test_numbers_that_are_too_large_are_refused(predict, runs, tmp_path):
-    """What is beyond float32 is refused, and what a net makes of numbers near its end is JSON."""
+    """Numbers beyond float32 are refused, and outputs for numbers near its limit are valid JSON."""
     assert predict(runs("targets"), "1e39,1")[0] == 2
     assert "'1e39' is not a finite number" in predict(runs("targets"), "-", stdin=b"1,2\n1e39,1\n")[2]
     code, lines, _ = predict(runs("targets"), "3e38,-3e38", "3e38,3e38")
@@ -295,7 +295,7 @@ def test_fit_accepts_any_image(predict, runs, tmp_path):
 
 
 def test_a_run_predicts_without_its_data(predict, tmp_path):
-    """Words and means come out of the checkpoint: the folder of a run is enough."""
+    """Vocabulary and means come from the checkpoint: the folder of a run is enough."""
     write_texts(tmp_path)
     folder = untrained(tmp_path / "run", [o.format(data=tmp_path) for o in FAMILIES["texts"]])
     before = predict(folder, "a great film")[1]

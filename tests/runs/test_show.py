@@ -6,7 +6,7 @@ from dlrun import cli
 
 
 def test_the_command_of_a_run_names_its_config_folder(dl_run, tmp_path):
-    """As it is shown it can be pasted: with the folder of the user's configs, and quotes where the shell needs them."""
+    """It can be pasted: it names the user's config folder and has quotes where the shell needs them."""
     from dlrun.runs.show import command_line
 
     (tmp_path / "my configs" / "model").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""`dl-runs ui`: who may read, what can be read, and that the page's data are those of the files."""
+"""`dl-runs ui`: who may read what, and the data of the page are those of the files."""
 
 import json
 import os
@@ -88,7 +88,7 @@ def test_nothing_is_read_without_the_token(base, client, path):
 
 @pytest.mark.parametrize("path", PATHS)
 def test_other_hosts_and_methods_are_refused(client, path):
-    """A page of another site may have a name that points to 127.0.0.1."""
+    """Another site can have a name that resolves to 127.0.0.1."""
     assert client.get(path, base_url="http://evil.example:6007").status_code == 403
     assert client.get(path, base_url="http://127.0.0.1:80").status_code == 403
     for method in ("post", "put", "delete", "patch"):
@@ -182,7 +182,7 @@ def test_a_value_that_is_not_finite_is_still_json(client, base):
 
 
 def test_the_page_loads_nothing_from_elsewhere(client):
-    """No address of another host in what we wrote, no script in HTML, and each named file is there."""
+    """Our files hold no address of another host and no script in HTML, and each named file exists."""
     page = client.get("/", **HOST).text
     names = re.findall(r'(?:src|href)="(/[^"]+)"', page)
     assert len(names) == 2 and all(client.get(name, **HOST).status_code == 200 for name in names)
@@ -206,7 +206,7 @@ def test_a_sweeps_page_may_run_its_script_and_nothing_else(client, base):
     (folder / "sweep.json").write_text("{}")
     damaged = client.get(f"/sweep/{found['id']}", **HOST)
     assert damaged.status_code == 404 and "sweep.json" in damaged.json["error"]
-    assert len(before) == len(list(folder.rglob("*")))  # it writes no report
+    assert len(before) == len(list(folder.rglob("*")))  # the page is built without writing a report
 
 
 def test_a_port_in_use(base):

@@ -85,7 +85,7 @@ def shown(page, column):
 def test_first_paint_is_within_a_second(page, browser, address):
     assert page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime") < 1000
     assert page.locator("#runs tbody tr").count() < 100  # only rows that can be seen
-    assert page.url == address.partition("?")[0] + "#curves"  # the token left the address
+    assert page.url == address.partition("?")[0] + "#curves"  # the address no longer holds the token
 
 
 def test_sorting_and_filtering(page):
@@ -124,7 +124,7 @@ def test_hostile_names_are_text(page):
     page.locator("#runs tbody tr[data-id]").first.click()
     page.wait_for_selector(".panel .main-svg", state="attached", timeout=60_000)
     page.locator("[data-tab=configs]").click()
-    page.wait_for_selector("#configs .error")  # the config is none of dl-run's: told, not hidden
+    page.wait_for_selector("#configs .error")  # the config is not dl-run's: reported, not hidden
     page.locator("[data-tab=images]").click()
     page.wait_for_selector("#images img")
     while page.evaluate("document.querySelector('#images img').naturalWidth") != 300:
@@ -140,7 +140,7 @@ def test_the_page_follows_the_files(page, base):
     page.wait_for_timeout(100)
     cell = page.locator("#runs tbody tr[data-id]", has_text="live")
     cell.wait_for(timeout=30_000)
-    assert "killed" in cell.inner_text()  # no process holds its lock
+    assert "killed" in cell.inner_text()  # no process holds the lock
     summary = json.loads((folder / "summary.json").read_text())
     (folder / "summary.json").write_text(json.dumps(summary | {"status": "finished"}))
     page.locator("#runs tbody tr[data-id]", has_text="live").filter(has_text="finished").wait_for(timeout=30_000)
@@ -148,7 +148,7 @@ def test_the_page_follows_the_files(page, base):
 
 
 def test_a_sweep_is_shown_with_parallel_coordinates(page, base):
-    """In a frame of no origin, whose script runs but can ask for nothing."""
+    """In a frame without origin, whose script runs but cannot request anything."""
     folder = write_sweep(base / "2026-11-28" / "13-00-00_sweep")
     page.locator("#sweeps option").nth(1).wait_for(state="attached", timeout=30_000)
     page.select_option("#sweeps", index=1)

@@ -1,4 +1,4 @@
-"""`dl-runs watch`: charts as text, runs that are read while they are written, and a terminal that is given back."""
+"""`dl-runs watch`: charts as text, runs that are read while they are written, and a terminal that is restored."""
 
 import json
 import os
@@ -113,7 +113,7 @@ def test_the_terminal_is_restored(tmp_path, leave, code):
     pid, terminal = pty.fork()
     if not pid:
         os.environ["TERM"] = "xterm"
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background job of a shell inherits that it is ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell makes its background jobs ignore it
         command = "import sys; from dlrun.runs.cli import main; sys.argv[0] = 'dl-runs'; main()"
         os.execv(sys.executable, [sys.executable, "-c", command, "watch", "--output-dir", str(tmp_path)])
     before, text = termios.tcgetattr(terminal), ""

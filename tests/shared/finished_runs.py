@@ -1,4 +1,4 @@
-"""FinishedRun runs for the tests: trained for real on small data, or as if, with weights as they were initialised."""
+"""Finished runs: trained on small data, or pretended, with initial weights."""
 
 import json
 from contextlib import nullcontext
@@ -17,7 +17,7 @@ from dlrun.train.assemble import assemble
 CPU = ["trainer.device=cpu", "trainer.epochs=1", "trainer.log_every=0"]
 SHAPES = ["data.source.samples=30", "data.source.test_samples=12"]
 REPLAY = ["task.buffer_size=512", "task.learning_starts=64"]
-FAMILIES = {  # one small run for each family of tasks; {data} is a folder
+FAMILIES = {  # a small run of each family of tasks; {data} is a folder
     "classes": ["data=digits", "model.hidden=[16]"],
     "two classes": ["data=moons", "model.hidden=[8]"],
     "targets": ["data=swiss_roll", "model=linear", "data.standardize=true", "data.source.samples=200"],
@@ -34,7 +34,7 @@ FAMILIES = {  # one small run for each family of tasks; {data} is a folder
 
 
 def write_config(folder: Path, overrides: list[str]) -> tuple[dict, dict]:
-    """The `.hydra` folder as dl-run writes it; gives the config and the groups' choices."""
+    """Write the `.hydra` folder as dl-run does; returns the config and the options chosen in all groups."""
     config, names = compose(*overrides)
     (folder / ".hydra").mkdir(parents=True)
     files = {"config": config, "hydra": {"hydra": {"runtime": {"choices": names}}}, "overrides": overrides}
@@ -44,7 +44,7 @@ def write_config(folder: Path, overrides: list[str]) -> tuple[dict, dict]:
 
 
 def trained(folder: Path, overrides: list[str], draws: bool = False) -> Path:
-    """A run of an epoch, tested at its end. draws: with its plots, which take most of the time."""
+    """Train a run of an epoch and test it. draws: with plots, which take most of the time."""
     with (
         nullcontext() if draws else patch("dlrun.output.plot_files.PlotFiles._plot"),
         nullcontext() if draws else patch("dlrun.output.plots.curves"),
@@ -54,7 +54,7 @@ def trained(folder: Path, overrides: list[str], draws: bool = False) -> Path:
 
 
 def untrained(folder: Path, overrides: list[str]) -> Path:
-    """As if it had been trained: random weights and statistics of norms."""
+    """Write a run as if trained: random weights and statistics of norms."""
     config, names = write_config(folder, [*CPU, "trainer.test=best", *overrides])
     parts = assemble(config)
     parts.data.load(parts.device.torch_device, parts.device.channels_last)
@@ -73,7 +73,7 @@ def untrained(folder: Path, overrides: list[str]) -> Path:
 
 
 def write_texts(folder: Path) -> Path:
-    """texts.csv: 60 texts of two classes."""
+    """Write texts.csv: 60 texts of two classes."""
     words = {"good": "fine great lovely warm", "bad": "dull awful weak cold"}
     rows = [
         f'"a film {name} {words[name].split()[i % 4]} and {words[name].split()[i % 3]} it is",{name}'
@@ -86,7 +86,7 @@ def write_texts(folder: Path) -> Path:
 
 
 def small_overrides(model: str, kind: str, folder: Path) -> list[str]:
-    """What a model of this kind of data needs to be small: the smallest images that it can take."""
+    """Overrides for a small model of this kind of data, with the smallest images that it accepts."""
     if kind == "Tokens":
         write_texts(folder)
         return [f"model={model}", *(o.format(data=folder) for o in FAMILIES["texts"] if not o.startswith("model"))]

@@ -1,4 +1,4 @@
-"""Small made data in the layout of each data set that the configs read from files."""
+"""Small generated data in the layout of each data set that the configs read from files."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from runs import write_mnist
 
 
 def write_data(root: Path) -> Path:
-    """All of them under `root`, which then is a data folder. Gives `root`."""
+    """Write all data sets under `root`. Returns `root`."""
     rng = np.random.default_rng(0)
     write_mnist(root)
     write_mnist(root / "fashion", train=60)
@@ -45,7 +45,7 @@ def write_data(root: Path) -> Path:
 
 
 def write_cifar(folder: Path, label_bytes: int, names: list[str], rng: np.random.Generator) -> None:
-    """Binary files of 20 images each: a row is the labels and the pixels."""
+    """Write binary files of 20 images each: a row is the labels and the pixels."""
     folder.mkdir()
     for name in names:
         rows = rng.integers(0, 256, (20, label_bytes + 3072), dtype=np.uint8)
@@ -54,14 +54,14 @@ def write_cifar(folder: Path, label_bytes: int, names: list[str], rng: np.random
 
 
 def write_images(folder: Path, count: int, rng: np.random.Generator, most: int = 256) -> None:
-    """Grey images of noise from 0 to below `most`, 32x32."""
+    """Grey images of 32x32, noise from 0 to below `most`."""
     folder.mkdir(parents=True)
     for i in range(count):
         Picture.fromarray(rng.integers(0, most, (32, 32), dtype=np.uint8)).save(folder / f"{i}.png")
 
 
 def write_keras_reviews(root: Path, rng: np.random.Generator) -> None:
-    """imdb.npz, as NumPy writes arrays of lists, and imdb_word_index.json."""
+    """Write imdb.npz, as NumPy writes arrays of lists, and imdb_word_index.json."""
     (root / "imdb_word_index.json").write_text(json.dumps({f"word{i}": i for i in range(1, 30)}))
     x = np.empty(60, object)
     x[:] = [rng.integers(1, 30, rng.integers(1, 20)).tolist() for _ in range(60)]

@@ -1,4 +1,4 @@
-"""A GPU where there is none, as a plugin of pytest: what it holds is in the host's memory, and computed there.
+"""A pretended GPU for machines without one, as a plugin of pytest: it stores and computes on the host.
 
 It is as strict as a real one. Tensors of two devices do not mix, generators neither; NumPy cannot read what is on it;
 it draws from a generator of its own; and what CUDA cannot do in the same way every time is refused where

@@ -1,4 +1,4 @@
-"""What several tests share: configs composed without the command line, small data, tasks ready to learn."""
+"""Configs composed without the command line, small data, and tasks ready to learn."""
 
 from contextlib import contextmanager
 from copy import deepcopy
@@ -56,7 +56,7 @@ def options(group: str) -> list[str]:
 
 @cache
 def read(path: Path) -> dict:
-    """A file of the configs; not to be changed."""
+    """The content of a config file. Do not change it."""
     return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
 
 
@@ -65,20 +65,20 @@ GROUPS = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
 
 @cache
 def chosen(*choices: str) -> tuple[DictConfig, dict]:
-    """What Hydra composes of these choices, and the choices of all groups; not to be changed."""
+    """The config that Hydra composes of these choices, and the options of all groups. Do not change them."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         whole = compose("config", list(choices), return_hydra_config=True)
     return OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"]), dict(whole.hydra.runtime.choices)
 
 
 def composed(*overrides: str) -> dict:
-    """The config of these overrides, plain."""
+    """The config of these overrides as plain values."""
     return deepcopy(_composed(*overrides))
 
 
 @cache
 def _composed(*overrides: str) -> dict:
-    """Hydra takes 0.08 s for a composition: a combination of options is composed once, its keys are set in a copy."""
+    """A combination of options is composed once (0.08 s); keys are set in a copy."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     choices = [override for override in parsed if override.key_or_group in GROUPS]
     config = deepcopy(chosen(*(override.input_line for override in choices))[0])
@@ -93,12 +93,12 @@ def names_of(*overrides: str) -> dict:
 
 
 def models(task: str = "supervised") -> list[str]:
-    """The models that name this task as theirs."""
+    """The models whose config chooses this task."""
     return [name for name in options("model") if {"override /task": task} in read_option("model", name)["defaults"]]
 
 
 def kinds(names: list[str]) -> list[str]:
-    """One of the models for each builder and task, the smallest: those that differ in depth learn and resume alike."""
+    """The smallest model of each builder and task: models that differ in depth learn and resume alike."""
     first: dict[tuple, str] = {}
     for name in sorted(names, key=lambda name: (len(name), name)):
         option = read_option("model", name)
@@ -118,7 +118,7 @@ def takes(model: str) -> list[str]:
 
 
 def spec_of(data: str) -> object:
-    """What a data set's config says of it; None if only the data says it."""
+    """The spec in the config of a data set; None if it is found in the data."""
     config = OmegaConf.create({"data": read_option("data", data)})
     if "spec" not in config.data:
         return None
@@ -126,13 +126,13 @@ def spec_of(data: str) -> object:
 
 
 def section(group: str, option: str) -> dict:
-    """A group's part of the config when that option is chosen; not to be changed."""
+    """The section of a group when this option is chosen. Do not change it."""
     return composed(f"{group}={option}")[group]
 
 
 @contextmanager
 def seeded(seed: int = 0):
-    """Weights and noise of its own, so that a test does not depend on those before it."""
+    """A fixed seed inside, the global generator unchanged outside."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -162,25 +162,25 @@ def make_update(
 
 
 def make_task(net: nn.Module, spec: object, optimizer: str = "adam", *, task: dict | None = None, **keys) -> Supervised:
-    """A supervised task as the session makes it. task: keys of the task; the others are the optimizer's."""
+    """A supervised task as a session makes it. task: keys of the task; further keys are the optimizer's."""
     return Supervised(net, spec, DEVICE, partial(make_update, optimizer=optimizer, **keys), **KEYS | (task or {}))
 
 
 def learn(task: Supervised, batch: tuple, steps: int) -> list[float]:
-    """The losses of so many steps on one batch."""
+    """The losses of `steps` steps on one batch."""
     clock, reseed, losses = Clock(0, 1, steps), Reseeder(CPU), []
     task.net.train()
     with torch.random.fork_rng(devices=[]):
         for _ in range(steps):
             reseed(0, clock.step)
             metrics = task.step(batch, clock)
-            losses += [metrics["loss"].item()] if "loss" in metrics else []  # some learn in their turns only
+            losses += [metrics["loss"].item()] if "loss" in metrics else []  # some tasks have no loss in every step
             clock.tick(len(batch[0]))
     return losses
 
 
 class Batches:
-    """Data as a task sees it, of tensors that are the whole of every part."""
+    """Data as a task sees it; the tensors are all of every split."""
 
     def __init__(self, x: torch.Tensor, y: torch.Tensor, spec: object, batch_size: int) -> None:
         self.x, self.y, self.spec, self.batch_size = x, y, spec, batch_size
