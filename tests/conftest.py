@@ -12,8 +12,15 @@ from dlrun.config import signatures
 
 
 @pytest.fixture
-def dl_run(monkeypatch, capsys, tmp_path):
-    """Run the command in this process, in an empty folder; returns (exit code, stdout, stderr)."""
+def undrawn():
+    """No plots are drawn: they take most of the time of a small run."""
+    with runs.undrawn():
+        yield
+
+
+@pytest.fixture
+def dl_run(monkeypatch, capsys, tmp_path, undrawn):
+    """Run the command in this process, in an empty folder, without plots; returns (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # main sets it: restored after the test
     monkeypatch.setattr(signatures, "ALLOWED", frozenset())
@@ -49,7 +56,7 @@ def refused(dl_run, tmp_path):
 def finished(tmp_path_factory):
     """The folder of a finished run of one epoch, started from the command line. Copy it before changing it."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, runs.undrawn():
         patch.chdir(folder.parent)
         patch.setenv("HYDRA_FULL_ERROR", "0")
         patch.setattr(sys, "argv", ["dl-run", "trainer.epochs=1", f"run_dir={folder}"])

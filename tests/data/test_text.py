@@ -1,5 +1,6 @@
 """Texts: words as Keras splits them, ids, padding, the cache, all sources, and errors."""
 
+import hashlib
 import json
 import os
 import tarfile
@@ -240,6 +241,24 @@ def test_a_damaged_cache_is_named(root, file, change):
     (cache / file).write_bytes(change((cache / file).read_bytes()))
     with pytest.raises(DataError, match="the words' cache .* is damaged"):
         load(root)
+
+
+def test_a_cache_with_objects_is_refused(root, tmp_path):
+    """Even if its hash is right, nothing is unpickled."""
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    load(root)
+    (cache,) = (p for p in (root / text_readers.CACHE).iterdir() if p.is_dir())
+    np.save(cache / "tokens.npy", np.array([Evil()], object), allow_pickle=True)
+    facts = json.loads((cache / "facts.json").read_text())
+    facts["sha256"]["tokens.npy"] = hashlib.sha256((cache / "tokens.npy").read_bytes()).hexdigest()
+    (cache / "facts.json").write_text(json.dumps(facts))
+    with pytest.raises(DataError, match="the words' cache .* is damaged"):
+        load(root)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_two_tables_of_one_name_are_two_corpora(tmp_path):

@@ -15,6 +15,8 @@ from dlrun.models.recurrence import unroll
 from dlrun.models.rnn import KINDS, align, initialise_keras, recurrent
 from dlrun.spec import Tokens
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 BOOK = Tokens(80, vocab=10_000, classes=2)
 SPEC = Tokens(9, vocab=20, classes=3)
 KEYS = dict(

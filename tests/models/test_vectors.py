@@ -19,6 +19,8 @@ from dlrun.output.checkpoint import load
 from dlrun.output.folders import read_summary
 from dlrun.spec import Tokens
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def make(spec=SPEC, **embedding):
     with seeded():

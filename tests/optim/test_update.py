@@ -17,6 +17,8 @@ from dlrun.optim.update import Update
 from dlrun.output.checkpoint import snapshot
 from dlrun.train.state import all_finite
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def update_of(net, **keys):
     made = dict(

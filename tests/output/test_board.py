@@ -9,6 +9,8 @@ from runs import Killed, assert_same, die, rows, train
 
 from dlrun.output.checkpoints import Checkpoints
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def points(folder):
     """Its scalars, as TensorBoard shows them: (step, value) by name."""

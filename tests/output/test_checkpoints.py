@@ -11,6 +11,8 @@ from dlrun.errors import CheckpointError
 from dlrun.output.checkpoint import load
 from dlrun.output.checkpoints import Checkpoints
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.mark.parametrize("call", range(4))
 def test_a_kill_while_a_checkpoint_is_written_is_exact(call, config, straight, tmp_path, monkeypatch):

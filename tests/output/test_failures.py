@@ -15,6 +15,8 @@ from dlrun.output import checkpoints
 from dlrun.output.run_folder import Run
 from dlrun.train.session import Session
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def test_a_run_on_a_full_disk_reports_it_and_can_be_resumed(config, tmp_path, monkeypatch):
     train(tmp_path, config(), signals={4: signal.SIGTERM})

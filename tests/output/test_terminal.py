@@ -6,12 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from runs import command
 
 from dlrun.errors import first_line, printable
 from dlrun.output import terminal
 from dlrun.output.console import header
 from dlrun.output.run_folder import Run
-from dlrun.runs import cli as after_cli
+from dlrun.runs import cli as runs_cli
 from dlrun.sweep.screen import Screen
 
 
@@ -40,15 +41,14 @@ def hostile(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("arguments", [["show"], ["show", "--config"], ["show", "--json"], ["evaluate"], ["report"]])
-def test_no_run_folder_can_control_the_terminal(arguments, hostile, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["dl-runs", arguments[0], str(hostile), *arguments[1:]])
-    try:
-        after_cli.main()
-    except SystemExit as error:
-        assert error.code == 2
-    out, err = capsys.readouterr()
-    assert out + err and "\x1b" not in out + err
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [(["show"], 0), (["show", "--config"], 0), (["show", "--json"], 0), (["evaluate"], 2), (["report"], 0)],
+)
+def test_no_run_folder_can_control_the_terminal(arguments, expected, hostile, monkeypatch, capsys):
+    first, *more = arguments
+    code, lines, err = command(monkeypatch, capsys, runs_cli.main, "dl-runs")(first, hostile, *more)
+    assert code == expected and "".join(lines) + err and "\x1b" not in "".join(lines) + err
 
 
 def test_no_run_can_control_the_terminal(tmp_path, capsys):

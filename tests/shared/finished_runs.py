@@ -3,11 +3,10 @@
 import json
 from contextlib import nullcontext
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 from omegaconf import OmegaConf
-from runs import compose, train, write_mnist
+from runs import compose, train, undrawn, write_mnist
 
 from dlrun.config.build import build
 from dlrun.errors import UserError
@@ -45,10 +44,7 @@ def write_config(folder: Path, overrides: list[str]) -> tuple[dict, dict]:
 
 def trained(folder: Path, overrides: list[str], draws: bool = False) -> Path:
     """Train a run of an epoch and test it. draws: with plots, which take most of the time."""
-    with (
-        nullcontext() if draws else patch("dlrun.output.plot_files.PlotFiles._plot"),
-        nullcontext() if draws else patch("dlrun.output.plots.curves"),
-    ):
+    with nullcontext() if draws else undrawn():
         train(folder, write_config(folder, [*CPU, *overrides]), finish=True)
     return folder
 

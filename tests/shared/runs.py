@@ -8,7 +8,8 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,13 @@ STRAIGHT = ("model.dropout=0.2", "trainer.monitor=loss")  # of the run `straight
 
 class Killed(BaseException):
     """Stands for SIGKILL where a test must be quick."""
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Draw no plots inside: they take most of the time of a small run."""
+    with patch("dlrun.output.plot_files.PlotFiles._plot"), patch("dlrun.output.plots.curves"):
+        yield
 
 
 @cache

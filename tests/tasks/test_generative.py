@@ -32,6 +32,8 @@ from dlrun.tasks.generative.wgan import Wgan
 from dlrun.tasks.generative.wgan_gp import WganGp, gradient_norms
 from dlrun.tasks.images import first_inputs, grid, interpolate, means, rescaled, side_by_side
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SMALL = Image((1, 8, 8), classes=4)
 BOOK = Image((1, 28, 28))
 DENSE = dict(activation="relu", init="keras")

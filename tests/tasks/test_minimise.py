@@ -3,13 +3,14 @@
 import csv
 import json
 import signal
+from dataclasses import replace
 from math import log, log2
 
 import numpy as np
 import pytest
 import torch
 from runs import assert_same, compose, rows, train
-from toys import CPU, section
+from toys import CPU, DEVICE, make_update, section
 
 from dlrun.config.build import build
 from dlrun.data.readers.functions import FORMULAS, line, named
@@ -18,6 +19,7 @@ from dlrun.errors import UserError
 from dlrun.models.recurrence import lstm_step
 from dlrun.output.drawing import render
 from dlrun.output.surfaces import curve, surface
+from dlrun.system.distributed import Distributed
 from dlrun.tasks.minimise import central_differences
 
 TEN = torch.linspace(-6, 6, 10)[:, None]
@@ -212,28 +214,20 @@ def test_resuming_is_exact(method, tmp_path):
         ("data.spec.low=[1]", r"data.spec.low has 1 entries \[1\], and the function is one of x, y"),
         ("data.spec.low=[7,7]", r"data.spec.low=\[7, 7\] data.spec.high=\[6.0, 6.0\]: expected low < high"),
         ("data.spec.names=[f,y]", r"data.spec.names=\['f', 'y'\]: expected different names"),
-        ("trainer.processes=2", r"task=minimise moves its points in one process"),
     ],
 )
 def test_impossible_settings_are_refused(wrong, text, tmp_path):
     from dlrun.train.session import Session
 
-    config, names = compose("model=point", "trainer.device=cpu", wrong)
-    if "processes" in wrong:
-        from dataclasses import replace
-
-        from toys import DEVICE, make_update
-
-        class Two:
-            size = 2
-
-        data = build(config["data"])
-        net = build(config["model"])(data.spec)
-        with pytest.raises(UserError, match=text):
-            build(config["task"])(net=net, spec=data.spec, device=replace(DEVICE, dist=Two()), update=make_update)
-        return
     with pytest.raises(UserError, match=text):
-        Session(config, names)
+        Session(*compose("model=point", "trainer.device=cpu", wrong))
+
+
+def test_several_processes_are_refused():
+    config, _ = compose("model=point", "trainer.device=cpu")
+    spec, device = build(config["data"]).spec, replace(DEVICE, dist=Distributed(0, 2))
+    with pytest.raises(UserError, match="task=minimise moves its points in one process"):
+        build(config["task"])(net=build(config["model"])(spec), spec=spec, device=device, update=make_update)
 
 
 def test_drawings_show_the_function():

@@ -15,6 +15,8 @@ from toys import kinds, options, takes
 
 from dlrun.errors import PairingError
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 STEPS = 8  # of a SMALL run
 
 

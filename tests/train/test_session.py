@@ -7,6 +7,8 @@ from dlrun.errors import UserError
 from dlrun.output.checkpoint import load, snapshot
 from dlrun.train.session import Session
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def test_a_monitor_that_nothing_measures_is_refused_before_training(session):
     with pytest.raises(UserError) as error:

@@ -19,6 +19,8 @@ from dlrun.train import weights
 from dlrun.train.session import Session
 from dlrun.train.weights import copy_weights, load_weights, other_words, published, read_weights
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def net(model: str = "lenet", classes: int = 10, shape: tuple = (1, 28, 28), seed: int = 0, **keys) -> torch.nn.Module:
     with seeded(seed):
