@@ -242,7 +242,7 @@ def outcome(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("group", "name"), found_options())
-def test_every_key_with_bad_values(group, name, tmp_path):
+def test_every_key_refuses_bad_values_or_trains(group, name, tmp_path):
     choices = choices_of(group, name)
     wrong = outcome(choices, "seed", 0, tmp_path / "right", expected=(0,))
     if wrong and "comes with the package" in wrong:
@@ -255,13 +255,13 @@ def test_every_key_with_bad_values(group, name, tmp_path):
 
 
 @pytest.mark.parametrize("key", SMALL)
-def test_what_makes_trainings_short_is_a_key(key):
+def test_the_keys_that_shorten_these_runs_exist(key):
     group, _, rest = key.partition(".")
     found = [read_option(group, name) for name in options(group)]
     assert any(get(option.get(group, option), rest, missing := object()) is not missing for option in found)
 
 
-def test_a_few_keys_with_bad_values():
+def test_a_few_keys_refuse_bad_values_or_train():
     """The check alone, of keys of every kind, so that the fast tests have it."""
     cases("optimizer", choices_of("optimizer", "adam"))
     cases("data", choices_of("data", "moons"))

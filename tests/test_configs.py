@@ -59,7 +59,7 @@ def list_of(override: object) -> list[str]:
 
 
 @pytest.mark.parametrize("name", YAMLS)
-def test_header(name):
+def test_every_config_has_a_header(name):
     lines = (CONFIGS / name).read_text(encoding="utf-8").splitlines()
     head = lines[1:] if lines[0].startswith("# @package") else lines
     assert re.match(r"# \w.{15,}", head[0]), "the first line says what the file is"
@@ -132,7 +132,7 @@ def test_experiment_composes_and_builds(option, data_dir):
         assert found.shape == (2, outputs, *size)
 
 
-def test_a_sweep_is_a_sweep():
+def test_experiments_with_axes_run_as_sweeps():
     """Hydra takes an experiment's own sweep from its file: mode and parameters reach the sweeper."""
     sweeps = [option for option in options("experiment") if len(sweep(option)) > 1]
     for option in sweeps:
@@ -145,7 +145,7 @@ def test_a_sweep_is_a_sweep():
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"])
-def test_optimizers_of_torch(name):
+def test_every_optimizer_of_torch_can_be_used(name):
     """A user's `_target_` of torch.optim takes torch's keys, positional or not."""
     config = composed() | {
         "optimizer": {"_target_": f"torch.optim.{name}", "lr": 0.5, "weight_decay": 0.25, "foreach": False}
@@ -156,7 +156,7 @@ def test_optimizers_of_torch(name):
     assert (made.defaults["lr"], made.defaults["weight_decay"], made.defaults["foreach"]) == (0.5, 0.25, False)
 
 
-def test_optimizer_of_torch_with_a_wrong_key():
+def test_a_wrong_key_of_an_optimizer_of_torch_is_refused():
     config = composed() | {"optimizer": {"_target_": "torch.optim.Adam", "lr": 0.5, "beta": [0.9, 0.99]}}
     with pytest.raises(ConfigError, match="optimizer.beta: Adam has no 'beta'; did you mean 'betas'?"):
         check(config)

@@ -29,7 +29,7 @@ PICTURES = re.findall(r'\[picture\]\(figures/(\w+)\.png "[\w ]+"\)', TEXT)
 COMMANDS = sorted(set(re.findall(r"`dl-run (\w+=[^`]*|-m [^`]*)`", PRINTED)))  # not `dl-run new`
 
 
-def test_there_is_a_table_for_each_chapter():
+def test_every_chapter_has_a_table():
     assert [int(n) for n in re.findall(r"^## (\d+)\. ", TEXT, re.MULTILINE)] == list(range(1, 16))
     widths = {row.count("|") for row in TEXT.partition("## Beyond")[0].splitlines() if row.startswith("|")}
     assert widths == {6} and len(COMMANDS) > 80
@@ -62,7 +62,7 @@ def test_every_experiment_is_listed_with_figures_of_its_header(path):
         assert all(number in header for number in re.findall(r"\d+\.\d+", here)), here
 
 
-def test_every_picture_is_there_and_small():
+def test_every_image_exists_and_is_small():
     """scripts/figures draws them; each belongs to a row, and to one only."""
     files = {path.stem: path for path in (ROOT / "docs" / "figures").iterdir()}
     assert len(PICTURES) > 15 and sorted(PICTURES) == sorted(files)
@@ -74,7 +74,7 @@ def test_every_picture_is_there_and_small():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "metric", "sign", "limit"), BANDS)
-def test_the_page_says_what_a_run_gives(command, metric, sign, limit, tmp_path):
+def test_the_page_states_the_results_of_the_headers(command, metric, sign, limit, tmp_path):
     words = [sys.executable, "-m", "dlrun", *shlex.split(command), f"run_dir={tmp_path / 'run'}"]
     subprocess.run(words, check=True, capture_output=True)
     value = json.loads((tmp_path / "run" / "summary.json").read_text())["test"][metric]

@@ -56,7 +56,7 @@ def test_every_command_runs(dl_run, command):
     assert summary["status"] == "finished" and summary["test"]
 
 
-def test_the_own_task_resumes_to_the_bit(dl_run):
+def test_the_users_own_task_resumes_to_the_bit(dl_run):
     from runs import assert_same
 
     (command,) = (each for each in COMMANDS if "task=mixup" in each)

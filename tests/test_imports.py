@@ -222,7 +222,7 @@ def test_every_module_has_a_row_and_every_row_a_module():
     assert not (MODULES.keys() | ONLY.keys()) - {short(module) for module in FILES}
 
 
-def test_imports_run_one_way():
+def test_imports_point_down():
     wrong = [
         f"{FILES[module]}:{line}: {short(module)} may not import {target or 'dlrun'}"
         for module in FILES
@@ -232,21 +232,21 @@ def test_imports_run_one_way():
     assert not wrong, "\n".join(["", *wrong])
 
 
-def test_rows_name_no_circle():
+def test_the_rows_contain_no_cycle():
     assert not cycle(MAY), "folders that may import each other"
 
 
-def test_no_circle_of_modules_even_by_imports_in_functions():
+def test_modules_form_no_cycle_even_by_imports_in_functions():
     arrows = {short(module): set(ours(module)) for module in FILES}
     assert not cycle(arrows)
 
 
-def test_a_circle_is_found():
+def test_a_cycle_is_found():
     assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) in (["b", "c", "b"], ["c", "b", "c"])
     assert cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
-def test_some_modules_are_imported_by_one_alone():
+def test_some_modules_have_a_single_importer():
     wrong = [
         f"{short(module)} imports {target}"
         for module in FILES
@@ -267,7 +267,7 @@ def test_the_engine_knows_no_task_model_or_data_set_by_name():
     assert not wrong
 
 
-def test_hydra_stays_at_the_door():
+def test_hydra_is_imported_in_few_modules():
     wrong = [
         module
         for module in FILES

@@ -58,13 +58,13 @@ QUICK_RUNS = {
 
 
 @pytest.mark.parametrize("case", QUICK)
-def test_no_torch(case, tmp_path):
+def test_commands_import_no_torch(case, tmp_path):
     arguments, code = QUICK[case]
     no_torch(arguments, code, tmp_path)
 
 
 @pytest.mark.parametrize("case", QUICK_RUNS)
-def test_no_torch_after(case, tmp_path):
+def test_commands_for_runs_import_no_torch(case, tmp_path):
     runs, here = tmp_path / "runs", tmp_path / "here"
     (runs / "day" / "a" / ".hydra").mkdir(parents=True)
     here.mkdir()
@@ -105,7 +105,7 @@ def python_path() -> dict[str, str]:
         ("dl-run foo mod", ""),
     ],
 )
-def test_completion(line, words, monkeypatch, capsys):
+def test_options_and_keys_are_completed(line, words, monkeypatch, capsys):
     """In a shell: eval "$(dl-run -sc install=bash)", which asks `dl-run -sc query=bash`."""
     from dlrun import cli
 

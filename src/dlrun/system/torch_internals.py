@@ -1,4 +1,4 @@
-"""All that dl-run uses of torch's private parts, each with what it gains. tests/test_torch_internals.py watches them.
+"""All that dl-run uses of torch's private parts, with what each gains. See tests/system/test_torch_internals.py.
 
 The gains were measured with torch 2.13 on one core of a shared machine. `torch._foreach_*`, which clipping and averages
 call, are documented as beta and not listed here.
