@@ -70,7 +70,8 @@ def run_command() -> None:
     """Run the command line in sys.argv."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     hydra._internal.hydra.ConfigLoaderImpl = Loader  # type: ignore[misc]  # Hydra has no setting for it
-    sys.modules["hydra.main"].get_args_parser = args_parser  # type: ignore[attr-defined]
+    for module in ("hydra.main", "hydra._internal.utils"):  # its own; shell completion asks the second
+        sys.modules[module].get_args_parser = args_parser  # type: ignore[attr-defined]
     flags, completing = argparse.Namespace(config_dir=None), False
     try:
         if "--version" in sys.argv[1:]:

@@ -134,7 +134,7 @@ def test_a_long_run_has_a_video_of_limited_length(tmp_path):
     (["model=wgan_gp", "task.n_critic=0"], "task.n_critic=0: expected an integer in \\[1, 1000\\]"),
     (["model=wgan", "task.n_critic=0"], "task.n_critic=0: expected an integer in \\[1, 1000\\]"),
     (["model=vae", "task.n_samples=0"], "task.n_samples=0: expected an integer >= 1"),
-    (["model=dcgan", "model.form=mine"], "model.form=mine: expected one of paper, book, notes"),
+    (["model=dcgan", "model.form=mine"], "model.form=mine: expected one of paper, book, small"),
 ])  # fmt: skip
 def test_impossible_settings_of_samples_are_refused(keys, text):
     with pytest.raises(ConfigError, match=text):
