@@ -53,11 +53,11 @@ MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imp
     "tasks.rl": GROUND | {"data.base", "models", "output", "system", "optim", "tasks.base", "tasks.jobs"},
     "train": GROUND
     | {"data.base", "output", "system", "config", "optim", "data.sources", "tracking.processes"}
-    | {"tasks", "tasks.base", "tasks.images", "tasks.losses"},
+    | {"tasks", "tasks.base", "tasks.images", "tasks.losses", "tasks.metrics"},
     "sweep": GROUND | {"output", "system", "config"},
     "stack": GROUND
-    | {"data.base", "output", "system", "config", "optim", "tasks", "tasks.base", "tasks.jobs", "tasks.rl"}
-    | {"train", "sweep"},
+    | {"data.base", "output", "system", "config", "optim", "tasks", "tasks.base", "tasks.jobs", "tasks.metrics"}
+    | {"tasks.rl", "train", "sweep"},
     "runs.listing": GROUND | {"output"},
     "runs.live": GROUND | {"output", "runs.listing"},
     "runs.compare": GROUND | {"output", "config", "runs.listing"},

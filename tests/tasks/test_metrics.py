@@ -65,15 +65,17 @@ def test_metrics_of_classes_are_scikit_learns(classes, levels):
     auto = "binary" if classes == 2 else "macro"
     for name, wanted in (*((name, getattr(theirs, f"{name}_score")) for name in NAMES), ("iou", theirs.jaccard_score)):
         metric = getattr(ours, name)
-        for average, their_average in (("auto", auto), ("macro", "macro"), ("micro", "micro"), ("per_class", None)):
-            expected = wanted(y, predicted, average=their_average, zero_division=0.0)
+        for average in ("auto", "macro", "micro", "weighted"):
+            expected = wanted(y, predicted, average=auto if average == "auto" else average, zero_division=0.0)
             assert metric(table, average=average) == pytest.approx(expected, abs=1e-12), (name, average)
+        expected = wanted(y, predicted, average=None, zero_division=0.0)
+        assert metric(table, average="per_class") == pytest.approx(expected, abs=1e-12)
     assert ours.acc(table) == theirs.accuracy_score(y, predicted)
     assert ours.balanced_acc(table) == pytest.approx(theirs.balanced_accuracy_score(y, predicted))
     assert ours.mcc(table) == pytest.approx(theirs.matthews_corrcoef(y, predicted))
     one_hot = np.eye(classes, dtype=int)[y]
     for name, wanted in (("auroc", theirs.roc_auc_score), ("average_precision", theirs.average_precision_score)):
-        for average in ("macro", "micro"):
+        for average in ("macro", "micro", "weighted"):
             found = getattr(ours, name)(y, p, average=average)
             assert found == pytest.approx(wanted(one_hot, p, average=average), abs=1e-12)
         if classes == 2:
@@ -92,6 +94,8 @@ def test_classes_that_do_not_occur_do_not_count():
     for name in NAMES:
         expected = getattr(theirs, f"{name}_score")(y, predicted, average="macro")
         assert getattr(ours, name)(table) == pytest.approx(expected)
+        expected = getattr(theirs, f"{name}_score")(y, predicted, average="weighted")
+        assert getattr(ours, name)(table, average="weighted") == pytest.approx(expected)
         assert np.isnan(getattr(ours, name)(table, average="per_class")[2])
     p = np.array([[0.5, 0.3, 0.2], [0.2, 0.6, 0.2], [0.1, 0.8, 0.1]])
     assert np.isnan(ours.auroc(np.array([1, 1, 1]), p)) and ours.average_precision(np.array([1, 1, 1]), p) == 1
@@ -532,3 +536,35 @@ def test_an_undefined_metric_is_no_divergence(test, is_diverged):
             measure_test(training, None)
     else:
         assert measure_test(training, None) == test
+
+
+@pytest.mark.parametrize(
+    ("target", "asked", "wanted"),
+    [
+        (
+            "kind",
+            "f1_macro,recall_per_class,mcc,brier,auroc",
+            "acc f1_macro recall_healthy recall_sick mcc brier balanced_acc",
+        ),
+        ("a", "rmse,mape,r2", "mae rmse mse mape"),
+    ],
+)
+def test_training_has_the_metrics_that_cost_little(target, asked, wanted, skewed, tmp_path):
+    """With weights that stay, they are those of the train split; rows in between have them, too."""
+    from finished_runs import write_config
+
+    overrides = [
+        *SKEWED,
+        f"data.file={skewed}",
+        f"data.target={target}",
+        f"task.metrics=[{asked}]",
+        "optimizer.lr=1e-30",
+    ]
+    train(tmp_path, write_config(tmp_path, [*overrides, "trainer.epochs=1", "trainer.log_every=8"]), finish=True)
+    run = FinishedRun(tmp_path)
+    expected = run.task.evaluate(run.load_data(), "train")
+    *steps, epoch = rows(tmp_path)
+    found = {name.partition("/")[2]: value for name, value in epoch.items() if name.startswith("train/")}
+    assert found.keys() == {"loss", *wanted.split()}
+    assert found == pytest.approx({name: expected[name] for name in found}, rel=1e-5)
+    assert len(steps) == 2 and all(f"step/{name}" in row for row in steps for name in found)

@@ -66,6 +66,20 @@ def _is_numbered(name: str, named: Named) -> bool:
     return "k" in signature(f"{named.within}.{name}").required
 
 
+def _averages(named: Named) -> str:
+    """Name a word with each average that a word may end in, for a message."""
+    found = []
+    for average in AVERAGES:
+        takes = (name for name in words_of(named) if name not in named.words and _takes_average(name, average, named))
+        found += [f"{name}_{average}" for name in list(takes)[:1]]
+    return f"; with an average: {', '.join(found)}" if found else ""
+
+
+def _takes_average(name: str, average: str, named: Named) -> bool:
+    keys = signature(f"{named.within}.{name}").keys
+    return "average" in keys and not mismatch(average, keys["average"])
+
+
 def pattern_of(named: Named) -> str:
     """Return a regular expression of all words, dotted paths included."""
     words = "|".join(words_of(named))
@@ -177,7 +191,7 @@ def _problems(value: object, named: Named, path: str) -> list[str]:
         if module:
             return [f"{path}={error}"]
         near, known = nearest(word, words_of(named)), some(_shown(named), 30)
-        return [f"{path}: there is no {word!r}{near}\n    expected one of: {known}; or {OWN}"]
+        return [f"{path}: there is no {word!r}{near}\n    expected one of: {known}{_averages(named)}; or {OWN}"]
     given = {**(value if isinstance(value, dict) else {}), **node}
     found = [*_of_parameters(builder, named), *_of_keys(builder, given, named)]
     return [f"{path}={word}: {problem}" for problem in found]

@@ -136,7 +136,8 @@ def sums(array: Tensor) -> list[float]:
     if not array.is_floating_point():
         return [crc32(array.numpy().data)] if array.numel() else []
     checks = []
-    for block in array.flatten().double().tensor_split(min(BLOCKS, array.numel() or 1)):
+    for part in array.flatten().tensor_split(min(BLOCKS, array.numel() or 1)):
+        block = part.double()
         size = block.abs().sum().item()
         weights = torch.linspace(0.5, 1, len(block), dtype=torch.float64)
         checks += [size, 2 + (block @ weights).item() / (size or 1)]  # in [1, 3]: the digits of a sum near 0 are noise

@@ -29,25 +29,37 @@ def shares_of(split: Shares, folds: int, fold: int, given: Collection[str]) -> S
 def split_units(units: Array, shares: Shares, folds: int, fold: int, what: str) -> dict[str, Array]:
     """Split rows by their units, which stay whole and come in the order of their numbers: train, then val, then test.
 
-    units: number of each row's unit, from 0 without gaps. A unit belongs to the split in which its middle lies. folds:
-    the fold-th of `folds` equal parts of the units that are not test is val. what: a unit, for the message.
+    units: number of each row's unit, from 0 without gaps. what: a unit, for the message.
     """
-    sizes = np.bincount(units)
-    middles = np.cumsum(sizes) - sizes / 2
+    return _rows_of(_split_of_units(np.bincount(units), shares, folds, fold, what)[units])
+
+
+def _split_of_units(sizes: Array, shares: Shares, folds: int, fold: int, what: str) -> Array:
+    """Return the number of each unit's split. sizes: the units' rows.
+
+    A unit belongs to the split in which its middle lies. folds: the fold-th of `folds` equal parts of the units that
+    are not test is val.
+    """
+    middles, rows = np.cumsum(sizes) - sizes / 2, sizes.sum()
     count, least = len(sizes), sum(share > 0 for share in shares)
     if count < least or folds > count:
         raise UserError(
             f"data.split={list(shares)} data.folds={folds}: {counted(count, what)} cannot fill the splits\n"
             f"  expected at least {counted(max(least, folds), what)}"
         )
-    ends = np.cumsum(shares)[:2] * len(units)
+    ends = np.cumsum(shares)[:2] * rows
     second = count if not shares[2] else int(np.clip(np.searchsorted(middles, ends[1]), least - 1, count - 1))
     first = second if not shares[1] else int(np.clip(np.searchsorted(middles, ends[0]), 1, second - 1))
-    of_unit = np.repeat([0, 1, 2], [first, second - first, count - second])
+    of_unit = np.repeat(np.array([0, 1, 2], np.int8), [first, second - first, count - second])
     if folds:
         of_unit[:second] = 0
         of_unit[np.array_split(np.arange(second), folds)[fold]] = 1
-    return {name: np.flatnonzero(of_unit[units] == i) for i, name in enumerate(SPLITS)}
+    return of_unit
+
+
+def _rows_of(splits: Array) -> dict[str, Array]:
+    """Return the rows of each split from the number of each row's split."""
+    return {name: np.flatnonzero(splits == i) for i, name in enumerate(SPLITS)}
 
 
 def split_random(
@@ -58,25 +70,22 @@ def split_random(
     what: a row, for the message.
     """
     order = np.random.RandomState(0).permutation(rows)[::-1]  # backwards: val has the rows that split_rows holds out
+    splits = np.zeros(rows, np.int8)
     if labels is None:
-        splits = split_units(np.arange(rows), shares, folds, fold, what)
-        return {name: np.sort(order[chosen]) for name, chosen in splits.items()}
-    parts = [order[labels[order] == label] for label in np.unique(labels)]
+        splits[order] = _split_of_units(np.ones(rows, np.int64), shares, folds, fold, what)
+        return _rows_of(splits)
+    of_order = labels[order]
+    parts = [order[of_order == label] for label in np.unique(labels)]
     least = max(sum(share > 0 for share in shares), folds)
-    small = np.concatenate([part for part in parts if len(part) < least] or [order[:0]])  # these only train
-    found = [
-        {name: part[chosen] for name, chosen in split_units(np.arange(len(part)), shares, folds, fold, what).items()}
-        for part in parts
-        if len(part) >= least
-    ]
-    if not found:
+    if all(len(part) < least for part in parts):
         raise UserError(
             f"data.split={list(shares)}: every class has fewer than {counted(least, what)}, so none can be in each "
             f"split\n  expected {counted(least, what)} or more of a class, or data.stratify=false"
         )
-    whole = {name: [split[name] for split in found] for name in SPLITS}
-    whole["train"].append(small)
-    return {name: np.sort(np.concatenate(chosen)) for name, chosen in whole.items()}
+    for part in parts:
+        if len(part) >= least:  # a smaller class only trains
+            splits[part] = _split_of_units(np.ones(len(part), np.int64), shares, folds, fold, what)
+    return _rows_of(splits)
 
 
 def split_groups(groups: Array, shares: Shares, folds: int, fold: int) -> dict[str, Array]:

@@ -13,6 +13,7 @@ from dlrun.config.saved import own_config
 from dlrun.data.base import EnvData
 from dlrun.data.raw import decode
 from dlrun.errors import DataError, UserError, counted, first_line
+from dlrun.output.as_json import as_json
 from dlrun.output.failures import within_memory
 from dlrun.output.written import whole
 from dlrun.runs.formats import SUFFIXES
@@ -48,13 +49,25 @@ def exported(run: FinishedRun, form: str, out: Path) -> Iterator[str]:
             with torch.no_grad():
                 worst = compare([model(x) for x in batches(samples)], wanted, form)
     yield f"{out}  {out.stat().st_size / 1e6:.1f} MB"
-    for name, text in run.table_data.report()["files"].items() if isinstance(run.data.spec, Columns) else ():
-        with whole(out.parent / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        yield f"{out.parent / name}  how rows become inputs"
+    if isinstance(run.data.spec, Columns):
+        yield f"{write_encoding(run, out.parent)}  how rows become inputs"
     yield from (f"  {name:7} {value}" for name, value in facts(run, graph, samples, wanted[0], form).items())
     sizes = ", ".join(str(len(batch)) for batch in batches(samples))
     yield f"  checked {description} in batches of {sizes}: within {worst:.1e}, limit {TOLERANCE:g}"
+
+
+def write_encoding(run: FinishedRun, folder: Path) -> Path:
+    """Write how raw rows become inputs (data/table/encode.py), and return the file.
+
+    Beside the run's encoding it has "missing", the texts that mean "no value", and of two classes "threshold".
+    """
+    encoding = {**run.data.fitted(), "missing": list(run.table_data.form.missing)}
+    if run.task.threshold is not None:
+        encoding["threshold"] = run.task.threshold
+    path = folder / "encoding.json"
+    with whole(path) as temporary:
+        temporary.write_text(as_json(encoding, indent=1) + "\n", encoding="utf-8")
+    return path
 
 
 def write(form: str, run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> None:

@@ -2,8 +2,8 @@
 
 Graphs (pt2, onnx) take raw data as it is stored (uint8 images, rows in their own units, word ids) and return what
 `dl-runs predict` returns (probabilities, real outputs, images in [0, 1]): normalisation is part of the graph. Weights
-(safetensors, state_dict) are those of the network alone. Labels, words, mean and std are in the file under "dlrun",
-except in a state_dict, which cannot hold them.
+(safetensors, state_dict) are those of the network alone. Labels, the threshold, words, mean and std are in the file
+under "dlrun", except in a state_dict, which cannot hold them.
 """
 
 import io
@@ -52,6 +52,8 @@ def notes(run: FinishedRun) -> dict[str, object]:
     found |= {"task": names.get("task"), "weights": run.weights, "spec": str(spec), **run.data.fitted()}
     if not isinstance(spec, Env | Function) and spec.classes:
         found["labels"] = class_names(spec)
+    if run.task.threshold is not None:
+        found["threshold"] = run.task.threshold
     if isinstance(spec, Image | Mask):
         mean, std = pixel_statistics(run.data) or (None, None)
         found |= {"mean": mean, "std": std}

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from dlrun.tasks.base import Metrics
-from dlrun.train.meters import Means
+from dlrun.tasks.metrics.outcomes import OUTCOMES
+from dlrun.train.meters import Means, counted
 
 
 class StackedMeans:
@@ -30,15 +31,18 @@ class StackedMeans:
         """Move all steps into the jobs' sums; return each job's means over these steps."""
         if not self.pending:
             return [{} for _ in means]
-        names = dict.fromkeys(name for metrics, _ in self.pending for name in metrics)
+        names = dict.fromkeys(name for metrics, _ in self.pending for name in metrics if name != OUTCOMES)
         sums = {name: self._summed(name) for name in names}
+        outcomes = [metrics[OUTCOMES] for metrics, _ in self.pending if OUTCOMES in metrics]
         self.pending.clear()
         windows: list[dict[str, float]] = []
         for k, each in enumerate(means):
             for name, (values, samples) in sums.items():
                 each.sums[name] = each.sums.get(name, 0.0) + values[k]
                 each.samples[name] = each.samples.get(name, 0) + samples
-            windows.append({name: values[k] / samples for name, (values, samples) in sums.items()})
+            counts = counted([values[k] for values in outcomes])
+            each.add_counts(counts)
+            windows.append({name: values[k] / samples for name, (values, samples) in sums.items()} | counts)
         return windows
 
     def _summed(self, name: str) -> tuple[list[float], int]:

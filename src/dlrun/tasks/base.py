@@ -109,9 +109,18 @@ class Task(Generic[DataT, BatchT]):
         """
         raise NotImplementedError(f"{type(self).__name__} must define step()")
 
+    def logged(self, means: dict[str, float]) -> dict[str, float]:
+        """Turn the means of the metrics of several steps (see train/meters.py) into the metrics that are logged."""
+        return means
+
     def evaluate(self, data: DataT, split: str) -> dict[str, float]:
         """Return the metrics that `scores` names, over a whole split."""
         raise NotImplementedError(f"{type(self).__name__} must define evaluate()")
+
+    @property
+    def threshold(self) -> float | None:
+        """The probability from which on a sample is of the second of two classes; None if there are no two."""
+        return None
 
     def evaluated(self) -> torch.nn.Module:
         """The network that is evaluated, in evaluation mode: the averaged one (trainer.ema) if there is one."""

@@ -19,6 +19,7 @@ from dlrun.tasks.explain import explain
 from dlrun.tasks.losses.balance import balance_of
 from dlrun.tasks.losses.criterion import make_loss
 from dlrun.tasks.losses.penalty import Penalty
+from dlrun.tasks.metrics.outcomes import OUTCOMES
 from dlrun.tasks.metrics.scoring import Scoring
 from dlrun.tasks.recipe.freezing import Freezing
 from dlrun.tasks.recipe.micro_batches import accumulate, check_micro_batches
@@ -103,6 +104,10 @@ class Supervised(SampleTask):
         counts, self.class_weights, self.about = balance_of(data, self.spec, self.wanted_weights, device)
         self.restore(self.scoring.fitted() | {"class_counts": counts})
 
+    @property
+    def threshold(self) -> float | None:
+        return self.scoring.decision.threshold if self.spec.classes == 2 else None
+
     def fitted(self) -> dict[str, Any]:
         return self.scoring.fitted()
 
@@ -157,7 +162,9 @@ class Supervised(SampleTask):
         criterion = criterion or partial(self._training_loss, weights=weights)
         loss = criterion(out, y)
         mean = out.detach().mean(1) if out.dim() == 3 else out.detach()  # over several members
-        metrics = {"loss": loss.detach(), **self._per_sample(mean, y), **self.scoring.measures.per_sample(mean, y)}
+        metrics = {"loss": loss.detach(), **self._per_sample(mean, y)}
+        if self.scoring.measures.functions:
+            metrics |= self._asked_for(mean, y)
         for head in auxiliary:
             loss = loss + self.auxiliary * criterion(head.float(), y)
         return loss, metrics
@@ -192,6 +199,17 @@ class Supervised(SampleTask):
         if self.spec.classes:
             return {"acc": self._labels(out) == y}
         return {"mae": (self.scaling.in_unit(out) - y).abs().mean(1)}
+
+    def _asked_for(self, out: Tensor, y: Tensor) -> Metrics:
+        """Those of task.metrics that training has at little cost, or what they are computed from (see `logged`)."""
+        measures = self.scoring.measures
+        found = measures.per_sample(out if self.spec.classes else self.scaling.in_unit(out), y)
+        if measures.of_counts and self.device.dist.size == 1:
+            found[OUTCOMES] = y * self.spec.classes + self._labels(out)
+        return found
+
+    def logged(self, means: dict[str, float]) -> dict[str, float]:
+        return self.scoring.measures.logged(means)
 
     def _labels(self, out: Tensor) -> Tensor:
         if self.spec.classes == 2:  # one logit; for the squared error, too, 0 is where the sigmoid is 0.5

@@ -110,8 +110,9 @@ def log_window(training: Training) -> None:
 def log_row(training: Training, window: dict[str, float]) -> None:
     """Log the means of metrics over some steps."""
     clock = training.clock
-    row = {"step": clock.step, "epoch": round(clock.epochs_done, 6), "samples": clock.samples}
-    training.run.log(row | {f"step/{name}": value for name, value in window.items()}, clock.global_step)
+    row: dict[str, float] = {"step": clock.step, "epoch": round(clock.epochs_done, 6), "samples": clock.samples}
+    row |= {f"step/{name}": value for name, value in training.task.logged(window).items()}
+    training.run.log(row, clock.global_step)
 
 
 def epoch_row(training: Training, val: dict[str, float], seconds: float, samples: int) -> dict[str, float]:
@@ -121,7 +122,7 @@ def epoch_row(training: Training, val: dict[str, float], seconds: float, samples
     """
     clock, updates = training.clock, training.task.named_updates()
     row: dict[str, float] = {"step": clock.step, "epoch": clock.epoch + 1, "samples": clock.samples}
-    means = training.means.result()
+    means = training.task.logged(training.means.result())
     row |= {f"train/{name}": value for name, value in means.items() if "/" not in name}  # those of tensors: step/ only
     row |= {f"val/{name}": value for name, value in val.items()}
     row |= {name.replace("update", "lr"): update.lr for name, update in updates.items()}  # lr, critic_lr

@@ -1,21 +1,33 @@
 """Means of metrics over an epoch."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from dlrun.errors import check_state
+from dlrun.tasks.metrics.outcomes import OUTCOMES
+
+
+def counted(outcomes: Sequence[Tensor]) -> dict[str, float]:
+    """How often each value occurs, by name: outcomes/VALUE."""
+    if not outcomes:
+        return {}
+    values, counts = torch.cat([each.reshape(-1) for each in outcomes]).unique(return_counts=True)
+    return {f"{OUTCOMES}/{value}": float(count) for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
 
 
 class Means:
     """Means of metrics over an epoch, weighted by samples. They are summed on the device, to avoid waiting for it.
 
-    A metric that only some steps return is averaged over those steps.
+    A metric that only some steps return is averaged over those steps. OUTCOMES is no mean: its values, whole numbers,
+    are counted, and `flush` and `result` return the counts as outcomes/VALUE.
     """
 
     def __init__(self) -> None:
         self.pending: list[tuple[dict[str, Tensor], int]] = []
         self.sums: dict[str, float] = {}
-        self.samples: dict[str, int] = {}  # number of samples in each sum
+        self.samples: dict[str, int] = {}  # number of samples in each sum; 1 for a count
 
     def add(self, metrics: dict[str, Tensor], samples: int) -> None:
         """Add the metrics of a step: scalars (means over its samples) or vectors (N,); empty if it was skipped."""
@@ -38,7 +50,7 @@ class Means:
         """Return the means since the last flush, and add them to the epoch's sums."""
         if not self.pending:
             return {}
-        names = list(dict.fromkeys(name for metrics, _ in self.pending for name in metrics))
+        names = list(dict.fromkeys(name for metrics, _ in self.pending for name in metrics if name != OUTCOMES))
         sums, totals = [], []
         for name in names:
             pairs = [(metrics[name], n) for metrics, n in self.pending if name in metrics]
@@ -53,8 +65,14 @@ class Means:
         for (name, value), total in zip(window.items(), totals, strict=True):
             self.sums[name] = self.sums.get(name, 0.0) + value
             self.samples[name] = self.samples.get(name, 0) + total
+        counts = counted([metrics[OUTCOMES] for metrics, _ in self.pending if OUTCOMES in metrics])
+        self.add_counts(counts)
         self.pending.clear()
-        return {name: value / total for (name, value), total in zip(window.items(), totals, strict=True)}
+        return {name: value / total for (name, value), total in zip(window.items(), totals, strict=True)} | counts
+
+    def add_counts(self, counts: dict[str, float]) -> None:
+        for name, count in counts.items():
+            self.sums[name], self.samples[name] = self.sums.get(name, 0.0) + count, 1
 
     def result(self) -> dict[str, float]:
         """The means over the epoch so far."""

@@ -11,7 +11,7 @@ from dlrun.data.series.windows import Windowing, longest, starts_of
 from dlrun.data.splits import SPLITS, shares_of, split_random
 from dlrun.data.table.columns import Place, as_numbers, kind_of
 from dlrun.data.table.encode import Encoding, Learned, codes, encode, learn_column, stacked
-from dlrun.data.table.prepare import Part, check_columns, describe_columns, describe_left_out
+from dlrun.data.table.prepare import Part, check_columns, describe_columns, describe_left_out, has_values
 from dlrun.data.table.settings import TableSettings, aside, check_settings
 from dlrun.data.table.targets import learned, moments
 from dlrun.errors import DataError, UserError, counted
@@ -52,10 +52,10 @@ def prepare(part: Part, settings: TableSettings, windows: WindowSettings, where:
     """Order the rows, split them by time or by series, fit the encoding on the train split, and find the windows."""
     check_settings(part.frame.columns, settings, where)
     rows = ordered(part, settings.group, settings.time, windows.skip_gaps)
-    has = rows.frame.select(pl.all_horizontal(pl.col(settings.target).is_not_null())).to_series()
+    has = has_values(rows.frame, settings.target)
     if not has.any():
         raise DataError(f"{where}: the target {settings.target[0]} has no values\n  expected a value in most rows")
-    targets = learned(rows.frame.filter(has), settings, rows.place, where)[1]
+    targets = learned(rows.frame.filter(pl.Series(has)), settings, rows.place, where)[1]
     y = targets_of(rows.frame, targets, rows.place)
     form = _form(rows, windows, "labels" in targets[0], where)
     splits = _splits(rows, settings, y, form)

@@ -214,7 +214,8 @@ class SeriesFile(Encoded):
 
     def _read(self) -> tuple[Part, str]:
         if self.source is not None:
-            return Part(self.source()["all"], lambda row: f"the table, row {row + 1}"), "the table"
+            frame = self.source()["all"].cast({pl.Enum: pl.Categorical})  # no texts of a file
+            return Part(frame, lambda row: f"the table, row {row + 1}"), "the table"
         path = find(str(self.file), self.data_dir, "data.file", EXPECTED)
         frame, origin = read_table(path, self.form, self.columns_of_texts())
         return Part(frame, origin.place), str(path)

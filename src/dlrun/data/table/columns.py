@@ -63,12 +63,12 @@ def _found(column: pl.Series, place: Place) -> tuple[pl.Series, str]:
         return as_numbers(column, place), "number"
     if column.dtype in (pl.Date, pl.Datetime):
         return column, "date"
-    if column.dtype in (pl.Categorical, pl.Enum):
+    if column.dtype == pl.Categorical:
         return column.cast(pl.String), "category"
-    if column.dtype != pl.String:
+    if column.dtype not in (pl.String, pl.Enum):
         return column, "text"
     values = column.drop_nulls()
-    some_values = values.gather_every(max(1, len(values) // SAMPLED))
+    some_values = values.gather_every(max(1, len(values) // SAMPLED)).cast(pl.String)
     if len(values) and _share_of_numbers(some_values) >= MOSTLY:
         advice = f": correct it, write 'data.missing=[...]' if it means no value, or data.types.{name}=category"
         return as_numbers(column, place, advice), "number"
@@ -102,10 +102,11 @@ def _of_kind(column: pl.Series, kind: str, place: Place) -> tuple[pl.Series, str
 
 def as_numbers(column: pl.Series, place: Place, advice: str = "") -> pl.Series:
     """Convert to float64 with null for missing values. Raises DataError at the first that float32 cannot hold."""
-    numbers = column.cast(pl.Float64, strict=False)
+    values = column.cast(pl.String) if column.dtype in (pl.Categorical, pl.Enum) else column
+    numbers = values.cast(pl.Float64, strict=False)
     if numbers.null_count() > column.null_count():
         raise _misfit(column, numbers.is_null() & column.is_not_null(), "a number" + advice, place)
-    numbers = numbers.fill_nan(None)
+    numbers = numbers.fill_nan(None) if numbers.is_nan().any() else numbers
     if max(-(numbers.min() or 0), numbers.max() or 0) > LARGEST:
         raise _misfit(
             column, numbers.abs() > LARGEST, f"a finite number, at most {LARGEST:.3g}, the largest of float32", place
@@ -144,11 +145,18 @@ def as_dates(column: pl.Series, form: str, place: Place) -> pl.Series:
                 f"{place(int(far.arg_max() or 0))}: {column.name} is a date hundreds of thousands of years away"
             )
         return column.cast(pl.Datetime("us"))
-    dates = _parsed(column.cast(pl.String), form)
+    dates = _parsed_each(column, form)
     wrong = dates.is_null() & column.is_not_null()
     if wrong.any():
         raise _misfit(column, wrong, f"a date, written as {form}", place)
     return dates
+
+
+def _parsed_each(column: pl.Series, form: str) -> pl.Series:
+    """Parse texts; of pl.Enum, each different one once."""
+    if not isinstance(column.dtype, pl.Enum) or not len(column.dtype.categories):
+        return _parsed(column.cast(pl.String), form)
+    return _parsed(column.dtype.categories, form).gather(column.to_physical()).alias(column.name)
 
 
 def _parsed(texts: pl.Series, form: str) -> pl.Series:
@@ -162,10 +170,12 @@ def _date_format(values: pl.Series) -> str:
     """Return the first of FORMATS that fits most of the texts, or "" if there is none."""
     if not len(values) or not values[0][:1].isdigit() or "".join(filter(str.isdigit, values[0])) == values[0]:
         return ""
-    fitting = {form: 1 - _parsed(values.head(100), form).null_count() / len(values.head(100)) for form in FORMATS}
+    first = values.head(100).cast(pl.String)
+    fitting = {form: 1 - _parsed(first, form).null_count() / len(first) for form in FORMATS}
     fitting = {form: share for form, share in fitting.items() if share >= MOSTLY}
     if len(fitting) > 1:  # day and month may be mistaken for each other in the first values
-        fitting = {form: 1 - _parsed(values, form).null_count() / len(values) for form in fitting}
+        texts = values.cast(pl.String)
+        fitting = {form: 1 - _parsed(texts, form).null_count() / len(texts) for form in fitting}
     return max(fitting, key=lambda form: fitting[form], default="")
 
 

@@ -13,8 +13,9 @@ An encoded row has all numbers, then the codes of all categories.
 """
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import polars as pl
@@ -34,6 +35,8 @@ DATE_PARTS: dict[str, Callable[[pl.Series], pl.Series]] = {
     "minute": lambda dates: dates.dt.minute(),
 }
 MOST_QUANTILES = 1000
+INDICATOR = {"fill": 0.0, "mean": 0.0, "std": 1.0, "quantiles": []}
+BLOCK, LONG = 1000, 2**16  # rows and numbers that are worked on together
 LARGEST = 5.2  # of a number by quantiles, as a standard normal number: the ends of NormalDist at 1e-7
 
 
@@ -48,18 +51,21 @@ class Learned(NamedTuple):
 def learn_column(column: pl.Series, kind: str, train: Array, by_quantiles: bool) -> Learned:
     """Learn the encoding of a column from the rows `train`, and encode all rows. Its values have their kind already."""
     if kind == "category":
-        levels = _levels(column[train])
-        return Learned([], [{"column": column.name, "levels": levels}], [codes(column, levels).astype(np.float32)])
-    parts, numbers = _parts(column, kind, _no_place), []
-    for part, values in parts.items():
+        levels, values = _learn_levels(column, train)
+        return Learned([], [{"column": column.name, "levels": levels}], [values])
+    typed = column.cast(pl.Float64) if kind == "number" else _typed(column, kind, _no_place)
+    found = Learned([], [], [])
+    for part in ("",) if kind in ("number", "boolean") else DATE_PARTS:
+        values = _part(typed, part)
         fitted = _fit_number(values[train], by_quantiles and kind == "number")
         if part in ("", "year") or fitted["std"]:  # not a part of a date that is always the same
             fitted["std"] = fitted["std"] or 1.0
-            numbers.append({"column": column.name, "part": part, **fitted})
-    if np.isnan(next(iter(parts.values()))[train]).any():
-        indicator = {"fill": 0.0, "mean": 0.0, "std": 1.0, "quantiles": []}
-        numbers.append({"column": column.name, "part": "missing", **indicator})
-    return Learned(numbers, [], [_scaled(parts, number).astype(np.float32) for number in numbers])
+            found.numbers.append({"column": column.name, "part": part, **fitted})
+            found.values.append(_scaled(values, fitted))
+    if typed.null_count() and (gaps := _part(typed, "missing"))[train].any():
+        found.numbers.append({"column": column.name, "part": "missing", **INDICATOR})
+        found.values.append(gaps.astype(np.float32))
+    return found
 
 
 def _no_place(row: int) -> str:
@@ -80,58 +86,71 @@ def _fit_number(values: Array, by_quantiles: bool) -> dict[str, Any]:
     return {"fill": fill, "mean": float(filled.mean()), "std": std, "quantiles": quantiles}
 
 
-def _levels(texts: pl.Series) -> list[str | None]:
-    """Return the levels in order, numbers by value; the last is None if there are missing values."""
-    known = sorted(texts.drop_nulls().unique().to_list(), key=rank)
-    return [*known, None] if texts.null_count() else known
+def _learn_levels(column: pl.Series, train: Array) -> tuple[list[str | None], Array]:
+    """Return the levels in train, numbers by value, the last None if values are missing there; and all rows' codes."""
+    if not isinstance(column.dtype, pl.Enum):
+        texts = as_texts(column)
+        column = texts.cast(pl.Enum(texts.drop_nulls().unique()))
+    different = cast(pl.Enum, column.dtype).categories
+    numbers = column.to_physical().cast(pl.UInt32).fill_null(len(different)).to_numpy()
+    *counts, gaps = np.bincount(numbers[train], minlength=len(different) + 1).tolist()
+    known = sorted((text for text, count in zip(different, counts, strict=True) if count), key=rank)
+    levels = [*known, None] if gaps else known
+    code_of = {level: code for code, level in enumerate(levels, 1)}
+    return levels, np.array([code_of.get(text, 0) for text in (*different, None)], np.float32)[numbers]
 
 
-def _parts(column: pl.Series, kind: str, place: Place) -> dict[str, Array]:
-    """Return the numbers of a column, float64 with NaN for missing values: itself, or the parts of a date."""
+def _typed(column: pl.Series, kind: str, place: Place) -> pl.Series:
+    """Return a column's values as float64 or datetimes, null where there are none."""
     if kind == "number":
-        return {"": as_numbers(column, place).to_numpy()}
-    if kind == "boolean":
-        return {"": as_booleans(column, place).cast(pl.Float64).to_numpy()}
-    dates = as_dates(column, kind, place)
-    return {part: of(dates).cast(pl.Float64).to_numpy() for part, of in DATE_PARTS.items()}
+        return as_numbers(column, place)
+    return as_booleans(column, place).cast(pl.Float64) if kind == "boolean" else as_dates(column, kind, place)
+
+
+def _part(typed: pl.Series, part: str) -> Array:
+    """Return the numbers of a column, float64 with NaN for missing values, or whether they are missing."""
+    if part == "missing":
+        return typed.is_null().to_numpy()
+    return (DATE_PARTS[part](typed).cast(pl.Float64) if part else typed).to_numpy()
 
 
 def encode(frame: pl.DataFrame, encoding: Encoding, place: Place = _no_place) -> Array:
     """Encode rows, float32 (rows, numbers + categories). Raises DataError for a value of another kind."""
     numbers, categories, kinds = encoding["numbers"], encoding["categories"], encoding["columns"]
     x = np.empty((frame.height, len(numbers) + len(categories)), np.float32)
-    name, parts = "", {}
+    name, typed = None, pl.Series()
     for i, number in enumerate(numbers):
         if number["column"] != name:
             name = number["column"]
-            parts = _parts(frame[name], kinds[name], place)
-        x[:, i] = _scaled(parts, number)
+            typed = _typed(frame[name], kinds[name], place)
+        values = _part(typed, number["part"])
+        x[:, i] = values if number["part"] == "missing" else _scaled(values, number)
     for i, category in enumerate(categories, len(numbers)):
         x[:, i] = codes(frame[category["column"]], category["levels"])
     return x
 
 
 def stacked(columns: list[Learned]) -> Array:
-    """Put the values of all columns side by side, float32 (rows, numbers + categories). Empties their lists."""
-    parts = [*(column.values for column in columns if column.numbers), *(c.values for c in columns if c.categories)]
-    x = np.empty((len(parts[0][0]), sum(map(len, parts))), np.float32)
-    i = 0
-    for values in parts:
-        while values:
-            x[:, i] = values.pop(0)  # frees it: the table is large
-            i += 1
+    """Put the values of all columns side by side, float32 (rows, numbers + categories)."""
+    values = [each for column in columns if column.numbers for each in column.values]
+    values += [each for column in columns if column.categories for each in column.values]
+    x = np.empty((len(values[0]), len(values)), np.float32)
+    for first in range(0, len(x), BLOCK):  # rows that fit a core's cache
+        block = x[first : first + BLOCK]
+        block[:] = np.stack([each[first : first + len(block)] for each in values]).T
     return x
 
 
-def _scaled(parts: dict[str, Array], number: dict[str, Any]) -> Array:
-    if number["part"] == "missing":
-        return np.isnan(next(iter(parts.values())))
-    values = parts[number["part"]]
-    gaps = np.isnan(values)
-    values = np.where(gaps, number["fill"], values) if gaps.any() else values
-    if number["quantiles"]:
-        return _normal(values, np.array(number["quantiles"]))
-    return (values - number["mean"]) / number["std"]
+def _scaled(values: Array, number: dict[str, Any]) -> Array:
+    """Fill gaps and scale, float32: in blocks, since the table is large."""
+    x, quantiles = np.empty(len(values), np.float32), np.array(number["quantiles"])
+    for first in range(0, len(x), LONG):
+        block = values[first : first + LONG]
+        gaps = np.isnan(block)
+        block = np.where(gaps, number["fill"], block) if gaps.any() else block
+        scaled = _normal(block, quantiles) if len(quantiles) else (block - number["mean"]) / number["std"]
+        x[first : first + LONG] = scaled
+    return x
 
 
 def _normal(values: Array, quantiles: Array) -> Array:
@@ -139,9 +158,14 @@ def _normal(values: Array, quantiles: Array) -> Array:
     shares = np.linspace(0, 1, len(quantiles))
     below = np.interp(values, quantiles, shares)
     above = 1 - np.interp(-values, -quantiles[::-1], shares)
+    return np.interp((below + above) / 2, *_inverse_normal()).clip(-LARGEST, LARGEST)
+
+
+@cache
+def _inverse_normal() -> tuple[Array, Array]:
+    """Points of the inverse of the normal distribution."""
     grid = np.linspace(0, 1, 10_001)
-    ends = [NormalDist().inv_cdf(min(max(share, 1e-7), 1 - 1e-7)) for share in grid]
-    return np.interp((below + above) / 2, grid, ends).clip(-LARGEST, LARGEST)
+    return grid, np.array([NormalDist().inv_cdf(min(max(share, 1e-7), 1 - 1e-7)) for share in grid])
 
 
 def codes(column: pl.Series, levels: list[str | None]) -> Array:

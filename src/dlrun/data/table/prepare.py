@@ -93,7 +93,8 @@ def _learn(column: pl.Series, settings: TableSettings, splits: Mapping[str, np.n
         return _Column(kind, reason, Learned([], [], []), "")
     learned = learn_column(column, kind, splits["train"], settings.by_quantiles)
     held = np.concatenate([splits["val"], splits["test"]])
-    new = unseen(column[held], learned.values[0][held]) if learned.categories else ""
+    has_new = learned.categories and not learned.values[0][held].all()
+    new = unseen(column[held], learned.values[0][held]) if has_new else ""
     return _Column(kind, "", learned, new)
 
 
@@ -109,7 +110,7 @@ def prepare_like(part: Part, encoding: Encoding) -> Prepared:
     frame, place = part
     targets = [target["column"] for target in encoding["targets"]]
     check_columns(frame.columns, [*encoding["columns"], *targets], place)
-    rows = frame.select(pl.all_horizontal(pl.col(targets).is_not_null())).to_series().arg_true().to_numpy()
+    rows = np.flatnonzero(has_values(frame, targets))
     if not len(rows):
         raise DataError(f"{place(0)}: no row has a value of {targets[0]}, which is to be compared\n  expected some")
     frame = frame[rows]
@@ -130,6 +131,12 @@ def prepare_like(part: Part, encoding: Encoding) -> Prepared:
     x = encode(frame, encoding, kept_place)
     splits = {"train": np.arange(0), "val": np.arange(0), "test": np.arange(len(x))}
     return Prepared(x, y, None, splits, encoding, {}, rows)
+
+
+def has_values(frame: pl.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """Whether a row has a value in each of these columns, bool (rows,)."""
+    # column by column: a query of the frame would copy all of a large one whose columns have different chunks
+    return np.logical_and.reduce([frame[name].is_not_null().to_numpy() for name in columns])
 
 
 def check_columns(columns: Sequence[str], needed: Sequence[str], place: Place) -> None:
@@ -171,7 +178,7 @@ def _with_target(
     frame: pl.DataFrame, settings: TableSettings, place: Place, given: dict[str, np.ndarray], where: str
 ) -> tuple[pl.DataFrame, Place, dict[str, np.ndarray], dict[str, str], np.ndarray]:
     """Leave out the rows that have no target; return the others, and which they are."""
-    has = frame.select(pl.all_horizontal(pl.col(settings.target).is_not_null())).to_series().to_numpy()
+    has = has_values(frame, settings.target)
     if has.all():
         return frame, place, given, {}, np.arange(frame.height)
     if not has.any():

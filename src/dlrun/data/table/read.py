@@ -1,9 +1,11 @@
 """Read a table into a polars frame: CSV and its relatives, also gzipped, and Parquet."""
 
 import io
+import math
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +14,8 @@ import polars as pl
 from dlrun.data.table.text import EXPECTED, Format, TableText, content_of, head_of, text_of, undecodable
 from dlrun.errors import DataError, counted, first_line
 
+MISFIT = "as dtype"  # in polars' message about a value that is not of its column's type
+SAMPLED = 2000  # rows that decide whether a column has few different texts
 GUESSED_FROM = 10_000  # rows from which polars guesses the columns' types before it reads all of them
 
 
@@ -73,34 +77,25 @@ def _read_parquet(path: Path, content: bytes | None) -> pl.DataFrame:
             frame = pl.read_parquet(path if content is None else io.BytesIO(content), glob=False)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(f"{path} is not an intact Parquet file: {first_line(error)}\n  {EXPECTED}") from None
-    return _without_empty_rows(frame)
+    return _without_empty_rows(frame.cast({pl.Enum: pl.Categorical}))
 
 
 def _read_text(text: TableText, as_text: Container[str]) -> pl.DataFrame:
     """Read all rows. If later values do not fit the types of the first ones, the types are found from all rows."""
     separator = text.form.separator or ","
-    is_all_text = "*" in as_text
+    scan = partial(pl.scan_csv, text.source, separator=separator, has_header=text.form.header, glob=False)
     try:
-        written = pl.read_csv(
-            text.source, separator=separator, has_header=text.form.header, n_rows=0, glob=False
-        ).columns
+        written = scan(infer_schema=False).collect_schema().names()
         chosen = {old: pl.String for old, new in zip(written, text.names, strict=True) if new in as_text}
-        for rows in (GUESSED_FROM, None):
+        scan = partial(scan, schema_overrides=chosen, infer_schema="*" not in as_text)
+        if (frame := _read_fast(scan, text.form.missing)) is None:
+            scan = partial(scan, null_values=list(text.form.missing))
             try:
-                frame = pl.read_csv(
-                    text.source,
-                    separator=separator,
-                    has_header=text.form.header,
-                    null_values=list(text.form.missing),
-                    schema_overrides=chosen,
-                    infer_schema=not is_all_text,
-                    infer_schema_length=rows,
-                    glob=False,
-                )
-                break
+                frame = scan(infer_schema_length=GUESSED_FROM).collect()
             except pl.exceptions.ComputeError as error:
-                if rows is None or "as dtype" not in str(error):
+                if MISFIT not in str(error):
                     raise
+                frame = scan(infer_schema_length=None).collect()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
         raise _refused(text, error) from None
     frame.columns = text.names
@@ -109,19 +104,72 @@ def _read_text(text: TableText, as_text: Container[str]) -> pl.DataFrame:
     return _without_empty_rows(_stripped(frame, text.form.missing))
 
 
+def _read_fast(scan: Callable[..., pl.LazyFrame], missing: tuple[str, ...]) -> pl.DataFrame | None:
+    """Read all rows without comparing each value with `missing`, which takes polars half as long again.
+
+    None if that could give other values: texts are compared later, but numbers and booleans only if they do not fit.
+    """
+    if any(_is_value(text) for text in missing):
+        return None
+    found, with_missing = (
+        scan(infer_schema_length=GUESSED_FROM, null_values=words).collect_schema() for words in (None, list(missing))
+    )
+    if found != with_missing:
+        return None
+    try:
+        frame = scan(schema_overrides={**found, **_repeated(scan, found)}, infer_schema=False).collect()
+    except pl.exceptions.ComputeError as error:
+        if MISFIT not in str(error):
+            raise
+        return None
+    has_nan = any(column.is_nan().any() for column in frame if column.dtype.is_float())
+    return None if has_nan else frame
+
+
+def _repeated(scan: Callable[..., pl.LazyFrame], schema: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
+    """Find the columns of few different texts, which take a quarter of the memory as the numbers of their texts."""
+    texts = [name for name, kind in schema.items() if kind == pl.String]
+    head = scan(schema_overrides=schema, infer_schema=False, n_rows=SAMPLED).select(texts).collect()
+    return {column.name: pl.Categorical() for column in head if column.n_unique() <= len(column) / 4}
+
+
+def _is_value(text: str) -> bool:
+    """Whether a text may be a number or a boolean, other than NaN."""
+    try:
+        return not math.isnan(float(text))
+    except ValueError:
+        return text.lower() in ("true", "false")
+
+
 def _stripped(frame: pl.DataFrame, missing: tuple[str, ...]) -> pl.DataFrame:
-    """Remove blanks around texts, in place; a text that then is empty or means "no value" becomes null."""
+    """Remove blanks around texts, in place; a text that then is empty or means "no value" becomes null.
+
+    Columns of few different texts become pl.Enum.
+    """
     for i, column in enumerate(frame):
+        if column.dtype == pl.Categorical:
+            different = column.unique().cast(pl.String).drop_nulls().sort()
+            levels = _without_blanks(different, missing).drop_nulls()
+            if levels.is_in(different.implode()).all():
+                frame.replace_column(i, column.cast(pl.Enum(levels), strict=False))
+                continue
+            column = column.cast(pl.String)
         if column.dtype == pl.String:
-            texts = column.str.strip_chars()
-            frame.replace_column(i, texts.set(texts.is_in(["", *missing]), None))
+            frame.replace_column(i, _without_blanks(column, missing))
     return frame
 
 
+def _without_blanks(column: pl.Series, missing: tuple[str, ...]) -> pl.Series:
+    texts = column.str.strip_chars()
+    return texts.set(texts.is_in(["", *missing]), None)
+
+
 def _without_empty_rows(frame: pl.DataFrame) -> pl.DataFrame:
-    if not frame.width or not frame[:, 0].null_count():
-        return frame
-    return frame.filter(~pl.all_horizontal(pl.all().is_null()))
+    is_empty = pl.Series([True]).new_from_index(0, frame.height)
+    for column in frame:  # until a row has none left that may be empty
+        if not column.null_count() or not (is_empty := is_empty & column.is_null()).any():
+            return frame
+    return frame.filter(~is_empty)
 
 
 def _check_short_rows(text: TableText) -> None:

@@ -171,7 +171,8 @@ class TableFile(Encoded):
         """Return the parts of the table and its name."""
         if self.source is not None:
             frames = self.source()
-            return {name: Part(frame, partial(_row_of, name)) for name, frame in frames.items()}, "the table"
+            kept = {name: frame.cast({pl.Enum: pl.Categorical}) for name, frame in frames.items()}  # no texts of a file
+            return {name: Part(frame, partial(_row_of, name)) for name, frame in kept.items()}, "the table"
         parts, where = {}, ""
         for name, file in self.paths.items():
             if file:

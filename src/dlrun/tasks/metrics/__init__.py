@@ -28,19 +28,19 @@ def acc(counts: Array) -> Higher:
 def f1(counts: Array, *, average: Average = "auto") -> Higher:
     """2 hits / (predicted + true): the harmonic mean of precision and recall."""
     hits, predicted, true = _pooled(counts, average)
-    return _averaged(_ratio(2 * hits, predicted + true), average)
+    return _averaged(_ratio(2 * hits, predicted + true), average, true)
 
 
 def precision(counts: Array, *, average: Average = "auto") -> Higher:
     """The share of the samples predicted to be of a class that are of it."""
     hits, predicted, true = _pooled(counts, average)
-    return _averaged(np.where(predicted + true, _ratio(hits, predicted, 0.0), np.nan), average)
+    return _averaged(np.where(predicted + true, _ratio(hits, predicted, 0.0), np.nan), average, true)
 
 
 def recall(counts: Array, *, average: Average = "auto") -> Higher:
     """The share of the samples of a class that are found."""
     hits, predicted, true = _pooled(counts, average)
-    return _averaged(np.where(predicted + true, _ratio(hits, true, 0.0), np.nan), average)
+    return _averaged(np.where(predicted + true, _ratio(hits, true, 0.0), np.nan), average, true)
 
 
 def iou(counts: Array, *, average: Average = "auto") -> Higher:
@@ -68,12 +68,14 @@ def auroc(y: Array, p: Array, *, average: Average = "auto") -> Higher:
 
     A class that is in no sample or in all has none.
     """
-    return _averaged(np.array([_area(*pair) for pair in _against_rest(y, p, average)]), average)
+    areas = [_area(*pair) for pair in _against_rest(y, p, average)]
+    return _averaged(np.array(areas), average, np.bincount(y, minlength=p.shape[1]))
 
 
 def average_precision(y: Array, p: Array, *, average: Average = "auto") -> Higher:
     """Area under the precision-recall curve, as a sum of steps, each class against the rest."""
-    return _averaged(np.array([_steps(*pair) for pair in _against_rest(y, p, average)]), average)
+    areas = [_steps(*pair) for pair in _against_rest(y, p, average)]
+    return _averaged(np.array(areas), average, np.bincount(y, minlength=p.shape[1]))
 
 
 def top(y: Array, p: Array, *, k: Size) -> Higher:
@@ -156,12 +158,18 @@ def _against_rest(y: Array, p: Array, average: str) -> list[tuple[Array, Array]]
     return list(zip(is_class.T, p.T, strict=True))
 
 
-def _averaged(values: Array, average: str) -> "float | Array":
-    """One value per class or target as `average` says. Classes that do not occur are NaN and do not count."""
+def _averaged(values: Array, average: str, support: Array | None = None) -> "float | Array":
+    """One value per class or target as `average` says. Classes that do not occur are NaN and do not count.
+
+    support: samples of each class, by which average=weighted weighs it.
+    """
     if average in ("per_class", "per_target"):
         return values
     if average == "auto" and len(values) == 2:
         return float(values[1])
+    if average == "weighted" and support is not None:
+        known = ~np.isnan(values) & (support > 0)
+        return float(np.average(values[known], weights=support[known])) if known.any() else float("nan")
     return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
 
 

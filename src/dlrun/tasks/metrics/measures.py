@@ -14,6 +14,7 @@ from torch import Tensor
 from dlrun.errors import UserError
 from dlrun.spec import Mask
 from dlrun.tasks import metrics
+from dlrun.tasks.metrics.outcomes import OUTCOMES
 from dlrun.tasks.targets import Learnable
 from dlrun.types import Better
 
@@ -35,7 +36,11 @@ class Measures:
         names = [name_of(call) for call in functions]
         if twice := [name for name in names if names.count(name) > 1]:
             raise UserError(f"task.metrics: two metrics are named {twice[0]}\n  expected different names")
-        self.functions = {name: call for name, call in zip(names, functions, strict=True) if name not in known}
+        self.functions: dict[str, Function] = {}
+        self.of_counts: dict[str, Function] = {}  # those that need no more than the counts of outcomes
+        for name, call in zip(names, functions, strict=True):
+            if name not in known:
+                self.add(name, call)
         for name, call in self.functions.items():
             if not set(parameters(call)) <= set(passed):
                 raise UserError(f"task.metrics={name} {_misfit(call, passed)}\n  expected {_fitting(passed)}")
@@ -43,6 +48,11 @@ class Measures:
                 raise UserError(
                     f"task.metrics={name} is always 1 with {self.classes} classes\n  expected a smaller number"
                 )
+
+    def add(self, name: str, call: Function) -> None:
+        self.functions[name] = call
+        if parameters(call) == ["counts"]:
+            self.of_counts[name] = call
 
     def scores(self) -> dict[str, str]:
         """The direction of each score, "max" or "min"."""
@@ -56,8 +66,11 @@ class Measures:
 
     def __call__(self, given: Mapping[str, Any]) -> dict[str, float]:
         """The scores over a split. given: what metrics may ask for, by name."""
+        return self._scores(self.functions, given)
+
+    def _scores(self, functions: dict[str, Function], given: Mapping[str, Any]) -> dict[str, float]:
         found: dict[str, float] = {}
-        for name, call in self.functions.items():
+        for name, call in functions.items():
             names = self._names(name, call)
             found |= dict(zip(names, self._called(name, call, given, len(names)), strict=True))
         return found
@@ -76,11 +89,29 @@ class Measures:
         return values
 
     def per_sample(self, out: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Metrics that are means over samples, of a batch in training: outputs (B, outputs) -> vectors (B,)."""
+        """Metrics that are means over samples, of a batch in training: outputs (B, outputs) -> vectors (B,).
+
+        Those over several targets are means over them, too. The root of the mean squared error comes from that mean.
+        """
         found = {}
         for name, call in self.functions.items():
-            if call.func.__module__ == "dlrun.tasks.metrics" and call.func.__name__ in PER_SAMPLE:
-                found[name] = PER_SAMPLE[call.func.__name__](out, y, **call.keywords)
+            word = call.func.__name__ if call.func.__module__ == "dlrun.tasks.metrics" else ""
+            if word in PER_SAMPLE and call.keywords.get("average", "mean") == "mean":
+                found[name] = PER_SAMPLE[word](out, y, **{k: v for k, v in call.keywords.items() if k != "average"})
+            elif word == "rmse" and y.shape[1] == 1:
+                found["mse"] = (out - y).square().mean(1)
+        return found
+
+    def logged(self, means: dict[str, float]) -> dict[str, float]:
+        """The metrics of training from the means over its samples and the counts of its outcomes."""
+        found = {name: value for name, value in means.items() if not name.startswith(f"{OUTCOMES}/")}
+        table = np.zeros(self.classes**2, np.int64)
+        for name in means.keys() - found.keys():
+            table[int(name.rpartition("/")[2])] = means[name]
+        if table.any():
+            found |= self._scores(self.of_counts, {"counts": table.reshape(self.classes, self.classes)})
+        if "mse" in found and "rmse" in self.functions:
+            found["rmse"] = found["mse"] ** 0.5
         return found
 
 
@@ -112,7 +143,11 @@ def _brier(out: Tensor, y: Tensor) -> Tensor:
     return (out.softmax(1) - F.one_hot(y, out.shape[1])).square().sum(1)
 
 
-PER_SAMPLE: dict[str, Callable[..., Tensor]] = {"top": _top, "brier": _brier}
+def _mape(out: Tensor, y: Tensor) -> Tensor:
+    return ((out - y).abs() / y.abs().clamp(min=torch.finfo(torch.float64).eps)).mean(1)
+
+
+PER_SAMPLE: dict[str, Callable[..., Tensor]] = {"top": _top, "brier": _brier, "mape": _mape}
 
 
 def counts(y: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from dlrun.system.distributed import Distributed
 
+OUTCOMES = "outcomes"  # a metric of a training step: true class * classes + predicted class of each sample, int64 (N,)
+
 
 class Outcomes(NamedTuple):
     """The targets of a split's samples and the predictions for them, in stored order, on the host.

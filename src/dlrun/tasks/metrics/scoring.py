@@ -80,7 +80,7 @@ class Scoring:
         """Take the train split's number of samples of each class."""
         self.counts = counts
         if counts and skew(counts, list(map(str, counts))) and "balanced_acc" not in self.measures.functions:
-            self.measures.functions["balanced_acc"] = partial(balanced_acc)
+            self.measures.add("balanced_acc", partial(balanced_acc))
 
     def fitted(self) -> dict[str, Any]:
         """The class counts, and the threshold if val chooses it."""
