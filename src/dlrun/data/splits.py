@@ -37,7 +37,7 @@ def split_units(units: Array, shares: Shares, folds: int, fold: int, what: str) 
     count, least = len(sizes), sum(share > 0 for share in shares)
     if count < least or folds > count:
         raise UserError(
-            f"data.split={list(shares)} data.folds={folds}: {counted(count, what)} cannot fill the splits\n"
+            f"data.split={_rounded(shares)} data.folds={folds}: {counted(count, what)} cannot fill the splits\n"
             f"  expected at least {counted(max(least, folds), what)}"
         )
     ends = np.cumsum(shares)[:2] * len(units)
@@ -70,13 +70,18 @@ def split_random(
         if len(part) >= least
     ]
     if not found:
+        divided = f" data.folds={folds}" if folds else ""
         raise UserError(
-            f"data.split={list(shares)}: every class has fewer than {counted(least, what)}, so none can be in each "
-            f"split\n  expected {counted(least, what)} or more of a class, or data.stratify=false"
+            f"data.split={_rounded(shares)}{divided}: no class has {counted(least, what)}, one for each split\n"
+            f"  expected {counted(least, what)} or more of a class, or data.stratify=false"
         )
     whole = {name: [split[name] for split in found] for name in SPLITS}
     whole["train"].append(small)
     return {name: np.sort(np.concatenate(chosen)) for name, chosen in whole.items()}
+
+
+def _rounded(shares: Shares) -> list[float]:
+    return [round(share, 3) for share in shares]
 
 
 def split_groups(groups: Array, shares: Shares, folds: int, fold: int) -> dict[str, Array]:
