@@ -390,7 +390,7 @@ BAD = {
     "half a letter": (b"a,b\n\\ud800,2\n", ["data.encoding=unicode_escape"], "is not unicode_escape"),
     "a quote as separator": ("a,b\n1,2\n", ["data.separator='\"'"], "expected one character"),
     "a name in another encoding": (b"a\xff,b\n1,2\n", [], "line 1: the byte 0xff is not utf-8"),
-    "few rows": ("a,b\n1,2\n2,3\n", [], "cannot fill the splits|every class has fewer than 3 rows"),
+    "few rows": ("a,b\n1,2\n2,3\n", [], "cannot fill the splits|no class has 3 rows, one for each"),
     "one group": ("a,b,g\n" + 9 * "1,2.5,x\n2,3.5,x\n", ["data.group=g"], "1 group cannot fill the splits"),
     "one time": ("a,b,t\n" + 9 * "1,2.5,4\n2,3.5,4\n", ["data.time=t"], "1 different time cannot fill"),
     "a time in words": ("a,b,t\n" + 9 * "1,2.5,x\n2,3.5,y\n", ["data.time=t"], "no dates and no numbers"),

@@ -364,7 +364,7 @@ def test_a_csv_in_the_working_folder(tmp_path, monkeypatch):
     [
         (lambda root: None, [], "data.source.path=texts: there is no .*/texts and no .*/texts\n  expected a fold"),
         (lambda root: write_classes(root, classes=("cats",)), [], "has one class, cats: expected two or more"),
-        (lambda root: (root / "texts").mkdir(), [], "has no class: expected two or more"),
+        (lambda root: (root / "texts").mkdir(), [], "has no class folders\n  expected a folder of .txt"),
         (
             lambda root: [write_classes(root), (root / "texts" / "none").mkdir()],
             [],
@@ -395,7 +395,7 @@ def test_a_csv_in_the_working_folder(tmp_path, monkeypatch):
         (
             lambda root: (root / "texts").write_text("a,Sentiment\ngood,pos\nbad,\n"),
             [],
-            "texts, text 2: it has no label",
+            "texts, line 3: it has no label",
         ),
     ],
 )

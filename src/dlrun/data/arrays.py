@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dlrun.data.array_file import Part, grouped, joined, read_npy, read_npz
 from dlrun.data.array_kinds import as_bytes, kind_of, levels_in, shaped, standardised, statistics
-from dlrun.data.array_targets import like, targets_of
+from dlrun.data.array_targets import check_varied, like, targets_of
 from dlrun.data.augment import Augment
 from dlrun.data.base import Arrays
 from dlrun.data.levels import Levels, describe_levels
@@ -195,6 +195,7 @@ class ArraySet(OnDevice):
             shares, is_stratified, folds, fold = self.split_config
             splits = cut(given, shares, folds, fold, targets if is_stratified and labels else None)
             real = targets if targets.ndim == 2 else targets[:, None][:, :0]
+            check_varied(real[splits["train"]], " in the train split")
             means, deviations = statistics(real, splits["train"], (0,)) if real.shape[1] else ([], [])
             fitted: dict[str, Any] = {"kind": kind, "shape": list(x.shape[1:]), "labels": list(labels)}
             fitted |= {"target_means": means, "target_stds": deviations, "levels": {}}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dlrun.data.table.text import check_text
 from dlrun.data.walk import read_bytes
 from dlrun.errors import DataError, UserError, counted, nearest
 
@@ -50,7 +51,9 @@ def read_rows(path: Path, errors: str = "strict") -> Rows:
     csv.field_size_limit(2**31 - 1)  # a text may be longer than 128 KB
     line, rows = 1, []
     try:
-        text = read_bytes(path).decode("utf-8-sig", errors)
+        content = read_bytes(path)
+        check_text(path, content[:65536], "expected a CSV or TSV file in UTF-8")
+        text = content.decode("utf-8-sig", errors)
         head = text[:65536].partition("\n")[0]
         separator = "\t" if path.suffix.lower() in (".tsv", ".tab") else max(SEPARATORS, key=head.count)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)

@@ -44,7 +44,7 @@ def _split_of_units(sizes: Array, shares: Shares, folds: int, fold: int, what: s
     count, least = len(sizes), sum(share > 0 for share in shares)
     if count < least or folds > count:
         raise UserError(
-            f"data.split={list(shares)} data.folds={folds}: {counted(count, what)} cannot fill the splits\n"
+            f"data.split={_rounded(shares)} data.folds={folds}: {counted(count, what)} cannot fill the splits\n"
             f"  expected at least {counted(max(least, folds), what)}"
         )
     ends = np.cumsum(shares)[:2] * rows
@@ -78,14 +78,19 @@ def split_random(
     parts = [order[of_order == label] for label in np.unique(labels)]
     least = max(sum(share > 0 for share in shares), folds)
     if all(len(part) < least for part in parts):
+        divided = f" data.folds={folds}" if folds else ""
         raise UserError(
-            f"data.split={list(shares)}: every class has fewer than {counted(least, what)}, so none can be in each "
-            f"split\n  expected {counted(least, what)} or more of a class, or data.stratify=false"
+            f"data.split={_rounded(shares)}{divided}: no class has {counted(least, what)}, one for each split\n"
+            f"  expected {counted(least, what)} or more of a class, or data.stratify=false"
         )
     for part in parts:
         if len(part) >= least:  # a smaller class only trains
             splits[part] = _split_of_units(np.ones(len(part), np.int64), shares, folds, fold, what)
     return _rows_of(splits)
+
+
+def _rounded(shares: Shares) -> list[float]:
+    return [round(share, 3) for share in shares]
 
 
 def split_groups(groups: Array, shares: Shares, folds: int, fold: int) -> dict[str, Array]:

@@ -70,7 +70,8 @@ def prepare(part: Part, settings: TableSettings, windows: WindowSettings, where:
     last: list[int] = []
     if y.ndim == 2:
         known = [column[train][~np.isnan(column[train])] for column in y.T]
-        targets = [target | moments(column) for target, column in zip(targets, known, strict=True)]
+        names = [target["column"] for target in targets]
+        targets = [each | moments(*pair) for each, *pair in zip(targets, known, names, strict=True)]
         if windows.relative and form.horizon and not settings.by_quantiles:
             last, targets = _last(encoding, targets)
     season = windows.season

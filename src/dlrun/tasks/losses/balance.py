@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dlrun.data.base import SampleData
-from dlrun.errors import UserError, nearest, some
+from dlrun.errors import DataError, UserError, nearest, some
 from dlrun.spec import Mask
 from dlrun.tasks.targets import Learnable, labels_of
 
@@ -27,7 +27,7 @@ class Balance(NamedTuple):
 
 
 def balance_of(data: SampleData, spec: Learnable | Mask, wanted: Wanted, device: torch.device) -> Balance:
-    """Count the classes and weigh them. Raises UserError if the weights do not fit them."""
+    """Count the classes and weigh them. Raises UserError if there are fewer than two, or if the weights do not fit."""
     if not spec.classes:
         if wanted:
             raise UserError(
@@ -36,6 +36,12 @@ def balance_of(data: SampleData, spec: Learnable | Mask, wanted: Wanted, device:
             )
         return Balance(None, None, {})
     labels, counts = labels_of(data, spec), class_counts(data, spec.classes)
+    if counts is not None and sum(count > 0 for count in counts) < 2:
+        only = next((f"one class, {label}" for label, count in zip(labels, counts, strict=True) if count), "no class")
+        raise DataError(
+            f"the train split has {only}: there is nothing to learn\n"
+            f"  expected {'pixels' if isinstance(spec, Mask) else 'samples'} of two classes or more in it"
+        )
     weights = weights_of_classes(wanted, counts, labels)
     text = skew(counts or [], labels)
     has_sampler = hasattr(data, "sampler") and not isinstance(spec, Mask)
