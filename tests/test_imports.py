@@ -79,7 +79,8 @@ MODULES = {
     "train": {"call"},
     "sweep": {"call"},
     "runs": {"call"},
-    "config.signatures": {"errors", "spec", "types", "config.consent"},
+    "config.source": set(),
+    "config.signatures": {"errors", "spec", "types", "config.consent", "config.source"},
     "config.named": {"errors", "types", "config.signatures"},
     "config.build": {"errors", "spec", "types", "config.signatures", "config.named", "config.pairing"},
     "data.envs": GROUND | {"data.base", "config.extras", "data.cartpole", "data.gymnasium_env"},
@@ -105,6 +106,7 @@ ONLY = {  # what no other module imports
 KNOWS_NO_TASK = ("train.engine", "train.state", "output")  # the engine knows no task, model or data set by name
 HYDRA = {
     "cli",
+    "config.code_options",
     "config.compose",
     "config.explain",
     "config.flags",

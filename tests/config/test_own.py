@@ -12,6 +12,7 @@ import pytest
 import dlrun
 from dlrun import cli
 from dlrun.config import consent, new_package, plugins, project, signatures
+from dlrun.config.compose import compose
 from dlrun.config.new_package import FILES, TEMPLATE
 
 NET = """from torch import nn
@@ -123,6 +124,80 @@ def test_the_working_folder_registers_nothing(tmp_path):
     with pytest.raises(dlrun.UserError, match="no such option"):
         dlrun.train("model=own_net", *SMALL)
     assert not Path("ran").exists()
+
+
+# --- code as an option ------------------------------------------------------------------------------------------------
+
+CODE = """import torch
+from dlrun.types import Count, Positive
+from dlrun.tasks.supervised import Supervised
+
+def slow(params, *, lr: Positive, momentum: float = 0.5):
+    return torch.optim.SGD(params, lr=lr, momentum=momentum)
+
+def none(params, *, lr: Positive = 0.1):
+    return 3
+
+class Sgd(torch.optim.SGD):
+    pass
+
+class Wrapped(Sgd):
+    def __init__(self, params, *, wobble: Positive = 1.0, **rest):
+        super().__init__(params, **rest)
+
+class Net(torch.nn.Module):
+    def __init__(self, spec, *, width: Count = 8):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(spec.features, width), torch.nn.Linear(width, spec.outputs)
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+class Deeper(Net):
+    pass
+
+def half(time, *, factor: Positive = 0.5) -> float:
+    return factor
+"""
+
+
+@pytest.fixture
+def code(tmp_path):
+    """A package that is allowed."""
+    (tmp_path / "code" / "acme").mkdir(parents=True)
+    (tmp_path / "code" / "acme" / "__init__.py").write_text("")
+    (tmp_path / "code" / "acme" / "parts.py").write_text(CODE)
+    use(tmp_path / "code")
+    dlrun.allow("acme")
+
+
+def test_code_is_an_option_of_its_group(code):
+    """Its keys and their defaults are read from the source, those of base classes too; a class does as a function."""
+    words = ["data=digits", "model=acme.parts.Deeper", "schedule=acme.parts.half"]
+    sections, _ = compose([*words, "optimizer=acme.parts.Wrapped", "optimizer.lr=0.2", "model.width=4"])
+    assert sections.model == {"_target_": "acme.parts.Deeper", "width": 4} and sections.schedule.factor == 0.5
+    assert sections.optimizer.lr == 0.2 and sections.optimizer.wobble == 1.0 and not sections.optimizer.nesterov
+    assert sections.task._target_ == "dlrun.tasks.supervised.Supervised"
+    run = dlrun.train(*words, "optimizer=acme.parts.slow", "optimizer.lr=0.1", "trainer.epochs=1")
+    assert type(run.module).__name__ == "Deeper" and run.config["optimizer"]["momentum"] == 0.5
+    assert run.summary["model"] == "acme.parts.Deeper" and run.evaluate("val")["acc"] > 0.3
+    assert dlrun.resume(run, "trainer.epochs=2").metrics.height == 2
+
+
+def test_code_that_is_no_option_is_refused(code, monkeypatch, capsys):
+    for words, why in {
+        ("optimizer=acme.parts.slow",): "optimizer.lr is missing: slow needs it",
+        ("optimizer=acme.parts.slow", "optimizer.lr=0.1", "optimizer.momentm=0"): "did you mean 'optimizer.momentum'",
+        ("optimizer=acme.parts.Wrapped", "optimizer.wobble=-1"): "optimizer.wobble=-1: expected a number > 0",
+        ("optimizer=acme.parts.nope",): "acme.parts has no 'nope'",
+        ("optimizer=acme.parts.none",): "returns 3",
+        ("optimizer=turtle.Turtle",): "is not allowed here",
+        ("data=iris.csv",): "no such option",
+        ("schedule=acme.parts.Net",): "is a class: expected a function",
+    }.items():
+        assert why in refused(monkeypatch, capsys, *SMALL, *words)
 
 
 # --- dl-run.yaml ------------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def build(node: object) -> Any:
     if builder.kind == "class" and not builder.positional:
         return make(**values)
     make = partial(make, **values)
-    return partial(_from_spec, make, node) if builder.kind == "function" and "spec" in builder.positional else make
+    return partial(_from_spec, make, node) if [*builder.positional][:1] == ["spec"] else make
 
 
 def imported(module: str) -> ModuleType:

@@ -65,6 +65,8 @@ class Update:
             raise UserError(
                 f"the optimizer refuses its settings: {error}\n  expected values that torch.optim documents"
             ) from None
+        if not isinstance(self.optimizer, Optimizer):
+            raise UserError(f"optimizer: its function returns {self.optimizer!r}\n  expected a torch.optim.Optimizer")
         self.take_step = plain_step(self.optimizer)
         self.schedule, self.clip, self.on_nan, self.dist = schedule, clip, on_nan, dist
         self.grad_norm: Tensor | None = None  # global norm of the last step's gradients before clipping
