@@ -215,6 +215,19 @@ def test_jobs_together_log_what_they_log_alone(config, tmp_path, monkeypatch):
         assert state(a).keys() == state(b).keys()
 
 
+@pytest.mark.parametrize("words", [["data=digits", "model.norm=batch", "model.dropout=0.3"], ["data=swiss_roll"]])
+def test_a_stack_evaluates_its_jobs_at_once(words, tmp_path, monkeypatch):
+    monkeypatch.setattr("dlrun.stack.learning.MOST", 3 * 40 * 64)  # several parts, the last one smaller
+    small = ["model=mlp", "model.hidden=[8]", "trainer.device=cpu", *words]
+    members = [make_member(k, *compose(*small, f"seed={k}"), tmp_path / str(k)) for k in range(3)]
+    data = members[0].session.data
+    wanted = [member.session.task.evaluate(data, "val") for member in members]
+    found = Stack(members, Checkpoints(tmp_path), "id").learner.evaluate([data] * 3)
+    assert len({each["loss"] for each in found}) == 3 and found[0].keys() == wanted[0].keys()
+    for one, other in zip(found, wanted, strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+
+
 IMAGES = ["data=digits", "data.batch_size=512", "trainer.max_steps=6"]
 POINTS = ["data=gaussians", "data.source.samples=200", "data.batch_size=50", "trainer.epochs=3", "model.hidden=[16]"]
 UNET = ["model=unet", "model.width=2", "model.depth=2", "data.batch_size=16", "trainer.epochs=2"]
