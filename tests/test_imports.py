@@ -97,7 +97,7 @@ ONLY = {  # what no other module imports
     "cli": {"__main__"},
     "train.session": {
         *("train.start", "train.resume", "train.trial", "train.find_lr", "train.find_batch", "train.step_time"),
-        *("stack.group", "stack.run"),
+        *("stack.member", "stack.run"),
     },
     "train.start": {"cli", "api", "stack.run", "train.resume"},
     "train.resume": {"cli", "api"},
@@ -115,7 +115,9 @@ HYDRA = {
     "runs.data_config",
     "train.resume",
     "train.start",
+    "stack.configs",
     "stack.run",
+    "sweep.space",
     "hydra_plugins.dlrun_sweeper",
 }
 PRINT = {"cli", "train.start", "output.terminal", "runs.command", "hydra_plugins.dlrun_sweeper.sweeper"}

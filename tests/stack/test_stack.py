@@ -215,6 +215,19 @@ def test_jobs_together_log_what_they_log_alone(config, tmp_path, monkeypatch):
         assert state(a).keys() == state(b).keys()
 
 
+@pytest.mark.parametrize("words", [["data=digits", "model.norm=batch", "model.dropout=0.3"], ["data=swiss_roll"]])
+def test_a_stack_evaluates_its_jobs_at_once(words, tmp_path, monkeypatch):
+    monkeypatch.setattr("dlrun.stack.learning.MOST", 3 * 40 * 64)  # several parts, the last one smaller
+    small = ["model=mlp", "model.hidden=[8]", "trainer.device=cpu", *words]
+    members = [make_member(k, *compose(*small, f"seed={k}"), tmp_path / str(k)) for k in range(3)]
+    data = members[0].session.data
+    wanted = [member.session.task.evaluate(data, "val") for member in members]
+    found = Stack(members, Checkpoints(tmp_path), "id").learner.evaluate([data] * 3)
+    assert len({each["loss"] for each in found}) == 3 and found[0].keys() == wanted[0].keys()
+    for one, other in zip(found, wanted, strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+
+
 IMAGES = ["data=digits", "data.batch_size=512", "trainer.max_steps=6"]
 POINTS = ["data=gaussians", "data.source.samples=200", "data.batch_size=50", "trainer.epochs=3", "model.hidden=[16]"]
 UNET = ["model=unet", "model.width=2", "model.depth=2", "data.batch_size=16", "trainer.epochs=2"]
@@ -301,8 +314,8 @@ def go_on(folder: Path, configs: list[tuple[dict, dict]]) -> None:
 @pytest.mark.slow
 def test_a_stack_killed_at_twenty_random_moments(config, tmp_path):
     """SIGKILL: nothing is lost, and the end is that of the stack that was left alone."""
-    common = [*COMMON, "trainer.epochs=20", "trainer.checkpoint_every_steps=1", "trainer.patience=8"]
-    configs = [config(*common, *JOBS[k % 4][1:], f"seed={k}") for k in range(8)]
+    common = [*COMMON, "trainer.epochs=10", "trainer.checkpoint_every_steps=1", "trainer.patience=5"]
+    configs = [config(*common, *job) for job in JOBS]
 
     def started(folder: Path) -> multiprocessing.Process:
         process = runs.FORKS.Process(target=go_on, args=(folder, configs), daemon=True)
@@ -323,7 +336,7 @@ def test_a_stack_killed_at_twenty_random_moments(config, tmp_path):
     last = started(tmp_path / str(turn))
     last.join()
     assert whole.exitcode == last.exitcode == 0
-    for folder, number in itertools.product(range(turn + 1), range(8)):
+    for folder, number in itertools.product(range(turn + 1), range(len(JOBS))):
         assert read_summary(tmp_path / str(folder) / str(number))["status"] == "finished"
         assert_same(tmp_path / "whole" / str(number), tmp_path / str(folder) / str(number))
 

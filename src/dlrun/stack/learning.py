@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dlrun.clock import Clock
-from dlrun.data.base import Batch, Data, EnvData
+from dlrun.data.base import Batch, Data, EnvData, SampleData
 from dlrun.errors import Diverged
 from dlrun.stack.axes import per_job
 from dlrun.stack.functions import NotStackable
@@ -25,6 +25,7 @@ from dlrun.tasks.rl.ppo import PPO
 from dlrun.tasks.segmentation import Segment
 from dlrun.tasks.supervised import Supervised
 
+MOST = 2**22  # numbers in the inputs that are evaluated at once
 HELD: dict[type[Task], tuple[str, ...]] = {  # components beside network and updates that have a stacked form
     PPO: ("collector", "penalty"),
     A2C: ("collector",),
@@ -90,8 +91,13 @@ class Lockstep:
 
     def evaluate(self, all_data: Sequence[Data]) -> list[dict[str, float]]:
         """The metrics of the val split, of each job."""
-        if isinstance(self.task, RLTask) and self.task.greedy and not self.updates["update"].averages:
-            return evaluate(self.task, cast(EnvData, all_data[0]), "val")
+        data, has_averages = all_data[0], any(update.averages for update in self.updates.values())
+        if isinstance(self.task, RLTask) and self.task.greedy and not has_averages:
+            return evaluate(self.task, cast(EnvData, data), "val")
+        is_common = all(each is data for each in all_data)
+        if isinstance(self.task, Supervised) and is_common and not self.task.scoring and not has_averages:
+            totals = self.task.totals(parts(cast(SampleData, data), self.net.jobs.num)) / data.size("val")
+            return [dict(zip(self.task.means, each, strict=True)) for each in totals.T.tolist()]
         return [task.evaluate(data, "val") for task, data in zip(self.tasks, all_data, strict=True)]
 
     def observe(self, obs: Tensor) -> None:
@@ -111,6 +117,13 @@ class Lockstep:
             for k in update.broken():
                 found.setdefault(k, self.tasks[k].named_updates()[name].diverged(update.values[k], clocks[k]))
         return found
+
+
+def parts(data: SampleData, k: int) -> Iterator[Batch]:
+    """The batches of the val split, in parts that K jobs can evaluate at once: at most MOST numbers for all of them."""
+    for x, y in data.batches("val"):
+        rows = max(1, MOST * len(x) // (k * x.numel()))
+        yield from zip(x.split(rows), y.split(rows), strict=True)
 
 
 def together(batches: Sequence[Batch]) -> tuple[Tensor, ...]:

@@ -1,6 +1,6 @@
 """Supervised learning: labels or real targets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 from typing import Any, Literal
@@ -218,27 +218,37 @@ class Supervised(SampleTask):
 
     @torch.no_grad()
     def evaluate(self, data: SampleData, split: str) -> dict[str, float]:
-        net = self.evaluated()
-        sums: dict[str, Tensor] = {}
         outcomes: list[tuple[Tensor, Tensor]] = []
-        exact = exact_dtype(self.device.torch_device)
         dist = self.device.dist
-        for x, y in islice(data.batches(split), dist.rank, None, dist.size):  # each process every size-th batch
-            with self.device.autocast():
-                out = self.views.mean(net, x)
-            values = {"loss": self._loss(out, y) * len(y), **{k: v.sum() for k, v in self._per_sample(out, y).items()}}
-            if self.spec.classes is None:
-                values["mse"] = (self.scaling.in_unit(out) - y).square().mean(1).sum()
-            elif "top5" in self.means:
-                values["top5"] = (out.topk(5).indices == y[:, None]).sum()
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0) + value.to(exact)
-            if self.scoring:
-                outcomes.append((y, self._predictions(out)))
-        zero = torch.zeros((), dtype=exact, device=self.device.torch_device)
-        totals = dist.all_reduce_sum(torch.stack([sums.get(name, zero) for name in self.means]))
+        batches = islice(data.batches(split), dist.rank, None, dist.size)  # each process every size-th batch
+        totals = dist.all_reduce_sum(self.totals(batches, outcomes if self.scoring else None))
         found = dict(zip(self.means, (totals / data.size(split)).tolist(), strict=True))
         return found | (self.scoring(outcomes, split) if self.scoring else {})
+
+    @torch.no_grad()
+    def totals(self, batches: Iterable[Batch], outcomes: list[tuple[Tensor, Tensor]] | None = None) -> Tensor:
+        """The sums of `means` over the samples of batches, which all jobs get: (means, *jobs.shape).
+
+        outcomes: gets the targets and the predictions.
+        """
+        net, sums = self.evaluated(), dict[str, Tensor]()
+        exact = exact_dtype(self.device.torch_device)
+        for x, y in batches:
+            num, x, y = len(y), self.jobs.repeat(x), self.jobs.repeat(y)
+            with self.device.autocast():
+                out = self.views.mean(net, x)
+            values = self._per_sample(out, y)
+            if self.spec.classes is None:
+                values["mse"] = (self.scaling.in_unit(out) - y).square().mean(1)
+            elif "top5" in self.means:
+                values["top5"] = (out.topk(5).indices == y[:, None]).any(1)
+            found = {"loss": self._loss(out, y) * num, **{name: self.jobs.sum(each) for name, each in values.items()}}
+            for name, value in found.items():
+                sums[name] = sums.get(name, 0) + value.to(exact)
+            if outcomes is not None:
+                outcomes.append((y, self._predictions(out)))
+        zero = torch.zeros(self.jobs.shape, dtype=exact, device=self.device.torch_device)
+        return torch.stack([sums.get(name, zero) for name in self.means])
 
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:
