@@ -46,7 +46,7 @@ def recall(counts: Array, *, average: Average = "auto") -> Higher:
 def iou(counts: Array, *, average: Average = "auto") -> Higher:
     """Intersection over union: hits / (predicted or true). Of masks, the mean over the classes is miou."""
     hits, predicted, true = _pooled(counts, average)
-    return _averaged(_ratio(hits, predicted + true - hits), average)
+    return _averaged(_ratio(hits, predicted + true - hits), average, true)
 
 
 def balanced_acc(counts: Array) -> Higher:
