@@ -12,6 +12,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 from runs import compose
+from toys import options
 
 from dlrun.cli import with_seeds
 from dlrun.runs.cli import COMMANDS as RUNS
@@ -27,6 +28,7 @@ BANDS = [  # commands that are no experiment, with what the page says of them: `
 ]
 PICTURES = re.findall(r'\[picture\]\(figures/(\w+)\.png "[\w ]+"\)', TEXT)
 COMMANDS = sorted(set(re.findall(r"`dl-run (\w+=[^`]*|-m [^`]*)`", PRINTED)))  # not `dl-run new`
+EXPERIMENTS = [command for command in COMMANDS if re.fullmatch(r"experiment=\w+", command)]
 
 
 def test_every_chapter_has_a_table():
@@ -35,7 +37,12 @@ def test_every_chapter_has_a_table():
     assert widths == {6} and len(COMMANDS) > 80
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def test_every_experiment_exists():
+    """test_configs.py composes all experiments that there are."""
+    assert {command.partition("=")[2] for command in EXPERIMENTS} <= set(options("experiment"))
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - set(EXPERIMENTS)))
 def test_every_command_composes(command):
     words = [word for word in with_seeds(shlex.split(command)) if word not in ("-m", "--multirun")]
     parsed = OverridesParser.create().parse_overrides(words)

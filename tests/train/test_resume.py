@@ -271,7 +271,7 @@ def test_a_run_that_is_killed_again_and_again_ends_the_same(config, tmp_path):
             if (folder / "checkpoints").exists() and (folder / "checkpoints").stat().st_mtime_ns != started:
                 break
             time.sleep(0.001)
-        process.join(chance.random() * 0.1 if kills < 12 else 60)
+        process.join(chance.random() * 0.1 if kills < 6 else 60)
         if process.exitcode is not None:
             break
         process.kill()
