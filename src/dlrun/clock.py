@@ -1,6 +1,6 @@
 """The clock: how far a run has come.
 
-Everything that changes over time (sample orders, learning rates, turns in a GAN) is a function of the clock.
+Everything that changes over time (orders of samples, learning rates, a generator's turn) is a function of the clock.
 """
 
 from dataclasses import asdict, dataclass

@@ -49,15 +49,18 @@ def test_import_is_fast_and_loads_no_torch():
 def test_results_equal_those_of_the_command_line_whatever_the_host_program_sets(tmp_path):
     process = dl_run(tmp_path / "log", *SMALL, f"run_dir={tmp_path / 'command'}")
     torch.set_default_dtype(torch.float64)
-    torch.manual_seed(5)
+    torch.manual_seed(5), np.random.seed(5)
+    drawn = np.random.get_state()[1].tolist()
     before = torch.get_rng_state(), list(sys.argv), [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.inference_mode(), torch.autocast("cpu"):
             run = dlrun.train(*SMALL[:2], {"trainer": {"epochs": 2, "device": "cpu", "log_every": 0}}, "run_dir=python")
-            assert not torch.is_grad_enabled()
+            assert not torch.is_grad_enabled() and torch.is_inference_mode_enabled()
+            assert torch.is_autocast_enabled("cpu")
         assert torch.get_default_dtype() is torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
+    assert np.random.get_state()[1].tolist() == drawn
     assert torch.equal(torch.get_rng_state(), before[0]) and sys.argv == before[1]
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before[2]
     assert ended(process) == 0, (tmp_path / "log").read_text()
@@ -81,6 +84,13 @@ def test_errors_read_as_on_the_command_line(tmp_path):
         (tmp_path / "log").unlink()
     with pytest.raises(dlrun.UserError, match="expected dlrun.resume"):
         dlrun.train("resume=last")
+    for words in (["seeds=4"], ["-m", "seed=0,1"], [{"seeds": 4}]):
+        with pytest.raises(dlrun.UserError, match=r"asks for several runs\n  expected dlrun.sweep"):
+            dlrun.train(*words)
+    with pytest.raises(dlrun.UserError, match="a flag of the command line"):
+        dlrun.train("--json", "model=mlp")
+    with pytest.raises(dlrun.UserError, match="mode=time: dlrun.train trains"):
+        dlrun.train("mode=time")
     with pytest.raises(dlrun.UserError, match="there is no run under"):
         dlrun.load()
     assert not Path("outputs").exists()
@@ -291,6 +301,8 @@ def test_sweeps_and_distributed_runs_start_their_own_processes():
     assert sweep.best.folder in [run.folder for run in sweep.runs] and "2 jobs" in repr(sweep)
     assert_same(sweep.runs[0].folder, dlrun.train(*SMALL, "seed=0").folder)
     assert dlrun.sweep("seed=0,-1", *SMALL).jobs["status"].to_list() == ["finished", "refused"]
+    seeds = dlrun.sweep("seeds=2", *SMALL)
+    assert seeds.jobs.height == 2 and [run.config["seed"] for run in seeds.runs] == [0, 1]
     with pytest.raises(dlrun.UserError, match="sweep.jobs"):
         dlrun.sweep("seed=0,1", "sweep.jobs=0", *SMALL)
     assert dlrun.train(*SMALL, "trainer.processes=2").summary["processes"] == 2

@@ -1,5 +1,6 @@
 """Code of one's own: plugins by entry point, a trusted dl-run.yaml, a new package; and what runs nothing unasked."""
 
+import errno
 import importlib
 import os
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 
 import dlrun
 from dlrun import cli
-from dlrun.config import consent, plugins, project, signatures
+from dlrun.config import consent, new_package, plugins, project, signatures
 from dlrun.config.new_package import FILES, TEMPLATE
 
 NET = """from torch import nn
@@ -163,6 +164,18 @@ def test_a_wrong_file_is_refused_with_all_its_errors(monkeypatch, capsys):
     }.items():
         Path("dl-run.yaml").write_text(text)
         assert why in refused(monkeypatch, capsys, "trust")
+    for text, why in {
+        "a: &a [x, x]\nb: &b [*a, *a]\nallow: [*b, *b]": "repeats another value",  # doubles with each line
+        "allow: " + 60 * "[" + 60 * "]": "nested more than",
+        "allow: ['evil; x']": "expected the name of a package",
+        "#" * 100_001: "more than 100,000 bytes",
+    }.items():
+        Path("dl-run.yaml").write_text(text)
+        assert why in refused(monkeypatch, capsys, "trust")
+    assert project.project() == {}  # too large a file is no error where it is not asked for
+    Path("dl-run.yaml").unlink()
+    os.mkfifo("dl-run.yaml")
+    assert "cannot read" in refused(monkeypatch, capsys, "trust") and project.project() == {}
     assert not (Path(os.environ["XDG_CONFIG_HOME"]) / "dl-run").exists()
     assert "expected dl-run trust" in refused(monkeypatch, capsys, "trust", "me")
 
@@ -178,10 +191,26 @@ def test_a_new_package_is_written_completely_and_under_an_unused_name(monkeypatc
     for name in FILES:
         path = Path("acme", name.replace("mynets", "acme"))
         assert path.is_file() and "mynets" not in path.read_text() and str(path) in out
-    reasons = {"acme": "is there already", "torch": "already", "json": "already", "": "NAME"}
-    reasons |= dict.fromkeys(("a-b", "class", "Acme", "../x"), "small letters")
+    Path("linked").symlink_to("nowhere")
+    reasons = {"acme": "is there already", "linked": "is there already", "": "NAME"}
+    # modules, and distributions under other names than their modules, which pip would replace
+    reasons |= dict.fromkeys(
+        ("torch", "json", "hydra_plugins", "pillow", "hydra_core", "dl_run"), "of this name already"
+    )
+    reasons |= dict.fromkeys(("a-b", "class", "Acme", "../x", "_a", "a_", "9a", "n\u00e4h", "a\n"), "small letters")
     for name, why in reasons.items():
         assert why in refused(monkeypatch, capsys, "new", *([name] if name else []))
+    assert sorted(path.name for path in Path().iterdir()) == ["acme", "linked"]
+
+
+def test_half_a_package_does_not_stay(monkeypatch, capsys):
+    def full(path, content):
+        if path.name == "losses.py":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        path.write_text(content)
+
+    monkeypatch.setattr(new_package, "write_whole", full)
+    assert "cannot write" in refused(monkeypatch, capsys, "new", "acme") and not Path("acme").exists()
 
 
 @pytest.mark.slow

@@ -109,6 +109,28 @@ def test_other_arrays_are_prepared_and_scored_like_those_of_the_run():
         make(arrays={"x": ROWS[:2], "y": np.array(["a", "d"])}).load_like(data.fitted(), CPU)
 
 
+def test_a_rare_class_is_drawn_as_often():
+    y = (np.arange(60) % 6 == 0).astype(int)
+    data = make(arrays={"x": ROWS, "y": y}, sampler="balanced")
+    data.load(CPU)
+    orders = [torch.cat([y for _, y in data.batches("train", 0, epoch)]) for epoch in (1, 1, 2)]
+    assert torch.bincount(orders[0]).tolist() == [18, 18]
+    assert torch.equal(orders[0], orders[1]) and not torch.equal(orders[0], orders[2])
+
+
+def test_folds_divide_all_samples_that_are_not_test():
+    """Also those of a val split that is given."""
+    given = {f"{name}_{split}": rows[part] for split, part in (("train", slice(30)), ("val", slice(30, 45)),
+             ("test", slice(45, 60))) for name, rows in (("x", ROWS), ("y", CLASSES))}  # fmt: skip
+    held = []
+    for fold in range(4):
+        data = make(arrays=given, folds=4, fold=fold)
+        data.load(CPU)
+        assert not set(data.places("val")) & set(data.places("train")) and data.places("test") == list(range(45, 60))
+        held += data.places("val")
+    assert sorted(held) == list(range(45))
+
+
 @pytest.fixture(scope="module")
 def npz(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("arrays") / "a.npz"

@@ -20,6 +20,7 @@ from dlrun.models.columns import SinceLast
 from dlrun.models.linear import linear
 from dlrun.models.tcn import tcn
 from dlrun.runs.cli import main
+from dlrun.tasks.losses.balance import class_counts
 from dlrun.train.finished import FinishedRun
 
 WEATHER = ["data.target=t", "data.window=5", "data.horizon=3", "data.time=hour"]
@@ -147,6 +148,34 @@ def test_whole_series_are_classified(tmp_path):
     ragged = write(tmp_path / "b.csv", rows[:-2])
     with pytest.raises(UserError, match=r"the series have 6 \(s29\) to 8 steps .*\n  expected one length"):
         loaded(ragged, "data.target=kind", "data.series=id", "data.window=null")
+
+
+def test_classes_are_counted_and_drawn_by_the_windows(tmp_path):
+    """The class of a window is that of its last step; the first rows have none."""
+    rows = [row | {"storm": ["no", "yes"][i % 11 == 10] if i > 4 else ""} for i, row in enumerate(weather(300))]
+    keys = ["data.target=storm", "data.window=5", "data.sampler=balanced"]
+    data = loaded(write(tmp_path / "a.csv", rows), *keys)
+    stored = torch.bincount(data.targets("train"))
+    assert stored.tolist() == class_counts(data, 2) and stored[1] * 5 < stored[0]
+    y = torch.cat([y for _, y in data.batches("train", 0, 1)])
+    assert torch.bincount(y).tolist() == pytest.approx([len(y) / 2] * 2, abs=0.5)
+
+
+def test_whole_series_are_in_folds(tmp_path):
+    rows = [{"id": f"s{i}", "x": i + k / 10, "kind": ["slow", "fast"][i % 2]} for i in range(20) for k in range(4)]
+    path = write(tmp_path / "a.csv", rows)
+    held = []
+    for fold in range(3):
+        keys = ["data.target=kind", "data.series=id", "data.window=null", "data.folds=3", f"data.fold={fold}"]
+        data = loaded(path, *keys)
+        assert not set(data.places("val")) & set(data.places("train"))
+        held += data.places("val")
+    assert len(set(held)) == len(held) == 16 and {f"s{i}" for i in range(20)} == {*held, *data.places("test")}
+    windows = loaded(path, "data.target=kind", "data.series=id", "data.window=3", "data.folds=3")
+    assert {place.partition(",")[0] for place in windows.places("val")} == set(held[: len(windows.places("val")) // 2])
+    assert windows.places("val")[0].endswith(", step 0") and windows.places("val")[1].endswith(", step 1")
+    with pytest.raises(UserError, match="data.folds=3: these series are split by time.*\n  expected data.folds=0"):
+        loaded(path, "data.target=x", "data.series=id", "data.window=1", "data.horizon=1", "data.folds=3")
 
 
 # Forecasts without learning

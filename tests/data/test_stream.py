@@ -10,6 +10,7 @@ from runs import assert_same, rows
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import dlrun
+from dlrun.data.stream_place import is_plain
 from dlrun.tasks.supervised import Supervised
 
 WORDS = ["model.hidden=[8]", "trainer.device=cpu", "trainer.log_every=0", "data.classes=2", "trainer.checkpoint_gap=0"]
@@ -138,25 +139,126 @@ class Broken:
         return iter(self.items)
 
 
+class Raising(Broken):
+    def __iter__(self):
+        yield from self.items
+        raise ValueError("the disk of clouds is gone")
+
+
+class Once(Broken):
+    """An iterator: it can be read only once."""
+
+    def __init__(self, *items):
+        self.items = iter(items)
+
+    def __next__(self):
+        return next(self.items)
+
+
 X, Y = samples(4, 0)
-WRONG = {
-    "yields nothing": (Broken(), []),
-    "expected batches (x, y) of two tensors": (Broken((X,)), []),
-    "expected labels (batch,) from 0 to 1": (Broken((X, Y + 5)), []),
-    "with a target for each sample": (Broken((X, Y[:2])), []),
-    "expected data.epoch_batches": (Broken((X, Y)), []),
-    "the loaders yield": (Broken((X[:, :2], Y)), ["data.epoch_batches=1"]),
+GOOD, ONE = Broken((X, Y)), ["data.epoch_batches=1"]
+REAL = ["data.classes=null"]
+WRONG = {  # train, val, words
+    "yields nothing": (GOOD, Broken(), []),
+    "expected batches (x, y) of two tensors": (GOOD, Broken((X,)), []),
+    "the val loader yields a NoneType": (GOOD, Broken(None), []),
+    "expected labels (batch,) from 0 to 1": (GOOD, Broken((X, Y + 5)), []),
+    "with a target for each sample": (GOOD, Broken((X, Y[:2])), []),
+    "x of shape (), and data.kind=auto": (GOOD, Broken((1.0, 0)), []),
+    "expected this number of axes": (GOOD, Broken((X[:, :, None, None, None], Y)), []),
+    "2 (tokens)": (GOOD, Broken((X[:, :, None], Y)), ["data.kind=tokens", "data.vocab=9"]),
+    "expected tokens (batch, length) from 0 to 8": (GOOD, Broken((X, Y)), ["data.kind=tokens", "data.vocab=9"]),
+    "data.vocab is null": (GOOD, GOOD, ["data.kind=tokens"]),
+    "data.labels has 1 name": (GOOD, GOOD, ["data.labels=[a]"]),
+    "expected dense tensors": (GOOD, Broken((X.to_sparse(), Y)), []),
+    "can be read only once": (GOOD, Once((X, Y)), []),
+    "test_stream.py, line": (GOOD, Raising(), []),
+    "expected data.epoch_batches": (GOOD, GOOD, []),
+    "the train loader yields x of shape (4, 2)": (Broken((X[:, :2], Y)), GOOD, ONE),
+    "the train loader yields y with 2 targets": (Broken((X, X[:, :2])), Broken((X, X[:, :1])), [*ONE, *REAL]),
+    "the train loader raised ValueError: the disk of clouds is gone": (Raising((X, Y)), GOOD, ["data.epoch_batches=2"]),
+    "the train loader yields a NoneType": (Broken((X, Y), None), GOOD, ["data.epoch_batches=2"]),
+    "yields nothing in pass 2": (Once((X, Y)), GOOD, ["data.epoch_batches=2"]),
 }
 
 
 @pytest.mark.parametrize("text", WRONG)
 def test_garbage_is_refused(text):
-    broken, words = WRONG[text]
-    good = Broken((X, Y))
-    x, x_val = (broken, good) if text in ("expected data.epoch_batches", "the loaders yield") else (good, broken)
+    x, x_val, words = WRONG[text]
     with pytest.raises(dlrun.UserError) as error:
         dlrun.train(*WORDS, *words, "trainer.epochs=1", x=x, x_val=x_val)
-    assert text.replace("the loaders yield", "the train loader yields x of shape (4, 2)") in str(error.value)
+    assert text in str(error.value)
+
+
+class WithState(Broken):
+    """A loader whose state is whatever it is told."""
+
+    def __init__(self, state):
+        super().__init__((X, Y), (X + 1, Y))
+        self.state, self.taken = state, []
+
+    def __len__(self):
+        return 2
+
+    def state_dict(self):
+        return self.state
+
+    def load_state_dict(self, state):
+        self.taken.append(state)
+        if state == {"bad": 1}:
+            raise KeyError("at")
+
+
+def test_a_state_of_any_kind_leaves_a_run_that_can_be_resumed():
+    """A state that a checkpoint cannot hold counts as none; the header says so."""
+    for state in ([1, (2, "a")], {"at": torch.ones(2)}, 7, {"a": {1: None, "b": [True, 0.5]}}):
+        assert is_plain(state)
+    for state in (np.float64(1), np.zeros(2), torch.tensor(np.nan), X.to_sparse(), X.cfloat(), {(1, 2): 3}, {"a": {X}}):
+        assert not is_plain(state) and not is_plain({"at": [state]})
+    words = [*WORDS, "trainer.epochs=2"]
+    again = cut_and_resumed(words, lambda: WithState([1, (2, "a")]), 3, "plain")
+    assert "resumes exactly, by its state_dict" in (again.folder / "run.log").read_text()
+    log = (cut_and_resumed(words, lambda: WithState({"at": np.float64(1)}), 3, "other").folder / "run.log").read_text()
+    assert "without state_dict" in log and "its last batch is the same" in log
+    with pytest.raises(dlrun.UserError, match="load_state_dict of the train loader raised KeyError: 'at'"):
+        cut_and_resumed(words, lambda: WithState({"bad": 1}), 3, "bad")
+
+
+def test_batches_of_any_type_resume():
+    """bfloat16, which NumPy does not know, and tensors that require gradients."""
+    batches = [(X.bfloat16().requires_grad_(), Y), (X.double(), Y.to(torch.uint8))]
+    again = cut_and_resumed([*WORDS, "data.epoch_batches=2", "trainer.epochs=2"], lambda: Broken(*batches), 3, "types")
+    assert "its last batch is the same" in (again.folder / "run.log").read_text()
+
+
+def test_a_short_pass_ends_its_epoch():
+    class Short(Broken):
+        def __len__(self):
+            return 5
+
+    run = dlrun.train(*WORDS, "trainer.epochs=2", x=Short((X, Y), (X, Y), (X, Y)), x_val=GOOD)
+    assert run.metrics["step"].to_list() == [3, 6]
+
+
+class NoisyVal:
+    """Val whose noise comes from torch's global generator."""
+
+    def __iter__(self):
+        yield torch.randn(20, 3), samples(20, 2)[1]
+
+    batch_size = 20
+
+
+def test_a_stop_in_validation_does_not_change_random_val_batches():
+    def stopping(self, data, split):
+        raise KeyboardInterrupt
+
+    words = [*WORDS, "trainer.epochs=2", "trainer.checkpoint_every_steps=1"]
+    whole = dlrun.train(*words, "run_dir=whole", x=loader("shuffled")[0], x_val=NoisyVal())
+    with patch.object(Supervised, "evaluate", stopping), pytest.raises(KeyboardInterrupt):
+        dlrun.train(*words, "run_dir=cut", x=loader("shuffled")[0], x_val=NoisyVal())
+    again = dlrun.resume("cut", x=loader("shuffled")[0], x_val=NoisyVal())
+    assert rows(whole.folder) == rows(again.folder)
 
 
 def test_a_stream_needs_its_own_function_or_loaders():

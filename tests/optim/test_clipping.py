@@ -39,6 +39,34 @@ def test_the_task_reports_the_gradient_norm(pieces):
     torch.testing.assert_close(task.step((x, y), Clock(0, 1, 1))["grad_norm"], expected)
 
 
+def test_the_norms_of_all_tensors_are_recorded_before_and_after_clipping():
+    with seeded():
+        net, x, y = linear(SPEC, init="torch", bias=True), torch.randn(6, 3), torch.tensor([0, 1, 2, 3, 0, 1])
+    task = make_task(net, SPEC, "sgd", lr=0.0)
+    task.watch_gradients()
+    task.step((x, y), Clock(0, 1, 1))
+    names = {name for name, _ in net.named_parameters()}
+    assert task.gradient_norms().keys() == {f"grad/{name}" for name in names}
+    task.update.clip, task.update.clips = (None, None, 0.1), True
+    total = task.step((x, y), Clock(0, 1, 1))["grad_norm"]
+    norms = task.gradient_norms()
+    before = torch.stack([norms[f"grad/{name}"] for name in names])
+    torch.testing.assert_close(before.norm(), total)
+    torch.testing.assert_close(torch.stack([norms[f"clipped/{name}"] for name in names]), before * 0.1 / total)
+
+
+def test_recording_the_norms_changes_no_bit(tmp_path):
+    runs.write_mnist(tmp_path / "data")
+    for name in ("false", "true"):
+        keys = [f"trainer.gradient_norms={name}", "trainer.clip_global_norm=1"]
+        runs.train(tmp_path / name, runs.compose(f"data_dir={tmp_path / 'data'}", *runs.SMALL, *keys), finish=True)
+    both = [runs.state(tmp_path / name)["components"] for name in ("false", "true")]
+    assert runs.same(*both)
+    tensors = {key for row in runs.rows(tmp_path / "true") for key in row if "/grad/" in key or "/clipped/" in key}
+    assert len(tensors) == 8 and all(key.startswith("step/") for key in tensors)  # two layers, weight and bias
+    assert (tmp_path / "true" / "plots" / "gradient_norms.png").exists()
+
+
 def test_a_run_logs_and_draws_the_gradient_norm(tmp_path):
     runs.write_mnist(tmp_path / "data")
     config = runs.compose(f"data_dir={tmp_path / 'data'}", *runs.SMALL, "trainer.clip_global_norm=0.01")

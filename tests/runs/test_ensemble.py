@@ -8,7 +8,8 @@ from finished_runs import trained
 from torch import nn
 
 from dlrun.errors import UserError
-from dlrun.runs.ensemble import Ensemble, ensemble
+from dlrun.runs.ensemble import Ensemble, ensemble, export_ensemble
+from dlrun.runs.model_files import FP32, READERS, Graph
 from dlrun.train.finished import FinishedRun
 
 
@@ -38,6 +39,8 @@ def test_an_ensemble_is_evaluated_like_a_run(tmp_path):
     assert together["metrics"]["acc"] == pytest.approx((p.argmax(1) == y).double().mean().item())
     lines = "\n".join(ensemble(ours, "test", None, False))
     assert "2 runs, moons, test split" in lines and "each alone" in lines and "ensemble of 2" in lines
+    with pytest.raises(UserError, match=r"--export .*mean.txt: expected a file that ends in .pt2 or .onnx"):
+        list(export_ensemble(ours, tmp_path / "mean.txt"))
     with pytest.raises(UserError, match="other learned from other samples, classes or statistics than"):
         ensemble([*ours, folders["other"]], "test", None, False)
     with pytest.raises(UserError, match="^1 finished run of 1: an ensemble is the mean of several"):
@@ -45,3 +48,13 @@ def test_an_ensemble_is_evaluated_like_a_run(tmp_path):
     trained(folders["vae"], jobs["vae"])
     with pytest.raises(UserError, match="task=vae predicts nothing that could be averaged"):
         ensemble([folders["vae"], ours[0]], "test", None, False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["pt2", "onnx"])
+def test_the_mean_prediction_as_one_graph(form, tmp_path):
+    folders = [trained(tmp_path / str(n), ["data=moons", "model.hidden=[4]", f"seed={n}"]) for n in range(3)]
+    graph, x = tmp_path / f"mean.{form}", torch.randn(5, 2)
+    assert "checked 33 real samples" in list(export_ensemble(folders, graph))[-1]
+    each = torch.stack([Graph(FinishedRun(folder, FP32), "inputs").eval()(x) for folder in folders])
+    torch.testing.assert_close(READERS[form](tmp_path, "inputs", graph)(x), each.mean(0))

@@ -1,5 +1,6 @@
 """Jobs that train as one network: each ends as it would alone, also after kills and when others leave."""
 
+import contextlib
 import errno
 import itertools
 import json
@@ -18,6 +19,7 @@ import pytest
 import runs
 import torch
 from runs import SMALL, assert_same, compose, rows, same, state
+from stacks import together
 from torch import nn
 from toys import section
 
@@ -29,17 +31,16 @@ from dlrun.optim.update import Update
 from dlrun.output.checkpoints import Checkpoints
 from dlrun.output.folders import read_summary
 from dlrun.seeds import mix
-from dlrun.stack.fit import fit
 from dlrun.stack.functions import NotStackable
-from dlrun.stack.group import Member, Stack, restore
+from dlrun.stack.group import Stack
+from dlrun.stack.member import Member
 from dlrun.stack.net import StackedNet
 from dlrun.stack.run import make_member
 from dlrun.stack.trial import gain
 from dlrun.stack.update import StackedUpdate
 from dlrun.sweep.running import spoken
-from dlrun.sweep.stacks import halve, parse, plan, which
+from dlrun.sweep.stacks import divide, halves, parse, plan, which
 from dlrun.sweep.state import Job
-from dlrun.system.signals import Signals
 
 K, B = 5, 6
 
@@ -56,6 +57,18 @@ class Reader(nn.Module):
         return self.out(self.read(self.words(x))[0].mean(1))
 
 
+class Own(nn.Module):
+    """Arithmetic with parameters and a buffer, in no layer of torch's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.out = nn.Parameter(torch.randn(4)), nn.Linear(4, 3)
+        self.register_buffer("mean", torch.randn(4, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out((x * self.scale.exp()) @ (self.scale[:, None] - self.mean).square())
+
+
 def dense() -> nn.Module:
     norms = nn.BatchNorm1d(8), nn.PReLU(), nn.Dropout(0.3), nn.Linear(8, 8), nn.LayerNorm(8), nn.Dropout(0.2)
     return nn.Sequential(nn.Flatten(), nn.Linear(4, 8), *norms, nn.RMSNorm(8), nn.Linear(8, 3, bias=False))
@@ -68,7 +81,7 @@ def convolutions() -> nn.Module:
 
 
 NETS = {
-    "dense": (dense, (B, 4)), "convolutions": (convolutions, (B, 2, 9, 9)),
+    "dense": (dense, (B, 4)), "own": (Own, (B, 4)), "convolutions": (convolutions, (B, 2, 9, 9)),
     "large_convolution": (lambda: nn.Sequential(nn.Conv2d(8, 3, 3), nn.AvgPool2d(28), nn.Flatten()), (B, 8, 30, 30)),
     "lstm": (partial(Reader, nn.LSTM), None), "gru": (partial(Reader, nn.GRU), None),
     "rnn": (partial(Reader, nn.RNN), None),
@@ -94,19 +107,21 @@ def test_a_stacked_network_computes_what_its_jobs_compute(name):
             torch.testing.assert_close(buffer, wanted)
 
 
-class Own(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale, self.out = nn.Parameter(torch.ones(4)), nn.Linear(4, 3)
-
+class InPlace(Own):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.out(x * self.scale)
+        return self.out(x.mul_(self.scale))
+
+
+class Constant(Own):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(x + self.scale * torch.arange(4.0))
 
 
 def test_a_layer_without_a_stacked_form_is_named():
     ids = torch.ones(4, dtype=torch.long)
     for net, x, why in (
-        (Own(), torch.ones(4, 4), "^scale of Own: mul has no stacked form$"),
+        (InPlace(), torch.ones(4, 4), "^scale of InPlace: mul_ has no stacked form$"),
+        (Constant(), torch.ones(4, 4), "^scale of Constant: mul has no stacked form$"),
         (nn.Sequential(nn.Embedding(4, 3, max_norm=1.0)), ids, "0.weight of Embedding: an embedding with max_norm"),
         (nn.Sequential(nn.Linear(4, 4), nn.Dropout1d(0.5)), torch.ones(4, 4), "1: Dropout1d has no stacked form"),
     ):
@@ -155,11 +170,11 @@ def test_a_stacked_update_steps_as_the_jobs_do(name):
         for one, inputs_of, clock in zip(own, x, clocks, strict=True):
             one.step(one.net(inputs_of).square().mean(), clock)
     stacked.write_back()
-    for one, together in zip(own, mine, strict=True):
-        assert together.lr == one.lr and together.last_loss == pytest.approx(one.last_loss, rel=1e-4)
-        for a, b in ((one.net, together.net), (one.ema, together.ema)):
+    for one, update in zip(own, mine, strict=True):
+        assert update.lr == one.lr and update.last_loss == pytest.approx(one.last_loss, rel=1e-4)
+        for a, b in ((one.net, update.net), (one.ema, update.ema)):
             torch.testing.assert_close(list(a.parameters()), list(b.parameters()), rtol=1e-3, atol=1e-5)
-        wanted, found = one.optimizer.state_dict()["state"], together.optimizer.state_dict()["state"]
+        wanted, found = one.optimizer.state_dict()["state"], update.optimizer.state_dict()["state"]
         assert wanted.keys() == found.keys()
         for param, values in wanted.items():
             for key, value in values.items():
@@ -173,57 +188,6 @@ def config(tmp_path_factory):
     return lambda *overrides: compose(f"data_dir={data_dir}", *SMALL, "trainer.epochs=4", *overrides)
 
 
-class Killed(BaseException):
-    pass
-
-
-def together(folder: Path, configs: list[tuple[dict, dict]], *, kill_at: int = -1, stop_at: int = -1) -> bool:
-    """Train a stack, or go on with one, as dlrun/stack/run.py does. Whether it came to its end."""
-    checkpoints, like, members = Checkpoints(folder / "stack"), None, []
-    saved = checkpoints.load_last("id")[0]["jobs"] if list(checkpoints.folder.glob("*.ckpt")) else {}
-    torch.manual_seed(0)
-    for number, (values, names) in enumerate(configs):
-        if read_summary(folder / str(number)).get("status") != "finished":
-            member = make_member(number, values, names, folder / str(number), like)
-            like = member.session
-            members.append(member)
-            if saved:
-                restore(member, saved[str(number)])
-    stack, silence = Stack(members, checkpoints, "id"), open(os.devnull, "w")
-    for member in members:
-        run = member.training.run
-        run.folder.mkdir(parents=True, exist_ok=True)
-        run.out = silence
-        if saved:
-            run.resume(None, member.session.trainer.test)
-            member.training.rewind()
-        member.session.announce(member.training)
-    add = stack.means.__class__.add
-
-    def count(means: object, metrics: dict, samples: int) -> None:
-        add(means, metrics, samples)
-        if stack.first.clock.step == stop_at:
-            signal.raise_signal(signal.SIGTERM)
-        if stack.first.clock.step == kill_at:
-            checkpoints.wait()
-            raise Killed
-
-    stack.means.__class__.add = count
-    try:
-        with Signals() as signals:
-            return fit(stack, signals)
-    except Killed:
-        return False
-    except UserError:
-        stack.abandon()
-        raise
-    finally:
-        stack.means.__class__.add = add
-        for member in members:
-            member.training.run.close()
-        silence.close()
-
-
 JOBS = [
     ["seed=0", "optimizer.lr=0.01"], ["seed=1", "optimizer.lr=0.03", "task.l2=0.001"],
     ["seed=2", "optimizer.lr=0.01", "task.label_smoothing=0.1"],
@@ -233,9 +197,12 @@ COMMON = ["model.norm=batch", "model.dropout=0.2", "trainer.ema=0.9", "optimizer
 
 
 def test_jobs_together_log_what_they_log_alone(config, tmp_path, monkeypatch):
-    """Without batch normalisation: the bias before it learns from rounding errors only, with Adam's full steps."""
+    """Each on a fold of its own, two with weights of classes. Without batch normalisation: the bias before it learns
+    from rounding errors only, with Adam's full steps.
+    """
     monkeypatch.setattr("dlrun.train.session.draw", lambda *args: None)
-    configs = [config(*COMMON, *job, "model.norm=layer") for job in JOBS]
+    own = [[f"data.fold={k}", f"task.class_weights={'balanced' if k % 2 else 'null'}"] for k in range(4)]
+    configs = [config(*COMMON, *job, *own[k], "model.norm=layer", "data.folds=4") for k, job in enumerate(JOBS)]
     assert together(tmp_path / "stack", configs)
     for number, one in enumerate(configs):
         runs.train(tmp_path / "alone" / str(number), one, finish=True)
@@ -253,6 +220,7 @@ POINTS = ["data=gaussians", "data.source.samples=200", "data.batch_size=50", "tr
 UNET = ["model=unet", "model.width=2", "model.depth=2", "data.batch_size=16", "trainer.epochs=2"]
 CARTS = ["data=cartpole", "data.num_envs=4", "data.epoch_frames=256", "data.time_limit=20", "data.video_steps=0"]
 CARTS += ["trainer.epochs=3", "task.num_steps=16", "task.eval_episodes=3", "model.hidden=[16]"]
+PENDULA = ["data=gym", "data.id=Pendulum-v1", *CARTS[1:], "task.update_epochs=2", "task.kl_coef=0.1"]
 OTHERS = {
     "autoencoder": [*IMAGES, "model=autoencoder", "model.hidden=[16]", "model.dropout=0.2", "task.noise=0.3"],
     "vae": [*IMAGES, "model=vae", "model.hidden=[16]", "task.n_samples=4"],
@@ -263,6 +231,8 @@ OTHERS = {
     "ppo": [*CARTS, "model=ppo", "task.minibatch=32", "task.update_epochs=2"],
     "a2c": [*CARTS, "model=a2c", "task.normalise_advantage=true"],
     "dqn": [*CARTS, "model=dqn", "task.gradient_steps=4", "task.learning_starts=100", "task.double=true"],
+    "continuous": [*PENDULA, "model=ppo", "task=ppo", "task.minibatch=32", "model.normalise=true"],
+    "normalised": [*CARTS, "model=dqn", "task=dqn", "task.learning_starts=100", "model.normalise=true"],
     "segment": ["data=shapes", "data.source.samples=40", "data.spec.shape=[3,32,32]", *UNET],
 }
 
@@ -275,7 +245,8 @@ NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for
 def test_other_tasks_log_what_they_log_alone(name, tmp_path, monkeypatch):
     """Their steps are those of one job: each draws its own noise, and each of their updates is one of its own."""
     monkeypatch.setattr("dlrun.train.session.Session.finish", lambda *args: None)
-    common = [*OTHERS[name], f"task={name}", "trainer.log_every=3", f"trainer.device={runs.DEVICE}"]
+    chosen = [] if any(each.startswith("task=") for each in OTHERS[name]) else [f"task={name}"]
+    common = [*OTHERS[name], *chosen, "trainer.log_every=3", f"trainer.device={runs.DEVICE}"]
     configs = [compose(*common, *job) for job in (["seed=1"], ["seed=2", "optimizer.lr=3e-3"])]
     assert together(tmp_path / "stack", configs)
     for number, one in enumerate(configs):
@@ -411,10 +382,10 @@ def test_obstacles_to_stacking_are_named(config, tmp_path):
     assert same_twice("trainer.on_nan=skip") == "trainer.on_nan=skip has no stacked form"
     assert same_twice("task.freeze=['*','!head']") == "task.freeze has no stacked form"
     autoencoder = ["model=autoencoder", "task=autoencoder"]
-    assert refusal([*autoencoder, "task.noise=0.1"], autoencoder).startswith("the keys of task=autoencoder are others")
+    assert refusal([*autoencoder, "task.noise=0.1"], autoencoder) == "the jobs differ in the keys of task=autoencoder"
     assert refusal(["trainer.ema=0"], ["trainer.ema=0.9"]) == "trainer.ema is 0 in some of the jobs"
     assert refusal(["model.hidden=[16]"], ["model.hidden=[8]"]).startswith("1.weight: shapes")
-    assert refusal(["data.batch_size=8"], ["data.batch_size=16"]).startswith("the number of steps in an epoch")
+    assert refusal(["data.batch_size=8"], ["data.batch_size=16"]).startswith("the data has another shape")
 
 
 def test_jobs_that_differ_in_rates_only_are_stacked():
@@ -424,8 +395,10 @@ def test_jobs_that_differ_in_rates_only_are_stacked():
     assert [job.stack for job in jobs] == [0] * 6 + [6] * 6
     plan(jobs, 4, 1)
     assert [job.stack for job in jobs] == [0, 0, 0, 3, 3, 3, 6, 6, 6, 9, 9, 9]
-    halve(jobs[:3])
-    assert [job.stack for job in jobs[:3]] == [0, 0, None]
+    divide(jobs[:3], halves([0, 1, 2]))
+    assert [job.stack for job in jobs[:3]] == [0, 0, None] and halves([0, 1]) == []
+    divide(jobs[:3], [[0, 2]])
+    assert [job.stack for job in jobs[:3]] == [0, None, 0]
     plan(two := [Job(i, [f"seed={i}"]) for i in range(8)], "auto", 2)  # two processes at once
     assert [job.stack for job in two] == [0] * 4 + [4] * 4
     plan(rates := [Job(i, [f"model.dropout={rate}"]) for i, rate in enumerate((0, 0.1, 0.2))], "auto", 1)
@@ -457,3 +430,64 @@ def test_seeds_in_one_command(tmp_path):
     assert [job["status"] for job in jobs] == ["finished"] * 4
     assert [read_summary(sweep / str(n))["seed"] for n in range(4)] == [5, 6, 7, 8]
     assert (sweep / "best" / "plots" / "loss.png").exists()
+
+
+@pytest.mark.slow
+def test_folds_of_unequal_size_train_in_stacks_of_their_own(tmp_path):
+    words = ["-m", "data=moons", "data.source.samples=200", "data.folds=3", "seed=0,1", "sweep.stack=8"]
+    command = [sys.executable, "-m", "dlrun", *words, "trainer.epochs=2", f"output_dir={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "train in stacks of " in done.stdout, done
+    assert "the jobs differ in the number of train samples" in done.stdout
+    (sweep,) = tmp_path.glob("*/*_sweep")
+    jobs = json.loads((sweep / "sweep.json").read_text())["jobs"]
+    assert {job["status"] for job in jobs} == {"finished"} and len({job["stack"] for job in jobs}) == 2
+    assert len((sweep / "out_of_fold.csv").read_text().splitlines()) > 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pruner", ["none", "asha"])
+def test_a_stacked_search_that_was_killed_ends_with_the_same_bits(pruner, tmp_path):
+    """SIGKILL for the sweep and its stack at random moments; each job once."""
+    space = ["sweep=optuna", "sweep.trials=12", "sweep.sampler=random", "sweep.stack=6", f"sweep.pruner={pruner}"]
+    space += ["optimizer.lr=tag(log,interval(1e-4,1e-1))", "data=moons", "trainer.epochs=12"]
+    space += ["trainer.checkpoint_every_steps=3", "trainer.checkpoint_gap=0", "trainer.log_every=0"]
+
+    def start(kind: str, *words: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "dlrun", "-m", *words, f"output_dir={tmp_path / kind}"]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    begun, draw, kills = time.monotonic(), random.Random(0), 0
+    assert start("whole", *space).wait() == 0
+    seconds = time.monotonic() - begun
+    process = start("cut", *space)
+    while kills < 5:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(draw.uniform(0.2, 0.8) * seconds)
+        if process.poll() is not None:
+            break
+        family = [*children(process.pid), process.pid]
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+        sweeps = list((tmp_path / "cut").glob("*/*_sweep/sweep.json"))
+        process = start("cut", *(["sweep.resume=last"] if sweeps else space))
+    assert process.wait() == 0 and kills
+    whole, cut = (next((tmp_path / kind).glob("*/*_sweep")) for kind in ("whole", "cut"))
+    jobs = [json.loads((folder / "sweep.json").read_text())["jobs"] for folder in (whole, cut)]
+    for one, other in zip(*jobs, strict=True):
+        names = ("overrides", "status", "values", "stack")
+        assert [one[name] for name in names] == [other[name] for name in names]
+        assert_same(whole / str(one["number"]), cut / str(one["number"]))
+    assert {job["status"] for job in jobs[0]} == ({"finished", "pruned"} if pruner == "asha" else {"finished"})
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started, and those that they started."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            found += [child, *children(child)]
+    return found

@@ -14,8 +14,8 @@ from dlrun.sweep.axes import Axis, grid
 from dlrun.sweep.opening import existing_sweep, new_sweep, reopen
 from dlrun.sweep.report import closing
 from dlrun.sweep.search import Optuna
+from dlrun.sweep.space import read_axes
 from dlrun.sweep.study import published
-from hydra_plugins.dlrun_sweeper._space import read_axes
 
 WIDTH = Axis(["n"], [], (1, 64, True, True), "n=tag(log,int(interval(1,64)))")
 CHOICE = Axis(["net"], [["net=a"], ["net=b"], ["net=c"]], None, "net=choice(a,b,c)")

@@ -11,7 +11,16 @@ import torch
 from torch import nn
 
 from dlrun.system import torch_internals
-from dlrun.system.torch_internals import BatchNorm, check_overflow_first, configure_compiler, cpu_has_bf16, plain_step
+from dlrun.system.torch_internals import (
+    BatchNorm,
+    DropoutBase,
+    check_overflow_first,
+    configure_compiler,
+    cpu_has_bf16,
+    own_tensors,
+    plain_step,
+    refresh_flat_weights,
+)
 
 SRC = Path(__file__).parents[2] / "src"
 OPTIMIZERS = [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop]
@@ -21,6 +30,13 @@ def is_private(word):
     return word.startswith("_") and not word.startswith(("__", "_foreach"))
 
 
+# private attributes of torch's objects
+ATTRIBUTES = {
+    name for each in (nn.LSTM(1, 1), nn.BatchNorm2d(1), torch.optim.Adam(nn.Linear(1, 1).parameters()))
+    for name in (*vars(each), *dir(type(each))) if is_private(name)
+}  # fmt: skip
+
+
 def private_names(path):
     """Private names of torch that a file uses, as file:line name. torch._foreach_* is documented."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -28,7 +44,8 @@ def private_names(path):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
             name = ".".join([node.module, *(alias.name for alias in node.names)])
         words = name.split(".")
-        if words[0] == "torch" and any(is_private(word) for word in words):
+        is_of_torch = words[0] in ("torch", "nn", "F") and any(is_private(word) for word in words)
+        if is_of_torch or words[-1] in ATTRIBUTES and words[:-1] not in ([], ["self"]):
             yield f"{path.relative_to(SRC)}:{node.lineno} {name}"
 
 
@@ -109,3 +126,17 @@ def test_all_batch_normalisations_share_a_base():
     for norm in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm):
         assert issubclass(norm, BatchNorm)
     assert not issubclass(nn.GroupNorm, BatchNorm)
+
+
+def test_all_dropouts_share_a_base():
+    for dropout in (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout):
+        assert issubclass(dropout, DropoutBase)
+
+
+def test_a_recurrent_layer_computes_with_the_tensors_in_its_dictionary():
+    layer, other = nn.LSTM(2, 3), nn.LSTM(2, 3)
+    params, _ = own_tensors(layer)
+    params.update({name: param.detach() for name, param in other.named_parameters()})
+    refresh_flat_weights(layer)
+    x = torch.ones(4, 1, 2)
+    assert torch.equal(layer(x)[0], other(x)[0])

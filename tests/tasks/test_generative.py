@@ -85,7 +85,7 @@ def test_networks_have_the_books_parameters():
     assert count(vae(BOOK, latent=20, hidden=[128], **DENSE)) == 209_464
     with torch.device("meta"):
         dcgan, notes = (
-            build(section("model", "dcgan") | {"form": form})(Image((3, 64, 64))) for form in ("book", "notes")
+            build(section("model", "dcgan") | {"form": form})(Image((3, 64, 64))) for form in ("book", "small")
         )
     assert count(dcgan.generator) == 3_574_784 + 1_920 and count(dcgan.critic) == 6_557_697 + 3_968
     sizes = [tuple(layer.weight.shape) for layer in notes.modules() if hasattr(layer, "kernel_size")]
@@ -301,7 +301,7 @@ NETS = dict(latent=4, hidden=[32, 32], form="paper", width=4, norm="batch", crit
 
 
 LARGE = [(1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 48, 64)]
-OF_PAIRS = [(form, shape) for form in ("paper", "book", "notes") for shape in LARGE]
+OF_PAIRS = [(form, shape) for form in ("paper", "book", "small") for shape in LARGE]
 
 
 @pytest.mark.parametrize(("form", "shape"), [*OF_PAIRS, ("paper", (1, 8, 8)), ("book", (1, 8, 8))])
@@ -315,8 +315,8 @@ def test_pairs_take_their_sizes_from_the_spec(form, shape):
 
 
 def test_a_pair_names_the_sizes_it_makes_and_warns_of_batch_norm():
-    with pytest.raises(UserError, match="form=notes cannot make images of 8x8.*expected sides such as 28, 32, 64"):
-        gan(Image((1, 8, 8)), **NETS | dict(form="notes"))
+    with pytest.raises(UserError, match="form=small cannot make images of 8x8.*expected sides such as 28, 32, 64"):
+        gan(Image((1, 8, 8)), **NETS | dict(form="small"))
     with pytest.raises(UserError, match="gan cannot make images of 11x11.*sides such as 8, 16, 28, 32"):
         gan(Image((1, 11, 11)), **NETS)
     with pytest.warns(UserWarning, match="model.critic_norm=batch: a sample's score depends on its whole batch"):

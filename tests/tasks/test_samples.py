@@ -134,7 +134,7 @@ def test_a_long_run_has_a_video_of_limited_length(tmp_path):
     (["model=wgan_gp", "task.n_critic=0"], "task.n_critic=0: expected an integer in \\[1, 1000\\]"),
     (["model=wgan", "task.n_critic=0"], "task.n_critic=0: expected an integer in \\[1, 1000\\]"),
     (["model=vae", "task.n_samples=0"], "task.n_samples=0: expected an integer >= 1"),
-    (["model=dcgan", "model.form=mine"], "model.form=mine: expected one of paper, book, notes"),
+    (["model=dcgan", "model.form=mine"], "model.form=mine: expected one of paper, book, small"),
 ])  # fmt: skip
 def test_impossible_settings_of_samples_are_refused(keys, text):
     with pytest.raises(ConfigError, match=text):
@@ -143,7 +143,7 @@ def test_impossible_settings_of_samples_are_refused(keys, text):
 
 @pytest.mark.parametrize(("model", "side", "text"), [
     ("wgan_gp", 30, "gan cannot make images of 30x30.*expected sides such as 8, 16, 28, 32, 48, 64 or 96"),
-    ("dcgan model.form=notes", 27, "form=notes cannot make images of 27x27.*28x28 or more"),
+    ("dcgan model.form=small", 27, "form=small cannot make images of 27x27.*28x28 or more"),
     ("conv_vae", 30, "conv_vae cannot take images of 30x30.*such as 8, 28, 32, 64 or 96"),
 ])  # fmt: skip
 def test_sizes_out_of_reach_are_refused_before_anything_is_written(model, side, text, data_dir, tmp_path):

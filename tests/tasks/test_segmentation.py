@@ -24,13 +24,16 @@ from dlrun.models.fcn import bilinear_, fcn
 from dlrun.models.unet import unet
 from dlrun.models.vgg import vgg_imagenet
 from dlrun.spec import Image, Mask
+from dlrun.tasks.metrics import auroc, f1, iou, mcc
 from dlrun.tasks.segmentation import Segment
 from dlrun.train.weights import copy_weights
 
 SPEC = Mask((3, 20, 24), classes=3)
 UNET = dict(width=4, depth=2, norm="batch", dropout=0.0, init="kaiming")
 FCN = dict(depth=11, width=4, head=8, norm="batch", dropout=0.0, init="kaiming")
-TASK = dict(label_smoothing=0.0, freeze=[], unfreeze=[], freeze_from=[], lr_multipliers=[])
+TASK = dict(
+    label_smoothing=0.0, class_weights=None, metrics=[], freeze=[], unfreeze=[], freeze_from=[], lr_multipliers=[]
+)
 SHAPES = dict(most=3, noise=5.0, samples=12, test_samples=5, random_state=0)
 FLAT = dict(
     flip=False,
@@ -121,9 +124,9 @@ def test_metrics_by_hand(ignore):
         assert found == pytest.approx(expected, rel=1e-5)
     assert set(found) == set(task.scores) and task.goal == "miou"
     report = task.report(Whole(x, y, spec, 3))
-    assert list(report["iou_per_class"]) == ["0", "1", "2", "3"] and report["iou_per_class"]["3"] is None
-    known = [iou for iou in report["iou_per_class"].values() if iou is not None]
-    assert sum(known) / len(known) == pytest.approx(expected["miou"])
+    iou = [row["iou"] for row in report["per_class"].values()]
+    assert list(report["per_class"]) == ["0", "1", "2", "3"] and iou[3] is None
+    assert sum(iou[:3]) / 3 == pytest.approx(expected["miou"])
 
 
 def test_a_step_learns_from_counted_pixels_only():
@@ -147,6 +150,60 @@ def test_a_step_learns_from_counted_pixels_only():
     assert metrics["loss"].item() == pytest.approx(F.cross_entropy(x, y, ignore_index=7).item(), rel=1e-5)
     gradient = seen["gradient"].abs().sum(1)
     assert not gradient[y == 7].any() and gradient[y != 7].all()
+
+
+@pytest.mark.parametrize("ignore", [None, 200])
+def test_weights_of_classes_count_pixels(ignore):
+    """Balanced: inverse to the train masks' counted pixels. The loss is their weighted sum over their number."""
+    spec = Mask((3, 20, 24), classes=3, ignore=ignore, labels=("ground", "cell", "edge"))
+    arrays = drawn(12, spec)
+    arrays.y_train[:, :15] = 0
+    if ignore:
+        arrays.y_train[:, 3] = ignore
+    data = masks(arrays, spec)
+    task = make(Said(), spec, class_weights="balanced", label_smoothing=0.1)
+    task.prepare(data)
+    y = data.targets("train").long()
+    assert torch.equal(y, torch.from_numpy(arrays.y_train).long()[data.resident.rows["train"]])
+    counts = torch.bincount(y.flatten(), minlength=3)[:3]
+    torch.testing.assert_close(task.class_weights, counts.sum() / 3 / counts)
+    x, y = next(data.batches("train"))
+    weights = task.class_weights[y.clamp(max=2)]
+    each = F.cross_entropy(x, y, reduction="none", ignore_index=-100 if ignore is None else ignore, label_smoothing=0.1)
+    expected = (weights * each).sum() / (y != ignore).sum() if ignore else (weights * each).mean()
+    assert learn(task, (x, y), 1)[0] == pytest.approx(expected.item(), rel=1e-5)
+    named = make(Said(), spec, class_weights={"edge": 4})
+    named.prepare(data)
+    assert named.class_weights.tolist() == [1, 1, 4]
+    with pytest.raises(UserError, match="task.class_weights: there is no class 'egde'; did you mean 'edge'"):
+        make(Said(), spec, class_weights={"egde": 4}).prepare(data)
+
+
+def test_metrics_of_pixels():
+    """Those of the counts of all pixels; a skewed data set is measured by balanced accuracy unasked, later too."""
+    spec = Mask((3, 20, 24), classes=3)
+    arrays = drawn(12, spec)
+    arrays.y_train[:, :19], arrays.y_train[:, 19, 2:] = 0, 1
+    data, calls = masks(arrays, spec), [partial(f1, average="per_class"), partial(iou), partial(mcc)]
+    task = make(Said(), spec, metrics=calls)
+    assert list(task.scores) == ["loss", "acc", "miou", "f1_0", "f1_1", "f1_2", "iou", "mcc"]
+    task.prepare(data)
+    assert task.about["skewed"].endswith(
+        "look at balanced_acc; to weigh all classes alike: task.class_weights=balanced"
+    )
+    found = task.evaluate(data, "test")
+    assert list(found) == list(task.scores) and found["iou"] == pytest.approx(found["miou"], rel=1e-6)
+    pairs = [(x.argmax(1), y) for x, y in data.batches("test")]
+    best, y = (torch.cat(each) for each in zip(*pairs, strict=True))
+    hits, either = ((best == 2) & (y == 2)).sum(), (best == 2).sum() + (y == 2).sum()
+    assert found["f1_2"] == pytest.approx((2 * hits / either).item())
+    later = make(Said(), spec, metrics=calls)
+    later.restore(task.fitted())
+    assert later.evaluate(data, "test") == found and "balanced_acc" in found
+    with pytest.raises(
+        UserError, match="task.metrics=auroc needs the probabilities of all pixels.*\n  expected acc, bal"
+    ):
+        make(Said(), spec, metrics=[partial(auroc)])
 
 
 def test_a_batch_without_a_counted_pixel_changes_nothing():

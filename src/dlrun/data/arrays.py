@@ -25,7 +25,7 @@ from dlrun.data.splits import cut
 from dlrun.errors import IN_MEMORY, DataError, UserError, counted
 from dlrun.paths import find
 from dlrun.spec import Image, Series, Table
-from dlrun.types import Augmentation, Count, DataPath, Fraction, Index
+from dlrun.types import Augmentation, Count, DataPath, Fraction, Index, Sampler
 
 EXPECTED = "an .npz or .npy file: absolute, or a name under data_dir or in the working folder"
 
@@ -66,6 +66,7 @@ class ArraySet(OnDevice):
         stratify: bool,
         folds: Index,
         fold: Index,
+        sampler: Sampler,
         batch_size: Count,
         eval_batch_size: Count,
         augment: Augmentation,
@@ -80,9 +81,9 @@ class ArraySet(OnDevice):
         self.paths = {"file": file, "x": x, "y": y}
         self.kind, self.learn, self.labels, self.names, self.unit = kind, learn, tuple(labels), tuple(names), unit
         self.folds, self.split_config = folds, ((split[0], split[1], split[2]), stratify, folds, fold)
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.batch_size, self.eval_batch_size, self.sampler = batch_size, eval_batch_size, sampler
         self.augment: Augment = augment
-        self.prepared: Prepared | None = None  # from when the spec is needed until `load`
+        self.prepared: Prepared | None = None  # set when `spec` is first read, cleared by `load`
         self.learned: dict[str, Any] | None = None
         self.mean: list[float] | None = None  # of the pixels of images, in [0, 1]
         self.std: list[float] | None = None

@@ -82,6 +82,9 @@ def columns_of(path: Path, rows: Rows, wanted: Sequence[Column], has_header: boo
 def _named(path: Path, names: list[str], wanted: Sequence[Column]) -> list[int]:
     """Return the index of each wanted column: the chosen one, one of a known name, or the only one that is left."""
     plain, found = [name.lower() for name in names], {}
+    wanted_names = {name.lower() for column in wanted for name in ([column.name] if column.name else column.known)}
+    if twice := next((name for name in names if name.lower() in wanted_names and plain.count(name.lower()) > 1), None):
+        raise DataError(f"{path}, line 1: several columns are named {twice!r}\n  expected a name of its own for each")
     for column in wanted:
         if column.name is not None and column.name not in names:
             raise UserError(

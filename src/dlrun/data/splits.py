@@ -50,24 +50,29 @@ def split_units(units: Array, shares: Shares, folds: int, fold: int, what: str) 
     return {name: np.flatnonzero(of_unit[units] == i) for i, name in enumerate(SPLITS)}
 
 
-def split_random(rows: int, shares: Shares, folds: int, fold: int, labels: Array | None = None) -> dict[str, Array]:
-    """Split rows by a fixed shuffle. labels: classes, each of which is split separately; None for none."""
+def split_random(
+    rows: int, shares: Shares, folds: int, fold: int, labels: Array | None = None, what: str = "row"
+) -> dict[str, Array]:
+    """Split rows by a fixed shuffle. labels: classes, each of which is split separately; None for none.
+
+    what: a row, for the message.
+    """
     order = np.random.RandomState(0).permutation(rows)[::-1]  # backwards: val has the rows that split_rows holds out
     if labels is None:
-        splits = split_units(np.arange(rows), shares, folds, fold, "row")
+        splits = split_units(np.arange(rows), shares, folds, fold, what)
         return {name: np.sort(order[chosen]) for name, chosen in splits.items()}
     parts = [order[labels[order] == label] for label in np.unique(labels)]
     least = max(sum(share > 0 for share in shares), folds)
     small = np.concatenate([part for part in parts if len(part) < least] or [order[:0]])  # these only train
     found = [
-        {name: part[chosen] for name, chosen in split_units(np.arange(len(part)), shares, folds, fold, "row").items()}
+        {name: part[chosen] for name, chosen in split_units(np.arange(len(part)), shares, folds, fold, what).items()}
         for part in parts
         if len(part) >= least
     ]
     if not found:
         raise UserError(
-            f"data.split={list(shares)}: every class has fewer than {least} rows, so none can be in each split\n"
-            "  expected more rows per class, or data.stratify=false"
+            f"data.split={list(shares)}: every class has fewer than {counted(least, what)}, so none can be in each "
+            f"split\n  expected {counted(least, what)} or more of a class, or data.stratify=false"
         )
     whole = {name: [split[name] for split in found] for name in SPLITS}
     whole["train"].append(small)
@@ -87,15 +92,24 @@ def split_times(times: Array, shares: Shares) -> dict[str, Array]:
     return split_units(numbers, shares, 0, 0, "different time")
 
 
+def without_val(given: dict[str, Array]) -> dict[str, Array]:
+    """Return the given splits with the rows of val in train: folds divide all rows that are not test."""
+    if "val" not in given:
+        return given
+    return {name: rows for name, rows in given.items() if name != "val"} | {
+        "train": np.concatenate([given["train"], given["val"]])
+    }
+
+
 def cut(given: dict[str, Array], split: Shares, folds: int, fold: int, labels: Array | None) -> dict[str, Array]:
     """Return train, val and test: those that are given, and the others cut from "all" or from train, at random.
 
     given: rows by split. labels: of all rows, to split each class separately; None: any.
     """
+    given = without_val(given) if folds else given
     shares = shares_of(split, folds, fold, given)
     if set(given) == set(SPLITS):
         return given
     pool = given["all"] if "all" in given else given["train"]
-    folds, fold = (0, 0) if "val" in given else (folds, fold)
-    found = split_random(len(pool), shares, folds, fold, None if labels is None else labels[pool])
+    found = split_random(len(pool), shares, folds, fold, None if labels is None else labels[pool], "sample")
     return {name: given[name] if name in given and name != "train" else pool[found[name]] for name in SPLITS}

@@ -5,11 +5,11 @@ dense: dense layers, as in the first GAN (the book, section 13.4).
 paper: 4x4 convolutions with stride 2 between the smallest maps, of 4x4 to 7x7, and the image: 2, 3 or 4 layers for 28,
 32 or 64 pixels.
 book: the same generator with a ReLU on the noise; a critic of five convolutions and an average over its maps.
-notes: three layers each; the generator's maps have sides 3 -> 9 -> 21 -> 64, the critic's 64 -> 20 -> 6 -> 1.
+small: three layers each; the generator's maps have sides 3 -> 9 -> 21 -> 64, the critic's 64 -> 20 -> 6 -> 1.
 
 Source: Goodfellow et al. 2014; Radford et al. 2016 (DCGAN); the book, section 13.3 (3,576,704 and 6,561,665 parameters
 at 64x64). Deviations: a dense layer on the noise, which equals the book's transposed convolution over one pixel.
-Convolutions without padding get some if images are too small without it. The last kernel of the generator in form=notes
+Convolutions without padding get some if images are too small without it. The last kernel of the generator in form=small
 is enlarged to fit the image.
 """
 
@@ -25,7 +25,7 @@ from dlrun.types import Init, Norm, Size
 
 BASE = 7  # the sides of the smallest maps are at most this
 SLOPE = 0.2  # of leaky ReLU, as in the papers
-SMALLEST = 28  # smallest sides of images in form=notes
+SMALLEST = 28  # smallest sides of images in form=small
 
 
 class Pair(nn.Module):
@@ -45,7 +45,7 @@ def gan(
     *,
     latent: Size,
     hidden: list[Size],
-    form: Literal["paper", "book", "notes", "dense"],
+    form: Literal["paper", "book", "small", "dense"],
     width: Size,
     norm: Norm,
     critic_norm: Norm,
@@ -59,7 +59,7 @@ def gan(
     """
     if isinstance(spec, Table) or form == "dense":
         return initialise(_dense(spec, latent, hidden), init)
-    make = {"paper": _paper, "book": _book, "notes": _notes}[form]
+    make = {"paper": _paper, "book": _book, "small": _small}[form]
     return initialise(make(spec, latent, width, norm, critic_norm), init)
 
 
@@ -105,12 +105,12 @@ def _book(spec: Image, latent: int, width: int, norm: str, critic_norm: str) -> 
     return Pair(nn.Sequential(*generator), nn.Sequential(*critic), latent)
 
 
-def _notes(spec: Image, latent: int, width: int, norm: str, critic_norm: str) -> Pair:
+def _small(spec: Image, latent: int, width: int, norm: str, critic_norm: str) -> Pair:
     """For 64x64 pixels and width 64: 3x3x512, 9x9x256, 21x21x128, 64x64, and 20x20x64, 6x6x128, 1x1x256."""
     channels, *sides = spec.shape
     if min(sides) < SMALLEST:
         raise UserError(
-            f"gan in form=notes cannot make images of {sides[0]}x{sides[1]}: its three layers make "
+            f"gan in form=small cannot make images of {sides[0]}x{sides[1]}: its three layers make "
             f"{SMALLEST}x{SMALLEST} or more; expected sides such as 28, 32, 64; choose model.form=paper or other data"
         )
     first = [(side - 10) // 18 for side in sides]  # three layers turn a side of n into 18 n + 10

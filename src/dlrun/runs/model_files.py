@@ -10,7 +10,7 @@ import io
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -67,8 +67,9 @@ def write_pt2(run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> No
 
 def traced(graph: Graph, samples: Tensor) -> torch.export.ExportedProgram:
     """Trace the graph with a dynamic batch size, without auxiliary heads, which only training uses."""
-    for name in [name for name, _ in graph.net.named_children() if name.startswith("aux")]:
-        delattr(graph.net, name)
+    for net in (graph.net, *cast("Iterable[nn.Module]", getattr(graph.net, "nets", ()))):  # those of an ensemble
+        for name in [name for name, _ in net.named_children() if name.startswith("aux")]:
+            delattr(net, name)
     with torch.no_grad(), quiet():
         return torch.export.export(graph, (samples[1:3],), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
 

@@ -49,14 +49,17 @@ class Lockstep:
         if isinstance(self.task, Supervised):
             each = cast("list[Supervised]", self.tasks)
             if any(not equal(task.scaling.statistics, each[0].scaling.statistics) for task in each):
-                raise NotStackable("the means or deviations of the targets are others in some of the jobs")
+                raise NotStackable("the jobs differ in the means or deviations of their targets")
             self.task.loss = Losses([task.loss for task in each], ranges(settings), net.jobs)
+            if any(task.class_weights is not None for task in each):
+                self.task.class_weights = ClassWeights(each, net.jobs)  # type: ignore[assignment]  # stands for a tensor
             self.task.penalty = Penalties(each, net)  # type: ignore[assignment]  # stands for a Penalty
         elif len(set(settings)) > 1:
-            raise NotStackable(f"the keys of task={type(self.task).__name__.lower()} are others in some of the jobs")
+            raise NotStackable(f"the jobs differ in the keys of task={type(self.task).__name__.lower()}")
         if isinstance(self.task, RLTask):
             players = cast("list[RLTask]", self.tasks)
             self.task.collector = self.collectors = Collectors([each.collector for each in players], net.jobs)
+            self.task.observe = self.observe  # type: ignore[method-assign]  # of all jobs
         if isinstance(self.task, DQN):
             learners = cast("list[DQN]", self.tasks)
             self.task.target = StackedNet([each.target for each in learners]).net  # type: ignore[assignment]
@@ -90,6 +93,11 @@ class Lockstep:
         if isinstance(self.task, RLTask) and self.task.greedy and not self.updates["update"].averages:
             return evaluate(self.task, cast(EnvData, all_data[0]), "val")
         return [task.evaluate(data, "val") for task, data in zip(self.tasks, all_data, strict=True)]
+
+    def observe(self, obs: Tensor) -> None:
+        """RLTask.observe of each job."""
+        for task, own in zip(self.tasks, per_job(obs, self.net.jobs.num), strict=True):
+            cast(RLTask, task).observe(own)
 
     def hand_back(self) -> None:
         """Give the jobs what only the stack has changed, beside networks and updates."""
@@ -129,6 +137,20 @@ class Losses:
         return losses if reduction == "none" else self.jobs.mean(losses)
 
 
+class ClassWeights:
+    """The weights of the classes in the loss of each job; 1 where a job has none."""
+
+    def __init__(self, tasks: Sequence[Supervised], jobs: Jobs) -> None:
+        like = next(task.class_weights for task in tasks if task.class_weights is not None)
+        weights = [task.class_weights for task in tasks]
+        self.stack = torch.stack([torch.ones_like(like) if each is None else each for each in weights])
+        self.jobs = jobs
+
+    def __getitem__(self, y: Tensor) -> Tensor:
+        """Labels (K * B,) -> weights (K * B,)."""
+        return self.stack.gather(1, per_job(y, self.jobs.num)).flatten()
+
+
 class Penalties:
     """L1 and L2 penalties with weights for each job: (K,). False if there are none."""
 
@@ -150,7 +172,7 @@ class Penalties:
 
 
 def equal(a: tuple[Tensor, ...] | None, b: tuple[Tensor, ...] | None) -> bool:
-    """Whether two tuples of tensors, or what is none, are equal."""
+    """Whether two tuples of tensors are equal. Either may be None."""
     return a is b or a is not None and b is not None and all(map(torch.equal, a, b))
 
 
@@ -172,6 +194,7 @@ def check(task: Task) -> Task:
     }
     if isinstance(task, Supervised | Segment):
         freezing = task.freezing
+        in_the_way["task.class_weights"] = task.class_weights is not None
         in_the_way["task.freeze"] = bool(freezing.moments) or any(start for start in freezing.start.values())
     if isinstance(task, PPO):
         in_the_way["task.target_kl or task.kl_target"] = bool(task.target_kl or task.penalty.target)
@@ -181,7 +204,6 @@ def check(task: Task) -> Task:
             "task.grad_accum_steps": task.grad_accum_steps > 1,
             "task.mixup or task.cutmix": bool(task.mixing),
             "task.resize": bool(task.resizing.moments),
-            "task.class_weights": task.class_weights is not None,
             "task.threshold": bool(task.scoring.decision.metric),
             "a loss of your own": not is_of_dlrun(task.loss),
         }

@@ -16,7 +16,7 @@ from dlrun.system.device import Device, exact_dtype
 from dlrun.system.graphs import StepGraphs
 from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.explain import explain
-from dlrun.tasks.losses.balance import class_counts, skew, weights_of_classes
+from dlrun.tasks.losses.balance import balance_of
 from dlrun.tasks.losses.criterion import make_loss
 from dlrun.tasks.losses.penalty import Penalty
 from dlrun.tasks.metrics.scoring import Scoring
@@ -25,7 +25,7 @@ from dlrun.tasks.recipe.micro_batches import accumulate, check_micro_batches
 from dlrun.tasks.recipe.mixing import Mixing
 from dlrun.tasks.recipe.resizing import Resizing
 from dlrun.tasks.recipe.views import Views
-from dlrun.tasks.report import labels_of, report
+from dlrun.tasks.report import report
 from dlrun.tasks.targets import TargetScaling, check_spec
 from dlrun.types import Index, Loss, Metric, NonNegative, Positive, Probability, Share, Size, Threshold
 
@@ -99,14 +99,9 @@ class Supervised(SampleTask):
     def prepare(self, data: SampleData) -> None:
         """Count the classes. Raises UserError if task.class_weights does not fit them."""
         self.scoring.chooses = True
-        if not self.spec.classes:
-            return
-        labels, counts = labels_of(data, self.spec), class_counts(data, self.spec.classes)
-        weights = weights_of_classes(self.wanted_weights, counts, labels)
-        self.class_weights = None if weights is None else weights.to(self.device.torch_device)
+        device = self.device.torch_device
+        counts, self.class_weights, self.about = balance_of(data, self.spec, self.wanted_weights, device)
         self.restore(self.scoring.fitted() | {"class_counts": counts})
-        if text := skew(counts or [], labels):
-            self.about = {"skewed": text}
 
     def fitted(self) -> dict[str, Any]:
         return self.scoring.fitted()

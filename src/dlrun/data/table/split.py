@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from dlrun.data.splits import SPLITS, shares_of, split_groups, split_random, split_times
+from dlrun.data.splits import SPLITS, shares_of, split_groups, split_random, split_times, without_val
 from dlrun.data.table.columns import Place, as_dates, as_numbers, as_texts, kind_of
 from dlrun.data.table.settings import TableSettings
 from dlrun.errors import DataError, UserError
@@ -13,11 +13,12 @@ def split_table(
     frame: pl.DataFrame, settings: TableSettings, y: np.ndarray, place: Place, given: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Split the rows; the splits that are given stay as they are."""
+    given = without_val(given) if settings.folds else given
     shares = shares_of(settings.split, settings.folds, settings.fold, given)
     if set(given) == set(SPLITS):
         return given
     pool = next(iter(given.values()))  # all rows, or those of data.train
-    folds = (0, 0) if "val" in given else (settings.folds, settings.fold)
+    folds = settings.folds, settings.fold
     if settings.group:
         found = split_groups(as_texts(frame[settings.group][pool]).fill_null("").to_numpy(), shares, *folds)
     elif settings.time:

@@ -18,7 +18,7 @@ from dlrun.sweep.axes import MOST, Axis
 MOST_OF_AN_INTERVAL = 2**53  # integers are exact up to here
 
 
-def read_axes(arguments: list[str], loader: ConfigLoader) -> list[Axis]:
+def read_axes(arguments: list[str], loader: ConfigLoader | None = None) -> list[Axis]:
     """Return an axis for each argument; the last one of a key counts. Raises UserError for arguments that are wrong."""
     parser = OverridesParser.create(config_loader=loader)
     axes: dict[str, Axis] = {}
