@@ -20,7 +20,7 @@ from dlrun.runs.cli import COMMANDS as RUNS
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "course.md").read_text(encoding="utf-8")
 PRINTED = TEXT + "".join((ROOT / name).read_text(encoding="utf-8") for name in ("docs/results.md", "README.md"))
-BANDS = [  # commands that are no experiment, with what the page says of them: `test/acc >= 0.9`
+BANDS = [  # commands that are no experiment, with the result that the page states: `test/acc >= 0.9`
     (command, *band)
     for row in TEXT.splitlines()
     for command in re.findall(r"`dl-run (\w[^`]*)`", row)[:1]
@@ -46,7 +46,7 @@ def test_every_experiment_exists():
 def test_every_command_composes(command):
     words = [word for word in with_seeds(shlex.split(command)) if word not in ("-m", "--multirun")]
     parsed = OverridesParser.create().parse_overrides(words)
-    first = []  # of each swept key the first value
+    first = []  # the first value of each swept key
     for word, override in zip(words, parsed, strict=True):
         key, value = override.get_key_element(), override.sweep_string_iterator
         first.append(f"{key}={next(iter(value()))}" if override.is_sweep_override() else word)

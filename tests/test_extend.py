@@ -31,7 +31,7 @@ def dl_run(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["dl-run", *shlex.split(command)])
         cli.main()
 
-    forget_modules()  # another test's
+    forget_modules()  # left by another test
     yield run
     forget_modules()
 

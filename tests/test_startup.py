@@ -1,4 +1,4 @@
-"""Nothing on the way to --help, completion or a config error imports torch, or what else takes its time."""
+"""Nothing on the way to --help, completion or a config error imports torch or another heavy package."""
 
 import json
 import subprocess
