@@ -31,7 +31,7 @@ PLACEHOLDERS = {"<more>": "3", "...": ""}
 
 
 @pytest.fixture
-def dl_run(monkeypatch, capsys, tmp_path):
+def dl_run(monkeypatch, capsys, tmp_path, undrawn):
     """Run the command in this process; returns (exit code, stdout and stderr together)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")

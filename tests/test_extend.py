@@ -11,6 +11,8 @@ import pytest
 from dlrun import cli
 from dlrun.config import signatures
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 TEXT = (Path(__file__).parents[1] / "docs" / "extend.md").read_text(encoding="utf-8")
 FILES = re.findall(r"^`([\w/]+\.(?:py|yaml))`:\n\n```(?:python|yaml)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
 COMMANDS = re.findall(r"^\$ dl-run (.*)$", TEXT, re.MULTILINE)

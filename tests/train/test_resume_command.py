@@ -52,7 +52,7 @@ def test_a_resume_needs_a_higher_limit_than_the_one_reached(key, high, reached, 
     keys = ["trainer.epochs=3", "trainer.min_delta=9", "trainer.monitor=val/loss"]
     code, _, err = dl_run("run_dir=run", f"{argument}{high}", *keys)
     assert code == 0, err
-    for changes in ([], ["trainer.epochs=9"], [f"{argument}{reached}"], ["trainer.device=cpu", "trainer.min_delta=8"]):
+    for changes in ([], ["trainer.epochs=9", f"{argument}{reached}", "trainer.device=cpu", "trainer.min_delta=8"]):
         text = refused("resume=run", *changes, left=["outputs", "run"])
         assert "is finished, with" in text and f"dl-run resume=run {argument}<{more}>" in text
     assert dl_run("resume=run", f"{argument}{higher}", "trainer.epochs=3")[0] == 0

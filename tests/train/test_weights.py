@@ -220,8 +220,11 @@ def test_nets_with_published_weights_name_their_file(model):
     assert copy_weights(mine, state, 5, "init=x").startswith(
         f"init=x: {len(own) - len(new)} tensors loaded; new, because"
     )
+
+
+def test_init_and_published_weights_exclude_each_other():
     with pytest.raises(ConfigError, match="init=x and model.weights=imagenet: expected only one of the two"):
-        compose(f"model={model}", "model.weights=imagenet", "init=x", "data=pokemon")
+        compose("model=resnet18", "model.weights=imagenet", "init=x", "data=pokemon")
 
 
 def test_bad_settings_are_reported():
