@@ -1,4 +1,4 @@
-"""Every command that a message prints is one that works: taken out of the message and run, or at least composed."""
+"""Every command in a message works: it is taken out of the message and run, or at least composed."""
 
 import re
 import shlex
@@ -31,8 +31,8 @@ PLACEHOLDERS = {"<more>": "3", "...": ""}
 
 
 @pytest.fixture
-def dl_run(monkeypatch, capsys, tmp_path):
-    """Run the command in this process: gives (exit code, stdout and stderr together)."""
+def dl_run(monkeypatch, capsys, tmp_path, undrawn):
+    """Run the command in this process; returns (exit code, stdout and stderr together)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
 
@@ -67,7 +67,7 @@ def advised(text: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("change", ["optimizer.lr=1e-4", "model=linear", "model.hidden=[5]", "schedule=cosine"])
 def test_a_change_that_a_resumed_run_refuses_comes_with_a_command_that_works(dl_run, digits, tmp_path, change):
-    """The new run is like the old one, in all that its own overrides say of it."""
+    """The new run is like the old one in all its overrides."""
     code, text = dl_run(f"resume={digits}", change)
     assert code == 2
     (command,) = advised(text)
@@ -81,7 +81,7 @@ def test_a_change_that_a_resumed_run_refuses_comes_with_a_command_that_works(dl_
 
 
 def test_the_advised_command_finds_data_by_its_relative_path(dl_run, tmp_path, monkeypatch):
-    """The command works from any folder: ./it's mail.csv was seen from the folder that the run was started in."""
+    """The command works from any folder: ./it's mail.csv is relative to the folder that the run was started in."""
     rows = [f"good nice {i},a\nbad poor {i},b\n" for i in range(20)]
     (tmp_path / "it's mail.csv").write_text("text,label\n" + "".join(rows))
     given = ["data=text_folder", "model=bag_of_words", 'data.source.path="./it\'s mail.csv"', "trainer.epochs=1"]

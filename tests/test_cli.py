@@ -26,7 +26,7 @@ def test_help_lists_the_groups_and_examples(dl_run):
 
 @pytest.mark.parametrize("width", [80, 60, 30])
 def test_lists_are_as_wide_as_the_terminal(dl_run, monkeypatch, width):
-    """Of help, keys, options and pairings: no line is longer, unless it is one word, and no word is broken."""
+    """In help, keys, options and pairings no line is longer, except for a single word; no word is broken."""
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
@@ -62,7 +62,7 @@ def test_a_run_ends_with_0_and_shows_its_folder(dl_run, tmp_path):
 
 
 def test_a_process_exits_with_2_and_prints_to_stderr(tmp_path):
-    """Once for real: exit code and streams."""
+    """Once as a real process: exit code and streams."""
     command = [sys.executable, "-m", "dlrun", "trainer.epoch=3"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")

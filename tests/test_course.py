@@ -12,6 +12,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 from runs import compose
+from toys import options
 
 from dlrun.cli import with_seeds
 from dlrun.runs.cli import COMMANDS as RUNS
@@ -19,7 +20,7 @@ from dlrun.runs.cli import COMMANDS as RUNS
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "course.md").read_text(encoding="utf-8")
 PRINTED = TEXT + "".join((ROOT / name).read_text(encoding="utf-8") for name in ("docs/results.md", "README.md"))
-BANDS = [  # commands that are no experiment, with what the page says of them: `test/acc >= 0.9`
+BANDS = [  # commands that are no experiment, with the result that the page states: `test/acc >= 0.9`
     (command, *band)
     for row in TEXT.splitlines()
     for command in re.findall(r"`dl-run (\w[^`]*)`", row)[:1]
@@ -27,6 +28,7 @@ BANDS = [  # commands that are no experiment, with what the page says of them: `
 ]
 PICTURES = re.findall(r'\[picture\]\(figures/(\w+)\.png "[\w ]+"\)', TEXT)
 COMMANDS = sorted(set(re.findall(r"`dl-run (\w+=[^`]*|-m [^`]*)`", PRINTED)))  # not `dl-run new`
+EXPERIMENTS = [command for command in COMMANDS if re.fullmatch(r"experiment=\w+", command)]
 
 
 def test_every_chapter_has_a_table():
@@ -35,11 +37,16 @@ def test_every_chapter_has_a_table():
     assert widths == {6} and len(COMMANDS) > 80
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def test_every_experiment_exists():
+    """test_configs.py composes all experiments that there are."""
+    assert {command.partition("=")[2] for command in EXPERIMENTS} <= set(options("experiment"))
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - set(EXPERIMENTS)))
 def test_every_command_composes(command):
     words = [word for word in with_seeds(shlex.split(command)) if word not in ("-m", "--multirun")]
     parsed = OverridesParser.create().parse_overrides(words)
-    first = []  # of each swept key the first value
+    first = []  # the first value of each swept key
     for word, override in zip(words, parsed, strict=True):
         key, value = override.get_key_element(), override.sweep_string_iterator
         first.append(f"{key}={next(iter(value()))}" if override.is_sweep_override() else word)

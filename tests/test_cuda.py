@@ -1,4 +1,4 @@
-"""What is for CUDA only runs on machines without a GPU, too: on a pretended one (pretended_gpu.py)."""
+"""Code for CUDA is tested on machines without a GPU: on a pretended one (pretended_gpu.py)."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Imports run one way, floor by floor, and what a config error needs is light: read from the syntax trees.
+"""Imports point down, layer by layer, and the way to a config error is light: read from the syntax trees.
 
 Every folder of the package, and every module at its root, has a row in MAY that names all that it may import of this
 project. A test reports every offender at once.
@@ -15,7 +15,7 @@ FILES = {
     for path in sorted(SRC.rglob("*.py"))
 }
 GROUND = {"errors", "paths", "types", "spec", "clock", "seeds", "overrides"}
-MAY = {  # from the ground floor up; `dlrun` itself, for the version, may be imported by all
+MAY = {  # from the lowest layer up; `dlrun` itself, for the version, may be imported by all
     "": set(),
     "call": set(),
     "errors": set(),
@@ -93,7 +93,7 @@ MODULES = {
     "train.find_batch": {"errors", "data.streamed", "output", "system", "train.session", "train.trial"},
     "train.summary": GROUND | {"config.build", "output.console", "models.autoencoder", "models.gan"},
 }
-ONLY = {  # what no other module imports
+ONLY = {  # imported by no other module
     "cli": {"__main__"},
     "train.session": {
         *("train.start", "train.resume", "train.trial", "train.find_lr", "train.find_batch", "train.step_time"),
@@ -139,7 +139,7 @@ def short(module: str) -> str:
 
 
 class WithoutTyping(ast.NodeTransformer):
-    """Removes `if TYPE_CHECKING:` blocks, whose imports never run."""
+    """Remove `if TYPE_CHECKING:` blocks, whose imports never run."""
 
     def visit_If(self, node: ast.If) -> ast.If | None:
         return None if ast.unparse(node.test) == "TYPE_CHECKING" else node
@@ -207,7 +207,7 @@ def loaded(module: str) -> frozenset[str]:
 
 
 def cycle(arrows: dict[str, set[str]]) -> list[str]:
-    """A circle of arrows, or nothing: what is left when those that point at nothing are taken away."""
+    """A cycle, or nothing: the arrows that are left after all that lead nowhere are removed."""
     left = {name: set(targets) - {name} for name, targets in arrows.items()}
     while free := {name for name, targets in left.items() if not targets & left.keys()}:
         left = {name: targets for name, targets in left.items() if name not in free}
@@ -301,7 +301,7 @@ def test_no_assert_and_no_print():
 
 
 def test_data_needs_no_home():
-    """Path.home and Path.expanduser raise where there is none, as in containers."""
+    """Path.home and Path.expanduser raise if there is no home, as in containers."""
     wrong = []
     for module in FILES:
         text = FILES[module].read_text(encoding="utf-8")

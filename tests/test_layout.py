@@ -1,4 +1,4 @@
-"""The tests lie where the code lies."""
+"""Tests are stored like the code that they test."""
 
 from pathlib import Path
 

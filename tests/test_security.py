@@ -52,7 +52,7 @@ class Evil:
 
 @pytest.fixture
 def refused(monkeypatch, capsys, tmp_path):
-    """Run the command in this process, where a module `evil` can be imported: it must refuse, and leave no trace."""
+    """Run the command in this process, where a module `evil` can be imported; it must refuse and import nothing."""
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path / "path")
@@ -97,7 +97,7 @@ KEYS = {
     "hydra/job_logging=default": "expected hydra/job_logging=none",
     "+hydra.job_logging.handlers.h={class: logging.FileHandler, filename: ran}": "expected hydra/job_logging=none",
     "hydra/hydra_logging=hydra_debug": "expected hydra/hydra_logging=none",
-    # of those that do no harm, none does nothing in silence
+    # harmless keys that would have no effect are refused, too
     "hydra.run.dir=x": "expected run_dir=FOLDER",
     "hydra.sweep.dir=x": "expected output_dir=FOLDER",
     "hydra.sweep.subdir=x": "expected output_dir=FOLDER",
@@ -160,13 +160,13 @@ def test_hydras_keys_in_a_file_are_refused(refused, tmp_path, text):
 
 
 def test_values_for_a_clusters_script_are_single_lines(refused):
-    """Also where an interpolation brings it from elsewhere."""
+    """Also if an interpolation inserts it."""
     given = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=${output_dir}", "output_dir='a\nb'"]
     assert "hydra.launcher.partition='a\\nb': expected one line of text" in refused("-m", "seed=0,1", *given)
 
 
 def test_a_file_cannot_reach_hydras_section_another_way(refused, tmp_path):
-    """By its package, by a group of Hydra's own, by its schema, as the first config of all."""
+    """By its package, by a group of Hydra's, by its schema, or as the primary config."""
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     bad = tmp_path / "mine" / "experiment" / "bad.yaml"
     bad.write_text("# @package hydra.job.env_set\nDL_RUN_ALLOW: unittest\n")
@@ -305,7 +305,7 @@ def test_a_path_in_a_target_leads_out_of_no_package(refused, tmp_path, monkeypat
 
 
 def stored(folder: Path, **facts: object) -> Path:
-    """The folder of a sweep with such facts."""
+    """The folder of a sweep with these facts."""
     (folder / "sweep").mkdir()
     command = {"command": ["seed=0,1"], "flags": [], "arguments": ["seed=0,1"], "configs": ""} | facts
     State.new(folder / "sweep", command, [], 2, []).save()
@@ -367,7 +367,7 @@ def test_databases_that_could_run_code_are_refused(url):
 
 
 def test_a_search_reads_no_pickle_from_its_history(tmp_path):
-    """CMA-ES asks for other points as it learns, keeps none of its state in the journal, and loads none."""
+    """CMA-ES adapts its points, stores no state in the journal, and loads none."""
     chosen, files = settings(trials=20, sampler="cmaes", goal="x", direction="min"), {"multirun.yaml": "", "base": {}}
     command, points = {"command": [], "flags": [], "arguments": [], "configs": ""}, []
 
@@ -421,7 +421,7 @@ def trap(tmp_path):
 
 
 def left(trap: Path, command: list[str]) -> str:
-    """What the command imported of the trap."""
+    """The modules of the trap that the command imported."""
     env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONSAFEPATH")}
     done = subprocess.run([sys.executable, *command], cwd=trap, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -449,7 +449,7 @@ def test_processes_import_nothing_from_the_working_folder(trap, kind):
 
 
 def test_git_runs_nothing_from_a_strangers_repository(tmp_path, monkeypatch):
-    """It would for the plus that stands for changes: a monitor of files, hooks, filters."""
+    """Plain git would run monitors, hooks and filters to find changes."""
     monkeypatch.chdir(tmp_path)
     Path("text").write_text("a")
     Path(".gitattributes").write_text("* filter=evil\n")

@@ -1,4 +1,4 @@
-"""Seeds: by run, step and place, all different."""
+"""Seeds for each run, step and use, all different."""
 
 import torch
 from toys import CPU

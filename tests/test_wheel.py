@@ -1,4 +1,4 @@
-"""What is in the wheel: all configs and the sweeper, so that it works from any folder; nothing else. And that the
+"""The content of the wheel: all configs and the sweeper, so that it works from any folder; nothing else. And the
 tested versions of its dependencies can be installed on every Python that it supports.
 """
 

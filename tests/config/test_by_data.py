@@ -13,6 +13,8 @@ from dlrun.config.saved import read_config
 from dlrun.optim.update import EARLY
 from dlrun.train.engine import explosion
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SMALL = ["trainer.device=cpu", "model.width=2", "trainer.epochs=1"]
 
 

@@ -25,8 +25,8 @@ MAINS = {"dl-run": cli.main, "dl-runs": runs_cli.main, "dl-data": data_cli.main}
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Run a command in this process: gives exit code, standard output, standard error."""
+def call(monkeypatch, capsys, tmp_path, undrawn):
+    """Run a command in this process, without plots; returns exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
 

@@ -29,7 +29,7 @@ def together(
     folder: Path, configs: list[tuple[dict, dict]], *, kill_at: int = -1, stop_at: int = -1,
     settings: Settings | None = None, axes: Sequence[Axis] = (),
 ) -> bool:  # fmt: skip
-    """Train a stack, or go on with one, as dlrun/stack/run.py does. Whether it came to its end.
+    """Train a stack, or resume one, as dlrun/stack/run.py does. Returns whether it finished.
 
     settings, axes: of a sweep that selects between epochs.
     """

@@ -1,4 +1,4 @@
-"""Sweeps for the tests of what a kill leaves: the real state, runner and search, over jobs that only pretend to learn.
+"""Sweeps that can be killed often: the real state, runner and search, over jobs that only pretend to learn.
 
 A job takes milliseconds, so that a sweep can be killed often; what it writes is what a run writes, as far as a sweep
 reads it.
@@ -57,7 +57,7 @@ def sweep(
     folder: str, num: int, jobs: int, *, epochs: int = 4, seconds: float = 0.02, do: dict[str, str] | None = None,
     timeout: float = 100.0, retry: str | None = None, join: str | None = None, **search: object,
 ) -> None:  # fmt: skip
-    """A sweep of `num` jobs, begun or gone on with, in this process. search: keys of sweep=optuna for a search.
+    """Start or resume a sweep of `num` jobs in this process. search: keys of sweep=optuna for a search.
 
     do: what jobs do instead of learning, by number.
     """

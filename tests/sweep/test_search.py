@@ -129,7 +129,7 @@ def test_a_search_without_optuna_names_the_package(monkeypatch):
 
 
 def search(folder: Path, axes: list[Axis], num: int, killed: bool, **keys: object) -> list[list[str]]:
-    """Ask and tell in this process: the points. killed: all but what is on the disk is forgotten, all the time."""
+    """Ask and tell in this process; returns the points. killed: after each step keep only what is on the disk."""
     chosen, points = settings(trials=num, **keys), []
     goal = {"status": "finished", "goal": "val/loss", "scores": {"val/loss": "min", "val/acc": "max"}}
 
@@ -151,7 +151,7 @@ def search(folder: Path, axes: list[Axis], num: int, killed: bool, **keys: objec
             plan.open(now)
             while (job := plan.more(now)) is not None:
                 if killed and job.number == len(points) and job.number % 3 == 1 and not hasattr(search, "died"):
-                    search.died = True  # asked, and not yet in the state
+                    search.died = True  # asked, but not yet in the state
                     break
                 vars(search).pop("died", None)
                 points.append(job.overrides)
@@ -164,14 +164,14 @@ def search(folder: Path, axes: list[Axis], num: int, killed: bool, **keys: objec
                 )
                 if killed and job.number % 2:
                     now.save()
-                    break  # told nobody yet
+                    break  # the study does not know it yet
                 plan.tell(job, run)
                 now.save()
                 if killed:
                     break
             else:
                 break
-    with opened() as now:  # what nobody was told
+    with opened() as now:  # of the trial that the study did not know
         plan = Optuna(chosen, axes, 3)
         plan.open(now)
         assert plan.more(now) is None
@@ -180,7 +180,7 @@ def search(folder: Path, axes: list[Axis], num: int, killed: bool, **keys: objec
 
 @pytest.mark.parametrize(("stack", "sizes"), [(4, [4, 4, 2]), ("auto", [8, 2])])
 def test_points_are_chosen_at_a_time_for_stacks(stack, sizes, tmp_path):
-    """Those that differ only in rates train together; none is chosen twice."""
+    """Points that differ only in rates train together; no point is chosen twice."""
     chosen, rate = settings(trials=10), Axis(["optimizer.lr"], [], (1e-4, 1e-1, True, False), "")
     files = {"multirun.yaml": "", "base": {}}
     command = {"command": [], "flags": [], "arguments": [], "configs": ""}
@@ -216,7 +216,7 @@ def test_points_are_chosen_at_a_time_for_stacks(stack, sizes, tmp_path):
     ],
 )
 def test_a_search_that_is_killed_asks_for_the_same_points(tmp_path, sampler, axes):
-    """Killed between ask and state, between end and tell: none lost, none repeated, the same as never killed."""
+    """Killed between asking and saving, or between the end of a job and telling: no point is lost or repeated."""
     num = 6 if sampler == "grid" else 14
     whole = search(tmp_path / "whole", axes, num, False, sampler=sampler)
     assert search(tmp_path / "killed", axes, num, True, sampler=sampler) == whole
@@ -242,7 +242,7 @@ def test_several_goals_are_kept_in_a_database(tmp_path):
 
 
 def test_two_machines_share_a_database(tmp_path):
-    """As many trials in all as there are to be, each once; one that a kill left goes to its own folder."""
+    """Each trial runs once, and their number is right; one that a kill left open returns to its own folder."""
     import optuna
 
     url, points = f"sqlite:///{tmp_path / 'x.db'}", []
@@ -276,7 +276,7 @@ def test_two_machines_share_a_database(tmp_path):
 
 
 def test_a_changed_number_of_trials_is_kept(tmp_path):
-    """Raised when the sweep goes on, it is the sweep's own: for whoever goes on then, joins, or reads the hint."""
+    """Raised on resuming, it becomes the sweep's own: for later resumes, joins and printed commands."""
     words = ["sweep=optuna", "sweep.trials=2", "sweep.jobs=2"]
     command = {"command": words, "flags": [], "arguments": [], "configs": ""}
     with new_sweep(tmp_path, settings(trials=2), command, [], {"multirun.yaml": "", "base": {}}) as state:
@@ -292,7 +292,7 @@ def test_a_changed_number_of_trials_is_kept(tmp_path):
 
 
 def test_a_search_through_a_grid_ends_with_it(tmp_path):
-    """Nothing is left of the trials that it has no points for."""
+    """No trials are left for which the grid has no points."""
     chosen = settings(trials=20, sampler="grid")
     command = {"command": ["sweep=optuna"], "flags": [], "arguments": [], "configs": ""}
     with new_sweep(tmp_path, chosen, command, [], {"multirun.yaml": "", "base": {}}) as state, state.alone():
@@ -301,7 +301,7 @@ def test_a_search_through_a_grid_ends_with_it(tmp_path):
 
 
 def test_a_changed_number_of_trials_is_reported_to_other_machines(tmp_path):
-    """In a database it is there for those who join then, and for a folder that joined before and goes on."""
+    """Those who join through the database see it, and so does a folder that joined earlier and resumes."""
     url = f"sqlite:///{tmp_path / 'x.db'}"
     command = {"command": ["sweep=optuna", "sweep.trials=2"], "flags": [], "arguments": [], "configs": ""}
 
@@ -329,7 +329,7 @@ def test_a_changed_number_of_trials_is_reported_to_other_machines(tmp_path):
 
 
 def test_failed_jobs_are_repeated_and_trials_added(tmp_path):
-    """Optuna's trials are final: a job that finishes at the second go is one trial more, once; 5 jobs become 7."""
+    """Optuna's trials are final: a job that finishes at its second attempt is a new trial, once; 5 jobs become 7."""
     assert start(tmp_path / "a", 5, 2, do={"1": "raise", "3": "exit"}, sampler="random").wait(timeout=300) == 0
     assert [job[2] for job in results(tmp_path / "a")] == ["finished", "failed", "finished", "failed", "finished"]
     for _ in range(2):
@@ -342,7 +342,7 @@ def test_failed_jobs_are_repeated_and_trials_added(tmp_path):
 
 
 def test_a_goal_that_no_job_measures_is_reported_after_the_first_job(tmp_path):
-    """With a direction it may be any number of the rows; a job that finished without it says that there is none."""
+    """With a direction the goal may be any metric; the first job that finishes without it reports that."""
     process = start(tmp_path / "a", 4, 1, goal="val/los", direction="min", sampler="random")
     assert process.wait(timeout=300) == 1 and not left_running(tmp_path / "a")
     said = (tmp_path / "a.log").read_text()
@@ -350,7 +350,7 @@ def test_a_goal_that_no_job_measures_is_reported_after_the_first_job(tmp_path):
 
 
 def test_a_goal_that_is_not_measured_is_refused(tmp_path):
-    """Only the first job can say: the sweep ends there, and its job with it."""
+    """Only the first job can tell: the sweep ends there, with its job."""
     process = start(tmp_path / "a", 4, 1, goal="val/f1", seconds=0.3, sampler="random")
     assert process.wait(timeout=300) == 1 and not left_running(tmp_path / "a")
     said = (tmp_path / "a.log").read_text()
@@ -359,7 +359,7 @@ def test_a_goal_that_is_not_measured_is_refused(tmp_path):
 
 @pytest.mark.parametrize("pruner", ["median", "percentile", "asha", "hyperband"])
 def test_hopeless_jobs_are_recognised_by_their_epochs(tmp_path, pruner):
-    """Ten jobs whose curves never cross: the better ones stay, the worse go, and the best is never among those."""
+    """Ten jobs whose curves never cross: the worse ones are stopped, and never the best."""
     chosen = settings(trials=10, sampler="qmc", pruner=pruner, pruner_startup=2, percentile=40.0, reduction=2)
     files = {"multirun.yaml": "", "base": {}}
     command = {"command": [], "flags": [], "arguments": [], "configs": "", "study": "as hyperband draws by its name"}

@@ -62,7 +62,7 @@ def number_of_products(config: tuple[dict, dict]) -> int:
 
 
 def test_a_run_with_products_trains(tmp_path, monkeypatch):
-    """It learns as one without, to rounding, and resumes to the bit."""
+    """It learns like a run without, up to rounding, and resumes to the bit."""
     monkeypatch.setattr(convolutions, "WIDE", 4)
     write_mnist(tmp_path)
     small = [o for o in SMALL if not o.startswith("model.")] + ["model=fast_cnn", "model.widths=[4,4,4]"]

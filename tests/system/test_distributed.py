@@ -1,4 +1,4 @@
-"""Several processes train one run: each sample once, the same losses as one process, signals and deaths survived."""
+"""Several processes train one run: each sample once, the losses of one process; it survives signals and deaths."""
 
 import errno
 import logging
@@ -57,7 +57,7 @@ def test_every_sample_goes_to_one_process(size):
     (first, last), *others = ([b[0].tolist() for b in rank.shards(iter(batches))] for rank in ranks)
     assert sorted(sum((each[0] for each in others), first)) == list(range(8))
     assert max(len(each[0]) for each in [(first,), *others]) - min(len(each[0]) for each in [(first,), *others]) <= 1
-    if size == 3:  # fewer samples than processes: all have the whole, and weigh the same
+    if size == 3:  # fewer samples than processes: each has all of them, with equal weight
         assert last == others[0][1] == others[1][1] == [0, 1]
         assert [rank.share for rank in ranks] == [1 / 3] * 3
     assert sum(rank.share for rank in ranks) == pytest.approx(1)
@@ -80,7 +80,11 @@ def test_a_dead_peer_is_reported(monkeypatch):
 
 
 def test_two_processes_learn_as_one_with_twice_the_batch(tmp_path):
-    late = ["task.freeze=['1']", "task.unfreeze=[['1',3]]", "optimizer.weight_decay=0.01"]  # no gradient is none, not 0
+    late = [
+        "task.freeze=['1']",
+        "task.unfreeze=[['1',3]]",
+        "optimizer.weight_decay=0.01",
+    ]  # a missing gradient stays None
     late += ["trainer.epochs=4", "task.metrics=[f1,auroc,ece]", "data.sampler=balanced"]
     pair, one = together(tmp_path / "two", *TWO, *late), tmp_path / "one"
     alone = dl_run(tmp_path / "one.log", "data=digits", "data.batch_size=32", *late, f"run_dir={one}")
@@ -112,7 +116,7 @@ def test_the_death_of_one_process_loses_nothing(tmp_path):
 
 @pytest.mark.parametrize("ends, tries", [([(2, True)], 1), ([(137, False), (0, True)], 2), ([(1, False)] * 3, 3)])
 def test_failures_that_would_repeat_are_not_retried(ends, tries, monkeypatch):
-    """Where all tries are used up, the last one counts."""
+    """When all attempts are used up, the last one counts."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for name in (launch.LAUNCHER, launch.RESTART):
         monkeypatch.setenv(name, "")
@@ -147,7 +151,7 @@ def loss(out, y):
     ],
 )
 def test_only_failures_that_may_succeed_later_are_retried(act, always, code, tries, tmp_path, monkeypatch):
-    """A mistake in the user's code is printed once; a lost environment, device or process is worth another start."""
+    """A mistake in the user's code is printed once; a run that lost an environment, device or process restarts."""
     (tmp_path / "mynets.py").write_text(FAILING.format(act=act, always=always))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("DL_RUN_ALLOW", "mynets")
@@ -170,7 +174,7 @@ def test_a_full_disk_at_the_launch_is_reported(monkeypatch):
 
 
 def test_a_restart_after_the_end_exits_with_0(tmp_path, monkeypatch):
-    """The note of a run is its launcher's: one that a dead launcher left is removed by the next."""
+    """A run's note belongs to its launcher: one left by a dead launcher is removed by the next."""
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
     written.write_whole(restarts._note(tmp_path, 2**22 + 1), "/old")
     restarts.note_start(tmp_path, tmp_path / "run")
@@ -183,7 +187,7 @@ def test_a_restart_after_the_end_exits_with_0(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_restart_before_the_first_checkpoint_reuses_the_folder(elsewhere, tmp_path, monkeypatch):
-    """One that the run did not make is refused as ever."""
+    """A folder that the run did not create is refused as usual."""
     base, run = tmp_path / "outputs", tmp_path / ("run" if elsewhere else "outputs/run")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
     restarts.note_start(folders_made(base), folders.claim_folder(run, base))
@@ -212,7 +216,7 @@ def folders_made(folder: Path) -> Path:
     ],
 )
 def test_environments_are_divided_among_two_processes(model, more, tmp_path):
-    """Each plays its own; stopped in mid-epoch and gone on with, all of them are where they were."""
+    """Each process has its own; after a stop in mid-epoch and a resume, all continue where they were."""
     choice = [f"model={model}", "trainer.epochs=2", "trainer.processes=2"]
     choice += ["trainer.checkpoint_gap=0", "task.eval_episodes=4", "data.video_steps=0", "trainer.log_every=0", *more]
     a, b = tmp_path / "a", tmp_path / "b"
@@ -260,7 +264,7 @@ def test_an_error_in_one_process_is_reported_once(tmp_path):
 
 @pytest.mark.parametrize("cores, expected", [(3, 3), (None, 1)])
 def test_cores_are_counted_where_the_system_has_no_affinity(monkeypatch, cores, expected):
-    """As on macOS. Python returns None if it cannot tell the number."""
+    """As on macOS. Python returns None if it does not know the number."""
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     assert cpus() == expected

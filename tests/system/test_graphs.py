@@ -1,4 +1,4 @@
-"""Steps as CUDA graphs are the steps without; on a GPU, or a pretended one (test_cuda.py runs it on one)."""
+"""Steps as CUDA graphs equal steps without; on a GPU, or a pretended one (see test_cuda.py)."""
 
 import pytest
 import runs

@@ -1,4 +1,4 @@
-"""What is asked of the machine: freed memory stays with the process."""
+"""The allocator of the C library: freed memory stays with the process."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
 def test_freed_memory_is_kept_by_the_process():
-    """In a process of its own: what was allocated before decides where a block comes from."""
+    """In a process of its own: earlier allocations decide where a block comes from."""
     code = """
 import ctypes, resource
 from dlrun.system.machine import keep_memory

@@ -20,7 +20,7 @@ def test_signal_handlers_are_restored(config, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
 def test_warnings_of_slurm_save_and_stop(number, config, straight, tmp_path):
-    """They may come twice, to the run and to the script that started it."""
+    """They may arrive twice, for the run and for the script that started it."""
     outcome = train(tmp_path, config(*STRAIGHT), signals={5: number})
     assert (outcome.reason, outcome.number) == ("signal", number)
     train(tmp_path, config(*STRAIGHT), resumed=True)
@@ -55,19 +55,19 @@ def test_a_second_signal_stops_at_once(pressed):
 
 @pytest.mark.parametrize("warning", [signal.SIGUSR1, signal.SIGHUP])
 def test_sigterm_after_a_warning_is_the_first_request(warning, pressed):
-    """SLURM's time limit; a third signal ends the run at once."""
+    """As at SLURM's time limit; a third signal ends the run at once."""
     assert pressed((0, warning), (2, signal.SIGTERM)) == (warning, [])
     assert pressed((0, warning), (2, signal.SIGTERM), (4, signal.SIGTERM)) == (warning, [signal.SIGTERM])
     assert pressed((0, signal.SIGTERM), (2, warning)) == (signal.SIGTERM, [])
 
 
 def test_a_signal_repeated_by_the_parent_counts_once(pressed):
-    """systemd and SLURM signal each process of a job, and a launcher or a sweep passes its own on."""
+    """systemd and SLURM signal each process of a job, and a launcher or a sweep forwards its own signal."""
     assert pressed((0, signal.SIGTERM), (0.2, signal.SIGTERM)) == (signal.SIGTERM, [])
 
 
 def test_a_repeated_hangup_counts_once(monkeypatch):
-    """Its shell says it, too. What nohup started is not to hear it."""
+    """The shell sends it, too. A command under nohup ignores it."""
     monkeypatch.setattr(os, "kill", lambda pid, number: pytest.fail("it stopped at once"))
     with Signals() as signals:
         signal.raise_signal(signal.SIGHUP)

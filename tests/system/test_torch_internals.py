@@ -1,4 +1,4 @@
-"""torch's private parts are used in one module, and each still is what that module takes it for."""
+"""torch's private parts are used in one module, and each still behaves as that module expects."""
 
 import ast
 import inspect
@@ -52,7 +52,7 @@ def private_names(path):
 def test_private_parts_of_torch_are_used_in_one_module_only():
     used = {path: list(private_names(path)) for path in SRC.rglob("*.py")}
     home = Path(inspect.getfile(torch_internals))
-    assert used.pop(home)  # else this test would look for nothing
+    assert used.pop(home)  # the search itself works
     assert [line for lines in used.values() for line in lines] == []
 
 
@@ -73,7 +73,7 @@ def test_a_plain_step_equals_the_optimizers_own(make):
 
 
 def test_optimizers_do_not_import_the_compiler():
-    """In a process of its own, since another test may have imported it in this one."""
+    """In a process of its own, since another test may have imported the compiler in this one."""
     code = f"""
 import sys, torch
 from dlrun.system.torch_internals import plain_step, skip_compiler_import

@@ -1,4 +1,4 @@
-"""Conditional GANs, the inception score, a GAN of single numbers, and dense GANs for images."""
+"""Conditional GANs, the inception score, a GAN of numbers, and dense GANs for images."""
 
 from signal import SIGTERM
 
@@ -30,7 +30,7 @@ def conditional(spec: Image = SMALL) -> ConditionalGan:
 def test_the_end_of_a_code_is_the_class():
     net = conditional().net
     z = torch.zeros(2, net.latent)
-    z[0, 3], z[1, 5] = 0.3, 2.0  # the greatest of the last four counts, not its size
+    z[0, 3], z[1, 5] = 0.3, 2.0  # the position of the largest of the last four counts, not its value
     assert net.generator.classes_of(z).argmax(1).tolist() == [0, 2] and net.latent == 7
     assert net.generator(z).shape == (2, 1, 8, 8) and net(z).shape == (2,)
     first = net.generator.layers[0]
@@ -60,7 +60,7 @@ def test_a_sheet_has_a_class_in_each_column():
 
 
 def test_inception_score_in_closed_form():
-    """All samples alike: 1. Sure of classes that are equally frequent: their number."""
+    """1 if all samples are alike; the number of classes if each prediction is certain and all are equally frequent."""
     sure = torch.eye(5).repeat(4, 1)
     assert inception_score(sure) == pytest.approx(5) and inception_score(sure[:1]) == pytest.approx(1)
     assert inception_score(torch.full((8, 5), 0.2)) == pytest.approx(1)
@@ -80,7 +80,7 @@ def test_a_conditional_gan_resumes_to_the_bit(tmp_path):
 
 
 def test_a_conditional_gan_learns_each_class():
-    """Two classes, one black and one white: each is drawn when it is asked for."""
+    """Two classes, one black and one white: each is generated on request."""
     spec = Image((1, 4, 4), classes=2)
     with seeded():
         net = conditional_gan(spec, noise=2, hidden=[16], critic_hidden=[16], norm="none", dropout=0.0, init="torch")
@@ -101,7 +101,7 @@ def _clock(step: int) -> Clock:
 
 
 def test_codes_are_moved_from_class_to_class():
-    """Where codes are images: an image minus the mean of its class plus that of another."""
+    """If codes are images: an image minus the mean of its class plus that of another class."""
     x, y = torch.tensor([[1.0, 0], [3, 0], [0, 10], [0, 14]]).view(4, 1, 1, 2), torch.tensor([0, 0, 1, 1])
     moved = class_arithmetic(lambda x: x.flatten(1), lambda z: z.view(-1, 1, 1, 2), iter([(x, y)]), 2)
     assert moved.flatten(1).tolist() == [[1, 0], [-1, 12], [2, -2], [0, 10]]

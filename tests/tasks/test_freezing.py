@@ -42,7 +42,7 @@ def trained(steps: int = 8, epochs: int = 2, optimizer: str = "sgd", task: dict 
             states.append({name: value.clone() for name, value in task.net.state_dict().items()})
             if step == steps:
                 break
-            task.net.train()  # as the engine does
+            task.net.train()  # as in the engine
             reseed(0, clock.step)
             task.step((x, y), clock)
             clock.tick(6)
@@ -60,12 +60,12 @@ def statistics(*layers: str) -> set[str]:
 
 
 def test_auxiliary_heads_count_as_heads():
-    """Else they would stay as they were drawn, and pull at the body."""
+    """Otherwise they would keep their initial weights and disturb the body."""
     assert matching(["a.weight", "aux1.fc.bias", "fc.weight"], "head", "") == {"aux1.fc.bias", "fc.weight"}
 
 
 def test_a_layer_freezes_at_its_time():
-    """With its norm, whose statistics stay too; the rest goes on. Frozen again is what had been let go before."""
+    """Its norm keeps its statistics, too; other layers continue to learn. Layers can be frozen again."""
     states = trained(task=dict(freeze_from=[["stem", 1]]))
     assert changed(states[3], states[4]) == {*BODY, *HEAD, *statistics("stem", "body")}
     assert changed(states[4], states[8]) == {*BODY[3:], *HEAD, *statistics("body")}
@@ -78,7 +78,7 @@ def test_a_layer_freezes_at_its_time():
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
 def test_frozen_weights_do_not_change_by_a_bit(optimizer):
-    """Its statistics too; weight decay does not reach it."""
+    """Its statistics do not change, either; weight decay does not apply."""
     decay = dict(weight_decay=0.1, lr=0.01)
     for freeze in (["stem", "body"], ["*", "!head"], ["stem.*", "body.?.*"], ["*", "!*.weight", "stem", "body"]):
         first, *_, last = trained(task=dict(freeze=freeze), optimizer=optimizer, **decay)
@@ -100,7 +100,7 @@ def test_weights_learn_from_their_time_on(optimizer):
 
 
 def test_a_head_after_frozen_layers_learns_as_it_would_alone():
-    """A head behind a frozen body learns as it would alone on the body's outputs."""
+    """A head after a frozen body learns as it would alone on the outputs of the body."""
     frozen = trained(task=dict(freeze=["stem", "body"]))
     whole = net().eval()
     with seeded():
@@ -113,7 +113,7 @@ def test_a_head_after_frozen_layers_learns_as_it_would_alone():
 
 
 def test_rates_are_factors_on_the_learning_rate():
-    """Of plain SGD the first step is the rate times the gradient; the last pattern that matches counts."""
+    """The first step of plain SGD is the rate times the gradient; the last matching pattern counts."""
     plain = dict(momentum=0.0, nesterov=False, lr=0.5)
     moves = []
     for rates in ([], [["*", 0.25], ["body", 0.5], ["head", 1.0]]):
@@ -148,7 +148,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_resuming_across_an_unfreezing_is_exact(case, tmp_path):
-    """2 epochs of 4 steps; the last layer but one learns from step 2 on, the first from step 6 on."""
+    """2 epochs of 4 steps; the last but one layer learns from step 2 on, the first from step 6 on."""
     small = [key for key in SMALL if not key.startswith("model.")] + ["model.hidden=[16,8]", "model.norm=batch"]
     layers = sorted(state_names(compose(*small)[0]))
     first, second = layers[0], layers[2]

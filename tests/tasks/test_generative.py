@@ -52,7 +52,7 @@ def make(
     kind: type, net: nn.Module, spec: object, *, lr: float = 0.01, ema: float = 0.0, adam: dict | None = None,
     load_classifier: object = None, **keys
 ):  # fmt: skip
-    """A task with the keys of its YAML, but for those given."""
+    """A task with the keys of its YAML, except for those given."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
     stated = {key: value for key, value in section("task", name).items() if key != "_target_"}
     handed = dict(
@@ -153,7 +153,7 @@ class Linear(nn.Module):
 
 @pytest.mark.parametrize("off", [0.0, 0.4])
 def test_bounds_of_a_linear_model(off):
-    """With the posterior for q both bounds are log p(x), whatever is drawn; else ELBO <= IWAE bound <= log p(x)."""
+    """If q is the posterior, both bounds equal log p(x) for any sample; otherwise ELBO <= IWAE bound <= log p(x)."""
     task, net = make_vae(likelihood="gaussian", sigma=0.7, iwae_samples=64), Linear(0.7, off)
     x = torch.linspace(-2, 2, 200).view(-1, 1, 1, 1)
     exact = -0.5 * x.flatten().square() / (1 + 0.49) - 0.5 * log(2 * pi * (1 + 0.49))
@@ -178,7 +178,7 @@ def test_kl_weight_follows_the_clock():
 
 
 def test_components_are_the_best_linear_code():
-    """No other code of as many numbers has a smaller squared error (Eckart and Young): that of the singular values."""
+    """No linear code of this size has a smaller squared error than the singular vectors (Eckart and Young)."""
     with seeded():
         x = 0.5 + 0.03 * torch.randn(40, 1, 4, 4) * torch.arange(1, 17).view(1, 1, 4, 4) ** -0.5
     batches = lambda: iter([(piece, None) for piece in x.split(16)])  # noqa: E731
@@ -350,7 +350,7 @@ def test_loss_of_the_best_discriminator_is_the_js_divergence():
 
 @pytest.mark.parametrize("shape", [(3,), (2, 4, 4)])
 def test_penalty_of_a_linear_critic(shape):
-    """Its slope is w everywhere, so the penalty is (|w| - 1)^2; and it is the weights' to mend."""
+    """Its slope is w everywhere, so the penalty is (|w| - 1)^2, and its gradient reaches the weights."""
     with seeded():
         critic = nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(shape).numel(), 1), nn.Flatten(0))
         real, fake = torch.randn(6, *shape), torch.randn(6, *shape)
@@ -362,7 +362,7 @@ def test_penalty_of_a_linear_critic(shape):
 
 
 def test_penalty_is_taken_between_each_pair():
-    """Of a critic x^2 / 2 the slope is the point itself: t real + (1 - t) fake, one t per sample."""
+    """The slope of a critic x^2 / 2 is the point itself: t real + (1 - t) fake, one t per sample."""
     real, fake, t = torch.tensor([[1.0], [2.0]]), torch.tensor([[5.0], [4.0]]), torch.tensor([0.25, 1.0])
     assert gradient_norms(lambda x: x.square().sum(1) / 2, real, fake, t).tolist() == [4.0, 2.0]
 
@@ -375,7 +375,7 @@ def test_sliced_wasserstein_of_a_shift():
 
 
 def test_frechet_distance_of_gaussians():
-    """With covariances that commute it is |m - n|^2 + sum (s - t)^2 of the standard deviations."""
+    """For commuting covariances it is |m - n|^2 + sum (s - t)^2 of the standard deviations."""
     with seeded():
         x = torch.linalg.qr(torch.randn(4000, 3, dtype=torch.float64) - 0.0)[0]
         x = (x - x.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky((x - x.mean(0)).T.cov())).T  # white to the bit
@@ -447,7 +447,7 @@ def test_wgan_gp_covers_two_blobs():
 
 @pytest.mark.parametrize("kind", [Gan, Wgan, WganGp])
 def test_critic_steps_follow_the_clock(kind):
-    """The generator learns on steps 2, 5, ... of n_critic=3, whatever was done before; the critic on every one."""
+    """With n_critic=3 the generator learns on steps 2, 5, ..., whatever happened before; the critic on every step."""
     task, clock, x = make_pair(kind, n_critic=3), Clock(0, 1, 9), blobs().x
     for clock.step in (2, 0, 1, 5, 4, 7, 8):
         generator, critic = ([p.clone() for p in net.parameters()] for net in (task.net.generator, task.net.critic))
@@ -501,7 +501,7 @@ def test_images_of_a_pair():
     assert all(render(figure).std() > 1 for figure in figures.values())
 
 
-# Made points
+# Generated points
 
 
 def test_gaussians_are_where_the_config_puts_them():
@@ -545,7 +545,7 @@ def test_settings_resume_to_the_bit(case, tmp_path):
 
 @pytest.mark.parametrize("stop", [2, 3])
 def test_a_skipped_step_stays_skipped_after_resuming(stop, tmp_path):
-    """The critic's running statistics are moved by the generator's turn as well. Stopped before or at the bad batch."""
+    """The generator's step changes the running statistics of the critic, too. Stopped before or at the bad batch."""
     small = [key for key in runs.SMALL if not key.startswith("model.")] + ["trainer.on_nan=skip", "model.width=2"]
     config = compose("model=dcgan", "model.form=paper", f"data_dir={runs.write_mnist(tmp_path / 'data')}", *small)
     train(tmp_path / "a", config, nan_at=(3,))

@@ -1,4 +1,4 @@
-"""The supervised task masters toys in seconds, and what it measures is what a plain computation gives."""
+"""The supervised task learns toys in seconds, and its metrics equal plain computations."""
 
 import math
 
@@ -64,7 +64,7 @@ def test_a_batch_is_memorised_with_every_loss(spec, loss):
 
 @pytest.mark.parametrize("optimizer", options("optimizer"))
 def test_every_optimizer_reduces_the_loss(optimizer):
-    keys = {"gradient_descent": {"lr": 0.1}, "lion": {"lr": 0.001}}.get(optimizer, {})  # their own rates: long runs
+    keys = {"gradient_descent": {"lr": 0.1}, "lion": {"lr": 0.001}}.get(optimizer, {})  # defaults are for long runs
     losses = learn(make_task(make_net(CLASSES), CLASSES, optimizer, **keys), batch(CLASSES), 60)
     assert losses[-1] < 0.8 * losses[0]
 
@@ -81,7 +81,7 @@ def test_every_kind_of_model_memorises_eight_samples(model):
     with seeded():
         try:
             net = build(keys)(spec)
-        except UserError:  # too deep for so small a image
+        except UserError:  # too deep for an image this small
             spec = Image((1, 32, 32), classes=4)
             net = build(keys)(spec)
     x, y = batch(spec, 8)
@@ -92,7 +92,7 @@ def test_every_kind_of_model_memorises_eight_samples(model):
 
 
 def test_a_linear_model_finds_the_line():
-    """Book chapter 2: to the configured truth, which the points' noise moves by a tenth of a percent."""
+    """The book, chapter 2: it finds the configured line, up to the noise of the points, a tenth of a percent."""
     data, source = build(section("data", "linear")), section("data", "linear")["source"]
     data.load(CPU)
     net = linear(data.spec, init="zeros", bias=True)
@@ -102,7 +102,7 @@ def test_a_linear_model_finds_the_line():
 
 
 def test_xor_needs_a_hidden_layer():
-    """Book section 6.1: one layer cannot, two can."""
+    """The book, section 6.1: one layer cannot learn it, two can."""
     spec, y = Table(features=2, classes=2), torch.tensor([0, 1, 1, 0])
     one = make_task(linear(spec, init="zeros", bias=True), spec, lr=0.05)
     learn(one, (XOR, y), 200)
@@ -131,7 +131,7 @@ def test_micro_batches_give_the_update_of_the_whole_batch(spec, pieces):
 
 @pytest.mark.parametrize("pieces", [1, 3])
 def test_auxiliary_heads_count_by_their_weight(pieces):
-    """GoogLeNet's: the step is down the gradient of all three losses, the metrics are of its own outputs."""
+    """As in GoogLeNet: the step follows the gradient of all three losses; metrics are those of the main output."""
     keys = section("model", "googlenet") | dict(
         form="cifar", width=2, norm="none", dropout=0.0, auxiliary=0.4, init="keras"
     )
@@ -203,7 +203,7 @@ def test_a_lone_image_has_statistics():
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items()), "asking changes nothing"
 
 
-# What is measured
+# Metrics
 
 
 @pytest.mark.parametrize("spec", [CLASSES, TWO, REAL, Table(features=6, classes=3)], ids=str)
@@ -221,7 +221,7 @@ def test_evaluate_equals_a_plain_computation(spec, norm):
         expected = {"loss": F.binary_cross_entropy(p, y.double()), "acc": ((p > 0.5) == y).double().mean()}
     elif spec.classes:
         p = out.softmax(1)
-        rank = (p > p.gather(1, y[:, None])).sum(1)  # classes that are more likely than the true one
+        rank = (p > p.gather(1, y[:, None])).sum(1)  # the number of classes that are more likely than the true one
         expected = {"loss": -p[range(23), y].log().mean(), "acc": (rank == 0).double().mean()}
         if spec.classes > 5:
             expected["top5"] = (rank < 5).double().mean()
@@ -244,7 +244,7 @@ def test_the_metrics_of_a_step_are_those_of_its_batch():
 
 
 class Fixed(nn.Module):
-    """Gives its input as the output: what the test says is predicted."""
+    """A network whose output is its input, so that the test sets the predictions."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -35,13 +35,13 @@ def identity(features: int) -> nn.Module:
 
 
 def test_cross_entropy_of_the_book():
-    """Section 6.6: entropies of 2 and 1.356 bits; against one-hot targets it is -log of the class's probability."""
+    """The book, section 6.6: entropies of 2 and 1.356 bits; for one-hot targets -log of the class's probability."""
     assert loss("auto", FOUR, [[0.0] * 4, [1.0] * 4], [0, 3]) == pytest.approx(2 * BITS)
     p = [0.1, 0.1, 0.1, 0.7]
     logits = [[log(q) for q in p]]
     for label, q in enumerate(p):
         assert loss("cross_entropy", FOUR, logits, [label]) == pytest.approx(-log(q))
-    # label smoothing 0.4 makes of class 3 the distribution p itself, and the cross-entropy its entropy
+    # label smoothing 0.4 turns class 3 into the distribution p itself, and the cross-entropy into its entropy
     assert loss("cross_entropy", FOUR, logits, [3], smoothing=0.4) == pytest.approx(1.356 * BITS, abs=1e-3)
     assert loss("cross_entropy", FOUR, [[1000.0, 0, 0, 0]], [0]) == 0  # one-hot: no entropy, and no overflow
     assert loss("cross_entropy", FOUR, [[1000.0, 0, 0, 0]], [1]) == 1000
@@ -126,7 +126,7 @@ def test_data_without_targets_is_refused():
 
 
 def stepped(**task) -> tuple[dict, dict, float]:
-    """The weights of a small net before and after one step of plain descent, and the loss that is shown."""
+    """The weights of a small network before and after one step of plain gradient descent, and the reported loss."""
     with seeded():
         net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3))
         batch = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
@@ -164,4 +164,4 @@ def test_a_pattern_that_matches_nothing_is_refused():
             penalised_weights(net, ["0.weight", pattern])
     with pytest.raises(UserError, match="leaves task.l1 and task.l2 nothing to act on"):
         make_task(net, THREE, task=dict(l2=0.1, penalise=[]))
-    make_task(net, THREE, task=dict(penalise=[]))  # nothing to penalise with
+    make_task(net, THREE, task=dict(penalise=[]))  # no penalty is set

@@ -1,4 +1,4 @@
-"""Functions as data, points that move over them, and their drawings: against the book's figures and closed forms."""
+"""Functions as data, points that descend on them, and their plots, against the book's figures and closed forms."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ from dlrun.system.distributed import Distributed
 from dlrun.tasks.minimise import central_differences
 
 TEN = torch.linspace(-6, 6, 10)[:, None]
-PRINTED = {  # by the book, sections 6.4.1 to 6.4.4, over ten points from -6 to 6
+PRINTED = {  # the book, sections 6.4.1 to 6.4.4: ten points from -6 to 6
     "sigmoid": [0.00247264, 0.00931597, 0.03444517, 0.11920291, 0.33924365, 0.6607564, 0.8807971, 0.96555483,
                 0.99068403, 0.9975274],
     "leaky_relu": [-0.6, -0.46666667, -0.33333334, -0.2, -0.06666666, 0.666667, 2, 3.333333, 4.666667, 6],
@@ -32,13 +32,13 @@ PRINTED = {  # by the book, sections 6.4.1 to 6.4.4, over ten points from -6 to 
 
 
 def finished(tmp_path, *overrides: str) -> dict:
-    """The test part of the summary of a whole run."""
+    """The test results in the summary of a whole run."""
     train(tmp_path, compose("model=point", "trainer.device=cpu", *overrides), finish=True)
     return json.loads((tmp_path / "summary.json").read_text())["test"]
 
 
 def test_every_function_has_a_name():
-    """The config is checked against the signature, which is read from the source."""
+    """The config is checked against a signature that is read from the source."""
     for name in FORMULAS:
         compose("model=point", f"data.source.name={name}")
     with pytest.raises(UserError, match="data.source.name=himelblau: expected one of himmelblau, bowl, saddle, "):
@@ -77,7 +77,7 @@ def test_slopes_of_losses_follow_the_books_formulas():
 
 
 def test_entropy_and_divergence():
-    """Section 6.6: 2 bits, 1.356 bits, 0; the divergence is no distance, since its two directions differ."""
+    """Section 6.6: 2 bits, 1.356 bits, 0; the divergence is not symmetric."""
     points = torch.tensor([[0.25] * 4, [0.1, 0.1, 0.1, 0.7], [0.0, 0.0, 0.0, 1.0]])
     expected = [2.0, -0.3 * log2(0.1) - 0.7 * log2(0.7), 0.0]
     torch.testing.assert_close(named(name="entropy").at(points), torch.tensor(expected))
@@ -99,7 +99,7 @@ def test_the_loss_of_a_line_is_the_mean_over_its_points():
 
 
 def test_distances_of_two_lines():
-    """Section 13.7: where they do not meet, JS is log 2 and its gradient 0; the earth mover's distance leads to 0."""
+    """Section 13.7: without overlap, JS is log 2 and its gradient 0; the earth mover's distance has a gradient."""
     theta = torch.tensor([[-0.5], [0.0], [0.25]]).double().requires_grad_()
     js, em = (named(name=f"{kind}_of_lines").at(theta) for kind in ("js", "em"))
     assert js.tolist() == pytest.approx([log(2), 0, log(2)], abs=1e-7) and em.tolist() == [0.5, 0, 0.25]
@@ -113,7 +113,7 @@ def test_distances_of_two_lines():
 
 
 def test_the_lstm_cell_is_the_recurrence():
-    """Table 11.1: keep, both, clear, overwrite; with gates that are 0 or 1."""
+    """Table 11.1: keep, both, clear, overwrite, with gates of 0 or 1."""
     corners = torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
     found = named(name="lstm_cell").at(corners)
     assert found.tolist() == [1, 1.5, 0, 0.5]
@@ -153,7 +153,7 @@ def test_batch_normalisation_learns_the_printed_scale():
 
 
 def test_four_starting_points_reach_four_minima(tmp_path):
-    """Table 7.1 of the book, and all that a run leaves."""
+    """Table 7.1 of the book, and all files of a run."""
     test = finished(tmp_path, "model.starts=[[4,0],[1,0],[-4,0],[-2,2]]")
     ends = [point["end"] for point in test["points"]]
     expected = [(3.584428, -1.848127), (3, 2), (-3.779310, -3.283186), (-2.805118, 3.131313)]
@@ -231,7 +231,7 @@ def test_several_processes_are_refused():
 
 
 def test_drawings_show_the_function():
-    """A steeper function fills more of the picture: what is drawn is not empty, and depends on the function."""
+    """A steeper function fills more of the image: plots are not empty and depend on the function."""
     still = np.zeros((1, 1, 1))
     pictures = [render(lambda name=name: curve(named(name=name), still)) for name in ("sigmoid", "tanh")]
     assert pictures[0].shape == pictures[1].shape and (pictures[0] != pictures[1]).any()

@@ -17,7 +17,7 @@ SPEC = Image((3, 16, 24), 4)
 
 
 class Seen(nn.Module):
-    """Takes images of any size and keeps their sides."""
+    """Accepts images of any size and records their sides."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Reinforcement learning: the arithmetic by hand, the environments, and each algorithm on an environment it must
+"""Reinforcement learning: the arithmetic by hand, the environments, and each algorithm on an environment that it must
 master.
 """
 
@@ -31,7 +31,7 @@ from dlrun.tasks.rl.returns import RewardScale, explained_variance, gae, rewards
 from dlrun.tasks.rl.trpo import conjugate_gradients
 
 EXACT = ["reinforce", "reinforce_baseline", "a2c", "ppo", "trpo", "dqn", "double_dqn", "dueling_dqn"]
-MODELS = [*EXACT, "a3c"]  # whose workers are not to be foreseen
+MODELS = [*EXACT, "a3c"]  # its workers are not deterministic
 CPU = torch.device("cpu")
 SMALL = ["data.epoch_frames=256", "data.num_envs=4", "trainer.epochs=2", "trainer.checkpoint_gap=0", "model.hidden=[8]",
          "task.eval_episodes=3", "trainer.device=cpu", "trainer.log_every=2"]  # fmt: skip
@@ -47,7 +47,7 @@ KEYS = {
 
 
 class Echo:
-    """Says a number, one-hot, and pays 1 for saying it back; `limit` steps an episode, ended by time or for good."""
+    """Shows a one-hot number and rewards the action with its index; an episode has `limit` steps."""
 
     spec = Env((4,), 4, states=True)
 
@@ -348,7 +348,7 @@ def test_settings_that_do_not_fit_are_refused(overrides, words):
 
 @pytest.mark.parametrize("id", ["CartPole-v1", "CliffWalking-v1"])
 def test_episodes_end_at_a_time_limit(id):
-    """At the limit that is asked for; where the environment has none of its own and none is asked for, at one."""
+    """At the configured limit; without any limit, at a default one."""
     data = build(composed("data=gym", f"data.id={id}", "data.time_limit=5"))["data"]
     envs = data.make(2)
     envs.reset(0)
@@ -360,7 +360,7 @@ def test_episodes_end_at_a_time_limit(id):
 
 
 def test_values_of_normalised_observations():
-    """The same net learns, whatever the observations' unit."""
+    """The same network learns, whatever the unit of the observations."""
     net = build(composed("model=dqn", "model.normalise=true"))["model"](Env(obs=(4,), actions=2))
     obs = torch.randn(1000, 4) * torch.tensor([1e-3, 1.0, 10.0, 1e3]) + 5
     net.observe(obs[:300])
@@ -378,7 +378,7 @@ def test_values_of_normalised_observations():
 
 
 def test_observations_have_the_memory_layout_of_a_resumed_run():
-    """Sums over another layout are rounded otherwise."""
+    """Sums over another layout are rounded differently."""
     envs = build(composed("data=cartpole"))["data"].make(3)
     obs = [envs.reset(0)]
     for _ in range(60):
@@ -443,7 +443,7 @@ def test_every_algorithm_learns_to_echo(model):
 
 
 class Paid(Echo):
-    """Pays 1 whatever is done."""
+    """Rewards every action with 1."""
 
     def step(self, actions):
         return super().step(self.word)
@@ -462,7 +462,7 @@ def test_the_books_forms_of_reinforce_learn(overrides):
 
 
 def test_the_whole_return_weights_each_step_of_an_episode():
-    """Of two steps that pay 1 and 2, the log-probabilities are weighed by 3, or by 3 and 2 if the task is causal."""
+    """With rewards 1 and 2 the log-probabilities are weighted by 3, or by 3 and 2 if the task is causal."""
     found = {}
     for causal in (True, False):
         with seeded():
@@ -491,7 +491,7 @@ def test_conjugate_gradients_solve_a_positive_definite_system():
 
 
 def test_a_step_of_trpo_gains_within_its_bound():
-    """And changes the policy by at most the bound, the value not at all."""
+    """It changes the policy by at most the bound, and the value not at all."""
     with seeded():
         data = Toy()
         task = make_task("trpo", data, *LEARN["trpo"])
@@ -514,7 +514,7 @@ def test_trpo_needs_a_trunk_for_the_value():
 
 
 def test_the_value_function_has_its_own_learning_rate():
-    """As two optimizers would have: with Adam the first step moves each weight by its rate."""
+    """As with two optimizers: the first step of Adam moves each weight by its rate."""
     with seeded():
         data = Toy()
         task = make_task("ppo", data, "task.value_lr_multiplier=3", "task.num_steps=16", "task.minibatch=128",

@@ -89,12 +89,12 @@ def test_tables_that_do_not_fit_are_refused(overrides, words):
         Session(*compose(*overrides, "trainer.device=cpu"))
 
 
-# Environments that fail, and others
+# Environments, some of which fail
 
 
 @pytest.fixture
 def broken():
-    """An environment whose 150th step fails: raises, or gives what is not a number."""
+    """An environment whose 150th step fails: it raises, or returns NaN."""
 
     class Broken(gymnasium.Env):
         observation_space, action_space = gymnasium.spaces.Box(-1, 1, (2,)), gymnasium.spaces.Discrete(2)
@@ -149,7 +149,7 @@ def test_other_spaces_are_refused_with_the_wrapper_that_flattens_them():
     for obs, actions, wrapper in (
         (spaces.Dict(a=vector), two, "FlattenObservation"),
         (spaces.MultiDiscrete([2, 3]), two, "FlattenObservation"),
-        (spaces.Sequence(vector), two, "TransformObservation"),  # of any length: no vector holds it
+        (spaces.Sequence(vector), two, "TransformObservation"),  # of any length, so that no vector can hold it
         (vector, spaces.MultiDiscrete([2, 3]), "TransformAction"),
     ):
 
@@ -166,7 +166,7 @@ def test_other_spaces_are_refused_with_the_wrapper_that_flattens_them():
 
 
 def test_the_users_own_environment_trains(tmp_path, monkeypatch):
-    """In a package that DL_RUN_ALLOW names; what it does wrong is told in words."""
+    """It is in a package that DL_RUN_ALLOW names; its mistakes are reported."""
     (tmp_path / "myenvs.py").write_text(
         "import gymnasium, numpy as np\n"
         "class Own(gymnasium.Env):\n"
@@ -255,7 +255,7 @@ def test_a_run_has_all_its_files(tmp_path):
 
 def test_the_video_shows_one_episode():
     data = build(composed("data=maze")["data"])
-    frames, rate = data.record_video(lambda obs: np.array([1]), seed=1)  # to the right, in vain or to an end
+    frames, rate = data.record_video(lambda obs: np.array([1]), seed=1)  # to the right, where nothing or an end is
     assert rate == 4 and 2 <= len(frames) <= 41 and frames[0].shape == (180, 240, 3)
     assert (frames[0][90, 90] == 0).all() and (frames[0] != frames[-1]).any()
     data.video_steps = 0
@@ -266,7 +266,7 @@ def test_the_video_shows_one_episode():
 
 
 def wait_for_the_end_of(processes):
-    gc.collect()  # what holds the workers' pipes is in a ring of references
+    gc.collect()  # the workers' pipes are in a cycle of references
     started = time.monotonic()
     while any(process.is_alive() for process in processes) and time.monotonic() - started < 20:
         time.sleep(0.05)
@@ -274,13 +274,13 @@ def wait_for_the_end_of(processes):
 
 
 def test_workers_learn_pause_and_end(tmp_path):
-    """A signal stops a run of A3C with all that was learned saved; it goes on; no process stays behind."""
+    """A signal stops a run of A3C and everything learned is saved; it resumes; no process is left."""
     deep = "model.hidden=[8,8,8,8,8,8,8,8,8,8,8,8,8,8,8,8,8,8]"  # 304 shared tensors: a start takes 256 at most
     config = compose("model=a3c", *SMALL, deep)
     assert train(tmp_path, config, signals={4: signal.SIGTERM}).reason == "signal"
     saved = state(tmp_path)
     assert saved["clock"]["step"] == 5
-    assert saved["components"]["update"]["optimizer"]["state"][0]["step"] >= 5  # and what was under way
+    assert saved["components"]["update"]["optimizer"]["state"][0]["step"] >= 5  # and updates that were under way
     assert train(tmp_path, compose("model=a3c", *SMALL, deep, "task.workers=1"), resumed=True).reason == "finished"
     assert state(tmp_path)["clock"]["samples"] >= 512
     assert wait_for_the_end_of(multiprocessing.active_children())

@@ -23,7 +23,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def classify(data_dir, tmp_path_factory):
-    """Trains a run as the command line does, its config beside it; gives its folder."""
+    """Train a run as the command line does, with its config; returns its folder."""
 
     def run(*overrides):
         folder, (config, names) = tmp_path_factory.mktemp("run") / "of", compose(f"data_dir={data_dir}", *overrides)
@@ -83,7 +83,7 @@ def test_a_classifier_of_other_data_is_refused(classify, classifier, data_dir, t
 
 
 def test_images_of_every_epoch_survive_a_kill(data_dir, tmp_path):
-    """Those after the checkpoint are forgotten, and made again the same; strip and video are of all epochs."""
+    """Images after the checkpoint are dropped and written again, equal; strip and video show all epochs."""
     from PIL import Image
 
     config = compose(f"data_dir={data_dir}", *PAIR, "trainer.epochs=4", "trainer.ema=0.5")
@@ -91,7 +91,7 @@ def test_images_of_every_epoch_survive_a_kill(data_dir, tmp_path):
     train(tmp_path / "b", config, signals={9: SIGTERM})
     found = sorted(path.name for path in (tmp_path / "b" / "images").iterdir())
     assert found == ["samples_00001.png", "samples_00002.png"]
-    late = tmp_path / "b" / "images" / "samples_00003.png"  # as a run leaves it that is killed before its checkpoint
+    late = tmp_path / "b" / "images" / "samples_00003.png"  # left by a run that is killed before its checkpoint
     late.write_bytes(b"of another future")
     train(tmp_path / "b", config, resumed=True, signals={10: SIGTERM})
     assert not late.exists()
@@ -162,7 +162,7 @@ def test_a_single_image_is_refused(tmp_path):
         train(tmp_path / "run", compose(f"data_dir={tmp_path}", "model=wgan_gp", "data=anime_faces", "model.width=4"))
 
 
-@pytest.mark.parametrize("step", [2, 3])  # a turn of the critic alone, and one of both
+@pytest.mark.parametrize("step", [2, 3])  # a step of the critic alone, and one of both
 def test_a_loss_that_is_not_finite_stops_with_the_step(step, data_dir, tmp_path):
     config = compose(f"data_dir={data_dir}", *PAIR)
     with pytest.raises(Diverged, match=f"the loss is nan in epoch 1, step {step + 1}"):
@@ -170,7 +170,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step(step, data_dir, tmp_path)
 
 
 def test_a_penalty_that_is_not_finite_stops_before_the_weights():
-    """The scores are finite, the slope is not: the square root of a score has none at 0."""
+    """The scores are finite, the slope is not: a square root has none at 0."""
     task = make_pair(WganGp, n_critic=1)
     task.net.critic.append(Steep())
     before = [p.clone() for p in task.net.parameters()]

@@ -1,4 +1,4 @@
-"""Trackers: what they are told of a run, once; and that one which fails, hangs or is missing costs the run nothing."""
+"""Trackers receive everything of a run once; one that fails, hangs or is missing costs the run nothing."""
 
 import json
 import os
@@ -25,7 +25,7 @@ SMALL = ["model.hidden=[4]", "trainer.device=cpu", "trainer.log_every=10", "run_
 
 
 class Fake:
-    """A tracker that keeps what it is told. breaks: the step at which it fails."""
+    """A tracker that records what it receives. breaks: the step at which it fails."""
 
     def __init__(self, breaks=None):
         self.breaks, self.points, self.ends, self.keys = breaks, [], [], []
@@ -62,7 +62,7 @@ def test_a_tracker_receives_everything_once(run):
     assert [step for step, _ in fake.points] == [10, 20, 30, 40]
     assert fake.points[3][1]["val/loss"] == 0.5 and fake.points[3][1]["epoch"] == 4
     assert fake.ends == [({"test/loss": 0.25, "best/loss": 0.5, "best/epoch": 4}, ["loss.png"], 40, "finished")]
-    track.follow(run, "fake", fake, CONFIG)  # by a process that waited for the first one
+    track.follow(run, "fake", fake, CONFIG)  # as by a process that waited for the first one
     assert len(fake.points) == 4 and len(fake.ends) == 1
 
 
@@ -117,7 +117,7 @@ def test_a_tracker_that_fails_or_hangs_costs_one_line(tmp_path, monkeypatch, cod
 
 
 def test_a_run_finishes_without_its_tracker(tmp_path, monkeypatch, capsys):
-    """The process of the tracker fails at once: one line, a finished run, and its files."""
+    """The process of the tracker fails at once: the run prints one line, finishes and has its files."""
     monkeypatch.setattr(tracking, "SAFE", "raise SystemExit('the server is down')")
     config, names = compose("data=digits", "model.hidden=[4]", "trainer.epochs=2", "trainer.device=cpu")
     train(tmp_path, (config | {"tracker": {"mlflow": {}}}, names))
@@ -170,7 +170,7 @@ def call(folder, *words, code=0):
 
 
 def settled(folder, name):
-    """Wait until the tracker has let go of the run: on a busy machine it may outlive it."""
+    """Wait until the tracker has released the run: on a busy machine it may outlive it."""
     with FileLock(folder / "run" / "tracking" / f"{name}.lock", timeout=120):
         time.sleep(0.1)
     assert json.loads((folder / "run" / "tracking" / f"{name}.json").read_text())["ended"]
@@ -188,7 +188,7 @@ def train_and_resume(folder, name):
 
 @pytest.mark.slow
 def test_mlflow_receives_a_run(tmp_path):
-    """Its database, as MLflow's own tables have it."""
+    """The tables of MLflow's database."""
     rows = train_and_resume(tmp_path, "mlflow")
     with sqlite3.connect(tmp_path / "outputs" / "mlflow.db") as database:
         ((key, status, name),) = database.execute("select run_uuid, status, name from runs").fetchall()
@@ -203,7 +203,7 @@ def test_mlflow_receives_a_run(tmp_path):
 
 @pytest.mark.slow
 def test_wandb_receives_a_run_offline(tmp_path):
-    """The records of its files, which `wandb sync` uploads."""
+    """The records of the files that `wandb sync` uploads."""
     rows = train_and_resume(tmp_path, "wandb")
     from wandb.proto import wandb_internal_pb2
 
@@ -227,8 +227,8 @@ def name_of(item):
 
 
 def records(content):
-    """The records of LevelDB's log format: blocks of 32 KB; a record may have parts, each with a head of 7 bytes."""
-    at, parts = 7, b""  # the file's own head
+    """The records of LevelDB's log format: blocks of 32 KB; a record may be split; parts have headers of 7 bytes."""
+    at, parts = 7, b""  # the header of the file
     while at + 7 <= len(content):
         left = 32768 - at % 32768
         if left < 7:

@@ -23,7 +23,7 @@ def test_every_better_score_is_best():
 
 
 def test_of_equal_scores_the_one_with_the_lower_loss_is_best():
-    """Epochs 2 and 6 with accuracy 1.0: a loss of 0.0243 is better than 0.7255, but nothing that ends the wait."""
+    """Epochs 2 and 6 have accuracy 1.0: a loss of 0.0243 is better than 0.7255, but does not reset patience."""
     best = Best("acc", "max", min_delta=0.0)
     found = [(0.9, 0.8), (1.0, 0.7255), (0.8, 0.01), (1.0, 0.9), (1.0, float("nan")), (1.0, 0.0243), (1.0, None)]
     kept = [

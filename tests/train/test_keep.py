@@ -1,4 +1,4 @@
-"""Kept epochs are a function of the rows, also after a resume; what a resume may change, and what it says then."""
+"""Kept epochs depend on the rows only, also after a resume; what a resume may change, and what it reports."""
 
 from pathlib import Path
 from types import SimpleNamespace

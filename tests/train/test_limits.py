@@ -73,7 +73,7 @@ def test_a_finished_run_is_refused_by_the_same_rules(limits, done, named):
     "limits, done",
     [
         ({"epochs": 10}, {"stopped_by": "finished", "epochs": 9}),
-        ({}, {"stopped_by": "max_steps", "epochs": 9}),  # the last epoch was cut, and continues
+        ({}, {"stopped_by": "max_steps", "epochs": 9}),  # the last epoch was cut short and continues
         ({"stop_at": 0.5}, {"stopped_by": "stop_at", "epochs": 1, "best": {"value": 0.6}, "goal": "val/loss",
                             "scores": {"val/loss": "min"}}),
         ({}, {"stopped_by": 5, "epochs": "x", "steps": [], "best": 3, "scores": 4}),  # edited by hand

@@ -68,7 +68,7 @@ def test_a_metric_of_some_steps_is_averaged_over_those():
 
 
 def test_an_epochs_means_are_over_its_samples(session, tmp_path):
-    """Of a net that does not learn: what `evaluate` says of the train part, its last batch smaller than the others."""
+    """For a network that does not learn they equal `evaluate` on the train split; the last batch is smaller."""
     trained = session("optimizer=sgd", "optimizer.lr=1e-30", "trainer.epochs=1")
     trained.finish = lambda training, outcome: None
     trained.start(tmp_path, resumed=False)

@@ -1,4 +1,4 @@
-"""The modes that measure without a run: their findings against closed forms and against torch."""
+"""The modes that measure without a run, against closed forms and torch."""
 
 import csv
 import sys
@@ -22,7 +22,7 @@ SMALL = ("data=digits", "model.hidden=[16]", "trainer.device=cpu")
 
 @pytest.fixture
 def mode(monkeypatch, capsys, tmp_path):
-    """Run dl-run mode=...: gives (exit code, stdout, stderr)."""
+    """Run dl-run mode=...; returns (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
@@ -51,7 +51,7 @@ def test_the_range_test_rises_exponentially_and_suggests_the_steepest_fall(mode,
         *[4.9 - 0.01 * i for i in range(20)],
         *[4.7 - 0.4 * i for i in range(10)],
         9,
-    ]  # the second step's fall
+    ]  # the fall of the second step
     assert 20 <= suggestion(RangeTest(list(range(len(noisy))), [], noisy)) <= 30
     code, out, err = mode("mode=find_lr", *SMALL, "trainer.max_steps=100")
     assert code == 0 and "suggestion     optimizer.lr=" in out, err
@@ -105,7 +105,7 @@ def test_the_largest_batch_size_is_measured_or_extrapolated(mode, monkeypatch):
     code, out, err = mode("mode=find_batch", *SMALL)
     assert code == 0 and "data.batch_size=1294, all train samples in one" in out, err
     monkeypatch.setattr(find_batch, "free_memory", lambda device: 0)
-    code, out, err = mode("mode=find_batch", *SMALL)  # nothing is free: the size after the first two is not tried
+    code, out, err = mode("mode=find_batch", *SMALL)  # no memory is free: no size after the first two is tried
     assert code == 0 and "\n   64 " not in out, out
 
 

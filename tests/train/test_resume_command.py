@@ -52,7 +52,7 @@ def test_a_resume_needs_a_higher_limit_than_the_one_reached(key, high, reached, 
     keys = ["trainer.epochs=3", "trainer.min_delta=9", "trainer.monitor=val/loss"]
     code, _, err = dl_run("run_dir=run", f"{argument}{high}", *keys)
     assert code == 0, err
-    for changes in ([], ["trainer.epochs=9"], [f"{argument}{reached}"], ["trainer.device=cpu", "trainer.min_delta=8"]):
+    for changes in ([], ["trainer.epochs=9", f"{argument}{reached}", "trainer.device=cpu", "trainer.min_delta=8"]):
         text = refused("resume=run", *changes, left=["outputs", "run"])
         assert "is finished, with" in text and f"dl-run resume=run {argument}<{more}>" in text
     assert dl_run("resume=run", f"{argument}{higher}", "trainer.epochs=3")[0] == 0
@@ -78,7 +78,7 @@ def test_a_run_with_an_edited_summary_resumes(text, code, dl_run, finished, tmp_
 
 
 def test_a_resume_reads_the_run_after_it_is_locked(refused, finished, tmp_path, monkeypatch):
-    """Of two processes that resume a run, the second sees what the first has left."""
+    """Of two processes that resume a run, the second sees what the first has written."""
     shutil.copytree(finished, tmp_path / "run")
     acquire = FileLock.acquire
 
@@ -115,7 +115,7 @@ def test_a_resume_of_a_folder_with_a_damaged_config_is_refused(refused, finished
 
 
 def content(folder):
-    """Every file of a folder and what is in it."""
+    """All files of a folder with their content."""
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 

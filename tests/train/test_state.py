@@ -70,7 +70,7 @@ def test_a_checkpoint_with_other_components_is_refused(session, tmp_path):
 
 
 def change(path, key, value):
-    """In a checkpoint, whose SHA-256 is then right again. key: a path in it."""
+    """Change a value in a checkpoint and renew its SHA-256. key: a path in the checkpoint."""
     found = load(path)
     *outer, last = key.split("/")
     inner = found
@@ -95,7 +95,7 @@ def change(path, key, value):
     ],
 )
 def test_an_edited_checkpoint_with_a_valid_hash_is_refused(key, value, why, stopped, config):
-    """The SHA-256 is of what is in the file, whoever wrote it; kernels would write past what is too small."""
+    """Anyone can compute the SHA-256; with tensors that are too small, kernels would write past their end."""
     for name in ("last", "previous"):
         change(stopped / "checkpoints" / f"{name}.ckpt", key, value)
     with pytest.raises(CheckpointError, match=why):

@@ -60,7 +60,7 @@ FIXED = ("product", "operations", "convolution")  # without parameters
 
 @pytest.mark.parametrize("name", options("model"))
 def test_every_model_has_a_summary(name):
-    """All its parts run, and the columns add up to the last lines."""
+    """All its layers run, and the columns add up to the last lines."""
     given = [entry["override /data"] for entry in read_option("model", name)["defaults"] if "override /data" in entry]
     data = given[0] if given else FITTING[takes(name)[0]]
     small = {"imdb": ["data.length=5"], "image_folder": ["data.spec.shape=[3,64,64]", "data.spec.classes=5"]}
@@ -91,7 +91,7 @@ def test_a_layer_that_runs_twice_is_one_row():
 
 
 def test_cells_from_their_formulas_and_packed_texts_have_a_summary():
-    """Products outside of layers are their parent's; what the meta device cannot do is done with numbers."""
+    """Products outside of layers count for their parent; operations that the meta device lacks are run with numbers."""
     small = ["data=imdb", "data.length=9", "data.vocab=30", "data_dir=/nowhere", "model.units=5", "model.layers=1"]
     config, names = compose("model=lstm", *small, "model.embedding.size=6")
     fused = summary(config, names)

@@ -1,4 +1,4 @@
-"""Starting from weights: which files, what fits, which head is replaced, and what is refused."""
+"""Starting from weights: which files and weights fit, which head is replaced, and what is refused."""
 
 import hashlib
 import io
@@ -122,7 +122,7 @@ def test_unused_auxiliary_heads_are_dropped():
 
 
 def test_missing_auxiliary_heads_are_initialised():
-    """From a run without them, of other classes: what is new and why, the one head that was replaced first."""
+    """From a run with other classes and without auxiliary heads: the new tensors and why; the replaced head first."""
     keys = dict(form="cifar", width=2, shape=(1, 8, 8))
     mine, theirs = net("googlenet", 5, auxiliary=0.3, **keys), net("googlenet", 10, auxiliary=0, **keys)
     said = start(mine, theirs, 5)
@@ -157,7 +157,7 @@ def test_another_architecture_is_refused(mine, theirs, classes):
 
 
 def publish(folder, state) -> str:
-    """A file of weights as torchvision names its own."""
+    """A file of weights with a name as torchvision's."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     file = f"tiny-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.pth"
@@ -207,7 +207,7 @@ PUBLISHED = [name for name in options("model") if "published" in read_option("mo
 
 @pytest.mark.parametrize("model", PUBLISHED)
 def test_nets_with_published_weights_name_their_file(model):
-    """Those of torchvision, by its own name for them; their heads have 1,000 classes and are what is replaced."""
+    """The name is torchvision's; heads have 1,000 classes and are replaced."""
     keys = section("model", model)
     assert keys["weights"] is None and re.fullmatch(r"[\w-]+-[0-9a-f]{8}\.pth", keys["published"])
     assert keys["published"].startswith(model.removesuffix("_imagenet"))
@@ -220,8 +220,11 @@ def test_nets_with_published_weights_name_their_file(model):
     assert copy_weights(mine, state, 5, "init=x").startswith(
         f"init=x: {len(own) - len(new)} tensors loaded; new, because"
     )
+
+
+def test_init_and_published_weights_exclude_each_other():
     with pytest.raises(ConfigError, match="init=x and model.weights=imagenet: expected only one of the two"):
-        compose(f"model={model}", "model.weights=imagenet", "init=x", "data=pokemon")
+        compose("model=resnet18", "model.weights=imagenet", "init=x", "data=pokemon")
 
 
 def test_bad_settings_are_reported():
@@ -236,7 +239,7 @@ def test_bad_settings_are_reported():
 
 
 def test_weights_for_another_vocabulary_are_reported(tmp_path):
-    """Row i of an embedding is another word's vector there."""
+    """Row i of that embedding belongs to another word."""
     (tmp_path / "checkpoints").mkdir()
     save(tmp_path / "checkpoints" / "best.ckpt", {"data": {"words": ["the", "good", "bad"]}})
     assert other_words(str(tmp_path), {"words": ["the", "good", "bad"]}) == ""
