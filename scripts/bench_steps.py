@@ -1,9 +1,11 @@
 """Training steps of dl-run and of a hand-written loop, in one process and in turns.
 
-bench_steps.py mlp|lenet|resnet18|fast_cnn|vae|wgan_gp STEPS [cpu|cuda]
+bench_steps.py mlp|lenet|resnet18|fast_cnn|vae|wgan_gp STEPS [cpu|cuda] [OVERRIDE ...]
 
 Print JSON: seconds a step of both (medians over blocks) and, on CUDA, dl-run's synchronisations a step and the peak
 memory. With OMP_NUM_THREADS=1 processor time is measured, which depends less on other programs.
+
+OVERRIDE: for example data=table data.file=FILE data.target=COLUMN, of classes.
 
 Both use the same networks, the same images, normalised before the clock starts (batches of 128, or 64), fused Adam, no
 averaged weights, and the same precision and memory layout. On a GPU the hand-written loop does nothing that waits for
@@ -54,7 +56,10 @@ def supervised(net: nn.Module, batches: Iterator[Batch], lr: float, device: Devi
         x, y = next(batches)
         with device.autocast():
             out = net(x)
-        F.cross_entropy(out.float(), y).backward()
+        if out.shape[1] == 1:  # two classes
+            F.binary_cross_entropy_with_logits(out.float().squeeze(1), y.float()).backward()
+        else:
+            F.cross_entropy(out.float(), y).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -120,11 +125,12 @@ def wgan_gp(net: nn.Module, batches: Iterator[Batch], lr: float, device: Device)
     return step
 
 
-def main(model: str, steps: int, device: str = "cpu") -> None:
+def main(model: str, steps: int, device: str = "cpu", *overrides: str) -> None:
     given = [f"model={model}", f"data={DATA.get(model, 'mnist')}", f"data.batch_size={BATCH.get(model, 128)}"]
     given += ["trainer.ema=0", "schedule=constant", f"trainer.device={device}"]
     if model not in ("vae", "wgan_gp"):  # whose configs have Adam's keys
         given.append("optimizer=adam")
+    given += overrides
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = plain(compose("config", given))
     session = Session(config, {})

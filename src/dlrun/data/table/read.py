@@ -16,6 +16,7 @@ from dlrun.errors import DataError, counted, first_line
 
 MISFIT = "as dtype"  # in polars' message about a value that is not of its column's type
 SAMPLED = 2000  # rows that decide whether a column has few different texts
+PART = 2**17  # rows whose texts are compared at once
 GUESSED_FROM = 10_000  # rows from which polars guesses the columns' types before it reads all of them
 
 
@@ -160,8 +161,15 @@ def _stripped(frame: pl.DataFrame, missing: tuple[str, ...]) -> pl.DataFrame:
 
 
 def _without_blanks(column: pl.Series, missing: tuple[str, ...]) -> pl.Series:
-    texts = column.str.strip_chars()
-    return texts.set(texts.is_in(["", *missing]), None)
+    parts, is_changed = [], False
+    for first in range(0, len(column), PART):  # most columns need no change, and so no copy
+        part = column.slice(first, PART)
+        texts = part.str.strip_chars()
+        is_none = texts.is_in(["", *missing])
+        if is_none.any() or (texts.str.len_bytes() != part.str.len_bytes()).any():
+            part, is_changed = texts.set(is_none, None), True
+        parts.append(part)
+    return pl.concat(parts) if is_changed else column
 
 
 def _without_empty_rows(frame: pl.DataFrame) -> pl.DataFrame:
