@@ -35,6 +35,7 @@ def environment(folder):
 
 LINES = [
     ("dl-run mod", "model="),
+    ("dl-run ne", "new"),
     ("dl-run trainer.epo", "trainer.epochs="),
     ("dl-run data=digits model=len", "model=lenet"),
     ("dl-runs eval", "evaluate"),
@@ -43,6 +44,7 @@ LINES = [
     ("dl-runs export last --format safe", "safetensors"),
     ("dl-data fet", "fetch"),
     ("dl-data check fashion", "fashion_mnist"),
+    ("dl-data draw fashion", "fashion_mnist"),
 ]
 
 

@@ -89,6 +89,20 @@ def test_after_a_failure_no_point_is_sent_twice(run):
     assert [step for step, _ in fake.points] == [30, 40]
 
 
+def test_only_new_lines_are_read(tmp_path):
+    """A long run's file is not read whole each second; a resumed run replaces it."""
+    path = tmp_path / "metrics.jsonl"
+    lines = track._Lines(path)
+    assert lines.read() == []
+    path.write_bytes(b"one\ntwo\nthr")
+    assert lines.read() == [(0, b"one"), (1, b"two")] and lines.read() == []
+    with open(path, "ab") as file:
+        file.write(b"ee\n")
+    assert lines.read() == [(2, b"three")]
+    track.write_whole(path, b"one\ntwo\n")
+    assert lines.read() == [(0, b"one"), (1, b"two")]
+
+
 def test_values_that_are_not_finite_are_left_out(run):
     with open(run / "metrics.jsonl", "a") as file:
         file.write('{"step": 50, "epoch": 5, "val/loss": null, "train/loss": 1}\n{"step": 60, "epo')
