@@ -205,7 +205,7 @@ class Supervised(SampleTask):
         measures = self.scoring.measures
         found = measures.per_sample(out if self.spec.classes else self.scaling.in_unit(out), y)
         if measures.of_counts and self.device.dist.size == 1:
-            found[OUTCOMES] = y * self.spec.classes + self._labels(out)
+            found[OUTCOMES] = y * measures.classes + self._labels(out)
         return found
 
     def logged(self, means: dict[str, float]) -> dict[str, float]:
