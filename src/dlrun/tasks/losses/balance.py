@@ -44,9 +44,10 @@ def balance_of(data: SampleData, spec: Learnable | Mask, wanted: Wanted, device:
         )
     weights = weights_of_classes(wanted, counts, labels)
     text = skew(counts or [], labels)
-    has_sampler = hasattr(data, "sampler") and not isinstance(spec, Mask)
-    remedies = "task.class_weights=balanced" + (" or data.sampler=balanced" if has_sampler else "")
-    about = {"skewed": f"{text}: look at balanced_acc; to weigh all classes alike: {remedies}"} if text else {}
+    sampler = "" if isinstance(spec, Mask) else getattr(data, "sampler", "")
+    remedies = "task.class_weights=balanced" + (" or data.sampler=balanced" if sampler else "")
+    advice = "" if wanted or sampler == "balanced" else f"; to weigh all classes alike: {remedies}"
+    about = {"skewed": f"{text}: look at balanced_acc{advice}"} if text else {}
     return Balance(counts, None if weights is None else weights.to(device), about)
 
 
