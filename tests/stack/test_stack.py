@@ -322,13 +322,16 @@ def test_a_stack_killed_at_twenty_random_moments(config, tmp_path):
         process.start()
         return process
 
-    begun, draw, kills, turn = time.monotonic(), random.Random(0), 0, 0
+    draw, kills, turn = random.Random(0), 0, 0
     whole = started(tmp_path / "whole")
     whole.join()
-    seconds = time.monotonic() - begun
     while kills < 20:
         process = started(tmp_path / str(turn))
-        process.join(draw.uniform(0, 0.6 * seconds))
+        steps, seen = draw.randrange(8), set[int]()
+        while process.is_alive() and len(seen) <= steps:  # however fast the machine is
+            seen.add(written(tmp_path / str(turn) / "stack" / "last.ckpt"))
+            time.sleep(0.002)
+        process.join(draw.uniform(0, 0.1))
         process.kill()
         process.join()
         kills += process.exitcode == -signal.SIGKILL
@@ -339,6 +342,14 @@ def test_a_stack_killed_at_twenty_random_moments(config, tmp_path):
     for folder, number in itertools.product(range(turn + 1), range(len(JOBS))):
         assert read_summary(tmp_path / str(folder) / str(number))["status"] == "finished"
         assert_same(tmp_path / "whole" / str(number), tmp_path / str(folder) / str(number))
+
+
+def written(path: Path) -> int:
+    """When a file was written; 0 if it is not there."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def test_a_stack_on_a_full_disk_can_be_resumed(config, tmp_path, monkeypatch):

@@ -202,7 +202,8 @@ def test_points_are_chosen_at_a_time_for_stacks(stack, sizes, tmp_path):
                 plan.tell(job, now.run_folder(job))
             found.append(len(jobs))
         assert found == sizes and len({tuple(job.overrides) for job in now.jobs}) == 10
-        assert Optuna(settings(pruner="asha"), [rate], 3, stack).stack == "off"
+        assert Optuna(settings(pruner="median"), [rate], 3, stack).stack == "off"
+        assert Optuna(settings(pruner="asha"), [rate], 3, stack).stack == stack  # stack/selection.py
 
 
 @pytest.mark.parametrize(
