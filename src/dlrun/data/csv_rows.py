@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dlrun.data.table.text import check_text
-from dlrun.data.walk import read_bytes
+from dlrun.data.walk import check_text, read_bytes
 from dlrun.errors import DataError, UserError, counted, nearest
 
 PATHS = (

@@ -10,8 +10,7 @@ from torch import nn
 
 from dlrun.config.build import build, of_runner
 from dlrun.config.signatures import signature
-from dlrun.data.base import Data, has_samples
-from dlrun.data.orders import check_sampler
+from dlrun.data.base import Data, check_sampler, has_samples
 from dlrun.errors import UserError
 from dlrun.optim.buffers import BufferSnapshot
 from dlrun.optim.update import Update
