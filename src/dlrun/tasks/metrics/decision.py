@@ -46,9 +46,9 @@ class Decision:
 
     def choose(self, outcomes: Outcomes) -> None:
         """Set the threshold with the highest score; of equals that nearest to 0.5. If a class is absent: no change."""
-        y, p = outcomes.y, outcomes.predicted[:, 1].astype(np.float64)
-        if self.metric is None or y.min() == y.max():
+        if self.metric is None or outcomes.y.min() == outcomes.y.max():
             return
+        y, p = outcomes.y, outcomes.predicted[:, 1].astype(np.float64)
         false, true, _ = rates(p, y)
         positives, negatives = y.sum(), len(y) - y.sum()
         tp, fp = (true[1:] * positives).round(), (false[1:] * negatives).round()
