@@ -186,6 +186,16 @@ def test_a_split_is_scored_as_a_whole():
     assert small["auroc"] == pytest.approx(theirs.roc_auc_score(y, p))
 
 
+def test_real_targets_are_measured_while_training():
+    """Val chooses no threshold for them."""
+    spec = Table(features=3, targets=1)
+    x, y = torch.randn(20, 3), torch.randn(20, 1)
+    data, task = Batches(x, y, spec, 8), make_task(nn.Linear(3, 1), spec, task={"metrics": [partial(ours.rmse)]})
+    task.prepare(data)
+    found = task.evaluate(data, "val")
+    assert found["rmse"] == pytest.approx(found["mse"] ** 0.5, rel=1e-5)
+
+
 def test_outputs_of_several_processes_come_in_order(monkeypatch):
     """Each process has every second batch; the first of them joins all in stored order."""
     batches = [(torch.full((n,), i), torch.full((n, 2), float(i))) for i, n in enumerate((3, 3, 3, 3, 1))]
