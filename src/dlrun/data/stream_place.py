@@ -12,7 +12,7 @@ from torch import Tensor
 from dlrun.errors import DataError, check_state, own_code
 from dlrun.seeds import mix
 
-END = object()  # of a pass
+END, BATCHES = object(), "batches (x, y)"  # the end of a pass
 
 OTHER = (
     "the train loader yields other batches than before: from here on this is not the run that was stopped\n"
@@ -139,13 +139,15 @@ def seed_all(seed: int, place: Place) -> None:
 
 
 def items_of(loader: Iterable[Any], split: str) -> Iterator[Any]:
-    """Yield what a loader yields. Raises DataError for what it raises."""
-    what, expected = f"the {split} loader", "batches (x, y)"
-    with own_code(what, expected):
-        iterator = iter(loader)
+    """Begin a pass of a loader, now, and return what it yields. Raises DataError for what the loader raises."""
+    with own_code(f"the {split} loader", BATCHES):
+        return _taken(iter(loader), split)
+
+
+def _taken(items: Iterator[Any], split: str) -> Iterator[Any]:
     while True:
-        with own_code(what, expected):
-            item = next(iterator, END)
+        with own_code(f"the {split} loader", BATCHES):
+            item = next(items, END)
         if item is END:
             return
         yield item
