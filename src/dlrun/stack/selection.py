@@ -37,12 +37,12 @@ def selection_of(settings: Settings, axes: list[Axis], first: "Member") -> Selec
     if isinstance(settings, Population):
         return Exchange(settings, axes, *goal_of(first, None, None))
     if isinstance(settings, Search) and settings.pruner == "asha":
-        goal, direction = settings.goal, settings.direction
-        return Halving(settings, *goal_of(first, goal if isinstance(goal, str) else None, direction))
+        goal, direction = (each[0] if isinstance(each, list) else each for each in (settings.goal, settings.direction))
+        return Halving(settings, *goal_of(first, goal, direction))
     return None
 
 
-def goal_of(first: "Member", goal: str | None, direction: object) -> tuple[str, int]:
+def goal_of(first: "Member", goal: str | None, direction: str | None) -> tuple[str, int]:
     """The metric by which jobs are compared, and 1 if higher is better, else -1."""
     best, scores = first.training.best, {f"val/{name}": mode for name, mode in first.session.task.scores.items()}
     if goal is None and best is None:
