@@ -17,6 +17,7 @@ from dlrun.clock import Clock
 from dlrun.config.build import build
 from dlrun.config.signatures import signature
 from dlrun.errors import DataError, UserError
+from dlrun.models.attention import SelfAttention
 from dlrun.models.autoencoder import adversarial_autoencoder, autoencoder, conv_autoencoder, halvings, vae
 from dlrun.models.gan import Pair, gan
 from dlrun.models.mlp import mlp
@@ -297,7 +298,9 @@ def test_reports_are_figures(kind, latent):
 # Adversarial: networks
 
 POINTS = Table(features=2, classes=2)
-NETS = dict(latent=4, hidden=[32, 32], form="paper", width=4, norm="batch", critic_norm="none", init="torch")
+NETS = dict(
+    latent=4, hidden=[32, 32], form="paper", width=4, norm="batch", critic_norm="none", attention=False, init="torch"
+)
 
 
 LARGE = [(1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 48, 64)]
@@ -312,6 +315,35 @@ def test_pairs_take_their_sizes_from_the_spec(form, shape):
         assert net.critic(torch.empty(2, *shape)).shape == (2,)
         points = gan(POINTS, **NETS | dict(hidden=[]))
         assert points(torch.empty(5, 4)).shape == (5,)
+
+
+def test_self_attention_is_torchs_and_starts_as_the_identity():
+    layer, x = SelfAttention(16), torch.randn(2, 16, 3, 5)
+    assert torch.equal(layer(x), x)
+    torch.nn.init.constant_(layer.scale, 0.5)
+    q, k, v = (each(x).flatten(2).transpose(1, 2) for each in (layer.query, layer.key, layer.value))
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2).reshape(x.shape)
+    torch.testing.assert_close(layer(x), x + 0.5 * expected)
+
+
+@pytest.mark.parametrize("form", ["paper", "book"])
+def test_both_nets_attend_to_maps_of_half_the_side(form):
+    net, sides = gan(Image((1, 28, 28)), **NETS | dict(form=form, attention=True)), []
+    for module in net.modules():
+        if isinstance(module, SelfAttention):
+            module.register_forward_hook(lambda module, inputs, out: sides.append(out.shape))
+    assert net(torch.randn(2, 4)).shape == (2,)
+    assert sides == [(2, 4, 14, 14)] * 2
+    for form in ("small", "dense"):
+        with pytest.raises(UserError, match=f"model.attention=true with model.form={form}: expected images"):
+            gan(Image((1, 28, 28)), **NETS | dict(form=form, attention=True))
+
+
+def test_a_gradient_penalty_goes_through_attention():
+    """Which needs second derivatives."""
+    net = gan(Image((1, 8, 8)), **NETS | dict(attention=True, norm="none"))
+    task = make(WganGp, net, Image((1, 8, 8)))
+    assert task.step((torch.rand(4, 1, 8, 8), torch.zeros(4)), Clock(0, 1, 1))["penalty"].isfinite()
 
 
 def test_a_pair_names_the_sizes_it_makes_and_warns_of_batch_norm():

@@ -7,17 +7,20 @@ paper: 4x4 convolutions with stride 2 between the smallest maps, of 4x4 to 7x7, 
 book: the same generator with a ReLU on the noise; a critic of five convolutions and an average over its maps.
 small: three layers each; the generator's maps have sides 3 -> 9 -> 21 -> 64, the critic's 64 -> 20 -> 6 -> 1.
 
+With attention=true, both nets attend to all positions of the maps of half the image's side (Zhang et al. 2019).
+
 Source: Goodfellow et al. 2014; Radford et al. 2016 (DCGAN); the book, section 13.3 (3,576,704 and 6,561,665 parameters
 at 64x64). Deviations: a dense layer on the noise, which equals the book's transposed convolution over one pixel.
 Convolutions without padding get some if images are too small without it. The last kernel of the generator in form=small
 is enlarged to fit the image.
 """
 
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
+from dlrun.models.attention import SelfAttention
 from dlrun.models.layers import initialise
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image, Table, Unlabelled
@@ -49,6 +52,7 @@ def gan(
     width: Size,
     norm: Norm,
     critic_norm: Norm,
+    attention: bool,
     init: Init,
 ) -> Pair:
     """Dense nets for tables, dense or convolutional nets for images with pixels in [-1, 1].
@@ -56,11 +60,20 @@ def gan(
     hidden: widths of both nets, for tables and form=dense.
     width: channels of the largest maps, for images; each layer doubles them.
     norm, critic_norm: for images; the critic's first layer has none, except in form=book.
+    attention: for images in form=paper and form=book.
     """
+    if attention and (isinstance(spec, Table) or form not in ("paper", "book")):
+        raise UserError(f"model.attention=true with model.form={form}: expected images, and form=paper or form=book")
     if isinstance(spec, Table) or form == "dense":
         return initialise(_dense(spec, latent, hidden), init)
     make = {"paper": _paper, "book": _book, "small": _small}[form]
-    return initialise(make(spec, latent, width, norm, critic_norm), init)
+    pair = make(spec, latent, width, norm, critic_norm)
+    if attention:  # before the generator's last convolution, and after the critic's first and its activation
+        generator, critic = cast(nn.Sequential, pair.generator), cast(nn.Sequential, pair.critic)
+        first = next(i for i, layer in enumerate(critic) if isinstance(layer, nn.LeakyReLU))
+        generator.insert(len(generator) - 2, SelfAttention(width))
+        critic.insert(first + 1, SelfAttention(width))
+    return initialise(pair, init)
 
 
 def _dense(spec: Image | Table, latent: int, hidden: list[int]) -> Pair:
