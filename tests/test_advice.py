@@ -1,4 +1,4 @@
-"""Every command that a message prints is one that works: taken out of the message and run, or at least composed."""
+"""Every command in a message works: it is taken out of the message and run, or at least composed."""
 
 import re
 import shlex
@@ -31,8 +31,8 @@ PLACEHOLDERS = {"<more>": "3", "...": ""}
 
 
 @pytest.fixture
-def dl_run(monkeypatch, capsys, tmp_path):
-    """Run the command in this process: gives (exit code, stdout and stderr together)."""
+def dl_run(monkeypatch, capsys, tmp_path, undrawn):
+    """Run the command in this process; returns (exit code, stdout and stderr together)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
 
@@ -66,8 +66,8 @@ def advised(text: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("change", ["optimizer.lr=1e-4", "model=linear", "model.hidden=[5]", "schedule=cosine"])
-def test_a_change_that_a_resumed_run_cannot_take(dl_run, digits, tmp_path, change):
-    """The new run is like the old one, in all that its own overrides say of it."""
+def test_a_change_that_a_resumed_run_refuses_comes_with_a_command_that_works(dl_run, digits, tmp_path, change):
+    """The new run is like the old one in all its overrides."""
     code, text = dl_run(f"resume={digits}", change)
     assert code == 2
     (command,) = advised(text)
@@ -80,8 +80,8 @@ def test_a_change_that_a_resumed_run_cannot_take(dl_run, digits, tmp_path, chang
     assert change != "optimizer.lr=1e-4" or config.optimizer.lr == 1e-4
 
 
-def test_a_change_of_a_run_whose_data_lies_beside_it(dl_run, tmp_path, monkeypatch):
-    """The command works from any folder: ./it's mail.csv was seen from the folder that the run was started in."""
+def test_the_advised_command_finds_data_by_its_relative_path(dl_run, tmp_path, monkeypatch):
+    """The command works from any folder: ./it's mail.csv is relative to the folder that the run was started in."""
     rows = [f"good nice {i},a\nbad poor {i},b\n" for i in range(20)]
     (tmp_path / "it's mail.csv").write_text("text,label\n" + "".join(rows))
     given = ["data=text_folder", "model=bag_of_words", 'data.source.path="./it\'s mail.csv"', "trainer.epochs=1"]
@@ -95,7 +95,7 @@ def test_a_change_of_a_run_whose_data_lies_beside_it(dl_run, tmp_path, monkeypat
     assert code == 0, said
 
 
-def test_a_run_that_is_finished(dl_run, digits, tmp_path):
+def test_a_finished_run_comes_with_a_command_that_continues_it(dl_run, digits, tmp_path):
     folder = shutil.copytree(digits, tmp_path / "it's a run")
     code, text = dl_run(f"resume={quoted(folder)}")
     assert code == 2
@@ -103,7 +103,7 @@ def test_a_run_that_is_finished(dl_run, digits, tmp_path):
     assert dl_run(*command)[0] == 0
 
 
-def test_data_that_lies_elsewhere_now(dl_run, tmp_path):
+def test_moved_data_comes_with_a_command_that_finds_it(dl_run, tmp_path):
     write_mnist(tmp_path / "data")
     own = [*SMALL, f"data_dir={tmp_path}/data", "trainer.epochs=1"]
     assert dl_run(*own, "run_dir=run")[0] == 0
@@ -116,7 +116,7 @@ def test_data_that_lies_elsewhere_now(dl_run, tmp_path):
     assert code == 0, said
 
 
-def test_weights_that_fit_with_another_form():
+def test_weights_of_another_form_come_with_the_key_to_set():
     spec, node = Image((1, 32, 32), 10), composed("model=resnet18", "model.width=2")["model"]
     config = {"model": node, "init": "tv.pth"}
     with pytest.MonkeyPatch.context() as patch:
@@ -128,14 +128,14 @@ def test_weights_that_fit_with_another_form():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("given", [["seed=0,1"], ["sweep.jobs=2"]])
-def test_a_sweep_without_its_flag(dl_run, given):
+def test_a_sweep_without_its_flag_comes_with_a_command_that_works(dl_run, given):
     code, text = dl_run(*given)
     commands = advised(text.replace("), or a list", "\n"))
     assert code == 2 and commands[0][0] == "-m"
     assert subprocess.run([sys.executable, "-m", "dlrun", *commands[0], "trainer.epochs=1"]).returncode == 0
 
 
-def test_what_extras_need_is_named_for_pip():
+def test_missing_extras_come_with_a_command_for_pip():
     for extra in ("optuna", "export", "submitit", "video"):
         python, *flags, package = shlex.split(install(extra))[:5]
         assert (
@@ -150,7 +150,7 @@ EXAMPLES = [line.strip() for line in USAGE.splitlines() if line.startswith("  dl
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", EXAMPLES)
-def test_examples_of_help(dl_run, line):
+def test_the_examples_of_the_help_work(dl_run, line):
     command = shlex.split(re.split(r"\s{2,}", line)[0])[1:]
     if any("=last" in word for word in command):
         pytest.skip("needs what was started before")
@@ -179,7 +179,7 @@ HEADERS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HEADERS)
-def test_commands_in_the_headers_of_configs(name, tmp_path, monkeypatch):
+def test_the_commands_in_the_headers_of_configs_work(name, tmp_path, monkeypatch):
     assert HEADERS[name]
     (tmp_path / "mynets").mkdir()
     (tmp_path / "mynets" / "data.py").write_text("def loaders():\n    pass\n")

@@ -1,4 +1,4 @@
-"""Every key with values that do not belong there: refused in words, or it trains; never a traceback, never a hang.
+"""Every key with wrong values: it is refused in words, or the run trains; never a traceback, never a hang.
 
 The values of each composition are checked in this process. Those that the check lets through are built, and trained for
 a step or two, in processes that are given SECONDS of a processor each: exit code 0, 1 (a training that failed, in
@@ -37,14 +37,14 @@ SMALL = {
     "task.n_samples": 4, "model.width": 4, "model.units": 4, "model.growth": 4, "model.hidden": 16,
     "model.head": 16, "data.source.download": False, "data.augment.crop": 0,
 }  # fmt: skip
-FITTING = {  # what goes with an option
+FITTING = {  # the fitting option of another group
     "Env": {"data": "cartpole", "model": "ppo"}, "Tokens": {"data": "text_folder", "model": "gru"},
     "Mask": {"data": "shapes", "model": "unet"}, "Table": {"data": "moons", "model": "mlp"},
     "Series": {"data": "eeg", "model": "mlp"}, "Image": {"data": "cifar10", "model": "mlp"},
     "Function": {"data": "function", "model": "point"},
 }  # fmt: skip
 LEARNERS = {"anime_faces": "vae", "maze": "q_learning", "counting": "convolution"}  # of data that few models take
-FILES = {  # what data of one's own needs besides its folder
+FILES = {  # what the user's data needs besides its folder
     "table": ("data.file=table.csv", "data.target=kind"), "arrays": ("data.file=samples.npz",),
     "series": ("data.file=table.csv", "data.target=size", "data.window=4"),
 }  # fmt: skip
@@ -57,7 +57,7 @@ def found_options() -> list[tuple[str, str]]:
     first: dict[tuple, tuple[str, str]] = {}
     for group in GROUPS:
         for name in options(group):
-            if name == "stream":  # its loaders are code of one's own: test_stream.py
+            if name == "stream":  # its loaders are the user's code: test_stream.py
                 continue
             option = read_option(group, name)
             node = option.get(group, option)
@@ -86,7 +86,7 @@ def choices_of(group: str, name: str) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module", autouse=True)
 def data_dir(tmp_path_factory):
-    """A data folder in which every data set is there, and small."""
+    """A data folder with a small copy of every data set."""
     root = write_data(tmp_path_factory.mktemp("data"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DL_RUN_DATA_DIR", str(root))
@@ -95,7 +95,7 @@ def data_dir(tmp_path_factory):
 
 @cache
 def small(*choices: str) -> dict:
-    """The config of these choices, as short a training as there is."""
+    """The config of these choices, with the shortest possible training."""
     config = composed(*choices, f"data_dir={os.environ['DL_RUN_DATA_DIR']}")
     for key, value in SMALL.items():
         old = get(config, key, missing := object())
@@ -122,7 +122,7 @@ def put(config: dict, path: str, value: object) -> None:
 
 
 def keys_of(node: object, path: str = "") -> list[str]:
-    """Dotted, without those that have a dot themselves: names of files."""
+    """Dotted paths, without keys that contain a dot, such as names of files."""
     if not isinstance(node, dict):
         return [path]
     inner = [
@@ -138,7 +138,7 @@ def keys_tried(group: str, choices: tuple[str, ...]) -> list[str]:
 
 
 def cases(group: str, choices: tuple[str, ...]) -> list[tuple[str, object]]:
-    """Keys with values that the check lets through. Fails where it raises anything but UserError."""
+    """Keys with values that the check accepts. Fails if it raises anything but UserError."""
     passed = []
     for key in keys_tried(group, choices):
         for value in BAD:
@@ -156,7 +156,7 @@ def cases(group: str, choices: tuple[str, ...]) -> list[tuple[str, object]]:
 
 
 def builder_of(config: dict, key: str) -> tuple[str, str]:
-    """The builder that takes a key, with the key as it knows it: it takes the same values in every composition."""
+    """The builder of a key, with the builder's name for it: it takes the same values in every composition."""
     names, node, found = key.split("."), config, ("", key)
     for i, name in enumerate(names[:-1], 1):
         node = node[name]
@@ -166,7 +166,7 @@ def builder_of(config: dict, key: str) -> tuple[str, str]:
 
 @cache
 def first_uses() -> dict[tuple[str, str], tuple[str, ...]]:
-    """The composition in which a key of a builder is trained with: the first that has it."""
+    """The composition in which a key of a builder is tried: the first that has it."""
     found = {}
     for group, name in found_options():
         choices = choices_of(group, name)
@@ -176,7 +176,7 @@ def first_uses() -> dict[tuple[str, str], tuple[str, ...]]:
 
 
 def extreme(found: list[tuple[str, object]]) -> list[tuple[str, object]]:
-    """Of the numbers of each key the least and the greatest; all else."""
+    """The smallest and the largest number for each key, and all other values."""
     numbers = {}
     found = [(key, value) for key, value in found if key not in WIDE or value != 1000]
     for key, value in found:
@@ -187,7 +187,7 @@ def extreme(found: list[tuple[str, object]]) -> list[tuple[str, object]]:
 
 
 def train(config: dict, names: dict[str, str], folder: Path, draws: bool) -> None:
-    """A run as the command makes it, from a config that is not written down first; exits as the command does.
+    """Train as the command does, from a config that is not saved first; exits as the command does.
 
     draws: whether to draw, which takes longer than all else.
     """
@@ -220,14 +220,14 @@ def train(config: dict, names: dict[str, str], folder: Path, draws: bool) -> Non
 def outcome(
     choices: tuple[str, ...], key: str, value: object, folder: Path, expected: tuple[int, ...] = (0, 1, 2)
 ) -> str | None:
-    """What went wrong in a training with this value, if something did. expected: exit codes."""
+    """What went wrong in a training with this value, or nothing. expected: exit codes."""
     folder.mkdir()
     config = deepcopy(small(*choices))
     put(config, key, value)
-    draws = expected == (0,) or key.startswith("data.spec")  # figures show names and shapes; a run outlives them
+    draws = expected == (0,) or key.startswith("data.spec")  # plots show names and shapes, and no run depends on them
     process = FORKS.Process(target=train, args=(config, names_of(*choices), folder, draws))
     process.start()
-    process.join(10 * SECONDS)  # on a busy machine; of the processor it has SECONDS
+    process.join(10 * SECONDS)  # of wall time on a busy machine; SECONDS are of processor time
     case = f"{choices} {key}={value!r:.60}"
     if process.exitcode is None:
         process.kill()
@@ -242,7 +242,7 @@ def outcome(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("group", "name"), found_options())
-def test_every_key_with_bad_values(group, name, tmp_path):
+def test_every_key_refuses_bad_values_or_trains(group, name, tmp_path):
     choices = choices_of(group, name)
     wrong = outcome(choices, "seed", 0, tmp_path / "right", expected=(0,))
     if wrong and "comes with the package" in wrong:
@@ -255,13 +255,13 @@ def test_every_key_with_bad_values(group, name, tmp_path):
 
 
 @pytest.mark.parametrize("key", SMALL)
-def test_what_makes_trainings_short_is_a_key(key):
+def test_the_keys_that_shorten_these_runs_exist(key):
     group, _, rest = key.partition(".")
     found = [read_option(group, name) for name in options(group)]
     assert any(get(option.get(group, option), rest, missing := object()) is not missing for option in found)
 
 
-def test_a_few_keys_with_bad_values():
-    """The check alone, of keys of every kind, so that the fast tests have it."""
+def test_a_few_keys_refuse_bad_values_or_train():
+    """Only the check, for keys of every kind, so that it is in the fast suite."""
     cases("optimizer", choices_of("optimizer", "adam"))
     cases("data", choices_of("data", "moons"))

@@ -1,4 +1,4 @@
-"""Every YAML composes, binds to what it names, states each key once, and says in its header what it is."""
+"""Every YAML composes, fits the signature of its target, states each key once, and has a header."""
 
 import re
 from itertools import product
@@ -22,7 +22,7 @@ from dlrun.spec import Env, Mask
 
 YAMLS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
 GROUPS = sorted({name.partition("/")[0] for name in YAMLS if "/" in name})
-FITTING = {  # what goes with data, or a task, of another kind than images
+FITTING = {  # options that fit data, or a task, of another kind than images
     "Env": {"data": "cartpole", "model": "ppo"},
     "Tokens": {"data": "imdb", "model": "lstm"},
     "Series": {"data": "eeg", "model": "tcn"},
@@ -43,7 +43,7 @@ def targets(node: object, path: str) -> list[tuple[str, dict]]:
 
 
 def sweep(option: str) -> list[list[str]]:
-    """The jobs of an experiment, as overrides: one without any where it is no sweep."""
+    """The jobs of an experiment, as overrides: one without overrides if it is no sweep."""
     params = read(CONFIGS / "experiment" / f"{option}.yaml").get("hydra", {}).get("sweeper", {}).get("params", {})
     parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
     return [
@@ -59,7 +59,7 @@ def list_of(override: object) -> list[str]:
 
 
 @pytest.mark.parametrize("name", YAMLS)
-def test_header(name):
+def test_every_config_has_a_header(name):
     lines = (CONFIGS / name).read_text(encoding="utf-8").splitlines()
     head = lines[1:] if lines[0].startswith("# @package") else lines
     assert re.match(r"# \w.{15,}", head[0]), "the first line says what the file is"
@@ -72,7 +72,7 @@ def test_header(name):
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=map("/".join, OPTIONS))
 def test_option_composes_and_states_each_key_once(group, option):
     spec = read_option("data", option).get("spec", {"_target_": ""}) if group == "data" else {"_target_": ""}
-    kind = spec["_target_"].rpartition(".")[2]  # some data sets find theirs in the data
+    kind = spec["_target_"].rpartition(".")[2]  # some data sets find their spec in the data
     if group == "task":
         kind = spec_names(signature(read_option("task", option)["_target_"]).positional["spec"])[0]
     elif group == "model":
@@ -80,7 +80,7 @@ def test_option_composes_and_states_each_key_once(group, option):
     others = [f"{name}={choice}" for name, choice in FITTING.get(kind, {}).items() if name != group]
     if (group, option) in (("data", "anime_faces"), ("data", "counting")):  # without labels
         others = ["model=vae"]
-    if group == "task" and option not in ("supervised", "segment"):  # others name the class of their network
+    if group == "task" and option not in ("supervised", "segment"):  # other tasks name the class of their network
         others = [f"model={models(option)[0]}"]
     config = composed(*others, f"{group}={option}")
     check(config, NAMES | {group: option})
@@ -89,7 +89,7 @@ def test_option_composes_and_states_each_key_once(group, option):
     for path, node in found:
         found = signature(node["_target_"])
         stated = node.keys() - {"_target_"} - set(of_runner(node))
-        lacking = found.keys.keys() - stated - {"target_means", "target_stds"}  # which are read from the data
+        lacking = found.keys.keys() - stated - {"target_means", "target_stds"}  # they are read from the data
         assert stated <= found.keys.keys() and (
             not lacking or node["_target_"].endswith((".Columns", ".Series")) and not stated
         ), path
@@ -128,12 +128,12 @@ def test_experiment_composes_and_builds(option, data_dir):
         found = net.eval()(torch.empty(2, *data.spec.shape, device="meta"))
         found = found[0] if isinstance(found, tuple) and isinstance(data.spec, Env) else found  # a policy, with values
         outputs = len(net.position) if isinstance(net, Point) else data.spec.outputs
-        outputs = data.spec.classes if isinstance(net, HandWritten) else outputs  # one for each of the two
+        outputs = data.spec.classes if isinstance(net, HandWritten) else outputs  # one for each of two classes
         assert found.shape == (2, outputs, *size)
 
 
-def test_a_sweep_is_a_sweep():
-    """Hydra takes an experiment's own sweep from its file: mode and parameters reach the sweeper."""
+def test_experiments_with_axes_run_as_sweeps():
+    """Hydra reads the sweep of an experiment from its file: mode and parameters reach the sweeper."""
     sweeps = [option for option in options("experiment") if len(sweep(option)) > 1]
     for option in sweeps:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -145,7 +145,7 @@ def test_a_sweep_is_a_sweep():
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"])
-def test_optimizers_of_torch(name):
+def test_every_optimizer_of_torch_can_be_used(name):
     """A user's `_target_` of torch.optim takes torch's keys, positional or not."""
     config = composed() | {
         "optimizer": {"_target_": f"torch.optim.{name}", "lr": 0.5, "weight_decay": 0.25, "foreach": False}
@@ -156,7 +156,7 @@ def test_optimizers_of_torch(name):
     assert (made.defaults["lr"], made.defaults["weight_decay"], made.defaults["foreach"]) == (0.5, 0.25, False)
 
 
-def test_optimizer_of_torch_with_a_wrong_key():
+def test_a_wrong_key_of_an_optimizer_of_torch_is_refused():
     config = composed() | {"optimizer": {"_target_": "torch.optim.Adam", "lr": 0.5, "beta": [0.9, 0.99]}}
     with pytest.raises(ConfigError, match="optimizer.beta: Adam has no 'beta'; did you mean 'betas'?"):
         check(config)

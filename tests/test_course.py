@@ -12,6 +12,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 from runs import compose
+from toys import options
 
 from dlrun.cli import with_seeds
 from dlrun.runs.cli import COMMANDS as RUNS
@@ -19,7 +20,7 @@ from dlrun.runs.cli import COMMANDS as RUNS
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "course.md").read_text(encoding="utf-8")
 PRINTED = TEXT + "".join((ROOT / name).read_text(encoding="utf-8") for name in ("docs/results.md", "README.md"))
-BANDS = [  # commands that are no experiment, with what the page says of them: `test/acc >= 0.9`
+BANDS = [  # commands that are no experiment, with the result that the page states: `test/acc >= 0.9`
     (command, *band)
     for row in TEXT.splitlines()
     for command in re.findall(r"`dl-run (\w[^`]*)`", row)[:1]
@@ -27,19 +28,25 @@ BANDS = [  # commands that are no experiment, with what the page says of them: `
 ]
 PICTURES = re.findall(r'\[picture\]\(figures/(\w+)\.png "[\w ]+"\)', TEXT)
 COMMANDS = sorted(set(re.findall(r"`dl-run (\w+=[^`]*|-m [^`]*)`", PRINTED)))  # not `dl-run new`
+EXPERIMENTS = [command for command in COMMANDS if re.fullmatch(r"experiment=\w+", command)]
 
 
-def test_there_is_a_table_for_each_chapter():
+def test_every_chapter_has_a_table():
     assert [int(n) for n in re.findall(r"^## (\d+)\. ", TEXT, re.MULTILINE)] == list(range(1, 16))
     widths = {row.count("|") for row in TEXT.partition("## Beyond")[0].splitlines() if row.startswith("|")}
     assert widths == {6} and len(COMMANDS) > 80
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def test_every_experiment_exists():
+    """test_configs.py composes all experiments that there are."""
+    assert {command.partition("=")[2] for command in EXPERIMENTS} <= set(options("experiment"))
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - set(EXPERIMENTS)))
 def test_every_command_composes(command):
     words = [word for word in with_seeds(shlex.split(command)) if word not in ("-m", "--multirun")]
     parsed = OverridesParser.create().parse_overrides(words)
-    first = []  # of each swept key the first value
+    first = []  # the first value of each swept key
     for word, override in zip(words, parsed, strict=True):
         key, value = override.get_key_element(), override.sweep_string_iterator
         first.append(f"{key}={next(iter(value()))}" if override.is_sweep_override() else word)
@@ -62,7 +69,7 @@ def test_every_experiment_is_listed_with_figures_of_its_header(path):
         assert all(number in header for number in re.findall(r"\d+\.\d+", here)), here
 
 
-def test_every_picture_is_there_and_small():
+def test_every_image_exists_and_is_small():
     """scripts/figures draws them; each belongs to a row, and to one only."""
     files = {path.stem: path for path in (ROOT / "docs" / "figures").iterdir()}
     assert len(PICTURES) > 15 and sorted(PICTURES) == sorted(files)
@@ -74,7 +81,7 @@ def test_every_picture_is_there_and_small():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "metric", "sign", "limit"), BANDS)
-def test_the_page_says_what_a_run_gives(command, metric, sign, limit, tmp_path):
+def test_the_page_states_the_results_of_the_headers(command, metric, sign, limit, tmp_path):
     words = [sys.executable, "-m", "dlrun", *shlex.split(command), f"run_dir={tmp_path / 'run'}"]
     subprocess.run(words, check=True, capture_output=True)
     value = json.loads((tmp_path / "run" / "summary.json").read_text())["test"][metric]

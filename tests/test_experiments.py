@@ -28,14 +28,14 @@ def expectation(name: str) -> re.Match:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_header_says_what_to_expect(name: str) -> None:
+def test_every_header_states_an_expected_result(name: str) -> None:
     _, setting, _, right = expectation(name).groups()
     assert setting or isfinite(float(right))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_reaches_it(name: str, tmp_path: Path) -> None:
+def test_every_experiment_reaches_its_expected_result(name: str, tmp_path: Path) -> None:
     metric, setting, sign, right = expectation(name).groups()
     where = f"output_dir={tmp_path}" if setting else f"run_dir={tmp_path / 'run'}"
     command = [sys.executable, "-m", "dlrun", f"experiment={name}", where]

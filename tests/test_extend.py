@@ -11,6 +11,8 @@ import pytest
 from dlrun import cli
 from dlrun.config import signatures
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 TEXT = (Path(__file__).parents[1] / "docs" / "extend.md").read_text(encoding="utf-8")
 FILES = re.findall(r"^`([\w/]+\.(?:py|yaml))`:\n\n```(?:python|yaml)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
 COMMANDS = re.findall(r"^\$ dl-run (.*)$", TEXT, re.MULTILINE)
@@ -31,7 +33,7 @@ def dl_run(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["dl-run", *shlex.split(command)])
         cli.main()
 
-    forget_modules()  # another test's
+    forget_modules()  # left by another test
     yield run
     forget_modules()
 
@@ -56,7 +58,7 @@ def test_every_command_runs(dl_run, command):
     assert summary["status"] == "finished" and summary["test"]
 
 
-def test_the_own_task_resumes_to_the_bit(dl_run):
+def test_the_users_own_task_resumes_to_the_bit(dl_run):
     from runs import assert_same
 
     (command,) = (each for each in COMMANDS if "task=mixup" in each)

@@ -22,12 +22,12 @@ def here(tmp_path, monkeypatch):
     (".", "here"), ("..", ""), ("./cat", "here/cat"), ("../here/sub", "here/sub"), ("sub/dog", "here/sub/dog"),
     ("cat/", "here/cat"), ("cat", "store/cat"), ("only/dog", "store/only/dog"), ("only", "store/only"),
 ])  # fmt: skip
-def test_what_a_path_means(here, path, place):
+def test_relative_paths_and_home_are_resolved(here, path, place):
     assert find(path, here.parent / "store", "data.root", "a folder") == here.parent / place
 
 
 @pytest.mark.parametrize("path", ["./only", "../here/only", "./store"])
-def test_a_path_from_here_means_no_other_place(here, path):
+def test_a_relative_path_is_looked_for_in_the_working_folder_only(here, path):
     with pytest.raises(DataError, match=rf"data.root={path}: there is no {here}/"):
         find(path, here.parent / "store", "data.root", "a folder")
 
@@ -39,7 +39,7 @@ def test_a_path_from_here_means_no_other_place(here, path):
 @pytest.mark.parametrize(("data", "key"), [
     ("image_folder", "data.root"), ("mask_folder", "data.source.folder"), ("text_folder", "data.source.path"),
 ])  # fmt: skip
-def test_a_config_keeps_the_place(here, path, kept, data, key):
+def test_a_config_keeps_where_its_data_is(here, path, kept, data, key):
     """A run that is resumed from another folder reads the same data."""
     config = portable(OmegaConf.create(composed(f"data={data}", f"{key}={path}", "data_dir=../store")))
     saved = OmegaConf.to_container(config, resolve=False)

@@ -1,30 +1,58 @@
-"""Every door by which a file of a stranger's could run code (SECURITY.md): each is tried, and none opens."""
+"""Files from strangers run no code: each row of the table in SECURITY.md is tried, here or in a test named below."""
 
+import gzip
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
-from test_search import LINE, LOG, settings
+from PIL import Image as PILImage
+from run_files import write_run
+from runs import command
+from searches import LINE, LOG, settings
 
 from dlrun import cli
 from dlrun.config import signatures
-from dlrun.errors import UserError
+from dlrun.data.image_cache import cached
+from dlrun.data.table.read import read_table
+from dlrun.data.table.text import Format
+from dlrun.errors import CheckpointError, DataError, UserError
+from dlrun.output.checkpoint import save
+from dlrun.output.checkpoints import Checkpoints
 from dlrun.output.provenance import ChangesWriter, git_commit
+from dlrun.runs import cli as runs_cli
+from dlrun.runs.columns import importance_of
+from dlrun.stack.run import load as load_stack
 from dlrun.sweep.opening import existing_sweep, new_sweep
 from dlrun.sweep.search import Optuna
-from dlrun.sweep.state import State
+from dlrun.sweep.stacks import read_verdict, stack_folder
+from dlrun.sweep.state import State, load_state
 from dlrun.system.python import COMMAND
+from dlrun.tracking.follow import follow
 
+ROOT = Path(__file__).parents[1]
 CALL = "{_target_: unittest.main.TestProgram, module: evil, exit: false}"  # imports and runs a module
+
+
+class Evil:
+    """Makes the folder `path` when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.path),)
 
 
 @pytest.fixture
 def refused(monkeypatch, capsys, tmp_path):
-    """Run the command in this process, where a module `evil` can be imported: it must refuse, and leave no trace."""
+    """Run the command in this process, where a module `evil` can be imported; it must refuse and import nothing."""
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path / "path")
@@ -69,7 +97,7 @@ KEYS = {
     "hydra/job_logging=default": "expected hydra/job_logging=none",
     "+hydra.job_logging.handlers.h={class: logging.FileHandler, filename: ran}": "expected hydra/job_logging=none",
     "hydra/hydra_logging=hydra_debug": "expected hydra/hydra_logging=none",
-    # of those that do no harm, none does nothing in silence
+    # harmless keys that would have no effect are refused, too
     "hydra.run.dir=x": "expected run_dir=FOLDER",
     "hydra.sweep.dir=x": "expected output_dir=FOLDER",
     "hydra.sweep.subdir=x": "expected output_dir=FOLDER",
@@ -94,7 +122,7 @@ KEYS = {
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_keys_of_hydras_on_the_command_line(refused, key):
+def test_hydras_keys_on_the_command_line_are_refused(refused, key):
     assert KEYS[key] in refused(key, *(["-m", "seed=0,1"] if len(key) % 2 else []))
 
 
@@ -124,21 +152,21 @@ FILES = {
 
 
 @pytest.mark.parametrize("text", FILES)
-def test_keys_of_hydras_in_a_file(refused, tmp_path, text):
+def test_hydras_keys_in_a_file_are_refused(refused, tmp_path, text):
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     (tmp_path / "mine" / "experiment" / "bad.yaml").write_text(f"# @package _global_\nhydra: {{{text}}}\n")
     err = refused("--config-dir=mine", "experiment=bad", *(["-m", "seed=0,1"] if "param" in text else []))
     assert all(part in err for part in FILES[text]), err
 
 
-def test_a_line_of_a_clusters_script_is_one_line(refused):
-    """Also where an interpolation brings it from elsewhere."""
+def test_values_for_a_clusters_script_are_single_lines(refused):
+    """Also if an interpolation inserts it."""
     given = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=${output_dir}", "output_dir='a\nb'"]
     assert "hydra.launcher.partition='a\\nb': expected one line of text" in refused("-m", "seed=0,1", *given)
 
 
-def test_a_file_reaches_hydras_section_by_no_other_way(refused, tmp_path):
-    """By its package, by a group of Hydra's own, by its schema, as the first config of all."""
+def test_a_file_cannot_reach_hydras_section_another_way(refused, tmp_path):
+    """By its package, by a group of Hydra's, by its schema, or as the primary config."""
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     bad = tmp_path / "mine" / "experiment" / "bad.yaml"
     bad.write_text("# @package hydra.job.env_set\nDL_RUN_ALLOW: unittest\n")
@@ -176,7 +204,7 @@ FLAGS = {
 
 
 @pytest.mark.parametrize("flags", FLAGS)
-def test_flags_of_hydras(refused, flags):
+def test_flags_of_hydra_that_run_code_are_refused(refused, flags):
     text = refused(*flags.split())
     assert FLAGS[flags] in text or "after --: expected overrides" in text  # Python 3.14 does not read it as a flag
 
@@ -194,12 +222,12 @@ def test_flags_of_hydras(refused, flags):
         f"++model={CALL}",
     ],
 )
-def test_nothing_is_made_where_nothing_is_to_be_made(refused, override):
+def test_no_object_is_built_where_a_config_expects_values(refused, override):
     text = refused(override)
     assert "no object is built here" in text or "is not allowed here" in text or "has no " in text or "a list" in text
 
 
-def test_packages_are_allowed_by_the_environment_of_the_start_alone(refused, monkeypatch):
+def test_packages_are_allowed_only_by_the_environment_at_the_start(refused, monkeypatch):
     monkeypatch.setenv("DL_RUN_ALLOW", "unittest")  # too late
     assert "is not allowed here" in refused(f"++data.source={CALL}")
     code = "from dlrun.config.signatures import ALLOWED; print(sorted(ALLOWED))"
@@ -211,7 +239,7 @@ def test_packages_are_allowed_by_the_environment_of_the_start_alone(refused, mon
     "text",
     ["!!python/object/apply:os.system ['touch ran']", "${oc.env:HOME}", "${oc.create:{a: 1}}", "${${oc.env:HOME}}"],
 )
-def test_the_config_of_a_strangers_run(refused, tmp_path, text):
+def test_the_config_of_a_strangers_run_is_data_only(refused, tmp_path, text):
     (tmp_path / "run" / ".hydra").mkdir(parents=True)
     (tmp_path / "run" / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {}}}\n")
     (tmp_path / "run" / ".hydra" / "config.yaml").write_text(f"data_dir: {text!r}\n" if "$" in text else f"x: {text}\n")
@@ -220,7 +248,7 @@ def test_the_config_of_a_strangers_run(refused, tmp_path, text):
 
 
 @pytest.mark.parametrize("text", ["trainer: [1]", "trainer: 5", "data: {root: a, _target_: [x]}", "data: x"])
-def test_a_strangers_config_of_another_form(refused, tmp_path, text):
+def test_a_malformed_config_of_a_strangers_run_is_refused(refused, tmp_path, text):
     (tmp_path / "run" / ".hydra").mkdir(parents=True)
     (tmp_path / "run" / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {}}}\n")
     (tmp_path / "run" / ".hydra" / "config.yaml").write_text(f"{text}\n")
@@ -228,7 +256,7 @@ def test_a_strangers_config_of_another_form(refused, tmp_path, text):
 
 
 @pytest.mark.parametrize("name", ["run.log", "metrics.jsonl", ".lock", ".hydra"])
-def test_a_strangers_folder_writes_to_no_other_place(refused, tmp_path, name):
+def test_a_strangers_run_folder_cannot_redirect_writes(refused, tmp_path, name):
     for folder in ("run", "other"):
         (tmp_path / folder / ".hydra").mkdir(parents=True)
     for file in ("hydra.yaml", "config.yaml"):
@@ -240,7 +268,7 @@ def test_a_strangers_folder_writes_to_no_other_place(refused, tmp_path, name):
     assert {path.name for path in (tmp_path / "other").iterdir()} == {".hydra"}
 
 
-def test_an_image_is_no_program(tmp_path):
+def test_postscript_named_as_an_image_is_not_run(tmp_path):
     """Pillow would hand a PostScript file to Ghostscript, whatever its name."""
     from PIL import Image
 
@@ -277,7 +305,7 @@ def test_a_path_in_a_target_leads_out_of_no_package(refused, tmp_path, monkeypat
 
 
 def stored(folder: Path, **facts: object) -> Path:
-    """The folder of a sweep with such facts."""
+    """The folder of a sweep with these facts."""
     (folder / "sweep").mkdir()
     command = {"command": ["seed=0,1"], "flags": [], "arguments": ["seed=0,1"], "configs": ""} | facts
     State.new(folder / "sweep", command, [], 2, []).save()
@@ -301,13 +329,13 @@ STORED = {
 
 @pytest.mark.parametrize("key", ["sweep.resume", "sweep.join"])
 @pytest.mark.parametrize("kind", STORED)
-def test_the_command_that_a_sweeps_folder_holds(refused, tmp_path, kind, key):
+def test_the_command_in_a_sweeps_folder_is_checked(refused, tmp_path, kind, key):
     facts, text = STORED[kind]
     (stored(tmp_path, **facts) / "base.json").write_text("{}")
     assert text in refused("-m", f"{key}=sweep")
 
 
-def test_the_command_that_a_database_holds(refused, tmp_path):
+def test_the_command_in_a_database_is_checked(refused, tmp_path):
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -332,22 +360,14 @@ def test_the_command_that_a_database_holds(refused, tmp_path):
         "mysql://h/x?plugin_dir=x",
     ],
 )
-def test_databases_that_could_run_code(url):
+def test_databases_that_could_run_code_are_refused(url):
     with pytest.raises(UserError, match="could run code\n  expected one of sqlite, postgresql, mysql") as error:
         Optuna(settings(storage=url), [LOG], 3)
     assert "secret" not in str(error.value)
 
 
-class Evil:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple:
-        return os.mkdir, (str(self.path),)
-
-
 def test_a_search_reads_no_pickle_from_its_history(tmp_path):
-    """CMA-ES asks for other points as it learns, keeps none of its state in the journal, and loads none."""
+    """CMA-ES adapts its points, stores no state in the journal, and loads none."""
     chosen, files = settings(trials=20, sampler="cmaes", goal="x", direction="min"), {"multirun.yaml": "", "base": {}}
     command, points = {"command": [], "flags": [], "arguments": [], "configs": ""}, []
 
@@ -376,7 +396,7 @@ def test_a_search_reads_no_pickle_from_its_history(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_cluster_reads_no_result_that_was_there_before(tmp_path):
+def test_a_cluster_reads_no_result_from_before_it_started(tmp_path):
     """submitit reads results as pickles, from a folder that has its job's number."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     from dlrun.sweep.cluster import Cluster
@@ -401,7 +421,7 @@ def trap(tmp_path):
 
 
 def left(trap: Path, command: list[str]) -> str:
-    """What the command imported of the trap."""
+    """The modules of the trap that the command imported."""
     env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONSAFEPATH")}
     done = subprocess.run([sys.executable, *command], cwd=trap, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -428,8 +448,8 @@ def test_processes_import_nothing_from_the_working_folder(trap, kind):
     assert left(trap, [*COMMAND, *RUNS[kind]]) == ""
 
 
-def test_git_runs_nothing_of_a_strangers_repository(tmp_path, monkeypatch):
-    """It would for the plus that stands for changes: a monitor of files, hooks, filters."""
+def test_git_runs_nothing_from_a_strangers_repository(tmp_path, monkeypatch):
+    """Plain git would run monitors, hooks and filters to find changes."""
     monkeypatch.chdir(tmp_path)
     Path("text").write_text("a")
     Path(".gitattributes").write_text("* filter=evil\n")
@@ -460,3 +480,181 @@ def test_git_runs_nothing_of_a_strangers_repository(tmp_path, monkeypatch):
     git("config", "filter.evil.clean", f"touch {tmp_path}/ran; cat")
     os.utime("text", (3, 3))
     assert len(git_commit()) == 40 and not Path("ran").exists()
+
+
+# --- files that are read ----------------------------------------------------------------------------------------------
+
+
+def hostile(trace: Path) -> np.ndarray:
+    """An array whose element runs code when it is unpickled."""
+    return np.array([Evil(trace)], object)
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.parquet", "x.csv.gz"])
+def test_a_pickle_named_as_a_table_is_refused(name, tmp_path):
+    content = pickle.dumps(Evil(tmp_path / "ran"))
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(DataError, match="it holds zero bytes\n  expected a CSV or TSV file"):
+        read_table(tmp_path / name, Format())
+    assert not (tmp_path / "ran").exists()
+
+
+def test_pickles_in_a_table_stay_bytes(tmp_path):
+    content = pickle.dumps(Evil(tmp_path / "ran"))
+    pl.DataFrame({"a": [content, content], "y": [1, 2]}).write_parquet(tmp_path / "x.parquet")
+    assert read_table(tmp_path / "x.parquet", Format())[0]["a"].to_list() == [content, content]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_cache_of_images_with_objects_is_refused(tmp_path):
+    (tmp_path / "photos").mkdir()
+    PILImage.new("L", (8, 8)).save(tmp_path / "photos" / "a.png")
+    arguments = tmp_path / "photos", ["a.png"], ((1, 8, 8), "cover", 10**6), tmp_path
+    np.save(cached(*arguments).path, hostile(tmp_path / "ran"), allow_pickle=True)
+    with pytest.raises(DataError, match="damaged"):
+        cached(*arguments)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", ["pickle", "[]", '{"worse_by": {"age": {"mean": "__import__(\'os\')"}}}'])
+def test_importances_that_are_not_numbers_are_ignored(content, tmp_path):
+    found = pickle.dumps(Evil(tmp_path / "ran")) if content == "pickle" else content.encode()
+    (tmp_path / "importance.json").write_bytes(found)
+    assert importance_of(tmp_path) == {} and not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", ["pickle", "[]", '{"rows": "all", "key": null, "ended": []}'])
+def test_the_position_of_a_tracker_is_data(content, tmp_path):
+    """The process of the tracker fails, which costs the run one line."""
+    folder = write_run(tmp_path / "run", 2)
+    (folder / "tracking").mkdir()
+    found = pickle.dumps(Evil(tmp_path / "ran")) if content == "pickle" else content.encode()
+    (folder / "tracking" / "fake.json").write_bytes(found)
+    with pytest.raises((ValueError, TypeError)):
+        follow(folder, "fake", None, {"output_dir": ".", "seed": 3})
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_stacks_of_a_strangers_sweep_are_data(tmp_path):
+    """A verdict that is none is ignored; checkpoints with code or of other jobs, and links, are refused."""
+    sweep = stored(tmp_path)
+    state, folder = load_state(sweep), sweep / "stacks" / "0"
+    folder.mkdir(parents=True)
+    for content in (pickle.dumps(Evil(tmp_path / "ran")), b"[]", b'{"gain": "os", "why": null, "is_too_large": 0}'):
+        (sweep / "stacks" / "0.json").write_bytes(content)
+        assert read_verdict(sweep, 0) is None
+    save(folder / "last.ckpt", {"jobs": {"0": Evil(tmp_path / "ran")}, "run": state.facts["id"]})
+    with pytest.raises(CheckpointError, match="was not written by dl-run and is not loaded"):
+        load_stack(Checkpoints(folder), state)
+    save(folder / "last.ckpt", {"jobs": {"7": {}}, "run": state.facts["id"]})
+    with pytest.raises(CheckpointError, match="is not of this sweep"):
+        load_stack(Checkpoints(folder), state)
+    assert not (tmp_path / "ran").exists()
+    shutil.rmtree(folder)
+    folder.symlink_to(tmp_path)
+    with pytest.raises(UserError, match="leads out of the folder"):
+        stack_folder(sweep, 0)
+
+
+# written for people and for programs that serve a model
+WRITTEN_ONLY = ("encoding.json", "path.csv", "environment.txt", "changes.patch")
+
+
+def test_files_for_people_are_never_read(dl_run, finished, tmp_path, monkeypatch, capsys):
+    """Every file that a resumed run, its report and its evaluation open for reading is recorded."""
+    opened: list[str] | None = []
+
+    def record(event: str, arguments: tuple) -> None:
+        if event == "open" and opened is not None and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            opened.append(os.path.basename(str(arguments[0])))
+
+    shutil.copytree(finished, tmp_path / "run")
+    for name in WRITTEN_ONLY:
+        (tmp_path / "run" / name).write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
+    dl_runs = command(monkeypatch, capsys, runs_cli.main, "dl-runs")
+    sys.addaudithook(record)
+    try:
+        for verb in ("show", "evaluate", "report"):
+            assert dl_runs(verb, "run")[0] == 0, verb
+        assert dl_run("resume=run", "trainer.epochs=2")[0] == 0
+        read = set(opened)
+    finally:
+        opened = None  # an audit hook cannot be removed
+    assert {"summary.json", "metrics.jsonl", "config.yaml"} <= read, "the record works"
+    assert not read & set(WRITTEN_ONLY) and not (tmp_path / "ran").exists()
+
+
+# --- the table in SECURITY.md -----------------------------------------------------------------------------------------
+
+TRIED = {  # by the beginning of its first cell: the tests of a row
+    "YAML of `--config-dir`": [
+        "test_security::hydras_keys_in_a_file_are_refused",
+        "test_security::a_file_cannot_reach_hydras_section_another_way",
+        "test_signatures::a_target_outside_the_allow_list_is_refused",
+    ],
+    "a run's `.hydra/*.yaml`": [
+        "test_security::the_config_of_a_strangers_run_is_data_only",
+        "test_saved::the_config_of_a_strangers_run_does_not_read_the_environment",
+    ],
+    "a sweep's `sweep.json`": [
+        "test_security::the_command_in_a_sweeps_folder_is_checked",
+        "test_security::the_command_in_a_database_is_checked",
+    ],
+    "a sweep's `stacks/*.json`": ["test_security::the_stacks_of_a_strangers_sweep_are_data"],
+    "`optuna.journal`": [
+        "test_security::a_search_reads_no_pickle_from_its_history",
+        "test_security::databases_that_could_run_code_are_refused",
+    ],
+    "`*.ckpt`": [
+        "test_checkpoint::a_checkpoint_cannot_run_code",
+        "test_state::an_edited_checkpoint_with_a_valid_hash_is_refused",
+        "test_weights::files_without_weights_are_refused",
+    ],
+    "`metrics.jsonl`": [
+        "test_security::importances_that_are_not_numbers_are_ignored",
+        "test_run_folder::a_damaged_line_of_metrics_is_reported",
+        "test_dl_runs::damaged_runs_are_reported",
+        "test_terminal::no_run_folder_can_control_the_terminal",
+    ],
+    "tables (`data.file`": [
+        "test_security::a_pickle_named_as_a_table_is_refused",
+        "test_security::pickles_in_a_table_stay_bytes",
+    ],
+    "`encoding.json`": ["test_security::files_for_people_are_never_read"],
+    "`dl-run.yaml`": ["test_own::a_file_in_the_working_folder_is_ignored_until_it_is_trusted"],
+    "`*.dist-info/entry_points.txt`": [
+        "test_own::an_installed_plugin_adds_options_and_allowed_code",
+        "test_own::the_working_folder_registers_nothing",
+    ],
+    "`tracking/*.json`": ["test_security::the_position_of_a_tracker_is_data"],
+    "IDX, CIFAR records": [
+        "test_security::a_cache_of_images_with_objects_is_refused",
+        "test_text::a_cache_with_objects_is_refused",
+        "test_readers::damaged_idx_files_are_refused",
+    ],
+    "`.npz`, `.npy`": ["test_arrays::files_that_hold_no_arrays_are_refused"],
+    "CIFAR in Python's form": [
+        "test_readers::a_hostile_pickle_runs_nothing",
+        "test_readers::a_pickle_cannot_ask_for_uninitialised_memory",
+        "test_text::bad_keras_files_are_named",
+    ],
+    "images": ["test_security::postscript_named_as_an_image_is_not_run"],
+    "archives": [
+        "test_sources::unsafe_archives_leave_nothing",
+        "test_sources::zips_with_links_and_truncated_archives_are_refused",
+    ],
+    "the working folder": [
+        "test_security::modules_in_the_working_folder_are_not_imported",
+        "test_security::git_runs_nothing_from_a_strangers_repository",
+    ],
+}
+
+
+def test_every_row_of_the_table_names_its_tests():
+    table = (ROOT / "SECURITY.md").read_text(encoding="utf-8").partition("| file | read by")[2].partition("\n\n")[0]
+    rows = [line[2:] for line in table.splitlines()[2:]]
+    assert len(rows) == len(TRIED) and all(row.startswith(start) for row, start in zip(rows, TRIED, strict=True))
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    named = [test.split("::") for tests in TRIED.values() for test in tests]
+    missing = [f"{file}::{name}" for file, name in named if f"\ndef test_{name}(" not in texts.get(file, "")]
+    assert not missing

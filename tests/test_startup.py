@@ -1,20 +1,29 @@
-"""Nothing on the way to --help, completion or a config error imports torch, or what else takes its time."""
+"""Nothing on the way to --help, completion or a config error imports torch or another heavy package."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-# Runs the command and reports, after its output, which heavy packages it had imported when it ended.
+# Runs each case of argv[1] in this process, in argv[2]; prints exit codes and the heavy packages imported by then.
 PROBE = """
-import atexit, sys
+import importlib, io, json, os, sys
 heavy = {"torch", "numpy", "polars", "sklearn", "matplotlib", "tensorboard", "PIL", "pooch", "tqdm", "requests"}
-atexit.register(lambda: print("imported:", *sorted(heavy & sys.modules.keys())))
-from dlrun.COMMAND import main
-main()
+out, found = sys.stdout, {}
+os.chdir(sys.argv[2])
+for case, (module, arguments) in json.loads(sys.argv[1]).items():
+    sys.argv, sys.stdout, sys.stderr = ["command", *arguments], io.StringIO(), io.StringIO()
+    code = 0
+    try:
+        importlib.import_module(f"dlrun.{module}").main()
+    except SystemExit as end:
+        code = end.code or 0
+    found[case] = code, sorted(heavy & sys.modules.keys())
+print(json.dumps(found), file=out)
 """
-COMMANDS = {"dl-run": "cli", "dl-runs": "runs.cli", "dl-data": "runs.data_cli"}
+COMMANDS = {"dl-runs": "runs.cli", "dl-data": "runs.data_cli"}
 
 QUICK = {
     "help": (["--help"], 0),
@@ -57,37 +66,35 @@ QUICK_RUNS = {
 }
 
 
-@pytest.mark.parametrize("case", QUICK)
-def test_no_torch(case, tmp_path):
-    arguments, code = QUICK[case]
-    no_torch(arguments, code, tmp_path)
+def test_dl_run_imports_no_torch_for_help_and_errors(tmp_path):
+    assert_light({case: ("cli", *given) for case, given in QUICK.items()}, tmp_path)
 
 
-@pytest.mark.parametrize("case", QUICK_RUNS)
-def test_no_torch_after(case, tmp_path):
+def test_dl_runs_and_dl_data_import_no_torch_for_lists_and_errors(tmp_path):
     runs, here = tmp_path / "runs", tmp_path / "here"
     (runs / "day" / "a" / ".hydra").mkdir(parents=True)
     here.mkdir()
     for name, text in {".hydra/overrides": "[]", ".hydra/config": "seed: 0"}.items():
         (runs / "day" / "a" / f"{name}.yaml").write_text(text)
     (runs / "day" / "a" / "summary.json").write_text('{"status": "stopped", "model": "mlp", "best": {"value": 0.5}}')
-    (command, *arguments), code = QUICK_RUNS[case]
-    no_torch([a.replace("RUNS", str(runs)) for a in arguments], code, here, command)
+    cases = {}
+    for case, ((command, *arguments), code) in QUICK_RUNS.items():
+        cases[case] = COMMANDS[command], [argument.replace("RUNS", str(runs)) for argument in arguments], code
+    assert_light(cases, here)
 
 
-def no_torch(arguments, code, tmp_path, command="dl-run"):
+def assert_light(cases, folder):
+    """Run all cases in one new process: each ends with its code, and none imports a heavy package."""
     line = "dl-run model="
+    given = json.dumps({case: (module, arguments) for case, (module, arguments, _) in cases.items()})
     done = subprocess.run(
-        [sys.executable, "-c", PROBE.replace("COMMAND", COMMANDS[command]), *arguments],
-        cwd=tmp_path,
-        env={"PATH": "", "HOME": str(tmp_path), "COMP_LINE": line, "COMP_POINT": str(len(line)), **python_path()},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
-    assert done.stdout.splitlines()[-1].strip() == "imported:", done.stdout
-    assert not list(tmp_path.iterdir())
+        [sys.executable, "-c", PROBE, given, str(folder)],
+        env={"PATH": "", "HOME": str(folder), "COMP_LINE": line, "COMP_POINT": str(len(line)), **python_path()},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert found == {case: [code, []] for case, (_, _, code) in cases.items()}
+    assert not list(folder.iterdir())
 
 
 def python_path() -> dict[str, str]:
@@ -105,7 +112,7 @@ def python_path() -> dict[str, str]:
         ("dl-run foo mod", ""),
     ],
 )
-def test_completion(line, words, monkeypatch, capsys):
+def test_options_and_keys_are_completed(line, words, monkeypatch, capsys):
     """In a shell: eval "$(dl-run -sc install=bash)", which asks `dl-run -sc query=bash`."""
     from dlrun import cli
 

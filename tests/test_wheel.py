@@ -1,4 +1,4 @@
-"""What is in the wheel: all configs and the sweeper, so that it works from any folder; nothing else. And that the
+"""The content of the wheel: all configs and the sweeper, so that it works from any folder; nothing else. And the
 tested versions of its dependencies can be installed on every Python that it supports.
 """
 
@@ -20,25 +20,25 @@ def names(tmp_path_factory):
         return set(archive.namelist())
 
 
-def test_every_config_is_in_it(names):
+def test_the_wheel_holds_every_config(names):
     configs = {f"dlrun/configs/{path.relative_to(ROOT / 'configs')}" for path in (ROOT / "configs").rglob("*.yaml")}
     assert len(configs) > 20 and configs <= names
 
 
-def test_every_module_is_in_it(names):
+def test_the_wheel_holds_every_module(names):
     modules = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src").rglob("*.py")}
     assert "hydra_plugins/dlrun_sweeper/sweeper.py" in modules and modules <= names
     assert "dlrun/py.typed" in names, "a type checker reads the annotations of a package only with this file"
     assert "hydra_plugins/__init__.py" not in names  # a namespace that other plugins share
 
 
-def test_nothing_else_is_in_it(names):
+def test_the_wheel_holds_nothing_else(names):
     tops = {name.split("/")[0] for name in names}
     assert {name for name in tops if not name.endswith(".dist-info")} == {"dlrun", "hydra_plugins"}
     assert not [name for name in names if "test" in name.lower() or name.endswith((".pyc", ".ckpt", ".ipynb"))]
 
 
-def test_the_command_is_in_it(names):
+def test_the_wheel_holds_the_commands(names):
     assert any(name.endswith(".dist-info/entry_points.txt") for name in names)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 

@@ -70,7 +70,8 @@ def run_command() -> None:
     """Run the command line in sys.argv."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     hydra._internal.hydra.ConfigLoaderImpl = Loader  # type: ignore[misc]  # Hydra has no setting for it
-    sys.modules["hydra.main"].get_args_parser = args_parser  # type: ignore[attr-defined]
+    for module in ("hydra.main", "hydra._internal.utils"):  # its own; shell completion asks the second
+        sys.modules[module].get_args_parser = args_parser  # type: ignore[attr-defined]
     flags, completing = argparse.Namespace(config_dir=None), False
     try:
         if "--version" in sys.argv[1:]:
@@ -84,6 +85,8 @@ def run_command() -> None:
             print(usage(flags.config_dir))
             return
         completing = flags.shell_completion and any(o.startswith("query=") for o in flags.overrides)
+        if completing:
+            complete_subcommands(os.environ.get("COMP_LINE", ""))
         with redirect_stderr(StringIO()) if completing else nullcontext():  # the shell reprints the line itself
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)()
         sys.stdout.flush()
@@ -147,7 +150,7 @@ def parse_flags() -> argparse.Namespace:
 
 
 def with_seeds(arguments: list[str]) -> list[str]:
-    """Replace seeds=N by a sweep over N seeds, from that of `seed` on or from 0, stacked if that is faster."""
+    """Replace seeds=N by a sweep over N consecutive seeds from `seed` (or 0) on, stacked if that is faster."""
     wanted = [argument for argument in arguments if key_of(argument) == "seeds" and "=" in argument]
     if not wanted:
         return arguments
@@ -159,13 +162,20 @@ def with_seeds(arguments: list[str]) -> list[str]:
     if not first.isdecimal():
         raise UserError(f"{typed} with {single[-1]}: expected one first seed, such as seed=100, or only one of the two")
     rest = [argument for argument in arguments if argument not in (*wanted, *single)]
-    if other := next((o for o in rest if key_of(o) in ("resume", "mode") or o.startswith("sweep=optuna")), None):
-        raise UserError(f"{typed} with {other}: expected seeds of new runs, in no search")
+    if other := next((o for o in rest if key_of(o) in ("resume", "mode") or o in ("sweep=optuna", "sweep=pbt")), None):
+        raise UserError(f"{typed} with {other}: expected seeds of new runs, without a mode, a search or a population")
     has_flag = any(argument in ("-m", "--multirun") for argument in rest)
     values = ",".join(str(int(first) + i) for i in range(int(count)))
     is_set = any(key_of(argument) == "sweep.stack" for argument in rest)
     more = [*([] if is_set else ["sweep.stack=auto"]), *([] if has_flag else ["--multirun"])]
     return [f"seed={values}", *rest, *more]
+
+
+def complete_subcommands(line: str) -> None:
+    """Print the subcommands that complete a line such as "dl-run ne"; Hydra completes overrides."""
+    typed = f"{line}|".split()[1:]  # the mark keeps an empty last word
+    if len(typed) == 1:
+        print(*(name for name in SUBCOMMANDS if name.startswith(typed[0][:-1])), sep="\n")
 
 
 def stored_command(again: str, overrides: list[str]) -> list[str]:

@@ -1,9 +1,9 @@
 """The clock: how far a run has come.
 
-Everything that changes over time (sample orders, learning rates, turns in a GAN) is a function of the clock.
+Everything that changes over time (orders of samples, learning rates, a generator's turn) is a function of the clock.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from dlrun.errors import check_state
 
@@ -82,7 +82,7 @@ class Clock:
 
     def state_dict(self) -> dict[str, int | float]:
         """The seed and the position; the plan comes from the config."""
-        return {k: v for k, v in asdict(self).items() if k in ("seed", "step", "epoch", "batch", "samples", "seconds")}
+        return {name: getattr(self, name) for name in ("seed", "step", "epoch", "batch", "samples", "seconds")}
 
     def load_state_dict(self, state: dict[str, int | float]) -> None:
         """Restore the position. Raises ValueError unless `state` has the form of `state_dict` and the same seed."""

@@ -14,17 +14,22 @@ UserError               the request cannot be fulfilled: a wrong value, a missin
       + PeerLost        another process of a distributed run died
       + WorkerError     a worker process of A3C died
       + EnvError        an environment failed while it was played (also a DataError)
+  + OutOfMemory         (output/failures.py) there is less memory than the run needs
 
-Interrupted             (system/signals.py, a BaseException) a signal stops work that may be abandoned at once
+Three never reach the user: NotStackable (stack/functions.py), after which the jobs of a stack run one after another;
+_MirrorError (data/sources/fetch.py), after which the next mirror is tried; and Interrupted (system/signals.py, a
+BaseException), by which a signal stops work that may be abandoned at once.
 """
 
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from textwrap import fill
+from traceback import extract_tb
 from types import UnionType
 from typing import TextIO
 
@@ -97,7 +102,8 @@ class EnvError(DependencyLost, DataError):
 
 def counted(count: int, noun: str) -> str:
     """1 step, 2,000 steps, 2 classes, 2 categories"""
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
+    ending = "es" if noun.endswith("s") else "s"
+    plural = f"{noun[:-1]}ies" if noun.endswith("ry") else noun if noun == "series" else f"{noun}{ending}"
     return f"{count:,} {noun if count == 1 else plural}"
 
 
@@ -118,6 +124,25 @@ def printable(text: str | os.PathLike[str]) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, printable; the name of its type if the text is empty."""
     return printable((str(error).strip().splitlines() or [type(error).__name__])[0])
+
+
+def raised(error: BaseException) -> str:
+    """What the user's own code raised, and where: "ValueError: no such file (nets.py, line 3)"."""
+    line = str(error).strip().partition("\n")[0]
+    what = f"{type(error).__name__}: {line}" if line else type(error).__name__
+    last = extract_tb(error.__traceback__)[-1:]
+    return printable(what + "".join(f" ({each.filename}, line {each.lineno})" for each in last))
+
+
+@contextmanager
+def own_code(what: str, expected: str) -> Iterator[None]:
+    """A context for calls of the user's code. Raises DataError for what it raises, except user errors and memory."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        raise DataError(f"{what} raised {raised(error)}\n  expected {expected}") from error
 
 
 def listed(lead: str, words: list[str], indent: int, width: int = 0) -> str:

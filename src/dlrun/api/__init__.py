@@ -7,6 +7,7 @@
 Errors are `dlrun.UserError`s with the texts of the command line. docs/python.md. No torch until a config is valid.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from dlrun.api.command import run_command
@@ -46,7 +47,7 @@ def train(
     with options of your own. Raises UserError; KeyboardInterrupt after a checkpoint if it is interrupted.
     """
     samples = given(x, y, x_val, y_val, x_test, y_test)
-    overrides = [*samples.words, *as_words(words)]
+    overrides = [*samples.words, *_of_one_run(words)]
     config, hydra = compose(overrides, config_dir)
     flags = [] if config_dir is None else [f"--config-dir={Path(config_dir).absolute()}"]
     if config.mode != "train":
@@ -77,7 +78,7 @@ def resume(
     run: a folder, "last" or a Run. words: what may change, such as "trainer.epochs=5". x, y, ...: the samples, if it
     was trained on samples in memory; they must be the same.
     """
-    changes = as_words(words)
+    changes = _of_one_run(words)
     base = next((w.partition("=")[2] for w in reversed(changes) if key_of(w) == "output_dir"), output_dir())
     folder = _folder(run, base, "resume=")
     samples = given(x, y, x_val, y_val, x_test, y_test)
@@ -116,6 +117,17 @@ def allow(*packages: str) -> None:
         if not all(map(str.isidentifier, package.split("."))):
             raise UserError(f"{package!r}: expected the name of a package, such as 'mynets'")
     consent.said.update(packages)
+
+
+def _of_one_run(words: Iterable[Words]) -> list[str]:
+    """Return overrides. Raises UserError for a flag of the command line, and for what asks for several runs."""
+    overrides = as_words(words)
+    for word in overrides:
+        if word in ("-m", "--multirun") or key_of(word) == "seeds":
+            raise UserError(f"{word} asks for several runs\n  expected dlrun.sweep(...) with the same words")
+        if word.startswith("-"):
+            raise UserError(f"{word} is a flag of the command line\n  expected words such as 'trainer.epochs=3'")
+    return overrides
 
 
 def _default() -> str:

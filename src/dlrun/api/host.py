@@ -1,13 +1,14 @@
 """The state of the calling program: a run must not depend on it, and restores it at its end.
 
-A run seeds torch's generators and sets torch's options. Its bits are those of the command line, so it starts from
-torch's own defaults whatever the program has set, and puts the program's settings back when it ends.
+A run seeds the generators of torch, NumPy and Python, and sets torch's options. Its bits are those of the command line,
+so it starts from torch's own defaults whatever the program has set, and puts the program's settings back when it ends.
 """
 
+import random
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from dlrun.errors import UserError
 from dlrun.output.terminal import is_of_disk, text_of_disk
@@ -22,16 +23,19 @@ def as_guest() -> Iterator[None]:
 
     Raises UserError where the command line would print an error of the disk.
     """
-    with RUNNING:
-        put_back = _settings() if "torch" in sys.modules else _forget
+    with RUNNING, ExitStack() as stack:
+        stack.callback(random.setstate, random.getstate())
+        if "numpy" in sys.modules:
+            import numpy
+
+            stack.callback(numpy.random.set_state, numpy.random.get_state())
+        stack.callback(_settings() if "torch" in sys.modules else _forget)
         try:
             yield
         except OSError as error:
             if not is_of_disk(error):
                 raise
             raise UserError(text_of_disk(error)) from error
-        finally:
-            put_back()
 
 
 def _forget() -> None:
@@ -52,7 +56,11 @@ def _settings() -> Callable[[], None]:
     warns = torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark, threads, dtype = torch.backends.cudnn.benchmark, torch.get_num_threads(), torch.get_default_dtype()
     device, matmul = torch.get_default_device(), torch.get_float32_matmul_precision()
-    has_gradients = torch.is_grad_enabled()
+    has_gradients, modes = torch.is_grad_enabled(), ExitStack()
+    modes.enter_context(torch.inference_mode(False))
+    for kind in ("cpu", "cuda"):
+        if torch.is_autocast_enabled(kind):
+            modes.enter_context(torch.autocast(kind, enabled=False))
     torch.set_default_dtype(torch.float32)
     torch.set_grad_enabled(True)
     torch.set_float32_matmul_precision("highest")
@@ -60,6 +68,7 @@ def _settings() -> Callable[[], None]:
         torch.set_default_device(None)
 
     def put_back() -> None:
+        modes.close()
         torch.set_rng_state(random)
         if on_cuda is not None:
             torch.cuda.set_rng_state_all(on_cuda)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from dlrun.errors import DataError, UserError, counted, first_line
+from dlrun.errors import DataError, UserError, counted, first_line, own_code
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,10 +115,8 @@ def _stacked(x: Any, y: Any) -> tuple[Any, Any]:
         )
     inputs, targets = [], []
     for i in range(len(x)):
-        try:
+        with own_code(f"{kind}[{i}]", "a pair (x, y)"):
             item = x[i]
-        except Exception as error:  # a Dataset is the program's own code
-            raise DataError(f"{kind}[{i}] raised {type(error).__name__}: {error}\n  expected a pair (x, y)") from error
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise DataError(f"{kind}[{i}] is {_short(item)}\n  expected a pair (x, y)")
         inputs.append(_item(kind, i, "x", item[0]))

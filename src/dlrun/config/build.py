@@ -4,14 +4,13 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
 from dlrun.config.named import expanded
 from dlrun.config.pairing import LABELS, UNLABELLED, group_options, takes_spec
 from dlrun.config.signatures import accepts, signature
-from dlrun.errors import PairingError, UserError, columns, listed
+from dlrun.errors import PairingError, UserError, columns, listed, raised
 from dlrun.spec import Spec
 
 OF_RUNNER = {"model": ("weights", "published"), "optimizer": ("groups",)}
@@ -53,7 +52,7 @@ def build(node: object) -> Any:
     if builder.kind == "class" and not builder.positional:
         return make(**values)
     make = partial(make, **values)
-    return partial(_from_spec, make, node) if builder.kind == "function" and "spec" in builder.positional else make
+    return partial(_from_spec, make, node) if [*builder.positional][:1] == ["spec"] else make
 
 
 def imported(module: str) -> ModuleType:
@@ -63,10 +62,8 @@ def imported(module: str) -> ModuleType:
     try:
         return import_module(module)
     except Exception as error:  # the user's code raises anything
-        last = extract_tb(error.__traceback__)[-1]
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise UserError(
-            f"cannot import {module}: {reason} ({last.filename}, line {last.lineno})\n"
+            f"cannot import {module}: {raised(error)}\n"
             f"  expected a module that Python can import; python -c 'import {module}' shows the whole traceback"
         ) from error
 

@@ -28,6 +28,7 @@ SWEEP = Nested("dlrun.sweep.settings", "class")  # read by the sweeper, not by a
 TRACKER = Nested("dlrun.tracking.trackers", "class")  # of each tracker in the section `tracker`
 VALUES = {"mode", "seed", "data_dir", "output_dir", "run_dir", "resume", "resume_allow", "init"}
 MODES = ("train", "summary", "find_lr", "find_batch", "time")
+CALLED = ("model", "optimizer")  # by the runner, so that a class does as well as a function
 SETTINGS = {"lr": Positive, "weight_decay": NonNegative}  # of optimizer.groups
 
 
@@ -75,6 +76,11 @@ def check(config: dict, names: dict[str, str] | None = None) -> None:
     check_net(config, names or {})
 
 
+def may_be_chosen(group: str, target: str) -> bool:
+    """Whether a config may name this dotted path as an option of the group."""
+    return _is_allowed(target, SECTIONS[group])
+
+
 def check_section(name: str, node: object) -> None:
     """Raise ConfigError unless every key of one section is known and every value is valid."""
     settle({name: node})
@@ -120,7 +126,7 @@ def _problem_of_target(target: str, nested: Nested, path: str) -> str | None:
     if not _is_allowed(builder.target, nested):
         where = f"{target!r} is {builder.target}, which is not allowed here"
         return f"{path}._target_={where}: expected a {nested.kind} in {nested.within}"
-    if builder.kind != nested.kind and not target.startswith("torch."):
+    if builder.kind != nested.kind and not (path in CALLED and builder.positional):
         return f"{path}._target_={target!r} is a {builder.kind}: expected a {nested.kind}"
     return None
 

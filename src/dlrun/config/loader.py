@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from dlrun.config.code_options import add_code_options, drop_unset
 from dlrun.config.consent import option_folders
 from dlrun.config.hydra_section import check_files, check_overrides, check_source, check_values
 from dlrun.config.pairing import CONFIGS
@@ -56,6 +57,7 @@ class Loader(ConfigLoaderImpl):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         overrides = [each for o in overrides for each in _meant(o)]
+        add_code_options(overrides)
         unzipped = [override for override in overrides if not is_zip(override)]
         zips = [override for override in overrides if is_zip(override)]
         if zips and run_mode == RunMode.RUN:
@@ -69,6 +71,7 @@ class Loader(ConfigLoaderImpl):
             config.hydra.overrides.hydra += overrides[len(before[0]) :]
             return config
         config = super().load_configuration(config_name, unzipped, run_mode, from_shell, validate_sweep_overrides)
+        drop_unset(config)
         check_values(_plain(config.hydra))
         self._set_defaults(config, {key_of(override) for override in overrides})
         if zips:

@@ -179,9 +179,10 @@ def _problems(value: object, named: Named, path: str) -> list[str]:
         ]
     module = word.rpartition(".")[0]
     if module and not _may_be_read(module, named):
+        known = f"one of: {some(_shown(named), 30)}\n    or " if words_of(named) else ""
         return [
             f"{path}={word}: code of the package {module.partition('.')[0]!r} is not allowed here\n"
-            f"    expected one of: {some(_shown(named), 30)}\n    or code of your own, if the environment variable "
+            f"    expected {known}code of your own, if the environment variable "
             f"DL_RUN_ALLOW names its package: DL_RUN_ALLOW={module.partition('.')[0]}"
         ]
     node = _read(word, named)

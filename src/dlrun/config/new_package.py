@@ -2,7 +2,12 @@
 
 import argparse
 import keyword
+import os
+import re
+import shlex
+import shutil
 import sys
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -41,31 +46,63 @@ def new_command(arguments: list[str]) -> str:
     folder = Path(name)
     try:
         folder.mkdir()
+    except FileExistsError:
+        raise UserError(
+            f"new {name}: {_absolute(folder)} is there already\n  expected another name or folder"
+        ) from None
+    except OSError as error:
+        raise _unwritable(name, folder, error) from None
+    try:
         for target, source in FILES.items():
             path = folder / target.replace(NAME, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, (TEMPLATE / source).read_text(encoding="utf-8").replace(NAME, name))
-    except FileExistsError:
-        raise UserError(f"new {name}: {folder.resolve()} is there already\n  expected another name or folder") from None
-    except OSError as error:
-        raise UserError(f"new {name}: cannot write {folder.resolve()}: {error.strerror}") from None
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)  # no half of a package
+        if isinstance(error, OSError):
+            raise _unwritable(name, folder, error) from None
+        raise
     return "\n".join(
         [
             *(str(folder / target.replace(NAME, name)) for target in FILES),
             "",
-            f"cd {name} && {sys.executable} -m pip install -e .",
+            f"cd {name} && {shlex.quote(sys.executable)} -m pip install -e .",
             f"dl-run experiment={name}",
         ]
     )
 
 
+def _unwritable(name: str, folder: Path, error: OSError) -> UserError:
+    return UserError(f"new {name}: cannot write {_absolute(folder)}: {error.strerror}\n  expected a writable folder")
+
+
+def _absolute(folder: Path) -> Path:
+    return folder.absolute() if os.path.exists(os.curdir) else folder  # the working folder may have been removed
+
+
 def _check(name: str) -> None:
-    """Raise UserError unless the name can be that of a new package."""
-    if not name.isidentifier() or not name.isascii() or name != name.lower() or keyword.iskeyword(name):
-        raise UserError(f"new {name}: expected the name of a package: small letters, digits and _, such as {NAME}")
-    try:
-        spec = find_spec(name)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is not None and spec.origin is not None or name in sys.stdlib_module_names or name in ("dlrun", "configs"):
+    """Raise UserError unless the name can be that of a new package, which pip installs, too."""
+    if not re.fullmatch("[a-z]([a-z0-9_]*[a-z0-9])?", name) or keyword.iskeyword(name):
+        raise UserError(
+            f"new {name}: expected the name of a package: small letters, digits, and _ between them, such as {NAME}"
+        )
+    if not _is_free(name):
         raise UserError(f"new {name}: there is a package of this name already\n  expected another name")
+
+
+def _is_free(name: str) -> bool:
+    """Whether neither a module nor an installed distribution has this name, which pip would replace by the new one."""
+    if os.path.lexists(name):
+        return True  # `mkdir` reports it, with its path
+    if name in sys.stdlib_module_names or name in ("dlrun", "dl_run", "configs"):
+        return False
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        pass
+    else:
+        return False
+    try:
+        return find_spec(name) is None
+    except (ImportError, ValueError):
+        return True

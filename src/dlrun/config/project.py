@@ -18,7 +18,7 @@ from pathlib import Path
 from dlrun.errors import ConfigError, UserError, first_line, nearest
 from dlrun.output.terminal import complain
 from dlrun.output.written import write_whole
-from dlrun.paths import read_whole
+from dlrun.paths import open_plain, read_whole
 from dlrun.types import is_text
 
 FILE = "dl-run.yaml"
@@ -55,7 +55,10 @@ def trust() -> str:
     path = Path.cwd() / FILE
     content = _read(path)
     if content is None:
-        raise UserError(f"trust: there is no {path}\n  expected that file, with keys of: {', '.join(KEYS)}")
+        what = f"cannot read {path}" if os.path.lexists(path) else f"there is no {path}"
+        raise UserError(f"trust: {what}\n  expected that file, with keys of: {', '.join(KEYS)}")
+    if len(content) > LARGEST:
+        raise UserError(f"trust: {path} has more than {LARGEST:,} bytes\n  expected a few lines")
     found = _checked(path, content)
     store = _store()
     if store is None:
@@ -86,13 +89,12 @@ def output_dir() -> str:
 
 
 def _read(path: Path) -> bytes | None:
+    """Return the content, at most one byte more than LARGEST; None if there is no regular file."""
     try:
-        content = read_whole(path)
+        with open_plain(path) as file:
+            return file.read(LARGEST + 1)
     except OSError:
         return None
-    if len(content) > LARGEST:
-        raise UserError(f"{path} has {len(content):,} bytes\n  expected a few lines, with keys of: {', '.join(KEYS)}")
-    return content
 
 
 def _digest(content: bytes) -> str:
@@ -118,8 +120,11 @@ def _checked(path: Path, content: bytes) -> dict:
     """Read the file's keys. Raises UserError with all that is wrong with it."""
     import yaml
 
+    from dlrun.config.untrusted import require_plain
+
     try:
-        node = yaml.safe_load(content.decode())
+        require_plain(text := content.decode(), path.name)
+        node = yaml.safe_load(text)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path}: {first_line(error)}\n  expected YAML") from None
     if not isinstance(node, dict):
@@ -133,6 +138,8 @@ def _checked(path: Path, content: bytes) -> dict:
             problems.append(f"{path}: there is no key {key!r}{nearest(str(key), KEYS)}\n    expected one of: {known}")
         elif not isinstance(value, kind) or not all(text and is_text(text) for text in texts):
             problems.append(f"{path}: {key}={value!r}: expected {'a list of texts' if kind is list else 'a path'}")
+        elif key == "allow" and (wrong := [text for text in texts if not all(map(str.isidentifier, text.split(".")))]):
+            problems.append(f"{path}: allow={wrong[0]!r}: expected the name of a package, such as mynets")
         elif key == "config_dirs":
             problems += [
                 f"{path}: config_dirs: there is no folder {path.parent / text}"

@@ -7,15 +7,16 @@ A builder's keyword-only parameters are its config keys; the runner passes the p
 import ast
 import os
 import typing
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from types import NoneType, UnionType
 
 from dlrun import spec as specs
 from dlrun import types
 from dlrun.config import consent
+from dlrun.config.source import imported_from, origin_of, source_of
 from dlrun.errors import UserError, nearest
 
 LARGEST = 3.4028234663852886e38  # the largest float32
@@ -30,7 +31,8 @@ class Signature:
 
     target: the path where it is defined. kind: function or class. positional: annotations of the parameters
     which the runner passes. keys: annotations of the config keys; None accepts any type. net: the class of network
-    that a model returns or a task takes. returns: the annotation of a function's result.
+    that a model returns or a task takes. returns: the annotation of a function's result. defaults: of the keys that
+    have one which is written out, such as 0.1.
     """
 
     target: str
@@ -40,6 +42,7 @@ class Signature:
     required: frozenset[str]
     net: str = "nn.Module"
     returns: object = None
+    defaults: Mapping[str, object] = field(default_factory=dict)
 
 
 def is_allowed(target: str) -> bool:
@@ -51,7 +54,7 @@ def is_allowed(target: str) -> bool:
 def signature(target: str) -> Signature:
     """Return the signature of a dotted path. Raises UserError if there is no such function or class."""
     module, _, name = target.rpartition(".")
-    source = _source(module)
+    source = source_of(module)
     if source is None:
         raise UserError(f"{target!r}: there is no module {module!r}")
     try:
@@ -62,47 +65,23 @@ def signature(target: str) -> Signature:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return _of_function(node, "function", target)
         if isinstance(node, ast.ClassDef) and node.name == name:
-            return _of_class(node, target)
+            return _of_class(node, target, _inherited(node, tree, module, source.name == "__init__.py"))
         if isinstance(node, ast.ImportFrom) and any((a.asname or a.name) == name for a in node.names):
             origin = next(a.name for a in node.names if (a.asname or a.name) == name)
-            return signature(f"{_imported_from(node, module, source.name == '__init__.py')}.{origin}")
+            return signature(f"{imported_from(node, module, source.name == '__init__.py')}.{origin}")
     names = _public(tree, ast.FunctionDef, ast.ClassDef)
     raise UserError(f"{target!r}: {module} has no {name!r}{nearest(name, names)}")
 
 
 def public_names(module: str, kind: str) -> list[str]:
     """List the dotted paths of a module's own public functions or classes. kind: function or class."""
-    source = _source(module)
+    source = source_of(module)
     tree = ast.parse(source.read_text(encoding="utf-8")) if source else ast.Module([], [])
     return [f"{module}.{name}" for name in _public(tree, ast.ClassDef if kind == "class" else ast.FunctionDef)]
 
 
 def _public(tree: ast.Module, *kinds: type[ast.FunctionDef] | type[ast.ClassDef]) -> list[str]:
     return [node.name for node in tree.body if isinstance(node, kinds) and node.name[0] != "_"]
-
-
-def _source(module: str) -> Path | None:
-    """Return the file of a module. All parts of its name are words: a path in it would lead out of its package."""
-    package, *rest = module.split(".")
-    if not all(map(str.isidentifier, (package, *rest))):
-        return None
-    try:
-        spec = find_spec(package)  # finding a top-level package does not import it
-    except ValueError:
-        spec = None
-    if spec is None:
-        return None
-    if spec.submodule_search_locations is None:
-        return Path(spec.origin) if not rest and spec.origin and spec.origin.endswith(".py") else None
-    base = Path(next(iter(spec.submodule_search_locations))).joinpath(*rest)
-    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
-
-
-def _imported_from(node: ast.ImportFrom, module: str, is_package: bool) -> str:
-    """Return the absolute module path of a `from ... import`."""
-    base = module.split(".")
-    base = base[: len(base) - node.level + is_package] if node.level else []
-    return ".".join([*base, *([node.module] if node.module else [])])
 
 
 def _of_function(node: ast.FunctionDef, kind: str, target: str) -> Signature:
@@ -118,13 +97,28 @@ def _of_function(node: ast.FunctionDef, kind: str, target: str) -> Signature:
     net = next((a.annotation for a in positional if a.arg == "net"), None) if kind == "class" else node.returns
     returns = _evaluate(node.returns) if kind == "function" and node.returns is not None else None
     text = ast.unparse(net) if net else "nn.Module"
-    return Signature(target, kind, positional_types, keys, frozenset(needed), text, returns)
+    pairs = zip([*positional[split:], *args.kwonlyargs], [*args.defaults, *args.kw_defaults], strict=True)
+    defaults = _literals({a.arg: default for a, default in pairs})
+    return Signature(target, kind, positional_types, keys, frozenset(needed), text, returns, defaults)
 
 
-def _of_class(node: ast.ClassDef, target: str) -> Signature:
+def _inherited(node: ast.ClassDef, tree: ast.Module, module: str, is_package: bool) -> Signature | None:
+    """Return the signature of the first base class whose source is found and that has parameters."""
+    for base in node.bases:
+        origin = origin_of(ast.unparse(base), tree, module, is_package)
+        with suppress(UserError):
+            if origin and ((found := signature(origin)).keys or found.positional):
+                return found
+    return None
+
+
+def _of_class(node: ast.ClassDef, target: str, base: Signature | None) -> Signature:
+    """Read a constructor, or a dataclass. base: the class that it inherits from, for what it does not name itself."""
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
             constructor = _of_function(item, "class", target)
+            if base and item.args.kwarg:  # it passes on what it does not name
+                return _joined(base, constructor)
             if item.args.kwonlyargs or item.args.args[1:]:
                 return constructor
     fields = {  # of a dataclass
@@ -133,7 +127,30 @@ def _of_class(node: ast.ClassDef, target: str) -> Signature:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
     }
     keys = {name: _evaluate(item.annotation) for name, item in fields.items()}
-    return Signature(target, "class", {}, keys, frozenset(name for name, item in fields.items() if item.value is None))
+    required = frozenset(name for name, item in fields.items() if item.value is None)
+    own = Signature(target, "class", {}, keys, required, defaults=_literals({n: i.value for n, i in fields.items()}))
+    return _joined(base, own) if base and (not fields or not base.positional) else own
+
+
+def _joined(base: Signature, own: Signature) -> Signature:
+    """Return the signature of a class that has the parameters of its base and its own."""
+    return replace(
+        own,
+        positional={**base.positional, **own.positional},
+        keys={**base.keys, **own.keys},
+        required=own.required | base.required - own.keys.keys(),
+        net=own.net if "net" in own.positional else base.net,
+        defaults={**base.defaults, **own.defaults},
+    )
+
+
+def _literals(defaults: Mapping[str, ast.expr | None]) -> dict[str, object]:
+    """Return the values of those defaults that are written out."""
+    found: dict[str, object] = {}
+    for name, node in defaults.items():
+        with suppress(ValueError):  # an expression, or none
+            found[name] = ast.literal_eval(node or "none")
+    return found
 
 
 def _annotation(arg: ast.arg) -> object:

@@ -17,19 +17,22 @@ LOADER, DEPTH = getattr(yaml, "CSafeLoader", yaml.SafeLoader), 50
 
 
 def read_yaml(path: Path) -> str:
-    """Read a YAML file of a run's folder. Raises OSError, ValueError or YAMLError if dl-run cannot have written it.
+    """Read a YAML file of a run's folder. Raises OSError, ValueError or YAMLError if dl-run cannot have written it."""
+    text = read_whole(path).decode()
+    require_plain(text, path.name)
+    return text
 
-    Aliases and deep nesting are refused, since with them a few bytes could fill the memory.
-    """
-    text, depth = read_whole(path).decode(), 0
+
+def require_plain(text: str, name: str) -> None:
+    """Raise ValueError for aliases and deep nesting: with them a few bytes of YAML could fill the memory."""
+    depth = 0
     for event in yaml.parse(text, LOADER):
-        where = f"{path.name}, line {event.start_mark.line + 1}"
+        where = f"{name}, line {event.start_mark.line + 1}"
         if isinstance(event, yaml.AliasEvent):
             raise ValueError(f"{where}: *{event.anchor} repeats another value")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEPTH:
             raise ValueError(f"{where}: lists or mappings nested more than {DEPTH} deep")
-    return text
 
 
 def is_call(value: object) -> bool:

@@ -59,11 +59,15 @@ def _load(path: Path) -> np.ndarray | dict[str, np.ndarray]:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    if "pickle" in str(error):
+    if isinstance(error, OSError) and error.strerror:
+        return DataError(f"{path} cannot be read: {error.strerror}\n  {EXPECTED}")
+    if "Object arrays" in str(error):
         return DataError(
-            f"{path} holds Python objects or is no array file; objects are never loaded, since they can run code\n"
+            f"{path} holds Python objects; they are never loaded, since they can run code\n"
             f"  {EXPECTED}; arrays of numbers or texts"
         )
+    if "pickle" in str(error):  # NumPy takes any other file for a pickle
+        return DataError(f"{path} is no array file\n  {EXPECTED}")
     return DataError(f"{path} is not an intact array file: {first_line(error)}\n  {EXPECTED}")
 
 

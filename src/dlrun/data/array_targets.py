@@ -40,9 +40,17 @@ def targets_of(y: np.ndarray | None, samples: int, learn: Learn, labels: tuple[s
     if y.dtype.kind in "US":
         raise DataError(f"data.learn=regression: y holds texts, such as {y.flat[0]!r}\n  expected numbers")
     real = y.astype(np.float32)[:, None] if y.ndim == 1 else y.astype(np.float32)
-    if np.ptp(real, 0).min() == 0:
-        raise DataError(f"y always has the same value, {real[0].tolist()}: there is nothing to learn")
+    check_varied(real)
     return Targets(real, ())
+
+
+def check_varied(y: np.ndarray, where: str = "") -> None:
+    """Raise DataError if one of the real targets (N, targets) is constant. where: the samples, for the message."""
+    for column in np.flatnonzero(np.ptp(y, 0) == 0)[:1]:
+        name = "y" if y.shape[1] == 1 else f"y[:, {column}]"
+        raise DataError(
+            f"{name} is always {y[0, column]:g}{where}: there is nothing to learn\n  expected two values or more"
+        )
 
 
 def _are_classes(y: np.ndarray) -> bool:

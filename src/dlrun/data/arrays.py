@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dlrun.data.array_file import Part, grouped, joined, read_npy, read_npz
 from dlrun.data.array_kinds import as_bytes, kind_of, levels_in, shaped, standardised, statistics
-from dlrun.data.array_targets import like, targets_of
+from dlrun.data.array_targets import check_varied, like, targets_of
 from dlrun.data.augment import Augment
 from dlrun.data.base import Arrays
 from dlrun.data.levels import Levels, describe_levels
@@ -25,7 +25,7 @@ from dlrun.data.splits import cut
 from dlrun.errors import IN_MEMORY, DataError, UserError, counted
 from dlrun.paths import find
 from dlrun.spec import Image, Series, Table
-from dlrun.types import Augmentation, Count, DataPath, Fraction, Index
+from dlrun.types import Augmentation, Count, DataPath, Fraction, Index, Sampler
 
 EXPECTED = "an .npz or .npy file: absolute, or a name under data_dir or in the working folder"
 
@@ -66,6 +66,7 @@ class ArraySet(OnDevice):
         stratify: bool,
         folds: Index,
         fold: Index,
+        sampler: Sampler,
         batch_size: Count,
         eval_batch_size: Count,
         augment: Augmentation,
@@ -80,9 +81,9 @@ class ArraySet(OnDevice):
         self.paths = {"file": file, "x": x, "y": y}
         self.kind, self.learn, self.labels, self.names, self.unit = kind, learn, tuple(labels), tuple(names), unit
         self.folds, self.split_config = folds, ((split[0], split[1], split[2]), stratify, folds, fold)
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.batch_size, self.eval_batch_size, self.sampler = batch_size, eval_batch_size, sampler
         self.augment: Augment = augment
-        self.prepared: Prepared | None = None  # from when the spec is needed until `load`
+        self.prepared: Prepared | None = None  # set when `spec` is first read, cleared by `load`
         self.learned: dict[str, Any] | None = None
         self.mean: list[float] | None = None  # of the pixels of images, in [0, 1]
         self.std: list[float] | None = None
@@ -194,6 +195,7 @@ class ArraySet(OnDevice):
             shares, is_stratified, folds, fold = self.split_config
             splits = cut(given, shares, folds, fold, targets if is_stratified and labels else None)
             real = targets if targets.ndim == 2 else targets[:, None][:, :0]
+            check_varied(real[splits["train"]], " in the train split")
             means, deviations = statistics(real, splits["train"], (0,)) if real.shape[1] else ([], [])
             fitted: dict[str, Any] = {"kind": kind, "shape": list(x.shape[1:]), "labels": list(labels)}
             fitted |= {"target_means": means, "target_stds": deviations, "levels": {}}

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlrun.errors import UserError
 from dlrun.seeds import mix
 from dlrun.spec import Env, SampleSpec, Spec
 
@@ -72,6 +73,7 @@ class SampleData(Data, Protocol):
       `Task.report` returns them. `baselines(split)`: metrics of simple predictions, by name.
     - `targets(split)`: all targets; `places(split)`: where each sample is in the stored data; `files(split)`: the name
       of each sample's file. `folds`: number of folds of a cross-validation, 0 for none.
+      `sampler`: "balanced" if an epoch has as many samples of each class (orders.py), else "none".
     - `sums()`: checksums of the arrays, compared to 1e-6 on resuming. `position`: a component of the task that knows
       the place in a stream. `load_like(fitted, device)`: read all samples as the test split of another run's data.
     - `mean`, `std`: by which pixels are normalised; `pixels`: augmentation and normalisation. Of images from files:
@@ -170,3 +172,11 @@ class Arrays(NamedTuple):
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+
+
+def check_sampler(data: Data) -> None:
+    """Raise UserError if `data.sampler` balances classes and the data has none."""
+    if getattr(data, "sampler", "none") == "balanced" and not getattr(data.spec, "classes", None):
+        raise UserError(
+            "data.sampler=balanced draws every class alike, and this data has no classes\n  expected data.sampler=none"
+        )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dlrun.data.walk import read_bytes
+from dlrun.data.walk import check_text, read_bytes
 from dlrun.errors import DataError, UserError, counted, nearest
 
 PATHS = (
@@ -50,7 +50,9 @@ def read_rows(path: Path, errors: str = "strict") -> Rows:
     csv.field_size_limit(2**31 - 1)  # a text may be longer than 128 KB
     line, rows = 1, []
     try:
-        text = read_bytes(path).decode("utf-8-sig", errors)
+        content = read_bytes(path)
+        check_text(path, content[:65536], "expected a CSV or TSV file in UTF-8")
+        text = content.decode("utf-8-sig", errors)
         head = text[:65536].partition("\n")[0]
         separator = "\t" if path.suffix.lower() in (".tsv", ".tab") else max(SEPARATORS, key=head.count)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
@@ -82,6 +84,9 @@ def columns_of(path: Path, rows: Rows, wanted: Sequence[Column], has_header: boo
 def _named(path: Path, names: list[str], wanted: Sequence[Column]) -> list[int]:
     """Return the index of each wanted column: the chosen one, one of a known name, or the only one that is left."""
     plain, found = [name.lower() for name in names], {}
+    wanted_names = {name.lower() for column in wanted for name in ([column.name] if column.name else column.known)}
+    if twice := next((name for name in names if name.lower() in wanted_names and plain.count(name.lower()) > 1), None):
+        raise DataError(f"{path}, line 1: several columns are named {twice!r}\n  expected a name of its own for each")
     for column in wanted:
         if column.name is not None and column.name not in names:
             raise UserError(

@@ -19,7 +19,6 @@ from dlrun.data.image_cache import Cache, cached
 from dlrun.data.image_csv import ListFormat, by_csv, write_csv
 from dlrun.data.image_lists import Classes, Listing, by_folders, check_splits, find_root, split
 from dlrun.data.levels import Levels, describe_levels
-from dlrun.data.orders import check_sampler
 from dlrun.data.pixels import Pixels
 from dlrun.data.resident import Resident, check_contrast
 from dlrun.data.splits import cut
@@ -96,7 +95,6 @@ class ImageFolder:
             write_csv(file, listing)
         self._read(root, listing)
         self.classes = listing.classes
-        check_sampler(self.sampler, len(listing.classes))
         self.restore(self.fitted(), device, channels_last)
         fractions, stratify, folds, fold = self.split_config
         if listing.given:
@@ -140,9 +138,9 @@ class ImageFolder:
         free, self.why = free_memory(device), ""
         if self.resident is True or self.resident == "auto" and x.nbytes <= free / 2:
             arrays = Arrays(x, y, x[:0], y[:0])
-            self.storage: Resident | Streamed = Resident(arrays, splits, device, self.pixels, sampler=self.sampler)
+            self.storage: Resident | Streamed = Resident(arrays, splits, device, self.pixels)
         else:
-            self.storage = Streamed(x, y, splits, device, self.pixels, self.sampler)
+            self.storage = Streamed(x, y, splits, device, self.pixels)
             if self.resident:
                 self.why = f" (more than half of the {free / 2**20:,.1f} MB free on {device})"
 
@@ -196,7 +194,7 @@ class ImageFolder:
     def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (x, y): x float (B, C, H, W), normalised; y int64 (B,). Train: from batch `first` on."""
         if split == "train":
-            return self.storage.train(self.batch_size, seed, epoch, first)
+            return self.storage.train(self.batch_size, self.sampler, seed, epoch, first)
         return self.storage.evaluate(split, self.eval_batch_size)
 
     def _csv(self, root: Path) -> Path:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dlrun.data.classes import is_number, number_classes, numbers_like, rank
-from dlrun.data.walk import IMAGE_SUFFIXES, described, split_folders, walk
+from dlrun.data.walk import IMAGE_SUFFIXES, described, folders, split_folders, walk
+from dlrun.data.walk import SPLITS as NAMED
 from dlrun.errors import DataError, UserError, counted, some
 from dlrun.paths import find
 
@@ -80,6 +81,8 @@ def by_folders(root: Path, classes: Classes, layout: str) -> Listing:
         return Listing(names, np.zeros(len(names), np.int64), (), {})
     top = sorted({name.partition("/")[0] for name in names if "/" in name})
     found = split_folders(root, top, "data.layout=folders takes them as classes") if layout == "auto" else {}
+    if empty := next((each for each in folders(root) if found and each not in top and each.lower() in NAMED), None):
+        raise DataError(f"{root / empty} has no images\n  expected images in it; or remove the folder")
     of_split = {folder: split for split, folder in found.items()}
     inside = [name.partition("/")[2] if found and "/" in name else name for name in names]
     loose = sorted(name for name, path in zip(names, inside, strict=True) if "/" not in path)
@@ -166,6 +169,13 @@ def split(
         val = np.array_split(rest, folds)[fold] if folds else rows[first:second]
         for name, indices in zip(SPLITS, (np.setdiff1d(rest, val), val, test), strict=True):
             chosen[name].append(indices)
+    most = max(len(train) + len(val) for train, val in zip(chosen["train"], chosen["val"], strict=True))
+    if folds > most:
+        of = " of every class" if stratify else ""
+        raise UserError(
+            f"data.folds={folds}: at most {counted(most, 'image')}{of} are not test, so some folds would be empty\n"
+            f"  expected at most {counted(most, 'fold')}"
+        )
     splits = {name: np.sort(np.concatenate(arrays)) for name, arrays in chosen.items()}
     for name, rows in splits.items():
         if not len(rows):

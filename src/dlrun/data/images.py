@@ -8,7 +8,6 @@ from torch import Tensor
 from dlrun.data.base import Arrays
 from dlrun.data.classes import check_labels
 from dlrun.data.on_device import OnDevice
-from dlrun.data.orders import check_sampler
 from dlrun.data.pixels import Pixels
 from dlrun.data.resident import Resident, check_arrays, check_contrast, split_rows
 from dlrun.spec import Image
@@ -38,7 +37,6 @@ class Images(OnDevice):
         sampler: Sampler,
     ) -> None:
         check_labels(spec.labels, spec.classes)
-        check_sampler(sampler, spec.classes)
         self.pixels = Pixels(spec.shape, mean, std, augment)
         self.spec, self.batch_size, self.eval_batch_size = spec, batch_size, eval_batch_size
         self.source: Callable[[], Arrays] = source
@@ -52,7 +50,7 @@ class Images(OnDevice):
         check_contrast(arrays.x_train)
         self.restore({}, device, channels_last)
         splits = split_rows(len(arrays.x_train), *self.split_config)
-        self.resident = Resident(arrays, splits, device, self.pixels, sampler=self.sampler)
+        self.resident = Resident(arrays, splits, device, self.pixels)
 
     def fitted(self) -> dict:
         """Return nothing: mean and std come from the config."""

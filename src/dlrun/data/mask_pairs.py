@@ -28,6 +28,11 @@ def _pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
     """Pair images with masks by name. Raises DataError if one has no partner."""
     by_folder = []
     for folder in (images, masks):
+        if not folder.is_dir():
+            raise DataError(
+                f"there is no folder {folder}\n  expected images in {images} and masks in {masks};\n"
+                "  data.source.folder, data.source.images and data.source.masks name others"
+            )
         files = [Path(name) for name in walk(folder, IMAGE_SUFFIXES)]
         if not files:
             raise DataError(

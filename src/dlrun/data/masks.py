@@ -100,6 +100,12 @@ class Masks(Images):
         stored = y if self.spec.ignore is None else y - np.uint8(self.spec.ignore)  # bytes wrap around
         return np.concatenate((x, stored[:, None]), 1)
 
+    def targets(self, split: str) -> Tensor:
+        """Return the masks of a split, uint8 (N, H, W), in stored order; `spec.ignore` marks pixels without a class."""
+        resident = self.resident
+        stored = resident.x[resident.pools[split]][:, -1].index_select(0, resident.rows[split])
+        return stored + (self.spec.ignore or 0)  # bytes wrap around
+
     def describe(self) -> str:
         return f"{self.resident.describe()}, including masks{describe_levels(self.levels or {})}"
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from dlrun.data.base import Batch
 from dlrun.data.resident import Resident
+from dlrun.types import Sampler
 
 
 class OnDevice:
@@ -13,6 +14,7 @@ class OnDevice:
 
     resident: Resident
     folds: int = 0  # of k-fold cross-validation; 0: none
+    sampler: Sampler = "none"  # see orders.py
     batch_size: int
     eval_batch_size: int
 
@@ -41,5 +43,5 @@ class OnDevice:
     def batches(self, split: str, seed: int = 0, epoch: int = 0, first: int = 0) -> Iterator[Batch]:
         """Yield (inputs, targets) of a split. Train: in the epoch's order from batch `first` on."""
         if split == "train":
-            return self.resident.train(self.batch_size, seed, epoch, first)
+            return self.resident.train(self.batch_size, self.sampler, seed, epoch, first)
         return self.resident.evaluate(split, self.eval_batch_size)

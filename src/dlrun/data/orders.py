@@ -5,7 +5,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dlrun.errors import UserError
 from dlrun.seeds import generator
 from dlrun.types import Sampler
 
@@ -35,11 +34,3 @@ def balanced(labels: Tensor, random: torch.Generator) -> Tensor:
         drawn.append(own[torch.cat(turns)[:count]])
     order = torch.cat(drawn)
     return order[torch.randperm(len(order), generator=random)]
-
-
-def check_sampler(sampler: Sampler, classes: int | None) -> None:
-    """Raise UserError if the data has no classes to balance."""
-    if sampler == "balanced" and not classes:
-        raise UserError(
-            "data.sampler=balanced draws every class alike, and this data has no classes\n  expected data.sampler=none"
-        )

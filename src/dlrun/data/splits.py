@@ -44,7 +44,7 @@ def _split_of_units(sizes: Array, shares: Shares, folds: int, fold: int, what: s
     count, least = len(sizes), sum(share > 0 for share in shares)
     if count < least or folds > count:
         raise UserError(
-            f"data.split={list(shares)} data.folds={folds}: {counted(count, what)} cannot fill the splits\n"
+            f"data.split={_rounded(shares)} data.folds={folds}: {counted(count, what)} cannot fill the splits\n"
             f"  expected at least {counted(max(least, folds), what)}"
         )
     ends = np.cumsum(shares)[:2] * rows
@@ -62,25 +62,35 @@ def _rows_of(splits: Array) -> dict[str, Array]:
     return {name: np.flatnonzero(splits == i) for i, name in enumerate(SPLITS)}
 
 
-def split_random(rows: int, shares: Shares, folds: int, fold: int, labels: Array | None = None) -> dict[str, Array]:
-    """Split rows by a fixed shuffle. labels: classes, each of which is split separately; None for none."""
+def split_random(
+    rows: int, shares: Shares, folds: int, fold: int, labels: Array | None = None, what: str = "row"
+) -> dict[str, Array]:
+    """Split rows by a fixed shuffle. labels: classes, each of which is split separately; None for none.
+
+    what: a row, for the message.
+    """
     order = np.random.RandomState(0).permutation(rows)[::-1]  # backwards: val has the rows that split_rows holds out
     splits = np.zeros(rows, np.int8)
     if labels is None:
-        splits[order] = _split_of_units(np.ones(rows, np.int64), shares, folds, fold, "row")
+        splits[order] = _split_of_units(np.ones(rows, np.int64), shares, folds, fold, what)
         return _rows_of(splits)
     of_order = labels[order]
     parts = [order[of_order == label] for label in np.unique(labels)]
     least = max(sum(share > 0 for share in shares), folds)
     if all(len(part) < least for part in parts):
+        divided = f" data.folds={folds}" if folds else ""
         raise UserError(
-            f"data.split={list(shares)}: every class has fewer than {least} rows, so none can be in each split\n"
-            "  expected more rows per class, or data.stratify=false"
+            f"data.split={_rounded(shares)}{divided}: no class has {counted(least, what)}, one for each split\n"
+            f"  expected {counted(least, what)} or more of a class, or data.stratify=false"
         )
     for part in parts:
         if len(part) >= least:  # a smaller class only trains
-            splits[part] = _split_of_units(np.ones(len(part), np.int64), shares, folds, fold, "row")
+            splits[part] = _split_of_units(np.ones(len(part), np.int64), shares, folds, fold, what)
     return _rows_of(splits)
+
+
+def _rounded(shares: Shares) -> list[float]:
+    return [round(share, 3) for share in shares]
 
 
 def split_groups(groups: Array, shares: Shares, folds: int, fold: int) -> dict[str, Array]:
@@ -96,15 +106,24 @@ def split_times(times: Array, shares: Shares) -> dict[str, Array]:
     return split_units(numbers, shares, 0, 0, "different time")
 
 
+def without_val(given: dict[str, Array]) -> dict[str, Array]:
+    """Return the given splits with the rows of val in train: folds divide all rows that are not test."""
+    if "val" not in given:
+        return given
+    return {name: rows for name, rows in given.items() if name != "val"} | {
+        "train": np.concatenate([given["train"], given["val"]])
+    }
+
+
 def cut(given: dict[str, Array], split: Shares, folds: int, fold: int, labels: Array | None) -> dict[str, Array]:
     """Return train, val and test: those that are given, and the others cut from "all" or from train, at random.
 
     given: rows by split. labels: of all rows, to split each class separately; None: any.
     """
+    given = without_val(given) if folds else given
     shares = shares_of(split, folds, fold, given)
     if set(given) == set(SPLITS):
         return given
     pool = given["all"] if "all" in given else given["train"]
-    folds, fold = (0, 0) if "val" in given else (folds, fold)
-    found = split_random(len(pool), shares, folds, fold, None if labels is None else labels[pool])
+    found = split_random(len(pool), shares, folds, fold, None if labels is None else labels[pool], "sample")
     return {name: given[name] if name in given and name != "train" else pool[found[name]] for name in SPLITS}

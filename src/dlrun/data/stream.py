@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from dlrun.data.base import Batch
-from dlrun.data.stream_place import Position
-from dlrun.errors import DataError, UserError, first_line
-from dlrun.spec import Image, Series, Table, Tokens
+from dlrun.data.stream_batch import AXES, as_batch
+from dlrun.data.stream_place import END, Place, Position, items_of, seed_all
+from dlrun.errors import DataError, UserError, counted, own_code
+from dlrun.spec import Classes, Image, Series, Table, Tokens
 from dlrun.types import Count, Size, StreamSource
 
 Loader = Iterable[Any]
@@ -41,11 +42,18 @@ class Stream:
         *,
         source: StreamSource | None,
         kind: Literal["auto", "images", "rows", "series", "tokens"],
-        classes: Size | None,
+        classes: Classes | None,
         vocab: Size | None,
         labels: list[str],
         epoch_batches: Count | None,
     ) -> None:
+        if kind == "tokens" and not vocab:
+            raise UserError("data.kind=tokens: data.vocab is null\n  expected the number of token ids, such as 10000")
+        if labels and len(labels) != classes:
+            raise UserError(
+                f"data.labels has {counted(len(labels), 'name')}, and data.classes={classes}\n"
+                "  expected a name for each class"
+            )
         self.source = cast("Callable[[], Mapping[str, Loader]] | None", source)
         self.kind, self.classes, self.vocab, self.labels = kind, classes, vocab, tuple(labels)
         self.num_targets, self.epoch_batches = 0, epoch_batches
@@ -59,7 +67,7 @@ class Stream:
         """The spec that the config and the first batch of val give."""
         if not self.shape:
             self._open()
-        kind = self.kind if self.kind != "auto" else {3: "images", 2: "series", 1: "rows"}.get(len(self.shape))
+        kind = self.kind if self.kind != "auto" else next(k for k, n in AXES.items() if n == len(self.shape))
         if kind == "images":
             return Image(cast("tuple[int, int, int]", self.shape), self.classes, self.labels)
         if kind == "tokens":
@@ -90,7 +98,8 @@ class Stream:
     def _open(self) -> None:
         if self.source is None:
             raise DataError(NOTHING)
-        found = self.source()
+        with own_code("data.source", "a dictionary with the loaders train and val"):
+            found = self.source()
         if not isinstance(found, Mapping) or not {"train", "val"} <= found.keys():
             raise DataError(
                 f"data.source returned {type(found).__name__}: expected a dictionary with the loaders train and val, "
@@ -101,7 +110,15 @@ class Stream:
                 f"data.source: {wrong} is a {type(found[wrong]).__name__}\n  expected a DataLoader or another iterable"
             )
         self.loaders = {"test": found["val"], **found}
-        x, y = self._checked(next(iter(self.loaders["val"]), None), "val")
+        for split in ("val", "test"):
+            if isinstance(self.loaders[split], Iterator):
+                raise DataError(
+                    f"the {split} loader is a {type(self.loaders[split]).__name__}, which can be read only once\n"
+                    "  expected a DataLoader, a list, or another iterable that begins again"
+                )
+        if (first := next(items_of(self.loaders["val"], "val"), END)) is END:
+            raise DataError("the val loader yields nothing\n  expected batches (x, y)")
+        x, y = self._checked(first, "val")
         self.shape, self.eval_size = tuple(x.shape[1:]), len(x)
         if not self.classes:
             self.num_targets = y.shape[1]
@@ -109,7 +126,8 @@ class Stream:
     @property
     def batch_size(self) -> int:
         """Samples of a training batch, as the loader states it."""
-        return getattr(self.loaders.get("train"), "batch_size", None) or self.eval_size
+        size = getattr(self.loaders.get("train"), "batch_size", None)
+        return size if isinstance(size, int) and size > 0 else self.eval_size
 
     @batch_size.setter
     def batch_size(self, size: int) -> None:
@@ -132,8 +150,12 @@ class Stream:
             for item in self.position.batches(seed, epoch, first, self.steps):
                 yield self._on_device(item, split)
             return
-        for item in self.loaders[split]:
+        seed_all(0, Place())  # the same samples each time, also right after a resume
+        for item in items_of(self.loaders[split], split):
             yield self._on_device(item, split)
+
+    def _checked(self, item: Any, split: str) -> Batch:
+        return as_batch(item, f"the {split} loader", self.kind, self.classes, self.vocab)
 
     def _on_device(self, item: Any, split: str) -> Batch:
         x, y = self._checked(item, split)
@@ -142,34 +164,11 @@ class Stream:
                 f"the {split} loader yields x of shape {tuple(x.shape)}\n"
                 f"  expected (batch, {', '.join(map(str, self.shape))})"
             )
+        if not self.classes and y.shape[1] != self.num_targets:
+            raise DataError(
+                f"the {split} loader yields y with {counted(y.shape[1], 'target')}\n  expected {self.num_targets}"
+            )
         return x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
-
-    def _checked(self, item: Any, split: str) -> Batch:
-        """Return a batch as tensors of the right types. Raises DataError if it is none."""
-        if item is None:
-            raise DataError(f"the {split} loader yields nothing\n  expected batches (x, y)")
-        if not isinstance(item, tuple | list) or len(item) != 2:
-            raise DataError(
-                f"the {split} loader yields a {type(item).__name__}\n  expected batches (x, y) of two tensors"
-            )
-        try:
-            x, y = (torch.as_tensor(each) for each in item)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise DataError(f"the {split} loader: {first_line(error)}\n  expected tensors") from None
-        if len(x) != len(y) or not len(x) or x.dim() < 2:
-            raise DataError(
-                f"the {split} loader yields x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}\n"
-                "  expected (batch, ...) with a target for each sample"
-            )
-        x = x.int() if self.kind == "tokens" else x.float()
-        if not self.classes:
-            return x, (y.float() if y.dim() > 1 else y.float()[:, None])
-        if y.is_floating_point() or y.dim() != 1 or int(y.min()) < 0 or int(y.max()) >= self.classes:
-            raise DataError(
-                f"the {split} loader yields y of type {str(y.dtype).removeprefix('torch.')}, shape {tuple(y.shape)}, "
-                f"from {y.min()} to {y.max()}\n  expected labels (batch,) from 0 to {self.classes - 1}"
-            )
-        return x, y.long()
 
     def encode(self, stored: Any) -> Tensor:
         """Return samples on the device: normalisation belongs to the loaders."""
@@ -198,7 +197,8 @@ class Stream:
 
 
 def _length(loader: object) -> int:
-    try:
-        return len(cast(Any, loader))
-    except TypeError:
-        return 0
+    with own_code("len() of the train loader", "its number of batches"):
+        try:
+            return len(cast(Any, loader))
+        except (TypeError, NotImplementedError):
+            return 0

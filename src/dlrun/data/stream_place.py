@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlrun.errors import DataError, check_state
+from dlrun.errors import DataError, check_state, own_code
 from dlrun.seeds import mix
+
+END, BATCHES = object(), "batches (x, y)"  # the end of a pass
 
 OTHER = (
     "the train loader yields other batches than before: from here on this is not the run that was stopped\n"
@@ -32,7 +34,7 @@ class Position:
         self.place = Place()
         self.last: Any = None  # the newest batch
         self.restored: dict[str, Any] | None = None
-        self.iterator: Iterator[Any] | None = None
+        self.items: Iterator[Any] | None = None  # of this pass
         self.loader: Any = None
         self.epoch_batches: int | None = None
 
@@ -46,23 +48,26 @@ class Position:
 
     def promise(self) -> str:
         """How exact a resume in mid-epoch is, for the header."""
-        if self.has_state:
+        if self.has_state and self._state() is not None:
             return "resumes exactly, by its state_dict"
         return "without state_dict: a resume reads it again up to its place, and reports whether that was exact"
 
     def batches(self, seed: int, epoch: int, first: int, steps: int) -> Iterator[Any]:
         """Yield the batches of an epoch from `first` on."""
-        if first == 0 and (self.epoch_batches is None or self.iterator is None):
+        if first == 0 and (self.epoch_batches is None or self.items is None):
             self._begin(seed, Place(epoch if self.epoch_batches is None else self.place.passes))
         for _ in range(first, steps):
             item = self._next(seed)
-            if item is None and self.epoch_batches is None:
+            if item is END and self.epoch_batches is None and self.place.batch:
                 return
-            if item is None:  # an endless epoch continues with the next pass
+            if item is END and self.epoch_batches is not None:  # its epoch continues with the next pass
                 self._begin(seed, Place(self.place.passes + 1))
                 item = self._next(seed)
-            if item is None:
-                raise DataError("the train loader yields nothing\n  expected batches (x, y)")
+            if item is END:
+                raise DataError(
+                    f"the train loader yields nothing in pass {self.place.passes + 1}\n"
+                    "  expected batches (x, y) in every pass: a DataLoader or another iterable that can begin again"
+                )
             yield item
 
     def find(self, seed: int) -> str:
@@ -74,13 +79,14 @@ class Position:
         if self.epoch_batches is None and not target.batch:
             return ""  # the next epoch begins a pass
         if saved["loader"] is not None and self.has_state:
-            self.loader.load_state_dict(saved["loader"])
+            with own_code("load_state_dict of the train loader", "a loader that takes what its state_dict returned"):
+                self.loader.load_state_dict(saved["loader"])
             self._begin(seed, Place(target.passes))
             self.place = target
             return ""
         for number in range(target.passes if self.epoch_batches is None else 0, target.passes + 1):
             self._begin(seed, Place(number))
-            while (number < target.passes or self.place.batch < target.batch) and self._next(seed) is not None:
+            while (number < target.passes or self.place.batch < target.batch) and self._next(seed) is not END:
                 pass
         is_same = self.place == target and (saved["crc"] is None or crc(self.last) == saved["crc"])
         return (
@@ -93,29 +99,35 @@ class Position:
         seed_all(seed, place)
         for each in (self.loader, getattr(self.loader, "dataset", None), getattr(self.loader, "sampler", None)):
             if (set_epoch := getattr(each, "set_epoch", None)) is not None:
-                set_epoch(place.passes)
-        self.iterator = iter(self.loader)
+                with own_code("set_epoch of the train loader", "it to take the number of the pass"):
+                    set_epoch(place.passes)
+        self.items = items_of(self.loader, "train")
 
     def _next(self, seed: int) -> Any:
-        """Return the next batch of the pass, None at its end."""
+        """Return the next batch of the pass, END at its end."""
         following = Place(self.place.passes, self.place.batch + 1)
         seed_all(seed, following)
-        item = next(cast("Iterator[Any]", self.iterator), None)
-        if item is not None:
+        item = next(cast("Iterator[Any]", self.items), END)
+        if item is not END:
             self.place, self.last = following, item
         return item
 
+    def _state(self) -> Any:
+        """Return the loader's state; None if it has none, or one that a checkpoint cannot hold."""
+        with own_code("state_dict of the train loader", "a dictionary of plain values and tensors"):
+            state = self.loader.state_dict()
+        return state if is_plain(state) else None
+
     def state_dict(self) -> dict[str, Any]:
-        state = self.loader.state_dict() if self.has_state else None
-        state = state if is_plain(state) else None
+        state = self._state() if self.has_state else None
         return {**self.place._asdict(), "loader": state, "crc": None if self.last is None else crc(self.last)}
 
     def load_state_dict(self, state: Any) -> None:
         """Raises ValueError unless `state` has the form that `state_dict` returns."""
-        check_state(state, {"passes": int, "batch": int, "loader": dict | None, "crc": int | None})
+        check_state(state, {"passes": int, "batch": int, "loader": object, "crc": int | None})
         if not (0 <= state["passes"] < 2**31 and 0 <= state["batch"] < 2**31):
             raise ValueError(f"passes: {state['passes']}, batch: {state['batch']}: out of range")
-        self.restored, self.iterator = state, None
+        self.restored, self.items = state, None
 
 
 def seed_all(seed: int, place: Place) -> None:
@@ -126,18 +138,40 @@ def seed_all(seed: int, place: Place) -> None:
     random.seed(value)
 
 
+def items_of(loader: Iterable[Any], split: str) -> Iterator[Any]:
+    """Begin a pass of a loader, now, and return what it yields. Raises DataError for what the loader raises."""
+    with own_code(f"the {split} loader", BATCHES):
+        return _taken(iter(loader), split)
+
+
+def _taken(items: Iterator[Any], split: str) -> Iterator[Any]:
+    while True:
+        with own_code(f"the {split} loader", BATCHES):
+            item = next(items, END)
+        if item is END:
+            return
+        yield item
+
+
 def crc(item: Any) -> int:
     """The CRC-32 of a batch."""
     value = 0
     for each in item:
-        value = crc32(np.ascontiguousarray(torch.as_tensor(each).cpu().numpy()).data, value)
+        content = torch.as_tensor(each).detach().cpu().contiguous().reshape(-1)
+        value = crc32(content.view(torch.uint8).numpy().data, value)  # as bytes: NumPy has no bfloat16
     return value
 
 
 def is_plain(state: object) -> bool:
-    """Whether a checkpoint can hold it: tensors, plain values, lists and dictionaries."""
-    if isinstance(state, dict):
-        return all(isinstance(key, str | int) and is_plain(value) for key, value in state.items())
-    if isinstance(state, list | tuple):
-        return all(map(is_plain, state))
-    return state is None or isinstance(state, bool | int | float | str | Tensor)
+    """Whether a checkpoint can hold it: finite dense tensors, plain values, lists, tuples and dictionaries.
+
+    Of these very types: a number of NumPy is a float, too, and a checkpoint that holds one is not read again.
+    """
+    if type(state) is dict:
+        return all(type(key) in (str, int) and is_plain(value) for key, value in state.items())
+    if type(state) in (list, tuple):
+        return all(map(is_plain, cast("list[object]", state)))
+    if type(state) is Tensor:
+        is_dense = state.layout is torch.strided and not (state.is_quantized or state.is_complex())
+        return is_dense and (not state.is_floating_point() or bool(state.isfinite().all()))
+    return state is None or type(state) in (bool, int, float, str)

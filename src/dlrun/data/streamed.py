@@ -24,21 +24,12 @@ AHEAD = 4  # chunks that are read concurrently, to keep a disk busy
 
 
 class Streamed:
-    """Train, val and test splits in one memory-mapped array. x: (N, *shape); y: (N,); splits: row indices by split.
-
-    sampler: see orders.py.
-    """
+    """Train, val and test splits in one memory-mapped array. x: (N, *shape); y: (N,); splits: row indices by split."""
 
     def __init__(
-        self,
-        x: np.ndarray,
-        y: np.ndarray,
-        splits: dict[str, np.ndarray],
-        device: torch.device,
-        prepare: Prepare,
-        sampler: Sampler = "none",
+        self, x: np.ndarray, y: np.ndarray, splits: dict[str, np.ndarray], device: torch.device, prepare: Prepare
     ) -> None:
-        self.x, self.y, self.sampler = x, torch.from_numpy(y), sampler
+        self.x, self.y = x, torch.from_numpy(y)
         self.rows = {name: torch.from_numpy(rows) for name, rows in splits.items()}
         self.device, self.prepare = device, prepare
 
@@ -58,10 +49,12 @@ class Streamed:
     def describe(self) -> str:
         return f"read ahead from its cache, {self.x.nbytes / 2**20:,.1f} MB as {self.x.dtype}"
 
-    def train(self, batch_size: int, seed: int, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of an epoch from batch `first` on. The last one may be smaller."""
+    def train(
+        self, batch_size: int, sampler: Sampler, seed: int, epoch: int, first: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of an epoch from batch `first` on. The last one may be smaller. sampler: see orders.py."""
         rows = self.rows["train"]
-        order = rows[epoch_order(len(rows), partial(self.targets, "train"), self.sampler, seed, epoch)]
+        order = rows[epoch_order(len(rows), partial(self.targets, "train"), sampler, seed, epoch)]
         plan = list(chunks(order, self.x[0].size, batch_size, first))
         for (start, chunk, skip), (stored, y) in zip(plan, self._read([chunk for _, chunk, _ in plan]), strict=True):
             draw = Draw(generator(self.device, seed, epoch, 1 + start), seed, epoch, chunk.to(self.device))

@@ -9,7 +9,6 @@ from torch import Tensor
 from dlrun.data.base import Arrays
 from dlrun.data.classes import check_labels
 from dlrun.data.on_device import OnDevice
-from dlrun.data.orders import check_sampler
 from dlrun.data.resident import Resident, check_arrays, split_rows
 from dlrun.spec import Table
 from dlrun.system.device import exact_dtype
@@ -39,7 +38,6 @@ class Tables(OnDevice):
         sampler: Sampler,
     ) -> None:
         check_labels(spec.labels, spec.classes)
-        check_sampler(sampler, spec.classes)
         self.spec, self.batch_size, self.eval_batch_size = spec, batch_size, eval_batch_size
         self.source: Callable[[], Arrays] = source
         self.split_config, self.folds = (val_fraction, folds, fold), folds
@@ -59,7 +57,7 @@ class Tables(OnDevice):
         self.restore(fitted, device)
         self.spread = 0.0 if self.spec.classes else float(arrays.y_train[splits["train"]].std(0).max())
         arrays = arrays._replace(x_train=self._scaled(arrays.x_train), x_test=self._scaled(arrays.x_test))
-        self.resident = Resident(arrays, splits, device, lambda x, random: x, sampler=self.sampler)
+        self.resident = Resident(arrays, splits, device, lambda x, random: x)
 
     def fitted(self) -> dict:
         """Return the features' means and standard deviations over the train split; empty without `standardize`."""

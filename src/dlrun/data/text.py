@@ -93,7 +93,7 @@ class Texts(OnDevice):
         x_train, x_test = (pad(corpus, ids, rows, *self.layout) for rows in (fit, test))
         labels = np.array(corpus.labels)
         arrays = Arrays(x_train, labels[: corpus.num_train], x_test, labels[corpus.num_train :])
-        self.resident = Resident(arrays, splits, device, lambda x, random: x, sampler=self.sampler)
+        self.resident = Resident(arrays, splits, device, lambda x, random: x)
         self.words = words_of(corpus, ids)
         self.oddities = _oddities(corpus, int((ids >= 4).sum()), self.config_spec.vocab)
         self.about = {"splits": corpus.about} if corpus.about else {}

@@ -18,8 +18,8 @@ from dlrun.types import Init, Norm, Probability, Size
 class ConditionalPair(Pair):
     """A generator of images of a class, and a critic of an image with its class.
 
-    A code is noise and a number for each class: (B, latent), the last `classes` of which choose the class by the
-    greatest. So noise draws all classes alike, and a one in the place of a class draws that class.
+    A code (B, latent) is noise, then a number for each class; the greatest of these chooses the class. Random codes
+    draw all classes equally often.
     """
 
     generator: "ClassGenerator"

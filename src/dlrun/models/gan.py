@@ -5,19 +5,22 @@ dense: dense layers, as in the first GAN (the book, section 13.4).
 paper: 4x4 convolutions with stride 2 between the smallest maps, of 4x4 to 7x7, and the image: 2, 3 or 4 layers for 28,
 32 or 64 pixels.
 book: the same generator with a ReLU on the noise; a critic of five convolutions and an average over its maps.
-notes: three layers each; the generator's maps have sides 3 -> 9 -> 21 -> 64, the critic's 64 -> 20 -> 6 -> 1.
+small: three layers each; the generator's maps have sides 3 -> 9 -> 21 -> 64, the critic's 64 -> 20 -> 6 -> 1.
+
+With attention=true, both nets attend to all positions of the maps of half the image's side (Zhang et al. 2019).
 
 Source: Goodfellow et al. 2014; Radford et al. 2016 (DCGAN); the book, section 13.3 (3,576,704 and 6,561,665 parameters
 at 64x64). Deviations: a dense layer on the noise, which equals the book's transposed convolution over one pixel.
-Convolutions without padding get some if images are too small without it. The last kernel of the generator in form=notes
+Convolutions without padding get some if images are too small without it. The last kernel of the generator in form=small
 is enlarged to fit the image.
 """
 
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor, nn
 
 from dlrun.errors import UserError
+from dlrun.models.attention import SelfAttention
 from dlrun.models.layers import initialise
 from dlrun.models.layers import norm as norm_layer
 from dlrun.spec import Image, Table, Unlabelled
@@ -25,7 +28,7 @@ from dlrun.types import Init, Norm, Size
 
 BASE = 7  # the sides of the smallest maps are at most this
 SLOPE = 0.2  # of leaky ReLU, as in the papers
-SMALLEST = 28  # smallest sides of images in form=notes
+SMALLEST = 28  # smallest sides of images in form=small
 
 
 class Pair(nn.Module):
@@ -45,10 +48,11 @@ def gan(
     *,
     latent: Size,
     hidden: list[Size],
-    form: Literal["paper", "book", "notes", "dense"],
+    form: Literal["paper", "book", "small", "dense"],
     width: Size,
     norm: Norm,
     critic_norm: Norm,
+    attention: bool,
     init: Init,
 ) -> Pair:
     """Dense nets for tables, dense or convolutional nets for images with pixels in [-1, 1].
@@ -56,11 +60,20 @@ def gan(
     hidden: widths of both nets, for tables and form=dense.
     width: channels of the largest maps, for images; each layer doubles them.
     norm, critic_norm: for images; the critic's first layer has none, except in form=book.
+    attention: for images in form=paper and form=book.
     """
+    if attention and (isinstance(spec, Table) or form not in ("paper", "book")):
+        raise UserError(f"model.attention=true with model.form={form}: expected images, and form=paper or form=book")
     if isinstance(spec, Table) or form == "dense":
         return initialise(_dense(spec, latent, hidden), init)
-    make = {"paper": _paper, "book": _book, "notes": _notes}[form]
-    return initialise(make(spec, latent, width, norm, critic_norm), init)
+    make = {"paper": _paper, "book": _book, "small": _small}[form]
+    pair = make(spec, latent, width, norm, critic_norm)
+    if attention:  # before the generator's last convolution, and after the critic's first and its activation
+        generator, critic = cast(nn.Sequential, pair.generator), cast(nn.Sequential, pair.critic)
+        first = next(i for i, layer in enumerate(critic) if isinstance(layer, nn.LeakyReLU))
+        generator.insert(len(generator) - 2, SelfAttention(width))
+        critic.insert(first + 1, SelfAttention(width))
+    return initialise(pair, init)
 
 
 def _dense(spec: Image | Table, latent: int, hidden: list[int]) -> Pair:
@@ -105,12 +118,12 @@ def _book(spec: Image, latent: int, width: int, norm: str, critic_norm: str) -> 
     return Pair(nn.Sequential(*generator), nn.Sequential(*critic), latent)
 
 
-def _notes(spec: Image, latent: int, width: int, norm: str, critic_norm: str) -> Pair:
+def _small(spec: Image, latent: int, width: int, norm: str, critic_norm: str) -> Pair:
     """For 64x64 pixels and width 64: 3x3x512, 9x9x256, 21x21x128, 64x64, and 20x20x64, 6x6x128, 1x1x256."""
     channels, *sides = spec.shape
     if min(sides) < SMALLEST:
         raise UserError(
-            f"gan in form=notes cannot make images of {sides[0]}x{sides[1]}: its three layers make "
+            f"gan in form=small cannot make images of {sides[0]}x{sides[1]}: its three layers make "
             f"{SMALLEST}x{SMALLEST} or more; expected sides such as 28, 32, 64; choose model.form=paper or other data"
         )
     first = [(side - 10) // 18 for side in sides]  # three layers turn a side of n into 18 n + 10

@@ -9,7 +9,7 @@ Deviations: batch normalisation and leaky ReLU use torch's defaults (momentum 0.
 from collections import OrderedDict
 from collections.abc import Collection
 from math import inf, sqrt
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # by the number of position axes
 INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+Convolution: TypeAlias = (
+    nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+)
 NORMS = ("none", "batch", "layer", "instance", "group")
 INITS = ("torch", "keras", "kaiming", "xavier", "orthogonal", "zeros")
 
@@ -127,7 +130,7 @@ def initialise(net: Net, init: str) -> Net:
     if init == "torch":
         return net
     for layer in net.modules():
-        if not isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
+        if not isinstance(layer, nn.Linear | Convolution):
             continue
         _draw(layer, init)
         if layer.bias is not None:
@@ -146,7 +149,7 @@ def initialise_scores(layer: nn.Conv2d, init: str) -> None:
         nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
 
 
-def _draw(layer: nn.Linear | nn.modules.conv._ConvNd, init: str) -> None:
+def _draw(layer: nn.Linear | Convolution, init: str) -> None:
     """Draw a weight as torch.nn.init does, except that the fan-out is divided by the number of groups."""
     weight, groups = layer.weight, 1 if isinstance(layer, nn.Linear) else layer.groups
     fan_in, fan_out = weight[0].numel(), weight[:, 0].numel() // groups

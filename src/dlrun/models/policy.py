@@ -115,7 +115,7 @@ class Policy(nn.Module):
         if self.log_std is None:
             logs = out.log_softmax(1)
             return -(logs.exp() * logs).sum(1)
-        return (self.log_std + 0.5 * log(2 * pi) + 0.5).sum().expand(len(out))
+        return ((self.log_std + 0.5 * log(2 * pi) + 0.5) * torch.ones_like(out)).sum(1)
 
 
 def policy(

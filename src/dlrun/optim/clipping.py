@@ -1,6 +1,6 @@
 """Gradient clipping: by value, by the norm of each tensor, by the global norm."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -26,3 +26,11 @@ def clip_gradients(
         torch._foreach_mul_(grads, global_norm / total.clamp(min=global_norm))
         return total
     return None
+
+
+@torch.no_grad()
+def tensor_norms(params: Iterable[tuple[str, Tensor]], prefix: str) -> dict[str, Tensor]:
+    """The L2 norm of each tensor's gradient as prefix/name, of those that have one."""
+    grads = {name: param.grad for name, param in params if param.grad is not None}
+    norms = torch._foreach_norm(list(grads.values())) if grads else ()
+    return {f"{prefix}/{name}": norm for name, norm in zip(grads, norms, strict=True)}

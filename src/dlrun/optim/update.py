@@ -15,7 +15,7 @@ from dlrun.clock import Clock
 from dlrun.errors import Diverged, UserError, check_state
 from dlrun.optim.buffers import BufferSnapshot, copy_all
 from dlrun.optim.check_state import check_shapes
-from dlrun.optim.clipping import clip_gradients
+from dlrun.optim.clipping import clip_gradients, tensor_norms
 from dlrun.optim.kinds import make_optimizer
 from dlrun.system.async_scalar import AsyncScalar
 from dlrun.system.distributed import ALONE, Distributed
@@ -65,10 +65,14 @@ class Update:
             raise UserError(
                 f"the optimizer refuses its settings: {error}\n  expected values that torch.optim documents"
             ) from None
+        if not isinstance(self.optimizer, Optimizer):
+            raise UserError(f"optimizer: its function returns {self.optimizer!r}\n  expected a torch.optim.Optimizer")
         self.take_step = plain_step(self.optimizer)
         self.schedule, self.clip, self.on_nan, self.dist = schedule, clip, on_nan, dist
         self.grad_norm: Tensor | None = None  # global norm of the last step's gradients before clipping
         self.clips = any(limit is not None for limit in clip)
+        self.watched: list[tuple[str, nn.Parameter]] = []  # whose gradients' norms are recorded in each step
+        self.norms: dict[str, Tensor] = {}
         pairs = zip(self.optimizer.param_groups, factors, strict=True)
         self.base_lr = [group["lr"] * factor for group, factor in pairs]
         for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
@@ -91,6 +95,14 @@ class Update:
     def lr(self) -> float:
         """The present learning rate of parameters whose group has factor 1."""
         return self.optimizer.defaults["lr"] * self.factor
+
+    def watch(self, prefix: str = "") -> None:
+        """Record the norms of all gradients of a step in `norms`: grad/<prefix><parameter>, and clipped/... if clipped.
+
+        The gradient of a step, not of its micro-batches, averaged over the processes.
+        """
+        names = {param: f"{prefix}{name}" for name, param in self.net.named_parameters()}
+        self.watched = [(names[param], param) for param in self.params if param in names]
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradients of a micro-batch's loss."""
@@ -177,10 +189,14 @@ class Update:
             return False
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
+        if self.watched:
+            self.norms = tensor_norms(self.watched, "grad")
         if self.clips:
             self.grad_norm = clip_gradients(self.params, *self.clip)
             if self.scaler and self.grad_norm is not None and not isfinite(self.grad_norm.item()):
                 self.grad_norm = None  # the scaler will skip this step
+            if self.watched:
+                self.norms |= tensor_norms(self.watched, "clipped")
         if self.scaler:
             if isinstance(self.optimizer, torch.optim.SGD):
                 check_overflow_first(self.optimizer, not self._has_momentum())

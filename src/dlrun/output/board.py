@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from dlrun.paths import read_whole
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard import FileWriter, SummaryWriter
 
 
 class Board:
@@ -49,9 +49,12 @@ class Board:
     def add_scalars(self, row: dict[str, float]) -> None:
         """Draw a row's metrics and learning rates, without those that are not finite."""
         shown = {k: v for k, v in row.items() if math.isfinite(v) and ("/" in k or k.endswith("lr"))}
-        writer = self.writer() if shown else None
-        for name, value in shown.items():
-            cast("SummaryWriter", writer).add_scalar(name, value, row[self.axis])
+        if shown:  # as one event: writing many takes longer than small networks train
+            from tensorboard.compat.proto.summary_pb2 import Summary
+
+            values = [Summary.Value(tag=name, simple_value=value) for name, value in shown.items()]
+            file = cast("FileWriter", self.writer().file_writer)  # made with the writer
+            file.add_summary(Summary(value=values), int(row[self.axis]))
 
     def flush(self) -> None:
         """Write all points to the files, if there are any."""

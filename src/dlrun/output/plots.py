@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlrun.output.drawing import DARK, GOOD, GREY, TRAIN, VAL, drawable, ink, new_figure, plain_ticks, scaled
+from dlrun.output.drawing import COLOURS, DARK, GOOD, GREY, TRAIN, VAL, drawable, ink, new_figure, plain_ticks, scaled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,13 +30,14 @@ CELLS = 500  # most cells of a drawn matrix on a side: more cells than pixels co
 def worth_drawing(rows: list[dict], windows: Sequence[dict], first: Sequence[str]) -> list[str]:
     """Names of metrics with at least two values that are not all the same, those in `first` before the others.
 
-    rows: of epochs. windows: rows of the steps between them. A deviation (name_std) is drawn as a band of its metric.
+    rows: of epochs. windows: rows of the steps between them. Names with a / are left out. A deviation (name_std) is
+    drawn as a band of its metric.
     """
     values: dict[str, list[list[float]]] = {}
     for source in (rows, windows):
         for key in dict.fromkeys(key for row in source for key in row):
             prefix, _, name = key.partition("/")
-            if name and prefix in ("train", "val", "step"):
+            if name and prefix in ("train", "val", "step") and "/" not in name:
                 line = [row[key] for row in source if key in row and math.isfinite(row[key])]
                 values.setdefault(name, []).append(line)
     names = sorted(name for name in values if not (name.endswith("_std") and name.removesuffix("_std") in values))
@@ -109,6 +110,34 @@ def _mark_best(axes: "Axes", rows: list[dict], name: str, best: int | None, over
         axes.plot([row[over]], [value], color=DARK, linestyle="none", markeredgewidth=0.8, label=label, **star)
     else:
         axes.axvline(row[over], color=DARK, linestyle=(0, (1, 3)), linewidth=1.2, label=label)
+
+
+def gradient_norms(rows: Sequence[dict]) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """The curves of trainer.gradient_norms: for before and after clipping, (step, norm) by parameter."""
+    curves: dict[str, dict[str, list[tuple[float, float]]]] = {"grad": {}, "clipped": {}}
+    for row in rows:
+        for key, value in row.items():
+            _, kind, name = (*key.split("/", 2), "", "")[:3]
+            if name and kind in curves and value > 0 and math.isfinite(value):
+                curves[kind].setdefault(name, []).append((row["step"], value))
+    return {kind: found for kind, found in curves.items() if found}
+
+
+def norm_curves(curves: dict[str, dict[str, list[tuple[float, float]]]]) -> "Figure":
+    """A panel for each kind of norm, a line for each of the parameters with the largest norms."""
+    figure, panels = new_figure(5.4 * len(curves), 4.4, len(curves))
+    names = sorted(curves["grad"], key=lambda name: -max(value for _, value in curves["grad"][name]))[: len(COLOURS)]
+    titles = {"grad": "before clipping" if len(curves) > 1 else "by parameter", "clipped": "after clipping"}
+    for axes, (kind, found) in zip(np.atleast_1d(panels), curves.items(), strict=True):
+        lines = {name: found[name] for name in names if name in found}
+        for name, points in lines.items():
+            axes.plot(*zip(*points, strict=True), label=name, **_style(len(points)))
+        scaled(axes, [value for points in lines.values() for _, value in points])
+        axes.set(xlabel="step", title=f"gradient norm {titles[kind]}")
+        plain_ticks(axes.xaxis, whole=True)
+        axes.grid()
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
 
 
 def lines(series: dict[str, list[float]]) -> "Figure":

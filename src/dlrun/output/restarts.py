@@ -1,4 +1,4 @@
-"""Restarts: a run whose process died is resumed by the next one. A note tells it the folder."""
+"""Restarts: a run whose process died is resumed by the next one, which finds the folder in a note."""
 
 import os
 import socket

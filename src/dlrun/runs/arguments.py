@@ -98,6 +98,7 @@ def of_ensemble(parser: Parser) -> None:
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the runs' own")
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+    parser.add_argument("--export", metavar="FILE", help="instead, write the mean prediction as one graph: .pt2, .onnx")
     where(parser)
 
 

@@ -26,7 +26,8 @@ USAGE = """dl-runs: list, evaluate, use and compare runs
                                     on real samples before it is kept
   dl-runs compare RUN RUN ...       their curves in one image, and the
                                     differences between their configs
-  dl-runs ensemble SWEEP|RUN ...    the mean of their predictions, evaluated
+  dl-runs ensemble SWEEP|RUN ...    the mean of their predictions, evaluated,
+                                    or with --export FILE as one graph
   dl-runs draw RUN                  the plots again, from the run's folder
   dl-runs report RUN|SWEEP          one self-contained HTML file
   dl-runs baseline RUN              tables: gradient boosting, a linear and the
@@ -136,14 +137,16 @@ def _compare(args: argparse.Namespace) -> Iterable[str]:
 
 
 def _ensemble(args: argparse.Namespace) -> Iterable[str]:
-    """Evaluate the mean of the predictions of a sweep's finished jobs, or of several runs."""
+    """Evaluate the mean prediction of a sweep's finished jobs, or of several runs, or export it as one graph."""
     from dlrun.runs.compare import jobs_of
 
     folders = []
     for which in args.runs:
         folders += jobs_of(_locate(which, args)) or [_folder(which, args)]
-    from dlrun.runs.ensemble import ensemble
+    from dlrun.runs.ensemble import ensemble, export_ensemble
 
+    if args.export:
+        return export_ensemble(list(dict.fromkeys(folders)), Path(args.export))
     return ensemble(list(dict.fromkeys(folders)), args.split, args.device, args.json)
 
 

@@ -95,4 +95,4 @@ def data_words(line: list[str], options: Callable[[str], list[str]], commands: S
         return options(line[0])
     if line[0] == "completion":
         return list(SCRIPTS)
-    return options_of("data") if line[0] in ("fetch", "check") and len(line) == 2 else []
+    return options_of("data") if line[0] in ("fetch", "check", "draw") and len(line) == 2 else []

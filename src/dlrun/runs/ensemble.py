@@ -3,7 +3,7 @@
 Source: Lakshminarayanan et al. 2017, "Deep ensembles", section 2.4: probabilities are averaged, not logits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import cast
@@ -17,6 +17,9 @@ from dlrun.output.as_json import as_json as json_line
 from dlrun.output.console import number, table
 from dlrun.output.failures import within_memory
 from dlrun.output.folders import read_summary
+from dlrun.runs.export import exported
+from dlrun.runs.formats import GRAPHS, SUFFIXES, check_format
+from dlrun.runs.model_files import FP32
 from dlrun.train.data_state import is_same_data
 from dlrun.train.finished import FinishedRun
 
@@ -70,7 +73,22 @@ def assembled(folders: Sequence[Path], changes: dict[str, object]) -> FinishedRu
             )
     classes = getattr(first.data.spec, "classes", None)
     first.task.update.ema = Ensemble([run.task.evaluated() for run in runs], classes).eval()
+    first.weights = f"mean of {counted(len(runs), 'run')}"
     return first
+
+
+def export_ensemble(folders: Sequence[Path], out: Path) -> Iterator[str]:
+    """Write the mean prediction of the runs as one graph, whose format is the ending of `out`; yield lines to print."""
+    form = next((name for name in GRAPHS if SUFFIXES[name] == out.suffix), None)
+    if form is None:
+        raise UserError(
+            f"--export {out}: expected a file that ends in {' or '.join(SUFFIXES[name] for name in GRAPHS)}"
+        )
+    check_format(form)
+    chosen = finished(folders)
+    with within_memory():
+        run = assembled(chosen, FP32)
+    yield from exported(run, form, out)
 
 
 def ensemble(folders: Sequence[Path], split: str, device: str | None, is_json: bool) -> list[str]:
@@ -90,7 +108,3 @@ def ensemble(folders: Sequence[Path], split: str, device: str | None, is_json: b
         ]
         rows.append(["each alone", *spread])
     return [f"{counted(len(chosen), 'run')}, {run.names.get('data')}, {split} split", "", table(rows)]
-
-
-def spread(values: Sequence[float]) -> str:
-    return f"{number(mean(values))} +/- {number(stdev(values))}"

@@ -28,10 +28,15 @@ TOLERANCE = 1e-5  # absolute for numbers up to 1, relative for greater ones
 
 def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
     """Write and check the file; yield lines to print. Raises UserError if its outputs differ from the run's."""
-    out = out or folder / "export" / f"model{SUFFIXES[form]}"
     own_config(folder)  # report its errors before keys are changed
     with within_memory():
         run = FinishedRun(folder, FP32)
+    yield from exported(run, form, out or folder / "export" / f"model{SUFFIXES[form]}")
+
+
+def exported(run: FinishedRun, form: str, out: Path) -> Iterator[str]:
+    """As `export`, of a run that was rebuilt with FP32."""
+    with within_memory():
         way = run.task.takes[0]
         graph = Graph(run, way).eval()
         samples, description = samples_of(run, way)
@@ -40,7 +45,7 @@ def export(folder: Path, form: str, out: Path | None) -> Iterator[str]:
         with whole(out, SUFFIXES[form]) as temporary:
             out.parent.mkdir(parents=True, exist_ok=True)
             write(form, run, graph, samples, temporary)
-            model = READERS[form](folder, way, temporary)
+            model = READERS[form](run.folder, way, temporary)
             with torch.no_grad():
                 worst = compare([model(x) for x in batches(samples)], wanted, form)
     yield f"{out}  {out.stat().st_size / 1e6:.1f} MB"

@@ -11,6 +11,7 @@ FORMATS = {  # format: packages needed to write and check it
     "safetensors": ("safetensors",),
     "state_dict": (),
 }
+GRAPHS = ("pt2", "onnx")  # formats that hold the computation, not only weights
 SUFFIXES = {"pt2": ".pt2", "onnx": ".onnx", "safetensors": ".safetensors", "state_dict": ".pt"}
 
 

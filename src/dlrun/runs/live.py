@@ -137,5 +137,11 @@ class LiveRun:
         return max(0.0, (self.planned - self.epochs_done) * mean(spent) - since)
 
 
+def thinned(rows: list[dict], most: int) -> list[dict]:
+    """Return at most `most` of the rows, at equal distances, the first and the last among them."""
+    last = len(rows) - 1
+    return rows if last < most else [rows[i * last // (most - 1)] for i in range(most)]
+
+
 def _seconds(row: dict) -> float:
     return sum(row.get(f"time/{name}") or 0.0 for name in ("seconds", "val_seconds"))

@@ -69,8 +69,9 @@ def write_pt2(run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> No
 
 def traced(graph: Graph, samples: Tensor) -> torch.export.ExportedProgram:
     """Trace the graph with a dynamic batch size, without auxiliary heads, which only training uses."""
-    for name in [name for name, _ in graph.net.named_children() if name.startswith("aux")]:
-        delattr(graph.net, name)
+    for net in list(graph.net.modules()):
+        for name in [name for name, _ in net.named_children() if name.startswith("aux")]:
+            delattr(net, name)
     with torch.no_grad(), quiet():
         return torch.export.export(graph, (samples[1:3],), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
 

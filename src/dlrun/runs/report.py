@@ -96,8 +96,9 @@ def _result(folder: Path, summary: dict) -> str:
 
 def _classes(summary: dict) -> str:
     """Return the table of the classes; empty if the run has none."""
-    classes, names = _part(_part(summary, "test"), "per_class"), ("precision", "recall", "f1", "support")
-    rows = [[label, *(row.get(n) for n in names)] for label, row in classes.items() if isinstance(row, dict)]
+    classes = {k: row for k, row in _part(_part(summary, "test"), "per_class").items() if isinstance(row, dict)}
+    names = list(dict.fromkeys(name for row in classes.values() for name in row))
+    rows = [[label, *(row.get(n) for n in names)] for label, row in classes.items()]
     shown = [[label, *(number(v) if isinstance(v, int | float) else "-" for v in values)] for label, *values in rows]
     return page.table(["class", *names], shown) if shown else ""
 

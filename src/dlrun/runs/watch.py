@@ -10,7 +10,7 @@ from dlrun.errors import counted, printable
 from dlrun.output.console import duration, number
 from dlrun.output.folders import all_runs
 from dlrun.output.text_chart import COLOURS, Points, chart, points
-from dlrun.runs.live import Folders, LiveRun
+from dlrun.runs.live import Folders, LiveRun, thinned
 from dlrun.system.load import MachineLoad
 
 EVERY = 1.0  # seconds between two drawings
@@ -18,6 +18,7 @@ BOLD, DIM, INVERSE = "1", "2", "7"
 STATUS = {"running": "36", "finished": "32", "diverged": "31", "failed": "31", "killed": "31", "stopped": "33"}
 PANEL = 38  # least columns of a chart
 CHART = 10  # least lines of a chart, with its title
+DRAWN = 300  # the most rows of a curve: about one for each dot of a wide chart
 OLD = 50  # the most runs that are followed, the newest
 
 Part = tuple[str, str]  # a text and its ANSI codes, "" for none
@@ -192,9 +193,10 @@ def _panels(run: LiveRun) -> list[tuple[str, dict[str, Points]]]:
     goal = (run.goal or "").partition("/")[2]
     ranked = sorted(dict.fromkeys(bare), key=lambda name: (name != goal, name != "loss"))
     panels: list[tuple[str, dict[str, Points]]] = []
+    epochs, windows = thinned(run.epochs, DRAWN), thinned(run.steps, DRAWN) if len(run.epochs) < 2 else []
     for name in ranked:
-        steps = points(run.steps, f"step/{name}") if len(run.epochs) < 2 else []
-        both = ("val", points(run.epochs, f"val/{name}")), ("train", steps or points(run.epochs, f"train/{name}"))
+        train = points(windows, f"step/{name}") or points(epochs, f"train/{name}")
+        both = ("val", points(epochs, f"val/{name}")), ("train", train)
         curves: dict[str, Points] = {split: curve for split, curve in both if curve}
         if curves:
             panels.append((name, curves))

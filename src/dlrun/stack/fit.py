@@ -18,6 +18,9 @@ def fit(stack: Stack, signals: Signals) -> bool:
                 over = [member for member, why in zip(stack.members, reasons, strict=True) if why == reason]
                 stack.finish(over, Outcome(reason), signals)
                 continue
+            stack.select()
+            if not stack.members:  # the weights of all that were left were not finite
+                break
             started, samples_before = time.perf_counter(), stack.first.clock.samples
             while (limit := train_epoch(stack, signals)) == AGAIN and stack.members:
                 pass
@@ -72,7 +75,7 @@ def end_epochs(stack: Stack, limit: str | None, seconds: float, samples: int, si
     stack.flush()
     for member, val in zip(stack.members, vals, strict=True):
         row = epoch_row(member.training, val, seconds, samples)
-        row |= {"time/val_seconds": val_seconds} if val else {}
+        row |= ({"time/val_seconds": val_seconds} if val else {}) | member.notes()
         member.training.clock.next_epoch()
         end_epoch(member.training, row, member.session.task.preview(member.session.data))
     if is_cut and limit:

@@ -1,13 +1,14 @@
 """torch's functions with parameters, for the parameters of several jobs at once.
 
 A stacked network runs the forward code of one job on the inputs of all K jobs, which follow each other along the batch:
-(K * B, ...). What has no parameters treats samples one by one, so it needs nothing. Where the code gives a parameter to
-a function, it gives a `Handle`, and the function of this module takes the function's place.
+(K * B, ...). Layers without parameters treat samples one by one and run unchanged. A parameter is a `Handle`
+(handle.py): a torch function that gets one is replaced by the function of this module. Functions without a replacement,
+such as products with a parameter, run job by job (`handle.of_each`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -15,44 +16,24 @@ from torch import Tensor
 
 from dlrun.stack.axes import along, one_after_another, per_job, side_by_side
 
+if TYPE_CHECKING:
+    from dlrun.stack.handle import Handle
+
 SMALL = 2**14  # numbers in a job's input from which one convolution after another is faster than a grouped one (CPU)
 
 
 class NotStackable(Exception):
-    """Jobs cannot train as one network. The message says what is in the way."""
+    """Jobs cannot train as one network. The message says what is in the way.
 
-
-class Handle(torch.Tensor):
-    """One job's parameter or buffer, in place of those of all K jobs.
-
-    stack: the values of all jobs (K, *shape). owner: for messages, such as "fc.weight of Linear".
+    parts: the jobs of smaller stacks that might.
     """
 
-    stack: Tensor
-    owner: str
-
-    @classmethod
-    def of(cls, tensor: Tensor, stack: Tensor, owner: str) -> "Handle":
-        handle = tensor.detach().as_subclass(cls)
-        handle.stack, handle.owner = stack, owner
-        return handle
-
-    @classmethod
-    def __torch_function__(cls, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in FUNCTIONS:
-            return FUNCTIONS[func](*args, **(kwargs or {}))
-        if func in OF_ONE:
-            return super().__torch_function__(func, types, args, kwargs or {})
-        owner = next((arg.owner for arg in args if isinstance(arg, Handle)), "a parameter")
-        raise NotStackable(f"{owner}: {getattr(func, '__name__', func)} has no stacked form")
+    def __init__(self, why: str, parts: Sequence[list[int]] = ()) -> None:
+        super().__init__(why)
+        self.parts = list(parts)
 
 
-OF_ONE = {getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim")}
-OF_ONE |= {getattr(torch.Tensor, name).__get__ for name in ("is_cuda", "is_meta", "layout", "is_mps", "is_cpu")}
-OF_ONE |= {getattr(torch.Tensor, name) for name in ("size", "dim", "numel", "is_floating_point", "__len__")}
-
-
-def scaled(x: Tensor, weight: Handle | None, bias: Handle | None, axis: int) -> Tensor:
+def scaled(x: Tensor, weight: "Handle | None", bias: "Handle | None", axis: int) -> Tensor:
     """x (K * B, ...) times each job's weight plus its bias; `axis` of x (K, B, ...) is that of weight.shape[0]."""
     some = weight if weight is not None else bias
     if some is None:
@@ -83,7 +64,7 @@ class _Products(torch.autograd.Function):
         return of_rows, torch.bmm(grad.mT, rows) if ctx.needs_input_grad[1] else None
 
 
-def linear(x: Tensor, weight: Handle, bias: Handle | None = None) -> Tensor:
+def linear(x: Tensor, weight: "Handle", bias: "Handle | None" = None) -> Tensor:
     """(K * B, ..., inputs) -> (K * B, ..., outputs)"""
     stack = weight.stack
     rows = per_job(x, len(stack)).flatten(1, -2)  # (K, B * ..., inputs)
@@ -96,8 +77,8 @@ def linear(x: Tensor, weight: Handle, bias: Handle | None = None) -> Tensor:
 def convolution(
     function: Callable,
     x: Tensor,
-    weight: Handle,
-    bias: Handle | None = None,
+    weight: "Handle",
+    bias: "Handle | None" = None,
     stride: Any = 1,
     padding: Any = 0,
     sixth: Any = None,
@@ -123,10 +104,10 @@ def convolution(
 
 def batch_norm(
     x: Tensor,
-    running_mean: Handle | None,
-    running_var: Handle | None,
-    weight: Handle | None = None,
-    bias: Handle | None = None,
+    running_mean: "Handle | None",
+    running_var: "Handle | None",
+    weight: "Handle | None" = None,
+    bias: "Handle | None" = None,
     *rest: Any,
     function: Callable = F.batch_norm,
     **keys: Any,
@@ -139,19 +120,19 @@ def batch_norm(
 
 
 def layer_norm(
-    x: Tensor, shape: Any, weight: Handle | None = None, bias: Handle | None = None, eps: float = 1e-5
+    x: Tensor, shape: Any, weight: "Handle | None" = None, bias: "Handle | None" = None, eps: float = 1e-5
 ) -> Tensor:
     """(K * B, ..., *shape) -> the same."""
     return scaled(F.layer_norm(x, shape, None, None, eps), weight, bias, x.dim() + 1 - len(shape))
 
 
-def rms_norm(x: Tensor, shape: Any, weight: Handle | None = None, eps: float | None = None) -> Tensor:
+def rms_norm(x: Tensor, shape: Any, weight: "Handle | None" = None, eps: float | None = None) -> Tensor:
     """(K * B, ..., *shape) -> the same."""
     return scaled(F.rms_norm(x, shape, None, eps), weight, None, x.dim() + 1 - len(shape))
 
 
 def group_norm(
-    x: Tensor, groups: int, weight: Handle | None = None, bias: Handle | None = None, eps: float = 1e-5
+    x: Tensor, groups: int, weight: "Handle | None" = None, bias: "Handle | None" = None, eps: float = 1e-5
 ) -> Tensor:
     """(K * B, C, ...) -> the same."""
     return scaled(F.group_norm(x, groups, None, None, eps), weight, bias, 2)
@@ -159,7 +140,7 @@ def group_norm(
 
 def embedding(
     ids: Tensor,
-    weight: Handle,
+    weight: "Handle",
     padding_idx: int | None = None,
     max_norm: float | None = None,
     norm_type: float = 2.0,
@@ -177,7 +158,7 @@ def embedding(
     return torch.where((ids == padding_idx)[..., None], out.detach(), out)
 
 
-def prelu(x: Tensor, weight: Handle) -> Tensor:
+def prelu(x: Tensor, weight: "Handle") -> Tensor:
     """(K * B, C, ...) -> the same; one slope for all channels, or one each."""
     out = per_job(x, len(weight.stack))
     slopes = along(weight.stack, out.dim(), 2 if weight.stack.shape[1] > 1 else 1)
@@ -201,7 +182,7 @@ def recurrent(function: Callable, x: Tensor, hidden: Any, weights: list, *settin
     return (torch.cat(outs), *(torch.cat(end, 1) for end in ends))
 
 
-def count_up(buffer: Handle, by: int = 1) -> Handle:
+def count_up(buffer: "Handle", by: int = 1) -> "Handle":
     """The counter of batch normalisation."""
     if not isinstance(by, int):
         raise NotStackable(f"{buffer.owner}: add_ has no stacked form")
@@ -209,19 +190,19 @@ def count_up(buffer: Handle, by: int = 1) -> Handle:
     return buffer
 
 
-def freeze(handle: Handle, requires_grad: bool = True) -> Handle:
+def freeze(handle: "Handle", requires_grad: bool = True) -> "Handle":
     """requires_grad_, of all jobs."""
     handle.stack.requires_grad_(requires_grad)
     return handle
 
 
-def copy(target: Handle, source: Handle) -> Handle:
+def copy(target: "Handle", source: "Handle") -> "Handle":
     """copy_, of all jobs."""
     target.stack.copy_(source.stack)
     return target
 
 
-def in_place(function: Callable, handles: list[Handle], *rest: Any) -> None:
+def in_place(function: Callable, handles: list["Handle"], *rest: Any) -> None:
     """A torch._foreach function that treats each number by itself."""
     function([handle.stack for handle in handles], *rest)
 

@@ -1,54 +1,55 @@
-"""The jobs that train together: how they are stacked, saved, and how one leaves the others."""
+"""The jobs that train together: how they are stacked, saved, and how one leaves the others or takes over from one."""
 
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
 
 from dlrun.config.build import build
-from dlrun.errors import CheckpointError, Diverged, UserError, printable
+from dlrun.errors import Diverged, UserError, printable
+from dlrun.output.checkpoint import snapshot
 from dlrun.output.checkpoints import Checkpoints
 from dlrun.stack.learning import Lockstep
+from dlrun.stack.member import Member
 from dlrun.stack.meters import StackedMeans
 from dlrun.stack.net import StackedNet
+from dlrun.stack.selection import Selection
 from dlrun.stack.update import StackedUpdate
+from dlrun.sweep.outcomes import PRUNER
 from dlrun.system.signals import Interrupted, Signals
+from dlrun.tasks.base import Task
 from dlrun.train.engine import Outcome
-from dlrun.train.session import Session
 from dlrun.train.state import Training
 
-SHARE = 20  # saving takes at most about one part in this many of the time
-
-
-@dataclass
-class Member:
-    """A job of the stack. settings: texts that are equal for jobs with equal optimizers but for the rate, with equal
-    losses, and with equal rates and schedules.
-    """
-
-    number: int
-    session: Session
-    training: Training
-    settings: tuple[str, str, str]
+SHARE = 20  # saving takes at most about 1/SHARE of the time
 
 
 class Stack:
     """The jobs that still train, as one network.
 
     members: jobs at the same step; sorted so that those with equal settings are neighbours. checkpoints: of the stack.
-    id: of the sweep, ties the checkpoints to it. is_drawn: whether each job's plots are drawn. Raises NotStackable.
+    id: of the sweep, ties the checkpoints to it. is_drawn: whether each job's plots are drawn. selection: what it
+    decides between epochs, the last time after epoch `selected`. Raises NotStackable.
     """
 
-    def __init__(self, members: Sequence[Member], checkpoints: Checkpoints, id: str, is_drawn: bool = False) -> None:
-        self.members = sorted(members, key=lambda member: (member.settings, member.number))
+    def __init__(
+        self,
+        members: Sequence[Member],
+        checkpoints: Checkpoints,
+        id: str,
+        is_drawn: bool = False,
+        selection: Selection | None = None,
+        selected: int = 0,
+    ) -> None:
+        self.members = list(members)
         self.checkpoints, self.id, self.is_drawn = checkpoints, id, is_drawn
+        self.selection, self.selected = selection, selected
         self.saved: tuple[int, ...] | None = None  # the clock's position in the newest checkpoint
         self.saved_at, self.cost = time.monotonic(), 0.0
         self._build()
 
     def _build(self) -> None:
         """Stack what the jobs hold: networks, states of optimizers, sums of metrics."""
+        self.members.sort(key=lambda member: (member.settings, member.number))
         tasks = [member.session.task for member in self.members]
         optimizers, losses, rates = zip(*(member.settings for member in self.members), strict=True)
         self.net = StackedNet([task.net for task in tasks]).train()
@@ -109,10 +110,10 @@ class Stack:
             except Diverged as error:
                 broken.append((member, error))
                 continue
-            jobs[str(member.number)] = {"state": own(state, training), "best": own(training.best_state, training)}
+            jobs[str(member.number)] = member.saved(state)
             training.run.sync()
             training.means.pending = []
-        self.checkpoints.write({"jobs": jobs, "run": self.id}, None)
+        self.checkpoints.write({"jobs": jobs, "run": self.id, "selected": self.selected}, None)
         self.saved_at = time.monotonic()
         self.cost = self.saved_at - began
         for member, why in broken:
@@ -151,6 +152,37 @@ class Stack:
                     late.session.interrupted(late.training)
                     late.training.run.close()
                 raise
+
+    def select(self) -> None:
+        """Between epochs: stop jobs, and replace members of a population, as the selection decides."""
+        epoch = self.first.clock.epoch
+        if self.selection is None or self.first.clock.batch or self.selected == epoch:
+            return
+        hopeless, successors = self.selection(self.members)
+        by_number = {member.number: member for member in self.members}
+        if hopeless:
+            self._prune([by_number[number] for number in hopeless])
+        self.selected = epoch
+        if successors:
+            self._hand_back()
+            sources = {by_number[each.source].number: by_number[each.source].session.task for each in successors}
+            states = {number: snapshot(components(task)) for number, task in sources.items()}
+            for each in successors:
+                by_number[each.member].take_over(states[each.source], each)
+            self._build()
+
+    def _prune(self, members: Sequence[Member]) -> None:
+        """Remove jobs that a search gives up. The stack's checkpoint still holds them, as in `finish`."""
+        self.save()
+        self.checkpoints.wait()
+        members = [member for member in members if member in self.members]  # saving may have expelled one
+        self._part(members)
+        for member in members:
+            member.training.save()
+            member.training.run.checkpoints.wait()
+            member.training.run.facts["stopped_by"] = PRUNER
+            member.session.interrupted(member.training)
+            member.training.run.close()
 
     def expel(self, member: Member, error: Diverged) -> None:
         """Remove a member that has diverged. The others continue."""
@@ -192,20 +224,6 @@ class Stack:
             member.session.leave(member.training.run, "failed")
 
 
-def own(state: dict | None, training: Training) -> dict | None:
-    """A snapshot without the entries about the data, which all jobs share."""
-    return None if state is None else {key: value for key, value in state.items() if key not in training.data_state}
-
-
-def restore(member: Member, saved: Any) -> None:
-    """Restore a member from its part of the stack's checkpoint. Raises as Training.load does."""
-    training = member.training
-    parts = [saved.get(name) for name in ("state", "best")] if isinstance(saved, dict) else [None]
-    if not isinstance(parts[0], dict) or not isinstance(parts[1], dict | None):
-        raise CheckpointError(
-            f"the checkpoint of the stack of job {member.number} is whole, but its content is not that of a stack\n"
-            "  expected the file as dl-run wrote it: start the sweep again"
-        )
-    training.load(saved["state"] | training.data_state)
-    if saved["best"] is not None:
-        training.best_state, training.best_is_new = saved["best"] | training.data_state, True
+def components(task: Task) -> dict[str, dict]:
+    """The states of all that changes while a task learns."""
+    return {name: component.state_dict() for name, component in task.components.items()}

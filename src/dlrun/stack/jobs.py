@@ -39,6 +39,9 @@ class Jobs(OneJob):
     def sum(self, values: Tensor) -> Tensor:
         return per_job(values, self.num).flatten(1).sum(1)
 
+    def repeat(self, x: Tensor) -> Tensor:
+        return x.repeat(self.num, *[1] * (x.dim() - 1))
+
     def randn(self, *shape: int, device: torch.device) -> Tensor:
         return self.filled(torch.empty(shape, device=device), torch.Tensor.normal_)
 

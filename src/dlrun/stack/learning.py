@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dlrun.clock import Clock
-from dlrun.data.base import Batch, Data, EnvData
+from dlrun.data.base import Batch, Data, EnvData, SampleData
 from dlrun.errors import Diverged
 from dlrun.stack.axes import per_job
 from dlrun.stack.functions import NotStackable
@@ -25,6 +25,7 @@ from dlrun.tasks.rl.ppo import PPO
 from dlrun.tasks.segmentation import Segment
 from dlrun.tasks.supervised import Supervised
 
+MOST = 2**22  # numbers in the inputs that are evaluated at once
 HELD: dict[type[Task], tuple[str, ...]] = {  # components beside network and updates that have a stacked form
     PPO: ("collector", "penalty"),
     A2C: ("collector",),
@@ -49,14 +50,17 @@ class Lockstep:
         if isinstance(self.task, Supervised):
             each = cast("list[Supervised]", self.tasks)
             if any(not equal(task.scaling.statistics, each[0].scaling.statistics) for task in each):
-                raise NotStackable("the means or deviations of the targets are others in some of the jobs")
+                raise NotStackable("the jobs differ in the means or deviations of their targets")
             self.task.loss = Losses([task.loss for task in each], ranges(settings), net.jobs)
+            if any(task.class_weights is not None for task in each):
+                self.task.class_weights = ClassWeights(each, net.jobs)  # type: ignore[assignment]  # stands for a tensor
             self.task.penalty = Penalties(each, net)  # type: ignore[assignment]  # stands for a Penalty
         elif len(set(settings)) > 1:
-            raise NotStackable(f"the keys of task={type(self.task).__name__.lower()} are others in some of the jobs")
+            raise NotStackable(f"the jobs differ in the keys of task={type(self.task).__name__.lower()}")
         if isinstance(self.task, RLTask):
             players = cast("list[RLTask]", self.tasks)
             self.task.collector = self.collectors = Collectors([each.collector for each in players], net.jobs)
+            self.task.observe = self.observe  # type: ignore[method-assign]  # of all jobs
         if isinstance(self.task, DQN):
             learners = cast("list[DQN]", self.tasks)
             self.task.target = StackedNet([each.target for each in learners]).net  # type: ignore[assignment]
@@ -87,9 +91,19 @@ class Lockstep:
 
     def evaluate(self, all_data: Sequence[Data]) -> list[dict[str, float]]:
         """The metrics of the val split, of each job."""
-        if isinstance(self.task, RLTask) and self.task.greedy and not self.updates["update"].averages:
-            return evaluate(self.task, cast(EnvData, all_data[0]), "val")
+        data, has_averages = all_data[0], any(update.averages for update in self.updates.values())
+        if isinstance(self.task, RLTask) and self.task.greedy and not has_averages:
+            return evaluate(self.task, cast(EnvData, data), "val")
+        is_common = all(each is data for each in all_data)
+        if isinstance(self.task, Supervised) and is_common and not self.task.scoring and not has_averages:
+            totals = self.task.totals(parts(cast(SampleData, data), self.net.jobs.num)) / data.size("val")
+            return [dict(zip(self.task.means, each, strict=True)) for each in totals.T.tolist()]
         return [task.evaluate(data, "val") for task, data in zip(self.tasks, all_data, strict=True)]
+
+    def observe(self, obs: Tensor) -> None:
+        """RLTask.observe of each job."""
+        for task, own in zip(self.tasks, per_job(obs, self.net.jobs.num), strict=True):
+            cast(RLTask, task).observe(own)
 
     def hand_back(self) -> None:
         """Give the jobs what only the stack has changed, beside networks and updates."""
@@ -103,6 +117,13 @@ class Lockstep:
             for k in update.broken():
                 found.setdefault(k, self.tasks[k].named_updates()[name].diverged(update.values[k], clocks[k]))
         return found
+
+
+def parts(data: SampleData, k: int) -> Iterator[Batch]:
+    """The batches of the val split, in parts that K jobs can evaluate at once: at most MOST numbers for all of them."""
+    for x, y in data.batches("val"):
+        rows = max(1, MOST * len(x) // (k * x.numel()))
+        yield from zip(x.split(rows), y.split(rows), strict=True)
 
 
 def together(batches: Sequence[Batch]) -> tuple[Tensor, ...]:
@@ -129,6 +150,20 @@ class Losses:
         return losses if reduction == "none" else self.jobs.mean(losses)
 
 
+class ClassWeights:
+    """The weights of the classes in the loss of each job; 1 where a job has none."""
+
+    def __init__(self, tasks: Sequence[Supervised], jobs: Jobs) -> None:
+        like = next(task.class_weights for task in tasks if task.class_weights is not None)
+        weights = [task.class_weights for task in tasks]
+        self.stack = torch.stack([torch.ones_like(like) if each is None else each for each in weights])
+        self.jobs = jobs
+
+    def __getitem__(self, y: Tensor) -> Tensor:
+        """Labels (K * B,) -> weights (K * B,)."""
+        return self.stack.gather(1, per_job(y, self.jobs.num)).flatten()
+
+
 class Penalties:
     """L1 and L2 penalties with weights for each job: (K,). False if there are none."""
 
@@ -150,7 +185,7 @@ class Penalties:
 
 
 def equal(a: tuple[Tensor, ...] | None, b: tuple[Tensor, ...] | None) -> bool:
-    """Whether two tuples of tensors, or what is none, are equal."""
+    """Whether two tuples of tensors are equal. Either may be None."""
     return a is b or a is not None and b is not None and all(map(torch.equal, a, b))
 
 
@@ -172,6 +207,7 @@ def check(task: Task) -> Task:
     }
     if isinstance(task, Supervised | Segment):
         freezing = task.freezing
+        in_the_way["task.class_weights"] = task.class_weights is not None
         in_the_way["task.freeze"] = bool(freezing.moments) or any(start for start in freezing.start.values())
     if isinstance(task, PPO):
         in_the_way["task.target_kl or task.kl_target"] = bool(task.target_kl or task.penalty.target)
@@ -181,7 +217,6 @@ def check(task: Task) -> Task:
             "task.grad_accum_steps": task.grad_accum_steps > 1,
             "task.mixup or task.cutmix": bool(task.mixing),
             "task.resize": bool(task.resizing.moments),
-            "task.class_weights": task.class_weights is not None,
             "task.threshold": bool(task.scoring.decision.metric),
             "a loss of your own": not is_of_dlrun(task.loss),
         }

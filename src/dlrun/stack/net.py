@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from dlrun.stack.axes import per_job
-from dlrun.stack.functions import Handle, NotStackable
+from dlrun.stack.functions import NotStackable
+from dlrun.stack.handle import Handle
 from dlrun.stack.jobs import Jobs
+from dlrun.system.torch_internals import DropoutBase, own_tensors, refresh_flat_weights
 
-RANDOM = (
-    nn.modules.dropout._DropoutNd,
-    nn.RReLU,
-)  # modules that draw random numbers; of these Dropout has a stacked form
+RANDOM = (DropoutBase, nn.RReLU)  # modules that draw random numbers; of these nn.Dropout has a stacked form
 
 
 class StackedNet(nn.Module):
@@ -44,23 +43,24 @@ class StackedNet(nn.Module):
     def _stack(self, name: str, module: nn.Module, modules: list[Any]) -> None:
         """Replace the parameters, the buffers and the random draws of a module by those of all jobs."""
         kind, path = type(modules[0]).__name__, f"{name}." if name else ""
-        for key, param in modules[0]._parameters.items():
+        params, buffers = own_tensors(module)
+        all_params, all_buffers = zip(*map(own_tensors, modules), strict=True)
+        for key, param in all_params[0].items():
             if param is None:
                 continue
             if param not in self.leaves:
-                self.leaves[param] = as_views([each._parameters[key] for each in modules], f"{path}{key}")
-            handle = Handle.of(param, self.leaves[param], f"{path}{key} of {kind}")
-            module._parameters[key] = handle  # type: ignore[assignment]  # stands for a parameter
-        for key, buffer in modules[0]._buffers.items():
+                self.leaves[param] = as_views([each[key] for each in all_params], f"{path}{key}")
+            params[key] = Handle.of(param, self.leaves[param], f"{path}{key} of {kind}")
+        for key, buffer in all_buffers[0].items():
             if buffer is None:
                 continue
-            stack = torch.stack([each._buffers[key] for each in modules])
-            for each, values in zip(modules, stack, strict=True):
-                each._buffers[key] = values
+            stack = torch.stack([each[key] for each in all_buffers])
+            for each, values in zip(all_buffers, stack, strict=True):
+                each[key] = values
             self.buffer_stacks.append(stack)
-            module._buffers[key] = Handle.of(buffer, stack, f"{path}{key} of {kind}")
+            buffers[key] = Handle.of(buffer, stack, f"{path}{key} of {kind}")
         if isinstance(module, nn.RNNBase):
-            module._flat_weights = [module._parameters[key] for key in module._flat_weights_names]
+            refresh_flat_weights(module)
         if type(module) is nn.Dropout:
             parent, _, child = name.rpartition(".")
             setattr(self.net.get_submodule(parent), child, Dropouts([each.p for each in modules], self.jobs))

@@ -3,23 +3,17 @@
 The sweep starts this as a process of its own (`dl-run --stack=...`), with the command line of the first job.
 """
 
-import json
 import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from textwrap import indent
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from dlrun.config.auto import auto_keys, value_of
-from dlrun.config.check import check
-from dlrun.config.flags import config_flags
-from dlrun.config.saved import container, portable
+from dlrun.config.auto import value_of
 from dlrun.data.base import has_samples
 from dlrun.errors import CheckpointError, UserError
 from dlrun.output.checkpoints import Checkpoints
@@ -27,13 +21,18 @@ from dlrun.output.failures import OutOfMemory, within_memory, writing_to
 from dlrun.output.folders import claim_folder, read_summary, require_plain
 from dlrun.output.provenance import CHANGES, ENVIRONMENT, SECONDS
 from dlrun.output.run_folder import Run
-from dlrun.overrides import key_of, quoted
+from dlrun.stack.configs import Config, job_configs, sweep_settings
 from dlrun.stack.fit import fit
 from dlrun.stack.functions import NotStackable
-from dlrun.stack.group import Member, Stack, restore
+from dlrun.stack.group import Stack
+from dlrun.stack.member import Member, part_of, with_values
+from dlrun.stack.selection import selection_of
 from dlrun.stack.trial import gain
+from dlrun.sweep.population import first_values, varied
 from dlrun.sweep.rows import best_of
-from dlrun.sweep.stacks import DECLINED, Verdict, parse, stack_folder, write_verdict
+from dlrun.sweep.settings import Population
+from dlrun.sweep.space import read_axes
+from dlrun.sweep.stacks import DECLINED, Verdict, halves, parse, stack_folder, write_verdict
 from dlrun.sweep.state import State, load_state
 from dlrun.system.machine import keep_threads
 from dlrun.system.signals import Signals
@@ -44,16 +43,8 @@ from dlrun.train.start import locked, write_config
 FEW = 8  # jobs of a stack up to which the plots of all are drawn
 IN_THE_WAY = {  # keys whose other values have no stacked form
     "trainer.processes": 1, "trainer.on_nan": "stop", "trainer.max_time": None, "trainer.compile": False,
-    "trainer.cuda_graph": False,
+    "trainer.cuda_graph": False, "trainer.gradient_norms": False,
 }  # fmt: skip
-
-
-class Config(NamedTuple):
-    """A job's config: plain and checked, the keys whose values depend on the data, and the files in .hydra."""
-
-    plain: dict
-    chosen: list[str]
-    texts: dict[str, str]
 
 
 def run_stack(composed: DictConfig, which: str) -> None:
@@ -65,9 +56,9 @@ def run_stack(composed: DictConfig, which: str) -> None:
     sweep = Path(str(composed.run_dir)).parent
     state, lead = load_state(sweep), numbers[0]
     if not all(number < len(state.jobs) for number in (stack, *numbers)):
-        raise UserError(f"--stack={which}: there are no such jobs\n  expected what a sweep writes there: it is its own")
+        raise UserError(f"--stack={which}: the sweep has no such jobs\n  expected what a sweep passes (it is internal)")
     checkpoints = Checkpoints(stack_folder(sweep, stack))
-    saved = load(checkpoints, state)
+    saved, selected = load(checkpoints, state)
     numbers = list(map(int, saved)) if saved else numbers
     numbers = [n for n in numbers if read_summary(state.run_folder(state.jobs[n])).get("status") != "finished"]
     if not numbers:
@@ -78,22 +69,32 @@ def run_stack(composed: DictConfig, which: str) -> None:
     is_drawn = len(folders) <= FEW
     try:
         configs = job_configs(composed, state, lead, numbers)
-        members = make_members(state, configs)
+        settings = sweep_settings(composed)
+        axes = read_axes(state.facts["arguments"]) if isinstance(settings, Population) else []
+        values: dict[int, dict[str, float]] = {number: {} for number in numbers}
+        if saved:
+            keys = [axis.name for axis in varied(axes)]
+            values = {number: part_of(saved[str(number)], number, keys).values for number in numbers}
+        elif isinstance(settings, Population):
+            values = {number: first_values(settings, axes, number) for number in numbers}
+        members = make_members(state, configs, values)
         for member in members if saved else ():
-            restore(member, saved[str(member.number)])
+            member.restore(saved[str(member.number)])
+        selection = selection_of(settings, axes, members[0])
         with within_memory():
-            group = Stack(members, checkpoints, state.facts["id"], is_drawn)
+            group = Stack(members, checkpoints, state.facts["id"], is_drawn, selection, selected)
             verdict = Verdict(None if saved else gain(group))
         if not saved:
             if must_gain and (verdict.gain or 0) < 1:
                 raise NotStackable(f"one after another they train {1 / (verdict.gain or 1):.1f} times as fast here")
             write_verdict(sweep, stack, verdict)
     except OutOfMemory as error:
-        decline(sweep, stack, Verdict(why=str(error).partition("\n")[0], is_too_large=1))
+        decline(sweep, stack, Verdict(why=str(error).partition("\n")[0], parts=halves(numbers)))
     except (NotStackable, UserError) as error:
         if saved:
             raise
-        decline(sweep, stack, Verdict(why=str(error).partition("\n")[0]))  # each is refused for itself, if it is to be
+        parts = error.parts if isinstance(error, NotStackable) else []
+        decline(sweep, stack, Verdict(why=str(error).partition("\n")[0], parts=parts))  # a job with an error: alone
     if saved:
         keep_threads(next(iter(saved.values()))["state"]["threads"], members[0].session.device.torch_device)
     with ExitStack() as open_files, Signals() as signals, writing_to(sweep):
@@ -128,57 +129,46 @@ def decline(sweep: Path, stack: int, verdict: Verdict) -> NoReturn:
     sys.exit(DECLINED)
 
 
-def load(checkpoints: Checkpoints, state: State) -> dict:
-    """The parts of the stack's newest checkpoint, by job; empty if there is none."""
+def load(checkpoints: Checkpoints, state: State) -> tuple[dict, int]:
+    """The jobs' parts of the newest checkpoint, and the epoch of the last selection; none if there is no checkpoint."""
     if not checkpoints.folder.is_dir() or not any(checkpoints.folder.glob("*.ckpt")):
-        return {}
-    jobs = checkpoints.load_last(state.facts["id"])[0].get("jobs")
-    known = {str(job.number) for job in state.jobs}
-    if not isinstance(jobs, dict) or not jobs.keys() <= known:
+        return {}, 0
+    found = checkpoints.load_last(state.facts["id"])[0]
+    jobs, selected, known = found.get("jobs"), found.get("selected"), {str(job.number) for job in state.jobs}
+    if not isinstance(jobs, dict) or not jobs.keys() <= known or not isinstance(selected, int):
         raise CheckpointError(f"{checkpoints.folder} is not of this sweep: expected the folder as dl-run wrote it")
-    return jobs
+    return jobs, selected
 
 
-def job_configs(composed: DictConfig, state: State, lead: int, numbers: Sequence[int]) -> dict[int, Config]:
-    """The configs of jobs, from that of one of them: they differ in single keys (sweep/stacks.py)."""
-    own = [str(key) for key in composed if key not in ("sweep", "hydra")]
-    config = portable(OmegaConf.masked_copy(composed, own))
-    names = dict(HydraConfig.get().runtime.choices)
-    hydra = container(OmegaConf.create({"hydra": HydraConfig.get()}), resolve=False)
-    hydra["hydra"]["overrides"]["task"] = ["OVERRIDES"]
-    hydra_text = OmegaConf.to_yaml(hydra)
-    base, parser, found = state.jobs[lead].overrides, OverridesParser.create(), {}
-    differing = {key_of(o) for number in numbers for o in state.jobs[number].overrides if o not in base}
-    for number in numbers:
-        job, folder = state.jobs[number], state.run_folder(state.jobs[number])
-        for override in parser.parse_overrides([o for o in job.overrides if key_of(o) in differing]):
-            OmegaConf.update(config, override.key_or_group, override.value())
-        config.run_dir = str(folder)
-        values = container(config, resolve=True)
-        chosen = auto_keys(values)
-        check(values, names)
-        task = [*job.overrides, f"run_dir={quoted(folder)}"]
-        overrides = OmegaConf.to_yaml(task)
-        texts = {
-            "config": OmegaConf.to_yaml(config),
-            "hydra": hydra_text.replace("    - OVERRIDES\n", indent(overrides, "    ")),
-            "overrides": OmegaConf.to_yaml([*task, *config_flags(sys.argv[1:])]),
-        }
-        found[number] = Config(values, chosen, texts)
-    return found
+def make_members(state: State, configs: dict[int, Config], values: dict[int, dict[str, float]]) -> list[Member]:
+    """Build the jobs' runs; jobs whose data is the same share it. values: others of some keys (sweep/population.py).
 
-
-def make_members(state: State, configs: dict[int, Config]) -> list[Member]:
-    """Build the jobs' runs; jobs whose data is the same share it. Writes nothing. Raises NotStackable."""
-    names, members = dict(HydraConfig.get().runtime.choices), []
-    like: Session | None = None
+    Writes nothing. Raises NotStackable, with smaller stacks if these differ in the number of their steps.
+    """
+    names, members = dict(HydraConfig.get().runtime.choices), list[Member]()
+    sizes: dict[tuple[int, int], list[int]] = {}
     for number, config in configs.items():
         if "data.batch_size" in config.chosen:
             raise NotStackable("data.batch_size=auto has no stacked form")
-        member = make_member(number, config.plain, names, state.run_folder(state.jobs[number]), like, config.chosen)
-        like = member.session
+        plain, folder = with_values(config.plain, values[number]), state.run_folder(state.jobs[number])
+        sessions = [member.session for member in members]
+        like = next(
+            (each for each in sessions if each.config["data"] == plain["data"]), sessions[0] if sessions else None
+        )
+        member = make_member(number, plain, names, folder, like, config.chosen)
+        member.values = values[number]
         members.append(member)
+        sizes.setdefault(size(member.session), []).append(number)
+    if len(sizes) > 1:
+        epochs, samples = (len(set(each)) > 1 for each in zip(*sizes, strict=True))
+        what = "train samples" if samples else "steps in an epoch"
+        raise NotStackable(f"the jobs differ in the number of {what}", list(sizes.values()))
     return members
+
+
+def size(session: Session) -> tuple[int, int]:
+    """Steps of an epoch, and train samples; 0 of environments."""
+    return session.steps_per_epoch, session.data.size("train") if has_samples(session.data) else 0
 
 
 def make_member(
@@ -194,15 +184,8 @@ def make_member(
         if value_of(config, key) not in (off, "auto"):
             raise NotStackable(f"{key}={value_of(config, key)} has no stacked form")
     session = Session(config, names, chosen, like=like)
-    if like and session.steps_per_epoch != like.steps_per_epoch:
-        raise NotStackable("the number of steps in an epoch is another in some of the jobs")
-    if like and has_samples(session.data) and session.data.size("train") != like.data.size("train"):
-        raise NotStackable("the number of train samples is another in some of the jobs")
     training, _ = session.prepare(folder, resumed=False)
-    losses = [value for key, value in config["task"].items() if key not in ("l1", "l2")]
-    optimizer = dict(config["optimizer"])
-    rates = [optimizer.pop("lr"), config["schedule"]]
-    return Member(number, session, training, (json.dumps(optimizer), json.dumps(losses), json.dumps(rates)))
+    return Member(number, session, training)
 
 
 def open_folders(files: ExitStack, state: State, group: Stack, configs: dict[int, Config], is_resumed: bool) -> None:

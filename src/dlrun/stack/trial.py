@@ -23,7 +23,7 @@ START = 1.0  # seconds that a process takes for its start and its plots
 
 
 def gain(stack: Stack) -> float:
-    """How many times as fast as one after another the jobs would run as this stack, by a few steps without effect.
+    """Estimate how many times as fast this stack is as its jobs one after another, from a few steps that are undone.
 
     Raises NotStackable if a step of the stack computes something else than the steps of its jobs: a network that mixes
     the samples of a batch in its own code, or a task whose means are not those of `task.jobs`.
@@ -66,7 +66,7 @@ def unchanged(stack: Stack) -> Iterator[None]:
 
 
 class Gradients:
-    """In place of an update: it computes the gradients of a step, and takes none. grads: those of the last one."""
+    """Stands in for an update: records the gradients of a step and takes none. grads: those of the last step."""
 
     grad_norm = None
     averages = None

@@ -29,11 +29,11 @@ ELEMENTWISE = ("SGD", "Adam", "AdamW", "RMSprop", "NAdam", "RAdam", "Adagrad", "
 class StackedUpdate:
     """Turns the losses of K jobs into a step of each.
 
-    updates: the jobs' own; their settings and states are read, and written back by `write_back`. net: the stacked one
-    that they train. leaves: by parameter
-    of the first job, the parameters of all. make: makes the optimizer from groups. settings: a text for each job; equal
-    texts are neighbours, and mean equal optimizers but for the rate. rates: a text for each job; equal texts mean that
-    rates and schedules are equal.
+    updates: the jobs' own; their settings and states are read, and written back by `write_back`.
+    net: the stacked network. leaves: by parameter of the first job, the parameters of all jobs, stacked.
+    make: makes the optimizer from groups.
+    settings: a text for each job; jobs whose optimizers are equal but for the rate have equal texts and are neighbours.
+    rates: a text for each job; jobs with equal rates and schedules have equal texts.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class StackedUpdate:
         self.averages = self._stack_averages(leaves) if decays != {0.0} else None
         self.grad_norm: Tensor | None = None  # each job's, before clipping
         self.values: list[float] = []  # the losses of the last step
-        self.net, self.ema = net, None  # what `Task.evaluated` asks an update for
+        self.net, self.ema = net, None  # attributes that `Task.evaluated` reads
         self.clips = [update.clip for update in updates]
 
     def step(self, losses: Tensor, clock: Clock) -> bool:
@@ -205,7 +205,7 @@ class Piece:
         self.param.grad = None if self.leaf.grad is None else self._of(self.leaf.grad)
 
     def of_job(self, k: int, name: str, value: Any) -> Any:
-        """A job's part of a value of the optimizer's state; what is no tensor of the parameter's shape is common."""
+        """A job's part of a value of the optimizer's state; a value of another shape is shared by all jobs."""
         is_stacked = self._is_stacked(name, value, self.param.shape)
         return value[k - self.start] if is_stacked else value
 

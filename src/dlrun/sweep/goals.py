@@ -111,8 +111,10 @@ def numbered(setting: Setting) -> str:
 def command_line(state: State, setting: Setting) -> str:
     """Return the command that runs a setting by itself, in the folder in which the sweep was started.
 
-    A setting with several jobs runs as a sweep of its seeds and folds.
+    A setting with several jobs runs as a sweep of its seeds and folds, a member of a population as all of it.
     """
+    if any(name.startswith("pbt/") for name in setting.first.values):
+        return shlex.join(["dl-run", "-m", *state.facts["command"], *state.facts["flags"]])
     repeats: dict[str, list[str]] = {}
     for override in (o for job in setting.jobs for o in job.overrides if o.startswith(REPEATS)):
         key, _, value = override.partition("=")

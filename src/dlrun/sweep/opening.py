@@ -12,7 +12,7 @@ from dlrun.output.written import write_whole
 from dlrun.overrides import CONFIG_FLAGS, key_of
 from dlrun.sweep.axes import Axis, outside
 from dlrun.sweep.outcomes import recover
-from dlrun.sweep.settings import JOINABLE, RESUMABLE, Grid, Search
+from dlrun.sweep.settings import JOINABLE, RESUMABLE, Population, Settings
 from dlrun.sweep.state import Job, State, differences, find_sweep, load_state, locked, owner
 from dlrun.sweep.workers import at_work
 
@@ -74,7 +74,7 @@ def is_url(which: str) -> bool:
 
 @contextmanager
 def new_sweep(
-    output_dir: Path, settings: Grid | Search, command: dict[str, object], jobs: list[Job], files: dict
+    output_dir: Path, settings: Settings, command: dict[str, object], jobs: list[Job], files: dict
 ) -> Iterator[State]:
     """Yield the state of a new sweep in a new folder. A search joined by URL takes its study from the database."""
     folder = new_folder(output_dir, "sweep")
@@ -93,7 +93,7 @@ def new_sweep(
         yield state
 
 
-def _goals(settings: Grid | Search) -> list[list]:
+def _goals(settings: Settings) -> list[list]:
     """Return [metric, "max" or "min"] for each goal of the settings; None for a direction that the jobs will report."""
     goal, direction = getattr(settings, "goal", None), getattr(settings, "direction", None)
     names = [goal] if isinstance(goal, str) else goal or []
@@ -102,7 +102,7 @@ def _goals(settings: Grid | Search) -> list[list]:
 
 
 @contextmanager
-def existing_sweep(folder: Path, settings: Grid | Search, compare: Callable[[State, str], None]) -> Iterator[State]:
+def existing_sweep(folder: Path, settings: Settings, compare: Callable[[State, str], None]) -> Iterator[State]:
     """Yield the state of an existing sweep, resumed (by one process at a time) or joined (beside running processes).
 
     Jobs that dead processes left are recovered. `compare` raises UserError if the sweep has changed.
@@ -117,7 +117,7 @@ def existing_sweep(folder: Path, settings: Grid | Search, compare: Callable[[Sta
         with state.alone():
             if not settings.join:
                 state.facts["owner"] = owner()
-            recover(state, retry=settings.retry == "failed")
+            recover(state, settings.retry == "failed", alone=not isinstance(settings, Population))
         yield state
 
 

@@ -11,7 +11,7 @@ from dlrun.output.folders import read_summary
 from dlrun.output.rows import epoch_rows
 from dlrun.sweep import cluster, process
 from dlrun.sweep.goals import goals
-from dlrun.sweep.rows import best_of, best_so_far, best_value, is_number
+from dlrun.sweep.rows import best_of, best_so_far, best_value, is_number, last_row
 from dlrun.sweep.stacks import stack_folder
 from dlrun.sweep.state import DONE, OPEN, Job, State
 from dlrun.sweep.workers import is_at_work, is_here
@@ -19,6 +19,8 @@ from dlrun.sweep.workers import is_at_work, is_here
 STOPPED = (129, 130, 138, 140, 143, -1, -2, -10, -12, -15)  # exit codes after a signal
 EXIT_WORDS = {1: "failed", 2: "refused"} | dict.fromkeys(STOPPED, "stopped") | {-9: "killed"}
 EXIT_WORDS[process.LOST] = "lost"
+LEFT = 255  # of a job that was not done
+PRUNER = "pruner"  # what stopped a job that a search gave up within a stack, in its summary
 CODES = {"finished": 0, "failed": 1, "diverged": 1, "stopped": 143}  # by the status in the run's summary
 
 
@@ -46,6 +48,8 @@ def settle(job: Job, folder: Path, code: int, wanted: Sequence[tuple[str, str]] 
     if job.status == "finished":
         best, test = best_of(done), done.get("test")
         job.values = {best["metric"]: best["value"]} if best else {}
+        last = last_row(folder)  # with the last values of a member of a population
+        job.values |= {name: value for name, value in last.items() if name.startswith("pbt/") and name != "pbt/from"}
         job.values |= {name: best_value(folder, name) for name, _ in wanted if name not in job.values}
         job.values |= (
             {k: v for k, v in test.items() if is_number(v) and k.isprintable()} if isinstance(test, dict) else {}
@@ -57,10 +61,16 @@ def settle(job: Job, folder: Path, code: int, wanted: Sequence[tuple[str, str]] 
         job.seconds = done["seconds"] if is_number(done.get("seconds")) else None
 
 
-def own_code(folder: Path, code: int) -> int:
-    """The exit code that a job of a stack would have had alone, by its summary. code: that of the stack."""
-    status = read_summary(folder).get("status")
-    return CODES[str(status)] if status in ("finished", "failed", "diverged") else code
+def own_end(folder: Path, code: int, asked: str | None) -> tuple[int, str | None]:
+    """The exit code of a job of a stack if it had run alone, and the reason why it was asked to end, by its summary.
+
+    code, asked: those of the stack.
+    """
+    done = read_summary(folder)
+    if done.get("stopped_by") == PRUNER:
+        return CODES["stopped"], "pruned"
+    status = done.get("status")
+    return (CODES[str(status)] if status in ("finished", "failed", "diverged") else code), asked
 
 
 def summed_up(job: Job) -> str:
@@ -96,11 +106,11 @@ def check_goals(job: Job, folder: Path, wanted: list[list]) -> None:
         )
 
 
-def recover(state: State, retry: bool = False, patience: float = process.GRACE) -> None:
+def recover(state: State, retry: bool = False, patience: float = process.GRACE, alone: bool = True) -> None:
     """Recover the jobs of a dead process: end those that still run, keep those that finished.
 
-    retry: failed jobs wait for another try. patience: seconds to wait for a run that is in use, after which UserError
-    is raised; with 0, such a run is skipped.
+    retry: failed jobs wait for another try. alone: also those of a stack without a checkpoint. patience: seconds to
+    wait for a run that is in use, after which UserError is raised; with 0, such a run is skipped.
     """
     from filelock import FileLock, Timeout
 
@@ -125,14 +135,15 @@ def recover(state: State, retry: bool = False, patience: float = process.GRACE) 
                     f"  expected no other process there: wait for it, or stop it{hint}"
                 )
             job.worker = job.pid = job.born = job.attempt = None
-            status = read_summary(folder).get("status")
-            if status in ("finished", "failed", "diverged"):
-                settle(job, folder, 0 if status == "finished" else 1, goals(state))
+            code, asked = own_end(folder, LEFT, None)
+            if code != LEFT:
+                settle(job, folder, code, goals(state), asked)
                 job.error = why(job, process.tail(state.log(job)))
             elif job.status == "running":
                 job.status = "stopped"
-        if retry and job.has_failed:
-            if job.stack is None or not stack_folder(state.folder, job.stack).exists():
+        has_stack = job.stack is not None and stack_folder(state.folder, job.stack).exists()
+        if retry and job.has_failed and (has_stack or alone):
+            if not has_stack:
                 job.stack = None
                 with suppress(FileNotFoundError):
                     (state.run_folder(job) / "summary.json").unlink()  # of the failed try

@@ -8,10 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlrun.errors import UserError
 from dlrun.output.restarts import has_checkpoint
 from dlrun.sweep import process, stacks
 from dlrun.sweep.goals import best_settings, goals
-from dlrun.sweep.outcomes import check_goals, own_code, recover, settle, summed_up, why
+from dlrun.sweep.outcomes import check_goals, own_end, recover, settle, summed_up, why
 from dlrun.sweep.plan import Plan
 from dlrun.sweep.report import Report
 from dlrun.sweep.running import Running, spoken
@@ -185,7 +186,8 @@ class Runner:
         verdict = stacks.read_verdict(self.state.folder, one.job.stack or 0)
         if verdict and verdict.gain:
             one.is_known = True
-            self.screen.show(f"{one.numbers} train as one network, {verdict.gain:.1f} times as fast as in turns")
+            gain = f"{verdict.gain:.1f} times as fast as one after another"
+            self.screen.show(f"{one.numbers} train as one network, {gain}")
 
     def look_at(self, one: Running) -> None:
         """Check whether a running job has ended, takes too long, or is hopeless."""
@@ -203,7 +205,7 @@ class Runner:
         elif one.asked is None and not self.requests.first:
             if now - one.started > self.timeout:
                 one.asked = "timeout"
-            elif self.plan.is_hopeless(one.job, self.state.run_folder(one.job)):
+            elif one.job.stack is None and self.plan.is_hopeless(one.job, self.state.run_folder(one.job)):
                 one.asked = "pruned"
             if one.asked:
                 one.deadline = now + process.GRACE
@@ -220,8 +222,8 @@ class Runner:
         with self.state.alone():
             for job in one.jobs:
                 folder = self.state.run_folder(job)
-                ended = code if len(one.jobs) == 1 else own_code(folder, code)
-                settle(job, folder, ended, goals(self.state), one.asked)
+                ended, asked = own_end(folder, code, one.asked) if job.stack is not None else (code, one.asked)
+                settle(job, folder, ended, goals(self.state), asked)
                 job.error = why(job, logs[job.number])
                 check_goals(job, folder, self.state.facts["goals"])
                 self.plan.tell(job, folder)
@@ -233,17 +235,26 @@ class Runner:
                 self.screen.fail(f"job {job.number} {job.status} (exit code {job.code})", logs[job.number])
 
     def undo(self, one: Running, code: int) -> None:
-        """Run the jobs of a stack that did not start one after another, or in smaller stacks if it was too large."""
+        """If a stack did not start, run its jobs one after another, or in smaller stacks if it was too large."""
         lines = process.tail(self.state.log(one.job), one.log_start)
         verdict = stacks.read_verdict(self.state.folder, one.job.stack or 0) if code == stacks.DECLINED else None
-        verdict = verdict or stacks.Verdict(why=lines[-1] if lines else "the stack did not start")
-        is_too_large = (verdict.is_too_large or code == KILLED) and len(one.jobs) > 2
+        why = lines[-1] if lines else "the stack did not start"
+        numbers = [job.number for job in one.jobs]
+        verdict = verdict or stacks.Verdict(why=why, parts=stacks.halves(numbers) if code == KILLED else [])
         with self.state.alone():
             stacks.forget(self.state.folder, one.job.stack or 0)
             for job in one.jobs:
-                job.status, job.worker, job.pid, job.born, job.stack = "waiting", None, None, None, None
+                job.status, job.worker, job.pid, job.born = "waiting", None, None, None
+                if self.stack == "only":
+                    job.status, job.code, job.error = "refused", 2, verdict.why
                 self.taken.discard(job.number)
-            if is_too_large:
-                stacks.halve(one.jobs)
-        how = "train in stacks of half the size" if is_too_large else "run one after another"
-        self.screen.show(f"{one.numbers} {how}: {verdict.why}")
+            stacks.divide(one.jobs, verdict.parts)
+        if self.stack == "only":
+            raise UserError(
+                f"{one.numbers} cannot train as one network: {verdict.why}\n"
+                "  expected jobs that can, since they exchange weights: docs/sweeps.md lists what has a stacked form"
+            )
+        sizes = " and ".join(str(len(part)) for part in verdict.parts)
+        self.screen.show(
+            f"{one.numbers} {f'train in stacks of {sizes}' if sizes else 'run one after another'}: {verdict.why}"
+        )

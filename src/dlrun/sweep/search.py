@@ -21,7 +21,7 @@ from dlrun.sweep.goals import goals
 from dlrun.sweep.outcomes import settle
 from dlrun.sweep.plan import Plan
 from dlrun.sweep.points import check, chosen, labels, suggest
-from dlrun.sweep.rows import is_number
+from dlrun.sweep.rows import is_number, last_row
 from dlrun.sweep.samplers import at_a_time, pruner, sampler
 from dlrun.sweep.settings import Search
 from dlrun.sweep.state import OPEN, Job, State
@@ -42,7 +42,7 @@ class Optuna(Plan):
     def __init__(self, settings: Search, axes: list[Axis], epochs: int, stack: stacks.Setting = "off") -> None:
         self.optuna, self.axes, self.epochs = load_optuna(), axes, epochs
         self._reaching = partial(reaching, self.optuna, bool(settings.storage))
-        self.stack: stacks.Setting = stack if settings.pruner == "none" else "off"  # a stack's jobs end together
+        self.stack: stacks.Setting = stack if settings.pruner in ("none", "asha") else "off"  # stack/selection.py
         self.swept = [axis for axis in axes if axis.is_swept]
         check(settings, self.swept)
         points = prod(len(axis.rows) for axis in self.swept)
@@ -207,6 +207,13 @@ class Optuna(Plan):
             self.seen[job.number] = now, last
         return False
 
+    def _report_last(self, job: Job, folder: Path) -> None:
+        """Report the last epoch of a job that its stack gave up: samplers learn from it."""
+        name, row = goals(self.state)[0][0], last_row(folder)
+        if is_number(row.get(name)):
+            with self._reaching():
+                self._trial(job).report(self._signed([row[name]])[0], row["epoch"])
+
     def _trial(self, job: Job) -> "optuna.Trial":
         """Return the trial that a job reports to, created anew for a resumed job."""
         if job.number not in self.trials:
@@ -231,6 +238,8 @@ class Optuna(Plan):
         wanted = goals(self.state)
         values = [value for name, _ in wanted if (value := job.values.get(name)) is not None and isfinite(value)]
         is_complete = job.status == "finished" and wanted and len(values) == len(wanted)
+        if job.stack is not None and job.status == "pruned":
+            self._report_last(job, folder)
         state = states.COMPLETE if is_complete else states.PRUNED if job.status == "pruned" else states.FAIL
         with self._reaching():
             study = self._study()  # without the grid sampler, which would stop an optimize() loop

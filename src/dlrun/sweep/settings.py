@@ -1,12 +1,12 @@
 """The settings of a sweep, its section of the config: how jobs are run and how their points are chosen.
 
-configs/sweep/grid.yaml and configs/sweep/optuna.yaml describe every key with its unit.
+The files in configs/sweep describe every key with its unit.
 """
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from dlrun.types import Count, Few, Index, Positive, Processes, Range, Seed
+from dlrun.types import Count, Few, Fraction, Index, Positive, Processes, Range, Seed
 
 # Keys that may change when a sweep is joined or resumed: how the jobs are run, not which jobs.
 JOINABLE = ("jobs", "threads", "gpus", "jobs_per_gpu", "job_timeout")
@@ -53,3 +53,26 @@ class Search:
     direction: Literal["max", "min"] | list[Literal["max", "min"]] | None
     storage: str | None
     space: dict[str, object]
+
+
+@dataclass(frozen=True)
+class Population:
+    """Jobs that train as one stack and exchange weights and hyper-parameters between epochs (sweep/population.py)."""
+
+    threads: Few | None
+    gpus: Literal["auto"] | list[Index | str]
+    resume: str | None
+    retry: Literal["failed"] | None
+    population: Annotated[int, Range(2, 1000)]
+    ready_epochs: Few
+    quantile: Annotated[float, Range(0, 0.5, open_low=True)]
+    factors: list[Positive]
+    resample: Fraction
+    seed: Seed
+    space: dict[str, object]
+
+    jobs = jobs_per_gpu = 1  # processes: all members are in one
+    job_timeout = join = None
+
+
+Settings = Grid | Search | Population

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from dlrun.errors import UserError
 from dlrun.sweep import process
-from dlrun.sweep.settings import Grid, Search
+from dlrun.sweep.settings import Settings
 from dlrun.system.cpus import cpus
 
 
@@ -18,7 +18,7 @@ class Slots:
     gpus: list[str]
 
     @classmethod
-    def of(cls, settings: Grid | Search, device: str) -> "Slots":
+    def of(cls, settings: Settings, device: str) -> "Slots":
         """Divide the machine among the jobs. Raises UserError if there are too few GPUs for them."""
         is_shared = settings.jobs > 1 or settings.gpus != "auto"  # a single job may use all GPUs
         gpus = process.gpus(settings.gpus) if device != "cpu" and is_shared else []

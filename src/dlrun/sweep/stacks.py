@@ -5,7 +5,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
@@ -17,12 +17,13 @@ from dlrun.overrides import key_of
 from dlrun.paths import read_whole
 from dlrun.sweep.state import Job
 
-Setting = Literal["auto", "off"] | int
+Setting = Literal["auto", "off", "only"] | int  # only: jobs that cannot be stacked do not run
 MOST = 64  # jobs in a stack with sweep.stack=auto
 DECLINED = 3  # the exit code of a stack that trains nothing; its verdict says why
 MAY_DIFFER = (  # keys in which the jobs of a stack may differ
-    "seed", "data.fold", "optimizer.*", "schedule.*", "task.l1", "task.l2", "task.label_smoothing", "model.dropout",
-    "trainer.ema", "trainer.clip_*", "trainer.patience", "trainer.min_delta", "trainer.stop_at",
+    "seed", "data.fold", "optimizer.*", "schedule.*", "task.l1", "task.l2", "task.label_smoothing",
+    "task.class_weights", "model.dropout", "trainer.ema", "trainer.clip_*", "trainer.patience", "trainer.min_delta",
+    "trainer.stop_at",
 )  # fmt: skip
 NONE_AT_ZERO = ("model.dropout", "trainer.ema")  # where it is 0, there is no such layer or average
 NUMBER = re.compile(r"[0-9.][0-9.eE+-]*")
@@ -33,12 +34,12 @@ class Verdict:
     """What a stack found out before its first step.
 
     gain: how many times as fast as one after another; None if it was not tried. why: the reason why it trains nothing.
-    is_too_large: 1 if it would fit into the memory if it were smaller.
+    parts: the jobs of smaller stacks that might train.
     """
 
     gain: float | None = None
     why: str | None = None
-    is_too_large: int = 0
+    parts: list[list[int]] = field(default_factory=list)
 
 
 def stack_folder(sweep: Path, number: int) -> Path:
@@ -56,8 +57,9 @@ def read_verdict(sweep: Path, number: int) -> Verdict | None:
     """The verdict on a stack, or None if there is none (yet)."""
     try:
         found = json.loads(read_whole(within(sweep, "stacks", f"{number}.json")))
-        check_state(found, {"gain": float | None, "why": str | None, "is_too_large": int})
-        return Verdict(**found)
+        check_state(found, {"gain": float | None, "why": str | None, "parts": list})
+        verdict = Verdict(**found)
+        return verdict if all(isinstance(part, list) for part in verdict.parts) else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -97,11 +99,19 @@ def join(jobs: Sequence[Job]) -> None:
         job.stack = jobs[0].number if len(jobs) > 1 else None
 
 
-def halve(jobs: Sequence[Job]) -> None:
-    """Make two stacks of the jobs of one."""
-    half = -(-len(jobs) // 2)
-    join(jobs[:half])
-    join(jobs[half:])
+def halves(numbers: Sequence[int]) -> list[list[int]]:
+    """The jobs of two stacks instead of one; none of a stack of two."""
+    half = -(-len(numbers) // 2)
+    return [list(numbers[:half]), list(numbers[half:])] if len(numbers) > 2 else []
+
+
+def divide(jobs: Sequence[Job], parts: Sequence[Sequence[int]]) -> None:
+    """Make stacks of these parts of the jobs of one, by their numbers. Other jobs are in none."""
+    for job in jobs:
+        job.stack = None
+    for part in parts:
+        if chosen := [job for job in jobs if job.number in part]:
+            join(chosen)
 
 
 def _shape(override: str) -> str:

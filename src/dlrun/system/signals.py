@@ -62,8 +62,8 @@ class Requests:
 class Signals:
     """Handles the signals within its context: the first stops after the current step, a second one at once.
 
-    dist: the processes that stop together, after the same step (see `agree`). is_guest: whether the process is another
-    program's: then an insisting one raises KeyboardInterrupt, as without dl-run.
+    dist: the processes that stop together, after the same step (see `agree`). is_guest: whether the process belongs to
+    another program: then the second signal raises KeyboardInterrupt, as without dl-run.
     """
 
     def __init__(self, dist: "Distributed | None" = None, is_guest: bool = False) -> None:

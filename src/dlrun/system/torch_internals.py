@@ -1,4 +1,4 @@
-"""All that dl-run uses of torch's private parts, each with what it gains. tests/test_torch_internals.py watches them.
+"""All that dl-run uses of torch's private parts, with what each gains. See tests/system/test_torch_internals.py.
 
 The gains were measured with torch 2.13 on one core of a shared machine. `torch._foreach_*`, which clipping and averages
 call, are documented as beta and not listed here.
@@ -9,10 +9,13 @@ from functools import partial
 from inspect import unwrap
 
 import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
 BatchNorm = _BatchNorm  # the only base class of batch normalisation in 1, 2 and 3 dimensions and over processes
+DropoutBase = _DropoutNd  # that of all kinds of dropout: of numbers, channels and features
 
 
 def plain_step(optimizer: Optimizer) -> Callable[[], object]:
@@ -59,3 +62,16 @@ def configure_compiler(deterministic: bool) -> None:
 def cpu_has_bf16() -> bool:
     """Whether the CPU has bf16 instructions. Without them bf16 takes 4 to 12 times as long as fp32 (steps of CNNs)."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def own_tensors(module: nn.Module) -> tuple[dict[str, Tensor | None], dict[str, Tensor | None]]:
+    """A module's dictionaries of parameters and of buffers, without those of its children.
+
+    A tensor that is put there stands for the parameter. setattr would refuse one that is no nn.Parameter.
+    """
+    return module._parameters, module._buffers  # type: ignore[return-value]  # a parameter is a tensor
+
+
+def refresh_flat_weights(module: nn.RNNBase) -> None:
+    """Make a recurrent layer, which keeps a list of its parameters, use those in its dictionary."""
+    module._flat_weights = [module._parameters[key] for key in module._flat_weights_names]

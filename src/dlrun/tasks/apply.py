@@ -37,7 +37,7 @@ class Apply(SampleTask):
         return self._means(batch[0])
 
     def evaluate(self, data: SampleData, split: str) -> dict[str, float]:
-        """Of the split's first batch."""
+        """Return the mean of each operation's outputs over the split's first batch."""
         return {name: mean.item() for name, mean in self._means(next(iter(data.batches(split)))[0]).items()}
 
     @torch.no_grad()

@@ -130,6 +130,15 @@ class Task(Generic[DataT, BatchT]):
         """The components that are optimizers."""
         return {name: each for name, each in self.components.items() if isinstance(each, Update)}
 
+    def watch_gradients(self) -> None:
+        """Record the norm of each parameter's gradient from now on (`gradient_norms`)."""
+        for name, update in self.named_updates().items():
+            update.watch(name.removesuffix("update"))
+
+    def gradient_norms(self) -> dict[str, Tensor]:
+        """The norms of the last step's gradients, before and after clipping, by grad/<name> and clipped/<name>."""
+        return {name: norm for update in self.named_updates().values() for name, norm in update.norms.items()}
+
     def best_state(self) -> dict[str, Tensor]:
         """The state of the whole net, with averaged weights where there are any."""
         state = self.net.state_dict()
@@ -159,7 +168,7 @@ class Task(Generic[DataT, BatchT]):
         raise NotImplementedError(f"{type(self).__name__} does not predict")
 
     def explain(self, x: Tensor) -> dict[str, Any]:
-        """Figures by name of what the evaluated network does with one input (1, *shape); {} if there is nothing."""
+        """Return figures, by name, that explain the prediction for one input (1, *shape); {} if there are none."""
         return {}
 
     def decide(self, p: Tensor) -> Tensor:

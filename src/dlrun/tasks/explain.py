@@ -87,7 +87,7 @@ def grad_cam(maps: Tensor, slopes: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def strongest(maps: dict[str, Tensor]) -> Iterator[tuple[str, np.ndarray]]:
-    """Of some layers from the first to the last, the maps with the greatest means after a ReLU: name, (maps, H, W)."""
+    """Yield the maps with the greatest means after a ReLU of up to LAYERS evenly spaced layers: name, (maps, H, W)."""
     names = list(maps)
     picked = sorted({round(k * (len(names) - 1) / max(1, LAYERS - 1)) for k in range(LAYERS)})
     for name in (names[k] for k in picked):

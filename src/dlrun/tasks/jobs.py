@@ -30,6 +30,10 @@ class OneJob:
         """The sum over a job's values: (B, ...) -> ()."""
         return values.sum()
 
+    def repeat(self, x: Tensor) -> Tensor:
+        """The same samples (B, ...) for each job."""
+        return x
+
     def randn(self, *shape: int, device: torch.device) -> Tensor:
         """Normal random numbers (B, ...), each job's from its own seed."""
         return torch.randn(shape, device=device)

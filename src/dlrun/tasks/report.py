@@ -17,7 +17,7 @@ from dlrun.output.probability_plots import calibration, roc_and_precision
 from dlrun.spec import Columns, Image, Series, Table
 from dlrun.tasks.images import before_and_after, image_figure
 from dlrun.tasks.metrics import f1, precision, recall
-from dlrun.tasks.targets import Learnable
+from dlrun.tasks.targets import Learnable, labels_of
 
 Function = Callable[[Tensor], Tensor]
 Report = tuple[dict[str, Callable], dict[str, object]]  # figures by name, and numbers
@@ -118,17 +118,14 @@ def out_of_fold(predict: Function, decide: Function, data: SampleData, spec: Lea
     return text.getvalue()
 
 
-def labels_of(data: SampleData, spec: Learnable) -> tuple[str, ...]:
-    """The classes' names, or their numbers. Not of the task's spec: some data learns its labels in load()."""
-    return getattr(data.spec, "labels", ()) or tuple(map(str, range(spec.classes or 0)))
-
-
-def by_class(counts: np.ndarray, labels: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
-    """Precision, recall, F1 and number of samples of each class, from a confusion matrix (classes, classes)."""
+def by_class(
+    counts: np.ndarray, labels: Sequence[str], metrics: Sequence[Callable] = (precision, recall, f1)
+) -> dict[str, dict[str, float | int | None]]:
+    """Metrics and the number of samples of each class, from a confusion matrix (classes, classes)."""
     found: dict[str, dict[str, float | int | None]] = {label: {} for label in labels}
-    for name, metric in (("precision", precision), ("recall", recall), ("f1", f1)):
+    for metric in metrics:
         for label, value in zip(labels, metric(counts, average="per_class").tolist(), strict=True):
-            found[label][name] = None if isnan(value) else value
+            found[label][metric.__name__] = None if isnan(value) else value
     for label, support in zip(labels, counts.sum(1).tolist(), strict=True):
         found[label]["support"] = support
     return found

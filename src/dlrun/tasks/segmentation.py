@@ -7,7 +7,7 @@ accuracy, mean IoU). Loss and metrics count only pixels whose class is known (da
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
-from math import isnan
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,10 +22,15 @@ from dlrun.spec import Mask
 from dlrun.system.device import Device, exact_dtype
 from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.images import grid, image_figure, rescaled
+from dlrun.tasks.losses.balance import balance_of
+from dlrun.tasks.metrics import f1, iou, precision, recall
+from dlrun.tasks.metrics.decision import EVEN
+from dlrun.tasks.metrics.scoring import Scoring
 from dlrun.tasks.recipe.freezing import Freezing
 from dlrun.tasks.recipe.micro_batches import learns_from_one, smallest_micro_batch
-from dlrun.tasks.targets import check_spec
-from dlrun.types import Positive, Probability
+from dlrun.tasks.report import by_class
+from dlrun.tasks.targets import check_spec, labels_of
+from dlrun.types import Metric, NonNegative, Positive, Probability
 
 NOT_COUNTED = -100  # ignore_index of the cross-entropy if the data ignores nothing: no class has this number
 SHOWN = 8  # number of images in a preview
@@ -39,9 +44,11 @@ class Segment(SampleTask):
     """Learn masks by the mean cross-entropy over a batch's counted pixels.
 
     Metrics over all counted pixels of a split: loss; acc, the pixel accuracy; miou, intersection over union averaged
-    over the classes that occur in the masks or the predictions. freeze, unfreeze, freeze_from, lr_multipliers: see
-    tasks/recipe/freezing.py.
+    over the classes that occur in the masks or the predictions; and task.metrics. class_weights: of the pixels' losses
+    in training (tasks/losses/balance.py). freeze, unfreeze, freeze_from, lr_multipliers: see tasks/recipe/freezing.py.
     """
+
+    has_metrics = True
 
     def __init__(
         self,
@@ -51,6 +58,8 @@ class Segment(SampleTask):
         update: Callable[..., Update],
         *,
         label_smoothing: Probability,
+        class_weights: Literal["balanced"] | dict[str, NonNegative] | None,
+        metrics: list[Metric],
         freeze: list[str],
         unfreeze: list[tuple[str, Positive]],
         freeze_from: list[tuple[str, Positive]],
@@ -64,7 +73,24 @@ class Segment(SampleTask):
         self.update = update(net, groups=self.freezing.groups)
         self.components["update"] = self.update
         self.scores = {"loss": "min", "acc": "max", "miou": "max"}
+        self.scoring = Scoring(metrics, EVEN, spec, list(self.scores), device.dist)
+        self.scores |= self.scoring.scores()
         self.goal = "miou"
+        self.wanted_weights = class_weights
+        self.class_weights: Tensor | None = None
+
+    def prepare(self, data: SampleData) -> None:
+        """Count the pixels of the classes. Raises UserError if task.class_weights does not fit them."""
+        device = self.device.torch_device
+        counts, self.class_weights, self.about = balance_of(data, self.spec, self.wanted_weights, device)
+        self.restore({"class_counts": counts})
+
+    def fitted(self) -> dict[str, Any]:
+        return self.scoring.fitted()
+
+    def restore(self, fitted: dict[str, Any]) -> None:
+        self.scoring.restore(fitted)
+        self.scores |= self.scoring.scores()
 
     def steps(self, data: SampleData) -> int:
         """Number of batches in an epoch. Raises UserError if one is a single sample and the net needs more."""
@@ -85,7 +111,10 @@ class Segment(SampleTask):
         dist = self.device.dist
         sum_of = self.jobs.sum
         counted = dist.all_reduce_sum(sum_of(y != self.ignore).float()).clamp(min=1) * dist.share  # in the whole batch
-        loss = sum_of(self._losses(out, y)) / counted
+        losses = self._losses(out, y)
+        if self.class_weights is not None:
+            losses = losses * self.class_weights[y.clamp(0, self.spec.classes - 1)]  # those of other pixels are 0
+        loss = sum_of(losses) / counted
         metrics = {"loss": loss.detach(), "acc": sum_of(out.detach().argmax(1) == y) / counted}
         if not self.update.step(loss, clock):
             return {}
@@ -110,7 +139,7 @@ class Segment(SampleTask):
         occurs = union > 0
         iou = correct[occurs] / union[occurs]
         values = torch.stack((loss / num_pixels, correct.sum() / num_pixels, iou.mean() if len(iou) else loss * 0))
-        return dict(zip(("loss", "acc", "miou"), values.tolist(), strict=True))
+        return dict(zip(("loss", "acc", "miou"), values.tolist(), strict=True)) | self.scoring.of_counts(matrix)
 
     def _confusion(self, batches: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Count pixels by true class (rows) and predicted class (columns), and sum their losses; on the device."""
@@ -150,17 +179,15 @@ class Segment(SampleTask):
 
     @torch.no_grad()
     def report(self, data: SampleData) -> dict[str, object]:
-        """Masks of test images, and the IoU of each class (None if it is in no mask and no prediction)."""
-        matrix, _ = self._confusion(data.batches("test"))
-        union = matrix.sum(0) + matrix.sum(1) - matrix.diag()
-        iou = [None if isnan(value) else value for value in (matrix.diag() / union).tolist()]
-        labels = self.spec.labels or tuple(map(str, range(self.spec.classes)))
+        """Masks of test images, and metrics of each class (None if it is in no mask and no prediction)."""
+        matrix = self._confusion(data.batches("test"))[0].long().cpu().numpy()
+        labels = labels_of(data, self.spec)
         sheet = self.preview(data, "test")["masks"]
         heads = ("image", "true", "predicted") * min(2, sheet.shape[2] // (3 * self.spec.shape[2]))
         colours = dict(zip(drawable(labels), COLOURS, strict=False))  # the first classes if there are too few colours
         return {
             "figures": {"masks": partial(image_figure, sheet, "masks, test", heads, colours)},
-            "iou_per_class": dict(zip(labels, iou, strict=True)),
+            "per_class": by_class(matrix, labels, (precision, recall, f1, iou)),
         }
 
 

@@ -1,6 +1,6 @@
 """Supervised learning: labels or real targets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from dlrun.system.device import Device, exact_dtype
 from dlrun.system.graphs import StepGraphs
 from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.explain import explain
-from dlrun.tasks.losses.balance import class_counts, skew, weights_of_classes
+from dlrun.tasks.losses.balance import balance_of
 from dlrun.tasks.losses.criterion import make_loss
 from dlrun.tasks.losses.penalty import Penalty
 from dlrun.tasks.metrics.outcomes import OUTCOMES
@@ -26,7 +26,7 @@ from dlrun.tasks.recipe.micro_batches import accumulate, check_micro_batches
 from dlrun.tasks.recipe.mixing import Mixing
 from dlrun.tasks.recipe.resizing import Resizing
 from dlrun.tasks.recipe.views import Views
-from dlrun.tasks.report import labels_of, report
+from dlrun.tasks.report import report
 from dlrun.tasks.targets import TargetScaling, check_spec
 from dlrun.types import Index, Loss, Metric, NonNegative, Positive, Probability, Share, Size, Threshold
 
@@ -100,14 +100,9 @@ class Supervised(SampleTask):
     def prepare(self, data: SampleData) -> None:
         """Count the classes. Raises UserError if task.class_weights does not fit them."""
         self.scoring.chooses = True
-        if not self.spec.classes:
-            return
-        labels, counts = labels_of(data, self.spec), class_counts(data, self.spec.classes)
-        weights = weights_of_classes(self.wanted_weights, counts, labels)
-        self.class_weights = None if weights is None else weights.to(self.device.torch_device)
+        device = self.device.torch_device
+        counts, self.class_weights, self.about = balance_of(data, self.spec, self.wanted_weights, device)
         self.restore(self.scoring.fitted() | {"class_counts": counts})
-        if text := skew(counts or [], labels):
-            self.about = {"skewed": text}
 
     @property
     def threshold(self) -> float | None:
@@ -210,7 +205,7 @@ class Supervised(SampleTask):
         measures = self.scoring.measures
         found = measures.per_sample(out if self.spec.classes else self.scaling.in_unit(out), y)
         if measures.of_counts and self.device.dist.size == 1:
-            found[OUTCOMES] = y * self.spec.classes + self._labels(out)
+            found[OUTCOMES] = y * measures.classes + self._labels(out)
         return found
 
     def logged(self, means: dict[str, float]) -> dict[str, float]:
@@ -223,27 +218,37 @@ class Supervised(SampleTask):
 
     @torch.no_grad()
     def evaluate(self, data: SampleData, split: str) -> dict[str, float]:
-        net = self.evaluated()
-        sums: dict[str, Tensor] = {}
         outcomes: list[tuple[Tensor, Tensor]] = []
-        exact = exact_dtype(self.device.torch_device)
         dist = self.device.dist
-        for x, y in islice(data.batches(split), dist.rank, None, dist.size):  # each process every size-th batch
-            with self.device.autocast():
-                out = self.views.mean(net, x)
-            values = {"loss": self._loss(out, y) * len(y), **{k: v.sum() for k, v in self._per_sample(out, y).items()}}
-            if self.spec.classes is None:
-                values["mse"] = (self.scaling.in_unit(out) - y).square().mean(1).sum()
-            elif "top5" in self.means:
-                values["top5"] = (out.topk(5).indices == y[:, None]).sum()
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0) + value.to(exact)
-            if self.scoring:
-                outcomes.append((y, self._predictions(out)))
-        zero = torch.zeros((), dtype=exact, device=self.device.torch_device)
-        totals = dist.all_reduce_sum(torch.stack([sums.get(name, zero) for name in self.means]))
+        batches = islice(data.batches(split), dist.rank, None, dist.size)  # each process every size-th batch
+        totals = dist.all_reduce_sum(self.totals(batches, outcomes if self.scoring else None))
         found = dict(zip(self.means, (totals / data.size(split)).tolist(), strict=True))
         return found | (self.scoring(outcomes, split) if self.scoring else {})
+
+    @torch.no_grad()
+    def totals(self, batches: Iterable[Batch], outcomes: list[tuple[Tensor, Tensor]] | None = None) -> Tensor:
+        """The sums of `means` over the samples of batches, which all jobs get: (means, *jobs.shape).
+
+        outcomes: gets the targets and the predictions.
+        """
+        net, sums = self.evaluated(), dict[str, Tensor]()
+        exact = exact_dtype(self.device.torch_device)
+        for x, y in batches:
+            num, x, y = len(y), self.jobs.repeat(x), self.jobs.repeat(y)
+            with self.device.autocast():
+                out = self.views.mean(net, x)
+            values = self._per_sample(out, y)
+            if self.spec.classes is None:
+                values["mse"] = (self.scaling.in_unit(out) - y).square().mean(1)
+            elif "top5" in self.means:
+                values["top5"] = (out.topk(5).indices == y[:, None]).any(1)
+            found = {"loss": self._loss(out, y) * num, **{name: self.jobs.sum(each) for name, each in values.items()}}
+            for name, value in found.items():
+                sums[name] = sums.get(name, 0) + value.to(exact)
+            if outcomes is not None:
+                outcomes.append((y, self._predictions(out)))
+        zero = torch.zeros(self.jobs.shape, dtype=exact, device=self.device.torch_device)
+        return torch.stack([sums.get(name, zero) for name in self.means])
 
     @torch.no_grad()
     def predict(self, batch: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from dlrun.data.base import SampleData
 from dlrun.errors import UserError, counted
 from dlrun.spec import Columns, Image, Mask, Series, Table, Tokens
 
@@ -31,6 +32,11 @@ class TargetScaling:
             return out
         means, stds = self.statistics
         return out * stds + means
+
+
+def labels_of(data: SampleData, spec: Learnable | Mask) -> tuple[str, ...]:
+    """The classes' names, or their numbers. Not of the task's spec: some data learns its labels in load()."""
+    return getattr(data.spec, "labels", ()) or tuple(map(str, range(spec.classes or 0)))
 
 
 def check_spec(spec: Learnable | Mask) -> None:

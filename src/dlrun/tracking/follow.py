@@ -15,7 +15,7 @@ from dlrun.config.check import check_section
 from dlrun.config.saved import plain, read_config
 from dlrun.output.rows import parse_row
 from dlrun.output.written import write_whole
-from dlrun.paths import read_whole
+from dlrun.paths import open_plain, read_whole
 from dlrun.runs.compare import flatten
 from dlrun.runs.live import LiveRun, stamp
 from dlrun.tracking.processes import FOLDER
@@ -49,14 +49,17 @@ def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) ->
     identity = str(run.summary.get("id") or folder.name)
     position.key = tracker.start(Tracked(folder, identity, folder.name, flat, base), position.key)
     position.write()
-    last = 0
+    last, lines = 0, _Lines(folder / "metrics.jsonl")
     while True:
         run.read_facts()
-        rows = _rows(folder)  # read after the facts: all rows are there before the summary says that the run is over
-        for row in rows[position.rows :]:
-            position.rows += 1
+        new = lines.read()  # after the facts: all rows are there before the summary says that the run is over
+        for number, line in new:
+            if number < position.rows:
+                continue
+            row = parse_row(line)
+            position.rows = number + 1
             position.write()
-            last = int(row["step"])
+            last = int(row["step"] or 0)
             tracker.log(_finite(row), last)
         if not run.is_running:
             break
@@ -84,13 +87,27 @@ class _Position:
         write_whole(self.path, json.dumps({"rows": self.rows, "key": self.key, "ended": self.ended}))
 
 
-def _rows(folder: Path) -> list[dict[str, Any]]:
-    """Return all whole rows of metrics.jsonl."""
-    try:
-        text = read_whole(folder / "metrics.jsonl")
-    except FileNotFoundError:
-        return []
-    return [parse_row(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+class _Lines:
+    """The lines of a file that grows, or that a resumed run replaces."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.inode, self.offset, self.count = path, 0, 0, 0
+
+    def read(self) -> list[tuple[int, bytes]]:
+        """Return the whole lines that are new, each with its number from 0; all lines of a file that was replaced."""
+        try:
+            with open_plain(self.path) as file:
+                now = os.fstat(file.fileno())
+                if now.st_ino != self.inode or now.st_size < self.offset:
+                    self.inode, self.offset, self.count = now.st_ino, 0, 0
+                file.seek(self.offset)
+                text = file.read()
+        except FileNotFoundError:
+            return []
+        text = text[: text.rfind(b"\n") + 1]  # the last line may still be being written
+        lines = list(enumerate(text.splitlines(), self.count))
+        self.offset, self.count = self.offset + len(text), self.count + len(lines)
+        return lines
 
 
 def _finite(row: dict[str, Any]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from dlrun.config.build import build, of_runner
 from dlrun.config.signatures import signature
-from dlrun.data.base import Data, has_samples
+from dlrun.data.base import Data, check_sampler, has_samples
 from dlrun.errors import UserError
 from dlrun.optim.buffers import BufferSnapshot
 from dlrun.optim.update import Update
@@ -56,6 +56,7 @@ def assemble(config: dict, fitted: dict | None = None, shared: Data | None = Non
             data.batch_size *= dist.size  # batches are split into one shard per process
     if fitted is not None:
         data.restore(fitted, device)  # before the net is built: it may need the vocabulary
+    check_sampler(data)
     net: nn.Module = build(config["model"])(data.spec)
     loaded = start_from(net, data.spec, config) if fitted is None else ""
     if trainer.sync_norm and dist.size > 1:
@@ -107,7 +108,7 @@ def set_torch_options(trainer: Trainer, device: torch.device, seed: int) -> None
 
 
 def update_maker(config: dict, trainer: Trainer, net: nn.Module, device: Device) -> Callable[..., Update]:
-    """What makes an Update with the run's settings for a network, or for a part of `net`."""
+    """Return a function that makes an Update with the run's settings for `net` or a part of it."""
     return partial(
         Update,
         optimizer=build(config["optimizer"]),

@@ -22,6 +22,8 @@ def draw(run: Run, task: Task, data: Data, metric: str | None, best_epoch: int |
         goal = getattr(spec, "goal", None) if name == task.goal else None
         stopped = run.facts.get("stopped_by") == "patience"
         run.plots.figures[name] = partial(plots.curves, run.rows, name, best_epoch, run.windows, axis, goal, stopped)
+    if norms := plots.gradient_norms(run.windows):
+        run.plots.figures["gradient_norms"] = partial(plots.norm_curves, norms)
     run.draw(global_step, getattr(spec, "labels", ()))
 
 

@@ -76,11 +76,17 @@ def train_epoch(training: Training, data: Data, signals: Signals, bar: Bar) -> s
     task, clock, dist, log_every = training.task, training.clock, training.dist, training.trainer.log_every
     reseed, add, limit = Reseeder(task.device.torch_device), training.means.add, training.limit_reached()
     seed = dist.seed(clock.seed)
+    watches = training.trainer.gradient_norms
+    if watches:
+        task.watch_gradients()
     task.net.train()
     for batch in task.batches(data, clock) if not limit else ():
         reseed(seed, clock.step)
         samples = dist.samples or task.samples(batch)
-        add(dist.means(task.step(batch, clock)), samples)
+        metrics = task.step(batch, clock)
+        if watches and metrics:
+            metrics |= task.gradient_norms()
+        add(dist.means(metrics), samples)
         clock.tick(samples)
         bar.tick(samples)
         if log_every and clock.step % log_every == 0:
@@ -116,7 +122,8 @@ def epoch_row(training: Training, val: dict[str, float], seconds: float, samples
     """
     clock, updates = training.clock, training.task.named_updates()
     row: dict[str, float] = {"step": clock.step, "epoch": clock.epoch + 1, "samples": clock.samples}
-    row |= {f"train/{name}": value for name, value in training.task.logged(training.means.result()).items()}
+    means = training.task.logged(training.means.result())
+    row |= {f"train/{name}": value for name, value in means.items() if "/" not in name}  # those of tensors: step/ only
     row |= {f"val/{name}": value for name, value in val.items()}
     row |= {name.replace("update", "lr"): update.lr for name, update in updates.items()}  # lr, critic_lr
     skipped = sum(update.skipped for update in updates.values())

@@ -54,12 +54,12 @@ class Means:
         sums, totals = [], []
         for name in names:
             pairs = [(metrics[name], n) for metrics, n in self.pending if name in metrics]
-            values, counts = zip(*pairs, strict=True)
-            totals.append(sum(counts))
+            values, sizes = zip(*pairs, strict=True)
+            totals.append(sum(sizes))
             if values[0].dim():
                 sums.append(torch.cat(values).sum().float())
             else:
-                weights = torch.tensor(counts, dtype=torch.float32, device=values[0].device)
+                weights = torch.tensor(sizes, dtype=torch.float32, device=values[0].device)
                 sums.append((torch.stack(values).float() * weights).sum())
         window = dict(zip(names, torch.stack(sums).tolist(), strict=True))
         for (name, value), total in zip(window.items(), totals, strict=True):

@@ -26,6 +26,7 @@ LIMITS = ("epochs", "max_steps", "max_time", "patience", "min_delta", "stop_at")
 SAVING = (
     "log_every",
     "histograms",
+    "gradient_norms",
     "keep",
     "keep_every",
     *(f"checkpoint_{n}" for n in ("every_steps", "every_minutes", "gap")),

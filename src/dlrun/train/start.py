@@ -1,6 +1,6 @@
 """Start one run, new or resumed, from a request. torch is imported only for a valid config.
 
-Both doors, the command line (cli.py) and Python (api/), make a Request and call `start` or `resume`.
+Both the command line (cli.py) and Python (api/) make a Request and call `start` or `resume`.
 """
 
 import os
@@ -90,7 +90,7 @@ def start(request: Request) -> Done | None:
 
 
 def _measured(config: dict, names: dict[str, str], chosen: list[str]) -> str:
-    """What another mode than train finds, to print."""
+    """Run a mode other than train, and return the text to print."""
     mode = config["mode"]
     if mode == "summary":
         from dlrun.train.summary import summary

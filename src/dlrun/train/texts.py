@@ -148,6 +148,6 @@ def of_classes(per_class: dict[str, dict[str, float | int | None]]) -> str:
     if len(shown) > SHOWN:
         shown = sorted(shown, key=lambda pair: (pair[1]["f1"] is None, pair[1]["f1"]))[:SHOWN]
         head = f"the {SHOWN} lowest F1 of {len(per_class)} classes"
-    names = ("precision", "recall", "f1", "support")
+    names = list(next(iter(per_class.values())))
     rows = [[label, *("-" if row[name] is None else number(row[name]) for name in names)] for label, row in shown]
     return table([[head, *names], *rows])

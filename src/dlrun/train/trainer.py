@@ -32,6 +32,7 @@ class Trainer:
     stop_at: float | None
     log_every: Index
     histograms: bool
+    gradient_norms: bool
     checkpoint_every_steps: Count | None
     checkpoint_every_minutes: Positive
     checkpoint_gap: NonNegative

@@ -21,7 +21,7 @@ from dlrun.errors import UserError, counted
 
 if TYPE_CHECKING:
     from dlrun.sweep.axes import Axis
-    from dlrun.sweep.settings import Grid, Search
+    from dlrun.sweep.settings import Settings
     from dlrun.sweep.state import Job, State
 
 WHY_NOT = {
@@ -63,22 +63,22 @@ class JobSweeper(Sweeper):
         from dlrun.config.hydra_section import check_launcher
         from dlrun.config.saved import container
         from dlrun.output.json_line import ENDING
-        from dlrun.sweep import forks, stacks
+        from dlrun.sweep import forks, population, stacks
         from dlrun.sweep.axes import grid
         from dlrun.sweep.cluster import Cluster
         from dlrun.sweep.plan import Plan
         from dlrun.sweep.report import closing
         from dlrun.sweep.runner import Runner
         from dlrun.sweep.screen import Screen
-        from dlrun.sweep.settings import Search
+        from dlrun.sweep.settings import Grid, Population, Search
         from dlrun.sweep.slots import Slots
+        from dlrun.sweep.space import read_axes
         from dlrun.sweep.state import Job
-        from hydra_plugins.dlrun_sweeper._space import read_axes
 
         note = ""
         settings, arguments = self.settle(arguments)
         axes = read_axes(arguments, self.loader)
-        base = self.compositions(axes, isinstance(settings, Search))
+        base = self.compositions(axes, not isinstance(settings, Grid))
         launcher = container(self.config.hydra.launcher, resolve=True)
         check_launcher(launcher)
         is_here = launcher["_target_"] == "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -90,6 +90,12 @@ class JobSweeper(Sweeper):
             stack = settings.stack if is_here and not settings.job_timeout else "off"
             plan: Plan = Optuna(settings, axes, self.config.trainer.epochs, stack)
             jobs: list[Job] = []
+        elif isinstance(settings, Population):
+            population.check(settings, axes, self.config.trainer.epochs)
+            if not is_here:
+                raise UserError("sweep=pbt on a cluster: its members are one process\n  expected hydra/launcher=basic")
+            plan, jobs = Plan(), [Job(i, point) for i, point in enumerate(population.points(settings, axes))]
+            stacks.join(jobs)
         else:
             plan, jobs = Plan(), [Job(i, point) for i, point in enumerate(grid(axes))]
             if is_here and not settings.job_timeout:
@@ -107,14 +113,15 @@ class JobSweeper(Sweeper):
             stays = not settings.join
             launch = start or Cluster(launcher, state.folder).start
             command = partial(self.command, state)
-            runner = Runner(state, plan, slots, timeout, command, screen, stays, launch, settings.stack)
+            setting: stacks.Setting = "only" if isinstance(settings, Population) else settings.stack
+            runner = Runner(state, plan, slots, timeout, command, screen, stays, launch, setting)
             stopped = runner.run()
         screen.show(closing(state, stopped))
         if stopped or any(job.code not in (0, None) and job.status != "pruned" for job in state.jobs):
             sys.exit(128 + stopped if stopped else 1)
 
     def opened(
-        self, settings: "Grid | Search", arguments: list[str], axes: "list[Axis]", base: dict, jobs: "list[Job]"
+        self, settings: "Settings", arguments: list[str], axes: "list[Axis]", base: dict, jobs: "list[Job]"
     ) -> "AbstractContextManager[State]":
         """A context with the sweep's state: a new one, or that of a sweep that is resumed or joined.
 
@@ -134,7 +141,7 @@ class JobSweeper(Sweeper):
         files = {"multirun.yaml": OmegaConf.to_yaml(self.config), "base": base}
         return new_sweep(Path(self.config.output_dir).expanduser(), settings, command, jobs, files)
 
-    def settle(self, arguments: list[str]) -> "tuple[Grid | Search, list[str]]":
+    def settle(self, arguments: list[str]) -> "tuple[Settings, list[str]]":
         """Return the checked settings and the overrides that define the space, including those of an experiment."""
         from dlrun.config.build import build
         from dlrun.config.check import check_section
@@ -142,7 +149,8 @@ class JobSweeper(Sweeper):
         from dlrun.config.zips import is_zip, members
         from dlrun.overrides import key_of
         from dlrun.sweep.folds import with_folds
-        from dlrun.sweep.settings import Search
+        from dlrun.sweep.population import with_seeds
+        from dlrun.sweep.settings import Grid, Population
 
         keys = {key_of(argument) for argument in arguments if not is_zip(argument)}
         keys |= {key.lstrip("+") for argument in arguments if is_zip(argument) for key, _ in members(argument)}
@@ -170,7 +178,9 @@ class JobSweeper(Sweeper):
         space = {**getattr(settings, "space", {}), **self.params}
         params = [f"{key}={value}" for key, value in space.items() if key not in keys]
         chosen = [*params, *(argument for argument in arguments if argument not in settings_only)]
-        return settings, with_folds(chosen, isinstance(settings, Search))
+        self.own = [o for o in settings_only if key_of(o) not in ("sweep.resume", "sweep.join", "sweep.retry")]
+        chosen = with_folds(chosen, not isinstance(settings, Grid))
+        return settings, with_seeds(chosen, settings) if isinstance(settings, Population) else chosen
 
     def compositions(self, axes: "list[Axis]", is_search: bool) -> dict[str, object]:
         """Compose the configs of the jobs, one per combination of config groups, to compare them when a sweep resumes.
@@ -219,4 +229,5 @@ class JobSweeper(Sweeper):
             return [sys.executable, *COMMAND, f"resume={folder}", "hydra.mode=RUN"]
         hydras = [o for o in self.config.hydra.overrides.hydra if not o.startswith("hydra.mode=")]
         last = [f"run_dir={folder}", "hydra.mode=RUN"]
-        return [sys.executable, *COMMAND, *job.overrides, *hydras, *last, *config_flags(sys.argv[1:])]
+        stacked = self.own if job.stack is not None else []  # a stack decides which of its jobs continue
+        return [sys.executable, *COMMAND, *stacked, *job.overrides, *hydras, *last, *config_flags(sys.argv[1:])]

@@ -72,8 +72,6 @@ def text_folder(
         contents: list[object] = ["csv", header, text_column, label_column, str(source.resolve()), _stamps([source])]
     else:
         rows, contents, about = _folder_texts(source)
-    if empty := next((i for i, (_, name, _) in enumerate(rows, 1) if not name), None):
-        raise DataError(f"{source}, text {empty}: it has no label\n  expected a label for every text")
     numbers, names = number_classes(source, [name for _, name, _ in rows], tuple(labels), classes)
     is_test = _is_test([split for split, _, _ in rows], test_fraction, random_state)
 
@@ -165,6 +163,11 @@ def _folder_texts(root: Path) -> tuple[list[Row], list[object], str]:
             files = _text_files(root / folder / name)
             rows += [(split, name, path) for path in files]
             contents.append([split, name, _stamps(files)])
+    if not rows:
+        raise DataError(
+            f"{root} has no class folders\n"
+            "  expected a folder of .txt files per class, or train, val and test with these"
+        )
     return rows, contents, described(found)
 
 
@@ -178,6 +181,10 @@ def _csv_texts(path: Path, header: bool, text_column: str | None, label_column: 
     if header and text_column is None and label_column is None and rows:
         _check_header(path, [cell.strip().lower() for cell in rows[0][1]])
     pairs = columns_of(path, rows, [text, label], header) if rows else []
+    if not pairs:
+        raise DataError(f"{path} has no texts\n  expected a line of names, such as text,label, and lines of values")
+    if line := next((line for line, (_, name) in pairs if not name.strip()), None):
+        raise DataError(f"{path}, line {line}: it has no label\n  expected a label for every text")
     return [("", name.strip(), content.encode("utf-8", "surrogateescape")) for _, (content, name) in pairs]
 
 
@@ -185,7 +192,7 @@ def _check_header(path: Path, names: list[str]) -> None:
     """Raise DataError unless the first line of a CSV names the label: it may be a text."""
     if not set(names) & set(LABELS):
         raise DataError(
-            f"{path}: its first line names no label: {', '.join(names)[:60]!r}\n"
+            f"{path}: its first line names no label: {printable(', '.join(names)[:60])!r}\n"
             f"  expected columns named text and {' or '.join(LABELS)}; or data.source.text_column=... and "
             "data.source.label_column=...\n  data.source.header=false if the first line is a text already"
         )

@@ -66,6 +66,6 @@ def _pairs(
 ) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
     rows_of = torch.cat([data.rows[each] for each in distinct(data.rows)]) if split == "all" else data.rows[split]
     for rows in rows_of.split(batch_size):
-        y = data._gather("fit", rows, None)[1]
+        y = data.targets_at("fit", rows)
         for name, predicted in forecasts(data, rows, season).items():
             yield name, (predicted, y)

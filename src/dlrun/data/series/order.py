@@ -72,5 +72,6 @@ def _times(column: pl.Series, place: Place) -> Array:
         )
     times = as_numbers(column, place) if kind == "number" else as_dates(column, kind, place)
     if times.null_count():
-        raise DataError(f"{place(int(times.is_null().arg_max() or 0))}: no value of data.time={column.name}")
+        row = int(times.is_null().arg_max() or 0)
+        raise DataError(f"{place(row)}: no value of data.time={column.name}\n  expected one in every row")
     return times.to_physical().to_numpy()

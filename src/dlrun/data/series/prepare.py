@@ -34,17 +34,22 @@ class WindowSettings(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """Encoded series: values float32 (rows, columns); targets float32 (rows, targets) or int64 (rows,), -1: missing."""
+    """Encoded series: values float32 (rows, columns); targets float32 (rows, targets) or int64 (rows,), -1: missing.
+
+    ids, names: as those of Rows.
+    """
 
     values: Array
     targets: Array
     starts: dict[str, Array]
     encoding: Encoding
     about: dict[str, str]
+    ids: Array
+    names: list[str]
 
 
 def prepare(part: Part, settings: TableSettings, windows: WindowSettings, where: str) -> Prepared:
-    """Order the rows, split them by time or by series, learn the encoding from the train part, and find the windows."""
+    """Order the rows, split them by time or by series, fit the encoding on the train split, and find the windows."""
     check_settings(part.frame.columns, settings, where)
     rows = ordered(part, settings.group, settings.time, windows.skip_gaps)
     has = has_values(rows.frame, settings.target)
@@ -65,7 +70,8 @@ def prepare(part: Part, settings: TableSettings, windows: WindowSettings, where:
     last: list[int] = []
     if y.ndim == 2:
         known = [column[train][~np.isnan(column[train])] for column in y.T]
-        targets = [target | moments(column) for target, column in zip(targets, known, strict=True)]
+        names = [target["column"] for target in targets]
+        targets = [each | moments(*pair) for each, *pair in zip(targets, known, names, strict=True)]
         if windows.relative and form.horizon and not settings.by_quantiles:
             last, targets = _last(encoding, targets)
     season = windows.season
@@ -75,7 +81,8 @@ def prepare(part: Part, settings: TableSettings, windows: WindowSettings, where:
     steps = f"{counted(form.length, 'step')}" + (f", {form.horizon} ahead" if form.horizon else "")
     about = rows.about | {"windows": "; ".join([steps, *notes])} | {"columns": describe_columns(encoding)}
     about["left out"] = describe_left_out(left_out | {name: role for name, role in roles.items() if role})
-    return Prepared(values, y, starts, encoding, {title: text for title, text in about.items() if text})
+    about = {title: text for title, text in about.items() if text}
+    return Prepared(values, y, starts, encoding, about, rows.ids, rows.names)
 
 
 def prepare_like(
@@ -91,10 +98,8 @@ def prepare_like(
     starts, _ = starts_of(np.zeros(len(rows.ids), int), rows.breaks, _missing(y), form)
     if not len(starts[0]):
         raise DataError(f"{where} has no window of {form.span} steps with targets\n  expected longer series")
-    none = starts[0][:0]
-    return Prepared(
-        encode(rows.frame, encoding, rows.place), y, {"train": none, "val": none, "test": starts[0]}, encoding, {}
-    )
+    splits = {"train": starts[0][:0], "val": starts[0][:0], "test": starts[0]}
+    return Prepared(encode(rows.frame, encoding, rows.place), y, splits, encoding, {}, rows.ids, rows.names)
 
 
 def form_like(encoding: Encoding, stride: int) -> Windowing:
@@ -145,16 +150,23 @@ def _form(rows: Rows, windows: WindowSettings, is_class: bool, where: str) -> Wi
 
 def _splits(rows: Rows, settings: TableSettings, y: Array, form: Windowing) -> Array:
     """Return the number of each row's split: 0 train, 1 val, 2 test."""
-    shares = shares_of(settings.split, 0, 0, ())
+    folds = settings.folds, settings.fold
+    shares = shares_of(settings.split, *folds, ())
     lengths = np.bincount(rows.ids)
     if y.ndim == 1 and len(lengths) > 1 and form.horizon == 0 or form.length == lengths.min() == lengths.max():
         firsts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         labels = y[firsts] if settings.stratify and y.ndim == 1 else None
-        found = split_random(len(lengths), shares, 0, 0, labels)
+        found = split_random(len(lengths), shares, *folds, labels, "series")
         of_series = np.zeros(len(lengths), np.int8)
         for number, name in enumerate(SPLITS):
             of_series[found[name]] = number
         return of_series[rows.ids]
+    if settings.folds:
+        raise UserError(
+            f"data.folds={settings.folds}: these series are split by time, and networks would learn from what follows "
+            "the held-out fold\n  expected data.folds=0, or classes of several series, which are split as a whole "
+            "(data.series=COLUMN data.horizon=0)"
+        )
     splits, first = np.empty(len(rows.ids), np.int8), 0
     for length in lengths.tolist():
         ends = [int(length * share + 1e-9) for share in (shares[0], shares[0] + shares[1], 1.0)]
@@ -215,7 +227,7 @@ def _last(encoding: Encoding, targets: list[dict[str, Any]]) -> tuple[list[int],
 
 
 def _season(y: Array, ids: Array, train: Array, form: Windowing) -> int:
-    """Find the season of the first target in the first series' train part, at most a window long; 0: none."""
+    """Find the season of the first target in the first series' train split, at most a window long; 0: none."""
     if y.ndim == 1 or not form.horizon:
         return 0
     values = y[train[ids[train] == ids[train[0]]], 0]

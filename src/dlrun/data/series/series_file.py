@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from dlrun.errors import DataError, UserError
 from dlrun.output.as_json import as_json
 from dlrun.paths import find
 from dlrun.spec import Series
-from dlrun.types import Count, DataPath, Fraction, FrameReader, Index, Name, Size
+from dlrun.types import Count, DataPath, Fraction, FrameReader, Index, Name, Sampler, Size
 
 EXPECTED = "a CSV, TSV or Parquet file: absolute, or a name under data_dir or in the working folder"
 
@@ -67,6 +68,9 @@ class SeriesFile(Encoded):
         categories: Literal["embed", "one_hot"],
         split: tuple[Fraction, Fraction, Fraction],
         stratify: bool,
+        folds: Index,
+        fold: Index,
+        sampler: Sampler,
         batch_size: Count,
         eval_batch_size: Count,
     ) -> None:
@@ -89,10 +93,11 @@ class SeriesFile(Encoded):
             series,
             time,
             None,
-            0,
-            0,
+            folds,
+            fold,
             "data.series",
         )
+        self.folds, self.sampler = folds, sampler
         self.windows = WindowSettings(window, horizon, stride, season, relative, gaps == "skip")
         self.batch_size, self.eval_batch_size, self.unit, self.categories = (
             batch_size,
@@ -130,10 +135,21 @@ class SeriesFile(Encoded):
     def load(self, device: torch.device, channels_last: bool = False) -> None:
         """Read the series and put them on the device."""
         prepared, self.prepared = self._prepare(), None
-        values, targets, starts, self.encoding, about = prepared
+        values, targets, starts, self.encoding, about, self.ids, self.names = prepared
         self.device = device
         self.resident: ResidentWindows = ResidentWindows(values, targets, starts, self._form(), device)
         self.about = {"learns": self._learns()} | about
+
+    def places(self, split: str) -> list[str]:
+        """Return the series of each window and, unless it is whole, the step at which it starts, from 0."""
+        starts = self.resident.rows[split].cpu().numpy()
+        ids = self.ids[starts]
+        steps = (starts - np.searchsorted(self.ids, ids)).tolist()
+        is_whole = self.windows.window is None
+        return [
+            self.names[series] + ("" if is_whole else f", step {step}")
+            for series, step in zip(ids.tolist(), steps, strict=True)
+        ]
 
     def encode(self, windows: Tensor) -> Tensor:
         """Windows are encoded already, by `read`."""

@@ -80,9 +80,13 @@ class ResidentWindows(Resident):
         self.form, self.steps = form, torch.arange(form.length, device=device)
         self.target_steps = torch.from_numpy(form.targets).to(device)
 
+    def targets_at(self, pool: str, rows: Tensor) -> Tensor:
+        """Return the targets of the windows that start at these rows."""
+        y = self.y[pool].index_select(0, (rows[:, None] + self.target_steps).flatten())
+        return y if y.dim() == 1 else y.view(len(rows), -1)
+
     def _gather(self, pool: str, rows: Tensor, draw: Draw | None) -> tuple[Tensor, Tensor]:
-        values, targets = self.x[pool], self.y[pool]
+        values = self.x[pool]
         inputs = (rows[:, None] + self.steps).flatten()
         x = values.index_select(0, inputs).view(len(rows), len(self.steps), values.shape[1])
-        y = targets.index_select(0, (rows[:, None] + self.target_steps).flatten())
-        return x, y if y.dim() == 1 else y.view(len(rows), -1)
+        return x, self.targets_at(pool, rows)

@@ -69,7 +69,7 @@ def _found(column: pl.Series, place: Place) -> tuple[pl.Series, str]:
         return column, "text"
     values = column.drop_nulls()
     some_values = values.gather_every(max(1, len(values) // SAMPLED)).cast(pl.String)
-    if len(values) and _share_of_numbers(some_values) >= MOSTLY:
+    if len(values) and share_of_numbers(some_values) >= MOSTLY:
         advice = f": correct it, write 'data.missing=[...]' if it means no value, or data.types.{name}=category"
         return as_numbers(column, place, advice), "number"
     if form := _date_format(values):
@@ -77,7 +77,8 @@ def _found(column: pl.Series, place: Place) -> tuple[pl.Series, str]:
     return column, "category"
 
 
-def _share_of_numbers(texts: pl.Series) -> float:
+def share_of_numbers(texts: pl.Series) -> float:
+    """Return the share of texts that are numbers."""
     return 1 - texts.cast(pl.Float64, strict=False).null_count() / len(texts)
 
 

@@ -102,7 +102,7 @@ def _fitted(targets: list[dict[str, Any]], y: np.ndarray, train: np.ndarray) -> 
     """Add the means and deviations of real targets over the train split."""
     if y.ndim == 1:
         return targets
-    return [target | moments(values[train]) for target, values in zip(targets, y.T, strict=True)]
+    return [target | moments(values[train], target["column"]) for target, values in zip(targets, y.T, strict=True)]
 
 
 def prepare_like(part: Part, encoding: Encoding) -> Prepared:
@@ -185,6 +185,8 @@ def _with_target(
         raise DataError(f"{where}: the target {settings.target[0]} has no values\n  expected a value in most rows")
     rows, numbers = np.flatnonzero(has), np.cumsum(has) - 1
     given = {name: numbers[indices[has[indices]]] for name, indices in given.items()}
+    if empty := next((name for name, indices in given.items() if not len(indices)), None):
+        raise DataError(f"data.{empty}: the target {settings.target[0]} has no values\n  expected a value in most rows")
     note = f"{counted(int((~has).sum()), 'row')} without a value of {settings.target[0]}"
     return frame.filter(pl.Series(has)), lambda row: place(int(rows[row])), given, {"rows left out": note}, rows
 

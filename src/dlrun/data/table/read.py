@@ -57,7 +57,7 @@ def read_table(
 
 @contextmanager
 def _no_standard_error() -> Iterator[None]:
-    """Leave out what polars' threads print about a damaged file, a stack of Rust's; its error says it again."""
+    """Hide the Rust traceback that polars prints about a damaged file; its exception says the same."""
     try:
         kept = os.dup(2)
     except OSError:  # it is closed

@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from dlrun.data.splits import SPLITS, shares_of, split_groups, split_random, split_times
+from dlrun.data.splits import SPLITS, shares_of, split_groups, split_random, split_times, without_val
 from dlrun.data.table.columns import Place, as_dates, as_numbers, as_texts, kind_of
 from dlrun.data.table.settings import TableSettings
 from dlrun.errors import DataError, UserError
@@ -13,11 +13,17 @@ def split_table(
     frame: pl.DataFrame, settings: TableSettings, y: np.ndarray, place: Place, given: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Split the rows; the splits that are given stay as they are."""
+    if settings.group and settings.time:
+        raise UserError(
+            f"data.group={settings.group} data.time={settings.time}: rows are split by groups or by time\n"
+            "  expected one of the two"
+        )
+    given = without_val(given) if settings.folds else given
     shares = shares_of(settings.split, settings.folds, settings.fold, given)
     if set(given) == set(SPLITS):
         return given
     pool = next(iter(given.values()))  # all rows, or those of data.train
-    folds = (0, 0) if "val" in given else (settings.folds, settings.fold)
+    folds = settings.folds, settings.fold
     if settings.group:
         found = split_groups(as_texts(frame[settings.group][pool]).fill_null("").to_numpy(), shares, *folds)
     elif settings.time:
@@ -40,5 +46,6 @@ def _times(column: pl.Series, settings: TableSettings, place: Place) -> np.ndarr
         raise DataError(f"data.time={column.name}: its values are no dates and no numbers, such as {column[0]!r}")
     times = as_numbers(column, place) if kind == "number" else as_dates(column, kind, place)
     if times.null_count():
-        raise DataError(f"{place(int(times.is_null().arg_max() or 0))}: no value of data.time={column.name}")
+        row = int(times.is_null().arg_max() or 0)
+        raise DataError(f"{place(row)}: no value of data.time={column.name}\n  expected one in every row")
     return times.to_physical().to_numpy()

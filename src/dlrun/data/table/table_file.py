@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from dlrun.data.base import Arrays
-from dlrun.data.orders import check_sampler
 from dlrun.data.resident import Resident
 from dlrun.data.table.columns import as_texts, check_kinds
 from dlrun.data.table.encode import decode, encode, names, unseen
@@ -85,7 +84,7 @@ class TableFile(Encoded):
         )
         self.batch_size, self.eval_batch_size, self.unit = batch_size, eval_batch_size, unit
         self.categories, self.sampler = categories, sampler
-        self.folds = folds if not val else 0
+        self.folds = folds
         self.prepared: Prepared | None = None  # from when the spec is needed until `load`
         self.about: dict[str, str] = {}
 
@@ -115,8 +114,7 @@ class TableFile(Encoded):
         prepared, self.prepared = self._prepare(), None
         x, y, weights, splits, self.encoding, about, self.rows = prepared
         self.device, self.sizes = device, {name: len(rows) for name, rows in splits.items()}
-        check_sampler(self.sampler, self.spec.classes)
-        self.resident = Resident(Arrays(x, y, x[:0], y[:0]), splits, device, lambda x, random: x, weights, self.sampler)
+        self.resident = Resident(Arrays(x, y, x[:0], y[:0]), splits, device, lambda x, random: x, weights)
         self.about = {"learns": self._learns()} | about
 
     def places(self, split: str) -> list[int]:

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from dlrun.data.classes import number_classes
-from dlrun.data.table.columns import FEW, Place, as_numbers, as_texts, is_constant
+from dlrun.data.table.columns import FEW, MOSTLY, Place, as_numbers, as_texts, is_constant, share_of_numbers
 from dlrun.data.table.encode import codes
 from dlrun.data.table.settings import TableSettings
 from dlrun.errors import DataError, UserError
@@ -28,7 +28,7 @@ def learned(
     if settings.learn == "classification" and len(columns) > 1:
         raise UserError(f"data.target={list(settings.target)} data.learn=classification: expected one target")
     if len(columns) == 1 and (settings.learn == "classification" or settings.learn == "auto" and _is_class(columns[0])):
-        return _classes(columns[0], where)
+        return _classes(columns[0], place, where)
     advice = ", or data.learn=classification" if len(columns) == 1 else ""
     numbers = [as_numbers(column, place, f" as a target of regression{advice}").to_numpy() for column in columns]
     return np.stack(numbers, 1).astype(np.float32), [{"column": name} for name in settings.target]
@@ -42,10 +42,12 @@ def _is_class(column: pl.Series) -> bool:
     return is_whole and column.n_unique() <= FEW_CLASSES
 
 
-def _classes(column: pl.Series, where: str) -> tuple[np.ndarray, list[dict[str, Any]]]:
+def _classes(column: pl.Series, place: Place, where: str) -> tuple[np.ndarray, list[dict[str, Any]]]:
     texts = as_texts(column)
     different = texts.unique().to_list()
     if len(different) > max(FEW, len(texts) / 2):
+        if share_of_numbers(texts) >= MOSTLY:
+            as_numbers(column, place, ", as most are: correct it, or write 'data.missing=[...]' if it means no value")
         raise DataError(
             f"{where}: the target {column.name} has {len(different):,} different values in {len(texts):,} rows\n"
             "  expected classes, several rows of each, or numbers with data.learn=regression"
@@ -54,10 +56,15 @@ def _classes(column: pl.Series, where: str) -> tuple[np.ndarray, list[dict[str, 
     return codes(texts, list(labels)) - 1, [{"column": column.name, "labels": list(labels)}]
 
 
-def moments(values: np.ndarray) -> dict[str, float]:
+def moments(values: np.ndarray, name: str) -> dict[str, float]:
+    """Return the mean and standard deviation of a target over the train split. Raises DataError if it is constant."""
     values = values.astype(np.float64)
-    std = float(values.std(ddof=1)) if len(values) > 1 and np.ptp(values) else 1.0
-    return {"mean": float(values.mean()), "std": std}
+    if len(values) > 1 and not np.ptp(values):
+        raise DataError(
+            f"the target {name} is always {values[0]:g} in the train split: there is nothing to learn\n"
+            "  expected two values or more there"
+        )
+    return {"mean": float(values.mean()), "std": float(values.std(ddof=1)) if len(values) > 1 else 1.0}
 
 
 def weights_of(frame: pl.DataFrame, settings: TableSettings, place: Place, train: np.ndarray) -> np.ndarray:

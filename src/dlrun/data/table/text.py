@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from dlrun.data.walk import check_text
 from dlrun.errors import DataError, UserError, some
 from dlrun.paths import open_plain
 
 HEAD = 2**18  # bytes that decide the separator; more, if the line of names is longer
 SEPARATORS = ",;\t|"
 EXPECTED = "expected a CSV or TSV file (also .gz), or a Parquet file"
-SIGNATURES = {b"PK": "a zip or a spreadsheet", b"%PDF": "a PDF", b"\x89PNG": "an image", b"SQLite": "a database"}
 
 
 class Format(NamedTuple):
@@ -88,10 +88,8 @@ def text_of(path: Path, form: Format, source: Path | bytes, start: bytes) -> Tab
         start = head_of(source)
     if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         form = form._replace(encoding="utf-16")
-    elif kind := next((kind for mark, kind in SIGNATURES.items() if start.startswith(mark)), None):
-        raise DataError(f"{path} is {kind}, not a table of text\n  {EXPECTED}: save it as CSV")
-    elif b"\0" in start:
-        raise DataError(f"{path} is not text: it holds zero bytes\n  {EXPECTED}")
+    else:
+        check_text(path, start, EXPECTED)
     if not _is_utf8(form.encoding):
         source = _as_utf8(path, content_of(source), form.encoding)
         start = head_of(source)

@@ -10,10 +10,11 @@ from dlrun.output.as_json import finite
 from dlrun.output.folders import within
 from dlrun.paths import open_plain, read_whole
 from dlrun.runs.compare import differences, flatten, shown
-from dlrun.runs.live import LiveRun
+from dlrun.runs.live import LiveRun, thinned
 
 IMAGES = {".png": "image/png", ".gif": "image/gif"}
 FOLDERS = ("plots", "images")
+DRAWN = 2000  # the most rows of a curve
 MOST = 200  # images of a run, the newest
 TAIL = 64 * 1024  # bytes of a log
 
@@ -21,7 +22,11 @@ TAIL = 64 * 1024  # bytes of a log
 def curves(run: LiveRun) -> dict:
     """Return the metrics of a run: for rows of epochs and of steps, a list of values by name."""
     run.read_rows()
-    return {"epochs": _columns(run.epochs), "steps": _columns(run.steps), "goal": run.goal}
+    return {
+        "epochs": _columns(thinned(run.epochs, DRAWN)),
+        "steps": _columns(thinned(run.steps, DRAWN)),
+        "goal": run.goal,
+    }
 
 
 def _columns(rows: list[dict]) -> dict[str, list]:

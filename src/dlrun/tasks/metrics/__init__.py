@@ -43,6 +43,12 @@ def recall(counts: Array, *, average: Average = "auto") -> Higher:
     return _averaged(np.where(predicted + true, _ratio(hits, true, 0.0), np.nan), average, true)
 
 
+def iou(counts: Array, *, average: Average = "auto") -> Higher:
+    """Intersection over union: hits / (predicted or true). Of masks, the mean over the classes is miou."""
+    hits, predicted, true = _pooled(counts, average)
+    return _averaged(_ratio(hits, predicted + true - hits), average, true)
+
+
 def balanced_acc(counts: Array) -> Higher:
     """The mean recall of the classes that occur (Brodersen et al. 2010)."""
     return _averaged(_ratio(counts.diagonal(), counts.sum(1)), "macro")

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlrun.errors import UserError
-from dlrun.tasks.metrics.outcomes import OUTCOMES, Outcomes
+from dlrun.spec import Mask
+from dlrun.tasks import metrics
+from dlrun.tasks.metrics.outcomes import OUTCOMES
 from dlrun.tasks.targets import Learnable
 from dlrun.types import Better
 
-OF_CLASSES = ("p", "predicted", "counts")
+OF_CLASSES, OF_TARGETS, OF_MASKS = ("y", "p", "predicted", "counts"), ("y", "out"), ("counts",)  # what metrics get
 Function = partial  # a metric with its keys
 
 
@@ -27,8 +29,9 @@ class Measures:
     known: what the task measures anyway. Raises UserError if a metric does not fit the data.
     """
 
-    def __init__(self, functions: Sequence[Function], spec: Learnable, known: Sequence[str]) -> None:
+    def __init__(self, functions: Sequence[Function], spec: Learnable | Mask, known: Sequence[str]) -> None:
         self.classes = spec.classes or 0
+        passed = OF_MASKS if isinstance(spec, Mask) else OF_CLASSES if self.classes else OF_TARGETS
         self.each = parts(spec)
         names = [name_of(call) for call in functions]
         if twice := [name for name in names if names.count(name) > 1]:
@@ -39,10 +42,8 @@ class Measures:
             if name not in known:
                 self.add(name, call)
         for name, call in self.functions.items():
-            takes = parameters(call)
-            if any(each in (("out",) if self.classes else OF_CLASSES) for each in takes):
-                has, lacks = ("classes", "real targets") if self.classes else ("real targets", "classes")
-                raise UserError(f"task.metrics={name} is for {lacks}, and this data has {has}")
+            if not set(parameters(call)) <= set(passed):
+                raise UserError(f"task.metrics={name} {_misfit(call, passed)}\n  expected {_fitting(passed)}")
             if self.classes and call.keywords.get("k", 0) >= self.classes:
                 raise UserError(
                     f"task.metrics={name} is always 1 with {self.classes} classes\n  expected a smaller number"
@@ -63,22 +64,18 @@ class Measures:
             return [name]
         return [f"{name.removesuffix(f'_{average}')}_{each}" for each in self.each]
 
-    def __call__(self, outcomes: Outcomes, predicted: np.ndarray) -> dict[str, float]:
-        """The scores over a split. predicted: of classes, int64 (N,)."""
-        y, values = outcomes
-        given: dict[str, Any] = {"y": y, "out": values, "p": values, "predicted": predicted}
-        if self.classes:
-            given["counts"] = counts(y, predicted, self.classes)
+    def __call__(self, given: Mapping[str, Any]) -> dict[str, float]:
+        """The scores over a split. given: what metrics may ask for, by name."""
         return self._scores(self.functions, given)
 
-    def _scores(self, functions: dict[str, Function], given: dict[str, Any]) -> dict[str, float]:
+    def _scores(self, functions: dict[str, Function], given: Mapping[str, Any]) -> dict[str, float]:
         found: dict[str, float] = {}
         for name, call in functions.items():
             names = self._names(name, call)
             found |= dict(zip(names, self._called(name, call, given, len(names)), strict=True))
         return found
 
-    def _called(self, name: str, call: Function, given: dict[str, Any], count: int) -> list[float]:
+    def _called(self, name: str, call: Function, given: Mapping[str, Any], count: int) -> list[float]:
         """The numbers of one metric. Raises UserError if code of the user's own fails or returns something else."""
         try:
             result = call(**{key: given[key] for key in parameters(call)})
@@ -118,6 +115,22 @@ class Measures:
         return found
 
 
+def _misfit(call: Function, passed: Collection[str]) -> str:
+    """Why a metric cannot be measured of this data."""
+    if passed == OF_TARGETS:
+        return "is for classes, and this data has real targets"
+    if "out" in parameters(call):
+        return "is for real targets, and this data has classes"
+    return "needs the probabilities of all pixels of a split together, which are not kept"
+
+
+def _fitting(passed: Collection[str]) -> str:
+    """The metrics that fit, for a message."""
+    own = inspect.getmembers(metrics, lambda each: inspect.isfunction(each) and each.__module__ == metrics.__name__)
+    fit = [name for name, each in own if name[0] != "_" and set(parameters(partial(each))) <= set(passed)]
+    return ", ".join("topK" if name == "top" else name for name in fit)
+
+
 def _top(out: Tensor, y: Tensor, k: int) -> Tensor:
     if out.shape[1] == 1:  # of two classes
         return ((out.squeeze(1) > 0) == y) | (k > 1)
@@ -151,7 +164,7 @@ def name_of(call: Function) -> str:
 def parameters(call: Function) -> list[str]:
     """What a metric asks for, by name."""
     found = inspect.signature(call.func).parameters.values()
-    return [each.name for each in found if each.name in ("y", "out", *OF_CLASSES)]
+    return [each.name for each in found if each.name in (*OF_CLASSES, *OF_TARGETS)]
 
 
 def better(call: Function) -> Literal["max", "min"]:
@@ -162,7 +175,7 @@ def better(call: Function) -> Literal["max", "min"]:
     return next(each.mode for each in get_args(annotation) if isinstance(each, Better))
 
 
-def parts(spec: Learnable) -> list[str]:
+def parts(spec: Learnable | Mask) -> list[str]:
     """The classes or targets as parts of a score's name: words without blanks, or numbers."""
     names = list(spec.labels if spec.classes else getattr(spec, "target_names", ()))
     count = spec.classes or spec.outputs

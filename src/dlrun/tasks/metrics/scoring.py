@@ -1,23 +1,25 @@
-"""What is measured of all outputs of a split together: task.metrics, and the threshold that val chooses."""
+"""What is measured of a whole split: task.metrics, and the threshold that val chooses."""
 
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from dlrun.spec import Mask
 from dlrun.system.distributed import Distributed
 from dlrun.tasks.losses.balance import skew
 from dlrun.tasks.metrics import balanced_acc
 from dlrun.tasks.metrics.decision import Decision
-from dlrun.tasks.metrics.measures import Measures
-from dlrun.tasks.metrics.outcomes import gathered
+from dlrun.tasks.metrics.measures import Measures, counts
+from dlrun.tasks.metrics.outcomes import Outcomes, gathered
 from dlrun.tasks.targets import Learnable
 
 
 class Scoring:
-    """Scores of all outputs of a split.
+    """Scores of all outputs of a split; of masks, of the pixels by true and predicted class.
 
     metrics: functions with their keys. threshold: see decision.py. known: the scores that the task has anyway. If the
     classes are skewed, balanced accuracy is among the scores. chooses: whether val chooses the threshold, as it does in
@@ -28,7 +30,7 @@ class Scoring:
         self,
         metrics: Sequence[partial],
         threshold: float | str,
-        spec: Learnable,
+        spec: Learnable | Mask,
         known: Sequence[str],
         dist: Distributed,
     ) -> None:
@@ -54,10 +56,21 @@ class Scoring:
             predicted = self.decide(torch.from_numpy(outcomes.predicted)).numpy()
             if self.decision.metric:  # the threshold has just changed
                 found["acc"] = float((predicted == outcomes.y).mean())
-            found |= self.measures(outcomes, predicted)
+            found |= self.measures(self._given(outcomes, predicted))
         found, state = self.dist.broadcast_object((found, self.decision.state_dict()))
         self.decision.load_state_dict(state)
         return found
+
+    def _given(self, outcomes: Outcomes, predicted: np.ndarray) -> dict[str, Any]:
+        """What metrics may ask for, by name (metrics/__init__.py)."""
+        y, values = outcomes
+        if not self.classes:
+            return {"y": y, "out": values}
+        return {"y": y, "p": values, "predicted": predicted, "counts": counts(y, predicted, self.classes)}
+
+    def of_counts(self, matrix: Tensor) -> dict[str, float]:
+        """The scores of a split's pixels, from their numbers by true class (rows) and predicted class."""
+        return self.measures({"counts": matrix.long().cpu().numpy()})
 
     def decide(self, p: Tensor) -> Tensor:
         """Probabilities (B, classes) -> classes (B,); real outputs stay as they are."""

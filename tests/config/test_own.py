@@ -1,0 +1,307 @@
+"""Code of one's own: plugins by entry point, a trusted dl-run.yaml, a new package; and what runs nothing unasked."""
+
+import errno
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dlrun
+from dlrun import cli
+from dlrun.config import consent, new_package, plugins, project, signatures
+from dlrun.config.compose import compose
+from dlrun.config.new_package import FILES, TEMPLATE
+
+NET = """from torch import nn
+from dlrun.spec import Image
+
+def net(spec: Image):
+    return nn.Sequential(nn.Flatten(), nn.Linear(spec.features, spec.outputs))
+"""
+RAN = "open('ran', 'w').close()\n"
+MODEL = "# @package _global_\ndefaults: [{override /task: supervised}, _self_]\nmodel: {_target_: PACKAGE.nets.net}\n"
+SMALL = ["data=digits", "trainer.epochs=1", "trainer.device=cpu"]
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch, tmp_path):
+    """A working folder and a home of its own, nothing allowed, no plugin known; all caches are empty."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(signatures, "ALLOWED", frozenset())
+    monkeypatch.setattr(consent, "said", set())
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr("dlrun.output.plot_files.PlotFiles._plot", lambda *a: None)
+    yield
+    for cache in (plugins.plugins, project._if_trusted, signatures.signature):
+        cache.cache_clear()
+    for name in [name for name in sys.modules if name.split(".")[0] in ("acme", "mynets", "evil")]:
+        del sys.modules[name]
+
+
+def package(base, name, net=NET, option="own_net", configs="configs"):
+    """A package with a network and its option."""
+    (base / name).mkdir(parents=True)
+    (base / name / "__init__.py").write_text("")
+    (base / name / "nets.py").write_text(net)
+    folder = base / name / configs / "model" if configs == "configs" else base / configs / "model"
+    folder.mkdir(parents=True)
+    (folder / f"{option}.yaml").write_text(MODEL.replace("PACKAGE", name))
+
+
+def install(base, dist, plugin, name, net=NET, option="own_net"):
+    """As if a package with an entry point was installed in this folder."""
+    package(base, name, net, option)
+    register(base, dist, plugin, name)
+    use(base)
+
+
+def register(base, dist, plugin, name):
+    info = base / f"{dist}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "entry_points.txt").write_text(f"[console_scripts]\nx = y:z\n\n[dlrun.plugins]\n{plugin} = {name}\n")
+
+
+def use(base):
+    sys.path.insert(0, str(base))
+    importlib.invalidate_caches()
+    plugins.plugins.cache_clear()
+
+
+def refused(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["dl-run", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    err = capsys.readouterr().err
+    assert ended.value.code == 2 and "Traceback" not in err, err
+    return err
+
+
+# --- plugins ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_installed_plugin_adds_options_and_allowed_code(tmp_path, monkeypatch, capsys):
+    with pytest.raises(dlrun.UserError, match="no such option"):
+        dlrun.train("model=own_net", *SMALL)
+    install(tmp_path / "site", "acme_nets", "acme", "acme")
+    assert plugins.plugins()["acme"] == ("acme", tmp_path / "site" / "acme" / "configs", "acme_nets-1.0")
+    run = dlrun.train("model=own_net", *SMALL)
+    assert type(run.module[1]).__name__ == "Linear" and run.config["model"]["_target_"] == "acme.nets.net"
+    monkeypatch.setattr(sys, "argv", ["dl-run", "--help"])
+    cli.main()
+    assert "own_net" in capsys.readouterr().out
+    assert not consent.is_allowed("acmeother.nets.net") and consent.is_allowed("acme.nets.net")
+
+
+def test_plugins_that_clash_or_fail_are_named(tmp_path, monkeypatch, capsys):
+    site = tmp_path / "site"
+    install(site, "acme_nets", "acme", "acme", net="import nothing_like_this\n" + NET)
+    err = refused(monkeypatch, capsys, "model=own_net", *SMALL)
+    assert "cannot import acme.nets: ModuleNotFoundError: No module named 'nothing_like_this' (" in err
+    assert f"{site / 'acme' / 'nets.py'}, line 1)" in err and len(err.splitlines()) == 2
+    install(tmp_path / "two", "other", "acme", "evil", option="other_net")
+    err = refused(monkeypatch, capsys, *SMALL)
+    assert "two installed packages register the plugin 'acme': other-1.0 and acme_nets-1.0" in err
+    sys.path.remove(str(tmp_path / "two"))
+    install(tmp_path / "three", "third", "third", "mynets", option="mlp")
+    assert "model=mlp is there twice" in refused(monkeypatch, capsys, *SMALL)
+    sys.path.remove(str(tmp_path / "three"))
+    register(tmp_path / "four", "fourth", "fourth", "nowhere_at_all")
+    use(tmp_path / "four")
+    assert "names 'nowhere_at_all', and there is no such package" in refused(monkeypatch, capsys, *SMALL)
+
+
+def test_the_working_folder_registers_nothing(tmp_path):
+    """A cloned repository may hold anything; Jupyter and python -c have its folder in the path."""
+    install(Path.cwd(), "evil", "evil", "evil", net=RAN + NET)
+    sys.path.insert(0, "")
+    plugins.plugins.cache_clear()
+    assert plugins.plugins() == {} and not consent.is_allowed("evil.nets.net")
+    with pytest.raises(dlrun.UserError, match="no such option"):
+        dlrun.train("model=own_net", *SMALL)
+    assert not Path("ran").exists()
+
+
+# --- code as an option ------------------------------------------------------------------------------------------------
+
+CODE = """import torch
+from dlrun.types import Count, Positive
+from dlrun.tasks.supervised import Supervised
+
+def slow(params, *, lr: Positive, momentum: float = 0.5):
+    return torch.optim.SGD(params, lr=lr, momentum=momentum)
+
+def none(params, *, lr: Positive = 0.1):
+    return 3
+
+class Sgd(torch.optim.SGD):
+    pass
+
+class Wrapped(Sgd):
+    def __init__(self, params, *, wobble: Positive = 1.0, **rest):
+        super().__init__(params, **rest)
+
+class Net(torch.nn.Module):
+    def __init__(self, spec, *, width: Count = 8):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(spec.features, width), torch.nn.Linear(width, spec.outputs)
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+class Deeper(Net):
+    pass
+
+def half(time, *, factor: Positive = 0.5) -> float:
+    return factor
+"""
+
+
+@pytest.fixture
+def code(tmp_path):
+    """A package that is allowed."""
+    (tmp_path / "code" / "acme").mkdir(parents=True)
+    (tmp_path / "code" / "acme" / "__init__.py").write_text("")
+    (tmp_path / "code" / "acme" / "parts.py").write_text(CODE)
+    use(tmp_path / "code")
+    dlrun.allow("acme")
+
+
+def test_code_is_an_option_of_its_group(code):
+    """Its keys and their defaults are read from the source, those of base classes too; a class does as a function."""
+    words = ["data=digits", "model=acme.parts.Deeper", "schedule=acme.parts.half"]
+    sections, _ = compose([*words, "optimizer=acme.parts.Wrapped", "optimizer.lr=0.2", "model.width=4"])
+    assert sections.model == {"_target_": "acme.parts.Deeper", "width": 4} and sections.schedule.factor == 0.5
+    assert sections.optimizer.lr == 0.2 and sections.optimizer.wobble == 1.0 and not sections.optimizer.nesterov
+    assert sections.task._target_ == "dlrun.tasks.supervised.Supervised"
+    run = dlrun.train(*words, "optimizer=acme.parts.slow", "optimizer.lr=0.1", "trainer.epochs=1")
+    assert type(run.module).__name__ == "Deeper" and run.config["optimizer"]["momentum"] == 0.5
+    assert run.summary["model"] == "acme.parts.Deeper" and run.evaluate("val")["acc"] > 0.3
+    assert dlrun.resume(run, "trainer.epochs=2").metrics.height == 2
+
+
+def test_code_that_is_no_option_is_refused(code, monkeypatch, capsys):
+    for words, why in {
+        ("optimizer=acme.parts.slow",): "optimizer.lr is missing: slow needs it",
+        ("optimizer=acme.parts.slow", "optimizer.lr=0.1", "optimizer.momentm=0"): "did you mean 'optimizer.momentum'",
+        ("optimizer=acme.parts.Wrapped", "optimizer.wobble=-1"): "optimizer.wobble=-1: expected a number > 0",
+        ("optimizer=acme.parts.nope",): "acme.parts has no 'nope'",
+        ("optimizer=acme.parts.none",): "returns 3",
+        ("optimizer=turtle.Turtle",): "is not allowed here",
+        ("data=iris.csv",): "no such option",
+        ("schedule=acme.parts.Net",): "is a class: expected a function",
+    }.items():
+        assert why in refused(monkeypatch, capsys, *SMALL, *words)
+
+
+# --- dl-run.yaml ------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_in_the_working_folder_is_ignored_until_it_is_trusted(tmp_path, monkeypatch, capsys):
+    package(Path.cwd(), "evil", net=RAN + NET, configs="options")
+    monkeypatch.delenv("DL_RUN_DATA_DIR", raising=False)
+    file = Path("dl-run.yaml")
+    file.write_text("output_dir: runs\ndata_dir: data\nallow: [evil]\nconfig_dirs: [options]\n")
+    with pytest.raises(dlrun.UserError, match="no such option"):
+        dlrun.train("model=own_net", *SMALL)
+    own = "{_target_: evil.nets.net}"
+    assert "is not allowed here" in refused(monkeypatch, capsys, "model=mlp", f"++model={own}", *SMALL)
+    assert not Path("ran").exists() and str(Path.cwd()) not in sys.path
+    monkeypatch.setattr(sys, "argv", ["dl-run", "trust"])
+    project._if_trusted.cache_clear()
+    cli.main()
+    assert "is trusted as it is now" in capsys.readouterr().out
+    run = dlrun.train("model=own_net", *SMALL)
+    assert Path("ran").exists() and run.folder.resolve().is_relative_to(Path.cwd() / "runs")
+    assert run.config["data_dir"] == str(Path.cwd() / "data") and dlrun.load().folder == run.folder
+    assert dlrun.train("model=own_net", *SMALL, "output_dir=typed").folder.is_relative_to("typed")
+    file.write_text(file.read_text() + "# changed\n")
+    assert project.project() == {} and not consent.is_allowed("evil.nets.net")
+    assert "is not read, as you have not trusted it" in capsys.readouterr().err
+
+
+def test_a_wrong_file_is_refused_with_all_its_errors(monkeypatch, capsys):
+    assert "there is no" in refused(monkeypatch, capsys, "trust")
+    Path("dl-run.yaml").write_text("alow: [a]\noutput_dir: 3\nconfig_dirs: [nowhere]\nallow: evil\n")
+    err = refused(monkeypatch, capsys, "trust")
+    for text in ("4 errors", "did you mean 'allow'?", "output_dir=3", "there is no folder", "allow='evil'"):
+        assert text in err
+    for text, why in {
+        "[1": "expected YAML",
+        "- a": "expected keys of",
+        "!!python/object/apply:os.system [x]": "YAML",
+    }.items():
+        Path("dl-run.yaml").write_text(text)
+        assert why in refused(monkeypatch, capsys, "trust")
+    for text, why in {
+        "a: &a [x, x]\nb: &b [*a, *a]\nallow: [*b, *b]": "repeats another value",  # doubles with each line
+        "allow: " + 60 * "[" + 60 * "]": "nested more than",
+        "allow: ['evil; x']": "expected the name of a package",
+        "#" * 100_001: "more than 100,000 bytes",
+    }.items():
+        Path("dl-run.yaml").write_text(text)
+        assert why in refused(monkeypatch, capsys, "trust")
+    assert project.project() == {}  # too large a file is no error where it is not asked for
+    Path("dl-run.yaml").unlink()
+    os.mkfifo("dl-run.yaml")
+    assert "cannot read" in refused(monkeypatch, capsys, "trust") and project.project() == {}
+    assert not (Path(os.environ["XDG_CONFIG_HOME"]) / "dl-run").exists()
+    assert "expected dl-run trust" in refused(monkeypatch, capsys, "trust", "me")
+
+
+# --- a new package ----------------------------------------------------------------------------------------------------
+
+
+def test_a_new_package_is_written_completely_and_under_an_unused_name(monkeypatch, capsys):
+    assert {path.name for path in TEMPLATE.iterdir()} == set(FILES.values())
+    monkeypatch.setattr(sys, "argv", ["dl-run", "new", "acme"])
+    cli.main()
+    out = capsys.readouterr().out
+    for name in FILES:
+        path = Path("acme", name.replace("mynets", "acme"))
+        assert path.is_file() and "mynets" not in path.read_text() and str(path) in out
+    Path("linked").symlink_to("nowhere")
+    reasons = {"acme": "is there already", "linked": "is there already", "": "NAME"}
+    # modules, and distributions under other names than their modules, which pip would replace
+    reasons |= dict.fromkeys(
+        ("torch", "json", "hydra_plugins", "pillow", "hydra_core", "dl_run"), "of this name already"
+    )
+    reasons |= dict.fromkeys(("a-b", "class", "Acme", "../x", "_a", "a_", "9a", "n\u00e4h", "a\n"), "small letters")
+    for name, why in reasons.items():
+        assert why in refused(monkeypatch, capsys, "new", *([name] if name else []))
+    assert sorted(path.name for path in Path().iterdir()) == ["acme", "linked"]
+
+
+def test_half_a_package_does_not_stay(monkeypatch, capsys):
+    def full(path, content):
+        if path.name == "losses.py":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        path.write_text(content)
+
+    monkeypatch.setattr(new_package, "write_whole", full)
+    assert "cannot write" in refused(monkeypatch, capsys, "new", "acme") and not Path("acme").exists()
+
+
+@pytest.mark.slow
+def test_a_new_package_installs_trains_and_passes_its_test(tmp_path):
+    command = [sys.executable, "-P", "-m", "dlrun"]
+    env = os.environ | {"PYTHONPATH": str(Path(dlrun.__file__).parents[1])}
+    subprocess.run([*command, "new", "mynets"], check=True, env=env, capture_output=True)
+    pip = [sys.executable, "-m", "pip"]
+    if subprocess.run([*pip, "--version"], capture_output=True).returncode:
+        pytest.skip("this Python has no pip")
+    site = tmp_path / "site"
+    subprocess.run(
+        [*pip, "install", "-q", "--no-deps", "--no-build-isolation", "--target", site, "./mynets"], check=True
+    )
+    env["PYTHONPATH"] = f"{site}{os.pathsep}{env['PYTHONPATH']}"
+    done = subprocess.run([*command, "experiment=mynets"], env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and "mynets_bars" in done.stdout, done.stderr
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "mynets"], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

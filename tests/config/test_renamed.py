@@ -1,0 +1,66 @@
+"""An old config key is refused with its new name, wherever it is typed."""
+
+import sys
+
+import pytest
+from toys import composed
+
+from dlrun import cli
+from dlrun.config.check import check
+from dlrun.config.renamed import MOVED, RENAMED
+from dlrun.config.saved import read_config
+from dlrun.config.signatures import public_names
+from dlrun.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("model", "old", "new"),
+    [
+        ("ppo", "task.passes", "task.update_epochs"),
+        ("dqn", "task.warmup", "task.learning_starts"),
+        ("vae", "task.warmup", "task.kl_warmup_epochs"),
+        ("mlp", "task.pieces", "task.grad_accum_steps"),
+        ("resnet18", "schedule.warmup", "schedule.warmup_fraction"),
+        ("ppo", "data.film_steps", "data.video_steps"),
+        ("unet data=mask_folder", "data.source.pictures", "data.source.images"),
+    ],
+)
+def test_an_old_key_is_refused_with_its_new_name(model, old, new, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["dl-run", *f"model={model}".split(), f"{old}=1"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert f"{old} was renamed {new}" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_old_key_in_a_file_is_refused_with_its_new_name():
+    config = composed("model=ppo")
+    config["task"] = {k: v for k, v in config["task"].items() if k != "update_epochs"} | {"passes": 3}
+    with pytest.raises(ConfigError, match="task.passes was renamed task.update_epochs"):
+        check(config)
+
+
+def test_a_key_renamed_in_another_class_is_unknown():
+    config = composed("model=mlp")
+    config["task"] = config["task"] | {"passes": 3}
+    with pytest.raises(ConfigError, match="has no 'passes'"):
+        check(config)
+
+
+def test_no_new_key_is_an_old_one_of_its_section():
+    for table in RENAMED.values():
+        assert not table.keys() & {new for names in table.values() for new in names}
+
+
+def test_the_config_of_an_old_run_is_read_with_the_present_module_names(tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    old = "tracker: {wandb: {_target_: dlrun.runs.trackers.Wandb, project: p}, own: {_target_: mine.Own}}"
+    (tmp_path / ".hydra" / "config.yaml").write_text(f"{old}\nmodel: {{_target_: dlrun.models.mlp.mlp}}\n")
+    (tmp_path / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {model: mlp}}}\n")
+    saved, _ = read_config(tmp_path)
+    assert saved.tracker.wandb == {"_target_": "dlrun.tracking.trackers.Wandb", "project": "p"}
+    assert saved.tracker.own == {"_target_": "mine.Own"} and saved.model == {"_target_": "dlrun.models.mlp.mlp"}
+    for before, now in MOVED.items():
+        assert public_names(now, "class") and not public_names(before, "class")

@@ -1,0 +1,142 @@
+"""torch's private parts are used in one module, and each still behaves as that module expects."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from dlrun.system import torch_internals
+from dlrun.system.torch_internals import (
+    BatchNorm,
+    DropoutBase,
+    check_overflow_first,
+    configure_compiler,
+    cpu_has_bf16,
+    own_tensors,
+    plain_step,
+    refresh_flat_weights,
+)
+
+SRC = Path(__file__).parents[2] / "src"
+OPTIMIZERS = [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop]
+
+
+def is_private(word):
+    return word.startswith("_") and not word.startswith(("__", "_foreach"))
+
+
+# private attributes of torch's objects
+ATTRIBUTES = {
+    name for each in (nn.LSTM(1, 1), nn.BatchNorm2d(1), torch.optim.Adam(nn.Linear(1, 1).parameters()))
+    for name in (*vars(each), *dir(type(each))) if is_private(name)
+}  # fmt: skip
+
+
+def private_names(path):
+    """Private names of torch that a file uses, as file:line name. torch._foreach_* is documented."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        name = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
+            name = ".".join([node.module, *(alias.name for alias in node.names)])
+        words = name.split(".")
+        is_of_torch = words[0] in ("torch", "nn", "F") and any(is_private(word) for word in words)
+        if is_of_torch or words[-1] in ATTRIBUTES and words[:-1] not in ([], ["self"]):
+            yield f"{path.relative_to(SRC)}:{node.lineno} {name}"
+
+
+def test_private_parts_of_torch_are_used_in_one_module_only():
+    used = {path: list(private_names(path)) for path in SRC.rglob("*.py")}
+    home = Path(inspect.getfile(torch_internals))
+    assert used.pop(home)  # the search itself works
+    assert [line for lines in used.values() for line in lines] == []
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_a_plain_step_equals_the_optimizers_own(make):
+    nets = [nn.Linear(3, 2) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    both = [make(net.parameters(), lr=0.1) for net in nets]
+    for _ in range(3):
+        for net, optimizer in zip(nets, both, strict=True):
+            optimizer.zero_grad()
+            net(torch.ones(4, 3)).square().sum().backward()
+        both[0].step()
+        with torch.no_grad():
+            plain_step(both[1])()
+    assert torch.equal(nets[0].weight, nets[1].weight)
+    assert hasattr(type(both[1]).step, "__wrapped__"), "torch no longer wraps the step: plain_step saves nothing"
+
+
+def test_optimizers_do_not_import_the_compiler():
+    """In a process of its own, since another test may have imported the compiler in this one."""
+    code = f"""
+import sys, torch
+from dlrun.system.torch_internals import plain_step, skip_compiler_import
+skip_compiler_import()
+for make in ({", ".join(f"torch.optim.{make.__name__}" for make in OPTIMIZERS)}):
+    p = torch.nn.Parameter(torch.ones(2))
+    optimizer = make([{{"params": [p]}}], lr=0.1)
+    p.grad = torch.ones(2)
+    with torch.no_grad():
+        plain_step(optimizer)()
+    optimizer.load_state_dict(optimizer.state_dict())
+print("torch._dynamo" in sys.modules)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
+
+
+def test_the_scaler_checks_overflow_first():
+    assert "_step_supports_amp_scaling" in inspect.getsource(torch.amp.GradScaler.step)
+    optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1, fused=True)
+    assert optimizer._step_supports_amp_scaling  # torch's own value for fused optimizers
+    check_overflow_first(optimizer, True)
+    assert not optimizer._step_supports_amp_scaling
+
+
+def test_the_compiler_has_these_options():
+    """torch's config modules refuse a name that they do not know."""
+    import torch._dynamo
+    import torch._inductor.config as inductor
+
+    before = inductor.deterministic, torch._dynamo.config.wrap_top_frame, torch._dynamo.config.recompile_limit
+    try:
+        configure_compiler(deterministic=True)
+        assert inductor.deterministic and torch._dynamo.config.wrap_top_frame
+        with pytest.raises(AttributeError):
+            inductor.deterministic_ = True
+        with pytest.raises(AttributeError):
+            torch._dynamo.config.wrap_the_top_frame = True
+    finally:
+        inductor.deterministic, torch._dynamo.config.wrap_top_frame, torch._dynamo.config.recompile_limit = before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/cpuinfo")
+def test_bf16_support_is_that_of_the_cpu_flags():
+    flags = Path("/proc/cpuinfo").read_text().split()
+    assert cpu_has_bf16() == ("avx512_bf16" in flags or "amx_tile" in flags)
+
+
+def test_all_batch_normalisations_share_a_base():
+    for norm in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm):
+        assert issubclass(norm, BatchNorm)
+    assert not issubclass(nn.GroupNorm, BatchNorm)
+
+
+def test_all_dropouts_share_a_base():
+    for dropout in (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout):
+        assert issubclass(dropout, DropoutBase)
+
+
+def test_a_recurrent_layer_computes_with_the_tensors_in_its_dictionary():
+    layer, other = nn.LSTM(2, 3), nn.LSTM(2, 3)
+    params, _ = own_tensors(layer)
+    params.update({name: param.detach() for name, param in other.named_parameters()})
+    refresh_flat_weights(layer)
+    x = torch.ones(4, 1, 2)
+    assert torch.equal(layer(x)[0], other(x)[0])
