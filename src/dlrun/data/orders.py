@@ -5,8 +5,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dlrun.data.base import Data
-from dlrun.errors import UserError
 from dlrun.seeds import generator
 from dlrun.types import Sampler
 
@@ -36,11 +34,3 @@ def balanced(labels: Tensor, random: torch.Generator) -> Tensor:
         drawn.append(own[torch.cat(turns)[:count]])
     order = torch.cat(drawn)
     return order[torch.randperm(len(order), generator=random)]
-
-
-def check_sampler(data: Data) -> None:
-    """Raise UserError if `data.sampler` balances classes and the data has none."""
-    if getattr(data, "sampler", "none") == "balanced" and not getattr(data.spec, "classes", None):
-        raise UserError(
-            "data.sampler=balanced draws every class alike, and this data has no classes\n  expected data.sampler=none"
-        )

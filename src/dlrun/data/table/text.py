@@ -10,16 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from dlrun.data.csv_rows import check_text
 from dlrun.errors import DataError, UserError, some
 from dlrun.paths import open_plain
 
 HEAD = 2**18  # bytes that decide the separator; more, if the line of names is longer
 SEPARATORS = ",;\t|"
 EXPECTED = "expected a CSV or TSV file (also .gz), or a Parquet file"
-SIGNATURES = {
-    b"PK": "a zip or a spreadsheet", b"%PDF": "a PDF", b"\x89PNG": "an image", b"SQLite": "a database",
-    b"\x1f\x8b": "gzipped", b"PAR1": "a Parquet file",
-}  # fmt: skip
 
 
 class Format(NamedTuple):
@@ -92,7 +89,7 @@ def text_of(path: Path, form: Format, source: Path | bytes, start: bytes) -> Tab
     if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         form = form._replace(encoding="utf-16")
     else:
-        check_text(path, start)
+        check_text(path, start, EXPECTED)
     if not _is_utf8(form.encoding):
         source = _as_utf8(path, content_of(source), form.encoding)
         start = head_of(source)
@@ -112,14 +109,6 @@ def text_of(path: Path, form: Format, source: Path | bytes, start: bytes) -> Tab
     header = next(csv.reader(lines, delimiter=separator))
     names = _names(path, header) if form.header else [f"x{i}" for i in range(1, len(header) + 1)]
     return TableText(path, form._replace(separator=separator), names, source)
-
-
-def check_text(path: Path, start: bytes, expected: str = EXPECTED) -> None:
-    """Raise DataError if a file that starts so is known to be no text."""
-    if kind := next((kind for mark, kind in SIGNATURES.items() if start.startswith(mark)), None):
-        raise DataError(f"{path} is {kind}, not a table of text\n  {expected}: save it as CSV")
-    if b"\0" in start:
-        raise DataError(f"{path} is not text: it holds zero bytes\n  {expected}")
 
 
 def content_of(source: Path | bytes) -> bytes:
