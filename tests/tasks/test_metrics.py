@@ -17,14 +17,14 @@ from sklearn import metrics as theirs
 from torch import nn
 from toys import Batches, make_task
 
-from dlrun.data.orders import balanced, check_sampler, epoch_order
+from dlrun.data.orders import balanced, epoch_order
 from dlrun.errors import ConfigError, Diverged, UserError
 from dlrun.output.checkpoint import load
 from dlrun.seeds import generator
 from dlrun.spec import Columns, Table
 from dlrun.system.distributed import Distributed
 from dlrun.tasks import metrics as ours
-from dlrun.tasks.losses.balance import skew, weights_of_classes
+from dlrun.tasks.losses.balance import check_sampler, skew, weights_of_classes
 from dlrun.tasks.losses.criterion import make_loss
 from dlrun.tasks.metrics.decision import SCORES, Decision
 from dlrun.tasks.metrics.measures import Measures, counts

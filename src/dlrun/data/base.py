@@ -28,7 +28,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlrun.errors import UserError
 from dlrun.seeds import mix
 from dlrun.spec import Env, SampleSpec, Spec
 
@@ -172,11 +171,3 @@ class Arrays(NamedTuple):
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
-
-
-def check_sampler(data: Data) -> None:
-    """Raise UserError if `data.sampler` balances classes and the data has none."""
-    if getattr(data, "sampler", "none") == "balanced" and not getattr(data.spec, "classes", None):
-        raise UserError(
-            "data.sampler=balanced draws every class alike, and this data has no classes\n  expected data.sampler=none"
-        )

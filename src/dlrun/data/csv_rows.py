@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dlrun.data.walk import check_text, read_bytes
+from dlrun.data.walk import read_bytes
 from dlrun.errors import DataError, UserError, counted, nearest
 
 PATHS = (
@@ -29,6 +29,10 @@ PATHS = (
 LABELS = ("label", "class", "category", "sentiment", "target")
 TEXTS = ("text", "sentence", "review", "comment", "content", "message")
 SEPARATORS = ",\t;"
+SIGNATURES = {
+    b"PK": "a zip or a spreadsheet", b"%PDF": "a PDF", b"\x89PNG": "an image", b"SQLite": "a database",
+    b"\x1f\x8b": "gzipped", b"PAR1": "a Parquet file",
+}  # fmt: skip
 
 
 class Column(NamedTuple):
@@ -63,6 +67,14 @@ def read_rows(path: Path, errors: str = "strict") -> Rows:
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}, line {line}: {error}\n  expected rows of CSV or TSV, UTF-8 text") from None
     return rows
+
+
+def check_text(path: Path, start: bytes, expected: str) -> None:
+    """Raise DataError if a file that starts so is known to be no text."""
+    if kind := next((kind for mark, kind in SIGNATURES.items() if start.startswith(mark)), None):
+        raise DataError(f"{path} is {kind}, not a table of text\n  {expected}: save it as CSV")
+    if b"\0" in start:
+        raise DataError(f"{path} is not text: it holds zero bytes\n  {expected}")
 
 
 def columns_of(path: Path, rows: Rows, wanted: Sequence[Column], has_header: bool) -> Rows:

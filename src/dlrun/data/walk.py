@@ -11,10 +11,6 @@ TEXT_SUFFIXES = (".txt",)
 NOT_DATA = {"__macosx", "@eadir"}  # written by archivers and file servers; names that begin with a dot are skipped, too
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
-SIGNATURES = {
-    b"PK": "a zip or a spreadsheet", b"%PDF": "a PDF", b"\x89PNG": "an image", b"SQLite": "a database",
-    b"\x1f\x8b": "gzipped", b"PAR1": "a Parquet file",
-}  # fmt: skip
 
 
 def walk(root: Path, suffixes: tuple[str, ...]) -> list[str]:
@@ -42,14 +38,6 @@ def walk(root: Path, suffixes: tuple[str, ...]) -> list[str]:
             elif entry.name.lower().endswith(suffixes):
                 files.append(name)
     return sorted(files)
-
-
-def check_text(path: Path, start: bytes, expected: str) -> None:
-    """Raise DataError if a file that starts so is known to be no text."""
-    if kind := next((kind for mark, kind in SIGNATURES.items() if start.startswith(mark)), None):
-        raise DataError(f"{path} is {kind}, not a table of text\n  {expected}: save it as CSV")
-    if b"\0" in start:
-        raise DataError(f"{path} is not text: it holds zero bytes\n  {expected}")
 
 
 def folders(root: Path) -> list[str]:

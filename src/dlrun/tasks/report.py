@@ -16,8 +16,9 @@ from dlrun.output.predictions import decision_boundary, fitted_line, forecast, r
 from dlrun.output.probability_plots import calibration, roc_and_precision
 from dlrun.spec import Columns, Image, Series, Table
 from dlrun.tasks.images import before_and_after, image_figure
+from dlrun.tasks.losses.balance import labels_of
 from dlrun.tasks.metrics import f1, precision, recall
-from dlrun.tasks.targets import Learnable, labels_of
+from dlrun.tasks.targets import Learnable
 
 Function = Callable[[Tensor], Tensor]
 Report = tuple[dict[str, Callable], dict[str, object]]  # figures by name, and numbers

@@ -22,14 +22,14 @@ from dlrun.spec import Mask
 from dlrun.system.device import Device, exact_dtype
 from dlrun.tasks.base import Metrics, SampleTask
 from dlrun.tasks.images import grid, image_figure, rescaled
-from dlrun.tasks.losses.balance import balance_of
+from dlrun.tasks.losses.balance import balance_of, labels_of
 from dlrun.tasks.metrics import f1, iou, precision, recall
 from dlrun.tasks.metrics.decision import EVEN
 from dlrun.tasks.metrics.scoring import Scoring
 from dlrun.tasks.recipe.freezing import Freezing
 from dlrun.tasks.recipe.micro_batches import learns_from_one, smallest_micro_batch
 from dlrun.tasks.report import by_class
-from dlrun.tasks.targets import check_spec, labels_of
+from dlrun.tasks.targets import check_spec
 from dlrun.types import Metric, NonNegative, Positive, Probability
 
 NOT_COUNTED = -100  # ignore_index of the cross-entropy if the data ignores nothing: no class has this number

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from dlrun.data.base import SampleData
 from dlrun.errors import UserError, counted
 from dlrun.spec import Columns, Image, Mask, Series, Table, Tokens
 
@@ -32,11 +31,6 @@ class TargetScaling:
             return out
         means, stds = self.statistics
         return out * stds + means
-
-
-def labels_of(data: SampleData, spec: Learnable | Mask) -> tuple[str, ...]:
-    """The classes' names, or their numbers. Not of the task's spec: some data learns its labels in load()."""
-    return getattr(data.spec, "labels", ()) or tuple(map(str, range(spec.classes or 0)))
 
 
 def check_spec(spec: Learnable | Mask) -> None:

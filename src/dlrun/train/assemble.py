@@ -10,7 +10,7 @@ from torch import nn
 
 from dlrun.config.build import build, of_runner
 from dlrun.config.signatures import signature
-from dlrun.data.base import Data, check_sampler, has_samples
+from dlrun.data.base import Data, has_samples
 from dlrun.errors import UserError
 from dlrun.optim.buffers import BufferSnapshot
 from dlrun.optim.update import Update
@@ -22,6 +22,7 @@ from dlrun.system.graphs import why_not
 from dlrun.system.machine import keep_memory
 from dlrun.system.torch_internals import skip_compiler_import
 from dlrun.tasks.base import Task
+from dlrun.tasks.losses.balance import check_sampler
 from dlrun.train.classifier import load_classifier
 from dlrun.train.trainer import Trainer
 from dlrun.train.weights import start_from

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from dlrun.data.walk import check_text
+from dlrun.data.csv_rows import check_text
 from dlrun.errors import DataError, UserError, some
 from dlrun.paths import open_plain
 

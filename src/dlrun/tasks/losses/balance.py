@@ -6,10 +6,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from dlrun.data.base import SampleData
+from dlrun.data.base import Data, SampleData
 from dlrun.errors import DataError, UserError, nearest, some
 from dlrun.spec import Mask
-from dlrun.tasks.targets import Learnable, labels_of
+from dlrun.tasks.targets import Learnable
 
 SKEWED = 10  # times as many samples in the largest class as in the smallest
 Weights = Mapping[str, float]
@@ -49,6 +49,19 @@ def balance_of(data: SampleData, spec: Learnable | Mask, wanted: Wanted, device:
     advice = "" if wanted or sampler == "balanced" else f"; to weigh all classes alike: {remedies}"
     about = {"skewed": f"{text}: look at balanced_acc{advice}"} if text else {}
     return Balance(counts, None if weights is None else weights.to(device), about)
+
+
+def check_sampler(data: Data) -> None:
+    """Raise UserError if `data.sampler` balances classes and the data has none."""
+    if getattr(data, "sampler", "none") == "balanced" and not getattr(data.spec, "classes", None):
+        raise UserError(
+            "data.sampler=balanced draws every class alike, and this data has no classes\n  expected data.sampler=none"
+        )
+
+
+def labels_of(data: SampleData, spec: Learnable | Mask) -> tuple[str, ...]:
+    """The classes' names, or their numbers. Not of the task's spec: some data learns its labels in load()."""
+    return getattr(data.spec, "labels", ()) or tuple(map(str, range(spec.classes or 0)))
 
 
 def class_counts(data: SampleData, classes: int) -> list[int] | None:
