@@ -258,7 +258,7 @@ def test_a_signal_stops_the_sweep_with_the_current_job_saved(tmp_path, number):
         (["resume=last"], "resume=... in a sweep: a run is resumed by itself"),
         (
             ["mode=summary"],
-            "mode=summary in a sweep: a summary describes one model and runs nothing\n  expected it",
+            "mode=summary in a sweep: it shows or measures one model\n  expected it",
         ),
         (["run_dir=here"], "run_dir=... in a sweep: each job has its own folder\n  expected output_dir=..."),
         (["output_dir=taken"], "output_dir=taken: "),

@@ -70,6 +70,7 @@ def test_modes_refuse_what_they_cannot_measure(mode, tmp_path):
         ("mode=find_batch", "model=q_learning"): "is an environment",
         ("mode=find_lr", "model=gan", "data=gaussians"): "has several losses",
         ("mode=find_lr", "trainer.max_steps=5"): "expected 20 or more",
+        ("mode=find_lr", "run_dir=x"): "makes no run",
         ("mode=time", "trainer.processes=2"): "expected trainer.processes=1",
         ("mode=tme",): "did you mean 'time'?",
     }.items():

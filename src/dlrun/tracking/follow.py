@@ -56,7 +56,7 @@ def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) ->
         for number, line in new:
             if number < position.rows:
                 continue
-            row = parse_row(line)
+            row: dict[str, Any] = parse_row(line)
             position.rows = number + 1
             position.write()
             last = int(row["step"] or 0)

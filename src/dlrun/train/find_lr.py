@@ -48,6 +48,10 @@ def find_lr(config: dict, names: dict[str, str], chosen: list[str]) -> str:
     steps = config["trainer"]["max_steps"] or STEPS
     if steps < 20:
         raise UserError(f"trainer.max_steps={steps}: too few for mode=find_lr\n  expected 20 or more, such as {STEPS}")
+    if config["run_dir"]:
+        raise UserError(
+            f"run_dir={config['run_dir']}: mode=find_lr makes no run\n  expected output_dir=..., for its folder"
+        )
     config["optimizer"]["lr"] = HIGH
     config["schedule"] = {"_target_": "dlrun.optim.schedules.range_test", "low": LOW / HIGH}
     session = Session(config, names, [key for key in chosen if key != "optimizer.lr"])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dlrun.sweep.state import Job, State
 
 WHY_NOT = {
-    "mode": "a summary describes one model and runs nothing\n"
+    "mode": "it shows or measures one model\n"
     "  expected it without -m; for an experiment that is a sweep, with hydra.mode=RUN",
     "resume": "a run is resumed by itself: expected dl-run resume=<folder> without -m\n"
     "  resume a sweep with dl-run -m sweep.resume=<folder>",
