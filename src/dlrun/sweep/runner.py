@@ -164,7 +164,7 @@ class Runner:
             child = self.launch(command, log, self.slots.env(slot, is_resumed))
         except OSError as error:
             raise cannot_write(self.state.folder, error) from None
-        self._started(Running(jobs, slot, child, size))
+        self._started(Running(jobs, slot, child, size, is_known=is_resumed))
         how = " resumed" if is_resumed else ""
         numbers = spoken([job.number for job in jobs], first=1, to="-")
         self.screen.start(f"[{numbers}/{self.state.total}] as one network{how}")
