@@ -188,7 +188,7 @@ def test_a_population_in_one_command(tmp_path):
     assert (sweep / "best" / "plots" / "loss.png").exists() and "dl-run -m sweep=pbt sweep.population=6" in done.stdout
     for words, text in (
         ([*small, "task.mixup=0.2"], "6 jobs (0 to 5) cannot train as one network: task.mixup or task.cutmix has no"),
-        ([*small, "sweep.jobs=2"], "there is no key 'sweep.jobs'"),
+        ([*small, "sweep.jobs=2"], "sweep.jobs=2: sweep has no 'jobs'"),
         ([*small, "sweep.population=1"], "sweep.population=1: expected an integer in [2, 1000]"),
         ([*small, "seeds=4"], "seeds=4 with sweep=pbt: expected seeds of new runs, in no search or population"),
     ):

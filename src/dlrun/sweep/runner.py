@@ -164,7 +164,7 @@ class Runner:
             child = self.launch(command, log, self.slots.env(slot, is_resumed))
         except OSError as error:
             raise cannot_write(self.state.folder, error) from None
-        self._started(Running(jobs, slot, child, size))
+        self._started(Running(jobs, slot, child, size, is_known=is_resumed))
         how = " resumed" if is_resumed else ""
         numbers = spoken([job.number for job in jobs], first=1, to="-")
         self.screen.start(f"[{numbers}/{self.state.total}] as one network{how}")
@@ -182,7 +182,7 @@ class Runner:
             self.taken.add(job.number)
 
     def tell_gain(self, one: Running) -> None:
-        """Print once how much faster a stack is."""
+        """Print how much faster a stack is."""
         verdict = stacks.read_verdict(self.state.folder, one.job.stack or 0)
         if verdict and verdict.gain:
             one.is_known = True
@@ -242,19 +242,13 @@ class Runner:
         numbers = [job.number for job in one.jobs]
         verdict = verdict or stacks.Verdict(why=why, parts=stacks.halves(numbers) if code == KILLED else [])
         with self.state.alone():
-            stacks.forget(self.state.folder, one.job.stack or 0)
-            for job in one.jobs:
-                job.status, job.worker, job.pid, job.born = "waiting", None, None, None
-                if self.stack == "only":
-                    job.status, job.code, job.error = "refused", 2, verdict.why
-                self.taken.discard(job.number)
-            stacks.divide(one.jobs, verdict.parts)
+            stacks.release(self.state.folder, one.jobs, verdict, is_refused=self.stack == "only")
+            self.taken -= set(numbers)
         if self.stack == "only":
             raise UserError(
                 f"{one.numbers} cannot train as one network: {verdict.why}\n"
                 "  expected jobs that can, since they exchange weights: docs/sweeps.md lists what has a stacked form"
             )
         sizes = " and ".join(str(len(part)) for part in verdict.parts)
-        self.screen.show(
-            f"{one.numbers} {f'train in stacks of {sizes}' if sizes else 'run one after another'}: {verdict.why}"
-        )
+        how = f"train in stacks of {sizes}" if sizes else "run one after another"
+        self.screen.show(f"{one.numbers} {how}: {verdict.why}")

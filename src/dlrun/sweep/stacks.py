@@ -64,8 +64,14 @@ def read_verdict(sweep: Path, number: int) -> Verdict | None:
         return None
 
 
-def forget(sweep: Path, number: int) -> None:
-    """Remove what a stack that trains nothing has written."""
+def release(sweep: Path, jobs: Sequence[Job], verdict: Verdict, is_refused: bool) -> None:
+    """Give back the jobs of a stack that trains nothing, in smaller stacks if the verdict has some; or refuse them."""
+    number = jobs[0].stack or 0
+    for job in jobs:
+        job.status, job.worker, job.pid, job.born = "waiting", None, None, None
+        if is_refused:
+            job.status, job.code, job.error = "refused", 2, verdict.why
+    divide(jobs, verdict.parts)
     shutil.rmtree(stack_folder(sweep, number), ignore_errors=True)
     within(sweep, "stacks", f"{number}.json").unlink(missing_ok=True)
     with suppress(OSError):  # other stacks have files there
