@@ -4,7 +4,7 @@ from functools import cache
 
 import pytest
 import torch
-from toys import NAMES, composed, models, names_of, options, section, spec_of, takes
+from toys import NAMES, composed, kinds, models, names_of, options, section, spec_of, takes
 
 from dlrun.config.build import build
 from dlrun.config.check import check
@@ -32,6 +32,7 @@ STEPS = {"gru", "linear", "lstm", "mlp", "rnn", "tcn"}
 ROWS = DENSE | {"tabular"}
 FOR_COLUMNS = {"linear", "mlp", "tabular"}
 ALL = ROWS | CONVOLUTIONAL | TEXT | STEPS
+SHALLOW = set(kinds(models()))
 COLUMNS = [name for name, spec in SPECS.items() if isinstance(spec, Columns)]
 SERIES = [name for name, spec in SPECS.items() if isinstance(spec, Series)]
 TAKES = {
@@ -72,10 +73,14 @@ def test_the_expected_pairs_cover_all_data_and_all_models():
 
 @pytest.mark.parametrize("data", TAKES)
 def test_every_data_set_is_accepted_by_its_models(data):
-    """The check accepts the pair, and the network gives an output per class or target."""
+    """The check accepts the pair, and the network gives an output per class or target.
+
+    Networks that differ from another one in depth only are built for cifar10.
+    """
     for model in sorted(TAKES[data] - TOO_SMALL.get(data, set())):
         check(config_of(data, model), NAMES | {"data": data, "model": model})
-        assert forward(model, SPECS[data]) == (3, SPECS[data].outputs), model
+        if model in SHALLOW or data == "cifar10":
+            assert forward(model, SPECS[data]) == (3, SPECS[data].outputs), model
 
 
 @pytest.mark.parametrize("data", COLUMNS)
@@ -151,7 +156,7 @@ def test_images_without_labels_are_accepted_by_models_that_need_none(model):
 @pytest.mark.parametrize("model", sorted(LABELLED))
 def test_images_without_labels_are_refused_by_models_that_need_them(model):
     """The check of the config refuses them, and so does the builder if the data turns out to have no labels."""
-    config = composed(f"model={model}", "data=anime_faces")
+    config = config_of("anime_faces", model)
     with pytest.raises(PairingError) as refused:
         check(config, NAMES | {"data": "anime_faces", "model": model})
     first, mine, gives, fitting, sets, how, _ = str(refused.value).splitlines()

@@ -43,7 +43,7 @@ def hostile(tmp_path):
 
 @pytest.mark.parametrize(
     "arguments, expected",
-    [(["show"], 0), (["show", "--config"], 0), (["show", "--json"], 0), (["evaluate"], 2), (["report"], 0)],
+    [(["show"], 0), (["show", "--config"], 0), (["show", "--json"], 0), (["evaluate"], 2), (["report"], 2)],
 )
 def test_no_run_folder_can_control_the_terminal(arguments, expected, hostile, monkeypatch, capsys):
     first, *more = arguments
