@@ -744,7 +744,7 @@ def test_bad_settings_are_reported(tmp_path, keys, said):
      "names 2 images that cannot be found: ant/nothing.jpg, bee/nothing.jpg\n  expected paths relative to"),
     ("ant/000.bmp,ant\nbee/001.png,bee\nimages/ant/000.bmp,bee\n", "names images/ant/000.bmp twice, in lines 1 "),
     ("ant/000.bmp,ant\nbee/001.png,bee\n", r"has classes of fewer than 3 images: ant \(1\), bee \(1\)"),
-    (b"\xff\xfe\x00", "images.csv, line 1: .*expected rows of CSV or TSV, UTF-8 text"),
+    (b"\xff\xfe\x00", "images.csv is not text: it holds zero bytes.*expected a CSV or TSV file in UTF-8"),
 ])  # fmt: skip
 def test_bad_csvs_are_reported(tmp_path, text, said):
     write_folder(tmp_path)

@@ -91,6 +91,9 @@ def test_two_processes_learn_as_one_with_twice_the_batch(tmp_path):
     assert ended(alone) == 0, (tmp_path / "one.log").read_text()
     assert [ended(process) for process in pair] == [0, 0], (tmp_path / "two.log").read_text()
     found, wanted = rows(tmp_path / "two"), rows(one)
+    wanted = [
+        {k: v for k, v in row.items() if k not in ("train/f1", "step/f1")} for row in wanted
+    ]  # of one process only
     assert [row.keys() for row in found] == [row.keys() for row in wanted]
     for mine, theirs in zip(found, wanted, strict=True):
         assert mine["step"] == theirs["step"]
