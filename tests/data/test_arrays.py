@@ -10,7 +10,7 @@ import pytest
 import torch
 from finished_runs import trained
 from runs import assert_same, compose, train
-from toys import CPU, section
+from toys import CPU, make_task, section
 
 from dlrun.config.build import build
 from dlrun.data.array_file import read_npy, read_npz
@@ -116,6 +116,19 @@ def test_a_rare_class_is_drawn_as_often():
     orders = [torch.cat([y for _, y in data.batches("train", 0, epoch)]) for epoch in (1, 1, 2)]
     assert torch.bincount(orders[0]).tolist() == [18, 18]
     assert torch.equal(orders[0], orders[1]) and not torch.equal(orders[0], orders[2])
+
+
+def test_a_train_split_with_nothing_to_learn_is_refused():
+    """Although the test split differs."""
+    for y, said in (
+        (np.full(60, 1.5), "y is always 1.5 in the train split"),
+        (np.zeros(60, int), "has one class, 0:"),
+    ):
+        other = np.arange(60) % 2 + (0.25 if y.dtype == float else 0)
+        data = make(arrays={"x_train": ROWS, "y_train": y, "x_test": ROWS, "y_test": other.astype(y.dtype)})
+        with pytest.raises(UserError, match=said):
+            data.load(CPU)
+            make_task(torch.nn.Linear(4, 1), data.spec).prepare(data)
 
 
 def test_folds_divide_all_samples_that_are_not_test():

@@ -729,6 +729,7 @@ def test_one_class_is_refused(tmp_path):
     (dict(layout="csv"), r"data.csv=images.csv: there is no file .*\n  expected rows of path and label"),
     (dict(split=(0.6, 0.3, 0.2)), r"data.split=\[0.6, 0.3, 0.2\]: expected three shares > 0"),
     (dict(folds=3, fold=3), "data.folds=3 data.fold=3"),
+    (dict(folds=500), "data.folds=500: at most .* of every class are not test, so some folds would be empty"),
     (dict(mean=[0.1, 0.2]), r"data.mean=\[0.1, 0.2\] data.std=\[0.5\]"),
 ])  # fmt: skip
 def test_bad_settings_are_reported(tmp_path, keys, said):
@@ -744,12 +745,27 @@ def test_bad_settings_are_reported(tmp_path, keys, said):
      "names 2 images that cannot be found: ant/nothing.jpg, bee/nothing.jpg\n  expected paths relative to"),
     ("ant/000.bmp,ant\nbee/001.png,bee\nimages/ant/000.bmp,bee\n", "names images/ant/000.bmp twice, in lines 1 "),
     ("ant/000.bmp,ant\nbee/001.png,bee\n", r"has classes of fewer than 3 images: ant \(1\), bee \(1\)"),
-    (b"\xff\xfe\x00", "images.csv is not text: it holds zero bytes.*expected a CSV or TSV file in UTF-8"),
+    (b"\xff\xfea", "images.csv, line 1: .*expected rows of CSV or TSV, UTF-8 text"),
+    (b"\xff\xfe\x00", "images.csv is not text: it holds zero bytes\n  expected a CSV or TSV file in UTF-8"),
+    (b"\x89PNG\r\n", "images.csv is an image, not a table of text"),
+    ("path,label,label\nant/000.bmp,a,b\n", "line 1: several columns are named 'label'"),
 ])  # fmt: skip
 def test_bad_csvs_are_reported(tmp_path, text, said):
     write_folder(tmp_path)
     (tmp_path / "images" / "images.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DataError, match="(?s)" + said):
+        make(tmp_path)
+
+
+def test_an_empty_folder_of_a_split_is_refused(tmp_path):
+    write_folder(tmp_path)
+    root = tmp_path / "images"
+    root.rename(tmp_path / "train")
+    root.mkdir()
+    (tmp_path / "train").rename(root / "train")
+    for name in ("test", "val"):
+        (root / name / "ant").mkdir(parents=True)
+    with pytest.raises(DataError, match="(?s)images/(test|val) has no images\n  expected images in it"):
         make(tmp_path)
 
 

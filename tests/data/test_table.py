@@ -400,6 +400,8 @@ BAD = {
     "a typed column": ("a,b\n1,2\n2,3\n", ["++data.types={c: number}"], "data.types=c: .* no such column"),
     "words as targets": ("a,b\n" + 9 * "1,x\n2,y\n", ["data.learn=regression"], "b is 'x'\n  expected a number"),
     "too many classes": ("a,b\n" + "".join(f"{i},n{i}\n" for i in range(50)), [], "50 different values in 50"),
+    "a word as target": ("a,b\n" + "".join(f"{i % 9},{i}\n" for i in range(60)) + "3,dear\n", [], "line 62: b is"),
+    "two ways to split": ("a,b,g,t\n" + 9 * "1,2,x,4\n2,3,y,5\n", ["data.group=g", "data.time=t"], "groups or by time"),
     "a dropped target": ("a,b\n1,2\n2,3\n", ["data.drop=[b]"], "data.drop=b: that column is the target"),
     "shares": ("a,b\n1,2\n2,3\n", ["data.split=[0.5,0.5,0.5]"], "whose sum is 1"),
 }  # fmt: skip
@@ -412,6 +414,14 @@ def test_bad_tables_are_refused(case, tmp_path):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=expected):
         make(path, *keys, target="b").load(CPU)
+
+
+def test_a_given_split_without_targets_is_refused(tmp_path):
+    for name, lines in (("train", 9 * "1,x\n2,y\n"), ("val", 3 * "1,\n")):
+        (tmp_path / f"{name}.csv").write_text("a,b\n" + lines)
+    files = [f"data.{name}={tmp_path / name}.csv" for name in ("train", "val")]
+    with pytest.raises(UserError, match="data.val: the target b has no values\n  expected a value in most rows"):
+        build(compose("data=table", "data.target=b", "model=linear", *files)[0]["data"]).load(CPU)
 
 
 @pytest.mark.parametrize("name", ["a[1].csv", "a*.csv", "a?.csv", "{a,b}.csv", "a\x1b.csv"])
