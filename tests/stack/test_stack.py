@@ -458,7 +458,7 @@ def test_seeds_in_one_command(tmp_path):
 
 @pytest.mark.slow
 def test_folds_of_unequal_size_train_in_stacks_of_their_own(tmp_path):
-    words = ["-m", "data=moons", "data.source.samples=200", "data.folds=3", "seed=0,1", "sweep.stack=8"]
+    words = ["-m", "data=moons", "data.source.samples=202", "data.folds=3", "seed=0,1", "sweep.stack=8"]
     command = [sys.executable, "-m", "dlrun", *words, "trainer.epochs=2", f"output_dir={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "train in stacks of " in done.stdout, done
