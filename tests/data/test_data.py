@@ -127,7 +127,7 @@ def test_starting_in_mid_epoch_gives_the_remaining_batches(monkeypatch, batch_si
     whole = list(data.batches("train", 3, 5))
     assert len(whole) == -(-72 // batch_size)
     assert [len(y) for _, y in whole[:-1]] == [batch_size] * (len(whole) - 1)
-    for first in range(len(whole) + 1):
+    for first in range(0, len(whole) + 1, max(1, len(whole) // 8)):  # also at the end, where nothing remains
         assert same(data.batches("train", 3, 5, first), whole[first:]), first
 
 

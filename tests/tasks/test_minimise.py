@@ -166,14 +166,14 @@ def test_four_starting_points_reach_four_minima(tmp_path):
     assert {path.stem for path in (tmp_path / "plots").iterdir()} == {"contours", "surface", "descent", "f"}
 
 
-def test_points_move_by_themselves(tmp_path):
+def test_points_move_by_themselves(tmp_path, undrawn):
     together = finished(tmp_path / "a", "model.starts=[[4,0],[1,0]]", "optimizer=adam", "optimizer.lr=0.1")
     alone = finished(tmp_path / "b", "model.starts=[[1,0]]", "optimizer=adam", "optimizer.lr=0.1")
     assert alone["points"][0]["end"] == pytest.approx(together["points"][1]["end"], abs=1e-5)
     assert (alone["test/x"], alone["test/y"]) == tuple(alone["points"][0]["end"])
 
 
-def test_central_differences_end_where_gradients_do(tmp_path):
+def test_central_differences_end_where_gradients_do(tmp_path, undrawn):
     ends = [
         finished(tmp_path / method, f"task.method={method}", "trainer.epochs=2")["points"][0]["end"]
         for method in ("gradient", "numeric")
@@ -181,7 +181,7 @@ def test_central_differences_end_where_gradients_do(tmp_path):
     assert ends[0] == pytest.approx(ends[1], abs=1e-4)
 
 
-def test_random_search_keeps_the_lowest(tmp_path):
+def test_random_search_keeps_the_lowest(tmp_path, undrawn):
     test = finished(tmp_path, "task.method=random", "data=line_loss")
     values = [float(row["f"]) for row in csv.DictReader((tmp_path / "path.csv").read_text().splitlines())]
     assert len(values) == 501 and all(b <= a for a, b in zip(values, values[1:], strict=False))
@@ -196,7 +196,7 @@ def test_fixed_points_are_only_drawn(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["gradient", "random"])
-def test_resuming_is_exact(method, tmp_path):
+def test_resuming_is_exact(method, tmp_path, undrawn):
     config = compose("model=point", "trainer.device=cpu", "trainer.epochs=3", f"task.method={method}", "optimizer=adam")
     train(tmp_path / "a", config, finish=True)
     assert train(tmp_path / "b", config, signals={27: signal.SIGTERM}).number == signal.SIGTERM
