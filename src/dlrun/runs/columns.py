@@ -41,5 +41,5 @@ def importance_of(folder: Path) -> dict[str, float]:
     try:
         found = json.loads(read_whole(folder / IMPORTANCE))["worse_by"]
         return {str(name): float(entry["mean"]) for name, entry in found.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}

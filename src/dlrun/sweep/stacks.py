@@ -60,7 +60,7 @@ def read_verdict(sweep: Path, number: int) -> Verdict | None:
         check_state(found, {"gain": float | None, "why": str | None, "parts": list})
         verdict = Verdict(**found)
         return verdict if all(isinstance(part, list) for part in verdict.parts) else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
