@@ -207,7 +207,7 @@ def check(task: Task) -> Task:
     }
     if isinstance(task, Supervised | Segment):
         freezing = task.freezing
-        in_the_way["task.class_weights"] = task.class_weights is not None
+        in_the_way["task.class_weights"] = isinstance(task, Segment) and task.class_weights is not None
         in_the_way["task.freeze"] = bool(freezing.moments) or any(start for start in freezing.start.values())
     if isinstance(task, PPO):
         in_the_way["task.target_kl or task.kl_target"] = bool(task.target_kl or task.penalty.target)
