@@ -43,6 +43,7 @@ def read(
     """
     from PIL import Image
 
+    most = Image.MAX_IMAGE_PIXELS  # a global of Pillow's, which a Python program may use, too
     try:
         if not isinstance(path, BytesIO) and (why := irregular(path)):
             return f"it is {why}"
@@ -64,6 +65,8 @@ def read(
             return error.strerror
         why = f"{type(error).__name__}: {error}".partition("\n")[0].replace(f" {str(path)!r}", "")
         return why.removeprefix("UnidentifiedImageError: ")
+    finally:
+        Image.MAX_IMAGE_PIXELS = most
     return pixels[None] if shape[0] == 1 else pixels.transpose(2, 0, 1)
 
 
