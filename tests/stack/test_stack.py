@@ -502,8 +502,8 @@ def test_a_stacked_search_that_was_killed_ends_with_the_same_bits(pruner, tmp_pa
     whole, cut = (next((tmp_path / kind).glob("*/*_sweep")) for kind in ("whole", "cut"))
     jobs = [json.loads((folder / "sweep.json").read_text())["jobs"] for folder in (whole, cut)]
     for one, other in zip(*jobs, strict=True):
-        names = ("overrides", "status", "values", "stack")
-        assert [one[name] for name in names] == [other[name] for name in names]
+        assert one["overrides"][:-1] == other["overrides"][:-1]  # the last one is output_dir
+        assert all(one[name] == other[name] for name in ("status", "values", "stack"))
         assert_same(whole / str(one["number"]), cut / str(one["number"]))
     assert {job["status"] for job in jobs[0]} == ({"finished", "pruned"} if pruner == "asha" else {"finished"})
 
