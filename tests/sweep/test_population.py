@@ -190,7 +190,10 @@ def test_a_population_in_one_command(tmp_path):
         ([*small, "task.mixup=0.2"], "6 jobs (0 to 5) cannot train as one network: task.mixup or task.cutmix has no"),
         ([*small, "sweep.jobs=2"], "sweep.jobs=2: sweep has no 'jobs'"),
         ([*small, "sweep.population=1"], "sweep.population=1: expected an integer in [2, 1000]"),
-        ([*small, "seeds=4"], "seeds=4 with sweep=pbt: expected seeds of new runs, without a mode, a search or a population"),
+        (
+            [*small, "seeds=4"],
+            "seeds=4 with sweep=pbt: expected seeds of new runs, without a mode, a search or a population",
+        ),
     ):
         done = dl_run(*words)
         assert done.returncode == 2 and text in done.stderr, done
