@@ -13,6 +13,7 @@ from dlrun.models.linear import linear
 from dlrun.models.powers import matrix_powers
 from dlrun.optim.clipping import clip_gradients
 from dlrun.output.folders import read_summary
+from dlrun.output.plots import worth_drawing
 from dlrun.spec import Table
 
 SPEC = Table(features=3, classes=4)
@@ -65,6 +66,11 @@ def test_recording_the_norms_changes_no_bit(tmp_path):
     tensors = {key for row in runs.rows(tmp_path / "true") for key in row if "/grad/" in key or "/clipped/" in key}
     assert len(tensors) == 8 and all(key.startswith("step/") for key in tensors)  # two layers, weight and bias
     assert (tmp_path / "true" / "plots" / "gradient_norms.png").exists()
+
+
+def test_a_metric_with_a_slash_in_its_name_is_no_norm():
+    rows = [{"epoch": i, "train/own/a": 0.1 * i, "train/grad/fc.weight": 1.0 + i} for i in (1, 2)]
+    assert worth_drawing(rows, [], []) == ["own/a"]
 
 
 def test_a_run_logs_and_draws_the_gradient_norm(tmp_path):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlrun.output.drawing import COLOURS, DARK, GOOD, GREY, TRAIN, VAL, drawable, ink, new_figure, plain_ticks, scaled
+from dlrun.output.rows import is_of_tensor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,14 +31,14 @@ CELLS = 500  # most cells of a drawn matrix on a side: more cells than pixels co
 def worth_drawing(rows: list[dict], windows: Sequence[dict], first: Sequence[str]) -> list[str]:
     """Names of metrics with at least two values that are not all the same, those in `first` before the others.
 
-    rows: of epochs. windows: rows of the steps between them. Names with a / are left out. A deviation (name_std) is
-    drawn as a band of its metric.
+    rows: of epochs. windows: rows of the steps between them. Norms of tensors have a figure of their own. A
+    deviation (name_std) is drawn as a band of its metric.
     """
     values: dict[str, list[list[float]]] = {}
     for source in (rows, windows):
         for key in dict.fromkeys(key for row in source for key in row):
             prefix, _, name = key.partition("/")
-            if name and prefix in ("train", "val", "step") and "/" not in name:
+            if name and prefix in ("train", "val", "step") and not is_of_tensor(name):
                 line = [row[key] for row in source if key in row and math.isfinite(row[key])]
                 values.setdefault(name, []).append(line)
     names = sorted(name for name in values if not (name.endswith("_std") and name.removesuffix("_std") in values))

@@ -21,6 +21,11 @@ def parse_row(line: bytes | str) -> dict[str, int | float | None]:
     return row
 
 
+def is_of_tensor(name: str) -> bool:
+    """Whether a metric is the norm of one tensor's gradient (trainer.gradient_norms). Other metrics may have a /, too."""
+    return name.startswith(("grad/", "clipped/"))
+
+
 def is_epoch(row: dict) -> bool:
     """Whether a row belongs to an epoch, not to the steps between two log lines."""
     return type(row.get("epoch")) is int and not any(name.startswith("step/") for name in row)

@@ -15,6 +15,7 @@ from dlrun.errors import counted
 from dlrun.optim.update import EARLY
 from dlrun.output.checkpoint import snapshot
 from dlrun.output.console import Bar, epoch_line
+from dlrun.output.rows import is_of_tensor
 from dlrun.seeds import Reseeder
 from dlrun.system.signals import Interrupted, Signals
 from dlrun.train.keep import kept_epochs
@@ -123,7 +124,7 @@ def epoch_row(training: Training, val: dict[str, float], seconds: float, samples
     clock, updates = training.clock, training.task.named_updates()
     row: dict[str, float] = {"step": clock.step, "epoch": clock.epoch + 1, "samples": clock.samples}
     means = training.task.logged(training.means.result())
-    row |= {f"train/{name}": value for name, value in means.items() if "/" not in name}  # those of tensors: step/ only
+    row |= {f"train/{name}": value for name, value in means.items() if not is_of_tensor(name)}  # these: step/ only
     row |= {f"val/{name}": value for name, value in val.items()}
     row |= {name.replace("update", "lr"): update.lr for name, update in updates.items()}  # lr, critic_lr
     skipped = sum(update.skipped for update in updates.values())
