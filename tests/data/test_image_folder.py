@@ -4,8 +4,12 @@ import json
 import os
 import socket
 import struct
+import sys
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from signal import SIGTERM
 
@@ -387,6 +391,21 @@ def test_larger_images_by_a_key(tmp_path):
     assert "ant/large.png (it has more pixels than data.max_pixels=500)" in make(tmp_path, max_pixels=500).describe()
     assert "large" not in make(tmp_path, max_pixels=1600).describe()
     assert PILImage.MAX_IMAGE_PIXELS == before  # Pillow's limit is that of the host program
+
+
+def test_images_read_in_threads_leave_the_limit_and_the_filters_of_warnings(tmp_path):
+    PILImage.new("L", (40, 40), 7).save(tmp_path / "large.png")
+    before, shown, interval = PILImage.MAX_IMAGE_PIXELS, list(warnings.filters), sys.getswitchinterval()
+    read = partial(decode.read, tmp_path / "large.png", (1, 8, 8), "cover")
+    sys.setswitchinterval(1e-6)
+    try:
+        with decode.odd_files(), ThreadPoolExecutor(8) as pool:
+            limits = [500, 900, 1599, 1600] * 250
+            images = list(pool.map(read, limits))
+    finally:
+        sys.setswitchinterval(interval)
+    assert [isinstance(image, str) for image in images] == [limit < 1600 for limit in limits]
+    assert (PILImage.MAX_IMAGE_PIXELS, list(warnings.filters)) == (before, shown)
 
 
 def test_images_of_all_kinds(tmp_path):

@@ -5,11 +5,13 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from subprocess import PIPE, Popen
+from threading import Lock
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
@@ -26,6 +28,7 @@ LOT = 32  # images that a process takes at a time
 ORIENTATION = 0x0112  # EXIF tag: how the camera was held
 MAX_SAMPLE, S_MAX_SAMPLE = 281, 341  # TIFF tags: the greatest number in the file
 MAX_PIXELS = 89_478_485  # Pillow's own limit
+OPENING = Lock()  # Pillow's limit belongs to the whole process, and images are read in threads
 # Formats that are accepted, whatever a file's suffix: for an EPS, a program, Pillow would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "ICO", "JPEG2000")
 
@@ -41,40 +44,55 @@ def read(
     max_pixels: larger images are not read, because a small file can claim a terabyte. levels: of images with more than
     8 bits a value; None takes the image's own. If the image's kind has no levels, its range is returned instead.
     """
-    from PIL import Image
+    from PIL.Image import DecompressionBombError
 
-    most = Image.MAX_IMAGE_PIXELS  # a global of Pillow's, which a Python program may use, too
     try:
         if not isinstance(path, BytesIO) and (why := irregular(path)):
             return f"it is {why}"
-        Image.MAX_IMAGE_PIXELS = max_pixels  # above twice this number, Pillow itself raises an error
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                if image.size == (1, 1):
-                    return "it has only one pixel"
-                resized = _resized(image, shape, fit, levels)
-                if isinstance(resized, ValueRange):
-                    return resized
-                pixels = np.asarray(resized, np.uint8)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        with open_image(path, max_pixels) as image:
+            if image.size == (1, 1):
+                return "it has only one pixel"
+            resized = _resized(image, shape, fit, levels)
+            if isinstance(resized, ValueRange):
+                return resized
+            pixels = np.asarray(resized, np.uint8)
+    except DecompressionBombError:
         return f"it has more pixels than data.max_pixels={max_pixels}"
     except Exception as error:  # a damaged file can fail in any way at all
         if isinstance(error, OSError) and error.strerror:
             return error.strerror
         why = f"{type(error).__name__}: {error}".partition("\n")[0].replace(f" {str(path)!r}", "")
         return why.removeprefix("UnidentifiedImageError: ")
-    finally:
-        Image.MAX_IMAGE_PIXELS = most
     return pixels[None] if shape[0] == 1 else pixels.transpose(2, 0, 1)
 
 
-def upright_size(path: str | Path) -> tuple[int, int]:
-    """Return the width and height of an image, turned upright by its EXIF tag."""
+def open_image(path: str | Path | BytesIO | IO[bytes], max_pixels: int) -> "ImageFile":
+    """Open an image, without its pixels. Raises DecompressionBombError if it has more than max_pixels."""
     from PIL import Image
 
-    with Image.open(path, formats=FORMATS) as image:
+    with OPENING:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
+        try:
+            image = Image.open(path, formats=FORMATS)  # above max_pixels it only warns, above twice as many it raises
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    if image.width * image.height > max_pixels:
+        image.close()
+        raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels are more than {max_pixels}")
+    return image
+
+
+@contextmanager
+def odd_files() -> Iterator[None]:
+    """Ignore Pillow's warnings about odd files. Not inside threads: Python's filters belong to the whole process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def upright_size(path: str | Path, max_pixels: int) -> tuple[int, int]:
+    """Return the width and height of an image, turned upright by its EXIF tag."""
+    with open_image(path, max_pixels) as image:
         return image.size[::-1] if image.getexif().get(ORIENTATION, 1) >= 5 else image.size
 
 
@@ -195,7 +213,7 @@ def serve() -> None:
 def _write_lot(rows: list[tuple[int, str]], file: str, offset: int, keys: tuple) -> Written:
     shape, bad, deep = keys[0], {}, {}
     size = shape[0] * shape[1] * shape[2]
-    with open(file, "r+b", buffering=0) as out:  # no memory map, which kills the process on a full disk
+    with odd_files(), open(file, "r+b", buffering=0) as out:  # no memory map, which kills the process on a full disk
         for row, path in rows:
             pixels = read(path, *keys)
             if isinstance(pixels, str):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dlrun.data.corpus import decode
 from dlrun.data.csv_rows import TEXTS, Column, columns_of, read_rows
-from dlrun.data.decode import FORMATS, MAX_PIXELS
+from dlrun.data.decode import MAX_PIXELS, odd_files, open_image
 from dlrun.data.decode import read as read_resized
 from dlrun.data.image_csv import ListFormat, listed_paths, resolve
 from dlrun.data.levels import Levels, ValueRange
@@ -114,23 +114,24 @@ def decoded(
 ) -> Tensor:
     """Return an image file as uint8 (C, H, W). Raises UserError if it does not fit, UnreadableImage if damaged."""
     if not fit:
-        _check_size(name, source, shape)
-    pixels = read_resized(source, shape, fit or "cover", *decoding)
-    if isinstance(pixels, ValueRange):  # of a mode that no training image had
-        pixels = read_resized(source, shape, fit or "cover", decoding.max_pixels)
+        _check_size(name, source, shape, decoding.max_pixels)
+    with odd_files():
+        pixels = read_resized(source, shape, fit or "cover", *decoding)
+        if isinstance(pixels, ValueRange):  # of a mode that no training image had
+            pixels = read_resized(source, shape, fit or "cover", decoding.max_pixels)
     if isinstance(pixels, str):
         raise UnreadableImage(f"{name} cannot be read as an image: {pixels.splitlines()[0]}\n  expected {WHOLE}")
     return torch.tensor(pixels)
 
 
-def _check_size(name: str, source: Path | io.BytesIO, shape: tuple[int, int, int]) -> None:
+def _check_size(name: str, source: Path | io.BytesIO, shape: tuple[int, int, int], max_pixels: int) -> None:
     """Check the size before any pixel is decoded, because a small file can claim a terabyte."""
     from PIL import Image
 
     try:
         if not isinstance(source, io.BytesIO) and (kind := irregular(source)):
             raise OSError(f"it is {kind}")
-        with Image.open(source, formats=FORMATS) as image:
+        with odd_files(), open_image(source, max_pixels) as image:
             width, height = image.size
             channels = 3 if image.mode == "P" else len(image.getbands())
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -13,7 +13,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 
 from dlrun.data.base import Arrays
-from dlrun.data.decode import FORMATS, read, upright_size
+from dlrun.data.decode import odd_files, open_image, read, upright_size
 from dlrun.data.levels import Levels, ValueRange, levels_of
 from dlrun.data.mask_pairs import mask_splits
 from dlrun.errors import DataError, counted, printable
@@ -157,9 +157,9 @@ def _read_all(
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], Levels]:
     """Read each image (C, H, W) with its mask (H, W), and the levels of images with more than 8 bits a value."""
     read_image = partial(_image, shape=shape, max_pixels=max_pixels)
-    with ThreadPoolExecutor(min(16, cpus())) as pool:
+    with odd_files(), ThreadPoolExecutor(min(16, cpus())) as pool:
         images = list(pool.map(partial(read_image, levels={}), pairs))
-        masks = list(pool.map(partial(_mask, shape=shape, table=table), pairs))
+        masks = list(pool.map(partial(_mask, shape=shape, max_pixels=max_pixels, table=table), pairs))
     levels = levels_of(each for each in images if isinstance(each, ValueRange))
     for i, each in enumerate(images):
         if isinstance(each, ValueRange):
@@ -193,16 +193,16 @@ def _unreadable(image: Path, mask: Path, why: str) -> DataError:
     return DataError(f"{names}: cannot be read: {why}\n  repair or remove both")
 
 
-def _mask(pair: tuple[Path, Path], shape: tuple[int, int, int], table: np.ndarray) -> np.ndarray:
+def _mask(pair: tuple[Path, Path], shape: tuple[int, int, int], max_pixels: int, table: np.ndarray) -> np.ndarray:
     """Read the classes of an image's pixels (H, W). Raises DataError if the mask does not fit the image."""
     from PIL import Image, ImageOps
 
     image, mask = pair
     try:
-        size = upright_size(image)
+        size = upright_size(image, max_pixels)
         if why := irregular(mask):
             raise OSError(f"the mask is {why}")
-        with open(mask, "rb") as file, Image.open(file, formats=FORMATS) as opened:
+        with open(mask, "rb") as file, open_image(file, max_pixels) as opened:
             drawn = ImageOps.exif_transpose(opened)
             drawn = drawn.convert("L") if drawn.mode == "1" else drawn
             drawn.load()
