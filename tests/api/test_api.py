@@ -145,6 +145,7 @@ def test_threads_run_one_after_another():
     assert [run.status for run in found.values()] == ["finished"] * 2
 
 
+@pytest.mark.thorough
 def test_arrays_train_and_resume_only_with_the_same_arrays():
     x, y = samples()
     words = ["model.hidden=[8]", "trainer.device=cpu"]

@@ -621,6 +621,7 @@ def test_images_larger_than_the_network_accepts_are_cropped(tmp_path):
         assert {(int(x[1, 0] - x[0, 0]), int(x[0, 1] - x[0, 0])) for x in xs} == signs
 
 
+@pytest.mark.thorough(but=["true"])
 @pytest.mark.parametrize("read", ["true", "false"])
 def test_a_run_on_a_folder_resumes_to_the_bit(tmp_path, read):
     write_folder(tmp_path)

@@ -246,6 +246,7 @@ def test_an_autoencoder_memorises_a_batch(keys):
     assert task.preview(data_of(x, SMALL))["reconstructions"].shape[0] == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("loss", ["bce", "mse"])
 def test_an_adversarial_autoencoder_reconstructs_and_spreads_its_codes(loss):
     x = random_images(SMALL, 256)
@@ -454,6 +455,7 @@ def blobs() -> Batches:
     return Batches(x, y, POINTS, 256)
 
 
+@pytest.mark.thorough(but=["Gan-keys2", "WganGp-keys4"])
 @pytest.mark.parametrize(("kind", "keys"), [
     (Gan, dict()), (Gan, dict(loss="least_squares")), (Gan, dict(loss="hinge")), (Wgan, dict(clip=0.1, n_critic=2)),
     (WganGp, dict(n_critic=2, gp_weight=1.0)),
@@ -470,6 +472,7 @@ def test_every_gan_finds_a_blob(kind, keys):
     assert list(task.report(data)["figures"]) == ["samples"]
 
 
+@pytest.mark.thorough
 def test_wgan_gp_covers_two_blobs():
     task, data = make_pair(WganGp, lr=0.005, ema=0.9, n_critic=3), blobs()
     learn(task, (data.x, data.y), 600)
@@ -559,6 +562,7 @@ def test_the_swiss_roll_grows_with_the_angle():
 # Resuming
 
 
+@pytest.mark.thorough(but=["vae task.kl_warmup_epochs=1.5 task.beta=2"])
 @pytest.mark.parametrize("case", ["vae task.kl_warmup_epochs=1.5 task.beta=2",
                                   "vae task.likelihood=gaussian trainer.ema=0.9",
                                   "denoising_autoencoder task.loss=mse", "wgan_gp task.n_critic=3 model.width=4",
