@@ -98,6 +98,7 @@ def test_option_composes_and_states_each_key_once(group, option):
         others = [f"model={models(option)[0]}"]
     config = composed(*others, f"{group}={option}")
     check(config, NAMES | {group: option})
+    assert section(group, option) == composed(f"{group}={option}")[group]  # what other tests read from the file
     found = targets(config[group], group)
     assert found and found[0][0] == group
     for path, node in found:

@@ -59,6 +59,7 @@ def test_every_command_runs(dl_run, command):
     assert summary["status"] == "finished" and summary["test"]
 
 
+@pytest.mark.thorough
 def test_the_users_own_task_resumes_to_the_bit(dl_run):
     from runs import assert_same
 

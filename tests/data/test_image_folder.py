@@ -342,6 +342,18 @@ DEEP = {
 }
 
 
+@pytest.mark.thorough(
+    but=[
+        "real numbers to 1-1",
+        "real numbers from -1-1",
+        "bytes as real numbers-1",
+        "bytes in 16 bits-1",
+        "bytes in 32 bits-1",
+        "12 bits in 16-1",
+        "16 bits-1",
+        "below zero-1",
+    ]
+)
 @pytest.mark.parametrize("cores", [1, 2])
 @pytest.mark.parametrize(("convert", "suffix", "levels"), DEEP.values(), ids=DEEP)
 def test_images_keep_their_range(tmp_path, monkeypatch, convert, suffix, levels, cores):

@@ -206,6 +206,7 @@ def test_points_are_chosen_at_a_time_for_stacks(stack, sizes, tmp_path):
         assert Optuna(settings(pruner="asha"), [rate], 3, stack).stack == stack  # stack/selection.py
 
 
+@pytest.mark.thorough(but=["grid-axes2", "tpe-axes0"])
 @pytest.mark.parametrize(
     ("sampler", "axes"),
     [

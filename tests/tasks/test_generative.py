@@ -279,6 +279,7 @@ def test_a_vae_learns_two_images(keys):
     assert set(task.preview(data)) == {"reconstructions", "samples"}
 
 
+@pytest.mark.thorough(but=["Vae-3", "Autoencoder-2"])
 @pytest.mark.parametrize("latent", [2, 3])
 @pytest.mark.parametrize("kind", [Vae, Autoencoder, AdversarialAutoencoder])
 def test_reports_are_figures(kind, latent):
@@ -579,6 +580,7 @@ def test_settings_resume_to_the_bit(case, tmp_path):
     assert_same(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.thorough(but=["3"])
 @pytest.mark.parametrize("stop", [2, 3])
 def test_a_skipped_step_stays_skipped_after_resuming(stop, tmp_path):
     """The generator's step changes the running statistics of the critic, too. Stopped before or at the bad batch."""

@@ -58,6 +58,7 @@ def test_a_classifier_measures_samples(model, classifier, data_dir, tmp_path):
     assert runs.rows(tmp_path / "b")[-1]["val/swd"] == rows[-1]["val/swd"], "without a classifier, too"
 
 
+@pytest.mark.thorough
 def test_a_classifier_of_other_data_is_refused(classify, classifier, data_dir, tmp_path):
     def refused(folder, *overrides):
         with pytest.raises(UserError) as error:
