@@ -125,13 +125,14 @@ def spec_of(data: str) -> object:
 
 
 def section(group: str, option: str) -> dict:
-    """The section of a group when this option is chosen: read from its file, if it neither builds on others nor refers
-    to them (test_configs.py compares it with the composed one).
+    """The section of a group when this option is chosen: read from its file, if that neither builds on others, nor
+    refers to them, nor chooses data with tuned values (test_configs.py compares it with the composed one).
     """
     content = read_option(group, option)
     found = {key: value for key, value in content.get(group, content).items() if key != "defaults"}
-    others = [each for each in content.get("defaults", ()) if each != "_self_" and "override /task" not in each]
-    return composed(f"{group}={option}")[group] if others or "${" in str(found) else deepcopy(found)
+    others = [each for each in map(str, content.get("defaults", ())) if "override" not in each and each != "_self_"]
+    is_whole = not others and "override /data" not in str(content) and "${" not in str(found)
+    return deepcopy(found) if is_whole else composed(f"{group}={option}")[group]
 
 
 @contextmanager
