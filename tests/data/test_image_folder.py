@@ -56,6 +56,13 @@ def make(data_dir: Path, load: bool = True, **keys) -> ImageFolder:
     return data
 
 
+def decode_with(monkeypatch: pytest.MonkeyPatch, cores: int, lot: int = 8) -> None:
+    """Decode images in this many processes from the first on, `lot` at a time."""
+    monkeypatch.setattr(image_cache, "cpus", lambda: cores)
+    monkeypatch.setattr(decode, "LOT", lot)
+    monkeypatch.setattr(decode, "START", -1)
+
+
 def parts(data: ImageFolder) -> dict[str, list[bytes]]:
     """Every part's images and labels, in order."""
     return {
@@ -360,8 +367,7 @@ def test_images_keep_their_range(tmp_path, monkeypatch, convert, suffix, levels,
     """By the whole set: a dark image stays darker than a bright one."""
     if cores == 2 and suffix == "tif" and levels != {"real": [0, 1]}:
         return
-    monkeypatch.setattr(image_cache, "cpus", lambda: cores)
-    monkeypatch.setattr(decode, "LOT", 2)
+    decode_with(monkeypatch, cores, lot=2)
     pixels = np.random.RandomState(0).randint(0, 256, (8, 8, 8), np.uint8)
     pixels[0, 0, :2], pixels[7] = (0, 255), pixels[7] // 16
     for name, own, ending in (("bytes", pixels, "png"), ("deep", convert(pixels), suffix)):
@@ -473,8 +479,7 @@ def bomb(side: int) -> bytes:
 
 @pytest.mark.parametrize("cores", [1, 2])
 def test_broken_images_and_bombs_are_left_out_and_named(tmp_path, monkeypatch, cores):
-    monkeypatch.setattr(image_cache, "cpus", lambda: cores)
-    monkeypatch.setattr(decode, "LOT", 8)
+    decode_with(monkeypatch, cores)
     write_folder(tmp_path)
     before = parts(make(tmp_path, resident=False))
     folder = tmp_path / "images" / "ant"
@@ -508,8 +513,7 @@ def test_several_processes_write_the_same_cache_as_one(tmp_path, monkeypatch):
     write_folder(tmp_path)
     found = []
     for cores in (1, 3):
-        monkeypatch.setattr(image_cache, "cpus", lambda cores=cores: cores)
-        monkeypatch.setattr(decode, "LOT", 7)
+        decode_with(monkeypatch, cores, lot=7)
         make(tmp_path)
         (cache,) = caches(tmp_path)
         found.append(cache.read_bytes())
@@ -517,10 +521,21 @@ def test_several_processes_write_the_same_cache_as_one(tmp_path, monkeypatch):
     assert found[0] == found[1]
 
 
-def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
+def test_few_images_are_decoded_without_processes(tmp_path, monkeypatch):
     write_folder(tmp_path)
     monkeypatch.setattr(image_cache, "cpus", lambda: 2)
+    monkeypatch.setattr(decode, "Popen", lambda *a, **k: pytest.fail("a process was started"))
+    assert make(tmp_path).size("train") == 24
+    caches(tmp_path)[0].unlink()
     monkeypatch.setattr(decode, "LOT", 8)
+    monkeypatch.setattr(decode, "START", 0)  # any more are worth it
+    with pytest.raises(pytest.fail.Exception, match="a process was started"):
+        make(tmp_path)
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
+    write_folder(tmp_path)
+    decode_with(monkeypatch, 2)
     with monkeypatch.context() as patch:
         patch.setattr(image_cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
         with pytest.raises(DataError, match=r"the cache of 40 images of 3x8x8 needs 0.0 GB, and .* has 0.0 GB free"):

@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from subprocess import PIPE, Popen
 from threading import Lock
+from time import perf_counter
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 LOT = 32  # images that a process takes at a time
+START = 0.5  # seconds in which a process starts
 ORIENTATION = 0x0112  # EXIF tag: how the camera was held
 MAX_SAMPLE, S_MAX_SAMPLE = 281, 341  # TIFF tags: the greatest number in the file
 MAX_PIXELS = 89_478_485  # Pillow's own limit
@@ -143,12 +145,14 @@ def write(
     rows = list(paths.items())
     lots = [(rows[first : first + LOT], file, offset, keys) for first in range(0, len(rows), LOT)][::-1]
     done = Written({}, {})
+    began, whole, left = perf_counter(), len(lots), 0.0  # left: seconds that the rest would take in this process
+    while lots and (min(processes, len(lots)) == 1 or left < START):
+        lot = lots.pop()
+        _add(done, _write_lot(*lot))
+        tick(len(lot[0]))
+        left = (perf_counter() - began) / (whole - len(lots)) * len(lots)
     processes = min(processes, len(lots))
-    if processes == 1:
-        while lots:
-            lot = lots.pop()
-            _add(done, _write_lot(*lot))
-            tick(len(lot[0]))
+    if not processes:
         return done
     # plain processes, because multiprocessing would import the caller's main module again
     env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
