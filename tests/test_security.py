@@ -151,6 +151,18 @@ FILES = {
 }
 
 
+@pytest.mark.thorough(
+    but=[
+        "job: {env_set: {DL_RUN_ALLOW: unittest}}",
+        "callbacks: {x: {_target_: unittest.main.TestProgram, module: evil, exit: false}}",
+        "launcher: {_target_: evil.Launcher}",
+        "sweeper: {_target_: evil.Sweeper}",
+        "searchpath: ['pkg://evil']",
+        "run: {dir: ran}",
+        "help: {template: x}",
+        "job: {name: x}",
+    ]
+)
 @pytest.mark.parametrize("text", FILES)
 def test_hydras_keys_in_a_file_are_refused(refused, tmp_path, text):
     (tmp_path / "mine" / "experiment").mkdir(parents=True)

@@ -13,6 +13,13 @@ from dlrun.config.signatures import public_names
 from dlrun.errors import ConfigError
 
 
+@pytest.mark.thorough(
+    but=[
+        "mlp-task.pieces-task.grad_accum_steps",
+        "resnet18-schedule.warmup-schedule.warmup_fraction",
+        "ppo-data.film_steps-data.video_steps",
+    ]
+)
 @pytest.mark.parametrize(
     ("model", "old", "new"),
     [

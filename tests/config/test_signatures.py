@@ -10,6 +10,16 @@ import pytest
 from dlrun.config import signatures
 
 
+@pytest.mark.thorough(
+    but=[
+        "model-os.system",
+        "model-dlrun.output.checkpoint.save",
+        "model-dlrun.models.mlp._hidden",
+        "optimizer-torch.load",
+        "data.source-dlrun.data.readers.images.shutil.rmtree",
+        "trainer-dlrun.output.run_folder.Run",
+    ]
+)
 @pytest.mark.parametrize(
     ("section", "target"),
     [

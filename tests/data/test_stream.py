@@ -183,6 +183,18 @@ WRONG = {  # train, val, words
 }
 
 
+@pytest.mark.thorough(
+    but=[
+        "yields nothing",
+        "the val loader yields a NoneType",
+        "expected labels (batch,) from 0 to 1",
+        "with a target for each sample",
+        "expected dense tensors",
+        "can be read only once",
+        "the train loader yields x of shape (4, 2)",
+        "the train loader raised ValueError: the disk of clouds is gone",
+    ]
+)
 @pytest.mark.parametrize("text", WRONG)
 def test_garbage_is_refused(text):
     x, x_val, words = WRONG[text]

@@ -106,6 +106,18 @@ REFUSED = {
 }
 
 
+@pytest.mark.thorough(
+    but=[
+        "sweep=optuna",
+        "seed=range(0,1e9)",
+        "seed=0,1 +sweep.foo=2",
+        "seed=0,1 sweep.retry=failed",
+        "sweep=optuna sweep.sampler=tpa seed=0,1",
+        "seed=0,1 sweep.job_timeout=0",
+        "model.hiden=[1],[2]",
+        "seed=0,1 sweep.gpus=[0,1] sweep.jobs=3",
+    ]
+)
 @pytest.mark.parametrize("line", REFUSED)
 def test_wrong_requests_for_a_sweep_are_refused(dl_run, refused_sweep, line):
     before = sorted(refused_sweep[0].rglob("*"))

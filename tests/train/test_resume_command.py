@@ -26,6 +26,7 @@ def test_a_resume_of_something_else_than_a_run_is_refused(refused, tmp_path):
     assert "resume=5: no such folder" in refused("resume=5")
 
 
+@pytest.mark.thorough(but=["model=lenet", "seed=1", "~experiment"])
 @pytest.mark.parametrize("change", ["seed=1", "model=lenet", "trainer.ema=0.5", "+data.x=1", "~experiment", "init=a"])
 def test_a_resume_with_another_override_is_refused(refused, finished, change):
     text = refused(f"resume={finished}", change)
