@@ -662,6 +662,7 @@ def test_a_run_on_a_folder_resumes_to_the_bit(tmp_path, read):
     assert_same(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.thorough
 def test_a_run_whose_data_moved_resumes_at_its_new_place(tmp_path, monkeypatch, capsys):
     """The place may change in a resumed run; other images there, and other keys of the data, are refused."""
 

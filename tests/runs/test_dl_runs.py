@@ -414,6 +414,7 @@ DAMAGED = {
 }
 
 
+@pytest.mark.thorough(but=["no config", "no summary", "diverged", "stopped", "broken weights"])
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_damaged_runs_are_reported(damage, dl_runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -68,6 +68,7 @@ def test_gates_equal_those_of_torch(kind, count):
     torch.testing.assert_close(new, layer(x)[0][:, 4])
 
 
+@pytest.mark.thorough
 def test_an_image_is_explained_for_a_convolutional_network(explain, tmp_path):
     root = write_mnist(tmp_path / "data")
     run = untrained(tmp_path / "run", ["model=lenet", "data=mnist", f"data_dir={root}"])

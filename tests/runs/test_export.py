@@ -129,6 +129,7 @@ def gone(run, download=True):
     raise DataError("the data is gone\n  expected it")
 
 
+@pytest.mark.thorough
 def test_the_exported_graph_accepts_any_batch_size(tmp_path):
     """Not even batches of two samples, or of one, fix the size in the graph."""
     for count in (1, 2):

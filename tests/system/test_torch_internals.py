@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -42,7 +43,9 @@ def attributes():
 
 def private_names(path):
     """Private names of torch that a file uses, as file:line name. torch._foreach_* is documented."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    text = path.read_text(encoding="utf-8")
+    may = re.search(r"(?<!self)\._|from torch", text)  # parsing all files would take seconds
+    for node in ast.walk(ast.parse(text)) if may else ():
         name = ast.unparse(node) if isinstance(node, ast.Attribute) and is_private(node.attr) else ""
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
             name = ".".join([node.module, *(alias.name for alias in node.names)])

@@ -45,6 +45,7 @@ def measured(task, x, y) -> dict[str, float]:
 # Memorising
 
 
+@pytest.mark.thorough(but=["spec0-cross_entropy", "spec3-bce", "spec6-mse", "spec8-huber"])
 @pytest.mark.parametrize(
     ("spec", "loss"),
     [
@@ -283,6 +284,12 @@ def test_two_classes_are_reported():
 PLANE = ["confusion_matrix", "decision_boundary"]
 
 
+@pytest.mark.thorough(
+    but=[
+        "Table(features=2, classes=4)-['confusion_matrix', 'decision_boundary', 'calibration']",
+        "Table(features=1, targets=1)-['residuals', 'fitted_line']",
+    ]
+)
 @pytest.mark.parametrize(
     ("spec", "figures"),
     [

@@ -432,7 +432,7 @@ LEARN = {
 }
 
 
-@pytest.mark.thorough(but=["a2c", "dqn"])
+@pytest.mark.thorough(but=["a2c"])
 @pytest.mark.parametrize("model", MODELS)
 def test_every_algorithm_learns_to_echo(model):
     with seeded():

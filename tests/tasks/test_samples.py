@@ -45,7 +45,7 @@ def classifier(classify):
 # Measured by a classifier
 
 
-@pytest.mark.thorough(but=["wgan_gp"])
+@pytest.mark.thorough
 @pytest.mark.parametrize("model", ["wgan_gp", "vae", "adversarial_autoencoder"])
 def test_a_classifier_measures_samples(model, classifier, data_dir, tmp_path):
     keys = PAIR if model == "wgan_gp" else [f"model={model}", "model.hidden=[16]", *TINY]
