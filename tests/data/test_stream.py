@@ -191,7 +191,7 @@ def test_garbage_is_refused(text):
 
 
 class WithState(Broken):
-    """A loader whose state is whatever it is told."""
+    """A loader whose state is whatever the test gives it."""
 
     def __init__(self, state):
         super().__init__((X, Y), (X + 1, Y))

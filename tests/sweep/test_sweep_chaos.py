@@ -45,7 +45,7 @@ def victims(parent: int) -> dict[str, list[int]]:
 
 
 def chaos(folder: Path, draw: random.Random, kills: int, arguments: list[str]) -> dict[str, int]:
-    """A sweep that is killed so often, `kills` of each kind, and then goes on to its end. Gives the kills by kind."""
+    """A sweep that is killed so often, `kills` of each kind, and then runs to its end. Gives the kills by kind."""
     left = dict.fromkeys(("parent", "forks", "job"), kills)
     process, resumes = dl_run(folder, "-m", *arguments), 0
     while resumes < 20 + 6 * kills:

@@ -100,7 +100,7 @@ def test_a_sweep_killed_at_random_moments_ends_the_same(tmp_path, jobs, search):
 
 
 def test_every_way_in_which_a_job_ends_is_reported(tmp_path):
-    """Refused, an exit(), a bug, a crash, a hang: told at once with the log's last lines, and again at the end."""
+    """Refused, an exit(), a bug, a crash, a hang: shown at once with the log's last lines, and again at the end."""
     do = {"1": "refuse", "2": "exit", "3": "raise", "4": "abort", "5": "hang", "6": "stubborn"}
     assert start(tmp_path / "a", 8, 3, do=do, timeout=3.0).wait(timeout=300) == 0
     words = ["finished", "refused", "failed", "failed", "exit -6", "timeout", "timeout", "finished"]
@@ -180,7 +180,7 @@ def test_an_edited_history_is_reported(tmp_path, text, new):
 
 
 def test_a_stopped_sweep_resumes(tmp_path):
-    """Asked to stop, it lets its jobs save and end; they go on from there, and nothing is begun meanwhile."""
+    """Asked to stop, it lets its jobs save and end; they continue from there, and nothing starts meanwhile."""
     process = start(tmp_path / "a", 4, 2, epochs=20, seconds=0.2)
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("a/*/*_sweep/*/checkpoints/last.ckpt"))) < 2 and time.monotonic() < deadline:

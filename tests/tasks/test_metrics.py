@@ -150,8 +150,8 @@ def test_scores_are_named_by_word_and_class():
     found = measures({"counts": counts(y, p.argmax(1), 3), "y": y, "p": p})
     assert list(found) == list(scores)
     assert found["recall_c"] == pytest.approx(theirs.recall_score(y, p.argmax(1), average=None)[1])
-    told = "task.metrics=f1 is for classes, and this data has real targets\n  expected mae, mape, median_ae"
-    with pytest.raises(UserError, match=told):
+    message = "task.metrics=f1 is for classes, and this data has real targets\n  expected mae, mape, median_ae"
+    with pytest.raises(UserError, match=message):
         named(Table(features=3, targets=1), partial(ours.f1))
     with pytest.raises(UserError, match="task.metrics=top3 is always 1 with 3 classes"):
         named(THREE, partial(ours.top, k=3))
@@ -476,7 +476,7 @@ def skewed(tmp_path_factory):
 
 
 def test_a_threshold_is_kept_and_resumes_to_the_bit(skewed, tmp_path):
-    """The run ends in the middle of an epoch and goes on; the best epoch's threshold is that of its weights."""
+    """The run ends in the middle of an epoch and is resumed; the best epoch's threshold is that of its weights."""
     config = compose(*SKEWED, f"data.file={skewed}", "data.sampler=balanced", *CHOSEN)
     folders = whole, part = tmp_path / "whole", tmp_path / "part"
     train(whole, config, finish=True)
@@ -530,22 +530,26 @@ def test_held_out_samples_are_predicted(skewed, tmp_path, model):
     assert len(places) == len(set(places)) == 384
 
 
-@pytest.mark.parametrize(
-    ("test", "is_diverged"), [({"loss": 0.5, "auroc": math.nan}, False), ({"loss": math.inf}, True)]
-)
-def test_an_undefined_metric_is_no_divergence(test, is_diverged):
-    """A test split of one class has no AUROC; a loss that is not finite is another matter."""
+def measured(test: dict) -> dict:
+    """Measure the test split with a task whose evaluation gives `test`."""
     training = SimpleNamespace(
         task=SimpleNamespace(evaluate=lambda data, split: test),
         trainer=SimpleNamespace(on_nan="stop"),
         best=Best("auroc", "max", 0.0),
         clock=SimpleNamespace(step=3),
     )
-    if is_diverged:
-        with pytest.raises(Diverged, match="test/loss is inf, though the weights of 3 steps are finite"):
-            measure_test(training, None)
-    else:
-        assert measure_test(training, None) == test
+    return measure_test(training, None)
+
+
+def test_an_undefined_metric_is_no_divergence():
+    """A test split of one class has no AUROC."""
+    test = {"loss": 0.5, "auroc": math.nan}
+    assert measured(test) == test
+
+
+def test_an_infinite_test_loss_is_a_divergence():
+    with pytest.raises(Diverged, match="test/loss is inf, though the weights of 3 steps are finite"):
+        measured({"loss": math.inf})
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def drawn(samples: int = 12, spec: Mask = SPEC) -> Arrays:
 
 
 class Said(nn.Module):
-    """A net that says what it is told: channel c of the image is the logit of class c."""
+    """A network that returns its input: channel c of the image is the logit of class c."""
 
     def __init__(self) -> None:
         super().__init__()
