@@ -11,6 +11,21 @@ from dlrun import cli
 from dlrun.config import signatures
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Take the mark `thorough` from the cases that its `but` names, and from slow ones."""
+    missing = {}
+    for item in items:
+        if mark := item.get_closest_marker("thorough"):
+            quick, case = mark.kwargs.get("but", ()), item.callspec.id if hasattr(item, "callspec") else ""
+            missing.setdefault(item.nodeid.partition("[")[0], set(quick)).discard(case)
+            if case in quick or item.get_closest_marker("slow"):
+                item.own_markers = [each for each in item.own_markers if each.name != "thorough"]
+    lost = {name: cases for name, cases in missing.items() if cases}
+    if lost and not any("::" in argument for argument in config.args):
+        raise pytest.UsageError(f"no such cases of a thorough test: {lost}")
+
+
 @pytest.fixture
 def undrawn():
     """No plots are drawn: they take most of the time of a small run."""

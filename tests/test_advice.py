@@ -65,6 +65,7 @@ def advised(text: str) -> list[list[str]]:
     return found
 
 
+@pytest.mark.thorough(but=["schedule=cosine", "model=linear"])
 @pytest.mark.parametrize("change", ["optimizer.lr=1e-4", "model=linear", "model.hidden=[5]", "schedule=cosine"])
 def test_a_change_that_a_resumed_run_refuses_comes_with_a_command_that_works(dl_run, digits, tmp_path, change):
     """The new run is like the old one in all its overrides."""
@@ -116,6 +117,7 @@ def test_moved_data_comes_with_a_command_that_finds_it(dl_run, tmp_path):
     assert code == 0, said
 
 
+@pytest.mark.thorough
 def test_weights_of_another_form_come_with_the_key_to_set():
     spec, node = Image((1, 32, 32), 10), composed("model=resnet18", "model.width=2")["model"]
     config = {"model": node, "init": "tv.pth"}

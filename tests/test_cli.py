@@ -24,6 +24,7 @@ def test_help_lists_the_groups_and_examples(dl_run):
     assert "{groups}" not in out and all(len(line) <= 120 for line in out.splitlines())
 
 
+@pytest.mark.thorough(but=["80"])
 @pytest.mark.parametrize("width", [80, 60, 30])
 def test_lists_are_as_wide_as_the_terminal(dl_run, monkeypatch, width):
     """In help, keys, options and pairings no line is longer, except for a single word; no word is broken."""

@@ -69,6 +69,20 @@ def test_every_config_has_a_header(name):
         assert any(f"dl-run {group}={option}" in line for line in comment), "the header has the command"
 
 
+@pytest.mark.thorough(
+    but=[
+        "data/cifar10",
+        "data/iris",
+        "model/lenet",
+        "model/gru",
+        "optimizer/adam",
+        "schedule/step",
+        "task/supervised",
+        "task/ppo",
+        "trainer/default",
+        "sweep/grid",
+    ]
+)
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=map("/".join, OPTIONS))
 def test_option_composes_and_states_each_key_once(group, option):
     spec = read_option("data", option).get("spec", {"_target_": ""}) if group == "data" else {"_target_": ""}
@@ -84,6 +98,7 @@ def test_option_composes_and_states_each_key_once(group, option):
         others = [f"model={models(option)[0]}"]
     config = composed(*others, f"{group}={option}")
     check(config, NAMES | {group: option})
+    assert section(group, option) == composed(f"{group}={option}")[group]  # what other tests read from the file
     found = targets(config[group], group)
     assert found and found[0][0] == group
     for path, node in found:
@@ -109,6 +124,9 @@ def data_dir(tmp_path_factory):
     return write_data(tmp_path_factory.mktemp("data"))
 
 
+@pytest.mark.thorough(
+    but=["lenet_mnist", "moons_depth", "cartpole_ppo_book", "shapes_unet", "fashion_vae", "himmelblau"]
+)
 @pytest.mark.parametrize("option", options("experiment"))
 def test_experiment_composes_and_builds(option, data_dir):
     for job in sweep(option):
@@ -132,6 +150,7 @@ def test_experiment_composes_and_builds(option, data_dir):
         assert found.shape == (2, outputs, *size)
 
 
+@pytest.mark.thorough
 def test_experiments_with_axes_run_as_sweeps():
     """Hydra reads the sweep of an experiment from its file: mode and parameters reach the sweeper."""
     sweeps = [option for option in options("experiment") if len(sweep(option)) > 1]

@@ -42,6 +42,14 @@ def test_every_experiment_exists():
     assert {command.partition("=")[2] for command in EXPERIMENTS} <= set(options("experiment"))
 
 
+@pytest.mark.thorough(
+    but=[
+        "model=vgg13 data=cifar100",
+        "model=monte_carlo data=maze",
+        "model=wgan_gp data=swiss_roll",
+        "model=dropout_autoencoder data=mnist",
+    ]
+)
 @pytest.mark.parametrize("command", sorted(set(COMMANDS) - set(EXPERIMENTS)))
 def test_every_command_composes(command):
     words = [word for word in with_seeds(shlex.split(command)) if word not in ("-m", "--multirun")]

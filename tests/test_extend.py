@@ -51,6 +51,7 @@ def test_every_file_and_command_is_found():
         assert option and any(option in each for each in COMMANDS) or path.endswith(".py")
 
 
+@pytest.mark.thorough(but=["1", "8"])
 @pytest.mark.parametrize("command", COMMANDS, ids=[f"{i}" for i in range(len(COMMANDS))])
 def test_every_command_runs(dl_run, command):
     dl_run(f"{command} run_dir=run")
@@ -58,6 +59,7 @@ def test_every_command_runs(dl_run, command):
     assert summary["status"] == "finished" and summary["test"]
 
 
+@pytest.mark.thorough
 def test_the_users_own_task_resumes_to_the_bit(dl_run):
     from runs import assert_same
 

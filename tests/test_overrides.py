@@ -8,6 +8,7 @@ import pytest
 from dlrun.overrides import pasteable, quoted
 
 
+@pytest.mark.thorough(but=["l'x", "a,b", "${seed}"])
 @pytest.mark.parametrize("name", ["a b", "a,b", "a=b", "\u00fc", "a(b", 'q"x', "1e3", "$HOME", "l'x", "${seed}", "b\\"])
 def test_the_printed_resume_command_can_be_pasted(name, dl_run):
     """It passes through a shell and Hydra's grammar."""

@@ -46,6 +46,7 @@ def test_import_is_fast_and_loads_no_torch():
     assert found[0][1:] == ["False", "False"]
 
 
+@pytest.mark.thorough
 def test_results_equal_those_of_the_command_line_whatever_the_host_program_sets(tmp_path):
     process = dl_run(tmp_path / "log", *SMALL, f"run_dir={tmp_path / 'command'}")
     torch.set_default_dtype(torch.float64)
@@ -145,6 +146,7 @@ def test_threads_run_one_after_another():
     assert [run.status for run in found.values()] == ["finished"] * 2
 
 
+@pytest.mark.thorough
 def test_arrays_train_and_resume_only_with_the_same_arrays():
     x, y = samples()
     words = ["model.hidden=[8]", "trainer.device=cpu"]

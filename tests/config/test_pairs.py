@@ -71,6 +71,7 @@ def test_the_expected_pairs_cover_all_data_and_all_models():
     }
 
 
+@pytest.mark.thorough(but=["moons", "imdb_keras", "linear"])
 @pytest.mark.parametrize("data", TAKES)
 def test_every_data_set_is_accepted_by_its_models(data):
     """The check accepts the pair, and the network gives an output per class or target.
@@ -90,6 +91,7 @@ def test_tables_of_columns_are_accepted_by_models_for_columns(data):
         assert forward(model, Columns(3, levels=(2, 30), classes=4)) == (3, 4)
 
 
+@pytest.mark.thorough(but=["iris"])
 @pytest.mark.parametrize("data", COLUMNS)
 def test_tables_of_columns_are_refused_by_all_other_models(data):
     for model in sorted(ALL - FOR_COLUMNS):
@@ -103,6 +105,7 @@ def test_series_are_accepted_by_models_for_series(data):
         check(config_of(data, model), NAMES | {"data": data, "model": model})
 
 
+@pytest.mark.thorough(but=["eeg"])
 @pytest.mark.parametrize("data", SERIES)
 def test_series_are_refused_by_all_other_models(data):
     for model in sorted(ALL - STEPS):
@@ -120,6 +123,7 @@ def test_images_too_small_for_a_model_are_refused(data):
         assert not isinstance(refused.value, PairingError)
 
 
+@pytest.mark.thorough(but=["mnist", "imdb"])
 @pytest.mark.parametrize("data", TAKES)
 def test_every_data_set_is_refused_by_all_other_models(data):
     """The error names the models for the data and the data for the model."""
@@ -145,6 +149,7 @@ UNLABELLED |= {"operations", "convolution"}  # they learn nothing
 LABELLED = {model for model in options("model") if "Image" in takes(model)} - UNLABELLED
 
 
+@pytest.mark.thorough(but=["gan", "conv_vae", "autoencoder"])
 @pytest.mark.parametrize("model", sorted(UNLABELLED))
 def test_images_without_labels_are_accepted_by_models_that_need_none(model):
     config = composed(f"model={model}", "data=anime_faces")
@@ -153,6 +158,7 @@ def test_images_without_labels_are_accepted_by_models_that_need_none(model):
         assert build(config["model"])(Image((3, 64, 64)))
 
 
+@pytest.mark.thorough(but=["lenet", "linear", "vgg11", "googlenet"])
 @pytest.mark.parametrize("model", sorted(LABELLED))
 def test_images_without_labels_are_refused_by_models_that_need_them(model):
     """The check of the config refuses them, and so does the builder if the data turns out to have no labels."""
@@ -186,6 +192,9 @@ def test_other_data_without_labels_is_refused(choice):
         check(composed(*choice), names_of(*choice))
 
 
+@pytest.mark.thorough(
+    but=["linear", "mlp", "lenet", "tcn", "rnn", "tabular", "lenet_original", "fast_cnn", "vgg16_imagenet", "vgg11"]
+)
 @pytest.mark.parametrize("model", models())
 def test_models_accept_specs_of_odd_sizes(model):
     specs = [spec for spec in ODD if type(spec).__name__ in takes(model) and not (model in DEEP and spec == FLAT)]

@@ -118,6 +118,35 @@ def test_an_epoch_visits_each_row_once():
     assert first == labels(data.batches("train", 0, 0)) == labels(images().batches("train", 0, 0))
 
 
+@pytest.mark.thorough(
+    but=[
+        "plain-1-1",
+        "plain-1-4",
+        "plain-1-7",
+        "plain-1-72",
+        "plain-1-100",
+        "plain-1296-1",
+        "plain-1296-4",
+        "plain-1296-7",
+        "plain-1296-72",
+        "plain-1296-100",
+        "plain-3780-1",
+        "plain-3780-4",
+        "plain-3780-7",
+        "plain-3780-72",
+        "plain-3780-100",
+        "plain-524288-1",
+        "plain-524288-4",
+        "plain-524288-7",
+        "plain-524288-72",
+        "plain-524288-100",
+        "augmented-524288-1",
+        "augmented-524288-4",
+        "augmented-524288-7",
+        "augmented-524288-72",
+        "augmented-524288-100",
+    ]
+)
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 72, 100])
 @pytest.mark.parametrize("chunk", [1, 3 * 4 * 108, 5 * 7 * 108, 2**19])
 @pytest.mark.parametrize("augment", [NOTHING, EVERYTHING], ids=["plain", "augmented"])

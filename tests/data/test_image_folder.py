@@ -344,7 +344,11 @@ DEEP = {
 
 @pytest.mark.parametrize(
     ("kind", "cores"),
-    [(kind, 1) for kind in DEEP] + [(kind, 2) for kind in ("real numbers to 1", "bytes in 16 bits", "16 bits")],
+    [(kind, 1) for kind in DEEP]
+    + [
+        pytest.param(kind, 2, marks=pytest.mark.thorough)
+        for kind in ("real numbers to 1", "bytes in 16 bits", "16 bits")
+    ],
 )
 def test_images_keep_their_range(tmp_path, monkeypatch, kind, cores):
     """By the whole set: a dark image stays darker than a bright one."""
@@ -628,6 +632,7 @@ def test_images_larger_than_the_network_accepts_are_cropped(tmp_path):
         assert {(int(x[1, 0] - x[0, 0]), int(x[0, 1] - x[0, 0])) for x in xs} == signs
 
 
+@pytest.mark.thorough(but=["true"])
 @pytest.mark.parametrize("read", ["true", "false"])
 def test_a_run_on_a_folder_resumes_to_the_bit(tmp_path, read):
     write_folder(tmp_path)

@@ -230,6 +230,7 @@ def run(tmp_path_factory) -> Path:
     return trained(folder / "run", keys)
 
 
+@pytest.mark.thorough
 def test_a_run_on_a_series_resumes_to_the_bit(tmp_path):
     path = write(tmp_path / "a.csv", weather())
     keys = ["trainer.epochs=2", "trainer.device=cpu", "trainer.checkpoint_gap=0", "data.batch_size=8"]

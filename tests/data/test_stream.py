@@ -96,6 +96,7 @@ def cut_and_resumed(words, loaders, step, folder):
     return dlrun.resume(folder, x=loaders(), x_val=val())
 
 
+@pytest.mark.thorough(but=["stateful"])
 @pytest.mark.parametrize("kind", ["shuffled", "endless", "stateful"])
 def test_a_stream_resumes_in_mid_epoch(kind):
     more = loader(kind)[1]

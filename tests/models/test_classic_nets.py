@@ -112,6 +112,7 @@ def test_mobilenet_has_the_published_parameters():
     assert count(on_meta("mobilenet", IMAGENET, width=16)) == 1_331_592  # the paper's table 6: 1.3 million
 
 
+@pytest.mark.thorough(but=["resnet50-keys1-23520842"])
 @pytest.mark.parametrize(
     ("model", "keys", "params"),
     [

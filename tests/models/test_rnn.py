@@ -156,6 +156,7 @@ def test_dropout_between_layers_is_drawn_for_every_step():
 # Learning
 
 
+@pytest.mark.thorough(but=["gru-False", "rnn-True", "lstm-False"])
 @pytest.mark.parametrize("mask_padding", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_recurrent_networks_remember_the_first_word(kind, mask_padding):

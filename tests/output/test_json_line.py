@@ -122,6 +122,7 @@ def test_lists_of_runs_and_data_are_json(call, tmp_path):
     assert code == 0 and "mnist" in names and len(names) == len(list((ROOT / "configs" / "data").glob("*.yaml")))
 
 
+@pytest.mark.thorough
 def test_every_command_of_the_page_for_agents_works(call, tmp_path):
     """In the order of the page, so that `last` is the run that it trained. Only the sweep needs processes."""
     from PIL import Image

@@ -61,6 +61,7 @@ def test_no_run_can_control_the_terminal(tmp_path, capsys):
 has_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
 
 
+@pytest.mark.thorough
 @has_full
 def test_a_run_continues_when_its_output_is_full_and_reports_it(tmp_path):
     command = ["dlrun", "data=moons", "trainer.epochs=1", f"run_dir={tmp_path}/run"]

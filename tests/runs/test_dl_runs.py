@@ -147,6 +147,7 @@ def test_a_run_is_shown(dl_runs, outputs):
 QUICK = ("classes", "texts", "vae", "actor")
 
 
+@pytest.mark.thorough(but=["classes", "texts"])
 @pytest.mark.parametrize("family", [f if f in QUICK else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES])
 def test_evaluate_reproduces_the_metrics_of_the_run(family, dl_runs, tmp_path):
     """The metrics of summary.json, to the last digit, from the folder alone."""

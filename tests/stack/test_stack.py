@@ -254,6 +254,7 @@ QUICK = ("autoencoder", "gan", "wgan_gp", "ppo", "dqn")  # the others are slow t
 NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in OTHERS]
 
 
+@pytest.mark.thorough(but=["dqn", "autoencoder"])
 @pytest.mark.parametrize("name", NAMES)
 def test_other_tasks_log_what_they_log_alone(name, tmp_path, monkeypatch):
     """Their steps are those of one job: each draws its own noise, and each of their updates is one of its own."""
@@ -270,6 +271,7 @@ def test_other_tasks_log_what_they_log_alone(name, tmp_path, monkeypatch):
             assert {k: found[k] for k in wanted} == pytest.approx(wanted, rel=1e-3, abs=1e-3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["wgan_gp", "dqn", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_other_tasks_that_were_killed_end_with_the_same_bits(name, tmp_path, monkeypatch):
     """Two updates, environments in mid-episode, replay buffers; and a job that leaves."""

@@ -139,6 +139,7 @@ def test_a_population_that_was_killed_ends_with_the_same_bits(config, tmp_path, 
     assert "continuing from the weights of job" in "".join(p.read_text() for p in tmp_path.glob("whole/*/run.log"))
 
 
+@pytest.mark.thorough
 def test_a_search_that_halves_its_stack_and_was_killed(config, tmp_path, monkeypatch):
     monkeypatch.setattr("dlrun.train.session.draw", lambda *args: None)
     rates = enumerate((1e-4, 1e-2, 0.03, 1e-3, 0.1, 1.0))

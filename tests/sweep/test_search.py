@@ -206,6 +206,7 @@ def test_points_are_chosen_at_a_time_for_stacks(stack, sizes, tmp_path):
         assert Optuna(settings(pruner="asha"), [rate], 3, stack).stack == stack  # stack/selection.py
 
 
+@pytest.mark.thorough(but=["grid-axes2", "tpe-axes0"])
 @pytest.mark.parametrize(
     ("sampler", "axes"),
     [
@@ -231,6 +232,7 @@ def test_a_search_that_is_killed_asks_for_the_same_points(tmp_path, sampler, axe
             assert {f"{axis.keys[0]}={v}" for v in values} == {row[0] for row in axis.rows}
 
 
+@pytest.mark.thorough
 def test_several_goals_are_kept_in_a_database(tmp_path):
     import optuna
 
@@ -329,6 +331,7 @@ def test_a_changed_number_of_trials_is_reported_to_other_machines(tmp_path):
     assert published(url, "sweep.resume")[1]["total"] == 9 and opened(go_on("a"), "a", 7) == 9
 
 
+@pytest.mark.thorough
 def test_failed_jobs_are_repeated_and_trials_added(tmp_path):
     """Optuna's trials are final: a job that finishes at its second attempt is a new trial, once; 5 jobs become 7."""
     assert start(tmp_path / "a", 5, 2, do={"1": "raise", "3": "exit"}, sampler="random").wait(timeout=300) == 0
@@ -386,6 +389,7 @@ def test_hopeless_jobs_are_recognised_by_their_epochs(tmp_path, pruner):
         assert kinds.count("PRUNED") == len(stopped) and kinds.count("COMPLETE") == 10 - len(stopped)
 
 
+@pytest.mark.thorough
 def test_hopeless_jobs_are_stopped_with_a_checkpoint(tmp_path):
     keys = {"epochs": 16, "seconds": 0.08, "sampler": "qmc", "pruner": "asha", "reduction": 2}
     assert start(tmp_path / "a", 6, 3, **keys).wait(timeout=300) == 0

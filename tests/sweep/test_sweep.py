@@ -59,6 +59,7 @@ def own(tmp_path):
     return tmp_path
 
 
+@pytest.mark.thorough
 def test_jobs_finish_fail_or_are_refused_independently(own):
     """A grid with all three, -m among the overrides, odd values, odd folders, the user's own experiment."""
     code, out, err = sweep(
@@ -103,6 +104,7 @@ def test_jobs_finish_fail_or_are_refused_independently(own):
     assert config.seed == 1 and config.trainer.monitor is None and config.run_dir.endswith("/1")
 
 
+@pytest.mark.thorough
 def test_an_experiment_can_sweep_by_itself_and_two_at_once(own):
     """Its params are the grid, the command line beats them; jobs do not sweep again; each sweep has its folder."""
     both = [start(own, "--config-dir=mine", "experiment=grid", "seed=7", "data.batch_size=0") for _ in range(2)]
@@ -128,6 +130,7 @@ time.sleep(100)
 """
 
 
+@pytest.mark.thorough(but=["exit-3", "raise-1", "terminate--15", "kill--9"])
 @pytest.mark.parametrize(("what", "code"), [("exit", 3), ("raise", 1), ("terminate", -15), ("kill", -9)])
 def test_a_fork_behaves_like_a_process_of_its_own(what, code, tmp_path, monkeypatch):
     """With arguments, environment, threads, folder, log, session and end of its own, as `python -m` would have."""
@@ -150,6 +153,7 @@ def test_a_fork_behaves_like_a_process_of_its_own(what, code, tmp_path, monkeypa
     assert json.loads(said) == facts and more[-1:] == ["RuntimeError: a bug"] * (what == "raise")
 
 
+@pytest.mark.thorough
 def test_the_process_that_forks_is_killed(tmp_path, monkeypatch):
     """Its jobs live on, and count as what they say of themselves; the next jobs are forks of another."""
     monkeypatch.chdir(tmp_path)
@@ -184,6 +188,7 @@ def test_a_job_whose_exit_code_is_lost(tmp_path, said, asked, status):
     assert job.status == status
 
 
+@pytest.mark.thorough
 def test_libraries_print_nothing_in_a_sweep(tmp_path):
     """By the script that pip installs, which jobs import anew, and without a home that can be written to."""
     script = tmp_path / "dl-run"
@@ -229,6 +234,7 @@ def test_jobs_start_without_forks(tmp_path, monkeypatch):
 SLOW = [pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, *SLOW])
 def test_a_signal_stops_the_sweep_with_the_current_job_saved(tmp_path, number):
     """It goes to the whole group, as from a terminal and from schedulers: what the jobs are forks of is not to end."""
@@ -380,6 +386,7 @@ def test_a_job_is_started_with_what_the_sweep_was_given(monkeypatch):
         sweeper.sweep(["++resume=last"])
 
 
+@pytest.mark.thorough
 def test_all_folds_run_as_a_sweep(tmp_path):
     """Their predictions for the samples that they held out are in one file, each sample once."""
     code, out, err = sweep(

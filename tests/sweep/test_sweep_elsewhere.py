@@ -39,6 +39,7 @@ def until(found: object, process: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.thorough
 def test_a_sweep_on_a_cluster_stops_and_resumes(tmp_path):
     """A signal reaches the jobs on the cluster's machines: each saves and continues from there; SIGKILL too."""
     process = start(tmp_path, *CLUSTER, "trainer.epochs=1000000", "trainer.max_time=0.05,-1", "sweep.jobs=2")
@@ -91,6 +92,7 @@ def test_a_search_in_a_database_can_be_joined(tmp_path):
     assert "the sweep was not started with 'seed=3'" in process.communicate(timeout=60)[1]
 
 
+@pytest.mark.thorough
 def test_a_database_without_a_sweep_is_refused(tmp_path):
     process = start(tmp_path, f"sweep.join=sqlite:///{tmp_path / 'x.db'}")
     assert "x.db: there is no such file\n  expected the sweep.storage of an existing sweep" in process.communicate()[1]

@@ -99,6 +99,7 @@ def test_a_sweep_killed_at_random_moments_ends_the_same(tmp_path, jobs, search):
         assert trials(tmp_path / "killed") == {(i, 1, -job[3]["val/loss"]) for i, job in enumerate(mine)}
 
 
+@pytest.mark.thorough
 def test_every_way_in_which_a_job_ends_is_reported(tmp_path):
     """Refused, an exit(), a bug, a crash, a hang: shown at once with the log's last lines, and again at the end."""
     do = {"1": "refuse", "2": "exit", "3": "raise", "4": "abort", "5": "hang", "6": "stubborn"}
@@ -126,6 +127,7 @@ def test_every_way_in_which_a_job_ends_is_reported(tmp_path):
     assert os.readlink(folder / "best") == "2" and len((folder / "finished").read_text().splitlines()) == 8
 
 
+@pytest.mark.thorough
 def test_a_search_with_a_pruner_is_retried(tmp_path):
     """What failed has a trial of its own then; what the study heard before a kill, and the state did not, too."""
     keys = {"sampler": "tpe", "pruner": "median", "pruner_startup": 1}
@@ -207,6 +209,7 @@ def test_a_job_that_hangs_does_not_hold_up_the_sweep(tmp_path):
     assert "stopping: running jobs save a checkpoint and end within" in (tmp_path / "a.log").read_text()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("dies", "search"),
     [

@@ -101,6 +101,7 @@ def test_two_processes_learn_as_one_with_twice_the_batch(tmp_path):
             assert mine[name] == pytest.approx(value, abs=1e-5 if "loss" in name else 1e-3), name
 
 
+@pytest.mark.thorough
 def test_the_death_of_one_process_loses_nothing(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
     straight = together(a, *TWO, *HARD)
@@ -143,6 +144,7 @@ def loss(out, y):
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "act, always, code, tries",
     [
@@ -210,6 +212,7 @@ def folders_made(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("model", "more"),
     [

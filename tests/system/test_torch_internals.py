@@ -2,12 +2,13 @@
 
 import ast
 import inspect
-import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from runs import FORKS
 from torch import nn
 
 from dlrun.system import torch_internals
@@ -20,6 +21,7 @@ from dlrun.system.torch_internals import (
     own_tensors,
     plain_step,
     refresh_flat_weights,
+    skip_compiler_import,
 )
 
 SRC = Path(__file__).parents[2] / "src"
@@ -30,22 +32,23 @@ def is_private(word):
     return word.startswith("_") and not word.startswith(("__", "_foreach"))
 
 
-# private attributes of torch's objects
-ATTRIBUTES = {
-    name for each in (nn.LSTM(1, 1), nn.BatchNorm2d(1), torch.optim.Adam(nn.Linear(1, 1).parameters()))
-    for name in (*vars(each), *dir(type(each))) if is_private(name)
-}  # fmt: skip
+@cache
+def attributes():
+    """Private attributes of torch's objects."""
+    skip_compiler_import()
+    objects = (nn.LSTM(1, 1), nn.BatchNorm2d(1), torch.optim.Adam(nn.Linear(1, 1).parameters()))
+    return {name for each in objects for name in (*vars(each), *dir(type(each))) if is_private(name)}
 
 
 def private_names(path):
     """Private names of torch that a file uses, as file:line name. torch._foreach_* is documented."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        name = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+        name = ast.unparse(node) if isinstance(node, ast.Attribute) and is_private(node.attr) else ""
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
             name = ".".join([node.module, *(alias.name for alias in node.names)])
         words = name.split(".")
         is_of_torch = words[0] in ("torch", "nn", "F") and any(is_private(word) for word in words)
-        if is_of_torch or words[-1] in ATTRIBUTES and words[:-1] not in ([], ["self"]):
+        if is_of_torch or words[-1] in attributes() and words[:-1] not in ([], ["self"]):
             yield f"{path.relative_to(SRC)}:{node.lineno} {name}"
 
 
@@ -58,6 +61,7 @@ def test_private_parts_of_torch_are_used_in_one_module_only():
 
 @pytest.mark.parametrize("make", OPTIMIZERS)
 def test_a_plain_step_equals_the_optimizers_own(make):
+    skip_compiler_import()
     nets = [nn.Linear(3, 2) for _ in range(2)]
     nets[1].load_state_dict(nets[0].state_dict())
     both = [make(net.parameters(), lr=0.1) for net in nets]
@@ -74,21 +78,23 @@ def test_a_plain_step_equals_the_optimizers_own(make):
 
 def test_optimizers_do_not_import_the_compiler():
     """In a process of its own, since another test may have imported the compiler in this one."""
-    code = f"""
-import sys, torch
-from dlrun.system.torch_internals import plain_step, skip_compiler_import
-skip_compiler_import()
-for make in ({", ".join(f"torch.optim.{make.__name__}" for make in OPTIMIZERS)}):
-    p = torch.nn.Parameter(torch.ones(2))
-    optimizer = make([{{"params": [p]}}], lr=0.1)
-    p.grad = torch.ones(2)
-    with torch.no_grad():
-        plain_step(optimizer)()
-    optimizer.load_state_dict(optimizer.state_dict())
-print("torch._dynamo" in sys.modules)
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "False"
+    process = FORKS.Process(target=use_optimizers)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def use_optimizers():
+    assert "torch._dynamo" not in sys.modules, "the process that forks has imported the compiler"
+    skip_compiler_import()
+    for make in OPTIMIZERS:
+        p = torch.nn.Parameter(torch.ones(2))
+        optimizer = make([{"params": [p]}], lr=0.1)
+        p.grad = torch.ones(2)
+        with torch.no_grad():
+            plain_step(optimizer)()
+        optimizer.load_state_dict(optimizer.state_dict())
+    sys.exit("torch._dynamo" in sys.modules)
 
 
 def test_the_scaler_checks_overflow_first():
@@ -99,6 +105,7 @@ def test_the_scaler_checks_overflow_first():
     assert not optimizer._step_supports_amp_scaling
 
 
+@pytest.mark.thorough
 def test_the_compiler_has_these_options():
     """torch's config modules refuse a name that they do not know."""
     import torch._dynamo

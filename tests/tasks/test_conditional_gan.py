@@ -70,6 +70,7 @@ def test_inception_score_in_closed_form():
     assert inception_score(p) == pytest.approx(by_hand.item())
 
 
+@pytest.mark.thorough
 def test_a_conditional_gan_resumes_to_the_bit(tmp_path):
     config = compose(*DIGITS, "trainer.epochs=2")
     train(tmp_path / "a", config, finish=True)

@@ -146,6 +146,7 @@ CASES = {
 }
 
 
+@pytest.mark.thorough(but=["pieces"])
 @pytest.mark.parametrize("case", CASES)
 def test_resuming_across_an_unfreezing_is_exact(case, tmp_path):
     """2 epochs of 4 steps; the last but one layer learns from step 2 on, the first from step 6 on."""

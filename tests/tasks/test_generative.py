@@ -246,6 +246,7 @@ def test_an_autoencoder_memorises_a_batch(keys):
     assert task.preview(data_of(x, SMALL))["reconstructions"].shape[0] == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("loss", ["bce", "mse"])
 def test_an_adversarial_autoencoder_reconstructs_and_spreads_its_codes(loss):
     x = random_images(SMALL, 256)
@@ -278,6 +279,7 @@ def test_a_vae_learns_two_images(keys):
     assert set(task.preview(data)) == {"reconstructions", "samples"}
 
 
+@pytest.mark.thorough(but=["Vae-3", "Autoencoder-2"])
 @pytest.mark.parametrize("latent", [2, 3])
 @pytest.mark.parametrize("kind", [Vae, Autoencoder, AdversarialAutoencoder])
 def test_reports_are_figures(kind, latent):
@@ -454,6 +456,7 @@ def blobs() -> Batches:
     return Batches(x, y, POINTS, 256)
 
 
+@pytest.mark.thorough(but=["Gan-keys2", "WganGp-keys4"])
 @pytest.mark.parametrize(("kind", "keys"), [
     (Gan, dict()), (Gan, dict(loss="least_squares")), (Gan, dict(loss="hinge")), (Wgan, dict(clip=0.1, n_critic=2)),
     (WganGp, dict(n_critic=2, gp_weight=1.0)),
@@ -470,6 +473,7 @@ def test_every_gan_finds_a_blob(kind, keys):
     assert list(task.report(data)["figures"]) == ["samples"]
 
 
+@pytest.mark.thorough
 def test_wgan_gp_covers_two_blobs():
     task, data = make_pair(WganGp, lr=0.005, ema=0.9, n_critic=3), blobs()
     learn(task, (data.x, data.y), 600)
@@ -559,6 +563,7 @@ def test_the_swiss_roll_grows_with_the_angle():
 # Resuming
 
 
+@pytest.mark.thorough(but=["vae task.kl_warmup_epochs=1.5 task.beta=2"])
 @pytest.mark.parametrize("case", ["vae task.kl_warmup_epochs=1.5 task.beta=2",
                                   "vae task.likelihood=gaussian trainer.ema=0.9",
                                   "denoising_autoencoder task.loss=mse", "wgan_gp task.n_critic=3 model.width=4",
@@ -575,6 +580,7 @@ def test_settings_resume_to_the_bit(case, tmp_path):
     assert_same(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.thorough(but=["3"])
 @pytest.mark.parametrize("stop", [2, 3])
 def test_a_skipped_step_stays_skipped_after_resuming(stop, tmp_path):
     """The generator's step changes the running statistics of the critic, too. Stopped before or at the bad batch."""

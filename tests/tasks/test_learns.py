@@ -62,6 +62,7 @@ def test_a_batch_is_memorised_with_every_loss(spec, loss):
     assert found["acc"] == 1 if spec.classes else found["mae"] < 0.05
 
 
+@pytest.mark.thorough(but=["sgd", "adam", "adamw", "rmsprop", "schedule_free", "muon"])
 @pytest.mark.parametrize("optimizer", options("optimizer"))
 def test_every_optimizer_reduces_the_loss(optimizer):
     keys = {"gradient_descent": {"lr": 0.1}, "lion": {"lr": 0.001}}.get(optimizer, {})  # defaults are for long runs
@@ -69,6 +70,7 @@ def test_every_optimizer_reduces_the_loss(optimizer):
     assert losses[-1] < 0.8 * losses[0]
 
 
+@pytest.mark.thorough(but=["mlp", "lenet", "linear", "rnn", "tabular"])
 @pytest.mark.parametrize("model", kinds(models()))
 def test_every_kind_of_model_memorises_eight_samples(model):
     keys = section("model", model)

@@ -432,6 +432,7 @@ LEARN = {
 }
 
 
+@pytest.mark.thorough(but=["a2c", "dqn"])
 @pytest.mark.parametrize("model", MODELS)
 def test_every_algorithm_learns_to_echo(model):
     with seeded():
@@ -449,6 +450,7 @@ class Paid(Echo):
         return super().step(self.word)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "overrides",
     [["task.causal=false", "task.baseline=mean", "optimizer.lr=0.003"], ["task.each_step=true", "optimizer.lr=0.001"]],
@@ -551,6 +553,7 @@ def test_rewards_are_scaled_and_failures_penalised_as_in_the_book():
     assert loss(net, batch)[0] == replace(loss, end_reward=None)(net, batch._replace(rewards=paid))[0]
 
 
+@pytest.mark.thorough(but=["a2c-True", "a2c-False"])
 @pytest.mark.parametrize("truncates", [True, False])
 @pytest.mark.parametrize("model", ["ppo", "a2c", "dqn"])
 def test_a_time_limit_is_bootstrapped_and_an_end_is_not(model, truncates):
@@ -571,6 +574,7 @@ def test_a_time_limit_is_bootstrapped_and_an_end_is_not(model, truncates):
     assert value == pytest.approx(5.0 if truncates else 1.0, rel=0.1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -627,6 +631,7 @@ def test_next_values_of_a_rollout_are_those_before_the_reset():
 # Runs
 
 
+@pytest.mark.thorough(but=["ppo-cartpole", "dqn-cartpole", "reinforce_baseline-cartpole"])
 @pytest.mark.parametrize(
     ("model", "data"), [*((model, "cartpole") for model in EXACT), ("reinforce", "gym"), ("ppo", "gym"), ("dqn", "gym")]
 )

@@ -29,6 +29,7 @@ SGD = {"optimizer": "sgd", "lr": 1.0, "momentum": 0.0}
 # Tables
 
 
+@pytest.mark.thorough(but=["value_iteration"])
 @pytest.mark.parametrize("model", ["value_iteration", "monte_carlo", "td0", "sarsa", "q_learning"])
 def test_the_maze_has_the_books_values(model, tmp_path):
     """The book, section 14.5: 10 in (4, 3), 8 in (3, 3), 3.122 and 0.629 for going right and left in (2, 1)."""
@@ -40,6 +41,7 @@ def test_the_maze_has_the_books_values(model, tmp_path):
     assert (right, left) == pytest.approx((3.122, 0.629), abs=1e-3)
 
 
+@pytest.mark.thorough
 def test_a_table_is_drawn_and_reported(tmp_path):
     train(tmp_path, compose("model=td0", "trainer.epochs=6", "trainer.device=cpu"), finish=True)
     test = read_summary(tmp_path)["test"]
@@ -48,6 +50,7 @@ def test_a_table_is_drawn_and_reported(tmp_path):
     assert {p.name for p in (tmp_path / "plots").iterdir()} >= {"value.png", "policy.png", "video.gif"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("model", ["td0", "sarsa"])
 def test_tables_resume_to_the_bit(model, tmp_path):
     config = compose(f"model={model}", "trainer.epochs=3", "data.epoch_frames=1500", "trainer.device=cpu")
@@ -286,6 +289,7 @@ def test_workers_learn_pause_and_end(tmp_path):
     assert wait_for_the_end_of(multiprocessing.active_children())
 
 
+@pytest.mark.thorough
 def test_a_worker_that_dies_is_reported():
     with seeded():
         data = Toy()

@@ -45,6 +45,7 @@ def classifier(classify):
 # Measured by a classifier
 
 
+@pytest.mark.thorough(but=["wgan_gp"])
 @pytest.mark.parametrize("model", ["wgan_gp", "vae", "adversarial_autoencoder"])
 def test_a_classifier_measures_samples(model, classifier, data_dir, tmp_path):
     keys = PAIR if model == "wgan_gp" else [f"model={model}", "model.hidden=[16]", *TINY]
@@ -57,6 +58,7 @@ def test_a_classifier_measures_samples(model, classifier, data_dir, tmp_path):
     assert runs.rows(tmp_path / "b")[-1]["val/swd"] == rows[-1]["val/swd"], "without a classifier, too"
 
 
+@pytest.mark.thorough
 def test_a_classifier_of_other_data_is_refused(classify, classifier, data_dir, tmp_path):
     def refused(folder, *overrides):
         with pytest.raises(UserError) as error:
@@ -82,6 +84,7 @@ def test_a_classifier_of_other_data_is_refused(classify, classifier, data_dir, t
 # Images of every epoch
 
 
+@pytest.mark.thorough
 def test_images_of_every_epoch_survive_a_kill(data_dir, tmp_path):
     """Images after the checkpoint are dropped and written again, equal; strip and video show all epochs."""
     from PIL import Image

@@ -213,6 +213,7 @@ def test_a_batch_without_a_counted_pixel_changes_nothing():
     assert losses == [0, 0] and task.net.scale == 1
 
 
+@pytest.mark.thorough(but=["fcn-keys2"])
 @pytest.mark.parametrize(("builder", "keys"), [(unet, UNET), (fcn, FCN | dict(stride=8)), (fcn, FCN | dict(stride=32))])
 def test_a_batch_is_memorised(builder, keys):
     """FCN-32s has one score for 32x32 pixels and cannot draw outlines: its image has one class."""
@@ -631,6 +632,7 @@ def test_pairs_that_do_not_fit_are_reported_with_those_that_do(overrides, first,
     assert lines[0] == first and any(fitting in " ".join(line.split()) for line in lines)
 
 
+@pytest.mark.thorough(but=["fcn8s-bf16"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("model", ["unet", "fcn8s"])
 def test_a_stopped_run_resumes_to_the_bit(model, precision, tmp_path):

@@ -118,6 +118,7 @@ def test_a_run_keeps_its_number_of_threads(config, tmp_path, monkeypatch, capsys
     assert_same(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.thorough(but=["mlp-fp32", "lenet-fp32", "vae-fp32", "gan-bf16", "gru-bf16"])
 @pytest.mark.parametrize(
     ("model", "precision"),
     [
@@ -155,6 +156,9 @@ def test_compiled_nets_resume_to_the_bit(model, data_dir, tmp_path):
     assert compiled["train/loss"] == pytest.approx(plain["train/loss"], rel=0.05)  # Adam amplifies rounding
 
 
+@pytest.mark.thorough(
+    but=["dropout", "augmentation", "average", "penalties", "pieces", "patience", "skip", "mixing", "kinds", "limit"]
+)
 @pytest.mark.parametrize("case", CASES)
 def test_every_setting_resumes_to_the_bit_twice(case, config, tmp_path):
     composed, nan_at = config(*CASES[case]), (2, 4) if case == "skip" else ()
@@ -253,6 +257,7 @@ def test_more_patience_continues_a_run(config, tmp_path):
     assert_same(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.thorough
 def test_a_run_that_is_killed_again_and_again_ends_the_same(config, tmp_path):
     composed = config("trainer.checkpoint_every_steps=3", "trainer.epochs=30", "model.dropout=0.2", "optimizer=sgd")
     train(tmp_path / "a", composed)

@@ -46,6 +46,7 @@ def test_a_resume_of_a_finished_run_is_refused(refused, finished, changes):
 LIMITS = [("max_steps", 9, 9, 10), ("max_time", 1e-9, 1e-9, 100), ("patience", 1, 1, 9), ("stop_at", 9.0, 8.0, 1e-9)]
 
 
+@pytest.mark.thorough(but=["max_steps-9-9-10"])
 @pytest.mark.parametrize("key, high, reached, higher", LIMITS)
 def test_a_resume_needs_a_higher_limit_than_the_one_reached(key, high, reached, higher, dl_run, refused, tmp_path):
     argument, more = f"trainer.{key}=", "less" if key == "stop_at" else "more"
@@ -65,6 +66,7 @@ def test_a_resume_after_the_last_epoch_needs_more_epochs(dl_run, refused, finish
     assert "dl-run resume=run trainer.epochs=<more>" in text
 
 
+@pytest.mark.thorough(but=["[]-0"])
 @pytest.mark.parametrize(
     "text, code",
     [("[]", 0), ("3", 0), ('{"status": "finished"}', 0), ('{"status": "finished", "epochs": "x", "steps": []}', 0)],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from dlrun.config.untrusted import LOADER
 from dlrun.errors import UserError
 
 NOTE = re.compile(r"\s#\s+(.+)$")
@@ -25,8 +26,9 @@ def read_notes(path: Path) -> Notes:
     """Read a YAML file with its comments. Raises UserError if it cannot be read or holds no mapping."""
     try:
         text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, yaml.SafeLoader)
-        content = yaml.safe_load(text)
+        loader = LOADER(text)
+        root = loader.get_single_node()
+        content = loader.construct_document(root) if root else None
     except yaml.MarkedYAMLError as error:
         where = f"{path}, line {error.problem_mark.line + 1}" if error.problem_mark else path
         raise UserError(
