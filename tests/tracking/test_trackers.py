@@ -35,10 +35,11 @@ class Fake:
         self.keys.append(key)
         return key or "the key"
 
-    def log(self, metrics, step):
-        if step == self.breaks:
-            raise ConnectionError("no network")
-        self.points.append((step, metrics))
+    def log(self, rows):
+        for step, metrics in rows:
+            if step == self.breaks:
+                raise ConnectionError("no network")
+            self.points.append((step, metrics))
 
     def finish(self, results, images, step, status):
         self.ends.append((results, [path.name for path in images], step, status))
@@ -81,7 +82,8 @@ def test_a_resumed_run_sends_no_point_twice(run):
     assert fake.ends[-1][3] == "finished"
 
 
-def test_after_a_failure_no_point_is_sent_twice(run):
+def test_after_a_failure_no_point_is_sent_twice(run, monkeypatch):
+    monkeypatch.setattr(track, "MOST", 2)
     with pytest.raises(ConnectionError):
         track.follow(run, "fake", Fake(breaks=20), CONFIG)
     fake = Fake()
