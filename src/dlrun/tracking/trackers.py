@@ -90,14 +90,7 @@ class Wandb:
             dir=run.base,  # not the run's folder: W&B writes links, and a run's folder must have none
             mode=self.mode,
             resume="allow",
-            settings=wandb.Settings(
-                console="off",
-                disable_git=True,
-                x_disable_stats=True,
-                silent=True,
-                init_timeout=WAIT,
-                x_service_wait=WAIT,
-            ),
+            settings=wandb.Settings(**quiet, init_timeout=WAIT, x_service_wait=WAIT),
         )
         return run.id
 
