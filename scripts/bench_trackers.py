@@ -18,10 +18,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from filelock import FileLock
+
 from dlrun.train import engine
 
 NAMES = ("trackio", "wandb", "mlflow")
-WORDS = ("model=mlp", "data=mnist", "trainer.log_every=20", "trainer.device=cpu", "trainer.test=none")
+WORDS = ("model=mlp", "data=mnist", "trainer.log_every=20", "trainer.device=cpu")
 
 
 def main(epochs: str, rounds: str, *names: str) -> None:
@@ -46,9 +48,11 @@ def main(epochs: str, rounds: str, *names: str) -> None:
             for name in contestants if turn % 2 else contestants[::-1]:
                 spent[:] = 0.0, 0.0
                 with redirect_stdout(sys.stderr):
-                    dlrun.train(
-                        *WORDS, f"tracker={name}", f"trainer.epochs={epochs if turn else 1}", f"output_dir={folder}"
-                    )
+                    length = f"trainer.epochs={epochs if turn else 1}"
+                    run = dlrun.train(*WORDS, f"tracker={name}", length, f"output_dir={folder}")
+                (run.folder / "tracking").mkdir(exist_ok=True)
+                with FileLock(run.folder / "tracking" / f"{name}.lock"):  # until the tracker has sent everything
+                    pass
                 if turn:
                     found[name].append(list(spent))
     ratios = {

@@ -247,9 +247,7 @@ def test_broken_code_is_refused_before_data_is_read(code, tmp_path, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(Images, "load", lambda *a, **k: pytest.fail("data was read"))
         for words, why in {
-            (
-                "schedule=acme.broken.raising",
-            ): r"raised ZeroDivisionError: .*broken.py, line 11",
+            ("schedule=acme.broken.raising",): r"raised ZeroDivisionError: .*broken.py, line 11",
             ("schedule=acme.broken.negative",): "returned -0.49 when 0.99 of the run is done",
             ("optimizer=acme.broken.made",): "optimizer=acme.broken.made raised RuntimeError: no memory",
             ("optimizer=acme.broken.Step", "optimizer.lr=1"): "raised KeyError: 'momentum'",

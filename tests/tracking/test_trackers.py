@@ -187,7 +187,7 @@ def call(folder, *words, code=0):
 
 def settled(folder, name):
     """Wait until the tracker has released the run: on a busy machine it may outlive it."""
-    with FileLock(folder / "run" / "tracking" / f"{name}.lock", timeout=120):
+    with FileLock(folder / "run" / "tracking" / f"{name}.lock", timeout=600):
         time.sleep(0.1)
     assert json.loads((folder / "run" / "tracking" / f"{name}.json").read_text())["ended"]
     return [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
