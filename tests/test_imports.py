@@ -61,7 +61,8 @@ MAY = {  # from the lowest layer up; `dlrun` itself, for the version, may be imp
     "runs.listing": GROUND | {"output"},
     "runs.live": GROUND | {"output", "runs.listing"},
     "runs.compare": GROUND | {"output", "config", "runs.listing"},
-    "tracking": GROUND | {"output", "config", "runs.live", "runs.compare", "tracking.processes", "tracking.trackers"},
+    "tracking": GROUND
+    | {"output", "system", "config", "runs.live", "runs.compare", "tracking.processes", "tracking.trackers"},
     "runs.ui": GROUND | {"output", "config", "sweep", "runs.listing", "runs.live", "runs.compare"},
     "runs": GROUND
     | {"output", "system", "config", "data", "data.base", "data.table", "data.series", "tasks.images", "train", "sweep"}

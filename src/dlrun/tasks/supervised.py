@@ -21,6 +21,7 @@ from dlrun.tasks.losses.criterion import make_loss
 from dlrun.tasks.losses.penalty import Penalty
 from dlrun.tasks.metrics.outcomes import OUTCOMES
 from dlrun.tasks.metrics.scoring import Scoring
+from dlrun.tasks.outputs import check_outputs
 from dlrun.tasks.recipe.freezing import Freezing
 from dlrun.tasks.recipe.micro_batches import accumulate, check_micro_batches
 from dlrun.tasks.recipe.mixing import Mixing
@@ -96,6 +97,9 @@ class Supervised(SampleTask):
         self.goal = "acc" if spec.classes else "mae"
         self.wanted_weights = class_weights
         self.class_weights: Tensor | None = None
+
+    def try_net(self) -> None:
+        check_outputs(self.net, self.spec, self.device)
 
     def prepare(self, data: SampleData) -> None:
         """Count the classes. Raises UserError if task.class_weights does not fit them."""

@@ -13,6 +13,7 @@ from dlrun.data.streamed import free_memory
 from dlrun.errors import UserError
 from dlrun.output.console import table
 from dlrun.output.failures import within_memory
+from dlrun.output.json_line import ENDING
 from dlrun.system.machine import peak_memory
 from dlrun.train.session import Session
 from dlrun.train.trial import batches, require_samples
@@ -99,6 +100,12 @@ def described(sizes: list[Size], names: dict[str, str], most: int, room: float) 
     last = sizes[-1]
     per_sample = expected(sizes, last.batch + 1) - last.memory if len(sizes) > 1 else 0.0
     fitting = most if not per_sample else min(most, last.batch + int(((1 - LEFT) * room - last.memory) / per_sample))
+    ENDING.found = {
+        "data.batch_size": quick.batch,
+        "largest_measured": last.batch,
+        "largest_by_memory": max(fitting, last.batch),
+        "sizes": [size._asdict() for size in sizes],
+    }
     facts = {
         "largest measured": f"data.batch_size={last.batch}"
         + (", all train samples in one" if last.batch == most else ""),
