@@ -3,7 +3,8 @@
 import io
 import math
 import os
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import NamedTuple
 
 import polars as pl
 
+from dlrun.data.table.blocks import read_blocks, read_head
 from dlrun.data.table.text import EXPECTED, Format, TableText, content_of, head_of, text_of, undecodable
 from dlrun.errors import DataError, counted, first_line
 
 MISFIT = "as dtype"  # in polars' message about a value that is not of its column's type
-SAMPLED = 2000  # rows that decide whether a column has few different texts
+SAMPLED = 4000  # rows that decide whether a column has few different texts
 PART = 2**17  # rows whose texts are compared at once
+WORKERS = 2  # threads that look for blanks around texts
 GUESSED_FROM = 10_000  # rows from which polars guesses the columns' types before it reads all of them
 
 
@@ -89,7 +92,7 @@ def _read_text(text: TableText, as_text: Container[str]) -> pl.DataFrame:
         written = scan(infer_schema=False).collect_schema().names()
         chosen = {old: pl.String for old, new in zip(written, text.names, strict=True) if new in as_text}
         scan = partial(scan, schema_overrides=chosen, infer_schema="*" not in as_text)
-        if (frame := _read_fast(scan, text.form.missing)) is None:
+        if (frame := _read_fast(text, scan)) is None:
             scan = partial(scan, null_values=list(text.form.missing))
             try:
                 frame = scan(infer_schema_length=GUESSED_FROM).collect()
@@ -105,12 +108,13 @@ def _read_text(text: TableText, as_text: Container[str]) -> pl.DataFrame:
     return _without_empty_rows(_stripped(frame, text.form.missing))
 
 
-def _read_fast(scan: Callable[..., pl.LazyFrame], missing: tuple[str, ...]) -> pl.DataFrame | None:
-    """Read all rows without comparing each value with `missing`, which takes polars half as long again.
+def _read_fast(text: TableText, scan: Callable[..., pl.LazyFrame]) -> pl.DataFrame | None:
+    """Read all rows in blocks, without comparing each value with `missing`, which takes polars half as long again.
 
     None if that could give other values: texts are compared later, but numbers and booleans only if they do not fit.
     """
-    if any(_is_value(text) for text in missing):
+    missing = text.form.missing
+    if any(map(_is_value, missing)):
         return None
     found, with_missing = (
         scan(infer_schema_length=GUESSED_FROM, null_values=words).collect_schema() for words in (None, list(missing))
@@ -118,20 +122,20 @@ def _read_fast(scan: Callable[..., pl.LazyFrame], missing: tuple[str, ...]) -> p
     if found != with_missing:
         return None
     try:
-        frame = scan(schema_overrides={**found, **_repeated(scan, found)}, infer_schema=False).collect()
-    except pl.exceptions.ComputeError as error:
-        if MISFIT not in str(error):
-            raise
+        head = read_head(text, found)
+        frame = None if head is None else read_blocks(text, {**found, **_repeated(head)})
+    except pl.exceptions.PolarsError:  # a value of another type, or a line of too many or too few
+        return None
+    if frame is None:
         return None
     has_nan = any(column.is_nan().any() for column in frame if column.dtype.is_float())
     return None if has_nan else frame
 
 
-def _repeated(scan: Callable[..., pl.LazyFrame], schema: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
+def _repeated(head: pl.DataFrame) -> dict[str, pl.DataType]:
     """Find the columns of few different texts, which take a quarter of the memory as the numbers of their texts."""
-    texts = [name for name, kind in schema.items() if kind == pl.String]
-    head = scan(schema_overrides=schema, infer_schema=False, n_rows=SAMPLED).select(texts).collect()
-    return {column.name: pl.Categorical() for column in head if column.n_unique() <= len(column) / 4}
+    texts = [column for column in head[:SAMPLED] if column.dtype == pl.String]
+    return {column.name: pl.Categorical() for column in texts if column.n_unique() <= len(column) / 4}
 
 
 def _is_value(text: str) -> bool:
@@ -147,17 +151,21 @@ def _stripped(frame: pl.DataFrame, missing: tuple[str, ...]) -> pl.DataFrame:
 
     Columns of few different texts become pl.Enum.
     """
-    for i, column in enumerate(frame):
-        if column.dtype == pl.Categorical:
-            different = column.unique().cast(pl.String).drop_nulls().sort()
-            levels = _without_blanks(different, missing)
-            if (levels.is_null() | (levels == different)).all():
-                frame.replace_column(i, column.cast(pl.Enum(levels.drop_nulls()), strict=False))
-                continue
-            column = column.cast(pl.String)
-        if column.dtype == pl.String:
-            frame.replace_column(i, _without_blanks(column, missing))
+    texts = [i for i, column in enumerate(frame) if column.dtype in (pl.Categorical, pl.String)]
+    with ThreadPoolExecutor(WORKERS) as threads:
+        for i, column in zip(texts, threads.map(partial(_clean, missing=missing), frame[:, texts]), strict=True):
+            frame.replace_column(i, column)
     return frame
+
+
+def _clean(column: pl.Series, missing: tuple[str, ...]) -> pl.Series:
+    if column.dtype == pl.String:
+        return _without_blanks(column, missing)
+    different = column.unique().cast(pl.String).drop_nulls().sort()
+    levels = _without_blanks(different, missing)
+    if (levels.is_null() | (levels == different)).all():
+        return column.cast(pl.Enum(levels.drop_nulls()), strict=False)
+    return _without_blanks(column.cast(pl.String), missing)
 
 
 def _without_blanks(column: pl.Series, missing: tuple[str, ...]) -> pl.Series:
