@@ -2,7 +2,7 @@
 
 import io
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,22 +11,30 @@ import polars as pl
 from dlrun.data.table.text import TableText
 from dlrun.paths import open_plain
 
-BLOCK, HEAD = 2**23, 2**20  # bytes
+BLOCK, HEAD, PARTS = 2**23, 2**20, 32  # bytes of a block, at most and at least; blocks of a smaller file
 WORKERS = 2  # blocks that are read at once: polars has little to do in parallel at the ends of each
 
 
-def read_blocks(text: TableText, schema: Mapping[str, pl.DataType]) -> pl.DataFrame | None:
-    """Return all rows, a chunk for each block; None if a value is longer than a block.
+def read_blocks(
+    text: TableText, schema: Mapping[str, pl.DataType], convert: Callable[[pl.DataFrame], pl.DataFrame]
+) -> pl.DataFrame | None:
+    """Return all rows, a chunk for each block; None if a value is longer than a block. convert: changes each block.
 
     Raises polars' errors for values that do not fit the schema, and for lines of too many values.
     """
     frames: list[pl.DataFrame] = []
+    content = len(text.source) if isinstance(text.source, bytes) else text.source.stat().st_size
+    size = min(BLOCK, max(HEAD, content // PARTS))
+
+    def read(block: bytes, is_first: bool) -> pl.DataFrame:
+        return convert(_read(text, block, schema, is_first))
+
     with ThreadPoolExecutor(WORKERS) as threads:
         coming: deque[Future[pl.DataFrame]] = deque()
-        for number, block in enumerate(_blocks(text.source, BLOCK)):
+        for number, block in enumerate(_blocks(text.source, size)):
             if block is None:
                 return None
-            coming.append(threads.submit(_read, text, block, schema, is_first=number == 0))
+            coming.append(threads.submit(read, block, number == 0))
             if len(coming) > WORKERS:
                 frames.append(coming.popleft().result())
     return pl.concat([*frames, *(each.result() for each in coming)], rechunk=False)

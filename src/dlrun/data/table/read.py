@@ -13,6 +13,7 @@ from typing import NamedTuple
 import polars as pl
 
 from dlrun.data.table.blocks import read_blocks, read_head
+from dlrun.data.table.columns import date_format, parsed
 from dlrun.data.table.text import EXPECTED, Format, TableText, content_of, head_of, text_of, undecodable
 from dlrun.errors import DataError, counted, first_line
 
@@ -36,12 +37,13 @@ Origin = TableText | ParquetTable
 
 
 def read_table(
-    path: Path, form: Format, as_text: Container[str] = (), content: bytes | None = None
+    path: Path, form: Format, as_text: Container[str] = (), content: bytes | None = None, time: str | None = None
 ) -> tuple[pl.DataFrame, Origin]:
     """Return the rows of a file, and where they come from, for messages. Rows without any value are left out.
 
     as_text: names of columns whose values are kept as they are written; all of them if it holds "*".
-    content: of the file, if it is not stored at `path`. Raises DataError if the file is not a table.
+    content: of the file, if it is not stored at `path`. time: a column whose texts may be returned as dates, which take
+    less memory. Raises DataError if the file is not a table.
     """
     try:
         start = head_of(path if content is None else content)
@@ -52,7 +54,7 @@ def read_table(
         frame = _read_parquet(path, content)
     else:
         origin = text_of(path, form, path if content is None else content, start)
-        frame = _read_text(origin, as_text)
+        frame = _read_text(origin, as_text, time)
     if not frame.width or not frame.height:
         raise DataError(f"{path} has no rows: {EXPECTED} with a line of names and lines of values")
     return frame, origin
@@ -84,7 +86,7 @@ def _read_parquet(path: Path, content: bytes | None) -> pl.DataFrame:
     return _without_empty_rows(frame.cast({pl.Enum: pl.Categorical}))
 
 
-def _read_text(text: TableText, as_text: Container[str]) -> pl.DataFrame:
+def _read_text(text: TableText, as_text: Container[str], time: str | None) -> pl.DataFrame:
     """Read all rows. If later values do not fit the types of the first ones, the types are found from all rows."""
     separator = text.form.separator or ","
     scan = partial(pl.scan_csv, text.source, separator=separator, has_header=text.form.header, glob=False)
@@ -92,7 +94,8 @@ def _read_text(text: TableText, as_text: Container[str]) -> pl.DataFrame:
         written = scan(infer_schema=False).collect_schema().names()
         chosen = {old: pl.String for old, new in zip(written, text.names, strict=True) if new in as_text}
         scan = partial(scan, schema_overrides=chosen, infer_schema="*" not in as_text)
-        if (frame := _read_fast(text, scan)) is None:
+        time = dict(zip(text.names, written, strict=True)).get(time or "")
+        if (frame := _read_fast(text, scan, time)) is None:
             scan = partial(scan, null_values=list(text.form.missing))
             try:
                 frame = scan(infer_schema_length=GUESSED_FROM).collect()
@@ -108,7 +111,7 @@ def _read_text(text: TableText, as_text: Container[str]) -> pl.DataFrame:
     return _without_empty_rows(_stripped(frame, text.form.missing))
 
 
-def _read_fast(text: TableText, scan: Callable[..., pl.LazyFrame]) -> pl.DataFrame | None:
+def _read_fast(text: TableText, scan: Callable[..., pl.LazyFrame], time: str | None) -> pl.DataFrame | None:
     """Read all rows in blocks, without comparing each value with `missing`, which takes polars half as long again.
 
     None if that could give other values: texts are compared later, but numbers and booleans only if they do not fit.
@@ -123,7 +126,12 @@ def _read_fast(text: TableText, scan: Callable[..., pl.LazyFrame]) -> pl.DataFra
         return None
     try:
         head = read_head(text, found)
-        frame = None if head is None else read_blocks(text, {**found, **_repeated(head)})
+        if head is None:
+            return None
+        form = date_format(head[time].drop_nulls()) if time and found[time] == pl.String else ""
+        is_date = {time} if form else set()
+        convert = partial(_with_dates, time, form) if form else lambda frame: frame
+        frame = read_blocks(text, {**found, **_repeated(head, is_date)}, convert)
     except pl.exceptions.PolarsError:  # a value of another type, or a line of too many or too few
         return None
     if frame is None:
@@ -132,9 +140,17 @@ def _read_fast(text: TableText, scan: Callable[..., pl.LazyFrame]) -> pl.DataFra
     return None if has_nan else frame
 
 
-def _repeated(head: pl.DataFrame) -> dict[str, pl.DataType]:
+def _with_dates(name: str, form: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """Parse a column. Raises ComputeError for a text that is no date."""
+    dates = parsed(frame[name], form)
+    if dates.null_count() > frame[name].null_count():
+        raise pl.exceptions.ComputeError(f"no date {form}")
+    return frame.with_columns(dates)
+
+
+def _repeated(head: pl.DataFrame, others: Container[str | None]) -> dict[str, pl.DataType]:
     """Find the columns of few different texts, which take a quarter of the memory as the numbers of their texts."""
-    texts = [column for column in head[:SAMPLED] if column.dtype == pl.String]
+    texts = [column for column in head[:SAMPLED] if column.dtype == pl.String and column.name not in others]
     return {column.name: pl.Categorical() for column in texts if column.n_unique() <= len(column) / 4}
 
 
