@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import median
 
 from bench_stacks import stacks
+from bench_tables import tables
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS = (["-c"], ["-m", "dlrun"], *([str(HERE / f"bench_{name}.py")] for name in ("loops", "steps", "images")))
@@ -242,7 +243,7 @@ def trackers(bench: Bench) -> None:
 PARTS = {net: partial(training, net=net) for net in SHARE}
 PARTS |= {part.__name__: part for part in (resnet18, startup, memory, cli, ppo, images, trackers)}
 PARTS |= {model: partial(generative, model=model) for model in ("vae", "wgan_gp")}
-PARTS |= {"stacks": partial(stacks, run=RUN)}
+PARTS |= {"stacks": partial(stacks, run=RUN), "tables": tables}
 
 
 def machine() -> str:

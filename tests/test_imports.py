@@ -121,7 +121,7 @@ HYDRA = {
     "sweep.space",
     "hydra_plugins.dlrun_sweeper",
 }
-PRINT = {"cli", "train.start", "output.terminal", "runs.command", "hydra_plugins.dlrun_sweeper.sweeper"}
+PRINT = {"cli", "train.start", "train.resume", "output.terminal", "runs.command", "hydra_plugins.dlrun_sweeper.sweeper"}
 LIGHT = {  # on the way to --help, to a config error, to a list of runs
     "call", "api.words", "api.memory", "api.host", "api.command", "api.run", "api.sweeps", "cli", "errors", "types",
     "spec", "paths", "clock", "overrides", "optim.schedules", "config", "output.folders", "output.console",
