@@ -341,7 +341,7 @@ def test_a_sweep_of_real_runs_survives_a_kill(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("jobs", "search"), [(1, False), (4, False), (1, True)])
 def test_forty_jobs_killed_twenty_times(tmp_path, jobs, search):
-    """The sweep of the issue: 40 jobs, SIGKILL at 20 random moments."""
+    """40 jobs, SIGKILL at 20 random moments."""
     space = ["sweep=optuna", "sweep.trials=40", "optimizer.lr=tag(log,interval(1e-4,1e-1))"]
     space = space if search else ["optimizer.lr=0.0001,0.001,0.01,0.1", f"seed={','.join(map(str, range(10)))}"]
     started = time.monotonic()

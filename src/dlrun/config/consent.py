@@ -1,4 +1,4 @@
-"""Whose code a config may name besides dl-run's, and whose options the config groups have. No torch.
+"""The packages whose code a config may name besides dl-run's, and whose options the config groups have. No torch.
 
 Each source is the user's own word, and none can be set by a config: DL_RUN_ALLOW in the environment (signatures.py),
 installed plugins (plugins.py), a trusted dl-run.yaml (project.py), and `dlrun.allow` in a Python program.

@@ -42,7 +42,7 @@ def project() -> dict:
 @cache
 def _if_trusted(path: Path, content: bytes) -> dict:
     if _trusted().get(str(path)) != _digest(content):
-        complain("dl-run", f"{path} is not read, as you have not trusted it: look at it, then say dl-run trust")
+        complain("dl-run", f"{path} is not read, as you have not trusted it: look at it, then run dl-run trust")
         return {}
     found = _checked(path, content)
     if found.get("allow") and str(path.parent) not in sys.path:

@@ -28,7 +28,7 @@ TORCH = r"^torch\.optim\."
 def schema(config_dir: str | None = None) -> Schema:
     """Return the schema of the project's config files, and of those in `config_dir`.
 
-    Raises UserError if one of them cannot be read or names what there is not.
+    Raises UserError if one of them cannot be read or names an option or a target that does not exist.
     """
     return _Schema(config_dir).whole()
 

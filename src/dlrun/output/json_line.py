@@ -17,7 +17,7 @@ FLAG = "--json"
 
 @dataclass
 class Ending:
-    """What a command has done when it ends. folder: of the run or the sweep. error: the message of a user error."""
+    """The state of a command at its end. folder: of the run or the sweep. error: the message of a user error."""
 
     folder: Path | None = None
     error: str | None = None

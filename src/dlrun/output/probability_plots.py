@@ -13,7 +13,7 @@ BINS = 10
 
 
 def calibration(p: np.ndarray, is_right: np.ndarray, what: str) -> "Figure":
-    """How often predictions of a probability are right, in BINS bins of equal width, above the number in each bin.
+    """Draw the share of right predictions in BINS bins of equal width of probability, above the number in each bin.
 
     p: probabilities (N,); is_right: whether each came true (N,); what: names the probability.
     """

@@ -1,4 +1,4 @@
-"""Where a run's results come from: its packages, its commit, and the changes since that commit. No torch here."""
+"""The provenance of a run's results: its packages, its commit, and the changes since that commit. No torch here."""
 
 import os
 import platform
@@ -64,7 +64,7 @@ class ChangesWriter(threading.Thread):
         self.folder, self.cwd = folder, os.getcwd()
 
     def run(self) -> None:
-        """Write the file. A patch that cannot be had costs the run nothing."""
+        """Write the file. The run continues if the patch cannot be made."""
         patch = self._output([*DIFF, "--binary", "HEAD"])
         if len(patch) > MOST:
             names = self._output([*DIFF, "--stat=120", "HEAD"])

@@ -192,7 +192,7 @@ class Run:
             self.changes.start()
 
     def start_trackers(self, names: Iterable[str]) -> None:
-        """Start the processes that tell the trackers what this run writes from now on."""
+        """Start the processes that send to the trackers what this run writes from now on."""
         self.tracking = Tracking(self.folder, names)
 
     def write_report(self, report: dict[str, Any]) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Permutation importance of a table's columns: how much worse a run gets when a column's values are shuffled.
 
 The values of one column are exchanged among the rows of the test split, with all numbers and codes that they became, so
-that the column tells nothing and keeps its distribution (Breiman 2001, section 10).
+that the column carries no information but keeps its distribution (Breiman 2001, section 10).
 """
 
 from collections.abc import Iterator

@@ -70,7 +70,7 @@ class Stack:
         self.means = StackedMeans([member.training.means for member in self.members])
 
     def _hand_back(self) -> None:
-        """Give the jobs all that the stack holds for them; their networks are views of the stacked one anyway."""
+        """Copy the stack's state back to the jobs, whose networks are views of the stacked one already."""
         for update in self.updates.values():
             update.write_back()
         self.learner.hand_back()

@@ -159,7 +159,10 @@ def successors(
     scores: Mapping[int, float],
     values: Mapping[int, dict[str, float]],
 ) -> list[Successor]:
-    """Which members continue from others after an epoch. scores: of each member, higher is better. values: theirs."""
+    """Choose the members that continue from other members after an epoch.
+
+    scores, values: the score (higher is better) and the hyper-parameters of each member.
+    """
     if epoch % settings.ready_epochs or len(scores) < 2:
         return []
     ranked = best_first(scores)

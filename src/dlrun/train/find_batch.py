@@ -1,7 +1,7 @@
 """mode=find_batch: the largest batch whose training step fits into memory, and the speed of each size.
 
-Sizes are doubled until one does not fit. A GPU says so; a CPU's system would kill the process, so there the memory of
-the next size is extrapolated from the last two and compared with what is free.
+Sizes are doubled until one does not fit. A GPU raises an error; on a CPU the system would kill the process, so
+there the memory of the next size is extrapolated from the last two and compared with the free memory.
 """
 
 import time

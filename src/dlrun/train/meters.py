@@ -10,7 +10,7 @@ from dlrun.tasks.metrics.outcomes import OUTCOMES
 
 
 def counted(outcomes: Sequence[Tensor]) -> dict[str, float]:
-    """How often each value occurs, by name: outcomes/VALUE."""
+    """Count how often each value occurs, by name: outcomes/VALUE."""
     if not outcomes:
         return {}
     values, counts = torch.cat([each.reshape(-1) for each in outcomes]).unique(return_counts=True)

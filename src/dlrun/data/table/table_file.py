@@ -1,6 +1,6 @@
 """Tables with columns of any kind, from files of one's own or from a source: one encoded row per sample.
 
-Nothing is read before `load`, or before a network is built: only the table says how many columns there are.
+Nothing is read before `load`, or before a network is built, which needs the number of columns.
 """
 
 import os

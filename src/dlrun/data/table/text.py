@@ -20,7 +20,7 @@ EXPECTED = "expected a CSV or TSV file (also .gz), or a Parquet file"
 
 
 class Format(NamedTuple):
-    """How a text file is written. separator: None if it has to be found. missing: texts that mean "no value"."""
+    """The format of a text file. separator: None if it has to be found. missing: texts that mean "no value"."""
 
     separator: str | None = None
     encoding: str = "utf-8"

@@ -1,4 +1,4 @@
-"""What is measured of a whole split: task.metrics, and the threshold that val chooses."""
+"""Scores of a whole split: those of task.metrics, and the threshold that val chooses."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -62,7 +62,7 @@ class Scoring:
         return found
 
     def _given(self, outcomes: Outcomes, predicted: np.ndarray) -> dict[str, Any]:
-        """What metrics may ask for, by name (metrics/__init__.py)."""
+        """The possible inputs of metrics, by name (metrics/__init__.py)."""
         y, values = outcomes
         if not self.classes:
             return {"y": y, "out": values}
