@@ -15,7 +15,7 @@ from dlrun.errors import DataError, counted, some
 
 
 class ListFormat(NamedTuple):
-    """The form of a CSV of images and labels: its columns (None: by known names), the folder of the paths, their suffix."""
+    """The form of a CSV of images: its columns (None: by known names), the folder of the paths, their suffix."""
 
     path_column: str | None = None
     label_column: str | None = None
