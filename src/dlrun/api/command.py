@@ -46,11 +46,11 @@ def run_command(arguments: Sequence[str]) -> Path:
         out.seek(0)
         lines = out.read().decode(errors="replace").splitlines()
     try:
-        found = json.loads(lines[-1])
+        ending = json.loads(lines[-1])
     except (IndexError, ValueError):
         raise UserError(f"dl-run ended with exit code {process.returncode} and without a result") from None
-    if is_interrupted or found["exit_code"] > 128:
-        raise KeyboardInterrupt(f"stopped; resume {found['folder']}")
-    if found["error"] or not found["folder"]:
-        raise UserError(found["error"] or f"dl-run ended with exit code {process.returncode}")
-    return Path(found["folder"])
+    if is_interrupted or ending["exit_code"] > 128:
+        raise KeyboardInterrupt(f"stopped; resume {ending['folder']}")
+    if ending["error"] or not ending["folder"]:
+        raise UserError(ending["error"] or f"dl-run ended with exit code {process.returncode}")
+    return Path(ending["folder"])

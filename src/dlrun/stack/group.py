@@ -48,7 +48,7 @@ class Stack:
         self._build()
 
     def _build(self) -> None:
-        """Stack what the jobs hold: networks, states of optimizers, sums of metrics."""
+        """Stack the jobs' networks, states of optimizers and sums of metrics."""
         self.members.sort(key=lambda member: (member.settings, member.number))
         tasks = [member.session.task for member in self.members]
         optimizers, losses, rates = zip(*(member.settings for member in self.members), strict=True)

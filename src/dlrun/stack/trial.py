@@ -49,7 +49,7 @@ def first_clocks(stack: Stack) -> list[list[Clock]]:
 
 @contextmanager
 def unchanged(stack: Stack) -> Iterator[None]:
-    """Undo what the block does to weights, statistics of normalisations, environments and replay buffers."""
+    """Undo the block's changes to weights, statistics of normalisations, environments and replay buffers."""
     held = [each.components[name] for each in stack.learner.tasks for name in HELD.get(type(each), ())]
     states = [deepcopy(component.state_dict()) for component in held]
     values = [*stack.net.buffer_stacks, *(leaf.detach() for leaf in stack.net.leaves.values())]

@@ -56,9 +56,9 @@ def write_verdict(sweep: Path, number: int, verdict: Verdict) -> None:
 def read_verdict(sweep: Path, number: int) -> Verdict | None:
     """The verdict on a stack, or None if there is none (yet)."""
     try:
-        found = json.loads(read_whole(within(sweep, "stacks", f"{number}.json")))
-        check_state(found, {"gain": float | None, "why": str | None, "parts": list})
-        verdict = Verdict(**found)
+        content = json.loads(read_whole(within(sweep, "stacks", f"{number}.json")))
+        check_state(content, {"gain": float | None, "why": str | None, "parts": list})
+        verdict = Verdict(**content)
         return verdict if all(isinstance(part, list) for part in verdict.parts) else None
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -91,7 +91,7 @@ def expected(sizes: list[Size], batch: int) -> float:
 
 
 def described(sizes: list[Size], names: dict[str, str], most: int, room: float) -> str:
-    """The table of all sizes, and what they say."""
+    """The table of all sizes, and the advice that follows from it."""
     rows = [["batch", "samples/s", "peak MB"]]
     rows += [[f"{size.batch:,}", f"{size.samples_per_second:,.0f}", f"{size.memory:,.0f}"] for size in sizes]
     best = max(size.samples_per_second for size in sizes)

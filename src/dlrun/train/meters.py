@@ -43,7 +43,7 @@ class Means:
             return None
         metrics = self.pending[-1][0]
         name = "loss" if "loss" in metrics else next(iter(metrics))
-        values = [found[name].float().mean() for found, _ in self.pending[-steps:] if name in found]
+        values = [step[name].float().mean() for step, _ in self.pending[-steps:] if name in step]
         return name, torch.stack(values).mean().item()
 
     def flush(self) -> dict[str, float]:

@@ -138,8 +138,8 @@ class TableFile(Encoded):
         check_columns(frame.columns, list(encoding["columns"]), origin.place)
         x = torch.from_numpy(encode(frame, encoding, origin.place)).to(self.device)
         first, columns = len(encoding["numbers"]), [each["column"] for each in encoding["categories"]]
-        found = {name: unseen(frame[name], x[:, first + i].cpu().numpy()) for i, name in enumerate(columns)}
-        new = {name: text for name, text in found.items() if text}
+        notes = {name: unseen(frame[name], x[:, first + i].cpu().numpy()) for i, name in enumerate(columns)}
+        new = {name: text for name, text in notes.items() if text}
         return frame.select(as_texts(column) for column in frame), x, new
 
     def decode(self, x: Tensor) -> list[dict[str, float | str]]:
