@@ -33,7 +33,7 @@ def clean(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(signatures, "ALLOWED", frozenset())
-    monkeypatch.setattr(consent, "said", set())
+    monkeypatch.setattr(consent, "allowed", set())
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr("dlrun.output.plot_files.PlotFiles._plot", lambda *a: None)
     yield

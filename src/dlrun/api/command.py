@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlrun.config.consent import said
+from dlrun.config.consent import allowed
 from dlrun.config.signatures import ALLOWED
 from dlrun.errors import UserError
 from dlrun.system.python import COMMAND
@@ -22,7 +22,7 @@ def run_command(arguments: Sequence[str]) -> Path:
     KeyboardInterrupt if it was stopped.
     """
     env = os.environ | {
-        "DL_RUN_ALLOW": ",".join(sorted(ALLOWED | said)),
+        "DL_RUN_ALLOW": ",".join(sorted(ALLOWED | allowed)),
         "PYTHONSAFEPATH": "1",
         "PYTHONUNBUFFERED": "1",
     }

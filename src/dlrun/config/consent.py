@@ -9,12 +9,12 @@ from pathlib import Path
 from dlrun.config.plugins import plugins
 from dlrun.config.project import project
 
-said: set[str] = set()  # by `dlrun.allow`
+allowed: set[str] = set()  # by `dlrun.allow`
 
 
 def is_allowed(target: str) -> bool:
     """Whether a config may name this dotted path, which is in another package than dl-run."""
-    packages = {*said, *project().get("allow", ()), *(plugin.package for plugin in plugins().values())}
+    packages = {*allowed, *project().get("allow", ()), *(plugin.package for plugin in plugins().values())}
     return any(target == package or target.startswith(f"{package}.") for package in packages)
 
 
