@@ -1,4 +1,4 @@
-"""The checkpoints of a run: kills while they are written, and what takes the place of a damaged one."""
+"""The checkpoints of a run: kills while they are written, and the replacement of a damaged one."""
 
 import os
 import shutil

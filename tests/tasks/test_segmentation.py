@@ -1,4 +1,4 @@
-"""Segmentation: what is measured against closed forms, masks that follow their images, nets, folders, resuming."""
+"""Segmentation: metrics against closed forms, masks that follow their images, nets, folders, resuming."""
 
 import os
 from functools import partial
@@ -59,7 +59,7 @@ def make(net: nn.Module, spec: Mask = SPEC, **keys) -> Segment:
 
 
 class Whole(Batches):
-    """Data that is the same in every part, unnormalised."""
+    """Data that is the same in every split, unnormalised."""
 
     mean, std = [0.0], [1.0]
 
@@ -110,7 +110,7 @@ def by_hand(x: torch.Tensor, y: torch.Tensor, ignore: int | None, classes: int) 
 
 @pytest.mark.parametrize("ignore", [None, 255])
 def test_metrics_by_hand(ignore):
-    """Over all pixels together, whatever the batches; a class that is nowhere is left out; so is what is ignored."""
+    """Over all pixels together, independent of batches; absent classes and ignored pixels are left out."""
     with seeded(3):
         spec = Mask((4, 5, 6), classes=4, ignore=ignore)
         x, y = torch.randn(7, 4, 5, 6), torch.randint(3, (7, 5, 6))
@@ -180,7 +180,7 @@ def test_weights_of_classes_count_pixels(ignore):
 
 
 def test_metrics_of_pixels():
-    """Those of the counts of all pixels; a skewed data set is measured by balanced accuracy unasked, later too."""
+    """Metrics from the counts of all pixels; skewed classes add balanced accuracy, also in a later evaluation."""
     spec = Mask((3, 20, 24), classes=3)
     arrays = drawn(12, spec)
     arrays.y_train[:, :19], arrays.y_train[:, 19, 2:] = 0, 1
@@ -358,7 +358,7 @@ def test_steps_up_start_as_bilinear_interpolation():
 
 
 def test_masks_turn_with_their_images():
-    """Where a image is a code of its mask it stays so, whatever is done to both; what comes in empty is ignored."""
+    """An image that encodes its mask still does so after augmentation of both; empty pixels are ignored."""
     spec = Mask((1, 12, 12), classes=3, ignore=9)
     arrays = drawn(spec=spec)
     coded = Arrays(100 * arrays.y_train[:, None] + 50, arrays.y_train, 100 * arrays.y_test[:, None] + 50, arrays.y_test)
