@@ -57,7 +57,7 @@ def make(data_dir: Path, load: bool = True, **keys) -> ImageFolder:
 
 
 def parts(data: ImageFolder) -> dict[str, list[bytes]]:
-    """Every part's images and labels, in order."""
+    """Every split's images and labels, in order."""
     return {
         part: [x.numpy().tobytes() + bytes([y]) for xs, ys in data.batches(part) for x, y in zip(xs, ys, strict=True)]
         for part in ("train", "val", "test")
@@ -174,7 +174,7 @@ def test_folders_that_look_alike_have_a_cache_each(tmp_path):
 
 
 def test_the_books_csv_is_read(tmp_path):
-    """Paths begin with the root's name, with the separators of Windows; labels are numbers; parts go by the rows."""
+    """Paths begin with the root's name, with the separators of Windows; labels are numbers; splits follow the rows."""
     write_folder(tmp_path, 10, classes=("b", "a"))
     names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*"))[::-1]
     rows = [name.replace("/", "\\") + f",{int('/b/' in name)}\n" for name in names]
