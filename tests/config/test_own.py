@@ -1,4 +1,4 @@
-"""Code of one's own: plugins by entry point, a trusted dl-run.yaml, a new package; and what runs nothing unasked."""
+"""The user's own code: plugins by entry point, a trusted dl-run.yaml, a new package. Nothing runs without consent."""
 
 import errno
 import importlib
@@ -28,12 +28,12 @@ SMALL = ["data=digits", "trainer.epochs=1", "trainer.device=cpu"]
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch, tmp_path):
-    """A working folder and a home of its own, nothing allowed, no plugin known; all caches are empty."""
+    """A new working folder and home: nothing is allowed, no plugin is known, all caches are empty."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(signatures, "ALLOWED", frozenset())
-    monkeypatch.setattr(consent, "said", set())
+    monkeypatch.setattr(consent, "allowed", set())
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr("dlrun.output.plot_files.PlotFiles._plot", lambda *a: None)
     yield

@@ -57,7 +57,7 @@ def make(data_dir: Path, load: bool = True, **keys) -> ImageFolder:
 
 
 def parts(data: ImageFolder) -> dict[str, list[bytes]]:
-    """Every part's images and labels, in order."""
+    """Every split's images and labels, in order."""
     return {
         part: [x.numpy().tobytes() + bytes([y]) for xs, ys in data.batches(part) for x, y in zip(xs, ys, strict=True)]
         for part in ("train", "val", "test")
@@ -174,7 +174,7 @@ def test_folders_that_look_alike_have_a_cache_each(tmp_path):
 
 
 def test_the_books_csv_is_read(tmp_path):
-    """Paths begin with the root's name, with the separators of Windows; labels are numbers; parts go by the rows."""
+    """Paths begin with the root's name, with the separators of Windows; labels are numbers; splits follow the rows."""
     write_folder(tmp_path, 10, classes=("b", "a"))
     names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*"))[::-1]
     rows = [name.replace("/", "\\") + f",{int('/b/' in name)}\n" for name in names]
@@ -354,7 +354,7 @@ def test_images_keep_their_range(tmp_path, monkeypatch, kind, cores):
     """By the whole set: a dark image stays darker than a bright one."""
     convert, suffix, levels = DEEP[kind]
     monkeypatch.setattr(image_cache, "cpus", lambda: cores)
-    monkeypatch.setattr(decode, "LOT", 2)
+    monkeypatch.setattr(decode, "CHUNK", 2)
     pixels = np.random.RandomState(0).randint(0, 256, (8, 8, 8), np.uint8)
     pixels[0, 0, :2], pixels[7] = (0, 255), pixels[7] // 16
     for name, own, ending in (("bytes", pixels, "png"), ("deep", convert(pixels), suffix)):
@@ -467,7 +467,7 @@ def bomb(side: int) -> bytes:
 @pytest.mark.parametrize("cores", [1, 2])
 def test_broken_images_and_bombs_are_left_out_and_named(tmp_path, monkeypatch, cores):
     monkeypatch.setattr(image_cache, "cpus", lambda: cores)
-    monkeypatch.setattr(decode, "LOT", 8)
+    monkeypatch.setattr(decode, "CHUNK", 8)
     write_folder(tmp_path)
     before = parts(make(tmp_path, resident=False))
     folder = tmp_path / "images" / "ant"
@@ -502,7 +502,7 @@ def test_several_processes_write_the_same_cache_as_one(tmp_path, monkeypatch):
     found = []
     for cores in (1, 3):
         monkeypatch.setattr(image_cache, "cpus", lambda cores=cores: cores)
-        monkeypatch.setattr(decode, "LOT", 7)
+        monkeypatch.setattr(decode, "CHUNK", 7)
         make(tmp_path)
         (cache,) = caches(tmp_path)
         found.append(cache.read_bytes())
@@ -514,7 +514,7 @@ def test_several_processes_write_the_same_cache_as_one(tmp_path, monkeypatch):
 def test_a_disk_that_fills_leaves_nothing_half_written(tmp_path, monkeypatch):
     write_folder(tmp_path)
     monkeypatch.setattr(image_cache, "cpus", lambda: 2)
-    monkeypatch.setattr(decode, "LOT", 8)
+    monkeypatch.setattr(decode, "CHUNK", 8)
     write = decode.write
     with monkeypatch.context() as patch:
         patch.setattr(image_cache, "write", lambda paths, file, *rest: write(paths, "/dev/full", *rest))

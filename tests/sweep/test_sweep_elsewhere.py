@@ -41,7 +41,7 @@ def until(found: object, process: subprocess.Popen) -> None:
 
 @pytest.mark.thorough
 def test_a_sweep_on_a_cluster_stops_and_resumes(tmp_path):
-    """A signal reaches the jobs on the cluster's machines: each saves and continues from there; SIGKILL too."""
+    """A signal, also SIGKILL, reaches the jobs on the cluster's machines; each continues from its checkpoint."""
     process = start(tmp_path, *CLUSTER, "trainer.epochs=1000000", "trainer.max_time=0.05,-1", "sweep.jobs=2")
     until(lambda: list(tmp_path.glob("outputs/*/*_sweep/0/metrics.jsonl")), process)
     process.send_signal(signal.SIGTERM)

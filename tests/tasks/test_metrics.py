@@ -44,7 +44,7 @@ def without_plots(monkeypatch):
 
 
 def drawn(classes: int, seed: int, levels: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Classes and probabilities of 60 samples. levels: probabilities are rounded to so many, so that many are equal."""
+    """Classes and probabilities of 60 samples. levels: number of different probabilities, so that many are equal."""
     random = np.random.default_rng(seed)
     y = random.integers(0, classes, 60)
     p = random.dirichlet(np.ones(classes), 60) + 0.6 * np.eye(classes)[y]
@@ -103,7 +103,7 @@ def test_classes_that_do_not_occur_do_not_count():
 
 
 def test_calibration_error_by_hand():
-    """In 2 bins: 0.4 for what is right half of the time, 0.9 for what is right in 2 of 3."""
+    """Two bins: probability 0.4 that is right in half of the cases, and 0.9 that is right in 2 of 3."""
     p = np.array([[0.4, 0.3, 0.3], [0.4, 0.3, 0.3], [0.9, 0.1, 0.0], [0.9, 0.1, 0.0], [0.9, 0.1, 0.0]])
     y = np.array([0, 1, 0, 0, 1])
     assert ours.ece(y, p, bins=2) == pytest.approx(2 / 5 * abs(0.4 - 1 / 2) + 3 / 5 * abs(0.9 - 2 / 3))
@@ -512,7 +512,7 @@ def test_a_finished_run_decides_by_its_threshold(skewed, tmp_path):
 
 @pytest.mark.parametrize("model", ["mlp", "tabular"])
 def test_held_out_samples_are_predicted(skewed, tmp_path, model):
-    """Each row that is not test is in one fold. Rows without a target count for where the others are."""
+    """Each row outside test is in one fold. Rows without a target count in the positions of the other rows."""
     import csv
 
     file, places = tmp_path / "rare.csv", []
@@ -565,7 +565,7 @@ def test_an_infinite_test_loss_is_a_divergence():
     ],
 )
 def test_training_has_the_metrics_that_cost_little(target, asked, wanted, skewed, tmp_path):
-    """With weights that stay, they are those of the train split; rows in between have them, too."""
+    """With constant weights they equal the metrics of the train split; rows within an epoch have them, too."""
     from finished_runs import write_config
 
     overrides = [

@@ -133,7 +133,7 @@ class Texts(OnDevice):
         self.sources, self.rows = corpus.files, splits
 
     def files(self, split: str) -> list[str]:
-        """Return where the samples come from, in the order of `batches` (val and test); empty if it is not known."""
+        """Return the origins of the samples, in the order of `batches` (val and test); empty if it is not known."""
         return [printable(self.sources[row]) for row in self.rows[split]] if self.sources else []
 
     def describe(self) -> str:
@@ -191,7 +191,7 @@ def _check(corpus: Corpus, wanted: int | None) -> int:
 
 
 def _oddities(corpus: Corpus, known: int, vocab: int) -> str:
-    """Describe what is unusual about the texts, for the run's header."""
+    """Describe unusual facts about the texts, for the run's header."""
     text = ""
     if known < vocab - 4:
         text += f"; data.vocab={vocab}, but the train split has {known:,} words: {vocab - 4 - known:,} ids are not used"

@@ -17,7 +17,7 @@ FLAG = "--json"
 
 @dataclass
 class Ending:
-    """What a command has done when it ends.
+    """The state of a command at its end.
 
     folder: of the run or the sweep. error: the message of a user error. found: what a mode other than train measured.
     """

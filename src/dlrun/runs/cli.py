@@ -109,7 +109,7 @@ def _predict(args: argparse.Namespace) -> Iterable[str]:
 
 
 def _explain(args: argparse.Namespace) -> Iterable[str]:
-    """Draw what a classifier does with an image or a text: feature maps, saliency, Grad-CAM, the gates of an LSTM."""
+    """Explain predictions for images or texts: feature maps, saliency, Grad-CAM, the gates of an LSTM."""
     from dlrun.runs.explain import explain
 
     return explain(_folder(args.run, args), args.inputs, args.fit, args.device, Path(args.out) if args.out else None)

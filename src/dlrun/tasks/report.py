@@ -88,7 +88,7 @@ def report_classes(predict: Function, decide: Function, data: SampleData, spec: 
 def _judged(
     predict: Callable[[Tensor], Tensor], decide: Callable[[Tensor], Tensor], data: SampleData
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of all test samples: the class, the predicted class, and its probability (of two classes: the second's).
+    """Return for all test samples the class, the predicted class, and its probability (of two classes: the second's).
 
     The results are on the CPU. predict: inputs -> probabilities (B, classes). decide: probabilities -> classes (B,).
     """

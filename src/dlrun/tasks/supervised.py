@@ -159,7 +159,7 @@ class Supervised(SampleTask):
     def judge(
         self, out: Tensor | tuple[Tensor, ...], y: Tensor, weights: Tensor | None = None, criterion: Criterion = None
     ) -> tuple[Tensor, Metrics]:
-        """The loss, without penalties, and the metrics of what a net returns in training. criterion: (outputs, y)."""
+        """The loss, without penalties, and the metrics of a net's outputs in training. criterion: (outputs, y)."""
         out, *auxiliary = out if isinstance(out, tuple) else (out,)
         if out.dtype != torch.float32:
             out = out.float()
@@ -205,7 +205,7 @@ class Supervised(SampleTask):
         return {"mae": (self.scaling.in_unit(out) - y).abs().mean(1)}
 
     def _asked_for(self, out: Tensor, y: Tensor) -> Metrics:
-        """Those of task.metrics that training has at little cost, or what they are computed from (see `logged`)."""
+        """Metrics of task.metrics that cost little in training, or the values that they follow from (see `logged`)."""
         measures = self.scoring.measures
         found = measures.per_sample(out if self.spec.classes else self.scaling.in_unit(out), y)
         if measures.of_counts and self.device.dist.size == 1:

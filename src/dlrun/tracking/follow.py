@@ -1,4 +1,4 @@
-"""The process of a tracker: it follows a run's files and tells the tracker what is new. No torch here."""
+"""The process of a tracker: it follows a run's files and sends new rows to the tracker. No torch here."""
 
 import json
 import math
@@ -55,7 +55,7 @@ def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) ->
     last, lines = 0, _Lines(folder / "metrics.jsonl")
     while True:
         run.read_facts()
-        new = lines.read()  # after the facts: all rows are there before the summary says that the run is over
+        new = lines.read()  # after the facts: all rows are there before the summary states that the run is over
         new = [(number, line) for number, line in new if number >= position.rows]
         for first in range(0, len(new), MOST):
             rows = [parse_row(line) for _, line in new[first : first + MOST]]
@@ -75,7 +75,10 @@ def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) ->
 
 
 class _Position:
-    """What the tracker has got. rows: of metrics.jsonl. key: of the run in the tracker. ended: stamp of the summary."""
+    """The position of a tracker in a run's files.
+
+    rows: number of rows of metrics.jsonl that were sent. key: of the run in the tracker. ended: stamp of the summary.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.rows, self.key, self.ended = path, 0, None, list[int]()

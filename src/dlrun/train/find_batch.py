@@ -1,7 +1,7 @@
 """mode=find_batch: the largest batch whose training step fits into memory, and the speed of each size.
 
-Sizes are doubled until one does not fit. A GPU says so; a CPU's system would kill the process, so there the memory of
-the next size is extrapolated from the last two and compared with what is free.
+Sizes are doubled until one does not fit. A GPU raises an error; on a CPU the system would kill the process, so
+there the memory of the next size is extrapolated from the last two and compared with the free memory.
 """
 
 import time
@@ -92,7 +92,7 @@ def expected(sizes: list[Size], batch: int) -> float:
 
 
 def described(sizes: list[Size], names: dict[str, str], most: int, room: float) -> str:
-    """The table of all sizes, and what they say."""
+    """The table of all sizes, and the advice that follows from it."""
     rows = [["batch", "samples/s", "peak MB"]]
     rows += [[f"{size.batch:,}", f"{size.samples_per_second:,.0f}", f"{size.memory:,.0f}"] for size in sizes]
     best = max(size.samples_per_second for size in sizes)

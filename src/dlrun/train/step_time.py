@@ -91,7 +91,7 @@ def profiled(session: Session) -> Split:
 
 
 def _marked(steps: Iterator[Any]) -> Iterator[Any]:
-    """Yield what `steps` does, with its own time marked as that of the data."""
+    """Yield the batches of `steps`, with its own time marked as that of the data."""
     while True:
         with record_function(PHASE + "data"):
             item = next(steps, None)
@@ -101,7 +101,7 @@ def _marked(steps: Iterator[Any]) -> Iterator[Any]:
 
 
 def _mark(session: Session) -> Callable[[], None]:
-    """Mark forward passes, those of layers too, backward passes and the optimizers' steps. Returns what undoes it."""
+    """Mark forward passes, also of layers, backward passes and optimizer steps. Returns a function that undoes it."""
     ranges: list[list[Any]] = []  # those that each running module has opened
 
     def enter(layer: str | None) -> Callable[..., None]:

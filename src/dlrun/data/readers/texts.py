@@ -92,7 +92,7 @@ def text_folder(
 
 
 def _origin(source: Path, number: int, content: Path | str | bytes) -> str:
-    """Where a text comes from: its file below the folder `source`, or its number in the table `source`."""
+    """The origin of a text: its file below the folder `source`, or its number in the table `source`."""
     return _below(content, source) if isinstance(content, Path) else f"{source.name}, text {number}"
 
 

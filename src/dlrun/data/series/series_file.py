@@ -1,6 +1,6 @@
 """Series from a file of one's own or from a source: forecasts, or classes of windows and of whole series.
 
-Nothing is read before `load`, or before a network is built: only the table says how many columns there are.
+Nothing is read before `load`, or before a network is built, which needs the number of columns.
 """
 
 import os

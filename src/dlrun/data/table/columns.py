@@ -182,7 +182,7 @@ def date_format(values: pl.Series) -> str:
 
 
 def _useless(column: pl.Series, kind: str, is_chosen: bool) -> str:
-    """Say why there is nothing to learn from a column; "" if there is."""
+    """Return the reason why there is nothing to learn from a column; "" if there is something."""
     values = column.drop_nulls()
     if not len(values):
         return "no values"

@@ -79,7 +79,7 @@ def prepare(parts: Mapping[str, Part], settings: TableSettings, where: str) -> P
 
 
 class _Column(NamedTuple):
-    """What was found of a column. reason: why it is left out, or "". unseen: describes levels that train lacks."""
+    """A prepared column. reason: why it is left out, or "". unseen: describes levels that train lacks."""
 
     kind: str
     reason: str

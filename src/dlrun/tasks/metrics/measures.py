@@ -1,4 +1,4 @@
-"""The metrics that task.metrics names, of a whole split; and those of them that training has for nothing."""
+"""The metrics that task.metrics names, of a whole split; and those that training can compute at no extra cost."""
 
 import inspect
 import re
@@ -189,13 +189,13 @@ def name_of(call: Function) -> str:
 
 
 def parameters(call: Function) -> list[str]:
-    """What a metric asks for, by name."""
+    """The names of a metric's inputs."""
     found = inspect.signature(call.func).parameters.values()
     return [each.name for each in found if each.name in (*OF_CLASSES, *OF_TARGETS)]
 
 
 def better(call: Function) -> Literal["max", "min"]:
-    """Which values are better, by the annotation of the result: Higher or Lower."""
+    """The better direction of a metric, by the annotation of its result: Higher or Lower."""
     annotation = inspect.signature(call.func).return_annotation
     if isinstance(annotation, str):  # with `from __future__ import annotations`
         return "min" if annotation.rpartition(".")[2] == "Lower" else "max"
