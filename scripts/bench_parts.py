@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import median
 
 from bench_stacks import stacks
+from bench_tables import tables
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS = (["-c"], ["-m", "dlrun"], *([str(HERE / f"bench_{name}.py")] for name in ("loops", "steps", "images")))
@@ -230,10 +231,19 @@ def cli(bench: Bench) -> None:
     bench.versus("cli", "import hydra", partial(bench.seconds, *CODE, "import hydra"), ours, 3.0)
 
 
+def trackers(bench: Bench) -> None:
+    """Seconds of a run's steps with each tracker that is installed; all in one process, in turns."""
+    found = bench.last_line(sys.executable, HERE / "bench_trackers.py", 3 * bench.args.epochs, bench.args.repeats)
+    bench.figures["trackers"] = found["seconds"]
+    base = median(wall for wall, _ in found["seconds"].pop("none"))
+    for name in found["seconds"]:
+        bench.judge(f"MNIST mlp, all steps with {name}", found["ratios"][name][0] * base, "without", base, 1.03)
+
+
 PARTS = {net: partial(training, net=net) for net in SHARE}
-PARTS |= {part.__name__: part for part in (resnet18, startup, memory, cli, ppo, images)}
+PARTS |= {part.__name__: part for part in (resnet18, startup, memory, cli, ppo, images, trackers)}
 PARTS |= {model: partial(generative, model=model) for model in ("vae", "wgan_gp")}
-PARTS |= {"stacks": partial(stacks, run=RUN)}
+PARTS |= {"stacks": partial(stacks, run=RUN), "tables": tables}
 
 
 def machine() -> str:

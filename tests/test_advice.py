@@ -166,7 +166,7 @@ def test_the_examples_of_the_help_work(dl_run, line):
 
 
 def header_commands(path: Path) -> list[str]:
-    """The commands in a config's comments; one may go on in the next line."""
+    """The commands in a config's comments; one may continue in the next line."""
     return re.findall(
         r"^# +(?:DL_RUN_ALLOW=\S+ )?dl-run (.*?)(?:  .*)?$", re.sub(r" \\\n# +", " ", path.read_text()), re.M
     )

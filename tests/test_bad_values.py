@@ -236,8 +236,8 @@ def outcome(
     if process.exitcode in expected:
         shutil.rmtree(folder)
         return None
-    said = "".join(path.read_text() for path in (folder / "out", folder / "traceback") if path.exists())
-    return f"{case}: exit code {process.exitcode}\n{said}"
+    message = "".join(path.read_text() for path in (folder / "out", folder / "traceback") if path.exists())
+    return f"{case}: exit code {process.exitcode}\n{message}"
 
 
 @pytest.mark.slow

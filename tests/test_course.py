@@ -26,7 +26,7 @@ BANDS = [  # commands that are no experiment, with the result that the page stat
     for command in re.findall(r"`dl-run (\w[^`]*)`", row)[:1]
     for band in re.findall(r"`(test/\w+) (>=|<=) (\S+)`", row)
 ]
-PICTURES = re.findall(r'\[picture\]\(figures/(\w+)\.png "[\w ]+"\)', TEXT)
+LINKED = re.findall(r'\[image\]\(figures/(\w+)\.png "[\w ]+"\)', TEXT)
 COMMANDS = sorted(set(re.findall(r"`dl-run (\w+=[^`]*|-m [^`]*)`", PRINTED)))  # not `dl-run new`
 EXPERIMENTS = [command for command in COMMANDS if re.fullmatch(r"experiment=\w+", command)]
 
@@ -80,7 +80,7 @@ def test_every_experiment_is_listed_with_figures_of_its_header(path):
 def test_every_image_exists_and_is_small():
     """scripts/figures draws them; each belongs to a row, and to one only."""
     files = {path.stem: path for path in (ROOT / "docs" / "figures").iterdir()}
-    assert len(PICTURES) > 15 and sorted(PICTURES) == sorted(files)
+    assert len(LINKED) > 15 and sorted(LINKED) == sorted(files)
     for path in files.values():
         with Image.open(path) as image:
             assert path.stat().st_size <= 60_000 and image.width >= 300, path.name

@@ -1,4 +1,4 @@
-"""Each experiment reaches what its header says: `# Expected: test/acc >= 0.98`, or one setting against another."""
+"""Each experiment reaches the result in its header: `# Expected: test/acc >= 0.98`, or one setting against another."""
 
 import csv
 import operator

@@ -61,7 +61,8 @@ MAY = {  # from the lowest layer up; `dlrun` itself, for the version, may be imp
     "runs.listing": GROUND | {"output"},
     "runs.live": GROUND | {"output", "runs.listing"},
     "runs.compare": GROUND | {"output", "config", "runs.listing"},
-    "tracking": GROUND | {"output", "config", "runs.live", "runs.compare", "tracking.processes", "tracking.trackers"},
+    "tracking": GROUND
+    | {"output", "system", "config", "runs.live", "runs.compare", "tracking.processes", "tracking.trackers"},
     "runs.ui": GROUND | {"output", "config", "sweep", "runs.listing", "runs.live", "runs.compare"},
     "runs": GROUND
     | {"output", "system", "config", "data", "data.base", "data.table", "data.series", "tasks.images", "train", "sweep"}
@@ -120,7 +121,7 @@ HYDRA = {
     "sweep.space",
     "hydra_plugins.dlrun_sweeper",
 }
-PRINT = {"cli", "train.start", "output.terminal", "runs.command", "hydra_plugins.dlrun_sweeper.sweeper"}
+PRINT = {"cli", "train.start", "train.resume", "output.terminal", "runs.command", "hydra_plugins.dlrun_sweeper.sweeper"}
 LIGHT = {  # on the way to --help, to a config error, to a list of runs
     "call", "api.words", "api.memory", "api.host", "api.command", "api.run", "api.sweeps", "cli", "errors", "types",
     "spec", "paths", "clock", "overrides", "optim.schedules", "config", "output.folders", "output.console",

@@ -300,7 +300,7 @@ def test_a_path_in_a_target_leads_out_of_no_package(refused, tmp_path, monkeypat
     (tmp_path / "mynets").mkdir()
     (tmp_path / "mynets" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(consent, "said", {"mynets"})
+    monkeypatch.setattr(consent, "allowed", {"mynets"})
     (tmp_path / "evil.py").write_text("def f(spec, *, root: open('ran', 'w')): ...\n")
     for path in (f"{tmp_path}/evil", "/proc/self/cwd/evil"):
         with pytest.raises(UserError, match="there is no module"):

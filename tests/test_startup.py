@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 # Runs each case of argv[1] in this process, in argv[2]; prints exit codes and the heavy packages imported by then.
 PROBE = """
 import importlib, io, json, os, sys
@@ -29,8 +27,11 @@ QUICK = {
     "help": (["--help"], 0),
     "version": (["--version"], 0),
     "config": (["--cfg", "job", "model=resnet18", "data=cifar10"], 0),
-    "completion": (["-sc", "query=bash"], 0),
-    "installing the completion": (["-sc", "install=bash"], 0),
+    "completion": (["completion", "bash", "--words", "dl-run model=", ""], 0),
+    "completion of a key": (["completion", "zsh", "--words", "data=digits", "trainer.dev"], 0),
+    "script for completion": (["completion", "fish"], 0),
+    "completion of a shell": (["completion", "tcsh"], 2),
+    "Hydra's completion": (["-sc", "install=bash"], 2),
     "schema's flag": (["schema", "-x"], 2),
     "schema of no folder": (["schema", "--config-dir", "nowhere"], 2),
     "flag": (["-x"], 2),
@@ -85,11 +86,10 @@ def test_dl_runs_and_dl_data_import_no_torch_for_lists_and_errors(tmp_path):
 
 def assert_light(cases, folder):
     """Run all cases in one new process: each ends with its code, and none imports a heavy package."""
-    line = "dl-run model="
     given = json.dumps({case: (module, arguments) for case, (module, arguments, _) in cases.items()})
     done = subprocess.run(
         [sys.executable, "-c", PROBE, given, str(folder)],
-        env={"PATH": "", "HOME": str(folder), "COMP_LINE": line, "COMP_POINT": str(len(line)), **python_path()},
+        env={"PATH": "", "HOME": str(folder), **python_path()},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     found = json.loads(done.stdout)
@@ -99,42 +99,3 @@ def assert_light(cases, folder):
 
 def python_path() -> dict[str, str]:
     return {"PYTHONPATH": str(Path(__file__).parent.parent / "src")}
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("dl-run model=", "model=lenet model=mlp model=resnet18"),
-        ("dl-run trainer.ep", "trainer.epochs="),
-        ("dl-run -m data=digits trainer.epochs=1 model=l", "model=lenet model=linear model=lstm"),
-        ("dl-run model=resnet18 schedule.war", "schedule.warmup_fraction="),
-        ("dl-run --con", ""),
-        ("dl-run foo mod", ""),
-    ],
-)
-def test_options_and_keys_are_completed(line, words, monkeypatch, capsys):
-    """In a shell: eval "$(dl-run -sc install=bash)", which asks `dl-run -sc query=bash`."""
-    from dlrun import cli
-
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    monkeypatch.setenv("COMP_LINE", line)
-    monkeypatch.setenv("COMP_POINT", str(len(line)))
-    monkeypatch.setattr(sys, "argv", ["dl-run", "-sc", "query=bash"])
-    try:
-        cli.main()
-    except SystemExit:
-        assert not words
-    out, err = capsys.readouterr()
-    found = out.split()
-    assert set(words.split()) <= set(found) and err == ""
-    assert all(word.startswith(line.split()[-1]) for word in found)
-
-
-def test_the_completion_is_for_dl_run(monkeypatch, capsys):
-    from dlrun import cli
-
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    for shell, line in {"bash": "hydra_bash_completion dl-run", "fish": "complete -c dl-run"}.items():
-        monkeypatch.setattr(sys, "argv", ["/somewhere/bin/dl-run", "-sc", f"install={shell}"])
-        cli.main()
-        assert line in capsys.readouterr().out

@@ -5,8 +5,7 @@ import os
 import sys
 import time
 import traceback
-from contextlib import nullcontext, redirect_stderr
-from io import StringIO
+from contextlib import nullcontext
 from typing import NoReturn, cast
 
 import hydra
@@ -49,7 +48,14 @@ def new(arguments: list[str]) -> str:
     return new_command(arguments)
 
 
-SUBCOMMANDS = {"schema": schema, "new": new, "trust": trust_command}
+def completion(arguments: list[str]) -> str:
+    """Print the script that makes a shell complete the commands, or what the last word of a line may become."""
+    from dlrun.config.completion import completion_command
+
+    return completion_command(arguments, SUBCOMMANDS)
+
+
+SUBCOMMANDS = {"schema": schema, "new": new, "trust": trust_command, "completion": completion}
 
 
 def main() -> None:
@@ -70,9 +76,8 @@ def run_command() -> None:
     """Run the command line in sys.argv."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     hydra._internal.hydra.ConfigLoaderImpl = Loader  # type: ignore[misc]  # Hydra has no setting for it
-    for module in ("hydra.main", "hydra._internal.utils"):  # its own; shell completion asks the second
-        sys.modules[module].get_args_parser = args_parser  # type: ignore[attr-defined]
-    flags, completing = argparse.Namespace(config_dir=None), False
+    sys.modules["hydra.main"].get_args_parser = args_parser  # type: ignore[attr-defined]
+    flags = argparse.Namespace(config_dir=None)
     try:
         if "--version" in sys.argv[1:]:
             print(f"dl-run {dlrun.__version__}")
@@ -84,11 +89,7 @@ def run_command() -> None:
         if flags.help:
             print(usage(flags.config_dir))
             return
-        completing = flags.shell_completion and any(o.startswith("query=") for o in flags.overrides)
-        if completing:
-            complete_subcommands(os.environ.get("COMP_LINE", ""))
-        with redirect_stderr(StringIO()) if completing else nullcontext():  # the shell reprints the line itself
-            hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)()
+        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)()
         sys.stdout.flush()
         if lost:
             sys.exit(1)
@@ -106,8 +107,6 @@ def run_command() -> None:
             sys.exit(2)
         if is_ours(error):
             raise
-        if completing:
-            sys.exit(2)
         fail(explain(error, sys.argv[1:], flags.config_dir))
 
 
@@ -169,13 +168,6 @@ def with_seeds(arguments: list[str]) -> list[str]:
     is_set = any(key_of(argument) == "sweep.stack" for argument in rest)
     more = [*([] if is_set else ["sweep.stack=auto"]), *([] if has_flag else ["--multirun"])]
     return [f"seed={values}", *rest, *more]
-
-
-def complete_subcommands(line: str) -> None:
-    """Print the subcommands that complete a line such as "dl-run ne"; Hydra completes overrides."""
-    typed = f"{line}|".split()[1:]  # the mark keeps an empty last word
-    if len(typed) == 1:
-        print(*(name for name in SUBCOMMANDS if name.startswith(typed[0][:-1])), sep="\n")
 
 
 def stored_command(again: str, overrides: list[str]) -> list[str]:

@@ -127,7 +127,7 @@ def first_line(error: BaseException) -> str:
 
 
 def raised(error: BaseException) -> str:
-    """What the user's own code raised, and where: "ValueError: no such file (nets.py, line 3)"."""
+    """Describe an exception of the user's own code, with its place: "ValueError: no such file (nets.py, line 3)"."""
     line = str(error).strip().partition("\n")[0]
     what = f"{type(error).__name__}: {line}" if line else type(error).__name__
     last = extract_tb(error.__traceback__)[-1:]

@@ -57,7 +57,7 @@ KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a dev
 
 
 def irregular(path: str | os.PathLike) -> str | None:
-    """Return what a path is if it is not a regular file, such as "a FIFO", whose reader could wait forever; else None.
+    """Return the kind of a path that is not a regular file, such as "a FIFO", whose reader could wait; else None.
 
     Raises OSError if it does not exist.
     """

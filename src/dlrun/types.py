@@ -137,7 +137,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Better:
-    """Which values of a metric are better: "max" or "min"."""
+    """The better direction of a metric: "max" or "min"."""
 
     mode: Literal["max", "min"]
 

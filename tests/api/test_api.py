@@ -1,4 +1,4 @@
-"""The Python door: the same bits and texts as the command line, and a host program that is left as it was."""
+"""The Python interface: the bits and texts of the command line; the state of the host program is restored."""
 
 import os
 import signal

@@ -68,30 +68,28 @@ def test_auto_values_are_printed_saved_and_used(images, tmp_path, monkeypatch, c
     keys = ["model=resnet18", "data=image_folder", f"data.root={images}", *SMALL]
     monkeypatch.setattr("sys.argv", ["dl-run", *keys, "schedule=constant", f"run_dir={run}", f"data_dir={tmp_path}"])
     main()
-    told, out = (
-        "chosen by the data: model.form=imagenet, optimizer.lr=0.003125, data.batch_size=8",
-        capsys.readouterr().out,
-    )
-    assert told in " ".join(out.split()) and "an epoch is one batch" not in out
+    chosen = "chosen by the data: model.form=imagenet, optimizer.lr=0.003125, data.batch_size=8"
+    out = capsys.readouterr().out
+    assert chosen in " ".join(out.split()) and "an epoch is one batch" not in out
     config = read_config(run)[0]
     assert (config.model.form, config.optimizer.lr, config.data.batch_size) == ("imagenet", 0.003125, 8)
     assert [(row["step"], row["lr"]) for row in rows(run)] == [(5, 0.003125)]  # 36 samples
 
 
 @pytest.mark.parametrize(
-    ("peak", "val", "step", "told"),
+    ("peak", "val", "step", "warning"),
     [
         (2.0, 2.0, 2, None), (229.0, None, 2, None), (231.0, 0.5, 1, "train loss rose to 231 within 1 step;"),
         (9.2, 755_000.0, 4, "val loss rose to 7.55e+05"), (9.2, float("inf"), 4, "val loss rose to inf"),
         (9.2, float("nan"), 4, None), (500.0, 0.5, EARLY + 1, None),
     ],
 )  # fmt: skip
-def test_a_loss_that_explodes_early_is_reported(peak, val, step, told):
+def test_a_loss_that_explodes_early_is_reported(peak, val, step, warning):
     update = SimpleNamespace(peak=peak, first_loss=2.3, optimizer=SimpleNamespace(defaults={"lr": 0.1}))
     task = SimpleNamespace(update=update, scores={"loss": "min"})
     training = SimpleNamespace(task=task, clock=SimpleNamespace(step=step), has_exploded=False)
     found = explosion(training, val)
-    assert (found is None) if told is None else (told in found and "try optimizer.lr=0.01 (now 0.1)" in found)
+    assert (found is None) if warning is None else (warning in found and "try optimizer.lr=0.01 (now 0.1)" in found)
     task.scores = {"swd": "min"}  # an adversary's loss may rise
     assert explosion(training, val) is None
 

@@ -1,4 +1,4 @@
-"""Values are checked for type and range before anything is built; all errors are reported at once."""
+"""Values are checked for type and range before anything is built; all wrong values are reported together."""
 
 import re
 from itertools import zip_longest

@@ -1,4 +1,4 @@
-"""Code of one's own: plugins by entry point, a trusted dl-run.yaml, a new package; and what runs nothing unasked."""
+"""The user's own code: plugins by entry point, a trusted dl-run.yaml, a new package. Nothing runs without consent."""
 
 import errno
 import importlib
@@ -28,12 +28,12 @@ SMALL = ["data=digits", "trainer.epochs=1", "trainer.device=cpu"]
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch, tmp_path):
-    """A working folder and a home of its own, nothing allowed, no plugin known; all caches are empty."""
+    """A new working folder and home: nothing is allowed, no plugin is known, all caches are empty."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(signatures, "ALLOWED", frozenset())
-    monkeypatch.setattr(consent, "said", set())
+    monkeypatch.setattr(consent, "allowed", set())
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr("dlrun.output.plot_files.PlotFiles._plot", lambda *a: None)
     yield
@@ -184,6 +184,85 @@ def test_code_is_an_option_of_its_group(code):
     assert type(run.module).__name__ == "Deeper" and run.config["optimizer"]["momentum"] == 0.5
     assert run.summary["model"] == "acme.parts.Deeper" and run.evaluate("val")["acc"] > 0.3
     assert dlrun.resume(run, "trainer.epochs=2").metrics.height == 2
+
+
+BROKEN = """import numpy as np, torch
+from dlrun.types import Higher, Positive
+
+def score(y, p) -> Higher:
+    return 1.0
+
+def ends(time):
+    return np.float64(1 / (1 - time.fraction))
+
+def raising(time):
+    return 1 / time.fraction
+
+def negative(time):
+    return 0.5 - time.fraction
+
+def made(params, *, lr: Positive = 0.1):
+    raise RuntimeError("no memory")
+
+class Step(torch.optim.SGD):
+    def step(self, closure=None):
+        raise KeyError("momentum")
+
+class Exploding(torch.optim.SGD):
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for param in group["params"]:
+                param.data.div_(0)
+
+def metric(y, p) -> Higher:
+    return p.nothing
+
+def many(y, p) -> Higher:
+    return p
+
+def word(y) -> Higher:
+    return "good"
+
+def failing(spec):
+    raise ValueError("no net")
+
+def number(spec):
+    return 3
+
+def shape(spec):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(spec.features, 7))
+
+def narrow(spec):
+    return torch.nn.Linear(5, 10)
+"""
+
+
+def test_broken_code_is_refused_before_data_is_read(code, tmp_path, monkeypatch):
+    """Metrics, optimizers, schedules and networks are tried on small inputs; nothing of the run's is changed by it."""
+    from dlrun.data.images import Images
+
+    (tmp_path / "code" / "acme" / "broken.py").write_text(BROKEN)
+    rows = dlrun.train(*SMALL, "task.metrics=[acme.broken.score]", "schedule=acme.broken.ends").metrics
+    assert rows["val/score"].to_list() == [1.0]
+    with monkeypatch.context() as patch:
+        patch.setattr(Images, "load", lambda *a, **k: pytest.fail("data was read"))
+        for words, why in {
+            ("schedule=acme.broken.raising",): r"raised ZeroDivisionError: .*broken.py, line 11",
+            ("schedule=acme.broken.negative",): "returned -0.49 when 0.99 of the run is done",
+            ("optimizer=acme.broken.made",): "optimizer=acme.broken.made raised RuntimeError: no memory",
+            ("optimizer=acme.broken.Step", "optimizer.lr=1"): "raised KeyError: 'momentum'",
+            ("optimizer=acme.broken.Exploding", "optimizer.lr=1"): "made weights infinite or NaN",
+            ("task.metrics=[acme.broken.metric]",): "task.metrics=metric raised AttributeError",
+            ("task.metrics=[acme.broken.many]",): r"returned 200 numbers\n  expected a number from y int64 \(20,\)",
+            ("task.metrics=[acme.broken.word]",): "task.metrics=word returned a str",
+            ("model=acme.broken.failing",): "model=acme.broken.failing raised ValueError: no net",
+            ("model=acme.broken.number",): "model=acme.broken.number returned a int",
+            ("model=acme.broken.shape",): r"returned a tensor \(2, 7\)\n  expected outputs \(2, 10\) of inputs",
+            ("model=acme.broken.narrow",): "the network raised RuntimeError",
+        }.items():
+            with pytest.raises(dlrun.UserError, match=why):
+                dlrun.train(*SMALL, *words, "run_dir=refused")
+            assert not Path("refused").exists()
 
 
 def test_code_that_is_no_option_is_refused(code, monkeypatch, capsys):

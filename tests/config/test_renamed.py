@@ -1,4 +1,4 @@
-"""An old config key is refused with its new name, wherever it is typed."""
+"""An old config key is refused with its new name in every place where it can be typed."""
 
 import sys
 

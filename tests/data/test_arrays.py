@@ -120,13 +120,13 @@ def test_a_rare_class_is_drawn_as_often():
 
 def test_a_train_split_with_nothing_to_learn_is_refused():
     """Although the test split differs."""
-    for y, said in (
+    for y, message in (
         (np.full(60, 1.5), "y is always 1.5 in the train split"),
         (np.zeros(60, int), "has one class, 0:"),
     ):
         other = np.arange(60) % 2 + (0.25 if y.dtype == float else 0)
         data = make(arrays={"x_train": ROWS, "y_train": y, "x_test": ROWS, "y_test": other.astype(y.dtype)})
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             data.load(CPU)
             make_task(torch.nn.Linear(4, 1), data.spec).prepare(data)
 
@@ -171,14 +171,14 @@ def test_a_run_predicts_arrays_and_rows(npz, tmp_path, monkeypatch, capsys):
     run = trained(tmp_path / "run", ["data=arrays", f"data.file={npz}", "model.hidden=[8]"])
     np.save(tmp_path / "new.npy", np.load(npz)["x"][:5])
     np.savetxt(tmp_path / "new.csv", np.load(npz)["x"][:5], delimiter=",")
-    said = []
+    message = []
     capsys.readouterr()
     for name in ("new.npy", "new.csv"):
         monkeypatch.setattr("sys.argv", ["dl-runs", "predict", str(run), str(tmp_path / name)])
         main()
-        said.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
-    assert [row["input"] for row in said[0]] == [f"{tmp_path}/new.npy[{i}]" for i in range(5)]
-    for one, other in zip(*said, strict=True):
+        message.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    assert [row["input"] for row in message[0]] == [f"{tmp_path}/new.npy[{i}]" for i in range(5)]
+    for one, other in zip(*message, strict=True):
         assert one["label"] == other["label"] and one["probability"] == pytest.approx(other["probability"], rel=1e-4)
     np.save(tmp_path / "new.npy", ROWS[:, :2])
     monkeypatch.setattr("sys.argv", ["dl-runs", "predict", str(run), str(tmp_path / "new.npy")])
@@ -187,7 +187,7 @@ def test_a_run_predicts_arrays_and_rows(npz, tmp_path, monkeypatch, capsys):
     assert "x has samples of shape [2]\n  expected [4], as in the run" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("arrays", "said"), [
+@pytest.mark.parametrize(("arrays", "message"), [
     (dict(x=ROWS, y=CLASSES[:50]), r"shapes \(60, 4\) \(inputs\) and \(50,\) \(targets\)\n  expected the same"),
     (dict(x=np.where(ROWS == ROWS[7, 2], np.nan, ROWS), y=CLASSES), r"x\[7, 2\] is nan\n  expected finite numbers"),
     (dict(x=np.where(ROWS == ROWS[7, 2], 1e300, ROWS), y=CLASSES), r"x\[7, 2\] is 1e\+300\n.* the largest of float32"),
@@ -199,8 +199,8 @@ def test_a_run_predicts_arrays_and_rows(npz, tmp_path, monkeypatch, capsys):
     (dict(x_test=ROWS, y_test=CLASSES), "the arrays are x_test, y_test\n  expected an .npz with x and y"),
     (dict(x_train=ROWS, y_train=CLASSES, x_val=ROWS), "some splits have targets and some have none"),
 ])  # fmt: skip
-def test_bad_arrays_are_refused(arrays, said):
-    with pytest.raises(UserError, match="(?s)" + said):
+def test_bad_arrays_are_refused(arrays, message):
+    with pytest.raises(UserError, match="(?s)" + message):
         loaded(**arrays)
 
 

@@ -301,7 +301,7 @@ def test_every_number_is_in_the_digest(which):
     x, y = rng.normal(size=(600, 3)).astype(np.float32), rng.normal(size=(600, 1)).astype(np.float32)
     plain = Arrays(x[:500], y[:500], x[500:], y[500:])
 
-    def told(change) -> dict:
+    def described(change) -> dict:
         arrays = plain._replace(**{which: change(getattr(plain, which).copy())})
         data = Tables(
             spec=Table(3, targets=1), source=lambda: arrays, batch_size=8, eval_batch_size=5, val_fraction=0.25,
@@ -314,11 +314,13 @@ def test_every_number_is_in_the_digest(which):
         array[7, 0] += 0.001
         return array
 
-    before = told(lambda array: array)
-    assert is_same_data(before, told(lambda array: np.nextafter(array, np.float32(9)))), "rounded otherwise"
+    before = described(lambda array: array)
+    assert is_same_data(before, described(lambda array: np.nextafter(array, np.float32(9)))), "rounded otherwise"
     for change in (one, lambda array: array * 1.001, lambda array: array[::-1].copy(), lambda array: -array):
-        assert not is_same_data(before, told(change))
-    assert is_same_data({key: before[key] for key in ("data", "digest")}, told(one)), "a checkpoint of an older version"
+        assert not is_same_data(before, described(change))
+    assert is_same_data({key: before[key] for key in ("data", "digest")}, described(one)), (
+        "a checkpoint of an older version"
+    )
 
 
 def test_every_pixel_is_in_the_digest():

@@ -1,4 +1,4 @@
-"""Series: which windows there are and what is in them, what is learned of the train part only, forecasts, refusals."""
+"""Series: the windows and their content, values fitted on the train split only, forecasts, refusals."""
 
 import csv
 import json
@@ -182,7 +182,7 @@ def test_whole_series_are_in_folds(tmp_path):
 
 
 def test_naive_forecasts_are_the_last_value_and_that_of_a_season_ago(tmp_path):
-    """A repeated pattern: the season is found and is exact, the last value is off by what the pattern says."""
+    """A repeated pattern: the season is found and is exact, the error of the last value follows from the pattern."""
     pattern = [0.0, 3.0, 1.0, 7.0, 2.0, 5.0]
     rows = [{"t": pattern[i % 6]} for i in range(300)]
     data = loaded(write(tmp_path / "a.csv", rows), "data.target=t", "data.window=12", "data.learn=regression")
@@ -243,7 +243,7 @@ def test_a_run_on_a_series_resumes_to_the_bit(tmp_path):
 
 
 def test_a_run_forecasts_the_values_after_a_file(run, tmp_path, monkeypatch, capsys):
-    """The record of its last rows is what the network says of that window; the targets' columns have their names."""
+    """The record equals the network's output for the last window; the targets' columns have their names."""
     rows = weather(200)[:150]
     path = write(tmp_path / "new.csv", rows)
     out = command(monkeypatch, capsys, "predict", run, path)

@@ -1,4 +1,4 @@
-"""Loaders of one's own as data: as exact a resume as they can offer, and a report where it is not."""
+"""The user's own loaders as data: resuming is as exact as they allow, and reported if it is not."""
 
 from pathlib import Path
 from unittest.mock import patch
@@ -204,7 +204,7 @@ def test_garbage_is_refused(text):
 
 
 class WithState(Broken):
-    """A loader whose state is whatever it is told."""
+    """A loader whose state is whatever the test gives it."""
 
     def __init__(self, state):
         super().__init__((X, Y), (X + 1, Y))
@@ -223,7 +223,7 @@ class WithState(Broken):
 
 
 def test_a_state_of_any_kind_leaves_a_run_that_can_be_resumed():
-    """A state that a checkpoint cannot hold counts as none; the header says so."""
+    """A state that a checkpoint cannot hold counts as none; the header states it."""
     for state in ([1, (2, "a")], {"at": torch.ones(2)}, 7, {"a": {1: None, "b": [True, 0.5]}}):
         assert is_plain(state)
     for state in (np.float64(1), np.zeros(2), torch.tensor(np.nan), X.to_sparse(), X.cfloat(), {(1, 2): 3}, {"a": {X}}):

@@ -18,6 +18,7 @@ from dlrun.config.check import check
 from dlrun.data import corpus
 from dlrun.data.corpus import Text, encode, pad, vocabulary, words_of
 from dlrun.data.readers import texts as text_readers
+from dlrun.data.resident import split_rows
 from dlrun.data.words import join_tokens, split_text
 from dlrun.errors import ConfigError, DataError, UserError
 
@@ -307,6 +308,27 @@ def test_folders_are_the_splits(tmp_path, folders):
     assert data.size("val") == 20 and data.size("test") == (20 if len(folders) > 2 else 4)
     cut = "" if len(folders) > 2 else "; test: cut from Train/"
     assert data.about == {"splits": f"the folders {', '.join(f'{name}/' for name in folders)}{cut}"}
+
+
+def test_splits_are_stratified(tmp_path):
+    """Every class has its share of val and test, also a rare one; without, the split is the one of older runs."""
+    lines = [f"word{i} text,{'rare' if i % 10 == 0 else 'often'}" for i in range(200)]
+    (tmp_path / "mail.csv").write_text("text,label\n" + "\n".join(lines))
+    keys = ["data.source.path=mail.csv", "data.val_fraction=0.25"]
+    data = load(tmp_path, *keys, data="text_folder")
+    counts = {split: data.targets(split).bincount().tolist() for split in ("train", "val", "test")}
+    assert counts == {"train": [108, 12], "val": [36, 4], "test": [36, 4]}
+    held = [
+        load(tmp_path, *keys, "data.folds=4", f"data.fold={i}", data="text_folder").targets("val") for i in range(4)
+    ]
+    assert [y.bincount().tolist() for y in held] == [[36, 4]] * 4
+    plain = load(tmp_path, *keys, "data.stratify=false", data="text_folder")
+    chosen = np.random.RandomState(0).permutation(200)[:40] + 1  # texts are counted from 1
+    assert set(plain.files("test")) == {f"mail.csv, text {i}" for i in chosen}
+    assert plain.files("val") == [plain.sources[i] for i in split_rows(160, 0.25, 0, 0)["val"]]
+    few = [f"a {i},{i // 2}" for i in range(20)]  # ten classes of two texts: a fifth of all, not none of each
+    (tmp_path / "few.csv").write_text("text,label\n" + "\n".join(few))
+    assert load(tmp_path, "data.source.path=few.csv", data="text_folder").size("test") == 4
 
 
 def test_columns_by_name_in_any_order(tmp_path):

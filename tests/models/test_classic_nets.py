@@ -171,7 +171,7 @@ def halved_sides(net, side):
 
 @pytest.mark.parametrize(("builder", "keys", "least", "name", "advice"), SMALLEST, ids=CASES)
 def test_the_smallest_image_is_accepted_and_smaller_ones_are_refused(builder, keys, least, name, advice):
-    """Every layer that halves can halve it; one pixel less is refused by name, whatever the other side is."""
+    """Every layer that halves can halve it; one pixel less on any side is refused by name."""
     with torch.device("meta"):
         net = builder(Image((1, least, least), 3), **keys)
     sides = halved_sides(net, least)

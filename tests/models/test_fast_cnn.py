@@ -27,7 +27,7 @@ def images(count: int = 40) -> torch.Tensor:
 
 
 def test_patches_are_whitened():
-    """Uncorrelated, of variance v / (v + EPS), in both signs, whatever the sign of the components is."""
+    """Uncorrelated, of variance v / (v + EPS), in both signs, for either sign of the components."""
     whiten, x = Whiten(3), images()
     whiten.fit(x)
     half = whiten.weight[:12].flatten(1)

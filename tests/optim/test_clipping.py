@@ -113,9 +113,9 @@ def test_a_run_draws_the_report_of_its_network_beside_that_of_its_task(tmp_path)
     keys = ["model=matrix_powers", "data=moons", "trainer.epochs=1", "optimizer.lr=0.1"]
     runs.train(tmp_path / "run", runs.compose(*keys), finish=True)
     assert {"norms.png", "confusion_matrix.png"} <= {path.name for path in (tmp_path / "run" / "plots").iterdir()}
-    told = read_summary(tmp_path / "run")["test"]
-    before, after = told["norms"].values()
-    assert before[0] == 2 != after[0] and "confusion_matrix" in told and "lines" not in told
+    scores = read_summary(tmp_path / "run")["test"]
+    before, after = scores["norms"].values()
+    assert before[0] == 2 != after[0] and "confusion_matrix" in scores and "lines" not in scores
     log = (tmp_path / "run" / "run.log").read_text()
     assert "7 parameters; the norm of W^1 is 2, that of W^11 2.05e+03" in log
 

@@ -59,10 +59,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change():
     before = snapshot({"net": net.state_dict(), "update": update.state_dict()})
     with pytest.raises(Diverged) as error:
         update.step(net(torch.ones(1, 2)).sum() * float("inf"), clock)
-    said = str(error.value)
+    message = str(error.value)
     for part in ("in epoch 2, step 7 (batch 2 of the epoch)", "last finite loss was 0.5", "learning rate 0.25",
                  "did not change the weights", "trainer.on_nan=skip", "optimizer.lr"):  # fmt: skip
-        assert part in said
+        assert part in message
     assert same(snapshot({"net": net.state_dict(), "update": update.state_dict()}), before)
     assert error.value.exit_code == 1
 

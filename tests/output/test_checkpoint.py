@@ -93,8 +93,8 @@ def test_a_full_disk_leaves_the_old_checkpoint(call, path, monkeypatch):
         patch.setattr(os, call, disk_full)
         with pytest.raises(UserError) as error:
             save(path, {"components": {}})
-    said = str(error.value)
-    assert "cannot write the checkpoint" in said and "No space left on device" in said and "make room" in said
+    message = str(error.value)
+    assert "cannot write the checkpoint" in message and "No space left on device" in message and "make room" in message
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
 
 

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: kills while they are written, and what takes the place of a damaged one."""
+"""The checkpoints of a run: kills while they are written, and the replacement of a damaged one."""
 
 import os
 import shutil
@@ -50,8 +50,8 @@ def flip(path, at=1000):
 def test_a_damaged_last_checkpoint_is_replaced_by_the_previous_one(stopped, config, straight, capsys):
     flip(stopped / "checkpoints" / "last.ckpt")
     train(stopped, config(*STRAIGHT), resumed=True)
-    said = capsys.readouterr().out
-    assert "last.ckpt is damaged" in said and "resuming from the previous checkpoint" in said
+    message = capsys.readouterr().out
+    assert "last.ckpt is damaged" in message and "resuming from the previous checkpoint" in message
     assert_same(straight, stopped)
     load(stopped / "checkpoints" / "previous.ckpt")  # the damaged checkpoint has not replaced it
 

@@ -64,6 +64,22 @@ def test_a_run_and_its_resumption_print_one_line(call, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("mode", "keys"),
+    [
+        ("find_lr", {"optimizer.lr", "lowest_loss_at"}),
+        ("find_batch", {"data.batch_size", "largest_measured", "largest_by_memory", "sizes"}),
+        ("time", {"step_ms", "with_profiler_ms"}),
+    ],
+)
+def test_what_a_mode_finds_is_in_the_line(mode, keys, call):
+    code, out, err = call("dl-run", "--json", f"mode={mode}", *SMALL[:-1])
+    found = only_line(out)
+    assert code == 0 and found["status"] == "finished" and found["metrics"] == {} and set(found["found"]) == keys
+    assert (found["folder"] is None) == (mode != "find_lr") and len(err.splitlines()) > 5
+    assert all(each is not None for each in found["found"].values())
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [(["modle=mlp"], "did you mean 'model'"), (["model=resnet18", "data=moons"], "cannot learn from"), (["-x"], "-x")],
 )

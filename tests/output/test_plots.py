@@ -48,14 +48,14 @@ def no_other_fonts(monkeypatch):
 
 @pytest.mark.filterwarnings("error")
 def test_dollar_signs_in_names_are_drawn_as_they_are(no_other_fonts):
-    said, pixels = kept(partial(plots.confusion_matrix, np.eye(5, dtype=int), NAMES))
-    assert {"$a$ $b_$", r"x^$\frac$", "Élektro", "#3", "#4"} <= set(said) and pixels.std() > 10
+    message, pixels = kept(partial(plots.confusion_matrix, np.eye(5, dtype=int), NAMES))
+    assert {"$a$ $b_$", r"x^$\frac$", "Élektro", "#3", "#4"} <= set(message) and pixels.std() > 10
     spec = Table(features=1, targets=1, unit=r"$\frac$ $")
-    said, _ = kept(partial(predictions.residuals, np.ones((3, 1)), np.arange(3.0)[:, None], spec))
-    assert any(r"[$\frac$ $]" in text for text in said)
+    message, _ = kept(partial(predictions.residuals, np.ones((3, 1)), np.arange(3.0)[:, None], spec))
+    assert any(r"[$\frac$ $]" in text for text in message)
     rows = [[{"epoch": e, "val/loss": 1 / e} for e in (1, 2, 3)]] * 2
-    said, _ = kept(partial(compare.curves, rows, ["val/loss"], ["1  x=$a$ $", "2  x=\udcff"]))
-    assert {"1  x=$a$ $", r"2  x=\udcff"} <= set(said)
+    message, _ = kept(partial(compare.curves, rows, ["val/loss"], ["1  x=$a$ $", "2  x=\udcff"]))
+    assert {"1  x=$a$ $", r"2  x=\udcff"} <= set(message)
 
 
 @pytest.mark.filterwarnings("error")
@@ -90,8 +90,8 @@ def test_a_plot_that_cannot_be_drawn_does_not_end_the_run(tmp_path, capsys):
     run.plots.videos["video"] = lambda: ([np.zeros((2, 2), object)], 30.0)
     run.draw(1, ("a", "\udcff"))
     run.close()
-    said = capsys.readouterr().out
-    assert "no plots/bad.png: Expected end of text\n" in said and "no plots/video.gif: " in said
+    message = capsys.readouterr().out
+    assert "no plots/bad.png: Expected end of text\n" in message and "no plots/video.gif: " in message
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {"good.png", "classes.txt"}
     assert (tmp_path / "plots" / "classes.txt").read_text() == "#1  \\udcff\n"
 

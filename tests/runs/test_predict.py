@@ -225,7 +225,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_wrong_requests_are_refused(case, predict, runs, tmp_path):
-    family, arguments, said = REFUSED[case]
+    family, arguments, message = REFUSED[case]
     write_image(tmp_path / "a.png")
     write_image(tmp_path / "big.png", (8, 9))
     write_image(tmp_path / "rgb.png", (8, 8, 3))
@@ -237,7 +237,7 @@ def test_wrong_requests_are_refused(case, predict, runs, tmp_path):
     (tmp_path / "bad.csv").write_text("1,2\n3,x\n")
     before = sorted(tmp_path.rglob("*"))
     code, lines, err = predict(runs(family), *arguments)
-    assert code == 2 and not lines and said in err and "Traceback" not in err
+    assert code == 2 and not lines and message in err and "Traceback" not in err
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -255,8 +255,8 @@ def test_unreadable_files_of_a_folder_are_skipped(predict, runs, tmp_path):
     os.mkfifo(tmp_path / "some" / "f.png")
     code, lines, err = predict(runs("classes"), "some")
     assert code == 0 and [json.loads(line)["input"] for line in lines] == ["some/a.png", "some/b.PNG", "some/sub/c.png"]
-    said = [line.partition(" cannot be read")[0] for line in err.splitlines()]
-    assert said == [f"dl-runs: skipped: some/{name}" for name in ("aa.png", "f.png")]
+    message = [line.partition(" cannot be read")[0] for line in err.splitlines()]
+    assert message == [f"dl-runs: skipped: some/{name}" for name in ("aa.png", "f.png")]
     assert predict(runs("classes"), "some/f.png")[0] == 2
     (tmp_path / "texts").mkdir()
     for name in ("a.TXT", "._a.txt"):

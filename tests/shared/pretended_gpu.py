@@ -2,7 +2,7 @@
 
 It is as strict as a real one. Tensors of two devices do not mix, generators neither; NumPy cannot read what is on it;
 it draws from a generator of its own; and what CUDA cannot do in the same way every time is refused where
-trainer.deterministic wants it. So it finds what would stop a run on CUDA, and says nothing of speed or of rounding.
+trainer.deterministic wants it. So it finds errors that would stop a run on CUDA, but nothing about speed or rounding.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def build() -> None:
-    """Compiles what C++ wants of a device, and loads it before torch asks whether there is one."""
+    """Compile the C++ part of a device, and load it before torch looks for devices."""
     torch = Path(find_spec("torch").origin).parent
     out = Path(tempfile.mkdtemp(prefix="pretended-gpu-")) / "gpu.so"
     source, here = Path(__file__).with_suffix(".cpp"), ["-o", str(out), "-lc10", "-ltorch_cpu"]
@@ -47,7 +47,7 @@ REFUSED = {  # by CUDA where it is to be deterministic: torch.use_deterministic_
 
 
 class OnGpu(torch.Tensor):
-    """A tensor that says it is on the GPU. host: what it holds."""
+    """A tensor that claims to be on the GPU. host: its content."""
 
     @staticmethod
     def __new__(cls, host: torch.Tensor) -> "OnGpu":
@@ -83,7 +83,7 @@ class OnGpu(torch.Tensor):
 
 
 class OnHost(TorchDispatchMode):
-    """What makes tensors, and what mixes them, comes here."""
+    """Intercepts functions that make tensors, or that mix tensors of both devices."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         return call(func, args, kwargs or {})
@@ -160,7 +160,7 @@ class Graph:
 
 
 class Recording:
-    """torch.cuda.graph: what is called inside is recorded, and changes nothing that was there before."""
+    """Stands for torch.cuda.graph: calls inside are recorded and change no existing tensor."""
 
     def __init__(self, graph: Graph, pool: object = None, stream: object = None, capture_error_mode: str = "global"):
         self.graph = graph
@@ -180,7 +180,7 @@ RECORDING: list[Graph] = []
 
 
 def keep_written(func, args: tuple, kwargs: dict) -> None:
-    """Keeps what an operation writes to, as it is before the recording."""
+    """Keep copies of the tensors that an operation writes to, from before the recording."""
     for i, argument in enumerate(func._schema.arguments):
         value = args[i] if i < len(args) else kwargs.get(argument.name)
         is_written = argument.alias_info is not None and argument.alias_info.is_write
@@ -191,7 +191,7 @@ def keep_written(func, args: tuple, kwargs: dict) -> None:
 
 
 def assert_recordable(func, name: str, to: object, tensors: list) -> None:
-    """Refuses what waits for the GPU, or copies from or to the host, as CUDA does while it records."""
+    """Refuse operations that wait for the GPU or copy from or to the host, as CUDA does while it records."""
     waits = name in ("_local_scalar_dense", "nonzero", "is_nonzero", "equal")
     waits |= name in COPIES and any(not isinstance(tensor, OnGpu) for tensor in tensors)
     waits |= name == "_to_copy" and to is not None and torch.device(to).type == "cpu"
@@ -222,14 +222,14 @@ class Event:
 
 
 class Generator:
-    """What torch.Generator(device) is then."""
+    """Stands for torch.Generator(device)."""
 
     def __new__(cls, device: object = "cpu"):
         return GpuGenerator() if torch.device(device).type == "cuda" else HostGenerator(device)
 
 
 def on_device(make):
-    """torch.tensor and the like, which do not come by `call`."""
+    """Wrap torch.tensor and similar functions, which do not pass through `call`."""
 
     def made(data, *args, device=None, **kwargs):
         to_gpu = device is not None and torch.device(device).type == "cuda"

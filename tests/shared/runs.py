@@ -126,7 +126,7 @@ def begin() -> None:
 
 
 def child(folder: Path, config: tuple[dict, dict], **keys: object) -> None:
-    """Call `train` in a process of its own, without output."""
+    """Call `train` in a separate process, without output."""
     begin()
     sys.stdout = open(os.devnull, "w")
     with warnings.catch_warnings():
@@ -135,7 +135,7 @@ def child(folder: Path, config: tuple[dict, dict], **keys: object) -> None:
 
 
 def dl_run(log: Path, *arguments: str, slow: float = 0.0, **env: object) -> multiprocessing.Process:
-    """Start dl-run in a process of its own that prints to `log`. slow: seconds by which to delay every evaluation."""
+    """Start dl-run in a separate process that prints to `log`. slow: seconds by which to delay every evaluation."""
     process = FORKS.Process(target=_command, args=(arguments, log, slow, env), daemon=True)
     process.start()
     return process

@@ -1,4 +1,4 @@
-"""Jobs that train as one network: each ends as it would alone, also after kills and when others leave."""
+"""Jobs that train as one network: each ends as it would alone, also after kills and when other jobs leave."""
 
 import contextlib
 import errno
@@ -137,7 +137,7 @@ LIMITS = [(None, None, None), (0.05, None, None), (None, 0.5, None), (None, None
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_stacked_update_steps_as_the_jobs_do(name):
-    """Rates, schedules, limits and averages of their own; and the states come back to the jobs."""
+    """The jobs have their own rates, schedules, limits and averages, and get their states back."""
     torch.manual_seed(0)
     config = section("optimizer", name) | {"lr": 0.01}
     kinds = {} if name == "muon" else None
@@ -307,7 +307,7 @@ def test_a_stack_that_was_killed_ends_with_the_same_bits(config, tmp_path):
 
 
 def go_on(folder: Path, configs: list[tuple[dict, dict]]) -> None:
-    """`together` in a process of its own, which says nothing."""
+    """Call `together` in a separate, silent process."""
     runs.begin()
     sys.stdout = open(os.devnull, "w")
     together(folder, configs)
@@ -315,7 +315,7 @@ def go_on(folder: Path, configs: list[tuple[dict, dict]]) -> None:
 
 @pytest.mark.slow
 def test_a_stack_killed_at_twenty_random_moments(config, tmp_path):
-    """SIGKILL: nothing is lost, and the end is that of the stack that was left alone."""
+    """After each SIGKILL nothing is lost, and the result is that of an uninterrupted stack."""
     common = [*COMMON, "trainer.epochs=10", "trainer.checkpoint_every_steps=1", "trainer.patience=5"]
     configs = [config(*common, *job) for job in JOBS]
 

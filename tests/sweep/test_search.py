@@ -354,7 +354,7 @@ def test_a_goal_that_no_job_measures_is_reported_after_the_first_job(tmp_path):
 
 
 def test_a_goal_that_is_not_measured_is_refused(tmp_path):
-    """Only the first job can tell: the sweep ends there, with its job."""
+    """It is known only after the first job: the sweep ends there."""
     process = start(tmp_path / "a", 4, 1, goal="val/f1", seconds=0.3, sampler="random")
     assert process.wait(timeout=300) == 1 and not left_running(tmp_path / "a")
     said = (tmp_path / "a.log").read_text()

@@ -1,4 +1,4 @@
-"""`dl-run -m`: the grid, its table, and that what happens to one job is no other's concern."""
+"""`dl-run -m`: the grid and its table; a job does not affect other jobs."""
 
 import csv
 import json
@@ -106,7 +106,7 @@ def test_jobs_finish_fail_or_are_refused_independently(own):
 
 @pytest.mark.thorough
 def test_an_experiment_can_sweep_by_itself_and_two_at_once(own):
-    """Its params are the grid, the command line beats them; jobs do not sweep again; each sweep has its folder."""
+    """Its params are the grid, and the command line wins; jobs do not sweep again; each sweep has its folder."""
     both = [start(own, "--config-dir=mine", "experiment=grid", "seed=7", "data.batch_size=0") for _ in range(2)]
     for process in both:
         out, err = process.communicate(timeout=400)
@@ -133,7 +133,7 @@ time.sleep(100)
 @pytest.mark.thorough(but=["exit-3", "raise-1", "terminate--15", "kill--9"])
 @pytest.mark.parametrize(("what", "code"), [("exit", 3), ("raise", 1), ("terminate", -15), ("kill", -9)])
 def test_a_fork_behaves_like_a_process_of_its_own(what, code, tmp_path, monkeypatch):
-    """With arguments, environment, threads, folder, log, session and end of its own, as `python -m` would have."""
+    """It has its own arguments, environment, threads, folder, log, session and end, as with `python -m`."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job.py").write_text(JOB)
     monkeypatch.syspath_prepend(tmp_path)
@@ -155,7 +155,7 @@ def test_a_fork_behaves_like_a_process_of_its_own(what, code, tmp_path, monkeypa
 
 @pytest.mark.thorough
 def test_the_process_that_forks_is_killed(tmp_path, monkeypatch):
-    """Its jobs live on, and count as what they say of themselves; the next jobs are forks of another."""
+    """Its jobs continue, and their own summaries give their status; later jobs are forks of a new process."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job.py").write_text(JOB)
     monkeypatch.syspath_prepend(tmp_path)
@@ -190,7 +190,7 @@ def test_a_job_whose_exit_code_is_lost(tmp_path, said, asked, status):
 
 @pytest.mark.thorough
 def test_libraries_print_nothing_in_a_sweep(tmp_path):
-    """By the script that pip installs, which jobs import anew, and without a home that can be written to."""
+    """Started by the script that pip installs, which jobs import again, and without a writable home."""
     script = tmp_path / "dl-run"
     script.write_text("from dlrun.__main__ import main\n\nif __name__ == '__main__':\n    main()\n")
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HOME": "/proc/no home", "TMPDIR": str(tmp_path)}
@@ -218,7 +218,7 @@ def test_no_signal_to_a_job_that_has_just_begun_is_lost(tmp_path, number):
 
 
 def test_jobs_start_without_forks(tmp_path, monkeypatch):
-    """For its socket multiprocessing needs room, and a short path: a sweep needs neither."""
+    """multiprocessing needs disk space and a short path for its socket; a sweep needs neither."""
 
     def refuse(*args):
         raise OSError("AF_UNIX path too long")
@@ -237,7 +237,7 @@ SLOW = [pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTE
 @pytest.mark.thorough
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, *SLOW])
 def test_a_signal_stops_the_sweep_with_the_current_job_saved(tmp_path, number):
-    """It goes to the whole group, as from a terminal and from schedulers: what the jobs are forks of is not to end."""
+    """The whole group gets it, as from terminals and schedulers: the process that forks jobs must survive."""
     process = start(tmp_path, "data=moons", "trainer.epochs=100000", "-m", "model=linear", "seed=0,1")
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("outputs/*/*_sweep/0/metrics.jsonl")) and time.monotonic() < deadline:
@@ -344,7 +344,7 @@ def test_the_table(tmp_path):
 
 
 def test_the_table_shows_shared_settings_once():
-    """Which is nothing where there is one job, and all where jobs differ in nothing."""
+    """With one job there are none; with equal jobs all settings are shared."""
     nets = [["model=mlp", "seed=0", "data=moons"], ["model=linear", "seed=0", "data=moons"]]
     text = report([Job(i, overrides) for i, overrides in enumerate(nets)])
     assert text.startswith("all jobs with seed=0 data=moons\n\njob  ")

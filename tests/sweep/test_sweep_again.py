@@ -1,4 +1,4 @@
-"""Going on with a sweep, what a sweep refuses, room for jobs, and the table at the terminal."""
+"""Resuming a sweep, refusals, the number of jobs at once, and the table in the terminal."""
 
 import errno
 import json
@@ -32,7 +32,7 @@ from dlrun.sweep.workers import at_work, is_at_work
 
 @pytest.fixture(scope="module")
 def refused_sweep(tmp_path_factory):
-    """A sweep that is over: its two jobs were refused. In a folder with the user's own experiment."""
+    """A finished sweep whose two jobs were refused, in a folder with the user's own experiment."""
     base = tmp_path_factory.mktemp("over")
     (base / "mine" / "experiment").mkdir(parents=True)
     (base / "mine" / "experiment" / "own.yaml").write_text("# @package _global_\ntrainer: {epochs: 3}\n")
@@ -44,7 +44,7 @@ def refused_sweep(tmp_path_factory):
 
 @pytest.fixture
 def dl_run(monkeypatch, capsys, refused_sweep):
-    """The command in this process: gives its exit code, and what it said to stdout and stderr."""
+    """Run the command in this process; returns (exit code, stdout, stderr)."""
     from dlrun import cli
 
     monkeypatch.chdir(refused_sweep[0])
@@ -61,7 +61,7 @@ def dl_run(monkeypatch, capsys, refused_sweep):
 
 
 def test_resuming_a_finished_sweep_does_nothing(dl_run, refused_sweep, monkeypatch):
-    """From another folder too, by its name or as the last one, with or without the words that began it."""
+    """Also from another folder, by its name or as the last one, with or without its first overrides."""
     base, folder = refused_sweep
     before = {path: path.stat().st_mtime for path in folder.glob("logs/*")}
     for words in (["data=moons", "sweep.resume=last", "seed=-1,-2", "sweep.jobs=1"],):
@@ -183,7 +183,7 @@ def damaged(tmp_path, text):
 
 
 def test_no_path_in_a_file_leads_out_of_the_sweep(tmp_path):
-    """Neither by its name nor by a link that lies in the folder: nothing is opened, locked or deleted there."""
+    """Neither by a name nor by a link in the folder: nothing outside is opened, locked or deleted."""
     victim, folder = tmp_path / "victim", tmp_path / "sweep"
     (victim / "0").mkdir(parents=True)
     (victim / "thesis").write_text("years")
@@ -216,7 +216,7 @@ def test_a_job_that_is_no_point_of_the_space():
 
 
 def test_resume_last_is_never_a_job_of_a_sweep(tmp_path):
-    """Which would train on while results.csv keeps its row; by its folder it can, and to look at it is no harm."""
+    """Its row in results.csv would not change. By its folder it can be resumed, and dl-runs may read it."""
     for name in ("1_sweep/0", "2_run"):
         (tmp_path / "d" / name / ".hydra").mkdir(parents=True)
         for file in ("config", "overrides"):
@@ -267,7 +267,7 @@ def test_a_full_disk_is_reported_and_a_report_ends_nothing(tmp_path, monkeypatch
 
 
 def test_the_live_table_fits(tmp_path):
-    """Into a low and narrow terminal: what jobs have in common is left out, and what is cut says so."""
+    """In a low and narrow terminal shared settings are left out, and lines that are cut end with a mark."""
     command = {"command": [], "flags": [], "arguments": [], "configs": ""}
     jobs = [Job(i, ["model=linear", f"seed={i}"], "running" if i < 7 else "waiting") for i in range(12)]
     state = State.new(tmp_path, command, jobs, 12, [])
@@ -279,7 +279,7 @@ def test_the_live_table_fits(tmp_path):
 
 
 def test_the_live_table_shows_what_differs_in_a_narrow_terminal(tmp_path):
-    """Below the rest, where there is no room beside it; the lines are counted, so that none scrolls away."""
+    """Differences stand below the rest if there is no room beside it; all lines are counted, so none scrolls away."""
     command = {"command": [], "flags": [], "arguments": [], "configs": ""}
     points = [[f"model.hidden=[{64 * i},32]", f"optimizer.lr=0.0018789{i}", "data=moons"] for i in range(8)]
     jobs = [Job(i, point, "running" if i < 4 else "waiting", values={"val/acc": 0.5}) for i, point in enumerate(points)]
@@ -300,7 +300,7 @@ def test_the_live_table_shows_what_differs_in_a_narrow_terminal(tmp_path):
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 9), (5, 3), (20, 5), (60, 10)])
 def test_the_live_table_never_scrolls(tmp_path, monkeypatch, capsys, width, height):
-    """However small the terminal is: all that was drawn can be taken away again."""
+    """In a terminal of any size, everything that was drawn can be removed again."""
     command = {"command": [], "flags": [], "arguments": [], "configs": ""}
     jobs = [Job(i, [f"optimizer.lr=0.0{i}"], "running", values={"val/acc": 0.5}) for i in range(9)]
     state = State.new(tmp_path, command, jobs, 9, [])
@@ -314,7 +314,7 @@ def test_the_live_table_never_scrolls(tmp_path, monkeypatch, capsys, width, heig
 
 
 def test_two_processes_cannot_resume_a_sweep_at_once(dl_run, refused_sweep):
-    """The second is refused by the first one's name."""
+    """The second is refused, and the message names the first."""
     from filelock import FileLock
 
     path = refused_sweep[1] / "sweep.json"
@@ -329,7 +329,7 @@ def test_two_processes_cannot_resume_a_sweep_at_once(dl_run, refused_sweep):
 
 
 def test_jobs_share_the_cores(monkeypatch):
-    """Each has its share of the CPU, unless the user said how many threads, and a GPU of the pool."""
+    """Each has its share of the CPU, unless the user set a number of threads, and a GPU of the pool."""
     from dlrun.sweep import slots as module
     from dlrun.sweep.settings import Grid
     from dlrun.sweep.slots import Slots
@@ -353,7 +353,7 @@ def test_jobs_share_the_cores(monkeypatch):
 
 
 def test_the_live_table_is_drawn_and_removed(tmp_path):
-    """On a terminal: what runs, what waits and the best so far; what stays is a line for each job that ended."""
+    """On a terminal: running and waiting jobs and the best so far. A line for each ended job stays."""
     import pty
 
     master, slave = pty.openpty()

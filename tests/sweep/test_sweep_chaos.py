@@ -45,7 +45,7 @@ def victims(parent: int) -> dict[str, list[int]]:
 
 
 def chaos(folder: Path, draw: random.Random, kills: int, arguments: list[str]) -> dict[str, int]:
-    """A sweep that is killed so often, `kills` of each kind, and then goes on to its end. Gives the kills by kind."""
+    """Kill a sweep `kills` times in each way, then let it run to its end. Returns the number of kills by kind."""
     left = dict.fromkeys(("parent", "forks", "job"), kills)
     process, resumes = dl_run(folder, "-m", *arguments), 0
     while resumes < 20 + 6 * kills:
@@ -94,7 +94,7 @@ def test_kills_at_random_moments_lose_no_job(tmp_path, kind, jobs):
 
 
 def assert_trials(folder: Path, jobs: list[dict]) -> None:
-    """Each job's trial says what came of it, and no trial is left open."""
+    """Each job's trial has its outcome, and no trial is left open."""
     import optuna
 
     journal = optuna.storages.journal

@@ -41,7 +41,7 @@ def until(found: object, process: subprocess.Popen) -> None:
 
 @pytest.mark.thorough
 def test_a_sweep_on_a_cluster_stops_and_resumes(tmp_path):
-    """A signal reaches the jobs on the cluster's machines: each saves and goes on from there; SIGKILL too."""
+    """A signal, also SIGKILL, reaches the jobs on the cluster's machines; each continues from its checkpoint."""
     process = start(tmp_path, *CLUSTER, "trainer.epochs=1000000", "trainer.max_time=0.05,-1", "sweep.jobs=2")
     until(lambda: list(tmp_path.glob("outputs/*/*_sweep/0/metrics.jsonl")), process)
     process.send_signal(signal.SIGTERM)
@@ -51,7 +51,7 @@ def test_a_sweep_on_a_cluster_stops_and_resumes(tmp_path):
     assert statuses(tmp_path)[0] == "stopped" and (folder / "0" / "checkpoints" / "last.ckpt").exists()
     process = start(tmp_path, "sweep.resume=last")
     until(lambda: (folder / "logs" / "0.log").read_text().count("resuming ") == 1, process)
-    process.kill()  # the cluster goes on without it
+    process.kill()  # the cluster keeps running without it
     process.communicate()
     process = start(tmp_path, "sweep.resume=last")
     out, err = process.communicate(timeout=120)

@@ -51,7 +51,7 @@ def left_running(folder: Path) -> list[int]:
 
 
 def kill_often(folder: Path, kills: int, seed: int, *args: int, **keys: object) -> int:
-    """Start, kill -9 at a random moment, resume, ... and then to the end. Gives how many kills came before the end."""
+    """Start, kill -9 at a random moment, resume, ..., run to the end. Returns the number of kills before the end."""
     draw, hits = random.Random(seed), 0
     for _ in range(kills):
         process = start(folder, *args, **keys)
@@ -86,7 +86,7 @@ slow = pytest.mark.slow
     ("jobs", "search"), [(1, {}), pytest.param(3, {}, marks=slow), pytest.param(1, {"sampler": "tpe"}, marks=slow)]
 )
 def test_a_sweep_killed_at_random_moments_ends_the_same(tmp_path, jobs, search):
-    """As many finished jobs as there are to be, each once, with the numbers of a sweep that was never killed."""
+    """All jobs finish, each once, with the numbers of a sweep that was never killed."""
     num = 6
     assert kill_often(tmp_path / "killed", 4, jobs, num, jobs, **search) >= 2
     assert start(tmp_path / "whole", num, 4 if not search else jobs, **search).wait(timeout=300) == 0
@@ -101,7 +101,7 @@ def test_a_sweep_killed_at_random_moments_ends_the_same(tmp_path, jobs, search):
 
 @pytest.mark.thorough
 def test_every_way_in_which_a_job_ends_is_reported(tmp_path):
-    """Refused, an exit(), a bug, a crash, a hang: told at once with the log's last lines, and again at the end."""
+    """Refused, an exit(), a bug, a crash, a hang: shown at once with the log's last lines, and again at the end."""
     do = {"1": "refuse", "2": "exit", "3": "raise", "4": "abort", "5": "hang", "6": "stubborn"}
     assert start(tmp_path / "a", 8, 3, do=do, timeout=3.0).wait(timeout=300) == 0
     words = ["finished", "refused", "failed", "failed", "exit -6", "timeout", "timeout", "finished"]
@@ -129,7 +129,7 @@ def test_every_way_in_which_a_job_ends_is_reported(tmp_path):
 
 @pytest.mark.thorough
 def test_a_search_with_a_pruner_is_retried(tmp_path):
-    """What failed has a trial of its own then; what the study heard before a kill, and the state did not, too."""
+    """A failed job gets a new trial, also one whose outcome reached the study but, because of a kill, not the state."""
     keys = {"sampler": "tpe", "pruner": "median", "pruner_startup": 1}
     assert start(tmp_path / "a", 5, 1, do={"1": "raise", "3": "abort"}, **keys).wait(timeout=300) == 0
     before = state(tmp_path / "a")
@@ -182,7 +182,7 @@ def test_an_edited_history_is_reported(tmp_path, text, new):
 
 
 def test_a_stopped_sweep_resumes(tmp_path):
-    """Asked to stop, it lets its jobs save and end; they go on from there, and nothing is begun meanwhile."""
+    """When it is asked to stop, its jobs save and end, and none starts; after a resume they continue."""
     process = start(tmp_path / "a", 4, 2, epochs=20, seconds=0.2)
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("a/*/*_sweep/*/checkpoints/last.ckpt"))) < 2 and time.monotonic() < deadline:
@@ -197,7 +197,7 @@ def test_a_stopped_sweep_resumes(tmp_path):
 
 
 def test_a_job_that_hangs_does_not_hold_up_the_sweep(tmp_path):
-    """Asked to stop, it waits for its jobs, and not for ever."""
+    """When it is asked to stop, it waits for its jobs for a limited time."""
     process = start(tmp_path / "a", 2, 1, do={"0": "stubborn"})
     deadline = time.monotonic() + 120
     while "hanging" not in "".join(p.read_text() for p in tmp_path.glob("a/*/*_sweep/logs/0.log")):
@@ -218,7 +218,7 @@ def test_a_job_that_hangs_does_not_hold_up_the_sweep(tmp_path):
     ],
 )
 def test_several_workers_continue_when_one_dies(tmp_path, dies, search):
-    """Every job once, whoever has it; what one leaves that was killed, the first or another, a living one takes."""
+    """Every job runs once. If a process is killed, the first or another one, a living process takes its jobs."""
     folder, keys = tmp_path / "a", {"epochs": 5, "seconds": 0.25, **search}  # long enough for three to start
     workers = [start(folder, 12, 1, **keys)]
     deadline = time.monotonic() + 120
@@ -241,7 +241,7 @@ def test_several_workers_continue_when_one_dies(tmp_path, dies, search):
 
 
 def test_a_sweep_continues_without_standard_output(tmp_path):
-    """As in dl-run -m ... | head: the jobs are worth more."""
+    """As in dl-run -m ... | head: the jobs continue."""
     command = [sys.executable, str(SCRIPT), json.dumps({"args": [str(tmp_path / "a"), 3, 1]})]
     path = os.pathsep.join([str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")])
     env, pipe = {**os.environ, "PYTHONPATH": path}, subprocess.PIPE
@@ -286,7 +286,7 @@ def dl_run(folder: Path, *arguments: str) -> subprocess.Popen:
 
 
 def real_results(folder: Path) -> list[tuple]:
-    """As `results`, and what was tested; the last weights to the bit."""
+    """The same as `results`, with the test metrics and the bits of the last weights."""
     from dlrun.output.checkpoint import load
 
     return [
@@ -304,7 +304,7 @@ def same_results(a: Path, b: Path) -> None:
 
 
 def real_kills(folder: Path, kills: int, seconds: float, *arguments: str) -> int:
-    """dl-run itself, killed within so many seconds, as `kill_often`."""
+    """Kill dl-run itself, as `kill_often` does, each time within this number of seconds."""
     draw, hits, process = random.Random(0), 0, dl_run(folder, "-m", *arguments)
     for _ in range(kills):
         while not (list(folder.glob("outputs/*/*_sweep/multirun.yaml")) or process.poll() is not None):
@@ -323,7 +323,7 @@ SMALL = ["trainer.epochs=30", "trainer.checkpoint_gap=0.1"]
 
 @pytest.mark.slow
 def test_a_sweep_of_real_runs_survives_a_kill(tmp_path):
-    """In the middle of its epochs: dl-run itself, to the bit."""
+    """dl-run itself is killed in mid-epoch and ends with the same bits."""
     from runs import assert_same, compose, train
 
     small = ["data=moons", "model=linear", "trainer.epochs=400", SMALL[1]]
@@ -344,7 +344,7 @@ def test_a_sweep_of_real_runs_survives_a_kill(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("jobs", "search"), [(1, False), (4, False), (1, True)])
 def test_forty_jobs_killed_twenty_times(tmp_path, jobs, search):
-    """The sweep of the issue: 40 jobs, SIGKILL at 20 random moments."""
+    """40 jobs, SIGKILL at 20 random moments."""
     space = ["sweep=optuna", "sweep.trials=40", "optimizer.lr=tag(log,interval(1e-4,1e-1))"]
     space = space if search else ["optimizer.lr=0.0001,0.001,0.01,0.1", f"seed={','.join(map(str, range(10)))}"]
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""The report of a sweep: what it says is what the jobs gave, and the page needs nothing but itself."""
+"""The report of a sweep: it agrees with the results of the jobs, and its page is self-contained."""
 
 import json
 import math
@@ -165,7 +165,7 @@ def test_folds_are_repetitions_too():
 
 
 def test_a_seed_that_ran_twice_counts_once():
-    """The same run again has no spread; one that failed leaves its place to one that did not."""
+    """A repeated run adds no spread; a failed run is replaced by one that succeeded."""
     assert over_seeds([job(i, 0.5, "lr=1", "seed=0") for i in (0, 1)], ["val/acc"]) == []
     jobs = [job(i, float(i), "lr=1", f"seed={i % 2}") for i in range(3)]
     jobs[0].status, jobs[0].values = "killed", {}

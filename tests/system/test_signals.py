@@ -12,6 +12,14 @@ from runs import SMALL, STRAIGHT, assert_same, compose, dl_run, ended, rows, sta
 from dlrun.system.signals import ONE_REQUEST, Signals
 
 
+@pytest.fixture(autouse=True)
+def hangups():
+    """Under nohup, tests would ignore hangups."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def test_signal_handlers_are_restored(config, tmp_path):
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     train(tmp_path, config(), signals={2: signal.SIGINT})

@@ -363,7 +363,7 @@ def test_a_pair_names_the_sizes_it_makes_and_warns_of_batch_norm():
 def test_losses_where_the_discriminator_cannot_tell():
     zero = torch.zeros(5)
     critic, generator = LOSSES["nonsaturating"]
-    assert critic(zero, zero).item() == pytest.approx(2 * log(2))  # book section 13.1: -L = 2 log 2
+    assert critic(zero, zero).item() == pytest.approx(2 * log(2))  # the book, section 13.5: -L = 2 log 2
     assert generator(zero).item() == pytest.approx(log(2))
     critic, generator = LOSSES["least_squares"]
     assert critic(zero + 0.5, zero + 0.5).item() == 0.25 and generator(zero + 1).item() == 0
@@ -374,7 +374,7 @@ def test_losses_where_the_discriminator_cannot_tell():
 
 
 def test_loss_of_the_best_discriminator_is_the_js_divergence():
-    """D* = p / (p + q), as a logit log p - log q: -loss = 2 JS - 2 log 2 (book section 13.1)."""
+    """D* = p / (p + q), as a logit log p - log q: -loss = 2 JS - 2 log 2 (the book, section 13.5)."""
     p, q = torch.tensor([0.5, 0.4, 0.1]), torch.tensor([0.2, 0.2, 0.6])
     logits, m = (p / q).log(), (p + q) / 2
     value = -(p * F.softplus(-logits)).sum() - (q * F.softplus(logits)).sum()
@@ -483,7 +483,7 @@ def test_wgan_gp_covers_two_blobs():
 
 @pytest.mark.parametrize("kind", [Gan, Wgan, WganGp])
 def test_critic_steps_follow_the_clock(kind):
-    """With n_critic=3 the generator learns on steps 2, 5, ..., whatever happened before; the critic on every step."""
+    """With n_critic=3 the generator learns in steps 2, 5, ..., in any order of calls; the critic in every step."""
     task, clock, x = make_pair(kind, n_critic=3), Clock(0, 1, 9), blobs().x
     for clock.step in (2, 0, 1, 5, 4, 7, 8):
         generator, critic = ([p.clone() for p in net.parameters()] for net in (task.net.generator, task.net.critic))

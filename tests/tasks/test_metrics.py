@@ -44,7 +44,7 @@ def without_plots(monkeypatch):
 
 
 def drawn(classes: int, seed: int, levels: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Classes and probabilities of 60 samples. levels: probabilities are rounded to so many, so that many are equal."""
+    """Classes and probabilities of 60 samples. levels: number of different probabilities, so that many are equal."""
     random = np.random.default_rng(seed)
     y = random.integers(0, classes, 60)
     p = random.dirichlet(np.ones(classes), 60) + 0.6 * np.eye(classes)[y]
@@ -103,7 +103,7 @@ def test_classes_that_do_not_occur_do_not_count():
 
 
 def test_calibration_error_by_hand():
-    """In 2 bins: 0.4 for what is right half of the time, 0.9 for what is right in 2 of 3."""
+    """Two bins: probability 0.4 that is right in half of the cases, and 0.9 that is right in 2 of 3."""
     p = np.array([[0.4, 0.3, 0.3], [0.4, 0.3, 0.3], [0.9, 0.1, 0.0], [0.9, 0.1, 0.0], [0.9, 0.1, 0.0]])
     y = np.array([0, 1, 0, 0, 1])
     assert ours.ece(y, p, bins=2) == pytest.approx(2 / 5 * abs(0.4 - 1 / 2) + 3 / 5 * abs(0.9 - 2 / 3))
@@ -151,8 +151,8 @@ def test_scores_are_named_by_word_and_class():
     found = measures({"counts": counts(y, p.argmax(1), 3), "y": y, "p": p})
     assert list(found) == list(scores)
     assert found["recall_c"] == pytest.approx(theirs.recall_score(y, p.argmax(1), average=None)[1])
-    told = "task.metrics=f1 is for classes, and this data has real targets\n  expected mae, mape, median_ae"
-    with pytest.raises(UserError, match=told):
+    message = "task.metrics=f1 is for classes, and this data has real targets\n  expected mae, mape, median_ae"
+    with pytest.raises(UserError, match=message):
         named(Table(features=3, targets=1), partial(ours.f1))
     with pytest.raises(UserError, match="task.metrics=top3 is always 1 with 3 classes"):
         named(THREE, partial(ours.top, k=3))
@@ -477,7 +477,7 @@ def skewed(tmp_path_factory):
 
 
 def test_a_threshold_is_kept_and_resumes_to_the_bit(skewed, tmp_path):
-    """The run ends in the middle of an epoch and goes on; the best epoch's threshold is that of its weights."""
+    """The run ends in the middle of an epoch and is resumed; the best epoch's threshold is that of its weights."""
     config = compose(*SKEWED, f"data.file={skewed}", "data.sampler=balanced", *CHOSEN)
     folders = whole, part = tmp_path / "whole", tmp_path / "part"
     train(whole, config, finish=True)
@@ -512,7 +512,7 @@ def test_a_finished_run_decides_by_its_threshold(skewed, tmp_path):
 
 @pytest.mark.parametrize("model", ["mlp", "tabular"])
 def test_held_out_samples_are_predicted(skewed, tmp_path, model):
-    """Each row that is not test is in one fold. Rows without a target count for where the others are."""
+    """Each row outside test is in one fold. Rows without a target count in the positions of the other rows."""
     import csv
 
     file, places = tmp_path / "rare.csv", []
@@ -531,22 +531,26 @@ def test_held_out_samples_are_predicted(skewed, tmp_path, model):
     assert len(places) == len(set(places)) == 384
 
 
-@pytest.mark.parametrize(
-    ("test", "is_diverged"), [({"loss": 0.5, "auroc": math.nan}, False), ({"loss": math.inf}, True)]
-)
-def test_an_undefined_metric_is_no_divergence(test, is_diverged):
-    """A test split of one class has no AUROC; a loss that is not finite is another matter."""
+def measured(test: dict) -> dict:
+    """Measure the test split with a task whose evaluation gives `test`."""
     training = SimpleNamespace(
         task=SimpleNamespace(evaluate=lambda data, split: test),
         trainer=SimpleNamespace(on_nan="stop"),
         best=Best("auroc", "max", 0.0),
         clock=SimpleNamespace(step=3),
     )
-    if is_diverged:
-        with pytest.raises(Diverged, match="test/loss is inf, though the weights of 3 steps are finite"):
-            measure_test(training, None)
-    else:
-        assert measure_test(training, None) == test
+    return measure_test(training, None)
+
+
+def test_an_undefined_metric_is_no_divergence():
+    """A test split of one class has no AUROC."""
+    test = {"loss": 0.5, "auroc": math.nan}
+    assert measured(test) == test
+
+
+def test_an_infinite_test_loss_is_a_divergence():
+    with pytest.raises(Diverged, match="test/loss is inf, though the weights of 3 steps are finite"):
+        measured({"loss": math.inf})
 
 
 @pytest.mark.parametrize(
@@ -561,7 +565,7 @@ def test_an_undefined_metric_is_no_divergence(test, is_diverged):
     ],
 )
 def test_training_has_the_metrics_that_cost_little(target, asked, wanted, skewed, tmp_path):
-    """With weights that stay, they are those of the train split; rows in between have them, too."""
+    """With constant weights they equal the metrics of the train split; rows within an epoch have them, too."""
     from finished_runs import write_config
 
     overrides = [

@@ -32,7 +32,7 @@ SGD = {"optimizer": "sgd", "lr": 1.0, "momentum": 0.0}
 @pytest.mark.thorough(but=["value_iteration"])
 @pytest.mark.parametrize("model", ["value_iteration", "monte_carlo", "td0", "sarsa", "q_learning"])
 def test_the_maze_has_the_books_values(model, tmp_path):
-    """The book, section 14.5: 10 in (4, 3), 8 in (3, 3), 3.122 and 0.629 for going right and left in (2, 1)."""
+    """The book, section 14.4: 10 in (4, 3), 8 in (3, 3), 3.122 and 0.629 for going right and left in (2, 1)."""
     train(tmp_path, compose(f"model={model}", "trainer.device=cpu"))
     table = state(tmp_path)["state_dict"]["weight"].T
     values = table.max(1).values.tolist()

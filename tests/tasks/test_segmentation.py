@@ -1,4 +1,4 @@
-"""Segmentation: what is measured against closed forms, masks that follow their images, nets, folders, resuming."""
+"""Segmentation: metrics against closed forms, masks that follow their images, nets, folders, resuming."""
 
 import os
 from functools import partial
@@ -59,7 +59,7 @@ def make(net: nn.Module, spec: Mask = SPEC, **keys) -> Segment:
 
 
 class Whole(Batches):
-    """Data that is the same in every part, unnormalised."""
+    """Data that is the same in every split, unnormalised."""
 
     mean, std = [0.0], [1.0]
 
@@ -79,8 +79,8 @@ def drawn(samples: int = 12, spec: Mask = SPEC) -> Arrays:
     return Arrays(parts[0], labels[0], parts[1], labels[1])
 
 
-class Said(nn.Module):
-    """A net that says what it is told: channel c of the image is the logit of class c."""
+class Echo(nn.Module):
+    """A network that returns its input: channel c of the image is the logit of class c."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ def by_hand(x: torch.Tensor, y: torch.Tensor, ignore: int | None, classes: int) 
 
 @pytest.mark.parametrize("ignore", [None, 255])
 def test_metrics_by_hand(ignore):
-    """Over all pixels together, whatever the batches; a class that is nowhere is left out; so is what is ignored."""
+    """Over all pixels together, independent of batches; absent classes and ignored pixels are left out."""
     with seeded(3):
         spec = Mask((4, 5, 6), classes=4, ignore=ignore)
         x, y = torch.randn(7, 4, 5, 6), torch.randint(3, (7, 5, 6))
@@ -118,7 +118,7 @@ def test_metrics_by_hand(ignore):
     if ignore is not None:
         y[:, :2] = ignore
         y[3] = ignore  # a whole image
-    task, expected = make(Said(), spec), by_hand(x, y, ignore, 4)
+    task, expected = make(Echo(), spec), by_hand(x, y, ignore, 4)
     for size in (7, 3):
         found = task.evaluate(Batches(x, y, spec, size), "val")
         assert found == pytest.approx(expected, rel=1e-5)
@@ -135,7 +135,7 @@ def test_a_step_learns_from_counted_pixels_only():
     with seeded(4):
         x, y = torch.randn(2, 3, 4, 4, requires_grad=True), torch.randint(3, (2, 4, 4))
     y[0, 0], y[1, :, 1] = 7, 7
-    task = make(Said(), spec)
+    task = make(Echo(), spec)
     seen = {}
     step = task.update.step
 
@@ -161,7 +161,7 @@ def test_weights_of_classes_count_pixels(ignore):
     if ignore:
         arrays.y_train[:, 3] = ignore
     data = masks(arrays, spec)
-    task = make(Said(), spec, class_weights="balanced", label_smoothing=0.1)
+    task = make(Echo(), spec, class_weights="balanced", label_smoothing=0.1)
     task.prepare(data)
     y = data.targets("train").long()
     assert torch.equal(y, torch.from_numpy(arrays.y_train).long()[data.resident.rows["train"]])
@@ -172,20 +172,20 @@ def test_weights_of_classes_count_pixels(ignore):
     each = F.cross_entropy(x, y, reduction="none", ignore_index=-100 if ignore is None else ignore, label_smoothing=0.1)
     expected = (weights * each).sum() / (y != ignore).sum() if ignore else (weights * each).mean()
     assert learn(task, (x, y), 1)[0] == pytest.approx(expected.item(), rel=1e-5)
-    named = make(Said(), spec, class_weights={"edge": 4})
+    named = make(Echo(), spec, class_weights={"edge": 4})
     named.prepare(data)
     assert named.class_weights.tolist() == [1, 1, 4]
     with pytest.raises(UserError, match="task.class_weights: there is no class 'egde'; did you mean 'edge'"):
-        make(Said(), spec, class_weights={"egde": 4}).prepare(data)
+        make(Echo(), spec, class_weights={"egde": 4}).prepare(data)
 
 
 def test_metrics_of_pixels():
-    """Those of the counts of all pixels; a skewed data set is measured by balanced accuracy unasked, later too."""
+    """Metrics from the counts of all pixels; skewed classes add balanced accuracy, also in a later evaluation."""
     spec = Mask((3, 20, 24), classes=3)
     arrays = drawn(12, spec)
     arrays.y_train[:, :19], arrays.y_train[:, 19, 2:] = 0, 1
     data, calls = masks(arrays, spec), [partial(f1, average="per_class"), partial(iou), partial(mcc)]
-    task = make(Said(), spec, metrics=calls)
+    task = make(Echo(), spec, metrics=calls)
     assert list(task.scores) == ["loss", "acc", "miou", "f1_0", "f1_1", "f1_2", "iou", "mcc"]
     task.prepare(data)
     assert task.about["skewed"].endswith(
@@ -197,18 +197,18 @@ def test_metrics_of_pixels():
     best, y = (torch.cat(each) for each in zip(*pairs, strict=True))
     hits, either = ((best == 2) & (y == 2)).sum(), (best == 2).sum() + (y == 2).sum()
     assert found["f1_2"] == pytest.approx((2 * hits / either).item())
-    later = make(Said(), spec, metrics=calls)
+    later = make(Echo(), spec, metrics=calls)
     later.restore(task.fitted())
     assert later.evaluate(data, "test") == found and "balanced_acc" in found
     with pytest.raises(
         UserError, match="task.metrics=auroc needs the probabilities of all pixels.*\n  expected acc, bal"
     ):
-        make(Said(), spec, metrics=[partial(auroc)])
+        make(Echo(), spec, metrics=[partial(auroc)])
 
 
 def test_a_batch_without_a_counted_pixel_changes_nothing():
     spec = Mask((3, 4, 4), classes=3, ignore=7)
-    task = make(Said(), spec)
+    task = make(Echo(), spec)
     losses = learn(task, (torch.randn(2, 3, 4, 4), torch.full((2, 4, 4), 7)), 2)
     assert losses == [0, 0] and task.net.scale == 1
 
@@ -240,7 +240,7 @@ def test_a_single_sample_without_statistics_is_refused():
 
 def test_preview_shows_images_masks_and_predictions():
     data = masks(drawn(), Mask((3, 20, 24), classes=3, ignore=255))
-    sheet = make(Said(), data.spec).preview(data)["masks"]
+    sheet = make(Echo(), data.spec).preview(data)["masks"]
     x, y = next(data.batches("val"))
     assert sheet.shape in ((3, 20, 6 * 26 - 2), (3, 42, 6 * 26 - 2)), "with gaps of two pixels"
     torch.testing.assert_close(sheet[:, :20, :24], x[0] * 0.5 + 0.5)
@@ -359,7 +359,7 @@ def test_steps_up_start_as_bilinear_interpolation():
 
 
 def test_masks_turn_with_their_images():
-    """Where a image is a code of its mask it stays so, whatever is done to both; what comes in empty is ignored."""
+    """An image that encodes its mask still does so after augmentation of both; empty pixels are ignored."""
     spec = Mask((1, 12, 12), classes=3, ignore=9)
     arrays = drawn(spec=spec)
     coded = Arrays(100 * arrays.y_train[:, None] + 50, arrays.y_train, 100 * arrays.y_test[:, None] + 50, arrays.y_test)
@@ -597,7 +597,7 @@ def test_bad_keys_are_reported(folder):
     with pytest.raises(DataError, match="the train masks hold 2: expected 0 .. 1, or 200 for pixels that are not"):
         masks(drawn(), Mask((3, 20, 24), 2, ignore=200))
     with pytest.raises(UserError, match="data.spec.labels has 2 names, data.spec.classes=3: expected one each, or"):
-        make(Said(), Mask((3, 20, 24), 3, labels=("a", "b")))
+        make(Echo(), Mask((3, 20, 24), 3, labels=("a", "b")))
 
 
 # Pairing and runs

@@ -1,4 +1,4 @@
-"""A finished run keeps what it was tested with, until a resumed run has new results."""
+"""A finished run keeps the tested weights until the resumed run has new results."""
 
 import gc
 import math
@@ -67,7 +67,7 @@ def renames(killed_at=math.inf):
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("kind", RESUMED)
 def test_the_results_of_a_finished_run_stay_until_there_are_new_ones(kind, dl_run, request, tmp_path):
-    """Killed at one of its renames, a resumed run keeps what it was tested with; resumed again it ends as without."""
+    """A resumed run that is killed at a rename keeps the tested weights; resumed again, it ends as without the kill."""
 
     def tested(folder):
         checkpoints = folder / "checkpoints"

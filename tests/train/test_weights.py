@@ -68,10 +68,10 @@ def test_files_without_weights_are_refused(tmp_path):
         "bad.safetensors": (b"\xff" * 99, "is damaged, or is not a .safetensors file"),
         "own.ckpt": (buffer.getvalue(), "is damaged, or was not written by dl-run"),
     }
-    for name, (content, said) in files.items():
+    for name, (content, message) in files.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(
-            CheckpointError, match=f"init=.*{name}: .*{said}[\\s\\S]*expected a run's folder, a checkpoint"
+            CheckpointError, match=f"init=.*{name}: .*{message}[\\s\\S]*expected a run's folder, a checkpoint"
         ):
             read_weights(str(tmp_path / name))
     for content in ({}, {"a": 1}, [torch.ones(1)], {"state_dict": {"a": "b"}}):
@@ -97,7 +97,7 @@ def test_old_parameter_names_of_densenet_are_mapped(tmp_path):
 )
 def test_the_head_is_replaced_where_the_classes_differ(model, keys):
     theirs, mine, before = (net(model, classes, seed=seed, **keys) for classes, seed in ((10, 0), (5, 1), (5, 1)))
-    said = start(mine, theirs, 5)
+    message = start(mine, theirs, 5)
     *body, weight, bias = mine.state_dict()
     loaded, kept = theirs.state_dict(), before.state_dict()
     assert all(torch.equal(mine.state_dict()[name], loaded[name]) for name in body)
@@ -105,13 +105,13 @@ def test_the_head_is_replaced_where_the_classes_differ(model, keys):
     with pytest.raises(CheckpointError, match="the weights are another model's"):
         copy_weights(mine, loaded, None, "init=x")
     width = loaded[weight].shape[1]
-    assert f"new, because the head differs: {weight} (10, {width}) -> (5, {width}), {bias} (10,) -> (5,)" in said
+    assert f"new, because the head differs: {weight} (10, {width}) -> (5, {width}), {bias} (10,) -> (5,)" in message
 
 
 def test_a_head_of_another_form_is_replaced_after_the_same_convolutions():
     theirs, mine = net("vgg11", width=4), net("vgg11", 5, width=4, head=[7], seed=1)
-    said = start(mine, theirs, 5)
-    assert "; new, because the head differs: " in said and "(7, 32)" in said
+    message = start(mine, theirs, 5)
+    assert "; new, because the head differs: " in message and "(7, 32)" in message
     convolutions = [name for name, value in mine.state_dict().items() if value.dim() == 4]
     assert all(torch.equal(mine.state_dict()[name], theirs.state_dict()[name]) for name in convolutions)
 
@@ -125,9 +125,9 @@ def test_missing_auxiliary_heads_are_initialised():
     """From a run with other classes and without auxiliary heads: the new tensors and why; the replaced head first."""
     keys = dict(form="cifar", width=2, shape=(1, 8, 8))
     mine, theirs = net("googlenet", 5, auxiliary=0.3, **keys), net("googlenet", 10, auxiliary=0, **keys)
-    said = start(mine, theirs, 5)
-    assert "tensors loaded; new, because the head differs: fc.weight (10, 32) -> (5, 32), fc.bias (10,)" in said
-    assert "; new, because the weights lack them: aux1.conv.conv.weight, " in said and "not in this" not in said
+    message = start(mine, theirs, 5)
+    assert "tensors loaded; new, because the head differs: fc.weight (10, 32) -> (5, 32), fc.bias (10,)" in message
+    assert "; new, because the weights lack them: aux1.conv.conv.weight, " in message and "not in this" not in message
 
 
 @pytest.mark.parametrize(("mine", "theirs"), [
@@ -184,10 +184,10 @@ def test_without_a_network_the_error_names_url_and_file(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     with pytest.raises(DataError) as error:
         published("resnet18-f37072fd.pth", tmp_path)
-    said = str(error.value)
-    assert "http://127.0.0.1:9/models/resnet18-f37072fd.pth" in said
-    assert f"by hand: put resnet18-f37072fd.pth into {tmp_path / 'weights'}" in said
-    assert said.endswith("without a download: init=<a run's folder, or a file>")
+    message = str(error.value)
+    assert "http://127.0.0.1:9/models/resnet18-f37072fd.pth" in message
+    assert f"by hand: put resnet18-f37072fd.pth into {tmp_path / 'weights'}" in message
+    assert message.endswith("without a download: init=<a run's folder, or a file>")
 
 
 def test_a_run_starts_from_published_weights_and_reports_it(tmp_path, capsys):
@@ -228,13 +228,13 @@ def test_init_and_published_weights_exclude_each_other():
 
 
 def test_bad_settings_are_reported():
-    for keys, said in {
+    for keys, message in {
         ("+model.weights=cifar",): "model.weights=cifar: expected imagenet or null",
         ("+model.weights=imagenet",): "model.published=null: expected the name of torchvision's file",
         ("+model.weights=imagenet", "+model.published=a-0.pth"): "model.published=a-0.pth: expected the name of",
         ("+model.weights=imagenet", "+model.published=a-01234567.pth", "init=x"): "init=x and model.weights=imagenet: ",
     }.items():
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             compose(*keys)
 
 
@@ -261,9 +261,9 @@ def test_init_from_another_model_lists_what_differs(config, tmp_path):
     train(tmp_path, config("trainer.epochs=1"))
     with pytest.raises(CheckpointError) as error:
         Session(*config(f"init={tmp_path}", "model.hidden=[17]", "model.norm=layer"))
-    said = str(error.value)
-    assert f"init={tmp_path}: the weights are another model's" in said
-    assert "expected (17, 784), found (16, 784)" in said
+    message = str(error.value)
+    assert f"init={tmp_path}: the weights are another model's" in message
+    assert "expected (17, 784), found (16, 784)" in message
 
 
 def test_init_from_an_empty_folder_is_reported(config, tmp_path):

@@ -116,7 +116,7 @@ def allow(*packages: str) -> None:
     for package in packages:
         if not all(map(str.isidentifier, package.split("."))):
             raise UserError(f"{package!r}: expected the name of a package, such as 'mynets'")
-    consent.said.update(packages)
+    consent.allowed.update(packages)
 
 
 def _of_one_run(words: Iterable[Words]) -> list[str]:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlrun.config.consent import said
+from dlrun.config.consent import allowed
 from dlrun.config.signatures import ALLOWED
 from dlrun.errors import UserError
 from dlrun.system.python import COMMAND
@@ -22,7 +22,7 @@ def run_command(arguments: Sequence[str]) -> Path:
     KeyboardInterrupt if it was stopped.
     """
     env = os.environ | {
-        "DL_RUN_ALLOW": ",".join(sorted(ALLOWED | said)),
+        "DL_RUN_ALLOW": ",".join(sorted(ALLOWED | allowed)),
         "PYTHONSAFEPATH": "1",
         "PYTHONUNBUFFERED": "1",
     }
@@ -46,11 +46,11 @@ def run_command(arguments: Sequence[str]) -> Path:
         out.seek(0)
         lines = out.read().decode(errors="replace").splitlines()
     try:
-        found = json.loads(lines[-1])
+        ending = json.loads(lines[-1])
     except (IndexError, ValueError):
         raise UserError(f"dl-run ended with exit code {process.returncode} and without a result") from None
-    if is_interrupted or found["exit_code"] > 128:
-        raise KeyboardInterrupt(f"stopped; resume {found['folder']}")
-    if found["error"] or not found["folder"]:
-        raise UserError(found["error"] or f"dl-run ended with exit code {process.returncode}")
-    return Path(found["folder"])
+    if is_interrupted or ending["exit_code"] > 128:
+        raise KeyboardInterrupt(f"stopped; resume {ending['folder']}")
+    if ending["error"] or not ending["folder"]:
+        raise UserError(ending["error"] or f"dl-run ended with exit code {process.returncode}")
+    return Path(ending["folder"])

@@ -117,23 +117,23 @@ def _array(run: FinishedRun, x: Any) -> Tensor:
     if type(x).__module__.split(".")[0] in ("polars", "pandas"):
         x = _columns(as_polars(x), cast(Table, spec))
     try:
-        found = (
+        array = (
             torch.stack([torch.as_tensor(each) for each in x]) if isinstance(x, list | tuple) else torch.as_tensor(x)
         )
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"x: {first_line(error)}\n  expected {_expected(shape)}") from None
-    found = found.detach().cpu()
+    array = array.detach().cpu()
     if isinstance(spec, Image | Mask):
-        if found.dtype != torch.uint8:
-            raise UserError(f"x holds {_dtype(found)}\n  expected pixels as they are stored: uint8, {_expected(shape)}")
-        found = _channels_first(found, shape)
-    if found.dim() == len(shape):
-        found = found[None]
-    if tuple(found.shape[1:]) != shape:
-        raise UserError(f"x has the shape {tuple(found.shape)}\n  expected {_expected(shape)}")
-    if found.is_floating_point() and not bool(found.isfinite().all()):
+        if array.dtype != torch.uint8:
+            raise UserError(f"x holds {_dtype(array)}\n  expected pixels as they are stored: uint8, {_expected(shape)}")
+        array = _channels_first(array, shape)
+    if array.dim() == len(shape):
+        array = array[None]
+    if tuple(array.shape[1:]) != shape:
+        raise UserError(f"x has the shape {tuple(array.shape)}\n  expected {_expected(shape)}")
+    if array.is_floating_point() and not bool(array.isfinite().all()):
         raise UserError(f"x holds a number that is not finite\n  expected {_expected(shape)}, finite numbers")
-    return found
+    return array
 
 
 def _channels_first(x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -184,15 +184,15 @@ def _images(run: FinishedRun, x: Any, fit: bool) -> Iterator[Tensor]:
     """Decode images from paths, folders and PIL images as in training."""
     shape, how, decoding = decoding_of(run, fit)
     form = getattr(run.data, "form", files.ListFormat())
-    found: list[Tensor] = []
+    decoded: list[Tensor] = []
     for i, each in enumerate([x] if isinstance(x, str | PathLike) or hasattr(x, "save") else list(x)):
         if isinstance(each, str | PathLike):
-            found += [image for _, image in files.images([str(each)], shape, how, decoding, form)]
+            decoded += [image for _, image in files.images([str(each)], shape, how, decoding, form)]
         elif hasattr(each, "save"):
             content = io.BytesIO()
             each.save(content, "PNG")
-            found.append(files.decoded(f"image {i}", io.BytesIO(content.getvalue()), shape, how, decoding))
+            decoded.append(files.decoded(f"image {i}", io.BytesIO(content.getvalue()), shape, how, decoding))
         else:
             raise UserError(f"{each!r} is no image\n  expected paths, PIL images, or an array of uint8")
-    if found:
-        yield run.sample_data.encode(torch.stack(found))
+    if decoded:
+        yield run.sample_data.encode(torch.stack(decoded))

@@ -35,7 +35,7 @@ class Given(NamedTuple):
 
 
 def given(x: Samples, y: Samples, x_val: Samples, y_val: Samples, x_test: Samples, y_test: Samples) -> Given:
-    """Return how the data section takes these samples; nothing for no samples.
+    """Return the words and values of the data section for these samples; none without samples.
 
     Raises UserError if x and y differ in length or are no samples.
     """
@@ -60,11 +60,11 @@ def _arrays(split: str, x: Any, y: Any) -> "dict[str, np.ndarray]":
     """Return the arrays of a split."""
     if _is_dataset(x):
         x, y = _stacked(x, y)
-    found = {"x": _array("x", x)} | ({} if y is None else {"y": _array("y", y)})
-    lengths = {name: len(array) for name, array in found.items()}
+    pair = {"x": _array("x", x)} | ({} if y is None else {"y": _array("y", y)})
+    lengths = {name: len(array) for name, array in pair.items()}
     if len(set(lengths.values())) > 1:
         raise _uneven(split, lengths["x"], lengths["y"])
-    return found
+    return pair
 
 
 def _uneven(split: str, samples: int, targets: int) -> UserError:

@@ -24,12 +24,12 @@ class Sweep:
     def results(self) -> dict[str, Any]:
         """Goals, the best jobs, and all jobs with their overrides, status and values."""
         try:
-            found = json.loads(read_whole(self.folder / "results.json"))
+            content = json.loads(read_whole(self.folder / "results.json"))
         except (OSError, ValueError):
             raise UserError(
                 f"{self.folder}: its results.json is missing or damaged\n  expected a sweep's folder"
             ) from None
-        return found if isinstance(found, dict) else {}
+        return content if isinstance(content, dict) else {}
 
     @property
     def jobs(self) -> "polars.DataFrame":

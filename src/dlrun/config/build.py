@@ -78,7 +78,7 @@ def _from_spec(make: Callable, node: dict, spec: Spec) -> object:
             + f"\n  {LABELS}"
         )
     kinds = [kind.__name__ for kind in type(spec).__mro__]
-    if not any(accepts(takes_spec(node), kind) for kind in kinds):  # of data whose kind only the data tells
+    if not any(accepts(takes_spec(node), kind) for kind in kinds):  # the kind may be known only after reading
         fitting = [name for name, other in group_options("model") if any(accepts(takes_spec(other), k) for k in kinds)]
         raise PairingError(
             f"the data gives {spec}, from which {node['_target_'].rpartition('.')[2]} cannot learn\n"

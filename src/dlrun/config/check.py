@@ -221,7 +221,7 @@ def nested_kind(annotation: object) -> Nested | None:
     if annotation in get_args(Spec):
         return Nested("dlrun.spec", "class")
     if get_origin(annotation) is Union:  # such as TableReader | None
-        return next((found for option in get_args(annotation) if (found := nested_kind(option))), None)
+        return next((kind for option in get_args(annotation) if (kind := nested_kind(option))), None)
     if get_origin(annotation) is Annotated:
         return next((a for a in get_args(annotation) if isinstance(a, Nested)), None)
     return None

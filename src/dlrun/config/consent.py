@@ -1,4 +1,4 @@
-"""Whose code a config may name besides dl-run's, and whose options the config groups have. No torch.
+"""The packages whose code a config may name besides dl-run's, and whose options the config groups have. No torch.
 
 Each source is the user's own word, and none can be set by a config: DL_RUN_ALLOW in the environment (signatures.py),
 installed plugins (plugins.py), a trusted dl-run.yaml (project.py), and `dlrun.allow` in a Python program.
@@ -9,12 +9,12 @@ from pathlib import Path
 from dlrun.config.plugins import plugins
 from dlrun.config.project import project
 
-said: set[str] = set()  # by `dlrun.allow`
+allowed: set[str] = set()  # by `dlrun.allow`
 
 
 def is_allowed(target: str) -> bool:
     """Whether a config may name this dotted path, which is in another package than dl-run."""
-    packages = {*said, *project().get("allow", ()), *(plugin.package for plugin in plugins().values())}
+    packages = {*allowed, *project().get("allow", ()), *(plugin.package for plugin in plugins().values())}
     return any(target == package or target.startswith(f"{package}.") for package in packages)
 
 

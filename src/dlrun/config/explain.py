@@ -56,9 +56,9 @@ def explain(error: Exception, arguments: list[str], config_dir: str | None = Non
     for argument in arguments:
         if message := _group_argument(argument, text, config_dir):
             return message
-    found = re.search(r"Could not (?:override|append to config|append|delete|delete from config)\W[^']*'([^']+)'", text)
-    if found and "already at" not in text and "The value of" not in text:
-        return _unknown_key(found[1].split("=")[0], error, arguments, config_dir)
+    match = re.search(r"Could not (?:override|append to config|append|delete|delete from config)\W[^']*'([^']+)'", text)
+    if match and "already at" not in text and "The value of" not in text:
+        return _unknown_key(match[1].split("=")[0], error, arguments, config_dir)
     if error.__cause__ is not None and text.startswith("Error merging override"):
         return f"{text.removeprefix('Error merging override ')}: {_first_line(error.__cause__)}"
     key = getattr(error, "full_key", None)
@@ -100,8 +100,8 @@ def _unreadable(override: str) -> str:
     key, equals, value = override.partition("=")
     if not equals or not key:
         return f"cannot read {override!r}\n  expected key=value, such as trainer.epochs=5"
-    if found := re.match(r"(\w+)\(", value):
-        return f"cannot read {override!r}: {_misused(found[1], value)}"
+    if match := re.match(r"(\w+)\(", value):
+        return f"cannot read {override!r}: {_misused(match[1], value)}"
     if override.count("${") > 1:
         in_quotes = shlex.quote(f'{key}="{value}"')
         return (

@@ -9,8 +9,8 @@ def install(extra: str) -> str:
     from importlib.metadata import PackageNotFoundError, requires  # takes 20 ms, needed only for the message
 
     try:
-        found = [line.split(";") for line in requires("dl-run") or ()]
+        requirements = [line.split(";") for line in requires("dl-run") or ()]
     except PackageNotFoundError:  # running from a checkout that is not installed
         return f"pip install -e '.[{extra}]'"
-    wanted = [name.strip() for name, *mark in found if extra in "".join(mark).replace('"', "'").split("'")]
+    wanted = [name.strip() for name, *mark in requirements if extra in "".join(mark).replace('"', "'").split("'")]
     return f"{shlex.quote(sys.executable)} -m pip install {' '.join(map(shlex.quote, wanted))}"

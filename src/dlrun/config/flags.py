@@ -32,6 +32,8 @@ def read_flags(arguments: list[str]) -> argparse.Namespace:
         raise UserError(f"{hidden} after --: expected overrides there, such as trainer.epochs=3")
     if flags.experimental_rerun:
         raise UserError("--experimental-rerun loads a pickle, which can run any code: expected resume=<run folder>")
+    if flags.shell_completion:
+        raise UserError('--shell-completion is Hydra\'s: expected eval "$(dl-run completion bash)", or zsh, or fish')
     if flags.hydra_help:
         raise UserError("--hydra-help describes only Hydra: expected dl-run --help, or --cfg hydra for its section")
     if flags.multirun and "hydra.mode=RUN" in flags.overrides:

@@ -19,7 +19,7 @@ OWN = "the dotted path of a function of your own"
 
 
 def named_of(annotation: object) -> Named | None:
-    """Return what a parameter with this annotation takes, if it is a named function or a list of them."""
+    """Return the `Named` of a parameter with this annotation; None if it takes no named functions."""
     args = typing.get_args(annotation)
     if typing.get_origin(annotation) is list:
         return named_of(args[0])
@@ -68,11 +68,11 @@ def _is_numbered(name: str, named: Named) -> bool:
 
 def _averages(named: Named) -> str:
     """Name a word with each average that a word may end in, for a message."""
-    found = []
+    names = []
     for average in AVERAGES:
         takes = (name for name in words_of(named) if name not in named.words and _takes_average(name, average, named))
-        found += [f"{name}_{average}" for name in list(takes)[:1]]
-    return f"; with an average: {', '.join(found)}" if found else ""
+        names += [f"{name}_{average}" for name in list(takes)[:1]]
+    return f"; with an average: {', '.join(names)}" if names else ""
 
 
 def _takes_average(name: str, average: str, named: Named) -> bool:
@@ -159,8 +159,8 @@ def _readings(name: str) -> Iterator[tuple[str, dict[str, object]]]:
     for average in AVERAGES:
         if name.endswith(f"_{average}"):
             yield name.removesuffix(f"_{average}"), {"average": average}
-    if found := re.fullmatch(r"(\D+)(\d{1,6})", name, re.ASCII):
-        yield found[1], {"k": int(found[2])}
+    if match := re.fullmatch(r"(\D+)(\d{1,6})", name, re.ASCII):
+        yield match[1], {"k": int(match[2])}
 
 
 def _may_be_read(module: str, named: Named) -> bool:
@@ -194,12 +194,12 @@ def _problems(value: object, named: Named, path: str) -> list[str]:
         near, known = nearest(word, words_of(named)), some(_shown(named), 30)
         return [f"{path}: there is no {word!r}{near}\n    expected one of: {known}{_averages(named)}; or {OWN}"]
     given = {**(value if isinstance(value, dict) else {}), **node}
-    found = [*_of_parameters(builder, named), *_of_keys(builder, given, named)]
-    return [f"{path}={word}: {problem}" for problem in found]
+    problems = [*_of_parameters(builder, named), *_of_keys(builder, given, named)]
+    return [f"{path}={word}: {problem}" for problem in problems]
 
 
 def _of_parameters(builder: Signature, named: Named) -> Iterator[str]:
-    """Describe what is wrong with the parameters that the caller passes, and with the annotation of the result."""
+    """Describe errors in the parameters that the caller passes, and in the annotation of the result."""
     if builder.kind == "class":
         yield "it is a class: expected a function"
         return
@@ -219,7 +219,7 @@ def _of_parameters(builder: Signature, named: Named) -> Iterator[str]:
 
 
 def better_of(builder: Signature) -> Better | None:
-    """Return which values of a metric are better, by the annotation of its result; None if it does not say."""
+    """Return the better direction of a metric, by the annotation of its result; None if it has none."""
     return next((each for each in typing.get_args(builder.returns)[1:] if isinstance(each, Better)), None)
 
 

@@ -36,20 +36,20 @@ def plugins() -> dict[str, Plugin]:
 
     The files are read directly: importing importlib.metadata takes ten times as long as this.
     """
-    found: dict[str, Plugin] = {}
+    by_name: dict[str, Plugin] = {}
     for source, name, package in _registered():
-        if name in found and found[name].source != source:
+        if name in by_name and by_name[name].source != source:
             raise UserError(
-                f"two installed packages register the plugin {name!r}: {found[name].source} and {source}\n"
+                f"two installed packages register the plugin {name!r}: {by_name[name].source} and {source}\n"
                 f"  expected one: pip uninstall one of them"
             )
-        found[name] = Plugin(package, _configs(name, package, source), source)
-    return found
+        by_name[name] = Plugin(package, _configs(name, package, source), source)
+    return by_name
 
 
 def _registered() -> list[tuple[str, str, str]]:
     """List (distribution, plugin, package) of all entry points. The working folder is left out: it is not installed."""
-    found = []
+    registered = []
     for base in dict.fromkeys(path for path in sys.path if os.path.isdir(path)):
         if os.path.exists(os.curdir) and os.path.samefile(base, os.curdir):
             continue
@@ -61,8 +61,8 @@ def _registered() -> list[tuple[str, str, str]]:
             except (OSError, ValueError):
                 continue
             source = folder.name.rpartition(".")[0]
-            found += [(source, *pair) for pair in _entries(text)]
-    return found
+            registered += [(source, *pair) for pair in _entries(text)]
+    return registered
 
 
 def _entries(text: str) -> list[tuple[str, str]]:

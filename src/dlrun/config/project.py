@@ -42,16 +42,16 @@ def project() -> dict:
 @cache
 def _if_trusted(path: Path, content: bytes) -> dict:
     if _trusted().get(str(path)) != _digest(content):
-        complain("dl-run", f"{path} is not read, as you have not trusted it: look at it, then say dl-run trust")
+        complain("dl-run", f"{path} is not read, as you have not trusted it: look at it, then run dl-run trust")
         return {}
-    found = _checked(path, content)
-    if found.get("allow") and str(path.parent) not in sys.path:
+    keys = _checked(path, content)
+    if keys.get("allow") and str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # the packages are expected here
-    return found
+    return keys
 
 
 def trust() -> str:
-    """Trust the working folder's file as it is. Returns what it sets, to print."""
+    """Trust the working folder's file as it is. Returns a text about its keys, to print."""
     path = Path.cwd() / FILE
     content = _read(path)
     if content is None:
@@ -59,7 +59,7 @@ def trust() -> str:
         raise UserError(f"trust: {what}\n  expected that file, with keys of: {', '.join(KEYS)}")
     if len(content) > LARGEST:
         raise UserError(f"trust: {path} has more than {LARGEST:,} bytes\n  expected a few lines")
-    found = _checked(path, content)
+    keys = _checked(path, content)
     store = _store()
     if store is None:
         raise UserError("trust: there is no home folder to note it in\n  expected HOME or XDG_CONFIG_HOME to be set")
@@ -70,7 +70,7 @@ def trust() -> str:
     except OSError as error:
         raise UserError(f"trust: cannot write {store}: {error.strerror}\n  expected a writable folder") from None
     _if_trusted.cache_clear()
-    lines = [f"  {key}: {', '.join(value) if isinstance(value, list) else value}" for key, value in found.items()]
+    lines = [f"  {key}: {', '.join(value) if isinstance(value, list) else value}" for key, value in keys.items()]
     return "\n".join([f"{path} is trusted as it is now, noted in {store}", *lines])
 
 
@@ -110,10 +110,10 @@ def _trusted() -> dict:
     """Return the digest of each trusted file by its path."""
     store = _store()
     try:
-        found = json.loads(read_whole(store)) if store else {}
+        digests = json.loads(read_whole(store)) if store else {}
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return digests if isinstance(digests, dict) else {}
 
 
 def _checked(path: Path, content: bytes) -> dict:

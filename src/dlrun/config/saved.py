@@ -17,7 +17,7 @@ from dlrun.config.pairing import CONFIGS
 from dlrun.config.renamed import moved
 from dlrun.config.signatures import signature
 from dlrun.config.untrusted import is_call, read_yaml, refuse_calls, refuse_growth
-from dlrun.errors import UserError, check_state, first_line
+from dlrun.errors import IN_MEMORY, DataError, UserError, check_state, first_line
 from dlrun.output.folders import read_summary
 from dlrun.overrides import key_of, pasteable
 from dlrun.paths import pinned
@@ -121,6 +121,17 @@ def is_place(config: dict, key: str) -> bool:
     if not isinstance(node.get("_target_"), str):
         return False
     return signature(node["_target_"]).keys.get(name) in (DataPath, DataPath | None)
+
+
+def where_moved(error: DataError, folder: Path, config: dict) -> DataError:
+    """Return the error of a run's data that cannot be read, with the command that names its new place."""
+    if str(error) == IN_MEMORY:
+        return error
+    lines = [line for line in str(error).splitlines() if "=..." not in line]  # without those about keys of new runs
+    place = str(error).partition("=")[0]
+    key = place if is_place(config, place) else "data_dir"
+    elsewhere = f"dl-run {pasteable('resume', folder)} {key}=<{'place' if key == place else 'folder'}>"
+    return DataError("\n".join([*lines, f"  put it there, or name its place: {elsewhere}"]))
 
 
 def _pin_paths(saved: dict, resolved: dict, data_dir: Path) -> None:

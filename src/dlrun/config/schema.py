@@ -28,7 +28,7 @@ TORCH = r"^torch\.optim\."
 def schema(config_dir: str | None = None) -> Schema:
     """Return the schema of the project's config files, and of those in `config_dir`.
 
-    Raises UserError if one of them cannot be read or names what there is not.
+    Raises UserError if one of them cannot be read or names an option or a target that does not exist.
     """
     return _Schema(config_dir).whole()
 
@@ -141,11 +141,11 @@ class _Schema:
 
         A section without a target changes some keys of the chosen option.
         """
-        found = {target: signature(target) for target in targets}
+        builders = {target: signature(target) for target in targets}
         for target in targets:
             if target not in self.definitions:
                 self.definitions[target] = {}  # nested sections may name it
-                self.definitions[target] = self._builder(target, found[target], name)
+                self.definitions[target] = self._builder(target, builders[target], name)
         union: dict[str, list[Schema]] = {}
         for target in targets:
             for key, value in self.definitions[target]["properties"].items():
@@ -168,7 +168,7 @@ class _Schema:
         return {"type": "object", "if": other, "then": {"properties": {"_target_": pick}}, "else": strict}
 
     def _builder(self, target: str, builder: Signature, section: str) -> Schema:
-        """Return the properties of what a target builds."""
+        """Return the schema of a target's section: its properties."""
         properties = {}
         for key, annotation in builder.keys.items():
             value = self._value(annotation, section, key)

@@ -56,7 +56,7 @@ def or_reference(value: Schema) -> Schema:
 
 
 def merged(values: list[Schema]) -> Schema:
-    """Return a schema that accepts what any of these does."""
+    """Return a schema that accepts all values that any of these accepts."""
     texts = list(dict.fromkeys(json.dumps(value) for value in values))
     schemas = [json.loads(text) for text in texts]
     if len(schemas) == 1:

@@ -107,8 +107,8 @@ def _inherited(node: ast.ClassDef, tree: ast.Module, module: str, is_package: bo
     for base in node.bases:
         origin = origin_of(ast.unparse(base), tree, module, is_package)
         with suppress(UserError):
-            if origin and ((found := signature(origin)).keys or found.positional):
-                return found
+            if origin and ((inherited := signature(origin)).keys or inherited.positional):
+                return inherited
     return None
 
 
@@ -146,11 +146,11 @@ def _joined(base: Signature, own: Signature) -> Signature:
 
 def _literals(defaults: Mapping[str, ast.expr | None]) -> dict[str, object]:
     """Return the values of those defaults that are written out."""
-    found: dict[str, object] = {}
+    values: dict[str, object] = {}
     for name, node in defaults.items():
         with suppress(ValueError):  # an expression, or none
-            found[name] = ast.literal_eval(node or "none")
-    return found
+            values[name] = ast.literal_eval(node or "none")
+    return values
 
 
 def _annotation(arg: ast.arg) -> object:

@@ -30,7 +30,7 @@ def imported_from(node: ast.ImportFrom, module: str, is_package: bool) -> str:
 
 
 def origin_of(name: str, tree: ast.Module, module: str, is_package: bool) -> str | None:
-    """Return the dotted path of what a module calls `name`, such as optim.SGD; None if it does not say.
+    """Return the dotted path that `name`, such as optim.SGD, has outside of the module that uses it; None if unknown.
 
     tree: of the module.
     """
@@ -38,10 +38,10 @@ def origin_of(name: str, tree: ast.Module, module: str, is_package: bool) -> str
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             return f"{module}.{name}"
-        if isinstance(node, ast.ImportFrom) and (found := _named(node.names, head)):
-            return f"{imported_from(node, module, is_package)}.{found}{dot}{rest}"
-        if isinstance(node, ast.Import) and (found := _named(node.names, head)):
-            return f"{found}{dot}{rest}"
+        if isinstance(node, ast.ImportFrom) and (origin := _named(node.names, head)):
+            return f"{imported_from(node, module, is_package)}.{origin}{dot}{rest}"
+        if isinstance(node, ast.Import) and (origin := _named(node.names, head)):
+            return f"{origin}{dot}{rest}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Read the YAML files of a run's folder, which may be a stranger's: what could run, leak or fill the memory is refused.
+"""Read the YAML files of a run's folder, which may be a stranger's: refuse code, leaks and endless growth.
 
 SECURITY.md states what such a file can do.
 """

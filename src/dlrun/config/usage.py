@@ -27,6 +27,7 @@ USAGE = """dl-run: deep-learning experiments, composed from YAML and resumed bit
   dl-run schema --vscode                  let the editor complete and check YAML
   dl-run new mynets                       write a package of your own
   dl-run trust                            read this folder's dl-run.yaml
+  eval "$(dl-run completion bash)"        let bash, zsh or fish complete words
 
 groups and their options (group=option)
 {groups}
@@ -45,8 +46,6 @@ flags
                         DIR/model/mine.yaml is model=mine
   --json                print one line of JSON at the end: folder, status,
                         exit code, metrics; all else on standard error
-  -sc install=SHELL     completion for bash or fish; for all commands and zsh:
-                        eval "$(dl-runs completion bash)"
   -h, --help; --version"""
 
 FIRST = ("data", "model", "trainer", "task", "optimizer", "schedule", "experiment")

@@ -1,4 +1,4 @@
-"""What the comments of a config file say: its header, and the note after each key. No torch."""
+"""Read the comments of a config file: its header, and the note after each key. No torch."""
 
 import re
 from dataclasses import dataclass, field

@@ -18,7 +18,7 @@ def is_zip(argument: str) -> bool:
 
 def members(argument: str) -> list[tuple[str, str]]:
     """Return the keys of a zip, each with its values as text. Raises UserError for fewer than two keys."""
-    found = []
+    pairs = []
     match = ZIP.fullmatch(argument)
     for part in _split(match["inner"] if match else ""):
         key, equals, value = part.strip().partition("=")
@@ -27,12 +27,12 @@ def members(argument: str) -> list[tuple[str, str]]:
                 f"{argument}: cannot read {part.strip()!r}\n  expected zip(key=choice(...),key=choice(...)), "
                 "such as 'pair=zip(model.hidden=choice([32],[64]),optimizer.lr=choice(0.1,0.01))'"
             )
-        found.append((key, value))
-    keys = [key.lstrip("+") for key, _ in found]
+        pairs.append((key, value))
+    keys = [key.lstrip("+") for key, _ in pairs]
     if len(set(keys)) < len(keys) or len(keys) < 2:
         why = "it has a key twice" if len(keys) > 1 else "it has only one key"
         raise UserError(f"{argument}: {why}\n  expected two or more different keys, with the same number of values")
-    return found
+    return pairs
 
 
 def _split(text: str) -> list[str]:

@@ -87,10 +87,10 @@ def like(y: np.ndarray | None, fitted: dict[str, Any]) -> np.ndarray:
     if y is None:
         raise DataError("there are no targets (y) to compare with\n  expected them beside the inputs")
     if not labels:
-        found = targets_of(y, len(y), "regression", ()).y
-        if found.shape[1] != count:
-            raise DataError(f"y has {found.shape[1]} targets for each sample\n  expected {count}, as the run")
-        return found
+        targets = targets_of(y, len(y), "regression", ()).y
+        if targets.shape[1] != count:
+            raise DataError(f"y has {targets.shape[1]} targets for each sample\n  expected {count}, as the run")
+        return targets
     if y.ndim == 2 and y.shape[1] > 1:
         y = y.argmax(1)  # one-hot
     values, numbers = np.unique(y, return_inverse=True)

@@ -31,7 +31,7 @@ EXPECTED = "an .npz or .npy file: absolute, or a name under data_dir or in the w
 
 
 class Prepared(NamedTuple):
-    """Arrays as they are stored, the rows of the splits, and what is learned from the train split."""
+    """Arrays as they are stored, the rows of the splits, and the values fitted on the train split."""
 
     arrays: Arrays
     splits: dict[str, np.ndarray]
@@ -127,7 +127,7 @@ class ArraySet(OnDevice):
         self._store(Arrays(x, y, x[:0], y[:0]), {"train": none, "val": none, "test": np.arange(len(x))})
 
     def fitted(self) -> dict:
-        """Return what the arrays are, and the statistics of the train split."""
+        """Return the kind of the arrays, and the statistics of the train split."""
         return self.learned or {}
 
     def restore(self, fitted: dict, device: torch.device, channels_last: bool = False) -> None:
@@ -178,10 +178,10 @@ class ArraySet(OnDevice):
             raise DataError(IN_MEMORY)
         if self.arrays is not None:
             return grouped(self.arrays)
-        found = {key: find(path, self.data_dir, f"data.{key}", EXPECTED) for key, path in self.paths.items() if path}
-        if "file" in found:
-            return grouped(read_npz(found["file"]))
-        return grouped({key: read_npy(path) for key, path in found.items()})
+        paths = {key: find(path, self.data_dir, f"data.{key}", EXPECTED) for key, path in self.paths.items() if path}
+        if "file" in paths:
+            return grouped(read_npz(paths["file"]))
+        return grouped({key: read_npy(path) for key, path in paths.items()})
 
     def _prepare(self) -> Prepared:
         if self.prepared is None:

@@ -69,13 +69,13 @@ class Augment:
         for change in self.own:
             name = f"{change.func.__module__}.{change.func.__name__}"
             try:
-                found = _changed(change, zeros.clone(), Draw(generator("cpu", 0), 0, 0, torch.arange(2)))
+                out = _changed(change, zeros.clone(), Draw(generator("cpu", 0), 0, 0, torch.arange(2)))
             except Exception as error:  # the user's code raises anything
                 raise UserError(
                     f"data.augment: {name} failed on two images: {type(error).__name__}: {error}\n{expected}"
                 ) from error
-            if not isinstance(found, Tensor) or found.shape != zeros.shape or found.dtype != zeros.dtype:
-                kind = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            if not isinstance(out, Tensor) or out.shape != zeros.shape or out.dtype != zeros.dtype:
+                kind = f"{out.dtype} {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
                 raise UserError(f"data.augment: {name} returned {kind}\n{expected}")
 
     def on_bytes(self, x: Tensor, draw: Draw) -> Tensor:

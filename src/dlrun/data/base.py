@@ -36,7 +36,7 @@ Video = tuple[list[np.ndarray], float]  # frames (H, W, 3), uint8, and frames pe
 
 
 class Data(Protocol):
-    """What every data set has. Nothing is read before `load`."""
+    """The members of every data set. Nothing is read before `load`."""
 
     @property
     def spec(self) -> Spec:
@@ -145,7 +145,7 @@ class EnvData(Data, Protocol):
 
 @dataclass(frozen=True)
 class Draw:
-    """What random changes to a chunk of train samples may depend on.
+    """The inputs of random changes to a chunk of train samples.
 
     random: a generator. seed, epoch: the run's. rows: (B,), the samples' positions in the data.
     """

@@ -39,7 +39,7 @@ class CartPoles:
         return both
 
     def hand_back(self) -> None:
-        """Give the sets that were joined their carts' states."""
+        """Copy the carts' states back to the sets that were joined."""
         states, ages = np.split(self.state, len(self.parts), 1), np.split(self.ages, len(self.parts))
         for part, state, age in zip(self.parts, states, ages, strict=True):
             part.state, part.ages = state.copy(), age.copy()

@@ -84,18 +84,18 @@ def columns_of(path: Path, rows: Rows, wanted: Sequence[Column], has_header: boo
     """
     names = [cell.strip() for cell in rows[0][1]] if has_header else [column.known[0] for column in wanted]
     chosen = _named(path, names, wanted) if has_header else list(range(len(wanted)))
-    found = []
+    picked = []
     for line, cells in rows[has_header:]:
         if len(cells) != len(names):
             wanted_names = f"{len(names)}: {', '.join(names)[:300]}"
             raise DataError(f"{path}, line {line}: {counted(len(cells), 'column')}\n  expected {wanted_names}")
-        found.append((line, [cells[i] for i in chosen]))
-    return found
+        picked.append((line, [cells[i] for i in chosen]))
+    return picked
 
 
 def _named(path: Path, names: list[str], wanted: Sequence[Column]) -> list[int]:
     """Return the index of each wanted column: the chosen one, one of a known name, or the only one that is left."""
-    plain, found = [name.lower() for name in names], {}
+    plain, indices = [name.lower() for name in names], {}
     wanted_names = {name.lower() for column in wanted for name in ([column.name] if column.name else column.known)}
     if twice := next((name for name in names if name.lower() in wanted_names and plain.count(name.lower()) > 1), None):
         raise DataError(f"{path}, line 1: several columns are named {twice!r}\n  expected a name of its own for each")
@@ -107,14 +107,14 @@ def _named(path: Path, names: list[str], wanted: Sequence[Column]) -> list[int]:
             )
         known = [column.name] if column.name is not None else [name for name in column.known if name in plain]
         if known:
-            found[column.key] = (names if column.name is not None else plain).index(known[0])
-    left = [i for i in range(len(names)) if i not in found.values()]
+            indices[column.key] = (names if column.name is not None else plain).index(known[0])
+    left = [i for i in range(len(names)) if i not in indices.values()]
     for column in wanted:
-        if column.key not in found:
-            if len(left) != 1 or len(found) < len(wanted) - 1:
+        if column.key not in indices:
+            if len(left) != 1 or len(indices) < len(wanted) - 1:
                 raise DataError(
                     f"{path}: its first line is {', '.join(names)[:200]!r}: which is the {column.known[0]}?\n"
                     f"  expected a column named {', '.join(column.known[:5])}; or {column.key}=NAME"
                 )
-            found[column.key] = left[0]
-    return [found[column.key] for column in wanted]
+            indices[column.key] = left[0]
+    return [indices[column.key] for column in wanted]

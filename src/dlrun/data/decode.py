@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
-LOT = 32  # images that a process takes at a time
+CHUNK = 32  # images that a process takes at a time
 START = 0.5  # seconds in which a process starts
 ORIENTATION = 0x0112  # EXIF tag: how the camera was held
 MAX_SAMPLE, S_MAX_SAMPLE = 281, 341  # TIFF tags: the greatest number in the file
@@ -143,15 +143,15 @@ def write(
     Raises OSError if the file cannot be written, RuntimeError if a process dies.
     """
     rows = list(paths.items())
-    lots = [(rows[first : first + LOT], file, offset, keys) for first in range(0, len(rows), LOT)][::-1]
+    chunks = [(rows[first : first + CHUNK], file, offset, keys) for first in range(0, len(rows), CHUNK)][::-1]
     done = Written({}, {})
-    began, whole, left = perf_counter(), len(lots), 0.0  # left: seconds that the rest would take in this process
-    while lots and (min(processes, len(lots)) == 1 or left < START):
-        lot = lots.pop()
-        _add(done, _write_lot(*lot))
-        tick(len(lot[0]))
-        left = (perf_counter() - began) / (whole - len(lots)) * len(lots)
-    processes = min(processes, len(lots))
+    began, whole, left = perf_counter(), len(chunks), 0.0  # left: seconds that the rest would take in this process
+    while chunks and (min(processes, len(chunks)) == 1 or left < START):
+        chunk = chunks.pop()
+        _add(done, _write_chunk(*chunk))
+        tick(len(chunk[0]))
+        left = (perf_counter() - began) / (whole - len(chunks)) * len(chunks)
+    processes = min(processes, len(chunks))
     if not processes:
         return done
     # plain processes, because multiprocessing would import the caller's main module again
@@ -160,29 +160,29 @@ def write(
     workers = [Popen(command, stdin=PIPE, stdout=PIPE, env=env, text=True, encoding="utf-8") for _ in range(processes)]
     try:
         with ThreadPoolExecutor(processes) as threads:
-            for future in [threads.submit(_hand_out, worker, lots, done, tick) for worker in workers]:
+            for future in [threads.submit(_hand_out, worker, chunks, done, tick) for worker in workers]:
                 future.result()
     finally:
-        lots.clear()
+        chunks.clear()
         for worker in workers:
             worker.kill()
             worker.communicate()
     return done
 
 
-def _add(done: Written, lot: tuple[dict, dict]) -> None:
-    done.bad.update({int(row): why for row, why in lot[0].items()})
-    done.deep.update({int(row): ValueRange(*limits) for row, limits in lot[1].items()})
+def _add(done: Written, chunk: tuple[dict, dict]) -> None:
+    done.bad.update({int(row): why for row, why in chunk[0].items()})
+    done.deep.update({int(row): ValueRange(*limits) for row, limits in chunk[1].items()})
 
 
-def _hand_out(worker: Popen, lots: list[tuple], done: Written, tick: Callable[[int], object]) -> None:
-    """Give a worker process lot after lot, until none is left."""
+def _hand_out(worker: Popen, chunks: list[tuple], done: Written, tick: Callable[[int], object]) -> None:
+    """Give a worker process chunk after chunk, until none is left."""
     to_worker, from_worker = cast("IO[str]", worker.stdin), cast("IO[str]", worker.stdout)  # both are pipes
     try:
-        while lots:
-            lot = lots.pop()  # atomic: each lot goes to one thread
+        while chunks:
+            chunk = chunks.pop()  # atomic: each chunk goes to one thread
             try:
-                to_worker.write(json.dumps(lot) + "\n")
+                to_worker.write(json.dumps(chunk) + "\n")
                 to_worker.flush()
                 answer = from_worker.readline()
             except BrokenPipeError:  # the process died; any other OSError is the disk's
@@ -193,28 +193,28 @@ def _hand_out(worker: Popen, lots: list[tuple], done: Written, tick: Callable[[i
             if isinstance(result, int):
                 raise OSError(result, os.strerror(result))
             _add(done, result)
-            tick(len(lot[0]))
-    except IndexError:  # another thread took the last lot
+            tick(len(chunk[0]))
+    except IndexError:  # another thread took the last chunk
         pass
     except BaseException:
-        lots.clear()  # so that the other threads stop, too
+        chunks.clear()  # so that the other threads stop, too
         raise
 
 
 def serve() -> None:
-    """Run a worker process of `write`: it reads lots as lines of JSON, and writes `Written` or an error number."""
+    """Run a worker process of `write`: it reads chunks as lines of JSON, and writes `Written` or an error number."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process decides when to stop
     for line in sys.stdin:
         result: Written | int | None
         try:
-            result = _write_lot(*json.loads(line))
+            result = _write_chunk(*json.loads(line))
         except OSError as error:
             result = error.errno
         sys.stdout.write(json.dumps(result) + "\n")
         sys.stdout.flush()
 
 
-def _write_lot(rows: list[tuple[int, str]], file: str, offset: int, keys: tuple) -> Written:
+def _write_chunk(rows: list[tuple[int, str]], file: str, offset: int, keys: tuple) -> Written:
     shape, bad, deep = keys[0], {}, {}
     size = shape[0] * shape[1] * shape[2]
     with odd_files(), open(file, "r+b", buffering=0) as out:  # no memory map, which kills the process on a full disk

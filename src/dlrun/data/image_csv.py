@@ -15,7 +15,7 @@ from dlrun.errors import DataError, counted, some
 
 
 class ListFormat(NamedTuple):
-    """How a CSV names images and labels: its columns (None: by known names), the folder of the paths, their suffix."""
+    """The form of a CSV of images: its columns (None: by known names), the folder of the paths, their suffix."""
 
     path_column: str | None = None
     label_column: str | None = None
@@ -79,8 +79,8 @@ def resolve(root: Path, path: str, form: ListFormat) -> str | None:
     """Return a CSV's path as a path under `root`, or an absolute one; None if there is no such file."""
     for name in (path, path.strip()):
         whole = name if name.lower().endswith(form.suffix.lower()) else name + form.suffix
-        if found := _resolve(root, f"{form.folder}/{whole}" if form.folder else whole):
-            return found
+        if resolved := _resolve(root, f"{form.folder}/{whole}" if form.folder else whole):
+            return resolved
     return None
 
 

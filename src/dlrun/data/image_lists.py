@@ -80,24 +80,24 @@ def by_folders(root: Path, classes: Classes, layout: str) -> Listing:
     if layout == "flat":
         return Listing(names, np.zeros(len(names), np.int64), (), {})
     top = sorted({name.partition("/")[0] for name in names if "/" in name})
-    found = split_folders(root, top, "data.layout=folders takes them as classes") if layout == "auto" else {}
-    if empty := next((each for each in folders(root) if found and each not in top and each.lower() in NAMED), None):
+    folder_of = split_folders(root, top, "data.layout=folders takes them as classes") if layout == "auto" else {}
+    if empty := next((each for each in folders(root) if folder_of and each not in top and each.lower() in NAMED), None):
         raise DataError(f"{root / empty} has no images\n  expected images in it; or remove the folder")
-    of_split = {folder: split for split, folder in found.items()}
-    inside = [name.partition("/")[2] if found and "/" in name else name for name in names]
+    of_split = {folder: split for split, folder in folder_of.items()}
+    inside = [name.partition("/")[2] if folder_of and "/" in name else name for name in names]
     loose = sorted(name for name, path in zip(names, inside, strict=True) if "/" not in path)
-    stray = sorted(name for name in names if "/" not in name) if found else []
+    stray = sorted(name for name in names if "/" not in name) if folder_of else []
     if stray or loose and (len(loose) < len(names) or layout != "auto"):
         raise DataError(
             f"{root} has {counted(len(stray or loose), 'image')} beside its folders, such as {(stray or loose)[0]}\n"
             "  expected each in a folder of its class; data.layout=flat takes them all without labels"
         )
-    splits = np.array([of_split[name.partition("/")[0]] for name in names]) if found else np.array([])
-    given = {split: np.flatnonzero(splits == split) for split in SPLITS if split in found}
+    splits = np.array([of_split[name.partition("/")[0]] for name in names]) if folder_of else np.array([])
+    given = {split: np.flatnonzero(splits == split) for split in SPLITS if split in folder_of}
     if loose:
-        return Listing(names, np.zeros(len(names), np.int64), (), given, described(found))
+        return Listing(names, np.zeros(len(names), np.int64), (), given, described(folder_of))
     listing = labelled(root, names, [path.partition("/")[0] for path in inside], classes, bool(given))
-    return listing._replace(given=given, about=described(found))
+    return listing._replace(given=given, about=described(folder_of))
 
 
 def labelled(root: Path, names: list[str], labels: list[str], classes: Classes, is_split: bool) -> Listing:

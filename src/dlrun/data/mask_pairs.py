@@ -11,17 +11,17 @@ def mask_splits(source: Path, images: str, masks: str) -> tuple[dict[str, list[t
     hint = f"or name the folders, such as data.source.images={images}/one"
     if not (source / images).is_dir():
         outer = [name for name in folders(source) if (source / name / images).is_dir()]
-        if found := split_folders(source, outer, hint):
-            pairs = {split: _pairs(source / name / images, source / name / masks) for split, name in found.items()}
-            return pairs, described(found)
+        if folder_of := split_folders(source, outer, hint):
+            pairs = {split: _pairs(source / name / images, source / name / masks) for split, name in folder_of.items()}
+            return pairs, described(folder_of)
     whole = _pairs(source / images, source / masks)
     parts = [image.relative_to(source / images).parts for image, _ in whole]
     top = {part[0] for part in parts} if all(len(part) > 1 for part in parts) else set()
-    found = split_folders(source / images, sorted(top), hint)
-    if not found:
+    folder_of = split_folders(source / images, sorted(top), hint)
+    if not folder_of:
         return {"train": whole}, ""
     inside = {name: [pair for pair, part in zip(whole, parts, strict=True) if part[0] == name] for name in top}
-    return {split: inside[name] for split, name in found.items()}, described(found)
+    return {split: inside[name] for split, name in folder_of.items()}, described(folder_of)
 
 
 def _pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:

@@ -46,6 +46,6 @@ class Pixels:
         return x if draw is None else self.augment.on_values(x, draw)
 
     def augmented(self, x: Tensor) -> Tensor:
-        """What training might see of images (B, C, H, W) as the network takes them: the same with fixed draws."""
+        """Augment images (B, C, H, W), as the network takes them, with fixed draws, to show what training sees."""
         stored = ((x - self.shift) / self.scale).round().clamp(0, 255).to(torch.uint8)
         return self(stored, Draw(generator(x.device, 0), 0, 0, torch.arange(len(x), device=x.device)))

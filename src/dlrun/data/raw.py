@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from dlrun.data.base import Batch, SampleData, pixel_statistics
-from dlrun.data.resident import split_rows
 from dlrun.data.text import Texts
 from dlrun.data.words import join_tokens
 from dlrun.spec import Columns, Series
@@ -63,7 +62,7 @@ class Reencoded:
         corpus = other.source()
         rows: Sequence[int] = range(0 if split == "all" else corpus.num_train, len(corpus.labels))
         if split in ("train", "val"):
-            rows = split_rows(corpus.num_train, *other.split_config, corpus.num_val)[split].tolist()
+            rows = other.split(corpus)[split].tolist()
         for first in range(0, len(rows), self.data.eval_batch_size):
             batch = rows[first : first + self.data.eval_batch_size]
             spans = (corpus.tokens[corpus.offsets[i] : corpus.offsets[i + 1]] for i in batch)

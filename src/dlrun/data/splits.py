@@ -125,5 +125,5 @@ def cut(given: dict[str, Array], split: Shares, folds: int, fold: int, labels: A
     if set(given) == set(SPLITS):
         return given
     pool = given["all"] if "all" in given else given["train"]
-    found = split_random(len(pool), shares, folds, fold, None if labels is None else labels[pool], "sample")
-    return {name: given[name] if name in given and name != "train" else pool[found[name]] for name in SPLITS}
+    rows = split_random(len(pool), shares, folds, fold, None if labels is None else labels[pool], "sample")
+    return {name: given[name] if name in given and name != "train" else pool[rows[name]] for name in SPLITS}

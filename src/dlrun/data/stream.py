@@ -1,10 +1,10 @@
 """Batches from loaders of your own: torch DataLoaders, torchdata's StatefulDataLoader, WebDataset, any iterable.
 
-A loader has no order that is a function of (seed, epoch), so a run that is resumed in mid-epoch must get it to where it
-was (stream_place.py). If the loader has `state_dict` and `load_state_dict`, its state is in the checkpoint. Else the
-batches up to that place are read again. That is exact if the loader is a function of the global random generators of
-torch, NumPy and Python, which are seeded before each batch, or has `set_epoch`. The last batch read again is compared
-with the one of before, so the run reports whether the resume was exact.
+A loader has no order that is a function of (seed, epoch), so a run that is resumed in mid-epoch must bring it back
+to its place (stream_place.py). If the loader has `state_dict` and `load_state_dict`, its state is in the checkpoint.
+Else the batches up to that place are read again. That is exact if the loader is a function of the global random
+generators of torch, NumPy and Python, which are seeded before each batch, or has `set_epoch`. The last batch read again
+is compared with the one before the stop, so the run reports whether the resume was exact.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -99,17 +99,18 @@ class Stream:
         if self.source is None:
             raise DataError(NOTHING)
         with own_code("data.source", "a dictionary with the loaders train and val"):
-            found = self.source()
-        if not isinstance(found, Mapping) or not {"train", "val"} <= found.keys():
+            loaders = self.source()
+        if not isinstance(loaders, Mapping) or not {"train", "val"} <= loaders.keys():
             raise DataError(
-                f"data.source returned {type(found).__name__}: expected a dictionary with the loaders train and val, "
+                f"data.source returned {type(loaders).__name__}: expected a dictionary with the loaders train and val, "
                 "and test if there is one"
             )
-        if wrong := next((name for name, loader in found.items() if not isinstance(loader, Iterable)), None):
+        if wrong := next((name for name, loader in loaders.items() if not isinstance(loader, Iterable)), None):
             raise DataError(
-                f"data.source: {wrong} is a {type(found[wrong]).__name__}\n  expected a DataLoader or another iterable"
+                f"data.source: {wrong} is a {type(loaders[wrong]).__name__}\n"
+                "  expected a DataLoader or another iterable"
             )
-        self.loaders = {"test": found["val"], **found}
+        self.loaders = {"test": loaders["val"], **loaders}
         for split in ("val", "test"):
             if isinstance(self.loaders[split], Iterator):
                 raise DataError(
@@ -177,7 +178,7 @@ class Stream:
         )
 
     def fitted(self) -> dict[str, Any]:
-        """Return what the first batch showed."""
+        """Return the facts that the first batch showed."""
         return {"shape": list(self.shape), "targets": self.num_targets, "batch": self.eval_size}
 
     def restore(self, fitted: dict[str, Any], device: torch.device, channels_last: bool = False) -> None:

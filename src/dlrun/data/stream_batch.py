@@ -1,4 +1,4 @@
-"""What a loader of your own yields, as a batch of the right types."""
+"""Convert an item of your own loader into a batch of the right types."""
 
 from typing import Any, Literal
 

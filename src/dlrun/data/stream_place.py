@@ -47,7 +47,7 @@ class Position:
         return all(callable(getattr(self.loader, name, None)) for name in ("state_dict", "load_state_dict"))
 
     def promise(self) -> str:
-        """How exact a resume in mid-epoch is, for the header."""
+        """State how exact a resume in mid-epoch is, for the header."""
         if self.has_state and self._state() is not None:
             return "resumes exactly, by its state_dict"
         return "without state_dict: a resume reads it again up to its place, and reports whether that was exact"

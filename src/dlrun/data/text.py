@@ -18,6 +18,7 @@ from dlrun.data.classes import check_labels, numbers_like
 from dlrun.data.corpus import Corpus, Text, encode, pad, vocabulary, words_of
 from dlrun.data.on_device import OnDevice
 from dlrun.data.resident import Resident, split_rows
+from dlrun.data.splits import split_random
 from dlrun.errors import DataError, UserError, counted, printable
 from dlrun.spec import Tokens
 from dlrun.types import Count, Fraction, Index, Range, Sampler, Size, TextReader, Tokenization
@@ -40,7 +41,8 @@ class Texts(OnDevice):
     """A data set of labelled texts. Nothing is read before `load`, or before a network reads the words from the spec.
 
     length: ids in a row; vocab: number of ids. tokens: see data/words.py. pad: the side that is padded; truncate: the
-    side of a longer text that is cut off. start: whether id 1 begins each text, as in Keras.
+    side of a longer text that is cut off. start: whether id 1 begins each text, as in Keras. stratify: whether val is
+    cut from each class separately.
     Batches: x int32 (B, length); y int64 (B,).
     """
 
@@ -61,6 +63,7 @@ class Texts(OnDevice):
         folds: Index,
         fold: Index,
         sampler: Sampler,
+        stratify: bool = False,
     ) -> None:
         if (spec.length, spec.vocab) != (length, vocab):
             raise UserError(
@@ -70,7 +73,8 @@ class Texts(OnDevice):
         check_labels(spec.labels, spec.classes)
         self.source: Callable[[], Corpus] = source
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.split_config, self.folds, self.sampler = (val_fraction, folds, fold), folds, sampler
+        self.split_config, self.stratify = (val_fraction, folds, fold), stratify
+        self.folds, self.sampler = folds, sampler
         self.layout = (length, pad == "pre", truncate == "pre", start)
         self.config_spec, self.classes, self.labels, self.tokens = spec, spec.classes, spec.labels, tokens
         self.get_words: Callable[[], tuple[str, ...]] = lambda: self._words()
@@ -129,7 +133,7 @@ class Texts(OnDevice):
         self.sources, self.rows = corpus.files, splits
 
     def files(self, split: str) -> list[str]:
-        """Return where the samples come from, in the order of `batches` (val and test); empty if it is not known."""
+        """Return the origins of the samples, in the order of `batches` (val and test); empty if it is not known."""
         return [printable(self.sources[row]) for row in self.rows[split]] if self.sources else []
 
     def describe(self) -> str:
@@ -152,9 +156,18 @@ class Texts(OnDevice):
             corpus = self.source()
             self.classes = _check(corpus, self.classes)
             self.labels = corpus.names or self.labels
-            splits = split_rows(corpus.num_train, *self.split_config, corpus.num_val)
+            splits = self.split(corpus)
             self.loaded = corpus, splits, vocabulary(corpus, splits["train"], self.config_spec.vocab)
         return self.loaded
+
+    def split(self, corpus: Corpus) -> dict[str, np.ndarray]:
+        """Return the rows of train and val among the corpus's training texts."""
+        fraction, folds, fold = self.split_config
+        if not self.stratify or corpus.num_val and not folds or not fraction and not folds:
+            return split_rows(corpus.num_train, *self.split_config, corpus.num_val)
+        labels = np.array(corpus.labels[: corpus.num_train])
+        found = split_random(corpus.num_train, (1 - fraction, fraction, 0.0), folds, fold, labels, "text")
+        return {name: found[name] for name in ("train", "val")}
 
     def _words(self) -> tuple[str, ...]:
         if not self.words:
@@ -178,7 +191,7 @@ def _check(corpus: Corpus, wanted: int | None) -> int:
 
 
 def _oddities(corpus: Corpus, known: int, vocab: int) -> str:
-    """Describe what is unusual about the texts, for the run's header."""
+    """Describe unusual facts about the texts, for the run's header."""
     text = ""
     if known < vocab - 4:
         text += f"; data.vocab={vocab}, but the train split has {known:,} words: {vocab - 4 - known:,} ids are not used"

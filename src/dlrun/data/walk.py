@@ -81,26 +81,26 @@ def split_folders(root: Path, names: list[str], otherwise: str) -> dict[str, str
     names: of the subfolders. otherwise: how to read them as classes, for messages. Raises DataError if there are other
     folders beside train and val or test, no train, or two folders for a split.
     """
-    found: dict[str, str] = {}
+    by_split: dict[str, str] = {}
     named = [name for name in names if name.lower() in SPLITS]
     for name in named:
-        if (split := SPLITS[name.lower()]) in found:
+        if (split := SPLITS[name.lower()]) in by_split:
             raise DataError(
-                f"{root} has the folders {found[split]} and {name}: both would be the {split} split\n"
+                f"{root} has the folders {by_split[split]} and {name}: both would be the {split} split\n"
                 f"  expected one folder per split; {otherwise}"
             )
-        found[split] = name
+        by_split[split] = name
     others = [name for name in names if name not in named]
-    if others and "train" in found and len(found) > 1:
+    if others and "train" in by_split and len(by_split) > 1:
         raise DataError(
             f"{root} has {some(others)} beside {' and '.join(named)}: are these splits or classes?\n"
             f"  expected splits alone, with a folder per class in each; {otherwise}"
         )
-    if others or not found:
+    if others or not by_split:
         return {}
-    if "train" not in found:
+    if "train" not in by_split:
         raise DataError(f"{root} has the folders {some(named)}, but none for train\n  expected train; {otherwise}")
-    return found
+    return by_split
 
 
 def described(found: dict[str, str]) -> str:

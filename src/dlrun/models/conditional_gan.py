@@ -73,7 +73,7 @@ def conditional_gan(
     """Dense nets. noise: numbers of the noise vector. hidden, critic_hidden: widths of generator and critic.
 
     norm: after each hidden layer of the generator. dropout: after each hidden layer of the critic, as in the paper;
-    without it the critic tells the few samples that it has seen from all others.
+    without it the critic recognises the few samples that it has seen.
     """
     classes = spec.classes or 0
     generator: list[nn.Module] = []

@@ -109,7 +109,7 @@ def operations(
 def convolution(
     spec: Image | Unlabelled, *, kernel: list[list[float]], stride: Few, padding: Index, dilation: Few
 ) -> Operations:
-    """A convolution of each channel with a kernel, and what follows from it.
+    """A convolution of each channel with a kernel, and operations that follow from it.
 
     transposed: the transposed convolution of its outputs with the same kernel. kernel_gradient: the gradient of the
     outputs' sum for each weight of the kernel, which is the sum of the inputs that it meets.

@@ -18,7 +18,7 @@ NORMS = (BatchNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.
 
 def kinds_of(net: nn.Module) -> dict[nn.Parameter, Kind]:
     """The kind of every parameter of a net."""
-    found: dict[nn.Parameter, Kind] = {}
+    kinds: dict[nn.Parameter, Kind] = {}
     weights: list[nn.Parameter] = []
     for module in net.modules():
         for name, param in module.named_parameters(recurse=False):
@@ -31,10 +31,10 @@ def kinds_of(net: nn.Module) -> dict[nn.Parameter, Kind]:
                 weights.append(param)
             else:
                 kind = "biases" if "bias" in name else "others"
-            found.setdefault(param, kind)
+            kinds.setdefault(param, kind)
     if weights:
-        found[weights[-1]] = "head"
-    return found
+        kinds[weights[-1]] = "head"
+    return kinds
 
 
 def split_by_kind(

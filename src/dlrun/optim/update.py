@@ -174,7 +174,7 @@ class Update:
 
     def set_lr(self, clock: Clock) -> None:
         """Set the learning rates to the schedule's values at this time."""
-        factor = self.schedule(clock)
+        factor = float(self.schedule(clock))  # NumPy's floats cannot be in a checkpoint
         if factor != self.factor:
             self.factor = factor
             for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):

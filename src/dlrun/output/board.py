@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Board:
     """The event files in <run>/tensorboard/, made on first use, because that takes a third of a second.
 
-    axis: the column of the rows of metrics that is the x-axis. warn: tells the user.
+    axis: the column of the rows of metrics that is the x-axis. warn: prints a message for the user.
     """
 
     def __init__(self, run: Path, axis: str, warn: Callable[[str], None]) -> None:

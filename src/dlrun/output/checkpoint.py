@@ -1,7 +1,7 @@
 """Checkpoints: written atomically, verified when read, and unable to run code.
 
 A file is the zip that `torch.save` writes, with its SHA-256 as the zip's comment. `torch.load(path, weights_only=True)`
-reads it anywhere, and dl-run detects a single wrong byte.
+reads it anywhere, and dl-run detects a single wrong byte. docs/runs.md lists the entries; train/state.py collects them.
 """
 
 import hashlib
@@ -60,7 +60,7 @@ def save(path: Path, state: dict) -> None:
 
 
 def recovery_hint(folder: Path, first: str = "") -> str:
-    """How to continue a run that was cut short: resume it if it has a checkpoint, else start it again.
+    """Say how to continue a run that was cut short: resume it if it has a checkpoint, else start it again.
 
     first: an instruction to put before that, such as MAKE_ROOM.
     """

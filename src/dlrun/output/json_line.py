@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dlrun.output.as_json import as_json, finite
@@ -17,10 +17,14 @@ FLAG = "--json"
 
 @dataclass
 class Ending:
-    """What a command has done when it ends. folder: of the run or the sweep. error: the message of a user error."""
+    """The state of a command at its end.
+
+    folder: of the run or the sweep. error: the message of a user error. found: what a mode other than train measured.
+    """
 
     folder: Path | None = None
     error: str | None = None
+    found: dict[str, object] = field(default_factory=dict)
 
 
 ENDING = Ending()  # of this process, which runs one command
@@ -29,7 +33,7 @@ ENDING = Ending()  # of this process, which runs one command
 @contextmanager
 def one_json_line() -> Iterator[None]:
     """Send what the block prints to standard error, also what its child processes print; then print the line."""
-    out, ENDING.folder, ENDING.error = sys.stdout, None, None
+    out, ENDING.folder, ENDING.error, ENDING.found = sys.stdout, None, None, {}
     sys.stdout.flush()
     code = 1  # a bug, which ends in a traceback
     descriptor = _swap(None)
@@ -63,9 +67,11 @@ def ending(code: int) -> dict[str, object]:
     """Return the content of the line: how the command ended, and the results of its run or sweep."""
     folder = ENDING.folder
     found: dict[str, object] = {"folder": None, "status": _word(code), "exit_code": code, "error": ENDING.error}
-    if folder is None:
-        return found
-    found["folder"] = str(folder.resolve())
+    found["metrics"] = {}
+    if folder is not None:
+        found["folder"] = str(folder.resolve())
+    if ENDING.found or folder is None:
+        return found | ({"found": ENDING.found} if ENDING.found else {})
     if os.path.isfile(folder / "sweep.json"):
         return found | _of_sweep(folder)
     return found | _of_run(folder, code)

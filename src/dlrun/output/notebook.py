@@ -5,7 +5,7 @@ import time
 from html import escape
 from typing import Any
 
-REFRESH = 0.3  # seconds between two pictures of the bar
+REFRESH = 0.3  # seconds between two drawings of the bar
 
 
 def is_notebook() -> bool:

@@ -26,7 +26,7 @@ class PlotFiles:
         self.videos: dict[str, Callable[[], Video | str | None]] = {}
 
     def take(self, report: dict[str, Any]) -> None:
-        """Take out of a report what is to be drawn.
+        """Take the figures, lines and videos out of a report.
 
         figures: functions that return a matplotlib figure, by name. lines: by plot, lists of numbers by label. videos:
         by name, functions that return frames and frames per second, or the reason why there are none.

@@ -121,7 +121,7 @@ def gradient_norms(rows: Sequence[dict]) -> dict[str, dict[str, list[tuple[float
             _, kind, name = (*key.split("/", 2), "", "")[:3]
             if name and kind in curves and value > 0 and math.isfinite(value):
                 curves[kind].setdefault(name, []).append((row["step"], value))
-    return {kind: found for kind, found in curves.items() if found}
+    return {kind: by_name for kind, by_name in curves.items() if by_name}
 
 
 def norm_curves(curves: dict[str, dict[str, list[tuple[float, float]]]]) -> "Figure":
@@ -129,8 +129,8 @@ def norm_curves(curves: dict[str, dict[str, list[tuple[float, float]]]]) -> "Fig
     figure, panels = new_figure(5.4 * len(curves), 4.4, len(curves))
     names = sorted(curves["grad"], key=lambda name: -max(value for _, value in curves["grad"][name]))[: len(COLOURS)]
     titles = {"grad": "before clipping" if len(curves) > 1 else "by parameter", "clipped": "after clipping"}
-    for axes, (kind, found) in zip(np.atleast_1d(panels), curves.items(), strict=True):
-        lines = {name: found[name] for name in names if name in found}
+    for axes, (kind, by_name) in zip(np.atleast_1d(panels), curves.items(), strict=True):
+        lines = {name: by_name[name] for name in names if name in by_name}
         for name, points in lines.items():
             axes.plot(*zip(*points, strict=True), label=name, **_style(len(points)))
         scaled(axes, [value for points in lines.values() for _, value in points])

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Predict = Callable[[Tensor], Tensor]
 WINDOWS = 300  # of a series that are drawn
+POINTS = 50_000  # most points of a plot: matplotlib takes 60 bytes for each, and a file of all would be huge
 
 
 def decision_boundary(data: SampleData, predict: Predict, labels: tuple[str, ...]) -> "Figure":
@@ -110,8 +111,13 @@ def forecast(y: np.ndarray, out: np.ndarray, spec: Series) -> "Figure":
     return figure
 
 
-def residuals(y: np.ndarray, out: np.ndarray, spec: Table | Columns | Series) -> "Figure":
-    """On the test split: predicted over true values, and a histogram of the errors. y, out: (N, targets)."""
+def residuals(
+    y: np.ndarray, out: np.ndarray, spec: Table | Columns | Series, mae: float | None = None, every: int = 1
+) -> "Figure":
+    """On the test split: predicted over true values, and a histogram of the errors.
+
+    y, out: (N, targets), of one in `every` samples. mae: the mean absolute error of all samples.
+    """
     figure, (left, right) = new_figure(9.6, 4.4, 2)
     unit = _unit(spec)
     ends = [min(y.min(), out.min()), max(y.max(), out.max())]
@@ -121,8 +127,9 @@ def residuals(y: np.ndarray, out: np.ndarray, spec: Table | Columns | Series) ->
     left.legend(loc="upper left")
     right.hist((out - y).ravel(), bins=min(30, max(5, len(y) // 4)), color=TRAIN, edgecolor="white", linewidth=0.5)
     right.axvline(0, color=DARK, linewidth=1)
-    right.set(xlabel=f"predicted - true{unit}", ylabel="samples")
-    right.set_title(f"mean absolute error {np.abs(out - y).mean():.4g}{unit}")
+    right.set(xlabel=f"predicted - true{unit}", ylabel="samples" if every == 1 else f"samples, one in {every:,}")
+    mae = float(np.abs(out - y).mean()) if mae is None else mae
+    right.set_title(f"mean absolute error {mae:.4g}{unit}")
     for axes in (left, right):
         plain_ticks(axes.xaxis, most=5)
         plain_ticks(axes.yaxis, most=6)
@@ -146,7 +153,13 @@ def _listed(colours: list[str]) -> "ListedColormap":
     return ListedColormap(colours)
 
 
+def one_in(samples: int, outputs: int = 1) -> int:
+    """Return the number of samples of which one is drawn, so that there are at most POINTS points."""
+    return max(1, -(-samples * outputs // POINTS))
+
+
 def _all(data: SampleData, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """All inputs and targets of a split."""
+    """All inputs and targets of a split; of a large one, evenly spaced ones."""
     batches = [(x.cpu().numpy(), y.cpu().numpy()) for x, y in data.batches(split)]
-    return np.concatenate([x for x, _ in batches]), np.concatenate([y for _, y in batches])
+    every = one_in(data.size(split))
+    return np.concatenate([x for x, _ in batches])[::every], np.concatenate([y for _, y in batches])[::every]

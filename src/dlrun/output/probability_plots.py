@@ -13,7 +13,7 @@ BINS = 10
 
 
 def calibration(p: np.ndarray, is_right: np.ndarray, what: str) -> "Figure":
-    """How often predictions of a probability are right, in BINS bins of equal width, above the number in each bin.
+    """Draw the share of right predictions in BINS bins of equal width of probability, above the number in each bin.
 
     p: probabilities (N,); is_right: whether each came true (N,); what: names the probability.
     """
@@ -59,9 +59,9 @@ def roc_and_precision(p: np.ndarray, y: np.ndarray, label: str) -> "Figure":
 def rates(p: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """False positive rates, true positive rates and precisions at each threshold, the strictest first: 0, 0, 1."""
     order = np.argsort(-p, kind="stable")
-    hits, found = np.cumsum(y[order]), np.arange(1, len(y) + 1)
+    hits, predicted = np.cumsum(y[order]), np.arange(1, len(y) + 1)
     last = np.append(np.diff(p[order]) != 0, True)  # rows of equal probability pass together
-    hits, found = hits[last], found[last]
+    hits, predicted = hits[last], predicted[last]
     positives, negatives = max(1, int(y.sum())), max(1, len(y) - int(y.sum()))
-    false, true = (found - hits) / negatives, hits / positives
-    return np.append(0, false), np.append(0, true), np.append(1, hits / found)
+    false, true = (predicted - hits) / negatives, hits / positives
+    return np.append(0, false), np.append(0, true), np.append(1, hits / predicted)

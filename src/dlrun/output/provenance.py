@@ -1,4 +1,4 @@
-"""Where a run's results come from: its packages, its commit, and the changes since that commit. No torch here."""
+"""The provenance of a run's results: its packages, its commit, and the changes since that commit. No torch here."""
 
 import os
 import platform
@@ -29,15 +29,15 @@ def packages() -> list[str]:
     The names of their folders (NAME-VERSION.dist-info or NAME-VERSION-pyX.Y.egg-info) say both; importlib.metadata
     would read a file for each, which takes 50 times as long.
     """
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for entry in dict.fromkeys(sys.path):
         with suppress(OSError):
             for folder in os.listdir(entry or "."):
                 stem, suffix = os.path.splitext(folder)
                 name, version, *_ = [*stem.split("-"), ""]
                 if suffix in (".dist-info", ".egg-info") and version:
-                    found.setdefault(name.replace("_", "-").lower(), version)  # the first on the path is imported
-    return [f"{name}=={version}" for name, version in sorted(found.items())]
+                    versions.setdefault(name.replace("_", "-").lower(), version)  # the first on the path is imported
+    return [f"{name}=={version}" for name, version in sorted(versions.items())]
 
 
 def git_commit() -> str | None:
@@ -64,7 +64,7 @@ class ChangesWriter(threading.Thread):
         self.folder, self.cwd = folder, os.getcwd()
 
     def run(self) -> None:
-        """Write the file. A patch that cannot be had costs the run nothing."""
+        """Write the file. The run continues if the patch cannot be made."""
         patch = self._output([*DIFF, "--binary", "HEAD"])
         if len(patch) > MOST:
             names = self._output([*DIFF, "--stat=120", "HEAD"])

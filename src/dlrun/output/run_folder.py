@@ -94,7 +94,7 @@ class Run:
             write_whole(self.folder / ".hydra" / "config.yaml", config)
 
     def note_changes(self, before: dict, changes: Mapping[str, tuple[object, object]], step: int) -> None:
-        """Add to the summary what resumes changed, although it changes the bits. before: the summary as it was."""
+        """Add to the summary the changes of a resume that change the bits. before: the summary as it was."""
         earlier = before.get("changes")
         found = list(earlier) if isinstance(earlier, list) else []
         found += [{"step": step, "key": key, "from": old, "to": new} for key, (old, new) in changes.items()]
@@ -185,14 +185,14 @@ class Run:
         write_whole(self.folder / "summary.json", text + "\n")
 
     def write_provenance(self) -> None:
-        """Write which packages a new run uses, and what the checkout differs in from its commit."""
+        """Write the packages of a new run, and the differences between the checkout and its commit."""
         write_environment(self.folder)
         if str(self.facts.get("git", "")).endswith("+"):
             self.changes = ChangesWriter(self.folder)
             self.changes.start()
 
     def start_trackers(self, names: Iterable[str]) -> None:
-        """Start the processes that tell the trackers what this run writes from now on."""
+        """Start the processes that send to the trackers what this run writes from now on."""
         self.tracking = Tracking(self.folder, names)
 
     def write_report(self, report: dict[str, Any]) -> dict[str, object]:

@@ -40,15 +40,15 @@ def baseline(folder: Path, as_json: bool, seed: int = 0) -> Iterator[str]:
         simple = scores(run.sample_data, spec, seed)
     tested = run.summary.get("test")
     own = {name: tested.get(f"test/{name}") for name in simple["trivial"]} if isinstance(tested, dict) else {}
-    found: dict[str, Mapping[str, float | None]] = {str(run.names.get("model")): own, **simple}
+    by_model: dict[str, Mapping[str, float | None]] = {str(run.names.get("model")): own, **simple}
     if as_json:
-        yield json_line({"run": str(folder), "test": found})
+        yield json_line({"run": str(folder), "test": by_model})
         return
     metrics = list(simple["trivial"])
     unit = f", in {spec.unit}" if getattr(spec, "unit", "") else ""
     yield f"{folder}: test split{unit}"
     yield table(
-        [["", *metrics], *([name, *(number(values.get(m)) for m in metrics)] for name, values in found.items())]
+        [["", *metrics], *([name, *(number(values.get(m)) for m in metrics)] for name, values in by_model.items())]
     )
 
 

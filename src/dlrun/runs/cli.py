@@ -9,8 +9,8 @@ from pathlib import Path
 from dlrun.errors import UserError
 from dlrun.output.folders import find_run
 from dlrun.runs import arguments
-from dlrun.runs.command import Command, options_in, run_command
-from dlrun.runs.completion import completion_arguments
+from dlrun.runs.command import Command, run_command
+from dlrun.runs.completion import completed, completion_arguments
 
 USAGE = """dl-runs: list, evaluate, use and compare runs
 
@@ -109,7 +109,7 @@ def _predict(args: argparse.Namespace) -> Iterable[str]:
 
 
 def _explain(args: argparse.Namespace) -> Iterable[str]:
-    """Draw what a classifier does with an image or a text: feature maps, saliency, Grad-CAM, the gates of an LSTM."""
+    """Explain predictions for images or texts: feature maps, saliency, Grad-CAM, the gates of an LSTM."""
     from dlrun.runs.explain import explain
 
     return explain(_folder(args.run, args), args.inputs, args.fit, args.device, Path(args.out) if args.out else None)
@@ -202,9 +202,7 @@ def _ui(args: argparse.Namespace) -> Iterable[str]:
 
 def _completion(args: argparse.Namespace) -> Iterable[str]:
     """Print the script that makes a shell complete dl-run, dl-runs and dl-data."""
-    from dlrun.runs.completion import SCRIPTS, words
-
-    return [SCRIPTS[args.shell]] if args.words is None else words(args.words, options_in(COMMANDS), list(COMMANDS))
+    return completed(args, COMMANDS)
 
 
 COMMANDS: dict[str, Command] = {

@@ -39,7 +39,7 @@ def _of_numbers(kind: str, entries: list[dict[str, Any]]) -> str:
 def importance_of(folder: Path) -> dict[str, float]:
     """Return how much worse the run's metric gets when a column is shuffled; empty if it was not measured."""
     try:
-        found = json.loads(read_whole(folder / IMPORTANCE))["worse_by"]
-        return {str(name): float(entry["mean"]) for name, entry in found.items()}
+        worse_by = json.loads(read_whole(folder / IMPORTANCE))["worse_by"]
+        return {str(name): float(entry["mean"]) for name, entry in worse_by.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}

@@ -61,17 +61,3 @@ def run_command(name: str, usage: str, commands: dict[str, Command]) -> None:
             raise
         complain_of_disk(name, error)
         sys.exit(2)
-
-
-def options_in(commands: dict[str, Command]) -> Callable[[str], list[str]]:
-    """Return a function that lists the flags of a command."""
-
-    def options(command: str) -> list[str]:
-        parser = Parser(command)
-        if command in commands:
-            commands[command][0](parser)
-        return [
-            flag for action in parser._actions for flag in action.option_strings if action.help != argparse.SUPPRESS
-        ]
-
-    return options

@@ -1,59 +1,17 @@
-"""Shell completion of dl-run, dl-runs and dl-data in bash, zsh and fish. No torch here."""
+"""What the last word of a dl-runs or dl-data command line may become. No torch here."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from dlrun.config.completion import flag_value, keys, runs_in, values
+from dlrun.config.shells import SCRIPTS, replies, split
+from dlrun.errors import UserError
+from dlrun.runs.command import Command, Parser
 from dlrun.runs.formats import FORMATS
+from dlrun.runs.listing import COLUMNS, FACTS, facts
 
-# dl-run asks Hydra, the others their own `completion SHELL --words LINE...`. Where "=" ends a word, bash replaces only
-# what follows it.
-BASH = """\
-_dl_run() {
-  local word=${COMP_LINE:0:COMP_POINT} IFS=$' \\n'
-  word=${word##* }
-  COMPREPLY=($(COMP_LINE=$COMP_LINE COMP_POINT=$COMP_POINT dl-run -sc query=bash 2>/dev/null))
-  if [[ $COMP_WORDBREAKS == *=* && $word == *=* ]]; then
-    COMPREPLY=("${COMPREPLY[@]#"${word%"${word##*=}"}"}")
-  fi
-}
-_dl_runs() {
-  local IFS=$'\\n'
-  COMPREPLY=($(compgen -W "$("$1" completion bash --words "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)" \\
--- "${COMP_WORDS[COMP_CWORD]}"))
-}
-complete -o default -o nospace -F _dl_run dl-run
-complete -o default -F _dl_runs dl-runs dl-data"""
-
-ZSH = """\
-(( $+functions[compdef] )) || { autoload -Uz compinit; compinit; }
-_dl_run() {
-  local line="${(j: :)words[1,CURRENT]}"
-  local -a found=(${=$(COMP_LINE=$line COMP_POINT=${#line} dl-run -sc query=bash 2>/dev/null)})
-  compadd -S '' -- $found || _files
-}
-_dl_runs() {
-  local -a found=(${(f)"$($words[1] completion zsh --words "${(@)words[2,CURRENT]}" 2>/dev/null)"})
-  compadd -- $found || _files
-}
-compdef _dl_run dl-run
-compdef _dl_runs dl-runs dl-data"""
-
-FISH = """\
-function __dl_run
-  set -lx COMP_LINE (commandline -cp)
-  set -lx COMP_POINT (string length -- $COMP_LINE)
-  dl-run -sc query=fish 2>/dev/null
-end
-function __dl_runs
-  set -l line (commandline -cpo)
-  $line[1] completion fish --words $line[2..] (commandline -ct) 2>/dev/null
-end
-complete -c dl-run -a '(__dl_run)'
-complete -c dl-runs -a '(__dl_runs)'
-complete -c dl-data -a '(__dl_runs)'"""
-
-SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+SPLITS = ("val", "test", "all")
 
 
 def completion_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,37 +20,113 @@ def completion_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
 
-def words(line: list[str], options: Callable[[str], list[str]], commands: Sequence[str]) -> list[str]:
-    """List the completions of the last word of a dl-runs command line, given without dl-runs itself.
+def completed(args: argparse.Namespace, commands: Mapping[str, Command]) -> Iterable[str]:
+    """Return the script of a shell, or with --words what the last word of that line may become."""
+    if args.words is None:
+        return [SCRIPTS[args.shell]]
+    return replies(args.shell, args.words, complete(split(args.shell, args.words), commands))
 
-    options: returns the flags of a command.
-    """
+
+def complete(words: Sequence[str], commands: Mapping[str, Command]) -> list[str]:
+    """List candidates for the last word of a line, among them all that begin as it does."""
+    if len(words) <= 1 or words[0] not in commands:
+        return [] if len(words) > 1 else [*commands, "--help", "--version"]
+    parser = Parser(words[0])
+    commands[words[0]][0](parser)
+    actions = [action for action in parser._actions if action.help != argparse.SUPPRESS]
+    flags = {flag: action for action in actions for flag in action.option_strings}
+    before, word, waiting = [], words[-1], None
+    for each in words[1:-1]:
+        if waiting is None and each in flags:
+            waiting = flags[each] if flags[each].nargs != 0 else None
+        else:
+            before += [each] if waiting is None and not each.startswith("-") else []
+            waiting = None
+    flag, equals, _ = word.partition("=")
+    if waiting is not None:
+        return _values(waiting, words, before)
+    if equals and flag in flags:
+        return [f"{flag}={value}" for value in _values(flags[flag], words, before)]
+    if word.startswith("-"):
+        return list(flags)
+    places = [action for action in actions if not action.option_strings]
+    place = places[min(len(before), len(places) - 1)] if places else None
+    is_full = place is None or len(before) >= len(places) and place.nargs not in ("*", "+")
+    return [] if is_full or place is None else _values(place, words, before)
+
+
+def _values(action: argparse.Action, words: Sequence[str], before: Sequence[str]) -> list[str]:
+    """List the values of an argument. before: the positional ones typed so far."""
+    if action.choices is not None:
+        return list(action.choices)
+    found = {
+        "run": lambda: runs_in(_base(words)),
+        "runs": lambda: runs_in(_base(words)),
+        "format": lambda: list(FORMATS),
+        "sort": lambda: ["started", *COLUMNS, *FACTS, *_metrics(words)],
+        "metric": lambda: _metrics(words),
+        "filters": lambda: _filters(words),
+        "name": _data_sets,
+        "overrides": lambda: _overrides(words, before),
+    }
+    listed: Callable[[], list[str]] = found.get(action.dest, list)
+    return listed()
+
+
+def _base(words: Sequence[str]) -> str:
+    """Return the folder of the runs: that of --output-dir, else the default."""
     from dlrun.config.project import output_dir
+
+    return flag_value(words, "--output-dir") or output_dir()
+
+
+def _rows(words: Sequence[str]) -> list[dict]:
     from dlrun.output.folders import all_runs
 
-    if len(line) <= 1:
-        return list(commands)
-    if line[-1].startswith("-"):
-        return options(line[0])
-    if line[-2] == "--format":
-        return ["jsonl", "csv"] if line[0] == "predict" else list(FORMATS)
-    if line[0] == "completion":
-        return list(SCRIPTS)
-    if line[0] in ("list", "ui"):
-        return []
-    if line[0] in ("compare", "report") or len(line) == 2:
-        return ["last", *map(str, reversed(all_runs(Path(output_dir()))))]
-    return []
+    return [facts(folder) for folder in all_runs(Path(_base(words)))]
 
 
-def data_words(line: list[str], options: Callable[[str], list[str]], commands: Sequence[str]) -> list[str]:
-    """List the completions of the last word of a dl-data command line, given without dl-data itself."""
-    from dlrun.config.usage import options as options_of
+def _metrics(words: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(name for row in _rows(words) for name in row["metrics"]))
 
-    if len(line) <= 1:
-        return list(commands)
-    if line[-1].startswith("-"):
-        return options(line[0])
-    if line[0] == "completion":
-        return list(SCRIPTS)
-    return options_of("data") if line[0] in ("fetch", "check", "draw") and len(line) == 2 else []
+
+def _filters(words: Sequence[str]) -> list[str]:
+    """List the keys of filters, or, after KEY=, the values that the runs have."""
+    key, equals, value = words[-1].partition("=")
+    if not equals:
+        return [f"{name}=" for name in ("run", *FACTS)]
+    head = key + equals + value[: value.rfind(",") + 1]
+    return [head + str(row[key]) for row in _rows(words) if row.get(key) is not None]
+
+
+def _data_sets() -> list[str]:
+    from dlrun.config.usage import options
+
+    return options("data")
+
+
+def _overrides(words: Sequence[str], before: Sequence[str]) -> list[str]:
+    """List overrides of the data: of the run that was named first, or of that data set."""
+    command, word = words[0], words[-1]
+    is_run, (key, equals, _) = command == "evaluate", word.partition("=")
+    config = _config(words, before, is_run)
+    if not equals:
+        found = [name for name in keys(word, config) if name.startswith(("data.", "data_dir="))]
+        return [*found, *(["split=", "data=", "data."] if is_run else ["data."])]
+    found = {"split": list(SPLITS), "data": _data_sets()}.get(key) if is_run else None
+    return [f"{key}={value}" for value in (values(key, config) if found is None else found)]
+
+
+def _config(words: Sequence[str], before: Sequence[str], is_run: bool) -> Mapping:
+    """Compose the config whose data the line changes. before: the run or the data set, then overrides."""
+    from dlrun.config.saved import container, read_config
+    from dlrun.output.folders import find_run
+    from dlrun.runs.data_config import compose_data
+
+    other = [word.removeprefix("data=") for word in before if word.startswith("data=")]
+    try:
+        if is_run and not other:
+            return container(read_config(find_run(before[0], _base(words), ""))[0], resolve=False)
+        return container(compose_data(other[-1] if other else before[0], []), resolve=False)
+    except UserError:
+        return {}

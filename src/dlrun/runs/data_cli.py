@@ -7,8 +7,8 @@ from pathlib import Path
 from textwrap import shorten
 
 from dlrun.errors import UserError
-from dlrun.runs.command import Command, Parser, options_in, run_command
-from dlrun.runs.completion import SCRIPTS, completion_arguments, data_words
+from dlrun.runs.command import Command, Parser, run_command
+from dlrun.runs.completion import completed, completion_arguments
 
 USAGE = """dl-data: the data sets that dl-run learns from
 
@@ -107,8 +107,7 @@ def _draw(args: argparse.Namespace) -> Iterable[str]:
 
 def _completion(args: argparse.Namespace) -> Iterable[str]:
     """Print the script that makes a shell complete dl-run, dl-runs and dl-data."""
-    known = list(COMMANDS)
-    return [SCRIPTS[args.shell]] if args.words is None else data_words(args.words, options_in(COMMANDS), known)
+    return completed(args, COMMANDS)
 
 
 COMMANDS: dict[str, Command] = {

@@ -62,21 +62,21 @@ def column_pairs(data: Any, wanted: list[str]) -> "Callable[[], Figure]":
     x, y = (torch.cat([batch[k] for batch in batches]) for k in (0, 1))
     if isinstance(spec, Columns):
         rows = data.decode(x)
-        found = {name: np.array([float(row[name]) for row in rows]) for name in spec.names[: spec.numbers]}
+        columns = {name: np.array([float(row[name]) for row in rows]) for name in spec.names[: spec.numbers]}
     else:
         names = spec.names or [f"x{k + 1}" for k in range(spec.features)]
         values = x * torch.tensor(data.scaling["std"]) + torch.tensor(data.scaling["mean"]) if data.scaling else x
-        found = {name: values[:, k].numpy() for k, name in enumerate(names)}
+        columns = {name: values[:, k].numpy() for k, name in enumerate(names)}
     if not spec.classes:
         targets = getattr(spec, "target_names", ()) or [f"y{k + 1}" for k in range(spec.targets)]
-        found = {name: y[:, k].numpy() for k, name in enumerate(targets)} | found
+        columns = {name: y[:, k].numpy() for k, name in enumerate(targets)} | columns
     for name in wanted:
-        if name not in found:
-            known = ", ".join(found)
+        if name not in columns:
+            known = ", ".join(columns)
             raise UserError(
-                f"--columns: there is no column {name!r} of numbers{nearest(name, found)}\n  expected: {known}"
+                f"--columns: there is no column {name!r} of numbers{nearest(name, columns)}\n  expected: {known}"
             )
-    chosen = {name: found[name] for name in wanted or list(found)[:COLUMNS]}
+    chosen = {name: columns[name] for name in wanted or list(columns)[:COLUMNS]}
     if not chosen:
         raise UserError(f"the table has {counted(0, 'column')} of numbers\n  expected some to draw")
     labels = tuple(class_names(spec)) if spec.classes else ()

@@ -47,13 +47,13 @@ class Ensemble(nn.Module):
 
 def finished(folders: Sequence[Path]) -> list[Path]:
     """The finished runs of these. Raises UserError if there are fewer than two."""
-    found = [folder for folder in folders if read_summary(folder).get("status") == "finished"]
-    if len(found) < 2:
+    finished_runs = [folder for folder in folders if read_summary(folder).get("status") == "finished"]
+    if len(finished_runs) < 2:
         raise UserError(
-            f"{counted(len(found), 'finished run')} of {len(folders)}: an ensemble is the mean of several\n"
+            f"{counted(len(finished_runs), 'finished run')} of {len(folders)}: an ensemble is the mean of several\n"
             "  expected a sweep such as that of dl-run seeds=5, or the folders of two runs or more"
         )
-    return found
+    return finished_runs
 
 
 def assembled(folders: Sequence[Path], changes: dict[str, object]) -> FinishedRun:

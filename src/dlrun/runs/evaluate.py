@@ -107,8 +107,8 @@ def evaluate(
     rows = [["", *metrics], [split, *(repr(value) for value in metrics.values())]]
     if recorded is not None:
         rows.append(["summary.json", *(repr(recorded[name]) if name in recorded else "" for name in metrics)])
-    for title, found in measured.baselines.items():
-        rows.append([title, *(repr(found[name]) if name in found else "-" for name in metrics)])
+    for title, values in measured.baselines.items():
+        rows.append([title, *(repr(values[name]) if name in values else "-" for name in metrics)])
     if recorded is None:
         return [*lines, table(rows)], True
     return [*lines, table(rows), "", verdict or "not reproduced: the data or the code has changed"], is_reproduced

@@ -1,4 +1,4 @@
-"""Draw what a finished run's network does with single inputs."""
+"""Explain the predictions of a finished run for single inputs, in figures."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Permutation importance of a table's columns: how much worse a run gets when a column's values are shuffled.
 
 The values of one column are exchanged among the rows of the test split, with all numbers and codes that they became, so
-that the column tells nothing and keeps its distribution (Breiman 2001, section 10).
+that the column carries no information but keeps its distribution (Breiman 2001, section 10).
 """
 
 from collections.abc import Iterator
@@ -64,14 +64,14 @@ def importance(folder: Path, repeats: int, as_json: bool) -> Iterator[str]:
         if not isinstance(spec, Table | Columns) or not spec.outputs or run.task.goal is None:
             raise UserError(f"{folder}: the run learned from {spec}\n  expected a run on rows of a table with targets")
         run.load_data()
-        found = scores(run.task, run.sample_data, columns_of(run.sample_data, spec), repeats)
+        scored = scores(run.task, run.sample_data, columns_of(run.sample_data, spec), repeats)
     goal = run.task.goal
     sign = -1 if run.task.scores[goal] == "max" else 1
-    worse = {name: [sign * (value - found[""][0]) for value in values] for name, values in found.items() if name}
+    worse = {name: [sign * (value - scored[""][0]) for value in values] for name, values in scored.items() if name}
     ranked = sorted(worse, key=lambda name: -np.mean(worse[name]))
     content = {
         "metric": f"test/{goal}",
-        "value": found[""][0],
+        "value": scored[""][0],
         "repeats": repeats,
         "worse_by": {name: {"mean": float(np.mean(worse[name])), "std": float(np.std(worse[name]))} for name in ranked},
     }
@@ -82,7 +82,7 @@ def importance(folder: Path, repeats: int, as_json: bool) -> Iterator[str]:
         yield json_line({"run": str(folder), **content})
         return
     unit = f" {spec.unit}" if getattr(spec, "unit", "") and not spec.classes else ""
-    yield f"{folder}: test {goal} {number(found[''][0])}{unit}; how much worse it gets when a column is shuffled"
+    yield f"{folder}: test {goal} {number(scored[''][0])}{unit}; how much worse it gets when a column is shuffled"
     rows = [[name, number(float(np.mean(worse[name]))), number(float(np.std(worse[name])))] for name in ranked]
     yield table([["column", goal, "+/-"], *rows])
     yield f"written: {folder / IMPORTANCE}, {folder / 'plots' / 'importance.png'}"
@@ -112,14 +112,14 @@ def scores(task: "Task", data: "SampleData", columns: dict[str, list[int]], repe
         return task.evaluate(Rows(rows, y, data.eval_batch_size), "test")[goal]
 
     orders = [torch.randperm(len(x), generator=generator("cpu", 0, i)).to(x.device) for i in range(repeats)]
-    found = {"": [score(x)]}
+    values = {"": [score(x)]}
     for name, positions in columns.items():
-        found[name] = []
+        values[name] = []
         for order in orders:
             shuffled = x.clone()
             shuffled[:, positions] = x[order][:, positions]
-            found[name].append(score(shuffled))
-    return found
+            values[name].append(score(shuffled))
+    return values
 
 
 def _draw(folder: Path, goal: str, worse: Scores) -> None:

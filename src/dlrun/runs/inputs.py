@@ -82,10 +82,10 @@ def _image_files(arguments: list[str], form: ListFormat) -> Iterator[tuple[str, 
                 paths = content.decode("utf-8", errors="replace").splitlines()
                 yield from _image_files([line for line in paths if line and line != STDIN], form)
         elif os.path.isdir(text):  # unlike Path's method, it accepts a text too long for a name
-            found = walk(path, IMAGE_SUFFIXES)
-            if not found:
+            files = walk(path, IMAGE_SUFFIXES)
+            if not files:
                 raise UserError(f"{path} has no images\n  expected files of {', '.join(IMAGE_SUFFIXES)}")
-            yield from ((printable(path / name), path / name, True) for name in found)
+            yield from ((printable(path / name), path / name, True) for name in files)
         elif os.path.isfile(text) and text.lower().endswith((".csv", ".tsv")):
             yield from ((name, file, True) for name, file in _listed_images(path, form))
         elif os.path.exists(text):
@@ -162,10 +162,10 @@ def texts(arguments: list[str], column: str | None = None) -> Iterator[tuple[str
         elif not text.strip():
             raise UserError("an empty text\n  expected a .txt file, a text, or - for standard input")
         elif os.path.isdir(text):  # no error for a text too long for a name
-            found = walk(Path(text), TEXT_SUFFIXES)
-            if not found:
+            files = walk(Path(text), TEXT_SUFFIXES)
+            if not files:
                 raise UserError(f"{text} has no texts\n  expected files named *.txt")
-            for file in (Path(text) / name for name in found):
+            for file in (Path(text) / name for name in files):
                 try:
                     yield printable(file), decode(read_bytes(file))[0]
                 except DataError as error:

@@ -22,7 +22,7 @@ Stamp = tuple[int, int, int]
 
 
 def stamp(path: Path) -> Stamp | None:
-    """Return what changes whenever a file does: its inode, time and size. None if there is no file."""
+    """Return a file's inode, time and size, which change whenever it does. None if there is no file."""
     try:
         entry = os.stat(path)
     except OSError:

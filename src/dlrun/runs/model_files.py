@@ -48,16 +48,16 @@ class Graph(nn.Module):
 def notes(run: FinishedRun) -> dict[str, object]:
     """Return the facts needed to use the model without the run."""
     spec, names = run.data.spec, run.names
-    found: dict[str, object] = {"model": names.get("model"), "data": names.get("data"), "dlrun": dlrun.__version__}
-    found |= {"task": names.get("task"), "weights": run.weights, "spec": str(spec), **run.data.fitted()}
+    entries: dict[str, object] = {"model": names.get("model"), "data": names.get("data"), "dlrun": dlrun.__version__}
+    entries |= {"task": names.get("task"), "weights": run.weights, "spec": str(spec), **run.data.fitted()}
     if not isinstance(spec, Env | Function) and spec.classes:
-        found["labels"] = class_names(spec)
+        entries["labels"] = class_names(spec)
     if run.task.threshold is not None:
-        found["threshold"] = run.task.threshold
+        entries["threshold"] = run.task.threshold
     if isinstance(spec, Image | Mask):
         mean, std = pixel_statistics(run.data) or (None, None)
-        found |= {"mean": mean, "std": std}
-    return found
+        entries |= {"mean": mean, "std": std}
+    return entries
 
 
 def write_pt2(run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> None:
@@ -91,11 +91,11 @@ def write_onnx(run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> N
 
 def name_batch(graph: "onnx.GraphProto") -> None:
     """Name the batch dimension `batch` instead of the exporter's name, such as s77."""
-    found = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    name = graph.input[0].type.tensor_type.shape.dim[0].dim_param
     for value in (*graph.input, *graph.output, *graph.value_info):
         for size in value.type.tensor_type.shape.dim:
             if size.dim_param:
-                size.dim_param = re.sub(rf"\b{re.escape(found)}\b", "batch", size.dim_param)
+                size.dim_param = re.sub(rf"\b{re.escape(name)}\b", "batch", size.dim_param)
 
 
 def write_safetensors(run: FinishedRun, graph: Graph, samples: Tensor, path: Path) -> None:

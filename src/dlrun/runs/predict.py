@@ -32,7 +32,7 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Inputs:
-    """What to predict from, as given on the command line: `inputs`, `samples` or `latent`, or `episodes`.
+    """The inputs to predict from, as given on the command line: `inputs`, `samples` or `latent`, or `episodes`.
 
     inputs: images, folders, texts, rows or files of them; fit: resize images, and convert their channels. samples: a
     number of codes to draw; latent: a file of codes. seed: of the codes or the episodes' starts.

@@ -67,13 +67,13 @@ def free(stem: str, taken: dict[str, int]) -> str:
 
 def flat(record: dict) -> dict:
     """Return a record without nesting: each probability has its own column."""
-    found = {key: value for key, value in record.items() if not isinstance(value, dict | list)}
+    row = {key: value for key, value in record.items() if not isinstance(value, dict | list)}
     for key, value in record.items():
         if isinstance(value, dict):
-            found |= {f"p({name})": each for name, each in value.items()}
+            row |= {f"p({name})": each for name, each in value.items()}
         elif isinstance(value, list):
-            found |= {f"{key}_{i + 1}": each for i, each in enumerate(value)}
-    return found
+            row |= {f"{key}_{i + 1}": each for i, each in enumerate(value)}
+    return row
 
 
 def as_csv(records: Iterable[dict]) -> Iterator[str]:

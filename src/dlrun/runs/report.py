@@ -82,16 +82,16 @@ def _settle_left(state: "State") -> None:
 
 def _result(folder: Path, summary: dict) -> str:
     best, test = _part(summary, "best"), _part(summary, "test")
-    found = {f"best {best['metric']}": f"{number(best['value'])} in epoch {best['epoch']}"} if best else {}
-    found |= {name: number(value) for name, value in test.items() if isinstance(value, int | float)}
+    entries = {f"best {best['metric']}": f"{number(best['value'])} in epoch {best['epoch']}"} if best else {}
+    entries |= {name: number(value) for name, value in test.items() if isinstance(value, int | float)}
     epochs = counted(summary.get("epochs", 0), "epoch")
-    found["steps"] = f"{summary.get('steps', 0):,} in {summary.get('seconds', 0):.1f} s, {epochs}"
+    entries["steps"] = f"{summary.get('steps', 0):,} in {summary.get('seconds', 0):.1f} s, {epochs}"
     if summary.get("stopped_by") not in (None, "finished"):
-        found["stopped by"] = str(summary["stopped_by"])
-    found |= {
+        entries["stopped by"] = str(summary["stopped_by"])
+    entries |= {
         f"from step {each['step']}": f"{each['key']}={each['to']}, before {each['from']}" for each in changes(summary)
     }
-    return page.facts(found)
+    return page.facts(entries)
 
 
 def _classes(summary: dict) -> str:
@@ -126,13 +126,13 @@ def _key(folder: Path) -> str:
 
 
 def _environment(folder: Path, summary: dict) -> dict[str, str]:
-    found = {"folder": str(folder), "command": command_line(folder)}
+    entries = {"folder": str(folder), "command": command_line(folder)}
     names = ("task", "optimizer", "schedule", "experiment", "seed", "device", "precision", "parameters")
-    found |= {name: str(summary[name]) for name in names if summary.get(name) is not None}
-    found |= {name: str(version) for name, version in _part(summary, "versions").items()}
+    entries |= {name: str(summary[name]) for name in names if summary.get(name) is not None}
+    entries |= {name: str(version) for name, version in _part(summary, "versions").items()}
     if isinstance(summary.get("peak_memory_mb"), dict):
-        found["peak memory"] = ", ".join(f"{where} {mb} MB" for where, mb in summary["peak_memory_mb"].items())
-    return found | ({"commit": str(summary["git"])} if summary.get("git") else {})
+        entries["peak memory"] = ", ".join(f"{where} {mb} MB" for where, mb in summary["peak_memory_mb"].items())
+    return entries | ({"commit": str(summary["git"])} if summary.get("git") else {})
 
 
 def _samples(folder: Path) -> list[tuple[str, str]]:
@@ -156,12 +156,12 @@ def _judged(run: "FinishedRun", data: "SampleData") -> list[tuple[str, str]]:
 
     from dlrun.data.raw import decode
 
-    found = []
+    batches = []
     for x, y in data.batches("test"):
         predicted = run.task.predict(x)
-        found.append((x.cpu(), y.cpu(), predicted.cpu(), run.task.decide(predicted).cpu()))
-    y, predicted, best = (torch.cat([batch[i] for batch in found]) for i in (1, 2, 3))
-    size = len(found[0][1])
+        batches.append((x.cpu(), y.cpu(), predicted.cpu(), run.task.decide(predicted).cpu()))
+    y, predicted, best = (torch.cat([batch[i] for batch in batches]) for i in (1, 2, 3))
+    size = len(batches[0][1])
     captions, wrong, badness = _captions(data.spec, y, predicted, best)
     ranked = badness.argsort(descending=True).tolist()
     if not isinstance(data.spec, Function) and data.spec.classes:
@@ -172,7 +172,7 @@ def _judged(run: "FinishedRun", data: "SampleData") -> list[tuple[str, str]]:
     names = (data.files("test") if hasattr(data, "files") else []) or [""] * len(y)
 
     def drawn(rows: list[int]) -> str:
-        kept = [found[i // size][0][i % size : i % size + 1] for i in rows]
+        kept = [batches[i // size][0][i % size : i % size + 1] for i in rows]
         if isinstance(data.spec, Columns):
             inputs = _rows(run.table_data.decode(torch.cat(kept))) if kept else []
         else:

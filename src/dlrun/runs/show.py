@@ -50,9 +50,9 @@ def _facts(folder: Path, summary: dict) -> list[str]:
 
 
 def changes(summary: dict) -> list[dict]:
-    """Return what resumes changed although it changes the bits: step, key, from, to."""
-    found = summary.get("changes")
-    entries = found if isinstance(found, list) else []
+    """List the changes by resumes that change the bits: step, key, from, to."""
+    listed = summary.get("changes")
+    entries = listed if isinstance(listed, list) else []
     return [each for each in entries if isinstance(each, dict) and {"step", "key", "from", "to"} <= each.keys()]
 
 

@@ -38,7 +38,7 @@ class Watch:
         self.colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
     def read(self) -> None:
-        """Read what changed."""
+        """Read the files that changed."""
         folders = self.find()[::-1][:OLD]
         self.runs = {folder: self.runs.get(folder) or LiveRun(folder) for folder in folders}
         for run in self.runs.values():

@@ -1,4 +1,4 @@
-"""Where the jobs of a stack are: along the batch, as an axis of their own, or side by side with the channels."""
+"""The axis of the jobs of a stack: along the batch, as an axis of their own, or side by side with the channels."""
 
 from torch import Tensor
 

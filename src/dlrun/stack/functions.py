@@ -23,7 +23,7 @@ SMALL = 2**14  # numbers in a job's input from which one convolution after anoth
 
 
 class NotStackable(Exception):
-    """Jobs cannot train as one network. The message says what is in the way.
+    """Jobs cannot train as one network. The message names the obstacle.
 
     parts: the jobs of smaller stacks that might.
     """

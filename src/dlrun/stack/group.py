@@ -48,7 +48,7 @@ class Stack:
         self._build()
 
     def _build(self) -> None:
-        """Stack what the jobs hold: networks, states of optimizers, sums of metrics."""
+        """Stack the jobs' networks, states of optimizers and sums of metrics."""
         self.members.sort(key=lambda member: (member.settings, member.number))
         tasks = [member.session.task for member in self.members]
         optimizers, losses, rates = zip(*(member.settings for member in self.members), strict=True)
@@ -70,7 +70,7 @@ class Stack:
         self.means = StackedMeans([member.training.means for member in self.members])
 
     def _hand_back(self) -> None:
-        """Give the jobs all that the stack holds for them; their networks are views of the stacked one anyway."""
+        """Copy the stack's state back to the jobs, whose networks are views of the stacked one already."""
         for update in self.updates.values():
             update.write_back()
         self.learner.hand_back()

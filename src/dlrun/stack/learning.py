@@ -68,7 +68,7 @@ class Lockstep:
         self.use(updates)
 
     def use(self, updates: Mapping[str, object]) -> None:
-        """Let the steps end in these updates."""
+        """Use these updates in the steps."""
         for name, update in updates.items():
             setattr(self.task, name, update)
 
@@ -106,7 +106,7 @@ class Lockstep:
             cast(RLTask, task).observe(own)
 
     def hand_back(self) -> None:
-        """Give the jobs what only the stack has changed, beside networks and updates."""
+        """Copy back to the jobs the state that only the stack has changed, except networks and updates."""
         if isinstance(self.task, RLTask):
             self.collectors.hand_back()
 

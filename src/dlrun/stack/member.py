@@ -51,7 +51,7 @@ class Member:
         self.training.run.print(f"continuing from the weights of job {successor.source} with {words}")
 
     def notes(self) -> dict[str, float]:
-        """What a population adds to the row of the epoch that is done; `source` counts once."""
+        """Return the population's entries for the row of the epoch that is done; `source` counts once."""
         source, self.source = self.source, None
         row: dict[str, float] = {f"pbt/{key}": value for key, value in self.values.items()}
         row |= {"pbt/copies": self.copies} if row else {}

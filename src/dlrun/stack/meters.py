@@ -47,7 +47,9 @@ class StackedMeans:
 
     def _summed(self, name: str) -> tuple[list[float], int]:
         """Each job's sum over the samples of the steps that have this metric, and the number of these samples."""
-        values, counts = zip(*((found[name], count) for found, count in self.pending if name in found), strict=True)
+        values, counts = zip(
+            *((metrics[name], count) for metrics, count in self.pending if name in metrics), strict=True
+        )
         if values[0].dim() > 1:
             return torch.cat(values, 1).sum(1).float().tolist(), sum(counts)
         weights = torch.tensor(counts, dtype=torch.float32, device=values[0].device)

@@ -1,8 +1,8 @@
 """The networks of several jobs as one.
 
 `StackedNet` runs the forward code of the first job on the inputs of all (stack/functions.py). The jobs keep their own
-networks: their parameters become views of the stacked ones, so that what evaluates, saves or draws a job sees what it
-would see if the job had run alone.
+networks: their parameters become views of the stacked ones, so that evaluating, saving and drawing a job work as
+if it had run alone.
 """
 
 from copy import deepcopy

@@ -44,11 +44,11 @@ class Collectors(Collector):
 
     def means(self) -> tuple[list[float], list[float]]:  # type: ignore[override]  # of each job
         columns = zip(np.split(self.returns, len(self.parts)), np.split(self.lengths, len(self.parts)), strict=True)
-        found = []
+        pairs = []
         for part, (returns, lengths) in zip(self.parts, columns, strict=True):
             part.returns, part.lengths = returns, lengths
-            found.append(part.means())
-        mean_returns, mean_lengths = zip(*found, strict=True)
+            pairs.append(part.means())
+        mean_returns, mean_lengths = zip(*pairs, strict=True)
         return list(mean_returns), list(mean_lengths)
 
     def rollout(
@@ -72,7 +72,7 @@ class Collectors(Collector):
         return Rollouts(obs, actions, rewards, terminated, truncated, device_after, *self.means())  # type: ignore[arg-type]  # of each job
 
     def hand_back(self) -> None:
-        """Give each job's collector what it would hold alone."""
+        """Copy to each job's collector the state that it would have alone."""
         if self.envs is None:
             return
         self.envs.hand_back()  # type: ignore[attr-defined]  # of what `joined` returns

@@ -1,4 +1,4 @@
-"""What happens to the jobs of a stack between epochs: some stop, or continue from the weights of others.
+"""Selection between the epochs of a stack: some jobs stop, or continue from the weights of other jobs.
 
 A decision is a function of the sweep's seed, the epoch and the jobs' metrics so far, so that a stack that was killed
 decides again what it had decided.

@@ -25,8 +25,8 @@ START = 1.0  # seconds that a process takes for its start and its plots
 def gain(stack: Stack) -> float:
     """Estimate how many times as fast this stack is as its jobs one after another, from a few steps that are undone.
 
-    Raises NotStackable if a step of the stack computes something else than the steps of its jobs: a network that mixes
-    the samples of a batch in its own code, or a task whose means are not those of `task.jobs`.
+    Raises NotStackable if a step of the stack differs from the steps of its jobs, because of a network that mixes the
+    samples of a batch in its own code, or a task whose means are not those of `task.jobs`.
     """
     task, data, clocks = stack.learner.tasks[0], stack.members[0].session.data, first_clocks(stack)
     alone: list[float] = []
@@ -49,7 +49,7 @@ def first_clocks(stack: Stack) -> list[list[Clock]]:
 
 @contextmanager
 def unchanged(stack: Stack) -> Iterator[None]:
-    """Undo what the block does to weights, statistics of normalisations, environments and replay buffers."""
+    """Undo the block's changes to weights, statistics of normalisations, environments and replay buffers."""
     held = [each.components[name] for each in stack.learner.tasks for name in HELD.get(type(each), ())]
     states = [deepcopy(component.state_dict()) for component in held]
     values = [*stack.net.buffer_stacks, *(leaf.detach() for leaf in stack.net.leaves.values())]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import cast
 
 from dlrun.sweep import process
+from dlrun.system.cpus import copy_nice
 from dlrun.system.python import COMMAND, safe_start
 from dlrun.system.signals import STOPPING
 
@@ -102,7 +103,7 @@ def _job(go: Connection, command: list[str], log: Path, env: dict[str, str], fol
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # multiprocessing would report it as a failure
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     os.setsid()
-    process.copy_nice()
+    copy_nice()
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     for descriptor, path, how in ((0, os.devnull, os.O_RDONLY), (1, log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)):
         opened = os.open(path, how, 0o666)

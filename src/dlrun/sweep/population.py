@@ -138,7 +138,7 @@ def first_values(settings: Population, axes: list[Axis], member: int) -> dict[st
 
 def points(settings: Population, axes: list[Axis]) -> list[list[str]]:
     """The overrides of each member."""
-    found = []
+    rows = []
     for member in range(settings.population):
         values, point = first_values(settings, axes, member), list[str]()
         for axis in axes:
@@ -148,8 +148,8 @@ def points(settings: Population, axes: list[Axis]) -> list[list[str]]:
                 point += next(row for row in axis.rows if number_in(row) == values[axis.name])
             else:
                 point += axis.rows[member if axis.name == "seed" else 0]
-        found.append(point)
-    return found
+        rows.append(point)
+    return rows
 
 
 def successors(
@@ -159,15 +159,18 @@ def successors(
     scores: Mapping[int, float],
     values: Mapping[int, dict[str, float]],
 ) -> list[Successor]:
-    """Which members continue from others after an epoch. scores: of each member, higher is better. values: theirs."""
+    """Choose the members that continue from other members after an epoch.
+
+    scores, values: the score (higher is better) and the hyper-parameters of each member.
+    """
     if epoch % settings.ready_epochs or len(scores) < 2:
         return []
     ranked = best_first(scores)
     count = max(1, int(settings.quantile * len(ranked)))
-    found = []
+    chosen = []
     for member in sorted(ranked[-count:]):
         random = Random(f"{settings.seed}/{epoch}/{member}")
         source = random.choice(ranked[:count])
         own = {axis.name: explored(axis, values[source][axis.name], settings, random) for axis in varied(axes)}
-        found.append(Successor(member, source, own))
-    return found
+        chosen.append(Successor(member, source, own))
+    return chosen

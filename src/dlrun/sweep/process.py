@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from dlrun.system.cpus import copy_nice
+
 LOST = 255  # multiprocessing's exit code of a job whose forkserver is gone, so that its end is unknown
 GRACE = 30.0  # seconds in which a job that is asked to stop can write its checkpoint
 
@@ -54,12 +56,6 @@ def _dies_with_parent() -> Callable[[], None] | None:
         copy_nice()
 
     return ask
-
-
-def copy_nice() -> None:
-    """Give the new session this process's nice value, since each session is a scheduling group on Linux."""
-    with suppress(OSError), open("/proc/self/autogroup", "w") as group:
-        group.write(str(os.nice(0)))
 
 
 def born(pid: int) -> str | None:

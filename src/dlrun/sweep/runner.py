@@ -182,7 +182,7 @@ class Runner:
             self.taken.add(job.number)
 
     def tell_gain(self, one: Running) -> None:
-        """Print how much faster a stack is."""
+        """Print the gain of a stack."""
         verdict = stacks.read_verdict(self.state.folder, one.job.stack or 0)
         if verdict and verdict.gain:
             one.is_known = True

@@ -49,6 +49,6 @@ def spoken(numbers: Sequence[int], first: int = 0, to: str = " to ") -> str:
     """Increasing numbers in words, three or more in a row as a range. first: what 0 is called."""
     parts: list[str] = []
     for _, row in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
-        found = [str(number + first) for _, number in row]
-        parts += [f"{found[0]}{to}{found[-1]}"] if len(found) > 2 else found
+        words = [str(number + first) for _, number in row]
+        parts += [f"{words[0]}{to}{words[-1]}"] if len(words) > 2 else words
     return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]

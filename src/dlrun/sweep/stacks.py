@@ -1,4 +1,4 @@
-"""Which jobs of a sweep may train together as one stacked network (dlrun/stack/), and the verdict on each stack."""
+"""Choose the jobs of a sweep that train together as one stacked network (dlrun/stack/); read the verdict on each."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from dlrun.sweep.state import Job
 
 Setting = Literal["auto", "off", "only"] | int  # only: jobs that cannot be stacked do not run
 MOST = 64  # jobs in a stack with sweep.stack=auto
-DECLINED = 3  # the exit code of a stack that trains nothing; its verdict says why
+DECLINED = 3  # the exit code of a stack that trains nothing; its verdict has the reason
 MAY_DIFFER = (  # keys in which the jobs of a stack may differ
     "seed", "data.fold", "optimizer.*", "schedule.*", "task.l1", "task.l2", "task.label_smoothing",
     "task.class_weights", "model.dropout", "trainer.ema", "trainer.clip_*", "trainer.patience", "trainer.min_delta",
@@ -31,7 +31,7 @@ NUMBER = re.compile(r"[0-9.][0-9.eE+-]*")
 
 @dataclass
 class Verdict:
-    """What a stack found out before its first step.
+    """The result of trying a stack before its first step.
 
     gain: how many times as fast as one after another; None if it was not tried. why: the reason why it trains nothing.
     parts: the jobs of smaller stacks that might train.
@@ -56,9 +56,9 @@ def write_verdict(sweep: Path, number: int, verdict: Verdict) -> None:
 def read_verdict(sweep: Path, number: int) -> Verdict | None:
     """The verdict on a stack, or None if there is none (yet)."""
     try:
-        found = json.loads(read_whole(within(sweep, "stacks", f"{number}.json")))
-        check_state(found, {"gain": float | None, "why": str | None, "parts": list})
-        verdict = Verdict(**found)
+        content = json.loads(read_whole(within(sweep, "stacks", f"{number}.json")))
+        check_state(content, {"gain": float | None, "why": str | None, "parts": list})
+        verdict = Verdict(**content)
         return verdict if all(isinstance(part, list) for part in verdict.parts) else None
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
@@ -121,7 +121,7 @@ def divide(jobs: Sequence[Job], parts: Sequence[Sequence[int]]) -> None:
 
 
 def _shape(override: str) -> str:
-    """What must be equal in all jobs of a stack: the whole override, or only its key."""
+    """Return the part of an override that must be equal in all jobs of a stack: all of it, or only its key."""
     key, _, value = override.partition("=")
     if key != key_of(override) or not any(fnmatchcase(key, pattern) for pattern in MAY_DIFFER):
         return override

@@ -19,7 +19,7 @@ VECTOR = 16  # float32 numbers in an AVX-512 register
 
 @dataclass(frozen=True)
 class Device:
-    """How a network runs: device, precision, memory format.
+    """The device, precision and memory format that a network runs in.
 
     precision: "fp32", "bf16" or "fp16". channels_last: memory format of images. why: the reason for the precision, for
     the header. dist: the processes that train together.

@@ -22,9 +22,9 @@ SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")  # pa
 def launch(arguments: list[str], processes: int, max_restarts: int) -> int:
     """Start the processes, wait, and return their exit code. If one dies, restart all from the last checkpoint.
 
-    What would recur is not retried: errors of the user (exit code 2) and of their code (1). Rank 0 prints directly; the
-    errors of another rank are printed only if it failed. Raises UserError if there are more than PER_CORE processes for
-    each core, or if temporary files cannot be written.
+    Errors that would recur are not retried: those of the user (exit code 2) and of their code (1). Rank 0 prints
+    directly; the errors of another rank are printed only if it failed. Raises UserError if there
+    are more than PER_CORE processes for each core, or if temporary files cannot be written.
     """
     cores = cpus()
     if processes > PER_CORE * cores:

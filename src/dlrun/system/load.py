@@ -1,4 +1,4 @@
-"""How busy the machine is: processor, memory and GPUs, from what the system offers at no cost. No torch here."""
+"""The load of the machine: processor, memory and GPUs, from files that cost nothing to read. No torch here."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Apply operations with fixed numbers to images and draw what they give. Nothing learns (the book, chapter 10)."""
+"""Apply operations with fixed numbers to images and draw the outputs. Nothing learns (the book, chapter 10)."""
 
 from functools import partial
 

@@ -70,6 +70,9 @@ class Task(Generic[DataT, BatchT]):
         """Run steps as CUDA graphs from now on. Returns False if this task's steps cannot be."""
         return False
 
+    def try_net(self) -> None:
+        """Raise UserError if a network of the user's own does not fit this task, as far as it is known without data."""
+
     def fit(self, data: DataT) -> None:
         """Fit a new network's constant parts, such as whitening filters, on the train split (`net.fit`).
 

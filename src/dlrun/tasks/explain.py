@@ -1,4 +1,4 @@
-"""What a trained network does with one input: feature maps, saliency and class activation, gates over a text.
+"""Explain a trained network's prediction for one input: feature maps, saliency and class activation, gates over a text.
 
 Source: Zeiler and Fergus 2014 and the book, section 10.5 (what layers see); Simonyan et al. 2014 for saliency;
 Selvaraju et al. 2017 for Grad-CAM; the book, sections 11.7 to 11.10, for gates.

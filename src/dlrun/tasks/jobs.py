@@ -1,4 +1,4 @@
-"""Whose samples a batch holds: those of one job, or, in a stack (dlrun/stack/), those of several one after another.
+"""The jobs whose samples a batch holds: one, or, in a stack (dlrun/stack/), several one after another.
 
 A step that takes its means, sums and random numbers from `task.jobs` runs for one job and for a stack of them alike.
 """

@@ -46,9 +46,9 @@ class LeastSquares(Supervised):
             )
         if layer.bias is not None:
             terms = torch.cat([terms, torch.ones(len(x), 1, dtype=terms.dtype)], 1)
-        found = torch.linalg.lstsq(terms, y, driver="gelsd").solution.T  # (targets, terms); the shortest if many fit
-        layer.weight.copy_(found[:, : layer.in_features])
+        weights = torch.linalg.lstsq(terms, y, driver="gelsd").solution.T  # (targets, terms); the shortest if many fit
+        layer.weight.copy_(weights[:, : layer.in_features])
         if layer.bias is not None:
-            layer.bias.copy_(found[:, -1])
+            layer.bias.copy_(weights[:, -1])
         out = self.net(batch[0])
         return {"loss": self.loss(out, batch[1]), **self._per_sample(out, batch[1])}

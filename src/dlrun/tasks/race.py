@@ -1,4 +1,4 @@
-"""How long a product of a row [1, n] with a column [n, 1] takes on the processor and on a GPU, over n.
+"""Time the product of a row [1, n] with a column [n, 1] on the processor and on a GPU, over n.
 
 Source: the book, section 1.5.3, figure 1.21: ten calls to warm up, then the mean of ten.
 """

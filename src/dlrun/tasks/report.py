@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dlrun.data.base import SampleData
 from dlrun.output.plots import confusion_matrix
-from dlrun.output.predictions import decision_boundary, fitted_line, forecast, residuals
+from dlrun.output.predictions import WINDOWS, decision_boundary, fitted_line, forecast, one_in, residuals
 from dlrun.output.probability_plots import calibration, roc_and_precision
 from dlrun.spec import Columns, Image, Series, Table
 from dlrun.tasks.images import before_and_after, image_figure
@@ -42,14 +42,28 @@ def report(predict: Function, decide: Function, data: SampleData, spec: Learnabl
 
 def report_targets(predict: Function, data: SampleData, spec: Table | Columns | Series) -> Report:
     """Figures of real predictions on the test split."""
-    pairs = [(predict(x), y) for x, y in data.batches("test")]
-    out, y = torch.cat([p for p, _ in pairs]).cpu(), torch.cat([t for _, t in pairs]).cpu()
-    figures: dict[str, Callable] = {"residuals": partial(residuals, y.numpy(), out.numpy(), spec)}
+    size, every = data.size("test"), one_in(data.size("test"), spec.outputs)
+    first, error = 0, 0.0
+    drawn, last = [], []  # some of all samples, and the last ones: all would take more memory than the data
+    for x, y in data.batches("test"):
+        pair = y.cpu(), predict(x).cpu()
+        error += (pair[1] - pair[0]).abs().double().sum().item()
+        drawn.append([each[-first % every :: every].clone() for each in pair])  # a view keeps all of the batch
+        if first + len(y) > size - WINDOWS:
+            last.append(pair)
+        first += len(y)
+    (y, out), mae = _joined(drawn), error / (size * spec.outputs)
+    figures: dict[str, Callable] = {"residuals": partial(residuals, y, out, spec, mae, every)}
     if isinstance(spec, Series):
-        figures["forecast"] = partial(forecast, y.numpy(), out.numpy(), spec)
+        figures["forecast"] = partial(forecast, *_joined(last), spec)
     if spec.shape == (1,):
         figures["fitted_line"] = partial(fitted_line, data, predict)
     return figures, {}
+
+
+def _joined(pairs: Sequence[Sequence[Tensor]]) -> tuple[np.ndarray, np.ndarray]:
+    y, out = (torch.cat(members).numpy() for members in zip(*pairs, strict=True))
+    return y, out
 
 
 def report_classes(predict: Function, decide: Function, data: SampleData, spec: Learnable) -> Report:
@@ -74,7 +88,7 @@ def report_classes(predict: Function, decide: Function, data: SampleData, spec: 
 def _judged(
     predict: Callable[[Tensor], Tensor], decide: Callable[[Tensor], Tensor], data: SampleData
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of all test samples: the class, the predicted class, and its probability (of two classes: the second's).
+    """Return for all test samples the class, the predicted class, and its probability (of two classes: the second's).
 
     The results are on the CPU. predict: inputs -> probabilities (B, classes). decide: probabilities -> classes (B,).
     """

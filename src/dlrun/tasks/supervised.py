@@ -21,6 +21,7 @@ from dlrun.tasks.losses.criterion import make_loss
 from dlrun.tasks.losses.penalty import Penalty
 from dlrun.tasks.metrics.outcomes import OUTCOMES
 from dlrun.tasks.metrics.scoring import Scoring
+from dlrun.tasks.outputs import check_outputs
 from dlrun.tasks.recipe.freezing import Freezing
 from dlrun.tasks.recipe.micro_batches import accumulate, check_micro_batches
 from dlrun.tasks.recipe.mixing import Mixing
@@ -97,6 +98,9 @@ class Supervised(SampleTask):
         self.wanted_weights = class_weights
         self.class_weights: Tensor | None = None
 
+    def try_net(self) -> None:
+        check_outputs(self.net, self.spec, self.device)
+
     def prepare(self, data: SampleData) -> None:
         """Count the classes. Raises UserError if task.class_weights does not fit them."""
         self.scoring.chooses = True
@@ -155,7 +159,7 @@ class Supervised(SampleTask):
     def judge(
         self, out: Tensor | tuple[Tensor, ...], y: Tensor, weights: Tensor | None = None, criterion: Criterion = None
     ) -> tuple[Tensor, Metrics]:
-        """The loss, without penalties, and the metrics of what a net returns in training. criterion: (outputs, y)."""
+        """The loss, without penalties, and the metrics of a net's outputs in training. criterion: (outputs, y)."""
         out, *auxiliary = out if isinstance(out, tuple) else (out,)
         if out.dtype != torch.float32:
             out = out.float()
@@ -201,7 +205,7 @@ class Supervised(SampleTask):
         return {"mae": (self.scaling.in_unit(out) - y).abs().mean(1)}
 
     def _asked_for(self, out: Tensor, y: Tensor) -> Metrics:
-        """Those of task.metrics that training has at little cost, or what they are computed from (see `logged`)."""
+        """Metrics of task.metrics that cost little in training, or the values that they follow from (see `logged`)."""
         measures = self.scoring.measures
         found = measures.per_sample(out if self.spec.classes else self.scaling.in_unit(out), y)
         if measures.of_counts and self.device.dist.size == 1:

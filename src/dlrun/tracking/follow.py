@@ -1,4 +1,4 @@
-"""The process of a tracker: it follows a run's files and tells the tracker what is new. No torch here."""
+"""The process of a tracker: it follows a run's files and sends new rows to the tracker. No torch here."""
 
 import json
 import math
@@ -18,15 +18,18 @@ from dlrun.output.written import write_whole
 from dlrun.paths import open_plain, read_whole
 from dlrun.runs.compare import flatten
 from dlrun.runs.live import LiveRun, stamp
+from dlrun.system.cpus import copy_nice
 from dlrun.tracking.processes import FOLDER
 from dlrun.tracking.trackers import Tracked, Tracker
 
 EVERY = 1.0  # seconds between two looks at the files
+MOST = 100  # rows that are sent at once, and missing there if the process is killed meanwhile
 
 
 def main() -> None:
     """Run `python -m dlrun.tracking.follow FOLDER NAME`."""
-    os.nice(5)  # the run has precedence
+    os.nice(19)  # the run has precedence: on busy cores it keeps 98 % of its time
+    copy_nice()
     folder, name = Path(sys.argv[1]), sys.argv[2]
     with FileLock(folder / FOLDER / f"{name}.lock"):  # the tracker of an earlier session may still be sending
         config = plain(read_config(folder)[0])
@@ -37,7 +40,7 @@ def main() -> None:
 def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) -> None:
     """Send what is new until the run ends, then its results. Raises whatever the tracker raises.
 
-    A row counts as sent before it is sent: after a kill one may be missing, but none is there twice.
+    Rows count as sent before they are sent: after a kill up to MOST may be missing, but none is there twice.
     """
     run, position = LiveRun(folder), _Position(folder / FOLDER / f"{name}.json")
     run.read_facts()
@@ -52,15 +55,14 @@ def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) ->
     last, lines = 0, _Lines(folder / "metrics.jsonl")
     while True:
         run.read_facts()
-        new = lines.read()  # after the facts: all rows are there before the summary says that the run is over
-        for number, line in new:
-            if number < position.rows:
-                continue
-            row: dict[str, Any] = parse_row(line)
-            position.rows = number + 1
+        new = lines.read()  # after the facts: all rows are there before the summary states that the run is over
+        new = [(number, line) for number, line in new if number >= position.rows]
+        for first in range(0, len(new), MOST):
+            rows = [parse_row(line) for _, line in new[first : first + MOST]]
+            position.rows = new[first][0] + len(rows)
             position.write()
-            last = int(row["step"] or 0)
-            tracker.log(_finite(row), last)
+            last = int(rows[-1]["step"] or 0)
+            tracker.log([(int(row["step"] or 0), _finite(row)) for row in rows])
         if not run.is_running:
             break
         time.sleep(EVERY)
@@ -73,7 +75,10 @@ def follow(folder: Path, name: str, tracker: Tracker, config: dict[str, Any]) ->
 
 
 class _Position:
-    """What the tracker has got. rows: of metrics.jsonl. key: of the run in the tracker. ended: stamp of the summary."""
+    """The position of a tracker in a run's files.
+
+    rows: number of rows of metrics.jsonl that were sent. key: of the run in the tracker. ended: stamp of the summary.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.rows, self.key, self.ended = path, 0, None, list[int]()

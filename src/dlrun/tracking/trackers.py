@@ -11,7 +11,9 @@ from typing import Any, Literal, Protocol
 
 from dlrun.types import Name
 
-Metrics = dict[str, float]
+WAIT = 3600.0  # seconds that W&B waits for its own process: on busy cores the trackers have little time
+MLFLOW_BATCH = 1000  # metrics that MLflow takes in one call
+Rows = list[tuple[int, dict[str, float]]]  # steps with their metrics
 
 
 @dataclass
@@ -31,8 +33,8 @@ class Tracker(Protocol):
     def start(self, run: Tracked, key: str | None) -> str:
         """Open the run, new or, with a key, again. Return its key."""
 
-    def log(self, metrics: Metrics, step: int) -> None:
-        """Add the metrics of a step."""
+    def log(self, rows: Rows) -> None:
+        """Add the metrics of some steps."""
 
     def finish(self, results: dict[str, Any], images: list[Path], step: int, status: str) -> None:
         """Add results and images, and close the run. status: finished, or why it ended."""
@@ -53,9 +55,10 @@ class Trackio:
         self.run = trackio.init(self.project, name=name, config=run.config, resume="allow", **options)
         return name
 
-    def log(self, metrics: Metrics, step: int) -> None:
-        """Add the metrics of a step."""
-        self.run.log(metrics, step=step)
+    def log(self, rows: Rows) -> None:
+        """Add the metrics of some steps."""
+        for step, metrics in rows:
+            self.run.log(metrics, step=step)
 
     def finish(self, results: dict[str, Any], images: list[Path], step: int, status: str) -> None:
         """Add results and images as the last step."""
@@ -77,6 +80,7 @@ class Wandb:
         import wandb
 
         self.wandb = wandb
+        quiet = {"console": "off", "silent": True, "disable_git": True, "x_disable_stats": True}
         self.run = wandb.init(
             project=self.project,
             entity=self.entity,
@@ -86,13 +90,14 @@ class Wandb:
             dir=run.base,  # not the run's folder: W&B writes links, and a run's folder must have none
             mode=self.mode,
             resume="allow",
-            settings=wandb.Settings(console="off", disable_git=True, x_disable_stats=True, silent=True),
+            settings=wandb.Settings(**quiet, init_timeout=WAIT, x_service_wait=WAIT),
         )
         return run.id
 
-    def log(self, metrics: Metrics, step: int) -> None:
-        """Add the metrics of a step."""
-        self.run.log(metrics, step=step)
+    def log(self, rows: Rows) -> None:
+        """Add the metrics of some steps."""
+        for step, metrics in rows:
+            self.run.log(metrics, step=step)
 
     def finish(self, results: dict[str, Any], images: list[Path], step: int, status: str) -> None:
         """Add images as the last step, and the results as the run's summary."""
@@ -130,16 +135,16 @@ class Mlflow:
         self.client.log_batch(self.key, params=params, tags=tags)
         return self.key
 
-    def log(self, metrics: Metrics, step: int) -> None:
-        """Add the metrics of a step."""
+    def log(self, rows: Rows) -> None:
+        """Add the metrics of some steps, as many at once as MLflow takes: each call is a transaction."""
         now = int(1000 * time.time())
-        self.client.log_batch(
-            self.key, metrics=[self.metric(name, value, now, step) for name, value in metrics.items()]
-        )
+        points = [self.metric(name, value, now, step) for step, metrics in rows for name, value in metrics.items()]
+        for first in range(0, len(points), MLFLOW_BATCH):
+            self.client.log_batch(self.key, metrics=points[first : first + MLFLOW_BATCH])
 
     def finish(self, results: dict[str, Any], images: list[Path], step: int, status: str) -> None:
         """Add the results as metrics, the images as artifacts."""
-        self.log({name: float(v) for name, v in results.items() if isinstance(v, int | float)}, step)
+        self.log([(step, {name: float(v) for name, v in results.items() if isinstance(v, int | float)})])
         for path in images:
             self.client.log_artifact(self.key, str(path), "plots")
         ends = {"finished": "FINISHED", "stopped": "KILLED", "killed": "KILLED"}

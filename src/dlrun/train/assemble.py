@@ -11,8 +11,9 @@ from torch import nn
 from dlrun.config.build import build, of_runner
 from dlrun.config.signatures import signature
 from dlrun.data.base import Data, has_samples
-from dlrun.errors import UserError
+from dlrun.errors import UserError, own_code
 from dlrun.optim.buffers import BufferSnapshot
+from dlrun.optim.trial import try_optimizer, try_schedule
 from dlrun.optim.update import Update
 from dlrun.seeds import mix
 from dlrun.system.convolutions import use_products
@@ -58,7 +59,7 @@ def assemble(config: dict, fitted: dict | None = None, shared: Data | None = Non
     if fitted is not None:
         data.restore(fitted, device)  # before the net is built: it may need the vocabulary
     check_sampler(data)
-    net: nn.Module = build(config["model"])(data.spec)
+    net = build_net(config["model"], data)
     loaded = start_from(net, data.spec, config) if fitted is None else ""
     if trainer.sync_norm and dist.size > 1:
         net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
@@ -72,6 +73,8 @@ def assemble(config: dict, fitted: dict | None = None, shared: Data | None = Non
     arguments = {"net": net, "spec": data.spec, "device": context, "update": update, "load_classifier": loader}
     needed = signature(config["task"]["_target_"]).positional
     task: Task = build(config["task"])(**{name: arguments[name] for name in needed})
+    if fitted is None and not is_built_in(config["model"]):
+        task.try_net()
     if fitted is None and wants_products(trainer.conv_gradients, context, task):
         use_products(net)
     if trainer.compile:
@@ -83,6 +86,23 @@ def assemble(config: dict, fitted: dict | None = None, shared: Data | None = Non
         if reason and trainer.cuda_graph is True:
             raise UserError(f"trainer.cuda_graph=true: {reason}\n  expected trainer.cuda_graph=auto or false")
     return Built(trainer, data, context, task, loaded)
+
+
+def is_built_in(node: dict) -> bool:
+    """Whether a section of the config builds what is part of dl-run or torch."""
+    return str(node["_target_"]).partition(".")[0] in ("dlrun", "torch")
+
+
+def build_net(model: dict, data: Data) -> nn.Module:
+    """Build the network from the data's spec. Raises UserError if code of the user's own fails or returns none."""
+    name, expected = f"model={model['_target_']}", "an nn.Module"
+    if is_built_in(model):
+        return build(model)(data.spec)
+    with own_code(name, expected):
+        net = build(model)(data.spec)
+    if not isinstance(net, nn.Module):
+        raise UserError(f"{name} returned a {type(net).__name__}\n  expected {expected}")
+    return net
 
 
 def wants_products(asked: str, device: Device, task: Task) -> bool:
@@ -109,16 +129,25 @@ def set_torch_options(trainer: Trainer, device: torch.device, seed: int) -> None
 
 
 def update_maker(config: dict, trainer: Trainer, net: nn.Module, device: Device) -> Callable[..., Update]:
-    """Return a function that makes an Update with the run's settings for `net` or a part of it."""
+    """Return a function that makes an Update with the run's settings for `net` or a part of it.
+
+    Raises UserError if an optimizer or a schedule of the user's own fails when it is tried.
+    """
+    optimizer, schedule = build(config["optimizer"]), build(config["schedule"])
+    kinds = settings_by_kind(config["optimizer"])
+    if not is_built_in(config["optimizer"]):
+        try_optimizer(optimizer, kinds)
+    if not is_built_in(config["schedule"]):
+        try_schedule(schedule, trainer.epochs)
     return partial(
         Update,
-        optimizer=build(config["optimizer"]),
-        schedule=build(config["schedule"]),
+        optimizer=optimizer,
+        schedule=schedule,
         clip=(trainer.clip_value, trainer.clip_norm, trainer.clip_global_norm),
         ema=trainer.ema,
         on_nan=trainer.on_nan,
         precision=device.precision,
-        kinds=settings_by_kind(config["optimizer"]),
+        kinds=kinds,
         dist=device.dist,
         buffers=BufferSnapshot(net) if trainer.on_nan == "skip" else None,
     )

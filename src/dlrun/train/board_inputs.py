@@ -1,4 +1,4 @@
-"""What a run learns from, in TensorBoard: images of its first batch and a histogram of the labels.
+"""A run's inputs in TensorBoard: images of its first batch and a histogram of the labels.
 
 Source: the book, sections 8.7 and 15.2.
 """

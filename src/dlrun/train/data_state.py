@@ -1,4 +1,4 @@
-"""What a checkpoint holds of the data: fitted values and fingerprints, to detect data that has changed."""
+"""The entries about the data in a checkpoint: fitted values, and fingerprints to detect data that has changed."""
 
 from math import isclose
 

@@ -1,7 +1,7 @@
 """mode=find_batch: the largest batch whose training step fits into memory, and the speed of each size.
 
-Sizes are doubled until one does not fit. A GPU says so; a CPU's system would kill the process, so there the memory of
-the next size is extrapolated from the last two and compared with what is free.
+Sizes are doubled until one does not fit. A GPU raises an error; on a CPU the system would kill the process, so
+there the memory of the next size is extrapolated from the last two and compared with the free memory.
 """
 
 import time
@@ -13,6 +13,7 @@ from dlrun.data.streamed import free_memory
 from dlrun.errors import UserError
 from dlrun.output.console import table
 from dlrun.output.failures import within_memory
+from dlrun.output.json_line import ENDING
 from dlrun.system.machine import peak_memory
 from dlrun.train.session import Session
 from dlrun.train.trial import batches, require_samples
@@ -91,7 +92,7 @@ def expected(sizes: list[Size], batch: int) -> float:
 
 
 def described(sizes: list[Size], names: dict[str, str], most: int, room: float) -> str:
-    """The table of all sizes, and what they say."""
+    """The table of all sizes, and the advice that follows from it."""
     rows = [["batch", "samples/s", "peak MB"]]
     rows += [[f"{size.batch:,}", f"{size.samples_per_second:,.0f}", f"{size.memory:,.0f}"] for size in sizes]
     best = max(size.samples_per_second for size in sizes)
@@ -99,6 +100,12 @@ def described(sizes: list[Size], names: dict[str, str], most: int, room: float) 
     last = sizes[-1]
     per_sample = expected(sizes, last.batch + 1) - last.memory if len(sizes) > 1 else 0.0
     fitting = most if not per_sample else min(most, last.batch + int(((1 - LEFT) * room - last.memory) / per_sample))
+    ENDING.found = {
+        "data.batch_size": quick.batch,
+        "largest_measured": last.batch,
+        "largest_by_memory": max(fitting, last.batch),
+        "sizes": [size._asdict() for size in sizes],
+    }
     facts = {
         "largest measured": f"data.batch_size={last.batch}"
         + (", all train samples in one" if last.batch == most else ""),

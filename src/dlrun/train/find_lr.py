@@ -68,8 +68,10 @@ def find_lr(config: dict, names: dict[str, str], chosen: list[str]) -> str:
         write_whole(folder / "lr.csv", _as_csv(test))
         Image.fromarray(drawing.render(partial(draw, test, best))).save(folder / "lr.png")
     curve = [(log(rate, 10), loss) for rate, loss in zip(test.rates, test.smoothed, strict=True)]
-    advice = f"optimizer.lr={best:.1g}" if min(test.smoothed) < test.smoothed[0] else "none: the loss never fell"
+    has_fallen = min(test.smoothed) < test.smoothed[0]
+    advice = f"optimizer.lr={best:.1g}" if has_fallen else "none: the loss never fell"
     lowest = test.rates[test.smoothed.index(min(test.smoothed))]
+    ENDING.found = {"optimizer.lr": float(f"{best:.1g}") if has_fallen else None, "lowest_loss_at": lowest}
     return "\n".join(
         [
             f"learning-rate range test: {len(test.rates)} steps of {names['model']} on {names['data']}",

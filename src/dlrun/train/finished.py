@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from dlrun.config.build import build
-from dlrun.config.saved import own_config, require_finished
+from dlrun.config.saved import own_config, require_finished, where_moved
 from dlrun.data.base import Data, SampleData
 from dlrun.errors import CheckpointError, DataError, first_line
 from dlrun.output.checkpoint import load_of_run
@@ -73,7 +73,10 @@ class FinishedRun:
         if not download and isinstance(source, dict) and "download" in source:
             section = section | {"source": source | {"download": False}}
         data = build(section)  # a new object, so that what it learns now can be compared
-        data.load(self.device.torch_device, self.device.channels_last)
+        try:
+            data.load(self.device.torch_device, self.device.channels_last)
+        except DataError as error:
+            raise where_moved(error, self.folder, self.config) from None
         if not is_same_data(self.state, data_state(data)):
             raise DataError(
                 f"{self.folder}: the data has changed: its splits have other samples, statistics, words or classes\n"

@@ -1,4 +1,4 @@
-"""Which epochs' weights a run keeps besides the best: `trainer.keep=best3`, `trainer.keep_every=10`.
+"""Choose the epochs whose weights a run keeps besides the best: `trainer.keep=best3`, `trainer.keep_every=10`.
 
 The epochs are a function of the logged rows and the settings, so a resumed run keeps the same ones.
 """

@@ -10,7 +10,7 @@ from dlrun.tasks.metrics.outcomes import OUTCOMES
 
 
 def counted(outcomes: Sequence[Tensor]) -> dict[str, float]:
-    """How often each value occurs, by name: outcomes/VALUE."""
+    """Count how often each value occurs, by name: outcomes/VALUE."""
     if not outcomes:
         return {}
     values, counts = torch.cat([each.reshape(-1) for each in outcomes]).unique(return_counts=True)
@@ -43,7 +43,7 @@ class Means:
             return None
         metrics = self.pending[-1][0]
         name = "loss" if "loss" in metrics else next(iter(metrics))
-        values = [found[name].float().mean() for found, _ in self.pending[-steps:] if name in found]
+        values = [step[name].float().mean() for step, _ in self.pending[-steps:] if name in step]
         return name, torch.stack(values).mean().item()
 
     def flush(self) -> dict[str, float]:

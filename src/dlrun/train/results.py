@@ -43,26 +43,26 @@ def measure_test(training: Training, data: Data) -> dict[str, float]:
 def results(training: Training, data: Data, outcome: Outcome, test: dict[str, float]) -> dict[str, object]:
     """The entries of summary.json that are known after the test. Writes the files of the task's report."""
     task, run, clock, best = training.task, training.run, training.clock, training.best
-    found: dict[str, object] = {
+    entries: dict[str, object] = {
         "stopped_by": outcome.reason,
         "epochs": clock.epoch,
         "steps": clock.step,
         "seconds": rounded_up(clock.seconds),
     }
     if best:
-        found["waited"] = best.waited  # epochs, as trainer.patience counts them
+        entries["waited"] = best.waited  # epochs, as trainer.patience counts them
     if best and best.score is not None:
-        found["best"] = {"epoch": best.epoch, "metric": f"val/{best.metric}", "value": best.score}
+        entries["best"] = {"epoch": best.epoch, "metric": f"val/{best.metric}", "value": best.score}
     report = run.write_report(task.report(data))
     for owner in (task.net, data):
         if report_of := getattr(owner, "report", None):
             report |= run.write_report(report_of())
     speeds = [row["time/samples_per_s"] for row in run.rows]
-    found |= {
+    entries |= {
         "test": {f"test/{name}": value for name, value in test.items()} | report,
         "samples_per_second": round(sorted(speeds)[len(speeds) // 2], 1) if speeds else None,
         "peak_memory_mb": peak_memory(training.task.device.torch_device),
     }
     if skipped := sum(update.skipped for update in task.named_updates().values()):
-        found["skipped_steps"] = skipped
-    return found
+        entries["skipped_steps"] = skipped
+    return entries

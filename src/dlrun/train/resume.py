@@ -9,15 +9,15 @@ from omegaconf import OmegaConf
 from dlrun.config.build import build, of_runner
 from dlrun.config.check import check
 from dlrun.config.extras import install
-from dlrun.config.saved import is_place, new_run_arguments, plain, portable, read_config
-from dlrun.errors import DataError, UserError
+from dlrun.config.saved import is_place, new_run_arguments, plain, portable, read_config, where_moved
+from dlrun.errors import DataError, UserError, printable
 from dlrun.output.folders import find_run, read_summary, require_plain, status_of
 from dlrun.output.json_line import ENDING
 from dlrun.output.restarts import restarts
 from dlrun.overrides import key_of, pasteable, quoted
 from dlrun.tracking.processes import require_installed
 from dlrun.train.limits import refuse_finished
-from dlrun.train.start import Done, Request, join_processes, locked, train
+from dlrun.train.start import Done, Request, join_processes, locked, train, write_config
 
 if TYPE_CHECKING:
     from dlrun.train.session import Session
@@ -49,6 +49,8 @@ def resume(request: Request) -> Done:
         if status_of(done) == "finished":
             if restarts():  # a process died after the run finished
                 return Done(folder)
+            if run.places and run.is_only_moved:
+                return _moved(folder, run)
             refuse_finished(folder, build(run.config["trainer"]), done)
         expected = f"expected the number that it was started with: dl-run {pasteable('resume', folder)}"
         here = f"resume={quoted(folder.resolve())}"  # pins `last`, which may name another run in the child processes
@@ -65,23 +67,26 @@ def resume(request: Request) -> Done:
 class ResumedConfig(NamedTuple):
     """The config of a run that is resumed: plain and checked, the choice of each group, and config.yaml's new text.
 
-    changes: old and new values of CHANGEABLE keys.
+    changes: old and new values of CHANGEABLE keys. places: new values of the keys that name where the data is.
+    is_only_moved: whether nothing else changes.
     """
 
     config: dict
     names: dict[str, str]
     text: str
     changes: dict[str, tuple[object, object]]
+    places: dict[str, object]
+    is_only_moved: bool
 
 
 def read_resumed(folder: Path, request: Request) -> ResumedConfig:
     """Read a run's config, with the request's changes. Raises UserError if a change is not of a RESUMABLE key."""
-    changes = {}
+    changes, places, is_only_moved = {}, {}, True
     try:
         saved, names = read_config(folder)
     except UserError as error:
         raise UserError(f"resume={error}") from None
-    is_moved, before = False, plain(saved)
+    before = plain(saved)
     if odd := next((name for name in SECTIONS if not isinstance(before.get(name, {}), dict)), None):
         raise UserError(
             f"resume={folder}: {odd}={before[odd]!r} in {folder / '.hydra' / 'config.yaml'}\n"
@@ -91,10 +96,14 @@ def read_resumed(folder: Path, request: Request) -> ResumedConfig:
         key = key_of(override)
         if key in RESUMABLE or is_place(before, key):
             OmegaConf.update(saved, key, OmegaConf.select(request.config, key), merge=False, force_add=True)
-            is_moved |= key.startswith("data.")
+            if key == "data_dir" or key.startswith("data."):
+                places[key] = OmegaConf.select(saved, key)
+            else:
+                is_only_moved = False
         elif key in CHANGEABLE and request.config.resume_allow == "changes":
             changes[key] = (OmegaConf.select(saved, key), OmegaConf.select(request.config, key))
             OmegaConf.update(saved, key, changes[key][1], merge=False)
+            is_only_moved = False
         elif key not in ("resume", "resume.allow", "resume_allow", "output_dir"):
             or_allow = f", or {override} with resume.allow=changes" if key in CHANGEABLE else ""
             typed = override.removeprefix("++")  # added by the command line
@@ -108,10 +117,10 @@ def read_resumed(folder: Path, request: Request) -> ResumedConfig:
         check(config, names)
     except UserError as error:
         raise UserError(f"resume={folder}: {error}") from None
-    if is_moved:
+    if places:
         saved = portable(saved)
     require_installed(config.get("tracker") or (), install)
-    return ResumedConfig(config, names, OmegaConf.to_yaml(saved), changes)
+    return ResumedConfig(config, names, OmegaConf.to_yaml(saved), changes, places, is_only_moved)
 
 
 def _resumed_session(folder: Path, run: ResumedConfig) -> "Session":
@@ -121,9 +130,18 @@ def _resumed_session(folder: Path, run: ResumedConfig) -> "Session":
     config = run.config | {"init": None, "model": run.config["model"] | dict.fromkeys(of_runner(run.config["model"]))}
     try:
         return Session(config, run.names, changes=run.changes)
-    except DataError as error:  # drop the lines that suggest keys of new runs
-        lines = [line for line in str(error).splitlines() if "=..." not in line]
-        place = str(error).partition("=")[0]
-        key = place if is_place(config, place) else "data_dir"
-        elsewhere = f"dl-run {pasteable('resume', folder)} {key}=<{'place' if key == place else 'folder'}>"
-        raise DataError("\n".join([*lines, f"  put it there, or name its place: {elsewhere}"])) from None
+    except DataError as error:
+        raise where_moved(error, folder, config) from None
+
+
+def _moved(folder: Path, run: ResumedConfig) -> Done:
+    """Keep the new place of a finished run's data in its config, if the data there is the same."""
+    from dlrun.output.failures import within_memory, writing_to
+    from dlrun.train.finished import FinishedRun
+
+    with within_memory():
+        FinishedRun(folder, run.places).load_data(download=False)
+    with writing_to(folder):
+        write_config(folder, {"config": run.text})
+    print(printable(f"{folder}: its data is unchanged at the new place, which its config names now"))
+    return Done(folder)

@@ -61,7 +61,7 @@ class Done(NamedTuple):
 
 
 def start(request: Request) -> Done | None:
-    """Train a new run; or print what another mode finds, and return None."""
+    """Train a new run; or print the result of another mode, and return None."""
     for word in request.words:
         if key_of(word).split(".")[0].split("@")[0] == "sweep":
             raise UserError(f"{word} needs a sweep, and this is one run\n  expected dl-run -m {word} ...")

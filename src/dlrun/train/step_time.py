@@ -16,6 +16,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from dlrun.output.console import table
+from dlrun.output.json_line import ENDING
 from dlrun.train.session import Session
 from dlrun.train.trial import batches, require_samples
 
@@ -40,6 +41,7 @@ def step_time(config: dict, names: dict[str, str], chosen: list[str]) -> str:
     whole = timed(session)
     split = profiled(session)
     total = sum(split.phases.values())
+    ENDING.found = {"step_ms": whole, "with_profiler_ms": split._asdict()}
     rows = [["", "ms", "share"]]
     rows += [[name, f"{ms:.3f}", f"{ms / total:.1%}"] for name, ms in split.phases.items()]
     size = session.data.batch_size  # type: ignore[attr-defined]  # require_samples: it has samples
@@ -89,7 +91,7 @@ def profiled(session: Session) -> Split:
 
 
 def _marked(steps: Iterator[Any]) -> Iterator[Any]:
-    """Yield what `steps` does, with its own time marked as that of the data."""
+    """Yield the batches of `steps`, with its own time marked as that of the data."""
     while True:
         with record_function(PHASE + "data"):
             item = next(steps, None)
@@ -99,7 +101,7 @@ def _marked(steps: Iterator[Any]) -> Iterator[Any]:
 
 
 def _mark(session: Session) -> Callable[[], None]:
-    """Mark forward passes, those of layers too, backward passes and the optimizers' steps. Returns what undoes it."""
+    """Mark forward passes, also of layers, backward passes and optimizer steps. Returns a function that undoes it."""
     ranges: list[list[Any]] = []  # those that each running module has opened
 
     def enter(layer: str | None) -> Callable[..., None]:

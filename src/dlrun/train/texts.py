@@ -97,8 +97,8 @@ def one_batch(session: "Session") -> str:
 def baseline_rows(baselines: dict[str, dict[str, float]], metrics: Iterable[str]) -> list[list[str]]:
     """Rows of a table with the metrics of forecasts without learning, by name."""
     return [
-        [name, *(number(found[metric]) if metric in found else "-" for metric in metrics)]
-        for name, found in baselines.items()
+        [name, *(number(values[metric]) if metric in values else "-" for metric in metrics)]
+        for name, values in baselines.items()
     ]
 
 

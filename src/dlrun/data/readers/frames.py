@@ -85,11 +85,11 @@ def eeg() -> Frames:
 
 def _packaged(package: str, path: str) -> bytes:
     """Return a file of an installed package. Raises DataError with the command that installs it."""
-    found = find_spec(package)
+    module = find_spec(package)
     install = f"  expected the package: pip install --no-deps {package}"
-    if found is None or not found.submodule_search_locations:
+    if module is None or not module.submodule_search_locations:
         raise DataError(f"the table comes with the package {package}, which is not installed\n{install}")
-    file = Path(next(iter(found.submodule_search_locations))) / path
+    file = Path(next(iter(module.submodule_search_locations))) / path
     try:
         return file.read_bytes()
     except OSError as error:

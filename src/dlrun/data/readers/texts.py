@@ -57,13 +57,14 @@ def text_folder(
     text_column: Name | None,
     label_column: Name | None,
     tokens: Tokenization,
+    stratify: bool = False,
 ) -> Corpus:
     """Read your own texts: PATH/CLASS/*.txt, PATH/{train,val,test}/CLASS/*.txt, or a CSV of texts and labels.
 
     path: absolute, in the working folder, or under data_dir. labels: the classes in order; [] for all classes, sorted.
     classes: the number of classes, None for any. header: whether a CSV's first line names its columns; else they are
     text and label. text_column, label_column: their names, None for known ones. test_fraction: share of the texts that
-    are test if there is no test folder.
+    are test if there is no test folder. stratify: whether they are cut from each class separately.
     """
     root = Path(os.path.expanduser(data_dir))
     source = find(path, root, "data.source.path", "a folder with a folder of .txt files per class, or a .csv")
@@ -73,7 +74,8 @@ def text_folder(
     else:
         rows, contents, about = _folder_texts(source)
     numbers, names = number_classes(source, [name for _, name, _ in rows], tuple(labels), classes)
-    is_test = _is_test([split for split, _, _ in rows], test_fraction, random_state)
+    classes_of = numbers if stratify else np.zeros_like(numbers)
+    is_test = _is_test([split for split, _, _ in rows], classes_of, test_fraction, random_state)
 
     is_val = [split == "val" for split, _, _ in rows]
     order = sorted(range(len(rows)), key=lambda i: (is_test[i], is_val[i]))  # train, then val, then test
@@ -83,14 +85,14 @@ def text_folder(
             content = rows[i][2]
             yield Text(is_test[i], int(numbers[i]), read_bytes(content) if isinstance(content, Path) else content)
 
-    contents += [test_fraction, random_state, list(names)]
+    contents += [test_fraction, random_state, list(names), stratify]
     corpus = cached(root / CACHE, contents, texts, len(rows), safe_name(source.stem), tokens)
     files = tuple(_origin(source, i + 1, rows[i][2]) for i in order)
     return corpus._replace(names=names, files=files, num_val=sum(is_val), about=about)
 
 
 def _origin(source: Path, number: int, content: Path | str | bytes) -> str:
-    """Where a text comes from: its file below the folder `source`, or its number in the table `source`."""
+    """The origin of a text: its file below the folder `source`, or its number in the table `source`."""
     return _below(content, source) if isinstance(content, Path) else f"{source.name}, text {number}"
 
 
@@ -98,12 +100,17 @@ def _below(path: Path, folder: Path) -> str:
     return str(path)[len(str(folder)) + 1 :]
 
 
-def _is_test(splits: list[str], test_fraction: float, random_state: int) -> list[bool]:
-    """Return which texts are in the test split: those of the test folder or, without one, a random share."""
+def _is_test(splits: list[str], classes: np.ndarray, test_fraction: float, random_state: int) -> list[bool]:
+    """Return which texts are test: those of the test folder or, without one, a random share of each class."""
     is_test = [split == "test" for split in splits]
     if not any(is_test):
         pool = np.flatnonzero([split != "val" for split in splits])
-        chosen = np.random.RandomState(random_state).permutation(len(pool))[: round(len(pool) * test_fraction)]
+        order = np.random.RandomState(random_state).permutation(len(pool))
+        shares = np.empty(len(pool))  # of its class that come before a text
+        for each in np.unique(classes):
+            own = classes[pool[order]] == each
+            shares[own] = (np.arange(own.sum()) + 0.5) / max(1, own.sum())
+        chosen = order[np.argsort(shares, kind="stable")][: round(len(pool) * test_fraction)]
         is_test = np.isin(np.arange(len(splits)), pool[chosen]).tolist()
     if not 0 < sum(is_test) < len(splits):
         texts = counted(len(splits), "text")

@@ -36,12 +36,13 @@ def forecasts(data: ResidentWindows, rows: Tensor, season: int) -> dict[str, Ten
     """
     targets, length = data.y["fit"], data.form.length
     ahead = data.target_steps - length  # steps after the window
-    found = {"last value": torch.full_like(ahead, length - 1)}
+    source_steps = {"last value": torch.full_like(ahead, length - 1)}
     if 1 < season <= length:
-        found[f"season of {season}"] = length + ahead % season - season
+        source_steps[f"season of {season}"] = length + ahead % season - season
     shape = (len(rows), -1) if targets.dim() == 2 else (len(rows),)
     return {
-        name: targets.index_select(0, (rows[:, None] + steps).flatten()).view(shape) for name, steps in found.items()
+        name: targets.index_select(0, (rows[:, None] + steps).flatten()).view(shape)
+        for name, steps in source_steps.items()
     }
 
 

@@ -1,5 +1,6 @@
 """The order of a series' rows in time, and its gaps."""
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -38,17 +39,18 @@ def ordered(part: Part, series: str | None, time: str | None, skip_gaps: bool) -
     names = as_texts(frame[series]).fill_null("").to_list() if series else [""]
     order = {name: i for i, name in enumerate(dict.fromkeys(names))}
     ids = np.array([order[name] for name in names], np.int32) if series else np.zeros(frame.height, np.int32)
-    times = _times(frame[time], place) if time else np.arange(frame.height)
-    rows = np.lexsort((times, ids))
+    times = _times(frame.drop_in_place(time), place) if time else np.arange(frame.height)
     about = {}
-    if not np.array_equal(rows, np.arange(len(rows))):
+    if not _is_ordered(ids, times):
+        rows = np.lexsort((times, ids))
         frame, ids, times = frame[rows], ids[rows], times[rows]
+        place = partial(_moved, rows, place)
         about["order"] = f"rows are sorted by {' and '.join(needed)}"
     steps = np.diff(times)
     breaks = np.concatenate([[True], ids[1:] != ids[:-1]])
     inside = ~breaks[1:]
     if time and (twice := inside & (steps == 0)).any():
-        row = int(rows[int(twice.argmax()) + 1])
+        row = int(twice.argmax()) + 1
         raise DataError(
             f"{place(row)}: the time {time} is that of another row\n"
             f"  expected one row for each time; data.series=COLUMN names the series of a row if there are several"
@@ -60,7 +62,16 @@ def ordered(part: Part, series: str | None, time: str | None, skip_gaps: bool) -
             about["gaps"] = (
                 f"{counted(int(gaps.sum()), 'gap')} in {time}: no window crosses one (data.gaps=skip: they do)"
             )
-    return Rows(frame, lambda row: place(int(rows[row])), ids, breaks, list(order), about)
+    return Rows(frame, place, ids, breaks, list(order), about)
+
+
+def _is_ordered(ids: Array, times: Array) -> bool:
+    """Whether rows are in the order of their series, and of time in each."""
+    return bool(((ids[1:] > ids[:-1]) | (ids[1:] == ids[:-1]) & (times[1:] >= times[:-1])).all())
+
+
+def _moved(rows: Array, place: Place, row: int) -> str:
+    return place(int(rows[row]))
 
 
 def _times(column: pl.Series, place: Place) -> Array:

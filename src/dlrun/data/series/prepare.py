@@ -55,7 +55,7 @@ def prepare(part: Part, settings: TableSettings, windows: WindowSettings, where:
     has = has_values(rows.frame, settings.target)
     if not has.any():
         raise DataError(f"{where}: the target {settings.target[0]} has no values\n  expected a value in most rows")
-    targets = learned(rows.frame.filter(pl.Series(has)), settings, rows.place, where)[1]
+    targets = learned(rows.frame.select(settings.target).filter(pl.Series(has)), settings, rows.place, where)[1]
     y = targets_of(rows.frame, targets, rows.place)
     form = _form(rows, windows, "labels" in targets[0], where)
     splits = _splits(rows, settings, y, form)

@@ -1,6 +1,6 @@
 """Series from a file of one's own or from a source: forecasts, or classes of windows and of whole series.
 
-Nothing is read before `load`, or before a network is built: only the table says how many columns there are.
+Nothing is read before `load`, or before a network is built, which needs the number of columns.
 """
 
 import os
@@ -160,7 +160,7 @@ class SeriesFile(Encoded):
 
         content: of the file, if it is not stored at `path`. Raises DataError for a lacking column or a short series.
         """
-        frame, origin = read_table(path, self.form, "*", content)
+        frame, origin = read_table(path, self.form, "*", content, self.settings.time)
         encoding, length = self.fitted(), self.fitted()["length"]
         check_columns(frame.columns, list(encoding["columns"]), origin.place)
         rows = ordered(Part(frame, origin.place), self.settings.group, self.settings.time, self.windows.skip_gaps)
@@ -217,7 +217,7 @@ class SeriesFile(Encoded):
             frame = self.source()["all"].cast({pl.Enum: pl.Categorical})  # no texts of a file
             return Part(frame, lambda row: f"the table, row {row + 1}"), "the table"
         path = find(str(self.file), self.data_dir, "data.file", EXPECTED)
-        frame, origin = read_table(path, self.form, self.columns_of_texts())
+        frame, origin = read_table(path, self.form, self.columns_of_texts(), time=self.settings.time)
         return Part(frame, origin.place), str(path)
 
 

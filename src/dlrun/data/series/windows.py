@@ -42,7 +42,7 @@ def starts_of(splits: Array, breaks: Array, is_missing: Array, form: Windowing) 
     or the border of a split. is_missing: whether a row has no target.
     """
     missing = np.concatenate([[0], np.cumsum(is_missing, dtype=np.int32)])
-    found: dict[int, list[Array]] = {}
+    by_split: dict[int, list[Array]] = {}
     left_out = 0
     for first, end in stretches(splits, breaks):
         starts = np.arange(first, end - form.span + 1, form.stride, dtype=np.int32)
@@ -50,8 +50,8 @@ def starts_of(splits: Array, breaks: Array, is_missing: Array, form: Windowing) 
             lacks = missing[starts + form.span] > missing[starts + form.targets[0]]
             left_out += int(lacks.sum())
             starts = starts[~lacks]
-        found.setdefault(int(splits[first]), []).append(starts)
-    return {split: np.concatenate(each) for split, each in found.items()}, left_out
+        by_split.setdefault(int(splits[first]), []).append(starts)
+    return {split: np.concatenate(each) for split, each in by_split.items()}, left_out
 
 
 def stretches(splits: Array, breaks: Array) -> list[tuple[int, int]]:

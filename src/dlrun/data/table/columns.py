@@ -72,7 +72,7 @@ def _found(column: pl.Series, place: Place) -> tuple[pl.Series, str]:
     if len(values) and share_of_numbers(some_values) >= MOSTLY:
         advice = f": correct it, write 'data.missing=[...]' if it means no value, or data.types.{name}=category"
         return as_numbers(column, place, advice), "number"
-    if form := _date_format(values):
+    if form := date_format(values):
         return as_dates(column, form, place), form
     return column, "category"
 
@@ -89,7 +89,7 @@ def _of_kind(column: pl.Series, kind: str, place: Place) -> tuple[pl.Series, str
     if kind == "boolean":
         return as_booleans(column, place), kind
     if kind == "date" and column.dtype not in (pl.Date, pl.Datetime):
-        form = _date_format(column.cast(pl.String).drop_nulls())
+        form = date_format(column.cast(pl.String).drop_nulls())
         if not form:
             raise DataError(
                 f"data.types.{column.name}=date: its values, such as {_example(column)}, are in no known format\n"
@@ -156,32 +156,33 @@ def as_dates(column: pl.Series, form: str, place: Place) -> pl.Series:
 def _parsed_each(column: pl.Series, form: str) -> pl.Series:
     """Parse texts; of pl.Enum, each different one once."""
     if not isinstance(column.dtype, pl.Enum) or not len(column.dtype.categories):
-        return _parsed(column.cast(pl.String), form)
-    return _parsed(column.dtype.categories, form).gather(column.to_physical()).alias(column.name)
+        return parsed(column.cast(pl.String), form)
+    return parsed(column.dtype.categories, form).gather(column.to_physical()).alias(column.name)
 
 
-def _parsed(texts: pl.Series, form: str) -> pl.Series:
+def parsed(texts: pl.Series, form: str) -> pl.Series:
+    """Parse texts by a format, to datetimes; null where that fails."""
     if not re.search("%[HMST]", form):
         return texts.str.to_date(form, strict=False).cast(pl.Datetime("us"))
     dates = texts.str.to_datetime(form, strict=False, time_unit="us")
     return dates.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if "%z" in form else dates
 
 
-def _date_format(values: pl.Series) -> str:
+def date_format(values: pl.Series) -> str:
     """Return the first of FORMATS that fits most of the texts, or "" if there is none."""
     if not len(values) or not values[0][:1].isdigit() or "".join(filter(str.isdigit, values[0])) == values[0]:
         return ""
     first = values.head(100).cast(pl.String)
-    fitting = {form: 1 - _parsed(first, form).null_count() / len(first) for form in FORMATS}
+    fitting = {form: 1 - parsed(first, form).null_count() / len(first) for form in FORMATS}
     fitting = {form: share for form, share in fitting.items() if share >= MOSTLY}
     if len(fitting) > 1:  # day and month may be mistaken for each other in the first values
         texts = values.cast(pl.String)
-        fitting = {form: 1 - _parsed(texts, form).null_count() / len(texts) for form in fitting}
+        fitting = {form: 1 - parsed(texts, form).null_count() / len(texts) for form in fitting}
     return max(fitting, key=lambda form: fitting[form], default="")
 
 
 def _useless(column: pl.Series, kind: str, is_chosen: bool) -> str:
-    """Say why there is nothing to learn from a column; "" if there is."""
+    """Return the reason why there is nothing to learn from a column; "" if there is something."""
     values = column.drop_nulls()
     if not len(values):
         return "no values"

@@ -1,4 +1,4 @@
-"""What data sets of encoded tables have in common: they learn an encoding from the train split."""
+"""The common part of data sets of encoded tables: they learn an encoding from the train split."""
 
 import torch
 

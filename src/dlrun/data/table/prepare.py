@@ -79,7 +79,7 @@ def prepare(parts: Mapping[str, Part], settings: TableSettings, where: str) -> P
 
 
 class _Column(NamedTuple):
-    """What was found of a column. reason: why it is left out, or "". unseen: describes levels that train lacks."""
+    """A prepared column. reason: why it is left out, or "". unseen: describes levels that train lacks."""
 
     kind: str
     reason: str
@@ -188,7 +188,9 @@ def _with_target(
     if empty := next((name for name, indices in given.items() if not len(indices)), None):
         raise DataError(f"data.{empty}: the target {settings.target[0]} has no values\n  expected a value in most rows")
     note = f"{counted(int((~has).sum()), 'row')} without a value of {settings.target[0]}"
-    return frame.filter(pl.Series(has)), lambda row: place(int(rows[row])), given, {"rows left out": note}, rows
+    kept = pl.Series(has)
+    frame = pl.DataFrame([frame.drop_in_place(name).filter(kept) for name in frame.columns])  # not all of it twice
+    return frame, lambda row: place(int(rows[row])), given, {"rows left out": note}, rows
 
 
 def describe_columns(encoding: Encoding) -> str:

@@ -3,7 +3,8 @@
 import io
 import math
 import os
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import NamedTuple
 
 import polars as pl
 
+from dlrun.data.table.blocks import read_blocks, read_head
+from dlrun.data.table.columns import date_format, parsed
 from dlrun.data.table.text import EXPECTED, Format, TableText, content_of, head_of, text_of, undecodable
 from dlrun.errors import DataError, counted, first_line
 
 MISFIT = "as dtype"  # in polars' message about a value that is not of its column's type
-SAMPLED = 2000  # rows that decide whether a column has few different texts
+SAMPLED = 4000  # rows that decide whether a column has few different texts
 PART = 2**17  # rows whose texts are compared at once
+WORKERS = 2  # threads that look for blanks around texts
 GUESSED_FROM = 10_000  # rows from which polars guesses the columns' types before it reads all of them
 
 
@@ -33,12 +37,13 @@ Origin = TableText | ParquetTable
 
 
 def read_table(
-    path: Path, form: Format, as_text: Container[str] = (), content: bytes | None = None
+    path: Path, form: Format, as_text: Container[str] = (), content: bytes | None = None, time: str | None = None
 ) -> tuple[pl.DataFrame, Origin]:
     """Return the rows of a file, and where they come from, for messages. Rows without any value are left out.
 
     as_text: names of columns whose values are kept as they are written; all of them if it holds "*".
-    content: of the file, if it is not stored at `path`. Raises DataError if the file is not a table.
+    content: of the file, if it is not stored at `path`. time: a column whose texts may be returned as dates, which take
+    less memory. Raises DataError if the file is not a table.
     """
     try:
         start = head_of(path if content is None else content)
@@ -49,7 +54,7 @@ def read_table(
         frame = _read_parquet(path, content)
     else:
         origin = text_of(path, form, path if content is None else content, start)
-        frame = _read_text(origin, as_text)
+        frame = _read_text(origin, as_text, time)
     if not frame.width or not frame.height:
         raise DataError(f"{path} has no rows: {EXPECTED} with a line of names and lines of values")
     return frame, origin
@@ -81,7 +86,7 @@ def _read_parquet(path: Path, content: bytes | None) -> pl.DataFrame:
     return _without_empty_rows(frame.cast({pl.Enum: pl.Categorical}))
 
 
-def _read_text(text: TableText, as_text: Container[str]) -> pl.DataFrame:
+def _read_text(text: TableText, as_text: Container[str], time: str | None) -> pl.DataFrame:
     """Read all rows. If later values do not fit the types of the first ones, the types are found from all rows."""
     separator = text.form.separator or ","
     scan = partial(pl.scan_csv, text.source, separator=separator, has_header=text.form.header, glob=False)
@@ -89,7 +94,8 @@ def _read_text(text: TableText, as_text: Container[str]) -> pl.DataFrame:
         written = scan(infer_schema=False).collect_schema().names()
         chosen = {old: pl.String for old, new in zip(written, text.names, strict=True) if new in as_text}
         scan = partial(scan, schema_overrides=chosen, infer_schema="*" not in as_text)
-        if (frame := _read_fast(scan, text.form.missing)) is None:
+        time = dict(zip(text.names, written, strict=True)).get(time or "")
+        if (frame := _read_fast(text, scan, time)) is None:
             scan = partial(scan, null_values=list(text.form.missing))
             try:
                 frame = scan(infer_schema_length=GUESSED_FROM).collect()
@@ -105,12 +111,13 @@ def _read_text(text: TableText, as_text: Container[str]) -> pl.DataFrame:
     return _without_empty_rows(_stripped(frame, text.form.missing))
 
 
-def _read_fast(scan: Callable[..., pl.LazyFrame], missing: tuple[str, ...]) -> pl.DataFrame | None:
-    """Read all rows without comparing each value with `missing`, which takes polars half as long again.
+def _read_fast(text: TableText, scan: Callable[..., pl.LazyFrame], time: str | None) -> pl.DataFrame | None:
+    """Read all rows in blocks, without comparing each value with `missing`, which takes polars half as long again.
 
     None if that could give other values: texts are compared later, but numbers and booleans only if they do not fit.
     """
-    if any(_is_value(text) for text in missing):
+    missing = text.form.missing
+    if any(map(_is_value, missing)):
         return None
     found, with_missing = (
         scan(infer_schema_length=GUESSED_FROM, null_values=words).collect_schema() for words in (None, list(missing))
@@ -118,20 +125,33 @@ def _read_fast(scan: Callable[..., pl.LazyFrame], missing: tuple[str, ...]) -> p
     if found != with_missing:
         return None
     try:
-        frame = scan(schema_overrides={**found, **_repeated(scan, found)}, infer_schema=False).collect()
-    except pl.exceptions.ComputeError as error:
-        if MISFIT not in str(error):
-            raise
+        head = read_head(text, found)
+        if head is None:
+            return None
+        form = date_format(head[time].drop_nulls()) if time and found[time] == pl.String else ""
+        is_date = {time} if form else set()
+        convert = partial(_with_dates, time, form) if form else lambda frame: frame
+        frame = read_blocks(text, {**found, **_repeated(head, is_date)}, convert)
+    except pl.exceptions.PolarsError:  # a value of another type, or a line of too many or too few
+        return None
+    if frame is None:
         return None
     has_nan = any(column.is_nan().any() for column in frame if column.dtype.is_float())
     return None if has_nan else frame
 
 
-def _repeated(scan: Callable[..., pl.LazyFrame], schema: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
+def _with_dates(name: str, form: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """Parse a column. Raises ComputeError for a text that is no date."""
+    dates = parsed(frame[name], form)
+    if dates.null_count() > frame[name].null_count():
+        raise pl.exceptions.ComputeError(f"no date {form}")
+    return frame.with_columns(dates)
+
+
+def _repeated(head: pl.DataFrame, others: Container[str | None]) -> dict[str, pl.DataType]:
     """Find the columns of few different texts, which take a quarter of the memory as the numbers of their texts."""
-    texts = [name for name, kind in schema.items() if kind == pl.String]
-    head = scan(schema_overrides=schema, infer_schema=False, n_rows=SAMPLED).select(texts).collect()
-    return {column.name: pl.Categorical() for column in head if column.n_unique() <= len(column) / 4}
+    texts = [column for column in head[:SAMPLED] if column.dtype == pl.String and column.name not in others]
+    return {column.name: pl.Categorical() for column in texts if column.n_unique() <= len(column) / 4}
 
 
 def _is_value(text: str) -> bool:
@@ -147,17 +167,21 @@ def _stripped(frame: pl.DataFrame, missing: tuple[str, ...]) -> pl.DataFrame:
 
     Columns of few different texts become pl.Enum.
     """
-    for i, column in enumerate(frame):
-        if column.dtype == pl.Categorical:
-            different = column.unique().cast(pl.String).drop_nulls().sort()
-            levels = _without_blanks(different, missing)
-            if (levels.is_null() | (levels == different)).all():
-                frame.replace_column(i, column.cast(pl.Enum(levels.drop_nulls()), strict=False))
-                continue
-            column = column.cast(pl.String)
-        if column.dtype == pl.String:
-            frame.replace_column(i, _without_blanks(column, missing))
+    texts = [i for i, column in enumerate(frame) if column.dtype in (pl.Categorical, pl.String)]
+    with ThreadPoolExecutor(WORKERS) as threads:
+        for i, column in zip(texts, threads.map(partial(_clean, missing=missing), frame[:, texts]), strict=True):
+            frame.replace_column(i, column)
     return frame
+
+
+def _clean(column: pl.Series, missing: tuple[str, ...]) -> pl.Series:
+    if column.dtype == pl.String:
+        return _without_blanks(column, missing)
+    different = column.unique().cast(pl.String).drop_nulls().sort()
+    levels = _without_blanks(different, missing)
+    if (levels.is_null() | (levels == different)).all():
+        return column.cast(pl.Enum(levels.drop_nulls()), strict=False)
+    return _without_blanks(column.cast(pl.String), missing)
 
 
 def _without_blanks(column: pl.Series, missing: tuple[str, ...]) -> pl.Series:

@@ -1,4 +1,4 @@
-"""What to learn from which columns of a table, and how to split it: the config's keys, checked against the table."""
+"""The settings of a table: its target, columns and splits, as the config has them, checked against the table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from dlrun.errors import DataError, UserError
 
 @dataclass(frozen=True)
 class TableSettings:
-    """What to learn from which columns, and how to split: the keys of the config (see configs/data/table.yaml)."""
+    """The target, the columns and the splits of a table: the keys in configs/data/table.yaml."""
 
     target: tuple[str, ...]
     learn: Literal["auto", "classification", "regression"]

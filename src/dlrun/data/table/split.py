@@ -25,13 +25,13 @@ def split_table(
     pool = next(iter(given.values()))  # all rows, or those of data.train
     folds = settings.folds, settings.fold
     if settings.group:
-        found = split_groups(as_texts(frame[settings.group][pool]).fill_null("").to_numpy(), shares, *folds)
+        rows = split_groups(as_texts(frame[settings.group][pool]).fill_null("").to_numpy(), shares, *folds)
     elif settings.time:
-        found = split_times(_times(frame[settings.time], settings, place)[pool], shares)
+        rows = split_times(_times(frame[settings.time], settings, place)[pool], shares)
     else:
         is_stratified = settings.stratify and y.ndim == 1
-        found = split_random(len(pool), shares, *folds, y[pool] if is_stratified else None)
-    return {name: given[name] if name in given and name != "train" else pool[found[name]] for name in SPLITS}
+        rows = split_random(len(pool), shares, *folds, y[pool] if is_stratified else None)
+    return {name: given[name] if name in given and name != "train" else pool[rows[name]] for name in SPLITS}
 
 
 def _times(column: pl.Series, settings: TableSettings, place: Place) -> np.ndarray:

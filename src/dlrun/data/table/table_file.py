@@ -1,6 +1,6 @@
 """Tables with columns of any kind, from files of one's own or from a source: one encoded row per sample.
 
-Nothing is read before `load`, or before a network is built: only the table says how many columns there are.
+Nothing is read before `load`, or before a network is built, which needs the number of columns.
 """
 
 import os
@@ -138,8 +138,8 @@ class TableFile(Encoded):
         check_columns(frame.columns, list(encoding["columns"]), origin.place)
         x = torch.from_numpy(encode(frame, encoding, origin.place)).to(self.device)
         first, columns = len(encoding["numbers"]), [each["column"] for each in encoding["categories"]]
-        found = {name: unseen(frame[name], x[:, first + i].cpu().numpy()) for i, name in enumerate(columns)}
-        new = {name: text for name, text in found.items() if text}
+        notes = {name: unseen(frame[name], x[:, first + i].cpu().numpy()) for i, name in enumerate(columns)}
+        new = {name: text for name, text in notes.items() if text}
         return frame.select(as_texts(column) for column in frame), x, new
 
     def decode(self, x: Tensor) -> list[dict[str, float | str]]:

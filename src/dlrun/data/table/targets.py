@@ -43,10 +43,10 @@ def _is_class(column: pl.Series) -> bool:
 
 
 def _classes(column: pl.Series, place: Place, where: str) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    texts = as_texts(column)
+    texts = column if isinstance(column.dtype, pl.Enum) else as_texts(column)
     different = texts.unique().to_list()
     if len(different) > max(FEW, len(texts) / 2):
-        if share_of_numbers(texts) >= MOSTLY:
+        if share_of_numbers(texts.cast(pl.String)) >= MOSTLY:
             as_numbers(column, place, ", as most are: correct it, or write 'data.missing=[...]' if it means no value")
         raise DataError(
             f"{where}: the target {column.name} has {len(different):,} different values in {len(texts):,} rows\n"

@@ -20,7 +20,7 @@ EXPECTED = "expected a CSV or TSV file (also .gz), or a Parquet file"
 
 
 class Format(NamedTuple):
-    """How a text file is written. separator: None if it has to be found. missing: texts that mean "no value"."""
+    """The format of a text file. separator: None if it has to be found. missing: texts that mean "no value"."""
 
     separator: str | None = None
     encoding: str = "utf-8"
@@ -130,9 +130,9 @@ def _as_utf8(path: Path, content: bytes, encoding: str) -> bytes:
 
 def undecodable(path: Path, content: bytes, error: UnicodeDecodeError, encoding: str) -> DataError:
     line = content.count(b"\n", 0, error.start) + 1
-    found = content[error.start : error.start + 1].hex()
+    byte = content[error.start : error.start + 1].hex()
     return DataError(
-        f"{path}, line {line}: the byte 0x{found} is not {encoding}\n"
+        f"{path}, line {line}: the byte 0x{byte} is not {encoding}\n"
         "  expected text in that encoding: set data.encoding, for example data.encoding=cp1252 or data.encoding=latin-1"
     )
 

@@ -14,7 +14,7 @@ from dlrun.runs.live import Folders, LiveRun
 
 CHUNK = 250  # summaries that one request reads at most: 50 ms
 ALL_EVERY = 10.0  # seconds between two looks at runs that do not run: one of them may be resumed
-NOT_NOW = 0.5  # seconds in which what was read is not looked at again
+NOT_NOW = 0.5  # seconds for which a run that was read is not checked again
 
 
 class Catalog:

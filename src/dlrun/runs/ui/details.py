@@ -1,4 +1,4 @@
-"""What the page shows of the chosen runs: curves, configs, images, logs, a sweep's own page. No torch here."""
+"""Details of the chosen runs, for the page: curves, configs, images, logs, a sweep's own page. No torch here."""
 
 import os
 from collections.abc import Sequence

@@ -23,7 +23,7 @@ HOST = "127.0.0.1"
 def serve(base: Path, port: int | None) -> Iterator[str]:
     """Serve the runs under `base` until Ctrl-C; yield the lines to print.
 
-    port: None takes PORT, or a free one if that is in use. Raises UserError if the port cannot be had, or the packages
+    port: None takes PORT, or a free one if that is in use. Raises UserError if the port cannot be used, or the packages
     of the extra are not installed.
     """
     if missing := [name for name in ("werkzeug", "plotly") if find_spec(name) is None]:

@@ -1,4 +1,4 @@
-"""Conditional GANs: generator and discriminator are told the class (Mirza and Osindero 2014; the book, section 9.7)."""
+"""Conditional GANs: both networks are given the class (Mirza and Osindero 2014; the book, section 9.7)."""
 
 from collections.abc import Callable
 from functools import partial

@@ -2,7 +2,7 @@
 
 Each maps raw outputs float32 (B, outputs) and targets to the mean over the batch, or with reduction="none" to the
 losses of the samples, (B,) or (B, targets). Targets are classes int64 (B,), of which two share one output, or real
-numbers (B, targets). criterion.py says which loss fits which data. Source: the book, section 6.6, unless stated.
+numbers (B, targets). criterion.py lists which loss fits which data. Source: the book, section 6.6, unless stated.
 """
 
 import torch

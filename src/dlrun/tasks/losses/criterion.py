@@ -51,13 +51,13 @@ def _own(call: "partial[Tensor]", spec: Learnable) -> Loss:
         f"tensor that depends on the outputs, of the samples {shapes[-1]} or their mean ()"
     )
     try:
-        found = call(out, y, reduction="none") if takes_reduction else call(out, y)
+        losses = call(out, y, reduction="none") if takes_reduction else call(out, y)
     except Exception as error:  # the user's code raises anything
         raise UserError(f"task.loss={name} failed: {type(error).__name__}: {error}\n{expected}") from error
-    if not isinstance(found, Tensor) or tuple(found.shape) not in shapes or not found.requires_grad:
-        kind = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+    if not isinstance(losses, Tensor) or tuple(losses.shape) not in shapes or not losses.requires_grad:
+        kind = f"a tensor of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
         constant = (
-            "" if not isinstance(found, Tensor) or found.requires_grad else " that does not depend on the outputs"
+            "" if not isinstance(losses, Tensor) or losses.requires_grad else " that does not depend on the outputs"
         )
         raise UserError(f"task.loss={name} returned {kind}{constant}\n{expected}")
     return call if takes_reduction else partial(_reduced, call, name)

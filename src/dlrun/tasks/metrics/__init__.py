@@ -8,7 +8,7 @@ The evaluation passes by name what a function asks for, as NumPy arrays over all
     counts     samples by true class (rows) and predicted class, int64 (classes, classes)
     out        real predictions float32 (N, targets), in the unit of the targets
 
-A metric returns one number, or one for each class or target. Its annotation says which values are better. With two
+A metric returns one number, or one for each class or target. Its annotation declares which values are better. With two
 classes, `f1` is that of the second; with more it is the mean over the classes. Values agree with scikit-learn's.
 """
 

@@ -1,4 +1,4 @@
-"""The metrics that task.metrics names, of a whole split; and those of them that training has for nothing."""
+"""The metrics that task.metrics names, of a whole split; and those that training can compute at no extra cost."""
 
 import inspect
 import re
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlrun.errors import UserError
+from dlrun.errors import UserError, raised
 from dlrun.spec import Mask
 from dlrun.tasks import metrics
 from dlrun.tasks.metrics.outcomes import OUTCOMES
@@ -20,6 +20,7 @@ from dlrun.types import Better
 
 OF_CLASSES, OF_TARGETS, OF_MASKS = ("y", "p", "predicted", "counts"), ("y", "out"), ("counts",)  # what metrics get
 Function = partial  # a metric with its keys
+MOST_CLASSES = 1000  # that an example has two samples of
 
 
 class Measures:
@@ -48,6 +49,8 @@ class Measures:
                 raise UserError(
                     f"task.metrics={name} is always 1 with {self.classes} classes\n  expected a smaller number"
                 )
+            if not call.func.__module__.startswith("dlrun."):  # the user's own, which fails now rather than in val
+                self._scores({name: call}, examples(spec))
 
     def add(self, name: str, call: Function) -> None:
         self.functions[name] = call
@@ -77,15 +80,19 @@ class Measures:
 
     def _called(self, name: str, call: Function, given: Mapping[str, Any], count: int) -> list[float]:
         """The numbers of one metric. Raises UserError if code of the user's own fails or returns something else."""
+        expected = f"  expected {'a number' if count == 1 else f'{count} numbers'} from {shapes(call, given)}"
         try:
             result = call(**{key: given[key] for key in parameters(call)})
-            values = np.atleast_1d(np.asarray(result, np.float64)).tolist()
         except Exception as error:
             if call.func.__module__.startswith("dlrun."):
                 raise
-            raise UserError(f"task.metrics={name} failed: {type(error).__name__}: {error}") from error
+            raise UserError(f"task.metrics={name} raised {raised(error)}\n{expected}") from error
+        try:
+            values = np.asarray(result, np.float64).ravel().tolist()
+        except (TypeError, ValueError):
+            raise UserError(f"task.metrics={name} returned a {type(result).__name__}\n{expected}") from None
         if len(values) != count:
-            raise UserError(f"task.metrics={name} returned {len(values)} numbers\n  expected {count}")
+            raise UserError(f"task.metrics={name} returned {len(values)} numbers\n{expected}")
         return values
 
     def per_sample(self, out: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -113,6 +120,26 @@ class Measures:
         if "mse" in found and "rmse" in self.functions:
             found["rmse"] = found["mse"] ** 0.5
         return found
+
+
+def examples(spec: Learnable | Mask) -> dict[str, np.ndarray]:
+    """Inputs of metrics as a small split gives them, with every class (of the first thousand) among the targets."""
+    if isinstance(spec, Mask):
+        return {"counts": np.eye(spec.classes, dtype=np.int64) + 1}
+    if not spec.classes:
+        y = np.linspace(-1, 1, 16 * spec.outputs, dtype=np.float32).reshape(16, spec.outputs)
+        return {"y": y, "out": y + np.float32(0.1) * np.sin(9 * y)}
+    y = np.arange(max(16, 2 * min(spec.classes, MOST_CLASSES))) % spec.classes
+    logits = np.sin(y[:, None] + np.arange(spec.classes, dtype=np.float32)) + 2 * (
+        y[:, None] == np.arange(spec.classes)
+    )
+    p = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32)
+    return {"y": y, "p": p, "predicted": p.argmax(1), "counts": counts(y, p.argmax(1), spec.classes)}
+
+
+def shapes(call: Function, given: Mapping[str, Any]) -> str:
+    """What a metric got, for a message."""
+    return ", ".join(f"{name} {given[name].dtype} {given[name].shape}" for name in parameters(call))
 
 
 def _misfit(call: Function, passed: Collection[str]) -> str:
@@ -162,13 +189,13 @@ def name_of(call: Function) -> str:
 
 
 def parameters(call: Function) -> list[str]:
-    """What a metric asks for, by name."""
+    """The names of a metric's inputs."""
     found = inspect.signature(call.func).parameters.values()
     return [each.name for each in found if each.name in (*OF_CLASSES, *OF_TARGETS)]
 
 
 def better(call: Function) -> Literal["max", "min"]:
-    """Which values are better, by the annotation of the result: Higher or Lower."""
+    """The better direction of a metric, by the annotation of its result: Higher or Lower."""
     annotation = inspect.signature(call.func).return_annotation
     if isinstance(annotation, str):  # with `from __future__ import annotations`
         return "min" if annotation.rpartition(".")[2] == "Lower" else "max"

@@ -1,4 +1,4 @@
-"""What is measured of a whole split: task.metrics, and the threshold that val chooses."""
+"""Scores of a whole split: those of task.metrics, and the threshold that val chooses."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -49,20 +49,20 @@ class Scoring:
 
     def __call__(self, batches: Sequence[tuple[Tensor, Tensor]], split: str) -> dict[str, float]:
         """The scores of a split; called by all processes. batches: this process's targets and predictions."""
-        found: dict[str, float] = {}
+        scores: dict[str, float] = {}
         if (outcomes := gathered(batches, self.dist)) is not None:
             if self.chooses and split == "val":
                 self.decision.choose(outcomes)
             predicted = self.decide(torch.from_numpy(outcomes.predicted)).numpy()
             if self.decision.metric:  # the threshold has just changed
-                found["acc"] = float((predicted == outcomes.y).mean())
-            found |= self.measures(self._given(outcomes, predicted))
-        found, state = self.dist.broadcast_object((found, self.decision.state_dict()))
+                scores["acc"] = float((predicted == outcomes.y).mean())
+            scores |= self.measures(self._given(outcomes, predicted))
+        scores, state = self.dist.broadcast_object((scores, self.decision.state_dict()))
         self.decision.load_state_dict(state)
-        return found
+        return scores
 
     def _given(self, outcomes: Outcomes, predicted: np.ndarray) -> dict[str, Any]:
-        """What metrics may ask for, by name (metrics/__init__.py)."""
+        """The possible inputs of metrics, by name (metrics/__init__.py)."""
         y, values = outcomes
         if not self.classes:
             return {"y": y, "out": values}
@@ -84,8 +84,8 @@ class Scoring:
 
     def fitted(self) -> dict[str, Any]:
         """The class counts, and the threshold if val chooses it."""
-        found: dict[str, Any] = {"class_counts": self.counts} if self.counts else {}
-        return found | (self.decision.state_dict() if self.decision.metric else {})
+        values: dict[str, Any] = {"class_counts": self.counts} if self.counts else {}
+        return values | (self.decision.state_dict() if self.decision.metric else {})
 
     def restore(self, fitted: dict[str, Any]) -> None:
         """Raises ValueError unless `fitted` has the form that `fitted` returns."""

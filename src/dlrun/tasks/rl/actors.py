@@ -1,4 +1,4 @@
-"""What chooses actions: policies (models/policy.py) and action values with random exploration."""
+"""Actors choose actions: policies (models/policy.py), and action values with random exploration."""
 
 from collections.abc import Callable
 from typing import Protocol

@@ -1,0 +1,53 @@
+"""Try an optimizer and a schedule of the user's own on nothing, so that a broken one is refused before data is read."""
+
+from functools import partial
+from math import isfinite
+from numbers import Real
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from dlrun.clock import Clock
+from dlrun.errors import UserError, raised
+from dlrun.optim.kinds import make_optimizer
+
+OWN = "  expected a torch.optim.Optimizer whose groups have an lr and whose step needs no closure"
+
+
+def try_optimizer(make: "partial[Optimizer]", kinds: dict[str, dict[str, float]] | None) -> None:
+    """Make it for a layer of 3 x 2 weights and take two steps. kinds: see Update. Raises UserError if that fails."""
+    name = f"optimizer={make.func.__module__}.{make.func.__name__}"
+    with torch.random.fork_rng(devices=[]):  # the run's own numbers stay as they are
+        net = nn.Linear(3, 2)
+        try:
+            optimizer, _ = make_optimizer(make, net, [(1.0, list(net.parameters()))], kinds)
+            if not isinstance(optimizer, Optimizer):
+                raise UserError(f"{name} returns {optimizer!r}\n{OWN}")
+            if "lr" not in optimizer.defaults or not all("lr" in group for group in optimizer.param_groups):
+                raise UserError(f"{name} has no learning rate\n{OWN}")
+            for _ in range(2):
+                for param in net.parameters():
+                    param.grad = torch.full_like(param, 0.1)
+                optimizer.step()
+            optimizer.load_state_dict(optimizer.state_dict())
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"{name} raised {raised(error)}\n{OWN}") from error
+        if not all(param.isfinite().all() for param in net.parameters()):
+            raise UserError(f"{name} made weights infinite or NaN in two steps with gradients of 0.1\n{OWN}")
+
+
+def try_schedule(schedule: "partial[float]", epochs: int) -> None:
+    """Call it at the start, in the middle and in the last step of a run. Raises UserError if that fails."""
+    name = f"schedule={schedule.func.__module__}.{schedule.func.__name__}"
+    for step in (0, 50 * epochs, 100 * epochs - 1):
+        clock = Clock(0, epochs, 100, step=step, epoch=step // 100)
+        expected = "  expected a number of at least 0, the factor on the learning rate"
+        try:
+            value = schedule(clock)
+        except Exception as error:
+            raise UserError(f"{name} raised {raised(error)}\n{expected}") from error
+        if not isinstance(value, Real) or not isfinite(value) or value < 0:
+            raise UserError(f"{name} returned {value!r} when {clock.fraction:.2g} of the run is done\n{expected}")
