@@ -98,9 +98,11 @@ def _of_sweep(folder: Path) -> dict[str, object]:
         statuses = [job["status"] for job in results["jobs"]]
         best = [{**each, "folder": str(folder.resolve() / str(each["job"]))} for each in results["best"]]
         goals = results["goals"]
+        errors = [f"job {job['number']}: {job['error']}" for job in results["jobs"] if job.get("error")]
     except (OSError, ValueError, KeyError, TypeError):  # it ended before the first report
         return {"jobs": {}}
     return {
+        "error": ENDING.error or next(iter(errors), None),
         "goals": goals,
         "best": best,
         "jobs": {status: statuses.count(status) for status in dict.fromkeys(statuses)},
