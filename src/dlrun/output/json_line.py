@@ -102,8 +102,8 @@ def _of_sweep(folder: Path) -> dict[str, object]:
     except (OSError, ValueError, KeyError, TypeError):  # it ended before the first report
         return {"jobs": {}}
     return {
-        "error": ENDING.error or next(iter(errors), None),
         "goals": goals,
         "best": best,
+        "first_failure": next(iter(errors), None),
         "jobs": {status: statuses.count(status) for status in dict.fromkeys(statuses)},
     }
